@@ -1,0 +1,115 @@
+//! Everything that the core can ask for. Nothing else is in this file.
+//!
+//! The shell performs actions in the order given. None of them waits: what comes of them is told by events.
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::death::KillReason;
+use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::record::Record;
+use bulkhead_proto::refusal::Refusal;
+
+/// What one turn decided.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// What happened, for whoever watches and, later, for the journal.
+    pub records: Vec<Record>,
+    /// What is to be done.
+    pub actions: Vec<Action>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send this to a client. If `output` is set, the reply has one entry with a descriptor: attach that one.
+    Reply {
+        /// Who.
+        client: ClientId,
+        /// The request it answers.
+        tag: Tag,
+        /// What.
+        reply: Reply,
+        /// The held output to attach.
+        output: Option<OutputId>,
+    },
+    /// Say goodbye and end the connection. [`crate::event::Event::ClientGone`] does not follow.
+    Close {
+        /// Who.
+        client: ClientId,
+        /// Why.
+        goodbye: Refusal,
+    },
+    /// Spawn a worker process and connect it: `WorkerSpawned` and `WorkerReady`, or `SpawnFailed` or
+    /// `BootstrapFailed`, follow.
+    Spawn {
+        /// Who it will be.
+        worker: WorkerId,
+    },
+    /// Offer a task: orders, claim word, descriptor, message, in this order. `OfferFailed` may follow.
+    Offer {
+        /// To whom.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+        /// The task.
+        task: Task,
+    },
+    /// Take an offer back if the worker has not claimed it: `TookBack` follows.
+    TakeBack {
+        /// From whom.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+    },
+    /// Look how far a worker is: `Looked` follows, after `Finished` for whatever is done.
+    Look {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// All was said about this offer: its entry may be used again.
+    Settle {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+    },
+    /// Kill a worker and its tree: `Died` follows when the death is proven.
+    Kill {
+        /// Who.
+        worker: WorkerId,
+        /// Why; the death is then [`bulkhead_proto::death::Death::Killed`] for this reason.
+        why: KillReason,
+    },
+    /// Ask an idle worker to leave: its channel is closed; `Died` follows when the death is proven.
+    Retire {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A held output is no longer wanted.
+    DropOutput {
+        /// Which.
+        output: OutputId,
+    },
+    /// The pool can run jobs for the first time, or will not for a while: whoever waits for the start may go on.
+    Ready {
+        /// What to tell, in one line.
+        status: String,
+    },
+    /// Everything has ended and no worker lives: flush the clients and leave.
+    Exit,
+}
+
+/// A task as it is offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The job.
+    pub job: JobId,
+    /// Which offer of it this is; also its attempt's number.
+    pub fence: Fence,
+    /// What to run.
+    pub kind: KindId,
+    /// Where the output goes.
+    pub output: OutputMode,
+    /// What to run it on.
+    pub input: Payload,
+}

@@ -1,0 +1,85 @@
+//! What an administrator may choose, as far as it decides anything.
+
+use bulkhead_proto::kind::Kind;
+
+/// The choices; [`Config::default`] gives the documented ones. Times are milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Process id of the daemon, to be shown.
+    pub pid: u32,
+    /// Seed of the jitter.
+    pub seed: u64,
+    /// The table of kinds.
+    pub kinds: Vec<Kind>,
+    /// Slots: workers that run tasks at the same time. At least 1.
+    pub slots: u16,
+    /// Warm workers kept beside them. At least 1, so that a crash never waits for a spawn.
+    pub spares: u16,
+    /// Jobs that may be queued, in all.
+    pub queue_max: u64,
+    /// Bytes of input that may be queued, in all.
+    pub queue_bytes_max: u64,
+    /// Ended jobs that are kept for `result` and `job`.
+    pub keep_jobs_max: u64,
+    /// Bytes of their results.
+    pub keep_bytes_max: u64,
+    /// Outputs held in descriptors.
+    pub keep_outputs_max: u64,
+    /// How long they are kept.
+    pub keep_ms: u64,
+    /// Quarantined jobs that are kept; the oldest go first.
+    pub quarantine_max: u64,
+    /// Records kept for `events`.
+    pub records_max: usize,
+    /// Bytes of replies that may be on their way to one client.
+    pub client_credit_bytes: u64,
+    /// How long a worker may take from spawn to ready.
+    pub bootstrap_ms: u64,
+    /// How long proof of death may take; then the worker is `stuck`.
+    pub stuck_after_ms: u64,
+    /// How long an idle worker may take to leave when asked.
+    pub retire_ms: u64,
+    /// How long after a death its replacement is spawned, so that answers go first.
+    pub respawn_delay_ms: u64,
+    /// Restart intensity: deaths that no job is charged with, within `restart_period_ms`, that degrade the pool.
+    /// As the `intensity` of an OTP supervisor, but beyond it we back off instead of giving up.
+    pub restart_intensity: u32,
+    /// The period of the restart intensity.
+    pub restart_period_ms: u64,
+    /// First backoff of a degraded pool; doubles, with jitter, up to `backoff_max_ms`.
+    pub backoff_min_ms: u64,
+    /// Longest backoff.
+    pub backoff_max_ms: u64,
+    /// Waiting that raises a queued job's priority by one.
+    pub ageing_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            pid: 0,
+            seed: 0,
+            kinds: bulkhead_proto::kind::builtin(false),
+            slots: 1,
+            spares: 1,
+            queue_max: 1_000_000,
+            queue_bytes_max: 1 << 30,
+            keep_jobs_max: 100_000,
+            keep_bytes_max: 256 << 20,
+            keep_outputs_max: 1024,
+            keep_ms: 3_600_000,
+            quarantine_max: 1000,
+            records_max: 10_000,
+            client_credit_bytes: 1 << 20,
+            bootstrap_ms: 10_000,
+            stuck_after_ms: 10_000,
+            retire_ms: 2000,
+            respawn_delay_ms: 2,
+            restart_intensity: 10,
+            restart_period_ms: 10_000,
+            backoff_min_ms: 100,
+            backoff_max_ms: 30_000,
+            ageing_ms: 10_000,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The two shared pages of a worker: the box, which the worker writes, and the orders, which only the
+//! supervisor writes. This file is their layout and the claim word; the accesses live in `link`.
+//!
+//! Every field is one little-endian u64 that is read and written atomically, so that neither side can see half
+//! of one. Whatever stands in a box is its worker's own testimony: it is copied once and checked before it is
+//! believed, and believed only about what that worker was given.
+//!
+//! Box: a header, then [`RING`] entries of [`ENTRY_BYTES`], then [`RING`] areas of [`INLINE_MAX_BYTES`] for the
+//! results that do not fit their entry. Orders: a header, then [`RING`] entries of [`ORDER_BYTES`].
+
+use crate::ids::Seq;
+use crate::limits::{INLINE_MAX_BYTES, RING, TEXT_MAX_BYTES};
+
+/// Bytes of the box header, a page of its own.
+pub const BOX_HEADER_BYTES: usize = 4096;
+/// Bytes of one entry of the ring: one cache line.
+pub const ENTRY_BYTES: usize = 64;
+/// Size of a box.
+pub const BOX_BYTES: usize = BOX_HEADER_BYTES + RING * ENTRY_BYTES + RING * INLINE_MAX_BYTES;
+
+/// Box header: CLOCK_MONOTONIC nanoseconds at which the worker knew that it was about to die; 0 is unknown.
+pub const LAST_BREATH_AT: usize = 0;
+
+/// Entry: the claim word.
+pub const WORD_AT: usize = 0;
+/// Entry: how the task ended, a [`ReportStatus`].
+pub const STATUS_AT: usize = 8;
+/// Entry: bytes of the result or of the failure's text, wherever they stand.
+pub const LENGTH_AT: usize = 16;
+/// Entry: bytes written into the output descriptor.
+pub const OUTPUT_BYTES_AT: usize = 24;
+/// Entry: CLOCK_MONOTONIC nanoseconds of the claim.
+pub const CLAIMED_NS_AT: usize = 32;
+/// Entry: nanoseconds from claim to result.
+pub const ELAPSED_NS_AT: usize = 40;
+/// Entry: the result itself, if at most [`SMALL_BYTES`] long; else it stands in the entry's area.
+pub const SMALL_AT: usize = 48;
+/// Bytes of a result that fits its entry.
+pub const SMALL_BYTES: usize = ENTRY_BYTES - SMALL_AT;
+
+/// Bytes of the orders header.
+pub const ORDERS_HEADER_BYTES: usize = 64;
+/// Bytes of one order.
+pub const ORDER_BYTES: usize = 32;
+/// Size of an orders page.
+pub const ORDERS_BYTES: usize = ORDERS_HEADER_BYTES + RING * ORDER_BYTES;
+
+/// Orders header: the nap count. Odd while the supervisor sleeps or is about to: ring once for each odd value.
+pub const NAP_AT: usize = 0;
+/// Order: the seq it belongs to.
+pub const ORDER_SEQ_AT: usize = 0;
+/// Order: the job.
+pub const ORDER_JOB_AT: usize = 8;
+/// Order: the fence.
+pub const ORDER_FENCE_AT: usize = 16;
+
+const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDER_BYTES.is_multiple_of(8));
+const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
+
+/// The entry of the ring that a seq uses.
+pub fn index_of(seq: Seq) -> usize {
+    (seq.0 % RING as u64) as usize
+}
+
+/// Where an entry begins in the box.
+pub fn entry_at(index: usize) -> usize {
+    BOX_HEADER_BYTES + index * ENTRY_BYTES
+}
+
+/// Where a result of `length` bytes stands in the box.
+pub fn result_at(index: usize, length: usize) -> usize {
+    if length <= SMALL_BYTES {
+        entry_at(index) + SMALL_AT
+    } else {
+        BOX_HEADER_BYTES + RING * ENTRY_BYTES + index * INLINE_MAX_BYTES
+    }
+}
+
+/// Where an order begins in the orders page.
+pub fn order_at(index: usize) -> usize {
+    ORDERS_HEADER_BYTES + index * ORDER_BYTES
+}
+
+/// The five states of an entry of the ring. Legal steps, and who may take them, stand in ARCHITECTURE.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimState {
+    /// Free: nothing offered, or all said and recorded.
+    Settled,
+    /// Handed to the worker, which has not begun.
+    Offered,
+    /// The worker runs it.
+    Claimed,
+    /// The supervisor took it back before the worker began.
+    Taken,
+    /// The worker has written its result.
+    Done,
+}
+
+/// A claim word: `seq << 3 | state`, so that one compare-and-swap decides about one offer and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClaimWord {
+    /// Which offer.
+    pub seq: Seq,
+    /// How far it is.
+    pub state: ClaimState,
+}
+
+impl ClaimWord {
+    /// As it stands in the box.
+    pub fn pack(seq: Seq, state: ClaimState) -> u64 {
+        seq.0 << 3 | state as u64
+    }
+
+    /// Reads one; `None` for a state that does not exist, which is a lie.
+    pub fn unpack(word: u64) -> Option<Self> {
+        let state = match word & 7 {
+            0 => ClaimState::Settled,
+            1 => ClaimState::Offered,
+            2 => ClaimState::Claimed,
+            3 => ClaimState::Taken,
+            4 => ClaimState::Done,
+            _ => return None,
+        };
+        Some(Self { seq: Seq(word >> 3), state })
+    }
+}
+
+/// How a task ended, as its worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportStatus {
+    /// Done; the result stands in the box.
+    Inline,
+    /// Done; the result stands in the output descriptor.
+    Descriptor,
+    /// The task's own code said no; its text stands in the box.
+    Failed,
+}
+
+impl ReportStatus {
+    /// As it stands in the box.
+    pub fn pack(self) -> u64 {
+        self as u64 + 1
+    }
+
+    /// Reads one; `None` for a status that does not exist, which is a lie.
+    pub fn unpack(status: u64) -> Option<Self> {
+        match status {
+            1 => Some(Self::Inline),
+            2 => Some(Self::Descriptor),
+            3 => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claim_words_survive_packing() {
+        for state in [
+            ClaimState::Settled,
+            ClaimState::Offered,
+            ClaimState::Claimed,
+            ClaimState::Taken,
+            ClaimState::Done,
+        ] {
+            let word = ClaimWord { seq: Seq(12_345), state };
+            assert_eq!(ClaimWord::unpack(ClaimWord::pack(word.seq, state)), Some(word));
+        }
+        assert_eq!(ClaimWord::unpack(7), None);
+    }
+
+    #[test]
+    fn entries_and_areas_do_not_overlap() {
+        let mut end = BOX_HEADER_BYTES;
+        for index in 0..RING {
+            assert_eq!(entry_at(index), end);
+            end += ENTRY_BYTES;
+            assert!(result_at(index, SMALL_BYTES) + SMALL_BYTES <= end);
+        }
+        for index in 0..RING {
+            assert_eq!(result_at(index, SMALL_BYTES + 1), end);
+            end += INLINE_MAX_BYTES;
+        }
+        assert_eq!(end, BOX_BYTES);
+    }
+}

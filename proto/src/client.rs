@@ -1,0 +1,177 @@
+//! What clients ask and the daemon answers, after the [`crate::frame::Hello`] of both.
+//!
+//! Requests may be pipelined; each carries a [`Tag`] of the client's choosing, and every reply to it carries
+//! the same. Replies to different requests may come in any order; those to one request come in order. A
+//! request that cannot be decoded ends the connection with [`Reply::Goodbye`].
+
+use crate::codec::{Decode, Encode};
+use crate::ids::{JobId, Tag};
+use crate::job::{JobState, Payload, Policy};
+use crate::kind::Kind;
+use crate::outcome::Ended;
+use crate::record::Record;
+use crate::refusal::Refusal;
+use crate::view::{JobDetail, JobRow, Status, WorkerRow};
+
+/// A frame from a client.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RequestFrame {
+    /// The client's number for it.
+    pub tag: Tag,
+    /// What it asks.
+    pub request: Request,
+}
+
+/// A frame to a client.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReplyFrame {
+    /// The request it answers; 0 for [`Reply::Goodbye`].
+    pub tag: Tag,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// What a client may ask. At most [`crate::limits::BATCH_MAX`] inputs or ids in one.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    /// Take these jobs: [`Reply::Accepted`], then, if attached, [`Reply::Ended`] until each has ended.
+    Submit(Submit),
+    /// Tell when these have ended, in the order of their ends: [`Reply::Ended`] or, for an unknown one,
+    /// [`Reply::Refused`], one entry or reply for each id.
+    Wait {
+        /// The jobs.
+        jobs: Vec<JobId>,
+    },
+    /// The result of an ended job: [`Reply::Ended`] with one entry, or [`Reply::Refused`].
+    Result {
+        /// The job.
+        job: JobId,
+    },
+    /// End these without a result: [`Reply::Changed`].
+    Cancel {
+        /// The jobs.
+        jobs: Vec<JobId>,
+    },
+    /// Run quarantined, failed, timed-out, cancelled, expired or lost jobs again, with fresh budgets:
+    /// [`Reply::Changed`].
+    Retry {
+        /// The jobs.
+        jobs: Vec<JobId>,
+    },
+    /// Drop ended jobs, results, evidence and all: [`Reply::Changed`].
+    Forget {
+        /// The jobs.
+        jobs: Vec<JobId>,
+    },
+    /// The jobs that the client may see, in the order of their ids: [`Reply::Jobs`].
+    Jobs {
+        /// Only those in this state.
+        state: Option<JobState>,
+        /// Only those after this id; 0 from the first.
+        after: JobId,
+        /// At most so many.
+        limit: u32,
+    },
+    /// All about one job: [`Reply::Job`].
+    Job {
+        /// The job.
+        job: JobId,
+    },
+    /// The workers: [`Reply::Workers`].
+    Workers,
+    /// The daemon itself: [`Reply::Status`].
+    Status,
+    /// The kinds it offers: [`Reply::Kinds`].
+    Kinds,
+    /// What happened: [`Reply::Events`], again and again when following.
+    Events {
+        /// Only records after this index; 0 from the oldest kept.
+        after: u64,
+        /// Whether to go on when all that is kept was sent.
+        follow: bool,
+    },
+    /// Take no new jobs, end what was accepted, then stop: [`Reply::Draining`], and the connection closes
+    /// when the daemon stops. Administrators only.
+    Drain {
+        /// How long what was accepted may take, in milliseconds; then it is `lost`. `None`: as long as it takes.
+        grace_ms: Option<u64>,
+    },
+    /// Are you there: [`Reply::Pong`].
+    Ping,
+}
+
+/// Jobs of one kind under one policy.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Submit {
+    /// The kind's name.
+    pub kind: String,
+    /// How each is to be treated.
+    pub policy: Policy,
+    /// Whether results stream back on this connection and the jobs end with it. What was streamed is forgotten
+    /// at once unless it did not end `done`. Jobs that are not attached are kept for `wait` and `result`.
+    pub attached: bool,
+    /// One job for each.
+    pub inputs: Vec<Payload>,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// The first `count` jobs of the submit were accepted; the rest, if any, were refused.
+    Accepted {
+        /// The id of the first; the others follow it without a gap.
+        first: JobId,
+        /// How many.
+        count: u32,
+        /// Why the rest was not.
+        refused: Option<Refusal>,
+    },
+    /// Jobs that have ended. An entry with [`crate::outcome::Output::Descriptor`] is alone in its frame, and
+    /// the descriptor is attached to it.
+    Ended(Vec<Ended>),
+    /// The request was refused; nothing of it was done.
+    Refused(Refusal),
+    /// How many jobs were changed, and which were not, and why.
+    Changed {
+        /// Jobs changed.
+        count: u32,
+        /// The others.
+        refused: Vec<Refusal>,
+    },
+    /// Jobs, and whether there are more after the last of them.
+    Jobs {
+        /// One row each.
+        rows: Vec<JobRow>,
+        /// Whether another request with `after` set to the last id finds more.
+        more: bool,
+    },
+    /// All about one job.
+    Job(Box<JobDetail>),
+    /// The workers.
+    Workers(Vec<WorkerRow>),
+    /// The daemon.
+    Status(Box<Status>),
+    /// The kinds.
+    Kinds(Vec<Kind>),
+    /// What happened, oldest first.
+    Events {
+        /// The records.
+        records: Vec<Record>,
+        /// Records that were dropped before the first of these, because they were not read in time.
+        missed: u64,
+        /// Whether everything kept so far was sent; without `follow` it is the last reply.
+        caught_up: bool,
+    },
+    /// The daemon drains.
+    Draining {
+        /// Jobs that are still to end.
+        left: u64,
+    },
+    /// Here I am.
+    Pong {
+        /// The daemon's process id.
+        pid: u32,
+    },
+    /// The connection closes because of what the client did, or because the daemon stops.
+    Goodbye(Refusal),
+}

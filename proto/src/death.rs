@@ -1,0 +1,136 @@
+//! How a process ended: one enum from the wait status to the CLI.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+
+/// How a worker ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "death")]
+pub enum Death {
+    /// It left by itself with this code, in the middle of its duty.
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// A signal that we did not send ended it.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+    },
+    /// We killed it, and why.
+    Killed {
+        /// The reason.
+        why: KillReason,
+    },
+    /// It left by itself because it was asked to.
+    Retired,
+}
+
+/// Why the supervisor killed a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "why")]
+pub enum KillReason {
+    /// Its task met its wall time limit.
+    Timeout,
+    /// Its task was cancelled.
+    Cancel,
+    /// The service is stopping.
+    Stop,
+    /// It broke the protocol.
+    Lie {
+        /// What it did.
+        lie: Lie,
+    },
+    /// It did not come up in time, or took no offer, or did not leave when asked.
+    Unresponsive,
+}
+
+/// A broken rule of the worker protocol: never an accident of an honest runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lie {
+    /// A claim word that no rule allows: wrong seq, step back, second claim.
+    ClaimWord,
+    /// A result that is too long, too short or of no known form.
+    Result,
+    /// A lane frame that is malformed, truncated, oversized or out of place.
+    Lane,
+    /// A descriptor passed up the lane.
+    Descriptor,
+    /// An output descriptor that cannot be sealed or is not as long as claimed.
+    Output,
+    /// A hello that names a path or kinds that are not its own.
+    Hello,
+}
+
+impl fmt::Display for Lie {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::ClaimWord => "impossible claim word",
+            Self::Result => "malformed result",
+            Self::Lane => "malformed lane frame",
+            Self::Descriptor => "descriptor passed up the lane",
+            Self::Output => "output descriptor is not what it said",
+            Self::Hello => "hello names what is not its own",
+        })
+    }
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout => out.write_str("timeout"),
+            Self::Cancel => out.write_str("cancel"),
+            Self::Stop => out.write_str("stop of the service"),
+            Self::Lie { lie } => write!(out, "lie ({lie})"),
+            Self::Unresponsive => out.write_str("not responding"),
+        }
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(out, "exit code {code}"),
+            Self::Signalled { signal, core } => {
+                match signal_name(*signal) {
+                    Some(name) => write!(out, "{name}")?,
+                    None => write!(out, "signal {signal}")?,
+                }
+                if *core { out.write_str(" (core dumped)") } else { Ok(()) }
+            }
+            Self::Killed { why } => write!(out, "killed by the supervisor: {why}"),
+            Self::Retired => out.write_str("retired"),
+        }
+    }
+}
+
+/// The name of a signal that ends a process, by its Linux number (signal(7), x86 and ARM).
+pub fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
+}

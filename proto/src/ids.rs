@@ -1,0 +1,74 @@
+//! The numbers by which jobs, workers and clients are named.
+//!
+//! All of them count up from 1 and are never reused while the daemon lives: a stale number names nothing,
+//! instead of naming something else.
+
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(out)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+id! {
+    /// A job, as its client knows it. The jobs of one submit have consecutive numbers.
+    JobId(u64)
+}
+id! {
+    /// One incarnation of a worker process.
+    WorkerId(u64)
+}
+id! {
+    /// A worker's place in its pool, from 0; outlives the worker.
+    SlotId(u16)
+}
+id! {
+    /// One client connection.
+    ClientId(u64)
+}
+id! {
+    /// One offer to one worker; the entry of the ring is `seq mod ring`. Starts at 1, so 0 names no offer.
+    Seq(u64)
+}
+id! {
+    /// Grows with each offer of a task; an answer that carries an older one is dropped and counted.
+    Fence(u32)
+}
+id! {
+    /// A client's own number for a request; every reply to it carries the same.
+    Tag(u32)
+}
+id! {
+    /// A place in the daemon's table of kinds.
+    KindId(u16)
+}
+id! {
+    /// An output descriptor that the supervisor holds for a finished task.
+    OutputId(u64)
+}

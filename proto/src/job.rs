@@ -1,0 +1,105 @@
+//! What a client asks for: kind, inputs, policy.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+use crate::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, PRIORITY_MAX};
+
+/// Input or output bytes that travel inline: at most [`INLINE_MAX_BYTES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Payload(Vec<u8>);
+
+impl Payload {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether it is small enough to travel inline.
+    pub fn fits(&self) -> bool {
+        self.0.len() <= INLINE_MAX_BYTES
+    }
+}
+
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl From<Payload> for Vec<u8> {
+    fn from(payload: Payload) -> Self {
+        payload.0
+    }
+}
+
+/// Where a task's output goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputMode {
+    /// Into the worker's box, at most [`INLINE_MAX_BYTES`]; a longer output fails the task.
+    #[default]
+    Inline,
+    /// Into a descriptor that the supervisor makes and later hands to the client.
+    Descriptor,
+}
+
+/// How a job is to be treated. Every job of one submit shares it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Policy {
+    /// 0 (last) to 9 (first) among the same user's jobs; waiting raises it.
+    pub priority: u8,
+    /// Wall time that one attempt may take, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// How long the job may wait for its first attempt, in milliseconds; then it is `expired`.
+    pub expires_ms: Option<u64>,
+    /// Deaths charged to the job that quarantine it; at least 1.
+    pub crashes_max: u8,
+    /// Failures reported by the job's own code that are retried, with backoff.
+    pub retries_max: u8,
+    /// Where the output goes.
+    pub output: OutputMode,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            priority: PRIORITY_MAX / 2,
+            timeout_ms: None,
+            expires_ms: None,
+            crashes_max: 3,
+            retries_max: 0,
+            output: OutputMode::Inline,
+        }
+    }
+}
+
+impl Policy {
+    /// The first value that is out of its range, in words, or `None`.
+    pub fn fault(&self) -> Option<String> {
+        let over = |limit: Option<u64>| limit.is_some_and(|ms| ms == 0 || ms > LIMIT_MAX_MS);
+        if self.priority > PRIORITY_MAX {
+            Some(format!("priority {} is not from 0 to {PRIORITY_MAX}", self.priority))
+        } else if self.crashes_max == 0 {
+            Some("crashes_max 0 allows no attempt: use 1 or more".to_owned())
+        } else if over(self.timeout_ms) || over(self.expires_ms) {
+            Some(format!("a time limit is not from 1 to {LIMIT_MAX_MS} ms"))
+        } else {
+            None
+        }
+    }
+}
+
+/// What a job is doing, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    /// Waits for a worker.
+    Queued,
+    /// Waits for its backoff to pass, or for a fresh worker to run alone in.
+    Retrying,
+    /// Handed to a worker.
+    Running,
+    /// Has its outcome.
+    Ended,
+}

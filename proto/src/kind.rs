@@ -1,0 +1,150 @@
+//! Kinds: what workers can run, and what the daemon must know of each. The code of the built-in ones is in
+//! the `jobs` crate; this is the table that everybody agrees on.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+use crate::limits::FACTORIAL_N_MAX;
+
+/// What the daemon knows of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Kind {
+    /// Its name on the command line and the wire.
+    pub name: String,
+    /// Its input, as `bulkhead kinds` shows it.
+    pub usage: String,
+    /// What it does, in one line.
+    pub summary: String,
+    /// Most offers that one worker may hold; 1 for kinds that run foreign code.
+    pub ring: u16,
+    /// Whether it runs only on a daemon started with `--enable-chaos`.
+    pub chaos: bool,
+}
+
+/// The built-in kinds: name, usage, summary, ring, chaos.
+const BUILTIN: [(&str, &str, &str, u16, bool); 4] = [
+    ("factorial", "N [decimal|hex|digits|bits|sha256]", "n! with GMP, for n up to 10,000,000", 256, false),
+    ("noop", "TEXT", "gives its input back", 256, false),
+    ("sleep", "MS", "sleeps that many milliseconds", 256, false),
+    ("chaos", "segv|abort|kill|exit:N|panic|loop", "does this to its own process", 1, true),
+];
+
+/// The table of built-in kinds, with `chaos` only when it is enabled.
+pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
+    BUILTIN
+        .iter()
+        .filter(|row| enable_chaos || !row.4)
+        .map(|&(name, usage, summary, ring, chaos)| Kind {
+            name: name.to_owned(),
+            usage: usage.to_owned(),
+            summary: summary.to_owned(),
+            ring,
+            chaos,
+        })
+        .collect()
+}
+
+/// How a factorial is shown: the second word of the `factorial` kind's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// All decimal digits.
+    #[default]
+    Decimal,
+    /// All hexadecimal digits, lower case.
+    Hex,
+    /// How many decimal digits.
+    Digits,
+    /// How many bits.
+    Bits,
+    /// SHA-256 of the decimal digits, in hexadecimal.
+    Sha256,
+}
+
+impl Form {
+    /// All forms, by name.
+    pub const NAMES: [(&str, Self); 5] = [
+        ("decimal", Self::Decimal),
+        ("hex", Self::Hex),
+        ("digits", Self::Digits),
+        ("bits", Self::Bits),
+        ("sha256", Self::Sha256),
+    ];
+
+    /// The form of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, form)| *form)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, form)| *form == self).map_or("", |(name, _)| name)
+    }
+
+    /// Whether the text may be longer than what travels inline.
+    pub fn is_large(self) -> bool {
+        matches!(self, Self::Decimal | Self::Hex)
+    }
+}
+
+/// Why a text is no `n` of the `factorial` kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadN {
+    text: String,
+    why: &'static str,
+}
+
+impl fmt::Display for BadN {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "factorial of {:?}: {}; give a whole number from 0 to {FACTORIAL_N_MAX}", self.text, self.why)
+    }
+}
+
+impl std::error::Error for BadN {}
+
+/// Reads the `n` of a factorial.
+///
+/// # Errors
+/// [`BadN`] names the text and what is wrong with it: negative, fractional, not a number, too large.
+pub fn parse_n(text: &str) -> Result<u64, BadN> {
+    let bad = |why| BadN { text: text.chars().take(40).collect(), why };
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let fractional = unsigned.split_once('.').is_some_and(|(whole, part)| number(whole) && number(part));
+    if fractional {
+        Err(bad("it is not a whole number"))
+    } else if !number(unsigned) {
+        Err(bad("it is not a number"))
+    } else if unsigned.len() < text.len() {
+        Err(bad("it is negative"))
+    } else {
+        match text.parse::<u64>() {
+            Ok(n) if n <= FACTORIAL_N_MAX => Ok(n),
+            _ => Err(bad("it is too large")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_n_is_named_with_its_fault() {
+        for (text, fault) in [
+            ("-3", "negative"),
+            ("2.5", "not a whole number"),
+            ("abc", "not a number"),
+            ("", "not a number"),
+            ("1e3", "not a number"),
+            ("10000001", "too large"),
+            ("99999999999999999999999999", "too large"),
+        ] {
+            let error = parse_n(text).unwrap_err().to_string();
+            assert!(error.contains(fault) && error.contains(text), "{error}");
+        }
+        assert_eq!(parse_n("10000000"), Ok(10_000_000));
+        assert_eq!(parse_n("0"), Ok(0));
+    }
+}

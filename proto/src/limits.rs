@@ -1,0 +1,49 @@
+//! Every maximum that a peer can meet, in one place, with how they bound each other.
+//!
+//! What an administrator may choose stands in the config file; these are the walls around those choices.
+
+/// Raised whenever bytes on the client socket or a worker channel change their meaning.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest frame on the client socket, length prefix not counted, in bytes.
+pub const FRAME_MAX_BYTES: usize = 1 << 20;
+/// What decoding one frame or message may allocate in all, in bytes; a hostile length stops here.
+pub const DECODE_MAX_BYTES: usize = 2 * FRAME_MAX_BYTES;
+/// Jobs in one submit, ids in one request, rows in one reply.
+pub const BATCH_MAX: usize = 4096;
+
+/// Largest payload that travels inside a frame, a task message or a box entry, in bytes.
+pub const INLINE_MAX_BYTES: usize = 4096;
+/// Largest output that a worker may write into an output descriptor, in bytes.
+pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
+/// Largest text of a failure, an error or a name on the wire, in bytes; longer ones are cut.
+pub const TEXT_MAX_BYTES: usize = 1024;
+/// Largest name of a kind, in bytes.
+pub const KIND_NAME_MAX_BYTES: usize = 64;
+
+/// Largest task message to a worker, so that ipc-channel never fragments it, in bytes.
+pub const TASK_MESSAGE_MAX_BYTES: usize = 32 << 10;
+/// Largest frame on a lane, in bytes; a longer one is a lie.
+pub const LANE_FRAME_MAX_BYTES: usize = 4096;
+/// Entries in a worker's ring: the most offers it may hold.
+pub const RING: usize = 256;
+/// Doorbells that a supervisor drains from one lane in one turn before it looks at somebody else.
+pub const LANE_FRAMES_PER_TURN: usize = 64;
+
+/// Workers in one pool.
+pub const WORKERS_MAX: u16 = 1024;
+/// Priorities run from 0 (last) to this (first).
+pub const PRIORITY_MAX: u8 = 9;
+/// Longest job limit a client may ask for, in milliseconds (30 days).
+pub const LIMIT_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Largest `n` of the `factorial` kind.
+pub const FACTORIAL_N_MAX: u64 = 10_000_000;
+/// Longest `sleep`, in milliseconds (one day).
+pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
+
+const _: () = assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
+const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
+const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
+const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);
+const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES, "a failure's text fits a box entry");

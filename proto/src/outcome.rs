@@ -1,0 +1,99 @@
+//! How a job ends: exactly one outcome, and what it left.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+use crate::ids::JobId;
+use crate::job::Payload;
+
+/// The one way in which a job ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub enum Outcome {
+    /// It ran to its end; its output is there.
+    Done,
+    /// Its own code said no, `retries_max` times and once more.
+    Failed {
+        /// What its code said.
+        message: String,
+    },
+    /// It killed its workers `crashes_max` times and is quarantined: `retry` or `forget` ends that.
+    Crashed {
+        /// The deaths charged to it.
+        crashes: u8,
+        /// The last of them, in words.
+        last: String,
+    },
+    /// One attempt took longer than its limit.
+    TimedOut {
+        /// The limit it met.
+        limit_ms: u64,
+    },
+    /// Its client, its owner or an administrator took it back.
+    Cancelled,
+    /// It waited longer than it was worth.
+    Expired,
+    /// The service stopped before it ended.
+    Lost {
+        /// Why the service could not end it.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The word for it, as the CLI, logs and metrics use it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed { .. } => "failed",
+            Self::Crashed { .. } => "crashed",
+            Self::TimedOut { .. } => "timed-out",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Lost { .. } => "lost",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done | Self::Cancelled | Self::Expired => out.write_str(self.word()),
+            Self::Failed { message } => write!(out, "failed: {message}"),
+            Self::Crashed { crashes, last } => {
+                write!(out, "crashed: killed {crashes} workers, last one by {last}; quarantined")
+            }
+            Self::TimedOut { limit_ms } => write!(out, "timed out: ran longer than {limit_ms} ms"),
+            Self::Lost { reason } => write!(out, "lost: {reason}"),
+        }
+    }
+}
+
+/// What a finished job left behind, as it travels to a client.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Output {
+    /// No output: the job is not `done`.
+    None,
+    /// The bytes themselves.
+    Inline(Payload),
+    /// A descriptor, attached to the frame that carries this, sealed against change; its size in bytes.
+    Descriptor {
+        /// Size in bytes.
+        bytes: u64,
+    },
+}
+
+/// A job's end, as a client gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ended {
+    /// Which job.
+    pub job: JobId,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it left.
+    pub output: Output,
+    /// Attempts that were started.
+    pub attempts: u32,
+}

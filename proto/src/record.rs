@@ -1,0 +1,204 @@
+//! What happened, in order: the records that `bulkhead events` shows.
+//!
+//! A record is made for whatever is out of the ordinary, and for each submit; a job that just runs and is done
+//! leaves none, so that a flood of them does not wash away the crash that somebody looks for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+use crate::death::Death;
+use crate::ids::{JobId, SlotId, WorkerId};
+use crate::outcome::Outcome;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Record {
+    /// Its place in the order; counts up from 1 without gaps.
+    pub index: u64,
+    /// When, in microseconds since 1970.
+    pub at_us: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// Everything that can happen. Spans are microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum What {
+    /// The daemon began.
+    Started {
+        /// Its process.
+        pid: u32,
+        /// Slots of its pool.
+        slots: u16,
+    },
+    /// A worker process was spawned.
+    Spawned {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process.
+        pid: u32,
+    },
+    /// A worker is connected and warm.
+    Ready {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process.
+        pid: u32,
+        /// Since its spawn.
+        after_us: u64,
+    },
+    /// A worker could not be spawned or did not come up.
+    SpawnFailed {
+        /// The worker that is not.
+        worker: WorkerId,
+        /// Why.
+        error: String,
+        /// When the next one is tried.
+        retry_after_ms: u64,
+    },
+    /// A worker got a slot.
+    Placed {
+        /// The worker.
+        worker: WorkerId,
+        /// Its place.
+        slot: SlotId,
+        /// Whose place it was, if that one died or was retired.
+        replaces: Option<WorkerId>,
+        /// Since the predecessor's death was noticed; 0 without one.
+        after_us: u64,
+        /// Whether it stood ready as a spare when it was needed.
+        warm: bool,
+    },
+    /// The supervisor killed a worker; the proof of its death is awaited.
+    Killing {
+        /// The worker.
+        worker: WorkerId,
+        /// The job at the head of its ring.
+        job: Option<JobId>,
+        /// Why.
+        why: crate::death::KillReason,
+    },
+    /// A worker's death is proven.
+    Died {
+        /// The worker.
+        worker: WorkerId,
+        /// The process it was.
+        pid: u32,
+        /// The place it had.
+        slot: Option<SlotId>,
+        /// What it died of.
+        death: Death,
+        /// From death to notice, where the moment of death is known.
+        noticed_after_us: Option<u64>,
+        /// Tasks it had ended.
+        ended: u64,
+    },
+    /// Killed long ago, and still no proof of death.
+    Stuck {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process.
+        pid: u32,
+    },
+    /// Jobs were accepted.
+    Accepted {
+        /// The first.
+        first: JobId,
+        /// How many.
+        count: u32,
+        /// Of which kind.
+        kind: String,
+        /// Whose.
+        uid: u32,
+    },
+    /// A death was charged to a job.
+    Blamed {
+        /// The job.
+        job: JobId,
+        /// The attempt that was running.
+        attempt: u32,
+        /// Whose death.
+        worker: WorkerId,
+        /// Deaths charged so far.
+        crashes: u8,
+        /// How many quarantine it.
+        crashes_max: u8,
+    },
+    /// A death was charged to no job: the worker had begun none.
+    NobodyBlamed {
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// Offers of a dead or overdue worker went back to the queue, not charged.
+    Requeued {
+        /// The worker that held them.
+        worker: WorkerId,
+        /// How many.
+        count: u32,
+    },
+    /// A job that lost an attempt was offered again.
+    Retried {
+        /// The job.
+        job: JobId,
+        /// The attempt that begins.
+        attempt: u32,
+        /// The worker it was offered to.
+        worker: WorkerId,
+        /// Since the end of the last attempt.
+        after_us: u64,
+        /// Whether it runs alone in a worker that has run nothing.
+        alone: bool,
+    },
+    /// A job's own code failed and it will be tried again.
+    Backoff {
+        /// The job.
+        job: JobId,
+        /// The attempt that failed.
+        attempt: u32,
+        /// What its code said.
+        message: String,
+        /// When it is offered again.
+        retry_after_ms: u64,
+    },
+    /// A job that had trouble, or did not end `done`, has ended.
+    Ended {
+        /// The job.
+        job: JobId,
+        /// How.
+        outcome: Outcome,
+        /// Attempts started.
+        attempts: u32,
+        /// Since the last offer; 0 if it never ran.
+        after_us: u64,
+    },
+    /// A client asked to run it again.
+    RetryAsked {
+        /// The job.
+        job: JobId,
+    },
+    /// The pool is degraded: workers keep dying without a job to blame.
+    Degraded {
+        /// What was seen, in words.
+        reason: String,
+    },
+    /// The pool is healthy again.
+    Recovered,
+    /// Results were dropped before their time, to stay within what may be kept.
+    Evicted {
+        /// How many jobs.
+        count: u32,
+        /// The limit that was met, in words.
+        limit: String,
+    },
+    /// The daemon takes no new jobs.
+    Draining {
+        /// Jobs that are still to end.
+        left: u64,
+        /// How long they may take; `None` is as long as it takes.
+        grace_ms: Option<u64>,
+    },
+    /// The daemon stops.
+    Stopped,
+}

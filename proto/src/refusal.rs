@@ -1,0 +1,88 @@
+//! Why the daemon says no to a request. Each names the thing, its value, the limit and what to do.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+use crate::ids::JobId;
+use crate::job::JobState;
+
+/// A refused request. Nothing of it was done.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "refusal")]
+pub enum Refusal {
+    /// A budget is used up; the same request may succeed later.
+    Busy {
+        /// What is full.
+        what: String,
+        /// Its limit.
+        limit: u64,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// The daemon is draining: it takes no new jobs.
+    Draining,
+    /// No worker offers this kind.
+    UnknownKind {
+        /// The kind asked for.
+        kind: String,
+        /// The kinds there are.
+        known: Vec<String>,
+    },
+    /// No job of this user has this number, or it was forgotten.
+    UnknownJob {
+        /// The number.
+        job: JobId,
+    },
+    /// The job has no result yet.
+    NotEnded {
+        /// The job.
+        job: JobId,
+        /// What it is doing.
+        state: JobState,
+    },
+    /// The job's state does not allow this.
+    WrongState {
+        /// The job.
+        job: JobId,
+        /// What would be needed, in words.
+        needed: String,
+    },
+    /// The request itself is wrong.
+    Invalid {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The user may not do this.
+    Denied {
+        /// What would be needed, in words.
+        needed: String,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy { what, limit, retry_after_ms } => {
+                write!(out, "busy: {what} is full (limit {limit}); try again in {retry_after_ms} ms")
+            }
+            Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
+            Self::UnknownKind { kind, known } => {
+                write!(out, "unknown kind {kind:?}: this daemon offers {}", known.join(", "))
+            }
+            Self::UnknownJob { job } => {
+                write!(out, "no job {job}: it never was, is not yours, or was forgotten after its end")
+            }
+            Self::NotEnded { job, state } => {
+                let state = format!("{state:?}").to_lowercase();
+                write!(out, "job {job} has not ended, it is {state}: `bulkhead wait {job}` waits for it")
+            }
+            Self::WrongState { job, needed } => write!(out, "job {job}: {needed}"),
+            Self::Invalid { why } => write!(out, "invalid request: {why}"),
+            Self::Denied { needed } => write!(out, "not allowed: {needed}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}

@@ -1,0 +1,201 @@
+//! What the daemon shows of itself: rows for `jobs`, `workers`, `status`, and for `--json`.
+//!
+//! Times that are moments are microseconds since 1970 (`_us`); spans say their unit in their name.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Decode, Encode};
+use crate::death::Death;
+use crate::ids::{JobId, SlotId, WorkerId};
+use crate::job::{JobState, Policy};
+use crate::outcome::Outcome;
+
+/// A job in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct JobRow {
+    /// Its number.
+    pub job: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// What it is doing.
+    pub state: JobState,
+    /// The word for its outcome, if it has ended.
+    pub outcome: Option<String>,
+    /// Attempts started.
+    pub attempts: u32,
+    /// Deaths charged to it.
+    pub crashes: u8,
+    /// The user who submitted it.
+    pub uid: u32,
+    /// When it was accepted.
+    pub accepted_us: u64,
+}
+
+/// All about one job.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct JobDetail {
+    /// As in a list.
+    pub row: JobRow,
+    /// How it is treated.
+    pub policy: Policy,
+    /// Whether its results stream to the client that submitted it.
+    pub attached: bool,
+    /// Its input as text, cut after some hundred characters.
+    pub input: String,
+    /// The worker that runs it.
+    pub worker: Option<WorkerId>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Bytes of its output.
+    pub output_bytes: Option<u64>,
+    /// When it ended.
+    pub ended_us: Option<u64>,
+    /// The deaths charged to it, oldest first.
+    pub deaths: Vec<ChargedDeath>,
+}
+
+/// A death that was charged to a job.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct ChargedDeath {
+    /// When it was proven.
+    pub at_us: u64,
+    /// Which attempt it ended.
+    pub attempt: u32,
+    /// Whose death.
+    pub worker: WorkerId,
+    /// The process id it had.
+    pub pid: u32,
+    /// What it died of.
+    pub death: Death,
+}
+
+/// What a worker is doing, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WorkerState {
+    /// Spawned, not yet connected.
+    Starting,
+    /// Warm, has run nothing, has no slot.
+    Spare,
+    /// Has a slot and nothing to run.
+    Idle,
+    /// Runs a task.
+    Busy,
+    /// Asked to leave after what it holds.
+    Retiring,
+    /// Killed; its death is not proven yet.
+    Killed,
+    /// Killed long ago, and still no proof of death.
+    Stuck,
+}
+
+/// A worker in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct WorkerRow {
+    /// Its number.
+    pub worker: WorkerId,
+    /// Its place, if it has one.
+    pub slot: Option<SlotId>,
+    /// Its process, once spawned.
+    pub pid: Option<u32>,
+    /// What it is doing.
+    pub state: WorkerState,
+    /// The job at the head of its ring.
+    pub job: Option<JobId>,
+    /// Offers it holds.
+    pub offers: u32,
+    /// Tasks it has ended.
+    pub ended: u64,
+    /// When it was spawned.
+    pub spawned_us: u64,
+}
+
+/// How the pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolHealth {
+    /// The first workers are coming up.
+    Starting,
+    /// All is well.
+    Healthy,
+    /// Workers keep dying without a job to blame; they are respawned with backoff.
+    Degraded,
+}
+
+/// The daemon itself.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub started_us: u64,
+    /// Whether accepted jobs outlive the service. In this version they do not.
+    pub durable: bool,
+    /// Whether it takes no new jobs.
+    pub draining: bool,
+    /// How the pool is, and why when it is not healthy.
+    pub health: PoolHealth,
+    /// Why, in words; empty when healthy.
+    pub health_reason: String,
+    /// Slots of the pool.
+    pub slots: u16,
+    /// Warm spares ready.
+    pub spares: u16,
+    /// Connected clients.
+    pub clients: u32,
+    /// Jobs by what they are doing.
+    pub queued: u64,
+    /// Waiting for backoff or a fresh worker.
+    pub retrying: u64,
+    /// Handed to workers.
+    pub running: u64,
+    /// Ended and kept.
+    pub kept: u64,
+    /// Bytes of results kept.
+    pub kept_bytes: u64,
+    /// Quarantined, among the kept.
+    pub quarantined: u64,
+    /// Most jobs that may be queued.
+    pub queue_max: u64,
+    /// Counts since the start.
+    pub totals: Totals,
+}
+
+/// Counts since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Totals {
+    /// Jobs accepted.
+    pub accepted: u64,
+    /// Jobs refused.
+    pub refused: u64,
+    /// Jobs by outcome.
+    pub done: u64,
+    /// Their own code said no.
+    pub failed: u64,
+    /// Quarantined.
+    pub crashed: u64,
+    /// Met their limit.
+    pub timed_out: u64,
+    /// Taken back.
+    pub cancelled: u64,
+    /// Waited too long.
+    pub expired: u64,
+    /// Not ended by the service.
+    pub lost: u64,
+    /// Attempts that were run again, after a crash, a failure or a loss.
+    pub retries: u64,
+    /// Workers that died without being asked to.
+    pub deaths: u64,
+    /// Workers spawned.
+    pub spawned: u64,
+    /// Offers taken back.
+    pub taken_back: u64,
+    /// Answers dropped because their fence was old.
+    pub stale: u64,
+    /// Lies by workers.
+    pub lies: u64,
+    /// Kept results dropped early, to stay within what may be kept.
+    pub evicted: u64,
+}

@@ -1,0 +1,69 @@
+//! What supervisor and worker say to each other.
+//!
+//! The lane (a `SOCK_SEQPACKET` pair, the worker's stdin) carries [`LaneDown`] with descriptors, and up
+//! nothing but bytes: [`LaneUp`]. Tasks go down the ipc channel as [`Tasks`]; results come up in the box.
+
+use crate::codec::{Decode, Encode};
+use crate::ids::{Fence, JobId, KindId, Seq, WorkerId};
+use crate::job::{OutputMode, Payload};
+
+/// Down the lane.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LaneDown {
+    /// The first frame; two descriptors come with it: the box, then the orders.
+    Setup(Setup),
+    /// One descriptor comes with it: where the output of this offer goes. Sent before the offer's task.
+    Output {
+        /// The offer.
+        seq: Seq,
+    },
+}
+
+/// Who the worker is and what it must offer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Setup {
+    /// Its number.
+    pub worker: WorkerId,
+    /// The daemon's table of kinds; a task names its kind by the place in it.
+    pub kinds: Vec<String>,
+    /// Whether `chaos` may run.
+    pub enable_chaos: bool,
+}
+
+/// Up the lane.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LaneUp {
+    /// Look into the box. Losing one loses nothing.
+    Doorbell,
+    /// The worker's ipc-channel server is at this path; said once.
+    Hello {
+        /// Path of the one-shot server's socket, inside the folder made for this worker.
+        path: String,
+        /// The kinds of the table that it cannot run.
+        missing: Vec<KindId>,
+    },
+}
+
+/// One message of the ipc channel: tasks in the order of their seq. The first one of a channel is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Tasks {
+    /// The tasks.
+    pub tasks: Vec<TaskMessage>,
+}
+
+/// One task, as its worker gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskMessage {
+    /// The offer; its claim word stands in entry `seq mod ring`.
+    pub seq: Seq,
+    /// The job, for logs.
+    pub job: JobId,
+    /// Which offer of this task it is.
+    pub fence: Fence,
+    /// What to run.
+    pub kind: KindId,
+    /// Where the output goes.
+    pub output: OutputMode,
+    /// What to run it on.
+    pub input: Payload,
+}
