@@ -31,6 +31,8 @@ pub struct Config {
     pub quarantine_max: u64,
     /// Records kept for `events`.
     pub records_max: usize,
+    /// How long the attached jobs of a client that vanished live on.
+    pub vanished_ms: u64,
     /// Bytes of replies that may be on their way to one client.
     pub client_credit_bytes: u64,
     /// How long a worker may take from spawn to ready.
@@ -70,6 +72,7 @@ impl Default for Config {
             keep_ms: 3_600_000,
             quarantine_max: 1000,
             records_max: 10_000,
+            vanished_ms: 30_000,
             client_credit_bytes: 1 << 20,
             bootstrap_ms: 10_000,
             stuck_after_ms: 10_000,
