@@ -1,0 +1,186 @@
+//! How a record reads: one line, the same in `bulkhead events` and in the daemon's log.
+//!
+//! A constant sentence for each kind of record, then `key=value` fields in a fixed order. Spans are spelled out
+//! with their unit; texts that may hold blanks are quoted.
+
+use std::fmt;
+
+use crate::record::What;
+
+/// A span of time as people read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Microseconds.
+    pub us: u64,
+}
+
+impl Span {
+    /// From microseconds.
+    pub fn us(us: u64) -> Self {
+        Self { us }
+    }
+
+    /// From milliseconds.
+    pub fn ms(ms: u64) -> Self {
+        Self { us: ms.saturating_mul(1000) }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = self.us;
+        match us {
+            0..1_000 => write!(out, "{us}us"),
+            1_000..1_000_000 => write!(out, "{}.{:02}ms", us / 1_000, us % 1_000 / 10),
+            _ => write!(out, "{}.{:02}s", us / 1_000_000, us % 1_000_000 / 10_000),
+        }
+    }
+}
+
+/// A value that may be missing.
+struct Maybe<T>(Option<T>, &'static str);
+
+impl<T: fmt::Display> fmt::Display for Maybe<T> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(out),
+            None => out.write_str(self.1),
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { .. }
+            | Self::Degraded { .. }
+            | Self::Recovered
+            | Self::Evicted { .. }
+            | Self::Draining { .. }
+            | Self::Stopped => service_line(self, out),
+            Self::Spawned { .. }
+            | Self::Ready { .. }
+            | Self::SpawnFailed { .. }
+            | Self::Placed { .. }
+            | Self::Killing { .. }
+            | Self::Died { .. }
+            | Self::Stuck { .. }
+            | Self::NobodyBlamed { .. }
+            | Self::Requeued { .. } => worker_line(self, out),
+            Self::Accepted { .. }
+            | Self::Blamed { .. }
+            | Self::Retried { .. }
+            | Self::Backoff { .. }
+            | Self::Ended { .. }
+            | Self::RetryAsked { .. } => job_line(self, out),
+        }
+    }
+}
+
+fn service_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match what {
+        What::Started { pid, slots } => write!(out, "daemon started pid={pid} slots={slots}"),
+        What::Degraded { reason } => write!(out, "pool degraded reason={reason:?}"),
+        What::Recovered => out.write_str("pool healthy again"),
+        What::Evicted { count, limit } => write!(out, "results dropped early count={count} limit={limit:?}"),
+        What::Draining { left, grace_ms } => {
+            let grace = Maybe(grace_ms.map(Span::ms), "unlimited");
+            write!(out, "daemon draining left={left} grace={grace}")
+        }
+        _ => out.write_str("daemon stopped"),
+    }
+}
+
+fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match what {
+        What::Spawned { worker, pid } => write!(out, "worker spawned worker={worker} pid={pid}"),
+        What::Ready { worker, pid, after_us } => {
+            write!(out, "worker ready worker={worker} pid={pid} after={}", Span::us(*after_us))
+        }
+        What::SpawnFailed { worker, error, retry_after_ms } => {
+            let again = Span::ms(*retry_after_ms);
+            write!(out, "worker did not start worker={worker} error={error:?} retry_after={again}")
+        }
+        What::Placed { worker, slot, replaces: None, .. } => {
+            write!(out, "worker placed worker={worker} slot={slot}")
+        }
+        What::Placed { worker, slot, replaces: Some(old), after_us, warm } => {
+            let (after, how) = (Span::us(*after_us), if *warm { "warm" } else { "cold" });
+            write!(out, "worker replaced worker={worker} slot={slot} replaces={old} after={after} spare={how}")
+        }
+        What::Killing { worker, job, why } => {
+            let job = Maybe(job.as_ref(), "none");
+            write!(out, "killing worker worker={worker} job={job} why=\"{why}\"")
+        }
+        What::Died { worker, pid, slot, death, noticed_after_us, ended } => {
+            let slot = Maybe(slot.as_ref(), "none");
+            let noticed = Maybe(noticed_after_us.map(Span::us), "unknown");
+            write!(
+                out,
+                "worker died worker={worker} pid={pid} slot={slot} of=\"{death}\" noticed_after={noticed} ended={ended}"
+            )
+        }
+        What::Stuck { worker, pid } => write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}"),
+        What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
+        What::Requeued { worker, count } => write!(out, "innocent jobs requeued worker={worker} count={count}"),
+        _ => Ok(()),
+    }
+}
+
+fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match what {
+        What::Accepted { first, count, kind, uid } => {
+            write!(out, "jobs accepted first={first} count={count} kind={kind} uid={uid}")
+        }
+        What::Blamed { job, attempt, worker, crashes, crashes_max } => {
+            write!(out, "job blamed job={job} attempt={attempt} worker={worker} crashes={crashes}/{crashes_max}")
+        }
+        What::Retried { job, attempt, worker, after_us, alone } => {
+            let (after, alone) = (Span::us(*after_us), if *alone { "yes" } else { "no" });
+            write!(out, "job retried job={job} attempt={attempt} worker={worker} after={after} alone={alone}")
+        }
+        What::Backoff { job, attempt, message, retry_after_ms } => {
+            let again = Span::ms(*retry_after_ms);
+            write!(out, "job failed, will be retried job={job} attempt={attempt} retry_after={again} message={message:?}")
+        }
+        What::Ended { job, outcome, attempts, after_us } => {
+            let after = Span::us(*after_us);
+            write!(out, "job ended job={job} outcome=\"{outcome}\" attempts={attempts} after={after}")
+        }
+        What::RetryAsked { job } => write!(out, "job given another chance job={job}"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::death::Death;
+    use crate::ids::{JobId, SlotId, WorkerId};
+
+    #[test]
+    fn a_crash_reads_as_what_died_of_what_and_what_was_done() {
+        let died = What::Died {
+            worker: WorkerId(3),
+            pid: 812,
+            slot: Some(SlotId(1)),
+            death: Death::Signalled { signal: 9, core: false },
+            noticed_after_us: None,
+            ended: 41,
+        };
+        assert_eq!(
+            died.to_string(),
+            "worker died worker=3 pid=812 slot=1 of=\"SIGKILL\" noticed_after=unknown ended=41"
+        );
+        let retried =
+            What::Retried { job: JobId(17), attempt: 2, worker: WorkerId(5), after_us: 412, alone: true };
+        assert_eq!(retried.to_string(), "job retried job=17 attempt=2 worker=5 after=412us alone=yes");
+    }
+
+    #[test]
+    fn spans_carry_their_unit() {
+        assert_eq!(Span::us(7).to_string(), "7us");
+        assert_eq!(Span::us(1_240).to_string(), "1.24ms");
+        assert_eq!(Span::ms(3_050).to_string(), "3.05s");
+    }
+}

@@ -1,0 +1,29 @@
+//! The command line of the daemon. What it leaves out comes from the config file, then from the defaults.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Crash-proof process pool: runs jobs in isolated worker processes.
+#[derive(Debug, Default, Parser)]
+#[command(name = "bulkhead-supervisor", version)]
+pub(crate) struct Args {
+    /// Config file; the files of `conf.d` beside it are read after it, in the order of their names
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Socket to listen on [default: the user's own, $XDG_RUNTIME_DIR/bulkhead/bulkhead.sock]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Folder for what must outlive the daemon [default: $XDG_STATE_HOME/bulkhead]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Workers that run tasks at the same time [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(bulkhead_proto::limits::WORKERS_MAX)))]
+    pub(crate) workers: Option<u16>,
+    /// Offer the `chaos` kind, whose jobs kill their own workers
+    #[arg(long)]
+    pub(crate) enable_chaos: bool,
+    /// Serve one parent: print `ready` when jobs are taken, stop when standard input ends
+    #[arg(long)]
+    pub(crate) private: bool,
+}

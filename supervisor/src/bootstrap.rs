@@ -1,0 +1,59 @@
+//! Bootstrap threads: one short-lived thread connects to one worker's ipc channel.
+//!
+//! The connect may block for as long as the worker likes; killing the worker ends it. The loop hears of the
+//! result through a queue and a waker, and never waits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use anyhow::{Context, Result};
+use bulkhead_link::supervisor as link;
+use bulkhead_proto::ids::WorkerId;
+use mio::{Registry, Waker};
+
+use crate::tokens::Source;
+
+/// How one bootstrap ended.
+pub(crate) struct Connected {
+    pub(crate) worker: WorkerId,
+    pub(crate) sender: Result<link::Sender, link::ConnectError>,
+}
+
+/// Starts bootstrap threads and collects their results.
+pub(crate) struct Bootstrap {
+    results: Receiver<Connected>,
+    report: Sender<Connected>,
+    waker: Arc<Waker>,
+}
+
+impl Bootstrap {
+    /// Wakes the poll of `registry` when there is a result.
+    pub(crate) fn new(registry: &Registry) -> Result<Self> {
+        let waker = Waker::new(registry, Source::Bootstrap.token()).context("cannot make the loop's waker")?;
+        let (report, results) = channel();
+        Ok(Self { results, report, waker: Arc::new(waker) })
+    }
+
+    /// Connects to `worker`, whose process is `pid` and whose server stands at `path` inside `folder`.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(crate) fn start(&self, worker: WorkerId, pid: u32, path: String, folder: PathBuf) -> std::io::Result<()> {
+        let report = self.report.clone();
+        let waker = Arc::clone(&self.waker);
+        std::thread::Builder::new().name(format!("bootstrap-{worker}")).spawn(move || {
+            let sender = link::connect(&path, &folder, pid);
+            // If the loop is gone, so is the need for the result.
+            if report.send(Connected { worker, sender }).is_ok() && waker.wake().is_err() {
+                log::error!("cannot wake the loop worker={worker}");
+            }
+        })?;
+        Ok(())
+    }
+
+    /// The results since the last look.
+    pub(crate) fn results(&self) -> impl Iterator<Item = Connected> + '_ {
+        self.results.try_iter()
+    }
+}

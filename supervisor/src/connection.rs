@@ -1,0 +1,218 @@
+//! One client's connection: its hello, its frames in, its outbox.
+//!
+//! | state | bytes in | leaves to |
+//! |---|---|---|
+//! | greeting | collects the 16 bytes of a hello | open, or closing with a verdict |
+//! | open | frames become events | closing: a goodbye of ours, or the end of theirs |
+//! | closing | nothing is read | gone, when the outbox is empty, broken or overdue |
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+
+use bulkhead_core::event::{Event, Peer};
+use bulkhead_proto::client::{Reply, ReplyFrame, RequestFrame};
+use bulkhead_proto::codec;
+use bulkhead_proto::frame::{Frames, Hello};
+use bulkhead_proto::ids::{ClientId, Tag};
+use bulkhead_proto::limits::FRAME_MAX_BYTES;
+use bulkhead_proto::refusal::Refusal;
+use mio::net::UnixStream;
+
+use crate::outbox::Outbox;
+
+/// Bytes read from one client in one turn, so that a flood cannot starve a neighbour.
+const BYTES_PER_TURN: usize = 256 << 10;
+/// While more than this waits for a client, nothing is read from it.
+const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
+
+#[derive(Debug)]
+enum State {
+    Greeting(Vec<u8>),
+    Open(Frames),
+    Closing,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: ClientId,
+    peer: Peer,
+    socket: UnixStream,
+    state: State,
+    outbox: Outbox,
+    /// The socket may have bytes that were not read yet.
+    readable: bool,
+    /// Replies were queued since the core was last told that all had left.
+    owes: bool,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub(crate) fn new(client: ClientId, peer: Peer, socket: UnixStream) -> Self {
+        Self {
+            client,
+            peer,
+            socket,
+            state: State::Greeting(Vec::new()),
+            outbox: Outbox::default(),
+            readable: true,
+            owes: false,
+        }
+    }
+
+    /// The socket, to be registered.
+    pub(crate) fn socket(&mut self) -> &mut UnixStream {
+        &mut self.socket
+    }
+
+    /// The socket became readable.
+    pub(crate) fn mark_readable(&mut self) {
+        self.readable = true;
+    }
+
+    /// Whether reading it now would bring something.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.readable
+            && !matches!(self.state, State::Closing)
+            && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
+    }
+
+    /// Whether the hello is still missing.
+    pub(crate) fn is_greeting(&self) -> bool {
+        matches!(self.state, State::Greeting(_))
+    }
+
+    /// Whether only the outbox keeps it.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.state, State::Closing)
+    }
+
+    /// Reads at most a turn's share and makes events of it. `false`: the connection is over.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], events: &mut Vec<Event>) -> bool {
+        let mut left = BYTES_PER_TURN;
+        while left > 0 && self.is_hungry() {
+            match self.socket.read(buffer) {
+                Ok(0) => return self.ended(events),
+                Ok(count) => {
+                    left = left.saturating_sub(count);
+                    self.take(&buffer[..count], events);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.ended(events),
+            }
+        }
+        true
+    }
+
+    fn ended(&mut self, events: &mut Vec<Event>) -> bool {
+        if let State::Open(frames) = &self.state {
+            if frames.is_partial() {
+                log::info!("client left in the middle of a frame client={}", self.client);
+            }
+            events.push(Event::ClientGone { client: self.client });
+        }
+        false
+    }
+
+    fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+        match &mut self.state {
+            State::Greeting(hello) => {
+                hello.extend_from_slice(bytes);
+                if hello.len() >= Hello::BYTES {
+                    let hello = std::mem::take(hello);
+                    self.greet(&hello, events);
+                }
+            }
+            State::Open(frames) => {
+                frames.feed(bytes);
+                self.parse(events);
+            }
+            State::Closing => {}
+        }
+    }
+
+    fn greet(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+        let Some((hello, rest)) = bytes.split_first_chunk::<{ Hello::BYTES }>() else { return };
+        match Hello::from_bytes(hello) {
+            Some(hello) if hello.version == Hello::new(0).version => {
+                self.outbox.push_raw(&Hello::new(Hello::WELCOME).to_bytes());
+                self.state = State::Open(Frames::default());
+                events.push(Event::ClientConnected { client: self.client, peer: self.peer });
+                self.take(rest, events);
+            }
+            Some(hello) => {
+                log::info!("client speaks another version client={} version={}", self.client, hello.version);
+                self.turn_away(Hello::WRONG_VERSION);
+            }
+            None => {
+                log::info!("client does not speak the protocol client={}", self.client);
+                self.turn_away(Hello::WRONG_VERSION);
+            }
+        }
+    }
+
+    /// Ends a connection that was not let in.
+    pub(crate) fn turn_away(&mut self, verdict: u32) {
+        self.outbox.push_raw(&Hello::new(verdict).to_bytes());
+        self.state = State::Closing;
+    }
+
+    fn parse(&mut self, events: &mut Vec<Event>) {
+        let State::Open(frames) = &mut self.state else { return };
+        let fault = loop {
+            match frames.next_frame() {
+                Ok(None) => return,
+                Ok(Some(bytes)) => match codec::decode::<RequestFrame>(bytes) {
+                    Ok(RequestFrame { tag, request }) => {
+                        events.push(Event::ClientSaid { client: self.client, tag, request });
+                    }
+                    Err(error) => break error.to_string(),
+                },
+                Err(error) => break error.to_string(),
+            }
+        };
+        log::info!("client sent what is no request client={} error={fault:?}", self.client);
+        events.push(Event::ClientGone { client: self.client });
+        self.say_goodbye(Refusal::Invalid { why: fault });
+    }
+
+    /// Queues a reply.
+    pub(crate) fn reply(&mut self, frame: &ReplyFrame, descriptor: Option<std::rc::Rc<std::os::fd::OwnedFd>>) {
+        if self.is_closing() {
+            return;
+        }
+        self.owes = true;
+        if let Err(error) = self.outbox.push(frame, descriptor) {
+            log::error!("reply does not fit a frame client={} error={error}", self.client);
+            let why = Refusal::Invalid { why: format!("the answer is too long: {error}; ask for less") };
+            let refused = ReplyFrame { tag: frame.tag, reply: Reply::Refused(why) };
+            self.outbox.push(&refused, None).expect("a short refusal fits a frame");
+        }
+    }
+
+    /// Queues a goodbye; the connection ends when it has left.
+    pub(crate) fn say_goodbye(&mut self, why: Refusal) {
+        self.reply(&ReplyFrame { tag: Tag(0), reply: Reply::Goodbye(why) }, None);
+        self.state = State::Closing;
+    }
+
+    /// Sends what the socket takes. `false`: the connection is over.
+    pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
+        if self.outbox.flush(self.socket.as_fd()).is_err() {
+            return self.ended(events);
+        }
+        if self.outbox.waiting_bytes() > 0 {
+            return true;
+        }
+        if std::mem::take(&mut self.owes) && !self.is_closing() {
+            events.push(Event::ClientFlushed { client: self.client });
+        }
+        !self.is_closing()
+    }
+
+    /// Whether anything waits to be sent.
+    pub(crate) fn has_mail(&self) -> bool {
+        self.outbox.waiting_bytes() > 0
+    }
+}

@@ -1,0 +1,64 @@
+//! Puts the daemon together and lets it turn.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use anyhow::{Context, Result};
+use bulkhead_core::Core;
+use bulkhead_proto::places;
+use bulkhead_sys::signals::{self, Signals};
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Registry};
+
+use crate::clients::Clients;
+use crate::fleet::Fleet;
+use crate::perform::Hands;
+use crate::settings::Settings;
+use crate::setup;
+use crate::spawn::Template;
+use crate::tell::Tell;
+use crate::tokens::Source;
+use crate::turn::{self, Loop};
+
+/// Serves until told to stop.
+pub(crate) fn serve(settings: Settings) -> Result<()> {
+    setup::prepare_process()?;
+    let (_place, listener) = setup::take_place(&settings)?;
+    let poll = Poll::new().context("cannot make the loop's poll")?;
+    let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
+    let signals = Signals::new(&[signals::TERM, signals::INT, signals::HUP, signals::CHLD])
+        .context("cannot catch signals")?;
+    poll.registry()
+        .register(&mut SourceFd(&signals.as_fd().as_raw_fd()), Source::Signals.token(), Interest::READABLE)
+        .context("cannot watch for signals")?;
+    if settings.private {
+        watch_parent(poll.registry())?;
+    }
+    let template = Template {
+        program: settings.worker_program.clone(),
+        boot_folder: places::boot_folder(&settings.socket),
+        kinds: settings.core.kinds.iter().map(|kind| kind.name.clone()).collect(),
+        enable_chaos: settings.enable_chaos,
+    };
+    log::info!(
+        "starting pid={} socket={} workers={}",
+        settings.core.pid,
+        settings.socket.display(),
+        settings.core.slots
+    );
+    let hands = Hands::new(
+        Clients::new(listener, registry()?, &settings)?,
+        Fleet::new(template, registry()?)?,
+        Tell::new(settings.private),
+    );
+    let grace_ms = settings.grace_ms;
+    let core = Core::new(settings.core, turn::now());
+    Loop { poll, core, hands, signals, grace_ms, draining: false }.run()
+}
+
+/// A private daemon serves the process at the other end of its standard input, and stops when that ends.
+fn watch_parent(registry: &Registry) -> Result<()> {
+    registry
+        .register(&mut SourceFd(&io::stdin().as_fd().as_raw_fd()), Source::Parent.token(), Interest::READABLE)
+        .context("--private needs a pipe as standard input, to know when its parent ends")
+}

@@ -1,0 +1,91 @@
+//! The log writer: env_logger behind a bounded queue and a thread of its own.
+//!
+//! A stalled journald, pipe or terminal must not stop the loop, so nothing that logs ever waits: what does not
+//! fit the queue is dropped, counted, and said as soon as there is room.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Lines that may wait.
+const QUEUE_LINES: usize = 4096;
+/// How long the daemon waits at its end for the last lines to be taken.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// What travels to the writer.
+enum Item {
+    Line(Vec<u8>),
+    /// Everything before this is written: tell.
+    Finish(SyncSender<()>),
+}
+
+static WRITER: Mutex<Option<SyncSender<Item>>> = Mutex::new(None);
+
+/// The end of the queue that loggers see.
+struct Queue {
+    sender: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Write for Queue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(Item::Line(line.to_vec())) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts the writer and makes it the process's logger. Level by `BULKHEAD_LOG`, `info` without it; no times
+/// where journald adds its own.
+pub(crate) fn install() {
+    let (sender, receiver) = sync_channel(QUEUE_LINES);
+    let dropped = Arc::new(AtomicU64::new(0));
+    let queue = Queue { sender: sender.clone(), dropped: Arc::clone(&dropped) };
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned()));
+    builder.format_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format_timestamp(None);
+    } else {
+        builder.format_timestamp_micros();
+    }
+    let spawned =
+        std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || write_lines(&receiver, &dropped));
+    if spawned.is_ok() {
+        builder.target(env_logger::Target::Pipe(Box::new(queue)));
+        *WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender);
+    }
+    builder.init();
+}
+
+/// Waits, but not for long, until what was logged so far is written.
+pub(crate) fn finish() {
+    let writer = WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let (done, wait) = sync_channel(1);
+    if writer.is_some_and(|sender| sender.try_send(Item::Finish(done)).is_ok()) {
+        // Nobody takes the lines: there is nobody to tell either.
+        let _ = wait.recv_timeout(LAST_LINES);
+    }
+}
+
+fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
+    let mut stderr = io::stderr();
+    for item in lines {
+        // A log that cannot be written has nowhere to complain to.
+        match item {
+            Item::Line(line) => drop(stderr.write_all(&line)),
+            Item::Finish(done) => drop(done.send(())),
+        }
+        let lost = dropped.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            drop(writeln!(stderr, "log lines dropped because their reader is slow count={lost}"));
+        }
+    }
+}

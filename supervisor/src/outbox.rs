@@ -1,0 +1,120 @@
+//! What is on its way to one client: bytes in order, and descriptors at their places.
+//!
+//! Never blocks, and is bounded from outside: the core gives a client only so much credit, and nothing is read
+//! from a client whose outbox is over its mark.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use bulkhead_proto::client::ReplyFrame;
+use bulkhead_proto::frame::{self, Oversized};
+use bulkhead_sys::socket;
+
+/// Bytes that belong together: a descriptor goes with the first of them.
+#[derive(Debug)]
+struct Piece {
+    bytes: Vec<u8>,
+    sent: usize,
+    descriptor: Option<Rc<OwnedFd>>,
+}
+
+/// The queue of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pieces: VecDeque<Piece>,
+    waiting_bytes: usize,
+}
+
+impl Outbox {
+    /// Appends a reply.
+    ///
+    /// # Errors
+    /// [`Oversized`] if it fits no frame; nothing is appended then.
+    pub(crate) fn push(&mut self, reply: &ReplyFrame, descriptor: Option<Rc<OwnedFd>>) -> Result<(), Oversized> {
+        if descriptor.is_some() || self.pieces.is_empty() {
+            let mut bytes = Vec::new();
+            frame::push_frame(reply, &mut bytes)?;
+            self.waiting_bytes += bytes.len();
+            self.pieces.push_back(Piece { bytes, sent: 0, descriptor });
+        } else if let Some(last) = self.pieces.back_mut() {
+            let before = last.bytes.len();
+            frame::push_frame(reply, &mut last.bytes)?;
+            self.waiting_bytes += last.bytes.len() - before;
+        }
+        Ok(())
+    }
+
+    /// Appends bytes that are no frame.
+    pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
+        self.waiting_bytes += bytes.len();
+        self.pieces.push_back(Piece { bytes: bytes.to_vec(), sent: 0, descriptor: None });
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// Sends what the socket takes.
+    ///
+    /// # Errors
+    /// The connection is over.
+    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        while let Some(piece) = self.pieces.front_mut() {
+            let descriptor = if piece.sent == 0 { piece.descriptor.as_ref() } else { None };
+            let rest = &piece.bytes[piece.sent..];
+            match socket::send_with_fd(socket, rest, descriptor.map(|held| held.as_fd())) {
+                Ok(count) => {
+                    piece.sent += count;
+                    self.waiting_bytes -= count;
+                    if piece.sent == piece.bytes.len() {
+                        self.pieces.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use bulkhead_proto::client::Reply;
+    use bulkhead_proto::codec;
+    use bulkhead_proto::ids::Tag;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_that_stalls_gets_every_byte_in_order_later() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut outbox = Outbox::default();
+        for tag in 0..50_000 {
+            outbox.push(&ReplyFrame { tag: Tag(tag), reply: Reply::Pong { pid: 1 } }, None).unwrap();
+        }
+        outbox.flush(ours.as_fd()).unwrap();
+        assert!(outbox.waiting_bytes() > 0, "the socket's own buffer is smaller than that");
+        let mut frames = frame::Frames::default();
+        let mut expected = 0;
+        let mut buffer = vec![0; 64 << 10];
+        while expected < 50_000 {
+            let count = theirs.read(&mut buffer).unwrap();
+            frames.feed(&buffer[..count]);
+            while let Some(bytes) = frames.next_frame().unwrap() {
+                assert_eq!(codec::decode::<ReplyFrame>(bytes).unwrap().tag, Tag(expected));
+                expected += 1;
+            }
+            outbox.flush(ours.as_fd()).unwrap();
+        }
+        assert_eq!(outbox.waiting_bytes(), 0);
+    }
+}

@@ -1,0 +1,180 @@
+//! Hands: does what the core decided, in its order, without ever waiting.
+//!
+//! Offers to the same worker that follow each other travel in one message. What could not be done comes back as
+//! an event for the next step of the same turn.
+
+use std::os::fd::AsFd;
+
+use bulkhead_core::action::{Action, Task};
+use bulkhead_core::event::Event;
+use bulkhead_link::supervisor::encoded_size;
+use bulkhead_proto::client::ReplyFrame;
+use bulkhead_proto::codec;
+use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
+use bulkhead_proto::worker::{LaneDown, TaskMessage, Tasks};
+use bulkhead_sys::memfd;
+
+use crate::clients::Clients;
+use crate::fleet::Fleet;
+use crate::held::Held;
+use crate::tell::Tell;
+use crate::worker::Stage;
+
+/// Tasks that wait to travel together to one worker.
+#[derive(Default)]
+struct Bundle {
+    worker: WorkerId,
+    bytes: usize,
+    tasks: Tasks,
+}
+
+/// Everything that actions act on.
+pub(crate) struct Hands {
+    pub(crate) clients: Clients,
+    pub(crate) fleet: Fleet,
+    pub(crate) held: Held,
+    pub(crate) tell: Tell,
+    bundle: Bundle,
+}
+
+impl Hands {
+    /// Hands for these.
+    pub(crate) fn new(clients: Clients, fleet: Fleet, tell: Tell) -> Self {
+        Self { clients, fleet, held: Held::default(), tell, bundle: Bundle::default() }
+    }
+
+    /// Performs all of `actions`. `true`: the daemon is to leave.
+    pub(crate) fn perform(&mut self, actions: &mut Vec<Action>, now_ns: u64, events: &mut Vec<Event>) -> bool {
+        let mut leave = false;
+        for action in actions.drain(..) {
+            if let Action::Offer { worker, seq, task } = action {
+                self.offer(worker, seq, task, events);
+                continue;
+            }
+            self.send_bundle(events);
+            match action {
+                Action::Offer { .. } => {}
+                Action::Reply { client, tag, reply, output } => {
+                    let descriptor = output.and_then(|output| self.held.get(output));
+                    if let Some(connection) = self.clients.address(client) {
+                        connection.reply(&ReplyFrame { tag, reply }, descriptor);
+                    }
+                }
+                Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
+                Action::DropOutput { output } => self.held.drop_output(output),
+                Action::Ready { status } => self.tell.ready(&status),
+                Action::Exit => leave = true,
+                Action::Spawn { .. }
+                | Action::TakeBack { .. }
+                | Action::Look { .. }
+                | Action::Settle { .. }
+                | Action::Kill { .. }
+                | Action::Retire { .. } => self.handle_worker(action, events),
+            }
+        }
+        self.send_bundle(events);
+        leave
+    }
+
+    fn handle_worker(&mut self, action: Action, events: &mut Vec<Event>) {
+        match action {
+            Action::Spawn { worker } => events.push(self.fleet.spawn(worker)),
+            Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
+            Action::Look { worker } => {
+                self.fleet.read_box(worker, &mut self.held, events);
+                if let Some(found) = self.fleet.get(worker) {
+                    events.push(Event::Looked { worker, head: found.head() });
+                }
+            }
+            Action::Settle { worker, seq } => {
+                if let Some(worker) = self.fleet.get(worker) {
+                    worker.outputs.remove(&seq);
+                    worker.ring.settle(seq);
+                }
+            }
+            Action::Kill { worker, why } => {
+                if let Some(worker) = self.fleet.get(worker) {
+                    worker.kill(why);
+                }
+            }
+            Action::Retire { worker } => {
+                if let Some(worker) = self.fleet.get(worker) {
+                    worker.retired = true;
+                    worker.stage = Stage::Closed;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_back(&mut self, worker: WorkerId, seq: Seq, events: &mut Vec<Event>) {
+        let Some(found) = self.fleet.get(worker) else { return };
+        match found.ring.take_back(seq) {
+            Ok(won) => events.push(Event::TookBack { worker, seq, won }),
+            Err(lie) => events.push(Event::Lied { worker, lie }),
+        }
+    }
+
+    /// Orders, claim word and descriptor now; the message when the bundle leaves.
+    fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, events: &mut Vec<Event>) {
+        let Some(found) = self.fleet.get(worker) else { return };
+        let message = TaskMessage {
+            seq,
+            job: task.job,
+            fence: task.fence,
+            kind: task.kind,
+            output: task.output,
+            input: task.input,
+        };
+        found.ring.offer(seq, message.job, message.fence);
+        if message.output == OutputMode::Descriptor {
+            match memfd::output_file("bulkhead-output") {
+                Ok(descriptor) => {
+                    let frame = codec::encode(&LaneDown::Output { seq });
+                    let sent = found.lane.send(&frame, &[descriptor.as_fd()]);
+                    found.outputs.insert(seq, descriptor);
+                    if sent.is_err() {
+                        return self.offer_failed(worker, seq, None, events);
+                    }
+                }
+                Err(error) => {
+                    let shortage = Some(format!("no output descriptor: {error}"));
+                    return self.offer_failed(worker, seq, shortage, events);
+                }
+            }
+        }
+        let bytes = encoded_size(&message);
+        if self.bundle.worker != worker || self.bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
+            self.send_bundle(events);
+        }
+        self.bundle.worker = worker;
+        self.bundle.bytes += bytes;
+        self.bundle.tasks.tasks.push(message);
+    }
+
+    fn send_bundle(&mut self, events: &mut Vec<Event>) {
+        if self.bundle.tasks.tasks.is_empty() {
+            return;
+        }
+        let worker = self.bundle.worker;
+        self.bundle.bytes = 0;
+        let mut bundle = std::mem::take(&mut self.bundle.tasks);
+        if !self.fleet.send(worker, &bundle) {
+            for task in &bundle.tasks {
+                self.offer_failed(worker, task.seq, None, events);
+            }
+        }
+        bundle.tasks.clear();
+        self.bundle.tasks = bundle;
+    }
+
+    fn offer_failed(&mut self, worker: WorkerId, seq: Seq, shortage: Option<String>, events: &mut Vec<Event>) {
+        let Some(found) = self.fleet.get(worker) else { return };
+        match found.ring.take_back(seq) {
+            Ok(taken) => events.push(Event::OfferFailed { worker, seq, taken, shortage }),
+            Err(lie) => events.push(Event::Lied { worker, lie }),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What this daemon was told: defaults, then the config file and its `conf.d`, then the command line.
+//!
+//! An unknown key or a value out of range is an error that names file and key: a daemon that quietly ignores a
+//! limit does not have it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use bulkhead_proto::limits::WORKERS_MAX;
+use bulkhead_proto::{kind, places};
+use bulkhead_sys::socket;
+use serde::Deserialize;
+
+use crate::args::Args;
+
+/// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
+const SOCKET_PATH_MAX_BYTES: usize = 64;
+
+/// For whom the daemon runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Mode {
+    /// For the user who started it: nobody else and root may connect.
+    #[default]
+    User,
+    /// For the members of a group; never for its own user, under which the jobs run.
+    System,
+}
+
+/// The config file. Every key may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    mode: Option<Mode>,
+    socket: Option<PathBuf>,
+    state: Option<PathBuf>,
+    workers: Option<u16>,
+    spares: Option<u16>,
+    enable_chaos: Option<bool>,
+    group: Option<String>,
+    admin_group: Option<String>,
+    grace_seconds: Option<u64>,
+    clients_max: Option<usize>,
+    queue_max: Option<u64>,
+    queue_bytes_max: Option<u64>,
+    keep_seconds: Option<u64>,
+    keep_jobs_max: Option<u64>,
+    keep_bytes_max: Option<u64>,
+    worker_program: Option<PathBuf>,
+}
+
+/// Everything that was decided before the daemon starts.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) socket: PathBuf,
+    pub(crate) state: PathBuf,
+    pub(crate) group: String,
+    pub(crate) admin_group: String,
+    pub(crate) grace_ms: u64,
+    pub(crate) clients_max: usize,
+    pub(crate) worker_program: PathBuf,
+    pub(crate) enable_chaos: bool,
+    pub(crate) private: bool,
+    pub(crate) core: bulkhead_core::config::Config,
+}
+
+impl Settings {
+    /// Puts all sources together.
+    pub(crate) fn gather(args: Args) -> Result<Self> {
+        let file = match &args.config {
+            Some(path) => read_all(path)?,
+            None => File::default(),
+        };
+        let mode = file.mode.unwrap_or_default();
+        let enable_chaos = args.enable_chaos || file.enable_chaos.unwrap_or(false);
+        let settings = Self {
+            mode,
+            socket: absolute(args.socket.or(file.socket.clone()).unwrap_or_else(|| default_socket(mode)))?,
+            state: absolute(args.state.or(file.state.clone()).map_or_else(|| default_state(mode), Ok)?)?,
+            group: file.group.clone().unwrap_or_else(|| places::GROUP.to_owned()),
+            admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
+            grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
+            clients_max: file.clients_max.unwrap_or(4096),
+            worker_program: file.worker_program.clone().map_or_else(worker_beside_us, Ok)?,
+            enable_chaos,
+            private: args.private,
+            core: core_config(&file, args.workers, enable_chaos)?,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<()> {
+        let length = self.socket.as_os_str().len();
+        ensure!(
+            length <= SOCKET_PATH_MAX_BYTES,
+            "socket path {} is {length} bytes long, the limit is {SOCKET_PATH_MAX_BYTES}: choose a shorter one with --socket",
+            self.socket.display()
+        );
+        ensure!(
+            self.worker_program.is_file(),
+            "there is no worker program at {}: install bulkhead-worker beside bulkhead-supervisor or set worker_program",
+            self.worker_program.display()
+        );
+        Ok(())
+    }
+}
+
+fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool) -> Result<bulkhead_core::config::Config> {
+    let defaults = bulkhead_core::config::Config::default();
+    let slots = workers.or(file.workers).unwrap_or_else(cores);
+    let spares = file.spares.unwrap_or(defaults.spares);
+    ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
+    ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
+    Ok(bulkhead_core::config::Config {
+        pid: std::process::id(),
+        seed: bulkhead_sys::clock::wall_us(),
+        kinds: kind::builtin(enable_chaos),
+        slots,
+        spares,
+        queue_max: file.queue_max.unwrap_or(defaults.queue_max),
+        queue_bytes_max: file.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
+        keep_ms: file.keep_seconds.map_or(defaults.keep_ms, |seconds| seconds.saturating_mul(1000)),
+        keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
+        keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
+        ..defaults
+    })
+}
+
+fn cores() -> u16 {
+    std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(WORKERS_MAX))
+}
+
+fn default_socket(mode: Mode) -> PathBuf {
+    match mode {
+        Mode::System => PathBuf::from(places::SYSTEM_SOCKET),
+        Mode::User => places::user_socket(std::env::var_os("XDG_RUNTIME_DIR").as_deref(), socket::own_uid()),
+    }
+}
+
+fn default_state(mode: Mode) -> Result<PathBuf> {
+    if mode == Mode::System {
+        return Ok(PathBuf::from("/var/lib/bulkhead"));
+    }
+    if let Some(state) = std::env::var_os("XDG_STATE_HOME") {
+        return Ok(Path::new(&state).join("bulkhead"));
+    }
+    let home = std::env::var_os("HOME").context("no state folder: set --state, XDG_STATE_HOME or HOME")?;
+    Ok(Path::new(&home).join(".local/state/bulkhead"))
+}
+
+fn worker_beside_us() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where bulkhead-supervisor is")?;
+    Ok(own.with_file_name("bulkhead-worker"))
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("bad path {}", path.display()))
+}
+
+/// The config file and what `conf.d` beside it adds: later keys win.
+fn read_all(path: &Path) -> Result<File> {
+    let mut merged = read_table(path)?;
+    for extra in drop_ins(&path.with_file_name("conf.d"))? {
+        merged.extend(read_table(&extra)?);
+    }
+    File::deserialize(merged).with_context(|| format!("bad config, from {} and its conf.d", path.display()))
+}
+
+fn read_table(path: &Path) -> Result<toml::Table> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
+    let table: toml::Table = text.parse().with_context(|| format!("bad config {}", path.display()))?;
+    // Judged alone first, so that a bad key is blamed on the file it stands in.
+    File::deserialize(table.clone()).with_context(|| format!("bad config {}", path.display()))?;
+    Ok(table)
+}
+
+fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => bail!("cannot read config folder {}: {error}", folder.display()),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read config folder {}", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,109 @@
+//! What is done once before the loop turns: limits, folders, lock, socket.
+//!
+//! Everything that can be wrong with the place the daemon is started in is found here, and said with the path
+//! and what to do.
+
+use std::fs::{DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use bulkhead_proto::places;
+use bulkhead_sys::lock::{InstanceLock, LockError};
+use bulkhead_sys::{process, socket, tree};
+
+use crate::settings::{Mode, Settings};
+
+/// The place of one daemon: held while it lives, cleared when it leaves.
+#[derive(Debug)]
+pub(crate) struct Place {
+    socket: PathBuf,
+    boot_folder: PathBuf,
+    _lock: InstanceLock,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.socket));
+        drop(std::fs::remove_dir_all(&self.boot_folder));
+    }
+}
+
+/// Makes the process fit to be a supervisor.
+pub(crate) fn prepare_process() -> Result<()> {
+    process::set_not_dumpable().context("cannot forbid others to trace the daemon")?;
+    tree::become_subreaper().context("cannot become the parent of stray processes")?;
+    let descriptors = process::raise_descriptor_limit().context("cannot raise the limit of open files")?;
+    log::debug!("descriptor limit raised limit={descriptors}");
+    bulkhead_link::supervisor::warm_up().context("cannot open the first worker channel")?;
+    Ok(())
+}
+
+/// Takes the place: state folder, lock, boot folder, listening socket.
+pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
+    std::fs::create_dir_all(&settings.state)
+        .with_context(|| format!("cannot make state folder {}", settings.state.display()))?;
+    let path = &settings.socket;
+    prepare_socket_folder(path)?;
+    let lock = match InstanceLock::take(&places::lock_file(path)) {
+        Ok(lock) => lock,
+        Err(LockError::Held { pid }) => {
+            let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+            bail!("another daemon (pid {pid}) serves {}: stop it, or choose another --socket", path.display())
+        }
+        Err(LockError::Io(error)) => {
+            bail!("cannot lock {}: {error}", places::lock_file(path).display())
+        }
+    };
+    let place = Place { socket: path.clone(), boot_folder: places::boot_folder(path), _lock: lock };
+    clear_boot_folder(&place.boot_folder)?;
+    let (mode, group) = match settings.mode {
+        Mode::User => (0o600, None),
+        Mode::System => (0o660, Some(system_group(settings)?)),
+    };
+    let listener =
+        socket::listen(path, mode, group).with_context(|| format!("cannot listen on {}", path.display()))?;
+    Ok((place, listener))
+}
+
+fn system_group(settings: &Settings) -> Result<u32> {
+    let name = &settings.group;
+    let found = socket::group_id(name).with_context(|| format!("cannot look up group {name}"))?;
+    found.with_context(|| format!("there is no group {name}: create it (systemd-sysusers does), or set group"))
+}
+
+/// The folder of the socket is made if it is missing; one under `/tmp` must be ours alone, or anybody could have
+/// put it there.
+fn prepare_socket_folder(socket: &Path) -> Result<()> {
+    let folder = socket.parent().with_context(|| format!("socket path {} has no folder", socket.display()))?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => bail!("cannot make the socket's folder {}: {error}", folder.display()),
+    }
+    let found = std::fs::symlink_metadata(folder)
+        .with_context(|| format!("cannot look at the socket's folder {}", folder.display()))?;
+    if folder.parent() == Some(Path::new("/tmp")) && found.mode() & 0o1000 == 0 {
+        ensure!(
+            found.is_dir() && found.uid() == socket::own_uid(),
+            "the socket's folder {} belongs to somebody else: remove it or choose another --socket",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// An empty folder of our own; what a killed daemon left in it goes.
+fn clear_boot_folder(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            bail!("cannot clear boot folder {}: {error}", folder.display())
+        }
+        _ => {}
+    }
+    let made = DirBuilder::new().mode(0o700).create(folder);
+    made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o700)))
+        .with_context(|| format!("cannot make boot folder {}", folder.display()))
+}

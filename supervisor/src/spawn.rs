@@ -1,0 +1,91 @@
+//! Brings one worker process into being: lane, box, orders, boot folder, process, setup.
+//!
+//! Whatever fails on the way, nothing is left behind: no process without a worker, no folder, no descriptor.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use bulkhead_link::supervisor::Ring;
+use bulkhead_proto::codec;
+use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::worker::{LaneDown, Setup};
+use bulkhead_sys::clock;
+use bulkhead_sys::lane::Lane;
+use bulkhead_sys::spawn::{Spawn, spawn};
+use bulkhead_sys::tree::Tree;
+
+use crate::worker::{BootFolder, Stage, Worker};
+
+/// What every worker of this daemon is made from.
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// Where boot folders are made.
+    pub(crate) boot_folder: PathBuf,
+    /// The table of kinds, by name.
+    pub(crate) kinds: Vec<String>,
+    /// Whether `chaos` may run.
+    pub(crate) enable_chaos: bool,
+}
+
+impl Template {
+    /// A new process, with its setup on its lane.
+    ///
+    /// # Errors
+    /// What could not be had: a descriptor, memory, a process, the program, a place for its folder.
+    pub(crate) fn spawn(&self, id: WorkerId) -> Result<Worker> {
+        let (lane, theirs) = Lane::pair().context("no lane")?;
+        let (ring, descriptors) = Ring::create().context("no box")?;
+        let folder = self.make_folder(id)?;
+        let setup = LaneDown::Setup(Setup { worker: id, kinds: self.kinds.clone(), enable_chaos: self.enable_chaos });
+        let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
+        lane.send(&codec::encode(&setup), &pages).context("no room on the lane")?;
+        let process = spawn(Spawn {
+            program: &self.program,
+            args: &[],
+            env: &self.environment(&folder),
+            stdin: theirs,
+        })
+        .with_context(|| format!("cannot start {}", self.program.display()))?;
+        Ok(Worker {
+            id,
+            tree: Tree::new(process),
+            lane,
+            ring,
+            stage: Stage::Starting,
+            folder,
+            outputs: BTreeMap::new(),
+            spawned_ns: clock::monotonic_ns(),
+            killed: None,
+            retired: false,
+            disputed: Vec::new(),
+            naps: 0,
+            doorbells: 0,
+        })
+    }
+
+    fn make_folder(&self, id: WorkerId) -> Result<BootFolder> {
+        let path = self.boot_folder.join(format!("w{id}"));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make boot folder {}", path.display()))?;
+        Ok(BootFolder(path))
+    }
+
+    fn environment(&self, folder: &BootFolder) -> Vec<(&'static str, OsString)> {
+        let mut environment = vec![
+            ("TMPDIR", folder.0.clone().into_os_string()),
+            ("RUST_BACKTRACE", OsString::from("0")),
+            ("PATH", OsString::from("/usr/bin:/bin")),
+        ];
+        environment.extend(std::env::var_os("BULKHEAD_LOG").map(|level| ("BULKHEAD_LOG", level)));
+        environment
+    }
+}

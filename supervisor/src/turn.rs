@@ -1,0 +1,197 @@
+//! The loop: sleep until something happens, hear it all, let the core decide, perform.
+//!
+//! ```text
+//! hear -> batch of events -> core.step(now, batch) -> records, actions -> perform -> flush -> sleep
+//! ```
+//!
+//! What performing brings (a lost offer, a won take-back) is decided upon in the same turn, a bounded number of
+//! rounds. The loop sleeps only when nobody has anything to say: no ticks, no polling.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bulkhead_core::Core;
+use bulkhead_core::action::Output;
+use bulkhead_core::event::{Event, Now};
+use bulkhead_proto::record::{Record, What};
+use bulkhead_sys::clock;
+use bulkhead_sys::signals::{self, Signals};
+use mio::{Events, Poll};
+
+use crate::perform::Hands;
+use crate::tokens::Source;
+
+/// Steps in one turn before the ears get their share again.
+const ROUNDS: usize = 8;
+/// Descriptors that one wake-up may bring.
+const EVENTS: usize = 1024;
+/// How long the leaving daemon waits for clients to take their last replies.
+const FAREWELL_NS: u64 = 1_000_000_000;
+
+/// The loop and everything it drives.
+pub(crate) struct Loop {
+    pub(crate) poll: Poll,
+    pub(crate) core: Core,
+    pub(crate) hands: Hands,
+    pub(crate) signals: Signals,
+    pub(crate) grace_ms: u64,
+    pub(crate) draining: bool,
+}
+
+impl Loop {
+    /// Turns until the core says that all has ended.
+    pub(crate) fn run(mut self) -> Result<()> {
+        let mut batch = Vec::new();
+        let mut out = Output::default();
+        let mut ready = Events::with_capacity(EVENTS);
+        while !self.decide(&mut batch, &mut out) {
+            self.sleep(&mut ready, &mut batch)?;
+            self.hear(&ready, &mut batch);
+        }
+        self.leave(&mut ready)
+    }
+
+    /// `true`: the daemon is to leave.
+    fn decide(&mut self, batch: &mut Vec<Event>, out: &mut Output) -> bool {
+        for _ in 0..ROUNDS {
+            let now = now();
+            self.core.step(now, batch, out);
+            for record in out.records.drain(..) {
+                log_record(&record);
+            }
+            batch.clear();
+            let leave = self.hands.perform(&mut out.actions, now.mono_ns, batch);
+            self.hands.clients.flush(batch);
+            if leave {
+                return true;
+            }
+            if batch.is_empty() {
+                break;
+            }
+        }
+        false
+    }
+
+    fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
+        let mut timeout = if batch.is_empty() && !self.hands.clients.is_busy() && !self.hands.fleet.is_busy() {
+            self.until_deadline()
+        } else {
+            Some(Duration::ZERO)
+        };
+        let naps = timeout != Some(Duration::ZERO);
+        if naps {
+            // Announce the nap, then look once more: what is finished from now on rings the doorbell.
+            self.hands.fleet.nap(true);
+            self.hands.fleet.read_boxes(&mut self.hands.held, batch);
+            if !batch.is_empty() {
+                timeout = Some(Duration::ZERO);
+            }
+        }
+        let polled = self.poll.poll(ready, timeout);
+        if naps {
+            self.hands.fleet.nap(false);
+        }
+        match polled {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error).context("the poll failed"),
+            _ => Ok(()),
+        }
+    }
+
+    fn until_deadline(&self) -> Option<Duration> {
+        let deadlines = [self.core.deadline(), self.hands.clients.deadline()];
+        let next = deadlines.into_iter().flatten().min()?;
+        Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
+    }
+
+    /// Makes events of all that is ready: deaths and results first, then what clients want.
+    fn hear(&mut self, ready: &Events, batch: &mut Vec<Event>) {
+        let now_ns = clock::monotonic_ns();
+        let (mut signalled, mut parent_gone) = (false, false);
+        for event in ready {
+            match Source::of(event.token()) {
+                Some(Source::Listener) => self.hands.clients.mark_acceptable(),
+                Some(Source::Signals) => signalled = true,
+                Some(Source::Bootstrap) | None => {}
+                Some(Source::Parent) => parent_gone |= event.is_read_closed(),
+                Some(Source::Client(client)) => self.hands.clients.mark_ready(client),
+                Some(Source::Lane(worker)) => self.hands.fleet.mark_audible(worker),
+                Some(Source::Death(worker)) => self.hands.fleet.mark_dying(worker),
+            }
+        }
+        if signalled {
+            self.hear_signals(batch);
+        }
+        if parent_gone {
+            log::info!("the parent is gone: stopping");
+            batch.push(Event::Stop);
+        }
+        let Hands { clients, fleet, held, .. } = &mut self.hands;
+        fleet.connect(batch);
+        fleet.listen(batch);
+        fleet.read_boxes(held, batch);
+        fleet.bury(held, batch);
+        clients.accept(now_ns);
+        clients.read(now_ns, batch);
+        clients.lose_patience(now_ns);
+    }
+
+    fn hear_signals(&mut self, batch: &mut Vec<Event>) {
+        for signal in self.signals.pending() {
+            match signal {
+                signals::TERM | signals::HUP if !self.draining => {
+                    log::info!("asked to stop: draining grace_ms={}", self.grace_ms);
+                    self.draining = true;
+                    self.hands.tell.stopping();
+                    batch.push(Event::Drain { grace_ms: Some(self.grace_ms) });
+                }
+                signals::TERM | signals::HUP | signals::INT => {
+                    log::info!("asked to stop at once signal={signal}");
+                    batch.push(Event::Stop);
+                }
+                // A child ended somewhere: whoever is dying is looked at in this turn anyway.
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives the clients their last replies, as far as they take them soon.
+    fn leave(mut self, ready: &mut Events) -> Result<()> {
+        let end_ns = clock::monotonic_ns() + FAREWELL_NS;
+        while self.hands.clients.have_mail() {
+            let now_ns = clock::monotonic_ns();
+            if now_ns >= end_ns {
+                log::warn!("some clients did not take their last replies");
+                break;
+            }
+            if let Err(error) = self.poll.poll(ready, Some(Duration::from_nanos(end_ns - now_ns))) {
+                log::warn!("cannot wait for the last replies to leave error={error}");
+                break;
+            }
+            for event in &*ready {
+                if let Some(Source::Client(client)) = Source::of(event.token()) {
+                    self.hands.clients.mark_ready(client);
+                }
+            }
+            self.hands.clients.flush(&mut Vec::new());
+        }
+        self.hands.fleet.abandon();
+        log::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Both clocks.
+pub(crate) fn now() -> Now {
+    Now { mono_ns: clock::monotonic_ns(), wall_us: clock::wall_us() }
+}
+
+fn log_record(record: &Record) {
+    match &record.what {
+        What::Accepted { .. } => log::debug!("{}", record.what),
+        What::Died { .. } | What::SpawnFailed { .. } | What::Stuck { .. } | What::Degraded { .. } => {
+            log::warn!("{}", record.what);
+        }
+        _ => log::info!("{}", record.what),
+    }
+}

@@ -1,0 +1,202 @@
+//! One worker process as the supervisor holds it: its tree, lane, ring, channel and boot folder.
+//!
+//! | stage | meaning | leaves to |
+//! |---|---|---|
+//! | starting | spawned; its hello is awaited | connecting (hello), closed (fault) |
+//! | connecting | a bootstrap thread connects to it | ready, closed (fault) |
+//! | ready | tasks can be sent | closed (retired, killed, lied, hung up) |
+//! | closed | its death is awaited; nothing is sent or believed but its box | dropped, when the death is proven |
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use bulkhead_core::event::{Event, Head, Remains};
+use bulkhead_link::supervisor::{Found, Ring, Sender};
+use bulkhead_proto::codec;
+use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
+use bulkhead_proto::worker::LaneUp;
+use bulkhead_sys::clock;
+use bulkhead_sys::exit::ExitStatus;
+use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
+use bulkhead_sys::tree::{Tree, TreeEnd};
+
+/// How far a worker is.
+pub(crate) enum Stage {
+    Starting,
+    Connecting,
+    Ready(Sender),
+    Closed,
+}
+
+/// What a look at a lane brought.
+pub(crate) enum Heard {
+    /// Nothing more for now.
+    Nothing,
+    /// Its share of this turn is used up; there may be more.
+    More,
+    /// The worker's server stands at this path.
+    Hello(String),
+    /// It is over: an event says why.
+    Over(Event),
+}
+
+/// A folder for one worker's bootstrap, removed with whatever is left in it.
+#[derive(Debug)]
+pub(crate) struct BootFolder(pub(crate) PathBuf);
+
+impl Drop for BootFolder {
+    fn drop(&mut self) {
+        match std::fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                log::warn!("cannot remove a boot folder path={} error={error}", self.0.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One worker.
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    pub(crate) tree: Tree,
+    pub(crate) lane: Lane,
+    pub(crate) ring: Ring,
+    pub(crate) stage: Stage,
+    pub(crate) folder: BootFolder,
+    /// Output descriptors of the offers it holds.
+    pub(crate) outputs: BTreeMap<Seq, OwnedFd>,
+    pub(crate) spawned_ns: u64,
+    /// Set when we killed it: why, and when.
+    pub(crate) killed: Option<(KillReason, u64)>,
+    /// Set when it was asked to leave.
+    pub(crate) retired: bool,
+    /// Offers whose DONE entries were lies: they count as claimed when it is dead.
+    pub(crate) disputed: Vec<Seq>,
+    /// Naps announced to it, and doorbells it rang: never more of these than of those.
+    pub(crate) naps: u64,
+    pub(crate) doorbells: u64,
+}
+
+impl Worker {
+    /// Reads its lane, a bounded number of frames.
+    pub(crate) fn listen(&mut self) -> Heard {
+        let mut bytes = [0; LANE_FRAME_MAX_BYTES];
+        for _ in 0..LANE_FRAMES_PER_TURN {
+            let frame = match self.lane.recv(&mut bytes) {
+                Ok(LaneFrame::Frame { length, .. }) => codec::decode::<LaneUp>(&bytes[..length]),
+                Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.lied(Lie::Lane),
+                Ok(LaneFrame::Refused(LaneFault::Descriptors)) => return self.lied(Lie::Descriptor),
+                Ok(LaneFrame::HungUp) => return self.hung_up(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return self.hung_up(),
+            };
+            match (frame, &self.stage) {
+                (_, Stage::Closed) => {}
+                (Ok(LaneUp::Doorbell), Stage::Ready(_)) if self.doorbells < self.naps => self.doorbells += 1,
+                (Ok(LaneUp::Hello { path, missing }), Stage::Starting) if missing.is_empty() => {
+                    self.stage = Stage::Connecting;
+                    return Heard::Hello(path);
+                }
+                (Ok(LaneUp::Hello { missing, .. }), Stage::Starting) => {
+                    self.stage = Stage::Closed;
+                    let error = format!("the worker program does not offer {} of the kinds", missing.len());
+                    return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
+                }
+                _ => return self.lied(Lie::Lane),
+            }
+        }
+        Heard::More
+    }
+
+    /// It broke a rule: nothing more is sent to it or heard from it.
+    pub(crate) fn lied(&mut self, lie: Lie) -> Heard {
+        if matches!(self.stage, Stage::Closed) {
+            return Heard::Nothing;
+        }
+        self.stage = Stage::Closed;
+        Heard::Over(Event::Lied { worker: self.id, lie })
+    }
+
+    fn hung_up(&mut self) -> Heard {
+        if matches!(self.stage, Stage::Closed) {
+            return Heard::Nothing;
+        }
+        self.stage = Stage::Closed;
+        Heard::Over(Event::HungUp { worker: self.id })
+    }
+
+    /// What is newly DONE in its box, or the lie that was found there.
+    pub(crate) fn read_box(&mut self, found: &mut Vec<Found>) -> Option<Event> {
+        match self.ring.poll(found) {
+            Ok(()) => None,
+            Err(lie) => match self.lied(lie) {
+                Heard::Over(event) => Some(event),
+                _ => None,
+            },
+        }
+    }
+
+    /// Tells it whether the loop sleeps.
+    pub(crate) fn nap(&mut self, asleep: bool) {
+        if self.ring.has_outstanding() {
+            self.ring.nap(asleep);
+            self.naps += u64::from(asleep);
+        }
+    }
+
+    /// The first unfinished entry of its ring.
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.ring.head().map(|(seq, claimed)| Head { seq, claimed })
+    }
+
+    /// Moves its end on. `Some` when the process is reaped and its group is empty.
+    pub(crate) fn advance(&mut self) -> Option<ExitStatus> {
+        match self.tree.advance() {
+            Ok(TreeEnd::Ended(status)) => Some(status),
+            Ok(TreeEnd::Alive | TreeEnd::Dying) => None,
+            Err(error) => {
+                log::error!("cannot tell how a worker is worker={} error={error}", self.id);
+                None
+            }
+        }
+    }
+
+    /// Kills it and its tree.
+    pub(crate) fn kill(&mut self, why: KillReason) {
+        self.stage = Stage::Closed;
+        self.killed.get_or_insert((why, clock::monotonic_ns()));
+        if let Err(error) = self.tree.kill() {
+            log::error!("cannot kill a worker worker={} pid={} error={error}", self.id, self.tree.process().pid());
+        }
+    }
+
+    /// The event of its proven death, with what its box says of unfinished offers.
+    pub(crate) fn obituary(&mut self, status: ExitStatus, now_ns: u64) -> Event {
+        let disputed = self.disputed.drain(..).map(|seq| (seq, true));
+        let mut remains: Vec<Remains> =
+            self.ring.remains().into_iter().chain(disputed).map(|(seq, claimed)| Remains { seq, claimed }).collect();
+        remains.sort_by_key(|left| left.seq);
+        let since = |moment: u64| (self.spawned_ns..=now_ns).contains(&moment).then(|| (now_ns - moment) / 1000);
+        let (death, noticed_after_us) = match (self.killed.take(), status) {
+            (Some((why, when)), _) => (Death::Killed { why }, since(when)),
+            (None, ExitStatus::Code(0)) if self.retired => (Death::Retired, None),
+            (None, ExitStatus::Code(code)) => {
+                (Death::Exited { code }, self.ring.last_breath_ns().and_then(since))
+            }
+            (None, ExitStatus::Signal { signal, core }) => {
+                (Death::Signalled { signal, core }, self.ring.last_breath_ns().and_then(since))
+            }
+        };
+        Event::Died { worker: self.id, death, noticed_after_us, remains }
+    }
+
+    /// Its descriptors, to be taken out of the poll.
+    pub(crate) fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
+        [self.lane.as_fd(), self.tree.process().as_fd()]
+    }
+}
