@@ -1,0 +1,141 @@
+//! `factorial N [FORM]`: n! with GMP, one task each.
+//!
+//! GMP's own factorial (by prime swing) is one task on purpose: splitting one n! over two workers was measured
+//! slower. The output of the large forms is streamed, and its length is the task's to bear, not this file's.
+
+use std::io::{self, Write};
+
+use bulkhead_proto::kind::{Form, parse_n};
+use rug::{Complete, Integer};
+use sha2::{Digest, Sha256};
+
+use crate::{Failure, Task, decimal, quoted, text_of};
+
+pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    let (n, form) = parse(text_of(input)?)?;
+    let value = Integer::factorial(n).complete();
+    match form {
+        Form::Decimal => decimal::write(value, task)?,
+        Form::Hex => task.write_all(value.to_string_radix(16).as_bytes())?,
+        Form::Digits => write!(task, "{}", decimal::count(&value))?,
+        Form::Bits => write!(task, "{}", value.significant_bits())?,
+        Form::Sha256 => task.write_all(sha256(value)?.as_bytes())?,
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<(u32, Form), Failure> {
+    let mut words = text.split_whitespace();
+    let n = parse_n(words.next().unwrap_or("")).map_err(|error| Failure::new(error.to_string()))?;
+    let n = u32::try_from(n).expect("parse_n gives at most FACTORIAL_N_MAX, which fits");
+    let form = match words.next() {
+        None => Form::default(),
+        Some(name) => Form::named(name).ok_or_else(|| unknown_form(name))?,
+    };
+    match words.next() {
+        None => Ok((n, form)),
+        Some(more) => Err(Failure::new(format!(
+            "factorial of {n}: {} is one word too many; give N and a form",
+            quoted(more)
+        ))),
+    }
+}
+
+fn unknown_form(name: &str) -> Failure {
+    let known: Vec<_> = Form::NAMES.iter().map(|(name, _)| *name).collect();
+    Failure::new(format!(
+        "factorial form {}: it is not known; give one of {}",
+        quoted(name),
+        known.join(", ")
+    ))
+}
+
+/// SHA-256 of the decimal digits, in hexadecimal; the digits are never held all at once.
+fn sha256(value: Integer) -> io::Result<String> {
+    let mut hasher = Hasher(Sha256::new());
+    decimal::write(value, &mut hasher)?;
+    Ok(hasher.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+struct Hasher(Sha256);
+
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trial::{Trial, failure_of, output_of};
+
+    /// n, decimal digits, bits, SHA-256 of the digits: from CPython's `math.factorial` and `hashlib`.
+    const KNOWN: [(u32, u32, u32, &str); 7] = [
+        (0, 1, 1, "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"),
+        (1, 1, 1, "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"),
+        (20, 19, 62, "0f90a83d6efa0e58870635bedb7ca3eff1bdde520d4a98f83c8fec4c6b864611"),
+        (100, 158, 525, "fb1bcc25c888ffc3d1a5f56b7a32ba89b9ae39f815ffea45faa8f419b321cb81"),
+        (1000, 2568, 8530, "cc336cf135d690c1105664b3b859db66b940db51cd66cf891fee120584cf7873"),
+        (3249, 10_001, 33_222, "b1b422cfbfac395e8f0fae45608f18a5d7912f6cf96ab78aa9dac4e6396bc622"),
+        (5000, 16_326, 54_233, "094d42f05e73233579bb69dfce8b1f4ffbafe0f7f255475e4ec74640d53ff39b"),
+    ];
+
+    #[test]
+    fn known_values_in_every_short_form() {
+        for (n, digits, bits, sha256) in KNOWN {
+            assert_eq!(output_of(run, &format!("{n} digits")).unwrap(), digits.to_string());
+            assert_eq!(output_of(run, &format!("{n} bits")).unwrap(), bits.to_string());
+            assert_eq!(output_of(run, &format!("{n} sha256")).unwrap(), sha256);
+        }
+    }
+
+    #[test]
+    fn known_values_in_full() {
+        assert_eq!(output_of(run, "0").unwrap(), "1");
+        assert_eq!(output_of(run, "1 decimal").unwrap(), "1");
+        assert_eq!(output_of(run, " 20 \n").unwrap(), "2432902008176640000");
+        assert_eq!(output_of(run, "25 hex").unwrap(), "cd4a0619fb0907bc00000");
+        let hundred = output_of(run, "100").unwrap();
+        assert!(hundred.starts_with("93326215443944152681699238856266700490715968264381621468592963"));
+        assert_eq!((hundred.len(), hundred.trim_end_matches('0').len()), (158, 158 - 24));
+    }
+
+    #[test]
+    fn a_bad_n_is_named() {
+        for (text, fault) in [
+            ("", "not a number"),
+            ("-3", "negative"),
+            ("2.5", "not a whole number"),
+            ("abc", "not a number"),
+            ("10000001", "too large"),
+            ("18446744073709551616", "too large"),
+        ] {
+            let failure = failure_of(run, text);
+            assert!(failure.starts_with(&format!("factorial of {text:?}: it is {fault}")), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_largest_n_is_accepted() {
+        assert_eq!(parse("10000000 bits"), Ok((10_000_000, Form::Bits)));
+    }
+
+    #[test]
+    fn a_bad_form_or_word_is_named() {
+        let unknown = failure_of(run, "5 octal");
+        assert!(unknown.contains("form \"octal\"") && unknown.contains("decimal, hex, digits, bits, sha256"));
+        assert!(failure_of(run, "5 hex 6").contains("\"6\" is one word too many"));
+    }
+
+    #[test]
+    fn output_that_is_refused_is_a_failure() {
+        let mut task = Trial { room: Some(2), ..Trial::default() };
+        assert_eq!(run(b"20", &mut task).unwrap_err().to_string(), "output: no room");
+    }
+}

@@ -1,0 +1,30 @@
+//! `noop`: gives its input back, byte for byte. The yardstick for what everything else costs.
+//!
+//! It never looks at the bytes, so it is also the kind that takes any of them.
+
+use crate::{Failure, Task};
+
+pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    Ok(task.write_all(input)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trial::Trial;
+
+    #[test]
+    fn any_bytes_come_back() {
+        for input in [&b""[..], b"7", b"\xff\x00\n"] {
+            let mut task = Trial::default();
+            run(input, &mut task).unwrap();
+            assert_eq!(task.output, input);
+        }
+    }
+
+    #[test]
+    fn output_that_is_refused_is_a_failure() {
+        let mut task = Trial { room: Some(1), ..Trial::default() };
+        assert_eq!(run(b"12", &mut task).unwrap_err().to_string(), "output: no room");
+    }
+}
