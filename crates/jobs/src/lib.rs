@@ -5,7 +5,7 @@
 //! Driven by the worker runtime, one task at a time.
 
 mod chaos;
-mod decimal;
+mod digits;
 mod factorial;
 mod noop;
 mod sleep;
