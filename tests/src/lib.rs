@@ -1,1 +1,8 @@
-//! placeholder
+//! The harness of the end-to-end tests: real daemons, real workers, and peers that misbehave.
+//!
+//! Each test starts daemons of its own in folders of their own and ends only what it started.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a test that cannot go on says so by a panic, and asks again and again
+
+pub mod daemon;
+pub mod wire;

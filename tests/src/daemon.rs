@@ -1,0 +1,243 @@
+//! A real daemon of the test's own, in a folder of its own.
+//!
+//! It is started `--private`, so it ends when the test's process ends, however that happens; dropping it stops
+//! it and checks that nothing of it is left: no process, no socket, no boot folder.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use bulkhead_proto::places;
+use bulkhead_proto::view::{WorkerRow, WorkerState};
+use tempfile::TempDir;
+
+/// How long anything may take before a test calls it hung. Generous: machines are slow and shared.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The folder of the binaries under test: the one that holds this test's own folder.
+///
+/// # Panics
+/// If they were not built: `cargo build --workspace` builds them, `cargo xtask test` does it by itself.
+pub fn binary(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let folder = own.parent().and_then(Path::parent).expect("tests lie two folders down");
+    let path = folder.join(name);
+    assert!(path.is_file(), "{} is not built: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// How a daemon is to be started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// `--workers`.
+    pub workers: u16,
+    /// `--enable-chaos`.
+    pub chaos: bool,
+    /// Text of a config file.
+    pub config: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { workers: 2, chaos: true, config: String::new() }
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    folder: TempDir,
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Daemon {
+    /// Two workers, chaos enabled.
+    pub fn start() -> Self {
+        Self::start_with(&Setup::default())
+    }
+
+    /// As `setup` says; returns when it takes jobs.
+    pub fn start_with(setup: &Setup) -> Self {
+        let folder = tempfile::Builder::new().prefix("bh-").tempdir().expect("a temporary folder");
+        let mut daemon = Self::launch(folder, setup);
+        daemon.await_ready();
+        daemon
+    }
+
+    fn launch(folder: TempDir, setup: &Setup) -> Self {
+        let config = folder.path().join("bulkhead.toml");
+        std::fs::write(&config, &setup.config).expect("a config file");
+        let mut command = Command::new(binary("bulkhead-supervisor"));
+        command
+            .arg("--private")
+            .arg("--config")
+            .arg(&config)
+            .arg("--socket")
+            .arg(folder.path().join("s"))
+            .arg("--state")
+            .arg(folder.path().join("state"))
+            .arg("--workers")
+            .arg(setup.workers.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(folder.path().join("log")).expect("a log file"));
+        if setup.chaos {
+            command.arg("--enable-chaos");
+        }
+        let mut child = command.spawn().expect("the supervisor starts");
+        let stdin = child.stdin.take();
+        Self { folder, child, stdin }
+    }
+
+    fn await_ready(&mut self) {
+        let stdout = self.child.stdout.take().expect("stdout is piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("the supervisor says something");
+        assert_eq!(line, "ready\n", "the supervisor did not get ready; its log:\n{}", self.log());
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("s")
+    }
+
+    /// Its folder: socket, state, log.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// A `bulkhead` command for this daemon.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("bulkhead"));
+        command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a `bulkhead` command to its end.
+    pub fn cli(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the command runs")
+    }
+
+    /// Runs one that must succeed; its standard output.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.cli(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "bulkhead {arguments:?}: {} {stderr}", output.status);
+        String::from_utf8(output.stdout).expect("output is text")
+    }
+
+    /// The workers as they are now.
+    pub fn workers(&self) -> Vec<WorkerRow> {
+        let rows = self.ok(&["workers", "--json"]);
+        rows.lines().map(|row| serde_json::from_str(row).expect("a row of `workers --json`")).collect()
+    }
+
+    /// Waits until some worker is in `state`.
+    pub fn await_worker(&self, state: WorkerState) -> WorkerRow {
+        eventually(&format!("a worker is {state:?}"), || {
+            self.workers().into_iter().find(|row| row.state == state)
+        })
+    }
+
+    /// Every event so far, a JSON value each.
+    pub fn events(&self) -> Vec<serde_json::Value> {
+        let text = self.ok(&["events", "--json"]);
+        text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+    }
+
+    /// The events of this name.
+    pub fn events_named(&self, name: &str) -> Vec<serde_json::Value> {
+        self.events().into_iter().filter(|event| event["event"] == name).collect()
+    }
+
+    /// Ends the daemon by `signal` and waits for it.
+    pub fn end(&mut self, signal: &str) -> std::process::ExitStatus {
+        send_signal(self.pid(), signal);
+        self.await_end()
+    }
+
+    /// Waits for the daemon's end.
+    pub fn await_end(&mut self) -> std::process::ExitStatus {
+        eventually("the daemon ends", || self.child.try_wait().expect("its status can be asked"))
+    }
+
+    /// What is left of it in its folder and among the processes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left: Vec<String> = [self.socket(), places::boot_folder(&self.socket())]
+            .iter()
+            .filter(|path| path.exists())
+            .map(|path| path.display().to_string())
+            .collect();
+        left.extend(processes_under(self.folder.path()));
+        left
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let end = Instant::now() + DEADLINE;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let hung = matches!(self.child.try_wait(), Ok(None));
+        if hung {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the daemon\n{}", self.log());
+        } else {
+            assert!(!hung, "the daemon did not stop when its parent let go; its log:\n{}", self.log());
+        }
+    }
+}
+
+/// Sends a signal, by its name, to a process this test started or was told of by its daemon.
+pub fn send_signal(pid: u32, signal: &str) {
+    let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+    assert!(status.expect("kill runs").success(), "cannot send {signal} to {pid}");
+}
+
+/// Asks again and again until there is an answer, with a generous deadline against hangs.
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "it never happened that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Living processes whose environment or command line names this folder, as `pid command`.
+pub fn processes_under(folder: &Path) -> Vec<String> {
+    let needle = folder.as_os_str().as_encoded_bytes().to_vec();
+    let holds = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc is there").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if pid == std::process::id() {
+            continue;
+        }
+        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let (command, environment) = (read("cmdline"), read("environ"));
+        if holds(&command) || holds(&environment) {
+            found.push(format!("{pid} {}", String::from_utf8_lossy(&command).replace('\0', " ")));
+        }
+    }
+    found
+}

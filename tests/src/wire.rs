@@ -1,0 +1,119 @@
+//! A client by hand: frames on a socket, and nothing that would keep a test from misbehaving.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame, Submit};
+use bulkhead_proto::codec;
+use bulkhead_proto::frame::{Frames, Hello, push_frame};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::{Payload, Policy};
+use bulkhead_proto::outcome::Ended;
+
+use crate::daemon::DEADLINE;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Wire {
+    /// The socket itself.
+    pub socket: UnixStream,
+    frames: Frames,
+    last: u32,
+}
+
+impl Wire {
+    /// Connects without a word.
+    pub fn silent(path: &Path) -> Self {
+        let socket = UnixStream::connect(path).expect("the daemon listens");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        Self { socket, frames: Frames::default(), last: 0 }
+    }
+
+    /// Connects and is welcome.
+    pub fn connect(path: &Path) -> Self {
+        let mut wire = Self::silent(path);
+        wire.send(&Hello::new(0).to_bytes());
+        let hello = wire.hello();
+        assert_eq!(hello.verdict, Hello::WELCOME);
+        wire
+    }
+
+    /// The daemon's hello.
+    pub fn hello(&mut self) -> Hello {
+        let mut bytes = [0; Hello::BYTES];
+        self.socket.read_exact(&mut bytes).expect("a hello");
+        Hello::from_bytes(&bytes).expect("the daemon's magic")
+    }
+
+    /// Bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the daemon reads");
+    }
+
+    /// A request; its tag.
+    pub fn ask(&mut self, request: Request) -> Tag {
+        let mut bytes = Vec::new();
+        self.last += 1;
+        let tag = Tag(self.last);
+        push_frame(&RequestFrame { tag, request }, &mut bytes).expect("a request fits a frame");
+        self.send(&bytes);
+        tag
+    }
+
+    /// The next reply, or `None` when the daemon has closed the connection.
+    pub fn next_reply(&mut self) -> Option<ReplyFrame> {
+        let mut buffer = [0; 64 << 10];
+        loop {
+            if let Some(bytes) = self.frames.next_frame().expect("the daemon's frames are of a fair size") {
+                return Some(codec::decode(bytes).expect("the daemon's frames can be decoded"));
+            }
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return None,
+                Ok(count) => self.frames.feed(&buffer[..count]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("no reply within the deadline: {error}"),
+            }
+        }
+    }
+
+    /// Asks and takes the reply to it.
+    pub fn call(&mut self, request: Request) -> Reply {
+        let tag = self.ask(request);
+        loop {
+            let frame = self.next_reply().expect("the daemon answers");
+            if frame.tag == tag {
+                return frame.reply;
+            }
+        }
+    }
+
+    /// Submits under the default policy, not attached; the id of the first.
+    pub fn submit(&mut self, kind: &str, inputs: &[&str]) -> JobId {
+        match self.call(Request::Submit(submit(kind, inputs, false))) {
+            Reply::Accepted { first, count, refused: None } if count as usize == inputs.len() => first,
+            other => panic!("the submit was not accepted: {other:?}"),
+        }
+    }
+
+    /// Submits attached and takes all results, in the order of their ends.
+    pub fn run(&mut self, kind: &str, inputs: &[&str]) -> Vec<Ended> {
+        let tag = self.ask(Request::Submit(submit(kind, inputs, true)));
+        let mut ended = Vec::new();
+        while ended.len() < inputs.len() {
+            let frame = self.next_reply().expect("the daemon answers");
+            match frame.reply {
+                Reply::Ended(some) if frame.tag == tag => ended.extend(some),
+                Reply::Accepted { refused: None, .. } => {}
+                other => panic!("unexpected reply: {other:?}"),
+            }
+        }
+        ended
+    }
+}
+
+/// A submit under the default policy.
+pub fn submit(kind: &str, inputs: &[&str], attached: bool) -> Submit {
+    let inputs = inputs.iter().map(|input| Payload::from(input.as_bytes().to_vec())).collect();
+    Submit { kind: kind.to_owned(), policy: Policy::default(), attached, inputs }
+}

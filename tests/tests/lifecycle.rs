@@ -1,0 +1,189 @@
+//! Start, stop, and what is left: second daemons, stale sockets, permissions, drain, sudden death.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::exit;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::view::WorkerState;
+use bulkhead_tests::daemon::{Daemon, binary, eventually, processes_under, send_signal};
+use bulkhead_tests::wire::{Wire, submit};
+
+const NOTHING: Vec<String> = Vec::new();
+
+/// A private supervisor on this socket, with its state beside it.
+fn supervisor(socket: &Path) -> Command {
+    let mut command = Command::new(binary("bulkhead-supervisor"));
+    command.args(["--private", "--workers", "1", "--socket"]).arg(socket);
+    command.arg("--state").arg(socket.with_extension("state")).stdin(Stdio::piped()).stdout(Stdio::null());
+    command
+}
+
+/// What a supervisor that must not come up says.
+fn refused(socket: &Path) -> String {
+    let output = supervisor(socket).output().expect("it runs");
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Starts a supervisor where a dead one left its socket, sees it serve, and ends it.
+fn take_over(socket: &Path) {
+    let mut next: Child = supervisor(socket).stderr(Stdio::null()).spawn().expect("it starts");
+    let ping = || Command::new(binary("bulkhead")).arg("--socket").arg(socket).arg("ping").output().expect("it runs");
+    eventually("the next daemon serves", || ping().status.success().then_some(()));
+    assert_eq!(Wire::connect(socket).run("noop", &["again"]).len(), 1);
+    drop(next.stdin.take());
+    assert!(next.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_second_daemon_on_the_same_socket_is_refused_by_name() {
+    let daemon = Daemon::start();
+    let text = refused(&daemon.socket());
+    assert!(text.contains("another daemon") && text.contains(&daemon.pid().to_string()), "{text}");
+    assert_eq!(Wire::connect(&daemon.socket()).run("noop", &["on"]).len(), 1);
+}
+
+#[test]
+fn a_path_that_is_no_socket_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "data").expect("a file");
+    let text = refused(&path);
+    assert!(text.contains("precious"), "{text}");
+    assert_eq!(std::fs::read_to_string(&path).expect("still there"), "data");
+}
+
+/// `kill -9` of the supervisor: its workers die with it, and the next one starts over the stale socket.
+#[test]
+fn a_killed_daemon_leaves_no_worker_and_its_place_can_be_taken() {
+    let mut daemon = Daemon::start();
+    let mut wire = Wire::connect(&daemon.socket());
+    wire.submit("chaos", &["loop"]);
+    daemon.await_worker(WorkerState::Busy);
+    assert!(processes_under(daemon.folder()).len() >= 3, "supervisor and workers are there");
+    daemon.end("KILL");
+    eventually("all its processes are gone", || processes_under(daemon.folder()).is_empty().then_some(()));
+    assert!(daemon.socket().exists(), "the socket is stale");
+    assert_eq!(daemon.cli(&["ping"]).status.code(), Some(i32::from(exit::NO_DAEMON)));
+    take_over(&daemon.socket());
+    assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+#[test]
+fn a_stale_socket_file_is_taken_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("s");
+    drop(UnixListener::bind(&path).expect("a socket"));
+    assert!(path.exists());
+    take_over(&path);
+    assert!(!path.exists());
+}
+
+#[test]
+fn no_permission_is_said_as_such() {
+    let daemon = Daemon::start();
+    // The folder lets others in, so that it is the socket itself that refuses; the binary may lie where others
+    // cannot look, so they get a copy.
+    std::fs::set_permissions(daemon.folder(), PermissionsExt::from_mode(0o755)).expect("permissions");
+    let copy = daemon.folder().join("bulkhead");
+    std::fs::copy(binary("bulkhead"), &copy).expect("a copy");
+    let mut command = Command::new(&copy);
+    command.arg("--socket").arg(daemon.socket()).arg("ping").uid(65534).gid(65534);
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            println!("skipped: only root can become another user");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert_eq!(output.status.code(), Some(i32::from(exit::NO_DAEMON)), "{text}");
+    assert!(text.contains("permission"), "{text}");
+}
+
+/// TERM: what runs is finished within the grace, new work is refused, then it leaves and leaves nothing.
+#[test]
+fn term_drains_and_leaves_nothing_behind() {
+    let mut daemon = Daemon::start();
+    let mut late = Wire::connect(&daemon.socket());
+    let mut wire = Wire::connect(&daemon.socket());
+    let tag = wire.ask(Request::Submit(submit("sleep", &["1500"], true)));
+    daemon.await_worker(WorkerState::Busy);
+    send_signal(daemon.pid(), "TERM");
+    eventually("it drains", || daemon.log().contains("draining").then_some(()));
+    let reply = late.call(Request::Submit(submit("noop", &["late"], false)));
+    assert!(matches!(reply, Reply::Refused(Refusal::Draining)), "{reply:?}");
+    let mut outcome = None;
+    while let Some(frame) = wire.next_reply() {
+        if let (true, Reply::Ended(some)) = (frame.tag == tag, frame.reply) {
+            outcome = some.into_iter().next().map(|end| end.outcome);
+        }
+    }
+    assert_eq!(outcome, Some(Outcome::Done));
+    assert!(daemon.await_end().success());
+    assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+/// A second TERM ends it at once, and what had not ended is lost: said, not silent.
+#[test]
+fn a_second_term_stops_at_once_and_says_lost() {
+    let mut daemon = Daemon::start();
+    let mut wire = Wire::connect(&daemon.socket());
+    wire.ask(Request::Submit(submit("sleep", &["600000", "600000", "600000"], true)));
+    daemon.await_worker(WorkerState::Busy);
+    send_signal(daemon.pid(), "TERM");
+    eventually("it drains", || daemon.log().contains("draining").then_some(()));
+    send_signal(daemon.pid(), "TERM");
+    let mut lost = 0;
+    while let Some(frame) = wire.next_reply() {
+        if let Reply::Ended(some) = frame.reply {
+            assert!(some.iter().all(|end| matches!(end.outcome, Outcome::Lost { .. })), "{some:?}");
+            lost += some.len();
+        }
+    }
+    assert_eq!(lost, 3);
+    assert!(daemon.await_end().success());
+    assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+#[test]
+fn drain_ends_all_that_was_accepted_then_the_daemon() {
+    let mut daemon = Daemon::start();
+    let mut wire = Wire::connect(&daemon.socket());
+    let tag = wire.ask(Request::Submit(submit("sleep", &["20"; 50], true)));
+    assert_eq!(wire.next_reply().expect("accepted").tag, tag);
+    let drained = daemon.cli(&["drain"]);
+    assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    assert!(daemon.await_end().success());
+    let mut done = 0;
+    while let Some(frame) = wire.next_reply() {
+        if let Reply::Ended(some) = frame.reply {
+            done += some.iter().filter(|end| end.outcome == Outcome::Done).count();
+        }
+    }
+    assert_eq!(done, 50);
+    assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+#[test]
+fn a_config_that_is_wrong_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("bulkhead.toml");
+    for (text, named) in
+        [("worker = 3", "worker"), ("workers = \"two\"", "workers"), ("workers = 0", "workers = 0"), ("= 3", "bulkhead.toml")]
+    {
+        std::fs::write(&config, text).expect("a file");
+        let output = supervisor(&folder.path().join("s")).arg("--config").arg(&config).output().expect("it runs");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let overridden = text == "workers = 0";
+        assert!(overridden || !output.status.success(), "{text}");
+        assert!(overridden || stderr.contains(named), "{text}: {stderr}");
+    }
+}
