@@ -1,2 +1,47 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: set-up, demo and tests, so that a fresh machine needs one command for each.
+//!
+//! It builds with nothing but Rust: it must run before the tools that the daemon's own build needs are there.
+//! It drives the programs of the project from outside, as a user would, and depends on none of its crates.
+
+mod cargo;
+mod demo;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  setup   check for the Debian packages that build and tests need; as root, install what is missing
+  demo    build, then show a crash that hurts nobody: real jobs, kill -9, retry, quarantine
+  test    set up, build everything, run every test
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let verb = match arguments.as_slice() {
+        [verb] => verb.as_str(),
+        _ => "",
+    };
+    let result = match verb {
+        "setup" => setup::run(setup::For::Tests),
+        "demo" => demo::run(),
+        "test" => test::run(),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {verb}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the daemon tells about itself, followed live: `bulkhead events --follow --json`.
+//!
+//! The demo waits for nothing but these records, and takes all of its figures from their timestamps.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+
+use crate::demo::daemon::{DEADLINE, Daemon};
+
+/// One record, as JSON.
+#[derive(Clone, Debug)]
+pub(crate) struct Record(Value);
+
+impl Record {
+    /// Whether it is this kind of event.
+    pub(crate) fn is(&self, event: &str) -> bool {
+        self.0["event"] == event
+    }
+
+    /// A field that is a number.
+    pub(crate) fn number(&self, field: &str) -> Option<u64> {
+        self.0[field].as_u64()
+    }
+
+    /// A field that says yes or no.
+    pub(crate) fn flag(&self, field: &str) -> bool {
+        self.0[field].as_bool().unwrap_or(false)
+    }
+
+    /// Its place in the order, from 1.
+    pub(crate) fn index(&self) -> u64 {
+        self.number("index").unwrap_or(0)
+    }
+
+    /// When it happened, in microseconds since 1970.
+    pub(crate) fn at_us(&self) -> u64 {
+        self.number("at_us").unwrap_or(0)
+    }
+}
+
+/// All records from the daemon's start on, as they come.
+pub(crate) struct Events {
+    follower: Child,
+    coming: Receiver<Value>,
+    seen: Vec<Record>,
+}
+
+impl Events {
+    /// Begins to follow.
+    ///
+    /// # Errors
+    /// If the command cannot be started.
+    pub(crate) fn follow(daemon: &Daemon) -> Result<Self> {
+        let mut follower = daemon
+            .command(&["events", "--follow", "--json"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start bulkhead events --follow")?;
+        let pipe = follower.stdout.take().context("bulkhead events --follow has no output")?;
+        let (sender, coming) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                if sender.send(serde_json::from_str(&line).unwrap_or(Value::Null)).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { follower, coming, seen: Vec::new() })
+    }
+
+    /// The first record, seen or still to come, that is what is looked for.
+    ///
+    /// # Errors
+    /// If none comes in time; `what` says what was waited for.
+    pub(crate) fn find(&mut self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+        if let Some(record) = self.seen.iter().find(|record| wanted(record)) {
+            return Ok(record.clone());
+        }
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let next = self.coming.recv_timeout(left).map_err(|_| anyhow!("no event told of {what}"))?;
+            let record = Record(next);
+            self.seen.push(record.clone());
+            if wanted(&record) {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// The process ids of all workers that were ever spawned, as far as seen.
+    pub(crate) fn pids(&self) -> Vec<u64> {
+        self.seen
+            .iter()
+            .filter(|record| record.is("spawned"))
+            .filter_map(|record| record.number("pid"))
+            .collect()
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        _ = self.follower.kill();
+        _ = self.follower.wait();
+    }
+}
+
+/// The lines that `bulkhead events` prints for these records.
+///
+/// # Errors
+/// If the command fails.
+pub(crate) fn lines(daemon: &Daemon, records: &[&Record]) -> Result<Vec<String>> {
+    let all = daemon.tell(&["events"])?;
+    let line_of = |record: &&Record| {
+        let place = usize::try_from(record.index().checked_sub(1)?).ok()?;
+        all.lines().nth(place).map(str::to_owned)
+    };
+    records
+        .iter()
+        .map(|record| line_of(record).context("bulkhead events prints fewer lines than records"))
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! `cargo xtask setup`: the Debian packages that build and tests need.
+//!
+//! As root it installs what is missing; otherwise it prints the exact command and fails. It touches nothing
+//! else on the machine, and does nothing when nothing is missing.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+/// What the packages are wanted for; each includes the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum For {
+    /// Building the programs.
+    Build,
+    /// Running every test.
+    Tests,
+    /// Tests that only root can run, and that skip themselves without it.
+    RootTests,
+}
+
+/// A program, the package it comes in, and why it is wanted.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    wanted: For,
+    why: &'static str,
+}
+
+const NEEDS: [Need; 6] = [
+    Need { program: "cc", package: "gcc", wanted: For::Build, why: "links, and compiles GMP" },
+    Need { program: "/usr/include/stdio.h", package: "libc6-dev", wanted: For::Build, why: "compiles GMP" },
+    Need { program: "make", package: "make", wanted: For::Build, why: "builds GMP" },
+    Need { program: "m4", package: "m4", wanted: For::Build, why: "builds GMP" },
+    Need {
+        program: "strace",
+        package: "strace",
+        wanted: For::Tests,
+        why: "shows that an idle daemon is idle",
+    },
+    Need {
+        program: "/lib/systemd/systemd",
+        package: "systemd",
+        wanted: For::RootTests,
+        why: "tests the system service",
+    },
+];
+
+/// Makes sure that all that `purpose` needs is installed.
+///
+/// # Errors
+/// If something is missing and we are not root, or apt-get fails.
+pub(crate) fn run(purpose: For) -> Result<()> {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    let upto = if root && purpose == For::Tests { For::RootTests } else { purpose };
+    let missing: Vec<&Need> =
+        NEEDS.iter().filter(|need| need.wanted <= upto && !is_there(need.program)).collect();
+    if missing.is_empty() {
+        println!("set-up: everything is there");
+        return Ok(());
+    }
+    for need in &missing {
+        println!("set-up: missing {} ({})", need.package, need.why);
+    }
+    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    if !root {
+        bail!("packages are missing; run:\n\n    sudo {}\n", install_command(&packages).join(" "));
+    }
+    install(&packages)
+}
+
+fn is_there(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn install_command<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let mut words = vec!["apt-get", "install", "-y", "--no-install-recommends"];
+    words.extend(packages);
+    words
+}
+
+/// Installs; when the package lists are missing or old, fetches them once and tries again.
+fn install(packages: &[&str]) -> Result<()> {
+    let command = install_command(packages);
+    println!("set-up: {}", command.join(" "));
+    if apt(&command) || (apt(&["apt-get", "update"]) && apt(&command)) {
+        return Ok(());
+    }
+    bail!("`{}` failed; is this Debian, and is the network there?", command.join(" "))
+}
+
+/// Runs apt-get quietly; when it fails, shows what it said.
+fn apt(command: &[&str]) -> bool {
+    let output = Command::new(command[0])
+        .args(&command[1..])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            false
+        }
+        Err(error) => {
+            eprintln!("{} could not be started: {error}", command[0]);
+            false
+        }
+    }
+}
