@@ -63,6 +63,7 @@ impl Template {
             outputs: BTreeMap::new(),
             spawned_ns: clock::monotonic_ns(),
             killed: None,
+            is_hung_up: false,
             retired: false,
             disputed: Vec::new(),
             naps: 0,

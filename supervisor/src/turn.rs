@@ -128,9 +128,10 @@ impl Loop {
         }
         let Hands { clients, fleet, held, .. } = &mut self.hands;
         fleet.connect(batch);
-        fleet.listen(batch);
         fleet.read_boxes(held, batch);
+        // Before the lanes: who is proven dead has no need to hang up.
         fleet.bury(held, batch);
+        fleet.listen(batch);
         clients.accept(now_ns);
         clients.read(now_ns, batch);
         clients.lose_patience(now_ns);

@@ -24,6 +24,9 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
+/// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
+const SIGKILL: i32 = 9;
+
 /// How far a worker is.
 pub(crate) enum Stage {
     Starting,
@@ -70,8 +73,10 @@ pub(crate) struct Worker {
     /// Output descriptors of the offers it holds.
     pub(crate) outputs: BTreeMap<Seq, OwnedFd>,
     pub(crate) spawned_ns: u64,
-    /// Set when we killed it: why, and when.
+    /// Set when we killed it while its lane was still whole: why, and when.
     pub(crate) killed: Option<(KillReason, u64)>,
+    /// Its lane hung up: it was dying, or as good as dead, before anybody killed it.
+    pub(crate) is_hung_up: bool,
     /// Set when it was asked to leave.
     pub(crate) retired: bool,
     /// Offers whose DONE entries were lies: they count as claimed when it is dead.
@@ -123,6 +128,7 @@ impl Worker {
     }
 
     fn hung_up(&mut self) -> Heard {
+        self.is_hung_up = true;
         if matches!(self.stage, Stage::Closed) {
             return Heard::Nothing;
         }
@@ -169,7 +175,9 @@ impl Worker {
     /// Kills it and its tree.
     pub(crate) fn kill(&mut self, why: KillReason) {
         self.stage = Stage::Closed;
-        self.killed.get_or_insert((why, clock::monotonic_ns()));
+        if !self.is_hung_up {
+            self.killed.get_or_insert((why, clock::monotonic_ns()));
+        }
         if let Err(error) = self.tree.kill() {
             log::error!("cannot kill a worker worker={} pid={} error={error}", self.id, self.tree.process().pid());
         }
@@ -182,15 +190,12 @@ impl Worker {
             self.ring.remains().into_iter().chain(disputed).map(|(seq, claimed)| Remains { seq, claimed }).collect();
         remains.sort_by_key(|left| left.seq);
         let since = |moment: u64| (self.spawned_ns..=now_ns).contains(&moment).then(|| (now_ns - moment) / 1000);
-        let (death, noticed_after_us) = match (self.killed.take(), status) {
-            (Some((why, when)), _) => (Death::Killed { why }, since(when)),
-            (None, ExitStatus::Code(0)) if self.retired => (Death::Retired, None),
-            (None, ExitStatus::Code(code)) => {
-                (Death::Exited { code }, self.ring.last_breath_ns().and_then(since))
-            }
-            (None, ExitStatus::Signal { signal, core }) => {
-                (Death::Signalled { signal, core }, self.ring.last_breath_ns().and_then(since))
-            }
+        let last_breath = self.ring.last_breath_ns().and_then(since);
+        let (death, noticed_after_us) = match (status, self.killed.take()) {
+            (ExitStatus::Signal { signal: SIGKILL, .. }, Some((why, when))) => (Death::Killed { why }, since(when)),
+            (ExitStatus::Code(0), _) if self.retired => (Death::Retired, None),
+            (ExitStatus::Code(code), _) => (Death::Exited { code }, last_breath),
+            (ExitStatus::Signal { signal, core }, _) => (Death::Signalled { signal, core }, last_breath),
         };
         Event::Died { worker: self.id, death, noticed_after_us, remains }
     }

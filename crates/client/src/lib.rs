@@ -1,1 +1,49 @@
-//! placeholder
+//! The blocking client of the Bulkhead daemon.
+//!
+//! [`places::find`] or [`connect::connect`] give a [`Client`]; its methods are the daemon's requests, typed. One
+//! connection carries many requests at once, and answers may come in any order: whoever waits for one gets that
+//! one, the others are held for their askers within a bound.
+//!
+//! Three things it must never do: hang on a daemon that is dead (every wait is a `poll` with a deadline, or ends
+//! when the socket does), block on a write while the daemon is blocked on us (one wait both reads and writes), and
+//! grow without a bound (jobs in flight, held answers and unsent bytes all have a limit).
+//!
+//! ```no_run
+//! use bulkhead_client::{JobInput, RunOptions, Spec, places};
+//!
+//! let mut client = places::find(None)?;
+//! let inputs = ["20", "21"].map(|n| JobInput::from(format!("{n} decimal").into_bytes()));
+//! for item in client.run(Spec::new("factorial"), inputs, RunOptions::default()) {
+//!     let item = item?;
+//!     println!("{}: {}", item.index, item.end.outcome);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod batch;
+mod client;
+pub mod connect;
+mod error;
+mod events;
+mod inbox;
+mod interrupt;
+mod jobs;
+mod output;
+pub mod places;
+mod reorder;
+mod run;
+mod submit;
+mod wait;
+mod wire;
+
+pub use batch::{JobInput, Spec};
+pub use bulkhead_proto as proto;
+pub use client::{Changed, Client, Draining, Pong};
+pub use error::{ConnectError, Error, Fault};
+pub use events::{EventBatch, Events};
+pub use interrupt::{Interrupted, Interrupts, wait_readable};
+pub use jobs::Jobs;
+pub use output::{JobEnd, Output, OutputFile, OutputReader};
+pub use run::{Run, RunItem, RunOptions};
+pub use submit::{Submission, SubmitOptions};
+pub use wait::{WaitItem, Waiting};

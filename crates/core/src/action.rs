@@ -73,11 +73,12 @@ pub enum Action {
         /// Which offer.
         seq: Seq,
     },
-    /// Kill a worker and its tree: `Died` follows when the death is proven.
+    /// Kill a worker and its tree: `Died` follows when the death is proven. A worker that was dying by itself
+    /// before the kill reached it keeps its own death.
     Kill {
         /// Who.
         worker: WorkerId,
-        /// Why; the death is then [`bulkhead_proto::death::Death::Killed`] for this reason.
+        /// Why; else the death is [`bulkhead_proto::death::Death::Killed`] for this reason.
         why: KillReason,
     },
     /// Ask an idle worker to leave: its channel is closed; `Died` follows when the death is proven.

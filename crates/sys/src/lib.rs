@@ -1,1 +1,28 @@
-//! placeholder
+//! Every system call and every `unsafe` of the project, and nothing that knows a job.
+//!
+//! One file per kernel object. Each function says what its errors mean to whoever calls it. Nothing here
+//! waits unless its name or its documentation says so, and nothing here decides: `supervisor`, `link`,
+//! `worker` and `client` call it.
+//!
+//! Every descriptor made here is closed on exec; the only one that a child inherits is its standard input.
+#![allow(unsafe_code)]
+
+pub mod clock;
+pub mod descriptors;
+pub mod exit;
+pub mod lane;
+pub mod lock;
+pub mod memfd;
+mod message;
+pub mod notify;
+pub mod page;
+pub mod pidfd;
+pub mod poll;
+pub mod process;
+pub mod signals;
+pub mod socket;
+pub mod spawn;
+mod strays;
+#[cfg(test)]
+mod testing;
+pub mod tree;
