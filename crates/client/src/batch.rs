@@ -1,0 +1,173 @@
+//! What is submitted, and how it is cut into requests.
+//!
+//! Pure. A batch holds jobs of one output mode, never more than one request may have, and always fits a frame. A
+//! batch that the daemon did not take in whole comes back, and its rest is the next one.
+
+use bulkhead_proto::client::Submit;
+use bulkhead_proto::job::{OutputMode, Payload, Policy};
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, INLINE_MAX_BYTES};
+
+use crate::error::Error;
+
+/// Bytes of input after which a batch is full; what else is in a frame is small.
+const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
+
+const _: () = assert!(BATCH_BYTES + INLINE_MAX_BYTES + BATCH_MAX * 8 < FRAME_MAX_BYTES, "a full batch fits a frame");
+
+/// What the jobs of one submit share.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The kind's name.
+    pub kind: String,
+    /// How each job is to be treated. Its `output` is not looked at: each [`JobInput`] has its own.
+    pub policy: Policy,
+}
+
+impl Spec {
+    /// Jobs of this kind under the default policy.
+    pub fn new(kind: impl Into<String>) -> Self {
+        Self { kind: kind.into(), policy: Policy::default() }
+    }
+
+    pub(crate) fn submit(&self, batch: &Batch, attached: bool) -> Submit {
+        let policy = Policy { output: batch.output, ..self.policy.clone() };
+        Submit { kind: self.kind.clone(), policy, attached, inputs: batch.inputs.clone() }
+    }
+}
+
+/// One job to be submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobInput {
+    /// What its kind makes of it; at most [`INLINE_MAX_BYTES`].
+    pub bytes: Vec<u8>,
+    /// Where its output goes: a descriptor if it may be longer than [`INLINE_MAX_BYTES`].
+    pub output: OutputMode,
+}
+
+impl From<Vec<u8>> for JobInput {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, output: OutputMode::Inline }
+    }
+}
+
+/// Jobs that go into one request.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// The place of the first among all inputs, from 0.
+    pub(crate) first_index: u64,
+    /// Where their outputs go.
+    pub(crate) output: OutputMode,
+    /// Their inputs.
+    pub(crate) inputs: Vec<Payload>,
+}
+
+impl Batch {
+    /// What is left after the daemon took the first `count`.
+    pub(crate) fn rest(mut self, count: usize) -> Option<Self> {
+        self.inputs.drain(..count);
+        self.first_index += count as u64;
+        (!self.inputs.is_empty()).then_some(self)
+    }
+}
+
+/// Cuts inputs into batches.
+#[derive(Debug)]
+pub(crate) struct Cutter<I: Iterator<Item = JobInput>> {
+    inputs: std::iter::Peekable<I>,
+    returned: Option<Batch>,
+    next_index: u64,
+}
+
+impl<I: Iterator<Item = JobInput>> Cutter<I> {
+    pub(crate) fn new(inputs: I) -> Self {
+        Self { inputs: inputs.peekable(), returned: None, next_index: 0 }
+    }
+
+    /// Inputs that were taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.returned.as_ref().map_or(self.next_index, |batch| batch.first_index)
+    }
+
+    /// Where the output of the next job goes; `None` when there is none.
+    pub(crate) fn next_output(&mut self) -> Option<OutputMode> {
+        match &self.returned {
+            Some(batch) => Some(batch.output),
+            None => self.inputs.peek().map(|input| input.output),
+        }
+    }
+
+    /// The next batch of at most `jobs_max` jobs.
+    pub(crate) fn next_batch(&mut self, jobs_max: usize) -> Result<Option<Batch>, Error> {
+        if let Some(batch) = self.returned.take() {
+            return Ok(Some(batch));
+        }
+        let Some(output) = self.next_output() else { return Ok(None) };
+        let mut batch = Batch { first_index: self.next_index, output, inputs: Vec::new() };
+        let mut bytes = 0;
+        while batch.inputs.len() < jobs_max && bytes < BATCH_BYTES {
+            let Some(input) = self.inputs.next_if(|input| input.output == output) else { break };
+            bytes += input.bytes.len();
+            let payload = Payload::from(input.bytes);
+            if !payload.fits() {
+                let bytes = payload.as_bytes().len();
+                return Err(Error::InputTooLong { index: self.next_index, bytes });
+            }
+            batch.inputs.push(payload);
+            self.next_index += 1;
+        }
+        Ok(Some(batch))
+    }
+
+    /// Takes back what the daemon did not take.
+    pub(crate) fn give_back(&mut self, rest: Option<Batch>) {
+        self.returned = rest;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(bytes: usize, output: OutputMode) -> JobInput {
+        JobInput { bytes: vec![b'x'; bytes], output }
+    }
+
+    #[test]
+    fn batches_are_cut_by_count_by_bytes_and_by_output() {
+        let small = (0..10).map(|_| input(1, OutputMode::Inline));
+        let large = (0..300).map(|_| input(INLINE_MAX_BYTES, OutputMode::Descriptor));
+        let mut cutter = Cutter::new(small.chain(large));
+        let mut sizes = Vec::new();
+        while let Some(batch) = cutter.next_batch(7).unwrap() {
+            assert_eq!(batch.first_index, sizes.iter().sum::<usize>() as u64);
+            sizes.push(batch.inputs.len());
+            if sizes.len() == 2 {
+                break;
+            }
+        }
+        assert_eq!(sizes, [7, 3]);
+        assert_eq!(cutter.next_output(), Some(OutputMode::Descriptor));
+        let batch = cutter.next_batch(BATCH_MAX).unwrap().unwrap();
+        assert_eq!(batch.inputs.len(), BATCH_BYTES / INLINE_MAX_BYTES);
+        assert_eq!(batch.first_index, 10);
+    }
+
+    #[test]
+    fn the_rest_of_a_batch_comes_first_and_keeps_its_places() {
+        let mut cutter = Cutter::new((0..5).map(|_| input(1, OutputMode::Inline)));
+        let batch = cutter.next_batch(3).unwrap().unwrap();
+        cutter.give_back(batch.rest(1));
+        assert_eq!(cutter.taken(), 1);
+        let again = cutter.next_batch(3).unwrap().unwrap();
+        assert_eq!((again.first_index, again.inputs.len()), (1, 2));
+        cutter.give_back(again.rest(2));
+        assert_eq!(cutter.next_batch(3).unwrap().unwrap().first_index, 3);
+    }
+
+    #[test]
+    fn an_input_that_is_too_long_is_named() {
+        let inputs = [input(1, OutputMode::Inline), input(INLINE_MAX_BYTES + 1, OutputMode::Inline)];
+        let error = Cutter::new(inputs.into_iter()).next_batch(9).unwrap_err();
+        assert!(matches!(error, Error::InputTooLong { index: 1, bytes } if bytes == INLINE_MAX_BYTES + 1));
+    }
+}

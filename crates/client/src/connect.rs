@@ -1,0 +1,97 @@
+//! From a path to a client: connect, exchange hellos, read the verdict.
+//!
+//! Every step has a deadline. A daemon that is stopped still has a listening socket, and its kernel still takes
+//! connections: only the missing hello tells.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bulkhead_proto::frame::Hello;
+use bulkhead_proto::limits::PROTOCOL_VERSION;
+
+use crate::client::Client;
+use crate::error::ConnectError;
+use crate::wire::Wire;
+
+/// How long a daemon may take to say hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connects to the daemon that listens at `path`.
+///
+/// # Errors
+/// [`ConnectError`] names the path and what to do; it comes after 10 s at the latest.
+pub fn connect(path: &Path) -> Result<Client, ConnectError> {
+    connect_within(path, HELLO_PATIENCE)
+}
+
+/// As [`connect`], for a daemon that may take this long to say hello.
+///
+/// # Errors
+/// As [`connect`], after `patience` at the latest.
+pub fn connect_within(path: &Path, patience: Duration) -> Result<Client, ConnectError> {
+    let failed = |error: std::io::Error| ConnectError::Io { path: path.to_owned(), error };
+    let mut socket = dial(path)?;
+    let hello = exchange(&mut socket, path, patience)?;
+    judge(hello, path)?;
+    Ok(Client::new(Wire::new(socket).map_err(failed)?))
+}
+
+fn dial(path: &Path) -> Result<UnixStream, ConnectError> {
+    let path = path.to_owned();
+    bulkhead_sys::dial::dial(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Nobody { path },
+        ErrorKind::PermissionDenied => ConnectError::NoPermission { path },
+        ErrorKind::WouldBlock => ConnectError::Busy { path },
+        _ => ConnectError::Io { path, error },
+    })
+}
+
+/// Says hello and reads the daemon's. Its verdict may come before ours was read, and the connection be closed: then
+/// our write fails, and its hello is there all the same.
+fn exchange(socket: &mut UnixStream, path: &Path, patience: Duration) -> Result<Hello, ConnectError> {
+    let until = Instant::now() + patience;
+    let failed = |error: std::io::Error| ConnectError::Io { path: path.to_owned(), error };
+    let silent = || ConnectError::NoAnswer { path: path.to_owned(), waited: patience };
+    let ended = || ConnectError::NotADaemon { path: path.to_owned() };
+    // Sixteen bytes always fit the empty buffer of a new socket: this does not block.
+    if let Err(error) = socket.write_all(&Hello::new(Hello::WELCOME).to_bytes())
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return Err(failed(error));
+    }
+    let mut bytes = [0; Hello::BYTES];
+    let mut count = 0;
+    while count < bytes.len() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(silent());
+        }
+        socket.set_read_timeout(Some(left)).map_err(failed)?;
+        match socket.read(&mut bytes[count..]) {
+            Ok(0) => return Err(ended()),
+            Ok(more) => count += more,
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => {}
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(silent()),
+                ErrorKind::ConnectionReset => return Err(ended()),
+                _ => return Err(failed(error)),
+            },
+        }
+    }
+    Hello::from_bytes(&bytes).ok_or_else(ended)
+}
+
+fn judge(hello: Hello, path: &Path) -> Result<(), ConnectError> {
+    let path = path.to_owned();
+    match hello.verdict {
+        Hello::BUSY => Err(ConnectError::Busy { path }),
+        Hello::DENIED => Err(ConnectError::Denied { path }),
+        _ if hello.version != PROTOCOL_VERSION => {
+            Err(ConnectError::WrongVersion { path, daemon: hello.version })
+        }
+        Hello::WELCOME => Ok(()),
+        _ => Err(ConnectError::NotADaemon { path }),
+    }
+}

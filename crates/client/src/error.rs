@@ -1,0 +1,274 @@
+//! What can go wrong between a client and its daemon, in words that say what to do.
+//!
+//! Two enums: [`ConnectError`] until the daemon has said welcome, [`Error`] from then on. Each text is a fragment
+//! that names the path, limit or version it is about.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_proto::codec::CodecError;
+use bulkhead_proto::frame::Oversized;
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
+use bulkhead_proto::places::{ADMIN_GROUP, GROUP, SYSTEM_SOCKET};
+use bulkhead_proto::refusal::Refusal;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// Nobody listens at this path.
+    Nobody {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Nobody listens at any of the usual places.
+    NoDaemon {
+        /// The places, in the order in which they were tried.
+        tried: Vec<PathBuf>,
+    },
+    /// The file system does not let this user connect.
+    NoPermission {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The daemon does not serve this user.
+    Denied {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The daemon serves as many connections as it may.
+    Busy {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The daemon speaks another version of the protocol than [`PROTOCOL_VERSION`].
+    WrongVersion {
+        /// The path.
+        path: PathBuf,
+        /// The daemon's version.
+        daemon: u32,
+    },
+    /// Whoever listens there is no Bulkhead daemon.
+    NotADaemon {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody listens there and says nothing.
+    NoAnswer {
+        /// The path.
+        path: PathBuf,
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// The folder in which the user's own socket would be belongs to somebody else.
+    ForeignFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// Its owner's number.
+        owner: u32,
+    },
+    /// A system call failed.
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// How.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody { path } => {
+                let path = path.display();
+                write!(out, "no daemon listens on {path}: start one with `bulkhead-supervisor --socket {path}`")
+            }
+            Self::NoDaemon { tried } => {
+                let tried: Vec<_> = tried.iter().map(|path| path.display().to_string()).collect();
+                write!(
+                    out,
+                    "no daemon listens on {}: start your own with `bulkhead-supervisor`, or the system's with \
+                     `systemctl start bulkhead`",
+                    tried.join(" or ")
+                )
+            }
+            Self::NoPermission { path } => no_permission(out, &path.display().to_string()),
+            Self::Denied { path } => write!(
+                out,
+                "the daemon on {} does not serve this user: a user's own daemon serves that user and root, the \
+                 system's serves the members of group {GROUP} (and {ADMIN_GROUP}), never the user it runs as",
+                path.display()
+            ),
+            Self::Busy { path } => {
+                write!(out, "the daemon on {} has all the clients it may have: try again later", path.display())
+            }
+            Self::WrongVersion { path, daemon } => write!(
+                out,
+                "the daemon on {} speaks protocol version {daemon}, this program speaks version \
+                 {PROTOCOL_VERSION}: use the `bulkhead` that came with that daemon, or restart the daemon after an \
+                 upgrade",
+                path.display()
+            ),
+            Self::NotADaemon { path } => {
+                write!(out, "whoever listens on {} is no Bulkhead daemon", path.display())
+            }
+            Self::NoAnswer { path, waited } => write!(
+                out,
+                "the daemon on {} did not answer within {} s: it is stopped or hangs",
+                path.display(),
+                waited.as_secs_f32()
+            ),
+            Self::ForeignFolder { folder, owner } => write!(
+                out,
+                "folder {} belongs to user {owner}, not to you: nothing in it is trusted; set XDG_RUNTIME_DIR or \
+                 name a socket",
+                folder.display()
+            ),
+            Self::Io { path, error } => write!(out, "cannot connect to {}: {error}", path.display()),
+        }
+    }
+}
+
+fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
+    write!(out, "no permission to connect to {path}: the system's daemon serves the members of group {GROUP}")?;
+    if path == SYSTEM_SOCKET {
+        write!(out, " (join it with `sudo usermod -aG {GROUP} $USER`, then log in again)")?;
+    }
+    Ok(())
+}
+
+impl std::error::Error for ConnectError {}
+
+/// What went wrong on a connection.
+#[derive(Debug)]
+pub enum Error {
+    /// The daemon said no to the request.
+    Refused(Refusal),
+    /// The daemon ends the connection, and says why.
+    Goodbye(Refusal),
+    /// The connection ended without a goodbye: the daemon died, or the connection was given up after a fault.
+    Closed {
+        /// Whether it ended in the middle of a frame.
+        in_a_frame: bool,
+    },
+    /// The daemon broke the protocol.
+    Protocol(Fault),
+    /// The daemon is connected and says nothing.
+    NoReply {
+        /// How long we waited.
+        waited: Duration,
+    },
+    /// A signal came that [`crate::Interrupts`] watches.
+    Interrupted,
+    /// An input is longer than what travels inline.
+    InputTooLong {
+        /// Its place among the inputs, from 0.
+        index: u64,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The request does not fit a frame.
+    TooLong(Oversized),
+    /// Answers to other requests on this connection piled up and nobody took them.
+    HeldTooMuch {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// A system call failed.
+    Io(io::Error),
+}
+
+/// How a daemon can break the protocol.
+#[derive(Debug)]
+pub enum Fault {
+    /// A frame longer than any may be.
+    Frame(Oversized),
+    /// A frame that is no reply.
+    Codec(CodecError),
+    /// A reply to a request that was never made.
+    Tag(Tag),
+    /// A reply that does not answer its request; the word says which came.
+    Reply(&'static str),
+    /// More or fewer jobs than were submitted.
+    Count {
+        /// Jobs asked for.
+        asked: usize,
+        /// Jobs answered for.
+        answered: u64,
+    },
+    /// A job that was not asked for, or ended twice.
+    Job(JobId),
+    /// A reply that announces a descriptor came without one.
+    NoDescriptor(JobId),
+    /// Descriptors that no reply announces.
+    StrayDescriptors(usize),
+    /// A descriptor that does not hold what the reply says.
+    DescriptorSize {
+        /// Whose output it is.
+        job: JobId,
+        /// Bytes announced.
+        announced: u64,
+        /// Bytes there.
+        there: u64,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(out),
+            Self::Goodbye(refusal) => write!(out, "the daemon ended the connection: {refusal}"),
+            Self::Closed { in_a_frame: false } => out.write_str("the daemon is gone: it closed the connection"),
+            Self::Closed { in_a_frame: true } => {
+                out.write_str("the daemon is gone: the connection ended in the middle of a reply")
+            }
+            Self::Protocol(fault) => write!(out, "the daemon broke the protocol: {fault}"),
+            Self::NoReply { waited } => {
+                write!(out, "the daemon did not answer within {} s: it is stopped or hangs", waited.as_secs_f32())
+            }
+            Self::Interrupted => out.write_str("interrupted"),
+            Self::InputTooLong { index, bytes } => {
+                write!(out, "input {index} is {bytes} bytes long, the limit is {INLINE_MAX_BYTES} bytes")
+            }
+            Self::TooLong(oversized) => write!(out, "the request is too long: {oversized}"),
+            Self::HeldTooMuch { limit_bytes } => {
+                write!(out, "more than {limit_bytes} bytes of answers to other requests were not taken")
+            }
+            Self::Io(error) => write!(out, "connection to the daemon failed: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(oversized) => oversized.fmt(out),
+            Self::Codec(error) => error.fmt(out),
+            Self::Tag(tag) => write!(out, "answer to request {tag}, which was never made"),
+            Self::Reply(word) => write!(out, "unexpected answer ({word})"),
+            Self::Count { asked, answered } => write!(out, "{asked} jobs submitted, {answered} answered for"),
+            Self::Job(job) => write!(out, "end of job {job}, which was not awaited"),
+            Self::NoDescriptor(job) => write!(out, "output of job {job} came without its descriptor"),
+            Self::StrayDescriptors(count) => write!(out, "{count} descriptors that no answer announced"),
+            Self::DescriptorSize { job, announced, there } => {
+                write!(out, "output of job {job} has {there} bytes, {announced} were announced")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::Protocol(fault)
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}

@@ -1,0 +1,65 @@
+//! What happened in the daemon, as a stream: what it has kept, then, if asked, what happens from now on.
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::Tag;
+use bulkhead_proto::record::Record;
+
+use crate::client::{Client, Until};
+use crate::error::Error;
+
+/// Records that came together.
+#[derive(Clone, Debug)]
+pub struct EventBatch {
+    /// Records that the daemon dropped before the first of these, because nobody read them in time.
+    pub missed: u64,
+    /// The records, oldest first.
+    pub records: Vec<Record>,
+    /// Whether everything that had happened by then has been sent.
+    pub caught_up: bool,
+}
+
+/// Gives batches of records; without `follow` it ends with the first that has caught up.
+#[derive(Debug)]
+pub struct Events<'c> {
+    client: &'c mut Client,
+    tag: Option<Tag>,
+    follow: bool,
+}
+
+impl Client {
+    /// The records after this index (0: from the oldest kept), and, with `follow`, those still to come.
+    ///
+    /// # Errors
+    /// The request cannot be sent.
+    pub fn events(&mut self, after: u64, follow: bool) -> Result<Events<'_>, Error> {
+        let tag = self.send(Request::Events { after, follow })?;
+        Ok(Events { client: self, tag: Some(tag), follow })
+    }
+}
+
+impl Iterator for Events<'_> {
+    type Item = Result<EventBatch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let until = if self.follow { Until::Closed } else { Until::Silence };
+        let batch = match self.client.receive_reply(self.tag?, until) {
+            Ok(Reply::Events { records, missed, caught_up }) => Ok(EventBatch { missed, records, caught_up }),
+            Ok(Reply::Refused(refusal)) => Err(Error::Refused(refusal)),
+            Ok(other) => Err(self.client.unexpected(&other)),
+            Err(error) => Err(error),
+        };
+        let last = batch.as_ref().map_or(true, |batch| batch.caught_up && !self.follow);
+        if last && let Some(tag) = self.tag.take() {
+            self.client.close(tag);
+        }
+        Some(batch)
+    }
+}
+
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        if let Some(tag) = self.tag.take() {
+            self.client.close(tag);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Answers that came while somebody waited for another one.
+//!
+//! Pure. Knows which requests are open, holds what comes for them in the order in which it came, and refuses to hold
+//! more than [`HELD_MAX_BYTES`]. An answer to a request that was given up is dropped; one to a request that was
+//! never made is a fault.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::Tag;
+
+use crate::error::{Error, Fault};
+use crate::output::JobEnd;
+
+/// Most bytes of answers that are held for requests other than the one being waited for.
+pub(crate) const HELD_MAX_BYTES: usize = 64 << 20;
+
+/// A reply with its descriptors in their places.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Jobs that have ended.
+    Ended(Vec<JobEnd>),
+    /// Anything else.
+    Plain(Reply),
+}
+
+/// A reply that has arrived.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    /// The request it answers.
+    pub(crate) tag: Tag,
+    /// What it says.
+    pub(crate) answer: Answer,
+    /// Its size on the wire.
+    pub(crate) bytes: usize,
+}
+
+/// Open requests, and what came for them.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    open: BTreeMap<Tag, VecDeque<Arrived>>,
+    highest: u32,
+    held: usize,
+    held_bytes: usize,
+}
+
+impl Inbox {
+    /// A tag for a new request; it is open until [`Inbox::close`].
+    pub(crate) fn open(&mut self) -> Tag {
+        self.highest = self.highest.checked_add(1).expect("a connection does not live for 4 billion requests");
+        let tag = Tag(self.highest);
+        self.open.insert(tag, VecDeque::new());
+        tag
+    }
+
+    /// Nobody waits for answers to this request any more; those that are held are dropped.
+    pub(crate) fn close(&mut self, tag: Tag) {
+        for dropped in self.open.remove(&tag).into_iter().flatten() {
+            self.held -= 1;
+            self.held_bytes -= dropped.bytes;
+        }
+    }
+
+    /// The oldest held answer to one of the wanted requests.
+    pub(crate) fn take(&mut self, wanted: &impl Fn(Tag) -> bool) -> Option<Arrived> {
+        if self.held == 0 {
+            return None;
+        }
+        let (_, queue) = self.open.iter_mut().find(|(tag, queue)| !queue.is_empty() && wanted(**tag))?;
+        let arrived = queue.pop_front()?;
+        self.held -= 1;
+        self.held_bytes -= arrived.bytes;
+        Some(arrived)
+    }
+
+    /// Holds an answer that nobody waits for right now.
+    pub(crate) fn hold(&mut self, arrived: Arrived) -> Result<(), Error> {
+        match self.open.get_mut(&arrived.tag) {
+            Some(queue) => {
+                self.held += 1;
+                self.held_bytes += arrived.bytes;
+                queue.push_back(arrived);
+                if self.held_bytes > HELD_MAX_BYTES {
+                    return Err(Error::HeldTooMuch { limit_bytes: HELD_MAX_BYTES });
+                }
+                Ok(())
+            }
+            None if (1..=self.highest).contains(&arrived.tag.0) => Ok(()),
+            None => Err(Fault::Tag(arrived.tag).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pong(tag: Tag, bytes: usize) -> Arrived {
+        Arrived { tag, answer: Answer::Plain(Reply::Pong { pid: 1 }), bytes }
+    }
+
+    #[test]
+    fn answers_wait_for_their_askers_within_a_bound() {
+        let mut inbox = Inbox::default();
+        let (first, second) = (inbox.open(), inbox.open());
+        inbox.hold(pong(second, 10)).unwrap();
+        assert!(inbox.take(&|tag| tag == first).is_none());
+        assert_eq!(inbox.take(&|tag| tag == second).unwrap().tag, second);
+        let error = inbox.hold(pong(first, HELD_MAX_BYTES + 1)).unwrap_err();
+        assert!(matches!(error, Error::HeldTooMuch { .. }));
+        inbox.close(first);
+        assert_eq!((inbox.held, inbox.held_bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_given_up_request_is_ignored_and_an_unknown_one_is_a_fault() {
+        let mut inbox = Inbox::default();
+        let tag = inbox.open();
+        inbox.close(tag);
+        inbox.hold(pong(tag, 1)).unwrap();
+        assert_eq!(inbox.held, 0);
+        let error = inbox.hold(pong(Tag(9), 1)).unwrap_err();
+        assert!(matches!(error, Error::Protocol(Fault::Tag(Tag(9)))));
+        assert!(matches!(inbox.hold(pong(Tag(0), 1)), Err(Error::Protocol(_))));
+    }
+}

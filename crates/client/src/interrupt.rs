@@ -1,0 +1,74 @@
+//! Signals that end a wait instead of the process, and waiting for one descriptor.
+//!
+//! A program that must clean up after Ctrl-C makes [`Interrupts`] before it begins and gives them to its client:
+//! whatever waits then ends with [`crate::Error::Interrupted`], and the program decides. Handlers only write to a
+//! pipe; nothing else happens in them.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use bulkhead_sys::watch::{self, Watch};
+use bulkhead_sys::signals::{self, Signals};
+
+/// SIGINT and SIGTERM, as something to wait for. While it lives they do not end the process.
+pub struct Interrupts {
+    signals: Signals,
+}
+
+impl Interrupts {
+    /// Watches SIGINT and SIGTERM from now on.
+    ///
+    /// # Errors
+    /// The handlers cannot be set.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { signals: Signals::new(&[signals::INT, signals::TERM])? })
+    }
+
+    /// Whether a signal came since the last question.
+    pub fn take(&mut self) -> bool {
+        !self.signals.pending().is_empty()
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
+}
+
+impl fmt::Debug for Interrupts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Interrupts")
+    }
+}
+
+/// A wait ended because of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted;
+
+/// Waits until `fd` has something to read or is at its end; `false` when `limit` has passed first.
+///
+/// # Errors
+/// `Err(Interrupted)` inside `Ok` if a watched signal came; an I/O error if it cannot be waited.
+pub fn wait_readable(
+    fd: BorrowedFd<'_>,
+    limit: Duration,
+    mut interrupts: Option<&mut Interrupts>,
+) -> io::Result<Result<bool, Interrupted>> {
+    let until = Instant::now() + limit;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let mut watched = vec![Watch::readable(fd)];
+        watched.extend(interrupts.as_deref().map(|interrupts| Watch::readable(interrupts.as_fd())));
+        let seen = watch::wait(&watched, Some(left))?;
+        if seen.first().is_some_and(|seen| seen.readable) {
+            return Ok(Ok(true));
+        }
+        if interrupts.as_deref_mut().is_some_and(Interrupts::take) {
+            return Ok(Err(Interrupted));
+        }
+        if left.is_zero() {
+            return Ok(Ok(false));
+        }
+    }
+}

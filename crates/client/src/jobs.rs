@@ -1,0 +1,61 @@
+//! The list of jobs, page by page: one page is asked for when the last one is used up.
+
+use std::collections::VecDeque;
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::JobState;
+use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::view::JobRow;
+
+use crate::client::Client;
+use crate::error::{Error, Fault};
+
+/// Gives the jobs in the order of their numbers.
+#[derive(Debug)]
+pub struct Jobs<'c> {
+    client: &'c mut Client,
+    state: Option<JobState>,
+    after: JobId,
+    page: VecDeque<JobRow>,
+    more: bool,
+}
+
+impl Client {
+    /// The jobs that this user may see, with a number above `after`, in this state or in any.
+    pub fn jobs(&mut self, state: Option<JobState>, after: JobId) -> Jobs<'_> {
+        Jobs { client: self, state, after, page: VecDeque::new(), more: true }
+    }
+}
+
+impl Jobs<'_> {
+    fn fetch(&mut self) -> Result<(), Error> {
+        let limit = u32::try_from(BATCH_MAX).unwrap_or(u32::MAX);
+        match self.client.ask(Request::Jobs { state: self.state, after: self.after, limit })? {
+            Reply::Jobs { rows, more } => {
+                let last = rows.last().map_or(self.after, |row| row.job);
+                if more && last <= self.after {
+                    return Err(self.client.give_up(Fault::Reply("jobs, a page without progress")));
+                }
+                (self.after, self.more) = (last, more);
+                self.page.extend(rows);
+                Ok(())
+            }
+            other => Err(self.client.unexpected(&other)),
+        }
+    }
+}
+
+impl Iterator for Jobs<'_> {
+    type Item = Result<JobRow, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.page.is_empty() && self.more {
+            if let Err(error) = self.fetch() {
+                self.more = false;
+                return Some(Err(error));
+            }
+        }
+        self.page.pop_front().map(Ok)
+    }
+}

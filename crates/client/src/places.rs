@@ -1,0 +1,136 @@
+//! Which daemon a command talks to.
+//!
+//! In this order: the socket that the caller names; the one in `BULKHEAD_SOCKET` (an error if nobody listens
+//! there: a wish that fails is not replaced by a guess); the user's own daemon; the system's. The paths themselves
+//! are [`bulkhead_proto::places`], which the daemon uses too. The surroundings are an argument of [`choose`], so
+//! that the order can be tested.
+
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use bulkhead_proto::places::{SOCKET_VARIABLE, SYSTEM_SOCKET, user_socket};
+
+use crate::client::Client;
+use crate::connect::connect;
+use crate::error::ConnectError;
+
+/// What the choice of a daemon depends on.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// The socket that the caller names (`--socket`).
+    pub named: Option<PathBuf>,
+    /// `BULKHEAD_SOCKET`; an empty one is none.
+    pub variable: Option<OsString>,
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<OsString>,
+    /// The user's number.
+    pub uid: u32,
+}
+
+impl Surroundings {
+    /// Those of this process, and the socket that its caller names.
+    pub fn current(named: Option<&Path>) -> Self {
+        Self {
+            named: named.map(Path::to_owned),
+            variable: std::env::var_os(SOCKET_VARIABLE),
+            runtime_dir: std::env::var_os("XDG_RUNTIME_DIR"),
+            uid: bulkhead_sys::socket::own_uid(),
+        }
+    }
+}
+
+/// Where to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Here and nowhere else.
+    Only(PathBuf),
+    /// Here, in this order; the next one if nobody listens.
+    FirstOf(Vec<PathBuf>),
+}
+
+/// Where to look in these surroundings.
+pub fn choose(surroundings: &Surroundings) -> Choice {
+    if let Some(path) = &surroundings.named {
+        return Choice::Only(path.clone());
+    }
+    match &surroundings.variable {
+        Some(path) if !path.is_empty() => Choice::Only(path.into()),
+        _ => Choice::FirstOf(vec![
+            user_socket(surroundings.runtime_dir.as_deref(), surroundings.uid),
+            PathBuf::from(SYSTEM_SOCKET),
+        ]),
+    }
+}
+
+/// Connects to the daemon that this process should talk to; `named` comes first if it is given.
+///
+/// # Errors
+/// [`ConnectError::NoDaemon`] if none was named and nobody listens at any place; otherwise as [`connect`].
+pub fn find(named: Option<&Path>) -> Result<Client, ConnectError> {
+    let surroundings = Surroundings::current(named);
+    match choose(&surroundings) {
+        Choice::Only(path) => connect(&path),
+        Choice::FirstOf(paths) => first_of(paths, surroundings.uid),
+    }
+}
+
+fn first_of(paths: Vec<PathBuf>, uid: u32) -> Result<Client, ConnectError> {
+    for path in &paths {
+        check_folder(path, uid)?;
+        match connect(path) {
+            Err(ConnectError::Nobody { .. }) => {}
+            other => return other,
+        }
+    }
+    Err(ConnectError::NoDaemon { tried: paths })
+}
+
+/// Anybody may make a folder in `/tmp` under another user's number, and listen there.
+fn check_folder(path: &Path, uid: u32) -> Result<(), ConnectError> {
+    let Some(folder) = path.parent().filter(|folder| folder.starts_with("/tmp")) else { return Ok(()) };
+    match std::fs::symlink_metadata(folder) {
+        Ok(found) if found.uid() != uid => {
+            Err(ConnectError::ForeignFolder { folder: folder.to_owned(), owner: found.uid() })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn around(named: Option<&str>, variable: Option<&str>) -> Surroundings {
+        Surroundings {
+            named: named.map(PathBuf::from),
+            variable: variable.map(OsString::from),
+            runtime_dir: Some("/run/user/7".into()),
+            uid: 7,
+        }
+    }
+
+    #[test]
+    fn what_is_named_comes_first_and_is_never_replaced() {
+        assert_eq!(choose(&around(Some("/a"), Some("/b"))), Choice::Only("/a".into()));
+        assert_eq!(choose(&around(None, Some("/b"))), Choice::Only("/b".into()));
+    }
+
+    #[test]
+    fn without_a_name_the_user_comes_before_the_system() {
+        let expected =
+            Choice::FirstOf(vec!["/run/user/7/bulkhead/bulkhead.sock".into(), SYSTEM_SOCKET.into()]);
+        assert_eq!(choose(&around(None, None)), expected);
+        assert_eq!(choose(&around(None, Some(""))), expected);
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_not_trusted() {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let own = bulkhead_sys::socket::own_uid();
+        let path = folder.path().join("bulkhead.sock");
+        assert!(check_folder(&path, own).is_ok());
+        let foreign = check_folder(&path, own + 1);
+        assert!(matches!(foreign, Err(ConnectError::ForeignFolder { owner, .. }) if owner == own));
+    }
+}

@@ -1,0 +1,299 @@
+//! Attached jobs: submitted and streamed back on one connection, as many as the caller has.
+//!
+//! A window bounds what is in flight: no more jobs are submitted while it is full, so neither side has to hold
+//! results that nobody takes. One batch at a time waits to be accepted; any number have jobs that run. While the
+//! daemon is busy, results go on coming, and the rest of the batch is sent again when it says.
+//!
+//! | state of a batch | leaves when |
+//! |---|---|
+//! | in the cutter | the window has room, and no other batch is asked |
+//! | asked | accepted: live; the refused rest goes back into the cutter |
+//! | live | its last job has ended |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::refusal::Refusal;
+
+use crate::batch::{Batch, Cutter, JobInput, Spec};
+use crate::client::{Client, Until};
+use crate::error::{Error, Fault};
+use crate::inbox::{Answer, Arrived};
+use crate::output::JobEnd;
+use crate::reorder::Reorder;
+use crate::submit::{Taken, retry_after};
+
+/// Jobs of one batch, and batches in flight.
+const BATCH: u64 = 1024;
+const BATCHES: u64 = 64;
+/// The same for jobs whose outputs come as descriptors: this process may hold few hundred of them.
+const DESCRIPTOR_BATCH: u64 = 16;
+const DESCRIPTOR_BATCHES: u64 = 4;
+
+/// How to run.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// Whether ends come in the order of the inputs, instead of the order in which the jobs end.
+    pub ordered: bool,
+    /// Whether to wait while the daemon is busy, instead of ending with its refusal.
+    pub wait_when_busy: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { ordered: true, wait_when_busy: true }
+    }
+}
+
+/// The end of one job of a run.
+#[derive(Debug)]
+pub struct RunItem {
+    /// The place of its input, from 0.
+    pub index: u64,
+    /// How it ended.
+    pub end: JobEnd,
+}
+
+/// Jobs in flight: gives their ends. After a refusal, what was accepted before still comes, and the refusal last.
+#[derive(Debug)]
+pub struct Run<'c, I: Iterator<Item = JobInput>> {
+    client: &'c mut Client,
+    spec: Spec,
+    options: RunOptions,
+    cutter: Cutter<I>,
+    asked: Option<(Tag, Batch)>,
+    live: BTreeMap<Tag, Live>,
+    unended: u64,
+    not_before: Option<Instant>,
+    refused: Option<Refusal>,
+    ready: VecDeque<RunItem>,
+    early: Reorder<RunItem>,
+    over: bool,
+}
+
+/// An accepted batch.
+#[derive(Debug)]
+struct Live {
+    first_index: u64,
+    first: u64,
+    ended: Vec<bool>,
+    left: usize,
+}
+
+impl Live {
+    fn jobs_left(&self) -> impl Iterator<Item = JobId> + '_ {
+        (self.first..).zip(&self.ended).filter(|(_, ended)| !**ended).map(|(job, _)| JobId(job))
+    }
+
+    /// Marks a job as ended and tells its place; `None` if it is none of these, or has ended before.
+    fn end(&mut self, job: JobId) -> Option<u64> {
+        let offset = job.0.checked_sub(self.first)?;
+        let ended = self.ended.get_mut(usize::try_from(offset).ok()?)?;
+        if std::mem::replace(ended, true) {
+            return None;
+        }
+        self.left -= 1;
+        Some(self.first_index + offset)
+    }
+}
+
+impl Client {
+    /// Submits one attached job for each input and streams their ends back. The jobs are cancelled some time after
+    /// this connection has ended; [`Run::cancel_rest`] does it at once.
+    pub fn run<I: IntoIterator<Item = JobInput>>(
+        &mut self,
+        spec: Spec,
+        inputs: I,
+        options: RunOptions,
+    ) -> Run<'_, I::IntoIter> {
+        Run {
+            client: self,
+            spec,
+            options,
+            cutter: Cutter::new(inputs.into_iter()),
+            asked: None,
+            live: BTreeMap::new(),
+            unended: 0,
+            not_before: None,
+            refused: None,
+            ready: VecDeque::new(),
+            early: Reorder::new(),
+            over: false,
+        }
+    }
+}
+
+impl<I: Iterator<Item = JobInput>> Run<'_, I> {
+    /// Cancels what has not ended, and waits until the daemon has done so. Tells how many jobs that were. Ends that
+    /// come meanwhile are dropped, and nothing more is submitted.
+    ///
+    /// # Errors
+    /// As every request; a signal that comes meanwhile ends it too.
+    pub fn cancel_rest(&mut self) -> Result<u64, Error> {
+        self.over = true;
+        while self.asked.is_some() {
+            self.receive_one()?;
+        }
+        let jobs: Vec<JobId> = self.live.values().flat_map(Live::jobs_left).collect();
+        let mut open = Vec::new();
+        for some in jobs.chunks(BATCH_MAX) {
+            open.push(self.client.send(Request::Cancel { jobs: some.to_vec() })?);
+        }
+        let mut cancelled = 0;
+        while !open.is_empty() {
+            let mine = |tag: Tag| self.live.contains_key(&tag) || open.contains(&tag);
+            match self.client.receive(mine, Until::Silence)? {
+                Some(Arrived { tag, answer: Answer::Plain(Reply::Changed { count, .. }), .. }) => {
+                    self.client.close(tag);
+                    open.retain(|one| *one != tag);
+                    cancelled += u64::from(count);
+                }
+                Some(Arrived { answer: Answer::Ended(_), .. }) => {}
+                Some(Arrived { answer: Answer::Plain(other), .. }) => {
+                    return Err(self.client.unexpected(&other));
+                }
+                None => return Err(self.client.silence()),
+            }
+        }
+        Ok(cancelled)
+    }
+
+    /// Jobs that were accepted and have not ended.
+    pub fn unended(&self) -> u64 {
+        self.unended
+    }
+
+    fn advance(&mut self) -> Result<Option<RunItem>, Error> {
+        loop {
+            let ready = if self.options.ordered { self.early.pop() } else { self.ready.pop_front() };
+            if let Some(item) = ready {
+                return Ok(Some(item));
+            }
+            self.submit_some()?;
+            if self.asked.is_none() && self.live.is_empty() && self.not_before.is_none() {
+                return self.refused.take().map_or(Ok(None), |refusal| Err(Error::Refused(refusal)));
+            }
+            self.receive_one()?;
+        }
+    }
+
+    /// Sends the next batch if there is one and the window has room.
+    fn submit_some(&mut self) -> Result<(), Error> {
+        if self.not_before.is_some_and(|moment| moment <= Instant::now()) {
+            self.not_before = None;
+        }
+        if self.asked.is_some() || self.not_before.is_some() || self.refused.is_some() {
+            return Ok(());
+        }
+        let (batch_max, batches) = match self.cutter.next_output() {
+            Some(OutputMode::Inline) => (BATCH, BATCHES),
+            Some(OutputMode::Descriptor) => (DESCRIPTOR_BATCH, DESCRIPTOR_BATCHES),
+            None => return Ok(()),
+        };
+        if self.in_flight() + batch_max > batch_max * batches {
+            return Ok(());
+        }
+        if let Some(batch) = self.cutter.next_batch(usize::try_from(batch_max).unwrap_or(BATCH_MAX))? {
+            let tag = self.client.send(Request::Submit(self.spec.submit(&batch, true)))?;
+            self.asked = Some((tag, batch));
+        }
+        Ok(())
+    }
+
+    /// Jobs that were submitted and not yet given to the caller. In order, one slow job keeps all behind it.
+    fn in_flight(&self) -> u64 {
+        if self.options.ordered {
+            self.cutter.taken() - self.early.next()
+        } else {
+            self.unended + self.ready.len() as u64
+        }
+    }
+
+    fn receive_one(&mut self) -> Result<(), Error> {
+        let asked = self.asked.as_ref().map(|(tag, _)| *tag);
+        let until = match (asked, self.not_before) {
+            (Some(_), _) => Until::Silence,
+            (None, Some(moment)) => Until::Moment(moment),
+            (None, None) => Until::Closed,
+        };
+        let live = &self.live;
+        match self.client.receive(|tag| Some(tag) == asked || live.contains_key(&tag), until)? {
+            None if asked.is_some() => Err(self.client.silence()),
+            None => Ok(()),
+            Some(Arrived { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends),
+            Some(Arrived { tag, answer: Answer::Plain(reply), .. }) if Some(tag) == asked => {
+                self.answered(reply)
+            }
+            Some(Arrived { answer: Answer::Plain(reply), .. }) => Err(self.client.unexpected(&reply)),
+        }
+    }
+
+    /// The batch that was asked has its answer.
+    fn answered(&mut self, reply: Reply) -> Result<(), Error> {
+        let (tag, batch) = self.asked.take().expect("called only while a batch is asked");
+        let reply = match reply {
+            Reply::Refused(refusal) => Reply::Accepted { first: JobId(0), count: 0, refused: Some(refusal) },
+            other => other,
+        };
+        let taken = Taken::of(reply, batch.inputs.len(), self.client)?;
+        if taken.count > 0 {
+            let (first_index, left) = (batch.first_index, taken.count);
+            self.live.insert(tag, Live { first_index, first: taken.first, ended: vec![false; left], left });
+            self.unended += left as u64;
+        } else {
+            self.client.close(tag);
+        }
+        self.cutter.give_back(batch.rest(taken.count));
+        if let Some(refusal) = taken.refused {
+            match retry_after(&refusal).filter(|_| self.options.wait_when_busy) {
+                Some(wait) => self.not_before = Some(Instant::now() + wait),
+                None => self.refused = Some(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, tag: Tag, ends: Vec<JobEnd>) -> Result<(), Error> {
+        let Some(live) = self.live.get_mut(&tag) else {
+            return Err(self.client.give_up(Fault::Reply("ended before accepted")));
+        };
+        for end in ends {
+            let Some(index) = live.end(end.job) else { return Err(self.client.give_up(Fault::Job(end.job))) };
+            self.unended -= 1;
+            let item = RunItem { index, end };
+            if self.options.ordered { self.early.push(index, item) } else { self.ready.push_back(item) }
+        }
+        if live.left == 0 {
+            self.live.remove(&tag);
+            self.client.close(tag);
+        }
+        Ok(())
+    }
+}
+
+impl<I: Iterator<Item = JobInput>> Iterator for Run<'_, I> {
+    type Item = Result<RunItem, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let next = self.advance().transpose();
+        // A signal ends the wait, not the run: the caller goes on or cancels the rest.
+        self.over = !matches!(next, Some(Ok(_) | Err(Error::Interrupted)));
+        next
+    }
+}
+
+impl<I: Iterator<Item = JobInput>> Drop for Run<'_, I> {
+    fn drop(&mut self) {
+        let asked = self.asked.take().map(|(tag, _)| tag);
+        for tag in asked.into_iter().chain(std::mem::take(&mut self.live).into_keys()) {
+            self.client.close(tag);
+        }
+    }
+}

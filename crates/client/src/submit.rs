@@ -1,0 +1,144 @@
+//! Submitting jobs that outlive the connection: what comes back are their numbers.
+//!
+//! One batch at a time: a round trip takes some ten microseconds and a batch has up to 4096 jobs, so the daemon is
+//! never short of work. If it is busy, the rest of a batch is sent again when the daemon says, if asked to.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::refusal::Refusal;
+
+use crate::batch::{Batch, Cutter, JobInput, Spec};
+use crate::client::{Client, Until};
+use crate::error::{Error, Fault};
+
+/// Longest wait before a busy daemon is asked again, whatever it says.
+const RETRY_AFTER_MAX_MS: u64 = 60_000;
+
+/// How to submit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SubmitOptions {
+    /// Whether to wait while the daemon is busy, instead of ending with its refusal.
+    pub wait_when_busy: bool,
+}
+
+/// Jobs on their way into the daemon: gives the numbers of those accepted, range by range in the order of the
+/// inputs, and ends after the first error.
+#[derive(Debug)]
+pub struct Submission<'c, I: Iterator<Item = JobInput>> {
+    client: &'c mut Client,
+    spec: Spec,
+    options: SubmitOptions,
+    cutter: Cutter<I>,
+    refused: Option<Refusal>,
+    not_before: Option<Instant>,
+    over: bool,
+}
+
+impl Client {
+    /// Submits one job for each input; they are kept for `wait` and `result` whatever becomes of this connection.
+    pub fn submit<I: IntoIterator<Item = JobInput>>(
+        &mut self,
+        spec: Spec,
+        inputs: I,
+        options: SubmitOptions,
+    ) -> Submission<'_, I::IntoIter> {
+        Submission {
+            client: self,
+            spec,
+            options,
+            cutter: Cutter::new(inputs.into_iter()),
+            refused: None,
+            not_before: None,
+            over: false,
+        }
+    }
+}
+
+impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
+    fn advance(&mut self) -> Result<Option<Range<u64>>, Error> {
+        loop {
+            if let Some(refusal) = self.refused.take() {
+                return Err(Error::Refused(refusal));
+            }
+            if let Some(moment) = self.not_before.take() {
+                // Nothing is asked: this waits for the moment, or for the end of the connection.
+                self.client.receive(|_| false, Until::Moment(moment))?;
+            }
+            let Some(batch) = self.cutter.next_batch(BATCH_MAX)? else { return Ok(None) };
+            let accepted = self.offer(batch)?;
+            if !accepted.is_empty() {
+                return Ok(Some(accepted));
+            }
+        }
+    }
+
+    fn offer(&mut self, batch: Batch) -> Result<Range<u64>, Error> {
+        let reply = match self.client.ask(Request::Submit(self.spec.submit(&batch, false))) {
+            Ok(reply) => reply,
+            Err(Error::Refused(refusal)) => {
+                Reply::Accepted { first: JobId(0), count: 0, refused: Some(refusal) }
+            }
+            Err(other) => return Err(other),
+        };
+        let taken = Taken::of(reply, batch.inputs.len(), self.client)?;
+        self.cutter.give_back(batch.rest(taken.count));
+        if let Some(refusal) = taken.refused {
+            match retry_after(&refusal).filter(|_| self.options.wait_when_busy) {
+                Some(wait) => self.not_before = Some(Instant::now() + wait),
+                None => self.refused = Some(refusal),
+            }
+        }
+        Ok(taken.first..taken.first + taken.count as u64)
+    }
+}
+
+impl<I: Iterator<Item = JobInput>> Iterator for Submission<'_, I> {
+    type Item = Result<Range<u64>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.over = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+/// How long a busy daemon asks to be left alone; `None` for a refusal that waiting does not change.
+pub(crate) fn retry_after(refusal: &Refusal) -> Option<Duration> {
+    match refusal {
+        Refusal::Busy { retry_after_ms, .. } => {
+            Some(Duration::from_millis((*retry_after_ms).clamp(1, RETRY_AFTER_MAX_MS)))
+        }
+        _ => None,
+    }
+}
+
+/// An [`Reply::Accepted`] that was checked against its question.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// The number of the first job.
+    pub(crate) first: u64,
+    /// How many.
+    pub(crate) count: usize,
+    /// Why not all of them.
+    pub(crate) refused: Option<Refusal>,
+}
+
+impl Taken {
+    pub(crate) fn of(reply: Reply, asked: usize, client: &mut Client) -> Result<Self, Error> {
+        let Reply::Accepted { first, count, refused } = reply else { return Err(client.unexpected(&reply)) };
+        let counted = usize::try_from(count).ok().filter(|count| *count <= asked);
+        match counted {
+            Some(count) if (count == asked || refused.is_some()) && first.0 <= u64::MAX - asked as u64 => {
+                Ok(Self { first: first.0, count, refused })
+            }
+            _ => Err(client.give_up(Fault::Count { asked, answered: u64::from(count) })),
+        }
+    }
+}

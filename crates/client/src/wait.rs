@@ -1,0 +1,134 @@
+//! Waiting for jobs that were submitted earlier, by whomever.
+//!
+//! Numbers are sent in batches, a bounded count of them at once; ends come in the order in which the jobs end. A job
+//! that nobody knows has its refusal as its item, and the others go on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::refusal::Refusal;
+
+use crate::client::{Client, Until};
+use crate::error::{Error, Fault};
+use crate::inbox::{Answer, Arrived};
+use crate::output::JobEnd;
+
+/// Batches that wait at once.
+const BATCHES: usize = 64;
+
+/// What came of waiting for one job.
+#[derive(Debug)]
+pub enum WaitItem {
+    /// It has ended.
+    Ended(JobEnd),
+    /// It cannot be waited for.
+    Refused {
+        /// The job.
+        job: JobId,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Jobs that are waited for: gives one item for each number.
+#[derive(Debug)]
+pub struct Waiting<'c> {
+    client: &'c mut Client,
+    jobs: VecDeque<JobId>,
+    /// For each request that is open, how many jobs are still to be told of.
+    open: BTreeMap<Tag, usize>,
+    ready: VecDeque<WaitItem>,
+    over: bool,
+}
+
+impl Client {
+    /// Waits until these jobs have ended. A number that is given twice has one item.
+    pub fn wait(&mut self, jobs: impl IntoIterator<Item = JobId>) -> Waiting<'_> {
+        let jobs: std::collections::BTreeSet<JobId> = jobs.into_iter().collect();
+        Waiting {
+            client: self,
+            jobs: jobs.into_iter().collect(),
+            open: BTreeMap::new(),
+            ready: VecDeque::new(),
+            over: false,
+        }
+    }
+}
+
+impl Waiting<'_> {
+    fn advance(&mut self) -> Result<Option<WaitItem>, Error> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Ok(Some(item));
+            }
+            while self.open.len() < BATCHES && !self.jobs.is_empty() {
+                let some: Vec<JobId> = self.jobs.drain(..BATCH_MAX.min(self.jobs.len())).collect();
+                let count = some.len();
+                self.open.insert(self.client.send(Request::Wait { jobs: some })?, count);
+            }
+            if self.open.is_empty() {
+                return Ok(None);
+            }
+            let open = &self.open;
+            if let Some(arrived) = self.client.receive(|tag| open.contains_key(&tag), Until::Closed)? {
+                self.take(arrived)?;
+            }
+        }
+    }
+
+    fn take(&mut self, arrived: Arrived) -> Result<(), Error> {
+        let items: Vec<WaitItem> = match arrived.answer {
+            Answer::Ended(ends) => ends.into_iter().map(WaitItem::Ended).collect(),
+            Answer::Plain(Reply::Refused(refusal)) => match about(&refusal) {
+                Some(job) => vec![WaitItem::Refused { job, refusal }],
+                None => return Err(Error::Refused(refusal)),
+            },
+            Answer::Plain(other) => return Err(self.client.unexpected(&other)),
+        };
+        let left = self.open.entry(arrived.tag).or_default();
+        let Some(still) = left.checked_sub(items.len()) else {
+            let (asked, answered) = (*left, items.len() as u64);
+            return Err(self.client.give_up(Fault::Count { asked, answered }));
+        };
+        *left = still;
+        if still == 0 {
+            self.open.remove(&arrived.tag);
+            self.client.close(arrived.tag);
+        }
+        self.ready.extend(items);
+        Ok(())
+    }
+}
+
+/// The one job that a refusal is about.
+fn about(refusal: &Refusal) -> Option<JobId> {
+    match refusal {
+        Refusal::UnknownJob { job } | Refusal::NotEnded { job, .. } | Refusal::WrongState { job, .. } => {
+            Some(*job)
+        }
+        _ => None,
+    }
+}
+
+impl Iterator for Waiting<'_> {
+    type Item = Result<WaitItem, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let next = self.advance().transpose();
+        self.over = !matches!(next, Some(Ok(_) | Err(Error::Interrupted)));
+        next
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        for tag in std::mem::take(&mut self.open).into_keys() {
+            self.client.close(tag);
+        }
+    }
+}

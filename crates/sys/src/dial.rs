@@ -1,0 +1,51 @@
+//! Connecting to a Unix stream socket without ever waiting for it.
+//!
+//! The standard library's connect blocks when the listener's queue is full, which a stopped daemon's may be for
+//! ever; this one says `WouldBlock`.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+/// A connected socket, in blocking mode.
+///
+/// # Errors
+/// `NotFound` or `ConnectionRefused`: nobody listens. `WouldBlock`: the queue of the listener is full.
+/// `PermissionDenied`, and whatever else connect(2) says; a path that does not fit an address is an error too.
+pub fn dial(path: &Path) -> io::Result<UnixStream> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(socket.as_raw_fd(), &address)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_full_queue_is_said_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        assert_eq!(dial(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut held = Vec::new();
+        let full = loop {
+            match dial(&path) {
+                Ok(stream) => held.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert_eq!(dial(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
