@@ -1,4 +1,6 @@
 //! Calls to cargo: the one that runs us, with its output where ours goes.
+//!
+//! Every call is printed as one could type it, with the time it took. Driven by the verbs.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,6 @@
 //! `cargo xtask test`: everything that is tested, from an empty build folder to the last line.
+//!
+//! It adds nothing to the tests of cargo but what they need beforehand: packages and programs.
 
 use anyhow::Result;
 
