@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod descriptors;
+pub mod dial;
 pub mod exit;
 pub mod lane;
 pub mod lock;
@@ -19,6 +20,7 @@ pub mod page;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod raise;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
@@ -26,3 +28,4 @@ mod strays;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+pub mod watch;

@@ -1,0 +1,118 @@
+//! How a process ended, straight from the kernel's wait status.
+//!
+//! `waitid` and not `waitpid`: it can look at a dead child without reaping it, and it can wait for exactly the
+//! process behind a pidfd. The call is made by hand because a typed wrapper refuses the status of a process
+//! that a realtime signal ended - after it has reaped it.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It left by itself.
+    Code(i32),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+    },
+}
+
+/// Which children to ask for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Which<'a> {
+    /// The process behind this pidfd.
+    Pidfd(BorrowedFd<'a>),
+    /// The child with this process id.
+    Pid(u32),
+    /// Any child in this process group.
+    Group(u32),
+}
+
+impl Which<'_> {
+    fn as_wait_arguments(self) -> (libc::idtype_t, libc::id_t) {
+        match self {
+            Self::Pidfd(fd) => {
+                let fd = libc::id_t::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative");
+                (libc::P_PIDFD, fd)
+            }
+            Self::Pid(pid) => (libc::P_PID, pid),
+            Self::Group(group) => (libc::P_PGID, group),
+        }
+    }
+}
+
+/// What to do with a dead child that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reap {
+    /// Take its status and free its process id.
+    Yes,
+    /// Leave it as it is: its process id stays reserved.
+    No,
+}
+
+/// Looks for a dead child; `None` when there are such children and all of them live. Never blocks.
+///
+/// # Errors
+/// ECHILD: we have no such child (any more).
+pub(crate) fn wait_now(which: Which<'_>, reap: Reap) -> io::Result<Option<ExitStatus>> {
+    let (kind, id) = which.as_wait_arguments();
+    let keep = if reap == Reap::No { libc::WNOWAIT } else { 0 };
+    // SAFETY: all-zero bytes are a valid siginfo_t: it is plain data for the kernel to fill.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is a siginfo_t of our own that lives through the call.
+    let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | keep) };
+    Errno::result(result)?;
+    // SAFETY: waitid succeeded, so the fields of a SIGCHLD are filled, or still zero when nobody was dead.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match info.si_code {
+        libc::CLD_EXITED => ExitStatus::Code(status),
+        code => ExitStatus::Signal { signal: status, core: code == libc::CLD_DUMPED },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::poll::wait_readable;
+    use crate::testing::shell;
+
+    fn ended(script: &str) -> ExitStatus {
+        let process = shell(script);
+        assert!(wait_readable(process.as_fd(), Duration::from_secs(30)).unwrap());
+        let seen = wait_now(Which::Pidfd(process.as_fd()), Reap::No).unwrap().unwrap();
+        assert_eq!(wait_now(Which::Pid(process.pid()), Reap::Yes).unwrap(), Some(seen), "a look changed it");
+        let error = wait_now(Which::Pidfd(process.as_fd()), Reap::Yes).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ECHILD));
+        seen
+    }
+
+    #[test]
+    fn every_end_keeps_its_number() {
+        assert_eq!(ended("exit 7"), ExitStatus::Code(7));
+        assert_eq!(ended("ulimit -c 0; kill -SEGV $$"), ExitStatus::Signal { signal: 11, core: false });
+        assert_eq!(ended("kill -KILL $$"), ExitStatus::Signal { signal: 9, core: false });
+        assert_eq!(ended("kill -40 $$"), ExitStatus::Signal { signal: 40, core: false });
+    }
+
+    #[test]
+    fn a_living_child_is_not_waited_for() {
+        let process = shell("read line");
+        assert_eq!(wait_now(Which::Pid(process.pid()), Reap::Yes).unwrap(), None);
+        process.kill(libc::SIGKILL).unwrap();
+        assert!(wait_readable(process.as_fd(), Duration::from_secs(30)).unwrap());
+        assert!(wait_now(Which::Pid(process.pid()), Reap::Yes).unwrap().is_some());
+    }
+}

@@ -1,0 +1,241 @@
+//! The lane: a pair of `SOCK_SEQPACKET` sockets between the supervisor and one worker, whose standard input
+//! is the other end.
+//!
+//! Frames keep their borders and their order. The supervisor's end never blocks and lets no descriptor into
+//! the process: one that is passed up is dropped by the kernel and told. The worker's end blocks and takes
+//! descriptors. A frame that is cut off is refused, never handed out.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt};
+
+use crate::message;
+
+/// One end of a lane.
+#[derive(Debug)]
+pub struct Lane {
+    socket: OwnedFd,
+    takes_descriptors: bool,
+}
+
+/// What a receive brings.
+#[derive(Debug)]
+pub enum LaneFrame {
+    /// A whole frame.
+    Frame {
+        /// Its bytes, at the start of the buffer. 0 is an empty frame, which nobody honest sends.
+        length: usize,
+        /// The descriptors that came with it.
+        descriptors: Vec<OwnedFd>,
+    },
+    /// A frame that is not acceptable; it is gone.
+    Refused(LaneFault),
+    /// The other end is closed, and everything it sent was read. A hint of death, not a proof.
+    HungUp,
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneFault {
+    /// It is longer than the buffer.
+    Truncated,
+    /// It carries descriptors where none may come, or more than fit.
+    Descriptors,
+}
+
+impl Lane {
+    /// Makes a lane: our end, which does not block and takes no descriptors, and the child's, which blocks.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM: something is short; try again later.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((Self { socket, takes_descriptors: false }, theirs))
+    }
+
+    /// Takes the end that this process was started with, and puts /dev/null in its place, so that neither a
+    /// task that reads its standard input nor a program that one starts can get at the lane.
+    ///
+    /// # Errors
+    /// `InvalidInput`: standard input is no lane, so nobody of ours started this process. EMFILE, ENFILE.
+    pub fn from_stdin() -> io::Result<Self> {
+        let stdin = io::stdin();
+        // F_DUPFD_CLOEXEC from 3 on, so it never is a standard descriptor.
+        let socket = stdin.as_fd().try_clone_to_owned()?;
+        let is_lane = nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok()
+            && getsockopt(&socket, sockopt::SockType) == Ok(SockType::SeqPacket);
+        if !is_lane {
+            let text = "standard input is not a lane: bulkhead-supervisor starts this program";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let null = File::open("/dev/null")?;
+        // SAFETY: dup2 onto 0 closes what stood there, which nothing in this process owns as a value.
+        Errno::result(unsafe { libc::dup2(null.as_raw_fd(), libc::STDIN_FILENO) })?;
+        Ok(Self { socket, takes_descriptors: true })
+    }
+
+    /// Sends one frame with descriptors attached.
+    ///
+    /// # Errors
+    /// EAGAIN: the lane is full (an end that does not block). EPIPE, ECONNRESET: the other end is closed.
+    /// ETOOMANYREFS: too many descriptors of ours are on their way. EINVAL: more than 16 of them. EMSGSIZE.
+    pub fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        message::send(self.socket.as_fd(), bytes, descriptors, 0).map(drop)
+    }
+
+    /// Sends one frame if that does not block; `false`: the lane is full of frames that nobody has read.
+    ///
+    /// # Errors
+    /// EPIPE, ECONNRESET: the other end is closed. EMSGSIZE.
+    pub fn send_now(&self, bytes: &[u8]) -> io::Result<bool> {
+        match message::send(self.socket.as_fd(), bytes, &[], libc::MSG_DONTWAIT) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Receives one frame into `bytes`. The worker's end blocks until there is one.
+    ///
+    /// # Errors
+    /// EAGAIN: there is none now (an end that does not block). ENOMEM.
+    pub fn recv(&self, bytes: &mut [u8]) -> io::Result<LaneFrame> {
+        let mut descriptors = Vec::new();
+        let into = self.takes_descriptors.then_some(&mut descriptors);
+        let received = match message::receive(self.socket.as_fd(), bytes, into) {
+            // Told once, when the other end closes without reading all of ours; its own frames are still here.
+            Err(error) if is_reset_or_interrupt(&error) => return self.recv(bytes),
+            other => other?,
+        };
+        Ok(if received.bytes_cut {
+            LaneFrame::Refused(LaneFault::Truncated)
+        } else if received.control_cut {
+            LaneFrame::Refused(LaneFault::Descriptors)
+        } else if received.bytes == 0 && self.is_hung_up()? {
+            LaneFrame::HungUp
+        } else {
+            LaneFrame::Frame { length: received.bytes, descriptors }
+        })
+    }
+
+    /// An empty frame and the end look the same to recvmsg.
+    fn is_hung_up(&self) -> io::Result<bool> {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        poll(&mut polled, PollTimeout::ZERO)?;
+        Ok(polled[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLHUP)))
+    }
+}
+
+fn is_reset_or_interrupt(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+}
+
+impl AsFd for Lane {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::memfd::output_file;
+
+    /// Both ends, theirs as a worker's.
+    fn pair() -> (Lane, Lane) {
+        let (ours, theirs) = Lane::pair().unwrap();
+        (ours, Lane { socket: theirs, takes_descriptors: true })
+    }
+
+    fn frame(lane: &Lane, bytes: &mut [u8]) -> (usize, Vec<OwnedFd>) {
+        match lane.recv(bytes).unwrap() {
+            LaneFrame::Frame { length, descriptors } => (length, descriptors),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn frames_keep_their_borders_and_descriptors() {
+        let (ours, theirs) = pair();
+        let file = output_file("passed").unwrap();
+        ours.send(b"setup", &[file.as_fd(), file.as_fd()]).unwrap();
+        ours.send(b"more", &[]).unwrap();
+        let mut bytes = [0; 64];
+        let (length, descriptors) = frame(&theirs, &mut bytes);
+        assert_eq!((&bytes[..length], descriptors.len()), (&b"setup"[..], 2));
+        for descriptor in &descriptors {
+            let flags = fcntl(descriptor, FcntlArg::F_GETFD).unwrap();
+            assert_eq!(flags, libc::FD_CLOEXEC);
+        }
+        let (length, descriptors) = frame(&theirs, &mut bytes);
+        assert_eq!((&bytes[..length], descriptors.len()), (&b"more"[..], 0));
+    }
+
+    #[test]
+    fn a_cut_frame_is_refused_and_the_next_one_is_whole() {
+        let (ours, theirs) = pair();
+        theirs.send(&[1; 65], &[]).unwrap();
+        theirs.send(&[2; 64], &[]).unwrap();
+        let mut bytes = [0; 64];
+        assert!(matches!(ours.recv(&mut bytes).unwrap(), LaneFrame::Refused(LaneFault::Truncated)));
+        assert_eq!(frame(&ours, &mut bytes).0, 64);
+        assert_eq!(bytes, [2; 64]);
+    }
+
+    #[test]
+    fn no_descriptor_comes_up() {
+        let (ours, theirs) = pair();
+        let (watched, passed) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.send(b"x", &[passed.as_fd()]).unwrap();
+        drop(passed);
+        assert!(matches!(ours.recv(&mut [0; 64]).unwrap(), LaneFrame::Refused(LaneFault::Descriptors)));
+        // Its last holder was the frame: the end of the stream shows that it never came to stay.
+        assert!(crate::poll::wait_readable(watched.as_fd(), std::time::Duration::ZERO).unwrap());
+    }
+
+    #[test]
+    fn ours_never_blocks_and_full_is_told() {
+        let (ours, theirs) = pair();
+        assert_eq!(ours.recv(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut sent = 0;
+        while ours.send_now(b"x").unwrap() {
+            sent += 1;
+        }
+        assert_eq!(ours.send(b"x", &[]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        for _ in 0..sent {
+            assert_eq!(frame(&theirs, &mut [0; 8]).0, 1);
+        }
+    }
+
+    #[test]
+    fn a_hang_up_comes_after_what_was_sent() {
+        let (ours, theirs) = pair();
+        ours.send(b"never read", &[]).unwrap();
+        theirs.send(b"", &[]).unwrap();
+        theirs.send(b"last words", &[]).unwrap();
+        let mut bytes = [0; 64];
+        assert_eq!(frame(&ours, &mut bytes).0, 0, "an empty frame is no hang-up");
+        drop(theirs);
+        assert_eq!(frame(&ours, &mut bytes).0, 10);
+        assert!(matches!(ours.recv(&mut bytes).unwrap(), LaneFrame::HungUp));
+        assert!(matches!(ours.recv(&mut bytes).unwrap(), LaneFrame::HungUp));
+        assert_eq!(ours.send(b"x", &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_standard_input_that_is_no_lane_is_refused() {
+        crate::testing::in_child("lane::tests::a_standard_input_that_is_no_lane_is_refused", || {
+            assert_eq!(Lane::from_stdin().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        });
+    }
+}

@@ -1,0 +1,131 @@
+//! The lock that says: one daemon serves this place, and it is alive.
+//!
+//! flock(2) on a file that is never removed: removing it would let two daemons hold two locks of one name. The
+//! kernel drops the lock when its holder dies, however it dies. The file's text, the holder's process id, is
+//! for people.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Held until it is dropped.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _file: File,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug)]
+pub enum LockError {
+    /// A living process holds it.
+    Held {
+        /// Its process id, if it has written it yet.
+        pid: Option<u32>,
+    },
+    /// The file cannot be opened, locked or written. ELOOP: it is a symbolic link, which nobody made here.
+    Io(io::Error),
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Held { pid: Some(pid) } => write!(out, "locked by process {pid}"),
+            Self::Held { pid: None } => out.write_str("locked by another process"),
+            Self::Io(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for LockError {}
+
+impl From<io::Error> for LockError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl InstanceLock {
+    /// Takes the lock, or says at once who has it. The file is made if it is missing, readable by its owner
+    /// alone.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn take(path: &Path) -> Result<Self, LockError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        // SAFETY: flock takes a descriptor, which `file` keeps open, and an integer.
+        let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+        match Errno::result(result) {
+            Ok(_) => {}
+            Err(Errno::EWOULDBLOCK) => return Err(LockError::Held { pid: holder(&mut file) }),
+            Err(error) => return Err(LockError::Io(error.into())),
+        }
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_held_lock_names_its_holder_and_a_dead_holder_frees_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut holder = Command::new("sh")
+            .args(["-c", "exec 9>\"$0\"; flock 9; echo $$ >&9; echo; read line"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        holder.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+        match InstanceLock::take(&path) {
+            Err(LockError::Held { pid: Some(pid) }) => assert_eq!(pid, holder.id()),
+            other => panic!("{other:?}"),
+        }
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        let lock = InstanceLock::take(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
+        drop(lock);
+        InstanceLock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn the_file_is_private_and_a_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let _lock = InstanceLock::take(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let link = folder.path().join("link");
+        symlink(&path, &link).unwrap();
+        match InstanceLock::take(&link) {
+            Err(LockError::Io(error)) => assert_eq!(error.raw_os_error(), Some(libc::ELOOP)),
+            other => panic!("{other:?}"),
+        }
+    }
+}

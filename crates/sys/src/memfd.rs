@@ -1,0 +1,106 @@
+//! Anonymous files in memory: where a task's large output goes.
+//!
+//! The supervisor makes one, a worker writes it, the supervisor seals it and hands it on. Whoever gets it
+//! shares its offset with everybody who ever had it: read it by position, never from where it stands.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc;
+
+/// Makes an empty file that may be sealed later. `name` is shown in /proc and means nothing else.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM: something is short. EINVAL: the name holds a zero byte or is over 249 bytes.
+pub fn output_file(name: &str) -> io::Result<OwnedFd> {
+    create(name)
+}
+
+/// Makes a memfd that cannot be executed where the kernel knows how to say so (Linux 6.3).
+pub(crate) fn create(name: &str) -> io::Result<OwnedFd> {
+    let name = CString::new(name)?;
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    match memfd_create(&name, flags | libc::MFD_NOEXEC_SEAL) {
+        Err(Errno::EINVAL) => Ok(memfd_create(&name, flags)?),
+        made => Ok(made?),
+    }
+}
+
+fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
+    // SAFETY: `name` is a C string that lives through the call.
+    let fd = Errno::result(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Freezes an output for ever, content and size, and gives its size in bytes.
+///
+/// # Errors
+/// EBUSY: somebody has it mapped for writing. EPERM: somebody sealed its seals. EINVAL: it is no memfd. Each of
+/// them is the doing of whoever had the descriptor.
+pub fn seal_output(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    let frozen =
+        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(fd, FcntlArg::F_ADD_SEALS(frozen))?;
+    size_of(fd)
+}
+
+/// The size of the file behind a descriptor, in bytes.
+pub(crate) fn size_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: all-zero bytes are a valid stat: it is plain data for the kernel to fill.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `stat` is ours and lives through the call; `fd` is open.
+    Errno::result(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) })?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// The seals of a memfd.
+pub(crate) fn seals_of(fd: BorrowedFd<'_>) -> io::Result<SealFlag> {
+    Ok(SealFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GET_SEALS)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::page::Page;
+
+    #[test]
+    fn a_sealed_output_cannot_change() {
+        let mut file = File::from(output_file("sealed").unwrap());
+        file.write_all(b"the digits").unwrap();
+        let mut again =
+            File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        assert_eq!(seal_output(file.as_fd()).unwrap(), 10);
+        for error in [
+            file.write_all_at(b"x", 0).unwrap_err(),
+            file.write_all_at(b"x", 10).unwrap_err(),
+            again.write_all(b"x").unwrap_err(),
+            file.set_len(3).unwrap_err(),
+            file.set_len(30).unwrap_err(),
+        ] {
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        }
+        let mut bytes = [0; 10];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"the digits");
+    }
+
+    #[test]
+    fn an_output_that_somebody_maps_or_sealed_is_refused() {
+        let (_page, fd) = Page::create("mapped", 4096).unwrap();
+        assert_eq!(seal_output(fd.as_fd()).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        let fd = output_file("sealed by a worker").unwrap();
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL)).unwrap();
+        assert_eq!(seal_output(fd.as_fd()).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        assert_eq!(seal_output(null.as_fd()).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+}

@@ -1,0 +1,255 @@
+//! Memory shared with a process that may be hostile.
+//!
+//! Every access is an atomic operation on one aligned u64, whole byte strings included: the other side can
+//! change any byte at any time, and that is never undefined behaviour here, only a value that nobody should
+//! believe. Nothing ever borrows the memory. The file behind a page is sealed against changes of its size
+//! before anybody maps it, so that no access can fault.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc;
+
+use crate::memfd;
+
+const WORD: usize = 8;
+
+/// A mapping of a shared file, unmapped when it is dropped.
+#[derive(Debug)]
+pub struct Page {
+    start: NonNull<u8>,
+    bytes: usize,
+    writable: bool,
+}
+
+// SAFETY: the mapping belongs to this value alone and every access to it is atomic, from any thread.
+unsafe impl Send for Page {}
+// SAFETY: as above: shared access is what the atomics are for.
+unsafe impl Sync for Page {}
+
+impl Page {
+    /// Makes a zeroed page of `bytes` (a multiple of 8), sealed against changes of its size and mapped for
+    /// writing, and the descriptor by which others can map it.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOMEM: something is short; try again later.
+    pub fn create(name: &str, bytes: usize) -> io::Result<(Self, OwnedFd)> {
+        let fd = memfd::create(name)?;
+        let length = libc::off_t::try_from(bytes).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: ftruncate takes a descriptor, which `fd` keeps open, and an integer.
+        Errno::result(unsafe { libc::ftruncate(fd.as_raw_fd(), length) })?;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
+        let page = Self::map_shared(fd.as_fd(), bytes)?;
+        Ok((page, fd))
+    }
+
+    /// Lets no new mapping write, and no write(2): those mapped for writing now stay the only ones. Also seals
+    /// the seals.
+    ///
+    /// # Errors
+    /// EPERM: its seals are sealed already. EINVAL: a kernel before 5.1.
+    pub fn seal_future_writes(fd: BorrowedFd<'_>) -> io::Result<()> {
+        // Not in libc for every target; fcntl.h of Linux.
+        const F_SEAL_FUTURE_WRITE: i32 = 0x0010;
+        let seals = F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
+        // SAFETY: F_ADD_SEALS takes one integer; `fd` is open.
+        Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok(())
+    }
+
+    /// Maps a page of somebody else for reading and writing.
+    ///
+    /// # Errors
+    /// EINVAL: it is not sealed against changes of its size, or not `bytes` long. EPERM: it is sealed against
+    /// writing. ENOMEM.
+    pub fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::map(fd, bytes, true)
+    }
+
+    /// Maps a page of somebody else for reading.
+    ///
+    /// # Errors
+    /// As [`Self::map_shared`].
+    pub fn map_read_only(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<Self> {
+        Self::map(fd, bytes, false)
+    }
+
+    fn map(fd: BorrowedFd<'_>, bytes: usize, writable: bool) -> io::Result<Self> {
+        let fixed = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+        let is_fixed = memfd::seals_of(fd)?.contains(fixed) && memfd::size_of(fd)? == bytes as u64;
+        if !is_fixed || bytes == 0 || !bytes.is_multiple_of(WORD) {
+            return Err(Errno::EINVAL.into());
+        }
+        let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a new mapping at a place of the kernel's choice touches nothing that exists.
+        let start = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).expect("the kernel maps nothing at zero unless told to");
+        Ok(Self { start, bytes, writable })
+    }
+
+    /// The word at `at`, a multiple of 8.
+    ///
+    /// # Panics
+    /// If `at` is no word of this page: places come from the layout, never from a peer.
+    fn word(&self, at: usize) -> &AtomicU64 {
+        assert!(
+            at.is_multiple_of(WORD) && at < self.bytes,
+            "no word of the page: at={at} bytes={}",
+            self.bytes
+        );
+        // SAFETY: the mapping lives as long as `self`, `at` is inside it and aligned, the file cannot shrink,
+        // and nothing but atomics ever touches it. Loads from read-only memory are plain loads for a u64.
+        unsafe { self.start.add(at).cast().as_ref() }
+    }
+
+    fn writable_word(&self, at: usize) -> &AtomicU64 {
+        assert!(self.writable, "the page is mapped for reading only");
+        self.word(at)
+    }
+
+    /// Loads the word at `at`.
+    ///
+    /// # Panics
+    /// If `at` is no word of this page.
+    pub fn load(&self, at: usize, order: Ordering) -> u64 {
+        self.word(at).load(order)
+    }
+
+    /// Stores the word at `at`.
+    ///
+    /// # Panics
+    /// If `at` is no word of this page, or it is mapped for reading only.
+    pub fn store(&self, at: usize, value: u64, order: Ordering) {
+        self.writable_word(at).store(value, order);
+    }
+
+    /// Replaces the word at `at` by `new` if it is `current` (AcqRel), else gives what it is (Acquire).
+    ///
+    /// # Errors
+    /// The word that stood there instead.
+    ///
+    /// # Panics
+    /// If `at` is no word of this page, or it is mapped for reading only.
+    pub fn compare_exchange(&self, at: usize, current: u64, new: u64) -> Result<u64, u64> {
+        self.writable_word(at).compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    /// Copies `length` bytes out, word by word: torn at words if somebody writes at the same time.
+    ///
+    /// # Panics
+    /// If they are not inside this page, or `at` is no multiple of 8.
+    pub fn read_bytes(&self, at: usize, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length.next_multiple_of(WORD));
+        for offset in (0..length).step_by(WORD) {
+            bytes.extend_from_slice(&self.word(at + offset).load(Ordering::Relaxed).to_ne_bytes());
+        }
+        bytes.truncate(length);
+        bytes
+    }
+
+    /// Copies `bytes` in, word by word; the last word is filled up with zeros.
+    ///
+    /// # Panics
+    /// If they do not fit this page, if it is mapped for reading only, or if `at` is no multiple of 8.
+    pub fn write_bytes(&self, at: usize, bytes: &[u8]) {
+        for (index, chunk) in bytes.chunks(WORD).enumerate() {
+            let mut word = [0; WORD];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.writable_word(at + index * WORD).store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: this mapping is ours, whole, and nothing borrows from it any more.
+        let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+        debug_assert_eq!(result, 0, "munmap of a whole mapping cannot fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn two_mappings_share_words_and_bytes() {
+        let (ours, fd) = Page::create("shared", 4096).unwrap();
+        let theirs = Page::map_shared(fd.as_fd(), 4096).unwrap();
+        ours.store(8, 7, Ordering::Release);
+        assert_eq!(theirs.load(8, Ordering::Acquire), 7);
+        assert_eq!(theirs.compare_exchange(8, 6, 9), Err(7));
+        assert_eq!(theirs.compare_exchange(8, 7, 9), Ok(7));
+        for length in [0, 1, 7, 8, 9, 100] {
+            let bytes: Vec<u8> = (1..=length).collect();
+            theirs.write_bytes(64, &bytes);
+            assert_eq!(ours.read_bytes(64, bytes.len()), bytes);
+        }
+    }
+
+    #[test]
+    fn a_receiver_cannot_write_sealed_orders() {
+        let (ours, fd) = Page::create("orders", 4096).unwrap();
+        Page::seal_future_writes(fd.as_fd()).unwrap();
+        assert_eq!(Page::map_shared(fd.as_fd(), 4096).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let theirs = Page::map_read_only(fd.as_fd(), 4096).unwrap();
+        ours.store(0, 3, Ordering::SeqCst);
+        assert_eq!(theirs.load(0, Ordering::SeqCst), 3);
+        // SAFETY: asks for a protection that the kernel must refuse; the mapping stays as it is.
+        let result = unsafe { libc::mprotect(theirs.start.as_ptr().cast(), 4096, libc::PROT_WRITE) };
+        assert_eq!(Errno::result(result), Err(Errno::EACCES));
+        let file = File::from(fd);
+        assert_eq!(file.write_at(b"x", 0).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let reopened = File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        assert_eq!(reopened.unwrap().write_at(b"x", 0).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        // SAFETY: asks for a hole that the kernel must refuse.
+        let hole = unsafe {
+            libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, 0, 4096)
+        };
+        assert_eq!(Errno::result(hole), Err(Errno::EPERM));
+        assert_eq!(ours.load(0, Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn a_page_of_another_size_or_without_seals_is_refused() {
+        let (_page, fd) = Page::create("small", 4096).unwrap();
+        assert_eq!(Page::map_shared(fd.as_fd(), 8192).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        let file = File::from(memfd::create("unsealed").unwrap());
+        file.set_len(4096).unwrap();
+        assert_eq!(Page::map_shared(file.as_fd(), 4096).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    }
+
+    #[test]
+    fn nobody_can_shrink_it() {
+        let (_page, fd) = Page::create("fixed", 4096).unwrap();
+        let file = File::from(fd);
+        assert_eq!(file.set_len(0).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert_eq!(file.set_len(1 << 20).unwrap_err().raw_os_error(), Some(libc::EPERM));
+    }
+
+    #[test]
+    #[should_panic(expected = "for reading only")]
+    fn a_store_into_a_read_only_page_is_a_bug() {
+        let (_page, fd) = Page::create("read only", 4096).unwrap();
+        Page::map_read_only(fd.as_fd(), 4096).unwrap().store(0, 1, Ordering::Relaxed);
+    }
+
+    #[test]
+    #[should_panic(expected = "no word of the page")]
+    fn an_access_beyond_the_end_is_a_bug() {
+        let (page, _fd) = Page::create("end", 4096).unwrap();
+        page.read_bytes(4088, 9);
+    }
+}

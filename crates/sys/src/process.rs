@@ -1,0 +1,133 @@
+//! What a process decides about itself: who may look into it, when it dies, how much it may take.
+//!
+//! Everything here is for the calling process and holds until it execs or ends.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Forbids core files of this process and everybody but root to trace it or read its memory.
+///
+/// # Errors
+/// None that a sane kernel gives.
+pub fn set_not_dumpable() -> io::Result<()> {
+    // SAFETY: PR_SET_DUMPABLE takes one integer.
+    let result = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Has the kernel kill this process (SIGKILL) when the thread that spawned it ends. A parent that died before
+/// this call is not noticed: look for the hang-up of what it shared with us afterwards.
+///
+/// # Errors
+/// None that a sane kernel gives.
+pub fn die_with_parent() -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes one integer.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Raises the number of descriptors that this process may open as far as it may, and gives that number.
+///
+/// # Errors
+/// None that a sane kernel gives.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// Ends this process by SIGXFSZ if it writes a file, memfds included, beyond `bytes`. A lower limit that it
+/// has already stays.
+///
+/// # Errors
+/// None that a sane kernel gives.
+pub fn limit_file_size(bytes: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    let limit = bytes.min(hard);
+    setrlimit(Resource::RLIMIT_FSIZE, limit, limit)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::memfd::output_file;
+    use crate::poll::wait_readable;
+    use crate::testing::{PATIENCE, in_child, shell_on};
+
+    #[test]
+    fn a_core_file_is_ruled_out() {
+        in_child("process::tests::a_core_file_is_ruled_out", || {
+            set_not_dumpable().unwrap();
+            // SAFETY: PR_GET_DUMPABLE takes no argument.
+            assert_eq!(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }, 0);
+        });
+    }
+
+    #[test]
+    fn descriptors_are_raised_to_the_hard_limit() {
+        in_child("process::tests::descriptors_are_raised_to_the_hard_limit", || {
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
+            assert_eq!(raise_descriptor_limit().unwrap(), hard);
+            assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+        });
+    }
+
+    /// Run by `too_much_output_kills`, in a process of its own: must not come back.
+    #[test]
+    #[ignore = "kills its own process: started by too_much_output_kills"]
+    fn writes_too_much() {
+        limit_file_size(4096).unwrap();
+        let file = output_file("too-much").unwrap();
+        std::io::Write::write_all(&mut std::fs::File::from(file), &[0; 8192]).unwrap();
+    }
+
+    #[test]
+    fn too_much_output_kills() {
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "process::tests::writes_too_much", "--ignored", "--test-threads=1"])
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(status.signal(), Some(libc::SIGXFSZ));
+    }
+
+    /// Run by `the_death_of_the_parent_kills`: says that it stands, then waits for a parent that died.
+    #[test]
+    #[ignore = "waits for its parent's death: started by the_death_of_the_parent_kills"]
+    fn waits_for_the_death_of_its_parent() {
+        die_with_parent().unwrap();
+        let stdin = std::io::stdin();
+        // SAFETY: standard input is open for the whole life of this process.
+        let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned().unwrap());
+        std::io::Write::write_all(&mut &socket, b"x").unwrap();
+        wait_readable(socket.as_fd(), PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn the_death_of_the_parent_kills() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let binary = std::env::current_exe().unwrap();
+        let test = "process::tests::waits_for_the_death_of_its_parent";
+        let script = format!("exec 3<&0; {} --exact {test} --ignored <&3 & wait", binary.display());
+        let parent = shell_on(&script, theirs);
+        ours.read_exact(&mut [0]).unwrap();
+        // The parent alone, not its group.
+        parent.kill(libc::SIGKILL).unwrap();
+        crate::testing::reap(&parent);
+        // The end of the stream: every holder of the other side is gone, although nobody told them to go.
+        assert_eq!(ours.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,0 +1,102 @@
+//! Signals that only wake: each handler sets a flag and writes a byte into a socket pair, and the loop acts.
+//!
+//! Nothing is decided in a handler. Signals of one number that come before the loop looks are one.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::{SigId, consts, flag, low_level};
+
+/// Asks for a drain, and then for a stop.
+pub const TERM: i32 = consts::SIGTERM;
+/// Asks for a stop at once.
+pub const INT: i32 = consts::SIGINT;
+/// A child died.
+pub const CHLD: i32 = consts::SIGCHLD;
+/// The terminal is gone; by custom, asks for the config to be read again.
+pub const HUP: i32 = consts::SIGHUP;
+
+/// Catches some signals until it is dropped. Its descriptor is readable once one of them has come.
+#[derive(Debug)]
+pub struct Signals {
+    wakes: UnixStream,
+    flags: Vec<(i32, Arc<AtomicBool>)>,
+    handlers: Vec<SigId>,
+}
+
+impl Signals {
+    /// Catches `signals` from now on, for the whole process.
+    ///
+    /// # Errors
+    /// EINVAL: one of them cannot be caught. EMFILE, ENFILE: no descriptor is to be had.
+    pub fn new(signals: &[i32]) -> io::Result<Self> {
+        let (wakes, writer) = UnixStream::pair()?;
+        wakes.set_nonblocking(true)?;
+        let mut caught = Self { wakes, flags: Vec::new(), handlers: Vec::new() };
+        for &signal in signals {
+            let flag = Arc::new(AtomicBool::new(false));
+            // Handlers of one signal run in the order of their registration: the flag before the wake.
+            caught.handlers.push(flag::register(signal, Arc::clone(&flag))?);
+            caught.handlers.push(low_level::pipe::register(signal, writer.try_clone()?)?);
+            caught.flags.push((signal, flag));
+        }
+        Ok(caught)
+    }
+
+    /// The signals that came since the last call, each number once, in the order given to [`Self::new`].
+    pub fn pending(&mut self) -> Vec<i32> {
+        // The wakes first: one that comes after this leaves its byte, and so the next call.
+        while matches!(self.wakes.read(&mut [0; 64]), Ok(64)) {}
+        let came =
+            |(signal, flag): &(i32, Arc<AtomicBool>)| flag.swap(false, Ordering::SeqCst).then_some(*signal);
+        self.flags.iter().filter_map(came).collect()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wakes.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for handler in self.handlers.drain(..) {
+            low_level::unregister(handler);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::poll::wait_readable;
+    use crate::testing::{PATIENCE, in_child};
+
+    #[test]
+    fn signals_wake_and_are_told_once() {
+        in_child("signals::tests::signals_wake_and_are_told_once", || {
+            let mut signals = Signals::new(&[TERM, INT, HUP]).unwrap();
+            assert!(!wait_readable(signals.as_fd(), Duration::ZERO).unwrap());
+            for _ in 0..100 {
+                low_level::raise(HUP).unwrap();
+            }
+            low_level::raise(TERM).unwrap();
+            assert!(wait_readable(signals.as_fd(), PATIENCE).unwrap());
+            assert_eq!(signals.pending(), [TERM, HUP]);
+            assert_eq!(signals.pending(), []);
+            assert!(!wait_readable(signals.as_fd(), Duration::ZERO).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_signal_that_cannot_be_caught_is_an_error() {
+        // KILL, STOP and their like make the library panic instead of failing; a number beyond all fails.
+        assert!(Signals::new(&[1000]).is_err());
+    }
+}

@@ -1,0 +1,223 @@
+//! A worker's whole process tree, and the proof that it has ended.
+//!
+//! A kill means the tree. The leader and its process group die by one signal that the kernel delivers to all
+//! of them at once; children that left the group become ours when their parents die (we are their subreaper)
+//! and are swept by [`sweep_strays`]. A task may be retried once [`Tree::advance`] says [`TreeEnd::Ended`] and
+//! no stray is left.
+//!
+//! A process group is named by a number that the kernel reuses once nobody holds it. The group is therefore
+//! only ever signalled while its leader is not reaped: until then the number is reserved. Once reaped, the
+//! group is looked at, never signalled.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{self, Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::exit::{ExitStatus, Reap, Which, wait_now};
+use crate::pidfd::Process;
+pub use crate::strays::sweep_strays;
+
+/// Makes this process the parent of every descendant whose own parent died.
+///
+/// # Errors
+/// EINVAL: a kernel before 3.4.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes one integer.
+    let result = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// How far the end of a tree is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TreeEnd {
+    /// The leader lives.
+    Alive,
+    /// The leader is reaped; its group is not empty yet. SIGCHLD says when to look again: with a subreaper the
+    /// rest of the group are our children by now.
+    Dying,
+    /// The leader is reaped and its group is empty. Given from then on each time.
+    Ended(ExitStatus),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Unreaped,
+    Reaped(ExitStatus),
+    Ended(ExitStatus),
+}
+
+/// A process and the group it leads. Dropping it neither kills nor reaps.
+#[derive(Debug)]
+pub struct Tree {
+    process: Process,
+    stage: Stage,
+}
+
+impl Tree {
+    /// The tree of a process that was just spawned.
+    pub fn new(process: Process) -> Self {
+        Self { process, stage: Stage::Unreaped }
+    }
+
+    /// Its leader.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// SIGKILL to the leader and its group. Does nothing once the leader is reaped: the group got its signal
+    /// before that.
+    ///
+    /// # Errors
+    /// EPERM: the leader runs as somebody else now. Members of the group that do are passed over.
+    pub fn kill(&self) -> io::Result<()> {
+        if !matches!(self.stage, Stage::Unreaped) {
+            return Ok(());
+        }
+        self.process.kill(libc::SIGKILL)?;
+        self.kill_group()
+    }
+
+    /// Looks how far its end is, and helps it on: a dead leader's group is killed, the dead are reaped.
+    /// Never blocks.
+    ///
+    /// # Errors
+    /// ECHILD: somebody else reaped the leader, so how it ended cannot be known.
+    pub fn advance(&mut self) -> io::Result<TreeEnd> {
+        if matches!(self.stage, Stage::Unreaped) {
+            if wait_now(Which::Pidfd(self.process.as_fd()), Reap::No)?.is_none() {
+                return Ok(TreeEnd::Alive);
+            }
+            // A zombie still holds its number: this is the last moment at which the group may be signalled.
+            self.kill_group()?;
+            let status = wait_now(Which::Pidfd(self.process.as_fd()), Reap::Yes)?;
+            self.stage = Stage::Reaped(status.ok_or(Errno::ECHILD)?);
+        }
+        if let Stage::Reaped(status) = self.stage
+            && self.group_is_empty()
+        {
+            self.stage = Stage::Ended(status);
+        }
+        Ok(match self.stage {
+            Stage::Ended(status) => TreeEnd::Ended(status),
+            Stage::Reaped(_) | Stage::Unreaped => TreeEnd::Dying,
+        })
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.pid()).expect("a process id fits 31 bits"))
+    }
+
+    /// Only while the leader is unreaped.
+    fn kill_group(&self) -> io::Result<()> {
+        match killpg(self.group(), Signal::SIGKILL) {
+            // EPERM: not one member may be signalled. They are seen as a group that is not empty.
+            Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether nobody is left in the group of a reaped leader. Those of its dead that are our children are
+    /// reaped on the way.
+    ///
+    /// The number stays reserved while the group has members, so a process with it as its id can only be a
+    /// later one: the group was empty before that.
+    fn group_is_empty(&self) -> bool {
+        if signal::kill(self.group(), None) != Err(Errno::ESRCH) {
+            return true;
+        }
+        // Our dead children; ECHILD when there are none in this group.
+        while let Ok(Some(_)) = wait_now(Which::Group(self.process.pid()), Reap::Yes) {}
+        killpg(self.group(), None) == Err(Errno::ESRCH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::poll::wait_readable;
+    use crate::signals::{CHLD, Signals};
+    use crate::testing::{PATIENCE, in_child, shell, shell_on};
+
+    /// Advances until the tree has ended and no stray is left, woken by SIGCHLD alone.
+    fn see_the_end(tree: &mut Tree, signals: &mut Signals) -> ExitStatus {
+        loop {
+            signals.pending();
+            let end = tree.advance().unwrap();
+            let left = sweep_strays(&|pid| end == TreeEnd::Alive && pid == tree.process().pid()).unwrap();
+            match end {
+                TreeEnd::Ended(status) if left == 0 => return status,
+                _ => assert!(
+                    wait_readable(signals.as_fd(), PATIENCE).unwrap(),
+                    "no SIGCHLD: {end:?} left={left}"
+                ),
+            }
+        }
+    }
+
+    /// A tree of `script`, after the script has written to its standard input. The socket reads its end when
+    /// every process that holds it is gone.
+    fn tree_of(script: &str) -> (Tree, UnixStream) {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let tree = Tree::new(shell_on(script, theirs));
+        ours.read_exact(&mut [0]).unwrap();
+        (tree, ours)
+    }
+
+    #[test]
+    fn the_end_of_a_leader_is_told_again_and_again() {
+        let mut tree = Tree::new(shell("read line"));
+        assert_eq!(tree.advance().unwrap(), TreeEnd::Alive);
+        tree.kill().unwrap();
+        assert!(wait_readable(tree.process().as_fd(), PATIENCE).unwrap());
+        let status = ExitStatus::Signal { signal: libc::SIGKILL, core: false };
+        assert_eq!(tree.advance().unwrap(), TreeEnd::Ended(status));
+        assert_eq!(tree.advance().unwrap(), TreeEnd::Ended(status));
+        tree.kill().unwrap();
+    }
+
+    #[test]
+    fn a_kill_reaches_grandchildren() {
+        in_child("tree::tests::a_kill_reaches_grandchildren", || {
+            become_subreaper().unwrap();
+            let mut signals = Signals::new(&[CHLD]).unwrap();
+            let (mut tree, mut socket) =
+                tree_of("exec 3<&0; (sh -c 'echo >&3; read line <&3' & wait) & wait");
+            tree.kill().unwrap();
+            assert_eq!(see_the_end(&mut tree, &mut signals), ExitStatus::Signal { signal: 9, core: false });
+            assert_eq!(socket.read(&mut [0]).unwrap(), 0, "somebody still holds the socket");
+        });
+    }
+
+    #[test]
+    fn the_group_of_a_leader_that_left_by_itself_is_killed() {
+        in_child("tree::tests::the_group_of_a_leader_that_left_by_itself_is_killed", || {
+            become_subreaper().unwrap();
+            let mut signals = Signals::new(&[CHLD]).unwrap();
+            let (mut tree, mut socket) =
+                tree_of("exec 3<&0; (trap '' TERM HUP; echo >&3; read line <&3) & exit 5");
+            assert_eq!(see_the_end(&mut tree, &mut signals), ExitStatus::Code(5));
+            assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_daemonised_grandchild_is_swept() {
+        in_child("tree::tests::a_daemonised_grandchild_is_swept", || {
+            become_subreaper().unwrap();
+            let mut signals = Signals::new(&[CHLD]).unwrap();
+            let daemon = "(setsid setsid sh -c 'sh -c \"echo >&3; read line <&3\" & wait' &) 3<&0; read line";
+            let (mut tree, mut socket) = tree_of(daemon);
+            tree.kill().unwrap();
+            see_the_end(&mut tree, &mut signals);
+            assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+        });
+    }
+}
