@@ -21,15 +21,22 @@ enum Mode {
     Kill,
     /// Leaves in the middle of its duty with this code.
     Exit(u8),
-    /// A panic in the handler's own code.
+    /// A panic in the handler's own code: a failure of the job, which its worker survives.
     Panic,
     /// Runs for ever, busily; only a limit or a cancel ends it.
     Loop,
 }
 
+impl Mode {
+    /// Whether the process ends at once; what does not end it must stamp no moment of death.
+    fn is_deadly(self) -> bool {
+        !matches!(self, Self::Panic | Self::Loop)
+    }
+}
+
 pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     let mode = parse(text_of(input)?)?;
-    if mode != Mode::Loop {
+    if mode.is_deadly() {
         task.last_breath();
     }
     match mode {
@@ -99,10 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_announced_before_it_comes() {
+    fn a_panic_is_no_death() {
         let mut task = Trial::default();
         let fate = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(b"panic", &mut task)));
         assert!(fate.is_err());
-        assert_eq!(task.breaths, 1);
+        assert_eq!(task.breaths, 0);
+        assert!(Mode::Segv.is_deadly() && Mode::Exit(0).is_deadly() && !Mode::Loop.is_deadly());
     }
 }

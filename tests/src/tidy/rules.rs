@@ -133,8 +133,9 @@ fn words(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation>
     for (line, code) in source.code.iter().enumerate() {
         let in_test = is_test || source.test[line];
         for rule in &WORDS {
-            let allowed = rule.allowed.iter().any(|place| path.to_string_lossy().starts_with(place));
-            if !allowed && !(in_test && rule.in_tests) && says(code, rule.word) {
+            let mut allowed = rule.allowed.iter().any(|place| path.to_string_lossy().starts_with(place));
+            allowed |= in_test && rule.in_tests;
+            if !allowed && says(code, rule.word) {
                 let what = format!("{} may not stand here: {}", rule.word, rule.why);
                 found.push(Violation::of_line(path, line + 1, what));
             }
@@ -147,11 +148,10 @@ fn words(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation>
 
 /// Whether `word` stands in `text` and is no part of a longer word.
 fn says(text: &str, word: &str) -> bool {
-    let starts_a_word = word.starts_with(is_of_word);
-    let ends_a_word = word.ends_with(is_of_word);
+    let goes_on = |edge: bool, beside: Option<char>| edge && beside.is_some_and(is_of_word);
     text.match_indices(word).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + word.len()..].chars().next();
-        !(starts_a_word && before.is_some_and(is_of_word)) && !(ends_a_word && after.is_some_and(is_of_word))
+        let before = goes_on(word.starts_with(is_of_word), text[..at].chars().next_back());
+        let after = goes_on(word.ends_with(is_of_word), text[at + word.len()..].chars().next());
+        !before && !after
     })
 }
