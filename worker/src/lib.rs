@@ -1,1 +1,42 @@
-//! placeholder
+//! The worker runtime: comes up, takes tasks one at a time, reports, and leaves when it is told to.
+//!
+//! It trusts its supervisor and nobody else, and keeps nothing between tasks. It must never run a task that it
+//! has not claimed, and never say that one is done before its result stands in the box.
+//!
+//! Bootstrap, in order: die with the parent; take the lane from standard input; receive the setup with box and
+//! orders; open the ipc channel's one-shot server; name it on the lane; accept the supervisor.
+
+mod bootstrap;
+mod descriptors;
+mod output;
+mod panics;
+mod registry;
+mod runtime;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+pub use registry::Registry;
+
+/// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
+/// the channel. The exit code is a failure only if the worker did not come up or its channel broke.
+pub fn run(registry: &Registry) -> ExitCode {
+    let filter = std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned());
+    env_logger::Builder::new().parse_filters(&filter).format_timestamp(None).format_target(false).init();
+    match serve(registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("worker cannot go on pid={} error=\"{error:#}\"", std::process::id());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(registry: &Registry) -> Result<()> {
+    match bootstrap::come_up(registry)? {
+        Some(mut runtime) => runtime.serve(),
+        // The supervisor left before this worker was up: there is nobody to fail.
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,51 @@
+//! How a worker comes up; see the crate's header for the order.
+
+use anyhow::{Context, Result, bail};
+use bulkhead_jobs::Handler;
+use bulkhead_link::worker::{Server, WorkerRing};
+use bulkhead_proto::codec;
+use bulkhead_proto::ids::KindId;
+use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
+use bulkhead_proto::worker::{LaneDown, LaneUp, Setup};
+use bulkhead_sys::lane::Lane;
+use bulkhead_sys::process;
+
+use crate::descriptors;
+use crate::panics;
+use crate::registry::Registry;
+use crate::runtime::Runtime;
+
+/// A worker that is connected and may be offered tasks; `None` if the supervisor left meanwhile.
+pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
+    process::die_with_parent().context("cannot ask to die with the supervisor")?;
+    process::set_not_dumpable().context("cannot forbid others to trace this process")?;
+    process::limit_file_size(OUTPUT_MAX_BYTES).context("cannot limit the size of outputs")?;
+    panics::install();
+    // A parent that died before it could be watched has closed the lane: the first receive tells.
+    let lane = Lane::from_stdin().context("standard input is no lane: the supervisor starts this program")?;
+    let Some((frame, pages)) = descriptors::receive(&lane)? else { return Ok(None) };
+    let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
+    let mut pages = pages.into_iter();
+    let (Some(box_page), Some(orders_page)) = (pages.next(), pages.next()) else {
+        bail!("the setup came without box and orders")
+    };
+    let ring = WorkerRing::map(box_page, orders_page).context("cannot map box and orders")?;
+    let handlers = resolve(registry, &setup);
+    let (server, path) = Server::listen().context("cannot open the task channel")?;
+    lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&handlers) }), &[])
+        .context("cannot say hello")?;
+    let channel = server.accept().context("the supervisor did not connect")?;
+    log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
+    Ok(Some(Runtime::new(lane, ring, channel, handlers)))
+}
+
+/// The handler of each kind of the daemon's table. `chaos` is none of them unless the daemon allows it.
+fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<Handler>> {
+    let allowed = |name: &str| setup.enable_chaos || name != "chaos";
+    setup.kinds.iter().map(|name| registry.find(name).filter(|_| allowed(name))).collect()
+}
+
+fn missing(handlers: &[Option<Handler>]) -> Vec<KindId> {
+    let numbered = (0..).map(KindId).zip(handlers);
+    numbered.filter(|(_, handler)| handler.is_none()).map(|(kind, _)| kind).collect()
+}

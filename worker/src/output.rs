@@ -1,0 +1,78 @@
+//! Where a task's output goes: into the box while it is short, into the output descriptor once it is not.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+
+use bulkhead_jobs::Task;
+use bulkhead_link::worker::{Finish, WorkerRing};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES};
+
+const FILE_BUFFER_BYTES: usize = 256 << 10;
+
+/// The output of one task, and the task's way to the box.
+pub(crate) struct TaskOutput<'a> {
+    ring: &'a WorkerRing,
+    inline: Vec<u8>,
+    file: Option<BufWriter<File>>,
+    /// Bytes that went into the file.
+    spilled: u64,
+}
+
+impl<'a> TaskOutput<'a> {
+    /// `file` is where output that does not fit the box goes.
+    pub(crate) fn new(ring: &'a WorkerRing, file: Option<File>) -> Self {
+        let file = file.map(|file| BufWriter::with_capacity(FILE_BUFFER_BYTES, file));
+        Self { ring, inline: Vec::new(), file, spilled: 0 }
+    }
+
+    /// Everything written, in the place where it ends up.
+    ///
+    /// # Errors
+    /// The last bytes cannot be written to the descriptor.
+    pub(crate) fn finish(self) -> io::Result<Finish> {
+        if self.spilled == 0 {
+            return Ok(Finish::Inline(self.inline));
+        }
+        if let Some(mut file) = self.file {
+            file.flush()?;
+        }
+        Ok(Finish::Descriptor { bytes: self.spilled })
+    }
+
+    fn spill(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::other(format!(
+                "longer than the {INLINE_MAX_BYTES} bytes that fit inline: ask for an output descriptor"
+            )));
+        };
+        let total = self.spilled + (self.inline.len() + bytes.len()) as u64;
+        if total > OUTPUT_MAX_BYTES {
+            return Err(io::Error::other(format!("longer than the limit of {OUTPUT_MAX_BYTES} bytes")));
+        }
+        file.write_all(&self.inline)?;
+        self.inline.clear();
+        file.write_all(bytes)?;
+        self.spilled = total;
+        Ok(bytes.len())
+    }
+}
+
+impl Write for TaskOutput<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.spilled > 0 || self.inline.len() + bytes.len() > INLINE_MAX_BYTES {
+            return self.spill(bytes);
+        }
+        self.inline.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Task for TaskOutput<'_> {
+    fn last_breath(&mut self) {
+        self.ring.last_breath();
+    }
+}

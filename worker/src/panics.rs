@@ -1,0 +1,52 @@
+//! Panics of a handler: caught, and told with their place as the failure of the task.
+//!
+//! Handlers are plain functions that share nothing with the runtime but their output, which is dropped with the
+//! task; so the worker goes on after a caught panic.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
+
+use bulkhead_jobs::Failure;
+
+thread_local! {
+    static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Makes every panic leave its text for [`caught`]. No backtrace is taken: resolving one takes longer than all
+/// else that happens around a crash.
+pub(crate) fn install() {
+    set_hook(Box::new(|info| {
+        let text = describe(info);
+        log::error!("{text}");
+        LAST.with(|last| *last.borrow_mut() = Some(text));
+    }));
+}
+
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let message = info.payload_as_str().unwrap_or("no message");
+    match info.location() {
+        Some(place) => format!("panicked at {}:{}: {message}", place.file(), place.line()),
+        None => format!("panicked: {message}"),
+    }
+}
+
+/// Runs `handler`; a panic becomes its failure.
+pub(crate) fn caught(handler: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    catch_unwind(AssertUnwindSafe(handler)).unwrap_or_else(|_| {
+        let text = LAST.with(|last| last.borrow_mut().take());
+        Err(Failure::new(text.unwrap_or_else(|| "panicked".to_owned())))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_with_its_place() {
+        install();
+        let failure = caught(|| panic!("number {}", 7)).unwrap_err().to_string();
+        assert!(failure.contains("number 7") && failure.contains("panics.rs:"), "{failure}");
+        assert_eq!(caught(|| Ok(())), Ok(()));
+    }
+}
