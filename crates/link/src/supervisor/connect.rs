@@ -1,0 +1,166 @@
+//! Connecting to a worker that has just said where its server stands.
+//!
+//! The worker's word is checked before it is acted on: the path must lie in the folder that was made for it,
+//! be a socket, be ours; and whoever listens there must be the worker's own process, as the kernel says. Runs
+//! in a thread of its own.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path};
+
+use bulkhead_proto::worker::Tasks;
+use bulkhead_sys::descriptors::{sequential_sockets, set_nonblocking};
+use bulkhead_sys::socket::own_uid;
+
+use super::sender::{SendError, Sender};
+use crate::dial::dial;
+
+/// Longest path of a Unix socket, in bytes (unix(7), its final zero not counted).
+const PATH_MAX_BYTES: usize = 107;
+
+/// Why there is no channel to a worker.
+#[derive(Debug)]
+pub enum ConnectError {
+    /// The path does not fit a socket address, or holds a zero byte.
+    BadPath {
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// The path does not lie in the worker's folder, or goes through a link.
+    Outside,
+    /// There is no socket at the path.
+    NotASocket,
+    /// The socket belongs to somebody else.
+    NotOurs {
+        /// The user who owns it.
+        uid: u32,
+    },
+    /// Somebody listens there, but not the worker.
+    NotTheWorker,
+    /// The connect failed, or what is needed around it.
+    NotConnected(io::Error),
+    /// The first message did not go.
+    NotSent(SendError),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BadPath { bytes } => {
+                write!(out, "connect to a path of {bytes} bytes (limit {PATH_MAX_BYTES}, no zero byte)")
+            }
+            Self::Outside => out.write_str("connect to a path outside the worker's folder"),
+            Self::NotASocket => out.write_str("connect to a path where there is no socket"),
+            Self::NotOurs { uid } => write!(out, "connect to a socket of user {uid}"),
+            Self::NotTheWorker => out.write_str("connect to a socket where another process listens"),
+            Self::NotConnected(error) => write!(out, "connect: {error}"),
+            Self::NotSent(error) => write!(out, "send the first message: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        Self::NotConnected(error)
+    }
+}
+
+/// Connects to the server that the worker `pid` has at `path`, which must lie in `folder`. Blocks while the
+/// worker's queue of connections is full; killing the worker ends that. From then on nothing blocks.
+///
+/// # Errors
+/// [`ConnectError`]; no descriptor is left behind.
+pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectError> {
+    check(path, folder)?;
+    let dialled = dial(path)?;
+    let mut ours = sequential_sockets()?;
+    ours.retain(|found| found.peer_path.as_deref() == Some(Path::new(path)));
+    // The kernel names the process that listens. Without it, or with two connections, nothing is certain.
+    match &ours[..] {
+        [one] if one.peer.is_some_and(|peer| peer.pid == pid) => set_nonblocking(one.socket.as_fd())?,
+        _ => return Err(ConnectError::NotTheWorker),
+    }
+    drop(ours);
+    let sender = Sender::new(dialled);
+    sender.send(&Tasks::default()).map_err(ConnectError::NotSent)?;
+    Ok(sender)
+}
+
+fn check(path: &str, folder: &Path) -> Result<(), ConnectError> {
+    if path.len() > PATH_MAX_BYTES || path.contains('\0') {
+        return Err(ConnectError::BadPath { bytes: path.len() });
+    }
+    let inside = Path::new(path).strip_prefix(folder).map_err(|_| ConnectError::Outside)?;
+    if !inside.components().all(|part| matches!(part, Component::Normal(_))) {
+        return Err(ConnectError::Outside);
+    }
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => found,
+        Ok(_) => return Err(ConnectError::NotASocket),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ConnectError::NotASocket),
+        Err(error) => return Err(error.into()),
+    };
+    if std::fs::canonicalize(path)? != std::fs::canonicalize(folder)?.join(inside) {
+        return Err(ConnectError::Outside);
+    }
+    if found.uid() == own_uid() { Ok(()) } else { Err(ConnectError::NotOurs { uid: found.uid() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::worker::Channel;
+
+    fn folder_of(path: &str) -> PathBuf {
+        Path::new(path).parent().unwrap().parent().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_channel_carries_tasks_and_ends() {
+        let (server, path) = Channel::listen().unwrap();
+        let sender = connect(&path, &folder_of(&path), std::process::id()).unwrap();
+        let channel = server.accept().unwrap();
+        sender.send(&Tasks::default()).unwrap();
+        assert_eq!(channel.recv().unwrap(), Some(Tasks::default()));
+        drop(sender);
+        assert_eq!(channel.recv().unwrap(), None);
+        assert!(!Path::new(&path).exists(), "the server's folder is left behind");
+    }
+
+    #[test]
+    fn another_process_at_the_path_is_refused() {
+        let (_server, path) = Channel::listen().unwrap();
+        let refused = connect(&path, &folder_of(&path), 1);
+        assert!(matches!(refused, Err(ConnectError::NotTheWorker)), "{refused:?}");
+    }
+
+    #[test]
+    fn bad_paths_are_refused_each_with_its_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        let (inner, elsewhere) = (folder.path(), outside.path().join("socket"));
+        let _listener = UnixListener::bind(&elsewhere).unwrap();
+        std::fs::write(inner.join("file"), "").unwrap();
+        symlink(&elsewhere, inner.join("link")).unwrap();
+        symlink(outside.path(), inner.join("folder")).unwrap();
+        drop(UnixListener::bind(inner.join("dead")).unwrap());
+        let reason = |path: PathBuf| connect(path.to_str().unwrap(), inner, std::process::id()).unwrap_err();
+        assert!(matches!(reason(inner.join("x".repeat(200))), ConnectError::BadPath { .. }));
+        assert!(matches!(reason(inner.join("zero\0byte")), ConnectError::BadPath { .. }));
+        assert!(matches!(reason(elsewhere), ConnectError::Outside));
+        assert!(matches!(reason(inner.join("../etc")), ConnectError::Outside));
+        assert!(matches!(reason(inner.join("folder/socket")), ConnectError::Outside));
+        assert!(matches!(reason(inner.join("link")), ConnectError::NotASocket));
+        assert!(matches!(reason(inner.join("file")), ConnectError::NotASocket));
+        assert!(matches!(reason(inner.join("missing")), ConnectError::NotASocket));
+        assert!(matches!(reason(inner.join("dead")), ConnectError::NotConnected(_)));
+    }
+}

@@ -1,0 +1,38 @@
+//! Copying a result out of a box, once, and checking its form.
+//!
+//! The worker can change every byte while we read: each field is loaded exactly once, checked, and what was
+//! loaded is what is used.
+
+use std::sync::atomic::Ordering;
+
+use bulkhead_proto::boxes::{self, ELAPSED_NS_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
+use bulkhead_proto::death::Lie;
+use bulkhead_proto::ids::Seq;
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_sys::page::Page;
+
+use super::{Found, FoundResult};
+
+/// The result of an entry that was seen DONE with Acquire.
+pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
+    let index = boxes::index_of(seq);
+    let field = |at: usize| page.load(boxes::entry_at(index) + at, Ordering::Relaxed);
+    let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Lie::Result)?;
+    let bytes = |limit: usize| -> Result<Vec<u8>, Lie> {
+        let length = usize::try_from(field(LENGTH_AT)).ok().filter(|length| *length <= limit);
+        let length = length.ok_or(Lie::Result)?;
+        Ok(page.read_bytes(boxes::result_at(index, length), length))
+    };
+    let result = match status {
+        ReportStatus::Inline => FoundResult::Inline(Payload::from(bytes(INLINE_MAX_BYTES)?)),
+        ReportStatus::Failed => {
+            FoundResult::Failed(String::from_utf8(bytes(TEXT_MAX_BYTES)?).map_err(|_| Lie::Result)?)
+        }
+        ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
+            bytes @ 0..=OUTPUT_MAX_BYTES => FoundResult::Descriptor { bytes },
+            _ => return Err(Lie::Result),
+        },
+    };
+    Ok(Found { seq, elapsed_ns: field(ELAPSED_NS_AT), result })
+}

@@ -1,0 +1,191 @@
+//! The sending end of a worker's channel: tasks go down, nothing comes up.
+//!
+//! The socket below does not block, so a full channel is told and never waited for. A message is sent whole
+//! or not at all, as long as it stays below the size at which the library would cut it into pieces.
+
+use std::fmt;
+use std::io;
+
+use bulkhead_proto::codec;
+use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
+use bulkhead_proto::worker::{TaskMessage, Tasks};
+use bulkhead_sys::descriptors::default_send_buffer;
+use ipc_channel::IpcError;
+use ipc_channel::ipc::{IpcSender, channel};
+
+use crate::wire::Wire;
+
+/// What the library and the kernel keep for themselves of a socket's buffer, generously.
+const OVERHEAD_BYTES: usize = 8 << 10;
+/// Upper bound of a task's encoded fields beside its input, and of its message's own.
+const TASK_BYTES: usize = 64;
+
+/// Why tasks did not go. None of them did.
+#[derive(Debug)]
+pub enum SendError {
+    /// The channel is full: the worker has not taken what it was sent.
+    Full,
+    /// The worker has closed its end, or is dead.
+    Closed,
+    /// `InvalidInput`: the message is over the limit. ENOMEM, ENOBUFS: something is short.
+    Io(io::Error),
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => out.write_str("the worker's channel is full"),
+            Self::Closed => out.write_str("the worker's channel is closed"),
+            Self::Io(error) => error.fmt(out),
+        }
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// The sending end of a worker's channel. Dropping it asks the worker to leave.
+#[derive(Debug)]
+pub struct Sender {
+    channel: IpcSender<Wire>,
+}
+
+impl Sender {
+    /// `channel`'s socket does not block.
+    pub(crate) fn new(channel: IpcSender<Wire>) -> Self {
+        Self { channel }
+    }
+
+    /// Sends a message of tasks, in the order of their seq. Never blocks.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing was sent then.
+    pub fn send(&self, tasks: &Tasks) -> Result<(), SendError> {
+        let bytes = codec::encode(tasks);
+        if bytes.len() > TASK_MESSAGE_MAX_BYTES {
+            let text =
+                format!("message of {} bytes is over the limit of {TASK_MESSAGE_MAX_BYTES}", bytes.len());
+            return Err(SendError::Io(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        match self.channel.send(Wire(bytes)) {
+            Ok(()) => Ok(()),
+            Err(IpcError::Disconnected) => Err(SendError::Closed),
+            Err(IpcError::Io(error)) => Err(match error.kind() {
+                io::ErrorKind::WouldBlock => SendError::Full,
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendError::Closed,
+                _ => SendError::Io(error),
+            }),
+            Err(IpcError::SerializationError(error)) => Err(SendError::Io(io::Error::other(error))),
+        }
+    }
+}
+
+/// An upper bound of what `task` adds to a message, in bytes. Tasks whose sum stays within
+/// [`TASK_MESSAGE_MAX_BYTES`] fit one message.
+pub fn encoded_size(task: &TaskMessage) -> usize {
+    TASK_BYTES + task.input.as_bytes().len()
+}
+
+/// Has the library look at the machine once, while descriptors are plenty: its first message makes a socket
+/// pair to measure, and panics when there is none to be had.
+///
+/// # Errors
+/// EMFILE, ENFILE: no descriptor is to be had. `InvalidInput`: `net.core.wmem_default` is so small that messages
+/// would be cut into pieces, and a piece can block; the text says what it must be at least.
+pub fn warm_up() -> io::Result<()> {
+    let (bytes, needed) = (default_send_buffer()?, TASK_MESSAGE_MAX_BYTES + OVERHEAD_BYTES);
+    if bytes < needed {
+        let text = format!("net.core.wmem_default is {bytes}, Bulkhead needs at least {needed}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let failed = |error: IpcError| match error {
+        IpcError::Io(error) => error,
+        other => io::Error::other(other),
+    };
+    let (sender, receiver) = channel()?;
+    sender.send(Wire(Vec::new())).map_err(failed)?;
+    let Wire(_) = receiver.recv().map_err(failed)?;
+    Ok(())
+}
+
+const _: () = assert!(TASK_BYTES + bulkhead_proto::limits::INLINE_MAX_BYTES < TASK_MESSAGE_MAX_BYTES);
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
+    use bulkhead_proto::job::{OutputMode, Payload};
+    use bulkhead_proto::limits::INLINE_MAX_BYTES;
+
+    use super::*;
+    use crate::supervisor::connect;
+    use crate::worker::{Channel, Server};
+
+    /// The largest numbers there are, and this much input.
+    fn task(input: usize) -> TaskMessage {
+        TaskMessage {
+            seq: Seq(u64::MAX),
+            job: JobId(u64::MAX),
+            fence: Fence(u32::MAX),
+            kind: KindId(u16::MAX),
+            output: OutputMode::Descriptor,
+            input: Payload::from(vec![255; input]),
+        }
+    }
+
+    fn pair() -> (Sender, Server) {
+        let (server, path) = Channel::listen().unwrap();
+        let folder = std::path::Path::new(&path).parent().unwrap().to_owned();
+        (connect(&path, &folder, std::process::id()).unwrap(), server)
+    }
+
+    #[test]
+    fn the_size_of_a_task_is_never_underestimated() {
+        for input in [0, 1, 250, 251, 300, INLINE_MAX_BYTES] {
+            let tasks = Tasks { tasks: vec![task(input)] };
+            assert!(codec::encode(&tasks).len() <= encoded_size(&tasks.tasks[0]), "input={input}");
+        }
+    }
+
+    #[test]
+    fn a_full_channel_says_so_and_loses_nothing() {
+        let (sender, server) = pair();
+        let message = Tasks { tasks: (0..7).map(|_| task(INLINE_MAX_BYTES)).collect() };
+        let mut sent = 0;
+        let error = loop {
+            match sender.send(&message) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, SendError::Full) && sent > 0, "{error} after {sent}");
+        let channel = server.accept().unwrap();
+        for _ in 0..sent {
+            assert_eq!(channel.recv().unwrap().as_ref(), Some(&message));
+        }
+        sender.send(&message).unwrap();
+        assert_eq!(channel.recv().unwrap(), Some(message));
+    }
+
+    #[test]
+    fn a_closed_channel_says_so() {
+        let (sender, server) = pair();
+        drop(server.accept().unwrap());
+        assert!(matches!(sender.send(&Tasks::default()), Err(SendError::Closed)));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_not_sent() {
+        let (sender, server) = pair();
+        let large = Tasks { tasks: (0..9).map(|_| task(INLINE_MAX_BYTES)).collect() };
+        assert!(
+            matches!(sender.send(&large), Err(SendError::Io(error)) if error.kind() == io::ErrorKind::InvalidInput)
+        );
+        sender.send(&Tasks::default()).unwrap();
+        assert_eq!(server.accept().unwrap().recv().unwrap(), Some(Tasks::default()));
+    }
+
+    #[test]
+    fn warming_up_twice_is_fine() {
+        warm_up().unwrap();
+        warm_up().unwrap();
+    }
+}

@@ -1,0 +1,124 @@
+//! The worker's view of its ring: claims, results and doorbells.
+//!
+//! A claim comes right before a task's first instruction, a result before its DONE, and DONE before the next
+//! claim. Why no doorbell is lost stands with the supervisor's half; the worker's part of it is that
+//! [`WorkerRing::finish`] ends with a fence and [`WorkerRing::should_ring`] is asked after each.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
+
+use bulkhead_proto::boxes::{
+    self, BOX_BYTES, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, NAP_AT,
+    ORDERS_BYTES, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT, WORD_AT,
+};
+use bulkhead_proto::ids::Seq;
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_sys::clock::monotonic_ns;
+use bulkhead_sys::page::Page;
+
+/// How a task ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish<'a> {
+    /// Done, with these bytes: at most [`INLINE_MAX_BYTES`].
+    Inline(&'a [u8]),
+    /// Done, with its output in its descriptor.
+    Descriptor {
+        /// So many bytes.
+        bytes: u64,
+    },
+    /// Its own code said no. Cut after [`TEXT_MAX_BYTES`].
+    Failed(&'a str),
+}
+
+/// Box and orders, mapped.
+#[derive(Debug)]
+pub struct WorkerRing {
+    box_page: Page,
+    orders: Page,
+    claimed_ns: Cell<u64>,
+    rung_for: u64,
+}
+
+impl WorkerRing {
+    /// Maps the two descriptors that came with the setup: the box, then the orders.
+    ///
+    /// # Errors
+    /// EINVAL: there are not two, or they are not the pages of this version. ENOMEM.
+    pub fn map(descriptors: &[OwnedFd]) -> io::Result<Self> {
+        let [box_descriptor, orders_descriptor] = descriptors else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "setup needs two descriptors"));
+        };
+        Ok(Self {
+            box_page: Page::map_shared(box_descriptor.as_fd(), BOX_BYTES)?,
+            orders: Page::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
+            claimed_ns: Cell::new(0),
+            rung_for: 0,
+        })
+    }
+
+    /// OFFERED -> CLAIMED. `false`: the offer was taken back; nothing of it may run.
+    pub fn claim(&self, seq: Seq) -> bool {
+        let at = boxes::entry_at(boxes::index_of(seq));
+        let (offered, claimed) =
+            (ClaimWord::pack(seq, ClaimState::Offered), ClaimWord::pack(seq, ClaimState::Claimed));
+        let won = self.box_page.compare_exchange(at + WORD_AT, offered, claimed).is_ok();
+        if won {
+            let now_ns = monotonic_ns();
+            self.claimed_ns.set(now_ns);
+            self.box_page.store(at + CLAIMED_NS_AT, now_ns, Ordering::Relaxed);
+        }
+        won
+    }
+
+    /// CLAIMED -> DONE: the result, then the word.
+    ///
+    /// # Panics
+    /// If inline bytes are over [`INLINE_MAX_BYTES`].
+    pub fn finish(&self, seq: Seq, finish: &Finish<'_>) {
+        let index = boxes::index_of(seq);
+        let at = boxes::entry_at(index);
+        let (status, bytes, output_bytes) = match *finish {
+            Finish::Inline(bytes) => (ReportStatus::Inline, bytes, 0),
+            Finish::Descriptor { bytes } => (ReportStatus::Descriptor, &[][..], bytes),
+            Finish::Failed(text) => (ReportStatus::Failed, cut(text).as_bytes(), 0),
+        };
+        assert!(bytes.len() <= INLINE_MAX_BYTES, "an inline result is bounded by its writer");
+        let store = |field: usize, value: u64| self.box_page.store(at + field, value, Ordering::Relaxed);
+        self.box_page.write_bytes(boxes::result_at(index, bytes.len()), bytes);
+        store(STATUS_AT, status.pack());
+        store(LENGTH_AT, bytes.len() as u64);
+        store(OUTPUT_BYTES_AT, output_bytes);
+        store(ELAPSED_NS_AT, monotonic_ns().saturating_sub(self.claimed_ns.get()));
+        self.box_page.store(at + WORD_AT, ClaimWord::pack(seq, ClaimState::Done), Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether the supervisor sleeps and was not rung for in this nap: ring once if so. To be asked after each
+    /// [`Self::finish`].
+    pub fn should_ring(&mut self) -> bool {
+        let nap = self.orders.load(NAP_AT, Ordering::SeqCst);
+        let ring = nap % 2 == 1 && nap != self.rung_for;
+        if ring {
+            self.rung_for = nap;
+        }
+        ring
+    }
+
+    /// Leaves the moment of a death that is about to come.
+    pub fn last_breath(&self) {
+        self.box_page.store(LAST_BREATH_AT, monotonic_ns(), Ordering::Release);
+    }
+
+    /// The death did not come.
+    pub fn breathe_on(&self) {
+        self.box_page.store(LAST_BREATH_AT, 0, Ordering::Release);
+    }
+}
+
+/// `text`, cut at the border of a character so that it fits.
+fn cut(text: &str) -> &str {
+    let end = (0..=text.len().min(TEXT_MAX_BYTES)).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
+}
