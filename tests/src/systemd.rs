@@ -186,7 +186,7 @@ impl Drop for Machine {
 
 /// Tells why a test skips itself, past the test runner's capture.
 pub fn tell_skipped(test: &str, reason: &str) {
-    drop(writeln!(std::io::stderr(), "SKIPPED {test}: {reason}"));
+    drop(writeln!(std::io::stdout(), "\nSKIPPED {test}: {reason}"));
 }
 
 /// Whether a machine can be booted here: the cgroup to make it in, or the reason why not.

@@ -2,8 +2,9 @@
 //!
 //! Every call is printed as one could type it, with the time it took. Driven by the verbs.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -13,16 +14,34 @@ use anyhow::{Context, Result, ensure};
 /// # Errors
 /// If cargo cannot be started or fails; it has said why itself.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+    timed(arguments, |command| command.status().context("cargo could not be started"))
+}
+
+/// The same, and shows each line of its standard output to `read` as well.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_reading(arguments: &[&str], mut read: impl FnMut(&str)) -> Result<()> {
+    timed(arguments, |command| {
+        let mut child = command.stdout(Stdio::piped()).spawn().context("cargo could not be started")?;
+        let output = child.stdout.take().context("cargo has no output")?;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("read cargo's output")?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            read(&line);
+        }
+        child.wait().context("wait for cargo")
+    })
+}
+
+fn timed(arguments: &[&str], perform: impl FnOnce(&mut Command) -> Result<ExitStatus>) -> Result<()> {
     println!("$ cargo {}", arguments.join(" "));
     let begun = Instant::now();
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program)
-        .args(arguments)
-        .current_dir(workspace())
-        .status()
-        .context("cargo could not be started")?;
-    ensure!(status.success(), "`cargo {}` failed ({status})", arguments.join(" "));
+    let status = perform(Command::new(program).args(arguments).current_dir(workspace()))?;
     println!("  took {:.1} s", begun.elapsed().as_secs_f64());
+    ensure!(status.success(), "`cargo {}` failed ({status})", arguments.join(" "));
     Ok(())
 }
 
