@@ -1,2 +1,55 @@
-//! placeholder
-fn main() {}
+//! The `bulkhead` command: one verb for each thing that a client can ask of the daemon.
+//!
+//! This file parses, dispatches and turns what comes back into an exit code. Verbs stand in `verb/`, one file each,
+//! and stay thin: what they share (inputs, results, texts) stands beside this file. Nothing here decides anything
+//! about a job.
+
+mod args;
+mod context;
+mod duration;
+mod exit;
+mod ids;
+mod inputs;
+mod jobs;
+mod numbers;
+mod output;
+mod private;
+mod progress;
+mod size;
+mod table;
+mod time;
+mod trouble;
+mod verb;
+
+use std::process::ExitCode;
+
+use args::Cli;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody reads what cannot be printed; the code still tells.
+            drop(error.print());
+            let code =
+                if error.use_stderr() { bulkhead_proto::exit::USAGE } else { bulkhead_proto::exit::DONE };
+            return ExitCode::from(code);
+        }
+    };
+    start_log(cli.global.verbose);
+    match cli.verb.perform(&cli.global) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(exit::report(&error)),
+    }
+}
+
+/// `BULKHEAD_LOG` chooses what is logged, else `-v` (info) and `-vv` (debug) do.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("BULKHEAD_LOG", level)).init();
+}

@@ -12,7 +12,8 @@ use crate::error::Error;
 /// Bytes of input after which a batch is full; what else is in a frame is small.
 const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
 
-const _: () = assert!(BATCH_BYTES + INLINE_MAX_BYTES + BATCH_MAX * 8 < FRAME_MAX_BYTES, "a full batch fits a frame");
+const _: () =
+    assert!(BATCH_BYTES + INLINE_MAX_BYTES + BATCH_MAX * 8 < FRAME_MAX_BYTES, "a full batch fits a frame");
 
 /// What the jobs of one submit share.
 #[derive(Clone, Debug)]

@@ -1,17 +1,13 @@
-//! A connected client: one method for each request that has one answer, and the waiting that all others share.
+//! A connected client: sending requests, and the waiting for answers that all of them share.
 //!
-//! Streams (`run`, `wait`, `events`, lists) borrow the client from files of their own. Nothing here decides; each
-//! method asks, checks that the answer is one to this question, and hands it over.
+//! The requests themselves, typed, stand in `requests`; streams (`run`, `wait`, `events`, lists) have files of their
+//! own and borrow the client. It must never take an answer for that of another question.
 
 use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::{Reply, Request, RequestFrame};
-use bulkhead_proto::ids::{JobId, Tag};
-use bulkhead_proto::kind::Kind;
-use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::ids::Tag;
 use bulkhead_proto::outcome;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::{JobDetail, Status, WorkerRow};
 
 use crate::error::{Error, Fault};
 use crate::inbox::{Answer, Arrived, Inbox};
@@ -28,32 +24,6 @@ pub struct Client {
     wire: Wire,
     inbox: Inbox,
     patience: Duration,
-}
-
-/// The answer to a ping.
-#[derive(Clone, Copy, Debug)]
-pub struct Pong {
-    /// The daemon's process id.
-    pub pid: u32,
-    /// From the question to the answer.
-    pub round_trip: Duration,
-}
-
-/// What became of a cancel, retry or forget.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changed {
-    /// Jobs that were changed.
-    pub count: u64,
-    /// Why the others were not, one for each.
-    pub refused: Vec<Refusal>,
-}
-
-/// A daemon that was told to drain.
-#[derive(Debug)]
-pub struct Draining<'c> {
-    client: &'c mut Client,
-    tag: Tag,
-    left: u64,
 }
 
 /// Until when to wait for an answer.
@@ -82,130 +52,6 @@ impl Client {
         self.wire.set_interrupts(interrupts)
     }
 
-    /// Asks whether the daemon is there.
-    ///
-    /// # Errors
-    /// As every request: [`Error`] if the daemon refuses, is gone, silent, or breaks the protocol.
-    pub fn ping(&mut self) -> Result<Pong, Error> {
-        let asked = Instant::now();
-        match self.ask(Request::Ping)? {
-            Reply::Pong { pid } => Ok(Pong { pid, round_trip: asked.elapsed() }),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// The daemon's own state.
-    ///
-    /// # Errors
-    /// As every request.
-    pub fn status(&mut self) -> Result<Status, Error> {
-        match self.ask(Request::Status)? {
-            Reply::Status(status) => Ok(*status),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// The workers, in the order of their numbers.
-    ///
-    /// # Errors
-    /// As every request.
-    pub fn workers(&mut self) -> Result<Vec<WorkerRow>, Error> {
-        match self.ask(Request::Workers)? {
-            Reply::Workers(rows) => Ok(rows),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// The kinds that the daemon offers.
-    ///
-    /// # Errors
-    /// As every request.
-    pub fn kinds(&mut self) -> Result<Vec<Kind>, Error> {
-        match self.ask(Request::Kinds)? {
-            Reply::Kinds(kinds) => Ok(kinds),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// All about one job.
-    ///
-    /// # Errors
-    /// As every request; refused if no job of this user has this number.
-    pub fn job(&mut self, job: JobId) -> Result<JobDetail, Error> {
-        match self.ask(Request::Job { job })? {
-            Reply::Job(detail) => Ok(*detail),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    /// The result of a job that has ended.
-    ///
-    /// # Errors
-    /// As every request; refused if the job is unknown or has not ended.
-    pub fn result(&mut self, job: JobId) -> Result<JobEnd, Error> {
-        let mut ends = match self.ask_answer(Request::Result { job })? {
-            Answer::Ended(ends) => ends,
-            Answer::Plain(other) => return Err(self.unexpected(&other)),
-        };
-        match (ends.pop(), ends.is_empty()) {
-            (Some(end), true) if end.job == job => Ok(end),
-            (Some(end), true) => Err(self.wire.give_up(Fault::Job(end.job))),
-            (_, _) => Err(self.wire.give_up(Fault::Reply("ended, not with one entry"))),
-        }
-    }
-
-    /// Ends these jobs without a result.
-    ///
-    /// # Errors
-    /// As every request. Jobs that cannot be cancelled are no error: [`Changed::refused`] has them.
-    pub fn cancel(&mut self, jobs: &[JobId]) -> Result<Changed, Error> {
-        self.change(jobs, |jobs| Request::Cancel { jobs })
-    }
-
-    /// Runs jobs that have ended badly again, with fresh budgets.
-    ///
-    /// # Errors
-    /// As every request. Jobs that cannot be retried are no error: [`Changed::refused`] has them.
-    pub fn retry(&mut self, jobs: &[JobId]) -> Result<Changed, Error> {
-        self.change(jobs, |jobs| Request::Retry { jobs })
-    }
-
-    /// Drops ended jobs with their results and evidence.
-    ///
-    /// # Errors
-    /// As every request. Jobs that cannot be forgotten are no error: [`Changed::refused`] has them.
-    pub fn forget(&mut self, jobs: &[JobId]) -> Result<Changed, Error> {
-        self.change(jobs, |jobs| Request::Forget { jobs })
-    }
-
-    /// Tells the daemon to take no new jobs, to end what it has within `grace`, and to stop.
-    ///
-    /// # Errors
-    /// As every request; refused if the user is no administrator.
-    pub fn drain(&mut self, grace: Option<Duration>) -> Result<Draining<'_>, Error> {
-        let grace_ms = grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        let tag = self.send(Request::Drain { grace_ms })?;
-        match self.receive_reply(tag, Until::Silence)? {
-            Reply::Draining { left } => Ok(Draining { client: self, tag, left }),
-            Reply::Refused(refusal) => Err(Error::Refused(refusal)),
-            other => Err(self.unexpected(&other)),
-        }
-    }
-
-    fn change(&mut self, jobs: &[JobId], request: impl Fn(Vec<JobId>) -> Request) -> Result<Changed, Error> {
-        let mut all = Changed::default();
-        for some in jobs.chunks(BATCH_MAX) {
-            match self.ask(request(some.to_vec()))? {
-                Reply::Changed { count, refused } => {
-                    all.count += u64::from(count);
-                    all.refused.extend(refused);
-                }
-                other => return Err(self.unexpected(&other)),
-            }
-        }
-        Ok(all)
-    }
-
     /// Sends a request; its tag is open until [`Client::close`].
     pub(crate) fn send(&mut self, request: Request) -> Result<Tag, Error> {
         let tag = self.inbox.open();
@@ -229,12 +75,14 @@ impl Client {
         }
     }
 
-    fn ask_answer(&mut self, request: Request) -> Result<Answer, Error> {
+    pub(crate) fn ask_answer(&mut self, request: Request) -> Result<Answer, Error> {
         let tag = self.send(request)?;
         let received = self.receive(|one| one == tag, Until::Silence);
         self.close(tag);
         match received? {
-            Some(Arrived { answer: Answer::Plain(Reply::Refused(refusal)), .. }) => Err(Error::Refused(refusal)),
+            Some(Arrived { answer: Answer::Plain(Reply::Refused(refusal)), .. }) => {
+                Err(Error::Refused(refusal))
+            }
             Some(arrived) => Ok(arrived.answer),
             None => Err(self.silence()),
         }
@@ -313,27 +161,6 @@ impl Client {
     /// The error for an answer to another question.
     pub(crate) fn unexpected(&mut self, reply: &Reply) -> Error {
         self.wire.give_up(Fault::Reply(word(reply)))
-    }
-}
-
-impl Draining<'_> {
-    /// Jobs that were still to end when the daemon answered.
-    pub fn left(&self) -> u64 {
-        self.left
-    }
-
-    /// Waits until the daemon is gone.
-    ///
-    /// # Errors
-    /// Everything but the end of the connection.
-    pub fn wait(self) -> Result<(), Error> {
-        loop {
-            match self.client.receive_reply(self.tag, Until::Closed) {
-                Ok(_) => {}
-                Err(Error::Goodbye(_) | Error::Closed { .. }) => return Ok(()),
-                Err(other) => return Err(other),
-            }
-        }
     }
 }
 

@@ -83,7 +83,10 @@ impl fmt::Display for ConnectError {
         match self {
             Self::Nobody { path } => {
                 let path = path.display();
-                write!(out, "no daemon listens on {path}: start one with `bulkhead-supervisor --socket {path}`")
+                write!(
+                    out,
+                    "no daemon listens on {path}: start one with `bulkhead-supervisor --socket {path}`"
+                )
             }
             Self::NoDaemon { tried } => {
                 let tried: Vec<_> = tried.iter().map(|path| path.display().to_string()).collect();
@@ -102,7 +105,11 @@ impl fmt::Display for ConnectError {
                 path.display()
             ),
             Self::Busy { path } => {
-                write!(out, "the daemon on {} has all the clients it may have: try again later", path.display())
+                write!(
+                    out,
+                    "the daemon on {} has all the clients it may have: try again later",
+                    path.display()
+                )
             }
             Self::WrongVersion { path, daemon } => write!(
                 out,
@@ -132,7 +139,10 @@ impl fmt::Display for ConnectError {
 }
 
 fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
-    write!(out, "no permission to connect to {path}: the system's daemon serves the members of group {GROUP}")?;
+    write!(
+        out,
+        "no permission to connect to {path}: the system's daemon serves the members of group {GROUP}"
+    )?;
     if path == SYSTEM_SOCKET {
         write!(out, " (join it with `sudo usermod -aG {GROUP} $USER`, then log in again)")?;
     }
@@ -220,13 +230,19 @@ impl fmt::Display for Error {
         match self {
             Self::Refused(refusal) => refusal.fmt(out),
             Self::Goodbye(refusal) => write!(out, "the daemon ended the connection: {refusal}"),
-            Self::Closed { in_a_frame: false } => out.write_str("the daemon is gone: it closed the connection"),
+            Self::Closed { in_a_frame: false } => {
+                out.write_str("the daemon is gone: it closed the connection")
+            }
             Self::Closed { in_a_frame: true } => {
                 out.write_str("the daemon is gone: the connection ended in the middle of a reply")
             }
             Self::Protocol(fault) => write!(out, "the daemon broke the protocol: {fault}"),
             Self::NoReply { waited } => {
-                write!(out, "the daemon did not answer within {} s: it is stopped or hangs", waited.as_secs_f32())
+                write!(
+                    out,
+                    "the daemon did not answer within {} s: it is stopped or hangs",
+                    waited.as_secs_f32()
+                )
             }
             Self::Interrupted => out.write_str("interrupted"),
             Self::InputTooLong { index, bytes } => {

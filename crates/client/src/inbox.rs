@@ -47,7 +47,8 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// A tag for a new request; it is open until [`Inbox::close`].
     pub(crate) fn open(&mut self) -> Tag {
-        self.highest = self.highest.checked_add(1).expect("a connection does not live for 4 billion requests");
+        self.highest =
+            self.highest.checked_add(1).expect("a connection does not live for 4 billion requests");
         let tag = Tag(self.highest);
         self.open.insert(tag, VecDeque::new());
         tag

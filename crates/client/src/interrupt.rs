@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use bulkhead_sys::watch::{self, Watch};
 use bulkhead_sys::signals::{self, Signals};
+use bulkhead_sys::watch::{self, Watch};
 
 /// SIGINT and SIGTERM, as something to wait for. While it lives they do not end the process.
 pub struct Interrupts {

@@ -29,6 +29,11 @@ impl<T> Reorder<T> {
         Some(item)
     }
 
+    /// Whether the next item in order has come.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.early.contains_key(&self.next)
+    }
+
     /// The place that is due.
     pub(crate) fn next(&self) -> u64 {
         self.next

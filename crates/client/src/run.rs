@@ -23,6 +23,7 @@ use crate::batch::{Batch, Cutter, JobInput, Spec};
 use crate::client::{Client, Until};
 use crate::error::{Error, Fault};
 use crate::inbox::{Answer, Arrived};
+use crate::live::Live;
 use crate::output::JobEnd;
 use crate::reorder::Reorder;
 use crate::submit::{Taken, retry_after};
@@ -73,32 +74,6 @@ pub struct Run<'c, I: Iterator<Item = JobInput>> {
     ready: VecDeque<RunItem>,
     early: Reorder<RunItem>,
     over: bool,
-}
-
-/// An accepted batch.
-#[derive(Debug)]
-struct Live {
-    first_index: u64,
-    first: u64,
-    ended: Vec<bool>,
-    left: usize,
-}
-
-impl Live {
-    fn jobs_left(&self) -> impl Iterator<Item = JobId> + '_ {
-        (self.first..).zip(&self.ended).filter(|(_, ended)| !**ended).map(|(job, _)| JobId(job))
-    }
-
-    /// Marks a job as ended and tells its place; `None` if it is none of these, or has ended before.
-    fn end(&mut self, job: JobId) -> Option<u64> {
-        let offset = job.0.checked_sub(self.first)?;
-        let ended = self.ended.get_mut(usize::try_from(offset).ok()?)?;
-        if std::mem::replace(ended, true) {
-            return None;
-        }
-        self.left -= 1;
-        Some(self.first_index + offset)
-    }
 }
 
 impl Client {
@@ -165,6 +140,11 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
     /// Jobs that were accepted and have not ended.
     pub fn unended(&self) -> u64 {
         self.unended
+    }
+
+    /// Whether the next item is there already: asking for it will not wait. A good moment to flush is when not.
+    pub fn is_ready(&self) -> bool {
+        if self.options.ordered { self.early.is_ready() } else { !self.ready.is_empty() }
     }
 
     fn advance(&mut self) -> Result<Option<RunItem>, Error> {
@@ -241,9 +221,8 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
         };
         let taken = Taken::of(reply, batch.inputs.len(), self.client)?;
         if taken.count > 0 {
-            let (first_index, left) = (batch.first_index, taken.count);
-            self.live.insert(tag, Live { first_index, first: taken.first, ended: vec![false; left], left });
-            self.unended += left as u64;
+            self.live.insert(tag, Live::new(batch.first_index, taken.first, taken.count));
+            self.unended += taken.count as u64;
         } else {
             self.client.close(tag);
         }
@@ -267,7 +246,7 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
             let item = RunItem { index, end };
             if self.options.ordered { self.early.push(index, item) } else { self.ready.push_back(item) }
         }
-        if live.left == 0 {
+        if live.is_over() {
             self.live.remove(&tag);
             self.client.close(tag);
         }

@@ -13,8 +13,8 @@ use std::time::Instant;
 use bulkhead_proto::client::{ReplyFrame, RequestFrame};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Frames, push_frame};
-use bulkhead_sys::watch::{self, Watch};
 use bulkhead_sys::socket;
+use bulkhead_sys::watch::{self, Watch};
 
 use crate::error::{Error, Fault};
 use crate::interrupt::Interrupts;
@@ -109,8 +109,11 @@ impl Wire {
             return Err(Error::Closed { in_a_frame: false });
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let mut watched =
-            vec![Watch { fd: self.socket.as_fd(), readable: true, writable: self.sent < self.outgoing.len() }];
+        let mut watched = vec![Watch {
+            fd: self.socket.as_fd(),
+            readable: true,
+            writable: self.sent < self.outgoing.len(),
+        }];
         watched.extend(self.interrupts.as_ref().map(|interrupts| Watch::readable(interrupts.as_fd())));
         let seen = watch::wait(&watched, left)?;
         let (readable, writable) = seen.first().map_or((false, false), |seen| (seen.readable, seen.writable));

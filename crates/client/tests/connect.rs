@@ -1,5 +1,7 @@
 //! Connecting: every way in which there is no daemon is an error that says so, and none is a hang.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod fake;
 
 use std::io::{Read, Write};

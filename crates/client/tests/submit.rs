@@ -1,5 +1,7 @@
 //! Submitting and running: order, refusals, a busy daemon, and one that does not read while it writes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod fake;
 
 use std::time::Duration;
@@ -238,7 +240,10 @@ fn the_window_bounds_what_is_in_flight() {
     let mut client = fake.client();
     let count = batch * batches + 10;
     let run = client.run(Spec::new("noop"), inputs(count), RunOptions::default());
-    assert_eq!(run.map(|item| item.unwrap().index).collect::<Vec<_>>(), (0..count as u64).collect::<Vec<_>>());
+    assert_eq!(
+        run.map(|item| item.unwrap().index).collect::<Vec<_>>(),
+        (0..count as u64).collect::<Vec<_>>()
+    );
     drop(client);
     fake.finish();
 }

@@ -3,6 +3,7 @@
 //! It knows the wire format and nothing of jobs. A script that fails closes its socket, so the client under test
 //! ends too; [`Fake::finish`] then shows the script's own panic.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -103,7 +104,8 @@ impl Peer {
     /// Whether nothing of another request is there.
     pub(crate) fn is_quiet(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
-        let quiet = matches!(self.stream.read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        let quiet =
+            matches!(self.stream.read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock);
         self.stream.set_nonblocking(false).unwrap();
         quiet && !self.frames.is_partial()
     }

@@ -1,0 +1,122 @@
+//! The command line, as clap reads it: global options and the table of verbs.
+//!
+//! Help, usage errors and examples all come from these definitions. A usage error ends with code 2 before anything
+//! is sent.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::exit;
+use crate::verb;
+
+/// Runs CPU-bound jobs in isolated worker processes: a job that crashes takes down its own worker and nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, after_help = exit::TABLE, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// What every verb understands.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Global {
+    /// Socket of the daemon [default: $BULKHEAD_SOCKET, else your own daemon's, else the system's]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print JSON: one object a line, with stable field names
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing about jobs that go wrong, show no progress
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Log what this command does; twice for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Run(verb::run::Args),
+    Submit(verb::submit::Args),
+    Wait(verb::wait::Args),
+    Result(verb::result::Args),
+    Cancel(verb::cancel::Args),
+    Retry(verb::retry::Args),
+    Forget(verb::forget::Args),
+    Jobs(verb::jobs::Args),
+    Job(verb::job::Args),
+    Workers(verb::workers::Args),
+    Status(verb::status::Args),
+    Events(verb::events::Args),
+    Kinds(verb::kinds::Args),
+    Drain(verb::drain::Args),
+    Ping(verb::ping::Args),
+}
+
+impl Verb {
+    /// Does it, and gives the exit code.
+    pub(crate) fn perform(&self, global: &Global) -> anyhow::Result<u8> {
+        match self {
+            Self::Run(args) => args.perform(global),
+            Self::Submit(args) => args.perform(global),
+            Self::Wait(args) => args.perform(global),
+            Self::Result(args) => args.perform(global),
+            Self::Cancel(args) => args.perform(global),
+            Self::Retry(args) => args.perform(global),
+            Self::Forget(args) => args.perform(global),
+            Self::Jobs(args) => args.perform(global),
+            Self::Job(args) => args.perform(global),
+            Self::Workers(args) => args.perform(global),
+            Self::Status(args) => args.perform(global),
+            Self::Events(args) => args.perform(global),
+            Self::Kinds(args) => args.perform(global),
+            Self::Drain(args) => args.perform(global),
+            Self::Ping(args) => args.perform(global),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_an_example_and_a_line_about_itself() {
+        for verb in Cli::command().get_subcommands_mut() {
+            let help = verb.render_long_help().to_string();
+            let name = verb.get_name().to_owned();
+            assert!(help.contains(&format!("bulkhead {name}")), "no example in the help of {name}");
+            assert!(verb.get_about().is_some(), "{name} says nothing of itself");
+        }
+    }
+
+    #[test]
+    fn options_may_stand_before_and_behind_the_verb_and_its_kind() {
+        for line in [
+            "bulkhead --json submit --count 1000 noop",
+            "bulkhead submit --count 1000 noop --json",
+            "bulkhead submit noop --count 1000 --json",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.global.json, "{line}");
+            assert!(matches!(cli.verb, Verb::Submit(_)));
+        }
+    }
+
+    #[test]
+    fn a_negative_number_is_an_argument_and_not_an_option() {
+        assert!(Cli::try_parse_from(["bulkhead", "run", "factorial", "-3"]).is_ok());
+        assert!(Cli::try_parse_from(["bulkhead", "run", "factorial", "--nonsense"]).is_err());
+    }
+}

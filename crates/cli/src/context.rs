@@ -1,0 +1,52 @@
+//! What all verbs do at their beginning and their end: find the daemon, write to stdout.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+
+use anyhow::{Context, Result};
+use bulkhead_client::{Client, ConnectError, places};
+use serde::Serialize;
+
+use crate::args::Global;
+
+impl Global {
+    /// The daemon that this command talks to.
+    pub(crate) fn connect(&self) -> Result<Client, ConnectError> {
+        let client = places::find(self.socket.as_deref())?;
+        log::info!("connected");
+        Ok(client)
+    }
+}
+
+/// Stdout, buffered; [`Out::flush`] before anything that waits, and at the end.
+pub(crate) struct Out {
+    stdout: BufWriter<StdoutLock<'static>>,
+}
+
+impl Out {
+    pub(crate) fn new() -> Self {
+        Self { stdout: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+    }
+
+    /// Writes one line.
+    pub(crate) fn line(&mut self, line: impl std::fmt::Display) -> Result<()> {
+        writeln!(self.stdout, "{line}").context(WRITE)
+    }
+
+    /// Writes one line of JSON.
+    pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<()> {
+        serde_json::to_writer(&mut self.stdout, value).map_err(io::Error::from).context(WRITE)?;
+        self.stdout.write_all(b"\n").context(WRITE)
+    }
+
+    /// Brings everything out.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.stdout.flush().context(WRITE)
+    }
+
+    /// For whoever writes bytes.
+    pub(crate) fn writer(&mut self) -> &mut impl Write {
+        &mut self.stdout
+    }
+}
+
+const WRITE: &str = "cannot write to stdout";

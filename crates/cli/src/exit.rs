@@ -1,0 +1,178 @@
+//! From an error to an exit code and one line on stderr. The codes themselves are `proto::exit`, a public table.
+//!
+//! A closed stdout (`bulkhead run ... | head`) is no error: the command ends quietly.
+
+use std::fmt;
+use std::io;
+
+use bulkhead_client::{ConnectError, Error};
+use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, USAGE};
+use bulkhead_proto::refusal::Refusal;
+
+/// The table, as `bulkhead --help` shows it.
+pub(crate) const TABLE: &str = "\
+Exit codes (for several jobs: that of the first, in the order given, that was not done):
+    0  done
+    1  failed: a job's own code said no, or the daemon refused
+    2  usage: the command line is wrong, no job was made of it
+   69  no daemon answered
+   75  busy: the daemon is full or draining, try again later
+  122  lost: the service stopped before the job ended
+  123  expired: the job waited longer than it was worth
+  124  timed out: the job ran longer than its limit
+  125  crashed: the job killed its workers and is quarantined
+  130  cancelled: the job, or this command, was cancelled";
+
+/// The command line is wrong, beyond what clap can see.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The connection ended while jobs were attached to it: their ends will never come.
+#[derive(Debug)]
+pub(crate) struct Unended {
+    /// How many jobs.
+    pub(crate) jobs: u64,
+    /// What happened.
+    pub(crate) error: Error,
+}
+
+impl fmt::Display for Unended {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} jobs have not ended: {}", self.jobs, self.error)
+    }
+}
+
+impl std::error::Error for Unended {}
+
+/// Says what went wrong, and gives the code for it.
+pub(crate) fn report(error: &anyhow::Error) -> u8 {
+    let code = code_of(error);
+    if code != DONE {
+        eprintln!("bulkhead: {error:#}");
+    }
+    code
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Usage>() {
+        USAGE
+    } else if let Some(error) = error.downcast_ref::<ConnectError>() {
+        if matches!(error, ConnectError::Busy { .. }) { BUSY } else { NO_DAEMON }
+    } else if error.is::<Unended>() {
+        LOST
+    } else if let Some(error) = error.downcast_ref::<Error>() {
+        of_client(error)
+    } else if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    {
+        DONE
+    } else {
+        FAILED
+    }
+}
+
+fn of_client(error: &Error) -> u8 {
+    match error {
+        Error::Refused(refusal) => of_refusal(refusal),
+        Error::Goodbye(Refusal::Busy { .. } | Refusal::Draining) => BUSY,
+        Error::Goodbye(_)
+        | Error::Closed { .. }
+        | Error::Protocol(_)
+        | Error::NoReply { .. }
+        | Error::Io(_) => NO_DAEMON,
+        Error::Interrupted => CANCELLED,
+        Error::InputTooLong { .. } | Error::TooLong(_) => USAGE,
+        Error::HeldTooMuch { .. } => FAILED,
+    }
+}
+
+/// The code for a request that the daemon refused.
+pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
+    match refusal {
+        Refusal::Busy { .. } | Refusal::Draining => BUSY,
+        Refusal::UnknownKind { .. } | Refusal::Invalid { .. } => USAGE,
+        Refusal::UnknownJob { .. }
+        | Refusal::NotEnded { .. }
+        | Refusal::WrongState { .. }
+        | Refusal::Denied { .. } => FAILED,
+    }
+}
+
+/// The code of several jobs: that of the first, in the order given, that was not done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Verdict {
+    first_bad: Option<(u64, u8)>,
+}
+
+impl Verdict {
+    /// Takes the code of the job at this place; places may come in any order.
+    pub(crate) fn add(&mut self, place: u64, code: u8) {
+        if code != DONE && self.first_bad.is_none_or(|(first, _)| place < first) {
+            self.first_bad = Some((place, code));
+        }
+    }
+
+    /// The code of them all.
+    pub(crate) fn code(self) -> u8 {
+        self.first_bad.map_or(DONE, |(_, code)| code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use bulkhead_proto::outcome::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn errors_have_the_codes_of_the_table() {
+        let path = PathBuf::from("/x");
+        let busy = Refusal::Busy { what: "queue".to_owned(), limit: 1, retry_after_ms: 1 };
+        let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        let cases: [(anyhow::Error, u8); 9] = [
+            (Usage("x".to_owned()).into(), USAGE),
+            (ConnectError::Nobody { path: path.clone() }.into(), NO_DAEMON),
+            (ConnectError::Busy { path }.into(), BUSY),
+            (Error::Refused(busy).into(), BUSY),
+            (Error::Refused(Refusal::Draining).into(), BUSY),
+            (Error::Closed { in_a_frame: false }.into(), NO_DAEMON),
+            (Unended { jobs: 3, error: Error::Closed { in_a_frame: false } }.into(), LOST),
+            (Error::Interrupted.into(), CANCELLED),
+            (anyhow::Error::from(pipe).context("cannot write to stdout"), DONE),
+        ];
+        for (error, code) in cases {
+            assert_eq!(code_of(&error), code, "{error:#}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_every_code() {
+        use bulkhead_proto::exit as codes;
+        for code in
+            [DONE, FAILED, USAGE, NO_DAEMON, BUSY, LOST, codes::EXPIRED, codes::TIMED_OUT, codes::CRASHED]
+        {
+            let row = format!("{code:>5}  ");
+            assert!(TABLE.contains(&row), "{code}");
+        }
+        assert_eq!(codes::of(&Outcome::Cancelled), CANCELLED);
+    }
+
+    #[test]
+    fn the_first_bad_job_in_the_order_given_decides() {
+        let mut verdict = Verdict::default();
+        assert_eq!(verdict.code(), 0);
+        for (place, code) in [(0, 0), (9, 125), (4, 1), (7, 124)] {
+            verdict.add(place, code);
+        }
+        assert_eq!(verdict.code(), 1);
+    }
+}

@@ -1,0 +1,84 @@
+//! Numbers of jobs on the command line: single ones, ranges with both their ends, and `-` for stdin.
+
+use std::io::Read;
+
+use bulkhead_proto::ids::JobId;
+
+use crate::exit::Usage;
+
+/// Most jobs that one command names.
+const IDS_MAX: usize = 1_000_000;
+
+/// The jobs that a command is about.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ids {
+    /// Jobs: numbers, ranges such as 5..10 (both ends included), or - to read them from stdin
+    #[arg(value_name = "JOB", required = true)]
+    jobs: Vec<String>,
+}
+
+impl Ids {
+    /// All of them, in the order given.
+    pub(crate) fn read(&self) -> Result<Vec<JobId>, Usage> {
+        let mut found = Vec::new();
+        for word in &self.jobs {
+            if word == "-" {
+                let mut text = String::new();
+                let read = std::io::stdin().lock().read_to_string(&mut text);
+                read.map_err(|error| Usage(format!("cannot read job numbers from stdin: {error}")))?;
+                for word in text.split_whitespace() {
+                    push(word, &mut found)?;
+                }
+            } else {
+                push(word, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), Usage> {
+    let number = |text: &str| {
+        text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
+            Usage(format!("{word:?} is no job: give a number from 1, a range such as 5..10, or - for stdin"))
+        })
+    };
+    let (first, last) = match word.split_once("..") {
+        Some((first, last)) => (number(first)?, number(last.strip_prefix('=').unwrap_or(last))?),
+        None => (number(word)?, number(word)?),
+    };
+    if first > last {
+        return Err(Usage(format!("range {word} runs backwards: write {last}..{first}")));
+    }
+    if last - first >= (IDS_MAX - into.len()) as u64 {
+        return Err(Usage(format!("{word} makes it more than {IDS_MAX} jobs: name fewer at once")));
+    }
+    into.extend((first..=last).map(JobId));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Vec<u64>, String> {
+        let ids = Ids { jobs: words.iter().map(|word| (*word).to_owned()).collect() };
+        ids.read().map(|jobs| jobs.into_iter().map(|job| job.0).collect()).map_err(|usage| usage.0)
+    }
+
+    #[test]
+    fn numbers_and_ranges() {
+        assert_eq!(read(&["7", "5..6", "1..=2"]), Ok(vec![7, 5, 6, 1, 2]));
+    }
+
+    #[test]
+    fn what_is_no_job_is_named() {
+        for (word, fault) in
+            [("x", "\"x\""), ("0", "from 1"), ("5..", "5.."), ("9..3", "3..9"), ("1..1000001", "1000000")]
+        {
+            let error = read(&[word]).unwrap_err();
+            assert!(error.contains(fault), "{error}");
+        }
+        assert!(read(&["1..999999", "5..6"]).is_err(), "the limit is for all of them");
+    }
+}

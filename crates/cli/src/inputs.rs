@@ -1,0 +1,151 @@
+//! The inputs of a command's jobs: counted, and made one by one when they are sent.
+//!
+//! A range of ten million numbers is two numbers here. Any place can be asked for again, so that a result can be
+//! shown beside what it is the result of.
+
+use bulkhead_client::JobInput;
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::kind::Form;
+use bulkhead_proto::limits::INLINE_MAX_BYTES;
+
+use crate::numbers::Span;
+use crate::size;
+
+/// Most jobs of one command.
+pub(crate) const JOBS_MAX: u64 = 100_000_000;
+
+/// What the jobs of a command work on.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    source: Source,
+    /// Inputs of one pass through the source.
+    pass: u64,
+    total: u64,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Numbers, each span with the place of its first.
+    Numbers { spans: Vec<(u64, Span)>, form: Form },
+    /// The same text each time.
+    Text(String),
+    /// Each job's own place.
+    Places,
+}
+
+impl Inputs {
+    /// Factorials of these numbers, in order, `times` times over.
+    pub(crate) fn numbers(spans: &[Span], form: Form, times: u64) -> Result<Self, String> {
+        let mut pass = 0;
+        let mut placed = Vec::with_capacity(spans.len());
+        for span in spans {
+            placed.push((pass, *span));
+            pass += span.count();
+        }
+        Self::new(Source::Numbers { spans: placed, form }, pass, times)
+    }
+
+    /// This text, `times` times.
+    pub(crate) fn text(text: String, times: u64) -> Result<Self, String> {
+        if text.len() > INLINE_MAX_BYTES {
+            let length = text.len();
+            return Err(format!("the input is {length} bytes long, the limit is {INLINE_MAX_BYTES} bytes"));
+        }
+        Self::new(Source::Text(text), 1, times)
+    }
+
+    /// 0, 1, 2, ... up to `times` less one.
+    pub(crate) fn places(times: u64) -> Result<Self, String> {
+        Self::new(Source::Places, 1, times)
+    }
+
+    fn new(source: Source, pass: u64, times: u64) -> Result<Self, String> {
+        match pass.checked_mul(times).filter(|total| (1..=JOBS_MAX).contains(total)) {
+            Some(total) => Ok(Self { source, pass, total }),
+            None => {
+                Err(format!("{pass} inputs, {times} times: give from 1 to {JOBS_MAX} jobs to one command"))
+            }
+        }
+    }
+
+    /// How many jobs.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The input at a place, as people name it.
+    pub(crate) fn label(&self, place: u64) -> String {
+        match &self.source {
+            Source::Numbers { .. } => self.number(place).to_string(),
+            Source::Text(text) => text.clone(),
+            Source::Places => place.to_string(),
+        }
+    }
+
+    /// The jobs, in order.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = JobInput> + '_ {
+        (0..self.total).map(|place| self.job(place))
+    }
+
+    fn job(&self, place: u64) -> JobInput {
+        match &self.source {
+            Source::Numbers { form, .. } => {
+                let n = self.number(place);
+                let bytes = format!("{n} {}", form.name()).into_bytes();
+                JobInput { bytes, output: size::output_mode(n, *form) }
+            }
+            Source::Text(_) | Source::Places => {
+                JobInput { bytes: self.label(place).into_bytes(), output: OutputMode::Inline }
+            }
+        }
+    }
+
+    fn number(&self, place: u64) -> u64 {
+        let Source::Numbers { spans, .. } = &self.source else { return place };
+        let place = place % self.pass;
+        let behind = spans.partition_point(|(first, _)| *first <= place);
+        let (first, span) = spans[behind - 1];
+        span.first + (place - first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(inputs: &Inputs) -> Vec<String> {
+        inputs.jobs().map(|job| String::from_utf8(job.bytes).unwrap()).collect()
+    }
+
+    #[test]
+    fn numbers_and_ranges_come_in_order_and_again() {
+        let spans = [Span { first: 5, last: 5 }, Span { first: 1, last: 3 }];
+        let inputs = Inputs::numbers(&spans, Form::Bits, 2).unwrap();
+        assert_eq!(inputs.total(), 8);
+        let once = ["5 bits", "1 bits", "2 bits", "3 bits"];
+        assert_eq!(texts(&inputs), [once, once].concat());
+        assert_eq!(inputs.label(7), "3");
+    }
+
+    #[test]
+    fn texts_repeat_and_places_count() {
+        assert_eq!(texts(&Inputs::text("hello".to_owned(), 2).unwrap()), ["hello", "hello"]);
+        assert_eq!(texts(&Inputs::places(3).unwrap()), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn long_outputs_get_descriptors_one_by_one() {
+        let inputs = Inputs::numbers(&[Span { first: 1480, last: 1490 }], Form::Decimal, 1).unwrap();
+        let modes: Vec<_> = inputs.jobs().map(|job| job.output).collect();
+        assert_eq!((modes[0], modes[10]), (OutputMode::Inline, OutputMode::Descriptor));
+    }
+
+    #[test]
+    fn too_many_jobs_and_too_long_inputs_are_refused() {
+        assert!(Inputs::places(0).is_err());
+        assert!(Inputs::places(JOBS_MAX + 1).unwrap_err().contains("100000000"));
+        let spans = [Span { first: 0, last: 10_000_000 }];
+        assert!(Inputs::numbers(&spans, Form::Bits, u64::MAX).is_err());
+        assert!(Inputs::text("x".repeat(INLINE_MAX_BYTES + 1), 1).unwrap_err().contains("4097"));
+    }
+}

@@ -1,0 +1,196 @@
+//! The arguments that describe jobs, shared by `run` and `submit`: kind, inputs, policy.
+//!
+//! They are checked whole before a daemon is looked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bulkhead_client::Spec;
+use bulkhead_proto::job::Policy;
+use bulkhead_proto::kind::Form;
+use bulkhead_proto::limits::SLEEP_MAX_MS;
+use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+
+use crate::duration;
+use crate::exit::Usage;
+use crate::inputs::Inputs;
+use crate::numbers;
+
+/// Which jobs, and how they are to be treated.
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobArgs {
+    /// Kind of the jobs; `bulkhead kinds` lists them
+    #[arg(value_name = "KIND")]
+    kind: String,
+    /// Input. For factorial: numbers, ranges such as 1..200 (both ends included), @FILE of them; one job each.
+    /// For other kinds: the words, joined by blanks, are the input of one job
+    #[arg(value_name = "INPUT", allow_negative_numbers = true)]
+    inputs: Vec<String>,
+    /// How a factorial is shown
+    #[arg(long = "as", value_name = "FORM", value_parser = PossibleValuesParser::new(Form::NAMES.map(|(name, _)| name)))]
+    form: Option<String>,
+    /// File of numbers and ranges for factorial, one or many a line, # begins a comment; - is stdin
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same inputs N times over; noop without an input gets 0, 1, 2, ... instead
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    count: u64,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+/// How jobs are to be treated.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Policy")]
+struct PolicyArgs {
+    /// 0 (last) to 9 (first) among your own jobs; waiting raises it
+    #[arg(long, value_name = "0-9", default_value_t = Policy::default().priority)]
+    priority: u8,
+    /// Wall time that one attempt may take, such as 5s; then the job is timed out
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// How long the job may wait to be started, such as 10m; then it is expired
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    expires: Option<Duration>,
+    /// Workers that the job may kill before it is quarantined
+    #[arg(long, value_name = "N", default_value_t = Policy::default().crashes_max)]
+    crashes_max: u8,
+    /// Failures of the job's own code that are tried again, with backoff
+    #[arg(long, value_name = "N", default_value_t = Policy::default().retries_max)]
+    retries_max: u8,
+}
+
+/// What to do while the daemon's queue is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhenBusy {
+    /// Wait as long as the daemon says, and go on
+    Wait,
+    /// End with code 75; jobs accepted before stay accepted
+    Fail,
+}
+
+impl JobArgs {
+    /// What the jobs share.
+    pub(crate) fn spec(&self) -> Result<Spec, Usage> {
+        let ms =
+            |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let policy = Policy {
+            priority: self.policy.priority,
+            timeout_ms: ms(self.policy.timeout),
+            expires_ms: ms(self.policy.expires),
+            crashes_max: self.policy.crashes_max,
+            retries_max: self.policy.retries_max,
+            ..Policy::default()
+        };
+        match policy.fault() {
+            Some(fault) => Err(Usage(fault)),
+            None => Ok(Spec { kind: self.kind.clone(), policy }),
+        }
+    }
+
+    /// The kind's name.
+    pub(crate) fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// What the jobs work on.
+    pub(crate) fn inputs(&self) -> Result<Inputs, Usage> {
+        if self.kind == "factorial" {
+            return self.factorials().map_err(Usage);
+        }
+        if self.form.is_some() || self.file.is_some() {
+            return Err(Usage(format!("--as and --file are for factorial, not for {}", self.kind)));
+        }
+        let text = self.inputs.join(" ");
+        match self.kind.as_str() {
+            "noop" if text.is_empty() => Inputs::places(self.count),
+            "sleep" => check_sleep(&text).and_then(|()| Inputs::text(text, self.count)),
+            _ => Inputs::text(text, self.count),
+        }
+        .map_err(Usage)
+    }
+
+    fn factorials(&self) -> Result<Inputs, String> {
+        let mut spans = Vec::new();
+        for input in &self.inputs {
+            numbers::parse_argument(input, &mut spans)?;
+        }
+        if let Some(path) = &self.file {
+            numbers::read_file(path, &mut spans)?;
+        }
+        if spans.is_empty() {
+            return Err("factorial of what? give numbers, ranges such as 1..200, or --file FILE".to_owned());
+        }
+        let form = self.form.as_deref().and_then(Form::named).unwrap_or_default();
+        Inputs::numbers(&spans, form, self.count)
+    }
+}
+
+fn check_sleep(text: &str) -> Result<(), String> {
+    match text.parse::<u64>() {
+        Ok(ms) if ms <= SLEEP_MAX_MS => Ok(()),
+        _ => Err(format!("sleep of {text:?}: give whole milliseconds from 0 to {SLEEP_MAX_MS}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        jobs: JobArgs,
+    }
+
+    fn read(line: &str) -> Result<Vec<String>, String> {
+        let words = std::iter::once("x").chain(line.split_whitespace());
+        let jobs = Line::try_parse_from(words).map_err(|error| error.to_string())?.jobs;
+        jobs.spec().map_err(|usage| usage.0)?;
+        let inputs = jobs.inputs().map_err(|usage| usage.0)?;
+        Ok(inputs.jobs().map(|job| String::from_utf8(job.bytes).unwrap()).collect())
+    }
+
+    #[test]
+    fn each_kind_has_its_inputs() {
+        for (line, inputs) in [
+            ("factorial 20 --as sha256", vec!["20 sha256"]),
+            ("factorial 1..3 9", vec!["1 decimal", "2 decimal", "3 decimal", "9 decimal"]),
+            ("noop --count 3", vec!["0", "1", "2"]),
+            ("noop", vec!["0"]),
+            ("noop hello world --count 2", vec!["hello world", "hello world"]),
+            ("sleep 100", vec!["100"]),
+            ("chaos exit:3", vec!["exit:3"]),
+            ("own-kind a b", vec!["a b"]),
+        ] {
+            assert_eq!(read(line).unwrap(), inputs, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (line, fault) in [
+            ("factorial", "factorial of what"),
+            ("factorial -3", "negative"),
+            ("factorial 2.5", "whole number"),
+            ("factorial 10000001", "from 0 to 10000000"),
+            ("factorial 5 --as roman", "possible values"),
+            ("noop --as hex", "for factorial"),
+            ("sleep", "sleep of \"\""),
+            ("sleep 5s", "sleep of \"5s\""),
+            ("sleep 86400001", "86400000"),
+            ("noop --count 0", "from 1 to"),
+            ("noop --priority 10", "priority 10"),
+            ("noop --crashes-max 0", "crashes_max 0"),
+            ("noop --timeout 5", "needs a unit"),
+            ("noop --timeout 0s", "time limit"),
+            ("noop --expires 31d", "time limit"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.contains(fault), "{line}: {error}");
+        }
+    }
+}

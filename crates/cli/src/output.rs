@@ -1,0 +1,259 @@
+//! A job's output on its way to stdout or a file: in pieces, never wholly in memory.
+//!
+//! On stdout an output ends with a line end, so that a prompt or the next result begins a line of its own. A file
+//! (`-o`) has the exact bytes, appears only when it is whole, and replaces an older one in one step.
+
+use std::fs::Permissions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bulkhead_client::{JobEnd, Output};
+use serde_json::{Map, Value, json};
+use tempfile::NamedTempFile;
+
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Hands the output to `each` in pieces.
+fn pieces(output: &Output, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+    const WRITE: &str = "cannot write the result";
+    match output {
+        Output::None => Ok(()),
+        Output::Inline(bytes) => each(bytes).context(WRITE),
+        Output::File(file) => {
+            let mut reader = file.reader();
+            let mut piece = vec![0; PIECE_BYTES];
+            loop {
+                match reader.read(&mut piece).context("cannot read the result's descriptor")? {
+                    0 => return Ok(()),
+                    count => each(&piece[..count]).context(WRITE)?,
+                }
+            }
+        }
+    }
+}
+
+/// Writes the output as it is.
+pub(crate) fn write_exact(output: &Output, into: &mut impl Write) -> Result<()> {
+    pieces(output, |piece| into.write_all(piece))
+}
+
+/// Writes the output, and a line end if it has none.
+pub(crate) fn write_line(output: &Output, into: &mut impl Write) -> Result<()> {
+    let mut last = 0;
+    pieces(output, |piece| {
+        last = piece.last().copied().unwrap_or(last);
+        into.write_all(piece)
+    })?;
+    if last == b'\n' { Ok(()) } else { into.write_all(b"\n").context("cannot write the result") }
+}
+
+/// Writes one line of JSON: these fields, how the job ended, and its output as the text `result` (bytes that are not
+/// UTF-8 are replaced). A long output is escaped on its way through.
+pub(crate) fn write_json(fields: Value, end: &JobEnd, into: &mut impl Write) -> Result<()> {
+    let Value::Object(mut object) = fields else { anyhow::bail!("fields of a result are an object") };
+    object.append(&mut about(end));
+    let text = Value::Object(object).to_string();
+    let open = text.strip_suffix('}').unwrap_or(&text);
+    write!(into, "{open}").context("cannot write the result")?;
+    if !matches!(end.output, Output::None) {
+        into.write_all(b",\"result\":\"").context("cannot write the result")?;
+        let mut text = Text::default();
+        pieces(&end.output, |piece| text.write(piece, into))?;
+        text.finish(into).context("cannot write the result")?;
+        into.write_all(b"\"").context("cannot write the result")?;
+    }
+    into.write_all(b"}\n").context("cannot write the result")
+}
+
+/// A job's end as JSON fields, without its output.
+pub(crate) fn about(end: &JobEnd) -> Map<String, Value> {
+    let mut object = Map::new();
+    object.insert("job".to_owned(), json!(end.job));
+    if let Ok(Value::Object(outcome)) = serde_json::to_value(&end.outcome) {
+        object.extend(outcome);
+    }
+    object.insert("attempts".to_owned(), json!(end.attempts));
+    object.insert("output_bytes".to_owned(), json!(end.output.bytes()));
+    object
+}
+
+/// Escapes text that comes in pieces: a letter may be cut in two.
+#[derive(Default)]
+struct Text {
+    cut: Vec<u8>,
+}
+
+impl Text {
+    fn write(&mut self, piece: &[u8], into: &mut impl Write) -> io::Result<()> {
+        self.cut.extend_from_slice(piece);
+        let whole = match std::str::from_utf8(&self.cut) {
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            // A fault in the middle: all of it is made valid, but for a letter that may be cut at the end.
+            Err(_) => whole_letters(&self.cut),
+            Ok(_) => self.cut.len(),
+        };
+        let rest = self.cut.split_off(whole);
+        let bytes = std::mem::replace(&mut self.cut, rest);
+        write_escaped(&bytes, into)
+    }
+
+    fn finish(self, into: &mut impl Write) -> io::Result<()> {
+        write_escaped(&self.cut, into)
+    }
+}
+
+/// Length without a letter that has begun at the end and is not complete.
+fn whole_letters(bytes: &[u8]) -> usize {
+    let tail = bytes.len().saturating_sub(3);
+    match bytes[tail..].iter().rposition(|byte| byte & 0b1100_0000 == 0b1100_0000) {
+        Some(start) if std::str::from_utf8(&bytes[tail + start..]).is_err() => tail + start,
+        _ => bytes.len(),
+    }
+}
+
+fn write_escaped(bytes: &[u8], into: &mut impl Write) -> io::Result<()> {
+    let quoted = serde_json::to_string(&String::from_utf8_lossy(bytes))?;
+    into.write_all(&quoted.as_bytes()[1..quoted.len() - 1])
+}
+
+/// A file that appears under its name when it is whole.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    inner: Inner,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Whole {
+        file: NamedTempFile,
+        path: PathBuf,
+    },
+    /// A pipe, terminal or device: written as it comes, never replaced.
+    Special(std::fs::File),
+}
+
+impl NewFile {
+    /// Begins a file for `path`. A link is followed; what is no plain file is written as it is.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        let context = || format!("cannot write to {}", path.display());
+        let path = if path.exists() { path.canonicalize().with_context(context)? } else { path.to_owned() };
+        let inner = if path.exists() && !path.is_file() {
+            Inner::Special(std::fs::OpenOptions::new().write(true).open(&path).with_context(context)?)
+        } else {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let file = tempfile::Builder::new()
+                .prefix(".bulkhead-")
+                .permissions(Permissions::from_mode(0o666))
+                .tempfile_in(folder.unwrap_or(Path::new(".")))
+                .with_context(context)?;
+            Inner::Whole { file, path }
+        };
+        Ok(Self { inner })
+    }
+
+    /// Gives it its name.
+    pub(crate) fn finish(self) -> Result<()> {
+        match self.inner {
+            Inner::Special(_) => Ok(()),
+            Inner::Whole { file, path } => {
+                file.persist(&path).map(drop).with_context(|| format!("cannot write to {}", path.display()))
+            }
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            Inner::Whole { file, .. } => file.write(bytes),
+            Inner::Special(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.inner {
+            Inner::Whole { file, .. } => file.flush(),
+            Inner::Special(file) => file.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::ids::JobId;
+    use bulkhead_proto::outcome::Outcome;
+
+    use super::*;
+
+    fn line(text: &str) -> String {
+        let mut out = Vec::new();
+        write_line(&Output::Inline(text.as_bytes().to_vec()), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_ends_once() {
+        assert_eq!(line("24"), "24\n");
+        assert_eq!(line("24\n"), "24\n");
+        assert_eq!(line(""), "\n");
+    }
+
+    #[test]
+    fn json_is_one_valid_line_with_the_outcome_in_it() {
+        let end = JobEnd {
+            job: JobId(7),
+            outcome: Outcome::Done,
+            output: Output::Inline("a\"b\né".as_bytes().to_vec()),
+            attempts: 2,
+        };
+        let mut out = Vec::new();
+        write_json(json!({"index": 3}), &end, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(text.matches('\n').count(), 1);
+        assert_eq!(
+            value,
+            json!({"index": 3, "job": 7, "outcome": "done", "attempts": 2, "output_bytes": 6, "result": "a\"b\né"})
+        );
+    }
+
+    #[test]
+    fn text_cut_anywhere_is_the_same_text() {
+        let bytes = "né \u{1F600}\u{7} ".as_bytes().iter().copied().chain([0xFF, b'x', 0xE2, 0x82]);
+        let bytes: Vec<u8> = bytes.collect();
+        let whole = serde_json::to_string(&String::from_utf8_lossy(&bytes)).unwrap();
+        for size in 1..=bytes.len() {
+            let (mut text, mut out) = (Text::default(), Vec::new());
+            bytes.chunks(size).for_each(|piece| text.write(piece, &mut out).unwrap());
+            text.finish(&mut out).unwrap();
+            assert_eq!(format!("\"{}\"", String::from_utf8(out).unwrap()), whole, "pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_whole_and_replaces_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "old").unwrap();
+        let mut file = NewFile::create(&path).unwrap();
+        write_exact(&Output::Inline(b"new".to_vec()), &mut file).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        drop(file);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "given up: nothing is left");
+        let mut file = NewFile::create(&path).unwrap();
+        write_exact(&Output::Inline(b"new".to_vec()), &mut file).unwrap();
+        file.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_device_is_written_and_not_replaced() {
+        let mut file = NewFile::create(Path::new("/dev/null")).unwrap();
+        file.write_all(b"x").unwrap();
+        file.finish().unwrap();
+        assert!(!Path::new("/dev/null").is_file());
+    }
+}

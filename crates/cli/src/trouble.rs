@@ -1,0 +1,100 @@
+//! What is said on stderr of a job that did not end `done`.
+//!
+//! One line when it ends; for those that crashed, at the end, the deaths that were charged and what to do now.
+
+use bulkhead_client::{Client, JobEnd};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::view::ChargedDeath;
+
+/// Crashed jobs whose deaths are told; beyond them their count says enough.
+const DETAILS_MAX: usize = 10;
+
+/// The line about one job; `what` is its kind and input, where known.
+pub(crate) fn line(end: &JobEnd, what: &str) -> String {
+    let attempts = if end.attempts == 1 { "attempt" } else { "attempts" };
+    let what = if what.is_empty() { String::new() } else { format!(" ({})", shorten(what)) };
+    format!("bulkhead: job {}{what} {} after {} {attempts}", end.job, end.outcome, end.attempts)
+}
+
+fn shorten(text: &str) -> String {
+    const LETTERS: usize = 60;
+    let mut short: String = text.chars().take(LETTERS).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short.escape_debug().to_string()
+}
+
+/// Jobs whose evidence is to be shown when everything has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Crashed {
+    jobs: Vec<JobId>,
+    count: u64,
+}
+
+impl Crashed {
+    /// Remembers a job if it crashed.
+    pub(crate) fn note(&mut self, end: &JobEnd) {
+        if matches!(end.outcome, Outcome::Crashed { .. }) {
+            self.count += 1;
+            if self.jobs.len() < DETAILS_MAX {
+                self.jobs.push(end.job);
+            }
+        }
+    }
+
+    /// Tells the deaths, and what can be done unless the daemon ends with this command.
+    pub(crate) fn tell(&self, client: &mut Client, daemon_stays: bool) {
+        for job in &self.jobs {
+            match client.job(*job) {
+                Ok(detail) => {
+                    detail.deaths.iter().for_each(|death| eprintln!("  job {job} {}", death_line(death)))
+                }
+                Err(error) => log::warn!("no evidence of a crashed job job={job} error={error}"),
+            }
+        }
+        if self.count > self.jobs.len() as u64 {
+            eprintln!("  {} more jobs crashed", self.count - self.jobs.len() as u64);
+        }
+        if let (Some(job), true) = (self.jobs.first(), daemon_stays) {
+            eprintln!(
+                "  quarantined: `bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it"
+            );
+        }
+    }
+}
+
+/// A death that was charged to a job.
+pub(crate) fn death_line(death: &ChargedDeath) -> String {
+    let ChargedDeath { attempt, worker, pid, death, .. } = death;
+    format!("attempt {attempt}: worker {worker} (pid {pid}) died of {death}")
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_client::Output;
+    use bulkhead_proto::death::Death;
+    use bulkhead_proto::ids::WorkerId;
+
+    use super::*;
+
+    #[test]
+    fn the_line_names_job_input_outcome_and_attempts() {
+        let outcome = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
+        let end = JobEnd { job: JobId(17), outcome, output: Output::None, attempts: 3 };
+        let expected = "bulkhead: job 17 (chaos segv) crashed: killed 3 workers, last one by SIGSEGV; \
+                        quarantined after 3 attempts";
+        assert_eq!(line(&end, "chaos segv"), expected);
+        let end = JobEnd { job: JobId(1), outcome: Outcome::Cancelled, output: Output::None, attempts: 1 };
+        assert_eq!(line(&end, ""), "bulkhead: job 1 cancelled after 1 attempt");
+        assert!(line(&end, &"x\n".repeat(60)).len() < 160);
+    }
+
+    #[test]
+    fn a_death_names_attempt_worker_and_cause() {
+        let death = Death::Signalled { signal: 11, core: false };
+        let death = ChargedDeath { at_us: 0, attempt: 2, worker: WorkerId(5), pid: 812, death };
+        assert_eq!(death_line(&death), "attempt 2: worker 5 (pid 812) died of SIGSEGV");
+    }
+}

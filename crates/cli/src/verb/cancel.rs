@@ -1,0 +1,30 @@
+//! `bulkhead cancel`: ends jobs without a result.
+//! A job that runs is ended by killing its worker and everything that it started; the worker is replaced.
+
+use anyhow::Result;
+
+use crate::args::Global;
+use crate::ids::Ids;
+use crate::verb::tell_changed;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead cancel 17
+  bulkhead cancel 20..30
+  bulkhead jobs --state queued --json | jq .job | bulkhead cancel -";
+
+/// Ends jobs without a result; what runs is killed
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    ids: Ids,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let jobs = self.ids.read()?;
+        let changed = global.connect()?.cancel(&jobs)?;
+        tell_changed(&changed, "cancelled", global)
+    }
+}

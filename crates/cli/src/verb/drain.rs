@@ -1,0 +1,49 @@
+//! `bulkhead drain`: the daemon takes no new jobs, ends what it has, and stops; the command waits until it is gone.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead drain
+  bulkhead drain --grace 30s
+
+Ending this command does not end the drain.";
+
+/// Stops the daemon in order: no new jobs, what was accepted ends, then it leaves
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// How long accepted jobs may take, such as 30s; what is left then is lost [default: as long as it takes]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    grace: Option<Duration>,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let mut client = global.connect()?;
+        let draining = client.drain(self.grace)?;
+        let mut out = Out::new();
+        if global.json {
+            out.json(&json!({ "draining": true, "left": draining.left() }))?;
+        } else if !global.quiet {
+            out.line(format_args!("draining, {} jobs left", draining.left()))?;
+        }
+        out.flush()?;
+        draining.wait()?;
+        if global.json {
+            out.json(&json!({ "stopped": true }))?;
+        } else if !global.quiet {
+            out.line("stopped")?;
+        }
+        out.flush()?;
+        Ok(exit::DONE)
+    }
+}

@@ -1,0 +1,134 @@
+//! `bulkhead events`: what happened in the daemon, one line each; `--follow` goes on with what happens.
+//!
+//! A line is the moment (UTC, to the microsecond), then what happened in the words that the daemon's own log uses.
+//! This is where a crash can be watched: who died of what, whom it was charged to, who took the place, and which
+//! attempt began how much later.
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::record::Record;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::time::utc;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead events
+  bulkhead events --follow
+  bulkhead events --json | jq 'select(.event == \"died\")'
+
+Moments are UTC. Spans carry their unit: 412us, 1.24ms, 3.05s.";
+
+/// Shows what happened: deaths, blame, replacements, retries
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Go on with what happens from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// Only what came after the event with this index
+    #[arg(long, value_name = "INDEX", default_value_t = 0)]
+    after: u64,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let mut client = global.connect()?;
+        let mut out = Out::new();
+        for batch in client.events(self.after, self.follow)? {
+            let batch = batch?;
+            if batch.missed > 0 && global.json {
+                out.json(&json!({ "event": "missed", "count": batch.missed }))?;
+            } else if batch.missed > 0 {
+                out.line(format_args!("missed {} events: they were not read in time", batch.missed))?;
+            }
+            for record in &batch.records {
+                if global.json { out.json(record)? } else { out.line(line(record))? }
+            }
+            out.flush()?;
+        }
+        Ok(exit::DONE)
+    }
+}
+
+/// A record as one line, whatever its texts hold.
+fn line(record: &Record) -> String {
+    format!("{} {}", utc(record.at_us), record.what)
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::death::{Death, KillReason, Lie};
+    use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
+    use bulkhead_proto::outcome::Outcome;
+    use bulkhead_proto::record::What;
+
+    use super::*;
+
+    const W: WorkerId = WorkerId(3);
+    const J: JobId = JobId(17);
+
+    /// Every kind of record, and words that its line must have.
+    fn all() -> Vec<(What, &'static str)> {
+        let text = || "two\nlines".to_owned();
+        let death = Death::Signalled { signal: 9, core: false };
+        let slot = Some(SlotId(1));
+        let lie = KillReason::Lie { lie: Lie::ClaimWord };
+        vec![
+            (What::Started { pid: 8, slots: 2 }, "pid=8 slots=2"),
+            (What::Spawned { worker: W, pid: 8 }, "worker=3 pid=8"),
+            (What::Ready { worker: W, pid: 8, after_us: 1240 }, "after=1.24ms"),
+            (What::SpawnFailed { worker: W, error: text(), retry_after_ms: 100 }, "100.00ms"),
+            (
+                What::Placed {
+                    worker: W,
+                    slot: SlotId(1),
+                    replaces: Some(WorkerId(2)),
+                    after_us: 312,
+                    warm: true,
+                },
+                "replaces=2 after=312us",
+            ),
+            (
+                What::Placed { worker: W, slot: SlotId(1), replaces: None, after_us: 0, warm: false },
+                "worker=3 slot=1",
+            ),
+            (What::Killing { worker: W, job: Some(J), why: lie }, "job=17"),
+            (What::Died { worker: W, pid: 8, slot, death, noticed_after_us: None, ended: 41 }, "SIGKILL"),
+            (What::Stuck { worker: W, pid: 8 }, "worker=3 pid=8"),
+            (What::Accepted { first: J, count: 5, kind: "noop".to_owned(), uid: 7 }, "first=17 count=5"),
+            (What::Blamed { job: J, attempt: 1, worker: W, crashes: 1, crashes_max: 3 }, "crashes=1/3"),
+            (What::NobodyBlamed { worker: W }, "worker=3"),
+            (What::Requeued { worker: W, count: 9 }, "count=9"),
+            (What::Retried { job: J, attempt: 2, worker: W, after_us: 410, alone: true }, "after=410us"),
+            (What::Backoff { job: J, attempt: 1, message: text(), retry_after_ms: 5 }, "5.00ms"),
+            (What::Ended { job: J, outcome: Outcome::Cancelled, attempts: 2, after_us: 7 }, "cancelled"),
+            (What::RetryAsked { job: J }, "job=17"),
+            (What::Degraded { reason: text() }, "degraded"),
+            (What::Recovered, "healthy"),
+            (What::Evicted { count: 4, limit: text() }, "count=4"),
+            (What::Draining { left: 6, grace_ms: Some(30_000) }, "left=6 grace=30.00s"),
+            (What::Stopped, "stopped"),
+        ]
+    }
+
+    #[test]
+    fn every_record_is_one_line_with_its_moment_and_its_fields() {
+        for (what, part) in all() {
+            let text = line(&Record { index: 1, at_us: 1_795_356_187_123_456, what });
+            assert!(text.starts_with("2026-11-22T14:03:07.123456Z "), "{text}");
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+            assert!(!text.contains('\n'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_record_is_one_json_object_with_its_event() {
+        for (what, _) in all() {
+            let value = serde_json::to_value(Record { index: 1, at_us: 2, what }).unwrap();
+            assert!(value["event"].is_string() && value["index"] == 1 && value["at_us"] == 2, "{value}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `bulkhead forget`: drops ended jobs, with their results and the evidence of their crashes.
+//! It is how the quarantine of a crashed job ends badly.
+
+use anyhow::Result;
+
+use crate::args::Global;
+use crate::ids::Ids;
+use crate::verb::tell_changed;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead forget 17
+  bulkhead forget 1..1000";
+
+/// Drops ended jobs with their results and evidence
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    ids: Ids,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let jobs = self.ids.read()?;
+        let changed = global.connect()?.forget(&jobs)?;
+        tell_changed(&changed, "forgot", global)
+    }
+}

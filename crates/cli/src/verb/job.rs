@@ -1,0 +1,145 @@
+//! `bulkhead job`: all about one job, in words.
+//!
+//! For a job that crashed this is the evidence: each death that was charged, with worker, process and cause.
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record_text::Span;
+use bulkhead_proto::view::JobDetail;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::time::utc;
+use crate::trouble::death_line;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead job 17
+  bulkhead job 17 --json | jq .deaths";
+
+/// Shows all about one job: input, policy, outcome, and the deaths charged to it
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    job: JobId,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let detail = global.connect()?.job(self.job)?;
+        let mut out = Out::new();
+        if global.json {
+            out.json(&detail)?;
+        } else {
+            describe(&detail).iter().try_for_each(|line| out.line(line))?;
+        }
+        out.flush()?;
+        Ok(exit::DONE)
+    }
+}
+
+fn describe(detail: &JobDetail) -> Vec<String> {
+    let row = &detail.row;
+    let mut lines = vec![
+        format!("job       {} of user {}, {}", row.job, row.uid, attachment(detail)),
+        format!("kind      {}", row.kind),
+        format!("input     {}", detail.input.escape_debug()),
+        format!("state     {}", state(detail)),
+        format!("accepted  {}", utc(row.accepted_us)),
+    ];
+    lines.extend(detail.ended_us.map(|ended| {
+        let after = Span::us(ended.saturating_sub(row.accepted_us));
+        format!("ended     {}, {after} after it was accepted", utc(ended))
+    }));
+    lines.extend(detail.output_bytes.map(|bytes| format!("output    {bytes} bytes")));
+    lines.push(format!("attempts  {}, {} crashes charged", row.attempts, row.crashes));
+    lines.push(format!("policy    {}", policy(detail)));
+    lines.extend(
+        detail.deaths.iter().map(|death| format!("death     {} {}", utc(death.at_us), death_line(death))),
+    );
+    if matches!(detail.outcome, Some(Outcome::Crashed { .. })) {
+        let job = row.job;
+        lines.push(format!(
+            "next      `bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it"
+        ));
+    }
+    lines
+}
+
+fn attachment(detail: &JobDetail) -> &'static str {
+    if detail.attached { "attached to the client that submitted it" } else { "kept for wait and result" }
+}
+
+fn state(detail: &JobDetail) -> String {
+    match (&detail.outcome, detail.worker) {
+        (Some(outcome), _) => outcome.to_string(),
+        (None, Some(worker)) => {
+            format!("{} in worker {worker}", format!("{:?}", detail.row.state).to_lowercase())
+        }
+        (None, None) => format!("{:?}", detail.row.state).to_lowercase(),
+    }
+}
+
+fn policy(detail: &JobDetail) -> String {
+    let limit = |ms: Option<u64>| ms.map_or_else(|| "none".to_owned(), |ms| Span::ms(ms).to_string());
+    let policy = &detail.policy;
+    format!(
+        "priority {}, timeout {}, expires {}, crashes_max {}, retries_max {}",
+        policy.priority,
+        limit(policy.timeout_ms),
+        limit(policy.expires_ms),
+        policy.crashes_max,
+        policy.retries_max
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::death::Death;
+    use bulkhead_proto::ids::WorkerId;
+    use bulkhead_proto::job::{JobState, Policy};
+    use bulkhead_proto::view::{ChargedDeath, JobRow};
+
+    use super::*;
+
+    #[test]
+    fn a_crashed_job_shows_its_evidence_and_what_to_do() {
+        let row = JobRow {
+            job: JobId(17),
+            kind: "chaos".to_owned(),
+            state: JobState::Ended,
+            outcome: Some("crashed".to_owned()),
+            attempts: 1,
+            crashes: 1,
+            uid: 1000,
+            accepted_us: 1_000_000,
+        };
+        let death = Death::Signalled { signal: 9, core: false };
+        let detail = JobDetail {
+            row,
+            policy: Policy { timeout_ms: Some(5000), ..Policy::default() },
+            attached: false,
+            input: "kill".to_owned(),
+            worker: None,
+            outcome: Some(Outcome::Crashed { crashes: 1, last: "SIGKILL".to_owned() }),
+            output_bytes: None,
+            ended_us: Some(1_000_412),
+            deaths: vec![ChargedDeath { at_us: 1_000_400, attempt: 1, worker: WorkerId(3), pid: 812, death }],
+        };
+        let text = describe(&detail).join("\n");
+        for part in [
+            "job       17 of user 1000, kept for wait and result",
+            "state     crashed: killed 1 workers, last one by SIGKILL; quarantined",
+            "412us after it was accepted",
+            "timeout 5.00s, expires none",
+            "attempt 1: worker 3 (pid 812) died of SIGKILL",
+            "`bulkhead retry 17`",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+}

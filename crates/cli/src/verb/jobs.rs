@@ -1,0 +1,130 @@
+//! `bulkhead jobs`: the jobs that the user may see, oldest first.
+//!
+//! States are what a job is doing; for ended ones the outcome's own word can be asked for as well.
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::JobState;
+use bulkhead_proto::view::JobRow;
+use clap::ValueEnum;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::{duration, table, time};
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead jobs
+  bulkhead jobs --state crashed
+  bulkhead jobs --state running --json | jq .job";
+
+/// Lists jobs
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Only jobs in this state, or with this outcome
+    #[arg(long, value_enum)]
+    state: Option<Wanted>,
+    /// Only jobs with a higher number
+    #[arg(long, value_name = "JOB", default_value_t = JobId(0))]
+    after: JobId,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    limit: usize,
+}
+
+/// A state, or the outcome of an ended job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Wanted {
+    Queued,
+    Retrying,
+    Running,
+    Ended,
+    Done,
+    Failed,
+    Crashed,
+    TimedOut,
+    Cancelled,
+    Expired,
+    Lost,
+}
+
+impl Wanted {
+    /// The state to ask for, and the outcome to look for in what comes.
+    fn split(self) -> (JobState, Option<&'static str>) {
+        match self {
+            Self::Queued => (JobState::Queued, None),
+            Self::Retrying => (JobState::Retrying, None),
+            Self::Running => (JobState::Running, None),
+            Self::Ended => (JobState::Ended, None),
+            Self::Done => (JobState::Ended, Some("done")),
+            Self::Failed => (JobState::Ended, Some("failed")),
+            Self::Crashed => (JobState::Ended, Some("crashed")),
+            Self::TimedOut => (JobState::Ended, Some("timed-out")),
+            Self::Cancelled => (JobState::Ended, Some("cancelled")),
+            Self::Expired => (JobState::Ended, Some("expired")),
+            Self::Lost => (JobState::Ended, Some("lost")),
+        }
+    }
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let (state, outcome) = self.state.map(Wanted::split).unzip();
+        let outcome = outcome.flatten();
+        let mut client = global.connect()?;
+        let mut rows = Vec::new();
+        let mut jobs = client.jobs(state, self.after);
+        while rows.len() < self.limit
+            && let Some(row) = jobs.next()
+        {
+            rows.extend(Some(row?).filter(|row| outcome.is_none() || row.outcome.as_deref() == outcome));
+        }
+        let mut out = Out::new();
+        if global.json {
+            rows.iter().try_for_each(|row| out.json(row))?;
+        } else {
+            let now = time::now_us();
+            let cells: Vec<_> = rows.iter().map(|row| cells(row, now)).collect();
+            let headings = ["JOB", "KIND", "STATE", "ATTEMPTS", "CRASHES", "UID", "AGE"];
+            table::lay_out(headings, &cells).iter().try_for_each(|line| out.line(line))?;
+        }
+        out.flush()?;
+        Ok(exit::DONE)
+    }
+}
+
+fn cells(row: &JobRow, now_us: u64) -> [String; 7] {
+    let state = row.outcome.clone().unwrap_or_else(|| format!("{:?}", row.state).to_lowercase());
+    [
+        row.job.to_string(),
+        row.kind.clone(),
+        state,
+        row.attempts.to_string(),
+        row.crashes.to_string(),
+        row.uid.to_string(),
+        duration::rough(now_us.saturating_sub(row.accepted_us)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::outcome::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn outcomes_are_asked_for_by_the_words_that_rows_have() {
+        let words: Vec<_> = Wanted::value_variants().iter().filter_map(|wanted| wanted.split().1).collect();
+        let lost = Outcome::Lost { reason: String::new() };
+        let timed_out = Outcome::TimedOut { limit_ms: 1 };
+        for outcome in [Outcome::Done, Outcome::Cancelled, Outcome::Expired, lost, timed_out] {
+            assert!(words.contains(&outcome.word()), "{outcome}");
+        }
+        for wanted in Wanted::value_variants() {
+            let name = wanted.to_possible_value().unwrap().get_name().to_owned();
+            assert!(wanted.split().1.is_none_or(|word| word == name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The verbs of the command line, one file each: its arguments, and what it does with them.
+
+pub(crate) mod cancel;
+pub(crate) mod drain;
+pub(crate) mod events;
+pub(crate) mod forget;
+pub(crate) mod job;
+pub(crate) mod jobs;
+pub(crate) mod kinds;
+pub(crate) mod ping;
+pub(crate) mod result;
+pub(crate) mod retry;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod submit;
+pub(crate) mod wait;
+pub(crate) mod workers;
+
+use anyhow::Result;
+use bulkhead_client::Changed;
+use bulkhead_proto::exit;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+
+/// Says what became of a cancel, retry or forget; `done` is the word for it.
+fn tell_changed(changed: &Changed, done: &str, global: &Global) -> Result<u8> {
+    let mut out = Out::new();
+    if global.json {
+        out.json(&json!({ "count": changed.count, "refused": changed.refused }))?;
+    } else if !global.quiet {
+        let jobs = if changed.count == 1 { "job" } else { "jobs" };
+        out.line(format_args!("{done} {} {jobs}", changed.count))?;
+    }
+    out.flush()?;
+    for refusal in &changed.refused {
+        eprintln!("bulkhead: {refusal}");
+    }
+    Ok(changed.refused.first().map_or(exit::DONE, crate::exit::of_refusal))
+}

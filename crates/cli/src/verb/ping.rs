@@ -1,0 +1,34 @@
+//! `bulkhead ping`: whether the daemon is there, and how quickly it answers.
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::record_text::Span;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead ping
+  bulkhead ping -q && echo up";
+
+/// Asks whether the daemon is there
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let pong = global.connect()?.ping()?;
+        let round_trip_us = u64::try_from(pong.round_trip.as_micros()).unwrap_or(u64::MAX);
+        let mut out = Out::new();
+        if global.json {
+            out.json(&json!({ "pid": pong.pid, "round_trip_us": round_trip_us }))?;
+        } else if !global.quiet {
+            out.line(format_args!("pid {} answered in {}", pong.pid, Span::us(round_trip_us)))?;
+        }
+        out.flush()?;
+        Ok(exit::DONE)
+    }
+}

@@ -1,0 +1,63 @@
+//! `bulkhead result`: the result of a job that has ended, to stdout or into a file.
+//!
+//! A job that did not end `done` has none: a line on stderr and the exit code say how it ended.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::outcome::Outcome;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::output::{self, NewFile};
+use crate::trouble::{self, Crashed};
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead result 17
+  bulkhead result 17 -o digits.txt";
+
+/// Prints the result of a job that has ended
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The job's number
+    #[arg(value_name = "JOB")]
+    job: JobId,
+    /// Write the result's exact bytes to a file; it appears when it is whole
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let mut client = global.connect()?;
+        let end = client.result(self.job)?;
+        if end.outcome != Outcome::Done && !global.quiet {
+            eprintln!("{}", trouble::line(&end, ""));
+            let mut crashed = Crashed::default();
+            crashed.note(&end);
+            crashed.tell(&mut client, true);
+        }
+        let mut out = Out::new();
+        if global.json && self.output.is_none() {
+            output::write_json(json!({}), &end, out.writer())?;
+        } else if end.outcome == Outcome::Done {
+            match &self.output {
+                None => output::write_line(&end.output, out.writer())?,
+                Some(path) => {
+                    let mut file = BufWriter::new(NewFile::create(path)?);
+                    output::write_exact(&end.output, &mut file)?;
+                    file.flush()?;
+                    file.into_inner().map_err(|error| error.into_error())?.finish()?;
+                }
+            }
+        }
+        out.flush()?;
+        Ok(exit::of(&end.outcome))
+    }
+}

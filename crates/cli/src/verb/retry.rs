@@ -1,0 +1,29 @@
+//! `bulkhead retry`: runs jobs that did not end `done` once more, with fresh budgets.
+//! It is how the quarantine of a crashed job ends well.
+
+use anyhow::Result;
+
+use crate::args::Global;
+use crate::ids::Ids;
+use crate::verb::tell_changed;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead retry 17
+  bulkhead jobs --state crashed --json | jq .job | bulkhead retry -";
+
+/// Runs jobs that did not end done again, with fresh budgets
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    ids: Ids,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let jobs = self.ids.read()?;
+        let changed = global.connect()?.retry(&jobs)?;
+        tell_changed(&changed, "retrying", global)
+    }
+}

@@ -1,0 +1,207 @@
+//! `bulkhead run`: submits jobs, prints their results as they come, and ends with them.
+//!
+//! The jobs are attached: they belong to this command. Ctrl-C takes back what has not ended. Without a daemon
+//! anywhere, the command starts a private one that ends with it.
+
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use bulkhead_client::{Client, ConnectError, Error, Interrupts, JobInput, Run, RunItem, RunOptions};
+use bulkhead_proto::exit;
+use bulkhead_proto::outcome::Outcome;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::exit::{Unended, Verdict};
+use crate::inputs::Inputs;
+use crate::jobs::{JobArgs, WhenBusy};
+use crate::output::{self, NewFile};
+use crate::private::PrivateDaemon;
+use crate::progress::Progress;
+use crate::trouble::{self, Crashed};
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead run factorial 20000 --as sha256
+  bulkhead run factorial 1..200 --as digits --with-input
+  bulkhead run factorial 1000000 -o digits.txt
+  bulkhead run factorial --file numbers.txt --unordered
+  bulkhead run noop --count 1000
+  bulkhead run --timeout 5s sleep 1000";
+
+/// Runs jobs and prints their results, one a line, in the order of the inputs
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    jobs: JobArgs,
+    /// Print results in the order in which the jobs end
+    #[arg(long)]
+    unordered: bool,
+    /// Print each result behind its input and a tab
+    #[arg(long)]
+    with_input: bool,
+    /// Write the results to a file; it appears when all jobs have ended. One job's has its exact bytes
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What to do while the daemon is full
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenBusy::Wait)]
+    when_busy: WhenBusy,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let spec = self.jobs.spec()?;
+        let inputs = self.jobs.inputs()?;
+        let mut sink = Sink::open(self, global, &inputs)?;
+        let (mut client, private) = reach(global)?;
+        let options =
+            RunOptions { ordered: !self.unordered, wait_when_busy: self.when_busy == WhenBusy::Wait };
+        let ended = follow(client.run(spec, inputs.jobs(), options), &mut sink);
+        // Results that came count, whatever happened to the rest.
+        let out = sink.finish(ended.is_ok());
+        let code = ended?;
+        out?;
+        if !global.quiet {
+            sink.crashed.tell(&mut client, private.is_none());
+        }
+        Ok(code)
+    }
+}
+
+/// The daemon that there is, or one of our own.
+fn reach(global: &Global) -> Result<(Client, Option<PrivateDaemon>)> {
+    let (mut client, private, interrupts) = match global.connect() {
+        Ok(client) => (client, None, Interrupts::new()?),
+        Err(ConnectError::NoDaemon { .. }) => {
+            let mut interrupts = Interrupts::new()?;
+            let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0)?;
+            (daemon.connect()?, Some(daemon), interrupts)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    client.set_interrupts(Some(interrupts));
+    Ok((client, private))
+}
+
+/// Takes ends until there are no more; gives the exit code.
+fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut Sink<'_>) -> Result<u8> {
+    loop {
+        if !run.is_ready() {
+            sink.flush(&mut run)?;
+        }
+        match run.next() {
+            None => return Ok(sink.verdict.code()),
+            Some(Ok(item)) => {
+                if let Err(error) = sink.take(&item) {
+                    take_back(&mut run);
+                    return Err(error);
+                }
+            }
+            Some(Err(Error::Interrupted)) => {
+                take_back(&mut run);
+                return Ok(exit::CANCELLED);
+            }
+            Some(Err(error)) => return Err(lost_or(error, run.unended())),
+        }
+    }
+}
+
+/// Cancels what has not ended; the command ends anyway, so a failure is only worth a line in the log.
+fn take_back<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>) {
+    match run.cancel_rest() {
+        Ok(count) => log::info!("jobs taken back count={count}"),
+        Err(error) => log::warn!("jobs could not be taken back, the daemon will do it error={error}"),
+    }
+}
+
+/// A connection that ends under running jobs has lost them.
+fn lost_or(error: Error, unended: u64) -> anyhow::Error {
+    match error {
+        Error::Closed { .. } | Error::Goodbye(_) | Error::Io(_) if unended > 0 => {
+            Unended { jobs: unended, error }.into()
+        }
+        other => other.into(),
+    }
+}
+
+/// Where ends go: results to stdout or a file, trouble to stderr.
+struct Sink<'a> {
+    args: &'a Args,
+    global: &'a Global,
+    inputs: &'a Inputs,
+    out: Out,
+    file: Option<BufWriter<NewFile>>,
+    progress: Progress,
+    verdict: Verdict,
+    crashed: Crashed,
+}
+
+impl<'a> Sink<'a> {
+    fn open(args: &'a Args, global: &'a Global, inputs: &'a Inputs) -> Result<Self> {
+        let file = args.output.as_deref().map(NewFile::create).transpose()?;
+        Ok(Self {
+            args,
+            global,
+            inputs,
+            out: Out::new(),
+            file: file.map(BufWriter::new),
+            progress: Progress::new(inputs.total(), !global.quiet),
+            verdict: Verdict::default(),
+            crashed: Crashed::default(),
+        })
+    }
+
+    fn take(&mut self, item: &RunItem) -> Result<()> {
+        let done = item.end.outcome == Outcome::Done;
+        self.progress.ended(done);
+        self.verdict.add(item.index, exit::of(&item.end.outcome));
+        self.crashed.note(&item.end);
+        if !done && !self.global.quiet {
+            let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
+            self.progress.aside(false, || eprintln!("{}", trouble::line(&item.end, &what)));
+        }
+        match &mut self.file {
+            Some(file) => print(self.args, self.global, self.inputs, item, file),
+            None => print(self.args, self.global, self.inputs, item, self.out.writer()),
+        }
+    }
+
+    /// Brings out what was printed; if nobody reads any more, the rest is not wanted either.
+    fn flush<I: Iterator<Item = JobInput>>(&mut self, run: &mut Run<'_, I>) -> Result<()> {
+        let flushed = self.progress.aside(true, || self.out.flush());
+        if flushed.is_err() {
+            take_back(run);
+        }
+        flushed
+    }
+
+    /// Ends the output; a file gets its name only if everything has ended.
+    fn finish(&mut self, all: bool) -> Result<()> {
+        self.out.flush()?;
+        match self.file.take() {
+            Some(file) if all => file.into_inner().map_err(|error| error.into_error())?.finish(),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn print(args: &Args, global: &Global, inputs: &Inputs, item: &RunItem, into: &mut impl Write) -> Result<()> {
+    if global.json {
+        let fields = json!({ "index": item.index, "input": inputs.label(item.index) });
+        return output::write_json(fields, &item.end, into);
+    }
+    if item.end.outcome != Outcome::Done {
+        return Ok(());
+    }
+    if args.with_input {
+        write!(into, "{}\t", inputs.label(item.index))?;
+    }
+    if args.output.is_some() && inputs.total() == 1 && !args.with_input {
+        output::write_exact(&item.end.output, into)
+    } else {
+        output::write_line(&item.end.output, into)
+    }
+}

@@ -1,0 +1,126 @@
+//! `bulkhead status`: how the daemon is, in a few lines.
+//!
+//! It says plainly what the jobs are worth: in this version they live as long as the daemon.
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::view::Status;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::{duration, time};
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead status
+  bulkhead status --json | jq .totals";
+
+/// Shows how the daemon is: pool, queue, and counts since its start
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let status = global.connect()?.status()?;
+        let mut out = Out::new();
+        if global.json {
+            out.json(&status)?;
+        } else {
+            describe(&status, time::now_us()).iter().try_for_each(|line| out.line(line))?;
+        }
+        out.flush()?;
+        Ok(exit::DONE)
+    }
+}
+
+fn describe(status: &Status, now_us: u64) -> Vec<String> {
+    let Status { totals, .. } = status;
+    let up = duration::rough(now_us.saturating_sub(status.started_us));
+    let durability = if status.durable {
+        "durable: accepted jobs outlive the daemon"
+    } else {
+        "volatile: jobs live as long as this daemon and end as lost with it"
+    };
+    let mut lines = vec![
+        format!("daemon    bulkhead {}, pid {}, up {up}", status.version, status.pid),
+        format!("jobs are  {durability}"),
+        format!("pool      {}, {} slots, {} spares", health(status), status.slots, status.spares),
+        format!(
+            "jobs      {} queued (of {} at most), {} retrying, {} running",
+            status.queued, status.queue_max, status.retrying, status.running
+        ),
+        format!(
+            "kept      {} ended jobs with {} bytes of results, {} of them quarantined",
+            status.kept, status.kept_bytes, status.quarantined
+        ),
+        format!("clients   {}", status.clients),
+        format!(
+            "accepted  {}: {} done, {} failed, {} crashed, {} timed out, {} cancelled, {} expired, {} lost",
+            totals.accepted,
+            totals.done,
+            totals.failed,
+            totals.crashed,
+            totals.timed_out,
+            totals.cancelled,
+            totals.expired,
+            totals.lost
+        ),
+        format!(
+            "since     {} deaths, {} retries, {} workers spawned, {} jobs refused, {} results dropped early",
+            totals.deaths, totals.retries, totals.spawned, totals.refused, totals.evicted
+        ),
+    ];
+    if status.draining {
+        lines.insert(1, "draining  it takes no new jobs, and stops when the last has ended".to_owned());
+    }
+    lines
+}
+
+fn health(status: &Status) -> String {
+    let word = format!("{:?}", status.health).to_lowercase();
+    if status.health_reason.is_empty() { word } else { format!("{word} ({})", status.health_reason) }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::view::{PoolHealth, Totals};
+
+    use super::*;
+
+    #[test]
+    fn it_says_what_jobs_are_worth_and_why_the_pool_is_ill() {
+        let status = Status {
+            version: "0.1.0".to_owned(),
+            pid: 812,
+            started_us: 0,
+            durable: false,
+            draining: true,
+            health: PoolHealth::Degraded,
+            health_reason: "10 deaths in 10 s".to_owned(),
+            slots: 2,
+            spares: 1,
+            clients: 1,
+            queued: 5,
+            retrying: 0,
+            running: 2,
+            kept: 3,
+            kept_bytes: 12,
+            quarantined: 1,
+            queue_max: 1_000_000,
+            totals: Totals { accepted: 10, deaths: 4, ..Totals::default() },
+        };
+        let text = describe(&status, 61_000_000).join("\n");
+        for part in [
+            "pid 812, up 1m01s",
+            "volatile: jobs live as long as this daemon",
+            "it takes no new jobs",
+            "degraded (10 deaths in 10 s), 2 slots, 1 spares",
+            "5 queued (of 1000000 at most)",
+            "accepted  10:",
+            "4 deaths",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `bulkhead submit`: hands jobs to the daemon and prints their numbers, one a line.
+//!
+//! The jobs belong to the daemon from then on: `wait` and `result` bring their ends.
+
+use anyhow::Result;
+use bulkhead_client::SubmitOptions;
+use bulkhead_proto::exit;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::jobs::{JobArgs, WhenBusy};
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead submit factorial 20000 --as sha256
+  bulkhead submit --count 1000 noop
+  bulkhead submit factorial 1..200 | bulkhead wait -";
+
+/// Submits jobs and prints their numbers, one a line
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    jobs: JobArgs,
+    /// What to do while the daemon is full
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenBusy::Fail)]
+    when_busy: WhenBusy,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let spec = self.jobs.spec()?;
+        let inputs = self.jobs.inputs()?;
+        let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait };
+        let mut client = global.connect()?;
+        let mut out = Out::new();
+        for accepted in client.submit(spec, inputs.jobs(), options) {
+            for job in accepted? {
+                if global.json {
+                    out.json(&json!({ "job": job }))?;
+                } else {
+                    out.line(job)?;
+                }
+            }
+            out.flush()?;
+        }
+        Ok(exit::DONE)
+    }
+}

@@ -1,0 +1,71 @@
+//! `bulkhead wait`: waits until jobs have ended and says how, one line each, in the order of their ends.
+//!
+//! The line has the number, a tab, and the outcome; the results stay with the daemon for `result`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use bulkhead_client::{JobEnd, WaitItem};
+use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::refusal::Refusal;
+use serde_json::{Value, json};
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::exit::{Verdict, of_refusal};
+use crate::ids::Ids;
+use crate::output;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead wait 17
+  bulkhead wait 20..30 && echo all done
+  bulkhead submit --count 100 noop | bulkhead wait -";
+
+/// Waits until jobs have ended and says how
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    ids: Ids,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let jobs = self.ids.read()?;
+        let mut places: BTreeMap<JobId, u64> = BTreeMap::new();
+        for (place, job) in (0..).zip(&jobs) {
+            places.entry(*job).or_insert(place);
+        }
+        let mut client = global.connect()?;
+        let (mut out, mut verdict) = (Out::new(), Verdict::default());
+        for item in client.wait(jobs) {
+            let (job, code) = match item? {
+                WaitItem::Ended(end) => (end.job, tell(&end, global, &mut out)?),
+                WaitItem::Refused { job, refusal } => (job, tell_refused(job, &refusal, global, &mut out)?),
+            };
+            out.flush()?;
+            verdict.add(places.get(&job).copied().unwrap_or(u64::MAX), code);
+        }
+        Ok(verdict.code())
+    }
+}
+
+fn tell(end: &JobEnd, global: &Global, out: &mut Out) -> Result<u8> {
+    if global.json {
+        out.json(&Value::Object(output::about(end)))?;
+    } else if !global.quiet {
+        out.line(format_args!("{}\t{}", end.job, end.outcome))?;
+    }
+    Ok(exit::of(&end.outcome))
+}
+
+fn tell_refused(job: JobId, refusal: &Refusal, global: &Global, out: &mut Out) -> Result<u8> {
+    if global.json {
+        out.json(&json!({ "job": job, "refused": refusal }))?;
+    } else {
+        eprintln!("bulkhead: {refusal}");
+    }
+    Ok(of_refusal(refusal))
+}

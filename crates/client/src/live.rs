@@ -1,0 +1,42 @@
+//! One accepted batch of attached jobs: which of them have ended, and where each belongs.
+//!
+//! Pure. It is what makes a lie of the daemon visible: a job that is none of these, or ends twice.
+
+use bulkhead_proto::ids::JobId;
+
+/// An accepted batch.
+#[derive(Debug)]
+pub(crate) struct Live {
+    first_index: u64,
+    first: u64,
+    ended: Vec<bool>,
+    left: usize,
+}
+
+impl Live {
+    /// `count` jobs from number `first` on, whose inputs have their places from `first_index` on.
+    pub(crate) fn new(first_index: u64, first: u64, count: usize) -> Self {
+        Self { first_index, first, ended: vec![false; count], left: count }
+    }
+
+    /// Whether all have ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Those that have not ended.
+    pub(crate) fn jobs_left(&self) -> impl Iterator<Item = JobId> + '_ {
+        (self.first..).zip(&self.ended).filter(|(_, ended)| !**ended).map(|(job, _)| JobId(job))
+    }
+
+    /// Marks a job as ended and tells its place; `None` if it is none of these, or has ended before.
+    pub(crate) fn end(&mut self, job: JobId) -> Option<u64> {
+        let offset = job.0.checked_sub(self.first)?;
+        let ended = self.ended.get_mut(usize::try_from(offset).ok()?)?;
+        if std::mem::replace(ended, true) {
+            return None;
+        }
+        self.left -= 1;
+        Some(self.first_index + offset)
+    }
+}
