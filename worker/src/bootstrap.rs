@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use bulkhead_jobs::Handler;
-use bulkhead_link::worker::{Server, WorkerRing};
+use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
@@ -25,13 +25,9 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     let lane = Lane::from_stdin().context("standard input is no lane: the supervisor starts this program")?;
     let Some((frame, pages)) = descriptors::receive(&lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
-    let mut pages = pages.into_iter();
-    let (Some(box_page), Some(orders_page)) = (pages.next(), pages.next()) else {
-        bail!("the setup came without box and orders")
-    };
-    let ring = WorkerRing::map(box_page, orders_page).context("cannot map box and orders")?;
+    let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
     let handlers = resolve(registry, &setup);
-    let (server, path) = Server::listen().context("cannot open the task channel")?;
+    let (server, path) = Channel::listen().context("cannot open the task channel")?;
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&handlers) }), &[])
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;

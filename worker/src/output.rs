@@ -29,11 +29,11 @@ impl<'a> TaskOutput<'a> {
     ///
     /// # Errors
     /// The last bytes cannot be written to the descriptor.
-    pub(crate) fn finish(self) -> io::Result<Finish> {
+    pub(crate) fn finish(&mut self) -> io::Result<Finish<'_>> {
         if self.spilled == 0 {
-            return Ok(Finish::Inline(self.inline));
+            return Ok(Finish::Inline(&self.inline));
         }
-        if let Some(mut file) = self.file {
+        if let Some(file) = &mut self.file {
             file.flush()?;
         }
         Ok(Finish::Descriptor { bytes: self.spilled })

@@ -52,11 +52,14 @@ impl Runtime {
             // Taken back: somebody else runs it.
             return Ok(true);
         }
-        let finish = self.run(task, TaskOutput::new(&self.ring, file)).unwrap_or_else(|failure| {
-            log::info!("task failed job={} attempt={} error={:?}", task.job, task.fence, failure.to_string());
-            Finish::Failed(failure.to_string())
-        });
-        self.ring.finish(task.seq, &finish);
+        let mut output = TaskOutput::new(&self.ring, file);
+        match self.run(task, &mut output).and_then(|()| Ok(output.finish()?)) {
+            Ok(finish) => self.ring.finish(task.seq, &finish),
+            Err(failure) => {
+                log::debug!("task failed job={} attempt={} error=\"{failure}\"", task.job, task.fence);
+                self.ring.finish(task.seq, &Finish::Failed(&failure.to_string()));
+            }
+        }
         if self.ring.should_ring() {
             // A full lane holds doorbells that were not heard yet; one of them does.
             self.lane.send_now(&self.doorbell).context("cannot ring the supervisor")?;
@@ -64,10 +67,9 @@ impl Runtime {
         Ok(true)
     }
 
-    fn run(&self, task: &TaskMessage, mut output: TaskOutput<'_>) -> Result<Finish, Failure> {
+    fn run(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
         let handler = self.handlers.get(usize::from(task.kind.0)).copied().flatten();
         let handler = handler.ok_or_else(|| Failure::new(format!("this worker has no kind {}", task.kind)))?;
-        panics::caught(|| handler(task.input.as_bytes(), &mut output))?;
-        Ok(output.finish()?)
+        panics::caught(|| handler(task.input.as_bytes(), output))
     }
 }
