@@ -22,7 +22,7 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     process::limit_file_size(OUTPUT_MAX_BYTES).context("cannot limit the size of outputs")?;
     panics::install();
     // A parent that died before it could be watched has closed the lane: the first receive tells.
-    let lane = Lane::from_stdin().context("standard input is no lane: the supervisor starts this program")?;
+    let lane = Lane::from_stdin().context("cannot take the lane")?;
     let Some((frame, pages)) = descriptors::receive(&lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;

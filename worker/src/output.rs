@@ -1,4 +1,7 @@
 //! Where a task's output goes: into the box while it is short, into the output descriptor once it is not.
+//!
+//! A write that failed is not forgotten: the task fails with it even if its handler goes on as if nothing had
+//! happened, so that no output is ever told as whole that is not.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,20 +19,26 @@ pub(crate) struct TaskOutput<'a> {
     file: Option<BufWriter<File>>,
     /// Bytes that went into the file.
     spilled: u64,
+    /// The first write that failed.
+    failure: Option<String>,
+    breathed: bool,
 }
 
 impl<'a> TaskOutput<'a> {
     /// `file` is where output that does not fit the box goes.
     pub(crate) fn new(ring: &'a WorkerRing, file: Option<File>) -> Self {
         let file = file.map(|file| BufWriter::with_capacity(FILE_BUFFER_BYTES, file));
-        Self { ring, inline: Vec::new(), file, spilled: 0 }
+        Self { ring, inline: Vec::new(), file, spilled: 0, failure: None, breathed: false }
     }
 
     /// Everything written, in the place where it ends up.
     ///
     /// # Errors
-    /// The last bytes cannot be written to the descriptor.
+    /// A write failed, or the last bytes cannot be written to the descriptor.
     pub(crate) fn finish(&mut self) -> io::Result<Finish<'_>> {
+        if let Some(failure) = &self.failure {
+            return Err(io::Error::other(failure.clone()));
+        }
         if self.spilled == 0 {
             return Ok(Finish::Inline(&self.inline));
         }
@@ -59,8 +68,11 @@ impl<'a> TaskOutput<'a> {
 
 impl Write for TaskOutput<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(failure) = &self.failure {
+            return Err(io::Error::other(failure.clone()));
+        }
         if self.spilled > 0 || self.inline.len() + bytes.len() > INLINE_MAX_BYTES {
-            return self.spill(bytes);
+            return self.spill(bytes).inspect_err(|error| self.failure = Some(error.to_string()));
         }
         self.inline.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -73,6 +85,19 @@ impl Write for TaskOutput<'_> {
 
 impl Task for TaskOutput<'_> {
     fn last_breath(&mut self) {
+        self.breathed = true;
         self.ring.last_breath();
     }
 }
+
+impl Drop for TaskOutput<'_> {
+    /// The task is over and its worker lives, whatever the task had announced.
+    fn drop(&mut self) {
+        if self.breathed {
+            self.ring.breathe_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
