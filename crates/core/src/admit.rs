@@ -1,0 +1,153 @@
+//! Admission: which jobs are taken, and what those are told that are not.
+//!
+//! The queue is bounded in jobs and bytes. When it is full, users who have next to nothing in it may still add a
+//! little, so that one user's flood does not shut the others out.
+
+use bulkhead_proto::client::{Reply, Submit};
+use bulkhead_proto::ids::{ClientId, KindId, Tag};
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
+use bulkhead_proto::record::What;
+use bulkhead_proto::refusal::Refusal;
+
+use crate::batch::Batch;
+use crate::job::Phase;
+use crate::machine::{Core, ms};
+use crate::timers::Alarm;
+
+/// A user with less than this part of the queue may go beyond its bound...
+const SMALL_PART: u64 = 64;
+/// ...by at most this part of it, all such users together.
+const BEYOND_PART: u64 = 8;
+/// What a refused client is told to wait at least and at most, in milliseconds.
+const RETRY_AFTER_MS: (u64, u64) = (10, 10_000);
+
+impl Core {
+    /// A client submits jobs.
+    pub(crate) fn submit(&mut self, id: ClientId, tag: Tag, submit: Submit) {
+        let count = submit.inputs.len() as u64;
+        let kind = match self.check(&submit) {
+            Ok(kind) => kind,
+            Err(refusal) => {
+                self.totals.refused += count;
+                return self.refuse(id, tag, refusal);
+            }
+        };
+        let Some(uid) = self.clients.connected(id).map(|client| client.peer.uid) else { return };
+        let (room, refusal) = self.room(uid, &submit.inputs);
+        self.totals.refused += count - room;
+        match refusal {
+            Some(refusal) if room == 0 => self.refuse(id, tag, refusal),
+            refused => {
+                let first = self.jobs.next_id();
+                let name = submit.kind.clone();
+                self.take_in(id, tag, uid, kind, submit, room);
+                let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
+                self.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
+                self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
+            }
+        }
+    }
+
+    fn check(&self, submit: &Submit) -> Result<KindId, Refusal> {
+        let invalid = |why: String| Err(Refusal::Invalid { why });
+        if !self.drain.is_open() {
+            return Err(Refusal::Draining);
+        }
+        let Some(kind) = self.config.kinds.iter().position(|kind| kind.name == submit.kind) else {
+            let kind = submit.kind.chars().take(80).collect();
+            let known = self.config.kinds.iter().map(|kind| kind.name.clone()).collect();
+            return Err(Refusal::UnknownKind { kind, known });
+        };
+        if submit.inputs.is_empty() {
+            return invalid("the submit has no inputs".to_owned());
+        }
+        if submit.inputs.len() > BATCH_MAX {
+            return invalid(format!("{} inputs in one submit, at most {BATCH_MAX} fit", submit.inputs.len()));
+        }
+        if let Some(fault) = submit.policy.fault() {
+            return invalid(fault);
+        }
+        if let Some((at, input)) = submit.inputs.iter().enumerate().find(|(_, input)| !input.fits()) {
+            let bytes = input.as_bytes().len();
+            return invalid(format!(
+                "input {at} has {bytes} bytes, at most {INLINE_MAX_BYTES} travel inline"
+            ));
+        }
+        Ok(KindId(u16::try_from(kind).expect("the table of kinds is short")))
+    }
+
+    /// How many of these inputs there is room for, and why not for more.
+    fn room(&self, uid: u32, inputs: &[Payload]) -> (u64, Option<Refusal>) {
+        let (config, count) = (&self.config, inputs.len() as u64);
+        let small = self.queue.length_of(uid) < config.queue_max / SMALL_PART;
+        let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
+        let waiting = self.queue.length() + self.jobs.count(Phase::Waiting) + self.jobs.count(Phase::Solo);
+        let jobs_left = bound(config.queue_max).saturating_sub(waiting);
+        let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queue.bytes());
+        let mut fitting = 0;
+        for input in inputs {
+            let bytes = input.as_bytes().len() as u64;
+            if bytes > bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
+            fitting += 1;
+        }
+        let busy = |what: &str, limit: u64, over: u64| {
+            let retry_after_ms = self.retry_after_ms(over);
+            Some(Refusal::Busy { what: what.to_owned(), limit, retry_after_ms })
+        };
+        if count <= jobs_left.min(fitting) {
+            (count, None)
+        } else if jobs_left <= fitting {
+            (jobs_left, busy("the queue", config.queue_max, count - jobs_left))
+        } else {
+            (fitting, busy("the queue's bytes", config.queue_bytes_max, count - fitting))
+        }
+    }
+
+    /// About how long until there is room for so many: the mean pace since the first job, at worst a second each.
+    fn retry_after_ms(&self, over: u64) -> u64 {
+        let up_ms = self.now.wall_us.saturating_sub(self.started_us.unwrap_or(0)) / 1000;
+        let estimate = match self.totals.done + self.totals.failed {
+            0 => 1000,
+            ended => over.saturating_mul(up_ms) / ended,
+        };
+        estimate.clamp(RETRY_AFTER_MS.0, RETRY_AFTER_MS.1)
+    }
+
+    /// Queues the first `count` jobs of a submit that was checked.
+    fn take_in(&mut self, id: ClientId, tag: Tag, uid: u32, kind: KindId, submit: Submit, count: u64) {
+        let count = u32::try_from(count).expect("a batch is bounded far below 2^32");
+        let now_ns = self.now.mono_ns;
+        let expires_ns = submit.policy.expires_ms.map(|limit_ms| now_ns.saturating_add(ms(limit_ms)));
+        let first = self.jobs.next_id();
+        let batch = self.jobs.open_batch(Batch {
+            first,
+            count,
+            refs: 0,
+            kind,
+            policy: submit.policy,
+            uid,
+            client: id,
+            tag,
+            attached: submit.attached,
+            watched: submit.attached,
+            accepted_us: self.now.wall_us,
+            since_ns: now_ns,
+            expires_ns,
+        });
+        for input in submit.inputs.into_iter().take(count as usize) {
+            let key = self.jobs.insert(batch, input);
+            self.queue.push_back(&mut self.jobs, key);
+        }
+        if submit.attached {
+            self.attach(id, first, batch);
+        }
+        if let Some(expires_ns) = expires_ns {
+            self.timers.set(expires_ns, Alarm::Expiry(first, count));
+        }
+        self.totals.accepted += u64::from(count);
+    }
+}

@@ -1,0 +1,189 @@
+//! What clients ask about jobs that exist: wait, result, cancel, retry, forget.
+//!
+//! Every field of a request is hostile. A job of another user does not exist for who is no administrator.
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::{ClientId, JobId, Tag};
+use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+use bulkhead_proto::refusal::Refusal;
+
+use crate::clients::Letter;
+use crate::event::Peer;
+use crate::job::{Left, State};
+use crate::list::Key;
+use crate::machine::Core;
+
+/// A change of one job: done, or why not.
+type Change = fn(&mut Core, Key) -> Result<(), Refusal>;
+
+impl Core {
+    /// A client asked something.
+    pub(crate) fn asked(&mut self, id: ClientId, tag: Tag, request: Request) {
+        let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
+        match request {
+            Request::Submit(submit) => self.submit(id, tag, submit),
+            Request::Wait { jobs } => self.wait(id, tag, peer, &jobs),
+            Request::Result { job } => self.result(id, tag, peer, job),
+            Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
+            Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
+            Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
+            Request::Jobs { state, after, limit } => self.show_jobs(id, tag, state, after, limit),
+            Request::Job { job } => self.show_job(id, tag, peer, job),
+            Request::Workers => self.show_workers(id, tag, peer),
+            Request::Status => self.show_status(id, tag),
+            Request::Kinds => self.show_kinds(id, tag),
+            Request::Events { after, follow } => self.read_records(id, tag, after, follow),
+            Request::Drain { grace_ms } => self.asked_to_drain(id, tag, peer, grace_ms),
+            Request::Ping => self.reply(id, tag, Reply::Pong { pid: self.config.pid }, 16),
+        }
+    }
+
+    /// The job of this number, if this client may know of it.
+    pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Key, Refusal> {
+        match self.jobs.find(job) {
+            Some(key) if peer.admin || self.jobs.batch(key).uid == peer.uid => Ok(key),
+            _ => Err(Refusal::UnknownJob { job }),
+        }
+    }
+
+    fn too_many(jobs: &[JobId]) -> Option<Refusal> {
+        let why = format!("{} ids in one request, at most {BATCH_MAX} fit", jobs.len());
+        (jobs.len() > BATCH_MAX).then_some(Refusal::Invalid { why })
+    }
+
+    fn wait(&mut self, id: ClientId, tag: Tag, peer: Peer, jobs: &[JobId]) {
+        if let Some(refusal) = Self::too_many(jobs) {
+            return self.refuse(id, tag, refusal);
+        }
+        let limit = self.config.queue_max.max(BATCH_MAX as u64);
+        let Some(client) = self.clients.connected(id) else { return };
+        if client.waits + jobs.len() as u64 > limit {
+            let what = "your list of jobs to wait for".to_owned();
+            return self.refuse(id, tag, Refusal::Busy { what, limit, retry_after_ms: 1000 });
+        }
+        for &job in jobs {
+            match self.visible(peer, job) {
+                Ok(key) => self.wait_for(id, tag, key),
+                Err(refusal) => self.refuse(id, tag, refusal),
+            }
+        }
+    }
+
+    fn wait_for(&mut self, id: ClientId, tag: Tag, key: Key) {
+        if let Some(client) = self.clients.connected(id) {
+            client.waits += 1;
+        }
+        let job = &mut self.jobs[key];
+        let number = job.id;
+        if let Some(end) = job.end_mut() {
+            end.untold += 1;
+            self.clients.post(id, Letter { tag, own: false, job: number });
+            return;
+        }
+        let waiters = &mut job.aside_mut().waiters;
+        waiters.push((id, tag));
+        // Whoever is gone is dropped now and then, so that the list stays as long as its living.
+        if waiters.len() >= 8 && waiters.len().is_power_of_two() {
+            let clients = &mut self.clients;
+            waiters.retain(|(waiter, _)| clients.connected(*waiter).is_some());
+        }
+    }
+
+    fn result(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
+        match self.visible(peer, job) {
+            Err(refusal) => self.refuse(id, tag, refusal),
+            Ok(key) if self.jobs[key].end().is_some() => self.give_result(id, tag, key),
+            Ok(key) => {
+                let state = self.jobs[key].state.phase().shown();
+                self.refuse(id, tag, Refusal::NotEnded { job, state });
+            }
+        }
+    }
+
+    fn change(&mut self, id: ClientId, tag: Tag, peer: Peer, jobs: &[JobId], change: Change) {
+        if let Some(refusal) = Self::too_many(jobs) {
+            return self.refuse(id, tag, refusal);
+        }
+        let (mut count, mut refused) = (0, Vec::new());
+        for &job in jobs {
+            match self.visible(peer, job).and_then(|key| change(self, key)) {
+                Ok(()) => count += 1,
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        let bytes = 16 + 80 * refused.len() as u64;
+        self.reply(id, tag, Reply::Changed { count, refused }, bytes);
+    }
+
+    fn wrong_state(&self, key: Key, needed: &str) -> Result<(), Refusal> {
+        Err(Refusal::WrongState { job: self.jobs[key].id, needed: needed.to_owned() })
+    }
+
+    fn try_cancel(&mut self, key: Key) -> Result<(), Refusal> {
+        if self.jobs[key].end().is_some() {
+            return self.wrong_state(key, "it has ended already");
+        }
+        self.cancel_job(key);
+        Ok(())
+    }
+
+    fn try_forget(&mut self, key: Key) -> Result<(), Refusal> {
+        if self.jobs[key].end().is_none() {
+            return self.wrong_state(key, "it has not ended: cancel it first");
+        }
+        self.forget(key);
+        Ok(())
+    }
+
+    fn try_retry(&mut self, key: Key) -> Result<(), Refusal> {
+        let Some(end) = self.jobs[key].end() else {
+            return self.wrong_state(key, "it has not ended yet");
+        };
+        if end.outcome == Outcome::Done {
+            return self.wrong_state(key, "it is done: submit it anew to run it again");
+        }
+        if !self.drain.is_open() {
+            return Err(Refusal::Draining);
+        }
+        let held = end.holder.is_some_and(|(worker, seq)| {
+            self.pool.workers.get(&worker).is_some_and(|worker| worker.claims.holds(seq))
+        });
+        if held {
+            return self.wrong_state(key, "its last attempt is still being ended: try again in a moment");
+        }
+        self.retry_job(key);
+        Ok(())
+    }
+
+    /// Puts an ended job back into the queue, with fresh budgets and detached from whoever submitted it.
+    fn retry_job(&mut self, key: Key) {
+        let uid = self.jobs.batch(key).uid;
+        self.record(What::RetryAsked { job: self.jobs[key].id }, Some(uid));
+        self.unshelve(key);
+        self.detach_for_retry(key);
+        let job = &mut self.jobs[key];
+        job.crashes = 0;
+        job.retries = 0;
+        if job.alone {
+            self.jobs.enter(key, State::Solo);
+            self.solo.push_back(&mut self.jobs.slab, key);
+        } else {
+            self.jobs.enter(key, State::Queued);
+            self.queue.push_back(&mut self.jobs, key);
+        }
+    }
+
+    /// Ends a job that nobody wants. What runs is killed, unless it can be taken back before it begins.
+    pub(crate) fn cancel_job(&mut self, key: Key) {
+        let running = match self.jobs[key].state {
+            State::Running { worker, seq, .. } => Some((worker, seq)),
+            _ => None,
+        };
+        self.end_job(key, Outcome::Cancelled, Left::Nothing);
+        if let Some((worker, seq)) = running {
+            self.recall_or_look(worker, seq);
+        }
+    }
+}

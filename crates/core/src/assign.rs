@@ -1,0 +1,188 @@
+//! Who runs what: idle workers first, each one task; then, for short tasks, a little work ahead.
+//!
+//! Jobs that have to run alone come before all others whenever a worker that has run nothing is to be had. Work
+//! ahead never delays a job whose turn it is: if that job needs an idle worker, busy ones are not refilled.
+
+use bulkhead_proto::ids::{Fence, WorkerId};
+use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::record::What;
+
+use crate::action::{Action, Task};
+use crate::job::State;
+use crate::jobs::Jobs;
+use crate::list::Key;
+use crate::machine::{Core, ms};
+use crate::pace::{ALONE_NS, Pace};
+use crate::queue::{Ageing, Verdict};
+use crate::worker::{Duty, Worker};
+
+impl Core {
+    /// Hands out whatever can be handed out.
+    pub(crate) fn dispatch(&mut self) {
+        if self.drain.is_leaving() {
+            return;
+        }
+        self.dispatch_solo();
+        let refilled = if self.queue.length() > 0 { self.fill_idle() } else { Vec::new() };
+        if self.queue.length() > 0 {
+            self.deepen(&refilled);
+        }
+        self.balance();
+    }
+
+    /// Offers jobs that have to run alone to workers that have run nothing.
+    fn dispatch_solo(&mut self) {
+        while let Some(key) = self.solo.head() {
+            if self.is_short_of(self.jobs.batch(key).policy.output) {
+                return;
+            }
+            let Some(worker) = self.fresh_worker() else { return };
+            self.solo.unlink(&mut self.jobs.slab, key);
+            self.offer(worker, key, ALONE_NS);
+        }
+    }
+
+    /// A worker in a slot that has run nothing; if need be an idle one leaves and a spare takes its place.
+    fn fresh_worker(&mut self) -> Option<WorkerId> {
+        let mut used = None;
+        for slot in 0..self.pool.slots.len() {
+            match self.pool.in_slot(slot) {
+                Some((id, worker)) if worker.is_idle() && worker.is_fresh() => return Some(id),
+                Some((id, worker)) if worker.is_idle() => used = used.or(Some((slot, id))),
+                _ => {}
+            }
+        }
+        let spare = *self.pool.spares.front()?;
+        let (slot, old) = used?;
+        self.retire(old);
+        self.place(spare, slot);
+        Some(spare)
+    }
+
+    fn is_short_of(&self, output: OutputMode) -> bool {
+        self.shortage_ns.is_some() && output == OutputMode::Descriptor
+    }
+
+    /// Gives each idle worker one job; names those that got one.
+    fn fill_idle(&mut self) -> Vec<WorkerId> {
+        let mut filled = Vec::new();
+        for slot in 0..self.pool.slots.len() {
+            let Some((id, worker)) = self.pool.in_slot(slot) else { continue };
+            if !worker.is_idle() {
+                continue;
+            }
+            let short = self.shortage_ns.is_some();
+            let found =
+                self.queue.take(&mut self.jobs, ageing(self.now.mono_ns, &self.config), &mut |jobs, key| {
+                    let needs = jobs.batch(key).policy.output == OutputMode::Descriptor;
+                    if short && needs { Verdict::Skip } else { Verdict::Take }
+                });
+            let Some(key) = found else { break };
+            let cost_ns = self.paces[usize::from(self.jobs.batch(key).kind.0)].cost_ns();
+            self.offer(id, key, cost_ns);
+            filled.push(id);
+        }
+        filled
+    }
+
+    /// Gives busy workers short tasks ahead, those with the fewest offers first.
+    fn deepen(&mut self, refilled: &[WorkerId]) {
+        if self.paces.iter().all(|pace| pace.depth() == 1) {
+            return;
+        }
+        // A worker of its own waits for a job that has to run alone: let somebody become idle.
+        let reserved = !self.solo.is_empty() && !self.pool.spares.is_empty();
+        let mut open: Vec<WorkerId> = (0..self.pool.slots.len())
+            .filter_map(|slot| self.pool.in_slot(slot))
+            .filter(|(_, worker)| worker.duty == Duty::Busy && worker.is_open())
+            .map(|(id, _)| id)
+            .filter(|id| !reserved || refilled.contains(id))
+            .collect();
+        while let Some(least) = open.iter().filter_map(|id| self.ring_length(*id)).min() {
+            open.retain(|&id| {
+                self.ring_length(id) != Some(least) || self.offer_ahead(id, refilled.contains(&id))
+            });
+        }
+    }
+
+    fn ring_length(&self, id: WorkerId) -> Option<usize> {
+        self.pool.workers.get(&id).map(|worker| worker.claims.len())
+    }
+
+    /// Gives a busy worker one more short task. `false`: none fits it now.
+    ///
+    /// A worker that was idle in this turn may take what fits, past a job that needs an idle worker: its turn is
+    /// worth a millisecond of work. Others must not overtake such a job.
+    fn offer_ahead(&mut self, id: WorkerId, may_overtake: bool) -> bool {
+        let deepest = self.paces.iter().map(Pace::depth).max().unwrap_or(1);
+        let has_room = |worker: &&Worker| !worker.claims.is_full() && worker.claims.len() < deepest;
+        let Some(worker) = self.pool.workers.get(&id).filter(has_room) else { return false };
+        let (paces, short) = (&self.paces, self.shortage_ns.is_some());
+        let at = ageing(self.now.mono_ns, &self.config);
+        let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
+            if short && jobs.batch(key).policy.output == OutputMode::Descriptor {
+                return Verdict::Skip;
+            }
+            match fits_ahead(worker, jobs, paces, key) {
+                Fit::Now => Verdict::Take,
+                Fit::NeverAhead if !may_overtake => Verdict::Stop,
+                Fit::NeverAhead | Fit::NoRoom => Verdict::Skip,
+            }
+        });
+        let Some(key) = found else { return false };
+        let cost_ns = self.paces[usize::from(self.jobs.batch(key).kind.0)].cost_ns();
+        self.offer(id, key, cost_ns);
+        true
+    }
+
+    /// Hands one task to a worker.
+    pub(crate) fn offer(&mut self, id: WorkerId, key: Key, cost_ns: u64) {
+        let now_ns = self.now.mono_ns;
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let job = &mut self.jobs[key];
+        job.fence = Fence(job.fence.0 + 1);
+        job.attempts += 1;
+        let (number, fence, lost_ns) = (job.id, job.fence, job.lost_ns());
+        let (attempt, alone) = (job.attempts, job.alone);
+        let input = Payload::from(job.input.to_vec());
+        let seq = worker.claims.push(key, number, fence, cost_ns, now_ns);
+        let first = worker.claims.len() == 1;
+        self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
+        let batch = self.jobs.batch(key);
+        let (kind, output, uid) = (batch.kind, batch.policy.output, batch.uid);
+        if first {
+            self.pool.enter(id, Duty::Busy);
+            self.watch_head(id);
+        }
+        if let Some(lost_ns) = lost_ns {
+            self.totals.retries += 1;
+            let after_us = (now_ns - lost_ns) / 1000;
+            self.record(What::Retried { job: number, attempt, worker: id, after_us, alone }, Some(uid));
+        }
+        self.act(Action::Offer { worker: id, seq, task: Task { job: number, fence, kind, output, input } });
+    }
+}
+
+/// Whether a job may wait in a busy worker's ring.
+enum Fit {
+    Now,
+    /// There is no room at the moment.
+    NoRoom,
+    /// Jobs of its kind need an idle worker.
+    NeverAhead,
+}
+
+fn fits_ahead(worker: &Worker, jobs: &Jobs, paces: &[Pace], key: Key) -> Fit {
+    let pace = &paces[usize::from(jobs.batch(key).kind.0)];
+    if pace.depth() == 1 {
+        Fit::NeverAhead
+    } else if worker.claims.len() < pace.depth() && worker.claims.has_room(pace.cost_ns()) {
+        Fit::Now
+    } else {
+        Fit::NoRoom
+    }
+}
+
+fn ageing(now_ns: u64, config: &crate::config::Config) -> Ageing {
+    Ageing { now_ns, step_ns: ms(config.ageing_ms) }
+}

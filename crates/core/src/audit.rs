@@ -1,0 +1,134 @@
+//! What must hold between any two turns, as assertions. Slow: for the simulation and the tests.
+
+use bulkhead_proto::view::WorkerState;
+
+use crate::job::{Phase, State};
+use crate::machine::Core;
+use crate::timers::Alarm;
+use crate::worker::{Duty, Worker};
+
+impl Core {
+    /// Checks every invariant of the machine.
+    ///
+    /// # Panics
+    /// If one is broken: the machine is wrong.
+    pub fn audit(&self) {
+        assert!(self.out.actions.is_empty() && self.out.records.is_empty(), "a turn keeps nothing back");
+        self.audit_jobs();
+        self.audit_offers();
+        self.audit_slots();
+        self.audit_timers();
+        self.kept.audit(&self.jobs);
+        assert_eq!(
+            self.queue.audit(&self.jobs),
+            self.jobs.count(Phase::Queued),
+            "queued jobs are in the queue"
+        );
+        assert_eq!(self.solo.walk(&self.jobs.slab).count() as u64, self.jobs.count(Phase::Solo));
+    }
+
+    fn audit_jobs(&self) {
+        let mut counts = [0; 5];
+        let mut refs = 0;
+        for (at, job) in &self.jobs.slab {
+            counts[job.state.phase() as usize] += 1;
+            assert_eq!(self.jobs.find(job.id), u32::try_from(at).ok(), "a job is found by its number");
+            assert!(job.attempts <= job.fence.0, "an attempt is an offer");
+            match &job.state {
+                State::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
+                State::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
+                State::Running { worker, seq, .. } => {
+                    let holder = self.pool.workers.get(worker);
+                    assert!(
+                        holder.is_some_and(|holder| holder.claims.holds(*seq)),
+                        "a running job is offered"
+                    );
+                }
+                State::Waiting { until_ns } => {
+                    let set = self.timers.iter().any(|alarm| *alarm == (*until_ns, Alarm::Backoff(job.id)));
+                    assert!(set, "a backoff ends");
+                }
+                State::Ended(_) => {}
+            }
+        }
+        for phase in [Phase::Queued, Phase::Waiting, Phase::Solo, Phase::Running, Phase::Ended] {
+            assert_eq!(counts[phase as usize], self.jobs.count(phase), "jobs are counted by phase {phase:?}");
+        }
+        for (_, batch) in &self.jobs.batches {
+            assert!(batch.refs > 0, "a batch goes with its last job");
+            refs += u64::from(batch.refs);
+        }
+        assert_eq!(refs, self.jobs.slab.len() as u64, "every job has a batch");
+    }
+
+    /// Each running job is the current one of exactly one offer.
+    fn audit_offers(&self) {
+        let mut current = 0;
+        for (id, worker) in &self.pool.workers {
+            worker.claims.audit();
+            let mut lonely = false;
+            for offer in worker.claims.iter().filter(|offer| self.is_current(*id, offer)) {
+                current += 1;
+                lonely |= self.jobs[offer.key].alone;
+            }
+            assert!(!lonely || worker.claims.len() == 1, "a charged job shares its worker with nobody");
+            assert!(!lonely || worker.ended == 0, "a charged job runs in a fresh worker");
+        }
+        assert_eq!(current, self.jobs.count(Phase::Running), "no job is with two workers");
+    }
+
+    fn audit_slots(&self) {
+        let mut vacant = 0;
+        for (at, slot) in self.pool.slots.iter().enumerate() {
+            match slot.worker.and_then(|id| self.pool.workers.get(&id)) {
+                Some(worker) => assert_eq!(worker.slot.map(|slot| usize::from(slot.0)), Some(at)),
+                None => {
+                    assert_eq!(slot.worker, None, "no slot is kept for the dead");
+                    vacant += 1;
+                }
+            }
+        }
+        assert_eq!(vacant, self.pool.vacant);
+        let duties = |state| self.pool.workers.values().filter(|worker| worker.duty.shown() == state).count();
+        for state in [
+            WorkerState::Starting,
+            WorkerState::Spare,
+            WorkerState::Idle,
+            WorkerState::Busy,
+            WorkerState::Retiring,
+            WorkerState::Killed,
+            WorkerState::Stuck,
+        ] {
+            assert_eq!(duties(state), self.pool.count(state), "workers are counted by state {state:?}");
+        }
+        let replaced = self.pool.workers.values().filter(|worker| worker.replaced).count();
+        assert_eq!(replaced, self.pool.stuck_replaced);
+        self.pool.workers.values().for_each(audit_worker);
+    }
+
+    /// Every alarm of a worker is remembered by it: none rings for what is over.
+    fn audit_timers(&self) {
+        for (at_ns, alarm) in self.timers.iter() {
+            let remembered = match alarm {
+                Alarm::Worker(id) => self.pool.workers.get(id).and_then(|worker| worker.duty_alarm),
+                Alarm::Limit(id) => self.pool.workers.get(id).and_then(|worker| worker.limit_alarm),
+                Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
+                Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
+                Alarm::Shortage => self.shortage_ns,
+                _ => Some(*at_ns),
+            };
+            assert_eq!(remembered, Some(*at_ns), "{alarm:?} is remembered");
+        }
+    }
+}
+
+fn audit_worker(worker: &Worker) {
+    match worker.duty {
+        Duty::Starting | Duty::Spare | Duty::Retiring => {
+            assert!(worker.slot.is_none() && worker.claims.is_empty(), "tasks run in slots: {worker:?}");
+        }
+        Duty::Idle => assert!(worker.slot.is_some() && worker.claims.is_empty(), "{worker:?}"),
+        Duty::Busy => assert!(worker.slot.is_some() && !worker.claims.is_empty(), "{worker:?}"),
+        Duty::Killed(_) | Duty::Stuck(_) => {}
+    }
+}

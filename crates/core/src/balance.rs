@@ -1,0 +1,53 @@
+//! Takes work ahead back when somebody else could do it now: a worker is idle and nothing is queued, or the head
+//! of a ring takes longer than the work ahead was meant to.
+//!
+//! Only looked at in turns that happen anyway; no alarm is set for it.
+
+use bulkhead_proto::ids::{Seq, WorkerId};
+
+use crate::action::Action;
+use crate::machine::Core;
+use crate::pace::AHEAD_NS;
+
+impl Core {
+    /// Asks for offers back that others could run.
+    pub(crate) fn balance(&mut self) {
+        let (mut idle, mut moving, mut holders) = (0, 0, Vec::new());
+        for slot in 0..self.pool.slots.len() {
+            let Some((id, worker)) = self.pool.in_slot(slot) else { continue };
+            let overdue = !worker.claims.is_empty() && self.is_overdue(worker.claims.head_ns());
+            idle += usize::from(worker.is_idle());
+            moving += usize::from(worker.is_open() && !overdue);
+            if worker.claims.len() > 1 {
+                holders.push((id, overdue));
+            }
+        }
+        if holders.is_empty() || moving == 0 {
+            return;
+        }
+        for &(id, _) in holders.iter().filter(|(_, overdue)| *overdue) {
+            self.recall(id, usize::MAX);
+        }
+        for _ in 0..idle {
+            let spare =
+                |id: &WorkerId| self.pool.workers.get(id).map_or(0, |worker| worker.claims.spare_offers());
+            let richest = holders.iter().map(|(id, _)| (spare(id), *id)).max();
+            match richest {
+                Some((count, id)) if count > 0 => self.recall(id, count.div_ceil(2)),
+                _ => return,
+            }
+        }
+    }
+
+    fn is_overdue(&self, head_ns: u64) -> bool {
+        self.now.mono_ns.saturating_sub(head_ns) > AHEAD_NS
+    }
+
+    fn recall(&mut self, id: WorkerId, count: usize) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let seqs: Vec<Seq> = worker.claims.recall_tail(count);
+        for seq in seqs {
+            self.act(Action::TakeBack { worker: id, seq });
+        }
+    }
+}

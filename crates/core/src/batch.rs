@@ -1,0 +1,29 @@
+//! What the jobs of one submit share, so that each of them stays lean. Counted by its jobs; goes with the last.
+
+use bulkhead_proto::ids::{ClientId, JobId, KindId, Tag};
+use bulkhead_proto::job::Policy;
+
+/// The jobs of one submit, or one job that was asked to run again.
+#[derive(Clone, Debug)]
+pub(crate) struct Batch {
+    /// Number of its first job.
+    pub(crate) first: JobId,
+    /// Jobs it had at first; their numbers follow each other.
+    pub(crate) count: u32,
+    /// Jobs of it that are still in the table.
+    pub(crate) refs: u32,
+    pub(crate) kind: KindId,
+    pub(crate) policy: Policy,
+    pub(crate) uid: u32,
+    pub(crate) client: ClientId,
+    pub(crate) tag: Tag,
+    /// Whether ends stream to the client. Over when the client is gone.
+    pub(crate) attached: bool,
+    pub(crate) accepted_us: u64,
+    /// Whether the client keeps a note of it, to cancel its jobs when it has vanished.
+    pub(crate) watched: bool,
+    /// Since when its jobs may be dispatched, for ageing and for `expires_ms`.
+    pub(crate) since_ns: u64,
+    /// When jobs of it that had no attempt yet expire.
+    pub(crate) expires_ns: Option<u64>,
+}

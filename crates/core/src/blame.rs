@@ -1,0 +1,168 @@
+//! A proven death: who is charged with it, and what becomes of what the worker held (rules 8 and 9).
+//!
+//! | death | first claimed offer | further claimed | offered | none claimed |
+//! |---|---|---|---|---|
+//! | exited, signalled | charged | given back | given back | the slot is charged |
+//! | killed: lie, or its lane hung up | charged | given back | given back | the slot is charged |
+//! | killed: timeout, cancel, stop | has its outcome | given back | given back | nobody is charged |
+//! | killed: unresponsive | given back | given back | given back | the slot is charged |
+//! | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
+//! | retired | given back | given back | given back | nobody is charged |
+//!
+//! Given back means: to the front of the queue, not charged.
+
+use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+use bulkhead_proto::view::ChargedDeath;
+
+use crate::claim::Offer;
+use crate::event::Remains;
+use crate::job::Left;
+use crate::list::Key;
+use crate::machine::{Core, ms};
+use crate::timers::Alarm;
+use crate::worker::{Cause, Duty, Worker};
+
+/// Charged deaths that are kept as evidence of one job; the oldest go first.
+const EVIDENCE_MAX: usize = 32;
+
+/// What a death means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The first claimed offer is charged, or else the slot.
+    Charge,
+    /// No job is charged, but the slot is.
+    ChargeSlot,
+    /// It never came up: that is a failed spawn.
+    NeverUp,
+    /// We meant it, or it was counted before.
+    Nobody,
+}
+
+/// Who died, of what.
+struct Dead<'a> {
+    id: WorkerId,
+    pid: u32,
+    death: &'a Death,
+}
+
+impl Core {
+    /// A worker's death is proven.
+    pub(crate) fn died(&mut self, id: WorkerId, death: Death, noticed: Option<u64>, remains: &[Remains]) {
+        let Some(slot) = self.pool.workers.get(&id).map(|worker| worker.slot) else {
+            self.totals.stale += 1;
+            return;
+        };
+        self.cancel_alarms(id);
+        let Some(worker) = self.pool.remove(id, self.now.mono_ns) else { return };
+        self.pool.stuck_replaced -= usize::from(worker.replaced);
+        let left_as_asked = worker.duty == Duty::Retiring && death == (Death::Exited { code: 0 });
+        let death = if left_as_asked { Death::Retired } else { death };
+        self.totals.deaths += u64::from(matches!(death, Death::Exited { .. } | Death::Signalled { .. }));
+        let pid = worker.pid.unwrap_or(0);
+        let (ended, noticed_after_us) = (worker.ended, noticed);
+        let died = What::Died { worker: id, pid, slot, death: death.clone(), noticed_after_us, ended };
+        self.record(died, None);
+        let pause_ns = self.now.mono_ns.saturating_add(ms(self.config.respawn_delay_ms));
+        self.pool.next_spawn_ns = self.pool.next_spawn_ns.max(pause_ns);
+        let verdict = verdict(&worker, &death);
+        self.settle_remains(Dead { id, pid, death: &death }, worker, verdict, remains);
+    }
+
+    fn cancel_alarms(&mut self, id: WorkerId) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let set = [
+            (worker.duty_alarm.take(), Alarm::Worker(id)),
+            (worker.limit_alarm.take(), Alarm::Limit(id)),
+            (worker.resume_alarm.take(), Alarm::Resume(id)),
+            (worker.survival_alarm.take(), Alarm::Survived(id)),
+        ];
+        for (at_ns, alarm) in set {
+            if let Some(at_ns) = at_ns {
+                self.timers.cancel(at_ns, alarm);
+            }
+        }
+    }
+
+    /// Charges whom the verdict names and gives back the rest.
+    fn settle_remains(&mut self, dead: Dead<'_>, worker: Worker, verdict: Verdict, remains: &[Remains]) {
+        let offers: Vec<(Offer, bool)> = worker
+            .claims
+            .into_offers()
+            .into_iter()
+            .map(|offer| (offer, remains.iter().any(|left| left.seq == offer.seq && left.claimed)))
+            .collect();
+        let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| *offer);
+        match (verdict, first_claimed) {
+            (Verdict::Charge, Some(offer)) => {
+                if self.is_current(dead.id, &offer) {
+                    self.charge(offer.key, &dead);
+                }
+            }
+            (Verdict::Charge | Verdict::ChargeSlot, _) => self.charge_nobody(&dead),
+            (Verdict::NeverUp, _) => {
+                self.spawn_fault(dead.id, format!("it died before it was up: {}", dead.death))
+            }
+            (Verdict::Nobody, _) => {}
+        }
+        let mut count = worker.requeued;
+        for (offer, claimed) in offers.iter().rev() {
+            if self.is_current(dead.id, offer) {
+                self.give_back(offer.key, *claimed);
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.record(What::Requeued { worker: dead.id, count }, None);
+        }
+    }
+
+    fn charge_nobody(&mut self, dead: &Dead<'_>) {
+        if !self.drain.is_leaving() {
+            self.record(What::NobodyBlamed { worker: dead.id }, None);
+            self.fault(&dead.death.to_string());
+        }
+    }
+
+    /// Charges a death to the job whose attempt it ended: it runs alone from now on, or never again.
+    fn charge(&mut self, key: Key, dead: &Dead<'_>) {
+        let batch = self.jobs.batch(key);
+        let (crashes_max, uid) = (batch.policy.crashes_max, batch.uid);
+        let (at_us, now_ns) = (self.now.wall_us, self.now.mono_ns);
+        let job = &mut self.jobs[key];
+        job.crashes = job.crashes.saturating_add(1);
+        job.alone = true;
+        let (id, attempt, crashes) = (job.id, job.attempts, job.crashes);
+        let aside = job.aside_mut();
+        aside.lost_ns = Some(now_ns);
+        if aside.deaths.len() == EVIDENCE_MAX {
+            aside.deaths.remove(0);
+        }
+        let death = dead.death.clone();
+        aside.deaths.push(ChargedDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death });
+        let blamed = What::Blamed { job: id, attempt, worker: dead.id, crashes, crashes_max };
+        self.record(blamed, Some(uid));
+        if crashes >= crashes_max {
+            let last = dead.death.to_string();
+            self.end_job(key, Outcome::Crashed { crashes, last }, Left::Nothing);
+        } else {
+            self.await_fresh_worker(key);
+        }
+    }
+}
+
+fn verdict(worker: &Worker, death: &Death) -> Verdict {
+    let cause = worker.duty.cause();
+    match death {
+        Death::Retired => Verdict::Nobody,
+        _ if cause == Some(Cause::Bootstrap) => Verdict::Nobody,
+        Death::Exited { .. } | Death::Signalled { .. } if worker.duty == Duty::Starting => Verdict::NeverUp,
+        Death::Exited { .. } | Death::Signalled { .. } => Verdict::Charge,
+        Death::Killed { why: KillReason::Timeout | KillReason::Cancel | KillReason::Stop } => Verdict::Nobody,
+        Death::Killed { why: KillReason::Lie { .. } } => Verdict::Charge,
+        Death::Killed { why: KillReason::Unresponsive } if cause == Some(Cause::HungUp) => Verdict::Charge,
+        Death::Killed { why: KillReason::Unresponsive } => Verdict::ChargeSlot,
+    }
+}

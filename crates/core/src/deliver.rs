@@ -1,0 +1,234 @@
+//! Results on their way to clients, as fast as these take them.
+//!
+//! Ends wait as letters of a few bytes; the results themselves stay with their jobs until the client has credit.
+//! What ended in one turn for one request travels in one reply; an output in a descriptor travels alone. A client
+//! that does not read stops its own next jobs and nothing else.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, OutputId, Tag};
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+use bulkhead_proto::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::refusal::Refusal;
+
+use crate::action::Action;
+use crate::clients::Letter;
+use crate::job::{Job, Left, Shelf, State};
+use crate::list::Key;
+use crate::machine::Core;
+
+/// Bytes of results in one reply: well below a frame.
+const REPLY_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
+/// What an entry of a reply takes beside its result, in bytes, about.
+const ENTRY_BYTES: u64 = 24;
+/// A client's jobs rest when what it was not told is worth so many times its credit.
+const UNREAD_CREDITS: u64 = 4;
+/// The same for held outputs.
+const UNREAD_OUTPUTS: u64 = 16;
+
+/// Entries of one reply that is not sent yet.
+#[derive(Default)]
+struct Envelope {
+    ended: Vec<Ended>,
+    bytes: u64,
+}
+
+/// Replies of one client that are not sent yet, one for each of its requests.
+#[derive(Default)]
+struct Envelopes {
+    of: BTreeMap<Tag, Envelope>,
+    bytes: u64,
+}
+
+impl Core {
+    /// Sends a reply of about so many bytes.
+    pub(crate) fn reply(&mut self, id: ClientId, tag: Tag, reply: Reply, bytes: u64) {
+        self.reply_with(id, tag, reply, bytes, None);
+    }
+
+    /// Refuses a request.
+    pub(crate) fn refuse(&mut self, id: ClientId, tag: Tag, refusal: Refusal) {
+        self.reply(id, tag, Reply::Refused(refusal), 2 * ENTRY_BYTES);
+    }
+
+    fn reply_with(&mut self, id: ClientId, tag: Tag, reply: Reply, bytes: u64, output: Option<OutputId>) {
+        let Some(client) = self.clients.connected(id) else { return };
+        client.credit = client.credit.saturating_sub_unsigned(bytes);
+        self.act(Action::Reply { client: id, tag, reply, output });
+    }
+
+    /// Sends whatever clients have credit for.
+    pub(crate) fn deliver(&mut self) {
+        let mut ready = std::mem::take(&mut self.clients.ready);
+        for id in ready.drain(..) {
+            let mut envelopes = Envelopes::default();
+            while let Some(letter) = self.next_letter(id, &envelopes) {
+                self.open_letter(id, letter, &mut envelopes);
+            }
+            for (tag, envelope) in envelopes.of {
+                self.send(id, tag, envelope);
+            }
+            self.park_unread(id);
+        }
+        // What was marked meanwhile has been looked at, or looks again next turn.
+        ready.append(&mut self.clients.ready);
+        self.clients.ready = ready;
+    }
+
+    /// The next letter, while the client has credit for what is in the envelopes already.
+    fn next_letter(&mut self, id: ClientId, envelopes: &Envelopes) -> Option<Letter> {
+        let client = self.clients.connected(id)?;
+        client.listed = false;
+        let left = client.credit.saturating_sub_unsigned(envelopes.bytes);
+        if left > 0 { client.letters.pop_front() } else { None }
+    }
+
+    fn open_letter(&mut self, id: ClientId, letter: Letter, envelopes: &mut Envelopes) {
+        let Some(key) = self.jobs.find(letter.job) else {
+            self.told(id, letter);
+            self.seal(id, letter.tag, envelopes);
+            return self.refuse(id, letter.tag, Refusal::UnknownJob { job: letter.job });
+        };
+        if self.jobs[key].end().is_none() {
+            return self.wait_again(id, key, letter);
+        }
+        if self.is_last_word(id, key, letter) {
+            self.unshelve(key);
+            let (job, gone) = self.jobs.remove(key);
+            self.batch_gone(gone);
+            let (ended, output) = ended_of(job);
+            self.tell(id, letter.tag, ended, output, envelopes);
+            if let Some(output) = output {
+                self.act(Action::DropOutput { output });
+            }
+        } else {
+            let (ended, output) = copy_of(&self.jobs[key]);
+            self.tell(id, letter.tag, ended, output, envelopes);
+            self.told(id, letter);
+        }
+    }
+
+    /// Puts an end into its request's envelope, or sends it alone if an output goes with it.
+    fn tell(
+        &mut self,
+        id: ClientId,
+        tag: Tag,
+        ended: Ended,
+        output: Option<OutputId>,
+        envelopes: &mut Envelopes,
+    ) {
+        if output.is_none() {
+            return self.enclose(id, tag, ended, envelopes);
+        }
+        self.seal(id, tag, envelopes);
+        self.reply_with(id, tag, Reply::Ended(vec![ended]), 2 * ENTRY_BYTES, output);
+    }
+
+    /// A job that was asked to run again before its end was told: the next end will do.
+    fn wait_again(&mut self, id: ClientId, key: Key, letter: Letter) {
+        if letter.own
+            && let Some(client) = self.clients.connected(id)
+        {
+            client.waits += 1;
+        }
+        self.jobs[key].aside_mut().waiters.push((id, letter.tag));
+    }
+
+    /// Whether nobody will ask for this job again once its client has it.
+    fn is_last_word(&self, id: ClientId, key: Key, letter: Letter) -> bool {
+        let batch = self.jobs.batch(key);
+        letter.own
+            && batch.attached
+            && batch.client == id
+            && self.jobs[key].end().is_some_and(|end| {
+                end.untold == 1 && end.shelf == Shelf::Untold && end.outcome == Outcome::Done
+            })
+    }
+
+    fn enclose(&mut self, id: ClientId, tag: Tag, ended: Ended, envelopes: &mut Envelopes) {
+        let bytes = ENTRY_BYTES + bytes_of(&ended);
+        envelopes.bytes += bytes;
+        let envelope = envelopes.of.entry(tag).or_default();
+        envelope.bytes += bytes;
+        envelope.ended.push(ended);
+        if envelope.ended.len() == BATCH_MAX || envelope.bytes >= REPLY_BYTES {
+            self.seal(id, tag, envelopes);
+        }
+    }
+
+    /// Sends what is in the envelope of one request.
+    fn seal(&mut self, id: ClientId, tag: Tag, envelopes: &mut Envelopes) {
+        if let Some(envelope) = envelopes.of.remove(&tag) {
+            envelopes.bytes -= envelope.bytes;
+            self.send(id, tag, envelope);
+        }
+    }
+
+    fn send(&mut self, id: ClientId, tag: Tag, envelope: Envelope) {
+        self.reply(id, tag, Reply::Ended(envelope.ended), envelope.bytes);
+    }
+
+    /// Answers `result` at once.
+    pub(crate) fn give_result(&mut self, id: ClientId, tag: Tag, key: Key) {
+        let (ended, output) = copy_of(&self.jobs[key]);
+        let bytes = ENTRY_BYTES + bytes_of(&ended);
+        self.reply_with(id, tag, Reply::Ended(vec![ended]), bytes, output);
+    }
+
+    /// Lets a client's jobs rest while too much waits for it to read, and go on afterwards.
+    fn park_unread(&mut self, id: ClientId) {
+        let all_full = self.kept.untold_bytes > self.config.keep_bytes_max;
+        let most = if all_full { 0 } else { self.config.client_credit_bytes.saturating_mul(UNREAD_CREDITS) };
+        let Some(client) = self.clients.connected(id) else { return };
+        let unread = client.untold_bytes > most || client.untold_outputs >= UNREAD_OUTPUTS;
+        let uid = client.peer.uid;
+        if unread != self.queue.is_parked(id) {
+            self.queue.park(uid, id, unread);
+            if !unread {
+                self.dispatch();
+            }
+        }
+    }
+}
+
+/// The end of a job that leaves the table, with what it left.
+fn ended_of(job: Job) -> (Ended, Option<OutputId>) {
+    let State::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
+    let (output, held) = match end.left {
+        Left::Nothing => (Output::None, None),
+        Left::Inline(payload) => (Output::Inline(payload), None),
+        Left::Held { output, bytes } => (Output::Descriptor { bytes }, Some(output)),
+    };
+    (Ended { job: job.id, outcome: end.outcome, output, attempts: job.attempts }, held)
+}
+
+/// The end of a job that stays, copied.
+fn copy_of(job: &Job) -> (Ended, Option<OutputId>) {
+    let (outcome, output) = match job.end() {
+        None => (Outcome::Lost { reason: String::new() }, Output::None),
+        Some(end) => {
+            let output = match &end.left {
+                Left::Nothing => Output::None,
+                Left::Inline(payload) => Output::Inline(payload.clone()),
+                Left::Held { bytes, .. } => Output::Descriptor { bytes: *bytes },
+            };
+            (end.outcome.clone(), output)
+        }
+    };
+    (Ended { job: job.id, outcome, output, attempts: job.attempts }, job.held())
+}
+
+fn bytes_of(ended: &Ended) -> u64 {
+    let output = match &ended.output {
+        Output::Inline(payload) => payload.as_bytes().len(),
+        _ => 0,
+    };
+    let text = match &ended.outcome {
+        Outcome::Failed { message } => message.len(),
+        Outcome::Crashed { last, .. } => last.len(),
+        Outcome::Lost { reason } => reason.len(),
+        _ => 0,
+    };
+    (output + text) as u64
+}

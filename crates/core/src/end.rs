@@ -1,0 +1,121 @@
+//! The end of a job: one outcome, said once, and what is done with what it left.
+
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+
+use crate::action::Action;
+use crate::clients::Letter;
+use crate::job::{End, Left, Shelf, State};
+use crate::list::Key;
+use crate::machine::Core;
+use crate::timers::Alarm;
+
+impl Core {
+    /// Ends a job that has not ended. An offer of it that is still with a worker stays there until it is
+    /// settled; nothing that it brings counts any more.
+    pub(crate) fn end_job(&mut self, key: Key, outcome: Outcome, left: Left) {
+        self.leave_list(key);
+        self.count_outcome(&outcome);
+        self.record_end(key, &outcome);
+        let job = &mut self.jobs[key];
+        if outcome == Outcome::Done {
+            job.input = Box::default();
+        }
+        let holder = match job.state {
+            State::Running { worker, seq, .. } => Some((worker, seq)),
+            _ => None,
+        };
+        let end = End {
+            outcome,
+            left,
+            at_us: self.now.wall_us,
+            at_ns: self.now.mono_ns,
+            holder,
+            untold: 0,
+            shelf: Shelf::Untold,
+        };
+        self.jobs.enter(key, State::Ended(Box::new(end)));
+        self.announce(key);
+    }
+
+    /// Writes letters to all who are to be told, and keeps the job if nobody takes it away.
+    fn announce(&mut self, key: Key) {
+        let job = &mut self.jobs[key];
+        let id = job.id;
+        let waiters = job.aside.as_mut().map(|aside| std::mem::take(&mut aside.waiters)).unwrap_or_default();
+        let mut untold = 0;
+        for (client, tag) in waiters {
+            untold += u32::from(self.clients.post(client, Letter { tag, own: false, job: id }));
+        }
+        let batch = self.jobs.batch(key);
+        let (attached, client, tag) = (batch.attached, batch.client, batch.tag);
+        if attached {
+            untold += u32::from(self.clients.post(client, Letter { tag, own: true, job: id }));
+        }
+        if let Some(end) = self.jobs[key].end_mut() {
+            end.untold = untold;
+        }
+        if attached {
+            self.count_untold(key, true);
+        } else {
+            self.shelve(key);
+        }
+    }
+
+    /// Takes a job out of whatever it waits in.
+    fn leave_list(&mut self, key: Key) {
+        match self.jobs[key].state {
+            State::Queued => self.queue.unlink(&mut self.jobs, key),
+            State::Solo => self.solo.unlink(&mut self.jobs.slab, key),
+            State::Waiting { until_ns } => self.timers.cancel(until_ns, Alarm::Backoff(self.jobs[key].id)),
+            State::Running { .. } | State::Ended(_) => {}
+        }
+    }
+
+    fn count_outcome(&mut self, outcome: &Outcome) {
+        let totals = &mut self.totals;
+        let count = match outcome {
+            Outcome::Done => &mut totals.done,
+            Outcome::Failed { .. } => &mut totals.failed,
+            Outcome::Crashed { .. } => &mut totals.crashed,
+            Outcome::TimedOut { .. } => &mut totals.timed_out,
+            Outcome::Cancelled => &mut totals.cancelled,
+            Outcome::Expired => &mut totals.expired,
+            Outcome::Lost { .. } => &mut totals.lost,
+        };
+        *count += 1;
+    }
+
+    /// Ordinary ends leave no record, nor do jobs that never began: a flood of them must not wash away what
+    /// somebody looks for.
+    fn record_end(&mut self, key: Key, outcome: &Outcome) {
+        let job = &self.jobs[key];
+        let troubled = job.alone || job.retries > 0 || job.lost_ns().is_some();
+        if !troubled && (*outcome == Outcome::Done || job.attempts == 0) {
+            return;
+        }
+        let after_us = match job.state {
+            State::Running { since_ns, .. } => (self.now.mono_ns - since_ns) / 1000,
+            _ => 0,
+        };
+        let what = What::Ended { job: job.id, outcome: outcome.clone(), attempts: job.attempts, after_us };
+        let uid = self.jobs.batch(key).uid;
+        self.record(what, Some(uid));
+    }
+
+    /// Removes an ended job from everywhere.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.unshelve(key);
+        if let Some(output) = self.jobs[key].held() {
+            self.act(Action::DropOutput { output });
+        }
+        let (_, gone) = self.jobs.remove(key);
+        self.batch_gone(gone);
+    }
+
+    /// The user whose job this is, if it is still there.
+    pub(crate) fn owner_of(&self, key: Key, job: JobId) -> Option<u32> {
+        self.jobs.is_there(key, job).then(|| self.jobs.batch(key).uid)
+    }
+}

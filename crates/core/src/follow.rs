@@ -1,0 +1,98 @@
+//! Who reads the records, and how far: `events`, with and without `--follow`.
+//!
+//! A reader is sent records while it has credit, and goes on from where it was. Administrators see all of them;
+//! others those about their own jobs and about no job.
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, Tag};
+use bulkhead_proto::refusal::Refusal;
+
+use crate::machine::Core;
+
+/// Records in one reply.
+const PAGE: usize = 256;
+/// What one record takes on the wire, in bytes, about.
+const RECORD_BYTES: u64 = 160;
+/// Readers that one client may have at a time.
+const READERS_MAX: usize = 16;
+
+/// One `events` request that is not at its end.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    tag: Tag,
+    /// Index of the next record to be sent.
+    next: u64,
+    follow: bool,
+    /// Whether something was sent for it.
+    begun: bool,
+}
+
+impl Core {
+    /// A client wants to read records.
+    pub(crate) fn read_records(&mut self, id: ClientId, tag: Tag, after: u64, follow: bool) {
+        let first = self.log.first_index();
+        let Some(client) = self.clients.connected(id) else { return };
+        if client.readers.len() == READERS_MAX {
+            let what = "your list of running events requests".to_owned();
+            let refusal = Refusal::Busy { what, limit: READERS_MAX as u64, retry_after_ms: 1000 };
+            return self.refuse(id, tag, refusal);
+        }
+        let next = if after == 0 { first } else { after.saturating_add(1) };
+        client.readers.push(Reader { tag, next, follow, begun: false });
+        self.clients.readers.insert(id);
+    }
+
+    /// Sends every reader what it has credit for.
+    pub(crate) fn follow_all(&mut self) {
+        if self.clients.readers.is_empty() {
+            return;
+        }
+        for id in self.clients.readers.clone() {
+            self.follow(id);
+        }
+    }
+
+    fn follow(&mut self, id: ClientId) {
+        let Some(client) = self.clients.connected(id) else { return };
+        let mut readers = std::mem::take(&mut client.readers);
+        readers.retain_mut(|reader| self.read_on(id, reader));
+        let Some(client) = self.clients.connected(id) else { return };
+        if readers.is_empty() {
+            self.clients.readers.remove(&id);
+        } else {
+            client.readers = readers;
+        }
+    }
+
+    /// Sends one reader what there is. `false`: it is at its end.
+    fn read_on(&mut self, id: ClientId, reader: &mut Reader) -> bool {
+        loop {
+            let Some(client) = self.clients.connected(id) else { return false };
+            if client.credit <= 0 {
+                return true;
+            }
+            let (peer, first) = (client.peer, self.log.first_index());
+            let missed = first.saturating_sub(reader.next);
+            reader.next = reader.next.max(first);
+            let mut records = Vec::new();
+            for (record, owner) in self.log.from(reader.next) {
+                if records.len() == PAGE {
+                    break;
+                }
+                reader.next = record.index + 1;
+                if peer.admin || owner.is_none_or(|uid| uid == peer.uid) {
+                    records.push(record.clone());
+                }
+            }
+            let caught_up = reader.next >= self.log.next_index();
+            if !records.is_empty() || missed > 0 || !reader.begun {
+                reader.begun = true;
+                let bytes = RECORD_BYTES * (1 + records.len() as u64);
+                self.reply(id, reader.tag, Reply::Events { records, missed, caught_up }, bytes);
+            }
+            if caught_up {
+                return reader.follow;
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One job as the core holds it: lean while it is queued, with what is rare beside it.
+//!
+//! | from \ to | queued | waiting | solo | running | ended |
+//! |---|---|---|---|---|---|
+//! | queued | | | | offered | cancelled, expired, lost |
+//! | waiting | backoff over | | backoff over, was charged | | cancelled, lost |
+//! | solo | | | | offered to a fresh worker | cancelled, lost |
+//! | running | given back uncharged | its code failed | charged, or given back after that | | done, failed, crashed, timed out, cancelled, lost |
+//! | ended | asked to retry | | asked to retry, was charged | | |
+//!
+//! Anything else is an assertion.
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, Fence, JobId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::job::{JobState, Payload};
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::view::ChargedDeath;
+
+use crate::list::Links;
+
+/// What a job is doing.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// In the queue.
+    Queued,
+    /// Its code failed: it waits for its backoff to pass.
+    Waiting {
+        /// CLOCK_MONOTONIC nanoseconds.
+        until_ns: u64,
+    },
+    /// A death was charged to it: it waits to run alone in a worker that has run nothing.
+    Solo,
+    /// Offered to a worker.
+    Running {
+        worker: WorkerId,
+        seq: Seq,
+        /// When it was offered.
+        since_ns: u64,
+    },
+    /// Has its outcome.
+    Ended(Box<End>),
+}
+
+/// A state without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Queued,
+    Waiting,
+    Solo,
+    Running,
+    Ended,
+}
+
+impl Phase {
+    /// Where a job may go from here: the table at the top of this file.
+    pub(crate) fn leads_to(self) -> &'static [Phase] {
+        match self {
+            Phase::Queued => &[Phase::Running, Phase::Ended],
+            Phase::Waiting => &[Phase::Queued, Phase::Solo, Phase::Ended],
+            Phase::Solo => &[Phase::Running, Phase::Ended],
+            Phase::Running => &[Phase::Queued, Phase::Waiting, Phase::Solo, Phase::Ended],
+            Phase::Ended => &[Phase::Queued, Phase::Solo],
+        }
+    }
+
+    /// As clients see it.
+    pub(crate) fn shown(self) -> JobState {
+        match self {
+            Phase::Queued => JobState::Queued,
+            Phase::Waiting | Phase::Solo => JobState::Retrying,
+            Phase::Running => JobState::Running,
+            Phase::Ended => JobState::Ended,
+        }
+    }
+}
+
+impl State {
+    /// This state without its data.
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            State::Queued => Phase::Queued,
+            State::Waiting { .. } => Phase::Waiting,
+            State::Solo => Phase::Solo,
+            State::Running { .. } => Phase::Running,
+            State::Ended(_) => Phase::Ended,
+        }
+    }
+}
+
+/// How a job ended, and what is left of it.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    pub(crate) left: Left,
+    pub(crate) at_us: u64,
+    pub(crate) at_ns: u64,
+    /// The offer that was still with a worker when the job ended: until that is settled or its worker's death
+    /// proven, the job must not run again.
+    pub(crate) holder: Option<(WorkerId, Seq)>,
+    /// Clients that are still to be told.
+    pub(crate) untold: u32,
+    pub(crate) shelf: Shelf,
+}
+
+/// Which list of ended jobs a job is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shelf {
+    /// None: it waits for its client to take it.
+    Untold,
+    /// The kept ones: dropped by age and by amount.
+    Kept,
+    /// The quarantined ones: dropped by number alone.
+    Quarantine,
+}
+
+/// What a done job left.
+#[derive(Debug)]
+pub(crate) enum Left {
+    Nothing,
+    Inline(Payload),
+    Held { output: OutputId, bytes: u64 },
+}
+
+/// What few jobs have.
+#[derive(Debug, Default)]
+pub(crate) struct Aside {
+    /// Deaths charged to it, oldest first.
+    pub(crate) deaths: Vec<ChargedDeath>,
+    /// When its last attempt was lost, once one was.
+    pub(crate) lost_ns: Option<u64>,
+    /// Who waits for its end.
+    pub(crate) waiters: Vec<(ClientId, Tag)>,
+}
+
+/// A job.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: JobId,
+    pub(crate) state: State,
+    pub(crate) input: Box<[u8]>,
+    pub(crate) aside: Option<Box<Aside>>,
+    /// Its batch's place in the slab of batches.
+    pub(crate) batch: u32,
+    pub(crate) links: Links,
+    /// The last offer of it.
+    pub(crate) fence: Fence,
+    /// Offers that were claimed, or may have been.
+    pub(crate) attempts: u32,
+    pub(crate) crashes: u8,
+    pub(crate) retries: u8,
+    /// A death was charged to it once: every attempt from then on runs alone.
+    pub(crate) alone: bool,
+}
+
+impl Job {
+    /// A new one.
+    pub(crate) fn new(id: JobId, batch: u32, input: Payload) -> Self {
+        Self {
+            id,
+            state: State::Queued,
+            input: Vec::from(input).into_boxed_slice(),
+            aside: None,
+            batch,
+            links: Links::default(),
+            fence: Fence(0),
+            attempts: 0,
+            crashes: 0,
+            retries: 0,
+            alone: false,
+        }
+    }
+
+    /// Its end, if it has ended.
+    pub(crate) fn end(&self) -> Option<&End> {
+        match &self.state {
+            State::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// Its end, to be changed.
+    pub(crate) fn end_mut(&mut self) -> Option<&mut End> {
+        match &mut self.state {
+            State::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// What few jobs have, made when first needed.
+    pub(crate) fn aside_mut(&mut self) -> &mut Aside {
+        self.aside.get_or_insert_default()
+    }
+
+    /// When its last attempt was lost.
+    pub(crate) fn lost_ns(&self) -> Option<u64> {
+        self.aside.as_ref().and_then(|aside| aside.lost_ns)
+    }
+
+    /// Bytes it costs to keep this job after its end, and about those that telling of it takes.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        let left = match self.end().map(|end| (&end.left, &end.outcome)) {
+            Some((Left::Inline(payload), _)) => payload.as_bytes().len(),
+            Some((_, Outcome::Failed { message })) => message.len(),
+            Some((_, Outcome::Crashed { last, .. })) => last.len(),
+            _ => 0,
+        };
+        let fixed = size_of::<Job>() + size_of::<Reply>();
+        (fixed + left + self.input.len()) as u64
+    }
+
+    /// The output that is held for it.
+    pub(crate) fn held(&self) -> Option<OutputId> {
+        match self.end().map(|end| &end.left) {
+            Some(Left::Held { output, .. }) => Some(*output),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queued_job_is_lean() {
+        let bytes = size_of::<slab::Slab<Job>>() + size_of::<Job>();
+        assert!(size_of::<Job>() <= 96, "{} bytes", size_of::<Job>());
+        assert!(bytes < 200);
+    }
+}

@@ -1,0 +1,95 @@
+//! Ends workers that must not live on, and waits for the proof.
+//!
+//! A hint of death or a kill settles nothing: what the worker may not have begun is taken back, the rest waits
+//! for proof. Without proof in time the worker is stuck: its slot goes to another, its task to nobody.
+
+use bulkhead_proto::death::Lie;
+use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::record::What;
+
+use crate::action::Action;
+use crate::machine::Core;
+use crate::worker::{Cause, Duty};
+
+/// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
+/// lane a moment before its death can be seen; killing it in between would hide what it died of.
+const HANG_UP_PATIENCE_MS: u64 = 250;
+
+impl Core {
+    /// Kills a worker, unless that was done before.
+    pub(crate) fn kill(&mut self, id: WorkerId, cause: Cause) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        if worker.duty.cause().is_some() {
+            return;
+        }
+        let head = worker.claims.head().map(|offer| (offer.key, offer.job));
+        let job = head.map(|(_, job)| job);
+        let owner = head.and_then(|(key, job)| self.owner_of(key, job));
+        self.recall_all(id);
+        self.pool.enter(id, Duty::Killed(cause));
+        self.record(What::Killing { worker: id, job, why: cause.reason() }, owner);
+        self.set_duty_alarm(id, Some(self.config.stuck_after_ms));
+        self.act(Action::Kill { worker: id, why: cause.reason() });
+    }
+
+    /// Takes back whatever a worker may not have begun.
+    fn recall_all(&mut self, id: WorkerId) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        for seq in worker.claims.recall_all() {
+            self.act(Action::TakeBack { worker: id, seq });
+        }
+    }
+
+    /// A lane hung up: most likely the worker is dead, and the proof is on its way.
+    pub(crate) fn hung_up(&mut self, id: WorkerId) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        if worker.hung_up || worker.duty.cause().is_some() || worker.duty == Duty::Retiring {
+            return;
+        }
+        worker.hung_up = true;
+        self.pool.spares.retain(|spare| *spare != id);
+        self.recall_all(id);
+        self.set_duty_alarm(id, Some(HANG_UP_PATIENCE_MS));
+    }
+
+    /// A worker broke a rule: it gets no second chance.
+    pub(crate) fn lied(&mut self, id: WorkerId, lie: Lie) {
+        if self.pool.workers.contains_key(&id) {
+            self.totals.lies += 1;
+            self.kill(id, Cause::Lie(lie));
+        }
+    }
+
+    /// A worker did not come up: its process may live.
+    pub(crate) fn bootstrap_failed(&mut self, id: WorkerId, error: String) {
+        if self.pool.workers.get(&id).is_none_or(|worker| worker.duty != Duty::Starting) {
+            return;
+        }
+        self.spawn_fault(id, error);
+        self.kill(id, Cause::Bootstrap);
+    }
+
+    /// No process came into being: there is nothing to kill.
+    pub(crate) fn spawn_failed(&mut self, id: WorkerId, error: String) {
+        if self.pool.workers.get(&id).is_none_or(|worker| worker.duty != Duty::Starting) {
+            return;
+        }
+        self.set_duty_alarm(id, None);
+        self.pool.remove(id, self.now.mono_ns);
+        self.spawn_fault(id, error);
+    }
+
+    /// The proof of a death did not come in time. At most as many of these are replaced as there are slots.
+    pub(crate) fn stuck(&mut self, id: WorkerId, cause: Cause) {
+        self.pool.enter(id, Duty::Stuck(cause));
+        let may_replace = self.pool.stuck_replaced < self.pool.slots.len();
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let pid = worker.pid.unwrap_or(0);
+        worker.replaced = may_replace && worker.slot.is_some();
+        if worker.replaced {
+            self.pool.stuck_replaced += 1;
+            self.pool.vacate(id, self.now.mono_ns);
+        }
+        self.record(What::Stuck { worker: id, pid }, None);
+    }
+}

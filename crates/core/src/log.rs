@@ -1,0 +1,52 @@
+//! The last records, for `events`: a ring of a fixed length. Nobody's reading is waited for; who reads too
+//! slowly is told how many records were missed.
+
+use std::collections::VecDeque;
+
+use bulkhead_proto::record::Record;
+
+/// The ring.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// Each with the user whose job it is about.
+    records: VecDeque<(Record, Option<u32>)>,
+    last: u64,
+    max: usize,
+}
+
+impl Log {
+    /// An empty one that keeps `max` records, at least one.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { records: VecDeque::new(), last: 0, max: max.max(1) }
+    }
+
+    /// Whether nothing ever happened.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last == 0
+    }
+
+    /// The index that the next record gets.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.last + 1
+    }
+
+    /// The index of the oldest kept record, or of the next one.
+    pub(crate) fn first_index(&self) -> u64 {
+        self.next_index() - self.records.len() as u64
+    }
+
+    /// Keeps a record; the oldest goes if there are too many.
+    pub(crate) fn push(&mut self, record: Record, owner: Option<u32>) {
+        self.last = record.index;
+        if self.records.len() == self.max {
+            self.records.pop_front();
+        }
+        self.records.push_back((record, owner));
+    }
+
+    /// The kept records from this index on.
+    pub(crate) fn from(&self, index: u64) -> impl Iterator<Item = &(Record, Option<u32>)> {
+        let skipped = index.saturating_sub(self.first_index()).min(self.records.len() as u64);
+        self.records.range(usize::try_from(skipped).unwrap_or(0)..)
+    }
+}

@@ -1,0 +1,168 @@
+//! The machine: its parts, and the order of one turn.
+//!
+//! A turn hears everything first: events in their order, then alarms whose time has come. Then it decides: tasks
+//! to workers, results to clients, what is dropped, whom to spawn, whether to leave. Each part decides in its own
+//! file; this one only calls them.
+
+use bulkhead_proto::record::{Record, What};
+use bulkhead_proto::view::Totals;
+
+use crate::action::{Action, Output};
+use crate::clients::Clients;
+use crate::config::Config;
+use crate::drain::Drain;
+use crate::event::{Event, Now};
+use crate::jobs::Jobs;
+use crate::kept::Kept;
+use crate::list::List;
+use crate::log::Log;
+use crate::pace::Pace;
+use crate::pool::Pool;
+use crate::queue::Queue;
+use crate::restart::Restart;
+use crate::rng::Rng;
+use crate::timers::{Alarm, Timers};
+
+/// Nanoseconds of these milliseconds.
+pub(crate) fn ms(milliseconds: u64) -> u64 {
+    milliseconds.saturating_mul(1_000_000)
+}
+
+/// The state machine of the daemon.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) now: Now,
+    pub(crate) started_us: Option<u64>,
+    pub(crate) out: Output,
+    pub(crate) jobs: Jobs,
+    pub(crate) queue: Queue,
+    /// Jobs that wait to run alone.
+    pub(crate) solo: List,
+    pub(crate) kept: Kept,
+    pub(crate) clients: Clients,
+    pub(crate) pool: Pool,
+    pub(crate) restart: Restart,
+    pub(crate) paces: Vec<Pace>,
+    /// While set, nothing that needs an output descriptor is offered.
+    pub(crate) shortage_ns: Option<u64>,
+    pub(crate) timers: Timers,
+    pub(crate) log: Log,
+    pub(crate) drain: Drain,
+    pub(crate) totals: Totals,
+    pub(crate) rng: Rng,
+}
+
+impl Core {
+    /// A machine with no jobs and no workers; its first turn spawns the pool. At least one slot and one spare
+    /// are used, whatever the configuration says.
+    pub fn new(mut config: Config, now: Now) -> Self {
+        config.slots = config.slots.max(1);
+        config.spares = config.spares.max(1);
+        config.ageing_ms = config.ageing_ms.max(1);
+        Self {
+            now,
+            started_us: None,
+            out: Output::default(),
+            jobs: Jobs::default(),
+            queue: Queue::default(),
+            solo: List::default(),
+            kept: Kept::default(),
+            clients: Clients::default(),
+            pool: Pool::new(config.slots),
+            restart: Restart::default(),
+            paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
+            shortage_ns: None,
+            timers: Timers::default(),
+            log: Log::new(config.records_max),
+            drain: Drain::default(),
+            totals: Totals::default(),
+            rng: Rng::new(config.seed),
+            config,
+        }
+    }
+
+    /// One turn: takes all of `batch`, appends what was decided to `out`.
+    ///
+    /// # Panics
+    /// If the shell breaks its word (a client number used twice), or if the machine itself is wrong.
+    pub fn step(&mut self, now: Now, batch: &mut Vec<Event>, out: &mut Output) {
+        self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
+        self.started_us.get_or_insert(now.wall_us);
+        std::mem::swap(&mut self.out, out);
+        for event in batch.drain(..) {
+            self.hear(event);
+        }
+        while let Some(alarm) = self.timers.due(self.now.mono_ns) {
+            self.ring(alarm);
+        }
+        self.place_spares();
+        self.dispatch();
+        self.deliver();
+        self.evict();
+        self.tend_drain();
+        self.tend_pool();
+        self.follow_all();
+        std::mem::swap(&mut self.out, out);
+    }
+
+    /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
+    pub fn deadline(&self) -> Option<u64> {
+        if self.drain.is_over() {
+            return None;
+        }
+        [self.timers.next_ns(), self.next_spawn_ns(), self.next_eviction_ns()].into_iter().flatten().min()
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::ClientConnected { client, peer } => self.client_connected(client, peer),
+            Event::ClientSaid { client, tag, request } => self.asked(client, tag, request),
+            Event::ClientFlushed { client } => self.client_flushed(client),
+            Event::ClientGone { client } => self.client_gone(client),
+            Event::WorkerSpawned { worker, pid } => self.worker_spawned(worker, pid),
+            Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error),
+            Event::WorkerReady { worker } => self.worker_ready(worker),
+            Event::BootstrapFailed { worker, error } => self.bootstrap_failed(worker, error),
+            Event::OfferFailed { worker, seq, taken, shortage } => {
+                self.offer_failed(worker, seq, taken, shortage.is_some());
+            }
+            Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
+            Event::Looked { worker, head } => self.looked(worker, head),
+            Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
+            Event::Lied { worker, lie } => self.lied(worker, lie),
+            Event::HungUp { worker } => self.hung_up(worker),
+            Event::Died { worker, death, noticed_after_us, remains } => {
+                self.died(worker, death, noticed_after_us, &remains);
+            }
+            Event::Drain { grace_ms } => self.begin_drain(grace_ms),
+            Event::Stop => self.stop(),
+        }
+    }
+
+    fn ring(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Worker(worker) => self.worker_overdue(worker),
+            Alarm::Limit(worker) => self.limit_met(worker),
+            Alarm::Resume(worker) => self.resume(worker),
+            Alarm::Survived(worker) => self.survived(worker),
+            Alarm::Backoff(job) => self.backoff_over(job),
+            Alarm::Expiry(first, count) => self.expire(first, count),
+            Alarm::Vanished(client) => self.vanish(client),
+            Alarm::Shortage => self.shortage_ns = None,
+            Alarm::Grace => self.grace_over(),
+        }
+    }
+
+    /// Asks the shell for something.
+    pub(crate) fn act(&mut self, action: Action) {
+        self.out.actions.push(action);
+    }
+
+    /// Says that something happened; `owner` is the user whose job it is about, if it is about one.
+    pub(crate) fn record(&mut self, what: What, owner: Option<u32>) {
+        let record = Record { index: self.log.next_index(), at_us: self.now.wall_us, what };
+        self.log.push(record.clone(), owner);
+        self.out.records.push(record);
+    }
+}

@@ -1,0 +1,105 @@
+//! How fast a kind is, and so how many of its tasks one worker may hold.
+//!
+//! More than one only when tasks take less than half a millisecond, and then about a millisecond of work ahead.
+//! One long task makes the depth one at once; it at most doubles after a whole depth of short ones.
+
+use bulkhead_proto::limits::RING;
+
+/// Tasks that take this long, in nanoseconds, are never queued behind another.
+const SHORT_NS: u64 = 500_000;
+/// Work that a worker may have ahead, in nanoseconds.
+pub(crate) const AHEAD_NS: u64 = 1_000_000;
+/// The cost of a task that must not share a ring: more than anybody may have ahead.
+pub(crate) const ALONE_NS: u64 = 1 << 40;
+/// A task costs at least this much in estimates: the channel is not free.
+const FLOOR_NS: u64 = 1000;
+
+/// What reports have told of one kind.
+#[derive(Clone, Debug)]
+pub(crate) struct Pace {
+    ring: usize,
+    estimate_ns: u64,
+    depth: usize,
+    streak: usize,
+}
+
+impl Pace {
+    /// Nothing is known of it; one worker may at most hold `ring` of it.
+    pub(crate) fn new(ring: u16) -> Self {
+        Self { ring: usize::from(ring).clamp(1, RING), estimate_ns: SHORT_NS, depth: 1, streak: 0 }
+    }
+
+    /// Offers of this kind that one worker may hold.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// What one of them adds to the work ahead, in nanoseconds.
+    pub(crate) fn cost_ns(&self) -> u64 {
+        if self.depth == 1 { ALONE_NS } else { self.estimate_ns }
+    }
+
+    /// Hears how long one took. The estimate rises at once and falls by an eighth of the difference.
+    pub(crate) fn hear(&mut self, elapsed_ns: u64) {
+        let elapsed_ns = elapsed_ns.max(FLOOR_NS);
+        self.estimate_ns = if elapsed_ns >= self.estimate_ns {
+            elapsed_ns
+        } else {
+            self.estimate_ns - (self.estimate_ns - elapsed_ns).div_ceil(8)
+        };
+        let wanted = if self.estimate_ns >= SHORT_NS {
+            1
+        } else {
+            usize::try_from(AHEAD_NS / self.estimate_ns).map_or(self.ring, |fit| fit.clamp(1, self.ring))
+        };
+        self.streak += 1;
+        if self.depth > wanted {
+            self.depth = wanted;
+            self.streak = 0;
+        } else if self.streak >= self.depth {
+            self.depth = (self.depth * 2).min(wanted);
+            self.streak = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn depth_rises_slowly_and_falls_at_once() {
+        let mut pace = Pace::new(256);
+        let mut depths = Vec::new();
+        for _ in 0..2000 {
+            pace.hear(800);
+            if depths.last() != Some(&pace.depth()) {
+                depths.push(pace.depth());
+            }
+        }
+        assert_eq!(pace.depth(), 256);
+        assert!(depths.windows(2).all(|pair| pair[1] <= pair[0] * 2), "{depths:?}");
+        pace.hear(2_000_000);
+        assert_eq!((pace.depth(), pace.cost_ns()), (1, ALONE_NS));
+        pace.hear(1000);
+        assert_eq!(pace.depth(), 1, "one short task proves nothing");
+    }
+
+    #[test]
+    fn foreign_code_never_shares_a_ring() {
+        let mut pace = Pace::new(1);
+        for _ in 0..1000 {
+            pace.hear(1000);
+        }
+        assert_eq!(pace.depth(), 1);
+    }
+
+    #[test]
+    fn work_ahead_stays_about_a_millisecond() {
+        let mut pace = Pace::new(256);
+        for _ in 0..1000 {
+            pace.hear(100_000);
+        }
+        assert!((8..=10).contains(&pace.depth()), "{}", pace.depth());
+    }
+}

@@ -1,0 +1,306 @@
+//! The queue: fair between users, then between the clients of one user, then by priority with ageing.
+//!
+//! Users take turns; within one user's turn the clients take turns; a client's turn takes the most urgent of
+//! the heads of its lists, one list for each priority. Waiting raises a job: its urgency is
+//! `priority * ageing + waited`, so that nothing waits for ever and only list heads are compared.
+//!
+//! A client that does not read its results is parked: its jobs stay, its turns pass.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bulkhead_proto::ids::ClientId;
+use bulkhead_proto::limits::PRIORITY_MAX;
+
+use crate::jobs::Jobs;
+use crate::list::{Key, List};
+
+const LISTS: usize = PRIORITY_MAX as usize + 1;
+
+/// What is to be done about the job whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Take it.
+    Take,
+    /// Look at others; it keeps its place in its list.
+    Skip,
+    /// Take nothing: it must not be overtaken.
+    Stop,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    lists: [List; LISTS],
+    /// A bit for each list that is not empty.
+    filled: u16,
+    /// Whether it has its place among its user's turns.
+    listed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Owner {
+    lanes: BTreeMap<ClientId, Lane>,
+    turns: VecDeque<ClientId>,
+    listed: bool,
+    length: u64,
+}
+
+/// All queued jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    owners: BTreeMap<u32, Owner>,
+    turns: VecDeque<u32>,
+    parked: BTreeSet<ClientId>,
+    length: u64,
+    bytes: u64,
+}
+
+/// Where a queued job stands.
+#[derive(Clone, Copy)]
+struct Place {
+    uid: u32,
+    client: ClientId,
+    list: usize,
+}
+
+/// What one look through a part of the queue came to.
+enum Found {
+    Job(Key),
+    Nothing,
+    Stopped,
+}
+
+/// The clock of one look: now, and how much waiting weighs as much as one priority.
+#[derive(Clone, Copy)]
+pub(crate) struct Ageing {
+    pub(crate) now_ns: u64,
+    pub(crate) step_ns: u64,
+}
+
+impl Queue {
+    /// Jobs in it.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Bytes of their inputs.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Jobs of one user in it.
+    pub(crate) fn length_of(&self, uid: u32) -> u64 {
+        self.owners.get(&uid).map_or(0, |owner| owner.length)
+    }
+
+    /// Puts a job at the end of its list.
+    pub(crate) fn push_back(&mut self, jobs: &mut Jobs, key: Key) {
+        let place = place_of(jobs, key);
+        self.enter(jobs, key, place).push_back(&mut jobs.slab, key);
+    }
+
+    /// Puts a job that was given back at the front of its list.
+    pub(crate) fn push_front(&mut self, jobs: &mut Jobs, key: Key) {
+        let place = place_of(jobs, key);
+        self.enter(jobs, key, place).push_front(&mut jobs.slab, key);
+    }
+
+    /// Counts a job in and sees to it that its client has its turns.
+    fn enter(&mut self, jobs: &Jobs, key: Key, place: Place) -> &mut List {
+        self.length += 1;
+        self.bytes += jobs[key].input.len() as u64;
+        let owner = self.owners.entry(place.uid).or_default();
+        owner.length += 1;
+        if !owner.listed {
+            owner.listed = true;
+            self.turns.push_back(place.uid);
+        }
+        let lane = owner.lanes.entry(place.client).or_default();
+        if !lane.listed && !self.parked.contains(&place.client) {
+            lane.listed = true;
+            owner.turns.push_back(place.client);
+        }
+        lane.filled |= 1 << place.list;
+        &mut lane.lists[place.list]
+    }
+
+    /// Takes a job out of the middle of its list.
+    pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key) {
+        let place = place_of(jobs, key);
+        self.length -= 1;
+        self.bytes -= jobs[key].input.len() as u64;
+        let Some(owner) = self.owners.get_mut(&place.uid) else { return };
+        owner.length -= 1;
+        let Some(lane) = owner.lanes.get_mut(&place.client) else { return };
+        lane.unlink(jobs, key, place.list);
+        if lane.filled == 0 && !lane.listed {
+            owner.lanes.remove(&place.client);
+        }
+        if owner.lanes.is_empty() && !owner.listed {
+            self.owners.remove(&place.uid);
+        }
+    }
+
+    /// Lets a client's turns pass, or gives them back.
+    pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
+        if parked {
+            self.parked.insert(client);
+        } else if self.parked.remove(&client) {
+            let Some(owner) = self.owners.get_mut(&uid) else { return };
+            let Some(lane) = owner.lanes.get_mut(&client) else { return };
+            if !lane.listed {
+                lane.listed = true;
+                owner.turns.push_back(client);
+            }
+            if !owner.listed {
+                owner.listed = true;
+                self.turns.push_back(uid);
+            }
+        }
+    }
+
+    /// Whether a client is parked.
+    pub(crate) fn is_parked(&self, client: ClientId) -> bool {
+        self.parked.contains(&client)
+    }
+
+    /// Takes the first job, in the order of turns, that `judge` wants.
+    pub(crate) fn take(
+        &mut self,
+        jobs: &mut Jobs,
+        ageing: Ageing,
+        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+    ) -> Option<Key> {
+        for _ in 0..self.turns.len() {
+            let uid = *self.turns.front()?;
+            let owner = self.owners.get_mut(&uid)?;
+            let found = owner.take(jobs, ageing, &self.parked, judge);
+            if matches!(found, Found::Stopped) {
+                return None;
+            }
+            self.turns.pop_front();
+            owner.listed = !owner.turns.is_empty();
+            if owner.listed {
+                self.turns.push_back(uid);
+            } else if owner.lanes.is_empty() {
+                self.owners.remove(&uid);
+            }
+            if let Found::Job(key) = found {
+                self.length -= 1;
+                self.bytes -= jobs[key].input.len() as u64;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Checks what must always hold; gives the queued jobs it found.
+    pub(crate) fn audit(&self, jobs: &Jobs) -> u64 {
+        let mut length = 0;
+        for (uid, owner) in &self.owners {
+            let mut owned = 0;
+            for (client, lane) in &owner.lanes {
+                for (number, list) in lane.lists.iter().enumerate() {
+                    assert_eq!(
+                        lane.filled & (1 << number) == 0,
+                        list.is_empty(),
+                        "the mask shows filled lists"
+                    );
+                    for key in list.walk(&jobs.slab) {
+                        let place = place_of(jobs, key);
+                        assert_eq!((place.uid, place.client, place.list), (*uid, *client, number));
+                        owned += 1;
+                    }
+                }
+                assert_eq!(lane.listed, owner.turns.contains(client), "a listed client has one turn");
+                assert!(lane.listed || self.parked.contains(client), "a client with jobs has its turns");
+            }
+            assert_eq!(owned, owner.length);
+            assert_eq!(owner.listed, self.turns.contains(uid), "a listed user has one turn");
+            length += owned;
+        }
+        assert_eq!(length, self.length);
+        length
+    }
+}
+
+impl Owner {
+    fn take(
+        &mut self,
+        jobs: &mut Jobs,
+        ageing: Ageing,
+        parked: &BTreeSet<ClientId>,
+        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+    ) -> Found {
+        for _ in 0..self.turns.len() {
+            let Some(&client) = self.turns.front() else { break };
+            let Some(lane) = self.lanes.get_mut(&client) else { break };
+            let found =
+                if parked.contains(&client) { Found::Nothing } else { lane.take(jobs, ageing, judge) };
+            if matches!(found, Found::Stopped) {
+                return found;
+            }
+            self.turns.pop_front();
+            lane.listed = lane.filled != 0 && !parked.contains(&client);
+            if lane.listed {
+                self.turns.push_back(client);
+            } else if lane.filled == 0 {
+                self.lanes.remove(&client);
+            }
+            if matches!(found, Found::Job(_)) {
+                self.length -= 1;
+                return found;
+            }
+        }
+        Found::Nothing
+    }
+}
+
+impl Lane {
+    fn take(
+        &mut self,
+        jobs: &mut Jobs,
+        ageing: Ageing,
+        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+    ) -> Found {
+        let mut left = self.filled;
+        while let Some((list, key)) = self.most_urgent(jobs, ageing, left) {
+            match judge(jobs, key) {
+                Verdict::Take => {
+                    self.unlink(jobs, key, list);
+                    return Found::Job(key);
+                }
+                Verdict::Skip => left &= !(1 << list),
+                Verdict::Stop => return Found::Stopped,
+            }
+        }
+        Found::Nothing
+    }
+
+    /// The most urgent head among the lists in `mask`; among equals the higher priority.
+    fn most_urgent(&self, jobs: &Jobs, ageing: Ageing, mut mask: u16) -> Option<(usize, Key)> {
+        let mut best = None;
+        while mask != 0 {
+            let list = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let key = self.lists[list].head()?;
+            let waited = ageing.now_ns.saturating_sub(jobs.batch(key).since_ns);
+            let urgency = (list as u64).saturating_mul(ageing.step_ns).saturating_add(waited);
+            if best.is_none_or(|(most, _)| urgency >= most) {
+                best = Some((urgency, (list, key)));
+            }
+        }
+        best.map(|(_, found)| found)
+    }
+
+    fn unlink(&mut self, jobs: &mut Jobs, key: Key, list: usize) {
+        self.lists[list].unlink(&mut jobs.slab, key);
+        if self.lists[list].is_empty() {
+            self.filled &= !(1 << list);
+        }
+    }
+}
+
+fn place_of(jobs: &Jobs, key: Key) -> Place {
+    let batch = jobs.batch(key);
+    Place { uid: batch.uid, client: batch.client, list: usize::from(batch.policy.priority) }
+}

@@ -1,0 +1,173 @@
+//! What the daemon shows of itself: jobs, workers, status, kinds. Reads, and changes nothing.
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, JobId, Tag};
+use bulkhead_proto::job::JobState;
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, Status, WorkerRow, WorkerState};
+
+use crate::event::Peer;
+use crate::job::{Left, Phase, State};
+use crate::list::Key;
+use crate::machine::Core;
+
+/// What a row of a list takes on the wire beside its texts, at most, in bytes.
+const ROW_BYTES: u64 = 64;
+/// Rows of lists stop here: well below a frame.
+const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
+/// Characters of an input that are shown.
+const INPUT_CHARS: usize = 200;
+
+impl Core {
+    fn kind_name(&self, key: Key) -> String {
+        let kind = self.jobs.batch(key).kind;
+        self.config.kinds.get(usize::from(kind.0)).map(|kind| kind.name.clone()).unwrap_or_default()
+    }
+
+    fn row(&self, key: Key) -> JobRow {
+        let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
+        JobRow {
+            job: job.id,
+            kind: self.kind_name(key),
+            state: job.state.phase().shown(),
+            outcome: job.end().map(|end| end.outcome.word().to_owned()),
+            attempts: job.attempts,
+            crashes: job.crashes,
+            uid: batch.uid,
+            accepted_us: batch.accepted_us,
+        }
+    }
+
+    /// Answers `jobs`: a page of those that the client may see.
+    pub(crate) fn show_jobs(
+        &mut self,
+        id: ClientId,
+        tag: Tag,
+        state: Option<JobState>,
+        after: JobId,
+        limit: u32,
+    ) {
+        let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
+        let limit = (limit as usize).clamp(1, BATCH_MAX);
+        let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
+        let mut from = JobId(after.0.saturating_add(1));
+        while let Some((job, key)) = self.jobs.next_from(from) {
+            let batch = self.jobs.batch(key);
+            if !peer.admin && batch.uid != peer.uid {
+                // The whole batch is somebody else's.
+                from = JobId((job.0 + 1).max(batch.first.0 + u64::from(batch.count)));
+                continue;
+            }
+            from = JobId(job.0 + 1);
+            if state.is_some_and(|state| state != self.jobs[key].state.phase().shown()) {
+                continue;
+            }
+            if rows.len() == limit || bytes >= LIST_BYTES {
+                more = true;
+                break;
+            }
+            let row = self.row(key);
+            bytes += ROW_BYTES + row.kind.len() as u64;
+            rows.push(row);
+        }
+        self.reply(id, tag, Reply::Jobs { rows, more }, bytes);
+    }
+
+    /// Answers `job`.
+    pub(crate) fn show_job(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
+        match self.visible(peer, job) {
+            Err(refusal) => self.refuse(id, tag, refusal),
+            Ok(key) => {
+                let detail = self.detail(key);
+                let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
+                self.reply(id, tag, Reply::Job(Box::new(detail)), bytes);
+            }
+        }
+    }
+
+    fn detail(&self, key: Key) -> JobDetail {
+        let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
+        let end = job.end();
+        JobDetail {
+            row: self.row(key),
+            policy: batch.policy.clone(),
+            attached: batch.attached,
+            input: String::from_utf8_lossy(&job.input).chars().take(INPUT_CHARS).collect(),
+            worker: match job.state {
+                State::Running { worker, .. } => Some(worker),
+                _ => None,
+            },
+            outcome: end.map(|end| end.outcome.clone()),
+            output_bytes: end.and_then(|end| match &end.left {
+                Left::Nothing => None,
+                Left::Inline(payload) => Some(payload.as_bytes().len() as u64),
+                Left::Held { bytes, .. } => Some(*bytes),
+            }),
+            ended_us: end.map(|end| end.at_us),
+            deaths: job.aside.as_ref().map(|aside| aside.deaths.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
+    pub(crate) fn show_workers(&mut self, id: ClientId, tag: Tag, peer: Peer) {
+        let rows: Vec<WorkerRow> = self
+            .pool
+            .workers
+            .iter()
+            .take(BATCH_MAX)
+            .map(|(id, worker)| WorkerRow {
+                worker: *id,
+                slot: worker.slot,
+                pid: worker.pid,
+                state: worker.duty.shown(),
+                job: worker
+                    .claims
+                    .head()
+                    .filter(|offer| peer.admin || self.owner_of(offer.key, offer.job) == Some(peer.uid))
+                    .map(|offer| offer.job),
+                offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
+                ended: worker.ended,
+                spawned_us: worker.spawned_us,
+            })
+            .collect();
+        let bytes = 16 + ROW_BYTES * rows.len() as u64;
+        self.reply(id, tag, Reply::Workers(rows), bytes);
+    }
+
+    /// Answers `status`.
+    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag) {
+        let (health, health_reason) = match &self.restart.degraded {
+            Some(degraded) => (PoolHealth::Degraded, degraded.reason.clone()),
+            None if self.restart.came_up => (PoolHealth::Healthy, String::new()),
+            None => (PoolHealth::Starting, "the first workers are coming up".to_owned()),
+        };
+        let jobs = &self.jobs;
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: self.config.pid,
+            started_us: self.started_us.unwrap_or(0),
+            durable: false,
+            draining: !self.drain.is_open(),
+            health,
+            health_reason,
+            slots: self.config.slots,
+            spares: u16::try_from(self.pool.count(WorkerState::Spare)).unwrap_or(u16::MAX),
+            clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
+            queued: jobs.count(Phase::Queued),
+            retrying: jobs.count(Phase::Waiting) + jobs.count(Phase::Solo),
+            running: jobs.count(Phase::Running),
+            kept: jobs.count(Phase::Ended),
+            kept_bytes: self.kept.bytes(),
+            quarantined: self.kept.quarantined(),
+            queue_max: self.config.queue_max,
+            totals: self.totals,
+        };
+        self.reply(id, tag, Reply::Status(Box::new(status)), 512);
+    }
+
+    /// Answers `kinds`.
+    pub(crate) fn show_kinds(&mut self, id: ClientId, tag: Tag) {
+        let kinds = self.config.kinds.clone();
+        self.reply(id, tag, Reply::Kinds(kinds), 1024);
+    }
+}
