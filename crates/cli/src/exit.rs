@@ -52,6 +52,16 @@ impl fmt::Display for Unended {
 
 impl std::error::Error for Unended {}
 
+/// No daemon was there, and none could be started for this command.
+#[derive(Debug)]
+pub(crate) struct NotStarted;
+
+impl fmt::Display for NotStarted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("no daemon is running, and a private one did not start")
+    }
+}
+
 /// Says what went wrong, and gives the code for it.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let code = code_of(error);
@@ -70,6 +80,8 @@ fn code_of(error: &anyhow::Error) -> u8 {
         LOST
     } else if let Some(error) = error.downcast_ref::<Error>() {
         of_client(error)
+    } else if error.is::<NotStarted>() {
+        NO_DAEMON
     } else if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     {
         DONE
@@ -138,7 +150,7 @@ mod tests {
         let path = PathBuf::from("/x");
         let busy = Refusal::Busy { what: "queue".to_owned(), limit: 1, retry_after_ms: 1 };
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
-        let cases: [(anyhow::Error, u8); 9] = [
+        let cases: [(anyhow::Error, u8); 11] = [
             (Usage("x".to_owned()).into(), USAGE),
             (ConnectError::Nobody { path: path.clone() }.into(), NO_DAEMON),
             (ConnectError::Busy { path }.into(), BUSY),
@@ -147,6 +159,8 @@ mod tests {
             (Error::Closed { in_a_frame: false }.into(), NO_DAEMON),
             (Unended { jobs: 3, error: Error::Closed { in_a_frame: false } }.into(), LOST),
             (Error::Interrupted.into(), CANCELLED),
+            (anyhow::Error::from(Error::Interrupted).context(NotStarted), CANCELLED),
+            (anyhow::anyhow!("no such program").context(NotStarted), NO_DAEMON),
             (anyhow::Error::from(pipe).context("cannot write to stdout"), DONE),
         ];
         for (error, code) in cases {

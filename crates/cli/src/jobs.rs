@@ -42,22 +42,21 @@ pub(crate) struct JobArgs {
 
 /// How jobs are to be treated.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Policy")]
 struct PolicyArgs {
     /// 0 (last) to 9 (first) among your own jobs; waiting raises it
-    #[arg(long, value_name = "0-9", default_value_t = Policy::default().priority)]
+    #[arg(long, help_heading = "Policy", value_name = "0-9", default_value_t = Policy::default().priority)]
     priority: u8,
     /// Wall time that one attempt may take, such as 5s; then the job is timed out
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// How long the job may wait to be started, such as 10m; then it is expired
-    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
     expires: Option<Duration>,
     /// Workers that the job may kill before it is quarantined
-    #[arg(long, value_name = "N", default_value_t = Policy::default().crashes_max)]
+    #[arg(long, help_heading = "Policy", value_name = "N", default_value_t = Policy::default().crashes_max)]
     crashes_max: u8,
     /// Failures of the job's own code that are tried again, with backoff
-    #[arg(long, value_name = "N", default_value_t = Policy::default().retries_max)]
+    #[arg(long, help_heading = "Policy", value_name = "N", default_value_t = Policy::default().retries_max)]
     retries_max: u8,
 }
 

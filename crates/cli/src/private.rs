@@ -53,7 +53,7 @@ impl PrivateDaemon {
             .stderr(log)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start a private daemon from {}", program.display()))?;
+            .with_context(|| format!("cannot run {}", program.display()))?;
         log::info!("private daemon started pid={} folder={}", child.id(), folder.path().display());
         let mut daemon = Self { child, folder };
         daemon.await_ready(interrupts)?;
@@ -74,12 +74,12 @@ impl PrivateDaemon {
             match wait_readable(stdout.as_fd(), left, Some(interrupts))? {
                 Err(_) => return Err(Error::Interrupted.into()),
                 Ok(false) => {
-                    bail!("the private daemon did not come up within {START_PATIENCE:?}{}", self.last_words())
+                    bail!("it did not come up within {START_PATIENCE:?}{}", self.last_words())
                 }
                 Ok(true) => {}
             }
             if !read_some(stdout, &mut said)? || said.len() > READY.len() {
-                bail!("the private daemon did not come up{}", self.last_words());
+                bail!("it ended or said something else{}", self.last_words());
             }
         }
         Ok(())

@@ -6,7 +6,7 @@
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bulkhead_client::{Client, ConnectError, Error, Interrupts, JobInput, Run, RunItem, RunOptions};
 use bulkhead_proto::exit;
 use bulkhead_proto::outcome::Outcome;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
-use crate::exit::{Unended, Verdict};
+use crate::exit::{NotStarted, Unended, Verdict};
 use crate::inputs::Inputs;
 use crate::jobs::{JobArgs, WhenBusy};
 use crate::output::{self, NewFile};
@@ -77,7 +77,7 @@ fn reach(global: &Global) -> Result<(Client, Option<PrivateDaemon>)> {
         Ok(client) => (client, None, Interrupts::new()?),
         Err(ConnectError::NoDaemon { .. }) => {
             let mut interrupts = Interrupts::new()?;
-            let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0)?;
+            let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(NotStarted)?;
             (daemon.connect()?, Some(daemon), interrupts)
         }
         Err(error) => return Err(error.into()),
