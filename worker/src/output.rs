@@ -48,6 +48,13 @@ impl<'a> TaskOutput<'a> {
         Ok(Finish::Descriptor { bytes: self.spilled })
     }
 
+    /// The task is over and its worker lives, whatever the task had announced.
+    pub(crate) fn outlive(&self) {
+        if self.breathed {
+            self.ring.breathe_on();
+        }
+    }
+
     fn spill(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(file) = &mut self.file else {
             return Err(io::Error::other(format!(
@@ -87,15 +94,6 @@ impl Task for TaskOutput<'_> {
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();
-    }
-}
-
-impl Drop for TaskOutput<'_> {
-    /// The task is over and its worker lives, whatever the task had announced.
-    fn drop(&mut self) {
-        if self.breathed {
-            self.ring.breathe_on();
-        }
     }
 }
 

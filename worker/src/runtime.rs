@@ -92,7 +92,6 @@ impl Runtime {
                 self.ring.finish(task.seq, &Finish::Failed(&failure.to_string()));
             }
         }
-        drop(output);
         if self.ring.should_ring() { self.outputs.ring(&self.doorbell) } else { Ok(true) }
     }
 
@@ -100,6 +99,8 @@ impl Runtime {
         let handler = self.handlers.get(usize::from(task.kind.0)).copied().flatten();
         let handler =
             handler.ok_or_else(|| Failure::new(format!("this worker has no kind {}", task.kind)))?;
-        panics::caught(|| handler(task.input.as_bytes(), output))
+        let ended = panics::caught(|| handler(task.input.as_bytes(), output));
+        output.outlive();
+        ended
     }
 }

@@ -66,6 +66,6 @@ fn a_death_that_did_not_come_is_taken_back() {
     let mut output = TaskOutput::new(&ring, None);
     output.last_breath();
     assert!(ours.last_breath_ns().is_some());
-    drop(output);
+    output.outlive();
     assert_eq!(ours.last_breath_ns(), None);
 }
