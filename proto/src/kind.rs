@@ -97,7 +97,11 @@ pub struct BadN {
 
 impl fmt::Display for BadN {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "factorial of {:?}: {}; give a whole number from 0 to {FACTORIAL_N_MAX}", self.text, self.why)
+        write!(
+            out,
+            "factorial of {:?}: {}; give a whole number from 0 to {FACTORIAL_N_MAX}",
+            self.text, self.why
+        )
     }
 }
 

@@ -42,7 +42,8 @@ pub const FACTORIAL_N_MAX: u64 = 10_000_000;
 /// Longest `sleep`, in milliseconds (one day).
 pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
 
-const _: () = assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
+const _: () =
+    assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
 const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);

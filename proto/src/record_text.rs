@@ -37,6 +37,18 @@ impl fmt::Display for Span {
     }
 }
 
+/// A span between two decisions of the daemon. 0 says that both were made in one turn of its loop.
+struct Turns(u64);
+
+impl fmt::Display for Turns {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => out.write_str("same-turn"),
+            us => Span::us(us).fmt(out),
+        }
+    }
+}
+
 /// A value that may be missing.
 struct Maybe<T>(Option<T>, &'static str);
 
@@ -105,8 +117,11 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "worker placed worker={worker} slot={slot}")
         }
         What::Placed { worker, slot, replaces: Some(old), after_us, warm } => {
-            let (after, how) = (Span::us(*after_us), if *warm { "warm" } else { "cold" });
-            write!(out, "worker replaced worker={worker} slot={slot} replaces={old} after={after} spare={how}")
+            let (after, how) = (Turns(*after_us), if *warm { "warm" } else { "cold" });
+            write!(
+                out,
+                "worker replaced worker={worker} slot={slot} replaces={old} after={after} spare={how}"
+            )
         }
         What::Killing { worker, job, why } => {
             let job = Maybe(job.as_ref(), "none");
@@ -120,9 +135,13 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 "worker died worker={worker} pid={pid} slot={slot} of=\"{death}\" noticed_after={noticed} ended={ended}"
             )
         }
-        What::Stuck { worker, pid } => write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}"),
+        What::Stuck { worker, pid } => {
+            write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")
+        }
         What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
-        What::Requeued { worker, count } => write!(out, "innocent jobs requeued worker={worker} count={count}"),
+        What::Requeued { worker, count } => {
+            write!(out, "innocent jobs requeued worker={worker} count={count}")
+        }
         _ => Ok(()),
     }
 }
@@ -133,15 +152,21 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "jobs accepted first={first} count={count} kind={kind} uid={uid}")
         }
         What::Blamed { job, attempt, worker, crashes, crashes_max } => {
-            write!(out, "job blamed job={job} attempt={attempt} worker={worker} crashes={crashes}/{crashes_max}")
+            write!(
+                out,
+                "job blamed job={job} attempt={attempt} worker={worker} crashes={crashes}/{crashes_max}"
+            )
         }
         What::Retried { job, attempt, worker, after_us, alone } => {
-            let (after, alone) = (Span::us(*after_us), if *alone { "yes" } else { "no" });
+            let (after, alone) = (Turns(*after_us), if *alone { "yes" } else { "no" });
             write!(out, "job retried job={job} attempt={attempt} worker={worker} after={after} alone={alone}")
         }
         What::Backoff { job, attempt, message, retry_after_ms } => {
             let again = Span::ms(*retry_after_ms);
-            write!(out, "job failed, will be retried job={job} attempt={attempt} retry_after={again} message={message:?}")
+            write!(
+                out,
+                "job failed, will be retried job={job} attempt={attempt} retry_after={again} message={message:?}"
+            )
         }
         What::Ended { job, outcome, attempts, after_us } => {
             let after = Span::us(*after_us);

@@ -30,7 +30,8 @@ pub(crate) struct Bootstrap {
 impl Bootstrap {
     /// Wakes the poll of `registry` when there is a result.
     pub(crate) fn new(registry: &Registry) -> Result<Self> {
-        let waker = Waker::new(registry, Source::Bootstrap.token()).context("cannot make the loop's waker")?;
+        let waker =
+            Waker::new(registry, Source::Bootstrap.token()).context("cannot make the loop's waker")?;
         let (report, results) = channel();
         Ok(Self { results, report, waker: Arc::new(waker) })
     }
@@ -39,7 +40,13 @@ impl Bootstrap {
     ///
     /// # Errors
     /// No thread can be started.
-    pub(crate) fn start(&self, worker: WorkerId, pid: u32, path: String, folder: PathBuf) -> std::io::Result<()> {
+    pub(crate) fn start(
+        &self,
+        worker: WorkerId,
+        pid: u32,
+        path: String,
+        folder: PathBuf,
+    ) -> std::io::Result<()> {
         let report = self.report.clone();
         let waker = Arc::clone(&self.waker);
         std::thread::Builder::new().name(format!("bootstrap-{worker}")).spawn(move || {

@@ -77,7 +77,11 @@ pub(crate) struct Clients {
 
 impl Clients {
     /// Takes connections from `listener`.
-    pub(crate) fn new(listener: std::os::unix::net::UnixListener, registry: Registry, settings: &Settings) -> Result<Self> {
+    pub(crate) fn new(
+        listener: std::os::unix::net::UnixListener,
+        registry: Registry,
+        settings: &Settings,
+    ) -> Result<Self> {
         let mut listener = UnixListener::from_std(listener);
         registry
             .register(&mut listener, Source::Listener.token(), Interest::READABLE)
@@ -146,7 +150,10 @@ impl Clients {
                     // Out of descriptors or memory: the queue keeps them until a client leaves.
                     self.acceptable = false;
                     if error.kind() != io::ErrorKind::WouldBlock {
-                        log::error!("cannot accept connections for now clients={} error={error}", self.connections.len());
+                        log::error!(
+                            "cannot accept connections for now clients={} error={error}",
+                            self.connections.len()
+                        );
                     }
                 }
             }
@@ -224,7 +231,10 @@ impl Clients {
             self.patience.pop_front();
             let late = |connection: &Connection| connection.is_greeting() || connection.is_closing();
             if self.connections.get(&client).is_some_and(late) {
-                log::info!("client dropped: it took too long client={client} since_ns={}", now_ns - when + PATIENCE_NS);
+                log::info!(
+                    "client dropped: it took too long client={client} since_ns={}",
+                    now_ns - when + PATIENCE_NS
+                );
                 gone.push(client);
             }
         }

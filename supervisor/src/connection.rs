@@ -178,7 +178,11 @@ impl Connection {
     }
 
     /// Queues a reply.
-    pub(crate) fn reply(&mut self, frame: &ReplyFrame, descriptor: Option<std::rc::Rc<std::os::fd::OwnedFd>>) {
+    pub(crate) fn reply(
+        &mut self,
+        frame: &ReplyFrame,
+        descriptor: Option<std::rc::Rc<std::os::fd::OwnedFd>>,
+    ) {
         if self.is_closing() {
             return;
         }

@@ -56,8 +56,9 @@ pub(crate) fn install() {
     } else {
         builder.format_timestamp_micros();
     }
-    let spawned =
-        std::thread::Builder::new().name("log-writer".to_owned()).spawn(move || write_lines(&receiver, &dropped));
+    let spawned = std::thread::Builder::new()
+        .name("log-writer".to_owned())
+        .spawn(move || write_lines(&receiver, &dropped));
     if spawned.is_ok() {
         builder.target(env_logger::Target::Pipe(Box::new(queue)));
         *WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender);

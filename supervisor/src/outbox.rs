@@ -32,7 +32,11 @@ impl Outbox {
     ///
     /// # Errors
     /// [`Oversized`] if it fits no frame; nothing is appended then.
-    pub(crate) fn push(&mut self, reply: &ReplyFrame, descriptor: Option<Rc<OwnedFd>>) -> Result<(), Oversized> {
+    pub(crate) fn push(
+        &mut self,
+        reply: &ReplyFrame,
+        descriptor: Option<Rc<OwnedFd>>,
+    ) -> Result<(), Oversized> {
         if descriptor.is_some() || self.pieces.is_empty() {
             let mut bytes = Vec::new();
             frame::push_frame(reply, &mut bytes)?;

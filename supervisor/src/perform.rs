@@ -46,7 +46,12 @@ impl Hands {
     }
 
     /// Performs all of `actions`. `true`: the daemon is to leave.
-    pub(crate) fn perform(&mut self, actions: &mut Vec<Action>, now_ns: u64, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn perform(
+        &mut self,
+        actions: &mut Vec<Action>,
+        now_ns: u64,
+        events: &mut Vec<Event>,
+    ) -> bool {
         let mut leave = false;
         for action in actions.drain(..) {
             if let Action::Offer { worker, seq, task } = action {
@@ -170,7 +175,13 @@ impl Hands {
         self.bundle.tasks = bundle;
     }
 
-    fn offer_failed(&mut self, worker: WorkerId, seq: Seq, shortage: Option<String>, events: &mut Vec<Event>) {
+    fn offer_failed(
+        &mut self,
+        worker: WorkerId,
+        seq: Seq,
+        shortage: Option<String>,
+        events: &mut Vec<Event>,
+    ) {
         let Some(found) = self.fleet.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(taken) => events.push(Event::OfferFailed { worker, seq, taken, shortage }),

@@ -107,7 +107,11 @@ impl Settings {
     }
 }
 
-fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool) -> Result<bulkhead_core::config::Config> {
+fn core_config(
+    file: &File,
+    workers: Option<u16>,
+    enable_chaos: bool,
+) -> Result<bulkhead_core::config::Config> {
     let defaults = bulkhead_core::config::Config::default();
     let slots = workers.or(file.workers).unwrap_or_else(cores);
     let spares = file.spares.unwrap_or(defaults.spares);
@@ -169,7 +173,8 @@ fn read_all(path: &Path) -> Result<File> {
 }
 
 fn read_table(path: &Path) -> Result<toml::Table> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
     let table: toml::Table = text.parse().with_context(|| format!("bad config {}", path.display()))?;
     // Judged alone first, so that a bad key is blamed on the file it stands in.
     File::deserialize(table.clone()).with_context(|| format!("bad config {}", path.display()))?;

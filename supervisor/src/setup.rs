@@ -57,27 +57,30 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
             bail!("cannot lock {}: {error}", places::lock_file(path).display())
         }
     };
-    let place = Place { socket: path.clone(), boot_folder: places::boot_folder(path), _lock: lock };
-    clear_boot_folder(&place.boot_folder)?;
     let (mode, group) = match settings.mode {
         Mode::User => (0o600, None),
         Mode::System => (0o660, Some(system_group(settings)?)),
     };
     let listener =
         socket::listen(path, mode, group).with_context(|| format!("cannot listen on {}", path.display()))?;
+    // From here on the socket is ours, and ours to remove; before, whatever stood there was not.
+    let place = Place { socket: path.clone(), boot_folder: places::boot_folder(path), _lock: lock };
+    clear_boot_folder(&place.boot_folder)?;
     Ok((place, listener))
 }
 
 fn system_group(settings: &Settings) -> Result<u32> {
     let name = &settings.group;
     let found = socket::group_id(name).with_context(|| format!("cannot look up group {name}"))?;
-    found.with_context(|| format!("there is no group {name}: create it (systemd-sysusers does), or set group"))
+    found
+        .with_context(|| format!("there is no group {name}: create it (systemd-sysusers does), or set group"))
 }
 
 /// The folder of the socket is made if it is missing; one under `/tmp` must be ours alone, or anybody could have
 /// put it there.
 fn prepare_socket_folder(socket: &Path) -> Result<()> {
-    let folder = socket.parent().with_context(|| format!("socket path {} has no folder", socket.display()))?;
+    let folder =
+        socket.parent().with_context(|| format!("socket path {} has no folder", socket.display()))?;
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

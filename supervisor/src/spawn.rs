@@ -43,7 +43,8 @@ impl Template {
         let (lane, theirs) = Lane::pair().context("no lane")?;
         let (ring, descriptors) = Ring::create().context("no box")?;
         let folder = self.make_folder(id)?;
-        let setup = LaneDown::Setup(Setup { worker: id, kinds: self.kinds.clone(), enable_chaos: self.enable_chaos });
+        let setup =
+            LaneDown::Setup(Setup { worker: id, kinds: self.kinds.clone(), enable_chaos: self.enable_chaos });
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
         lane.send(&codec::encode(&setup), &pages).context("no room on the lane")?;
         let process = spawn(Spawn {

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use bulkhead_core::Core;
 use bulkhead_core::action::Output;
 use bulkhead_core::event::{Event, Now};
+use bulkhead_proto::death::Death;
 use bulkhead_proto::record::{Record, What};
 use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
@@ -74,7 +75,8 @@ impl Loop {
     }
 
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
-        let mut timeout = if batch.is_empty() && !self.hands.clients.is_busy() && !self.hands.fleet.is_busy() {
+        let mut timeout = if batch.is_empty() && !self.hands.clients.is_busy() && !self.hands.fleet.is_busy()
+        {
             self.until_deadline()
         } else {
             Some(Duration::ZERO)
@@ -190,6 +192,7 @@ pub(crate) fn now() -> Now {
 fn log_record(record: &Record) {
     match &record.what {
         What::Accepted { .. } => log::debug!("{}", record.what),
+        What::Died { death: Death::Retired, .. } => log::info!("{}", record.what),
         What::Died { .. } | What::SpawnFailed { .. } | What::Stuck { .. } | What::Degraded { .. } => {
             log::warn!("{}", record.what);
         }

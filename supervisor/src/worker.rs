@@ -179,20 +179,32 @@ impl Worker {
             self.killed.get_or_insert((why, clock::monotonic_ns()));
         }
         if let Err(error) = self.tree.kill() {
-            log::error!("cannot kill a worker worker={} pid={} error={error}", self.id, self.tree.process().pid());
+            log::error!(
+                "cannot kill a worker worker={} pid={} error={error}",
+                self.id,
+                self.tree.process().pid()
+            );
         }
     }
 
     /// The event of its proven death, with what its box says of unfinished offers.
     pub(crate) fn obituary(&mut self, status: ExitStatus, now_ns: u64) -> Event {
         let disputed = self.disputed.drain(..).map(|seq| (seq, true));
-        let mut remains: Vec<Remains> =
-            self.ring.remains().into_iter().chain(disputed).map(|(seq, claimed)| Remains { seq, claimed }).collect();
+        let mut remains: Vec<Remains> = self
+            .ring
+            .remains()
+            .into_iter()
+            .chain(disputed)
+            .map(|(seq, claimed)| Remains { seq, claimed })
+            .collect();
         remains.sort_by_key(|left| left.seq);
-        let since = |moment: u64| (self.spawned_ns..=now_ns).contains(&moment).then(|| (now_ns - moment) / 1000);
+        let since =
+            |moment: u64| (self.spawned_ns..=now_ns).contains(&moment).then(|| (now_ns - moment) / 1000);
         let last_breath = self.ring.last_breath_ns().and_then(since);
         let (death, noticed_after_us) = match (status, self.killed.take()) {
-            (ExitStatus::Signal { signal: SIGKILL, .. }, Some((why, when))) => (Death::Killed { why }, since(when)),
+            (ExitStatus::Signal { signal: SIGKILL, .. }, Some((why, when))) => {
+                (Death::Killed { why }, since(when))
+            }
             (ExitStatus::Code(0), _) if self.retired => (Death::Retired, None),
             (ExitStatus::Code(code), _) => (Death::Exited { code }, last_breath),
             (ExitStatus::Signal { signal, core }, _) => (Death::Signalled { signal, core }, last_breath),
