@@ -87,7 +87,7 @@ fn the_group_may_and_others_may_not(machine: &Machine) {
 }
 
 fn a_killed_worker_costs_nothing(machine: &Machine) {
-    let ids = ok(machine, "alice", &["submit", "sleep", "500", "500", "500", "500"]);
+    let ids = ok(machine, "alice", &["submit", "--count", "4", "sleep", "500"]);
     let ids: Vec<&str> = ids.lines().collect();
     let victim = busy_worker(machine);
     machine.run(&["kill", "-9", &victim]);
@@ -143,7 +143,7 @@ fn a_killed_supervisor_is_started_again(machine: &Machine) {
 fn nothing_is_left_after_a_stop(machine: &Machine) {
     let cgroup = format!("/sys/fs/cgroup{}", property(machine, "ControlGroup"));
     machine.run(&["test", "-d", &cgroup]);
-    ok(machine, "alice", &["submit", "sleep", "200", "200", "200"]);
+    ok(machine, "alice", &["submit", "--count", "3", "sleep", "200"]);
     machine.run(&["systemctl", "stop", "bulkhead.service"]);
     assert_eq!(property(machine, "ActiveState"), "inactive");
     assert_eq!(property(machine, "Result"), "success");
