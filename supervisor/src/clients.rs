@@ -125,8 +125,14 @@ impl Clients {
     }
 
     /// When [`Self::lose_patience`] has something to do, in nanoseconds of the monotonic clock.
-    pub(crate) fn deadline(&self) -> Option<u64> {
-        self.patience.front().map(|(when, _)| *when)
+    pub(crate) fn deadline(&mut self) -> Option<u64> {
+        while let Some((when, client)) = self.patience.front() {
+            if self.connections.get(client).is_some_and(Connection::is_awaited) {
+                return Some(*when);
+            }
+            self.patience.pop_front();
+        }
+        None
     }
 
     /// The connection of a client, to be sent something.
@@ -229,8 +235,7 @@ impl Clients {
         let mut gone = Vec::new();
         while let Some((when, client)) = self.patience.front().copied().filter(|(when, _)| *when <= now_ns) {
             self.patience.pop_front();
-            let late = |connection: &Connection| connection.is_greeting() || connection.is_closing();
-            if self.connections.get(&client).is_some_and(late) {
+            if self.connections.get(&client).is_some_and(Connection::is_awaited) {
                 log::info!(
                     "client dropped: it took too long client={client} since_ns={}",
                     now_ns - when + PATIENCE_NS

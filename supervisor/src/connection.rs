@@ -77,9 +77,9 @@ impl Connection {
             && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
     }
 
-    /// Whether the hello is still missing.
-    pub(crate) fn is_greeting(&self) -> bool {
-        matches!(self.state, State::Greeting(_))
+    /// Whether its hello is still missing, or its goodbye not taken yet.
+    pub(crate) fn is_awaited(&self) -> bool {
+        matches!(self.state, State::Greeting(_) | State::Closing)
     }
 
     /// Whether only the outbox keeps it.
