@@ -1,0 +1,208 @@
+//! Deaths: who is charged, who is not, and that nothing runs again before the proof.
+
+use crate::rig::{ALICE, BOB, Rig, SEGV, config};
+use bulkhead_core::event::Event;
+use bulkhead_proto::client::Request;
+use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::ids::{JobId, WorkerId};
+use bulkhead_proto::job::{JobState, Policy};
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+use bulkhead_proto::view::WorkerState;
+
+/// A rig of one slot whose worker holds several short jobs, the first of them claimed.
+fn with_ring_of(count: usize) -> (Rig, JobId) {
+    let mut rig = Rig::new(1);
+    for _ in 0..40 {
+        let job = rig.submit(1);
+        rig.finish_with(job, bulkhead_core::event::TaskResult::Failed(String::new()), 1000);
+    }
+    let first = rig.submit(count);
+    assert_eq!(rig.workers.values().map(Vec::len).max(), Some(count));
+    rig.claim(first);
+    rig.forget_past();
+    (rig, first)
+}
+
+#[test]
+fn the_first_claimed_is_charged_and_the_rest_are_innocent() {
+    let (mut rig, first) = with_ring_of(4);
+    let worker = rig.holder(first).unwrap().0;
+    rig.die(worker, SEGV);
+    assert_eq!(rig.detail(first).row.crashes, 1);
+    for innocent in 1..4 {
+        let detail = rig.detail(JobId(first.0 + innocent));
+        assert_eq!((detail.row.crashes, detail.deaths.len()), (0, 0));
+    }
+    assert_eq!(rig.recorded(|what| matches!(what, What::Blamed { .. })), 1);
+    assert_eq!(rig.recorded(|what| matches!(what, What::Requeued { count: 3, .. })), 1);
+    assert_eq!(rig.recorded(|what| matches!(what, What::Placed { warm: true, replaces: Some(_), .. })), 1);
+}
+
+#[test]
+fn a_charged_job_runs_alone_in_a_worker_that_has_run_nothing() {
+    let mut rig = Rig::new(2);
+    let guilty = rig.submit(1);
+    let other = rig.submit(1);
+    rig.claim(other);
+    rig.crash(guilty);
+    let (worker, _) = rig.holder(guilty).expect("a warm spare takes it at once");
+    assert_eq!(rig.workers[&worker].len(), 1);
+    assert_eq!(rig.recorded(|what| matches!(what, What::Retried { alone: true, attempt: 2, .. })), 1);
+    // Many more short jobs come: none of them shares its worker.
+    rig.submit(50);
+    assert_eq!(rig.workers[&worker].len(), 1);
+    rig.claim(guilty);
+    rig.finish(guilty);
+    assert_eq!(rig.outcome(guilty), Some(Outcome::Done));
+    assert_eq!(rig.recorded(|what| matches!(what, What::Ended { outcome: Outcome::Done, .. })), 1);
+}
+
+#[test]
+fn a_used_idle_worker_makes_room_for_a_fresh_one() {
+    let mut rig = Rig::new(1);
+    let guilty = rig.submit(1);
+    rig.come_up = false;
+    rig.crash(guilty);
+    // The spare that took the slot has run nothing: it takes the job. It crashes again, with no spare ready.
+    rig.crash(guilty);
+    assert_eq!(rig.holder(guilty), None, "nothing fresh is left");
+    rig.come_up = true;
+    let spawned = rig.spawned.clone();
+    spawned.into_iter().for_each(|worker| rig.come_up_now(worker));
+    rig.turn();
+    rig.sleep(10);
+    let (worker, seq) = rig.holder(guilty).expect("a fresh worker came");
+    assert_eq!(seq.0, 1, "the worker {worker} has run nothing");
+}
+
+#[test]
+fn busy_slots_do_not_starve_a_job_that_waits_to_run_alone() {
+    let mut rig = Rig::new(2);
+    let guilty = rig.submit(1);
+    let used = rig.submit(1);
+    rig.finish(used);
+    let long = rig.submit(1);
+    rig.claim(long);
+    rig.crash(guilty);
+    rig.crash(guilty);
+    // Its third attempt waits for a fresh worker; the slot that becomes idle is given to one.
+    rig.finish(long);
+    rig.sleep(10);
+    let (worker, _) = rig.holder(guilty).expect("offered");
+    assert!(!rig.retired.contains(&worker));
+    assert_eq!(rig.workers[&worker].len(), 1);
+}
+
+#[test]
+fn crashes_up_to_the_budget_quarantine_with_evidence() {
+    let mut rig = Rig::new(2);
+    let guilty = rig.submit_as(ALICE, "quick", 1, Policy { crashes_max: 2, ..Policy::default() }, false);
+    rig.crash(guilty);
+    rig.sleep(5);
+    rig.crash(guilty);
+    let detail = rig.detail(guilty);
+    assert!(matches!(detail.outcome, Some(Outcome::Crashed { crashes: 2, ref last }) if last == "SIGSEGV"));
+    assert_eq!((detail.deaths.len(), detail.row.attempts, detail.input.as_str()), (2, 2, "0"));
+    assert_eq!(rig.status().quarantined, 1);
+    rig.sleep(10 * 3_600_000);
+    assert!(rig.outcome(guilty).is_some(), "age does not end a quarantine");
+}
+
+#[test]
+fn a_quarantined_job_can_be_retried_with_fresh_budgets_or_forgotten() {
+    let mut rig = Rig::new(2);
+    let guilty = rig.submit_as(ALICE, "quick", 1, Policy { crashes_max: 1, ..Policy::default() }, false);
+    rig.crash(guilty);
+    assert_eq!(rig.change(BOB, Request::Retry { jobs: vec![guilty] }).0, 0, "not his");
+    rig.sleep(5);
+    assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![guilty] }).0, 1);
+    let detail = rig.detail(guilty);
+    assert_eq!((detail.row.crashes, detail.row.state), (0, JobState::Running));
+    rig.crash(guilty);
+    assert_eq!(rig.change(ALICE, Request::Forget { jobs: vec![guilty] }).0, 1);
+    assert_eq!(rig.status().kept, 0);
+}
+
+#[test]
+fn a_death_with_nothing_claimed_is_charged_to_nobody() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let worker = rig.holder(job).unwrap().0;
+    rig.die(worker, SEGV);
+    assert_eq!(rig.recorded(|what| matches!(what, What::NobodyBlamed { .. })), 1);
+    let detail = rig.detail(job);
+    assert_eq!(
+        (detail.row.crashes, detail.row.attempts),
+        (0, 1),
+        "the offer that was not begun is no attempt"
+    );
+    rig.claim(job);
+    rig.finish(job);
+}
+
+#[test]
+fn a_hint_of_death_charges_and_retries_nobody() {
+    let mut rig = Rig::new(2);
+    let job = rig.submit(1);
+    let worker = rig.claim(job);
+    rig.tell(Event::HungUp { worker });
+    assert_eq!(rig.detail(job).row.state, JobState::Running);
+    assert_eq!(rig.detail(job).row.crashes, 0);
+    assert!(rig.killed.is_empty(), "killing it now would hide what it died of");
+    rig.sleep(1000);
+    assert_eq!(rig.killed.get(&worker), Some(&KillReason::Unresponsive));
+    rig.die(worker, Death::Killed { why: KillReason::Unresponsive });
+    assert_eq!(rig.detail(job).row.crashes, 1, "its worker hung up while it ran");
+}
+
+#[test]
+fn no_proof_no_retry_but_the_slot_is_replaced() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let worker = rig.claim(job);
+    rig.tell(Event::Lied { worker, lie: Lie::ClaimWord });
+    rig.sleep(60_000);
+    assert_eq!(rig.detail(job).row.state, JobState::Running, "the proof is not there");
+    assert!(rig.rows().iter().any(|row| row.worker == worker && row.state == WorkerState::Stuck));
+    assert!(rig.rows().iter().any(|row| row.slot.is_some() && row.state == WorkerState::Idle));
+    rig.die(worker, Death::Killed { why: KillReason::Lie { lie: Lie::ClaimWord } });
+    assert_eq!(rig.detail(job).row.crashes, 1);
+}
+
+#[test]
+fn at_most_as_many_stuck_workers_as_slots_are_replaced() {
+    let mut rig = Rig::new(1);
+    for _ in 0..3 {
+        let idle = rig.rows().into_iter().find(|row| row.state == WorkerState::Idle);
+        let Some(idle) = idle else { break };
+        rig.tell(Event::Lied { worker: idle.worker, lie: Lie::Lane });
+        rig.sleep(20_000);
+    }
+    let rows = rig.rows();
+    assert_eq!(rows.iter().filter(|row| row.state == WorkerState::Stuck).count(), 2);
+    assert!(rows.iter().all(|row| row.state != WorkerState::Idle), "the slot stays empty beyond the cap");
+    let stuck: Vec<WorkerId> =
+        rows.iter().filter(|row| row.state == WorkerState::Stuck).map(|row| row.worker).collect();
+    for worker in stuck {
+        rig.die(worker, Death::Killed { why: KillReason::Lie { lie: Lie::Lane } });
+    }
+    rig.sleep(1000);
+    assert!(rig.rows().iter().any(|row| row.state == WorkerState::Idle));
+}
+
+#[test]
+fn answers_of_the_dead_and_of_strangers_are_counted_and_dropped() {
+    let mut rig = Rig::with(config(1));
+    let job = rig.submit(1);
+    let (worker, seq) = rig.holder(job).unwrap();
+    let report = || bulkhead_core::event::Report {
+        result: bulkhead_core::event::TaskResult::Held { output: bulkhead_proto::ids::OutputId(9), bytes: 1 },
+        elapsed_ns: 1,
+    };
+    rig.tell(Event::Finished { worker: WorkerId(999), seq, report: report() });
+    rig.tell(Event::Finished { worker, seq: bulkhead_proto::ids::Seq(77), report: report() });
+    assert_eq!(rig.status().totals.stale, 2);
+    assert_eq!(rig.dropped.len(), 2);
+    assert_eq!(rig.detail(job).row.state, JobState::Running);
+}

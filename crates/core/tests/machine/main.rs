@@ -1,0 +1,13 @@
+//! The machine, driven through `step` by a small shell that does as tests say. One file for each part.
+
+mod ask;
+mod blame;
+mod clients;
+mod drain;
+mod keep;
+mod limits;
+mod prefetch;
+mod queue;
+mod restart;
+mod rig;
+mod speed;

@@ -1,0 +1,116 @@
+//! Work ahead: only for short tasks, breadth first, and taken back when somebody else could do it.
+
+use bulkhead_core::event::TaskResult;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::{Payload, Policy};
+
+use crate::rig::{ALICE, BOB, Rig};
+
+fn done() -> TaskResult {
+    TaskResult::Inline(Payload::default())
+}
+
+/// Has the kind `quick` known as one of short tasks.
+fn teach(rig: &mut Rig, count: usize) {
+    for _ in 0..count {
+        let job = rig.submit(1);
+        rig.finish_with(job, done(), 1000);
+    }
+}
+
+fn depths(rig: &Rig) -> Vec<usize> {
+    let mut depths: Vec<usize> = rig.workers.values().map(Vec::len).filter(|held| *held > 0).collect();
+    depths.sort_unstable();
+    depths
+}
+
+#[test]
+fn nothing_is_known_so_nothing_is_ahead() {
+    let mut rig = Rig::new(2);
+    rig.submit(10);
+    assert_eq!(depths(&rig), [1, 1]);
+}
+
+#[test]
+fn short_tasks_fill_all_slots_before_they_queue_up() {
+    let mut rig = Rig::new(2);
+    teach(&mut rig, 60);
+    rig.submit(8);
+    assert_eq!(depths(&rig), [4, 4]);
+}
+
+#[test]
+fn one_long_task_ends_work_ahead_at_once() {
+    let mut rig = Rig::new(1);
+    teach(&mut rig, 60);
+    let first = rig.submit(40);
+    let ahead = depths(&rig)[0];
+    assert!(ahead > 4, "{ahead}");
+    rig.finish_with(first, done(), 3_000_000);
+    for number in 1..ahead as u64 {
+        rig.finish_with(JobId(first.0 + number), done(), 3_000_000);
+    }
+    assert_eq!(depths(&rig), [1]);
+}
+
+#[test]
+fn foreign_code_is_never_ahead() {
+    let mut rig = Rig::new(1);
+    for _ in 0..60 {
+        let job = rig.submit_as(ALICE, "foreign", 1, Policy::default(), false);
+        rig.finish_with(job, done(), 1000);
+    }
+    rig.submit_as(ALICE, "foreign", 10, Policy::default(), false);
+    assert_eq!(depths(&rig), [1]);
+}
+
+#[test]
+fn an_idle_worker_gets_half_of_what_another_holds() {
+    let mut rig = Rig::new(2);
+    teach(&mut rig, 60);
+    let first = rig.submit(8);
+    // One of the two ends all it has; the other one has not begun.
+    let (worker, _) = rig.holder(first).unwrap();
+    let mine: Vec<JobId> = rig.workers[&worker].iter().map(|held| held.task.job).collect();
+    for job in mine {
+        rig.finish_with(job, done(), 1000);
+    }
+    assert!(depths(&rig).len() == 2, "{:?}", depths(&rig));
+    assert!(rig.status().totals.taken_back >= 2);
+    let left: Vec<JobId> = rig.workers.values().flatten().map(|held| held.task.job).collect();
+    for job in left {
+        if rig.holder(job).is_some() {
+            rig.finish_with(job, done(), 1000);
+        }
+    }
+    assert_eq!(rig.status().totals.stale, 0);
+}
+
+#[test]
+fn offers_behind_a_long_head_go_to_others() {
+    let mut rig = Rig::new(2);
+    teach(&mut rig, 60);
+    let first = rig.submit(8);
+    rig.claim(first);
+    let (stuck, _) = rig.holder(first).unwrap();
+    rig.pass(5);
+    let other = rig.workers.iter().find(|(id, held)| **id != stuck && !held.is_empty()).unwrap();
+    let job = other.1[0].task.job;
+    rig.finish_with(job, done(), 1000);
+    assert_eq!(rig.workers[&stuck].len(), 1, "only its head stays with it");
+}
+
+#[test]
+fn a_flood_of_short_jobs_does_not_keep_long_ones_from_a_worker() {
+    let mut rig = Rig::new(1);
+    teach(&mut rig, 60);
+    rig.submit(500);
+    let long = rig.submit_as(BOB, "foreign", 1, Policy::default(), false);
+    let mut ended = 0;
+    while rig.holder(long).is_none() {
+        let job = rig.workers.values().flatten().next().unwrap().task.job;
+        rig.finish_with(job, done(), 1000);
+        ended += 1;
+        assert!(ended <= 256, "its turn comes when the ring has run empty");
+    }
+}

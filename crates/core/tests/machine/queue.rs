@@ -1,0 +1,187 @@
+//! The queue: whose turn it is, what waiting is worth, what fits, what is refused.
+
+use bulkhead_core::config::Config;
+use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::ids::{ClientId, JobId};
+use bulkhead_proto::job::{JobState, Payload, Policy};
+use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::refusal::Refusal;
+
+use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
+
+fn policy(priority: u8) -> Policy {
+    Policy { priority, ..Policy::default() }
+}
+
+/// Ends what runs, one after the other, and gives the order.
+fn order(rig: &mut Rig, count: usize) -> Vec<JobId> {
+    (0..count)
+        .map(|_| {
+            let held = rig.workers.values().flatten().next().expect("something runs");
+            let job = held.task.job;
+            rig.finish(job);
+            job
+        })
+        .collect()
+}
+
+#[test]
+fn users_take_turns_whatever_they_queue() {
+    let mut rig = Rig::new(1);
+    let alice = rig.submit_as(ALICE, "quick", 50, policy(9), false);
+    let bob = rig.submit_as(BOB, "quick", 3, policy(0), false);
+    let seen = order(&mut rig, 7);
+    let bobs = seen.iter().filter(|job| **job >= bob).count();
+    assert_eq!((seen[0], bobs), (alice, 3), "{seen:?}");
+}
+
+#[test]
+fn clients_of_one_user_take_turns() {
+    let mut rig = Rig::new(1);
+    let second = ClientId(40);
+    rig.connect(second, 1, false);
+    rig.submit(50);
+    let late = rig.submit_as(second, "quick", 2, Policy::default(), false);
+    let seen = order(&mut rig, 5);
+    assert_eq!(seen.iter().filter(|job| **job >= late).count(), 2, "{seen:?}");
+}
+
+#[test]
+fn priority_goes_first_until_waiting_outweighs_it() {
+    let mut rig = Rig::with(Config { ageing_ms: 1000, ..config(1) });
+    let running = rig.submit(1);
+    let low = rig.submit_as(ALICE, "quick", 1, policy(1), false);
+    rig.pass(2500);
+    let middle = rig.submit_as(ALICE, "quick", 1, policy(3), false);
+    let high = rig.submit_as(ALICE, "quick", 1, policy(9), false);
+    // The low one has waited for two and a half steps and was two below the middle one.
+    assert_eq!(order(&mut rig, 4), [running, high, low, middle]);
+}
+
+#[test]
+fn a_full_queue_takes_a_prefix_and_says_busy() {
+    let mut rig = Rig::with(Config { queue_max: 10, ..config(1) });
+    rig.submit(1);
+    let inputs = vec![Payload::default(); 15];
+    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    let reply = rig.answer(ALICE, Request::Submit(submit.clone()));
+    let Reply::Accepted { count, refused: Some(Refusal::Busy { limit, retry_after_ms, .. }), .. } = reply
+    else {
+        panic!("{reply:?}");
+    };
+    assert_eq!((count, limit), (10, 10));
+    assert!(retry_after_ms > 0);
+    let reply = rig.answer(ALICE, Request::Submit(submit));
+    assert!(matches!(reply, Reply::Refused(Refusal::Busy { .. })), "{reply:?}");
+    assert_eq!(rig.status().totals.refused, 20);
+}
+
+#[test]
+fn a_full_queue_keeps_a_little_room_for_other_users() {
+    let mut rig = Rig::with(Config { queue_max: 640, ..config(1) });
+    rig.submit(641);
+    let bob = rig.submit_as(BOB, "quick", 5, Policy::default(), false);
+    assert!(bob.0 > 641);
+    let inputs = vec![Payload::default(); 1];
+    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    assert!(matches!(rig.answer(ALICE, Request::Submit(submit)), Reply::Refused(Refusal::Busy { .. })));
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let mut rig = Rig::with(Config { queue_bytes_max: 10_000, ..config(1) });
+    let inputs = vec![Payload::from(vec![0; 4000]); 4];
+    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    let reply = rig.answer(ALICE, Request::Submit(submit));
+    assert!(
+        matches!(reply, Reply::Accepted { count: 2, refused: Some(Refusal::Busy { .. }), .. }),
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn hostile_submits_are_refused_with_the_reason() {
+    let mut rig = Rig::new(1);
+    let good = || Submit {
+        kind: "quick".into(),
+        policy: Policy::default(),
+        attached: false,
+        inputs: vec![Payload::default()],
+    };
+    let mut refused = |submit: Submit, part: &str| match rig.answer(ALICE, Request::Submit(submit)) {
+        Reply::Refused(refusal) => assert!(refusal.to_string().contains(part), "{refusal}"),
+        other => panic!("{other:?}"),
+    };
+    refused(Submit { kind: "x".repeat(500), ..good() }, "quick, foreign");
+    refused(Submit { inputs: Vec::new(), ..good() }, "no inputs");
+    refused(Submit { inputs: vec![Payload::default(); BATCH_MAX + 1], ..good() }, "4096");
+    refused(Submit { inputs: vec![Payload::from(vec![0; INLINE_MAX_BYTES + 1])], ..good() }, "4097 bytes");
+    refused(Submit { policy: policy(10), ..good() }, "priority 10");
+    refused(Submit { policy: Policy { crashes_max: 0, ..Policy::default() }, ..good() }, "crashes_max");
+    assert!(rig.workers.values().all(Vec::is_empty));
+}
+
+#[test]
+fn a_queued_job_is_cancelled_at_once_by_its_owner_alone() {
+    let mut rig = Rig::new(1);
+    let first = rig.submit(3);
+    let middle = JobId(first.0 + 1);
+    let (count, refused) = rig.change(BOB, Request::Cancel { jobs: vec![middle] });
+    assert_eq!((count, refused), (0, vec![Refusal::UnknownJob { job: middle }]));
+    let (count, refused) = rig.change(ALICE, Request::Cancel { jobs: vec![middle, middle, JobId(u64::MAX)] });
+    assert_eq!((count, refused.len()), (1, 2));
+    assert!(matches!(refused[0], Refusal::WrongState { .. }));
+    assert_eq!(rig.outcome(middle), Some(Outcome::Cancelled));
+    assert_eq!(rig.status().queued, 1);
+    assert_eq!(rig.change(ADMIN, Request::Cancel { jobs: vec![JobId(first.0 + 2)] }).0, 1);
+    rig.finish(first);
+    assert_eq!(rig.status().queued, 0);
+}
+
+#[test]
+fn an_unbegun_offer_is_cancelled_without_a_kill() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    rig.change(ALICE, Request::Cancel { jobs: vec![job] });
+    assert_eq!(rig.outcome(job), Some(Outcome::Cancelled));
+    assert!(rig.killed.is_empty() && rig.holder(job).is_none());
+    let next = rig.submit(1);
+    rig.finish(next);
+}
+
+#[test]
+fn a_running_job_is_cancelled_at_once_and_its_worker_killed() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let worker = rig.claim(job);
+    rig.change(ALICE, Request::Cancel { jobs: vec![job] });
+    assert_eq!(rig.outcome(job), Some(Outcome::Cancelled));
+    assert_eq!(rig.killed.len(), 1);
+    let (count, refused) = rig.change(ALICE, Request::Retry { jobs: vec![job] });
+    assert_eq!((count, refused.len()), (0, 1), "its last attempt may still run");
+    let why = rig.killed[&worker].clone();
+    rig.die(worker, bulkhead_proto::death::Death::Killed { why });
+    assert_eq!(rig.status().totals.deaths, 0);
+    assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![job] }).0, 1);
+    assert_eq!(rig.detail(job).row.state, JobState::Running);
+}
+
+#[test]
+fn jobs_are_listed_in_pages_and_to_their_owners() {
+    let mut rig = Rig::new(1);
+    rig.submit(5);
+    rig.submit_as(BOB, "quick", 2, Policy::default(), false);
+    let page = |rig: &mut Rig, client, state, after, limit| {
+        let request = Request::Jobs { state, after: JobId(after), limit };
+        match rig.answer(client, request) {
+            Reply::Jobs { rows, more } => (rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), more),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(page(&mut rig, ALICE, None, 0, 3), (vec![1, 2, 3], true));
+    assert_eq!(page(&mut rig, ALICE, None, 3, 3), (vec![4, 5], false));
+    assert_eq!(page(&mut rig, BOB, None, 0, 100), (vec![6, 7], false));
+    assert_eq!(page(&mut rig, ADMIN, Some(JobState::Running), 0, 0).0, [1]);
+    assert_eq!(page(&mut rig, ADMIN, None, u64::MAX, u32::MAX).0, []);
+}

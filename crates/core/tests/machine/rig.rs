@@ -1,0 +1,253 @@
+//! A shell for tests: performs what the core decides with workers that do as they are told.
+//!
+//! Workers come up at once, claim nothing by themselves and end tasks when a test says so. After every turn the
+//! core audits itself.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::Core;
+use bulkhead_core::action::{Action, Output, Task};
+use bulkhead_core::config::Config;
+use bulkhead_core::event::{Event, Head, Now, Peer, Remains, Report, TaskResult};
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::kind::Kind;
+use bulkhead_proto::record::What;
+
+pub(crate) const ALICE: ClientId = ClientId(1);
+pub(crate) const BOB: ClientId = ClientId(2);
+pub(crate) const ADMIN: ClientId = ClientId(3);
+pub(crate) const SEGV: Death = Death::Signalled { signal: 11, core: false };
+
+/// An offer that a worker holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) seq: Seq,
+    pub(crate) task: Task,
+    pub(crate) claimed: bool,
+}
+
+pub(crate) struct Rig {
+    pub(crate) core: Core,
+    pub(crate) now: Now,
+    pub(crate) batch: Vec<Event>,
+    /// What each living worker holds.
+    pub(crate) workers: BTreeMap<WorkerId, Vec<Held>>,
+    pub(crate) killed: BTreeMap<WorkerId, KillReason>,
+    pub(crate) retired: Vec<WorkerId>,
+    pub(crate) replies: Vec<(ClientId, Tag, Reply, Option<OutputId>)>,
+    pub(crate) dropped: Vec<OutputId>,
+    pub(crate) records: Vec<What>,
+    pub(crate) spawned: Vec<WorkerId>,
+    pub(crate) ready: Vec<String>,
+    pub(crate) looks: usize,
+    pub(crate) exited: bool,
+    /// Whether spawned workers come up by themselves.
+    pub(crate) come_up: bool,
+    /// Whether take-backs and looks are answered by themselves.
+    pub(crate) answer: bool,
+    pub(crate) tag: u32,
+}
+
+/// Kinds `quick` (may share a ring) and `foreign` (a ring of one).
+pub(crate) fn kinds() -> Vec<Kind> {
+    let kind = |name: &str, ring| Kind {
+        name: name.to_owned(),
+        usage: String::new(),
+        summary: String::new(),
+        ring,
+        chaos: false,
+    };
+    vec![kind("quick", 256), kind("foreign", 1)]
+}
+
+pub(crate) fn config(slots: u16) -> Config {
+    Config { kinds: kinds(), slots, ..Config::default() }
+}
+
+impl Rig {
+    /// A pool of so many slots that is up, with Alice (uid 1), Bob (uid 2) and an administrator connected.
+    pub(crate) fn new(slots: u16) -> Self {
+        Self::with(config(slots))
+    }
+
+    pub(crate) fn with(config: Config) -> Self {
+        let mut rig = Self::cold(config);
+        rig.turn();
+        for (client, uid, admin) in [(ALICE, 1, false), (BOB, 2, false), (ADMIN, 0, true)] {
+            rig.connect(client, uid, admin);
+        }
+        rig.forget_past();
+        rig
+    }
+
+    /// Nothing has happened yet.
+    pub(crate) fn cold(config: Config) -> Self {
+        let now = Now { mono_ns: 1_000_000_000, wall_us: 5_000_000 };
+        Self {
+            core: Core::new(config, now),
+            now,
+            batch: Vec::new(),
+            workers: BTreeMap::new(),
+            killed: BTreeMap::new(),
+            retired: Vec::new(),
+            replies: Vec::new(),
+            dropped: Vec::new(),
+            records: Vec::new(),
+            spawned: Vec::new(),
+            ready: Vec::new(),
+            looks: 0,
+            exited: false,
+            come_up: true,
+            answer: true,
+            tag: 100,
+        }
+    }
+
+    pub(crate) fn forget_past(&mut self) {
+        self.replies.clear();
+        self.records.clear();
+        self.spawned.clear();
+        self.dropped.clear();
+    }
+
+    pub(crate) fn connect(&mut self, client: ClientId, uid: u32, admin: bool) {
+        self.tell(Event::ClientConnected { client, peer: Peer { uid, admin } });
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.batch.push(event);
+        self.turn();
+    }
+
+    /// Steps until nothing comes back from performing.
+    pub(crate) fn turn(&mut self) {
+        for _ in 0..100 {
+            let mut out = Output::default();
+            let mut batch = std::mem::take(&mut self.batch);
+            self.core.step(self.now, &mut batch, &mut out);
+            self.core.audit();
+            self.records.extend(out.records.into_iter().map(|record| record.what));
+            for action in out.actions {
+                self.perform(action);
+            }
+            if self.batch.is_empty() {
+                return;
+            }
+        }
+        panic!("the machine does not come to rest");
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Reply { client, tag, reply, output } => self.replies.push((client, tag, reply, output)),
+            Action::Spawn { worker } => {
+                self.spawned.push(worker);
+                if self.come_up {
+                    self.come_up_now(worker);
+                }
+            }
+            Action::Offer { worker, seq, task } => {
+                self.workers.get_mut(&worker).unwrap().push(Held { seq, task, claimed: false });
+            }
+            Action::TakeBack { worker, seq } if self.answer => self.take_back(worker, seq),
+            Action::Look { worker } => {
+                self.looks += 1;
+                if self.answer {
+                    self.look(worker);
+                }
+            }
+            Action::Kill { worker, why } => drop(self.killed.insert(worker, why)),
+            Action::Retire { worker } => self.retired.push(worker),
+            Action::DropOutput { output } => self.dropped.push(output),
+            Action::Ready { status } => self.ready.push(status),
+            Action::Exit => self.exited = true,
+            Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
+        }
+    }
+
+    pub(crate) fn come_up_now(&mut self, worker: WorkerId) {
+        self.workers.insert(worker, Vec::new());
+        let pid = 1000 + worker.0 as u32;
+        self.batch.extend([Event::WorkerSpawned { worker, pid }, Event::WorkerReady { worker }]);
+    }
+
+    pub(crate) fn take_back(&mut self, worker: WorkerId, seq: Seq) {
+        let Some(held) = self.workers.get_mut(&worker) else { return };
+        let at = held.iter().position(|held| held.seq == seq && !held.claimed);
+        if let Some(at) = at {
+            held.remove(at);
+        }
+        self.batch.push(Event::TookBack { worker, seq, won: at.is_some() });
+    }
+
+    pub(crate) fn look(&mut self, worker: WorkerId) {
+        let Some(held) = self.workers.get(&worker) else { return };
+        let head = held.first().map(|held| Head { seq: held.seq, claimed: held.claimed });
+        self.batch.push(Event::Looked { worker, head });
+    }
+
+    /// Time passes, without a turn.
+    pub(crate) fn pass(&mut self, milliseconds: u64) {
+        self.now.mono_ns += milliseconds * 1_000_000;
+        self.now.wall_us += milliseconds * 1000;
+    }
+
+    /// Time passes as it does for the shell: a turn at each deadline on the way.
+    pub(crate) fn sleep(&mut self, milliseconds: u64) {
+        let end = self.now.mono_ns + milliseconds * 1_000_000;
+        while let Some(at) = self.core.deadline().filter(|at| *at <= end) {
+            let ns = at.saturating_sub(self.now.mono_ns);
+            self.now.mono_ns += ns;
+            self.now.wall_us += ns / 1000;
+            self.turn();
+        }
+        self.now.wall_us += (end - self.now.mono_ns) / 1000;
+        self.now.mono_ns = end;
+        self.turn();
+    }
+
+    /// Who holds an offer of this job that is not settled.
+    pub(crate) fn holder(&self, job: JobId) -> Option<(WorkerId, Seq)> {
+        self.workers.iter().find_map(|(worker, held)| {
+            held.iter().find(|held| held.task.job == job).map(|held| (*worker, held.seq))
+        })
+    }
+
+    pub(crate) fn claim(&mut self, job: JobId) -> WorkerId {
+        let (worker, seq) = self.holder(job).expect("the job is offered");
+        let held = self.workers.get_mut(&worker).unwrap();
+        held.iter_mut().find(|held| held.seq == seq).unwrap().claimed = true;
+        worker
+    }
+
+    pub(crate) fn finish_with(&mut self, job: JobId, result: TaskResult, elapsed_ns: u64) {
+        let (worker, seq) = self.holder(job).expect("the job is offered");
+        self.workers.get_mut(&worker).unwrap().retain(|held| held.seq != seq);
+        self.tell(Event::Finished { worker, seq, report: Report { result, elapsed_ns } });
+    }
+
+    pub(crate) fn finish(&mut self, job: JobId) {
+        self.finish_with(job, TaskResult::Inline(Payload::from(vec![7])), 2_000_000);
+    }
+
+    pub(crate) fn fail(&mut self, job: JobId) {
+        self.finish_with(job, TaskResult::Failed("no".to_owned()), 1000);
+    }
+
+    /// A worker dies; its box says what was claimed.
+    pub(crate) fn die(&mut self, worker: WorkerId, death: Death) {
+        let held = self.workers.remove(&worker).unwrap_or_default();
+        let remains = held.iter().map(|held| Remains { seq: held.seq, claimed: held.claimed }).collect();
+        self.tell(Event::Died { worker, death, noticed_after_us: Some(1), remains });
+    }
+
+    /// The job is claimed and kills its worker.
+    pub(crate) fn crash(&mut self, job: JobId) -> WorkerId {
+        let worker = self.claim(job);
+        self.die(worker, SEGV);
+        worker
+    }
+}
