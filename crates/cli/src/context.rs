@@ -1,4 +1,7 @@
 //! What all verbs do at their beginning and their end: find the daemon, write to stdout.
+//!
+//! Stdout is buffered and locked once; whoever waits must flush before, or a reader sees results late. A closed
+//! stdout is an error here and a quiet end in `exit`.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 

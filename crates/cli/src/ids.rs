@@ -1,4 +1,7 @@
 //! Numbers of jobs on the command line: single ones, ranges with both their ends, and `-` for stdin.
+//!
+//! They are read whole, and bounded, before the daemon is looked for: a wrong number is a usage error and nothing
+//! was asked. Used by every verb that is about jobs that exist.
 
 use std::io::Read;
 

@@ -1,4 +1,6 @@
 //! Rows in columns, for people. Columns are as wide as what is in them, and lines have no blanks at their end.
+//!
+//! Pure. Never cuts a cell: what a script greps for must be there. Scripts that want more use `--json`.
 
 /// Lays rows out under their headings.
 pub(crate) fn lay_out<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Vec<String> {

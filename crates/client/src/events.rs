@@ -1,4 +1,7 @@
 //! What happened in the daemon, as a stream: what it has kept, then, if asked, what happens from now on.
+//!
+//! The stream has the connection to itself while it lives. Records that were not read in time are counted, never
+//! left out in silence.
 
 use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::ids::Tag;

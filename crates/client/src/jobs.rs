@@ -1,4 +1,6 @@
 //! The list of jobs, page by page: one page is asked for when the last one is used up.
+//!
+//! A page that brings nothing new is a fault of the daemon: the list would never end.
 
 use std::collections::VecDeque;
 

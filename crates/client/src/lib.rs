@@ -1,8 +1,5 @@
-//! The blocking client of the Bulkhead daemon.
-//!
-//! [`places::find`] or [`connect::connect`] give a [`Client`]; its methods are the daemon's requests, typed. One
-//! connection carries many requests at once, and answers may come in any order: whoever waits for one gets that
-//! one, the others are held for their askers within a bound.
+//! The blocking client of the Bulkhead daemon: [`places::find`] or [`connect::connect`] give a [`Client`], whose
+//! methods are the daemon's requests, typed.
 //!
 //! Three things it must never do: hang on a daemon that is dead (every wait is a `poll` with a deadline, or ends
 //! when the socket does), block on a write while the daemon is blocked on us (one wait both reads and writes), and
@@ -10,12 +7,9 @@
 //!
 //! ```no_run
 //! use bulkhead_client::{JobInput, RunOptions, Spec, places};
-//!
 //! let mut client = places::find(None)?;
-//! let inputs = ["20", "21"].map(|n| JobInput::from(format!("{n} decimal").into_bytes()));
-//! for item in client.run(Spec::new("factorial"), inputs, RunOptions::default()) {
-//!     let item = item?;
-//!     println!("{}: {}", item.index, item.end.outcome);
+//! for item in client.run(Spec::new("factorial"), [JobInput::from(b"20".to_vec())], RunOptions::default()) {
+//!     println!("{}", item?.end.outcome);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

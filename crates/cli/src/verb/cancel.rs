@@ -1,4 +1,5 @@
 //! `bulkhead cancel`: ends jobs without a result.
+//!
 //! A job that runs is ended by killing its worker and everything that it started; the worker is replaced.
 
 use anyhow::Result;

@@ -1,4 +1,7 @@
-//! `bulkhead drain`: the daemon takes no new jobs, ends what it has, and stops; the command waits until it is gone.
+//! `bulkhead drain`: the daemon takes no new jobs, ends what it has, and stops.
+//!
+//! The command waits until the daemon is gone, which is the end of its connection. Ending the command does not end
+//! the drain.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
 //! `bulkhead forget`: drops ended jobs, with their results and the evidence of their crashes.
+//!
 //! It is how the quarantine of a crashed job ends badly.
 
 use anyhow::Result;

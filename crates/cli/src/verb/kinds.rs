@@ -1,4 +1,6 @@
 //! `bulkhead kinds`: what the daemon's workers can run.
+//!
+//! It is the running daemon's own list, so `chaos` is there only if that daemon was told to offer it.
 
 use anyhow::Result;
 use bulkhead_proto::exit;

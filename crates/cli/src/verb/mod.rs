@@ -1,4 +1,7 @@
 //! The verbs of the command line, one file each: its arguments, and what it does with them.
+//!
+//! A verb checks its arguments, asks the daemon, prints, and gives an exit code. It must never end the process by
+//! itself, nor ask anything before all its arguments are known to be right. `args::Verb` drives them.
 
 pub(crate) mod cancel;
 pub(crate) mod drain;

@@ -1,4 +1,6 @@
 //! `bulkhead ping`: whether the daemon is there, and how quickly it answers.
+//!
+//! The round trip is that of one request on a connection that stands; the hello before it is not counted.
 
 use anyhow::Result;
 use bulkhead_proto::exit;

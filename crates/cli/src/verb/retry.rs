@@ -1,4 +1,5 @@
 //! `bulkhead retry`: runs jobs that did not end `done` once more, with fresh budgets.
+//!
 //! It is how the quarantine of a crashed job ends well.
 
 use anyhow::Result;

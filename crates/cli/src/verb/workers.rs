@@ -1,4 +1,6 @@
 //! `bulkhead workers`: the worker processes, with what each is doing.
+//!
+//! Spares have no slot; a worker that is being replaced is listed until its death is proven.
 
 use anyhow::Result;
 use bulkhead_proto::exit;
