@@ -36,6 +36,7 @@ impl Core {
         };
         if let Some(worker) = self.pool.workers.get_mut(&id) {
             worker.ended += 1;
+            worker.full_ns = None;
         }
         self.resume(id);
         self.act(Action::Settle { worker: id, seq });
@@ -148,6 +149,7 @@ impl Core {
             return;
         }
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        worker.full = true;
         let full_ns = *worker.full_ns.get_or_insert(now_ns);
         if !worker.claims.is_empty() || worker.resume_alarm.is_some() || worker.duty.cause().is_some() {
             return;

@@ -26,7 +26,7 @@ impl Core {
         if let Some(at_ns) = worker.resume_alarm.take() {
             self.timers.cancel(at_ns, Alarm::Resume(id));
         }
-        worker.full_ns = None;
+        worker.full = false;
     }
 
     /// A worker of a degraded pool has lived for a whole period.

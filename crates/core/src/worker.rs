@@ -123,7 +123,9 @@ pub(crate) struct Worker {
     pub(crate) hung_up: bool,
     /// It is stuck and its slot went to another.
     pub(crate) replaced: bool,
-    /// Since when its channel has been full, if it is: it is offered nothing until something of it ends.
+    /// Its channel is full: it is offered nothing until something of it ends, or a while has passed.
+    pub(crate) full: bool,
+    /// Since when nothing could be sent to it and nothing of it ended.
     pub(crate) full_ns: Option<u64>,
     /// When its alarms go off, those that are set.
     pub(crate) duty_alarm: Option<u64>,
@@ -147,6 +149,7 @@ impl Worker {
             ready_ns: 0,
             hung_up: false,
             replaced: false,
+            full: false,
             full_ns: None,
             duty_alarm: None,
             limit_alarm: None,
@@ -157,7 +160,7 @@ impl Worker {
 
     /// Whether it may be offered tasks.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.duty, Duty::Idle | Duty::Busy) && !self.hung_up && self.full_ns.is_none()
+        matches!(self.duty, Duty::Idle | Duty::Busy) && !self.hung_up && !self.full
     }
 
     /// Whether it waits for a task.

@@ -7,7 +7,7 @@ use bulkhead_proto::job::{JobState, OutputMode, Policy};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 
-use crate::rig::{ALICE, Rig};
+use crate::rig::{ALICE, BOB, Rig};
 
 fn timed(timeout_ms: u64) -> Policy {
     Policy { timeout_ms: Some(timeout_ms), ..Policy::default() }
@@ -149,7 +149,7 @@ fn a_shortage_pauses_descriptor_jobs_and_no_others() {
     rig.workers.get_mut(&worker).unwrap().clear();
     rig.tell(Event::OfferFailed { worker, seq, taken: true, shortage: Some("no descriptors".into()) });
     assert!(rig.holder(job).is_none());
-    let small = rig.submit(1);
+    let small = rig.submit_as(BOB, "quick", 1, Policy::default(), false);
     assert!(rig.holder(small).is_some());
     rig.sleep(200);
     assert!(rig.holder(job).is_some());

@@ -43,7 +43,7 @@ fn short_tasks_fill_all_slots_before_they_queue_up() {
 fn one_long_task_ends_work_ahead_at_once() {
     let mut rig = Rig::new(1);
     teach(&mut rig, 60);
-    let first = rig.submit(40);
+    let first = rig.submit(400);
     let ahead = depths(&rig)[0];
     assert!(ahead > 4, "{ahead}");
     rig.finish_with(first, done(), 3_000_000);

@@ -150,7 +150,11 @@ impl Rig {
                 }
             }
             Action::Offer { worker, seq, task } => {
-                self.workers.get_mut(&worker).unwrap().push(Held { seq, task, claimed: false });
+                self.workers.get_mut(&worker).expect("the worker lives and holds it").push(Held {
+                    seq,
+                    task,
+                    claimed: false,
+                });
             }
             Action::TakeBack { worker, seq } if self.answer => self.take_back(worker, seq),
             Action::Look { worker } => {
@@ -218,14 +222,14 @@ impl Rig {
 
     pub(crate) fn claim(&mut self, job: JobId) -> WorkerId {
         let (worker, seq) = self.holder(job).expect("the job is offered");
-        let held = self.workers.get_mut(&worker).unwrap();
-        held.iter_mut().find(|held| held.seq == seq).unwrap().claimed = true;
+        let held = self.workers.get_mut(&worker).expect("the worker lives and holds it");
+        held.iter_mut().find(|held| held.seq == seq).expect("the worker lives and holds it").claimed = true;
         worker
     }
 
     pub(crate) fn finish_with(&mut self, job: JobId, result: TaskResult, elapsed_ns: u64) {
         let (worker, seq) = self.holder(job).expect("the job is offered");
-        self.workers.get_mut(&worker).unwrap().retain(|held| held.seq != seq);
+        self.workers.get_mut(&worker).expect("the worker lives and holds it").retain(|held| held.seq != seq);
         self.tell(Event::Finished { worker, seq, report: Report { result, elapsed_ns } });
     }
 
