@@ -3,8 +3,9 @@
 //! The library does not close its socket when connect(2) fails. Such a socket can be told from every other
 //! one: it is the only kind of this process that is neither connected nor listening - unless another thread
 //! stands between its own socket(2) and its connect(2) or listen(2). Whoever makes one therefore shares a
-//! lock, and the forgotten are closed by whoever gets it alone. Nobody waits for that: a connect that hangs on a hostile worker would
-//! hold up all the others. What cannot be closed now is closed after a later connect.
+//! lock, as does whoever looks at the sockets of this process, and the forgotten are closed by whoever gets it
+//! alone. Nobody waits for that: a connect that hangs on a hostile worker would hold up all the others. What
+//! cannot be closed now is closed after a later connect.
 
 use std::io;
 use std::sync::RwLock;
@@ -34,11 +35,12 @@ pub(crate) fn dial(path: &str) -> io::Result<IpcSender<Wire>> {
     dialled
 }
 
-/// Runs `make`, which makes a socket of the library, while nobody closes forgotten ones.
-pub(crate) fn while_sharing<T>(make: impl FnOnce() -> T) -> T {
+/// Runs `work`, which makes a socket of the library or looks at those there are, while nobody closes forgotten
+/// ones.
+pub(crate) fn while_sharing<T>(work: impl FnOnce() -> T) -> T {
     // Nobody panics with it held alone, so poison says nothing.
     let _shared = MAKING.read();
-    make()
+    work()
 }
 
 fn close_forgotten() {
@@ -50,8 +52,6 @@ fn close_forgotten() {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_sys::descriptors::sequential_sockets;
-
     use super::*;
 
     #[test]
@@ -63,8 +63,7 @@ mod tests {
         }
         // Another test may have been connecting at the last try.
         let _alone = MAKING.write();
-        close_orphans().unwrap();
-        let orphans = sequential_sockets().unwrap().iter().filter(|socket| socket.peer.is_none()).count();
-        assert_eq!(orphans, 0);
+        assert!(close_orphans().unwrap() <= 64);
+        assert_eq!(close_orphans().unwrap(), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! What sockets this process has open: for libraries that make one and do not tell which.
 //!
-//! Only connected and unconnected `SOCK_SEQPACKET` sockets are looked at; the descriptors of others are asked
-//! for their kind, which never blocks, and left alone.
+//! Only `SOCK_SEQPACKET` sockets are looked at; other descriptors are asked for their kind, which never
+//! blocks, and left alone.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -10,47 +10,55 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
-use nix::sys::socket::{SockType, UnixAddr, getpeername, getsockname, getsockopt, sockopt};
+use nix::sys::socket::{UnixAddr, getpeername, getsockname, getsockopt, sockopt};
 
 use crate::socket::{PeerCred, peer_cred};
 
-/// A `SOCK_SEQPACKET` socket of this process.
+/// A connected `SOCK_SEQPACKET` socket of this process.
 #[derive(Debug)]
-pub struct Found {
+pub struct Connected {
     /// Another descriptor of the same socket: closing it closes nothing else.
     pub socket: OwnedFd,
-    /// Who is on the other side; `None` while it is not connected.
-    pub peer: Option<PeerCred>,
+    /// Who is on the other side.
+    pub peer: PeerCred,
     /// The name of the other side, if it has one.
     pub peer_path: Option<PathBuf>,
     /// The name of this side, if it has one.
     pub own_path: Option<PathBuf>,
-    listens: bool,
-    number: RawFd,
 }
 
-/// All `SOCK_SEQPACKET` sockets of this process that do not listen.
+/// All connected `SOCK_SEQPACKET` sockets of this process.
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
-pub fn sequential_sockets() -> io::Result<Vec<Found>> {
-    let mut found = all()?;
-    found.retain(|socket| !socket.listens);
+pub fn connected_sockets() -> io::Result<Vec<Connected>> {
+    let mut found = Vec::new();
+    for number in sequential_numbers()? {
+        if getpeername::<UnixAddr>(number).is_ok()
+            && let Some(socket) = look(number)?
+        {
+            found.push(socket);
+        }
+    }
     Ok(found)
 }
 
 /// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and gives
-/// their count. Whoever calls it vouches that nobody in this process is about to connect one: they belong to
-/// nobody then.
+/// their count. Whoever calls it vouches that no thread of this process is making a socket of that kind, and
+/// that none is in [`connected_sockets`]: what is left belongs to nobody.
 ///
 /// # Errors
-/// As [`sequential_sockets`].
+/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
 pub fn close_orphans() -> io::Result<usize> {
     let mut closed = 0;
-    for orphan in sequential_sockets()?.into_iter().filter(|socket| socket.peer.is_none()) {
-        // SAFETY: the caller vouches that nobody owns this descriptor: a socket that is neither connected nor
-        // listening was made for a connect that failed and was then forgotten.
-        drop(unsafe { OwnedFd::from_raw_fd(orphan.number) });
+    for number in sequential_numbers()? {
+        let listens = option(number, libc::SO_ACCEPTCONN) != Some(0);
+        if listens || getpeername::<UnixAddr>(number) != Err(Errno::ENOTCONN) {
+            continue;
+        }
+        // SAFETY: a socket that is neither connected nor listening was made for a connect that failed and was
+        // then forgotten: nobody owns this descriptor, as the caller vouches.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
         closed += 1;
     }
     Ok(closed)
@@ -75,61 +83,55 @@ pub fn default_send_buffer() -> io::Result<usize> {
     Ok(getsockopt(&socket, sockopt::SndBuf)?)
 }
 
-fn all() -> io::Result<Vec<Found>> {
-    let mut found = Vec::new();
+/// The descriptors that are `SOCK_SEQPACKET` sockets. All are listed before anything is opened or closed, so
+/// that a listing never meets what it is used for.
+fn sequential_numbers() -> io::Result<Vec<RawFd>> {
+    let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
-        let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else {
-            continue;
-        };
-        if is_sequential(number)
-            && let Some(socket) = look(number)?
-        {
-            found.push(socket);
-        }
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
     }
-    Ok(found)
+    numbers.retain(|&number| option(number, libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET));
+    Ok(numbers)
 }
 
 /// Cheap, and harmless on whatever descriptor stands there.
-fn is_sequential(number: RawFd) -> bool {
-    let mut kind: libc::c_int = 0;
+fn option(number: RawFd, name: libc::c_int) -> Option<libc::c_int> {
+    let mut value: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel writes one int into a variable of ours; a number that is no socket is an error.
-    let result = unsafe {
-        libc::getsockopt(number, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut length)
-    };
-    result == 0 && kind == libc::SOCK_SEQPACKET
+    let result =
+        unsafe { libc::getsockopt(number, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut length) };
+    (result == 0).then_some(value)
 }
 
 /// `None`: the number is closed by now, or somebody else's.
-fn look(number: RawFd) -> io::Result<Option<Found>> {
+fn look(number: RawFd) -> io::Result<Option<Connected>> {
     // SAFETY: fcntl on a number that is not open is an error and touches nothing.
-    let copy = match Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }) {
+    let socket = match Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }) {
         // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
         Ok(copy) => unsafe { OwnedFd::from_raw_fd(copy) },
         Err(Errno::EBADF) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     // The number may have become another descriptor in between: everything is asked of the copy.
-    if getsockopt(&copy, sockopt::SockType) != Ok(SockType::SeqPacket) {
+    let copy = socket.as_raw_fd();
+    let (Ok(own), Ok(peer)) = (getsockname::<UnixAddr>(copy), getpeername::<UnixAddr>(copy)) else {
+        return Ok(None);
+    };
+    if option(copy, libc::SO_TYPE) != Some(libc::SOCK_SEQPACKET) {
         return Ok(None);
     }
-    let Ok(own) = getsockname::<UnixAddr>(copy.as_raw_fd()) else { return Ok(None) };
-    let peer_name = getpeername::<UnixAddr>(copy.as_raw_fd());
-    let peer = if peer_name.is_ok() { Some(peer_cred(copy.as_fd())?) } else { None };
-    Ok(Some(Found {
-        peer,
-        peer_path: peer_name.ok().and_then(|name| name.path().map(Path::to_owned)),
+    Ok(Some(Connected {
+        peer: peer_cred(socket.as_fd())?,
+        peer_path: peer.path().map(Path::to_owned),
         own_path: own.path().map(Path::to_owned),
-        listens: getsockopt(&copy, sockopt::AcceptConn)?,
-        socket: copy,
-        number,
+        socket,
     }))
 }
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, bind, connect, listen, socket};
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, bind, connect, listen, socket};
 
     use super::*;
     use crate::testing::in_child;
@@ -154,12 +156,11 @@ mod tests {
                 // Nobody owns this one.
                 let orphan = std::os::fd::IntoRawFd::into_raw_fd(unconnected());
 
-                let found = sequential_sockets().unwrap();
+                let found = connected_sockets().unwrap();
                 let ours: Vec<_> =
                     found.iter().filter(|found| found.peer_path.as_deref() == Some(&path)).collect();
                 assert_eq!(ours.len(), 1);
-                assert_eq!(ours[0].peer.unwrap().pid, std::process::id());
-                assert_eq!(ours[0].number, client.as_raw_fd());
+                assert_eq!(ours[0].peer.pid, std::process::id());
                 set_nonblocking(ours[0].socket.as_fd()).unwrap();
                 let flags = OFlag::from_bits_truncate(fcntl(&client, FcntlArg::F_GETFL).unwrap());
                 assert!(flags.contains(OFlag::O_NONBLOCK));
@@ -167,10 +168,21 @@ mod tests {
 
                 assert_eq!(close_orphans().unwrap(), 1);
                 assert_eq!(close_orphans().unwrap(), 0);
-                assert!(!is_sequential(orphan), "it is open still");
-                assert_eq!(sequential_sockets().unwrap().len(), 3, "the client, and both ends of the lane");
+                assert_eq!(option(orphan, libc::SO_TYPE), None, "it is open still");
+                assert_eq!(option(server.as_raw_fd(), libc::SO_ACCEPTCONN), Some(1), "a listener was closed");
+                assert_eq!(connected_sockets().unwrap().len(), 3, "the client, and both ends of the lane");
             },
         );
+    }
+
+    #[test]
+    fn a_connection_whose_other_end_is_gone_is_no_orphan() {
+        in_child("descriptors::tests::a_connection_whose_other_end_is_gone_is_no_orphan", || {
+            let lanes: Vec<_> = (0..200).map(|_| crate::lane::Lane::pair().unwrap().0).collect();
+            assert_eq!(connected_sockets().unwrap().len(), lanes.len());
+            assert_eq!(close_orphans().unwrap(), 0);
+            assert_eq!(connected_sockets().unwrap().len(), lanes.len());
+        });
     }
 
     #[test]

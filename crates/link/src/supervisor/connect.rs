@@ -11,11 +11,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path};
 
 use bulkhead_proto::worker::Tasks;
-use bulkhead_sys::descriptors::{sequential_sockets, set_nonblocking};
+use bulkhead_sys::descriptors::{connected_sockets, set_nonblocking};
 use bulkhead_sys::socket::own_uid;
 
 use super::sender::{SendError, Sender};
-use crate::dial::dial;
+use crate::dial::{dial, while_sharing};
 
 /// Longest path of a Unix socket, in bytes (unix(7), its final zero not counted).
 const PATH_MAX_BYTES: usize = 107;
@@ -77,17 +77,21 @@ impl From<io::Error> for ConnectError {
 pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectError> {
     check(path, folder)?;
     let dialled = dial(path)?;
-    let mut ours = sequential_sockets()?;
-    ours.retain(|found| found.peer_path.as_deref() == Some(Path::new(path)));
-    // The kernel names the process that listens. Without it, or with two connections, nothing is certain.
-    match &ours[..] {
-        [one] if one.peer.is_some_and(|peer| peer.pid == pid) => set_nonblocking(one.socket.as_fd())?,
-        _ => return Err(ConnectError::NotTheWorker),
-    }
-    drop(ours);
+    while_sharing(|| unblock(path, pid))?;
     let sender = Sender::new(dialled);
     sender.send(&Tasks::default()).map_err(ConnectError::NotSent)?;
     Ok(sender)
+}
+
+/// Finds our end of the one connection to `path` and makes it never block, if it is `pid` that listens there.
+fn unblock(path: &str, pid: u32) -> Result<(), ConnectError> {
+    let mut ours = connected_sockets()?;
+    ours.retain(|socket| socket.peer_path.as_deref() == Some(Path::new(path)));
+    // The kernel names the process that listens. With two connections nothing is certain.
+    match &ours[..] {
+        [one] if one.peer.pid == pid => Ok(set_nonblocking(one.socket.as_fd())?),
+        _ => Err(ConnectError::NotTheWorker),
+    }
 }
 
 fn check(path: &str, folder: &Path) -> Result<(), ConnectError> {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bulkhead_proto::codec::{self, CodecError};
 use bulkhead_proto::worker::Tasks;
-use bulkhead_sys::descriptors::sequential_sockets;
+use bulkhead_sys::descriptors::connected_sockets;
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
 
@@ -114,12 +114,14 @@ impl Server {
                 "tasks before the greeting",
             )));
         }
-        let mut sockets = sequential_sockets().map_err(RecvError::Io)?.into_iter();
-        // The accepted socket has the server's name; ours alone, since the server takes one connection.
-        let ours = sockets
-            .find(|found| found.peer.is_some() && found.own_path.as_deref() == Some(Path::new(&self.path)));
-        let socket =
-            ours.ok_or_else(|| RecvError::Io(io::Error::other("the accepted socket is not to be found")))?;
-        Ok(Channel { receiver, socket: socket.socket })
+        let socket = while_sharing(|| accepted(&self.path)).map_err(RecvError::Io)?;
+        Ok(Channel { receiver, socket })
     }
+}
+
+/// The accepted socket has its server's name, and is alone with it: the server takes one connection.
+fn accepted(path: &str) -> io::Result<OwnedFd> {
+    let mut sockets = connected_sockets()?.into_iter();
+    let ours = sockets.find(|socket| socket.own_path.as_deref() == Some(Path::new(path)));
+    ours.map(|found| found.socket).ok_or_else(|| io::Error::other("the accepted socket is not to be found"))
 }
