@@ -33,6 +33,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_said_and_not_waited_for() {
+        let _quiet = crate::testing::nobody_spawns();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         assert_eq!(dial(&path).unwrap_err().kind(), io::ErrorKind::NotFound);

@@ -194,6 +194,7 @@ mod tests {
 
     #[test]
     fn no_descriptor_comes_up() {
+        let _quiet = crate::testing::nobody_spawns();
         let (ours, theirs) = pair();
         let (watched, passed) = std::os::unix::net::UnixStream::pair().unwrap();
         theirs.send(b"x", &[passed.as_fd()]).unwrap();
@@ -219,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_hang_up_comes_after_what_was_sent() {
+        let _quiet = crate::testing::nobody_spawns();
         let (ours, theirs) = pair();
         ours.send(b"never read", &[]).unwrap();
         theirs.send(b"", &[]).unwrap();

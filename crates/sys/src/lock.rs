@@ -90,18 +90,16 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::testing::{nobody_spawns, spawning};
 
     #[test]
     fn a_held_lock_names_its_holder_and_a_dead_holder_frees_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let mut holder = Command::new("sh")
-            .args(["-c", "exec 9>\"$0\"; flock 9; echo $$ >&9; echo; read line"])
-            .arg(&path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "exec 9>\"$0\"; flock 9; echo $$ >&9; echo; read line"]).arg(&path);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = spawning(|| shell.spawn()).unwrap();
         holder.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         match InstanceLock::take(&path) {
             Err(LockError::Held { pid: Some(pid) }) => assert_eq!(pid, holder.id()),
@@ -109,6 +107,7 @@ mod tests {
         }
         holder.kill().unwrap();
         holder.wait().unwrap();
+        let _quiet = nobody_spawns();
         let lock = InstanceLock::take(&path).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);

@@ -75,6 +75,7 @@ mod tests {
 
     #[test]
     fn bytes_and_hang_ups_are_told_apart() {
+        let _quiet = crate::testing::nobody_spawns();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         assert!(!wait_readable(ours.as_fd(), Duration::from_millis(1)).unwrap());
         theirs.write_all(b"x").unwrap();

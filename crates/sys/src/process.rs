@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::memfd::output_file;
     use crate::poll::wait_readable;
-    use crate::testing::{PATIENCE, in_child, shell_on};
+    use crate::testing::{PATIENCE, in_child, shell_on, spawning};
 
     #[test]
     fn a_core_file_is_ruled_out() {
@@ -96,11 +96,10 @@ mod tests {
 
     #[test]
     fn too_much_output_kills() {
-        let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "process::tests::writes_too_much", "--ignored", "--test-threads=1"])
-            .output()
-            .unwrap()
-            .status;
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "process::tests::writes_too_much", "--ignored", "--test-threads=1"]);
+        test.stdout(std::process::Stdio::null());
+        let status = spawning(|| test.spawn()).unwrap().wait().unwrap();
         assert_eq!(status.signal(), Some(libc::SIGXFSZ));
     }
 

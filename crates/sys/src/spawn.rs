@@ -8,6 +8,9 @@
 //! The caller must be a thread that lives as long as the child: PDEATHSIG is sent when the *thread* that
 //! spawned it ends. Where strays are swept, it must be the thread that sweeps, or a child that was just
 //! spawned would look like a stray.
+//!
+//! Until its exec, a child holds copies of all our descriptors. This thread waits for that exec; what another
+//! thread closes meanwhile stays open that long.
 
 use std::ffi::OsString;
 use std::io;
@@ -66,15 +69,15 @@ mod tests {
 
     use super::*;
     use crate::poll::wait_readable;
-    use crate::testing::reap;
+    use crate::testing::{reap, spawning};
     use std::os::fd::AsFd;
 
     /// What `script` writes to its standard input, which is a socket.
     fn said(script: &str, env: &[(&str, OsString)]) -> String {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let args = ["-c".into(), script.into()];
-        let process =
-            spawn(Spawn { program: Path::new("/bin/sh"), args: &args, env, stdin: theirs.into() }).unwrap();
+        let shell = Spawn { program: Path::new("/bin/sh"), args: &args, env, stdin: theirs.into() };
+        let process = spawning(|| spawn(shell)).unwrap();
         assert!(wait_readable(process.as_fd(), Duration::from_secs(30)).unwrap());
         reap(&process);
         let mut text = String::new();

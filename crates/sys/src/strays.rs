@@ -147,8 +147,10 @@ mod tests {
         in_child("strays::tests::orphans_in_the_group_of_a_known_process_are_spared", || {
             crate::tree::become_subreaper().unwrap();
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-            let worker =
-                crate::testing::shell_on("(sh -c 'echo >&3; read line <&3' &) 3<&0; read line", theirs);
+            let worker = crate::testing::shell_on(
+                "exec 3<&0; (sh -c 'read line <&3' &); echo >&3; read line <&3",
+                theirs,
+            );
             assert!(wait_readable(ours.as_fd(), PATIENCE).unwrap());
             assert_eq!(sweep_strays(&|pid| pid == worker.pid()).unwrap(), 0);
             let orphans = || children().unwrap().len() - 1;

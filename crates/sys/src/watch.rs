@@ -85,6 +85,7 @@ mod tests {
 
     #[test]
     fn a_byte_and_a_hang_up_are_both_readable() {
+        let _quiet = crate::testing::nobody_spawns();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let watch = [Watch { fd: ours.as_fd(), readable: true, writable: true }];
         assert_eq!(wait(&watch, None).unwrap(), [Seen { readable: false, writable: true }]);

@@ -62,6 +62,7 @@ fn mode_and_group_hold_whatever_the_umask_is() {
 
 #[test]
 fn a_stale_socket_is_replaced_and_anything_else_is_kept() {
+    let _quiet = crate::testing::nobody_spawns();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     drop(listen(&path, 0o600, None).unwrap());
@@ -109,6 +110,7 @@ fn a_descriptor_arrives_with_the_first_byte() {
 
 #[test]
 fn a_full_socket_and_a_gone_peer_are_told_without_a_signal() {
+    let _quiet = crate::testing::nobody_spawns();
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let error = loop {
