@@ -1,1 +1,34 @@
-//! placeholder
+//! The whole daemon in one thread: the real core, and fakes for everything around it.
+//!
+//! One seed decides everything: which faults there are, who asks what, in which order things happen. Workers
+//! crash, hang, lie and answer late between any two steps of the claim word; after every step the oracles
+//! (see [`oracle`]) compare what the core decided with what truly happened. The same seed gives the same trace,
+//! so a failing seed is a bug that can be looked at as often as it takes.
+//!
+//! It must never read a clock, a file or an environment, and never share code with the core: a mistake made
+//! twice in the same place would not be seen.
+
+pub mod agenda;
+pub mod boxes;
+pub mod client;
+pub mod clock;
+mod hands;
+mod hear;
+mod inspect;
+mod moves;
+pub mod oracle;
+mod people;
+mod phases;
+pub mod report;
+mod requests;
+pub mod ring;
+pub mod rng;
+pub mod runner;
+pub mod sabotage;
+pub mod scenario;
+pub mod trace;
+pub mod truth;
+pub mod worker;
+pub mod world;
+
+pub use runner::run;

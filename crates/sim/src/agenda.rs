@@ -1,0 +1,66 @@
+//! What will happen in the world outside the daemon, by time.
+//!
+//! Moves of the same instant come in random order: each gets a drawn number as its second key. Nothing here
+//! acts; the world takes the next move and performs it.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::ids::WorkerId;
+
+use crate::rng::Rng;
+
+/// One thing that happens outside the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// A worker does its next step.
+    Work(WorkerId),
+    /// A worker comes to the end of its bootstrap.
+    Boot(WorkerId),
+    /// A signal reaches a worker.
+    Die(WorkerId),
+    /// A dead worker's lane hangs up.
+    HangUp(WorkerId),
+    /// A dead worker's tree is gone: its death can be proven.
+    Prove(WorkerId),
+    /// The bootstrap thread of a worker that died gives up, late.
+    LateBoot(WorkerId),
+    /// A client does something.
+    Act(usize),
+    /// A client has read all that was sent to it.
+    Flush(usize),
+    /// Somebody sets the wall clock.
+    SetWall,
+    /// Somebody stops the daemon.
+    Shutdown,
+}
+
+/// The moves to come.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    moves: BTreeMap<(u64, u64, u64), Move>,
+    added: u64,
+}
+
+impl Agenda {
+    /// Plans a move.
+    pub fn add(&mut self, at_ns: u64, what: Move, rng: &mut Rng) {
+        self.added += 1;
+        self.moves.insert((at_ns, rng.draw(), self.added), what);
+    }
+
+    /// When the next one is due.
+    pub fn next_ns(&self) -> Option<u64> {
+        self.moves.keys().next().map(|key| key.0)
+    }
+
+    /// Takes the next one if it is due.
+    pub fn take_due(&mut self, now_ns: u64) -> Option<Move> {
+        let due = self.next_ns().is_some_and(|at| at <= now_ns);
+        if due { self.moves.pop_first().map(|(_, what)| what) } else { None }
+    }
+
+    /// Drops what is no longer wanted.
+    pub fn keep(&mut self, wanted: impl Fn(Move) -> bool) {
+        self.moves.retain(|_, what| wanted(*what));
+    }
+}

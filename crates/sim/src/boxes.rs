@@ -1,0 +1,240 @@
+//! The two shared pages of a fake worker, with the claim word exactly as the real ones have it.
+//!
+//! This is ground truth: the oracles look here, and never ask the core who runs what. The worker's steps and
+//! the supervisor's are single methods, so that the world can put anything between any two of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_proto::boxes::{ClaimState, ClaimWord, ReportStatus, index_of};
+use bulkhead_proto::death::Lie;
+use bulkhead_proto::ids::{JobId, Seq};
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::RING;
+
+/// What a worker wrote into an entry before it stored DONE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// A packed [`ReportStatus`], or nonsense.
+    pub status: u64,
+    /// The result or the failure's text.
+    pub bytes: Vec<u8>,
+    /// Bytes in the output descriptor.
+    pub output_bytes: u64,
+    /// How long it took, as the worker says.
+    pub elapsed_ns: u64,
+}
+
+impl Written {
+    /// A result that travels inline.
+    pub fn inline(bytes: Vec<u8>, elapsed_ns: u64) -> Self {
+        Self { status: ReportStatus::Inline.pack(), bytes, output_bytes: 0, elapsed_ns }
+    }
+
+    /// A result in the output descriptor.
+    pub fn descriptor(output_bytes: u64, elapsed_ns: u64) -> Self {
+        Self { status: ReportStatus::Descriptor.pack(), bytes: Vec::new(), output_bytes, elapsed_ns }
+    }
+
+    /// A failure.
+    pub fn failed(text: &str, elapsed_ns: u64) -> Self {
+        Self {
+            status: ReportStatus::Failed.pack(),
+            bytes: text.as_bytes().to_vec(),
+            output_bytes: 0,
+            elapsed_ns,
+        }
+    }
+
+    /// The inline result.
+    pub fn payload(&self) -> Payload {
+        Payload::from(self.bytes.clone())
+    }
+}
+
+/// Box and orders of one worker.
+#[derive(Debug)]
+pub struct Pages {
+    words: Vec<u64>,
+    written: BTreeMap<usize, Written>,
+    orders: BTreeMap<usize, (Seq, JobId)>,
+    /// Entries held by a claim that rule 2 allows, whatever was written over others.
+    claims: BTreeMap<usize, JobId>,
+    /// Entries that the worker wrote nonsense over.
+    scribbled: BTreeSet<usize>,
+}
+
+/// Who may be charged with a death, by the truth of a box.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guilt {
+    /// The first CLAIMED entry.
+    pub first: Option<(Seq, JobId)>,
+    /// Entries that were lied about: each may count as CLAIMED, if the lie was seen.
+    pub disputed: Vec<(Seq, JobId)>,
+}
+
+impl Pages {
+    /// As the supervisor makes them: all zero.
+    pub fn new() -> Self {
+        Self {
+            words: vec![0; RING],
+            written: BTreeMap::new(),
+            orders: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            scribbled: BTreeSet::new(),
+        }
+    }
+
+    /// The claim word of the entry that a seq uses, as it stands.
+    pub fn word(&self, seq: Seq) -> u64 {
+        self.words[index_of(seq)]
+    }
+
+    /// Whether the entry says that this very offer is in this state.
+    pub fn is(&self, seq: Seq, state: ClaimState) -> bool {
+        self.word(seq) == ClaimWord::pack(seq, state)
+    }
+
+    /// The job of an offer, as the orders say.
+    pub fn job(&self, seq: Seq) -> Option<JobId> {
+        self.orders.get(&index_of(seq)).filter(|order| order.0 == seq).map(|order| order.1)
+    }
+
+    /// Offers that stand OFFERED, as a worker that reads its orders can see them.
+    pub fn offered(&self) -> Vec<Seq> {
+        let seqs = self.orders.values().map(|order| order.0);
+        seqs.filter(|seq| self.is(*seq, ClaimState::Offered)).collect()
+    }
+
+    /// Rule 1, supervisor: the orders, then the word.
+    pub fn offer(&mut self, seq: Seq, job: JobId) {
+        self.orders.insert(index_of(seq), (seq, job));
+        self.store(seq, ClaimWord::pack(seq, ClaimState::Offered));
+    }
+
+    /// Rule 2, worker: the compare-and-swap of a claim.
+    pub fn claim(&mut self, seq: Seq) -> bool {
+        let won = self.swap(seq, ClaimState::Offered, ClaimState::Claimed);
+        if let Some(job) = self.job(seq).filter(|_| won) {
+            self.claims.insert(index_of(seq), job);
+        }
+        won
+    }
+
+    /// Rule 3, supervisor.
+    ///
+    /// # Errors
+    /// A word that no rule allows.
+    pub fn take_back(&mut self, seq: Seq) -> Result<bool, Lie> {
+        if self.swap(seq, ClaimState::Offered, ClaimState::Taken) {
+            return Ok(true);
+        }
+        match ClaimWord::unpack(self.word(seq)) {
+            Some(word) if word.seq == seq && word.state != ClaimState::Settled => Ok(false),
+            _ => Err(Lie::ClaimWord),
+        }
+    }
+
+    /// Rule 4, worker, first half: the result.
+    pub fn write(&mut self, seq: Seq, written: Written) {
+        self.written.insert(index_of(seq), written);
+    }
+
+    /// Rule 4, worker, second half: the word.
+    pub fn done(&mut self, seq: Seq) {
+        self.store(seq, ClaimWord::pack(seq, ClaimState::Done));
+    }
+
+    /// What stands in an entry's result.
+    pub fn written(&self, seq: Seq) -> Option<&Written> {
+        self.written.get(&index_of(seq))
+    }
+
+    /// Rule 5, supervisor: the entry is free.
+    pub fn settle(&mut self, seq: Seq) {
+        self.store(seq, ClaimWord::pack(seq, ClaimState::Settled));
+        self.written.remove(&index_of(seq));
+        self.orders.remove(&index_of(seq));
+        self.scribbled.remove(&index_of(seq));
+    }
+
+    /// Rule 6: a worker may write whatever it likes.
+    pub fn scribble(&mut self, seq: Seq, word: u64) {
+        self.store(seq, word);
+        self.scribbled.insert(index_of(seq));
+    }
+
+    /// A result that is nonsense is as good as a nonsense word.
+    pub fn dispute(&mut self, seq: Seq) {
+        self.scribbled.insert(index_of(seq));
+    }
+
+    /// Whether the worker runs this job by a claim that rule 2 allows.
+    pub fn runs(&self, job: JobId) -> bool {
+        self.claims.values().any(|claimed| *claimed == job)
+    }
+
+    /// Who may be charged if the worker dies now.
+    pub fn guilt(&self) -> Guilt {
+        let mut orders: Vec<_> = self.orders.iter().map(|(index, order)| (*order, *index)).collect();
+        orders.sort_unstable();
+        let mut guilt = Guilt::default();
+        for ((seq, job), index) in orders {
+            if self.scribbled.contains(&index) {
+                guilt.disputed.push((seq, job));
+            } else if guilt.first.is_none() && self.is(seq, ClaimState::Claimed) {
+                guilt.first = Some((seq, job));
+            }
+        }
+        guilt
+    }
+
+    fn store(&mut self, seq: Seq, word: u64) {
+        self.words[index_of(seq)] = word;
+        self.claims.remove(&index_of(seq));
+    }
+
+    fn swap(&mut self, seq: Seq, from: ClaimState, to: ClaimState) -> bool {
+        let won = self.is(seq, from);
+        if won {
+            self.store(seq, ClaimWord::pack(seq, to));
+        }
+        won
+    }
+}
+
+impl Default for Pages {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_won_once() {
+        let mut pages = Pages::new();
+        pages.offer(Seq(1), JobId(7));
+        assert!(pages.claim(Seq(1)));
+        assert!(!pages.claim(Seq(1)));
+        assert_eq!(pages.take_back(Seq(1)), Ok(false));
+        pages.offer(Seq(2), JobId(8));
+        assert_eq!(pages.take_back(Seq(2)), Ok(true));
+        assert!(!pages.claim(Seq(2)));
+        assert_eq!(pages.job(Seq(2)), Some(JobId(8)));
+    }
+
+    #[test]
+    fn an_old_seq_names_nothing() {
+        let mut pages = Pages::new();
+        let late = Seq(1 + RING as u64);
+        pages.offer(Seq(1), JobId(1));
+        pages.settle(Seq(1));
+        pages.offer(late, JobId(2));
+        assert!(!pages.claim(Seq(1)));
+        assert_eq!(pages.take_back(Seq(1)), Err(Lie::ClaimWord));
+        assert_eq!(pages.job(Seq(1)), None);
+        assert!(pages.claim(late));
+    }
+}

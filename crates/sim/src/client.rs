@@ -1,0 +1,115 @@
+//! A fake client: who it is, what it wrote, how it reads.
+//!
+//! It remembers only what a client could know. What it asks stands in `requests`.
+
+use std::collections::VecDeque;
+
+use bulkhead_proto::client::Request;
+use bulkhead_proto::ids::{ClientId, JobId, Tag};
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// Its hello was good; the core does not know it yet.
+    New,
+    /// Served.
+    On,
+    /// It vanished; the core does not know yet.
+    Lost,
+    /// Over.
+    Over,
+}
+
+/// What a client is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A bit of everything.
+    Mixed,
+    /// Submits as much as it can.
+    Flooder,
+    /// Has one job at a time.
+    Single,
+}
+
+/// How a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At once.
+    Prompt,
+    /// After a while.
+    Slow,
+    /// Not while there is trouble.
+    Never,
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Client {
+    /// Its number.
+    pub id: ClientId,
+    /// Its user.
+    pub uid: u32,
+    /// Whether it may do everything.
+    pub admin: bool,
+    /// What it is there for.
+    pub role: Role,
+    /// How far its connection is.
+    pub connection: Connection,
+    /// How it reads.
+    pub pace: Pace,
+    /// Requests written and not yet read by the daemon.
+    pub written: VecDeque<(Tag, Request)>,
+    /// Bytes sent to it that it has not read.
+    pub unread_bytes: u64,
+    /// Whether it is about to read them.
+    pub reading: bool,
+    /// Whether it has read everything and the core does not know yet.
+    pub flushed: bool,
+    /// Requests to come.
+    pub acts_left: u32,
+    /// Its last tag.
+    pub tag: u32,
+    /// Jobs that it was told of.
+    pub jobs: Vec<JobId>,
+}
+
+impl Client {
+    /// One that just connected.
+    pub fn new(id: ClientId, uid: u32, admin: bool, role: Role, pace: Pace, acts_left: u32) -> Self {
+        Self {
+            id,
+            uid,
+            admin,
+            role,
+            connection: Connection::New,
+            pace,
+            written: VecDeque::new(),
+            unread_bytes: 0,
+            reading: false,
+            flushed: false,
+            acts_left,
+            tag: 0,
+            jobs: Vec::new(),
+        }
+    }
+
+    /// Whether it can still ask.
+    pub fn is_there(&self) -> bool {
+        matches!(self.connection, Connection::New | Connection::On)
+    }
+
+    /// Writes a request.
+    pub fn ask(&mut self, request: Request) {
+        self.tag += 1;
+        self.written.push_back((Tag(self.tag), request));
+    }
+
+    /// Its connection is over, and with it all that was on its way.
+    pub fn hang_up(&mut self) {
+        self.connection = Connection::Over;
+        self.written.clear();
+        self.acts_left = 0;
+        self.unread_bytes = 0;
+        self.flushed = false;
+    }
+}

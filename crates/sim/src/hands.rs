@@ -1,0 +1,213 @@
+//! The fake shell's hands: performs actions in their order, exactly as each promises, without ever waiting.
+//!
+//! Offers to one worker that follow each other travel in one message. Between any two actions, and between the
+//! halves of one, the world may move.
+
+use bulkhead_core::action::{Action, Task};
+use bulkhead_core::event::Event;
+use bulkhead_proto::death::KillReason;
+use bulkhead_proto::ids::{ClientId, OutputId, Seq, WorkerId};
+use bulkhead_proto::job::OutputMode;
+
+use crate::agenda::Move;
+use crate::clock::{MS, S, US};
+use crate::report::{Verdict, broken};
+use crate::sabotage::Sabotage;
+use crate::worker::{Life, Worker};
+use crate::world::{Source, World};
+
+/// Tasks on their way to one worker.
+type Bundle = Vec<(WorkerId, Seq, Task)>;
+
+impl World {
+    /// Performs all that was decided.
+    pub(crate) fn perform(&mut self, actions: &mut Vec<Action>) -> Verdict {
+        let mut bundle = Bundle::new();
+        for action in actions.drain(..) {
+            self.interleave()?;
+            match action {
+                Action::Offer { worker, seq, task } => {
+                    if bundle.first().is_some_and(|first| first.0 != worker) {
+                        self.send_bundle(&mut bundle);
+                    }
+                    self.offer(worker, seq, task, &mut bundle)?;
+                }
+                other => {
+                    self.send_bundle(&mut bundle);
+                    self.perform_other(other)?;
+                }
+            }
+        }
+        self.send_bundle(&mut bundle);
+        Ok(())
+    }
+
+    fn perform_other(&mut self, action: Action) -> Verdict {
+        match action {
+            Action::Reply { client, tag, reply, output } => {
+                if self.sabotage == Some(Sabotage::TwiceTold) {
+                    self.deliver(client, tag, reply.clone(), output)?;
+                }
+                self.deliver(client, tag, reply, output)?;
+            }
+            Action::Close { client, .. } => self.close(client)?,
+            Action::Spawn { worker } => self.spawn(worker),
+            Action::TakeBack { worker, seq } => self.take_back(worker, seq),
+            Action::Look { worker } => self.look(worker),
+            Action::Settle { worker, seq } => self.settle(worker, seq)?,
+            Action::Kill { worker, why } => self.kill(worker, why),
+            Action::Retire { worker } => self.retire(worker),
+            Action::DropOutput { output } => self.drop_output(output)?,
+            Action::Exit => self.exit()?,
+            Action::Ready { .. } | Action::Offer { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self, id: WorkerId) {
+        let faults = self.scenario.faults;
+        if self.rng.chance(faults.spawn_fails) {
+            let error = "no memory for a process".to_owned();
+            self.told_back.push(Event::SpawnFailed { worker: id, error });
+            return;
+        }
+        let capacity = if self.rng.chance(faults.narrow) { self.rng.between(1, 3) } else { 300 };
+        let liar = self.rng.chance(faults.liar);
+        self.workers.insert(id, Worker::new(id, capacity as usize, liar));
+        self.told_back.push(Event::WorkerSpawned { worker: id, pid: 10_000 + id.0 as u32 });
+        if !self.rng.chance(faults.boot_hangs) {
+            let after = 500 * US + self.rng.span(4 * MS);
+            self.plan(after, Move::Boot(id));
+        }
+    }
+
+    /// Rule 1: orders and word, then the descriptor; the message goes with the bundle.
+    fn offer(&mut self, id: WorkerId, seq: Seq, task: Task, bundle: &mut Bundle) -> Verdict {
+        self.report.offers += 1;
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        if !worker.ring.offer(seq, &task) {
+            return broken("pool", format!("worker {id}: the entry of offer {seq} was not settled"));
+        }
+        worker.pages.offer(seq, task.job);
+        self.interleave()?;
+        if task.output == OutputMode::Descriptor && self.rng.chance(self.scenario.faults.shortage) {
+            self.offer_failed(id, seq, Some("no output descriptor".to_owned()));
+        } else {
+            bundle.push((id, seq, task));
+        }
+        Ok(())
+    }
+
+    fn send_bundle(&mut self, bundle: &mut Bundle) {
+        let Some(id) = bundle.first().map(|first| first.0) else { return };
+        let sent = self.workers.get_mut(&id).is_some_and(|worker| {
+            let room = worker.inbox.is_empty() || worker.inbox.len() + bundle.len() <= worker.capacity;
+            let open = room && worker.life == Life::Up && !worker.closed;
+            if open {
+                worker.inbox.extend(bundle.drain(..).map(|(_, seq, task)| (seq, task)));
+            }
+            open
+        });
+        if sent {
+            let wakes = self.workers.get(&id).is_some_and(|worker| worker.run.is_none());
+            let after = self.rng.span(60 * US);
+            if wakes {
+                self.plan_work(id, after);
+            }
+        }
+        for (_, seq, _) in bundle.drain(..) {
+            self.offer_failed(id, seq, None);
+        }
+    }
+
+    fn offer_failed(&mut self, id: WorkerId, seq: Seq, shortage: Option<String>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        match worker.ring.take_back(&mut worker.pages, seq) {
+            Some(Ok(taken)) => self.told_back.push(Event::OfferFailed { worker: id, seq, taken, shortage }),
+            Some(Err(lie)) => self.told_back.push(Event::Lied { worker: id, lie }),
+            None => {}
+        }
+    }
+
+    fn take_back(&mut self, id: WorkerId, seq: Seq) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        match worker.ring.take_back(&mut worker.pages, seq) {
+            Some(Ok(won)) => {
+                let won = won || self.sabotage == Some(Sabotage::FalseTakeBack);
+                self.told_back.push(Event::TookBack { worker: id, seq, won });
+            }
+            Some(Err(lie)) => self.told_back.push(Event::Lied { worker: id, lie }),
+            None => {}
+        }
+    }
+
+    fn look(&mut self, id: WorkerId) {
+        let mut found = Vec::new();
+        self.read_box(id, &mut found);
+        if let Some(worker) = self.workers.get(&id) {
+            found.push(Event::Looked { worker: id, head: worker.ring.head(&worker.pages) });
+        }
+        self.told_back.append(&mut found);
+    }
+
+    fn settle(&mut self, id: WorkerId, seq: Seq) -> Verdict {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        if worker.ring.settle(&mut worker.pages, seq) {
+            Ok(())
+        } else {
+            broken("pool", format!("worker {id}: offer {seq} was settled before anything was said of it"))
+        }
+    }
+
+    fn kill(&mut self, id: WorkerId, why: KillReason) {
+        if self.sabotage == Some(Sabotage::NoKill) {
+            return;
+        }
+        let late = self.rng.chance(self.scenario.faults.late_kill);
+        let freezes = self.rng.chance(500);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.closed = true;
+        worker.kill.get_or_insert(why);
+        self.news.insert(Source::Worker(id));
+        if worker.lives() {
+            worker.hung |= late && freezes;
+            let after = if late { self.rng.span(3 * S) } else { self.rng.span(300 * US) };
+            self.plan(after, Move::Die(id));
+        }
+    }
+
+    fn retire(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.closed = true;
+        worker.retired = true;
+        if worker.run.is_none() {
+            let after = self.rng.span(100 * US);
+            self.plan_work(id, after);
+        }
+    }
+
+    fn drop_output(&mut self, output: OutputId) -> Verdict {
+        if self.sabotage == Some(Sabotage::KeepOutputs) || self.held.remove(&output) {
+            Ok(())
+        } else {
+            broken("outputs", format!("output {output} was dropped twice, or never held"))
+        }
+    }
+
+    fn close(&mut self, client: ClientId) -> Verdict {
+        self.oracles.replies.closed(client)?;
+        if let Some(person) = self.clients.iter_mut().find(|person| person.id == client) {
+            person.hang_up();
+        }
+        Ok(())
+    }
+
+    fn exit(&mut self) -> Verdict {
+        self.exited = true;
+        // Who is stuck may never die: it is left behind, killed as it is.
+        match self.workers.keys().find(|worker| !self.oracles.pool.is_stuck(**worker)) {
+            Some(left) => broken("ends", format!("the daemon leaves while worker {left} lives")),
+            None => Ok(()),
+        }
+    }
+}

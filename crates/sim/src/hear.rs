@@ -1,0 +1,129 @@
+//! The fake shell's ears: makes events of what can be seen, and draws no conclusion.
+//!
+//! Within one source the order is the real one's: the end of the bootstrap, results, lies, the hint of death,
+//! and the proof last, after a last look into the box. Between sources any order goes.
+
+use bulkhead_core::event::{Event, Report, TaskResult};
+use bulkhead_proto::boxes::ReportStatus;
+use bulkhead_proto::death::Death;
+use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
+
+use crate::boxes::Written;
+use crate::ring::Found;
+use crate::sabotage::Sabotage;
+use crate::worker::{Life, Worker};
+use crate::world::{Source, World};
+
+impl World {
+    /// Looks at whoever has something to say, and at some of them only next time.
+    pub(crate) fn hear(&mut self, batch: &mut Vec<Event>) {
+        let mut sources: Vec<Source> = self.news.iter().copied().collect();
+        while !sources.is_empty() {
+            let place = self.rng.place(sources.len());
+            let source = sources.swap_remove(place);
+            if !batch.is_empty() && self.rng.chance(self.scenario.faults.overlook) {
+                continue;
+            }
+            self.news.remove(&source);
+            match source {
+                Source::Worker(worker) => self.hear_worker(worker, batch),
+                Source::Client(client) => self.hear_client(client, batch),
+            }
+        }
+    }
+
+    fn hear_worker(&mut self, id: WorkerId, batch: &mut Vec<Event>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        match worker.tells.boot.take() {
+            Some(Ok(())) => batch.push(Event::WorkerReady { worker: id }),
+            Some(Err(error)) => batch.push(Event::BootstrapFailed { worker: id, error }),
+            None => {}
+        }
+        self.read_box(id, batch);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if let Some(lie) = worker.tells.lane_lie.take() {
+            worker.closed = true;
+            batch.push(Event::Lied { worker: id, lie });
+        }
+        if std::mem::take(&mut worker.tells.hung_up) {
+            worker.closed = true;
+            batch.push(Event::HungUp { worker: id });
+        }
+        let early = self.sabotage == Some(Sabotage::EarlyProof) && worker.kill.is_some() && worker.lives();
+        if worker.buried {
+            return;
+        }
+        if worker.is_gone() || early {
+            worker.buried = early;
+            self.bury(id, batch);
+        }
+    }
+
+    /// Rule 8. The worker leaves the world with this event, and its claims with it.
+    fn bury(&mut self, id: WorkerId, batch: &mut Vec<Event>) {
+        let spoil = self.sabotage == Some(Sabotage::WrongRemains);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        self.oracles.ledger.proof(id, worker.pages.guilt());
+        let mut remains = worker.ring.remains(&mut worker.pages);
+        if spoil {
+            remains.iter_mut().for_each(|left| left.claimed = !left.claimed);
+        }
+        let death = obituary(worker);
+        if worker.is_gone() {
+            self.workers.remove(&id);
+        }
+        let noticed_after_us = if self.rng.chance(500) { Some(self.rng.span(1_000_000)) } else { None };
+        batch.push(Event::Died { worker: id, death, noticed_after_us, remains });
+    }
+
+    /// Rules 4 to 6.
+    pub(crate) fn read_box(&mut self, id: WorkerId, batch: &mut Vec<Event>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        for found in worker.ring.poll(&worker.pages) {
+            match found {
+                Found::Done(seq, written) => self.finished(id, seq, &written, batch),
+                Found::Lie(lie) => {
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.closed = true;
+                    }
+                    batch.push(Event::Lied { worker: id, lie });
+                }
+            }
+        }
+    }
+
+    fn finished(&mut self, worker: WorkerId, seq: Seq, written: &Written, batch: &mut Vec<Event>) {
+        if self.sabotage == Some(Sabotage::LoseReports) && self.rng.chance(100) {
+            return;
+        }
+        let result = match ReportStatus::unpack(written.status) {
+            Some(ReportStatus::Descriptor) => self.hold(written.output_bytes),
+            Some(ReportStatus::Failed) => {
+                TaskResult::Failed(String::from_utf8_lossy(&written.bytes).into_owned())
+            }
+            _ => TaskResult::Inline(written.payload()),
+        };
+        let report = Report { result, elapsed_ns: written.elapsed_ns };
+        batch.push(Event::Finished { worker, seq, report });
+    }
+
+    fn hold(&mut self, bytes: u64) -> TaskResult {
+        self.outputs_made += 1;
+        let output = OutputId(self.outputs_made);
+        self.held.insert(output);
+        TaskResult::Held { output, bytes }
+    }
+}
+
+/// How a worker died, as the supervisor sees it: what it did itself comes first.
+fn obituary(worker: &Worker) -> Death {
+    let own = match &worker.life {
+        Life::Gone(death) | Life::Dead(death) => death.clone(),
+        Life::Booting | Life::Up => Death::Signalled { signal: 9, core: false },
+    };
+    match (&worker.kill, own) {
+        (Some(why), _) => Death::Killed { why: why.clone() },
+        (None, Death::Exited { code: 0 }) if worker.retired => Death::Retired,
+        (None, own) => own,
+    }
+}

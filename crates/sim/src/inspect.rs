@@ -1,0 +1,53 @@
+//! The administrator's eyes: now and then the daemon is asked for its own view, and that is compared with what
+//! the oracles know.
+//!
+//! It must be answered in the same turn; a view that is late, or that lacks a job, is a broken promise.
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::JobState;
+use bulkhead_proto::view::JobRow;
+
+use crate::report::{Verdict, Violation, broken};
+use crate::world::World;
+
+/// Rows of one page.
+const PAGE: u32 = 4096;
+
+impl World {
+    /// Compares the daemon's view with the truth.
+    pub(crate) fn inspect(&mut self) -> Verdict {
+        let (after, limit) = (JobId(0), PAGE);
+        let answer =
+            self.ask_as_inspector(vec![Request::Jobs { state: None, after, limit }, Request::Status])?;
+        let [Reply::Jobs { rows, more: false }, Reply::Status(status)] = answer.as_slice() else {
+            return Ok(());
+        };
+        self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;
+        let live = rows.iter().filter(|row| row.state != JobState::Ended).count() as u64;
+        let counted = status.queued + status.retrying + status.running;
+        if live != counted || status.totals.accepted != self.oracles.ledger.accepted_count() {
+            return broken(
+                "lost",
+                format!("{live} jobs are listed as not ended, the daemon says {status:?}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// All jobs, page by page.
+    pub(crate) fn list_all(&mut self) -> Result<Vec<JobRow>, Violation> {
+        let mut rows: Vec<JobRow> = Vec::new();
+        loop {
+            let after = rows.last().map_or(JobId(0), |row| row.job);
+            let answer = self.ask_as_inspector(vec![Request::Jobs { state: None, after, limit: PAGE }])?;
+            let [Reply::Jobs { rows: page, more }] = answer.as_slice() else {
+                return broken("replies", format!("the administrator lists jobs, and gets {answer:?}"));
+            };
+            rows.extend(page.iter().cloned());
+            if !more {
+                return Ok(rows);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Replays seeds: `--seed N [--trace]` one, `--seeds A..B` many. Prints one line a run, and for a broken
+//! promise the end of its trace.
+//!
+//! It only drives the library, and decides nothing.
+
+use std::ops::Range;
+use std::process::ExitCode;
+
+use bulkhead_sim::report::{Failure, Report};
+use bulkhead_sim::runner::{run, run_kept};
+use bulkhead_sim::scenario::Scenario;
+use bulkhead_sim::trace::Keep;
+
+const USAGE: &str = "usage: bulkhead-sim --seed N [--trace] | --seeds A..B";
+
+/// What to do.
+#[derive(Debug)]
+struct Wanted {
+    seeds: Range<u64>,
+    trace: bool,
+}
+
+fn parse(args: impl Iterator<Item = String>) -> Option<Wanted> {
+    let mut wanted = Wanted { seeds: 0..0, trace: false };
+    let mut args = args;
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--seed" => {
+                let seed = args.next()?.parse().ok()?;
+                wanted.seeds = seed..seed + 1;
+            }
+            "--seeds" => {
+                let range = args.next()?;
+                let (from, to) = range.split_once("..")?;
+                wanted.seeds = from.parse().ok()?..to.parse().ok()?;
+            }
+            "--trace" => wanted.trace = true,
+            _ => return None,
+        }
+    }
+    if wanted.seeds.is_empty() { None } else { Some(wanted) }
+}
+
+fn trace(seed: u64) -> Result<Report, Box<Failure>> {
+    let (result, lines) = run_kept(seed, None, Keep::All);
+    for line in lines {
+        println!("{line}");
+    }
+    let profile = Scenario::new(seed).profile;
+    result.map_err(|violation| Box::new(Failure { seed, profile, violation, tail: Vec::new() }))
+}
+
+fn main() -> ExitCode {
+    let Some(wanted) = parse(std::env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let mut failed = 0_u32;
+    for seed in wanted.seeds {
+        match if wanted.trace { trace(seed) } else { run(seed) } {
+            Ok(report) => println!("{report:?}"),
+            Err(failure) => {
+                failed += 1;
+                println!("{failure}");
+            }
+        }
+    }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        eprintln!("{failed} seeds broke a promise");
+        ExitCode::FAILURE
+    }
+}

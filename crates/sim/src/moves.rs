@@ -1,0 +1,272 @@
+//! What worker processes do by themselves: come up, claim, run, report, crash, hang, lie, die.
+//!
+//! An honest worker follows the rules of the claim word one step at a time; each step is a move of its own, so
+//! that the supervisor can act between any two.
+
+use bulkhead_core::action::Task;
+use bulkhead_proto::boxes::{ClaimState, ClaimWord};
+use bulkhead_proto::death::{Death, Lie};
+use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::job::OutputMode;
+
+use crate::agenda::Move;
+use crate::boxes::Written;
+use crate::clock::{MS, S, US};
+use crate::report::Verdict;
+use crate::truth::Truth;
+use crate::worker::{Ends, Life, Run};
+use crate::world::{Source, World};
+
+impl World {
+    /// Performs one move of the outside world.
+    pub(crate) fn perform_move(&mut self, what: Move) -> Verdict {
+        self.trace.note(self.clock.ns(), "move", &what);
+        match what {
+            Move::Work(worker) => return self.work(worker),
+            Move::Boot(worker) => self.boot(worker),
+            Move::Die(worker) => self.die(worker, Death::Signalled { signal: 9, core: false }),
+            Move::HangUp(worker) => self.tell(worker, |tells| tells.hung_up = true),
+            Move::Prove(worker) => self.prove(worker),
+            Move::LateBoot(worker) => self.late_boot(worker),
+            Move::Act(client) => self.act(client),
+            Move::Flush(client) => self.flush(client),
+            Move::SetWall => self.set_wall(),
+            Move::Shutdown => self.shut_down(),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, id: WorkerId, change: impl FnOnce(&mut crate::worker::Tells)) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            change(&mut worker.tells);
+            self.news.insert(Source::Worker(id));
+        }
+    }
+
+    fn boot(&mut self, id: WorkerId) {
+        let faults = self.scenario.faults;
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.life == Life::Booting) else {
+            return;
+        };
+        if worker.closed {
+            return self.die(id, Death::Exited { code: 0 });
+        }
+        if self.rng.chance(faults.boot_dies) {
+            return self.die(id, Death::Exited { code: 1 });
+        }
+        if self.rng.chance(faults.boot_fails) {
+            return self.tell(id, |tells| tells.boot = Some(Err("cannot connect".to_owned())));
+        }
+        worker.life = Life::Up;
+        self.tell(id, |tells| tells.boot = Some(Ok(())));
+    }
+
+    /// The bootstrap thread of a worker that died gives up after the death.
+    fn late_boot(&mut self, id: WorkerId) {
+        self.tell(id, |tells| {
+            tells.boot.get_or_insert(Err("connection reset".to_owned()));
+        });
+    }
+
+    /// One step of a worker's runtime.
+    fn work(&mut self, id: WorkerId) -> Verdict {
+        let faults = self.scenario.faults;
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        worker.planned = false;
+        if worker.life != Life::Up || worker.hung {
+            return Ok(());
+        }
+        let liar = worker.liar;
+        if self.rng.chance(faults.crash) {
+            self.die(id, Death::Signalled { signal: 11, core: true });
+            return Ok(());
+        }
+        if liar && self.rng.chance(150) {
+            self.lie(id)?;
+        }
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        if let Some(run) = worker.run.take() {
+            self.end_run(id, run);
+        } else if let Some((seq, task)) = worker.inbox.pop_front() {
+            return self.claim(id, seq, &task);
+        } else if worker.closed {
+            self.die(id, Death::Exited { code: 0 });
+        }
+        Ok(())
+    }
+
+    /// Puts a worker's next step on the agenda, if it has one and none is there.
+    pub(crate) fn plan_work(&mut self, id: WorkerId, after_ns: u64) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if !worker.planned && worker.life == Life::Up {
+            worker.planned = true;
+            self.plan(after_ns, Move::Work(id));
+        }
+    }
+
+    /// Rule 2, and then the task begins.
+    fn claim(&mut self, id: WorkerId, seq: Seq, task: &Task) -> Verdict {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        if !worker.pages.claim(seq) {
+            let after = self.rng.span(US);
+            self.plan_work(id, after);
+            return Ok(());
+        }
+        worker.begun += 1;
+        let (ends, after_ns) = self.fate(task);
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        worker.hung |= matches!(ends, Ends::Never);
+        worker.run = Some(Run { seq, ends });
+        self.oracles.exclusive.claimed(id, task.job, &self.workers)?;
+        self.plan_work(id, after_ns);
+        Ok(())
+    }
+
+    /// How a task will end, and after how many nanoseconds.
+    fn fate(&mut self, task: &Task) -> (Ends, u64) {
+        let executions = self.executions.entry(task.input.as_bytes().to_vec()).or_default();
+        *executions += 1;
+        let count = *executions;
+        if !self.calm && self.rng.chance(self.scenario.faults.hang) {
+            return (Ends::Never, 0);
+        }
+        let after_ns = match Truth::find(&task.input) {
+            Truth::Slow(ms) => u64::from(ms) * MS,
+            Truth::Harmless(us) => u64::from(us) * US,
+            _ => self.rng.span(3 * MS),
+        };
+        let ends = match Truth::find(&task.input) {
+            Truth::Loops => return (Ends::Never, 0),
+            Truth::Poison(per_mille) if self.rng.chance(u32::from(per_mille)) => {
+                Ends::Death(Death::Signalled { signal: 6, core: true })
+            }
+            Truth::Fails(times) if count <= u32::from(times) => {
+                Ends::Report(Written::failed(&format!("no, for the {count}. time"), after_ns))
+            }
+            _ => Ends::Report(done(task, count, after_ns)),
+        };
+        (ends, after_ns)
+    }
+
+    /// Rule 4: the result, then the word. Death may come between the two.
+    fn end_run(&mut self, id: WorkerId, run: Run) {
+        let crash = self.scenario.faults.crash;
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        match run.ends {
+            Ends::Report(written) => {
+                worker.pages.write(run.seq, written);
+                if self.rng.chance(crash) {
+                    return self.die(id, Death::Signalled { signal: 11, core: false });
+                }
+                worker.pages.done(run.seq);
+                self.news.insert(Source::Worker(id));
+                let after = self.rng.span(2 * US);
+                self.plan_work(id, after);
+            }
+            Ends::Death(death) => {
+                worker.run = Some(Run { seq: run.seq, ends: Ends::Never });
+                self.die(id, death);
+            }
+            Ends::Never => worker.run = Some(run),
+        }
+    }
+
+    /// A leader dies. Its box stays as it is; the rest of its tree may take longer.
+    pub(crate) fn die(&mut self, id: WorkerId, death: Death) {
+        let faults = self.scenario.faults;
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.lives()) else { return };
+        let booting = worker.life == Life::Booting;
+        worker.life = Life::Dead(death);
+        worker.inbox.clear();
+        let proof = if self.rng.chance(faults.very_late_proof) {
+            self.rng.between(9 * S, 90 * S)
+        } else if self.rng.chance(faults.late_proof) {
+            self.rng.span(5 * S)
+        } else {
+            self.rng.between(50 * US, 700 * US)
+        };
+        self.plan(proof, Move::Prove(id));
+        if !self.rng.chance(faults.no_hint) {
+            let hint = self.rng.span(MS);
+            self.plan(hint, Move::HangUp(id));
+        }
+        if booting && self.rng.chance(300) {
+            let late = self.rng.span(2 * MS);
+            self.plan(late, Move::LateBoot(id));
+        }
+    }
+
+    fn prove(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if let Life::Dead(death) = &worker.life {
+            worker.life = Life::Gone(death.clone());
+            self.news.insert(Source::Worker(id));
+        }
+    }
+
+    /// Rule 6: one of the ways in which a worker can break the rules.
+    fn lie(&mut self, id: WorkerId) -> Verdict {
+        let way = self.rng.below(8);
+        let early = self.rng.draw();
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        self.news.insert(Source::Worker(id));
+        if way == 0 {
+            worker.tells.lane_lie = Some(Lie::Lane);
+            return Ok(());
+        }
+        if way == 1 || way == 2 {
+            return self.reach_ahead(id, way == 1, early);
+        }
+        let Some(run) = &mut worker.run else { return Ok(()) };
+        let seq = run.seq;
+        match way {
+            3 => worker.pages.scribble(seq, ClaimWord::pack(Seq(seq.0 + 1), ClaimState::Claimed)),
+            4 => worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Offered)),
+            5 => worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Settled)),
+            6 => worker.pages.scribble(seq, 7),
+            _ => match &mut run.ends {
+                Ends::Report(written) => {
+                    (written.status, written.elapsed_ns) = (early % 5, u64::MAX);
+                    worker.pages.dispute(seq);
+                }
+                Ends::Death(_) | Ends::Never => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// Claims or ends an offer that is not its turn, or whose message never came.
+    fn reach_ahead(&mut self, id: WorkerId, end: bool, which: u64) -> Verdict {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        let offered = worker.pages.offered();
+        if offered.is_empty() {
+            return Ok(());
+        }
+        let seq = offered[(which % offered.len() as u64) as usize];
+        let job = worker.pages.job(seq);
+        if !worker.pages.claim(seq) {
+            return Ok(());
+        }
+        worker.begun += 1;
+        if end {
+            worker.pages.write(seq, Written::inline(which.to_le_bytes().to_vec(), which));
+            worker.pages.dispute(seq);
+            worker.pages.done(seq);
+        } else if let Some(job) = job {
+            self.oracles.exclusive.claimed(id, job, &self.workers)?;
+        }
+        Ok(())
+    }
+}
+
+/// The report of a task that is done; each execution's is different, so that two can be told apart.
+fn done(task: &Task, count: u32, elapsed_ns: u64) -> Written {
+    match task.output {
+        OutputMode::Descriptor => Written::descriptor(1_000_000 + u64::from(count), elapsed_ns),
+        OutputMode::Inline => {
+            let mut bytes = task.input.as_bytes().to_vec();
+            bytes.extend_from_slice(&count.to_le_bytes());
+            Written::inline(bytes, elapsed_ns)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `exclusive`: at no moment do two workers, whose deaths are not proven, run the same job.
+//!
+//! Truth is the boxes alone: a claim is a won compare-and-swap, and lasts until DONE or until the worker is
+//! gone and the core was told so. It never asks what the core believes.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::ids::{JobId, WorkerId};
+
+use crate::report::{Verdict, broken};
+use crate::worker::Worker;
+
+/// Counts claims.
+#[derive(Debug, Default)]
+pub struct Exclusive {
+    /// Claims seen.
+    pub claims: u64,
+}
+
+impl Exclusive {
+    /// A worker has claimed a job.
+    ///
+    /// # Errors
+    /// Another one runs it.
+    pub fn claimed(&mut self, by: WorkerId, job: JobId, workers: &BTreeMap<WorkerId, Worker>) -> Verdict {
+        self.claims += 1;
+        let other = workers.values().find(|worker| worker.id != by && worker.pages.runs(job));
+        match other {
+            Some(other) => broken(
+                "exclusive",
+                format!("worker {by} claims job {job} while worker {} runs it ({:?})", other.id, other.life),
+            ),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the oracles know of one job: its submit, its life so far, and the evidence for how it may end.
+//!
+//! A life begins with the acceptance, and again with each retry that a client asked for. Plain data: the
+//! ledger changes it, the verdicts judge it.
+
+use bulkhead_core::event::TaskResult;
+use bulkhead_proto::ids::{ClientId, Fence, OutputId, Seq, WorkerId};
+use bulkhead_proto::job::{Payload, Policy};
+use bulkhead_proto::outcome::{self, Outcome};
+
+/// How a job ended, as somebody was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The output and its descriptor, once somebody was shown it.
+    pub output: Option<(outcome::Output, Option<OutputId>)>,
+}
+
+/// One accepted job.
+#[derive(Debug)]
+pub struct Job {
+    /// Who submitted it.
+    pub client: ClientId,
+    /// Its user.
+    pub uid: u32,
+    /// Its kind's place in the table.
+    pub kind: u16,
+    /// Its policy.
+    pub policy: Policy,
+    /// Whether it is attached.
+    pub attached: bool,
+    /// Its input.
+    pub input: Payload,
+    /// When it was accepted, monotonic nanoseconds.
+    pub accepted_ns: u64,
+    /// Lives begun: 1, and one more for each accepted retry.
+    pub life: u32,
+    /// The end of the life before this one.
+    pub before: Option<End>,
+    /// When it last ended or began anew, monotonic nanoseconds: a view of the same instant may be older.
+    pub changed_ns: u64,
+    /// The end of this life, once known.
+    pub end: Option<End>,
+    /// The record of its end was made in this life.
+    pub end_recorded: bool,
+    /// The offer that is not resolved.
+    pub offer: Option<(WorkerId, Seq)>,
+    /// The life in which that offer was made.
+    pub offer_life: u32,
+    /// Offers in this life.
+    pub offers: u32,
+    /// When it was last offered.
+    pub offered_ns: u64,
+    /// The fence of its last offer.
+    pub fence: Fence,
+    /// What workers reported as done.
+    pub reports: Vec<TaskResult>,
+    /// Failures in this life: at least, and at most, for some came from a worker that was already killed.
+    pub failures: (u32, u32),
+    /// Deaths charged in this life.
+    pub charges: u32,
+    /// Deaths charged ever.
+    pub charges_ever: u32,
+    /// Somebody asked to cancel it, or may have.
+    pub cancel: bool,
+    /// Somebody forgot it.
+    pub forgotten: bool,
+}
+
+impl Job {
+    /// Whether there is evidence that its life is over, whoever knows of it. Jobs that never began leave no
+    /// record of their end.
+    pub fn may_be_over(&self, stopping: bool, left: bool) -> bool {
+        let dropped = self.cancel || left || stopping || self.policy.expires_ms.is_some();
+        self.end.is_some() || self.end_recorded || !self.reports.is_empty() || dropped
+    }
+
+    /// A new life with fresh budgets.
+    pub fn revive(&mut self, now_ns: u64) {
+        self.changed_ns = now_ns;
+        self.life += 1;
+        self.before = self.end.take();
+        self.end_recorded = false;
+        self.offers = 0;
+        self.failures = (0, 0);
+        self.charges = 0;
+        self.cancel = false;
+        self.reports.clear();
+    }
+}

@@ -1,0 +1,158 @@
+//! The oracles: what must hold after every step. The names are those that a failure prints:
+//!
+//! - `lost`: an accepted job is known until it was forgotten, evicted or delivered
+//! - `outcome`: an outcome is true, never changed, never given twice
+//! - `exclusive`: no job runs twice at once, by the truth of the boxes
+//! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
+//! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
+//! - `pool`: slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
+//! - `replies`: each request gets what it was promised, in order, within its client's credit
+//! - `records`: they count up without a gap; `outputs`: each held descriptor is dropped exactly once
+//! - `ends`: once faults stop everything ends; `quiet`: no turn after turn without cause; `panic`: no assertion
+//!
+//! They see events as they are told, output as it is decided, and the boxes. They never ask the core.
+
+pub mod credit;
+pub mod exclusive;
+pub mod fairness;
+pub mod job;
+pub mod ledger;
+pub mod outputs;
+pub mod pool;
+pub mod promise;
+pub mod quiet;
+pub mod records;
+pub mod replies;
+pub mod verdicts;
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::action::{Action, Output};
+use bulkhead_core::event::{Event, Now};
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
+
+use crate::report::Verdict;
+use crate::scenario::Scenario;
+use crate::worker::Worker;
+
+/// All oracles.
+pub struct Oracles {
+    /// `lost`, `outcome`, `blame`, `budget`.
+    pub ledger: ledger::Ledger,
+    /// `exclusive`.
+    pub exclusive: exclusive::Exclusive,
+    /// `pool`.
+    pub pool: pool::Pool,
+    /// `replies`.
+    pub replies: replies::Replies,
+    /// `records`.
+    pub records: records::Records,
+    /// `quiet`.
+    pub quiet: quiet::Quiet,
+    /// `outputs`.
+    pub outputs: outputs::Outputs,
+    /// `fairness`.
+    pub fairness: fairness::Fairness,
+}
+
+impl Oracles {
+    /// Before the first step.
+    pub fn new(scenario: &Scenario) -> Self {
+        Self {
+            ledger: ledger::Ledger::new(&scenario.config),
+            exclusive: exclusive::Exclusive::default(),
+            pool: pool::Pool::new(&scenario.config),
+            replies: replies::Replies::new(scenario.config.client_credit_bytes),
+            records: records::Records::default(),
+            quiet: quiet::Quiet::default(),
+            outputs: outputs::Outputs::default(),
+            fairness: fairness::Fairness::new(scenario.profile, scenario.config.slots),
+        }
+    }
+
+    /// The core is about to be told this.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub fn told(&mut self, now: Now, event: &Event) -> Verdict {
+        self.pool.told(event);
+        self.replies.told(event)?;
+        self.outputs.told(event);
+        self.fairness.told(event);
+        self.ledger.told(now, event, &self.pool);
+        Ok(())
+    }
+
+    /// The core has decided this, and nothing of it is performed yet.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub fn decided(&mut self, now: Now, out: &Output, workers: &BTreeMap<WorkerId, Worker>) -> Verdict {
+        for action in &out.actions {
+            if let Action::Reply { client, tag, reply: Reply::Accepted { first, count, .. }, .. } = action
+                && let Some((uid, submit)) = self.replies.submit(*client, *tag)
+            {
+                self.ledger.accepted(now, *client, uid, submit, *first, *count)?;
+                self.fairness.accepted(uid, *first, *count);
+            }
+        }
+        for record in &out.records {
+            self.records.made(record)?;
+            self.pool.recorded(record)?;
+            self.ledger.recorded(now, &record.what)?;
+        }
+        for action in &out.actions {
+            self.pool.decided(action)?;
+            if let Action::Offer { worker, seq, task } = action {
+                self.ledger.offered(now, *worker, *seq, task, workers.get(worker))?;
+                self.fairness.offered(task.job)?;
+            }
+            if let Action::DropOutput { output } = action {
+                self.outputs.dropped(*output)?;
+            }
+        }
+        self.pool.check()?;
+        self.ledger.check()
+    }
+
+    /// A client gets this reply.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub fn got(
+        &mut self,
+        now: Now,
+        client: ClientId,
+        tag: Tag,
+        reply: &Reply,
+        output: Option<OutputId>,
+        bytes: u64,
+    ) -> Verdict {
+        self.replies.got(client, tag, reply, bytes, &self.ledger)?;
+        self.outputs.attached(reply, output)?;
+        match reply {
+            Reply::Ended(all) => {
+                for ended in all {
+                    self.ledger.ended(now, ended, output)?;
+                }
+            }
+            Reply::Changed { refused, .. } => {
+                if let Some(request) = self.replies.request(client, tag).cloned() {
+                    self.ledger.changed(now, &request, refused)?;
+                }
+            }
+            Reply::Draining { .. } => self.ledger.stopping = true,
+            Reply::Events { records, .. } => self.records.streamed(records)?,
+            Reply::Job(detail) => self.ledger.shown(now, &detail.row, detail.deaths.len())?,
+            Reply::Jobs { rows, .. } => {
+                for row in rows {
+                    self.ledger.shown(now, row, usize::from(row.crashes))?;
+                }
+            }
+            _ => {}
+        }
+        self.replies.answered(client, tag, reply);
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! `outputs`: each descriptor that the shell holds is attached only while held, and dropped exactly once.
+//!
+//! It follows reports, replies and actions; what the shell truly holds is compared at the end. It never asks the
+//! core which job an output belongs to: the ledger does that.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::OutputId;
+use bulkhead_proto::outcome;
+
+use crate::report::{Verdict, broken};
+
+/// All outputs that were ever held; true while they are.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    held: BTreeMap<OutputId, bool>,
+}
+
+impl Outputs {
+    /// A report may bring an output.
+    pub fn told(&mut self, event: &Event) {
+        if let Event::Finished { report, .. } = event
+            && let TaskResult::Held { output, .. } = report.result
+        {
+            self.held.insert(output, true);
+        }
+    }
+
+    /// The core lets go of one.
+    ///
+    /// # Errors
+    /// It was never held, or dropped before.
+    pub fn dropped(&mut self, output: OutputId) -> Verdict {
+        match self.held.get_mut(&output) {
+            Some(held) if *held => {
+                *held = false;
+                Ok(())
+            }
+            _ => broken("outputs", format!("output {output} is dropped, but not held")),
+        }
+    }
+
+    /// A reply leaves with or without a descriptor.
+    ///
+    /// # Errors
+    /// The reply and its descriptor do not go together.
+    pub fn attached(&self, reply: &Reply, output: Option<OutputId>) -> Verdict {
+        let entries: &[outcome::Ended] = if let Reply::Ended(entries) = reply { entries } else { &[] };
+        let named = entries.iter().filter(|ended| matches!(ended.output, outcome::Output::Descriptor { .. }));
+        let named = named.count();
+        let fits = match output {
+            Some(output) => named == 1 && entries.len() == 1 && self.held.contains_key(&output),
+            None => named == 0,
+        };
+        if fits { Ok(()) } else { broken("outputs", format!("{output:?} does not go with {reply:?}")) }
+    }
+
+    /// All jobs are forgotten: nothing may be held any more.
+    ///
+    /// # Errors
+    /// Something is.
+    pub fn finish(&self, in_shell: usize) -> Verdict {
+        let left = self.held.values().filter(|held| **held).count();
+        if left + in_shell > 0 {
+            return broken("outputs", format!("{left} outputs held, {in_shell} in the shell, no job left"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! `pool`: who may be offered what.
+//!
+//! Workers have numbers that are never reused; offers go only to those that are ready, placed, and neither
+//! killed nor retired; seqs count up by one; no worker holds more of a kind than its ring allows, and what
+//! has a ring of one is alone; each slot has at
+//! most one worker that is not stuck and not about to leave. It follows actions, records and proofs, and never asks the core.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::action::Action;
+use bulkhead_core::config::Config;
+use bulkhead_core::event::Event;
+use bulkhead_proto::ids::{KindId, Seq, SlotId, WorkerId};
+use bulkhead_proto::record::{Record, What};
+
+use crate::report::{Verdict, broken};
+
+/// What is known of a worker.
+#[derive(Debug, Default)]
+struct Known {
+    ready: bool,
+    killed: bool,
+    retired: bool,
+    stuck: bool,
+    slot: Option<SlotId>,
+    last: u64,
+    /// Offers that it holds, and their kinds.
+    holds: BTreeMap<Seq, KindId>,
+}
+
+/// Follows the pool.
+#[derive(Debug)]
+pub struct Pool {
+    slots: u16,
+    spares: u16,
+    rings: Vec<u16>,
+    workers: BTreeMap<WorkerId, Known>,
+    newest: WorkerId,
+}
+
+impl Pool {
+    /// Nobody lives yet.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            slots: config.slots,
+            spares: config.spares,
+            rings: config.kinds.iter().map(|kind| kind.ring).collect(),
+            workers: BTreeMap::new(),
+            newest: WorkerId(0),
+        }
+    }
+
+    /// Whether the core has decided to end a worker.
+    pub fn is_killed(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_none_or(|known| known.killed)
+    }
+
+    /// Whether it was recorded that a worker is stuck.
+    pub fn is_stuck(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_some_and(|known| known.stuck)
+    }
+
+    /// Follows what the core is told.
+    pub fn told(&mut self, event: &Event) {
+        match event {
+            Event::SpawnFailed { worker, .. } | Event::Died { worker, .. } => {
+                drop(self.workers.remove(worker))
+            }
+            Event::WorkerReady { worker } => self.change(*worker, |known| known.ready = true),
+            Event::TookBack { worker, seq, won: true }
+            | Event::OfferFailed { worker, seq, taken: true, .. }
+            | Event::Finished { worker, seq, .. } => self.change(*worker, |known| {
+                known.holds.remove(seq);
+            }),
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, worker: WorkerId, change: impl FnOnce(&mut Known)) {
+        if let Some(known) = self.workers.get_mut(&worker) {
+            change(known);
+        }
+    }
+
+    /// Follows the records.
+    ///
+    /// # Errors
+    /// A worker is placed where none may be.
+    pub fn recorded(&mut self, record: &Record) -> Verdict {
+        match &record.what {
+            What::Placed { worker, slot, .. } => {
+                if slot.0 >= self.slots {
+                    return broken(
+                        "pool",
+                        format!("worker {worker} is placed in slot {slot}, which is none"),
+                    );
+                }
+                self.change(*worker, |known| known.slot = Some(*slot));
+            }
+            What::Stuck { worker, .. } => self.change(*worker, |known| known.stuck = true),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Follows an action.
+    ///
+    /// # Errors
+    /// The action is not allowed now.
+    pub fn decided(&mut self, action: &Action) -> Verdict {
+        match action {
+            Action::Spawn { worker } => self.spawned(*worker)?,
+            Action::Kill { worker, .. } => self.change(*worker, |known| known.killed = true),
+            Action::Retire { worker } => {
+                let held = self.workers.get(worker).map_or(0, |known| known.holds.len());
+                if held > 0 {
+                    return broken("pool", format!("worker {worker} is retired, but holds {held} offers"));
+                }
+                self.change(*worker, |known| known.retired = true);
+            }
+            Action::Offer { worker, seq, task } => self.offered(*worker, *seq, task.kind)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn spawned(&mut self, worker: WorkerId) -> Verdict {
+        if worker <= self.newest {
+            return broken("pool", format!("worker {worker} is spawned after worker {}", self.newest));
+        }
+        self.newest = worker;
+        self.workers.insert(worker, Known::default());
+        Ok(())
+    }
+
+    fn offered(&mut self, worker: WorkerId, seq: Seq, kind: KindId) -> Verdict {
+        let Some(known) = self.workers.get_mut(&worker) else {
+            return broken("pool", format!("offer {seq} goes to worker {worker}, which does not live"));
+        };
+        if !known.ready || known.killed || known.retired || known.stuck || known.slot.is_none() {
+            return broken("pool", format!("offer {seq} goes to worker {worker}, which is {known:?}"));
+        }
+        if seq.0 != known.last + 1 {
+            return broken("pool", format!("worker {worker}: offer {seq} follows offer {}", known.last));
+        }
+        known.last = seq.0;
+        known.holds.insert(seq, kind);
+        let ring = |kind: &KindId| usize::from(self.rings.get(usize::from(kind.0)).copied().unwrap_or(0));
+        let shares = known.holds.len() > 1;
+        if shares && known.holds.values().any(|kind| ring(kind) == 1) {
+            return broken("pool", format!("worker {worker} holds what must be alone: {:?}", known.holds));
+        }
+        let same = known.holds.values().filter(|held| **held == kind).count();
+        if same > ring(&kind) {
+            return broken("pool", format!("worker {worker} holds {same} offers of kind {kind}"));
+        }
+        Ok(())
+    }
+
+    /// After each step.
+    ///
+    /// # Errors
+    /// Two workers share a slot, or too many live.
+    pub fn check(&self) -> Verdict {
+        let mut places = BTreeMap::new();
+        let mut warm = 0;
+        for (id, known) in &self.workers {
+            warm += usize::from(!known.killed && !known.retired && !known.stuck);
+            let Some(slot) = known.slot.filter(|_| !known.stuck && !known.retired) else { continue };
+            if let Some(other) = places.insert(slot, id) {
+                return broken("pool", format!("slot {slot} has worker {other} and worker {id}"));
+            }
+        }
+        let most = usize::from(self.slots) + usize::from(self.spares);
+        if warm > most {
+            return broken("pool", format!("{warm} workers live, not {most}"));
+        }
+        Ok(())
+    }
+
+    /// When all is quiet: every slot has its worker, and the spares stand ready.
+    ///
+    /// # Errors
+    /// Something is missing or too much.
+    pub fn is_whole(&self) -> Verdict {
+        let ready = self.workers.values().filter(|known| known.ready && !known.killed && !known.retired);
+        let (placed, spare): (Vec<_>, Vec<_>) = ready.partition(|known| known.slot.is_some());
+        if placed.len() != usize::from(self.slots) || spare.len() != usize::from(self.spares) {
+            let (placed, spare) = (placed.len(), spare.len());
+            return broken(
+                "pool",
+                format!("{placed} of {} slots and {spare} of {} spares", self.slots, self.spares),
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! What one request was promised, and what of it is still to come.
+//!
+//! One entry for each kind of request, as the protocol's documentation says it. It knows nothing of what the
+//! jobs are doing: whether an end is true is for the ledger to say.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::event::Peer;
+use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::refusal::Refusal;
+
+/// A request and what it has got so far.
+#[derive(Debug)]
+pub struct Promise {
+    /// Who asked.
+    pub peer: Peer,
+    /// What was asked.
+    pub request: Request,
+    /// Replies so far.
+    pub replies: u64,
+    /// The request as a whole was refused.
+    pub refused: bool,
+    /// Entries that are still to come for each job, of an attached submit or a wait.
+    pub left: BTreeMap<JobId, u32>,
+    /// Entries that came for each job.
+    pub came: BTreeMap<JobId, u32>,
+    /// The last record that was streamed.
+    pub last_record: u64,
+    /// Whether a stream of records has caught up.
+    pub caught_up: bool,
+}
+
+impl Promise {
+    /// Before the first reply.
+    pub fn new(peer: Peer, request: Request) -> Self {
+        let mut left = BTreeMap::new();
+        if let Request::Wait { jobs } = &request {
+            jobs.iter().for_each(|job| *left.entry(*job).or_default() += 1);
+        }
+        let last_record = if let Request::Events { after, .. } = request { after } else { 0 };
+        Self {
+            peer,
+            request,
+            replies: 0,
+            refused: false,
+            left,
+            came: BTreeMap::new(),
+            last_record,
+            caught_up: false,
+        }
+    }
+
+    /// The submit that was asked for.
+    pub fn submit(&self) -> Option<&Submit> {
+        if let Request::Submit(submit) = &self.request { Some(submit) } else { None }
+    }
+
+    /// Takes a reply; says what is wrong with it. `lives` tells how often a job has begun anew.
+    pub fn take(&mut self, reply: &Reply, lives: impl Fn(JobId) -> u32) -> Result<(), String> {
+        self.replies += 1;
+        if self.refused {
+            return Err("the request was refused already".to_owned());
+        }
+        let first = self.replies == 1;
+        match (&self.request, reply) {
+            (Request::Submit(_), Reply::Accepted { .. }) if first => self.take_accepted(reply),
+            (Request::Submit(submit), Reply::Ended(all)) if submit.attached && !first => {
+                let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
+                jobs.into_iter().try_for_each(|job| self.take_end(job, lives(job)))
+            }
+            (Request::Wait { .. }, Reply::Ended(all)) => {
+                let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
+                jobs.into_iter().try_for_each(|job| self.take_end(job, 1))
+            }
+            // Forgotten before its end could be told.
+            (Request::Submit(submit), Reply::Refused(Refusal::UnknownJob { job }))
+                if submit.attached && !first =>
+            {
+                self.take_end(*job, 1)
+            }
+            (Request::Wait { .. }, Reply::Refused(Refusal::UnknownJob { job })) => self.take_end(*job, 1),
+            (Request::Events { .. }, Reply::Events { .. }) => self.take_events(reply),
+            (_, Reply::Refused(_)) if first => {
+                self.refused = true;
+                self.left.clear();
+                Ok(())
+            }
+            (request, _) if first && is_answer(request, reply) => Ok(()),
+            _ => Err("it was not promised".to_owned()),
+        }
+    }
+
+    fn take_accepted(&mut self, reply: &Reply) -> Result<(), String> {
+        let (Some(submit), Reply::Accepted { first, count, refused }) = (self.submit(), reply) else {
+            return Err("it was not promised".to_owned());
+        };
+        let all = *count as usize == submit.inputs.len();
+        if all == refused.is_some() {
+            return Err(format!("{count} of {} jobs accepted, refused: {refused:?}", submit.inputs.len()));
+        }
+        if submit.attached {
+            self.left = (0..u64::from(*count)).map(|next| (JobId(first.0 + next), 1)).collect();
+        }
+        Ok(())
+    }
+
+    fn take_end(&mut self, job: JobId, lives: u32) -> Result<(), String> {
+        let known = self.left.contains_key(&job) || self.came.contains_key(&job);
+        let came = self.came.entry(job).or_default();
+        *came += 1;
+        match self.left.get_mut(&job) {
+            Some(left) if *left > 1 => *left -= 1,
+            Some(_) => drop(self.left.remove(&job)),
+            // An attached job that was retried ends once more.
+            None if known && *came <= lives => {}
+            None => return Err(format!("job {job} was not asked for, or told already")),
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self, reply: &Reply) -> Result<(), String> {
+        let (Request::Events { follow, .. }, Reply::Events { records, missed, caught_up }) =
+            (&self.request, reply)
+        else {
+            return Err("it was not promised".to_owned());
+        };
+        if self.caught_up && !follow {
+            return Err("the stream was over".to_owned());
+        }
+        self.caught_up |= caught_up;
+        // Without an index to begin after, a stream begins with the oldest record that is kept.
+        let anywhere = self.replies == 1 && self.last_record == 0;
+        let mut expected = self.last_record + missed + 1;
+        for record in records {
+            // Users see only what concerns them; administrators see everything.
+            let gap = anywhere && record.index == records[0].index || !self.peer.admin;
+            if record.index != expected && !(gap && record.index > expected) {
+                return Err(format!("record {} instead of {expected}", record.index));
+            }
+            expected = record.index + 1;
+        }
+        self.last_record = expected - 1;
+        Ok(())
+    }
+
+    /// Whether the request got all that it was promised; `ended` tells whether a job has ended.
+    pub fn is_kept(&self, ended: impl Fn(JobId) -> bool) -> bool {
+        let caught_up = self.caught_up || !matches!(self.request, Request::Events { .. });
+        let owed = self.left.keys().any(|job| ended(*job));
+        self.refused || self.replies > 0 && caught_up && !owed
+    }
+}
+
+/// Whether a reply is the one answer to a request.
+fn is_answer(request: &Request, reply: &Reply) -> bool {
+    match (request, reply) {
+        (Request::Result { job }, Reply::Ended(all)) => all.len() == 1 && all[0].job == *job,
+        (
+            Request::Cancel { jobs } | Request::Retry { jobs } | Request::Forget { jobs },
+            Reply::Changed { count, refused },
+        ) => *count as usize + refused.len() == jobs.len(),
+        (Request::Jobs { limit, after, .. }, Reply::Jobs { rows, .. }) => {
+            let sorted = rows.windows(2).all(|pair| pair[0].job < pair[1].job);
+            sorted && rows.len() <= *limit as usize && rows.iter().all(|row| row.job > *after)
+        }
+        (Request::Job { job }, Reply::Job(detail)) => detail.row.job == *job,
+        (Request::Workers, Reply::Workers(_))
+        | (Request::Status, Reply::Status(_))
+        | (Request::Kinds, Reply::Kinds(_))
+        | (Request::Drain { .. }, Reply::Draining { .. })
+        | (Request::Ping, Reply::Pong { .. }) => true,
+        _ => false,
+    }
+}

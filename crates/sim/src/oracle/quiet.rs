@@ -1,0 +1,35 @@
+//! `quiet`: turns at one and the same instant need a cause from outside; answers to the core's own questions
+//! are none. A core that keeps asking for another turn would burn a CPU for ever.
+//!
+//! The world counts each turn here before the core has it; time that passes is a cause too.
+
+use crate::report::{Verdict, broken};
+
+/// Turns at one instant that may follow each other without a cause: rounds of taking back, looking and offering
+/// again to every worker.
+const TURNS_MAX: u32 = 100;
+
+/// Counts turns.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    at_ns: u64,
+    turns: u32,
+}
+
+impl Quiet {
+    /// A turn at this instant; `outside`: something happened that the core did not ask for.
+    ///
+    /// # Errors
+    /// Too many turns without a cause.
+    pub fn step(&mut self, now_ns: u64, outside: bool) -> Verdict {
+        if outside || now_ns != self.at_ns {
+            *self = Self { at_ns: now_ns, turns: 0 };
+            return Ok(());
+        }
+        self.turns += 1;
+        if self.turns > TURNS_MAX {
+            return broken("quiet", format!("{} turns at one instant without a cause", self.turns));
+        }
+        Ok(())
+    }
+}

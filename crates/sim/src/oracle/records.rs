@@ -1,0 +1,52 @@
+//! `records`: indices count up from 1 without a gap, and whoever asks for events gets what was recorded.
+//!
+//! It keeps every record that was ever made, so that one that is shown differently later is noticed. Whether
+//! a record is true is judged elsewhere: `verdicts` for jobs, `pool` for workers.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::record::{Record, What};
+
+use crate::report::{Verdict, broken};
+
+/// Every record that was made.
+#[derive(Debug, Default)]
+pub struct Records {
+    all: BTreeMap<u64, Record>,
+    last: u64,
+    /// Workers that were stuck.
+    pub stuck: u64,
+    /// Deaths that were charged.
+    pub charges: u64,
+}
+
+impl Records {
+    /// One was made.
+    ///
+    /// # Errors
+    /// Its index does not follow the last one's.
+    pub fn made(&mut self, record: &Record) -> Verdict {
+        if record.index != self.last + 1 {
+            return broken("records", format!("record {} follows record {}", record.index, self.last));
+        }
+        self.last = record.index;
+        match &record.what {
+            What::Stuck { .. } => self.stuck += 1,
+            What::Blamed { .. } => self.charges += 1,
+            _ => {}
+        }
+        self.all.insert(record.index, record.clone());
+        Ok(())
+    }
+
+    /// Some were shown to a client.
+    ///
+    /// # Errors
+    /// They are not those that were made.
+    pub fn streamed(&self, records: &[Record]) -> Verdict {
+        match records.iter().find(|record| self.all.get(&record.index) != Some(record)) {
+            Some(strange) => broken("records", format!("a client is shown {strange:?}, which never was")),
+            None => Ok(()),
+        }
+    }
+}

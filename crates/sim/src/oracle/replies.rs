@@ -1,0 +1,177 @@
+//! `replies`: every request gets what it was promised, in order, within its client's credit, and nobody gets
+//! anything else.
+//!
+//! It judges what reaches a client, not what was decided, so that a shell that loses or doubles a reply is seen
+//! too. What each kind of request is promised stands in `promise`.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::event::{Event, Peer};
+use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::ids::{ClientId, JobId, Tag};
+
+use crate::oracle::credit::Credit;
+use crate::oracle::ledger::Ledger;
+use crate::oracle::promise::Promise;
+use crate::report::{Verdict, broken};
+
+/// One connection.
+#[derive(Debug)]
+struct Known {
+    peer: Peer,
+    credit: Credit,
+    promises: BTreeMap<Tag, Promise>,
+    /// The core was told that it is gone.
+    gone: bool,
+    /// The core closed it.
+    closed: bool,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub struct Replies {
+    clients: BTreeMap<ClientId, Known>,
+    credit_bytes: u64,
+    /// Those that left in the step that is being judged: the core may have answered before it heard so.
+    leaving: Vec<ClientId>,
+}
+
+impl Replies {
+    /// Nobody is connected.
+    pub fn new(credit_bytes: u64) -> Self {
+        Self { clients: BTreeMap::new(), credit_bytes, leaving: Vec::new() }
+    }
+
+    /// Follows what the core is told.
+    ///
+    /// # Errors
+    /// Never for a shell that works.
+    pub fn told(&mut self, event: &Event) -> Verdict {
+        match event {
+            Event::ClientConnected { client, peer } => {
+                let (credit, promises) = (Credit::default(), BTreeMap::new());
+                let known = Known { peer: *peer, credit, promises, gone: false, closed: false };
+                self.clients.insert(*client, known);
+            }
+            Event::ClientSaid { client, tag, request } => {
+                let Some(known) = self.clients.get_mut(client) else {
+                    return broken("replies", format!("client {client} asks before it is connected"));
+                };
+                known.promises.insert(*tag, Promise::new(known.peer, request.clone()));
+            }
+            Event::ClientGone { client } => self.leaving.push(*client),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The submit that a tag stands for, and its user.
+    pub fn submit(&self, client: ClientId, tag: Tag) -> Option<(u32, &Submit)> {
+        let known = self.clients.get(&client)?;
+        Some((known.peer.uid, known.promises.get(&tag)?.submit()?))
+    }
+
+    /// The request that a tag stands for.
+    pub fn request(&self, client: ClientId, tag: Tag) -> Option<&Request> {
+        Some(&self.clients.get(&client)?.promises.get(&tag)?.request)
+    }
+
+    /// The core closes a connection.
+    ///
+    /// # Errors
+    /// It is closed already, or never was.
+    pub fn closed(&mut self, client: ClientId) -> Verdict {
+        match self.clients.get_mut(&client) {
+            Some(known) if !known.closed && !known.gone => {
+                known.closed = true;
+                let owed = known.promises.iter().find(|(_, promise)| !promise.is_kept(|_| true));
+                match owed.filter(|_| known.credit.is_plenty(self.credit_bytes)) {
+                    Some((tag, promise)) => broken(
+                        "replies",
+                        format!("client {client} is closed, and was not told all of {tag}: {promise:?}"),
+                    ),
+                    None => Ok(()),
+                }
+            }
+            _ => broken("replies", format!("client {client} is closed, but is not there")),
+        }
+    }
+
+    /// A client has read everything.
+    pub fn flushed(&mut self, client: ClientId) {
+        if let Some(known) = self.clients.get_mut(&client) {
+            known.credit.flushed();
+        }
+    }
+
+    /// A client gets a reply.
+    ///
+    /// # Errors
+    /// It was not promised, not now, or too much.
+    pub fn got(&mut self, client: ClientId, tag: Tag, reply: &Reply, bytes: u64, ledger: &Ledger) -> Verdict {
+        let credit_bytes = self.credit_bytes;
+        let Some(known) = self.clients.get_mut(&client) else {
+            return broken("replies", format!("client {client} is not there, and gets {reply:?}"));
+        };
+        if known.closed || known.gone {
+            return broken("replies", format!("client {client} is gone, and gets {reply:?}"));
+        }
+        let Some(promise) = known.promises.get_mut(&tag) else {
+            return broken(
+                "replies",
+                format!("client {client} did not ask with tag {tag}, and gets {reply:?}"),
+            );
+        };
+        if let Err(why) = promise.take(reply, |job| ledger.lives(job)) {
+            let request = &promise.request;
+            return broken(
+                "replies",
+                format!("client {client} asked {request:?} ({tag}), gets {reply:?}: {why}"),
+            );
+        }
+        let streamed = matches!(reply, Reply::Ended(_) | Reply::Events { .. }) && promise.replies > 1;
+        if !known.credit.sent(bytes, streamed, credit_bytes) {
+            return broken("replies", format!("client {client} does not read, and gets {bytes} bytes more"));
+        }
+        Ok(())
+    }
+
+    /// A reply was judged by everybody: what needs no memory is forgotten.
+    pub fn answered(&mut self, client: ClientId, tag: Tag, reply: &Reply) {
+        let single = !matches!(reply, Reply::Accepted { .. } | Reply::Ended(_) | Reply::Events { .. });
+        let Some(known) = self.clients.get_mut(&client) else { return };
+        let waits = known.promises.get(&tag).is_some_and(|promise| !promise.left.is_empty());
+        if single && !waits {
+            known.promises.remove(&tag);
+        }
+    }
+
+    /// The step is over: whoever left in it gets nothing more.
+    pub fn over(&mut self) {
+        for client in self.leaving.drain(..) {
+            if let Some(known) = self.clients.get_mut(&client) {
+                known.gone = true;
+                known.promises.clear();
+            }
+        }
+    }
+
+    /// Nothing more will come: every client that stayed has got all that it was promised.
+    ///
+    /// # Errors
+    /// A promise was not kept.
+    pub fn finish(&self, ended: impl Fn(JobId) -> bool) -> Verdict {
+        for (client, known) in self.clients.iter().filter(|(_, known)| !known.gone && !known.closed) {
+            for (tag, promise) in &known.promises {
+                if !promise.is_kept(&ended) {
+                    let (request, left) = (&promise.request, &promise.left);
+                    return broken(
+                        "replies",
+                        format!("client {client} still waits for {request:?} ({tag}): {left:?}"),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! What the ledger judges: whether a charge, an end or a list is true.
+//!
+//! An end is believed only with evidence: a report for `done`, failures for `failed`, charges for `crashed`,
+//! a limit that has passed for `timed-out`, somebody who asked for `cancelled`, a stop for `lost`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_core::event::{Now, TaskResult};
+use bulkhead_proto::client::Request;
+use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
+use bulkhead_proto::job::JobState;
+use bulkhead_proto::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::view::JobRow;
+
+use crate::oracle::job::{End, Job};
+use crate::oracle::ledger::Ledger;
+use crate::report::{Verdict, broken};
+
+impl Ledger {
+    pub(crate) fn blamed(&mut self, id: JobId, worker: WorkerId, crashes: u8, crashes_max: u8) -> Verdict {
+        let due = self.dues.iter().position(|due| due.job == id && due.worker == worker);
+        let (Some(due), Some(job)) = (due, self.jobs.get_mut(&id)) else {
+            return broken(
+                "blame",
+                format!("job {id} is charged with worker {worker}, which it did not kill"),
+            );
+        };
+        self.dues.remove(due);
+        job.charges += 1;
+        job.charges_ever += 1;
+        let charges = job.charges;
+        if u32::from(crashes) != charges || crashes_max != job.policy.crashes_max {
+            return broken("budget", format!("job {id}: {crashes} of {crashes_max} charges, not {charges}"));
+        }
+        // One death has one culprit: what else was disputed of this worker is off.
+        self.dues.retain(|due| due.worker != worker);
+        self.touched.insert(id);
+        Ok(())
+    }
+
+    /// After each step: whoever is guilty was charged, and whoever used up its budget has ended.
+    ///
+    /// # Errors
+    /// Somebody got away.
+    pub fn check(&mut self) -> Verdict {
+        self.cancels.clear();
+        for due in std::mem::take(&mut self.dues) {
+            let over = self.jobs.get(&due.job).is_none_or(|job| job.end.is_some());
+            if due.must && !over {
+                return broken(
+                    "blame",
+                    format!("job {} killed worker {} and is not charged", due.job, due.worker),
+                );
+            }
+        }
+        for id in std::mem::take(&mut self.touched) {
+            let Some(job) = self.jobs.get(&id) else { continue };
+            let quarantined = matches!(job.end, Some(End { outcome: Outcome::Crashed { .. }, .. }));
+            if (job.charges >= u32::from(job.policy.crashes_max)) != quarantined && job.end.is_none() {
+                return broken("budget", format!("job {id} goes on after {} charges", job.charges));
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end_recorded(&mut self, now: Now, id: JobId, outcome: &Outcome) -> Verdict {
+        self.know_end(now, id, outcome)?;
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        if std::mem::replace(&mut job.end_recorded, true) {
+            return broken("outcome", format!("the end of job {id} is recorded twice"));
+        }
+        Ok(())
+    }
+
+    /// A client is told of an end.
+    ///
+    /// # Errors
+    /// It is not true, or not what was told before.
+    pub fn ended(&mut self, now: Now, ended: &Ended, output: Option<OutputId>) -> Verdict {
+        let id = ended.job;
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return broken("outcome", format!("job {id} has ended, but never was"));
+        };
+        let late = job.end.is_none() && job.before.as_ref().is_some_and(|end| end.outcome == ended.outcome);
+        if late {
+            return Ok(());
+        }
+        self.know_end(now, id, &ended.outcome)?;
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        if ended.outcome != Outcome::Done && !job.end_recorded && ended.attempts > 0 {
+            return broken("records", format!("job {id} ended {}, and there is no record", ended.outcome));
+        }
+        if (ended.outcome == Outcome::Done) == (ended.output == Output::None) {
+            return broken("outcome", format!("job {id} ended {} with {:?}", ended.outcome, ended.output));
+        }
+        let shown = (ended.output.clone(), output);
+        if ended.outcome == Outcome::Done && !job.reports.iter().any(|report| is_same(report, &shown)) {
+            return broken("outcome", format!("job {id} is done with {shown:?}, which nobody reported"));
+        }
+        let Some(end) = &mut job.end else { return Ok(()) };
+        match &end.output {
+            Some(before) if *before != shown => {
+                broken("outcome", format!("job {id} had the output {before:?}, and now {shown:?}"))
+            }
+            _ => {
+                end.output = Some(shown);
+                Ok(())
+            }
+        }
+    }
+
+    fn know_end(&mut self, now: Now, id: JobId, outcome: &Outcome) -> Verdict {
+        let (stopping, gone, vanished_ns) = (self.stopping, &self.gone, self.vanished_ns);
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return broken("outcome", format!("job {id} has ended, but never was"));
+        };
+        match &job.end {
+            Some(end) if end.outcome == *outcome => return Ok(()),
+            Some(end) => {
+                return broken("outcome", format!("job {id} ended {}, and now {outcome}", end.outcome));
+            }
+            None => {}
+        }
+        let left = has_left(job, gone, now, vanished_ns);
+        if let Some(why) = doubt(job, outcome, now, left, stopping) {
+            return broken("outcome", format!("job {id} ended {outcome}: {why} ({job:?})"));
+        }
+        job.changed_ns = now.mono_ns;
+        job.end = Some(End { outcome: outcome.clone(), output: None });
+        Ok(())
+    }
+
+    /// What a Changed reply did.
+    ///
+    /// # Errors
+    /// It did what must not be.
+    pub fn changed(&mut self, now: Now, request: &Request, refused: &[Refusal]) -> Verdict {
+        let Request::Forget { jobs } = request else { return Ok(()) };
+        let (stopping, gone, vanished_ns) = (self.stopping, &self.gone, self.vanished_ns);
+        for id in jobs.iter().filter(|id| !refused.iter().any(|no| names(no, **id))) {
+            let Some(job) = self.jobs.get_mut(id) else {
+                return broken("lost", format!("job {id} is forgotten, but never was"));
+            };
+            if !job.may_be_over(stopping, has_left(job, gone, now, vanished_ns)) {
+                return broken("lost", format!("job {id} is forgotten before its end"));
+            }
+            job.forgotten = true;
+        }
+        Ok(())
+    }
+
+    /// A job is shown in a list.
+    ///
+    /// # Errors
+    /// The row is not true.
+    pub fn shown(&mut self, now: Now, row: &JobRow, deaths: usize) -> Verdict {
+        let id = row.job;
+        let (stopping, gone, vanished_ns) = (self.stopping, &self.gone, self.vanished_ns);
+        let Some(job) = self.jobs.get(&id) else {
+            return broken("lost", format!("job {id} is listed, but never was"));
+        };
+        if job.forgotten {
+            return broken("lost", format!("job {id} was forgotten, and is listed"));
+        }
+        let ended = row.state == JobState::Ended;
+        let same = match (&job.end, &row.outcome) {
+            (Some(end), Some(word)) => end.outcome.word() == word,
+            (Some(_), None) => false,
+            (None, Some(word)) if word == "done" => !job.reports.is_empty(),
+            (None, Some(_)) => {
+                row.attempts == 0 && job.may_be_over(stopping, has_left(job, gone, now, vanished_ns))
+            }
+            (None, None) => true,
+        };
+        if (!same && job.changed_ns != now.mono_ns) || ended != row.outcome.is_some() || row.uid != job.uid {
+            return broken("outcome", format!("{row:?} is listed, and it is {:?}", job.end));
+        }
+        if u32::from(row.crashes) > job.charges_ever || deaths as u32 > job.charges_ever {
+            return broken(
+                "blame",
+                format!("job {id} is listed with {} charges, not {}", row.crashes, job.charges),
+            );
+        }
+        Ok(())
+    }
+
+    /// Jobs that a full list does not show, and that have not been forgotten or evicted by right.
+    ///
+    /// # Errors
+    /// One is missing that cannot have ended, or more than were evicted.
+    pub fn missing(&self, now: Now, listed: &[JobRow], evicted: u64) -> Verdict {
+        let rows: BTreeSet<JobId> = listed.iter().map(|row| row.job).collect();
+        let mut unexplained = 0;
+        for (id, job) in self.jobs.iter().filter(|(id, job)| !job.forgotten && !rows.contains(id)) {
+            let left = has_left(job, &self.gone, now, self.vanished_ns);
+            if !job.may_be_over(self.stopping, left)
+                || job.offer.is_some() && job.offer_life == job.life && job.end.is_none()
+            {
+                return broken("lost", format!("job {id} is not listed, and it has not ended"));
+            }
+            let streamed = job.attached && job.end.as_ref().is_none_or(|end| end.outcome == Outcome::Done);
+            let expired = now.mono_ns >= job.accepted_ns + self.keep_ns;
+            unexplained += u64::from(!streamed && !expired);
+        }
+        if unexplained > evicted {
+            return broken("lost", format!("{unexplained} jobs are gone, and {evicted} were evicted"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a job's client vanished so long ago that its attached jobs are cancelled.
+fn has_left(job: &Job, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_ns: u64) -> bool {
+    job.attached && gone.get(&job.client).is_some_and(|at| now.mono_ns >= at + vanished_ns)
+}
+
+/// Why a job cannot have ended like that.
+fn doubt(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> Option<&'static str> {
+    let retries = u32::from(job.policy.retries_max) + 1;
+    let ran_ms = (now.mono_ns - job.offered_ns.min(now.mono_ns)) / 1_000_000;
+    let sound = match outcome {
+        Outcome::Done => !job.reports.is_empty(),
+        Outcome::Failed { .. } => job.failures.0 <= retries && retries <= job.failures.1,
+        Outcome::Crashed { crashes, .. } => {
+            job.charges == u32::from(job.policy.crashes_max) && u32::from(*crashes) == job.charges
+        }
+        Outcome::TimedOut { limit_ms } => {
+            job.policy.timeout_ms == Some(*limit_ms) && job.offers > 0 && ran_ms >= *limit_ms
+        }
+        Outcome::Cancelled => job.cancel || left,
+        Outcome::Expired => job.policy.expires_ms.is_some(),
+        Outcome::Lost { .. } => stopping,
+    };
+    if sound { None } else { Some("there is no evidence for it") }
+}
+
+fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
+    match (report, shown) {
+        (TaskResult::Inline(one), (Output::Inline(other), None)) => one == other,
+        (TaskResult::Held { output, bytes }, (Output::Descriptor { bytes: shown }, Some(attached))) => {
+            output == attached && bytes == shown
+        }
+        _ => false,
+    }
+}
+
+fn names(refusal: &Refusal, id: JobId) -> bool {
+    match refusal {
+        Refusal::UnknownJob { job } | Refusal::NotEnded { job, .. } | Refusal::WrongState { job, .. } => {
+            *job == id
+        }
+        _ => false,
+    }
+}

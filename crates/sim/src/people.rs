@@ -1,0 +1,215 @@
+//! What clients do: connect, ask, read, vanish; and how the fake shell hears and answers them.
+//!
+//! The shell reads a client only while less than its credit is on the way to it, as the real one does.
+
+use bulkhead_core::event::{Event, Peer};
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::codec;
+use bulkhead_proto::ids::{ClientId, OutputId, Tag};
+
+use crate::agenda::Move;
+use crate::client::{Client, Connection, Pace, Role};
+use crate::clock::{MS, S, US};
+use crate::report::{Verdict, broken};
+use crate::scenario::{Profile, Shutdown};
+use crate::world::{Source, World};
+
+/// Requests read from one client in one turn.
+const READS_PER_TURN: u64 = 8;
+
+impl World {
+    /// The clients of the start, and what is planned from the start.
+    pub(crate) fn populate(&mut self) {
+        let flood = self.scenario.profile == Profile::Flood;
+        for number in 0..self.scenario.clients {
+            let role = match (flood, number) {
+                (true, 0) => Role::Flooder,
+                (true, _) => Role::Single,
+                (false, _) => Role::Mixed,
+            };
+            self.connect(role, 1000 + number as u32 / 2 + 100 * number as u32 * u32::from(flood));
+        }
+        if self.scenario.faults.set_wall > 0 {
+            let after = self.rng.span(10 * S);
+            self.plan(after, Move::SetWall);
+        }
+        if self.scenario.shutdown.is_some() {
+            let after = self.rng.span(20 * S);
+            self.plan(after, Move::Shutdown);
+        }
+    }
+
+    fn connect(&mut self, role: Role, uid: u32) {
+        self.clients_made += 1;
+        let pace = match self.rng.below(2) {
+            _ if !self.rng.chance(self.scenario.faults.slow_reader) => Pace::Prompt,
+            0 => Pace::Slow,
+            _ => Pace::Never,
+        };
+        let admin = role == Role::Mixed && self.rng.chance(100);
+        let acts = if role == Role::Single { 60 } else { self.scenario.acts };
+        let client = Client::new(ClientId(self.clients_made), uid, admin, role, pace, acts);
+        let place = self.clients.len();
+        self.clients.push(client);
+        self.news.insert(Source::Client(place));
+        let after = self.rng.span(20 * MS);
+        self.plan(after, Move::Act(place));
+    }
+
+    /// A client does something.
+    pub(crate) fn act(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        if self.calm || client.acts_left == 0 || !client.is_there() {
+            return;
+        }
+        client.acts_left -= 1;
+        if client.role == Role::Mixed && self.rng.chance(self.scenario.faults.vanish) {
+            let (uid, role) = (client.uid, client.role);
+            client.connection = Connection::Lost;
+            self.news.insert(Source::Client(place));
+            if self.clients.len() < 20 {
+                self.connect(role, uid);
+            }
+            return;
+        }
+        let request = self.make_request(place);
+        self.clients[place].ask(request);
+        self.news.insert(Source::Client(place));
+        if self.clients[place].role != Role::Single {
+            let after = self.rng.span(self.scenario.pause_ns);
+            self.plan(after, Move::Act(place));
+        }
+    }
+
+    /// A client has read everything.
+    pub(crate) fn flush(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        client.reading = false;
+        if client.is_there() && client.unread_bytes > 0 {
+            client.unread_bytes = 0;
+            client.flushed = true;
+            self.news.insert(Source::Client(place));
+        }
+    }
+
+    /// Plans the reading of a client that has something to read.
+    pub(crate) fn plan_reading(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        let waits = client.unread_bytes > 0 && !client.reading && client.is_there();
+        let after = match client.pace {
+            _ if !waits => return,
+            Pace::Never if !self.calm => return,
+            Pace::Slow if !self.calm => self.rng.span(10 * S),
+            _ => self.rng.span(100 * US),
+        };
+        client.reading = true;
+        self.plan(after, Move::Flush(place));
+    }
+
+    /// What the shell hears of one client.
+    pub(crate) fn hear_client(&mut self, place: usize, batch: &mut Vec<Event>) {
+        let credit = self.scenario.config.client_credit_bytes;
+        let reads = self.rng.between(1, READS_PER_TURN);
+        let client = &mut self.clients[place];
+        let id = client.id;
+        if client.connection == Connection::New {
+            client.connection = Connection::On;
+            let peer = Peer { uid: client.uid, admin: client.admin };
+            batch.push(Event::ClientConnected { client: id, peer });
+        }
+        if std::mem::take(&mut client.flushed) {
+            self.oracles.replies.flushed(id);
+            batch.push(Event::ClientFlushed { client: id });
+        }
+        if client.unread_bytes < credit {
+            for _ in 0..reads {
+                let Some((tag, request)) = client.written.pop_front() else { break };
+                batch.push(Event::ClientSaid { client: id, tag, request });
+            }
+            if !client.written.is_empty() {
+                self.news.insert(Source::Client(place));
+            }
+        }
+        if client.connection == Connection::Lost {
+            client.hang_up();
+            self.news.remove(&Source::Client(place));
+            batch.push(Event::ClientGone { client: id });
+        }
+    }
+
+    /// A reply reaches its client.
+    pub(crate) fn deliver(
+        &mut self,
+        id: ClientId,
+        tag: Tag,
+        reply: Reply,
+        output: Option<OutputId>,
+    ) -> Verdict {
+        let bytes = codec::encode(&reply).len() as u64 + 8;
+        if let Some(output) = output.filter(|output| !self.held.contains(output)) {
+            return broken("outputs", format!("output {output} is attached to a reply, but not held"));
+        }
+        self.oracles.got(self.decided_at, id, tag, &reply, output, bytes)?;
+        if id == self.inspector {
+            self.answers.push(reply);
+            return Ok(());
+        }
+        let Some(place) = self.clients.iter().position(|client| client.id == id) else { return Ok(()) };
+        let client = &mut self.clients[place];
+        if !client.is_there() {
+            return Ok(());
+        }
+        client.unread_bytes += bytes;
+        if let Reply::Accepted { first, count, .. } = reply {
+            client.jobs.extend((0..u64::from(count)).map(|next| bulkhead_proto::ids::JobId(first.0 + next)));
+        }
+        let answered = matches!(reply, Reply::Ended(_) | Reply::Refused(_));
+        if client.role == Role::Single && answered {
+            let after = self.rng.span(MS);
+            self.plan(after, Move::Act(place));
+        }
+        self.plan_reading(place);
+        Ok(())
+    }
+
+    /// Somebody sets the wall clock.
+    pub(crate) fn set_wall(&mut self) {
+        let by = self.rng.span(7_200_000_000) as i64;
+        self.clock.set_wall(if self.rng.chance(500) { -by } else { by });
+        if !self.calm {
+            let after = self.rng.span(30 * S);
+            self.plan(after, Move::SetWall);
+        }
+    }
+
+    /// Somebody stops the daemon in the middle of everything.
+    pub(crate) fn shut_down(&mut self) {
+        self.told_back.push(match self.scenario.shutdown {
+            Some(Shutdown::Drain(grace_ms)) => Event::Drain { grace_ms },
+            Some(Shutdown::Stop) | None => Event::Stop,
+        });
+    }
+
+    /// What is asked through the eyes of the administrator, answered in the same turn.
+    pub(crate) fn ask_as_inspector(
+        &mut self,
+        requests: Vec<Request>,
+    ) -> Result<Vec<Reply>, crate::report::Violation> {
+        let client = self.inspector;
+        let mut batch = std::mem::take(&mut self.told_back);
+        let peer = Peer { uid: 0, admin: true };
+        if self.inspections == 0 {
+            batch.push(Event::ClientConnected { client, peer });
+        } else {
+            self.oracles.replies.flushed(client);
+            batch.push(Event::ClientFlushed { client });
+        }
+        for request in requests {
+            self.inspections += 1;
+            batch.push(Event::ClientSaid { client, tag: Tag(self.inspections), request });
+        }
+        self.answers.clear();
+        self.step(batch)?;
+        Ok(std::mem::take(&mut self.answers))
+    }
+}

@@ -1,0 +1,257 @@
+//! The course of a run: trouble, then calm, then the end.
+//!
+//! Everything has to come to rest by itself once faults stop: that is what the bounds here are for. They are
+//! simulated time and counted steps, never the host's clock.
+
+use bulkhead_core::event::Event;
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::JobState;
+
+use crate::agenda::Move;
+use crate::client::Pace;
+use crate::clock::{MS, S};
+use crate::oracle::fairness::SINGLE_UID;
+use crate::report::{Report, Verdict, Violation, broken};
+use crate::scenario::Faults;
+use crate::truth::Truth;
+use crate::world::World;
+
+/// Longest trouble, in simulated nanoseconds.
+const TROUBLE_NS: u64 = 120 * S;
+/// How long everything may take to come to rest: the longest backoffs, proofs and limits, several times over.
+const REST_NS: u64 = 2 * 3600 * S;
+/// Things that may happen meanwhile.
+const TICKS_MAX: u64 = 300_000;
+
+impl World {
+    /// A whole run.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn run(&mut self) -> Result<Report, Violation> {
+        self.trouble()?;
+        self.calm_down();
+        if !self.exited && !self.oracles.ledger.stopping {
+            self.rest()?;
+            self.settle_accounts()?;
+            self.told_back.push(Event::Drain { grace_ms: None });
+        }
+        self.leave()?;
+        let mut report = std::mem::take(&mut self.report);
+        report.seed = self.scenario.seed;
+        report.hash = self.trace.hash();
+        report.jobs = self.oracles.ledger.accepted_count();
+        report.charges = self.oracles.records.charges;
+        report.stuck = self.oracles.records.stuck;
+        report.passed_over = self.oracles.fairness.most;
+        Ok(report)
+    }
+
+    /// Clients ask and faults happen until everybody has asked everything.
+    fn trouble(&mut self) -> Verdict {
+        let end = self.clock.ns() + TROUBLE_NS;
+        for _ in 0..TICKS_MAX {
+            let asking = self.clients.iter().any(|client| client.acts_left > 0);
+            if self.exited || !asking || self.clock.ns() > end {
+                break;
+            }
+            if !self.tick()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Faults stop, clients stop asking and read what they are sent, what hung goes on.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        let timing = self.scenario.faults;
+        self.scenario.faults = Faults {
+            slow_turn: timing.slow_turn,
+            interleave: timing.interleave,
+            overlook: timing.overlook,
+            ..Faults::default()
+        };
+        self.agenda.keep(|what| !matches!(what, Move::Act(_) | Move::SetWall | Move::Shutdown));
+        for place in 0..self.clients.len() {
+            self.clients[place].acts_left = 0;
+            self.clients[place].pace = Pace::Prompt;
+            self.clients[place].reading = false;
+            self.plan_reading(place);
+        }
+        let ids: Vec<_> = self.workers.keys().copied().collect();
+        for id in ids {
+            self.thaw(id);
+        }
+    }
+
+    /// A liar repents, and a worker that hung dies of it; a task that never ends goes on not ending.
+    fn thaw(&mut self, id: bulkhead_proto::ids::WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let broken_rules = worker.liar;
+        worker.liar = false;
+        let running = worker.run.as_ref().and_then(|run| worker.pages.job(run.seq));
+        let loops = running.is_some_and(|job| self.oracles.ledger.truth(job) == Some(Truth::Loops));
+        if broken_rules || worker.hung && !loops {
+            let after = self.rng.span(S);
+            self.plan(after, Move::Die(id));
+        }
+    }
+
+    /// Until every job has ended, and the pool is whole again.
+    fn rest(&mut self) -> Verdict {
+        let end = self.clock.ns() + REST_NS;
+        let mut next_look = self.clock.ns();
+        for _ in 0..TICKS_MAX {
+            if self.clock.ns() >= next_look {
+                if self.is_at_rest()? {
+                    return Ok(());
+                }
+                next_look = self.clock.ns() + 500 * MS;
+            }
+            if self.clock.ns() > end || !self.tick()? {
+                break;
+            }
+            if self.exited {
+                return broken("ends", "the daemon left without being asked to");
+            }
+        }
+        if self.is_at_rest()? {
+            return Ok(());
+        }
+        self.oracles.pool.is_whole()?;
+        let live: Vec<_> = self.list_all()?.into_iter().filter(|row| row.state != JobState::Ended).collect();
+        broken("ends", format!("after {} s of calm there are still {live:?}", REST_NS / S))
+    }
+
+    fn is_at_rest(&mut self) -> Result<bool, Violation> {
+        let live: Vec<JobId> =
+            self.list_all()?.iter().filter(|row| row.state != JobState::Ended).map(|row| row.job).collect();
+        self.end_loops(&live)?;
+        let unheard = !self.news.is_empty() || self.clients.iter().any(|client| client.unread_bytes > 0);
+        Ok(live.is_empty() && !unheard && self.oracles.pool.is_whole().is_ok())
+    }
+
+    /// What loops for ever ends only when somebody ends it.
+    fn end_loops(&mut self, live: &[JobId]) -> Verdict {
+        let loops = |job: &JobId| self.oracles.ledger.truth(*job) == Some(Truth::Loops);
+        let jobs: Vec<JobId> = live.iter().copied().filter(loops).collect();
+        if !jobs.is_empty() {
+            self.ask_as_inspector(vec![Request::Cancel { jobs }])?;
+        }
+        Ok(())
+    }
+
+    /// Every job has ended: each has one outcome, everybody was told, and forgetting leaves nothing behind.
+    fn settle_accounts(&mut self) -> Verdict {
+        self.inspect()?;
+        self.oracles.replies.finish(|_| true)?;
+        let kept: Vec<JobId> = self.list_all()?.iter().map(|row| row.job).collect();
+        for job in kept.iter().take(100) {
+            let answer = self.ask_as_inspector(vec![Request::Result { job: *job }])?;
+            let told = matches!(answer.as_slice(), [Reply::Ended(all)] if all.len() == 1);
+            // Retention may end between the list and the question.
+            let gone =
+                matches!(answer.as_slice(), [Reply::Refused(_)]) && self.scenario.config.keep_ms < 10_000;
+            if !told && !gone {
+                return broken("lost", format!("job {job} has ended, and its result is {answer:?}"));
+            }
+        }
+        if !self.scenario.forget {
+            self.wait_for_retention()?;
+        }
+        let kept: Vec<JobId> = self.list_all()?.iter().map(|row| row.job).collect();
+        for jobs in kept.chunks(1000) {
+            self.ask_as_inspector(vec![Request::Forget { jobs: jobs.to_vec() }])?;
+        }
+        let left = self.list_all()?;
+        if !left.is_empty() {
+            return broken("lost", format!("all was forgotten, and {left:?} are listed"));
+        }
+        self.oracles.outputs.finish(self.held.len())?;
+        self.wait_for_silence()
+    }
+
+    /// Lets time pass until what is kept for a while was kept that long.
+    fn wait_for_retention(&mut self) -> Verdict {
+        let end = self.clock.ns() + self.scenario.config.keep_ms * 9 / 8 * MS + 60 * S;
+        for _ in 0..TICKS_MAX {
+            if self.clock.ns() > end || !self.tick()? {
+                break;
+            }
+        }
+        self.clock.advance_to(end);
+        while self.core.deadline().is_some_and(|at| at <= end) {
+            self.step(Vec::new())?;
+        }
+        let kept = self.list_all()?;
+        match kept.iter().find(|row| row.outcome.as_deref() != Some("crashed")) {
+            Some(row) => {
+                broken("lost", format!("{row:?} is kept beyond {} ms", self.scenario.config.keep_ms))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing is left to do: the core wants to be woken a few times at most, and then never.
+    fn wait_for_silence(&mut self) -> Verdict {
+        for _ in 0..1000 {
+            if self.told_back.is_empty() && self.news.is_empty() && self.core.deadline().is_none() {
+                return Ok(());
+            }
+            if !self.tick()? {
+                break;
+            }
+        }
+        match self.core.deadline() {
+            Some(at) => {
+                broken("quiet", format!("nothing is left to do, and the core wants to be woken at {at}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The daemon was asked to stop: it leaves, with no worker alive, and everybody who stayed was told.
+    fn leave(&mut self) -> Verdict {
+        let end = self.clock.ns() + REST_NS;
+        let mut cancelled = 0;
+        for count in 0..TICKS_MAX {
+            if self.exited {
+                return Ok(());
+            }
+            if self.clock.ns() > end || !self.tick()? {
+                break;
+            }
+            if count % 500 == 499 && cancelled < 50 && !self.exited {
+                cancelled += 1;
+                self.end_left_loops()?;
+            }
+        }
+        if !self.exited {
+            self.end_left_loops()?;
+            for _ in 0..TICKS_MAX {
+                if self.exited || !self.tick()? {
+                    break;
+                }
+            }
+        }
+        if self.exited { Ok(()) } else { broken("ends", "the daemon was asked to stop, and does not leave") }
+    }
+
+    /// A drain without a grace waits for what loops for ever, until somebody ends it.
+    fn end_left_loops(&mut self) -> Verdict {
+        let answer =
+            self.ask_as_inspector(vec![Request::Jobs { state: None, after: JobId(0), limit: 4096 }])?;
+        if let [Reply::Jobs { rows, .. }] = answer.as_slice() {
+            let live = rows.iter().filter(|row| row.state != JobState::Ended).map(|row| row.job);
+            let live: Vec<JobId> = live.collect();
+            if !self.exited {
+                return self.end_loops(&live);
+            }
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(SINGLE_UID == 1100, "the uid of the second client of the flood profile");

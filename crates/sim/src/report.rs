@@ -1,0 +1,87 @@
+//! What comes of a run: a [`Report`], or the [`Failure`] of one oracle with the way to see it again.
+//!
+//! Nothing here decides; the texts are for the person who has to find the bug.
+
+use std::fmt;
+
+use crate::scenario::Profile;
+
+/// A broken promise: which oracle saw it, and what it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The oracle's name.
+    pub oracle: &'static str,
+    /// What it saw.
+    pub what: String,
+}
+
+/// What an oracle says after each step.
+pub type Verdict = Result<(), Violation>;
+
+/// The verdict that a promise was broken.
+///
+/// # Errors
+/// Always.
+pub fn broken<T>(oracle: &'static str, what: impl Into<String>) -> Result<T, Violation> {
+    Err(Violation { oracle, what: what.into() })
+}
+
+/// A run in which every promise held.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The trace as one number.
+    pub hash: u64,
+    /// Turns of the core.
+    pub steps: u64,
+    /// Jobs accepted.
+    pub jobs: u64,
+    /// Offers made.
+    pub offers: u64,
+    /// Workers that died.
+    pub deaths: u64,
+    /// Deaths charged to a job.
+    pub charges: u64,
+    /// Lies told.
+    pub lies: u64,
+    /// Workers that were stuck.
+    pub stuck: u64,
+    /// Offers won back.
+    pub taken_back: u64,
+    /// Offers that could not be sent.
+    pub failed_offers: u64,
+    /// Most flood jobs that were dispatched while a neighbour's single job waited.
+    pub passed_over: u64,
+}
+
+/// A run in which a promise was broken.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What it was about.
+    pub profile: Profile,
+    /// What was broken.
+    pub violation: Violation,
+    /// The end of the trace.
+    pub tail: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.tail {
+            let cut = line.char_indices().nth(400).map_or(line.len(), |(at, _)| at);
+            writeln!(out, "{}", &line[..cut])?;
+        }
+        writeln!(
+            out,
+            "seed {} ({:?}) broke the oracle `{}`:",
+            self.seed, self.profile, self.violation.oracle
+        )?;
+        writeln!(out, "  {}", self.violation.what)?;
+        write!(out, "replay: cargo run -p bulkhead-sim -- --seed {} --trace", self.seed)
+    }
+}
+
+impl std::error::Error for Failure {}

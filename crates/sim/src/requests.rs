@@ -1,0 +1,144 @@
+//! What clients ask: drawn from everything that the protocol allows, and some that it does not.
+//!
+//! A client knows only the numbers that it was told, and now and then guesses one. What is drawn here is never
+//! looked at again: the oracles follow what the core is told.
+
+use bulkhead_proto::client::{Request, Submit};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
+use bulkhead_proto::limits::BATCH_MAX;
+
+use crate::client::Role;
+use crate::truth::Truth;
+use crate::world::World;
+
+impl World {
+    /// The next request of a client.
+    pub(crate) fn make_request(&mut self, place: usize) -> Request {
+        match self.clients[place].role {
+            Role::Flooder => return self.flood(),
+            Role::Single => return self.single(),
+            Role::Mixed if self.rng.chance(self.scenario.faults.rude) => return self.nonsense(),
+            Role::Mixed => {}
+        }
+        match self.rng.below(20) {
+            0..=7 => self.submit(),
+            8..=9 => Request::Wait { jobs: self.some_jobs(place) },
+            10 => Request::Result { job: self.some_job(place) },
+            11 => Request::Cancel { jobs: self.some_jobs(place) },
+            12 => Request::Retry { jobs: self.some_jobs(place) },
+            13 => Request::Forget { jobs: self.some_jobs(place) },
+            14 => self.list(),
+            15 => Request::Job { job: self.some_job(place) },
+            16 => Request::Events { after: self.rng.below(50), follow: self.rng.chance(300) },
+            17 => Request::Workers,
+            18 => Request::Status,
+            _ if self.rng.chance(500) => Request::Kinds,
+            _ => Request::Ping,
+        }
+    }
+
+    fn truth(&mut self) -> Truth {
+        if !self.rng.chance(self.scenario.trouble) {
+            return Truth::Harmless(*self.rng.pick(&[0, 5, 50, 400, 3000, 60_000]));
+        }
+        match self.rng.below(5) {
+            0 => Truth::Slow(self.rng.span(20_000) as u16),
+            1 => Truth::Poison(1000),
+            2 => Truth::Poison(self.rng.between(100, 900) as u16),
+            3 => Truth::Fails(self.rng.between(1, 5) as u16),
+            _ => Truth::Loops,
+        }
+    }
+
+    fn input(&mut self) -> Payload {
+        let nonce = self.rng.draw();
+        self.truth().hide(nonce)
+    }
+
+    fn policy(&mut self) -> Policy {
+        let mut policy = Policy { priority: self.rng.below(10) as u8, ..Policy::default() };
+        policy.crashes_max = self.rng.between(1, 4) as u8;
+        policy.retries_max = self.rng.below(4) as u8;
+        if self.rng.chance(300) {
+            policy.timeout_ms = Some(1 + self.rng.span(20_000));
+        }
+        if self.rng.chance(150) {
+            policy.expires_ms = Some(1 + self.rng.span(20_000));
+        }
+        if self.rng.chance(200) {
+            policy.output = OutputMode::Descriptor;
+        }
+        policy
+    }
+
+    fn submit(&mut self) -> Request {
+        let count = if self.rng.chance(50) { self.rng.between(30, 300) } else { self.rng.between(1, 12) };
+        let kind = (*self.rng.pick(&["quick", "quick", "few", "solo"])).to_owned();
+        let inputs = (0..count).map(|_| self.input()).collect();
+        Request::Submit(Submit { kind, policy: self.policy(), attached: self.rng.chance(600), inputs })
+    }
+
+    /// Many quick jobs at once.
+    fn flood(&mut self) -> Request {
+        let count = self.rng.between(20, 120);
+        let took = *self.rng.pick(&[0, 20, 700]);
+        let inputs = (0..count).map(|_| Truth::Harmless(took).hide(self.rng.draw())).collect();
+        let policy = Policy { priority: 9, ..Policy::default() };
+        Request::Submit(Submit { kind: "quick".to_owned(), policy, attached: self.rng.chance(500), inputs })
+    }
+
+    /// One job; its owner waits for it before the next.
+    fn single(&mut self) -> Request {
+        let inputs = vec![Truth::Harmless(100).hide(self.rng.draw())];
+        let policy = Policy { priority: 0, ..Policy::default() };
+        Request::Submit(Submit { kind: "quick".to_owned(), policy, attached: true, inputs })
+    }
+
+    fn some_job(&mut self, place: usize) -> JobId {
+        let jobs = &self.clients[place].jobs;
+        if jobs.is_empty() || self.rng.chance(100) {
+            return JobId(self.rng.below(40));
+        }
+        *self.rng.pick(jobs)
+    }
+
+    fn some_jobs(&mut self, place: usize) -> Vec<JobId> {
+        let count = self.rng.between(1, 10);
+        let mut jobs: Vec<JobId> = (0..count).map(|_| self.some_job(place)).collect();
+        jobs.sort_unstable();
+        jobs.dedup();
+        jobs
+    }
+
+    fn list(&mut self) -> Request {
+        let states = [JobState::Queued, JobState::Retrying, JobState::Running, JobState::Ended];
+        let state = if self.rng.chance(500) { Some(*self.rng.pick(&states)) } else { None };
+        Request::Jobs { state, after: JobId(self.rng.below(20)), limit: self.rng.between(1, 100) as u32 }
+    }
+
+    /// What no sane client asks.
+    fn nonsense(&mut self) -> Request {
+        let mut submit = Submit {
+            kind: "quick".to_owned(),
+            policy: Policy::default(),
+            attached: true,
+            inputs: Vec::new(),
+        };
+        match self.rng.below(9) {
+            0 => submit.kind = "no-such-kind".to_owned(),
+            1 => submit.policy.priority = 200,
+            2 => submit.policy.crashes_max = 0,
+            3 => submit.policy.timeout_ms = Some(0),
+            4 => submit.policy.expires_ms = Some(u64::MAX),
+            5 => submit.inputs = vec![self.input(), Payload::from(vec![0; 5000])],
+            6 => return Request::Cancel { jobs: (0..=BATCH_MAX as u64).map(JobId).collect() },
+            7 => return Request::Drain { grace_ms: Some(1) },
+            _ => {}
+        }
+        if submit.inputs.is_empty() && self.rng.chance(700) {
+            submit.inputs.push(self.input());
+        }
+        Request::Submit(submit)
+    }
+}

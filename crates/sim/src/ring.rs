@@ -1,0 +1,151 @@
+//! The supervisor's notes on one worker's ring: what it offered, and how far each offer is known to be.
+//!
+//! The twin of the real one in `link`, by the same rules (3 to 6 and 8 of the claim word). It believes a box
+//! only about what was offered, and copies each entry once.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::action::Task;
+use bulkhead_core::event::{Head, Remains};
+use bulkhead_proto::boxes::{ClaimState, ClaimWord, ReportStatus};
+use bulkhead_proto::death::Lie;
+use bulkhead_proto::ids::Seq;
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::RING;
+
+use crate::boxes::{Pages, Written};
+
+/// How far an offer is known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Offered,
+    Claimed,
+    Taken,
+    Reported,
+    /// The worker lied about it: counts as claimed.
+    Lied,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    known: Known,
+    output: OutputMode,
+}
+
+/// Something newly found in a box.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// An entry is DONE and well-formed.
+    Done(Seq, Written),
+    /// A rule was broken.
+    Lie(Lie),
+}
+
+/// Notes on what is outstanding.
+#[derive(Debug, Default)]
+pub struct Ring {
+    notes: BTreeMap<Seq, Note>,
+}
+
+impl Ring {
+    /// Notes an offer; false if its entry was not settled yet.
+    pub fn offer(&mut self, seq: Seq, task: &Task) -> bool {
+        let before = seq.0.checked_sub(RING as u64).map(Seq);
+        let free = before.is_none_or(|old| !self.notes.contains_key(&old));
+        self.notes.insert(seq, Note { known: Known::Offered, output: task.output });
+        free
+    }
+
+    /// Rule 3; `None` if nothing is known of this offer.
+    pub fn take_back(&mut self, pages: &mut Pages, seq: Seq) -> Option<Result<bool, Lie>> {
+        let note = self.notes.get_mut(&seq)?;
+        let answer = match note.known {
+            Known::Offered | Known::Claimed => pages.take_back(seq),
+            Known::Taken | Known::Reported | Known::Lied => Ok(false),
+        };
+        match answer {
+            Ok(true) => note.known = Known::Taken,
+            Err(_) => note.known = Known::Lied,
+            Ok(false) => {}
+        }
+        Some(answer)
+    }
+
+    /// Rule 5; false if the offer is unknown or nothing was said about it yet.
+    pub fn settle(&mut self, pages: &mut Pages, seq: Seq) -> bool {
+        let said = |note: &Note| matches!(note.known, Known::Taken | Known::Reported);
+        let known = self.notes.remove(&seq).is_some_and(|note| said(&note));
+        if known {
+            pages.settle(seq);
+        }
+        known
+    }
+
+    /// Rules 4 to 6: what is new, in the order of seq.
+    pub fn poll(&mut self, pages: &Pages) -> Vec<Found> {
+        let mut found = Vec::new();
+        let mut claimed = false;
+        for (seq, note) in &mut self.notes {
+            if !matches!(note.known, Known::Offered | Known::Claimed) {
+                continue;
+            }
+            match read(pages, *seq, note, claimed) {
+                Ok(Some(written)) => {
+                    note.known = Known::Reported;
+                    found.push(Found::Done(*seq, written));
+                }
+                Ok(None) => claimed |= note.known == Known::Claimed,
+                Err(lie) => {
+                    note.known = Known::Lied;
+                    found.push(Found::Lie(lie));
+                }
+            }
+        }
+        found
+    }
+
+    /// The first entry that is neither settled, taken nor reported.
+    pub fn head(&self, pages: &Pages) -> Option<Head> {
+        let open = |note: &Note| !matches!(note.known, Known::Taken | Known::Reported);
+        let (seq, _) = self.notes.iter().find(|(_, note)| open(note))?;
+        Some(Head { seq: *seq, claimed: !pages.is(*seq, ClaimState::Offered) })
+    }
+
+    /// Rule 8, after the proof of death and a last poll.
+    pub fn remains(&mut self, pages: &mut Pages) -> Vec<Remains> {
+        let mut remains = Vec::new();
+        for (seq, note) in &mut self.notes {
+            let claimed = match note.known {
+                Known::Taken | Known::Reported => continue,
+                Known::Lied => true,
+                Known::Offered | Known::Claimed => pages.take_back(*seq) != Ok(true),
+            };
+            remains.push(Remains { seq: *seq, claimed });
+        }
+        remains
+    }
+}
+
+/// Reads one entry: its result if DONE, and what is wrong with it.
+fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Option<Written>, Lie> {
+    let word = ClaimWord::unpack(pages.word(seq)).filter(|word| word.seq == seq).ok_or(Lie::ClaimWord)?;
+    match word.state {
+        ClaimState::Offered if note.known == Known::Offered => Ok(None),
+        ClaimState::Claimed if !claimed => {
+            note.known = Known::Claimed;
+            Ok(None)
+        }
+        ClaimState::Done => well_formed(pages, seq, note.output).map(Some),
+        _ => Err(Lie::ClaimWord),
+    }
+}
+
+fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<Written, Lie> {
+    let written = pages.written(seq).ok_or(Lie::Result)?;
+    match (ReportStatus::unpack(written.status), output) {
+        (Some(ReportStatus::Failed), _)
+        | (Some(ReportStatus::Inline), OutputMode::Inline)
+        | (Some(ReportStatus::Descriptor), OutputMode::Descriptor) => Ok(written.clone()),
+        _ => Err(Lie::Result),
+    }
+}

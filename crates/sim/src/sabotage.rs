@@ -1,0 +1,135 @@
+//! Deliberate defects, to prove that the oracles bite: each breaks the shell or the core's output in one way,
+//! and a test says which oracle must see it.
+//!
+//! Never used otherwise; a run without one must not depend on this file.
+
+use bulkhead_core::action::{Action, Output};
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::death::Death;
+use bulkhead_proto::ids::{JobId, Seq, WorkerId};
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+
+use crate::rng::Rng;
+
+/// One way of being broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Shell: says that a killed worker is dead while it lives.
+    EarlyProof,
+    /// Shell: what was claimed is told as offered, and the other way round.
+    WrongRemains,
+    /// Shell: loses reports.
+    LoseReports,
+    /// Shell: says that every take-back was won.
+    FalseTakeBack,
+    /// Shell: sends each reply twice.
+    TwiceTold,
+    /// Shell: kills nobody.
+    NoKill,
+    /// Shell: keeps outputs for ever.
+    KeepOutputs,
+    /// Core: loses some replies.
+    LoseReplies,
+    /// Core: loses the first ends of each turn.
+    LoseEnds,
+    /// Core: charges nobody.
+    NoBlame,
+    /// Core: charges an innocent.
+    WrongBlame,
+    /// Core: says that what is done was cancelled.
+    FalseOutcome,
+    /// Core: spawns nobody after a while.
+    NoSpawn,
+    /// Core: skips a seq.
+    SkipSeq,
+    /// Core: makes the same offer to the next seq again.
+    OfferTwice,
+    /// Core: never lets an output go.
+    LeakOutputs,
+    /// Core: lets an output go twice.
+    DropTwice,
+    /// Core: counts records wrongly.
+    WrongRecords,
+    /// Core: never settles.
+    SettleNothing,
+}
+
+impl Sabotage {
+    /// Breaks what the core decided.
+    pub(crate) fn spoil(self, out: &mut Output, rng: &mut Rng) {
+        let Output { records, actions } = out;
+        match self {
+            Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
+            Self::LoseEnds => actions.retain(|action| !is_end(action)),
+            Self::NoBlame => records.iter_mut().for_each(|record| {
+                if let What::Blamed { worker, .. } = record.what {
+                    record.what = What::NobodyBlamed { worker };
+                }
+            }),
+            Self::WrongBlame => records.iter_mut().for_each(|record| {
+                if let What::Blamed { job, .. } = &mut record.what {
+                    *job = JobId(job.0.saturating_sub(1).max(1));
+                }
+            }),
+            Self::FalseOutcome => actions.iter_mut().for_each(falsify),
+            Self::NoSpawn => actions.retain(|action| !is_late_spawn(action)),
+            Self::SkipSeq => actions.iter_mut().for_each(|action| {
+                if let Action::Offer { seq, .. } = action {
+                    *seq = Seq(seq.0 * 2);
+                }
+            }),
+            Self::OfferTwice => double(actions, |action| match action {
+                Action::Offer { worker, seq, task } => {
+                    Some(Action::Offer { worker: *worker, seq: Seq(seq.0 + 1), task: task.clone() })
+                }
+                _ => None,
+            }),
+            Self::LeakOutputs => actions.retain(|action| !matches!(action, Action::DropOutput { .. })),
+            Self::DropTwice => double(actions, |action| match action {
+                Action::DropOutput { .. } => Some(action.clone()),
+                _ => None,
+            }),
+            Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
+            Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
+            Self::EarlyProof
+            | Self::WrongRemains
+            | Self::LoseReports
+            | Self::FalseTakeBack
+            | Self::TwiceTold
+            | Self::NoKill
+            | Self::KeepOutputs => {}
+        }
+    }
+}
+
+fn is_reply(action: &Action) -> bool {
+    matches!(action, Action::Reply { .. })
+}
+
+fn is_end(action: &Action) -> bool {
+    matches!(action, Action::Reply { reply: Reply::Ended(_), .. })
+}
+
+fn is_late_spawn(action: &Action) -> bool {
+    matches!(action, Action::Spawn { worker } if *worker > WorkerId(3))
+}
+
+fn falsify(action: &mut Action) {
+    if let Action::Reply { reply: Reply::Ended(all), .. } = action {
+        for ended in all.iter_mut().filter(|ended| ended.outcome == Outcome::Done) {
+            ended.outcome = Outcome::Crashed { crashes: 1, last: Death::Retired.to_string() };
+        }
+    }
+}
+
+/// Puts a changed copy behind each action that has one.
+fn double(actions: &mut Vec<Action>, copy: impl Fn(&Action) -> Option<Action>) {
+    let mut doubled = Vec::with_capacity(actions.len());
+    for action in actions.drain(..) {
+        let twin = copy(&action);
+        doubled.push(action);
+        doubled.extend(twin);
+    }
+    *actions = doubled;
+}

@@ -1,0 +1,232 @@
+//! What kind of trouble a seed means: swarm testing (Groce et al., 2012). Each seed turns a random half of the
+//! fault classes of its profile off, so that faults are also seen alone, and draws the daemon's settings.
+//!
+//! Chances are so many in a thousand. Nothing here is decided later in a run: a scenario is a constant.
+
+use bulkhead_core::config::Config;
+use bulkhead_proto::kind::Kind;
+
+use crate::clock::S;
+use crate::rng::Rng;
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Hardly a fault: bugs of the plain path.
+    Quiet,
+    /// Workers crash, hang and fail to come up.
+    Crashy,
+    /// Workers lie.
+    Lying,
+    /// One user floods, another has single jobs.
+    Flood,
+    /// Every budget is tiny.
+    Starved,
+    /// Proof of death comes late or very late.
+    Stuck,
+}
+
+/// All profiles; a seed's profile is its remainder by their number.
+pub const PROFILES: [Profile; 6] =
+    [Profile::Quiet, Profile::Crashy, Profile::Lying, Profile::Flood, Profile::Starved, Profile::Stuck];
+
+/// How often each thing goes wrong, in a thousand.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// A spawn fails.
+    pub spawn_fails: u32,
+    /// A bootstrap fails, while the process lives on.
+    pub boot_fails: u32,
+    /// A bootstrap never ends.
+    pub boot_hangs: u32,
+    /// A worker dies in its bootstrap.
+    pub boot_dies: u32,
+    /// A worker dies at a step.
+    pub crash: u32,
+    /// A worker hangs in a task.
+    pub hang: u32,
+    /// A worker is a liar.
+    pub liar: u32,
+    /// A task channel takes few messages.
+    pub narrow: u32,
+    /// The supervisor has no descriptor or memory for an offer.
+    pub shortage: u32,
+    /// Proof of death comes late, up to seconds.
+    pub late_proof: u32,
+    /// Proof of death comes very late, up to minutes.
+    pub very_late_proof: u32,
+    /// A killed worker goes on for a while.
+    pub late_kill: u32,
+    /// A lane does not hang up before the proof.
+    pub no_hint: u32,
+    /// A client vanishes instead of asking something.
+    pub vanish: u32,
+    /// A client asks nonsense.
+    pub rude: u32,
+    /// A client reads slowly, or not at all.
+    pub slow_reader: u32,
+    /// Somebody sets the wall clock.
+    pub set_wall: u32,
+    /// A wake-up comes late.
+    pub oversleep: u32,
+    /// The supervisor does not look at a source in a turn.
+    pub overlook: u32,
+    /// The world moves on although the supervisor has something to do.
+    pub slow_turn: u32,
+    /// The world moves on between two actions.
+    pub interleave: u32,
+}
+
+/// How the daemon is asked to end while there is trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// SIGTERM, with a grace in milliseconds or without one.
+    Drain(Option<u64>),
+    /// SIGINT.
+    Stop,
+}
+
+/// A seed, spelled out.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// What it is about.
+    pub profile: Profile,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// The daemon's settings.
+    pub config: Config,
+    /// Clients at the start.
+    pub clients: usize,
+    /// Requests of each client.
+    pub acts: u32,
+    /// Longest pause of a client between two requests, in nanoseconds.
+    pub pause_ns: u64,
+    /// Share of jobs that are poison, fail, loop or are slow, in a thousand.
+    pub trouble: u32,
+    /// Turns between two looks through the eyes of an administrator.
+    pub look_every: u64,
+    /// An end in the middle of everything.
+    pub shutdown: Option<Shutdown>,
+    /// Whether jobs are forgotten by request at the end, or by retention.
+    pub forget: bool,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(seed: u64) -> Self {
+        let profile = PROFILES[(seed % PROFILES.len() as u64) as usize];
+        let mut rng = Rng::new(seed ^ 0x5ce0_a210);
+        let flood = profile == Profile::Flood;
+        Self {
+            seed,
+            profile,
+            faults: faults(profile, &mut rng),
+            config: config(seed, profile, &mut rng),
+            clients: if flood { 2 } else { rng.between(1, 5) as usize },
+            acts: if flood { 30 } else { rng.between(5, 40) as u32 },
+            pause_ns: *rng.pick(&[200_000, 2_000_000, 20_000_000, S]),
+            trouble: *rng.pick(&[0, 50, 300, 700]),
+            look_every: rng.between(4, 40),
+            shutdown: shutdown(profile, &mut rng),
+            forget: rng.chance(700),
+        }
+    }
+}
+
+fn shutdown(profile: Profile, rng: &mut Rng) -> Option<Shutdown> {
+    if profile == Profile::Flood || !rng.chance(150) {
+        return None;
+    }
+    Some(match rng.below(3) {
+        0 => Shutdown::Stop,
+        1 => Shutdown::Drain(None),
+        _ => Shutdown::Drain(Some(rng.span(20_000))),
+    })
+}
+
+/// A fault class that this seed may have turned off.
+fn some(rng: &mut Rng, chances: &[u32]) -> u32 {
+    if rng.chance(500) { 0 } else { *rng.pick(chances) }
+}
+
+fn faults(profile: Profile, rng: &mut Rng) -> Faults {
+    let mut faults = Faults {
+        slow_turn: some(rng, &[100, 500, 900]),
+        interleave: some(rng, &[20, 200]),
+        overlook: some(rng, &[50, 400]),
+        no_hint: some(rng, &[300, 1000]),
+        oversleep: some(rng, &[10, 200]),
+        ..Faults::default()
+    };
+    if profile == Profile::Quiet {
+        return faults;
+    }
+    faults.slow_reader = some(rng, &[100, 500]);
+    faults.set_wall = some(rng, &[1000]);
+    faults.rude = some(rng, &[50, 200]);
+    if profile == Profile::Flood {
+        return faults;
+    }
+    faults.vanish = some(rng, &[10, 60]);
+    faults.narrow = some(rng, &[300, 1000]);
+    faults.shortage = some(rng, &[5, 50]);
+    faults.late_proof = some(rng, &[50, 300]);
+    faults.spawn_fails = some(rng, &[20, 200]);
+    faults.boot_fails = some(rng, &[20, 100]);
+    faults.boot_hangs = some(rng, &[10, 50]);
+    faults.boot_dies = some(rng, &[20, 100]);
+    faults.crash = some(rng, &[2, 10, 50]);
+    faults.hang = some(rng, &[2, 10]);
+    faults.late_kill = some(rng, &[200, 800]);
+    match profile {
+        Profile::Lying => faults.liar = *rng.pick(&[100, 400, 900]),
+        Profile::Stuck => {
+            faults.very_late_proof = *rng.pick(&[50, 300, 700]);
+            faults.crash = *rng.pick(&[5, 30]);
+        }
+        _ => faults.very_late_proof = some(rng, &[5]),
+    }
+    faults
+}
+
+/// The kinds of the simulated daemon: a full ring, a small one, and none.
+fn kinds() -> Vec<Kind> {
+    let rows = [("quick", 256), ("few", 4), ("solo", 1)];
+    let kind = |(name, ring): (&str, u16)| Kind {
+        name: name.to_owned(),
+        usage: String::new(),
+        summary: String::new(),
+        ring,
+        chaos: false,
+    };
+    rows.map(kind).to_vec()
+}
+
+fn config(seed: u64, profile: Profile, rng: &mut Rng) -> Config {
+    let mut config = Config {
+        pid: 4242,
+        seed,
+        kinds: kinds(),
+        slots: rng.between(1, 4) as u16,
+        spares: rng.between(1, 2) as u16,
+        client_credit_bytes: *rng.pick(&[2 << 10, 16 << 10, 1 << 20]),
+        keep_ms: *rng.pick(&[1000, 60_000, 3_600_000]),
+        vanished_ms: *rng.pick(&[10, 1000, 30_000]),
+        ageing_ms: *rng.pick(&[1, 100, 10_000]),
+        records_max: *rng.pick(&[20, 10_000]),
+        ..Config::default()
+    };
+    if profile == Profile::Starved {
+        config.queue_max = rng.between(1, 20);
+        config.queue_bytes_max = rng.between(20, 2000);
+        config.keep_jobs_max = rng.between(1, 10);
+        config.keep_bytes_max = rng.between(20, 500);
+        config.keep_outputs_max = rng.between(1, 4);
+        config.quarantine_max = rng.between(1, 3);
+        config.client_credit_bytes = 1 << 10;
+        config.restart_intensity = rng.between(1, 3) as u32;
+    }
+    config
+}

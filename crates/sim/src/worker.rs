@@ -1,0 +1,128 @@
+//! A fake worker process: how far its life is, what it runs, and what the supervisor could see of it.
+//!
+//! It holds both sides of the worker - the truth and the supervisor's notes - so that the oracles can compare
+//! them. What moves it stands in `moves` (the world) and `hear`, `hands` (the supervisor).
+
+use std::collections::VecDeque;
+
+use bulkhead_core::action::Task;
+use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::ids::{Seq, WorkerId};
+
+use crate::boxes::{Pages, Written};
+use crate::ring::Ring;
+
+/// How far a process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Spawned, not connected.
+    Booting,
+    /// Connected.
+    Up,
+    /// Its leader is dead; something of its tree may live.
+    Dead(Death),
+    /// All of its tree is gone.
+    Gone(Death),
+}
+
+/// What a worker runs.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The offer.
+    pub seq: Seq,
+    /// How it will end.
+    pub ends: Ends,
+}
+
+/// How a task ends.
+#[derive(Clone, Debug)]
+pub enum Ends {
+    /// With a report.
+    Report(Written),
+    /// With the death of its worker.
+    Death(Death),
+    /// Never.
+    Never,
+}
+
+/// What the supervisor has not seen yet.
+#[derive(Debug, Default)]
+pub struct Tells {
+    /// The end of the bootstrap.
+    pub boot: Option<Result<(), String>>,
+    /// Lies on the lane.
+    pub lane_lie: Option<Lie>,
+    /// The lane hung up.
+    pub hung_up: bool,
+}
+
+/// One fake worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number.
+    pub id: WorkerId,
+    /// How far its process is.
+    pub life: Life,
+    /// Its box and orders.
+    pub pages: Pages,
+    /// The supervisor's notes on them.
+    pub ring: Ring,
+    /// Its task channel.
+    pub inbox: VecDeque<(Seq, Task)>,
+    /// Messages that its channel takes.
+    pub capacity: usize,
+    /// Whether its channel was closed: it is to leave.
+    pub closed: bool,
+    /// Whether it was asked to leave.
+    pub retired: bool,
+    /// Why the supervisor killed it.
+    pub kill: Option<KillReason>,
+    /// What it runs.
+    pub run: Option<Run>,
+    /// Whether it lies now and then.
+    pub liar: bool,
+    /// Whether it stands still, for ever or until its death.
+    pub hung: bool,
+    /// Whether its next step is on the agenda.
+    pub planned: bool,
+    /// Whether its death was told before it died: a deliberate defect.
+    pub buried: bool,
+    /// Tasks that it has begun.
+    pub begun: u64,
+    /// What is to be seen of it.
+    pub tells: Tells,
+}
+
+impl Worker {
+    /// A process that was just spawned.
+    pub fn new(id: WorkerId, capacity: usize, liar: bool) -> Self {
+        Self {
+            id,
+            life: Life::Booting,
+            pages: Pages::new(),
+            ring: Ring::default(),
+            inbox: VecDeque::new(),
+            capacity,
+            closed: false,
+            retired: false,
+            kill: None,
+            run: None,
+            liar,
+            hung: false,
+            planned: false,
+            buried: false,
+            begun: 0,
+            tells: Tells::default(),
+        }
+    }
+
+    /// Whether its leader lives.
+    pub fn lives(&self) -> bool {
+        matches!(self.life, Life::Booting | Life::Up)
+    }
+
+    /// Whether all of its tree is gone.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.life, Life::Gone(_))
+    }
+}

@@ -1,0 +1,236 @@
+//! The whole daemon in one thread: the core, a fake shell around it, and fake everything around that.
+//!
+//! The loop: take a random due move of the outside world, or a turn of the supervisor, or let time pass until
+//! the next of either. It never decides what the daemon should do, and asks the oracles after every step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_core::Core;
+use bulkhead_core::action::{Action, Output};
+use bulkhead_core::event::{Event, Now};
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, OutputId, WorkerId};
+
+use crate::agenda::{Agenda, Move};
+use crate::client::Client;
+use crate::clock::{Clock, MS, US};
+use crate::oracle::Oracles;
+use crate::report::{Report, Verdict, Violation, broken};
+use crate::rng::Rng;
+use crate::sabotage::Sabotage;
+use crate::scenario::Scenario;
+use crate::trace::Trace;
+use crate::worker::Worker;
+
+/// Where the supervisor may find something to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Source {
+    Worker(WorkerId),
+    Client(usize),
+}
+
+/// Everything.
+pub struct World {
+    pub(crate) core: Core,
+    pub(crate) scenario: Scenario,
+    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) rng: Rng,
+    pub(crate) clock: Clock,
+    pub(crate) agenda: Agenda,
+    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) clients_made: u64,
+    /// Executions of each job so far, by its input: what a job that fails n times counts by.
+    pub(crate) executions: BTreeMap<Vec<u8>, u32>,
+    /// What performing brought, to be told in the next turn.
+    pub(crate) told_back: Vec<Event>,
+    /// Who has something to say.
+    pub(crate) news: BTreeSet<Source>,
+    /// Descriptors that the fake shell holds.
+    pub(crate) held: BTreeSet<OutputId>,
+    pub(crate) outputs_made: u64,
+    /// What the inspector was answered last.
+    pub(crate) answers: Vec<Reply>,
+    pub(crate) inspector: ClientId,
+    pub(crate) inspections: u32,
+    pub(crate) out: Output,
+    /// Both clocks as the step that is being performed saw them.
+    pub(crate) decided_at: Now,
+    pub(crate) exited: bool,
+    pub(crate) calm: bool,
+    /// What the oracles know.
+    pub oracles: Oracles,
+    /// What happened.
+    pub trace: Trace,
+    /// Counts for the report.
+    pub report: Report,
+}
+
+impl World {
+    /// A world at its beginning.
+    pub fn new(scenario: Scenario, sabotage: Option<Sabotage>, trace: Trace) -> Self {
+        let clock = Clock::new();
+        let mut world = Self {
+            core: Core::new(scenario.config.clone(), clock.now()),
+            rng: Rng::new(scenario.seed),
+            oracles: Oracles::new(&scenario),
+            report: Report { seed: scenario.seed, ..Report::default() },
+            scenario,
+            sabotage,
+            clock,
+            agenda: Agenda::default(),
+            workers: BTreeMap::new(),
+            clients: Vec::new(),
+            clients_made: 0,
+            executions: BTreeMap::new(),
+            told_back: Vec::new(),
+            news: BTreeSet::new(),
+            held: BTreeSet::new(),
+            outputs_made: 0,
+            answers: Vec::new(),
+            inspector: ClientId(u64::MAX),
+            inspections: 0,
+            out: Output::default(),
+            decided_at: Now::default(),
+            exited: false,
+            calm: false,
+            trace,
+        };
+        world.populate();
+        world
+    }
+
+    /// One thing happens. `false`: nothing ever will.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub(crate) fn tick(&mut self) -> Result<bool, Violation> {
+        let now = self.clock.ns();
+        let due = self.agenda.next_ns().is_some_and(|at| at <= now);
+        let can_turn = self.can_turn();
+        if due && (!can_turn || self.rng.chance(self.scenario.faults.slow_turn)) {
+            self.move_on()?;
+        } else if can_turn {
+            self.turn()?;
+        } else {
+            return Ok(self.let_time_pass(self.core.deadline()));
+        }
+        Ok(true)
+    }
+
+    fn can_turn(&self) -> bool {
+        let wanted = self.core.deadline().is_some_and(|at| at <= self.clock.ns());
+        !self.exited && (wanted || !self.told_back.is_empty() || !self.news.is_empty())
+    }
+
+    fn let_time_pass(&mut self, deadline: Option<u64>) -> bool {
+        let deadline = deadline.filter(|_| !self.exited);
+        let Some(next) = [self.agenda.next_ns(), deadline].into_iter().flatten().min() else { return false };
+        let mut until = next;
+        if self.rng.chance(self.scenario.faults.oversleep) {
+            until += self.rng.span(20 * MS);
+        }
+        self.clock.advance_to(until);
+        true
+    }
+
+    /// The next due move of the outside world.
+    pub(crate) fn move_on(&mut self) -> Verdict {
+        match self.agenda.take_due(self.clock.ns()) {
+            Some(what) => self.perform_move(what),
+            None => Ok(()),
+        }
+    }
+
+    /// Between any two steps of the supervisor, something else may happen.
+    pub(crate) fn interleave(&mut self) -> Verdict {
+        while self.rng.chance(self.scenario.faults.interleave) {
+            self.clock.advance_to(self.clock.ns() + self.rng.below(20 * US));
+            self.move_on()?;
+        }
+        Ok(())
+    }
+
+    /// One turn: hear, decide, perform.
+    fn turn(&mut self) -> Verdict {
+        let mut batch = std::mem::take(&mut self.told_back);
+        self.hear(&mut batch);
+        if batch.is_empty() && self.core.deadline().is_none_or(|at| at > self.clock.ns()) {
+            return Ok(());
+        }
+        self.step(batch)?;
+        if self.report.steps.is_multiple_of(self.scenario.look_every) && !self.exited {
+            self.inspect()?;
+        }
+        Ok(())
+    }
+
+    /// The core decides about a batch, the oracles judge, the shell performs.
+    pub(crate) fn step(&mut self, mut batch: Vec<Event>) -> Verdict {
+        let now = self.clock.now();
+        self.report.steps += 1;
+        let mut outside = false;
+        for event in &batch {
+            self.trace.note(now.mono_ns, "event", event);
+            outside |= !is_answer(event);
+            self.count_event(event);
+            self.oracles.told(now, event)?;
+        }
+        self.oracles.quiet.step(now.mono_ns, outside)?;
+        self.interleave()?;
+        let mut out = std::mem::take(&mut self.out);
+        self.core.step(now, &mut batch, &mut out);
+        self.core.audit();
+        if let Some(sabotage) = self.sabotage {
+            sabotage.spoil(&mut out, &mut self.rng);
+        }
+        for record in &out.records {
+            self.trace.note(now.mono_ns, "record", record);
+        }
+        for action in &out.actions {
+            match action {
+                // Long lists that change nothing.
+                Action::Reply { client, tag, .. } if *client == self.inspector => {
+                    self.trace.note(now.mono_ns, "look", tag);
+                }
+                _ => self.trace.note(now.mono_ns, "action", action),
+            }
+        }
+        self.decided_at = now;
+        self.oracles.decided(now, &out, &self.workers)?;
+        out.records.clear();
+        self.perform(&mut out.actions)?;
+        self.oracles.replies.over();
+        self.out = out;
+        self.out.actions.clear();
+        if self.core.deadline().is_some_and(|at| at < now.mono_ns.saturating_sub(MS))
+            && self.told_back.is_empty()
+        {
+            return broken("quiet", format!("the deadline stays in the past: {:?}", self.core.deadline()));
+        }
+        Ok(())
+    }
+
+    fn count_event(&mut self, event: &Event) {
+        match event {
+            Event::Died { .. } => self.report.deaths += 1,
+            Event::Lied { .. } => self.report.lies += 1,
+            Event::TookBack { won: true, .. } => self.report.taken_back += 1,
+            Event::OfferFailed { .. } => self.report.failed_offers += 1,
+            _ => {}
+        }
+    }
+
+    /// Plans a move after a while.
+    pub(crate) fn plan(&mut self, after_ns: u64, what: Move) {
+        self.agenda.add(self.clock.ns() + after_ns, what, &mut self.rng);
+    }
+}
+
+/// Events that only answer what the core asked for: they do not excuse another turn at the same instant.
+fn is_answer(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::TookBack { .. } | Event::Looked { .. } | Event::OfferFailed { .. } | Event::SpawnFailed { .. }
+    )
+}

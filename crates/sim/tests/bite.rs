@@ -1,0 +1,56 @@
+//! Proof that the oracles bite: each deliberate defect is seen, and by the right oracle.
+
+use bulkhead_sim::runner::run_broken;
+use bulkhead_sim::sabotage::Sabotage;
+
+/// Seeds tried until the defect shows.
+const SEEDS: u64 = 120;
+
+/// Runs seeds with a defect until an oracle sees it, and says which.
+fn seen_by(sabotage: Sabotage) -> &'static str {
+    for seed in 0..SEEDS {
+        if let Err(failure) = run_broken(seed, Some(sabotage)) {
+            assert!(
+                failure.to_string().contains(&format!("--seed {seed} ")),
+                "a failure says how to replay it"
+            );
+            assert!(!failure.tail.is_empty(), "a failure shows the end of its trace");
+            return failure.violation.oracle;
+        }
+    }
+    panic!("{sabotage:?} was not seen in {SEEDS} seeds");
+}
+
+macro_rules! bites {
+    ($($name:ident: $sabotage:ident by $($oracle:literal)|+;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let oracle = seen_by(Sabotage::$sabotage);
+                assert!([$($oracle),+].contains(&oracle), "{:?} was seen by {oracle}", Sabotage::$sabotage);
+            }
+        )*
+    };
+}
+
+bites! {
+    a_proof_before_the_death: EarlyProof by "exclusive";
+    remains_the_wrong_way_round: WrongRemains by "blame";
+    lost_reports: LoseReports by "ends" | "pool" | "lost";
+    a_take_back_that_was_lost: FalseTakeBack by "exclusive";
+    replies_sent_twice: TwiceTold by "replies";
+    nobody_is_killed: NoKill by "ends" | "pool";
+    outputs_kept_for_ever: KeepOutputs by "outputs";
+    lost_replies: LoseReplies by "replies" | "lost";
+    ends_that_are_not_told: LoseEnds by "replies" | "lost";
+    nobody_is_blamed: NoBlame by "blame";
+    an_innocent_is_blamed: WrongBlame by "blame";
+    a_false_outcome: FalseOutcome by "outcome";
+    a_slot_is_lost: NoSpawn by "ends" | "pool";
+    a_seq_is_skipped: SkipSeq by "pool";
+    an_offer_made_twice: OfferTwice by "exclusive" | "pool";
+    outputs_that_leak: LeakOutputs by "outputs";
+    an_output_dropped_twice: DropTwice by "outputs";
+    records_with_gaps: WrongRecords by "records";
+    entries_that_are_not_settled: SettleNothing by "pool";
+}

@@ -1,0 +1,260 @@
+//! Oracles fed by hand: what no run of a sound core can show is shown to them directly.
+
+#![allow(clippy::unwrap_used, reason = "a verdict that must be good, in a test")]
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::action::{Action, Output, Task};
+use bulkhead_core::event::{Event, Now, Peer, Remains, Report, TaskResult};
+use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, Seq, SlotId, Tag, WorkerId};
+use bulkhead_proto::job::{OutputMode, Payload, Policy};
+use bulkhead_proto::outcome::{self, Ended, Outcome};
+use bulkhead_proto::record::{Record, What};
+use bulkhead_sim::boxes::Guilt;
+use bulkhead_sim::oracle::Oracles;
+use bulkhead_sim::report::Verdict;
+use bulkhead_sim::scenario::Scenario;
+use bulkhead_sim::worker::Worker;
+
+const CLIENT: ClientId = ClientId(1);
+const WORKER: WorkerId = WorkerId(1);
+
+/// Oracles beside a pool with one placed worker and one accepted job.
+struct Bench {
+    oracles: Oracles,
+    workers: BTreeMap<WorkerId, Worker>,
+    records: u64,
+    now: Now,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self {
+            oracles: Oracles::new(&Scenario::new(0)),
+            workers: BTreeMap::from([(WORKER, Worker::new(WORKER, 10, false))]),
+            records: 0,
+            now: Now { mono_ns: 1_000_000_000, wall_us: 1 },
+        };
+        bench.decide(vec![], vec![Action::Spawn { worker: WORKER }]).unwrap();
+        bench.tell(Event::WorkerReady { worker: WORKER }).unwrap();
+        let placed =
+            What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
+        bench.decide(vec![placed], vec![]).unwrap();
+        bench.tell(Event::ClientConnected { client: CLIENT, peer: Peer { uid: 1, admin: false } }).unwrap();
+        bench.submit(Policy { crashes_max: 2, ..Policy::default() });
+        bench
+    }
+
+    fn submit(&mut self, policy: Policy) {
+        let input = Payload::from(vec![1]);
+        let submit = Submit { kind: "quick".to_owned(), policy, attached: true, inputs: vec![input] };
+        let request = Request::Submit(submit);
+        self.tell(Event::ClientSaid { client: CLIENT, tag: Tag(1), request }).unwrap();
+        let reply = Reply::Accepted { first: JobId(1), count: 1, refused: None };
+        let action = Action::Reply { client: CLIENT, tag: Tag(1), reply: reply.clone(), output: None };
+        self.decide(vec![], vec![action]).unwrap();
+        self.get(reply, None).unwrap();
+    }
+
+    fn tell(&mut self, event: Event) -> Verdict {
+        self.oracles.told(self.now, &event)
+    }
+
+    fn decide(&mut self, whats: Vec<What>, actions: Vec<Action>) -> Verdict {
+        let mut records = Vec::new();
+        for what in whats {
+            self.records += 1;
+            records.push(Record { index: self.records, at_us: 0, what });
+        }
+        self.oracles.decided(self.now, &Output { records, actions }, &self.workers)
+    }
+
+    fn get(&mut self, reply: Reply, output: Option<OutputId>) -> Verdict {
+        self.oracles.got(self.now, CLIENT, Tag(1), &reply, output, 10)
+    }
+
+    fn offer(&mut self, worker: WorkerId, seq: u64, fence: u32) -> Verdict {
+        let task = Task {
+            job: JobId(1),
+            fence: Fence(fence),
+            kind: KindId(0),
+            output: OutputMode::Inline,
+            input: Payload::from(vec![1]),
+        };
+        self.decide(vec![], vec![Action::Offer { worker, seq: Seq(seq), task }])
+    }
+
+    fn finish(&mut self, seq: u64, result: TaskResult) {
+        let report = Report { result, elapsed_ns: 1 };
+        self.tell(Event::Finished { worker: WORKER, seq: Seq(seq), report }).unwrap();
+    }
+
+    fn die(&mut self, death: Death, guilty: bool) {
+        let first = guilty.then_some((Seq(1), JobId(1)));
+        self.oracles.ledger.proof(WORKER, Guilt { first, disputed: vec![] });
+        let remains = vec![Remains { seq: Seq(1), claimed: guilty }];
+        self.tell(Event::Died { worker: WORKER, death, noticed_after_us: None, remains }).unwrap();
+    }
+}
+
+fn blamed(crashes: u8) -> What {
+    What::Blamed { job: JobId(1), attempt: 1, worker: WORKER, crashes, crashes_max: 2 }
+}
+
+fn ended(outcome: Outcome, output: outcome::Output) -> Reply {
+    Reply::Ended(vec![Ended { job: JobId(1), outcome, output, attempts: 1 }])
+}
+
+fn segv() -> Death {
+    Death::Signalled { signal: 11, core: false }
+}
+
+fn oracle(verdict: Verdict) -> &'static str {
+    verdict.expect_err("the oracle sees it").oracle
+}
+
+#[test]
+fn an_offer_goes_only_to_a_ready_worker_with_the_next_seq() {
+    assert_eq!(oracle(Bench::new().offer(WORKER, 2, 1)), "pool");
+    assert_eq!(oracle(Bench::new().offer(WorkerId(2), 1, 1)), "pool");
+    let mut bench = Bench::new();
+    bench.decide(vec![], vec![Action::Kill { worker: WORKER, why: KillReason::Stop }]).unwrap();
+    assert_eq!(oracle(bench.offer(WORKER, 1, 1)), "pool");
+    assert_eq!(Bench::new().offer(WORKER, 1, 1), Ok(()));
+}
+
+#[test]
+fn a_slot_has_one_worker() {
+    let mut bench = Bench::new();
+    let second = WorkerId(2);
+    let placed = What::Placed { worker: second, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
+    bench.decide(vec![], vec![Action::Spawn { worker: second }]).unwrap();
+    assert_eq!(oracle(bench.decide(vec![placed], vec![])), "pool");
+}
+
+#[test]
+fn an_open_offer_is_not_made_again() {
+    let mut bench = Bench::new();
+    bench.offer(WORKER, 1, 1).unwrap();
+    bench.tell(Event::TookBack { worker: WORKER, seq: Seq(1), won: false }).unwrap();
+    assert_eq!(oracle(bench.offer(WORKER, 2, 2)), "exclusive");
+    bench.tell(Event::TookBack { worker: WORKER, seq: Seq(1), won: true }).unwrap();
+    assert_eq!(bench.offer(WORKER, 3, 2), Ok(()));
+}
+
+#[test]
+fn the_fence_grows() {
+    let mut bench = Bench::new();
+    bench.offer(WORKER, 1, 1).unwrap();
+    bench.tell(Event::TookBack { worker: WORKER, seq: Seq(1), won: true }).unwrap();
+    assert_eq!(oracle(bench.offer(WORKER, 2, 1)), "outcome");
+}
+
+#[test]
+fn the_guilty_is_charged_and_nobody_else() {
+    let mut guilty = Bench::new();
+    guilty.offer(WORKER, 1, 1).unwrap();
+    guilty.die(segv(), true);
+    assert_eq!(oracle(guilty.decide(vec![], vec![])), "blame");
+
+    let mut innocent = Bench::new();
+    innocent.offer(WORKER, 1, 1).unwrap();
+    innocent.die(segv(), false);
+    assert_eq!(oracle(innocent.decide(vec![blamed(1)], vec![])), "blame");
+
+    let mut ours = Bench::new();
+    ours.offer(WORKER, 1, 1).unwrap();
+    ours.die(Death::Killed { why: KillReason::Cancel }, true);
+    assert_eq!(oracle(ours.decide(vec![blamed(1)], vec![])), "blame");
+}
+
+#[test]
+fn charges_are_counted() {
+    let mut bench = Bench::new();
+    bench.offer(WORKER, 1, 1).unwrap();
+    bench.die(segv(), true);
+    assert_eq!(oracle(bench.decide(vec![blamed(2)], vec![])), "budget");
+}
+
+#[test]
+fn after_a_charge_the_worker_must_be_fresh() {
+    let mut bench = Bench::new();
+    bench.offer(WORKER, 1, 1).unwrap();
+    bench.die(segv(), true);
+    bench.decide(vec![blamed(1)], vec![Action::Spawn { worker: WorkerId(2) }]).unwrap();
+    bench.tell(Event::WorkerReady { worker: WorkerId(2) }).unwrap();
+    let placed =
+        What::Placed { worker: WorkerId(2), slot: SlotId(0), replaces: None, after_us: 0, warm: true };
+    bench.decide(vec![placed], vec![]).unwrap();
+    let mut worker = Worker::new(WorkerId(2), 10, false);
+    worker.begun = 1;
+    bench.workers.insert(WorkerId(2), worker);
+    assert_eq!(oracle(bench.offer(WorkerId(2), 1, 2)), "budget");
+}
+
+#[test]
+fn an_end_needs_evidence_and_stays() {
+    let output = outcome::Output::Inline(Payload::from(vec![7]));
+    let mut early = Bench::new();
+    early.offer(WORKER, 1, 1).unwrap();
+    assert_eq!(oracle(early.get(ended(Outcome::Done, output.clone()), None)), "outcome");
+
+    let mut other = Bench::new();
+    other.offer(WORKER, 1, 1).unwrap();
+    other.finish(1, TaskResult::Inline(Payload::from(vec![8])));
+    assert_eq!(oracle(other.get(ended(Outcome::Done, output.clone()), None)), "outcome");
+
+    let mut twice = Bench::new();
+    twice.offer(WORKER, 1, 1).unwrap();
+    twice.finish(1, TaskResult::Inline(Payload::from(vec![7])));
+    assert_eq!(twice.get(ended(Outcome::Done, output.clone()), None), Ok(()));
+    assert_eq!(oracle(twice.get(ended(Outcome::Done, output), None)), "replies");
+}
+
+#[test]
+fn nobody_is_cancelled_timed_out_or_lost_without_cause() {
+    for outcome in [
+        Outcome::Cancelled,
+        Outcome::Expired,
+        Outcome::TimedOut { limit_ms: 5 },
+        Outcome::Lost { reason: String::new() },
+        Outcome::Failed { message: String::new() },
+        Outcome::Crashed { crashes: 2, last: String::new() },
+    ] {
+        let what = What::Ended { job: JobId(1), outcome, attempts: 1, after_us: 0 };
+        assert_eq!(oracle(Bench::new().decide(vec![what], vec![])), "outcome");
+    }
+}
+
+#[test]
+fn outputs_are_attached_while_held_and_dropped_once() {
+    let mut bench = Bench::new();
+    let drop = || vec![Action::DropOutput { output: OutputId(1) }];
+    assert_eq!(oracle(bench.decide(vec![], drop())), "outputs");
+    bench.finish(1, TaskResult::Held { output: OutputId(1), bytes: 3 });
+    assert_eq!(oracle(bench.oracles.outputs.finish(0)), "outputs");
+    assert_eq!(bench.decide(vec![], drop()), Ok(()));
+    assert_eq!(oracle(bench.decide(vec![], drop())), "outputs");
+    let pong = Reply::Pong { pid: 1 };
+    assert_eq!(oracle(bench.oracles.outputs.attached(&pong, Some(OutputId(1)))), "outputs");
+}
+
+#[test]
+fn nobody_gets_what_was_not_asked_for() {
+    let mut bench = Bench::new();
+    assert_eq!(oracle(bench.get(Reply::Pong { pid: 1 }, None)), "replies");
+    let verdict = bench.oracles.got(bench.now, CLIENT, Tag(2), &Reply::Pong { pid: 1 }, None, 10);
+    assert_eq!(oracle(verdict), "replies");
+    assert_eq!(oracle(bench.oracles.replies.finish(|_| true)), "replies");
+}
+
+#[test]
+fn turns_need_a_cause() {
+    let mut quiet = bulkhead_sim::oracle::quiet::Quiet::default();
+    let verdict = (0..1000).try_for_each(|_| quiet.step(5, false));
+    assert_eq!(oracle(verdict), "quiet");
+    assert_eq!((0..1000).try_for_each(|_| quiet.step(5, true)), Ok(()));
+    assert_eq!((0..1000).try_for_each(|now| quiet.step(now, false)), Ok(()));
+}

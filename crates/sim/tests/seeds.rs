@@ -1,0 +1,71 @@
+//! Some hundreds of seeds, the same ones each time, and the proof that a seed says everything.
+//!
+//! One test for each profile, so that they run side by side. Thousands more: `cargo run -p bulkhead-sim --release
+//! -- --seeds 0..10000`.
+
+use bulkhead_sim::runner::{run, run_kept};
+use bulkhead_sim::scenario::{PROFILES, Profile, Scenario};
+use bulkhead_sim::trace::Keep;
+
+/// Seeds of each profile.
+const SEEDS: u64 = 60;
+
+fn run_profile(profile: Profile) {
+    let place =
+        PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
+    let mut jobs = 0;
+    for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
+        assert_eq!(Scenario::new(seed).profile, profile);
+        match run(seed) {
+            Ok(report) => jobs += report.jobs,
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(jobs > SEEDS, "a profile without jobs proves nothing");
+}
+
+#[test]
+fn quiet_seeds_keep_every_promise() {
+    run_profile(Profile::Quiet);
+}
+
+#[test]
+fn crashy_seeds_keep_every_promise() {
+    run_profile(Profile::Crashy);
+}
+
+#[test]
+fn lying_seeds_keep_every_promise() {
+    run_profile(Profile::Lying);
+}
+
+#[test]
+fn flood_seeds_keep_every_promise() {
+    run_profile(Profile::Flood);
+}
+
+#[test]
+fn starved_seeds_keep_every_promise() {
+    run_profile(Profile::Starved);
+}
+
+#[test]
+fn stuck_seeds_keep_every_promise() {
+    run_profile(Profile::Stuck);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..12 {
+        let first = run(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        let (second, lines) = run_kept(seed, None, Keep::All);
+        assert_eq!(Ok(first), second, "seed {seed}");
+        assert!(lines.len() > 100, "seed {seed} hardly did anything");
+    }
+}
+
+#[test]
+fn other_seeds_give_other_traces() {
+    let hash = |seed| run(seed).unwrap_or_else(|failure| panic!("{failure}")).hash;
+    assert_ne!(hash(1), hash(7));
+}
