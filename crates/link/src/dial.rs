@@ -63,7 +63,7 @@ mod tests {
         }
         // Another test may have been connecting at the last try.
         let _alone = MAKING.write();
-        assert!(close_orphans().unwrap() <= 64);
+        assert!(close_orphans().unwrap() < 32, "they were not closed as they came");
         assert_eq!(close_orphans().unwrap(), 0);
     }
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path};
+use std::sync::{Mutex, PoisonError};
 
 use bulkhead_proto::worker::Tasks;
 use bulkhead_sys::descriptors::{connected_sockets, set_nonblocking};
@@ -83,8 +84,13 @@ pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectErr
     Ok(sender)
 }
 
+/// Held by whoever looks at the sockets of this process: a look holds second descriptors of all of them for a
+/// moment, which another one would take for second connections.
+static LOOKING: Mutex<()> = Mutex::new(());
+
 /// Finds our end of the one connection to `path` and makes it never block, if it is `pid` that listens there.
 fn unblock(path: &str, pid: u32) -> Result<(), ConnectError> {
+    let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ours = connected_sockets()?;
     ours.retain(|socket| socket.peer_path.as_deref() == Some(Path::new(path)));
     // The kernel names the process that listens. With two connections nothing is certain.
@@ -137,6 +143,20 @@ mod tests {
         drop(sender);
         assert_eq!(channel.recv().unwrap(), None);
         assert!(!Path::new(&path).exists(), "the server's folder is left behind");
+    }
+
+    #[test]
+    fn workers_that_come_up_together_do_not_disturb_each_other() {
+        let connect_once = || {
+            let (server, path) = Channel::listen().unwrap();
+            let sender = connect(&path, &folder_of(&path), std::process::id()).unwrap();
+            drop((server.accept().unwrap(), sender));
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| connect_once()));
+            }
+        });
     }
 
     #[test]
