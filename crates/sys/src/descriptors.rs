@@ -21,31 +21,38 @@ pub struct Connected {
     pub socket: OwnedFd,
     /// Who is on the other side.
     pub peer: PeerCred,
-    /// The name of the other side, if it has one.
-    pub peer_path: Option<PathBuf>,
-    /// The name of this side, if it has one.
-    pub own_path: Option<PathBuf>,
+    /// What both sides are called.
+    pub names: Names,
 }
 
-/// All connected `SOCK_SEQPACKET` sockets of this process.
+/// The names of the two sides of a connection.
+#[derive(Debug)]
+pub struct Names {
+    /// This side's, if it has one.
+    pub own: Option<PathBuf>,
+    /// The other side's, if it has one.
+    pub peer: Option<PathBuf>,
+}
+
+/// The one connected `SOCK_SEQPACKET` socket of this process that `is_meant` accepts, by the names of its own
+/// side and of the other one. `None`: there is no such one, or more than one.
+///
+/// Other threads may open and close descriptors meanwhile. Only the one that is found is ever copied: a copy made
+/// during the search could take a number that is still to be looked at, and pass for another socket. For the same
+/// reason only one search may be made at a time.
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
-pub fn connected_sockets() -> io::Result<Vec<Connected>> {
-    let mut found = Vec::new();
-    for number in sequential_numbers()? {
-        if getpeername::<UnixAddr>(number).is_ok()
-            && let Some(socket) = look(number)?
-        {
-            found.push(socket);
-        }
-    }
-    Ok(found)
+pub fn the_connection(is_meant: &dyn Fn(&Names) -> bool) -> io::Result<Option<Connected>> {
+    let mut numbers = sequential_numbers()?;
+    numbers.retain(|&number| names(number).is_some_and(|names| is_meant(&names)));
+    let [number] = numbers[..] else { return Ok(None) };
+    Ok(look(number)?.filter(|found| is_meant(&found.names)))
 }
 
 /// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and gives
 /// their count. Whoever calls it vouches that no thread of this process is making a socket of that kind, and
-/// that none is in [`connected_sockets`]: what is left belongs to nobody.
+/// that none is in [`the_connection`]: what is left belongs to nobody.
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
@@ -104,6 +111,13 @@ fn option(number: RawFd, name: libc::c_int) -> Option<libc::c_int> {
     (result == 0).then_some(value)
 }
 
+/// `None`: no connected socket has this number.
+fn names(number: RawFd) -> Option<Names> {
+    let own = getsockname::<UnixAddr>(number).ok()?;
+    let peer = getpeername::<UnixAddr>(number).ok()?;
+    Some(Names { own: own.path().map(Path::to_owned), peer: peer.path().map(Path::to_owned) })
+}
+
 /// `None`: the number is closed by now, or somebody else's.
 fn look(number: RawFd) -> io::Result<Option<Connected>> {
     // SAFETY: fcntl on a number that is not open is an error and touches nothing.
@@ -115,18 +129,11 @@ fn look(number: RawFd) -> io::Result<Option<Connected>> {
     };
     // The number may have become another descriptor in between: everything is asked of the copy.
     let copy = socket.as_raw_fd();
-    let (Ok(own), Ok(peer)) = (getsockname::<UnixAddr>(copy), getpeername::<UnixAddr>(copy)) else {
-        return Ok(None);
-    };
+    let Some(names) = names(copy) else { return Ok(None) };
     if option(copy, libc::SO_TYPE) != Some(libc::SOCK_SEQPACKET) {
         return Ok(None);
     }
-    Ok(Some(Connected {
-        peer: peer_cred(socket.as_fd())?,
-        peer_path: peer.path().map(Path::to_owned),
-        own_path: own.path().map(Path::to_owned),
-        socket,
-    }))
+    Ok(Some(Connected { peer: peer_cred(socket.as_fd())?, names, socket }))
 }
 
 #[cfg(test)]
@@ -156,21 +163,24 @@ mod tests {
                 // Nobody owns this one.
                 let orphan = std::os::fd::IntoRawFd::into_raw_fd(unconnected());
 
-                let found = connected_sockets().unwrap();
-                let ours: Vec<_> =
-                    found.iter().filter(|found| found.peer_path.as_deref() == Some(&path)).collect();
-                assert_eq!(ours.len(), 1);
-                assert_eq!(ours[0].peer.pid, std::process::id());
-                set_nonblocking(ours[0].socket.as_fd()).unwrap();
+                let to_server = |names: &Names| names.peer.as_deref() == Some(&path);
+                let ours = the_connection(&to_server).unwrap().unwrap();
+                assert_eq!(ours.peer.pid, std::process::id());
+                set_nonblocking(ours.socket.as_fd()).unwrap();
+                assert!(the_connection(&to_server).unwrap().is_none(), "with the copy there are two");
+                drop(ours);
+                assert!(
+                    the_connection(&|_| true).unwrap().is_none(),
+                    "the client, and both ends of the lane"
+                );
                 let flags = OFlag::from_bits_truncate(fcntl(&client, FcntlArg::F_GETFL).unwrap());
                 assert!(flags.contains(OFlag::O_NONBLOCK));
-                drop(found);
 
                 assert_eq!(close_orphans().unwrap(), 1);
                 assert_eq!(close_orphans().unwrap(), 0);
                 assert_eq!(option(orphan, libc::SO_TYPE), None, "it is open still");
                 assert_eq!(option(server.as_raw_fd(), libc::SO_ACCEPTCONN), Some(1), "a listener was closed");
-                assert_eq!(connected_sockets().unwrap().len(), 3, "the client, and both ends of the lane");
+                assert!(the_connection(&to_server).unwrap().is_some(), "the client was closed");
             },
         );
     }
@@ -179,9 +189,9 @@ mod tests {
     fn a_connection_whose_other_end_is_gone_is_no_orphan() {
         in_child("descriptors::tests::a_connection_whose_other_end_is_gone_is_no_orphan", || {
             let lanes: Vec<_> = (0..200).map(|_| crate::lane::Lane::pair().unwrap().0).collect();
-            assert_eq!(connected_sockets().unwrap().len(), lanes.len());
+            assert_eq!(sequential_numbers().unwrap().len(), lanes.len());
             assert_eq!(close_orphans().unwrap(), 0);
-            assert_eq!(connected_sockets().unwrap().len(), lanes.len());
+            assert_eq!(sequential_numbers().unwrap().len(), lanes.len());
         });
     }
 

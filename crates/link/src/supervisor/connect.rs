@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 use std::sync::{Mutex, PoisonError};
 
 use bulkhead_proto::worker::Tasks;
-use bulkhead_sys::descriptors::{connected_sockets, set_nonblocking};
+use bulkhead_sys::descriptors::{set_nonblocking, the_connection};
 use bulkhead_sys::socket::own_uid;
 
 use super::sender::{SendError, Sender};
@@ -84,19 +84,18 @@ pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectErr
     Ok(sender)
 }
 
-/// Held by whoever looks at the sockets of this process: a look holds second descriptors of all of them for a
-/// moment, which another one would take for second connections.
+/// Held by whoever searches the sockets of this process: the one that is found has a second descriptor for a
+/// moment, which another search would take for a second connection.
 static LOOKING: Mutex<()> = Mutex::new(());
 
 /// Finds our end of the one connection to `path` and makes it never block, if it is `pid` that listens there.
 fn unblock(path: &str, pid: u32) -> Result<(), ConnectError> {
     let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut ours = connected_sockets()?;
-    ours.retain(|socket| socket.peer_path.as_deref() == Some(Path::new(path)));
+    let ours = the_connection(&|names| names.peer.as_deref() == Some(Path::new(path)))?;
     // The kernel names the process that listens. With two connections nothing is certain.
-    match &ours[..] {
-        [one] if one.peer.pid == pid => Ok(set_nonblocking(one.socket.as_fd())?),
-        _ => Err(ConnectError::NotTheWorker),
+    match ours.filter(|ours| ours.peer.pid == pid) {
+        Some(ours) => Ok(set_nonblocking(ours.socket.as_fd())?),
+        None => Err(ConnectError::NotTheWorker),
     }
 }
 
