@@ -49,8 +49,8 @@ fn work(out: &mut Output, batch: &mut Vec<Event>) -> usize {
 #[test]
 #[ignore = "a measurement, to be read by people"]
 fn speed_of_a_million_jobs() {
-    const JOBS: usize = 1 << 20;
     const FRAME: usize = 256;
+    const JOBS: usize = 3900 * FRAME;
     let mut core = Core::new(config(2), Now::default());
     let (mut out, mut batch) = (Output::default(), Vec::new());
     for _ in 0..3 {
