@@ -1,5 +1,6 @@
 //! Tests of both halves of the ring: every lie, and two threads that fight over each offer.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
 
 use bulkhead_proto::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
@@ -196,8 +197,99 @@ fn one_doorbell_for_each_nap() {
     ring.nap(false);
     assert!(!finish(4, &mut ring));
     ring.nap(true);
+    assert!(finish(5, &mut ring));
     ring.nap(true);
-    assert!(finish(5, &mut ring), "a nap after a nap asks for a doorbell of its own");
+    assert!(finish(6, &mut ring), "a nap after a nap asks for a doorbell of its own");
+}
+
+/// Runs both sides of every round at once, as near to each other as threads can be, and hands each pair of
+/// answers to `judge`.
+fn race<R: Send>(
+    rounds: u64,
+    mut ours: impl FnMut(u64) -> bool,
+    mut theirs: impl FnMut(u64) -> R + Send,
+    mut judge: impl FnMut(u64, bool, R),
+) {
+    let begun = AtomicU64::new(0);
+    let (answer, answers) = sync_channel(1);
+    std::thread::scope(|scope| {
+        let begun = &begun;
+        scope.spawn(move || {
+            for round in 1..=rounds {
+                while begun.load(Ordering::Acquire) < round {
+                    std::hint::spin_loop();
+                }
+                if answer.send(theirs(round)).is_err() {
+                    return;
+                }
+            }
+        });
+        for round in 1..=rounds {
+            begun.store(round, Ordering::Release);
+            (0..round % 64).for_each(|_| std::hint::spin_loop());
+            let our = ours(round);
+            judge(round, our, answers.recv().unwrap());
+        }
+    });
+}
+
+/// One offer, one claim, one take-back at the same moment: exactly one of them wins.
+#[test]
+fn a_claim_and_a_take_back_never_both_win() {
+    let (ring, worker, _) = rings();
+    let ring = std::cell::RefCell::new(ring);
+    offer(&mut ring.borrow_mut(), 1..=1);
+    let mut won = [0_u64; 2];
+    race(
+        20_000,
+        |round| ring.borrow_mut().take_back(Seq(round)).unwrap(),
+        move |round| {
+            let won = worker.claim(Seq(round));
+            if won {
+                worker.finish(Seq(round), &Finish::Inline(&[]));
+            }
+            won
+        },
+        |round, taken, claimed| {
+            assert!(taken != claimed, "round={round} taken={taken} claimed={claimed}");
+            won[usize::from(taken)] += 1;
+            let mut ring = ring.borrow_mut();
+            ring.poll(&mut Vec::new()).unwrap();
+            ring.settle(Seq(round));
+            ring.offer(Seq(round + 1), JobId(1), Fence(1));
+        },
+    );
+    assert!(won.iter().all(|count| *count > 0), "no race: {won:?}");
+}
+
+/// The heart of the nap: whoever is first, one side sees the other.
+#[test]
+fn a_result_is_seen_or_rung_for() {
+    let (ring, mut worker, _) = rings();
+    let ring = std::cell::RefCell::new(ring);
+    offer(&mut ring.borrow_mut(), 1..=1);
+    race(
+        20_000,
+        |_| {
+            let (mut ring, mut found) = (ring.borrow_mut(), Vec::new());
+            ring.nap(true);
+            ring.poll(&mut found).unwrap();
+            !found.is_empty()
+        },
+        move |round| {
+            assert!(worker.claim(Seq(round)));
+            worker.finish(Seq(round), &Finish::Inline(&[]));
+            worker.should_ring()
+        },
+        |round, seen, rung| {
+            assert!(seen || rung, "round={round}: the supervisor sleeps on a result");
+            let mut ring = ring.borrow_mut();
+            ring.poll(&mut Vec::new()).unwrap();
+            ring.settle(Seq(round));
+            ring.nap(false);
+            ring.offer(Seq(round + 1), JobId(1), Fence(1));
+        },
+    );
 }
 
 /// Every offer is run or taken, never both, never neither.
