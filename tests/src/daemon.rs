@@ -229,7 +229,9 @@ pub fn processes_under(folder: &Path) -> Vec<String> {
     let holds = |bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc is there").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         if pid == std::process::id() {
             continue;
         }

@@ -84,7 +84,9 @@ fn a_worker_killed_from_outside_costs_one_attempt() {
 #[test]
 fn poison_is_quarantined_with_its_deaths_named() {
     let daemon = Daemon::start();
-    for (mode, name) in [("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("kill", "SIGKILL"), ("exit:3", "exit code 3")] {
+    for (mode, name) in
+        [("segv", "SIGSEGV"), ("abort", "SIGABRT"), ("kill", "SIGKILL"), ("exit:3", "exit code 3")]
+    {
         let output = daemon.cli(&["run", "chaos", mode]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(i32::from(exit::CRASHED)), "{mode}: {stderr}");

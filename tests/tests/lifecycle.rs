@@ -34,7 +34,9 @@ fn refused(socket: &Path) -> String {
 /// Starts a supervisor where a dead one left its socket, sees it serve, and ends it.
 fn take_over(socket: &Path) {
     let mut next: Child = supervisor(socket).stderr(Stdio::null()).spawn().expect("it starts");
-    let ping = || Command::new(binary("bulkhead")).arg("--socket").arg(socket).arg("ping").output().expect("it runs");
+    let ping = || {
+        Command::new(binary("bulkhead")).arg("--socket").arg(socket).arg("ping").output().expect("it runs")
+    };
     eventually("the next daemon serves", || ping().status.success().then_some(()));
     assert_eq!(Wire::connect(socket).run("noop", &["again"]).len(), 1);
     drop(next.stdin.take());
@@ -176,11 +178,15 @@ fn drain_ends_all_that_was_accepted_then_the_daemon() {
 fn a_config_that_is_wrong_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("bulkhead.toml");
-    for (text, named) in
-        [("worker = 3", "worker"), ("workers = \"two\"", "workers"), ("workers = 0", "workers = 0"), ("= 3", "bulkhead.toml")]
-    {
+    for (text, named) in [
+        ("worker = 3", "worker"),
+        ("workers = \"two\"", "workers"),
+        ("workers = 0", "workers = 0"),
+        ("= 3", "bulkhead.toml"),
+    ] {
         std::fs::write(&config, text).expect("a file");
-        let output = supervisor(&folder.path().join("s")).arg("--config").arg(&config).output().expect("it runs");
+        let output =
+            supervisor(&folder.path().join("s")).arg("--config").arg(&config).output().expect("it runs");
         let stderr = String::from_utf8_lossy(&output.stderr);
         let overridden = text == "workers = 0";
         assert!(overridden || !output.status.success(), "{text}");

@@ -174,7 +174,8 @@ fn a_thousand_clients_at_once_are_all_served() {
     }
     drop(wires);
     eventually("all of them are gone", || {
-        let status: serde_json::Value = serde_json::from_str(&daemon.ok(&["status", "--json"])).expect("json");
+        let status: serde_json::Value =
+            serde_json::from_str(&daemon.ok(&["status", "--json"])).expect("json");
         (status["clients"].as_u64() < Some(10)).then_some(())
     });
 }

@@ -49,7 +49,7 @@ impl World {
             worker.closed = true;
             batch.push(Event::HungUp { worker: id });
         }
-        let early = self.sabotage == Some(Sabotage::EarlyProof) && worker.kill.is_some() && worker.lives();
+        let early = self.sabotage == Some(Sabotage::EarlyProof) && worker.lives() && worker.run.is_some();
         if worker.buried {
             return;
         }

@@ -15,7 +15,7 @@ use crate::rng::Rng;
 /// One way of being broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
-    /// Shell: says that a killed worker is dead while it lives.
+    /// Shell: says that a worker that runs something is dead.
     EarlyProof,
     /// Shell: what was claimed is told as offered, and the other way round.
     WrongRemains,

@@ -125,10 +125,10 @@ impl Scenario {
             faults: faults(profile, &mut rng),
             config: config(seed, profile, &mut rng),
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
-            acts: if flood { 30 } else { rng.between(5, 40) as u32 },
+            acts: if flood { 12 } else { rng.between(5, 40) as u32 },
             pause_ns: *rng.pick(&[200_000, 2_000_000, 20_000_000, S]),
             trouble: *rng.pick(&[0, 50, 300, 700]),
-            look_every: rng.between(4, 40),
+            look_every: rng.between(if flood { 30 } else { 4 }, 50),
             shutdown: shutdown(profile, &mut rng),
             forget: rng.chance(700),
         }
