@@ -1,4 +1,7 @@
 //! How a process ended: one enum from the wait status to the CLI.
+//!
+//! Whoever sees a death keeps all that is known of it: a death must never become a mere "broken pipe" on its way
+//! to the person who asks why. Made by the supervisor, carried by the core, shown by everybody.
 
 use std::fmt;
 

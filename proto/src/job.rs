@@ -1,4 +1,7 @@
 //! What a client asks for: kind, inputs, policy.
+//!
+//! These types say what may be asked; whether it is granted is the core's to decide. Everything in them comes
+//! from a client and may be hostile.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
-//! Kinds: what workers can run, and what the daemon must know of each. The code of the built-in ones is in
-//! the `jobs` crate; this is the table that everybody agrees on.
+//! Kinds: what workers can run, and what the daemon must know of each.
+//!
+//! The code of the built-in ones is in the `jobs` crate; this is the table that client, daemon and workers agree
+//! on, with the reading of arguments that more than one of them does.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! How a job ends: exactly one outcome, and what it left.
+//!
+//! An outcome is given once and never taken back, unless somebody asks for a retry. Decided by the core alone.
 
 use std::fmt;
 

@@ -1,4 +1,7 @@
-//! Why the daemon says no to a request. Each names the thing, its value, the limit and what to do.
+//! Why the daemon says no to a request.
+//!
+//! Each refusal names the thing, its value, the limit, and what to do; nothing of a refused request was done.
+//! Made by the core (and by the ears of the daemon for what is no request at all), shown by the CLI as it is.
 
 use std::fmt;
 

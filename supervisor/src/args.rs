@@ -1,4 +1,7 @@
-//! The command line of the daemon. What it leaves out comes from the config file, then from the defaults.
+//! The command line of the daemon.
+//!
+//! What it leaves out comes from the config file, then from the defaults: `settings.rs` puts the three together.
+//! Nothing is decided here.
 
 use std::path::PathBuf;
 

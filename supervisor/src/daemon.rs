@@ -1,4 +1,7 @@
 //! Puts the daemon together and lets it turn.
+//!
+//! The order matters: the process is made fit first, then the place is taken (so that of two daemons one gives
+//! up before it has started anything), then ears and hands are made, and last the core. Called once by `main`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,4 +1,7 @@
 //! All workers: brings them up, hears them, reads their boxes, proves their deaths.
+//!
+//! What it sees becomes events, in the order in which the core must hear them: results before the death that
+//! ended their worker. It never judges a job, and never waits. Driven by the loop (`turn.rs`) and its hands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd};

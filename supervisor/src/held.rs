@@ -1,4 +1,7 @@
 //! Outputs that the supervisor holds in descriptors: sealed, counted, and handed to whoever asks for the job.
+//!
+//! Only what was sealed is held: a worker that keeps a descriptor cannot change a result behind its client's
+//! back. How many are kept, and for how long, the core decides.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,4 +1,6 @@
 //! Tells whoever started the daemon how it is: systemd by sd_notify, a private parent by a line.
+//!
+//! Telling never fails the daemon: nobody may be listening. Driven by the loop's hands.
 
 use std::io::Write;
 

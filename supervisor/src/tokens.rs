@@ -1,4 +1,7 @@
 //! Which descriptor woke the loop: the tokens of its poll, and what they mean.
+//!
+//! A token holds the number of a client or worker, and these are never reused: a late wake-up for one that is
+//! gone finds nobody, instead of somebody else.
 
 use bulkhead_proto::ids::{ClientId, WorkerId};
 use mio::Token;

@@ -1,4 +1,7 @@
 //! A client by hand: frames on a socket, and nothing that would keep a test from misbehaving.
+//!
+//! It shares the protocol's types with the daemon but none of the client library's care, so a test can send half
+//! a frame, stop reading, or vanish. Every read has a generous deadline against hangs.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,7 @@
-//! How a worker comes up; see the crate's header for the order.
+//! How a worker comes up, in the order that the crate's header gives.
+//!
+//! Every step can end it; nothing is left behind then but an exit code and a line in the log, and the supervisor
+//! tries another worker. Nothing of a task is touched before all of it is done.
 
 use anyhow::{Context, Result, bail};
 use bulkhead_jobs::Handler;

@@ -1,4 +1,7 @@
 //! The kinds that a worker offers, by name.
+//!
+//! A worker program fills one and hands it to [`crate::run`]; the runtime looks handlers up in it once, when the
+//! supervisor has named the kinds of its table.
 
 use bulkhead_jobs::Handler;
 

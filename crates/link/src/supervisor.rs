@@ -1,4 +1,6 @@
-//! The supervisor's half: the ring of a worker's offers, and the sending end of its channel.
+//! The supervisor's half of the worker channel: connect, send, and read the box.
+//!
+//! Nothing here waits for a worker but the connect, which has a thread of its own; nothing here believes one.
 
 mod connect;
 mod ring;

@@ -1,4 +1,6 @@
-//! The worker's half: the receiving end of its channel, and its view of box and orders.
+//! The worker's half of the worker channel: receive, claim, finish, ring.
+//!
+//! Driven by the worker runtime. It may wait for the supervisor: without one a worker has nothing to do.
 
 mod channel;
 mod ring;
