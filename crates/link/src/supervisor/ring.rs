@@ -292,4 +292,6 @@ fn word_at(seq: Seq) -> usize {
 }
 
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod tests;
