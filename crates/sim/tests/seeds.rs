@@ -8,7 +8,7 @@ use bulkhead_sim::scenario::{PROFILES, Profile, Scenario};
 use bulkhead_sim::trace::Keep;
 
 /// Seeds of each profile.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 50;
 
 fn run_profile(profile: Profile) {
     let place =
