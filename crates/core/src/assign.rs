@@ -10,10 +10,10 @@ use bulkhead_proto::record::What;
 use crate::action::{Action, Task};
 use crate::job::State;
 use crate::jobs::Jobs;
+use crate::lane::{Ageing, Verdict};
 use crate::list::Key;
 use crate::machine::{Core, ms};
 use crate::pace::{ALONE_NS, Pace};
-use crate::queue::{Ageing, Verdict};
 use crate::worker::{Duty, Worker};
 
 impl Core {

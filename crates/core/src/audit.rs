@@ -1,4 +1,7 @@
-//! What must hold between any two turns, as assertions. Slow: for the simulation and the tests.
+//! What must hold between any two turns, as assertions: counts, lists, claims, slots, alarms.
+//!
+//! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon
+//! never does.
 
 use bulkhead_proto::view::WorkerState;
 

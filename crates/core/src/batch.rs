@@ -1,4 +1,7 @@
-//! What the jobs of one submit share, so that each of them stays lean. Counted by its jobs; goes with the last.
+//! What the jobs of one submit share, so that each of them stays lean.
+//!
+//! Counted by its jobs and gone with the last of them. It never changes after admission, but for `attached`,
+//! which ends when its client is gone.
 
 use bulkhead_proto::ids::{ClientId, JobId, KindId, Tag};
 use bulkhead_proto::job::Policy;

@@ -1,4 +1,7 @@
 //! What an administrator may choose, as far as it decides anything.
+//!
+//! The supervisor reads it from files and arguments; here it is plain values, and the core never asks where they
+//! come from. Walls that no choice may pass stand in `proto`'s limits.
 
 use bulkhead_proto::kind::Kind;
 

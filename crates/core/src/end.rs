@@ -1,4 +1,7 @@
 //! The end of a job: one outcome, said once, and what is done with what it left.
+//!
+//! Every way to end goes through [`Core::end_job`]; the table of states lets nothing end twice. What a worker still
+//! holds of an ended job is settled later and counts no more.
 
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;

@@ -26,6 +26,7 @@ mod job;
 mod jobs;
 mod kept;
 mod kill;
+mod lane;
 mod list;
 mod log;
 mod machine;

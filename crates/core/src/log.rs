@@ -1,5 +1,6 @@
 //! The last records, for `events`: a ring of a fixed length. Nobody's reading is waited for; who reads too
-//! slowly is told how many records were missed.
+//! slowly is told how many records were missed. Each record remembers whose job it is about, for a job may be
+//! forgotten before its records are.
 
 use std::collections::VecDeque;
 

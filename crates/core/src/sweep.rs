@@ -1,4 +1,6 @@
 //! The small alarms: jobs that waited too long, workers that may be tried again.
+//!
+//! Each looks first whether what it was set for still holds. Nothing here sets an alarm of its own.
 
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::outcome::Outcome;

@@ -1,4 +1,7 @@
-//! What the daemon shows of itself: jobs, workers, status, kinds. Reads, and changes nothing.
+//! What the daemon shows of itself: jobs, workers, status, kinds.
+//!
+//! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
+//! administrators alone.
 
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};

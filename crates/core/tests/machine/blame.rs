@@ -1,4 +1,6 @@
 //! Deaths: who is charged, who is not, and that nothing runs again before the proof.
+//!
+//! Workers die here with boxes that say what they had claimed; the table of verdicts stands in `src/blame.rs`.
 
 use crate::rig::{ALICE, BOB, Rig, SEGV, config};
 use bulkhead_core::event::Event;

@@ -1,4 +1,6 @@
 //! Results on their way: streams, waits, credit, and clients that vanish.
+//!
+//! A client's credit is used up by what it is sent and restored when the shell says that all has left.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};

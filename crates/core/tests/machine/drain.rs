@@ -1,4 +1,6 @@
 //! The end: what is still done, what is lost, and when the daemon leaves.
+//!
+//! The table of stages stands in `src/drain.rs`; each way through it is walked here.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::{Reply, Request, Submit};

@@ -1,4 +1,6 @@
 //! What is kept of ended jobs, and for how long.
+//!
+//! Each maximum of the configuration is met once, and time passes without anybody asking.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;

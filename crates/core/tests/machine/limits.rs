@@ -1,4 +1,6 @@
 //! Limits in time and number: timeouts, expiry, failures with backoff, full channels.
+//!
+//! Time passes only when a test says so, with a turn at each deadline that the machine asked for.
 
 use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::death::{Death, KillReason};

@@ -1,4 +1,6 @@
 //! The machine, driven through `step` by a small shell that does as tests say. One file for each part.
+//!
+//! No test looks inside: what the machine decides shows in its actions, records and replies.
 
 mod ask;
 mod blame;

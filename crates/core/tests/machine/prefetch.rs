@@ -1,4 +1,6 @@
 //! Work ahead: only for short tasks, breadth first, and taken back when somebody else could do it.
+//!
+//! What is short is known from reports alone, so each test first ends some tasks quickly.
 
 use bulkhead_core::event::TaskResult;
 use bulkhead_proto::ids::JobId;

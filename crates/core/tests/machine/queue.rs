@@ -1,4 +1,6 @@
 //! The queue: whose turn it is, what waiting is worth, what fits, what is refused.
+//!
+//! With one slot and tasks that are not short, the order of ends is the order of turns.
 
 use bulkhead_core::config::Config;
 use bulkhead_proto::client::{Reply, Request, Submit};

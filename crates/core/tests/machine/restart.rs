@@ -1,4 +1,6 @@
 //! Workers that keep dying: warm replacements, intensity, backoff, and the way back to health.
+//!
+//! Workers die here with nothing claimed, so that no job is to blame.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;

@@ -1,5 +1,7 @@
 //! What a job costs: nanoseconds and bytes, printed and not judged. Run by hand, with optimisation:
 //! `cargo test --release -p bulkhead-core -- --ignored --nocapture speed`.
+//!
+//! It judges nothing: the figures depend on the machine and on who else uses it.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 

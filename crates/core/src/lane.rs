@@ -1,0 +1,108 @@
+//! One client's place in the queue: a list of jobs for each priority.
+//!
+//! Its turn takes the most urgent of the heads: `priority * ageing + waited`, so that waiting outweighs priority
+//! in the end and only ten heads are compared. Driven by `queue.rs`, which knows whose turn it is.
+
+use bulkhead_proto::ids::ClientId;
+use bulkhead_proto::limits::PRIORITY_MAX;
+
+use crate::jobs::Jobs;
+use crate::list::{Key, List};
+
+const LISTS: usize = PRIORITY_MAX as usize + 1;
+
+/// What is to be done about the job whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Take it.
+    Take,
+    /// Look at others; it keeps its place in its list.
+    Skip,
+    /// Take nothing: it must not be overtaken.
+    Stop,
+}
+
+/// What one look through a part of the queue came to.
+pub(crate) enum Found {
+    Job(Key),
+    Nothing,
+    Stopped,
+}
+
+/// The clock of one look: now, and how much waiting weighs as much as one priority.
+#[derive(Clone, Copy)]
+pub(crate) struct Ageing {
+    pub(crate) now_ns: u64,
+    pub(crate) step_ns: u64,
+}
+
+/// Where a queued job stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) uid: u32,
+    pub(crate) client: ClientId,
+    pub(crate) list: usize,
+}
+
+/// The jobs of one client that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    pub(crate) lists: [List; LISTS],
+    /// A bit for each list that is not empty.
+    pub(crate) filled: u16,
+    /// Whether it has its place among its user's turns.
+    pub(crate) listed: bool,
+}
+
+impl Lane {
+    /// Takes its most urgent job that `judge` wants.
+    pub(crate) fn take(
+        &mut self,
+        jobs: &mut Jobs,
+        ageing: Ageing,
+        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+    ) -> Found {
+        let mut left = self.filled;
+        while let Some((list, key)) = self.most_urgent(jobs, ageing, left) {
+            match judge(jobs, key) {
+                Verdict::Take => {
+                    self.unlink(jobs, key, list);
+                    return Found::Job(key);
+                }
+                Verdict::Skip => left &= !(1 << list),
+                Verdict::Stop => return Found::Stopped,
+            }
+        }
+        Found::Nothing
+    }
+
+    /// The most urgent head among the lists in `mask`; among equals the higher priority.
+    fn most_urgent(&self, jobs: &Jobs, ageing: Ageing, mut mask: u16) -> Option<(usize, Key)> {
+        let mut best = None;
+        while mask != 0 {
+            let list = mask.trailing_zeros() as usize;
+            mask &= mask - 1;
+            let key = self.lists[list].head()?;
+            let waited = ageing.now_ns.saturating_sub(jobs.batch(key).since_ns);
+            let urgency = (list as u64).saturating_mul(ageing.step_ns).saturating_add(waited);
+            if best.is_none_or(|(most, _)| urgency >= most) {
+                best = Some((urgency, (list, key)));
+            }
+        }
+        best.map(|(_, found)| found)
+    }
+
+    /// Takes a job out of the middle of one of its lists.
+    pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key, list: usize) {
+        self.lists[list].unlink(&mut jobs.slab, key);
+        if self.lists[list].is_empty() {
+            self.filled &= !(1 << list);
+        }
+    }
+}
+
+/// Where this job stands.
+pub(crate) fn place_of(jobs: &Jobs, key: Key) -> Place {
+    let batch = jobs.batch(key);
+    Place { uid: batch.uid, client: batch.client, list: usize::from(batch.policy.priority) }
+}
