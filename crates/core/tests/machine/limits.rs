@@ -80,6 +80,21 @@ fn jobs_expire_before_their_first_attempt_only() {
 }
 
 #[test]
+fn a_job_that_waits_for_another_attempt_does_not_expire() {
+    let mut rig = Rig::new(1);
+    let policy = Policy { expires_ms: Some(1000), retries_max: 1, ..Policy::default() };
+    let job = rig.submit_as(ALICE, "foreign", 1, policy, false);
+    let long = rig.submit_as(BOB, "foreign", 1, Policy::default(), false);
+    rig.fail(job);
+    rig.claim(long);
+    rig.sleep(2000);
+    assert_eq!(rig.detail(job).row.state, JobState::Queued);
+    rig.finish(long);
+    rig.finish(job);
+    assert_eq!(rig.outcome(job), Some(Outcome::Done));
+}
+
+#[test]
 fn failures_are_retried_with_growing_backoff_up_to_the_budget() {
     let mut rig = Rig::new(1);
     let policy = Policy { retries_max: 2, ..Policy::default() };

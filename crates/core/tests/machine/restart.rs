@@ -60,9 +60,9 @@ fn several_deaths_are_replaced_one_a_turn() {
 fn deaths_beyond_the_intensity_degrade_and_survival_heals() {
     let mut rig = Rig::with(Config { restart_intensity: 3, ..config(1) });
     for _ in 0..4 {
+        rig.sleep(200);
         let worker = living(&rig);
         rig.die(worker, SEGV);
-        rig.sleep(3);
     }
     let status = rig.status();
     assert_eq!(status.health, PoolHealth::Degraded);
