@@ -7,10 +7,12 @@
 //! Every descriptor made here is closed on exec; the only one that a child inherits is its standard input.
 #![allow(unsafe_code)]
 
+pub mod allocator;
 pub mod clock;
 pub mod descriptors;
 pub mod dial;
 pub mod exit;
+pub mod fatal;
 pub mod lane;
 pub mod lock;
 pub mod memfd;

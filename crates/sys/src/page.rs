@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::SealFlag;
 use nix::libc;
 
 use crate::memfd;
@@ -42,7 +42,7 @@ impl Page {
         let length = libc::off_t::try_from(bytes).map_err(|_| Errno::EINVAL)?;
         // SAFETY: ftruncate takes a descriptor, which `fd` keeps open, and an integer.
         Errno::result(unsafe { libc::ftruncate(fd.as_raw_fd(), length) })?;
-        fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
+        memfd::fix_size(fd.as_fd())?;
         let page = Self::map_shared(fd.as_fd(), bytes)?;
         Ok((page, fd))
     }
@@ -111,7 +111,7 @@ impl Page {
         unsafe { self.start.add(at).cast().as_ref() }
     }
 
-    fn writable_word(&self, at: usize) -> &AtomicU64 {
+    pub(crate) fn writable_word(&self, at: usize) -> &AtomicU64 {
         assert!(self.writable, "the page is mapped for reading only");
         self.word(at)
     }

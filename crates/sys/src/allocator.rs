@@ -1,0 +1,73 @@
+//! A global allocator that remembers what could not be had: the system's own, with an eye on its refusals.
+//!
+//! A refusal is remembered until the next allocation succeeds. So it is there when the process aborts over it, and
+//! gone when the code went on without the memory. It changes nothing: whoever may fail still may.
+//!
+//! Made the global one by the worker program; [`crate::fatal`] tells it to whoever reads the testimony.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+static FAILED_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// The system's allocator, watched.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watched;
+
+/// Bytes of the last allocation of this process, if it failed; else 0.
+pub fn failed_bytes() -> u64 {
+    FAILED_BYTES.load(Ordering::Relaxed)
+}
+
+/// One load when all is well, as it nearly always is.
+fn watch(start: *mut u8, bytes: usize) -> *mut u8 {
+    if start.is_null() {
+        FAILED_BYTES.store(bytes as u64, Ordering::Relaxed);
+    } else if FAILED_BYTES.load(Ordering::Relaxed) != 0 {
+        FAILED_BYTES.store(0, Ordering::Relaxed);
+    }
+    start
+}
+
+// SAFETY: every call is handed to the system's allocator as it came, and its answer back as it is.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: what the caller promises is what the system's allocator asks for.
+        watch(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        watch(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        // SAFETY: as above.
+        watch(unsafe { System.realloc(start, layout, bytes) }, bytes)
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_remembered_until_something_succeeds() {
+        let (small, huge) = (Layout::new::<u64>(), Layout::array::<u8>(isize::MAX as usize / 2).unwrap());
+        // SAFETY: both layouts have a size; what was given is given back with its own layout.
+        unsafe {
+            assert!(Watched.alloc(huge).is_null());
+            assert_eq!(failed_bytes(), huge.size() as u64);
+            let start = Watched.alloc_zeroed(small);
+            assert_eq!((start.is_null(), failed_bytes()), (false, 0));
+            assert!(Watched.realloc(start, small, huge.size()).is_null());
+            assert_eq!(failed_bytes(), huge.size() as u64);
+            Watched.dealloc(start, small);
+        }
+    }
+}
