@@ -168,9 +168,10 @@ impl World {
         let freezes = self.rng.chance(500);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.closed = true;
-        worker.kill.get_or_insert(why);
         self.news.insert(Source::Worker(id));
+        // Who is dead already keeps its own death.
         if worker.lives() {
+            worker.kill.get_or_insert(why);
             worker.hung |= late && freezes;
             let after = if late { self.rng.span(3 * S) } else { self.rng.span(300 * US) };
             self.plan(after, Move::Die(id));

@@ -24,7 +24,7 @@ impl World {
         match what {
             Move::Work(worker) => return self.work(worker),
             Move::Boot(worker) => self.boot(worker),
-            Move::Die(worker) => self.die(worker, Death::Signalled { signal: 9, core: false }),
+            Move::Die(worker) => self.end(worker, Death::Signalled { signal: 9, core: false }),
             Move::HangUp(worker) => self.tell(worker, |tells| tells.hung_up = true),
             Move::Prove(worker) => self.prove(worker),
             Move::LateBoot(worker) => self.late_boot(worker),
@@ -81,8 +81,11 @@ impl World {
             self.die(id, Death::Signalled { signal: 11, core: true });
             return Ok(());
         }
-        if liar && self.rng.chance(150) {
+        if liar && self.rng.chance(400) {
             self.lie(id)?;
+            let after = self.rng.span(MS);
+            self.plan_work(id, after);
+            return Ok(());
         }
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         if let Some(run) = worker.run.take() {
@@ -171,8 +174,17 @@ impl World {
         }
     }
 
-    /// A leader dies. Its box stays as it is; the rest of its tree may take longer.
-    pub(crate) fn die(&mut self, id: WorkerId, death: Death) {
+    /// A leader dies by itself. Was it about to be killed, either may have come first.
+    fn die(&mut self, id: WorkerId, death: Death) {
+        let first = self.rng.chance(500);
+        if let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.lives() && first) {
+            worker.kill = None;
+        }
+        self.end(id, death);
+    }
+
+    /// A leader is dead. Its box stays as it is; the rest of its tree may take longer.
+    fn end(&mut self, id: WorkerId, death: Death) {
         let faults = self.scenario.faults;
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.lives()) else { return };
         let booting = worker.life == Life::Booting;

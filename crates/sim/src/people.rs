@@ -65,7 +65,10 @@ impl World {
         client.acts_left -= 1;
         if client.role == Role::Mixed && self.rng.chance(self.scenario.faults.vanish) {
             let (uid, role) = (client.uid, client.role);
-            client.connection = Connection::Lost;
+            match client.connection {
+                Connection::On => client.connection = Connection::Lost,
+                _ => client.hang_up(),
+            }
             self.news.insert(Source::Client(place));
             if self.clients.len() < 20 {
                 self.connect(role, uid);
@@ -76,7 +79,8 @@ impl World {
         self.clients[place].ask(request);
         self.news.insert(Source::Client(place));
         if self.clients[place].role != Role::Single {
-            let after = self.rng.span(self.scenario.pause_ns);
+            let longest = self.scenario.pause_ns;
+            let after = if self.rng.chance(500) { self.rng.span(longest) } else { self.rng.below(longest) };
             self.plan(after, Move::Act(place));
         }
     }

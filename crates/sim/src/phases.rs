@@ -18,7 +18,7 @@ use crate::truth::Truth;
 use crate::world::World;
 
 /// Longest trouble, in simulated nanoseconds.
-const TROUBLE_NS: u64 = 120 * S;
+const TROUBLE_NS: u64 = 300 * S;
 /// How long everything may take to come to rest: the longest backoffs, proofs and limits, several times over.
 const REST_NS: u64 = 2 * 3600 * S;
 /// Things that may happen meanwhile.
@@ -32,7 +32,9 @@ impl World {
     pub fn run(&mut self) -> Result<Report, Violation> {
         self.trouble()?;
         self.calm_down();
-        if !self.exited && !self.oracles.ledger.stopping {
+        let asked = |event: &Event| matches!(event, Event::Drain { .. } | Event::Stop);
+        let stopping = self.oracles.ledger.stopping || self.told_back.iter().any(asked);
+        if !self.exited && !stopping {
             self.rest()?;
             self.settle_accounts()?;
             self.told_back.push(Event::Drain { grace_ms: None });
@@ -48,12 +50,14 @@ impl World {
         Ok(report)
     }
 
-    /// Clients ask and faults happen until everybody has asked everything.
+    /// Clients ask and faults happen until everybody has asked everything, and then some.
     fn trouble(&mut self) -> Verdict {
+        let least = self.clock.ns() + self.scenario.trouble_ns;
         let end = self.clock.ns() + TROUBLE_NS;
         for _ in 0..TICKS_MAX {
             let asking = self.clients.iter().any(|client| client.acts_left > 0);
-            if self.exited || !asking || self.clock.ns() > end {
+            let now = self.clock.ns();
+            if self.exited || !asking && now > least || now > end {
                 break;
             }
             if !self.tick()? {
@@ -76,6 +80,7 @@ impl World {
         self.agenda.keep(|what| !matches!(what, Move::Act(_) | Move::SetWall | Move::Shutdown));
         for place in 0..self.clients.len() {
             self.clients[place].acts_left = 0;
+            self.clients[place].written.retain(|(_, request)| !matches!(request, Request::Drain { .. }));
             self.clients[place].pace = Pace::Prompt;
             self.clients[place].reading = false;
             self.plan_reading(place);
@@ -103,6 +108,7 @@ impl World {
     fn rest(&mut self) -> Verdict {
         let end = self.clock.ns() + REST_NS;
         let mut next_look = self.clock.ns();
+        let mut idle = 0;
         for _ in 0..TICKS_MAX {
             if self.clock.ns() >= next_look {
                 if self.is_at_rest()? {
@@ -110,15 +116,20 @@ impl World {
                 }
                 next_look = self.clock.ns() + 500 * MS;
             }
-            if self.clock.ns() > end || !self.tick()? {
+            if self.clock.ns() > end {
                 break;
+            }
+            if !self.tick()? {
+                // Nothing happens by itself any more: a look may find a loop to end, and has to find rest then.
+                idle += 1;
+                next_look = self.clock.ns();
+                if idle > 10 {
+                    break;
+                }
             }
             if self.exited {
                 return broken("ends", "the daemon left without being asked to");
             }
-        }
-        if self.is_at_rest()? {
-            return Ok(());
         }
         self.oracles.pool.is_whole()?;
         let live: Vec<_> = self.list_all()?.into_iter().filter(|row| row.state != JobState::Ended).collect();

@@ -6,7 +6,7 @@
 use bulkhead_core::config::Config;
 use bulkhead_proto::kind::Kind;
 
-use crate::clock::S;
+use crate::clock::{MS, S};
 use crate::rng::Rng;
 
 /// What a run is about.
@@ -103,6 +103,8 @@ pub struct Scenario {
     pub acts: u32,
     /// Longest pause of a client between two requests, in nanoseconds.
     pub pause_ns: u64,
+    /// How long faults happen at least, in nanoseconds.
+    pub trouble_ns: u64,
     /// Share of jobs that are poison, fail, loop or are slow, in a thousand.
     pub trouble: u32,
     /// Turns between two looks through the eyes of an administrator.
@@ -126,12 +128,21 @@ impl Scenario {
             config: config(seed, profile, &mut rng),
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
-            pause_ns: *rng.pick(&[200_000, 2_000_000, 20_000_000, S]),
+            pause_ns: *rng.pick(pauses(profile)),
+            trouble_ns: *rng.pick(&[20 * MS, 200 * MS, 2 * S, 40 * S]),
             trouble: *rng.pick(&[0, 50, 300, 700]),
             look_every: rng.between(if flood { 30 } else { 4 }, 50),
             shutdown: shutdown(profile, &mut rng),
             forget: rng.chance(700),
         }
+    }
+}
+
+/// Longest pauses of clients; long enough, where that matters, for a killed worker to be stuck meanwhile.
+fn pauses(profile: Profile) -> &'static [u64] {
+    match profile {
+        Profile::Stuck => &[2 * MS, S, 20 * S],
+        _ => &[MS, 10 * MS, 100 * MS, 2 * S],
     }
 }
 
@@ -177,11 +188,11 @@ fn faults(profile: Profile, rng: &mut Rng) -> Faults {
     faults.boot_fails = some(rng, &[20, 100]);
     faults.boot_hangs = some(rng, &[10, 50]);
     faults.boot_dies = some(rng, &[20, 100]);
-    faults.crash = some(rng, &[2, 10, 50]);
-    faults.hang = some(rng, &[2, 10]);
+    faults.crash = some(rng, &[2, 20, 150]);
+    faults.hang = some(rng, &[2, 30]);
     faults.late_kill = some(rng, &[200, 800]);
     match profile {
-        Profile::Lying => faults.liar = *rng.pick(&[100, 400, 900]),
+        Profile::Lying => faults.liar = *rng.pick(&[200, 600, 950]),
         Profile::Stuck => {
             faults.very_late_proof = *rng.pick(&[50, 300, 700]);
             faults.crash = *rng.pick(&[5, 30]);
@@ -216,6 +227,7 @@ fn config(seed: u64, profile: Profile, rng: &mut Rng) -> Config {
         vanished_ms: *rng.pick(&[10, 1000, 30_000]),
         ageing_ms: *rng.pick(&[1, 100, 10_000]),
         records_max: *rng.pick(&[20, 10_000]),
+        restart_intensity: *rng.pick(&[1, 3, 10]),
         ..Config::default()
     };
     if profile == Profile::Starved {
@@ -226,7 +238,6 @@ fn config(seed: u64, profile: Profile, rng: &mut Rng) -> Config {
         config.keep_outputs_max = rng.between(1, 4);
         config.quarantine_max = rng.between(1, 3);
         config.client_credit_bytes = 1 << 10;
-        config.restart_intensity = rng.between(1, 3) as u32;
     }
     config
 }

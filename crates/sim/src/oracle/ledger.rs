@@ -138,7 +138,9 @@ impl Ledger {
             death,
             Death::Killed { why: KillReason::Cancel | KillReason::Timeout | KillReason::Stop }
         );
-        let sure = guilt.disputed.is_empty();
+        // Whoever claimed while it was killed for not claiming may go uncharged.
+        let unresponsive = *death == Death::Killed { why: KillReason::Unresponsive };
+        let sure = guilt.disputed.is_empty() && !unresponsive;
         let charged = guilt.first.into_iter().map(|(seq, job)| (seq, job, sure));
         let disputed = guilt.disputed.into_iter().map(|(seq, job)| (seq, job, false));
         for (seq, id, must) in charged.chain(disputed).filter(|_| !ours) {

@@ -9,11 +9,16 @@ use crate::report::{Verdict, broken};
 /// again to every worker.
 const TURNS_MAX: u32 = 100;
 
+/// Steps in a row that may leave something for the next one at once.
+const OVERDUE_MAX: u32 = 20;
+
 /// Counts turns.
 #[derive(Debug, Default)]
 pub struct Quiet {
     at_ns: u64,
     turns: u32,
+    /// Steps in a row after which the deadline was in the past.
+    overdue: u32,
 }
 
 impl Quiet {
@@ -23,12 +28,24 @@ impl Quiet {
     /// Too many turns without a cause.
     pub fn step(&mut self, now_ns: u64, outside: bool) -> Verdict {
         if outside || now_ns != self.at_ns {
-            *self = Self { at_ns: now_ns, turns: 0 };
+            (self.at_ns, self.turns) = (now_ns, 0);
             return Ok(());
         }
         self.turns += 1;
         if self.turns > TURNS_MAX {
             return broken("quiet", format!("{} turns at one instant without a cause", self.turns));
+        }
+        Ok(())
+    }
+
+    /// When the core wants to be woken after a step.
+    ///
+    /// # Errors
+    /// It keeps wanting what is past.
+    pub fn wants(&mut self, now_ns: u64, deadline: Option<u64>) -> Verdict {
+        self.overdue = if deadline.is_some_and(|at| at <= now_ns) { self.overdue + 1 } else { 0 };
+        if self.overdue > OVERDUE_MAX {
+            return broken("quiet", format!("the deadline stays in the past: {deadline:?}"));
         }
         Ok(())
     }
