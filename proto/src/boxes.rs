@@ -20,6 +20,19 @@ pub const BOX_BYTES: usize = BOX_HEADER_BYTES + RING * ENTRY_BYTES + RING * INLI
 
 /// Box header: CLOCK_MONOTONIC nanoseconds at which the worker knew that it was about to die; 0 is unknown.
 pub const LAST_BREATH_AT: usize = 0;
+/// Box header: the signal that is ending the worker, stored after the fields that explain it; 0 is none. These
+/// fields are written by a signal handler, once, and read once the wait status names the same signal.
+pub const CAUSE_SIGNAL_AT: usize = 64;
+/// Box header: the signal's `si_code`, sign-extended: 0 and below, a process sent it; above, the kernel did.
+pub const CAUSE_CODE_AT: usize = 72;
+/// Box header: the address that faulted, for SIGSEGV, SIGBUS, SIGILL and SIGFPE of the kernel's.
+pub const FAULT_ADDRESS_AT: usize = 80;
+/// Box header: the process that sent the signal, when one did.
+pub const SENDER_PID_AT: usize = 88;
+/// Box header: 1 when the fault lies at the end of the stack of the thread that runs the tasks.
+pub const STACK_OVERFLOW_AT: usize = 96;
+/// Box header: bytes of the allocation that failed right before SIGABRT; 0 is none.
+pub const FAILED_ALLOCATION_AT: usize = 104;
 
 /// Entry: the claim word.
 pub const WORD_AT: usize = 0;

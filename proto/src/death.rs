@@ -18,12 +18,49 @@ pub enum Death {
         /// The exit code.
         code: i32,
     },
-    /// A signal that we did not send ended it.
+    /// A signal that we did not send ended it, and no more is known: SIGKILL, which lets nobody speak, or one that
+    /// it sent to itself, as abort(3) does.
     Signalled {
         /// The signal's number.
         signal: i32,
         /// Whether the kernel wrote a core file.
         core: bool,
+    },
+    /// An instruction of its own faulted: SIGSEGV, SIGBUS, SIGILL or SIGFPE.
+    Fault {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+        /// What could not be reached (SIGSEGV, SIGBUS), or the instruction (SIGILL, SIGFPE).
+        address: u64,
+    },
+    /// The stack of the thread that runs its tasks was used up.
+    StackOverflow {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+        /// Where it faulted.
+        address: u64,
+    },
+    /// It aborted because it could not get memory.
+    AllocationFailed {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+        /// How many bytes it asked for.
+        bytes: u64,
+    },
+    /// Another process sent it this signal, which is not SIGKILL.
+    Sent {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+        /// Who sent it; the process may have ended since.
+        sender_pid: u32,
     },
     /// We killed it, and why.
     Killed {
@@ -100,17 +137,54 @@ impl fmt::Display for Death {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited { code } => write!(out, "exit code {code}"),
-            Self::Signalled { signal, core } => {
-                match signal_name(*signal) {
-                    Some(name) => write!(out, "{name}")?,
-                    None => write!(out, "signal {signal}")?,
-                }
-                if *core { out.write_str(" (core dumped)") } else { Ok(()) }
+            Self::Signalled { signal, core } => write!(out, "{}{}", Signal(*signal), dumped(*core)),
+            Self::Fault { signal, core, address } => {
+                write!(out, "{} at address {address:#x}{}", Signal(*signal), dumped(*core))
+            }
+            Self::StackOverflow { signal, core, address } => {
+                write!(out, "stack overflow ({} at {address:#x}){}", Signal(*signal), dumped(*core))
+            }
+            Self::AllocationFailed { signal, core, bytes } => {
+                write!(out, "allocation of {bytes} bytes failed ({}){}", Signal(*signal), dumped(*core))
+            }
+            Self::Sent { signal, core, sender_pid } => {
+                write!(out, "{} sent by process {sender_pid}{}", Signal(*signal), dumped(*core))
             }
             Self::Killed { why } => write!(out, "killed by the supervisor: {why}"),
             Self::Retired => out.write_str("retired"),
         }
     }
+}
+
+impl Death {
+    /// Whether it died without being asked to: nobody here killed it or told it to leave.
+    pub fn is_own(&self) -> bool {
+        match self {
+            Self::Exited { .. }
+            | Self::Signalled { .. }
+            | Self::Fault { .. }
+            | Self::StackOverflow { .. }
+            | Self::AllocationFailed { .. }
+            | Self::Sent { .. } => true,
+            Self::Killed { .. } | Self::Retired => false,
+        }
+    }
+}
+
+/// A signal as people read it.
+struct Signal(i32);
+
+impl fmt::Display for Signal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match signal_name(self.0) {
+            Some(name) => out.write_str(name),
+            None => write!(out, "signal {}", self.0),
+        }
+    }
+}
+
+fn dumped(core: bool) -> &'static str {
+    if core { " (core dumped)" } else { "" }
 }
 
 /// The name of a signal that ends a process, by its Linux number (signal(7), x86 and ARM).
@@ -133,7 +207,31 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
         15 => "SIGTERM",
         24 => "SIGXCPU",
         25 => "SIGXFSZ",
+        26 => "SIGVTALRM",
+        27 => "SIGPROF",
+        29 => "SIGIO",
         31 => "SIGSYS",
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_death_says_what_is_known_of_it() {
+        let (signal, core) = (11, false);
+        for (death, text) in [
+            (Death::Signalled { signal: 9, core }, "SIGKILL"),
+            (Death::Signalled { signal: 40, core: true }, "signal 40 (core dumped)"),
+            (Death::Fault { signal, core, address: 0 }, "SIGSEGV at address 0x0"),
+            (Death::StackOverflow { signal, core, address: 0x7ff8 }, "stack overflow (SIGSEGV at 0x7ff8)"),
+            (Death::AllocationFailed { signal: 6, core, bytes: 7 }, "allocation of 7 bytes failed (SIGABRT)"),
+            (Death::Sent { signal: 15, core, sender_pid: 812 }, "SIGTERM sent by process 812"),
+        ] {
+            assert_eq!(death.to_string(), text);
+            assert!(death.is_own());
+        }
+    }
 }

@@ -207,7 +207,9 @@ impl Worker {
             }
             (ExitStatus::Code(0), _) if self.retired => (Death::Retired, None),
             (ExitStatus::Code(code), _) => (Death::Exited { code }, last_breath),
-            (ExitStatus::Signal { signal, core }, _) => (Death::Signalled { signal, core }, last_breath),
+            (ExitStatus::Signal { signal, core }, _) => {
+                (self.ring.death_by(signal, core, self.tree.process().pid()), last_breath)
+            }
         };
         Event::Died { worker: self.id, death, noticed_after_us, remains }
     }

@@ -29,6 +29,7 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     let Some((frame, pages)) = descriptors::receive(&lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
+    WorkerRing::testify(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
     let (server, path) = Channel::listen().context("cannot open the task channel")?;
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&handlers) }), &[])

@@ -4,7 +4,12 @@
 
 use std::process::ExitCode;
 
+use bulkhead_sys::allocator::Watched;
 use bulkhead_worker::{Registry, run};
+
+/// So that a task that dies of want of memory can say how much it wanted.
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
 
 fn main() -> ExitCode {
     run(&Registry::builtin())

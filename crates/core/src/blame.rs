@@ -2,7 +2,7 @@
 //!
 //! | death | first claimed offer | further claimed | offered | none claimed |
 //! |---|---|---|---|---|
-//! | exited, signalled | charged | given back | given back | the slot is charged |
+//! | its own: exited, any signal | charged | given back | given back | the slot is charged |
 //! | killed: lie, or its lane hung up | charged | given back | given back | the slot is charged |
 //! | killed: timeout, cancel, stop | has its outcome | given back | given back | nobody is charged |
 //! | killed: unresponsive | given back | given back | given back | the slot is charged |
@@ -60,7 +60,7 @@ impl Core {
         self.pool.stuck_replaced -= usize::from(worker.replaced);
         let left_as_asked = worker.duty == Duty::Retiring && death == (Death::Exited { code: 0 });
         let death = if left_as_asked { Death::Retired } else { death };
-        self.totals.deaths += u64::from(matches!(death, Death::Exited { .. } | Death::Signalled { .. }));
+        self.totals.deaths += u64::from(death.is_own());
         let pid = worker.pid.unwrap_or(0);
         let (ended, noticed_after_us) = (worker.ended, noticed);
         let died = What::Died { worker: id, pid, slot, death: death.clone(), noticed_after_us, ended };
@@ -158,11 +158,12 @@ fn verdict(worker: &Worker, death: &Death) -> Verdict {
     match death {
         Death::Retired => Verdict::Nobody,
         _ if cause == Some(Cause::Bootstrap) => Verdict::Nobody,
-        Death::Exited { .. } | Death::Signalled { .. } if worker.duty == Duty::Starting => Verdict::NeverUp,
-        Death::Exited { .. } | Death::Signalled { .. } => Verdict::Charge,
         Death::Killed { why: KillReason::Timeout | KillReason::Cancel | KillReason::Stop } => Verdict::Nobody,
         Death::Killed { why: KillReason::Lie { .. } } => Verdict::Charge,
         Death::Killed { why: KillReason::Unresponsive } if cause == Some(Cause::HungUp) => Verdict::Charge,
         Death::Killed { why: KillReason::Unresponsive } => Verdict::ChargeSlot,
+        // All others are its own: see `Death::is_own`.
+        _ if worker.duty == Duty::Starting => Verdict::NeverUp,
+        _ => Verdict::Charge,
     }
 }

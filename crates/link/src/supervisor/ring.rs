@@ -22,13 +22,14 @@ use bulkhead_proto::boxes::{
     self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
     ORDER_SEQ_AT, ORDERS_BYTES, WORD_AT,
 };
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::{Death, Lie};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
 use bulkhead_sys::page::Page;
 
 mod result;
+mod testimony;
 
 /// A task that its worker has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,6 +239,12 @@ impl Ring {
             0 => None,
             moment => Some(moment),
         }
+    }
+
+    /// Names a death by `signal`, which the kernel told of process `pid`, with what the box says of it. Call it
+    /// once, after the proof.
+    pub fn death_by(&self, signal: i32, core: bool, pid: u32) -> Death {
+        testimony::name(&self.box_page, signal, core, pid)
     }
 
     /// Loads the word of an outstanding offer and checks its step against the last state seen.

@@ -10,13 +10,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::boxes::{
-    self, BOX_BYTES, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, NAP_AT,
-    ORDERS_BYTES, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT, WORD_AT,
+    self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
+    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, LAST_BREATH_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT,
+    ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, WORD_AT,
 };
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_sys::clock::monotonic_ns;
+use bulkhead_sys::fatal::{self, Places};
 use bulkhead_sys::page::Page;
+
+/// Where the handler of fatal signals leaves its words.
+const TESTIMONY: Places = Places {
+    moment: LAST_BREATH_AT,
+    signal: CAUSE_SIGNAL_AT,
+    code: CAUSE_CODE_AT,
+    address: FAULT_ADDRESS_AT,
+    sender: SENDER_PID_AT,
+    stack_overflow: STACK_OVERFLOW_AT,
+    allocation: FAILED_ALLOCATION_AT,
+};
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +69,16 @@ impl WorkerRing {
             claimed_ns: Cell::new(0),
             rung_for: 0,
         })
+    }
+
+    /// Has every death of this process by a signal leave its cause in the box that [`Self::map`] was given. Once a
+    /// process, on the thread that runs the tasks.
+    ///
+    /// # Errors
+    /// As [`fatal::install`]; EINVAL, ENOMEM: the box cannot be mapped again.
+    pub fn testify(descriptors: &[OwnedFd]) -> io::Result<()> {
+        let box_descriptor = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
+        fatal::install(Page::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &TESTIMONY)
     }
 
     /// OFFERED -> CLAIMED. `false`: the offer was taken back; nothing of it may run.
