@@ -36,6 +36,15 @@ fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Freezes the size of a file for ever; its bytes stay free.
+///
+/// # Errors
+/// EPERM: somebody sealed its seals. EINVAL: it is no memfd.
+pub fn fix_size(fd: BorrowedFd<'_>) -> io::Result<()> {
+    fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
+    Ok(())
+}
+
 /// Freezes an output for ever, content and size, and gives its size in bytes.
 ///
 /// # Errors
