@@ -18,6 +18,8 @@ pub enum Death {
         /// The exit code.
         code: i32,
     },
+    /// It left by itself, in the middle of a task, as if all were well: exit code 0.
+    LeftInMidJob,
     /// A signal that we did not send ended it, and no more is known: SIGKILL, which lets nobody speak, or one that
     /// it sent to itself, as abort(3) does.
     Signalled {
@@ -137,6 +139,7 @@ impl fmt::Display for Death {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited { code } => write!(out, "exit code {code}"),
+            Self::LeftInMidJob => out.write_str("left in mid-job with exit code 0"),
             Self::Signalled { signal, core } => write!(out, "{}{}", Signal(*signal), dumped(*core)),
             Self::Fault { signal, core, address } => {
                 write!(out, "{} at address {address:#x}{}", Signal(*signal), dumped(*core))
@@ -161,6 +164,7 @@ impl Death {
     pub fn is_own(&self) -> bool {
         match self {
             Self::Exited { .. }
+            | Self::LeftInMidJob
             | Self::Signalled { .. }
             | Self::Fault { .. }
             | Self::StackOverflow { .. }

@@ -58,8 +58,7 @@ impl Core {
         self.cancel_alarms(id);
         let Some(worker) = self.pool.remove(id, self.now.mono_ns) else { return };
         self.pool.stuck_replaced -= usize::from(worker.replaced);
-        let left_as_asked = worker.duty == Duty::Retiring && death == (Death::Exited { code: 0 });
-        let death = if left_as_asked { Death::Retired } else { death };
+        let death = named(&worker, death, remains);
         self.totals.deaths += u64::from(death.is_own());
         let pid = worker.pid.unwrap_or(0);
         let (ended, noticed_after_us) = (worker.ended, noticed);
@@ -150,6 +149,15 @@ impl Core {
         } else {
             self.await_fresh_worker(key);
         }
+    }
+}
+
+/// What leaving by itself means depends on what the worker was doing.
+fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
+    match death {
+        Death::Exited { code: 0 } if worker.duty == Duty::Retiring => Death::Retired,
+        Death::Exited { code: 0 } if remains.iter().any(|left| left.claimed) => Death::LeftInMidJob,
+        other => other,
     }
 }
 

@@ -1,20 +1,44 @@
 //! `chaos MODE`: ends its own process in the way that was asked for, to show that nobody else is hurt.
 //!
 //! Whoever may run it decides elsewhere: the daemon offers it only when started with `--enable-chaos`. It must
-//! draw its last breath right before each death, so that the time until the supervisor noticed can be told.
+//! draw its last breath right before each death that no handler sees, so that the time until the supervisor noticed
+//! can be told; the others stamp their moment themselves.
 
 use bulkhead_sys::raise;
 
 use crate::{Failure, Task, quoted, text_of};
 
-/// SIGKILL, by its Linux number (signal(7)).
+// By their Linux numbers (signal(7), x86 and ARM).
 const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
+const SIGSYS: i32 = 31;
+
+/// More bytes than any address space has.
+const TOO_MANY_BYTES: usize = 1 << 62;
+
+/// The modes, as a usage text.
+const USAGE: &str =
+    "give segv, bus, ill, fpe, sys, xcpu, stack-overflow, alloc, abort, kill, exit:N, panic or loop";
 
 /// The ways to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// A store to memory that may not be written: the kernel sends SIGSEGV.
     Segv,
+    /// A store behind the end of a mapped file: SIGBUS.
+    Bus,
+    /// An instruction that does not exist: SIGILL.
+    Ill,
+    /// A whole number divided by zero: SIGFPE.
+    Fpe,
+    /// SIGSYS to itself, as a system call that is forbidden ends.
+    Sys,
+    /// SIGXCPU to itself, as too much processor time ends.
+    Xcpu,
+    /// Recursion without an end.
+    StackOverflow,
+    /// More memory than there is, for code that must have it.
+    Alloc,
     /// abort(3): SIGABRT.
     Abort,
     /// SIGKILL to itself: nothing can be said afterwards.
@@ -28,29 +52,51 @@ enum Mode {
 }
 
 impl Mode {
-    /// Whether the process ends at once; what does not end it must stamp no moment of death.
-    fn is_deadly(self) -> bool {
-        !matches!(self, Self::Panic | Self::Loop)
+    /// Whether the process ends without a signal handler being asked.
+    fn is_silent(self) -> bool {
+        matches!(self, Self::Kill | Self::Exit(_))
     }
 }
 
 pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     let mode = parse(text_of(input)?)?;
-    if mode.is_deadly() {
+    if mode.is_silent() {
         task.last_breath();
     }
     match mode {
         Mode::Segv => raise::fault(),
-        Mode::Abort => std::process::abort(),
-        Mode::Kill => {
-            Ok(raise::raise(SIGKILL).map_err(|error| Failure::new(format!("kill itself: {error}")))?)
+        Mode::Bus => cannot(raise::bus_error()),
+        Mode::Ill => cannot(raise::illegal_instruction()),
+        Mode::Fpe => cannot(raise::divide_by_zero()),
+        Mode::Sys => cannot(raise::raise(SIGSYS)),
+        Mode::Xcpu => cannot(raise::raise(SIGXCPU)),
+        Mode::Kill => cannot(raise::raise(SIGKILL)),
+        Mode::StackOverflow => {
+            std::hint::black_box(deeper(0));
+            Err(Failure::new("the stack has no end"))
         }
+        Mode::Alloc => {
+            let block: Vec<u8> = Vec::with_capacity(std::hint::black_box(TOO_MANY_BYTES));
+            Err(Failure::new(format!("{} bytes could be had", std::hint::black_box(block).capacity())))
+        }
+        Mode::Abort => std::process::abort(),
         Mode::Exit(code) => leave(code),
         Mode::Panic => panic!("chaos was asked to panic"),
         Mode::Loop => loop {
             std::hint::spin_loop();
         },
     }
+}
+
+/// Whatever comes back from a death did not work.
+fn cannot(died: std::io::Result<()>) -> Result<(), Failure> {
+    died.map_err(|error| Failure::new(format!("end itself: {error}")))
+}
+
+/// Calls itself for ever, a page of stack at a time.
+fn deeper(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 512]);
+    if frame[0] == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[1] }
 }
 
 fn leave(code: u8) -> ! {
@@ -61,6 +107,13 @@ fn leave(code: u8) -> ! {
 fn parse(text: &str) -> Result<Mode, Failure> {
     match text.trim() {
         "segv" => Ok(Mode::Segv),
+        "bus" => Ok(Mode::Bus),
+        "ill" => Ok(Mode::Ill),
+        "fpe" => Ok(Mode::Fpe),
+        "sys" => Ok(Mode::Sys),
+        "xcpu" => Ok(Mode::Xcpu),
+        "stack-overflow" => Ok(Mode::StackOverflow),
+        "alloc" => Ok(Mode::Alloc),
         "abort" => Ok(Mode::Abort),
         "kill" => Ok(Mode::Kill),
         "panic" => Ok(Mode::Panic),
@@ -69,10 +122,7 @@ fn parse(text: &str) -> Result<Mode, Failure> {
             Some(code) => code.parse().map(Mode::Exit).map_err(|_| {
                 Failure::new(format!("chaos of {}: give an exit code from 0 to 255", quoted(text)))
             }),
-            None => {
-                let usage = "give segv, abort, kill, exit:N, panic or loop";
-                Err(Failure::new(format!("chaos of {}: {usage}", quoted(text))))
-            }
+            None => Err(Failure::new(format!("chaos of {}: {USAGE}", quoted(text)))),
         },
     }
 }
@@ -111,6 +161,13 @@ mod tests {
         let fate = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(b"panic", &mut task)));
         assert!(fate.is_err());
         assert_eq!(task.breaths, 0);
-        assert!(Mode::Segv.is_deadly() && Mode::Exit(0).is_deadly() && !Mode::Loop.is_deadly());
+        assert!(Mode::Kill.is_silent() && Mode::Exit(0).is_silent());
+        assert!(!Mode::Segv.is_silent() && !Mode::Loop.is_silent());
+    }
+
+    #[test]
+    fn every_mode_of_the_usage_is_one() {
+        let words = USAGE.trim_start_matches("give ").replace(" or ", ", ").replace(":N", ":7");
+        assert!(words.split(", ").all(|word| parse(word).is_ok()) && words.split(", ").count() == 13);
     }
 }

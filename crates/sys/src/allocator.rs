@@ -1,20 +1,25 @@
 //! A global allocator that remembers what could not be had: the system's own, with an eye on its refusals.
 //!
-//! A refusal is remembered until the next allocation succeeds. So it is there when the process aborts over it, and
-//! gone when the code went on without the memory. It changes nothing: whoever may fail still may.
+//! A refusal is remembered until a few allocations have succeeded. So it is there when the process aborts over it,
+//! which takes the runtime an allocation or two, and gone when the code went on without the memory. It changes
+//! nothing: whoever may fail still may.
 //!
 //! Made the global one by the worker program; [`crate::fatal`] tells it to whoever reads the testimony.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Allocations that must succeed after a refusal for it to be forgotten.
+const FORGET_AFTER: u64 = 16;
+
 static FAILED_BYTES: AtomicU64 = AtomicU64::new(0);
+static SUCCEEDED_SINCE: AtomicU64 = AtomicU64::new(0);
 
 /// The system's allocator, watched.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Watched;
 
-/// Bytes of the last allocation of this process, if it failed; else 0.
+/// Bytes of the last allocation that failed, if that was a moment ago; else 0.
 pub fn failed_bytes() -> u64 {
     FAILED_BYTES.load(Ordering::Relaxed)
 }
@@ -22,8 +27,11 @@ pub fn failed_bytes() -> u64 {
 /// One load when all is well, as it nearly always is.
 fn watch(start: *mut u8, bytes: usize) -> *mut u8 {
     if start.is_null() {
+        SUCCEEDED_SINCE.store(0, Ordering::Relaxed);
         FAILED_BYTES.store(bytes as u64, Ordering::Relaxed);
-    } else if FAILED_BYTES.load(Ordering::Relaxed) != 0 {
+    } else if FAILED_BYTES.load(Ordering::Relaxed) != 0
+        && SUCCEEDED_SINCE.fetch_add(1, Ordering::Relaxed) + 1 >= FORGET_AFTER
+    {
         FAILED_BYTES.store(0, Ordering::Relaxed);
     }
     start
@@ -57,13 +65,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_remembered_until_something_succeeds() {
+    fn a_refusal_is_remembered_until_the_code_goes_on() {
         let (small, huge) = (Layout::new::<u64>(), Layout::array::<u8>(isize::MAX as usize / 2).unwrap());
         // SAFETY: both layouts have a size; what was given is given back with its own layout.
         unsafe {
-            assert!(Watched.alloc(huge).is_null());
-            assert_eq!(failed_bytes(), huge.size() as u64);
-            let start = Watched.alloc_zeroed(small);
+            for round in 1..=FORGET_AFTER {
+                assert!(Watched.alloc(huge).is_null());
+                for _ in 1..round {
+                    Watched.dealloc(Watched.alloc_zeroed(small), small);
+                }
+                assert_eq!(failed_bytes(), huge.size() as u64, "round {round}");
+            }
+            let start = Watched.alloc(small);
             assert_eq!((start.is_null(), failed_bytes()), (false, 0));
             assert!(Watched.realloc(start, small, huge.size()).is_null());
             assert_eq!(failed_bytes(), huge.size() as u64);
