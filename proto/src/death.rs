@@ -20,6 +20,8 @@ pub enum Death {
     },
     /// It left by itself, in the middle of a task, as if all were well: exit code 0.
     LeftInMidJob,
+    /// It left by itself after its last task panicked and was reported as failed. Nobody is charged.
+    LeftAfterPanic,
     /// A signal that we did not send ended it, and no more is known: SIGKILL, which lets nobody speak, or one that
     /// it sent to itself, as abort(3) does.
     Signalled {
@@ -140,6 +142,7 @@ impl fmt::Display for Death {
         match self {
             Self::Exited { code } => write!(out, "exit code {code}"),
             Self::LeftInMidJob => out.write_str("left in mid-job with exit code 0"),
+            Self::LeftAfterPanic => out.write_str("left after a panic in its task"),
             Self::Signalled { signal, core } => write!(out, "{}{}", Signal(*signal), dumped(*core)),
             Self::Fault { signal, core, address } => {
                 write!(out, "{} at address {address:#x}{}", Signal(*signal), dumped(*core))
@@ -165,6 +168,7 @@ impl Death {
         match self {
             Self::Exited { .. }
             | Self::LeftInMidJob
+            | Self::LeftAfterPanic
             | Self::Signalled { .. }
             | Self::Fault { .. }
             | Self::StackOverflow { .. }

@@ -7,6 +7,10 @@ use crate::codec::{Decode, Encode};
 use crate::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use crate::job::{OutputMode, Payload};
 
+/// The exit code of a worker that leaves because a task of its panicked, once the task was reported as failed: what
+/// it ran may have left its memory half changed. Of no meaning from a worker that reported no failure last.
+pub const LEFT_AFTER_PANIC: u8 = 97;
+
 /// Down the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneDown {

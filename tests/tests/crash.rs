@@ -106,14 +106,25 @@ fn poison_is_quarantined_with_its_deaths_named() {
     assert_eq!(wire.run("noop", &["fine"]).len(), 1);
 }
 
-/// A panic is a failure of the job's own code: no worker dies and nothing is retried.
+/// A panic is a failure of the job's own code: its worker reports it and leaves, another takes the place, nobody is
+/// charged, and however many of them there are the pool is well.
 #[test]
-fn a_panic_is_a_failure_and_kills_nobody() {
+fn a_panic_is_a_failure_and_its_worker_is_replaced() {
     let daemon = Daemon::start();
     let output = daemon.cli(&["run", "chaos", "panic"]);
     assert_eq!(output.status.code(), Some(i32::from(exit::FAILED)));
     assert!(String::from_utf8_lossy(&output.stderr).contains("panicked"));
-    assert!(daemon.events_named("died").is_empty());
+    for _ in 0..20 {
+        daemon.cli(&["run", "chaos", "panic"]);
+    }
+    let died = eventually("their workers have left", || {
+        Some(daemon.events_named("died")).filter(|died| died.len() == 21)
+    });
+    assert!(died.iter().all(|event| event["death"]["death"] == "left-after-panic"), "{died:?}");
+    for charge in ["blamed", "nobody-blamed", "degraded", "killing"] {
+        assert_eq!(daemon.events_named(charge), Vec::<serde_json::Value>::new());
+    }
+    assert_eq!(Wire::connect(&daemon.socket()).run("noop", &["on"]).len(), 1);
 }
 
 /// An endless loop ends at its time limit, and at a cancel; both kill the worker and blame nobody.

@@ -16,16 +16,22 @@ mod runtime;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use bulkhead_proto::worker::LEFT_AFTER_PANIC;
+
+use crate::runtime::Leave;
 
 pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
-/// the channel. The exit code is a failure only if the worker did not come up or its channel broke.
+/// the channel. The exit code is a failure only if the worker did not come up, if its channel broke, or if a task
+/// panicked. A program that makes `bulkhead_sys::allocator::Watched` its global allocator also tells how much memory
+/// a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
     let filter = std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned());
     env_logger::Builder::new().parse_filters(&filter).format_timestamp(None).format_target(false).init();
     match serve(registry) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Leave::Closed) => ExitCode::SUCCESS,
+        Ok(Leave::Panicked) => ExitCode::from(LEFT_AFTER_PANIC),
         Err(error) => {
             log::error!("worker cannot go on pid={} error=\"{error:#}\"", std::process::id());
             ExitCode::FAILURE
@@ -33,10 +39,10 @@ pub fn run(registry: &Registry) -> ExitCode {
     }
 }
 
-fn serve(registry: &Registry) -> Result<()> {
+fn serve(registry: &Registry) -> Result<Leave> {
     match bootstrap::come_up(registry)? {
         Some(mut runtime) => runtime.serve(),
         // The supervisor left before this worker was up: there is nobody to fail.
-        None => Ok(()),
+        None => Ok(Leave::Closed),
     }
 }

@@ -1,7 +1,8 @@
 //! The loop of a worker: receive, claim, run, finish, ring.
 //!
 //! A worker that is about to wait has nothing more to tell: each result was followed by a look whether the
-//! supervisor sleeps. It waits for its channel and its lane, and leaves when either is closed.
+//! supervisor sleeps. It waits for its channel and its lane, and leaves when either is closed, or after a task
+//! that panicked.
 
 use std::os::fd::AsFd;
 
@@ -17,6 +18,15 @@ use bulkhead_sys::poll::wait_any;
 use crate::descriptors::Outputs;
 use crate::output::TaskOutput;
 use crate::panics;
+
+/// Why a worker leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The channel is closed (retired), or the lane (there is nobody to tell results to).
+    Closed,
+    /// A task panicked; that was reported.
+    Panicked,
+}
 
 /// A worker that is up.
 pub(crate) struct Runtime {
@@ -39,37 +49,40 @@ impl Runtime {
         Self { outputs: Outputs::new(lane), ring, channel, handlers, doorbell }
     }
 
-    /// Runs tasks until the channel is closed (retired), or the lane (there is nobody to tell results to).
-    pub(crate) fn serve(&mut self) -> Result<()> {
+    /// Runs tasks until there is a reason to leave.
+    pub(crate) fn serve(&mut self) -> Result<Leave> {
         loop {
             let [channel, lane] =
                 wait_any([self.channel.as_fd(), self.outputs.as_fd()]).context("cannot wait")?;
-            let goes_on = if lane.hung_up {
-                false
+            let leave = if lane.hung_up {
+                Some(Leave::Closed)
             } else if channel.readable || channel.hung_up {
                 self.take_message()?
             } else {
-                self.outputs.take_frame()?
+                unless(self.outputs.take_frame()?)
             };
-            if !goes_on {
-                return Ok(());
+            if let Some(leave) = leave {
+                return Ok(leave);
             }
         }
     }
 
-    /// Runs the tasks of one message. `false`: there will be no more.
-    fn take_message(&mut self) -> Result<bool> {
-        let Some(message) = self.channel.recv().context("the task channel broke")? else { return Ok(false) };
+    /// Runs the tasks of one message, as long as there is no reason to leave.
+    fn take_message(&mut self) -> Result<Option<Leave>> {
+        let Some(message) = self.channel.recv().context("the task channel broke")? else {
+            return Ok(Some(Leave::Closed));
+        };
         for task in &message.tasks {
-            if !self.take(task)? {
-                return Ok(false);
+            let leave = self.take(task)?;
+            if leave.is_some() {
+                return Ok(leave);
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
-    /// Runs one task if it can still be claimed. `false`: the supervisor has hung up.
-    fn take(&mut self, task: &TaskMessage) -> Result<bool> {
+    /// Runs one task if it can still be claimed.
+    fn take(&mut self, task: &TaskMessage) -> Result<Option<Leave>> {
         let file = match task.output {
             OutputMode::Inline => {
                 self.outputs.drop_before(task.seq);
@@ -77,30 +90,41 @@ impl Runtime {
             }
             OutputMode::Descriptor => match self.outputs.output_of(task.seq)? {
                 Some(file) => Some(file),
-                None => return Ok(false),
+                None => return Ok(Some(Leave::Closed)),
             },
         };
         if !self.ring.claim(task.seq) {
             // Taken back: somebody else runs it.
-            return Ok(true);
+            return Ok(None);
         }
         let mut output = TaskOutput::new(&self.ring, file);
-        match self.run(task, &mut output).and_then(|()| Ok(output.finish()?)) {
+        let fate = panics::caught(|| self.run(task, &mut output));
+        output.outlive();
+        let panicked = fate.is_err();
+        match fate.and_then(|ended| ended).and_then(|()| Ok(output.finish()?)) {
             Ok(finish) => self.ring.finish(task.seq, &finish),
             Err(failure) => {
                 log::debug!("task failed job={} attempt={} error=\"{failure}\"", task.job, task.fence);
                 self.ring.finish(task.seq, &Finish::Failed(&failure.to_string()));
             }
         }
-        if self.ring.should_ring() { self.outputs.ring(&self.doorbell) } else { Ok(true) }
+        let is_heard = !self.ring.should_ring() || self.outputs.ring(&self.doorbell)?;
+        if panicked {
+            self.ring.last_breath();
+            return Ok(Some(Leave::Panicked));
+        }
+        Ok(unless(is_heard))
     }
 
     fn run(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
         let handler = self.handlers.get(usize::from(task.kind.0)).copied().flatten();
         let handler =
             handler.ok_or_else(|| Failure::new(format!("this worker has no kind {}", task.kind)))?;
-        let ended = panics::caught(|| handler(task.input.as_bytes(), output));
-        output.outlive();
-        ended
+        handler(task.input.as_bytes(), output)
     }
+}
+
+/// A reason to leave, unless the supervisor is there.
+fn unless(is_there: bool) -> Option<Leave> {
+    (!is_there).then_some(Leave::Closed)
 }

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use bulkhead_link::supervisor::FoundResult;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
+use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memfd::{output_file, seal_output};
@@ -142,15 +143,17 @@ fn output_descriptors_are_closed_after_their_task() {
 }
 
 #[test]
-fn a_failure_is_told_and_the_worker_goes_on() {
+fn a_failure_is_told_and_the_worker_goes_on_and_a_panic_is_told_and_it_leaves() {
     let mut played = Played::up(true);
     let bad = played.run(FACTORIAL, "-3");
     assert!(failed(&bad).contains("negative"), "{bad:?}");
+    assert_eq!(inline(&played.run(NOOP, "on")), b"on");
+    assert_eq!(played.ring.last_breath_ns(), None);
     let panicked = played.run(CHAOS, "panic");
     let text = failed(&panicked);
     assert!(text.starts_with("panicked at ") && text.contains("chaos.rs:"), "{text}");
-    assert_eq!(played.ring.last_breath_ns(), None, "a death that did not come");
-    assert_eq!(inline(&played.run(NOOP, "on")), b"on");
+    assert_eq!(played.born.end(), ExitStatus::Code(LEFT_AFTER_PANIC.into()));
+    assert!(played.ring.last_breath_ns().is_some());
 }
 
 #[test]

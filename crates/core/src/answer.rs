@@ -36,6 +36,7 @@ impl Core {
         };
         if let Some(worker) = self.pool.workers.get_mut(&id) {
             worker.ended += 1;
+            worker.failed_last = matches!(report.result, TaskResult::Failed(_));
             worker.full_ns = None;
         }
         self.resume(id);

@@ -7,6 +7,7 @@
 //! | killed: timeout, cancel, stop | has its outcome | given back | given back | nobody is charged |
 //! | killed: unresponsive | given back | given back | given back | the slot is charged |
 //! | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
+//! | left after a panic | - | - | given back | nobody is charged |
 //! | retired | given back | given back | given back | nobody is charged |
 //!
 //! Given back means: to the front of the queue, not charged.
@@ -16,6 +17,7 @@ use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::ChargedDeath;
+use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::claim::Offer;
 use crate::event::Remains;
@@ -154,9 +156,17 @@ impl Core {
 
 /// What leaving by itself means depends on what the worker was doing.
 fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
+    let in_mid_job = remains.iter().any(|left| left.claimed);
     match death {
         Death::Exited { code: 0 } if worker.duty == Duty::Retiring => Death::Retired,
-        Death::Exited { code: 0 } if remains.iter().any(|left| left.claimed) => Death::LeftInMidJob,
+        Death::Exited { code: 0 } if in_mid_job => Death::LeftInMidJob,
+        // Its word alone is not enough: each such leave must have cost a job that failed, so there are never more
+        // of these than of those.
+        Death::Exited { code }
+            if code == i32::from(LEFT_AFTER_PANIC) && !in_mid_job && worker.failed_last =>
+        {
+            Death::LeftAfterPanic
+        }
         other => other,
     }
 }
@@ -164,7 +174,7 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
 fn verdict(worker: &Worker, death: &Death) -> Verdict {
     let cause = worker.duty.cause();
     match death {
-        Death::Retired => Verdict::Nobody,
+        Death::Retired | Death::LeftAfterPanic => Verdict::Nobody,
         _ if cause == Some(Cause::Bootstrap) => Verdict::Nobody,
         Death::Killed { why: KillReason::Timeout | KillReason::Cancel | KillReason::Stop } => Verdict::Nobody,
         Death::Killed { why: KillReason::Lie { .. } } => Verdict::Charge,

@@ -114,6 +114,8 @@ pub(crate) struct Worker {
     pub(crate) claims: Claims,
     /// Tasks it has ended.
     pub(crate) ended: u64,
+    /// The last of them was reported as failed.
+    pub(crate) failed_last: bool,
     /// Offers taken back from it since it was killed or hung up.
     pub(crate) requeued: u32,
     pub(crate) spawned_us: u64,
@@ -143,6 +145,7 @@ impl Worker {
             pid: None,
             claims: Claims::new(),
             ended: 0,
+            failed_last: false,
             requeued: 0,
             spawned_us: now.wall_us,
             spawned_ns: now.mono_ns,

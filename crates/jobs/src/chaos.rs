@@ -45,7 +45,7 @@ enum Mode {
     Kill,
     /// Leaves in the middle of its duty with this code.
     Exit(u8),
-    /// A panic in the handler's own code: a failure of the job, which its worker survives.
+    /// A panic in the handler's own code: a failure of the job; its worker reports it and leaves.
     Panic,
     /// Runs for ever, busily; only a limit or a cancel ends it.
     Loop,

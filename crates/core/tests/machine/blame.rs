@@ -11,6 +11,7 @@ use bulkhead_proto::job::{JobState, Policy};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 /// A rig of one slot whose worker holds several short jobs, the first of them claimed.
 fn with_ring_of(count: usize) -> (Rig, JobId) {
@@ -39,6 +40,34 @@ fn the_first_claimed_is_charged_and_the_rest_are_innocent() {
     assert_eq!(rig.recorded(|what| matches!(what, What::Blamed { .. })), 1);
     assert_eq!(rig.recorded(|what| matches!(what, What::Requeued { count: 3, .. })), 1);
     assert_eq!(rig.recorded(|what| matches!(what, What::Placed { warm: true, replaces: Some(_), .. })), 1);
+}
+
+/// A leave after a panic costs a job that failed each time; without one it is a death like any other.
+#[test]
+fn a_worker_that_leaves_after_a_panic_is_believed_once_for_each_failure() {
+    let left = Death::Exited { code: LEFT_AFTER_PANIC.into() };
+    let named =
+        |rig: &Rig| rig.recorded(|what| matches!(what, What::Died { death: Death::LeftAfterPanic, .. }));
+    let nobody = |rig: &Rig| rig.recorded(|what| matches!(what, What::NobodyBlamed { .. }));
+    let (mut rig, first) = with_ring_of(3);
+    let worker = rig.holder(first).unwrap().0;
+    rig.fail(first);
+    rig.die(worker, left.clone());
+    assert_eq!((named(&rig), nobody(&rig)), (1, 0));
+    assert_eq!(rig.recorded(|what| matches!(what, What::Requeued { count: 2, .. })), 1);
+    // The next one has failed nothing, and one that holds a claim is charged whatever it says.
+    let next = JobId(first.0 + 1);
+    let worker = rig.holder(next).unwrap().0;
+    rig.finish(next);
+    rig.die(worker, left.clone());
+    assert_eq!((named(&rig), nobody(&rig)), (1, 1));
+    let (mut rig, first) = with_ring_of(2);
+    let worker = rig.holder(first).unwrap().0;
+    rig.fail(first);
+    let claimed = JobId(first.0 + 1);
+    rig.claim(claimed);
+    rig.die(worker, left);
+    assert_eq!((named(&rig), rig.detail(claimed).row.crashes), (0, 1));
 }
 
 #[test]
