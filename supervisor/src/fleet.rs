@@ -32,6 +32,8 @@ pub(crate) struct Fleet {
     audible: BTreeSet<WorkerId>,
     /// Those whose leaders are dead, or nearly so.
     dying: BTreeSet<WorkerId>,
+    /// A child ended since the last look for orphans.
+    child_ended: bool,
     found: Vec<Found>,
 }
 
@@ -46,6 +48,7 @@ impl Fleet {
             workers: BTreeMap::new(),
             audible: BTreeSet::new(),
             dying: BTreeSet::new(),
+            child_ended: false,
             found: Vec::new(),
         })
     }
@@ -63,6 +66,11 @@ impl Fleet {
     /// A leader died.
     pub(crate) fn mark_dying(&mut self, worker: WorkerId) {
         self.dying.insert(worker);
+    }
+
+    /// Some child ended: a leader, or what a worker left behind.
+    pub(crate) fn mark_child_ended(&mut self) {
+        self.child_ended = true;
     }
 
     /// Whether there is something to do before the next sleep.
@@ -131,7 +139,12 @@ impl Fleet {
                 }
                 Err(error) => {
                     worker.stage = Stage::Closed;
-                    events.push(Event::BootstrapFailed { worker: id, error: error.to_string() });
+                    events.push(if error.is_lie() {
+                        log::warn!("a worker's hello is a lie worker={id} error=\"{error}\"");
+                        Event::Lied { worker: id, lie: Lie::Hello }
+                    } else {
+                        Event::BootstrapFailed { worker: id, error: error.to_string() }
+                    });
                 }
             }
         }
@@ -163,9 +176,6 @@ impl Fleet {
     /// Proof is: leader reaped, process group empty, and no stray child of anybody left at this subreaper. A
     /// stray cannot be told to whom it belonged, so while one lives no death is proven.
     pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
-        if self.dying.is_empty() {
-            return;
-        }
         let mut ended = Vec::new();
         for id in &self.dying {
             match self.workers.get_mut(id).map(Worker::advance) {
@@ -174,7 +184,10 @@ impl Fleet {
                 None => log::error!("a worker died that nobody knows worker={id}"),
             }
         }
-        if ended.is_empty() || !self.strays_are_gone() {
+        if ended.is_empty() {
+            return self.reap_orphans();
+        }
+        if !self.strays_are_gone() {
             return;
         }
         let now_ns = clock::monotonic_ns();
@@ -191,9 +204,22 @@ impl Fleet {
         }
     }
 
-    fn strays_are_gone(&self) -> bool {
-        let known = |pid: u32| self.workers.values().any(|worker| worker.tree.process().pid() == pid);
-        match tree::sweep_strays(&known) {
+    fn is_leader(&self, pid: u32) -> bool {
+        self.workers.values().any(|worker| worker.tree.process().pid() == pid)
+    }
+
+    /// What living workers have left behind, and has ended, becomes ours to reap.
+    fn reap_orphans(&mut self) {
+        if std::mem::take(&mut self.child_ended)
+            && let Err(error) = tree::reap_orphans(&|pid| self.is_leader(pid))
+        {
+            log::error!("cannot look for orphaned processes error={error}");
+        }
+    }
+
+    fn strays_are_gone(&mut self) -> bool {
+        self.child_ended = false;
+        match tree::sweep_strays(&|pid| self.is_leader(pid)) {
             Ok(left) => left == 0,
             Err(error) => {
                 log::error!("cannot look for stray processes error={error}");

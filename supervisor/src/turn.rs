@@ -152,7 +152,8 @@ impl Loop {
                     log::info!("asked to stop at once signal={signal}");
                     batch.push(Event::Stop);
                 }
-                // A child ended somewhere: whoever is dying is looked at in this turn anyway.
+                // Whoever is dying is looked at in this turn anyway.
+                signals::CHLD => self.hands.fleet.mark_child_ended(),
                 _ => {}
             }
         }

@@ -44,6 +44,19 @@ pub fn sweep_strays(is_known: &dyn Fn(u32) -> bool) -> io::Result<usize> {
     Ok(left.max(1))
 }
 
+/// Reaps every dead child of this process that `is_known` does not know, and kills nobody: what a worker that lives
+/// on leaves behind must not pile up. Never blocks.
+///
+/// # Errors
+/// As [`sweep_strays`].
+pub fn reap_orphans(is_known: &dyn Fn(u32) -> bool) -> io::Result<()> {
+    for child in children()?.into_iter().filter(|child| !is_known(*child)) {
+        // What cannot be reaped now lives, or is reaped by the next look.
+        let _ = wait_now(Which::Pid(child), Reap::Yes);
+    }
+    Ok(())
+}
+
 enum Treated {
     Spared,
     Reaped,
@@ -115,6 +128,26 @@ mod tests {
                 "a known child was killed"
             );
             known.kill(9).unwrap();
+            reap(&known);
+        });
+    }
+
+    #[test]
+    fn only_the_dead_are_reaped() {
+        in_child("strays::tests::only_the_dead_are_reaped", || {
+            let (known, dead, living) = (shell("exit 0"), shell("exit 0"), shell("read line"));
+            for child in [&known, &dead] {
+                assert!(wait_readable(child.as_fd(), PATIENCE).unwrap());
+            }
+            reap_orphans(&|pid| pid == known.pid()).unwrap();
+            let mut left = children().unwrap();
+            left.sort_unstable();
+            let mut expected = [known.pid(), living.pid()];
+            expected.sort_unstable();
+            assert_eq!(left, expected);
+            assert!(!wait_readable(living.as_fd(), std::time::Duration::ZERO).unwrap(), "it was killed");
+            living.kill(9).unwrap();
+            reap(&living);
             reap(&known);
         });
     }

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
-pub use crate::strays::sweep_strays;
+pub use crate::strays::{reap_orphans, sweep_strays};
 
 /// Makes this process the parent of every descendant whose own parent died.
 ///
