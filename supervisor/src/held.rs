@@ -20,7 +20,7 @@ pub(crate) struct Held {
 
 impl Held {
     /// Seals what a worker wrote and takes it in. `None`: it is not as long as the worker says, or cannot be
-    /// sealed because the worker still maps it; in either case it is not what it was said to be.
+    /// sealed because the worker still maps it or sealed its seals; it is not what it was said to be.
     ///
     /// # Errors
     /// The descriptor cannot be asked for its size.
@@ -28,7 +28,11 @@ impl Held {
         match memfd::seal_output(descriptor.as_fd()) {
             Ok(size) if size == bytes => {}
             Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(None),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(error),
         }
         self.last += 1;

@@ -46,6 +46,20 @@ pub enum ConnectError {
     NotSent(SendError),
 }
 
+impl ConnectError {
+    /// Whether no honest worker can cause it: its hello names what is not its own.
+    pub fn is_lie(&self) -> bool {
+        match self {
+            Self::BadPath { .. }
+            | Self::Outside
+            | Self::NotASocket
+            | Self::NotOurs { .. }
+            | Self::NotTheWorker => true,
+            Self::NotConnected(_) | Self::NotSent(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for ConnectError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
