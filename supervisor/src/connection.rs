@@ -22,6 +22,9 @@ use crate::outbox::Outbox;
 
 /// Bytes read from one client in one turn, so that a flood cannot starve a neighbour.
 const BYTES_PER_TURN: usize = 256 << 10;
+/// Requests taken from one client in one turn: each may ask for half a frame of rows, and what they bring is only
+/// held against the client once it stands in its outbox.
+const REQUESTS_PER_TURN: usize = 64;
 /// While more than this waits for a client, nothing is read from it.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 
@@ -42,6 +45,8 @@ pub(crate) struct Connection {
     outbox: Outbox,
     /// The socket may have bytes that were not read yet.
     readable: bool,
+    /// Whole frames may be left of what was read.
+    backlog: bool,
     /// Replies were queued since the core was last told that all had left.
     owes: bool,
 }
@@ -56,6 +61,7 @@ impl Connection {
             state: State::Greeting(Vec::new()),
             outbox: Outbox::default(),
             readable: true,
+            backlog: false,
             owes: false,
         }
     }
@@ -72,7 +78,7 @@ impl Connection {
 
     /// Whether reading it now would bring something.
     pub(crate) fn is_hungry(&self) -> bool {
-        self.readable
+        (self.readable || self.backlog)
             && !matches!(self.state, State::Closing)
             && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
     }
@@ -89,13 +95,16 @@ impl Connection {
 
     /// Reads at most a turn's share and makes events of it. `false`: the connection is over.
     pub(crate) fn read(&mut self, buffer: &mut [u8], events: &mut Vec<Event>) -> bool {
-        let mut left = BYTES_PER_TURN;
-        while left > 0 && self.is_hungry() {
+        let (mut left, mut requests) = (BYTES_PER_TURN, REQUESTS_PER_TURN);
+        if self.is_hungry() && self.backlog {
+            self.parse(&mut requests, events);
+        }
+        while left > 0 && !self.backlog && self.is_hungry() {
             match self.socket.read(buffer) {
                 Ok(0) => return self.ended(events),
                 Ok(count) => {
                     left = left.saturating_sub(count);
-                    self.take(&buffer[..count], events);
+                    self.take(&buffer[..count], &mut requests, events);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -115,31 +124,31 @@ impl Connection {
         false
     }
 
-    fn take(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+    fn take(&mut self, bytes: &[u8], requests: &mut usize, events: &mut Vec<Event>) {
         match &mut self.state {
             State::Greeting(hello) => {
                 hello.extend_from_slice(bytes);
                 if hello.len() >= Hello::BYTES {
                     let hello = std::mem::take(hello);
-                    self.greet(&hello, events);
+                    self.greet(&hello, requests, events);
                 }
             }
             State::Open(frames) => {
                 frames.feed(bytes);
-                self.parse(events);
+                self.parse(requests, events);
             }
             State::Closing => {}
         }
     }
 
-    fn greet(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+    fn greet(&mut self, bytes: &[u8], requests: &mut usize, events: &mut Vec<Event>) {
         let Some((hello, rest)) = bytes.split_first_chunk::<{ Hello::BYTES }>() else { return };
         match Hello::from_bytes(hello) {
             Some(hello) if hello.version == Hello::new(0).version => {
                 self.outbox.push_raw(&Hello::new(Hello::WELCOME).to_bytes());
                 self.state = State::Open(Frames::default());
                 events.push(Event::ClientConnected { client: self.client, peer: self.peer });
-                self.take(rest, events);
+                self.take(rest, requests, events);
             }
             Some(hello) => {
                 log::info!("client speaks another version client={} version={}", self.client, hello.version);
@@ -158,13 +167,19 @@ impl Connection {
         self.state = State::Closing;
     }
 
-    fn parse(&mut self, events: &mut Vec<Event>) {
+    /// Makes events of whole frames, as many as `requests` allows; what is left is the backlog.
+    fn parse(&mut self, requests: &mut usize, events: &mut Vec<Event>) {
         let State::Open(frames) = &mut self.state else { return };
         let fault = loop {
+            self.backlog = *requests == 0;
+            if self.backlog {
+                return;
+            }
             match frames.next_frame() {
                 Ok(None) => return,
                 Ok(Some(bytes)) => match codec::decode::<RequestFrame>(bytes) {
                     Ok(RequestFrame { tag, request }) => {
+                        *requests -= 1;
                         events.push(Event::ClientSaid { client: self.client, tag, request });
                     }
                     Err(error) => break error.to_string(),

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Hello, push_frame};
-use bulkhead_proto::ids::Tag;
+use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::daemon::{Daemon, eventually};
 use bulkhead_tests::wire::{Wire, submit};
@@ -135,6 +135,32 @@ fn a_client_that_never_reads_waits_for_itself_only() {
     }
     let grown = resident_bytes(daemon.pid()).saturating_sub(before);
     assert!(grown < 1_500 << 20, "resident size grew by {grown} bytes");
+    drop(wire);
+    assert_served(&daemon);
+}
+
+/// Thousands of requests fit one read, and each asks for a long list: only some are taken up before the client has
+/// to read what came of them.
+#[test]
+fn many_small_requests_with_long_answers_do_not_pile_up() {
+    let daemon = Daemon::start();
+    let first = Wire::connect(&daemon.socket()).submit("noop", &[""; 4000]);
+    daemon.ok(&["wait", &(first.0 + 3999).to_string()]);
+    let before = resident_bytes(daemon.pid());
+    let mut wire = Wire::connect(&daemon.socket());
+    let (mut frames, count) = (Vec::new(), 4000);
+    for number in 1..=count {
+        let request = Request::Jobs { state: None, after: JobId(0), limit: 4096 };
+        push_frame(&RequestFrame { tag: Tag(number), request }, &mut frames).expect("it fits");
+    }
+    wire.send(&frames);
+    assert_served(&daemon);
+    let grown = resident_bytes(daemon.pid()).saturating_sub(before);
+    assert!(grown < 100 << 20, "resident size grew by {grown} bytes");
+    for number in 1..=200 {
+        let frame = wire.next_reply().expect("the daemon answers");
+        assert_eq!(frame.tag, Tag(number), "answers come in order, none is lost");
+    }
     drop(wire);
     assert_served(&daemon);
 }
