@@ -22,6 +22,8 @@ use crate::tokens::Source;
 
 /// How long a client may take for its hello, and for its goodbye.
 const PATIENCE_NS: u64 = 10_000_000_000;
+/// When to try again after no connection could be accepted: what is short may come back without a word.
+const RETRY_NS: u64 = 100_000_000;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// Bytes of the buffer that all reads share.
@@ -36,16 +38,15 @@ struct Door {
 }
 
 impl Door {
-    /// `None`: not let in.
-    fn admit(&self, stream: &UnixStream) -> io::Result<Option<Peer>> {
+    /// Who it is, and whether it is let in.
+    fn admit(&self, stream: &UnixStream) -> io::Result<(Peer, bool)> {
         let uid = socket::peer_cred(stream.as_fd())?.uid;
-        let admin = match self.mode {
-            Mode::User if uid != self.own_uid && uid != 0 => return Ok(None),
-            Mode::User => true,
-            Mode::System if uid == self.own_uid && uid != 0 => return Ok(None),
-            Mode::System => uid == 0 || self.is_admin(stream)?,
+        let own = uid == self.own_uid;
+        let (admin, let_in) = match self.mode {
+            Mode::User => (true, own || uid == 0),
+            Mode::System => (uid == 0 || self.is_admin(stream)?, !own || uid == 0),
         };
-        Ok(Some(Peer { uid, admin }))
+        Ok((Peer { uid, admin: admin && let_in }, let_in))
     }
 
     fn is_admin(&self, stream: &UnixStream) -> io::Result<bool> {
@@ -66,6 +67,8 @@ pub(crate) struct Clients {
     last: u64,
     /// Connections may wait in the listener's queue.
     acceptable: bool,
+    /// Set while none can be accepted: when to try again.
+    retry_ns: Option<u64>,
     /// Those whose sockets may have bytes for us.
     hungry: BTreeSet<ClientId>,
     /// Those that got replies since they were last flushed.
@@ -96,6 +99,7 @@ impl Clients {
             connections: BTreeMap::new(),
             last: 0,
             acceptable: true,
+            retry_ns: None,
             hungry: BTreeSet::new(),
             addressed: BTreeSet::new(),
             patience: VecDeque::new(),
@@ -124,8 +128,12 @@ impl Clients {
         self.acceptable || !self.hungry.is_empty()
     }
 
-    /// When [`Self::lose_patience`] has something to do, in nanoseconds of the monotonic clock.
+    /// When [`Self::accept`] or [`Self::lose_patience`] has something to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
+        [self.retry_ns, self.next_patience()].into_iter().flatten().min()
+    }
+
+    fn next_patience(&mut self) -> Option<u64> {
         while let Some((when, client)) = self.patience.front() {
             if self.connections.get(client).is_some_and(Connection::is_awaited) {
                 return Some(*when);
@@ -144,6 +152,7 @@ impl Clients {
 
     /// Takes the connections that wait, some at a time.
     pub(crate) fn accept(&mut self, now_ns: u64) {
+        self.acceptable |= self.retry_ns.is_some_and(|when| when <= now_ns);
         for _ in 0..ACCEPTS_PER_TURN {
             if !self.acceptable {
                 return;
@@ -152,17 +161,22 @@ impl Clients {
                 Ok((stream, _)) => self.greet(stream, now_ns),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // Out of descriptors or memory: the queue keeps them until a client leaves.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.acceptable = false;
-                    if error.kind() != io::ErrorKind::WouldBlock {
-                        log::error!(
-                            "cannot accept connections for now clients={} error={error}",
-                            self.connections.len()
-                        );
+                    if self.retry_ns.take().is_some() {
+                        log::info!("connections are accepted again clients={}", self.connections.len());
                     }
                 }
+                Err(error) => self.pause(now_ns, &error),
             }
+        }
+    }
+
+    /// Out of descriptors or memory: the queue keeps connections until a client leaves, or for a while. Said once.
+    fn pause(&mut self, now_ns: u64, error: &io::Error) {
+        self.acceptable = false;
+        if self.retry_ns.replace(now_ns + RETRY_NS).is_none() {
+            log::error!("cannot accept connections for now clients={} error={error}", self.connections.len());
         }
     }
 
@@ -170,9 +184,9 @@ impl Clients {
         self.last += 1;
         let client = ClientId(self.last);
         let (peer, verdict) = match self.door.admit(&stream) {
-            Ok(Some(peer)) if self.connections.len() < self.clients_max => (peer, None),
-            Ok(Some(peer)) => (peer, Some(Hello::BUSY)),
-            Ok(None) => (Peer { uid: u32::MAX, admin: false }, Some(Hello::DENIED)),
+            Ok((peer, false)) => (peer, Some(Hello::DENIED)),
+            Ok((peer, true)) if self.connections.len() < self.clients_max => (peer, None),
+            Ok((peer, true)) => (peer, Some(Hello::BUSY)),
             Err(error) => {
                 log::warn!("cannot tell who a client is error={error}");
                 return;
@@ -185,7 +199,8 @@ impl Clients {
         }
         let mut connection = Connection::new(client, peer, stream);
         if let Some(verdict) = verdict {
-            log::warn!("client turned away client={client} uid={} verdict={verdict}", peer.uid);
+            let word = if verdict == Hello::BUSY { "busy" } else { "denied" };
+            log::warn!("client turned away client={client} uid={} verdict={word}", peer.uid);
             connection.turn_away(verdict);
         }
         self.connections.insert(client, connection);

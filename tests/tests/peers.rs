@@ -1,6 +1,7 @@
 //! Clients that misbehave: each is dealt with by name, and nobody else notices.
 
 use std::io::{ErrorKind, Write};
+use std::process::Command;
 
 use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::codec;
@@ -163,6 +164,32 @@ fn many_small_requests_with_long_answers_do_not_pile_up() {
     }
     drop(wire);
     assert_served(&daemon);
+}
+
+/// Sets the soft limit of open files of a running process.
+fn limit_open_files(pid: u32, count: u32) {
+    let limit = format!("--nofile={count}:");
+    let status = Command::new("prlimit").arg("--pid").arg(pid.to_string()).arg(limit).status();
+    assert!(status.expect("prlimit runs, it is part of every Debian").success());
+}
+
+/// Descriptors come back without a word from the kernel, and no client leaves: whoever waits is served all the same.
+#[test]
+fn clients_that_came_while_descriptors_were_short_are_served_afterwards() {
+    let daemon = Daemon::start();
+    limit_open_files(daemon.pid(), 4);
+    let mut waiting: Vec<_> = (0..3).map(|_| Wire::silent(&daemon.socket())).collect();
+    eventually("it says so", || daemon.log().contains("cannot accept connections").then_some(()));
+    waiting.push(Wire::silent(&daemon.socket()));
+    for wire in &mut waiting {
+        wire.send(&Hello::new(0).to_bytes());
+    }
+    limit_open_files(daemon.pid(), 1000);
+    for wire in &mut waiting {
+        assert_eq!(wire.hello().verdict, Hello::WELCOME);
+    }
+    eventually("it says so", || daemon.log().contains("accepted again").then_some(()));
+    assert_eq!(daemon.log().matches("cannot accept connections").count(), 1, "said once, not each time");
 }
 
 #[test]
