@@ -101,9 +101,15 @@ impl Wire {
 
     /// Submits attached and takes all results, in the order of their ends.
     pub fn run(&mut self, kind: &str, inputs: &[&str]) -> Vec<Ended> {
-        let tag = self.ask(Request::Submit(submit(kind, inputs, true)));
+        self.run_submit(submit(kind, inputs, true))
+    }
+
+    /// The same for a submit of any policy.
+    pub fn run_submit(&mut self, submit: Submit) -> Vec<Ended> {
+        let count = submit.inputs.len();
+        let tag = self.ask(Request::Submit(submit));
         let mut ended = Vec::new();
-        while ended.len() < inputs.len() {
+        while ended.len() < count {
             let frame = self.next_reply().expect("the daemon answers");
             match frame.reply {
                 Reply::Ended(some) if frame.tag == tag => ended.extend(some),

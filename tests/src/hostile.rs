@@ -1,0 +1,146 @@
+//! The hostile worker: every attack by name, and how one is chosen.
+//!
+//! A daemon gives its workers a clean environment, so the attack is named by a file beside the path that the
+//! worker was started by, a link in the test's own folder. Only so many processes attack as another file there
+//! allows; all others are honest, and so the daemon always has somebody to go on with. An attack must leave alone
+//! what is not the daemon's that started it.
+
+mod boot;
+mod claims;
+mod family;
+mod folders;
+mod lane;
+mod leave;
+mod outputs;
+mod pages;
+mod puppet;
+mod results;
+mod stops;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use bulkhead_proto::worker::TaskMessage;
+use bulkhead_worker::Registry;
+
+use puppet::{After, Puppet};
+
+/// The input of a job that makes its worker attack.
+pub const BAIT: &str = "bait";
+/// The file that names the attack.
+pub const ATTACK_FILE: &str = "attack";
+/// The file that says how many workers attack.
+pub const ATTACKERS_FILE: &str = "attackers";
+
+/// When an attack begins, and what it does.
+#[derive(Clone, Copy, Debug)]
+pub enum Deed {
+    /// From the first instruction on; the process sits for ever when it returns.
+    Boot(fn()),
+    /// When it is given a task with the input [`BAIT`], which it has not claimed.
+    Offered(fn(&mut Puppet, &TaskMessage) -> After),
+    /// When it has claimed such a task; with the output descriptor that came with it, if one did.
+    Claimed(fn(&mut Puppet, &TaskMessage, Option<File>) -> After),
+    /// When it is given such a task and others behind it in the same message: the bait is the first.
+    Ring(fn(&mut Puppet, &[TaskMessage]) -> After),
+    /// When its channel is closed: it is asked to leave.
+    Retired(fn(&mut Puppet)),
+}
+
+/// One attack.
+pub type Attack = (&'static str, Deed);
+
+/// Every attack.
+pub fn attacks() -> impl Iterator<Item = &'static Attack> {
+    [
+        boot::ATTACKS,
+        claims::ATTACKS,
+        family::ATTACKS,
+        folders::ATTACKS,
+        lane::ATTACKS,
+        leave::ATTACKS,
+        outputs::ATTACKS,
+        pages::ATTACKS,
+        results::ATTACKS,
+        stops::ATTACKS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The folder of the test that this process attacks for.
+#[derive(Debug)]
+pub(crate) struct Orders(PathBuf);
+
+impl Orders {
+    fn read(&self, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.0.join(file)).ok()
+    }
+
+    /// The attack named here, with the list of several picked by the process's number.
+    fn attack(&self) -> Option<Deed> {
+        let named = self.read(ATTACK_FILE)?;
+        let names: Vec<&str> = named.split_whitespace().collect();
+        let pick = names.get(std::process::id() as usize % names.len().max(1))?;
+        attacks().find(|(name, _)| name == pick).map(|(_, deed)| *deed)
+    }
+
+    fn places(&self) -> impl Iterator<Item = PathBuf> {
+        let count = self.read(ATTACKERS_FILE).and_then(|text| text.trim().parse().ok()).unwrap_or(1);
+        (0..count).map(|place| taken_file(&self.0, place))
+    }
+
+    /// Whether there is still somebody to attack; nothing is taken.
+    fn wants_more(&self) -> bool {
+        self.places().any(|place| !place.exists())
+    }
+
+    /// Takes the place of an attacker and leaves this process's number in it. `false`: there is none left.
+    pub(crate) fn enlist(&self) -> bool {
+        let taken = self.places().find_map(|place| File::create_new(place).ok());
+        taken.is_some_and(|mut file| writeln!(file, "{}", std::process::id()).is_ok())
+    }
+}
+
+/// Where the attacker of this number leaves its process's number.
+pub fn taken_file(folder: &Path, place: usize) -> PathBuf {
+    folder.join(format!("taken-{place}"))
+}
+
+/// Where a test keeps what no attack may reach.
+pub fn precious_folder(folder: &Path) -> PathBuf {
+    folder.join("precious")
+}
+
+/// The folder that this program was called from.
+pub(crate) fn program_folder() -> PathBuf {
+    let own = PathBuf::from(std::env::args().next().unwrap_or_default());
+    own.parent().unwrap_or(Path::new("/nowhere")).to_owned()
+}
+
+/// Runs this process as what it was started for: a child of an attack, an attack, or an honest worker.
+pub fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((role, rest)) = words.split_first() {
+        return family::play(role, rest);
+    }
+    let orders = Orders(program_folder());
+    match orders.attack().filter(|_| orders.wants_more()) {
+        None => bulkhead_worker::run(&Registry::builtin()),
+        Some(Deed::Boot(deed)) if orders.enlist() => {
+            deed();
+            sit()
+        }
+        Some(Deed::Boot(_)) => bulkhead_worker::run(&Registry::builtin()),
+        Some(deed) => Puppet::come_up().serve(&orders, deed),
+    }
+}
+
+/// Does nothing, for ever.
+pub(crate) fn sit() -> ! {
+    loop {
+        std::thread::park();
+    }
+}

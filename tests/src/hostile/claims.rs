@@ -1,0 +1,130 @@
+//! Attacks on claim words: claims, steps and seqs that no rule allows, and whole boxes of garbage.
+//!
+//! A worker may only say what it was asked about; everything else is a lie, or is never looked at. Driven by
+//! `hostile::main` when a worker gets its bait.
+
+use std::fs::File;
+use std::sync::atomic::Ordering;
+
+use bulkhead_link::worker::Finish;
+use bulkhead_proto::boxes::{BOX_BYTES, ClaimState, ClaimWord};
+use bulkhead_proto::ids::Seq;
+use bulkhead_proto::limits::RING;
+use bulkhead_proto::worker::TaskMessage;
+
+use super::puppet::{After, Puppet};
+use super::{Attack, BAIT, Deed};
+
+pub(super) const ATTACKS: &[Attack] = &[
+    ("claims-twice", Deed::Ring(claims_twice)),
+    ("claims-the-second-first", Deed::Ring(claims_the_second_first)),
+    ("done-without-claim", Deed::Offered(done_without_claim)),
+    ("done-to-claimed", Deed::Offered(done_to_claimed)),
+    ("claimed-to-offered", Deed::Claimed(|puppet, task, _| step(puppet, task, ClaimState::Offered))),
+    ("claimed-to-settled", Deed::Claimed(|puppet, task, _| step(puppet, task, ClaimState::Settled))),
+    ("claimed-to-taken", Deed::Claimed(|puppet, task, _| step(puppet, task, ClaimState::Taken))),
+    (
+        "offered-to-settled",
+        Deed::Offered(|puppet, task| write(puppet, ClaimWord::pack(task.seq, ClaimState::Settled), task)),
+    ),
+    (
+        "offered-to-taken",
+        Deed::Offered(|puppet, task| write(puppet, ClaimWord::pack(task.seq, ClaimState::Taken), task)),
+    ),
+    ("state-5", Deed::Offered(|puppet, task| write(puppet, task.seq.0 << 3 | 5, task))),
+    ("state-6", Deed::Offered(|puppet, task| write(puppet, task.seq.0 << 3 | 6, task))),
+    ("state-7", Deed::Offered(|puppet, task| write(puppet, task.seq.0 << 3 | 7, task))),
+    ("word-all-ones", Deed::Offered(|puppet, task| write(puppet, u64::MAX, task))),
+    ("seq-of-before", Deed::Offered(|puppet, task| write(puppet, done(task.seq.0.wrapping_sub(1)), task))),
+    (
+        "seq-of-the-next-round",
+        Deed::Offered(|puppet, task| write(puppet, done(task.seq.0 + RING as u64), task)),
+    ),
+    ("seq-of-a-neighbour", Deed::Offered(|puppet, task| write(puppet, done(1 << 40), task))),
+    ("answers-ahead", Deed::Offered(answers_ahead)),
+    ("box-of-zeros", Deed::Claimed(|puppet, _, _| fill(puppet, 0))),
+    ("box-of-ones", Deed::Claimed(|puppet, _, _| fill(puppet, u64::MAX))),
+    ("box-of-garbage", Deed::Claimed(scribble)),
+];
+
+fn done(seq: u64) -> u64 {
+    ClaimWord::pack(Seq(seq), ClaimState::Done)
+}
+
+/// Two at once.
+fn claims_twice(puppet: &mut Puppet, tasks: &[TaskMessage]) -> After {
+    for task in tasks {
+        puppet.ring.claim(task.seq);
+    }
+    puppet.ring_now();
+    After::Sit
+}
+
+/// In the wrong order, but each of them once and well.
+fn claims_the_second_first(puppet: &mut Puppet, tasks: &[TaskMessage]) -> After {
+    for task in tasks[1..].iter().chain(&tasks[..1]) {
+        puppet.run(task);
+    }
+    After::Serve
+}
+
+fn done_without_claim(puppet: &mut Puppet, task: &TaskMessage) -> After {
+    puppet.finish(task);
+    After::Serve
+}
+
+/// Takes its answer back, again and again, before and after the daemon has taken it.
+fn done_to_claimed(puppet: &mut Puppet, task: &TaskMessage) -> After {
+    puppet.run(task);
+    for _ in 0..1000 {
+        puppet.put(task.seq, ClaimState::Claimed);
+        puppet.put(task.seq, ClaimState::Done);
+    }
+    puppet.ring_if_asleep();
+    After::Serve
+}
+
+/// Lets the daemon see its claim, and steps back.
+fn step(puppet: &mut Puppet, task: &TaskMessage, back: ClaimState) -> After {
+    puppet.await_looks();
+    puppet.put(task.seq, back);
+    After::Sit
+}
+
+/// Writes a word where its claim should be.
+fn write(puppet: &mut Puppet, word: u64, task: &TaskMessage) -> After {
+    puppet.put_word(task.seq, word);
+    After::Sit
+}
+
+/// Fills entries that were not offered with answers to what will come there, then goes on. Those of the last hundred
+/// or so may not be settled yet: the neighbour's.
+fn answers_ahead(puppet: &mut Puppet, task: &TaskMessage) -> After {
+    for ahead in 110..150 {
+        puppet.ring.finish(Seq(task.seq.0 + ahead), &Finish::Inline(BAIT.as_bytes()));
+    }
+    puppet.run(task);
+    After::Serve
+}
+
+fn fill(puppet: &mut Puppet, word: u64) -> After {
+    for at in (0..BOX_BYTES).step_by(8) {
+        puppet.box_page.store(at, word, Ordering::Relaxed);
+    }
+    After::Sit
+}
+
+/// Writes all over its box, for ever, with words that now and then make sense.
+fn scribble(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
+    let mut state = task.seq.0 | 1;
+    loop {
+        for at in (0..BOX_BYTES).step_by(8) {
+            // A plain xorshift: any garbage will do.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            puppet.box_page.store(at, state >> (state % 64), Ordering::Relaxed);
+        }
+        puppet.put(task.seq, ClaimState::Done);
+    }
+}

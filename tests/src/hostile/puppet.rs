@@ -1,0 +1,262 @@
+//! A worker runtime by hand: each step of the bootstrap and each step of a task can be done wrongly.
+//!
+//! What an attack does not touch is done as the real runtime does it, so that the daemon has no other reason to
+//! complain. Driven by the attacks.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bulkhead_jobs::Task;
+use bulkhead_link::worker::{Channel, Finish, Server, WorkerRing};
+use bulkhead_proto::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
+use bulkhead_proto::codec;
+use bulkhead_proto::ids::Seq;
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
+use bulkhead_proto::worker::{LaneDown, LaneUp, Setup, TaskMessage};
+use bulkhead_sys::lane::{Lane, LaneFrame};
+use bulkhead_sys::page::Page;
+use bulkhead_sys::process;
+
+use super::{BAIT, Deed, Orders, sit};
+
+/// What a worker does after its attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Nothing, for ever: only a kill ends it.
+    Sit,
+    /// Goes on as if nothing had happened; the attack has ended its task.
+    Serve,
+}
+
+/// A worker that has its setup and has not said hello.
+#[derive(Debug)]
+pub(crate) struct Newborn {
+    pub(crate) lane: Lane,
+    pub(crate) pages: Vec<OwnedFd>,
+    pub(crate) setup: Setup,
+}
+
+impl Newborn {
+    /// Takes the lane and the setup.
+    pub(crate) fn take() -> Self {
+        process::die_with_parent().expect("it may be asked for");
+        let lane = Lane::from_stdin().expect("a daemon started this process");
+        let (frame, pages) = receive(&lane);
+        let LaneDown::Setup(setup) = frame else { panic!("the first frame is no setup") };
+        Self { lane, pages, setup }
+    }
+
+    /// Says hello with this path and nothing missing.
+    pub(crate) fn hello(&self, path: &str) {
+        self.say(&LaneUp::Hello { path: path.to_owned(), missing: Vec::new() });
+    }
+
+    /// Sends any frame.
+    pub(crate) fn say(&self, frame: &LaneUp) {
+        self.lane.send(&codec::encode(frame), &[]).expect("the daemon holds its end");
+    }
+
+    /// Opens the channel's server and names it.
+    pub(crate) fn listen(&self) -> Server {
+        let (server, path) = Channel::listen().expect("a server");
+        self.hello(&path);
+        server
+    }
+
+    /// Says hello and is connected.
+    pub(crate) fn come_up(self) -> Puppet {
+        let channel = self.listen().accept().expect("the daemon connects");
+        let ring = WorkerRing::map(&self.pages).expect("box and orders");
+        let box_page = Page::map_shared(self.pages[0].as_fd(), BOX_BYTES).expect("the box");
+        let orders_page = Page::map_read_only(self.pages[1].as_fd(), ORDERS_BYTES).expect("the orders");
+        Puppet {
+            lane: self.lane,
+            pages: self.pages,
+            kinds: self.setup.kinds,
+            channel,
+            ring,
+            box_page,
+            orders_page,
+        }
+    }
+}
+
+fn receive(lane: &Lane) -> (LaneDown, Vec<OwnedFd>) {
+    let mut bytes = [0; LANE_FRAME_MAX_BYTES];
+    match lane.recv(&mut bytes) {
+        Ok(LaneFrame::Frame { length, descriptors }) => {
+            (codec::decode(&bytes[..length]).expect("a frame of the daemon"), descriptors)
+        }
+        other => panic!("no frame of the daemon: {other:?}"),
+    }
+}
+
+/// The folder that was made for this worker.
+pub(crate) fn boot_folder() -> PathBuf {
+    PathBuf::from(std::env::var_os("TMPDIR").expect("the daemon names it"))
+}
+
+/// A worker that is up.
+#[derive(Debug)]
+pub struct Puppet {
+    pub(crate) lane: Lane,
+    pub(crate) pages: Vec<OwnedFd>,
+    pub(crate) kinds: Vec<String>,
+    pub(crate) channel: Channel,
+    pub(crate) ring: WorkerRing,
+    pub(crate) box_page: Page,
+    pub(crate) orders_page: Page,
+}
+
+/// The output of an honest task.
+struct Text(Vec<u8>);
+
+impl std::io::Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Task for Text {
+    fn last_breath(&mut self) {}
+}
+
+impl Puppet {
+    /// All of the bootstrap, done well.
+    pub(crate) fn come_up() -> Self {
+        Newborn::take().come_up()
+    }
+
+    /// Serves honestly until the attack is due.
+    pub(crate) fn serve(mut self, orders: &Orders, deed: Deed) -> ExitCode {
+        while let Ok(Some(message)) = self.channel.recv() {
+            let mut tasks = &message.tasks[..];
+            while let [first, rest @ ..] = tasks {
+                tasks = match self.attack(orders, deed, tasks) {
+                    None => {
+                        self.run(first);
+                        rest
+                    }
+                    Some((After::Sit, _)) => sit(),
+                    Some((After::Serve, ended)) => &tasks[ended..],
+                };
+            }
+        }
+        if let Deed::Retired(deed) = deed
+            && orders.enlist()
+        {
+            deed(&mut self);
+            sit();
+        }
+        ExitCode::SUCCESS
+    }
+
+    /// Attacks if it is time: what to do then, and how many tasks are done with. A bait that was taken back is none.
+    fn attack(&mut self, orders: &Orders, deed: Deed, tasks: &[TaskMessage]) -> Option<(After, usize)> {
+        let [first, rest @ ..] = tasks else { return None };
+        if first.input.as_bytes() != BAIT.as_bytes() || !orders.wants_more() {
+            return None;
+        }
+        match deed {
+            Deed::Offered(deed) if self.is_offered(first) && orders.enlist() => Some((deed(self, first), 1)),
+            Deed::Claimed(deed) => {
+                let file = self.output_of(first);
+                if !self.ring.claim(first.seq) {
+                    return Some((After::Serve, 1));
+                }
+                if orders.enlist() {
+                    return Some((deed(self, first, file), 1));
+                }
+                self.finish(first);
+                Some((After::Serve, 1))
+            }
+            Deed::Ring(deed) if rest.iter().chain([first]).all(|task| self.is_offered(task)) => {
+                let may = !rest.is_empty() && orders.enlist();
+                may.then(|| (deed(self, tasks), tasks.len()))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_offered(&self, task: &TaskMessage) -> bool {
+        let at = boxes::entry_at(boxes::index_of(task.seq)) + boxes::WORD_AT;
+        self.box_page.load(at, Ordering::SeqCst) == ClaimWord::pack(task.seq, ClaimState::Offered)
+    }
+
+    /// Runs a task as it should be, if it can be claimed.
+    pub(crate) fn run(&mut self, task: &TaskMessage) {
+        drop(self.output_of(task));
+        if self.ring.claim(task.seq) {
+            self.finish(task);
+        }
+    }
+
+    /// The output descriptor that came for a task.
+    pub(crate) fn output_of(&self, task: &TaskMessage) -> Option<File> {
+        while task.output == OutputMode::Descriptor {
+            let (frame, descriptors) = receive(&self.lane);
+            if frame == (LaneDown::Output { seq: task.seq }) {
+                return descriptors.into_iter().next().map(File::from);
+            }
+        }
+        None
+    }
+
+    /// Says that a task is done, with what its kind makes of its input, and rings if need be.
+    pub(crate) fn finish(&mut self, task: &TaskMessage) {
+        let kind = self.kinds.get(usize::from(task.kind.0)).map_or("", String::as_str);
+        let handler = bulkhead_jobs::find(kind).expect("the daemon's kinds are built in");
+        let mut output = Text(Vec::new());
+        match handler(task.input.as_bytes(), &mut output) {
+            Ok(()) => self.ring.finish(task.seq, &Finish::Inline(&output.0)),
+            Err(failure) => self.ring.finish(task.seq, &Finish::Failed(&failure.to_string())),
+        }
+        self.ring_if_asleep();
+    }
+
+    /// Rings if the daemon asked for it.
+    pub(crate) fn ring_if_asleep(&mut self) {
+        if self.ring.should_ring() {
+            self.ring_now();
+        }
+    }
+
+    /// Rings.
+    pub(crate) fn ring_now(&self) {
+        let _ = self.lane.send_now(&codec::encode(&LaneUp::Doorbell));
+    }
+
+    /// Puts a word of this state into the entry of `seq`.
+    pub(crate) fn put(&self, seq: Seq, state: ClaimState) {
+        self.put_word(seq, ClaimWord::pack(seq, state));
+    }
+
+    /// Puts any word into the entry of `seq`.
+    pub(crate) fn put_word(&self, seq: Seq, word: u64) {
+        self.put_field(seq, boxes::WORD_AT, word);
+    }
+
+    /// Puts any number into a field of the entry of `seq`.
+    pub(crate) fn put_field(&self, seq: Seq, field: usize, value: u64) {
+        self.box_page.store(boxes::entry_at(boxes::index_of(seq)) + field, value, Ordering::SeqCst);
+    }
+
+    /// Waits until the daemon has looked at the box since now: it has slept and woken a few times. Somebody else
+    /// must keep it busy.
+    pub(crate) fn await_looks(&self) {
+        let nap = || self.orders_page.load(NAP_AT, Ordering::SeqCst);
+        let until = nap() + 6;
+        while nap() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Attacks by results: forms that do not exist, lengths that do not fit, text that is none.
+//!
+//! Each says DONE about its own bait, so only the form of the result is wrong. Driven by `hostile::main` when a
+//! worker gets its bait.
+
+use std::fs::File;
+
+use bulkhead_link::worker::Finish;
+use bulkhead_proto::boxes::{
+    self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
+};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::worker::TaskMessage;
+
+use super::puppet::{After, Puppet};
+use super::{Attack, Deed};
+
+const INLINE: u64 = 1;
+const DESCRIPTOR: u64 = 2;
+const FAILED: u64 = 3;
+const _: () = assert!(ReportStatus::Failed as u64 + 1 == FAILED);
+
+pub(super) const ATTACKS: &[Attack] = &[
+    ("status-0", Deed::Claimed(|puppet, task, _| say(puppet, task, 0, 4))),
+    ("status-4", Deed::Claimed(|puppet, task, _| say(puppet, task, 4, 4))),
+    ("status-all-ones", Deed::Claimed(|puppet, task, _| say(puppet, task, u64::MAX, 4))),
+    (
+        "length-over-the-limit",
+        Deed::Claimed(|puppet, task, _| say(puppet, task, INLINE, INLINE_MAX_BYTES as u64 + 1)),
+    ),
+    ("length-all-ones", Deed::Claimed(|puppet, task, _| say(puppet, task, INLINE, u64::MAX))),
+    ("length-of-a-box", Deed::Claimed(|puppet, task, _| say(puppet, task, INLINE, boxes::BOX_BYTES as u64))),
+    (
+        "text-over-the-limit",
+        Deed::Claimed(|puppet, task, _| say(puppet, task, FAILED, TEXT_MAX_BYTES as u64 + 1)),
+    ),
+    ("text-that-is-none", Deed::Claimed(no_text)),
+    ("descriptor-without-one", Deed::Claimed(|puppet, task, _| say(puppet, task, DESCRIPTOR, 0))),
+    (
+        "output-over-the-limit",
+        Deed::Claimed(|puppet, task, _| {
+            puppet.put_field(task.seq, OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1);
+            say(puppet, task, DESCRIPTOR, 0)
+        }),
+    ),
+    ("takes-for-ever-it-says", Deed::Claimed(|puppet, task, _| elapsed(puppet, task, u64::MAX))),
+    ("takes-no-time-it-says", Deed::Claimed(|puppet, task, _| elapsed(puppet, task, 0))),
+];
+
+/// Says DONE with this status and length.
+fn say(puppet: &mut Puppet, task: &TaskMessage, status: u64, length: u64) -> After {
+    puppet.put_field(task.seq, STATUS_AT, status);
+    puppet.put_field(task.seq, LENGTH_AT, length);
+    puppet.put(task.seq, ClaimState::Done);
+    puppet.ring_if_asleep();
+    After::Sit
+}
+
+fn no_text(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
+    puppet.put_field(task.seq, boxes::SMALL_AT, u64::MAX);
+    say(puppet, task, FAILED, 8)
+}
+
+/// A good result, with a time that it cannot have taken, and a death that it did not die.
+fn elapsed(puppet: &mut Puppet, task: &TaskMessage, elapsed_ns: u64) -> After {
+    puppet.box_page.store(LAST_BREATH_AT, u64::MAX - 1, std::sync::atomic::Ordering::SeqCst);
+    puppet.ring.finish(task.seq, &Finish::Inline(task.input.as_bytes()));
+    puppet.put_field(task.seq, ELAPSED_NS_AT, elapsed_ns);
+    puppet.ring_if_asleep();
+    After::Serve
+}

@@ -1,0 +1,269 @@
+//! One daemon under attack by its own workers: starts it, keeps a neighbour's jobs running, and looks afterwards
+//! whether anything is left.
+//!
+//! Whatever the attack is, the neighbour must get every result once, the attacker must be gone, and the daemon must
+//! have as many descriptors, threads, children and folders as one that was never attacked. Driven by the tests.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::job::{OutputMode, Policy};
+use bulkhead_proto::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::places;
+use bulkhead_proto::record::{Record, What};
+use bulkhead_proto::view::{WorkerRow, WorkerState};
+use tempfile::TempDir;
+
+use crate::daemon::{Daemon, Setup, binary, eventually};
+use crate::hostile::{ATTACK_FILE, ATTACKERS_FILE, precious_folder, taken_file};
+use crate::wire::{Wire, submit};
+
+/// Workers in slots and spares of a besieged daemon.
+const WORKERS: u16 = 2;
+const ALL_WORKERS: usize = WORKERS as usize + 1;
+/// Jobs in one submit of the neighbour.
+const ROUND: usize = 100;
+
+/// A folder with a link to the hostile worker, and its orders beside it.
+#[derive(Debug)]
+pub struct Armoury(TempDir);
+
+impl Armoury {
+    /// Orders `attackers` workers to carry out one of `attacks` each.
+    pub fn new(attacks: &[&str], attackers: usize) -> Self {
+        let folder = tempfile::Builder::new().prefix("bh-arms-").tempdir().expect("a temporary folder");
+        let write = |file: &str, text: String| {
+            std::fs::write(folder.path().join(file), text).expect("a file");
+        };
+        symlink(binary("hostile-worker"), folder.path().join("worker")).expect("a link");
+        std::fs::create_dir(precious_folder(folder.path())).expect("a folder");
+        write("precious/file", "precious".to_owned());
+        write(ATTACK_FILE, attacks.join(" "));
+        write(ATTACKERS_FILE, attackers.to_string());
+        Self(folder)
+    }
+
+    fn setup(&self) -> Setup {
+        let program = self.0.path().join("worker");
+        Setup { workers: WORKERS, chaos: true, config: format!("worker_program = {program:?}\n") }
+    }
+
+    /// The process that took this place among the attackers, once it has.
+    pub fn attacker(&self, place: usize) -> Option<u32> {
+        std::fs::read_to_string(taken_file(self.0.path(), place)).ok()?.trim().parse().ok()
+    }
+
+    fn assert_precious(&self) {
+        let text = std::fs::read_to_string(precious_folder(self.0.path()).join("file")).unwrap_or_default();
+        assert_eq!(text, "precious", "the attack reached what is not the daemon's");
+    }
+}
+
+/// A daemon with hostile workers, and one connection to watch it.
+#[derive(Debug)]
+pub struct Siege {
+    /// Orders of the workers.
+    pub armoury: Armoury,
+    /// The daemon.
+    pub daemon: Daemon,
+    watch: Wire,
+}
+
+/// What a daemon has at a moment when nothing is going on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Belongings {
+    /// Open descriptors; `None` where the test may not look.
+    descriptors: Option<usize>,
+    threads: usize,
+    children: usize,
+    boot_folders: usize,
+}
+
+impl Siege {
+    /// Starts a daemon; its first workers attack as soon as they can.
+    pub fn begin(attacks: &[&str], attackers: usize) -> Self {
+        let armoury = Armoury::new(attacks, attackers);
+        let daemon = Daemon::start_with(&armoury.setup());
+        let watch = Wire::connect(&daemon.socket());
+        Self { armoury, daemon, watch }
+    }
+
+    /// Runs `battle` while a neighbour runs jobs; all of the neighbour's are done, each once, at least one round
+    /// before the battle, one during it and one after it. Returns what `battle` does.
+    pub fn beside_a_neighbour<T>(&mut self, battle: impl FnOnce(&mut Self) -> T) -> T {
+        let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+        let socket = self.daemon.socket();
+        std::thread::scope(|scope| {
+            let _ends = EndsWhenDropped(&over);
+            let neighbour = scope.spawn(|| run_rounds(&socket, &over, &rounds));
+            let another_round = |when: &str| {
+                let so_far = rounds.load(Ordering::SeqCst);
+                eventually(&format!("the neighbour goes on {when}"), || {
+                    assert!(!neighbour.is_finished(), "the neighbour has noticed something");
+                    (rounds.load(Ordering::SeqCst) > so_far + 1).then_some(())
+                });
+            };
+            another_round("before the attack");
+            let result = battle(self);
+            another_round("after the attack");
+            over.store(true, Ordering::SeqCst);
+            neighbour.join().expect("the neighbour has noticed something");
+            result
+        })
+    }
+
+    /// Submits jobs that make their workers attack, and takes their ends.
+    pub fn run_bait(&self, count: usize, policy: Policy) -> Vec<Ended> {
+        let mut wire = Wire::connect(&self.daemon.socket());
+        let inputs = vec![crate::hostile::BAIT; count];
+        let bait = Submit { policy, ..submit("noop", &inputs, true) };
+        wire.run_submit(bait)
+    }
+
+    /// The process that took this place among the attackers.
+    pub fn attacker(&self, place: usize) -> u32 {
+        eventually("a worker attacks", || self.armoury.attacker(place))
+    }
+
+    /// Everything that happened so far.
+    pub fn records(&mut self) -> Vec<Record> {
+        let mut all: Vec<Record> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |record| record.index);
+            match self.watch.call(Request::Events { after, follow: false }) {
+                Reply::Events { records, caught_up, .. } => {
+                    all.extend(records);
+                    if caught_up {
+                        return all;
+                    }
+                }
+                other => panic!("unexpected reply: {other:?}"),
+            }
+        }
+    }
+
+    /// The workers as they are now.
+    pub fn workers(&mut self) -> Vec<WorkerRow> {
+        match self.watch.call(Request::Workers) {
+            Reply::Workers(rows) => rows,
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+
+    /// Waits until some event is told, and gives what `pick` made of it.
+    pub fn await_record<T>(&mut self, what: &str, pick: impl Fn(&What) -> Option<T>) -> T {
+        eventually(what, || self.records().iter().find_map(|record| pick(&record.what)))
+    }
+
+    /// Waits until there are as many workers as there should be, all idle, none of them an attacker.
+    pub fn await_peace(&mut self) {
+        eventually("the pool is whole again", || {
+            let rows = self.workers();
+            let calm = |row: &WorkerRow| matches!(row.state, WorkerState::Idle | WorkerState::Spare);
+            (rows.len() == ALL_WORKERS && rows.iter().all(calm)).then_some(())
+        });
+    }
+
+    /// Waits until the daemon has what one has that was never attacked; then ends it and looks for leftovers.
+    pub fn assert_nothing_left(mut self) {
+        self.await_peace();
+        let should = untroubled();
+        let end = std::time::Instant::now() + crate::daemon::DEADLINE;
+        while Belongings::of(&self.daemon) != *should {
+            let is = Belongings::of(&self.daemon);
+            assert!(
+                std::time::Instant::now() < end,
+                "something is left: it has {is:?}, untroubled {should:?}"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        self.armoury.assert_precious();
+        drop(self.watch);
+        assert!(self.daemon.end("TERM").success(), "the daemon did not end well");
+        assert_eq!(self.daemon.leftovers(), Vec::<String>::new());
+    }
+
+    /// Resident memory of the daemon, in pages.
+    pub fn resident_pages(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.daemon.pid()));
+        let statm = statm.expect("the daemon lives");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("statm has a second number")
+    }
+}
+
+impl Belongings {
+    /// What this daemon has.
+    pub fn of(daemon: &Daemon) -> Self {
+        let process = PathBuf::from(format!("/proc/{}", daemon.pid()));
+        let count = |folder: &Path| std::fs::read_dir(folder).ok().map(Iterator::count);
+        let children =
+            std::fs::read_dir(process.join("task")).expect("the daemon lives").flatten().map(|task| {
+                let list = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                list.split_ascii_whitespace().count()
+            });
+        Self {
+            descriptors: count(&process.join("fd")),
+            threads: count(&process.join("task")).unwrap_or(0),
+            children: children.sum(),
+            boot_folders: count(&places::boot_folder(&daemon.socket())).unwrap_or(0),
+        }
+    }
+}
+
+/// What a daemon has whose workers are honest, after some jobs, with one connection.
+fn untroubled() -> &'static Belongings {
+    static UNTROUBLED: OnceLock<Belongings> = OnceLock::new();
+    UNTROUBLED.get_or_init(|| {
+        let mut siege = Siege::begin(&[], 0);
+        siege.watch.run("noop", &["peace"; 10]);
+        siege.await_peace();
+        let is = Belongings::of(&siege.daemon);
+        assert_eq!((is.children, is.boot_folders), (ALL_WORKERS, ALL_WORKERS), "{is:?}");
+        is
+    })
+}
+
+/// Lets the neighbour go even if the test fails.
+struct EndsWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for EndsWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The neighbour: submits round after round and takes every result.
+fn run_rounds(socket: &Path, over: &AtomicBool, rounds: &AtomicU64) {
+    let mut wire = Wire::connect(socket);
+    while !over.load(Ordering::SeqCst) {
+        let round = rounds.load(Ordering::SeqCst);
+        let inputs: Vec<String> = (0..ROUND).map(|index| format!("{round}-{index}")).collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let ended = wire.run("noop", &inputs);
+        let outputs: BTreeSet<String> = ended.iter().map(text_of).collect();
+        assert_eq!(outputs, inputs.iter().map(|input| (*input).to_owned()).collect(), "a result is wrong");
+        assert_eq!(
+            ended.iter().map(|end| end.job).collect::<BTreeSet<_>>().len(),
+            ROUND,
+            "a job ended twice"
+        );
+        rounds.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The output of a job that must be done.
+fn text_of(end: &Ended) -> String {
+    match (&end.outcome, &end.output) {
+        (Outcome::Done, Output::Inline(payload)) => String::from_utf8_lossy(payload.as_bytes()).into_owned(),
+        _ => panic!("a neighbour's job did not end well: {end:?}"),
+    }
+}
+
+/// A policy whose output goes into a descriptor.
+pub fn large() -> Policy {
+    Policy { output: OutputMode::Descriptor, ..Policy::default() }
+}

@@ -1,0 +1,363 @@
+//! Workers that lie: each attack by its name, against a real daemon, beside a neighbour who must not notice.
+//!
+//! A row of a table is an attack (its code stands in `src/hostile/`), the end that the attacker must meet, whether a
+//! job is charged with it, and how the job that made it attack must end.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::job::Policy;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+use bulkhead_tests::hostile::{Deed, attacks};
+use bulkhead_tests::siege::{Siege, large};
+
+/// The end that an attacker must meet.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Killed for this lie.
+    Lied(Lie),
+    /// Said not to have come up, in words that hold these, and killed.
+    NeverUp(&'static str),
+    /// Killed for its silence.
+    Unresponsive,
+    /// Killed because its job met its limit.
+    Timeout,
+    /// It left by itself.
+    Exited(i32),
+    /// A signal that is not the daemon's ended it.
+    Signalled(i32),
+    /// Lost its life while the daemon was still connecting: by itself, or by the daemon's hand.
+    Gone,
+    /// Nothing: what it did is its own affair.
+    Lives,
+}
+
+use End::{Exited, Gone, Lied, Lives, NeverUp, Signalled, Timeout, Unresponsive};
+
+/// An attack, its end, and whether a job is charged with that.
+type Row = (&'static str, End, bool);
+
+const HELLOS: &[Row] = &[
+    ("hello-twice", Lied(Lie::Lane), false),
+    ("hello-missing-kinds", NeverUp("does not offer 3 of the kinds"), false),
+    ("hello-outside", Lied(Lie::Hello), false),
+    ("hello-dot-dot", Lied(Lie::Hello), false),
+    ("hello-relative", Lied(Lie::Hello), false),
+    ("hello-empty", Lied(Lie::Hello), false),
+    ("hello-symlink", Lied(Lie::Hello), false),
+    ("hello-linked-folder", Lied(Lie::Hello), false),
+    ("hello-file", Lied(Lie::Hello), false),
+    ("hello-nothing-there", Lied(Lie::Hello), false),
+    ("hello-nul", Lied(Lie::Hello), false),
+    ("hello-long", Lied(Lie::Hello), false),
+    ("hello-10-kilobytes", Lied(Lie::Lane), false),
+    ("hello-dead-socket", NeverUp("connect"), false),
+    ("hello-stream-socket", NeverUp("connect"), false),
+    ("hello-of-another-process", Lied(Lie::Hello), false),
+];
+
+const LANES: &[Row] = &[
+    ("lane-garbage", Lied(Lie::Lane), false),
+    ("lane-empty", Lied(Lie::Lane), false),
+    ("lane-oversized", Lied(Lie::Lane), false),
+    ("lane-cut", Lied(Lie::Lane), false),
+    ("lane-more-than-a-frame", Lied(Lie::Lane), false),
+    ("lane-hello-when-up", Lied(Lie::Lane), false),
+    ("lane-garbage-before-hello", Lied(Lie::Lane), false),
+    ("lane-flood-of-garbage", Lied(Lie::Lane), false),
+    ("doorbell-when-idle", Lied(Lie::Lane), false),
+    ("doorbell-before-hello", Lied(Lie::Lane), false),
+    ("doorbell-flood", Lied(Lie::Lane), false),
+    ("doorbell-flood-in-a-task", Lied(Lie::Lane), true),
+    ("descriptor", Lied(Lie::Descriptor), false),
+    ("descriptors-3", Lied(Lie::Descriptor), false),
+    ("descriptors-200", Lied(Lie::Descriptor), false),
+    ("descriptor-before-hello", Lied(Lie::Descriptor), false),
+    ("lane-closed", Signalled(9), false),
+    ("lane-closed-before-hello", NeverUp("hung up"), false),
+    ("channel-closed", Unresponsive, false),
+];
+
+const CLAIMS: &[Row] = &[
+    ("claims-twice", Lied(Lie::ClaimWord), true),
+    ("claims-the-second-first", Lives, false),
+    ("done-without-claim", Lives, false),
+    ("done-to-claimed", Lives, false),
+    ("claimed-to-offered", Lied(Lie::ClaimWord), true),
+    ("claimed-to-settled", Lied(Lie::ClaimWord), true),
+    ("claimed-to-taken", Lied(Lie::ClaimWord), true),
+    ("offered-to-settled", Lied(Lie::ClaimWord), true),
+    ("offered-to-taken", Lied(Lie::ClaimWord), true),
+    ("state-5", Lied(Lie::ClaimWord), true),
+    ("state-6", Lied(Lie::ClaimWord), true),
+    ("state-7", Lied(Lie::ClaimWord), true),
+    ("word-all-ones", Lied(Lie::ClaimWord), true),
+    ("seq-of-before", Lied(Lie::ClaimWord), true),
+    ("seq-of-the-next-round", Lied(Lie::ClaimWord), true),
+    ("seq-of-a-neighbour", Lied(Lie::ClaimWord), true),
+    ("answers-ahead", Lives, false),
+    ("box-of-zeros", Lied(Lie::ClaimWord), true),
+    ("box-of-ones", Lied(Lie::ClaimWord), true),
+    ("box-of-garbage", Lied(Lie::ClaimWord), true),
+];
+
+const RESULTS: &[Row] = &[
+    ("status-0", Lied(Lie::Result), true),
+    ("status-4", Lied(Lie::Result), true),
+    ("status-all-ones", Lied(Lie::Result), true),
+    ("length-over-the-limit", Lied(Lie::Result), true),
+    ("length-all-ones", Lied(Lie::Result), true),
+    ("length-of-a-box", Lied(Lie::Result), true),
+    ("text-over-the-limit", Lied(Lie::Result), true),
+    ("text-that-is-none", Lied(Lie::Result), true),
+    ("descriptor-without-one", Lied(Lie::Result), true),
+    ("output-over-the-limit", Lied(Lie::Result), true),
+    ("takes-for-ever-it-says", Lives, false),
+    ("takes-no-time-it-says", Lives, false),
+    ("output-shorter-than-it-says", Lied(Lie::Output), true),
+    ("output-longer-than-it-says", Lied(Lie::Output), true),
+    ("output-still-mapped", Lied(Lie::Output), true),
+    ("output-sealed-by-its-worker", Lied(Lie::Output), true),
+    ("output-cut-after-the-answer", Lied(Lie::Output), true),
+];
+
+const PAGES: &[Row] = &[
+    ("box-cut", Lives, false),
+    ("orders-mapped", Lives, false),
+    ("orders-written", Lives, false),
+    ("box-sealed", Lives, false),
+];
+
+const ENDS: &[Row] = &[
+    ("exit-0-at-once", Exited(0), false),
+    ("exit-1-at-once", Exited(1), false),
+    ("kill-at-once", Signalled(9), false),
+    ("exit-0-after-setup", Exited(0), false),
+    ("exit-1-after-setup", Exited(1), false),
+    ("kill-after-setup", Signalled(9), false),
+    ("exit-0-after-hello", Gone, false),
+    ("exit-1-after-hello", Gone, false),
+    ("kill-after-hello", Gone, false),
+    ("exit-0-when-up", Exited(0), false),
+    ("exit-1-when-up", Exited(1), false),
+    ("kill-when-up", Signalled(9), false),
+    ("exit-0-before-the-claim", Exited(0), false),
+    ("exit-0-in-a-task", Exited(0), true),
+    ("kill-in-a-task", Signalled(9), true),
+    ("fault-in-a-task", Signalled(11), true),
+    ("kill-after-the-answer", Signalled(9), false),
+    ("stop-in-a-task", Timeout, false),
+];
+
+const FAMILIES: &[Row] = &[
+    ("child-holds-everything", Signalled(9), true),
+    ("child-in-a-group-of-its-own", Signalled(9), true),
+    ("grandchild-in-a-session-of-its-own", Signalled(9), true),
+    ("twenty-children", Signalled(9), true),
+    ("child-of-the-unborn", Exited(1), false),
+    ("stray-while-it-lives", Signalled(9), false),
+    ("heap-of-orphans", Lives, false),
+];
+
+const FOLDERS: &[Row] = &[
+    ("folder-too-deep", Signalled(9), true),
+    ("folder-too-wide", Signalled(9), true),
+    ("folder-that-nobody-may-read", Signalled(9), true),
+    ("folder-of-links", Signalled(9), true),
+];
+
+/// What workers do that were asked to leave, and what the log says of their deaths.
+const RETIRED: &[(&str, &str)] = &[
+    ("answers-after-its-time", "not responding"),
+    ("stays-after-its-time", "not responding"),
+    ("exit-7-after-its-time", "exit code 7"),
+];
+
+/// Those that only a deadline of ten seconds ends.
+const PATIENT: &[Row] = &[
+    ("silent", NeverUp("did not come up within 10000 ms"), false),
+    ("hello-full-queue", NeverUp("did not come up within 10000 ms"), false),
+    ("stop-at-once", NeverUp("did not come up within 10000 ms"), false),
+    ("stop-after-setup", NeverUp("did not come up within 10000 ms"), false),
+    ("hello-without-accept", Unresponsive, false),
+    ("stop-after-hello", Unresponsive, false),
+    ("stop-when-up", Unresponsive, false),
+    ("stop-before-the-claim", Unresponsive, false),
+];
+
+const TABLES: [&[Row]; 9] = [HELLOS, LANES, CLAIMS, RESULTS, PAGES, ENDS, FAMILIES, FOLDERS, PATIENT];
+
+#[test]
+fn hellos() {
+    withstand(HELLOS, 2);
+}
+
+#[test]
+fn lanes() {
+    withstand(LANES, 2);
+}
+
+#[test]
+fn claims() {
+    withstand(CLAIMS, 2);
+}
+
+#[test]
+fn results() {
+    withstand(RESULTS, 2);
+}
+
+#[test]
+fn pages() {
+    withstand(PAGES, 2);
+}
+
+#[test]
+fn ends() {
+    withstand(ENDS, 2);
+}
+
+#[test]
+fn families() {
+    withstand(FAMILIES, 2);
+}
+
+#[test]
+fn folders() {
+    withstand(FOLDERS, 2);
+}
+
+/// A drain asks all idle workers to leave; here each does something else, and the daemon ends all the same.
+#[test]
+fn retired() {
+    for (name, words) in RETIRED {
+        let mut siege = Siege::begin(&[name], 3);
+        siege.await_peace();
+        assert!(siege.daemon.end("TERM").success(), "{name}");
+        let log = siege.daemon.log();
+        let deaths = log.lines().filter(|line| line.contains("worker died") && line.contains(words));
+        assert_eq!(deaths.count(), 3, "{name}:\n{log}");
+        assert_eq!(siege.daemon.leftovers(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn patient() {
+    withstand(PATIENT, 8);
+}
+
+#[test]
+fn no_attack_is_left_out() {
+    let rows = TABLES.concat().into_iter().map(|row| row.0);
+    let told: Vec<&str> = rows.chain(RETIRED.iter().map(|row| row.0)).collect();
+    for (name, _) in attacks() {
+        assert_eq!(told.iter().filter(|told| *told == name).count(), 1, "{name}");
+    }
+    assert_eq!(told.len(), attacks().count());
+}
+
+/// Carries out every attack of a table, `at_once` at the same time, and names those that were not withstood.
+fn withstand(table: &[Row], at_once: usize) {
+    let next = AtomicUsize::new(0);
+    let mut failed = Vec::new();
+    std::thread::scope(|scope| {
+        let attack = || {
+            let mut failed = Vec::new();
+            while let Some(row) = table.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let one =
+                    std::thread::Builder::new().name(row.0.to_owned()).spawn_scoped(scope, || besiege(row));
+                if one.expect("a thread").join().is_err() {
+                    failed.push(row.0);
+                }
+            }
+            failed
+        };
+        let all: Vec<_> = (0..at_once).map(|_| scope.spawn(attack)).collect();
+        failed.extend(all.into_iter().flat_map(|one| one.join().expect("its failures are caught")));
+    });
+    assert!(failed.is_empty(), "not withstood: {failed:?}");
+}
+
+/// One attack.
+fn besiege((name, end, blamed): &Row) {
+    let (_, deed) = attacks().find(|(known, _)| known == name).expect("an attack of the hostile worker");
+    let mut siege = Siege::begin(&[name], 1);
+    siege.beside_a_neighbour(|siege| {
+        provoke(siege, name, *deed, *end);
+        meet(siege, *end);
+    });
+    siege.await_peace();
+    let blames = siege.records().iter().filter(|record| matches!(record.what, What::Blamed { .. })).count();
+    assert_eq!(blames, usize::from(*blamed), "charged jobs");
+    siege.assert_nothing_left();
+}
+
+/// Gives the attacker what it waits for; the jobs that did so must all be done, by whomever.
+fn provoke(siege: &mut Siege, name: &str, deed: Deed, end: End) {
+    match deed {
+        Deed::Boot(_) | Deed::Retired(_) => {}
+        Deed::Ring(_) => {
+            while siege.armoury.attacker(0).is_none() {
+                assert_done(siege, 100, Policy::default());
+            }
+        }
+        Deed::Offered(_) | Deed::Claimed(_)
+            if name.starts_with("output-") && name != "output-over-the-limit" =>
+        {
+            assert_done(siege, 1, large());
+        }
+        Deed::Offered(_) | Deed::Claimed(_) if matches!(end, Timeout) => {
+            let ended = siege.run_bait(1, Policy { timeout_ms: Some(300), ..Policy::default() });
+            assert_eq!(ended[0].outcome, Outcome::TimedOut { limit_ms: 300 });
+        }
+        Deed::Offered(_) | Deed::Claimed(_) => assert_done(siege, 1, Policy::default()),
+    }
+    siege.attacker(0);
+}
+
+fn assert_done(siege: &Siege, count: usize, policy: Policy) {
+    for end in siege.run_bait(count, policy) {
+        assert_eq!(end.outcome, Outcome::Done, "{end:?}");
+    }
+}
+
+/// The attacker meets its end, and the event says which.
+fn meet(siege: &mut Siege, end: End) {
+    let pid = siege.attacker(0);
+    let worker = siege.await_record("the attacker was spawned", |what| match what {
+        What::Spawned { worker, pid: spawned } if *spawned == pid => Some(*worker),
+        _ => None,
+    });
+    if matches!(end, Lives) {
+        let rows = siege.workers();
+        assert!(rows.iter().any(|row| row.worker == worker), "it does not live: {rows:?}");
+        return;
+    }
+    let death = siege.await_record("the attacker dies", |what| match what {
+        What::Died { worker: dead, death, .. } if *dead == worker => Some(death.clone()),
+        _ => None,
+    });
+    let killed = |why: KillReason| death == Death::Killed { why };
+    let right = match end {
+        Lied(lie) => killed(KillReason::Lie { lie }),
+        NeverUp(words) => never_up(siege, worker, words),
+        Unresponsive => killed(KillReason::Unresponsive),
+        Timeout => killed(KillReason::Timeout),
+        Exited(code) => death == Death::Exited { code },
+        Signalled(number) => matches!(death, Death::Signalled { signal, .. } if signal == number),
+        Gone => !matches!(death, Death::Retired),
+        Lives => unreachable!("looked at above"),
+    };
+    assert!(right, "it died of {death:?}; its log:\n{}", siege.daemon.log());
+}
+
+fn never_up(siege: &mut Siege, worker: WorkerId, words: &str) -> bool {
+    let error = siege.await_record("its failure is told", |what| match what {
+        What::SpawnFailed { worker: failed, error, .. } if *failed == worker => Some(error.clone()),
+        _ => None,
+    });
+    assert!(error.contains(words), "{error:?} does not say {words:?}");
+    true
+}
