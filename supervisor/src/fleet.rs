@@ -65,7 +65,9 @@ impl Fleet {
 
     /// A leader died.
     pub(crate) fn mark_dying(&mut self, worker: WorkerId) {
-        self.dying.insert(worker);
+        if self.workers.contains_key(&worker) {
+            self.dying.insert(worker);
+        }
     }
 
     /// Some child ended: a leader, or what a worker left behind.
@@ -95,7 +97,8 @@ impl Fleet {
                 Interest::READABLE,
             );
             if let Err(error) = registered {
-                // Nobody would hear of its death: end it here, and do not count it as spawned.
+                // Nobody would hear of its death: end it here, and do not count it as spawned. As a child that
+                // nobody knows it is reaped with the orphans.
                 drop(made.tree.kill());
                 return Err(error).context("cannot watch the new worker");
             }
@@ -178,10 +181,8 @@ impl Fleet {
     pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
         let mut ended = Vec::new();
         for id in &self.dying {
-            match self.workers.get_mut(id).map(Worker::advance) {
-                Some(Some(status)) => ended.push((*id, status)),
-                Some(None) => {}
-                None => log::error!("a worker died that nobody knows worker={id}"),
+            if let Some(status) = self.workers.get_mut(id).and_then(Worker::advance) {
+                ended.push((*id, status));
             }
         }
         if ended.is_empty() {

@@ -168,7 +168,9 @@ impl Loop {
                 log::warn!("some clients did not take their last replies");
                 break;
             }
-            if let Err(error) = self.poll.poll(ready, Some(Duration::from_nanos(end_ns - now_ns))) {
+            if let Err(error) = self.poll.poll(ready, Some(Duration::from_nanos(end_ns - now_ns)))
+                && error.kind() != io::ErrorKind::Interrupted
+            {
                 log::warn!("cannot wait for the last replies to leave error={error}");
                 break;
             }
