@@ -5,6 +5,7 @@
 //! client or a log reader.
 
 mod args;
+mod boot_folder;
 mod bootstrap;
 mod clients;
 mod connection;

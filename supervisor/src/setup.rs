@@ -14,6 +14,7 @@ use bulkhead_proto::places;
 use bulkhead_sys::lock::{InstanceLock, LockError};
 use bulkhead_sys::{process, socket, tree};
 
+use crate::boot_folder::remove_tree;
 use crate::settings::{Mode, Settings};
 
 /// The place of one daemon: held while it lives, cleared when it leaves.
@@ -27,7 +28,7 @@ pub(crate) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         drop(std::fs::remove_file(&self.socket));
-        drop(std::fs::remove_dir_all(&self.boot_folder));
+        drop(remove_tree(&self.boot_folder));
     }
 }
 
@@ -100,12 +101,7 @@ fn prepare_socket_folder(socket: &Path) -> Result<()> {
 
 /// An empty folder of our own; what a killed daemon left in it goes.
 fn clear_boot_folder(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            bail!("cannot clear boot folder {}: {error}", folder.display())
-        }
-        _ => {}
-    }
+    remove_tree(folder).with_context(|| format!("cannot clear boot folder {}", folder.display()))?;
     let made = DirBuilder::new().mode(0o700).create(folder);
     made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o700)))
         .with_context(|| format!("cannot make boot folder {}", folder.display()))

@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::DirBuilder;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -19,7 +17,8 @@ use bulkhead_sys::lane::Lane;
 use bulkhead_sys::spawn::{Spawn, spawn};
 use bulkhead_sys::tree::Tree;
 
-use crate::worker::{BootFolder, Stage, Worker};
+use crate::boot_folder::BootFolder;
+use crate::worker::{Stage, Worker};
 
 /// What every worker of this daemon is made from.
 #[derive(Debug)]
@@ -74,11 +73,7 @@ impl Template {
 
     fn make_folder(&self, id: WorkerId) -> Result<BootFolder> {
         let path = self.boot_folder.join(format!("w{id}"));
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot make boot folder {}", path.display()))?;
-        Ok(BootFolder(path))
+        BootFolder::make(path.clone()).with_context(|| format!("cannot make boot folder {}", path.display()))
     }
 
     fn environment(&self, folder: &BootFolder) -> Vec<(&'static str, OsString)> {

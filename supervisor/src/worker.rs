@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 
 use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
@@ -23,6 +22,8 @@ use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
 use bulkhead_sys::tree::{Tree, TreeEnd};
+
+use crate::boot_folder::BootFolder;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
 const SIGKILL: i32 = 9;
@@ -45,21 +46,6 @@ pub(crate) enum Heard {
     Hello(String),
     /// It is over: an event says why.
     Over(Event),
-}
-
-/// A folder for one worker's bootstrap, removed with whatever is left in it.
-#[derive(Debug)]
-pub(crate) struct BootFolder(pub(crate) PathBuf);
-
-impl Drop for BootFolder {
-    fn drop(&mut self) {
-        match std::fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                log::warn!("cannot remove a boot folder path={} error={error}", self.0.display());
-            }
-            _ => {}
-        }
-    }
 }
 
 /// One worker.
