@@ -77,8 +77,8 @@ fn system_group(settings: &Settings) -> Result<u32> {
         .with_context(|| format!("there is no group {name}: create it (systemd-sysusers does), or set group"))
 }
 
-/// The folder of the socket is made if it is missing; one under `/tmp` must be ours alone, or anybody could have
-/// put it there.
+/// The folder of the socket is made if it is missing; one in `/tmp` must be ours or root's: anybody could have put
+/// it there, and may exchange what is in it.
 fn prepare_socket_folder(socket: &Path) -> Result<()> {
     let folder =
         socket.parent().with_context(|| format!("socket path {} has no folder", socket.display()))?;
@@ -89,9 +89,9 @@ fn prepare_socket_folder(socket: &Path) -> Result<()> {
     }
     let found = std::fs::symlink_metadata(folder)
         .with_context(|| format!("cannot look at the socket's folder {}", folder.display()))?;
-    if folder.parent() == Some(Path::new("/tmp")) && found.mode() & 0o1000 == 0 {
+    if folder.parent() == Some(Path::new("/tmp")) {
         ensure!(
-            found.is_dir() && found.uid() == socket::own_uid(),
+            found.is_dir() && (found.uid() == socket::own_uid() || found.uid() == 0),
             "the socket's folder {} belongs to somebody else: remove it or choose another --socket",
             folder.display()
         );
@@ -105,4 +105,26 @@ fn clear_boot_folder(folder: &Path) -> Result<()> {
     let made = DirBuilder::new().mode(0o700).create(folder);
     made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o700)))
         .with_context(|| format!("cannot make boot folder {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_somebody_else_put_into_tmp_is_refused() {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let socket = folder.path().join("s");
+        prepare_socket_folder(&socket).unwrap();
+        if socket::own_uid() != 0 {
+            println!("skipped: only root can make a folder of somebody else");
+            return;
+        }
+        std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
+        for mode in [0o777, 0o1777] {
+            std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+            let error = prepare_socket_folder(&socket).unwrap_err().to_string();
+            assert!(error.contains("somebody else"), "{error}");
+        }
+    }
 }
