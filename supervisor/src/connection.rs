@@ -8,6 +8,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use bulkhead_core::event::{Event, Peer};
 use bulkhead_proto::client::{Reply, ReplyFrame, RequestFrame};
@@ -18,6 +19,7 @@ use bulkhead_proto::limits::FRAME_MAX_BYTES;
 use bulkhead_proto::refusal::Refusal;
 use mio::net::UnixStream;
 
+use crate::held::OutputFile;
 use crate::outbox::Outbox;
 
 /// Bytes read from one client in one turn, so that a flood cannot starve a neighbour.
@@ -193,11 +195,7 @@ impl Connection {
     }
 
     /// Queues a reply.
-    pub(crate) fn reply(
-        &mut self,
-        frame: &ReplyFrame,
-        descriptor: Option<std::rc::Rc<std::os::fd::OwnedFd>>,
-    ) {
+    pub(crate) fn reply(&mut self, frame: &ReplyFrame, descriptor: Option<Rc<OutputFile>>) {
         if self.is_closing() {
             return;
         }

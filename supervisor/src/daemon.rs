@@ -15,6 +15,7 @@ use mio::{Interest, Poll, Registry};
 
 use crate::clients::Clients;
 use crate::fleet::Fleet;
+use crate::held::Held;
 use crate::perform::Hands;
 use crate::settings::Settings;
 use crate::setup;
@@ -24,8 +25,9 @@ use crate::tokens::Source;
 use crate::turn::{self, Loop};
 
 /// Serves until told to stop.
-pub(crate) fn serve(settings: Settings) -> Result<()> {
-    setup::prepare_process()?;
+pub(crate) fn serve(mut settings: Settings) -> Result<()> {
+    let descriptors = setup::prepare_process()?;
+    let outputs_max = settings.share_descriptors(descriptors)?;
     let (_place, listener) = setup::take_place(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
@@ -52,6 +54,7 @@ pub(crate) fn serve(settings: Settings) -> Result<()> {
     let hands = Hands::new(
         Clients::new(listener, registry()?, &settings)?,
         Fleet::new(template, registry()?)?,
+        Held::new(outputs_max),
         Tell::new(settings.private),
     );
     let grace_ms = settings.grace_ms;

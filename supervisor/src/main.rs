@@ -7,6 +7,7 @@
 mod args;
 mod boot_folder;
 mod bootstrap;
+mod budget;
 mod clients;
 mod connection;
 mod daemon;

@@ -5,19 +5,21 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use bulkhead_proto::client::ReplyFrame;
 use bulkhead_proto::frame::{self, Oversized};
 use bulkhead_sys::socket;
 
+use crate::held::OutputFile;
+
 /// Bytes that belong together: a descriptor goes with the first of them.
 #[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
     sent: usize,
-    descriptor: Option<Rc<OwnedFd>>,
+    descriptor: Option<Rc<OutputFile>>,
 }
 
 /// The queue of one client.
@@ -35,7 +37,7 @@ impl Outbox {
     pub(crate) fn push(
         &mut self,
         reply: &ReplyFrame,
-        descriptor: Option<Rc<OwnedFd>>,
+        descriptor: Option<Rc<OutputFile>>,
     ) -> Result<(), Oversized> {
         if descriptor.is_some() || self.pieces.is_empty() {
             let mut bytes = Vec::new();

@@ -3,18 +3,16 @@
 //! Offers to the same worker that follow each other travel in one message. What could not be done comes back as
 //! an event for the next step of the same turn.
 
-use std::os::fd::AsFd;
+use std::io::{self, ErrorKind};
 
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::event::Event;
 use bulkhead_link::supervisor::encoded_size;
 use bulkhead_proto::client::ReplyFrame;
-use bulkhead_proto::codec;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
-use bulkhead_proto::worker::{LaneDown, TaskMessage, Tasks};
-use bulkhead_sys::memfd;
+use bulkhead_proto::worker::{TaskMessage, Tasks};
 
 use crate::clients::Clients;
 use crate::fleet::Fleet;
@@ -41,8 +39,8 @@ pub(crate) struct Hands {
 
 impl Hands {
     /// Hands for these.
-    pub(crate) fn new(clients: Clients, fleet: Fleet, tell: Tell) -> Self {
-        Self { clients, fleet, held: Held::default(), tell, bundle: Bundle::default() }
+    pub(crate) fn new(clients: Clients, fleet: Fleet, held: Held, tell: Tell) -> Self {
+        Self { clients, fleet, held, tell, bundle: Bundle::default() }
     }
 
     /// Performs all of `actions`. `true`: the daemon is to leave.
@@ -135,14 +133,10 @@ impl Hands {
         };
         found.ring.offer(seq, message.job, message.fence);
         if message.output == OutputMode::Descriptor {
-            match memfd::output_file("bulkhead-output") {
-                Ok(descriptor) => {
-                    let frame = codec::encode(&LaneDown::Output { seq });
-                    let sent = found.lane.send(&frame, &[descriptor.as_fd()]);
-                    found.outputs.insert(seq, descriptor);
-                    if sent.is_err() {
-                        return self.offer_failed(worker, seq, None, events);
-                    }
+            match self.held.make().and_then(|file| found.send_output(seq, file)) {
+                Ok(()) => {}
+                Err(error) if is_full_or_closed(&error) => {
+                    return self.offer_failed(worker, seq, None, events);
                 }
                 Err(error) => {
                     let shortage = Some(format!("no output descriptor: {error}"));
@@ -188,4 +182,9 @@ impl Hands {
             Err(lie) => events.push(Event::Lied { worker, lie }),
         }
     }
+}
+
+/// Whether a lane does not take a frame because of what its worker did, or did not do.
+fn is_full_or_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }

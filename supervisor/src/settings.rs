@@ -12,6 +12,7 @@ use bulkhead_sys::socket;
 use serde::Deserialize;
 
 use crate::args::Args;
+use crate::budget::Budget;
 
 /// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
@@ -89,6 +90,26 @@ impl Settings {
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Fits what may be held to the number of descriptors that this process may open. Gives how many outputs may
+    /// be open at a time.
+    ///
+    /// # Errors
+    /// They do not suffice for the workers.
+    pub(crate) fn share_descriptors(&mut self, limit: u64) -> Result<usize> {
+        let wanted = Budget {
+            clients: self.clients_max,
+            outputs: usize::MAX,
+            kept_outputs: self.core.keep_outputs_max,
+        };
+        let budget = Budget::share(limit, self.core.slots, self.core.spares, &wanted)?;
+        if budget.clients < wanted.clients {
+            log::warn!("limit of open files is low limit={limit} clients_max={}", budget.clients);
+        }
+        self.clients_max = budget.clients;
+        self.core.keep_outputs_max = budget.kept_outputs;
+        Ok(budget.outputs)
     }
 
     fn check(&self) -> Result<()> {

@@ -32,14 +32,14 @@ impl Drop for Place {
     }
 }
 
-/// Makes the process fit to be a supervisor.
-pub(crate) fn prepare_process() -> Result<()> {
+/// Makes the process fit to be a supervisor. Gives the number of descriptors that it may open.
+pub(crate) fn prepare_process() -> Result<u64> {
     process::set_not_dumpable().context("cannot forbid others to trace the daemon")?;
     tree::become_subreaper().context("cannot become the parent of stray processes")?;
     let descriptors = process::raise_descriptor_limit().context("cannot raise the limit of open files")?;
     log::debug!("descriptor limit raised limit={descriptors}");
     bulkhead_link::supervisor::warm_up().context("cannot open the first worker channel")?;
-    Ok(())
+    Ok(descriptors)
 }
 
 /// Takes the place: state folder, lock, boot folder, listening socket.

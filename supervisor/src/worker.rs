@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
@@ -17,13 +17,14 @@ use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
-use bulkhead_proto::worker::LaneUp;
+use bulkhead_proto::worker::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
+use crate::held::OutputFile;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
 const SIGKILL: i32 = 9;
@@ -57,7 +58,7 @@ pub(crate) struct Worker {
     pub(crate) stage: Stage,
     pub(crate) folder: BootFolder,
     /// Output descriptors of the offers it holds.
-    pub(crate) outputs: BTreeMap<Seq, OwnedFd>,
+    pub(crate) outputs: BTreeMap<Seq, OutputFile>,
     pub(crate) spawned_ns: u64,
     /// Set when we killed it while its lane was still whole: why, and when.
     pub(crate) killed: Option<(KillReason, u64)>,
@@ -102,6 +103,18 @@ impl Worker {
             }
         }
         Heard::More
+    }
+
+    /// Sends the descriptor into which the task of an offer writes. It is ours until the offer is settled, sent or
+    /// not.
+    ///
+    /// # Errors
+    /// As [`Lane::send`]: full, closed, or too many descriptors of ours are on their way.
+    pub(crate) fn send_output(&mut self, seq: Seq, file: OutputFile) -> io::Result<()> {
+        let frame = codec::encode(&LaneDown::Output { seq });
+        let sent = self.lane.send(&frame, &[file.as_fd()]);
+        self.outputs.insert(seq, file);
+        sent
     }
 
     /// It broke a rule: nothing more is sent to it or heard from it.

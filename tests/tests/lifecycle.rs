@@ -8,6 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::view::WorkerState;
@@ -75,6 +77,49 @@ fn a_killed_daemon_leaves_no_worker_and_its_place_can_be_taken() {
     assert_eq!(daemon.cli(&["ping"]).status.code(), Some(i32::from(exit::NO_DAEMON)));
     take_over(&daemon.socket());
     assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+/// A private daemon needs a pipe that ends with its parent; with anything else it says so, and ends.
+#[test]
+fn a_private_daemon_without_a_pipe_says_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("s");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    for stdin in [Stdio::null(), std::fs::File::open(&file).expect("it is there").into()] {
+        let output = supervisor(&socket).stdin(stdin).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains("--private needs a pipe"), "{text}");
+        assert!(!socket.exists());
+    }
+}
+
+/// With few descriptors, outputs and clients share what the workers leave: more outputs than there are descriptors
+/// are all made, and nobody is shut out.
+#[test]
+fn many_outputs_leave_descriptors_for_everybody() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("s");
+    let plain = supervisor(&socket);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut daemon = command.spawn().expect("it starts");
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(&mut daemon.stdout.take().expect("a pipe"), &mut ready).expect("it is ready");
+    let mut wire = Wire::connect(&socket);
+    let mut many = submit("factorial", &["2000"; 400], false);
+    many.policy.output = OutputMode::Descriptor;
+    let Reply::Accepted { first, count: 400, refused: None } = wire.call(Request::Submit(many)) else {
+        panic!("not accepted");
+    };
+    let last = JobId(first.0 + 399);
+    let Reply::Ended(ended) = wire.call(Request::Wait { jobs: vec![last] }) else { panic!("no end") };
+    assert_eq!(ended[0].outcome, Outcome::Done);
+    assert_eq!(wire.run("noop", &["still here"]).len(), 1);
+    assert_eq!(Wire::connect(&socket).run("noop", &["me too"]).len(), 1);
+    drop(daemon.stdin.take());
+    assert!(daemon.wait().expect("it ends").success());
 }
 
 #[test]

@@ -1,0 +1,78 @@
+//! Who may hold how many of the daemon's descriptors.
+//!
+//! A daemon without a free descriptor can neither replace a worker nor prove its death. So workers have theirs set
+//! aside, and clients and outputs share the rest; neither can take what another one needs. Reckoned once, by
+//! `daemon.rs`, from the limit that the process was given.
+
+use anyhow::{Result, ensure};
+
+/// The daemon's own: standard ones, socket, lock, poll, signals, and what a spawn or a proof of death takes for a
+/// moment.
+const OWN: u64 = 64;
+/// Lane, pidfd and channel of a worker, and one more while it comes up.
+const PER_WORKER: u64 = 4;
+/// Least for clients, and least for outputs.
+const LEAST: u64 = 64;
+
+/// Descriptors for everybody but the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Connections at a time.
+    pub(crate) clients: usize,
+    /// Output descriptors that are open at a time: of tasks that run, of results that are kept or on their way.
+    pub(crate) outputs: usize,
+    /// Of these, for results that are kept until somebody asks for them.
+    pub(crate) kept_outputs: u64,
+}
+
+impl Budget {
+    /// Shares out `limit` descriptors. `slots` may each hold a worker and one that is stuck.
+    ///
+    /// # Errors
+    /// They do not suffice for so many workers.
+    pub(crate) fn share(limit: u64, slots: u16, spares: u16, wanted: &Self) -> Result<Self> {
+        let set_aside = OWN + PER_WORKER * (2 * u64::from(slots) + u64::from(spares));
+        let needed = set_aside + 2 * LEAST;
+        ensure!(
+            limit >= needed,
+            "the limit of open files is {limit}, but {slots} workers need {needed}: raise it (LimitNOFILE in a \
+             unit, ulimit -n in a shell) or choose fewer --workers"
+        );
+        let rest = limit - set_aside;
+        let clients = rest.div_ceil(2).min(wanted.clients as u64);
+        let outputs = (rest - clients).min(wanted.outputs as u64);
+        Ok(Self {
+            clients: usize::try_from(clients).unwrap_or(usize::MAX),
+            outputs: usize::try_from(outputs).unwrap_or(usize::MAX),
+            kept_outputs: wanted.kept_outputs.min(outputs / 2),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WANTED: Budget = Budget { clients: 4096, outputs: usize::MAX, kept_outputs: 1024 };
+
+    #[test]
+    fn plenty_gives_what_was_asked_for() {
+        let budget = Budget::share(524_288, 64, 2, &WANTED).unwrap();
+        assert_eq!((budget.clients, budget.kept_outputs), (4096, 1024));
+        assert!(budget.outputs > 500_000);
+    }
+
+    #[test]
+    fn little_is_shared_so_that_workers_have_theirs() {
+        let budget = Budget::share(1024, 8, 1, &WANTED).unwrap();
+        let shared = 1024 - OWN - PER_WORKER * 17;
+        assert_eq!(budget.clients as u64 + budget.outputs as u64, shared);
+        assert_eq!(budget.kept_outputs, budget.outputs as u64 / 2);
+    }
+
+    #[test]
+    fn too_little_is_an_error_that_says_what_to_do() {
+        let error = Budget::share(256, 64, 2, &WANTED).unwrap_err().to_string();
+        assert!(error.contains("256") && error.contains("--workers"), "{error}");
+    }
+}
