@@ -11,7 +11,7 @@ use crate::kind::Kind;
 use crate::outcome::Ended;
 use crate::record::Record;
 use crate::refusal::Refusal;
-use crate::view::{JobDetail, JobRow, Status, WorkerRow};
+use crate::view::{DeathRow, JobDetail, JobRow, Status, WorkerRow};
 
 /// A frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -76,6 +76,11 @@ pub enum Request {
     Job {
         /// The job.
         job: JobId,
+    },
+    /// The deaths charged to jobs that the client may see, newest first: [`Reply::Deaths`].
+    Deaths {
+        /// At most so many; never more than [`crate::limits::DEATHS_KEPT`].
+        limit: u32,
     },
     /// The workers: [`Reply::Workers`].
     Workers,
@@ -147,6 +152,8 @@ pub enum Reply {
     },
     /// All about one job.
     Job(Box<JobDetail>),
+    /// Charged deaths, newest first.
+    Deaths(Vec<DeathRow>),
     /// The workers.
     Workers(Vec<WorkerRow>),
     /// The daemon.

@@ -30,7 +30,13 @@ const BUILTIN: [(&str, &str, &str, u16, bool); 4] = [
     ("factorial", "N [decimal|hex|digits|bits|sha256]", "n! with GMP, for n up to 10,000,000", 256, false),
     ("noop", "TEXT", "gives its input back", 256, false),
     ("sleep", "MS", "sleeps that many milliseconds", 256, false),
-    ("chaos", "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop", "does this to its own process", 1, true),
+    (
+        "chaos",
+        "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop",
+        "does this to its own process",
+        1,
+        true,
+    ),
 ];
 
 /// The table of built-in kinds, with `chaos` only when it is enabled.

@@ -32,6 +32,8 @@ pub const LANE_FRAMES_PER_TURN: usize = 64;
 
 /// Workers in one pool.
 pub const WORKERS_MAX: u16 = 1024;
+/// Charged deaths that the daemon keeps for `deaths`; the oldest go first.
+pub const DEATHS_KEPT: usize = 1000;
 /// Priorities run from 0 (last) to this (first).
 pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).
@@ -45,6 +47,7 @@ pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
 const _: () =
     assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
+const _: () = assert!(DEATHS_KEPT * (KIND_NAME_MAX_BYTES + 128) < FRAME_MAX_BYTES / 2, "all fit one frame");
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
 const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES, "a failure's text fits a box entry");

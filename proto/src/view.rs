@@ -69,6 +69,20 @@ pub struct ChargedDeath {
     pub death: Death,
 }
 
+/// A death in a list, with the job it was charged to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct DeathRow {
+    /// The job; it may have been forgotten since.
+    pub job: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// The user who submitted it.
+    pub uid: u32,
+    /// The death.
+    #[serde(flatten)]
+    pub charged: ChargedDeath,
+}
+
 /// What a worker is doing, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

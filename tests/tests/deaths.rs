@@ -60,6 +60,10 @@ fn check_job(daemon: &Daemon, way: &Way, id: &str) {
         assert_eq!(died["death"], *cause, "{mode}: the event says what the job says");
         assert!(died["noticed_after_us"].is_u64(), "{mode}: its moment is known: {died}");
     }
+    let newest = daemon.ok(&["deaths", "--limit", "1", "--json"]);
+    let newest: Value = serde_json::from_str(&newest).expect("one death");
+    assert_eq!((&newest["job"], &newest["death"]), (&detail["row"]["job"], &deaths[2]["death"]), "{mode}");
+    assert!(daemon.ok(&["deaths", "--limit", "3"]).matches(way.text).count() == 3, "{mode}");
     let blamed = about(daemon, "blamed", "job", &detail["row"]["job"]);
     assert_eq!(blamed.len(), 3, "{mode}: {blamed:?}");
 }

@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::limits::BATCH_MAX;
 use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::{JobDetail, Status, WorkerRow};
+use bulkhead_proto::view::{DeathRow, JobDetail, Status, WorkerRow};
 
 use crate::client::{Client, Until};
 use crate::error::{Error, Fault};
@@ -73,6 +73,17 @@ impl Client {
     pub fn workers(&mut self) -> Result<Vec<WorkerRow>, Error> {
         match self.ask(Request::Workers)? {
             Reply::Workers(rows) => Ok(rows),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// The last deaths that were charged to jobs, newest first, at most `limit` of them.
+    ///
+    /// # Errors
+    /// As every request.
+    pub fn deaths(&mut self, limit: u32) -> Result<Vec<DeathRow>, Error> {
+        match self.ask(Request::Deaths { limit })? {
+            Reply::Deaths(rows) => Ok(rows),
             other => Err(self.unexpected(&other)),
         }
     }

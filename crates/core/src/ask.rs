@@ -31,6 +31,7 @@ impl Core {
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
             Request::Jobs { state, after, limit } => self.show_jobs(id, tag, state, after, limit),
             Request::Job { job } => self.show_job(id, tag, peer, job),
+            Request::Deaths { limit } => self.show_deaths(id, tag, peer, limit),
             Request::Workers => self.show_workers(id, tag, peer),
             Request::Status => self.show_status(id, tag),
             Request::Kinds => self.show_kinds(id, tag),

@@ -16,7 +16,7 @@ use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
-use bulkhead_proto::view::ChargedDeath;
+use bulkhead_proto::view::{ChargedDeath, DeathRow};
 use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::claim::Offer;
@@ -142,7 +142,10 @@ impl Core {
             aside.deaths.remove(0);
         }
         let death = dead.death.clone();
-        aside.deaths.push(ChargedDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death });
+        let charged = ChargedDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death };
+        aside.deaths.push(charged.clone());
+        let kind = self.kind_name(key);
+        self.deaths.push(DeathRow { job: id, kind, uid, charged });
         let blamed = What::Blamed { job: id, attempt, worker: dead.id, crashes, crashes_max };
         self.record(blamed, Some(uid));
         if crashes >= crashes_max {

@@ -17,6 +17,7 @@ mod batch;
 mod blame;
 mod claim;
 mod clients;
+mod deaths;
 mod deliver;
 mod drain;
 mod end;

@@ -10,6 +10,7 @@ use bulkhead_proto::view::Totals;
 use crate::action::{Action, Output};
 use crate::clients::Clients;
 use crate::config::Config;
+use crate::deaths::Deaths;
 use crate::drain::Drain;
 use crate::event::{Event, Now};
 use crate::jobs::Jobs;
@@ -48,6 +49,7 @@ pub struct Core {
     pub(crate) shortage_ns: Option<u64>,
     pub(crate) timers: Timers,
     pub(crate) log: Log,
+    pub(crate) deaths: Deaths,
     pub(crate) drain: Drain,
     pub(crate) totals: Totals,
     pub(crate) rng: Rng,
@@ -75,6 +77,7 @@ impl Core {
             shortage_ns: None,
             timers: Timers::default(),
             log: Log::new(config.records_max),
+            deaths: Deaths::default(),
             drain: Drain::default(),
             totals: Totals::default(),
             rng: Rng::new(config.seed),

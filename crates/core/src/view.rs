@@ -22,7 +22,7 @@ const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 const INPUT_CHARS: usize = 200;
 
 impl Core {
-    fn kind_name(&self, key: Key) -> String {
+    pub(crate) fn kind_name(&self, key: Key) -> String {
         let kind = self.jobs.batch(key).kind;
         self.config.kinds.get(usize::from(kind.0)).map(|kind| kind.name.clone()).unwrap_or_default()
     }

@@ -4,6 +4,7 @@
 //! itself, nor ask anything before all its arguments are known to be right. `args::Verb` drives them.
 
 pub(crate) mod cancel;
+pub(crate) mod deaths;
 pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod forget;

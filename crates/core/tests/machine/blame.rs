@@ -2,12 +2,13 @@
 //!
 //! Workers die here with boxes that say what they had claimed; the table of verdicts stands in `src/blame.rs`.
 
-use crate::rig::{ALICE, BOB, Rig, SEGV, config};
+use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
+use bulkhead_proto::limits::DEATHS_KEPT;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::WorkerState;
@@ -40,6 +41,41 @@ fn the_first_claimed_is_charged_and_the_rest_are_innocent() {
     assert_eq!(rig.recorded(|what| matches!(what, What::Blamed { .. })), 1);
     assert_eq!(rig.recorded(|what| matches!(what, What::Requeued { count: 3, .. })), 1);
     assert_eq!(rig.recorded(|what| matches!(what, What::Placed { warm: true, replaces: Some(_), .. })), 1);
+}
+
+#[test]
+fn charged_deaths_are_listed_newest_first_to_those_who_may_see_them() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    for _ in 0..3 {
+        rig.sleep(10);
+        rig.crash(job);
+    }
+    let mut seen = |client, limit| match rig.answer(client, Request::Deaths { limit }) {
+        Reply::Deaths(rows) => rows.iter().map(|row| (row.job, row.charged.attempt)).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(seen(ALICE, 9), [(job, 3), (job, 2), (job, 1)]);
+    assert_eq!(seen(ADMIN, 1), [(job, 3)]);
+    assert!(seen(BOB, 9).is_empty() && seen(ALICE, 0).is_empty());
+}
+
+#[test]
+fn old_deaths_make_room_for_new_ones() {
+    let policy = Policy { crashes_max: 255, ..Policy::default() };
+    let mut rig = Rig::new(1);
+    for _ in 0..DEATHS_KEPT / 255 + 1 {
+        let job = rig.submit_as(ALICE, "quick", 1, policy.clone(), false);
+        while rig.outcome(job).is_none() {
+            rig.sleep(10);
+            rig.crash(job);
+        }
+    }
+    let Reply::Deaths(rows) = rig.answer(ALICE, Request::Deaths { limit: u32::MAX }) else {
+        panic!("deaths")
+    };
+    assert_eq!(rows.len(), DEATHS_KEPT);
+    assert_eq!((rows[0].charged.attempt, rows[0].job > rows[DEATHS_KEPT - 1].job), (255, true));
 }
 
 /// A leave after a panic costs a job that failed each time; without one it is a death like any other.

@@ -1,0 +1,58 @@
+//! `bulkhead deaths`: the deaths that were charged to jobs, newest first.
+//!
+//! One line each: when, which job and attempt, whose process, of what. The daemon keeps the last thousand, also of jobs
+//! that were forgotten since.
+
+use anyhow::Result;
+use bulkhead_proto::exit;
+use bulkhead_proto::limits::DEATHS_KEPT;
+use bulkhead_proto::view::DeathRow;
+
+use crate::args::Global;
+use crate::context::Out;
+use crate::table;
+use crate::time::utc;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead deaths
+  bulkhead deaths --limit 10
+  bulkhead deaths --json | jq 'select(.death.death == \"stack-overflow\").job'";
+
+/// Lists the deaths that were charged to jobs, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = DEATHS_KEPT as u32)]
+    limit: u32,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let rows = global.connect()?.deaths(self.limit)?;
+        let mut out = Out::new();
+        if global.json {
+            rows.iter().try_for_each(|row| out.json(row))?;
+        } else {
+            let cells: Vec<_> = rows.iter().map(cells).collect();
+            let headings = ["AT", "JOB", "KIND", "ATTEMPT", "WORKER", "PID", "DIED OF"];
+            table::lay_out(headings, &cells).iter().try_for_each(|line| out.line(line))?;
+        }
+        out.flush()?;
+        Ok(exit::DONE)
+    }
+}
+
+fn cells(row: &DeathRow) -> [String; 7] {
+    let charged = &row.charged;
+    [
+        utc(charged.at_us).to_string(),
+        row.job.to_string(),
+        row.kind.clone(),
+        charged.attempt.to_string(),
+        charged.worker.to_string(),
+        charged.pid.to_string(),
+        charged.death.to_string(),
+    ]
+}
