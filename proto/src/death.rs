@@ -106,7 +106,7 @@ pub enum Lie {
     Lane,
     /// A descriptor passed up the lane.
     Descriptor,
-    /// An output descriptor that cannot be sealed or is not as long as claimed.
+    /// An output descriptor that is not sealed or not as long as claimed.
     Output,
     /// A hello that names a path or kinds that are not its own.
     Hello,

@@ -1,4 +1,4 @@
-//! Outputs in descriptors: made for tasks, sealed when these are done, and handed to whoever asks for the job.
+//! Outputs in descriptors: made for tasks, sealed by their workers, and handed to whoever asks for the job.
 //!
 //! Only what was sealed is held: a worker that keeps a descriptor cannot change a result behind its client's
 //! back. How many are kept, and for how long, the core decides; how many may be open in all, the budget of
@@ -60,21 +60,14 @@ impl Held {
         Ok(OutputFile { descriptor, open: Rc::clone(&self.open) })
     }
 
-    /// Seals what a worker wrote and takes it in. `None`: it is not as long as the worker says, or cannot be
-    /// sealed because the worker still maps it or sealed its seals; it is not what it was said to be.
+    /// Takes in what a worker wrote and sealed. `None`: it is not sealed, or not as long as the worker says. Sealing
+    /// is not done here: the kernel may wait for whoever uses the file, and nobody else is waited for here.
     ///
     /// # Errors
-    /// The descriptor cannot be asked for its size.
+    /// The descriptor cannot be asked.
     pub(crate) fn take(&mut self, file: OutputFile, bytes: u64) -> io::Result<Option<OutputId>> {
-        match memfd::seal_output(file.as_fd()) {
-            Ok(size) if size == bytes => {}
-            Ok(_) => return Ok(None),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::PermissionDenied) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(error),
+        if memfd::sealed_size(file.as_fd())? != Some(bytes) {
+            return Ok(None);
         }
         self.last += 1;
         let output = OutputId(self.last);
@@ -98,10 +91,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_is_sealed_and_as_long_as_said_is_taken() {
+        let mut held = Held::new(8);
+        assert_eq!(held.take(held.make().unwrap(), 0).unwrap(), None);
+        let sealed = held.make().unwrap();
+        memfd::seal_output(sealed.as_fd()).unwrap();
+        assert_eq!(held.take(sealed, 1).unwrap(), None);
+    }
+
+    #[test]
     fn no_more_are_open_than_may_be_wherever_they_are() {
         let mut held = Held::new(2);
         let running = held.make().unwrap();
-        let output = held.take(held.make().unwrap(), 0).unwrap().unwrap();
+        let written = held.make().unwrap();
+        memfd::seal_output(written.as_fd()).unwrap();
+        let output = held.take(written, 0).unwrap().unwrap();
         let on_its_way = held.get(output).unwrap();
         assert!(held.make().unwrap_err().to_string().contains('2'));
         held.drop_output(output);

@@ -119,7 +119,7 @@ const RESULTS: &[Row] = &[
     ("output-shorter-than-it-says", Lied(Lie::Output), true),
     ("output-longer-than-it-says", Lied(Lie::Output), true),
     ("output-still-mapped", Lied(Lie::Output), true),
-    ("output-sealed-by-its-worker", Lied(Lie::Output), true),
+    ("output-never-sealed", Lied(Lie::Output), true),
     ("output-cut-after-the-answer", Lied(Lie::Output), true),
 ];
 

@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 
 use bulkhead_jobs::Task;
 use bulkhead_link::worker::{Finish, WorkerRing};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES};
+use bulkhead_sys::memfd;
 
 const FILE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -34,7 +36,7 @@ impl<'a> TaskOutput<'a> {
     /// Everything written, in the place where it ends up.
     ///
     /// # Errors
-    /// A write failed, or the last bytes cannot be written to the descriptor.
+    /// A write failed, the last bytes cannot be written to the descriptor, or its task keeps it in use.
     pub(crate) fn finish(&mut self) -> io::Result<Finish<'_>> {
         if let Some(failure) = &self.failure {
             return Err(io::Error::other(failure.clone()));
@@ -44,6 +46,8 @@ impl<'a> TaskOutput<'a> {
         }
         if let Some(file) = &mut self.file {
             file.flush()?;
+            // Here and not in the supervisor: the kernel may wait for whoever has it in use.
+            memfd::seal_output(file.get_ref().as_fd())?;
         }
         Ok(Finish::Descriptor { bytes: self.spilled })
     }

@@ -14,7 +14,7 @@ use bulkhead_proto::limits::RING;
 use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::Lane;
-use bulkhead_sys::memfd::{output_file, seal_output};
+use bulkhead_sys::memfd::{output_file, sealed_size};
 use bulkhead_sys::poll::wait_readable;
 use played::{Born, CHAOS, FACTORIAL, KINDS, NOOP, PATIENCE, Played, UNKNOWN, failed, inline};
 
@@ -98,7 +98,7 @@ fn large_output_goes_to_its_descriptor_and_small_output_to_the_box() {
     let found = played.wait_for(2);
     assert_eq!(found[0].result, FoundResult::Descriptor { bytes: 77_338 });
     assert_eq!(inline(&found[1].result), b"120");
-    assert_eq!(seal_output(output.as_fd()).unwrap(), 77_338);
+    assert_eq!(sealed_size(output.as_fd()).unwrap(), Some(77_338));
     let mut digits = [0; 20];
     File::from(output).read_exact_at(&mut digits, 0).unwrap();
     assert_eq!(&digits, b"18192063202303451348");

@@ -187,7 +187,7 @@ pub struct Report {
 pub enum TaskResult {
     /// Done, with an inline result.
     Inline(Payload),
-    /// Done, with its output in a descriptor that the shell has sealed and holds.
+    /// Done, with its output in a descriptor that is sealed and that the shell holds.
     Held {
         /// The shell's number for it.
         output: OutputId,

@@ -1,6 +1,6 @@
 //! Anonymous files in memory: where a task's large output goes.
 //!
-//! The supervisor makes one, a worker writes it, the supervisor seals it and hands it on. Whoever gets it
+//! The supervisor makes one, a worker writes and seals it, the supervisor hands it on. Whoever gets it
 //! shares its offset with everybody who ever had it: read it by position, never from where it stands.
 
 use std::ffi::CString;
@@ -45,16 +45,27 @@ pub fn fix_size(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Freezes an output for ever, content and size, and gives its size in bytes.
+/// Freezes an output for ever, content and size, and gives its size in bytes. May block: the kernel drains the
+/// caches of all cores, and waits up to some 200 ms for whoever has pages of it in use.
 ///
 /// # Errors
-/// EBUSY: somebody has it mapped for writing. EPERM: somebody sealed its seals. EINVAL: it is no memfd. Each of
-/// them is the doing of whoever had the descriptor.
+/// EBUSY: somebody has it mapped for writing, or pages of it in use. EPERM: somebody sealed its seals. EINVAL: it
+/// is no memfd. Each of them is the doing of whoever had the descriptor.
 pub fn seal_output(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    let frozen =
-        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(fd, FcntlArg::F_ADD_SEALS(frozen))?;
+    fcntl(fd, FcntlArg::F_ADD_SEALS(frozen() | SealFlag::F_SEAL_SEAL))?;
     size_of(fd)
+}
+
+/// The size of an output that can never change again, in bytes; `None` if it still can. Never blocks.
+///
+/// # Errors
+/// EINVAL: it is no memfd.
+pub fn sealed_size(fd: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    if seals_of(fd)?.contains(frozen()) { size_of(fd).map(Some) } else { Ok(None) }
+}
+
+fn frozen() -> SealFlag {
+    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }
 
 /// The size of the file behind a descriptor, in bytes.
@@ -87,7 +98,11 @@ mod tests {
         file.write_all(b"the digits").unwrap();
         let mut again =
             File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+        assert_eq!(sealed_size(file.as_fd()).unwrap(), None);
+        fix_size(file.as_fd()).unwrap();
+        assert_eq!(sealed_size(file.as_fd()).unwrap(), None, "its bytes can change");
         assert_eq!(seal_output(file.as_fd()).unwrap(), 10);
+        assert_eq!(sealed_size(file.as_fd()).unwrap(), Some(10));
         for error in [
             file.write_all_at(b"x", 0).unwrap_err(),
             file.write_all_at(b"x", 10).unwrap_err(),

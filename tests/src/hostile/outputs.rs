@@ -1,4 +1,4 @@
-//! Attacks by output descriptors: as long as they are not, still mapped, sealed by the wrong hand.
+//! Attacks by output descriptors: as long as they are not, still mapped, never sealed.
 //!
 //! What a client gets must be what can never change again. Driven by `hostile::main` when a worker gets a bait
 //! whose output goes into a descriptor.
@@ -20,21 +20,19 @@ const BYTES: usize = 8192;
 pub(super) const ATTACKS: &[Attack] = &[
     (
         "output-shorter-than-it-says",
-        Deed::Claimed(|puppet, task, file| say(puppet, task, file, BYTES as u64 + 1, |_| ())),
+        Deed::Claimed(|puppet, task, file| say(puppet, task, file, BYTES as u64 + 1, seal)),
     ),
     (
         "output-longer-than-it-says",
-        Deed::Claimed(|puppet, task, file| say(puppet, task, file, BYTES as u64 - 1, |_| ())),
+        Deed::Claimed(|puppet, task, file| say(puppet, task, file, BYTES as u64 - 1, seal)),
     ),
     (
         "output-still-mapped",
         Deed::Claimed(|puppet, task, file| say(puppet, task, file, BYTES as u64, keep_mapped)),
     ),
     (
-        "output-sealed-by-its-worker",
-        Deed::Claimed(|puppet, task, file| {
-            say(puppet, task, file, BYTES as u64, |file| drop(memfd::seal_output(file.as_fd())))
-        }),
+        "output-never-sealed",
+        Deed::Claimed(|puppet, task, file| say(puppet, task, file, BYTES as u64, |_| ())),
     ),
     ("output-cut-after-the-answer", Deed::Claimed(cut_after_the_answer)),
 ];
@@ -50,12 +48,16 @@ fn say(puppet: &mut Puppet, task: &TaskMessage, file: Option<File>, bytes: u64, 
     After::Sit
 }
 
+fn seal(file: &File) {
+    memfd::seal_output(file.as_fd()).expect("nobody else has it");
+}
+
 fn keep_mapped(file: &File) {
     memfd::fix_size(file.as_fd()).expect("nobody sealed it");
     std::mem::forget(Page::map_shared(file.as_fd(), BYTES).expect("it can be mapped"));
 }
 
-/// Fights over the size of the output with whoever seals it.
+/// Changes the size of the output as long as it can.
 fn cut_after_the_answer(puppet: &mut Puppet, task: &TaskMessage, file: Option<File>) -> After {
     let file = file.expect("a descriptor came with the bait");
     file.set_len(0).expect("nobody sealed it");

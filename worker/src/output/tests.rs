@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use bulkhead_link::supervisor::Ring;
-use bulkhead_sys::memfd::{output_file, seal_output};
+use bulkhead_sys::memfd::{output_file, sealed_size};
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn long_output_goes_to_the_descriptor_whole_and_in_order() {
         output.write_all(piece).unwrap();
     }
     assert_eq!(output.finish().unwrap(), Finish::Descriptor { bytes: 3_000_000 });
-    assert_eq!(seal_output(kept.as_fd()).unwrap(), 3_000_000);
+    assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(3_000_000));
     let mut bytes = vec![0; 3_000_000];
     kept.read_exact_at(&mut bytes, 0).unwrap();
     assert!(bytes == expected);
