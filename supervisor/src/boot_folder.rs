@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_sys::clock;
 
+/// Folders within each other that are emptied in place. A path through so many names of full length is short
+/// enough for the kernel.
+const LEVELS: usize = 12;
+
 /// A folder for one worker's bootstrap, removed with whatever is left in it.
 #[derive(Debug)]
 pub(crate) struct BootFolder(pub(crate) PathBuf);
@@ -49,44 +53,49 @@ fn warn_of(path: &Path, removed: io::Result<()>) {
     }
 }
 
-/// Removes a folder with all that is in it, however deep that is: folders within folders are moved up and emptied
-/// in turn, so that neither the stack nor the open descriptors grow with the depth. Nobody may be at work in it.
-/// One that is gone already is fine.
+/// Removes a folder with all that is in it, however deep that is: what lies deeper than [`LEVELS`] is moved up first,
+/// so that neither the stack, nor the open descriptors, nor the length of a path grow with the depth. Nobody may be
+/// at work in it. One that is gone already is fine.
 ///
 /// # Errors
 /// Something in it cannot be removed.
 pub(crate) fn remove_tree(folder: &Path) -> io::Result<()> {
-    let mut moved = Moved { folder, stamp: clock::monotonic_ns(), count: 0 };
+    let mut removal = Removal { folder, stamp: clock::monotonic_ns(), moved: 0 };
     loop {
         match fs::remove_dir(folder) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => removal.empty(folder, 1)?,
             result => return found(result),
         }
-        for_each_entry(folder, |entry| {
-            if !entry.file_type()?.is_dir() {
-                return fs::remove_file(entry.path());
-            }
-            for_each_entry(&entry.path(), |inner| moved.take(inner))?;
-            fs::remove_dir(entry.path())
-        })?;
     }
 }
 
-/// Where folders are moved to: names that nobody could foresee.
-struct Moved<'a> {
+/// A folder that is being removed.
+struct Removal<'a> {
     folder: &'a Path,
+    /// With the count it makes names that nobody could foresee.
     stamp: u64,
-    count: u64,
+    moved: u64,
 }
 
-impl Moved<'_> {
-    fn take(&mut self, entry: &DirEntry) -> io::Result<()> {
-        if !entry.file_type()?.is_dir() {
-            return fs::remove_file(entry.path());
-        }
-        open_up(&entry.path())?;
-        self.count += 1;
-        fs::rename(entry.path(), self.folder.join(format!("moved-{}-{}", self.stamp, self.count)))
+impl Removal<'_> {
+    fn empty(&mut self, folder: &Path, level: usize) -> io::Result<()> {
+        for_each_entry(folder, |entry| {
+            let path = entry.path();
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(path)
+            } else if level == LEVELS {
+                self.move_up(&path)
+            } else {
+                self.empty(&path, level + 1)?;
+                fs::remove_dir(path)
+            }
+        })
+    }
+
+    fn move_up(&mut self, path: &Path) -> io::Result<()> {
+        open_up(path)?;
+        self.moved += 1;
+        fs::rename(path, self.folder.join(format!("moved-{}-{}", self.stamp, self.moved)))
     }
 }
 
