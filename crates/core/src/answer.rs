@@ -162,19 +162,28 @@ impl Core {
         self.timers.set(now_ns + ms(FULL_MS), Alarm::Resume(id));
     }
 
-    /// Watches the time of the task that is now the first of a ring, if it has a limit.
+    /// Watches the time of the task that is now the first of a ring: its limit, if it has one, and whether it is
+    /// begun at all. An alarm that is early enough stays, so that most tasks set none.
     pub(crate) fn watch_head(&mut self, id: WorkerId) {
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
-        if let Some(at_ns) = worker.limit_alarm.take() {
-            self.timers.cancel(at_ns, Alarm::Limit(id));
-        }
-        let Some(head) = worker.claims.head() else { return };
-        if !self.jobs.is_there(head.key, head.job) {
-            return;
-        }
-        if let Some(limit_ms) = self.jobs.batch(head.key).policy.timeout_ms {
-            let at_ns = worker.claims.head_ns().saturating_add(ms(limit_ms));
-            self.set_limit_alarm(id, at_ns);
+        let (set, head_ns) = (worker.limit_alarm, worker.claims.head_ns());
+        let head = worker.claims.head().filter(|head| self.jobs.is_there(head.key, head.job));
+        let patience_ns = head_ns.saturating_add(ms(self.config.bootstrap_ms));
+        let wanted_ns = head.and_then(|head| match self.jobs.batch(head.key).policy.timeout_ms {
+            Some(limit_ms) => {
+                let limit_ns = head_ns.saturating_add(ms(limit_ms));
+                Some(if head.claimed { limit_ns } else { limit_ns.min(patience_ns) })
+            }
+            None => (!head.claimed).then(|| set.unwrap_or(patience_ns).min(patience_ns)),
+        });
+        if wanted_ns != set {
+            worker.limit_alarm = None;
+            if let Some(at_ns) = set {
+                self.timers.cancel(at_ns, Alarm::Limit(id));
+            }
+            if let Some(at_ns) = wanted_ns {
+                self.set_limit_alarm(id, at_ns);
+            }
         }
     }
 
@@ -184,16 +193,27 @@ impl Core {
         self.timers.set(at_ns, Alarm::Limit(id));
     }
 
-    /// The first task of a ring has had its time: look whether it runs. With a worker that is killed already
-    /// there is nothing to see, and the job is not kept waiting for the proof.
+    /// The first task of a ring has had its time, or should have begun: look whether it runs. With a worker that is
+    /// killed already there is nothing to see, and a job that met its limit is not kept waiting for the proof.
     pub(crate) fn limit_met(&mut self, id: WorkerId) {
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         worker.limit_alarm = None;
+        let (killed, head_ns) = (worker.duty.cause().is_some(), worker.claims.head_ns());
         let Some(head) = worker.claims.head().copied() else { return };
-        if worker.duty.cause().is_none() {
+        let is_there = self.jobs.is_there(head.key, head.job);
+        let limit_ms = if is_there { self.jobs.batch(head.key).policy.timeout_ms } else { None };
+        let is_early = |span_ms: u64| self.now.mono_ns < head_ns.saturating_add(ms(span_ms));
+        if killed {
+            match limit_ms {
+                Some(limit_ms) if is_early(limit_ms) => self.set_limit_alarm(id, head_ns + ms(limit_ms)),
+                Some(_) if self.is_current(id, &head) => self.time_out(&head),
+                _ => {}
+            }
+        } else if limit_ms.is_none() && is_early(self.config.bootstrap_ms) {
+            // The alarm was that of an earlier task.
+            self.watch_head(id);
+        } else {
             self.act(Action::Look { worker: id });
-        } else if self.is_current(id, &head) {
-            self.time_out(&head);
         }
     }
 
@@ -213,8 +233,11 @@ impl Core {
         if !self.is_current(id, &offer) {
             return if claimed { self.kill(id, Cause::Cancel) } else { self.recall_or_look(id, seq) };
         }
-        let Some(limit_ms) = self.jobs.batch(offer.key).policy.timeout_ms else { return };
         let now_ns = self.now.mono_ns;
+        if !claimed && now_ns >= head_ns.saturating_add(ms(self.config.bootstrap_ms)) {
+            return self.kill(id, Cause::Unresponsive);
+        }
+        let Some(limit_ms) = self.jobs.batch(offer.key).policy.timeout_ms else { return };
         let patience_ns = head_ns.saturating_add(ms(limit_ms.max(self.config.retire_ms)));
         if now_ns < head_ns.saturating_add(ms(limit_ms)) {
             self.watch_head(id);

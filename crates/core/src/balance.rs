@@ -39,7 +39,8 @@ impl Core {
         }
     }
 
-    fn is_overdue(&self, head_ns: u64) -> bool {
+    /// Whether the head of a ring takes longer than the work ahead was meant to: nothing is to wait behind it.
+    pub(crate) fn is_overdue(&self, head_ns: u64) -> bool {
         self.now.mono_ns.saturating_sub(head_ns) > AHEAD_NS
     }
 

@@ -38,7 +38,7 @@ bites! {
     lost_reports: LoseReports by "ends";
     a_take_back_that_was_lost: FalseTakeBack by "exclusive";
     replies_sent_twice: TwiceTold by "replies";
-    nobody_is_killed: NoKill by "ends";
+    nobody_is_killed: NoKill by "ends" | "pool";
     outputs_kept_for_ever: KeepOutputs by "outputs";
     lost_replies: LoseReplies by "replies";
     ends_that_are_not_told: LoseEnds by "replies";

@@ -56,6 +56,31 @@ fn an_unclaimed_head_is_given_patience_then_given_to_another() {
 }
 
 #[test]
+fn a_job_without_a_limit_is_not_left_with_a_worker_that_does_not_begin_it() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit_as(ALICE, "quick", 1, Policy::default(), false);
+    let worker = rig.holder(job).unwrap().0;
+    rig.sleep(9_000);
+    assert!(rig.killed.is_empty(), "a slow start is no crime");
+    rig.sleep(2_000);
+    assert_eq!(rig.killed.get(&worker), Some(&KillReason::Unresponsive));
+    rig.die(worker, Death::Killed { why: KillReason::Unresponsive });
+    assert_ne!(rig.holder(job).expect("another has it").0, worker);
+    assert_eq!(rig.detail(job).row.crashes, 0);
+}
+
+#[test]
+fn a_job_without_a_limit_may_run_for_ever_once_it_has_begun() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit_as(ALICE, "quick", 1, Policy::default(), false);
+    rig.claim(job);
+    rig.sleep(1_000_000);
+    assert!(rig.killed.is_empty() && rig.looks == 1, "{:?} looks={}", rig.killed, rig.looks);
+    rig.finish(job);
+    assert_eq!(rig.detail(job).row.state, JobState::Ended);
+}
+
+#[test]
 fn a_timeout_is_answered_even_if_its_worker_never_dies() {
     let mut rig = Rig::new(1);
     let job = rig.submit_as(ALICE, "quick", 1, timed(30_000), false);
