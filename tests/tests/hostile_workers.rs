@@ -10,6 +10,7 @@ use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
+use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::hostile::{Deed, attacks};
 use bulkhead_tests::siege::{Siege, large};
 
@@ -26,15 +27,19 @@ enum End {
     Timeout,
     /// It left by itself.
     Exited(i32),
+    /// It left with code 0 while it had a task.
+    Left,
     /// A signal that is not the daemon's ended it.
     Signalled(i32),
     /// Lost its life while the daemon was still connecting: by itself, or by the daemon's hand.
     Gone,
+    /// As a spare it harms nobody; once it is given a job it is killed for its silence.
+    Dormant,
     /// Nothing: what it did is its own affair.
     Lives,
 }
 
-use End::{Exited, Gone, Lied, Lives, NeverUp, Signalled, Timeout, Unresponsive};
+use End::{Dormant, Exited, Gone, Left, Lied, Lives, NeverUp, Signalled, Timeout, Unresponsive};
 
 /// An attack, its end, and whether a job is charged with that.
 type Row = (&'static str, End, bool);
@@ -77,7 +82,7 @@ const LANES: &[Row] = &[
     ("descriptor-before-hello", Lied(Lie::Descriptor), false),
     ("lane-closed", Signalled(9), false),
     ("lane-closed-before-hello", NeverUp("hung up"), false),
-    ("channel-closed", Unresponsive, false),
+    ("channel-closed", Dormant, false),
 ];
 
 const CLAIMS: &[Row] = &[
@@ -144,7 +149,7 @@ const ENDS: &[Row] = &[
     ("exit-1-when-up", Exited(1), false),
     ("kill-when-up", Signalled(9), false),
     ("exit-0-before-the-claim", Exited(0), false),
-    ("exit-0-in-a-task", Exited(0), true),
+    ("exit-0-in-a-task", Left, true),
     ("kill-in-a-task", Signalled(9), true),
     ("fault-in-a-task", Signalled(11), true),
     ("kill-after-the-answer", Signalled(9), false),
@@ -181,9 +186,9 @@ const PATIENT: &[Row] = &[
     ("hello-full-queue", NeverUp("did not come up within 10000 ms"), false),
     ("stop-at-once", NeverUp("did not come up within 10000 ms"), false),
     ("stop-after-setup", NeverUp("did not come up within 10000 ms"), false),
-    ("hello-without-accept", Unresponsive, false),
-    ("stop-after-hello", Unresponsive, false),
-    ("stop-when-up", Unresponsive, false),
+    ("hello-without-accept", Dormant, false),
+    ("stop-after-hello", Dormant, false),
+    ("stop-when-up", Dormant, false),
     ("stop-before-the-claim", Unresponsive, false),
 ];
 
@@ -335,6 +340,13 @@ fn meet(siege: &mut Siege, end: End) {
         assert!(rows.iter().any(|row| row.worker == worker), "it does not live: {rows:?}");
         return;
     }
+    if matches!(end, Dormant) {
+        let rows = siege.workers();
+        let state = rows.iter().find(|row| row.worker == worker).map(|row| row.state);
+        if state == Some(WorkerState::Spare) {
+            return;
+        }
+    }
     let death = siege.await_record("the attacker dies", |what| match what {
         What::Died { worker: dead, death, .. } if *dead == worker => Some(death.clone()),
         _ => None,
@@ -343,9 +355,10 @@ fn meet(siege: &mut Siege, end: End) {
     let right = match end {
         Lied(lie) => killed(KillReason::Lie { lie }),
         NeverUp(words) => never_up(siege, worker, words),
-        Unresponsive => killed(KillReason::Unresponsive),
+        Unresponsive | Dormant => killed(KillReason::Unresponsive),
         Timeout => killed(KillReason::Timeout),
         Exited(code) => death == Death::Exited { code },
+        Left => death == Death::LeftInMidJob,
         Signalled(number) => matches!(death, Death::Signalled { signal, .. } if signal == number),
         Gone => !matches!(death, Death::Retired),
         Lives => unreachable!("looked at above"),

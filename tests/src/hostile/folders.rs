@@ -11,9 +11,9 @@ use super::puppet::{After, boot_folder};
 use super::{Attack, Deed, precious_folder, program_folder};
 
 const SIGKILL: i32 = 9;
-/// Deeper than a recursive walk has stack or descriptors for.
-const DEPTH: usize = 30_000;
-const WIDTH: usize = 20_000;
+/// Deeper than a path can name.
+const DEPTH: usize = 2500;
+const WIDTH: usize = 5000;
 
 pub(super) const ATTACKS: &[Attack] = &[
     ("folder-too-deep", Deed::Claimed(|_, _, _| leave(deep))),
