@@ -2,7 +2,7 @@
 //!
 //! As with an OTP supervisor, two numbers: more than `restart_intensity` such faults within `restart_period_ms`
 //! and the pool is degraded. Where OTP gives up, we go on with exponential backoff and jitter, and say so; the
-//! daemon never exits because of its workers. A worker that came up since and ends a task, or lives for a
+//! daemon never exits because of its workers. A pool of which no worker ever came up is degraded, too. A worker that came up since and ends a task, or lives for a
 //! period, makes the pool healthy again.
 
 use std::collections::VecDeque;
@@ -48,11 +48,18 @@ impl Core {
         if let Some(degraded) = &mut self.restart.degraded {
             degraded.level += 1;
             faults.truncate(0);
-        } else if faults.len() > self.config.restart_intensity as usize {
+        } else if faults.len() > self.config.restart_intensity as usize || self.never_came_up() {
             self.degrade(what);
         }
         let pause_ns = self.spawn_pause_ns();
         self.pool.next_spawn_ns = self.pool.next_spawn_ns.max(now_ns + pause_ns);
+    }
+
+    /// Whether a whole pool of workers was tried and not one came up: whoever waits for the start need not wait for
+    /// the intensity to be exceeded, which slow failures never do.
+    fn never_came_up(&self) -> bool {
+        let pool = usize::from(self.config.slots) + usize::from(self.config.spares);
+        !self.restart.came_up && self.restart.faults.len() >= pool
     }
 
     fn degrade(&mut self, what: &str) {

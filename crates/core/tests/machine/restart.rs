@@ -133,6 +133,27 @@ fn a_worker_that_does_not_come_up_is_killed_and_counted_once() {
     assert!(rig.rows().iter().any(|row| row.state == WorkerState::Idle));
 }
 
+/// Workers that take their whole time fail too slowly to exceed the intensity.
+#[test]
+fn a_pool_of_which_nobody_came_up_says_so_and_heals() {
+    let mut rig = Rig::cold(Config { bootstrap_ms: 10_000, ..config(2) });
+    rig.come_up = false;
+    rig.turn();
+    rig.connect(ADMIN, 0, true);
+    assert!(rig.ready.is_empty());
+    rig.sleep(10_001);
+    assert_eq!(rig.ready.len(), 1, "whoever waits for the start is told");
+    assert!(rig.ready[0].contains("did not come up"), "{:?}", rig.ready);
+    assert_eq!(rig.status().health, PoolHealth::Degraded);
+    for number in 1..=3 {
+        rig.die(WorkerId(number), bulkhead_proto::death::Death::Killed { why: KillReason::Unresponsive });
+    }
+    rig.come_up = true;
+    rig.sleep(60_000);
+    assert_eq!(rig.status().health, PoolHealth::Healthy);
+    assert_eq!(rig.ready.len(), 1);
+}
+
 #[test]
 fn a_late_hello_of_a_killed_worker_changes_nothing() {
     let mut rig = Rig::cold(Config { bootstrap_ms: 1000, ..config(1) });
