@@ -41,6 +41,9 @@ struct Envelopes {
     bytes: u64,
 }
 
+/// Descriptors that use up a client's whole credit.
+const OUTPUTS_ON_THEIR_WAY: u64 = 64;
+
 impl Core {
     /// Sends a reply of about so many bytes.
     pub(crate) fn reply(&mut self, id: ClientId, tag: Tag, reply: Reply, bytes: u64) {
@@ -54,7 +57,10 @@ impl Core {
 
     fn reply_with(&mut self, id: ClientId, tag: Tag, reply: Reply, bytes: u64, output: Option<OutputId>) {
         let Some(client) = self.clients.connected(id) else { return };
-        client.credit = client.credit.saturating_sub_unsigned(bytes);
+        // A descriptor costs more than the bytes that tell of it: an outbox holds few of them.
+        let descriptor =
+            if output.is_some() { self.config.client_credit_bytes / OUTPUTS_ON_THEIR_WAY } else { 0 };
+        client.credit = client.credit.saturating_sub_unsigned(bytes + descriptor);
         self.act(Action::Reply { client: id, tag, reply, output });
     }
 
