@@ -20,14 +20,14 @@ use crate::settings::{Mode, Settings};
 /// The place of one daemon: held while it lives, cleared when it leaves.
 #[derive(Debug)]
 pub(crate) struct Place {
-    socket: PathBuf,
+    socket: Option<PathBuf>,
     boot_folder: PathBuf,
     _lock: InstanceLock,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(std::fs::remove_file(&self.socket));
+        drop(self.socket.as_ref().map(std::fs::remove_file));
         drop(remove_tree(&self.boot_folder));
     }
 }
@@ -58,15 +58,16 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
             bail!("cannot lock {}: {error}", places::lock_file(path).display())
         }
     };
+    // What is removed in the end is what was made here: a folder or socket of somebody else never is.
+    let boot_folder = clear_boot_folder(places::boot_folder(path))?;
+    let mut place = Place { socket: None, boot_folder, _lock: lock };
     let (mode, group) = match settings.mode {
         Mode::User => (0o600, None),
         Mode::System => (0o660, Some(system_group(settings)?)),
     };
     let listener =
         socket::listen(path, mode, group).with_context(|| format!("cannot listen on {}", path.display()))?;
-    // From here on the socket is ours, and ours to remove; before, whatever stood there was not.
-    let place = Place { socket: path.clone(), boot_folder: places::boot_folder(path), _lock: lock };
-    clear_boot_folder(&place.boot_folder)?;
+    place.socket = Some(path.clone());
     Ok((place, listener))
 }
 
@@ -99,12 +100,23 @@ fn prepare_socket_folder(socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An empty folder of our own; what a killed daemon left in it goes.
-fn clear_boot_folder(folder: &Path) -> Result<()> {
-    remove_tree(folder).with_context(|| format!("cannot clear boot folder {}", folder.display()))?;
-    let made = DirBuilder::new().mode(0o700).create(folder);
-    made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o700)))
-        .with_context(|| format!("cannot make boot folder {}", folder.display()))
+/// An empty folder of our own; what a killed daemon left in it goes. Anything that does not look like the folder of
+/// a daemon is not touched.
+fn clear_boot_folder(folder: PathBuf) -> Result<PathBuf> {
+    match std::fs::symlink_metadata(&folder) {
+        Ok(found) => ensure!(
+            found.is_dir() && found.uid() == socket::own_uid() && found.mode() & 0o777 == 0o700,
+            "{} is in the way and is no boot folder of a daemon: remove it or choose another --socket",
+            folder.display()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => bail!("cannot look at boot folder {}: {error}", folder.display()),
+    }
+    remove_tree(&folder).with_context(|| format!("cannot clear boot folder {}", folder.display()))?;
+    let made = DirBuilder::new().mode(0o700).create(&folder);
+    made.and_then(|()| std::fs::set_permissions(&folder, Permissions::from_mode(0o700)))
+        .with_context(|| format!("cannot make boot folder {}", folder.display()))?;
+    Ok(folder)
 }
 
 #[cfg(test)]

@@ -61,6 +61,14 @@ fn a_path_that_is_no_socket_is_left_alone() {
     let text = refused(&path);
     assert!(text.contains("precious"), "{text}");
     assert_eq!(std::fs::read_to_string(&path).expect("still there"), "data");
+    // Nor is a folder that happens to have the name of a boot folder.
+    let (socket, other) = (folder.path().join("s"), folder.path().join("s.boot"));
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::set_permissions(&other, PermissionsExt::from_mode(0o755)).expect("permissions");
+    std::fs::write(other.join("precious"), "data").expect("a file");
+    let text = refused(&socket);
+    assert!(text.contains("s.boot"), "{text}");
+    assert!(other.join("precious").exists());
 }
 
 /// `kill -9` of the supervisor: its workers die with it, and the next one starts over the stale socket.

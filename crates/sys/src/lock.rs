@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -72,10 +72,22 @@ impl InstanceLock {
             Err(Errno::EWOULDBLOCK) => return Err(LockError::Held { pid: holder(&mut file) }),
             Err(error) => return Err(LockError::Io(error.into())),
         }
+        if !was_a_lock(&mut file)? {
+            let text = "it exists and is no lock file: remove it or choose another place";
+            return Err(LockError::Io(io::Error::new(io::ErrorKind::AlreadyExists, text)));
+        }
+        file.rewind()?;
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
         Ok(Self { _file: file })
     }
+}
+
+/// Whether the file holds what a lock of ours holds, a number at most: anything else is somebody's data.
+fn was_a_lock(file: &mut File) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    file.take(33).read_to_end(&mut bytes)?;
+    Ok(bytes.len() <= 32 && bytes.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()))
 }
 
 fn holder(file: &mut File) -> Option<u32> {
@@ -112,6 +124,17 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);
         InstanceLock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_with_something_in_it_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        for data in ["precious", "12345678901234567890123456789012345"] {
+            std::fs::write(&path, data).unwrap();
+            assert!(matches!(InstanceLock::take(&path), Err(LockError::Io(_))), "{data}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), data);
+        }
     }
 
     #[test]
