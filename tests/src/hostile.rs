@@ -134,6 +134,7 @@ pub fn main() -> ExitCode {
             sit()
         }
         Some(Deed::Boot(_)) => bulkhead_worker::run(&Registry::builtin()),
+        // Any other way of attacking needs a task, or the lack of one.
         Some(deed) => Puppet::come_up().serve(&orders, deed),
     }
 }

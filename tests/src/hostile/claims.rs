@@ -114,7 +114,7 @@ fn fill(puppet: &mut Puppet, word: u64) -> After {
     After::Sit
 }
 
-/// Writes all over its box, for ever, with words that now and then make sense.
+/// Writes all over its box, for ever, small numbers and large ones.
 fn scribble(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
     let mut state = task.seq.0 | 1;
     loop {
@@ -125,6 +125,5 @@ fn scribble(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
             state ^= state << 17;
             puppet.box_page.store(at, state >> (state % 64), Ordering::Relaxed);
         }
-        puppet.put(task.seq, ClaimState::Done);
     }
 }

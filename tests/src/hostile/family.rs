@@ -76,9 +76,11 @@ fn child(lane: &impl AsFd, page: &impl AsFd, place: Where) {
         command.process_group(0);
     }
     command.arg("sit").stdin(dup(lane.as_fd())).stdout(dup(page.as_fd()));
-    let mut child = command.spawn().expect("a child");
     if place == Where::OwnSession {
-        child.wait().expect("setsid leaves");
+        command.status().expect("setsid leaves");
+    } else {
+        // Nobody waits for it: its parent is about to die.
+        std::mem::forget(command.spawn().expect("a child"));
     }
 }
 

@@ -48,9 +48,9 @@ fn locked() {
     create_dir(&folder).expect("a folder");
     File::create(folder.join("file")).expect("a file");
     create_dir(folder.join("inner")).expect("a folder");
-    set_permissions(folder.join("inner"), Permissions::from_mode(0)).expect("permissions");
-    set_permissions(folder, Permissions::from_mode(0)).expect("permissions");
-    set_permissions(boot_folder(), Permissions::from_mode(0)).expect("permissions");
+    set_permissions(folder.join("inner"), Permissions::from_mode(0o000)).expect("permissions");
+    set_permissions(folder, Permissions::from_mode(0o000)).expect("permissions");
+    set_permissions(boot_folder(), Permissions::from_mode(0o000)).expect("permissions");
 }
 
 /// What they point to belongs to somebody else and must survive.

@@ -202,13 +202,15 @@ impl Puppet {
 
     /// The output descriptor that came for a task.
     pub(crate) fn output_of(&self, task: &TaskMessage) -> Option<File> {
-        while task.output == OutputMode::Descriptor {
+        if task.output == OutputMode::Inline {
+            return None;
+        }
+        loop {
             let (frame, descriptors) = receive(&self.lane);
             if frame == (LaneDown::Output { seq: task.seq }) {
                 return descriptors.into_iter().next().map(File::from);
             }
         }
-        None
     }
 
     /// Says that a task is done, with what its kind makes of its input, and rings if need be.

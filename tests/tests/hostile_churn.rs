@@ -1,0 +1,52 @@
+//! Hundreds of hostile workers, one after the other: in the end the daemon has what it had in the beginning.
+
+use bulkhead_proto::job::Policy;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_tests::siege::Siege;
+
+/// Attacks that end at once and are charged to their job, so that no backoff stands between them.
+const ATTACKS: [&str; 14] = [
+    "doorbell-flood-in-a-task",
+    "claimed-to-settled",
+    "box-of-zeros",
+    "box-of-garbage",
+    "status-0",
+    "length-all-ones",
+    "text-that-is-none",
+    "descriptor-without-one",
+    "kill-in-a-task",
+    "fault-in-a-task",
+    "child-holds-everything",
+    "child-in-a-group-of-its-own",
+    "twenty-children",
+    "folder-that-nobody-may-read",
+];
+
+/// Workers that have attacked when the memory is looked at for the first time, and in the end.
+const ATTACKERS: [usize; 2] = [50, 250];
+/// Pages that the daemon may have gained since then: buffers, the events that it keeps. 4 MiB.
+const GAIN_PAGES: u64 = 1024;
+
+/// Baits until so many workers have attacked. A liar may hide what it had begun, or blame a job that it had ended: then
+/// the bait is done by an honest one.
+fn attack(siege: &Siege, attackers: usize) {
+    let once = Policy { crashes_max: 1, ..Policy::default() };
+    while siege.armoury.attacker(attackers - 1).is_none() {
+        for end in siege.run_bait(50, once.clone()) {
+            assert!(matches!(end.outcome, Outcome::Done | Outcome::Crashed { crashes: 1, .. }), "{end:?}");
+        }
+    }
+}
+
+#[test]
+fn hundreds_of_attackers_leave_nothing_behind() {
+    let mut siege = Siege::begin(&ATTACKS, ATTACKERS[1]);
+    siege.beside_a_neighbour(|siege| {
+        attack(siege, ATTACKERS[0]);
+        let before = siege.resident_pages();
+        attack(siege, ATTACKERS[1]);
+        let after = siege.resident_pages();
+        assert!(after <= before + GAIN_PAGES, "resident pages: {before} before, {after} after");
+    });
+    siege.assert_nothing_left();
+}
