@@ -228,8 +228,9 @@ impl Core {
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         let head_ns = worker.claims.head_ns();
         let Some(offer) = worker.claims.get_mut(seq) else { return };
+        // A claim that was seen is not unseen: a worker that steps back would be looked at again and again.
         offer.claimed |= claimed;
-        let offer = *offer;
+        let (offer, claimed) = (*offer, offer.claimed);
         if !self.is_current(id, &offer) {
             return if claimed { self.kill(id, Cause::Cancel) } else { self.recall_or_look(id, seq) };
         }

@@ -85,7 +85,9 @@ impl Core {
                 }
             }
             let caught_up = reader.next >= self.log.next_index();
-            if !records.is_empty() || missed > 0 || !reader.begun {
+            // The last page is sent even if it is empty: it is what tells a reader that does not follow of the end.
+            let is_last = caught_up && !reader.follow;
+            if !records.is_empty() || missed > 0 || !reader.begun || is_last {
                 reader.begun = true;
                 let bytes = RECORD_BYTES * (1 + records.len() as u64);
                 self.reply(id, reader.tag, Reply::Events { records, missed, caught_up }, bytes);
