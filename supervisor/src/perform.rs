@@ -116,7 +116,7 @@ impl Hands {
         let Some(found) = self.fleet.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(won) => events.push(Event::TookBack { worker, seq, won }),
-            Err(lie) => events.push(Event::Lied { worker, lie }),
+            Err(lie) => events.extend(found.lied(lie).event()),
         }
     }
 
@@ -179,7 +179,7 @@ impl Hands {
         let Some(found) = self.fleet.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(taken) => events.push(Event::OfferFailed { worker, seq, taken, shortage }),
-            Err(lie) => events.push(Event::Lied { worker, lie }),
+            Err(lie) => events.extend(found.lied(lie).event()),
         }
     }
 }

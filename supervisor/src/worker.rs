@@ -49,6 +49,16 @@ pub(crate) enum Heard {
     Over(Event),
 }
 
+impl Heard {
+    /// The event that says why it is over, if it is over only now.
+    pub(crate) fn event(self) -> Option<Event> {
+        match self {
+            Self::Over(event) => Some(event),
+            Self::Nothing | Self::More | Self::Hello(_) => None,
+        }
+    }
+}
+
 /// One worker.
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
@@ -139,10 +149,7 @@ impl Worker {
     pub(crate) fn read_box(&mut self, found: &mut Vec<Found>) -> Option<Event> {
         match self.ring.poll(found) {
             Ok(()) => None,
-            Err(lie) => match self.lied(lie) {
-                Heard::Over(event) => Some(event),
-                _ => None,
-            },
+            Err(lie) => self.lied(lie).event(),
         }
     }
 

@@ -83,6 +83,8 @@ pub struct Ring {
     next: u64,
     outstanding: usize,
     nap: u64,
+    /// The first rule that the worker broke: from then on no result is taken, whatever it puts right.
+    lie: Option<Lie>,
 }
 
 impl fmt::Debug for Ring {
@@ -104,8 +106,16 @@ impl Ring {
         let (orders, orders_descriptor) = Page::create("bulkhead-orders", ORDERS_BYTES)?;
         Page::seal_future_writes(orders_descriptor.as_fd())?;
         let free = Entry { seq: Seq(0), state: ClaimState::Settled };
-        let ring =
-            Self { box_page, orders, entries: vec![free; RING], first: 1, next: 1, outstanding: 0, nap: 0 };
+        let ring = Self {
+            box_page,
+            orders,
+            entries: vec![free; RING],
+            first: 1,
+            next: 1,
+            outstanding: 0,
+            nap: 0,
+            lie: None,
+        };
         Ok((ring, RingDescriptors { box_page: box_descriptor, orders_page: orders_descriptor }))
     }
 
@@ -143,7 +153,7 @@ impl Ring {
         // Lost, or known to be claimed: what stands there must be a state beyond OFFERED.
         match self.observe(seq)? {
             ClaimState::Claimed | ClaimState::Done => Ok(false),
-            _ => Err(Lie::ClaimWord),
+            _ => Err(self.lied(seq, Lie::ClaimWord)),
         }
     }
 
@@ -191,19 +201,21 @@ impl Ring {
     /// nothing has moved and the worker has claimed nothing, two when it has.
     ///
     /// # Errors
-    /// The rule that the worker broke; what was appended before is good. The entry in question and those after
-    /// it stay outstanding.
+    /// The rule that the worker broke, now or before; what was appended before is good. The entry in question and
+    /// those after it stay outstanding, and it counts as claimed, whatever it may hold later.
     pub fn poll(&mut self, into: &mut Vec<Found>) -> Result<(), Lie> {
+        self.lie.map_or(Ok(()), Err)?;
         while let Some(seq) = self.first_outstanding() {
             match self.observe(seq)? {
                 ClaimState::Done => {
-                    into.push(result::copy(&self.box_page, seq)?);
+                    let found = result::copy(&self.box_page, seq);
+                    into.push(found.map_err(|lie| self.lied(seq, lie))?);
                     self.end(seq, ClaimState::Done);
                 }
                 ClaimState::Claimed if self.is_overtaken(seq) => {
                     // An honest worker has stored DONE before it goes on to the next.
                     if self.observe(seq)? != ClaimState::Done {
-                        return Err(Lie::ClaimWord);
+                        return Err(self.lied(seq, Lie::ClaimWord));
                     }
                 }
                 _ => break,
@@ -251,14 +263,23 @@ impl Ring {
     fn observe(&mut self, seq: Seq) -> Result<ClaimState, Lie> {
         use ClaimState::{Claimed, Done, Offered};
         let word = ClaimWord::unpack(self.box_page.load(word_at(seq), Ordering::Acquire));
-        let seen = word.filter(|word| word.seq == seq).ok_or(Lie::ClaimWord)?.state;
         let entry = &mut self.entries[boxes::index_of(seq)];
+        let seen = word.filter(|word| word.seq == seq).map(|word| word.state);
         match (entry.state, seen) {
-            (Offered, Offered) | (Offered | Claimed, Done) => {}
-            (Offered | Claimed, Claimed) => entry.state = Claimed,
-            _ => return Err(Lie::ClaimWord),
+            (Offered, Some(Offered)) => Ok(Offered),
+            (Offered | Claimed, Some(Done)) => Ok(Done),
+            (Offered | Claimed, Some(Claimed)) => {
+                entry.state = Claimed;
+                Ok(Claimed)
+            }
+            _ => Err(self.lied(seq, Lie::ClaimWord)),
         }
-        Ok(seen)
+    }
+
+    /// The worker broke a rule with this entry, which counts as claimed from now on.
+    fn lied(&mut self, seq: Seq, lie: Lie) -> Lie {
+        self.entries[boxes::index_of(seq)].state = ClaimState::Claimed;
+        *self.lie.get_or_insert(lie)
     }
 
     /// Whether the offer after this claimed one is claimed or done as well.

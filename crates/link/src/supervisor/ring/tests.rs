@@ -167,6 +167,20 @@ fn results_of_no_known_form_are_lies() {
 }
 
 #[test]
+fn a_lie_that_is_put_right_stays_a_lie() {
+    let (mut ring, worker, liar) = rings();
+    offer(&mut ring, 1..=3);
+    assert!(worker.claim(Seq(1)));
+    worker.finish(Seq(1), &Finish::Inline(b"good"));
+    liar.store(word_at(Seq(1)) + STATUS_AT, 9, Ordering::Release);
+    assert_eq!(polled(&mut ring), Err(Lie::Result));
+    liar.store(word_at(Seq(1)) + STATUS_AT, ReportStatus::Inline.pack(), Ordering::Release);
+    assert_eq!(polled(&mut ring), Err(Lie::Result), "its result is not taken any more");
+    say(&liar, 1, 1, ClaimState::Offered);
+    assert_eq!(ring.remains(), [(Seq(1), true), (Seq(2), false), (Seq(3), false)], "nor is it taken back");
+}
+
+#[test]
 fn what_came_before_a_lie_is_kept() {
     let (mut ring, worker, liar) = rings();
     offer(&mut ring, 1..=2);
