@@ -72,7 +72,6 @@ const LANES: &[Row] = &[
     ("lane-hello-when-up", Lied(Lie::Lane), false),
     ("lane-garbage-before-hello", Lied(Lie::Lane), false),
     ("lane-flood-of-garbage", Lied(Lie::Lane), false),
-    ("doorbell-when-idle", Lied(Lie::Lane), false),
     ("doorbell-before-hello", Lied(Lie::Lane), false),
     ("doorbell-flood", Lied(Lie::Lane), false),
     ("doorbell-flood-in-a-task", Lied(Lie::Lane), true),

@@ -20,7 +20,6 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("lane-hello-when-up", Deed::Boot(|| say(&hello()))),
     ("lane-garbage-before-hello", Deed::Boot(garbage_before_hello)),
     ("lane-flood-of-garbage", Deed::Boot(|| flood(&[0xaa; 4096]))),
-    ("doorbell-when-idle", Deed::Boot(|| say(&doorbell()))),
     ("doorbell-before-hello", Deed::Boot(doorbell_before_hello)),
     ("doorbell-flood", Deed::Boot(|| flood(&doorbell()))),
     ("doorbell-flood-in-a-task", Deed::Claimed(|puppet, _, _| flood_on(puppet, &doorbell()))),
