@@ -233,7 +233,11 @@ impl World {
         let seq = run.seq;
         match way {
             3 => worker.pages.scribble(seq, ClaimWord::pack(Seq(seq.0 + 1), ClaimState::Claimed)),
-            4 => worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Offered)),
+            4 => {
+                // It says that it did not begin, and nobody can know better.
+                worker.begun -= u64::from(worker.pages.is(seq, ClaimState::Claimed));
+                worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Offered));
+            }
             5 => worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Settled)),
             6 => worker.pages.scribble(seq, 7),
             _ => match &mut run.ends {

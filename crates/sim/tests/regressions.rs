@@ -4,7 +4,11 @@
 use bulkhead_sim::run;
 
 /// The seed, and the bug that it found.
-const FOUND: &[(u64, &str)] = &[];
+const FOUND: &[(u64, &str)] = &[
+    (51_596, "work ahead is given and taken back in one instant, for ever"),
+    (15, "work ahead is given and taken back in one instant, for ever"),
+    (424, "an old job behind younger ones keeps the deadline in the past"),
+];
 
 #[test]
 fn what_was_found_once_stays_fixed() {

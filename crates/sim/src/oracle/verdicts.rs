@@ -82,7 +82,10 @@ impl Ledger {
         let Some(job) = self.jobs.get_mut(&id) else {
             return broken("outcome", format!("job {id} has ended, but never was"));
         };
-        let late = job.end.is_none() && job.before.as_ref().is_some_and(|end| end.outcome == ended.outcome);
+        // Asked for in the same step as the retry, and before it.
+        let revived = job.life > 1 && job.changed_ns == now.mono_ns;
+        let late = job.end.is_none()
+            && (revived || job.before.as_ref().is_some_and(|end| end.outcome == ended.outcome));
         if late {
             return Ok(());
         }
