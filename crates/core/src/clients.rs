@@ -61,6 +61,11 @@ impl Clients {
         self.map.get_mut(&id).filter(|client| client.vanished.is_none())
     }
 
+    /// A client that is connected, to be looked at.
+    pub(crate) fn see(&self, id: ClientId) -> Option<&Client> {
+        self.map.get(&id).filter(|client| client.vanished.is_none())
+    }
+
     /// Clients that are connected.
     pub(crate) fn count(&self) -> usize {
         self.map.values().filter(|client| client.vanished.is_none()).count()

@@ -182,19 +182,36 @@ impl Core {
         self.reply_with(id, tag, Reply::Ended(vec![ended]), bytes, output);
     }
 
-    /// Lets a client's jobs rest while too much waits for it to read, and go on afterwards.
+    /// Lets a client's jobs rest while too much waits for it to read.
     fn park_unread(&mut self, id: ClientId) {
+        if let Some((uid, true)) = self.is_unread(id) {
+            self.queue.park(uid, id, true);
+        }
+    }
+
+    /// Lets the jobs of parked clients go on once little enough waits: they may have read, somebody else may have
+    /// taken their results or dropped them, or the whole shelf of unread results may have room again.
+    pub(crate) fn unpark_read(&mut self) {
+        let read: Vec<(u32, ClientId)> = (self.queue.parked_clients())
+            .filter_map(|id| Some((id, self.is_unread(id)?)))
+            .filter_map(|(id, (uid, unread))| (!unread).then_some((uid, id)))
+            .collect();
+        if read.is_empty() {
+            return;
+        }
+        for (uid, id) in read {
+            self.queue.park(uid, id, false);
+        }
+        self.dispatch();
+    }
+
+    /// A connected client's user, and whether too much waits for it to read.
+    fn is_unread(&self, id: ClientId) -> Option<(u32, bool)> {
         let all_full = self.kept.untold_bytes > self.config.keep_bytes_max;
         let most = if all_full { 0 } else { self.config.client_credit_bytes.saturating_mul(UNREAD_CREDITS) };
-        let Some(client) = self.clients.connected(id) else { return };
+        let client = self.clients.see(id)?;
         let unread = client.untold_bytes > most || client.untold_outputs >= UNREAD_OUTPUTS;
-        let uid = client.peer.uid;
-        if unread != self.queue.is_parked(id) {
-            self.queue.park(uid, id, unread);
-            if !unread {
-                self.dispatch();
-            }
-        }
+        Some((client.peer.uid, unread))
     }
 }
 

@@ -103,6 +103,7 @@ impl Core {
         self.dispatch();
         self.deliver();
         self.evict();
+        self.unpark_read();
         self.tend_drain();
         self.tend_pool();
         self.follow_all();

@@ -114,9 +114,9 @@ impl Queue {
         }
     }
 
-    /// Whether a client is parked.
-    pub(crate) fn is_parked(&self, client: ClientId) -> bool {
-        self.parked.contains(&client)
+    /// The clients that are parked.
+    pub(crate) fn parked_clients(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.parked.iter().copied()
     }
 
     /// Takes the first job, in the order of turns, that `judge` wants.
