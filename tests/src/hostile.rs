@@ -43,8 +43,9 @@ pub enum Deed {
     Offered(fn(&mut Puppet, &TaskMessage) -> After),
     /// When it has claimed such a task; with the output descriptor that came with it, if one did.
     Claimed(fn(&mut Puppet, &TaskMessage, Option<File>) -> After),
-    /// When it is given such a task and others behind it in the same message: the bait is the first.
-    Ring(fn(&mut Puppet, &[TaskMessage]) -> After),
+    /// When it is given such a task and others behind it in the same message: the bait is the first. It enlists by
+    /// itself; `None`: it could not attack, and all that it has not ended is still to do.
+    Ring(fn(&mut Puppet, &[TaskMessage], &Orders) -> Option<After>),
     /// When its channel is closed: it is asked to leave.
     Retired(fn(&mut Puppet)),
 }
@@ -72,7 +73,7 @@ pub fn attacks() -> impl Iterator<Item = &'static Attack> {
 
 /// The folder of the test that this process attacks for.
 #[derive(Debug)]
-pub(crate) struct Orders(PathBuf);
+pub struct Orders(PathBuf);
 
 impl Orders {
     fn read(&self, file: &str) -> Option<String> {

@@ -13,7 +13,7 @@ use bulkhead_proto::limits::RING;
 use bulkhead_proto::worker::TaskMessage;
 
 use super::puppet::{After, Puppet};
-use super::{Attack, BAIT, Deed};
+use super::{Attack, BAIT, Deed, Orders};
 
 pub(super) const ATTACKS: &[Attack] = &[
     ("claims-twice", Deed::Ring(claims_twice)),
@@ -51,21 +51,30 @@ fn done(seq: u64) -> u64 {
     ClaimWord::pack(Seq(seq), ClaimState::Done)
 }
 
-/// Two at once.
-fn claims_twice(puppet: &mut Puppet, tasks: &[TaskMessage]) -> After {
-    for task in tasks {
-        puppet.ring.claim(task.seq);
+/// Two at once. The second comes first: whether it was taken back shows before the rule is broken.
+fn claims_twice(puppet: &mut Puppet, tasks: &[TaskMessage], orders: &Orders) -> Option<After> {
+    let [first, second, ..] = tasks else { return None };
+    if !puppet.ring.claim(second.seq) {
+        return None;
     }
+    if !orders.enlist() {
+        puppet.finish(second);
+        return None;
+    }
+    puppet.ring.claim(first.seq);
     puppet.ring_now();
-    After::Sit
+    Some(After::Sit)
 }
 
 /// In the wrong order, but each of them once and well.
-fn claims_the_second_first(puppet: &mut Puppet, tasks: &[TaskMessage]) -> After {
+fn claims_the_second_first(puppet: &mut Puppet, tasks: &[TaskMessage], orders: &Orders) -> Option<After> {
+    if !orders.enlist() {
+        return None;
+    }
     for task in tasks[1..].iter().chain(&tasks[..1]) {
         puppet.run(task);
     }
-    After::Serve
+    Some(After::Serve)
 }
 
 fn done_without_claim(puppet: &mut Puppet, task: &TaskMessage) -> After {

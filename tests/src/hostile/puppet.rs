@@ -179,9 +179,8 @@ impl Puppet {
                 self.finish(first);
                 Some((After::Serve, 1))
             }
-            Deed::Ring(deed) if rest.iter().chain([first]).all(|task| self.is_offered(task)) => {
-                let may = !rest.is_empty() && orders.enlist();
-                may.then(|| (deed(self, tasks), tasks.len()))
+            Deed::Ring(deed) if !rest.is_empty() => {
+                deed(self, tasks, orders).map(|after| (after, tasks.len()))
             }
             _ => None,
         }
