@@ -8,6 +8,12 @@ const FOUND: &[(u64, &str)] = &[
     (51_596, "work ahead is given and taken back in one instant, for ever"),
     (15, "work ahead is given and taken back in one instant, for ever"),
     (424, "an old job behind younger ones keeps the deadline in the past"),
+    (40_766, "a worker that steps back after a lost take-back is looked at for ever"),
+    (104_882, "a worker that steps back after a lost take-back is looked at for ever"),
+    (10_486, "a client whose end was taken by another one stays parked"),
+    (16_234, "a client whose end was taken by another one stays parked"),
+    (102_736, "a client whose end was taken by another one stays parked"),
+    (24_694, "a list of records that ends with those of others has no end"),
 ];
 
 #[test]
