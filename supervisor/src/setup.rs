@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +48,10 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
         .with_context(|| format!("cannot make state folder {}", settings.state.display()))?;
     let path = &settings.socket;
     prepare_socket_folder(path)?;
+    // Before the lock file is made: `/etc/passwd.lock`, for one, means something to others.
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        bail!("{} is there and is not a socket: choose another --socket", path.display());
+    }
     let lock = match InstanceLock::take(&places::lock_file(path)) {
         Ok(lock) => lock,
         Err(LockError::Held { pid }) => {

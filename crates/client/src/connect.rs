@@ -4,6 +4,7 @@
 //! connections: only the missing hello tells.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,11 +42,19 @@ pub fn connect_within(path: &Path, patience: Duration) -> Result<Client, Connect
 fn dial(path: &Path) -> Result<UnixStream, ConnectError> {
     let path = path.to_owned();
     bulkhead_sys::dial::dial(&path).map_err(|error| match error.kind() {
+        // The kernel refuses a connection to a plain file as it does one to a socket that nobody listens on.
+        ErrorKind::ConnectionRefused if is_no_socket(&path) => {
+            ConnectError::Io { path, error: std::io::Error::other("it is not a socket") }
+        }
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Nobody { path },
         ErrorKind::PermissionDenied => ConnectError::NoPermission { path },
         ErrorKind::WouldBlock => ConnectError::Busy { path },
         _ => ConnectError::Io { path, error },
     })
+}
+
+fn is_no_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
 /// Says hello and reads the daemon's. Its verdict may come before ours was read, and the connection be closed: then
