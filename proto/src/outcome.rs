@@ -64,6 +64,9 @@ impl fmt::Display for Outcome {
         match self {
             Self::Done | Self::Cancelled | Self::Expired => out.write_str(self.word()),
             Self::Failed { message } => write!(out, "failed: {message}"),
+            Self::Crashed { crashes: 1, last } => {
+                write!(out, "crashed: killed 1 worker, by {last}; quarantined")
+            }
             Self::Crashed { crashes, last } => {
                 write!(out, "crashed: killed {crashes} workers, last one by {last}; quarantined")
             }

@@ -9,6 +9,8 @@ use bulkhead_client::{ConnectError, Error};
 use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, USAGE};
 use bulkhead_proto::refusal::Refusal;
 
+use crate::words;
+
 /// The table, as `bulkhead --help` shows it.
 pub(crate) const TABLE: &str = "\
 Exit codes (for several jobs: that of the first, in the order given, that was not done):
@@ -46,7 +48,7 @@ pub(crate) struct Unended {
 
 impl fmt::Display for Unended {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} jobs have not ended: {}", self.jobs, self.error)
+        write!(out, "{} without an end: {}", words::count(self.jobs, "job"), self.error)
     }
 }
 

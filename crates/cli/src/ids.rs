@@ -40,6 +40,12 @@ impl Ids {
     }
 }
 
+/// Reads the number of one job.
+pub(crate) fn one(word: &str) -> Result<JobId, String> {
+    let number = word.parse::<u64>().ok().filter(|number| *number > 0);
+    number.map(JobId).ok_or_else(|| "give the number of one job, from 1".to_owned())
+}
+
 fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), Usage> {
     let number = |text: &str| {
         text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {

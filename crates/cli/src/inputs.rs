@@ -62,9 +62,8 @@ impl Inputs {
     fn new(source: Source, pass: u64, times: u64) -> Result<Self, String> {
         match pass.checked_mul(times).filter(|total| (1..=JOBS_MAX).contains(total)) {
             Some(total) => Ok(Self { source, pass, total }),
-            None => {
-                Err(format!("{pass} inputs, {times} times: give from 1 to {JOBS_MAX} jobs to one command"))
-            }
+            None if times == 0 => Err("no job is to be made: give --count 1 or more".to_owned()),
+            None => Err(format!("these are more than {JOBS_MAX} jobs: give fewer to one command")),
         }
     }
 

@@ -103,7 +103,10 @@ impl JobArgs {
         }
         let text = self.inputs.join(" ");
         match self.kind.as_str() {
-            "noop" if text.is_empty() => Inputs::places(self.count),
+            "noop" if self.inputs.is_empty() => Inputs::places(self.count),
+            "chaos" if text.is_empty() => {
+                Err("chaos of what? `bulkhead kinds` lists what it can do".to_owned())
+            }
             "sleep" => check_sleep(&text).and_then(|()| Inputs::text(text, self.count)),
             _ => Inputs::text(text, self.count),
         }
@@ -113,6 +116,9 @@ impl JobArgs {
     fn factorials(&self) -> Result<Inputs, String> {
         let mut spans = Vec::new();
         for input in &self.inputs {
+            if Form::named(input).is_some() {
+                return Err(format!("{input:?} is a form, not a number: write --as {input}"));
+            }
             numbers::parse_argument(input, &mut spans)?;
         }
         if let Some(path) = &self.file {
@@ -177,11 +183,13 @@ mod tests {
             ("factorial 2.5", "whole number"),
             ("factorial 10000001", "from 0 to 10000000"),
             ("factorial 5 --as roman", "possible values"),
+            ("factorial 5 hex", "write --as hex"),
+            ("chaos", "chaos of what"),
             ("noop --as hex", "for factorial"),
             ("sleep", "sleep of \"\""),
             ("sleep 5s", "sleep of \"5s\""),
             ("sleep 86400001", "86400000"),
-            ("noop --count 0", "from 1 to"),
+            ("noop --count 0", "--count 1 or more"),
             ("noop --priority 10", "priority 10"),
             ("noop --crashes-max 0", "crashes_max 0"),
             ("noop --timeout 5", "needs a unit"),

@@ -20,6 +20,7 @@ mod table;
 mod time;
 mod trouble;
 mod verb;
+mod words;
 
 use std::process::ExitCode;
 

@@ -79,7 +79,7 @@ impl PrivateDaemon {
                 Ok(true) => {}
             }
             if !read_some(stdout, &mut said)? || said.len() > READY.len() {
-                bail!("it ended or said something else{}", self.last_words());
+                bail!("it ended before it took jobs{}", self.last_words());
             }
         }
         Ok(())
@@ -161,12 +161,7 @@ fn find_program() -> Result<PathBuf> {
     std::iter::once(beside)
         .chain(std::env::split_paths(&in_path).map(|folder| folder.join(NAME)))
         .find(|path| path.is_file())
-        .with_context(|| {
-            format!(
-                "no daemon is running, and there is no {NAME} beside {} or in PATH to start one",
-                own.display()
-            )
-        })
+        .with_context(|| format!("there is no {NAME} beside {} or in PATH", own.display()))
 }
 
 #[cfg(test)]

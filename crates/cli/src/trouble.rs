@@ -7,14 +7,21 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::ChargedDeath;
 
+use crate::words;
+
 /// Crashed jobs whose deaths are told; beyond them their count says enough.
 const DETAILS_MAX: usize = 10;
 
 /// The line about one job; `what` is its kind and input, where known.
 pub(crate) fn line(end: &JobEnd, what: &str) -> String {
-    let attempts = if end.attempts == 1 { "attempt" } else { "attempts" };
     let what = if what.is_empty() { String::new() } else { format!(" ({})", shorten(what)) };
-    format!("bulkhead: job {}{what} {} after {} {attempts}", end.job, end.outcome, end.attempts)
+    let attempts = words::count(u64::from(end.attempts), "attempt");
+    // The job's own message comes last: nothing of ours can be taken for a part of it.
+    let outcome = end.outcome.to_string();
+    match outcome.split_once(": ") {
+        Some((word, why)) => format!("bulkhead: job {}{what} {word} after {attempts}: {why}", end.job),
+        None => format!("bulkhead: job {}{what} {outcome} after {attempts}", end.job),
+    }
 }
 
 fn shorten(text: &str) -> String {
@@ -83,11 +90,14 @@ mod tests {
     fn the_line_names_job_input_outcome_and_attempts() {
         let outcome = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
         let end = JobEnd { job: JobId(17), outcome, output: Output::None, attempts: 3 };
-        let expected = "bulkhead: job 17 (chaos segv) crashed: killed 3 workers, last one by SIGSEGV; \
-                        quarantined after 3 attempts";
+        let expected = "bulkhead: job 17 (chaos segv) crashed after 3 attempts: killed 3 workers, last one by \
+                        SIGSEGV; quarantined";
         assert_eq!(line(&end, "chaos segv"), expected);
         let end = JobEnd { job: JobId(1), outcome: Outcome::Cancelled, output: Output::None, attempts: 1 };
         assert_eq!(line(&end, ""), "bulkhead: job 1 cancelled after 1 attempt");
+        let outcome = Outcome::Failed { message: "no: never".to_owned() };
+        let end = JobEnd { job: JobId(2), outcome, output: Output::None, attempts: 2 };
+        assert_eq!(line(&end, ""), "bulkhead: job 2 failed after 2 attempts: no: never");
         assert!(line(&end, &"x\n".repeat(60)).len() < 160);
     }
 

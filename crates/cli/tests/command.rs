@@ -87,8 +87,8 @@ fn the_first_bad_job_in_the_order_of_the_inputs_gives_the_code() {
     let output = against(script, &["run", "sleep", "1", "--count", "3"]);
     assert_eq!((code(&output), text(&output.stdout)), (124, "fine\n"));
     let said = text(&output.stderr);
-    assert!(said.contains("job 2 (sleep 1) timed out: ran longer than 5 ms"), "{said}");
-    assert!(said.contains("job 3 (sleep 1) failed: no"), "{said}");
+    assert!(said.contains("job 2 (sleep 1) timed out after 1 attempt: ran longer than 5 ms"), "{said}");
+    assert!(said.contains("job 3 (sleep 1) failed after 1 attempt: no"), "{said}");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_daemon_that_dies_under_running_jobs_has_lost_them() {
     };
     let output = against(script, &["run", "noop", "--count", "2"]);
     assert_eq!((code(&output), text(&output.stdout)), (122, "first\n"));
-    assert!(text(&output.stderr).contains("1 jobs have not ended"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("1 job without an end"), "{}", text(&output.stderr));
 }
 
 #[test]

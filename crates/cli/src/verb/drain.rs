@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
-use crate::duration;
+use crate::{duration, words};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -37,7 +37,7 @@ impl Args {
         if global.json {
             out.json(&json!({ "draining": true, "left": draining.left() }))?;
         } else if !global.quiet {
-            out.line(format_args!("draining, {} jobs left", draining.left()))?;
+            out.line(format_args!("draining, {} left", words::count(draining.left(), "job")))?;
         }
         out.flush()?;
         draining.wait()?;

@@ -11,6 +11,7 @@ use bulkhead_proto::view::JobDetail;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::ids;
 use crate::time::utc;
 use crate::trouble::death_line;
 
@@ -24,7 +25,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The job's number
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", value_parser = ids::one)]
     job: JobId,
 }
 
@@ -133,7 +134,7 @@ mod tests {
         let text = describe(&detail).join("\n");
         for part in [
             "job       17 of user 1000, kept for wait and result",
-            "state     crashed: killed 1 workers, last one by SIGKILL; quarantined",
+            "state     crashed: killed 1 worker, by SIGKILL; quarantined",
             "412us after it was accepted",
             "timeout 5.00s, expires none",
             "attempt 1: worker 3 (pid 812) died of SIGKILL",

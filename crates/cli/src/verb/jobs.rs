@@ -81,6 +81,12 @@ impl Args {
         {
             rows.extend(Some(row?).filter(|row| outcome.is_none() || row.outcome.as_deref() == outcome));
         }
+        let last = rows.last().filter(|_| rows.len() == self.limit).map(|row| row.job);
+        if let (Some(last), false) = (last, global.quiet)
+            && jobs.next().is_some()
+        {
+            eprintln!("bulkhead: there may be more: --after {last} goes on, --limit lists more at once");
+        }
         let mut out = Out::new();
         if global.json {
             rows.iter().try_for_each(|row| out.json(row))?;

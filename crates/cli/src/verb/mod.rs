@@ -27,6 +27,7 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::words;
 
 /// Says what became of a cancel, retry or forget; `done` is the word for it.
 fn tell_changed(changed: &Changed, done: &str, global: &Global) -> Result<u8> {
@@ -34,8 +35,7 @@ fn tell_changed(changed: &Changed, done: &str, global: &Global) -> Result<u8> {
     if global.json {
         out.json(&json!({ "count": changed.count, "refused": changed.refused }))?;
     } else if !global.quiet {
-        let jobs = if changed.count == 1 { "job" } else { "jobs" };
-        out.line(format_args!("{done} {} {jobs}", changed.count))?;
+        out.line(format_args!("{done} {}", words::count(changed.count, "job")))?;
     }
     out.flush()?;
     for refusal in &changed.refused {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::ids;
 use crate::output::{self, NewFile};
 use crate::trouble::{self, Crashed};
 
@@ -26,7 +27,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The job's number
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", value_parser = ids::one)]
     job: JobId,
     /// Write the result's exact bytes to a file; it appears when it is whole
     #[arg(short, long, value_name = "FILE")]

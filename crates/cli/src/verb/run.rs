@@ -161,7 +161,7 @@ impl<'a> Sink<'a> {
         self.crashed.note(&item.end);
         if !done && !self.global.quiet {
             let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
-            self.progress.aside(false, || eprintln!("{}", trouble::line(&item.end, &what)));
+            self.progress.aside(false, || eprintln!("{}", trouble::line(&item.end, what.trim_end())));
         }
         match &mut self.file {
             Some(file) => print(self.args, self.global, self.inputs, item, file),

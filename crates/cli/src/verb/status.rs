@@ -8,7 +8,7 @@ use bulkhead_proto::view::Status;
 
 use crate::args::Global;
 use crate::context::Out;
-use crate::{duration, time};
+use crate::{duration, time, words};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,10 +42,12 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
     } else {
         "volatile: jobs live as long as this daemon and end as lost with it"
     };
+    let slots = words::count(u64::from(status.slots), "slot");
+    let spares = words::count(u64::from(status.spares), "spare");
     let mut lines = vec![
         format!("daemon    bulkhead {}, pid {}, up {up}", status.version, status.pid),
         format!("jobs are  {durability}"),
-        format!("pool      {}, {} slots, {} spares", health(status), status.slots, status.spares),
+        format!("pool      {}, {slots}, {spares}", health(status)),
         format!(
             "jobs      {} queued (of {} at most), {} retrying, {} running",
             status.queued, status.queue_max, status.retrying, status.running
@@ -115,7 +117,7 @@ mod tests {
             "pid 812, up 1m01s",
             "volatile: jobs live as long as this daemon",
             "it takes no new jobs",
-            "degraded (10 deaths in 10 s), 2 slots, 1 spares",
+            "degraded (10 deaths in 10 s), 2 slots, 1 spare",
             "5 queued (of 1000000 at most)",
             "accepted  10:",
             "4 deaths",
