@@ -1,7 +1,8 @@
 //! Attacks on claim words: claims, steps and seqs that no rule allows, and whole boxes of garbage.
 //!
-//! A worker may only say what it was asked about; everything else is a lie, or is never looked at. Driven by
-//! `hostile::main` when a worker gets its bait.
+//! A worker may only say what it was asked about; everything else is a lie, or is never looked at. Each rings after
+//! its lie, as it may: one that keeps silent is like a task that goes on for ever until somebody else wakes the daemon.
+//! Driven by `hostile::main` when a worker gets its bait.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -62,7 +63,7 @@ fn claims_twice(puppet: &mut Puppet, tasks: &[TaskMessage], orders: &Orders) -> 
         return None;
     }
     puppet.ring.claim(first.seq);
-    puppet.ring_now();
+    puppet.ring_if_asleep();
     Some(After::Sit)
 }
 
@@ -97,12 +98,14 @@ fn done_to_claimed(puppet: &mut Puppet, task: &TaskMessage) -> After {
 fn step(puppet: &mut Puppet, task: &TaskMessage, back: ClaimState) -> After {
     puppet.await_looks();
     puppet.put(task.seq, back);
+    puppet.ring_if_asleep();
     After::Sit
 }
 
 /// Writes a word where its claim should be.
 fn write(puppet: &mut Puppet, word: u64, task: &TaskMessage) -> After {
     puppet.put_word(task.seq, word);
+    puppet.ring_if_asleep();
     After::Sit
 }
 
@@ -118,8 +121,9 @@ fn answers_ahead(puppet: &mut Puppet, task: &TaskMessage) -> After {
 
 fn fill(puppet: &mut Puppet, word: u64) -> After {
     for at in (0..BOX_BYTES).step_by(8) {
-        puppet.box_page.store(at, word, Ordering::Relaxed);
+        puppet.box_page.store(at, word, Ordering::SeqCst);
     }
+    puppet.ring_if_asleep();
     After::Sit
 }
 
@@ -132,7 +136,8 @@ fn scribble(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            puppet.box_page.store(at, state >> (state % 64), Ordering::Relaxed);
+            puppet.box_page.store(at, state >> (state % 64), Ordering::SeqCst);
         }
+        puppet.ring_if_asleep();
     }
 }
