@@ -121,7 +121,7 @@ fn a_panic_is_a_failure_and_its_worker_is_replaced() {
         Some(daemon.events_named("died")).filter(|died| died.len() == 21)
     });
     assert!(died.iter().all(|event| event["death"]["death"] == "left-after-panic"), "{died:?}");
-    for charge in ["blamed", "nobody-blamed", "degraded", "killing"] {
+    for charge in ["blamed", "nobody-blamed", "degraded"] {
         assert_eq!(daemon.events_named(charge), Vec::<serde_json::Value>::new());
     }
     assert_eq!(Wire::connect(&daemon.socket()).run("noop", &["on"]).len(), 1);
