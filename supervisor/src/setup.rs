@@ -20,16 +20,28 @@ use crate::settings::{Mode, Settings};
 /// The place of one daemon: held while it lives, cleared when it leaves.
 #[derive(Debug)]
 pub(crate) struct Place {
-    socket: Option<PathBuf>,
+    /// The socket, and which file it is: at the end another one at its path is left alone.
+    socket: Option<(PathBuf, FileId)>,
     boot_folder: PathBuf,
     _lock: InstanceLock,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.socket.as_ref().map(std::fs::remove_file));
+        if let Some((path, own)) = &self.socket
+            && file_id(path).is_ok_and(|found| found == *own)
+        {
+            drop(std::fs::remove_file(path));
+        }
         drop(remove_tree(&self.boot_folder));
     }
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Makes the process fit to be a supervisor. Gives the number of descriptors that it may open.
@@ -71,7 +83,8 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
     };
     let listener =
         socket::listen(path, mode, group).with_context(|| format!("cannot listen on {}", path.display()))?;
-    place.socket = Some(path.clone());
+    let own = file_id(path).with_context(|| format!("cannot look at the new socket {}", path.display()))?;
+    place.socket = Some((path.clone(), own));
     Ok((place, listener))
 }
 

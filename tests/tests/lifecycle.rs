@@ -130,6 +130,16 @@ fn many_outputs_leave_descriptors_for_everybody() {
     assert!(daemon.wait().expect("it ends").success());
 }
 
+/// Somebody put another socket at the path meanwhile: it is not the daemon's to remove.
+#[test]
+fn a_socket_that_took_its_place_is_left_alone() {
+    let mut daemon = Daemon::start();
+    std::fs::remove_file(daemon.socket()).expect("the socket is there");
+    let _other = UnixListener::bind(daemon.socket()).expect("a socket");
+    assert!(daemon.end("INT").success());
+    assert!(daemon.socket().exists(), "it was somebody else's");
+}
+
 #[test]
 fn a_stale_socket_file_is_taken_over() {
     let folder = tempfile::tempdir().expect("a folder");
