@@ -20,12 +20,19 @@ const LEVELS: usize = 12;
 pub(crate) struct BootFolder(pub(crate) PathBuf);
 
 impl BootFolder {
-    /// Makes a folder for this user alone.
+    /// Makes a folder for this user alone, and the one above it if a cleaner took that away.
     ///
     /// # Errors
-    /// It is there already; the folder above it is missing, full or read-only.
+    /// It is there already; the folder above it cannot be made, is full or read-only.
     pub(crate) fn make(path: PathBuf) -> io::Result<Self> {
-        DirBuilder::new().mode(0o700).create(&path)?;
+        let private = || DirBuilder::new().mode(0o700).create(&path);
+        match (private(), path.parent()) {
+            (Err(error), Some(above)) if error.kind() == ErrorKind::NotFound => {
+                DirBuilder::new().mode(0o700).create(above)?;
+                private()?;
+            }
+            (made, _) => made?,
+        }
         Ok(Self(path))
     }
 }

@@ -140,6 +140,19 @@ fn a_socket_that_took_its_place_is_left_alone() {
     assert!(daemon.socket().exists(), "it was somebody else's");
 }
 
+/// A cleaner of temporary files took the boot folder away: new workers still come up.
+#[test]
+fn a_boot_folder_that_was_removed_is_made_again() {
+    let daemon = Daemon::start();
+    daemon.await_worker(WorkerState::Spare);
+    std::fs::remove_dir_all(bulkhead_proto::places::boot_folder(&daemon.socket())).expect("it is there");
+    let mut wire = Wire::connect(&daemon.socket());
+    let ended = wire.run("chaos", &["abort"]).remove(0);
+    assert!(matches!(ended.outcome, Outcome::Crashed { crashes: 3, .. }), "{ended:?}");
+    assert_eq!(wire.run("noop", &["on"])[0].outcome, Outcome::Done);
+    assert!(daemon.events_named("spawn-failed").is_empty());
+}
+
 #[test]
 fn a_stale_socket_file_is_taken_over() {
     let folder = tempfile::tempdir().expect("a folder");
