@@ -77,7 +77,7 @@ pub enum Request {
         /// The job.
         job: JobId,
     },
-    /// The deaths charged to jobs that the client may see, newest first: [`Reply::Deaths`].
+    /// The deaths in mid-job, of jobs that the client may see, newest first: [`Reply::Deaths`].
     Deaths {
         /// At most so many; never more than [`crate::limits::DEATHS_KEPT`].
         limit: u32,
@@ -152,7 +152,7 @@ pub enum Reply {
     },
     /// All about one job.
     Job(Box<JobDetail>),
-    /// Charged deaths, newest first.
+    /// Deaths in mid-job, newest first.
     Deaths(Vec<DeathRow>),
     /// The workers.
     Workers(Vec<WorkerRow>),

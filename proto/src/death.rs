@@ -81,6 +81,17 @@ pub enum Death {
 pub enum KillReason {
     /// Its task met its wall time limit.
     Timeout,
+    /// Its task made no progress for too long.
+    NoProgress,
+    /// Its task used more processor time than it may.
+    CpuTime,
+    /// Its task had more memory than it may.
+    Memory {
+        /// The limit it met, in bytes.
+        limit_bytes: u64,
+    },
+    /// A signal stopped it, and nobody let it go on in time.
+    Stopped,
     /// Its task was cancelled.
     Cancel,
     /// The service is stopping.
@@ -129,6 +140,10 @@ impl fmt::Display for KillReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Timeout => out.write_str("timeout"),
+            Self::NoProgress => out.write_str("no progress"),
+            Self::CpuTime => out.write_str("processor time"),
+            Self::Memory { limit_bytes } => write!(out, "memory above its limit of {limit_bytes} bytes"),
+            Self::Stopped => out.write_str("stopped by a signal and not continued"),
             Self::Cancel => out.write_str("cancel"),
             Self::Stop => out.write_str("stop of the service"),
             Self::Lie { lie } => write!(out, "lie ({lie})"),

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
-use crate::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, PRIORITY_MAX};
+use crate::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, PRIORITY_MAX};
 
 /// Input or output bytes that travel inline: at most [`INLINE_MAX_BYTES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -54,6 +54,12 @@ pub struct Policy {
     pub priority: u8,
     /// Wall time that one attempt may take, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// How long one attempt may go without progress, in milliseconds: its claim is progress, and whatever it reports.
+    pub no_progress_ms: Option<u64>,
+    /// Processor time that one attempt may use, all threads of its worker together, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Memory that one attempt may have beyond what its worker had before, in bytes.
+    pub memory_bytes: Option<u64>,
     /// How long the job may wait for its first attempt, in milliseconds; then it is `expired`.
     pub expires_ms: Option<u64>,
     /// Deaths charged to the job that quarantine it; at least 1.
@@ -69,6 +75,9 @@ impl Default for Policy {
         Self {
             priority: PRIORITY_MAX / 2,
             timeout_ms: None,
+            no_progress_ms: None,
+            cpu_ms: None,
+            memory_bytes: None,
             expires_ms: None,
             crashes_max: 3,
             retries_max: 0,
@@ -85,8 +94,10 @@ impl Policy {
             Some(format!("priority {} is not from 0 to {PRIORITY_MAX}", self.priority))
         } else if self.crashes_max == 0 {
             Some("crashes_max 0 allows no attempt: use 1 or more".to_owned())
-        } else if over(self.timeout_ms) || over(self.expires_ms) {
+        } else if [self.timeout_ms, self.no_progress_ms, self.cpu_ms, self.expires_ms].into_iter().any(over) {
             Some(format!("a time limit is not from 1 to {LIMIT_MAX_MS} ms"))
+        } else if self.memory_bytes.is_some_and(|bytes| bytes < MEMORY_MIN_BYTES) {
+            Some(format!("a memory limit is below {MEMORY_MIN_BYTES} bytes, less than any task needs"))
         } else {
             None
         }

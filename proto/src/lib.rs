@@ -8,6 +8,7 @@ pub mod boxes;
 pub mod client;
 pub mod codec;
 pub mod death;
+pub mod evidence;
 pub mod exit;
 pub mod frame;
 pub mod ids;

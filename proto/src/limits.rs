@@ -34,10 +34,17 @@ pub const LANE_FRAMES_PER_TURN: usize = 64;
 pub const WORKERS_MAX: u16 = 1024;
 /// Charged deaths that the daemon keeps for `deaths`; the oldest go first.
 pub const DEATHS_KEPT: usize = 1000;
+/// Return addresses that are kept of one death.
+pub const BACKTRACE_MAX: usize = 16;
+/// Longest last words of a task, in bytes; longer ones are cut.
+pub const LAST_WORDS_MAX_BYTES: usize = 200;
 /// Priorities run from 0 (last) to this (first).
 pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).
 pub const LIMIT_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
+
+/// Least memory limit a client may ask for, in bytes.
+pub const MEMORY_MIN_BYTES: u64 = 1 << 20;
 
 /// Largest `n` of the `factorial` kind.
 pub const FACTORIAL_N_MAX: u64 = 10_000_000;
@@ -47,7 +54,10 @@ pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
 const _: () =
     assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
-const _: () = assert!(DEATHS_KEPT * (KIND_NAME_MAX_BYTES + 128) < FRAME_MAX_BYTES / 2, "all fit one frame");
+const _: () = assert!(
+    DEATHS_KEPT * (KIND_NAME_MAX_BYTES + 256 + 10 * BACKTRACE_MAX + LAST_WORDS_MAX_BYTES) < FRAME_MAX_BYTES,
+    "all fit one frame"
+);
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
 const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES, "a failure's text fits a box entry");

@@ -30,7 +30,9 @@ pub enum Outcome {
     },
     /// One attempt took longer than its limit.
     TimedOut {
-        /// The limit it met.
+        /// Which limit it met.
+        limit: TimeLimit,
+        /// How much that is.
         limit_ms: u64,
     },
     /// Its client, its owner or an administrator took it back.
@@ -70,9 +72,32 @@ impl fmt::Display for Outcome {
             Self::Crashed { crashes, last } => {
                 write!(out, "crashed: killed {crashes} workers, last one by {last}; quarantined")
             }
-            Self::TimedOut { limit_ms } => write!(out, "timed out: ran longer than {limit_ms} ms"),
+            Self::TimedOut { limit, limit_ms } => write!(out, "timed out: {limit} {limit_ms} ms"),
             Self::Lost { reason } => write!(out, "lost: {reason}"),
         }
+    }
+}
+
+/// A limit of time that an attempt may meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimeLimit {
+    /// On the clock.
+    #[default]
+    Wall,
+    /// Since its last progress.
+    NoProgress,
+    /// On the processors.
+    Cpu,
+}
+
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Wall => "ran longer than",
+            Self::NoProgress => "made no progress for",
+            Self::Cpu => "used more processor time than",
+        })
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
+use crate::evidence::Evidence;
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::outcome::Outcome;
 
@@ -90,10 +91,28 @@ pub enum What {
         slot: Option<SlotId>,
         /// What it died of.
         death: Death,
+        /// What else is known.
+        evidence: Evidence,
         /// From death to notice, where the moment of death is known.
         noticed_after_us: Option<u64>,
         /// Tasks it had ended.
         ended: u64,
+    },
+    /// A signal stopped a worker.
+    Suspended {
+        /// The worker.
+        worker: WorkerId,
+        /// Its process.
+        pid: u32,
+        /// The job at the head of its ring.
+        job: Option<JobId>,
+        /// The signal.
+        signal: i32,
+    },
+    /// A stopped worker goes on.
+    Resumed {
+        /// The worker.
+        worker: WorkerId,
     },
     /// Killed long ago, and still no proof of death.
     Stuck {

@@ -76,6 +76,8 @@ impl fmt::Display for What {
             | Self::Placed { .. }
             | Self::Killing { .. }
             | Self::Died { .. }
+            | Self::Suspended { .. }
+            | Self::Resumed { .. }
             | Self::Stuck { .. }
             | Self::NobodyBlamed { .. }
             | Self::Requeued { .. } => worker_line(self, out),
@@ -127,14 +129,19 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             let job = Maybe(job.as_ref(), "none");
             write!(out, "killing worker worker={worker} job={job} why=\"{why}\"")
         }
-        What::Died { worker, pid, slot, death, noticed_after_us, ended } => {
+        What::Died { worker, pid, slot, death, evidence, noticed_after_us, ended } => {
             let slot = Maybe(slot.as_ref(), "none");
             let noticed = Maybe(noticed_after_us.map(Span::us), "unknown");
             write!(
                 out,
-                "worker died worker={worker} pid={pid} slot={slot} of=\"{death}\" noticed_after={noticed} ended={ended}"
+                "worker died worker={worker} pid={pid} slot={slot} of=\"{death}\" noticed_after={noticed} ended={ended}{evidence}"
             )
         }
+        What::Suspended { worker, pid, job, signal } => {
+            let job = Maybe(job.as_ref(), "none");
+            write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
+        }
+        What::Resumed { worker } => write!(out, "worker goes on worker={worker}"),
         What::Stuck { worker, pid } => {
             write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")
         }
@@ -181,6 +188,7 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::death::Death;
+    use crate::evidence::Evidence;
     use crate::ids::{JobId, SlotId, WorkerId};
 
     #[test]
@@ -190,12 +198,13 @@ mod tests {
             pid: 812,
             slot: Some(SlotId(1)),
             death: Death::Signalled { signal: 9, core: false },
+            evidence: Evidence { last_words: "row 7".to_owned(), ..Evidence::default() },
             noticed_after_us: None,
             ended: 41,
         };
         assert_eq!(
             died.to_string(),
-            "worker died worker=3 pid=812 slot=1 of=\"SIGKILL\" noticed_after=unknown ended=41"
+            "worker died worker=3 pid=812 slot=1 of=\"SIGKILL\" noticed_after=unknown ended=41 last_words=\"row 7\""
         );
         let retried =
             What::Retried { job: JobId(17), attempt: 2, worker: WorkerId(5), after_us: 412, alone: true };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
+use crate::evidence::Evidence;
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::job::{JobState, Policy};
 use crate::outcome::Outcome;
@@ -50,13 +51,13 @@ pub struct JobDetail {
     pub output_bytes: Option<u64>,
     /// When it ended.
     pub ended_us: Option<u64>,
-    /// The deaths charged to it, oldest first.
-    pub deaths: Vec<ChargedDeath>,
+    /// The deaths that ended its attempts, oldest first.
+    pub deaths: Vec<JobDeath>,
 }
 
-/// A death that was charged to a job.
+/// A death of a worker that was running a job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct ChargedDeath {
+pub struct JobDeath {
     /// When it was proven.
     pub at_us: u64,
     /// Which attempt it ended.
@@ -67,9 +68,13 @@ pub struct ChargedDeath {
     pub pid: u32,
     /// What it died of.
     pub death: Death,
+    /// Whether it was charged to the job; else its outcome says why not.
+    pub charged: bool,
+    /// What else is known.
+    pub evidence: Evidence,
 }
 
-/// A death in a list, with the job it was charged to.
+/// A death in a list, with the job that was running.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct DeathRow {
     /// The job; it may have been forgotten since.
@@ -80,7 +85,7 @@ pub struct DeathRow {
     pub uid: u32,
     /// The death.
     #[serde(flatten)]
-    pub charged: ChargedDeath,
+    pub death: JobDeath,
 }
 
 /// What a worker is doing, in one word.

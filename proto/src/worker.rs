@@ -66,6 +66,8 @@ pub struct TaskMessage {
     pub fence: Fence,
     /// What to run.
     pub kind: KindId,
+    /// Memory that it may have beyond what the worker has, in bytes.
+    pub memory_bytes: Option<u64>,
     /// Where the output goes.
     pub output: OutputMode,
     /// What to run it on.

@@ -72,6 +72,7 @@ impl Hands {
                 Action::Spawn { .. }
                 | Action::TakeBack { .. }
                 | Action::Look { .. }
+                | Action::Examine { .. }
                 | Action::Settle { .. }
                 | Action::Kill { .. }
                 | Action::Retire { .. } => self.handle_worker(action, events),
@@ -128,6 +129,7 @@ impl Hands {
             job: task.job,
             fence: task.fence,
             kind: task.kind,
+            memory_bytes: task.memory_bytes,
             output: task.output,
             input: task.input,
         };

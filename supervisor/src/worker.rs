@@ -15,6 +15,7 @@ use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::worker::{LaneDown, LaneUp};
@@ -217,7 +218,8 @@ impl Worker {
                 (self.ring.death_by(signal, core, self.tree.process().pid()), last_breath)
             }
         };
-        Event::Died { worker: self.id, death, noticed_after_us, remains }
+        let evidence = Evidence::default();
+        Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }
 
     /// Its descriptors, to be taken out of the poll.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::hostile::{Deed, attacks};
@@ -314,7 +314,7 @@ fn provoke(siege: &mut Siege, name: &str, deed: Deed, end: End) {
         }
         Deed::Offered(_) | Deed::Claimed(_) if matches!(end, Timeout) => {
             let ended = siege.run_bait(1, Policy { timeout_ms: Some(300), ..Policy::default() });
-            assert_eq!(ended[0].outcome, Outcome::TimedOut { limit_ms: 300 });
+            assert_eq!(ended[0].outcome, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 300 });
         }
         Deed::Offered(_) | Deed::Claimed(_) => assert_done(siege, 1, Policy::default()),
     }

@@ -5,7 +5,7 @@
 use bulkhead_client::{Client, JobEnd};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::ChargedDeath;
+use bulkhead_proto::view::JobDeath;
 
 use crate::words;
 
@@ -73,8 +73,8 @@ impl Crashed {
 }
 
 /// A death that was charged to a job.
-pub(crate) fn death_line(death: &ChargedDeath) -> String {
-    let ChargedDeath { attempt, worker, pid, death, .. } = death;
+pub(crate) fn death_line(death: &JobDeath) -> String {
+    let JobDeath { attempt, worker, pid, death, .. } = death;
     format!("attempt {attempt}: worker {worker} (pid {pid}) died of {death}")
 }
 
@@ -82,6 +82,7 @@ pub(crate) fn death_line(death: &ChargedDeath) -> String {
 mod tests {
     use bulkhead_client::Output;
     use bulkhead_proto::death::Death;
+    use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::WorkerId;
 
     use super::*;
@@ -104,7 +105,15 @@ mod tests {
     #[test]
     fn a_death_names_attempt_worker_and_cause() {
         let death = Death::Signalled { signal: 11, core: false };
-        let death = ChargedDeath { at_us: 0, attempt: 2, worker: WorkerId(5), pid: 812, death };
+        let death = JobDeath {
+            at_us: 0,
+            attempt: 2,
+            worker: WorkerId(5),
+            pid: 812,
+            death,
+            charged: true,
+            evidence: Evidence::default(),
+        };
         assert_eq!(death_line(&death), "attempt 2: worker 5 (pid 812) died of SIGSEGV");
     }
 }

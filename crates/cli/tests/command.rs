@@ -15,7 +15,7 @@ use std::process::{Command, Output, Stdio};
 use bulkhead_client::proto::client::{Reply, Request};
 use bulkhead_client::proto::ids::JobId;
 use bulkhead_client::proto::job::OutputMode;
-use bulkhead_client::proto::outcome::{self, Ended, Outcome};
+use bulkhead_client::proto::outcome::{self, Ended, Outcome, TimeLimit};
 use bulkhead_client::proto::refusal::Refusal;
 use fake::{Fake, Peer, done, done_in_file};
 
@@ -81,7 +81,10 @@ fn the_first_bad_job_in_the_order_of_the_inputs_gives_the_code() {
         let (tag, _) = peer.submit().unwrap();
         peer.accept(tag, 1, 3);
         peer.reply(tag, Reply::Ended(vec![ended(3, Outcome::Failed { message: "no".to_owned() })]));
-        peer.reply(tag, Reply::Ended(vec![ended(2, Outcome::TimedOut { limit_ms: 5 })]));
+        peer.reply(
+            tag,
+            Reply::Ended(vec![ended(2, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5 })]),
+        );
         peer.reply(tag, Reply::Ended(vec![done(1, b"fine")]));
     };
     let output = against(script, &["run", "sleep", "1", "--count", "3"]);

@@ -66,6 +66,11 @@ pub enum Action {
         /// Who.
         worker: WorkerId,
     },
+    /// See what the kernel shows of a worker, and when it last made progress: `Examined` follows.
+    Examine {
+        /// Who.
+        worker: WorkerId,
+    },
     /// All was said about this offer: its entry may be used again.
     Settle {
         /// Who.
@@ -109,6 +114,8 @@ pub struct Task {
     pub fence: Fence,
     /// What to run.
     pub kind: KindId,
+    /// Memory that it may have beyond what the worker has, in bytes.
+    pub memory_bytes: Option<u64>,
     /// Where the output goes.
     pub output: OutputMode,
     /// What to run it on.

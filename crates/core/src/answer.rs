@@ -4,7 +4,7 @@
 //! is settled exactly once, whatever it brought.
 
 use bulkhead_proto::ids::{Seq, WorkerId};
-use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::outcome::{Outcome, TimeLimit};
 
 use crate::action::Action;
 use crate::claim::Offer;
@@ -219,7 +219,7 @@ impl Core {
 
     fn time_out(&mut self, offer: &Offer) {
         let limit_ms = self.jobs.batch(offer.key).policy.timeout_ms.unwrap_or(0);
-        self.end_job(offer.key, Outcome::TimedOut { limit_ms }, Left::Nothing);
+        self.end_job(offer.key, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms }, Left::Nothing);
     }
 
     /// How far a worker is. What is done was said before this.

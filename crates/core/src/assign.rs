@@ -150,7 +150,8 @@ impl Core {
         let first = worker.claims.len() == 1;
         self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
         let batch = self.jobs.batch(key);
-        let (kind, output, uid) = (batch.kind, batch.policy.output, batch.uid);
+        let (kind, output, memory_bytes, uid) =
+            (batch.kind, batch.policy.output, batch.policy.memory_bytes, batch.uid);
         if first {
             self.pool.enter(id, Duty::Busy);
             self.watch_head(id);
@@ -160,7 +161,8 @@ impl Core {
             let after_us = (now_ns - lost_ns) / 1000;
             self.record(What::Retried { job: number, attempt, worker: id, after_us, alone }, Some(uid));
         }
-        self.act(Action::Offer { worker: id, seq, task: Task { job: number, fence, kind, output, input } });
+        let task = Task { job: number, fence, kind, memory_bytes, output, input };
+        self.act(Action::Offer { worker: id, seq, task });
     }
 }
 

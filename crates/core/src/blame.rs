@@ -13,10 +13,11 @@
 //! Given back means: to the front of the queue, not charged.
 
 use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
-use bulkhead_proto::view::{ChargedDeath, DeathRow};
+use bulkhead_proto::view::{DeathRow, JobDeath};
 use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::claim::Offer;
@@ -48,11 +49,19 @@ struct Dead<'a> {
     id: WorkerId,
     pid: u32,
     death: &'a Death,
+    evidence: &'a Evidence,
 }
 
 impl Core {
     /// A worker's death is proven.
-    pub(crate) fn died(&mut self, id: WorkerId, death: Death, noticed: Option<u64>, remains: &[Remains]) {
+    pub(crate) fn died(
+        &mut self,
+        id: WorkerId,
+        death: Death,
+        noticed: Option<u64>,
+        remains: &[Remains],
+        evidence: Evidence,
+    ) {
         let Some(slot) = self.pool.workers.get(&id).map(|worker| worker.slot) else {
             self.totals.stale += 1;
             return;
@@ -64,12 +73,20 @@ impl Core {
         self.totals.deaths += u64::from(death.is_own());
         let pid = worker.pid.unwrap_or(0);
         let (ended, noticed_after_us) = (worker.ended, noticed);
-        let died = What::Died { worker: id, pid, slot, death: death.clone(), noticed_after_us, ended };
+        let died = What::Died {
+            worker: id,
+            pid,
+            slot,
+            death: death.clone(),
+            evidence: evidence.clone(),
+            noticed_after_us,
+            ended,
+        };
         self.record(died, None);
         let pause_ns = self.now.mono_ns.saturating_add(ms(self.config.respawn_delay_ms));
         self.pool.next_spawn_ns = self.pool.next_spawn_ns.max(pause_ns);
         let verdict = verdict(&worker, &death);
-        self.settle_remains(Dead { id, pid, death: &death }, worker, verdict, remains);
+        self.settle_remains(Dead { id, pid, death: &death, evidence: &evidence }, worker, verdict, remains);
     }
 
     fn cancel_alarms(&mut self, id: WorkerId) {
@@ -142,10 +159,12 @@ impl Core {
             aside.deaths.remove(0);
         }
         let death = dead.death.clone();
-        let charged = ChargedDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death };
-        aside.deaths.push(charged.clone());
+        let evidence = dead.evidence.clone();
+        let death =
+            JobDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death, charged: true, evidence };
+        aside.deaths.push(death.clone());
         let kind = self.kind_name(key);
-        self.deaths.push(DeathRow { job: id, kind, uid, charged });
+        self.deaths.push(DeathRow { job: id, kind, uid, death });
         let blamed = What::Blamed { job: id, attempt, worker: dead.id, crashes, crashes_max };
         self.record(blamed, Some(uid));
         if crashes >= crashes_max {
@@ -179,8 +198,17 @@ fn verdict(worker: &Worker, death: &Death) -> Verdict {
     match death {
         Death::Retired | Death::LeftAfterPanic => Verdict::Nobody,
         _ if cause == Some(Cause::Bootstrap) => Verdict::Nobody,
-        Death::Killed { why: KillReason::Timeout | KillReason::Cancel | KillReason::Stop } => Verdict::Nobody,
-        Death::Killed { why: KillReason::Lie { .. } } => Verdict::Charge,
+        Death::Killed {
+            why:
+                KillReason::Timeout
+                | KillReason::NoProgress
+                | KillReason::CpuTime
+                | KillReason::Cancel
+                | KillReason::Stop,
+        } => Verdict::Nobody,
+        Death::Killed { why: KillReason::Lie { .. } | KillReason::Memory { .. } | KillReason::Stopped } => {
+            Verdict::Charge
+        }
         Death::Killed { why: KillReason::Unresponsive } if cause == Some(Cause::HungUp) => Verdict::Charge,
         Death::Killed { why: KillReason::Unresponsive } => Verdict::ChargeSlot,
         // All others are its own: see `Death::is_own`.

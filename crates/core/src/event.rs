@@ -5,6 +5,7 @@
 
 use bulkhead_proto::client::Request;
 use bulkhead_proto::death::{Death, Lie};
+use bulkhead_proto::evidence::{Evidence, Seen};
 use bulkhead_proto::ids::{ClientId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
@@ -112,6 +113,28 @@ pub enum Event {
         /// The first entry that is neither settled nor taken nor done, if any.
         head: Option<Head>,
     },
+    /// The answer to [`crate::action::Action::Examine`].
+    Examined {
+        /// Who.
+        worker: WorkerId,
+        /// What the kernel shows of it; `None`: it is gone.
+        seen: Option<Seen>,
+        /// When its task last said that it made progress, CLOCK_MONOTONIC nanoseconds: the worker's word, but never
+        /// later than now. `None`: it never did.
+        progress_ns: Option<u64>,
+    },
+    /// A signal stopped a worker.
+    Suspended {
+        /// Who.
+        worker: WorkerId,
+        /// Which signal.
+        signal: i32,
+    },
+    /// A stopped worker goes on.
+    Resumed {
+        /// Who.
+        worker: WorkerId,
+    },
     /// An entry is DONE; it was copied once and checked for form.
     Finished {
         /// Who.
@@ -139,6 +162,8 @@ pub enum Event {
         worker: WorkerId,
         /// How, as the wait status says.
         death: Death,
+        /// What else is known of it.
+        evidence: Evidence,
         /// From the death to its notice in microseconds, where the worker left the moment of its death.
         noticed_after_us: Option<u64>,
         /// What its box says of each offer that was not yet settled or reported, in the order of seq. DONE

@@ -14,7 +14,7 @@ use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, Payload};
 use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::ChargedDeath;
+use bulkhead_proto::view::JobDeath;
 
 use crate::list::Links;
 
@@ -125,7 +125,7 @@ pub(crate) enum Left {
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
     /// Deaths charged to it, oldest first.
-    pub(crate) deaths: Vec<ChargedDeath>,
+    pub(crate) deaths: Vec<JobDeath>,
     /// When its last attempt was lost, once one was.
     pub(crate) lost_ns: Option<u64>,
     /// Who waits for its end.

@@ -133,11 +133,12 @@ impl Core {
             }
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
+            Event::Examined { .. } | Event::Suspended { .. } | Event::Resumed { .. } => {}
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::Lied { worker, lie } => self.lied(worker, lie),
             Event::HungUp { worker } => self.hung_up(worker),
-            Event::Died { worker, death, noticed_after_us, remains } => {
-                self.died(worker, death, noticed_after_us, &remains);
+            Event::Died { worker, death, evidence, noticed_after_us, remains } => {
+                self.died(worker, death, noticed_after_us, &remains, evidence);
             }
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),

@@ -59,7 +59,7 @@ impl World {
             Action::Retire { worker } => self.retire(worker),
             Action::DropOutput { output } => self.drop_output(output)?,
             Action::Exit => self.exit()?,
-            Action::Ready { .. } | Action::Offer { .. } => {}
+            Action::Ready { .. } | Action::Offer { .. } | Action::Examine { .. } => {}
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 use bulkhead_core::event::{Event, Report, TaskResult};
 use bulkhead_proto::boxes::ReportStatus;
 use bulkhead_proto::death::Death;
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
 
 use crate::boxes::Written;
@@ -73,7 +74,13 @@ impl World {
             self.workers.remove(&id);
         }
         let noticed_after_us = if self.rng.chance(500) { Some(self.rng.span(1_000_000)) } else { None };
-        batch.push(Event::Died { worker: id, death, noticed_after_us, remains });
+        batch.push(Event::Died {
+            worker: id,
+            death,
+            evidence: Evidence::default(),
+            noticed_after_us,
+            remains,
+        });
     }
 
     /// Rules 4 to 6.

@@ -8,9 +8,10 @@ use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::event::{Event, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::{Reply, Request, Submit};
 use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, Seq, SlotId, Tag, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
-use bulkhead_proto::outcome::{self, Ended, Outcome};
+use bulkhead_proto::outcome::{self, Ended, Outcome, TimeLimit};
 use bulkhead_proto::record::{Record, What};
 use bulkhead_sim::boxes::Guilt;
 use bulkhead_sim::oracle::Oracles;
@@ -80,6 +81,7 @@ impl Bench {
             job: JobId(1),
             fence: Fence(fence),
             kind: KindId(0),
+            memory_bytes: None,
             output: OutputMode::Inline,
             input: Payload::from(vec![1]),
         };
@@ -95,7 +97,14 @@ impl Bench {
         let first = guilty.then_some((Seq(1), JobId(1)));
         self.oracles.ledger.proof(WORKER, Guilt { first, disputed: vec![] });
         let remains = vec![Remains { seq: Seq(1), claimed: guilty }];
-        self.tell(Event::Died { worker: WORKER, death, noticed_after_us: None, remains }).unwrap();
+        self.tell(Event::Died {
+            worker: WORKER,
+            death,
+            evidence: Evidence::default(),
+            noticed_after_us: None,
+            remains,
+        })
+        .unwrap();
     }
 }
 
@@ -218,7 +227,7 @@ fn nobody_is_cancelled_timed_out_or_lost_without_cause() {
     for outcome in [
         Outcome::Cancelled,
         Outcome::Expired,
-        Outcome::TimedOut { limit_ms: 5 },
+        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5 },
         Outcome::Lost { reason: String::new() },
         Outcome::Failed { message: String::new() },
         Outcome::Crashed { crashes: 2, last: String::new() },

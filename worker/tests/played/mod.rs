@@ -127,6 +127,7 @@ impl Played {
             job: JobId(seq.0),
             fence: Fence(1),
             kind,
+            memory_bytes: None,
             output: OutputMode::Inline,
             input: Payload::from(input.as_bytes().to_vec()),
         }

@@ -1,4 +1,4 @@
-//! `bulkhead deaths`: the deaths that were charged to jobs, newest first.
+//! `bulkhead deaths`: the deaths that ended an attempt of a job, newest first.
 //!
 //! One line each: when, which job and attempt, whose process, of what. The daemon keeps the last thousand, also of jobs
 //! that were forgotten since.
@@ -19,7 +19,7 @@ Examples:
   bulkhead deaths --limit 10
   bulkhead deaths --json | jq 'select(.death.death == \"stack-overflow\").job'";
 
-/// Lists the deaths that were charged to jobs, newest first
+/// Lists the deaths that ended an attempt of a job, newest first
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -45,14 +45,14 @@ impl Args {
 }
 
 fn cells(row: &DeathRow) -> [String; 7] {
-    let charged = &row.charged;
+    let row_death = &row.death;
     [
-        utc(charged.at_us).to_string(),
+        utc(row_death.at_us).to_string(),
         row.job.to_string(),
         row.kind.clone(),
-        charged.attempt.to_string(),
-        charged.worker.to_string(),
-        charged.pid.to_string(),
-        charged.death.to_string(),
+        row_death.attempt.to_string(),
+        row_death.worker.to_string(),
+        row_death.pid.to_string(),
+        row_death.death.to_string(),
     ]
 }

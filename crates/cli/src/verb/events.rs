@@ -61,6 +61,7 @@ fn line(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::death::{Death, KillReason, Lie};
+    use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
     use bulkhead_proto::outcome::Outcome;
     use bulkhead_proto::record::What;
@@ -96,7 +97,18 @@ mod tests {
                 "worker=3 slot=1",
             ),
             (What::Killing { worker: W, job: Some(J), why: lie }, "job=17"),
-            (What::Died { worker: W, pid: 8, slot, death, noticed_after_us: None, ended: 41 }, "SIGKILL"),
+            (
+                What::Died {
+                    worker: W,
+                    pid: 8,
+                    slot,
+                    death,
+                    evidence: Evidence::default(),
+                    noticed_after_us: None,
+                    ended: 41,
+                },
+                "SIGKILL",
+            ),
             (What::Stuck { worker: W, pid: 8 }, "worker=3 pid=8"),
             (What::Accepted { first: J, count: 5, kind: "noop".to_owned(), uid: 7 }, "first=17 count=5"),
             (What::Blamed { job: J, attempt: 1, worker: W, crashes: 1, crashes_max: 3 }, "crashes=1/3"),

@@ -101,9 +101,10 @@ fn policy(detail: &JobDetail) -> String {
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::death::Death;
+    use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::WorkerId;
     use bulkhead_proto::job::{JobState, Policy};
-    use bulkhead_proto::view::{ChargedDeath, JobRow};
+    use bulkhead_proto::view::{JobDeath, JobRow};
 
     use super::*;
 
@@ -129,7 +130,15 @@ mod tests {
             outcome: Some(Outcome::Crashed { crashes: 1, last: "SIGKILL".to_owned() }),
             output_bytes: None,
             ended_us: Some(1_000_412),
-            deaths: vec![ChargedDeath { at_us: 1_000_400, attempt: 1, worker: WorkerId(3), pid: 812, death }],
+            deaths: vec![JobDeath {
+                at_us: 1_000_400,
+                attempt: 1,
+                worker: WorkerId(3),
+                pid: 812,
+                death,
+                charged: true,
+                evidence: Evidence::default(),
+            }],
         };
         let text = describe(&detail).join("\n");
         for part in [

@@ -116,7 +116,7 @@ fn cells(row: &JobRow, now_us: u64) -> [String; 7] {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::outcome::Outcome;
+    use bulkhead_proto::outcome::{Outcome, TimeLimit};
 
     use super::*;
 
@@ -124,7 +124,7 @@ mod tests {
     fn outcomes_are_asked_for_by_the_words_that_rows_have() {
         let words: Vec<_> = Wanted::value_variants().iter().filter_map(|wanted| wanted.split().1).collect();
         let lost = Outcome::Lost { reason: String::new() };
-        let timed_out = Outcome::TimedOut { limit_ms: 1 };
+        let timed_out = Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 1 };
         for outcome in [Outcome::Done, Outcome::Cancelled, Outcome::Expired, lost, timed_out] {
             assert!(words.contains(&outcome.word()), "{outcome}");
         }

@@ -52,7 +52,7 @@ fn charged_deaths_are_listed_newest_first_to_those_who_may_see_them() {
         rig.crash(job);
     }
     let mut seen = |client, limit| match rig.answer(client, Request::Deaths { limit }) {
-        Reply::Deaths(rows) => rows.iter().map(|row| (row.job, row.charged.attempt)).collect::<Vec<_>>(),
+        Reply::Deaths(rows) => rows.iter().map(|row| (row.job, row.death.attempt)).collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     assert_eq!(seen(ALICE, 9), [(job, 3), (job, 2), (job, 1)]);
@@ -75,7 +75,7 @@ fn old_deaths_make_room_for_new_ones() {
         panic!("deaths")
     };
     assert_eq!(rows.len(), DEATHS_KEPT);
-    assert_eq!((rows[0].charged.attempt, rows[0].job > rows[DEATHS_KEPT - 1].job), (255, true));
+    assert_eq!((rows[0].death.attempt, rows[0].job > rows[DEATHS_KEPT - 1].job), (255, true));
 }
 
 /// A leave after a panic costs a job that failed each time; without one it is a death like any other.

@@ -11,6 +11,7 @@ use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Head, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
@@ -166,6 +167,7 @@ impl Rig {
             Action::Kill { worker, why } => drop(self.killed.insert(worker, why)),
             Action::Retire { worker } => self.retired.push(worker),
             Action::DropOutput { output } => self.dropped.push(output),
+            Action::Examine { .. } => {}
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
@@ -245,7 +247,13 @@ impl Rig {
     pub(crate) fn die(&mut self, worker: WorkerId, death: Death) {
         let held = self.workers.remove(&worker).unwrap_or_default();
         let remains = held.iter().map(|held| Remains { seq: held.seq, claimed: held.claimed }).collect();
-        self.tell(Event::Died { worker, death, noticed_after_us: Some(1), remains });
+        self.tell(Event::Died {
+            worker,
+            death,
+            evidence: Evidence::default(),
+            noticed_after_us: Some(1),
+            remains,
+        });
     }
 
     /// The job is claimed and kills its worker.

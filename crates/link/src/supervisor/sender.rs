@@ -126,6 +126,7 @@ mod tests {
             job: JobId(u64::MAX),
             fence: Fence(u32::MAX),
             kind: KindId(u16::MAX),
+            memory_bytes: Some(u64::MAX),
             output: OutputMode::Descriptor,
             input: Payload::from(vec![255; input]),
         }

@@ -9,7 +9,7 @@ use bulkhead_core::event::{Now, TaskResult};
 use bulkhead_proto::client::Request;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::outcome::{Ended, Outcome, Output, TimeLimit};
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::view::JobRow;
 
@@ -228,9 +228,10 @@ fn doubt(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> 
         Outcome::Crashed { crashes, .. } => {
             job.charges == u32::from(job.policy.crashes_max) && u32::from(*crashes) == job.charges
         }
-        Outcome::TimedOut { limit_ms } => {
+        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms } => {
             job.policy.timeout_ms == Some(*limit_ms) && job.offers > 0 && ran_ms >= *limit_ms
         }
+        Outcome::TimedOut { .. } => false,
         Outcome::Cancelled => job.cancel || left,
         Outcome::Expired => job.policy.expires_ms.is_some(),
         Outcome::Lost { .. } => stopping,
