@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
 use bulkhead_proto::places;
+use bulkhead_sys::mark::Marks;
 use bulkhead_sys::signals::{self, Signals};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
@@ -44,6 +45,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         boot_folder: places::boot_folder(&settings.socket),
         kinds: settings.core.kinds.iter().map(|kind| kind.name.clone()).collect(),
         enable_chaos: settings.enable_chaos,
+        marks: Marks::new(settings.core.seed),
     };
     log::info!(
         "starting pid={} socket={} workers={}",

@@ -1,10 +1,12 @@
-//! All workers: brings them up, hears them, reads their boxes, proves their deaths.
+//! All workers: brings them up, hears them, reads their boxes, and proves their deaths (`burial.rs`).
 //!
 //! What it sees becomes events, in the order in which the core must hear them: results before the death that
 //! ended their worker. It never judges a job, and never waits. Driven by the loop (`turn.rs`) and its hands.
 
+mod burial;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use bulkhead_core::event::{Event, Report, TaskResult};
@@ -12,7 +14,7 @@ use bulkhead_link::supervisor::{Found, FoundResult};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::worker::Tasks;
-use bulkhead_sys::{clock, tree};
+use bulkhead_sys::tree::Left;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
@@ -32,8 +34,10 @@ pub(crate) struct Fleet {
     audible: BTreeSet<WorkerId>,
     /// Those whose leaders are dead, or nearly so.
     dying: BTreeSet<WorkerId>,
-    /// A child ended since the last look for orphans.
+    /// A child ended since the last look for orphans and strays.
     child_ended: bool,
+    /// The strays that the last sweep left.
+    left: Left,
     found: Vec<Found>,
 }
 
@@ -49,6 +53,7 @@ impl Fleet {
             audible: BTreeSet::new(),
             dying: BTreeSet::new(),
             child_ended: false,
+            left: Left::default(),
             found: Vec::new(),
         })
     }
@@ -61,18 +66,6 @@ impl Fleet {
     /// A lane became readable or hung up.
     pub(crate) fn mark_audible(&mut self, worker: WorkerId) {
         self.audible.insert(worker);
-    }
-
-    /// A leader died.
-    pub(crate) fn mark_dying(&mut self, worker: WorkerId) {
-        if self.workers.contains_key(&worker) {
-            self.dying.insert(worker);
-        }
-    }
-
-    /// Some child ended: a leader, or what a worker left behind.
-    pub(crate) fn mark_child_ended(&mut self) {
-        self.child_ended = true;
     }
 
     /// Whether there is something to do before the next sleep.
@@ -171,61 +164,6 @@ impl Fleet {
     pub(crate) fn nap(&mut self, asleep: bool) {
         for worker in self.workers.values_mut() {
             worker.nap(asleep);
-        }
-    }
-
-    /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary.
-    ///
-    /// Proof is: leader reaped, process group empty, and no stray child of anybody left at this subreaper. A
-    /// stray cannot be told to whom it belonged, so while one lives no death is proven.
-    pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
-        let mut ended = Vec::new();
-        for id in &self.dying {
-            if let Some(status) = self.workers.get_mut(id).and_then(Worker::advance) {
-                ended.push((*id, status));
-            }
-        }
-        if ended.is_empty() {
-            return self.reap_orphans();
-        }
-        if !self.strays_are_gone() {
-            return;
-        }
-        let now_ns = clock::monotonic_ns();
-        for (id, status) in ended {
-            self.dying.remove(&id);
-            if let Some(mut worker) = self.workers.remove(&id) {
-                read_box(&mut worker, &mut self.found, held, events);
-                events.push(worker.obituary(status, now_ns));
-                for descriptor in worker.descriptors() {
-                    // The descriptors are about to be closed, which does the same.
-                    drop(self.registry.deregister(&mut SourceFd(&descriptor.as_fd().as_raw_fd())));
-                }
-            }
-        }
-    }
-
-    fn is_leader(&self, pid: u32) -> bool {
-        self.workers.values().any(|worker| worker.tree.process().pid() == pid)
-    }
-
-    /// What living workers have left behind, and has ended, becomes ours to reap.
-    fn reap_orphans(&mut self) {
-        if std::mem::take(&mut self.child_ended)
-            && let Err(error) = tree::reap_orphans(&|pid| self.is_leader(pid))
-        {
-            log::error!("cannot look for orphaned processes error={error}");
-        }
-    }
-
-    fn strays_are_gone(&mut self) -> bool {
-        self.child_ended = false;
-        match tree::sweep_strays(&|pid| self.is_leader(pid)) {
-            Ok(left) => left == 0,
-            Err(error) => {
-                log::error!("cannot look for stray processes error={error}");
-                false
-            }
         }
     }
 

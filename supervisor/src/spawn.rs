@@ -14,6 +14,7 @@ use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::worker::{LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
+use bulkhead_sys::mark::Marks;
 use bulkhead_sys::spawn::{Spawn, spawn};
 use bulkhead_sys::tree::Tree;
 
@@ -31,6 +32,8 @@ pub(crate) struct Template {
     pub(crate) kinds: Vec<String>,
     /// Whether `chaos` may run.
     pub(crate) enable_chaos: bool,
+    /// What tells the offspring of one worker from that of another.
+    pub(crate) marks: Marks,
 }
 
 impl Template {
@@ -53,8 +56,10 @@ impl Template {
             stdin: theirs,
         })
         .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let is_marked = self.mark(id, process.pid());
         Ok(Worker {
             id,
+            is_marked,
             tree: Tree::new(process),
             lane,
             ring,
@@ -69,6 +74,17 @@ impl Template {
             naps: 0,
             doorbells: 0,
         })
+    }
+
+    /// Marks a new worker, before it can have children. `false`: not to be had, its strays will be anybody's.
+    fn mark(&self, id: WorkerId, pid: u32) -> bool {
+        let marked = self.marks.put(pid, id.0);
+        if let Err(error) = &marked {
+            log::debug!(
+                "cannot mark a worker: its strays cannot be told from others' worker={id} error={error}"
+            );
+        }
+        marked.is_ok()
     }
 
     fn make_folder(&self, id: WorkerId) -> Result<BootFolder> {

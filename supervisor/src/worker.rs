@@ -73,6 +73,8 @@ pub(crate) struct Worker {
     pub(crate) spawned_ns: u64,
     /// Set when we killed it while its lane was still whole: why, and when.
     pub(crate) killed: Option<(KillReason, u64)>,
+    /// It bears its mark, and so does all that comes of it.
+    pub(crate) is_marked: bool,
     /// Its lane hung up: it was dying, or as good as dead, before anybody killed it.
     pub(crate) is_hung_up: bool,
     /// Set when it was asked to leave.
@@ -137,7 +139,8 @@ impl Worker {
         Heard::Over(Event::Lied { worker: self.id, lie })
     }
 
-    fn hung_up(&mut self) -> Heard {
+    /// It is dead, or as good as dead: its lane hung up, or its leader is reaped while others of its tree live on.
+    pub(crate) fn hung_up(&mut self) -> Heard {
         self.is_hung_up = true;
         if matches!(self.stage, Stage::Closed) {
             return Heard::Nothing;
@@ -165,6 +168,11 @@ impl Worker {
     /// The first unfinished entry of its ring.
     pub(crate) fn head(&self) -> Option<Head> {
         self.ring.head().map(|(seq, claimed)| Head { seq, claimed })
+    }
+
+    /// Whether this process is its leader; a number that was reaped is nobody's.
+    pub(crate) fn leads(&self, pid: u32) -> bool {
+        self.tree.process().pid() == pid && !self.tree.is_reaped()
     }
 
     /// Moves its end on. `Some` when the process is reaped and its group is empty.

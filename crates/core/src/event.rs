@@ -151,7 +151,7 @@ pub enum Event {
         /// Which rule.
         lie: Lie,
     },
-    /// A hint of death: the lane hung up (rule 7).
+    /// A hint of death: the lane hung up, or the process ended while others of its tree live on (rule 7).
     HungUp {
         /// Who.
         worker: WorkerId,

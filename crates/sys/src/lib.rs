@@ -15,6 +15,7 @@ pub mod exit;
 pub mod fatal;
 pub mod lane;
 pub mod lock;
+pub mod mark;
 pub mod memfd;
 mod message;
 pub mod notify;

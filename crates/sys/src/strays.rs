@@ -1,10 +1,14 @@
 //! Strays: children of this process that nobody spawned here - what a worker left behind when it daemonised
 //! something or died, and the kernel gave to its subreaper.
 //!
+//! Each worker was marked (`mark.rs`), and the mark says whose a stray is. One without a mark lost it on purpose, or
+//! could not be given one: it may be anybody's.
+//!
 //! The kernel lists children per thread, and a list may change while it is read; that is why every pass that
 //! reaped somebody is followed by another. A stray that is killed hands its own children to us as it dies, and
 //! each of those deaths raises SIGCHLD: whoever sweeps at each SIGCHLD sees the end of them all.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use nix::errno::Errno;
@@ -12,45 +16,78 @@ use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
 use crate::exit::{Reap, Which, wait_now};
+use crate::mark::Marks;
 
 /// Passes in one sweep; what is left then is told, and its SIGCHLD brings the next sweep.
 const PASSES_MAX: usize = 64;
 
-/// Kills every child of this process that `is_known` does not know, reaps those that are dead, and gives how
-/// many are left: killed, but not dead yet. Children in the process group of a known process are its own
-/// affair and are only reaped. Never blocks.
+/// How a sweep knows whom to spare.
+#[expect(missing_debug_implementations, reason = "functions have no text")]
+pub struct Sweep<'a> {
+    /// Whether a process is a worker's leader that was not reaped yet: never touched.
+    pub is_leader: &'a dyn Fn(u32) -> bool,
+    /// The marks that workers were given.
+    pub marks: Marks,
+    /// Whether the worker of this mark lives: its offspring is its own affair.
+    pub lives: &'a dyn Fn(u64) -> bool,
+    /// Whether a process leads the group of a worker that lives and could not be marked: whoever is in that group and
+    /// has no mark is its offspring.
+    pub leads_unmarked: &'a dyn Fn(u32) -> bool,
+}
+
+/// Whom a sweep left: killed, but not dead yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Workers, by their marks, of which a stray is left.
+    pub marked: BTreeSet<u64>,
+    /// Strays that bear no mark: anybody's.
+    pub unmarked: usize,
+}
+
+impl Left {
+    /// Whether a stray that is left may be of the worker of this mark.
+    pub fn may_be_of(&self, mark: u64) -> bool {
+        self.unmarked > 0 || self.marked.contains(&mark)
+    }
+}
+
+/// Kills every child of this process that is the offspring of no living worker, reaps whoever is dead, and gives whom
+/// it left. Never blocks.
 ///
 /// Call it from the thread that spawns: a child that was spawned but is not known yet is a stray to it.
 ///
 /// # Errors
 /// ENOENT: /proc is not there or hides the lists of children (`CONFIG_PROC_CHILDREN`); EMFILE, ENFILE: try again
 /// later.
-pub fn sweep_strays(is_known: &dyn Fn(u32) -> bool) -> io::Result<usize> {
-    let mut left = 0;
+pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<Left> {
+    let mut left = Left::default();
     for _ in 0..PASSES_MAX {
-        left = 0;
+        left = Left::default();
         let mut reaped = false;
-        for child in children()? {
-            match treat(child, is_known) {
+        for child in children()?.into_iter().filter(|child| !(sweep.is_leader)(*child)) {
+            match treat(child, sweep) {
                 Treated::Spared => {}
                 Treated::Reaped => reaped = true,
-                Treated::Left => left += 1,
+                Treated::Left(Some(mark)) => drop(left.marked.insert(mark)),
+                Treated::Left(None) => left.unmarked += 1,
             }
         }
         if !reaped {
             return Ok(left);
         }
     }
-    Ok(left.max(1))
+    // Some were reaped in the last pass too: whom they left to us was not looked at.
+    left.unmarked = left.unmarked.max(1);
+    Ok(left)
 }
 
-/// Reaps every dead child of this process that `is_known` does not know, and kills nobody: what a worker that lives
+/// Reaps every dead child of this process that `is_leader` does not know, and kills nobody: what a worker that lives
 /// on leaves behind must not pile up. Never blocks.
 ///
 /// # Errors
 /// As [`sweep_strays`].
-pub fn reap_orphans(is_known: &dyn Fn(u32) -> bool) -> io::Result<()> {
-    for child in children()?.into_iter().filter(|child| !is_known(*child)) {
+pub fn reap_orphans(is_leader: &dyn Fn(u32) -> bool) -> io::Result<()> {
+    for child in children()?.into_iter().filter(|child| !is_leader(*child)) {
         // What cannot be reaped now lives, or is reaped by the next look.
         let _ = wait_now(Which::Pid(child), Reap::Yes);
     }
@@ -60,17 +97,18 @@ pub fn reap_orphans(is_known: &dyn Fn(u32) -> bool) -> io::Result<()> {
 enum Treated {
     Spared,
     Reaped,
-    Left,
+    Left(Option<u64>),
 }
 
 /// A child's number is its own until we reap it, so it cannot be mistaken here.
-fn treat(child: u32, is_known: &dyn Fn(u32) -> bool) -> Treated {
-    if is_known(child) {
-        return Treated::Spared;
-    }
+fn treat(child: u32, sweep: &Sweep<'_>) -> Treated {
     let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
     let group = getpgid(Some(pid)).ok();
-    let spared = group.is_some_and(|group| u32::try_from(group.as_raw()).is_ok_and(is_known));
+    let mark = sweep.marks.of(child);
+    let spared = match mark {
+        Some(mark) => (sweep.lives)(mark),
+        None => group.is_some_and(|group| u32::try_from(group.as_raw()).is_ok_and(sweep.leads_unmarked)),
+    };
     if !spared {
         // EPERM: it runs as somebody else now. It is left, and so its worker is not proven dead.
         let _ = signal::kill(pid, Signal::SIGKILL);
@@ -82,7 +120,7 @@ fn treat(child: u32, is_known: &dyn Fn(u32) -> bool) -> Treated {
         Ok(Some(_)) => Treated::Reaped,
         Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => Treated::Reaped,
         Ok(None) | Err(_) if spared => Treated::Spared,
-        Ok(None) | Err(_) => Treated::Left,
+        Ok(None) | Err(_) => Treated::Left(mark),
     }
 }
 
@@ -113,15 +151,30 @@ mod tests {
     use crate::poll::wait_readable;
     use crate::testing::{PATIENCE, in_child, reap, shell};
 
+    fn marks() -> Marks {
+        Marks::new(1)
+    }
+
+    /// Sweeps; `leader` is spared, and so are those with the mark of `living`, and the group of `unmarked`.
+    fn sweep_beside(leader: u32, living: u64, unmarked: u32) -> Left {
+        sweep_strays(&Sweep {
+            is_leader: &|pid| pid == leader,
+            marks: marks(),
+            lives: &|mark| mark == living,
+            leads_unmarked: &|pid| pid == unmarked,
+        })
+        .unwrap()
+    }
+
     #[test]
     fn only_strangers_are_swept() {
         in_child("strays::tests::only_strangers_are_swept", || {
             let known = shell("read line");
             let stray = shell("read line");
-            let sweep = || sweep_strays(&|pid| pid == known.pid()).unwrap();
-            if sweep() > 0 {
+            let sweep = || sweep_beside(known.pid(), 0, 0);
+            if sweep() != Left::default() {
                 assert!(wait_readable(stray.as_fd(), PATIENCE).unwrap());
-                assert_eq!(sweep(), 0);
+                assert_eq!(sweep(), Left::default());
             }
             assert!(
                 !wait_readable(known.as_fd(), std::time::Duration::ZERO).unwrap(),
@@ -152,6 +205,27 @@ mod tests {
         });
     }
 
+    /// A stray of the dead is killed and told as theirs, in whatever group it is; one of the living is not touched.
+    #[test]
+    fn a_mark_says_whose_a_stray_is() {
+        in_child("strays::tests::a_mark_says_whose_a_stray_is", || {
+            let [worker, living, dead] = [(); 3].map(|()| shell("read line"));
+            marks().put(living.pid(), 7).unwrap();
+            marks().put(dead.pid(), 8).unwrap();
+            let left = sweep_beside(worker.pid(), 7, dead.pid());
+            let of_the_dead = Left { marked: BTreeSet::from([8]), unmarked: 0 };
+            assert!(left == of_the_dead || left == Left::default(), "{left:?}");
+            assert!(of_the_dead.may_be_of(8) && !of_the_dead.may_be_of(7));
+            assert!(wait_readable(dead.as_fd(), PATIENCE).unwrap());
+            assert_eq!(sweep_beside(worker.pid(), 7, dead.pid()), Left::default());
+            for spared in [&living, &worker] {
+                assert!(!wait_readable(spared.as_fd(), std::time::Duration::ZERO).unwrap(), "it was killed");
+                spared.kill(9).unwrap();
+                reap(spared);
+            }
+        });
+    }
+
     #[test]
     fn children_of_every_thread_are_seen() {
         in_child("strays::tests::children_of_every_thread_are_seen", || {
@@ -167,17 +241,17 @@ mod tests {
                 }
                 barrier.wait();
                 assert_eq!(children().unwrap().len(), 8);
-                sweep_strays(&|_| false).unwrap();
+                sweep_beside(0, 0, 0);
                 barrier.wait();
-                assert_eq!(sweep_strays(&|_| false).unwrap(), 0);
+                assert_eq!(sweep_beside(0, 0, 0), Left::default());
                 assert_eq!(children().unwrap(), []);
             });
         });
     }
 
     #[test]
-    fn orphans_in_the_group_of_a_known_process_are_spared() {
-        in_child("strays::tests::orphans_in_the_group_of_a_known_process_are_spared", || {
+    fn orphans_in_the_group_of_an_unmarked_worker_are_spared() {
+        in_child("strays::tests::orphans_in_the_group_of_an_unmarked_worker_are_spared", || {
             crate::tree::become_subreaper().unwrap();
             let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
             let worker = crate::testing::shell_on(
@@ -185,7 +259,7 @@ mod tests {
                 theirs,
             );
             assert!(wait_readable(ours.as_fd(), PATIENCE).unwrap());
-            assert_eq!(sweep_strays(&|pid| pid == worker.pid()).unwrap(), 0);
+            assert_eq!(sweep_beside(worker.pid(), 0, worker.pid()), Left::default());
             let orphans = || children().unwrap().len() - 1;
             assert_eq!(orphans(), 1, "the orphan is gone, or never came to us");
             let mut tree = crate::tree::Tree::new(worker);

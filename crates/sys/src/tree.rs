@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
-pub use crate::strays::{reap_orphans, sweep_strays};
+pub use crate::strays::{Left, Sweep, reap_orphans, sweep_strays};
 
 /// Makes this process the parent of every descendant whose own parent died.
 ///
@@ -67,6 +67,11 @@ impl Tree {
     /// Its leader.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Whether the leader was reaped: its number may be somebody else's by now.
+    pub fn is_reaped(&self) -> bool {
+        !matches!(self.stage, Stage::Unreaped)
     }
 
     /// SIGKILL to the leader and its group. Does nothing once the leader is reaped: the group got its signal
@@ -151,13 +156,18 @@ mod tests {
         loop {
             signals.pending();
             let end = tree.advance().unwrap();
-            let left = sweep_strays(&|pid| end == TreeEnd::Alive && pid == tree.process().pid()).unwrap();
+            let left = sweep_strays(&Sweep {
+                is_leader: &|pid| end == TreeEnd::Alive && pid == tree.process().pid(),
+                marks: crate::mark::Marks::new(1),
+                lives: &|_| false,
+                leads_unmarked: &|_| false,
+            });
+            let left = left.unwrap();
             match end {
-                TreeEnd::Ended(status) if left == 0 => return status,
-                _ => assert!(
-                    wait_readable(signals.as_fd(), PATIENCE).unwrap(),
-                    "no SIGCHLD: {end:?} left={left}"
-                ),
+                TreeEnd::Ended(status) if left == Left::default() => return status,
+                _ => {
+                    assert!(wait_readable(signals.as_fd(), PATIENCE).unwrap(), "no SIGCHLD: {end:?} {left:?}")
+                }
             }
         }
     }

@@ -1,0 +1,156 @@
+//! A mark that a process and all that come of it bear, so that a stray can be told whose it is.
+//!
+//! The mark is a pair of hard resource limits, of two resources that mean nothing to a process here: one is `base +
+//! number`, the other `base - number`. The kernel hands limits down over fork and exec, a new session, a clean
+//! environment and another user do not change them, and without `CAP_SYS_RESOURCE` a hard limit can only be lowered:
+//! whoever lowers one has no mark any more, and nobody can take on the mark of another. A process that may raise
+//! limits (root) can forge it.
+//!
+//! Driven by whoever spawns and sweeps; it decides nothing about who lives.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Of what there is no use in Linux since 2.4.25: locks of files are not counted.
+const RISING: libc::__rlimit_resource_t = libc::RLIMIT_LOCKS;
+/// Microseconds of real-time computing without a pause: as many as no process will ever see.
+const FALLING: libc::__rlimit_resource_t = libc::RLIMIT_RTTIME;
+
+/// Numbers that can be told apart: below this.
+const NUMBERS: u64 = 1 << 32;
+
+/// The marks that one daemon gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    base: u64,
+}
+
+impl Marks {
+    /// Marks that differ from those of a daemon with another seed, so that one within the worker of another is not
+    /// mistaken.
+    pub fn new(seed: u64) -> Self {
+        // Far below "unlimited", far above what anybody sets; the lower half is for the numbers.
+        Self { base: (1 << 61) | ((seed & 0x0fff_ffff) << 32) | NUMBERS }
+    }
+
+    /// Marks a process, and all that it forks from now on, with a number from 1 to 2^32 - 1.
+    ///
+    /// # Errors
+    /// EPERM: its limits are lower already, or it runs as somebody else. ESRCH: it is gone. EINVAL: no such number.
+    pub fn put(&self, pid: u32, number: u64) -> io::Result<()> {
+        if !(1..NUMBERS).contains(&number) {
+            return Err(Errno::EINVAL.into());
+        }
+        exchange(pid, RISING, Some(self.base + number))?;
+        exchange(pid, FALLING, Some(self.base - number))?;
+        Ok(())
+    }
+
+    /// The number of this process's mark; `None` if it has none, or if that cannot be seen.
+    pub fn of(&self, pid: u32) -> Option<u64> {
+        let number = exchange(pid, RISING, None).ok()?.checked_sub(self.base)?;
+        let falling = exchange(pid, FALLING, None).ok()?;
+        ((1..NUMBERS).contains(&number) && falling == self.base - number).then_some(number)
+    }
+}
+
+/// The hard limit that a process has; sets soft and hard limit to `new`, if that is given.
+fn exchange(pid: u32, resource: libc::__rlimit_resource_t, new: Option<u64>) -> io::Result<u64> {
+    let pid = i32::try_from(pid).map_err(|_| Errno::ESRCH)?;
+    let new = new.map(|limit| libc::rlimit { rlim_cur: limit, rlim_max: limit });
+    let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both point to a limit that lives through the call, or are null, which is allowed.
+    Errno::result(unsafe { libc::prlimit(pid, resource, new, &raw mut old) })?;
+    Ok(old.rlim_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::testing::{reap, shell, shell_on};
+
+    const MARKS: Marks = Marks { base: (1 << 61) | NUMBERS };
+
+    /// What the script says, which has to be the id of a process that lives on.
+    fn told(socket: &mut UnixStream) -> u32 {
+        let mut byte = [0];
+        let mut text = String::new();
+        while socket.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+            text.push(char::from(byte[0]));
+        }
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_mark_is_handed_down_whatever_a_child_does() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let script =
+            "exec 3<&0; read go <&3; (setsid env -i /bin/sh -c 'echo $$ >&3; read line <&3' &); wait";
+        let parent = shell_on(script, theirs);
+        assert_eq!(MARKS.of(parent.pid()), None);
+        MARKS.put(parent.pid(), 7).unwrap();
+        std::io::Write::write_all(&mut ours, b"go\n").unwrap();
+        let child = told(&mut ours);
+        assert_eq!((MARKS.of(parent.pid()), MARKS.of(child)), (Some(7), Some(7)));
+        assert_eq!(Marks::new(9).of(child), None, "a mark of another daemon is none");
+        parent.kill(9).unwrap();
+        reap(&parent);
+        // Its standard input ends, and so does the child.
+        drop(ours);
+    }
+
+    #[test]
+    fn a_mark_that_was_lowered_is_none() {
+        for (limit, way) in [(RISING, "rising"), (FALLING, "falling")] {
+            let process = shell("read line");
+            MARKS.put(process.pid(), 7).unwrap();
+            let now = exchange(process.pid(), limit, None).unwrap();
+            exchange(process.pid(), limit, Some(now - 1)).unwrap();
+            assert_eq!(MARKS.of(process.pid()), None, "{way}");
+            process.kill(9).unwrap();
+            reap(&process);
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_told_apart_are_refused() {
+        let process = shell("read line");
+        for number in [0, NUMBERS, u64::MAX] {
+            assert_eq!(MARKS.put(process.pid(), number).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        }
+        process.kill(9).unwrap();
+        reap(&process);
+        assert_eq!(MARKS.of(process.pid()), None);
+        for number in [1, NUMBERS - 1] {
+            let process = shell("read line");
+            Marks::new(u64::MAX).put(process.pid(), number).unwrap();
+            assert_eq!(Marks::new(u64::MAX).of(process.pid()), Some(number));
+            process.kill(9).unwrap();
+            reap(&process);
+        }
+    }
+
+    /// Each needs one of the two limits raised, and the way down leads to no mark at all.
+    #[test]
+    fn nobody_takes_on_the_mark_of_another() {
+        let process = shell("read line");
+        MARKS.put(process.pid(), 7).unwrap();
+        for other in [6, 8] {
+            match MARKS.put(process.pid(), other) {
+                Ok(()) => println!("skipped: this process may raise limits"),
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+                    assert_ne!(MARKS.of(process.pid()), Some(other));
+                }
+            }
+        }
+        process.kill(9).unwrap();
+        reap(&process);
+    }
+}

@@ -1,0 +1,103 @@
+//! Proofs of death: what they need, and what a worker leaves when its death is proven.
+//!
+//! Proof is: the leader is reaped, its process group is empty, and no stray is left that may be its offspring. A stray
+//! bears the mark of its worker (`bulkhead_sys::mark`); one without a mark may be anybody's, so while one lives no
+//! death is proven. Nothing here waits: whoever is killed says by SIGCHLD when to look again. Driven by the loop.
+
+use std::os::fd::AsRawFd;
+
+use bulkhead_core::event::Event;
+use bulkhead_proto::ids::WorkerId;
+use bulkhead_sys::clock;
+use bulkhead_sys::exit::ExitStatus;
+use bulkhead_sys::tree::{self, Left, Sweep};
+use mio::unix::SourceFd;
+
+use super::{Fleet, read_box};
+use crate::held::Held;
+
+impl Fleet {
+    /// A leader died.
+    pub(crate) fn mark_dying(&mut self, worker: WorkerId) {
+        if self.workers.contains_key(&worker) {
+            self.dying.insert(worker);
+        }
+    }
+
+    /// Some child ended: a leader, or what a worker left behind.
+    pub(crate) fn mark_child_ended(&mut self) {
+        self.child_ended = true;
+    }
+
+    /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one
+    /// that is dead while others of its tree live on, a hint is told.
+    pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
+        let mut reaped = Vec::new();
+        for id in &self.dying {
+            let Some(worker) = self.workers.get_mut(id) else { continue };
+            let status = worker.advance();
+            if worker.tree.is_reaped() {
+                reaped.push((*id, status));
+            }
+        }
+        if reaped.is_empty() {
+            return self.reap_orphans();
+        }
+        // Who waits for a stray waits for its SIGCHLD.
+        let is_news = |(id, status): &(WorkerId, Option<_>)| status.is_some() && !self.left.may_be_of(id.0);
+        if !self.child_ended && !reaped.iter().any(is_news) {
+            return;
+        }
+        let swept = self.sweep();
+        for (id, status) in reaped {
+            match status.filter(|_| swept && !self.left.may_be_of(id.0)) {
+                Some(status) => self.bury_one(id, status, held, events),
+                None => events.extend(self.workers.get_mut(&id).and_then(|worker| worker.hung_up().event())),
+            }
+        }
+    }
+
+    fn bury_one(&mut self, id: WorkerId, status: ExitStatus, held: &mut Held, events: &mut Vec<Event>) {
+        self.dying.remove(&id);
+        let Some(mut worker) = self.workers.remove(&id) else { return };
+        read_box(&mut worker, &mut self.found, held, events);
+        events.push(worker.obituary(status, clock::monotonic_ns()));
+        for descriptor in worker.descriptors() {
+            // The descriptors are about to be closed, which does the same.
+            drop(self.registry.deregister(&mut SourceFd(&descriptor.as_raw_fd())));
+        }
+    }
+
+    fn is_leader(&self, pid: u32) -> bool {
+        self.workers.values().any(|worker| worker.leads(pid))
+    }
+
+    /// What living workers have left behind, and has ended, becomes ours to reap.
+    fn reap_orphans(&mut self) {
+        if std::mem::take(&mut self.child_ended)
+            && let Err(error) = tree::reap_orphans(&|pid| self.is_leader(pid))
+        {
+            log::error!("cannot look for orphaned processes error={error}");
+        }
+    }
+
+    /// Kills what the dead have left behind and remembers what is left of that. `false`: it could not be seen, and is
+    /// tried again in the next turn.
+    fn sweep(&mut self) -> bool {
+        let result = tree::sweep_strays(&Sweep {
+            is_leader: &|pid| self.is_leader(pid),
+            marks: self.template.marks,
+            lives: &|mark| self.workers.get(&WorkerId(mark)).is_some_and(|worker| !worker.tree.is_reaped()),
+            leads_unmarked: &|pid| self.workers.values().any(|worker| worker.leads(pid) && !worker.is_marked),
+        });
+        self.child_ended = result.is_err();
+        match result {
+            Ok(left) => self.left = left,
+            Err(error) => {
+                log::error!("cannot look for stray processes error={error}");
+                self.left = Left { unmarked: 1, ..Left::default() };
+            }
+        }
+        !self.child_ended
+    }
+}
