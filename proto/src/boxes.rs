@@ -9,7 +9,7 @@
 //! results that do not fit their entry. Orders: a header, then [`RING`] entries of [`ORDER_BYTES`].
 
 use crate::ids::Seq;
-use crate::limits::{INLINE_MAX_BYTES, RING, TEXT_MAX_BYTES};
+use crate::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, TEXT_MAX_BYTES};
 
 /// Bytes of the box header, a page of its own.
 pub const BOX_HEADER_BYTES: usize = 4096;
@@ -33,6 +33,24 @@ pub const SENDER_PID_AT: usize = 88;
 pub const STACK_OVERFLOW_AT: usize = 96;
 /// Box header: bytes of the allocation that failed right before SIGABRT; 0 is none.
 pub const FAILED_ALLOCATION_AT: usize = 104;
+/// Box header: how many frames there are, stored after them.
+pub const FRAME_COUNT_AT: usize = 112;
+/// Box header: 1 when the stack had to be searched for the frames.
+pub const FRAMES_SEARCHED_AT: usize = 120;
+/// Box header: [`BACKTRACE_MAX`] addresses in the worker program's file, the innermost first.
+pub const FRAMES_AT: usize = 128;
+
+/// Box header: parts that the running task says are done.
+pub const PROGRESS_DONE_AT: usize = 256;
+/// Box header: of how many; 0 is unknown.
+pub const PROGRESS_TOTAL_AT: usize = 264;
+/// Box header: CLOCK_MONOTONIC nanoseconds of the last progress, stored after the two before; 0 is none. The worker
+/// clears progress and last words between two tasks, so that they are always of the one that it has claimed.
+pub const PROGRESS_NS_AT: usize = 272;
+/// Box header: the last words, as [`pack_words`] has it, stored after the bytes it speaks of; 0 is none.
+pub const LAST_WORDS_AT: usize = 280;
+/// Box header: two places for last words, written in turn, so that a death in mid-sentence leaves the one before.
+const WORDS_PLACES_AT: usize = 320;
 
 /// Entry: the claim word.
 pub const WORD_AT: usize = 0;
@@ -69,6 +87,25 @@ pub const ORDER_FENCE_AT: usize = 16;
 
 const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDER_BYTES.is_multiple_of(8));
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
+const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
+const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));
+const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= BOX_HEADER_BYTES);
+
+/// The word that makes `bytes` bytes (at least 1) in place 0 or 1 the last words.
+pub fn pack_words(bytes: usize, place: u64) -> u64 {
+    (bytes as u64) << 1 | place & 1
+}
+
+/// How many bytes the last words have and where they stand; `None` when there are none, or they cannot be.
+pub fn unpack_words(word: u64) -> Option<(usize, usize)> {
+    let bytes = usize::try_from(word >> 1).ok()?;
+    (1..=LAST_WORDS_MAX_BYTES).contains(&bytes).then(|| (bytes, words_at(word)))
+}
+
+/// Where the last words of a place (its lowest bit counts) begin in the box.
+pub fn words_at(place: u64) -> usize {
+    WORDS_PLACES_AT + (place & 1) as usize * LAST_WORDS_MAX_BYTES
+}
 
 /// The entry of the ring that a seq uses.
 pub fn index_of(seq: Seq) -> usize {
@@ -183,6 +220,20 @@ mod tests {
             assert_eq!(ClaimWord::unpack(ClaimWord::pack(word.seq, state)), Some(word));
         }
         assert_eq!(ClaimWord::unpack(7), None);
+    }
+
+    #[test]
+    fn last_words_stand_in_one_of_two_places() {
+        for place in [0, 1] {
+            for bytes in [1, LAST_WORDS_MAX_BYTES] {
+                assert_eq!(unpack_words(pack_words(bytes, place)), Some((bytes, words_at(place))));
+            }
+        }
+        assert_eq!(words_at(1) - words_at(0), LAST_WORDS_MAX_BYTES);
+        assert_eq!(words_at(2), words_at(0));
+        for word in [0, 1, pack_words(LAST_WORDS_MAX_BYTES + 1, 0), u64::MAX] {
+            assert_eq!(unpack_words(word), None, "{word:#x}");
+        }
     }
 
     #[test]

@@ -15,9 +15,13 @@ use crate::record_text::Span;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
-    /// Return addresses, the innermost first, as they stand in the file of the worker program; at most
-    /// [`crate::limits::BACKTRACE_MAX`]. Function and line are looked up by whoever shows them.
+    /// Where it was, then the calls that led there, as they stand in the file of the worker program; at most
+    /// [`crate::limits::BACKTRACE_MAX`], the innermost. A caller's address lies inside its call, so that all can be
+    /// looked up as they are. What is not of that file (libc, say) is left out.
     pub frames: Vec<u64>,
+    /// Whether code without frame pointers was running, so that the stack had to be searched: a call that was over
+    /// may be among the frames.
+    pub searched: bool,
     /// How far its task said it was.
     pub progress: Option<Progress>,
     /// What its task said last; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].

@@ -15,7 +15,6 @@ use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
-use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::worker::{LaneDown, LaneUp};
@@ -226,7 +225,11 @@ impl Worker {
                 (self.ring.death_by(signal, core, self.tree.process().pid()), last_breath)
             }
         };
-        let evidence = Evidence::default();
+        let signal = match status {
+            ExitStatus::Signal { signal, .. } => Some(signal),
+            ExitStatus::Code(_) => None,
+        };
+        let evidence = self.ring.evidence(signal);
         Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }
 

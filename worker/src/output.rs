@@ -95,6 +95,14 @@ impl Write for TaskOutput<'_> {
 }
 
 impl Task for TaskOutput<'_> {
+    fn progress(&mut self, done: u64, total: u64) {
+        self.ring.progress(done, total);
+    }
+
+    fn say(&mut self, words: &str) {
+        self.ring.say(words);
+    }
+
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();

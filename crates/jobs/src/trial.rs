@@ -11,6 +11,10 @@ pub(crate) struct Trial {
     pub(crate) output: Vec<u8>,
     /// How often the last breath was drawn.
     pub(crate) breaths: usize,
+    /// The last progress that was told.
+    pub(crate) progress: Option<(u64, u64)>,
+    /// Everything that was said.
+    pub(crate) said: Vec<String>,
     /// Bytes after which writing fails.
     pub(crate) room: Option<usize>,
 }
@@ -32,6 +36,14 @@ impl io::Write for Trial {
 }
 
 impl Task for Trial {
+    fn progress(&mut self, done: u64, total: u64) {
+        self.progress = Some((done, total));
+    }
+
+    fn say(&mut self, words: &str) {
+        self.said.push(words.to_owned());
+    }
+
     fn last_breath(&mut self) {
         self.breaths += 1;
     }

@@ -127,6 +127,10 @@ impl std::io::Write for Text {
 }
 
 impl Task for Text {
+    fn progress(&mut self, _done: u64, _total: u64) {}
+
+    fn say(&mut self, _words: &str) {}
+
     fn last_breath(&mut self) {}
 }
 

@@ -20,14 +20,16 @@ use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::boxes::{
     self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
-    ORDER_SEQ_AT, ORDERS_BYTES, WORD_AT,
+    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, WORD_AT,
 };
 use bulkhead_proto::death::{Death, Lie};
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
 use bulkhead_sys::page::Page;
 
+mod evidence;
 mod result;
 mod testimony;
 
@@ -257,6 +259,20 @@ impl Ring {
     /// once, after the proof.
     pub fn death_by(&self, signal: i32, core: bool, pid: u32) -> Death {
         testimony::name(&self.box_page, signal, core, pid)
+    }
+
+    /// What the box of a dead worker says beside how it died. `signal`: the one that ended it, as the kernel says; the
+    /// frames are believed to be of no other.
+    pub fn evidence(&self, signal: Option<i32>) -> Evidence {
+        evidence::read(&self.box_page, signal)
+    }
+
+    /// When the running task last made progress, as it says: CLOCK_MONOTONIC nanoseconds, but never after `now_ns`.
+    pub fn progress_ns(&self, now_ns: u64) -> Option<u64> {
+        match self.box_page.load(PROGRESS_NS_AT, Ordering::Acquire) {
+            0 => None,
+            moment => Some(moment.min(now_ns)),
+        }
     }
 
     /// Loads the word of an outstanding offer and checks its step against the last state seen.

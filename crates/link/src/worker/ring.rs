@@ -11,11 +11,12 @@ use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
-    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, LAST_BREATH_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT,
-    ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, WORD_AT,
+    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, LAST_BREATH_AT, LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES,
+    OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT, PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT,
+    STACK_OVERFLOW_AT, STATUS_AT, WORD_AT,
 };
 use bulkhead_proto::ids::Seq;
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::fatal::{self, Places};
 use bulkhead_sys::page::Page;
@@ -52,6 +53,10 @@ pub struct WorkerRing {
     orders: Page,
     claimed_ns: Cell<u64>,
     rung_for: u64,
+    /// The running task has told its progress or its words: they are to be cleared when it is done.
+    told: Cell<bool>,
+    /// The place of the next last words; its lowest bit counts.
+    place: Cell<u64>,
 }
 
 impl WorkerRing {
@@ -68,6 +73,8 @@ impl WorkerRing {
             orders: Page::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
             claimed_ns: Cell::new(0),
             rung_for: 0,
+            told: Cell::new(false),
+            place: Cell::new(0),
         })
     }
 
@@ -95,7 +102,8 @@ impl WorkerRing {
         won
     }
 
-    /// CLAIMED -> DONE: the result, then the word.
+    /// CLAIMED -> DONE: the result, then the word. Progress and last words are cleared after it, before anything
+    /// else is claimed: they are never taken for another task's.
     ///
     /// # Panics
     /// If inline bytes are over [`INLINE_MAX_BYTES`].
@@ -105,7 +113,7 @@ impl WorkerRing {
         let (status, bytes, output_bytes) = match *finish {
             Finish::Inline(bytes) => (ReportStatus::Inline, bytes, 0),
             Finish::Descriptor { bytes } => (ReportStatus::Descriptor, &[][..], bytes),
-            Finish::Failed(text) => (ReportStatus::Failed, cut(text).as_bytes(), 0),
+            Finish::Failed(text) => (ReportStatus::Failed, cut(text, TEXT_MAX_BYTES).as_bytes(), 0),
         };
         assert!(bytes.len() <= INLINE_MAX_BYTES, "an inline result is bounded by its writer");
         let store = |field: usize, value: u64| self.box_page.store(at + field, value, Ordering::Relaxed);
@@ -116,6 +124,28 @@ impl WorkerRing {
         store(ELAPSED_NS_AT, monotonic_ns().saturating_sub(self.claimed_ns.get()));
         self.box_page.store(at + WORD_AT, ClaimWord::pack(seq, ClaimState::Done), Ordering::Release);
         fence(Ordering::SeqCst);
+        if self.told.replace(false) {
+            let header = |field: usize| self.box_page.store(field, 0, Ordering::Relaxed);
+            [PROGRESS_NS_AT, PROGRESS_DONE_AT, PROGRESS_TOTAL_AT, LAST_WORDS_AT].into_iter().for_each(header);
+        }
+    }
+
+    /// How far the running task is: three stores and a look at the clock.
+    pub fn progress(&self, done: u64, total: u64) {
+        self.told.set(true);
+        self.box_page.store(PROGRESS_DONE_AT, done, Ordering::Relaxed);
+        self.box_page.store(PROGRESS_TOTAL_AT, total, Ordering::Relaxed);
+        self.box_page.store(PROGRESS_NS_AT, monotonic_ns(), Ordering::Release);
+    }
+
+    /// What the running task says, in place of what it said before. Cut after [`LAST_WORDS_MAX_BYTES`].
+    pub fn say(&self, words: &str) {
+        self.told.set(true);
+        let bytes = cut(words, LAST_WORDS_MAX_BYTES).as_bytes();
+        let place = self.place.replace(self.place.get() + 1);
+        self.box_page.write_bytes(boxes::words_at(place), bytes);
+        let word = if bytes.is_empty() { 0 } else { boxes::pack_words(bytes.len(), place) };
+        self.box_page.store(LAST_WORDS_AT, word, Ordering::Release);
     }
 
     /// Whether the supervisor sleeps and was not rung for in this nap: ring once if so. To be asked after each
@@ -140,8 +170,8 @@ impl WorkerRing {
     }
 }
 
-/// `text`, cut at the border of a character so that it fits.
-fn cut(text: &str) -> &str {
-    let end = (0..=text.len().min(TEXT_MAX_BYTES)).rev().find(|&end| text.is_char_boundary(end));
+/// `text`, cut at the border of a character so that it is at most `max` bytes long.
+fn cut(text: &str, max: usize) -> &str {
+    let end = (0..=text.len().min(max)).rev().find(|&end| text.is_char_boundary(end));
     &text[..end.unwrap_or(0)]
 }

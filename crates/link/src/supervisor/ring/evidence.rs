@@ -1,0 +1,127 @@
+//! What the box of a dead worker says of its last task: frames, progress, last words.
+//!
+//! It is testimony, and only its form is looked at: lengths are bounded and text is made text. Nothing is decided by
+//! any of it, and whoever shows the words escapes what is no letter.
+
+use std::sync::atomic::Ordering;
+
+use bulkhead_proto::boxes::{
+    CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_WORDS_AT, PROGRESS_DONE_AT,
+    PROGRESS_NS_AT, PROGRESS_TOTAL_AT, unpack_words,
+};
+use bulkhead_proto::evidence::{Evidence, Progress};
+use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES};
+use bulkhead_sys::page::Page;
+
+/// All of it. `signal`: the one that ended the worker, which must be the one that its handler spoke of.
+pub(super) fn read(page: &Page, signal: Option<i32>) -> Evidence {
+    let said = page.load(CAUSE_SIGNAL_AT, Ordering::Acquire);
+    let spoke = signal.is_some_and(|signal| said == u64::from(signal.unsigned_abs()));
+    let frames = if spoke { frames(page) } else { Vec::new() };
+    let searched = !frames.is_empty() && page.load(FRAMES_SEARCHED_AT, Ordering::Relaxed) == 1;
+    Evidence { frames, searched, progress: progress(page), last_words: last_words(page), seen: None }
+}
+
+fn frames(page: &Page) -> Vec<u64> {
+    let count = usize::try_from(page.load(FRAME_COUNT_AT, Ordering::Acquire)).unwrap_or(usize::MAX);
+    let count = count.min(BACKTRACE_MAX);
+    (0..count).map(|frame| page.load(FRAMES_AT + 8 * frame, Ordering::Relaxed)).collect()
+}
+
+fn progress(page: &Page) -> Option<Progress> {
+    let ns = page.load(PROGRESS_NS_AT, Ordering::Acquire);
+    let word = |at: usize| page.load(at, Ordering::Relaxed);
+    (ns != 0).then(|| Progress { done: word(PROGRESS_DONE_AT), total: word(PROGRESS_TOTAL_AT) })
+}
+
+/// What is no UTF-8 is replaced; that may make it longer, so it is cut again.
+fn last_words(page: &Page) -> String {
+    let Some((bytes, at)) = unpack_words(page.load(LAST_WORDS_AT, Ordering::Acquire)) else {
+        return String::new();
+    };
+    let mut text = String::from_utf8_lossy(&page.read_bytes(at, bytes)).into_owned();
+    text.truncate(text.floor_char_boundary(LAST_WORDS_MAX_BYTES));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::boxes::{BOX_HEADER_BYTES, pack_words, words_at};
+    use bulkhead_proto::ids::Seq;
+
+    use super::super::tests::{offer, rings};
+    use super::*;
+    use crate::worker::Finish;
+
+    fn lying(words: &[(usize, u64)]) -> Page {
+        let (page, _) = Page::create("box", BOX_HEADER_BYTES).unwrap();
+        words.iter().for_each(|(at, value)| page.store(*at, *value, Ordering::Relaxed));
+        page
+    }
+
+    #[test]
+    fn progress_and_words_are_those_of_the_running_task() {
+        let (mut ring, worker, _) = rings();
+        offer(&mut ring, 1..=2);
+        assert!(worker.claim(Seq(1)));
+        assert_eq!(ring.evidence(None), Evidence::default());
+        assert_eq!(ring.progress_ns(u64::MAX), None);
+        worker.progress(3, 7);
+        worker.say("row 3");
+        worker.say("row 4");
+        let told = ring.evidence(None);
+        assert_eq!(told.progress, Some(Progress { done: 3, total: 7 }));
+        assert_eq!(told.last_words, "row 4");
+        let moment = ring.progress_ns(u64::MAX).unwrap();
+        assert!(moment != u64::MAX && ring.progress_ns(moment - 1) == Some(moment - 1));
+        worker.finish(Seq(1), &Finish::Inline(&[]));
+        assert!(worker.claim(Seq(2)));
+        assert_eq!(ring.evidence(None), Evidence::default());
+        assert_eq!(ring.progress_ns(u64::MAX), None);
+    }
+
+    #[test]
+    fn long_words_are_cut_and_no_words_take_the_last_ones_back() {
+        let (ring, worker, _) = rings();
+        worker.say(&"ä".repeat(LAST_WORDS_MAX_BYTES));
+        assert_eq!(ring.evidence(None).last_words, "ä".repeat(LAST_WORDS_MAX_BYTES / 2));
+        worker.say("");
+        assert_eq!(ring.evidence(None).last_words, "");
+    }
+
+    #[test]
+    fn a_death_in_mid_sentence_leaves_the_one_before() {
+        let (ring, worker, liar) = rings();
+        worker.say("whole");
+        // The bytes of the next words are there, the word that points to them is not.
+        liar.write_bytes(words_at(1), b"half");
+        assert_eq!(ring.evidence(None).last_words, "whole");
+    }
+
+    #[test]
+    fn words_that_cannot_be_are_none_and_no_text_is_made_text() {
+        for word in [1, pack_words(LAST_WORDS_MAX_BYTES + 1, 0), u64::MAX] {
+            assert_eq!(read(&lying(&[(LAST_WORDS_AT, word)]), None).last_words, "");
+        }
+        let page = lying(&[(LAST_WORDS_AT, pack_words(LAST_WORDS_MAX_BYTES, 1))]);
+        page.write_bytes(words_at(1), &[0xff; LAST_WORDS_MAX_BYTES]);
+        let text = read(&page, None).last_words;
+        assert!(
+            text.len() <= LAST_WORDS_MAX_BYTES && text.chars().all(|letter| letter == '\u{fffd}'),
+            "{text:?}"
+        );
+    }
+
+    #[test]
+    fn frames_are_bounded_and_of_the_signal_that_the_kernel_names() {
+        let page = lying(&[(CAUSE_SIGNAL_AT, 11), (FRAME_COUNT_AT, u64::MAX), (FRAMES_AT, 7)]);
+        assert_eq!(read(&page, Some(11)).frames[..2], [7, 0]);
+        assert_eq!(read(&page, Some(11)).frames.len(), BACKTRACE_MAX);
+        assert!(!read(&page, Some(11)).searched);
+        page.store(FRAMES_SEARCHED_AT, 1, Ordering::Relaxed);
+        assert!(read(&page, Some(11)).searched);
+        for other in [None, Some(9), Some(6)] {
+            assert_eq!(read(&page, other), Evidence::default());
+        }
+    }
+}
