@@ -1,8 +1,9 @@
 //! Hands: does what the core decided, in its order, without ever waiting.
 //!
-//! Offers to the same worker that follow each other travel in one message. What could not be done comes back as
-//! an event for the next step of the same turn.
+//! The offers of one turn to one worker travel in few messages, as full as they may be: a message costs as much as
+//! some hundred short tasks. What could not be done comes back as an event for the next step of the same turn.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 use bulkhead_core::action::{Action, Task};
@@ -23,7 +24,6 @@ use crate::worker::Stage;
 /// Tasks that wait to travel together to one worker.
 #[derive(Default)]
 struct Bundle {
-    worker: WorkerId,
     bytes: usize,
     tasks: Tasks,
 }
@@ -34,13 +34,13 @@ pub(crate) struct Hands {
     pub(crate) fleet: Fleet,
     pub(crate) held: Held,
     pub(crate) tell: Tell,
-    bundle: Bundle,
+    bundles: BTreeMap<WorkerId, Bundle>,
 }
 
 impl Hands {
     /// Hands for these.
     pub(crate) fn new(clients: Clients, fleet: Fleet, held: Held, tell: Tell) -> Self {
-        Self { clients, fleet, held, tell, bundle: Bundle::default() }
+        Self { clients, fleet, held, tell, bundles: BTreeMap::new() }
     }
 
     /// Performs all of `actions`. `true`: the daemon is to leave.
@@ -56,7 +56,6 @@ impl Hands {
                 self.offer(worker, seq, task, events);
                 continue;
             }
-            self.send_bundle(events);
             match action {
                 Action::Offer { .. } => {}
                 Action::Reply { client, tag, reply, output } => {
@@ -75,10 +74,14 @@ impl Hands {
                 | Action::Examine { .. }
                 | Action::Settle { .. }
                 | Action::Kill { .. }
-                | Action::Retire { .. } => self.handle_worker(action, events),
+                | Action::Retire { .. } => {
+                    // What is decided of a worker comes after the offers that were decided before.
+                    self.send_bundles(events);
+                    self.handle_worker(action, events);
+                }
             }
         }
-        self.send_bundle(events);
+        self.send_bundles(events);
         leave
     }
 
@@ -147,28 +150,28 @@ impl Hands {
             }
         }
         let bytes = encoded_size(&message);
-        if self.bundle.worker != worker || self.bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
-            self.send_bundle(events);
+        let bundle = self.bundles.entry(worker).or_default();
+        if bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
+            let full = std::mem::take(bundle);
+            self.send(worker, &full.tasks, events);
         }
-        self.bundle.worker = worker;
-        self.bundle.bytes += bytes;
-        self.bundle.tasks.tasks.push(message);
+        let bundle = self.bundles.entry(worker).or_default();
+        bundle.bytes += bytes;
+        bundle.tasks.tasks.push(message);
     }
 
-    fn send_bundle(&mut self, events: &mut Vec<Event>) {
-        if self.bundle.tasks.tasks.is_empty() {
-            return;
+    fn send_bundles(&mut self, events: &mut Vec<Event>) {
+        while let Some((worker, bundle)) = self.bundles.pop_first() {
+            self.send(worker, &bundle.tasks, events);
         }
-        let worker = self.bundle.worker;
-        self.bundle.bytes = 0;
-        let mut bundle = std::mem::take(&mut self.bundle.tasks);
-        if !self.fleet.send(worker, &bundle) {
-            for task in &bundle.tasks {
+    }
+
+    fn send(&mut self, worker: WorkerId, tasks: &Tasks, events: &mut Vec<Event>) {
+        if !self.fleet.send(worker, tasks) {
+            for task in &tasks.tasks {
                 self.offer_failed(worker, task.seq, None, events);
             }
         }
-        bundle.tasks.clear();
-        self.bundle.tasks = bundle;
     }
 
     fn offer_failed(
