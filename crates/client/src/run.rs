@@ -30,7 +30,7 @@ use crate::submit::{Taken, retry_after};
 
 /// Jobs of one batch, and batches in flight.
 const BATCH: u64 = 1024;
-const BATCHES: u64 = 64;
+const BATCHES: u64 = 8;
 /// The same for jobs whose outputs come as descriptors: this process may hold few hundred of them.
 const DESCRIPTOR_BATCH: u64 = 16;
 const DESCRIPTOR_BATCHES: u64 = 4;
