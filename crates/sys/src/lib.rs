@@ -27,8 +27,10 @@ pub mod raise;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod stops;
 mod strays;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+pub mod vitals;
 pub mod watch;

@@ -1,0 +1,177 @@
+//! What the kernel shows of a child that lives: what it is doing, its processor time, its resident memory.
+//!
+//! The files of /proc are opened while the child is young and may still be looked into: later, once it has forbidden
+//! that, a /proc that hides processes (`hidepid`) would hide it from us too. An open one goes on showing its process
+//! and never another, even when the number is used again. Nothing here waits for the child, or for a lock that the
+//! child could hold: `stat` and `statm` are read from counters.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+
+use crate::pidfd::Process;
+
+/// Longer than any `stat` line: 52 numbers and a name of at most 64 bytes.
+const LINE_MAX_BYTES: usize = 1536;
+
+/// A way to look at a child, open from its youth on.
+#[derive(Debug)]
+pub struct Vitals {
+    pid: u32,
+    stat: File,
+    statm: File,
+    clock: ClockId,
+    page_bytes: u64,
+}
+
+/// What was seen in one look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The letter of proc_pid_stat(5) for its first thread: R, S, D, T, t, Z and others.
+    pub state: char,
+    /// Processor time of all its threads together, living and ended, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Resident memory in bytes; some dozens of pages for each processor may not be counted yet.
+    pub resident_bytes: u64,
+    /// The kernel function that it waits in; empty when it runs, or when we may not know.
+    pub waits_in: String,
+}
+
+impl Vitals {
+    /// Opens them for a child that was not reaped yet.
+    ///
+    /// # Errors
+    /// ENOENT: /proc is not there, or the child is hidden already. EMFILE, ENFILE: no descriptor is to be had.
+    pub fn of_child(process: &Process) -> io::Result<Self> {
+        let pid = process.pid();
+        let number = Pid::from_raw(i32::try_from(pid).expect("a process id fits 31 bits"));
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|bytes| u64::try_from(bytes).ok());
+        Ok(Self {
+            pid,
+            stat: File::open(format!("/proc/{pid}/stat"))?,
+            statm: File::open(format!("/proc/{pid}/statm"))?,
+            clock: clock_getcpuclockid(number)?,
+            page_bytes: page_bytes.ok_or(Errno::ENOSYS)?,
+        })
+    }
+
+    /// Looks; `None` once it was reaped. Some ten microseconds.
+    ///
+    /// # Errors
+    /// None that a sane kernel gives.
+    pub fn look(&self) -> io::Result<Option<Seen>> {
+        let mut line = [0; LINE_MAX_BYTES];
+        // First, because it fails for a child that was reaped: the clock below goes by the number.
+        let Some(stat) = read(&self.stat, &mut line)? else { return Ok(None) };
+        let state = state_of(stat).ok_or(Errno::EBADMSG)?;
+        let Some(statm) = read(&self.statm, &mut line)? else { return Ok(None) };
+        let resident = field(statm, 1).ok_or(Errno::EBADMSG)?.saturating_mul(self.page_bytes);
+        Ok(Some(Seen { state, cpu_ns: self.cpu_ns()?, resident_bytes: resident, waits_in: self.waits_in() }))
+    }
+
+    /// Processor time of all its threads together, in nanoseconds. Only for one that was not reaped: it goes by the
+    /// number. Well below a microsecond.
+    ///
+    /// # Errors
+    /// EINVAL: it was reaped.
+    pub fn cpu_ns(&self) -> io::Result<u64> {
+        let time = clock_gettime(self.clock)?;
+        let part = |number: i64| u64::try_from(number).unwrap_or(0);
+        Ok(part(time.tv_sec()) * 1_000_000_000 + part(time.tv_nsec()))
+    }
+
+    /// By path and not from youth on: the kernel asks at each read whether the reader might trace the process.
+    fn waits_in(&self) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/wchan", self.pid)).unwrap_or_default();
+        if text == "0" { String::new() } else { text }
+    }
+}
+
+/// The content, or `None` if the process was reaped.
+fn read<'a>(file: &File, line: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    match file.read_at(line, 0) {
+        Ok(length) => Ok(Some(&line[..length])),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The letter behind the name, which stands in parentheses and may hold anything, parentheses too.
+fn state_of(stat: &[u8]) -> Option<char> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(end + 2).map(|letter| char::from(*letter))
+}
+
+/// The number at a place, from 0.
+fn field(line: &[u8], place: usize) -> Option<u64> {
+    let word = line.split(|byte| byte.is_ascii_whitespace()).nth(place)?;
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::testing::{PATIENCE, reap, shell, shell_on};
+
+    /// Looks until `is_so`; a process that was just woken, or stopped, takes a moment.
+    fn look_until(vitals: &Vitals, what: &str, is_so: impl Fn(&Seen) -> bool) -> Seen {
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            let seen = vitals.look().unwrap().expect("it was not reaped");
+            if is_so(&seen) {
+                return seen;
+            }
+            assert!(std::time::Instant::now() < end, "never {what}: {seen:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_loop_is_told_from_a_wait_and_from_a_stop() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let waits = shell_on("read line", theirs);
+        let loops = shell("while :; do :; done");
+        let (of_waits, of_loops) = (Vitals::of_child(&waits).unwrap(), Vitals::of_child(&loops).unwrap());
+        let before = look_until(&of_waits, "sleeping", |seen| seen.state == 'S');
+        let busy = look_until(&of_loops, "busy", |seen| seen.state == 'R' && seen.cpu_ns > 50_000_000);
+        let after = look_until(&of_waits, "sleeping", |seen| seen.state == 'S');
+        assert!(after.cpu_ns - before.cpu_ns < busy.cpu_ns, "{before:?} {after:?} {busy:?}");
+        assert!(busy.resident_bytes > 4096 && busy.waits_in.is_empty(), "{busy:?}");
+        loops.kill(libc::SIGSTOP).unwrap();
+        let stopped = look_until(&of_loops, "stopped", |seen| seen.state == 'T');
+        assert_eq!(of_loops.cpu_ns().unwrap(), stopped.cpu_ns, "time runs on for one that is stopped");
+        for process in [&waits, &loops] {
+            process.kill(libc::SIGKILL).unwrap();
+        }
+        reap(&waits);
+        reap(&loops);
+        assert_eq!(of_loops.look().unwrap(), None, "it was reaped");
+        assert!(of_loops.cpu_ns().is_err());
+    }
+
+    #[test]
+    fn the_dead_are_seen_until_they_are_reaped() {
+        let process = shell("exit 3");
+        let vitals = Vitals::of_child(&process).unwrap();
+        assert_eq!(look_until(&vitals, "dead", |seen| seen.state == 'Z').resident_bytes, 0);
+        reap(&process);
+        assert_eq!(vitals.look().unwrap(), None);
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        assert_eq!(state_of(b"7 (a) R ) (b)) S 1 7"), Some('S'));
+        assert_eq!(state_of(b"7 (a"), None);
+        assert_eq!(
+            (field(b"12 34 5\n", 1), field(b"12 34 5\n", 2), field(b"12", 1)),
+            (Some(34), Some(5), None)
+        );
+    }
+}
