@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 /// The daemon's own: standard ones, socket, lock, poll, signals, and what a spawn or a proof of death takes for a
 /// moment.
 const OWN: u64 = 64;
-/// Lane, pidfd and channel of a worker, and one more while it comes up.
-const PER_WORKER: u64 = 4;
+/// Lane, pidfd, channel and two files of vitals of a worker, and one more while it comes up.
+const PER_WORKER: u64 = 6;
 /// Least for clients, and least for outputs.
 const LEAST: u64 = 64;
 

@@ -4,6 +4,7 @@
 //! ended their worker. It never judges a job, and never waits. Driven by the loop (`turn.rs`) and its hands.
 
 mod burial;
+mod stops;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
@@ -36,6 +37,8 @@ pub(crate) struct Fleet {
     dying: BTreeSet<WorkerId>,
     /// A child ended since the last look for orphans and strays.
     child_ended: bool,
+    /// A child may have been stopped or continued.
+    has_stops: bool,
     /// The strays that the last sweep left.
     left: Left,
     found: Vec<Found>,
@@ -53,6 +56,7 @@ impl Fleet {
             audible: BTreeSet::new(),
             dying: BTreeSet::new(),
             child_ended: false,
+            has_stops: false,
             left: Left::default(),
             found: Vec::new(),
         })
@@ -70,7 +74,7 @@ impl Fleet {
 
     /// Whether there is something to do before the next sleep.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.audible.is_empty()
+        !self.audible.is_empty() || self.has_stops
     }
 
     /// Spawns a worker and says what came of it.

@@ -16,6 +16,7 @@ mod held;
 mod log_writer;
 mod outbox;
 mod perform;
+mod pulse;
 mod settings;
 mod setup;
 mod spawn;

@@ -95,6 +95,11 @@ impl Hands {
                     events.push(Event::Looked { worker, head: found.head() });
                 }
             }
+            Action::Examine { worker } => {
+                if let Some(found) = self.fleet.get(worker) {
+                    events.push(found.examine());
+                }
+            }
             Action::Settle { worker, seq } => {
                 if let Some(worker) = self.fleet.get(worker) {
                     worker.outputs.remove(&seq);
@@ -136,6 +141,9 @@ impl Hands {
             output: task.output,
             input: task.input,
         };
+        if !found.ring.has_outstanding() {
+            found.pulse.offered();
+        }
         found.ring.offer(seq, message.job, message.fence);
         if message.output == OutputMode::Descriptor {
             match self.held.make().and_then(|file| found.send_output(seq, file)) {

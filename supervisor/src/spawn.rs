@@ -19,6 +19,7 @@ use bulkhead_sys::spawn::{Spawn, spawn};
 use bulkhead_sys::tree::Tree;
 
 use crate::boot_folder::BootFolder;
+use crate::pulse::Pulse;
 use crate::worker::{Stage, Worker};
 
 /// What every worker of this daemon is made from.
@@ -48,7 +49,6 @@ impl Template {
         let setup =
             LaneDown::Setup(Setup { worker: id, kinds: self.kinds.clone(), enable_chaos: self.enable_chaos });
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
-        lane.send(&codec::encode(&setup), &pages).context("no room on the lane")?;
         let process = spawn(Spawn {
             program: &self.program,
             args: &[],
@@ -57,10 +57,19 @@ impl Template {
         })
         .with_context(|| format!("cannot start {}", self.program.display()))?;
         let is_marked = self.mark(id, process.pid());
+        // It goes on when it has its setup: until then it has no children, and may be looked into.
+        let pulse = Pulse::of(&process);
+        let tree = Tree::new(process);
+        if let Err(error) = lane.send(&codec::encode(&setup), &pages) {
+            // As a child that nobody knows it is reaped with the orphans.
+            drop(tree.kill());
+            return Err(error).context("no room on the lane");
+        }
         Ok(Worker {
             id,
             is_marked,
-            tree: Tree::new(process),
+            tree,
+            pulse,
             lane,
             ring,
             stage: Stage::Starting,

@@ -131,6 +131,7 @@ impl Loop {
         let Hands { clients, fleet, held, .. } = &mut self.hands;
         fleet.connect(batch);
         fleet.read_boxes(held, batch);
+        fleet.hear_stops(batch);
         // Before the lanes: who is proven dead has no need to hang up.
         fleet.bury(held, batch);
         fleet.listen(batch);
@@ -153,7 +154,7 @@ impl Loop {
                     batch.push(Event::Stop);
                 }
                 // Whoever is dying is looked at in this turn anyway.
-                signals::CHLD => self.hands.fleet.mark_child_ended(),
+                signals::CHLD => self.hands.fleet.mark_child_changed(),
                 _ => {}
             }
         }

@@ -15,6 +15,7 @@ use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::worker::{LaneDown, LaneUp};
@@ -25,6 +26,7 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
 use crate::held::OutputFile;
+use crate::pulse::Pulse;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
 const SIGKILL: i32 = 9;
@@ -65,6 +67,7 @@ pub(crate) struct Worker {
     pub(crate) tree: Tree,
     pub(crate) lane: Lane,
     pub(crate) ring: Ring,
+    pub(crate) pulse: Pulse,
     pub(crate) stage: Stage,
     pub(crate) folder: BootFolder,
     /// Output descriptors of the offers it holds.
@@ -174,6 +177,12 @@ impl Worker {
         self.tree.process().pid() == pid && !self.tree.is_reaped()
     }
 
+    /// What the kernel shows of it, and when its task last said that it made progress.
+    pub(crate) fn examine(&self) -> Event {
+        let progress_ns = self.ring.progress_ns(clock::monotonic_ns());
+        Event::Examined { worker: self.id, seen: self.pulse.look(), progress_ns }
+    }
+
     /// Moves its end on. `Some` when the process is reaped and its group is empty.
     pub(crate) fn advance(&mut self) -> Option<ExitStatus> {
         match self.tree.advance() {
@@ -189,6 +198,9 @@ impl Worker {
     /// Kills it and its tree.
     pub(crate) fn kill(&mut self, why: KillReason) {
         self.stage = Stage::Closed;
+        if is_evident(&why) {
+            self.pulse.keep();
+        }
         if !self.is_hung_up {
             self.killed.get_or_insert((why, clock::monotonic_ns()));
         }
@@ -229,12 +241,26 @@ impl Worker {
             ExitStatus::Signal { signal, .. } => Some(signal),
             ExitStatus::Code(_) => None,
         };
-        let evidence = self.ring.evidence(signal);
+        let evidence = Evidence { seen: self.pulse.last.take(), ..self.ring.evidence(signal) };
         Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }
 
     /// Its descriptors, to be taken out of the poll.
     pub(crate) fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
         [self.lane.as_fd(), self.tree.process().as_fd()]
+    }
+}
+
+/// Whether what it was doing says why it had to be killed. A stop of the service kills many at once, and whoever
+/// cancels does not ask.
+fn is_evident(why: &KillReason) -> bool {
+    match why {
+        KillReason::Timeout
+        | KillReason::NoProgress
+        | KillReason::CpuTime
+        | KillReason::Memory { .. }
+        | KillReason::Stopped
+        | KillReason::Unresponsive => true,
+        KillReason::Cancel | KillReason::Stop | KillReason::Lie { .. } => false,
     }
 }

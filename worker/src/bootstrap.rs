@@ -21,13 +21,14 @@ use crate::runtime::Runtime;
 /// A worker that is connected and may be offered tasks; `None` if the supervisor left meanwhile.
 pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     process::die_with_parent().context("cannot ask to die with the supervisor")?;
-    process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     process::limit_file_size(OUTPUT_MAX_BYTES).context("cannot limit the size of outputs")?;
     panics::install();
     // A parent that died before it could be watched has closed the lane: the first receive tells.
     let lane = Lane::from_stdin().context("cannot take the lane")?;
     let Some((frame, pages)) = descriptors::receive(&lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
+    // The supervisor has opened what it wants to see of this process: from now on nobody else may look.
+    process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
     WorkerRing::testify(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);

@@ -24,9 +24,10 @@ impl Fleet {
         }
     }
 
-    /// Some child ended: a leader, or what a worker left behind.
-    pub(crate) fn mark_child_ended(&mut self) {
+    /// Some child ended, a leader or what a worker left behind; or it was stopped, or continued.
+    pub(crate) fn mark_child_changed(&mut self) {
         self.child_ended = true;
+        self.has_stops = true;
     }
 
     /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one

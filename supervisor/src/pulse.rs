@@ -1,0 +1,69 @@
+//! What the kernel shows of one worker: on demand for the core, and once more right before a kill as evidence.
+//!
+//! It draws no conclusion: whether that is an endless loop or a wait for ever is for the reader of state and processor
+//! time. Nothing here waits for the worker. Driven by the worker that it belongs to.
+
+use bulkhead_proto::evidence::{RunState, Seen};
+use bulkhead_sys::pidfd::Process;
+use bulkhead_sys::vitals::Vitals;
+
+/// One worker's, from its spawn on.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// `None` where the kernel shows nothing of it.
+    vitals: Option<Vitals>,
+    /// Its processor time when its ring was last empty and an offer came.
+    offered_cpu_ns: Option<u64>,
+    /// What was seen before the kill.
+    pub(crate) last: Option<Seen>,
+}
+
+impl Pulse {
+    /// To be made before the worker forbids others to look into it.
+    pub(crate) fn of(process: &Process) -> Self {
+        let vitals = Vitals::of_child(process);
+        if let Err(error) = &vitals {
+            log::warn!("what a worker does cannot be seen pid={} error={error}", process.pid());
+        }
+        Self { vitals: vitals.ok(), offered_cpu_ns: None, last: None }
+    }
+
+    /// It is about to be offered a task and has no other.
+    pub(crate) fn offered(&mut self) {
+        self.offered_cpu_ns = self.vitals.as_ref().and_then(|vitals| vitals.cpu_ns().ok());
+    }
+
+    /// What it is doing now; `None` when it is gone or cannot be seen.
+    pub(crate) fn look(&self) -> Option<Seen> {
+        let seen = self.vitals.as_ref()?.look().ok().flatten()?;
+        let of_task = self.offered_cpu_ns.map(|before| seen.cpu_ns.saturating_sub(before) / 1000);
+        Some(Seen {
+            state: state(seen.state),
+            cpu_us: seen.cpu_ns / 1000,
+            task_cpu_us: of_task,
+            resident_bytes: seen.resident_bytes,
+            waits_in: seen.waits_in,
+        })
+    }
+
+    /// Keeps what it is doing now as evidence, unless something was kept before.
+    pub(crate) fn keep(&mut self) {
+        if self.last.is_none() {
+            self.last = self.look();
+        }
+    }
+}
+
+/// By the letters of proc_pid_stat(5).
+fn state(letter: char) -> RunState {
+    match letter {
+        'R' => RunState::Running,
+        // An idle kernel thread sleeps as well, but no worker is one.
+        'S' => RunState::Sleeping,
+        'D' => RunState::Uninterruptible,
+        'T' => RunState::Stopped,
+        't' => RunState::Traced,
+        'Z' | 'X' | 'x' => RunState::Dead,
+        _ => RunState::Unknown,
+    }
+}
