@@ -9,6 +9,7 @@ mod boot;
 mod claims;
 mod family;
 mod folders;
+pub mod grove;
 mod lane;
 mod leave;
 mod outputs;
@@ -129,15 +130,20 @@ pub fn main() -> ExitCode {
     }
     let orders = Orders(program_folder());
     match orders.attack().filter(|_| orders.wants_more()) {
-        None => bulkhead_worker::run(&Registry::builtin()),
+        None => bulkhead_worker::run(&honest()),
         Some(Deed::Boot(deed)) if orders.enlist() => {
             deed();
             sit()
         }
-        Some(Deed::Boot(_)) => bulkhead_worker::run(&Registry::builtin()),
+        Some(Deed::Boot(_)) => bulkhead_worker::run(&honest()),
         // Any other way of attacking needs a task, or the lack of one.
         Some(deed) => Puppet::come_up().serve(&orders, deed),
     }
+}
+
+/// The kinds of an honest worker of the tests: `chaos` grows trees.
+fn honest() -> Registry {
+    Registry::builtin().with("chaos", grove::run)
 }
 
 /// Does nothing, for ever.

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Policy};
 use bulkhead_proto::outcome::{Ended, Outcome, Output};
 use bulkhead_proto::places;
@@ -47,9 +48,15 @@ impl Armoury {
         Self(folder)
     }
 
-    fn setup(&self) -> Setup {
+    /// How to start a daemon with these workers; `config` is added to its config file.
+    pub fn setup(&self, workers: u16, config: &str) -> Setup {
         let program = self.0.path().join("worker");
-        Setup { workers: WORKERS, chaos: true, config: format!("worker_program = {program:?}\n") }
+        Setup { workers, chaos: true, config: format!("worker_program = {program:?}\n{config}\n") }
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        self.0.path()
     }
 
     /// The process that took this place among the attackers, once it has.
@@ -86,8 +93,13 @@ pub struct Belongings {
 impl Siege {
     /// Starts a daemon; its first workers attack as soon as they can.
     pub fn begin(attacks: &[&str], attackers: usize) -> Self {
+        Self::begin_with(attacks, attackers, "")
+    }
+
+    /// The same with more lines in the config file.
+    pub fn begin_with(attacks: &[&str], attackers: usize, config: &str) -> Self {
         let armoury = Armoury::new(attacks, attackers);
-        let daemon = Daemon::start_with(&armoury.setup());
+        let daemon = Daemon::start_with(&armoury.setup(WORKERS, config));
         let watch = Wire::connect(&daemon.socket());
         Self { armoury, daemon, watch }
     }
@@ -185,6 +197,14 @@ impl Siege {
         drop(self.watch);
         assert!(self.daemon.end("TERM").success(), "the daemon did not end well");
         assert_eq!(self.daemon.leftovers(), Vec::<String>::new());
+    }
+
+    /// Attempts of a job so far.
+    pub fn attempts_of(&mut self, job: JobId) -> u32 {
+        match self.watch.call(Request::Job { job }) {
+            Reply::Job(detail) => detail.row.attempts,
+            other => panic!("unexpected reply: {other:?}"),
+        }
     }
 
     /// Resident memory of the daemon, in pages.

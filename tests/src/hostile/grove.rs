@@ -1,0 +1,89 @@
+//! The kind of job that grows a tree: grandchildren of every sort, which tell the test that they live.
+//!
+//! The input is `SHAPE PATH`. The job connects to the socket at `PATH` twice. One connection, the job's own, takes its
+//! orders: what the job does next is one byte. The other is inherited by the whole tree and by nobody else: each member
+//! writes its process number to it, and the test reads its end only when every last member is gone. Driven by the
+//! workers of the tests, in place of `chaos`.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use bulkhead_jobs::{Failure, Task};
+use bulkhead_sys::raise::raise;
+
+/// An order: the job kills its own process.
+pub const DIE: u8 = b'd';
+/// An order: the job is done, and leaves its tree behind.
+pub const END: u8 = b'e';
+
+const SIGKILL: i32 = 9;
+
+/// A shape of a tree: its name, how many members tell that they live, and the shell that grows it. There, descriptor
+/// 3 is the connection.
+pub type Shape = (&'static str, usize, &'static str);
+
+/// Every shape. A member says its number, then waits until the test lets go.
+pub const SHAPES: &[Shape] = &[
+    ("plain", 1, "sit"),
+    ("double-forked", 1, "(sit &)"),
+    ("setsid", 1, "exec setsid sh -c \"$SIT\""),
+    ("double-forked-setsid", 1, "(setsid sh -c \"$SIT\" &)"),
+    (
+        "deaf",
+        2,
+        "trap '' TERM HUP INT QUIT; sit & (setsid sh -c \"trap '' TERM HUP INT QUIT; $SIT\" &); wait",
+    ),
+    ("clean-environment", 1, "(setsid env -i /bin/sh -c \"$SIT\" &)"),
+    // The parent leaves group and session, its child stays in the worker's group, and nobody reaps it.
+    ("left-by-its-parent", 2, "(sit & exec setsid sh -c \"$SIT\") & wait"),
+    // Sessions within sessions, each the parent of the next.
+    (
+        "chain",
+        4,
+        "(setsid sh -c 'setsid sh -c \"setsid sh -c \\\"$SIT\\\" & $SIT\" & sh -c \"$SIT\" & '\"$SIT\" &)",
+    ),
+    // Each forks the next as soon as it lives, and leaves.
+    ("runner", 1, "echo $$ >&3; (setsid sh -c \"$HOP\" &)"),
+    // The same within the worker's group.
+    ("runner-in-the-group", 1, "echo $$ >&3; (sh -c \"$HOP\" &)"),
+    (
+        "crowd",
+        40,
+        "for i in 1 2 3 4 5 6 7 8 9 10; do sit & (sit &); (setsid sh -c \"$SIT\" &); setsid sh -c \"$SIT\" & done; wait",
+    ),
+];
+
+/// Says its number, then waits for the end of the connection.
+const SIT: &str = "echo $$ >&3; read line <&3";
+/// One generation after the other, each gone as soon as the next is there; some minutes of them, if nobody ends it.
+const HOP: &str = "hop() { if [ $1 -lt 300000 ]; then (hop $(($1 + 1))) & fi; }; hop 0";
+
+/// Grows the tree, then does as it is told.
+pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    let input = String::from_utf8_lossy(input);
+    let (shape, path) = input.split_once(' ').ok_or_else(|| Failure::new("give SHAPE PATH"))?;
+    let (_, _, script) =
+        SHAPES.iter().find(|(name, _, _)| *name == shape).ok_or_else(|| Failure::new("no such shape"))?;
+    let mut orders = UnixStream::connect(path)?;
+    let held = UnixStream::connect(path)?;
+    let script = format!("exec 3<&0 </dev/null >/dev/null; sit() {{ {SIT}; }}; {script}");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &script]).env("SIT", SIT).env("HOP", HOP);
+    shell.stdin(Stdio::from(std::os::fd::OwnedFd::from(held))).stdout(Stdio::null());
+    // Nobody waits for it: what becomes of it is what the test is about.
+    std::mem::forget(shell.spawn()?);
+    drop(shell);
+    let mut order = [0];
+    loop {
+        orders.read_exact(&mut order)?;
+        match order[0] {
+            DIE => {
+                task.last_breath();
+                drop(raise(SIGKILL));
+            }
+            END => return Ok(task.write_all(b"grown")?),
+            _ => {}
+        }
+    }
+}
