@@ -56,8 +56,10 @@ pub const SHAPES: &[Shape] = &[
 
 /// Says its number, then waits for the end of the connection.
 const SIT: &str = "echo $$ >&3; read line <&3";
-/// One generation after the other, each gone as soon as the next is there; some minutes of them, if nobody ends it.
-const HOP: &str = "hop() { if [ $1 -lt 300000 ]; then (hop $(($1 + 1))) & fi; }; hop 0";
+/// One generation after the other, each gone as soon as the next is there. A shell counts a thousand of them at most,
+/// then begins anew; after some minutes it ends, if nobody did that before.
+const HOP: &str = "ROUND=$((ROUND + 1)); export ROUND; \
+    hop() { if [ $1 -lt 900 ]; then (hop $(($1 + 1))) & elif [ $ROUND -lt 300 ]; then exec sh -c \"$HOP\"; fi; }; hop 0";
 
 /// Grows the tree, then does as it is told.
 pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
