@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_proto::limits::WORKERS_MAX;
+use bulkhead_proto::limits::{LIMIT_MAX_MS, WORKERS_MAX};
 use bulkhead_proto::{kind, places};
 use bulkhead_sys::socket;
 use serde::Deserialize;
@@ -48,6 +48,11 @@ struct File {
     keep_jobs_max: Option<u64>,
     keep_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
+    stuck_after_seconds: Option<u64>,
+    restart_intensity: Option<u32>,
+    restart_period_seconds: Option<u64>,
+    backoff_min_ms: Option<u64>,
+    backoff_max_ms: Option<u64>,
 }
 
 /// Everything that was decided before the daemon starts.
@@ -138,6 +143,8 @@ fn core_config(
     let spares = file.spares.unwrap_or(defaults.spares);
     ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
     ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
+    let backoff = backoff_ms(file, &defaults)?;
+    let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     Ok(bulkhead_core::config::Config {
         pid: std::process::id(),
         seed: bulkhead_sys::clock::wall_us(),
@@ -146,11 +153,31 @@ fn core_config(
         spares,
         queue_max: file.queue_max.unwrap_or(defaults.queue_max),
         queue_bytes_max: file.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
-        keep_ms: file.keep_seconds.map_or(defaults.keep_ms, |seconds| seconds.saturating_mul(1000)),
+        keep_ms: in_ms(file.keep_seconds, defaults.keep_ms),
+        stuck_after_ms: in_ms(file.stuck_after_seconds, defaults.stuck_after_ms),
+        restart_intensity: file.restart_intensity.unwrap_or(defaults.restart_intensity),
+        restart_period_ms: in_ms(file.restart_period_seconds, defaults.restart_period_ms),
+        backoff_min_ms: backoff[0],
+        backoff_max_ms: backoff[1],
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
         ..defaults
     })
+}
+
+/// The shortest and the longest backoff.
+fn backoff_ms(file: &File, defaults: &bulkhead_core::config::Config) -> Result<[u64; 2]> {
+    let least = file.backoff_min_ms.unwrap_or(defaults.backoff_min_ms);
+    let most = file.backoff_max_ms.unwrap_or(defaults.backoff_max_ms.max(least));
+    ensure!(
+        (1..=LIMIT_MAX_MS).contains(&least),
+        "backoff_min_ms = {least} is not from 1 to {LIMIT_MAX_MS}: it is what keeps a broken pool from spinning"
+    );
+    ensure!(
+        (least..=LIMIT_MAX_MS).contains(&most),
+        "backoff_max_ms = {most} is not from backoff_min_ms ({least}) to {LIMIT_MAX_MS}"
+    );
+    Ok([least, most])
 }
 
 fn cores() -> u16 {

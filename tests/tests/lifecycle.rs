@@ -259,6 +259,8 @@ fn a_config_that_is_wrong_is_named() {
         ("workers = \"two\"", "workers"),
         ("workers = 0", "workers = 0"),
         ("= 3", "bulkhead.toml"),
+        ("backoff_min_ms = 0", "backoff_min_ms = 0"),
+        ("backoff_min_ms = 500\nbackoff_max_ms = 400", "backoff_max_ms = 400"),
     ] {
         std::fs::write(&config, text).expect("a file");
         let output =

@@ -100,7 +100,7 @@ impl Core {
         self.restart.came_up = true;
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         if self.restart.degraded.is_some() {
-            let at_ns = self.now.mono_ns + ms(self.config.restart_period_ms);
+            let at_ns = self.now.mono_ns.saturating_add(ms(self.config.restart_period_ms));
             worker.survival_alarm = Some(at_ns);
             self.timers.set(at_ns, Alarm::Survived(id));
         }
