@@ -12,6 +12,7 @@ use crate::outcome::Ended;
 use crate::record::Record;
 use crate::refusal::Refusal;
 use crate::view::{DeathRow, JobDetail, JobRow, Status, WorkerRow};
+use crate::why::Why;
 
 /// A frame from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -74,6 +75,12 @@ pub enum Request {
     },
     /// All about one job: [`Reply::Job`].
     Job {
+        /// The job.
+        job: JobId,
+    },
+    /// Why a job waits, is tried again or has ended as it has: [`Reply::Why`], or [`Reply::Refused`] with
+    /// [`Refusal::NeverWas`] or [`Refusal::Gone`].
+    Why {
         /// The job.
         job: JobId,
     },
@@ -152,6 +159,8 @@ pub enum Reply {
     },
     /// All about one job.
     Job(Box<JobDetail>),
+    /// Why a job is as it is.
+    Why(Box<Why>),
     /// Deaths in mid-job, newest first.
     Deaths(Vec<DeathRow>),
     /// The workers.

@@ -21,4 +21,6 @@ pub mod record;
 pub mod record_text;
 pub mod refusal;
 pub mod view;
+pub mod why;
+mod why_text;
 pub mod worker;

@@ -34,6 +34,8 @@ pub const LANE_FRAMES_PER_TURN: usize = 64;
 pub const WORKERS_MAX: u16 = 1024;
 /// Charged deaths that the daemon keeps for `deaths`; the oldest go first.
 pub const DEATHS_KEPT: usize = 1000;
+/// Jobs that `why` counts before another one; it says `or more` from there on.
+pub const WHY_COUNT_MAX: u64 = 10_000;
 /// Return addresses that are kept of one death.
 pub const BACKTRACE_MAX: usize = 16;
 /// Longest last words of a task, in bytes; longer ones are cut.

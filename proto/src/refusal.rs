@@ -38,6 +38,20 @@ pub enum Refusal {
         /// The number.
         job: JobId,
     },
+    /// No job has been given this number yet.
+    NeverWas {
+        /// The number.
+        job: JobId,
+        /// The last number that was given.
+        last: JobId,
+    },
+    /// The number was given to a job that is not there any more, or, where others have jobs, that may be theirs.
+    Gone {
+        /// The number.
+        job: JobId,
+        /// Whether it may be somebody else's job.
+        others: bool,
+    },
     /// The job has no result yet.
     NotEnded {
         /// The job.
@@ -76,6 +90,20 @@ impl fmt::Display for Refusal {
             }
             Self::UnknownJob { job } => {
                 write!(out, "no job {job}: it never was, is not yours, or was forgotten after its end")
+            }
+            Self::NeverWas { job, last: JobId(0) } => {
+                write!(out, "job {job} never existed: no job was accepted yet")
+            }
+            Self::NeverWas { job, last } => {
+                write!(out, "job {job} never existed: the last number given is {last}")
+            }
+            Self::Gone { job, others } => {
+                let whose = if *others { "is not yours, or " } else { "" };
+                write!(
+                    out,
+                    "job {job} {whose}has been forgotten: on request, once its client had taken its result, or for \
+                     its age or newer ones"
+                )
             }
             Self::NotEnded { job, state } => {
                 let state = format!("{state:?}").to_lowercase();

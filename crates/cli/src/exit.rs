@@ -113,6 +113,8 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
         Refusal::Busy { .. } | Refusal::Draining => BUSY,
         Refusal::UnknownKind { .. } | Refusal::Invalid { .. } => USAGE,
         Refusal::UnknownJob { .. }
+        | Refusal::NeverWas { .. }
+        | Refusal::Gone { .. }
         | Refusal::NotEnded { .. }
         | Refusal::WrongState { .. }
         | Refusal::Denied { .. } => FAILED,

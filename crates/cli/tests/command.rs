@@ -17,6 +17,7 @@ use bulkhead_client::proto::ids::JobId;
 use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::proto::outcome::{self, Ended, Outcome, TimeLimit};
 use bulkhead_client::proto::refusal::Refusal;
+use bulkhead_client::proto::why::{Now, Past, Why};
 use fake::{Fake, Peer, done, done_in_file};
 
 fn bulkhead(arguments: &[&str]) -> Command {
@@ -141,6 +142,28 @@ fn refusals_have_their_codes() {
         assert_eq!((code(&output), text(&output.stdout)), (expected, ""));
         assert!(text(&output.stderr).contains(&said));
     }
+}
+
+#[test]
+fn why_is_told_in_sentences_one_a_line() {
+    let why = Why {
+        job: JobId(7),
+        attempts: 2,
+        now: Now::Backoff { left_ms: 1500, alone: false },
+        past: Past { failures: 1, retries_max: 3, ..Past::default() },
+    };
+    let expected = why.clone();
+    let script = move |mut peer: Peer| {
+        let asked = peer.request().unwrap();
+        assert_eq!(asked.request, Request::Why { job: JobId(7) });
+        peer.reply(asked.tag, Reply::Why(Box::new(why)));
+    };
+    let output = against(script.clone(), &["why", "7"]);
+    let said = "Job 7 failed and is tried again in 1.50s.\n\
+                Its own code failed 1 time and was tried again, of 3 allowed.\n";
+    assert_eq!((code(&output), text(&output.stdout)), (0, said));
+    let output = against(script, &["why", "7", "--json"]);
+    assert_eq!(serde_json::from_slice::<Why>(&output.stdout).unwrap(), expected);
 }
 
 #[test]

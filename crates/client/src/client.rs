@@ -172,6 +172,7 @@ fn word(reply: &Reply) -> &'static str {
         Reply::Changed { .. } => "changed",
         Reply::Jobs { .. } => "jobs",
         Reply::Job(_) => "job",
+        Reply::Why(_) => "why",
         Reply::Deaths(_) => "deaths",
         Reply::Workers(_) => "workers",
         Reply::Status(_) => "status",

@@ -10,6 +10,7 @@ use bulkhead_proto::kind::Kind;
 use bulkhead_proto::limits::BATCH_MAX;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::view::{DeathRow, JobDetail, Status, WorkerRow};
+use bulkhead_proto::why::Why;
 
 use crate::client::{Client, Until};
 use crate::error::{Error, Fault};
@@ -106,6 +107,18 @@ impl Client {
     pub fn job(&mut self, job: JobId) -> Result<JobDetail, Error> {
         match self.ask(Request::Job { job })? {
             Reply::Job(detail) => Ok(*detail),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Why a job waits, is tried again or has ended as it has.
+    ///
+    /// # Errors
+    /// As every request; refused if the job never was, is not this user's, or was forgotten.
+    pub fn why(&mut self, job: JobId) -> Result<Why, Error> {
+        match self.ask(Request::Why { job })? {
+            Reply::Why(why) if why.job == job => Ok(*why),
+            Reply::Why(why) => Err(self.give_up(Fault::Job(why.job))),
             other => Err(self.unexpected(&other)),
         }
     }

@@ -8,6 +8,7 @@ use bulkhead_proto::limits::BATCH_MAX;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::why::Canceller;
 
 use crate::clients::Letter;
 use crate::event::Peer;
@@ -16,7 +17,7 @@ use crate::list::Key;
 use crate::machine::Core;
 
 /// A change of one job: done, or why not.
-type Change = fn(&mut Core, Key) -> Result<(), Refusal>;
+type Change = fn(&mut Core, Key, Peer) -> Result<(), Refusal>;
 
 impl Core {
     /// A client asked something.
@@ -31,6 +32,7 @@ impl Core {
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
             Request::Jobs { state, after, limit } => self.show_jobs(id, tag, state, after, limit),
             Request::Job { job } => self.show_job(id, tag, peer, job),
+            Request::Why { job } => self.show_why(id, tag, peer, job),
             Request::Deaths { limit } => self.show_deaths(id, tag, peer, limit),
             Request::Workers => self.show_workers(id, tag, peer),
             Request::Status => self.show_status(id, tag),
@@ -109,7 +111,7 @@ impl Core {
         }
         let (mut count, mut refused) = (0, Vec::new());
         for &job in jobs {
-            match self.visible(peer, job).and_then(|key| change(self, key)) {
+            match self.visible(peer, job).and_then(|key| change(self, key, peer)) {
                 Ok(()) => count += 1,
                 Err(refusal) => refused.push(refusal),
             }
@@ -122,15 +124,20 @@ impl Core {
         Err(Refusal::WrongState { job: self.jobs[key].id, needed: needed.to_owned() })
     }
 
-    fn try_cancel(&mut self, key: Key) -> Result<(), Refusal> {
+    fn try_cancel(&mut self, key: Key, peer: Peer) -> Result<(), Refusal> {
         if self.jobs[key].end().is_some() {
             return self.wrong_state(key, "it has ended already");
         }
-        self.cancel_job(key);
+        let uid = peer.uid;
+        let is_owner = uid == self.jobs.batch(key).uid;
+        self.cancel_job(
+            key,
+            if is_owner { Canceller::Owner { uid } } else { Canceller::Administrator { uid } },
+        );
         Ok(())
     }
 
-    fn try_forget(&mut self, key: Key) -> Result<(), Refusal> {
+    fn try_forget(&mut self, key: Key, _: Peer) -> Result<(), Refusal> {
         if self.jobs[key].end().is_none() {
             return self.wrong_state(key, "it has not ended: cancel it first");
         }
@@ -138,7 +145,7 @@ impl Core {
         Ok(())
     }
 
-    fn try_retry(&mut self, key: Key) -> Result<(), Refusal> {
+    fn try_retry(&mut self, key: Key, _: Peer) -> Result<(), Refusal> {
         let Some(end) = self.jobs[key].end() else {
             return self.wrong_state(key, "it has not ended yet");
         };
@@ -167,6 +174,7 @@ impl Core {
         let job = &mut self.jobs[key];
         job.crashes = 0;
         job.retries = 0;
+        job.aside_mut().asked += 1;
         if job.alone {
             self.jobs.enter(key, State::Solo);
             self.solo.push_back(&mut self.jobs.slab, key);
@@ -177,12 +185,15 @@ impl Core {
     }
 
     /// Ends a job that nobody wants. What runs is killed, unless it can be taken back before it begins.
-    pub(crate) fn cancel_job(&mut self, key: Key) {
+    pub(crate) fn cancel_job(&mut self, key: Key, by: Canceller) {
         let running = match self.jobs[key].state {
             State::Running { worker, seq, .. } => Some((worker, seq)),
             _ => None,
         };
         self.end_job(key, Outcome::Cancelled, Left::Nothing);
+        if let Some(end) = self.jobs[key].end_mut() {
+            end.by = Some(by);
+        }
         if let Some((worker, seq)) = running {
             self.recall_or_look(worker, seq);
         }

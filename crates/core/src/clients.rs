@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::why::Canceller;
 
 use crate::batch::Batch;
 use crate::event::Peer;
@@ -166,7 +167,7 @@ impl Core {
             for number in first.0..first.0 + u64::from(count) {
                 let Some(key) = self.jobs.find(JobId(number)) else { continue };
                 if self.jobs[key].batch == place && self.jobs[key].end().is_none() {
-                    self.cancel_job(key);
+                    self.cancel_job(key, Canceller::Vanished { after_ms: self.config.vanished_ms });
                 }
             }
         }

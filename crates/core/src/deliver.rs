@@ -11,6 +11,7 @@ use bulkhead_proto::ids::{ClientId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 use bulkhead_proto::outcome::{Ended, Outcome, Output};
 use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::why::Unread;
 
 use crate::action::Action;
 use crate::clients::Letter;
@@ -207,11 +208,23 @@ impl Core {
 
     /// A connected client's user, and whether too much waits for it to read.
     fn is_unread(&self, id: ClientId) -> Option<(u32, bool)> {
+        let unread = self.unread(id)?;
+        let too_much = unread.bytes > unread.bytes_max || unread.outputs >= unread.outputs_max;
+        Some((self.clients.see(id)?.peer.uid, too_much))
+    }
+
+    /// What waits for a connected client to read, and how much may.
+    pub(crate) fn unread(&self, id: ClientId) -> Option<Unread> {
         let all_full = self.kept.untold_bytes > self.config.keep_bytes_max;
         let most = if all_full { 0 } else { self.config.client_credit_bytes.saturating_mul(UNREAD_CREDITS) };
         let client = self.clients.see(id)?;
-        let unread = client.untold_bytes > most || client.untold_outputs >= UNREAD_OUTPUTS;
-        Some((client.peer.uid, unread))
+        Some(Unread {
+            bytes: client.untold_bytes,
+            bytes_max: most,
+            outputs: client.untold_outputs,
+            outputs_max: UNREAD_OUTPUTS,
+            all_full,
+        })
     }
 }
 

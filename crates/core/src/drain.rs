@@ -50,6 +50,11 @@ impl Drain {
         self.stage == Stage::Open
     }
 
+    /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
+    pub(crate) fn until_ns(&self) -> Option<u64> {
+        self.alarm
+    }
+
     /// Whether every job has ended and workers are on their way out.
     pub(crate) fn is_leaving(&self) -> bool {
         matches!(self.stage, Stage::Leaving | Stage::Over)

@@ -35,6 +35,7 @@ impl Core {
             at_us: self.now.wall_us,
             at_ns: self.now.mono_ns,
             holder,
+            by: None,
             untold: 0,
             shelf: Shelf::Untold,
         };

@@ -15,6 +15,7 @@ use bulkhead_proto::ids::{ClientId, Fence, JobId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, Payload};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::JobDeath;
+use bulkhead_proto::why::Canceller;
 
 use crate::list::Links;
 
@@ -97,6 +98,8 @@ pub(crate) struct End {
     /// The offer that was still with a worker when the job ended: until that is settled or its worker's death
     /// proven, the job must not run again.
     pub(crate) holder: Option<(WorkerId, Seq)>,
+    /// Who took it back, if it was cancelled.
+    pub(crate) by: Option<Canceller>,
     /// Clients that are still to be told.
     pub(crate) untold: u32,
     pub(crate) shelf: Shelf,
@@ -128,6 +131,10 @@ pub(crate) struct Aside {
     pub(crate) deaths: Vec<JobDeath>,
     /// When its last attempt was lost, once one was.
     pub(crate) lost_ns: Option<u64>,
+    /// Attempts that had begun and were given back uncharged.
+    pub(crate) lost: u32,
+    /// How often somebody asked to run it again.
+    pub(crate) asked: u32,
     /// Who waits for its end.
     pub(crate) waiters: Vec<(ClientId, Tag)>,
 }

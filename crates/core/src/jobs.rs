@@ -43,6 +43,11 @@ impl Jobs {
         JobId(self.last + 1)
     }
 
+    /// The last number that was given to a job; 0 before the first.
+    pub(crate) fn last_id(&self) -> JobId {
+        JobId(self.last)
+    }
+
     /// Where the job of this number is.
     pub(crate) fn find(&self, job: JobId) -> Option<Key> {
         self.ids.find(job.0)

@@ -36,6 +36,14 @@ pub(crate) struct Ageing {
     pub(crate) step_ns: u64,
 }
 
+impl Ageing {
+    /// How urgent a job is that stands in the list of this priority.
+    fn urgency(self, jobs: &Jobs, list: usize, key: Key) -> u64 {
+        let waited = self.now_ns.saturating_sub(jobs.batch(key).since_ns);
+        (list as u64).saturating_mul(self.step_ns).saturating_add(waited)
+    }
+}
+
 /// Where a queued job stands.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
@@ -83,13 +91,28 @@ impl Lane {
             let list = mask.trailing_zeros() as usize;
             mask &= mask - 1;
             let key = self.lists[list].head()?;
-            let waited = ageing.now_ns.saturating_sub(jobs.batch(key).since_ns);
-            let urgency = (list as u64).saturating_mul(ageing.step_ns).saturating_add(waited);
+            let urgency = ageing.urgency(jobs, list, key);
             if best.is_none_or(|(most, _)| urgency >= most) {
                 best = Some((urgency, (list, key)));
             }
         }
         best.map(|(_, found)| found)
+    }
+
+    /// Jobs of this client that go before one of its own, counted up to `most`: those before it in its list, and those
+    /// of other lists that are as urgent.
+    pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
+        let urgency = ageing.urgency(jobs, own, key);
+        let mut count = List::before(&jobs.slab, key, most);
+        for (list, others) in self.lists.iter().enumerate().filter(|(list, _)| *list != own) {
+            let goes_first = |other: &Key| {
+                let urgency_of_other = ageing.urgency(jobs, list, *other);
+                urgency_of_other > urgency || urgency_of_other == urgency && list > own
+            };
+            let left = usize::try_from(most - count).unwrap_or(usize::MAX);
+            count += others.walk(&jobs.slab).take(left).take_while(goes_first).count() as u64;
+        }
+        count
     }
 
     /// Takes a job out of the middle of one of its lists.

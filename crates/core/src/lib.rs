@@ -40,6 +40,7 @@ mod rng;
 mod sweep;
 mod timers;
 mod view;
+mod why;
 mod worker;
 
 pub mod action;

@@ -84,6 +84,16 @@ impl List {
         }
     }
 
+    /// How many stand before this one in its list, counted up to `most`.
+    pub(crate) fn before(slab: &Slab<Job>, key: Key, most: u64) -> u64 {
+        let (mut count, mut at) = (0, slab[key as usize].links.prev);
+        while at != NONE && count < most {
+            count += 1;
+            at = slab[at as usize].links.prev;
+        }
+        count
+    }
+
     /// Everybody, from the first; checks the links on the way.
     pub(crate) fn walk<'a>(&'a self, slab: &'a Slab<Job>) -> impl Iterator<Item = Key> + 'a {
         let mut prev = NONE;

@@ -45,6 +45,11 @@ impl Log {
         self.records.push_back((record, owner));
     }
 
+    /// The kept records, newest first.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().rev().map(|(record, _)| record)
+    }
+
     /// The kept records from this index on.
     pub(crate) fn from(&self, index: u64) -> impl Iterator<Item = &(Record, Option<u32>)> {
         let skipped = index.saturating_sub(self.first_index()).min(self.records.len() as u64);

@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bulkhead_proto::ids::ClientId;
+use bulkhead_proto::limits::WHY_COUNT_MAX;
+use bulkhead_proto::why::Before;
 
 use crate::jobs::Jobs;
 use crate::lane::{Ageing, Found, Lane, Place, Verdict, place_of};
@@ -112,6 +114,27 @@ impl Queue {
                 self.turns.push_back(uid);
             }
         }
+    }
+
+    /// Who goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
+    pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, key: Key) -> Before {
+        let place = place_of(jobs, key);
+        let others = self.length - self.length_of(place.uid);
+        let users =
+            self.owners.iter().filter(|(uid, owner)| **uid != place.uid && owner.length > 0).count() as u64;
+        let Some(owner) = self.owners.get(&place.uid) else { return Before::default() };
+        let same_client = owner
+            .lanes
+            .get(&place.client)
+            .map_or(0, |lane| lane.before(jobs, ageing, (place.list, key), WHY_COUNT_MAX));
+        let is_other = |(client, lane): &(&ClientId, &Lane)| **client != place.client && lane.filled != 0;
+        let clients = owner.lanes.iter().filter(is_other).count() as u64;
+        Before { same_client, clients, others, users, alone: 0 }
+    }
+
+    /// Whether a client's turns pass.
+    pub(crate) fn is_parked(&self, client: ClientId) -> bool {
+        self.parked.contains(&client)
     }
 
     /// The clients that are parked.

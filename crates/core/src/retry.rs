@@ -63,7 +63,9 @@ impl Core {
         let expires_ns = self.jobs.batch(key).expires_ns;
         let job = &mut self.jobs[key];
         if begun {
-            job.aside_mut().lost_ns = Some(now_ns);
+            let aside = job.aside_mut();
+            aside.lost_ns = Some(now_ns);
+            aside.lost += 1;
         } else {
             job.attempts -= 1;
         }

@@ -137,13 +137,18 @@ impl Core {
         self.reply(id, tag, Reply::Workers(rows), bytes);
     }
 
-    /// Answers `status`.
-    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag) {
-        let (health, health_reason) = match &self.restart.degraded {
+    /// How the pool is, and why if it is not well.
+    pub(crate) fn health(&self) -> (PoolHealth, String) {
+        match &self.restart.degraded {
             Some(degraded) => (PoolHealth::Degraded, degraded.reason.clone()),
             None if self.restart.came_up => (PoolHealth::Healthy, String::new()),
             None => (PoolHealth::Starting, "the first workers are coming up".to_owned()),
-        };
+        }
+    }
+
+    /// Answers `status`.
+    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag) {
+        let (health, health_reason) = self.health();
         let jobs = &self.jobs;
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -29,7 +29,10 @@ impl World {
             12 => Request::Retry { jobs: self.some_jobs(place) },
             13 => Request::Forget { jobs: self.some_jobs(place) },
             14 => self.list(),
-            15 => Request::Job { job: self.some_job(place) },
+            15 => match self.some_job(place) {
+                job if job.0 % 2 == 0 => Request::Why { job },
+                job => Request::Job { job },
+            },
             16 => Request::Events { after: self.rng.below(50), follow: self.rng.chance(300) },
             17 => Request::Workers,
             18 => Request::Status,

@@ -18,6 +18,7 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod submit;
 pub(crate) mod wait;
+pub(crate) mod why;
 pub(crate) mod workers;
 
 use anyhow::Result;

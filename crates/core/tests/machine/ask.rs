@@ -10,6 +10,7 @@ use bulkhead_proto::outcome::{Ended, Outcome};
 use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::view::{JobDetail, Status, WorkerRow};
+use bulkhead_proto::why::Why;
 
 use crate::rig::{ADMIN, ALICE, Rig};
 
@@ -56,6 +57,14 @@ impl Rig {
         match self.answer(ADMIN, Request::Job { job }) {
             Reply::Job(detail) => *detail,
             other => panic!("no such job: {other:?}"),
+        }
+    }
+
+    /// Why a job is as it is, as this client is told.
+    pub(crate) fn why(&mut self, client: ClientId, job: JobId) -> Why {
+        match self.answer(client, Request::Why { job }) {
+            Reply::Why(why) => *why,
+            other => panic!("no reason: {other:?}"),
         }
     }
 

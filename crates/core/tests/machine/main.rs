@@ -13,3 +13,4 @@ mod queue;
 mod restart;
 mod rig;
 mod speed;
+mod why;

@@ -165,6 +165,7 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
             sorted && rows.len() <= *limit as usize && rows.iter().all(|row| row.job > *after)
         }
         (Request::Job { job }, Reply::Job(detail)) => detail.row.job == *job,
+        (Request::Why { job }, Reply::Why(why)) => why.job == *job,
         (Request::Workers, Reply::Workers(_))
         | (Request::Status, Reply::Status(_))
         | (Request::Kinds, Reply::Kinds(_))

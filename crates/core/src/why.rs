@@ -1,0 +1,221 @@
+//! Answers `why`: what a job waits for, what became of its attempts, how it ended and at whose wish.
+//!
+//! Reads, and decides nothing: every value here is one that some decision looks at, or was noted when it was made.
+//! What belongs to somebody else is counted but not named, except to administrators.
+
+use bulkhead_proto::client::Reply;
+use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::WHY_COUNT_MAX;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
+use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::why::{
+    Before, Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
+};
+
+use crate::event::Peer;
+use crate::job::{Phase, State};
+use crate::lane::Ageing;
+use crate::list::{Key, List};
+use crate::machine::{Core, ms};
+use crate::worker::{Duty, Worker};
+
+/// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
+const WHY_BYTES: u64 = 512;
+const DEATH_BYTES: u64 = 256;
+
+impl Core {
+    /// Answers `why`.
+    pub(crate) fn show_why(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
+        match self.visible(peer, job) {
+            Ok(key) => {
+                let why = self.why(key, peer);
+                let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
+                self.reply(id, tag, Reply::Why(Box::new(why)), bytes);
+            }
+            Err(_) => {
+                let last = self.jobs.last_id();
+                // Whoever may not see all jobs is not told which of the numbers are somebody else's.
+                let refusal = match job > last || job == JobId(0) {
+                    true => Refusal::NeverWas { job, last },
+                    false => Refusal::Gone { job, others: !peer.admin },
+                };
+                self.refuse(id, tag, refusal);
+            }
+        }
+    }
+
+    fn why(&self, key: Key, peer: Peer) -> Why {
+        let job = &self.jobs[key];
+        let now = match &job.state {
+            State::Queued => self.why_queued(key, peer),
+            State::Waiting { until_ns } => {
+                Now::Backoff { left_ms: self.left_ms(*until_ns), alone: job.alone }
+            }
+            State::Solo => Now::Alone {
+                before: List::before(&self.jobs.slab, key, WHY_COUNT_MAX),
+                shortage_ms: self.why_shortage(key),
+                pool: self.why_pool(peer),
+            },
+            State::Running { worker, seq, since_ns } => self.why_running(key, *worker, *seq, *since_ns),
+            State::Ended(end) => Now::Ended(End {
+                how: end.outcome.clone(),
+                by: end.by,
+                at_us: end.at_us,
+                expires_ms: (self.jobs.batch(key).policy.expires_ms)
+                    .filter(|_| end.outcome == Outcome::Expired),
+                holder: end.holder.and_then(|(worker, seq)| self.holder(worker, seq)),
+            }),
+        };
+        Why { job: job.id, attempts: job.attempts, now, past: self.past(key) }
+    }
+
+    fn why_queued(&self, key: Key, peer: Peer) -> Now {
+        let batch = self.jobs.batch(key);
+        let at = Ageing { now_ns: self.now.mono_ns, step_ns: ms(self.config.ageing_ms) };
+        let waited_ms = self.since_ms(batch.since_ns);
+        let alone = self.jobs.count(Phase::Solo);
+        let has_begun = self.jobs[key].attempts > 0;
+        Now::Queued {
+            waited_ms,
+            before: Before { alone, ..self.queue.before(&self.jobs, at, key) },
+            priority: batch.policy.priority,
+            raised: waited_ms / self.config.ageing_ms,
+            unread: self.unread(batch.client).filter(|_| self.queue.is_parked(batch.client)),
+            shortage_ms: self.why_shortage(key),
+            expires_in_ms: batch.expires_ns.filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
+            pool: self.why_pool(peer),
+        }
+    }
+
+    /// When an output descriptor is tried for again, if this job needs one and none could be made.
+    fn why_shortage(&self, key: Key) -> Option<u64> {
+        let needs_one = self.jobs.batch(key).policy.output == OutputMode::Descriptor;
+        self.shortage_ns.filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
+    }
+
+    fn why_running(&self, key: Key, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
+        let policy = &self.jobs.batch(key).policy;
+        let worker = self.pool.workers.get(&id);
+        let behind =
+            worker.map_or(0, |worker| worker.claims.iter().take_while(|offer| offer.seq != seq).count());
+        // Its time counts from when it became the first of its ring: see `watch_head`.
+        let begun_ns = worker.filter(|_| behind == 0).map_or(since_ns, |worker| worker.claims.head_ns());
+        let ends_ns = policy.timeout_ms.map(|limit_ms| begun_ns.saturating_add(ms(limit_ms)));
+        Now::Running(Running {
+            holder: self.holder(id, seq).unwrap_or(Holder {
+                worker: id,
+                pid: None,
+                killed: None,
+                stuck: false,
+            }),
+            for_ms: self.since_ms(begun_ns),
+            behind: u32::try_from(behind).unwrap_or(u32::MAX),
+            alone: self.jobs[key].alone,
+            limits: Limits {
+                timeout_ms: policy.timeout_ms,
+                timeout_left_ms: ends_ns.filter(|_| behind == 0).map(|at_ns| self.left_ms(at_ns)),
+                no_progress_ms: policy.no_progress_ms,
+                cpu_ms: policy.cpu_ms,
+                memory_bytes: policy.memory_bytes,
+            },
+        })
+    }
+
+    /// The worker that has not settled this offer.
+    fn holder(&self, id: WorkerId, seq: Seq) -> Option<Holder> {
+        let worker = self.pool.workers.get(&id).filter(|worker| worker.claims.holds(seq))?;
+        Some(Holder {
+            worker: id,
+            pid: worker.pid,
+            killed: worker.duty.cause().map(|cause| cause.reason().to_string()),
+            stuck: matches!(worker.duty, Duty::Stuck(_)),
+        })
+    }
+
+    fn why_pool(&self, peer: Peer) -> Pool {
+        let count = |state| u16::try_from(self.pool.count(state)).unwrap_or(u16::MAX);
+        let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
+        for (_, worker) in self.in_slots() {
+            match worker.duty {
+                Duty::Busy => busy += 1,
+                Duty::Idle if worker.is_idle() => idle += 1,
+                Duty::Idle => closed += 1,
+                _ => dying += 1,
+            }
+            // A stuck worker that could not be replaced is counted once, with the slot that it keeps.
+            stuck -= u16::from(matches!(worker.duty, Duty::Stuck(_)));
+        }
+        let (health, health_reason) = self.health();
+        Pool {
+            slots: self.config.slots,
+            busy,
+            idle,
+            closed,
+            dying,
+            stuck,
+            spares: count(WorkerState::Spare),
+            starting: count(WorkerState::Starting),
+            next_spawn_ms: self.next_spawn_ns().map(|at_ns| self.left_ms(at_ns)),
+            health,
+            health_reason,
+            longest: self.longest(peer),
+            drain: self.why_drain(),
+        }
+    }
+
+    fn in_slots(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        (0..self.pool.slots.len()).filter_map(|slot| self.pool.in_slot(slot))
+    }
+
+    /// The task that has been the first of its ring for longest, and its job if this client may see it.
+    fn longest(&self, peer: Peer) -> Option<Longest> {
+        let busy = self.in_slots().filter(|(_, worker)| worker.duty == Duty::Busy);
+        let (id, worker) = busy.min_by_key(|(_, worker)| worker.claims.head_ns())?;
+        let head = worker.claims.head()?;
+        let owner = self.owner_of(head.key, head.job);
+        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.job);
+        Some(Longest { job, worker: id, for_ms: self.since_ms(worker.claims.head_ns()) })
+    }
+
+    fn why_drain(&self) -> Option<Drain> {
+        let left_ms = self.drain.until_ns().map(|at_ns| self.left_ms(at_ns));
+        (!self.drain.is_open()).then_some(Drain { left_ms })
+    }
+
+    fn past(&self, key: Key) -> Past {
+        let (job, policy) = (&self.jobs[key], &self.jobs.batch(key).policy);
+        let aside = job.aside.as_ref();
+        Past {
+            deaths: aside.map(|aside| aside.deaths.clone()).unwrap_or_default(),
+            crashes: job.crashes,
+            crashes_max: policy.crashes_max,
+            failures: job.retries,
+            retries_max: policy.retries_max,
+            last_failure: if job.retries > 0 { self.last_failure(job.id) } else { None },
+            lost: aside.map_or(0, |aside| aside.lost),
+            asked: aside.map_or(0, |aside| aside.asked),
+        }
+    }
+
+    /// The last failure of this job that was tried again, while its record is kept.
+    fn last_failure(&self, wanted: JobId) -> Option<Failure> {
+        self.log.newest().find_map(|record| match &record.what {
+            What::Backoff { job, attempt, message, .. } if *job == wanted => {
+                Some(Failure { attempt: *attempt, message: message.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    fn since_ms(&self, at_ns: u64) -> u64 {
+        self.now.mono_ns.saturating_sub(at_ns) / 1_000_000
+    }
+
+    /// Until then, rounded up: a job whose time is not over is never said to have none left.
+    fn left_ms(&self, at_ns: u64) -> u64 {
+        at_ns.saturating_sub(self.now.mono_ns).div_ceil(1_000_000)
+    }
+}

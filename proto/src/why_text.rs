@@ -1,0 +1,232 @@
+//! How `why` reads: plain sentences, one a line; what the job is doing first, then what became of its attempts.
+//!
+//! Each sentence is complete and says only what stands in [`Why`]. Spans are spelled out with their unit.
+
+mod waiting;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use crate::limits::WHY_COUNT_MAX;
+use crate::outcome::Outcome;
+use crate::record_text::Span;
+use crate::view::JobDeath;
+use crate::why::{Canceller, End, Holder, Limits, Now, Past, Running, Why};
+use waiting::{say_before, say_pool, shortage, unread_text};
+
+impl fmt::Display for Why {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.sentences().join("\n"))
+    }
+}
+
+impl Why {
+    /// The sentences, in their order.
+    pub fn sentences(&self) -> Vec<String> {
+        let mut said = Vec::new();
+        match &self.now {
+            Now::Queued { .. } => self.say_queued(&mut said),
+            Now::Backoff { left_ms, alone } => {
+                let then = if *alone { "; then it waits for a worker of its own" } else { "" };
+                let left = span(*left_ms);
+                said.push(format!("{} failed and is tried again in {left}{then}.", self.name()));
+            }
+            Now::Alone { before, shortage_ms, pool } => {
+                said.push(format!(
+                    "{} waits for a worker that has run nothing: a death was charged to it, so it runs alone.",
+                    self.name()
+                ));
+                if *before > 0 {
+                    said.push(format!("{} for one before it.", counted(*before, "job waits", "jobs wait")));
+                }
+                said.extend(shortage_ms.map(shortage));
+                say_pool(pool, true, &mut said);
+            }
+            Now::Running(running) => say_running(&self.name(), self.attempts, running, &mut said),
+            Now::Ended(end) => self.say_ended(end, &mut said),
+        }
+        self.say_past(&mut said);
+        said
+    }
+
+    fn name(&self) -> String {
+        format!("Job {}", self.job)
+    }
+
+    fn say_queued(&self, said: &mut Vec<String>) {
+        let Now::Queued { waited_ms, before, priority, raised, unread, shortage_ms, expires_in_ms, pool } =
+            &self.now
+        else {
+            return;
+        };
+        let waited = span(*waited_ms);
+        said.push(format!("{} has been queued for {waited}, with priority {priority}.", self.name()));
+        said.extend(unread.as_ref().map(unread_text));
+        said.extend(shortage_ms.map(shortage));
+        say_before(before, said);
+        if *raised > 0 {
+            said.push(format!("Waiting has raised its priority by {raised} against jobs of its client."));
+        }
+        say_pool(pool, false, said);
+        said.extend(expires_in_ms.map(|ms| format!("It expires in {} unless it begins.", span(ms))));
+    }
+
+    fn say_ended(&self, end: &End, said: &mut Vec<String>) {
+        let (name, attempt) = (self.name(), self.attempts);
+        let Past { crashes_max, retries_max, .. } = self.past;
+        said.push(match &end.how {
+            Outcome::Done => format!("{name} is done: attempt {attempt} brought its result."),
+            Outcome::Failed { message } => {
+                let budget = many(u64::from(retries_max), "retry", "retries");
+                format!("{name} failed: its own code said {message:?} in attempt {attempt}, and {budget} were allowed.")
+            }
+            Outcome::Crashed { crashes, .. } => {
+                let killed = many(u64::from(*crashes), "worker", "workers");
+                format!("{name} is quarantined: it killed {killed}, and crashes_max is {crashes_max}.")
+            }
+            Outcome::TimedOut { limit, limit_ms } => {
+                format!("{name} timed out: attempt {attempt} {limit} {}.", span(*limit_ms))
+            }
+            Outcome::Cancelled => format!("{name} was cancelled {}.", cancelled(end.by)),
+            Outcome::Expired => match end.expires_ms {
+                Some(ms) => format!("{name} expired: no attempt of it began within {}.", span(ms)),
+                None => format!("{name} expired before an attempt of it began."),
+            },
+            Outcome::Lost { reason } => format!("{name} is lost: {reason}."),
+        });
+        said.extend(
+            end.holder
+                .as_ref()
+                .map(|holder| format!("Its last attempt is still being ended: {}.", of_holder(holder))),
+        );
+        let job = self.job;
+        said.extend(match end.how {
+            Outcome::Done => None,
+            Outcome::Crashed { .. } => Some(format!(
+                "Its input and the evidence are kept: `bulkhead retry {job}` runs it again, alone in a worker that \
+                 has run nothing, and `bulkhead forget {job}` drops it."
+            )),
+            _ => Some(format!("`bulkhead retry {job}` runs it again, while the daemon takes jobs.")),
+        });
+    }
+
+    fn say_past(&self, said: &mut Vec<String>) {
+        let past = &self.past;
+        said.extend(past.deaths.iter().map(death));
+        if past.crashes > 0 && !matches!(self.now, Now::Ended(_)) {
+            said.push(format!("Deaths charged to it: {}; {} quarantine it.", past.crashes, past.crashes_max));
+        }
+        if past.failures > 0 {
+            let times = many(u64::from(past.failures), "time", "times");
+            let last = past.last_failure.as_ref().map_or_else(String::new, |failure| {
+                format!(": attempt {} said {:?}", failure.attempt, failure.message)
+            });
+            said.push(format!(
+                "Its own code failed {times} and was tried again, of {} allowed{last}.",
+                past.retries_max
+            ));
+        }
+        if past.lost > 0 {
+            let attempts = many(u64::from(past.lost), "attempt was", "attempts were");
+            said.push(format!("{attempts} lost with a worker without blame for this job, and not charged."));
+        }
+        if past.asked > 0 {
+            let times = many(u64::from(past.asked), "time", "times");
+            said.push(format!("It was asked for again {times} after its end, each with fresh budgets."));
+        }
+    }
+}
+
+fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<String>) {
+    let Running { holder, for_ms, behind, alone, limits } = running;
+    let (since, who) = (span(*for_ms), worker(holder));
+    said.push(match behind {
+        0 => format!("{name} has been running for {since}, attempt {attempt}, in {who}."),
+        behind => {
+            let first = many(u64::from(*behind), "shorter task", "shorter tasks");
+            format!("{name} was handed to {who} {since} ago, attempt {attempt}; {first} there go first.")
+        }
+    });
+    if *alone {
+        said.push("It runs alone, in a worker that had run nothing: a death was charged to it.".to_owned());
+    }
+    if holder.killed.is_some() {
+        said.push(format!("It goes on only when that is proven: {}.", of_holder(holder)));
+    }
+    say_limits(limits, said);
+}
+
+fn say_limits(limits: &Limits, said: &mut Vec<String>) {
+    if let (Some(all), Some(left)) = (limits.timeout_ms, limits.timeout_left_ms) {
+        said.push(format!("It may run for another {} of its {}.", span(left), span(all)));
+    }
+    let others = [
+        limits.no_progress_ms.map(|ms| format!("{} without progress", span(ms))),
+        limits.cpu_ms.map(|ms| format!("{} of processor time", span(ms))),
+        limits.memory_bytes.map(|bytes| format!("{bytes} bytes of memory")),
+    ];
+    let others: Vec<String> = others.into_iter().flatten().collect();
+    if !others.is_empty() {
+        said.push(format!("An attempt may take at most {}.", others.join(", ")));
+    } else if limits.timeout_ms.is_none() {
+        said.push("It has no limit: only its own end or `bulkhead cancel` stops it.".to_owned());
+    }
+}
+
+fn cancelled(by: Option<Canceller>) -> String {
+    match by {
+        Some(Canceller::Owner { uid }) => format!("by its owner, user {uid}"),
+        Some(Canceller::Administrator { uid }) => format!("by an administrator, user {uid}"),
+        Some(Canceller::Vanished { after_ms }) => {
+            format!("because the client it was attached to was gone for {}", span(after_ms))
+        }
+        None => "on request".to_owned(),
+    }
+}
+
+fn worker(holder: &Holder) -> String {
+    match holder.pid {
+        Some(pid) => format!("worker {} (pid {pid})", holder.worker),
+        None => format!("worker {}", holder.worker),
+    }
+}
+
+fn of_holder(holder: &Holder) -> String {
+    let who = worker(holder);
+    match (&holder.killed, holder.stuck) {
+        (Some(why), false) => format!("{who} was killed ({why}) and its death is awaited"),
+        (Some(why), true) => format!("{who} was killed ({why}) and is stuck, its death is long overdue"),
+        (None, _) => format!("{who} has it and is asked to give it back"),
+    }
+}
+
+fn death(death: &JobDeath) -> String {
+    let JobDeath { attempt, worker, pid, death: of, charged, evidence, .. } = death;
+    let known = evidence.to_string();
+    let known = if known.is_empty() { known } else { format!(" ({})", known.trim_start()) };
+    let charged = if *charged { "charged to this job" } else { "not charged" };
+    format!("Attempt {attempt} ended when worker {worker} (pid {pid}) died of {of}{known}: {charged}.")
+}
+
+/// A number that was counted up to a limit, with the word for it.
+fn counted(number: u64, one: &str, more: &str) -> String {
+    if number < WHY_COUNT_MAX { many(number, one, more) } else { format!("{number} or more {more}") }
+}
+
+/// A number with the word for it.
+fn many(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}
+
+/// Milliseconds as people read them: fine below a minute, the two largest units above.
+fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match seconds {
+        0..60 => Span::ms(ms).to_string(),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}

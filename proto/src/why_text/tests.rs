@@ -1,0 +1,247 @@
+//! What people read, for each thing that a job can do.
+
+use super::*;
+use crate::death::Death;
+use crate::evidence::{Evidence, Progress};
+use crate::ids::{JobId, WorkerId};
+use crate::outcome::TimeLimit;
+use crate::view::PoolHealth;
+use crate::why::{Before, Drain, Failure, Longest, Pool, Unread};
+
+fn why(now: Now) -> Why {
+    let past = Past { crashes_max: 3, ..Past::default() };
+    Why { job: JobId(17), attempts: 1, now, past }
+}
+
+fn pool() -> Pool {
+    Pool {
+        slots: 2,
+        busy: 2,
+        idle: 0,
+        closed: 0,
+        dying: 0,
+        stuck: 0,
+        spares: 1,
+        starting: 0,
+        next_spawn_ms: None,
+        health: PoolHealth::Healthy,
+        health_reason: String::new(),
+        longest: Some(Longest { job: Some(JobId(5)), worker: WorkerId(3), for_ms: 12_300 }),
+        drain: None,
+    }
+}
+
+fn queued(before: Before, unread: Option<Unread>, pool: Pool) -> Why {
+    why(Now::Queued {
+        waited_ms: 3_720_000,
+        before,
+        priority: 4,
+        raised: 372,
+        unread,
+        shortage_ms: None,
+        expires_in_ms: Some(500),
+        pool,
+    })
+}
+
+fn ended(how: Outcome, by: Option<Canceller>) -> Why {
+    why(Now::Ended(End { how, by, at_us: 9, expires_ms: Some(500), holder: None }))
+}
+
+fn holder(killed: Option<&str>, stuck: bool) -> Holder {
+    Holder { worker: WorkerId(3), pid: Some(812), killed: killed.map(str::to_owned), stuck }
+}
+
+fn assert_says(why: &Why, parts: &[&str]) {
+    let text = why.to_string();
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+    for sentence in text.lines() {
+        assert!(sentence.ends_with('.') && !sentence.starts_with(' '), "no sentence: {sentence:?}");
+    }
+}
+
+#[test]
+fn a_queued_job_says_who_goes_first_and_what_the_workers_do() {
+    let before = Before { same_client: 12, clients: 1, others: 40, users: 2, alone: 1 };
+    assert_says(
+        &queued(before, None, pool()),
+        &[
+            "Job 17 has been queued for 1h02m, with priority 4.",
+            "12 jobs of its client go before it.",
+            "1 other client of its user has queued jobs; clients take turns.",
+            "40 jobs of 2 other users are queued; users take turns.",
+            "1 job that has to run alone waits for a worker that has run nothing, and then goes first.",
+            "Waiting has raised its priority by 372",
+            "All 2 workers are busy: worker 3 has run job 5 for 12.30s, longer than any other.",
+            "It expires in 500.00ms unless it begins.",
+        ],
+    );
+}
+
+#[test]
+fn what_was_not_counted_to_its_end_is_said_so() {
+    let before = Before { same_client: WHY_COUNT_MAX, ..Before::default() };
+    assert_says(&queued(before, None, pool()), &["10000 or more jobs of its client go before it."]);
+}
+
+#[test]
+fn a_queued_job_says_what_the_pool_lacks() {
+    let reason = "10 workers ended".to_owned();
+    let ill = Pool {
+        busy: 0,
+        starting: 1,
+        stuck: 1,
+        next_spawn_ms: Some(2300),
+        health: PoolHealth::Degraded,
+        health_reason: reason,
+        drain: Some(Drain { left_ms: Some(9000) }),
+        longest: None,
+        ..pool()
+    };
+    assert_says(
+        &queued(Before::default(), None, ill),
+        &[
+            "It is the next one in the queue.",
+            "No worker is up: 1 worker is coming up, the death of 1 killed worker is awaited, the next worker is \
+             spawned in 2.30s.",
+            "The pool is degraded: 10 workers ended.",
+            "The daemon drains: what has not ended in 9.00s is lost.",
+        ],
+    );
+    let longest = Some(Longest { job: None, worker: WorkerId(3), for_ms: 5 });
+    let half = Pool { busy: 1, longest, ..pool() };
+    assert_says(
+        &queued(Before::default(), None, half),
+        &[
+            "1 worker is busy, in 2 slots: worker 3 has run a job of somebody else for 5.00ms",
+            "1 of 2 slots have",
+        ],
+    );
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_its_jobs_back() {
+    let unread = Unread { bytes: 9, bytes_max: 8, outputs: 1, outputs_max: 16, all_full: false };
+    for (unread, said) in [
+        (unread, "Its client holds it back: 9 bytes of results wait for it to read, 8 may; its jobs go on"),
+        (Unread { outputs: 16, ..unread }, "16 outputs wait for it to read, 16 are the most"),
+        (Unread { all_full: true, ..unread }, "the daemon holds as many unread results as it may"),
+    ] {
+        assert_says(&queued(Before::default(), Some(unread), pool()), &[said]);
+    }
+}
+
+#[test]
+fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
+    let mut job = why(Now::Backoff { left_ms: 1500, alone: true });
+    let last_failure = Some(Failure { attempt: 2, message: "no\nrow".to_owned() });
+    job.past = Past { failures: 1, retries_max: 4, last_failure, lost: 1, asked: 2, ..job.past };
+    assert_says(
+        &job,
+        &[
+            "Job 17 failed and is tried again in 1.50s; then it waits for a worker of its own.",
+            "Its own code failed 1 time and was tried again, of 4 allowed: attempt 2 said \"no\\nrow\".",
+            "1 attempt was lost with a worker without blame for this job, and not charged.",
+            "It was asked for again 2 times after its end",
+        ],
+    );
+    let evidence = Evidence { progress: Some(Progress { done: 3, total: 10 }), ..Evidence::default() };
+    let death = JobDeath {
+        at_us: 1,
+        attempt: 1,
+        worker: WorkerId(2),
+        pid: 811,
+        death: Death::Signalled { signal: 9, core: false },
+        charged: true,
+        evidence,
+    };
+    let mut job = why(Now::Alone { before: 1, shortage_ms: Some(80), pool: Pool { spares: 0, ..pool() } });
+    job.past = Past { deaths: vec![death], crashes: 1, ..job.past };
+    assert_says(
+        &job,
+        &[
+            "Job 17 waits for a worker that has run nothing: a death was charged to it, so it runs alone.",
+            "1 job waits for one before it.",
+            "that is tried again in 80.00ms.",
+            "No spare that has run nothing is ready.",
+            "Attempt 1 ended when worker 2 (pid 811) died of SIGKILL (progress=3/10): charged to this job.",
+            "Deaths charged to it: 1; 3 quarantine it.",
+        ],
+    );
+}
+
+#[test]
+fn a_running_job_says_where_since_when_and_what_is_left() {
+    let limits = Limits {
+        timeout_ms: Some(60_000),
+        timeout_left_ms: Some(48_000),
+        cpu_ms: Some(2000),
+        memory_bytes: Some(1 << 20),
+        ..Limits::default()
+    };
+    let running = Running { holder: holder(None, false), for_ms: 12_000, behind: 0, alone: true, limits };
+    assert_says(
+        &why(Now::Running(running.clone())),
+        &[
+            "Job 17 has been running for 12.00s, attempt 1, in worker 3 (pid 812).",
+            "It runs alone, in a worker that had run nothing",
+            "It may run for another 48.00s of its 1m00s.",
+            "An attempt may take at most 2.00s of processor time, 1048576 bytes of memory.",
+        ],
+    );
+    let dying = holder(Some("lie (malformed result)"), true);
+    let running = Running { holder: dying, behind: 2, limits: Limits::default(), ..running };
+    assert_says(
+        &why(Now::Running(running)),
+        &[
+            "Job 17 was handed to worker 3 (pid 812) 12.00s ago, attempt 1; 2 shorter tasks there go first.",
+            "was killed (lie (malformed result)) and is stuck, its death is long overdue.",
+            "It has no limit",
+        ],
+    );
+}
+
+#[test]
+fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
+    let timed_out = Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 2000 };
+    let crashed = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
+    for (how, by, said) in [
+        (Outcome::Done, None, "Job 17 is done: attempt 1 brought its result."),
+        (
+            Outcome::Failed { message: "no".to_owned() },
+            None,
+            "said \"no\" in attempt 1, and 0 retries were allowed.",
+        ),
+        (crashed.clone(), None, "Job 17 is quarantined: it killed 3 workers, and crashes_max is 3."),
+        (
+            crashed,
+            None,
+            "`bulkhead retry 17` runs it again, alone in a worker that has run nothing, and `bulkhead f",
+        ),
+        (timed_out, None, "Job 17 timed out: attempt 1 used more processor time than 2.00s."),
+        (Outcome::Cancelled, Some(Canceller::Owner { uid: 7 }), "was cancelled by its owner, user 7."),
+        (Outcome::Cancelled, Some(Canceller::Administrator { uid: 0 }), "by an administrator, user 0."),
+        (
+            Outcome::Cancelled,
+            Some(Canceller::Vanished { after_ms: 30_000 }),
+            "attached to was gone for 30.00s.",
+        ),
+        (Outcome::Expired, None, "Job 17 expired: no attempt of it began within 500.00ms."),
+        (
+            Outcome::Lost { reason: "the service stopped".to_owned() },
+            None,
+            "Job 17 is lost: the service stopped.",
+        ),
+    ] {
+        assert_says(&ended(how, by), &[said]);
+    }
+    let mut job = ended(Outcome::Cancelled, None);
+    let Now::Ended(end) = &mut job.now else { unreachable!("it has ended") };
+    end.holder = Some(holder(Some("cancel"), false));
+    assert_says(
+        &job,
+        &["still being ended: worker 3 (pid 812) was killed (cancel) and its death is awaited."],
+    );
+}

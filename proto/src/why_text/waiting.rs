@@ -1,0 +1,111 @@
+//! What a job waits for, in sentences: those who go first, the workers, and what holds it back.
+//!
+//! A part of `why_text.rs`, which says when each of these is of interest. Nothing here knows of the past.
+
+use super::{counted, many, span};
+use crate::view::PoolHealth;
+use crate::why::{Before, Longest, Pool, Unread};
+
+/// Who goes before it in the queue.
+pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
+    let Before { same_client, clients, others, users, alone } = *before;
+    if same_client > 0 {
+        said.push(format!(
+            "{} before it.",
+            counted(same_client, "job of its client goes", "jobs of its client go")
+        ));
+    }
+    if clients > 0 {
+        let clients = many(clients, "other client of its user has", "other clients of its user have");
+        said.push(format!("{clients} queued jobs; clients take turns."));
+    }
+    if others > 0 {
+        let whose = many(users, "other user", "other users");
+        let (jobs, are) = if others == 1 { ("job", "is") } else { ("jobs", "are") };
+        said.push(format!("{others} {jobs} of {whose} {are} queued; users take turns."));
+    }
+    if alone > 0 {
+        let first = many(alone, "job that has to run alone waits", "jobs that have to run alone wait");
+        said.push(format!("{first} for a worker that has run nothing, and then goes first."));
+    }
+    if same_client + clients + others == 0 {
+        said.push("It is the next one in the queue.".to_owned());
+    }
+}
+
+/// Who could run it, and why nobody does; `fresh` if only a worker that has run nothing will do.
+pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
+    let up = pool.busy + pool.idle + pool.closed;
+    if pool.busy > 0 && pool.idle == 0 {
+        let all = match (pool.slots, pool.busy) {
+            (1, _) => "The only worker is busy".to_owned(),
+            (slots, busy) if slots == busy => format!("All {slots} workers are busy"),
+            (slots, busy) => {
+                format!("{} busy, in {slots} slots", many(u64::from(busy), "worker is", "workers are"))
+            }
+        };
+        let longest = pool.longest.map_or_else(String::new, |longest| format!(": {}", of_longest(longest)));
+        said.push(format!("{all}{longest}."));
+    }
+    if pool.closed > 0 {
+        let closed = many(u64::from(pool.closed), "worker", "workers");
+        said.push(format!("{closed} can be sent nothing right now: the channel is full, or hung up."));
+    }
+    if up < pool.slots || fresh && pool.spares == 0 {
+        say_missing(pool, fresh, up, said);
+    }
+    if pool.health == PoolHealth::Degraded {
+        said.push(format!("The pool is degraded: {}.", pool.health_reason));
+    }
+    said.extend(pool.drain.map(|drain| match drain.left_ms {
+        Some(left) => format!("The daemon drains: what has not ended in {} is lost.", span(left)),
+        None => "The daemon drains: it takes no new jobs and runs this one before it leaves.".to_owned(),
+    }));
+}
+
+/// Why a worker is missing, and when the next one comes.
+fn say_missing(pool: &Pool, fresh: bool, up: u16, said: &mut Vec<String>) {
+    let what = match (up, fresh && pool.spares == 0) {
+        (0, _) => "No worker is up".to_owned(),
+        (_, true) => "No spare that has run nothing is ready".to_owned(),
+        (up, false) => format!("{up} of {} slots have a worker", pool.slots),
+    };
+    let mut why = Vec::new();
+    if pool.starting > 0 {
+        why.push(format!("{} up", many(u64::from(pool.starting), "worker is coming", "workers are coming")));
+    }
+    if pool.dying + pool.stuck > 0 {
+        let dying = u64::from(pool.dying + pool.stuck);
+        why.push(format!("the death of {} is awaited", many(dying, "killed worker", "killed workers")));
+    }
+    why.extend(pool.next_spawn_ms.map(|ms| match ms {
+        0 => "the next worker is spawned at once".to_owned(),
+        ms => format!("the next worker is spawned in {}", span(ms)),
+    }));
+    let why = why.join(", ");
+    said.push(if why.is_empty() { format!("{what}.") } else { format!("{what}: {why}.") });
+}
+
+fn of_longest(longest: Longest) -> String {
+    let (worker, time) = (longest.worker, span(longest.for_ms));
+    match longest.job {
+        Some(job) => format!("worker {worker} has run job {job} for {time}, longer than any other"),
+        None => format!("worker {worker} has run a job of somebody else for {time}, longer than any other"),
+    }
+}
+
+pub(super) fn unread_text(unread: &Unread) -> String {
+    let Unread { bytes, bytes_max, outputs, outputs_max, all_full } = unread;
+    let held = match (*all_full, outputs >= outputs_max) {
+        (true, _) => format!(
+            "the daemon holds as many unread results as it may, {bytes} bytes of them are this client's"
+        ),
+        (false, true) => format!("{outputs} outputs wait for it to read, {outputs_max} are the most"),
+        (false, false) => format!("{bytes} bytes of results wait for it to read, {bytes_max} may"),
+    };
+    format!("Its client holds it back: {held}; its jobs go on when it reads.")
+}
+
+pub(super) fn shortage(ms: u64) -> String {
+    format!("No descriptor could be made for an output; that is tried again in {}.", span(ms))
+}
