@@ -32,7 +32,7 @@ const BUILTIN: [(&str, &str, &str, u16, bool); 4] = [
     ("sleep", "MS", "sleeps that many milliseconds", 256, false),
     (
         "chaos",
-        "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop",
+        "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop|hang|stall|stop|eat:MIB|share:MIB",
         "does this to its own process",
         1,
         true,

@@ -13,6 +13,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
+use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::wait_any;
 
 use crate::descriptors::Outputs;
@@ -98,7 +99,14 @@ impl Runtime {
             return Ok(None);
         }
         let mut output = TaskOutput::new(&self.ring, file);
-        let fate = panics::caught(|| self.run(task, &mut output));
+        let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
+        let fate = panics::caught(|| match &limit {
+            Ok(_) => self.run(task, &mut output),
+            Err(error) => Err(Failure::new(format!("its memory cannot be limited: {error}"))),
+        });
+        if let Ok(Some(limit)) = limit {
+            limit.lift().context("a task has lowered the limits of its worker")?;
+        }
         output.outlive();
         let panicked = fate.is_err();
         match fate.and_then(|ended| ended).and_then(|()| Ok(output.finish()?)) {

@@ -9,9 +9,10 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use bulkhead_link::supervisor::FoundResult;
+use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
-use bulkhead_proto::worker::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::{LEFT_AFTER_PANIC, TaskMessage};
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memfd::{output_file, sealed_size};
@@ -239,4 +240,27 @@ fn a_worker_that_waits_for_its_supervisor_can_be_killed() {
     assert!(wait_readable(waiting.lane.as_fd(), PATIENCE).unwrap(), "its lane did not hang up");
     assert!(waiting.hear().is_none());
     assert_eq!(waiting.end(), ExitStatus::Signal { signal: 9, core: false });
+}
+
+/// A memory limit is for one task: what is above it is refused, by name and size, and what is below it, or without a
+/// limit, is not.
+#[test]
+fn a_memory_limit_holds_for_one_task() {
+    let mut played = Played::up(true);
+    let offer = |played: &mut Played, input: &str, memory_bytes| {
+        let task = played.offer(CHAOS, input);
+        TaskMessage { memory_bytes, ..task }
+    };
+    for (input, memory_bytes) in [("eat:64", Some(128 << 20)), ("eat:256", None), ("eat:96", Some(128 << 20))]
+    {
+        let task = offer(&mut played, input, memory_bytes);
+        played.send(&[task]);
+        let done = played.wait_for(1).remove(0);
+        assert!(inline(&done.result).ends_with(b" MiB"), "{input}: {done:?}");
+    }
+    let task = offer(&mut played, "eat:256", Some(128 << 20));
+    played.send(&[task]);
+    assert_eq!(played.born.end(), ExitStatus::Signal { signal: 6, core: false });
+    let death = played.ring.death_by(6, false, played.born.tree.process().pid());
+    assert!(matches!(death, Death::AllocationFailed { bytes: 1_048_576, .. }), "{death:?}");
 }

@@ -10,15 +10,20 @@ use crate::{Failure, Task, quoted, text_of};
 
 // By their Linux numbers (signal(7), x86 and ARM).
 const SIGKILL: i32 = 9;
+const SIGSTOP: i32 = 19;
 const SIGXCPU: i32 = 24;
 const SIGSYS: i32 = 31;
 
 /// More bytes than any address space has.
 const TOO_MANY_BYTES: usize = 1 << 62;
 
+const MIB: usize = 1 << 20;
+/// How often a stall makes progress first.
+const STALL_PARTS: u64 = 3;
+
 /// The modes, as a usage text.
-const USAGE: &str =
-    "give segv, bus, ill, fpe, sys, xcpu, stack-overflow, alloc, abort, kill, exit:N, panic or loop";
+const USAGE: &str = "give segv, bus, ill, fpe, sys, xcpu, stack-overflow, alloc, abort, kill, exit:N, panic, loop, hang, stall, stop, \
+     eat:MIB or share:MIB";
 
 /// The ways to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +54,16 @@ enum Mode {
     Panic,
     /// Runs for ever, busily; only a limit or a cancel ends it.
     Loop,
+    /// Waits for ever, in the kernel; only a limit or a cancel ends it.
+    Hang,
+    /// Makes progress a few times, then hangs.
+    Stall,
+    /// SIGSTOP to itself. It ends done if somebody lets it go on.
+    Stop,
+    /// Takes so many MiB of memory of its own, gives them back, and ends done.
+    Eat(u32),
+    /// Takes so many MiB of memory that could be shared, which no limit on data covers, and hangs.
+    Share(u32),
 }
 
 impl Mode {
@@ -85,6 +100,17 @@ pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
         Mode::Loop => loop {
             std::hint::spin_loop();
         },
+        Mode::Hang => raise::hang(),
+        Mode::Stall => {
+            for part in 1..=STALL_PARTS {
+                task.progress(part, 0);
+            }
+            task.say("no further");
+            raise::hang()
+        }
+        Mode::Stop => cannot(raise::raise(SIGSTOP)),
+        Mode::Eat(mib) => Ok(write!(task, "{} MiB", eat(mib))?),
+        Mode::Share(mib) => cannot(raise::share(mib as usize * MIB)).and_then(|()| raise::hang()),
     }
 }
 
@@ -97,6 +123,12 @@ fn cannot(died: std::io::Result<()>) -> Result<(), Failure> {
 fn deeper(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 512]);
     if frame[0] == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[1] }
+}
+
+/// Takes memory in steps, each touched before the next is asked for.
+fn eat(mib: u32) -> usize {
+    let meal: Vec<Vec<u8>> = (0..mib).map(|_| std::hint::black_box(vec![1; MIB])).collect();
+    meal.len()
 }
 
 fn leave(code: u8) -> ! {
@@ -118,12 +150,24 @@ fn parse(text: &str) -> Result<Mode, Failure> {
         "kill" => Ok(Mode::Kill),
         "panic" => Ok(Mode::Panic),
         "loop" => Ok(Mode::Loop),
-        word => match word.strip_prefix("exit:") {
-            Some(code) => code.parse().map(Mode::Exit).map_err(|_| {
-                Failure::new(format!("chaos of {}: give an exit code from 0 to 255", quoted(text)))
-            }),
-            None => Err(Failure::new(format!("chaos of {}: {USAGE}", quoted(text)))),
-        },
+        "hang" => Ok(Mode::Hang),
+        "stall" => Ok(Mode::Stall),
+        "stop" => Ok(Mode::Stop),
+        word => {
+            parse_number(word).map_err(|fault| Failure::new(format!("chaos of {}: {fault}", quoted(text))))
+        }
+    }
+}
+
+/// The modes with a number.
+fn parse_number(word: &str) -> Result<Mode, &'static str> {
+    let (name, number) = word.split_once(':').ok_or(USAGE)?;
+    let mib = || number.parse().map_err(|_| "give a whole number of MiB");
+    match name {
+        "exit" => number.parse().map(Mode::Exit).map_err(|_| "give an exit code from 0 to 255"),
+        "eat" => mib().map(Mode::Eat),
+        "share" => mib().map(Mode::Share),
+        _ => Err(USAGE),
     }
 }
 
@@ -138,6 +182,7 @@ mod tests {
         assert_eq!(parse(" loop\n"), Ok(Mode::Loop));
         assert_eq!(parse("exit:0"), Ok(Mode::Exit(0)));
         assert_eq!(parse("exit:255"), Ok(Mode::Exit(255)));
+        assert_eq!((parse("eat:64"), parse("share:1")), (Ok(Mode::Eat(64)), Ok(Mode::Share(1))));
     }
 
     #[test]
@@ -150,6 +195,10 @@ mod tests {
             let failure = failure_of(run, text);
             assert!(failure.contains(&format!("chaos of {text:?}: give an exit code")), "{failure}");
         }
+        for text in ["eat:", "eat:x", "share:-1", "share:99999999999"] {
+            assert!(failure_of(run, text).contains("whole number of MiB"), "{text}");
+        }
+        assert_eq!(crate::trial::output_of(run, "eat:2").unwrap(), "2 MiB");
         let mut task = Trial::default();
         assert!(run(b"segfault", &mut task).is_err());
         assert_eq!(task.breaths, 0, "a mode that is refused draws no last breath");
@@ -167,7 +216,8 @@ mod tests {
 
     #[test]
     fn every_mode_of_the_usage_is_one() {
-        let words = USAGE.trim_start_matches("give ").replace(" or ", ", ").replace(":N", ":7");
-        assert!(words.split(", ").all(|word| parse(word).is_ok()) && words.split(", ").count() == 13);
+        let words =
+            USAGE.trim_start_matches("give ").replace(" or ", ", ").replace(":N", ":7").replace(":MIB", ":7");
+        assert!(words.split(", ").all(|word| parse(word).is_ok()) && words.split(", ").count() == 18);
     }
 }

@@ -17,6 +17,7 @@ pub mod lane;
 pub mod lock;
 pub mod mark;
 pub mod memfd;
+pub mod memory_limit;
 mod message;
 pub mod notify;
 pub mod page;

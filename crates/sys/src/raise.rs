@@ -1,7 +1,7 @@
-//! Ending the own process from within: a signal to itself, and real faults of memory and of the processor.
+//! Ending the own process from within, or the patience of others: a signal to itself, real faults of memory and of the
+//! processor, waiting for ever, and taking too much.
 //!
-//! For the `chaos` kind alone, which shows that a dying worker hurts nobody else. Nothing here returns to
-//! work; what calls it has said its last words before.
+//! For the `chaos` kind alone, which shows that such a worker hurts nobody else.
 
 #![allow(unsafe_code, reason = "wild stores and illegal instructions are what this file is for")]
 
@@ -13,6 +13,9 @@ use nix::sys::signal::Signal;
 
 use crate::memfd;
 
+/// What [`share`] takes at a time.
+const SHARE_STEP_BYTES: usize = 1 << 20;
+
 /// Sends `signal` to the calling thread, as raise(3) does.
 ///
 /// # Errors
@@ -20,6 +23,30 @@ use crate::memfd;
 pub fn raise(signal: i32) -> io::Result<()> {
     let signal = Signal::try_from(signal)?;
     Ok(nix::sys::signal::raise(signal)?)
+}
+
+/// Waits for ever, in the kernel, and takes no processor time.
+pub fn hang() -> ! {
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+/// Takes `bytes` of memory that children would share, touches all of them in steps, and keeps them: no limit on data
+/// counts such memory.
+///
+/// # Errors
+/// ENOMEM: no address space for so much.
+pub fn share(bytes: usize) -> io::Result<()> {
+    let (write, shared) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED);
+    let Some(step) = NonZeroUsize::new(SHARE_STEP_BYTES) else { return Ok(()) };
+    for _ in 0..bytes.div_ceil(SHARE_STEP_BYTES) {
+        // SAFETY: a fresh anonymous mapping, chosen by the kernel; it overlaps nothing.
+        let start = unsafe { mmap_anonymous(None, step, write, shared) }?;
+        // SAFETY: the mapping is that long, writable, and nobody else's.
+        unsafe { start.cast::<u8>().as_ptr().write_bytes(1, SHARE_STEP_BYTES) };
+    }
+    Ok(())
 }
 
 /// Writes where nothing may be written, as a wild pointer would: the kernel answers with SIGSEGV.

@@ -1,0 +1,142 @@
+//! How much memory the calling process may still take: for one task, and then as before.
+//!
+//! The limit is on data (`RLIMIT_DATA`): whatever it maps for itself to write to, touched or only reserved; a request
+//! above it is refused, and nobody is killed. Beside it stands a wide limit on address space (`RLIMIT_AS`), because
+//! shared mappings are no data; wide, because that also counts what is merely reserved. Only the soft limits are
+//! changed, so that the process can take them back; hostile code can too, and whoever wants to be sure watches
+//! resident memory from outside.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::unistd::{SysconfVar, sysconf};
+
+/// How many times the limit on data may be mapped in all, and what may be mapped beside that.
+const SPACE_FACTOR: u64 = 4;
+const SPACE_EXTRA_BYTES: u64 = 1 << 30;
+
+/// Limits that are set, and what they were before.
+#[derive(Debug)]
+#[must_use = "lift it when the task has ended"]
+pub struct MemoryLimit {
+    data: (rlim_t, rlim_t),
+    space: (rlim_t, rlim_t),
+}
+
+impl MemoryLimit {
+    /// From now on this process may have `bytes` more than it has now. The pages that its allocator keeps of earlier
+    /// work are given back first; their addresses may stay with it, and are then not counted anew.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn set(bytes: u64) -> io::Result<Self> {
+        give_back();
+        let (space_now, data_now) = now()?;
+        let before = Self { data: getrlimit(Resource::RLIMIT_DATA)?, space: getrlimit(Resource::RLIMIT_AS)? };
+        let space = bytes.saturating_mul(SPACE_FACTOR).saturating_add(SPACE_EXTRA_BYTES);
+        lower(Resource::RLIMIT_DATA, before.data, data_now.saturating_add(bytes))?;
+        lower(Resource::RLIMIT_AS, before.space, space_now.saturating_add(space))?;
+        Ok(before)
+    }
+
+    /// As before.
+    ///
+    /// # Errors
+    /// EINVAL: somebody lowered the hard limit meanwhile.
+    pub fn lift(self) -> io::Result<()> {
+        setrlimit(Resource::RLIMIT_DATA, self.data.0, self.data.1)?;
+        setrlimit(Resource::RLIMIT_AS, self.space.0, self.space.1)?;
+        Ok(())
+    }
+}
+
+/// Sets a soft limit, unless a lower one is there.
+fn lower(resource: Resource, (soft, hard): (rlim_t, rlim_t), limit: u64) -> io::Result<()> {
+    Ok(setrlimit(resource, soft.min(limit), hard)?)
+}
+
+/// Address space and data of this process in bytes, as proc_pid_statm(5) counts them; data with the stack, which is
+/// not limited: so the limit is some pages wider than it says.
+fn now() -> io::Result<(u64, u64)> {
+    let line = std::fs::read_to_string("/proc/self/statm")?;
+    let page_bytes = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|bytes| u64::try_from(bytes).ok());
+    let pages =
+        |place: usize| line.split_ascii_whitespace().nth(place).and_then(|word| word.parse::<u64>().ok());
+    match (pages(0), pages(5), page_bytes) {
+        (Some(space), Some(data), Some(page_bytes)) => Ok((space * page_bytes, data * page_bytes)),
+        _ => Err(Errno::EBADMSG.into()),
+    }
+}
+
+/// Gives what malloc(3) keeps and nobody uses back to the kernel, where the C library can.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim touches only memory that nobody has been given.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::in_child;
+
+    const MIB: usize = 1 << 20;
+
+    fn can_have(bytes: usize) -> bool {
+        let mut block = Vec::<u8>::new();
+        block.try_reserve_exact(bytes).is_ok() && std::hint::black_box(block).capacity() >= bytes
+    }
+
+    #[test]
+    fn a_limit_holds_until_it_is_lifted() {
+        in_child("memory_limit::tests::a_limit_holds_until_it_is_lifted", || {
+            let before = std::hint::black_box(vec![1_u8; 100 * MIB]);
+            for _ in 0..3 {
+                let limit = MemoryLimit::set(64 * MIB as u64).unwrap();
+                assert!(can_have(60 * MIB), "what it may have it can have");
+                assert!(!can_have(70 * MIB), "and no more");
+                limit.lift().unwrap();
+                assert!(can_have(1000 * MIB), "and then as before");
+            }
+            drop(before);
+        });
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_the_allocator_keeps_is_given_back_first() {
+        in_child("memory_limit::tests::what_the_allocator_keeps_is_given_back_first", || {
+            let resident = || {
+                let line = std::fs::read_to_string("/proc/self/statm").unwrap();
+                line.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+            };
+            // Small blocks stay with the allocator when they are freed, the more so as the last one lives on.
+            let mut blocks: Vec<Vec<u8>> =
+                (0..2000).map(|_| std::hint::black_box(vec![1_u8; 50_000])).collect();
+            let last = blocks.pop();
+            drop(blocks);
+            let before = resident();
+            let limit = MemoryLimit::set(64 * MIB as u64).unwrap();
+            assert!(before > 60 * MIB && resident() < 30 * MIB, "{before} bytes, then {}", resident());
+            limit.lift().unwrap();
+            drop(last);
+        });
+    }
+
+    #[test]
+    fn a_lower_limit_that_was_there_stays() {
+        in_child("memory_limit::tests::a_lower_limit_that_was_there_stays", || {
+            let (_, hard) = getrlimit(Resource::RLIMIT_DATA).unwrap();
+            let low = now().unwrap().1 + 8 * MIB as u64;
+            setrlimit(Resource::RLIMIT_DATA, low, hard).unwrap();
+            let limit = MemoryLimit::set(64 * MIB as u64).unwrap();
+            assert!(!can_have(16 * MIB));
+            limit.lift().unwrap();
+            assert_eq!(getrlimit(Resource::RLIMIT_DATA).unwrap(), (low, hard));
+        });
+    }
+}
