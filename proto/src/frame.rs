@@ -11,6 +11,8 @@ use crate::codec::{self, Encode};
 use crate::limits::{FRAME_MAX_BYTES, PROTOCOL_VERSION};
 
 const LENGTH_BYTES: usize = 4;
+/// A larger buffer is given back when nothing is left in it.
+const ROOMY_BYTES: usize = 64 << 10;
 const MAGIC: [u8; 8] = *b"BULKHEAD";
 
 /// The first bytes in each direction: magic, protocol version, and the daemon's verdict (zero from a client).
@@ -105,7 +107,20 @@ impl Frames {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
+        // Never more than what came: whoever sends half of a long frame takes up no more than that half.
+        self.buffer.reserve_exact(bytes.len());
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Bytes of memory that it takes up.
+    pub fn held_bytes(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    fn tidy(&mut self) {
+        if self.start == self.buffer.len() && self.buffer.capacity() > ROOMY_BYTES {
+            *self = Self::default();
+        }
     }
 
     /// The next whole message's bytes, or `None` until more is fed.
@@ -114,6 +129,7 @@ impl Frames {
     /// [`Oversized`] as soon as a length prefix says so; the stream cannot be read on from there.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, Oversized> {
         let Some((prefix, rest)) = self.buffer[self.start..].split_first_chunk::<LENGTH_BYTES>() else {
+            self.tidy();
             return Ok(None);
         };
         let claimed = u32::from_le_bytes(*prefix) as usize;
@@ -157,6 +173,21 @@ mod tests {
             assert_eq!(seen, 50, "cut={cut}");
             assert!(!frames.is_partial());
         }
+    }
+
+    #[test]
+    fn memory_is_held_for_what_came_and_given_back_when_it_is_used() {
+        let mut stream = Vec::new();
+        push_frame(&vec![7_u8; FRAME_MAX_BYTES / 2], &mut stream).unwrap();
+        let mut frames = Frames::default();
+        let (first, last) = stream.split_at(100_000);
+        frames.feed(first);
+        assert_eq!(frames.next_frame(), Ok(None));
+        assert!((first.len()..first.len() + 4096).contains(&frames.held_bytes()), "{}", frames.held_bytes());
+        frames.feed(last);
+        assert!(frames.next_frame().unwrap().is_some());
+        assert_eq!(frames.next_frame(), Ok(None));
+        assert_eq!(frames.held_bytes(), 0);
     }
 
     #[test]

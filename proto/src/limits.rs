@@ -9,6 +9,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const FRAME_MAX_BYTES: usize = 1 << 20;
 /// What decoding one frame or message may allocate in all, in bytes; a hostile length stops here.
 pub const DECODE_MAX_BYTES: usize = 2 * FRAME_MAX_BYTES;
+/// What the daemon holds of frames that are not whole yet, for all clients together, in bytes; beyond it somebody
+/// gives way.
+pub const UNFINISHED_MAX_BYTES: usize = 256 * FRAME_MAX_BYTES;
 /// Jobs in one submit, ids in one request, rows in one reply.
 pub const BATCH_MAX: usize = 4096;
 

@@ -7,54 +7,34 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
-use bulkhead_core::event::{Event, Peer};
+use bulkhead_core::event::Event;
 use bulkhead_proto::frame::Hello;
 use bulkhead_proto::ids::ClientId;
-use bulkhead_sys::socket;
+use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
+use bulkhead_proto::refusal::Refusal;
+use bulkhead_sys::{clock, stranger};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
+use crate::caller::{Caller, Disposal};
 use crate::connection::Connection;
-use crate::settings::{Mode, Settings};
+use crate::door::Door;
+use crate::restraint::Restraint;
+use crate::settings::Settings;
 use crate::tokens::Source;
+use crate::unfinished::Unfinished;
 
 /// How long a client may take for its hello, and for its goodbye.
 const PATIENCE_NS: u64 = 10_000_000_000;
-/// When to try again after no connection could be accepted: what is short may come back without a word.
+/// When to try again what a shortage prevented: what is short may come back without a word.
 const RETRY_NS: u64 = 100_000_000;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// Bytes of the buffer that all reads share.
 const READ_BYTES: usize = 64 << 10;
-
-/// Who may connect, and as what.
-#[derive(Debug)]
-struct Door {
-    mode: Mode,
-    own_uid: u32,
-    admin_group: Option<u32>,
-}
-
-impl Door {
-    /// Who it is, and whether it is let in.
-    fn admit(&self, stream: &UnixStream) -> io::Result<(Peer, bool)> {
-        let uid = socket::peer_cred(stream.as_fd())?.uid;
-        let own = uid == self.own_uid;
-        let (admin, let_in) = match self.mode {
-            Mode::User => (true, own || uid == 0),
-            Mode::System => (uid == 0 || self.is_admin(stream)?, !own || uid == 0),
-        };
-        Ok((Peer { uid, admin: admin && let_in }, let_in))
-    }
-
-    fn is_admin(&self, stream: &UnixStream) -> io::Result<bool> {
-        let Some(group) = self.admin_group else { return Ok(false) };
-        let own = socket::peer_cred(stream.as_fd())?.gid;
-        Ok(own == group || socket::peer_groups(stream.as_fd())?.contains(&group))
-    }
-}
 
 /// All clients.
 #[derive(Debug)]
@@ -62,19 +42,27 @@ pub(crate) struct Clients {
     listener: UnixListener,
     registry: Registry,
     door: Door,
-    clients_max: usize,
+    disposal: Rc<Disposal>,
     connections: BTreeMap<ClientId, Connection>,
     last: u64,
     /// Connections may wait in the listener's queue.
     acceptable: bool,
     /// Set while none can be accepted: when to try again.
     retry_ns: Option<u64>,
+    /// Whether the shortage was said, so that its end is to be said as well.
+    shortage_said: bool,
+    shortages: Restraint,
+    complaints: Restraint,
+    unfinished: Unfinished,
     /// Those whose sockets may have bytes for us.
     hungry: BTreeSet<ClientId>,
     /// Those that got replies since they were last flushed.
     addressed: BTreeSet<ClientId>,
     /// When to look whether a client has said hello, or taken its goodbye.
     patience: VecDeque<(u64, ClientId)>,
+    /// Those whose descriptors have to wait, and when to try again.
+    short: BTreeSet<ClientId>,
+    resend_ns: Option<u64>,
     buffer: Vec<u8>,
 }
 
@@ -89,20 +77,26 @@ impl Clients {
         registry
             .register(&mut listener, Source::Listener.token(), Interest::READABLE)
             .context("cannot watch the listening socket")?;
-        let admin_group = socket::group_id(&settings.admin_group)
-            .with_context(|| format!("cannot look up group {}", settings.admin_group))?;
+        let door =
+            Door::new(settings).with_context(|| format!("cannot look up group {}", settings.admin_group))?;
         Ok(Self {
             listener,
             registry,
-            door: Door { mode: settings.mode, own_uid: socket::own_uid(), admin_group },
-            clients_max: settings.clients_max,
+            door,
+            disposal: Disposal::new(),
             connections: BTreeMap::new(),
             last: 0,
             acceptable: true,
             retry_ns: None,
+            shortage_said: false,
+            shortages: Restraint::default(),
+            complaints: Restraint::default(),
+            unfinished: Unfinished::default(),
             hungry: BTreeSet::new(),
             addressed: BTreeSet::new(),
             patience: VecDeque::new(),
+            short: BTreeSet::new(),
+            resend_ns: None,
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -128,9 +122,11 @@ impl Clients {
         self.acceptable || !self.hungry.is_empty()
     }
 
-    /// When [`Self::accept`] or [`Self::lose_patience`] has something to do, in nanoseconds of the monotonic clock.
+    /// When [`Self::accept`] or [`Self::keep_time`] has something to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
-        [self.retry_ns, self.next_patience()].into_iter().flatten().min()
+        let told = [self.shortages.deadline(), self.complaints.deadline()];
+        let due = [self.retry_ns, self.resend_ns, self.next_patience()];
+        due.into_iter().chain(told).flatten().min()
     }
 
     fn next_patience(&mut self) -> Option<u64> {
@@ -163,7 +159,7 @@ impl Clients {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.acceptable = false;
-                    if self.retry_ns.take().is_some() {
+                    if self.retry_ns.take().is_some() && std::mem::take(&mut self.shortage_said) {
                         log::info!("connections are accepted again clients={}", self.connections.len());
                     }
                 }
@@ -175,32 +171,35 @@ impl Clients {
     /// Out of descriptors or memory: the queue keeps connections until a client leaves, or for a while. Said once.
     fn pause(&mut self, now_ns: u64, error: &io::Error) {
         self.acceptable = false;
-        if self.retry_ns.replace(now_ns + RETRY_NS).is_none() {
+        if self.retry_ns.replace(now_ns + RETRY_NS).is_none() && self.shortages.allows(now_ns) {
             log::error!("cannot accept connections for now clients={} error={error}", self.connections.len());
+            self.shortage_said = true;
         }
     }
 
-    fn greet(&mut self, mut stream: UnixStream, now_ns: u64) {
+    fn greet(&mut self, stream: UnixStream, now_ns: u64) {
         self.last += 1;
         let client = ClientId(self.last);
-        let (peer, verdict) = match self.door.admit(&stream) {
-            Ok((peer, false)) => (peer, Some(Hello::DENIED)),
-            Ok((peer, true)) if self.connections.len() < self.clients_max => (peer, None),
-            Ok((peer, true)) => (peer, Some(Hello::BUSY)),
+        let admitted = stranger::prepare(stream.as_fd()).and_then(|()| self.door.admit(&stream));
+        let (peer, seat, verdict) = match admitted {
+            Ok(admitted) => admitted,
             Err(error) => {
                 log::warn!("cannot tell who a client is error={error}");
                 return;
             }
         };
+        let mut caller = Caller::new(stream, seat, Rc::clone(&self.disposal));
         let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.registry.register(&mut stream, Source::Client(client).token(), both) {
+        if let Err(error) = self.registry.register(caller.socket(), Source::Client(client).token(), both) {
             log::error!("cannot watch a client client={client} error={error}");
             return;
         }
-        let mut connection = Connection::new(client, peer, stream);
+        let mut connection = Connection::new(client, peer, caller);
         if let Some(verdict) = verdict {
             let word = if verdict == Hello::BUSY { "busy" } else { "denied" };
-            log::warn!("client turned away client={client} uid={} verdict={word}", peer.uid);
+            if self.complaints.allows(now_ns) {
+                log::warn!("client turned away client={client} uid={} verdict={word}", peer.uid);
+            }
             connection.turn_away(verdict);
         }
         self.connections.insert(client, connection);
@@ -223,12 +222,30 @@ impl Clients {
             if connection.is_closing() {
                 self.patience.push_back((now_ns + PATIENCE_NS, client));
             }
-            if connection.has_mail() {
+            if connection.has_mail() || connection.is_closing() {
                 self.addressed.insert(client);
             }
+            self.unfinished.note(client, connection.uid(), connection.unfinished_bytes());
+            complain(&mut self.complaints, now_ns, client, connection);
         }
         self.hungry = full;
         self.forget(&gone);
+        self.make_room(now_ns);
+    }
+
+    /// Ends connections until what unfinished frames take up is within its bound.
+    fn make_room(&mut self, now_ns: u64) {
+        while let Some(client) = self.unfinished.one_too_many() {
+            self.unfinished.note(client, 0, 0);
+            let Some(connection) = self.connections.get_mut(&client) else { continue };
+            connection.fail(Refusal::Busy {
+                what: "the room for unfinished frames, in bytes,".to_owned(),
+                limit: UNFINISHED_MAX_BYTES as u64,
+                retry_after_ms: RETRY_NS / 1_000_000,
+            });
+            complain(&mut self.complaints, now_ns, client, connection);
+            self.hungry.insert(client);
+        }
     }
 
     /// Sends what is queued, as far as the sockets take it.
@@ -241,20 +258,48 @@ impl Clients {
             } else if connection.is_hungry() {
                 self.hungry.insert(client);
             }
+            if connection.is_short() {
+                self.short.insert(client);
+            }
+        }
+        if !self.short.is_empty() && self.resend_ns.is_none() {
+            let now_ns = clock::monotonic_ns();
+            self.resend_ns = Some(now_ns + RETRY_NS);
+            if self.shortages.allows(now_ns) {
+                log::warn!(
+                    "descriptors have to wait: too many are on their way clients={}",
+                    self.short.len()
+                );
+            }
         }
         self.forget(&gone);
     }
 
+    /// Does what is due: tries again what was short, tells what was not said, drops who took too long.
+    pub(crate) fn keep_time(&mut self, now_ns: u64) {
+        if self.resend_ns.is_some_and(|when| when <= now_ns) {
+            self.resend_ns = None;
+            self.addressed.append(&mut self.short);
+        }
+        if let Some(count) = self.complaints.left_out(now_ns) {
+            log::warn!("more clients misbehaved or were turned away count={count}");
+        }
+        if let Some(count) = self.shortages.left_out(now_ns) {
+            log::warn!("there were more shortages count={count}");
+        }
+        self.lose_patience(now_ns);
+    }
+
     /// Drops those who took too long for their hello or their goodbye.
-    pub(crate) fn lose_patience(&mut self, now_ns: u64) {
+    fn lose_patience(&mut self, now_ns: u64) {
         let mut gone = Vec::new();
         while let Some((when, client)) = self.patience.front().copied().filter(|(when, _)| *when <= now_ns) {
             self.patience.pop_front();
             if self.connections.get(&client).is_some_and(Connection::is_awaited) {
-                log::info!(
-                    "client dropped: it took too long client={client} since_ns={}",
-                    now_ns - when + PATIENCE_NS
-                );
+                if self.complaints.allows(now_ns) {
+                    let since_ns = now_ns - when + PATIENCE_NS;
+                    log::info!("client dropped: it took too long client={client} since_ns={since_ns}");
+                }
                 gone.push(client);
             }
         }
@@ -262,7 +307,7 @@ impl Clients {
     }
 
     /// Gives a closing connection its time; called when the core ended it.
-    pub(crate) fn close(&mut self, client: ClientId, why: bulkhead_proto::refusal::Refusal, now_ns: u64) {
+    pub(crate) fn close(&mut self, client: ClientId, why: Refusal, now_ns: u64) {
         if let Some(connection) = self.address(client) {
             connection.say_goodbye(why);
             self.patience.push_back((now_ns + PATIENCE_NS, client));
@@ -277,11 +322,21 @@ impl Clients {
     fn forget(&mut self, gone: &[ClientId]) {
         for client in gone {
             if let Some(mut connection) = self.connections.remove(client) {
+                self.unfinished.note(*client, connection.uid(), 0);
                 // Closing the socket takes it out of the poll as well; this only does it sooner.
                 drop(self.registry.deregister(connection.socket()));
                 // A descriptor is free again: whoever waits in the listener's queue may come in.
                 self.acceptable = true;
             }
         }
+    }
+}
+
+/// Says what a client did wrong, if it did, and if not too much was said already.
+fn complain(complaints: &mut Restraint, now_ns: u64, client: ClientId, connection: &mut Connection) {
+    if let Some(why) = connection.take_complaint()
+        && complaints.allows(now_ns)
+    {
+        log::info!("client misbehaved client={client} uid={} why={why:?}", connection.uid());
     }
 }

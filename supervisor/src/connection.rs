@@ -3,10 +3,11 @@
 //! | state | bytes in | leaves to |
 //! |---|---|---|
 //! | greeting | collects the 16 bytes of a hello | open, or closing with a verdict |
-//! | open | frames become events | closing: a goodbye of ours, or the end of theirs |
+//! | open | frames become events | faulty, or gone at the end of theirs |
+//! | faulty | nothing is read; what was asked before is answered | closing with a goodbye, one turn later |
 //! | closing | nothing is read | gone, when the outbox is empty, broken or overdue |
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -17,8 +18,10 @@ use bulkhead_proto::frame::{Frames, Hello};
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::FRAME_MAX_BYTES;
 use bulkhead_proto::refusal::Refusal;
+use bulkhead_sys::stranger::Gulp;
 use mio::net::UnixStream;
 
+use crate::caller::Caller;
 use crate::held::OutputFile;
 use crate::outbox::Outbox;
 
@@ -34,6 +37,8 @@ const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 enum State {
     Greeting(Vec<u8>),
     Open(Frames),
+    /// Why it is to end.
+    Faulty(Refusal),
     Closing,
 }
 
@@ -42,7 +47,7 @@ enum State {
 pub(crate) struct Connection {
     client: ClientId,
     peer: Peer,
-    socket: UnixStream,
+    caller: Caller,
     state: State,
     outbox: Outbox,
     /// The socket may have bytes that were not read yet.
@@ -51,26 +56,44 @@ pub(crate) struct Connection {
     backlog: bool,
     /// Replies were queued since the core was last told that all had left.
     owes: bool,
+    /// What it did wrong, for the log.
+    complaint: Option<String>,
 }
 
 impl Connection {
     /// A connection that was just accepted.
-    pub(crate) fn new(client: ClientId, peer: Peer, socket: UnixStream) -> Self {
+    pub(crate) fn new(client: ClientId, peer: Peer, caller: Caller) -> Self {
         Self {
             client,
             peer,
-            socket,
+            caller,
             state: State::Greeting(Vec::new()),
             outbox: Outbox::default(),
             readable: true,
             backlog: false,
             owes: false,
+            complaint: None,
         }
     }
 
     /// The socket, to be registered.
     pub(crate) fn socket(&mut self) -> &mut UnixStream {
-        &mut self.socket
+        self.caller.socket()
+    }
+
+    /// Who is there.
+    pub(crate) fn uid(&self) -> u32 {
+        self.peer.uid
+    }
+
+    /// What it did wrong since this was last asked.
+    pub(crate) fn take_complaint(&mut self) -> Option<String> {
+        self.complaint.take()
+    }
+
+    /// Bytes of memory that what it sent takes up before it is understood.
+    pub(crate) fn unfinished_bytes(&self) -> usize {
+        if let State::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
     }
 
     /// The socket became readable.
@@ -80,9 +103,13 @@ impl Connection {
 
     /// Whether reading it now would bring something.
     pub(crate) fn is_hungry(&self) -> bool {
-        (self.readable || self.backlog)
-            && !matches!(self.state, State::Closing)
-            && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
+        match self.state {
+            State::Greeting(_) | State::Open(_) => {
+                (self.readable || self.backlog) && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
+            }
+            State::Faulty(_) => true,
+            State::Closing => false,
+        }
     }
 
     /// Whether its hello is still missing, or its goodbye not taken yet.
@@ -97,17 +124,24 @@ impl Connection {
 
     /// Reads at most a turn's share and makes events of it. `false`: the connection is over.
     pub(crate) fn read(&mut self, buffer: &mut [u8], events: &mut Vec<Event>) -> bool {
+        if let State::Faulty(why) = &self.state {
+            let why = why.clone();
+            events.push(Event::ClientGone { client: self.client });
+            self.say_goodbye(why);
+            return true;
+        }
         let (mut left, mut requests) = (BYTES_PER_TURN, REQUESTS_PER_TURN);
         if self.is_hungry() && self.backlog {
             self.parse(&mut requests, events);
         }
-        while left > 0 && !self.backlog && self.is_hungry() {
-            match self.socket.read(buffer) {
-                Ok(0) => return self.ended(events),
-                Ok(count) => {
+        while left > 0 && !self.backlog && !self.is_faulty() && self.is_hungry() {
+            match self.caller.read(buffer) {
+                Ok(Gulp::Bytes(0)) => return self.ended(events),
+                Ok(Gulp::Bytes(count)) => {
                     left = left.saturating_sub(count);
                     self.take(&buffer[..count], &mut requests, events);
                 }
+                Ok(Gulp::Attached) => self.refuse_descriptors(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.ended(events),
@@ -116,11 +150,34 @@ impl Connection {
         true
     }
 
+    fn is_faulty(&self) -> bool {
+        matches!(self.state, State::Faulty(_))
+    }
+
+    fn refuse_descriptors(&mut self) {
+        if matches!(self.state, State::Greeting(_)) {
+            self.complaint = Some("it sent descriptors with its hello".to_owned());
+            self.turn_away(Hello::WRONG_VERSION);
+        } else {
+            let why = "descriptors came with it, and this version takes none: send bytes alone";
+            self.fail(Refusal::Invalid { why: why.to_owned() });
+        }
+    }
+
+    /// Ends the connection one turn later, when what it asked before is answered.
+    pub(crate) fn fail(&mut self, why: Refusal) {
+        self.complaint = Some(why.to_string());
+        self.backlog = false;
+        self.state = State::Faulty(why);
+    }
+
     fn ended(&mut self, events: &mut Vec<Event>) -> bool {
-        if let State::Open(frames) = &self.state {
-            if frames.is_partial() {
-                log::info!("client left in the middle of a frame client={}", self.client);
-            }
+        if let State::Open(frames) = &self.state
+            && frames.is_partial()
+        {
+            self.complaint = Some("it left in the middle of a frame".to_owned());
+        }
+        if matches!(self.state, State::Open(_) | State::Faulty(_)) {
             events.push(Event::ClientGone { client: self.client });
         }
         false
@@ -139,7 +196,7 @@ impl Connection {
                 frames.feed(bytes);
                 self.parse(requests, events);
             }
-            State::Closing => {}
+            State::Faulty(_) | State::Closing => {}
         }
     }
 
@@ -153,11 +210,11 @@ impl Connection {
                 self.take(rest, requests, events);
             }
             Some(hello) => {
-                log::info!("client speaks another version client={} version={}", self.client, hello.version);
+                self.complaint = Some(format!("it speaks version {}", hello.version));
                 self.turn_away(Hello::WRONG_VERSION);
             }
             None => {
-                log::info!("client does not speak the protocol client={}", self.client);
+                self.complaint = Some("it does not speak the protocol".to_owned());
                 self.turn_away(Hello::WRONG_VERSION);
             }
         }
@@ -189,9 +246,7 @@ impl Connection {
                 Err(error) => break error.to_string(),
             }
         };
-        log::info!("client sent what is no request client={} error={fault:?}", self.client);
-        events.push(Event::ClientGone { client: self.client });
-        self.say_goodbye(Refusal::Invalid { why: fault });
+        self.fail(Refusal::Invalid { why: fault });
     }
 
     /// Queues a reply.
@@ -216,7 +271,7 @@ impl Connection {
 
     /// Sends what the socket takes. `false`: the connection is over.
     pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
-        if self.outbox.flush(self.socket.as_fd()).is_err() {
+        if self.outbox.flush(self.caller.as_fd()).is_err() {
             return self.ended(events);
         }
         if self.outbox.waiting_bytes() > 0 {
@@ -226,6 +281,11 @@ impl Connection {
             events.push(Event::ClientFlushed { client: self.client });
         }
         !self.is_closing()
+    }
+
+    /// Whether a descriptor has to wait until others have arrived, which nobody tells.
+    pub(crate) fn is_short(&self) -> bool {
+        self.outbox.is_short()
     }
 
     /// Whether anything waits to be sent.

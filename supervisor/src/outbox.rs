@@ -27,6 +27,7 @@ struct Piece {
 pub(crate) struct Outbox {
     pieces: VecDeque<Piece>,
     waiting_bytes: usize,
+    short: bool,
 }
 
 impl Outbox {
@@ -63,11 +64,18 @@ impl Outbox {
         self.waiting_bytes
     }
 
+    /// Whether the last flush ended before a descriptor because too many of ours are on their way to clients: the
+    /// socket takes more, and does not tell when it is time.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short
+    }
+
     /// Sends what the socket takes.
     ///
     /// # Errors
     /// The connection is over.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.short = false;
         while let Some(piece) = self.pieces.front_mut() {
             let descriptor = if piece.sent == 0 { piece.descriptor.as_ref() } else { None };
             let rest = &piece.bytes[piece.sent..];
@@ -81,6 +89,10 @@ impl Outbox {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if socket::too_many_on_their_way(&error) => {
+                    self.short = true;
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -137,7 +137,7 @@ impl Loop {
         fleet.listen(batch);
         clients.accept(now_ns);
         clients.read(now_ns, batch);
-        clients.lose_patience(now_ns);
+        clients.keep_time(now_ns);
     }
 
     fn hear_signals(&mut self, batch: &mut Vec<Event>) {

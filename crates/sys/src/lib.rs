@@ -29,6 +29,7 @@ pub mod signals;
 pub mod socket;
 pub mod spawn;
 pub mod stops;
+pub mod stranger;
 mod strays;
 #[cfg(test)]
 mod testing;

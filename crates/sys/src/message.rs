@@ -86,12 +86,27 @@ pub(crate) fn receive(
     bytes: &mut [u8],
     into: Option<&mut Vec<OwnedFd>>,
 ) -> io::Result<Received> {
+    receive_as(fd, bytes, into, libc::MSG_CMSG_CLOEXEC)
+}
+
+/// Copies what would be received, and leaves it where it is. Descriptors that are attached to it show as control
+/// data that was cut off; none enters this process, and none is closed.
+pub(crate) fn peek(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
+    receive_as(fd, bytes, None, libc::MSG_PEEK)
+}
+
+fn receive_as(
+    fd: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    into: Option<&mut Vec<OwnedFd>>,
+    flags: libc::c_int,
+) -> io::Result<Received> {
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let mut control = [0_u64; CONTROL_WORDS];
     let length = if into.is_some() { control_bytes(DESCRIPTORS_MAX) } else { 0 };
     let mut header = header(&mut buffer, &mut control, length);
     // SAFETY: the header points at buffers of ours that live through the call, with their true lengths.
-    let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
+    let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
     let bytes = usize::try_from(Errno::result(count)?).expect("a count of bytes is not negative");
     if let Some(into) = into {
         // SAFETY: the kernel has just filled this header's control buffer.

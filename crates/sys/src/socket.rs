@@ -133,6 +133,12 @@ pub fn send_with_fd(
     message::send(fd, bytes, descriptor.as_slice(), 0)
 }
 
+/// Whether a descriptor could not be sent because too many of ours are on their way: it can be once others have been
+/// received.
+pub fn too_many_on_their_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
 /// Receives bytes, and appends the descriptors that came with them to `into`, closed on exec. 0 is the end.
 ///
 /// # Errors

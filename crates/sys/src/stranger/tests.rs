@@ -1,0 +1,109 @@
+//! What is attached is seen and never closed by a read; what a close would wait for is told.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::*;
+use crate::socket::send_with_fd;
+use crate::testing::{PATIENCE, nobody_spawns};
+
+/// Both ends; ours does not block and was prepared.
+fn pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    prepare(ours.as_fd()).unwrap();
+    (ours, theirs)
+}
+
+fn gulp(socket: &UnixStream) -> Gulp {
+    read(socket.as_fd(), &mut [0; 64]).unwrap()
+}
+
+/// A connection whose last close waits until `reader` is closed: it lingers, and what it sent is not read.
+fn lingering() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (reader, _) = listener.accept().unwrap();
+    let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
+    setsockopt(&writer, sockopt::Linger, &linger).unwrap();
+    writer.set_nonblocking(true).unwrap();
+    while writer.write(&[0; 64 << 10]).is_ok() {}
+    (writer.into(), reader)
+}
+
+#[test]
+fn bytes_come_and_what_is_attached_stays() {
+    let _last_closes = nobody_spawns();
+    let (ours, mut theirs) = pair();
+    assert_eq!(read(ours.as_fd(), &mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    theirs.write_all(b"plain").unwrap();
+    theirs.write_all(b"more").unwrap();
+    let mut buffer = [0; 64];
+    assert_eq!(read(ours.as_fd(), &mut buffer).unwrap(), Gulp::Bytes(9));
+    assert_eq!(&buffer[..9], b"plainmore");
+    let (kept, sent) = UnixStream::pair().unwrap();
+    send_with_fd(theirs.as_fd(), b"attached", Some(sent.as_fd())).unwrap();
+    drop(sent);
+    theirs.write_all(b"after").unwrap();
+    for _ in 0..3 {
+        assert_eq!(gulp(&ours), Gulp::Attached);
+    }
+    (&kept).write_all(b"it is open still").unwrap();
+    assert!(!hang_up(ours.as_fd(), &mut [0; 64]));
+    theirs.write_all(b"x").unwrap_err();
+    (&kept).write_all(b"it is open still").unwrap();
+    drop(ours);
+    assert_eq!((&kept).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn what_is_attached_to_urgent_bytes_is_seen_too() {
+    let _last_closes = nobody_spawns();
+    let (ours, theirs) = pair();
+    let (kept, sent) = UnixStream::pair().unwrap();
+    message::send(theirs.as_fd(), b"!", &[sent.as_fd()], libc::MSG_OOB).unwrap();
+    drop(sent);
+    send_with_fd(theirs.as_fd(), b"after", None).unwrap();
+    assert_eq!(gulp(&ours), Gulp::Attached);
+    (&kept).write_all(b"it is open still").unwrap();
+}
+
+#[test]
+fn a_connection_that_ended_well_can_be_closed_at_once() {
+    let (ours, mut theirs) = pair();
+    theirs.write_all(&[7; 1000]).unwrap();
+    assert!(hang_up(ours.as_fd(), &mut [0; 64]), "bytes alone hold nobody up");
+    let (mut ours, theirs) = pair();
+    ours.write_all(b"never read").unwrap();
+    drop(theirs);
+    assert!(hang_up(ours.as_fd(), &mut [0; 64]), "reset is an end");
+}
+
+/// The reason for all this: a plain read, or a plain close, waits with the descriptor that it drops.
+#[test]
+fn a_read_does_not_wait_for_a_connection_that_lingers() {
+    let _last_closes = nobody_spawns();
+    let (ours, theirs) = pair();
+    let (lingers, reader) = lingering();
+    send_with_fd(theirs.as_fd(), b"x", Some(lingers.as_fd())).unwrap();
+    drop(lingers);
+    assert_eq!(gulp(&ours), Gulp::Attached);
+    assert!(!hang_up(ours.as_fd(), &mut [0; 64]));
+    let (done, closed) = mpsc::channel();
+    let closer = std::thread::spawn(move || {
+        drop(ours);
+        done.send(()).unwrap();
+    });
+    assert_eq!(
+        closed.recv_timeout(Duration::from_millis(300)),
+        Err(mpsc::RecvTimeoutError::Timeout),
+        "a close does not wait on this kernel: the thread for it is not needed"
+    );
+    drop(reader);
+    closed.recv_timeout(PATIENCE).expect("a reset ends the wait");
+    closer.join().unwrap();
+}

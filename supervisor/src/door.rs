@@ -1,0 +1,65 @@
+//! Who may connect, as what, and how often.
+//!
+//! It believes the kernel alone about who is on the other side, as of the moment of the connect: what a process
+//! becomes later, or hands its connection on to, changes nothing. Asked by `clients.rs` for each new connection.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use bulkhead_core::event::Peer;
+use bulkhead_proto::frame::Hello;
+use bulkhead_sys::socket;
+use mio::net::UnixStream;
+
+use crate::seats::{Seat, Seats};
+use crate::settings::{Mode, Settings};
+
+/// The rules of this daemon, and its seats.
+#[derive(Debug)]
+pub(crate) struct Door {
+    mode: Mode,
+    own_uid: u32,
+    admin_group: Option<u32>,
+    seats: Seats,
+}
+
+impl Door {
+    /// As the settings say.
+    ///
+    /// # Errors
+    /// The group database cannot be read.
+    pub(crate) fn new(settings: &Settings) -> io::Result<Self> {
+        Ok(Self {
+            mode: settings.mode,
+            own_uid: socket::own_uid(),
+            admin_group: socket::group_id(&settings.admin_group)?,
+            seats: Seats::new(settings.clients_max, settings.mode == Mode::System),
+        })
+    }
+
+    /// Who it is, its seat, and what it is told if it is not let in.
+    ///
+    /// # Errors
+    /// The kernel does not say who it is.
+    pub(crate) fn admit(&mut self, stream: &UnixStream) -> io::Result<(Peer, Seat, Option<u32>)> {
+        let uid = socket::peer_cred(stream.as_fd())?.uid;
+        let own = uid == self.own_uid;
+        let (admin, let_in) = match self.mode {
+            Mode::User => (true, own || uid == 0),
+            Mode::System => (uid == 0 || self.is_admin(stream)?, !own || uid == 0),
+        };
+        let (seat, full) = self.seats.take(uid);
+        let verdict = match (let_in, full) {
+            (false, _) => Some(Hello::DENIED),
+            (true, true) => Some(Hello::BUSY),
+            (true, false) => None,
+        };
+        Ok((Peer { uid, admin: admin && let_in }, seat, verdict))
+    }
+
+    fn is_admin(&self, stream: &UnixStream) -> io::Result<bool> {
+        let Some(group) = self.admin_group else { return Ok(false) };
+        let own = socket::peer_cred(stream.as_fd())?.gid;
+        Ok(own == group || socket::peer_groups(stream.as_fd())?.contains(&group))
+    }
+}

@@ -1,0 +1,66 @@
+//! Lines that strangers can make the daemon log: some at a time, and then how many more there were.
+//!
+//! Counts and times only; what is said is said by whoever asks. The loop wakes once after a burst to tell its size.
+
+/// Lines that are said in one period.
+const LINES: u64 = 10;
+/// How long a period is, from its first line on.
+const PERIOD_NS: u64 = 10_000_000_000;
+
+/// Holds one kind of line back.
+#[derive(Debug, Default)]
+pub(crate) struct Restraint {
+    /// When the period that runs is over.
+    end_ns: u64,
+    count: u64,
+}
+
+impl Restraint {
+    /// Whether a line may be said now; it is counted in any case.
+    pub(crate) fn allows(&mut self, now_ns: u64) -> bool {
+        if self.count <= LINES && now_ns >= self.end_ns {
+            self.count = 0;
+        }
+        if self.count == 0 {
+            self.end_ns = now_ns.saturating_add(PERIOD_NS);
+        }
+        self.count += 1;
+        self.count <= LINES
+    }
+
+    /// When [`Self::left_out`] has something to tell, in nanoseconds of the monotonic clock.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        (self.count > LINES).then_some(self.end_ns)
+    }
+
+    /// How many lines were not said, once the period is over.
+    pub(crate) fn left_out(&mut self, now_ns: u64) -> Option<u64> {
+        self.deadline().filter(|end_ns| *end_ns <= now_ns)?;
+        Some(std::mem::take(&mut self.count) - LINES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_is_said_in_part_and_then_counted() {
+        let mut restraint = Restraint::default();
+        let said = (0..1000).filter(|_| restraint.allows(5)).count() as u64;
+        assert_eq!(said, LINES);
+        assert_eq!(restraint.deadline(), Some(5 + PERIOD_NS));
+        assert_eq!(restraint.left_out(4 + PERIOD_NS), None);
+        assert!(!restraint.allows(5 + PERIOD_NS), "not before it was told");
+        assert_eq!(restraint.left_out(5 + PERIOD_NS), Some(1001 - LINES));
+        assert!(restraint.allows(6 + PERIOD_NS));
+        assert_eq!((restraint.deadline(), restraint.left_out(u64::MAX)), (None, None));
+    }
+
+    #[test]
+    fn what_comes_now_and_then_is_said() {
+        let mut restraint = Restraint::default();
+        assert!((0..100).all(|turn| restraint.allows(turn * PERIOD_NS)));
+        assert_eq!(restraint.deadline(), None);
+    }
+}

@@ -1,0 +1,74 @@
+//! Who is connected how often: a bound for all clients together, and one for each user.
+//!
+//! A seat is taken with a connection and free again when its socket is closed, wherever that happens. Nobody but root
+//! can take all of them. Asked by `clients.rs` for each new connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// All seats.
+#[derive(Debug)]
+pub(crate) struct Seats {
+    all_max: usize,
+    each_max: usize,
+    all: Arc<()>,
+    of: BTreeMap<u32, Arc<()>>,
+}
+
+/// One connection's; dropping it frees it.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _all: Arc<()>,
+    _own: Arc<()>,
+}
+
+impl Seats {
+    /// So many for all, and three quarters of them for one user if there are `several` users.
+    pub(crate) fn new(all_max: usize, several: bool) -> Self {
+        let each_max = if several { (all_max - all_max / 4).max(1) } else { all_max };
+        Self { all_max, each_max, all: Arc::new(()), of: BTreeMap::new() }
+    }
+
+    /// A seat for a user, and whether it is one too many: then it is only for being told so.
+    pub(crate) fn take(&mut self, uid: u32) -> (Seat, bool) {
+        self.of.retain(|_, own| taken(own) > 0);
+        let own = self.of.entry(uid).or_default();
+        let full = taken(&self.all) >= self.all_max || (uid != 0 && taken(own) >= self.each_max);
+        (Seat { _all: Arc::clone(&self.all), _own: Arc::clone(own) }, full)
+    }
+}
+
+fn taken(count: &Arc<()>) -> usize {
+    Arc::strong_count(count) - 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_gets_three_quarters_root_gets_all_and_seats_come_back() {
+        let mut seats = Seats::new(8, true);
+        let own: Vec<_> = (0..6).map(|_| seats.take(7)).collect();
+        assert!(own.iter().all(|(_, full)| !full));
+        assert!(seats.take(7).1, "the seventh of eight is not for the same user");
+        let (_other, full) = seats.take(8);
+        assert!(!full);
+        let (root, full) = seats.take(0);
+        assert!(!full);
+        assert!(seats.take(0).1 && seats.take(9).1, "all eight are taken");
+        std::thread::spawn(move || drop(root)).join().unwrap();
+        assert!(!seats.take(9).1);
+        drop(own);
+        assert_eq!(taken(&seats.all), 1);
+        assert!(!seats.take(7).1);
+        assert_eq!(seats.of.len(), 2, "who has none is forgotten");
+    }
+
+    #[test]
+    fn where_there_is_one_user_all_seats_are_theirs() {
+        let mut seats = Seats::new(2, false);
+        let own: Vec<_> = (0..3).map(|_| seats.take(7)).collect();
+        assert_eq!(own.iter().map(|(_, full)| *full).collect::<Vec<_>>(), [false, false, true]);
+    }
+}

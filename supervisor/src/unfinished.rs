@@ -1,0 +1,72 @@
+//! Memory that unfinished frames take up, and who gives way when that is too much.
+//!
+//! A client may send half of a long frame and then nothing for as long as it likes. So what is held for all such
+//! clients has a bound, and beyond it the user who holds most loses the connection that holds most: whoever needs
+//! room for a frame now has it, and whoever fills it up meets itself first. Kept by `clients.rs`.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::ids::ClientId;
+use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
+
+/// What each connection may hold without being counted.
+const ALLOWANCE_BYTES: usize = 64 << 10;
+
+/// Who holds how much beyond the allowance.
+#[derive(Debug, Default)]
+pub(crate) struct Unfinished {
+    of: BTreeMap<ClientId, (u32, usize)>,
+    total: usize,
+}
+
+impl Unfinished {
+    /// A client of this user holds so many bytes now; 0 if it is gone.
+    pub(crate) fn note(&mut self, client: ClientId, uid: u32, bytes: usize) {
+        let beyond = bytes.saturating_sub(ALLOWANCE_BYTES);
+        let old = if beyond > 0 { self.of.insert(client, (uid, beyond)) } else { self.of.remove(&client) };
+        self.total = self.total - old.map_or(0, |(_, bytes)| bytes) + beyond;
+    }
+
+    /// Who has to give way, if too much is held.
+    pub(crate) fn one_too_many(&self) -> Option<ClientId> {
+        if self.total <= UNFINISHED_MAX_BYTES {
+            return None;
+        }
+        let mut users = BTreeMap::new();
+        for (uid, bytes) in self.of.values() {
+            *users.entry(*uid).or_insert(0_usize) += bytes;
+        }
+        let (worst, _) = users.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+        let own = self.of.iter().filter(|(_, (uid, _))| *uid == worst);
+        own.max_by_key(|(_, (_, bytes))| *bytes).map(|(client, _)| *client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn the_greatest_of_the_greediest_user_gives_way_and_room_comes_back() {
+        let mut unfinished = Unfinished::default();
+        let each = ALLOWANCE_BYTES + MIB;
+        let fits = (UNFINISHED_MAX_BYTES / MIB) as u64;
+        unfinished.note(ClientId(1), 7, ALLOWANCE_BYTES + 2 * MIB);
+        for client in 2..fits {
+            unfinished.note(ClientId(client), 8, each);
+        }
+        assert_eq!(unfinished.one_too_many(), None, "{}", unfinished.total);
+        unfinished.note(ClientId(500), 8, ALLOWANCE_BYTES + 2);
+        unfinished.note(ClientId(600), 8, each + 1);
+        assert_eq!(unfinished.one_too_many(), Some(ClientId(600)), "not the single one of the other user");
+        unfinished.note(ClientId(600), 8, 0);
+        unfinished.note(ClientId(500), 8, ALLOWANCE_BYTES);
+        assert_eq!(unfinished.one_too_many(), None);
+        for client in 1..=600 {
+            unfinished.note(ClientId(client), 8, 0);
+        }
+        assert_eq!((unfinished.total, unfinished.of.len()), (0, 0));
+    }
+}
