@@ -28,12 +28,19 @@ use crate::output::JobEnd;
 use crate::reorder::Reorder;
 use crate::submit::{Taken, retry_after};
 
-/// Jobs of one batch, and batches in flight.
-const BATCH: u64 = 1024;
-const BATCHES: u64 = 8;
-/// The same for jobs whose outputs come as descriptors: this process may hold few hundred of them.
-const DESCRIPTOR_BATCH: u64 = 16;
-const DESCRIPTOR_BATCHES: u64 = 4;
+/// How much may be under way, in jobs.
+struct Window {
+    /// Of one batch.
+    batch: u64,
+    /// That have not ended. More would only make the daemon's table too large for its cache.
+    unended: u64,
+    /// That were not given to the caller: in order, one slow job keeps all behind it.
+    kept: u64,
+}
+
+const INLINE: Window = Window { batch: 1024, unended: 8 * 1024, kept: 64 * 1024 };
+/// For jobs whose outputs come as descriptors: this process may hold few hundred of them.
+const DESCRIPTOR: Window = Window { batch: 16, unended: 64, kept: 64 };
 
 /// How to run.
 #[derive(Clone, Copy, Debug)]
@@ -169,23 +176,23 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
         if self.asked.is_some() || self.not_before.is_some() || self.refused.is_some() {
             return Ok(());
         }
-        let (batch_max, batches) = match self.cutter.next_output() {
-            Some(OutputMode::Inline) => (BATCH, BATCHES),
-            Some(OutputMode::Descriptor) => (DESCRIPTOR_BATCH, DESCRIPTOR_BATCHES),
+        let window = match self.cutter.next_output() {
+            Some(OutputMode::Inline) => INLINE,
+            Some(OutputMode::Descriptor) => DESCRIPTOR,
             None => return Ok(()),
         };
-        if self.in_flight() + batch_max > batch_max * batches {
+        if self.unended + window.batch > window.unended || self.kept() + window.batch > window.kept {
             return Ok(());
         }
-        if let Some(batch) = self.cutter.next_batch(usize::try_from(batch_max).unwrap_or(BATCH_MAX))? {
+        if let Some(batch) = self.cutter.next_batch(usize::try_from(window.batch).unwrap_or(BATCH_MAX))? {
             let tag = self.client.send(Request::Submit(self.spec.submit(&batch, true)))?;
             self.asked = Some((tag, batch));
         }
         Ok(())
     }
 
-    /// Jobs that were submitted and not yet given to the caller. In order, one slow job keeps all behind it.
-    fn in_flight(&self) -> u64 {
+    /// Jobs that were submitted and not yet given to the caller.
+    fn kept(&self) -> u64 {
         if self.options.ordered {
             self.cutter.taken() - self.early.next()
         } else {

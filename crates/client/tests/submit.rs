@@ -216,22 +216,27 @@ fn neither_side_waits_for_the_other_to_read() {
 
 #[test]
 fn the_window_bounds_what_is_in_flight() {
-    let (batch, batches) = (1024_usize, 64_usize);
+    let (batch, unended, batches) = (1024_usize, 8, 64_usize);
     let fake = Fake::serve(move |mut peer| {
+        let end = |number: usize| {
+            let first = (number * batch) as u64 + 1;
+            Reply::Ended((first..first + batch as u64).map(|job| done(job, b"x")).collect())
+        };
         let mut tags = Vec::new();
         for number in 0..batches {
             let (tag, submit) = peer.submit().unwrap();
             assert_eq!(submit.inputs.len(), batch);
             peer.accept(tag, (number * batch) as u64 + 1, batch);
             tags.push(tag);
+            // Of those that have not ended there are never more; each end makes room for another.
+            if number + 1 >= unended {
+                assert!(peer.is_quiet());
+                peer.reply(tags[number + 2 - unended], end(number + 2 - unended));
+            }
         }
-        let end = |number: usize| {
-            let first = (number * batch) as u64 + 1;
-            Reply::Ended((first..first + batch as u64).map(|job| done(job, b"x")).collect())
-        };
         // Everything but the first batch ends: in order, nothing can be given to the caller, so nothing may follow.
-        for number in (1..batches).rev() {
-            peer.reply(tags[number], end(number));
+        for (number, tag) in tags.iter().enumerate().skip(batches + 2 - unended) {
+            peer.reply(*tag, end(number));
         }
         assert!(peer.is_quiet());
         peer.reply(tags[0], end(0));
