@@ -195,7 +195,7 @@ impl Death {
 }
 
 /// A signal as people read it.
-struct Signal(i32);
+pub(crate) struct Signal(pub(crate) i32);
 
 impl fmt::Display for Signal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,7 +210,7 @@ fn dumped(core: bool) -> &'static str {
     if core { " (core dumped)" } else { "" }
 }
 
-/// The name of a signal that ends a process, by its Linux number (signal(7), x86 and ARM).
+/// The name of a signal that ends or stops a process, by its Linux number (signal(7), x86 and ARM).
 pub fn signal_name(signal: i32) -> Option<&'static str> {
     Some(match signal {
         1 => "SIGHUP",
@@ -228,6 +228,11 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
         13 => "SIGPIPE",
         14 => "SIGALRM",
         15 => "SIGTERM",
+        18 => "SIGCONT",
+        19 => "SIGSTOP",
+        20 => "SIGTSTP",
+        21 => "SIGTTIN",
+        22 => "SIGTTOU",
         24 => "SIGXCPU",
         25 => "SIGXFSZ",
         26 => "SIGVTALRM",

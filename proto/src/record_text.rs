@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::death::Signal;
 use crate::record::What;
 
 /// A span of time as people read it.
@@ -139,6 +140,7 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         What::Suspended { worker, pid, job, signal } => {
             let job = Maybe(job.as_ref(), "none");
+            let signal = Signal(*signal);
             write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
         }
         What::Resumed { worker } => write!(out, "worker goes on worker={worker}"),

@@ -12,6 +12,7 @@ use bulkhead_proto::limits::SLEEP_MAX_MS;
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 
+use crate::bytes;
 use crate::duration;
 use crate::exit::Usage;
 use crate::inputs::Inputs;
@@ -49,6 +50,15 @@ struct PolicyArgs {
     /// Wall time that one attempt may take, such as 5s; then the job is timed out
     #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
+    /// How long one attempt may go without reporting progress, such as 30s; then the job is timed out
+    #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
+    no_progress: Option<Duration>,
+    /// Processor time that one attempt may use, such as 5m; then the job is timed out
+    #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
+    cpu_time: Option<Duration>,
+    /// Memory that one attempt may take, such as 512M; one that takes more crashes
+    #[arg(long, help_heading = "Policy", value_name = "SIZE", value_parser = bytes::parse)]
+    memory: Option<u64>,
     /// How long the job may wait to be started, such as 10m; then it is expired
     #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
     expires: Option<Duration>,
@@ -77,6 +87,9 @@ impl JobArgs {
         let policy = Policy {
             priority: self.policy.priority,
             timeout_ms: ms(self.policy.timeout),
+            no_progress_ms: ms(self.policy.no_progress),
+            cpu_ms: ms(self.policy.cpu_time),
+            memory_bytes: self.policy.memory,
             expires_ms: ms(self.policy.expires),
             crashes_max: self.policy.crashes_max,
             retries_max: self.policy.retries_max,
@@ -194,6 +207,10 @@ mod tests {
             ("noop --crashes-max 0", "crashes_max 0"),
             ("noop --timeout 5", "needs a unit"),
             ("noop --timeout 0s", "time limit"),
+            ("noop --no-progress 0s", "time limit"),
+            ("noop --cpu-time 31d", "time limit"),
+            ("noop --memory 512", "needs a unit"),
+            ("noop --memory 512K", "memory limit"),
             ("noop --expires 31d", "time limit"),
         ] {
             let error = read(line).unwrap_err();

@@ -5,6 +5,7 @@
 //! about a job.
 
 mod args;
+mod bytes;
 mod context;
 mod duration;
 mod exit;

@@ -10,6 +10,7 @@ use bulkhead_proto::record_text::Span;
 use bulkhead_proto::view::JobDetail;
 
 use crate::args::Global;
+use crate::bytes;
 use crate::context::Out;
 use crate::ids;
 use crate::time::utc;
@@ -89,9 +90,12 @@ fn policy(detail: &JobDetail) -> String {
     let limit = |ms: Option<u64>| ms.map_or_else(|| "none".to_owned(), |ms| Span::ms(ms).to_string());
     let policy = &detail.policy;
     format!(
-        "priority {}, timeout {}, expires {}, crashes_max {}, retries_max {}",
+        "priority {}, timeout {}, no progress {}, cpu time {}, memory {}, expires {}, crashes_max {}, retries_max {}",
         policy.priority,
         limit(policy.timeout_ms),
+        limit(policy.no_progress_ms),
+        limit(policy.cpu_ms),
+        policy.memory_bytes.map_or_else(|| "none".to_owned(), bytes::exact),
         limit(policy.expires_ms),
         policy.crashes_max,
         policy.retries_max
@@ -123,7 +127,7 @@ mod tests {
         let death = Death::Signalled { signal: 9, core: false };
         let detail = JobDetail {
             row,
-            policy: Policy { timeout_ms: Some(5000), ..Policy::default() },
+            policy: Policy { timeout_ms: Some(5000), memory_bytes: Some(512 << 20), ..Policy::default() },
             attached: false,
             input: "kill".to_owned(),
             worker: None,
@@ -145,7 +149,7 @@ mod tests {
             "job       17 of user 1000, kept for wait and result",
             "state     crashed: killed 1 worker, by SIGKILL; quarantined",
             "412us after it was accepted",
-            "timeout 5.00s, expires none",
+            "timeout 5.00s, no progress none, cpu time none, memory 512M, expires none",
             "attempt 1: worker 3 (pid 812) died of SIGKILL",
             "`bulkhead retry 17`",
         ] {
