@@ -264,3 +264,14 @@ fn a_memory_limit_holds_for_one_task() {
     let death = played.ring.death_by(6, false, played.born.tree.process().pid());
     assert!(matches!(death, Death::AllocationFailed { bytes: 1_048_576, .. }), "{death:?}");
 }
+
+/// What GMP cannot have is told like any other refusal, with its size.
+#[test]
+fn a_factorial_that_needs_more_than_its_limit_dies_by_name() {
+    let mut played = Played::up(false);
+    let task = played.offer(FACTORIAL, "10000000 bits");
+    played.send(&[TaskMessage { memory_bytes: Some(16 << 20), ..task }]);
+    assert_eq!(played.born.end(), ExitStatus::Signal { signal: 6, core: false });
+    let death = played.ring.death_by(6, false, played.born.tree.process().pid());
+    assert!(matches!(death, Death::AllocationFailed { bytes: 1_000_000.., .. }), "{death:?}");
+}

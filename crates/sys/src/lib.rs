@@ -13,6 +13,8 @@ pub mod descriptors;
 pub mod dial;
 pub mod exit;
 pub mod fatal;
+#[cfg(feature = "gmp")]
+pub mod gmp;
 pub mod lane;
 pub mod lock;
 pub mod mark;

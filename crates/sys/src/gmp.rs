@@ -1,0 +1,49 @@
+//! GMP's memory, from the program's own allocator: so that what GMP could not have is told like any other refusal.
+//!
+//! By itself GMP asks malloc(3), and when that refuses, it prints a line and aborts: the process would die without the
+//! size. Only for the program that links GMP; the feature `gmp` keeps it out of all others.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
+use std::ffi::c_void;
+
+use gmp_mpfr_sys::gmp;
+
+/// GMP's numbers are made of words.
+const ALIGN: usize = 8;
+
+/// From now on GMP allocates as this program does. Before its first number is made: what GMP has allocated before
+/// would be freed by the wrong allocator.
+pub fn use_global_allocator() {
+    // SAFETY: the three functions keep to the contract of mp_set_memory_functions: GMP hands back what it was given,
+    // with the size that it asked for, and none of them returns without the memory or unwinds.
+    unsafe { gmp::set_memory_functions(Some(allocate), Some(reallocate), Some(free)) };
+}
+
+fn layout(bytes: usize) -> Layout {
+    let layout = Layout::from_size_align(bytes.max(1), ALIGN);
+    layout.expect("GMP aborts by itself before it asks for more than half of the address space")
+}
+
+extern "C" fn allocate(bytes: usize) -> *mut c_void {
+    let layout = layout(bytes);
+    // SAFETY: the layout has a size.
+    let start = unsafe { alloc(layout) };
+    if start.is_null() {
+        handle_alloc_error(layout);
+    }
+    start.cast()
+}
+
+extern "C" fn reallocate(start: *mut c_void, before: usize, bytes: usize) -> *mut c_void {
+    // SAFETY: GMP got `start` from here, with this layout, and the new size is not zero.
+    let moved = unsafe { realloc(start.cast(), layout(before), bytes.max(1)) };
+    if moved.is_null() {
+        handle_alloc_error(layout(bytes));
+    }
+    moved.cast()
+}
+
+extern "C" fn free(start: *mut c_void, bytes: usize) {
+    // SAFETY: GMP got `start` from here, with this layout.
+    unsafe { dealloc(start.cast(), layout(bytes)) };
+}
