@@ -10,12 +10,13 @@ use super::Violation;
 /// A package's folder, the packages of the project that it may depend on, and, if fixed, the libraries.
 type Row = (&'static str, &'static [&'static str], Option<&'static [&'static str]>);
 
-const ARROWS: [Row; 11] = [
+const ARROWS: [Row; 12] = [
     ("proto", &[], Some(&["bincode", "serde"])),
     ("crates/core", &["proto"], Some(&["slab"])),
     ("crates/sim", &["core", "proto"], Some(&[])),
     ("crates/sys", &[], None),
     ("crates/link", &["proto", "sys"], None),
+    ("crates/frames", &[], Some(&["bytemuck", "fast_image_resize", "serde"])),
     ("crates/jobs", &["proto", "sys"], None),
     ("crates/client", &["proto", "sys"], None),
     ("crates/cli", &["client", "proto"], None),
@@ -38,7 +39,7 @@ const OWNED: [(&str, &[&str]); 6] = [
 ];
 
 /// Packages without clock, files or threads: each has bans of its own in a `clippy.toml`.
-const PURE: [&str; 4] = ["proto", "crates/core", "crates/sim", "crates/jobs"];
+const PURE: [&str; 5] = ["proto", "crates/core", "crates/sim", "crates/frames", "crates/jobs"];
 
 /// Runs every rule of this file on the packages of the project.
 ///

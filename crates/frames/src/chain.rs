@@ -1,0 +1,237 @@
+//! The chain of operations as its user writes it: `scale=320x180:lanczos,gray,blur=2,rotate=90,crop=64x48+8+0`.
+//!
+//! This text is also the form in which a chain travels and is kept. It needs no version: an operation never
+//! changes its meaning, one that means something else gets another name, and an unknown name is refused. Whether
+//! a chain suits a clip is `recipe.rs`'s to say.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::fault::Fault;
+use crate::header::{cut, digits};
+use crate::limits::{BLUR_RADIUS_MAX, OPERATIONS_MAX, SIDE_MAX};
+use crate::shape::Size;
+
+/// How samples between samples are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A windowed sinc of three lobes: sharp; the default.
+    Lanczos,
+    /// A triangle: soft, and quicker.
+    Bilinear,
+}
+
+const FILTERS: [(&str, Filter); 2] = [("lanczos", Filter::Lanczos), ("bilinear", Filter::Bilinear)];
+
+/// A turn of the picture, clockwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// By 90 degrees.
+    Quarter,
+    /// By 180 degrees.
+    Half,
+    /// By 270 degrees.
+    ThreeQuarters,
+}
+
+const TURNS: [(&str, Turn); 3] = [("90", Turn::Quarter), ("180", Turn::Half), ("270", Turn::ThreeQuarters)];
+
+/// One operation, done to each frame alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// `scale=WxH[:lanczos|:bilinear]`: to this size.
+    Scale(Size, Filter),
+    /// `gray`: chroma becomes neutral; luma and the colour space stay.
+    Gray,
+    /// `mono`: chroma is left out of the clip; luma stays.
+    Mono,
+    /// `blur=N`: each sample becomes the mean of the (2N + 1) x (2N + 1) pixels around it.
+    Blur(u32),
+    /// `rotate=90`, `180` or `270`, clockwise.
+    Rotate(Turn),
+    /// `crop=WxH+X+Y`: a part of this size, X pixels from the left and Y from the top.
+    Crop {
+        /// What is kept.
+        size: Size,
+        /// Columns left out at the left.
+        x: u32,
+        /// Rows left out at the top.
+        y: u32,
+    },
+}
+
+/// At least one operation, done from the first to the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain(Vec<Operation>);
+
+impl Chain {
+    /// The operations in their order.
+    pub fn operations(&self) -> &[Operation] {
+        &self.0
+    }
+
+    /// Whether chroma has no part in the output.
+    pub(crate) fn drops_chroma(&self) -> bool {
+        self.0.iter().any(|operation| matches!(operation, Operation::Gray | Operation::Mono))
+    }
+}
+
+impl FromStr for Chain {
+    type Err = Fault;
+
+    /// # Errors
+    /// [`Fault::Chain`] that names the operation and its value.
+    fn from_str(text: &str) -> Result<Self, Fault> {
+        let words: Vec<&str> = text.trim().split(',').map(str::trim).collect();
+        if words == [""] {
+            return Err(Fault::Chain(format!("the chain has no operation; give {USAGE}")));
+        }
+        if words.len() > OPERATIONS_MAX {
+            let count = words.len();
+            return Err(Fault::Chain(format!(
+                "the chain has {count} operations; {OPERATIONS_MAX} are possible"
+            )));
+        }
+        words.into_iter().map(operation).collect::<Result<_, _>>().map(Self).map_err(Fault::Chain)
+    }
+}
+
+const USAGE: &str =
+    "some of scale=WxH[:lanczos|:bilinear], gray, mono, blur=N, rotate=90|180|270, crop=WxH+X+Y";
+
+fn operation(word: &str) -> Result<Operation, String> {
+    let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+    let read = match name {
+        "scale" => scale(value.unwrap_or("")),
+        "blur" => blur(value.unwrap_or("")),
+        "rotate" => rotate(value.unwrap_or("")),
+        "crop" => crop(value.unwrap_or("")),
+        "gray" if value.is_none() => Ok(Operation::Gray),
+        "mono" if value.is_none() => Ok(Operation::Mono),
+        "gray" | "mono" => Err("no value".to_owned()),
+        _ => return Err(format!("operation {:?} is not known; give {USAGE}", cut(word))),
+    };
+    read.map_err(|wanted| format!("operation {:?}: give {name} {wanted}", cut(word)))
+}
+
+/// Each of these reads a value or says what it should have been.
+fn scale(value: &str) -> Result<Operation, String> {
+    let (wanted, name) = value.split_once(':').unwrap_or((value, "lanczos"));
+    let filter = FILTERS.iter().find(|row| row.0 == name);
+    let filter = filter.ok_or("one of the filters lanczos and bilinear, as scale=320x180:lanczos")?.1;
+    let size = size(wanted).ok_or_else(|| format!("a size of 1 to {SIDE_MAX} each way, as scale=320x180"))?;
+    Ok(Operation::Scale(size, filter))
+}
+
+fn blur(value: &str) -> Result<Operation, String> {
+    let radius = digits(value).filter(|radius| (1..=BLUR_RADIUS_MAX).contains(radius));
+    radius.map(Operation::Blur).ok_or_else(|| format!("a radius of 1 to {BLUR_RADIUS_MAX}, as blur=2"))
+}
+
+fn rotate(value: &str) -> Result<Operation, String> {
+    let turn = TURNS.iter().find(|row| row.0 == value);
+    turn.map(|row| Operation::Rotate(row.1)).ok_or_else(|| "90, 180 or 270 degrees, as rotate=90".to_owned())
+}
+
+fn crop(value: &str) -> Result<Operation, String> {
+    let wanted = || format!("a size of 1 to {SIDE_MAX} each way and where it begins, as crop=64x48+8+0");
+    let mut parts = value.split('+');
+    let size = parts.next().and_then(size).ok_or_else(wanted)?;
+    let mut place = || parts.next().and_then(digits).filter(|place| *place < SIDE_MAX).ok_or_else(wanted);
+    let (x, y) = (place()?, place()?);
+    if parts.next().is_some() { Err(wanted()) } else { Ok(Operation::Crop { size, x, y }) }
+}
+
+fn size(text: &str) -> Option<Size> {
+    let (width, height) = text.split_once('x')?;
+    Some(Size::new(digits(width)?, digits(height)?)).filter(|size| size.is_possible())
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scale(size, filter) => write!(out, "scale={size}:{}", name(&FILTERS, *filter)),
+            Self::Gray => out.write_str("gray"),
+            Self::Mono => out.write_str("mono"),
+            Self::Blur(radius) => write!(out, "blur={radius}"),
+            Self::Rotate(turn) => write!(out, "rotate={}", name(&TURNS, *turn)),
+            Self::Crop { size, x, y } => write!(out, "crop={size}+{x}+{y}"),
+        }
+    }
+}
+
+fn name<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
+    table.iter().find(|row| row.1 == value).expect("every value is in its table").0
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, operation) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(out, "{comma}{operation}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> String {
+        text.parse::<Chain>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_operation_is_read_and_written() {
+        let text = "scale=320x180:lanczos,gray,mono,blur=2,rotate=90,rotate=180,rotate=270,crop=64x48+8+0,\
+                    scale=1x16384:bilinear";
+        let chain: Chain = text.parse().unwrap();
+        assert_eq!(chain.to_string(), text);
+        assert_eq!(chain.operations().len(), 9);
+        assert!(chain.drops_chroma());
+    }
+
+    #[test]
+    fn blanks_and_the_default_filter() {
+        let chain: Chain = " scale=2x4 , blur=1\n".parse().unwrap();
+        assert_eq!(chain.to_string(), "scale=2x4:lanczos,blur=1");
+        assert!(!chain.drops_chroma());
+    }
+
+    #[test]
+    fn a_bad_operation_is_named_with_its_value() {
+        for (text, wanted) in [
+            ("gray=1", "give gray no value"),
+            ("scale", "a size of 1 to 16384"),
+            ("scale=320", "a size of 1 to 16384"),
+            ("scale=0x5", "a size of 1 to 16384"),
+            ("scale=5x16385", "a size of 1 to 16384"),
+            ("scale=-1x5", "a size of 1 to 16384"),
+            ("scale=5x5:cubic", "one of the filters lanczos and bilinear"),
+            ("blur=", "a radius of 1 to 512"),
+            ("blur=0", "a radius of 1 to 512"),
+            ("blur=513", "a radius of 1 to 512"),
+            ("blur=2.5", "a radius of 1 to 512"),
+            ("rotate=45", "90, 180 or 270 degrees"),
+            ("rotate", "90, 180 or 270 degrees"),
+            ("crop=64x48", "where it begins"),
+            ("crop=64x48+1", "where it begins"),
+            ("crop=64x48+1+2+3", "where it begins"),
+            ("crop=64x48-1+2", "where it begins"),
+        ] {
+            let told = told(&format!("mono,{text}"));
+            let name = text.split('=').next().unwrap();
+            assert!(told.starts_with(&format!("operation {text:?}: give {name} ")), "{told}");
+            assert!(told.contains(wanted), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_missing_or_too_much_is_told() {
+        assert!(told("grey").starts_with("operation \"grey\" is not known; give some of scale=WxH"));
+        assert!(told("gray,").starts_with("operation \"\" is not known"));
+        assert!(told("  ").starts_with("the chain has no operation; give some of"));
+        assert_eq!(told(&["gray"; 17].join(",")), "the chain has 17 operations; 16 are possible");
+    }
+}

@@ -1,0 +1,50 @@
+//! Merge: every range was done once, and as planned; then the output gets its header.
+//!
+//! The header is written last, so that an output of which a part is missing is no clip. It reads nothing of what
+//! the run tasks wrote.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::Fault;
+use crate::plan::Plan;
+use crate::run::{RangeDone, write};
+
+/// A transform that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merged {
+    /// Frames of the output.
+    pub frames: u64,
+    /// Bytes of the output, which is exactly as long.
+    pub bytes: u64,
+}
+
+/// Checks what the run tasks told, in any order, and completes the output.
+///
+/// # Errors
+/// [`Fault::Merge`] that names the range by its first frame, [`Fault::Write`].
+pub fn merge(plan: &Plan, done: &[RangeDone], output: &(impl FileExt + ?Sized)) -> Result<Merged, Fault> {
+    let wrong = |first: u64, what: &str| Err(Fault::Merge(format!("range of frame {first}: it {what}")));
+    let mut told = BTreeMap::new();
+    for range in done {
+        if told.insert(range.first, range).is_some() {
+            return wrong(range.first, "was told twice");
+        }
+    }
+    for range in &plan.ranges {
+        match told.remove(&range.first) {
+            None => return wrong(range.first, "is missing from the output"),
+            Some(done) if (done.frames, done.bytes) != (range.frames, range.output_bytes) => {
+                return wrong(range.first, "was not done as planned");
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(first) = told.keys().next() {
+        return wrong(*first, "is not in the plan");
+    }
+    write(output, &plan.recipe.output().to_line(), 0)?;
+    Ok(Merged { frames: plan.frames(), bytes: plan.output_bytes() })
+}

@@ -1,0 +1,184 @@
+//! The plan of a transform: the recipe, the ranges of frames that run tasks take, and each one's place in the output.
+//!
+//! Made once from the clip's header and its FRAME lines; no sample is read. The same clip and chain always give
+//! the same plan. Every range writes to bytes of its own, so ranges run in any order, and again after a crash.
+
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chain::Chain;
+use crate::fault::{Fault, Flaw};
+use crate::frame::PLAIN_LINE;
+use crate::limits::RANGES_MAX;
+use crate::recipe::{Recipe, Stage, Step};
+use crate::scan::{self, Scan};
+
+/// What a range should take: long beside what a task costs, short beside what one would like to lose or wait for.
+const RANGE_NS: u64 = 300_000_000;
+
+/// Frames that one run task takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameRange {
+    /// The first frame.
+    pub first: u64,
+    /// How many.
+    pub frames: u64,
+    /// Where the first one's line begins in the clip.
+    pub input_at: u64,
+    /// Bytes of them all in the clip, lines included.
+    pub input_bytes: u64,
+    /// Where the first one's line begins in the output.
+    pub output_at: u64,
+    /// Bytes of them all in the output, lines included.
+    pub output_bytes: u64,
+}
+
+/// How a clip is transformed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What is done to each frame.
+    pub recipe: Recipe,
+    /// The ranges, one behind the other.
+    pub ranges: Vec<FrameRange>,
+}
+
+impl Plan {
+    /// Plans the transform of the clip in `file`, which has `length` bytes.
+    ///
+    /// # Errors
+    /// [`Fault::Clip`] if it is no Y4M clip or not a whole one, [`Fault::Chain`] if the chain does not suit it,
+    /// [`Fault::Read`].
+    pub fn new(file: &(impl FileExt + ?Sized), length: u64, chain: Chain) -> Result<Self, Fault> {
+        let (header, header_bytes) = scan::header(file)?;
+        let recipe = Recipe::new(header, chain)?;
+        let frame_bytes = recipe.input().shape.bytes();
+        let Some(_) = length.checked_sub(header_bytes) else {
+            return Err(Fault::clip(length, Flaw::Changed));
+        };
+        let scan = Scan { file, length, header_bytes, frame_bytes };
+        let each = frames_in_a_range(&recipe, scan.frames_at_most());
+        let output_bytes = recipe.output().shape.bytes();
+        let mut output_at = recipe.output().to_line().len() as u64;
+        let starts = scan.starts(each)?;
+        let ranges = starts.windows(2).map(|pair| {
+            let frames = pair[1].frame - pair[0].frame;
+            let input_bytes = pair[1].at - pair[0].at;
+            // What is not samples is lines, and those go over as they are.
+            let range = FrameRange {
+                first: pair[0].frame,
+                frames,
+                input_at: pair[0].at,
+                input_bytes,
+                output_at,
+                output_bytes: input_bytes - frames * frame_bytes + frames * output_bytes,
+            };
+            output_at += range.output_bytes;
+            range
+        });
+        let ranges = ranges.collect();
+        Ok(Self { recipe, ranges })
+    }
+
+    /// Frames in all.
+    pub fn frames(&self) -> u64 {
+        self.ranges.iter().map(|range| range.frames).sum()
+    }
+
+    /// Bytes of the whole output.
+    pub fn output_bytes(&self) -> u64 {
+        let header = self.recipe.output().to_line().len() as u64;
+        header + self.ranges.iter().map(|range| range.output_bytes).sum::<u64>()
+    }
+}
+
+/// How many frames a range gets.
+fn frames_in_a_range(recipe: &Recipe, frames_at_most: u64) -> u64 {
+    let wanted = RANGE_NS / frame_ns(recipe).max(1);
+    wanted.max(1).max(frames_at_most.div_ceil(RANGES_MAX))
+}
+
+/// About how long a frame takes on a core of a few years ago; a factor of three either way does no harm.
+fn frame_ns(recipe: &Recipe) -> u64 {
+    let moved = recipe.input().shape.bytes() + recipe.output().shape.bytes() + 2 * PLAIN_LINE.len() as u64;
+    let stages = |stages: &[Stage]| stages.iter().map(stage_ps).sum::<u64>();
+    let deep = recipe.input().shape.colour().depth().bytes();
+    (moved * 200 + deep * (stages(recipe.luma()) + 2 * stages(recipe.chroma()))) / 1000
+}
+
+/// Picoseconds of a stage, from its samples.
+fn stage_ps(stage: &Stage) -> u64 {
+    let (from, to) = (stage.from.samples() as u64, stage.to.samples() as u64);
+    match stage.step {
+        Step::Scale(_) => (from + to) * 1000,
+        Step::Blur(_) => from * 1500,
+        Step::Turn(_) => from * 500,
+        Step::Crop { .. } => to * 100,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::Header;
+    use crate::trial::{Memory, clip};
+
+    fn plan(clip: &[u8], chain: &str) -> Result<Plan, Fault> {
+        Plan::new(&Memory::of(clip), clip.len() as u64, chain.parse().unwrap())
+    }
+
+    #[test]
+    fn ranges_cover_clip_and_output_without_a_gap() {
+        let lines = ["", " Xlong", "", "", " I???"].repeat(40);
+        let clip = clip("W320 H240", &lines);
+        let plan = plan(&clip, "blur=2,blur=2,blur=2,scale=1280x960,blur=9,scale=99x51,rotate=90").unwrap();
+        assert!(plan.ranges.len() > 3, "{}", plan.ranges.len());
+        let (mut first, mut input_at) = (0, clip.len() as u64 - plan_input(&plan));
+        let mut output_at = plan.recipe.output().to_line().len() as u64;
+        for range in &plan.ranges {
+            assert_eq!((range.first, range.input_at, range.output_at), (first, input_at, output_at));
+            first += range.frames;
+            input_at += range.input_bytes;
+            output_at += range.output_bytes;
+        }
+        assert_eq!((first, plan.frames()), (200, 200));
+        assert_eq!((input_at, output_at), (clip.len() as u64, plan.output_bytes()));
+    }
+
+    fn plan_input(plan: &Plan) -> u64 {
+        plan.ranges.iter().map(|range| range.input_bytes).sum()
+    }
+
+    #[test]
+    fn a_range_is_a_fraction_of_a_second_of_work() {
+        let recipe = |header: &str, chain: &str| {
+            let header = Header::parse(format!("YUV4MPEG2 {header}").as_bytes()).unwrap();
+            Recipe::new(header, chain.parse().unwrap()).unwrap()
+        };
+        let each = frames_in_a_range(&recipe("W1920 H1080", "scale=960x540"), 1_000_000);
+        assert!((30..300).contains(&each), "{each}");
+        assert_eq!(frames_in_a_range(&recipe("W16384 H16384", "blur=5"), 50), 1);
+        assert_eq!(frames_in_a_range(&recipe("W16384 H16384", "blur=5"), 10 * RANGES_MAX + 1), 11);
+    }
+
+    #[test]
+    fn a_plan_travels_and_comes_back() {
+        let clip = clip("W9 H5 It C422p10 Xa", &["", " X1", ""]);
+        let plan = plan(&clip, "gray,crop=4x4+2+0").unwrap();
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+        let forged = text.replace("crop=4x4", "crop=9x9");
+        assert!(serde_json::from_str::<Plan>(&forged).unwrap_err().to_string().contains("reaches beyond"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_known_before_anything_runs() {
+        let told = |clip: &[u8], chain: &str| plan(clip, chain).unwrap_err().to_string();
+        let whole = clip("W4 H4 Cmono", &["", ""]);
+        assert_eq!(told(&whole[..22], "gray"), "clip at byte 22: the clip has no frames");
+        let cut = told(&whole[..whole.len() - 3], "gray");
+        assert_eq!(cut, "clip at byte 63: the clip ends within frame 1, 3 bytes early");
+        assert!(told(&whole, "crop=5x1+0+0").starts_with("operation crop=5x1+0+0: it reaches beyond"));
+        assert!(told(b"YUV4MPEG2 W0 H4\n", "gray").starts_with("clip at byte 10: width \"0\""));
+    }
+}

@@ -1,0 +1,104 @@
+//! Run: one range of frames, read where it lies in the clip and written to its place in the output.
+//!
+//! It trusts the plan for places only: every FRAME line is looked at again, so that a clip that was changed is
+//! noticed. Run twice it writes the same bytes to the same places. It holds one frame in and one out.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, Flaw};
+use crate::frame::Frame;
+use crate::plan::FrameRange;
+use crate::recipe::Recipe;
+use crate::scan::{fill, frame_line};
+use crate::transform::Transform;
+
+/// What a run task did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeDone {
+    /// The range's first frame, which names it.
+    pub first: u64,
+    /// Frames written.
+    pub frames: u64,
+    /// Bytes written, lines included.
+    pub bytes: u64,
+}
+
+/// Transforms the frames of `range`; `progress` is told how many of them are done, after each.
+///
+/// # Errors
+/// [`Fault::Clip`] if the clip is not what the plan says any more, [`Fault::Read`], [`Fault::Write`].
+pub fn run(
+    recipe: &Recipe,
+    range: &FrameRange,
+    clip: &(impl FileExt + ?Sized),
+    output: &(impl FileExt + ?Sized),
+    mut progress: impl FnMut(u64),
+) -> Result<RangeDone, Fault> {
+    let mut transform = Transform::new(recipe);
+    let mut source = Frame::new(recipe.input().shape.bytes() as usize);
+    let mut result = Frame::new(recipe.output().shape.bytes() as usize);
+    let mut line = Vec::new();
+    let mut reader = Reader { clip, at: range.input_at, end: range.input_at + range.input_bytes };
+    let mut output_at = range.output_at;
+    for frame in 0..range.frames {
+        reader.frame(recipe, range.first + frame, &mut line, &mut source)?;
+        transform.apply(&mut source, &mut result);
+        for bytes in [&line[..], result.bytes()] {
+            write(output, bytes, output_at)?;
+            output_at += bytes.len() as u64;
+        }
+        progress(frame + 1);
+    }
+    let bytes = output_at - range.output_at;
+    if reader.at != reader.end || bytes != range.output_bytes {
+        return Err(Fault::clip(reader.at, Flaw::Changed));
+    }
+    Ok(RangeDone { first: range.first, frames: range.frames, bytes })
+}
+
+/// Where in the clip a range is.
+struct Reader<'a, F: ?Sized> {
+    clip: &'a F,
+    at: u64,
+    end: u64,
+}
+
+impl<F: FileExt + ?Sized> Reader<'_, F> {
+    /// Reads the next frame and the line before it. Chroma that nobody needs is not read.
+    fn frame(
+        &mut self,
+        recipe: &Recipe,
+        number: u64,
+        line: &mut Vec<u8>,
+        frame: &mut Frame,
+    ) -> Result<(), Fault> {
+        frame_line(self.clip, (number, self.at), line)?;
+        let begin = self.at + line.len() as u64;
+        let end = begin + frame.bytes().len() as u64;
+        if end > self.end {
+            return Err(Fault::clip(self.at, Flaw::Changed));
+        }
+        let shape = recipe.input().shape;
+        let luma = shape.size().samples() * shape.colour().depth().bytes() as usize;
+        let wanted = if recipe.needs_chroma() { frame.bytes().len() } else { luma };
+        let got = fill(self.clip, &mut frame.bytes_mut()[..wanted], begin)?;
+        let is_whole =
+            got == wanted && (end == begin + wanted as u64 || fill(self.clip, &mut [0], end - 1)? == 1);
+        if !is_whole {
+            return Err(Fault::clip(begin + got as u64, Flaw::Changed));
+        }
+        self.at = end;
+        Ok(())
+    }
+}
+
+/// Writes all of it at this byte of the output.
+pub(crate) fn write(output: &(impl FileExt + ?Sized), bytes: &[u8], at: u64) -> Result<(), Fault> {
+    output.write_all_at(bytes, at).map_err(|error: io::Error| Fault::Write { at, error })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Frames through the stages of a recipe: the one place where samples are worked on.
+//!
+//! Each plane goes through its stages by itself, between two buffers that are kept from frame to frame. What a
+//! frame becomes depends on that frame and the recipe alone.
+
+use fast_image_resize::Resizer;
+
+use crate::colour::Depth;
+use crate::frame::Frame;
+use crate::plane::blur::{Scratch, blur};
+use crate::plane::rotate::rotate;
+use crate::plane::scale::scale;
+use crate::plane::{Sample, crop};
+use crate::recipe::{Recipe, Stage, Step};
+use crate::shape::Shape;
+
+/// A recipe with the memory to follow it.
+#[derive(Debug)]
+pub struct Transform<'a> {
+    recipe: &'a Recipe,
+    engine: Engine,
+}
+
+/// Scratch memory for samples of the clip's depth.
+#[derive(Debug)]
+enum Engine {
+    Eight(Bench<u8>),
+    Ten(Bench<u16>),
+}
+
+impl<'a> Transform<'a> {
+    /// Makes ready to follow this recipe.
+    pub fn new(recipe: &'a Recipe) -> Self {
+        let engine = match recipe.input().shape.colour().depth() {
+            Depth::Eight => Engine::Eight(Bench::default()),
+            Depth::Ten => Engine::Ten(Bench::default()),
+        };
+        Self { recipe, engine }
+    }
+
+    /// Makes `output` of `input`, which it may use as scratch memory. Both have the sizes that the recipe says.
+    pub fn apply(&mut self, input: &mut Frame, output: &mut Frame) {
+        let recipe = self.recipe;
+        match &mut self.engine {
+            Engine::Eight(bench) => bench.frame(recipe, input.bytes(), output.bytes_mut()),
+            Engine::Ten(bench) => {
+                for word in input.words_mut() {
+                    *word = u16::from_le(*word).min(<u16 as Sample>::MAX);
+                }
+                bench.frame(recipe, input.words(), output.words_mut());
+                output.words_mut().iter_mut().for_each(|word| *word = word.to_le());
+            }
+        }
+    }
+}
+
+/// What the two depths do alike.
+#[derive(Debug)]
+struct Bench<S> {
+    /// What a stage leaves for the next one.
+    between: Vec<S>,
+    /// What it leaves that `between` is read for.
+    beside: Vec<S>,
+    scaler: Resizer,
+    blur: Scratch,
+}
+
+impl<S> Default for Bench<S> {
+    fn default() -> Self {
+        Self { between: Vec::new(), beside: Vec::new(), scaler: Resizer::new(), blur: Scratch::default() }
+    }
+}
+
+impl<S: Sample> Bench<S> {
+    fn frame(&mut self, recipe: &Recipe, input: &[S], output: &mut [S]) {
+        let mut input = Planes { rest: input, shape: recipe.input().shape };
+        let (luma, mut rest) = output.split_at_mut(recipe.output().shape.size().samples());
+        self.plane(recipe.luma(), input.take(true), luma);
+        if !recipe.needs_chroma() {
+            rest.fill(S::NEUTRAL);
+            return;
+        }
+        let samples = recipe.output().shape.chroma_size().samples();
+        while !rest.is_empty() {
+            let (plane, after) = rest.split_at_mut(samples);
+            self.plane(recipe.chroma(), input.take(false), plane);
+            rest = after;
+        }
+    }
+
+    /// Takes one plane through its stages.
+    fn plane(&mut self, stages: &[Stage], from: &[S], into: &mut [S]) {
+        let Some((last, before)) = stages.split_last() else {
+            into.copy_from_slice(from);
+            return;
+        };
+        let mut between = std::mem::take(&mut self.between);
+        let mut beside = std::mem::take(&mut self.beside);
+        for (index, stage) in before.iter().enumerate() {
+            beside.resize(stage.to.samples(), S::NEUTRAL);
+            self.stage(*stage, if index == 0 { from } else { &between }, &mut beside);
+            std::mem::swap(&mut between, &mut beside);
+        }
+        self.stage(*last, if before.is_empty() { from } else { &between }, into);
+        (self.between, self.beside) = (between, beside);
+    }
+
+    fn stage(&mut self, stage: Stage, from: &[S], into: &mut [S]) {
+        let Stage { step, from: size, to } = stage;
+        match step {
+            Step::Scale(filter) => scale(&mut self.scaler, filter, (from, size), (into, to)),
+            Step::Blur(radius) => blur(&mut self.blur, radius, from, size, into),
+            Step::Turn(turn) => rotate(turn, from, size, into),
+            Step::Crop { x, y } => crop(from, size, (x, y), into, to),
+        }
+    }
+}
+
+/// The planes of a frame, one after the other.
+struct Planes<'a, S> {
+    rest: &'a [S],
+    shape: Shape,
+}
+
+impl<'a, S> Planes<'a, S> {
+    fn take(&mut self, is_luma: bool) -> &'a [S] {
+        let size = if is_luma { self.shape.size() } else { self.shape.chroma_size() };
+        let (plane, rest) = self.rest.split_at(size.samples());
+        self.rest = rest;
+        plane
+    }
+}

@@ -1,0 +1,68 @@
+//! For tests: a file that lies in memory, with positioned reads and writes, and a clip of noise.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::RwLock;
+
+use crate::header::Header;
+
+/// A file in memory; it grows as it is written.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) contents: RwLock<Vec<u8>>,
+    /// Bytes beyond which nothing can be written.
+    pub(crate) room: Option<u64>,
+}
+
+impl Memory {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self { contents: RwLock::new(bytes.to_vec()), room: None }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.contents.read().unwrap().clone()
+    }
+
+    pub(crate) fn truncate(&self, length: usize) {
+        self.contents.write().unwrap().truncate(length);
+    }
+}
+
+impl FileExt for Memory {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let bytes = self.contents.read().unwrap();
+        let rest = bytes.get(at as usize..).unwrap_or_default();
+        // Never more than a few at once, as a file may do.
+        let count = rest.len().min(into.len()).min(1000);
+        into[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, from: &[u8], at: u64) -> io::Result<usize> {
+        let end = at + from.len() as u64;
+        if self.room.is_some_and(|room| end > room) {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        let mut bytes = self.contents.write().unwrap();
+        let length = bytes.len().max(end as usize);
+        bytes.resize(length, 0);
+        bytes[at as usize..end as usize].copy_from_slice(from);
+        Ok(from.len())
+    }
+}
+
+/// A clip of noise with this header (its first word left out) and these FRAME lines.
+pub(crate) fn clip(header: &str, lines: &[&str]) -> Vec<u8> {
+    let line = format!("YUV4MPEG2 {header}\n");
+    let shape = Header::parse(line.trim_end().as_bytes()).unwrap().shape;
+    let mut clip = line.into_bytes();
+    let mut state = 1_u32;
+    for line in lines {
+        clip.extend_from_slice(format!("FRAME{line}\n").as_bytes());
+        for _ in 0..shape.bytes() {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            clip.push((state >> 24) as u8);
+        }
+    }
+    clip
+}
