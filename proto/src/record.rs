@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Seen};
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::outcome::Outcome;
 
@@ -120,6 +120,8 @@ pub enum What {
         worker: WorkerId,
         /// Its process.
         pid: u32,
+        /// What the kernel shows of it, and where it waits.
+        seen: Option<Seen>,
     },
     /// Jobs were accepted.
     Accepted {

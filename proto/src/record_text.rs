@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::death::Signal;
+use crate::evidence::Seen;
 use crate::record::What;
 
 /// A span of time as people read it.
@@ -144,8 +145,9 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
         }
         What::Resumed { worker } => write!(out, "worker goes on worker={worker}"),
-        What::Stuck { worker, pid } => {
-            write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")
+        What::Stuck { worker, pid, seen } => {
+            let seen = seen.as_ref().map(Seen::to_string).unwrap_or_default();
+            write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}{seen}")
         }
         What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
         What::Requeued { worker, count } => {

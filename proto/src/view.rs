@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Seen};
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::job::{JobState, Policy};
 use crate::outcome::Outcome;
@@ -127,6 +127,8 @@ pub struct WorkerRow {
     pub ended: u64,
     /// When it was spawned.
     pub spawned_us: u64,
+    /// What the kernel showed of it when it became stuck.
+    pub seen: Option<Seen>,
 }
 
 /// How the pool is.

@@ -149,6 +149,7 @@ fn core_config(
         pid: std::process::id(),
         seed: bulkhead_sys::clock::wall_us(),
         kinds: kind::builtin(enable_chaos),
+        cores: u32::from(cores()),
         slots,
         spares,
         queue_max: file.queue_max.unwrap_or(defaults.queue_max),

@@ -11,6 +11,7 @@ use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 
 use crate::batch::Batch;
+use crate::event::Peer;
 use crate::job::Phase;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
@@ -24,16 +25,21 @@ const RETRY_AFTER_MS: (u64, u64) = (10, 10_000);
 
 impl Core {
     /// A client submits jobs.
-    pub(crate) fn submit(&mut self, id: ClientId, tag: Tag, submit: Submit) {
+    pub(crate) fn submit(&mut self, id: ClientId, tag: Tag, mut submit: Submit) {
+        let Some(Peer { uid, admin }) = self.clients.connected(id).map(|client| client.peer) else { return };
         let count = submit.inputs.len() as u64;
-        let kind = match self.check(&submit) {
+        let kind = self.check(&submit);
+        let kind = kind.and_then(|kind| {
+            self.config.limits.grant(&mut submit.policy, admin)?;
+            Ok(kind)
+        });
+        let kind = match kind {
             Ok(kind) => kind,
             Err(refusal) => {
                 self.totals.refused += count;
                 return self.refuse(id, tag, refusal);
             }
         };
-        let Some(uid) = self.clients.connected(id).map(|client| client.peer.uid) else { return };
         let (room, refusal) = self.room(uid, &submit.inputs);
         self.totals.refused += count - room;
         match refusal {

@@ -70,6 +70,7 @@ impl Core {
         let worker = self.pool.workers.get_mut(&id)?;
         let was_head = worker.claims.head().is_some_and(|head| head.seq == seq);
         let offer = worker.claims.remove(seq, self.now.mono_ns)?;
+        self.unwatch(id, Some(seq));
         Some((offer, was_head))
     }
 
@@ -233,6 +234,9 @@ impl Core {
         let (offer, claimed) = (*offer, offer.claimed);
         if !self.is_current(id, &offer) {
             return if claimed { self.kill(id, Cause::Cancel) } else { self.recall_or_look(id, seq) };
+        }
+        if self.enforce_met(id, &offer) {
+            return;
         }
         let now_ns = self.now.mono_ns;
         if !claimed && now_ns >= head_ns.saturating_add(ms(self.config.bootstrap_ms)) {

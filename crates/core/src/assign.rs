@@ -14,6 +14,7 @@ use crate::lane::{Ageing, Verdict};
 use crate::list::Key;
 use crate::machine::{Core, ms};
 use crate::pace::{ALONE_NS, Pace};
+use crate::watch::is_watched;
 use crate::worker::{Duty, Worker};
 
 impl Core {
@@ -78,7 +79,7 @@ impl Core {
                     if short && needs { Verdict::Skip } else { Verdict::Take }
                 });
             let Some(key) = found else { break };
-            let cost_ns = self.paces[usize::from(self.jobs.batch(key).kind.0)].cost_ns();
+            let cost_ns = cost_ns(&self.jobs, &self.paces, key);
             self.offer(id, key, cost_ns);
             filled.push(id);
         }
@@ -131,7 +132,7 @@ impl Core {
             }
         });
         let Some(key) = found else { return false };
-        let cost_ns = self.paces[usize::from(self.jobs.batch(key).kind.0)].cost_ns();
+        let cost_ns = cost_ns(&self.jobs, &self.paces, key);
         self.offer(id, key, cost_ns);
         true
     }
@@ -150,8 +151,8 @@ impl Core {
         let first = worker.claims.len() == 1;
         self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
         let batch = self.jobs.batch(key);
-        let (kind, output, memory_bytes, uid) =
-            (batch.kind, batch.policy.output, batch.policy.memory_bytes, batch.uid);
+        let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
+        let (output, memory_bytes) = (policy.output, policy.memory_bytes);
         if first {
             self.pool.enter(id, Duty::Busy);
             self.watch_head(id);
@@ -161,6 +162,7 @@ impl Core {
             let after_us = (now_ns - lost_ns) / 1000;
             self.record(What::Retried { job: number, attempt, worker: id, after_us, alone }, Some(uid));
         }
+        self.watch(id, seq, &policy);
         let task = Task { job: number, fence, kind, memory_bytes, output, input };
         self.act(Action::Offer { worker: id, seq, task });
     }
@@ -176,14 +178,21 @@ enum Fit {
 }
 
 fn fits_ahead(worker: &Worker, jobs: &Jobs, paces: &[Pace], key: Key) -> Fit {
-    let pace = &paces[usize::from(jobs.batch(key).kind.0)];
-    if pace.depth() == 1 {
+    let batch = jobs.batch(key);
+    let pace = &paces[usize::from(batch.kind.0)];
+    if pace.depth() == 1 || is_watched(&batch.policy) {
         Fit::NeverAhead
     } else if worker.claims.len() < pace.depth() && worker.claims.has_room(pace.cost_ns()) {
         Fit::Now
     } else {
         Fit::NoRoom
     }
+}
+
+/// What a job adds to the work ahead of the worker that gets it. Nothing shares a ring with what is watched.
+fn cost_ns(jobs: &Jobs, paces: &[Pace], key: Key) -> u64 {
+    let batch = jobs.batch(key);
+    if is_watched(&batch.policy) { ALONE_NS } else { paces[usize::from(batch.kind.0)].cost_ns() }
 }
 
 fn ageing(now_ns: u64, config: &crate::config::Config) -> Ageing {

@@ -69,6 +69,7 @@ impl Core {
         let mut current = 0;
         for (id, worker) in &self.pool.workers {
             worker.claims.audit();
+            assert!(worker.watch.is_none() || worker.claims.len() == 1, "what is watched shares its ring");
             let mut lonely = false;
             for offer in worker.claims.iter().filter(|offer| self.is_current(*id, offer)) {
                 current += 1;
@@ -115,6 +116,7 @@ impl Core {
             let remembered = match alarm {
                 Alarm::Worker(id) => self.pool.workers.get(id).and_then(|worker| worker.duty_alarm),
                 Alarm::Limit(id) => self.pool.workers.get(id).and_then(|worker| worker.limit_alarm),
+                Alarm::Watch(id) => self.pool.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm),
                 Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
                 Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
                 Alarm::Shortage => self.shortage_ns,

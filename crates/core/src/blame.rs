@@ -3,14 +3,15 @@
 //! | death | first claimed offer | further claimed | offered | none claimed |
 //! |---|---|---|---|---|
 //! | its own: exited, any signal | charged | given back | given back | the slot is charged |
-//! | killed: lie, or its lane hung up | charged | given back | given back | the slot is charged |
-//! | killed: timeout, cancel, stop | has its outcome | given back | given back | nobody is charged |
+//! | killed: lie, memory, stopped by a signal, or its lane hung up | charged | given back | given back | the slot is charged |
+//! | killed: a limit of time, cancel, stop | has its outcome | given back | given back | nobody is charged |
 //! | killed: unresponsive | given back | given back | given back | the slot is charged |
 //! | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
 //! | left after a panic | - | - | given back | nobody is charged |
 //! | retired | given back | given back | given back | nobody is charged |
 //!
-//! Given back means: to the front of the queue, not charged.
+//! Given back means: to the front of the queue, not charged. The first claimed job keeps the death as evidence in any
+//! case; one that is charged may have its outcome already, and then the charge is off.
 
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::Evidence;
@@ -22,13 +23,13 @@ use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::claim::Offer;
 use crate::event::Remains;
-use crate::job::Left;
+use crate::job::{Aside, Left};
 use crate::list::Key;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
 use crate::worker::{Cause, Duty, Worker};
 
-/// Charged deaths that are kept as evidence of one job; the oldest go first.
+/// Deaths that are kept as evidence of one job; the oldest go first.
 const EVIDENCE_MAX: usize = 32;
 
 /// What a death means.
@@ -66,6 +67,7 @@ impl Core {
             self.totals.stale += 1;
             return;
         };
+        self.unwatch(id, None);
         self.cancel_alarms(id);
         let Some(worker) = self.pool.remove(id, self.now.mono_ns) else { return };
         self.pool.stuck_replaced -= usize::from(worker.replaced);
@@ -125,6 +127,9 @@ impl Core {
             }
             (Verdict::Nobody, _) => {}
         }
+        if let Some(offer) = first_claimed {
+            self.note_uncharged(&offer, &dead);
+        }
         let mut count = worker.requeued;
         for (offer, claimed) in offers.iter().rev() {
             if self.is_current(dead.id, offer) {
@@ -144,27 +149,45 @@ impl Core {
         }
     }
 
+    /// Keeps a death that ended an attempt of a job and is not charged to it: its outcome says why, or its next attempt.
+    fn note_uncharged(&mut self, offer: &Offer, dead: &Dead<'_>) {
+        if !self.jobs.is_there(offer.key, offer.job) {
+            return;
+        }
+        let job = &self.jobs[offer.key];
+        let charged = |aside: &Aside| aside.deaths.iter().any(|death| death.worker == dead.id);
+        if job.fence == offer.fence && !job.aside.as_deref().is_some_and(charged) {
+            self.keep_death(offer.key, dead, false);
+        }
+    }
+
+    /// Adds a death to the evidence of a job, and to the list for `deaths`.
+    fn keep_death(&mut self, key: Key, dead: &Dead<'_>, charged: bool) {
+        let at_us = self.now.wall_us;
+        let (kind, uid) = (self.kind_name(key), self.jobs.batch(key).uid);
+        let job = &mut self.jobs[key];
+        let (id, attempt) = (job.id, job.attempts);
+        let (death, evidence) = (dead.death.clone(), dead.evidence.clone());
+        let death = JobDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death, charged, evidence };
+        let deaths = &mut job.aside_mut().deaths;
+        if deaths.len() == EVIDENCE_MAX {
+            deaths.remove(0);
+        }
+        deaths.push(death.clone());
+        self.deaths.push(DeathRow { job: id, kind, uid, death });
+    }
+
     /// Charges a death to the job whose attempt it ended: it runs alone from now on, or never again.
     fn charge(&mut self, key: Key, dead: &Dead<'_>) {
         let batch = self.jobs.batch(key);
         let (crashes_max, uid) = (batch.policy.crashes_max, batch.uid);
-        let (at_us, now_ns) = (self.now.wall_us, self.now.mono_ns);
+        let now_ns = self.now.mono_ns;
         let job = &mut self.jobs[key];
         job.crashes = job.crashes.saturating_add(1);
         job.alone = true;
         let (id, attempt, crashes) = (job.id, job.attempts, job.crashes);
-        let aside = job.aside_mut();
-        aside.lost_ns = Some(now_ns);
-        if aside.deaths.len() == EVIDENCE_MAX {
-            aside.deaths.remove(0);
-        }
-        let death = dead.death.clone();
-        let evidence = dead.evidence.clone();
-        let death =
-            JobDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death, charged: true, evidence };
-        aside.deaths.push(death.clone());
-        let kind = self.kind_name(key);
-        self.deaths.push(DeathRow { job: id, kind, uid, death });
+        job.aside_mut().lost_ns = Some(now_ns);
+        self.keep_death(key, dead, true);
         let blamed = What::Blamed { job: id, attempt, worker: dead.id, crashes, crashes_max };
         self.record(blamed, Some(uid));
         if crashes >= crashes_max {

@@ -1,4 +1,4 @@
-//! The deaths that were charged to jobs, for `deaths`: a ring of a fixed length, and the answer that shows it.
+//! The deaths that ended attempts of jobs, charged or not, for `deaths`: a ring of a fixed length, and the answer that shows it.
 //!
 //! Each remembers whose job it was, for a job may be forgotten before its deaths are. Filled by `blame.rs`; it decides
 //! nothing and never grows beyond its bound.

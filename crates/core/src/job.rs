@@ -127,7 +127,7 @@ pub(crate) enum Left {
 /// What few jobs have.
 #[derive(Debug, Default)]
 pub(crate) struct Aside {
-    /// Deaths charged to it, oldest first.
+    /// Deaths that ended its attempts, charged or not, oldest first.
     pub(crate) deaths: Vec<JobDeath>,
     /// When its last attempt was lost, once one was.
     pub(crate) lost_ns: Option<u64>,

@@ -4,6 +4,7 @@
 //! for proof. Without proof in time the worker is stuck: its slot goes to another, its task to nobody.
 
 use bulkhead_proto::death::Lie;
+use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::record::What;
 
@@ -79,17 +80,35 @@ impl Core {
         self.spawn_fault(id, error);
     }
 
-    /// The proof of a death did not come in time. At most as many of these are replaced as there are slots.
-    pub(crate) fn stuck(&mut self, id: WorkerId, cause: Cause) {
+    /// The proof of a death did not come in time: where the worker waits is of interest.
+    pub(crate) fn proof_is_late(&mut self, id: WorkerId) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        worker.proof_is_late = true;
+        self.act(Action::Examine { worker: id });
+    }
+
+    /// A worker was examined: if that was asked because the proof of its death is late, it is stuck now.
+    pub(crate) fn note_stuck(&mut self, id: WorkerId, seen: Option<&Seen>) {
+        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        if let Duty::Killed(cause) = worker.duty
+            && worker.proof_is_late
+        {
+            worker.seen = seen.cloned();
+            self.stuck(id, cause);
+        }
+    }
+
+    /// There is no proof of a death, and what is to be seen was seen. At most as many of these are replaced as there are slots.
+    fn stuck(&mut self, id: WorkerId, cause: Cause) {
         self.pool.enter(id, Duty::Stuck(cause));
         let may_replace = self.pool.stuck_replaced < self.pool.slots.len();
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
-        let pid = worker.pid.unwrap_or(0);
+        let (pid, seen) = (worker.pid.unwrap_or(0), worker.seen.clone());
         worker.replaced = may_replace && worker.slot.is_some();
         if worker.replaced {
             self.pool.stuck_replaced += 1;
             self.pool.vacate(id, self.now.mono_ns);
         }
-        self.record(What::Stuck { worker: id, pid }, None);
+        self.record(What::Stuck { worker: id, pid, seen }, None);
     }
 }

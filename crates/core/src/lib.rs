@@ -28,6 +28,7 @@ mod jobs;
 mod kept;
 mod kill;
 mod lane;
+mod limits;
 mod list;
 mod log;
 mod machine;
@@ -40,6 +41,7 @@ mod rng;
 mod sweep;
 mod timers;
 mod view;
+mod watch;
 mod why;
 mod worker;
 

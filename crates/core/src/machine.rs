@@ -57,11 +57,12 @@ pub struct Core {
 
 impl Core {
     /// A machine with no jobs and no workers; its first turn spawns the pool. At least one slot and one spare
-    /// are used, whatever the configuration says.
+    /// are used, and one core, whatever the configuration says.
     pub fn new(mut config: Config, now: Now) -> Self {
         config.slots = config.slots.max(1);
         config.spares = config.spares.max(1);
         config.ageing_ms = config.ageing_ms.max(1);
+        config.cores = config.cores.max(1);
         Self {
             now,
             started_us: None,
@@ -133,7 +134,8 @@ impl Core {
             }
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
-            Event::Examined { .. } | Event::Suspended { .. } | Event::Resumed { .. } => {}
+            Event::Examined { worker, seen, progress_ns } => self.examined(worker, seen, progress_ns),
+            Event::Suspended { .. } | Event::Resumed { .. } => {}
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::Lied { worker, lie } => self.lied(worker, lie),
             Event::HungUp { worker } => self.hung_up(worker),
@@ -149,6 +151,7 @@ impl Core {
         match alarm {
             Alarm::Worker(worker) => self.worker_overdue(worker),
             Alarm::Limit(worker) => self.limit_met(worker),
+            Alarm::Watch(worker) => self.watch_due(worker),
             Alarm::Resume(worker) => self.resume(worker),
             Alarm::Survived(worker) => self.survived(worker),
             Alarm::Backoff(job) => self.backoff_over(job),

@@ -232,7 +232,7 @@ impl Core {
                 self.bootstrap_failed(id, error);
             }
             Duty::Retiring => self.kill(id, Cause::Unresponsive),
-            Duty::Killed(cause) => self.stuck(id, cause),
+            Duty::Killed(_) => self.proof_is_late(id),
             Duty::Spare | Duty::Idle | Duty::Busy if worker.hung_up => self.kill(id, Cause::HungUp),
             Duty::Spare | Duty::Idle | Duty::Busy | Duty::Stuck(_) => {}
         }

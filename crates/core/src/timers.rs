@@ -14,6 +14,8 @@ pub(crate) enum Alarm {
     Worker(WorkerId),
     /// The task at the head of a worker's ring meets its limit.
     Limit(WorkerId),
+    /// The task that is watched in a worker's ring may meet a limit.
+    Watch(WorkerId),
     /// A worker whose channel was full may be tried again.
     Resume(WorkerId),
     /// A worker of a degraded pool has lived long enough.

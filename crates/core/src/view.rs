@@ -131,6 +131,7 @@ impl Core {
                 offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
                 ended: worker.ended,
                 spawned_us: worker.spawned_us,
+                seen: worker.seen.clone(),
             })
             .collect();
         let bytes = 16 + ROW_BYTES * rows.len() as u64;

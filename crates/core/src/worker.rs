@@ -5,23 +5,31 @@
 //! | starting | ready | | | | not up in time, hung up, lied, stop | |
 //! | spare | | got a slot | | not needed any more | hung up, lied, stop | |
 //! | idle | | | offered a task | makes room for a fresh one, drained | hung up, lied, stop | |
-//! | busy | | all settled | | | timeout, cancel, lie, hung up, stop | |
+//! | busy | | all settled | | | any limit, cancel, lie, hung up, stop | |
 //! | retiring | | | | | did not leave in time, stop | |
 //! | killed | | | | | | no proof of death in time |
 //!
 //! Anything else is an assertion. Proof of death removes a worker from every state.
 
 use bulkhead_proto::death::{KillReason, Lie};
+use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::SlotId;
 use bulkhead_proto::view::WorkerState;
 
 use crate::claim::Claims;
+use crate::watch::Watch;
 
 /// Why we killed a worker: what its death will mean is decided by this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// The task at its head met its limit.
+    /// The task at its head met its limit of wall time.
     Timeout,
+    /// The task at its head made no progress for too long.
+    NoProgress,
+    /// The task at its head used its processor time.
+    CpuTime,
+    /// The task at its head has more memory than it may.
+    Memory { limit_bytes: u64 },
     /// The task at its head was cancelled.
     Cancel,
     /// The service stops.
@@ -41,6 +49,9 @@ impl Cause {
     pub(crate) fn reason(self) -> KillReason {
         match self {
             Cause::Timeout => KillReason::Timeout,
+            Cause::NoProgress => KillReason::NoProgress,
+            Cause::CpuTime => KillReason::CpuTime,
+            Cause::Memory { limit_bytes } => KillReason::Memory { limit_bytes },
             Cause::Cancel => KillReason::Cancel,
             Cause::Stop => KillReason::Stop,
             Cause::Lie(lie) => KillReason::Lie { lie },
@@ -112,6 +123,10 @@ pub(crate) struct Worker {
     pub(crate) slot: Option<SlotId>,
     pub(crate) pid: Option<u32>,
     pub(crate) claims: Claims,
+    /// The task in its ring, if that has limits that have to be watched.
+    pub(crate) watch: Option<Watch>,
+    /// What was seen of it when it became stuck.
+    pub(crate) seen: Option<Seen>,
     /// Tasks it has ended.
     pub(crate) ended: u64,
     /// The last of them was reported as failed.
@@ -123,6 +138,8 @@ pub(crate) struct Worker {
     pub(crate) ready_ns: u64,
     /// Its lane hung up: it is offered nothing any more.
     pub(crate) hung_up: bool,
+    /// The proof of its death is late, and it is being examined before it is called stuck.
+    pub(crate) proof_is_late: bool,
     /// It is stuck and its slot went to another.
     pub(crate) replaced: bool,
     /// Its channel is full: it is offered nothing until something of it ends, or a while has passed.
@@ -144,6 +161,8 @@ impl Worker {
             slot: None,
             pid: None,
             claims: Claims::new(),
+            watch: None,
+            seen: None,
             ended: 0,
             failed_last: false,
             requeued: 0,
@@ -151,6 +170,7 @@ impl Worker {
             spawned_ns: now.mono_ns,
             ready_ns: 0,
             hung_up: false,
+            proof_is_late: false,
             replaced: false,
             full: false,
             full_ns: None,

@@ -59,7 +59,8 @@ impl World {
             Action::Retire { worker } => self.retire(worker),
             Action::DropOutput { output } => self.drop_output(output)?,
             Action::Exit => self.exit()?,
-            Action::Ready { .. } | Action::Offer { .. } | Action::Examine { .. } => {}
+            Action::Examine { worker } => self.examine(worker),
+            Action::Ready { .. } | Action::Offer { .. } => {}
         }
         Ok(())
     }
@@ -148,6 +149,13 @@ impl World {
             found.push(Event::Looked { worker: id, head: worker.ring.head(&worker.pages) });
         }
         self.told_back.append(&mut found);
+    }
+
+    fn examine(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get(&id) {
+            let (seen, progress_ns) = worker.vitals(self.clock.ns());
+            self.told_back.push(Event::Examined { worker: id, seen, progress_ns });
+        }
     }
 
     fn settle(&mut self, id: WorkerId, seq: Seq) -> Verdict {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use bulkhead_core::action::Task;
 use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::boxes::{Pages, Written};
@@ -119,6 +120,11 @@ impl Worker {
     /// Whether its leader lives.
     pub fn lives(&self) -> bool {
         matches!(self.life, Life::Booting | Life::Up)
+    }
+
+    /// What the kernel shows of it, and when its task last made progress.
+    pub fn vitals(&self, _: u64) -> (Option<Seen>, Option<u64>) {
+        (None, None)
     }
 
     /// Whether all of its tree is gone.

@@ -245,6 +245,10 @@ impl World {
 fn is_answer(event: &Event) -> bool {
     matches!(
         event,
-        Event::TookBack { .. } | Event::Looked { .. } | Event::OfferFailed { .. } | Event::SpawnFailed { .. }
+        Event::TookBack { .. }
+            | Event::Looked { .. }
+            | Event::Examined { .. }
+            | Event::OfferFailed { .. }
+            | Event::SpawnFailed { .. }
     )
 }

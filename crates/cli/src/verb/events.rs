@@ -109,7 +109,7 @@ mod tests {
                 },
                 "SIGKILL",
             ),
-            (What::Stuck { worker: W, pid: 8 }, "worker=3 pid=8"),
+            (What::Stuck { worker: W, pid: 8, seen: None }, "worker=3 pid=8"),
             (What::Accepted { first: J, count: 5, kind: "noop".to_owned(), uid: 7 }, "first=17 count=5"),
             (What::Blamed { job: J, attempt: 1, worker: W, crashes: 1, crashes_max: 3 }, "crashes=1/3"),
             (What::NobodyBlamed { worker: W }, "worker=3"),

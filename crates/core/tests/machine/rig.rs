@@ -11,7 +11,7 @@ use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Head, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::evidence::Evidence;
+use bulkhead_proto::evidence::{Evidence, Seen};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
@@ -44,6 +44,10 @@ pub(crate) struct Rig {
     pub(crate) spawned: Vec<WorkerId>,
     pub(crate) ready: Vec<String>,
     pub(crate) looks: usize,
+    pub(crate) examined: usize,
+    /// What examining shows, of whomever.
+    pub(crate) seen: Option<Seen>,
+    pub(crate) progress_ns: Option<u64>,
     pub(crate) exited: bool,
     /// Whether spawned workers come up by themselves.
     pub(crate) come_up: bool,
@@ -100,6 +104,9 @@ impl Rig {
             spawned: Vec::new(),
             ready: Vec::new(),
             looks: 0,
+            examined: 0,
+            seen: Some(Seen::default()),
+            progress_ns: None,
             exited: false,
             come_up: true,
             answer: true,
@@ -167,7 +174,13 @@ impl Rig {
             Action::Kill { worker, why } => drop(self.killed.insert(worker, why)),
             Action::Retire { worker } => self.retired.push(worker),
             Action::DropOutput { output } => self.dropped.push(output),
-            Action::Examine { .. } => {}
+            Action::Examine { worker } => {
+                self.examined += 1;
+                if self.answer && self.workers.contains_key(&worker) {
+                    let (seen, progress_ns) = (self.seen.clone(), self.progress_ns);
+                    self.batch.push(Event::Examined { worker, seen, progress_ns });
+                }
+            }
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
@@ -245,15 +258,13 @@ impl Rig {
 
     /// A worker dies; its box says what was claimed.
     pub(crate) fn die(&mut self, worker: WorkerId, death: Death) {
+        self.die_with(worker, death, Evidence::default());
+    }
+
+    pub(crate) fn die_with(&mut self, worker: WorkerId, death: Death, evidence: Evidence) {
         let held = self.workers.remove(&worker).unwrap_or_default();
         let remains = held.iter().map(|held| Remains { seq: held.seq, claimed: held.claimed }).collect();
-        self.tell(Event::Died {
-            worker,
-            death,
-            evidence: Evidence::default(),
-            noticed_after_us: Some(1),
-            remains,
-        });
+        self.tell(Event::Died { worker, death, evidence, noticed_after_us: Some(1), remains });
     }
 
     /// The job is claimed and kills its worker.

@@ -144,7 +144,10 @@ impl Oracles {
             }
             Reply::Draining { .. } => self.ledger.stopping = true,
             Reply::Events { records, .. } => self.records.streamed(records)?,
-            Reply::Job(detail) => self.ledger.shown(now, &detail.row, detail.deaths.len())?,
+            Reply::Job(detail) => {
+                let charged = detail.deaths.iter().filter(|death| death.charged).count();
+                self.ledger.shown(now, &detail.row, charged)?;
+            }
             Reply::Jobs { rows, .. } => {
                 for row in rows {
                     self.ledger.shown(now, row, usize::from(row.crashes))?;
