@@ -150,11 +150,14 @@ pub enum Reply {
         /// The others.
         refused: Vec<Refusal>,
     },
-    /// Jobs, and whether there are more after the last of them.
+    /// Jobs, and whether there may be more. One request looks at a bounded number of jobs, so that there may be more even
+    /// if few of them or none were wanted.
     Jobs {
         /// One row each.
         rows: Vec<JobRow>,
-        /// Whether another request with `after` set to the last id finds more.
+        /// The last number that was looked at.
+        last: JobId,
+        /// Whether another request with `after` set to `last` may find more.
         more: bool,
     },
     /// All about one job.

@@ -1,6 +1,7 @@
 //! The list of jobs, page by page: one page is asked for when the last one is used up.
 //!
-//! A page that brings nothing new is a fault of the daemon: the list would never end.
+//! A page may be empty and the list go on: the daemon looks at so many jobs at once, wanted or not. One that does not
+//! get on is a fault of the daemon: the list would never end.
 
 use std::collections::VecDeque;
 
@@ -34,8 +35,7 @@ impl Jobs<'_> {
     fn fetch(&mut self) -> Result<(), Error> {
         let limit = u32::try_from(BATCH_MAX).unwrap_or(u32::MAX);
         match self.client.ask(Request::Jobs { state: self.state, after: self.after, limit })? {
-            Reply::Jobs { rows, more } => {
-                let last = rows.last().map_or(self.after, |row| row.job);
+            Reply::Jobs { rows, last, more } => {
                 if more && last <= self.after {
                     return Err(self.client.give_up(Fault::Reply("jobs, a page without progress")));
                 }

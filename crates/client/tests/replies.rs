@@ -180,13 +180,20 @@ fn lists_are_fetched_page_by_page() {
             let asked = peer.request().unwrap();
             let Request::Jobs { after, .. } = asked.request else { panic!("jobs was expected") };
             assert_eq!(after.0, page * 2);
-            let rows = (1..=2).map(|offset| row(page * 2 + offset)).collect();
-            peer.reply(asked.tag, Reply::Jobs { rows, more: page < 2 });
+            // On the second page nothing was wanted.
+            let rows = (1..=2).map(|offset| row(page * 2 + offset)).filter(|_| page != 1).collect();
+            peer.reply(asked.tag, Reply::Jobs { rows, last: JobId(page * 2 + 2), more: page < 2 });
         }
     });
     let mut client = fake.client();
     let jobs: Vec<u64> = client.jobs(None, JobId(0)).map(|row| row.unwrap().job.0).collect();
-    assert_eq!(jobs, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(jobs, [1, 2, 5, 6]);
+    fake.finish();
+    let fake = Fake::serve(|mut peer| {
+        let asked = peer.request().unwrap();
+        peer.reply(asked.tag, Reply::Jobs { rows: Vec::new(), last: JobId(0), more: true });
+    });
+    assert!(fake.client().jobs(None, JobId(0)).next().unwrap().is_err(), "it would never end");
     fake.finish();
 }
 

@@ -18,6 +18,9 @@ use crate::machine::Core;
 const ROW_BYTES: u64 = 64;
 /// Rows of lists stop here: well below a frame.
 const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
+/// Jobs that one request for a list looks at, wanted or not: a table of a million takes many turns, and nobody's jobs
+/// wait for it.
+const WALK_MAX: usize = 8192;
 /// Characters of an input that are shown.
 const INPUT_CHARS: usize = 200;
 
@@ -54,7 +57,12 @@ impl Core {
         let limit = (limit as usize).clamp(1, BATCH_MAX);
         let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
         let mut from = JobId(after.0.saturating_add(1));
-        while let Some((job, key)) = self.jobs.next_from(from) {
+        for looked in 0.. {
+            let Some((job, key)) = self.jobs.next_from(from) else { break };
+            if looked == WALK_MAX || rows.len() == limit || bytes >= LIST_BYTES {
+                more = true;
+                break;
+            }
             let batch = self.jobs.batch(key);
             if !peer.admin && batch.uid != peer.uid {
                 // The whole batch is somebody else's.
@@ -62,18 +70,14 @@ impl Core {
                 continue;
             }
             from = JobId(job.0 + 1);
-            if state.is_some_and(|state| state != self.jobs[key].state.phase().shown()) {
-                continue;
+            if state.is_none_or(|state| state == self.jobs[key].state.phase().shown()) {
+                let row = self.row(key);
+                bytes += ROW_BYTES + row.kind.len() as u64;
+                rows.push(row);
             }
-            if rows.len() == limit || bytes >= LIST_BYTES {
-                more = true;
-                break;
-            }
-            let row = self.row(key);
-            bytes += ROW_BYTES + row.kind.len() as u64;
-            rows.push(row);
         }
-        self.reply(id, tag, Reply::Jobs { rows, more }, bytes);
+        let last = JobId(from.0 - 1);
+        self.reply(id, tag, Reply::Jobs { rows, last, more }, bytes);
     }
 
     /// Answers `job`.

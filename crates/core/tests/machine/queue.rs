@@ -177,7 +177,7 @@ fn jobs_are_listed_in_pages_and_to_their_owners() {
     let page = |rig: &mut Rig, client, state, after, limit| {
         let request = Request::Jobs { state, after: JobId(after), limit };
         match rig.answer(client, request) {
-            Reply::Jobs { rows, more } => (rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), more),
+            Reply::Jobs { rows, more, .. } => (rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), more),
             other => panic!("{other:?}"),
         }
     };
@@ -186,4 +186,29 @@ fn jobs_are_listed_in_pages_and_to_their_owners() {
     assert_eq!(page(&mut rig, BOB, None, 0, 100), (vec![6, 7], false));
     assert_eq!(page(&mut rig, ADMIN, Some(JobState::Running), 0, 0).0, [1]);
     assert_eq!(page(&mut rig, ADMIN, None, u64::MAX, u32::MAX).0, []);
+}
+
+/// One request looks at a bounded part of the table, and says where the next one is to go on.
+#[test]
+fn a_long_list_takes_several_requests_even_if_few_are_wanted() {
+    let mut rig = Rig::new(1);
+    for _ in 0..5 {
+        rig.submit(4000);
+    }
+    let (mut found, mut after, mut requests) = (Vec::new(), JobId(0), 0);
+    loop {
+        let request = Request::Jobs { state: Some(JobState::Running), after, limit: 100 };
+        let Reply::Jobs { rows, last, more } = rig.answer(ALICE, request) else { panic!("jobs are listed") };
+        found.extend(rows.iter().map(|row| row.job.0));
+        requests += 1;
+        if !more {
+            break;
+        }
+        assert!(last > after, "it gets on");
+        after = last;
+    }
+    assert_eq!((found, requests), (vec![1], 3));
+    // Whatever the other's jobs are, they are passed by whole.
+    let request = Request::Jobs { state: None, after: JobId(0), limit: 100 };
+    assert!(matches!(rig.answer(BOB, request), Reply::Jobs { rows, more: false, .. } if rows.is_empty()));
 }

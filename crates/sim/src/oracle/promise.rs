@@ -160,9 +160,10 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
             Request::Cancel { jobs } | Request::Retry { jobs } | Request::Forget { jobs },
             Reply::Changed { count, refused },
         ) => *count as usize + refused.len() == jobs.len(),
-        (Request::Jobs { limit, after, .. }, Reply::Jobs { rows, .. }) => {
+        (Request::Jobs { limit, after, .. }, Reply::Jobs { rows, last, more }) => {
             let sorted = rows.windows(2).all(|pair| pair[0].job < pair[1].job);
-            sorted && rows.len() <= *limit as usize && rows.iter().all(|row| row.job > *after)
+            let within = rows.iter().all(|row| row.job > *after && row.job <= *last);
+            sorted && within && rows.len() <= *limit as usize && (!more || last > after)
         }
         (Request::Job { job }, Reply::Job(detail)) => detail.row.job == *job,
         (Request::Why { job }, Reply::Why(why)) => why.job == *job,
