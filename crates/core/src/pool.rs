@@ -179,8 +179,10 @@ impl Core {
         self.pool.enter(id, Duty::Spare);
         self.pool.spares.push_back(id);
         self.watch_survival(id);
-        let status = format!("running jobs in {} workers", self.config.slots);
-        self.say_ready(status);
+        // Said once: whoever waits for the start need not wait for all of them.
+        let up = self.pool.count(WorkerState::Spare) + self.pool.slots.len() - self.pool.vacant;
+        let slots = self.pool.slots.len();
+        self.say_ready(format!("taking jobs, {} of {slots} workers up so far", up.min(slots)));
     }
 
     /// Gives free slots to ready spares.

@@ -20,6 +20,7 @@ fn the_first_turn_spawns_slots_and_spares_and_says_ready_once() {
     let mut rig = Rig::cold(Config { spares: 2, ..config(3) });
     rig.turn();
     assert_eq!((rig.spawned.len(), rig.ready.len()), (5, 1));
+    assert_eq!(rig.ready[0], "taking jobs, 1 of 3 workers up so far");
     let rows = rig.core.deadline();
     assert_eq!(rows, None, "all are up: nothing to wait for");
     assert_eq!(rig.recorded(|what| matches!(what, What::Placed { warm: false, replaces: None, .. })), 3);
