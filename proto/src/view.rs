@@ -191,7 +191,7 @@ pub struct Totals {
     pub accepted: u64,
     /// Jobs refused.
     pub refused: u64,
-    /// Jobs by outcome.
+    /// Jobs by outcome, each once: one that is retried counts again when it has its next outcome.
     pub done: u64,
     /// Their own code said no.
     pub failed: u64,

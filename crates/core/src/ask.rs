@@ -169,6 +169,10 @@ impl Core {
     fn retry_job(&mut self, key: Key) {
         let uid = self.jobs.batch(key).uid;
         self.record(What::RetryAsked { job: self.jobs[key].id }, Some(uid));
+        // Each accepted job counts once, by the outcome that it has in the end.
+        if let Some(outcome) = self.jobs[key].end().map(|end| end.outcome.clone()) {
+            *self.total_of(&outcome) -= 1;
+        }
         self.unshelve(key);
         self.detach_for_retry(key);
         let job = &mut self.jobs[key];

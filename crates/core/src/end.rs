@@ -19,7 +19,7 @@ impl Core {
     /// settled; nothing that it brings counts any more.
     pub(crate) fn end_job(&mut self, key: Key, outcome: Outcome, left: Left) {
         self.leave_list(key);
-        self.count_outcome(&outcome);
+        *self.total_of(&outcome) += 1;
         self.record_end(key, &outcome);
         let job = &mut self.jobs[key];
         if outcome == Outcome::Done {
@@ -77,9 +77,10 @@ impl Core {
         }
     }
 
-    fn count_outcome(&mut self, outcome: &Outcome) {
+    /// The count of this outcome.
+    pub(crate) fn total_of(&mut self, outcome: &Outcome) -> &mut u64 {
         let totals = &mut self.totals;
-        let count = match outcome {
+        match outcome {
             Outcome::Done => &mut totals.done,
             Outcome::Failed { .. } => &mut totals.failed,
             Outcome::Crashed { .. } => &mut totals.crashed,
@@ -87,8 +88,7 @@ impl Core {
             Outcome::Cancelled => &mut totals.cancelled,
             Outcome::Expired => &mut totals.expired,
             Outcome::Lost { .. } => &mut totals.lost,
-        };
-        *count += 1;
+        }
     }
 
     /// Ordinary ends leave no record, nor do jobs that never began: a flood of them must not wash away what

@@ -6,7 +6,7 @@
 use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::view::JobRow;
+use bulkhead_proto::view::{JobRow, Totals};
 
 use crate::report::{Verdict, Violation, broken};
 use crate::world::World;
@@ -20,7 +20,7 @@ impl World {
         let (after, limit) = (JobId(0), PAGE);
         let answer =
             self.ask_as_inspector(vec![Request::Jobs { state: None, after, limit }, Request::Status])?;
-        let [Reply::Jobs { rows, more: false }, Reply::Status(status)] = answer.as_slice() else {
+        let [Reply::Jobs { rows, more: false, .. }, Reply::Status(status)] = answer.as_slice() else {
             return Ok(());
         };
         self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;
@@ -32,19 +32,25 @@ impl World {
                 format!("{live} jobs are listed as not ended, the daemon says {status:?}"),
             );
         }
+        let Totals { done, failed, crashed, timed_out, cancelled, expired, lost, .. } = status.totals;
+        let by_outcome = done + failed + crashed + timed_out + cancelled + expired + lost;
+        if by_outcome + counted != status.totals.accepted {
+            return broken("lost", format!("the counts of outcomes do not add up: {status:?}"));
+        }
         Ok(())
     }
 
     /// All jobs, page by page.
     pub(crate) fn list_all(&mut self) -> Result<Vec<JobRow>, Violation> {
         let mut rows: Vec<JobRow> = Vec::new();
+        let mut after = JobId(0);
         loop {
-            let after = rows.last().map_or(JobId(0), |row| row.job);
             let answer = self.ask_as_inspector(vec![Request::Jobs { state: None, after, limit: PAGE }])?;
-            let [Reply::Jobs { rows: page, more }] = answer.as_slice() else {
+            let [Reply::Jobs { rows: page, last, more }] = answer.as_slice() else {
                 return broken("replies", format!("the administrator lists jobs, and gets {answer:?}"));
             };
             rows.extend(page.iter().cloned());
+            after = *last;
             if !more {
                 return Ok(rows);
             }

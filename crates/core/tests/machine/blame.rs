@@ -183,12 +183,14 @@ fn a_quarantined_job_can_be_retried_with_fresh_budgets_or_forgotten() {
     rig.crash(guilty);
     assert_eq!(rig.change(BOB, Request::Retry { jobs: vec![guilty] }).0, 0, "not his");
     rig.sleep(5);
+    assert_eq!(rig.status().totals.crashed, 1);
     assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![guilty] }).0, 1);
+    assert_eq!(rig.status().totals.crashed, 0, "it has no outcome any more");
     let detail = rig.detail(guilty);
     assert_eq!((detail.row.crashes, detail.row.state), (0, JobState::Running));
     rig.crash(guilty);
     assert_eq!(rig.change(ALICE, Request::Forget { jobs: vec![guilty] }).0, 1);
-    assert_eq!(rig.status().kept, 0);
+    assert_eq!((rig.status().kept, rig.status().totals.crashed), (0, 1), "what is forgotten was counted");
 }
 
 #[test]
