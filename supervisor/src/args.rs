@@ -29,4 +29,7 @@ pub(crate) struct Args {
     /// Serve one parent: print `ready` when jobs are taken, stop when standard input ends
     #[arg(long)]
     pub(crate) private: bool,
+    /// With --private: the folder of the socket is for this daemon alone, and goes with it when its parent was killed
+    #[arg(long, requires = "private", requires = "socket")]
+    pub(crate) own_folder: bool,
 }

@@ -29,7 +29,7 @@ use crate::turn::{self, Loop};
 pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     let descriptors = setup::prepare_process()?;
     let outputs_max = settings.share_descriptors(descriptors)?;
-    let (_place, listener) = setup::take_place(&settings)?;
+    let (place, listener) = setup::take_place(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
     let signals = Signals::new(&[signals::TERM, signals::INT, signals::HUP, signals::CHLD])
@@ -59,9 +59,14 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         Held::new(outputs_max),
         Tell::new(settings.private),
     );
-    let grace_ms = settings.grace_ms;
+    let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
-    Loop { poll, core, hands, signals, grace_ms, draining: false }.run()
+    let orphaned = Loop { poll, core, hands, signals, grace_ms, draining: false, orphaned: false }.run()?;
+    // A parent that lives removes the folder itself, when it has read what it wants of it.
+    if own_folder && orphaned {
+        place.leave_for_good().context("cannot remove the folder of a private daemon")?;
+    }
+    Ok(())
 }
 
 /// A private daemon serves the process at the other end of its standard input, and stops when that ends.

@@ -68,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) worker_program: PathBuf,
     pub(crate) enable_chaos: bool,
     pub(crate) private: bool,
+    /// Whether the socket's folder goes with a private daemon whose parent is gone.
+    pub(crate) own_folder: bool,
     pub(crate) core: bulkhead_core::config::Config,
 }
 
@@ -91,6 +93,7 @@ impl Settings {
             worker_program: file.worker_program.clone().map_or_else(worker_beside_us, Ok)?,
             enable_chaos,
             private: args.private,
+            own_folder: args.own_folder,
             core: core_config(&file, args.workers, enable_chaos)?,
         };
         settings.check()?;

@@ -26,6 +26,26 @@ pub(crate) struct Place {
     _lock: InstanceLock,
 }
 
+impl Place {
+    /// Leaves a place whose folder was made for this daemon by a parent that is gone: the folder goes too. It must be
+    /// ours and closed to all others, as that parent made it; any other is left alone.
+    ///
+    /// # Errors
+    /// It is not such a folder, or cannot be removed.
+    pub(crate) fn leave_for_good(self) -> Result<()> {
+        let Some((socket, _)) = &self.socket else { return Ok(()) };
+        let folder = socket.parent().context("a socket lies in a folder")?.to_owned();
+        drop(self);
+        let found = std::fs::symlink_metadata(&folder)?;
+        ensure!(
+            found.is_dir() && found.uid() == socket::own_uid() && found.mode() & 0o777 == 0o700,
+            "{} is no folder of one daemon alone",
+            folder.display()
+        );
+        remove_tree(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some((path, own)) = &self.socket

@@ -38,11 +38,13 @@ pub(crate) struct Loop {
     pub(crate) signals: Signals,
     pub(crate) grace_ms: u64,
     pub(crate) draining: bool,
+    /// The parent of a private daemon is gone.
+    pub(crate) orphaned: bool,
 }
 
 impl Loop {
-    /// Turns until the core says that all has ended.
-    pub(crate) fn run(mut self) -> Result<()> {
+    /// Turns until the core says that all has ended. `true`: because the parent is gone.
+    pub(crate) fn run(mut self) -> Result<bool> {
         let mut batch = Vec::new();
         let mut out = Output::default();
         let mut ready = Events::with_capacity(EVENTS);
@@ -127,6 +129,7 @@ impl Loop {
         if parent_gone {
             log::info!("the parent is gone: stopping");
             batch.push(Event::Stop);
+            self.orphaned = true;
         }
         let Hands { clients, fleet, held, .. } = &mut self.hands;
         fleet.connect(batch);
@@ -161,7 +164,7 @@ impl Loop {
     }
 
     /// Gives the clients their last replies, as far as they take them soon.
-    fn leave(mut self, ready: &mut Events) -> Result<()> {
+    fn leave(mut self, ready: &mut Events) -> Result<bool> {
         let end_ns = clock::monotonic_ns() + FAREWELL_NS;
         while self.hands.clients.have_mail() {
             let now_ns = clock::monotonic_ns();
@@ -184,7 +187,7 @@ impl Loop {
         }
         self.hands.fleet.abandon();
         log::info!("stopped");
-        Ok(())
+        Ok(self.orphaned)
     }
 }
 

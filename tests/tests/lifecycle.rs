@@ -87,6 +87,30 @@ fn a_killed_daemon_leaves_no_worker_and_its_place_can_be_taken() {
     assert_eq!(daemon.leftovers(), NOTHING);
 }
 
+/// `run` with a daemon of its own that is killed in the middle: neither daemon nor worker nor folder is left.
+#[test]
+fn a_killed_run_takes_its_private_daemon_and_its_folder_along() {
+    if Path::new(bulkhead_proto::places::SYSTEM_SOCKET).exists() {
+        eprintln!("skipped: this machine has a system daemon, so no private one would be started");
+        return;
+    }
+    let runtime = tempfile::tempdir_in("/tmp").expect("a folder");
+    let mut command = Command::new(binary("bulkhead"));
+    command
+        .args(["run", "sleep", "600000"])
+        .env_remove("BULKHEAD_SOCKET")
+        .env("XDG_RUNTIME_DIR", runtime.path());
+    let mut run = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+    let entries =
+        || std::fs::read_dir(runtime.path()).expect("it is there").flatten().map(|entry| entry.path());
+    let folder = eventually("the private daemon serves", || entries().find(|path| path.join("s").exists()));
+    send_signal(run.id(), "KILL");
+    run.wait().expect("it ends");
+    eventually("the daemon and its workers are gone", || processes_under(&folder).is_empty().then_some(()));
+    eventually("its folder is gone", || (!folder.exists()).then_some(()));
+    assert_eq!(entries().count(), 0);
+}
+
 /// A private daemon needs a pipe that ends with its parent; with anything else it says so, and ends.
 #[test]
 fn a_private_daemon_without_a_pipe_says_so() {

@@ -1,6 +1,7 @@
 //! A daemon for one command, when no other is there: it lives in a folder of its own and dies with the command.
 //!
-//! It reads a pipe of ours as its stdin and stops when that ends, so it goes even if this command is killed. It is
+//! It reads a pipe of ours as its stdin and stops when that ends, so it goes even if this command is killed, and takes
+//! its folder with it. It is
 //! in a process group of its own: Ctrl-C is for this command, which then takes its jobs back in order.
 
 use std::fs::{File, Permissions};
@@ -44,7 +45,7 @@ impl PrivateDaemon {
         };
         let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let child = Command::new(&program)
-            .args(["--private", "--workers", &workers.to_string(), "--socket"])
+            .args(["--private", "--own-folder", "--workers", &workers.to_string(), "--socket"])
             .arg(socket_in(folder.path()))
             .arg("--state")
             .arg(folder.path().join("state"))
