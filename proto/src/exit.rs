@@ -25,6 +25,8 @@ pub const TIMED_OUT: u8 = 124;
 pub const CRASHED: u8 = 125;
 /// A job, or the command itself, was cancelled.
 pub const CANCELLED: u8 = 130;
+/// Nobody reads standard output any more, as a shell shows it of a command that SIGPIPE ended.
+pub const PIPE: u8 = 141;
 
 /// The exit code that an outcome gives.
 pub fn of(outcome: &Outcome) -> u8 {

@@ -1,12 +1,13 @@
 //! From an error to an exit code and one line on stderr. The codes themselves are `proto::exit`, a public table.
 //!
-//! A closed stdout (`bulkhead run ... | head`) is no error: the command ends quietly.
+//! A closed stdout (`bulkhead run ... | head`) ends the command quietly, with the code that a shell shows of one that
+//! SIGPIPE ended: as that of any Unix tool, it counts only under `pipefail`. What was accepted until then stays.
 
 use std::fmt;
 use std::io;
 
 use bulkhead_client::{ConnectError, Error};
-use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, USAGE};
+use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
 use bulkhead_proto::refusal::Refusal;
 
 use crate::words;
@@ -23,7 +24,8 @@ Exit codes (for several jobs: that of the first, in the order given, that was no
   123  expired: the job waited longer than it was worth
   124  timed out: the job ran longer than its limit
   125  crashed: the job killed its workers and is quarantined
-  130  cancelled: the job, or this command, was cancelled";
+  130  cancelled: the job, or this command, was cancelled
+  141  nobody reads standard output any more; what was accepted stays";
 
 /// The command line is wrong, beyond what clap can see.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl fmt::Display for NotStarted {
 /// Says what went wrong, and gives the code for it.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let code = code_of(error);
-    if code != DONE {
+    if code != PIPE {
         eprintln!("bulkhead: {error:#}");
     }
     code
@@ -86,7 +88,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
         NO_DAEMON
     } else if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     {
-        DONE
+        PIPE
     } else {
         FAILED
     }
@@ -165,7 +167,7 @@ mod tests {
             (Error::Interrupted.into(), CANCELLED),
             (anyhow::Error::from(Error::Interrupted).context(NotStarted), CANCELLED),
             (anyhow::anyhow!("no such program").context(NotStarted), NO_DAEMON),
-            (anyhow::Error::from(pipe).context("cannot write to stdout"), DONE),
+            (anyhow::Error::from(pipe).context("cannot write to stdout"), PIPE),
         ];
         for (error, code) in cases {
             assert_eq!(code_of(&error), code, "{error:#}");
@@ -175,9 +177,18 @@ mod tests {
     #[test]
     fn the_table_has_every_code() {
         use bulkhead_proto::exit as codes;
-        for code in
-            [DONE, FAILED, USAGE, NO_DAEMON, BUSY, LOST, codes::EXPIRED, codes::TIMED_OUT, codes::CRASHED]
-        {
+        for code in [
+            DONE,
+            FAILED,
+            USAGE,
+            NO_DAEMON,
+            BUSY,
+            LOST,
+            codes::EXPIRED,
+            codes::TIMED_OUT,
+            codes::CRASHED,
+            PIPE,
+        ] {
             let row = format!("{code:>5}  ");
             assert!(TABLE.contains(&row), "{code}");
         }

@@ -3,6 +3,7 @@
 //! They are read whole, and bounded, before the daemon is looked for: a wrong number is a usage error and nothing
 //! was asked. Used by every verb that is about jobs that exist.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use bulkhead_proto::ids::JobId;
@@ -21,7 +22,7 @@ pub(crate) struct Ids {
 }
 
 impl Ids {
-    /// All of them, in the order given.
+    /// All of them, in the order given, each once.
     pub(crate) fn read(&self) -> Result<Vec<JobId>, Usage> {
         let mut found = Vec::new();
         for word in &self.jobs {
@@ -36,6 +37,9 @@ impl Ids {
                 push(word, &mut found)?;
             }
         }
+        // What was named twice is meant once: a second cancel would only be refused.
+        let mut seen = BTreeSet::new();
+        found.retain(|job| seen.insert(*job));
         Ok(found)
     }
 }
@@ -78,6 +82,7 @@ mod tests {
     #[test]
     fn numbers_and_ranges() {
         assert_eq!(read(&["7", "5..6", "1..=2"]), Ok(vec![7, 5, 6, 1, 2]));
+        assert_eq!(read(&["5", "4..6", "5"]), Ok(vec![5, 4, 6]), "each once");
     }
 
     #[test]

@@ -115,6 +115,41 @@ fn a_long_output_comes_through_its_descriptor() {
 }
 
 #[test]
+fn a_dash_as_output_is_stdout_with_the_exact_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::serve(echo);
+    let mut run = bulkhead(&["run", "factorial", "3", "--as", "bits", "-o", "-"]);
+    let output = run.env("BULKHEAD_SOCKET", fake.path()).current_dir(folder.path()).output().unwrap();
+    fake.finish();
+    assert_eq!((code(&output), text(&output.stdout), text(&output.stderr)), (0, "3 bits", ""));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no file of that name");
+}
+
+#[test]
+fn a_job_named_twice_is_asked_for_once() {
+    let script = |mut peer: Peer| {
+        let asked = peer.request().unwrap();
+        assert_eq!(asked.request, Request::Cancel { jobs: vec![JobId(5), JobId(4)] });
+        peer.reply(asked.tag, Reply::Changed { count: 2, refused: Vec::new() });
+    };
+    let output = against(script, &["cancel", "5", "5", "4..5"]);
+    assert_eq!((code(&output), text(&output.stdout), text(&output.stderr)), (0, "cancelled 2 jobs\n", ""));
+}
+
+#[test]
+fn an_unknown_job_is_told_on_stderr_as_json_or_not() {
+    let script = |mut peer: Peer| {
+        let asked = peer.request().unwrap();
+        peer.reply(asked.tag, Reply::Refused(Refusal::UnknownJob { job: JobId(9) }));
+    };
+    for (arguments, lines) in [(&["wait", "9"][..], 0), (&["wait", "9", "--json"], 1)] {
+        let output = against(script, arguments);
+        assert_eq!((code(&output), text(&output.stdout).lines().count()), (1, lines));
+        assert!(text(&output.stderr).starts_with("bulkhead: no job 9: "), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn a_daemon_that_dies_under_running_jobs_has_lost_them() {
     let script = |mut peer: Peer| {
         let (tag, _) = peer.submit().unwrap();
@@ -220,7 +255,7 @@ fn a_reader_that_leaves_ends_it_quietly() {
     stdout.read_exact(&mut [0; 10]).unwrap();
     drop(stdout);
     let output = child.wait_with_output().unwrap();
-    assert_eq!((code(&output), text(&output.stderr)), (0, ""));
+    assert_eq!((code(&output), text(&output.stderr)), (141, ""));
     fake.finish();
 }
 

@@ -3,10 +3,11 @@
 //! A job that runs is ended by killing its worker and everything that it started; the worker is replaced.
 
 use anyhow::Result;
+use bulkhead_client::Client;
 
 use crate::args::Global;
 use crate::ids::Ids;
-use crate::verb::tell_changed;
+use crate::verb::change;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,8 +25,6 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
-        let jobs = self.ids.read()?;
-        let changed = global.connect()?.cancel(&jobs)?;
-        tell_changed(&changed, "cancelled", global)
+        change(&self.ids, global, "cancelled", Client::cancel)
     }
 }

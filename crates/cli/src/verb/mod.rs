@@ -21,17 +21,25 @@ pub(crate) mod wait;
 pub(crate) mod why;
 pub(crate) mod workers;
 
-use anyhow::Result;
-use bulkhead_client::Changed;
+use bulkhead_client::{Changed, Client, Error};
 use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
 use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::ids::Ids;
 use crate::words;
 
-/// Says what became of a cancel, retry or forget; `done` is the word for it.
-fn tell_changed(changed: &Changed, done: &str, global: &Global) -> Result<u8> {
+/// Cancels, retries or forgets jobs, as `ask` does, and says what became of that; `done` is the word for it.
+fn change(
+    ids: &Ids,
+    global: &Global,
+    done: &str,
+    ask: impl FnOnce(&mut Client, &[JobId]) -> Result<Changed, Error>,
+) -> anyhow::Result<u8> {
+    let jobs = ids.read()?;
+    let changed = ask(&mut global.connect()?, &jobs)?;
     let mut out = Out::new();
     if global.json {
         out.json(&json!({ "count": changed.count, "refused": changed.refused }))?;

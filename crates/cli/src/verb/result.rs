@@ -29,7 +29,7 @@ pub(crate) struct Args {
     /// The job's number
     #[arg(value_name = "JOB", value_parser = ids::one)]
     job: JobId,
-    /// Write the result's exact bytes to a file; it appears when it is whole
+    /// Write the result's exact bytes to a file, which appears when it is whole; - is stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

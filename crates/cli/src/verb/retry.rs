@@ -3,10 +3,11 @@
 //! It is how the quarantine of a crashed job ends well.
 
 use anyhow::Result;
+use bulkhead_client::Client;
 
 use crate::args::Global;
 use crate::ids::Ids;
-use crate::verb::tell_changed;
+use crate::verb::change;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,8 +24,6 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
-        let jobs = self.ids.read()?;
-        let changed = global.connect()?.retry(&jobs)?;
-        tell_changed(&changed, "retrying", global)
+        change(&self.ids, global, "retrying", Client::retry)
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     /// Print each result behind its input and a tab
     #[arg(long)]
     with_input: bool,
-    /// Write the results to a file; it appears when all jobs have ended. One job's has its exact bytes
+    /// Write the results to a file, which appears when all jobs have ended; - is stdout. One job's has its exact bytes
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What to do while the daemon is full
@@ -171,7 +171,11 @@ impl<'a> Sink<'a> {
 
     /// Brings out what was printed; if nobody reads any more, the rest is not wanted either.
     fn flush<I: Iterator<Item = JobInput>>(&mut self, run: &mut Run<'_, I>) -> Result<()> {
-        let flushed = self.progress.aside(true, || self.out.flush());
+        let file = self.file.as_mut();
+        let flushed = self.progress.aside(true, || match file {
+            Some(file) => file.flush().map_err(anyhow::Error::from),
+            None => self.out.flush(),
+        });
         if flushed.is_err() {
             take_back(run);
         }

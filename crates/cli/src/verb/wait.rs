@@ -64,8 +64,7 @@ fn tell(end: &JobEnd, global: &Global, out: &mut Out) -> Result<u8> {
 fn tell_refused(job: JobId, refusal: &Refusal, global: &Global, out: &mut Out) -> Result<u8> {
     if global.json {
         out.json(&json!({ "job": job, "refused": refusal }))?;
-    } else {
-        eprintln!("bulkhead: {refusal}");
     }
+    eprintln!("bulkhead: {refusal}");
     Ok(of_refusal(refusal))
 }
