@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod grove;
 pub mod hostile;
+pub mod reaper;
 pub mod siege;
 pub mod systemd;
 pub mod tidy;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
-/// A process that was spawned here. Its descriptor is readable once the process has died.
+/// A process. Its descriptor is readable once the process has died.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -16,11 +16,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Takes hold of a child that was not reaped yet, so that `pid` is still its own.
+    /// Takes hold of whatever process has this number now. Unless it is a child that was not reaped yet, that may be
+    /// another than the one that had it before.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM: no descriptor is to be had; the child runs on.
-    pub(crate) fn of_child(pid: u32) -> io::Result<Self> {
+    /// ESRCH: nobody has it. EMFILE, ENFILE, ENOMEM: no descriptor is to be had.
+    pub fn open(pid: u32) -> io::Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let fd = i32::try_from(Errno::result(result)?).expect("a descriptor fits 32 bits");

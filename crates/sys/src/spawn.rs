@@ -53,7 +53,7 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
         .stdout(Stdio::null())
         .process_group(0)
         .spawn()?;
-    Process::of_child(child.id()).inspect_err(|_| {
+    Process::open(child.id()).inspect_err(|_| {
         // Our own unreaped child, so the group is its own; that it may be dead already is fine.
         let group = i32::try_from(child.id()).expect("a process id fits 31 bits");
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
