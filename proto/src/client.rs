@@ -26,7 +26,7 @@ pub struct RequestFrame {
 /// A frame to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ReplyFrame {
-    /// The request it answers; 0 for [`Reply::Goodbye`].
+    /// The request it answers; 0 for [`Reply::Goodbye`] and [`Reply::Notice`].
     pub tag: Tag,
     /// The answer.
     pub reply: Reply,
@@ -193,4 +193,6 @@ pub enum Reply {
     },
     /// The connection closes because of what the client did, or because the daemon stops.
     Goodbye(Refusal),
+    /// To a client that waits for ends: why its jobs do not start, in words, or that they do again. Answers nothing.
+    Notice(String),
 }

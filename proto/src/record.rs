@@ -206,6 +206,11 @@ pub enum What {
     },
     /// The pool is healthy again.
     Recovered,
+    /// No output descriptor can be made: jobs that need one wait.
+    Short {
+        /// What is short, in words.
+        what: String,
+    },
     /// Results were dropped before their time, to stay within what may be kept.
     Evicted {
         /// How many jobs.

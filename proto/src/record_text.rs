@@ -69,6 +69,7 @@ impl fmt::Display for What {
             Self::Started { .. }
             | Self::Degraded { .. }
             | Self::Recovered
+            | Self::Short { .. }
             | Self::Evicted { .. }
             | Self::Draining { .. }
             | Self::Stopped => service_line(self, out),
@@ -98,6 +99,7 @@ fn service_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         What::Started { pid, slots } => write!(out, "daemon started pid={pid} slots={slots}"),
         What::Degraded { reason } => write!(out, "pool degraded reason={reason:?}"),
         What::Recovered => out.write_str("pool healthy again"),
+        What::Short { what } => write!(out, "jobs with large results wait what={what:?}"),
         What::Evicted { count, limit } => write!(out, "results dropped early count={count} limit={limit:?}"),
         What::Draining { left, grace_ms } => {
             let grace = Maybe(grace_ms.map(Span::ms), "unlimited");

@@ -180,6 +180,8 @@ pub struct Status {
     pub quarantined: u64,
     /// Most jobs that may be queued.
     pub queue_max: u64,
+    /// What is short, so that jobs with a large result wait, in words; empty when nothing is.
+    pub shortage: String,
     /// Counts since the start.
     pub totals: Totals,
 }

@@ -21,6 +21,8 @@ use crate::daemon::DEADLINE;
 pub struct Wire {
     /// The socket itself.
     pub socket: UnixStream,
+    /// The daemon's notices so far.
+    pub notices: Vec<String>,
     frames: Frames,
     last: u32,
 }
@@ -30,7 +32,7 @@ impl Wire {
     pub fn silent(path: &Path) -> Self {
         let socket = UnixStream::connect(path).expect("the daemon listens");
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        Self { socket, frames: Frames::default(), last: 0 }
+        Self { socket, notices: Vec::new(), frames: Frames::default(), last: 0 }
     }
 
     /// Connects and is welcome.
@@ -64,8 +66,18 @@ impl Wire {
         tag
     }
 
-    /// The next reply, or `None` when the daemon has closed the connection.
+    /// The next reply, or `None` when the daemon has closed the connection. Notices are put aside.
     pub fn next_reply(&mut self) -> Option<ReplyFrame> {
+        loop {
+            match self.next_frame()? {
+                ReplyFrame { reply: Reply::Notice(text), .. } => self.notices.push(text),
+                other => return Some(other),
+            }
+        }
+    }
+
+    /// The next frame, or `None` when the daemon has closed the connection.
+    pub fn next_frame(&mut self) -> Option<ReplyFrame> {
         let mut buffer = [0; 64 << 10];
         loop {
             if let Some(bytes) = self.frames.next_frame().expect("the daemon's frames are of a fair size") {

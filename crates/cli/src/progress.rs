@@ -6,6 +6,8 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::trouble;
+
 /// A bar, or none.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -35,6 +37,15 @@ impl Progress {
                 bar.set_message(format!("{} not done", self.bad));
             }
             bar.inc(1);
+        }
+    }
+
+    /// What to do with the daemon's notices: a line on stderr each, with the bar out of its way.
+    pub(crate) fn notices(&self) -> impl FnMut(&str) + Send + use<> {
+        let bar = self.bar.clone();
+        move |text| {
+            let tell = || trouble::notice(text);
+            bar.as_ref().map_or_else(tell, |bar| bar.suspend(tell));
         }
     }
 

@@ -24,6 +24,12 @@ pub(crate) fn line(end: &JobEnd, what: &str) -> String {
     }
 }
 
+/// Says on stderr what the daemon says about jobs that wait; one line, whatever is in it.
+pub(crate) fn notice(text: &str) {
+    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    eprintln!("bulkhead: {line}");
+}
+
 fn shorten(text: &str) -> String {
     const LETTERS: usize = 60;
     let mut short: String = text.chars().take(LETTERS).collect();

@@ -5,13 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::{Reply, Request, RequestFrame};
+use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::ids::Tag;
 use bulkhead_proto::outcome;
 
 use crate::error::{Error, Fault};
 use crate::inbox::{Answer, Arrived, Inbox};
 use crate::interrupt::Interrupts;
+use crate::notices::Notices;
 use crate::output::JobEnd;
 use crate::wire::Wire;
 
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Client {
     wire: Wire,
     inbox: Inbox,
+    notices: Notices,
     patience: Duration,
 }
 
@@ -39,7 +41,7 @@ pub(crate) enum Until {
 
 impl Client {
     pub(crate) fn new(wire: Wire) -> Self {
-        Self { wire, inbox: Inbox::default(), patience: PATIENCE }
+        Self { wire, inbox: Inbox::default(), notices: Notices::default(), patience: PATIENCE }
     }
 
     /// How long a daemon that owes an answer may say nothing (30 s unless told).
@@ -50,6 +52,12 @@ impl Client {
     /// From now on these signals end every wait with [`Error::Interrupted`]. Gives back those of before.
     pub fn set_interrupts(&mut self, interrupts: Option<Interrupts>) -> Option<Interrupts> {
         self.wire.set_interrupts(interrupts)
+    }
+
+    /// From now on `hear` is called with each notice of the daemon: why jobs that this client waits for do not start,
+    /// or that they do again. They arrive while it waits for something else; without this they are dropped.
+    pub fn on_notice(&mut self, hear: impl FnMut(&str) + Send + 'static) {
+        self.notices.set(hear);
     }
 
     /// Sends a request; its tag is open until [`Client::close`].
@@ -125,9 +133,15 @@ impl Client {
         }
     }
 
-    /// The next reply of what was read, with its descriptors.
+    /// The next reply of what was read, with its descriptors. Notices are heard on the way.
     fn arrived(&mut self) -> Result<Option<Arrived>, Error> {
-        let Some((frame, bytes)) = self.wire.next_frame()? else { return Ok(None) };
+        let (frame, bytes) = loop {
+            match self.wire.next_frame()? {
+                None => return Ok(None),
+                Some((ReplyFrame { reply: Reply::Notice(text), .. }, _)) => self.notices.hear(&text),
+                Some(found) => break found,
+            }
+        };
         let answer = match frame.reply {
             Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
             Reply::Ended(ends) => Answer::Ended(self.with_descriptors(ends)?),
@@ -181,5 +195,6 @@ fn word(reply: &Reply) -> &'static str {
         Reply::Draining { .. } => "draining",
         Reply::Pong { .. } => "pong",
         Reply::Goodbye(_) => "goodbye",
+        Reply::Notice(_) => "notice",
     }
 }

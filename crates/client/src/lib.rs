@@ -23,6 +23,7 @@ mod inbox;
 mod interrupt;
 mod jobs;
 mod live;
+mod notices;
 mod output;
 pub mod places;
 mod reorder;

@@ -47,10 +47,14 @@ impl Core {
             refused => {
                 let first = self.jobs.next_id();
                 let name = submit.kind.clone();
+                let attached = submit.attached;
                 self.take_in(id, tag, uid, kind, submit, room);
                 let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
                 self.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
                 self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
+                if attached {
+                    self.notify_degraded(id);
+                }
             }
         }
     }

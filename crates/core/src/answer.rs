@@ -14,8 +14,6 @@ use crate::machine::{Core, ms};
 use crate::timers::Alarm;
 use crate::worker::{Cause, Duty};
 
-/// How long nothing that needs an output descriptor is offered after one could not be made, in milliseconds.
-const SHORTAGE_MS: u64 = 100;
 /// How long a worker with a full channel and nothing to do is left alone, in milliseconds.
 const FULL_MS: u64 = 100;
 
@@ -136,20 +134,15 @@ impl Core {
     }
 
     /// An offer could not be sent.
-    pub(crate) fn offer_failed(&mut self, id: WorkerId, seq: Seq, taken: bool, shortage: bool) {
+    pub(crate) fn offer_failed(&mut self, id: WorkerId, seq: Seq, taken: bool, shortage: Option<String>) {
         if !taken {
             return self.mark_claimed(id, seq);
         }
         self.settle_unbegun(id, seq);
-        let now_ns = self.now.mono_ns;
-        if shortage {
-            if self.shortage_ns.is_none() {
-                let until_ns = now_ns + ms(SHORTAGE_MS);
-                self.shortage_ns = Some(until_ns);
-                self.timers.set(until_ns, Alarm::Shortage);
-            }
-            return;
+        if let Some(what) = shortage {
+            return self.fall_short(what);
         }
+        let now_ns = self.now.mono_ns;
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         worker.full = true;
         let full_ns = *worker.full_ns.get_or_insert(now_ns);

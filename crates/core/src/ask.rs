@@ -72,6 +72,9 @@ impl Core {
                 Err(refusal) => self.refuse(id, tag, refusal),
             }
         }
+        if self.clients.see(id).is_some_and(|client| client.waits > 0) {
+            self.notify_degraded(id);
+        }
     }
 
     fn wait_for(&mut self, id: ClientId, tag: Tag, key: Key) {

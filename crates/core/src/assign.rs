@@ -61,7 +61,7 @@ impl Core {
     }
 
     fn is_short_of(&self, output: OutputMode) -> bool {
-        self.shortage_ns.is_some() && output == OutputMode::Descriptor
+        self.shortage.is_on() && output == OutputMode::Descriptor
     }
 
     /// Gives each idle worker one job; names those that got one.
@@ -72,7 +72,7 @@ impl Core {
             if !worker.is_idle() {
                 continue;
             }
-            let short = self.shortage_ns.is_some();
+            let short = self.shortage.is_on();
             let found =
                 self.queue.take(&mut self.jobs, ageing(self.now.mono_ns, &self.config), &mut |jobs, key| {
                     let needs = jobs.batch(key).policy.output == OutputMode::Descriptor;
@@ -119,7 +119,7 @@ impl Core {
         let deepest = self.paces.iter().map(Pace::depth).max().unwrap_or(1);
         let has_room = |worker: &&Worker| !worker.claims.is_full() && worker.claims.len() < deepest;
         let Some(worker) = self.pool.workers.get(&id).filter(has_room) else { return false };
-        let (paces, short) = (&self.paces, self.shortage_ns.is_some());
+        let (paces, short) = (&self.paces, self.shortage.is_on());
         let at = ageing(self.now.mono_ns, &self.config);
         let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
             if short && jobs.batch(key).policy.output == OutputMode::Descriptor {

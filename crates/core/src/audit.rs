@@ -119,7 +119,7 @@ impl Core {
                 Alarm::Watch(id) => self.pool.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm),
                 Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
                 Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
-                Alarm::Shortage => self.shortage_ns,
+                Alarm::Shortage => self.shortage.until_ns(),
                 _ => Some(*at_ns),
             };
             assert_eq!(remembered, Some(*at_ns), "{alarm:?} is remembered");

@@ -42,8 +42,17 @@ pub(crate) struct Client {
     pub(crate) readers: Vec<Reader>,
     /// Whether it is on the list of those to be looked at.
     pub(crate) listed: bool,
+    /// Whether it was told that the pool is degraded.
+    pub(crate) noticed: bool,
     /// Set when it vanished: when its jobs are cancelled.
     vanished: Option<u64>,
+}
+
+impl Client {
+    /// Its attached batches, by their places in the slab.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = u32> + '_ {
+        self.batches.values().copied()
+    }
 }
 
 /// All clients.
@@ -85,6 +94,24 @@ impl Clients {
         true
     }
 
+    /// Connected clients that wait for the end of some job.
+    pub(crate) fn waiting(&self) -> Vec<ClientId> {
+        let waits = |client: &Client| client.waits > 0 || !client.batches.is_empty();
+        let connected = self.map.iter().filter(|(_, client)| client.vanished.is_none());
+        connected.filter(|(_, client)| waits(client)).map(|(id, _)| *id).collect()
+    }
+
+    /// Those that were told that the pool is degraded; from now on they were not.
+    pub(crate) fn unnotice(&mut self) -> Vec<ClientId> {
+        let noticed = self.map.iter_mut().filter(|(_, client)| client.noticed);
+        noticed
+            .map(|(id, client)| {
+                client.noticed = false;
+                *id
+            })
+            .collect()
+    }
+
     /// Has a client looked at in this turn.
     pub(crate) fn mark(&mut self, id: ClientId) {
         let Some(client) = self.map.get_mut(&id) else { return };
@@ -107,6 +134,7 @@ impl Core {
             batches: BTreeMap::new(),
             readers: Vec::new(),
             listed: false,
+            noticed: false,
             vanished: None,
         };
         let old = self.clients.map.insert(id, client);

@@ -22,6 +22,7 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::restart::Restart;
 use crate::rng::Rng;
+use crate::shortage::Shortage;
 use crate::timers::{Alarm, Timers};
 
 /// Nanoseconds of these milliseconds.
@@ -45,8 +46,7 @@ pub struct Core {
     pub(crate) pool: Pool,
     pub(crate) restart: Restart,
     pub(crate) paces: Vec<Pace>,
-    /// While set, nothing that needs an output descriptor is offered.
-    pub(crate) shortage_ns: Option<u64>,
+    pub(crate) shortage: Shortage,
     pub(crate) timers: Timers,
     pub(crate) log: Log,
     pub(crate) deaths: Deaths,
@@ -75,7 +75,7 @@ impl Core {
             pool: Pool::new(config.slots),
             restart: Restart::default(),
             paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
-            shortage_ns: None,
+            shortage: Shortage::default(),
             timers: Timers::default(),
             log: Log::new(config.records_max),
             deaths: Deaths::default(),
@@ -130,7 +130,7 @@ impl Core {
             Event::WorkerReady { worker } => self.worker_ready(worker),
             Event::BootstrapFailed { worker, error } => self.bootstrap_failed(worker, error),
             Event::OfferFailed { worker, seq, taken, shortage } => {
-                self.offer_failed(worker, seq, taken, shortage.is_some());
+                self.offer_failed(worker, seq, taken, shortage);
             }
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
@@ -157,7 +157,7 @@ impl Core {
             Alarm::Backoff(job) => self.backoff_over(job),
             Alarm::Expiry(first, count) => self.expire(first, count),
             Alarm::Vanished(client) => self.vanish(client),
-            Alarm::Shortage => self.shortage_ns = None,
+            Alarm::Shortage => self.shortage.try_again(),
             Alarm::Grace => self.grace_over(),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! As with an OTP supervisor, two numbers: more than `restart_intensity` such faults within `restart_period_ms`
 //! and the pool is degraded. Where OTP gives up, we go on with exponential backoff and jitter, and say so; the
-//! daemon never exits because of its workers. A pool of which no worker ever came up is degraded, too. A worker that came up since and ends a task, or lives for a
-//! period, makes the pool healthy again.
+//! daemon never exits because of its workers. A pool is degraded, too, when as many workers in a row did not come up as
+//! it has places. A worker that came up since and ends a task, or lives for a period, makes it healthy again.
 
 use std::collections::VecDeque;
 
@@ -18,16 +18,30 @@ use crate::timers::Alarm;
 /// A pool in trouble.
 #[derive(Debug)]
 pub(crate) struct Degraded {
-    pub(crate) reason: String,
+    /// What was seen when it degraded, in words.
+    seen: String,
+    /// The last fault.
+    last: String,
     pub(crate) since_ns: u64,
     /// Faults since then.
     level: u32,
+}
+
+impl Degraded {
+    /// Why, in words, as it stands now.
+    pub(crate) fn reason(&self) -> String {
+        let Self { seen, last, level, .. } = self;
+        let more = if *level > 0 { format!(", {level} more since") } else { String::new() };
+        format!("{seen}{more}; the last one: {last}")
+    }
 }
 
 /// What is remembered of faults.
 #[derive(Debug, Default)]
 pub(crate) struct Restart {
     faults: VecDeque<u64>,
+    /// Workers that did not come up since one did.
+    stillborn: usize,
     pub(crate) degraded: Option<Degraded>,
     /// Whether whoever waits for the start was told to go on.
     pub(crate) ready_said: bool,
@@ -45,37 +59,41 @@ impl Core {
         while faults.front().is_some_and(|&at_ns| at_ns.saturating_add(period_ns) < now_ns) {
             faults.pop_front();
         }
+        let count = faults.len();
         if let Some(degraded) = &mut self.restart.degraded {
             degraded.level += 1;
-            faults.truncate(0);
-        } else if faults.len() > self.config.restart_intensity as usize || self.never_came_up() {
-            self.degrade(what);
+            degraded.last = what.to_owned();
+            faults.clear();
+        } else if count > self.config.restart_intensity as usize {
+            let period_ms = self.config.restart_period_ms;
+            self.degrade(format!("{count} workers ended within {period_ms} ms and no job is to blame"), what);
+        } else if self.nobody_comes_up() {
+            let count = self.restart.stillborn;
+            self.degrade(format!("{count} workers in a row did not come up"), what);
         }
         let pause_ns = self.spawn_pause_ns();
         self.pool.next_spawn_ns = self.pool.next_spawn_ns.max(now_ns + pause_ns);
     }
 
-    /// Whether a whole pool of workers was tried and not one came up: whoever waits for the start need not wait for
-    /// the intensity to be exceeded, which slow failures never do.
-    fn never_came_up(&self) -> bool {
-        let pool = usize::from(self.config.slots) + usize::from(self.config.spares);
-        !self.restart.came_up && self.restart.faults.len() >= pool
+    /// Whether a whole pool of workers was tried and not one came up: slow failures, such as a worker that hangs
+    /// before it is up, never exceed the intensity.
+    fn nobody_comes_up(&self) -> bool {
+        self.restart.stillborn >= usize::from(self.config.slots) + usize::from(self.config.spares)
     }
 
-    fn degrade(&mut self, what: &str) {
-        let reason = format!(
-            "{} workers ended within {} ms and no job is to blame; the last one: {what}",
-            self.restart.faults.len(),
-            self.config.restart_period_ms
-        );
+    fn degrade(&mut self, seen: String, last: &str) {
         self.restart.faults.clear();
+        let degraded = Degraded { seen, last: last.to_owned(), since_ns: self.now.mono_ns, level: 0 };
+        let reason = degraded.reason();
+        self.restart.degraded = Some(degraded);
         self.record(What::Degraded { reason: reason.clone() }, None);
         self.say_ready(format!("degraded: {reason}"));
-        self.restart.degraded = Some(Degraded { reason, since_ns: self.now.mono_ns, level: 0 });
+        self.notify_waiting();
     }
 
     /// A worker could not be brought up: the next one waits at least the least backoff.
     pub(crate) fn spawn_fault(&mut self, id: WorkerId, error: String) {
+        self.restart.stillborn += 1;
         self.fault(&error);
         let least_ns = ms(self.config.backoff_min_ms);
         let now_ns = self.now.mono_ns;
@@ -98,6 +116,7 @@ impl Core {
     /// Looks again at a worker that came up in a degraded pool, a period from now.
     pub(crate) fn watch_survival(&mut self, id: WorkerId) {
         self.restart.came_up = true;
+        self.restart.stillborn = 0;
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         if self.restart.degraded.is_some() {
             let at_ns = self.now.mono_ns.saturating_add(ms(self.config.restart_period_ms));
@@ -115,6 +134,7 @@ impl Core {
             self.restart.faults.clear();
             self.pool.next_spawn_ns = self.now.mono_ns;
             self.record(What::Recovered, None);
+            self.notify_recovered();
         }
     }
 

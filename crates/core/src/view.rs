@@ -145,7 +145,7 @@ impl Core {
     /// How the pool is, and why if it is not well.
     pub(crate) fn health(&self) -> (PoolHealth, String) {
         match &self.restart.degraded {
-            Some(degraded) => (PoolHealth::Degraded, degraded.reason.clone()),
+            Some(degraded) => (PoolHealth::Degraded, degraded.reason()),
             None if self.restart.came_up => (PoolHealth::Healthy, String::new()),
             None => (PoolHealth::Starting, "the first workers are coming up".to_owned()),
         }
@@ -173,6 +173,7 @@ impl Core {
             kept_bytes: self.kept.bytes(),
             quarantined: self.kept.quarantined(),
             queue_max: self.config.queue_max,
+            shortage: self.shortage.what().to_owned(),
             totals: self.totals,
         };
         self.reply(id, tag, Reply::Status(Box::new(status)), 512);

@@ -120,6 +120,7 @@ mod tests {
             (What::RetryAsked { job: J }, "job=17"),
             (What::Degraded { reason: text() }, "degraded"),
             (What::Recovered, "healthy"),
+            (What::Short { what: text() }, "wait"),
             (What::Evicted { count: 4, limit: text() }, "count=4"),
             (What::Draining { left: 6, grace_ms: Some(30_000) }, "left=6 grace=30.00s"),
             (What::Stopped, "stopped"),

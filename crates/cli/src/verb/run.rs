@@ -57,6 +57,9 @@ impl Args {
         let inputs = self.jobs.inputs()?;
         let mut sink = Sink::open(self, global, &inputs)?;
         let (mut client, private) = reach(global)?;
+        if !global.quiet {
+            client.on_notice(sink.progress.notices());
+        }
         let options =
             RunOptions { ordered: !self.unordered, wait_when_busy: self.when_busy == WhenBusy::Wait };
         let ended = follow(client.run(spec, inputs.jobs(), options), &mut sink);

@@ -73,6 +73,9 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
             totals.deaths, totals.retries, totals.spawned, totals.refused, totals.evicted
         ),
     ];
+    if !status.shortage.is_empty() {
+        lines.insert(4, format!("short     jobs with large results wait: {}", status.shortage));
+    }
     if status.draining {
         lines.insert(1, "draining  it takes no new jobs, and stops when the last has ended".to_owned());
     }
@@ -110,6 +113,7 @@ mod tests {
             kept_bytes: 12,
             quarantined: 1,
             queue_max: 1_000_000,
+            shortage: "no output descriptor: 64 are open".to_owned(),
             totals: Totals { accepted: 10, deaths: 4, ..Totals::default() },
         };
         let text = describe(&status, 61_000_000).join("\n");
@@ -120,6 +124,7 @@ mod tests {
             "degraded (10 deaths in 10 s), 2 slots, 1 spare",
             "5 queued (of 1000000 at most)",
             "accepted  10:",
+            "short     jobs with large results wait: no output descriptor: 64 are open",
             "4 deaths",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");

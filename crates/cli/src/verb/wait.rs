@@ -16,6 +16,7 @@ use crate::context::Out;
 use crate::exit::{Verdict, of_refusal};
 use crate::ids::Ids;
 use crate::output;
+use crate::trouble;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,6 +40,9 @@ impl Args {
             places.entry(*job).or_insert(place);
         }
         let mut client = global.connect()?;
+        if !global.quiet {
+            client.on_notice(trouble::notice);
+        }
         let (mut out, mut verdict) = (Out::new(), Verdict::default());
         for item in client.wait(jobs) {
             let (job, code) = match item? {

@@ -116,6 +116,12 @@ impl Replies {
         if known.closed || known.gone {
             return broken("replies", format!("client {client} is gone, and gets {reply:?}"));
         }
+        if let (Tag(0), Reply::Notice(text)) = (tag, reply) {
+            return match text.is_empty() || !known.credit.sent(bytes, false, credit_bytes) {
+                true => broken("replies", format!("client {client} gets a notice {text:?} too much")),
+                false => Ok(()),
+            };
+        }
         let Some(promise) = known.promises.get_mut(&tag) else {
             return broken(
                 "replies",
