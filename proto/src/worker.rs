@@ -46,6 +46,11 @@ pub enum LaneUp {
         /// The kinds of the table that it cannot run.
         missing: Vec<KindId>,
     },
+    /// The worker cannot come up and leaves; instead of a hello or after it, said once.
+    NotUp {
+        /// Why, in words; cut to [`crate::limits::TEXT_MAX_BYTES`].
+        why: String,
+    },
 }
 
 /// One message of the ipc channel: tasks in the order of their seq. The first one of a channel is empty.

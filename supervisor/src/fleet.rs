@@ -15,6 +15,7 @@ use bulkhead_link::supervisor::{Found, FoundResult};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::worker::Tasks;
+use bulkhead_sys::shortage;
 use bulkhead_sys::tree::Left;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -39,6 +40,8 @@ pub(crate) struct Fleet {
     child_ended: bool,
     /// A child may have been stopped or continued.
     has_stops: bool,
+    /// Set while it cannot be looked: when to try again.
+    look_ns: Option<u64>,
     /// The strays that the last sweep left.
     left: Left,
     found: Vec<Found>,
@@ -57,6 +60,7 @@ impl Fleet {
             dying: BTreeSet::new(),
             child_ended: false,
             has_stops: false,
+            look_ns: None,
             left: Left::default(),
             found: Vec::new(),
         })
@@ -81,7 +85,11 @@ impl Fleet {
     pub(crate) fn spawn(&mut self, worker: WorkerId) -> Event {
         match self.template.spawn(worker).and_then(|made| self.watch(made)) {
             Ok(pid) => Event::WorkerSpawned { worker, pid },
-            Err(error) => Event::SpawnFailed { worker, error: format!("{error:#}") },
+            Err(error) => {
+                let remedy = error.chain().find_map(|cause| cause.downcast_ref().and_then(shortage::remedy));
+                let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+                Event::SpawnFailed { worker, error: format!("{error:#}{remedy}") }
+            }
         }
     }
 
@@ -116,7 +124,7 @@ impl Fleet {
                 Heard::Hello(path) => {
                     let pid = worker.tree.process().pid();
                     if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.0.clone()) {
-                        let error = format!("no thread to connect to it: {error}");
+                        let error = format!("no thread to connect to it: {}", shortage::explain(&error));
                         events.push(Event::BootstrapFailed { worker: id, error });
                     }
                     self.audible.insert(id);

@@ -53,7 +53,10 @@ impl Held {
     /// As many as may be are open; something is short.
     pub(crate) fn make(&self) -> io::Result<OutputFile> {
         if self.open.get() >= self.open_max {
-            return Err(io::Error::other(format!("{} are open, the limit", self.open_max)));
+            return Err(io::Error::other(format!(
+                "{} are open, the limit; take results, or raise the limit of open files",
+                self.open_max
+            )));
         }
         let descriptor = memfd::output_file("bulkhead-output")?;
         self.open.set(self.open.get() + 1);

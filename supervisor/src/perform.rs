@@ -14,6 +14,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::{TaskMessage, Tasks};
+use bulkhead_sys::shortage;
 
 use crate::clients::Clients;
 use crate::fleet::Fleet;
@@ -152,8 +153,8 @@ impl Hands {
                     return self.offer_failed(worker, seq, None, events);
                 }
                 Err(error) => {
-                    let shortage = Some(format!("no output descriptor: {error}"));
-                    return self.offer_failed(worker, seq, shortage, events);
+                    let short = Some(format!("no output descriptor: {}", shortage::explain(&error)));
+                    return self.offer_failed(worker, seq, short, events);
                 }
             }
         }

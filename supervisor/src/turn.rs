@@ -103,7 +103,7 @@ impl Loop {
     }
 
     fn until_deadline(&mut self) -> Option<Duration> {
-        let deadlines = [self.core.deadline(), self.hands.clients.deadline()];
+        let deadlines = [self.core.deadline(), self.hands.clients.deadline(), self.hands.fleet.deadline()];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
     }

@@ -114,10 +114,22 @@ impl Worker {
                     let error = format!("the worker program does not offer {} of the kinds", missing.len());
                     return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
                 }
+                (Ok(LaneUp::NotUp { why }), Stage::Starting | Stage::Connecting) => {
+                    self.stage = Stage::Closed;
+                    return Heard::Over(Event::BootstrapFailed { worker: self.id, error: why });
+                }
                 _ => return self.lied(Lie::Lane),
             }
         }
         Heard::More
+    }
+
+    /// What a dead worker that never came up has said of it, if that was not heard while it lived.
+    pub(crate) fn last_words(&mut self) -> Option<Event> {
+        if !matches!(self.stage, Stage::Starting | Stage::Connecting) {
+            return None;
+        }
+        self.listen().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
     }
 
     /// Sends the descriptor into which the task of an offer writes. It is ours until the offer is settled, sent or

@@ -1,14 +1,14 @@
 //! How a worker comes up, in the order that the crate's header gives.
 //!
-//! Every step can end it; nothing is left behind then but an exit code and a line in the log, and the supervisor
-//! tries another worker. Nothing of a task is touched before all of it is done.
+//! Every step can end it; nothing is left behind then but an exit code, a line in the log, and what was said of it on
+//! the lane, and the supervisor tries another worker. Nothing of a task is touched before all of it is done.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use bulkhead_jobs::Handler;
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
-use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
+use bulkhead_proto::limits::{OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_proto::worker::{LaneDown, LaneUp, Setup};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
@@ -25,7 +25,22 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     panics::install();
     // A parent that died before it could be watched has closed the lane: the first receive tells.
     let lane = Lane::from_stdin().context("cannot take the lane")?;
-    let Some((frame, pages)) = descriptors::receive(&lane)? else { return Ok(None) };
+    match connect(&lane, registry) {
+        Ok(None) => Ok(None),
+        Ok(Some((ring, channel, handlers))) => Ok(Some(Runtime::new(lane, ring, channel, handlers))),
+        Err(error) => {
+            say_why(&lane, &error);
+            Err(error)
+        }
+    }
+}
+
+/// What a worker has once it is connected.
+type Connected = (WorkerRing, Channel, Vec<Option<Handler>>);
+
+/// `None` if the supervisor left meanwhile.
+fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
+    let Some((frame, pages)) = descriptors::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     // The supervisor has opened what it wants to see of this process: from now on nobody else may look.
     process::set_not_dumpable().context("cannot forbid others to trace this process")?;
@@ -37,7 +52,14 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;
     log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
-    Ok(Some(Runtime::new(lane, ring, channel, handlers)))
+    Ok(Some((ring, channel, handlers)))
+}
+
+/// An exit code alone would not tell what was short. A supervisor that is gone need not know.
+fn say_why(lane: &Lane, error: &Error) {
+    let mut why = format!("{error:#}");
+    why.truncate(why.floor_char_boundary(TEXT_MAX_BYTES));
+    drop(lane.send(&codec::encode(&LaneUp::NotUp { why }), &[]));
 }
 
 /// The handler of each kind of the daemon's table. `chaos` is none of them unless the daemon allows it.

@@ -27,6 +27,7 @@ pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod raise;
+pub mod shortage;
 pub mod signals;
 pub mod socket;
 pub mod spawn;

@@ -2,8 +2,10 @@
 //!
 //! Proof is: the leader is reaped, its process group is empty, and no stray is left that may be its offspring. A stray
 //! bears the mark of its worker (`bulkhead_sys::mark`); one without a mark may be anybody's, so while one lives no
-//! death is proven. Nothing here waits: whoever is killed says by SIGCHLD when to look again. Driven by the loop.
+//! death is proven. Nothing here waits: whoever is killed says by SIGCHLD when to look again. A look takes descriptors
+//! to read /proc with; without any it is made again after a moment, and nothing is proven until then. Driven by the loop.
 
+use std::io;
 use std::os::fd::AsRawFd;
 
 use bulkhead_core::event::Event;
@@ -15,6 +17,9 @@ use mio::unix::SourceFd;
 
 use super::{Fleet, read_box};
 use crate::held::Held;
+
+/// When to look again after it could not be done: what is short may come back without a word.
+const LOOK_AGAIN_NS: u64 = 100_000_000;
 
 impl Fleet {
     /// A leader died.
@@ -33,6 +38,9 @@ impl Fleet {
     /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one
     /// that is dead while others of its tree live on, a hint is told.
     pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
+        if self.look_ns.is_some_and(|when| clock::monotonic_ns() < when) {
+            return;
+        }
         let mut reaped = Vec::new();
         for id in &self.dying {
             let Some(worker) = self.workers.get_mut(id) else { continue };
@@ -62,6 +70,7 @@ impl Fleet {
         self.dying.remove(&id);
         let Some(mut worker) = self.workers.remove(&id) else { return };
         read_box(&mut worker, &mut self.found, held, events);
+        events.extend(worker.last_words());
         events.push(worker.obituary(status, clock::monotonic_ns()));
         for descriptor in worker.descriptors() {
             // The descriptors are about to be closed, which does the same.
@@ -75,15 +84,37 @@ impl Fleet {
 
     /// What living workers have left behind, and has ended, becomes ours to reap.
     fn reap_orphans(&mut self) {
-        if std::mem::take(&mut self.child_ended)
-            && let Err(error) = tree::reap_orphans(&|pid| self.is_leader(pid))
-        {
-            log::error!("cannot look for orphaned processes error={error}");
+        if std::mem::take(&mut self.child_ended) {
+            let reaped = tree::reap_orphans(&|pid| self.is_leader(pid));
+            drop(self.looked(reaped));
         }
     }
 
-    /// Kills what the dead have left behind and remembers what is left of that. `false`: it could not be seen, and is
-    /// tried again in the next turn.
+    /// What a look brought; if it could not be made, it will be again. Said once.
+    fn looked<T>(&mut self, result: io::Result<T>) -> Option<T> {
+        match result {
+            Ok(seen) => {
+                if self.look_ns.take().is_some() {
+                    log::info!("stray processes are looked for again");
+                }
+                Some(seen)
+            }
+            Err(error) => {
+                self.child_ended = true;
+                if self.look_ns.replace(clock::monotonic_ns() + LOOK_AGAIN_NS).is_none() {
+                    log::error!("cannot look for stray processes for now, no death is proven error={error}");
+                }
+                None
+            }
+        }
+    }
+
+    /// When [`Self::bury`] has something to do that no wake-up tells of, in nanoseconds of the monotonic clock.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.look_ns
+    }
+
+    /// Kills what the dead have left behind and remembers what is left of that. `false`: it could not be seen.
     fn sweep(&mut self) -> bool {
         let result = tree::sweep_strays(&Sweep {
             is_leader: &|pid| self.is_leader(pid),
@@ -91,14 +122,10 @@ impl Fleet {
             lives: &|mark| self.workers.get(&WorkerId(mark)).is_some_and(|worker| !worker.tree.is_reaped()),
             leads_unmarked: &|pid| self.workers.values().any(|worker| worker.leads(pid) && !worker.is_marked),
         });
-        self.child_ended = result.is_err();
-        match result {
-            Ok(left) => self.left = left,
-            Err(error) => {
-                log::error!("cannot look for stray processes error={error}");
-                self.left = Left { unmarked: 1, ..Left::default() };
-            }
-        }
-        !self.child_ended
+        self.child_ended = false;
+        let left = self.looked(result);
+        let is_seen = left.is_some();
+        self.left = left.unwrap_or(Left { unmarked: 1, ..Left::default() });
+        is_seen
     }
 }

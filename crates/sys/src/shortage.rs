@@ -1,0 +1,56 @@
+//! What an error of the system means that comes of something running out, and what to do about it.
+//!
+//! For texts that people read: the kernel's own names neither the limit nor its value. Nothing is decided by it.
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+
+/// The limit that was met, with its value and how to raise it; `None`: it is another kind of error.
+pub fn remedy(error: &io::Error) -> Option<String> {
+    let text = match Errno::from_raw(error.raw_os_error()?) {
+        Errno::EMFILE => format!(
+            "the limit of open files is {}: raise it (LimitNOFILE in a unit, ulimit -n in a shell)",
+            soft(Resource::RLIMIT_NOFILE)
+        ),
+        Errno::ENFILE => "the machine's limit of open files is met: raise fs.file-max".to_owned(),
+        Errno::EAGAIN => format!(
+            "a limit of processes is met, {} for this user, or that of its cgroup: raise it (LimitNPROC and \
+             TasksMax in a unit, ulimit -u in a shell)",
+            soft(Resource::RLIMIT_NPROC)
+        ),
+        Errno::ENOMEM => "memory is short: free some, or raise MemoryMax of the unit".to_owned(),
+        Errno::ENOSPC | Errno::EDQUOT => "the file system is full: free space or inodes there".to_owned(),
+        Errno::EROFS => "the file system is read-only: mount it writable".to_owned(),
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// The error, and what to do about it where that is known.
+pub fn explain(error: &io::Error) -> String {
+    match remedy(error) {
+        Some(remedy) => format!("{error}; {remedy}"),
+        None => error.to_string(),
+    }
+}
+
+fn soft(resource: Resource) -> String {
+    getrlimit(resource).map_or_else(|_| "unknown".to_owned(), |(soft, _)| soft.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_out_is_named_with_its_limit() {
+        let of = |errno: Errno| explain(&io::Error::from(errno));
+        let limit = soft(Resource::RLIMIT_NOFILE);
+        assert!(of(Errno::EMFILE).contains(&format!("is {limit}: raise it")), "{}", of(Errno::EMFILE));
+        assert!(of(Errno::EAGAIN).contains("processes"));
+        assert_eq!(of(Errno::ENOENT), io::Error::from(Errno::ENOENT).to_string());
+        assert_eq!(remedy(&io::Error::other("x")), None);
+    }
+}
