@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, DirEntry, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bulkhead_sys::clock;
 
@@ -39,19 +40,29 @@ impl BootFolder {
 
 impl Drop for BootFolder {
     fn drop(&mut self) {
-        match fs::remove_dir(&self.0) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => clear_aside(self.0.clone()),
+        let result = fs::remove_dir(&self.0);
+        let mut left = UNCLEARED.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => left.push(self.0.clone()),
             result => warn_of(&self.0, found(result)),
+        }
+        if !left.is_empty() {
+            clear_aside(&mut left);
         }
     }
 }
 
-fn clear_aside(path: PathBuf) {
-    let folder = path.clone();
-    let started = std::thread::Builder::new()
-        .name("clear-folder".to_owned())
-        .spawn(move || warn_of(&folder, remove_tree(&folder)));
-    warn_of(&path, started.map(drop));
+/// Folders that wait to be cleared: those of this moment, and those for which there was no thread to be had.
+static UNCLEARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// If there is no thread to be had, what is left goes with the next folder.
+fn clear_aside(left: &mut Vec<PathBuf>) {
+    let folders = left.clone();
+    let clear = move || folders.iter().for_each(|folder| warn_of(folder, remove_tree(folder)));
+    match std::thread::Builder::new().name("clear-folder".to_owned()).spawn(clear) {
+        Ok(_) => left.clear(),
+        Err(error) => log::warn!("boot folders are removed later count={} error={error}", left.len()),
+    }
 }
 
 fn warn_of(path: &Path, removed: io::Result<()>) {

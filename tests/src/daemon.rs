@@ -36,11 +36,24 @@ pub struct Setup {
     pub chaos: bool,
     /// Text of a config file.
     pub config: String,
+    /// A command that runs the daemon's, which is appended to it, in its own place.
+    pub through: Vec<String>,
+    /// The folder of the programs; empty for those under test themselves.
+    pub programs: PathBuf,
+    /// Whether the daemon's files are seen only by itself: its socket is reached through its process then.
+    pub apart: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { workers: 2, chaos: true, config: String::new() }
+        Self {
+            workers: 2,
+            chaos: true,
+            config: String::new(),
+            through: Vec::new(),
+            programs: PathBuf::new(),
+            apart: false,
+        }
     }
 }
 
@@ -48,6 +61,7 @@ impl Default for Setup {
 #[derive(Debug)]
 pub struct Daemon {
     folder: TempDir,
+    apart: bool,
     child: Child,
     stdin: Option<ChildStdin>,
 }
@@ -60,7 +74,11 @@ impl Daemon {
 
     /// As `setup` says; returns when it takes jobs.
     pub fn start_with(setup: &Setup) -> Self {
-        let folder = tempfile::Builder::new().prefix("bh-").tempdir().expect("a temporary folder");
+        Self::start_in(new_folder(), setup)
+    }
+
+    /// The same in a folder that the test has prepared.
+    pub fn start_in(folder: TempDir, setup: &Setup) -> Self {
         let mut daemon = Self::launch(folder, setup);
         daemon.await_ready();
         daemon
@@ -69,7 +87,18 @@ impl Daemon {
     fn launch(folder: TempDir, setup: &Setup) -> Self {
         let config = folder.path().join("bulkhead.toml");
         std::fs::write(&config, &setup.config).expect("a config file");
-        let mut command = Command::new(binary("bulkhead-supervisor"));
+        let program = match setup.programs.as_os_str().is_empty() {
+            true => binary("bulkhead-supervisor"),
+            false => setup.programs.join("bulkhead-supervisor"),
+        };
+        let mut command = match setup.through.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .arg("--private")
             .arg("--config")
@@ -88,7 +117,7 @@ impl Daemon {
         }
         let mut child = command.spawn().expect("the supervisor starts");
         let stdin = child.stdin.take();
-        Self { folder, child, stdin }
+        Self { folder, apart: setup.apart, child, stdin }
     }
 
     fn await_ready(&mut self) {
@@ -100,7 +129,15 @@ impl Daemon {
 
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("s")
+        self.seen(&self.folder.path().join("s"))
+    }
+
+    /// The path at which this process finds what the daemon has at `path`.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        match self.apart {
+            true => PathBuf::from(format!("/proc/{}/root{}", self.pid(), path.display())),
+            false => path.to_owned(),
+        }
     }
 
     /// Its folder: socket, state, log.
@@ -203,6 +240,11 @@ impl Drop for Daemon {
             assert!(!hung, "the daemon did not stop when its parent let go; its log:\n{}", self.log());
         }
     }
+}
+
+/// A folder for one daemon, with a short name: paths of sockets have a limit.
+pub fn new_folder() -> TempDir {
+    tempfile::Builder::new().prefix("bh-").tempdir().expect("a temporary folder")
 }
 
 /// Sends a signal, by its name, to a process this test started or was told of by its daemon.

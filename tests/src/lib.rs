@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod grove;
 pub mod hostile;
 pub mod reaper;
+pub mod shortage;
 pub mod siege;
 pub mod systemd;
 pub mod tidy;

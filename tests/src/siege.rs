@@ -51,7 +51,8 @@ impl Armoury {
     /// How to start a daemon with these workers; `config` is added to its config file.
     pub fn setup(&self, workers: u16, config: &str) -> Setup {
         let program = self.0.path().join("worker");
-        Setup { workers, chaos: true, config: format!("worker_program = {program:?}\n{config}\n") }
+        let config = format!("worker_program = {program:?}\n{config}\n");
+        Setup { workers, config, ..Setup::default() }
     }
 
     /// The folder itself.

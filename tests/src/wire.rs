@@ -13,6 +13,8 @@ use bulkhead_proto::frame::{Frames, Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
 use bulkhead_proto::outcome::Ended;
+use bulkhead_proto::record::Record;
+use bulkhead_proto::view::{JobDetail, Status, WorkerRow};
 
 use crate::daemon::DEADLINE;
 
@@ -99,6 +101,47 @@ impl Wire {
             let frame = self.next_reply().expect("the daemon answers");
             if frame.tag == tag {
                 return frame.reply;
+            }
+        }
+    }
+
+    /// How the daemon is.
+    pub fn status(&mut self) -> Status {
+        match self.call(Request::Status) {
+            Reply::Status(status) => *status,
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+
+    /// The workers as they are now.
+    pub fn workers(&mut self) -> Vec<WorkerRow> {
+        match self.call(Request::Workers) {
+            Reply::Workers(rows) => rows,
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+
+    /// All about one job.
+    pub fn job(&mut self, job: JobId) -> JobDetail {
+        match self.call(Request::Job { job }) {
+            Reply::Job(detail) => *detail,
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+
+    /// Everything that happened so far.
+    pub fn records(&mut self) -> Vec<Record> {
+        let mut all: Vec<Record> = Vec::new();
+        loop {
+            let after = all.last().map_or(0, |record| record.index);
+            match self.call(Request::Events { after, follow: false }) {
+                Reply::Events { records, caught_up, .. } => {
+                    all.extend(records);
+                    if caught_up {
+                        return all;
+                    }
+                }
+                other => panic!("unexpected reply: {other:?}"),
             }
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! One line when it ends; for those that crashed, at the end, the deaths that were charged and what to do now.
 
+use std::io::Write;
+
 use bulkhead_client::{Client, JobEnd};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
@@ -27,7 +29,8 @@ pub(crate) fn line(end: &JobEnd, what: &str) -> String {
 /// Says on stderr what the daemon says about jobs that wait; one line, whatever is in it.
 pub(crate) fn notice(text: &str) {
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    eprintln!("bulkhead: {line}");
+    // Whoever closed stderr does not want to hear it; the jobs go on.
+    drop(writeln!(std::io::stderr(), "bulkhead: {line}"));
 }
 
 fn shorten(text: &str) -> String {

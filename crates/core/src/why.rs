@@ -93,7 +93,7 @@ impl Core {
     /// When an output descriptor is tried for again, if this job needs one and none could be made.
     fn why_shortage(&self, key: Key) -> Option<u64> {
         let needs_one = self.jobs.batch(key).policy.output == OutputMode::Descriptor;
-        self.shortage_ns.filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
+        self.shortage.until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
     }
 
     fn why_running(&self, key: Key, id: WorkerId, seq: Seq, since_ns: u64) -> Now {

@@ -86,7 +86,7 @@ impl Fleet {
     fn reap_orphans(&mut self) {
         if std::mem::take(&mut self.child_ended) {
             let reaped = tree::reap_orphans(&|pid| self.is_leader(pid));
-            drop(self.looked(reaped));
+            let _ = self.looked(reaped);
         }
     }
 

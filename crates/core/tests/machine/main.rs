@@ -13,6 +13,7 @@ mod prefetch;
 mod queue;
 mod restart;
 mod rig;
+mod shortage;
 mod speed;
 mod watch;
 mod why;
