@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -60,10 +61,15 @@ impl Template {
         // It goes on when it has its setup: until then it has no children, and may be looked into.
         let pulse = Pulse::of(&process);
         let tree = Tree::new(process);
-        if let Err(error) = lane.send(&codec::encode(&setup), &pages) {
-            // As a child that nobody knows it is reaped with the orphans.
-            drop(tree.kill());
-            return Err(error).context("no room on the lane");
+        match lane.send(&codec::encode(&setup), &pages) {
+            Ok(()) => {}
+            // It is dead already, or as good as that: its death tells how, and this error would not.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                // As a child that nobody knows it is reaped with the orphans.
+                drop(tree.kill());
+                return Err(error).context("no room on the lane");
+            }
         }
         Ok(Worker {
             id,
