@@ -5,10 +5,12 @@
 
 use std::fmt;
 
+type Listener = Box<dyn FnMut(&str) + Send>;
+
 /// Who hears notices, if anybody does.
 #[derive(Default)]
 pub(crate) struct Notices {
-    hear: Option<Box<dyn FnMut(&str) + Send>>,
+    hear: Option<Listener>,
 }
 
 impl Notices {
