@@ -28,7 +28,7 @@ const GAIN_MAPPINGS: usize = 100;
 fn besieged() -> Daemon {
     let config =
         format!("spares = {SPARES}\nrestart_intensity = 1000000\nbackoff_min_ms = 1\nbackoff_max_ms = 1\n");
-    let daemon = Daemon::start_with(&Setup { workers: WORKERS, chaos: false, config });
+    let daemon = Daemon::start_with(&Setup { workers: WORKERS, chaos: false, config, ..Setup::default() });
     await_peace(&daemon);
     daemon
 }
