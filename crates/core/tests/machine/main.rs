@@ -10,6 +10,7 @@ mod grants;
 mod keep;
 mod limits;
 mod prefetch;
+mod quarantine;
 mod queue;
 mod restart;
 mod rig;
