@@ -3,11 +3,13 @@
 //! An unknown key or a value out of range is an error that names file and key: a daemon that quietly ignores a
 //! limit does not have it.
 
+mod policy;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_proto::limits::{LIMIT_MAX_MS, WORKERS_MAX};
-use bulkhead_proto::{kind, places};
+use bulkhead_proto::limits::WORKERS_MAX;
+use bulkhead_proto::places;
 use bulkhead_sys::socket;
 use serde::Deserialize;
 
@@ -53,6 +55,14 @@ struct File {
     restart_period_seconds: Option<u64>,
     backoff_min_ms: Option<u64>,
     backoff_max_ms: Option<u64>,
+    timeout_seconds: Option<u64>,
+    timeout_max_seconds: Option<u64>,
+    no_progress_seconds: Option<u64>,
+    no_progress_max_seconds: Option<u64>,
+    cpu_seconds: Option<u64>,
+    cpu_max_seconds: Option<u64>,
+    memory_bytes: Option<u64>,
+    memory_max_bytes: Option<u64>,
 }
 
 /// Everything that was decided before the daemon starts.
@@ -94,7 +104,7 @@ impl Settings {
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,
-            core: core_config(&file, args.workers, enable_chaos)?,
+            core: policy::core_config(&file, args.workers, enable_chaos)?,
         };
         settings.check()?;
         Ok(settings)
@@ -134,54 +144,6 @@ impl Settings {
         );
         Ok(())
     }
-}
-
-fn core_config(
-    file: &File,
-    workers: Option<u16>,
-    enable_chaos: bool,
-) -> Result<bulkhead_core::config::Config> {
-    let defaults = bulkhead_core::config::Config::default();
-    let slots = workers.or(file.workers).unwrap_or_else(cores);
-    let spares = file.spares.unwrap_or(defaults.spares);
-    ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
-    ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
-    let backoff = backoff_ms(file, &defaults)?;
-    let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
-    Ok(bulkhead_core::config::Config {
-        pid: std::process::id(),
-        seed: bulkhead_sys::clock::wall_us(),
-        kinds: kind::builtin(enable_chaos),
-        cores: u32::from(cores()),
-        slots,
-        spares,
-        queue_max: file.queue_max.unwrap_or(defaults.queue_max),
-        queue_bytes_max: file.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
-        keep_ms: in_ms(file.keep_seconds, defaults.keep_ms),
-        stuck_after_ms: in_ms(file.stuck_after_seconds, defaults.stuck_after_ms),
-        restart_intensity: file.restart_intensity.unwrap_or(defaults.restart_intensity),
-        restart_period_ms: in_ms(file.restart_period_seconds, defaults.restart_period_ms),
-        backoff_min_ms: backoff[0],
-        backoff_max_ms: backoff[1],
-        keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
-        keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
-        ..defaults
-    })
-}
-
-/// The shortest and the longest backoff.
-fn backoff_ms(file: &File, defaults: &bulkhead_core::config::Config) -> Result<[u64; 2]> {
-    let least = file.backoff_min_ms.unwrap_or(defaults.backoff_min_ms);
-    let most = file.backoff_max_ms.unwrap_or(defaults.backoff_max_ms.max(least));
-    ensure!(
-        (1..=LIMIT_MAX_MS).contains(&least),
-        "backoff_min_ms = {least} is not from 1 to {LIMIT_MAX_MS}: it is what keeps a broken pool from spinning"
-    );
-    ensure!(
-        (least..=LIMIT_MAX_MS).contains(&most),
-        "backoff_max_ms = {most} is not from backoff_min_ms ({least}) to {LIMIT_MAX_MS}"
-    );
-    Ok([least, most])
 }
 
 fn cores() -> u16 {

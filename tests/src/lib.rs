@@ -12,4 +12,5 @@ pub mod shortage;
 pub mod siege;
 pub mod systemd;
 pub mod tidy;
+pub mod told;
 pub mod wire;

@@ -1,0 +1,131 @@
+//! What the config file says of jobs and workers, as the core wants it.
+//!
+//! Each value is checked against its range here; what is out of it is an error that names the key. Called once, when
+//! the settings are gathered.
+
+use anyhow::{Result, ensure};
+use bulkhead_core::config::{Bound, Config, Limits};
+use bulkhead_proto::kind;
+use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES, WORKERS_MAX};
+
+use super::{File, cores};
+
+/// Longest limit of time, in seconds.
+const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
+
+/// The core's configuration; `workers` is what the command line says.
+pub(super) fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool) -> Result<Config> {
+    let defaults = Config::default();
+    let slots = workers.or(file.workers).unwrap_or_else(cores);
+    let spares = file.spares.unwrap_or(defaults.spares);
+    ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
+    ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
+    let backoff = backoff_ms(file, &defaults)?;
+    let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
+    Ok(Config {
+        pid: std::process::id(),
+        seed: bulkhead_sys::clock::wall_us(),
+        kinds: kind::builtin(enable_chaos),
+        cores: u32::from(cores()),
+        limits: limits(file)?,
+        slots,
+        spares,
+        queue_max: file.queue_max.unwrap_or(defaults.queue_max),
+        queue_bytes_max: file.queue_bytes_max.unwrap_or(defaults.queue_bytes_max),
+        keep_ms: in_ms(file.keep_seconds, defaults.keep_ms),
+        stuck_after_ms: in_ms(file.stuck_after_seconds, defaults.stuck_after_ms),
+        restart_intensity: file.restart_intensity.unwrap_or(defaults.restart_intensity),
+        restart_period_ms: in_ms(file.restart_period_seconds, defaults.restart_period_ms),
+        backoff_min_ms: backoff[0],
+        backoff_max_ms: backoff[1],
+        keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
+        keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
+        ..defaults
+    })
+}
+
+/// The shortest and the longest backoff.
+fn backoff_ms(file: &File, defaults: &Config) -> Result<[u64; 2]> {
+    let least = file.backoff_min_ms.unwrap_or(defaults.backoff_min_ms);
+    let most = file.backoff_max_ms.unwrap_or(defaults.backoff_max_ms.max(least));
+    ensure!(
+        (1..=LIMIT_MAX_MS).contains(&least),
+        "backoff_min_ms = {least} is not from 1 to {LIMIT_MAX_MS}: it is what keeps a broken pool from spinning"
+    );
+    ensure!(
+        (least..=LIMIT_MAX_MS).contains(&most),
+        "backoff_max_ms = {most} is not from backoff_min_ms ({least}) to {LIMIT_MAX_MS}"
+    );
+    Ok([least, most])
+}
+
+/// The limits of jobs.
+fn limits(file: &File) -> Result<Limits> {
+    let seconds = |key: &str, usual, most| {
+        let Bound { usual, most } = bound(key, "_seconds", (usual, most), (1, LIMIT_MAX_SECONDS))?;
+        let in_ms = |seconds: u64| seconds * 1000;
+        anyhow::Ok(Bound { usual: usual.map(in_ms), most: most.map(in_ms) })
+    };
+    Ok(Limits {
+        timeout_ms: seconds("timeout", file.timeout_seconds, file.timeout_max_seconds)?,
+        no_progress_ms: seconds("no_progress", file.no_progress_seconds, file.no_progress_max_seconds)?,
+        cpu_ms: seconds("cpu", file.cpu_seconds, file.cpu_max_seconds)?,
+        memory_bytes: bound(
+            "memory",
+            "_bytes",
+            (file.memory_bytes, file.memory_max_bytes),
+            (MEMORY_MIN_BYTES, u64::MAX),
+        )?,
+    })
+}
+
+/// What jobs get that ask for nothing, and the most that users may ask for.
+fn bound(key: &str, unit: &str, values: (Option<u64>, Option<u64>), range: (u64, u64)) -> Result<Bound> {
+    let (usual, most) = values;
+    for (value, name) in [(usual, format!("{key}{unit}")), (most, format!("{key}_max{unit}"))] {
+        if let Some(value) = value {
+            ensure!(
+                (range.0..=range.1).contains(&value),
+                "{name} = {value} is not from {} to {}",
+                range.0,
+                range.1
+            );
+        }
+    }
+    if let (Some(usual), Some(most)) = (usual, most) {
+        ensure!(usual <= most, "{key}{unit} = {usual} is above {key}_max{unit} = {most}");
+    }
+    Ok(Bound { usual, most })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+        core_config(&file, Some(1), false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn limits_are_read_in_the_units_of_the_core() {
+        let config = read("timeout_seconds = 60\ncpu_max_seconds = 5\nmemory_bytes = 1048576\n").unwrap();
+        assert_eq!(config.limits.timeout_ms, Bound { usual: Some(60_000), most: None });
+        assert_eq!(config.limits.cpu_ms, Bound { usual: None, most: Some(5000) });
+        assert_eq!(config.limits.memory_bytes.usual, Some(1 << 20));
+        assert_eq!(read("").unwrap().limits, Limits::default());
+    }
+
+    #[test]
+    fn a_limit_out_of_range_is_named() {
+        for (text, fault) in [
+            ("timeout_seconds = 0", "timeout_seconds = 0 is not from 1"),
+            ("cpu_max_seconds = 99999999", "cpu_max_seconds = 99999999 is not from 1 to 2592000"),
+            ("memory_bytes = 4096", "memory_bytes = 4096 is not from 1048576"),
+            ("no_progress_seconds = 9\nno_progress_max_seconds = 8", "no_progress_seconds = 9 is above"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(fault), "{text}: {error}");
+        }
+    }
+}
