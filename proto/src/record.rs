@@ -183,7 +183,7 @@ pub enum What {
         /// When it is offered again.
         retry_after_ms: u64,
     },
-    /// A job that had trouble, or did not end `done`, has ended.
+    /// A job that had trouble, or that began and did not end `done`, has ended.
     Ended {
         /// The job.
         job: JobId,

@@ -101,7 +101,7 @@ pub enum Action {
         /// What to tell, in one line.
         status: String,
     },
-    /// Everything has ended and no worker lives: flush the clients and leave.
+    /// Everything has ended and no worker lives but those that are stuck, which are left behind killed: flush the clients and leave.
     Exit,
 }
 

@@ -53,6 +53,7 @@ impl Core {
             }
         }
         self.worker_works(id);
+        self.weigh(id);
         self.after_settling(id, was_head);
     }
 

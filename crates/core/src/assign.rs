@@ -14,6 +14,7 @@ use crate::lane::{Ageing, Verdict};
 use crate::list::Key;
 use crate::machine::{Core, ms};
 use crate::pace::{ALONE_NS, Pace};
+use crate::recycle::is_due;
 use crate::watch::is_watched;
 use crate::worker::{Duty, Worker};
 
@@ -117,7 +118,10 @@ impl Core {
     /// worth a millisecond of work. Others must not overtake such a job.
     fn offer_ahead(&mut self, id: WorkerId, may_overtake: bool) -> bool {
         let deepest = self.paces.iter().map(Pace::depth).max().unwrap_or(1);
-        let has_room = |worker: &&Worker| !worker.claims.is_full() && worker.claims.len() < deepest;
+        // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
+        let stays = |worker: &Worker| self.pool.spares.is_empty() || !is_due(worker, &self.config, self.now);
+        let has_room =
+            |worker: &&Worker| !worker.claims.is_full() && worker.claims.len() < deepest && stays(worker);
         let Some(worker) = self.pool.workers.get(&id).filter(has_room) else { return false };
         let (paces, short) = (&self.paces, self.shortage.is_on());
         let at = ageing(self.now.mono_ns, &self.config);

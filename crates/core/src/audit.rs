@@ -117,6 +117,7 @@ impl Core {
                 Alarm::Worker(id) => self.pool.workers.get(id).and_then(|worker| worker.duty_alarm),
                 Alarm::Limit(id) => self.pool.workers.get(id).and_then(|worker| worker.limit_alarm),
                 Alarm::Watch(id) => self.pool.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm),
+                Alarm::Suspended(id) => self.pool.workers.get(id).and_then(|worker| worker.suspended),
                 Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
                 Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
                 Alarm::Shortage => self.shortage.until_ns(),

@@ -97,6 +97,7 @@ impl Core {
             (worker.duty_alarm.take(), Alarm::Worker(id)),
             (worker.limit_alarm.take(), Alarm::Limit(id)),
             (worker.resume_alarm.take(), Alarm::Resume(id)),
+            (worker.suspended.take(), Alarm::Suspended(id)),
             (worker.survival_alarm.take(), Alarm::Survived(id)),
         ];
         for (at_ns, alarm) in set {

@@ -70,6 +70,14 @@ pub struct Config {
     pub stuck_after_ms: u64,
     /// How long an idle worker may take to leave when asked.
     pub retire_ms: u64,
+    /// How long a worker that a signal stopped may stay so; then it is killed.
+    pub stopped_ms: u64,
+    /// Tasks after which a worker is replaced when a spare is ready; `None`: never for their number.
+    pub recycle_tasks: Option<u64>,
+    /// Age, counted from when it was ready, at which a worker is replaced after its task.
+    pub recycle_age_ms: Option<u64>,
+    /// Resident size in bytes at which a worker is replaced after its task; see `recycle.rs` for how often it is examined.
+    pub recycle_resident_bytes: Option<u64>,
     /// How long after a death its replacement is spawned, so that answers go first.
     pub respawn_delay_ms: u64,
     /// Restart intensity: deaths that no job is charged with, within `restart_period_ms`, that degrade the pool.
@@ -108,6 +116,10 @@ impl Default for Config {
             bootstrap_ms: 10_000,
             stuck_after_ms: 10_000,
             retire_ms: 2000,
+            stopped_ms: 10_000,
+            recycle_tasks: None,
+            recycle_age_ms: None,
+            recycle_resident_bytes: None,
             respawn_delay_ms: 2,
             restart_intensity: 10,
             restart_period_ms: 10_000,

@@ -34,7 +34,7 @@ impl Core {
     }
 
     /// Takes back whatever a worker may not have begun.
-    fn recall_all(&mut self, id: WorkerId) {
+    pub(crate) fn recall_all(&mut self, id: WorkerId) {
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         for seq in worker.claims.recall_all() {
             self.act(Action::TakeBack { worker: id, seq });

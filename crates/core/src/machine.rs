@@ -101,6 +101,7 @@ impl Core {
             self.ring(alarm);
         }
         self.place_spares();
+        self.recycle();
         self.dispatch();
         self.deliver();
         self.evict();
@@ -135,7 +136,8 @@ impl Core {
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
             Event::Examined { worker, seen, progress_ns } => self.examined(worker, seen, progress_ns),
-            Event::Suspended { .. } | Event::Resumed { .. } => {}
+            Event::Suspended { worker, signal } => self.suspended(worker, signal),
+            Event::Resumed { worker } => self.resumed(worker),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::Lied { worker, lie } => self.lied(worker, lie),
             Event::HungUp { worker } => self.hung_up(worker),
@@ -152,6 +154,7 @@ impl Core {
             Alarm::Worker(worker) => self.worker_overdue(worker),
             Alarm::Limit(worker) => self.limit_met(worker),
             Alarm::Watch(worker) => self.watch_due(worker),
+            Alarm::Suspended(worker) => self.suspended_too_long(worker),
             Alarm::Resume(worker) => self.resume(worker),
             Alarm::Survived(worker) => self.survived(worker),
             Alarm::Backoff(job) => self.backoff_over(job),

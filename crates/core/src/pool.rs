@@ -177,7 +177,9 @@ impl Core {
         self.set_duty_alarm(id, None);
         self.record(What::Ready { worker: id, pid, after_us }, None);
         self.pool.enter(id, Duty::Spare);
-        self.pool.spares.push_back(id);
+        if self.pool.workers.get(&id).is_some_and(|worker| worker.suspended.is_none()) {
+            self.pool.spares.push_back(id);
+        }
         self.watch_survival(id);
         // Said once: whoever waits for the start need not wait for all of them.
         let up = self.pool.count(WorkerState::Spare) + self.pool.slots.len() - self.pool.vacant;

@@ -16,6 +16,8 @@ pub(crate) enum Alarm {
     Limit(WorkerId),
     /// The task that is watched in a worker's ring may meet a limit.
     Watch(WorkerId),
+    /// A worker that a signal stopped was not continued.
+    Suspended(WorkerId),
     /// A worker whose channel was full may be tried again.
     Resume(WorkerId),
     /// A worker of a degraded pool has lived long enough.

@@ -159,6 +159,7 @@ impl Core {
 
     /// What was seen of a worker.
     pub(crate) fn examined(&mut self, id: WorkerId, seen: Option<Seen>, progress_ns: Option<u64>) {
+        self.note_size(id, seen.as_ref());
         self.note_stuck(id, seen.as_ref());
         let Some(offer) = self.watched_offer(id) else { return self.unwatch(id, None) };
         let policy = self.jobs.batch(offer.key).policy.clone();

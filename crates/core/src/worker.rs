@@ -3,9 +3,9 @@
 //! | from \ to | spare | idle | busy | retiring | killed | stuck |
 //! |---|---|---|---|---|---|---|
 //! | starting | ready | | | | not up in time, hung up, lied, stop | |
-//! | spare | | got a slot | | not needed any more | hung up, lied, stop | |
-//! | idle | | | offered a task | makes room for a fresh one, drained | hung up, lied, stop | |
-//! | busy | | all settled | | | any limit, cancel, lie, hung up, stop | |
+//! | spare | | got a slot | | not needed any more | stopped by a signal, hung up, lied, stop | |
+//! | idle | | | offered a task | makes room for a fresh one, recycled, drained | stopped by a signal, hung up, lied, stop | |
+//! | busy | | all settled | | | any limit, cancel, stopped by a signal, lie, hung up, stop | |
 //! | retiring | | | | | did not leave in time, stop | |
 //! | killed | | | | | | no proof of death in time |
 //!
@@ -38,6 +38,8 @@ pub(crate) enum Cause {
     Lie(Lie),
     /// It took no offer, or did not leave.
     Unresponsive,
+    /// A signal stopped it, and nobody let it go on in time.
+    Stopped,
     /// It did not come up; that was counted when it was noticed.
     Bootstrap,
     /// Its lane hung up and it did not die of itself.
@@ -52,6 +54,7 @@ impl Cause {
             Cause::NoProgress => KillReason::NoProgress,
             Cause::CpuTime => KillReason::CpuTime,
             Cause::Memory { limit_bytes } => KillReason::Memory { limit_bytes },
+            Cause::Stopped => KillReason::Stopped,
             Cause::Cancel => KillReason::Cancel,
             Cause::Stop => KillReason::Stop,
             Cause::Lie(lie) => KillReason::Lie { lie },
@@ -136,6 +139,12 @@ pub(crate) struct Worker {
     pub(crate) spawned_us: u64,
     pub(crate) spawned_ns: u64,
     pub(crate) ready_ns: u64,
+    /// A signal stopped it: it is offered nothing until it goes on, and when it is killed unless it does.
+    pub(crate) suspended: Option<u64>,
+    /// Resident memory when it was last examined, in bytes.
+    pub(crate) resident_bytes: u64,
+    /// When that may be looked at again after a task.
+    pub(crate) weigh_from_ns: u64,
     /// Its lane hung up: it is offered nothing any more.
     pub(crate) hung_up: bool,
     /// The proof of its death is late, and it is being examined before it is called stuck.
@@ -169,6 +178,9 @@ impl Worker {
             spawned_us: now.wall_us,
             spawned_ns: now.mono_ns,
             ready_ns: 0,
+            suspended: None,
+            resident_bytes: 0,
+            weigh_from_ns: 0,
             hung_up: false,
             proof_is_late: false,
             replaced: false,
@@ -183,7 +195,10 @@ impl Worker {
 
     /// Whether it may be offered tasks.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.duty, Duty::Idle | Duty::Busy) && !self.hung_up && !self.full
+        matches!(self.duty, Duty::Idle | Duty::Busy)
+            && !self.hung_up
+            && !self.full
+            && self.suspended.is_none()
     }
 
     /// Whether it waits for a task.
