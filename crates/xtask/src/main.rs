@@ -1,8 +1,9 @@
-//! `cargo xtask`: set-up, demo and tests, so that a fresh machine needs one command for each.
+//! `cargo xtask`: set-up, demo, tests and bench, so that a fresh machine needs one command for each.
 //!
 //! It builds with nothing but Rust: it must run before the tools that the daemon's own build needs are there.
 //! It drives the programs of the project from outside, as a user would, and depends on none of its crates.
 
+mod bench;
 mod cargo;
 mod demo;
 mod setup;
@@ -16,18 +17,21 @@ usage: cargo xtask VERB
   setup   check for the Debian packages that build and tests need; as root, install what is missing
   demo    build, then show a crash that hurts nobody: real jobs, kill -9, retry, quarantine
   test    set up, build everything, run every test
+  bench [--json FILE] [SECTION ...]
+          build with all optimisations, then measure beside what people use today
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let verb = match arguments.as_slice() {
-        [verb] => verb.as_str(),
-        _ => "",
+    let (verb, rest) = match arguments.as_slice() {
+        [verb, rest @ ..] if rest.is_empty() || verb == "bench" => (verb.as_str(), rest),
+        _ => ("", [].as_slice()),
     };
     let result = match verb {
         "setup" => setup::run(setup::For::Tests),
         "demo" => demo::run(),
         "test" => test::run(),
+        "bench" => bench::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

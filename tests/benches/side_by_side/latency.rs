@@ -1,0 +1,61 @@
+//! One job at a time: from the call to its checked answer, in two layouts.
+//!
+//! Beside it, in the same layout, two round trips over a raw socket, which is the least that two processes in a row
+//! can do, and `ProcessPoolExecutor.submit(...).result()`.
+
+use std::time::{Duration, Instant};
+
+use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
+use bulkhead_proto::view::WorkerState;
+use bulkhead_tests::daemon::Daemon;
+
+use crate::figures::{Aim, Figures, quantile_us};
+use crate::layout::{self, Echo, Layout};
+use crate::peers;
+
+const JOBS: usize = 10_000;
+const PYTHON_JOBS: u64 = 3000;
+
+pub(crate) fn run(figures: &mut Figures) {
+    for (layout, word) in Layout::ALL {
+        let daemon = Daemon::start();
+        daemon.await_worker(WorkerState::Spare);
+        layout.apply(&daemon);
+        let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
+        one_by_one(&mut client, JOBS / 10);
+        let mut echo = Echo::on(layout.worker_core());
+        // A half of each before and behind the other.
+        let mut raw = echo.two_round_trips(JOBS / 2);
+        let mut spans = one_by_one(&mut client, JOBS);
+        raw.extend(echo.two_round_trips(JOBS / 2));
+        let p50 = quantile_us(&mut spans, 500);
+        figures.add(&format!("latency_{word}_p50_us"), p50, Aim::None);
+        figures.add(&format!("latency_{word}_p99_us"), quantile_us(&mut spans, 990), Aim::None);
+        let raw = quantile_us(&mut raw, 500);
+        figures.add(&format!("latency_{word}_raw_socket_p50_us"), raw, Aim::None);
+        figures.add(&format!("latency_{word}_p50_ratio_socket"), p50 / raw, Aim::AtMost(1.6));
+        match peers::python("latency", &[PYTHON_JOBS, layout.worker_core().into()], Some(0)) {
+            Ok(found) => {
+                let theirs = peers::figure(&found, "p50_us").unwrap_or(f64::NAN);
+                figures.add(&format!("latency_{word}_ppe_p50_us"), theirs, Aim::None);
+                figures.add(&format!("latency_{word}_p50_ratio_ppe"), p50 / theirs, Aim::AtMost(0.33));
+            }
+            Err(why) => figures.note(&format!("no Python peer: {why}")),
+        }
+        layout::unpin();
+    }
+}
+
+/// The span of each of so many jobs.
+pub(crate) fn one_by_one(client: &mut Client, jobs: usize) -> Vec<Duration> {
+    let spec = Spec::new("noop");
+    let mut spans = Vec::with_capacity(jobs);
+    for _ in 0..jobs {
+        let begun = Instant::now();
+        let mut run = client.run(spec.clone(), [JobInput::from(b"word".to_vec())], RunOptions::default());
+        let end = run.next().expect("one job, one end").expect("the daemon answers").end;
+        spans.push(begun.elapsed());
+        assert!(matches!(end.output, Output::Inline(bytes) if bytes == b"word"));
+    }
+    spans
+}

@@ -1,0 +1,91 @@
+//! A long queue: what a queued job costs in memory, whether submits slow down behind a million of them, and what a
+//! neighbour sees beside a flood. Not pinned.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bulkhead_client::{Client, JobInput, RunOptions, Spec, SubmitOptions};
+use bulkhead_tests::daemon::{Daemon, Setup};
+
+use crate::figures::{Aim, Figures, median, quantile_us, seconds};
+use crate::latency::one_by_one;
+
+const QUEUED: u64 = 1_000_000;
+const BATCH: u64 = 1000;
+const FEW: u64 = 1000;
+const SAMPLES: u64 = 40;
+const NEIGHBOUR_JOBS: usize = 5000;
+
+pub(crate) fn run(figures: &mut Figures) {
+    depth(figures);
+    flood(figures);
+}
+
+fn depth(figures: &mut Figures) {
+    let config = format!("queue_max = {}\n", 2 * QUEUED);
+    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
+    let mut client = connect(&daemon);
+    // Both workers are held for as long as this takes; what follows is queued.
+    submit(&mut client, "sleep", 2, b"86400000");
+    submit(&mut client, "sleep", FEW, b"1");
+    let few = median((0..SAMPLES).map(|_| seconds(|| submit(&mut client, "sleep", BATCH, b"1"))).collect());
+    let before = resident_bytes(&daemon);
+    submit(&mut client, "sleep", QUEUED, b"1");
+    let bytes = (resident_bytes(&daemon) - before) / QUEUED as f64;
+    let many = median((0..SAMPLES).map(|_| seconds(|| submit(&mut client, "sleep", BATCH, b"1"))).collect());
+    figures.add("queued_bytes_per_job", bytes, Aim::AtMost(180.0));
+    figures.add("submit_us_per_job_at_1m", many * 1e6 / BATCH as f64, Aim::None);
+    figures.add("submit_cost_ratio_1m_1k", many / few, Aim::AtMost(1.3));
+}
+
+fn flood(figures: &mut Figures) {
+    let daemon = Daemon::start();
+    let mut neighbour = connect(&daemon);
+    let mut alone = one_by_one(&mut neighbour, NEIGHBOUR_JOBS);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (socket, over) = (daemon.socket(), Arc::clone(&stop));
+    let flood = std::thread::spawn(move || {
+        let mut client = bulkhead_client::places::find(Some(&socket)).expect("the daemon listens");
+        let inputs = std::iter::repeat_with(|| JobInput::from(b"flood".to_vec()));
+        let inputs = inputs.take_while(|_| !over.load(Ordering::Relaxed));
+        client
+            .run(Spec::new("noop"), inputs, RunOptions::default())
+            .map(|item| item.map(drop))
+            .filter(Result::is_ok)
+            .count()
+    });
+    one_by_one(&mut neighbour, NEIGHBOUR_JOBS / 10);
+    let mut beside = one_by_one(&mut neighbour, NEIGHBOUR_JOBS);
+    stop.store(true, Ordering::Relaxed);
+    let jobs = flood.join().expect("the flood ends");
+    figures.note(&format!("the flood ran {jobs} jobs meanwhile"));
+    figures.add("flood_alone_p99_ms", quantile_us(&mut alone, 990) / 1000.0, Aim::None);
+    figures.add("flood_p50_ms", quantile_us(&mut beside, 500) / 1000.0, Aim::None);
+    figures.add("flood_p99_ms", quantile_us(&mut beside, 990) / 1000.0, Aim::AtMost(1.0));
+}
+
+fn connect(daemon: &Daemon) -> Client {
+    bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens")
+}
+
+fn submit(client: &mut Client, kind: &str, count: u64, input: &[u8]) {
+    let inputs = (0..count).map(|_| JobInput::from(input.to_vec()));
+    let accepted: u64 = client
+        .submit(Spec::new(kind), inputs, SubmitOptions::default())
+        .map(|range| range.expect("there is room"))
+        .map(|range| range.end - range.start)
+        .sum();
+    assert_eq!(accepted, count);
+}
+
+/// Resident memory of the supervisor.
+pub(crate) fn resident_bytes(daemon: &Daemon) -> f64 {
+    resident_of(daemon.pid())
+}
+
+/// Resident memory of a process.
+pub(crate) fn resident_of(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number of KiB") * 1024.0
+}
