@@ -63,6 +63,10 @@ struct File {
     cpu_max_seconds: Option<u64>,
     memory_bytes: Option<u64>,
     memory_max_bytes: Option<u64>,
+    stopped_seconds: Option<u64>,
+    recycle_tasks: Option<u64>,
+    recycle_age_seconds: Option<u64>,
+    recycle_resident_bytes: Option<u64>,
 }
 
 /// Everything that was decided before the daemon starts.

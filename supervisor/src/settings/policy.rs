@@ -21,6 +21,7 @@ pub(super) fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool)
     ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
     ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
     let backoff = backoff_ms(file, &defaults)?;
+    check_recycling(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     Ok(Config {
         pid: std::process::id(),
@@ -38,6 +39,10 @@ pub(super) fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool)
         restart_period_ms: in_ms(file.restart_period_seconds, defaults.restart_period_ms),
         backoff_min_ms: backoff[0],
         backoff_max_ms: backoff[1],
+        stopped_ms: in_ms(file.stopped_seconds, defaults.stopped_ms),
+        recycle_tasks: file.recycle_tasks.or(defaults.recycle_tasks),
+        recycle_age_ms: file.recycle_age_seconds.map(|s| s.saturating_mul(1000)).or(defaults.recycle_age_ms),
+        recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
         ..defaults
@@ -57,6 +62,18 @@ fn backoff_ms(file: &File, defaults: &Config) -> Result<[u64; 2]> {
         "backoff_max_ms = {most} is not from backoff_min_ms ({least}) to {LIMIT_MAX_MS}"
     );
     Ok([least, most])
+}
+
+/// Zero would replace every worker after each task.
+fn check_recycling(file: &File) -> Result<()> {
+    for (key, value) in [
+        ("recycle_tasks", file.recycle_tasks),
+        ("recycle_age_seconds", file.recycle_age_seconds),
+        ("recycle_resident_bytes", file.recycle_resident_bytes),
+    ] {
+        ensure!(value != Some(0), "{key} = 0 is not 1 or more: leave it out for no such bound");
+    }
+    Ok(())
 }
 
 /// The limits of jobs.
@@ -122,6 +139,7 @@ mod tests {
             ("timeout_seconds = 0", "timeout_seconds = 0 is not from 1"),
             ("cpu_max_seconds = 99999999", "cpu_max_seconds = 99999999 is not from 1 to 2592000"),
             ("memory_bytes = 4096", "memory_bytes = 4096 is not from 1048576"),
+            ("recycle_tasks = 0", "recycle_tasks = 0 is not 1 or more"),
             ("no_progress_seconds = 9\nno_progress_max_seconds = 8", "no_progress_seconds = 9 is above"),
         ] {
             let error = read(text).unwrap_err();

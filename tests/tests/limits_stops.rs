@@ -1,0 +1,102 @@
+//! Workers that a signal stops: noticed at once whatever they are doing, killed after a while, or not if they go on.
+
+use bulkhead_proto::exit;
+use bulkhead_proto::view::{WorkerRow, WorkerState};
+use bulkhead_tests::daemon::{Daemon, Setup, eventually, send_signal};
+use bulkhead_tests::told::{death_of, ended, job};
+use bulkhead_tests::wire::Wire;
+use serde_json::Value;
+
+/// A daemon that lets workers be stopped for so long.
+fn patient(seconds: u64) -> Daemon {
+    let config = format!("stopped_seconds = {seconds}\n");
+    Daemon::start_with(&Setup { config, ..Setup::default() })
+}
+
+/// The events of this name about a worker.
+fn of(daemon: &Daemon, name: &str, row: &WorkerRow) -> Vec<Value> {
+    daemon.events_named(name).into_iter().filter(|event| event["worker"] == row.worker.0).collect()
+}
+
+fn pid(row: &WorkerRow) -> u32 {
+    row.pid.expect("a worker that is up has a process")
+}
+
+/// A job that stops its own worker has it killed in the end, and is charged.
+#[test]
+fn who_stops_itself_is_killed_and_charged() {
+    let daemon = patient(1);
+    let (id, code) = ended(&daemon, &["--crashes-max", "1", "chaos", "stop"]);
+    assert_eq!(code, Some(i32::from(exit::CRASHED)));
+    let death = death_of(&daemon, &id);
+    assert_eq!(death["death"]["why"]["why"], "stopped", "{death}");
+    assert_eq!(death["evidence"]["seen"]["state"], "stopped", "{death}");
+    let suspended = daemon.events_named("suspended").pop().expect("it was noticed");
+    assert_eq!((&suspended["worker"], &suspended["signal"]), (&death["worker"], &19.into()), "{suspended}");
+    assert_eq!(suspended["job"].to_string(), id, "{suspended}");
+    assert!(daemon.ok(&["events"]).contains("signal=SIGSTOP"));
+    assert!(daemon.ok(&["deaths", "--limit", "1"]).contains("stopped by a signal and not continued"));
+}
+
+/// One that is stopped, by itself or from outside, and continued in time ends its job as if nothing had been.
+#[test]
+fn who_is_continued_in_time_goes_on() {
+    let daemon = patient(3600);
+    let mut wire = Wire::connect(&daemon.socket());
+    for (kind, input) in [("chaos", "stop"), ("sleep", "3000")] {
+        let id = wire.submit(kind, &[input]);
+        let busy = eventually("it runs", || {
+            daemon.workers().into_iter().find(|row| row.state == WorkerState::Busy && row.job == Some(id))
+        });
+        if kind == "sleep" {
+            send_signal(pid(&busy), "STOP");
+        }
+        let suspended = eventually("the stop is noticed", || {
+            of(&daemon, "suspended", &busy).into_iter().find(|event| event["job"] == id.0)
+        });
+        assert_eq!(suspended["signal"], 19, "{suspended}");
+        let resumed = of(&daemon, "resumed", &busy).len();
+        send_signal(pid(&busy), "CONT");
+        eventually("it goes on", || (of(&daemon, "resumed", &busy).len() > resumed).then_some(()));
+        assert_eq!(daemon.cli(&["wait", &id.to_string()]).status.code(), Some(0));
+        assert_eq!(job(&daemon, &id.to_string())["row"]["attempts"], 1);
+    }
+    assert_eq!(daemon.events_named("died"), Vec::<Value>::new());
+}
+
+/// Nobody has to give it a job first: a spare and an idle worker are noticed too, and replaced.
+#[test]
+fn idle_workers_and_spares_are_noticed_at_once() {
+    let daemon = patient(1);
+    let mut wire = Wire::connect(&daemon.socket());
+    assert_eq!(wire.run("noop", &["warm"]).len(), 1);
+    for state in [WorkerState::Spare, WorkerState::Idle] {
+        let row = daemon.await_worker(state);
+        send_signal(pid(&row), "STOP");
+        eventually("the stop is noticed", || of(&daemon, "suspended", &row).pop());
+        let died = eventually("it is killed", || of(&daemon, "died", &row).pop());
+        assert_eq!(died["death"]["why"]["why"], "stopped", "{state:?}: {died}");
+        assert_eq!(died["evidence"]["seen"]["state"], "stopped", "{state:?}: {died}");
+        daemon.await_worker(state);
+    }
+    assert_eq!(daemon.events_named("blamed"), Vec::<Value>::new());
+    assert_eq!(wire.run("noop", &["on"]).len(), 1);
+}
+
+/// A worker that is stopped takes no offers: jobs go to the others.
+#[test]
+fn a_stopped_worker_is_given_nothing() {
+    let daemon = patient(3600);
+    let mut wire = Wire::connect(&daemon.socket());
+    assert_eq!(wire.run("noop", &["warm"]).len(), 1);
+    let row = daemon.await_worker(WorkerState::Idle);
+    send_signal(pid(&row), "STOP");
+    eventually("the stop is noticed", || of(&daemon, "suspended", &row).pop());
+    let inputs: Vec<String> = (0..50).map(|number| number.to_string()).collect();
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let ends = wire.run("noop", &inputs);
+    assert!(ends.iter().all(|end| end.attempts == 1), "somebody had to wait for it: {ends:?}");
+    send_signal(pid(&row), "CONT");
+    eventually("it goes on", || of(&daemon, "resumed", &row).pop());
+    assert_eq!(daemon.events_named("died"), Vec::<Value>::new());
+}
