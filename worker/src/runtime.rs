@@ -14,7 +14,7 @@ use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
-use bulkhead_sys::poll::wait_any;
+use bulkhead_sys::poll::{Watch, wait};
 
 use crate::descriptors::Outputs;
 use crate::output::TaskOutput;
@@ -53,14 +53,17 @@ impl Runtime {
     /// Runs tasks until there is a reason to leave.
     pub(crate) fn serve(&mut self) -> Result<Leave> {
         loop {
-            let [channel, lane] =
-                wait_any([self.channel.as_fd(), self.outputs.as_fd()]).context("cannot wait")?;
+            let watched = [Watch::readable(self.channel.as_fd()), Watch::readable(self.outputs.as_fd())];
+            let [channel, lane] = wait(watched, None).context("cannot wait")?;
             let leave = if lane.hung_up {
                 Some(Leave::Closed)
-            } else if channel.readable || channel.hung_up {
+            } else if channel.readable {
                 self.take_message()?
-            } else {
+            } else if lane.readable {
                 unless(self.outputs.take_frame()?)
+            } else {
+                // A signal was handled; the lane blocks, so it is read only when it has something.
+                None
             };
             if let Some(leave) = leave {
                 return Ok(leave);

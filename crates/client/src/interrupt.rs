@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use bulkhead_sys::poll::{self, Watch};
 use bulkhead_sys::signals::{self, Signals};
-use bulkhead_sys::watch::{self, Watch};
 
 /// SIGINT and SIGTERM, as something to wait for. While it lives they do not end the process.
 pub struct Interrupts {
@@ -58,10 +58,9 @@ pub fn wait_readable(
     let until = Instant::now() + limit;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let mut watched = vec![Watch::readable(fd)];
-        watched.extend(interrupts.as_deref().map(|interrupts| Watch::readable(interrupts.as_fd())));
-        let seen = watch::wait(&watched, Some(left))?;
-        if seen.first().is_some_and(|seen| seen.readable) {
+        let signals = interrupts.as_deref().map_or(Watch::end(fd), |found| Watch::readable(found.as_fd()));
+        let [seen, _] = poll::wait([Watch::readable(fd), signals], Some(left))?;
+        if seen.readable {
             return Ok(Ok(true));
         }
         if interrupts.as_deref_mut().is_some_and(Interrupts::take) {

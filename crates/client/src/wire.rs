@@ -13,8 +13,8 @@ use std::time::Instant;
 use bulkhead_proto::client::{ReplyFrame, RequestFrame};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Frames, push_frame};
+use bulkhead_sys::poll::{self, Watch};
 use bulkhead_sys::socket;
-use bulkhead_sys::watch::{self, Watch};
 
 use crate::error::{Error, Fault};
 use crate::interrupt::Interrupts;
@@ -109,14 +109,11 @@ impl Wire {
             return Err(Error::Closed { in_a_frame: false });
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let mut watched = vec![Watch {
-            fd: self.socket.as_fd(),
-            readable: true,
-            writable: self.sent < self.outgoing.len(),
-        }];
-        watched.extend(self.interrupts.as_ref().map(|interrupts| Watch::readable(interrupts.as_fd())));
-        let seen = watch::wait(&watched, left)?;
-        let (readable, writable) = seen.first().map_or((false, false), |seen| (seen.readable, seen.writable));
+        let fd = self.socket.as_fd();
+        // Ready to read while it waits to write, or it and the daemon would wait for each other.
+        let socket = Watch { fd, readable: true, writable: self.sent < self.outgoing.len() };
+        let signals = self.interrupts.as_ref().map_or(Watch::end(fd), |found| Watch::readable(found.as_fd()));
+        let [poll::Seen { readable, writable, .. }, _] = poll::wait([socket, signals], left)?;
         if self.interrupts.as_mut().is_some_and(Interrupts::take) {
             return Err(Error::Interrupted);
         }

@@ -38,4 +38,3 @@ mod strays;
 mod testing;
 pub mod tree;
 pub mod vitals;
-pub mod watch;

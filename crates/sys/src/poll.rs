@@ -1,7 +1,8 @@
-//! poll(2): the only place in this crate that waits for descriptors, and always with a limit or on request.
+//! poll(2): the only place that waits for descriptors outside the supervisor, which has its own epoll.
 //!
-//! Workers wait here for their channel and their lane; tests wait here instead of sleeping. The supervisor
-//! has its own epoll and does not come here.
+//! Workers wait here for their channel and their lane, clients for their socket and a signal pipe, tests instead of
+//! sleeping. A wait that a signal ended says that nothing is ready: whoever waits decides whether to go on, and must
+//! never take "nothing" for a readable descriptor.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,24 +11,63 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-/// What one descriptor has to say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Readiness {
-    /// A read would not block: there are bytes, or the end.
+/// A descriptor, and what to wait for.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch<'a> {
+    /// The descriptor.
+    pub fd: BorrowedFd<'a>,
+    /// Wake when it can be read.
     pub readable: bool,
+    /// Wake when it can be written.
+    pub writable: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// Waits for something to read.
+    pub fn readable(fd: BorrowedFd<'a>) -> Self {
+        Self { fd, readable: true, writable: false }
+    }
+
+    /// Waits for nothing but the end: it keeps a place among others.
+    pub fn end(fd: BorrowedFd<'a>) -> Self {
+        Self { fd, readable: false, writable: false }
+    }
+}
+
+/// What a watched descriptor is ready for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// It was to be read, and a read would not block: there are bytes, or the end, or an error.
+    pub readable: bool,
+    /// It was to be written, and a write would not block.
+    pub writable: bool,
     /// The other side is gone; what it sent before may still be there to read.
     pub hung_up: bool,
 }
 
-/// Blocks until one of the descriptors is readable or hung up, however long that takes.
+/// Waits until one of the descriptors is ready or hung up, a signal was handled, or `timeout` has passed (`None`:
+/// never). Gives what was seen of each, in their order; nothing at all after a signal or the timeout.
 ///
 /// # Errors
 /// ENOMEM; EINVAL: more descriptors than may be open.
-pub fn wait_any<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<[Readiness; N]> {
-    poll(fds, PollTimeout::NONE)
+pub fn wait<const N: usize>(watched: [Watch<'_>; N], timeout: Option<Duration>) -> io::Result<[Seen; N]> {
+    let mut polled = watched.map(|watch| PollFd::new(watch.fd, interest(watch)));
+    match nix::poll::poll(&mut polled, timeout.map_or(PollTimeout::NONE, round_up)) {
+        Ok(_) => {}
+        // What poll(2) leaves in its results after a signal is not said anywhere.
+        Err(Errno::EINTR) => return Ok([Seen::default(); N]),
+        Err(error) => return Err(error.into()),
+    }
+    let mut at = 0;
+    Ok(watched.map(|watch| {
+        let found = seen(watch, &polled[at]);
+        at += 1;
+        found
+    }))
 }
 
-/// Waits until `fd` is readable (a dead process, a frame, the end of a stream); `false` if `limit` passed.
+/// Waits until `fd` is readable (a dead process, a frame, the end of a stream), signals or not; `false` if `limit`
+/// passed.
 ///
 /// # Errors
 /// ENOMEM.
@@ -35,34 +75,35 @@ pub fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Round up: a limit below a millisecond must not spin.
-        let left_ms = i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
-        let [ready] = poll([fd], PollTimeout::try_from(left_ms).expect("it is not negative"))?;
-        if ready.readable || ready.hung_up {
-            return Ok(true);
-        }
-        if left.is_zero() {
-            return Ok(false);
+        let [seen] = wait([Watch::readable(fd)], Some(left))?;
+        if seen.readable || left.is_zero() {
+            return Ok(seen.readable);
         }
     }
 }
 
-fn poll<const N: usize>(fds: [BorrowedFd<'_>; N], timeout: PollTimeout) -> io::Result<[Readiness; N]> {
-    let mut polled = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-    loop {
-        match nix::poll::poll(&mut polled, timeout) {
-            Ok(_) => break,
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+fn interest(watch: Watch<'_>) -> PollFlags {
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::POLLIN, watch.readable);
+    flags.set(PollFlags::POLLOUT, watch.writable);
+    flags
+}
+
+fn seen(watch: Watch<'_>, polled: &PollFd<'_>) -> Seen {
+    let flags = polled.revents().unwrap_or(PollFlags::empty());
+    // The next read or write tells which of these it is.
+    let hung_up = flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL);
+    Seen {
+        readable: watch.readable && (hung_up || flags.contains(PollFlags::POLLIN)),
+        writable: watch.writable && (hung_up || flags.contains(PollFlags::POLLOUT)),
+        hung_up,
     }
-    Ok(polled.map(|fd| {
-        let seen = fd.revents().unwrap_or(PollFlags::empty());
-        Readiness {
-            readable: seen.contains(PollFlags::POLLIN),
-            hung_up: seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
-        }
-    }))
+}
+
+/// Whole milliseconds, never too short: rounding down would make the caller spin through the last one.
+fn round_up(timeout: Duration) -> PollTimeout {
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
 }
 
 #[cfg(test)]
@@ -74,14 +115,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_and_hang_ups_are_told_apart() {
+    fn bytes_and_hang_ups_are_both_readable_and_told_apart() {
         let _quiet = crate::testing::nobody_spawns();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let both = Watch { fd: ours.as_fd(), readable: true, writable: true };
+        let expected = Seen { readable: false, writable: true, hung_up: false };
+        assert_eq!(wait([both], None).unwrap(), [expected]);
         assert!(!wait_readable(ours.as_fd(), Duration::from_millis(1)).unwrap());
         theirs.write_all(b"x").unwrap();
-        let expected = Readiness { readable: true, hung_up: false };
-        assert_eq!(wait_any([ours.as_fd()]).unwrap(), [expected]);
+        let expected = Seen { readable: true, writable: false, hung_up: false };
+        assert_eq!(wait([Watch::readable(ours.as_fd())], None).unwrap(), [expected]);
         drop(theirs);
-        assert!(wait_any([ours.as_fd()]).unwrap()[0].hung_up);
+        assert_eq!(
+            wait([Watch::readable(ours.as_fd())], None).unwrap(),
+            [Seen { hung_up: true, ..expected }]
+        );
+    }
+
+    #[test]
+    fn each_of_several_is_seen_in_its_place() {
+        let (first, _theirs) = UnixStream::pair().unwrap();
+        let (second, mut writer) = UnixStream::pair().unwrap();
+        writer.write_all(b"x").unwrap();
+        let seen = wait([Watch::readable(first.as_fd()), Watch::readable(second.as_fd())], None).unwrap();
+        assert_eq!(seen.map(|seen| seen.readable), [false, true]);
+        let seen = wait([Watch::end(second.as_fd())], Some(Duration::ZERO)).unwrap();
+        assert_eq!(seen, [Seen::default()], "what is there to read is not asked for");
+    }
+
+    #[test]
+    fn the_timeout_is_rounded_up_to_milliseconds() {
+        assert_eq!(round_up(Duration::from_nanos(1)).as_millis(), Some(1));
+        assert_eq!(round_up(Duration::ZERO).as_millis(), Some(0));
+        assert_eq!(round_up(Duration::from_secs(u64::MAX)), PollTimeout::MAX);
+    }
+
+    #[test]
+    fn nothing_is_ready_when_the_timeout_has_passed() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let seen = wait([Watch::readable(ours.as_fd())], Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(seen, [Seen::default()]);
     }
 }
