@@ -59,6 +59,7 @@ impl Core {
         }
     }
 
+    /// Whether the request may be looked at at all. Everything in it is hostile: texts are cut before they are repeated.
     fn check(&self, submit: &Submit) -> Result<KindId, Refusal> {
         let invalid = |why: String| Err(Refusal::Invalid { why });
         if !self.drain.is_open() {
@@ -92,9 +93,11 @@ impl Core {
         let (config, count) = (&self.config, inputs.len() as u64);
         let small = self.queue.length_of(uid) < config.queue_max / SMALL_PART;
         let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
+        // Whoever waits for a backoff or a fresh worker will come back to the queue, so they hold their places.
         let waiting = self.queue.length() + self.jobs.count(Phase::Waiting) + self.jobs.count(Phase::Solo);
         let jobs_left = bound(config.queue_max).saturating_sub(waiting);
         let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queue.bytes());
+        // The first ones that fit, in order, and none behind one that does not: ids follow each other without a gap.
         let mut fitting = 0;
         for input in inputs {
             let bytes = input.as_bytes().len() as u64;

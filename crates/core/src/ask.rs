@@ -20,7 +20,8 @@ use crate::machine::Core;
 type Change = fn(&mut Core, Key, Peer) -> Result<(), Refusal>;
 
 impl Core {
-    /// A client asked something.
+    /// A client asked something. One that has gone since is not answered: its requests may stand in the same batch as its
+    /// end.
     pub(crate) fn asked(&mut self, id: ClientId, tag: Tag, request: Request) {
         let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
         match request {
@@ -43,7 +44,8 @@ impl Core {
         }
     }
 
-    /// The job of this number, if this client may know of it.
+    /// The job of this number, if this client may know of it. One that is not there and one that is somebody else's are
+    /// refused in the same words, so that nobody learns from a refusal who has which jobs.
     pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Key, Refusal> {
         match self.jobs.find(job) {
             Some(key) if peer.admin || self.jobs.batch(key).uid == peer.uid => Ok(key),
@@ -60,6 +62,8 @@ impl Core {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }
+        // Every wait costs memory until its job ends, so their number is bounded as that of jobs is; one whole batch
+        // always fits, or a client could never get on.
         let limit = self.config.queue_max.max(BATCH_MAX as u64);
         let Some(client) = self.clients.connected(id) else { return };
         if client.waits + jobs.len() as u64 > limit {
@@ -83,6 +87,7 @@ impl Core {
         }
         let job = &mut self.jobs[key];
         let number = job.id;
+        // An end is a letter like any other, also one that is there already: it waits for credit behind the others.
         if let Some(end) = job.end_mut() {
             end.untold += 1;
             self.clients.post(id, Letter { tag, own: false, job: number });
@@ -112,6 +117,7 @@ impl Core {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }
+        // Each job for itself: one that cannot be changed does not keep the others from it.
         let (mut count, mut refused) = (0, Vec::new());
         for &job in jobs {
             match self.visible(peer, job).and_then(|key| change(self, key, peer)) {
@@ -158,6 +164,7 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
+        // Never twice at once: as long as a worker holds the last offer, that attempt may still run.
         let held = end.holder.is_some_and(|(worker, seq)| {
             self.pool.workers.get(&worker).is_some_and(|worker| worker.claims.holds(seq))
         });
@@ -177,6 +184,7 @@ impl Core {
             *self.total_of(&outcome) -= 1;
         }
         self.unshelve(key);
+        // `alone` stays: what killed its workers before may do so again, whatever its budget says now.
         self.detach_for_retry(key);
         let job = &mut self.jobs[key];
         job.crashes = 0;
@@ -197,6 +205,7 @@ impl Core {
             State::Running { worker, seq, .. } => Some((worker, seq)),
             _ => None,
         };
+        // Its outcome comes first: whoever cancelled it does not wait for the proof of its worker's death.
         self.end_job(key, Outcome::Cancelled, Left::Nothing);
         if let Some(end) = self.jobs[key].end_mut() {
             end.by = Some(by);

@@ -31,6 +31,7 @@ impl Core {
     }
 
     fn audit_jobs(&self) {
+        // Counted afresh from the table, to be held against the counters that decisions are made by.
         let mut counts = [0; 5];
         let mut refs = 0;
         for (at, job) in &self.jobs.slab {
@@ -66,6 +67,7 @@ impl Core {
 
     /// Each running job is the current one of exactly one offer.
     fn audit_offers(&self) {
+        // An offer of a job that has ended, or was offered anew, is not current: its worker holds it, and nobody waits for it.
         let mut current = 0;
         for (id, worker) in &self.pool.workers {
             worker.claims.audit();

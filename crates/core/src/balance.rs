@@ -22,12 +22,15 @@ impl Core {
                 holders.push((id, overdue));
             }
         }
+        // With nobody who could take it up, what was taken back would only wait elsewhere.
         if holders.is_empty() || moving == 0 {
             return;
         }
         for &(id, _) in holders.iter().filter(|(_, overdue)| *overdue) {
             self.recall(id, usize::MAX);
         }
+        // Half of what the richest holds for each idle worker: halves level out in a few turns, and what has begun meanwhile
+        // is simply not won.
         for _ in 0..idle {
             let spare =
                 |id: &WorkerId| self.pool.workers.get(id).map_or(0, |worker| worker.claims.spare_offers());

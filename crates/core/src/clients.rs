@@ -167,6 +167,7 @@ impl Core {
         let vanished_ns = self.now.mono_ns.saturating_add(ms(self.config.vanished_ms));
         let Some(client) = self.clients.connected(id) else { return };
         let uid = client.peer.uid;
+        // Nobody will read these, so what they tell of is told: results that waited for this client alone are shelved now.
         let letters = std::mem::take(&mut client.letters);
         client.readers.clear();
         let batches: Vec<u32> = client.batches.values().copied().collect();
@@ -177,6 +178,7 @@ impl Core {
             self.told(id, letter);
         }
         self.clients.readers.remove(&id);
+        // It was held back for what it had not read; nothing waits for it any more.
         self.queue.park(uid, id, false);
         let Some(client) = self.clients.connected(id) else { return };
         if client.batches.is_empty() {
@@ -194,6 +196,7 @@ impl Core {
             let count = self.jobs.batches[place as usize].count;
             for number in first.0..first.0 + u64::from(count) {
                 let Some(key) = self.jobs.find(JobId(number)) else { continue };
+                // One that somebody asked to run again since is not this client's any more: it has a batch of its own.
                 if self.jobs[key].batch == place && self.jobs[key].end().is_none() {
                     self.cancel_job(key, Canceller::Vanished { after_ms: self.config.vanished_ms });
                 }

@@ -67,6 +67,7 @@ impl Core {
 
     /// Sends whatever clients have credit for.
     pub(crate) fn deliver(&mut self) {
+        // Taken out whole: what this loop does may mark clients again, and those have their turn next time.
         let mut ready = std::mem::take(&mut self.clients.ready);
         for id in ready.drain(..) {
             let mut envelopes = Envelopes::default();
@@ -92,6 +93,7 @@ impl Core {
     }
 
     fn open_letter(&mut self, id: ClientId, letter: Letter, envelopes: &mut Envelopes) {
+        // Forgotten or dropped while its letter waited. What was said for this request before goes out first.
         let Some(key) = self.jobs.find(letter.job) else {
             self.told(id, letter);
             self.seal(id, letter.tag, envelopes);
@@ -100,6 +102,7 @@ impl Core {
         if self.jobs[key].end().is_none() {
             return self.wait_again(id, key, letter);
         }
+        // The common case moves the result out instead of copying it.
         if self.is_last_word(id, key, letter) {
             self.unshelve(key);
             let (job, gone) = self.jobs.remove(key);

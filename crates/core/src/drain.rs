@@ -90,6 +90,7 @@ impl Core {
         }
         let Some(grace_ms) = grace_ms else { return };
         let until_ns = self.now.mono_ns.saturating_add(ms(grace_ms));
+        // A later, longer grace does not give back what was taken: somebody relies on the earlier end.
         if self.drain.alarm.is_none_or(|old_ns| until_ns < old_ns) {
             self.set_drain_alarm(Some(until_ns));
         }
@@ -129,6 +130,7 @@ impl Core {
             let reason = "the service stopped".to_owned();
             self.end_job(key, Outcome::Lost { reason }, Left::Nothing);
         }
+        // All at once: nothing that they could still bring would be wanted.
         let workers: Vec<WorkerId> = self.pool.workers.keys().copied().collect();
         for id in workers {
             self.kill(id, Cause::Stop);
@@ -164,6 +166,7 @@ impl Core {
         }
     }
 
+    /// Clients that read get their last results; those that do not hold the end up for a bounded time.
     fn say_farewell(&mut self) {
         if self.clients.have_letters() && !self.drain.farewell_over {
             if self.drain.alarm.is_none() {

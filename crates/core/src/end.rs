@@ -22,9 +22,11 @@ impl Core {
         *self.total_of(&outcome) += 1;
         self.record_end(key, &outcome);
         let job = &mut self.jobs[key];
+        // It will not run again, as only `done` jobs cannot be retried: the input is not kept any longer.
         if outcome == Outcome::Done {
             job.input = Box::default();
         }
+        // Who runs it is noted, not stopped: a timeout or cancel kills, a result has ended it already.
         let holder = match job.state {
             State::Running { worker, seq, .. } => Some((worker, seq)),
             _ => None,
@@ -60,6 +62,7 @@ impl Core {
         if let Some(end) = self.jobs[key].end_mut() {
             end.untold = untold;
         }
+        // An attached end is its client's and is never dropped for others'; the rest competes for the shelf.
         if attached {
             self.count_untold(key, true);
         } else {
@@ -110,6 +113,7 @@ impl Core {
 
     /// Removes an ended job from everywhere.
     pub(crate) fn forget(&mut self, key: Key) {
+        // From its shelf first, while it still can be asked what it holds there.
         self.unshelve(key);
         if let Some(output) = self.jobs[key].held() {
             self.act(Action::DropOutput { output });

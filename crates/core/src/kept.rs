@@ -25,6 +25,7 @@ pub(crate) struct Kept {
     list: List,
     count: u64,
     bytes: u64,
+    /// Held outputs by their number, so that the oldest can be found: they are bounded by descriptors, not by bytes.
     outputs: BTreeMap<OutputId, Key>,
     quarantine: List,
     quarantined: u64,
@@ -77,6 +78,7 @@ impl Core {
             end.shelf = shelf;
         }
         let kept = &mut self.kept;
+        // Evidence is wanted long after ordinary results are not, and is small: so it has a bound of its own.
         if crashed {
             kept.quarantine.push_back(&mut self.jobs.slab, key);
             kept.quarantined += 1;
@@ -113,6 +115,7 @@ impl Core {
 
     /// Drops what is too old or too much.
     pub(crate) fn evict(&mut self) {
+        // A bounded number, for a million results may have grown old at once; the deadline brings the next turn.
         for _ in 0..AGED_PER_TURN {
             let Some(key) = self.kept.list.head() else { break };
             if self.aged_ns(key) > self.now.mono_ns {
@@ -127,6 +130,7 @@ impl Core {
             self.kept.unsaid += 1;
             self.totals.evicted += 1;
         }
+        // Said now and then and not each time: under a flood every end drops an older one.
         if !limit.is_empty() && self.now.mono_ns >= self.kept.say_from_ns {
             self.kept.say_from_ns = self.now.mono_ns + ms(SAY_EVERY_MS);
             let count = std::mem::take(&mut self.kept.unsaid);

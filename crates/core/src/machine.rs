@@ -91,8 +91,10 @@ impl Core {
     /// # Panics
     /// If the shell breaks its word (a client number used twice), or if the machine itself is wrong.
     pub fn step(&mut self, now: Now, batch: &mut Vec<Event>, out: &mut Output) {
+        // Never back, whatever the shell says: spans are differences. Wall time is for people and may do as it likes.
         self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
         self.started_us.get_or_insert(now.wall_us);
+        // What is decided goes straight into the caller's buffers, which keep their room from turn to turn.
         std::mem::swap(&mut self.out, out);
         for event in batch.drain(..) {
             self.hear(event);
@@ -100,6 +102,8 @@ impl Core {
         while let Some(alarm) = self.timers.due(self.now.mono_ns) {
             self.ring(alarm);
         }
+        // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
+        // millisecond, comes after tasks and results.
         self.place_spares();
         self.recycle();
         self.dispatch();
@@ -114,6 +118,7 @@ impl Core {
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
     pub fn deadline(&self) -> Option<u64> {
+        // Alarms of jobs and clients may still be set; nobody is left to care.
         if self.drain.is_over() {
             return None;
         }

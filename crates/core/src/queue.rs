@@ -16,6 +16,8 @@ use crate::jobs::Jobs;
 use crate::lane::{Ageing, Found, Lane, Place, Verdict, place_of};
 use crate::list::{Key, List};
 
+/// One user's queued jobs. `listed`: the user has its place among the turns. Who has nothing queued, or only jobs of
+/// parked clients, has none, so that looking for the next job does not stumble over them.
 #[derive(Debug, Default)]
 struct Owner {
     lanes: BTreeMap<ClientId, Lane>,
@@ -77,6 +79,7 @@ impl Queue {
             lane.listed = true;
             owner.turns.push_back(place.client);
         }
+        // The caller is about to put it into that list.
         lane.filled |= 1 << place.list;
         &mut lane.lists[place.list]
     }
@@ -90,6 +93,8 @@ impl Queue {
         owner.length -= 1;
         let Some(lane) = owner.lanes.get_mut(&place.client) else { return };
         lane.unlink(jobs, key, place.list);
+        // One that is listed is removed when its turn comes and finds nothing: to look for it among the turns would cost
+        // as much as there are clients.
         if lane.filled == 0 && !lane.listed {
             owner.lanes.remove(&place.client);
         }
@@ -103,6 +108,7 @@ impl Queue {
         if parked {
             self.parked.insert(client);
         } else if self.parked.remove(&client) {
+            // Its turns passed meanwhile, and with them its place: it starts again at the end.
             let Some(owner) = self.owners.get_mut(&uid) else { return };
             let Some(lane) = owner.lanes.get_mut(&client) else { return };
             if !lane.listed {
@@ -149,10 +155,12 @@ impl Queue {
         ageing: Ageing,
         judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
     ) -> Option<Key> {
+        // Once around at most: users whose jobs nobody wants now keep their places.
         for _ in 0..self.turns.len() {
             let uid = *self.turns.front()?;
             let owner = self.owners.get_mut(&uid)?;
             let found = owner.take(jobs, ageing, &self.parked, judge);
+            // Nothing was taken, so the turn is not used up: the job that must not be overtaken is looked at first next time.
             if matches!(found, Found::Stopped) {
                 return None;
             }

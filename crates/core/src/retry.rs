@@ -23,6 +23,7 @@ impl Core {
         if retries >= retries_max {
             return self.end_job(key, Outcome::Failed { message }, Left::Nothing);
         }
+        // Jitter, so that jobs which failed together for one reason do not come back together.
         let span = doubled(self.config.backoff_min_ms, u32::from(retries), self.config.backoff_max_ms);
         let retry_after_ms = self.rng.jitter(span);
         let now_ns = self.now.mono_ns;
@@ -39,6 +40,7 @@ impl Core {
 
     /// A backoff has passed.
     pub(crate) fn backoff_over(&mut self, job: JobId) {
+        // Cancelled, or even forgotten, in the turn in which its time came.
         let Some(key) = self.jobs.find(job) else { return };
         if !matches!(self.jobs[key].state, State::Waiting { .. }) {
             return;
@@ -67,8 +69,10 @@ impl Core {
             aside.lost_ns = Some(now_ns);
             aside.lost += 1;
         } else {
+            // Nothing of it ran: the offer was counted when it was made, and is not one any more.
             job.attempts -= 1;
         }
+        // Its alarm may have gone off while it was with a worker, and passed it over: it does not go off again.
         if job.attempts == 0 && expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns) {
             self.end_job(key, Outcome::Expired, Left::Nothing);
         } else if self.jobs[key].alone {
@@ -76,6 +80,7 @@ impl Core {
             self.solo.push_front(&mut self.jobs.slab, key);
         } else {
             self.jobs.enter(key, State::Queued);
+            // To the front: it had its turn, and lost it through no fault of its own.
             self.queue.push_front(&mut self.jobs, key);
         }
     }
@@ -83,6 +88,7 @@ impl Core {
     /// Gives a job that is to run again a batch of its own: not attached, and as old as this moment.
     pub(crate) fn detach_for_retry(&mut self, key: Key) {
         let first = self.jobs[key].id;
+        // The old batch's client is owed one end of it and no second one; ageing counts from now on.
         let mut batch = self.jobs.batch(key).clone();
         batch.first = first;
         batch.count = 1;

@@ -30,6 +30,7 @@ impl Core {
         self.config.kinds.get(usize::from(kind.0)).map(|kind| kind.name.clone()).unwrap_or_default()
     }
 
+    /// One line of a list. What is long (input, policy, deaths) is only in the detail.
     fn row(&self, key: Key) -> JobRow {
         let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
         JobRow {
@@ -92,6 +93,7 @@ impl Core {
         }
     }
 
+    /// Everything; the input is cut, for it may be 4 KiB of anything and this is for people.
     fn detail(&self, key: Key) -> JobDetail {
         let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
         let end = job.end();

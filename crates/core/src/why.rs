@@ -72,6 +72,8 @@ impl Core {
         Why { job: job.id, attempts: job.attempts, now, past: self.past(key) }
     }
 
+    /// Who goes first is counted by the very rules that the queue takes by; jobs that run alone stand in a list of their
+    /// own, so they come from there.
     fn why_queued(&self, key: Key, peer: Peer) -> Now {
         let batch = self.jobs.batch(key);
         let at = Ageing { now_ns: self.now.mono_ns, step_ns: ms(self.config.ageing_ms) };
@@ -96,6 +98,7 @@ impl Core {
         self.shortage.until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
     }
 
+    /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
     fn why_running(&self, key: Key, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
         let policy = &self.jobs.batch(key).policy;
         let worker = self.pool.workers.get(&id);
@@ -135,6 +138,7 @@ impl Core {
         })
     }
 
+    /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
     fn why_pool(&self, peer: Peer) -> Pool {
         let count = |state| u16::try_from(self.pool.count(state)).unwrap_or(u16::MAX);
         let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
@@ -180,11 +184,13 @@ impl Core {
         Some(Longest { job, worker: id, for_ms: self.since_ms(worker.claims.head_ns()) })
     }
 
+    /// A drain whose grace has no end has no alarm.
     fn why_drain(&self) -> Option<Drain> {
         let left_ms = self.drain.until_ns().map(|at_ns| self.left_ms(at_ns));
         (!self.drain.is_open()).then_some(Drain { left_ms })
     }
 
+    /// Budgets are those since the last time somebody asked for the job; deaths and lost attempts those of its whole life.
     fn past(&self, key: Key) -> Past {
         let (job, policy) = (&self.jobs[key], &self.jobs.batch(key).policy);
         let aside = job.aside.as_ref();
@@ -200,7 +206,8 @@ impl Core {
         }
     }
 
-    /// The last failure of this job that was tried again, while its record is kept.
+    /// The last failure of this job that was tried again, while its record is kept. Messages are long and failing jobs can
+    /// be many, so no job keeps its own: the ring of records is bounded, and looked through only when somebody asks.
     fn last_failure(&self, wanted: JobId) -> Option<Failure> {
         self.log.newest().find_map(|record| match &record.what {
             What::Backoff { job, attempt, message, .. } if *job == wanted => {
