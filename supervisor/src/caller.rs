@@ -1,15 +1,14 @@
 //! A client's socket: read without taking descriptors, and closed where waiting does no harm.
 //!
 //! A client may attach a descriptor whose last close waits for an hour. So the loop takes none, and a socket in which
-//! one is left is closed by a thread of its own, which starts when the first such socket comes. Whoever made it wait
-//! keeps a seat occupied meanwhile, and nobody else's sockets pass through there. Owned by `connection.rs`.
+//! one is left is closed by a thread of its own, which lives while there are such sockets. Whoever made it wait keeps
+//! a seat occupied meanwhile, and nobody else's sockets pass through there. Owned by `connection.rs`.
 
-use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_sys::stranger::{self, Gulp};
 use mio::net::UnixStream;
@@ -64,38 +63,50 @@ impl Drop for Caller {
 
 const HELD: &str = "only dropping it takes the socket out";
 
-type Remains = (UnixStream, Seat);
-
 /// Where sockets go whose close may wait.
-#[derive(Debug)]
-pub(crate) struct Disposal {
-    queue: Sender<Remains>,
-    /// The thread's, once it runs.
-    remains: Arc<Mutex<Receiver<Remains>>>,
-    runs: Cell<bool>,
+#[derive(Debug, Default)]
+pub(crate) struct Disposal(Arc<Mutex<Remains>>);
+
+/// What is still to be closed, and whether a thread is at it. The queue needs no bound of its own: each socket in it
+/// occupies a seat.
+#[derive(Debug, Default)]
+struct Remains {
+    queue: VecDeque<(UnixStream, Seat)>,
+    closing: bool,
 }
 
 impl Disposal {
-    /// Without a thread yet.
-    pub(crate) fn new() -> Rc<Self> {
-        let (queue, remains) = mpsc::channel();
-        Rc::new(Self { queue, remains: Arc::new(Mutex::new(remains)), runs: Cell::new(false) })
-    }
-
-    /// Has a socket closed. The queue needs no bound of its own: each socket in it occupies a seat.
+    /// Has a socket closed.
     fn take(&self, socket: UnixStream, seat: Seat) {
-        self.queue.send((socket, seat)).expect("the other end of the queue is ours as well");
-        if !self.runs.get() {
-            let remains = Arc::clone(&self.remains);
-            let started = std::thread::Builder::new().name("disposal".to_owned()).spawn(move || {
-                let remains = remains.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                // Each is closed, however long that takes, before the next.
-                remains.iter().for_each(drop);
-            });
-            match started {
-                Ok(_) => self.runs.set(true),
-                Err(error) => log::error!("cannot close a socket for now: no thread error={error}"),
+        let mut remains = lock(&self.0);
+        remains.queue.push_back((socket, seat));
+        if !remains.closing {
+            let shared = Arc::clone(&self.0);
+            let started =
+                std::thread::Builder::new().name("disposal".to_owned()).spawn(move || close_all(&shared));
+            remains.closing = started.is_ok();
+            if let Err(error) = started {
+                log::error!("cannot close a socket for now: no thread error={error}");
             }
         }
     }
+}
+
+/// Closes one after the other, however long each takes.
+fn close_all(remains: &Mutex<Remains>) {
+    loop {
+        let next = {
+            let mut remains = lock(remains);
+            remains.closing = !remains.queue.is_empty();
+            remains.queue.pop_front()
+        };
+        // Here it waits, and nobody with it.
+        let Some(closed) = next else { return };
+        drop(closed);
+    }
+}
+
+/// Nobody panics with it held.
+fn lock(remains: &Mutex<Remains>) -> MutexGuard<'_, Remains> {
+    remains.lock().unwrap_or_else(PoisonError::into_inner)
 }

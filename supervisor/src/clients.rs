@@ -83,7 +83,7 @@ impl Clients {
             listener,
             registry,
             door,
-            disposal: Disposal::new(),
+            disposal: Rc::default(),
             connections: BTreeMap::new(),
             last: 0,
             acceptable: true,

@@ -129,6 +129,16 @@ impl Siege {
         })
     }
 
+    /// A siege by clients alone: its workers are honest.
+    pub fn by_clients() -> Self {
+        Self::begin(&[], 0)
+    }
+
+    /// Another connection.
+    pub fn connect(&self) -> Wire {
+        Wire::connect(&self.daemon.socket())
+    }
+
     /// Submits jobs that make their workers attack, and takes their ends.
     pub fn run_bait(&self, count: usize, policy: Policy) -> Vec<Ended> {
         let mut wire = Wire::connect(&self.daemon.socket());

@@ -32,14 +32,23 @@ pub struct Wire {
 impl Wire {
     /// Connects without a word.
     pub fn silent(path: &Path) -> Self {
-        let socket = UnixStream::connect(path).expect("the daemon listens");
+        Self::on(UnixStream::connect(path).expect("the daemon listens"))
+    }
+
+    /// Takes over a socket that is connected.
+    pub fn on(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         Self { socket, notices: Vec::new(), frames: Frames::default(), last: 0 }
     }
 
     /// Connects and is welcome.
     pub fn connect(path: &Path) -> Self {
-        let mut wire = Self::silent(path);
+        Self::silent(path).welcome()
+    }
+
+    /// Says hello and is welcome.
+    pub fn welcome(self) -> Self {
+        let mut wire = self;
         wire.send(&Hello::new(0).to_bytes());
         let hello = wire.hello();
         assert_eq!(hello.verdict, Hello::WELCOME);
@@ -89,8 +98,20 @@ impl Wire {
                 Ok(0) => return None,
                 Ok(count) => self.frames.feed(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => panic!("no reply within the deadline: {error}"),
             }
+        }
+    }
+
+    /// The reason of the goodbye that must come next, and then the end.
+    pub fn goodbye(&mut self) -> String {
+        match self.next_reply() {
+            Some(ReplyFrame { reply: Reply::Goodbye(refusal), .. }) => {
+                assert!(self.next_reply().is_none(), "the connection ends after a goodbye");
+                refusal.to_string()
+            }
+            other => panic!("no goodbye: {other:?}"),
         }
     }
 

@@ -3,24 +3,13 @@
 use std::io::{ErrorKind, Write};
 use std::process::Command;
 
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::{Reply, Request, RequestFrame};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::daemon::{Daemon, eventually};
 use bulkhead_tests::wire::{Wire, submit};
-
-/// The reason of the goodbye that must come next, and then the end.
-fn goodbye(wire: &mut Wire) -> String {
-    match wire.next_reply() {
-        Some(ReplyFrame { reply: Reply::Goodbye(refusal), .. }) => {
-            assert!(wire.next_reply().is_none(), "the connection ends after a goodbye");
-            refusal.to_string()
-        }
-        other => panic!("no goodbye: {other:?}"),
-    }
-}
 
 /// A neighbour notices nothing.
 fn assert_served(daemon: &Daemon) {
@@ -33,7 +22,7 @@ fn a_malformed_frame_ends_its_connection_only() {
     let daemon = Daemon::start();
     let mut wire = Wire::connect(&daemon.socket());
     wire.send(&[5, 0, 0, 0, 1, 255, 255, 255, 255]);
-    assert!(goodbye(&mut wire).contains("malformed"));
+    assert!(wire.goodbye().contains("malformed"));
     assert_served(&daemon);
 }
 
@@ -45,7 +34,7 @@ fn bytes_left_over_in_a_frame_are_malformed() {
     body.push(0);
     wire.send(&u32::try_from(body.len()).unwrap().to_le_bytes());
     wire.send(&body);
-    assert!(goodbye(&mut wire).contains("left over"));
+    assert!(wire.goodbye().contains("left over"));
     assert_served(&daemon);
 }
 
@@ -54,7 +43,7 @@ fn an_oversized_frame_is_refused_from_its_length_alone() {
     let daemon = Daemon::start();
     let mut wire = Wire::connect(&daemon.socket());
     wire.send(&u32::MAX.to_le_bytes());
-    let text = goodbye(&mut wire);
+    let text = wire.goodbye();
     assert!(text.contains(&u32::MAX.to_string()) && text.contains("1048576"), "{text}");
     assert_served(&daemon);
 }

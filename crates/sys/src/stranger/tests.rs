@@ -1,13 +1,12 @@
 //! What is attached is seen and never closed by a read; what a close would wait for is told.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use super::*;
+use crate::odd::lingering;
 use crate::socket::send_with_fd;
 use crate::testing::{PATIENCE, nobody_spawns};
 
@@ -21,18 +20,6 @@ fn pair() -> (UnixStream, UnixStream) {
 
 fn gulp(socket: &UnixStream) -> Gulp {
     read(socket.as_fd(), &mut [0; 64]).unwrap()
-}
-
-/// A connection whose last close waits until `reader` is closed: it lingers, and what it sent is not read.
-fn lingering() -> (OwnedFd, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut writer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (reader, _) = listener.accept().unwrap();
-    let linger = libc::linger { l_onoff: 1, l_linger: 3600 };
-    setsockopt(&writer, sockopt::Linger, &linger).unwrap();
-    writer.set_nonblocking(true).unwrap();
-    while writer.write(&[0; 64 << 10]).is_ok() {}
-    (writer.into(), reader)
 }
 
 #[test]
@@ -88,7 +75,7 @@ fn a_connection_that_ended_well_can_be_closed_at_once() {
 fn a_read_does_not_wait_for_a_connection_that_lingers() {
     let _last_closes = nobody_spawns();
     let (ours, theirs) = pair();
-    let (lingers, reader) = lingering();
+    let (lingers, reader) = lingering().unwrap();
     send_with_fd(theirs.as_fd(), b"x", Some(lingers.as_fd())).unwrap();
     drop(lingers);
     assert_eq!(gulp(&ours), Gulp::Attached);

@@ -1,0 +1,148 @@
+//! What a client may do to whoever listens to it, and no honest one does: odd descriptors, too many of them, and the
+//! face of another user.
+//!
+//! For tests alone: the daemon never calls it. Everything made here is owned by the caller and ends with it.
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::stat::Mode;
+
+/// Most descriptors that the kernel takes with one message.
+pub const ATTACHED_MAX: usize = 253;
+
+/// How a message is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// As usual.
+    Plain,
+    /// Out of band: its last byte stands aside.
+    Urgent,
+}
+
+/// Sends bytes with up to [`ATTACHED_MAX`] descriptors attached.
+///
+/// # Errors
+/// EINVAL: too many. EAGAIN, EPIPE, ECONNRESET, ETOOMANYREFS: as of any socket.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    attached: &[BorrowedFd<'_>],
+    manner: Manner,
+) -> io::Result<usize> {
+    let payload = u32::try_from(size_of_val(attached)).map_err(|_| Errno::EINVAL)?;
+    let mut buffer = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: CMSG_SPACE only computes.
+    let length = (unsafe { libc::CMSG_SPACE(payload) }) as usize;
+    let mut control = vec![0_u64; length.div_ceil(8)];
+    // SAFETY: all-zero bytes are a valid msghdr.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut buffer;
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = length;
+    // SAFETY: the control buffer is aligned and has room for one cmsghdr with this payload, by `length`.
+    unsafe {
+        let first = libc::CMSG_FIRSTHDR(&raw const header);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SCM_RIGHTS;
+        (*first).cmsg_len = libc::CMSG_LEN(payload) as usize;
+        let data = libc::CMSG_DATA(first).cast::<RawFd>();
+        for (index, descriptor) in attached.iter().enumerate() {
+            data.add(index).write_unaligned(descriptor.as_raw_fd());
+        }
+    }
+    let flags = libc::MSG_NOSIGNAL | if manner == Manner::Urgent { libc::MSG_OOB } else { 0 };
+    // SAFETY: the header points at buffers that live through the call; sendmsg only reads them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) };
+    Ok(usize::try_from(Errno::result(sent)?).expect("a count of bytes is not negative"))
+}
+
+/// A TCP connection whose last close waits an hour, or until the reader that comes with it is closed.
+///
+/// # Errors
+/// There is no loopback, or no descriptor.
+pub fn lingering() -> io::Result<(OwnedFd, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut writer = TcpStream::connect(listener.local_addr()?)?;
+    let (reader, _) = listener.accept()?;
+    setsockopt(&writer, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 })?;
+    writer.set_nonblocking(true)?;
+    while writer.write(&[0; 64 << 10]).is_ok() {}
+    Ok((writer.into(), reader))
+}
+
+/// An epoll.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn epoll() -> io::Result<OwnedFd> {
+    Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)
+}
+
+/// An io_uring of eight entries.
+///
+/// # Errors
+/// ENOSYS, EPERM: this machine has none, or forbids it.
+pub fn io_uring() -> io::Result<OwnedFd> {
+    // `struct io_uring_params` is 120 bytes, all zero for the defaults.
+    let mut parameters = [0_u64; 15];
+    // SAFETY: the kernel reads and writes 120 bytes, which are ours.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A process as a descriptor.
+///
+/// # Errors
+/// ESRCH: there is none of this number.
+pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open reads and writes no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a named pipe.
+///
+/// # Errors
+/// EEXIST, ENOENT, EACCES: the path.
+pub fn make_fifo(path: &Path) -> io::Result<()> {
+    Ok(nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?)
+}
+
+/// Connects as another user, with this group and no other: a thread that becomes that user and ends. Only root can.
+///
+/// # Errors
+/// EPERM: this process is not root's. Else those of connect(2).
+pub fn connect_as(path: &Path, uid: u32, gid: u32) -> io::Result<UnixStream> {
+    std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| {
+            become_user(uid, gid)?;
+            UnixStream::connect(path)
+        });
+        connecting.join().unwrap_or_else(|_| Err(Errno::EINTR.into()))
+    })
+}
+
+/// Gives this thread, and it alone, another user: by the kernel's own calls, which know of no process.
+fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    let none = std::ptr::null::<u32>();
+    // SAFETY: these read nothing from memory of ours; credentials belong to the thread, which ends soon.
+    unsafe {
+        Errno::result(libc::syscall(libc::SYS_setgroups, 0, none))?;
+        Errno::result(libc::syscall(libc::SYS_setresgid, gid, gid, gid))?;
+        Errno::result(libc::syscall(libc::SYS_setresuid, uid, uid, uid))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! Clients that want too much: more than they read, more than fits, more often than anybody could.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::frame::Hello;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, UNFINISHED_MAX_BYTES};
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_tests::daemon::eventually;
+use bulkhead_tests::raid::{Attack, assert_answers, flood, frame, withstand};
+use bulkhead_tests::siege::{Siege, large};
+use bulkhead_tests::wire::{Wire, submit};
+
+const UNREAD: &[Attack] = &[
+    ("submits that are not read", |siege| {
+        let request = Request::Submit(submit("noop", &["some input"; 1000], true));
+        flood(&mut siege.connect(), &frame(1, request), 100);
+    }),
+    ("the same result, again and again", the_same_result),
+    ("the same output descriptor, again and again", the_same_output),
+    ("4096 jobs to wait for, 300 times", many_waits),
+    ("a follower of events that never reads", deaf_follower),
+    ("lists of jobs that are not read", |siege| {
+        let request = Request::Jobs { state: None, after: JobId(0), limit: u32::MAX };
+        flood(&mut siege.connect(), &frame(1, request), 20_000);
+    }),
+    ("a million pings that are not read", |siege| {
+        let pings = frame(1, Request::Ping).repeat(10_000);
+        flood(&mut siege.connect(), &pings, 100);
+    }),
+];
+
+#[test]
+fn who_does_not_read_waits_for_itself() {
+    withstand(UNREAD);
+}
+
+/// Half of a long frame each, on so many connections that all together are too much.
+#[test]
+fn half_frames_are_held_within_a_bound() {
+    let mut siege = Siege::by_clients();
+    bulkhead_sys::process::raise_descriptor_limit().unwrap();
+    let before = siege.resident_pages();
+    let mut half = u32::try_from(FRAME_MAX_BYTES).unwrap().to_le_bytes().to_vec();
+    half.resize(FRAME_MAX_BYTES, 0);
+    siege.beside_a_neighbour(|siege| {
+        let count = UNFINISHED_MAX_BYTES / FRAME_MAX_BYTES + 100;
+        let mut wires: Vec<Wire> = (0..count).map(|_| siege.connect()).collect();
+        for wire in &mut wires {
+            // Who gives way is cut off.
+            drop(std::io::Write::write_all(&mut wire.socket, &half));
+        }
+        // A frame of a fair size still gets through, and its answer comes.
+        let long = submit("noop", &["x".repeat(4000).as_str(); 200], false);
+        assert!(matches!(siege.connect().call(Request::Submit(long)), Reply::Accepted { count: 200, .. }));
+        let grown = siege.resident_pages().saturating_sub(before) * 4096;
+        assert!(grown < UNFINISHED_MAX_BYTES as u64 + (128 << 20), "it grew by {grown} bytes");
+        let gone = eventually("some gave way", || {
+            let log = siege.daemon.log();
+            log.contains("the room for unfinished frames").then_some(log)
+        });
+        assert!(gone.matches("client misbehaved").count() < 50, "not each is said");
+    });
+    siege.assert_nothing_left();
+}
+
+/// Accepted or refused as busy, a million at full speed: the neighbour's turn comes all the same.
+#[test]
+fn a_million_tiny_jobs() {
+    let mut siege = Siege::by_clients();
+    siege.beside_a_neighbour(|siege| {
+        let mut wire = siege.connect();
+        let inputs = vec!["x"; BATCH_MAX];
+        let (mut accepted, mut refused) = (0_u64, 0_u64);
+        for _ in 0..1_000_000 / BATCH_MAX + 1 {
+            match wire.call(Request::Submit(submit("noop", &inputs, false))) {
+                Reply::Accepted { count, .. } => accepted += u64::from(count),
+                Reply::Refused(_) => refused += BATCH_MAX as u64,
+                other => panic!("unexpected reply: {other:?}"),
+            }
+        }
+        println!("accepted={accepted} refused={refused}");
+        assert!(accepted > 0);
+        eventually("all of them have ended", || {
+            let Reply::Status(status) = wire.call(Request::Status) else { panic!("no status") };
+            (status.queued == 0).then_some(())
+        });
+    });
+    siege.assert_nothing_left();
+}
+
+/// A thousand connections, and each of them hungry.
+#[test]
+fn a_thousand_connections_that_all_submit() {
+    let mut siege = Siege::by_clients();
+    bulkhead_sys::process::raise_descriptor_limit().unwrap();
+    siege.beside_a_neighbour(|siege| {
+        let mut wires: Vec<_> = (0..1000).map(|_| Wire::silent(&siege.daemon.socket())).collect();
+        let begin =
+            [&Hello::new(0).to_bytes()[..], &frame(1, Request::Submit(submit("noop", &["x"; 20], true)))];
+        for wire in &mut wires {
+            wire.send(&begin.concat());
+        }
+        for wire in &mut wires {
+            assert_eq!(wire.hello().verdict, Hello::WELCOME);
+            let mut ends = 0;
+            while ends < 20 {
+                if let Reply::Ended(some) = wire.next_reply().unwrap().reply {
+                    assert!(some.iter().all(|end| end.outcome == Outcome::Done));
+                    ends += some.len();
+                }
+            }
+        }
+    });
+    siege.assert_nothing_left();
+}
+
+fn the_same_result(siege: &Siege) {
+    let job = siege.connect().submit("noop", &["x".repeat(4000).as_str()]);
+    let mut wire = siege.connect();
+    assert!(matches!(wire.call(Request::Wait { jobs: vec![job] }), Reply::Ended(_)));
+    flood(&mut wire, &frame(1, Request::Result { job }).repeat(1000), 200);
+}
+
+fn the_same_output(siege: &Siege) {
+    let mut wire = siege.connect();
+    let mut one = submit("noop", &["x"], false);
+    one.policy = large();
+    let Reply::Accepted { first, .. } = wire.call(Request::Submit(one)) else { panic!("not accepted") };
+    assert!(matches!(wire.call(Request::Wait { jobs: vec![first] }), Reply::Ended(_)));
+    flood(&mut wire, &frame(1, Request::Result { job: first }).repeat(1000), 200);
+}
+
+fn many_waits(siege: &Siege) {
+    let mut wire = siege.connect();
+    let first = wire.submit("sleep", &["600000"]);
+    let request = Request::Wait { jobs: vec![first; BATCH_MAX] };
+    flood(&mut wire, &frame(1, request), 300);
+    drop(wire);
+    let mut wire = siege.connect();
+    assert!(matches!(wire.call(Request::Cancel { jobs: vec![first] }), Reply::Changed { count: 1, .. }));
+}
+
+fn deaf_follower(siege: &Siege) {
+    let mut deaf: Vec<_> = (0..20).map(|_| siege.connect()).collect();
+    for wire in &mut deaf {
+        wire.ask(Request::Events { after: 0, follow: true });
+    }
+    let mut wire = siege.connect();
+    for _ in 0..50 {
+        assert_eq!(wire.run("noop", &["x"; 100]).len(), 100);
+    }
+    assert_answers(&mut wire);
+}

@@ -1,0 +1,202 @@
+//! Users who want what is not theirs: jobs of others, the daemon's end, all of its connections.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::frame::Hello;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_sys::odd;
+use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
+use bulkhead_tests::raid::{assert_answers, may_become_others};
+use bulkhead_tests::systemd::tell_skipped;
+use bulkhead_tests::wire::{Wire, submit};
+
+const ALICE: u32 = 60_001;
+const BOB: u32 = 60_002;
+const GROUP: u32 = 65_534;
+
+/// A system daemon for everybody in the group `nogroup`, which every machine has.
+fn system_daemon(more: &str) -> Daemon {
+    let config =
+        format!("mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n{more}");
+    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
+    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    daemon
+}
+
+fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
+    Wire::on(odd::connect_as(&daemon.socket(), uid, GROUP).unwrap())
+}
+
+/// What the daemon says to it; it may do so before it hears anything.
+fn verdict(wire: &mut Wire) -> u32 {
+    drop(wire.socket.write_all(&Hello::new(0).to_bytes()));
+    wire.hello().verdict
+}
+
+fn is_unknown(reply: &Reply, job: JobId) -> bool {
+    let text = format!("no job {job}");
+    match reply {
+        Reply::Refused(refusal) => refusal.to_string().contains(&text),
+        Reply::Changed { count: 0, refused } => {
+            refused.iter().all(|refusal| refusal.to_string().contains(&text))
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn jobs_of_another_user_do_not_exist() {
+    if !may_become_others("jobs_of_another_user_do_not_exist") {
+        return;
+    }
+    let daemon = system_daemon("");
+    let mut alice = connect_as(&daemon, ALICE).welcome();
+    let mut bob = connect_as(&daemon, BOB).welcome();
+    let done = alice.submit("noop", &["secret"]);
+    assert!(matches!(alice.call(Request::Wait { jobs: vec![done] }), Reply::Ended(_)));
+    let runs = alice.submit("sleep", &["600000"]);
+    for job in [done, runs] {
+        let jobs = || vec![job];
+        for request in [
+            Request::Wait { jobs: jobs() },
+            Request::Result { job },
+            Request::Cancel { jobs: jobs() },
+            Request::Retry { jobs: jobs() },
+            Request::Forget { jobs: jobs() },
+            Request::Job { job },
+        ] {
+            let asked = format!("{request:?}");
+            let reply = bob.call(request);
+            assert!(is_unknown(&reply, job), "{asked}: {reply:?}");
+        }
+    }
+    let rows = bob.call(Request::Jobs { state: None, after: JobId(0), limit: 100 });
+    assert!(matches!(&rows, Reply::Jobs { rows, .. } if rows.is_empty()), "{rows:?}");
+    let Reply::Events { records, .. } = bob.call(Request::Events { after: 0, follow: false }) else {
+        panic!("no events")
+    };
+    let told = records.iter().map(|record| record.what.to_string()).collect::<Vec<_>>().join("\n");
+    assert!(!told.contains("job accepted") && !told.contains("job=1"), "{told}");
+    // Nothing of hers was changed.
+    assert!(matches!(alice.call(Request::Result { job: done }), Reply::Ended(_)));
+    assert!(matches!(alice.call(Request::Cancel { jobs: vec![runs] }), Reply::Changed { count: 1, .. }));
+}
+
+#[test]
+fn who_is_no_administrator_does_not_drain() {
+    if !may_become_others("who_is_no_administrator_does_not_drain") {
+        return;
+    }
+    let daemon = system_daemon("");
+    let mut alice = connect_as(&daemon, ALICE).welcome();
+    for grace_ms in [None, Some(0), Some(u64::MAX)] {
+        let reply = alice.call(Request::Drain { grace_ms });
+        assert!(
+            matches!(&reply, Reply::Refused(refusal) if refusal.to_string().contains("not allowed")),
+            "{reply:?}"
+        );
+    }
+    assert_eq!(alice.run("noop", &["still here"])[0].outcome, Outcome::Done);
+}
+
+/// The kernel says who connected; who speaks later does not count, in either direction.
+#[test]
+fn a_connection_stays_its_makers() {
+    if !may_become_others("a_connection_stays_its_makers") {
+        return;
+    }
+    let daemon = system_daemon("");
+    // Made by Alice, spoken on by root, who this test is.
+    let mut handed_on = connect_as(&daemon, ALICE).welcome();
+    let roots = Wire::connect(&daemon.socket()).submit("noop", &["root's"]);
+    assert!(is_unknown(&handed_on.call(Request::Job { job: roots }), roots));
+    assert!(matches!(handed_on.call(Request::Drain { grace_ms: Some(0) }), Reply::Refused(_)));
+}
+
+/// Root in a user namespace of its own is nobody here.
+#[test]
+fn root_of_another_namespace_is_no_root() {
+    let test = "root_of_another_namespace_is_no_root";
+    if !may_become_others(test) {
+        return;
+    }
+    let daemon = system_daemon("");
+    let program = daemon.folder().join("bulkhead");
+    std::fs::copy(binary("bulkhead"), &program).unwrap();
+    let inside = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "60001", "--regid", "65534", "--clear-groups"]);
+        command.args(["unshare", "--user", "--map-root-user", "--pid", "--fork"]);
+        command.args(arguments).output().expect("setpriv runs, it is part of every Debian")
+    };
+    let who = inside(&["id", "-u"]);
+    if who.stdout != b"0\n" {
+        return tell_skipped(test, "no user namespace is to be had here");
+    }
+    let socket = daemon.socket();
+    let ask = |arguments: &[&str]| {
+        let own = [program.to_str().unwrap(), "--socket", socket.to_str().unwrap()];
+        inside(&[&own, arguments].concat())
+    };
+    let drain = ask(&["drain"]);
+    let said = String::from_utf8_lossy(&drain.stderr).into_owned();
+    assert!(!drain.status.success() && said.contains("not allowed"), "{said}");
+    assert!(ask(&["run", "noop", "x"]).status.success(), "it is served as who it is");
+}
+
+#[test]
+fn one_user_cannot_take_every_connection() {
+    if !may_become_others("one_user_cannot_take_every_connection") {
+        return;
+    }
+    let daemon = system_daemon("clients_max = 8\n");
+    let mut taken: Vec<_> = (0..6).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
+    for _ in 0..100 {
+        let mut refused = connect_as(&daemon, ALICE);
+        assert_eq!(verdict(&mut refused), Hello::BUSY);
+    }
+    let mut bob = connect_as(&daemon, BOB).welcome();
+    assert_eq!(bob.run("noop", &["x"])[0].outcome, Outcome::Done);
+    assert_answers(&mut Wire::connect(&daemon.socket()));
+    let log = daemon.log();
+    let said = log.matches("client turned away").count();
+    assert!((1..50).contains(&said), "said {said} times");
+    drop(taken.pop());
+    let mut back = eventually("her seat is free again", || {
+        let mut wire = connect_as(&daemon, ALICE);
+        (verdict(&mut wire) == Hello::WELCOME).then_some(wire)
+    });
+    assert_answers(&mut back);
+}
+
+/// Who keeps a socket from being closed keeps it on the own account.
+#[test]
+fn a_lingering_descriptor_costs_its_sender_a_seat() {
+    if !may_become_others("a_lingering_descriptor_costs_its_sender_a_seat") {
+        return;
+    }
+    let daemon = system_daemon("clients_max = 4\n");
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        let (lingers, reader) = odd::lingering().unwrap();
+        readers.push(reader);
+        let mut alice = connect_as(&daemon, ALICE).welcome();
+        odd::send(alice.socket.as_fd(), b"x", &[lingers.as_fd()], odd::Manner::Plain).unwrap();
+        drop(lingers);
+        assert!(alice.goodbye().contains("descriptors"));
+    }
+    assert_eq!(verdict(&mut connect_as(&daemon, ALICE)), Hello::BUSY);
+    let mut bob = connect_as(&daemon, BOB).welcome();
+    assert_eq!(bob.run_submit(submit("noop", &["x"], true))[0].outcome, Outcome::Done);
+    drop(readers);
+    eventually("her seats are free again", || {
+        (verdict(&mut connect_as(&daemon, ALICE)) == Hello::WELCOME).then_some(())
+    });
+}
