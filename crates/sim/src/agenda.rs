@@ -18,6 +18,10 @@ pub enum Move {
     Boot(WorkerId),
     /// A signal reaches a worker.
     Die(WorkerId),
+    /// Somebody stops a worker.
+    Stop(WorkerId),
+    /// Somebody lets a stopped worker go on.
+    Continue(WorkerId),
     /// A dead worker's lane hangs up.
     HangUp(WorkerId),
     /// A dead worker's tree is gone: its death can be proven.

@@ -90,6 +90,9 @@ impl World {
             return broken("pool", format!("worker {id}: the entry of offer {seq} was not settled"));
         }
         worker.pages.offer(seq, task.job);
+        if worker.run.is_none() {
+            worker.vitals.offered = worker.vitals.at(self.clock.ns());
+        }
         self.interleave()?;
         if task.output == OutputMode::Descriptor && self.rng.chance(self.scenario.faults.shortage) {
             self.offer_failed(id, seq, Some("no output descriptor".to_owned()));
@@ -149,13 +152,6 @@ impl World {
             found.push(Event::Looked { worker: id, head: worker.ring.head(&worker.pages) });
         }
         self.told_back.append(&mut found);
-    }
-
-    fn examine(&mut self, id: WorkerId) {
-        if let Some(worker) = self.workers.get(&id) {
-            let (seen, progress_ns) = worker.vitals(self.clock.ns());
-            self.told_back.push(Event::Examined { worker: id, seen, progress_ns });
-        }
     }
 
     fn settle(&mut self, id: WorkerId, seq: Seq) -> Verdict {

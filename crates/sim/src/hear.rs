@@ -46,6 +46,7 @@ impl World {
             worker.closed = true;
             batch.push(Event::Lied { worker: id, lie });
         }
+        batch.append(&mut worker.tells.stops);
         if std::mem::take(&mut worker.tells.hung_up) {
             worker.closed = true;
             batch.push(Event::HungUp { worker: id });

@@ -28,6 +28,7 @@ pub mod sabotage;
 pub mod scenario;
 pub mod trace;
 pub mod truth;
+pub mod vitals;
 pub mod worker;
 pub mod world;
 

@@ -25,6 +25,8 @@ impl World {
             Move::Work(worker) => return self.work(worker),
             Move::Boot(worker) => self.boot(worker),
             Move::Die(worker) => self.end(worker, Death::Signalled { signal: 9, core: false }),
+            Move::Stop(worker) => self.stop(worker),
+            Move::Continue(worker) => self.go_on(worker),
             Move::HangUp(worker) => self.tell(worker, |tells| tells.hung_up = true),
             Move::Prove(worker) => self.prove(worker),
             Move::LateBoot(worker) => self.late_boot(worker),
@@ -73,12 +75,13 @@ impl World {
         let faults = self.scenario.faults;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.planned = false;
-        if worker.life != Life::Up || worker.hung {
+        if worker.life != Life::Up || worker.hung || worker.vitals.stopped_ns.is_some() {
             return Ok(());
         }
         let liar = worker.liar;
         if self.rng.chance(faults.crash) {
-            self.die(id, Death::Signalled { signal: 11, core: true });
+            let death = self.own_death();
+            self.die(id, death);
             return Ok(());
         }
         if liar && self.rng.chance(400) {
@@ -119,7 +122,7 @@ impl World {
         let (ends, after_ns) = self.fate(task);
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.hung |= matches!(ends, Ends::Never);
-        worker.run = Some(Run { seq, ends });
+        self.begin_run(id, Run { seq, ends });
         self.oracles.exclusive.claimed(id, task.job, &self.workers)?;
         self.plan_work(id, after_ns);
         Ok(())
@@ -141,7 +144,7 @@ impl World {
         let ends = match Truth::find(&task.input) {
             Truth::Loops => return (Ends::Never, 0),
             Truth::Poison(per_mille) if self.rng.chance(u32::from(per_mille)) => {
-                Ends::Death(Death::Signalled { signal: 6, core: true })
+                Ends::Death(self.own_death())
             }
             Truth::Fails(times) if count <= u32::from(times) => {
                 Ends::Report(Written::failed(&format!("no, for the {count}. time"), after_ns))
@@ -153,7 +156,7 @@ impl World {
 
     /// Rule 4: the result, then the word. Death may come between the two.
     fn end_run(&mut self, id: WorkerId, run: Run) {
-        let crash = self.scenario.faults.crash;
+        let (crash, now_ns) = (self.scenario.faults.crash, self.clock.ns());
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match run.ends {
             Ends::Report(written) => {
@@ -162,6 +165,7 @@ impl World {
                     return self.die(id, Death::Signalled { signal: 11, core: false });
                 }
                 worker.pages.done(run.seq);
+                worker.vitals.end(now_ns);
                 self.news.insert(Source::Worker(id));
                 let after = self.rng.span(2 * US);
                 self.plan_work(id, after);

@@ -94,11 +94,16 @@ impl World {
     /// A liar repents, and a worker that hung dies of it; a task that never ends goes on not ending.
     fn thaw(&mut self, id: bulkhead_proto::ids::WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let broken_rules = worker.liar;
+        let (broken_rules, stopped) = (worker.liar, worker.vitals.stopped_ns.is_some());
         worker.liar = false;
         let running = worker.run.as_ref().and_then(|run| worker.pages.job(run.seq));
         let loops = running.is_some_and(|job| self.oracles.ledger.truth(job) == Some(Truth::Loops));
-        if broken_rules || worker.hung && !loops {
+        let is_doomed = broken_rules || worker.hung && !loops;
+        if stopped {
+            let after = self.rng.span(S);
+            self.plan(after, Move::Continue(id));
+        }
+        if is_doomed {
             let after = self.rng.span(S);
             self.plan(after, Move::Die(id));
         }

@@ -41,6 +41,12 @@ pub struct Report {
     pub offers: u64,
     /// Workers that died.
     pub deaths: u64,
+    /// Workers that a signal stopped.
+    pub stopped: u64,
+    /// Kills for a limit of progress, processor time or memory.
+    pub limits: u64,
+    /// Workers that were asked to leave.
+    pub retired: u64,
     /// Deaths charged to a job.
     pub charges: u64,
     /// Lies told.

@@ -6,7 +6,7 @@
 use bulkhead_proto::client::{Request, Submit};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
-use bulkhead_proto::limits::BATCH_MAX;
+use bulkhead_proto::limits::{BATCH_MAX, MEMORY_MIN_BYTES};
 
 use crate::client::Role;
 use crate::truth::Truth;
@@ -21,7 +21,7 @@ impl World {
             Role::Mixed if self.rng.chance(self.scenario.faults.rude) => return self.nonsense(),
             Role::Mixed => {}
         }
-        match self.rng.below(20) {
+        match self.rng.below(21) {
             0..=7 => self.submit(),
             8..=9 => Request::Wait { jobs: self.some_jobs(place) },
             10 => Request::Result { job: self.some_job(place) },
@@ -36,6 +36,7 @@ impl World {
             16 => Request::Events { after: self.rng.below(50), follow: self.rng.chance(300) },
             17 => Request::Workers,
             18 => Request::Status,
+            19 => Request::Deaths { limit: self.rng.below(50) as u32 },
             _ if self.rng.chance(500) => Request::Kinds,
             _ => Request::Ping,
         }
@@ -65,6 +66,15 @@ impl World {
         policy.retries_max = self.rng.below(4) as u8;
         if self.rng.chance(300) {
             policy.timeout_ms = Some(1 + self.rng.span(20_000));
+        }
+        if self.rng.chance(150) {
+            policy.no_progress_ms = Some(1 + self.rng.span(10_000));
+        }
+        if self.rng.chance(150) {
+            policy.cpu_ms = Some(1 + self.rng.span(10_000));
+        }
+        if self.rng.chance(150) {
+            policy.memory_bytes = Some(MEMORY_MIN_BYTES + self.rng.span(64 << 20));
         }
         if self.rng.chance(150) {
             policy.expires_ms = Some(1 + self.rng.span(20_000));

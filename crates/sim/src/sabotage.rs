@@ -29,6 +29,12 @@ pub enum Sabotage {
     NoKill,
     /// Shell: keeps outputs for ever.
     KeepOutputs,
+    /// Shell: shows more than a worker uses, and none of its progress.
+    Exaggerate,
+    /// Shell: does not tell that a worker was stopped.
+    DeafToStops,
+    /// Core: lets workers run more than their share of tasks.
+    NoRecycling,
     /// Core: loses some replies.
     LoseReplies,
     /// Core: loses the first ends of each turn.
@@ -98,7 +104,10 @@ impl Sabotage {
             | Self::FalseTakeBack
             | Self::TwiceTold
             | Self::NoKill
-            | Self::KeepOutputs => {}
+            | Self::KeepOutputs
+            | Self::Exaggerate
+            | Self::DeafToStops
+            | Self::NoRecycling => {}
         }
     }
 }

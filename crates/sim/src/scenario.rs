@@ -45,6 +45,8 @@ pub struct Faults {
     pub crash: u32,
     /// A worker hangs in a task.
     pub hang: u32,
+    /// Somebody stops a worker that runs.
+    pub stop: u32,
     /// A worker is a liar.
     pub liar: u32,
     /// A task channel takes few messages.
@@ -190,6 +192,7 @@ fn faults(profile: Profile, rng: &mut Rng) -> Faults {
     faults.boot_dies = some(rng, &[20, 100]);
     faults.crash = some(rng, &[2, 20, 150]);
     faults.hang = some(rng, &[2, 30]);
+    faults.stop = some(rng, &[5, 50]);
     faults.late_kill = some(rng, &[200, 800]);
     match profile {
         Profile::Lying => faults.liar = *rng.pick(&[200, 600, 950]),
@@ -220,6 +223,11 @@ fn config(seed: u64, profile: Profile, rng: &mut Rng) -> Config {
         pid: 4242,
         seed,
         kinds: kinds(),
+        cores: *rng.pick(&[1, 2, 8]),
+        stopped_ms: *rng.pick(&[100, 10_000]),
+        recycle_tasks: *rng.pick(&[None, None, Some(1), Some(7), Some(60)]),
+        recycle_age_ms: *rng.pick(&[None, None, Some(500)]),
+        recycle_resident_bytes: *rng.pick(&[None, None, Some(4 << 20)]),
         slots: rng.between(1, 4) as u16,
         spares: rng.between(1, 2) as u16,
         client_credit_bytes: *rng.pick(&[2 << 10, 16 << 10, 1 << 20]),

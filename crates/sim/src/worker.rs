@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 
 use bulkhead_core::action::Task;
+use bulkhead_core::event::Event;
 use bulkhead_proto::death::{Death, KillReason, Lie};
-use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::boxes::{Pages, Written};
 use crate::ring::Ring;
+use crate::vitals::Vitals;
 
 /// How far a process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Tells {
     pub lane_lie: Option<Lie>,
     /// The lane hung up.
     pub hung_up: bool,
+    /// It was stopped, or continued.
+    pub stops: Vec<Event>,
 }
 
 /// One fake worker.
@@ -90,6 +93,8 @@ pub struct Worker {
     pub buried: bool,
     /// Tasks that it has begun.
     pub begun: u64,
+    /// What the kernel shows of it.
+    pub vitals: Vitals,
     /// What is to be seen of it.
     pub tells: Tells,
 }
@@ -113,6 +118,7 @@ impl Worker {
             planned: false,
             buried: false,
             begun: 0,
+            vitals: Vitals::default(),
             tells: Tells::default(),
         }
     }
@@ -120,11 +126,6 @@ impl Worker {
     /// Whether its leader lives.
     pub fn lives(&self) -> bool {
         matches!(self.life, Life::Booting | Life::Up)
-    }
-
-    /// What the kernel shows of it, and when its task last made progress.
-    pub fn vitals(&self, _: u64) -> (Option<Seen>, Option<u64>) {
-        (None, None)
     }
 
     /// Whether all of its tree is gone.

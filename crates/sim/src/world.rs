@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
+use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::Reply;
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, OutputId, WorkerId};
 
 use crate::agenda::{Agenda, Move};
@@ -71,7 +73,7 @@ impl World {
     pub fn new(scenario: Scenario, sabotage: Option<Sabotage>, trace: Trace) -> Self {
         let clock = Clock::new();
         let mut world = Self {
-            core: Core::new(scenario.config.clone(), clock.now()),
+            core: Core::new(told(&scenario.config, sabotage), clock.now()),
             rng: Rng::new(scenario.seed),
             oracles: Oracles::new(&scenario),
             report: Report { seed: scenario.seed, ..Report::default() },
@@ -180,6 +182,9 @@ impl World {
         if !looks {
             self.oracles.quiet.step(now.mono_ns, outside)?;
         }
+        if self.sabotage == Some(Sabotage::DeafToStops) {
+            batch.retain(|event| !matches!(event, Event::Suspended { .. }));
+        }
         self.interleave()?;
         let mut out = std::mem::take(&mut self.out);
         self.core.step(now, &mut batch, &mut out);
@@ -199,6 +204,7 @@ impl World {
                 _ => self.trace.note(now.mono_ns, "action", action),
             }
         }
+        self.count_actions(&out);
         self.decided_at = now;
         self.oracles.decided(now, &out, &self.workers)?;
         out.records.clear();
@@ -235,10 +241,32 @@ impl World {
         }
     }
 
+    fn count_actions(&mut self, out: &Output) {
+        for action in &out.actions {
+            match action {
+                Action::Retire { .. } => self.report.retired += 1,
+                Action::Kill {
+                    why: KillReason::NoProgress | KillReason::CpuTime | KillReason::Memory { .. },
+                    ..
+                } => self.report.limits += 1,
+                _ => {}
+            }
+        }
+    }
+
     /// Plans a move after a while.
     pub(crate) fn plan(&mut self, after_ns: u64, what: Move) {
         self.agenda.add(self.clock.ns() + after_ns, what, &mut self.rng);
     }
+}
+
+/// The configuration as the core is told it.
+fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
+    let mut config = config.clone();
+    if sabotage == Some(Sabotage::NoRecycling) {
+        config.recycle_tasks = None;
+    }
+    config
 }
 
 /// Events that only answer what the core asked for: they do not excuse another turn at the same instant.

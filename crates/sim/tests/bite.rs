@@ -40,6 +40,9 @@ bites! {
     replies_sent_twice: TwiceTold by "replies";
     nobody_is_killed: NoKill by "ends" | "pool";
     outputs_kept_for_ever: KeepOutputs by "outputs";
+    usage_exaggerated: Exaggerate by "limits";
+    stops_that_are_not_told: DeafToStops by "pool";
+    workers_that_are_not_recycled: NoRecycling by "pool";
     lost_replies: LoseReplies by "replies";
     ends_that_are_not_told: LoseEnds by "replies";
     nobody_is_blamed: NoBlame by "blame";

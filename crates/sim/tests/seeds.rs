@@ -13,15 +13,22 @@ const SEEDS: u64 = 50;
 fn run_profile(profile: Profile) {
     let place =
         PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
-    let mut jobs = 0;
+    let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
         assert_eq!(Scenario::new(seed).profile, profile);
         match run(seed) {
-            Ok(report) => jobs += report.jobs,
+            Ok(report) => {
+                jobs += report.jobs;
+                stopped += report.stopped;
+                limits += report.limits;
+                retired += report.retired;
+            }
             Err(failure) => panic!("{failure}"),
         }
     }
     assert!(jobs > SEEDS, "a profile without jobs proves nothing");
+    let is_rough = matches!(profile, Profile::Crashy | Profile::Lying);
+    assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
 }
 
 #[test]
@@ -56,12 +63,15 @@ fn stuck_seeds_keep_every_promise() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
+    let mut all = 0;
     for seed in 0..12 {
         let first = run(seed).unwrap_or_else(|failure| panic!("{failure}"));
         let (second, lines) = run_kept(seed, None, Keep::All);
         assert_eq!(Ok(first), second, "seed {seed}");
-        assert!(lines.len() > 100, "seed {seed} hardly did anything");
+        all += lines.len();
     }
+    // Some are stopped early.
+    assert!(all > 10_000, "the seeds hardly did anything: {all} lines");
 }
 
 #[test]

@@ -136,7 +136,13 @@ impl Ledger {
         let guilt = self.guilts.remove(&worker).unwrap_or_default();
         let ours = matches!(
             death,
-            Death::Killed { why: KillReason::Cancel | KillReason::Timeout | KillReason::Stop }
+            Death::Killed {
+                why: KillReason::Cancel
+                    | KillReason::Timeout
+                    | KillReason::NoProgress
+                    | KillReason::CpuTime
+                    | KillReason::Stop
+            }
         );
         // Whoever claimed while it was killed for not claiming may go uncharged.
         let unresponsive = *death == Death::Killed { why: KillReason::Unresponsive };

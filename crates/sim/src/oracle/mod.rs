@@ -5,7 +5,8 @@
 //! - `exclusive`: no job runs twice at once, by the truth of the boxes
 //! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
-//! - `pool`: slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
+//! - `limits`: a kill for a limit is true; a timed-out job met its limit
+//! - `pool`: nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
 //! - `records`: they count up without a gap; `outputs`: each held descriptor is dropped exactly once
 //! - `ends`: once faults stop everything ends; `quiet`: no turn after turn without cause; `panic`: no assertion
@@ -17,6 +18,7 @@ pub mod exclusive;
 pub mod fairness;
 pub mod job;
 pub mod ledger;
+pub mod limits;
 pub mod outputs;
 pub mod pool;
 pub mod promise;
@@ -104,6 +106,11 @@ impl Oracles {
         }
         for action in &out.actions {
             self.pool.decided(action)?;
+            if let Action::Kill { worker, why } = action
+                && let Some(truth) = workers.get(worker)
+            {
+                limits::killed(now, why, truth, &self.ledger)?;
+            }
             if let Action::Offer { worker, seq, task } = action {
                 self.ledger.offered(now, *worker, *seq, task, workers.get(worker))?;
                 self.fairness.offered(task.job)?;

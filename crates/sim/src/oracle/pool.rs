@@ -22,6 +22,11 @@ struct Known {
     killed: bool,
     retired: bool,
     stuck: bool,
+    hung_up: bool,
+    /// A signal stopped it, and the core was told so.
+    suspended: bool,
+    /// Tasks that it was said to have ended.
+    ended: u64,
     slot: Option<SlotId>,
     last: u64,
     /// Offers that it holds, and their kinds.
@@ -34,6 +39,7 @@ pub struct Pool {
     slots: u16,
     spares: u16,
     rings: Vec<u16>,
+    recycle_tasks: Option<u64>,
     workers: BTreeMap<WorkerId, Known>,
     newest: WorkerId,
 }
@@ -45,6 +51,7 @@ impl Pool {
             slots: config.slots,
             spares: config.spares,
             rings: config.kinds.iter().map(|kind| kind.ring).collect(),
+            recycle_tasks: config.recycle_tasks,
             workers: BTreeMap::new(),
             newest: WorkerId(0),
         }
@@ -71,7 +78,11 @@ impl Pool {
             | Event::OfferFailed { worker, seq, taken: true, .. }
             | Event::Finished { worker, seq, .. } => self.change(*worker, |known| {
                 known.holds.remove(seq);
+                known.ended += u64::from(matches!(event, Event::Finished { .. }));
             }),
+            Event::HungUp { worker } => self.change(*worker, |known| known.hung_up = true),
+            Event::Suspended { worker, .. } => self.change(*worker, |known| known.suspended = true),
+            Event::Resumed { worker } => self.change(*worker, |known| known.suspended = false),
             _ => {}
         }
     }
@@ -133,12 +144,28 @@ impl Pool {
         Ok(())
     }
 
+    /// Whether somebody stands ready to take a slot.
+    fn has_spare(&self) -> bool {
+        self.workers.values().any(|known| {
+            let closed = known.killed || known.retired || known.hung_up || known.suspended;
+            known.ready && !closed && known.slot.is_none()
+        })
+    }
+
     fn offered(&mut self, worker: WorkerId, seq: Seq, kind: KindId) -> Verdict {
+        let has_spare = self.has_spare();
         let Some(known) = self.workers.get_mut(&worker) else {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which does not live"));
         };
         if !known.ready || known.killed || known.retired || known.stuck || known.slot.is_none() {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which is {known:?}"));
+        }
+        if known.suspended {
+            return broken("pool", format!("offer {seq} goes to worker {worker}, which is stopped"));
+        }
+        let share = known.ended + known.holds.len() as u64;
+        if has_spare && known.ended > 0 && self.recycle_tasks.is_some_and(|tasks| share >= tasks) {
+            return broken("pool", format!("offer {seq} goes to worker {worker}, which has done its share"));
         }
         if seq.0 != known.last + 1 {
             return broken("pool", format!("worker {worker}: offer {seq} follows offer {}", known.last));

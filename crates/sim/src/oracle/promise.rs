@@ -166,6 +166,7 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
             sorted && within && rows.len() <= *limit as usize && (!more || last > after)
         }
         (Request::Job { job }, Reply::Job(detail)) => detail.row.job == *job,
+        (Request::Deaths { limit }, Reply::Deaths(rows)) => rows.len() <= *limit as usize,
         (Request::Why { job }, Reply::Why(why)) => why.job == *job,
         (Request::Workers, Reply::Workers(_))
         | (Request::Status, Reply::Status(_))

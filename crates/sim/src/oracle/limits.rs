@@ -1,0 +1,58 @@
+//! `limits`: a worker is killed for a limit only if its task met it, by what the fake worker had used when it was
+//! last shown to the core.
+//!
+//! It judges kills as they are decided. Limits come from what was submitted, usage from the worker itself.
+
+use bulkhead_core::event::Now;
+use bulkhead_proto::death::KillReason;
+use bulkhead_proto::ids::WorkerId;
+
+use crate::oracle::ledger::Ledger;
+use crate::report::{Verdict, broken};
+use crate::worker::Worker;
+
+/// A worker is to be killed.
+///
+/// # Errors
+/// It is said to have met a limit, and has not.
+pub fn killed(now: Now, why: &KillReason, worker: &Worker, ledger: &Ledger) -> Verdict {
+    let is_of_limit = matches!(why, KillReason::NoProgress | KillReason::CpuTime | KillReason::Memory { .. });
+    if !is_of_limit {
+        return Ok(());
+    }
+    let (vitals, held) = (&worker.vitals, ledger.held_by(worker.id));
+    if held.is_empty() {
+        // It ran when it was looked at, and was done by the time that was told: too late for its outcome.
+        return Ok(());
+    }
+    let [job] = held.as_slice() else {
+        return broken("limits", format!("worker {} meets {why}, and holds {held:?}", worker.id));
+    };
+    let (policy, offered_ns) = (&job.policy, job.offered_ns);
+    let sound = match why {
+        KillReason::CpuTime => policy
+            .cpu_ms
+            .is_some_and(|limit_ms| vitals.shown.cpu_us - vitals.offered.cpu_us >= limit_ms * 1000),
+        KillReason::Memory { limit_bytes } => {
+            let grown = vitals.shown.resident_bytes - vitals.offered.resident_bytes;
+            policy.memory_bytes == Some(*limit_bytes) && grown >= *limit_bytes
+        }
+        _ => policy.no_progress_ms.is_some_and(|limit_ms| {
+            let since_ns = vitals.shown.progress_ns.max(offered_ns);
+            now.mono_ns >= since_ns + limit_ms * 1_000_000
+        }),
+    };
+    if sound {
+        return Ok(());
+    }
+    broken("limits", format!("worker {} is killed for {why}, by {policy:?} and {vitals:?}", worker.id))
+}
+
+impl Ledger {
+    /// Jobs whose offers a worker holds.
+    fn held_by(&self, worker: WorkerId) -> Vec<&crate::oracle::job::Job> {
+        use bulkhead_proto::ids::Seq;
+        let held = self.offers.range((worker, Seq(0))..=(worker, Seq(u64::MAX)));
+        held.filter_map(|(_, job)| self.jobs.get(job)).collect()
+    }
+}

@@ -1,0 +1,177 @@
+//! What the kernel would show of a fake worker: processor time, resident memory, progress, stops by a signal.
+//!
+//! Plain functions of time, so that the truth at any instant is known. What was shown to the core is kept, for the
+//! oracles to judge by. Moved by the world; it decides nothing.
+
+use bulkhead_core::event::Event;
+use bulkhead_proto::death::Death;
+use bulkhead_proto::evidence::{RunState, Seen};
+use bulkhead_proto::ids::WorkerId;
+
+use crate::agenda::Move;
+use crate::clock::{MS, S};
+use crate::rng::Rng;
+use crate::sabotage::Sabotage;
+use crate::worker::{Life, Run};
+use crate::world::{Source, World};
+
+/// What SIGSTOP is.
+const SIGSTOP: i32 = 19;
+
+/// What a worker uses, as of some instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Processor time of its life, in microseconds.
+    pub cpu_us: u64,
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// When its task last made progress; 0: never.
+    pub progress_ns: u64,
+}
+
+/// How a task behaves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    since_ns: u64,
+    /// Cores that it keeps busy, in thousandths.
+    cores: u64,
+    bytes_per_ms: u64,
+    /// Between two steps forward; 0: it makes none.
+    progress_every_ns: u64,
+}
+
+/// The vitals of one worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vitals {
+    /// When nothing runs.
+    rest: Used,
+    runs: Option<Manner>,
+    /// Since when it is stopped.
+    pub stopped_ns: Option<u64>,
+    /// What it had used when it was last offered a task while it had none.
+    pub offered: Used,
+    /// What was last shown of it.
+    pub shown: Used,
+}
+
+impl Vitals {
+    /// The truth at this instant.
+    pub fn at(&self, now_ns: u64) -> Used {
+        let Some(manner) = self.runs else { return self.rest };
+        let now_ns = self.stopped_ns.unwrap_or(now_ns);
+        let ran_ns = now_ns.saturating_sub(manner.since_ns);
+        let steps = ran_ns.checked_div(manner.progress_every_ns).unwrap_or(0);
+        let progress_ns = manner.since_ns + steps * manner.progress_every_ns;
+        Used {
+            cpu_us: self.rest.cpu_us + ran_ns / 1000 * manner.cores / 1000,
+            resident_bytes: self.rest.resident_bytes + ran_ns / MS * manner.bytes_per_ms,
+            progress_ns: if steps > 0 { progress_ns } else { 0 },
+        }
+    }
+
+    /// A task begins, and may use so many cores.
+    pub fn begin(&mut self, now_ns: u64, cores: u32, rng: &mut Rng) {
+        let most = u64::from(cores) * 1000;
+        self.runs = Some(Manner {
+            since_ns: now_ns,
+            cores: *rng.pick(&[0, 300, 1000, most]),
+            bytes_per_ms: *rng.pick(&[0, 0, 10 << 10, 1 << 20]),
+            progress_every_ns: *rng.pick(&[0, 5 * MS, 300 * MS, 4 * S]),
+        });
+    }
+
+    /// A task has ended; a part of its memory stays.
+    pub fn end(&mut self, now_ns: u64) {
+        let used = self.at(now_ns);
+        let grown = used.resident_bytes - self.rest.resident_bytes;
+        self.rest = Used { resident_bytes: self.rest.resident_bytes + grown / 4, progress_ns: 0, ..used };
+        self.runs = None;
+    }
+
+    fn resume(&mut self, now_ns: u64) {
+        let Some(stopped_ns) = self.stopped_ns.take() else { return };
+        if let Some(manner) = &mut self.runs {
+            manner.since_ns += now_ns - stopped_ns;
+        }
+    }
+}
+
+impl World {
+    /// Shows a worker to the core.
+    pub(crate) fn examine(&mut self, id: WorkerId) {
+        let now_ns = self.clock.ns();
+        let factor = if self.sabotage == Some(Sabotage::Exaggerate) { 4 } else { 1 };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let used = worker.vitals.at(now_ns);
+        worker.vitals.shown = used;
+        let seen = Seen {
+            state: if worker.vitals.stopped_ns.is_some() { RunState::Stopped } else { RunState::Running },
+            cpu_us: used.cpu_us * factor,
+            resident_bytes: used.resident_bytes * factor,
+            ..Seen::default()
+        };
+        let progress_ns = (used.progress_ns > 0 && factor == 1).then_some(used.progress_ns);
+        let seen = worker.lives().then_some(seen);
+        self.told_back.push(Event::Examined { worker: id, seen, progress_ns });
+    }
+
+    /// Somebody may stop a worker while it runs, and may let it go on.
+    pub(crate) fn plan_stop(&mut self, id: WorkerId) {
+        if self.rng.chance(self.scenario.faults.stop) {
+            let after = self.rng.span(20 * MS);
+            self.plan(after, Move::Stop(id));
+        }
+    }
+
+    pub(crate) fn stop(&mut self, id: WorkerId) {
+        let (now_ns, goes_on) = (self.clock.ns(), self.rng.chance(600));
+        let after = self.rng.span(15 * S);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.life != Life::Up || worker.vitals.stopped_ns.is_some() {
+            return;
+        }
+        worker.vitals.stopped_ns = Some(now_ns);
+        worker.tells.stops.push(Event::Suspended { worker: id, signal: SIGSTOP });
+        self.report.stopped += 1;
+        self.news.insert(Source::Worker(id));
+        if goes_on {
+            self.plan(after, Move::Continue(id));
+        }
+    }
+
+    pub(crate) fn go_on(&mut self, id: WorkerId) {
+        let now_ns = self.clock.ns();
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.life != Life::Up || worker.vitals.stopped_ns.is_none() {
+            return;
+        }
+        worker.vitals.resume(now_ns);
+        worker.tells.stops.push(Event::Resumed { worker: id });
+        self.news.insert(Source::Worker(id));
+        self.plan_work(id, MS);
+    }
+
+    /// The task of a worker begins.
+    pub(crate) fn begin_run(&mut self, id: WorkerId, run: Run) {
+        let (now_ns, cores) = (self.clock.ns(), self.scenario.config.cores);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.run = Some(run);
+            worker.vitals.begin(now_ns, cores, &mut self.rng);
+        }
+        self.plan_stop(id);
+    }
+
+    /// One of the ways in which a worker can die by itself.
+    pub(crate) fn own_death(&mut self) -> Death {
+        let (core, signal) = (self.rng.chance(500), 11);
+        match self.rng.below(7) {
+            0 => Death::Fault { signal, core, address: 0 },
+            1 => Death::StackOverflow { signal, core, address: 0x7ff8 },
+            2 => Death::AllocationFailed { signal: 6, core, bytes: 1 << 40 },
+            3 => Death::Sent { signal: 15, core, sender_pid: 77 },
+            4 => Death::Exited { code: 0 },
+            5 => Death::Exited { code: 3 },
+            _ => Death::Signalled { signal, core },
+        }
+    }
+}
