@@ -21,7 +21,7 @@ const LEVELS: usize = 12;
 pub(crate) struct BootFolder(pub(crate) PathBuf);
 
 impl BootFolder {
-    /// Makes a folder for this user alone, and the one above it if a cleaner took that away.
+    /// Makes a folder for this user alone, and those above it if a cleaner took them away.
     ///
     /// # Errors
     /// It is there already; the folder above it cannot be made, is full or read-only.
@@ -29,7 +29,7 @@ impl BootFolder {
         let private = || DirBuilder::new().mode(0o700).create(&path);
         match (private(), path.parent()) {
             (Err(error), Some(above)) if error.kind() == ErrorKind::NotFound => {
-                DirBuilder::new().mode(0o700).create(above)?;
+                DirBuilder::new().mode(0o700).recursive(true).create(above)?;
                 private()?;
             }
             (made, _) => made?,

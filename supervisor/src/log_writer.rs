@@ -64,11 +64,17 @@ pub(crate) fn install() {
         *WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender);
     }
     builder.init();
+    // The default hook writes to standard error itself, and would wait for whoever does not read it.
+    std::panic::set_hook(Box::new(|panic| {
+        let text = panic.to_string();
+        log::error!("{}", text.replace('\n', " "));
+        finish();
+    }));
 }
 
 /// Waits, but not for long, until what was logged so far is written.
 pub(crate) fn finish() {
-    let writer = WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let writer = WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let (done, wait) = sync_channel(1);
     if writer.is_some_and(|sender| sender.try_send(Item::Finish(done)).is_ok()) {
         // Nobody takes the lines: there is nobody to tell either.
@@ -88,5 +94,46 @@ fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
         if lost > 0 {
             drop(writeln!(stderr, "log lines dropped because their reader is slow count={lost}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Run by `a_panic_does_not_wait_for_a_stalled_log`, in a process of its own whose log nobody reads.
+    #[test]
+    #[ignore = "fills its standard error: started by a_panic_does_not_wait_for_a_stalled_log"]
+    fn panics_behind_a_stalled_log() {
+        install();
+        for line in 0..2 * QUEUE_LINES {
+            log::error!(
+                "line {line} of many that nobody reads, so that the pipe is full and its writer stands still"
+            );
+        }
+        let panicked = std::thread::spawn(|| panic!("nobody hears this")).join();
+        std::process::exit(if panicked.is_err() { 7 } else { 1 });
+    }
+
+    #[test]
+    fn a_panic_does_not_wait_for_a_stalled_log() {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "log_writer::tests::panics_behind_a_stalled_log", "--ignored", "--nocapture"]);
+        let mut child = test.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+                None => {
+                    child.kill().unwrap();
+                    panic!("it waits for its log");
+                }
+            }
+        };
+        assert_eq!(status.code(), Some(7));
     }
 }

@@ -5,6 +5,7 @@
 
 mod policy;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -165,11 +166,21 @@ fn default_state(mode: Mode) -> Result<PathBuf> {
     if mode == Mode::System {
         return Ok(PathBuf::from("/var/lib/bulkhead"));
     }
-    if let Some(state) = std::env::var_os("XDG_STATE_HOME") {
-        return Ok(Path::new(&state).join("bulkhead"));
+    user_state(std::env::var_os("XDG_STATE_HOME").as_deref(), std::env::var_os("HOME").as_deref())
+}
+
+/// A relative `XDG_STATE_HOME` is none, as the XDG base directory specification has it; a relative `HOME` would put
+/// the state wherever the daemon was started.
+fn user_state(xdg_state: Option<&OsStr>, home: Option<&OsStr>) -> Result<PathBuf> {
+    if let Some(state) = xdg_state.map(Path::new).filter(|state| state.is_absolute()) {
+        return Ok(state.join("bulkhead"));
     }
-    let home = std::env::var_os("HOME").context("no state folder: set --state, XDG_STATE_HOME or HOME")?;
-    Ok(Path::new(&home).join(".local/state/bulkhead"))
+    let home = Path::new(home.context("no state folder: set --state, XDG_STATE_HOME or HOME")?);
+    ensure!(
+        home.is_absolute(),
+        "HOME is {home:?}, not an absolute path: set --state, XDG_STATE_HOME or HOME"
+    );
+    Ok(home.join(".local/state/bulkhead"))
 }
 
 fn worker_beside_us() -> Result<PathBuf> {
@@ -214,4 +225,21 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_folder_is_no_place_for_state() {
+        let state =
+            |xdg: Option<&str>, home: Option<&str>| user_state(xdg.map(OsStr::new), home.map(OsStr::new));
+        assert_eq!(state(Some("/x"), Some("/h")).unwrap(), Path::new("/x/bulkhead"));
+        for none in [None, Some(""), Some("relative")] {
+            assert_eq!(state(none, Some("/h")).unwrap(), Path::new("/h/.local/state/bulkhead"));
+        }
+        assert!(state(None, Some("relative")).unwrap_err().to_string().contains("\"relative\""));
+        assert!(state(None, None).unwrap_err().to_string().contains("--state"));
+    }
 }

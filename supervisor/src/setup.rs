@@ -5,14 +5,15 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bulkhead_proto::places;
 use bulkhead_sys::lock::{InstanceLock, LockError};
-use bulkhead_sys::{process, socket, tree};
+use bulkhead_sys::{dial, process, shortage, socket, tree};
 
 use crate::boot_folder::remove_tree;
 use crate::settings::{Mode, Settings};
@@ -76,8 +77,9 @@ pub(crate) fn prepare_process() -> Result<u64> {
 
 /// Takes the place: state folder, lock, boot folder, listening socket.
 pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
-    std::fs::create_dir_all(&settings.state)
-        .with_context(|| format!("cannot make state folder {}", settings.state.display()))?;
+    std::fs::create_dir_all(&settings.state).map_err(|error| {
+        anyhow!("cannot make state folder {}: {}", settings.state.display(), shortage::explain(&error))
+    })?;
     let path = &settings.socket;
     prepare_socket_folder(path)?;
     // Before the lock file is made: `/etc/passwd.lock`, for one, means something to others.
@@ -91,9 +93,10 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
             bail!("another daemon (pid {pid}) serves {}: stop it, or choose another --socket", path.display())
         }
         Err(LockError::Io(error)) => {
-            bail!("cannot lock {}: {error}", places::lock_file(path).display())
+            bail!("cannot lock {}: {}", places::lock_file(path).display(), shortage::explain(&error))
         }
     };
+    refuse_if_served(path)?;
     // What is removed in the end is what was made here: a folder or socket of somebody else never is.
     let boot_folder = clear_boot_folder(places::boot_folder(path))?;
     let mut place = Place { socket: None, boot_folder, _lock: lock };
@@ -106,6 +109,20 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
     let own = file_id(path).with_context(|| format!("cannot look at the new socket {}", path.display()))?;
     place.socket = Some((path.clone(), own));
     Ok((place, listener))
+}
+
+/// A lock file that was removed under a running daemon says nothing any more; the daemon's socket does.
+fn refuse_if_served(socket: &Path) -> Result<()> {
+    let pid = match dial::dial(socket) {
+        Ok(stream) => socket::peer_cred(stream.as_fd()).map_or(0, |peer| peer.pid).to_string(),
+        // Its queue of connections is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => "unknown".to_owned(),
+        Err(_) => return Ok(()),
+    };
+    bail!(
+        "another daemon (pid {pid}) serves {}, although its lock file was removed: stop it, or choose another --socket",
+        socket.display()
+    )
 }
 
 fn system_group(settings: &Settings) -> Result<u32> {

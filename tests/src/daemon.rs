@@ -40,20 +40,11 @@ pub struct Setup {
     pub through: Vec<String>,
     /// The folder of the programs; empty for those under test themselves.
     pub programs: PathBuf,
-    /// Whether the daemon's files are seen only by itself: its socket is reached through its process then.
-    pub apart: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self {
-            workers: 2,
-            chaos: true,
-            config: String::new(),
-            through: Vec::new(),
-            programs: PathBuf::new(),
-            apart: false,
-        }
+        Self { workers: 2, chaos: true, config: String::new(), through: Vec::new(), programs: PathBuf::new() }
     }
 }
 
@@ -61,7 +52,6 @@ impl Default for Setup {
 #[derive(Debug)]
 pub struct Daemon {
     folder: TempDir,
-    apart: bool,
     child: Child,
     stdin: Option<ChildStdin>,
 }
@@ -117,7 +107,7 @@ impl Daemon {
         }
         let mut child = command.spawn().expect("the supervisor starts");
         let stdin = child.stdin.take();
-        Self { folder, apart: setup.apart, child, stdin }
+        Self { folder, child, stdin }
     }
 
     fn await_ready(&mut self) {
@@ -129,15 +119,7 @@ impl Daemon {
 
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
-        self.seen(&self.folder.path().join("s"))
-    }
-
-    /// The path at which this process finds what the daemon has at `path`.
-    pub fn seen(&self, path: &Path) -> PathBuf {
-        match self.apart {
-            true => PathBuf::from(format!("/proc/{}/root{}", self.pid(), path.display())),
-            false => path.to_owned(),
-        }
+        self.folder.path().join("s")
     }
 
     /// Its folder: socket, state, log.

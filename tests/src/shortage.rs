@@ -3,16 +3,18 @@
 //! Whatever is short, a job that runs goes on, the daemon answers, the pool says why nothing starts, and workers are
 //! not tried again and again without a pause. All is well when it is there again. Driven by the tests.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
+use bulkhead_proto::client::Request;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::record::{Record, What};
 use bulkhead_proto::view::{PoolHealth, WorkerRow, WorkerState};
 
-use crate::daemon::{Daemon, eventually, send_signal};
+use crate::daemon::{Daemon, binary, eventually, send_signal};
 use crate::wire::Wire;
 
 /// As long as a sleep may be: nothing but its cancel ends this job.
@@ -28,6 +30,13 @@ pub fn limit(daemon: &Daemon, name: &str, soft: &str) {
     let status =
         Command::new("prlimit").args(&arguments).uid(owner).gid(owner).status().expect("prlimit runs");
     assert!(status.success(), "prlimit {arguments:?} failed");
+}
+
+/// Puts the true worker program in this place, at once.
+pub fn restore(program: &Path) {
+    let other = program.with_extension("new");
+    symlink(binary("bulkhead-worker"), &other).expect("a link");
+    std::fs::rename(&other, program).expect("it is put in place");
 }
 
 /// Why a test cannot be run here, if it cannot: it must be root, and a try of this command must work.
@@ -75,6 +84,11 @@ impl Witness {
     pub fn assert_job_runs(&mut self) {
         let row = self.wire.job(self.job).row;
         assert_eq!((row.state, row.attempts), (JobState::Running, 1), "{row:?}");
+    }
+
+    /// Ends the job.
+    pub fn end_job(&mut self) {
+        self.wire.call(Request::Cancel { jobs: vec![self.job] });
     }
 
     /// Waits until the pool is degraded for a reason that says all of `parts`; the reason.

@@ -13,7 +13,7 @@ use bulkhead_proto::places;
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, send_signal};
-use bulkhead_tests::shortage::{Witness, lacks, limit};
+use bulkhead_tests::shortage::{Witness, lacks, limit, restore};
 use bulkhead_tests::wire::{Wire, submit};
 
 /// A user whom nothing else on the machine runs as, most likely.
@@ -93,42 +93,48 @@ fn a_death_without_descriptors_is_proven_when_there_are_some() {
     witness.await_recovery();
 }
 
-/// Descriptors for a look at the dead, but not for a new worker, or not for its channel: whatever step it fails at,
-/// nothing of it is left.
+/// Descriptors for one step of a bootstrap, but not for the next: wherever it fails, nothing of it is left. Workers are
+/// kept from being tried by a program that is not there until the limit is set.
 #[test]
 fn no_step_of_a_bootstrap_leaves_anything_behind_without_descriptors() {
     if let Some(why) = lacks(&["prlimit", "--version"]) {
         return println!("skipped: {why}");
     }
-    let daemon = Daemon::start();
+    let folder = new_folder();
+    let program = folder.path().join("worker");
+    restore(&program);
+    let config = format!("worker_program = {program:?}\nbackoff_max_ms = 200\n");
+    let daemon = Daemon::start_in(folder, &Setup { config, ..Setup::default() });
     let mut witness = Witness::begin(&daemon);
     let open = || -> BTreeSet<u32> {
         let folder = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("root may look");
         folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
     };
     let before = open().len();
-    for round in 1..=12 {
-        // The limit is one on numbers: below this one as many are free as there were rounds.
+    for free in 0..12 {
+        std::fs::remove_file(&program).expect("it is there");
+        witness.kill_the_others();
+        let tries = witness.failed_spawns().len();
+        eventually("it was tried in vain", || (witness.failed_spawns().len() > tries + 1).then_some(()));
+        // The limit is one on numbers: below this one so many are free.
         let numbers = open();
-        let soft = (0..).filter(|number| !numbers.contains(number)).nth(round).expect("numbers go on");
-        let (tries, looks) =
-            (witness.failed_spawns().len(), daemon.log().matches("no death is proven").count());
+        let soft = (3..).filter(|number| !numbers.contains(number)).nth(free).expect("numbers go on");
         limit(&daemon, "nofile", &soft.to_string());
-        let mut crash = submit("chaos", &["abort"], false);
-        crash.policy.crashes_max = 1;
-        witness.wire.call(Request::Submit(crash));
-        eventually("somebody is dead, and either replaced or not", || {
-            let failed = witness.failed_spawns().len() > tries;
-            let unseen = daemon.log().matches("no death is proven").count() > looks;
-            (failed || unseen || witness.is_whole(round as u64)).then_some(())
+        restore(&program);
+        let tries = witness.failed_spawns().len();
+        eventually("it is tried again", || {
+            (witness.failed_spawns().len() > tries + 1 || witness.is_whole(0)).then_some(())
         });
         limit(&daemon, "nofile", "1000");
-        eventually("all are up", || witness.is_whole(round as u64).then_some(()));
+        eventually("all are up", || witness.is_whole(0).then_some(()));
         assert_eq!(witness.wire.run("noop", &["on"])[0].outcome, Outcome::Done);
     }
     let failures: BTreeSet<String> = witness.failed_spawns().into_iter().collect();
     println!("failures seen: {failures:#?}");
-    assert!(!failures.is_empty(), "the limits were too high");
+    for step in ["no lane", "no box", "cannot start", "connect"] {
+        let is_met = |text: &String| text.starts_with(step) && text.contains("Too many open files");
+        assert!(failures.iter().any(is_met), "{step:?} did not fail: {failures:#?}");
+    }
     witness.await_recovery();
     eventually("as many descriptors are open as before", || (open().len() == before).then_some(()));
     let boot = std::fs::read_dir(places::boot_folder(&daemon.socket())).expect("it is there");

@@ -3,14 +3,14 @@
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::PoolHealth;
-use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder};
-use bulkhead_tests::shortage::Witness;
+use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder};
+use bulkhead_tests::shortage::{Witness, restore};
 use bulkhead_tests::wire::Wire;
 use tempfile::TempDir;
 
@@ -19,13 +19,6 @@ fn exchange(program: &Path, text: &str, mode: u32) {
     let other = program.with_extension("new");
     std::fs::write(&other, text).expect("a file");
     std::fs::set_permissions(&other, Permissions::from_mode(mode)).expect("permissions");
-    std::fs::rename(&other, program).expect("it is put in place");
-}
-
-/// Puts the true one back.
-fn restore(program: &Path) {
-    let other = program.with_extension("new");
-    symlink(binary("bulkhead-worker"), &other).expect("a link");
     std::fs::rename(&other, program).expect("it is put in place");
 }
 

@@ -145,7 +145,8 @@ fn socket_in(folder: &Path) -> PathBuf {
 /// A short path, since that of a socket has a limit; on tmpfs where the user has one.
 fn make_folder() -> Result<TempDir> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let parent = runtime.filter(|folder| folder.is_dir() && folder.as_os_str().len() < 32);
+    let parent =
+        runtime.filter(|folder| folder.is_absolute() && folder.is_dir() && folder.as_os_str().len() < 32);
     tempfile::Builder::new()
         .prefix("bulkhead-")
         .permissions(Permissions::from_mode(0o700))

@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bulkhead_proto::worker::Tasks;
 use bulkhead_sys::descriptors::{set_nonblocking, the_connection};
+use bulkhead_sys::shortage;
 use bulkhead_sys::socket::own_uid;
 
 use super::sender::{SendError, Sender};
@@ -70,7 +71,7 @@ impl fmt::Display for ConnectError {
             Self::NotASocket => out.write_str("connect to a path where there is no socket"),
             Self::NotOurs { uid } => write!(out, "connect to a socket of user {uid}"),
             Self::NotTheWorker => out.write_str("connect to a socket where another process listens"),
-            Self::NotConnected(error) => write!(out, "connect: {error}"),
+            Self::NotConnected(error) => write!(out, "connect: {}", shortage::explain(error)),
             Self::NotSent(error) => write!(out, "send the first message: {error}"),
         }
     }
