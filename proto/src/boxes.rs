@@ -29,7 +29,7 @@ pub const CAUSE_CODE_AT: usize = 72;
 pub const FAULT_ADDRESS_AT: usize = 80;
 /// Box header: the process that sent the signal, when one did.
 pub const SENDER_PID_AT: usize = 88;
-/// Box header: 1 when the fault lies at the end of the stack of the thread that runs the tasks.
+/// Box header: 1 when the fault lies at the end of the thread's stack.
 pub const STACK_OVERFLOW_AT: usize = 96;
 /// Box header: bytes of the allocation that failed right before SIGABRT; 0 is none.
 pub const FAILED_ALLOCATION_AT: usize = 104;

@@ -39,7 +39,7 @@ pub enum Death {
         /// What could not be reached (SIGSEGV, SIGBUS), or the instruction (SIGILL, SIGFPE).
         address: u64,
     },
-    /// The stack of the thread that runs its tasks was used up.
+    /// The stack of one of its threads was used up.
     StackOverflow {
         /// The signal's number.
         signal: i32,

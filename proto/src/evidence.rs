@@ -22,12 +22,27 @@ pub struct Evidence {
     /// Whether code without frame pointers was running, so that the stack had to be searched: a call that was over
     /// may be among the frames.
     pub searched: bool,
+    /// The file that the frames belong to. `None` without frames, or when it cannot be named.
+    pub program: Option<Box<Program>>,
     /// How far its task said it was.
     pub progress: Option<Progress>,
     /// What its task said last; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].
     pub last_words: String,
     /// What the kernel showed of it right before it was killed.
     pub seen: Option<Seen>,
+}
+
+/// A program's file as it was when a worker was started from it: whoever looks frames up must find the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Program {
+    /// Where it is; at most [`crate::limits::PROGRAM_PATH_MAX_BYTES`].
+    pub path: String,
+    /// Its number in its file system.
+    pub inode: u64,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written, in nanoseconds since 1970.
+    pub modified_ns: i64,
 }
 
 /// How far a task says it is, in a unit of its own.
@@ -99,6 +114,9 @@ impl fmt::Display for Evidence {
             Some(Progress { done, total: 0 }) => write!(out, " progress={done}")?,
             Some(Progress { done, total }) => write!(out, " progress={done}/{total}")?,
             None => {}
+        }
+        if let Some(innermost) = self.frames.first() {
+            write!(out, " at={innermost:#x}")?;
         }
         if !self.last_words.is_empty() {
             write!(out, " last_words={:?}", self.last_words)?;

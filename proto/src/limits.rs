@@ -43,6 +43,8 @@ pub const WHY_COUNT_MAX: u64 = 10_000;
 pub const BACKTRACE_MAX: usize = 16;
 /// Longest last words of a task, in bytes; longer ones are cut.
 pub const LAST_WORDS_MAX_BYTES: usize = 200;
+/// Longest path of a worker program that goes with a death, in bytes; a longer one does not.
+pub const PROGRAM_PATH_MAX_BYTES: usize = 200;
 /// Priorities run from 0 (last) to this (first).
 pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).
@@ -60,7 +62,14 @@ const _: () =
     assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
 const _: () = assert!(
-    DEATHS_KEPT * (KIND_NAME_MAX_BYTES + 256 + 10 * BACKTRACE_MAX + LAST_WORDS_MAX_BYTES) < FRAME_MAX_BYTES,
+    DEATHS_KEPT
+        * (KIND_NAME_MAX_BYTES
+            + 256
+            + 10 * BACKTRACE_MAX
+            + LAST_WORDS_MAX_BYTES
+            + PROGRAM_PATH_MAX_BYTES
+            + 40)
+        < FRAME_MAX_BYTES,
     "all fit one frame"
 );
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bulkhead_link::supervisor::Ring;
 use bulkhead_proto::codec;
+use bulkhead_proto::evidence::Program;
 use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
 use bulkhead_proto::worker::{LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
@@ -50,6 +53,8 @@ impl Template {
         let setup =
             LaneDown::Setup(Setup { worker: id, kinds: self.kinds.clone(), enable_chaos: self.enable_chaos });
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
+        // Before the start: a file that is replaced meanwhile is then known not to be the one that ran.
+        let program = identify(&self.program);
         let process = spawn(Spawn {
             program: &self.program,
             args: &[],
@@ -82,6 +87,7 @@ impl Template {
             folder,
             outputs: BTreeMap::new(),
             spawned_ns: clock::monotonic_ns(),
+            program,
             killed: None,
             is_hung_up: false,
             retired: false,
@@ -116,4 +122,12 @@ impl Template {
         environment.extend(std::env::var_os("BULKHEAD_LOG").map(|level| ("BULKHEAD_LOG", level)));
         environment
     }
+}
+
+/// The file that a worker is started from, for whoever looks its frames up. `None` when it cannot be named.
+fn identify(path: &Path) -> Option<Program> {
+    let name = path.to_str().filter(|name| name.len() <= PROGRAM_PATH_MAX_BYTES)?;
+    let file = std::fs::metadata(path).ok()?;
+    let modified_ns = file.mtime().saturating_mul(1_000_000_000).saturating_add(file.mtime_nsec());
+    Some(Program { path: name.to_owned(), inode: file.ino(), bytes: file.len(), modified_ns })
 }

@@ -15,7 +15,7 @@ use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
-use bulkhead_proto::evidence::Evidence;
+use bulkhead_proto::evidence::{Evidence, Program};
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::worker::{LaneDown, LaneUp};
@@ -73,6 +73,8 @@ pub(crate) struct Worker {
     /// Output descriptors of the offers it holds.
     pub(crate) outputs: BTreeMap<Seq, OutputFile>,
     pub(crate) spawned_ns: u64,
+    /// The file it was started from.
+    pub(crate) program: Option<Program>,
     /// Set when we killed it while its lane was still whole: why, and when.
     pub(crate) killed: Option<(KillReason, u64)>,
     /// It bears its mark, and so does all that comes of it.
@@ -253,7 +255,8 @@ impl Worker {
             ExitStatus::Signal { signal, .. } => Some(signal),
             ExitStatus::Code(_) => None,
         };
-        let evidence = Evidence { seen: self.pulse.last.take(), ..self.ring.evidence(signal) };
+        let mut evidence = Evidence { seen: self.pulse.last.take(), ..self.ring.evidence(signal) };
+        evidence.program = self.program.take().filter(|_| !evidence.frames.is_empty()).map(Box::new);
         Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }
 

@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod grove;
 pub mod hostile;
+pub mod odd;
 pub mod raid;
 pub mod reaper;
 pub mod shortage;

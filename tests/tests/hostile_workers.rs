@@ -118,6 +118,7 @@ const RESULTS: &[Row] = &[
     ("text-that-is-none", Lied(Lie::Result), true),
     ("descriptor-without-one", Lied(Lie::Result), true),
     ("output-over-the-limit", Lied(Lie::Result), true),
+    ("evidence-of-garbage", Signalled(11), true),
     ("takes-for-ever-it-says", Lives, false),
     ("takes-no-time-it-says", Lives, false),
     ("output-shorter-than-it-says", Lied(Lie::Output), true),

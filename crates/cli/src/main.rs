@@ -7,6 +7,7 @@
 mod args;
 mod bytes;
 mod context;
+mod death;
 mod duration;
 mod exit;
 mod ids;
@@ -17,6 +18,7 @@ mod output;
 mod private;
 mod progress;
 mod size;
+mod symbols;
 mod table;
 mod time;
 mod trouble;

@@ -2,8 +2,9 @@
 //!
 //! The handler runs on a stack of its own, so that it also speaks when the thread's stack is used up. It stores a
 //! few words, each atomically, gives the signal back its default action and sends it again: what the kernel tells
-//! of the death afterwards is as if nobody had listened. It must never allocate, lock or format; once is enough,
-//! so it speaks for the first signal only. A forked child stays silent: the page is its parent's.
+//! of the death afterwards is as if nobody had listened. It must never allocate, lock or format. It speaks for the
+//! first thread only; another that faults meanwhile waits for the end. A forked child stays silent: the page is its
+//! parent's. A thread has a stack for handlers if Rust made it; one that C code made dies of an overflow unheard.
 //!
 //! This replaces the Rust runtime's own handler of SIGSEGV and SIGBUS, whose message on a stack overflow goes to
 //! standard error; the testimony says the same. Installed by the worker, once, on the thread that runs its tasks.
@@ -20,6 +21,10 @@ use nix::libc::{self, c_int, c_void, siginfo_t};
 use crate::allocator;
 use crate::clock::monotonic_ns;
 use crate::page::Page;
+
+mod frames;
+
+use frames::{Image, Registers};
 
 /// What ends a process by default and can be caught. Signals that are ignored when the handler is installed stay so.
 const CAUGHT: [c_int; 19] = [
@@ -67,6 +72,14 @@ pub struct Places {
     pub stack_overflow: usize,
     /// Bytes of the allocation that failed right before; 0: none did.
     pub allocation: usize,
+    /// How many frames there are; stored after them.
+    pub frame_count: usize,
+    /// 1 when the stack had to be searched for them: a call that was over may be among them.
+    pub frames_searched: usize,
+    /// Where in the program's file it was, and the calls that led there: a word each, the innermost first.
+    pub frames: usize,
+    /// For how many of them there is room.
+    pub frames_max: usize,
 }
 
 /// The words themselves, and what the handler must know.
@@ -79,6 +92,11 @@ struct Testimony {
     sender: &'static AtomicU64,
     stack_overflow: &'static AtomicU64,
     allocation: &'static AtomicU64,
+    frame_count: &'static AtomicU64,
+    frames_searched: &'static AtomicU64,
+    /// A word for each frame that there is room for.
+    frames: Vec<&'static AtomicU64>,
+    image: Image,
     /// Addresses at which a fault of the installing thread is an overflow of its stack.
     stack_end: Range<usize>,
     pid: u32,
@@ -105,6 +123,10 @@ pub fn install(page: Page, places: &Places) -> io::Result<()> {
         sender: page.writable_word(places.sender),
         stack_overflow: page.writable_word(places.stack_overflow),
         allocation: page.writable_word(places.allocation),
+        frame_count: page.writable_word(places.frame_count),
+        frames_searched: page.writable_word(places.frames_searched),
+        frames: (0..places.frames_max).map(|frame| page.writable_word(places.frames + 8 * frame)).collect(),
+        image: Image::own(),
         stack_end: stack_end()?,
         pid: process::id(),
     };
@@ -165,9 +187,8 @@ fn catch(signal: c_int) -> io::Result<()> {
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = testify;
     let mut action = before;
     action.sa_sigaction = handler as libc::sighandler_t;
-    // Back to the default on entry, so that a second fault, wherever it comes from, ends the process at once.
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
-    // SAFETY: the mask is ours. Nothing else may interrupt the handler.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the mask is ours. Nothing else may interrupt the handler; a fault in it ends the process at once.
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };
     // SAFETY: the handler has the form that SA_SIGINFO asks for and does only what is safe in a handler.
     Errno::result(unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) })?;
@@ -175,21 +196,40 @@ fn catch(signal: c_int) -> io::Result<()> {
 }
 
 /// The handler: says what is known, then lets the signal do what it does by default.
-extern "C" fn testify(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
+extern "C" fn testify(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     if let Some(testimony) = TESTIMONY.get()
         && testimony.pid == process::id()
-        && !SPOKEN.swap(true, Ordering::AcqRel)
     {
-        // SAFETY: the kernel hands a filled siginfo_t to a handler that was installed with SA_SIGINFO.
-        testimony.speak(signal, unsafe { &*info });
+        if SPOKEN.swap(true, Ordering::AcqRel) {
+            wait_for_the_end();
+        }
+        // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with
+        // SA_SIGINFO.
+        let (info, registers) = unsafe { (&*info, Registers::of(context)) };
+        testimony.speak(signal, info, registers);
+        if let Some(registers) = registers {
+            testimony.trace(registers);
+        }
     }
-    // SAFETY: raise(3) may be called in a handler. The signal is blocked until this returns, and ends the process
-    // then, before the instruction that faulted would be tried again.
-    unsafe { libc::raise(signal) };
+    // SAFETY: all-zero bytes are the default action. Neither call may fail for a signal that was caught; both may be
+    // made in a handler. The signal is blocked until this returns, and ends the process then, before the instruction
+    // that faulted would be tried again.
+    unsafe {
+        libc::sigaction(signal, &std::mem::zeroed(), std::ptr::null_mut());
+        libc::raise(signal);
+    }
+}
+
+/// Another thread is speaking, and ends the process when it has spoken. It never waits, so this ends.
+fn wait_for_the_end() -> ! {
+    loop {
+        // SAFETY: waits; every signal that could wake this thread is blocked, or ends the process.
+        unsafe { libc::pause() };
+    }
 }
 
 impl Testimony {
-    fn speak(&self, signal: c_int, info: &siginfo_t) {
+    fn speak(&self, signal: c_int, info: &siginfo_t, registers: Option<Registers>) {
         let store = |word: &AtomicU64, value: u64| word.store(value, Ordering::Relaxed);
         store(self.moment, monotonic_ns());
         store(self.code, i64::from(info.si_code).cast_unsigned());
@@ -197,7 +237,8 @@ impl Testimony {
             // SAFETY: si_addr is filled for the faults, and other bytes of the same siginfo_t for the rest: whoever
             // reads it believes it for a fault alone.
             let address = unsafe { info.si_addr() }.addr();
-            let overflow = signal == libc::SIGSEGV && self.stack_end.contains(&address);
+            let at_end = || registers.is_some_and(|registers| registers.are_at_stack_end(address));
+            let overflow = signal == libc::SIGSEGV && (self.stack_end.contains(&address) || at_end());
             store(self.address, address as u64);
             store(self.stack_overflow, u64::from(overflow));
         } else {
@@ -208,6 +249,20 @@ impl Testimony {
             store(self.allocation, allocator::failed_bytes());
         }
         self.signal.store(signal.cast_unsigned().into(), Ordering::Release);
+    }
+
+    /// After the cause, which must be told whatever becomes of this.
+    fn trace(&self, registers: Registers) {
+        let mut count = 0;
+        let searched = frames::walk(&self.image, registers, &mut |address| {
+            if let Some(word) = self.frames.get(count) {
+                word.store(address, Ordering::Relaxed);
+                count += 1;
+            }
+            count < self.frames.len()
+        });
+        self.frames_searched.store(searched.into(), Ordering::Relaxed);
+        self.frame_count.store(count as u64, Ordering::Release);
     }
 }
 

@@ -4,12 +4,15 @@
 //! worker gets its bait.
 
 use std::fs::File;
+use std::sync::atomic::Ordering;
 
 use bulkhead_link::worker::Finish;
 use bulkhead_proto::boxes::{
     self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
 };
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{
+    BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
+};
 use bulkhead_proto::worker::TaskMessage;
 
 use super::puppet::{After, Puppet};
@@ -43,6 +46,7 @@ pub(super) const ATTACKS: &[Attack] = &[
             say(puppet, task, DESCRIPTOR, 0)
         }),
     ),
+    ("evidence-of-garbage", Deed::Claimed(|puppet, _, _| tell_garbage(puppet))),
     ("takes-for-ever-it-says", Deed::Claimed(|puppet, task, _| elapsed(puppet, task, u64::MAX))),
     ("takes-no-time-it-says", Deed::Claimed(|puppet, task, _| elapsed(puppet, task, 0))),
 ];
@@ -56,6 +60,32 @@ fn say(puppet: &mut Puppet, task: &TaskMessage, status: u64, length: u64) -> Aft
     After::Sit
 }
 
+/// Frames without end, progress beyond all bounds and last words that would paint a terminal; then a death that makes
+/// them all credible.
+fn tell_garbage(puppet: &mut Puppet) -> ! {
+    let page = &puppet.box_page;
+    let words = "\u{1b}[2J\u{202e}\r\n\0".repeat(LAST_WORDS_MAX_BYTES / 10 - 1);
+    for place in [0, 1] {
+        page.write_bytes(boxes::words_at(place), &[words.as_bytes(), &[0xff, 0xfe]].concat());
+    }
+    for frame in 0..BACKTRACE_MAX {
+        page.store(boxes::FRAMES_AT + 8 * frame, u64::MAX << frame, Ordering::SeqCst);
+    }
+    for (at, value) in [
+        (boxes::FRAME_COUNT_AT, u64::MAX),
+        (boxes::FRAMES_SEARCHED_AT, 1),
+        (boxes::PROGRESS_DONE_AT, u64::MAX),
+        (boxes::PROGRESS_TOTAL_AT, 1),
+        (boxes::PROGRESS_NS_AT, u64::MAX),
+        (boxes::LAST_WORDS_AT, boxes::pack_words(words.len() + 2, 1)),
+        (boxes::CAUSE_CODE_AT, u64::MAX - 60),
+        (boxes::CAUSE_SIGNAL_AT, 11),
+    ] {
+        page.store(at, value, Ordering::SeqCst);
+    }
+    bulkhead_sys::raise::fault()
+}
+
 fn no_text(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
     puppet.put_field(task.seq, boxes::SMALL_AT, u64::MAX);
     say(puppet, task, FAILED, 8)
@@ -63,7 +93,7 @@ fn no_text(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
 
 /// A good result, with a time that it cannot have taken, and a death that it did not die.
 fn elapsed(puppet: &mut Puppet, task: &TaskMessage, elapsed_ns: u64) -> After {
-    puppet.box_page.store(LAST_BREATH_AT, u64::MAX - 1, std::sync::atomic::Ordering::SeqCst);
+    puppet.box_page.store(LAST_BREATH_AT, u64::MAX - 1, Ordering::SeqCst);
     puppet.ring.finish(task.seq, &Finish::Inline(task.input.as_bytes()));
     puppet.put_field(task.seq, ELAPSED_NS_AT, elapsed_ns);
     puppet.ring_if_asleep();

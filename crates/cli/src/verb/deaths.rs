@@ -1,7 +1,7 @@
 //! `bulkhead deaths`: the deaths that ended an attempt of a job, newest first.
 //!
-//! One line each: when, which job and attempt, whose process, of what. The daemon keeps the last thousand, also of jobs
-//! that were forgotten since.
+//! One line each: when, which job and attempt, whose process, of what; with `--evidence`, what else is known below it.
+//! The daemon keeps the last thousand, also of jobs that were forgotten since.
 
 use anyhow::Result;
 use bulkhead_proto::exit;
@@ -10,13 +10,15 @@ use bulkhead_proto::view::DeathRow;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::death;
+use crate::symbols::Library;
 use crate::table;
 use crate::time::utc;
 
 const EXAMPLES: &str = "\
 Examples:
   bulkhead deaths
-  bulkhead deaths --limit 10
+  bulkhead deaths --limit 10 --evidence
   bulkhead deaths --json | jq 'select(.death.death == \"stack-overflow\").job'";
 
 /// Lists the deaths that ended an attempt of a job, newest first
@@ -26,21 +28,41 @@ pub(crate) struct Args {
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = DEATHS_KEPT as u32)]
     limit: u32,
+    /// With all that is known of each: what the kernel showed, progress, last words, backtrace
+    #[arg(long)]
+    evidence: bool,
 }
 
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
         let rows = global.connect()?.deaths(self.limit)?;
         let mut out = Out::new();
+        let mut library = Library::default();
         if global.json {
-            rows.iter().try_for_each(|row| out.json(row))?;
+            for row in &rows {
+                out.json(&death::json(row, &row.death.evidence, &mut library)?)?;
+            }
         } else {
-            let cells: Vec<_> = rows.iter().map(cells).collect();
-            let headings = ["AT", "JOB", "KIND", "ATTEMPT", "WORKER", "PID", "DIED OF"];
-            table::lay_out(headings, &cells).iter().try_for_each(|line| out.line(line))?;
+            self.show(&rows, &mut library).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
         Ok(exit::DONE)
+    }
+
+    /// The table; below each death its evidence, if that is wanted.
+    fn show(&self, rows: &[DeathRow], library: &mut Library) -> Vec<String> {
+        let cells: Vec<_> = rows.iter().map(cells).collect();
+        let headings = ["AT", "JOB", "KIND", "ATTEMPT", "WORKER", "PID", "DIED OF"];
+        let mut table = table::lay_out(headings, &cells).into_iter();
+        let mut lines: Vec<_> = table.next().into_iter().collect();
+        for (line, row) in table.zip(rows) {
+            lines.push(line);
+            if self.evidence {
+                let details = death::details(&row.death.evidence, library);
+                lines.extend(details.iter().map(|(heading, text)| format!("  {heading:<8}  {text}")));
+            }
+        }
+        lines
     }
 }
 

@@ -1,6 +1,7 @@
 //! `bulkhead job`: all about one job, in words.
 //!
-//! For a job that crashed this is the evidence: each death that was charged, with worker, process and cause.
+//! For a job that crashed this is the evidence: each death with worker, process and cause, what the kernel showed, how
+//! far the task was, what it said last, and where in its code it was.
 
 use anyhow::Result;
 use bulkhead_proto::exit;
@@ -8,11 +9,14 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record_text::Span;
 use bulkhead_proto::view::JobDetail;
+use serde_json::Value;
 
 use crate::args::Global;
 use crate::bytes;
 use crate::context::Out;
+use crate::death;
 use crate::ids;
+use crate::symbols::Library;
 use crate::time::utc;
 use crate::trouble::death_line;
 
@@ -35,16 +39,25 @@ impl Args {
         let detail = global.connect()?.job(self.job)?;
         let mut out = Out::new();
         if global.json {
-            out.json(&detail)?;
+            out.json(&json(&detail)?)?;
         } else {
-            describe(&detail).iter().try_for_each(|line| out.line(line))?;
+            describe(&detail, &mut Library::default()).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
         Ok(exit::DONE)
     }
 }
 
-fn describe(detail: &JobDetail) -> Vec<String> {
+/// As the daemon has it, and the frames of each death as lines.
+fn json(detail: &JobDetail) -> serde_json::Result<Value> {
+    let (mut value, mut library) = (serde_json::to_value(detail)?, Library::default());
+    let deaths: serde_json::Result<Vec<Value>> =
+        detail.deaths.iter().map(|one| death::json(one, &one.evidence, &mut library)).collect();
+    value["deaths"] = deaths?.into();
+    Ok(value)
+}
+
+fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {
     let row = &detail.row;
     let mut lines = vec![
         format!("job       {} of user {}, {}", row.job, row.uid, attachment(detail)),
@@ -60,9 +73,11 @@ fn describe(detail: &JobDetail) -> Vec<String> {
     lines.extend(detail.output_bytes.map(|bytes| format!("output    {bytes} bytes")));
     lines.push(format!("attempts  {}, {} crashes charged", row.attempts, row.crashes));
     lines.push(format!("policy    {}", policy(detail)));
-    lines.extend(
-        detail.deaths.iter().map(|death| format!("death     {} {}", utc(death.at_us), death_line(death))),
-    );
+    for one in &detail.deaths {
+        lines.push(format!("death     {} {}", utc(one.at_us), death_line(one)));
+        let details = death::details(&one.evidence, library);
+        lines.extend(details.iter().map(|(heading, text)| format!("  {heading:<8}  {text}")));
+    }
     if matches!(detail.outcome, Some(Outcome::Crashed { .. })) {
         let job = row.job;
         lines.push(format!(
@@ -141,16 +156,17 @@ mod tests {
                 pid: 812,
                 death,
                 charged: true,
-                evidence: Evidence::default(),
+                evidence: Evidence { last_words: "row 7".to_owned(), ..Evidence::default() },
             }],
         };
-        let text = describe(&detail).join("\n");
+        let text = describe(&detail, &mut Library::default()).join("\n");
         for part in [
             "job       17 of user 1000, kept for wait and result",
             "state     crashed: killed 1 worker, by SIGKILL; quarantined",
             "412us after it was accepted",
             "timeout 5.00s, no progress none, cpu time none, memory 512M, expires none",
             "attempt 1: worker 3 (pid 812) died of SIGKILL",
+            "\n  said      \"row 7\"\n",
             "`bulkhead retry 17`",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");

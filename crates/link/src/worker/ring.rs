@@ -11,12 +11,12 @@ use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
-    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, LAST_BREATH_AT, LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES,
-    OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT, PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT,
-    STACK_OVERFLOW_AT, STATUS_AT, WORD_AT,
+    FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_BREATH_AT,
+    LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT,
+    PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, WORD_AT,
 };
 use bulkhead_proto::ids::Seq;
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::fatal::{self, Places};
 use bulkhead_sys::page::Page;
@@ -30,6 +30,10 @@ const TESTIMONY: Places = Places {
     sender: SENDER_PID_AT,
     stack_overflow: STACK_OVERFLOW_AT,
     allocation: FAILED_ALLOCATION_AT,
+    frame_count: FRAME_COUNT_AT,
+    frames_searched: FRAMES_SEARCHED_AT,
+    frames: FRAMES_AT,
+    frames_max: BACKTRACE_MAX,
 };
 
 /// How a task ended.

@@ -10,8 +10,20 @@ use crate::raise;
 use crate::testing::spawning;
 
 const PAGE_BYTES: usize = 4096;
-const PLACES: Places =
-    Places { moment: 0, signal: 8, code: 16, address: 24, sender: 32, stack_overflow: 40, allocation: 48 };
+const FRAMES_MAX: usize = 16;
+const PLACES: Places = Places {
+    moment: 0,
+    signal: 8,
+    code: 16,
+    address: 24,
+    sender: 32,
+    stack_overflow: 40,
+    allocation: 48,
+    frame_count: 56,
+    frames_searched: 64,
+    frames: 128,
+    frames_max: FRAMES_MAX,
+};
 
 /// What a death left.
 struct Left {

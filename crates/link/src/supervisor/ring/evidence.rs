@@ -19,7 +19,8 @@ pub(super) fn read(page: &Page, signal: Option<i32>) -> Evidence {
     let spoke = signal.is_some_and(|signal| said == u64::from(signal.unsigned_abs()));
     let frames = if spoke { frames(page) } else { Vec::new() };
     let searched = !frames.is_empty() && page.load(FRAMES_SEARCHED_AT, Ordering::Relaxed) == 1;
-    Evidence { frames, searched, progress: progress(page), last_words: last_words(page), seen: None }
+    let (progress, last_words) = (progress(page), last_words(page));
+    Evidence { frames, searched, progress, last_words, ..Evidence::default() }
 }
 
 fn frames(page: &Page) -> Vec<u64> {

@@ -1,0 +1,95 @@
+//! What is known of a death beside how it ended: a line for each thing.
+//!
+//! Words and names in it come from a worker that died, and may be anything: they are escaped here.
+
+use bulkhead_proto::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::record_text::Span;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::symbols::Library;
+
+/// What else is known of it: a heading of at most nine letters and a text for each line.
+pub(crate) fn details(evidence: &Evidence, library: &mut Library) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    lines.extend(evidence.seen.as_ref().map(|seen| ("seen", seen_text(seen))));
+    lines.extend(evidence.progress.map(|progress| ("progress", progress_text(progress))));
+    let words = &evidence.last_words;
+    lines.extend((!words.is_empty()).then(|| ("said", format!("{words:?}"))));
+    let headings = std::iter::once("at").chain(std::iter::repeat(""));
+    lines.extend(headings.zip(library.backtrace(evidence)));
+    lines
+}
+
+/// For programs: as the daemon has it, and its frames as lines.
+pub(crate) fn json(
+    of: &impl Serialize,
+    evidence: &Evidence,
+    library: &mut Library,
+) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(of)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("backtrace".to_owned(), json!(library.backtrace(evidence)));
+    }
+    Ok(value)
+}
+
+fn progress_text(Progress { done, total }: Progress) -> String {
+    if total == 0 { format!("{done}") } else { format!("{done} of {total}") }
+}
+
+fn seen_text(seen: &Seen) -> String {
+    let Seen { state, cpu_us, task_cpu_us, resident_bytes, waits_in } = seen;
+    let cpu = match task_cpu_us {
+        Some(us) => format!("{} of processor time for it", Span::us(*us)),
+        None => format!("{} of processor time in its life", Span::us(*cpu_us)),
+    };
+    let place = if waits_in.is_empty() { String::new() } else { format!(", in {}", waits_in.escape_debug()) };
+    format!("{state}{place}, {cpu}, {:.1} MiB resident", *resident_bytes as f64 / f64::from(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::evidence::RunState;
+
+    use super::*;
+
+    #[test]
+    fn each_thing_that_is_known_has_its_line_and_harms_no_terminal() {
+        let seen = Seen {
+            state: RunState::Sleeping,
+            cpu_us: 7000,
+            task_cpu_us: Some(1240),
+            resident_bytes: 3 << 19,
+            waits_in: "futex\u{1b}".to_owned(),
+        };
+        let evidence = Evidence {
+            frames: vec![0x10, 0x20],
+            progress: Some(Progress { done: 3, total: 7 }),
+            last_words: "row \u{1b}[31m\n4\u{202e}".to_owned(),
+            seen: Some(seen),
+            ..Evidence::default()
+        };
+        let lines = details(&evidence, &mut Library::default());
+        let lines: Vec<_> = lines.iter().map(|(heading, text)| (*heading, text.as_str())).collect();
+        assert_eq!(
+            lines,
+            [
+                ("seen", "sleeping, in futex\\u{1b}, 1.24ms of processor time for it, 1.5 MiB resident"),
+                ("progress", "3 of 7"),
+                ("said", "\"row \\u{1b}[31m\\n4\\u{202e}\""),
+                ("at", "0x10"),
+                ("", "0x20"),
+                ("", "(no names: the worker program is not known)"),
+            ]
+        );
+        assert!(details(&Evidence::default(), &mut Library::default()).is_empty());
+    }
+
+    #[test]
+    fn programs_get_the_frames_as_lines_too() {
+        let evidence = Evidence { frames: vec![0x10], ..Evidence::default() };
+        let value = json(&evidence, &evidence, &mut Library::default()).unwrap();
+        assert_eq!((&value["frames"][0], &value["backtrace"][0]), (&json!(16), &json!("0x10")));
+    }
+}

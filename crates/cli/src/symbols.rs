@@ -1,0 +1,235 @@
+//! Addresses of a death's frames as functions and lines, from the file of the worker program.
+//!
+//! Looked up here and never in a worker, whose memory may be in ruins, nor in the daemon, which must not wait. Only
+//! the very file that ran is asked: one that was replaced since would name wrong functions with confidence. Whatever
+//! it holds can at worst be shown.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+
+use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian};
+use bulkhead_proto::evidence::{Evidence, Program};
+use object::{Object, ObjectSection, SectionKind};
+
+/// Bytes of the largest program file that is read.
+const PROGRAM_MAX_BYTES: u64 = 1 << 30;
+
+/// A section of a program. Programs stay in memory until the command ends: it asks few and ends soon.
+type Bytes = EndianSlice<'static, RunTimeEndian>;
+
+/// The symbols of one program.
+struct Symbols {
+    lines: addr2line::Context<Bytes>,
+    file: &'static [u8],
+}
+
+/// The programs that were asked for, each read once.
+#[derive(Default)]
+pub(crate) struct Library {
+    programs: Vec<(Program, Result<Symbols, String>)>,
+}
+
+impl Library {
+    /// A death's frames as lines, the innermost first: function and place, where they can be had. The last line says
+    /// what should be known of them, if anything.
+    pub(crate) fn backtrace(&mut self, evidence: &Evidence) -> Vec<String> {
+        let mut lines = Vec::new();
+        let note = match evidence.program.as_ref().map(|program| self.symbols(program)) {
+            Some(Ok(symbols)) => {
+                lines.extend(evidence.frames.iter().flat_map(|&frame| symbols.look_up(frame)));
+                None
+            }
+            Some(Err(error)) => Some(format!("(no names: {error})")),
+            None => Some("(no names: the worker program is not known)".to_owned()),
+        };
+        if note.is_some() {
+            lines.extend(evidence.frames.iter().map(|frame| format!("{frame:#x}")));
+        }
+        if evidence.frames.is_empty() {
+            return Vec::new();
+        }
+        lines.extend(note);
+        if evidence.searched {
+            lines.push("(the stack had to be searched: a call that was over may be among them)".to_owned());
+        }
+        lines
+    }
+
+    fn symbols(&mut self, program: &Program) -> Result<&Symbols, &String> {
+        let known = self.programs.iter().position(|(known, _)| known == program);
+        let place = known.unwrap_or_else(|| {
+            self.programs.push((program.clone(), Symbols::of(program)));
+            self.programs.len() - 1
+        });
+        self.programs[place].1.as_ref()
+    }
+}
+
+impl Symbols {
+    fn of(program: &Program) -> Result<Self, String> {
+        let file: &'static [u8] =
+            read(program).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?.leak();
+        let lines = lines_of(file).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?;
+        Ok(Self { lines, file })
+    }
+
+    /// The function at an address and those that were inlined into it, the innermost first.
+    fn look_up(&self, address: u64) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.is_code(address)
+            && let Ok(mut frames) = self.lines.find_frames(address).skip_all_loads()
+        {
+            while let Ok(Some(frame)) = frames.next() {
+                let name = frame.function.and_then(|name| Some(name.demangle().ok()?.into_owned()));
+                let place = frame.location.and_then(|place| Some((place.file?, place.line?)));
+                found.extend(name.map(|name: String| describe(&name, place)));
+            }
+        }
+        if found.is_empty() {
+            found.push(self.symbol(address).unwrap_or_else(|| format!("{address:#x}")));
+        }
+        found
+    }
+
+    /// Functions that were left out of the program still have lines, at addresses where there is no code.
+    fn is_code(&self, address: u64) -> bool {
+        object::File::parse(self.file).is_ok_and(|file| {
+            let mut code = file.sections().filter(|section| section.kind() == SectionKind::Text);
+            code.any(|section| {
+                (section.address()..section.address().saturating_add(section.size())).contains(&address)
+            })
+        })
+    }
+
+    /// What the table of symbols has, for code without lines.
+    fn symbol(&self, address: u64) -> Option<String> {
+        let symbols = object::File::parse(self.file).ok()?.symbol_map();
+        let name = symbols.containing(address).filter(|_| self.is_code(address))?.name();
+        Some(describe(&addr2line::demangle_auto(name.into(), None), None))
+    }
+}
+
+/// One frame. Names come from a file that anybody may have made.
+fn describe(name: &str, place: Option<(&str, u32)>) -> String {
+    let name = name.escape_debug();
+    match place {
+        Some((file, line)) => format!("{name} ({}:{line})", shorten(file).escape_debug()),
+        None => name.to_string(),
+    }
+}
+
+/// The source of Rust itself, without the place where it was compiled.
+fn shorten(file: &str) -> &str {
+    let rust = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once('/'));
+    rust.map_or(file, |(_, file)| file)
+}
+
+/// The file, if it is the one that ran.
+fn read(program: &Program) -> Result<Vec<u8>, String> {
+    // Looked at before it is opened: opening what is no plain file may wait for ever.
+    let is_same = |found: &std::fs::Metadata| {
+        let modified_ns = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
+        let seen = (found.ino(), found.len(), modified_ns);
+        found.is_file() && seen == (program.inode, program.bytes, program.modified_ns)
+    };
+    let check = |found: std::io::Result<std::fs::Metadata>| match found {
+        Ok(found) if is_same(&found) => Ok(()),
+        Ok(_) => Err("it is not the file that ran".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    check(std::fs::metadata(&program.path))?;
+    let file = File::open(&program.path).map_err(|error| error.to_string())?;
+    check(file.metadata())?;
+    let mut bytes = Vec::new();
+    file.take(PROGRAM_MAX_BYTES).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+fn is_plain(range: object::CompressedFileRange) -> bool {
+    range.format == object::CompressionFormat::None
+}
+
+fn lines_of(file: &'static [u8]) -> Result<addr2line::Context<Bytes>, String> {
+    let file = object::File::parse(file).map_err(|error| error.to_string())?;
+    let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
+    let load = |section: addr2line::gimli::SectionId| {
+        // A compressed section is as good as none: functions then come from the table of symbols.
+        let found = file.section_by_name(section.name());
+        let bytes = found.filter(|section| section.compressed_file_range().is_ok_and(is_plain));
+        let bytes = bytes.and_then(|section| section.data().ok()).unwrap_or_default();
+        Ok::<_, addr2line::gimli::Error>(Bytes::new(bytes, endian))
+    };
+    let lines = Dwarf::load(load).and_then(addr2line::Context::from_dwarf);
+    lines.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This test's own program.
+    fn own() -> Program {
+        let path = std::env::current_exe().unwrap();
+        let file = std::fs::metadata(&path).unwrap();
+        let modified_ns = file.mtime() * 1_000_000_000 + file.mtime_nsec();
+        let path = path.to_str().unwrap().to_owned();
+        Program { path, inode: file.ino(), bytes: file.len(), modified_ns }
+    }
+
+    /// Where a function of this program is, by its symbol.
+    fn address_of(part: &str) -> u64 {
+        let file = std::fs::read(own().path).unwrap();
+        let symbols = object::File::parse(&*file).unwrap().symbol_map();
+        symbols.symbols().iter().find(|symbol| symbol.name().contains(part)).unwrap().address()
+    }
+
+    fn evidence(program: Option<Program>) -> Evidence {
+        let frames = vec![address_of("7symbols8is_plain") + 1, 0];
+        Evidence { frames, program: program.map(Box::new), ..Evidence::default() }
+    }
+
+    #[test]
+    fn an_address_is_a_function_with_its_place() {
+        let lines = Library::default().backtrace(&evidence(Some(own())));
+        assert!(lines[0].starts_with("bulkhead::symbols::is_plain ("), "{lines:?}");
+        assert!(lines[0].contains("symbols.rs:"), "{lines:?}");
+        assert_eq!(lines[1..], ["0x0"], "what is no code stays a number");
+        let searched = Evidence { searched: true, ..evidence(Some(own())) };
+        assert!(Library::default().backtrace(&searched)[2].contains("searched"));
+    }
+
+    #[test]
+    fn another_file_than_the_one_that_ran_is_not_asked() {
+        let plain = format!("{:#x}", address_of("7symbols8is_plain") + 1);
+        for (program, why) in [
+            (Program { bytes: own().bytes + 1, ..own() }, "it is not the file that ran"),
+            (Program { inode: own().inode + 1, ..own() }, "it is not the file that ran"),
+            (Program { modified_ns: 7, ..own() }, "it is not the file that ran"),
+            (Program { path: "/nowhere/at\nall".to_owned(), ..own() }, "No such file"),
+            (Program { path: "/dev".to_owned(), ..own() }, "it is not the file that ran"),
+        ] {
+            let lines = Library::default().backtrace(&evidence(Some(program)));
+            assert_eq!(lines[..2], [plain.clone(), "0x0".to_owned()]);
+            assert!(lines[2].contains(why) && !lines[2].contains('\n'), "{lines:?}");
+        }
+        let lines = Library::default().backtrace(&evidence(None));
+        assert!(lines[2].contains("not known"), "{lines:?}");
+        assert_eq!(Library::default().backtrace(&Evidence::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_is_named() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut file, b"\x7fELF and no more").unwrap();
+        let found = file.as_file().metadata().unwrap();
+        let program = Program {
+            path: file.path().to_str().unwrap().to_owned(),
+            inode: found.ino(),
+            bytes: found.len(),
+            modified_ns: found.mtime() * 1_000_000_000 + found.mtime_nsec(),
+        };
+        let lines = Library::default().backtrace(&evidence(Some(program)));
+        assert!(lines[2].starts_with("(no names: /"), "{lines:?}");
+    }
+}

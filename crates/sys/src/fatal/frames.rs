@@ -1,0 +1,271 @@
+//! Where a process was when a signal took it: the instruction, then the calls that led there.
+//!
+//! Walked by frame pointers, from the registers that the kernel hands to the handler. Code without frame pointers
+//! (libc, and C in general) breaks that chain; then the stack is searched for the next call of the program's own
+//! code, and that it was searched is said. All memory is read by a system call that fails where a load would fault,
+//! so a stack in ruins costs frames and nothing else. Only addresses of the program's own file are kept.
+//!
+//! Driven by the handler of fatal signals: no allocation, no lock. Processors: x86-64 and AArch64; none on others.
+
+use std::ffi::c_void;
+use std::ops::Range;
+
+use nix::libc;
+
+/// Bytes of a word, and of a return address.
+const WORD: usize = size_of::<usize>();
+/// Calls that are followed, those that are not kept included.
+const HOPS_MAX: usize = 64;
+/// Words of the stack that are searched, and how many are read at once.
+const SEARCH_WORDS: usize = 4096;
+const BLOCK_WORDS: usize = 256;
+/// How far below the top of its stack a thread reaches at most when it takes the next page of it.
+const FRAME_REACH_BYTES: usize = 64 << 10;
+/// Divides every size of a page.
+const PAGE_BYTES: usize = 4096;
+
+/// The program's own file as it is mapped.
+#[derive(Clone, Debug)]
+pub(super) struct Image {
+    /// What must be taken from an address to get the one in the file.
+    base: usize,
+    /// All of its code.
+    code: Range<usize>,
+}
+
+impl Image {
+    /// Of this process. Without code if the loader does not tell.
+    pub(super) fn own() -> Self {
+        let mut image = Self { base: 0, code: 0..0 };
+        // SAFETY: the callback has the form that is asked for and gets `image`, which lives through the call.
+        unsafe { libc::dl_iterate_phdr(Some(take_first), (&raw mut image).cast()) };
+        image
+    }
+
+    /// As it stands in the file.
+    pub(super) fn in_file(&self, address: usize) -> u64 {
+        address.wrapping_sub(self.base) as u64
+    }
+
+    fn holds(&self, address: usize) -> bool {
+        self.code.contains(&address)
+    }
+
+    /// Whether a call in this code returns to `address`.
+    fn is_return(&self, address: usize) -> bool {
+        let mut before = [0; WORD];
+        self.holds(address)
+            && self.holds(address.wrapping_sub(WORD))
+            && read_words(address - WORD, &mut before[..1]) == 1
+            && is_call(before[0].to_ne_bytes())
+    }
+}
+
+/// The first object that is told is the program itself.
+unsafe extern "C" fn take_first(info: *mut libc::dl_phdr_info, _: usize, image: *mut c_void) -> libc::c_int {
+    // SAFETY: the loader hands over a filled dl_phdr_info, and what was given to dl_iterate_phdr: an `Image`.
+    let (info, image) = unsafe { (&*info, &mut *image.cast::<Image>()) };
+    image.base = info.dlpi_addr as usize;
+    for segment in 0..usize::from(info.dlpi_phnum) {
+        // SAFETY: there are so many program headers there.
+        let header = unsafe { &*info.dlpi_phdr.add(segment) };
+        if header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0 {
+            let start = image.base + header.p_vaddr as usize;
+            let end = start + header.p_memsz as usize;
+            image.code = match image.code.is_empty() {
+                true => start..end,
+                false => image.code.start.min(start)..image.code.end.max(end),
+            };
+        }
+    }
+    1
+}
+
+/// What a walk begins with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registers {
+    /// The instruction.
+    pc: usize,
+    /// The top of the stack: its lowest address in use.
+    stack: usize,
+    /// The frame pointer.
+    frame: usize,
+    /// Where the innermost call returns to, for processors that keep it in a register.
+    link: Option<usize>,
+}
+
+impl Registers {
+    /// Those that a signal interrupted.
+    ///
+    /// # Safety
+    /// `context` is what the kernel gave to a handler that was installed with SA_SIGINFO.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) unsafe fn of(context: *const c_void) -> Option<Self> {
+        // SAFETY: the caller says that this is a filled ucontext_t.
+        let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+        let register = |number: i32| registers[number as usize] as usize;
+        let (pc, stack) = (register(libc::REG_RIP), register(libc::REG_RSP));
+        Some(Self { pc, stack, frame: register(libc::REG_RBP), link: None })
+    }
+
+    /// Those that a signal interrupted.
+    ///
+    /// # Safety
+    /// `context` is what the kernel gave to a handler that was installed with SA_SIGINFO.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) unsafe fn of(context: *const c_void) -> Option<Self> {
+        // SAFETY: the caller says that this is a filled ucontext_t.
+        let context = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
+        let (pc, stack) = (context.pc as usize, context.sp as usize);
+        Some(Self { pc, stack, frame: context.regs[29] as usize, link: Some(context.regs[30] as usize) })
+    }
+
+    /// Nothing is known of other processors.
+    ///
+    /// # Safety
+    /// None is needed.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pub(super) unsafe fn of(_context: *const c_void) -> Option<Self> {
+        None
+    }
+}
+
+impl Registers {
+    /// Whether memory that is not there lies where the stack in use ends: it is used up, whosever it is. The stack
+    /// itself must be there, or the registers are in ruins.
+    pub(super) fn are_at_stack_end(&self, fault: usize) -> bool {
+        let near = self.stack.saturating_sub(FRAME_REACH_BYTES)..self.stack.saturating_add(PAGE_BYTES);
+        let above = self.stack.saturating_add(2 * PAGE_BYTES) & !(WORD - 1);
+        near.contains(&fault) && read_words(above, &mut [0]) == 1
+    }
+}
+
+/// Hands the frames to `keep`, the innermost first, until it says `false`. A caller's address lies inside its call.
+/// Gives whether the stack had to be searched.
+pub(super) fn walk(image: &Image, registers: Registers, keep: &mut dyn FnMut(u64) -> bool) -> bool {
+    let Registers { pc, stack, frame, link } = registers;
+    let is_own = image.holds(pc);
+    if is_own && !keep(image.in_file(pc)) {
+        return false;
+    }
+    if is_own && record(frame, stack).is_some_and(|(_, caller)| image.is_return(caller)) {
+        follow(image, frame, keep);
+        return false;
+    }
+    let called = link.filter(|_| !is_own).filter(|&link| image.is_return(link));
+    let (caller, frame) = search(image, stack, frame, called);
+    if let Some(caller) = caller
+        && keep(image.in_file(caller - 1))
+        && let Some(frame) = frame
+    {
+        follow(image, frame, keep);
+    }
+    true
+}
+
+/// Keeps the callers that the chain of frame records from `frame` on leads to.
+fn follow(image: &Image, mut frame: usize, keep: &mut dyn FnMut(u64) -> bool) {
+    for _ in 0..HOPS_MAX {
+        let Some((next, caller)) = record(frame, frame) else { return };
+        if image.is_return(caller) && !keep(image.in_file(caller - 1)) || next <= frame {
+            return;
+        }
+        frame = next;
+    }
+}
+
+/// The frame record at `frame`, which must not lie below `lowest`: the caller's own, and where it goes on.
+fn record(frame: usize, lowest: usize) -> Option<(usize, usize)> {
+    let mut words = [0; 2];
+    let is_one = frame >= lowest && frame.is_multiple_of(WORD) && read_words(frame, &mut words) == 2;
+    is_one.then_some((words[0], words[1]))
+}
+
+/// Where the innermost call of our code goes on, and the frame record above it: what `called` and the frame pointer
+/// say, if they can be right, else the first in the stack that can.
+fn search(
+    image: &Image,
+    stack: usize,
+    frame: usize,
+    called: Option<usize>,
+) -> (Option<usize>, Option<usize>) {
+    let is_frame = |frame: usize, lowest: usize| {
+        record(frame, lowest).is_some_and(|(_, caller)| image.is_return(caller))
+    };
+    let (mut caller, mut chain) = (called.map(|called| (called, stack)), None);
+    let mut block = [0; BLOCK_WORDS];
+    let start = stack.next_multiple_of(WORD);
+    for at in (start..start.saturating_add(SEARCH_WORDS * WORD)).step_by(BLOCK_WORDS * WORD) {
+        let read = read_words(at, &mut block);
+        for (place, &word) in (at..).step_by(WORD).zip(&block[..read]) {
+            if caller.is_none() && image.is_return(word) {
+                caller = Some((word, place));
+            }
+            // A saved frame pointer may lie below the return address or above it: it points above both.
+            if chain.is_none() && word > place && is_frame(word, place) {
+                chain = Some(word);
+            }
+            if let (Some((caller, place)), Some(chain)) = (caller, chain) {
+                let chain = Some(frame).filter(|&frame| is_frame(frame, place)).or(Some(chain));
+                return (Some(caller), chain);
+            }
+        }
+        if read < BLOCK_WORDS {
+            break;
+        }
+    }
+    let lowest = caller.map_or(stack, |(_, place)| place);
+    (caller.map(|(caller, _)| caller), Some(frame).filter(|&frame| is_frame(frame, lowest)).or(chain))
+}
+
+/// Copies words of this process as far as there are any; gives how many.
+fn read_words(at: usize, into: &mut [usize]) -> usize {
+    let bytes = size_of_val(into);
+    let first = bytes.min(PAGE_BYTES - at % PAGE_BYTES);
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: bytes };
+    // One piece for each page: a piece is copied whole or not at all.
+    let piece = |at: usize, bytes| libc::iovec {
+        iov_base: std::ptr::with_exposed_provenance_mut(at),
+        iov_len: bytes,
+    };
+    let Some(second) = at.checked_add(first) else { return 0 };
+    let remote = [piece(at, first), piece(second, bytes - first)];
+    // SAFETY: what is written is `into`, whole; what is read the kernel checks. Both calls are safe in a handler.
+    let read = unsafe {
+        libc::process_vm_readv(libc::getpid(), &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0)
+    };
+    usize::try_from(read).map_or(0, |read| read / WORD)
+}
+
+/// Whether the last of these eight bytes ends a call: five bytes with a distance, or one through a register or memory
+/// (Intel's manual, volume 2, CALL and table 2-2).
+#[cfg(target_arch = "x86_64")]
+fn is_call(before: [u8; WORD]) -> bool {
+    let back = |bytes: usize| before[WORD - bytes];
+    let indirect = |bytes: usize| {
+        let (operand, index) = (back(bytes - 1), if bytes > 2 { back(bytes - 2) } else { 0 });
+        let (mode, target) = (operand >> 6, operand & 7);
+        let with_index = usize::from(target == 4 && mode != 3);
+        let distance = match (mode, target) {
+            (1, _) => 1,
+            (2, _) | (0, 5) => 4,
+            (0, 4) if index & 7 == 5 => 4,
+            _ => 0,
+        };
+        back(bytes) == 0xff && operand >> 3 & 7 == 2 && bytes == 2 + with_index + distance
+    };
+    back(5) == 0xe8 || (2..=7).any(indirect)
+}
+
+/// Whether the last four of these eight bytes are a call: BL or BLR (Arm's manual, C6.2).
+#[cfg(target_arch = "aarch64")]
+fn is_call(before: [u8; WORD]) -> bool {
+    let call = u32::from_le_bytes([before[4], before[5], before[6], before[7]]);
+    call & 0xfc00_0000 == 0x9400_0000 || call & 0xffff_fc1f == 0xd63f_0000
+}
+
+/// Nothing is known of other processors.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn is_call(_before: [u8; WORD]) -> bool {
+    false
+}

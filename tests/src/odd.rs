@@ -1,0 +1,78 @@
+//! A worker with a kind of its own: it tells, grows, and dies on whichever thread it is told to.
+//!
+//! What `chaos` must not be able to do, since it is in every worker: hold much memory, fault on threads of its own.
+//! Its kind stands in the place of `noop`, so that the daemon knows it. Driven by `odd-worker`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use bulkhead_jobs::{Failure, Task};
+use bulkhead_sys::raise;
+use bulkhead_worker::Registry;
+
+/// Says how far it is and what it does, leaves a file of the name [`TOLD`] in its boot folder, and goes on for ever.
+pub const TELL: &str = "tell";
+/// Faults on a thread of its own.
+pub const THREAD: &str = "thread";
+/// Uses up the stack of a thread of its own.
+pub const THREAD_OVERFLOW: &str = "thread-overflow";
+/// Followed by a number: fills so many bytes, then faults.
+pub const GROW: &str = "grow:";
+
+/// The last words of [`TELL`].
+pub const WORDS: &str = "row 3, \u{1b}[31mred\n";
+
+/// The file that says that [`TELL`] has told all.
+pub const TOLD: &str = "told";
+
+/// Runs this process as a worker.
+pub fn main() -> ExitCode {
+    bulkhead_worker::run(&Registry::builtin().with("noop", run))
+}
+
+fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    let deed = std::str::from_utf8(input).unwrap_or_default();
+    match (deed, deed.strip_prefix(GROW)) {
+        (TELL, _) => tell(task),
+        (THREAD, _) => fault_on_a_thread(),
+        (THREAD_OVERFLOW, _) => overflow_on_a_thread(),
+        (_, Some(bytes)) => grow(bytes.parse().expect("a number of bytes")),
+        _ => Ok(task.write_all(input)?),
+    }
+}
+
+fn tell(task: &mut dyn Task) -> ! {
+    task.say("row 2");
+    task.progress(2, 7);
+    task.say(WORDS);
+    task.progress(3, 7);
+    let folder = std::env::var_os("TMPDIR").expect("the daemon names its boot folder");
+    std::fs::write(Path::new(&folder).join(TOLD), "").expect("a file");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn fault_on_a_thread() -> ! {
+    let thread = std::thread::spawn(|| raise::fault());
+    drop(thread.join());
+    unreachable!("a fault on any thread ends the process")
+}
+
+fn overflow_on_a_thread() -> ! {
+    let thread = std::thread::spawn(|| std::hint::black_box(deeper(0)));
+    drop(thread.join());
+    unreachable!("an overflow on any thread ends the process")
+}
+
+/// Calls itself for ever.
+fn deeper(depth: u64) -> u64 {
+    let frame = std::hint::black_box([depth; 512]);
+    if frame[0] == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[1] }
+}
+
+fn grow(bytes: usize) -> ! {
+    let held = std::hint::black_box(vec![1_u8; bytes]);
+    assert_eq!(held.len(), bytes);
+    raise::fault()
+}
