@@ -4,6 +4,7 @@
 //! spare its allocation. Driven by `transform.rs`, stage by stage.
 
 pub(crate) mod blur;
+mod lanczos;
 pub(crate) mod rotate;
 pub(crate) mod scale;
 

@@ -3,13 +3,11 @@
 //! Each plane goes through its stages by itself, between two buffers that are kept from frame to frame. What a
 //! frame becomes depends on that frame and the recipe alone.
 
-use fast_image_resize::Resizer;
-
 use crate::colour::Depth;
 use crate::frame::Frame;
 use crate::plane::blur::{Scratch, blur};
 use crate::plane::rotate::rotate;
-use crate::plane::scale::scale;
+use crate::plane::scale::Scaler;
 use crate::plane::{Sample, crop};
 use crate::recipe::{Recipe, Stage, Step};
 use crate::shape::Shape;
@@ -61,13 +59,13 @@ struct Bench<S> {
     between: Vec<S>,
     /// What it leaves that `between` is read for.
     beside: Vec<S>,
-    scaler: Resizer,
+    scaler: Scaler<S>,
     blur: Scratch,
 }
 
 impl<S> Default for Bench<S> {
     fn default() -> Self {
-        Self { between: Vec::new(), beside: Vec::new(), scaler: Resizer::new(), blur: Scratch::default() }
+        Self { between: Vec::new(), beside: Vec::new(), scaler: Scaler::default(), blur: Scratch::default() }
     }
 }
 
@@ -108,7 +106,7 @@ impl<S: Sample> Bench<S> {
     fn stage(&mut self, stage: Stage, from: &[S], into: &mut [S]) {
         let Stage { step, from: size, to } = stage;
         match step {
-            Step::Scale(filter) => scale(&mut self.scaler, filter, (from, size), (into, to)),
+            Step::Scale(filter) => self.scaler.scale(filter, (from, size), (into, to)),
             Step::Blur(radius) => blur(&mut self.blur, radius, from, size, into),
             Step::Turn(turn) => rotate(turn, from, size, into),
             Step::Crop { x, y } => crop(from, size, (x, y), into, to),

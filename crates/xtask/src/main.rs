@@ -5,6 +5,7 @@
 
 mod bench;
 mod cargo;
+mod clips;
 mod demo;
 mod setup;
 mod test;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask VERB
 
-  setup   check for the Debian packages that build and tests need; as root, install what is missing
+  setup   check for the Debian packages that build and tests need; as root, install what is missing; fetch test clips
   demo    build, then show a crash that hurts nobody: real jobs, kill -9, retry, quarantine
   test    set up, build everything, run every test
   bench [--json FILE] [SECTION ...]

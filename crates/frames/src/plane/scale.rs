@@ -1,37 +1,87 @@
 //! Scaling, by `fast_image_resize`: the filter's kernel is widened when the picture shrinks, so nothing aliases.
 //!
-//! It chooses the processor's best instructions at run time. Chroma is scaled as if its samples lay in the
+//! It chooses the processor's best instructions at run time, and is at its best down the columns: there whole rows
+//! are added up, while along a row it took 70 % of its time (1080p to 540p). So the width is scaled down the columns
+//! too, of the plane on its side; both quarter turns together are cheaper than what they save. Chroma is scaled as if its samples lay in the
 //! middle of their pixels, as ffmpeg's scaler does unless told otherwise.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{Filter as Kernel, FilterType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::Sample;
-use crate::chain::Filter;
+use super::rotate::rotate;
+use super::{Sample, lanczos};
+use crate::chain::{Filter, Turn};
 use crate::shape::Size;
 
-/// Fills `into` with the plane in its new size.
-pub(crate) fn scale<S: Sample>(
-    scaler: &mut Resizer,
-    filter: Filter,
-    (from, size): (&[S], Size),
-    (into, wanted): (&mut [S], Size),
-) {
-    let filter = match filter {
-        Filter::Lanczos => FilterType::Lanczos3,
-        Filter::Bilinear => FilterType::Bilinear,
-    };
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    let (columns, rows) = (size.width, size.height);
-    let source = TypedImageRef::<S::Pixel>::new(columns, rows, bytemuck::cast_slice(from));
-    let source = source.expect("a plane has as many samples as its size says");
-    let target = bytemuck::cast_slice_mut(&mut *into);
-    let target = TypedImage::<S::Pixel>::from_pixels_slice(wanted.width, wanted.height, target);
-    let mut target = target.expect("a plane has as many samples as its size says");
-    scaler.resize_typed(&source, &mut target, &options).expect("the whole of a plane lies within it");
-    // The scaler works in 16 bits; beside an edge the kernel swings above the 10 that there are.
-    if size_of::<S>() > 1 {
-        into.iter_mut().for_each(|sample| *sample = (*sample).min(S::MAX));
+/// The scaler with memory that is kept from plane to plane.
+#[derive(Debug)]
+pub(crate) struct Scaler<S> {
+    resizer: Resizer,
+    /// The plane in its new height, then on its side in its new width.
+    first: Vec<S>,
+    /// The plane in its new height on its side.
+    second: Vec<S>,
+}
+
+impl<S> Default for Scaler<S> {
+    fn default() -> Self {
+        Self { resizer: Resizer::new(), first: Vec::new(), second: Vec::new() }
+    }
+}
+
+impl<S: Sample> Scaler<S> {
+    /// Fills `into` with the plane in its new size.
+    pub(crate) fn scale(
+        &mut self,
+        filter: Filter,
+        (from, size): (&[S], Size),
+        (into, wanted): (&mut [S], Size),
+    ) {
+        if size.width == wanted.width {
+            self.squeeze(filter, (from, size), (into, wanted));
+        } else {
+            self.squeeze_both(filter, (from, size), (into, wanted));
+        }
+        // The scaler works in 16 bits; beside an edge the kernel swings above the 10 that there are.
+        if size_of::<S>() > 1 {
+            into.iter_mut().for_each(|sample| *sample = (*sample).min(S::MAX));
+        }
+    }
+
+    /// First the height, then, on its side, the width.
+    fn squeeze_both(&mut self, filter: Filter, (from, size): (&[S], Size), (into, wanted): (&mut [S], Size)) {
+        let (mut first, mut second) = (std::mem::take(&mut self.first), std::mem::take(&mut self.second));
+        let low = Size::new(size.width, wanted.height);
+        second.resize(low.samples(), S::NEUTRAL);
+        if size.height == wanted.height {
+            rotate(Turn::Quarter, from, low, &mut second);
+        } else {
+            first.resize(low.samples(), S::NEUTRAL);
+            self.squeeze(filter, (from, size), (&mut first, low));
+            rotate(Turn::Quarter, &first, low, &mut second);
+        }
+        first.resize(wanted.samples(), S::NEUTRAL);
+        self.squeeze(filter, (&second, low.turned()), (&mut first, wanted.turned()));
+        rotate(Turn::ThreeQuarters, &first, wanted.turned(), into);
+        (self.first, self.second) = (first, second);
+    }
+
+    /// Changes the height alone.
+    fn squeeze(&mut self, filter: Filter, (from, size): (&[S], Size), (into, wanted): (&mut [S], Size)) {
+        let filter = match filter {
+            Filter::Lanczos => FilterType::Custom(
+                Kernel::new("lanczos", lanczos::kernel, lanczos::LOBES).expect("three lobes are some"),
+            ),
+            Filter::Bilinear => FilterType::Bilinear,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
+        let source = TypedImageRef::<S::Pixel>::new(size.width, size.height, bytemuck::cast_slice(from));
+        let source = source.expect("a plane has as many samples as its size says");
+        let target = bytemuck::cast_slice_mut(into);
+        let target = TypedImage::<S::Pixel>::from_pixels_slice(wanted.width, wanted.height, target);
+        let mut target = target.expect("a plane has as many samples as its size says");
+        let scaled = self.resizer.resize_typed(&source, &mut target, &options);
+        scaled.expect("the whole of a plane lies within it");
     }
 }
 
@@ -42,7 +92,7 @@ mod tests {
 
     fn scaled<S: Sample>(filter: Filter, from: &[S], size: Size, wanted: Size) -> Vec<S> {
         let mut into = vec![S::from_low_bits(0); wanted.samples()];
-        scale(&mut Resizer::new(), filter, (from, size), (&mut into, wanted));
+        Scaler::default().scale(filter, (from, size), (&mut into, wanted));
         into
     }
 
