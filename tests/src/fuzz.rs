@@ -1,0 +1,180 @@
+//! What the fuzz targets do with arbitrary bytes, and what must hold whatever they are.
+//!
+//! Plain functions: an ordinary test (`tests/tests/fuzz.rs`) calls them with every seed and some ten thousand
+//! mutations of them. A target fails by a panic and in no other way. Nothing here starts a process.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use bulkhead_link::supervisor::{Found, Ring};
+use bulkhead_proto::boxes::BOX_BYTES;
+use bulkhead_proto::client::{ReplyFrame, RequestFrame};
+use bulkhead_proto::codec::{self, Decode, Encode};
+use bulkhead_proto::frame::{Frames, Hello};
+use bulkhead_proto::ids::{Fence, JobId, Seq};
+use bulkhead_proto::limits::{FRAME_MAX_BYTES, RING};
+use bulkhead_proto::worker::{LaneDown, LaneUp, Tasks};
+use bulkhead_sys::page::Page;
+
+mod mutate;
+mod seeds;
+
+pub use mutate::Mutator;
+pub use seeds::seeds;
+
+/// A target and its name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 3] = [("frames", frames), ("lane", lane), ("ring", ring)];
+
+/// A stream from a client, cut as its first byte says: no frame is longer than may be, none is handed out in another
+/// way when the stream is cut otherwise, and what was understood is understood again.
+///
+/// # Panics
+/// If that does not hold.
+pub fn frames(data: &[u8]) {
+    let Some((cut, stream)) = data.split_first() else { return };
+    if let Some(hello) = stream.first_chunk().and_then(Hello::from_bytes) {
+        assert_eq!(Hello::from_bytes(&hello.to_bytes()), Some(hello));
+    }
+    let pieces = cut_into_frames(stream, usize::from(*cut) + 1);
+    assert_eq!(pieces, cut_into_frames(stream, stream.len().max(1)), "how a stream is cut changes nothing");
+    for frame in &pieces {
+        again::<RequestFrame>(frame);
+        again::<ReplyFrame>(frame);
+    }
+}
+
+fn cut_into_frames(stream: &[u8], size: usize) -> Vec<Vec<u8>> {
+    let (mut frames, mut found) = (Frames::default(), Vec::new());
+    for piece in stream.chunks(size) {
+        frames.feed(piece);
+        loop {
+            match frames.next_frame() {
+                Ok(Some(bytes)) => {
+                    assert!(bytes.len() <= FRAME_MAX_BYTES);
+                    found.push(bytes.to_vec());
+                }
+                Ok(None) => break,
+                Err(oversized) => {
+                    assert!(oversized.claimed > FRAME_MAX_BYTES);
+                    return found;
+                }
+            }
+        }
+        assert!(frames.held_bytes() <= 2 * (FRAME_MAX_BYTES + size));
+    }
+    found
+}
+
+/// A message on a lane or down a channel.
+///
+/// # Panics
+/// If what was understood is not understood again.
+pub fn lane(data: &[u8]) {
+    again::<LaneUp>(data);
+    again::<LaneDown>(data);
+    again::<Tasks>(data);
+}
+
+/// What can be decoded at all is the same after a way over the wire.
+fn again<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
+    if let Ok(value) = codec::decode::<T>(bytes) {
+        assert_eq!(codec::decode::<T>(&codec::encode(&value)).as_ref(), Ok(&value));
+    }
+}
+
+/// A worker that writes what it likes into its box between the steps of its supervisor: each offer ends once and in
+/// one way, and none ends that was not made.
+///
+/// # Panics
+/// If that does not hold.
+pub fn ring(data: &[u8]) {
+    let (ring, descriptors) = Ring::create().expect("two pages");
+    let liar = Page::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).expect("the same page");
+    let mut play = Play { ring, liar, next: 1, open: BTreeMap::new(), ended: Vec::new() };
+    // A step is one byte that says what and ten that say with what.
+    for step in data.chunks(11) {
+        play.step(step);
+    }
+    play.finish();
+}
+
+struct Play {
+    ring: Ring,
+    liar: Page,
+    next: u64,
+    /// Offers that are outstanding, or ended and not settled, by their entries.
+    open: BTreeMap<u64, Seq>,
+    ended: Vec<Seq>,
+}
+
+impl Play {
+    fn step(&mut self, step: &[u8]) {
+        let byte = |at: usize| step.get(at).copied().unwrap_or(0);
+        let place = usize::from(u16::from_le_bytes([byte(1), byte(2)]));
+        let value = u64::from_le_bytes(std::array::from_fn(|at| byte(at + 3)));
+        match byte(0) % 8 {
+            0 | 1 => self.offer(),
+            // Words near the beginning, where the header and the first entries stand, and words anywhere.
+            2 => self.liar.store(place % 256 * 8, value, Ordering::Release),
+            3 => self.liar.store(place * 8 % BOX_BYTES, value, Ordering::Release),
+            4 => self.poll(),
+            5 => self.take_back(Seq(value % (self.next + 1))),
+            6 => self.settle(),
+            _ => {
+                self.ring.nap(byte(1) % 2 == 0);
+                let _head = (self.ring.head(), self.ring.last_breath_ns());
+            }
+        }
+    }
+
+    fn offer(&mut self) {
+        let seq = Seq(self.next);
+        if let std::collections::btree_map::Entry::Vacant(entry) = self.open.entry(seq.0 % RING as u64) {
+            entry.insert(seq);
+            self.ring.offer(seq, JobId(seq.0), Fence(1));
+            self.next += 1;
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut found: Vec<Found> = Vec::new();
+        let _lie = self.ring.poll(&mut found);
+        found.iter().for_each(|found| self.end(found.seq));
+    }
+
+    fn take_back(&mut self, seq: Seq) {
+        if self.ring.take_back(seq) == Ok(true) {
+            self.end(seq);
+        }
+    }
+
+    fn end(&mut self, seq: Seq) {
+        assert_eq!(self.open.get(&(seq.0 % RING as u64)), Some(&seq), "an end without an offer");
+        assert!(!self.ended.contains(&seq), "an offer ended twice");
+        self.ended.push(seq);
+    }
+
+    fn settle(&mut self) {
+        if let Some(seq) = self.ended.pop() {
+            self.ring.settle(seq);
+            self.open.remove(&(seq.0 % RING as u64));
+        }
+    }
+
+    /// The worker is dead: what is left is told, each offer once, and how it died.
+    fn finish(mut self) {
+        self.poll();
+        for (seq, _) in self.ring.remains() {
+            self.end(seq);
+        }
+        assert!(!self.ring.has_outstanding());
+        assert_eq!(self.ended.len(), self.open.len(), "an offer never ended");
+        for signal in [4, 6, 7, 8, 9, 11, 24] {
+            let _death = self.ring.death_by(signal, false, 1);
+        }
+    }
+}

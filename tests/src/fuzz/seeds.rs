@@ -1,0 +1,82 @@
+//! The seeds of the fuzz targets: small honest inputs from which mutations begin.
+//!
+//! They are written to `tests/corpus` by `cargo test -p bulkhead-tests --test fuzz -- --ignored`, and checked in
+//! there, beside whatever input once made a target fail.
+
+use bulkhead_proto::boxes::{self, ClaimState, ClaimWord, STATUS_AT, WORD_AT};
+use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::codec;
+use bulkhead_proto::frame::{Hello, push_frame};
+use bulkhead_proto::ids::{JobId, Seq, Tag};
+use bulkhead_proto::worker::{LaneUp, Tasks};
+
+use crate::wire::submit;
+
+/// The seeds of a target, by its name.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "frames" => frames(),
+        "lane" => lane(),
+        _ => ring(),
+    }
+}
+
+fn frames() -> Vec<Vec<u8>> {
+    let jobs = vec![JobId(1), JobId(300), JobId(u64::MAX)];
+    let requests = [
+        Request::Submit(submit("factorial", &["5", "", "100000"], true)),
+        Request::Wait { jobs: jobs.clone() },
+        Request::Cancel { jobs },
+        Request::Jobs { state: None, after: JobId(9), limit: 100 },
+        Request::Events { after: 70_000, follow: true },
+        Request::Drain { grace_ms: Some(1) },
+        Request::Ping,
+    ];
+    let mut all = vec![12];
+    let mut found = Vec::new();
+    for (tag, request) in (1..).zip(requests) {
+        let mut one = vec![255];
+        let frame = RequestFrame { tag: Tag(tag), request };
+        push_frame(&frame, &mut one).expect("a seed is short");
+        push_frame(&frame, &mut all).expect("a seed is short");
+        found.push(one);
+    }
+    let mut reply = vec![0];
+    let pong = ReplyFrame { tag: Tag(1), reply: Reply::Pong { pid: 70_000 } };
+    push_frame(&pong, &mut reply).expect("a seed is short");
+    let hello = [&[3][..], &Hello::new(0).to_bytes()].concat();
+    found.extend([all, reply, hello]);
+    found
+}
+
+fn lane() -> Vec<Vec<u8>> {
+    let hello = LaneUp::Hello { path: "/run/bulkhead/boot/7/s".to_owned(), missing: Vec::new() };
+    vec![codec::encode(&LaneUp::Doorbell), codec::encode(&hello), codec::encode(&Tasks::default())]
+}
+
+/// Steps of the target, see `ring`: offers, words of the worker, looks.
+fn ring() -> Vec<Vec<u8>> {
+    let word = |at: usize, value: u64| {
+        let place = u16::try_from(at / 8).expect("a place near the beginning").to_le_bytes();
+        [&[3][..], &place, &value.to_le_bytes()].concat()
+    };
+    let bare = |what: u8| [vec![what], vec![0; 10]].concat();
+    let entry = |seq: u64| boxes::entry_at(boxes::index_of(Seq(seq)));
+    let claim = |seq: u64, state| word(entry(seq) + WORD_AT, ClaimWord::pack(Seq(seq), state));
+    let status = |seq: u64, status| word(entry(seq) + STATUS_AT, status);
+    let honest = [
+        bare(0),
+        bare(0),
+        claim(1, ClaimState::Claimed),
+        bare(4),
+        status(1, 1),
+        claim(1, ClaimState::Done),
+        bare(4),
+        bare(6),
+        bare(5),
+    ];
+    let liar =
+        [bare(0), claim(1, ClaimState::Taken), bare(4), bare(0), claim(2, ClaimState::Claimed), bare(4)];
+    let many = [bare(0).repeat(300), bare(5).repeat(20), bare(6).repeat(20), bare(0).repeat(20)];
+    vec![honest.concat(), liar.concat(), many.concat()]
+}
