@@ -3,8 +3,10 @@
 //! An unknown key or a value out of range is an error that names file and key: a daemon that quietly ignores a
 //! limit does not have it.
 
+mod kinds;
 mod policy;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +18,7 @@ use serde::Deserialize;
 
 use crate::args::Args;
 use crate::budget::Budget;
+use kinds::OwnKind;
 
 /// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
@@ -51,6 +54,8 @@ struct File {
     keep_jobs_max: Option<u64>,
     keep_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
+    builtin_kinds: Option<bool>,
+    kinds: BTreeMap<String, OwnKind>,
     stuck_after_seconds: Option<u64>,
     restart_intensity: Option<u32>,
     restart_period_seconds: Option<u64>,

@@ -57,7 +57,11 @@ fn every_exit_code_is_in_the_readme() {
 
 #[test]
 fn every_config_key_is_in_the_sample() {
-    expect_none(documents::config_keys(&read("supervisor/src/settings.rs"), &read("systemd/bulkhead.toml")));
+    expect_none(documents::config_keys(
+        &read("supervisor/src/settings.rs"),
+        &read("supervisor/src/settings/kinds.rs"),
+        &read("systemd/bulkhead.toml"),
+    ));
 }
 
 #[test]
@@ -187,11 +191,11 @@ fn a_gap_in_a_document_is_found() {
     let code = "pub const DONE: u8 = 0;\npub const BUSY: u8 = 75;\n";
     assert_eq!(documents::exit_codes(code, "| `0` | done |\n75 is busy\n").len(), 1);
     assert!(documents::exit_codes(code, "| `0` | done |\n| 75 | busy |\n").is_empty());
-    let settings = "struct File {\n    mode: Option<Mode>,\n    workers: Option<u16>,\n}\n";
-    assert!(
-        documents::config_keys(settings, "mode = \"user\"\n#workers = 2\n# prose is = prose\n").is_empty()
-    );
-    assert_eq!(documents::config_keys(settings, "mode = \"user\"\nworker = 2\n").len(), 2);
+    let settings = "struct File {\n    mode: Option<Mode>,\n    kinds: Map,\n}\n";
+    let kinds = "struct OwnKind {\n    /// Its: doc.\n    ring: u16,\n}\n";
+    let sample = "mode = \"user\"\n# prose is = prose\n#[kinds.own]\n#ring = 2\n";
+    assert!(documents::config_keys(settings, kinds, sample).is_empty());
+    assert_eq!(documents::config_keys(settings, kinds, "mode = \"user\"\nworker = 2\n").len(), 3);
     let help = "Commands:\n  run     Runs\n  submit  Submits\n  help    Helps\n\nOptions:\n  -j, --json  J\n      --as <FORM>\n  -h, --help\n";
     assert_eq!(documents::verbs(help), ["run", "submit"]);
     assert_eq!(documents::flags(help), ["--json", "--as"]);

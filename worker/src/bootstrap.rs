@@ -4,7 +4,6 @@
 //! the lane, and the supervisor tries another worker. Nothing of a task is touched before all of it is done.
 
 use anyhow::{Context, Error, Result, bail};
-use bulkhead_jobs::Handler;
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
@@ -15,7 +14,7 @@ use bulkhead_sys::process;
 
 use crate::descriptors;
 use crate::panics;
-use crate::registry::Registry;
+use crate::registry::{Code, Registry};
 use crate::runtime::Runtime;
 
 /// A worker that is connected and may be offered tasks; `None` if the supervisor left meanwhile.
@@ -36,7 +35,7 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
 }
 
 /// What a worker has once it is connected.
-type Connected = (WorkerRing, Channel, Vec<Option<Handler>>);
+type Connected = (WorkerRing, Channel, Vec<Option<Code>>);
 
 /// `None` if the supervisor left meanwhile.
 fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
@@ -63,12 +62,12 @@ fn say_why(lane: &Lane, error: &Error) {
 }
 
 /// The handler of each kind of the daemon's table. `chaos` is none of them unless the daemon allows it.
-fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<Handler>> {
+fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<Code>> {
     let allowed = |name: &str| setup.enable_chaos || name != "chaos";
     setup.kinds.iter().map(|name| registry.find(name).filter(|_| allowed(name))).collect()
 }
 
-fn missing(handlers: &[Option<Handler>]) -> Vec<KindId> {
+fn missing(handlers: &[Option<Code>]) -> Vec<KindId> {
     let numbered = (0..).map(KindId).zip(handlers);
     numbered.filter(|(_, handler)| handler.is_none()).map(|(kind, _)| kind).collect()
 }

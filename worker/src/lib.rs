@@ -20,6 +20,8 @@ use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::runtime::Leave;
 
+pub use bulkhead_jobs::{Failure, Task};
+pub use bulkhead_sys::allocator::Watched;
 pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes

@@ -7,7 +7,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use bulkhead_jobs::{Failure, Handler};
+use bulkhead_jobs::Failure;
 use bulkhead_link::worker::{Channel, Finish, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::job::OutputMode;
@@ -19,6 +19,7 @@ use bulkhead_sys::poll::{Watch, wait};
 use crate::descriptors::Outputs;
 use crate::output::TaskOutput;
 use crate::panics;
+use crate::registry::Code;
 
 /// Why a worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +35,13 @@ pub(crate) struct Runtime {
     outputs: Outputs,
     ring: WorkerRing,
     channel: Channel,
-    handlers: Vec<Option<Handler>>,
+    handlers: Vec<Option<Code>>,
     doorbell: Vec<u8>,
 }
 
 impl Runtime {
     /// `handlers` by the number of their kind.
-    pub(crate) fn new(
-        lane: Lane,
-        ring: WorkerRing,
-        channel: Channel,
-        handlers: Vec<Option<Handler>>,
-    ) -> Self {
+    pub(crate) fn new(lane: Lane, ring: WorkerRing, channel: Channel, handlers: Vec<Option<Code>>) -> Self {
         let doorbell = codec::encode(&LaneUp::Doorbell);
         Self { outputs: Outputs::new(lane), ring, channel, handlers, doorbell }
     }
@@ -128,7 +124,7 @@ impl Runtime {
     }
 
     fn run(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
-        let handler = self.handlers.get(usize::from(task.kind.0)).copied().flatten();
+        let handler = self.handlers.get(usize::from(task.kind.0)).and_then(Option::as_ref);
         let handler =
             handler.ok_or_else(|| Failure::new(format!("this worker has no kind {}", task.kind)))?;
         handler(task.input.as_bytes(), output)

@@ -29,6 +29,8 @@ enum Source {
     Numbers { spans: Vec<(u64, Span)>, form: Form },
     /// The same text each time.
     Text(String),
+    /// A text for each job.
+    Texts(Vec<String>),
     /// Each job's own place.
     Places,
 }
@@ -47,11 +49,15 @@ impl Inputs {
 
     /// This text, `times` times.
     pub(crate) fn text(text: String, times: u64) -> Result<Self, String> {
-        if text.len() > INLINE_MAX_BYTES {
-            let length = text.len();
-            return Err(format!("the input is {length} bytes long, the limit is {INLINE_MAX_BYTES} bytes"));
-        }
+        check_length(&text)?;
         Self::new(Source::Text(text), 1, times)
+    }
+
+    /// A job for each of these texts, in order, `times` times over.
+    pub(crate) fn texts(texts: Vec<String>, times: u64) -> Result<Self, String> {
+        texts.iter().try_for_each(|text| check_length(text))?;
+        let pass = texts.len() as u64;
+        Self::new(Source::Texts(texts), pass, times)
     }
 
     /// 0, 1, 2, ... up to `times` less one.
@@ -77,6 +83,11 @@ impl Inputs {
         match &self.source {
             Source::Numbers { .. } => self.number(place).to_string(),
             Source::Text(text) => text.clone(),
+            Source::Texts(texts) => usize::try_from(place % self.pass)
+                .ok()
+                .and_then(|at| texts.get(at))
+                .cloned()
+                .unwrap_or_default(),
             Source::Places => place.to_string(),
         }
     }
@@ -93,7 +104,7 @@ impl Inputs {
                 let bytes = format!("{n} {}", form.name()).into_bytes();
                 JobInput { bytes, output: size::output_mode(n, *form) }
             }
-            Source::Text(_) | Source::Places => {
+            Source::Text(_) | Source::Texts(_) | Source::Places => {
                 JobInput { bytes: self.label(place).into_bytes(), output: OutputMode::Inline }
             }
         }
@@ -108,12 +119,26 @@ impl Inputs {
     }
 }
 
+fn check_length(text: &str) -> Result<(), String> {
+    match text.len() {
+        0..=INLINE_MAX_BYTES => Ok(()),
+        length => Err(format!("the input is {length} bytes long, the limit is {INLINE_MAX_BYTES} bytes")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn texts(inputs: &Inputs) -> Vec<String> {
         inputs.jobs().map(|job| String::from_utf8(job.bytes).unwrap()).collect()
+    }
+
+    #[test]
+    fn each_text_is_a_job_of_its_own() {
+        let inputs = Inputs::texts(vec!["a b".to_owned(), "c".to_owned()], 2).unwrap();
+        assert_eq!(texts(&inputs), ["a b", "c", "a b", "c"]);
+        assert!(Inputs::texts(vec!["x".repeat(INLINE_MAX_BYTES + 1)], 1).is_err());
     }
 
     #[test]

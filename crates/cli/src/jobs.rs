@@ -28,6 +28,9 @@ pub(crate) struct JobArgs {
     /// For other kinds: the words, joined by blanks, are the input of one job
     #[arg(value_name = "INPUT", allow_negative_numbers = true)]
     inputs: Vec<String>,
+    /// Each INPUT is the input of a job of its own, for any kind
+    #[arg(long)]
+    each: bool,
     /// How a factorial is shown
     #[arg(long = "as", value_name = "FORM", value_parser = PossibleValuesParser::new(Form::NAMES.map(|(name, _)| name)))]
     form: Option<String>,
@@ -113,6 +116,12 @@ impl JobArgs {
         }
         if self.form.is_some() || self.file.is_some() {
             return Err(Usage(format!("--as and --file are for factorial, not for {}", self.kind)));
+        }
+        if self.each {
+            if self.inputs.is_empty() {
+                return Err(Usage("--each of what? give an input for each job".to_owned()));
+            }
+            return Inputs::texts(self.inputs.clone(), self.count).map_err(Usage);
         }
         let text = self.inputs.join(" ");
         match self.kind.as_str() {

@@ -5,10 +5,9 @@
 
 use anyhow::{Result, ensure};
 use bulkhead_core::config::{Bound, Config, Limits};
-use bulkhead_proto::kind;
 use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES, WORKERS_MAX};
 
-use super::{File, cores};
+use super::{File, cores, kinds};
 
 /// Longest limit of time, in seconds.
 const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
@@ -26,7 +25,7 @@ pub(super) fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool)
     Ok(Config {
         pid: std::process::id(),
         seed: bulkhead_sys::clock::wall_us(),
-        kinds: kind::builtin(enable_chaos),
+        kinds: kinds::table(file, enable_chaos)?,
         cores: u32::from(cores()),
         limits: limits(file)?,
         slots,

@@ -28,10 +28,12 @@ pub fn exit_codes(code: &str, readme: &str) -> Vec<Violation> {
     found
 }
 
-/// Every key of the config file stands in the sample, as a line `key = ...`, commented out or not, and no other.
-pub fn config_keys(settings: &str, sample: &str) -> Vec<Violation> {
-    let known: BTreeSet<&str> = fields(settings, "struct File {");
-    let shown: BTreeSet<&str> = sample.lines().filter_map(key).collect();
+/// Every key of the config file stands in the sample, as a line `key = ...`, commented out or not, and no other; a key
+/// that is a table stands there as the header `[key.name]` of one.
+pub fn config_keys(settings: &str, kinds: &str, sample: &str) -> Vec<Violation> {
+    let mut known: BTreeSet<&str> = fields(settings, "struct File {");
+    known.extend(fields(kinds, "struct OwnKind {"));
+    let shown: BTreeSet<&str> = sample.lines().filter_map(|line| key(line).or_else(|| table(line))).collect();
     let mut found = Vec::new();
     if known.is_empty() {
         found.push(Violation::of_file("supervisor/src/settings.rs", "no `struct File` with the config keys"));
@@ -55,11 +57,18 @@ fn key(line: &str) -> Option<&str> {
     (is_name && !key.is_empty()).then_some(key)
 }
 
+/// The key of a line `[key.name]`, or `#[key.name]`.
+fn table(line: &str) -> Option<&str> {
+    let header = line.strip_prefix('#').unwrap_or(line).strip_prefix('[')?.strip_suffix(']')?;
+    header.split_once('.').map(|(key, _)| key)
+}
+
 /// The names of a struct's fields.
 fn fields<'a>(code: &'a str, opening: &str) -> BTreeSet<&'a str> {
     let Some((_, body)) = code.split_once(opening) else { return BTreeSet::new() };
     let body = body.split_once("\n}").map_or(body, |(body, _)| body);
-    body.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name).collect()
+    let code = body.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    code.filter_map(|line| line.split_once(": ")).map(|(name, _)| name).collect()
 }
 
 /// The verbs that a `--help` text lists under `Commands:`, `help` left out.

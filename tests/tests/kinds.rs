@@ -1,0 +1,69 @@
+//! Kinds of one's own: the example programs of the worker library, declared in a config file and run.
+
+use std::collections::BTreeSet;
+
+use bulkhead_tests::daemon::{Daemon, Setup, binary};
+
+/// A daemon whose workers run an example program that has this kind alone.
+fn daemon_with(example: &str, workers: u16) -> Daemon {
+    let program = binary(&format!("examples/{example}"));
+    let config = format!(
+        "worker_program = {:?}\nbuiltin_kinds = false\n[kinds.{example}]\nusage = \"JSON\"\nsummary = \"an example\"\n",
+        program.display().to_string()
+    );
+    Daemon::start_with(&Setup { workers, chaos: false, config })
+}
+
+#[test]
+fn squares_of_five_numbers_over_five_workers() {
+    let daemon = daemon_with("square", 5);
+    assert_eq!(daemon.ok(&["run", "square", "--each", "0", "1", "2", "3", "4"]), "0\n1\n4\n9\n16\n");
+    let kinds = daemon.ok(&["kinds"]);
+    assert!(kinds.contains("square") && kinds.contains("an example") && !kinds.contains("factorial"), "{kinds}");
+}
+
+#[test]
+fn input_that_does_not_fit_fails_its_own_job_in_words() {
+    let daemon = daemon_with("square", 2);
+    let output = daemon.cli(&["run", "square", "--each", "three", "3", "-9223372036854775808"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "9\n");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("the input does not fit this kind: expected ident at line 1 column 2"), "{said}");
+    assert!(said.contains("the square of -9223372036854775808 does not fit 64 bits"), "{said}");
+    let refused = daemon.cli(&["run", "factorial", "5"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("square"), "{said}");
+}
+
+#[test]
+fn an_ensemble_spreads_over_the_workers_and_is_the_same_each_time() {
+    let daemon = daemon_with("nbody", 2);
+    let inputs: Vec<String> =
+        (1..=6).map(|seed| format!(r#"{{"seed":{seed},"bodies":12,"steps":300}}"#)).collect();
+    let mut words = vec!["run", "nbody", "--each"];
+    words.extend(inputs.iter().map(String::as_str));
+    let first = daemon.ok(&words);
+    assert_eq!(first, daemon.ok(&words));
+    let runs: Vec<serde_json::Value> =
+        first.lines().map(|line| serde_json::from_str(line).expect("an output")).collect();
+    let seeds: Vec<_> = runs.iter().map(|run| run["seed"].as_u64()).collect();
+    assert_eq!(seeds, (1..=6).map(Some).collect::<Vec<_>>());
+    let drifts: Vec<f64> = runs.iter().filter_map(|run| run["drift"].as_f64()).collect();
+    assert!(drifts.len() == 6 && drifts.iter().all(|drift| *drift < 1e-3), "{drifts:?}");
+    let energies: BTreeSet<String> = runs.iter().map(|run| run["energy_before"].to_string()).collect();
+    assert_eq!(energies.len(), 6, "each seed is another ball");
+    let busy = daemon.workers().iter().filter(|row| row.ended > 0).count();
+    assert_eq!(busy, 2, "both workers had a part");
+}
+
+#[test]
+fn a_program_without_a_declared_kind_never_comes_up_and_says_so() {
+    let config = format!(
+        "worker_program = {:?}\nbuiltin_kinds = false\n[kinds.cube]\n",
+        binary("examples/square").display().to_string()
+    );
+    let daemon = Daemon::start_degraded(&Setup { workers: 1, chaos: false, config });
+    let events = daemon.ok(&["events"]);
+    assert!(events.contains("does not offer 1 of the kinds"), "{events}");
+}
