@@ -121,6 +121,12 @@ impl Fleet {
                 Heard::Nothing => {}
                 Heard::More => drop(self.audible.insert(id)),
                 Heard::Over(event) => events.push(event),
+                Heard::Lacks(missing) => {
+                    let names: Vec<&str> =
+                        missing.iter().filter_map(|kind| self.template.kind_name(*kind)).collect();
+                    let error = format!("the worker program does not offer the kind {}", names.join(", "));
+                    events.push(Event::BootstrapFailed { worker: id, error });
+                }
                 Heard::Hello(path) => {
                     let pid = worker.tree.process().pid();
                     if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.0.clone()) {

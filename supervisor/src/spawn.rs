@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use bulkhead_link::supervisor::Ring;
 use bulkhead_proto::codec;
 use bulkhead_proto::evidence::Program;
-use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::ids::{KindId, WorkerId};
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
 use bulkhead_proto::worker::{LaneDown, Setup};
 use bulkhead_sys::clock;
@@ -42,6 +42,11 @@ pub(crate) struct Template {
 }
 
 impl Template {
+    /// The name of a kind of the table; a worker may name others.
+    pub(crate) fn kind_name(&self, kind: KindId) -> Option<&str> {
+        self.kinds.get(usize::from(kind.0)).map(String::as_str)
+    }
+
     /// A new process, with its setup on its lane.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use bulkhead_link::supervisor::{Found, Ring, Sender};
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::evidence::{Evidence, Program};
-use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::worker::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
@@ -47,6 +47,8 @@ pub(crate) enum Heard {
     More,
     /// The worker's server stands at this path.
     Hello(String),
+    /// It does not offer these kinds of the table.
+    Lacks(Vec<KindId>),
     /// It is over: an event says why.
     Over(Event),
 }
@@ -56,7 +58,7 @@ impl Heard {
     pub(crate) fn event(self) -> Option<Event> {
         match self {
             Self::Over(event) => Some(event),
-            Self::Nothing | Self::More | Self::Hello(_) => None,
+            Self::Nothing | Self::More | Self::Hello(_) | Self::Lacks(_) => None,
         }
     }
 }
@@ -113,8 +115,7 @@ impl Worker {
                 }
                 (Ok(LaneUp::Hello { missing, .. }), Stage::Starting) => {
                     self.stage = Stage::Closed;
-                    let error = format!("the worker program does not offer {} of the kinds", missing.len());
-                    return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
+                    return Heard::Lacks(missing);
                 }
                 (Ok(LaneUp::NotUp { why }), Stage::Starting | Stage::Connecting) => {
                     self.stage = Stage::Closed;
