@@ -12,31 +12,67 @@ struct Way {
     death: &'static str,
     signal: Option<i32>,
     text: &'static str,
+    /// A function of its backtrace; none where nothing can speak.
+    function: Option<&'static str>,
 }
 
+const CHAOS: Option<&str> = Some("bulkhead_jobs::chaos::run");
+
 const WAYS: [Way; 12] = [
-    Way { mode: "segv", death: "fault", signal: Some(11), text: "SIGSEGV at address 0x" },
-    Way { mode: "bus", death: "fault", signal: Some(7), text: "SIGBUS at address 0x" },
-    Way { mode: "ill", death: "fault", signal: Some(4), text: "SIGILL at address 0x" },
-    Way { mode: "fpe", death: "fault", signal: Some(8), text: "SIGFPE at address 0x" },
-    Way { mode: "sys", death: "signalled", signal: Some(31), text: "SIGSYS" },
-    Way { mode: "xcpu", death: "signalled", signal: Some(24), text: "SIGXCPU" },
+    Way {
+        mode: "segv",
+        death: "fault",
+        signal: Some(11),
+        text: "SIGSEGV at address 0x",
+        function: Some("bulkhead_sys::raise::fault"),
+    },
+    Way {
+        mode: "bus",
+        death: "fault",
+        signal: Some(7),
+        text: "SIGBUS at address 0x",
+        function: Some("bulkhead_sys::raise::bus_error"),
+    },
+    Way {
+        mode: "ill",
+        death: "fault",
+        signal: Some(4),
+        text: "SIGILL at address 0x",
+        function: Some("bulkhead_sys::raise::illegal_instruction"),
+    },
+    Way {
+        mode: "fpe",
+        death: "fault",
+        signal: Some(8),
+        text: "SIGFPE at address 0x",
+        function: Some("bulkhead_sys::raise::divide_by_zero"),
+    },
+    Way { mode: "sys", death: "signalled", signal: Some(31), text: "SIGSYS", function: CHAOS },
+    Way { mode: "xcpu", death: "signalled", signal: Some(24), text: "SIGXCPU", function: CHAOS },
     Way {
         mode: "stack-overflow",
         death: "stack-overflow",
         signal: Some(11),
         text: "stack overflow (SIGSEGV at 0x",
+        function: Some("bulkhead_jobs::chaos::deeper"),
     },
     Way {
         mode: "alloc",
         death: "allocation-failed",
         signal: Some(6),
         text: "allocation of 4611686018427387904 bytes failed (SIGABRT)",
+        function: CHAOS,
     },
-    Way { mode: "abort", death: "signalled", signal: Some(6), text: "SIGABRT" },
-    Way { mode: "kill", death: "signalled", signal: Some(9), text: "SIGKILL" },
-    Way { mode: "exit:0", death: "left-in-mid-job", signal: None, text: "left in mid-job with exit code 0" },
-    Way { mode: "exit:7", death: "exited", signal: None, text: "exit code 7" },
+    Way { mode: "abort", death: "signalled", signal: Some(6), text: "SIGABRT", function: CHAOS },
+    Way { mode: "kill", death: "signalled", signal: Some(9), text: "SIGKILL", function: None },
+    Way {
+        mode: "exit:0",
+        death: "left-in-mid-job",
+        signal: None,
+        text: "left in mid-job with exit code 0",
+        function: None,
+    },
+    Way { mode: "exit:7", death: "exited", signal: None, text: "exit code 7", function: None },
 ];
 
 /// The events of this name about what is told of `id` in the field `of`.
@@ -56,8 +92,10 @@ fn check_job(daemon: &Daemon, way: &Way, id: &str) {
         let cause = &death["death"];
         assert_eq!(cause["death"], way.death, "{mode}: {cause}");
         assert_eq!(cause["signal"].as_i64(), way.signal.map(i64::from), "{mode}: {cause}");
+        check_trace(way, death);
         let died = about(daemon, "died", "worker", &death["worker"]).pop().expect("each death is an event");
         assert_eq!(died["death"], *cause, "{mode}: the event says what the job says");
+        assert_eq!(died["evidence"], death["evidence"], "{mode}: with the same evidence");
         assert!(died["noticed_after_us"].is_u64(), "{mode}: its moment is known: {died}");
     }
     let newest = daemon.ok(&["deaths", "--limit", "1", "--json"]);
@@ -66,6 +104,18 @@ fn check_job(daemon: &Daemon, way: &Way, id: &str) {
     assert!(daemon.ok(&["deaths", "--limit", "3"]).matches(way.text).count() == 3, "{mode}");
     let blamed = about(daemon, "blamed", "job", &detail["row"]["job"]);
     assert_eq!(blamed.len(), 3, "{mode}: {blamed:?}");
+}
+
+/// Every death that can speak is traced to its function and line.
+fn check_trace(way: &Way, death: &Value) {
+    let lines = death["backtrace"].as_array().expect("a list of lines");
+    let is_it = |line: &Value, function: &str| {
+        line.as_str().is_some_and(|line| line.starts_with(&format!("{function} (")) && line.contains(".rs:"))
+    };
+    match way.function {
+        Some(function) => assert!(lines.iter().any(|line| is_it(line, function)), "{}: {lines:?}", way.mode),
+        None => assert!(lines.is_empty(), "{}: {lines:?}", way.mode),
+    }
 }
 
 /// Prints how long each kind of death took to be noticed; asserts nothing about time.

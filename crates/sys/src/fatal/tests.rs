@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
+use object::Object;
+
 use super::*;
 use crate::raise;
 use crate::testing::spawning;
@@ -37,6 +39,20 @@ impl Left {
         self.page.load(at, Ordering::Acquire)
     }
 
+    /// The functions of its frames by their symbols, mangled, the innermost first.
+    fn functions(&self) -> Vec<String> {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let symbols = object::File::parse(&*bytes).unwrap().symbol_map();
+        let frames = (0..self.word(PLACES.frame_count) as usize).map(|frame| PLACES.frames + 8 * frame);
+        frames
+            .map(|at| symbols.before(self.word(at)).map_or("?", |symbol| symbol.name()).to_owned())
+            .collect()
+    }
+
+    fn is_searched(&self) -> bool {
+        self.word(PLACES.frames_searched) == 1
+    }
+
     fn code(&self) -> i64 {
         self.word(PLACES.code).cast_signed()
     }
@@ -58,6 +74,36 @@ fn overflow(depth: u64) -> u64 {
     if std::hint::black_box(depth) == u64::MAX { 0 } else { overflow(depth + 1) + frame[7] }
 }
 
+/// Calls what is no code, as a bad function pointer does.
+#[inline(never)]
+fn call_nowhere() {
+    // SAFETY: none: it faults, as it is meant to.
+    let nowhere: extern "C" fn() = unsafe { std::mem::transmute(std::hint::black_box(64_usize)) };
+    nowhere();
+    std::hint::black_box(());
+}
+
+/// Makes ruins of stack and frame pointer, then runs into an instruction that does not exist.
+#[inline(never)]
+#[cfg(target_arch = "x86_64")]
+fn ruin_the_stack() {
+    // SAFETY: none: it faults, as it is meant to, and never comes back.
+    unsafe { std::arch::asm!("mov rsp, 64", "mov rbp, 72", "ud2", options(noreturn)) };
+}
+
+/// Two threads fault at the same time, in different ways.
+fn two_faults() {
+    let gate = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            gate.wait();
+            raise::fault()
+        });
+        gate.wait();
+        drop(raise::illegal_instruction());
+    });
+}
+
 /// Run by the other tests, in a process of its own: must not come back.
 #[test]
 #[ignore = "ends its own process: started by the other tests"]
@@ -70,6 +116,12 @@ fn dies() {
             std::hint::black_box(overflow(0));
         }
         "abort" => std::process::abort(),
+        "nowhere" => call_nowhere(),
+        #[cfg(target_arch = "x86_64")]
+        "ruins" => ruin_the_stack(),
+        "thread" => std::thread::spawn(|| raise::fault()).join().unwrap(),
+        "thread-overflow" => drop(std::thread::spawn(|| std::hint::black_box(overflow(0))).join()),
+        "two" => two_faults(),
         "allocation" => {
             std::hint::black_box(allocator::Watched);
             let layout = std::alloc::Layout::array::<u8>(1 << 62).unwrap();
@@ -135,4 +187,77 @@ fn an_abort_knows_whether_memory_was_refused() {
 fn a_forked_child_does_not_speak_for_its_parent() {
     let left = dies_of("child");
     assert_eq!((left.signal, left.word(PLACES.signal)), (None, 0));
+}
+
+/// Parts of the symbols of functions: length and name, as both manglings have it.
+const DIES: &str = "5tests4dies";
+const OVERFLOW: &str = "5tests8overflow";
+const NOWHERE: &str = "5tests12call_nowhere";
+const FAULT: &str = "5raise5fault";
+const ILLEGAL: &str = "5raise19illegal_instruction";
+
+/// Where the first function whose symbol has this part stands among the frames.
+fn place(functions: &[String], part: &str) -> usize {
+    functions
+        .iter()
+        .position(|function| function.contains(part))
+        .unwrap_or_else(|| panic!("{part}: {functions:?}"))
+}
+
+#[test]
+fn a_fault_is_traced_from_its_instruction_to_its_beginning() {
+    let left = dies_of("fault");
+    let functions = left.functions();
+    assert!(place(&functions, FAULT) < place(&functions, DIES));
+    assert!(place(&functions, FAULT) <= 1, "the innermost comes first: {functions:?}");
+    assert!(!left.is_searched());
+}
+
+#[test]
+fn an_overflow_is_traced_from_its_innermost_call_on_whatever_thread() {
+    for mode in ["overflow", "thread-overflow"] {
+        let left = dies_of(mode);
+        assert_eq!((left.signal, left.word(PLACES.stack_overflow)), (Some(libc::SIGSEGV), 1), "{mode}");
+        let functions = left.functions();
+        let calls = functions.iter().filter(|name| name.contains(OVERFLOW)).count();
+        assert!(calls > FRAMES_MAX / 2, "{mode}: {functions:?}");
+    }
+}
+
+#[test]
+fn signals_that_arrive_in_libc_are_traced_to_the_call_of_our_own() {
+    for mode in ["abort", "6", "11", "15", "24"] {
+        let left = dies_of(mode);
+        assert!(place(&left.functions(), DIES) < FRAMES_MAX, "{mode}");
+        assert!(left.is_searched(), "{mode}: libc has no frame pointers, and that is said");
+    }
+}
+
+#[test]
+fn a_call_of_what_is_no_code_is_traced_to_the_caller() {
+    let left = dies_of("nowhere");
+    assert_eq!((left.signal, left.word(PLACES.address)), (Some(libc::SIGSEGV), 64));
+    let functions = left.functions();
+    assert_eq!((place(&functions, NOWHERE), place(&functions, DIES)), (0, 1));
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_stack_in_ruins_costs_frames_and_nothing_else() {
+    let left = dies_of("ruins");
+    assert_eq!((left.signal, left.word(PLACES.signal)), (Some(libc::SIGILL), 4));
+    let functions = left.functions();
+    assert_eq!((functions.len(), place(&functions, "5tests14ruin_the_stack")), (1, 0));
+}
+
+#[test]
+fn another_thread_speaks_for_itself_and_of_two_the_first_alone() {
+    let left = dies_of("thread");
+    assert_eq!((left.signal, left.word(PLACES.signal)), (Some(libc::SIGSEGV), 11));
+    assert!(place(&left.functions(), FAULT) <= 1);
+    for _ in 0..20 {
+        let left = dies_of("two");
+        assert_eq!(left.signal.map(|signal| signal as u64), Some(left.word(PLACES.signal)));
+        place(&left.functions(), if left.word(PLACES.signal) == 11 { FAULT } else { ILLEGAL });
+    }
 }
