@@ -19,13 +19,21 @@ pub(crate) struct Pulse {
 }
 
 impl Pulse {
-    /// To be made before the worker forbids others to look into it.
+    /// Of a new worker. Where /proc hides processes it may be too soon to see it: the kernel lets go of whoever spawns
+    /// a moment before it knows that the new program may be looked into.
     pub(crate) fn of(process: &Process) -> Self {
-        let vitals = Vitals::of_child(process);
-        if let Err(error) = &vitals {
-            log::warn!("what a worker does cannot be seen pid={} error={error}", process.pid());
+        Self { vitals: Vitals::of_child(process).ok(), offered_cpu_ns: None, last: None }
+    }
+
+    /// It has said hello, and hides itself once we have connected: now or never.
+    pub(crate) fn open(&mut self, process: &Process) {
+        if self.vitals.is_some() {
+            return;
         }
-        Self { vitals: vitals.ok(), offered_cpu_ns: None, last: None }
+        match Vitals::of_child(process) {
+            Ok(vitals) => self.vitals = Some(vitals),
+            Err(error) => log::warn!("what a worker does cannot be seen pid={} error={error}", process.pid()),
+        }
     }
 
     /// It is about to be offered a task and has no other.

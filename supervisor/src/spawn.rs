@@ -68,7 +68,7 @@ impl Template {
         })
         .with_context(|| format!("cannot start {}", self.program.display()))?;
         let is_marked = self.mark(id, process.pid());
-        // It goes on when it has its setup: until then it has no children, and may be looked into.
+        // It goes on when it has its setup: until then it has no children.
         let pulse = Pulse::of(&process);
         let tree = Tree::new(process);
         match lane.send(&codec::encode(&setup), &pages) {

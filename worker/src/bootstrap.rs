@@ -41,8 +41,6 @@ type Connected = (WorkerRing, Channel, Vec<Option<Code>>);
 fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
     let Some((frame, pages)) = descriptors::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
-    // The supervisor has opened what it wants to see of this process: from now on nobody else may look.
-    process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
     WorkerRing::testify(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
@@ -50,6 +48,8 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&handlers) }), &[])
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;
+    // Before it connects it opens what it wants to see of this process: from now on nobody else may look.
+    process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
     Ok(Some((ring, channel, handlers)))
 }
