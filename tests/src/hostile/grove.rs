@@ -1,6 +1,6 @@
 //! The kind of job that grows a tree: grandchildren of every sort, which tell the test that they live.
 //!
-//! The input is `SHAPE PATH`. The job connects to the socket at `PATH` twice. One connection, the job's own, takes its
+//! The input is `SHAPE PATH`, or `SHAPE PATH FILE` for a job that then opens that file itself. The job connects to the socket at `PATH` twice. One connection, the job's own, takes its
 //! orders: what the job does next is one byte. The other is inherited by the whole tree and by nobody else: each member
 //! writes its process number to it, and the test reads its end only when every last member is gone. Driven by the
 //! workers of the tests, in place of `chaos`.
@@ -64,7 +64,10 @@ const HOP: &str = "ROUND=$((ROUND + 1)); export ROUND; \
 /// Grows the tree, then does as it is told.
 pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     let input = String::from_utf8_lossy(input);
-    let (shape, path) = input.split_once(' ').ok_or_else(|| Failure::new("give SHAPE PATH"))?;
+    let mut words = input.split(' ');
+    let (Some(shape), Some(path)) = (words.next(), words.next()) else {
+        return Err(Failure::new("give SHAPE PATH"));
+    };
     let (_, _, script) =
         SHAPES.iter().find(|(name, _, _)| *name == shape).ok_or_else(|| Failure::new("no such shape"))?;
     let mut orders = UnixStream::connect(path)?;
@@ -76,6 +79,9 @@ pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     // Nobody waits for it: what becomes of it is what the test is about.
     std::mem::forget(shell.spawn()?);
     drop(shell);
+    if let Some(file) = words.next() {
+        drop(std::fs::File::open(file));
+    }
     let mut order = [0];
     loop {
         orders.read_exact(&mut order)?;
