@@ -57,6 +57,8 @@ pub struct Progress {
 /// What the kernel shows of a process that lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Seen {
+    /// Whose it is: the worker's own process, or, once that is reaped, one that it left behind.
+    pub pid: u32,
     /// What it is doing.
     pub state: RunState,
     /// Processor time of its whole life, in microseconds, all threads together.

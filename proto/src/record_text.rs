@@ -6,7 +6,6 @@
 use std::fmt;
 
 use crate::death::Signal;
-use crate::evidence::Seen;
 use crate::record::What;
 
 /// A span of time as people read it.
@@ -148,8 +147,12 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         What::Resumed { worker } => write!(out, "worker goes on worker={worker}"),
         What::Stuck { worker, pid, seen } => {
-            let seen = seen.as_ref().map(Seen::to_string).unwrap_or_default();
-            write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}{seen}")
+            write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")?;
+            match seen {
+                Some(seen) if seen.pid != *pid => write!(out, " left_behind={}{seen}", seen.pid),
+                Some(seen) => write!(out, "{seen}"),
+                None => Ok(()),
+            }
         }
         What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
         What::Requeued { worker, count } => {

@@ -164,6 +164,8 @@ pub struct Status {
     pub slots: u16,
     /// Warm spares ready.
     pub spares: u16,
+    /// Workers that were killed and have not died yet, with what is seen of them.
+    pub stuck: Vec<WorkerRow>,
     /// Connected clients.
     pub clients: u32,
     /// Jobs by what they are doing.

@@ -96,11 +96,7 @@ impl Hands {
                     events.push(Event::Looked { worker, head: found.head() });
                 }
             }
-            Action::Examine { worker } => {
-                if let Some(found) = self.fleet.get(worker) {
-                    events.push(found.examine());
-                }
-            }
+            Action::Examine { worker } => events.extend(self.fleet.examine(worker)),
             Action::Settle { worker, seq } => {
                 if let Some(worker) = self.fleet.get(worker) {
                     worker.outputs.remove(&seq);

@@ -10,6 +10,7 @@ use bulkhead_sys::vitals::Vitals;
 /// One worker's, from its spawn on.
 #[derive(Debug)]
 pub(crate) struct Pulse {
+    pid: u32,
     /// `None` where the kernel shows nothing of it.
     vitals: Option<Vitals>,
     /// Its processor time when its ring was last empty and an offer came.
@@ -22,7 +23,7 @@ impl Pulse {
     /// Of a new worker. Where /proc hides processes it may be too soon to see it: the kernel lets go of whoever spawns
     /// a moment before it knows that the new program may be looked into.
     pub(crate) fn of(process: &Process) -> Self {
-        Self { vitals: Vitals::of_child(process).ok(), offered_cpu_ns: None, last: None }
+        Self { pid: process.pid(), vitals: Vitals::of_child(process).ok(), offered_cpu_ns: None, last: None }
     }
 
     /// It has said hello, and hides itself once we have connected: now or never.
@@ -46,6 +47,7 @@ impl Pulse {
         let seen = self.vitals.as_ref()?.look().ok().flatten()?;
         let of_task = self.offered_cpu_ns.map(|before| seen.cpu_ns.saturating_sub(before) / 1000);
         Some(Seen {
+            pid: self.pid,
             state: state(seen.state),
             cpu_us: seen.cpu_ns / 1000,
             task_cpu_us: of_task,

@@ -22,6 +22,7 @@ use bulkhead_proto::worker::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
+use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
@@ -192,10 +193,15 @@ impl Worker {
         self.tree.process().pid() == pid && !self.tree.is_reaped()
     }
 
-    /// What the kernel shows of it, and when its task last said that it made progress.
-    pub(crate) fn examine(&self) -> Event {
+    /// What the kernel shows of it, and when its task last said that it made progress. Once its leader is reaped,
+    /// `left` is a process that it left behind, and is looked at instead.
+    pub(crate) fn examine(&self, left: Option<u32>) -> Event {
         let progress_ns = self.ring.progress_ns(clock::monotonic_ns());
-        Event::Examined { worker: self.id, seen: self.pulse.look(), progress_ns }
+        let seen = match left.filter(|_| self.tree.is_reaped()) {
+            Some(pid) => Process::open(pid).ok().and_then(|process| Pulse::of(&process).look()),
+            None => self.pulse.look(),
+        };
+        Event::Examined { worker: self.id, seen, progress_ns }
     }
 
     /// Moves its end on. `Some` when the process is reaped and its group is empty.

@@ -138,6 +138,11 @@ fn no_retry_while_a_grandchild_cannot_die() {
             let row = await_stuck(siege, first.worker);
             assert!(!is_alive(first.worker) && first.lives(), "{shape}");
             see_it_named(siege, &row, RunState::Uninterruptible);
+            assert_eq!(
+                row.seen.map(|seen| seen.pid),
+                first.members.first().copied(),
+                "{shape}: who hinders it"
+            );
             // A death of somebody else is proven all the same, unlike this one.
             let other = plant(&mut wire, &grove.input(shape), Policy { crashes_max: 1, ..Policy::default() });
             let mut another = grove.next_grown(shape);

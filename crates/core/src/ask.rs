@@ -36,7 +36,7 @@ impl Core {
             Request::Why { job } => self.show_why(id, tag, peer, job),
             Request::Deaths { limit } => self.show_deaths(id, tag, peer, limit),
             Request::Workers => self.show_workers(id, tag, peer),
-            Request::Status => self.show_status(id, tag),
+            Request::Status => self.show_status(id, tag, peer),
             Request::Kinds => self.show_kinds(id, tag),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
             Request::Drain { grace_ms } => self.asked_to_drain(id, tag, peer, grace_ms),

@@ -71,6 +71,7 @@ impl Core {
         self.cancel_alarms(id);
         let Some(worker) = self.pool.remove(id, self.now.mono_ns) else { return };
         self.pool.stuck_replaced -= usize::from(worker.replaced);
+        self.replace_stuck();
         let death = named(&worker, death, remains);
         self.totals.deaths += u64::from(death.is_own());
         let pid = worker.pid.unwrap_or(0);

@@ -10,7 +10,7 @@ use bulkhead_proto::record::What;
 
 use crate::action::Action;
 use crate::machine::Core;
-use crate::worker::{Cause, Duty};
+use crate::worker::{Cause, Duty, Worker};
 
 /// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
 /// lane a moment before its death can be seen; killing it in between would hide what it died of.
@@ -101,14 +101,21 @@ impl Core {
     /// There is no proof of a death, and what is to be seen was seen. At most as many of these are replaced as there are slots.
     fn stuck(&mut self, id: WorkerId, cause: Cause) {
         self.pool.enter(id, Duty::Stuck(cause));
-        let may_replace = self.pool.stuck_replaced < self.pool.slots.len();
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pool.workers.get(&id) else { return };
         let (pid, seen) = (worker.pid.unwrap_or(0), worker.seen.clone());
-        worker.replaced = may_replace && worker.slot.is_some();
-        if worker.replaced {
+        self.replace_stuck();
+        self.record(What::Stuck { worker: id, pid, seen }, None);
+    }
+
+    /// Gives the slots of stuck workers away, the oldest worker's first, as far as they may be.
+    pub(crate) fn replace_stuck(&mut self) {
+        while self.pool.stuck_replaced < self.pool.slots.len() {
+            let holds_slot = |worker: &Worker| matches!(worker.duty, Duty::Stuck(_)) && worker.slot.is_some();
+            let mut workers = self.pool.workers.iter_mut();
+            let Some((&id, worker)) = workers.find(|(_, worker)| holds_slot(worker)) else { return };
+            worker.replaced = true;
             self.pool.stuck_replaced += 1;
             self.pool.vacate(id, self.now.mono_ns);
         }
-        self.record(What::Stuck { worker: id, pid, seen }, None);
     }
 }

@@ -4,15 +4,17 @@
 //! administrators alone.
 
 use bulkhead_proto::client::Reply;
-use bulkhead_proto::ids::{ClientId, JobId, Tag};
+use bulkhead_proto::ids::{ClientId, JobId, Tag, WorkerId};
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, Status, WorkerRow, WorkerState};
 
+use crate::claim::Offer;
 use crate::event::Peer;
 use crate::job::{Left, Phase, State};
 use crate::list::Key;
 use crate::machine::Core;
+use crate::worker::Worker;
 
 /// What a row of a list takes on the wire beside its texts, at most, in bytes.
 const ROW_BYTES: u64 = 64;
@@ -23,6 +25,11 @@ const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 const WALK_MAX: usize = 8192;
 /// Characters of an input that are shown.
 const INPUT_CHARS: usize = 200;
+
+/// Stuck workers in a status.
+const STUCK_SHOWN: usize = 100;
+/// What one of them takes on the wire, at most about: the kernel's function names are short.
+const STUCK_BYTES: u64 = 192;
 
 impl Core {
     pub(crate) fn kind_name(&self, key: Key) -> String {
@@ -124,24 +131,31 @@ impl Core {
             .workers
             .iter()
             .take(BATCH_MAX)
-            .map(|(id, worker)| WorkerRow {
-                worker: *id,
-                slot: worker.slot,
-                pid: worker.pid,
-                state: worker.duty.shown(),
-                job: worker
-                    .claims
-                    .head()
-                    .filter(|offer| peer.admin || self.owner_of(offer.key, offer.job) == Some(peer.uid))
-                    .map(|offer| offer.job),
-                offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
-                ended: worker.ended,
-                spawned_us: worker.spawned_us,
-                seen: worker.seen.clone(),
-            })
+            .map(|(id, worker)| self.worker_row(*id, worker, peer))
             .collect();
         let bytes = 16 + ROW_BYTES * rows.len() as u64;
         self.reply(id, tag, Reply::Workers(rows), bytes);
+    }
+
+    fn worker_row(&self, id: WorkerId, worker: &Worker, peer: Peer) -> WorkerRow {
+        let is_shown = |offer: &&Offer| peer.admin || self.owner_of(offer.key, offer.job) == Some(peer.uid);
+        WorkerRow {
+            worker: id,
+            slot: worker.slot,
+            pid: worker.pid,
+            state: worker.duty.shown(),
+            job: worker.claims.head().filter(is_shown).map(|offer| offer.job),
+            offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
+            ended: worker.ended,
+            spawned_us: worker.spawned_us,
+            seen: worker.seen.clone(),
+        }
+    }
+
+    /// Workers that cannot die, some of them where there are many.
+    fn stuck_rows(&self, peer: Peer) -> Vec<WorkerRow> {
+        let stuck = self.pool.workers.iter().filter(|(_, worker)| worker.duty.shown() == WorkerState::Stuck);
+        stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(*id, worker, peer)).collect()
     }
 
     /// How the pool is, and why if it is not well.
@@ -154,7 +168,7 @@ impl Core {
     }
 
     /// Answers `status`.
-    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag) {
+    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag, peer: Peer) {
         let (health, health_reason) = self.health();
         let jobs = &self.jobs;
         let status = Status {
@@ -167,6 +181,7 @@ impl Core {
             health_reason,
             slots: self.config.slots,
             spares: u16::try_from(self.pool.count(WorkerState::Spare)).unwrap_or(u16::MAX),
+            stuck: self.stuck_rows(peer),
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
             queued: jobs.count(Phase::Queued),
             retrying: jobs.count(Phase::Waiting) + jobs.count(Phase::Solo),
@@ -178,7 +193,8 @@ impl Core {
             shortage: self.shortage.what().to_owned(),
             totals: self.totals,
         };
-        self.reply(id, tag, Reply::Status(Box::new(status)), 512);
+        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64;
+        self.reply(id, tag, Reply::Status(Box::new(status)), bytes);
     }
 
     /// Answers `kinds`.

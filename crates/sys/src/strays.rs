@@ -8,7 +8,7 @@
 //! reaped somebody is followed by another. A stray that is killed hands its own children to us as it dies, and
 //! each of those deaths raises SIGCHLD: whoever sweeps at each SIGCHLD sees the end of them all.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 
 use nix::errno::Errno;
@@ -38,16 +38,23 @@ pub struct Sweep<'a> {
 /// Whom a sweep left: killed, but not dead yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Left {
-    /// Workers, by their marks, of which a stray is left.
-    pub marked: BTreeSet<u64>,
+    /// A stray of each worker that has one left, by the worker's mark.
+    pub marked: BTreeMap<u64, u32>,
     /// Strays that bear no mark: anybody's.
-    pub unmarked: usize,
+    pub unmarked: Vec<u32>,
+    /// There may be more, anybody's: it could not be seen.
+    pub is_partial: bool,
 }
 
 impl Left {
+    /// A stray that is left and may be of the worker of this mark.
+    pub fn one_of(&self, mark: u64) -> Option<u32> {
+        self.marked.get(&mark).or(self.unmarked.first()).copied()
+    }
+
     /// Whether a stray that is left may be of the worker of this mark.
     pub fn may_be_of(&self, mark: u64) -> bool {
-        self.unmarked > 0 || self.marked.contains(&mark)
+        self.is_partial || !self.unmarked.is_empty() || self.marked.contains_key(&mark)
     }
 }
 
@@ -68,16 +75,16 @@ pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<Left> {
             match treat(child, sweep) {
                 Treated::Spared => {}
                 Treated::Reaped => reaped = true,
-                Treated::Left(Some(mark)) => drop(left.marked.insert(mark)),
-                Treated::Left(None) => left.unmarked += 1,
+                Treated::Left(Some(mark)) => drop(left.marked.insert(mark, child)),
+                Treated::Left(None) => left.unmarked.push(child),
             }
         }
         if !reaped {
             return Ok(left);
         }
     }
-    // Some were reaped in the last pass too: whom they left to us was not looked at.
-    left.unmarked = left.unmarked.max(1);
+    // Some were reaped in the last pass too, and whom they left to us was not looked at: their SIGCHLD is on its way.
+    left.is_partial = true;
     Ok(left)
 }
 
@@ -213,7 +220,7 @@ mod tests {
             marks().put(living.pid(), 7).unwrap();
             marks().put(dead.pid(), 8).unwrap();
             let left = sweep_beside(worker.pid(), 7, dead.pid());
-            let of_the_dead = Left { marked: BTreeSet::from([8]), unmarked: 0 };
+            let of_the_dead = Left { marked: BTreeMap::from([(8, dead.pid())]), ..Left::default() };
             assert!(left == of_the_dead || left == Left::default(), "{left:?}");
             assert!(of_the_dead.may_be_of(8) && !of_the_dead.may_be_of(7));
             assert!(wait_readable(dead.as_fd(), PATIENCE).unwrap());

@@ -35,6 +35,11 @@ impl Fleet {
         self.has_stops = true;
     }
 
+    /// What is to be seen of a worker, or of a stray that hinders the proof of its death.
+    pub(crate) fn examine(&self, worker: WorkerId) -> Option<Event> {
+        self.workers.get(&worker).map(|found| found.examine(self.left.one_of(worker.0)))
+    }
+
     /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one
     /// that is dead while others of its tree live on, a hint is told.
     pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
@@ -125,7 +130,7 @@ impl Fleet {
         self.child_ended = false;
         let left = self.looked(result);
         let is_seen = left.is_some();
-        self.left = left.unwrap_or(Left { unmarked: 1, ..Left::default() });
+        self.left = left.unwrap_or(Left { is_partial: true, ..Left::default() });
         is_seen
     }
 }

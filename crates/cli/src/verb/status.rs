@@ -4,10 +4,11 @@
 
 use anyhow::Result;
 use bulkhead_proto::exit;
-use bulkhead_proto::view::Status;
+use bulkhead_proto::view::{Status, WorkerRow};
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::verb::workers;
 use crate::{duration, time, words};
 
 const EXAMPLES: &str = "\
@@ -76,10 +77,18 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
     if !status.shortage.is_empty() {
         lines.insert(4, format!("short     jobs with large results wait: {}", status.shortage));
     }
+    lines.splice(3..3, status.stuck.iter().map(stuck));
     if status.draining {
         lines.insert(1, "draining  it takes no new jobs, and stops when the last has ended".to_owned());
     }
     lines
+}
+
+fn stuck(row: &WorkerRow) -> String {
+    let pid = row.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+    let seen =
+        row.seen.as_ref().map(|seen| format!(", in {}", workers::waiting(row, seen))).unwrap_or_default();
+    format!("stuck     worker {}, pid {pid}: killed, and cannot die{seen}", row.worker)
 }
 
 fn health(status: &Status) -> String {
@@ -89,7 +98,9 @@ fn health(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::view::{PoolHealth, Totals};
+    use bulkhead_proto::evidence::Seen;
+    use bulkhead_proto::ids::WorkerId;
+    use bulkhead_proto::view::{PoolHealth, Totals, WorkerState};
 
     use super::*;
 
@@ -105,6 +116,17 @@ mod tests {
             health_reason: "10 deaths in 10 s".to_owned(),
             slots: 2,
             spares: 1,
+            stuck: vec![WorkerRow {
+                worker: WorkerId(3),
+                slot: None,
+                pid: Some(99),
+                state: WorkerState::Stuck,
+                job: None,
+                offers: 1,
+                ended: 7,
+                spawned_us: 0,
+                seen: Some(Seen { pid: 99, waits_in: "nfs_wait".to_owned(), ..Seen::default() }),
+            }],
             clients: 1,
             queued: 5,
             retrying: 0,
@@ -122,6 +144,7 @@ mod tests {
             "volatile: jobs live as long as this daemon",
             "it takes no new jobs",
             "degraded (10 deaths in 10 s), 2 slots, 1 spare",
+            "stuck     worker 3, pid 99: killed, and cannot die, in nfs_wait (unknown)",
             "5 queued (of 1000000 at most)",
             "accepted  10:",
             "short     jobs with large results wait: no output descriptor: 64 are open",

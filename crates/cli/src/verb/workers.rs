@@ -3,6 +3,7 @@
 //! Spares have no slot; a worker that is being replaced is listed until its death is proven.
 
 use anyhow::Result;
+use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::exit;
 use bulkhead_proto::view::WorkerRow;
 
@@ -30,7 +31,7 @@ impl Args {
         } else {
             let now = time::now_us();
             let cells: Vec<_> = rows.iter().map(|row| cells(row, now)).collect();
-            let headings = ["WORKER", "SLOT", "PID", "STATE", "JOB", "OFFERS", "ENDED", "AGE"];
+            let headings = ["WORKER", "SLOT", "PID", "STATE", "JOB", "OFFERS", "ENDED", "AGE", "WAITS IN"];
             table::lay_out(headings, &cells).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
@@ -38,7 +39,7 @@ impl Args {
     }
 }
 
-fn cells(row: &WorkerRow, now_us: u64) -> [String; 8] {
+fn cells(row: &WorkerRow, now_us: u64) -> [String; 9] {
     [
         row.worker.to_string(),
         or_dash(row.slot),
@@ -48,5 +49,18 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 8] {
         row.offers.to_string(),
         row.ended.to_string(),
         duration::rough(now_us.saturating_sub(row.spawned_us)),
+        or_dash(row.seen.as_ref().map(|seen| waiting(row, seen))),
     ]
+}
+
+/// What a process was seen to be doing, in words; whose, where it is not the worker's own.
+pub(crate) fn waiting(row: &WorkerRow, seen: &Seen) -> String {
+    let mut text = match seen.waits_in.as_str() {
+        "" => seen.state.to_string(),
+        function => format!("{function} ({})", seen.state),
+    };
+    if row.pid != Some(seen.pid) {
+        text.push_str(&format!(", pid {} that it left behind", seen.pid));
+    }
+    text
 }

@@ -253,7 +253,11 @@ fn at_most_as_many_stuck_workers_as_slots_are_replaced() {
     assert!(rows.iter().all(|row| row.state != WorkerState::Idle), "the slot stays empty beyond the cap");
     let stuck: Vec<WorkerId> =
         rows.iter().filter(|row| row.state == WorkerState::Stuck).map(|row| row.worker).collect();
-    for worker in stuck {
+    // One of them dies at last, and makes room for the replacement of the other.
+    rig.die(stuck[0], Death::Killed { why: KillReason::Lie { lie: Lie::Lane } });
+    rig.sleep(1000);
+    assert!(rig.rows().iter().any(|row| row.state == WorkerState::Idle), "the other is not replaced");
+    for worker in stuck.into_iter().skip(1) {
         rig.die(worker, Death::Killed { why: KillReason::Lie { lie: Lie::Lane } });
     }
     rig.sleep(1000);
