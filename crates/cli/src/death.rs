@@ -39,7 +39,7 @@ fn progress_text(Progress { done, total }: Progress) -> String {
 }
 
 fn seen_text(seen: &Seen) -> String {
-    let Seen { state, cpu_us, task_cpu_us, resident_bytes, waits_in } = seen;
+    let Seen { state, cpu_us, task_cpu_us, resident_bytes, waits_in, pid: _ } = seen;
     let cpu = match task_cpu_us {
         Some(us) => format!("{} of processor time for it", Span::us(*us)),
         None => format!("{} of processor time in its life", Span::us(*cpu_us)),
@@ -57,6 +57,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_known_has_its_line_and_harms_no_terminal() {
         let seen = Seen {
+            pid: 0,
             state: RunState::Sleeping,
             cpu_us: 7000,
             task_cpu_us: Some(1240),
