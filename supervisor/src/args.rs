@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// Config file; the files of `conf.d` beside it are read after it, in the order of their names
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// Say whether a daemon would start with this config file and its `conf.d`, and end; nothing is started
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(crate) check_config: Option<PathBuf>,
     /// Socket to listen on [default: the user's own, $XDG_RUNTIME_DIR/bulkhead/bulkhead.sock]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,

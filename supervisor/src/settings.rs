@@ -11,7 +11,6 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_proto::limits::WORKERS_MAX;
 use bulkhead_proto::places;
 use bulkhead_sys::socket;
 use serde::Deserialize;
@@ -19,6 +18,7 @@ use serde::Deserialize;
 use crate::args::Args;
 use crate::budget::Budget;
 use kinds::OwnKind;
+use policy::Here;
 
 /// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
@@ -114,7 +114,7 @@ impl Settings {
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,
-            core: policy::core_config(&file, args.workers, enable_chaos)?,
+            core: policy::core_config(&file, args.workers, enable_chaos, &Here::look())?,
         };
         settings.check()?;
         Ok(settings)
@@ -156,8 +156,14 @@ impl Settings {
     }
 }
 
-fn cores() -> u16 {
-    std::thread::available_parallelism().map_or(1, |count| u16::try_from(count.get()).unwrap_or(WORKERS_MAX))
+/// What the core would be told if this were the whole config, on a machine with one core.
+///
+/// # Errors
+/// It is no TOML, has an unknown key, or a value is out of range.
+pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config> {
+    let file: File = toml::from_str(text)?;
+    let enable_chaos = file.enable_chaos.unwrap_or(false);
+    policy::core_config(&file, None, enable_chaos, &Here { pid: 0, seed: 0, cores: 1 })
 }
 
 fn default_socket(mode: Mode) -> PathBuf {

@@ -3,19 +3,43 @@
 //! Each value is checked against its range here; what is out of it is an error that names the key. Called once, when
 //! the settings are gathered.
 
+use std::num::NonZero;
+
 use anyhow::{Result, ensure};
 use bulkhead_core::config::{Bound, Config, Limits};
 use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES, WORKERS_MAX};
 
-use super::{File, cores, kinds};
+use super::{File, kinds};
 
 /// Longest limit of time, in seconds.
 const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
 
+/// Where the daemon runs.
+pub(super) struct Here {
+    pub(super) pid: u32,
+    /// Seed of the jitter.
+    pub(super) seed: u64,
+    pub(super) cores: u16,
+}
+
+impl Here {
+    /// This process on this machine.
+    pub(super) fn look() -> Self {
+        let count = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = u16::try_from(count).unwrap_or(WORKERS_MAX);
+        Self { pid: std::process::id(), seed: bulkhead_sys::clock::wall_us(), cores }
+    }
+}
+
 /// The core's configuration; `workers` is what the command line says.
-pub(super) fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool) -> Result<Config> {
+pub(super) fn core_config(
+    file: &File,
+    workers: Option<u16>,
+    enable_chaos: bool,
+    here: &Here,
+) -> Result<Config> {
     let defaults = Config::default();
-    let slots = workers.or(file.workers).unwrap_or_else(cores);
+    let slots = workers.or(file.workers).unwrap_or(here.cores.min(WORKERS_MAX));
     let spares = file.spares.unwrap_or(defaults.spares);
     ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
     ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
@@ -23,10 +47,10 @@ pub(super) fn core_config(file: &File, workers: Option<u16>, enable_chaos: bool)
     check_recycling(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     Ok(Config {
-        pid: std::process::id(),
-        seed: bulkhead_sys::clock::wall_us(),
+        pid: here.pid,
+        seed: here.seed,
         kinds: kinds::table(file, enable_chaos)?,
-        cores: u32::from(cores()),
+        cores: u32::from(here.cores),
         limits: limits(file)?,
         slots,
         spares,
@@ -120,7 +144,8 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        core_config(&file, Some(1), false).map_err(|error| error.to_string())
+        core_config(&file, Some(1), false, &Here { pid: 1, seed: 1, cores: 1 })
+            .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,0 +1,79 @@
+//! The daemon, as a library with two doors: [`run`] for the program, [`check_config`] for whoever has the text of a config.
+//!
+//! Ears and hands: it reads sockets, lanes, boxes, signals and process ends, tells the core what it saw, and
+//! does what the core decides. It draws no conclusion about a job of its own, and never waits for a worker, a
+//! client or a log reader.
+
+mod args;
+mod boot_folder;
+mod bootstrap;
+mod budget;
+mod caller;
+mod clients;
+mod connection;
+mod daemon;
+mod door;
+mod fleet;
+mod held;
+mod log_writer;
+mod outbox;
+mod perform;
+mod pulse;
+mod restraint;
+mod seats;
+mod settings;
+mod setup;
+mod spawn;
+mod tell;
+mod tokens;
+mod turn;
+mod unfinished;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Does what the command line says; gives the exit code of the program.
+pub fn run() -> ExitCode {
+    let args = args::Args::parse();
+    if args.check_config.is_some() {
+        return check_and_say(args);
+    }
+    log_writer::install();
+    let result = settings::Settings::gather(args).and_then(daemon::serve);
+    let code = match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("cannot go on: {error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    log_writer::finish();
+    code
+}
+
+/// `--check-config FILE`: all that a start with `--config FILE` would refuse before it touches anything.
+fn check_and_say(mut args: args::Args) -> ExitCode {
+    let path = args.check_config.take();
+    let shown = path.clone().unwrap_or_default();
+    match settings::Settings::gather(args::Args { config: path, ..args }) {
+        Ok(_) => {
+            println!("{} is in order", shown.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("bulkhead-supervisor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the core would be told by a daemon whose config file has this text, on a machine with one core. Looks at
+/// nothing but the text: no file, no clock, no environment.
+///
+/// # Errors
+/// What is wrong with it, in words: no TOML, an unknown key, a value out of its range.
+pub fn check_config(text: &str) -> Result<bulkhead_core::config::Config, String> {
+    settings::core_config_of(text).map_err(|error| format!("{error:#}"))
+}
