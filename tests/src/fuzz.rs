@@ -1,7 +1,7 @@
 //! What the fuzz targets do with arbitrary bytes, and what must hold whatever they are.
 //!
-//! Plain functions: an ordinary test (`tests/tests/fuzz.rs`) calls them with every seed and some ten thousand
-//! mutations of them. A target fails by a panic and in no other way. Nothing here starts a process.
+//! Plain functions: libFuzzer calls them (`cargo xtask fuzz`, through `tests/fuzz`), and so does an ordinary test
+//! (`tests/tests/fuzz.rs`) with every seed and some ten thousand mutations of them. A target fails by a panic and in no other way. Nothing here starts a process.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -17,9 +17,11 @@ use bulkhead_proto::limits::{FRAME_MAX_BYTES, RING};
 use bulkhead_proto::worker::{LaneDown, LaneUp, Tasks};
 use bulkhead_sys::page::Page;
 
+mod config;
 mod mutate;
 mod seeds;
 
+pub use config::config;
 pub use mutate::Mutator;
 pub use seeds::seeds;
 
@@ -27,7 +29,7 @@ pub use seeds::seeds;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 3] = [("frames", frames), ("lane", lane), ("ring", ring)];
+pub const TARGETS: [Target; 4] = [("frames", frames), ("lane", lane), ("ring", ring), ("config", config)];
 
 /// A stream from a client, cut as its first byte says: no frame is longer than may be, none is handed out in another
 /// way when the stream is cut otherwise, and what was understood is understood again.

@@ -64,6 +64,24 @@ fn ring() {
 }
 
 #[test]
+fn config() {
+    run(TARGETS[3]);
+}
+
+#[test]
+fn every_target_has_its_program() {
+    let project = root().join("tests/fuzz");
+    let manifest: toml::Table = fs::read_to_string(project.join("Cargo.toml")).unwrap().parse().unwrap();
+    let programs: Vec<&str> =
+        manifest["bin"].as_array().unwrap().iter().map(|bin| bin["name"].as_str().unwrap()).collect();
+    assert_eq!(programs, TARGETS.map(|(name, _)| name));
+    for name in programs {
+        let text = fs::read_to_string(project.join("targets").join(format!("{name}.rs"))).unwrap();
+        assert!(text.contains(&format!("fuzz::{name}(data)")), "{name} runs another target");
+    }
+}
+
+#[test]
 #[ignore = "writes the seeds of the corpus anew: only after they were changed"]
 fn write_the_seeds() {
     for (name, _) in TARGETS {

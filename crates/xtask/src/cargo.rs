@@ -14,7 +14,23 @@ use anyhow::{Context, Result, ensure};
 /// # Errors
 /// If cargo cannot be started or fails; it has said why itself.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
-    timed(arguments, |command| command.status().context("cargo could not be started"))
+    run_with(arguments, &[])
+}
+
+/// The same, with these variables in its environment.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    timed(arguments, |command| {
+        command.envs(variables.iter().copied()).status().context("cargo could not be started")
+    })
+}
+
+/// Whether `cargo ARGUMENTS` can be run at all; says nothing.
+pub(crate) fn runs(arguments: &[&str]) -> bool {
+    let status = cargo().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// The same, and shows each line of its standard output to `read` as well.
@@ -38,15 +54,20 @@ pub(crate) fn run_reading(arguments: &[&str], mut read: impl FnMut(&str)) -> Res
 fn timed(arguments: &[&str], perform: impl FnOnce(&mut Command) -> Result<ExitStatus>) -> Result<()> {
     println!("$ cargo {}", arguments.join(" "));
     let begun = Instant::now();
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = perform(Command::new(program).args(arguments).current_dir(workspace()))?;
+    let status = perform(cargo().args(arguments))?;
     println!("  took {:.1} s", begun.elapsed().as_secs_f64());
     ensure!(status.success(), "`cargo {}` failed ({status})", arguments.join(" "));
     Ok(())
 }
 
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
 /// The root of the workspace.
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).map(PathBuf::from).expect("this crate stands two folders below the root")
 }

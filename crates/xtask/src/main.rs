@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, demo, tests and bench, so that a fresh machine needs one command for each.
+//! `cargo xtask`: set-up, demo, tests, bench and fuzzing, so that a fresh machine needs one command for each.
 //!
 //! It builds with nothing but Rust: it must run before the tools that the daemon's own build needs are there.
 //! It drives the programs of the project from outside, as a user would, and depends on none of its crates.
@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod clips;
 mod demo;
+mod fuzz;
 mod setup;
 mod test;
 
@@ -20,12 +21,14 @@ usage: cargo xtask VERB
   test    set up, build everything, run every test
   bench [--json FILE] [SECTION ...]
           build with all optimisations, then measure beside what people use today
+  fuzz TARGET [SECONDS]
+          run a fuzz target with libFuzzer: frames, lane, ring or config; a minute unless told
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (verb, rest) = match arguments.as_slice() {
-        [verb, rest @ ..] if rest.is_empty() || verb == "bench" => (verb.as_str(), rest),
+        [verb, rest @ ..] if rest.is_empty() || verb == "bench" || verb == "fuzz" => (verb.as_str(), rest),
         _ => ("", [].as_slice()),
     };
     let result = match verb {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         "demo" => demo::run(),
         "test" => test::run(),
         "bench" => bench::run(rest),
+        "fuzz" => fuzz::run(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -17,7 +17,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
     match target {
         "frames" => frames(),
         "lane" => lane(),
-        _ => ring(),
+        "ring" => ring(),
+        _ => config(),
     }
 }
 
@@ -79,4 +80,23 @@ fn ring() -> Vec<Vec<u8>> {
         [bare(0), claim(1, ClaimState::Taken), bare(4), bare(0), claim(2, ClaimState::Claimed), bare(4)];
     let many = [bare(0).repeat(300), bare(5).repeat(20), bare(6).repeat(20), bare(0).repeat(20)];
     vec![honest.concat(), liar.concat(), many.concat()]
+}
+
+/// The sample with every key set, and what is refused for one reason each.
+fn config() -> Vec<Vec<u8>> {
+    let sample = include_str!("../../../systemd/bulkhead.toml");
+    let set =
+        |line: &'static str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line);
+    let all: Vec<&str> = sample.lines().map(set).filter(|line| !line.starts_with('#')).collect();
+    let others = [
+        "",
+        "workers = 0\n",
+        "mode = \"both\"\nworkers = -1\n[table]\n",
+        "clients_max = 18446744073709551616\n",
+        "keep_seconds = 9223372036854775807\nstuck_after_seconds = 0\nbackoff_min_ms = 2592000000\n",
+        "builtin_kinds = false\n[kinds.a-1]\nring = 256\n[kinds.b]\nusage = \"\u{e4}\"\n",
+    ];
+    let mut found = vec![all.join("\n").into_bytes()];
+    found.extend(others.map(|text| text.as_bytes().to_vec()));
+    found
 }

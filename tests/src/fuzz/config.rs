@@ -1,0 +1,82 @@
+//! The fuzz target `config`: text that an administrator may have written.
+//!
+//! What is taken must lie within the ranges that the sample names, whatever the reader thinks of it, and a machine with
+//! it must start and go on at any time of its clock. The ranges stand here once more, on purpose.
+
+use bulkhead_core::Core;
+use bulkhead_core::action::{Action, Output};
+use bulkhead_core::config::{Bound, Config};
+use bulkhead_core::event::{Event, Now};
+use bulkhead_proto::limits::{
+    KIND_NAME_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, RING, TEXT_MAX_BYTES, WORKERS_MAX,
+};
+
+const YEAR_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
+
+/// The text of a config file: it is refused in words, or taken, and then a machine with it runs.
+///
+/// # Panics
+/// If that does not hold.
+pub fn config(data: &[u8]) {
+    match bulkhead_supervisor::check_config(&String::from_utf8_lossy(data)) {
+        Err(why) => assert!(!why.trim().is_empty()),
+        Ok(config) => {
+            in_range(&config);
+            starts(config);
+        }
+    }
+}
+
+fn in_range(config: &Config) {
+    let workers = 1..=WORKERS_MAX;
+    assert!(workers.contains(&config.slots) && workers.contains(&config.spares));
+    assert!((1..=LIMIT_MAX_MS).contains(&config.backoff_min_ms));
+    assert!((config.backoff_min_ms..=LIMIT_MAX_MS).contains(&config.backoff_max_ms));
+    let limits = &config.limits;
+    for bound in [limits.timeout_ms, limits.no_progress_ms, limits.cpu_ms] {
+        within(bound, 1000, LIMIT_MAX_MS);
+    }
+    within(limits.memory_bytes, MEMORY_MIN_BYTES, u64::MAX);
+    let recycled = [config.recycle_tasks, config.recycle_age_ms, config.recycle_resident_bytes];
+    assert!(!recycled.contains(&Some(0)), "a worker for each task");
+    assert!(!config.kinds.is_empty());
+    for kind in &config.kinds {
+        assert!((1..=KIND_NAME_MAX_BYTES).contains(&kind.name.len()), "{:?}", kind.name);
+        assert!((1..=RING).contains(&usize::from(kind.ring)), "{}", kind.ring);
+        assert!(kind.usage.len() <= TEXT_MAX_BYTES && kind.summary.len() <= TEXT_MAX_BYTES);
+        let same = config.kinds.iter().filter(|other| other.name == kind.name);
+        assert_eq!(same.count(), 1, "kind {:?} stands twice in the table", kind.name);
+    }
+}
+
+fn within(Bound { usual, most }: Bound, low: u64, high: u64) {
+    for value in [usual, most].into_iter().flatten() {
+        assert!((low..=high).contains(&value), "{value}");
+    }
+    assert!(usual.is_none_or(|usual| most.is_none_or(|most| usual <= most)), "{usual:?} {most:?}");
+}
+
+/// The first turn, with spawns that all fail, then each turn that the machine asks for, with the clock of a machine that
+/// was up for a year and then for a century.
+fn starts(mut config: Config) {
+    // More workers are only more of the same, and slow.
+    (config.slots, config.spares) = (config.slots.min(4), config.spares.min(4));
+    let start = Now { mono_ns: 1, wall_us: 1 };
+    let mut core = Core::new(config, start);
+    let mut out = Output::default();
+    core.step(start, &mut Vec::new(), &mut out);
+    assert!(!out.actions.is_empty(), "no worker was spawned");
+    for mono_ns in [YEAR_NS, 100 * YEAR_NS] {
+        let mut batch: Vec<Event> = out.actions.drain(..).filter_map(refused).collect();
+        core.step(Now { mono_ns, wall_us: 1 }, &mut batch, &mut out);
+        assert!(core.deadline().is_none_or(|deadline_ns| deadline_ns > mono_ns), "the machine spins");
+    }
+}
+
+/// What a machine hears that asked for a worker and got none.
+fn refused(action: Action) -> Option<Event> {
+    match action {
+        Action::Spawn { worker } => Some(Event::SpawnFailed { worker, error: "none today".to_owned() }),
+        _ => None,
+    }
+}
