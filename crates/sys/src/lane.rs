@@ -2,8 +2,9 @@
 //! is the other end.
 //!
 //! Frames keep their borders and their order. The supervisor's end never blocks and lets no descriptor into
-//! the process: one that is passed up is dropped by the kernel and told. The worker's end blocks and takes
-//! descriptors. A frame that is cut off is refused, never handed out.
+//! the process: a frame with one is told and left lying, because whoever takes it may have to wait for the last close
+//! of what is dropped with it. The worker's end blocks and takes descriptors. A frame that is cut off is refused, never
+//! handed out.
 
 use std::fs::File;
 use std::io;
@@ -33,7 +34,7 @@ pub enum LaneFrame {
         /// The descriptors that came with it.
         descriptors: Vec<OwnedFd>,
     },
-    /// A frame that is not acceptable; it is gone.
+    /// A frame that is not acceptable.
     Refused(LaneFault),
     /// The other end is closed, and everything it sent was read. A hint of death, not a proof.
     HungUp,
@@ -42,9 +43,9 @@ pub enum LaneFrame {
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneFault {
-    /// It is longer than the buffer.
+    /// It is longer than the buffer; it is gone.
     Truncated,
-    /// It carries descriptors where none may come, or more than fit.
+    /// It carries descriptors where none may come: it is left where it is, and comes again. Or more than fit: it is gone.
     Descriptors,
 }
 
@@ -108,16 +109,25 @@ impl Lane {
     /// EAGAIN: there is none now (an end that does not block). ENOMEM.
     pub fn recv(&self, bytes: &mut [u8]) -> io::Result<LaneFrame> {
         let mut descriptors = Vec::new();
-        let into = self.takes_descriptors.then_some(&mut descriptors);
-        let received = match message::receive(self.socket.as_fd(), bytes, into) {
+        let socket = self.socket.as_fd();
+        let received = if self.takes_descriptors {
+            message::receive(socket, bytes, Some(&mut descriptors))
+        } else {
+            // Nobody else reads here: the frame that was seen is the one that is taken.
+            message::peek(socket, bytes).and_then(|seen| match seen.control_cut {
+                true => Ok(seen),
+                false => message::receive(socket, bytes, None),
+            })
+        };
+        let received = match received {
             // Told once, when the other end closes without reading all of ours; its own frames are still here.
             Err(error) if is_reset_or_interrupt(&error) => return self.recv(bytes),
             other => other?,
         };
-        Ok(if received.bytes_cut {
-            LaneFrame::Refused(LaneFault::Truncated)
-        } else if received.control_cut {
+        Ok(if received.control_cut {
             LaneFrame::Refused(LaneFault::Descriptors)
+        } else if received.bytes_cut {
+            LaneFrame::Refused(LaneFault::Truncated)
         } else if received.bytes == 0 && self.is_hung_up()? {
             LaneFrame::HungUp
         } else {
@@ -193,15 +203,49 @@ mod tests {
     }
 
     #[test]
-    fn no_descriptor_comes_up() {
+    fn no_descriptor_comes_up_and_none_is_dropped_by_a_read() {
         let _quiet = crate::testing::nobody_spawns();
         let (ours, theirs) = pair();
         let (watched, passed) = std::os::unix::net::UnixStream::pair().unwrap();
-        theirs.send(b"x", &[passed.as_fd()]).unwrap();
+        theirs.send(&[0; 65], &[passed.as_fd()]).unwrap();
         drop(passed);
-        assert!(matches!(ours.recv(&mut [0; 64]).unwrap(), LaneFrame::Refused(LaneFault::Descriptors)));
-        // Its last holder was the frame: the end of the stream shows that it never came to stay.
-        assert!(crate::poll::wait_readable(watched.as_fd(), std::time::Duration::ZERO).unwrap());
+        let is_closed = || crate::poll::wait_readable(watched.as_fd(), std::time::Duration::ZERO).unwrap();
+        for _ in 0..3 {
+            let refused = ours.recv(&mut [0; 64]).unwrap();
+            assert!(matches!(refused, LaneFrame::Refused(LaneFault::Descriptors)), "{refused:?}");
+        }
+        // Its only holder is the frame: the end of the stream would show that it was closed.
+        assert!(!is_closed(), "a read has dropped it");
+        drop(ours);
+        assert!(is_closed(), "it came to stay");
+    }
+
+    /// An hour, if a read drops what lingers.
+    #[test]
+    fn a_receive_does_not_wait_for_a_connection_that_lingers() {
+        let _last_closes = crate::testing::nobody_spawns();
+        let (ours, theirs) = pair();
+        let (lingers, reader) = crate::odd::lingering().unwrap();
+        theirs.send(b"x", &[lingers.as_fd()]).unwrap();
+        drop(lingers);
+        let (told, received) = std::sync::mpsc::channel();
+        let receiver = std::thread::spawn(move || {
+            told.send(matches!(ours.recv(&mut [0; 8]), Ok(LaneFrame::Refused(LaneFault::Descriptors))))
+                .unwrap();
+            ours
+        });
+        let right = received.recv_timeout(crate::testing::PATIENCE);
+        // Now a close ends whatever waits.
+        drop(reader);
+        drop(receiver.join().unwrap());
+        assert_eq!(right, Ok(true), "it waited, or took what came");
+    }
+
+    #[test]
+    fn urgent_frames_do_not_exist() {
+        let (_ours, theirs) = pair();
+        let sent = crate::odd::send(theirs.as_fd(), b"!", &[], crate::odd::Manner::Urgent);
+        assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     }
 
     #[test]
