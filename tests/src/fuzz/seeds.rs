@@ -82,6 +82,24 @@ fn ring() -> Vec<Vec<u8>> {
     vec![honest.concat(), liar.concat(), many.concat()]
 }
 
+/// One step beyond each range: mutations alone do not find the key that goes with the value.
+const BEYOND: [&str; 14] = [
+    "workers = 0",
+    "workers = 1025",
+    "spares = 0",
+    "spares = 1025",
+    "backoff_min_ms = 0",
+    "backoff_min_ms = 2\nbackoff_max_ms = 1",
+    "backoff_max_ms = 2592000001",
+    "timeout_seconds = 0",
+    "cpu_max_seconds = 2592001",
+    "no_progress_seconds = 2\nno_progress_max_seconds = 1",
+    "memory_bytes = 1048575",
+    "recycle_tasks = 0\nrecycle_age_seconds = 0\nrecycle_resident_bytes = 0",
+    "[kinds.a]\nring = 0",
+    "[kinds.noop]\nring = 257",
+];
+
 /// The sample with every key set, and what is refused for one reason each.
 fn config() -> Vec<Vec<u8>> {
     let sample = include_str!("../../../systemd/bulkhead.toml");
@@ -90,13 +108,12 @@ fn config() -> Vec<Vec<u8>> {
     let all: Vec<&str> = sample.lines().map(set).filter(|line| !line.starts_with('#')).collect();
     let others = [
         "",
-        "workers = 0\n",
         "mode = \"both\"\nworkers = -1\n[table]\n",
         "clients_max = 18446744073709551616\n",
         "keep_seconds = 9223372036854775807\nstuck_after_seconds = 0\nbackoff_min_ms = 2592000000\n",
         "builtin_kinds = false\n[kinds.a-1]\nring = 256\n[kinds.b]\nusage = \"\u{e4}\"\n",
     ];
     let mut found = vec![all.join("\n").into_bytes()];
-    found.extend(others.map(|text| text.as_bytes().to_vec()));
+    found.extend(others.iter().chain(&BEYOND).map(|text| text.as_bytes().to_vec()));
     found
 }
