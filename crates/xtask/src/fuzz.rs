@@ -33,10 +33,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     std::fs::create_dir_all(&found).with_context(|| format!("make {}", found.display()))?;
     let (build, found) = (build.display().to_string(), found.display().to_string());
     let (seeds, time) = (format!("tests/corpus/{target}"), format!("-max_total_time={seconds}"));
-    let run = ["fuzz", "run", "--fuzz-dir", PROJECT, "--target-dir", &build, &target, &found, &seeds];
-    let options = ["--", &time, "-max_len=8192", "-print_final_stats=1"];
+    let place = ["--fuzz-dir", PROJECT, "--target-dir", &build, &target];
     // The sanitizer's flags are not stable yet; this is how a stable compiler takes them.
-    cargo::run_with(&[&run[..], &options].concat(), &[("RUSTC_BOOTSTRAP", "1")])
+    let unstable = [("RUSTC_BOOTSTRAP", "1")];
+    // Apart from the run, so that a build that fails is not taken for a target that does.
+    cargo::run_with(&[&["fuzz", "build"], &place[..]].concat(), &unstable)?;
+    let options = [&found, &seeds, "--", &time, "-max_len=8192", "-print_final_stats=1"];
+    cargo::run_with(&[&["fuzz", "run"], &place[..], &options].concat(), &unstable)
         .with_context(|| format!("what {target} failed on belongs into {seeds}, once it is mended"))
 }
 
