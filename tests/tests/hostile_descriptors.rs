@@ -13,6 +13,7 @@ use bulkhead_proto::client::Request;
 use bulkhead_proto::frame::Hello;
 use bulkhead_sys::memfd;
 use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
+use bulkhead_tests::daemon::{eventually, send_signal};
 use bulkhead_tests::raid::{Attack, assert_answers, body, frame, framed, withstand};
 use bulkhead_tests::siege::Siege;
 use bulkhead_tests::systemd::tell_skipped;
@@ -98,8 +99,14 @@ fn a_daemon_with_a_lingering_descriptor_can_stop() {
     let mut siege = Siege::by_clients();
     let (odd, _reader) = odd::lingering().unwrap();
     let mut wire = siege.connect();
+    // Stopped, so that it cannot be through before our descriptor is gone, which would be the last one then and keep us.
+    let pid = siege.daemon.pid();
+    send_signal(pid, "STOP");
+    let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    eventually("the daemon is stopped", || stat().contains(") T ").then_some(()));
     attach(&wire, b"x", odd.as_fd());
     drop(odd);
+    send_signal(pid, "CONT");
     assert!(wire.goodbye().contains("descriptors"));
     assert!(siege.daemon.end("TERM").success());
 }
@@ -312,7 +319,8 @@ fn linger(siege: &Siege, how: fn(&mut Wire, BorrowedFd<'_>)) {
     let (odd, mut reader) = odd::lingering().unwrap();
     let mut wire = Wire::silent(&siege.daemon.socket());
     how(&mut wire, odd.as_fd());
-    drop(odd);
+    // The daemon may be through with its own by now: then this is the last close, and waits for the reader.
+    let ours = std::thread::spawn(move || drop(odd));
     // It may be told why, or be cut off in the middle of what it sends.
     let mut rest = Vec::new();
     drop(wire.socket.read_to_end(&mut rest));
@@ -320,4 +328,5 @@ fn linger(siege: &Siege, how: fn(&mut Wire, BorrowedFd<'_>)) {
     // What it sent can still be read, up to the end that the close put there.
     let mut all = vec![0; 1 << 20];
     while reader.read(&mut all).is_ok_and(|count| count > 0) {}
+    ours.join().unwrap();
 }
