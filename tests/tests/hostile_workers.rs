@@ -21,8 +21,6 @@ enum End {
     Lied(Lie),
     /// Said not to have come up, in words that hold these, and killed.
     NeverUp(&'static str),
-    /// Killed for its silence.
-    Unresponsive,
     /// Killed because its job met its limit.
     Timeout,
     /// It left by itself.
@@ -35,18 +33,20 @@ enum End {
     Gone,
     /// As a spare it harms nobody; once it is given a job it is killed for its silence.
     Dormant,
+    /// A signal stopped it, that was seen, and in the end it was killed for it.
+    Halted,
     /// Nothing: what it did is its own affair.
     Lives,
 }
 
-use End::{Dormant, Exited, Gone, Left, Lied, Lives, NeverUp, Signalled, Timeout, Unresponsive};
+use End::{Dormant, Exited, Gone, Halted, Left, Lied, Lives, NeverUp, Signalled, Timeout};
 
 /// An attack, its end, and whether a job is charged with that.
 type Row = (&'static str, End, bool);
 
 const HELLOS: &[Row] = &[
     ("hello-twice", Lied(Lie::Lane), false),
-    ("hello-missing-kinds", NeverUp("does not offer 3 of the kinds"), false),
+    ("hello-missing-kinds", NeverUp("does not offer the kind factorial"), false),
     ("hello-outside", Lied(Lie::Hello), false),
     ("hello-dot-dot", Lied(Lie::Hello), false),
     ("hello-relative", Lied(Lie::Hello), false),
@@ -188,8 +188,8 @@ const PATIENT: &[Row] = &[
     ("stop-after-setup", NeverUp("did not come up within 10000 ms"), false),
     ("hello-without-accept", Dormant, false),
     ("stop-after-hello", Dormant, false),
-    ("stop-when-up", Dormant, false),
-    ("stop-before-the-claim", Unresponsive, false),
+    ("stop-when-up", Halted, false),
+    ("stop-before-the-claim", Halted, false),
 ];
 
 const TABLES: [&[Row]; 9] = [HELLOS, LANES, CLAIMS, RESULTS, PAGES, ENDS, FAMILIES, FOLDERS, PATIENT];
@@ -355,7 +355,8 @@ fn meet(siege: &mut Siege, end: End) {
     let right = match end {
         Lied(lie) => killed(KillReason::Lie { lie }),
         NeverUp(words) => never_up(siege, worker, words),
-        Unresponsive | Dormant => killed(KillReason::Unresponsive),
+        Dormant => killed(KillReason::Unresponsive),
+        Halted => killed(KillReason::Stopped),
         Timeout => killed(KillReason::Timeout),
         Exited(code) => death == Death::Exited { code },
         Left => death == Death::LeftInMidJob,
