@@ -61,6 +61,7 @@ pub fn attacks() -> impl Iterator<Item = &'static Attack> {
         claims::ATTACKS,
         family::ATTACKS,
         folders::ATTACKS,
+        grove::ATTACKS,
         lane::ATTACKS,
         leave::ATTACKS,
         outputs::ATTACKS,

@@ -10,6 +10,7 @@ use bulkhead_proto::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::record::What;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::grove::{Grove, Tree};
+use bulkhead_tests::hostile::BAIT;
 use bulkhead_tests::hostile::grove::{DIE, END, SHAPES};
 use bulkhead_tests::siege::{Armoury, Siege};
 use bulkhead_tests::wire::{Wire, submit};
@@ -84,22 +85,33 @@ fn a_cancel_ends_the_tree() {
 }
 
 /// All at the same time, so that the limit may be long enough for the slowest machine to grow every tree first.
-#[test]
-fn a_limit_ends_the_tree() {
+fn a_limit_ends_every_tree(policy: &Policy, limit: TimeLimit) {
     let armoury = Armoury::new(&[], 0);
     let daemon = Daemon::start_with(&armoury.setup(WORKERS_FOR_ALL, ""));
     let grove = Grove::new(armoury.folder());
     let mut wire = Wire::connect(&daemon.socket());
-    let policy = Policy { timeout_ms: Some(LIMIT_MS), ..Policy::default() };
-    let trees = plant_all(&mut wire, &grove, &policy);
+    let trees = plant_all(&mut wire, &grove, policy);
     for (shape, job, tree) in &trees {
         let outcome = outcome_of(&mut wire, *job);
-        assert_eq!(outcome, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: LIMIT_MS }, "{shape}");
+        assert_eq!(outcome, Outcome::TimedOut { limit, limit_ms: LIMIT_MS }, "{shape}");
         await_death(&daemon, tree.worker);
         assert!(!tree.lives(), "{shape}: the death is proven and somebody lives");
     }
     let done = wire.run("noop", &["on"]);
     assert_eq!(done[0].outcome, Outcome::Done);
+}
+
+#[test]
+fn a_limit_ends_the_tree() {
+    let policy = Policy { timeout_ms: Some(LIMIT_MS), ..Policy::default() };
+    a_limit_ends_every_tree(&policy, TimeLimit::Wall);
+}
+
+/// Whoever grows a tree and waits makes no progress.
+#[test]
+fn the_lack_of_progress_ends_the_tree() {
+    let policy = Policy { no_progress_ms: Some(LIMIT_MS), ..Policy::default() };
+    a_limit_ends_every_tree(&policy, TimeLimit::NoProgress);
 }
 
 /// The worker dies, by its own hand and by another's: the job is tried again, but not before the last of the first
@@ -128,6 +140,32 @@ fn a_retry_waits_for_the_end_of_the_tree() {
             assert!(!third.lives(), "{shape}: quarantined while somebody lives");
             assert_eq!(siege.attempts_of(job), 3, "{shape}");
         }
+    });
+    siege.assert_nothing_left();
+}
+
+/// A grandchild that holds lane and box could be taken for its worker: the retry waits for it as for any other.
+#[test]
+fn a_retry_waits_for_a_grandchild_that_holds_lane_and_box() {
+    let mut siege = Siege::begin(&["grandchild-holds-lane-and-box"], 2);
+    let grove = Grove::new(siege.armoury.folder());
+    let bait = Policy { crashes_max: 2, ..Policy::default() };
+    siege.beside_a_neighbour(|siege| {
+        let mut wire = siege.connect();
+        let Reply::Accepted { first: job, .. } =
+            wire.call(Request::Submit(Submit { policy: bait, ..submit("noop", &[BAIT], false) }))
+        else {
+            panic!("not accepted")
+        };
+        let mut first = grove.next_grown("setsid");
+        first.order(DIE);
+        let mut second = grove.next();
+        assert!(!first.lives(), "retried while the grandchild of the first attempt lives");
+        second.await_growth("setsid");
+        second.order(DIE);
+        let outcome = outcome_of(&mut wire, job);
+        assert!(matches!(outcome, Outcome::Crashed { crashes: 2, .. }), "{outcome:?}");
+        assert!(!second.lives(), "quarantined while the grandchild lives");
     });
     siege.assert_nothing_left();
 }

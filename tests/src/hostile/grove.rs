@@ -5,12 +5,21 @@
 //! writes its process number to it, and the test reads its end only when every last member is gone. Driven by the
 //! workers of the tests, in place of `chaos`.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use bulkhead_jobs::{Failure, Task};
+use bulkhead_proto::worker::TaskMessage;
 use bulkhead_sys::raise::raise;
+
+use super::puppet::{After, Puppet};
+use super::{Attack, Deed, program_folder};
+
+/// Attacks that grow a tree at the socket `grove` in the test's folder, and take the same orders.
+pub(super) const ATTACKS: &[Attack] = &[("grandchild-holds-lane-and-box", Deed::Claimed(hold_lane_and_box))];
 
 /// An order: the job kills its own process.
 pub const DIE: u8 = b'd';
@@ -75,7 +84,7 @@ pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     let script = format!("exec 3<&0 </dev/null >/dev/null; sit() {{ {SIT}; }}; {script}");
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", &script]).env("SIT", SIT).env("HOP", HOP);
-    shell.stdin(Stdio::from(std::os::fd::OwnedFd::from(held))).stdout(Stdio::null());
+    shell.stdin(Stdio::from(OwnedFd::from(held))).stdout(Stdio::null());
     // Nobody waits for it: what becomes of it is what the test is about.
     std::mem::forget(shell.spawn()?);
     drop(shell);
@@ -94,4 +103,22 @@ pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
             _ => {}
         }
     }
+}
+
+/// A grandchild in a session of its own, with the lane as its standard output and the box as its standard error.
+fn hold_lane_and_box(puppet: &mut Puppet, _: &TaskMessage, _: Option<File>) -> After {
+    let path = program_folder().join("grove");
+    let connect = || UnixStream::connect(&path).expect("the test listens");
+    let (mut orders, held) = (connect(), connect());
+    let copy = |of: &dyn AsFd| Stdio::from(of.as_fd().try_clone_to_owned().expect("a descriptor"));
+    let mut shell = Command::new("setsid");
+    shell.args(["--fork", "/bin/sh", "-c", &format!("exec 3<&0 </dev/null; {SIT}")]);
+    shell.stdin(OwnedFd::from(held)).stdout(copy(&puppet.lane)).stderr(copy(&puppet.pages[0]));
+    shell.status().expect("setsid leaves");
+    drop(shell);
+    let mut order = [0];
+    orders.read_exact(&mut order).expect("the test gives an order");
+    assert_eq!(order[0], DIE);
+    raise(SIGKILL).expect("it does not return");
+    After::Sit
 }
