@@ -267,7 +267,7 @@ impl Clients {
             self.resend_ns = Some(now_ns + RETRY_NS);
             if self.shortages.allows(now_ns) {
                 log::warn!(
-                    "descriptors have to wait: too many are on their way clients={}",
+                    "replies have to wait: memory of the kernel or descriptors on their way clients={}",
                     self.short.len()
                 );
             }

@@ -64,8 +64,8 @@ impl Outbox {
         self.waiting_bytes
     }
 
-    /// Whether the last flush ended before a descriptor because too many of ours are on their way to clients: the
-    /// socket takes more, and does not tell when it is time.
+    /// Whether the last flush ended because the kernel was short of memory, or too many descriptors of ours are on their
+    /// way to clients: the socket takes more, and does not tell when it is time.
     pub(crate) fn is_short(&self) -> bool {
         self.short
     }
@@ -75,11 +75,18 @@ impl Outbox {
     /// # Errors
     /// The connection is over.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        self.flush_by(|bytes, descriptor| socket::send_with_fd(socket, bytes, descriptor))
+    }
+
+    fn flush_by(
+        &mut self,
+        send: impl Fn(&[u8], Option<BorrowedFd<'_>>) -> io::Result<usize>,
+    ) -> io::Result<()> {
         self.short = false;
         while let Some(piece) = self.pieces.front_mut() {
             let descriptor = if piece.sent == 0 { piece.descriptor.as_ref() } else { None };
             let rest = &piece.bytes[piece.sent..];
-            match socket::send_with_fd(socket, rest, descriptor.map(|held| held.as_fd())) {
+            match send(rest, descriptor.map(|held| held.as_fd())) {
                 Ok(count) => {
                     piece.sent += count;
                     self.waiting_bytes -= count;
@@ -89,7 +96,7 @@ impl Outbox {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if socket::too_many_on_their_way(&error) => {
+                Err(error) if socket::must_be_sent_later(&error) => {
                     self.short = true;
                     return Ok(());
                 }
@@ -134,5 +141,23 @@ mod tests {
             outbox.flush(ours.as_fd()).unwrap();
         }
         assert_eq!(outbox.waiting_bytes(), 0);
+    }
+
+    #[test]
+    fn a_kernel_that_is_short_ends_no_connection() {
+        const ETOOMANYREFS: i32 = 109;
+        const ENOMEM: i32 = 12;
+        const ENOBUFS: i32 = 105;
+        for short in [ETOOMANYREFS, ENOMEM, ENOBUFS] {
+            let mut outbox = Outbox::default();
+            outbox.push_raw(b"waits");
+            outbox.flush_by(|_, _| Err(io::Error::from_raw_os_error(short))).unwrap();
+            assert!(outbox.is_short() && outbox.waiting_bytes() == 5, "{short}");
+            outbox.flush_by(|bytes, _| Ok(bytes.len())).unwrap();
+            assert!(!outbox.is_short() && outbox.waiting_bytes() == 0, "{short}");
+        }
+        let mut outbox = Outbox::default();
+        outbox.push_raw(b"goes");
+        assert!(outbox.flush_by(|_, _| Err(io::ErrorKind::BrokenPipe.into())).is_err());
     }
 }

@@ -124,7 +124,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// EAGAIN: the socket takes nothing now (one that does not block). EPIPE, ECONNRESET: the other side is gone.
-/// ETOOMANYREFS: too many descriptors of ours are on their way.
+/// ETOOMANYREFS, ENOMEM, ENOBUFS: see [`must_be_sent_later`].
 pub fn send_with_fd(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
@@ -133,10 +133,10 @@ pub fn send_with_fd(
     message::send(fd, bytes, descriptor.as_slice(), 0)
 }
 
-/// Whether a descriptor could not be sent because too many of ours are on their way: it can be once others have been
-/// received.
-pub fn too_many_on_their_way(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ETOOMANYREFS)
+/// Whether bytes could not be sent for want of something that comes back: the kernel's memory, or the right to have more
+/// descriptors on their way before others have been received. Nothing was sent, and the connection is whole.
+pub fn must_be_sent_later(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOMEM | libc::ENOBUFS))
 }
 
 /// Receives bytes, and appends the descriptors that came with them to `into`, closed on exec. 0 is the end.
