@@ -20,6 +20,11 @@ impl Global {
     }
 }
 
+/// Writes one line to stderr. One that is closed or full is no reason to end: nobody reads there, and the code still tells.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    drop(io::stderr().lock().write_all(format!("{line}\n").as_bytes()));
+}
+
 /// Stdout, buffered; [`Out::flush`] before anything that waits, and at the end.
 pub(crate) struct Out {
     stdout: BufWriter<StdoutLock<'static>>,

@@ -10,6 +10,7 @@ use bulkhead_client::{ConnectError, Error};
 use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
 use bulkhead_proto::refusal::Refusal;
 
+use crate::context::say;
 use crate::words;
 
 /// The table, as `bulkhead --help` shows it.
@@ -70,7 +71,7 @@ impl fmt::Display for NotStarted {
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let code = code_of(error);
     if code != PIPE {
-        eprintln!("bulkhead: {error:#}");
+        say(format_args!("bulkhead: {error:#}"));
     }
     code
 }

@@ -95,6 +95,29 @@ fn the_first_bad_job_in_the_order_of_the_inputs_gives_the_code() {
     assert!(said.contains("job 3 (sleep 1) failed after 1 attempt: no"), "{said}");
 }
 
+/// What cannot be said on stderr is not said: results and exit code are what they would be.
+#[test]
+fn a_stderr_that_takes_nothing_changes_nothing() {
+    let script = |mut peer: Peer| {
+        let (tag, _) = peer.submit().unwrap();
+        peer.accept(tag, 1, 2);
+        peer.reply(tag, Reply::Ended(vec![ended(1, Outcome::Failed { message: "no".to_owned() })]));
+        peer.reply(tag, Reply::Ended(vec![done(2, b"fine")]));
+    };
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    for stderr in [full(), closed()] {
+        let fake = Fake::serve(script);
+        let mut run = bulkhead(&["run", "sleep", "1", "--count", "2"]);
+        let run = run.env("BULKHEAD_SOCKET", fake.path()).stdout(Stdio::piped()).stderr(stderr).spawn();
+        let output = run.unwrap().wait_with_output().unwrap();
+        fake.finish();
+        assert_eq!((code(&output), text(&output.stdout)), (1, "fine\n"));
+        let nobody = bulkhead(&["--socket", "/nowhere/s", "ping"]).stderr(full()).output().unwrap();
+        assert_ne!(code(&nobody), 101, "an error that cannot be told is no panic");
+    }
+}
+
 #[test]
 fn a_long_output_comes_through_its_descriptor() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use bulkhead_proto::view::JobRow;
 use clap::ValueEnum;
 
 use crate::args::Global;
-use crate::context::Out;
+use crate::context::{Out, say};
 use crate::{duration, table, time};
 
 const EXAMPLES: &str = "\
@@ -85,7 +85,9 @@ impl Args {
         if let (Some(last), false) = (last, global.quiet)
             && jobs.next().is_some()
         {
-            eprintln!("bulkhead: there may be more: --after {last} goes on, --limit lists more at once");
+            say(format_args!(
+                "bulkhead: there may be more: --after {last} goes on, --limit lists more at once"
+            ));
         }
         let mut out = Out::new();
         if global.json {

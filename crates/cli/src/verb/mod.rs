@@ -27,7 +27,7 @@ use bulkhead_proto::ids::JobId;
 use serde_json::json;
 
 use crate::args::Global;
-use crate::context::Out;
+use crate::context::{Out, say};
 use crate::ids::Ids;
 use crate::words;
 
@@ -48,7 +48,7 @@ fn change(
     }
     out.flush()?;
     for refusal in &changed.refused {
-        eprintln!("bulkhead: {refusal}");
+        say(format_args!("bulkhead: {refusal}"));
     }
     Ok(changed.refused.first().map_or(exit::DONE, crate::exit::of_refusal))
 }

@@ -12,7 +12,7 @@ use bulkhead_proto::outcome::Outcome;
 use serde_json::json;
 
 use crate::args::Global;
-use crate::context::Out;
+use crate::context::{Out, say};
 use crate::ids;
 use crate::output::{self, NewFile};
 use crate::trouble::{self, Crashed};
@@ -39,7 +39,7 @@ impl Args {
         let mut client = global.connect()?;
         let end = client.result(self.job)?;
         if end.outcome != Outcome::Done && !global.quiet {
-            eprintln!("{}", trouble::line(&end, ""));
+            say(trouble::line(&end, ""));
             let mut crashed = Crashed::default();
             crashed.note(&end);
             crashed.tell(&mut client, true);

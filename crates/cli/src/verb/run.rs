@@ -13,7 +13,7 @@ use bulkhead_proto::outcome::Outcome;
 use serde_json::json;
 
 use crate::args::Global;
-use crate::context::Out;
+use crate::context::{Out, say};
 use crate::exit::{NotStarted, Unended, Verdict};
 use crate::inputs::Inputs;
 use crate::jobs::{JobArgs, WhenBusy};
@@ -164,7 +164,7 @@ impl<'a> Sink<'a> {
         self.crashed.note(&item.end);
         if !done && !self.global.quiet {
             let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
-            self.progress.aside(false, || eprintln!("{}", trouble::line(&item.end, what.trim_end())));
+            self.progress.aside(false, || say(trouble::line(&item.end, what.trim_end())));
         }
         match &mut self.file {
             Some(file) => print(self.args, self.global, self.inputs, item, file),

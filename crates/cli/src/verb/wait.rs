@@ -12,7 +12,7 @@ use bulkhead_proto::refusal::Refusal;
 use serde_json::{Value, json};
 
 use crate::args::Global;
-use crate::context::Out;
+use crate::context::{Out, say};
 use crate::exit::{Verdict, of_refusal};
 use crate::ids::Ids;
 use crate::output;
@@ -69,6 +69,6 @@ fn tell_refused(job: JobId, refusal: &Refusal, global: &Global, out: &mut Out) -
     if global.json {
         out.json(&json!({ "job": job, "refused": refusal }))?;
     }
-    eprintln!("bulkhead: {refusal}");
+    say(format_args!("bulkhead: {refusal}"));
     Ok(of_refusal(refusal))
 }
