@@ -227,4 +227,32 @@ pub enum What {
     },
     /// The daemon stops.
     Stopped,
+    /// A worker makes room for a spare, for what it has done or has become.
+    Recycled {
+        /// The worker.
+        worker: WorkerId,
+        /// What is enough of it.
+        why: Enough,
+    },
+}
+
+/// Why a worker was recycled: what had come to the limit of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "of")]
+pub enum Enough {
+    /// It has ended so many tasks.
+    Tasks {
+        /// How many.
+        ended: u64,
+    },
+    /// It has been up for so long.
+    Age {
+        /// In milliseconds.
+        ms: u64,
+    },
+    /// It has grown so large.
+    Resident {
+        /// Resident memory, in bytes.
+        bytes: u64,
+    },
 }

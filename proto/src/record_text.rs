@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::death::Signal;
-use crate::record::What;
+use crate::record::{Enough, What};
 
 /// A span of time as people read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,16 @@ impl<T: fmt::Display> fmt::Display for Maybe<T> {
     }
 }
 
+impl fmt::Display for Enough {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tasks { ended } => write!(out, "tasks={ended}"),
+            Self::Age { ms } => write!(out, "age={}", Span::ms(*ms)),
+            Self::Resident { bytes } => write!(out, "resident_bytes={bytes}"),
+        }
+    }
+}
+
 impl fmt::Display for What {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -81,6 +91,7 @@ impl fmt::Display for What {
             | Self::Suspended { .. }
             | Self::Resumed { .. }
             | Self::Stuck { .. }
+            | Self::Recycled { .. }
             | Self::NobodyBlamed { .. }
             | Self::Requeued { .. } => worker_line(self, out),
             Self::Accepted { .. }
@@ -154,6 +165,7 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 None => Ok(()),
             }
         }
+        What::Recycled { worker, why } => write!(out, "worker recycled worker={worker} {why}"),
         What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
         What::Requeued { worker, count } => {
             write!(out, "innocent jobs requeued worker={worker} count={count}")

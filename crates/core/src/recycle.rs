@@ -10,6 +10,7 @@
 
 use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::record::{Enough, What};
 
 use crate::action::Action;
 use crate::config::Config;
@@ -22,13 +23,22 @@ const SIZE_EVERY_MS: u64 = 1000;
 
 /// Whether a worker has done its share: it has run something, and what it holds makes it enough.
 pub(crate) fn is_due(worker: &Worker, config: &Config, now: Now) -> bool {
-    let tasks = worker.ended + worker.claims.len() as u64;
+    why_due(worker, config, now).is_some()
+}
+
+/// What is enough of it.
+fn why_due(worker: &Worker, config: &Config, now: Now) -> Option<Enough> {
+    let ended = worker.ended + worker.claims.len() as u64;
     let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
     let age_ns = now.mono_ns.saturating_sub(worker.ready_ns);
-    worker.ended > 0
-        && (over(config.recycle_tasks, tasks)
-            || over(config.recycle_age_ms.map(ms), age_ns)
-            || over(config.recycle_resident_bytes, worker.resident_bytes))
+    let bytes = worker.resident_bytes;
+    match () {
+        () if worker.ended == 0 => None,
+        () if over(config.recycle_tasks, ended) => Some(Enough::Tasks { ended }),
+        () if over(config.recycle_age_ms.map(ms), age_ns) => Some(Enough::Age { ms: age_ns / ms(1) }),
+        () if over(config.recycle_resident_bytes, bytes) => Some(Enough::Resident { bytes }),
+        () => None,
+    }
 }
 
 impl Core {
@@ -41,11 +51,10 @@ impl Core {
         }
         for slot in 0..self.pool.slots.len() {
             let Some(&spare) = self.pool.spares.front() else { return };
-            let due = self
-                .pool
-                .in_slot(slot)
-                .filter(|(_, worker)| worker.is_idle() && is_due(worker, &self.config, self.now));
-            if let Some((old, _)) = due {
+            let idle = self.pool.in_slot(slot).filter(|(_, worker)| worker.is_idle());
+            let due = idle.and_then(|(id, worker)| Some((id, why_due(worker, &self.config, self.now)?)));
+            if let Some((old, why)) = due {
+                self.record(What::Recycled { worker: old, why }, None);
                 self.retire(old);
                 self.place(spare, slot);
             }

@@ -64,7 +64,7 @@ mod tests {
     use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
     use bulkhead_proto::outcome::Outcome;
-    use bulkhead_proto::record::What;
+    use bulkhead_proto::record::{Enough, What};
 
     use super::*;
 
@@ -124,6 +124,9 @@ mod tests {
             (What::Evicted { count: 4, limit: text() }, "count=4"),
             (What::Draining { left: 6, grace_ms: Some(30_000) }, "left=6 grace=30.00s"),
             (What::Stopped, "stopped"),
+            (What::Recycled { worker: W, why: Enough::Tasks { ended: 500 } }, "worker=3 tasks=500"),
+            (What::Recycled { worker: W, why: Enough::Age { ms: 1240 } }, "worker=3 age=1.24s"),
+            (What::Recycled { worker: W, why: Enough::Resident { bytes: 4096 } }, "resident_bytes=4096"),
         ]
     }
 

@@ -6,7 +6,7 @@ use bulkhead_proto::death::Death;
 use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::record::What;
+use bulkhead_proto::record::{Enough, What};
 use bulkhead_proto::view::PoolHealth;
 
 use crate::rig::{Rig, config};
@@ -41,6 +41,8 @@ fn a_worker_leaves_after_its_tasks_and_a_spare_takes_its_slot() {
     }
     assert!(runs.chunks(3).all(|three| three.iter().all(|worker| *worker == three[0])), "{runs:?}");
     assert!(runs[0] != runs[3] && runs[3] != runs[6], "{runs:?}");
+    let three = |what: &What| matches!(what, What::Recycled { why: Enough::Tasks { ended: 3 }, .. });
+    assert_eq!(rig.recorded(three), 3);
     assert_eq!(rig.status().totals.deaths, 0, "leaving when asked to is no death");
     assert_eq!(rig.status().health, PoolHealth::Healthy);
     assert_eq!(rig.recorded(|what| matches!(what, What::NobodyBlamed { .. } | What::Requeued { .. })), 0);
@@ -94,6 +96,8 @@ fn age_counts_after_a_task_and_wakes_nobody() {
     assert_eq!(rig.core.deadline(), None, "an idle daemon sleeps");
     let old = run_one(&mut rig);
     assert_eq!(rig.retired, [old]);
+    let says = |what: &What| matches!(what, What::Recycled { worker, why: Enough::Age { ms: 5000.. } } if *worker == old);
+    assert_eq!(rig.recorded(says), 1);
 }
 
 #[test]
@@ -108,4 +112,6 @@ fn a_worker_that_has_grown_leaves_after_its_task() {
     rig.pass(1001);
     let grown = run_one(&mut rig);
     assert_eq!(rig.retired, [grown]);
+    let why = Enough::Resident { bytes: 2 << 20 };
+    assert_eq!(rig.recorded(|what| *what == What::Recycled { worker: grown, why }), 1);
 }
