@@ -178,6 +178,19 @@ impl fmt::Display for Death {
 }
 
 impl Death {
+    /// How it went, to be read after the worker's name: `died of SIGSEGV`, `was killed by the supervisor: cancel`.
+    pub fn predicate(&self) -> String {
+        match self {
+            Self::Killed { .. } => format!("was {self}"),
+            Self::Exited { .. } => format!("left with {self}"),
+            Self::LeftInMidJob | Self::LeftAfterPanic | Self::Retired => self.to_string(),
+            Self::AllocationFailed { .. } => format!("died when an {self}"),
+            Self::Signalled { .. } | Self::Fault { .. } | Self::StackOverflow { .. } | Self::Sent { .. } => {
+                format!("died of {self}")
+            }
+        }
+    }
+
     /// Whether it died without being asked to: nobody here killed it or told it to leave.
     pub fn is_own(&self) -> bool {
         match self {

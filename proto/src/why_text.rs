@@ -203,11 +203,12 @@ fn of_holder(holder: &Holder) -> String {
 }
 
 fn death(death: &JobDeath) -> String {
-    let JobDeath { attempt, worker, pid, death: of, charged, evidence, .. } = death;
+    let JobDeath { attempt, worker, pid, death, charged, evidence, .. } = death;
+    let how = death.predicate();
     let known = evidence.to_string();
     let known = if known.is_empty() { known } else { format!(" ({})", known.trim_start()) };
     let charged = if *charged { "charged to this job" } else { "not charged" };
-    format!("Attempt {attempt} ended when worker {worker} (pid {pid}) died of {of}{known}: {charged}.")
+    format!("Attempt {attempt} ended when worker {worker} (pid {pid}) {how}{known}: {charged}.")
 }
 
 /// A number that was counted up to a limit, with the word for it.

@@ -2,13 +2,12 @@
 //!
 //! One line when it ends; for those that crashed, at the end, the deaths that were charged and what to do now.
 
-use std::io::Write;
-
 use bulkhead_client::{Client, JobEnd};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::JobDeath;
 
+use crate::context::say;
 use crate::words;
 
 /// Crashed jobs whose deaths are told; beyond them their count says enough.
@@ -29,8 +28,7 @@ pub(crate) fn line(end: &JobEnd, what: &str) -> String {
 /// Says on stderr what the daemon says about jobs that wait; one line, whatever is in it.
 pub(crate) fn notice(text: &str) {
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    // Whoever closed stderr does not want to hear it; the jobs go on.
-    drop(writeln!(std::io::stderr(), "bulkhead: {line}"));
+    say(format_args!("bulkhead: {line}"));
 }
 
 fn shorten(text: &str) -> String {
@@ -64,33 +62,35 @@ impl Crashed {
     pub(crate) fn tell(&self, client: &mut Client, daemon_stays: bool) {
         for job in &self.jobs {
             match client.job(*job) {
-                Ok(detail) => {
-                    detail.deaths.iter().for_each(|death| eprintln!("  job {job} {}", death_line(death)))
-                }
+                Ok(detail) => detail
+                    .deaths
+                    .iter()
+                    .for_each(|death| say(format_args!("  job {job} {}", death_line(death)))),
                 Err(error) => log::warn!("no evidence of a crashed job job={job} error={error}"),
             }
         }
         if self.count > self.jobs.len() as u64 {
-            eprintln!("  {} more jobs crashed", self.count - self.jobs.len() as u64);
+            say(format_args!("  {} more jobs crashed", self.count - self.jobs.len() as u64));
         }
         if let (Some(job), true) = (self.jobs.first(), daemon_stays) {
-            eprintln!(
+            say(format_args!(
                 "  quarantined: `bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it"
-            );
+            ));
         }
     }
 }
 
-/// A death that was charged to a job.
+/// A death that ended an attempt, and whether the job was charged with it.
 pub(crate) fn death_line(death: &JobDeath) -> String {
-    let JobDeath { attempt, worker, pid, death, .. } = death;
-    format!("attempt {attempt}: worker {worker} (pid {pid}) died of {death}")
+    let JobDeath { attempt, worker, pid, death, charged, .. } = death;
+    let charged = if *charged { "" } else { "; not charged" };
+    format!("attempt {attempt}: worker {worker} (pid {pid}) {}{charged}", death.predicate())
 }
 
 #[cfg(test)]
 mod tests {
     use bulkhead_client::Output;
-    use bulkhead_proto::death::Death;
+    use bulkhead_proto::death::{Death, KillReason};
     use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::WorkerId;
 
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_death_names_attempt_worker_and_cause() {
         let death = Death::Signalled { signal: 11, core: false };
-        let death = JobDeath {
+        let mut death = JobDeath {
             at_us: 0,
             attempt: 2,
             worker: WorkerId(5),
@@ -124,5 +124,10 @@ mod tests {
             evidence: Evidence::default(),
         };
         assert_eq!(death_line(&death), "attempt 2: worker 5 (pid 812) died of SIGSEGV");
+        (death.death, death.charged) = (Death::Killed { why: KillReason::Cancel }, false);
+        assert_eq!(
+            death_line(&death),
+            "attempt 2: worker 5 (pid 812) was killed by the supervisor: cancel; not charged"
+        );
     }
 }

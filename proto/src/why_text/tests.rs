@@ -1,7 +1,7 @@
 //! What people read, for each thing that a job can do.
 
 use super::*;
-use crate::death::Death;
+use crate::death::{Death, KillReason};
 use crate::evidence::{Evidence, Progress};
 use crate::ids::{JobId, WorkerId};
 use crate::outcome::TimeLimit;
@@ -157,8 +157,14 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
         charged: true,
         evidence,
     };
+    let killed = JobDeath {
+        death: Death::Killed { why: KillReason::Stop },
+        charged: false,
+        evidence: Evidence::default(),
+        ..death.clone()
+    };
     let mut job = why(Now::Alone { before: 1, shortage_ms: Some(80), pool: Pool { spares: 0, ..pool() } });
-    job.past = Past { deaths: vec![death], crashes: 1, ..job.past };
+    job.past = Past { deaths: vec![death, killed], crashes: 1, ..job.past };
     assert_says(
         &job,
         &[
@@ -167,6 +173,7 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
             "that is tried again in 80.00ms.",
             "No spare that has run nothing is ready.",
             "Attempt 1 ended when worker 2 (pid 811) died of SIGKILL (progress=3/10): charged to this job.",
+            "worker 2 (pid 811) was killed by the supervisor: stop of the service: not charged.",
             "Deaths charged to it: 1; 3 quarantine it.",
         ],
     );

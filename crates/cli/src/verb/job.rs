@@ -25,7 +25,7 @@ Examples:
   bulkhead job 17
   bulkhead job 17 --json | jq .deaths";
 
-/// Shows all about one job: input, policy, outcome, and the deaths charged to it
+/// Shows all about one job: input, policy, outcome, and the deaths that ended its attempts
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
