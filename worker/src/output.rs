@@ -62,7 +62,7 @@ impl<'a> TaskOutput<'a> {
     fn spill(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(file) = &mut self.file else {
             return Err(io::Error::other(format!(
-                "longer than the {INLINE_MAX_BYTES} bytes that fit inline: ask for an output descriptor"
+                "longer than the {INLINE_MAX_BYTES} bytes that fit inline: ask for an output descriptor (--large)"
             )));
         };
         let total = self.spilled + (self.inline.len() + bytes.len()) as u64;

@@ -21,6 +21,8 @@ pub(crate) struct Inputs {
     /// Inputs of one pass through the source.
     pass: u64,
     total: u64,
+    /// Every output goes into a descriptor.
+    large: bool,
 }
 
 #[derive(Debug)]
@@ -67,10 +69,15 @@ impl Inputs {
 
     fn new(source: Source, pass: u64, times: u64) -> Result<Self, String> {
         match pass.checked_mul(times).filter(|total| (1..=JOBS_MAX).contains(total)) {
-            Some(total) => Ok(Self { source, pass, total }),
+            Some(total) => Ok(Self { source, pass, total, large: false }),
             None if times == 0 => Err("no job is to be made: give --count 1 or more".to_owned()),
             None => Err(format!("these are more than {JOBS_MAX} jobs: give fewer to one command")),
         }
+    }
+
+    /// The same jobs, whose outputs may be long.
+    pub(crate) fn with_large_outputs(self) -> Self {
+        Self { large: true, ..self }
     }
 
     /// How many jobs.
@@ -94,7 +101,10 @@ impl Inputs {
 
     /// The jobs, in order.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = JobInput> + '_ {
-        (0..self.total).map(|place| self.job(place))
+        (0..self.total).map(|place| {
+            let job = self.job(place);
+            if self.large { JobInput { output: OutputMode::Descriptor, ..job } } else { job }
+        })
     }
 
     fn job(&self, place: u64) -> JobInput {
@@ -162,6 +172,12 @@ mod tests {
         let inputs = Inputs::numbers(&[Span { first: 1480, last: 1490 }], Form::Decimal, 1).unwrap();
         let modes: Vec<_> = inputs.jobs().map(|job| job.output).collect();
         assert_eq!((modes[0], modes[10]), (OutputMode::Inline, OutputMode::Descriptor));
+    }
+
+    #[test]
+    fn any_output_may_be_large() {
+        let inputs = Inputs::text("x".to_owned(), 2).unwrap().with_large_outputs();
+        assert!(inputs.jobs().all(|job| job.output == OutputMode::Descriptor));
     }
 
     #[test]

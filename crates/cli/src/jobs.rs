@@ -40,6 +40,9 @@ pub(crate) struct JobArgs {
     /// The same inputs N times over; noop without an input gets 0, 1, 2, ... instead
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: u64,
+    /// The results may be longer than 4096 bytes, up to 1 GiB each; factorial knows by itself when they are
+    #[arg(long)]
+    large: bool,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -111,6 +114,11 @@ impl JobArgs {
 
     /// What the jobs work on.
     pub(crate) fn inputs(&self) -> Result<Inputs, Usage> {
+        let inputs = self.read_inputs()?;
+        Ok(if self.large { inputs.with_large_outputs() } else { inputs })
+    }
+
+    fn read_inputs(&self) -> Result<Inputs, Usage> {
         if self.kind == "factorial" {
             return self.factorials().map_err(Usage);
         }

@@ -43,7 +43,8 @@ pub(crate) struct Args {
     /// Print each result behind its input and a tab
     #[arg(long)]
     with_input: bool,
-    /// Write the results to a file, which appears when all jobs have ended; - is stdout. One job's has its exact bytes
+    /// Write the results to a file, which appears when all jobs have ended, if one of them was done: until then an
+    /// older one stays; - is stdout. One job's has its exact bytes
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// What to do while the daemon is full
@@ -105,6 +106,7 @@ fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut Sink<'_>
             }
             Some(Err(Error::Interrupted)) => {
                 take_back(&mut run);
+                sink.interrupted = true;
                 return Ok(exit::CANCELLED);
             }
             Some(Err(error)) => return Err(lost_or(error, run.unended())),
@@ -137,6 +139,9 @@ struct Sink<'a> {
     inputs: &'a Inputs,
     out: Out,
     file: Option<BufWriter<NewFile>>,
+    /// Something stands in the file that is worth a name.
+    has_results: bool,
+    interrupted: bool,
     progress: Progress,
     verdict: Verdict,
     crashed: Crashed,
@@ -151,6 +156,8 @@ impl<'a> Sink<'a> {
             inputs,
             out: Out::new(),
             file: file.map(BufWriter::new),
+            has_results: false,
+            interrupted: false,
             progress: Progress::new(inputs.total(), !global.quiet),
             verdict: Verdict::default(),
             crashed: Crashed::default(),
@@ -159,6 +166,7 @@ impl<'a> Sink<'a> {
 
     fn take(&mut self, item: &RunItem) -> Result<()> {
         let done = item.end.outcome == Outcome::Done;
+        self.has_results |= done || self.global.json;
         self.progress.ended(done);
         self.verdict.add(item.index, exit::of(&item.end.outcome));
         self.crashed.note(&item.end);
@@ -185,11 +193,13 @@ impl<'a> Sink<'a> {
         flushed
     }
 
-    /// Ends the output; a file gets its name only if everything has ended.
+    /// Ends the output; a file gets its name only if everything has ended and there is a result.
     fn finish(&mut self, all: bool) -> Result<()> {
         self.out.flush()?;
         match self.file.take() {
-            Some(file) if all => file.into_inner().map_err(|error| error.into_error())?.finish(),
+            Some(file) if all && self.has_results && !self.interrupted => {
+                file.into_inner().map_err(|error| error.into_error())?.finish()
+            }
             _ => Ok(()),
         }
     }
