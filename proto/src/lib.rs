@@ -17,6 +17,7 @@ pub mod kind;
 pub mod limits;
 pub mod outcome;
 pub mod places;
+pub mod plain;
 pub mod record;
 pub mod record_text;
 pub mod refusal;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::Payload;
+use crate::plain::Plain;
 
 /// The one way in which a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done | Self::Cancelled | Self::Expired => out.write_str(self.word()),
-            Self::Failed { message } => write!(out, "failed: {message}"),
+            Self::Failed { message } => write!(out, "failed: {}", Plain(message)),
             Self::Crashed { crashes: 1, last } => {
                 write!(out, "crashed: killed 1 worker, by {last}; quarantined")
             }

@@ -18,6 +18,7 @@ use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::evidence::{Evidence, Program};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
+use bulkhead_proto::plain::Plain;
 use bulkhead_proto::worker::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
@@ -120,7 +121,8 @@ impl Worker {
                 }
                 (Ok(LaneUp::NotUp { why }), Stage::Starting | Stage::Connecting) => {
                     self.stage = Stage::Closed;
-                    return Heard::Over(Event::BootstrapFailed { worker: self.id, error: why });
+                    let error = Plain(&why).to_string();
+                    return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
                 }
                 _ => return self.lied(Lie::Lane),
             }
