@@ -32,7 +32,7 @@ impl Fleet {
                 }
             };
             let (Stop::Stopped { pid, .. } | Stop::Continued { pid }) = stop;
-            let Some(worker) = self.workers.values().find(|worker| worker.tree.process().pid() == pid) else {
+            let Some(worker) = self.workers.values().find(|worker| worker.leads(pid)) else {
                 continue;
             };
             let worker = worker.id;
