@@ -32,6 +32,15 @@ pub struct Evidence {
     pub seen: Option<Seen>,
 }
 
+impl Evidence {
+    /// What its texts and frames take on the wire, in bytes, about.
+    pub fn wire_bytes(&self) -> u64 {
+        let path = self.program.as_ref().map_or(0, |program| program.path.len());
+        let place = self.seen.as_ref().map_or(0, |seen| seen.waits_in.len());
+        (10 * self.frames.len() + path + place + self.last_words.len()) as u64
+    }
+}
+
 /// A program's file as it was when a worker was started from it: whoever looks frames up must find the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Program {

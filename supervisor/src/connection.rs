@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use bulkhead_core::event::{Event, Peer};
-use bulkhead_proto::client::{Reply, ReplyFrame, RequestFrame};
+use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Frames, Hello};
 use bulkhead_proto::ids::{ClientId, Tag};
@@ -27,8 +27,8 @@ use crate::outbox::Outbox;
 
 /// Bytes read from one client in one turn, so that a flood cannot starve a neighbour.
 const BYTES_PER_TURN: usize = 256 << 10;
-/// Requests taken from one client in one turn: each may ask for half a frame of rows, and what they bring is only
-/// held against the client once it stands in its outbox.
+/// Requests taken from one client in one turn, up to the first that may bring as much as a frame: what they bring is
+/// only held against the client once it stands in its outbox.
 const REQUESTS_PER_TURN: usize = 64;
 /// While more than this waits for a client, nothing is read from it.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
@@ -238,7 +238,7 @@ impl Connection {
                 Ok(None) => return,
                 Ok(Some(bytes)) => match codec::decode::<RequestFrame>(bytes) {
                     Ok(RequestFrame { tag, request }) => {
-                        *requests -= 1;
+                        *requests = if is_long(&request) { 0 } else { *requests - 1 };
                         events.push(Event::ClientSaid { client: self.client, tag, request });
                     }
                     Err(error) => break error.to_string(),
@@ -292,4 +292,9 @@ impl Connection {
     pub(crate) fn has_mail(&self) -> bool {
         self.outbox.waiting_bytes() > 0
     }
+}
+
+/// Whether the reply may be as long as a frame.
+fn is_long(request: &Request) -> bool {
+    matches!(request, Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers)
 }

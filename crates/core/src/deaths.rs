@@ -13,7 +13,7 @@ use bulkhead_proto::view::DeathRow;
 use crate::event::Peer;
 use crate::machine::Core;
 
-/// What a row takes on the wire beside the name of its kind, at most, in bytes.
+/// What a row takes on the wire beside its texts and frames, in bytes, about.
 const ROW_BYTES: u64 = 128;
 
 /// The ring, oldest first.
@@ -38,7 +38,11 @@ impl Core {
         let visible = |row: &&DeathRow| peer.admin || row.uid == peer.uid;
         let newest = self.deaths.rows.iter().rev().filter(visible);
         let rows: Vec<DeathRow> = newest.take(limit as usize).cloned().collect();
-        let bytes = 16 + rows.iter().map(|row| ROW_BYTES + row.kind.len() as u64).sum::<u64>();
+        let bytes = 16 + rows.iter().map(row_bytes).sum::<u64>();
         self.reply(id, tag, Reply::Deaths(rows), bytes);
     }
+}
+
+fn row_bytes(row: &DeathRow) -> u64 {
+    ROW_BYTES + row.kind.len() as u64 + row.death.evidence.wire_bytes()
 }

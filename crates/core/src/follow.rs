@@ -5,13 +5,15 @@
 
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::{ClientId, Tag};
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 
 use crate::machine::Core;
 
 /// Records in one reply.
 const PAGE: usize = 256;
-/// What one record takes on the wire, in bytes, about.
+/// What one record takes on the wire beside its texts and frames, in bytes, about.
 const RECORD_BYTES: u64 = 160;
 /// Readers that one client may have at a time.
 const READERS_MAX: usize = 16;
@@ -74,13 +76,14 @@ impl Core {
             let (peer, first) = (client.peer, self.log.first_index());
             let missed = first.saturating_sub(reader.next);
             reader.next = reader.next.max(first);
-            let mut records = Vec::new();
+            let (mut records, mut bytes) = (Vec::new(), RECORD_BYTES);
             for (record, owner) in self.log.from(reader.next) {
                 if records.len() == PAGE {
                     break;
                 }
                 reader.next = record.index + 1;
                 if peer.admin || owner.is_none_or(|uid| uid == peer.uid) {
+                    bytes += RECORD_BYTES + text_bytes(&record.what);
                     records.push(record.clone());
                 }
             }
@@ -89,7 +92,6 @@ impl Core {
             let is_last = caught_up && !reader.follow;
             if !records.is_empty() || missed > 0 || !reader.begun || is_last {
                 reader.begun = true;
-                let bytes = RECORD_BYTES * (1 + records.len() as u64);
                 self.reply(id, reader.tag, Reply::Events { records, missed, caught_up }, bytes);
             }
             if caught_up {
@@ -97,4 +99,19 @@ impl Core {
             }
         }
     }
+}
+
+/// What the texts and frames in a record take, in bytes, about.
+fn text_bytes(what: &What) -> u64 {
+    let bytes = match what {
+        What::Died { evidence, .. } => return evidence.wire_bytes(),
+        What::Ended { outcome: Outcome::Failed { message }, .. } | What::Backoff { message, .. } => {
+            message.len()
+        }
+        What::SpawnFailed { error, .. } => error.len(),
+        What::Degraded { reason } => reason.len(),
+        What::Short { what } => what.len(),
+        _ => 0,
+    };
+    bytes as u64
 }
