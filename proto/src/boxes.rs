@@ -8,6 +8,8 @@
 //! Box: a header, then [`RING`] entries of [`ENTRY_BYTES`], then [`RING`] areas of [`INLINE_MAX_BYTES`] for the
 //! results that do not fit their entry. Orders: a header, then [`RING`] entries of [`ORDER_BYTES`].
 
+use std::num::NonZeroU8;
+
 use crate::ids::Seq;
 use crate::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, TEXT_MAX_BYTES};
 
@@ -183,13 +185,23 @@ pub enum ReportStatus {
     /// Done; the result stands in the output descriptor.
     Descriptor,
     /// The task's own code said no; its text stands in the box.
-    Failed,
+    Failed {
+        /// The exit code of the program that it was, never 0.
+        code: Option<NonZeroU8>,
+    },
 }
+
+/// Where the exit code of a failure stands in its status.
+const CODE_SHIFT: u32 = 8;
 
 impl ReportStatus {
     /// As it stands in the box.
     pub fn pack(self) -> u64 {
-        self as u64 + 1
+        match self {
+            Self::Inline => 1,
+            Self::Descriptor => 2,
+            Self::Failed { code } => 3 | code.map_or(0, |code| u64::from(code.get()) << CODE_SHIFT),
+        }
     }
 
     /// Reads one; `None` for a status that does not exist, which is a lie.
@@ -197,7 +209,10 @@ impl ReportStatus {
         match status {
             1 => Some(Self::Inline),
             2 => Some(Self::Descriptor),
-            3 => Some(Self::Failed),
+            _ if status & 0xff == 3 => {
+                let code = u8::try_from(status >> CODE_SHIFT).ok()?;
+                Some(Self::Failed { code: NonZeroU8::new(code) })
+            }
             _ => None,
         }
     }
@@ -220,6 +235,21 @@ mod tests {
             assert_eq!(ClaimWord::unpack(ClaimWord::pack(word.seq, state)), Some(word));
         }
         assert_eq!(ClaimWord::unpack(7), None);
+    }
+
+    #[test]
+    fn a_status_survives_packing_and_no_other_number_is_one() {
+        let failed = |code| ReportStatus::Failed { code: NonZeroU8::new(code) };
+        for status in [ReportStatus::Inline, ReportStatus::Descriptor, failed(0), failed(1), failed(255)] {
+            assert_eq!(ReportStatus::unpack(status.pack()), Some(status));
+        }
+        assert_eq!(
+            [ReportStatus::Inline, ReportStatus::Descriptor, failed(0)].map(ReportStatus::pack),
+            [1, 2, 3]
+        );
+        for status in [0, 4, 0x101, 0x102, 0x1_0003, u64::MAX] {
+            assert_eq!(ReportStatus::unpack(status), None, "{status:#x}");
+        }
     }
 
     #[test]

@@ -28,11 +28,11 @@ pub const CANCELLED: u8 = 130;
 /// Nobody reads standard output any more, as a shell shows it of a command that SIGPIPE ended.
 pub const PIPE: u8 = 141;
 
-/// The exit code that an outcome gives.
+/// The exit code that an outcome gives: that of the program for an `exec` job which failed.
 pub fn of(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Done => DONE,
-        Outcome::Failed { .. } => FAILED,
+        Outcome::Failed { code, .. } => code.unwrap_or(FAILED),
         Outcome::Crashed { .. } => CRASHED,
         Outcome::TimedOut { .. } => TIMED_OUT,
         Outcome::Cancelled => CANCELLED,

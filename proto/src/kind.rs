@@ -26,7 +26,7 @@ pub struct Kind {
 }
 
 /// The built-in kinds: name, usage, summary, ring, chaos.
-const BUILTIN: [(&str, &str, &str, u16, bool); 4] = [
+const BUILTIN: [(&str, &str, &str, u16, bool); 5] = [
     ("factorial", "N [decimal|hex|digits|bits|sha256]", "n! with GMP, for n up to 10,000,000", 256, false),
     ("noop", "TEXT", "gives its input back", 256, false),
     ("sleep", "MS", "sleeps that many milliseconds", 256, false),
@@ -37,7 +37,17 @@ const BUILTIN: [(&str, &str, &str, u16, bool); 4] = [
         1,
         true,
     ),
+    (
+        EXEC,
+        "PROGRAM ARGUMENTS...",
+        "runs a program in a folder of its own, its output is the result",
+        1,
+        false,
+    ),
 ];
+
+/// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
+pub const EXEC: &str = "exec";
 
 /// The table of built-in kinds, with `chaos` only when it is enabled.
 pub fn builtin(enable_chaos: bool) -> Vec<Kind> {

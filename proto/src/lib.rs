@@ -9,6 +9,7 @@ pub mod client;
 pub mod codec;
 pub mod death;
 pub mod evidence;
+pub mod exec;
 pub mod exit;
 pub mod frame;
 pub mod ids;

@@ -55,12 +55,15 @@ pub const MEMORY_MIN_BYTES: u64 = 1 << 20;
 
 /// Largest `n` of the `factorial` kind.
 pub const FACTORIAL_N_MAX: u64 = 10_000_000;
+/// Most that a program of the `exec` kind may write to its standard output, in bytes.
+pub const EXEC_OUTPUT_MAX_BYTES: u64 = 64 << 20;
 /// Longest `sleep`, in milliseconds (one day).
 pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
 
 const _: () =
     assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
+const _: () = assert!(EXEC_OUTPUT_MAX_BYTES <= OUTPUT_MAX_BYTES);
 const _: () = assert!(
     DEATHS_KEPT
         * (KIND_NAME_MAX_BYTES

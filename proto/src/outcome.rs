@@ -21,6 +21,8 @@ pub enum Outcome {
     Failed {
         /// What its code said.
         message: String,
+        /// The exit code of the program that it was, as a shell tells it; `None` if it was none.
+        code: Option<u8>,
     },
     /// It killed its workers `crashes_max` times and is quarantined: `retry` or `forget` ends that.
     Crashed {
@@ -66,7 +68,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Done | Self::Cancelled | Self::Expired => out.write_str(self.word()),
-            Self::Failed { message } => write!(out, "failed: {}", Plain(message)),
+            Self::Failed { message, .. } => write!(out, "failed: {}", Plain(message)),
             Self::Crashed { crashes: 1, last } => {
                 write!(out, "crashed: killed 1 worker, by {last}; quarantined")
             }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::JobState;
+use crate::kind::EXEC;
 
 /// A refused request. Nothing of it was done.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -85,6 +86,10 @@ impl fmt::Display for Refusal {
                 write!(out, "busy: {what} is full (limit {limit}); try again in {retry_after_ms} ms")
             }
             Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
+            Self::UnknownKind { kind, .. } if kind == EXEC => out.write_str(
+                "this daemon does not offer exec: one in system mode runs no programs of its users while workers have \
+                 no sandbox; start a daemon of your own, in user mode",
+            ),
             Self::UnknownKind { kind, known } => {
                 write!(out, "unknown kind {kind:?}: this daemon offers {}", known.join(", "))
             }
@@ -117,3 +122,17 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_exec_has_a_reason_of_its_own() {
+        let missing = |kind: &str| {
+            Refusal::UnknownKind { kind: kind.to_owned(), known: vec!["noop".to_owned()] }.to_string()
+        };
+        assert!(missing(EXEC).contains("in user mode") && !missing(EXEC).contains("noop"));
+        assert!(missing("exce").contains("this daemon offers noop"));
+    }
+}

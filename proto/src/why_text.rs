@@ -78,7 +78,7 @@ impl Why {
         let Past { crashes_max, retries_max, .. } = self.past;
         said.push(match &end.how {
             Outcome::Done => format!("{name} is done: attempt {attempt} brought its result."),
-            Outcome::Failed { message } => {
+            Outcome::Failed { message, .. } => {
                 let budget = many(u64::from(retries_max), "retry", "retries");
                 format!("{name} failed: its own code said {message:?} in attempt {attempt}, and {budget} were allowed.")
             }

@@ -7,6 +7,7 @@ mod burial;
 mod stops;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU8;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
@@ -208,7 +209,9 @@ fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events
         let descriptor = worker.outputs.remove(&seq);
         let result = match (result, descriptor) {
             (FoundResult::Inline(payload), _) => TaskResult::Inline(payload),
-            (FoundResult::Failed(message), _) => TaskResult::Failed(message),
+            (FoundResult::Failed { message, code }, _) => {
+                TaskResult::Failed { message, code: code.map(NonZeroU8::get) }
+            }
             (FoundResult::Descriptor { bytes }, Some(descriptor)) => match held.take(descriptor, bytes) {
                 Ok(Some(output)) => TaskResult::Held { output, bytes },
                 Ok(None) => {
@@ -216,7 +219,10 @@ fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events
                     events.push(Event::Lied { worker: worker.id, lie: Lie::Output });
                     continue;
                 }
-                Err(error) => TaskResult::Failed(format!("its output could not be kept: {error}")),
+                Err(error) => {
+                    let message = format!("its output could not be kept: {error}");
+                    TaskResult::Failed { message, code: None }
+                }
             },
             (FoundResult::Descriptor { .. }, None) => {
                 worker.disputed.push(seq);

@@ -52,7 +52,7 @@ fn a_bad_factorial_on_the_wire_is_a_failure_that_names_it() {
     let mut wire = Wire::connect(&daemon.socket());
     for input in ["-3", "2.5", "abc", "10000001", "", "5 roman", "5 hex 6"] {
         let ended = wire.run("factorial", &[input]).remove(0);
-        let Outcome::Failed { message } = &ended.outcome else { panic!("{input:?}: {ended:?}") };
+        let Outcome::Failed { message, .. } = &ended.outcome else { panic!("{input:?}: {ended:?}") };
         assert!(message.contains("factorial"), "{input:?}: {message}");
         assert_eq!(ended.output, Output::None);
     }

@@ -32,10 +32,17 @@ fn the_service_works_from_installation_to_stop() {
     assert_eq!(property(&machine, "ActiveState"), "active", "Type=notify: start returns when jobs are taken");
 
     the_group_may_and_others_may_not(&machine);
+    no_programs_without_a_sandbox(&machine);
     a_killed_worker_costs_nothing(&machine);
     poison_is_named_in_the_journal(&machine);
     a_killed_supervisor_is_started_again(&machine);
     nothing_is_left_after_a_stop(&machine);
+}
+
+fn no_programs_without_a_sandbox(machine: &Machine) {
+    let refused = machine.try_run_as("alice", &["bulkhead", "run", "exec", "--", "true"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("does not offer exec"), "{said}");
 }
 
 /// As the README says.

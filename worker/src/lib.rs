@@ -8,6 +8,7 @@
 
 mod bootstrap;
 mod descriptors;
+mod exec;
 mod output;
 mod panics;
 mod registry;

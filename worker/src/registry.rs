@@ -8,8 +8,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bulkhead_jobs::{Failure, Task};
+use bulkhead_proto::kind::EXEC;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::exec;
 
 /// The code of a kind, as the runtime calls it: one task at a time, from one thread.
 pub(crate) type Code = Arc<dyn Fn(&[u8], &mut dyn Task) -> Result<(), Failure> + Send + Sync>;
@@ -29,7 +32,8 @@ impl Registry {
     /// All built-in kinds.
     pub fn builtin() -> Self {
         let handlers = bulkhead_jobs::names().filter_map(|name| Some((name, bulkhead_jobs::find(name)?)));
-        handlers.fold(Self::new(), |registry, (name, handler)| registry.with(name, handler))
+        let registry = handlers.fold(Self::new(), |registry, (name, handler)| registry.with(name, handler));
+        registry.with(EXEC, exec::run)
     }
 
     /// Adds a kind that reads its input's bytes and writes its output's; one of the same name is replaced.
@@ -128,6 +132,7 @@ mod tests {
     fn a_kind_is_found_by_its_name_alone() {
         let registry = Registry::builtin();
         assert!(registry.find("noop").is_some() && registry.find("no").is_none());
+        assert!(bulkhead_proto::kind::builtin(true).iter().all(|kind| registry.find(&kind.name).is_some()));
         assert_eq!(format!("{:?}", Registry::new().with("own", |_, _| Ok(()))), r#"["own"]"#);
     }
 }

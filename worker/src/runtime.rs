@@ -112,7 +112,8 @@ impl Runtime {
             Ok(finish) => self.ring.finish(task.seq, &finish),
             Err(failure) => {
                 log::debug!("task failed job={} attempt={} error=\"{failure}\"", task.job, task.fence);
-                self.ring.finish(task.seq, &Finish::Failed(&failure.to_string()));
+                let code = failure.code();
+                self.ring.finish(task.seq, &Finish::Failed { text: &failure.to_string(), code });
             }
         }
         let is_heard = !self.ring.should_ring() || self.outputs.ring(&self.doorbell)?;

@@ -15,7 +15,8 @@ use crate::words;
 
 /// The table, as `bulkhead --help` shows it.
 pub(crate) const TABLE: &str = "\
-Exit codes (for several jobs: that of the first, in the order given, that was not done):
+Exit codes (for several jobs: that of the first, in the order given, that was not done;
+an exec job that failed gives its program's own code, 128 + n if signal n killed it, 126 and 127 if it cannot be run):
     0  done
     1  failed: a job's own code said no, or the daemon refused
     2  usage: the command line is wrong, no job was made of it

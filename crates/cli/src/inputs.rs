@@ -33,6 +33,8 @@ enum Source {
     Text(String),
     /// A text for each job.
     Texts(Vec<String>),
+    /// The same program each time: as people read it, and as it travels.
+    Program { label: String, input: Vec<u8> },
     /// Each job's own place.
     Places,
 }
@@ -53,6 +55,11 @@ impl Inputs {
     pub(crate) fn text(text: String, times: u64) -> Result<Self, String> {
         check_length(&text)?;
         Self::new(Source::Text(text), 1, times)
+    }
+
+    /// This program, `times` times; `label` is how people name it.
+    pub(crate) fn program(label: String, input: Vec<u8>, times: u64) -> Result<Self, String> {
+        Self::new(Source::Program { label, input }, 1, times)
     }
 
     /// A job for each of these texts, in order, `times` times over.
@@ -89,7 +96,7 @@ impl Inputs {
     pub(crate) fn label(&self, place: u64) -> String {
         match &self.source {
             Source::Numbers { .. } => self.number(place).to_string(),
-            Source::Text(text) => text.clone(),
+            Source::Text(text) | Source::Program { label: text, .. } => text.clone(),
             Source::Texts(texts) => usize::try_from(place % self.pass)
                 .ok()
                 .and_then(|at| texts.get(at))
@@ -113,6 +120,9 @@ impl Inputs {
                 let n = self.number(place);
                 let bytes = format!("{n} {}", form.name()).into_bytes();
                 JobInput { bytes, output: size::output_mode(n, *form) }
+            }
+            Source::Program { input, .. } => {
+                JobInput { bytes: input.clone(), output: OutputMode::Descriptor }
             }
             Source::Text(_) | Source::Texts(_) | Source::Places => {
                 JobInput { bytes: self.label(place).into_bytes(), output: OutputMode::Inline }

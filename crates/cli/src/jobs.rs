@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bulkhead_client::Spec;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::kind::Form;
+use bulkhead_proto::kind::{EXEC, Form};
 use bulkhead_proto::limits::SLEEP_MAX_MS;
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
@@ -17,6 +17,7 @@ use crate::duration;
 use crate::exit::Usage;
 use crate::inputs::Inputs;
 use crate::numbers;
+use crate::program::ProgramArgs;
 
 /// Which jobs, and how they are to be treated.
 #[derive(Debug, clap::Args)]
@@ -25,7 +26,8 @@ pub(crate) struct JobArgs {
     #[arg(value_name = "KIND")]
     kind: String,
     /// Input. For factorial: numbers, ranges such as 1..200 (both ends included), @FILE of them; one job each.
-    /// For other kinds: the words, joined by blanks, are the input of one job
+    /// For exec: a program and its arguments, behind --. For other kinds: the words, joined by blanks, are the input
+    /// of one job
     #[arg(value_name = "INPUT", allow_negative_numbers = true)]
     inputs: Vec<String>,
     /// Each INPUT is the input of a job of its own, for any kind
@@ -43,6 +45,8 @@ pub(crate) struct JobArgs {
     /// The results may be longer than 4096 bytes, up to 1 GiB each; factorial knows by itself when they are
     #[arg(long)]
     large: bool,
+    #[command(flatten)]
+    program: ProgramArgs,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -125,6 +129,10 @@ impl JobArgs {
         if self.form.is_some() || self.file.is_some() {
             return Err(Usage(format!("--as and --file are for factorial, not for {}", self.kind)));
         }
+        if self.runs_programs() {
+            return self.programs().map_err(Usage);
+        }
+        self.program.refuse_for(&self.kind)?;
         if self.each {
             if self.inputs.is_empty() {
                 return Err(Usage("--each of what? give an input for each job".to_owned()));
@@ -141,6 +149,24 @@ impl JobArgs {
             _ => Inputs::text(text, self.count),
         }
         .map_err(Usage)
+    }
+
+    /// Whether the jobs are programs, whose output is shown as it is.
+    pub(crate) fn runs_programs(&self) -> bool {
+        self.kind == EXEC
+    }
+
+    fn programs(&self) -> Result<Inputs, String> {
+        if self.each {
+            return Err("--each is not for exec: its words are one program and its arguments".to_owned());
+        }
+        if self.policy.cpu_time.is_some() {
+            return Err(
+                "--cpu-time does not reach the programs of exec: use --timeout, or ulimit -t in a shell"
+                    .to_owned(),
+            );
+        }
+        Inputs::program(self.inputs.join(" "), self.program.input(&self.inputs)?, self.count)
     }
 
     fn factorials(&self) -> Result<Inputs, String> {
@@ -200,6 +226,7 @@ mod tests {
             ("sleep 100", vec!["100"]),
             ("chaos exit:3", vec!["exit:3"]),
             ("own-kind a b", vec!["a b"]),
+            ("exec -- true", vec!["\u{1}\u{1}\u{4}true\0\0"]),
         ] {
             assert_eq!(read(line).unwrap(), inputs, "{line}");
         }
@@ -219,6 +246,12 @@ mod tests {
             ("sleep", "sleep of \"\""),
             ("sleep 5s", "sleep of \"5s\""),
             ("sleep 86400001", "86400000"),
+            ("exec", "exec of what"),
+            ("exec --each a b", "--each is not for exec"),
+            ("exec --cpu-time 5s true", "use --timeout"),
+            ("exec --env PATH true", "--env PATH is no NAME=VALUE"),
+            ("noop --env A=b", "for exec, not for noop"),
+            ("sleep --stdin 5", "for exec, not for sleep"),
             ("noop --count 0", "--count 1 or more"),
             ("noop --priority 10", "priority 10"),
             ("noop --crashes-max 0", "crashes_max 0"),

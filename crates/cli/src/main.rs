@@ -16,6 +16,7 @@ mod jobs;
 mod numbers;
 mod output;
 mod private;
+mod program;
 mod progress;
 mod size;
 mod symbols;

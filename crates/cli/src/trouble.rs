@@ -105,11 +105,11 @@ mod tests {
         assert_eq!(line(&end, "chaos segv"), expected);
         let end = JobEnd { job: JobId(1), outcome: Outcome::Cancelled, output: Output::None, attempts: 1 };
         assert_eq!(line(&end, ""), "bulkhead: job 1 cancelled after 1 attempt");
-        let outcome = Outcome::Failed { message: "no: never".to_owned() };
+        let outcome = Outcome::Failed { message: "no: never".to_owned(), code: None };
         let end = JobEnd { job: JobId(2), outcome, output: Output::None, attempts: 2 };
         assert_eq!(line(&end, ""), "bulkhead: job 2 failed after 2 attempts: no: never");
         assert!(line(&end, &"x\n".repeat(60)).len() < 160);
-        let outcome = Outcome::Failed { message: "no\u{1b}[2J\nbulkhead: job 3 done".to_owned() };
+        let outcome = Outcome::Failed { message: "no\u{1b}[2J\nbulkhead: job 3 done".to_owned(), code: None };
         let end = JobEnd { job: JobId(2), outcome, output: Output::None, attempts: 1 };
         let harmless = "bulkhead: job 2 failed after 1 attempt: no\\u{1b}[2J\\nbulkhead: job 3 done";
         assert_eq!(line(&end, ""), harmless);

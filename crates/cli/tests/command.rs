@@ -81,7 +81,10 @@ fn the_first_bad_job_in_the_order_of_the_inputs_gives_the_code() {
     let script = |mut peer: Peer| {
         let (tag, _) = peer.submit().unwrap();
         peer.accept(tag, 1, 3);
-        peer.reply(tag, Reply::Ended(vec![ended(3, Outcome::Failed { message: "no".to_owned() })]));
+        peer.reply(
+            tag,
+            Reply::Ended(vec![ended(3, Outcome::Failed { message: "no".to_owned(), code: Some(9) })]),
+        );
         peer.reply(
             tag,
             Reply::Ended(vec![ended(2, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5 })]),
@@ -101,7 +104,10 @@ fn a_stderr_that_takes_nothing_changes_nothing() {
     let script = |mut peer: Peer| {
         let (tag, _) = peer.submit().unwrap();
         peer.accept(tag, 1, 2);
-        peer.reply(tag, Reply::Ended(vec![ended(1, Outcome::Failed { message: "no".to_owned() })]));
+        peer.reply(
+            tag,
+            Reply::Ended(vec![ended(1, Outcome::Failed { message: "no".to_owned(), code: None })]),
+        );
         peer.reply(tag, Reply::Ended(vec![done(2, b"fine")]));
     };
     let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());

@@ -34,7 +34,7 @@ impl Core {
         };
         if let Some(worker) = self.pool.workers.get_mut(&id) {
             worker.ended += 1;
-            worker.failed_last = matches!(report.result, TaskResult::Failed(_));
+            worker.failed_last = matches!(report.result, TaskResult::Failed { .. });
             worker.full_ns = None;
         }
         self.resume(id);
@@ -49,7 +49,7 @@ impl Core {
                 TaskResult::Held { output, bytes } => {
                     self.end_job(offer.key, Outcome::Done, Left::Held { output, bytes });
                 }
-                TaskResult::Failed(message) => self.job_failed(offer.key, message),
+                TaskResult::Failed { message, code } => self.job_failed(offer.key, message, code),
             }
         }
         self.worker_works(id);

@@ -264,7 +264,7 @@ fn bytes_of(ended: &Ended) -> u64 {
         _ => 0,
     };
     let text = match &ended.outcome {
-        Outcome::Failed { message } => message.len(),
+        Outcome::Failed { message, .. } => message.len(),
         Outcome::Crashed { last, .. } => last.len(),
         Outcome::Lost { reason } => reason.len(),
         _ => 0,

@@ -220,5 +220,10 @@ pub enum TaskResult {
         bytes: u64,
     },
     /// Its own code said no.
-    Failed(String),
+    Failed {
+        /// What it said.
+        message: String,
+        /// The exit code of the program that it was.
+        code: Option<u8>,
+    },
 }

@@ -105,7 +105,7 @@ impl Core {
 fn text_bytes(what: &What) -> u64 {
     let bytes = match what {
         What::Died { evidence, .. } => return evidence.wire_bytes(),
-        What::Ended { outcome: Outcome::Failed { message }, .. } | What::Backoff { message, .. } => {
+        What::Ended { outcome: Outcome::Failed { message, .. }, .. } | What::Backoff { message, .. } => {
             message.len()
         }
         What::SpawnFailed { error, .. } => error.len(),

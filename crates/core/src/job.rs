@@ -207,7 +207,7 @@ impl Job {
     pub(crate) fn kept_bytes(&self) -> u64 {
         let left = match self.end().map(|end| (&end.left, &end.outcome)) {
             Some((Left::Inline(payload), _)) => payload.as_bytes().len(),
-            Some((_, Outcome::Failed { message })) => message.len(),
+            Some((_, Outcome::Failed { message, .. })) => message.len(),
             Some((_, Outcome::Crashed { last, .. })) => last.len(),
             _ => 0,
         };

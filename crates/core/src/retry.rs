@@ -15,13 +15,13 @@ use crate::rng::doubled;
 use crate::timers::Alarm;
 
 impl Core {
-    /// A job's own code said no.
-    pub(crate) fn job_failed(&mut self, key: Key, mut message: String) {
+    /// A job's own code said no, with this exit code if it was a program.
+    pub(crate) fn job_failed(&mut self, key: Key, mut message: String, code: Option<u8>) {
         truncate(&mut message);
         let retries_max = self.jobs.batch(key).policy.retries_max;
         let retries = self.jobs[key].retries;
         if retries >= retries_max {
-            return self.end_job(key, Outcome::Failed { message }, Left::Nothing);
+            return self.end_job(key, Outcome::Failed { message, code }, Left::Nothing);
         }
         // Jitter, so that jobs which failed together for one reason do not come back together.
         let span = doubled(self.config.backoff_min_ms, u32::from(retries), self.config.backoff_max_ms);

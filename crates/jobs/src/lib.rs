@@ -13,6 +13,7 @@ mod sleep;
 mod trial;
 
 use std::fmt;
+use std::num::NonZeroU8;
 
 /// What a handler sees of the task that it runs: its output, and ways to tell how it is going. What it tells survives
 /// its worker, whatever ends that, and is shown with the death.
@@ -36,18 +37,32 @@ pub type Handler = fn(input: &[u8], task: &mut dyn Task) -> Result<(), Failure>;
 
 /// Why a task ended without a result, in words for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure(String);
+pub struct Failure {
+    text: String,
+    code: Option<NonZeroU8>,
+}
 
 impl Failure {
     /// A failure with this text: a lower-case fragment that names the thing that was wrong.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self { text: text.into(), code: None }
+    }
+
+    /// The same of a program that ended with this exit code, or as a shell would tell it.
+    #[must_use]
+    pub fn with_code(self, code: NonZeroU8) -> Self {
+        Self { code: Some(code), ..self }
+    }
+
+    /// The exit code of the program that the task was.
+    pub fn code(&self) -> Option<NonZeroU8> {
+        self.code
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.0)
+        out.write_str(&self.text)
     }
 }
 
@@ -56,11 +71,11 @@ impl std::error::Error for Failure {}
 impl From<std::io::Error> for Failure {
     /// The only I/O of a handler is its output.
     fn from(error: std::io::Error) -> Self {
-        Self(format!("output: {error}"))
+        Self::new(format!("output: {error}"))
     }
 }
 
-/// Every built-in kind, in the order of `bulkhead_proto::kind::builtin`.
+/// Every built-in kind but `exec`, in the order of `bulkhead_proto::kind::builtin`.
 const TABLE: [(&str, Handler); 4] =
     [("factorial", factorial::run), ("noop", noop::run), ("sleep", sleep::run), ("chaos", chaos::run)];
 
@@ -92,7 +107,10 @@ mod tests {
 
     #[test]
     fn the_table_is_the_daemons() {
-        let daemon: Vec<_> = bulkhead_proto::kind::builtin(true).into_iter().map(|kind| kind.name).collect();
+        let mut daemon: Vec<_> =
+            bulkhead_proto::kind::builtin(true).into_iter().map(|kind| kind.name).collect();
+        // Its code needs processes and folders, and is the worker's.
+        daemon.retain(|name| name != bulkhead_proto::kind::EXEC);
         assert_eq!(names().collect::<Vec<_>>(), daemon);
         assert!(daemon.iter().all(|name| find(name).is_some()));
         assert!(find("nosuch").is_none() && find("").is_none());

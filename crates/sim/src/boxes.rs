@@ -38,7 +38,7 @@ impl Written {
     /// A failure.
     pub fn failed(text: &str, elapsed_ns: u64) -> Self {
         Self {
-            status: ReportStatus::Failed.pack(),
+            status: ReportStatus::Failed { code: None }.pack(),
             bytes: text.as_bytes().to_vec(),
             output_bytes: 0,
             elapsed_ns,

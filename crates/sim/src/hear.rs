@@ -3,6 +3,8 @@
 //! Within one source the order is the real one's: the end of the bootstrap, results, lies, the hint of death,
 //! and the proof last, after a last look into the box. Between sources any order goes.
 
+use std::num::NonZeroU8;
+
 use bulkhead_core::event::{Event, Report, TaskResult};
 use bulkhead_proto::boxes::ReportStatus;
 use bulkhead_proto::death::Death;
@@ -106,9 +108,10 @@ impl World {
         }
         let result = match ReportStatus::unpack(written.status) {
             Some(ReportStatus::Descriptor) => self.hold(written.output_bytes),
-            Some(ReportStatus::Failed) => {
-                TaskResult::Failed(String::from_utf8_lossy(&written.bytes).into_owned())
-            }
+            Some(ReportStatus::Failed { code }) => TaskResult::Failed {
+                message: String::from_utf8_lossy(&written.bytes).into_owned(),
+                code: code.map(NonZeroU8::get),
+            },
             _ => TaskResult::Inline(written.payload()),
         };
         let report = Report { result, elapsed_ns: written.elapsed_ns };

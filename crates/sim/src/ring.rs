@@ -143,7 +143,7 @@ fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Optio
 fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<Written, Lie> {
     let written = pages.written(seq).ok_or(Lie::Result)?;
     match (ReportStatus::unpack(written.status), output) {
-        (Some(ReportStatus::Failed), _)
+        (Some(ReportStatus::Failed { .. }), _)
         | (Some(ReportStatus::Inline), OutputMode::Inline)
         | (Some(ReportStatus::Descriptor), OutputMode::Descriptor) => Ok(written.clone()),
         _ => Err(Lie::Result),

@@ -229,7 +229,7 @@ fn nobody_is_cancelled_timed_out_or_lost_without_cause() {
         Outcome::Expired,
         Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5 },
         Outcome::Lost { reason: String::new() },
-        Outcome::Failed { message: String::new() },
+        Outcome::Failed { message: String::new(), code: None },
         Outcome::Crashed { crashes: 2, last: String::new() },
     ] {
         let what = What::Ended { job: JobId(1), outcome, attempts: 1, after_us: 0 };

@@ -33,6 +33,8 @@ pub(crate) enum Which<'a> {
     Pid(u32),
     /// Any child in this process group.
     Group(u32),
+    /// Any child.
+    Any,
 }
 
 impl Which<'_> {
@@ -44,6 +46,7 @@ impl Which<'_> {
             }
             Self::Pid(pid) => (libc::P_PID, pid),
             Self::Group(group) => (libc::P_PGID, group),
+            Self::Any => (libc::P_ALL, 0),
         }
     }
 }
@@ -55,6 +58,17 @@ pub(crate) enum Reap {
     Yes,
     /// Leave it as it is: its process id stays reserved.
     No,
+}
+
+/// Waits until some child is dead, and leaves it as it is.
+///
+/// # Errors
+/// ECHILD: we have none. EINTR: a signal was handled.
+pub(crate) fn wait_for_any() -> io::Result<()> {
+    // SAFETY: a siginfo_t is not asked for, which waitid allows.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, std::ptr::null_mut(), libc::WEXITED | libc::WNOWAIT) };
+    Errno::result(result)?;
+    Ok(())
 }
 
 /// Looks for a dead child; `None` when there are such children and all of them live. Never blocks.

@@ -27,6 +27,7 @@ pub mod page;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod program;
 pub mod raise;
 pub mod shortage;
 pub mod signals;

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
-use crate::exit::{Reap, Which, wait_now};
+use crate::exit::{Reap, Which, wait_for_any, wait_now};
 use crate::mark::Marks;
 
 /// Passes in one sweep; what is left then is told, and its SIGCHLD brings the next sweep.
@@ -99,6 +99,39 @@ pub fn reap_orphans(is_leader: &dyn Fn(u32) -> bool) -> io::Result<()> {
         let _ = wait_now(Which::Pid(child), Reap::Yes);
     }
     Ok(())
+}
+
+/// Kills and reaps every child of this process until there is none, those that come to it as their parents die
+/// included. Waits as long as that takes.
+///
+/// # Errors
+/// EPERM: those that are left run as somebody else. As [`sweep_strays`] otherwise.
+pub(crate) fn end_children() -> io::Result<()> {
+    loop {
+        match wait_now(Which::Any, Reap::Yes) {
+            Ok(Some(_)) => continue,
+            Ok(None) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let listed = children()?;
+        let killed = listed.iter().filter(|child| kill_with_group(**child)).count();
+        if killed > 0 {
+            // Interrupted or not, the next look tells.
+            let _ = wait_for_any();
+        } else if !listed.is_empty() {
+            return Err(Errno::EPERM.into());
+        }
+    }
+}
+
+/// `false`: it runs as somebody else.
+fn kill_with_group(child: u32) -> bool {
+    let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
+    if getpgid(Some(pid)) == Ok(pid) {
+        let _ = killpg(pid, Signal::SIGKILL);
+    }
+    signal::kill(pid, Signal::SIGKILL) != Err(Errno::EPERM)
 }
 
 enum Treated {

@@ -32,6 +32,17 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves orphans to the subreaper above again.
+///
+/// # Errors
+/// EINVAL: a kernel before 3.4.
+pub(crate) fn stop_being_subreaper() -> io::Result<()> {
+    // SAFETY: PR_SET_CHILD_SUBREAPER takes one integer.
+    let result = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// How far the end of a tree is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeEnd {

@@ -217,7 +217,7 @@ fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
     for (how, by, said) in [
         (Outcome::Done, None, "Job 17 is done: attempt 1 brought its result."),
         (
-            Outcome::Failed { message: "no".to_owned() },
+            Outcome::Failed { message: "no".to_owned(), code: None },
             None,
             "said \"no\" in attempt 1, and 0 retries were allowed.",
         ),

@@ -8,7 +8,7 @@ use bulkhead_proto::kind::{self, Kind};
 use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, RING, TEXT_MAX_BYTES};
 use serde::Deserialize;
 
-use super::File;
+use super::{File, Mode};
 
 /// A table `[kinds.NAME]` of the config file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -25,6 +25,9 @@ pub(super) struct OwnKind {
 /// The kinds that this daemon offers.
 pub(super) fn table(file: &File, enable_chaos: bool) -> Result<Vec<Kind>> {
     let mut kinds = if file.builtin_kinds.unwrap_or(true) { kind::builtin(enable_chaos) } else { Vec::new() };
+    // Programs of others would run under the daemon's own user: not before workers have a sandbox.
+    let mode = file.mode.unwrap_or_default();
+    kinds.retain(|kind| mode == Mode::User || kind.name != kind::EXEC);
     for (name, own) in &file.kinds {
         ensure!(
             is_name(name),
@@ -74,6 +77,12 @@ mod tests {
         assert_eq!((own.name.as_str(), own.usage.as_str(), own.ring), ("square", "N", 256));
         assert_eq!(both.len(), kind::builtin(false).len() + 1);
         assert_eq!(read("builtin_kinds = false\n[kinds.square]\n").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn programs_run_in_user_mode_alone() {
+        let offers = |text| read(text).unwrap().iter().any(|kind| kind.name == "exec");
+        assert!(offers("") && offers("mode = \"user\"") && !offers("mode = \"system\""));
     }
 
     #[test]

@@ -223,7 +223,9 @@ impl Puppet {
         let mut output = Text(Vec::new());
         match handler(task.input.as_bytes(), &mut output) {
             Ok(()) => self.ring.finish(task.seq, &Finish::Inline(&output.0)),
-            Err(failure) => self.ring.finish(task.seq, &Finish::Failed(&failure.to_string())),
+            Err(failure) => {
+                self.ring.finish(task.seq, &Finish::Failed { text: &failure.to_string(), code: None })
+            }
         }
         self.ring_if_asleep();
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bulkhead_link::worker::Finish;
 use bulkhead_proto::boxes::{
-    self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
+    self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, STATUS_AT,
 };
 use bulkhead_proto::limits::{
     BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
@@ -21,7 +21,6 @@ use super::{Attack, Deed};
 const INLINE: u64 = 1;
 const DESCRIPTOR: u64 = 2;
 const FAILED: u64 = 3;
-const _: () = assert!(ReportStatus::Failed as u64 + 1 == FAILED);
 
 pub(super) const ATTACKS: &[Attack] = &[
     ("status-0", Deed::Claimed(|puppet, task, _| say(puppet, task, 0, 4))),

@@ -217,7 +217,7 @@ pub(crate) fn inline(result: &FoundResult) -> &[u8] {
 /// The text of a failure.
 pub(crate) fn failed(result: &FoundResult) -> &str {
     match result {
-        FoundResult::Failed(text) => text,
+        FoundResult::Failed { message, .. } => message,
         other => panic!("{other:?}"),
     }
 }

@@ -29,9 +29,11 @@ Examples:
   bulkhead run factorial 1000000 -o digits.txt
   bulkhead run factorial --file numbers.txt --unordered
   bulkhead run noop --count 1000
-  bulkhead run --timeout 5s sleep 1000";
+  bulkhead run --timeout 5s sleep 1000
+  bulkhead run exec -- sh -c 'echo hello; exit 3'
+  echo text | bulkhead run exec --stdin --env LANG=C -- tr a-z A-Z";
 
-/// Runs jobs and prints their results, one a line, in the order of the inputs
+/// Runs jobs and prints their results, one a line, in the order of the inputs; of exec, what its program wrote
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -216,7 +218,8 @@ fn print(args: &Args, global: &Global, inputs: &Inputs, item: &RunItem, into: &m
     if args.with_input {
         write!(into, "{}\t", inputs.label(item.index))?;
     }
-    if args.output.is_some() && inputs.total() == 1 && !args.with_input {
+    let is_alone = args.output.is_some() && inputs.total() == 1;
+    if (is_alone || args.jobs.runs_programs()) && !args.with_input {
         output::write_exact(&item.end.output, into)
     } else {
         output::write_line(&item.end.output, into)

@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   bulkhead submit factorial 20000 --as sha256
   bulkhead submit --count 1000 noop
+  bulkhead submit exec -- sh -c 'uname -a'
   bulkhead submit factorial 1..200 | bulkhead wait -";
 
 /// Submits jobs and prints their numbers, one a line

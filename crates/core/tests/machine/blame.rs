@@ -19,7 +19,11 @@ fn with_ring_of(count: usize) -> (Rig, JobId) {
     let mut rig = Rig::new(1);
     for _ in 0..40 {
         let job = rig.submit(1);
-        rig.finish_with(job, bulkhead_core::event::TaskResult::Failed(String::new()), 1000);
+        rig.finish_with(
+            job,
+            bulkhead_core::event::TaskResult::Failed { message: String::new(), code: None },
+            1000,
+        );
     }
     let first = rig.submit(count);
     assert_eq!(rig.workers.values().map(Vec::len).max(), Some(count));

@@ -136,7 +136,7 @@ fn failures_are_retried_with_growing_backoff_up_to_the_budget() {
     }
     assert!((50..=110).contains(&pauses[0]) && (100..=210).contains(&pauses[1]), "{pauses:?}");
     rig.fail(job);
-    assert_eq!(rig.outcome(job), Some(Outcome::Failed { message: "no".to_owned() }));
+    assert_eq!(rig.outcome(job), Some(Outcome::Failed { message: "no".to_owned(), code: Some(3) }));
     assert_eq!(rig.recorded(|what| matches!(what, What::Backoff { .. })), 2);
     assert_eq!(rig.detail(job).row.attempts, 3);
 }
@@ -145,8 +145,8 @@ fn failures_are_retried_with_growing_backoff_up_to_the_budget() {
 fn a_long_failure_text_is_cut_between_characters() {
     let mut rig = Rig::new(1);
     let job = rig.submit(1);
-    rig.finish_with(job, TaskResult::Failed("\u{e9}".repeat(4000)), 1);
-    let Some(Outcome::Failed { message }) = rig.outcome(job) else { panic!("it failed") };
+    rig.finish_with(job, TaskResult::Failed { message: "\u{e9}".repeat(4000), code: None }, 1);
+    let Some(Outcome::Failed { message, .. }) = rig.outcome(job) else { panic!("it failed") };
     assert_eq!(message.len(), 1024);
 }
 

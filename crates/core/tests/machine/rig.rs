@@ -253,7 +253,7 @@ impl Rig {
     }
 
     pub(crate) fn fail(&mut self, job: JobId) {
-        self.finish_with(job, TaskResult::Failed("no".to_owned()), 1000);
+        self.finish_with(job, TaskResult::Failed { message: "no".to_owned(), code: Some(3) }, 1000);
     }
 
     /// A worker dies; its box says what was claimed.

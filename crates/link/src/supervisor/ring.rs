@@ -15,6 +15,7 @@
 
 use std::fmt;
 use std::io;
+use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
@@ -55,7 +56,12 @@ pub enum FoundResult {
         bytes: u64,
     },
     /// Its own code said no.
-    Failed(String),
+    Failed {
+        /// What it said.
+        message: String,
+        /// The exit code of the program that it was.
+        code: Option<NonZeroU8>,
+    },
 }
 
 /// What the worker gets of a ring, with its setup. To be closed once it is sent.

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
@@ -47,7 +48,12 @@ pub enum Finish<'a> {
         bytes: u64,
     },
     /// Its own code said no. Cut after [`TEXT_MAX_BYTES`].
-    Failed(&'a str),
+    Failed {
+        /// What it said.
+        text: &'a str,
+        /// The exit code of the program that it was.
+        code: Option<NonZeroU8>,
+    },
 }
 
 /// Box and orders, mapped.
@@ -117,7 +123,9 @@ impl WorkerRing {
         let (status, bytes, output_bytes) = match *finish {
             Finish::Inline(bytes) => (ReportStatus::Inline, bytes, 0),
             Finish::Descriptor { bytes } => (ReportStatus::Descriptor, &[][..], bytes),
-            Finish::Failed(text) => (ReportStatus::Failed, cut(text, TEXT_MAX_BYTES).as_bytes(), 0),
+            Finish::Failed { text, code } => {
+                (ReportStatus::Failed { code }, cut(text, TEXT_MAX_BYTES).as_bytes(), 0)
+            }
         };
         assert!(bytes.len() <= INLINE_MAX_BYTES, "an inline result is bounded by its writer");
         let store = |field: usize, value: u64| self.box_page.store(at + field, value, Ordering::Relaxed);

@@ -124,7 +124,7 @@ impl Ledger {
         if job.offer_life != job.life {
             return;
         }
-        if let TaskResult::Failed(_) = result {
+        if let TaskResult::Failed { .. } = result {
             job.failures.1 += 1;
             job.failures.0 += u32::from(!killed && !job.cancel);
         } else {

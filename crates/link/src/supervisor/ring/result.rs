@@ -26,8 +26,9 @@ pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
     };
     let result = match status {
         ReportStatus::Inline => FoundResult::Inline(Payload::from(bytes(INLINE_MAX_BYTES)?)),
-        ReportStatus::Failed => {
-            FoundResult::Failed(String::from_utf8(bytes(TEXT_MAX_BYTES)?).map_err(|_| Lie::Result)?)
+        ReportStatus::Failed { code } => {
+            let message = String::from_utf8(bytes(TEXT_MAX_BYTES)?).map_err(|_| Lie::Result)?;
+            FoundResult::Failed { message, code }
         }
         ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
             bytes @ 0..=OUTPUT_MAX_BYTES => FoundResult::Descriptor { bytes },

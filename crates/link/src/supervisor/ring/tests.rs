@@ -1,5 +1,7 @@
 //! Tests of both halves of the ring, one step at a time: every result, every lie.
 
+use std::num::NonZeroU8;
+
 use bulkhead_proto::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
 
@@ -42,8 +44,9 @@ fn results_of_every_form_and_length_arrive_in_order() {
     worker.finish(Seq(7), &Finish::Descriptor { bytes: OUTPUT_MAX_BYTES });
     expected.push((7, FoundResult::Descriptor { bytes: OUTPUT_MAX_BYTES }));
     assert!(worker.claim(Seq(8)));
-    worker.finish(Seq(8), &Finish::Failed(&"ä".repeat(TEXT_MAX_BYTES)));
-    expected.push((8, FoundResult::Failed("ä".repeat(TEXT_MAX_BYTES / 2))));
+    let code = NonZeroU8::new(7);
+    worker.finish(Seq(8), &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), code });
+    expected.push((8, FoundResult::Failed { message: "ä".repeat(TEXT_MAX_BYTES / 2), code }));
     assert_eq!(polled(&mut ring).unwrap(), expected);
     assert!(!ring.has_outstanding() && ring.head().is_none());
     assert!(!worker.should_ring());
@@ -145,7 +148,7 @@ fn results_of_no_known_form_are_lies() {
         vec![(STATUS_AT, 99)],
         vec![status(ReportStatus::Inline), (LENGTH_AT, INLINE_MAX_BYTES as u64 + 1)],
         vec![status(ReportStatus::Inline), (LENGTH_AT, u64::MAX)],
-        vec![status(ReportStatus::Failed), (LENGTH_AT, TEXT_MAX_BYTES as u64 + 1)],
+        vec![status(ReportStatus::Failed { code: None }), (LENGTH_AT, TEXT_MAX_BYTES as u64 + 1)],
         vec![status(ReportStatus::Descriptor), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
     ] {
         let (mut ring, worker, liar) = rings();
@@ -161,7 +164,7 @@ fn results_of_no_known_form_are_lies() {
     let (mut ring, worker, liar) = rings();
     offer(&mut ring, 1..=1);
     assert!(worker.claim(Seq(1)));
-    worker.finish(Seq(1), &Finish::Failed("text"));
+    worker.finish(Seq(1), &Finish::Failed { text: "text", code: None });
     liar.write_bytes(boxes::result_at(1, 4), b"\xff\xff\xff\xff");
     assert_eq!(polled(&mut ring), Err(Lie::Result));
 }

@@ -1,0 +1,79 @@
+//! The arguments of the `exec` kind: what its program gets beside its words.
+//!
+//! All of it is checked before a daemon is looked for; standard input is read only when it was asked for.
+
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStrExt;
+
+use bulkhead_proto::exec::Program;
+use bulkhead_proto::limits::INLINE_MAX_BYTES;
+
+use crate::exit::Usage;
+
+/// What a program gets.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ProgramArgs {
+    /// A variable of the program's environment, which has none of yours; may be given again
+    #[arg(long, help_heading = "Exec", value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// The program reads what comes on this command's standard input: a pipe or a file, 4 KiB with all arguments
+    #[arg(long, help_heading = "Exec")]
+    stdin: bool,
+}
+
+impl ProgramArgs {
+    /// The input of a job that runs these words.
+    pub(crate) fn input(&self, words: &[String]) -> Result<Vec<u8>, String> {
+        let mut argv: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
+        if let (Some(name), Some(first)) = (words.first(), argv.first_mut()) {
+            *first = from_here(name)?;
+        }
+        let env = self.env.iter().map(|pair| variable(pair)).collect::<Result<_, _>>()?;
+        // A missing program is told before anything is read.
+        let mut program = Program { argv, env, stdin: Vec::new() };
+        program.to_input().map_err(|error| error.to_string())?;
+        if self.stdin {
+            program.stdin = read_stdin()?;
+        }
+        program.to_input().map_err(|error| error.to_string())
+    }
+
+    /// For kinds that run no program.
+    pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), Usage> {
+        if self.stdin || !self.env.is_empty() {
+            return Err(Usage(format!("--env and --stdin are for exec, not for {kind}")));
+        }
+        Ok(())
+    }
+}
+
+/// A program runs in a folder of its own: a path that begins here has to be a whole one.
+fn from_here(name: &str) -> Result<Vec<u8>, String> {
+    if !name.contains('/') {
+        return Ok(name.as_bytes().to_vec());
+    }
+    let path = std::path::absolute(name).map_err(|error| format!("bad path {name:?}: {error}"))?;
+    Ok(path.as_os_str().as_bytes().to_vec())
+}
+
+fn variable(pair: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let (name, value) = pair.split_once('=').ok_or_else(|| format!("--env {pair} is no NAME=VALUE"))?;
+    Ok((name.as_bytes().to_vec(), value.as_bytes().to_vec()))
+}
+
+fn read_stdin() -> Result<Vec<u8>, String> {
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        return Err("--stdin: standard input is a terminal: give a pipe or a file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let read = stdin.lock().take(INLINE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("--stdin: cannot read standard input: {error}"))?;
+    if bytes.len() > INLINE_MAX_BYTES {
+        return Err(format!(
+            "--stdin: standard input is longer than {INLINE_MAX_BYTES} bytes, the limit with all arguments: pass the \
+             path of a file instead"
+        ));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,216 @@
+//! A program that is run to its end: what it writes is heard as it comes, and nobody of it is left afterwards.
+//!
+//! It leads a process group of its own, so that a program which signals its group (`kill 0`) does not hit its caller.
+//! The caller is made the subreaper of what it starts; when the program has ended, all that it left behind is killed
+//! and reaped, and what they wrote until then is still heard. If the caller dies, they are strays to whoever is a
+//! subreaper above it. Never call it in a process that has other children: they would be ended too.
+//!
+//! It waits in poll(2) for both streams and the program's pidfd at once, so full pipes cannot lock it up. The end is
+//! the end of the program itself: not that of its output, which it may close early and its children may keep open.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+
+use crate::exit::{ExitStatus, Reap, Which, wait_now};
+use crate::pidfd::Process;
+use crate::poll::{Watch, wait};
+use crate::strays::end_children;
+use crate::tree::{become_subreaper, stop_being_subreaper};
+
+/// What surely fits a pipe that nobody reads yet, in bytes.
+pub const STDIN_MAX_BYTES: usize = 4096;
+/// What is read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What to run.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Its file; it is not looked up.
+    pub path: &'a Path,
+    /// What it is told as its own name.
+    pub name: &'a OsStr,
+    /// Its arguments, the name not among them.
+    pub args: &'a [OsString],
+    /// Its whole environment; of two with one name the later counts.
+    pub env: &'a [(OsString, OsString)],
+    /// The folder in which it starts.
+    pub folder: &'a Path,
+    /// Its standard input, at most [`STDIN_MAX_BYTES`]; /dev/null if it is empty.
+    pub stdin: &'a [u8],
+}
+
+/// One of the two streams that a program writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// What to do after something was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// The program may go on.
+    On,
+    /// End it: no more of it is wanted.
+    Stop,
+}
+
+/// Runs a program until it has ended or `heard` says stop, and gives how it ended. It is called with whatever comes,
+/// in pieces.
+///
+/// # Errors
+/// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: something is short. EINVAL: its
+/// standard input is too long. EPERM: what it left behind runs as somebody else and cannot be ended.
+pub fn run(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) -> io::Result<ExitStatus> {
+    close_at_exec()?;
+    become_subreaper()?;
+    let ended = run_below(program, heard);
+    stop_being_subreaper().and(ended)
+}
+
+fn run_below(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) -> io::Result<ExitStatus> {
+    let (out, out_writer) = reader()?;
+    let (err, err_writer) = reader()?;
+    let child = Command::new(program.path)
+        .arg0(program.name)
+        .args(program.args)
+        .env_clear()
+        .envs(program.env.iter().map(|(name, value)| (name, value)))
+        .current_dir(program.folder)
+        .stdin(stdin(program.stdin)?)
+        .stdout(out_writer)
+        .stderr(err_writer)
+        .process_group(0)
+        .spawn()?;
+    let mut streams = Streams { pipes: [(Stream::Out, Some(out)), (Stream::Err, Some(err))], heard };
+    // A program that could not be followed is ended like what a program leaves.
+    streams.hear_out(child.id()).or_else(|error| end_children().and(Err(error)))
+}
+
+/// Has every descriptor but the three standard ones closed when a program is executed: those that a library made without
+/// that mark too, and those that this process was started with.
+fn close_at_exec() -> io::Result<()> {
+    // SAFETY: close_range takes three integers; with this flag it closes nothing in this process.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// A pipe whose reader never blocks.
+fn reader() -> io::Result<(PipeReader, Stdio)> {
+    let (reader, writer) = io::pipe()?;
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((reader, writer.into()))
+}
+
+/// A pipe that is filled before anybody reads, which its size allows.
+fn stdin(bytes: &[u8]) -> io::Result<Stdio> {
+    if bytes.is_empty() {
+        return Ok(Stdio::null());
+    }
+    if bytes.len() > STDIN_MAX_BYTES {
+        return Err(Errno::EINVAL.into());
+    }
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(bytes)?;
+    Ok(reader.into())
+}
+
+/// Waits for a process that was killed, or has ended.
+fn end(process: &Process) -> io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = wait_now(Which::Pidfd(process.as_fd()), Reap::Yes)? {
+            return Ok(status);
+        }
+        wait([Watch::readable(process.as_fd())], None)?;
+    }
+}
+
+struct Streams<'a> {
+    /// `None`: it has ended.
+    pipes: [(Stream, Option<PipeReader>); 2],
+    heard: &'a mut dyn FnMut(Stream, &[u8]) -> Go,
+}
+
+impl Streams<'_> {
+    /// Follows a child to its end, ends what it left, and hears the rest.
+    fn hear_out(&mut self, child: u32) -> io::Result<ExitStatus> {
+        let process = Process::open(child)?;
+        let followed = self.follow(&process);
+        // Dead or alive, its number is its own until it is reaped.
+        process.kill(libc::SIGKILL)?;
+        let status = end(&process)?;
+        end_children()?;
+        if followed? == Go::On {
+            self.drain()?;
+        }
+        Ok(status)
+    }
+
+    /// Hears all there is until the process has ended or no more is wanted.
+    fn follow(&mut self, process: &Process) -> io::Result<Go> {
+        loop {
+            let [out, err] = [0, 1].map(|place| self.watch(place, process.as_fd()));
+            let [out, err, died] = wait([out, err, Watch::readable(process.as_fd())], None)?;
+            for place in [(0, out), (1, err)].into_iter().filter_map(|(at, seen)| seen.readable.then_some(at))
+            {
+                if self.hear(place)? == Heard::Enough {
+                    return Ok(Go::Stop);
+                }
+            }
+            if died.readable {
+                return Ok(Go::On);
+            }
+        }
+    }
+
+    /// A stream that has ended keeps its place and is not waited for.
+    fn watch<'a>(&'a self, place: usize, process: BorrowedFd<'a>) -> Watch<'a> {
+        self.pipes[place].1.as_ref().map_or(Watch::end(process), |pipe| Watch::readable(pipe.as_fd()))
+    }
+
+    /// What is left in the pipes once nobody of the program is there to write.
+    fn drain(&mut self) -> io::Result<()> {
+        for place in [0, 1] {
+            while self.hear(place)? == Heard::Some {}
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, place: usize) -> io::Result<Heard> {
+        let (stream, pipe) = &mut self.pipes[place];
+        let Some(open) = pipe else { return Ok(Heard::Nothing) };
+        let mut chunk = [0; CHUNK_BYTES];
+        match open.read(&mut chunk) {
+            Ok(0) => {
+                *pipe = None;
+                Ok(Heard::Nothing)
+            }
+            Ok(length) if (self.heard)(*stream, &chunk[..length]) == Go::Stop => Ok(Heard::Enough),
+            Ok(_) => Ok(Heard::Some),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::Some),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    Some,
+    Nothing,
+    Enough,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Programs that are run to their end, each in a test process of its own: the children of others would be ended too.
+
+use super::*;
+use crate::testing::in_child;
+
+struct Ran {
+    status: io::Result<ExitStatus>,
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+/// Runs a shell script; more than `room` bytes of output are not wanted.
+fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
+    let args = [OsString::from("-c"), OsString::from(script)];
+    let env = [(OsString::from("PATH"), OsString::from("/usr/bin:/bin"))];
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let program = Program {
+        path: Path::new("/bin/sh"),
+        name: OsStr::new("shell"),
+        args: &args,
+        env: &env,
+        folder: Path::new("/"),
+        stdin,
+    };
+    let status = run(&program, &mut |stream, bytes| {
+        match stream {
+            Stream::Out => out.extend_from_slice(bytes),
+            Stream::Err => err.extend_from_slice(bytes),
+        }
+        if out.len() > room { Go::Stop } else { Go::On }
+    });
+    // Whatever happened, nobody is left.
+    assert_eq!(wait_now(Which::Any, Reap::No).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    Ran { status, out, err }
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn both_streams_and_the_end_are_told() {
+    in_child("program::tests::both_streams_and_the_end_are_told", || {
+        let ended = ran("cat; echo $0 >&2; pwd; exit 5", b"fed\n", 1 << 20);
+        assert_eq!(ended.status.unwrap(), ExitStatus::Code(5));
+        assert_eq!((text(&ended.out), text(&ended.err)), ("fed\n/\n", "shell\n"));
+        let killed = ran("kill -TERM $$", b"", 0);
+        assert_eq!(killed.status.unwrap(), ExitStatus::Signal { signal: libc::SIGTERM, core: false });
+        assert_eq!(ran("cat", b"", 0).status.unwrap(), ExitStatus::Code(0));
+        let all = ran("wc -c", &[7; STDIN_MAX_BYTES], 1 << 20);
+        assert_eq!(text(&all.out).trim(), STDIN_MAX_BYTES.to_string());
+        let long = ran("cat", &[7; STDIN_MAX_BYTES + 1], 0);
+        assert_eq!(long.status.unwrap_err().raw_os_error(), Some(libc::EINVAL));
+    });
+}
+
+#[test]
+fn whoever_is_left_is_ended_and_what_they_wrote_is_heard() {
+    in_child("program::tests::whoever_is_left_is_ended_and_what_they_wrote_is_heard", || {
+        for leave in
+            ["sleep 3000 &", "setsid setsid sh -c 'echo here; sleep 3000 & sleep 3000' | read line &"]
+        {
+            let ended = ran(&format!("{leave}\necho told"), b"", 1 << 20);
+            assert_eq!(ended.status.unwrap(), ExitStatus::Code(0), "{leave}");
+            assert_eq!(text(&ended.out), "told\n", "{leave}");
+        }
+        let group = ran("sleep 3000 & trap '' TERM; kill 0; echo told", b"", 1 << 20);
+        assert_eq!(text(&group.out), "told\n");
+    });
+}
+
+#[test]
+fn a_program_that_is_not_wanted_any_more_is_ended() {
+    in_child("program::tests::a_program_that_is_not_wanted_any_more_is_ended", || {
+        let flood = ran("yes & yes", b"", 1 << 20);
+        assert_eq!(flood.status.unwrap(), ExitStatus::Signal { signal: libc::SIGKILL, core: false });
+        assert!(flood.out.len() <= (1 << 20) + CHUNK_BYTES);
+    });
+}
+
+#[test]
+fn full_pipes_do_not_lock_it_up() {
+    in_child("program::tests::full_pipes_do_not_lock_it_up", || {
+        let script = "(head -c 3000000 /dev/zero >&2; exec >&- 2>&-) & head -c 3000000 /dev/zero; wait";
+        let ended = ran(script, b"", 1 << 30);
+        assert_eq!(ended.status.unwrap(), ExitStatus::Code(0));
+        assert_eq!((ended.out.len(), ended.err.len()), (3_000_000, 3_000_000));
+    });
+}

@@ -1,0 +1,188 @@
+//! The input of the `exec` kind: a program, its arguments, its environment and its standard input.
+//!
+//! It travels inline, so that all of it together has one small limit. Made by a client, read by the worker that
+//! starts the program; the daemon carries it and never looks into it. Names, arguments and values are bytes, as the
+//! kernel has them. Nothing here starts anything.
+
+use std::fmt;
+
+use crate::codec::{CodecError, Decode, Encode, decode, encode};
+use crate::limits::INLINE_MAX_BYTES;
+
+/// First byte of every encoding; raised whenever the rest changes its meaning.
+const VERSION: u8 = 1;
+
+/// A program to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Program {
+    /// Its path or, without a slash, its name, and its arguments; at least one.
+    pub argv: Vec<Vec<u8>>,
+    /// Names and values that its environment has beside, or in place of, those that every program gets.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What it reads from its standard input.
+    pub stdin: Vec<u8>,
+}
+
+/// Why a program cannot be handed to a worker, or bytes are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BadProgram {
+    /// It has no name.
+    Nameless,
+    /// A byte that ends a string stands in this argument, the program's own name being the first.
+    NulInArgument(usize),
+    /// A variable that no environment can have; its name.
+    Variable(String),
+    /// Longer than the limit, in bytes: arguments, environment, standard input, and all of it with its form.
+    TooLong {
+        /// The program's name and arguments.
+        argv: usize,
+        /// The environment.
+        env: usize,
+        /// The standard input.
+        stdin: usize,
+        /// Everything.
+        total: usize,
+    },
+    /// Another version of this form; its number, if there is any.
+    Version(Option<u8>),
+    /// Bytes of no known form.
+    Malformed(CodecError),
+}
+
+impl fmt::Display for BadProgram {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nameless => out.write_str("exec of what? give a program and its arguments"),
+            Self::NulInArgument(0) => out.write_str("the program's name holds a NUL byte"),
+            Self::NulInArgument(place) => write!(out, "argument {place} of the program holds a NUL byte"),
+            Self::Variable(name) => {
+                write!(
+                    out,
+                    "{name:?} is no variable of an environment: no = in its name, no NUL byte, not empty"
+                )
+            }
+            Self::TooLong { argv, env, stdin, total } => write!(
+                out,
+                "the program is {total} bytes long (arguments {argv}, environment {env}, standard input {stdin}), \
+                 the limit is {INLINE_MAX_BYTES} bytes for all of it: pass the path of a file instead"
+            ),
+            Self::Version(Some(version)) => {
+                write!(out, "the program is written in version {version}, this worker reads {VERSION}")
+            }
+            Self::Version(None) => out.write_str("there is no program: the input is empty"),
+            Self::Malformed(error) => write!(out, "the program cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BadProgram {}
+
+impl Program {
+    /// As it travels.
+    ///
+    /// # Errors
+    /// It has no name, holds what no program can be given, or is too long.
+    pub fn to_input(&self) -> Result<Vec<u8>, BadProgram> {
+        self.check()?;
+        let mut bytes = vec![VERSION];
+        bytes.extend(encode(self));
+        if bytes.len() <= INLINE_MAX_BYTES {
+            return Ok(bytes);
+        }
+        Err(BadProgram::TooLong {
+            argv: self.argv.iter().map(Vec::len).sum(),
+            env: self.env.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            stdin: self.stdin.len(),
+            total: bytes.len(),
+        })
+    }
+
+    /// The program that all of `bytes` spell.
+    ///
+    /// # Errors
+    /// They spell none, or one that cannot be started.
+    pub fn from_input(bytes: &[u8]) -> Result<Self, BadProgram> {
+        match bytes.split_first() {
+            Some((&VERSION, rest)) => {
+                let program: Self = decode(rest).map_err(BadProgram::Malformed)?;
+                program.check().map(|()| program)
+            }
+            other => Err(BadProgram::Version(other.map(|(version, _)| *version))),
+        }
+    }
+
+    fn check(&self) -> Result<(), BadProgram> {
+        if self.argv.first().is_none_or(Vec::is_empty) {
+            return Err(BadProgram::Nameless);
+        }
+        if let Some(place) = self.argv.iter().position(|argument| argument.contains(&0)) {
+            return Err(BadProgram::NulInArgument(place));
+        }
+        let is_bad = |(name, value): &&(Vec<u8>, Vec<u8>)| {
+            name.is_empty() || name.iter().any(|byte| matches!(byte, 0 | b'=')) || value.contains(&0)
+        };
+        match self.env.iter().find(is_bad) {
+            Some((name, _)) => Err(BadProgram::Variable(String::from_utf8_lossy(name).into_owned())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell() -> Program {
+        Program {
+            argv: vec![b"sh".to_vec(), b"-c".to_vec(), b"exit \xff".to_vec()],
+            env: vec![(b"A".to_vec(), b"b=c".to_vec())],
+            stdin: vec![0, 1, 255],
+        }
+    }
+
+    #[test]
+    fn a_program_survives_its_journey() {
+        let program = shell();
+        let input = program.to_input().unwrap();
+        assert_eq!(Program::from_input(&input), Ok(program));
+        assert_eq!(Program::from_input(&[2, 0]), Err(BadProgram::Version(Some(2))));
+        assert_eq!(Program::from_input(&[]), Err(BadProgram::Version(None)));
+        for cut in 1..input.len() {
+            assert!(Program::from_input(&input[..cut]).is_err(), "cut after {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_started_is_named() {
+        let nul = |place: usize| {
+            let mut program = shell();
+            program.argv[place].push(0);
+            program
+        };
+        let variable =
+            |name: &[u8], value: &[u8]| Program { env: vec![(name.into(), value.into())], ..shell() };
+        for (program, fault) in [
+            (Program::default(), "exec of what"),
+            (Program { argv: vec![Vec::new()], ..Program::default() }, "exec of what"),
+            (nul(0), "the program's name holds a NUL"),
+            (nul(2), "argument 2 of the program"),
+            (variable(b"", b"x"), "\"\" is no variable"),
+            (variable(b"A=B", b"x"), "\"A=B\" is no variable"),
+            (variable(b"A", b"\0"), "\"A\" is no variable"),
+        ] {
+            assert!(program.to_input().unwrap_err().to_string().contains(fault), "{fault}");
+            let mut forged = vec![VERSION];
+            forged.extend(encode(&program));
+            assert!(Program::from_input(&forged).unwrap_err().to_string().contains(fault), "{fault}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_one_for_all_of_it_and_says_what_is_long() {
+        let mut program = Program { stdin: vec![7; INLINE_MAX_BYTES - 64], ..shell() };
+        assert!(program.to_input().unwrap().len() <= INLINE_MAX_BYTES);
+        program.stdin.resize(INLINE_MAX_BYTES, 7);
+        let said = program.to_input().unwrap_err().to_string();
+        assert!(said.contains("standard input 4096") && said.contains("the limit is 4096 bytes"), "{said}");
+    }
+}

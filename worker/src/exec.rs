@@ -1,0 +1,209 @@
+//! The `exec` kind: runs any program, gives its standard output, and tells how it ended.
+//!
+//! A program gets a folder of its own, empty and gone with it, and a clean environment; nothing of the worker is open
+//! in it. What it left running is killed when it ends. What it wrote to standard error is kept as far as its last
+//! words. It is foreign code: it runs with the rights of the daemon, so a daemon in system mode does not offer it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::num::NonZeroU8;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bulkhead_jobs::{Failure, Task};
+use bulkhead_proto::death::signal_name;
+use bulkhead_proto::exec::Program;
+use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
+use bulkhead_sys::exit::ExitStatus;
+use bulkhead_sys::program::{self, Go, Stream};
+
+use tail::Tail;
+
+mod tail;
+
+/// Where programs are looked up, unless their environment says otherwise.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// The exit codes of shells for what cannot be run, for what is not there, and what they add to a signal's number.
+const NOT_RUNNABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+const SIGNALLED: i32 = 128;
+// By their Linux numbers (signal(7), x86 and ARM).
+const SIGXCPU: i32 = 24;
+const SIGXFSZ: i32 = 25;
+
+/// Runs the program that `input` spells.
+///
+/// # Errors
+/// It cannot be run, ended otherwise than with code 0, or wrote too much.
+pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    let program = Program::from_input(input).map_err(|error| Failure::new(error.to_string()))?;
+    let folder = Folder::make()
+        .map_err(|error| Failure::new(format!("there is no folder for the program: {error}")))?;
+    let env = environment(&folder.0, program.env);
+    let argv: Vec<OsString> = program.argv.into_iter().map(OsString::from_vec).collect();
+    let (name, args) = argv.split_first().ok_or_else(|| Failure::new("there is no program"))?;
+    let path = look_up(name, &env, &folder.0)?;
+    let program =
+        program::Program { path: &path, name, args, env: &env, folder: &folder.0, stdin: &program.stdin };
+    let mut hearing = Hearing { task, out_bytes: 0, bytes: 0, tail: Tail::default(), failure: None };
+    let ended = program::run(&program, &mut |stream, bytes| hearing.hear(stream, bytes));
+    match (hearing.failure.take(), ended) {
+        (Some(failure), _) => Err(failure),
+        (None, Ok(ExitStatus::Code(0))) => Ok(()),
+        (None, Ok(status)) => Err(hearing.fate(status)),
+        (None, Err(error)) => Err(not_run(name, &error)),
+    }
+}
+
+/// What every program has, then what was asked for: of two with one name the later counts.
+fn environment(folder: &Path, own: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(OsString, OsString)> {
+    let given = [
+        ("PATH", OsStr::new(PATH)),
+        ("LANG", OsStr::new("C.UTF-8")),
+        ("HOME", folder.as_os_str()),
+        ("PWD", folder.as_os_str()),
+        ("TMPDIR", folder.as_os_str()),
+    ];
+    let given = given.into_iter().map(|(name, value)| (OsString::from(name), value.to_owned()));
+    let own = own.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
+    given.chain(own).collect()
+}
+
+/// The file of a program: as it is with a slash in its name, else the first that may be run on the program's `PATH`.
+fn look_up(name: &OsStr, env: &[(OsString, OsString)], folder: &Path) -> Result<PathBuf, Failure> {
+    if name.as_encoded_bytes().contains(&b'/') {
+        return Ok(folder.join(name));
+    }
+    let path = env.iter().rev().find(|(name, _)| name == "PATH").map_or(OsStr::new(PATH), |(_, path)| path);
+    let mut refused = None;
+    for place in std::env::split_paths(path).map(|place| folder.join(place).join(name)) {
+        match fs::metadata(&place) {
+            Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => return Ok(place),
+            Ok(_) => refused = Some(place),
+            Err(_) => {}
+        }
+    }
+    Err(match refused {
+        Some(place) => failed(NOT_RUNNABLE, format!("{} may not be executed", place.display())),
+        None => failed(NOT_FOUND, format!("there is no program {name:?} on its PATH, {}", path.display())),
+    })
+}
+
+fn failed(code: u8, text: String) -> Failure {
+    let failure = Failure::new(text);
+    match NonZeroU8::new(code) {
+        Some(code) => failure.with_code(code),
+        None => failure,
+    }
+}
+
+/// A program that did not come to run, or could not be followed.
+fn not_run(name: &OsStr, error: &io::Error) -> Failure {
+    // The kernel's numbers: ENOENT, E2BIG, ENOEXEC, EACCES, ENOTDIR, EISDIR, ELOOP.
+    let code = match error.raw_os_error() {
+        Some(2) => NOT_FOUND,
+        Some(7 | 8 | 13 | 20 | 21 | 40) => NOT_RUNNABLE,
+        _ => 0,
+    };
+    let hint = match error.raw_os_error() {
+        Some(2) => "; give an absolute path, and if that is right its interpreter is missing",
+        Some(8) => "; a script needs a first line such as #!/bin/sh",
+        _ => "",
+    };
+    failed(code, format!("cannot run {name:?}: {error}{hint}"))
+}
+
+/// What is done with what a program writes.
+struct Hearing<'a> {
+    task: &'a mut dyn Task,
+    out_bytes: u64,
+    bytes: u64,
+    tail: Tail,
+    failure: Option<Failure>,
+}
+
+impl Hearing<'_> {
+    fn hear(&mut self, stream: Stream, bytes: &[u8]) -> Go {
+        self.bytes += bytes.len() as u64;
+        self.task.progress(self.bytes, 0);
+        match stream {
+            Stream::Out => self.take(bytes),
+            Stream::Err => {
+                self.tail.add(bytes);
+                self.task.say(&self.tail.last_words());
+            }
+        }
+        if self.failure.is_some() { Go::Stop } else { Go::On }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.out_bytes += bytes.len() as u64;
+        if self.out_bytes > EXEC_OUTPUT_MAX_BYTES {
+            self.failure = Some(Failure::new(format!(
+                "the program wrote more than {EXEC_OUTPUT_MAX_BYTES} bytes to its standard output, the limit, and was \
+                 killed: have it write to a file"
+            )));
+        } else if let Err(error) = self.task.write_all(bytes) {
+            self.failure = Some(error.into());
+        }
+    }
+
+    /// An end that is no success, in words.
+    fn fate(&self, status: ExitStatus) -> Failure {
+        let (code, mut text) = match status {
+            ExitStatus::Code(code) => (code, format!("exit code {code}")),
+            ExitStatus::Signal { signal, .. } => (SIGNALLED + signal, killed_by(signal)),
+        };
+        if self.out_bytes > 0 {
+            text.push_str(&format!(" ({} bytes of output are not kept)", self.out_bytes));
+        }
+        let words = self.tail.text();
+        if !words.is_empty() {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        failed(u8::try_from(code).unwrap_or(u8::MAX), text)
+    }
+}
+
+fn killed_by(signal: i32) -> String {
+    let name = signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
+    match signal {
+        SIGXCPU => format!("killed by {name}, processor time above its limit (RLIMIT_CPU)"),
+        SIGXFSZ => {
+            format!("killed by {name}, a file above {OUTPUT_MAX_BYTES} bytes or its own limit (RLIMIT_FSIZE)")
+        }
+        _ => format!("killed by {name}"),
+    }
+}
+
+/// A folder for one program, in the worker's own. If it cannot be removed, it goes with that one.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> io::Result<Self> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("exec-{}-{number}", std::process::id());
+        let path = std::path::absolute(std::env::temp_dir())?.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            log::warn!(
+                "a program's folder stays until its worker ends path={} error={error}",
+                self.0.display()
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! The end of what a program wrote to its standard error, as one line of text.
+//!
+//! It keeps a bounded number of bytes, however much is written. What is no text, or would move a terminal's cursor,
+//! never comes out of it. Driven by the `exec` kind.
+
+use bulkhead_proto::limits::LAST_WORDS_MAX_BYTES;
+
+/// What is kept, in bytes.
+const KEPT_BYTES: usize = 600;
+
+/// The last bytes of a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tail(Vec<u8>);
+
+impl Tail {
+    /// More was written.
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        let new = &bytes[bytes.len().saturating_sub(KEPT_BYTES)..];
+        let over = (self.0.len() + new.len()).saturating_sub(KEPT_BYTES);
+        self.0.drain(..over);
+        self.0.extend_from_slice(new);
+    }
+
+    /// All that is kept: lines are joined by ` / `, control characters become blanks.
+    pub(super) fn text(&self) -> String {
+        // A cut may fall into a character: the rest of that one is left out.
+        let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
+        let start = self.0.iter().take(3).take_while(is_rest).count();
+        let text = String::from_utf8_lossy(&self.0[start..]);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let line = lines.collect::<Vec<_>>().join(" / ");
+        line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    }
+
+    /// As much of its end as fits the last words of a task.
+    pub(super) fn last_words(&self) -> String {
+        let text = self.text();
+        let start = text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_MAX_BYTES));
+        text[start..].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_kept_as_one_clean_line() {
+        let mut tail = Tail::default();
+        assert_eq!((tail.text(), tail.last_words()), (String::new(), String::new()));
+        tail.add(b"one\n\n  two\r\nth");
+        tail.add(b"r\x1bee\n");
+        assert_eq!(tail.text(), "one / two / thr ee");
+        for _ in 0..300 {
+            tail.add("\u{e9}\u{e9}\u{e9}x".as_bytes());
+        }
+        tail.add(&[b'y'; 5]);
+        assert!(tail.text().len() <= KEPT_BYTES && tail.text().ends_with("xyyyyy"));
+        assert!(!tail.text().contains('\u{fffd}'), "{}", tail.text());
+        assert!(tail.last_words().len() <= LAST_WORDS_MAX_BYTES && tail.last_words().ends_with("xyyyyy"));
+        tail.add(&[b'z'; 10_000]);
+        assert_eq!(tail.text(), "z".repeat(KEPT_BYTES));
+    }
+}
