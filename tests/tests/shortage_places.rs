@@ -2,6 +2,9 @@
 //! and what cannot be done is said with the place and the limit.
 
 use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,6 +16,9 @@ use bulkhead_proto::refusal::Refusal;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder};
 use bulkhead_tests::shortage::{Witness, lacks};
 use bulkhead_tests::wire::{Wire, submit};
+
+/// By its Linux number.
+const O_NONBLOCK: i32 = 0o4000;
 
 const TRY_MOUNT: [&str; 7] = ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
 
@@ -152,7 +158,20 @@ fn log_into_pipe(look: impl FnOnce(File) -> Option<File>) {
 
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
-    log_into_pipe(Some);
+    log_into_pipe(|both| {
+        fill(&both);
+        Some(both)
+    });
+}
+
+/// Fills a pipe to its last byte, so that not even the shortest line fits.
+fn fill(pipe: &File) {
+    let own = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+    let mut writer =
+        File::options().write(true).custom_flags(O_NONBLOCK).open(own).expect("a second descriptor of it");
+    for bytes in [4096, 1] {
+        while writer.write(&vec![b'x'; bytes]).is_ok() {}
+    }
 }
 
 #[test]

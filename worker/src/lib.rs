@@ -13,6 +13,7 @@ mod output;
 mod panics;
 mod registry;
 mod runtime;
+mod stderr_log;
 
 use std::process::ExitCode;
 
@@ -30,8 +31,7 @@ pub use registry::Registry;
 /// panicked. A program that makes `bulkhead_sys::allocator::Watched` its global allocator also tells how much memory
 /// a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
-    let filter = std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned());
-    env_logger::Builder::new().parse_filters(&filter).format_timestamp(None).format_target(false).init();
+    stderr_log::install();
     match serve(registry) {
         Ok(Leave::Closed) => ExitCode::SUCCESS,
         Ok(Leave::Panicked) => ExitCode::from(LEFT_AFTER_PANIC),
