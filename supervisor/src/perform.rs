@@ -53,12 +53,8 @@ impl Hands {
     ) -> bool {
         let mut leave = false;
         for action in actions.drain(..) {
-            if let Action::Offer { worker, seq, task } = action {
-                self.offer(worker, seq, task, events);
-                continue;
-            }
             match action {
-                Action::Offer { .. } => {}
+                Action::Offer { worker, seq, task } => self.offer(worker, seq, task, events),
                 Action::Reply { client, tag, reply, output } => {
                     let descriptor = output.and_then(|output| self.held.get(output));
                     if let Some(connection) = self.clients.address(client) {
