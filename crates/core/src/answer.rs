@@ -69,7 +69,9 @@ impl Core {
         let worker = self.pool.workers.get_mut(&id)?;
         let was_head = worker.claims.head().is_some_and(|head| head.seq == seq);
         let offer = worker.claims.remove(seq, self.now.mono_ns)?;
-        self.unwatch(id, Some(seq));
+        if worker.watch.is_some() {
+            self.unwatch(id, Some(seq));
+        }
         Some((offer, was_head))
     }
 
