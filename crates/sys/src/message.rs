@@ -56,12 +56,25 @@ pub(crate) fn send(
     if descriptors.len() > DESCRIPTORS_MAX {
         return Err(Errno::EINVAL.into());
     }
+    send_through(fd, bytes, descriptors, flags, &mut [0; CONTROL_WORDS])
+}
+
+/// As [`send`], with as many descriptors as `control` has room for and the kernel takes.
+pub(crate) fn send_through(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+    flags: libc::c_int,
+    control: &mut [u64],
+) -> io::Result<usize> {
     let mut buffer = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut control = [0_u64; CONTROL_WORDS];
     let length = if descriptors.is_empty() { 0 } else { control_bytes(descriptors.len()) };
-    let header = header(&mut buffer, &mut control, length);
+    if length > size_of_val(control) {
+        return Err(Errno::EINVAL.into());
+    }
+    let header = header(&mut buffer, control, length);
     if !descriptors.is_empty() {
-        let payload = u32::try_from(size_of_val(descriptors)).expect("16 descriptors fit 32 bits");
+        let payload = u32::try_from(size_of_val(descriptors)).map_err(|_| Errno::EINVAL)?;
         // SAFETY: the control buffer is aligned and has room for one cmsghdr with this payload, by `length`.
         unsafe {
             let first = libc::CMSG_FIRSTHDR(&raw const header);

@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -15,8 +15,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::stat::Mode;
 
+use crate::message;
+
 /// Most descriptors that the kernel takes with one message.
 pub const ATTACHED_MAX: usize = 253;
+/// Words that tell of so many, and of a few more: the kernel has to say no to those itself.
+const CONTROL_WORDS: usize = 256;
 
 /// How a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,32 +41,8 @@ pub fn send(
     attached: &[BorrowedFd<'_>],
     manner: Manner,
 ) -> io::Result<usize> {
-    let payload = u32::try_from(size_of_val(attached)).map_err(|_| Errno::EINVAL)?;
-    let mut buffer = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    // SAFETY: CMSG_SPACE only computes.
-    let length = (unsafe { libc::CMSG_SPACE(payload) }) as usize;
-    let mut control = vec![0_u64; length.div_ceil(8)];
-    // SAFETY: all-zero bytes are a valid msghdr.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut buffer;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = length;
-    // SAFETY: the control buffer is aligned and has room for one cmsghdr with this payload, by `length`.
-    unsafe {
-        let first = libc::CMSG_FIRSTHDR(&raw const header);
-        (*first).cmsg_level = libc::SOL_SOCKET;
-        (*first).cmsg_type = libc::SCM_RIGHTS;
-        (*first).cmsg_len = libc::CMSG_LEN(payload) as usize;
-        let data = libc::CMSG_DATA(first).cast::<RawFd>();
-        for (index, descriptor) in attached.iter().enumerate() {
-            data.add(index).write_unaligned(descriptor.as_raw_fd());
-        }
-    }
-    let flags = libc::MSG_NOSIGNAL | if manner == Manner::Urgent { libc::MSG_OOB } else { 0 };
-    // SAFETY: the header points at buffers that live through the call; sendmsg only reads them.
-    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) };
-    Ok(usize::try_from(Errno::result(sent)?).expect("a count of bytes is not negative"))
+    let flags = if manner == Manner::Urgent { libc::MSG_OOB } else { 0 };
+    message::send_through(socket, bytes, attached, flags, &mut [0; CONTROL_WORDS])
 }
 
 /// A TCP connection whose last close waits an hour, or until the reader that comes with it is closed.
