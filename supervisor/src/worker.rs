@@ -192,7 +192,12 @@ impl Worker {
 
     /// Whether this process is its leader; a number that was reaped is nobody's.
     pub(crate) fn leads(&self, pid: u32) -> bool {
-        self.tree.process().pid() == pid && !self.tree.is_reaped()
+        self.leader() == Some(pid)
+    }
+
+    /// Its leader, until that is reaped.
+    pub(crate) fn leader(&self) -> Option<u32> {
+        (!self.tree.is_reaped()).then(|| self.tree.process().pid())
     }
 
     /// What the kernel shows of it, and when its task last said that it made progress. Once its leader is reaped,

@@ -18,8 +18,9 @@ use nix::unistd::{Pid, getpgid};
 use crate::exit::{Reap, Which, wait_for_any, wait_now};
 use crate::mark::Marks;
 
-/// Passes in one sweep; what is left then is told, and its SIGCHLD brings the next sweep.
-const PASSES_MAX: usize = 64;
+/// Passes in one sweep: few, since the caller has others to serve. What is left then is told, and its SIGCHLD brings
+/// the next sweep.
+const PASSES_MAX: usize = 8;
 
 /// How a sweep knows whom to spare.
 #[expect(missing_debug_implementations, reason = "functions have no text")]

@@ -5,6 +5,7 @@
 //! death is proven. Nothing here waits: whoever is killed says by SIGCHLD when to look again. A look takes descriptors
 //! to read /proc with; without any it is made again after a moment, and nothing is proven until then. Driven by the loop.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -17,6 +18,7 @@ use mio::unix::SourceFd;
 
 use super::{Fleet, read_box};
 use crate::held::Held;
+use crate::worker::Worker;
 
 /// When to look again after it could not be done: what is short may come back without a word.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
@@ -83,14 +85,16 @@ impl Fleet {
         }
     }
 
-    fn is_leader(&self, pid: u32) -> bool {
-        self.workers.values().any(|worker| worker.leads(pid))
+    /// All leaders that were not reaped: asked for once a look, since there may be many children to ask about.
+    fn leaders(&self) -> BTreeSet<u32> {
+        self.workers.values().filter_map(Worker::leader).collect()
     }
 
     /// What living workers have left behind, and has ended, becomes ours to reap.
     fn reap_orphans(&mut self) {
         if std::mem::take(&mut self.child_ended) {
-            let reaped = tree::reap_orphans(&|pid| self.is_leader(pid));
+            let leaders = self.leaders();
+            let reaped = tree::reap_orphans(&|pid| leaders.contains(&pid));
             let _ = self.looked(reaped);
         }
     }
@@ -121,8 +125,9 @@ impl Fleet {
 
     /// Kills what the dead have left behind and remembers what is left of that. `false`: it could not be seen.
     fn sweep(&mut self) -> bool {
+        let leaders = self.leaders();
         let result = tree::sweep_strays(&Sweep {
-            is_leader: &|pid| self.is_leader(pid),
+            is_leader: &|pid| leaders.contains(&pid),
             marks: self.template.marks,
             lives: &|mark| self.workers.get(&WorkerId(mark)).is_some_and(|worker| !worker.tree.is_reaped()),
             leads_unmarked: &|pid| self.workers.values().any(|worker| worker.leads(pid) && !worker.is_marked),
