@@ -5,6 +5,7 @@
 //! request that cannot be decoded ends the connection with [`Reply::Goodbye`].
 
 use crate::codec::{Decode, Encode};
+use crate::file::FileUse;
 use crate::ids::{JobId, Tag};
 use crate::job::{JobState, Payload, Policy};
 use crate::kind::Kind;
@@ -113,7 +114,7 @@ pub enum Request {
 }
 
 /// Jobs of one kind under one policy.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Submit {
     /// The kind's name.
     pub kind: String,
@@ -122,6 +123,11 @@ pub struct Submit {
     /// Whether results stream back on this connection and the jobs end with it. What was streamed is forgotten
     /// at once unless it did not end `done`. Jobs that are not attached are kept for `wait` and `result`.
     pub attached: bool,
+    /// Whether to tell how far the jobs are: [`Reply::Progress`] while they run. Needs `attached`.
+    pub progress: bool,
+    /// Files for the one job of this submit: as many descriptors are attached to the frame, in this order. With any,
+    /// there is exactly one input.
+    pub files: Vec<FileUse>,
     /// One job for each.
     pub inputs: Vec<Payload>,
 }
@@ -137,6 +143,15 @@ pub enum Reply {
         count: u32,
         /// Why the rest was not.
         refused: Option<Refusal>,
+    },
+    /// How far an attached job is, now and then.
+    Progress {
+        /// The job.
+        job: JobId,
+        /// So much of it is done, in a unit of its own...
+        done: u64,
+        /// ...of so much, or of 0 when that cannot be told.
+        total: u64,
     },
     /// Jobs that have ended. An entry with [`crate::outcome::Output::Descriptor`] is alone in its frame, and
     /// the descriptor is attached to it.

@@ -69,6 +69,14 @@ id! {
     KindId(u16)
 }
 id! {
+    /// A client's descriptor that the supervisor holds for a job.
+    FileId(u64)
+}
+id! {
+    /// A file that the tasks of one job share, made when it is first given to one.
+    ScratchId(u64)
+}
+id! {
     /// An output descriptor that the supervisor holds for a finished task.
     OutputId(u64)
 }

@@ -45,6 +45,8 @@ pub enum OutputMode {
     Inline,
     /// Into a descriptor that the supervisor makes and later hands to the client.
     Descriptor,
+    /// Into the file named [`crate::file::OUT`] that came with the job; the result is then empty.
+    File,
 }
 
 /// How a job is to be treated. Every job of one submit shares it.

@@ -21,6 +21,8 @@ pub struct Kind {
     pub summary: String,
     /// Most offers that one worker may hold; 1 for kinds that run foreign code.
     pub ring: u16,
+    /// Whether its jobs are planned, run in parts and merged.
+    pub plans: bool,
     /// Whether it runs only on a daemon started with `--enable-chaos`.
     pub chaos: bool,
 }
@@ -59,6 +61,7 @@ pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
             usage: usage.to_owned(),
             summary: summary.to_owned(),
             ring,
+            plans: false,
             chaos,
         })
         .collect()

@@ -3,7 +3,7 @@
 //! What an administrator may choose stands in the config file; these are the walls around those choices.
 
 /// Raised whenever bytes on the client socket or a worker channel change their meaning.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest frame on the client socket, length prefix not counted, in bytes.
 pub const FRAME_MAX_BYTES: usize = 1 << 20;
@@ -19,6 +19,14 @@ pub const BATCH_MAX: usize = 4096;
 pub const INLINE_MAX_BYTES: usize = 4096;
 /// Largest output that a worker may write into an output descriptor, in bytes.
 pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
+/// Files that may come with one job.
+pub const FILES_MAX: usize = 8;
+/// Longest name of such a file, in bytes.
+pub const FILE_NAME_MAX_BYTES: usize = 64;
+/// Parts that a job may be split into.
+pub const PARTS_MAX: u32 = 65_536;
+/// What all parts of one job may leave for its merge, inline, in bytes.
+pub const RESULTS_MAX_BYTES: u64 = 4 << 20;
 /// Largest text of a failure, an error or a name on the wire, in bytes; longer ones are cut.
 pub const TEXT_MAX_BYTES: usize = 1024;
 /// Largest name of a kind, in bytes.

@@ -4,8 +4,10 @@
 //! nothing but bytes: [`LaneUp`]. Tasks go down the ipc channel as [`Tasks`]; results come up in the box.
 
 use crate::codec::{Decode, Encode};
+use crate::file::FileUse;
 use crate::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use crate::job::{OutputMode, Payload};
+use crate::stage::Stage;
 
 /// The exit code of a worker that leaves because a task of its panicked, once the task was reported as failed: what
 /// it ran may have left its memory half changed. Of no meaning from a worker that reported no failure last.
@@ -16,11 +18,28 @@ pub const LEFT_AFTER_PANIC: u8 = 97;
 pub enum LaneDown {
     /// The first frame; two descriptors come with it: the box, then the orders.
     Setup(Setup),
-    /// One descriptor comes with it: where the output of this offer goes. Sent before the offer's task.
-    Output {
+    /// The files of an offer, one descriptor for each role. Sent before the offer's task.
+    Files {
         /// The offer.
         seq: Seq,
+        /// What each is for.
+        roles: Vec<FileRole>,
     },
+}
+
+/// What a descriptor is for that goes to a worker with an offer.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum FileRole {
+    /// An empty file of the supervisor's: where the output of this offer goes.
+    Output,
+    /// The one output of all tasks of a job, which writes it in place; the merge seals it.
+    Shared,
+    /// The plan of the job, see [`crate::stage`]; sealed.
+    Plan,
+    /// What the parts of the job left, in the form of a plan; sealed.
+    Results,
+    /// A client's file: nothing is known of it.
+    Named(FileUse),
 }
 
 /// Who the worker is and what it must offer.
@@ -71,6 +90,10 @@ pub struct TaskMessage {
     pub fence: Fence,
     /// What to run.
     pub kind: KindId,
+    /// Which task of the job it is.
+    pub stage: Stage,
+    /// Whether a [`LaneDown::Files`] belongs to it.
+    pub has_files: bool,
     /// Memory that it may have beyond what the worker has, in bytes.
     pub memory_bytes: Option<u64>,
     /// Where the output goes.

@@ -239,7 +239,8 @@ impl Connection {
                 Ok(Some(bytes)) => match codec::decode::<RequestFrame>(bytes) {
                     Ok(RequestFrame { tag, request }) => {
                         *requests = if is_long(&request) { 0 } else { *requests - 1 };
-                        events.push(Event::ClientSaid { client: self.client, tag, request });
+                        let files = Vec::new();
+                        events.push(Event::ClientSaid { client: self.client, tag, request, files });
                     }
                     Err(error) => break error.to_string(),
                 },

@@ -63,6 +63,7 @@ impl Hands {
                 }
                 Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
                 Action::DropOutput { output } => self.held.drop_output(output),
+                Action::DropFile { .. } | Action::DropScratch { .. } => {}
                 Action::Ready { status } => self.tell.ready(&status),
                 Action::Exit => leave = true,
                 Action::Spawn { .. }
@@ -130,6 +131,8 @@ impl Hands {
             job: task.job,
             fence: task.fence,
             kind: task.kind,
+            stage: task.stage,
+            has_files: task.output == OutputMode::Descriptor,
             memory_bytes: task.memory_bytes,
             output: task.output,
             input: task.input,

@@ -19,7 +19,7 @@ use bulkhead_proto::evidence::{Evidence, Program};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
-use bulkhead_proto::worker::{LaneDown, LaneUp};
+use bulkhead_proto::worker::{FileRole, LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
@@ -144,7 +144,7 @@ impl Worker {
     /// # Errors
     /// As [`Lane::send`]: full, closed, or too many descriptors of ours are on their way.
     pub(crate) fn send_output(&mut self, seq: Seq, file: OutputFile) -> io::Result<()> {
-        let frame = codec::encode(&LaneDown::Output { seq });
+        let frame = codec::encode(&LaneDown::Files { seq, roles: vec![FileRole::Output] });
         let sent = self.lane.send(&frame, &[file.as_fd()]);
         self.outputs.insert(seq, file);
         sent

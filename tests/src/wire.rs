@@ -200,5 +200,5 @@ impl Wire {
 /// A submit under the default policy.
 pub fn submit(kind: &str, inputs: &[&str], attached: bool) -> Submit {
     let inputs = inputs.iter().map(|input| Payload::from(input.as_bytes().to_vec())).collect();
-    Submit { kind: kind.to_owned(), policy: Policy::default(), attached, inputs }
+    Submit { kind: kind.to_owned(), policy: Policy::default(), attached, inputs, ..Submit::default() }
 }

@@ -45,7 +45,7 @@ impl Outputs {
     pub(crate) fn take_frame(&mut self) -> Result<bool> {
         match receive(&self.lane)? {
             None => Ok(false),
-            Some((LaneDown::Output { seq }, descriptors)) => {
+            Some((LaneDown::Files { seq, .. }, descriptors)) => {
                 let descriptor =
                     descriptors.into_iter().next().context("an output frame without its descriptor")?;
                 self.early.push_back((seq, File::from(descriptor)));

@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use bulkhead_jobs::Failure;
 use bulkhead_link::worker::{Channel, Finish, WorkerRing};
 use bulkhead_proto::codec;
-use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
@@ -83,15 +82,14 @@ impl Runtime {
 
     /// Runs one task if it can still be claimed.
     fn take(&mut self, task: &TaskMessage) -> Result<Option<Leave>> {
-        let file = match task.output {
-            OutputMode::Inline => {
-                self.outputs.drop_before(task.seq);
-                None
-            }
-            OutputMode::Descriptor => match self.outputs.output_of(task.seq)? {
+        let file = if task.has_files {
+            match self.outputs.output_of(task.seq)? {
                 Some(file) => Some(file),
                 None => return Ok(Some(Leave::Closed)),
-            },
+            }
+        } else {
+            self.outputs.drop_before(task.seq);
+            None
         };
         if !self.ring.claim(task.seq) {
             // Taken back: somebody else runs it.

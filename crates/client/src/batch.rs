@@ -32,7 +32,13 @@ impl Spec {
 
     pub(crate) fn submit(&self, batch: &Batch, attached: bool) -> Submit {
         let policy = Policy { output: batch.output, ..self.policy.clone() };
-        Submit { kind: self.kind.clone(), policy, attached, inputs: batch.inputs.clone() }
+        Submit {
+            kind: self.kind.clone(),
+            policy,
+            attached,
+            inputs: batch.inputs.clone(),
+            ..Submit::default()
+        }
     }
 }
 

@@ -181,6 +181,7 @@ impl Client {
 fn word(reply: &Reply) -> &'static str {
     match reply {
         Reply::Accepted { .. } => "accepted",
+        Reply::Progress { .. } => "progress",
         Reply::Ended(_) => "ended",
         Reply::Refused(_) => "refused",
         Reply::Changed { .. } => "changed",

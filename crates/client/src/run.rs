@@ -177,7 +177,7 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
             return Ok(());
         }
         let window = match self.cutter.next_output() {
-            Some(OutputMode::Inline) => INLINE,
+            Some(OutputMode::Inline | OutputMode::File) => INLINE,
             Some(OutputMode::Descriptor) => DESCRIPTOR,
             None => return Ok(()),
         };

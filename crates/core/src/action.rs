@@ -2,12 +2,16 @@
 //!
 //! The shell performs actions in the order given. None of them waits: what comes of them is told by events.
 
+use std::rc::Rc;
+
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::file::FileUse;
+use bulkhead_proto::ids::{ClientId, Fence, FileId, JobId, KindId, OutputId, ScratchId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::record::Record;
 use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::stage::Stage;
 
 /// What one turn decided.
 #[derive(Debug, Default)]
@@ -96,6 +100,16 @@ pub enum Action {
         /// Which.
         output: OutputId,
     },
+    /// A client's file is no longer wanted: its last close may block, so it is not done by the loop.
+    DropFile {
+        /// Which.
+        file: FileId,
+    },
+    /// The shared output of a job is no longer wanted.
+    DropScratch {
+        /// Which.
+        scratch: ScratchId,
+    },
     /// The pool can run jobs for the first time, or will not for a while: whoever waits for the start may go on.
     Ready {
         /// What to tell, in one line.
@@ -118,6 +132,38 @@ pub struct Task {
     pub memory_bytes: Option<u64>,
     /// Where the output goes.
     pub output: OutputMode,
+    /// Which task of the job it is.
+    pub stage: Stage,
+    /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for.
+    pub files: Vec<TaskFile>,
     /// What to run it on.
     pub input: Payload,
+}
+
+/// A file that goes with a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskFile {
+    /// A client's.
+    Client {
+        /// Which.
+        file: FileId,
+        /// What for.
+        name: FileUse,
+    },
+    /// The output that all tasks of the job share: made when it is first mentioned. When the merge ends with it, it
+    /// becomes a held output and is no scratch any more.
+    Shared {
+        /// Which.
+        scratch: ScratchId,
+    },
+    /// The job's plan.
+    Plan {
+        /// The held output of its plan task.
+        output: OutputId,
+    },
+    /// What its parts left, in their order: written into a file for this offer.
+    Results {
+        /// One for each part.
+        results: Rc<Vec<Payload>>,
+    },
 }

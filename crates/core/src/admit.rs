@@ -5,7 +5,7 @@
 
 use bulkhead_proto::client::{Reply, Submit};
 use bulkhead_proto::ids::{ClientId, KindId, Tag};
-use bulkhead_proto::job::Payload;
+use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
@@ -70,6 +70,9 @@ impl Core {
             let known = self.config.kinds.iter().map(|kind| kind.name.clone()).collect();
             return Err(Refusal::UnknownKind { kind, known });
         };
+        if !submit.files.is_empty() || submit.policy.output == OutputMode::File {
+            return invalid("files come with the job, and this version takes none".to_owned());
+        }
         if submit.inputs.is_empty() {
             return invalid("the submit has no inputs".to_owned());
         }

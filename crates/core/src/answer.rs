@@ -49,6 +49,8 @@ impl Core {
                 TaskResult::Held { output, bytes } => {
                     self.end_job(offer.key, Outcome::Done, Left::Held { output, bytes });
                 }
+                // No stage but the whole job is offered yet.
+                TaskResult::Planned { output, .. } => self.act(Action::DropOutput { output }),
                 TaskResult::Failed { message, code } => self.job_failed(offer.key, message, code),
             }
         }

@@ -10,8 +10,9 @@ use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::why::Canceller;
 
+use crate::action::Action;
 use crate::clients::Letter;
-use crate::event::Peer;
+use crate::event::{Attached, Peer};
 use crate::job::{Left, State};
 use crate::list::Key;
 use crate::machine::Core;
@@ -22,7 +23,11 @@ type Change = fn(&mut Core, Key, Peer) -> Result<(), Refusal>;
 impl Core {
     /// A client asked something. One that has gone since is not answered: its requests may stand in the same batch as its
     /// end.
-    pub(crate) fn asked(&mut self, id: ClientId, tag: Tag, request: Request) {
+    pub(crate) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, files: Vec<Attached>) {
+        // None is kept: no job takes files yet.
+        for attached in files {
+            self.act(Action::DropFile { file: attached.file });
+        }
         let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
         match request {
             Request::Submit(submit) => self.submit(id, tag, submit),

@@ -6,6 +6,7 @@
 use bulkhead_proto::ids::{Fence, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::record::What;
+use bulkhead_proto::stage::Stage;
 
 use crate::action::{Action, Task};
 use crate::job::State;
@@ -167,7 +168,16 @@ impl Core {
             self.record(What::Retried { job: number, attempt, worker: id, after_us, alone }, Some(uid));
         }
         self.watch(id, seq, &policy);
-        let task = Task { job: number, fence, kind, memory_bytes, output, input };
+        let task = Task {
+            job: number,
+            fence,
+            kind,
+            memory_bytes,
+            output,
+            stage: Stage::Whole,
+            files: Vec::new(),
+            input,
+        };
         self.act(Action::Offer { worker: id, seq, task });
     }
 }

@@ -6,7 +6,7 @@
 use bulkhead_proto::client::Request;
 use bulkhead_proto::death::{Death, Lie};
 use bulkhead_proto::evidence::{Evidence, Seen};
-use bulkhead_proto::ids::{ClientId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
 /// The two clocks, read once for each turn.
@@ -28,6 +28,15 @@ pub struct Peer {
     pub admin: bool,
 }
 
+/// A descriptor that came with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// The shell's number for it, never used before.
+    pub file: FileId,
+    /// Bytes of memory that it pins as long as it is held: the size of a file that lives in memory, 0 of any other.
+    pub pinned_bytes: u64,
+}
+
 /// One thing that the shell saw.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -46,6 +55,9 @@ pub enum Event {
         tag: Tag,
         /// What.
         request: Request,
+        /// The descriptors that came with it, as many as it speaks of, in their order: the shell holds them until
+        /// [`crate::action::Action::DropFile`].
+        files: Vec<Attached>,
     },
     /// All that was to be sent to this client has left: its credit is whole again.
     ClientFlushed {
@@ -218,6 +230,15 @@ pub enum TaskResult {
         output: OutputId,
         /// Its size in bytes.
         bytes: u64,
+    },
+    /// A plan task is done; its plan is held as above.
+    Planned {
+        /// The shell's number for it.
+        output: OutputId,
+        /// Its size in bytes.
+        bytes: u64,
+        /// How many parts it has.
+        parts: u32,
     },
     /// Its own code said no.
     Failed {

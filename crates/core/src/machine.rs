@@ -128,7 +128,7 @@ impl Core {
     fn hear(&mut self, event: Event) {
         match event {
             Event::ClientConnected { client, peer } => self.client_connected(client, peer),
-            Event::ClientSaid { client, tag, request } => self.asked(client, tag, request),
+            Event::ClientSaid { client, tag, request, files } => self.asked(client, tag, request, files),
             Event::ClientFlushed { client } => self.client_flushed(client),
             Event::ClientGone { client } => self.client_gone(client),
             Event::WorkerSpawned { worker, pid } => self.worker_spawned(worker, pid),

@@ -60,7 +60,10 @@ impl World {
             Action::DropOutput { output } => self.drop_output(output)?,
             Action::Exit => self.exit()?,
             Action::Examine { worker } => self.examine(worker),
-            Action::Ready { .. } | Action::Offer { .. } => {}
+            Action::Ready { .. }
+            | Action::Offer { .. }
+            | Action::DropFile { .. }
+            | Action::DropScratch { .. } => {}
         }
         Ok(())
     }

@@ -283,7 +283,7 @@ impl World {
 fn done(task: &Task, count: u32, elapsed_ns: u64) -> Written {
     match task.output {
         OutputMode::Descriptor => Written::descriptor(1_000_000 + u64::from(count), elapsed_ns),
-        OutputMode::Inline => {
+        OutputMode::Inline | OutputMode::File => {
             let mut bytes = task.input.as_bytes().to_vec();
             bytes.extend_from_slice(&count.to_le_bytes());
             Written::inline(bytes, elapsed_ns)

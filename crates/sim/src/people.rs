@@ -128,7 +128,7 @@ impl World {
         if client.unread_bytes < credit {
             for _ in 0..reads {
                 let Some((tag, request)) = client.written.pop_front() else { break };
-                batch.push(Event::ClientSaid { client: id, tag, request });
+                batch.push(Event::ClientSaid { client: id, tag, request, files: Vec::new() });
             }
             if !client.written.is_empty() {
                 self.news.insert(Source::Client(place));
@@ -210,7 +210,7 @@ impl World {
         }
         for request in requests {
             self.inspections += 1;
-            batch.push(Event::ClientSaid { client, tag: Tag(self.inspections), request });
+            batch.push(Event::ClientSaid { client, tag: Tag(self.inspections), request, files: Vec::new() });
         }
         self.answers.clear();
         self.step(batch)?;

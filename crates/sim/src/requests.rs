@@ -89,7 +89,13 @@ impl World {
         let count = if self.rng.chance(50) { self.rng.between(30, 300) } else { self.rng.between(1, 12) };
         let kind = (*self.rng.pick(&["quick", "quick", "few", "solo"])).to_owned();
         let inputs = (0..count).map(|_| self.input()).collect();
-        Request::Submit(Submit { kind, policy: self.policy(), attached: self.rng.chance(600), inputs })
+        Request::Submit(Submit {
+            kind,
+            policy: self.policy(),
+            attached: self.rng.chance(600),
+            inputs,
+            ..Submit::default()
+        })
     }
 
     /// Many quick jobs at once.
@@ -98,14 +104,26 @@ impl World {
         let took = *self.rng.pick(&[0, 20, 700]);
         let inputs = (0..count).map(|_| Truth::Harmless(took).hide(self.rng.draw())).collect();
         let policy = Policy { priority: 9, ..Policy::default() };
-        Request::Submit(Submit { kind: "quick".to_owned(), policy, attached: self.rng.chance(500), inputs })
+        Request::Submit(Submit {
+            kind: "quick".to_owned(),
+            policy,
+            attached: self.rng.chance(500),
+            inputs,
+            ..Submit::default()
+        })
     }
 
     /// One job; its owner waits for it before the next.
     fn single(&mut self) -> Request {
         let inputs = vec![Truth::Harmless(100).hide(self.rng.draw())];
         let policy = Policy { priority: 0, ..Policy::default() };
-        Request::Submit(Submit { kind: "quick".to_owned(), policy, attached: true, inputs })
+        Request::Submit(Submit {
+            kind: "quick".to_owned(),
+            policy,
+            attached: true,
+            inputs,
+            ..Submit::default()
+        })
     }
 
     fn some_job(&mut self, place: usize) -> JobId {
@@ -136,7 +154,7 @@ impl World {
             kind: "quick".to_owned(),
             policy: Policy::default(),
             attached: true,
-            inputs: Vec::new(),
+            ..Submit::default()
         };
         match self.rng.below(9) {
             0 => submit.kind = "no-such-kind".to_owned(),

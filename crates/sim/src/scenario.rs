@@ -213,6 +213,7 @@ fn kinds() -> Vec<Kind> {
         usage: String::new(),
         summary: String::new(),
         ring,
+        plans: false,
         chaos: false,
     };
     rows.map(kind).to_vec()

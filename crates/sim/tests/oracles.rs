@@ -13,6 +13,7 @@ use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, Seq, SlotId,
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::outcome::{self, Ended, Outcome, TimeLimit};
 use bulkhead_proto::record::{Record, What};
+use bulkhead_proto::stage::Stage;
 use bulkhead_sim::boxes::Guilt;
 use bulkhead_sim::oracle::Oracles;
 use bulkhead_sim::report::Verdict;
@@ -50,9 +51,15 @@ impl Bench {
 
     fn submit(&mut self, policy: Policy) {
         let input = Payload::from(vec![1]);
-        let submit = Submit { kind: "quick".to_owned(), policy, attached: true, inputs: vec![input] };
+        let submit = Submit {
+            kind: "quick".to_owned(),
+            policy,
+            attached: true,
+            inputs: vec![input],
+            ..Submit::default()
+        };
         let request = Request::Submit(submit);
-        self.tell(Event::ClientSaid { client: CLIENT, tag: Tag(1), request }).unwrap();
+        self.tell(Event::ClientSaid { client: CLIENT, tag: Tag(1), request, files: Vec::new() }).unwrap();
         let reply = Reply::Accepted { first: JobId(1), count: 1, refused: None };
         let action = Action::Reply { client: CLIENT, tag: Tag(1), reply: reply.clone(), output: None };
         self.decide(vec![], vec![action]).unwrap();
@@ -83,6 +90,8 @@ impl Bench {
             kind: KindId(0),
             memory_bytes: None,
             output: OutputMode::Inline,
+            stage: Stage::Whole,
+            files: Vec::new(),
             input: Payload::from(vec![1]),
         };
         self.decide(vec![], vec![Action::Offer { worker, seq: Seq(seq), task }])

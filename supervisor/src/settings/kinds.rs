@@ -50,7 +50,7 @@ pub(super) fn table(file: &File, enable_chaos: bool) -> Result<Vec<Kind>> {
             );
         }
         let (usage, summary) = (own.usage.clone(), own.summary.clone());
-        kinds.push(Kind { name: name.clone(), usage, summary, ring, chaos: false });
+        kinds.push(Kind { name: name.clone(), usage, summary, ring, plans: false, chaos: false });
     }
     ensure!(!kinds.is_empty(), "there are no kinds: builtin_kinds = false needs a table [kinds.NAME]");
     Ok(kinds)

@@ -205,12 +205,12 @@ impl Puppet {
 
     /// The output descriptor that came for a task.
     pub(crate) fn output_of(&self, task: &TaskMessage) -> Option<File> {
-        if task.output == OutputMode::Inline {
+        if task.output != OutputMode::Descriptor {
             return None;
         }
         loop {
             let (frame, descriptors) = receive(&self.lane);
-            if frame == (LaneDown::Output { seq: task.seq }) {
+            if matches!(frame, LaneDown::Files { seq, .. } if seq == task.seq) {
                 return descriptors.into_iter().next().map(File::from);
             }
         }

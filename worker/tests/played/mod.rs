@@ -14,7 +14,8 @@ use bulkhead_proto::codec;
 use bulkhead_proto::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::{LaneDown, LaneUp, Setup, TaskMessage, Tasks};
+use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::{FileRole, LaneDown, LaneUp, Setup, TaskMessage, Tasks};
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::memfd::output_file;
@@ -127,6 +128,8 @@ impl Played {
             job: JobId(seq.0),
             fence: Fence(1),
             kind,
+            stage: Stage::Whole,
+            has_files: false,
             memory_bytes: None,
             output: OutputMode::Inline,
             input: Payload::from(input.as_bytes().to_vec()),
@@ -137,6 +140,7 @@ impl Played {
     pub(crate) fn offer_with_output(&mut self, kind: KindId, input: &str) -> (TaskMessage, OwnedFd) {
         let mut task = self.offer(kind, input);
         task.output = OutputMode::Descriptor;
+        task.has_files = true;
         let output = output_file("output").unwrap();
         self.send_output(task.seq, &output);
         (task, output)
@@ -144,7 +148,7 @@ impl Played {
 
     /// Sends an output descriptor, as often as it takes for the lane to have room.
     pub(crate) fn send_output(&self, seq: Seq, output: &OwnedFd) {
-        let frame = codec::encode(&LaneDown::Output { seq });
+        let frame = codec::encode(&LaneDown::Files { seq, roles: vec![FileRole::Output] });
         let deadline = std::time::Instant::now() + PATIENCE;
         while let Err(error) = self.born.lane.send(&frame, &[output.as_fd()]) {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);

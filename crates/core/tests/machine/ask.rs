@@ -18,7 +18,7 @@ impl Rig {
     pub(crate) fn ask(&mut self, client: ClientId, request: Request) -> Tag {
         self.tag += 1;
         let tag = Tag(self.tag);
-        self.tell(Event::ClientSaid { client, tag, request });
+        self.tell(Event::ClientSaid { client, tag, request, files: Vec::new() });
         tag
     }
 
@@ -41,8 +41,8 @@ impl Rig {
         attached: bool,
     ) -> JobId {
         let inputs = (0..count).map(|number| Payload::from(number.to_string().into_bytes())).collect();
-        match self.answer(client, Request::Submit(Submit { kind: kind.to_owned(), policy, attached, inputs }))
-        {
+        let submit = Submit { kind: kind.to_owned(), policy, attached, inputs, ..Submit::default() };
+        match self.answer(client, Request::Submit(submit)) {
             Reply::Accepted { first, .. } => first,
             other => panic!("not accepted: {other:?}"),
         }

@@ -34,7 +34,13 @@ fn a_drain_ends_what_was_accepted_and_takes_nothing_new() {
     ));
     assert_eq!(rig.answer(ADMIN, Request::Drain { grace_ms: None }), Reply::Draining { left: 3 });
     let inputs = vec![Payload::default()];
-    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    let submit = Submit {
+        kind: "quick".into(),
+        policy: Policy::default(),
+        attached: false,
+        inputs,
+        ..Submit::default()
+    };
     assert_eq!(rig.answer(ALICE, Request::Submit(submit)), Reply::Refused(Refusal::Draining));
     rig.fail(first);
     rig.finish(JobId(first.0 + 1));
@@ -110,6 +116,7 @@ fn a_client_that_does_not_read_holds_the_end_for_a_moment_only() {
             client: ALICE,
             tag: bulkhead_proto::ids::Tag(1),
             request: Request::Kinds,
+            files: Vec::new(),
         });
         if rig.batch.len() == 2000 {
             rig.turn();

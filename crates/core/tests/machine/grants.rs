@@ -58,7 +58,13 @@ fn more_than_the_most_is_for_administrators() {
         ),
     ] {
         let inputs = vec![Payload::from(vec![1])];
-        let submit = Submit { kind: "quick".to_owned(), policy: policy.clone(), attached: false, inputs };
+        let submit = Submit {
+            kind: "quick".to_owned(),
+            policy: policy.clone(),
+            attached: false,
+            inputs,
+            ..Submit::default()
+        };
         let reply = rig.answer(ALICE, Request::Submit(submit));
         let Reply::Refused(Refusal::Denied { needed }) = reply else { panic!("{reply:?}") };
         assert!(needed.contains(name) && needed.contains("administrator"), "{needed}");

@@ -66,7 +66,13 @@ fn a_full_queue_takes_a_prefix_and_says_busy() {
     let mut rig = Rig::with(Config { queue_max: 10, ..config(1) });
     rig.submit(1);
     let inputs = vec![Payload::default(); 15];
-    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    let submit = Submit {
+        kind: "quick".into(),
+        policy: Policy::default(),
+        attached: false,
+        inputs,
+        ..Submit::default()
+    };
     let reply = rig.answer(ALICE, Request::Submit(submit.clone()));
     let Reply::Accepted { count, refused: Some(Refusal::Busy { limit, retry_after_ms, .. }), .. } = reply
     else {
@@ -86,7 +92,13 @@ fn a_full_queue_keeps_a_little_room_for_other_users() {
     let bob = rig.submit_as(BOB, "quick", 5, Policy::default(), false);
     assert!(bob.0 > 641);
     let inputs = vec![Payload::default(); 1];
-    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    let submit = Submit {
+        kind: "quick".into(),
+        policy: Policy::default(),
+        attached: false,
+        inputs,
+        ..Submit::default()
+    };
     assert!(matches!(rig.answer(ALICE, Request::Submit(submit)), Reply::Refused(Refusal::Busy { .. })));
 }
 
@@ -94,7 +106,13 @@ fn a_full_queue_keeps_a_little_room_for_other_users() {
 fn bytes_are_bounded_too() {
     let mut rig = Rig::with(Config { queue_bytes_max: 10_000, ..config(1) });
     let inputs = vec![Payload::from(vec![0; 4000]); 4];
-    let submit = Submit { kind: "quick".into(), policy: Policy::default(), attached: false, inputs };
+    let submit = Submit {
+        kind: "quick".into(),
+        policy: Policy::default(),
+        attached: false,
+        inputs,
+        ..Submit::default()
+    };
     let reply = rig.answer(ALICE, Request::Submit(submit));
     assert!(
         matches!(reply, Reply::Accepted { count: 2, refused: Some(Refusal::Busy { .. }), .. }),
@@ -110,6 +128,7 @@ fn hostile_submits_are_refused_with_the_reason() {
         policy: Policy::default(),
         attached: false,
         inputs: vec![Payload::default()],
+        ..Submit::default()
     };
     let mut refused = |submit: Submit, part: &str| match rig.answer(ALICE, Request::Submit(submit)) {
         Reply::Refused(refusal) => assert!(refusal.to_string().contains(part), "{refusal}"),

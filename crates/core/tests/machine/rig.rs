@@ -63,6 +63,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
         usage: String::new(),
         summary: String::new(),
         ring,
+        plans: false,
         chaos: false,
     };
     vec![kind("quick", 256), kind("foreign", 1)]
@@ -181,6 +182,7 @@ impl Rig {
                     self.batch.push(Event::Examined { worker, seen, progress_ns });
                 }
             }
+            Action::DropFile { .. } | Action::DropScratch { .. } => {}
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}

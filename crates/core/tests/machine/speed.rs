@@ -23,8 +23,14 @@ fn resident_bytes() -> u64 {
 
 fn say(client: u64, tag: u32, attached: bool, count: usize) -> Event {
     let inputs = vec![Payload::default(); count];
-    let submit = Submit { kind: "quick".to_owned(), policy: Policy::default(), attached, inputs };
-    Event::ClientSaid { client: ClientId(client), tag: Tag(tag), request: Request::Submit(submit) }
+    let submit =
+        Submit { kind: "quick".to_owned(), policy: Policy::default(), attached, inputs, ..Submit::default() };
+    Event::ClientSaid {
+        client: ClientId(client),
+        tag: Tag(tag),
+        request: Request::Submit(submit),
+        files: Vec::new(),
+    }
 }
 
 /// Answers everything that was offered; gives how much that was.

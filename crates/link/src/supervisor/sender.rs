@@ -114,6 +114,7 @@ mod tests {
     use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
     use bulkhead_proto::job::{OutputMode, Payload};
     use bulkhead_proto::limits::INLINE_MAX_BYTES;
+    use bulkhead_proto::stage::Stage;
 
     use super::*;
     use crate::supervisor::connect;
@@ -126,6 +127,8 @@ mod tests {
             job: JobId(u64::MAX),
             fence: Fence(u32::MAX),
             kind: KindId(u16::MAX),
+            stage: Stage::Run { part: u32::MAX, parts: u32::MAX },
+            has_files: true,
             memory_bytes: Some(u64::MAX),
             output: OutputMode::Descriptor,
             input: Payload::from(vec![255; input]),

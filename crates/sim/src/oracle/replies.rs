@@ -53,7 +53,7 @@ impl Replies {
                 let known = Known { peer: *peer, credit, promises, gone: false, closed: false };
                 self.clients.insert(*client, known);
             }
-            Event::ClientSaid { client, tag, request } => {
+            Event::ClientSaid { client, tag, request, .. } => {
                 let Some(known) = self.clients.get_mut(client) else {
                     return broken("replies", format!("client {client} asks before it is connected"));
                 };
