@@ -3,6 +3,8 @@
 //! It travels inline, so that all of it together has one small limit. Made by a client, read by the worker that
 //! starts the program; the daemon carries it and never looks into it. Names, arguments and values are bytes, as the
 //! kernel has them. Nothing here starts anything.
+//!
+//! Files that come with the job have paths only in the worker: a program is told them by [`Program::place_files`].
 
 use std::fmt;
 
@@ -11,6 +13,10 @@ use crate::limits::INLINE_MAX_BYTES;
 
 /// First byte of every encoding; raised whenever the rest changes its meaning.
 const VERSION: u8 = 1;
+
+/// Name of the file that a program reads as its standard input, in place of [`Program::stdin`]: for what is too long to
+/// travel inline. It is read from its beginning.
+pub const STDIN: &str = "stdin";
 
 /// A program to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -111,6 +117,17 @@ impl Program {
         }
     }
 
+    /// Tells the program where its files are: `{NAME}` in an argument becomes the path of the file of that name, and so
+    /// does the value of its variable `NAME`. Braces around anything else stay as they are, and so does the program's
+    /// own name. Paths are looked through for no further names.
+    pub fn place_files(&mut self, files: &[(&str, &[u8])]) {
+        for argument in self.argv.iter_mut().skip(1) {
+            *argument = placed(argument, files);
+        }
+        self.env.retain(|(name, _)| files.iter().all(|(file, _)| file.as_bytes() != name));
+        self.env.extend(files.iter().map(|(name, path)| (name.as_bytes().to_vec(), path.to_vec())));
+    }
+
     fn check(&self) -> Result<(), BadProgram> {
         if self.argv.first().is_none_or(Vec::is_empty) {
             return Err(BadProgram::Nameless);
@@ -126,6 +143,27 @@ impl Program {
             None => Ok(()),
         }
     }
+}
+
+/// An argument with the paths of files in the places of their names.
+fn placed(argument: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut written = Vec::with_capacity(argument.len());
+    let mut rest = argument;
+    while let Some((&first, behind)) = rest.split_first() {
+        let end = behind.iter().position(|byte| *byte == b'}').filter(|_| first == b'{');
+        let file = end.and_then(|end| files.iter().find(|(name, _)| name.as_bytes() == &behind[..end]));
+        match (end, file) {
+            (Some(end), Some((_, path))) => {
+                written.extend_from_slice(path);
+                rest = &behind[end + 1..];
+            }
+            _ => {
+                written.push(first);
+                rest = behind;
+            }
+        }
+    }
+    written
 }
 
 #[cfg(test)]
@@ -184,5 +222,20 @@ mod tests {
         program.stdin.resize(INLINE_MAX_BYTES, 7);
         let said = program.to_input().unwrap_err().to_string();
         assert!(said.contains("standard input 4096") && said.contains("the limit is 4096 bytes"), "{said}");
+    }
+
+    #[test]
+    fn files_are_told_by_argument_and_by_variable() {
+        let words = ["{a}", "-i{a}=", "{b}{a}}", "{{a}", "{c} {", "a $a {print}"];
+        let mut program = Program {
+            argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
+            env: vec![(b"a".to_vec(), b"old".to_vec()), (b"LANG".to_vec(), b"C".to_vec())],
+            ..Program::default()
+        };
+        program.place_files(&[("a", b"/3"), ("b", b"{a}")]);
+        let said: Vec<&str> = program.argv.iter().map(|word| std::str::from_utf8(word).unwrap()).collect();
+        assert_eq!(said, ["{a}", "-i/3=", "{a}/3}", "{/3", "{c} {", "a $a {print}"]);
+        let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        assert_eq!(program.env, [pair("LANG", "C"), pair("a", "/3"), pair("b", "{a}")]);
     }
 }
