@@ -5,13 +5,13 @@
 
 use bulkhead_proto::client::{Reply, Submit};
 use bulkhead_proto::ids::{ClientId, KindId, Tag};
-use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 
 use crate::batch::Batch;
-use crate::event::Peer;
+use crate::event::{Attached, Peer};
 use crate::job::Phase;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
@@ -25,30 +25,35 @@ const RETRY_AFTER_MS: (u64, u64) = (10, 10_000);
 
 impl Core {
     /// A client submits jobs.
-    pub(crate) fn submit(&mut self, id: ClientId, tag: Tag, mut submit: Submit) {
+    pub(crate) fn submit(&mut self, id: ClientId, tag: Tag, mut submit: Submit, files: Vec<Attached>) {
         let Some(Peer { uid, admin }) = self.clients.connected(id).map(|client| client.peer) else { return };
         let count = submit.inputs.len() as u64;
         let kind = self.check(&submit);
         let kind = kind.and_then(|kind| {
             self.config.limits.grant(&mut submit.policy, admin)?;
+            self.check_files(uid, &submit, &files)?;
             Ok(kind)
         });
         let kind = match kind {
             Ok(kind) => kind,
             Err(refusal) => {
                 self.totals.refused += count;
+                self.turn_away(files);
                 return self.refuse(id, tag, refusal);
             }
         };
         let (room, refusal) = self.room(uid, &submit.inputs);
         self.totals.refused += count - room;
         match refusal {
-            Some(refusal) if room == 0 => self.refuse(id, tag, refusal),
+            Some(refusal) if room == 0 => {
+                self.turn_away(files);
+                self.refuse(id, tag, refusal);
+            }
             refused => {
                 let first = self.jobs.next_id();
                 let name = submit.kind.clone();
                 let attached = submit.attached;
-                self.take_in(id, tag, uid, kind, submit, room);
+                self.take_in(id, tag, uid, kind, (submit, files), room);
                 let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
                 self.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
                 self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
@@ -70,9 +75,6 @@ impl Core {
             let known = self.config.kinds.iter().map(|kind| kind.name.clone()).collect();
             return Err(Refusal::UnknownKind { kind, known });
         };
-        if !submit.files.is_empty() || submit.policy.output == OutputMode::File {
-            return invalid("files come with the job, and this version takes none".to_owned());
-        }
         if submit.inputs.is_empty() {
             return invalid("the submit has no inputs".to_owned());
         }
@@ -124,7 +126,7 @@ impl Core {
     }
 
     /// About how long until there is room for so many: the mean pace since the first job, at worst a second each.
-    fn retry_after_ms(&self, over: u64) -> u64 {
+    pub(crate) fn retry_after_ms(&self, over: u64) -> u64 {
         let up_ms = self.now.wall_us.saturating_sub(self.started_us.unwrap_or(0)) / 1000;
         let estimate = match self.totals.done + self.totals.failed {
             0 => 1000,
@@ -134,7 +136,15 @@ impl Core {
     }
 
     /// Queues the first `count` jobs of a submit that was checked.
-    fn take_in(&mut self, id: ClientId, tag: Tag, uid: u32, kind: KindId, submit: Submit, count: u64) {
+    fn take_in(
+        &mut self,
+        id: ClientId,
+        tag: Tag,
+        uid: u32,
+        kind: KindId,
+        (submit, files): (Submit, Vec<Attached>),
+        count: u64,
+    ) {
         let count = u32::try_from(count).expect("a batch is bounded far below 2^32");
         let now_ns = self.now.mono_ns;
         let expires_ns = submit.policy.expires_ms.map(|limit_ms| now_ns.saturating_add(ms(limit_ms)));
@@ -154,8 +164,12 @@ impl Core {
             since_ns: now_ns,
             expires_ns,
         });
+        let freight = self.load(uid, submit.files, files);
         for input in submit.inputs.into_iter().take(count as usize) {
             let key = self.jobs.insert(batch, input);
+            if let Some(freight) = freight {
+                self.jobs[key].aside_mut().freight = Some(freight);
+            }
             self.queue.push_back(&mut self.jobs, key);
         }
         if submit.attached {

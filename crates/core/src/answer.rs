@@ -74,6 +74,7 @@ impl Core {
         if worker.watch.is_some() {
             self.unwatch(id, Some(seq));
         }
+        self.unload(offer.freight);
         Some((offer, was_head))
     }
 

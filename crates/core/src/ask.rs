@@ -10,7 +10,6 @@ use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::why::Canceller;
 
-use crate::action::Action;
 use crate::clients::Letter;
 use crate::event::{Attached, Peer};
 use crate::job::{Left, State};
@@ -24,13 +23,19 @@ impl Core {
     /// A client asked something. One that has gone since is not answered: its requests may stand in the same batch as its
     /// end.
     pub(crate) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, files: Vec<Attached>) {
-        // None is kept: no job takes files yet.
-        for attached in files {
-            self.act(Action::DropFile { file: attached.file });
-        }
-        let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
+        let Some(peer) = self.clients.connected(id).map(|client| client.peer) else {
+            return self.turn_away(files);
+        };
+        let files = match request {
+            Request::Submit(_) => files,
+            // Nothing else takes any.
+            _ => {
+                self.turn_away(files);
+                Vec::new()
+            }
+        };
         match request {
-            Request::Submit(submit) => self.submit(id, tag, submit),
+            Request::Submit(submit) => self.submit(id, tag, submit, files),
             Request::Wait { jobs } => self.wait(id, tag, peer, &jobs),
             Request::Result { job } => self.result(id, tag, peer, job),
             Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
@@ -175,6 +180,10 @@ impl Core {
         });
         if held {
             return self.wrong_state(key, "its last attempt is still being ended: try again in a moment");
+        }
+        if self.jobs[key].freight().is_some() {
+            return self
+                .wrong_state(key, "the files that came with it were let go at its end: submit it anew");
         }
         self.retry_job(key);
         Ok(())

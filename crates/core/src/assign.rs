@@ -168,16 +168,9 @@ impl Core {
             self.record(What::Retried { job: number, attempt, worker: id, after_us, alone }, Some(uid));
         }
         self.watch(id, seq, &policy);
-        let task = Task {
-            job: number,
-            fence,
-            kind,
-            memory_bytes,
-            output,
-            stage: Stage::Whole,
-            files: Vec::new(),
-            input,
-        };
+        let files = self.send_along(id, key);
+        let stage = Stage::Whole;
+        let task = Task { job: number, fence, kind, memory_bytes, output, stage, files, input };
         self.act(Action::Offer { worker: id, seq, task });
     }
 }
@@ -194,7 +187,7 @@ enum Fit {
 fn fits_ahead(worker: &Worker, jobs: &Jobs, paces: &[Pace], key: Key) -> Fit {
     let batch = jobs.batch(key);
     let pace = &paces[usize::from(batch.kind.0)];
-    if pace.depth() == 1 || is_watched(&batch.policy) {
+    if pace.depth() == 1 || is_for_itself(jobs, key) {
         Fit::NeverAhead
     } else if worker.claims.len() < pace.depth() && worker.claims.has_room(pace.cost_ns()) {
         Fit::Now
@@ -203,10 +196,16 @@ fn fits_ahead(worker: &Worker, jobs: &Jobs, paces: &[Pace], key: Key) -> Fit {
     }
 }
 
-/// What a job adds to the work ahead of the worker that gets it. Nothing shares a ring with what is watched.
+/// What a job adds to the work ahead of the worker that gets it.
 fn cost_ns(jobs: &Jobs, paces: &[Pace], key: Key) -> u64 {
-    let batch = jobs.batch(key);
-    if is_watched(&batch.policy) { ALONE_NS } else { paces[usize::from(batch.kind.0)].cost_ns() }
+    let kind = jobs.batch(key).kind;
+    if is_for_itself(jobs, key) { ALONE_NS } else { paces[usize::from(kind.0)].cost_ns() }
+}
+
+/// Whether nothing may share a ring with it: what is watched is measured by itself, and files that wait behind another
+/// task would be held by a worker that does not use them.
+fn is_for_itself(jobs: &Jobs, key: Key) -> bool {
+    is_watched(&jobs.batch(key).policy) || jobs[key].freight().is_some()
 }
 
 fn ageing(now_ns: u64, config: &crate::config::Config) -> Ageing {

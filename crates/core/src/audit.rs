@@ -3,6 +3,8 @@
 //! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon
 //! never does.
 
+use std::collections::BTreeMap;
+
 use bulkhead_proto::view::WorkerState;
 
 use crate::job::{Phase, State};
@@ -21,6 +23,7 @@ impl Core {
         self.audit_offers();
         self.audit_slots();
         self.audit_timers();
+        self.audit_files();
         self.kept.audit(&self.jobs);
         assert_eq!(
             self.queue.audit(&self.jobs),
@@ -81,6 +84,17 @@ impl Core {
             assert!(!lonely || worker.ended == 0, "a charged job runs in a fresh worker");
         }
         assert_eq!(current, self.jobs.count(Phase::Running), "no job is with two workers");
+    }
+
+    /// Files are held by jobs that have not ended, and by offers.
+    fn audit_files(&self) {
+        let mut users = BTreeMap::new();
+        let jobs = self.jobs.slab.iter().map(|(_, job)| job).filter(|job| job.end().is_none());
+        let offers = self.pool.workers.values().flat_map(|worker| worker.claims.iter());
+        for freight in jobs.filter_map(|job| job.freight()).chain(offers.filter_map(|offer| offer.freight)) {
+            *users.entry(freight).or_default() += 1;
+        }
+        self.files.audit(&users);
     }
 
     fn audit_slots(&self) {

@@ -138,6 +138,7 @@ impl Core {
                 self.give_back(offer.key, *claimed);
                 count += 1;
             }
+            self.unload(offer.freight);
         }
         if count > 0 {
             self.record(What::Requeued { worker: dead.id, count }, None);

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::RING;
 
+use crate::files::FreightId;
 use crate::list::Key;
 use crate::pace::AHEAD_NS;
 
@@ -19,6 +20,8 @@ pub(crate) struct Offer {
     pub(crate) key: Key,
     pub(crate) job: JobId,
     pub(crate) fence: Fence,
+    /// The files that went with it.
+    pub(crate) freight: Option<FreightId>,
     /// What it adds to the work ahead, in nanoseconds.
     pub(crate) cost_ns: u64,
     /// A take-back was asked for.
@@ -87,8 +90,16 @@ impl Claims {
             self.head_ns = now_ns;
         }
         self.ahead_ns += cost_ns;
-        self.offers.push_back(Offer { seq, key, job, fence, cost_ns, recalled: false, claimed: false });
+        let (freight, recalled, claimed) = (None, false, false);
+        self.offers.push_back(Offer { seq, key, job, fence, freight, cost_ns, recalled, claimed });
         seq
+    }
+
+    /// Notes that files go with the last offer.
+    pub(crate) fn carry(&mut self, freight: FreightId) {
+        if let Some(last) = self.offers.back_mut() {
+            last.freight = Some(freight);
+        }
     }
 
     /// Removes an offer that is settled now. `None` if it was settled before, or never made.

@@ -48,6 +48,10 @@ pub struct Config {
     pub queue_max: u64,
     /// Bytes of input that may be queued, in all.
     pub queue_bytes_max: u64,
+    /// Files that clients sent with their jobs and that are held, in all; one user but root may have three quarters.
+    pub files_max: u64,
+    /// Bytes of memory that those pin, in all; shared as their number is.
+    pub files_bytes_max: u64,
     /// Ended jobs that are kept for `result` and `job`.
     pub keep_jobs_max: u64,
     /// Bytes of their results.
@@ -105,6 +109,8 @@ impl Default for Config {
             spares: 1,
             queue_max: 1_000_000,
             queue_bytes_max: 1 << 30,
+            files_max: 1024,
+            files_bytes_max: 1 << 30,
             keep_jobs_max: 100_000,
             keep_bytes_max: 256 << 20,
             keep_outputs_max: 1024,

@@ -42,6 +42,7 @@ impl Core {
             shelf: Shelf::Untold,
         };
         self.jobs.enter(key, State::Ended(Box::new(end)));
+        self.unload(self.jobs[key].freight());
         self.announce(key);
     }
 

@@ -17,6 +17,7 @@ use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::JobDeath;
 use bulkhead_proto::why::Canceller;
 
+use crate::files::FreightId;
 use crate::list::Links;
 
 /// What a job is doing.
@@ -135,6 +136,8 @@ pub(crate) struct Aside {
     pub(crate) lost: u32,
     /// How often somebody asked to run it again.
     pub(crate) asked: u32,
+    /// The files that its tasks carry; they are let go at its end, once no worker holds an offer of it.
+    pub(crate) freight: Option<FreightId>,
     /// Who waits for its end.
     pub(crate) waiters: Vec<(ClientId, Tag)>,
 }
@@ -201,6 +204,11 @@ impl Job {
     /// When its last attempt was lost.
     pub(crate) fn lost_ns(&self) -> Option<u64> {
         self.aside.as_ref().and_then(|aside| aside.lost_ns)
+    }
+
+    /// The files that its tasks carry.
+    pub(crate) fn freight(&self) -> Option<FreightId> {
+        self.aside.as_ref().and_then(|aside| aside.freight)
     }
 
     /// Bytes it costs to keep this job after its end, and about those that telling of it takes.

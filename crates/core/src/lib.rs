@@ -21,6 +21,7 @@ mod deaths;
 mod deliver;
 mod drain;
 mod end;
+mod files;
 mod follow;
 mod ids;
 mod job;

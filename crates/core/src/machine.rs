@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::deaths::Deaths;
 use crate::drain::Drain;
 use crate::event::{Event, Now};
+use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::kept::Kept;
 use crate::list::List;
@@ -42,6 +43,7 @@ pub struct Core {
     /// Jobs that wait to run alone.
     pub(crate) solo: List,
     pub(crate) kept: Kept,
+    pub(crate) files: Files,
     pub(crate) clients: Clients,
     pub(crate) pool: Pool,
     pub(crate) restart: Restart,
@@ -71,6 +73,7 @@ impl Core {
             queue: Queue::default(),
             solo: List::default(),
             kept: Kept::default(),
+            files: Files::default(),
             clients: Clients::default(),
             pool: Pool::new(config.slots),
             restart: Restart::default(),

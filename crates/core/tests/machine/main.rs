@@ -6,6 +6,7 @@ mod ask;
 mod blame;
 mod clients;
 mod drain;
+mod files;
 mod grants;
 mod keep;
 mod limits;

@@ -12,7 +12,7 @@ use bulkhead_core::event::{Event, Head, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::{Evidence, Seen};
-use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, JobId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::record::What;
@@ -40,6 +40,9 @@ pub(crate) struct Rig {
     pub(crate) retired: Vec<WorkerId>,
     pub(crate) replies: Vec<(ClientId, Tag, Reply, Option<OutputId>)>,
     pub(crate) dropped: Vec<OutputId>,
+    /// Files that were let go, in the order of that.
+    pub(crate) let_go: Vec<FileId>,
+    pub(crate) files_made: u64,
     pub(crate) records: Vec<What>,
     pub(crate) spawned: Vec<WorkerId>,
     pub(crate) ready: Vec<String>,
@@ -101,6 +104,8 @@ impl Rig {
             retired: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
+            let_go: Vec::new(),
+            files_made: 0,
             records: Vec::new(),
             spawned: Vec::new(),
             ready: Vec::new(),
@@ -182,7 +187,8 @@ impl Rig {
                     self.batch.push(Event::Examined { worker, seen, progress_ns });
                 }
             }
-            Action::DropFile { .. } | Action::DropScratch { .. } => {}
+            Action::DropFile { file } => self.let_go.push(file),
+            Action::DropScratch { .. } => {}
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
