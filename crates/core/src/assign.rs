@@ -98,7 +98,7 @@ impl Core {
         let mut open: Vec<WorkerId> = (0..self.pool.slots.len())
             .filter_map(|slot| self.pool.in_slot(slot))
             .filter(|(_, worker)| worker.duty == Duty::Busy && worker.is_open())
-            .filter(|(_, worker)| !self.is_overdue(worker.claims.head_ns()))
+            .filter(|(_, worker)| !worker.claims.is_overdue(self.now.mono_ns))
             .map(|(id, _)| id)
             .filter(|id| !reserved || refilled.contains(id))
             .collect();

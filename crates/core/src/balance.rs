@@ -7,7 +7,6 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::machine::Core;
-use crate::pace::AHEAD_NS;
 
 impl Core {
     /// Asks for offers back that others could run.
@@ -15,7 +14,7 @@ impl Core {
         let (mut idle, mut moving, mut holders) = (0, 0, Vec::new());
         for slot in 0..self.pool.slots.len() {
             let Some((id, worker)) = self.pool.in_slot(slot) else { continue };
-            let overdue = !worker.claims.is_empty() && self.is_overdue(worker.claims.head_ns());
+            let overdue = !worker.claims.is_empty() && worker.claims.is_overdue(self.now.mono_ns);
             idle += usize::from(worker.is_idle());
             moving += usize::from(worker.is_open() && !overdue);
             if worker.claims.len() > 1 {
@@ -40,11 +39,6 @@ impl Core {
                 _ => return,
             }
         }
-    }
-
-    /// Whether the head of a ring takes longer than the work ahead was meant to: nothing is to wait behind it.
-    pub(crate) fn is_overdue(&self, head_ns: u64) -> bool {
-        self.now.mono_ns.saturating_sub(head_ns) > AHEAD_NS
     }
 
     fn recall(&mut self, id: WorkerId, count: usize) {

@@ -11,7 +11,7 @@ use bulkhead_proto::limits::RING;
 
 use crate::files::FreightId;
 use crate::list::Key;
-use crate::pace::AHEAD_NS;
+use crate::pace::{AHEAD_NS, PAIR_NS};
 
 /// A task that was handed to a worker and is not settled.
 #[derive(Clone, Copy, Debug)]
@@ -71,10 +71,21 @@ impl Claims {
         self.offers.iter()
     }
 
-    /// Whether one more of this cost has room: in the ring, and in the millisecond of work ahead.
+    /// Whether one more of this cost has room: in the ring, and in the millisecond of work ahead or as the second of a
+    /// pair.
     pub(crate) fn has_room(&self, cost_ns: u64) -> bool {
         let Some(head) = self.head() else { return true };
-        self.next.0 - head.seq.0 < RING as u64 && self.ahead_ns.saturating_add(cost_ns) <= AHEAD_NS
+        let is_pair = self.offers.len() == 1 && head.cost_ns.max(cost_ns) < PAIR_NS;
+        let has_time = is_pair || self.ahead_ns.saturating_add(cost_ns) <= AHEAD_NS;
+        has_time && self.next.0 - head.seq.0 < RING as u64
+    }
+
+    /// Whether the first of them takes longer than the work ahead was meant to, or twice what it was expected to:
+    /// nothing is to wait behind it.
+    pub(crate) fn is_overdue(&self, now_ns: u64) -> bool {
+        let expected_ns = self.head().map(|head| head.cost_ns).filter(|cost_ns| *cost_ns < PAIR_NS);
+        now_ns.saturating_sub(self.head_ns)
+            > expected_ns.map_or(AHEAD_NS, |cost_ns| AHEAD_NS.max(2 * cost_ns))
     }
 
     /// Whether even the cheapest task has no room.
@@ -193,6 +204,19 @@ mod tests {
         claims.remove(Seq(1), 6);
         assert!(!claims.is_full());
         claims.audit();
+    }
+
+    #[test]
+    fn a_longer_task_has_room_behind_one_and_waits_for_twice_its_time() {
+        let mut claims = Claims::new();
+        claims.push(0, JobId(1), Fence(1), 2_000_000, 5);
+        assert!(claims.has_room(2_000_000) && !claims.has_room(PAIR_NS));
+        assert!(!claims.is_overdue(4_000_005) && claims.is_overdue(4_000_006));
+        claims.push(1, JobId(2), Fence(1), 2_000_000, 5);
+        assert!(claims.is_full(), "one waits, and no second one");
+        let mut alone = Claims::new();
+        alone.push(0, JobId(1), Fence(1), PAIR_NS, 5);
+        assert!(!alone.has_room(1000) && alone.is_overdue(AHEAD_NS + 6));
     }
 
     #[test]

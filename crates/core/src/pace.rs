@@ -1,12 +1,14 @@
 //! How fast a kind is, and so how many of its tasks one worker may hold.
 //!
-//! More than one only when tasks take less than half a millisecond, and then about a millisecond of work ahead.
-//! One long task makes the depth one at once; it at most doubles after a whole depth of short ones.
+//! About a millisecond of work, of tasks that take less than half of one; of tasks up to [`PAIR_NS`] one that waits
+//! behind the one that runs, so that no worker idles while its answer travels; of longer ones none. One long task makes
+//! the depth one at once; it at most doubles after a whole depth of short ones.
 
 use bulkhead_proto::limits::RING;
 
-/// Tasks that take this long, in nanoseconds, are never queued behind another.
-const SHORT_NS: u64 = 500_000;
+/// Tasks that take this long, in nanoseconds, are never queued behind another. Handing out a task takes 0.1 to 0.2 ms
+/// when everybody has to be woken: 200 tasks of 0.52 ms took 40 % longer than their work without one that waits ready.
+pub(crate) const PAIR_NS: u64 = 5_000_000;
 /// Work that a worker may have ahead, in nanoseconds.
 pub(crate) const AHEAD_NS: u64 = 1_000_000;
 /// The cost of a task that must not share a ring: more than anybody may have ahead.
@@ -26,7 +28,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// Nothing is known of it; one worker may at most hold `ring` of it.
     pub(crate) fn new(ring: u16) -> Self {
-        Self { ring: usize::from(ring).clamp(1, RING), estimate_ns: SHORT_NS, depth: 1, streak: 0 }
+        Self { ring: usize::from(ring).clamp(1, RING), estimate_ns: PAIR_NS, depth: 1, streak: 0 }
     }
 
     /// Offers of this kind that one worker may hold.
@@ -47,11 +49,9 @@ impl Pace {
         } else {
             self.estimate_ns - (self.estimate_ns - elapsed_ns).div_ceil(8)
         };
-        let wanted = if self.estimate_ns >= SHORT_NS {
-            1
-        } else {
-            usize::try_from(AHEAD_NS / self.estimate_ns).map_or(self.ring, |fit| fit.clamp(1, self.ring))
-        };
+        let least = if self.estimate_ns < PAIR_NS { 2 } else { 1 };
+        let fit = usize::try_from(AHEAD_NS / self.estimate_ns).unwrap_or(self.ring);
+        let wanted = fit.max(least).min(self.ring);
         self.streak += 1;
         if self.depth > wanted {
             self.depth = wanted;
@@ -80,6 +80,8 @@ mod tests {
         assert_eq!(pace.depth(), 256);
         assert!(depths.windows(2).all(|pair| pair[1] <= pair[0] * 2), "{depths:?}");
         pace.hear(2_000_000);
+        assert_eq!((pace.depth(), pace.cost_ns()), (2, 2_000_000), "one waits behind the one that runs");
+        pace.hear(2 * PAIR_NS);
         assert_eq!((pace.depth(), pace.cost_ns()), (1, ALONE_NS));
         pace.hear(1000);
         assert_eq!(pace.depth(), 1, "one short task proves nothing");

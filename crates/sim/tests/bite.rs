@@ -4,7 +4,7 @@ use bulkhead_sim::runner::run_broken;
 use bulkhead_sim::sabotage::Sabotage;
 
 /// Seeds tried until the defect shows.
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 400;
 
 /// Runs seeds with a defect until the right oracle sees it.
 fn expect_bite(sabotage: Sabotage, right: &[&str]) {

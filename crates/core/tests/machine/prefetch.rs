@@ -48,10 +48,24 @@ fn one_long_task_ends_work_ahead_at_once() {
     let first = rig.submit(400);
     let ahead = depths(&rig)[0];
     assert!(ahead > 4, "{ahead}");
-    rig.finish_with(first, done(), 3_000_000);
+    rig.finish_with(first, done(), 8_000_000);
     for number in 1..ahead as u64 {
-        rig.finish_with(JobId(first.0 + number), done(), 3_000_000);
+        rig.finish_with(JobId(first.0 + number), done(), 8_000_000);
     }
+    assert_eq!(depths(&rig), [1]);
+}
+
+#[test]
+fn one_task_of_a_few_milliseconds_waits_behind_another() {
+    let mut rig = Rig::new(1);
+    let first = rig.submit(10);
+    assert_eq!(depths(&rig), [1], "nothing is known of it yet");
+    rig.finish_with(first, done(), 2_000_000);
+    assert_eq!(depths(&rig), [2]);
+    rig.finish_with(JobId(first.0 + 1), done(), 2_000_000);
+    assert_eq!(depths(&rig), [2]);
+    // Too long for that: what waits is run, and nothing comes behind it.
+    rig.finish_with(JobId(first.0 + 2), done(), 9_000_000);
     assert_eq!(depths(&rig), [1]);
 }
 
