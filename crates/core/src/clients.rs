@@ -53,6 +53,11 @@ impl Client {
     pub(crate) fn attached(&self) -> impl Iterator<Item = u32> + '_ {
         self.batches.values().copied()
     }
+
+    /// Whether it waits for the end of some job.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits > 0 || !self.batches.is_empty()
+    }
 }
 
 /// All clients.
@@ -96,9 +101,8 @@ impl Clients {
 
     /// Connected clients that wait for the end of some job.
     pub(crate) fn waiting(&self) -> Vec<ClientId> {
-        let waits = |client: &Client| client.waits > 0 || !client.batches.is_empty();
         let connected = self.map.iter().filter(|(_, client)| client.vanished.is_none());
-        connected.filter(|(_, client)| waits(client)).map(|(id, _)| *id).collect()
+        connected.filter(|(_, client)| client.waits()).map(|(id, _)| *id).collect()
     }
 
     /// Those that were told that the pool is degraded; from now on they were not.
@@ -153,6 +157,7 @@ impl Core {
             client.credit = credit;
             self.clients.mark(id);
         }
+        self.notify_flushed(id);
     }
 
     /// A client's attached batch was accepted.

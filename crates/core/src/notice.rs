@@ -1,12 +1,13 @@
 //! What clients are told without having asked: that their jobs wait for something that is no job's fault, why, and
 //! that it is over.
 //!
-//! Only who waits for ends is told, and once for each time that the pool degrades. A notice promises nothing and
-//! changes nothing: the jobs stay where they are.
+//! Only who waits for ends is told, and once for each time that the pool degrades; who does not read what it was sent is
+//! told when it has. A notice promises nothing and changes nothing: the jobs stay where they are.
 
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::{ClientId, Tag};
 
+use crate::clients::Client;
 use crate::machine::Core;
 
 /// What a notice takes beside its text, in bytes, about.
@@ -32,9 +33,11 @@ impl Core {
                 degraded.reason()
             ),
         };
-        let Some(client) = self.clients.connected(id) else { return };
-        if !std::mem::replace(&mut client.noticed, true) {
-            self.notify(id, text);
+        if self.clients.see(id).is_some_and(|client| client.noticed) || !self.notify(id, text) {
+            return;
+        }
+        if let Some(client) = self.clients.connected(id) {
+            client.noticed = true;
         }
     }
 
@@ -45,9 +48,20 @@ impl Core {
         }
     }
 
-    /// Tells one client.
-    pub(crate) fn notify(&mut self, id: ClientId, text: String) {
-        let bytes = NOTICE_BYTES + text.len() as u64;
-        self.reply(id, Tag(0), Reply::Notice(text), bytes);
+    /// A client has taken all that it was sent: what it was not told for want of credit it is told now.
+    pub(crate) fn notify_flushed(&mut self, id: ClientId) {
+        if self.clients.see(id).is_some_and(Client::waits) {
+            self.notify_degraded(id);
+        }
+    }
+
+    /// Tells one client, if it has credit. `false`: it has none, or is gone.
+    pub(crate) fn notify(&mut self, id: ClientId, text: String) -> bool {
+        let has_credit = self.clients.see(id).is_some_and(|client| client.credit > 0);
+        if has_credit {
+            let bytes = NOTICE_BYTES + text.len() as u64;
+            self.reply(id, Tag(0), Reply::Notice(text), bytes);
+        }
+        has_credit
     }
 }

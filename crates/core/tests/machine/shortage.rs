@@ -75,6 +75,26 @@ fn who_waits_for_a_job_of_earlier_is_told_too() {
     assert_eq!(notices(&rig, ALICE).len(), 1);
 }
 
+/// A client that reads nothing can make the daemon hold no notice for it, however often the pool degrades.
+#[test]
+fn who_has_no_credit_is_told_when_it_has_read() {
+    let mut rig = Rig::with(Config { client_credit_bytes: 100, ..config(1) });
+    let job = rig.submit_as(ALICE, "quick", 1, Policy::default(), true);
+    rig.ask(ALICE, bulkhead_proto::client::Request::Job { job });
+    rig.come_up = false;
+    let living: Vec<_> = rig.workers.keys().copied().collect();
+    living.into_iter().for_each(|worker| rig.die(worker, SEGV));
+    rig.forget_past();
+    fail_spawn(&mut rig, "gone");
+    fail_spawn(&mut rig, "gone");
+    assert_eq!(rig.status().health, PoolHealth::Degraded);
+    assert_eq!(notices(&rig, ALICE), [""; 0], "it has no credit");
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    assert_eq!(notices(&rig, ALICE).len(), 1);
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    assert_eq!(notices(&rig, ALICE).len(), 1, "once");
+}
+
 /// Failures that take their whole time never exceed the intensity, and neither does one spare's.
 #[test]
 fn as_many_failures_in_a_row_as_the_pool_has_places_degrade_it() {
