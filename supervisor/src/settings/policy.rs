@@ -14,6 +14,9 @@ use super::{File, kinds};
 /// Longest limit of time, in seconds.
 const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
 
+/// Most deaths that a restart intensity may allow: each is remembered for its period.
+const INTENSITY_MAX: u64 = 1_000_000;
+
 /// Where the daemon runs.
 pub(super) struct Here {
     pub(super) pid: u32,
@@ -45,6 +48,7 @@ pub(super) fn core_config(
     ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
     let backoff = backoff_ms(file, &defaults)?;
     check_recycling(file)?;
+    check_ranges(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     Ok(Config {
         pid: here.pid,
@@ -95,6 +99,26 @@ fn check_recycling(file: &File) -> Result<()> {
         ("recycle_resident_bytes", file.recycle_resident_bytes),
     ] {
         ensure!(value != Some(0), "{key} = 0 is not 1 or more: leave it out for no such bound");
+    }
+    Ok(())
+}
+
+/// Where nothing would be accepted, every worker be killed at once, or a count of deaths never forget.
+fn check_ranges(file: &File) -> Result<()> {
+    let seconds = 1..=LIMIT_MAX_SECONDS;
+    let wide = 1..=u64::MAX;
+    for (key, value, range) in [
+        ("queue_max", file.queue_max, &wide),
+        ("queue_bytes_max", file.queue_bytes_max, &wide),
+        ("stuck_after_seconds", file.stuck_after_seconds, &seconds),
+        ("stopped_seconds", file.stopped_seconds, &seconds),
+        ("restart_period_seconds", file.restart_period_seconds, &seconds),
+        ("restart_intensity", file.restart_intensity.map(u64::from), &(0..=INTENSITY_MAX)),
+    ] {
+        let (low, high) = (range.start(), range.end());
+        if let Some(value) = value {
+            ensure!(range.contains(&value), "{key} = {value} is not from {low} to {high}");
+        }
     }
     Ok(())
 }
@@ -164,6 +188,13 @@ mod tests {
             ("cpu_max_seconds = 99999999", "cpu_max_seconds = 99999999 is not from 1 to 2592000"),
             ("memory_bytes = 4096", "memory_bytes = 4096 is not from 1048576"),
             ("recycle_tasks = 0", "recycle_tasks = 0 is not 1 or more"),
+            ("queue_max = 0", "queue_max = 0 is not from 1 to 18446744073709551615"),
+            ("queue_bytes_max = 0", "queue_bytes_max = 0 is not from 1"),
+            ("stuck_after_seconds = 0", "stuck_after_seconds = 0 is not from 1 to 2592000"),
+            ("stopped_seconds = 0", "stopped_seconds = 0 is not from 1 to 2592000"),
+            ("stopped_seconds = 2592001", "stopped_seconds = 2592001 is not from 1 to 2592000"),
+            ("restart_period_seconds = 2592001", "restart_period_seconds = 2592001 is not from 1 to 2592000"),
+            ("restart_intensity = 1000001", "restart_intensity = 1000001 is not from 0 to 1000000"),
             ("no_progress_seconds = 9\nno_progress_max_seconds = 8", "no_progress_seconds = 9 is above"),
         ] {
             let error = read(text).unwrap_err();

@@ -32,6 +32,11 @@ fn in_range(config: &Config) {
     assert!(workers.contains(&config.slots) && workers.contains(&config.spares));
     assert!((1..=LIMIT_MAX_MS).contains(&config.backoff_min_ms));
     assert!((config.backoff_min_ms..=LIMIT_MAX_MS).contains(&config.backoff_max_ms));
+    assert!(config.queue_max > 0 && config.queue_bytes_max > 0, "nothing is ever accepted");
+    for ms in [config.stuck_after_ms, config.stopped_ms, config.restart_period_ms] {
+        assert!((1000..=LIMIT_MAX_MS).contains(&ms), "{ms}");
+    }
+    assert!(config.restart_intensity <= 1_000_000, "each death is remembered");
     let limits = &config.limits;
     for bound in [limits.timeout_ms, limits.no_progress_ms, limits.cpu_ms] {
         within(bound, 1000, LIMIT_MAX_MS);
