@@ -17,9 +17,17 @@ use crate::panics;
 use crate::registry::{Code, Registry};
 use crate::runtime::Runtime;
 
+/// By how much a worker comes before its supervisor when the kernel has to kill for want of memory, in thousandths of the
+/// machine's memory. A queue and results take far less.
+const OOM_SCORE_RAISE: i32 = 200;
+
 /// A worker that is connected and may be offered tasks; `None` if the supervisor left meanwhile.
 pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     process::die_with_parent().context("cannot ask to die with the supervisor")?;
+    // Where it cannot be asked for, the kernel judges by size alone, as it does of anybody.
+    if let Err(error) = process::be_killed_first(OOM_SCORE_RAISE) {
+        log::debug!("cannot ask to be killed before the supervisor when memory runs out error={error}");
+    }
     process::limit_file_size(OUTPUT_MAX_BYTES).context("cannot limit the size of outputs")?;
     panics::install();
     // A parent that died before it could be watched has closed the lane: the first receive tells.

@@ -37,6 +37,18 @@ fn tasks_are_run_and_a_retired_worker_leaves_without_a_trace() {
     );
 }
 
+/// The kernel's out-of-memory killer judges by this score and by size.
+#[test]
+fn a_worker_is_killed_before_its_supervisor_when_memory_runs_out() {
+    let played = Played::up(false);
+    let score = |process: &str| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{process}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let worker = score(&played.born.tree.process().pid().to_string());
+    assert_eq!(worker, (score("self") + 200).min(1000));
+}
+
 #[test]
 fn a_full_ring_is_run_in_order_with_one_doorbell_for_the_nap() {
     let mut played = Played::up(false);

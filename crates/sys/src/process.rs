@@ -53,6 +53,23 @@ pub fn limit_file_size(bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// What the kernel's out-of-memory killer adds to this process and its children, from -1000 (never) to 1000 (first).
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+/// Highest such score.
+const OOM_SCORE_MAX: i32 = 1000;
+
+/// Has the kernel, when memory runs out, kill this process before one that holds up to `by` thousandths of the
+/// machine's memory more and has not asked for it. Raising it needs no right, but a process that nobody may trace cannot
+/// do it any more.
+///
+/// # Errors
+/// ENOENT: /proc is not there. EACCES: [`set_not_dumpable`] was called before.
+pub fn be_killed_first(by: i32) -> io::Result<()> {
+    let text = std::fs::read_to_string(OOM_SCORE)?;
+    let score: i32 = text.trim().parse().map_err(io::Error::other)?;
+    std::fs::write(OOM_SCORE, score.saturating_add(by).min(OOM_SCORE_MAX).to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read;
@@ -82,6 +99,18 @@ mod tests {
             setrlimit(Resource::RLIMIT_NOFILE, 64, hard).unwrap();
             assert_eq!(raise_descriptor_limit().unwrap(), hard);
             assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+        });
+    }
+
+    #[test]
+    fn the_score_rises_up_to_the_highest() {
+        in_child("process::tests::the_score_rises_up_to_the_highest", || {
+            let score = || std::fs::read_to_string(OOM_SCORE).unwrap().trim().parse::<i32>().unwrap();
+            let before = score();
+            be_killed_first(7).unwrap();
+            assert_eq!(score(), (before + 7).min(OOM_SCORE_MAX));
+            be_killed_first(i32::MAX).unwrap();
+            assert_eq!(score(), OOM_SCORE_MAX);
         });
     }
 
