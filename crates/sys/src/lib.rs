@@ -22,6 +22,7 @@ pub mod memfd;
 pub mod memory_limit;
 mod message;
 pub mod notify;
+#[cfg(any(test, feature = "odd"))]
 pub mod odd;
 pub mod page;
 pub mod pidfd;

@@ -1,18 +1,18 @@
 //! What a client may do to whoever listens to it, and no honest one does: odd descriptors, too many of them, and the
 //! face of another user.
 //!
-//! For tests alone: the daemon never calls it. Everything made here is owned by the caller and ends with it.
+//! For tests alone (feature `odd`): the daemon never calls it. Everything made here is owned by the caller and ends with it.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::stat::Mode;
 
 use crate::message;
@@ -57,6 +57,25 @@ pub fn lingering() -> io::Result<(OwnedFd, TcpStream)> {
     writer.set_nonblocking(true)?;
     while writer.write(&[0; 64 << 10]).is_ok() {}
     Ok((writer.into(), reader))
+}
+
+/// Connections to the `SOCK_SEQPACKET` server at this path, so many that it takes no more: its queue is full as long as
+/// they are kept and it accepts nothing.
+///
+/// # Errors
+/// Nobody listens there, or there is no descriptor.
+pub fn fill_queue(path: &Path) -> io::Result<Vec<OwnedFd>> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let mut kept = Vec::new();
+    loop {
+        let one = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+        match connect(one.as_raw_fd(), &address) {
+            Ok(()) => kept.push(one),
+            Err(Errno::EAGAIN) => return Ok(kept),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// An epoll.

@@ -6,12 +6,13 @@
 use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bulkhead_link::supervisor::connect;
 use bulkhead_link::worker::Channel;
 use bulkhead_proto::ids::KindId;
 use bulkhead_proto::worker::LaneUp;
+use bulkhead_sys::odd;
 
 use super::puppet::{Newborn, boot_folder};
 use super::{Attack, Deed, family, program_folder, sit};
@@ -77,13 +78,9 @@ fn missing_kinds() {
 fn full_queue() {
     let newborn = Newborn::take();
     let (server, path) = Channel::listen().expect("a server");
-    for _ in 0..64 {
-        let (path, folder) = (path.clone(), boot_folder());
-        std::thread::spawn(move || drop_nothing(connect(&path, &folder, std::process::id())));
-    }
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let queue = odd::fill_queue(Path::new(&path)).expect("a server");
     newborn.hello(&path);
-    drop_nothing((server, newborn));
+    drop_nothing((queue, server, newborn));
 }
 
 /// A socket of its own, but not in its folder.
