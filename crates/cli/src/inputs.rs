@@ -119,14 +119,12 @@ impl Inputs {
             Source::Numbers { form, .. } => {
                 let n = self.number(place);
                 let bytes = format!("{n} {}", form.name()).into_bytes();
-                JobInput { bytes, output: size::output_mode(n, *form) }
+                JobInput { output: size::output_mode(n, *form), ..bytes.into() }
             }
             Source::Program { input, .. } => {
-                JobInput { bytes: input.clone(), output: OutputMode::Descriptor }
+                JobInput { output: OutputMode::Descriptor, ..input.clone().into() }
             }
-            Source::Text(_) | Source::Texts(_) | Source::Places => {
-                JobInput { bytes: self.label(place).into_bytes(), output: OutputMode::Inline }
-            }
+            Source::Text(_) | Source::Texts(_) | Source::Places => self.label(place).into_bytes().into(),
         }
     }
 

@@ -1,13 +1,14 @@
 //! What is submitted, and how it is cut into requests.
 //!
-//! Pure. A batch holds jobs of one output mode, never more than one request may have, and always fits a frame. A
-//! batch that the daemon did not take in whole comes back, and its rest is the next one.
+//! A batch holds jobs of one output mode, never more than one request may have, and always fits a frame; a job with
+//! files is alone in its own. A batch that the daemon did not take in whole comes back, and its rest is the next one.
 
 use bulkhead_proto::client::Submit;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, INLINE_MAX_BYTES};
 
 use crate::error::Error;
+use crate::file::JobFile;
 
 /// Bytes of input after which a batch is full; what else is in a frame is small.
 const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
@@ -30,12 +31,11 @@ impl Spec {
         Self { kind: kind.into(), policy: Policy::default() }
     }
 
-    pub(crate) fn submit(&self, batch: &Batch, attached: bool) -> Submit {
-        let policy = Policy { output: batch.output, ..self.policy.clone() };
+    pub(crate) fn submit(&self, batch: &Batch) -> Submit {
         Submit {
             kind: self.kind.clone(),
-            policy,
-            attached,
+            policy: Policy { output: batch.output, ..self.policy.clone() },
+            files: batch.files.iter().map(JobFile::to_use).collect(),
             inputs: batch.inputs.clone(),
             ..Submit::default()
         }
@@ -43,17 +43,20 @@ impl Spec {
 }
 
 /// One job to be submitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct JobInput {
     /// What its kind makes of it; at most [`INLINE_MAX_BYTES`].
     pub bytes: Vec<u8>,
-    /// Where its output goes: a descriptor if it may be longer than [`INLINE_MAX_BYTES`].
+    /// Where its output goes: a descriptor if it may be longer than [`INLINE_MAX_BYTES`], or one of its own files, the
+    /// one named `out`.
     pub output: OutputMode,
+    /// Files that go with it, at most 8.
+    pub files: Vec<JobFile>,
 }
 
 impl From<Vec<u8>> for JobInput {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, output: OutputMode::Inline }
+        Self { bytes, ..Self::default() }
     }
 }
 
@@ -66,6 +69,8 @@ pub(crate) struct Batch {
     pub(crate) output: OutputMode,
     /// Their inputs.
     pub(crate) inputs: Vec<Payload>,
+    /// The files of the only one.
+    pub(crate) files: Vec<JobFile>,
 }
 
 impl Batch {
@@ -109,10 +114,13 @@ impl<I: Iterator<Item = JobInput>> Cutter<I> {
             return Ok(Some(batch));
         }
         let Some(output) = self.next_output() else { return Ok(None) };
-        let mut batch = Batch { first_index: self.next_index, output, inputs: Vec::new() };
+        let mut batch = Batch { first_index: self.next_index, output, inputs: Vec::new(), files: Vec::new() };
         let mut bytes = 0;
-        while batch.inputs.len() < jobs_max && bytes < BATCH_BYTES {
-            let Some(input) = self.inputs.next_if(|input| input.output == output) else { break };
+        while batch.inputs.len() < jobs_max && bytes < BATCH_BYTES && batch.files.is_empty() {
+            let is_first = batch.inputs.is_empty();
+            let fits = |input: &JobInput| is_first || (input.output == output && input.files.is_empty());
+            let Some(input) = self.inputs.next_if(fits) else { break };
+            batch.files = input.files;
             bytes += input.bytes.len();
             let payload = Payload::from(input.bytes);
             if !payload.fits() {
@@ -136,7 +144,22 @@ mod tests {
     use super::*;
 
     fn input(bytes: usize, output: OutputMode) -> JobInput {
-        JobInput { bytes: vec![b'x'; bytes], output }
+        JobInput { bytes: vec![b'x'; bytes], output, files: Vec::new() }
+    }
+
+    #[test]
+    fn a_job_with_files_is_alone_in_its_batch() {
+        let file = std::sync::Arc::new(tempfile::tempfile().unwrap());
+        let with_file = |count: usize| JobInput {
+            files: vec![JobFile::read("in", std::sync::Arc::clone(&file)); count],
+            ..input(1, OutputMode::Inline)
+        };
+        let mut cutter = Cutter::new([0, 0, 2, 1, 0].map(with_file).into_iter());
+        let mut sizes = Vec::new();
+        while let Some(batch) = cutter.next_batch(7).unwrap() {
+            sizes.push((batch.inputs.len(), batch.files.len()));
+        }
+        assert_eq!(sizes, [(2, 0), (1, 2), (1, 1), (1, 0)]);
     }
 
     #[test]

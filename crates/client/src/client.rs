@@ -10,6 +10,7 @@ use bulkhead_proto::ids::Tag;
 use bulkhead_proto::outcome;
 
 use crate::error::{Error, Fault};
+use crate::file::JobFile;
 use crate::inbox::{Answer, Arrived, Inbox};
 use crate::interrupt::Interrupts;
 use crate::notices::Notices;
@@ -62,8 +63,13 @@ impl Client {
 
     /// Sends a request; its tag is open until [`Client::close`].
     pub(crate) fn send(&mut self, request: Request) -> Result<Tag, Error> {
+        self.send_with(request, &[])
+    }
+
+    /// As [`Client::send`], with files.
+    pub(crate) fn send_with(&mut self, request: Request, files: &[JobFile]) -> Result<Tag, Error> {
         let tag = self.inbox.open();
-        let queued = self.wire.queue(&RequestFrame { tag, request });
+        let queued = self.wire.queue(&RequestFrame { tag, request }, files);
         if queued.is_err() {
             self.close(tag);
         }
@@ -77,14 +83,19 @@ impl Client {
 
     /// Asks, and waits for the one answer.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, Error> {
-        match self.ask_answer(request)? {
+        self.ask_with(request, &[])
+    }
+
+    /// As [`Client::ask`], with files.
+    pub(crate) fn ask_with(&mut self, request: Request, files: &[JobFile]) -> Result<Reply, Error> {
+        match self.ask_answer(request, files)? {
             Answer::Plain(reply) => Ok(reply),
             Answer::Ended(_) => Err(self.wire.give_up(Fault::Reply("ended"))),
         }
     }
 
-    pub(crate) fn ask_answer(&mut self, request: Request) -> Result<Answer, Error> {
-        let tag = self.send(request)?;
+    pub(crate) fn ask_answer(&mut self, request: Request, files: &[JobFile]) -> Result<Answer, Error> {
+        let tag = self.send_with(request, files)?;
         let received = self.receive(|one| one == tag, Until::Silence);
         self.close(tag);
         match received? {

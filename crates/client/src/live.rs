@@ -29,6 +29,12 @@ impl Live {
         (self.first..).zip(&self.ended).filter(|(_, ended)| !**ended).map(|(job, _)| JobId(job))
     }
 
+    /// The place of a job; `None` if it is none of these.
+    pub(crate) fn index_of(&self, job: JobId) -> Option<u64> {
+        let offset = job.0.checked_sub(self.first)?;
+        (offset < self.ended.len() as u64).then_some(self.first_index + offset)
+    }
+
     /// Marks a job as ended and tells its place; `None` if it is none of these, or has ended before.
     pub(crate) fn end(&mut self, job: JobId) -> Option<u64> {
         let offset = job.0.checked_sub(self.first)?;

@@ -128,7 +128,7 @@ impl Client {
     /// # Errors
     /// As every request; refused if the job is unknown or has not ended.
     pub fn result(&mut self, job: JobId) -> Result<JobEnd, Error> {
-        let mut ends = match self.ask_answer(Request::Result { job })? {
+        let mut ends = match self.ask_answer(Request::Result { job }, &[])? {
             Answer::Ended(ends) => ends,
             Answer::Plain(other) => return Err(self.unexpected(&other)),
         };

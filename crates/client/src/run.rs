@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Submit};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::BATCH_MAX;
@@ -25,6 +25,7 @@ use crate::error::{Error, Fault};
 use crate::inbox::{Answer, Arrived};
 use crate::live::Live;
 use crate::output::JobEnd;
+use crate::progress::{Listener, Progress};
 use crate::reorder::Reorder;
 use crate::submit::{Taken, retry_after};
 
@@ -80,6 +81,7 @@ pub struct Run<'c, I: Iterator<Item = JobInput>> {
     refused: Option<Refusal>,
     ready: VecDeque<RunItem>,
     early: Reorder<RunItem>,
+    progress: Listener<'c>,
     over: bool,
 }
 
@@ -104,12 +106,19 @@ impl Client {
             refused: None,
             ready: VecDeque::new(),
             early: Reorder::new(),
+            progress: Listener::default(),
             over: false,
         }
     }
 }
 
-impl<I: Iterator<Item = JobInput>> Run<'_, I> {
+impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
+    /// From now on `hear` is called with how far the jobs are that are submitted after this, while the run waits for
+    /// their ends. Without it nothing of it is asked for.
+    pub fn on_progress(&mut self, hear: impl FnMut(Progress) + 'c) {
+        self.progress.set(hear);
+    }
+
     /// Cancels what has not ended, and waits until the daemon has done so. Tells how many jobs that were. Ends that
     /// come meanwhile are dropped, and nothing more is submitted.
     ///
@@ -134,7 +143,9 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
                     open.retain(|one| *one != tag);
                     cancelled += u64::from(count);
                 }
-                Some(Arrived { answer: Answer::Ended(_), .. }) => {}
+                Some(Arrived {
+                    answer: Answer::Ended(_) | Answer::Plain(Reply::Progress { .. }), ..
+                }) => {}
                 Some(Arrived { answer: Answer::Plain(other), .. }) => {
                     return Err(self.client.unexpected(&other));
                 }
@@ -185,7 +196,9 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
             return Ok(());
         }
         if let Some(batch) = self.cutter.next_batch(usize::try_from(window.batch).unwrap_or(BATCH_MAX))? {
-            let tag = self.client.send(Request::Submit(self.spec.submit(&batch, true)))?;
+            let submit =
+                Submit { attached: true, progress: self.progress.is_there(), ..self.spec.submit(&batch) };
+            let tag = self.client.send_with(Request::Submit(submit), &batch.files)?;
             self.asked = Some((tag, batch));
         }
         Ok(())
@@ -215,8 +228,19 @@ impl<I: Iterator<Item = JobInput>> Run<'_, I> {
             Some(Arrived { tag, answer: Answer::Plain(reply), .. }) if Some(tag) == asked => {
                 self.answered(reply)
             }
+            Some(Arrived { tag, answer: Answer::Plain(Reply::Progress { job, done, total }), .. }) => {
+                self.progressed(tag, job, done, total)
+            }
             Some(Arrived { answer: Answer::Plain(reply), .. }) => Err(self.client.unexpected(&reply)),
         }
+    }
+
+    fn progressed(&mut self, tag: Tag, job: JobId, done: u64, total: u64) -> Result<(), Error> {
+        match self.live.get(&tag).and_then(|live| live.index_of(job)) {
+            Some(index) => self.progress.hear(Progress { index, job, done, total }),
+            None => return Err(self.client.give_up(Fault::Job(job))),
+        }
+        Ok(())
     }
 
     /// The batch that was asked has its answer.

@@ -77,7 +77,8 @@ impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
     }
 
     fn offer(&mut self, batch: Batch) -> Result<Range<u64>, Error> {
-        let reply = match self.client.ask(Request::Submit(self.spec.submit(&batch, false))) {
+        let request = Request::Submit(self.spec.submit(&batch));
+        let reply = match self.client.ask_with(request, &batch.files) {
             Ok(reply) => reply,
             Err(Error::Refused(refusal)) => {
                 Reply::Accepted { first: JobId(0), count: 0, refused: Some(refusal) }

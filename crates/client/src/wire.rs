@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use bulkhead_sys::poll::{self, Watch};
 use bulkhead_sys::socket;
 
 use crate::error::{Error, Fault};
+use crate::file::JobFile;
 use crate::interrupt::Interrupts;
 
 /// Bytes read at once.
@@ -31,6 +32,8 @@ pub(crate) struct Wire {
     socket: UnixStream,
     outgoing: Vec<u8>,
     sent: usize,
+    /// Files that go with the byte at this place of `outgoing`, the first of a frame.
+    attached: VecDeque<(usize, Vec<JobFile>)>,
     frames: Frames,
     descriptors: VecDeque<OwnedFd>,
     buffer: Vec<u8>,
@@ -48,6 +51,7 @@ impl Wire {
             socket,
             outgoing: Vec::new(),
             sent: 0,
+            attached: VecDeque::new(),
             frames: Frames::default(),
             descriptors: VecDeque::new(),
             buffer: vec![0; READ_BYTES],
@@ -67,8 +71,8 @@ impl Wire {
         self.last_heard
     }
 
-    /// Puts a request in line; [`Wire::turn`] sends it.
-    pub(crate) fn queue(&mut self, frame: &RequestFrame) -> Result<(), Error> {
+    /// Puts a request in line, with the files that go with it; [`Wire::turn`] sends it.
+    pub(crate) fn queue(&mut self, frame: &RequestFrame, files: &[JobFile]) -> Result<(), Error> {
         if self.broken {
             return Err(Error::Closed { in_a_frame: false });
         }
@@ -76,7 +80,12 @@ impl Wire {
             self.outgoing.clear();
             self.sent = 0;
         }
-        push_frame(frame, &mut self.outgoing).map_err(Error::TooLong)
+        let first = self.outgoing.len();
+        push_frame(frame, &mut self.outgoing).map_err(Error::TooLong)?;
+        if !files.is_empty() {
+            self.attached.push_back((first, files.to_vec()));
+        }
+        Ok(())
     }
 
     /// The next whole reply of what was read, and its size in bytes.
@@ -130,16 +139,39 @@ impl Wire {
     /// pipe only drops what was to be sent, and the end is reported by the read that finds it.
     fn send(&mut self) -> Result<(), Error> {
         while self.sent < self.outgoing.len() {
-            match socket::send_with_fd(self.socket.as_fd(), &self.outgoing[self.sent..], None) {
-                Ok(count) => self.sent += count,
+            match self.send_some() {
+                Ok(()) => {}
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Ok(()),
                     ErrorKind::Interrupted => {}
-                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.sent = self.outgoing.len(),
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+                        self.sent = self.outgoing.len();
+                        self.attached.clear();
+                    }
                     _ => return Err(error.into()),
                 },
             }
         }
+        Ok(())
+    }
+
+    /// Sends up to the next byte that has files, and from there on with them. They are gone with the first byte that
+    /// is, however few were taken: the rest of the frame must not bring them again.
+    fn send_some(&mut self) -> io::Result<()> {
+        let next = self.attached.front().map_or(usize::MAX, |(first, _)| *first);
+        let (here, end) = if next == self.sent {
+            (self.attached.front(), self.attached.get(1).map_or(usize::MAX, |(first, _)| *first))
+        } else {
+            (None, next)
+        };
+        let files = here.map_or(&[][..], |(_, files)| files);
+        let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|one| one.file.as_fd()).collect();
+        let bytes = &self.outgoing[self.sent..end.min(self.outgoing.len())];
+        let count = socket::send_with_fds(self.socket.as_fd(), bytes, &descriptors)?;
+        if count > 0 && !descriptors.is_empty() {
+            self.attached.pop_front();
+        }
+        self.sent += count;
         Ok(())
     }
 
@@ -165,5 +197,70 @@ impl Wire {
             return Err(self.give_up(Fault::StrayDescriptors(self.descriptors.len())));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
+    use bulkhead_proto::client::{Request, Submit};
+    use bulkhead_proto::ids::Tag;
+
+    use super::*;
+
+    fn submit(tag: u32, bytes: usize) -> RequestFrame {
+        let inputs = vec![vec![7; bytes].into()];
+        RequestFrame { tag: Tag(tag), request: Request::Submit(Submit { inputs, ..Submit::default() }) }
+    }
+
+    fn file(text: &str) -> JobFile {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(text.as_bytes(), 0).unwrap();
+        JobFile::read(text, file)
+    }
+
+    /// Frames far longer than a socket takes at once, read in small pieces.
+    #[test]
+    fn files_are_sent_once_and_with_the_first_byte_of_their_frame() {
+        let (socket, other) = UnixStream::pair().unwrap();
+        let mut wire = Wire::new(socket).unwrap();
+        let long = (1 << 20) - 200;
+        wire.queue(&submit(1, 10), &[]).unwrap();
+        wire.queue(&submit(2, long), &[file("a"), file("b")]).unwrap();
+        wire.queue(&submit(3, long), &[file("c")]).unwrap();
+        wire.queue(&submit(4, 10), &[]).unwrap();
+        wire.queue(&submit(5, 10), &[file("d")]).unwrap();
+        let (mut frames, mut came, mut read, mut buffer) = (Frames::default(), Vec::new(), 0, [0; 5000]);
+        let mut next = 1;
+        while next <= 5 {
+            wire.send().unwrap();
+            let mut now = Vec::new();
+            let count = socket::recv_with_fds(other.as_fd(), &mut buffer, &mut now).unwrap();
+            came.extend(now.into_iter().map(|one| (read..read + count, File::from(one))));
+            read += count;
+            frames.feed(&buffer[..count]);
+            while let Some(bytes) = frames.next_frame().unwrap() {
+                assert_eq!(codec::decode::<RequestFrame>(bytes).unwrap().tag, Tag(next));
+                next += 1;
+            }
+        }
+        let texts: Vec<String> = came
+            .iter()
+            .map(|(_, file)| std::io::read_to_string(file.try_clone().unwrap()).unwrap())
+            .collect();
+        assert_eq!(texts, ["a", "b", "c", "d"]);
+        // Each came with the read that brought the first byte of its frame, which may begin before it.
+        let sizes = [(1, 10), (2, long), (3, long), (4, 10)].map(|(tag, bytes)| {
+            let mut frame = Vec::new();
+            push_frame(&submit(tag, bytes), &mut frame).unwrap();
+            frame.len()
+        });
+        let firsts = [sizes[0], sizes[0], sizes[0] + sizes[1], sizes.iter().sum()];
+        for ((read, _), first) in came.iter().zip(firsts) {
+            assert!(read.contains(&first), "{read:?} has not {first}");
+        }
+        assert!(wire.attached.is_empty());
     }
 }

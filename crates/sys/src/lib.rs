@@ -40,4 +40,5 @@ mod strays;
 #[cfg(test)]
 mod testing;
 pub mod tree;
+pub mod unnamed;
 pub mod vitals;

@@ -133,6 +133,14 @@ pub fn send_with_fd(
     message::send(fd, bytes, descriptor.as_slice(), 0)
 }
 
+/// As [`send_with_fd`], with up to 16 descriptors. They are on their way as soon as any byte is.
+///
+/// # Errors
+/// As [`send_with_fd`]. EINVAL: there are too many. EBADF: one is not open.
+pub fn send_with_fds(fd: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    message::send(fd, bytes, descriptors, 0)
+}
+
 /// Whether bytes could not be sent for want of something that comes back: the kernel's memory, or the right to have more
 /// descriptors on their way before others have been received. Nothing was sent, and the connection is whole.
 pub fn must_be_sent_later(error: &io::Error) -> bool {

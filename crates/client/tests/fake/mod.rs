@@ -7,7 +7,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -50,7 +50,7 @@ impl Fake {
             let mut hello = [0; Hello::BYTES];
             stream.read_exact(&mut hello).unwrap();
             stream.write_all(&Hello::new(Hello::WELCOME).to_bytes()).unwrap();
-            script(Peer { stream, frames: Frames::default() });
+            script(Peer { stream, frames: Frames::default(), descriptors: Vec::new() });
         })
     }
 
@@ -74,6 +74,8 @@ impl Fake {
 pub(crate) struct Peer {
     pub(crate) stream: UnixStream,
     frames: Frames,
+    /// What came with the frames so far.
+    pub(crate) descriptors: Vec<OwnedFd>,
 }
 
 impl Peer {
@@ -84,7 +86,8 @@ impl Peer {
                 return Some(codec::decode(bytes).unwrap());
             }
             let mut buffer = [0; 4096];
-            match self.stream.read(&mut buffer) {
+            let fd = self.stream.as_fd();
+            match bulkhead_sys::socket::recv_with_fds(fd, &mut buffer, &mut self.descriptors) {
                 Ok(0) => return None,
                 Ok(count) => self.frames.feed(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,

@@ -1,0 +1,100 @@
+//! Files without a name: gone with their last holder, unless they are given one when they are whole.
+//!
+//! A process that is killed in the middle leaves nothing behind. Who takes such a name away from an older file does so
+//! by rename, in `client`; this file only makes and links. Driven by `client`, for its inputs and outputs.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc;
+use nix::unistd::linkat;
+
+use crate::memfd;
+
+/// Makes an empty file in `folder` that has no name yet, for reading and writing, with `mode` as the umask allows.
+///
+/// # Errors
+/// EOPNOTSUPP, EISDIR, ENOENT: the file system knows no such files (see [`is_unknown`]). ENOENT, ENOTDIR, EACCES, EROFS:
+/// the folder. ENOSPC, EMFILE: something is short.
+pub fn create(folder: &Path, mode: u32) -> io::Result<File> {
+    let flags = libc::O_TMPFILE | libc::O_CLOEXEC;
+    OpenOptions::new().read(true).write(true).mode(mode).custom_flags(flags).open(folder)
+}
+
+/// Whether [`create`] failed because the file system cannot do it.
+pub fn is_unknown(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR))
+}
+
+/// Makes an empty file in memory: where no folder takes one.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM: something is short.
+pub fn in_memory(name: &str) -> io::Result<File> {
+    memfd::create(name).map(File::from)
+}
+
+/// Gives a file of [`create`] a name on its own file system.
+///
+/// # Errors
+/// EEXIST: the name is taken. ENOENT: the file never was without a name, or the folder is gone. EXDEV: another file system.
+pub fn link(file: &File, path: &Path) -> io::Result<()> {
+    let own = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    Ok(linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
+/// Opens a file for reading without waiting: a FIFO that nobody writes to is open at once, and can be waited for.
+///
+/// # Errors
+/// As `open(2)`. ENXIO: it is a socket.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_has_no_name_until_it_is_linked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = create(folder.path(), 0o600).unwrap();
+        file.write_all(b"whole").unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let path = folder.path().join("name");
+        link(&file, &path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let other = create(folder.path(), 0o600).unwrap();
+        assert_eq!(link(&other, &path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_told_apart() {
+        let unknown = create(Path::new("/proc/self/task"), 0o600).unwrap_err();
+        assert!(is_unknown(&unknown), "{unknown}");
+        let missing = create(Path::new("/nowhere/at/all"), 0o600).unwrap_err();
+        assert!(!is_unknown(&missing), "{missing}");
+        in_memory("intake").unwrap().write_all(b"x").unwrap();
+    }
+
+    #[test]
+    fn a_fifo_without_a_writer_opens_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut reader = open_at_once(&path).unwrap();
+        assert!(!crate::poll::wait_readable(reader.as_fd(), std::time::Duration::ZERO).unwrap());
+        std::fs::write(&path, "said").unwrap();
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "said");
+    }
+}
