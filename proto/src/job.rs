@@ -49,6 +49,9 @@ pub enum OutputMode {
     File,
 }
 
+/// Deaths that quarantine a job when neither it nor its kind says how many.
+pub const CRASHES_MAX: u8 = 3;
+
 /// How a job is to be treated. Every job of one submit shares it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Policy {
@@ -64,10 +67,11 @@ pub struct Policy {
     pub memory_bytes: Option<u64>,
     /// How long the job may wait for its first attempt, in milliseconds; then it is `expired`.
     pub expires_ms: Option<u64>,
-    /// Deaths charged to the job that quarantine it; at least 1.
-    pub crashes_max: u8,
-    /// Failures reported by the job's own code that are retried, with backoff.
-    pub retries_max: u8,
+    /// Deaths charged to the job that quarantine it; at least 1. `None`: as many as its kind says, else [`CRASHES_MAX`].
+    pub crashes_max: Option<u8>,
+    /// Failures reported by the job's own code that are retried, with backoff. `None`: as many as its kind says, else
+    /// none.
+    pub retries_max: Option<u8>,
     /// Where the output goes.
     pub output: OutputMode,
 }
@@ -81,20 +85,30 @@ impl Default for Policy {
             cpu_ms: None,
             memory_bytes: None,
             expires_ms: None,
-            crashes_max: 3,
-            retries_max: 0,
+            crashes_max: None,
+            retries_max: None,
             output: OutputMode::Inline,
         }
     }
 }
 
 impl Policy {
+    /// Deaths charged to the job that quarantine it.
+    pub fn crash_budget(&self) -> u8 {
+        self.crashes_max.unwrap_or(CRASHES_MAX)
+    }
+
+    /// Failures reported by the job's own code that are retried.
+    pub fn retry_budget(&self) -> u8 {
+        self.retries_max.unwrap_or(0)
+    }
+
     /// The first value that is out of its range, in words, or `None`.
     pub fn fault(&self) -> Option<String> {
         let over = |limit: Option<u64>| limit.is_some_and(|ms| ms == 0 || ms > LIMIT_MAX_MS);
         if self.priority > PRIORITY_MAX {
             Some(format!("priority {} is not from 0 to {PRIORITY_MAX}", self.priority))
-        } else if self.crashes_max == 0 {
+        } else if self.crashes_max == Some(0) {
             Some("crashes_max 0 allows no attempt: use 1 or more".to_owned())
         } else if [self.timeout_ms, self.no_progress_ms, self.cpu_ms, self.expires_ms].into_iter().any(over) {
             Some(format!("a time limit is not from 1 to {LIMIT_MAX_MS} ms"))

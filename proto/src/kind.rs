@@ -7,11 +7,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bound::Limits;
 use crate::codec::{Decode, Encode};
+use crate::file::{FileUse, Way};
+use crate::job::OutputMode;
 use crate::limits::FACTORIAL_N_MAX;
 
 /// What the daemon knows of a kind.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Kind {
     /// Its name on the command line and the wire.
     pub name: String,
@@ -25,27 +28,58 @@ pub struct Kind {
     pub plans: bool,
     /// Whether it runs only on a daemon started with `--enable-chaos`.
     pub chaos: bool,
+    /// Files that each job of it must bring.
+    pub needs: Vec<FileUse>,
+    /// The limits of its jobs: those of the daemon where the kind has none of its own.
+    pub limits: Limits,
+    /// Deaths that quarantine a job that does not say how many; `None`: [`crate::job::CRASHES_MAX`].
+    pub crashes_max: Option<u8>,
+    /// Failures of its own code that are tried again, of a job that does not say how many; `None`: none.
+    pub retries_max: Option<u8>,
+    /// Where the output of a job goes that asks for [`OutputMode::Inline`].
+    pub output: OutputMode,
 }
 
-/// The built-in kinds: name, usage, summary, ring, chaos.
-const BUILTIN: [(&str, &str, &str, u16, bool); 5] = [
-    ("factorial", "N [decimal|hex|digits|bits|sha256]", "n! with GMP, for n up to 10,000,000", 256, false),
-    ("noop", "TEXT", "gives its input back", 256, false),
-    ("sleep", "MS", "sleeps that many milliseconds", 256, false),
-    (
-        "chaos",
-        "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop|hang|stall|stop|eat:MIB|share:MIB",
-        "does this to its own process",
-        1,
-        true,
-    ),
-    (
-        EXEC,
-        "PROGRAM ARGUMENTS...",
-        "runs a program in a folder of its own, its output is the result",
-        1,
-        false,
-    ),
+/// A row of the table of built-in kinds.
+#[derive(Clone, Copy)]
+struct Row {
+    name: &'static str,
+    usage: &'static str,
+    summary: &'static str,
+    ring: u16,
+    plans: bool,
+    chaos: bool,
+    needs: &'static [(&'static str, Way)],
+}
+
+/// What most of them have.
+const ROW: Row = Row { name: "", usage: "", summary: "", ring: 256, plans: false, chaos: false, needs: &[] };
+
+/// The built-in kinds.
+const BUILTIN: [Row; 5] = [
+    Row {
+        name: "factorial",
+        usage: "N [decimal|hex|digits|bits|sha256]",
+        summary: "n! with GMP, for n up to 10,000,000",
+        ..ROW
+    },
+    Row { name: "noop", usage: "TEXT", summary: "gives its input back", ..ROW },
+    Row { name: "sleep", usage: "MS", summary: "sleeps that many milliseconds", ..ROW },
+    Row {
+        name: "chaos",
+        usage: "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop|hang|stall|stop|eat:MIB|share:MIB",
+        summary: "does this to its own process",
+        ring: 1,
+        chaos: true,
+        ..ROW
+    },
+    Row {
+        name: EXEC,
+        usage: "PROGRAM ARGUMENTS...",
+        summary: "runs a program in a folder of its own, its output is the result",
+        ring: 1,
+        ..ROW
+    },
 ];
 
 /// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
@@ -55,14 +89,16 @@ pub const EXEC: &str = "exec";
 pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
     BUILTIN
         .iter()
-        .filter(|row| enable_chaos || !row.4)
-        .map(|&(name, usage, summary, ring, chaos)| Kind {
-            name: name.to_owned(),
-            usage: usage.to_owned(),
-            summary: summary.to_owned(),
-            ring,
-            plans: false,
-            chaos,
+        .filter(|row| enable_chaos || !row.chaos)
+        .map(|row| Kind {
+            name: row.name.to_owned(),
+            usage: row.usage.to_owned(),
+            summary: row.summary.to_owned(),
+            ring: row.ring,
+            plans: row.plans,
+            chaos: row.chaos,
+            needs: row.needs.iter().map(|&(name, way)| FileUse::new(name, way)).collect(),
+            ..Kind::default()
         })
         .collect()
 }

@@ -4,6 +4,7 @@
 //! policy: it says what the words mean and how they look on the wire. A change here is a change of protocol:
 //! raise [`limits::PROTOCOL_VERSION`].
 
+pub mod bound;
 pub mod boxes;
 pub mod client;
 pub mod codec;

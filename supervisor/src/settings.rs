@@ -3,6 +3,7 @@
 //! An unknown key or a value out of range is an error that names file and key: a daemon that quietly ignores a
 //! limit does not have it.
 
+mod bounds;
 mod kinds;
 mod policy;
 
@@ -73,6 +74,18 @@ struct File {
     recycle_tasks: Option<u64>,
     recycle_age_seconds: Option<u64>,
     recycle_resident_bytes: Option<u64>,
+}
+
+impl File {
+    /// The limits of the daemon.
+    fn limits(&self) -> bounds::Keys {
+        bounds::Keys {
+            timeout: (self.timeout_seconds, self.timeout_max_seconds),
+            no_progress: (self.no_progress_seconds, self.no_progress_max_seconds),
+            cpu: (self.cpu_seconds, self.cpu_max_seconds),
+            memory: (self.memory_bytes, self.memory_max_bytes),
+        }
+    }
 }
 
 /// Everything that was decided before the daemon starts.
@@ -207,9 +220,19 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
 fn read_all(path: &Path) -> Result<File> {
     let mut merged = read_table(path)?;
     for extra in drop_ins(&path.with_file_name("conf.d"))? {
-        merged.extend(read_table(&extra)?);
+        merge(&mut merged, read_table(&extra)?);
     }
     File::deserialize(merged).with_context(|| format!("bad config, from {} and its conf.d", path.display()))
+}
+
+/// Later keys win; a table is added to one of its name, so that a file of `conf.d` can declare one more kind.
+fn merge(into: &mut toml::Table, later: toml::Table) {
+    for (key, value) in later {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(earlier)), toml::Value::Table(more)) => merge(earlier, more),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
 }
 
 fn read_table(path: &Path) -> Result<toml::Table> {
@@ -241,6 +264,14 @@ fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_file_adds_to_the_kinds_and_wins_by_key() {
+        let mut merged: toml::Table = "workers = 1\n[kinds.a]\nring = 1\nusage = \"A\"\n".parse().unwrap();
+        merge(&mut merged, "workers = 2\n[kinds.a]\nring = 9\n[kinds.b]\n".parse().unwrap());
+        let whole = "workers = 2\n[kinds.a]\nring = 9\nusage = \"A\"\n[kinds.b]\n";
+        assert_eq!(merged, whole.parse::<toml::Table>().unwrap());
+    }
 
     #[test]
     fn a_relative_folder_is_no_place_for_state() {

@@ -33,7 +33,7 @@ const GAIN_PAGES: u64 = 1536;
 /// Baits until so many workers have attacked. A liar may hide what it had begun, or blame a job that it had ended: then
 /// the bait is done by an honest one.
 fn attack(siege: &Siege, attackers: usize) {
-    let once = Policy { crashes_max: 1, ..Policy::default() };
+    let once = Policy { crashes_max: Some(1), ..Policy::default() };
     let mut wire = Wire::connect(&siege.daemon.socket());
     while siege.armoury.attacker(attackers - 1).is_none() {
         let ended = siege.run_bait(50, once.clone());

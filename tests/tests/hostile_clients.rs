@@ -210,7 +210,7 @@ fn odd_policies(siege: &Siege) {
         Policy { no_progress_ms: Some(u64::MAX), ..policy() },
         Policy { cpu_ms: Some(u64::MAX), ..policy() },
         Policy { memory_bytes: Some(0), ..policy() },
-        Policy { crashes_max: 0, ..policy() },
+        Policy { crashes_max: Some(0), ..policy() },
     ] {
         let mut odd_one = submit("noop", &["x"], true);
         odd_one.policy = odd;

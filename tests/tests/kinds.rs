@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead_proto::exit;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
 
 /// A daemon whose workers run an example program that has this kind alone.
@@ -69,4 +70,52 @@ fn a_program_without_a_declared_kind_never_comes_up_and_says_so() {
     let daemon = Daemon::start_with(&Setup { workers: 1, chaos: false, config, ..Setup::default() });
     let events = daemon.ok(&["events"]);
     assert!(events.contains("does not offer the kind cube"), "{events}");
+}
+
+#[test]
+fn what_the_config_says_of_a_kind_is_shown_and_holds() {
+    let config = format!(
+        "worker_program = {:?}\nbuiltin_kinds = false\ntimeout_max_seconds = 60\n[kinds.square]\n\
+         timeout_seconds = 90\ntimeout_max_seconds = 120\noutput = \"descriptor\"\nretries_max = 1\n",
+        binary("examples/square").display().to_string()
+    );
+    let daemon = Daemon::start_with(&Setup { workers: 1, chaos: false, config, ..Setup::default() });
+    let shown = daemon.ok(&["kinds"]);
+    assert!(shown.contains("large output, timeout 90s (most 2m), retries_max 1"), "{shown}");
+    let rows: serde_json::Value = serde_json::from_str(&daemon.ok(&["kinds", "--json"])).expect("one kind");
+    assert_eq!(
+        (&rows["limits"]["timeout_ms"]["most"], &rows["output"]),
+        (&120_000.into(), &"descriptor".into())
+    );
+    assert_eq!(daemon.ok(&["run", "square", "12"]), "144\n", "its output came as a descriptor");
+    // The square of this one fails, once and again.
+    let failed = daemon.cli(&["run", "square", "9223372036854775807"]);
+    let said = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(failed.status.code() == Some(1) && said.contains("after 2 attempts"), "{said}");
+    assert_eq!(daemon.ok(&["run", "square", "--timeout", "2m", "--retries-max", "0", "3"]), "9\n");
+}
+
+#[test]
+fn rules_for_a_built_in_kind_hold_beside_those_of_the_others() {
+    let config = "[kinds.sleep]\ntimeout_seconds = 1\n[kinds.noop]\ncrashes_max = 1\n".to_owned();
+    let daemon = Daemon::start_with(&Setup { workers: 1, chaos: true, config, ..Setup::default() });
+    let slept = daemon.cli(&["run", "sleep", "3600000"]);
+    assert_eq!(slept.status.code(), Some(i32::from(exit::TIMED_OUT)));
+    assert_eq!(daemon.ok(&["run", "sleep", "--timeout", "1h", "1500"]), "\n");
+    let crashed = daemon.cli(&["run", "chaos", "segv"]);
+    assert!(String::from_utf8_lossy(&crashed.stderr).contains("3 attempts"), "of another kind than noop");
+}
+
+#[test]
+fn a_job_without_the_file_that_its_kind_needs_is_refused_by_name() {
+    let config = format!(
+        "worker_program = {:?}\nbuiltin_kinds = false\n[kinds.square]\nfiles_in = [\"numbers\"]\n",
+        binary("examples/square").display().to_string()
+    );
+    let daemon = Daemon::start_with(&Setup { workers: 1, chaos: false, config, ..Setup::default() });
+    let refused = daemon.cli(&["run", "square", "3"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(i32::from(exit::USAGE)), "{said}");
+    assert!(said.contains("needs a file \"numbers\" to read, and none of that name came"), "{said}");
+    assert!(daemon.ok(&["kinds"]).contains("needs file numbers to read"));
 }

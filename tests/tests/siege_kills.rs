@@ -65,7 +65,7 @@ fn run_jobs(socket: &Path, over: &AtomicBool) -> usize {
     let mut seen: BTreeSet<JobId> = BTreeSet::new();
     let mut submits = 0;
     while !over.load(Ordering::SeqCst) {
-        let policy = Policy { crashes_max: u8::MAX, ..Policy::default() };
+        let policy = Policy { crashes_max: Some(u8::MAX), ..Policy::default() };
         let ended = wire.run_submit(Submit { policy, ..submit("sleep", &["2"; ROUND], true) });
         assert!(ended.iter().all(|end| end.outcome == Outcome::Done), "{ended:?}");
         seen.extend(ended.iter().map(|end| end.job));

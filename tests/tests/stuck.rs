@@ -144,7 +144,8 @@ fn no_retry_while_a_grandchild_cannot_die() {
                 "{shape}: who hinders it"
             );
             // A death of somebody else is proven all the same, unlike this one.
-            let other = plant(&mut wire, &grove.input(shape), Policy { crashes_max: 1, ..Policy::default() });
+            let other =
+                plant(&mut wire, &grove.input(shape), Policy { crashes_max: Some(1), ..Policy::default() });
             let mut another = grove.next_grown(shape);
             another.order(DIE);
             assert!(matches!(outcome_of(&mut wire, other), Outcome::Crashed { .. }), "{shape}");

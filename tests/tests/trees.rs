@@ -120,7 +120,7 @@ fn the_lack_of_progress_ends_the_tree() {
 fn a_retry_waits_for_the_end_of_the_tree() {
     let mut siege = Siege::begin(&[], 0);
     let grove = Grove::new(siege.armoury.folder());
-    let policy = Policy { crashes_max: 3, ..Policy::default() };
+    let policy = Policy { crashes_max: Some(3), ..Policy::default() };
     siege.beside_a_neighbour(|siege| {
         let mut wire = Wire::connect(&siege.daemon.socket());
         for shape in shapes() {
@@ -149,7 +149,7 @@ fn a_retry_waits_for_the_end_of_the_tree() {
 fn a_retry_waits_for_a_grandchild_that_holds_lane_and_box() {
     let mut siege = Siege::begin(&["grandchild-holds-lane-and-box"], 2);
     let grove = Grove::new(siege.armoury.folder());
-    let bait = Policy { crashes_max: 2, ..Policy::default() };
+    let bait = Policy { crashes_max: Some(2), ..Policy::default() };
     siege.beside_a_neighbour(|siege| {
         let mut wire = siege.connect();
         let Reply::Accepted { first: job, .. } =
@@ -212,7 +212,7 @@ fn what_a_living_worker_left_behind_is_its_own() {
 
 /// A tree of another worker than this one.
 fn grow_elsewhere(wire: &mut Wire, grove: &Grove, shape: &str, worker: u32) -> Tree {
-    let once = Policy { crashes_max: 1, ..Policy::default() };
+    let once = Policy { crashes_max: Some(1), ..Policy::default() };
     let mut here = Vec::new();
     loop {
         plant(wire, grove, shape, once.clone());

@@ -28,6 +28,13 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Milliseconds in the largest unit that needs no fraction, so that they read back as the same.
+pub(crate) fn exact(ms: u64) -> String {
+    let fits = |(_, factor): &&(&str, u64)| ms >= *factor && ms.is_multiple_of(*factor);
+    let (unit, factor) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[0]);
+    format!("{}{unit}", ms / factor)
+}
+
 /// The two largest units of a span: `3h12m`, `45s`.
 pub(crate) fn rough(us: u64) -> String {
     let seconds = us / 1_000_000;
@@ -51,6 +58,9 @@ mod tests {
         assert_eq!(parse("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(parse("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse("1d"), Ok(Duration::from_secs(86_400)));
+        for text in ["500ms", "5s", "90s", "1h", "1d"] {
+            assert_eq!(parse(text).map(|span| exact(span.as_millis() as u64)), Ok(text.to_owned()));
+        }
         assert!(parse("5").unwrap_err().contains("needs a unit: 5s"));
         for bad in ["", "s", "1.5s", "-1s", "5 s", "5w", "99999999999999999999s", "9999999999999999999d"] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -72,12 +72,12 @@ struct PolicyArgs {
     /// How long the job may wait to be started, such as 10m; then it is expired
     #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
     expires: Option<Duration>,
-    /// Workers that the job may kill before it is quarantined
-    #[arg(long, help_heading = "Policy", value_name = "N", default_value_t = Policy::default().crashes_max)]
-    crashes_max: u8,
-    /// Failures of the job's own code that are tried again, with backoff
-    #[arg(long, help_heading = "Policy", value_name = "N", default_value_t = Policy::default().retries_max)]
-    retries_max: u8,
+    /// Workers that the job may kill before it is quarantined [default: its kind's, else 3]
+    #[arg(long, help_heading = "Policy", value_name = "N")]
+    crashes_max: Option<u8>,
+    /// Failures of the job's own code that are tried again, with backoff [default: its kind's, else 0]
+    #[arg(long, help_heading = "Policy", value_name = "N")]
+    retries_max: Option<u8>,
 }
 
 /// What to do while the daemon's queue is full.

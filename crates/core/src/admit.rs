@@ -13,6 +13,7 @@ use bulkhead_proto::refusal::Refusal;
 use crate::batch::Batch;
 use crate::event::{Attached, Peer};
 use crate::job::Phase;
+use crate::limits;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
 
@@ -30,7 +31,7 @@ impl Core {
         let count = submit.inputs.len() as u64;
         let kind = self.check(&submit);
         let kind = kind.and_then(|kind| {
-            self.config.limits.grant(&mut submit.policy, admin)?;
+            limits::grant(&self.config.kinds[usize::from(kind.0)], &mut submit.policy, admin)?;
             self.check_files(uid, &submit, &files)?;
             Ok(kind)
         });
@@ -70,11 +71,14 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
-        let Some(kind) = self.config.kinds.iter().position(|kind| kind.name == submit.kind) else {
+        let Some(place) = self.config.kinds.iter().position(|kind| kind.name == submit.kind) else {
             let kind = submit.kind.chars().take(80).collect();
             let known = self.config.kinds.iter().map(|kind| kind.name.clone()).collect();
             return Err(Refusal::UnknownKind { kind, known });
         };
+        if let Some(missing) = limits::missing_file(&self.config.kinds[place], &submit.files) {
+            return invalid(missing);
+        }
         if submit.inputs.is_empty() {
             return invalid("the submit has no inputs".to_owned());
         }
@@ -90,7 +94,7 @@ impl Core {
                 "input {at} has {bytes} bytes, at most {INLINE_MAX_BYTES} travel inline"
             ));
         }
-        Ok(KindId(u16::try_from(kind).expect("the table of kinds is short")))
+        Ok(KindId(u16::try_from(place).expect("the table of kinds is short")))
     }
 
     /// How many of these inputs there is room for, and why not for more.

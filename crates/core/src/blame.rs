@@ -183,7 +183,7 @@ impl Core {
     /// Charges a death to the job whose attempt it ended: it runs alone from now on, or never again.
     fn charge(&mut self, key: Key, dead: &Dead<'_>) {
         let batch = self.jobs.batch(key);
-        let (crashes_max, uid) = (batch.policy.crashes_max, batch.uid);
+        let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);
         let now_ns = self.now.mono_ns;
         let job = &mut self.jobs[key];
         job.crashes = job.crashes.saturating_add(1);

@@ -5,27 +5,7 @@
 
 use bulkhead_proto::kind::Kind;
 
-/// Limits for each attempt of a job, of each sort.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
-    /// Wall time, in milliseconds.
-    pub timeout_ms: Bound,
-    /// Time without progress, in milliseconds.
-    pub no_progress_ms: Bound,
-    /// Processor time, in milliseconds.
-    pub cpu_ms: Bound,
-    /// Memory beyond what the worker had before, in bytes.
-    pub memory_bytes: Bound,
-}
-
-/// One sort of limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bound {
-    /// What a job has that asks for nothing; `None`: no limit.
-    pub usual: Option<u64>,
-    /// What users may ask for at most; administrators may ask for more. `None`: for anything.
-    pub most: Option<u64>,
-}
+pub use bulkhead_proto::bound::{Bound, Limits};
 
 /// The choices; [`Config::default`] gives the documented ones. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -38,7 +18,7 @@ pub struct Config {
     pub kinds: Vec<Kind>,
     /// Cores of the machine: how fast processor time can pass. At least 1.
     pub cores: u32,
-    /// Limits of jobs that ask for none, and the most that may be asked for.
+    /// Limits of jobs that ask for none, and the most that may be asked for; a kind may have others.
     pub limits: Limits,
     /// Slots: workers that run tasks at the same time. At least 1.
     pub slots: u16,

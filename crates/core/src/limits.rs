@@ -1,49 +1,65 @@
-//! The limits that a job gets: what it asks for, what the configuration gives when it asks for nothing, and how much
-//! an ordinary user may ask for.
+//! What a job gets of what it asks for: limits, budgets, the place of its output.
 //!
+//! Its kind says what is usual and the most that users may ask for; where the kind says nothing, the daemon does.
 //! Decided once, at admission; from then on the policy of the job says it all. Driven by `admit.rs`.
 
-use bulkhead_proto::job::Policy;
+use bulkhead_proto::bound::{Bound, Limits};
+use bulkhead_proto::file::{FileUse, Way};
+use bulkhead_proto::job::{CRASHES_MAX, OutputMode, Policy};
+use bulkhead_proto::kind::Kind;
 use bulkhead_proto::refusal::Refusal;
 
-use crate::config::{Bound, Limits};
-
-impl Bound {
-    /// What a job gets that asks for this; `Err` is the most that it may ask for. Who asks for nothing gets the usual
-    /// limit, and an ordinary user at most the most.
-    fn grant(self, asked: Option<u64>, admin: bool) -> Result<Option<u64>, u64> {
-        let most = self.most.filter(|_| !admin);
-        match (asked, most) {
-            (Some(asked), Some(most)) if asked > most => Err(most),
-            (Some(asked), _) => Ok(Some(asked)),
-            (None, Some(most)) => Ok(Some(self.usual.unwrap_or(most).min(most))),
-            (None, None) => Ok(self.usual),
-        }
+/// What a job gets that asks for this; `Err` is the most that it may ask for. Who asks for nothing gets the usual limit,
+/// and an ordinary user at most the most.
+fn grant_one(bound: Bound, asked: Option<u64>, admin: bool) -> Result<Option<u64>, u64> {
+    let most = bound.most.filter(|_| !admin);
+    match (asked, most) {
+        (Some(asked), Some(most)) if asked > most => Err(most),
+        (Some(asked), _) => Ok(Some(asked)),
+        (None, Some(most)) => Ok(Some(bound.usual.unwrap_or(most).min(most))),
+        (None, None) => Ok(bound.usual),
     }
 }
 
-impl Limits {
-    /// Writes the limits that a job gets into its policy.
-    ///
-    /// # Errors
-    /// A refusal that names the first limit that is above what the user may ask for.
-    pub(crate) fn grant(&self, policy: &mut Policy, admin: bool) -> Result<(), Refusal> {
-        let sorts = [
-            ("timeout_ms", self.timeout_ms, &mut policy.timeout_ms),
-            ("no_progress_ms", self.no_progress_ms, &mut policy.no_progress_ms),
-            ("cpu_ms", self.cpu_ms, &mut policy.cpu_ms),
-            ("memory_bytes", self.memory_bytes, &mut policy.memory_bytes),
-        ];
-        for (name, bound, value) in sorts {
-            let asked = *value;
-            *value = bound.grant(asked, admin).map_err(|most| {
-                let asked = asked.unwrap_or(most);
-                let needed = format!(
-                    "{name} {asked} is above {most}, the most that users may ask for: ask for less, or let an administrator submit it"
-                );
-                Refusal::Denied { needed }
-            })?;
-        }
-        Ok(())
+/// Writes what a job of this kind gets into its policy.
+///
+/// # Errors
+/// A refusal that names the first limit that is above what the user may ask for.
+pub(crate) fn grant(kind: &Kind, policy: &mut Policy, admin: bool) -> Result<(), Refusal> {
+    grant_limits(&kind.limits, policy, admin)?;
+    policy.crashes_max.get_or_insert(kind.crashes_max.unwrap_or(CRASHES_MAX));
+    policy.retries_max.get_or_insert(kind.retries_max.unwrap_or(0));
+    if policy.output == OutputMode::Inline {
+        policy.output = kind.output;
     }
+    Ok(())
+}
+
+fn grant_limits(limits: &Limits, policy: &mut Policy, admin: bool) -> Result<(), Refusal> {
+    let sorts = [
+        ("timeout_ms", limits.timeout_ms, &mut policy.timeout_ms),
+        ("no_progress_ms", limits.no_progress_ms, &mut policy.no_progress_ms),
+        ("cpu_ms", limits.cpu_ms, &mut policy.cpu_ms),
+        ("memory_bytes", limits.memory_bytes, &mut policy.memory_bytes),
+    ];
+    for (name, bound, value) in sorts {
+        let asked = *value;
+        *value = grant_one(bound, asked, admin).map_err(|most| {
+            let asked = asked.unwrap_or(most);
+            let needed = format!(
+                "{name} {asked} is above {most}, the most that users may ask for: ask for less, or let an administrator submit it"
+            );
+            Refusal::Denied { needed }
+        })?;
+    }
+    Ok(())
+}
+
+/// The first file that a job of this kind must bring and that is not among these, in words, or `None`.
+pub(crate) fn missing_file(kind: &Kind, files: &[FileUse]) -> Option<String> {
+    let needed = kind.needs.iter().find(|needed| !files.contains(needed))?;
+    let (name, way) = (&needed.name, if needed.way == Way::In { "read" } else { "write" });
+    let other_way = files.iter().any(|file| file.name == *name);
+    let told = if other_way { "it came the other way" } else { "none of that name came" };
+    Some(format!("a {} job needs a file {name:?} to {way}, and {told}", kind.name))
 }

@@ -65,6 +65,9 @@ impl Core {
         config.spares = config.spares.max(1);
         config.ageing_ms = config.ageing_ms.max(1);
         config.cores = config.cores.max(1);
+        for kind in &mut config.kinds {
+            kind.limits = kind.limits.over(config.limits);
+        }
         Self {
             now,
             started_us: None,

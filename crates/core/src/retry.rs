@@ -18,7 +18,7 @@ impl Core {
     /// A job's own code said no, with this exit code if it was a program.
     pub(crate) fn job_failed(&mut self, key: Key, mut message: String, code: Option<u8>) {
         truncate(&mut message);
-        let retries_max = self.jobs.batch(key).policy.retries_max;
+        let retries_max = self.jobs.batch(key).policy.retry_budget();
         let retries = self.jobs[key].retries;
         if retries >= retries_max {
             return self.end_job(key, Outcome::Failed { message, code }, Left::Nothing);

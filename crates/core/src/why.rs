@@ -197,9 +197,9 @@ impl Core {
         Past {
             deaths: aside.map(|aside| aside.deaths.clone()).unwrap_or_default(),
             crashes: job.crashes,
-            crashes_max: policy.crashes_max,
+            crashes_max: policy.crash_budget(),
             failures: job.retries,
-            retries_max: policy.retries_max,
+            retries_max: policy.retry_budget(),
             last_failure: if job.retries > 0 { self.last_failure(job.id) } else { None },
             lost: aside.map_or(0, |aside| aside.lost),
             asked: aside.map_or(0, |aside| aside.asked),

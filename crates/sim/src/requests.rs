@@ -62,8 +62,8 @@ impl World {
 
     fn policy(&mut self) -> Policy {
         let mut policy = Policy { priority: self.rng.below(10) as u8, ..Policy::default() };
-        policy.crashes_max = self.rng.between(1, 4) as u8;
-        policy.retries_max = self.rng.below(4) as u8;
+        policy.crashes_max = Some(self.rng.between(1, 4) as u8);
+        policy.retries_max = Some(self.rng.below(4) as u8);
         if self.rng.chance(300) {
             policy.timeout_ms = Some(1 + self.rng.span(20_000));
         }
@@ -159,7 +159,7 @@ impl World {
         match self.rng.below(9) {
             0 => submit.kind = "no-such-kind".to_owned(),
             1 => submit.policy.priority = 200,
-            2 => submit.policy.crashes_max = 0,
+            2 => submit.policy.crashes_max = Some(0),
             3 => submit.policy.timeout_ms = Some(0),
             4 => submit.policy.expires_ms = Some(u64::MAX),
             5 => submit.inputs = vec![self.input(), Payload::from(vec![0; 5000])],

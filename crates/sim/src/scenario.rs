@@ -208,14 +208,7 @@ fn faults(profile: Profile, rng: &mut Rng) -> Faults {
 /// The kinds of the simulated daemon: a full ring, a small one, and none.
 fn kinds() -> Vec<Kind> {
     let rows = [("quick", 256), ("few", 4), ("solo", 1)];
-    let kind = |(name, ring): (&str, u16)| Kind {
-        name: name.to_owned(),
-        usage: String::new(),
-        summary: String::new(),
-        ring,
-        plans: false,
-        chaos: false,
-    };
+    let kind = |(name, ring): (&str, u16)| Kind { name: name.to_owned(), ring, ..Kind::default() };
     rows.map(kind).to_vec()
 }
 

@@ -45,7 +45,7 @@ impl Bench {
             What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
         bench.decide(vec![placed], vec![]).unwrap();
         bench.tell(Event::ClientConnected { client: CLIENT, peer: Peer { uid: 1, admin: false } }).unwrap();
-        bench.submit(Policy { crashes_max: 2, ..Policy::default() });
+        bench.submit(Policy { crashes_max: Some(2), ..Policy::default() });
         bench
     }
 

@@ -1,13 +1,18 @@
 //! The table of kinds: the built-in ones, and those that the config file declares for a worker program of its own.
 //!
 //! What is declared here the daemon believes; whether the worker program has the code is checked at its hello, and a
-//! worker that lacks a kind of the table does not come up.
+//! worker that lacks a kind of the table does not come up. Of a built-in kind a table may set the limits and budgets of its
+//! jobs, but not what its code is like.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use bulkhead_proto::bound::Limits;
+use bulkhead_proto::file::{self, FileUse, Way};
+use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::{self, Kind};
 use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, RING, TEXT_MAX_BYTES};
 use serde::Deserialize;
 
+use super::bounds::{self, Keys};
 use super::{File, Mode};
 
 /// A table `[kinds.NAME]` of the config file.
@@ -15,15 +20,45 @@ use super::{File, Mode};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct OwnKind {
     /// Its input, as `bulkhead kinds` shows it.
-    usage: String,
+    usage: Option<String>,
     /// What it does, in one line.
-    summary: String,
+    summary: Option<String>,
     /// Most tasks of it that one worker may hold. 1 unless told: code of one's own may be foreign code.
     ring: Option<u16>,
+    /// Whether its jobs are planned, run in parts and merged.
+    plans: Option<bool>,
+    /// Files that a job of it must bring to read.
+    files_in: Option<Vec<String>>,
+    /// Files that a job of it must bring to write.
+    files_out: Option<Vec<String>>,
+    /// Where the output of a job goes that does not say.
+    output: Option<Output>,
+    /// Deaths that quarantine a job that does not say how many.
+    crashes_max: Option<u8>,
+    /// Failures that are tried again, of a job that does not say how many.
+    retries_max: Option<u8>,
+    timeout_seconds: Option<u64>,
+    timeout_max_seconds: Option<u64>,
+    no_progress_seconds: Option<u64>,
+    no_progress_max_seconds: Option<u64>,
+    cpu_seconds: Option<u64>,
+    cpu_max_seconds: Option<u64>,
+    memory_bytes: Option<u64>,
+    memory_max_bytes: Option<u64>,
 }
 
-/// The kinds that this daemon offers.
-pub(super) fn table(file: &File, enable_chaos: bool) -> Result<Vec<Kind>> {
+/// What a kind may say of the output of its jobs.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Output {
+    /// At most 4 KiB, with the answer.
+    Inline,
+    /// Up to 1 GiB, as a descriptor.
+    Descriptor,
+}
+
+/// The kinds that this daemon offers; `limits` are the daemon's own.
+pub(super) fn table(file: &File, enable_chaos: bool, limits: &Limits) -> Result<Vec<Kind>> {
     let mut kinds = if file.builtin_kinds.unwrap_or(true) { kind::builtin(enable_chaos) } else { Vec::new() };
     // Programs of others would run under the daemon's own user: not before workers have a sandbox.
     let mode = file.mode.unwrap_or_default();
@@ -33,27 +68,103 @@ pub(super) fn table(file: &File, enable_chaos: bool) -> Result<Vec<Kind>> {
             is_name(name),
             "kind {name:?} has no name for a command line: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
         );
-        ensure!(
-            kind::builtin(true).iter().all(|known| known.name != *name),
-            "kind {name:?} is built in: choose another name for yours"
-        );
-        let ring = own.ring.unwrap_or(1);
+        if kind::builtin(true).iter().any(|known| known.name == *name) {
+            let known = kinds.iter_mut().find(|kind| kind.name == *name);
+            let known = known.with_context(|| {
+                format!("kind {name:?} is built in, and this daemon does not offer it: choose another name for yours")
+            })?;
+            own.check_builtin(name)?;
+            own.set_rules(known, limits)?;
+        } else {
+            kinds.push(own.declare(name, limits)?);
+        }
+    }
+    ensure!(!kinds.is_empty(), "there are no kinds: builtin_kinds = false needs a table [kinds.NAME]");
+    Ok(kinds)
+}
+
+impl OwnKind {
+    /// What is said of a built-in kind must not speak of its code.
+    fn check_builtin(&self, name: &str) -> Result<()> {
+        for (key, is_said) in [
+            ("usage", self.usage.is_some()),
+            ("summary", self.summary.is_some()),
+            ("ring", self.ring.is_some()),
+            ("plans", self.plans.is_some()),
+            ("files_in", self.files_in.is_some()),
+            ("files_out", self.files_out.is_some()),
+            ("output", self.output.is_some()),
+        ] {
+            ensure!(
+                !is_said,
+                "kinds.{name}.{key}: {name:?} is built in, so that only limits, crashes_max and retries_max can be set"
+            );
+        }
+        Ok(())
+    }
+
+    /// A kind of one's own.
+    fn declare(&self, name: &str, limits: &Limits) -> Result<Kind> {
+        let ring = self.ring.unwrap_or(1);
         ensure!(
             (1..=RING).contains(&usize::from(ring)),
             "kinds.{name}.ring = {ring} is not from 1 to {RING}"
         );
-        for (text, key) in [(&own.usage, "usage"), (&own.summary, "summary")] {
+        let text = |text: &Option<String>, key| {
+            let text = text.clone().unwrap_or_default();
             let length = text.len();
             ensure!(
                 length <= TEXT_MAX_BYTES,
                 "kinds.{name}.{key} is {length} bytes long, the limit is {TEXT_MAX_BYTES}"
             );
-        }
-        let (usage, summary) = (own.usage.clone(), own.summary.clone());
-        kinds.push(Kind { name: name.clone(), usage, summary, ring, plans: false, chaos: false });
+            Ok(text)
+        };
+        let mut kind = Kind {
+            name: name.to_owned(),
+            usage: text(&self.usage, "usage")?,
+            summary: text(&self.summary, "summary")?,
+            ring,
+            plans: self.plans.unwrap_or(false),
+            needs: self.needs(name)?,
+            output: match self.output {
+                Some(Output::Descriptor) => OutputMode::Descriptor,
+                Some(Output::Inline) | None => OutputMode::Inline,
+            },
+            ..Kind::default()
+        };
+        self.set_rules(&mut kind, limits)?;
+        Ok(kind)
     }
-    ensure!(!kinds.is_empty(), "there are no kinds: builtin_kinds = false needs a table [kinds.NAME]");
-    Ok(kinds)
+
+    fn needs(&self, kind: &str) -> Result<Vec<FileUse>> {
+        let of_way = |names: &Option<Vec<String>>, way| {
+            names.iter().flatten().map(move |name| FileUse::new(name, way)).collect::<Vec<_>>()
+        };
+        let needs = [of_way(&self.files_in, Way::In), of_way(&self.files_out, Way::Out)].concat();
+        match file::fault(&needs) {
+            Some(fault) => anyhow::bail!("kinds.{kind}.files_in and files_out: {fault}"),
+            None => Ok(needs),
+        }
+    }
+
+    /// The limits and budgets of its jobs.
+    fn set_rules(&self, kind: &mut Kind, limits: &Limits) -> Result<()> {
+        let table = format!("kinds.{}.", kind.name);
+        ensure!(
+            self.crashes_max != Some(0),
+            "{table}crashes_max = 0 is not from 1 to 255: it would allow no attempt"
+        );
+        let keys = Keys {
+            timeout: (self.timeout_seconds, self.timeout_max_seconds),
+            no_progress: (self.no_progress_seconds, self.no_progress_max_seconds),
+            cpu: (self.cpu_seconds, self.cpu_max_seconds),
+            memory: (self.memory_bytes, self.memory_max_bytes),
+        };
+        kind.limits = keys.read(&table)?;
+        bounds::check_over(&table, &kind.limits, limits)?;
+        (kind.crashes_max, kind.retries_max) = (self.crashes_max, self.retries_max);
+        Ok(())
+    }
 }
 
 fn is_name(name: &str) -> bool {
@@ -63,11 +174,14 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::bound::Bound;
+
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Kind>, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        table(&file, false).map_err(|error| error.to_string())
+        let limits = file.limits().read("").map_err(|error| error.to_string())?;
+        table(&file, false, &limits).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -80,6 +194,27 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_declares_its_rules_and_a_built_in_one_takes_others() {
+        let text = "timeout_max_seconds = 5\n[kinds.noop]\ntimeout_seconds = 2\nretries_max = 4\n[kinds.x]\n\
+                    timeout_seconds = 6\ntimeout_max_seconds = 7\nmemory_bytes = 1048576\nplans = true\n\
+                    files_in = [\"in\"]\nfiles_out = [\"a\", \"b\"]\noutput = \"descriptor\"\ncrashes_max = 1\n";
+        let kinds = read(text).unwrap();
+        let noop = kinds.iter().find(|kind| kind.name == "noop").unwrap();
+        assert_eq!((noop.limits.timeout_ms.usual, noop.retries_max, noop.ring), (Some(2000), Some(4), 256));
+        let own = kinds.last().unwrap();
+        let bound = |usual, most| Bound { usual, most };
+        let limits = Limits {
+            timeout_ms: bound(Some(6000), Some(7000)),
+            memory_bytes: bound(Some(1 << 20), None),
+            ..Limits::default()
+        };
+        assert_eq!(own.limits, limits);
+        let needs = [("in", Way::In), ("a", Way::Out), ("b", Way::Out)];
+        assert_eq!(own.needs, needs.map(|(name, way)| FileUse::new(name, way)));
+        assert_eq!((own.plans, own.output, own.crashes_max), (true, OutputMode::Descriptor, Some(1)));
+    }
+
+    #[test]
     fn programs_run_in_user_mode_alone() {
         let offers = |text| read(text).unwrap().iter().any(|kind| kind.name == "exec");
         assert!(offers("") && offers("mode = \"user\"") && !offers("mode = \"system\""));
@@ -88,12 +223,26 @@ mod tests {
     #[test]
     fn a_kind_that_cannot_be_is_named() {
         for (text, fault) in [
-            ("[kinds.noop]", "\"noop\" is built in"),
+            ("[kinds.noop]\nring = 1", "kinds.noop.ring: \"noop\" is built in"),
+            ("[kinds.chaos]", "\"chaos\" is built in, and this daemon does not offer it"),
+            ("builtin_kinds = false\n[kinds.noop]", "\"noop\" is built in, and"),
+            ("mode = \"system\"\n[kinds.exec]", "\"exec\" is built in, and"),
             ("[kinds.Square]", "\"Square\" has no name for a command line"),
             ("[kinds.-x]", "\"-x\" has no name"),
             ("[kinds.x]\nring = 0", "kinds.x.ring = 0 is not from 1 to 256"),
             ("[kinds.x]\nrnig = 1", "unknown field `rnig`"),
             ("builtin_kinds = false", "there are no kinds"),
+            ("[kinds.x]\nfiles_in = [\"a b\"]", "kinds.x.files_in and files_out: \"a b\" cannot name a file"),
+            ("[kinds.x]\nfiles_in = [\"a\"]\nfiles_out = [\"a\"]", "two files of the job are named \"a\""),
+            ("[kinds.x]\noutput = \"file\"", "unknown variant `file`"),
+            ("[kinds.x]\ncrashes_max = 0", "kinds.x.crashes_max = 0 is not from 1 to 255"),
+            ("[kinds.x]\nretries_max = 256", "invalid value: integer `256`"),
+            ("[kinds.noop]\ncpu_seconds = 0", "kinds.noop.cpu_seconds = 0 is not from 1 to 2592000"),
+            ("[kinds.x]\nmemory_max_bytes = 1", "kinds.x.memory_max_bytes = 1 is not from 1048576"),
+            (
+                "timeout_max_seconds = 5\n[kinds.x]\ntimeout_seconds = 6",
+                "kinds.x.timeout_seconds = 6 is above timeout_max_seconds = 5: set kinds.x.timeout_max_seconds too",
+            ),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(fault), "{text}: {error}");

@@ -6,13 +6,11 @@
 use std::num::NonZero;
 
 use anyhow::{Result, ensure};
-use bulkhead_core::config::{Bound, Config, Limits};
-use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES, WORKERS_MAX};
+use bulkhead_core::config::Config;
+use bulkhead_proto::limits::{LIMIT_MAX_MS, WORKERS_MAX};
 
+use super::bounds::LIMIT_MAX_SECONDS;
 use super::{File, kinds};
-
-/// Longest limit of time, in seconds.
-const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
 
 /// Most deaths that a restart intensity may allow: each is remembered for its period.
 const INTENSITY_MAX: u64 = 1_000_000;
@@ -50,12 +48,13 @@ pub(super) fn core_config(
     check_recycling(file)?;
     check_ranges(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
+    let limits = file.limits().read("")?;
     Ok(Config {
         pid: here.pid,
         seed: here.seed,
-        kinds: kinds::table(file, enable_chaos)?,
+        kinds: kinds::table(file, enable_chaos, &limits)?,
         cores: u32::from(here.cores),
-        limits: limits(file)?,
+        limits,
         slots,
         spares,
         queue_max: file.queue_max.unwrap_or(defaults.queue_max),
@@ -123,47 +122,10 @@ fn check_ranges(file: &File) -> Result<()> {
     Ok(())
 }
 
-/// The limits of jobs.
-fn limits(file: &File) -> Result<Limits> {
-    let seconds = |key: &str, usual, most| {
-        let Bound { usual, most } = bound(key, "_seconds", (usual, most), (1, LIMIT_MAX_SECONDS))?;
-        let in_ms = |seconds: u64| seconds * 1000;
-        anyhow::Ok(Bound { usual: usual.map(in_ms), most: most.map(in_ms) })
-    };
-    Ok(Limits {
-        timeout_ms: seconds("timeout", file.timeout_seconds, file.timeout_max_seconds)?,
-        no_progress_ms: seconds("no_progress", file.no_progress_seconds, file.no_progress_max_seconds)?,
-        cpu_ms: seconds("cpu", file.cpu_seconds, file.cpu_max_seconds)?,
-        memory_bytes: bound(
-            "memory",
-            "_bytes",
-            (file.memory_bytes, file.memory_max_bytes),
-            (MEMORY_MIN_BYTES, u64::MAX),
-        )?,
-    })
-}
-
-/// What jobs get that ask for nothing, and the most that users may ask for.
-fn bound(key: &str, unit: &str, values: (Option<u64>, Option<u64>), range: (u64, u64)) -> Result<Bound> {
-    let (usual, most) = values;
-    for (value, name) in [(usual, format!("{key}{unit}")), (most, format!("{key}_max{unit}"))] {
-        if let Some(value) = value {
-            ensure!(
-                (range.0..=range.1).contains(&value),
-                "{name} = {value} is not from {} to {}",
-                range.0,
-                range.1
-            );
-        }
-    }
-    if let (Some(usual), Some(most)) = (usual, most) {
-        ensure!(usual <= most, "{key}{unit} = {usual} is above {key}_max{unit} = {most}");
-    }
-    Ok(Bound { usual, most })
-}
-
 #[cfg(test)]
 mod tests {
+    use bulkhead_core::config::{Bound, Limits};
+
     use super::*;
 
     fn read(text: &str) -> Result<Config, String> {

@@ -5,8 +5,10 @@
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
-use bulkhead_core::config::{Bound, Config};
+use bulkhead_core::config::{Bound, Config, Limits};
 use bulkhead_core::event::{Event, Now};
+use bulkhead_proto::file;
+use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{
     KIND_NAME_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, RING, TEXT_MAX_BYTES, WORKERS_MAX,
 };
@@ -37,11 +39,7 @@ fn in_range(config: &Config) {
         assert!((1000..=LIMIT_MAX_MS).contains(&ms), "{ms}");
     }
     assert!(config.restart_intensity <= 1_000_000, "each death is remembered");
-    let limits = &config.limits;
-    for bound in [limits.timeout_ms, limits.no_progress_ms, limits.cpu_ms] {
-        within(bound, 1000, LIMIT_MAX_MS);
-    }
-    within(limits.memory_bytes, MEMORY_MIN_BYTES, u64::MAX);
+    limits(&config.limits);
     let recycled = [config.recycle_tasks, config.recycle_age_ms, config.recycle_resident_bytes];
     assert!(!recycled.contains(&Some(0)), "a worker for each task");
     assert!(!config.kinds.is_empty());
@@ -49,9 +47,19 @@ fn in_range(config: &Config) {
         assert!((1..=KIND_NAME_MAX_BYTES).contains(&kind.name.len()), "{:?}", kind.name);
         assert!((1..=RING).contains(&usize::from(kind.ring)), "{}", kind.ring);
         assert!(kind.usage.len() <= TEXT_MAX_BYTES && kind.summary.len() <= TEXT_MAX_BYTES);
+        limits(&kind.limits);
+        assert!(kind.crashes_max != Some(0) && kind.output != OutputMode::File);
+        assert_eq!(file::fault(&kind.needs), None);
         let same = config.kinds.iter().filter(|other| other.name == kind.name);
         assert_eq!(same.count(), 1, "kind {:?} stands twice in the table", kind.name);
     }
+}
+
+fn limits(limits: &Limits) {
+    for bound in [limits.timeout_ms, limits.no_progress_ms, limits.cpu_ms] {
+        within(bound, 1000, LIMIT_MAX_MS);
+    }
+    within(limits.memory_bytes, MEMORY_MIN_BYTES, u64::MAX);
 }
 
 fn within(Bound { usual, most }: Bound, low: u64, high: u64) {

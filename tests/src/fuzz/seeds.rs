@@ -83,7 +83,7 @@ fn ring() -> Vec<Vec<u8>> {
 }
 
 /// One step beyond each range: mutations alone do not find the key that goes with the value.
-const BEYOND: [&str; 14] = [
+const BEYOND: [&str; 19] = [
     "workers = 0",
     "workers = 1025",
     "spares = 0",
@@ -98,6 +98,11 @@ const BEYOND: [&str; 14] = [
     "recycle_tasks = 0\nrecycle_age_seconds = 0\nrecycle_resident_bytes = 0",
     "[kinds.a]\nring = 0",
     "[kinds.noop]\nring = 257",
+    "[kinds.noop]\ntimeout_seconds = 0",
+    "[kinds.a]\nmemory_max_bytes = 1048575",
+    "[kinds.a]\ncrashes_max = 0",
+    "[kinds.a]\nfiles_in = [\"1\"]",
+    "cpu_max_seconds = 1\n[kinds.a]\ncpu_seconds = 2",
 ];
 
 /// The sample with every key set, and what is refused for one reason each.

@@ -112,8 +112,8 @@ fn policy(detail: &JobDetail) -> String {
         limit(policy.cpu_ms),
         policy.memory_bytes.map_or_else(|| "none".to_owned(), bytes::exact),
         limit(policy.expires_ms),
-        policy.crashes_max,
-        policy.retries_max
+        policy.crash_budget(),
+        policy.retry_budget()
     )
 }
 

@@ -1,13 +1,18 @@
 //! `bulkhead kinds`: what the daemon's workers can run.
 //!
-//! It is the running daemon's own list, so `chaos` is there only if that daemon was told to offer it.
+//! It is the running daemon's own list, so `chaos` is there only if that daemon was told to offer it, with what its
+//! configuration says of their jobs.
 
 use anyhow::Result;
+use bulkhead_proto::bound::Bound;
 use bulkhead_proto::exit;
+use bulkhead_proto::file::Way;
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::kind::Kind;
 
 use crate::args::Global;
 use crate::context::Out;
-use crate::table;
+use crate::{bytes, duration, table};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,12 +31,80 @@ impl Args {
         if global.json {
             kinds.iter().try_for_each(|kind| out.json(kind))?;
         } else {
-            let rows: Vec<_> = kinds.into_iter().map(|kind| [kind.name, kind.usage, kind.summary]).collect();
-            table::lay_out(["KIND", "INPUT", "WHAT IT DOES"], &rows)
+            let row = |kind: Kind| {
+                let rules = rules(&kind);
+                [kind.name, kind.usage, kind.summary, rules]
+            };
+            let rows: Vec<_> = kinds.into_iter().map(row).collect();
+            table::lay_out(["KIND", "INPUT", "WHAT IT DOES", "RULES FOR ITS JOBS"], &rows)
                 .iter()
                 .try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
         Ok(exit::DONE)
+    }
+}
+
+/// What holds for jobs of a kind, in words; empty for one without rules of its own.
+fn rules(kind: &Kind) -> String {
+    let mut said = Vec::new();
+    for file in &kind.needs {
+        said.push(format!(
+            "needs file {} to {}",
+            file.name,
+            if file.way == Way::In { "read" } else { "write" }
+        ));
+    }
+    if kind.plans {
+        said.push("runs in parts".to_owned());
+    }
+    if kind.output == OutputMode::Descriptor {
+        said.push("large output".to_owned());
+    }
+    let limits = &kind.limits;
+    said.extend(limit("timeout", limits.timeout_ms, duration::exact));
+    said.extend(limit("no progress", limits.no_progress_ms, duration::exact));
+    said.extend(limit("cpu time", limits.cpu_ms, duration::exact));
+    said.extend(limit("memory", limits.memory_bytes, bytes::exact));
+    said.extend(kind.crashes_max.map(|deaths| format!("crashes_max {deaths}")));
+    said.extend(kind.retries_max.map(|failures| format!("retries_max {failures}")));
+    said.join(", ")
+}
+
+/// The usual limit, and what users may ask for at most.
+fn limit(name: &str, bound: Bound, shown: impl Fn(u64) -> String) -> Option<String> {
+    match (bound.usual, bound.most) {
+        (None, None) => None,
+        (Some(usual), None) => Some(format!("{name} {}", shown(usual))),
+        (None, Some(most)) => Some(format!("{name} {0} (most {0})", shown(most))),
+        (Some(usual), Some(most)) => Some(format!("{name} {} (most {})", shown(usual), shown(most))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::bound::Limits;
+    use bulkhead_proto::file::FileUse;
+
+    use super::*;
+
+    #[test]
+    fn rules_are_told_in_words() {
+        assert_eq!(rules(&Kind::default()), "");
+        let bound = |usual, most| Bound { usual, most };
+        let limits = Limits {
+            timeout_ms: bound(Some(60_000), Some(3_600_000)),
+            cpu_ms: bound(None, Some(5000)),
+            memory_bytes: bound(Some(1 << 30), None),
+            ..Limits::default()
+        };
+        let needs = vec![FileUse::new("in", Way::In), FileUse::new("out", Way::Out)];
+        let output = OutputMode::Descriptor;
+        let kind = Kind { needs, plans: true, output, limits, crashes_max: Some(1), ..Kind::default() };
+        assert_eq!(
+            rules(&kind),
+            "needs file in to read, needs file out to write, runs in parts, large output, timeout 1m (most 1h), \
+             cpu time 5s (most 5s), memory 1G, crashes_max 1"
+        );
     }
 }

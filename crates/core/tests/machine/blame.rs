@@ -66,7 +66,7 @@ fn charged_deaths_are_listed_newest_first_to_those_who_may_see_them() {
 
 #[test]
 fn old_deaths_make_room_for_new_ones() {
-    let policy = Policy { crashes_max: 255, ..Policy::default() };
+    let policy = Policy { crashes_max: Some(255), ..Policy::default() };
     let mut rig = Rig::new(1);
     for _ in 0..DEATHS_KEPT / 255 + 1 {
         let job = rig.submit_as(ALICE, "quick", 1, policy.clone(), false);
@@ -168,7 +168,8 @@ fn busy_slots_do_not_starve_a_job_that_waits_to_run_alone() {
 #[test]
 fn crashes_up_to_the_budget_quarantine_with_evidence() {
     let mut rig = Rig::new(2);
-    let guilty = rig.submit_as(ALICE, "quick", 1, Policy { crashes_max: 2, ..Policy::default() }, false);
+    let guilty =
+        rig.submit_as(ALICE, "quick", 1, Policy { crashes_max: Some(2), ..Policy::default() }, false);
     rig.crash(guilty);
     rig.sleep(5);
     rig.crash(guilty);
@@ -183,7 +184,8 @@ fn crashes_up_to_the_budget_quarantine_with_evidence() {
 #[test]
 fn a_quarantined_job_can_be_retried_with_fresh_budgets_or_forgotten() {
     let mut rig = Rig::new(2);
-    let guilty = rig.submit_as(ALICE, "quick", 1, Policy { crashes_max: 1, ..Policy::default() }, false);
+    let guilty =
+        rig.submit_as(ALICE, "quick", 1, Policy { crashes_max: Some(1), ..Policy::default() }, false);
     rig.crash(guilty);
     assert_eq!(rig.change(BOB, Request::Retry { jobs: vec![guilty] }).0, 0, "not his");
     rig.sleep(5);

@@ -26,7 +26,7 @@ fn bury(rig: &mut Rig) {
 #[test]
 fn a_drain_ends_what_was_accepted_and_takes_nothing_new() {
     let mut rig = Rig::new(2);
-    let policy = Policy { retries_max: 1, ..Policy::default() };
+    let policy = Policy { retries_max: Some(1), ..Policy::default() };
     let first = rig.submit_as(ALICE, "quick", 3, policy, false);
     assert!(matches!(
         rig.answer(ALICE, Request::Drain { grace_ms: None }),

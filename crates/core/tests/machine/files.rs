@@ -71,7 +71,7 @@ fn files_go_with_the_task_and_are_let_go_at_its_end() {
 #[test]
 fn every_attempt_has_the_files_again() {
     let mut rig = Rig::new(1);
-    let policy = Policy { retries_max: 1, ..Policy::default() };
+    let policy = Policy { retries_max: Some(1), ..Policy::default() };
     let (files, job) = rig.with_files(ALICE, Submit { policy, ..both_ways() });
     rig.crash(job);
     assert_eq!(rig.workers.values().flatten().next().map(|held| held.task.files.len()), Some(2));

@@ -63,7 +63,7 @@ fn bytes_and_held_outputs_are_bounded() {
 #[test]
 fn quarantine_is_bounded_by_number() {
     let mut rig = Rig::with(Config { quarantine_max: 2, restart_intensity: 100, ..config(1) });
-    let policy = Policy { crashes_max: 1, ..Policy::default() };
+    let policy = Policy { crashes_max: Some(1), ..Policy::default() };
     let mut jobs = Vec::new();
     for _ in 0..3 {
         let job = rig.submit_as(ALICE, "quick", 1, policy.clone(), false);

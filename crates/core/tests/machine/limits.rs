@@ -107,7 +107,7 @@ fn jobs_expire_before_their_first_attempt_only() {
 #[test]
 fn a_job_that_waits_for_another_attempt_does_not_expire() {
     let mut rig = Rig::new(1);
-    let policy = Policy { expires_ms: Some(1000), retries_max: 1, ..Policy::default() };
+    let policy = Policy { expires_ms: Some(1000), retries_max: Some(1), ..Policy::default() };
     let job = rig.submit_as(ALICE, "foreign", 1, policy, false);
     let long = rig.submit_as(BOB, "foreign", 1, Policy::default(), false);
     rig.fail(job);
@@ -122,7 +122,7 @@ fn a_job_that_waits_for_another_attempt_does_not_expire() {
 #[test]
 fn failures_are_retried_with_growing_backoff_up_to_the_budget() {
     let mut rig = Rig::new(1);
-    let policy = Policy { retries_max: 2, ..Policy::default() };
+    let policy = Policy { retries_max: Some(2), ..Policy::default() };
     let job = rig.submit_as(ALICE, "quick", 1, policy, false);
     let mut pauses = Vec::new();
     for _ in 0..2 {

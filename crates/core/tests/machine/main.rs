@@ -9,6 +9,7 @@ mod drain;
 mod files;
 mod grants;
 mod keep;
+mod kinds;
 mod limits;
 mod prefetch;
 mod quarantine;

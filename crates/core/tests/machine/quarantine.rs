@@ -82,7 +82,7 @@ fn to_forget_it_ends_the_quarantine_and_leaves_its_deaths_to_be_listed() {
 #[test]
 fn a_charged_job_whose_code_then_fails_waits_and_runs_alone_again() {
     let mut rig = Rig::new(1);
-    let policy = Policy { retries_max: 1, ..Policy::default() };
+    let policy = Policy { retries_max: Some(1), ..Policy::default() };
     let guilty = rig.submit_as(ALICE, "quick", 1, policy, false);
     rig.crash(guilty);
     rig.sleep(10);

@@ -139,7 +139,7 @@ fn hostile_submits_are_refused_with_the_reason() {
     refused(Submit { inputs: vec![Payload::default(); BATCH_MAX + 1], ..good() }, "4096");
     refused(Submit { inputs: vec![Payload::from(vec![0; INLINE_MAX_BYTES + 1])], ..good() }, "4097 bytes");
     refused(Submit { policy: policy(10), ..good() }, "priority 10");
-    refused(Submit { policy: Policy { crashes_max: 0, ..Policy::default() }, ..good() }, "crashes_max");
+    refused(Submit { policy: Policy { crashes_max: Some(0), ..Policy::default() }, ..good() }, "crashes_max");
     assert!(rig.workers.values().all(Vec::is_empty));
 }
 

@@ -61,14 +61,7 @@ pub(crate) struct Rig {
 
 /// Kinds `quick` (may share a ring) and `foreign` (a ring of one).
 pub(crate) fn kinds() -> Vec<Kind> {
-    let kind = |name: &str, ring| Kind {
-        name: name.to_owned(),
-        usage: String::new(),
-        summary: String::new(),
-        ring,
-        plans: false,
-        chaos: false,
-    };
+    let kind = |name: &str, ring| Kind { name: name.to_owned(), ring, ..Kind::default() };
     vec![kind("quick", 256), kind("foreign", 1)]
 }
 

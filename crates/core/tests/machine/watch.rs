@@ -27,7 +27,7 @@ fn cpu(limit_ms: u64) -> Policy {
 }
 
 fn memory(crashes_max: u8) -> Policy {
-    Policy { memory_bytes: Some(MEMORY), crashes_max, ..Policy::default() }
+    Policy { memory_bytes: Some(MEMORY), crashes_max: Some(crashes_max), ..Policy::default() }
 }
 
 fn seen(cpu_ms: u64, resident_bytes: u64) -> Option<Seen> {

@@ -183,7 +183,7 @@ fn a_shortage_of_descriptors_is_said_to_those_who_need_one() {
 #[test]
 fn a_failed_job_says_what_its_code_said_and_when_it_is_tried_again() {
     let mut rig = Rig::new(1);
-    let policy = Policy { retries_max: 1, ..Policy::default() };
+    let policy = Policy { retries_max: Some(1), ..Policy::default() };
     let job = rig.submit_as(ALICE, "quick", 1, policy, false);
     rig.fail(job);
     let why = rig.why(ALICE, job);

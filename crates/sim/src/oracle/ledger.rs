@@ -267,7 +267,7 @@ impl Ledger {
         if job.end.is_some() || job.forgotten {
             return broken("outcome", format!("job {id} is offered, but ended {:?}", job.end));
         }
-        if job.failures.0 > u32::from(job.policy.retries_max) {
+        if job.failures.0 > u32::from(job.policy.retry_budget()) {
             return broken("budget", format!("job {id} is offered after {:?} failures", job.failures));
         }
         let suspect = job.charges > 0;

@@ -30,7 +30,7 @@ impl Ledger {
         job.charges += 1;
         job.charges_ever += 1;
         let charges = job.charges;
-        if u32::from(crashes) != charges || crashes_max != job.policy.crashes_max {
+        if u32::from(crashes) != charges || crashes_max != job.policy.crash_budget() {
             return broken("budget", format!("job {id}: {crashes} of {crashes_max} charges, not {charges}"));
         }
         // One death has one culprit: what else was disputed of this worker is off.
@@ -57,7 +57,7 @@ impl Ledger {
         for id in std::mem::take(&mut self.touched) {
             let Some(job) = self.jobs.get(&id) else { continue };
             let quarantined = matches!(job.end, Some(End { outcome: Outcome::Crashed { .. }, .. }));
-            if (job.charges >= u32::from(job.policy.crashes_max)) != quarantined && job.end.is_none() {
+            if (job.charges >= u32::from(job.policy.crash_budget())) != quarantined && job.end.is_none() {
                 return broken("budget", format!("job {id} goes on after {} charges", job.charges));
             }
         }
@@ -220,13 +220,13 @@ fn has_left(job: &Job, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_ns: u6
 
 /// Why a job cannot have ended like that.
 fn doubt(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> Option<&'static str> {
-    let retries = u32::from(job.policy.retries_max) + 1;
+    let retries = u32::from(job.policy.retry_budget()) + 1;
     let ran_ms = (now.mono_ns - job.offered_ns.min(now.mono_ns)) / 1_000_000;
     let sound = match outcome {
         Outcome::Done => !job.reports.is_empty(),
         Outcome::Failed { .. } => job.failures.0 <= retries && retries <= job.failures.1,
         Outcome::Crashed { crashes, .. } => {
-            job.charges == u32::from(job.policy.crashes_max) && u32::from(*crashes) == job.charges
+            job.charges == u32::from(job.policy.crash_budget()) && u32::from(*crashes) == job.charges
         }
         Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms } => {
             job.policy.timeout_ms == Some(*limit_ms) && job.offers > 0 && ran_ms >= *limit_ms
