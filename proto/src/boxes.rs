@@ -60,7 +60,8 @@ pub const WORD_AT: usize = 0;
 pub const STATUS_AT: usize = 8;
 /// Entry: bytes of the result or of the failure's text, wherever they stand.
 pub const LENGTH_AT: usize = 16;
-/// Entry: bytes written into the output descriptor.
+/// Entry: bytes of the output, if it stands in the output descriptor; of a failure, those of the output that is kept
+/// beside its text: behind the text if both fit an inline result, else in the output descriptor.
 pub const OUTPUT_BYTES_AT: usize = 24;
 /// Entry: CLOCK_MONOTONIC nanoseconds of the claim.
 pub const CLAIMED_NS_AT: usize = 32;
@@ -126,6 +127,12 @@ pub fn result_at(index: usize, length: usize) -> usize {
     } else {
         BOX_HEADER_BYTES + RING * ENTRY_BYTES + index * INLINE_MAX_BYTES
     }
+}
+
+/// How many bytes of output stand behind the text of a failure; `None` if they do not fit there.
+pub fn behind_text(text_bytes: usize, output_bytes: u64) -> Option<usize> {
+    let room = INLINE_MAX_BYTES.checked_sub(text_bytes)?;
+    usize::try_from(output_bytes).ok().filter(|bytes| *bytes <= room)
 }
 
 /// Where an order begins in the orders page.

@@ -104,10 +104,10 @@ impl fmt::Display for TimeLimit {
     }
 }
 
-/// What a finished job left behind, as it travels to a client.
+/// What a finished job left behind, as it travels to a client: its result, or what it had written when it failed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Output {
-    /// No output: the job is not `done`.
+    /// No output: the job is not `done`, or failed and left none.
     None,
     /// The bytes themselves.
     Inline(Payload),

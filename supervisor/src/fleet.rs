@@ -11,8 +11,8 @@ use std::num::NonZeroU8;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use bulkhead_core::event::{Event, Report, TaskResult};
-use bulkhead_link::supervisor::{Found, FoundResult};
+use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
+use bulkhead_link::supervisor::{Found, FoundResult, Leftover as FoundLeftover};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::worker::Tasks;
@@ -22,7 +22,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use crate::bootstrap::{Bootstrap, Connected};
-use crate::held::Held;
+use crate::held::{Held, OutputFile};
 use crate::spawn::Template;
 use crate::tokens::Source;
 use crate::worker::{Heard, Stage, Worker};
@@ -208,29 +208,62 @@ fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events
     for Found { seq, elapsed_ns, result } in found.drain(..) {
         let descriptor = worker.outputs.remove(&seq);
         let result = match (result, descriptor) {
-            (FoundResult::Inline(payload), _) => TaskResult::Inline(payload),
-            (FoundResult::Failed { message, code }, _) => {
-                TaskResult::Failed { message, code: code.map(NonZeroU8::get) }
+            (FoundResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
+            (FoundResult::Failed { message, code, output }, descriptor) => {
+                left_over(output, descriptor, held).map(|output| TaskResult::Failed {
+                    message,
+                    code: code.map(NonZeroU8::get),
+                    output,
+                })
             }
-            (FoundResult::Descriptor { bytes }, Some(descriptor)) => match held.take(descriptor, bytes) {
-                Ok(Some(output)) => TaskResult::Held { output, bytes },
-                Ok(None) => {
-                    worker.disputed.push(seq);
-                    events.push(Event::Lied { worker: worker.id, lie: Lie::Output });
-                    continue;
-                }
-                Err(error) => {
-                    let message = format!("its output could not be kept: {error}");
-                    TaskResult::Failed { message, code: None }
-                }
-            },
-            (FoundResult::Descriptor { .. }, None) => {
-                worker.disputed.push(seq);
-                events.push(Event::Lied { worker: worker.id, lie: Lie::Result });
-                continue;
-            }
+            (FoundResult::Descriptor { bytes }, descriptor) => taken(descriptor, bytes, held),
         };
-        events.push(Event::Finished { worker: worker.id, seq, report: Report { result, elapsed_ns } });
+        match result {
+            Ok(result) => {
+                let report = Report { result, elapsed_ns };
+                events.push(Event::Finished { worker: worker.id, seq, report });
+            }
+            Err(lie) => {
+                worker.disputed.push(seq);
+                events.push(Event::Lied { worker: worker.id, lie });
+            }
+        }
     }
     events.extend(lie);
+}
+
+/// The result that stands in the descriptor of an offer.
+fn taken(
+    descriptor: Option<OutputFile>,
+    bytes: u64,
+    held: &mut Held,
+) -> std::result::Result<TaskResult, Lie> {
+    match held.take(descriptor.ok_or(Lie::Result)?, bytes) {
+        Ok(Some(output)) => Ok(TaskResult::Held { output, bytes }),
+        Ok(None) => Err(Lie::Output),
+        Err(error) => {
+            let message = format!("its output could not be kept: {error}");
+            Ok(TaskResult::Failed { message, code: None, output: Leftover::Nothing })
+        }
+    }
+}
+
+/// What a task that failed left in the box, or in the descriptor of its offer.
+fn left_over(
+    left: FoundLeftover,
+    descriptor: Option<OutputFile>,
+    held: &mut Held,
+) -> std::result::Result<Leftover, Lie> {
+    match left {
+        FoundLeftover::Nothing => Ok(Leftover::Nothing),
+        FoundLeftover::Inline(payload) => Ok(Leftover::Inline(payload)),
+        FoundLeftover::Descriptor { bytes } => match held.take(descriptor.ok_or(Lie::Result)?, bytes) {
+            Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
+            Ok(None) => Err(Lie::Output),
+            Err(error) => {
+                log::warn!("the output of a failed task could not be kept error={error}");
+                Ok(Leftover::Nothing)
+            }
+        },
+    }
 }

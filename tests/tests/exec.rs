@@ -143,9 +143,9 @@ fn an_end_is_told_with_the_programs_own_code() {
     }
     for (signal, number) in [("KILL", 9), ("SEGV", 11), ("TERM", 15)] {
         let killed = sh(&daemon, &format!("ulimit -c 0; echo out; kill -{signal} $$"));
-        assert_eq!((code(&killed), out(&killed)), (Some(128 + number), String::new()));
+        assert_eq!((code(&killed), out(&killed)), (Some(128 + number), "out\n".to_owned()));
         let said = err(&killed);
-        assert!(said.contains(&format!("killed by SIG{signal} (4 bytes of output are not kept)")), "{said}");
+        assert!(said.contains(&format!("killed by SIG{signal}")), "{said}");
     }
     let limited = sh(&daemon, "ulimit -f 1; exec dd if=/dev/zero of=big bs=1024 count=64");
     assert!(
@@ -164,6 +164,34 @@ fn an_end_is_told_with_the_programs_own_code() {
     let json: serde_json::Value = serde_json::from_str(out(&json).trim()).expect("an object");
     assert_eq!((&json["outcome"], &json["code"]), (&"failed".into(), &7.into()), "{json}");
     assert_eq!(daemon.events_named("backoff").len(), 0, "nothing was tried again");
+}
+
+#[test]
+fn what_a_program_wrote_before_it_failed_is_its_output() {
+    let daemon = Daemon::start();
+    for bytes in [1, 3000, 4096, 300_000] {
+        let script = format!("yes 1234567 | head -c {bytes}; echo why >&2; exit 4");
+        let failed = sh(&daemon, &script);
+        assert_eq!((code(&failed), failed.stdout.len()), (Some(4), bytes));
+        assert!(
+            out(&failed).starts_with('1') && err(&failed).contains("exit code 4: why"),
+            "{}",
+            err(&failed)
+        );
+        let id = daemon.ok(&["submit", "exec", "--", "sh", "-c", &script]);
+        assert_eq!(code(&daemon.cli(&["wait", id.trim()])), Some(4));
+        let shown: serde_json::Value =
+            serde_json::from_str(&daemon.ok(&["--json", "job", id.trim()])).expect("an object");
+        assert_eq!(shown["output_bytes"], bytes, "{shown}");
+        let result = daemon.cli(&["result", id.trim()]);
+        assert_eq!(code(&result), Some(4));
+        assert_eq!(out(&result).trim_end(), out(&failed).trim_end());
+    }
+    let file = daemon.folder().join("file");
+    std::fs::write(&file, "old").expect("a file");
+    let path = file.display().to_string();
+    daemon.cli(&["run", "exec", "-o", &path, "--", "sh", "-c", "echo new; exit 1"]);
+    assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "old", "a file is for results alone");
 }
 
 #[test]
@@ -221,7 +249,9 @@ fn full_pipes_of_both_streams_do_not_lock_it_up() {
 fn output_beyond_the_limit_kills_the_program() {
     let daemon = Daemon::start();
     let flood = daemon.cli(&["run", "exec", "--", "yes"]);
-    assert!(code(&flood) == Some(1) && out(&flood).is_empty());
+    assert_eq!(code(&flood), Some(1));
+    let kept = flood.stdout.len() as u64;
+    assert!(kept > EXEC_OUTPUT_MAX_BYTES - (1 << 20) && kept <= EXEC_OUTPUT_MAX_BYTES, "{kept}");
     assert!(err(&flood).contains(&format!("more than {EXEC_OUTPUT_MAX_BYTES} bytes")), "{}", err(&flood));
 }
 

@@ -142,10 +142,11 @@ impl Hearing<'_> {
     fn take(&mut self, bytes: &[u8]) {
         self.out_bytes += bytes.len() as u64;
         if self.out_bytes > EXEC_OUTPUT_MAX_BYTES {
-            self.failure = Some(Failure::new(format!(
+            let failure = Failure::new(format!(
                 "the program wrote more than {EXEC_OUTPUT_MAX_BYTES} bytes to its standard output, the limit, and was \
                  killed: have it write to a file"
-            )));
+            ));
+            self.failure = Some(failure.with_output());
         } else if let Err(error) = self.task.write_all(bytes) {
             self.failure = Some(error.into());
         }
@@ -157,15 +158,12 @@ impl Hearing<'_> {
             ExitStatus::Code(code) => (code, format!("exit code {code}")),
             ExitStatus::Signal { signal, .. } => (SIGNALLED + signal, killed_by(signal)),
         };
-        if self.out_bytes > 0 {
-            text.push_str(&format!(" ({} bytes of output are not kept)", self.out_bytes));
-        }
         let words = self.tail.text();
         if !words.is_empty() {
             text.push_str(": ");
             text.push_str(&words);
         }
-        failed(u8::try_from(code).unwrap_or(u8::MAX), text)
+        failed(u8::try_from(code).unwrap_or(u8::MAX), text).with_output()
     }
 }
 

@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 
 use bulkhead_jobs::Task;
-use bulkhead_link::worker::{Finish, WorkerRing};
+use bulkhead_link::worker::{Finish, Kept, WorkerRing};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_sys::memfd;
 
@@ -44,12 +44,35 @@ impl<'a> TaskOutput<'a> {
         if self.spilled == 0 {
             return Ok(Finish::Inline(&self.inline));
         }
+        self.seal()?;
+        Ok(Finish::Descriptor { bytes: self.spilled })
+    }
+
+    /// What a task that failed with this text has written, as far as there is a place for it.
+    pub(crate) fn keep(&mut self, text: &str) -> Kept<'_> {
+        let is_short = self.spilled == 0 && Kept::fits(text, self.inline.len());
+        if is_short {
+            return if self.inline.is_empty() { Kept::Nothing } else { Kept::Inline(&self.inline) };
+        }
+        if self.spilled == 0 && self.spill(&[]).is_err() {
+            return Kept::Nothing;
+        }
+        match self.seal() {
+            Ok(()) => Kept::Descriptor { bytes: self.spilled },
+            Err(error) => {
+                log::warn!("the output of a failed task is not kept error={error}");
+                Kept::Nothing
+            }
+        }
+    }
+
+    /// Here and not in the supervisor: the kernel may wait for whoever has the file in use.
+    fn seal(&mut self) -> io::Result<()> {
         if let Some(file) = &mut self.file {
             file.flush()?;
-            // Here and not in the supervisor: the kernel may wait for whoever has it in use.
             memfd::seal_output(file.get_ref().as_fd())?;
         }
-        Ok(Finish::Descriptor { bytes: self.spilled })
+        Ok(())
     }
 
     /// The task is over and its worker lives, whatever the task had announced.

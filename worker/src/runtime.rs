@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use bulkhead_jobs::Failure;
-use bulkhead_link::worker::{Channel, Finish, WorkerRing};
+use bulkhead_link::worker::{Channel, Finish, Kept, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::worker::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
@@ -110,8 +110,9 @@ impl Runtime {
             Ok(finish) => self.ring.finish(task.seq, &finish),
             Err(failure) => {
                 log::debug!("task failed job={} attempt={} error=\"{failure}\"", task.job, task.fence);
-                let code = failure.code();
-                self.ring.finish(task.seq, &Finish::Failed { text: &failure.to_string(), code });
+                let (text, code) = (failure.to_string(), failure.code());
+                let output = if failure.keeps_output() { output.keep(&text) } else { Kept::Nothing };
+                self.ring.finish(task.seq, &Finish::Failed { text: &text, output, code });
             }
         }
         let is_heard = !self.ring.should_ring() || self.outputs.ring(&self.doorbell)?;

@@ -26,10 +26,10 @@ pub struct JobEnd {
     pub attempts: u32,
 }
 
-/// What a job left.
+/// What a job left: its result, or what it had written when it failed.
 #[derive(Debug)]
 pub enum Output {
-    /// Nothing: the job is not `done`.
+    /// Nothing: the job is not `done`, or failed and left nothing.
     None,
     /// Bytes that came with the answer.
     Inline(Vec<u8>),

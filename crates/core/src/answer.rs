@@ -8,7 +8,7 @@ use bulkhead_proto::outcome::{Outcome, TimeLimit};
 
 use crate::action::Action;
 use crate::claim::Offer;
-use crate::event::{Head, Report, TaskResult};
+use crate::event::{Head, Leftover, Report, TaskResult};
 use crate::job::{Left, State};
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
@@ -51,7 +51,9 @@ impl Core {
                 }
                 // No stage but the whole job is offered yet.
                 TaskResult::Planned { output, .. } => self.act(Action::DropOutput { output }),
-                TaskResult::Failed { message, code } => self.job_failed(offer.key, message, code),
+                TaskResult::Failed { message, code, output } => {
+                    self.job_failed(offer.key, message, code, output.into());
+                }
             }
         }
         self.worker_works(id);
@@ -61,7 +63,9 @@ impl Core {
 
     fn drop_stale(&mut self, result: TaskResult) {
         self.totals.stale += 1;
-        if let TaskResult::Held { output, .. } = result {
+        if let TaskResult::Held { output, .. }
+        | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = result
+        {
             self.act(Action::DropOutput { output });
         }
     }

@@ -10,6 +10,7 @@ use bulkhead_proto::record::What;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::why::Canceller;
 
+use crate::action::Action;
 use crate::clients::Letter;
 use crate::event::{Attached, Peer};
 use crate::job::{Left, State};
@@ -198,6 +199,9 @@ impl Core {
             *self.total_of(&outcome) -= 1;
         }
         self.unshelve(key);
+        if let Some(output) = self.jobs[key].held() {
+            self.act(Action::DropOutput { output });
+        }
         // `alone` stays: what killed its workers before may do so again, whatever its budget says now.
         self.detach_for_retry(key);
         let job = &mut self.jobs[key];

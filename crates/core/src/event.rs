@@ -219,6 +219,22 @@ pub struct Report {
     pub elapsed_ns: u64,
 }
 
+/// What a task that failed had written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Nothing, or nothing that is kept.
+    Nothing,
+    /// These bytes.
+    Inline(Payload),
+    /// A descriptor that is sealed and that the shell holds.
+    Held {
+        /// The shell's number for it.
+        output: OutputId,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+}
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskResult {
@@ -242,6 +258,8 @@ pub enum TaskResult {
     },
     /// Its own code said no.
     Failed {
+        /// What it had written, as far as it is kept.
+        output: Leftover,
         /// What it said.
         message: String,
         /// The exit code of the program that it was.

@@ -17,6 +17,7 @@ use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::JobDeath;
 use bulkhead_proto::why::Canceller;
 
+use crate::event::Leftover;
 use crate::files::FreightId;
 use crate::list::Links;
 
@@ -117,12 +118,22 @@ pub(crate) enum Shelf {
     Quarantine,
 }
 
-/// What a done job left.
+/// What a job left: a done one its result, a failed one what it had written.
 #[derive(Debug)]
 pub(crate) enum Left {
     Nothing,
     Inline(Payload),
     Held { output: OutputId, bytes: u64 },
+}
+
+impl From<Leftover> for Left {
+    fn from(leftover: Leftover) -> Self {
+        match leftover {
+            Leftover::Nothing => Self::Nothing,
+            Leftover::Inline(payload) => Self::Inline(payload),
+            Leftover::Held { output, bytes } => Self::Held { output, bytes },
+        }
+    }
 }
 
 /// What few jobs have.
@@ -213,14 +224,17 @@ impl Job {
 
     /// Bytes it costs to keep this job after its end, and about those that telling of it takes.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        let left = match self.end().map(|end| (&end.left, &end.outcome)) {
-            Some((Left::Inline(payload), _)) => payload.as_bytes().len(),
-            Some((_, Outcome::Failed { message, .. })) => message.len(),
-            Some((_, Outcome::Crashed { last, .. })) => last.len(),
+        let left = match self.end().map(|end| &end.left) {
+            Some(Left::Inline(payload)) => payload.as_bytes().len(),
+            _ => 0,
+        };
+        let said = match self.end().map(|end| &end.outcome) {
+            Some(Outcome::Failed { message, .. }) => message.len(),
+            Some(Outcome::Crashed { last, .. }) => last.len(),
             _ => 0,
         };
         let fixed = size_of::<Job>() + size_of::<Reply>();
-        (fixed + left + self.input.len()) as u64
+        (fixed + left + said + self.input.len()) as u64
     }
 
     /// The output that is held for it.

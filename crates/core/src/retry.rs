@@ -8,6 +8,7 @@ use bulkhead_proto::limits::TEXT_MAX_BYTES;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 
+use crate::action::Action;
 use crate::job::{Left, State};
 use crate::list::Key;
 use crate::machine::{Core, ms};
@@ -15,13 +16,16 @@ use crate::rng::doubled;
 use crate::timers::Alarm;
 
 impl Core {
-    /// A job's own code said no, with this exit code if it was a program.
-    pub(crate) fn job_failed(&mut self, key: Key, mut message: String, code: Option<u8>) {
+    /// A job's own code said no, with this exit code if it was a program, and had left this.
+    pub(crate) fn job_failed(&mut self, key: Key, mut message: String, code: Option<u8>, left: Left) {
         truncate(&mut message);
         let retries_max = self.jobs.batch(key).policy.retry_budget();
         let retries = self.jobs[key].retries;
         if retries >= retries_max {
-            return self.end_job(key, Outcome::Failed { message, code }, Left::Nothing);
+            return self.end_job(key, Outcome::Failed { message, code }, left);
+        }
+        if let Left::Held { output, .. } = left {
+            self.act(Action::DropOutput { output });
         }
         // Jitter, so that jobs which failed together for one reason do not come back together.
         let span = doubled(self.config.backoff_min_ms, u32::from(retries), self.config.backoff_max_ms);

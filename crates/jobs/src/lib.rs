@@ -40,18 +40,30 @@ pub type Handler = fn(input: &[u8], task: &mut dyn Task) -> Result<(), Failure>;
 pub struct Failure {
     text: String,
     code: Option<NonZeroU8>,
+    keeps_output: bool,
 }
 
 impl Failure {
     /// A failure with this text: a lower-case fragment that names the thing that was wrong.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), code: None }
+        Self { text: text.into(), code: None, keeps_output: false }
     }
 
     /// The same of a program that ended with this exit code, or as a shell would tell it.
     #[must_use]
     pub fn with_code(self, code: NonZeroU8) -> Self {
         Self { code: Some(code), ..self }
+    }
+
+    /// The same, with all that the task has written as far as it goes: its client gets that too.
+    #[must_use]
+    pub fn with_output(self) -> Self {
+        Self { keeps_output: true, ..self }
+    }
+
+    /// Whether its client is to have what the task has written.
+    pub fn keeps_output(&self) -> bool {
+        self.keeps_output
     }
 
     /// The exit code of the program that the task was.

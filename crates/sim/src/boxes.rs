@@ -35,12 +35,12 @@ impl Written {
         Self { status: ReportStatus::Descriptor.pack(), bytes: Vec::new(), output_bytes, elapsed_ns }
     }
 
-    /// A failure.
-    pub fn failed(text: &str, elapsed_ns: u64) -> Self {
+    /// A failure that left so many bytes in the output descriptor.
+    pub fn failed(text: &str, output_bytes: u64, elapsed_ns: u64) -> Self {
         Self {
             status: ReportStatus::Failed { code: None }.pack(),
             bytes: text.as_bytes().to_vec(),
-            output_bytes: 0,
+            output_bytes,
             elapsed_ns,
         }
     }

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU8;
 
-use bulkhead_core::event::{Event, Report, TaskResult};
+use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
 use bulkhead_proto::boxes::ReportStatus;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::evidence::Evidence;
@@ -107,10 +107,16 @@ impl World {
             return;
         }
         let result = match ReportStatus::unpack(written.status) {
-            Some(ReportStatus::Descriptor) => self.hold(written.output_bytes),
+            Some(ReportStatus::Descriptor) => {
+                TaskResult::Held { output: self.hold(), bytes: written.output_bytes }
+            }
             Some(ReportStatus::Failed { code }) => TaskResult::Failed {
                 message: String::from_utf8_lossy(&written.bytes).into_owned(),
                 code: code.map(NonZeroU8::get),
+                output: match written.output_bytes {
+                    0 => Leftover::Nothing,
+                    bytes => Leftover::Held { output: self.hold(), bytes },
+                },
             },
             _ => TaskResult::Inline(written.payload()),
         };
@@ -118,11 +124,11 @@ impl World {
         batch.push(Event::Finished { worker, seq, report });
     }
 
-    fn hold(&mut self, bytes: u64) -> TaskResult {
+    fn hold(&mut self) -> OutputId {
         self.outputs_made += 1;
         let output = OutputId(self.outputs_made);
         self.held.insert(output);
-        TaskResult::Held { output, bytes }
+        output
     }
 }
 

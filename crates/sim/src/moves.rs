@@ -147,7 +147,8 @@ impl World {
                 Ends::Death(self.own_death())
             }
             Truth::Fails(times) if count <= u32::from(times) => {
-                Ends::Report(Written::failed(&format!("no, for the {count}. time"), after_ns))
+                let text = format!("no, for the {count}. time");
+                Ends::Report(Written::failed(&text, left_over(task, count), after_ns))
             }
             _ => Ends::Report(done(task, count, after_ns)),
         };
@@ -289,4 +290,10 @@ fn done(task: &Task, count: u32, elapsed_ns: u64) -> Written {
             Written::inline(bytes, elapsed_ns)
         }
     }
+}
+
+/// Bytes that a task leaves when it fails: some leave none.
+fn left_over(task: &Task, count: u32) -> u64 {
+    let leaves = task.output == OutputMode::Descriptor && count % 2 == 1;
+    if leaves { 500 + u64::from(count) } else { 0 }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkhead_jobs::Task;
-use bulkhead_link::worker::{Channel, Finish, Server, WorkerRing};
+use bulkhead_link::worker::{Channel, Finish, Kept, Server, WorkerRing};
 use bulkhead_proto::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
@@ -223,9 +223,10 @@ impl Puppet {
         let mut output = Text(Vec::new());
         match handler(task.input.as_bytes(), &mut output) {
             Ok(()) => self.ring.finish(task.seq, &Finish::Inline(&output.0)),
-            Err(failure) => {
-                self.ring.finish(task.seq, &Finish::Failed { text: &failure.to_string(), code: None })
-            }
+            Err(failure) => self.ring.finish(
+                task.seq,
+                &Finish::Failed { text: &failure.to_string(), output: Kept::Nothing, code: None },
+            ),
         }
         self.ring_if_asleep();
     }

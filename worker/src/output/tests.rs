@@ -69,3 +69,24 @@ fn a_death_that_did_not_come_is_taken_back() {
     output.outlive();
     assert_eq!(ours.last_breath_ns(), None);
 }
+
+#[test]
+fn what_a_failed_task_wrote_is_kept_where_it_fits() {
+    let (_, ring) = rings();
+    let mut nothing = TaskOutput::new(&ring, None);
+    assert_eq!(nothing.keep("no"), Kept::Nothing);
+    let mut short = TaskOutput::new(&ring, None);
+    short.write_all(b"short").unwrap();
+    assert_eq!(short.keep("no"), Kept::Inline(b"short"));
+    for length in [INLINE_MAX_BYTES - 1, INLINE_MAX_BYTES, 10_000] {
+        let file = File::from(output_file("out").unwrap());
+        let kept = file.try_clone().unwrap();
+        let mut output = TaskOutput::new(&ring, Some(file));
+        output.write_all(&vec![7; length]).unwrap();
+        assert_eq!(output.keep("no"), Kept::Descriptor { bytes: length as u64 });
+        assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(length as u64));
+        let mut homeless = TaskOutput::new(&ring, None);
+        homeless.write_all(&[7; INLINE_MAX_BYTES - 1]).unwrap();
+        assert_eq!(homeless.keep("no"), Kept::Nothing);
+    }
+}

@@ -1,6 +1,7 @@
 //! `bulkhead result`: the result of a job that has ended, to stdout or into a file.
 //!
-//! A job that did not end `done` has none: a line on stderr and the exit code say how it ended.
+//! Of a program that failed it is what it had written. A line on stderr and the exit code say how a job ended that was
+//! not done; a file is written for done jobs alone.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ impl Args {
         let mut out = Out::new();
         if global.json && self.output.is_none() {
             output::write_json(json!({}), &end, out.writer())?;
-        } else if end.outcome == Outcome::Done {
+        } else if end.outcome == Outcome::Done || (self.output.is_none() && end.output.bytes() > 0) {
             match &self.output {
                 None => output::write_line(&end.output, out.writer())?,
                 Some(path) => {

@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Client, ConnectError, Error, Interrupts, JobInput, Run, RunItem, RunOptions};
+use bulkhead_client::{Client, ConnectError, Error, Interrupts, JobInput, Output, Run, RunItem, RunOptions};
 use bulkhead_proto::exit;
 use bulkhead_proto::outcome::Outcome;
 use serde_json::json;
@@ -213,7 +213,9 @@ fn print(args: &Args, global: &Global, inputs: &Inputs, item: &RunItem, into: &m
         return output::write_json(fields, &item.end, into);
     }
     if item.end.outcome != Outcome::Done {
-        return Ok(());
+        // What a program had written before it failed; a file is for results alone.
+        let left = if args.output.is_none() { &item.end.output } else { &Output::None };
+        return output::write_exact(left, into);
     }
     if args.with_input {
         write!(into, "{}\t", inputs.label(item.index))?;

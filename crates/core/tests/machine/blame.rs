@@ -3,7 +3,7 @@
 //! Workers die here with boxes that say what they had claimed; the table of verdicts stands in `src/blame.rs`.
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
-use bulkhead_core::event::Event;
+use bulkhead_core::event::{Event, Leftover};
 use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::{JobId, WorkerId};
@@ -21,7 +21,11 @@ fn with_ring_of(count: usize) -> (Rig, JobId) {
         let job = rig.submit(1);
         rig.finish_with(
             job,
-            bulkhead_core::event::TaskResult::Failed { message: String::new(), code: None },
+            bulkhead_core::event::TaskResult::Failed {
+                message: String::new(),
+                code: None,
+                output: Leftover::Nothing,
+            },
             1000,
         );
     }

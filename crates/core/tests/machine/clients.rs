@@ -3,7 +3,7 @@
 //! A client's credit is used up by what it is sent and restored when the shell says that all has left.
 
 use bulkhead_core::config::Config;
-use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_core::event::{Event, Leftover, TaskResult};
 use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
@@ -148,6 +148,32 @@ fn held_outputs_travel_alone_and_are_dropped_after_the_reply() {
     assert_eq!(rig.dropped.len(), 1);
     rig.change(ALICE, Request::Forget { jobs: vec![kept] });
     assert_eq!(rig.dropped.len(), 2);
+}
+
+#[test]
+fn what_a_failed_job_had_written_is_told_and_kept_like_a_result() {
+    let failed = |output: Leftover| TaskResult::Failed { message: "no".to_owned(), code: Some(3), output };
+    let held = |number: u64| Leftover::Held { output: OutputId(number), bytes: 7 };
+    let mut rig = Rig::new(1);
+    let policy = Policy { output: OutputMode::Descriptor, retries_max: Some(1), ..Policy::default() };
+    let job = rig.submit_as(ALICE, "quick", 1, policy, true);
+    rig.finish_with(job, failed(held(1)), 1);
+    assert_eq!(rig.dropped, [OutputId(1)], "that of an attempt that is repeated goes");
+    rig.sleep(5000);
+    rig.finish_with(job, failed(held(2)), 1);
+    let (_, _, reply, output) = rig.replies.last().unwrap();
+    assert!(matches!(reply, Reply::Ended(ended) if ended[0].output == Output::Descriptor { bytes: 7 }));
+    assert_eq!((*output, rig.dropped.len()), (Some(OutputId(2)), 1), "a failed job is kept");
+    assert_eq!(rig.detail(job).output_bytes, Some(7));
+    rig.change(ALICE, Request::Forget { jobs: vec![job] });
+    assert_eq!(rig.dropped, [OutputId(1), OutputId(2)]);
+
+    let short = rig.submit_as(ALICE, "quick", 1, Policy::default(), false);
+    rig.finish_with(short, failed(Leftover::Inline(Payload::from(vec![1, 2]))), 1);
+    rig.ask(ALICE, Request::Result { job: short });
+    let (_, _, reply, output) = rig.replies.last().unwrap();
+    let told = Output::Inline(Payload::from(vec![1, 2]));
+    assert!(output.is_none() && matches!(reply, Reply::Ended(ended) if ended[0].output == told));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Time passes only when a test says so, with a turn at each deadline that the machine asked for.
 
-use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_core::event::{Event, Leftover, TaskResult};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Policy};
@@ -145,7 +145,11 @@ fn failures_are_retried_with_growing_backoff_up_to_the_budget() {
 fn a_long_failure_text_is_cut_between_characters() {
     let mut rig = Rig::new(1);
     let job = rig.submit(1);
-    rig.finish_with(job, TaskResult::Failed { message: "\u{e9}".repeat(4000), code: None }, 1);
+    rig.finish_with(
+        job,
+        TaskResult::Failed { message: "\u{e9}".repeat(4000), code: None, output: Leftover::Nothing },
+        1,
+    );
     let Some(Outcome::Failed { message, .. }) = rig.outcome(job) else { panic!("it failed") };
     assert_eq!(message.len(), 1024);
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::config::Config;
-use bulkhead_core::event::{Event, Head, Now, Peer, Remains, Report, TaskResult};
+use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::{Evidence, Seen};
@@ -254,7 +254,11 @@ impl Rig {
     }
 
     pub(crate) fn fail(&mut self, job: JobId) {
-        self.finish_with(job, TaskResult::Failed { message: "no".to_owned(), code: Some(3) }, 1000);
+        self.finish_with(
+            job,
+            TaskResult::Failed { message: "no".to_owned(), code: Some(3), output: Leftover::Nothing },
+            1000,
+        );
     }
 
     /// A worker dies; its box says what was claimed.

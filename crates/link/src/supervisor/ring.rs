@@ -45,6 +45,20 @@ pub struct Found {
     pub result: FoundResult,
 }
 
+/// What a task that failed had written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Nothing, or nothing that is kept.
+    Nothing,
+    /// These bytes.
+    Inline(Payload),
+    /// Its descriptor has so many bytes, it says.
+    Descriptor {
+        /// So many.
+        bytes: u64,
+    },
+}
+
 /// How a task ended, as its worker says; of good form, but no more than that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FoundResult {
@@ -57,6 +71,8 @@ pub enum FoundResult {
     },
     /// Its own code said no.
     Failed {
+        /// What it wrote before.
+        output: Leftover,
         /// What it said.
         message: String,
         /// The exit code of the program that it was.

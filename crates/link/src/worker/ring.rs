@@ -51,9 +51,32 @@ pub enum Finish<'a> {
     Failed {
         /// What it said.
         text: &'a str,
+        /// What it wrote before, as far as it is kept.
+        output: Kept<'a>,
         /// The exit code of the program that it was.
         code: Option<NonZeroU8>,
     },
+}
+
+/// What a task that failed had written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept<'a> {
+    /// Nothing, or nothing that is kept.
+    Nothing,
+    /// These bytes; kept if they fit behind the text, see [`Kept::fits`].
+    Inline(&'a [u8]),
+    /// So many bytes in its descriptor; more than fit behind any text.
+    Descriptor {
+        /// So many.
+        bytes: u64,
+    },
+}
+
+impl Kept<'_> {
+    /// Whether so many bytes fit behind a failure's text.
+    pub fn fits(text: &str, bytes: usize) -> bool {
+        boxes::behind_text(cut(text, TEXT_MAX_BYTES).len(), bytes as u64).is_some()
+    }
 }
 
 /// Box and orders, mapped.
@@ -120,19 +143,29 @@ impl WorkerRing {
     pub fn finish(&self, seq: Seq, finish: &Finish<'_>) {
         let index = boxes::index_of(seq);
         let at = boxes::entry_at(index);
-        let (status, bytes, output_bytes) = match *finish {
-            Finish::Inline(bytes) => (ReportStatus::Inline, bytes, 0),
-            Finish::Descriptor { bytes } => (ReportStatus::Descriptor, &[][..], bytes),
-            Finish::Failed { text, code } => {
-                (ReportStatus::Failed { code }, cut(text, TEXT_MAX_BYTES).as_bytes(), 0)
-            }
-        };
-        assert!(bytes.len() <= INLINE_MAX_BYTES, "an inline result is bounded by its writer");
         let store = |field: usize, value: u64| self.box_page.store(at + field, value, Ordering::Relaxed);
-        self.box_page.write_bytes(boxes::result_at(index, bytes.len()), bytes);
-        store(STATUS_AT, status.pack());
-        store(LENGTH_AT, bytes.len() as u64);
-        store(OUTPUT_BYTES_AT, output_bytes);
+        let put = |status: ReportStatus, length: usize, bytes: &[u8], output_bytes: u64| {
+            assert!(bytes.len() <= INLINE_MAX_BYTES, "an inline result is bounded by its writer");
+            self.box_page.write_bytes(boxes::result_at(index, bytes.len()), bytes);
+            store(STATUS_AT, status.pack());
+            store(LENGTH_AT, length as u64);
+            store(OUTPUT_BYTES_AT, output_bytes);
+        };
+        match *finish {
+            Finish::Inline(bytes) => put(ReportStatus::Inline, bytes.len(), bytes, 0),
+            Finish::Descriptor { bytes } => put(ReportStatus::Descriptor, 0, &[], bytes),
+            Finish::Failed { text, output, code } => {
+                let text = cut(text, TEXT_MAX_BYTES).as_bytes();
+                let status = ReportStatus::Failed { code };
+                match output {
+                    Kept::Nothing => put(status, text.len(), text, 0),
+                    Kept::Inline(bytes) => {
+                        put(status, text.len(), &[text, bytes].concat(), bytes.len() as u64);
+                    }
+                    Kept::Descriptor { bytes } => put(status, text.len(), text, bytes),
+                }
+            }
+        }
         store(ELAPSED_NS_AT, monotonic_ns().saturating_sub(self.claimed_ns.get()));
         self.box_page.store(at + WORD_AT, ClaimWord::pack(seq, ClaimState::Done), Ordering::Release);
         fence(Ordering::SeqCst);

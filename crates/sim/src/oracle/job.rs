@@ -56,6 +56,8 @@ pub struct Job {
     pub fence: Fence,
     /// What workers reported as done.
     pub reports: Vec<TaskResult>,
+    /// What they reported as failed.
+    pub refusals: Vec<TaskResult>,
     /// Failures in this life: at least, and at most, for some came from a worker that was already killed.
     pub failures: (u32, u32),
     /// Deaths charged in this life.
@@ -87,5 +89,6 @@ impl Job {
         self.charges = 0;
         self.cancel = false;
         self.reports.clear();
+        self.refusals.clear();
     }
 }

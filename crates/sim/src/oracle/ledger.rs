@@ -125,6 +125,7 @@ impl Ledger {
             return;
         }
         if let TaskResult::Failed { .. } = result {
+            job.refusals.push(result.clone());
             job.failures.1 += 1;
             job.failures.0 += u32::from(!killed && !job.cancel);
         } else {
@@ -205,6 +206,7 @@ impl Ledger {
                 offered_ns: 0,
                 fence: Fence(0),
                 reports: Vec::new(),
+                refusals: Vec::new(),
                 failures: (0, 0),
                 charges: 0,
                 charges_ever: 0,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_core::event::{Event, Leftover, TaskResult};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::OutputId;
 use bulkhead_proto::outcome;
@@ -22,7 +22,8 @@ impl Outputs {
     /// A report may bring an output.
     pub fn told(&mut self, event: &Event) {
         if let Event::Finished { report, .. } = event
-            && let TaskResult::Held { output, .. } = report.result
+            && let TaskResult::Held { output, .. }
+            | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = report.result
         {
             self.held.insert(output, true);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_core::event::{Now, TaskResult};
+use bulkhead_core::event::{Leftover, Now, TaskResult};
 use bulkhead_proto::client::Request;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
 use bulkhead_proto::job::JobState;
@@ -94,12 +94,16 @@ impl Ledger {
         if ended.outcome != Outcome::Done && !job.end_recorded && ended.attempts > 0 {
             return broken("records", format!("job {id} ended {}, and there is no record", ended.outcome));
         }
-        if (ended.outcome == Outcome::Done) == (ended.output == Output::None) {
+        let is_failed = matches!(ended.outcome, Outcome::Failed { .. });
+        if !is_failed && (ended.outcome == Outcome::Done) == (ended.output == Output::None) {
             return broken("outcome", format!("job {id} ended {} with {:?}", ended.outcome, ended.output));
         }
         let shown = (ended.output.clone(), output);
         if ended.outcome == Outcome::Done && !job.reports.iter().any(|report| is_same(report, &shown)) {
             return broken("outcome", format!("job {id} is done with {shown:?}, which nobody reported"));
+        }
+        if is_failed && !job.refusals.iter().any(|report| is_same(report, &shown)) {
+            return broken("outcome", format!("job {id} failed with {shown:?}, which nobody reported"));
         }
         let Some(end) = &mut job.end else { return Ok(()) };
         match &end.output {
@@ -251,6 +255,11 @@ fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
         (TaskResult::Held { output, bytes }, (Output::Descriptor { bytes: shown }, Some(attached))) => {
             output == attached && bytes == shown
         }
+        (TaskResult::Failed { output: Leftover::Nothing, .. }, (Output::None, None)) => true,
+        (
+            TaskResult::Failed { output: Leftover::Held { output, bytes }, .. },
+            (Output::Descriptor { bytes: shown }, Some(attached)),
+        ) => output == attached && bytes == shown,
         _ => false,
     }
 }

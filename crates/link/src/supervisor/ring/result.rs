@@ -12,7 +12,7 @@ use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_sys::page::Page;
 
-use super::{Found, FoundResult};
+use super::{Found, FoundResult, Leftover};
 
 /// The result of an entry that was seen DONE with Acquire.
 pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
@@ -27,8 +27,9 @@ pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
     let result = match status {
         ReportStatus::Inline => FoundResult::Inline(Payload::from(bytes(INLINE_MAX_BYTES)?)),
         ReportStatus::Failed { code } => {
-            let message = String::from_utf8(bytes(TEXT_MAX_BYTES)?).map_err(|_| Lie::Result)?;
-            FoundResult::Failed { message, code }
+            let (text, output) = failure(page, index, field(LENGTH_AT), field(OUTPUT_BYTES_AT))?;
+            let message = String::from_utf8(text).map_err(|_| Lie::Result)?;
+            FoundResult::Failed { message, code, output }
         }
         ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
             bytes @ 0..=OUTPUT_MAX_BYTES => FoundResult::Descriptor { bytes },
@@ -36,4 +37,25 @@ pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
         },
     };
     Ok(Found { seq, elapsed_ns: field(ELAPSED_NS_AT), result })
+}
+
+/// A failure's text, and what its task had written: behind the text, or in the descriptor as it says.
+fn failure(
+    page: &Page,
+    index: usize,
+    text_bytes: u64,
+    output_bytes: u64,
+) -> Result<(Vec<u8>, Leftover), Lie> {
+    let text_bytes = usize::try_from(text_bytes).ok().filter(|bytes| *bytes <= TEXT_MAX_BYTES);
+    let text_bytes = text_bytes.ok_or(Lie::Result)?;
+    let behind = boxes::behind_text(text_bytes, output_bytes);
+    let length = text_bytes + behind.unwrap_or(0);
+    let mut text = page.read_bytes(boxes::result_at(index, length), length);
+    let output = match (output_bytes, behind) {
+        (0, _) => Leftover::Nothing,
+        (_, Some(_)) => Leftover::Inline(Payload::from(text.split_off(text_bytes))),
+        (bytes @ 0..=OUTPUT_MAX_BYTES, None) => Leftover::Descriptor { bytes },
+        _ => return Err(Lie::Result),
+    };
+    Ok((text, output))
 }

@@ -6,7 +6,7 @@ use bulkhead_proto::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT}
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
 
 use super::*;
-use crate::worker::{Finish, WorkerRing};
+use crate::worker::{Finish, Kept, WorkerRing};
 
 /// Both halves, and a page by which a liar writes into the box.
 pub(super) fn rings() -> (Ring, WorkerRing, Page) {
@@ -45,11 +45,43 @@ fn results_of_every_form_and_length_arrive_in_order() {
     expected.push((7, FoundResult::Descriptor { bytes: OUTPUT_MAX_BYTES }));
     assert!(worker.claim(Seq(8)));
     let code = NonZeroU8::new(7);
-    worker.finish(Seq(8), &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), code });
-    expected.push((8, FoundResult::Failed { message: "ä".repeat(TEXT_MAX_BYTES / 2), code }));
+    worker.finish(Seq(8), &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), output: Kept::Nothing, code });
+    expected.push((
+        8,
+        FoundResult::Failed { message: "ä".repeat(TEXT_MAX_BYTES / 2), code, output: Leftover::Nothing },
+    ));
     assert_eq!(polled(&mut ring).unwrap(), expected);
     assert!(!ring.has_outstanding() && ring.head().is_none());
     assert!(!worker.should_ring());
+}
+
+#[test]
+fn what_a_failure_leaves_arrives_behind_its_text_or_by_descriptor() {
+    let text = "x".repeat(1000);
+    let room = INLINE_MAX_BYTES - text.len();
+    for (seq, (length, text)) in
+        (1..).zip([(0, "no"), (1, "no"), (5, ""), (14, "no"), (15, "no"), (room, &text)])
+    {
+        let (mut ring, worker, _) = rings();
+        offer(&mut ring, seq..=seq);
+        let bytes: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
+        assert!(worker.claim(Seq(seq)) && Kept::fits(text, length));
+        worker.finish(Seq(seq), &Finish::Failed { text, output: Kept::Inline(&bytes), code: None });
+        let output = if length == 0 { Leftover::Nothing } else { Leftover::Inline(Payload::from(bytes)) };
+        let failed = FoundResult::Failed { message: text.to_owned(), code: None, output };
+        assert_eq!(polled(&mut ring).unwrap(), [(seq, failed)]);
+    }
+    assert!(!Kept::fits(&text, room + 1));
+    for bytes in [room as u64 + 1, OUTPUT_MAX_BYTES] {
+        let (mut ring, worker, _) = rings();
+        offer(&mut ring, 1..=1);
+        assert!(worker.claim(Seq(1)));
+        worker
+            .finish(Seq(1), &Finish::Failed { text: &text, output: Kept::Descriptor { bytes }, code: None });
+        let output = Leftover::Descriptor { bytes };
+        let failed = FoundResult::Failed { message: text.clone(), code: None, output };
+        assert_eq!(polled(&mut ring).unwrap(), [(1, failed)]);
+    }
 }
 
 #[test]
@@ -149,6 +181,8 @@ fn results_of_no_known_form_are_lies() {
         vec![status(ReportStatus::Inline), (LENGTH_AT, INLINE_MAX_BYTES as u64 + 1)],
         vec![status(ReportStatus::Inline), (LENGTH_AT, u64::MAX)],
         vec![status(ReportStatus::Failed { code: None }), (LENGTH_AT, TEXT_MAX_BYTES as u64 + 1)],
+        vec![status(ReportStatus::Failed { code: None }), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
+        vec![status(ReportStatus::Failed { code: None }), (OUTPUT_BYTES_AT, u64::MAX)],
         vec![status(ReportStatus::Descriptor), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
     ] {
         let (mut ring, worker, liar) = rings();
@@ -164,7 +198,7 @@ fn results_of_no_known_form_are_lies() {
     let (mut ring, worker, liar) = rings();
     offer(&mut ring, 1..=1);
     assert!(worker.claim(Seq(1)));
-    worker.finish(Seq(1), &Finish::Failed { text: "text", code: None });
+    worker.finish(Seq(1), &Finish::Failed { text: "text", output: Kept::Nothing, code: None });
     liar.write_bytes(boxes::result_at(1, 4), b"\xff\xff\xff\xff");
     assert_eq!(polled(&mut ring), Err(Lie::Result));
 }
