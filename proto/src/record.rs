@@ -10,6 +10,7 @@ use crate::death::Death;
 use crate::evidence::{Evidence, Seen};
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::outcome::Outcome;
+use crate::why::Part;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -138,6 +139,8 @@ pub enum What {
     Blamed {
         /// The job.
         job: JobId,
+        /// The part of it, if it was one.
+        part: Option<Part>,
         /// The attempt that was running.
         attempt: u32,
         /// Whose death.
@@ -163,6 +166,8 @@ pub enum What {
     Retried {
         /// The job.
         job: JobId,
+        /// The part of it, if it was one.
+        part: Option<Part>,
         /// The attempt that begins.
         attempt: u32,
         /// The worker it was offered to.
@@ -176,6 +181,8 @@ pub enum What {
     Backoff {
         /// The job.
         job: JobId,
+        /// The part of it, if it was one.
+        part: Option<Part>,
         /// The attempt that failed.
         attempt: u32,
         /// What its code said.

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::death::Signal;
 use crate::record::{Enough, What};
+use crate::why::Part;
 
 /// A span of time as people read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,26 +175,37 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
+/// The field that names a part.
+fn of(part: Option<Part>) -> String {
+    part.map(|Part { number, parts }| format!(" part={number}/{parts}")).unwrap_or_default()
+}
+
 fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match what {
         What::Accepted { first, count, kind, uid } => {
             write!(out, "jobs accepted first={first} count={count} kind={kind} uid={uid}")
         }
-        What::Blamed { job, attempt, worker, crashes, crashes_max } => {
+        What::Blamed { job, part, attempt, worker, crashes, crashes_max } => {
             write!(
                 out,
-                "job blamed job={job} attempt={attempt} worker={worker} crashes={crashes}/{crashes_max}"
+                "job blamed job={job}{} attempt={attempt} worker={worker} crashes={crashes}/{crashes_max}",
+                of(*part)
             )
         }
-        What::Retried { job, attempt, worker, after_us, alone } => {
+        What::Retried { job, part, attempt, worker, after_us, alone } => {
             let (after, alone) = (Turns(*after_us), if *alone { "yes" } else { "no" });
-            write!(out, "job retried job={job} attempt={attempt} worker={worker} after={after} alone={alone}")
+            let of = of(*part);
+            write!(
+                out,
+                "job retried job={job}{of} attempt={attempt} worker={worker} after={after} alone={alone}"
+            )
         }
-        What::Backoff { job, attempt, message, retry_after_ms } => {
+        What::Backoff { job, part, attempt, message, retry_after_ms } => {
             let again = Span::ms(*retry_after_ms);
             write!(
                 out,
-                "job failed, will be retried job={job} attempt={attempt} retry_after={again} message={message:?}"
+                "job failed, will be retried job={job}{} attempt={attempt} retry_after={again} message={message:?}",
+                of(*part)
             )
         }
         What::Ended { job, outcome, attempts, after_us } => {
@@ -227,8 +239,14 @@ mod tests {
             died.to_string(),
             "worker died worker=3 pid=812 slot=1 of=\"SIGKILL\" noticed_after=unknown ended=41 last_words=\"row 7\""
         );
-        let retried =
-            What::Retried { job: JobId(17), attempt: 2, worker: WorkerId(5), after_us: 412, alone: true };
+        let retried = What::Retried {
+            job: JobId(17),
+            part: None,
+            attempt: 2,
+            worker: WorkerId(5),
+            after_us: 412,
+            alone: true,
+        };
         assert_eq!(retried.to_string(), "job retried job=17 attempt=2 worker=5 after=412us alone=yes");
     }
 

@@ -10,6 +10,7 @@ use crate::evidence::{Evidence, Seen};
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::job::{JobState, Policy};
 use crate::outcome::Outcome;
+use crate::why::Part;
 
 /// A job in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct JobDetail {
     pub input: String,
     /// The worker that runs it.
     pub worker: Option<WorkerId>,
+    /// How far its parts are, while it is done in parts.
+    pub parts: Option<Parts>,
     /// How it ended.
     pub outcome: Option<Outcome>,
     /// Bytes of its output.
@@ -55,11 +58,24 @@ pub struct JobDetail {
     pub deaths: Vec<JobDeath>,
 }
 
+/// How far a job is that is done in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Parts {
+    /// Done.
+    pub done: u32,
+    /// With workers now.
+    pub running: u32,
+    /// How many there are.
+    pub total: u32,
+}
+
 /// A death of a worker that was running a job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct JobDeath {
     /// When it was proven.
     pub at_us: u64,
+    /// The part that was running, if it was one.
+    pub part: Option<Part>,
     /// Which attempt it ended.
     pub attempt: u32,
     /// Whose death.

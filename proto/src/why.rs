@@ -3,12 +3,14 @@
 //! The core fills these in from what it knows and guesses nothing; `why_text.rs` puts them into sentences. Spans are
 //! milliseconds (`_ms`), moments microseconds since 1970 (`_us`). A job of somebody else is never named here.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 use crate::ids::{JobId, WorkerId};
 use crate::outcome::Outcome;
-use crate::view::{JobDeath, PoolHealth};
+use crate::view::{JobDeath, Parts, PoolHealth};
 
 /// Why one job is as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -60,6 +62,17 @@ pub enum Now {
         /// Set while it is not offered because no output descriptor could be made: when that is tried again.
         shortage_ms: Option<u64>,
         /// Who could run it.
+        pool: Pool,
+    },
+    /// It is done in parts, or waits to have them joined.
+    Parted {
+        /// How far they are.
+        parts: Parts,
+        /// Set while its client is to read before any more of its tasks start.
+        unread: Option<Unread>,
+        /// Set while none is offered because no descriptor could be made: when that is tried again.
+        shortage_ms: Option<u64>,
+        /// Who could run them.
         pool: Pool,
     },
     /// It was handed to a worker.
@@ -190,11 +203,28 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
 }
 
+/// One part of a job that is done in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Part {
+    /// Which, from 1.
+    pub number: u32,
+    /// Of how many.
+    pub parts: u32,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "part {} of {}", self.number, self.parts)
+    }
+}
+
 /// How it ended, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct End {
     /// The outcome.
     pub how: Outcome,
+    /// The part that ended it, if one did.
+    pub part: Option<Part>,
     /// Who took it back, if it was cancelled.
     pub by: Option<Canceller>,
     /// When.

@@ -12,7 +12,7 @@ use std::fmt;
 use crate::limits::WHY_COUNT_MAX;
 use crate::outcome::Outcome;
 use crate::record_text::Span;
-use crate::view::JobDeath;
+use crate::view::{JobDeath, Parts};
 use crate::why::{Canceller, End, Holder, Limits, Now, Past, Running, Why};
 use waiting::{say_before, say_pool, shortage, unread_text};
 
@@ -43,6 +43,21 @@ impl Why {
                 }
                 said.extend(shortage_ms.map(shortage));
                 say_pool(pool, true, &mut said);
+            }
+            Now::Parted { parts, unread, shortage_ms, pool } => {
+                let Parts { done, running, total } = parts;
+                let all = many(u64::from(*total), "part", "parts");
+                said.push(match done < total {
+                    true => format!("{} is done in {all}: {done} are done, {running} run.", self.name()),
+                    false => {
+                        format!("{} had {all}, all are done: what they left is to be joined.", self.name())
+                    }
+                });
+                said.extend(unread.as_ref().map(unread_text));
+                said.extend(shortage_ms.map(shortage));
+                if *running == 0 {
+                    say_pool(pool, false, &mut said);
+                }
             }
             Now::Running(running) => say_running(&self.name(), self.attempts, running, &mut said),
             Now::Ended(end) => self.say_ended(end, &mut said),
@@ -96,6 +111,9 @@ impl Why {
             },
             Outcome::Lost { reason } => format!("{name} is lost: {reason}."),
         });
+        if let (Outcome::TimedOut { .. }, Some(part)) = (&end.how, end.part) {
+            said.push(format!("That was {part}."));
+        }
         said.extend(
             end.holder
                 .as_ref()
@@ -203,12 +221,13 @@ fn of_holder(holder: &Holder) -> String {
 }
 
 fn death(death: &JobDeath) -> String {
-    let JobDeath { attempt, worker, pid, death, charged, evidence, .. } = death;
+    let JobDeath { part, attempt, worker, pid, death, charged, evidence, .. } = death;
+    let part = part.map(|part| format!(" of {part}")).unwrap_or_default();
     let how = death.predicate();
     let known = evidence.to_string();
     let known = if known.is_empty() { known } else { format!(" ({})", known.trim_start()) };
     let charged = if *charged { "charged to this job" } else { "not charged" };
-    format!("Attempt {attempt} ended when worker {worker} (pid {pid}) {how}{known}: {charged}.")
+    format!("Attempt {attempt}{part} ended when worker {worker} (pid {pid}) {how}{known}: {charged}.")
 }
 
 /// A number that was counted up to a limit, with the word for it.

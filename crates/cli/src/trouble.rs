@@ -82,9 +82,10 @@ impl Crashed {
 
 /// A death that ended an attempt, and whether the job was charged with it.
 pub(crate) fn death_line(death: &JobDeath) -> String {
-    let JobDeath { attempt, worker, pid, death, charged, .. } = death;
+    let JobDeath { part, attempt, worker, pid, death, charged, .. } = death;
+    let part = part.map(|part| format!(" of {part}")).unwrap_or_default();
     let charged = if *charged { "" } else { "; not charged" };
-    format!("attempt {attempt}: worker {worker} (pid {pid}) {}{charged}", death.predicate())
+    format!("attempt {attempt}{part}: worker {worker} (pid {pid}) {}{charged}", death.predicate())
 }
 
 #[cfg(test)]
@@ -120,6 +121,7 @@ mod tests {
         let death = Death::Signalled { signal: 11, core: false };
         let mut death = JobDeath {
             at_us: 0,
+            part: None,
             attempt: 2,
             worker: WorkerId(5),
             pid: 812,

@@ -12,7 +12,7 @@ use bulkhead_proto::refusal::Refusal;
 
 use crate::batch::Batch;
 use crate::event::{Attached, Peer};
-use crate::job::Phase;
+use crate::job::{Phase, Step};
 use crate::limits;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
@@ -103,7 +103,8 @@ impl Core {
         let small = self.queue.length_of(uid) < config.queue_max / SMALL_PART;
         let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
         // Whoever waits for a backoff or a fresh worker will come back to the queue, so they hold their places.
-        let waiting = self.queue.length() + self.jobs.count(Phase::Waiting) + self.jobs.count(Phase::Solo);
+        let held = [Phase::Queued, Phase::Waiting, Phase::Solo];
+        let waiting: u64 = held.into_iter().map(|phase| self.jobs.count(phase)).sum();
         let jobs_left = bound(config.queue_max).saturating_sub(waiting);
         let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queue.bytes());
         // The first ones that fit, in order, and none behind one that does not: ids follow each other without a gap.
@@ -169,10 +170,13 @@ impl Core {
             expires_ns,
         });
         let freight = self.load(uid, submit.files, files);
+        let plans = self.config.kinds.get(usize::from(kind.0)).is_some_and(|kind| kind.plans);
+        let step = if plans { Step::Plan } else { Step::Whole };
         for input in submit.inputs.into_iter().take(count as usize) {
-            let key = self.jobs.insert(batch, input);
+            let key = self.jobs.insert(batch, input, step);
             if let Some(freight) = freight {
-                self.jobs[key].aside_mut().freight = Some(freight);
+                let aside = self.jobs[key].aside_mut();
+                (aside.freight, aside.has_files) = (Some(freight), true);
             }
             self.queue.push_back(&mut self.jobs, key);
         }

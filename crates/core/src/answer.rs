@@ -29,6 +29,9 @@ impl Core {
 
     /// An entry is DONE.
     pub(crate) fn finished(&mut self, id: WorkerId, seq: Seq, report: Report) {
+        if let TaskResult::Held { .. } = report.result {
+            self.take_scratch(id, seq);
+        }
         let Some((offer, was_head)) = self.take_offer(id, seq) else {
             return self.drop_stale(report.result);
         };
@@ -44,17 +47,7 @@ impl Core {
         } else {
             let kind = self.jobs.batch(offer.key).kind;
             self.paces[usize::from(kind.0)].hear(report.elapsed_ns);
-            match report.result {
-                TaskResult::Inline(payload) => self.end_job(offer.key, Outcome::Done, Left::Inline(payload)),
-                TaskResult::Held { output, bytes } => {
-                    self.end_job(offer.key, Outcome::Done, Left::Held { output, bytes });
-                }
-                // No stage but the whole job is offered yet.
-                TaskResult::Planned { output, .. } => self.act(Action::DropOutput { output }),
-                TaskResult::Failed { message, code, output } => {
-                    self.job_failed(offer.key, message, code, output.into());
-                }
-            }
+            self.task_done(offer.key, report.result);
         }
         self.worker_works(id);
         self.weigh(id);
@@ -64,6 +57,7 @@ impl Core {
     fn drop_stale(&mut self, result: TaskResult) {
         self.totals.stale += 1;
         if let TaskResult::Held { output, .. }
+        | TaskResult::Planned { output, .. }
         | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = result
         {
             self.act(Action::DropOutput { output });

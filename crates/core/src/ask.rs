@@ -13,7 +13,8 @@ use bulkhead_proto::why::Canceller;
 use crate::action::Action;
 use crate::clients::Letter;
 use crate::event::{Attached, Peer};
-use crate::job::{Left, State};
+use crate::fan::FIRST_PART;
+use crate::job::{Left, State, Step};
 use crate::list::Key;
 use crate::machine::Core;
 
@@ -58,7 +59,7 @@ impl Core {
     /// The job of this number, if this client may know of it. One that is not there and one that is somebody else's are
     /// refused in the same words, so that nobody learns from a refusal who has which jobs.
     pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Key, Refusal> {
-        match self.jobs.find(job) {
+        match self.jobs.find(job).filter(|_| job < FIRST_PART) {
             Some(key) if peer.admin || self.jobs.batch(key).uid == peer.uid => Ok(key),
             _ => Err(Refusal::UnknownJob { job }),
         }
@@ -118,7 +119,7 @@ impl Core {
             Err(refusal) => self.refuse(id, tag, refusal),
             Ok(key) if self.jobs[key].end().is_some() => self.give_result(id, tag, key),
             Ok(key) => {
-                let state = self.jobs[key].state.phase().shown();
+                let state = self.jobs[key].shown();
                 self.refuse(id, tag, Refusal::NotEnded { job, state });
             }
         }
@@ -179,10 +180,11 @@ impl Core {
         let held = end.holder.is_some_and(|(worker, seq)| {
             self.pool.workers.get(&worker).is_some_and(|worker| worker.claims.holds(seq))
         });
-        if held {
+        let parts_held = self.jobs[key].freight().is_some_and(|freight| self.files.holds(freight));
+        if held || parts_held {
             return self.wrong_state(key, "its last attempt is still being ended: try again in a moment");
         }
-        if self.jobs[key].freight().is_some() {
+        if self.jobs[key].aside.as_ref().is_some_and(|aside| aside.has_files) {
             return self
                 .wrong_state(key, "the files that came with it were let go at its end: submit it anew");
         }
@@ -207,7 +209,12 @@ impl Core {
         let job = &mut self.jobs[key];
         job.crashes = 0;
         job.retries = 0;
-        job.aside_mut().asked += 1;
+        if job.step == Step::Merge {
+            job.step = Step::Plan;
+        }
+        let aside = job.aside_mut();
+        aside.asked += 1;
+        aside.freight = None;
         if job.alone {
             self.jobs.enter(key, State::Solo);
             self.solo.push_back(&mut self.jobs.slab, key);

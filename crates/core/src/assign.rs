@@ -9,7 +9,7 @@ use bulkhead_proto::record::What;
 use bulkhead_proto::stage::Stage;
 
 use crate::action::{Action, Task};
-use crate::job::State;
+use crate::job::{State, Step};
 use crate::jobs::Jobs;
 use crate::lane::{Ageing, Verdict};
 use crate::list::Key;
@@ -36,7 +36,7 @@ impl Core {
     /// Offers jobs that have to run alone to workers that have run nothing.
     fn dispatch_solo(&mut self) {
         while let Some(key) = self.solo.head() {
-            if self.is_short_of(self.jobs.batch(key).policy.output) {
+            if self.shortage.is_on() && self.jobs.needs_descriptor(key) {
                 return;
             }
             let Some(worker) = self.fresh_worker() else { return };
@@ -62,10 +62,6 @@ impl Core {
         Some(spare)
     }
 
-    fn is_short_of(&self, output: OutputMode) -> bool {
-        self.shortage.is_on() && output == OutputMode::Descriptor
-    }
-
     /// Gives each idle worker one job; names those that got one.
     fn fill_idle(&mut self) -> Vec<WorkerId> {
         let mut filled = Vec::new();
@@ -74,12 +70,13 @@ impl Core {
             if !worker.is_idle() {
                 continue;
             }
-            let short = self.shortage.is_on();
-            let found =
-                self.queue.take(&mut self.jobs, ageing(self.now.mono_ns, &self.config), &mut |jobs, key| {
-                    let needs = jobs.batch(key).policy.output == OutputMode::Descriptor;
-                    if short && needs { Verdict::Skip } else { Verdict::Take }
-                });
+            let at = ageing(self.now.mono_ns, &self.config);
+            let (fans, most, short) = (&self.fans, self.fans_most(), self.shortage.is_on());
+            let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
+                let waits = short && jobs.needs_descriptor(key)
+                    || jobs[key].step == Step::Plan && fans.count_of(jobs.batch(key).client) >= most;
+                if waits { Verdict::Skip } else { Verdict::Take }
+            });
             let Some(key) = found else { break };
             let cost_ns = cost_ns(&self.jobs, &self.paces, key);
             self.offer(id, key, cost_ns);
@@ -127,7 +124,7 @@ impl Core {
         let (paces, short) = (&self.paces, self.shortage.is_on());
         let at = ageing(self.now.mono_ns, &self.config);
         let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
-            if short && jobs.batch(key).policy.output == OutputMode::Descriptor {
+            if short && jobs.needs_descriptor(key) {
                 return Verdict::Skip;
             }
             match fits_ahead(worker, jobs, paces, key) {
@@ -145,32 +142,34 @@ impl Core {
     /// Hands one task to a worker.
     pub(crate) fn offer(&mut self, id: WorkerId, key: Key, cost_ns: u64) {
         let now_ns = self.now.mono_ns;
+        let (own, shown, part) = self.job_of(key);
+        let input = Payload::from(self.jobs[own].input.to_vec());
         let Some(worker) = self.pool.workers.get_mut(&id) else { return };
         let job = &mut self.jobs[key];
         job.fence = Fence(job.fence.0 + 1);
         job.attempts += 1;
         let (number, fence, lost_ns) = (job.id, job.fence, job.lost_ns());
         let (attempt, alone) = (job.attempts, job.alone);
-        let input = Payload::from(job.input.to_vec());
         let seq = worker.claims.push(key, number, fence, cost_ns, now_ns);
         let first = worker.claims.len() == 1;
         self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
         let batch = self.jobs.batch(key);
         let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
-        let (output, memory_bytes) = (policy.output, policy.memory_bytes);
         if first {
             self.pool.enter(id, Duty::Busy);
             self.watch_head(id);
         }
         if let Some(lost_ns) = lost_ns {
             self.totals.retries += 1;
-            let after_us = (now_ns - lost_ns) / 1000;
-            self.record(What::Retried { job: number, attempt, worker: id, after_us, alone }, Some(uid));
+            let (job, after_us) = (shown, (now_ns - lost_ns) / 1000);
+            self.record(What::Retried { job, part, attempt, worker: id, after_us, alone }, Some(uid));
         }
         self.watch(id, seq, &policy);
-        let files = self.send_along(id, key);
-        let stage = Stage::Whole;
-        let task = Task { job: number, fence, kind, memory_bytes, output, stage, files, input };
+        self.note_turn(key);
+        let stage = self.stage_of(key);
+        let (output, memory_bytes) = (output_of(stage, policy.output), policy.memory_bytes);
+        let files = self.send_along(id, own, shown, stage);
+        let task = Task { job: shown, fence, kind, memory_bytes, output, stage, files, input };
         self.act(Action::Offer { worker: id, seq, task });
     }
 }
@@ -202,10 +201,19 @@ fn cost_ns(jobs: &Jobs, paces: &[Pace], key: Key) -> u64 {
     if is_for_itself(jobs, key) { ALONE_NS } else { paces[usize::from(kind.0)].cost_ns() }
 }
 
+/// Where the output of a task goes. A plan is a file of its own; what a part leaves goes to the merge.
+fn output_of(stage: Stage, wanted: OutputMode) -> OutputMode {
+    match stage {
+        Stage::Whole | Stage::Merge { .. } => wanted,
+        Stage::Plan => OutputMode::Descriptor,
+        Stage::Run { .. } => OutputMode::Inline,
+    }
+}
+
 /// Whether nothing may share a ring with it: what is watched is measured by itself, and files that wait behind another
 /// task would be held by a worker that does not use them.
 fn is_for_itself(jobs: &Jobs, key: Key) -> bool {
-    is_watched(&jobs.batch(key).policy) || jobs[key].freight().is_some()
+    is_watched(&jobs.batch(key).policy) || jobs[key].freight().is_some() || jobs[key].step != Step::Whole
 }
 
 fn ageing(now_ns: u64, config: &crate::config::Config) -> Ageing {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use bulkhead_proto::view::WorkerState;
 
-use crate::job::{Phase, State};
+use crate::fan::{FIRST_PART, part_of};
+use crate::job::{PHASES, Phase, State, Step};
 use crate::machine::Core;
 use crate::timers::Alarm;
 use crate::worker::{Duty, Worker};
@@ -24,23 +25,28 @@ impl Core {
         self.audit_slots();
         self.audit_timers();
         self.audit_files();
+        self.audit_parts();
         self.kept.audit(&self.jobs);
         assert_eq!(
             self.queue.audit(&self.jobs),
-            self.jobs.count(Phase::Queued),
+            self.count_all(Phase::Queued),
             "queued jobs are in the queue"
         );
-        assert_eq!(self.solo.walk(&self.jobs.slab).count() as u64, self.jobs.count(Phase::Solo));
+        assert_eq!(self.solo.walk(&self.jobs.slab).count() as u64, self.count_all(Phase::Solo));
     }
 
     fn audit_jobs(&self) {
         // Counted afresh from the table, to be held against the counters that decisions are made by.
-        let mut counts = [0; 5];
+        let mut counts = [[0; PHASES]; 2];
         let mut refs = 0;
         for (at, job) in &self.jobs.slab {
-            counts[job.state.phase() as usize] += 1;
+            counts[usize::from(job.is_part())][job.state.phase() as usize] += 1;
             assert_eq!(self.jobs.find(job.id), u32::try_from(at).ok(), "a job is found by its number");
-            assert!(job.attempts <= job.fence.0, "an attempt is an offer");
+            assert!(job.end().is_some() || job.attempts <= job.fence.0, "an attempt is an offer");
+            assert_eq!(job.is_part(), job.id >= FIRST_PART, "parts have numbers of their own");
+            let has_parts =
+                matches!(job.state, State::Parted) || job.end().is_none() && job.step == Step::Merge;
+            assert_eq!(job.fan().is_some(), has_parts, "a job has parts from its plan to its end");
             match &job.state {
                 State::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
                 State::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
@@ -55,17 +61,48 @@ impl Core {
                     let set = self.timers.iter().any(|alarm| *alarm == (*until_ns, Alarm::Backoff(job.id)));
                     assert!(set, "a backoff ends");
                 }
-                State::Ended(_) => {}
+                State::Parted | State::Ended(_) => {}
             }
         }
-        for phase in [Phase::Queued, Phase::Waiting, Phase::Solo, Phase::Running, Phase::Ended] {
-            assert_eq!(counts[phase as usize], self.jobs.count(phase), "jobs are counted by phase {phase:?}");
+        use Phase::{Ended, Parted, Queued, Running, Solo, Waiting};
+        for phase in [Queued, Waiting, Solo, Running, Parted, Ended] {
+            let [jobs, parts] = counts.map(|counts| counts[phase as usize]);
+            assert_eq!(jobs, self.jobs.count(phase), "jobs are counted by phase {phase:?}");
+            assert_eq!(parts, self.jobs.count_parts(phase), "parts are counted by phase {phase:?}");
         }
         for (_, batch) in &self.jobs.batches {
             assert!(batch.refs > 0, "a batch goes with its last job");
             refs += u64::from(batch.refs);
         }
-        assert_eq!(refs, self.jobs.slab.len() as u64, "every job has a batch");
+        let fans = self.fans.iter().count() as u64;
+        assert_eq!(refs, self.jobs.slab.len() as u64 + fans, "every job has a batch, and so have its parts");
+    }
+
+    /// No part without its job, no job with parts that are not there.
+    fn audit_parts(&self) {
+        let mut live = 0;
+        for (id, fan) in self.fans.iter() {
+            let job = &self.jobs[fan.job];
+            assert_eq!((job.id, job.fan()), (fan.id, Some(id)), "parts have a job");
+            assert_eq!(
+                fan.next,
+                fan.done + fan.live.len() as u32,
+                "a part that was made is done, or is there"
+            );
+            assert!(fan.next <= fan.parts, "no more parts than were planned");
+            assert_eq!(fan.done == fan.parts, job.step == Step::Merge, "when all are done, they are merged");
+            for part in &fan.live {
+                let found = part_of(self.jobs[*part].id);
+                assert!(found.is_some_and(|(of, part)| of == id && part < fan.next), "a part knows its job");
+            }
+            live += fan.live.len() as u64;
+        }
+        let there: u64 = self.jobs.slab.iter().filter(|(_, job)| job.is_part()).count() as u64;
+        assert_eq!(there, live, "every part has a job that waits for it");
+    }
+
+    fn count_all(&self, phase: Phase) -> u64 {
+        self.jobs.count(phase) + self.jobs.count_parts(phase)
     }
 
     /// Each running job is the current one of exactly one offer.
@@ -83,7 +120,7 @@ impl Core {
             assert!(!lonely || worker.claims.len() == 1, "a charged job shares its worker with nobody");
             assert!(!lonely || worker.ended == 0, "a charged job runs in a fresh worker");
         }
-        assert_eq!(current, self.jobs.count(Phase::Running), "no job is with two workers");
+        assert_eq!(current, self.count_all(Phase::Running), "no job is with two workers");
     }
 
     /// Files are held by jobs that have not ended, and by offers.

@@ -19,11 +19,13 @@ use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::{DeathRow, JobDeath};
+use bulkhead_proto::why::Part;
 use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::claim::Offer;
 use crate::event::Remains;
-use crate::job::{Aside, Left};
+use crate::fan::part_of;
+use crate::job::{Aside, Job, Left};
 use crate::list::Key;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
@@ -154,24 +156,33 @@ impl Core {
 
     /// Keeps a death that ended an attempt of a job and is not charged to it: its outcome says why, or its next attempt.
     fn note_uncharged(&mut self, offer: &Offer, dead: &Dead<'_>) {
-        if !self.jobs.is_there(offer.key, offer.job) {
-            return;
-        }
-        let job = &self.jobs[offer.key];
         let charged = |aside: &Aside| aside.deaths.iter().any(|death| death.worker == dead.id);
-        if job.fence == offer.fence && !job.aside.as_deref().is_some_and(charged) {
-            self.keep_death(offer.key, dead, false);
+        let is_noted = |job: &Job| job.aside.as_deref().is_some_and(charged);
+        if self.jobs.is_there(offer.key, offer.job) {
+            let (job, _, part) = self.job_of(offer.key);
+            let attempt = self.jobs[offer.key].attempts;
+            if self.jobs[offer.key].fence == offer.fence && !is_noted(&self.jobs[job]) {
+                self.keep_death((job, part, attempt), dead, false);
+            }
+        } else if let (Some((_, part)), Some(job)) = (part_of(offer.job), self.jobs.find(offer.shown)) {
+            // A part that is gone with its job. That others were ended with it is no news.
+            let end = self.jobs[job].end().and_then(|end| end.part);
+            if let Some(this) = end.filter(|end| end.number == part + 1 && !is_noted(&self.jobs[job])) {
+                self.keep_death((job, Some(this), offer.fence.0), dead, false);
+            }
         }
     }
 
     /// Adds a death to the evidence of a job, and to the list for `deaths`.
-    fn keep_death(&mut self, key: Key, dead: &Dead<'_>, charged: bool) {
+    fn keep_death(&mut self, task: (Key, Option<Part>, u32), dead: &Dead<'_>, charged: bool) {
+        let (key, part, attempt) = task;
         let at_us = self.now.wall_us;
         let (kind, uid) = (self.kind_name(key), self.jobs.batch(key).uid);
         let job = &mut self.jobs[key];
-        let (id, attempt) = (job.id, job.attempts);
+        let id = job.id;
         let (death, evidence) = (dead.death.clone(), dead.evidence.clone());
-        let death = JobDeath { at_us, attempt, worker: dead.id, pid: dead.pid, death, charged, evidence };
+        let death =
+            JobDeath { at_us, part, attempt, worker: dead.id, pid: dead.pid, death, charged, evidence };
         let deaths = &mut job.aside_mut().deaths;
         if deaths.len() == EVIDENCE_MAX {
             deaths.remove(0);
@@ -188,10 +199,11 @@ impl Core {
         let job = &mut self.jobs[key];
         job.crashes = job.crashes.saturating_add(1);
         job.alone = true;
-        let (id, attempt, crashes) = (job.id, job.attempts, job.crashes);
+        let (attempt, crashes) = (job.attempts, job.crashes);
         job.aside_mut().lost_ns = Some(now_ns);
-        self.keep_death(key, dead, true);
-        let blamed = What::Blamed { job: id, attempt, worker: dead.id, crashes, crashes_max };
+        let (own, id, part) = self.job_of(key);
+        self.keep_death((own, part, attempt), dead, true);
+        let blamed = What::Blamed { job: id, part, attempt, worker: dead.id, crashes, crashes_max };
         self.record(blamed, Some(uid));
         if crashes >= crashes_max {
             let last = dead.death.to_string();

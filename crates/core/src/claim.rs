@@ -18,7 +18,10 @@ use crate::pace::{AHEAD_NS, PAIR_NS};
 pub(crate) struct Offer {
     pub(crate) seq: Seq,
     pub(crate) key: Key,
+    /// The number of the job, or of the part.
     pub(crate) job: JobId,
+    /// The job, as clients know it.
+    pub(crate) shown: JobId,
     pub(crate) fence: Fence,
     /// The files that went with it.
     pub(crate) freight: Option<FreightId>,
@@ -101,16 +104,19 @@ impl Claims {
             self.head_ns = now_ns;
         }
         self.ahead_ns += cost_ns;
-        let (freight, recalled, claimed) = (None, false, false);
-        self.offers.push_back(Offer { seq, key, job, fence, freight, cost_ns, recalled, claimed });
+        let (shown, freight, recalled, claimed) = (job, None, false, false);
+        self.offers.push_back(Offer { seq, key, job, shown, fence, freight, cost_ns, recalled, claimed });
         seq
     }
 
-    /// Notes that files go with the last offer.
-    pub(crate) fn carry(&mut self, freight: FreightId) {
-        if let Some(last) = self.offers.back_mut() {
-            last.freight = Some(freight);
-        }
+    /// The last offer, to be added to.
+    pub(crate) fn last_mut(&mut self) -> Option<&mut Offer> {
+        self.offers.back_mut()
+    }
+
+    /// One of them, to be looked at.
+    pub(crate) fn get(&self, seq: Seq) -> Option<&Offer> {
+        self.offers.get(self.position(seq)?)
     }
 
     /// Removes an offer that is settled now. `None` if it was settled before, or never made.

@@ -124,8 +124,13 @@ impl Core {
         if !self.drain.is_leaving() {
             self.leave();
         }
-        let unended: Vec<Key> =
-            self.jobs.slab.iter().filter(|(_, job)| job.end().is_none()).map(|(at, _)| at as Key).collect();
+        let unended: Vec<Key> = self
+            .jobs
+            .slab
+            .iter()
+            .filter(|(_, job)| job.end().is_none() && !job.is_part())
+            .map(|(at, _)| at as Key)
+            .collect();
         for key in unended {
             let reason = "the service stopped".to_owned();
             self.end_job(key, Outcome::Lost { reason }, Left::Nothing);

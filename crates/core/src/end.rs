@@ -6,6 +6,7 @@
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
+use bulkhead_proto::why::Part;
 
 use crate::action::Action;
 use crate::clients::Letter;
@@ -18,7 +19,16 @@ impl Core {
     /// Ends a job that has not ended. An offer of it that is still with a worker stays there until it is
     /// settled; nothing that it brings counts any more.
     pub(crate) fn end_job(&mut self, key: Key, outcome: Outcome, left: Left) {
+        if self.jobs[key].is_part() {
+            return self.part_ended(key, outcome);
+        }
+        self.end_by_part((key, None), outcome, left);
+    }
+
+    /// Ends a job, by one of its parts or not.
+    pub(crate) fn end_by_part(&mut self, (key, part): (Key, Option<Part>), outcome: Outcome, left: Left) {
         self.leave_list(key);
+        self.close_fan(key);
         *self.total_of(&outcome) += 1;
         self.record_end(key, &outcome);
         let job = &mut self.jobs[key];
@@ -37,6 +47,7 @@ impl Core {
             at_us: self.now.wall_us,
             at_ns: self.now.mono_ns,
             holder,
+            part,
             by: None,
             untold: 0,
             shelf: Shelf::Untold,
@@ -72,12 +83,12 @@ impl Core {
     }
 
     /// Takes a job out of whatever it waits in.
-    fn leave_list(&mut self, key: Key) {
+    pub(crate) fn leave_list(&mut self, key: Key) {
         match self.jobs[key].state {
             State::Queued => self.queue.unlink(&mut self.jobs, key),
             State::Solo => self.solo.unlink(&mut self.jobs.slab, key),
             State::Waiting { until_ns } => self.timers.cancel(until_ns, Alarm::Backoff(self.jobs[key].id)),
-            State::Running { .. } | State::Ended(_) => {}
+            State::Running { .. } | State::Parted | State::Ended(_) => {}
         }
     }
 
@@ -99,7 +110,8 @@ impl Core {
     /// somebody looks for.
     fn record_end(&mut self, key: Key, outcome: &Outcome) {
         let job = &self.jobs[key];
-        let troubled = job.alone || job.retries > 0 || job.lost_ns().is_some();
+        let died = job.aside.as_ref().is_some_and(|aside| !aside.deaths.is_empty());
+        let troubled = job.alone || job.retries > 0 || job.lost_ns().is_some() || died;
         if !troubled && (*outcome == Outcome::Done || job.attempts == 0) {
             return;
         }
@@ -124,7 +136,7 @@ impl Core {
     }
 
     /// The user whose job this is, if it is still there.
-    pub(crate) fn owner_of(&self, key: Key, job: JobId) -> Option<u32> {
-        self.jobs.is_there(key, job).then(|| self.jobs.batch(key).uid)
+    pub(crate) fn owner_of(&self, job: JobId) -> Option<u32> {
+        self.jobs.find(job).map(|key| self.jobs.batch(key).uid)
     }
 }

@@ -219,7 +219,7 @@ pub struct Report {
     pub elapsed_ns: u64,
 }
 
-/// What a task that failed had written.
+/// What a task that failed had written into an output of its own; never the one that the tasks of a job share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// Nothing, or nothing that is kept.

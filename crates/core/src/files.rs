@@ -8,12 +8,14 @@
 //! Nothing is opened, read or closed here: a file is a number.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bulkhead_proto::client::Submit;
 use bulkhead_proto::file::{self, FileUse, Way};
-use bulkhead_proto::ids::{FileId, WorkerId};
+use bulkhead_proto::ids::{FileId, JobId, OutputId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::stage::Stage;
 
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
@@ -30,6 +32,9 @@ struct Freight {
     uid: u32,
     files: Vec<(FileId, FileUse)>,
     pinned_bytes: u64,
+    /// The output that all its tasks share, once one was told of it.
+    scratch: Option<ScratchId>,
+    plan: Option<OutputId>,
     /// The job itself until its end, and each offer that carries it.
     users: u32,
 }
@@ -46,6 +51,7 @@ struct Used {
 pub(crate) struct Files {
     freights: BTreeMap<FreightId, Freight>,
     last: u64,
+    scratches: u64,
     all: Used,
     of: BTreeMap<u32, Used>,
 }
@@ -59,6 +65,11 @@ impl Files {
         if *used == Used::default() {
             self.of.remove(&uid);
         }
+    }
+
+    /// Whether somebody still has this.
+    pub(crate) fn holds(&self, freight: FreightId) -> bool {
+        self.freights.contains_key(&freight)
     }
 
     /// Checks what must always hold; `users` tells who has which freight.
@@ -153,8 +164,11 @@ impl Core {
         if came.is_empty() {
             return None;
         }
-        let pinned_bytes = pinned(&came);
         let files: Vec<_> = came.iter().map(|file| file.file).zip(names).collect();
+        Some(self.open_freight(uid, files, pinned(&came)))
+    }
+
+    fn open_freight(&mut self, uid: u32, files: Vec<(FileId, FileUse)>, pinned_bytes: u64) -> FreightId {
         let count = files.len() as u64;
         self.files.count(uid, |used| {
             used.files += count;
@@ -162,20 +176,71 @@ impl Core {
         });
         self.files.last += 1;
         let id = FreightId(self.files.last);
-        self.files.freights.insert(id, Freight { uid, files, pinned_bytes, users: 1 });
-        Some(id)
+        let freight = Freight { uid, files, pinned_bytes, scratch: None, plan: None, users: 1 };
+        self.files.freights.insert(id, freight);
+        id
     }
 
-    /// The files that go with an offer that was just made: it has them from now on.
-    pub(crate) fn send_along(&mut self, worker: WorkerId, key: Key) -> Vec<TaskFile> {
-        let Some(id) = self.jobs[key].freight() else { return Vec::new() };
+    /// The files that go with an offer of a job's task that was just made: it has them from now on.
+    pub(crate) fn send_along(
+        &mut self,
+        worker: WorkerId,
+        job: Key,
+        shown: JobId,
+        stage: Stage,
+    ) -> Vec<TaskFile> {
+        let (uid, output) = (self.jobs.batch(job).uid, self.jobs.batch(job).policy.output);
+        let id = match self.jobs[job].freight() {
+            Some(id) => id,
+            None if stage == Stage::Whole => return Vec::new(),
+            // A job that is done in parts has a plan, even if no file came with it.
+            None => {
+                let id = self.open_freight(uid, Vec::new(), 0);
+                *self.jobs[job].aside_mut().freight.insert(id)
+            }
+        };
+        let results = self.jobs[job].fan().and_then(|fan| self.fans.get(fan));
+        let results = results.filter(|fan| fan.bytes > 0).map(|fan| Rc::clone(&fan.results));
         let Some(freight) = self.files.freights.get_mut(&id) else { return Vec::new() };
-        if let Some(worker) = self.pool.workers.get_mut(&worker) {
-            worker.claims.carry(id);
+        let offer = self.pool.workers.get_mut(&worker).and_then(|worker| worker.claims.last_mut());
+        if let Some(offer) = offer {
+            (offer.freight, offer.shown) = (Some(id), shown);
             freight.users += 1;
         }
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };
-        freight.files.iter().map(client).collect()
+        let mut files: Vec<TaskFile> = freight.files.iter().map(client).collect();
+        if stage == Stage::Whole {
+            return files;
+        }
+        files.extend(freight.plan.map(|output| TaskFile::Plan { output }));
+        if output == OutputMode::Descriptor {
+            let next = ScratchId(self.files.scratches + 1);
+            let scratch = *freight.scratch.get_or_insert(next);
+            self.files.scratches = self.files.scratches.max(scratch.0);
+            files.push(TaskFile::Shared { scratch });
+        }
+        if let (Stage::Merge { .. }, Some(results)) = (stage, results) {
+            files.push(TaskFile::Results { results });
+        }
+        files
+    }
+
+    /// Keeps the plan of a job for its parts and its merge.
+    pub(crate) fn keep_plan(&mut self, job: Key, plan: OutputId) {
+        let freight = self.jobs[job].freight().and_then(|id| self.files.freights.get_mut(&id));
+        if let Some(old) = freight.and_then(|freight| freight.plan.replace(plan)) {
+            self.act(Action::DropOutput { output: old });
+        }
+    }
+
+    /// An offer ended with a held output. If that was the one that the tasks of its job share, it is no scratch any
+    /// more.
+    pub(crate) fn take_scratch(&mut self, worker: WorkerId, seq: Seq) {
+        let offer = self.pool.workers.get(&worker).and_then(|worker| worker.claims.get(seq));
+        let freight = offer.and_then(|offer| self.files.freights.get_mut(&offer.freight?));
+        if let Some(freight) = freight {
+            freight.scratch = None;
+        }
     }
 
     /// An offer is settled, or a job has ended: whoever is the last lets the files go.
@@ -194,6 +259,12 @@ impl Core {
         });
         for (file, _) in freight.files {
             self.act(Action::DropFile { file });
+        }
+        if let Some(output) = freight.plan {
+            self.act(Action::DropOutput { output });
+        }
+        if let Some(scratch) = freight.scratch {
+            self.act(Action::DropScratch { scratch });
         }
     }
 }

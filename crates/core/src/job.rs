@@ -1,23 +1,25 @@
 //! One job as the core holds it: lean while it is queued, with what is rare beside it.
 //!
-//! | from \ to | queued | waiting | solo | running | ended |
-//! |---|---|---|---|---|---|
-//! | queued | | | | offered | cancelled, expired, lost |
-//! | waiting | backoff over | | backoff over, was charged | | cancelled, lost |
-//! | solo | | | | offered to a fresh worker | cancelled, lost |
-//! | running | given back uncharged | its code failed | charged, or given back after that | | done, failed, crashed, timed out, cancelled, lost |
-//! | ended | asked to retry | | asked to retry, was charged | | |
+//! | from \ to | queued | waiting | solo | running | parted | ended |
+//! |---|---|---|---|---|---|---|
+//! | queued | | | | offered | | cancelled, expired, lost |
+//! | waiting | backoff over | | backoff over, was charged | | | cancelled, lost |
+//! | solo | | | | offered to a fresh worker | | cancelled, lost |
+//! | running | given back uncharged | its code failed | charged, or given back after that | | its plan is there | done, failed, crashed, timed out, cancelled, lost |
+//! | parted | all parts done: to be merged | | the same, was charged | | | by a part: failed, crashed, timed out; cancelled, lost |
+//! | ended | asked to retry | | asked to retry, was charged | | | |
 //!
-//! Anything else is an assertion.
+//! Anything else is an assertion. A part of a job is an entry of the same table, but no job: see `fan.rs`.
 
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, Payload};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::JobDeath;
-use bulkhead_proto::why::Canceller;
+use bulkhead_proto::why::{Canceller, Part};
 
 use crate::event::Leftover;
+use crate::fan::FanId;
 use crate::files::FreightId;
 use crate::list::Links;
 
@@ -40,6 +42,8 @@ pub(crate) enum State {
         /// When it was offered.
         since_ns: u64,
     },
+    /// Its plan is there, and its parts are done one by one: see `fan.rs`.
+    Parted,
     /// Has its outcome.
     Ended(Box<End>),
 }
@@ -51,7 +55,24 @@ pub(crate) enum Phase {
     Waiting,
     Solo,
     Running,
+    Parted,
     Ended,
+}
+
+/// How many phases there are.
+pub(crate) const PHASES: usize = Phase::Ended as usize + 1;
+
+/// Which task of its job is next, or runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The only one.
+    Whole,
+    /// Says how the job is split.
+    Plan,
+    /// Does one part: the entry is a part, and no job.
+    Run,
+    /// Joins what the parts left.
+    Merge,
 }
 
 impl Phase {
@@ -61,7 +82,8 @@ impl Phase {
             Phase::Queued => &[Phase::Running, Phase::Ended],
             Phase::Waiting => &[Phase::Queued, Phase::Solo, Phase::Ended],
             Phase::Solo => &[Phase::Running, Phase::Ended],
-            Phase::Running => &[Phase::Queued, Phase::Waiting, Phase::Solo, Phase::Ended],
+            Phase::Running => &[Phase::Queued, Phase::Waiting, Phase::Solo, Phase::Parted, Phase::Ended],
+            Phase::Parted => &[Phase::Queued, Phase::Solo, Phase::Ended],
             Phase::Ended => &[Phase::Queued, Phase::Solo],
         }
     }
@@ -71,7 +93,7 @@ impl Phase {
         match self {
             Phase::Queued => JobState::Queued,
             Phase::Waiting | Phase::Solo => JobState::Retrying,
-            Phase::Running => JobState::Running,
+            Phase::Running | Phase::Parted => JobState::Running,
             Phase::Ended => JobState::Ended,
         }
     }
@@ -85,6 +107,7 @@ impl State {
             State::Waiting { .. } => Phase::Waiting,
             State::Solo => Phase::Solo,
             State::Running { .. } => Phase::Running,
+            State::Parted => Phase::Parted,
             State::Ended(_) => Phase::Ended,
         }
     }
@@ -100,6 +123,8 @@ pub(crate) struct End {
     /// The offer that was still with a worker when the job ended: until that is settled or its worker's death
     /// proven, the job must not run again.
     pub(crate) holder: Option<(WorkerId, Seq)>,
+    /// The part that ended it, if one did.
+    pub(crate) part: Option<Part>,
     /// Who took it back, if it was cancelled.
     pub(crate) by: Option<Canceller>,
     /// Clients that are still to be told.
@@ -149,6 +174,10 @@ pub(crate) struct Aside {
     pub(crate) asked: u32,
     /// The files that its tasks carry; they are let go at its end, once no worker holds an offer of it.
     pub(crate) freight: Option<FreightId>,
+    /// Whether files of its client are among them.
+    pub(crate) has_files: bool,
+    /// Its parts, from its plan to its end.
+    pub(crate) fan: Option<FanId>,
     /// Who waits for its end.
     pub(crate) waiters: Vec<(ClientId, Tag)>,
 }
@@ -171,11 +200,13 @@ pub(crate) struct Job {
     pub(crate) retries: u8,
     /// A death was charged to it once: every attempt from then on runs alone.
     pub(crate) alone: bool,
+    /// Its task.
+    pub(crate) step: Step,
 }
 
 impl Job {
     /// A new one.
-    pub(crate) fn new(id: JobId, batch: u32, input: Payload) -> Self {
+    pub(crate) fn new(id: JobId, batch: u32, input: Payload, step: Step) -> Self {
         Self {
             id,
             state: State::Queued,
@@ -188,7 +219,31 @@ impl Job {
             crashes: 0,
             retries: 0,
             alone: false,
+            step,
         }
+    }
+
+    /// Whether it is a part of a job, and no job.
+    pub(crate) fn is_part(&self) -> bool {
+        self.step == Step::Run
+    }
+
+    /// Whether no attempt of any of its tasks has begun: only then can it expire.
+    pub(crate) fn never_began(&self) -> bool {
+        self.attempts == 0 && matches!(self.step, Step::Whole | Step::Plan)
+    }
+
+    /// As clients see it: one that waits for its merge has long begun.
+    pub(crate) fn shown(&self) -> JobState {
+        match (self.state.phase(), self.step) {
+            (Phase::Queued, Step::Merge) => JobState::Running,
+            (phase, _) => phase.shown(),
+        }
+    }
+
+    /// Its parts, while it has any.
+    pub(crate) fn fan(&self) -> Option<FanId> {
+        self.aside.as_ref().and_then(|aside| aside.fan)
     }
 
     /// Its end, if it has ended.

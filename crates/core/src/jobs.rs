@@ -5,12 +5,13 @@
 use std::ops::{Index, IndexMut};
 
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::Payload;
+use bulkhead_proto::job::{OutputMode, Payload};
 use slab::Slab;
 
 use crate::batch::Batch;
+use crate::fan::FIRST_PART;
 use crate::ids::Ids;
-use crate::job::{Job, Phase, State};
+use crate::job::{Job, PHASES, Phase, State, Step};
 use crate::list::Key;
 
 /// All jobs.
@@ -20,7 +21,9 @@ pub(crate) struct Jobs {
     ids: Ids,
     pub(crate) batches: Slab<Batch>,
     last: u64,
-    counts: [u64; 5],
+    counts: [u64; PHASES],
+    /// The same of parts, which are no jobs.
+    parts: [u64; PHASES],
 }
 
 impl Index<Key> for Jobs {
@@ -55,7 +58,8 @@ impl Jobs {
 
     /// The first job at or after this number.
     pub(crate) fn next_from(&self, job: JobId) -> Option<(JobId, Key)> {
-        self.ids.next_from(job.0).map(|(number, key)| (JobId(number), key))
+        let found = self.ids.next_from(job.0).map(|(number, key)| (JobId(number), key));
+        found.filter(|(number, _)| *number < FIRST_PART)
     }
 
     /// Whether the job that was at this place is still there.
@@ -68,9 +72,19 @@ impl Jobs {
         &self.batches[self[key].batch as usize]
     }
 
+    /// Whether a descriptor of the daemon's own goes with its next task: an output, a plan, results.
+    pub(crate) fn needs_descriptor(&self, key: Key) -> bool {
+        self[key].step != Step::Whole || self.batch(key).policy.output == OutputMode::Descriptor
+    }
+
     /// Jobs in this phase.
     pub(crate) fn count(&self, phase: Phase) -> u64 {
         self.counts[phase as usize]
+    }
+
+    /// Parts in this phase.
+    pub(crate) fn count_parts(&self, phase: Phase) -> u64 {
+        self.parts[phase as usize]
     }
 
     /// Jobs that have not ended.
@@ -85,14 +99,35 @@ impl Jobs {
     }
 
     /// Adds a job to a batch, queued, under the next number.
-    pub(crate) fn insert(&mut self, batch: u32, input: Payload) -> Key {
+    pub(crate) fn insert(&mut self, batch: u32, input: Payload, step: Step) -> Key {
         self.last += 1;
-        self.batches[batch as usize].refs += 1;
-        let key = self.slab.insert(Job::new(JobId(self.last), batch, input));
-        let key = Key::try_from(key).expect("the queue's bound lies far below 2^32");
-        self.ids.insert(self.last, key);
         self.counts[Phase::Queued as usize] += 1;
+        self.enter_table(Job::new(JobId(self.last), batch, input, step))
+    }
+
+    /// Adds a part, queued, under this number. It has no input of its own.
+    pub(crate) fn insert_part(&mut self, batch: u32, number: JobId) -> Key {
+        self.parts[Phase::Queued as usize] += 1;
+        self.enter_table(Job::new(number, batch, Payload::default(), Step::Run))
+    }
+
+    fn enter_table(&mut self, job: Job) -> Key {
+        self.batches[job.batch as usize].refs += 1;
+        let number = job.id.0;
+        let key = Key::try_from(self.slab.insert(job)).expect("the queue's bound lies far below 2^32");
+        self.ids.insert(number, key);
         key
+    }
+
+    /// Removes a part, whatever it was doing: the caller takes it out of whatever it waits in.
+    pub(crate) fn remove_part(&mut self, key: Key) -> Job {
+        let job = self.slab.remove(key as usize);
+        assert!(job.is_part(), "job {} is removed as a part", job.id);
+        self.ids.remove(job.id.0);
+        self.parts[job.state.phase() as usize] -= 1;
+        // Its fan has the batch too, and lets it go last.
+        self.batches[job.batch as usize].refs -= 1;
+        job
     }
 
     /// The one way from state to state; gives the old one.
@@ -100,8 +135,9 @@ impl Jobs {
         let job = &mut self.slab[key as usize];
         let (from, to) = (job.state.phase(), state.phase());
         assert!(from.leads_to().contains(&to), "job {} went from {from:?} to {to:?}", job.id);
-        self.counts[from as usize] -= 1;
-        self.counts[to as usize] += 1;
+        let counts = if job.is_part() { &mut self.parts } else { &mut self.counts };
+        counts[from as usize] -= 1;
+        counts[to as usize] += 1;
         std::mem::replace(&mut job.state, state)
     }
 
@@ -122,7 +158,8 @@ impl Jobs {
         self.release_batch(old)
     }
 
-    fn release_batch(&mut self, key: u32) -> Option<Batch> {
+    /// One user less of a batch; gives it if that was the last.
+    pub(crate) fn release_batch(&mut self, key: u32) -> Option<Batch> {
         let batch = &mut self.batches[key as usize];
         batch.refs -= 1;
         (batch.refs == 0).then(|| self.batches.remove(key as usize))

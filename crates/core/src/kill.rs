@@ -23,9 +23,8 @@ impl Core {
         if worker.duty.cause().is_some() {
             return;
         }
-        let head = worker.claims.head().map(|offer| (offer.key, offer.job));
-        let job = head.map(|(_, job)| job);
-        let owner = head.and_then(|(key, job)| self.owner_of(key, job));
+        let job = worker.claims.head().map(|offer| offer.shown);
+        let owner = job.and_then(|job| self.owner_of(job));
         self.recall_all(id);
         self.pool.enter(id, Duty::Killed(cause));
         self.record(What::Killing { worker: id, job, why: cause.reason() }, owner);

@@ -6,10 +6,16 @@
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::PRIORITY_MAX;
 
+use crate::job::Step;
 use crate::jobs::Jobs;
 use crate::list::{Key, List};
 
-const LISTS: usize = PRIORITY_MAX as usize + 1;
+/// Lists of jobs, one for each priority...
+const LEVELS: usize = PRIORITY_MAX as usize + 1;
+/// ...and as many of parts and merges of jobs that have begun.
+const LISTS: usize = 2 * LEVELS;
+/// The lists of jobs in a mask.
+const JOBS: u32 = (1 << LEVELS) - 1;
 
 /// What is to be done about the job whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +46,7 @@ impl Ageing {
     /// How urgent a job is that stands in the list of this priority.
     fn urgency(self, jobs: &Jobs, list: usize, key: Key) -> u64 {
         let waited = self.now_ns.saturating_sub(jobs.batch(key).since_ns);
-        (list as u64).saturating_mul(self.step_ns).saturating_add(waited)
+        ((list % LEVELS) as u64).saturating_mul(self.step_ns).saturating_add(waited)
     }
 }
 
@@ -57,7 +63,9 @@ pub(crate) struct Place {
 pub(crate) struct Lane {
     pub(crate) lists: [List; LISTS],
     /// A bit for each list that is not empty.
-    pub(crate) filled: u16,
+    pub(crate) filled: u32,
+    /// Whether its last turn went to a part.
+    was_part: bool,
     /// Whether it has its place among its user's turns.
     pub(crate) listed: bool,
 }
@@ -71,9 +79,10 @@ impl Lane {
         judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
     ) -> Found {
         let mut left = self.filled;
-        while let Some((list, key)) = self.most_urgent(jobs, ageing, left) {
+        while let Some((list, key)) = self.next(jobs, ageing, left) {
             match judge(jobs, key) {
                 Verdict::Take => {
+                    self.was_part = list >= LEVELS;
                     self.unlink(jobs, key, list);
                     return Found::Job(key);
                 }
@@ -84,8 +93,24 @@ impl Lane {
         Found::Nothing
     }
 
-    /// The most urgent head among the lists in `mask`; among equals the higher priority.
-    fn most_urgent(&self, jobs: &Jobs, ageing: Ageing, mut mask: u16) -> Option<(usize, Key)> {
+    /// The most urgent head among the lists in `mask`. Parts and jobs of one priority take turns: a job of many parts
+    /// does not hold up the jobs behind it, nor these it.
+    fn next(&self, jobs: &Jobs, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
+        let job = self.most_urgent(jobs, ageing, mask & JOBS);
+        let part = self.most_urgent(jobs, ageing, mask & !JOBS);
+        let ((_, (job_list, _)), (_, (part_list, _))) = match (job, part) {
+            (Some(job), Some(part)) => (job, part),
+            (job, part) => return job.or(part).map(|(_, found)| found),
+        };
+        let part_first = match job_list == part_list - LEVELS {
+            true => !self.was_part,
+            false => part > job,
+        };
+        if part_first { part } else { job }.map(|(_, found)| found)
+    }
+
+    /// The most urgent head among the lists in `mask`, and how urgent it is; among equals the higher priority.
+    fn most_urgent(&self, jobs: &Jobs, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
         let mut best = None;
         while mask != 0 {
             let list = mask.trailing_zeros() as usize;
@@ -96,7 +121,7 @@ impl Lane {
                 best = Some((urgency, (list, key)));
             }
         }
-        best.map(|(_, found)| found)
+        best
     }
 
     /// Jobs of this client that go before one of its own, counted up to `most`: those before it in its list, and those
@@ -104,7 +129,8 @@ impl Lane {
     pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
         let urgency = ageing.urgency(jobs, own, key);
         let mut count = List::before(&jobs.slab, key, most);
-        for (list, others) in self.lists.iter().enumerate().filter(|(list, _)| *list != own) {
+        // Parts are no jobs, and take turns with them.
+        for (list, others) in self.lists[..LEVELS].iter().enumerate().filter(|(list, _)| *list != own) {
             let goes_first = |other: &Key| {
                 let urgency_of_other = ageing.urgency(jobs, list, *other);
                 urgency_of_other > urgency || urgency_of_other == urgency && list > own
@@ -127,5 +153,7 @@ impl Lane {
 /// Where this job stands.
 pub(crate) fn place_of(jobs: &Jobs, key: Key) -> Place {
     let batch = jobs.batch(key);
-    Place { uid: batch.uid, client: batch.client, list: usize::from(batch.policy.priority) }
+    let has_begun = matches!(jobs[key].step, Step::Run | Step::Merge);
+    let list = usize::from(batch.policy.priority) + if has_begun { LEVELS } else { 0 };
+    Place { uid: batch.uid, client: batch.client, list }
 }

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::deaths::Deaths;
 use crate::drain::Drain;
 use crate::event::{Event, Now};
+use crate::fan::Fans;
 use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::kept::Kept;
@@ -44,6 +45,7 @@ pub struct Core {
     pub(crate) solo: List,
     pub(crate) kept: Kept,
     pub(crate) files: Files,
+    pub(crate) fans: Fans,
     pub(crate) clients: Clients,
     pub(crate) pool: Pool,
     pub(crate) restart: Restart,
@@ -77,6 +79,7 @@ impl Core {
             solo: List::default(),
             kept: Kept::default(),
             files: Files::default(),
+            fans: Fans::default(),
             clients: Clients::default(),
             pool: Pool::new(config.slots),
             restart: Restart::default(),

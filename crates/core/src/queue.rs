@@ -2,7 +2,8 @@
 //!
 //! Users take turns; within one user's turn the clients take turns; a client's turn takes the most urgent of
 //! the heads of its lists, one list for each priority. Waiting raises a job: its urgency is
-//! `priority * ageing + waited`, so that nothing waits for ever and only list heads are compared.
+//! `priority * ageing + waited`, so that nothing waits for ever and only list heads are compared. Parts of jobs stand
+//! in lists of their own, see `lane.rs`.
 //!
 //! A client that does not read its results is parked: its jobs stay, its turns pass.
 

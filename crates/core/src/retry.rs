@@ -39,7 +39,8 @@ impl Core {
         let (id, attempt) = (job.id, job.attempts);
         self.timers.set(until_ns, Alarm::Backoff(id));
         let uid = self.jobs.batch(key).uid;
-        self.record(What::Backoff { job: id, attempt, message, retry_after_ms }, Some(uid));
+        let (_, job, part) = self.job_of(key);
+        self.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Some(uid));
     }
 
     /// A backoff has passed.
@@ -77,7 +78,7 @@ impl Core {
             job.attempts -= 1;
         }
         // Its alarm may have gone off while it was with a worker, and passed it over: it does not go off again.
-        if job.attempts == 0 && expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns) {
+        if job.never_began() && expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns) {
             self.end_job(key, Outcome::Expired, Left::Nothing);
         } else if self.jobs[key].alone {
             self.jobs.enter(key, State::Solo);
@@ -112,7 +113,7 @@ impl Core {
 }
 
 /// Cuts a worker's text to what travels, between characters.
-fn truncate(text: &mut String) {
+pub(crate) fn truncate(text: &mut String) {
     let mut end = text.len().min(TEXT_MAX_BYTES);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -7,6 +7,7 @@ use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::record::What;
 
+use crate::batch::Batch;
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;
 
@@ -73,7 +74,10 @@ impl Core {
 
     fn attached_needs_descriptor(&self, id: ClientId) -> bool {
         let Some(client) = self.clients.see(id) else { return false };
-        let output = |batch: u32| self.jobs.batches[batch as usize].policy.output;
-        client.attached().any(|batch| output(batch) == OutputMode::Descriptor)
+        let needs = |batch: &Batch| {
+            let plans = self.config.kinds.get(usize::from(batch.kind.0)).is_some_and(|kind| kind.plans);
+            plans || batch.policy.output == OutputMode::Descriptor
+        };
+        client.attached().any(|batch| needs(&self.jobs.batches[batch as usize]))
     }
 }

@@ -21,11 +21,11 @@ impl Core {
         let until_ns = self.now.mono_ns.saturating_add(ms(self.config.stopped_ms));
         worker.suspended = Some(until_ns);
         let pid = worker.pid.unwrap_or(0);
-        let head = worker.claims.head().map(|offer| (offer.key, offer.job));
-        let owner = head.and_then(|(key, job)| self.owner_of(key, job));
+        let job = worker.claims.head().map(|offer| offer.shown);
+        let owner = job.and_then(|job| self.owner_of(job));
         self.timers.set(until_ns, Alarm::Suspended(id));
         self.pool.spares.retain(|spare| *spare != id);
-        self.record(What::Suspended { worker: id, pid, job: head.map(|(_, job)| job), signal }, owner);
+        self.record(What::Suspended { worker: id, pid, job, signal }, owner);
         self.recall_all(id);
     }
 

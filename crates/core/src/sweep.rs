@@ -16,7 +16,7 @@ impl Core {
             let Some(key) = self.jobs.find(JobId(number)) else { continue };
             let job = &self.jobs[key];
             let over = self.jobs.batch(key).expires_ns.is_some_and(|at_ns| at_ns <= self.now.mono_ns);
-            if over && job.attempts == 0 && matches!(job.state, State::Queued) {
+            if over && job.never_began() && matches!(job.state, State::Queued) {
                 self.end_job(key, Outcome::Expired, Left::Nothing);
             }
         }

@@ -37,15 +37,22 @@ impl Core {
         self.config.kinds.get(usize::from(kind.0)).map(|kind| kind.name.clone()).unwrap_or_default()
     }
 
+    /// Attempts of whichever of its tasks took most.
+    pub(crate) fn attempts_of(&self, key: Key) -> u32 {
+        let job = &self.jobs[key];
+        let fan = job.fan().and_then(|id| self.fans.get(id));
+        job.attempts.max(fan.map_or(0, |fan| fan.attempts))
+    }
+
     /// One line of a list. What is long (input, policy, deaths) is only in the detail.
     fn row(&self, key: Key) -> JobRow {
         let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
         JobRow {
             job: job.id,
             kind: self.kind_name(key),
-            state: job.state.phase().shown(),
+            state: job.shown(),
             outcome: job.end().map(|end| end.outcome.word().to_owned()),
-            attempts: job.attempts,
+            attempts: self.attempts_of(key),
             crashes: job.crashes,
             uid: batch.uid,
             accepted_us: batch.accepted_us,
@@ -78,7 +85,7 @@ impl Core {
                 continue;
             }
             from = JobId(job.0 + 1);
-            if state.is_none_or(|state| state == self.jobs[key].state.phase().shown()) {
+            if state.is_none_or(|state| state == self.jobs[key].shown()) {
                 let row = self.row(key);
                 bytes += ROW_BYTES + row.kind.len() as u64;
                 rows.push(row);
@@ -113,6 +120,7 @@ impl Core {
                 State::Running { worker, .. } => Some(worker),
                 _ => None,
             },
+            parts: self.parts_of(key),
             outcome: end.map(|end| end.outcome.clone()),
             output_bytes: end.and_then(|end| match &end.left {
                 Left::Nothing => None,
@@ -138,13 +146,13 @@ impl Core {
     }
 
     fn worker_row(&self, id: WorkerId, worker: &Worker, peer: Peer) -> WorkerRow {
-        let is_shown = |offer: &&Offer| peer.admin || self.owner_of(offer.key, offer.job) == Some(peer.uid);
+        let is_shown = |offer: &&Offer| peer.admin || self.owner_of(offer.shown) == Some(peer.uid);
         WorkerRow {
             worker: id,
             slot: worker.slot,
             pid: worker.pid,
             state: worker.duty.shown(),
-            job: worker.claims.head().filter(is_shown).map(|offer| offer.job),
+            job: worker.claims.head().filter(is_shown).map(|offer| offer.shown),
             offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
             ended: worker.ended,
             spawned_us: worker.spawned_us,
@@ -185,7 +193,7 @@ impl Core {
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
             queued: jobs.count(Phase::Queued),
             retrying: jobs.count(Phase::Waiting) + jobs.count(Phase::Solo),
-            running: jobs.count(Phase::Running),
+            running: jobs.count(Phase::Running) + jobs.count(Phase::Parted),
             kept: jobs.count(Phase::Ended),
             kept_bytes: self.kept.bytes(),
             quarantined: self.kept.quarantined(),

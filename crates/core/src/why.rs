@@ -5,7 +5,6 @@
 
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
-use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
@@ -16,7 +15,7 @@ use bulkhead_proto::why::{
 };
 
 use crate::event::Peer;
-use crate::job::{Phase, State};
+use crate::job::{Phase, State, Step};
 use crate::lane::Ageing;
 use crate::list::{Key, List};
 use crate::machine::{Core, ms};
@@ -50,6 +49,8 @@ impl Core {
     fn why(&self, key: Key, peer: Peer) -> Why {
         let job = &self.jobs[key];
         let now = match &job.state {
+            State::Queued if job.step == Step::Merge => self.why_parted(key, peer),
+            State::Parted => self.why_parted(key, peer),
             State::Queued => self.why_queued(key, peer),
             State::Waiting { until_ns } => {
                 Now::Backoff { left_ms: self.left_ms(*until_ns), alone: job.alone }
@@ -62,6 +63,7 @@ impl Core {
             State::Running { worker, seq, since_ns } => self.why_running(key, *worker, *seq, *since_ns),
             State::Ended(end) => Now::Ended(End {
                 how: end.outcome.clone(),
+                part: end.part,
                 by: end.by,
                 at_us: end.at_us,
                 expires_ms: (self.jobs.batch(key).policy.expires_ms)
@@ -69,7 +71,17 @@ impl Core {
                 holder: end.holder.and_then(|(worker, seq)| self.holder(worker, seq)),
             }),
         };
-        Why { job: job.id, attempts: job.attempts, now, past: self.past(key) }
+        Why { job: job.id, attempts: self.attempts_of(key), now, past: self.past(key) }
+    }
+
+    fn why_parted(&self, key: Key, peer: Peer) -> Now {
+        let client = self.jobs.batch(key).client;
+        Now::Parted {
+            parts: self.parts_of(key).unwrap_or_default(),
+            unread: self.unread(client).filter(|_| self.queue.is_parked(client)),
+            shortage_ms: self.shortage.until_ns().map(|at_ns| self.left_ms(at_ns)),
+            pool: self.why_pool(peer),
+        }
     }
 
     /// Who goes first is counted by the very rules that the queue takes by; jobs that run alone stand in a list of their
@@ -79,7 +91,7 @@ impl Core {
         let at = Ageing { now_ns: self.now.mono_ns, step_ns: ms(self.config.ageing_ms) };
         let waited_ms = self.since_ms(batch.since_ns);
         let alone = self.jobs.count(Phase::Solo);
-        let has_begun = self.jobs[key].attempts > 0;
+        let has_begun = !self.jobs[key].never_began();
         Now::Queued {
             waited_ms,
             before: Before { alone, ..self.queue.before(&self.jobs, at, key) },
@@ -94,7 +106,7 @@ impl Core {
 
     /// When an output descriptor is tried for again, if this job needs one and none could be made.
     fn why_shortage(&self, key: Key) -> Option<u64> {
-        let needs_one = self.jobs.batch(key).policy.output == OutputMode::Descriptor;
+        let needs_one = self.jobs.needs_descriptor(key);
         self.shortage.until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
     }
 
@@ -179,8 +191,8 @@ impl Core {
         let busy = self.in_slots().filter(|(_, worker)| worker.duty == Duty::Busy);
         let (id, worker) = busy.min_by_key(|(_, worker)| worker.claims.head_ns())?;
         let head = worker.claims.head()?;
-        let owner = self.owner_of(head.key, head.job);
-        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.job);
+        let owner = self.owner_of(head.shown);
+        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.shown);
         Some(Longest { job, worker: id, for_ms: self.since_ms(worker.claims.head_ns()) })
     }
 

@@ -118,7 +118,7 @@ impl Bench {
 }
 
 fn blamed(crashes: u8) -> What {
-    What::Blamed { job: JobId(1), attempt: 1, worker: WORKER, crashes, crashes_max: 2 }
+    What::Blamed { job: JobId(1), part: None, attempt: 1, worker: WORKER, crashes, crashes_max: 2 }
 }
 
 fn ended(outcome: Outcome, output: outcome::Output) -> Reply {

@@ -45,7 +45,7 @@ fn queued(before: Before, unread: Option<Unread>, pool: Pool) -> Why {
 }
 
 fn ended(how: Outcome, by: Option<Canceller>) -> Why {
-    why(Now::Ended(End { how, by, at_us: 9, expires_ms: Some(500), holder: None }))
+    why(Now::Ended(End { how, part: None, by, at_us: 9, expires_ms: Some(500), holder: None }))
 }
 
 fn holder(killed: Option<&str>, stuck: bool) -> Holder {
@@ -150,6 +150,7 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
     let evidence = Evidence { progress: Some(Progress { done: 3, total: 10 }), ..Evidence::default() };
     let death = JobDeath {
         at_us: 1,
+        part: None,
         attempt: 1,
         worker: WorkerId(2),
         pid: 811,

@@ -146,11 +146,13 @@ mod tests {
             attached: false,
             input: "kill".to_owned(),
             worker: None,
+            parts: None,
             outcome: Some(Outcome::Crashed { crashes: 1, last: "SIGKILL".to_owned() }),
             output_bytes: None,
             ended_us: Some(1_000_412),
             deaths: vec![JobDeath {
                 at_us: 1_000_400,
+                part: None,
                 attempt: 1,
                 worker: WorkerId(3),
                 pid: 812,

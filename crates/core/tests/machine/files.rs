@@ -35,7 +35,7 @@ impl Rig {
         (files, answer.expect("an answer at once"))
     }
 
-    fn with_files(&mut self, client: ClientId, submit: Submit) -> (Vec<FileId>, JobId) {
+    pub(crate) fn with_files(&mut self, client: ClientId, submit: Submit) -> (Vec<FileId>, JobId) {
         let came = submit.files.len();
         match self.send(client, Request::Submit(submit), came, 100) {
             (files, Reply::Accepted { first, .. }) => (files, first),

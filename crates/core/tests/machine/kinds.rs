@@ -58,7 +58,7 @@ fn limits_of_a_kind_go_over_those_of_the_daemon() {
     match rig.answer(ALICE, Request::Kinds) {
         Reply::Kinds(kinds) => {
             let shown: Vec<_> = kinds.iter().map(|kind| kind.limits.timeout_ms.most).collect();
-            assert_eq!(shown, [Some(1000), Some(1000), Some(9000)], "what holds is shown");
+            assert_eq!(shown, [Some(1000), Some(1000), Some(1000), Some(9000)], "what holds is shown");
         }
         other => panic!("{other:?}"),
     }

@@ -12,7 +12,7 @@ use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, Ta
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::{Evidence, Seen};
-use bulkhead_proto::ids::{ClientId, FileId, JobId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, JobId, OutputId, ScratchId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::record::What;
@@ -43,6 +43,7 @@ pub(crate) struct Rig {
     /// Files that were let go, in the order of that.
     pub(crate) let_go: Vec<FileId>,
     pub(crate) files_made: u64,
+    pub(crate) scratches_dropped: Vec<ScratchId>,
     pub(crate) records: Vec<What>,
     pub(crate) spawned: Vec<WorkerId>,
     pub(crate) ready: Vec<String>,
@@ -59,10 +60,10 @@ pub(crate) struct Rig {
     pub(crate) tag: u32,
 }
 
-/// Kinds `quick` (may share a ring) and `foreign` (a ring of one).
+/// Kinds `quick` (may share a ring), `foreign` (a ring of one) and `fan` (done in parts).
 pub(crate) fn kinds() -> Vec<Kind> {
     let kind = |name: &str, ring| Kind { name: name.to_owned(), ring, ..Kind::default() };
-    vec![kind("quick", 256), kind("foreign", 1)]
+    vec![kind("quick", 256), kind("foreign", 1), Kind { plans: true, ..kind("fan", 256) }]
 }
 
 pub(crate) fn config(slots: u16) -> Config {
@@ -99,6 +100,7 @@ impl Rig {
             dropped: Vec::new(),
             let_go: Vec::new(),
             files_made: 0,
+            scratches_dropped: Vec::new(),
             records: Vec::new(),
             spawned: Vec::new(),
             ready: Vec::new(),
@@ -181,7 +183,7 @@ impl Rig {
                 }
             }
             Action::DropFile { file } => self.let_go.push(file),
-            Action::DropScratch { .. } => {}
+            Action::DropScratch { scratch } => self.scratches_dropped.push(scratch),
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
@@ -245,6 +247,10 @@ impl Rig {
 
     pub(crate) fn finish_with(&mut self, job: JobId, result: TaskResult, elapsed_ns: u64) {
         let (worker, seq) = self.holder(job).expect("the job is offered");
+        self.finish_offer(worker, seq, result, elapsed_ns);
+    }
+
+    pub(crate) fn finish_offer(&mut self, worker: WorkerId, seq: Seq, result: TaskResult, elapsed_ns: u64) {
         self.workers.get_mut(&worker).expect("the worker lives and holds it").retain(|held| held.seq != seq);
         self.tell(Event::Finished { worker, seq, report: Report { result, elapsed_ns } });
     }
