@@ -10,6 +10,7 @@
 //! | 0..8 | number of parts `n`, little endian, at most [`crate::limits::PARTS_MAX`] |
 //! | 8..8+8(n+1) | `n + 1` offsets from the start of the file, little endian, rising: part `i` lies between `i` and `i + 1` |
 //! | then | the parts |
+//! | after the last part | of a plan alone: its [`Brief`] |
 //!
 //! The results of the parts come to the merge task as a file of the same form.
 
@@ -36,6 +37,28 @@ pub enum Stage {
         /// How many there were.
         parts: u32,
     },
+}
+
+/// What a plan tells every later task of its job. Only workers write and read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Brief {
+    /// The files that the job reads, as they were when it was planned.
+    pub seen: Vec<Seen>,
+    /// Whatever the kind wants all of them to know.
+    pub common: Vec<u8>,
+}
+
+/// A file as somebody saw it: one that looks different later was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Seen {
+    /// What the job calls it.
+    pub name: String,
+    /// Bytes in it.
+    pub length: u64,
+    /// When its bytes were changed last: seconds and nanoseconds of the wall clock.
+    pub modified: (i64, i64),
+    /// When anything of it was changed last, likewise.
+    pub changed: (i64, i64),
 }
 
 /// Bytes at the start of a plan that say how many parts it has.

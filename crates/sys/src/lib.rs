@@ -24,6 +24,7 @@ mod message;
 pub mod notify;
 #[cfg(any(test, feature = "odd"))]
 pub mod odd;
+pub mod opened;
 pub mod page;
 pub mod pidfd;
 pub mod poll;

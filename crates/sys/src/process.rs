@@ -41,15 +41,14 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Ends this process by SIGXFSZ if it writes a file, memfds included, beyond `bytes`. A lower limit that it
-/// has already stays.
+/// Ends this process by SIGXFSZ if it writes a file, memfds included, beyond `bytes`; `None`: beyond what it was
+/// allowed when it began. A lower limit that it had then stays. Only the soft limit: it can be changed again.
 ///
 /// # Errors
 /// None that a sane kernel gives.
-pub fn limit_file_size(bytes: u64) -> io::Result<()> {
+pub fn limit_file_size(bytes: Option<u64>) -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
-    let limit = bytes.min(hard);
-    setrlimit(Resource::RLIMIT_FSIZE, limit, limit)?;
+    setrlimit(Resource::RLIMIT_FSIZE, bytes.map_or(hard, |bytes| bytes.min(hard)), hard)?;
     Ok(())
 }
 
@@ -118,7 +117,8 @@ mod tests {
     #[test]
     #[ignore = "kills its own process: started by too_much_output_kills"]
     fn writes_too_much() {
-        limit_file_size(4096).unwrap();
+        limit_file_size(None).unwrap();
+        limit_file_size(Some(4096)).unwrap();
         let file = output_file("too-much").unwrap();
         std::io::Write::write_all(&mut std::fs::File::from(file), &[0; 8192]).unwrap();
     }

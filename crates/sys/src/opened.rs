@@ -1,0 +1,31 @@
+//! How a descriptor was opened, as far as that decides what may be done with it.
+//!
+//! Asks the kernel's own flags of the open file and never the file: it cannot block, whoever made it.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// Whether everything that is written through it goes to the end of its file, whatever place was asked for.
+///
+/// # Errors
+/// None that a sane kernel gives for an open descriptor.
+pub fn is_appending(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_APPEND))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_open_for_appending_is_known() {
+        let null = |append| File::options().write(true).append(append).open("/dev/null").unwrap();
+        assert!(is_appending(null(true).as_fd()).unwrap());
+        assert!(!is_appending(null(false).as_fd()).unwrap());
+    }
+}
