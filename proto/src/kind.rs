@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bound::Limits;
 use crate::codec::{Decode, Encode};
-use crate::file::{FileUse, Way};
+use crate::file::{FileUse, IN, Way};
 use crate::job::OutputMode;
 use crate::limits::FACTORIAL_N_MAX;
 
@@ -50,17 +50,37 @@ struct Row {
     plans: bool,
     chaos: bool,
     needs: &'static [(&'static str, Way)],
+    output: OutputMode,
 }
 
 /// What most of them have.
-const ROW: Row = Row { name: "", usage: "", summary: "", ring: 256, plans: false, chaos: false, needs: &[] };
+const ROW: Row = Row {
+    name: "",
+    usage: "",
+    summary: "",
+    ring: 256,
+    plans: false,
+    chaos: false,
+    needs: &[],
+    output: OutputMode::Inline,
+};
 
 /// The built-in kinds.
-const BUILTIN: [Row; 5] = [
+const BUILTIN: [Row; 6] = [
     Row {
         name: "factorial",
         usage: "N [decimal|hex|digits|bits|sha256]",
         summary: "n! with GMP, for n up to 10,000,000",
+        ..ROW
+    },
+    Row {
+        name: TRANSFORM,
+        usage: "scale=WxH[:lanczos|:bilinear],gray,mono,blur=N,rotate=90|180|270,crop=WxH+X+Y",
+        summary: "does this to the frames of a Y4M clip, over all workers",
+        ring: 1,
+        plans: true,
+        needs: &[(IN, Way::In)],
+        output: OutputMode::Descriptor,
         ..ROW
     },
     Row { name: "noop", usage: "TEXT", summary: "gives its input back", ..ROW },
@@ -82,6 +102,9 @@ const BUILTIN: [Row; 5] = [
     },
 ];
 
+/// The kind that changes the frames of a clip.
+pub const TRANSFORM: &str = "transform";
+
 /// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
 pub const EXEC: &str = "exec";
 
@@ -98,6 +121,7 @@ pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
             plans: row.plans,
             chaos: row.chaos,
             needs: row.needs.iter().map(|&(name, way)| FileUse::new(name, way)).collect(),
+            output: row.output,
             ..Kind::default()
         })
         .collect()

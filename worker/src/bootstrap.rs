@@ -28,7 +28,7 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     if let Err(error) = process::be_killed_first(OOM_SCORE_RAISE) {
         log::debug!("cannot ask to be killed before the supervisor when memory runs out error={error}");
     }
-    process::limit_file_size(OUTPUT_MAX_BYTES).context("cannot limit the size of outputs")?;
+    process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
     panics::install();
     // A parent that died before it could be watched has closed the lane: the first receive tells.
     let lane = Lane::from_stdin().context("cannot take the lane")?;

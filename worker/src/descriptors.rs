@@ -1,19 +1,23 @@
-//! Output descriptors, as they come down the lane: each before the task that it belongs to, in the order of seq.
+//! Files of offers, as they come down the lane: each offer's before its task, in the order of seq.
 //!
-//! A descriptor may come whose task never does: the offer was taken back, or its message found the channel
-//! full. It is dropped as soon as a later offer is run. The lane is read while the worker idles as well, so
-//! that such ones cannot fill it up.
+//! They may come for a task that never does: the offer was taken back, or its message found the channel full. Those
+//! are dropped as soon as a later offer is run. The lane is read while the worker idles as well, so that such ones
+//! cannot fill it up. A client's file is closed on a thread of its own if its task never came: its close may hang, and
+//! that is nobody's here.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::LaneDown;
+use bulkhead_proto::worker::{FileRole, LaneDown};
 use bulkhead_sys::lane::{Lane, LaneFrame};
+
+/// What came with one offer.
+pub(crate) type Files = Vec<(FileRole, OwnedFd)>;
 
 /// One frame of the supervisor with its descriptors; `None` when it has hung up.
 pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
@@ -28,15 +32,15 @@ pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
     }
 }
 
-/// The lane, and the descriptors that came down it ahead of their tasks.
+/// The lane, and the files that came down it ahead of their tasks.
 #[derive(Debug)]
-pub(crate) struct Outputs {
+pub(crate) struct Arrivals {
     lane: Lane,
-    early: VecDeque<(Seq, File)>,
+    early: VecDeque<(Seq, Files)>,
 }
 
-impl Outputs {
-    /// After the setup, nothing but output descriptors comes down `lane`.
+impl Arrivals {
+    /// After the setup, nothing but files comes down `lane`.
     pub(crate) fn new(lane: Lane) -> Self {
         Self { lane, early: VecDeque::new() }
     }
@@ -45,25 +49,29 @@ impl Outputs {
     pub(crate) fn take_frame(&mut self) -> Result<bool> {
         match receive(&self.lane)? {
             None => Ok(false),
-            Some((LaneDown::Files { seq, .. }, descriptors)) => {
-                let descriptor =
-                    descriptors.into_iter().next().context("an output frame without its descriptor")?;
-                self.early.push_back((seq, File::from(descriptor)));
+            Some((LaneDown::Files { seq, roles }, descriptors)) => {
+                ensure!(
+                    roles.len() == descriptors.len(),
+                    "the files of offer {seq} came as {} descriptors where {} were due",
+                    descriptors.len(),
+                    roles.len()
+                );
+                self.early.push_back((seq, roles.into_iter().zip(descriptors).collect()));
                 Ok(true)
             }
-            Some((frame, _)) => bail!("the lane holds {frame:?} where only outputs may be"),
+            Some((frame, _)) => bail!("the lane holds {frame:?} where only files may be"),
         }
     }
 
-    /// The output descriptor of an offer, waiting for it; those of earlier offers are dropped. `None` when the
-    /// supervisor has hung up.
-    pub(crate) fn output_of(&mut self, wanted: Seq) -> Result<Option<File>> {
+    /// The files of an offer, waiting for them; those of earlier offers are dropped. `None` when the supervisor has
+    /// hung up.
+    pub(crate) fn files_of(&mut self, wanted: Seq) -> Result<Option<Files>> {
         loop {
             self.drop_before(wanted);
             match self.early.pop_front() {
-                Some((seq, file)) if seq == wanted => return Ok(Some(file)),
+                Some((seq, files)) if seq == wanted => return Ok(Some(files)),
                 Some((seq, _)) => {
-                    bail!("the lane holds the output of offer {seq} where that of {wanted} was due")
+                    bail!("the lane holds the files of offer {seq} where those of {wanted} were due")
                 }
                 None if self.take_frame()? => {}
                 None => return Ok(None),
@@ -71,10 +79,10 @@ impl Outputs {
         }
     }
 
-    /// Drops the descriptors of offers before this one: their tasks will not come any more.
+    /// Drops the files of offers before this one: their tasks will not come any more.
     pub(crate) fn drop_before(&mut self, seq: Seq) {
         while self.early.front().is_some_and(|(early, _)| *early < seq) {
-            self.early.pop_front();
+            self.early.pop_front().into_iter().for_each(|(_, files)| dispose(files));
         }
     }
 
@@ -93,8 +101,15 @@ fn is_hang_up(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
 }
 
-impl AsFd for Outputs {
+impl AsFd for Arrivals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.lane.as_fd()
+    }
+}
+
+/// Closes the files of a task that is not run here. Without a thread to spare it may have to wait for a client's.
+pub(crate) fn dispose(files: Files) {
+    if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
+        drop(thread::Builder::new().name("disposal".to_owned()).spawn(move || drop(files)));
     }
 }

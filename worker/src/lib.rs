@@ -9,10 +9,12 @@
 mod bootstrap;
 mod descriptors;
 mod exec;
+mod files;
 mod output;
 mod panics;
 mod registry;
 mod runtime;
+mod stages;
 mod stderr_log;
 
 use std::process::ExitCode;
@@ -22,7 +24,8 @@ use bulkhead_proto::worker::LEFT_AFTER_PANIC;
 
 use crate::runtime::Leave;
 
-pub use bulkhead_jobs::{Failure, Task};
+pub use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, Task, TaskFile};
+pub use bulkhead_proto::file::Way;
 pub use bulkhead_sys::allocator::Watched;
 pub use registry::Registry;
 

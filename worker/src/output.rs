@@ -1,24 +1,32 @@
-//! Where a task's output goes: into the box while it is short, into the output descriptor once it is not.
+//! Where a task's output goes: into the box while it is short, into a file once it is not, or into the client's file.
 //!
 //! A write that failed is not forgotten: the task fails with it even if its handler goes on as if nothing had
-//! happened, so that no output is ever told as whole that is not.
+//! happened, so that no output is ever told as whole that is not. Nothing is synced here: a client that wants its file
+//! on the disk syncs it when the job is done, as `bulkhead -o` does before it gives the file its name.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::fd::AsFd;
+use std::num::NonZeroU8;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use bulkhead_jobs::Task;
+use bulkhead_jobs::{Failure, FileError, Task, TaskFile};
 use bulkhead_link::worker::{Finish, Kept, WorkerRing};
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES};
-use bulkhead_sys::memfd;
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::INLINE_MAX_BYTES;
+use bulkhead_proto::stage::Stage;
+
+use crate::files::{Held, TaskFiles};
 
 const FILE_BUFFER_BYTES: usize = 256 << 10;
 
-/// The output of one task, and the task's way to the box.
+/// The output of one task, its files, and its way to the box.
 pub(crate) struct TaskOutput<'a> {
     ring: &'a WorkerRing,
+    files: TaskFiles,
+    stage: Stage,
     inline: Vec<u8>,
-    file: Option<BufWriter<File>>,
+    place: Place,
+    file: Option<BufWriter<Cursor>>,
     /// Bytes that went into the file.
     spilled: u64,
     /// The first write that failed.
@@ -26,51 +34,157 @@ pub(crate) struct TaskOutput<'a> {
     breathed: bool,
 }
 
+/// Where output goes that does not fit the box.
+enum Place {
+    /// Nowhere.
+    None,
+    /// Into a file of the supervisor's.
+    Ours(Arc<Held>),
+    /// Into the client's, all of it.
+    Clients,
+}
+
+/// How a task ended and what it has left, once its files are closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Done, with these bytes.
+    Inline(Vec<u8>),
+    /// Done, with its output in its descriptor.
+    Descriptor { bytes: u64 },
+    /// It failed, with this text, and what it wrote before as far as it is kept.
+    Failed { text: String, code: Option<NonZeroU8>, inline: Vec<u8>, spilled: u64 },
+}
+
+impl Ended {
+    /// As the box takes it.
+    pub(crate) fn as_finish(&self) -> Finish<'_> {
+        match self {
+            Self::Inline(bytes) => Finish::Inline(bytes),
+            Self::Descriptor { bytes } => Finish::Descriptor { bytes: *bytes },
+            Self::Failed { text, code, inline, spilled } => {
+                let output = match (inline.is_empty(), *spilled) {
+                    (true, 0) => Kept::Nothing,
+                    (true, bytes) => Kept::Descriptor { bytes },
+                    (false, _) => Kept::Inline(inline),
+                };
+                Finish::Failed { text, output, code: *code }
+            }
+        }
+    }
+}
+
 impl<'a> TaskOutput<'a> {
-    /// `file` is where output that does not fit the box goes.
-    pub(crate) fn new(ring: &'a WorkerRing, file: Option<File>) -> Self {
-        let file = file.map(|file| BufWriter::with_capacity(FILE_BUFFER_BYTES, file));
-        Self { ring, inline: Vec::new(), file, spilled: 0, failure: None, breathed: false }
+    /// For a task of this stage with these files, whose output goes there.
+    pub(crate) fn new(ring: &'a WorkerRing, files: TaskFiles, stage: Stage, mode: OutputMode) -> Self {
+        let of_job = matches!(stage, Stage::Whole | Stage::Merge { .. });
+        let ours = files.output.as_ref().or(files.shared.as_ref().filter(|_| of_job));
+        let place = match ours {
+            Some(held) => Place::Ours(Arc::clone(held)),
+            None if of_job && mode == OutputMode::File => Place::Clients,
+            None => Place::None,
+        };
+        let (inline, file, failure) = (Vec::new(), None, None);
+        Self { ring, files, stage, inline, place, file, spilled: 0, failure, breathed: false }
     }
 
-    /// Everything written, in the place where it ends up.
-    ///
+    /// What the task was given.
+    pub(crate) fn files(&self) -> &TaskFiles {
+        &self.files
+    }
+
+    /// Whether nothing was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inline.is_empty() && self.spilled == 0
+    }
+
+    /// The kind's own code is done with the plan: what is written now is the plan itself.
+    pub(crate) fn plan_ends(&self) {
+        self.files.forget_in_place();
+    }
+
+    /// The end of the task, all its files closed: everything written, in the place where it ends up, or why it failed.
+    pub(crate) fn end(mut self, fate: Result<(), Failure>) -> Ended {
+        fate.and_then(|()| self.finish()).unwrap_or_else(|failure| self.fail(&failure))
+    }
+
     /// # Errors
-    /// A write failed, the last bytes cannot be written to the descriptor, or its task keeps it in use.
-    pub(crate) fn finish(&mut self) -> io::Result<Finish<'_>> {
-        if let Some(failure) = &self.failure {
-            return Err(io::Error::other(failure.clone()));
+    /// [`Failure`]: a write failed, a file that was read has changed, the last bytes cannot be written, or the task keeps
+    /// its output in use.
+    fn finish(&mut self) -> Result<Ended, Failure> {
+        let ended = self.complete();
+        match self.failure.take().map(io::Error::other).map(Failure::from).or_else(|| self.files.fault()) {
+            Some(failure) => Err(failure),
+            None => ended,
         }
-        if self.spilled == 0 {
-            return Ok(Finish::Inline(&self.inline));
-        }
-        self.seal()?;
-        Ok(Finish::Descriptor { bytes: self.spilled })
     }
 
-    /// What a task that failed with this text has written, as far as there is a place for it.
-    pub(crate) fn keep(&mut self, text: &str) -> Kept<'_> {
-        let is_short = self.spilled == 0 && Kept::fits(text, self.inline.len());
-        if is_short {
-            return if self.inline.is_empty() { Kept::Nothing } else { Kept::Inline(&self.inline) };
+    /// If a file of the task has changed meanwhile, that is said first.
+    fn fail(&mut self, failure: &Failure) -> Ended {
+        let said = failure.to_string();
+        let text = match self.files.fault().map(|fault| fault.to_string()) {
+            Some(fault) if !said.contains(&fault) => format!("{fault} ({said})"),
+            _ => said,
+        };
+        let (inline, spilled) = if failure.keeps_output() { self.keep(&text) } else { (Vec::new(), 0) };
+        Ended::Failed { text, code: failure.code(), inline, spilled }
+    }
+
+    /// What a task that failed with this text has written, as far as there is a place for it: inline, or so many bytes in
+    /// its descriptor.
+    fn keep(&mut self, text: &str) -> (Vec<u8>, u64) {
+        if self.spilled == 0 && Kept::fits(text, self.inline.len()) {
+            return (std::mem::take(&mut self.inline), 0);
         }
-        if self.spilled == 0 && self.spill(&[]).is_err() {
-            return Kept::Nothing;
-        }
-        match self.seal() {
-            Ok(()) => Kept::Descriptor { bytes: self.spilled },
+        let Place::Ours(held) = &self.place else { return (Vec::new(), 0) };
+        let held = Arc::clone(held);
+        match self.flow_over().and_then(|()| Ok(held.seal()?)) {
+            Ok(bytes) => (Vec::new(), bytes),
             Err(error) => {
                 log::warn!("the output of a failed task is not kept error={error}");
-                Kept::Nothing
+                (Vec::new(), 0)
             }
         }
     }
 
-    /// Here and not in the supervisor: the kernel may wait for whoever has the file in use.
-    fn seal(&mut self) -> io::Result<()> {
+    fn complete(&mut self) -> Result<Ended, Failure> {
+        match &self.place {
+            Place::Ours(held) if self.is_left_in_place(held)? => {
+                Ok(Ended::Descriptor { bytes: held.seal()? })
+            }
+            Place::Ours(held) if self.spilled > 0 || self.stage == Stage::Plan => {
+                let held = Arc::clone(held);
+                self.flow_over()?;
+                held.set_length(self.spilled)?;
+                // Here and not in the supervisor: the kernel may wait for whoever has it in use.
+                Ok(Ended::Descriptor { bytes: held.seal()? })
+            }
+            Place::Clients if !self.is_left_as_it_is() => {
+                self.flow_over()?;
+                self.files.out()?.set_length(self.spilled)?;
+                Ok(Ended::Inline(Vec::new()))
+            }
+            _ => Ok(Ended::Inline(std::mem::take(&mut self.inline))),
+        }
+    }
+
+    /// Whether the output is what the tasks of the job wrote in place.
+    fn is_left_in_place(&self, held: &Held) -> Result<bool, Failure> {
+        let is_of_all = self.files.shared.as_ref().is_some_and(|shared| std::ptr::eq(&**shared, held));
+        let may_be = is_of_all || self.stage == Stage::Whole;
+        Ok(may_be && self.is_empty() && held.size()? > 0)
+    }
+
+    /// Whether the client's file has its output already: it was written in place, by this task or by those before.
+    fn is_left_as_it_is(&self) -> bool {
+        self.files.is_in_place() || matches!(self.stage, Stage::Merge { .. }) && self.is_empty()
+    }
+
+    /// Moves what is inline to the file, and writes all that is held back.
+    fn flow_over(&mut self) -> Result<(), Failure> {
+        let inline = std::mem::take(&mut self.inline);
+        self.spill(&inline)?;
         if let Some(file) = &mut self.file {
             file.flush()?;
-            memfd::seal_output(file.get_ref().as_fd())?;
         }
         Ok(())
     }
@@ -82,21 +196,42 @@ impl<'a> TaskOutput<'a> {
         }
     }
 
-    fn spill(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(file) = &mut self.file else {
-            return Err(io::Error::other(format!(
-                "longer than the {INLINE_MAX_BYTES} bytes that fit inline: ask for an output descriptor (--large)"
-            )));
+    fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let held = match &self.place {
+            Place::Ours(held) => Arc::clone(held),
+            Place::Clients => self
+                .files
+                .out()
+                .map_err(|failure| FileError::of_kind(io::ErrorKind::InvalidInput, failure.to_string()))?,
+            Place::None => return Err(self.too_long()),
         };
-        let total = self.spilled + (self.inline.len() + bytes.len()) as u64;
-        if total > OUTPUT_MAX_BYTES {
-            return Err(io::Error::other(format!("longer than the limit of {OUTPUT_MAX_BYTES} bytes")));
-        }
+        let start = || BufWriter::with_capacity(FILE_BUFFER_BYTES, Cursor { file: held, at: 0 });
+        let file = self.file.get_or_insert_with(start);
         file.write_all(&self.inline)?;
-        self.inline.clear();
         file.write_all(bytes)?;
-        self.spilled = total;
-        Ok(bytes.len())
+        self.spilled += (self.inline.len() + bytes.len()) as u64;
+        self.inline.clear();
+        Ok(())
+    }
+
+    fn too_long(&self) -> io::Error {
+        let advice = match self.stage {
+            Stage::Run { .. } => "write what is longer into the output that all parts share",
+            _ => "ask for an output descriptor (--large)",
+        };
+        io::Error::other(format!("longer than the {INLINE_MAX_BYTES} bytes that fit inline: {advice}"))
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let is_result = matches!(self.stage, Stage::Run { .. });
+        if self.files.is_in_place() && !is_result && !bytes.is_empty() {
+            return Err(io::Error::other("the task writes its output in place, and has no other"));
+        }
+        if self.spilled > 0 || self.inline.len() + bytes.len() > INLINE_MAX_BYTES {
+            return self.spill(bytes);
+        }
+        self.inline.extend_from_slice(bytes);
+        Ok(())
     }
 }
 
@@ -105,11 +240,13 @@ impl Write for TaskOutput<'_> {
         if let Some(failure) = &self.failure {
             return Err(io::Error::other(failure.clone()));
         }
-        if self.spilled > 0 || self.inline.len() + bytes.len() > INLINE_MAX_BYTES {
-            return self.spill(bytes).inspect_err(|error| self.failure = Some(error.to_string()));
+        match self.take(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.failure = Some(error.to_string());
+                Err(error)
+            }
         }
-        self.inline.extend_from_slice(bytes);
-        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -129,6 +266,39 @@ impl Task for TaskOutput<'_> {
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();
+    }
+
+    fn file(&self, name: &str) -> Result<Arc<dyn TaskFile>, Failure> {
+        self.files.named(name).map(|held| held as Arc<dyn TaskFile>)
+    }
+
+    fn files(&self) -> Vec<Arc<dyn TaskFile>> {
+        self.files.all()
+    }
+
+    fn shared(&self) -> Result<Arc<dyn TaskFile>, Failure> {
+        if self.inline.is_empty() && self.spilled == 0 || matches!(self.stage, Stage::Run { .. }) {
+            return self.files.in_place(self.stage).map(|held| held as Arc<dyn TaskFile>);
+        }
+        Err(Failure::new("the task has written output already: it cannot write it in place any more"))
+    }
+}
+
+/// Writes a file from its start, wherever its descriptor stands.
+struct Cursor {
+    file: Arc<Held>,
+    at: u64,
+}
+
+impl Write for Cursor {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write_at(bytes, self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

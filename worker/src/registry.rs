@@ -2,20 +2,31 @@
 //!
 //! A worker program fills one and hands it to [`crate::run`]; the runtime looks handlers up in it once, when the
 //! supervisor has named the kinds of its table. A handler takes bytes and writes bytes ([`Registry::with`]), or has
-//! types of its own for both ([`Registry::typed`]).
+//! types of its own for both ([`Registry::typed`]). A kind whose jobs are split over the workers has three of them
+//! ([`Registry::planned`], and over bytes [`Registry::with_plan`]).
 
 use std::fmt;
 use std::sync::Arc;
 
-use bulkhead_jobs::{Failure, Task};
+use bulkhead_jobs::{Failure, FanOut, Task};
 use bulkhead_proto::kind::EXEC;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exec;
 
+mod planned;
+
 /// The code of a kind, as the runtime calls it: one task at a time, from one thread.
-pub(crate) type Code = Arc<dyn Fn(&[u8], &mut dyn Task) -> Result<(), Failure> + Send + Sync>;
+#[derive(Clone)]
+pub(crate) enum Code {
+    /// Each of its jobs is one task.
+    Whole(Arc<Handler>),
+    /// Its jobs are split.
+    Split(Arc<dyn FanOut>),
+}
+
+type Handler = dyn Fn(&[u8], &mut dyn Task) -> Result<(), Failure> + Send + Sync;
 
 /// Names and handlers.
 #[derive(Clone, Default)]
@@ -31,20 +42,20 @@ impl Registry {
 
     /// All built-in kinds.
     pub fn builtin() -> Self {
-        let handlers = bulkhead_jobs::names().filter_map(|name| Some((name, bulkhead_jobs::find(name)?)));
-        let registry = handlers.fold(Self::new(), |registry, (name, handler)| registry.with(name, handler));
+        let registry = bulkhead_jobs::all().fold(Self::new(), |registry, (name, code)| match code {
+            bulkhead_jobs::Code::Whole(handler) => registry.with(name, handler),
+            bulkhead_jobs::Code::Split(kind) => registry.with_plan(name, kind),
+        });
         registry.with(EXEC, exec::run)
     }
 
     /// Adds a kind that reads its input's bytes and writes its output's; one of the same name is replaced.
     #[must_use]
-    pub fn with<F>(mut self, name: &str, handler: F) -> Self
+    pub fn with<F>(self, name: &str, handler: F) -> Self
     where
         F: Fn(&[u8], &mut dyn Task) -> Result<(), Failure> + Send + Sync + 'static,
     {
-        self.kinds.retain(|(known, _)| known != name);
-        self.kinds.push((name.to_owned(), Arc::new(handler)));
-        self
+        self.add(name, Code::Whole(Arc::new(handler)))
     }
 
     /// Adds a kind whose input and output are values: JSON on the wire, which is what a command line and every
@@ -59,17 +70,118 @@ impl Registry {
         F: Fn(I, &mut dyn Task) -> Result<O, E> + Send + Sync + 'static,
     {
         self.with(name, move |input, task| {
-            let input = serde_json::from_slice(input)
-                .map_err(|error| Failure::new(format!("the input does not fit this kind: {error}")))?;
-            let output = handler(input, task).map_err(|error| Failure::new(error.to_string()))?;
-            let written = serde_json::to_writer(&mut *task, &output);
-            written.map_err(|error| Failure::new(format!("the output cannot be written: {error}")))
+            let output =
+                handler(read_input(input)?, task).map_err(|error| Failure::new(error.to_string()))?;
+            write_output(&output, task)
         })
+    }
+
+    /// Adds a kind whose jobs are split over the workers, with values as in [`Registry::typed`]. `plan` makes parts of a
+    /// job, `run` does one of them, wherever a worker is free, and `merge` makes the output of what all of them gave, in
+    /// the order of the parts. Each is a task of its own, with progress, last words and limits of its own. A part whose
+    /// worker died is run again; one that fails ends the job with its words. The result of a part is at most 4096 bytes
+    /// of JSON; a part that gives more writes it in place, see [`Task::shared`]. The kind's table in the config says
+    /// `plans = true`.
+    ///
+    /// ```no_run
+    /// use bulkhead_worker::{Registry, Task, run};
+    ///
+    /// /// Sums of squares from 1 to n, in parts of a million numbers.
+    /// fn plan(n: &u64, _: &mut dyn Task) -> Result<Vec<(u64, u64)>, String> {
+    ///     if *n > 1_000_000_000 {
+    ///         return Err(format!("{n} is above 1000000000, where the sum does not fit"));
+    ///     }
+    ///     Ok((1..=*n).step_by(1_000_000).map(|first| (first, (first + 999_999).min(*n))).collect())
+    /// }
+    ///
+    /// fn part(_: &u64, (first, last): (u64, u64), _: &mut dyn Task) -> Result<u128, String> {
+    ///     Ok((first..=last).map(|n| u128::from(n) * u128::from(n)).sum())
+    /// }
+    ///
+    /// fn merge(_: &u64, sums: Vec<u128>, _: &mut dyn Task) -> Result<u128, String> {
+    ///     Ok(sums.iter().sum())
+    /// }
+    ///
+    /// fn main() -> std::process::ExitCode {
+    ///     run(&Registry::new().planned("squares", plan, part, merge))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn planned<I, P, R, O, E, Plan, Run, Merge>(
+        self,
+        name: &str,
+        plan: Plan,
+        run: Run,
+        merge: Merge,
+    ) -> Self
+    where
+        I: DeserializeOwned + 'static,
+        P: Serialize + DeserializeOwned + 'static,
+        R: Serialize + DeserializeOwned + 'static,
+        O: Serialize + 'static,
+        E: fmt::Display + 'static,
+        Plan: Fn(&I, &mut dyn Task) -> Result<Vec<P>, E> + Send + Sync + 'static,
+        Run: Fn(&I, P, &mut dyn Task) -> Result<R, E> + Send + Sync + 'static,
+        Merge: Fn(&I, Vec<R>, &mut dyn Task) -> Result<O, E> + Send + Sync + 'static,
+    {
+        self.add(name, Code::Split(Arc::new(planned::Typed::new(plan, run, merge))))
+    }
+
+    /// Adds a kind whose jobs are split over the workers and which reads and writes bytes, for instance a file that comes
+    /// with the job ([`Task::file`]) and an output that all parts write in place ([`Task::shared`]).
+    ///
+    /// ```
+    /// use bulkhead_worker::{Failure, FanOut, Packed, Planned, Registry, Split, Task};
+    ///
+    /// /// A copy of file `in` in which every byte is another one, a mebibyte a part.
+    /// struct Flip;
+    ///
+    /// const PART_BYTES: u64 = 1 << 20;
+    ///
+    /// impl FanOut for Flip {
+    ///     fn plan(&self, _: &[u8], task: &mut dyn Task) -> Result<Split, Failure> {
+    ///         let length = task.file("in")?.length();
+    ///         task.shared()?.set_length(length)?;
+    ///         let starts = (0..length).step_by(PART_BYTES as usize);
+    ///         Ok(Split { parts: starts.map(|at| at.to_le_bytes().to_vec()).collect(), ..Split::default() })
+    ///     }
+    ///
+    ///     fn run(&self, _: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    ///         let at = part.try_into().map(u64::from_le_bytes).map_err(|_| Failure::new("a part is no place"))?;
+    ///         let (file, output) = (task.file("in")?, task.shared()?);
+    ///         let mut bytes = vec![0; PART_BYTES.min(file.length() - at) as usize];
+    ///         file.read_exact_at(&mut bytes, at)?;
+    ///         bytes.iter_mut().for_each(|byte| *byte = !*byte);
+    ///         Ok(output.write_all_at(&bytes, at)?)
+    ///     }
+    ///
+    ///     fn merge(
+    ///         &self,
+    ///         _: Planned<'_>,
+    ///         _parts: &Packed<'_>,
+    ///         _results: &Packed<'_>,
+    ///         _: &mut dyn Task,
+    ///     ) -> Result<(), Failure> {
+    ///         Ok(()) // All of it was written in place.
+    ///     }
+    /// }
+    ///
+    /// let registry = Registry::builtin().with_plan("flip", Flip);
+    /// ```
+    #[must_use]
+    pub fn with_plan(self, name: &str, kind: impl FanOut + 'static) -> Self {
+        self.add(name, Code::Split(Arc::new(kind)))
+    }
+
+    fn add(mut self, name: &str, code: Code) -> Self {
+        self.kinds.retain(|(known, _)| known != name);
+        self.kinds.push((name.to_owned(), code));
+        self
     }
 
     /// The handler of a kind.
     pub(crate) fn find(&self, name: &str) -> Option<Code> {
-        self.kinds.iter().find(|(known, _)| known == name).map(|(_, code)| Arc::clone(code))
+        self.kinds.iter().find(|(known, _)| known == name).map(|(_, code)| code.clone())
     }
 }
 
@@ -77,6 +189,16 @@ impl fmt::Debug for Registry {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_list().entries(self.kinds.iter().map(|(name, _)| name)).finish()
     }
+}
+
+fn read_input<I: DeserializeOwned>(input: &[u8]) -> Result<I, Failure> {
+    serde_json::from_slice(input)
+        .map_err(|error| Failure::new(format!("the input does not fit this kind: {error}")))
+}
+
+fn write_output(output: &impl Serialize, task: &mut dyn Task) -> Result<(), Failure> {
+    let written = serde_json::to_writer(&mut *task, output);
+    written.map_err(|error| Failure::new(format!("the output cannot be written: {error}")))
 }
 
 #[cfg(test)]
@@ -109,9 +231,11 @@ mod tests {
     }
 
     fn run(input: &str) -> Result<String, String> {
-        let code = Registry::new().typed("halve", halve).find("halve").unwrap();
+        let Some(Code::Whole(handler)) = Registry::new().typed("halve", halve).find("halve") else {
+            panic!("it is one task")
+        };
         let mut page = Page::default();
-        code(input.as_bytes(), &mut page).map_err(|failure| failure.to_string())?;
+        handler(input.as_bytes(), &mut page).map_err(|failure| failure.to_string())?;
         Ok(String::from_utf8(page.0).unwrap())
     }
 

@@ -8,17 +8,21 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use bulkhead_jobs::Failure;
-use bulkhead_link::worker::{Channel, Finish, Kept, WorkerRing};
+use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
+use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
 use bulkhead_proto::worker::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{Watch, wait};
+use bulkhead_sys::process;
 
-use crate::descriptors::Outputs;
-use crate::output::TaskOutput;
+use crate::descriptors::{Arrivals, Files, dispose};
+use crate::files::TaskFiles;
+use crate::output::{Ended, TaskOutput};
 use crate::panics;
 use crate::registry::Code;
+use crate::stages;
 
 /// Why a worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub(crate) enum Leave {
 
 /// A worker that is up.
 pub(crate) struct Runtime {
-    outputs: Outputs,
+    arrivals: Arrivals,
     ring: WorkerRing,
     channel: Channel,
     handlers: Vec<Option<Code>>,
@@ -42,20 +46,20 @@ impl Runtime {
     /// `handlers` by the number of their kind.
     pub(crate) fn new(lane: Lane, ring: WorkerRing, channel: Channel, handlers: Vec<Option<Code>>) -> Self {
         let doorbell = codec::encode(&LaneUp::Doorbell);
-        Self { outputs: Outputs::new(lane), ring, channel, handlers, doorbell }
+        Self { arrivals: Arrivals::new(lane), ring, channel, handlers, doorbell }
     }
 
     /// Runs tasks until there is a reason to leave.
     pub(crate) fn serve(&mut self) -> Result<Leave> {
         loop {
-            let watched = [Watch::readable(self.channel.as_fd()), Watch::readable(self.outputs.as_fd())];
+            let watched = [Watch::readable(self.channel.as_fd()), Watch::readable(self.arrivals.as_fd())];
             let [channel, lane] = wait(watched, None).context("cannot wait")?;
             let leave = if lane.hung_up {
                 Some(Leave::Closed)
             } else if channel.readable {
                 self.take_message()?
             } else if lane.readable {
-                unless(self.outputs.take_frame()?)
+                unless(self.arrivals.take_frame()?)
             } else {
                 // A signal was handled; the lane blocks, so it is read only when it has something.
                 None
@@ -82,40 +86,26 @@ impl Runtime {
 
     /// Runs one task if it can still be claimed.
     fn take(&mut self, task: &TaskMessage) -> Result<Option<Leave>> {
-        let file = if task.has_files {
-            match self.outputs.output_of(task.seq)? {
-                Some(file) => Some(file),
+        let files = if task.has_files {
+            match self.arrivals.files_of(task.seq)? {
+                Some(files) => files,
                 None => return Ok(Some(Leave::Closed)),
             }
         } else {
-            self.outputs.drop_before(task.seq);
-            None
+            self.arrivals.drop_before(task.seq);
+            Files::new()
         };
         if !self.ring.claim(task.seq) {
             // Taken back: somebody else runs it.
+            dispose(files);
             return Ok(None);
         }
-        let mut output = TaskOutput::new(&self.ring, file);
-        let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
-        let fate = panics::caught(|| match &limit {
-            Ok(_) => self.run(task, &mut output),
-            Err(error) => Err(Failure::new(format!("its memory cannot be limited: {error}"))),
-        });
-        if let Ok(Some(limit)) = limit {
-            limit.lift().context("a task has lowered the limits of its worker")?;
+        let (ended, panicked) = self.run(task, TaskFiles::new(files))?;
+        if let Ended::Failed { text, .. } = &ended {
+            log::debug!("task failed job={} attempt={} error=\"{text}\"", task.job, task.fence);
         }
-        output.outlive();
-        let panicked = fate.is_err();
-        match fate.and_then(|ended| ended).and_then(|()| Ok(output.finish()?)) {
-            Ok(finish) => self.ring.finish(task.seq, &finish),
-            Err(failure) => {
-                log::debug!("task failed job={} attempt={} error=\"{failure}\"", task.job, task.fence);
-                let (text, code) = (failure.to_string(), failure.code());
-                let output = if failure.keeps_output() { output.keep(&text) } else { Kept::Nothing };
-                self.ring.finish(task.seq, &Finish::Failed { text: &text, output, code });
-            }
-        }
-        let is_heard = !self.ring.should_ring() || self.outputs.ring(&self.doorbell)?;
+        self.ring.finish(task.seq, &ended.as_finish());
+        let is_heard = !self.ring.should_ring() || self.arrivals.ring(&self.doorbell)?;
         if panicked {
             self.ring.last_breath();
             return Ok(Some(Leave::Panicked));
@@ -123,11 +113,36 @@ impl Runtime {
         Ok(unless(is_heard))
     }
 
-    fn run(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
+    /// Runs a claimed task, and says whether it panicked. All of its files are closed then.
+    fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(Ended, bool)> {
+        let writes_a_clients = files.writes_a_clients();
+        if writes_a_clients {
+            // How long that one may become is for its disk to say.
+            process::limit_file_size(None).context("cannot lift the limit of outputs")?;
+        }
+        let mut output = TaskOutput::new(&self.ring, files, task.stage, task.output);
+        let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
+        let fate = panics::caught(|| match &limit {
+            Ok(_) => self.call(task, &mut output),
+            Err(error) => Err(Failure::new(format!("its memory cannot be limited: {error}"))),
+        });
+        if let Ok(Some(limit)) = limit {
+            limit.lift().context("a task has lowered the limits of its worker")?;
+        }
+        output.outlive();
+        let panicked = fate.is_err();
+        let ended = output.end(fate.and_then(|ended| ended));
+        if writes_a_clients {
+            process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
+        }
+        Ok((ended, panicked))
+    }
+
+    fn call(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
         let handler = self.handlers.get(usize::from(task.kind.0)).and_then(Option::as_ref);
         let handler =
             handler.ok_or_else(|| Failure::new(format!("this worker has no kind {}", task.kind)))?;
-        handler(task.input.as_bytes(), output)
+        stages::call(handler, task.stage, task.input.as_bytes(), output)
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
+#[allow(dead_code, reason = "each test program uses its own part")]
 mod played;
 
 use std::fs::File;

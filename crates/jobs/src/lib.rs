@@ -7,27 +7,21 @@
 mod chaos;
 mod digits;
 mod factorial;
+mod fan_out;
 mod noop;
+mod packed;
 mod sleep;
+mod task;
+mod transform;
 #[cfg(test)]
 mod trial;
 
 use std::fmt;
 use std::num::NonZeroU8;
 
-/// What a handler sees of the task that it runs: its output, and ways to tell how it is going. What it tells survives
-/// its worker, whatever ends that, and is shown with the death.
-pub trait Task: std::io::Write {
-    /// "So many parts are done", of `total`, or of 0 when it cannot tell; the unit is the task's own. Each call is
-    /// progress, also one with the same numbers, and a limit on time without progress begins anew. Costs less than
-    /// 0.1 us: no system call, no allocation.
-    fn progress(&mut self, done: u64, total: u64);
-    /// Leaves words, in place of those before: what it is about to do, for whoever asks why it died. Cut after
-    /// `bulkhead_proto::limits::LAST_WORDS_MAX_BYTES`. It is no progress, and as cheap.
-    fn say(&mut self, words: &str);
-    /// "About to die": stamps the moment, so that the time until somebody noticed can be told.
-    fn last_breath(&mut self);
-}
+pub use fan_out::{FanOut, Planned, Split};
+pub use packed::Packed;
+pub use task::{FileError, Task, TaskFile};
 
 /// The code of a kind: reads `input`, writes its output to `task`.
 ///
@@ -81,24 +75,41 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl From<std::io::Error> for Failure {
-    /// The only I/O of a handler is its output.
+    /// The only I/O of a handler are its files, whose errors name them, and its output.
     fn from(error: std::io::Error) -> Self {
-        Self::new(format!("output: {error}"))
+        match error.get_ref().is_some_and(|inner| inner.is::<FileError>()) {
+            true => Self::new(error.to_string()),
+            false => Self::new(format!("output: {error}")),
+        }
     }
 }
 
-/// Every built-in kind but `exec`, in the order of `bulkhead_proto::kind::builtin`.
-const TABLE: [(&str, Handler); 4] =
-    [("factorial", factorial::run), ("noop", noop::run), ("sleep", sleep::run), ("chaos", chaos::run)];
-
-/// The handler of the kind of this name.
-pub fn find(name: &str) -> Option<Handler> {
-    TABLE.iter().find(|(known, _)| *known == name).map(|(_, handler)| *handler)
+/// The code of a built-in kind.
+#[derive(Clone, Copy)]
+pub enum Code {
+    /// Each of its jobs is one task.
+    Whole(Handler),
+    /// Its jobs are split.
+    Split(&'static dyn FanOut),
 }
 
-/// The names of all kinds.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().map(|(name, _)| *name)
+/// Every built-in kind but `exec`, in the order of `bulkhead_proto::kind::builtin`.
+const TABLE: [(&str, Code); 5] = [
+    ("factorial", Code::Whole(factorial::run)),
+    ("transform", Code::Split(&transform::Transform)),
+    ("noop", Code::Whole(noop::run)),
+    ("sleep", Code::Whole(sleep::run)),
+    ("chaos", Code::Whole(chaos::run)),
+];
+
+/// The code of every kind, by name.
+pub fn all() -> impl Iterator<Item = (&'static str, Code)> {
+    TABLE.into_iter()
+}
+
+/// The code of the kind of this name.
+pub fn find(name: &str) -> Option<Code> {
+    all().find(|(known, _)| *known == name).map(|(_, code)| code)
 }
 
 /// The input as text; every built-in kind but `noop` takes text.
@@ -123,9 +134,12 @@ mod tests {
             bulkhead_proto::kind::builtin(true).into_iter().map(|kind| kind.name).collect();
         // Its code needs processes and folders, and is the worker's.
         daemon.retain(|name| name != bulkhead_proto::kind::EXEC);
-        assert_eq!(names().collect::<Vec<_>>(), daemon);
-        assert!(daemon.iter().all(|name| find(name).is_some()));
-        assert!(find("nosuch").is_none() && find("").is_none());
+        assert_eq!(all().map(|(name, _)| name).collect::<Vec<_>>(), daemon);
+        for (name, code) in all() {
+            let kind =
+                bulkhead_proto::kind::builtin(true).into_iter().find(|kind| kind.name == name).unwrap();
+            assert_eq!(kind.plans, matches!(code, Code::Split(_)), "{name}");
+        }
     }
 
     #[test]

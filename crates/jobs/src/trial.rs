@@ -1,8 +1,93 @@
 //! For tests: a task that keeps its output in memory, and can be told to refuse it.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::{Failure, Handler, Task};
+use bulkhead_proto::file::Way;
+
+use crate::{Failure, Handler, Task, TaskFile};
+
+/// A file that is none.
+#[derive(Default)]
+pub(crate) struct Memory(RwLock<Vec<u8>>);
+
+impl Memory {
+    /// With these bytes.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(RwLock::new(bytes.to_vec()))
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes().len() as u64
+    }
+}
+
+impl FileExt for Memory {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let bytes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let rest = &bytes[bytes.len().min(at as usize)..];
+        let count = rest.len().min(into.len());
+        into[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, from: &[u8], at: u64) -> io::Result<usize> {
+        let mut bytes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let (at, end) = (at as usize, at as usize + from.len());
+        let longer = bytes.len().max(end);
+        bytes.resize(longer, 0);
+        bytes[at..end].copy_from_slice(from);
+        Ok(from.len())
+    }
+}
+
+/// A file of a trial.
+pub(crate) struct Named {
+    name: String,
+    way: Way,
+    memory: Memory,
+}
+
+impl FileExt for Named {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.memory.read_at(into, at)
+    }
+
+    fn write_at(&self, from: &[u8], at: u64) -> io::Result<usize> {
+        self.memory.write_at(from, at)
+    }
+}
+
+impl AsFd for Named {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        unreachable!("it lies in memory")
+    }
+}
+
+impl TaskFile for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn way(&self) -> Way {
+        self.way
+    }
+
+    fn length(&self) -> u64 {
+        self.memory.len()
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.memory.0.write().unwrap_or_else(PoisonError::into_inner).resize(bytes as usize, 0);
+        Ok(())
+    }
+}
 
 /// A task without a worker.
 #[derive(Default)]
@@ -17,6 +102,44 @@ pub(crate) struct Trial {
     pub(crate) said: Vec<String>,
     /// Bytes after which writing fails.
     pub(crate) room: Option<usize>,
+    pub(crate) files: Vec<Arc<Named>>,
+    pub(crate) shared: Option<Arc<Named>>,
+}
+
+impl Trial {
+    pub(crate) fn with_file(mut self, name: &str, way: Way, memory: Memory) -> Self {
+        self.files.push(Arc::new(Named { name: name.to_owned(), way, memory }));
+        self
+    }
+
+    pub(crate) fn with_shared(mut self, memory: Memory) -> Self {
+        self.shared = Some(Arc::new(Named { name: "out".to_owned(), way: Way::Out, memory }));
+        self
+    }
+
+    /// What was written in place.
+    pub(crate) fn shared_bytes(&self) -> Vec<u8> {
+        self.shared.as_ref().map_or_else(Vec::new, |file| file.memory.bytes())
+    }
+}
+
+/// A task that has nothing but what every one has.
+struct Bare;
+
+impl io::Write for Bare {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Task for Bare {
+    fn progress(&mut self, _: u64, _: u64) {}
+    fn say(&mut self, _: &str) {}
+    fn last_breath(&mut self) {}
 }
 
 impl io::Write for Trial {
@@ -46,6 +169,15 @@ impl Task for Trial {
 
     fn last_breath(&mut self) {
         self.breaths += 1;
+    }
+
+    fn file(&self, name: &str) -> Result<Arc<dyn TaskFile>, Failure> {
+        let found = self.files.iter().find(|file| file.name == name);
+        found.map_or_else(|| Bare.file(name), |file| Ok(Arc::clone(file) as Arc<dyn TaskFile>))
+    }
+
+    fn shared(&self) -> Result<Arc<dyn TaskFile>, Failure> {
+        self.shared.as_ref().map_or_else(|| Bare.shared(), |file| Ok(Arc::clone(file) as Arc<dyn TaskFile>))
     }
 }
 

@@ -17,7 +17,7 @@ const ARROWS: [Row; 12] = [
     ("crates/sys", &[], None),
     ("crates/link", &["proto", "sys"], None),
     ("crates/frames", &[], Some(&["bytemuck", "fast_image_resize", "serde"])),
-    ("crates/jobs", &["proto", "sys"], None),
+    ("crates/jobs", &["frames", "proto", "sys"], None),
     ("crates/client", &["proto", "sys"], None),
     ("crates/cli", &["client", "proto"], None),
     ("crates/xtask", &[], None),

@@ -1,69 +1,206 @@
-//! Tests of a task's output, against real pages and a real memfd.
+//! Tests of a task's output, against real pages and real files.
 
-use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_link::supervisor::Ring;
+use bulkhead_proto::file::{FileUse, OUT, Way};
+use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
+use bulkhead_proto::worker::FileRole;
 use bulkhead_sys::memfd::{output_file, sealed_size};
 
 use super::*;
+
+const MERGE: Stage = Stage::Merge { parts: 2 };
+const RUN: Stage = Stage::Run { part: 0, parts: 2 };
 
 fn rings() -> (Ring, WorkerRing) {
     let (ours, descriptors) = Ring::create().unwrap();
     (ours, WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap())
 }
 
+/// A file for this role, and another hold on it.
+fn file_for(role: FileRole) -> ((FileRole, OwnedFd), File) {
+    let file = File::from(output_file("out").unwrap());
+    let kept = file.try_clone().unwrap();
+    ((role, file.into()), kept)
+}
+
+fn clients_out() -> ((FileRole, OwnedFd), File) {
+    let file = tempfile::tempfile().unwrap();
+    let kept = file.try_clone().unwrap();
+    ((FileRole::Named(FileUse::new(OUT, Way::Out)), file.into()), kept)
+}
+
+fn bytes_of(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn output(
+    ring: &WorkerRing,
+    files: Vec<(FileRole, OwnedFd)>,
+    stage: Stage,
+    mode: OutputMode,
+) -> TaskOutput<'_> {
+    TaskOutput::new(ring, TaskFiles::new(files), stage, mode)
+}
+
 #[test]
 fn short_output_stays_inline_even_with_a_descriptor() {
     let (_, ring) = rings();
-    let file = File::from(output_file("out").unwrap());
-    let mut output = TaskOutput::new(&ring, Some(file));
+    let (file, _kept) = file_for(FileRole::Output);
+    let mut output = output(&ring, vec![file], Stage::Whole, OutputMode::Descriptor);
     output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
-    assert_eq!(output.finish().unwrap(), Finish::Inline(&[7; INLINE_MAX_BYTES]));
+    assert_eq!(output.finish().unwrap(), Ended::Inline(vec![7; INLINE_MAX_BYTES]));
 }
 
 #[test]
 fn long_output_goes_to_the_descriptor_whole_and_in_order() {
     let (_, ring) = rings();
-    let file = File::from(output_file("out").unwrap());
-    let kept = file.try_clone().unwrap();
-    let mut output = TaskOutput::new(&ring, Some(file));
     let expected: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
-    for piece in expected.chunks(1000) {
-        output.write_all(piece).unwrap();
+    for (role, stage) in [(FileRole::Output, Stage::Whole), (FileRole::Shared, MERGE)] {
+        let (file, kept) = file_for(role);
+        let mut output = output(&ring, vec![file], stage, OutputMode::Descriptor);
+        expected.chunks(1000).for_each(|piece| output.write_all(piece).unwrap());
+        assert_eq!(output.finish().unwrap(), Ended::Descriptor { bytes: 3_000_000 });
+        assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(3_000_000));
+        assert!(bytes_of(&kept) == expected);
     }
-    assert_eq!(output.finish().unwrap(), Finish::Descriptor { bytes: 3_000_000 });
-    assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(3_000_000));
-    let mut bytes = vec![0; 3_000_000];
-    kept.read_exact_at(&mut bytes, 0).unwrap();
-    assert!(bytes == expected);
+}
+
+#[test]
+fn a_plan_goes_to_its_descriptor_however_short() {
+    let (_, ring) = rings();
+    let (file, kept) = file_for(FileRole::Output);
+    let mut output = output(&ring, vec![file], Stage::Plan, OutputMode::Descriptor);
+    output.write_all(b"plan").unwrap();
+    assert_eq!(output.finish().unwrap(), Ended::Descriptor { bytes: 4 });
+    assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(4));
 }
 
 #[test]
 fn too_long_output_names_the_limit_and_fails_the_task_even_if_nobody_looks() {
     let (_, ring) = rings();
-    let mut output = TaskOutput::new(&ring, None);
-    output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
-    let error = output.write_all(b"x").unwrap_err().to_string();
-    assert!(error.contains("4096 bytes") && error.contains("ask for an output descriptor"), "{error}");
-    assert!(output.write(b"").is_err(), "an output that failed takes more");
-    assert_eq!(output.finish().unwrap_err().to_string(), error);
+    for (stage, advice) in
+        [(Stage::Whole, "ask for an output descriptor"), (RUN, "the output that all parts share")]
+    {
+        let mut output = output(&ring, Vec::new(), stage, OutputMode::Inline);
+        output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
+        let error = output.write_all(b"x").unwrap_err().to_string();
+        assert!(error.contains("4096 bytes") && error.contains(advice), "{error}");
+        assert!(output.write(b"").is_err(), "an output that failed takes more");
+        assert_eq!(output.finish().unwrap_err().to_string(), format!("output: {error}"));
+    }
 }
 
 #[test]
 fn the_limit_of_a_descriptor_is_met_before_the_kernel_kills() {
     let (_, ring) = rings();
-    let mut output = TaskOutput::new(&ring, Some(File::from(output_file("out").unwrap())));
-    output.spilled = OUTPUT_MAX_BYTES - 1;
-    output.write_all(b"x").unwrap();
-    let error = output.write_all(b"x").unwrap_err().to_string();
-    assert!(error.contains(&OUTPUT_MAX_BYTES.to_string()), "{error}");
+    let (file, kept) = file_for(FileRole::Output);
+    let mut output = output(&ring, vec![file], Stage::Whole, OutputMode::Descriptor);
+    let shared = output.shared().unwrap();
+    for error in [
+        shared.set_length(OUTPUT_MAX_BYTES + 1).unwrap_err(),
+        shared.write_all_at(b"x", OUTPUT_MAX_BYTES).unwrap_err(),
+        shared.write_all_at(b"x", u64::MAX).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains(&OUTPUT_MAX_BYTES.to_string()), "{error}");
+    }
+    assert_eq!(kept.metadata().unwrap().len(), 0);
+    assert!(output.finish().unwrap_err().to_string().contains("the limit of"), "it is forgotten");
+}
+
+/// The client's file gets all of it, short or long, and nothing of what stood there before stays.
+#[test]
+fn output_into_a_clients_file_replaces_what_was_there() {
+    let (_, ring) = rings();
+    for bytes in [&b""[..], b"short", &[9; 100_000]] {
+        let (file, kept) = clients_out();
+        kept.write_all_at(&[1; 50_000], 0).unwrap();
+        let mut output = output(&ring, vec![file], Stage::Whole, OutputMode::File);
+        output.write_all(bytes).unwrap();
+        assert_eq!(output.finish().unwrap(), Ended::Inline(Vec::new()));
+        assert!(bytes_of(&kept) == bytes, "{} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn what_parts_wrote_in_place_is_the_output_unless_the_merge_writes_another() {
+    let (_, ring) = rings();
+    let (file, kept) = clients_out();
+    kept.write_all_at(b"by the parts", 0).unwrap();
+    let mut merge = output(&ring, vec![file], MERGE, OutputMode::File);
+    assert_eq!(merge.finish().unwrap(), Ended::Inline(Vec::new()));
+    assert_eq!(bytes_of(&kept), b"by the parts");
+
+    let (file, kept) = file_for(FileRole::Shared);
+    kept.write_all_at(b"by the parts", 0).unwrap();
+    let mut merge = output(&ring, vec![file], MERGE, OutputMode::Descriptor);
+    assert_eq!(merge.finish().unwrap(), Ended::Descriptor { bytes: 12 });
+    assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(12));
+
+    let (file, _kept) = file_for(FileRole::Shared);
+    let mut merge = output(&ring, vec![file], MERGE, OutputMode::Descriptor);
+    merge.write_all(b"in short").unwrap();
+    assert_eq!(merge.finish().unwrap(), Ended::Inline(b"in short".to_vec()));
+}
+
+#[test]
+fn a_part_writes_in_place_and_has_a_result_beside_it_and_seals_nothing() {
+    let (_, ring) = rings();
+    let (file, kept) = file_for(FileRole::Shared);
+    let mut part = output(&ring, vec![file], RUN, OutputMode::Inline);
+    part.write_all(b"resu").unwrap();
+    part.shared().unwrap().write_all_at(b"in place", 4).unwrap();
+    part.write_all(b"lt").unwrap();
+    assert_eq!(part.finish().unwrap(), Ended::Inline(b"result".to_vec()));
+    assert_eq!(bytes_of(&kept), b"\0\0\0\0in place");
+    assert_eq!(sealed_size(kept.as_fd()).unwrap(), None);
+}
+
+#[test]
+fn a_whole_task_writes_either_in_place_or_in_order() {
+    let (_, ring) = rings();
+    let (file, kept) = file_for(FileRole::Output);
+    let mut task = output(&ring, vec![file], Stage::Whole, OutputMode::Descriptor);
+    task.shared().unwrap().write_all_at(b"end", 3).unwrap();
+    assert!(task.write_all(b"x").unwrap_err().to_string().contains("in place"));
+    assert!(task.finish().is_err());
+    assert_eq!(bytes_of(&kept), b"\0\0\0end");
+
+    let mut task = output(&ring, vec![file_for(FileRole::Output).0], Stage::Whole, OutputMode::Descriptor);
+    task.write_all(b"x").unwrap();
+    assert!(task.shared().err().unwrap().to_string().contains("written output already"));
+    let none = output(&ring, Vec::new(), Stage::Whole, OutputMode::Inline).shared().err().unwrap();
+    assert!(none.to_string().contains("no place for an output"), "{none}");
+}
+
+/// A full disk fails the task by name, even if its handler does not look.
+#[test]
+fn a_disk_that_is_full_is_named() {
+    let (_, ring) = rings();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let held = Held::new(OUT, Way::Out, full);
+    let error = held.write_all_at(b"x", 0).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    let failure = Failure::from(error).to_string();
+    assert!(failure.starts_with("no space left where the output goes: file \"out\""), "{failure}");
+    assert_eq!(held.fault().unwrap().to_string(), failure);
+
+    let fd = File::options().write(true).open("/dev/full").unwrap();
+    let role = FileRole::Named(FileUse::new(OUT, Way::Out));
+    let mut task = output(&ring, vec![(role, fd.into())], Stage::Whole, OutputMode::File);
+    task.write_all(b"x").unwrap();
+    let failure = task.finish().unwrap_err().to_string();
+    assert!(failure.starts_with("file \"out\" is a device"), "{failure}");
 }
 
 #[test]
 fn a_death_that_did_not_come_is_taken_back() {
     let (ours, ring) = rings();
-    let mut output = TaskOutput::new(&ring, None);
+    let mut output = output(&ring, Vec::new(), Stage::Whole, OutputMode::Inline);
     output.last_breath();
     assert!(ours.last_breath_ns().is_some());
     output.outlive();
@@ -73,20 +210,23 @@ fn a_death_that_did_not_come_is_taken_back() {
 #[test]
 fn what_a_failed_task_wrote_is_kept_where_it_fits() {
     let (_, ring) = rings();
-    let mut nothing = TaskOutput::new(&ring, None);
-    assert_eq!(nothing.keep("no"), Kept::Nothing);
-    let mut short = TaskOutput::new(&ring, None);
-    short.write_all(b"short").unwrap();
-    assert_eq!(short.keep("no"), Kept::Inline(b"short"));
+    let told = |written: usize, files, failure: Failure| {
+        let mut output = output(&ring, files, Stage::Whole, OutputMode::Descriptor);
+        output.write_all(&vec![7; written]).unwrap();
+        let Ended::Failed { text, inline, spilled, .. } = output.end(Err(failure)) else {
+            panic!("it failed")
+        };
+        assert_eq!(text, "no");
+        (inline, spilled)
+    };
+    let no = || Failure::new("no").with_output();
+    assert_eq!(told(0, Vec::new(), no()), (Vec::new(), 0));
+    assert_eq!(told(5, Vec::new(), no()), (vec![7; 5], 0));
+    assert_eq!(told(5, Vec::new(), Failure::new("no")), (Vec::new(), 0));
     for length in [INLINE_MAX_BYTES - 1, INLINE_MAX_BYTES, 10_000] {
-        let file = File::from(output_file("out").unwrap());
-        let kept = file.try_clone().unwrap();
-        let mut output = TaskOutput::new(&ring, Some(file));
-        output.write_all(&vec![7; length]).unwrap();
-        assert_eq!(output.keep("no"), Kept::Descriptor { bytes: length as u64 });
+        let (file, kept) = file_for(FileRole::Output);
+        assert_eq!(told(length, vec![file], no()), (Vec::new(), length as u64));
         assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(length as u64));
-        let mut homeless = TaskOutput::new(&ring, None);
-        homeless.write_all(&[7; INLINE_MAX_BYTES - 1]).unwrap();
-        assert_eq!(homeless.keep("no"), Kept::Nothing);
     }
+    assert_eq!(told(INLINE_MAX_BYTES - 1, Vec::new(), no()), (Vec::new(), 0));
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,11 +28,12 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The table of kinds; their numbers are their places.
-pub(crate) const KINDS: [&str; 5] = ["noop", "factorial", "sleep", "chaos", "no-such-kind"];
+pub(crate) const KINDS: [&str; 6] = ["noop", "factorial", "sleep", "chaos", "no-such-kind", "transform"];
 pub(crate) const NOOP: KindId = KindId(0);
 pub(crate) const FACTORIAL: KindId = KindId(1);
 pub(crate) const CHAOS: KindId = KindId(3);
 pub(crate) const UNKNOWN: KindId = KindId(4);
+pub(crate) const TRANSFORM: KindId = KindId(5);
 
 /// A worker process that may not be connected yet.
 pub(crate) struct Born {
@@ -146,11 +147,30 @@ impl Played {
         (task, output)
     }
 
+    /// As [`Self::offer`], of this stage and with these files, which are sent at once.
+    pub(crate) fn offer_stage(
+        &mut self,
+        (kind, input): (KindId, &str),
+        stage: Stage,
+        output: OutputMode,
+        files: &[(FileRole, BorrowedFd<'_>)],
+    ) -> TaskMessage {
+        let task = self.offer(kind, input);
+        self.send_files(task.seq, files);
+        TaskMessage { stage, output, has_files: !files.is_empty(), ..task }
+    }
+
     /// Sends an output descriptor, as often as it takes for the lane to have room.
     pub(crate) fn send_output(&self, seq: Seq, output: &OwnedFd) {
-        let frame = codec::encode(&LaneDown::Files { seq, roles: vec![FileRole::Output] });
+        self.send_files(seq, &[(FileRole::Output, output.as_fd())]);
+    }
+
+    fn send_files(&self, seq: Seq, files: &[(FileRole, BorrowedFd<'_>)]) {
+        let roles = files.iter().map(|(role, _)| role.clone()).collect();
+        let descriptors: Vec<_> = files.iter().map(|(_, descriptor)| *descriptor).collect();
+        let frame = codec::encode(&LaneDown::Files { seq, roles });
         let deadline = std::time::Instant::now() + PATIENCE;
-        while let Err(error) = self.born.lane.send(&frame, &[output.as_fd()]) {
+        while let Err(error) = self.born.lane.send(&frame, &descriptors) {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             assert!(std::time::Instant::now() < deadline, "nobody reads the lane");
             std::thread::yield_now();

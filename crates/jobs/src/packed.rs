@@ -1,0 +1,160 @@
+//! Many pieces in one file, in the form of `bulkhead_proto::stage`: a plan's parts, and the results of parts.
+//!
+//! Pieces are read one at a time, so that a plan of 65,536 parts costs a run task no more than its own. Every offset
+//! is checked against the file before anything is allocated: the file comes from another process.
+
+use std::os::unix::fs::FileExt;
+
+use bulkhead_proto::stage::{COUNT_BYTES, parts_of, table_bytes};
+
+use crate::Failure;
+
+/// Pieces that are read when they are asked for.
+#[derive(Clone, Copy)]
+pub struct Packed<'a> {
+    /// The file and its length; without one, all pieces are empty.
+    file: Option<(&'a dyn FileExt, u64)>,
+    count: u32,
+}
+
+impl<'a> Packed<'a> {
+    /// The pieces in `file`, which is `length` bytes long.
+    ///
+    /// # Errors
+    /// [`Failure`] if it cannot be read or holds no such pieces.
+    pub fn open(file: &'a dyn FileExt, length: u64) -> Result<Self, Failure> {
+        let mut head = [0; COUNT_BYTES];
+        file.read_exact_at(&mut head, 0)?;
+        let count = parts_of(head, length).ok_or_else(|| malformed("its count of parts", length))?;
+        Ok(Self { file: Some((file, length)), count })
+    }
+
+    /// So many pieces, and nothing in any of them.
+    pub fn empty(count: u32) -> Self {
+        Self { file: None, count }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// One of them, counted from 0.
+    ///
+    /// # Errors
+    /// [`Failure`] if there is no such piece, or it cannot be read.
+    pub fn get(&self, piece: u32) -> Result<Vec<u8>, Failure> {
+        if piece >= self.count {
+            return Err(Failure::new(format!("there is no part {piece}, only {}", self.count)));
+        }
+        let mut pair = [0; 2 * COUNT_BYTES];
+        let Some((file, length)) = self.file else { return Ok(Vec::new()) };
+        file.read_exact_at(&mut pair, COUNT_BYTES as u64 * (u64::from(piece) + 1))?;
+        let word = |place: usize| {
+            u64::from_le_bytes(*pair[place..].first_chunk().expect("the pair holds two words of eight bytes"))
+        };
+        self.piece(file, (word(0), word(COUNT_BYTES)), length)
+    }
+
+    /// All of them, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>, Failure>> + '_ {
+        (0..self.count).map(|piece| self.get(piece))
+    }
+
+    /// What lies behind the last piece.
+    ///
+    /// # Errors
+    /// [`Failure`] if it cannot be read.
+    pub fn rest(&self) -> Result<Vec<u8>, Failure> {
+        let Some((file, length)) = self.file else { return Ok(Vec::new()) };
+        let mut end = [0; COUNT_BYTES];
+        file.read_exact_at(&mut end, COUNT_BYTES as u64 * (u64::from(self.count) + 1))?;
+        self.piece(file, (u64::from_le_bytes(end), length), length)
+    }
+
+    fn piece(&self, file: &dyn FileExt, (from, to): (u64, u64), length: u64) -> Result<Vec<u8>, Failure> {
+        if from < table_bytes(self.count) || from > to || to > length {
+            return Err(malformed("a part", length));
+        }
+        let bytes = usize::try_from(to - from).map_err(|_| malformed("a part", length))?;
+        let mut piece = vec![0; bytes];
+        file.read_exact_at(&mut piece, from)?;
+        Ok(piece)
+    }
+}
+
+fn malformed(what: &str, length: u64) -> Failure {
+    Failure::new(format!(
+        "the plan of the job or its results are malformed: {what} does not fit {length} bytes"
+    ))
+}
+
+impl std::fmt::Debug for Packed<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Packed").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::limits::PARTS_MAX;
+    use bulkhead_proto::stage::pack;
+
+    use super::*;
+    use crate::trial::Memory;
+
+    fn told(bytes: &[u8], piece: u32) -> Result<Vec<u8>, String> {
+        let file = Memory::of(bytes);
+        let packed = Packed::open(&file, bytes.len() as u64).map_err(|failure| failure.to_string())?;
+        packed.get(piece).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn what_was_packed_comes_out_again() {
+        let pieces = [&b"one"[..], b"", b"three"];
+        let mut bytes = pack(&pieces);
+        bytes.extend_from_slice(b"brief");
+        let file = Memory::of(&bytes);
+        let packed = Packed::open(&file, bytes.len() as u64).unwrap();
+        let out: Vec<_> = packed.iter().map(Result::unwrap).collect();
+        assert_eq!((out, packed.len()), (pieces.map(<[u8]>::to_vec).to_vec(), 3));
+        assert_eq!(packed.rest().unwrap(), b"brief");
+        assert_eq!(packed.get(3).unwrap_err().to_string(), "there is no part 3, only 3");
+    }
+
+    #[test]
+    fn results_that_nobody_left_are_empty() {
+        let packed = Packed::empty(2);
+        assert_eq!(packed.iter().map(Result::unwrap).collect::<Vec<_>>(), [b"", b""]);
+        assert!(packed.get(2).is_err() && packed.rest().unwrap().is_empty() && !packed.is_empty());
+    }
+
+    /// A forged table must neither be believed nor make it allocate.
+    #[test]
+    fn every_forged_word_is_refused() {
+        let good = pack(&[&b"one"[..], b"two"]);
+        assert_eq!(told(&good, 1).unwrap(), b"two");
+        for (place, word) in [
+            (0, 3), // one part more than there is room for
+            (0, u64::from(PARTS_MAX) + 1),
+            (2, 0),
+            (2, 31),       // inside the table
+            (2, 39),       // behind its own end
+            (3, u64::MAX), // far behind the file
+            (3, good.len() as u64 + 1),
+        ] {
+            let mut forged = good.clone();
+            forged[8 * place..8 * (place + 1)].copy_from_slice(&u64::to_le_bytes(word));
+            let said = told(&forged, 1).unwrap_err();
+            assert!(said.contains("malformed"), "word {place} = {word}: {said}");
+        }
+        for length in 0..24 {
+            assert!(told(&good[..length], 0).is_err(), "{length} bytes");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `transform CHAIN`: a Y4M clip, file `in`, to another one that is written in place, a range of frames a task.
+//!
+//! What is done to the samples, and where each frame lies, is `bulkhead_frames`'s; this is its plan, run and merge as
+//! tasks. Every run task writes to bytes of its own and writes the same when it runs again, so the output does not
+//! depend on how many workers there are, nor on what becomes of them. The input is the chain's text.
+
+use bulkhead_frames::{Chain, Fault, FrameRange, Header, Plan, RangeDone, Recipe, merge, run};
+use bulkhead_proto::file::IN;
+
+use crate::{Failure, FanOut, Packed, Planned, Split, Task, text_of};
+
+/// The kind.
+pub(crate) struct Transform;
+
+impl FanOut for Transform {
+    fn plan(&self, input: &[u8], task: &mut dyn Task) -> Result<Split, Failure> {
+        let chain: Chain = text_of(input)?.parse().map_err(fault)?;
+        let (clip, output) = (task.file(IN)?, task.shared()?);
+        task.say("looking for the frames of the clip");
+        let plan = Plan::new(&*clip, clip.length(), chain).map_err(fault)?;
+        output.set_length(plan.output_bytes())?;
+        let parts = plan.ranges.iter().map(part_of).collect();
+        Ok(Split { common: plan.recipe.input().to_line(), parts })
+    }
+
+    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+        let (recipe, range) = (recipe_of(job)?, range_of(part)?);
+        let (clip, output) = (task.file(IN)?, task.shared()?);
+        task.say(&format!("frames from {} on", range.first));
+        let done = run(&recipe, &range, &*clip, &*output, |frames| task.progress(frames, range.frames));
+        let done = done.map_err(fault)?;
+        Ok(task.write_all(&bytes_of([done.first, done.frames, done.bytes]))?)
+    }
+
+    fn merge(
+        &self,
+        job: Planned<'_>,
+        parts: &Packed<'_>,
+        results: &Packed<'_>,
+        task: &mut dyn Task,
+    ) -> Result<(), Failure> {
+        let ranges = parts.iter().map(|part| range_of(&part?)).collect::<Result<_, _>>()?;
+        let plan = Plan { recipe: recipe_of(job)?, ranges };
+        let done = results.iter().map(|result| done_of(&result?)).collect::<Result<Vec<_>, _>>()?;
+        let output = task.shared()?;
+        merge(&plan, &done, &*output).map_err(fault)?;
+        Ok(())
+    }
+}
+
+fn fault(fault: Fault) -> Failure {
+    Failure::new(fault.to_string())
+}
+
+/// The recipe is made again by each task: the clip's header and the chain are all of it.
+fn recipe_of(job: Planned<'_>) -> Result<Recipe, Failure> {
+    let line = job.common.strip_suffix(b"\n").unwrap_or(job.common);
+    let chain = text_of(job.input)?.parse().map_err(fault)?;
+    Recipe::new(Header::parse(line).map_err(fault)?, chain).map_err(fault)
+}
+
+/// A part is a range, as six words.
+fn part_of(range: &FrameRange) -> Vec<u8> {
+    bytes_of([
+        range.first,
+        range.frames,
+        range.input_at,
+        range.input_bytes,
+        range.output_at,
+        range.output_bytes,
+    ])
+}
+
+fn range_of(part: &[u8]) -> Result<FrameRange, Failure> {
+    let [first, frames, input_at, input_bytes, output_at, output_bytes] = words_of(part)?;
+    let ends = [(first, frames), (input_at, input_bytes), (output_at, output_bytes)];
+    if ends.iter().any(|(from, count)| from.checked_add(*count).is_none()) {
+        return Err(Failure::new(format!(
+            "a part of the plan reaches beyond any clip: frames from {first} on"
+        )));
+    }
+    Ok(FrameRange { first, frames, input_at, input_bytes, output_at, output_bytes })
+}
+
+fn done_of(result: &[u8]) -> Result<RangeDone, Failure> {
+    let [first, frames, bytes] = words_of(result)?;
+    Ok(RangeDone { first, frames, bytes })
+}
+
+fn bytes_of<const WORDS: usize>(words: [u64; WORDS]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn words_of<const WORDS: usize>(bytes: &[u8]) -> Result<[u64; WORDS], Failure> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    match <[[u8; 8]; WORDS]>::try_from(words) {
+        Ok(words) if rest.is_empty() => Ok(words.map(u64::from_le_bytes)),
+        _ => Err(Failure::new(format!(
+            "a part or its result is {} bytes long, not {}",
+            bytes.len(),
+            8 * WORDS
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Which code of its kind a task runs: all of it, or the plan, a part or the merge of a job that is split.
+//!
+//! It carries the plan from one task to the others: parts and brief as the plan task packed them, which nobody but
+//! workers reads. It checks what it reads, because another worker wrote it, and files that the job reads against what
+//! the plan task saw of them.
+
+use std::io::Write;
+
+use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, TaskFile};
+use bulkhead_proto::codec;
+use bulkhead_proto::limits::{FRAME_MAX_BYTES, PARTS_MAX};
+use bulkhead_proto::stage::{Brief, Stage, pack};
+
+use crate::files::Held;
+use crate::output::TaskOutput;
+use crate::registry::Code;
+
+/// Runs what a task of this stage is.
+///
+/// # Errors
+/// [`Failure`] of the kind's own code, or of what lies between its tasks.
+pub(crate) fn call(
+    code: &Code,
+    stage: Stage,
+    input: &[u8],
+    output: &mut TaskOutput<'_>,
+) -> Result<(), Failure> {
+    match (code, stage) {
+        (Code::Whole(handler), Stage::Whole) => handler(input, output),
+        (Code::Split(kind), Stage::Plan) => plan(&**kind, input, output),
+        (Code::Split(kind), Stage::Run { part, parts }) => run(&**kind, input, (part, parts), output),
+        (Code::Split(kind), Stage::Merge { parts }) => merge(&**kind, input, parts, output),
+        (Code::Split(_), Stage::Whole) => {
+            Err(Failure::new("this kind splits its jobs: write plans = true in its table of the config"))
+        }
+        (Code::Whole(_), _) => Err(Failure::new(
+            "this kind does not split its jobs: leave plans = true out of its table of the config",
+        )),
+    }
+}
+
+fn plan(kind: &dyn FanOut, input: &[u8], output: &mut TaskOutput<'_>) -> Result<(), Failure> {
+    let split = kind.plan(input, output)?;
+    if !output.is_empty() {
+        return Err(Failure::new(
+            "the plan of a job writes no output: leave that to its parts and its merge",
+        ));
+    }
+    output.plan_ends();
+    let Split { common, parts } = split;
+    if parts.len() > PARTS_MAX as usize {
+        return Err(Failure::new(format!(
+            "the plan has {} parts, the limit is {PARTS_MAX}: make them larger",
+            parts.len()
+        )));
+    }
+    if common.len() > FRAME_MAX_BYTES {
+        let bytes = common.len();
+        return Err(Failure::new(format!(
+            "the plan tells all tasks {bytes} bytes, the limit is {FRAME_MAX_BYTES}"
+        )));
+    }
+    output.write_all(&pack(&parts))?;
+    let seen = output.files().seen();
+    Ok(output.write_all(&codec::encode(&Brief { seen, common }))?)
+}
+
+fn run(
+    kind: &dyn FanOut,
+    input: &[u8],
+    (part, parts): (u32, u32),
+    output: &mut TaskOutput<'_>,
+) -> Result<(), Failure> {
+    let held = output.files().plan.clone();
+    let (packed, brief) = read_plan(held.as_deref(), parts)?;
+    output.files().expect(&brief.seen)?;
+    kind.run(Planned { input, common: &brief.common }, &packed.get(part)?, output)
+}
+
+fn merge(kind: &dyn FanOut, input: &[u8], parts: u32, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
+    if output.files().shared.as_ref().is_some_and(|shared| shared.is_sealed()) {
+        // An earlier merge did everything and died before it could say so.
+        return Ok(());
+    }
+    let held = output.files().plan.clone();
+    let (packed, brief) = read_plan(held.as_deref(), parts)?;
+    output.files().expect(&brief.seen)?;
+    let left = output.files().results.clone();
+    let results = match &left {
+        Some(results) => open(results, parts, "the results of the parts")?,
+        None => Packed::empty(parts),
+    };
+    kind.merge(Planned { input, common: &brief.common }, &packed, &results, output)
+}
+
+fn read_plan(plan: Option<&Held>, parts: u32) -> Result<(Packed<'_>, Brief), Failure> {
+    let plan = plan.ok_or_else(|| Failure::new("the task came without the plan of its job"))?;
+    let packed = open(plan, parts, "the plan")?;
+    let brief = codec::decode(&packed.rest()?);
+    let brief = brief.map_err(|error| Failure::new(format!("the plan of the job is malformed: {error}")))?;
+    Ok((packed, brief))
+}
+
+fn open<'a>(held: &'a Held, parts: u32, what: &str) -> Result<Packed<'a>, Failure> {
+    held.look()?;
+    let packed = Packed::open(held, held.length())?;
+    match packed.len() {
+        count if count == parts => Ok(packed),
+        count => Err(Failure::new(format!("{what} of the job has {count} parts, {parts} were told"))),
+    }
+}
