@@ -204,11 +204,12 @@ impl Worker {
     /// `left` is a process that it left behind, and is looked at instead.
     pub(crate) fn examine(&self, left: Option<u32>) -> Event {
         let progress_ns = self.ring.progress_ns(clock::monotonic_ns());
+        let progress = self.ring.progress();
         let seen = match left.filter(|_| self.tree.is_reaped()) {
             Some(pid) => Process::open(pid).ok().and_then(|process| Pulse::of(&process).look()),
             None => self.pulse.look(),
         };
-        Event::Examined { worker: self.id, seen, progress_ns }
+        Event::Examined { worker: self.id, seen, progress_ns, progress }
     }
 
     /// Moves its end on. `Some` when the process is reaped and its group is empty.

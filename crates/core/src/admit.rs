@@ -79,6 +79,9 @@ impl Core {
         if let Some(missing) = limits::missing_file(&self.config.kinds[place], &submit.files) {
             return invalid(missing);
         }
+        if submit.progress && !submit.attached {
+            return invalid("progress is told to whom the jobs are attached, and these are not".to_owned());
+        }
         if submit.inputs.is_empty() {
             return invalid("the submit has no inputs".to_owned());
         }
@@ -164,6 +167,7 @@ impl Core {
             client: id,
             tag,
             attached: submit.attached,
+            progress: submit.progress,
             watched: submit.attached,
             accepted_us: self.now.wall_us,
             since_ns: now_ns,

@@ -158,6 +158,7 @@ impl Core {
         if first {
             self.pool.enter(id, Duty::Busy);
             self.watch_head(id);
+            self.begin_telling(key);
         }
         if let Some(lost_ns) = lost_ns {
             self.totals.retries += 1;

@@ -173,6 +173,7 @@ impl Core {
                 Alarm::Suspended(id) => self.pool.workers.get(id).and_then(|worker| worker.suspended),
                 Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
                 Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
+                Alarm::Progress(job) => self.tellings.alarm_ns(*job),
                 Alarm::Shortage => self.shortage.until_ns(),
                 _ => Some(*at_ns),
             };

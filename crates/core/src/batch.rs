@@ -22,6 +22,8 @@ pub(crate) struct Batch {
     pub(crate) tag: Tag,
     /// Whether ends stream to the client. Over when the client is gone.
     pub(crate) attached: bool,
+    /// Whether the client wants to be told how far its jobs are, while it is attached to them.
+    pub(crate) progress: bool,
     pub(crate) accepted_us: u64,
     /// Whether the client keeps a note of it, to cancel its jobs when it has vanished.
     pub(crate) watched: bool,

@@ -29,6 +29,7 @@ impl Core {
     pub(crate) fn end_by_part(&mut self, (key, part): (Key, Option<Part>), outcome: Outcome, left: Left) {
         self.leave_list(key);
         self.close_fan(key);
+        self.end_telling(self.jobs[key].id);
         *self.total_of(&outcome) += 1;
         self.record_end(key, &outcome);
         let job = &mut self.jobs[key];

@@ -5,7 +5,7 @@
 
 use bulkhead_proto::client::Request;
 use bulkhead_proto::death::{Death, Lie};
-use bulkhead_proto::evidence::{Evidence, Seen};
+use bulkhead_proto::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
@@ -134,6 +134,8 @@ pub enum Event {
         /// When its task last said that it made progress, CLOCK_MONOTONIC nanoseconds: the worker's word, but never
         /// later than now. `None`: it never did.
         progress_ns: Option<u64>,
+        /// How far its task says it is, if it has claimed the first of its offers that are not done. Its word, too.
+        progress: Option<Progress>,
     },
     /// A signal stopped a worker.
     Suspended {

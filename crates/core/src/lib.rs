@@ -38,6 +38,7 @@ mod notice;
 mod pace;
 mod parts;
 mod pool;
+mod progress;
 mod queue;
 mod recycle;
 mod restart;

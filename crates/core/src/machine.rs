@@ -21,6 +21,7 @@ use crate::list::List;
 use crate::log::Log;
 use crate::pace::Pace;
 use crate::pool::Pool;
+use crate::progress::Tellings;
 use crate::queue::Queue;
 use crate::restart::Restart;
 use crate::rng::Rng;
@@ -46,6 +47,7 @@ pub struct Core {
     pub(crate) kept: Kept,
     pub(crate) files: Files,
     pub(crate) fans: Fans,
+    pub(crate) tellings: Tellings,
     pub(crate) clients: Clients,
     pub(crate) pool: Pool,
     pub(crate) restart: Restart,
@@ -80,6 +82,7 @@ impl Core {
             kept: Kept::default(),
             files: Files::default(),
             fans: Fans::default(),
+            tellings: Tellings::default(),
             clients: Clients::default(),
             pool: Pool::new(config.slots),
             restart: Restart::default(),
@@ -149,7 +152,10 @@ impl Core {
             }
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
-            Event::Examined { worker, seen, progress_ns } => self.examined(worker, seen, progress_ns),
+            Event::Examined { worker, seen, progress_ns, progress } => {
+                self.note_progress(worker, progress);
+                self.examined(worker, seen, progress_ns);
+            }
             Event::Suspended { worker, signal } => self.suspended(worker, signal),
             Event::Resumed { worker } => self.resumed(worker),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
@@ -172,6 +178,7 @@ impl Core {
             Alarm::Resume(worker) => self.resume(worker),
             Alarm::Survived(worker) => self.survived(worker),
             Alarm::Backoff(job) => self.backoff_over(job),
+            Alarm::Progress(job) => self.progress_due(job),
             Alarm::Expiry(first, count) => self.expire(first, count),
             Alarm::Vanished(client) => self.vanish(client),
             Alarm::Shortage => self.shortage.try_again(),

@@ -77,7 +77,7 @@ impl Core {
         let mut batch = self.jobs.batch(key).clone();
         // Held by the fan, so that it outlives the last part that is there for the moment.
         batch.refs = 1;
-        (batch.attached, batch.watched, batch.expires_ns) = (false, false, None);
+        (batch.attached, batch.watched, batch.progress, batch.expires_ns) = (false, false, false, None);
         batch.since_ns = self.now.mono_ns;
         let client = batch.client;
         let batch = self.jobs.open_batch(batch);
@@ -87,6 +87,7 @@ impl Core {
             Fan { job: key, id, client, batch, parts, next: 0, done: 0, live, results, bytes: 0, attempts };
         let fan = self.fans.open(fan);
         self.jobs[key].aside_mut().fan = Some(fan);
+        self.begin_telling(key);
         self.make_parts(fan);
     }
 

@@ -24,6 +24,8 @@ pub(crate) enum Alarm {
     Survived(WorkerId),
     /// A job's backoff is over.
     Backoff(JobId),
+    /// A job is looked at: its client wants to know how far it is.
+    Progress(JobId),
     /// Jobs from this one on, so many, expire unless they have begun.
     Expiry(JobId, u32),
     /// A client that vanished does not come back.

@@ -112,7 +112,7 @@ impl World {
         };
         let progress_ns = (used.progress_ns > 0 && factor == 1).then_some(used.progress_ns);
         let seen = worker.lives().then_some(seen);
-        self.told_back.push(Event::Examined { worker: id, seen, progress_ns });
+        self.told_back.push(Event::Examined { worker: id, seen, progress_ns, progress: None });
     }
 
     /// Somebody may stop a worker while it runs, and may let it go on.

@@ -15,6 +15,7 @@ mod part_ends;
 mod part_turns;
 mod parts;
 mod prefetch;
+mod progress;
 mod quarantine;
 mod queue;
 mod recycle;

@@ -11,7 +11,7 @@ use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::evidence::{Evidence, Seen};
+use bulkhead_proto::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, OutputId, ScratchId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
@@ -52,6 +52,7 @@ pub(crate) struct Rig {
     /// What examining shows, of whomever.
     pub(crate) seen: Option<Seen>,
     pub(crate) progress_ns: Option<u64>,
+    pub(crate) progress: Option<Progress>,
     pub(crate) exited: bool,
     /// Whether spawned workers come up by themselves.
     pub(crate) come_up: bool,
@@ -108,6 +109,7 @@ impl Rig {
             examined: 0,
             seen: Some(Seen::default()),
             progress_ns: None,
+            progress: None,
             exited: false,
             come_up: true,
             answer: true,
@@ -178,8 +180,8 @@ impl Rig {
             Action::Examine { worker } => {
                 self.examined += 1;
                 if self.answer && self.workers.contains_key(&worker) {
-                    let (seen, progress_ns) = (self.seen.clone(), self.progress_ns);
-                    self.batch.push(Event::Examined { worker, seen, progress_ns });
+                    let (seen, progress_ns, progress) = (self.seen.clone(), self.progress_ns, self.progress);
+                    self.batch.push(Event::Examined { worker, seen, progress_ns, progress });
                 }
             }
             Action::DropFile { file } => self.let_go.push(file),

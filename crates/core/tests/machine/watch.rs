@@ -145,7 +145,7 @@ fn a_job_that_is_done_by_the_look_is_done() {
     let (job, worker) = begun(&mut rig, cpu(100));
     rig.answer = false;
     rig.sleep(100);
-    let over = Event::Examined { worker, seen: seen(70 + 150, 0), progress_ns: None };
+    let over = Event::Examined { worker, seen: seen(70 + 150, 0), progress_ns: None, progress: None };
     rig.tell(over);
     assert_eq!(rig.looks, 1, "what was over the limit may have ended since");
     rig.finish(job);

@@ -24,7 +24,7 @@ use bulkhead_proto::boxes::{
     ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, WORD_AT,
 };
 use bulkhead_proto::death::{Death, Lie};
-use bulkhead_proto::evidence::Evidence;
+use bulkhead_proto::evidence::{Evidence, Progress};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
@@ -295,6 +295,13 @@ impl Ring {
             0 => None,
             moment => Some(moment.min(now_ns)),
         }
+    }
+
+    /// How far the task says it is that the worker has claimed; `None` if it has claimed none, or has not said. What an
+    /// earlier task said was cleared before the claim.
+    pub fn progress(&self) -> Option<Progress> {
+        let (_, claimed) = self.head()?;
+        if claimed { evidence::progress(&self.box_page) } else { None }
     }
 
     /// Loads the word of an outstanding offer and checks its step against the last state seen.

@@ -29,7 +29,7 @@ fn frames(page: &Page) -> Vec<u64> {
     (0..count).map(|frame| page.load(FRAMES_AT + 8 * frame, Ordering::Relaxed)).collect()
 }
 
-fn progress(page: &Page) -> Option<Progress> {
+pub(super) fn progress(page: &Page) -> Option<Progress> {
     let ns = page.load(PROGRESS_NS_AT, Ordering::Acquire);
     let word = |at: usize| page.load(at, Ordering::Relaxed);
     (ns != 0).then(|| Progress { done: word(PROGRESS_DONE_AT), total: word(PROGRESS_TOTAL_AT) })
@@ -72,6 +72,7 @@ mod tests {
         worker.say("row 4");
         let told = ring.evidence(None);
         assert_eq!(told.progress, Some(Progress { done: 3, total: 7 }));
+        assert_eq!(ring.progress(), told.progress);
         assert_eq!(told.last_words, "row 4");
         let moment = ring.progress_ns(u64::MAX).unwrap();
         assert!(moment != u64::MAX && ring.progress_ns(moment - 1) == Some(moment - 1));
