@@ -1,0 +1,231 @@
+//! Inputs that are no plain files: pipes and devices are copied into a file of our own before anything is submitted.
+//!
+//! So no slow producer holds a worker or a descriptor of the daemon, and what a job reads can be read again when it is
+//! tried again. The copy has no name: it goes with its last holder. It never grows beyond a limit, since some devices
+//! have no end, and a signal that is watched ends it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulkhead_sys::unnamed;
+
+use crate::draft;
+use crate::interrupt::{Interrupts, wait_readable};
+
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// How long a producer may be silent before it is asked again; it may be so for ever.
+const SILENCE: Duration = Duration::from_secs(3600);
+/// Where copies go unless `TMPDIR` says otherwise: on a disk, unlike `/tmp` on many machines.
+const FOLDER: &str = "/var/tmp";
+
+/// An input that was opened.
+#[derive(Debug)]
+pub enum Source {
+    /// A plain file, which a job can read as it is.
+    Plain(File),
+    /// Anything else, to be copied.
+    Stream(File),
+}
+
+impl Source {
+    /// Opens an input. A FIFO is open at once, whether or not anybody writes to it yet.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is a folder.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let is_fifo = path.metadata()?.file_type().is_fifo();
+        let file = if is_fifo { unnamed::open_at_once(path)? } else { File::open(path)? };
+        let found = file.metadata()?;
+        if found.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        Ok(if found.is_file() { Self::Plain(file) } else { Self::Stream(file) })
+    }
+
+    /// The standard input of this process. A plain file that somebody has read from counts from where it stands.
+    ///
+    /// # Errors
+    /// It is closed, or is a folder.
+    pub fn stdin() -> io::Result<Self> {
+        let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+        let found = file.metadata()?;
+        if found.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        let is_whole = found.is_file() && file.stream_position()? == 0;
+        Ok(if is_whole { Self::Plain(file) } else { Self::Stream(file) })
+    }
+}
+
+/// Why an input could not be copied.
+#[derive(Debug)]
+pub enum IntakeError {
+    /// It cannot be read.
+    Read(io::Error),
+    /// The copy cannot be written.
+    Write {
+        /// Where it lies.
+        folder: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It is longer than it may be.
+    TooLong {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A signal came that [`Interrupts`] watches.
+    Interrupted,
+}
+
+impl fmt::Display for IntakeError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(out),
+            Self::Write { folder, error } => {
+                let folder = folder.display();
+                write!(out, "no copy of it can be written to {folder}: {error}; TMPDIR names another folder")
+            }
+            Self::TooLong { limit_bytes } => {
+                write!(out, "it is longer than the limit of {limit_bytes} bytes")
+            }
+            Self::Interrupted => out.write_str("interrupted"),
+        }
+    }
+}
+
+impl std::error::Error for IntakeError {}
+
+/// Copies `head` and all that `source` brings into a file without a name, and gives that, at its beginning. `copied` is
+/// called with the bytes so far.
+///
+/// # Errors
+/// [`IntakeError`]; nothing is left then.
+pub fn copy(
+    head: &[u8],
+    source: &File,
+    limit_bytes: u64,
+    mut interrupts: Option<&mut Interrupts>,
+    mut copied: impl FnMut(u64),
+) -> Result<File, IntakeError> {
+    let folder = folder();
+    let failed = |error| IntakeError::Write { folder: folder.clone(), error };
+    let mut file = make(&folder).map_err(failed)?;
+    file.write_all(head).map_err(failed)?;
+    let (mut total, mut piece) = (head.len() as u64, vec![0; PIECE_BYTES]);
+    loop {
+        // Asked for by itself: a source that always has something would never be waited for.
+        if interrupts.as_deref_mut().is_some_and(Interrupts::take) {
+            return Err(IntakeError::Interrupted);
+        }
+        match wait_readable(source.as_fd(), SILENCE, interrupts.as_deref_mut()) {
+            Ok(Err(_)) => return Err(IntakeError::Interrupted),
+            Ok(Ok(is_ready)) if !is_ready => continue,
+            other => drop(other.map_err(IntakeError::Read)?),
+        }
+        let mut source = source;
+        let count = match source.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+            Err(error) => return Err(IntakeError::Read(error)),
+        };
+        total += count as u64;
+        if total > limit_bytes {
+            return Err(IntakeError::TooLong { limit_bytes });
+        }
+        file.write_all(&piece[..count]).map_err(failed)?;
+        copied(total);
+    }
+    file.rewind().map_err(failed)?;
+    Ok(file)
+}
+
+/// An empty file without a name for what passes through this process, where copies go.
+///
+/// # Errors
+/// No folder takes one, and memory neither.
+pub fn scratch() -> io::Result<File> {
+    make(&folder())
+}
+
+fn folder() -> PathBuf {
+    let named = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    named.unwrap_or_else(|| PathBuf::from(FOLDER))
+}
+
+fn make(folder: &Path) -> io::Result<File> {
+    match unnamed::create(folder, 0o600) {
+        Err(error) if unnamed::is_unknown(&error) => {
+            let (file, path) = draft::named(folder)?;
+            std::fs::remove_file(path)?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => unnamed::in_memory("bulkhead-intake"),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::process::Command;
+
+    use super::*;
+
+    /// A pipe that this shell script writes to.
+    fn producer(script: &str) -> (File, std::process::Child) {
+        let (reader, writer) = io::pipe().unwrap();
+        let child = Command::new("sh").args(["-c", script]).stdout(writer).spawn().unwrap();
+        (File::from(OwnedFd::from(reader)), child)
+    }
+
+    #[test]
+    fn all_of_a_slow_pipe_is_copied_behind_the_head() {
+        let (pipe, mut child) = producer("printf a; sleep 0.1; head -c 3000000 /dev/zero; printf z");
+        let mut told = Vec::new();
+        let mut copy = copy(b"head", &pipe, 1 << 30, None, |bytes| told.push(bytes)).unwrap();
+        child.wait().unwrap();
+        let mut bytes = Vec::new();
+        copy.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), 4 + 1 + 3_000_000 + 1);
+        assert!(bytes.starts_with(b"heada\0") && bytes.ends_with(b"\0z"));
+        assert!(told.is_sorted() && told.last() == Some(&(bytes.len() as u64)));
+    }
+
+    #[test]
+    fn what_has_no_end_meets_the_limit() {
+        let Source::Stream(zero) = Source::open(Path::new("/dev/zero")).unwrap() else {
+            panic!("a device is no plain file")
+        };
+        let error = copy(b"", &zero, 5 << 20, None, |_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "it is longer than the limit of 5242880 bytes");
+        let Source::Stream(null) = Source::open(Path::new("/dev/null")).unwrap() else {
+            panic!("a device is no plain file")
+        };
+        assert_eq!(copy(b"", &null, 0, None, |_| {}).unwrap().metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn files_folders_and_fifos_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plain, fifo) = (folder.path().join("plain"), folder.path().join("fifo"));
+        std::fs::write(&plain, "x").unwrap();
+        assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert!(matches!(Source::open(&plain).unwrap(), Source::Plain(_)));
+        assert_eq!(Source::open(folder.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(Source::open(&folder.path().join("no")).unwrap_err().kind(), ErrorKind::NotFound);
+        let Source::Stream(reader) = Source::open(&fifo).unwrap() else { panic!("a FIFO is no plain file") };
+        let mut writer =
+            Command::new("sh").arg("-c").arg("sleep 0.1; printf late > \"$0\"").arg(&fifo).spawn();
+        let text = io::read_to_string(copy(b"", &reader, 99, None, |_| {}).unwrap()).unwrap();
+        writer.as_mut().unwrap().wait().unwrap();
+        assert_eq!(text, "late");
+    }
+}
