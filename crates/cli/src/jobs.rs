@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_client::Spec;
+use bulkhead_proto::file;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::kind::{EXEC, Form};
 use bulkhead_proto::limits::SLEEP_MAX_MS;
@@ -13,8 +14,10 @@ use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 
 use crate::bytes;
+use crate::chain::ChainArgs;
 use crate::duration;
 use crate::exit::Usage;
+use crate::files::{InArgs, Named};
 use crate::inputs::Inputs;
 use crate::numbers;
 use crate::program::ProgramArgs;
@@ -26,8 +29,8 @@ pub(crate) struct JobArgs {
     #[arg(value_name = "KIND")]
     kind: String,
     /// Input. For factorial: numbers, ranges such as 1..200 (both ends included), @FILE of them; one job each.
-    /// For exec: a program and its arguments, behind --. For other kinds: the words, joined by blanks, are the input
-    /// of one job
+    /// For exec: a program and its arguments, behind --. For transform: a clip, or - for stdin. For other kinds: the
+    /// words, joined by blanks, are the input of one job
     #[arg(value_name = "INPUT", allow_negative_numbers = true)]
     inputs: Vec<String>,
     /// Each INPUT is the input of a job of its own, for any kind
@@ -46,10 +49,17 @@ pub(crate) struct JobArgs {
     #[arg(long)]
     large: bool,
     #[command(flatten)]
+    chain: ChainArgs,
+    #[command(flatten)]
     program: ProgramArgs,
+    #[command(flatten)]
+    files: InArgs,
     #[command(flatten)]
     policy: PolicyArgs,
 }
+
+/// The kind that changes clips.
+const TRANSFORM: &str = "transform";
 
 /// How jobs are to be treated.
 #[derive(Debug, clap::Args)]
@@ -122,7 +132,24 @@ impl JobArgs {
         Ok(if self.large { inputs.with_large_outputs() } else { inputs })
     }
 
+    /// The files that each job reads.
+    pub(crate) fn ins(&self) -> Vec<Named> {
+        match self.inputs.first() {
+            Some(clip) if self.transforms() => vec![Named::new(file::IN, clip)],
+            _ => self.files.ins.clone(),
+        }
+    }
+
+    /// Most bytes to take from a pipe or device.
+    pub(crate) fn input_max(&self) -> u64 {
+        self.files.input_max
+    }
+
     fn read_inputs(&self) -> Result<Inputs, Usage> {
+        if self.transforms() {
+            return self.transform();
+        }
+        self.chain.refuse_for(&self.kind)?;
         if self.kind == "factorial" {
             return self.factorials().map_err(Usage);
         }
@@ -154,6 +181,28 @@ impl JobArgs {
     /// Whether the jobs are programs, whose output is shown as it is.
     pub(crate) fn runs_programs(&self) -> bool {
         self.kind == EXEC
+    }
+
+    /// Whether the job is a clip that is changed, which knows its files by itself.
+    pub(crate) fn transforms(&self) -> bool {
+        self.kind == TRANSFORM
+    }
+
+    fn transform(&self) -> Result<Inputs, Usage> {
+        self.program.refuse_for(&self.kind)?;
+        if self.inputs.len() != 1 {
+            return Err(Usage("transform of what? give one clip, or - for standard input".to_owned()));
+        }
+        let wrong = [
+            (self.form.is_some() || self.file.is_some(), "--as and --file are for factorial"),
+            (self.each || self.count != 1, "--each and --count make several jobs: a transform is one"),
+            (!self.files.ins.is_empty(), "--in is for other kinds: a transform reads the clip alone"),
+        ];
+        match wrong.into_iter().find(|(is_so, _)| *is_so) {
+            Some((_, said)) => Err(Usage(said.to_owned())),
+            // Unless it writes into a file of the client, a clip is too long for anything but a descriptor.
+            None => Inputs::text(self.chain.text()?, 1).map(Inputs::with_large_outputs).map_err(Usage),
+        }
     }
 
     fn programs(&self) -> Result<Inputs, String> {
@@ -226,6 +275,7 @@ mod tests {
             ("sleep 100", vec!["100"]),
             ("chaos exit:3", vec!["exit:3"]),
             ("own-kind a b", vec!["a b"]),
+            ("transform --rotate 90 in.y4m --gray", vec!["rotate=90,gray"]),
             ("exec -- true", vec!["\u{1}\u{1}\u{4}true\0\0"]),
         ] {
             assert_eq!(read(line).unwrap(), inputs, "{line}");
@@ -252,6 +302,15 @@ mod tests {
             ("exec --env PATH true", "--env PATH is no NAME=VALUE"),
             ("noop --env A=b", "for exec, not for noop"),
             ("sleep --stdin 5", "for exec, not for sleep"),
+            ("transform --gray", "transform of what"),
+            ("transform a b --gray", "transform of what"),
+            ("transform a", "transform how"),
+            ("transform a --scale 5", "give scale a size"),
+            ("transform a --gray --in b=c", "--in is for other kinds"),
+            ("transform a --gray --count 2", "a transform is one"),
+            ("transform a --gray --env A=b", "for exec, not for transform"),
+            ("noop a --gray", "gray is an operation of transform, noop has none"),
+            ("noop --in b", "NAME=PATH"),
             ("noop --count 0", "--count 1 or more"),
             ("noop --priority 10", "priority 10"),
             ("noop --crashes-max 0", "crashes_max 0"),

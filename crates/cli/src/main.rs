@@ -6,13 +6,16 @@
 
 mod args;
 mod bytes;
+mod chain;
 mod context;
 mod death;
 mod duration;
 mod exit;
+mod files;
 mod ids;
 mod inputs;
 mod jobs;
+mod new_file;
 mod numbers;
 mod output;
 mod private;

@@ -1,18 +1,13 @@
 //! A job's output on its way to stdout or a file: in pieces, never wholly in memory.
 //!
 //! On stdout an output ends with a line end, so that a prompt or the next result begins a line of its own. A file
-//! (`-o`) has the exact bytes, appears only when it is whole, and replaces an older one in one step; `-o -` is stdout.
+//! (`-o`) has the exact bytes.
 
-use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bulkhead_client::{JobEnd, Output};
 use serde_json::{Map, Value, json};
-use tempfile::NamedTempFile;
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 256 << 10;
@@ -120,85 +115,6 @@ fn write_escaped(bytes: &[u8], into: &mut impl Write) -> io::Result<()> {
     into.write_all(&quoted.as_bytes()[1..quoted.len() - 1])
 }
 
-/// A file that appears under its name when it is whole, or stdout for `-`. Its errors name it as the user does.
-#[derive(Debug)]
-pub(crate) struct NewFile {
-    inner: Inner,
-    name: String,
-}
-
-#[derive(Debug)]
-enum Inner {
-    Whole {
-        file: NamedTempFile,
-        path: PathBuf,
-    },
-    /// Stdout, a pipe, terminal or device: written as it comes, never replaced.
-    Special(File),
-}
-
-impl NewFile {
-    /// Begins a file for `path`. A link is followed; what is no plain file is written as it is.
-    pub(crate) fn create(path: &Path) -> Result<Self> {
-        let name = if path == Path::new("-") { "stdout".to_owned() } else { path.display().to_string() };
-        let inner = Inner::open(path).with_context(|| format!("cannot write to {name}"))?;
-        Ok(Self { inner, name })
-    }
-
-    /// Gives it its name.
-    pub(crate) fn finish(self) -> Result<()> {
-        match self.inner {
-            Inner::Special(_) => Ok(()),
-            Inner::Whole { file, path } => {
-                let kept = file.persist(&path).map(drop).map_err(|failed| failed.error);
-                kept.with_context(|| format!("cannot write to {}", self.name))
-            }
-        }
-    }
-}
-
-impl Inner {
-    fn open(path: &Path) -> io::Result<Self> {
-        if path == Path::new("-") {
-            return Ok(Self::Special(File::from(io::stdout().as_fd().try_clone_to_owned()?)));
-        }
-        let path = if path.exists() { path.canonicalize()? } else { path.to_owned() };
-        if path.exists() && !path.is_file() {
-            return OpenOptions::new().write(true).open(&path).map(Self::Special);
-        }
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let file = tempfile::Builder::new()
-            .prefix(".bulkhead-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
-            .map_err(without_path)?;
-        Ok(Self::Whole { file, path })
-    }
-}
-
-/// The library puts the path of the temporary file behind the error: nobody has heard of that one.
-fn without_path(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    let why = text.split(" at path ").next().unwrap_or(&text);
-    io::Error::new(error.kind(), why)
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.inner {
-            Inner::Whole { file, .. } => file.as_file_mut().write(bytes),
-            Inner::Special(file) => file.write(bytes),
-        };
-        // The kind stays: whoever closes a pipe is told apart by it, and an interrupted write is tried again.
-        written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.name)))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        // Nothing is buffered here.
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::ids::JobId;
@@ -249,45 +165,5 @@ mod tests {
             text.finish(&mut out).unwrap();
             assert_eq!(format!("\"{}\"", String::from_utf8(out).unwrap()), whole, "pieces of {size}");
         }
-    }
-
-    #[test]
-    fn a_file_appears_when_it_is_whole_and_replaces_the_old_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out");
-        std::fs::write(&path, "old").unwrap();
-        let mut file = NewFile::create(&path).unwrap();
-        write_exact(&Output::Inline(b"new".to_vec()), &mut file).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"old");
-        drop(file);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "given up: nothing is left");
-        let mut file = NewFile::create(&path).unwrap();
-        write_exact(&Output::Inline(b"new".to_vec()), &mut file).unwrap();
-        file.finish().unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
-    }
-
-    #[test]
-    fn errors_name_the_file_that_the_user_named() {
-        let error = format!("{:#}", NewFile::create(Path::new("/nowhere/at/all")).unwrap_err());
-        assert!(error.starts_with("cannot write to /nowhere/at/all: "), "{error}");
-        assert!(!error.contains(".bulkhead-"), "{error}");
-        let mut full = NewFile::create(Path::new("/dev/full")).unwrap();
-        let error = write_exact(&Output::Inline(b"x".to_vec()), &mut full).unwrap_err();
-        assert!(format!("{error:#}").contains("/dev/full: No space"), "{error:#}");
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("out");
-        let file = NewFile::create(&path).unwrap();
-        std::fs::create_dir(&path).unwrap();
-        let error = format!("{:#}", file.finish().unwrap_err());
-        assert!(error.contains(path.to_str().unwrap()) && !error.contains("temporary"), "{error}");
-    }
-
-    #[test]
-    fn a_device_is_written_and_not_replaced() {
-        let mut file = NewFile::create(Path::new("/dev/null")).unwrap();
-        file.write_all(b"x").unwrap();
-        file.finish().unwrap();
-        assert!(!Path::new("/dev/null").is_file());
     }
 }

@@ -1,37 +1,81 @@
-//! The progress bar of `run`: on stderr, only if that is a terminal and there is more than one job.
+//! How far things are: a bar on stderr if that is a terminal, lines if they were asked for.
 //!
-//! It is drawn when something has ended, never by a clock: an idle command makes no system call.
+//! It is drawn when something has happened, never by a clock: an idle command makes no system call. Of many jobs it
+//! counts the ends; of a single one it shows what the daemon tells.
 
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use bulkhead_client::Progress as Step;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 
+use crate::context::say;
 use crate::trouble;
 
-/// A bar, or none.
+/// Many jobs, and how many of them have ended.
+const JOBS: &str = "{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}";
+/// One job, and how much of it is done.
+const STEPS: &str = "{bar:30} {percent}% {pos}/{len} {per_sec} eta {eta}";
+/// An input that is copied.
+const BYTES: &str = "copying {msg}: {bytes} {bytes_per_sec}";
+
+/// Who is to see how far it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shown {
+    /// Whoever sits at a terminal.
+    pub(crate) bar: bool,
+    /// Whoever reads stderr, since it was asked for.
+    pub(crate) lines: bool,
+    /// The lines are objects.
+    pub(crate) json: bool,
+}
+
+impl Shown {
+    fn has_bar(self) -> bool {
+        self.bar && std::io::stderr().is_terminal() && !(self.lines && self.json)
+    }
+}
+
+/// How far the jobs of a command are.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
+    shown: Shown,
+    is_alone: bool,
     /// Whether results go to the same terminal: the bar then makes way for each.
     shared: bool,
     bad: u64,
 }
 
 impl Progress {
-    /// A bar for so many jobs, if it is wanted and there is somebody to see it.
-    pub(crate) fn new(total: u64, wanted: bool) -> Self {
-        let seen = wanted && total > 1 && std::io::stderr().is_terminal();
-        let bar = seen.then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}")
-                .expect("the template is a constant that a test parses");
-            ProgressBar::new(total).with_style(style)
+    /// For so many jobs.
+    pub(crate) fn new(total: u64, shown: Shown) -> Self {
+        let is_alone = total == 1;
+        let bar = shown.has_bar().then(|| match is_alone {
+            // It shows itself when there is something to show: most jobs are over before.
+            true => bar(STEPS, total, ProgressDrawTarget::hidden()),
+            false => bar(JOBS, total, ProgressDrawTarget::stderr()),
         });
-        Self { bar, shared: std::io::stdout().is_terminal(), bad: 0 }
+        Self { bar, shown, is_alone, shared: std::io::stdout().is_terminal(), bad: 0 }
+    }
+
+    /// What to do with the steps of the job, if anybody is to see them.
+    pub(crate) fn steps(&self) -> Option<impl FnMut(Step) + use<>> {
+        let (bar, shown) = (self.bar.clone(), self.shown);
+        let is_seen = self.is_alone && (bar.is_some() || shown.lines);
+        let mut last = None;
+        is_seen.then_some(move |step: Step| match &bar {
+            Some(bar) => draw(bar, step),
+            None if last.replace((step.done, step.total)) != Some((step.done, step.total)) => {
+                say(line(step, shown.json));
+            }
+            None => {}
+        })
     }
 
     /// One more job has ended.
     pub(crate) fn ended(&mut self, done: bool) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|_| !self.is_alone) {
             if !done {
                 self.bad += 1;
                 bar.set_message(format!("{} not done", self.bad));
@@ -66,16 +110,94 @@ impl Drop for Progress {
     }
 }
 
+fn bar(template: &str, total: u64, target: ProgressDrawTarget) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template(template).expect("the templates are constants that a test parses");
+    ProgressBar::with_draw_target(Some(total), target).with_style(style)
+}
+
+fn draw(bar: &ProgressBar, step: Step) {
+    if step.total == 0 {
+        return;
+    }
+    if bar.is_hidden() {
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+    }
+    bar.set_length(step.total);
+    bar.set_position(step.done);
+}
+
+/// A step for who reads lines.
+fn line(step: Step, json: bool) -> String {
+    let Step { job, done, total, .. } = step;
+    if json {
+        return json!({ "job": job, "done": done, "total": total }).to_string();
+    }
+    match u128::from(done).saturating_mul(100).checked_div(u128::from(total)) {
+        Some(percent) => format!("bulkhead: job {job}: {done} of {total} ({percent}%)"),
+        None => format!("bulkhead: job {job}: {done}"),
+    }
+}
+
+/// The bar of an input that is copied.
+#[derive(Debug)]
+pub(crate) struct Copying(Option<ProgressBar>);
+
+impl Copying {
+    /// For the input of this name.
+    pub(crate) fn new(name: &str, shown: Shown) -> Self {
+        let copying = || bar(BYTES, 0, ProgressDrawTarget::stderr()).with_message(name.to_owned());
+        Self(shown.has_bar().then(copying))
+    }
+
+    /// So many bytes were copied.
+    pub(crate) fn so_far(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(bytes);
+        }
+    }
+}
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::ids::JobId;
+
     use super::*;
 
+    fn step(done: u64, total: u64) -> Step {
+        Step { index: 0, job: JobId(7), done, total }
+    }
+
     #[test]
-    fn the_template_parses_and_without_a_terminal_there_is_no_bar() {
-        assert!(ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}").is_ok());
-        let mut progress = Progress::new(1, true);
+    fn the_templates_parse_and_without_a_terminal_there_is_no_bar() {
+        for template in [JOBS, STEPS, BYTES] {
+            let bar = bar(template, 3, ProgressDrawTarget::hidden());
+            draw(&bar, step(1, 0));
+            assert_eq!((bar.position(), bar.length()), (0, Some(3)), "nothing is known");
+            draw(&bar, step(4, 9));
+            assert_eq!((bar.position(), bar.length()), (4, Some(9)));
+        }
+        let mut progress = Progress::new(1, Shown::default());
         progress.ended(false);
-        assert!(progress.bar.is_none());
+        assert!(progress.bar.is_none() && progress.steps().is_none(), "nobody asked");
         assert_eq!(progress.aside(true, || 7), 7);
+        assert!(Progress::new(1, Shown { lines: true, ..Shown::default() }).steps().is_some());
+        assert!(Progress::new(2, Shown { lines: true, ..Shown::default() }).steps().is_none(), "too many");
+    }
+
+    #[test]
+    fn a_step_is_a_line_or_an_object() {
+        assert_eq!(line(step(12, 100), false), "bulkhead: job 7: 12 of 100 (12%)");
+        assert_eq!(line(step(12, 0), false), "bulkhead: job 7: 12");
+        assert_eq!(line(step(u64::MAX, u64::MAX), false).split('(').nth(1), Some("100%)"));
+        assert_eq!(line(step(1, 2), true), r#"{"done":1,"job":7,"total":2}"#);
     }
 }

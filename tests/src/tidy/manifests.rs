@@ -19,7 +19,7 @@ const ARROWS: [Row; 12] = [
     ("crates/frames", &[], Some(&["bytemuck", "fast_image_resize", "serde"])),
     ("crates/jobs", &["frames", "proto", "sys"], None),
     ("crates/client", &["proto", "sys"], None),
-    ("crates/cli", &["client", "proto"], None),
+    ("crates/cli", &["client", "frames", "proto"], None),
     ("crates/xtask", &[], None),
     ("supervisor", &["core", "link", "sys", "proto"], None),
     ("worker", &["jobs", "link", "sys", "proto"], None),

@@ -15,7 +15,8 @@ use serde_json::json;
 use crate::args::Global;
 use crate::context::{Out, say};
 use crate::ids;
-use crate::output::{self, NewFile};
+use crate::new_file::NewFile;
+use crate::output;
 use crate::trouble::{self, Crashed};
 
 const EXAMPLES: &str = "\
@@ -55,7 +56,7 @@ impl Args {
                     let mut file = BufWriter::new(NewFile::create(path)?);
                     output::write_exact(&end.output, &mut file)?;
                     file.flush()?;
-                    file.into_inner().map_err(|error| error.into_error())?.finish()?;
+                    file.into_inner().map_err(|error| error.into_error())?.finish(None)?;
                 }
             }
         }

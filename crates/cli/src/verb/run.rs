@@ -14,12 +14,14 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::{Out, say};
-use crate::exit::{NotStarted, Unended, Verdict};
+use crate::exit::{NotStarted, Unended, Usage, Verdict};
+use crate::files::{JobFiles, OutArgs, Outs, Wanted};
 use crate::inputs::Inputs;
 use crate::jobs::{JobArgs, WhenBusy};
-use crate::output::{self, NewFile};
+use crate::new_file::NewFile;
+use crate::output;
 use crate::private::PrivateDaemon;
-use crate::progress::Progress;
+use crate::progress::{Progress, Shown};
 use crate::trouble::{self, Crashed};
 
 const EXAMPLES: &str = "\
@@ -30,6 +32,8 @@ Examples:
   bulkhead run factorial --file numbers.txt --unordered
   bulkhead run noop --count 1000
   bulkhead run --timeout 5s sleep 1000
+  bulkhead run transform in.y4m -o out.y4m --scale 320x180 --gray --blur 2 --rotate 90
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | bulkhead run transform - -o - --gray | ffplay -
   bulkhead run exec -- sh -c 'echo hello; exit 3'
   echo text | bulkhead run exec --stdin --env LANG=C -- tr a-z A-Z";
 
@@ -49,6 +53,11 @@ pub(crate) struct Args {
     /// older one stays; - is stdout. One job's has its exact bytes
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    outs: OutArgs,
+    /// Tell on stderr how far a single job is, also if that is no terminal; as objects with --json
+    #[arg(long)]
+    progress: bool,
     /// What to do while the daemon is full
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenBusy::Wait)]
     when_busy: WhenBusy,
@@ -58,16 +67,25 @@ impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
-        let mut sink = Sink::open(self, global, &inputs)?;
-        let (mut client, private) = reach(global)?;
+        let wanted = self.wanted(global, &inputs)?;
+        let mut interrupts = None;
+        let shown = self.shown(global);
+        let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
+        let mut sink = Sink::open(self, global, &inputs, outs, wanted.result.is_some())?;
+        let (mut client, private) = reach(global, interrupts)?;
         if !global.quiet {
             client.on_notice(sink.progress.notices());
         }
         let options =
             RunOptions { ordered: !self.unordered, wait_when_busy: self.when_busy == WhenBusy::Wait };
-        let ended = follow(client.run(spec, inputs.jobs(), options), &mut sink);
+        let jobs = inputs.jobs().map(|job| attached.to(job));
+        let mut run = client.run(spec, jobs, options);
+        if let Some(hear) = sink.progress.steps() {
+            run.on_progress(hear);
+        }
+        let ended = follow(run, &mut sink);
         // Results that came count, whatever happened to the rest.
-        let out = sink.finish(ended.is_ok());
+        let out = sink.finish(&mut client, ended.is_ok());
         let code = ended?;
         out?;
         if !global.quiet {
@@ -75,14 +93,46 @@ impl Args {
         }
         Ok(code)
     }
+
+    fn shown(&self, global: &Global) -> Shown {
+        Shown { bar: !global.quiet, lines: self.progress && !global.quiet, json: global.json }
+    }
+
+    /// The files that the jobs are to have.
+    fn wanted(&self, global: &Global, inputs: &Inputs) -> Result<Wanted, Usage> {
+        let (ins, outs) = (self.jobs.ins(), self.outs.outs.clone());
+        let transforms = self.jobs.transforms();
+        if transforms && self.output.is_none() {
+            return Err(Usage("transform into what? give -o FILE, or -o - for standard output".to_owned()));
+        }
+        if transforms && !outs.is_empty() {
+            return Err(Usage("--out is for other kinds: a transform writes what -o names".to_owned()));
+        }
+        if !outs.is_empty() && inputs.total() > 1 {
+            return Err(Usage(
+                "--out is for a single job: several would write into the same file".to_owned(),
+            ));
+        }
+        // With files there may be much to write: the job does it itself.
+        let is_plain = inputs.total() == 1 && !global.json && !self.with_input;
+        let takes_result = transforms || (is_plain && !(ins.is_empty() && outs.is_empty()));
+        let result = self.output.clone().filter(|_| takes_result);
+        let wanted = Wanted { ins, outs, result };
+        wanted.check()?;
+        if wanted.takes_stdout() && (global.json || self.output.is_none()) {
+            return Err(Usage("a file and the results both go to standard output: give -o FILE".to_owned()));
+        }
+        Ok(wanted)
+    }
 }
 
 /// The daemon that there is, or one of our own.
-fn reach(global: &Global) -> Result<(Client, Option<PrivateDaemon>)> {
+fn reach(global: &Global, interrupts: Option<Interrupts>) -> Result<(Client, Option<PrivateDaemon>)> {
+    let watch = || interrupts.map_or_else(Interrupts::new, Ok);
     let (mut client, private, interrupts) = match global.connect() {
-        Ok(client) => (client, None, Interrupts::new()?),
+        Ok(client) => (client, None, watch()?),
         Err(ConnectError::NoDaemon { .. }) => {
-            let mut interrupts = Interrupts::new()?;
+            let mut interrupts = watch()?;
             let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(NotStarted)?;
             (daemon.connect()?, Some(daemon), interrupts)
         }
@@ -141,6 +191,9 @@ struct Sink<'a> {
     inputs: &'a Inputs,
     out: Out,
     file: Option<BufWriter<NewFile>>,
+    /// What the job writes by itself, and whether its result is part of that.
+    outs: Outs,
+    takes_result: bool,
     /// Something stands in the file that is worth a name.
     has_results: bool,
     interrupted: bool,
@@ -150,17 +203,26 @@ struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    fn open(args: &'a Args, global: &'a Global, inputs: &'a Inputs) -> Result<Self> {
-        let file = args.output.as_deref().map(NewFile::create).transpose()?;
+    fn open(
+        args: &'a Args,
+        global: &'a Global,
+        inputs: &'a Inputs,
+        outs: Outs,
+        takes_result: bool,
+    ) -> Result<Self> {
+        let path = args.output.as_deref().filter(|_| !takes_result);
+        let file = path.map(NewFile::create).transpose()?;
         Ok(Self {
             args,
             global,
             inputs,
             out: Out::new(),
             file: file.map(BufWriter::new),
+            outs,
+            takes_result,
             has_results: false,
             interrupted: false,
-            progress: Progress::new(inputs.total(), !global.quiet),
+            progress: Progress::new(inputs.total(), args.shown(global)),
             verdict: Verdict::default(),
             crashed: Crashed::default(),
         })
@@ -175,6 +237,9 @@ impl<'a> Sink<'a> {
         if !done && !self.global.quiet {
             let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
             self.progress.aside(false, || say(trouble::line(&item.end, what.trim_end())));
+        }
+        if self.takes_result && !self.global.json {
+            return Ok(());
         }
         match &mut self.file {
             Some(file) => print(self.args, self.global, self.inputs, item, file),
@@ -195,15 +260,20 @@ impl<'a> Sink<'a> {
         flushed
     }
 
-    /// Ends the output; a file gets its name only if everything has ended and there is a result.
-    fn finish(&mut self, all: bool) -> Result<()> {
+    /// Ends the output; files get their names only if everything has ended and there is a result, those that the job
+    /// wrote only if it is done.
+    fn finish(&mut self, client: &mut Client, all: bool) -> Result<()> {
         self.out.flush()?;
-        match self.file.take() {
-            Some(file) if all && self.has_results && !self.interrupted => {
-                file.into_inner().map_err(|error| error.into_error())?.finish()
-            }
-            _ => Ok(()),
+        if !all || self.interrupted {
+            return Ok(());
         }
+        if let Some(file) = self.file.take().filter(|_| self.has_results) {
+            file.into_inner().map_err(|error| error.into_error())?.finish(None)?;
+        }
+        if self.verdict.code() == exit::DONE {
+            self.outs.finish(client.set_interrupts(None).as_mut())?;
+        }
+        Ok(())
     }
 }
 

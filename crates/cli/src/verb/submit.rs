@@ -9,13 +9,16 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::files::{JobFiles, Wanted};
 use crate::jobs::{JobArgs, WhenBusy};
+use crate::progress::Shown;
 
 const EXAMPLES: &str = "\
 Examples:
   bulkhead submit factorial 20000 --as sha256
   bulkhead submit --count 1000 noop
   bulkhead submit exec -- sh -c 'uname -a'
+  bulkhead submit transform in.y4m --gray    # then bulkhead result ID -o out.y4m
   bulkhead submit factorial 1..200 | bulkhead wait -";
 
 /// Submits jobs and prints their numbers, one a line
@@ -33,10 +36,17 @@ impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
+        let wanted = Wanted { ins: self.jobs.ins(), ..Wanted::default() };
+        wanted.check()?;
+        let shown = Shown { bar: !global.quiet, ..Shown::default() };
+        let mut interrupts = None;
+        let JobFiles { attached, .. } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait };
         let mut client = global.connect()?;
+        // Signals that were watched once have no effect of their own any more.
+        client.set_interrupts(interrupts);
         let mut out = Out::new();
-        for accepted in client.submit(spec, inputs.jobs(), options) {
+        for accepted in client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options) {
             for job in accepted? {
                 if global.json {
                     out.json(&json!({ "job": job }))?;

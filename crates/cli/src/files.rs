@@ -1,0 +1,252 @@
+//! The files of a job: opened before anything is submitted, given their names when it is done.
+//!
+//! What the job reads is passed as it is, or copied if it is a pipe or device. What it writes has no name until then, so
+//! that a job that fails, or a command that is killed, leaves the older files as they were. What can be known to be
+//! wrong is told before a daemon is looked for.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bulkhead_client::intake::{self, IntakeError, Source};
+use bulkhead_client::{Error, Interrupts, JobFile, JobInput};
+use bulkhead_proto::file::{self, FileUse, Way};
+use bulkhead_proto::job::OutputMode;
+
+use crate::bytes;
+use crate::exit::Usage;
+use crate::new_file::NewFile;
+use crate::progress::{Copying, Shown};
+
+/// A file as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// What the job calls it.
+    pub(crate) name: String,
+    /// Where it is; `-` is stdin or stdout.
+    pub(crate) path: PathBuf,
+}
+
+impl Named {
+    pub(crate) fn new(name: &str, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.to_owned(), path: path.into() }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, path)) if !path.is_empty() => Ok(Self::new(name, path)),
+            _ => Err("give NAME=PATH, such as table=data.csv".to_owned()),
+        }
+    }
+
+    fn is_standard(&self) -> bool {
+        self.path == Path::new("-")
+    }
+}
+
+/// What jobs read.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InArgs {
+    /// A file that the job reads, and what it calls it; may be given again. - is stdin, a pipe is copied first
+    #[arg(long = "in", help_heading = "Files", value_name = "NAME=PATH", value_parser = Named::parse)]
+    pub(crate) ins: Vec<Named>,
+    /// Most bytes that are copied from a pipe or device
+    #[arg(long, help_heading = "Files", value_name = "SIZE", value_parser = bytes::parse, default_value = "64G")]
+    pub(crate) input_max: u64,
+}
+
+/// What jobs write.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OutArgs {
+    /// A file that the job writes, and what it calls it; may be given again. It appears when the job is done
+    #[arg(long = "out", help_heading = "Files", value_name = "NAME=PATH", value_parser = Named::parse)]
+    pub(crate) outs: Vec<Named>,
+}
+
+/// Which files a job is to have.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted {
+    /// What it reads.
+    pub(crate) ins: Vec<Named>,
+    /// What it writes.
+    pub(crate) outs: Vec<Named>,
+    /// Where its result goes, if the job itself is to write it there.
+    pub(crate) result: Option<PathBuf>,
+}
+
+impl Wanted {
+    /// Names and paths that cannot be; nothing is opened.
+    pub(crate) fn check(&self) -> Result<(), Usage> {
+        if let Some(fault) = file::fault(&self.uses()) {
+            return Err(Usage(fault));
+        }
+        if self.ins.iter().filter(|one| one.is_standard()).count() > 1 {
+            return Err(Usage("standard input can be read only once: give - to one file".to_owned()));
+        }
+        let paths: Vec<&Path> =
+            self.outs.iter().map(|one| one.path.as_path()).chain(self.result.as_deref()).collect();
+        match (1..paths.len()).find(|&place| paths[..place].contains(&paths[place])) {
+            Some(twice) => Err(Usage(format!("two outputs go to {}", paths[twice].display()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether standard output is one of the files.
+    pub(crate) fn takes_stdout(&self) -> bool {
+        self.outs.iter().any(Named::is_standard) || self.result.as_deref() == Some(Path::new("-"))
+    }
+
+    fn uses(&self) -> Vec<FileUse> {
+        let ins = self.ins.iter().map(|one| FileUse::new(&one.name, Way::In));
+        let outs = self.outs.iter().map(|one| FileUse::new(&one.name, Way::Out));
+        let result = self.result.iter().map(|_| FileUse::new(file::OUT, Way::Out));
+        ins.chain(outs).chain(result).collect()
+    }
+
+    /// Opens all of them: first what is written, since pipes may bring much before it turns out that they could not.
+    /// Signals are watched from the moment on at which something has to be waited for.
+    pub(crate) fn open(
+        &self,
+        input_max: u64,
+        shown: Shown,
+        interrupts: &mut Option<Interrupts>,
+    ) -> Result<JobFiles> {
+        let mut open = JobFiles::default();
+        open.attached.takes_result = self.result.is_some();
+        let result = self.result.as_ref().map(|path| Named::new(file::OUT, path));
+        for one in self.outs.iter().chain(&result) {
+            let new = NewFile::for_job(&one.path)?;
+            open.attached.files.push(JobFile::written(&one.name, std::sync::Arc::clone(new.file())));
+            open.outs.0.push(new);
+        }
+        for one in &self.ins {
+            let read = open_in(one, input_max, shown, interrupts)?;
+            open.attached.files.push(JobFile::read(&one.name, read));
+        }
+        Ok(open)
+    }
+}
+
+/// A file to be read, as it is or as a copy.
+fn open_in(
+    one: &Named,
+    input_max: u64,
+    shown: Shown,
+    interrupts: &mut Option<Interrupts>,
+) -> Result<std::fs::File> {
+    let name = if one.is_standard() { "standard input".to_owned() } else { one.path.display().to_string() };
+    let source = if one.is_standard() { Source::stdin() } else { Source::open(&one.path) };
+    let stream = match source.map_err(|error| Usage(format!("cannot read {name}: {error}")))? {
+        Source::Plain(file) => return Ok(file),
+        Source::Stream(stream) if stream.is_terminal() => {
+            return Err(Usage(format!("{name} is a terminal: give a file or a pipe")).into());
+        }
+        Source::Stream(stream) => stream,
+    };
+    if interrupts.is_none() {
+        *interrupts = Some(Interrupts::new()?);
+    }
+    let bar = Copying::new(&name, shown);
+    let copied = intake::copy(&[], &stream, input_max, interrupts.as_mut(), |bytes| bar.so_far(bytes));
+    match copied {
+        Err(IntakeError::Interrupted) => Err(Error::Interrupted.into()),
+        Err(error @ IntakeError::TooLong { .. }) => {
+            Err(Usage(format!("cannot take {name}: {error} (--input-max)")).into())
+        }
+        other => other.with_context(|| format!("cannot take {name}")),
+    }
+}
+
+/// Files that are open.
+#[derive(Debug, Default)]
+pub(crate) struct JobFiles {
+    /// What goes with the job.
+    pub(crate) attached: Attached,
+    /// What it writes.
+    pub(crate) outs: Outs,
+}
+
+/// Files on their way to a job.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    files: Vec<JobFile>,
+    takes_result: bool,
+}
+
+impl Attached {
+    /// Puts them with a job.
+    pub(crate) fn to(&self, job: JobInput) -> JobInput {
+        let output = if self.takes_result { OutputMode::File } else { job.output };
+        JobInput { output, files: self.files.clone(), ..job }
+    }
+}
+
+/// Files that a job writes.
+#[derive(Debug, Default)]
+pub(crate) struct Outs(Vec<NewFile>);
+
+impl Outs {
+    /// The job is done: they get their names, or are brought out.
+    pub(crate) fn finish(&mut self, mut interrupts: Option<&mut Interrupts>) -> Result<()> {
+        self.0.drain(..).try_for_each(|out| out.finish(interrupts.as_deref_mut()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(ins: &[&str], outs: &[&str], result: Option<&str>) -> Wanted {
+        let parse = |all: &[&str]| all.iter().map(|text| Named::parse(text).unwrap()).collect();
+        Wanted { ins: parse(ins), outs: parse(outs), result: result.map(PathBuf::from) }
+    }
+
+    #[test]
+    fn names_and_paths_that_cannot_be_are_told() {
+        for (ins, outs, result, fault) in [
+            (&["a=x", "a=y"][..], &[][..], None, "two files of the job are named \"a\""),
+            (&["a=x"], &["a=y"], None, "two files of the job are named \"a\""),
+            (&[], &["out=x"], Some("y"), "two files of the job are named \"out\""),
+            (&["1a=x"], &[], None, "cannot name a file of a job"),
+            (&["a=-", "b=-"], &[], None, "only once"),
+            (&[], &["a=x", "b=x"], None, "two outputs go to x"),
+            (&[], &["a=-"], Some("-"), "two outputs go to -"),
+        ] {
+            let error = wanted(ins, outs, result).check().unwrap_err().0;
+            assert!(error.contains(fault), "{error}");
+        }
+        let fine = wanted(&["a=x", "b=-"], &["c=x"], Some("x.out"));
+        assert!(fine.check().is_ok() && !fine.takes_stdout());
+        assert!(wanted(&[], &[], Some("-")).takes_stdout());
+        assert_eq!(Named::parse("a=b=c"), Ok(Named::new("a", "b=c")));
+        assert!(Named::parse("a").is_err() && Named::parse("a=").is_err());
+    }
+
+    #[test]
+    fn outputs_are_tried_before_inputs_are_read() {
+        let mut interrupts = None;
+        let wanted = wanted(&["a=/nowhere/in"], &["b=/nowhere/out"], None);
+        let error = wanted.open(1, Shown::default(), &mut interrupts).unwrap_err();
+        assert!(format!("{error:#}").starts_with("cannot write to /nowhere/out: "), "{error:#}");
+        assert!(interrupts.is_none());
+    }
+
+    #[test]
+    fn what_is_plain_is_passed_and_what_is_not_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("in");
+        std::fs::write(&path, "plain").unwrap();
+        let files = Wanted { ins: vec![Named::new("a", &path)], ..Wanted::default() };
+        let job = files.open(9, Shown::default(), &mut None).unwrap().attached.to(b"x".to_vec().into());
+        let text = std::io::read_to_string(job.files[0].file.try_clone().unwrap()).unwrap();
+        assert_eq!((text.as_str(), job.output), ("plain", OutputMode::Inline));
+        let mut interrupts = None;
+        let zero = wanted(&["a=/dev/zero"], &[], Some("-"));
+        let error = zero.open(1 << 20, Shown::default(), &mut interrupts).unwrap_err();
+        let said = "cannot take /dev/zero: it is longer than the limit of 1048576 bytes (--input-max)";
+        assert_eq!(error.downcast_ref::<Usage>().unwrap().0, said);
+        assert!(interrupts.is_some(), "from then on signals are watched");
+        let missing = wanted(&["a=/nowhere/in"], &[], None).open(1, Shown::default(), &mut None).unwrap_err();
+        assert!(missing.is::<Usage>() && missing.to_string().starts_with("cannot read /nowhere/in: "));
+    }
+}

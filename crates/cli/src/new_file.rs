@@ -1,0 +1,189 @@
+//! What `-o` and `--out` name: a file that appears when it is whole, or a pipe or device that is written to.
+//!
+//! It replaces an older file in one step; until then that stays as it was. `-` is stdout. What is no plain file cannot
+//! be handed to a job, nor be left alone once bytes are in it: a job then writes into a file without a name, which is
+//! copied when the job is done. Errors name the file as the user does.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bulkhead_client::{Draft, Error, Interrupts, intake, wait_readable};
+
+/// Bytes that are copied at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// How long a reader may be silent before it is looked at again; it may be so for ever.
+const SILENCE: Duration = Duration::from_secs(3600);
+
+/// A file that is being made.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    inner: Inner,
+    name: String,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Whole(Draft),
+    /// Stdout, a pipe, terminal or device: written as it comes or, if a job writes, copied at the end; never replaced.
+    Special {
+        file: Arc<File>,
+        copied_to: Option<File>,
+    },
+}
+
+impl NewFile {
+    /// Begins a file for `path`, to be written here. A link is followed.
+    pub(crate) fn create(path: &Path) -> Result<Self> {
+        Self::open(path, |special| Ok(Inner::Special { file: Arc::new(special), copied_to: None }))
+    }
+
+    /// Begins a file for `path`, to be written by a job.
+    pub(crate) fn for_job(path: &Path) -> Result<Self> {
+        Self::open(path, |special| {
+            Ok(Inner::Special { file: Arc::new(intake::scratch()?), copied_to: Some(special) })
+        })
+    }
+
+    fn open(path: &Path, special: impl FnOnce(File) -> io::Result<Inner>) -> Result<Self> {
+        let is_stdout = path == Path::new("-");
+        let name = if is_stdout { "stdout".to_owned() } else { path.display().to_string() };
+        let open = || match path.metadata() {
+            _ if is_stdout => special(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+            Ok(found) if !found.is_file() && !found.is_dir() => {
+                special(OpenOptions::new().write(true).open(path)?)
+            }
+            _ => Draft::create(path).map(Inner::Whole),
+        };
+        let inner = open().with_context(|| format!("cannot write to {name}"))?;
+        Ok(Self { inner, name })
+    }
+
+    /// What is written into.
+    pub(crate) fn file(&self) -> &Arc<File> {
+        match &self.inner {
+            Inner::Whole(draft) => draft.file(),
+            Inner::Special { file, .. } => file,
+        }
+    }
+
+    /// Gives it its name, or brings out what the job wrote. A signal ends a wait for a reader.
+    pub(crate) fn finish(self, interrupts: Option<&mut Interrupts>) -> Result<()> {
+        let write = || format!("cannot write to {}", self.name);
+        match self.inner {
+            Inner::Whole(draft) => draft.publish().with_context(write),
+            Inner::Special { copied_to: None, .. } => Ok(()),
+            Inner::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),
+                copied => copied.with_context(write),
+            },
+        }
+    }
+}
+
+/// Copies in a thread of its own: whoever reads may never read on, and a signal must end this all the same.
+fn copy_out(scratch: Arc<File>, to: File, interrupts: Option<&mut Interrupts>) -> io::Result<()> {
+    let (ended, held) = io::pipe()?;
+    let copier = std::thread::spawn(move || {
+        let copied = copy(&scratch, to);
+        // Whoever waits wakes when the other end is gone.
+        drop(held);
+        copied
+    });
+    let mut interrupts = interrupts;
+    while !copier.is_finished() {
+        match wait_readable(ended.as_fd(), SILENCE, interrupts.as_deref_mut())? {
+            Err(_) => return Err(ErrorKind::Interrupted.into()),
+            Ok(is_ended) if is_ended => break,
+            Ok(_) => {}
+        }
+    }
+    copier.join().unwrap_or_else(|_| Err(io::Error::other("the copy broke off")))
+}
+
+fn copy(scratch: &File, mut to: File) -> io::Result<()> {
+    let (mut piece, mut at) = (vec![0; PIECE_BYTES], 0);
+    loop {
+        match scratch.read_at(&mut piece, at)? {
+            0 => return Ok(()),
+            count => {
+                to.write_all(&piece[..count])?;
+                at += count as u64;
+            }
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file().as_ref().write(bytes);
+        // The kind stays: whoever closes a pipe is told apart by it, and an interrupted write is tried again.
+        written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.name)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Nothing is buffered here.
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_client::Output;
+
+    use super::*;
+    use crate::output::write_exact;
+
+    #[test]
+    fn a_file_appears_when_it_is_whole_and_replaces_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "old").unwrap();
+        let mut file = NewFile::create(&path).unwrap();
+        write_exact(&Output::Inline(b"new".to_vec()), &mut file).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        drop(file);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "given up: nothing is left");
+        let file = NewFile::for_job(&path).unwrap();
+        file.file().as_ref().write_all(b"new").unwrap();
+        file.finish(None).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn errors_name_the_file_that_the_user_named() {
+        let error = format!("{:#}", NewFile::create(Path::new("/nowhere/at/all")).unwrap_err());
+        assert!(error.starts_with("cannot write to /nowhere/at/all: "), "{error}");
+        assert!(!error.contains(".bulkhead-"), "{error}");
+        let mut full = NewFile::create(Path::new("/dev/full")).unwrap();
+        let error = write_exact(&Output::Inline(b"x".to_vec()), &mut full).unwrap_err();
+        assert!(format!("{error:#}").contains("/dev/full: No space"), "{error:#}");
+        let full = NewFile::for_job(Path::new("/dev/full")).unwrap();
+        full.file().as_ref().write_all(b"x").unwrap();
+        let error = format!("{:#}", full.finish(None).unwrap_err());
+        assert!(error.starts_with("cannot write to /dev/full: No space"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let file = NewFile::create(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let error = format!("{:#}", file.finish(None).unwrap_err());
+        assert!(error.contains(path.to_str().unwrap()) && !error.contains("temporary"), "{error}");
+        let error = format!("{:#}", NewFile::for_job(&path).unwrap_err());
+        assert!(error.contains("is a directory"), "{error}");
+    }
+
+    #[test]
+    fn a_device_is_written_and_not_replaced() {
+        for make in [NewFile::create, NewFile::for_job] {
+            let mut file = make(Path::new("/dev/null")).unwrap();
+            file.write_all(b"x").unwrap();
+            file.finish(None).unwrap();
+            assert!(!Path::new("/dev/null").is_file());
+        }
+    }
+}
