@@ -135,8 +135,9 @@ impl<'a> TaskOutput<'a> {
         if self.spilled == 0 && Kept::fits(text, self.inline.len()) {
             return (std::mem::take(&mut self.inline), 0);
         }
-        let Place::Ours(held) = &self.place else { return (Vec::new(), 0) };
-        let held = Arc::clone(held);
+        // What other tasks of the job write too is not this one's to seal.
+        let own = self.files.output.clone().filter(|_| self.stage == Stage::Whole);
+        let Some(held) = own else { return (Vec::new(), 0) };
         match self.flow_over().and_then(|()| Ok(held.seal()?)) {
             Ok(bytes) => (Vec::new(), bytes),
             Err(error) => {

@@ -111,17 +111,15 @@ impl Job {
     }
 }
 
+/// A clip of so many frames of noise, all of them the same.
 fn noise(frames: usize) -> Vec<u8> {
-    let mut clip = b"YUV4MPEG2 W320 H240\n".to_vec();
     let mut state = 1_u32;
-    for _ in 0..frames {
-        clip.extend_from_slice(b"FRAME\n");
-        clip.extend((0..320 * 240 * 3 / 2).map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
-        }));
-    }
-    clip
+    let samples = (0..320 * 240 * 3 / 2).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let frame: Vec<u8> = b"FRAME\n".iter().copied().chain(samples).collect();
+    [b"YUV4MPEG2 W320 H240\n".to_vec(), frame.repeat(frames)].concat()
 }
 
 fn bytes_of(file: &File) -> Vec<u8> {

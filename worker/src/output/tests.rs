@@ -229,4 +229,9 @@ fn what_a_failed_task_wrote_is_kept_where_it_fits() {
         assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(length as u64));
     }
     assert_eq!(told(INLINE_MAX_BYTES - 1, Vec::new(), no()), (Vec::new(), 0));
+    let (shared, kept) = file_for(FileRole::Shared);
+    let mut merge = output(&ring, vec![shared], MERGE, OutputMode::Descriptor);
+    merge.write_all(&[7; 10_000]).unwrap();
+    let Ended::Failed { inline, spilled, .. } = merge.end(Err(no())) else { panic!("it failed") };
+    assert_eq!((inline, spilled, sealed_size(kept.as_fd()).unwrap()), (Vec::new(), 0, None));
 }
