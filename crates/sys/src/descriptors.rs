@@ -13,6 +13,7 @@ use nix::libc;
 use nix::sys::socket::{UnixAddr, getpeername, getsockname, getsockopt, sockopt};
 
 use crate::socket::{PeerCred, peer_cred};
+use crate::stranger::unless_foreign;
 
 /// A connected `SOCK_SEQPACKET` socket of this process.
 #[derive(Debug)]
@@ -52,23 +53,30 @@ pub fn the_connection(is_meant: &dyn Fn(&Names) -> bool) -> io::Result<Option<Co
 
 /// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and gives
 /// their count. Whoever calls it vouches that no thread of this process is making a socket of that kind, and
-/// that none is in [`the_connection`]: what is left belongs to nobody.
+/// that none is in [`the_connection`]: what is left, and is no stranger's, belongs to nobody.
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
 pub fn close_orphans() -> io::Result<usize> {
     let mut closed = 0;
     for number in sequential_numbers()? {
-        let listens = option(number, libc::SO_ACCEPTCONN) != Some(0);
-        if listens || getpeername::<UnixAddr>(number) != Err(Errno::ENOTCONN) {
-            continue;
-        }
+        closed += usize::from(unless_foreign(number, || close_if_orphan(number)) == Some(true));
+    }
+    Ok(closed)
+}
+
+/// `false`: it is none. No stranger's socket has this number, nor gets it meanwhile.
+fn close_if_orphan(number: RawFd) -> bool {
+    let listens = option(number, libc::SO_ACCEPTCONN) != Some(0);
+    let is_orphan = !listens
+        && option(number, libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET)
+        && getpeername::<UnixAddr>(number) == Err(Errno::ENOTCONN);
+    if is_orphan {
         // SAFETY: a socket that is neither connected nor listening was made for a connect that failed and was
         // then forgotten: nobody owns this descriptor, as the caller vouches.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
-        closed += 1;
     }
-    Ok(closed)
+    is_orphan
 }
 
 /// Makes a socket return EAGAIN instead of waiting, for everybody who has a descriptor of it.

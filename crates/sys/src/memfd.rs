@@ -4,12 +4,15 @@
 //! shares its offset with everybody who ever had it: read it by position, never from where it stands.
 
 use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
+
+use crate::page::Page;
 
 /// Makes an empty file that may be sealed later. `name` is shown in /proc and means nothing else.
 ///
@@ -34,6 +37,31 @@ fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
     let fd = Errno::result(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
     // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes a file that holds these bytes and can never change. It is sealed against writes to come: those that were
+/// made need no waiting for, since nobody else knows it and nobody has it mapped.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM, ENOSPC: something is short. EINVAL: a kernel before 5.1.
+pub fn filled(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(create(name)?);
+    file.write_all(bytes)?;
+    let fd = OwnedFd::from(file);
+    fix_size(fd.as_fd())?;
+    Page::seal_future_writes(fd.as_fd())?;
+    Ok(fd)
+}
+
+/// Reads from a file at a place, as many bytes as it has there, up to those of `bytes`.
+///
+/// # Errors
+/// EIO, ENOMEM: its pages cannot be had. Waits for nothing but memory, if it is a memfd.
+pub fn read_at(fd: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let at = libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel writes no more than the length of `bytes` there; `fd` is open.
+    let count = unsafe { libc::pread(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), at) };
+    Ok(usize::try_from(Errno::result(count)?).expect("a count of bytes is not negative"))
 }
 
 /// Freezes the size of a file for ever; its bytes stay free.
@@ -84,13 +112,9 @@ pub(crate) fn seals_of(fd: BorrowedFd<'_>) -> io::Result<SealFlag> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::io::Write;
-    use std::os::fd::AsFd;
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::page::Page;
 
     #[test]
     fn a_sealed_output_cannot_change() {
@@ -115,6 +139,18 @@ mod tests {
         let mut bytes = [0; 10];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"the digits");
+    }
+
+    #[test]
+    fn a_filled_file_cannot_change_and_is_read_in_place() {
+        let filled = filled("filled", b"0123456789").unwrap();
+        let mut bytes = [0; 4];
+        assert_eq!((read_at(filled.as_fd(), &mut bytes, 8).unwrap(), &bytes[..2]), (2, &b"89"[..]));
+        let file = File::from(filled);
+        for error in [file.write_all_at(b"x", 0).unwrap_err(), file.set_len(3).unwrap_err()] {
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        }
+        assert!(Page::map_shared(file.as_fd(), 8).is_err());
     }
 
     #[test]

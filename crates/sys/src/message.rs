@@ -10,11 +10,15 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::libc;
 
-/// Most descriptors in one message, either way.
+/// Most descriptors that we send with one message, and that those whom we trust send to us.
 pub(crate) const DESCRIPTORS_MAX: usize = 16;
+/// Most descriptors that the kernel takes with one message (`SCM_MAX_FD`).
+pub(crate) const ATTACHED_MAX: usize = 253;
 
 /// Room for the control data of [`DESCRIPTORS_MAX`] descriptors, aligned as a `cmsghdr` must be.
 const CONTROL_WORDS: usize = 16;
+/// Room for [`ATTACHED_MAX`] of them, and as much again for whatever else the kernel may ever put before them.
+const ALL_CONTROL_WORDS: usize = 256;
 
 /// What came with the bytes.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,7 @@ const fn control_bytes(descriptors: usize) -> usize {
 }
 
 const _: () = assert!(control_bytes(DESCRIPTORS_MAX) <= CONTROL_WORDS * 8);
+const _: () = assert!(control_bytes(ATTACHED_MAX) <= ALL_CONTROL_WORDS * 8 / 2 + 8);
 
 fn header(buffer: &mut libc::iovec, control: &mut [u64], control_length: usize) -> libc::msghdr {
     // SAFETY: all-zero bytes are a valid msghdr: null pointers and zero lengths.
@@ -99,13 +104,28 @@ pub(crate) fn receive(
     bytes: &mut [u8],
     into: Option<&mut Vec<OwnedFd>>,
 ) -> io::Result<Received> {
-    receive_as(fd, bytes, into, libc::MSG_CMSG_CLOEXEC)
+    let room = if into.is_some() { control_bytes(DESCRIPTORS_MAX) } else { 0 };
+    receive_as(fd, bytes, into, libc::MSG_CMSG_CLOEXEC, &mut [0; CONTROL_WORDS], room)
+}
+
+/// Receives one message (or what a stream has) with all descriptors that can possibly be attached to it, closed on
+/// exec. As long as this process may open [`ATTACHED_MAX`] more, none of them is cut off.
+pub(crate) fn receive_all(
+    fd: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    into: &mut Vec<OwnedFd>,
+) -> io::Result<Received> {
+    // Before anything is received: memory that is missing afterwards would lose what came.
+    into.reserve(ATTACHED_MAX);
+    let mut control = [0; ALL_CONTROL_WORDS];
+    let room = size_of_val(&control);
+    receive_as(fd, bytes, Some(into), libc::MSG_CMSG_CLOEXEC, &mut control, room)
 }
 
 /// Copies what would be received, and leaves it where it is. Descriptors that are attached to it show as control
 /// data that was cut off; none enters this process, and none is closed.
 pub(crate) fn peek(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
-    receive_as(fd, bytes, None, libc::MSG_PEEK)
+    receive_as(fd, bytes, None, libc::MSG_PEEK, &mut [], 0)
 }
 
 fn receive_as(
@@ -113,11 +133,11 @@ fn receive_as(
     bytes: &mut [u8],
     into: Option<&mut Vec<OwnedFd>>,
     flags: libc::c_int,
+    control: &mut [u64],
+    room: usize,
 ) -> io::Result<Received> {
     let mut buffer = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    let mut control = [0_u64; CONTROL_WORDS];
-    let length = if into.is_some() { control_bytes(DESCRIPTORS_MAX) } else { 0 };
-    let mut header = header(&mut buffer, &mut control, length);
+    let mut header = header(&mut buffer, control, room);
     // SAFETY: the header points at buffers of ours that live through the call, with their true lengths.
     let count = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut header, flags) };
     let bytes = usize::try_from(Errno::result(count)?).expect("a count of bytes is not negative");

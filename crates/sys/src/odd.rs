@@ -18,7 +18,7 @@ use nix::sys::stat::Mode;
 use crate::message;
 
 /// Most descriptors that the kernel takes with one message.
-pub const ATTACHED_MAX: usize = 253;
+pub const ATTACHED_MAX: usize = message::ATTACHED_MAX;
 /// Words that tell of so many, and of a few more: the kernel has to say no to those itself.
 const CONTROL_WORDS: usize = 256;
 

@@ -3,6 +3,7 @@
 //! Everything here is for the calling process and holds until it execs or ends.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -39,6 +40,21 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
+}
+
+/// Has the kernel make room for the first `count` descriptors of this process at once: its table never shrinks, so that
+/// opening them cannot fail for want of memory for it later.
+///
+/// # Errors
+/// EMFILE, EINVAL: this process may not open so many. ENOMEM.
+pub fn grow_descriptor_table(count: u64) -> io::Result<()> {
+    let last = libc::c_int::try_from(count.saturating_sub(1)).map_err(|_| Errno::EINVAL)?;
+    let null = std::fs::File::open("/dev/null")?;
+    // SAFETY: F_DUPFD_CLOEXEC takes one integer, and a number that is in use is passed over.
+    let copy = Errno::result(unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) })?;
+    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(copy) });
+    Ok(())
 }
 
 /// Ends this process by SIGXFSZ if it writes a file, memfds included, beyond `bytes`; `None`: beyond what it was

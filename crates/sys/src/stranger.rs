@@ -1,9 +1,12 @@
-//! Reading a socket whose other side may attach descriptors that nobody here wants.
+//! Reading a socket whose other side may attach descriptors of any kind, without ever waiting for one.
 //!
-//! Not asking for them is not enough. The kernel closes what it drops on behalf of whoever reads, and of whoever
-//! closes the socket, and such a close may wait for as long as its maker likes (a TCP connection that lingers, a file
-//! system in user space). So each message is looked at where it lies and taken only if nothing is attached; a socket
-//! with something attached is left as it is, for a thread that may wait to close it. Driven by the supervisor's loop.
+//! The kernel closes what it drops on behalf of whoever reads, and of whoever closes the socket, and such a close may
+//! wait for as long as its maker likes (a TCP connection that lingers, a file system in user space). So each message is
+//! looked at where it lies. If nothing is attached it is taken; if something is, the caller either takes all of it, or
+//! leaves it for a thread that may wait to close the socket. What is taken is [`Foreign`]: asked for next to nothing,
+//! and dropped only where waiting does no harm. Driven by the supervisor's loop.
+
+mod foreign;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -13,6 +16,12 @@ use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 
 use crate::message;
 
+pub(crate) use foreign::unless_foreign;
+pub use foreign::{Access, Foreign};
+
+/// Most descriptors that one message can have, and that [`receive`] needs to be free before it is called.
+pub const ATTACHED_MAX: usize = message::ATTACHED_MAX;
+
 /// Reads of [`hang_up`] before it gives up: more than fits the buffers of a socket that nobody has enlarged.
 const LAST_READS: usize = 64;
 
@@ -21,7 +30,8 @@ const LAST_READS: usize = 64;
 pub enum Gulp {
     /// So many bytes, at the start of the buffer; 0 is the end.
     Bytes(usize),
-    /// Descriptors are attached to what comes next. It was not taken, and never is: reading on says the same.
+    /// Descriptors are attached to what comes next. It was not taken: reading on says the same, and [`receive`] takes
+    /// it.
     Attached,
 }
 
@@ -46,6 +56,21 @@ pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Gulp> {
     // Nobody else reads here: these bytes are still first, and a message never gets descriptors later.
     let taken = message::receive(socket, &mut buffer[..seen.bytes], None)?;
     Ok(Gulp::Bytes(taken.bytes))
+}
+
+/// Reads what has come up to the first message with descriptors attached, that one included, and appends them to
+/// `into`. The caller sees to it that [`ATTACHED_MAX`] more can be opened: one that cannot be is closed by the kernel
+/// before this returns, which may wait.
+///
+/// # Errors
+/// EAGAIN, ECONNRESET: as [`read`]. EMFILE: there was no room for all of them, in spite of the caller; those for which
+/// there was are in `into`, the connection is of no use any more.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], into: &mut Vec<Foreign>) -> io::Result<usize> {
+    let received = foreign::take_in(into, |into| message::receive_all(socket, buffer, into))?;
+    if received.control_cut {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
+    Ok(received.bytes)
 }
 
 /// Ends a connection in both directions. `true`: nothing is left in it that a close could wait for. `false`: close it

@@ -1,0 +1,179 @@
+//! A descriptor that a stranger made: what may be asked of it, and that nobody else here mistakes it for their own.
+//!
+//! Only what the kernel answers from its own tables is asked: how it was opened, whether it is a socket, and the size of
+//! a file that lives in memory. Everything else (a stat, a read, a mapping, a close) may wait for its maker.
+//!
+//! One library of ours forgets sockets, and `descriptors.rs` finds and closes them by what they are: unconnected, of
+//! the sequential kind. A stranger may send one that looks like those; so each of that kind is remembered by its number
+//! from before anybody can see it until after it is closed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
+
+use crate::memfd;
+
+/// Numbers of sockets of the sequential kind that strangers made, and how many descriptors of ours they stand for: more
+/// than one while the close of the first still waits and its number is in use again.
+static SEQUENTIAL: Mutex<BTreeMap<RawFd, usize>> = Mutex::new(BTreeMap::new());
+
+/// What its maker lets us do with a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// It can be read.
+    pub read: bool,
+    /// It can be written, where the writer says and not only at its end.
+    pub write: bool,
+    /// Whatever is written to it goes to its end.
+    pub append: bool,
+}
+
+/// A descriptor that a stranger made. Its drop may wait for hours: drop it where that does no harm.
+#[derive(Debug)]
+pub struct Foreign {
+    descriptor: Option<OwnedFd>,
+    is_sequential: bool,
+}
+
+impl Foreign {
+    /// How it was opened: neither for reading nor for writing, if it only names a path. Never waits.
+    ///
+    /// # Errors
+    /// None that a sane kernel gives.
+    pub fn access(&self) -> io::Result<Access> {
+        let flags = OFlag::from_bits_truncate(fcntl(self.as_fd(), FcntlArg::F_GETFL)?);
+        let mode = flags & OFlag::O_ACCMODE;
+        let opened = !flags.contains(OFlag::O_PATH);
+        let append = flags.contains(OFlag::O_APPEND);
+        Ok(Access {
+            read: opened && (mode == OFlag::O_RDONLY || mode == OFlag::O_RDWR),
+            write: opened && !append && (mode == OFlag::O_WRONLY || mode == OFlag::O_RDWR),
+            append: opened && append,
+        })
+    }
+
+    /// The size of a file that lives in memory (a memfd, or one on a tmpfs), in bytes, and 0 of everything else. Never
+    /// waits: only what has seals is asked for its size.
+    ///
+    /// # Errors
+    /// None that a sane kernel gives.
+    pub fn pinned_bytes(&self) -> io::Result<u64> {
+        match memfd::seals_of(self.as_fd()) {
+            Ok(_) => memfd::size_of(self.as_fd()),
+            Err(_) => Ok(0),
+        }
+    }
+}
+
+impl AsFd for Foreign {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_ref().expect("only its drop takes it out").as_fd()
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let Some(descriptor) = self.descriptor.take() else { return };
+        let number = descriptor.as_raw_fd();
+        // Here it may wait.
+        drop(descriptor);
+        if self.is_sequential {
+            forget(&mut sequential(), number);
+        }
+    }
+}
+
+/// Has `receive` append descriptors, and makes them foreign before anybody else can look at them.
+pub(super) fn take_in<T>(
+    into: &mut Vec<Foreign>,
+    receive: impl FnOnce(&mut Vec<OwnedFd>) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut descriptors = Vec::new();
+    let mut known = sequential();
+    let received = receive(&mut descriptors);
+    for descriptor in descriptors {
+        let is_sequential = getsockopt(&descriptor, sockopt::SockType) == Ok(SockType::SeqPacket);
+        if is_sequential {
+            *known.entry(descriptor.as_raw_fd()).or_default() += 1;
+        }
+        into.push(Foreign { descriptor: Some(descriptor), is_sequential });
+    }
+    received
+}
+
+/// Runs `work` on a number that is no stranger's, and will not be one meanwhile. `None`: it is one.
+pub(crate) fn unless_foreign<T>(number: RawFd, work: impl FnOnce() -> T) -> Option<T> {
+    let known = sequential();
+    (!known.contains_key(&number)).then(work)
+}
+
+fn forget(known: &mut BTreeMap<RawFd, usize>, number: RawFd) {
+    if let Some(count) = known.get_mut(&number) {
+        *count -= 1;
+        if *count == 0 {
+            known.remove(&number);
+        }
+    }
+}
+
+/// Nobody waits or panics with it held.
+fn sequential() -> MutexGuard<'static, BTreeMap<RawFd, usize>> {
+    SEQUENTIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use nix::libc;
+
+    use super::*;
+
+    fn foreign(descriptor: impl Into<OwnedFd>) -> Foreign {
+        let mut into = Vec::new();
+        take_in(&mut into, |all| {
+            all.push(descriptor.into());
+            Ok(())
+        })
+        .unwrap();
+        into.pop().unwrap()
+    }
+
+    #[test]
+    fn how_it_was_opened_is_told() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let open = |flags: i32, options: &mut std::fs::OpenOptions| {
+            let Access { read, write, append } =
+                foreign(options.custom_flags(flags).open(path.path()).unwrap()).access().unwrap();
+            (read, write, append)
+        };
+        assert_eq!(open(0, File::options().read(true)), (true, false, false));
+        assert_eq!(open(0, File::options().write(true)), (false, true, false));
+        assert_eq!(open(0, File::options().read(true).write(true)), (true, true, false));
+        assert_eq!(open(0, File::options().read(true).append(true)), (true, false, true));
+        assert_eq!(open(libc::O_PATH, File::options().read(true).write(true)), (false, false, false));
+    }
+
+    #[test]
+    fn only_what_lives_in_memory_pins_it() {
+        let memory = File::from(memfd::output_file("pins").unwrap());
+        memory.set_len(5 << 30).unwrap();
+        assert_eq!(foreign(memory).pinned_bytes().unwrap(), 5 << 30);
+        assert_eq!(foreign(File::open("/proc/self/exe").unwrap()).pinned_bytes().unwrap(), 0);
+        assert_eq!(foreign(File::open("/dev/zero").unwrap()).pinned_bytes().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_number_counts_as_foreign_until_each_that_had_it_is_closed() {
+        let mut known = BTreeMap::from([(7, 2)]);
+        forget(&mut known, 7);
+        assert!(known.contains_key(&7));
+        forget(&mut known, 7);
+        assert!(known.is_empty());
+    }
+}
