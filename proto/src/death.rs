@@ -121,6 +121,8 @@ pub enum Lie {
     Output,
     /// A hello that names a path or kinds that are not its own.
     Hello,
+    /// A plan that does not say how many parts it has.
+    Plan,
 }
 
 impl fmt::Display for Lie {
@@ -132,6 +134,7 @@ impl fmt::Display for Lie {
             Self::Descriptor => "descriptor passed up the lane",
             Self::Output => "output descriptor is not what it said",
             Self::Hello => "hello names what is not its own",
+            Self::Plan => "plan without a count of its parts",
         })
     }
 }

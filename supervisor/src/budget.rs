@@ -1,18 +1,27 @@
 //! Who may hold how many of the daemon's descriptors.
 //!
 //! A daemon without a free descriptor can neither replace a worker nor prove its death. So workers have theirs set
-//! aside, and clients and outputs share the rest; neither can take what another one needs. Reckoned once, by
-//! `daemon.rs`, from the limit that the process was given.
+//! aside, and clients, outputs and files of clients share the rest; neither can take what another one needs. Set aside
+//! is room for one whole message from a client, too: what does not fit is closed by the kernel in the loop's name, and
+//! that may wait. Reckoned once, by `daemon.rs`, from the limit that the process was given.
 
 use anyhow::{Result, ensure};
+use bulkhead_proto::limits::FILES_MAX;
+use bulkhead_sys::stranger::ATTACHED_MAX;
 
 /// The daemon's own: standard ones, socket, lock, poll, signals, and what a spawn or a proof of death takes for a
 /// moment.
 const OWN: u64 = 64;
 /// Lane, pidfd, channel and two files of vitals of a worker, and one more while it comes up.
 const PER_WORKER: u64 = 6;
+/// What one message of a client can bring, as far as it is more than may stay.
+const PER_MESSAGE: u64 = ATTACHED_MAX as u64;
 /// Least for clients, and least for outputs.
 const LEAST: u64 = 64;
+/// Least for files of clients.
+const LEAST_FILES: u64 = 4 * FILES_MAX as u64;
+/// More are never counted on: the kernel's table of them is grown to this size at the start.
+pub(crate) const MOST: u64 = 1 << 17;
 
 /// Descriptors for everybody but the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +32,10 @@ pub(crate) struct Budget {
     pub(crate) outputs: usize,
     /// Of these, for results that are kept until somebody asks for them.
     pub(crate) kept_outputs: u64,
+    /// Files of clients that are open at a time: of jobs, of submits that are not whole yet, and those whose close waits.
+    pub(crate) files: usize,
+    /// Of these, for jobs.
+    pub(crate) kept_files: u64,
 }
 
 impl Budget {
@@ -31,20 +44,24 @@ impl Budget {
     /// # Errors
     /// They do not suffice for so many workers.
     pub(crate) fn share(limit: u64, slots: u16, spares: u16, wanted: &Self) -> Result<Self> {
-        let set_aside = OWN + PER_WORKER * (2 * u64::from(slots) + u64::from(spares));
-        let needed = set_aside + 2 * LEAST;
+        let limit = limit.min(MOST);
+        let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * u64::from(slots) + u64::from(spares));
+        let needed = set_aside + 2 * LEAST + LEAST_FILES;
         ensure!(
             limit >= needed,
             "the limit of open files is {limit}, but {slots} workers need {needed}: raise it (LimitNOFILE in a \
              unit, ulimit -n in a shell) or choose fewer --workers"
         );
         let rest = limit - set_aside;
-        let clients = rest.div_ceil(2).min(wanted.clients as u64);
-        let outputs = (rest - clients).min(wanted.outputs as u64);
+        let files = (rest / 4).max(LEAST_FILES).min(wanted.files as u64);
+        let clients = ((rest - files) / 2).min(wanted.clients as u64);
+        let outputs = (rest - files - clients).min(wanted.outputs as u64);
         Ok(Self {
             clients: usize::try_from(clients).unwrap_or(usize::MAX),
             outputs: usize::try_from(outputs).unwrap_or(usize::MAX),
             kept_outputs: wanted.kept_outputs.min(outputs / 2),
+            files: usize::try_from(files).unwrap_or(usize::MAX),
+            kept_files: wanted.kept_files.min(files - files / 4),
         })
     }
 }
@@ -53,20 +70,27 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const WANTED: Budget = Budget { clients: 4096, outputs: usize::MAX, kept_outputs: 1024 };
+    const WANTED: Budget = Budget {
+        clients: 4096,
+        outputs: usize::MAX,
+        kept_outputs: 1024,
+        files: usize::MAX,
+        kept_files: u64::MAX,
+    };
 
     #[test]
     fn plenty_gives_what_was_asked_for() {
         let budget = Budget::share(524_288, 64, 2, &WANTED).unwrap();
         assert_eq!((budget.clients, budget.kept_outputs), (4096, 1024));
-        assert!(budget.outputs > 500_000);
+        assert!(budget.outputs > 90_000 && budget.files > 30_000);
     }
 
     #[test]
     fn little_is_shared_so_that_workers_have_theirs() {
         let budget = Budget::share(1024, 8, 1, &WANTED).unwrap();
-        let shared = 1024 - OWN - PER_WORKER * 17;
-        assert_eq!(budget.clients as u64 + budget.outputs as u64, shared);
+        let shared = 1024 - OWN - PER_MESSAGE - PER_WORKER * 17;
+        assert_eq!((budget.clients + budget.outputs + budget.files) as u64, shared);
+        assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");
         assert_eq!(budget.kept_outputs, budget.outputs as u64 / 2);
     }
 

@@ -1,18 +1,16 @@
-//! A client's socket: read without taking descriptors, and closed where waiting does no harm.
+//! A client's socket: read without ever waiting for what is attached, and closed where waiting does no harm.
 //!
-//! A client may attach a descriptor whose last close waits for an hour. So the loop takes none, and a socket in which
-//! one is left is closed by a thread of its own, which lives while there are such sockets. Whoever made it wait keeps
-//! a seat occupied meanwhile, and nobody else's sockets pass through there. Owned by `connection.rs`.
+//! A client may attach a descriptor whose last close waits for an hour, and whoever closes a socket closes what still
+//! lies in it. So one in which something is left goes to the disposal. It keeps its seat occupied meanwhile. Owned by
+//! `connection.rs`.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bulkhead_sys::stranger::{self, Gulp};
+use bulkhead_sys::stranger::{self, Foreign, Gulp};
 use mio::net::UnixStream;
 
+use crate::disposal::{Disposal, Whose};
 use crate::seats::Seat;
 
 /// Bytes of the buffer that takes what is left when a connection ends.
@@ -22,13 +20,15 @@ const LAST_READ_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(crate) struct Caller {
     held: Option<(UnixStream, Seat)>,
-    disposal: Rc<Disposal>,
+    uid: u32,
+    disposal: Disposal,
 }
 
 impl Caller {
-    /// Takes over a socket that was just accepted. Whatever happens from here on, it is closed as it should be.
-    pub(crate) fn new(socket: UnixStream, seat: Seat, disposal: Rc<Disposal>) -> Self {
-        Self { held: Some((socket, seat)), disposal }
+    /// Takes over the socket of this user that was just accepted. Whatever happens from here on, it is closed as it
+    /// should be.
+    pub(crate) fn new(socket: UnixStream, seat: Seat, uid: u32, disposal: Disposal) -> Self {
+        Self { held: Some((socket, seat)), uid, disposal }
     }
 
     /// The socket, to be registered.
@@ -43,6 +43,14 @@ impl Caller {
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Gulp> {
         stranger::read(self.as_fd(), buffer)
     }
+
+    /// Reads what has come with all that is attached to it, see [`stranger::receive`].
+    ///
+    /// # Errors
+    /// As [`stranger::receive`].
+    pub(crate) fn receive(&self, buffer: &mut [u8], into: &mut Vec<Foreign>) -> io::Result<usize> {
+        stranger::receive(self.as_fd(), buffer, into)
+    }
 }
 
 impl AsFd for Caller {
@@ -53,60 +61,12 @@ impl AsFd for Caller {
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        if let Some((socket, seat)) = self.held.take()
-            && !stranger::hang_up(socket.as_fd(), &mut [0; LAST_READ_BYTES])
+        if let Some(held) = self.held.take()
+            && !stranger::hang_up(held.0.as_fd(), &mut [0; LAST_READ_BYTES])
         {
-            self.disposal.take(socket, seat);
+            self.disposal.close(Whose::User(self.uid), held);
         }
     }
 }
 
 const HELD: &str = "only dropping it takes the socket out";
-
-/// Where sockets go whose close may wait.
-#[derive(Debug, Default)]
-pub(crate) struct Disposal(Arc<Mutex<Remains>>);
-
-/// What is still to be closed, and whether a thread is at it. The queue needs no bound of its own: each socket in it
-/// occupies a seat.
-#[derive(Debug, Default)]
-struct Remains {
-    queue: VecDeque<(UnixStream, Seat)>,
-    closing: bool,
-}
-
-impl Disposal {
-    /// Has a socket closed.
-    fn take(&self, socket: UnixStream, seat: Seat) {
-        let mut remains = lock(&self.0);
-        remains.queue.push_back((socket, seat));
-        if !remains.closing {
-            let shared = Arc::clone(&self.0);
-            let started =
-                std::thread::Builder::new().name("disposal".to_owned()).spawn(move || close_all(&shared));
-            remains.closing = started.is_ok();
-            if let Err(error) = started {
-                log::error!("cannot close a socket for now: no thread error={error}");
-            }
-        }
-    }
-}
-
-/// Closes one after the other, however long each takes.
-fn close_all(remains: &Mutex<Remains>) {
-    loop {
-        let next = {
-            let mut remains = lock(remains);
-            remains.closing = !remains.queue.is_empty();
-            remains.queue.pop_front()
-        };
-        // Here it waits, and nobody with it.
-        let Some(closed) = next else { return };
-        drop(closed);
-    }
-}
-
-/// Nobody panics with it held.
-fn lock(remains: &Mutex<Remains>) -> MutexGuard<'_, Remains> {
-    remains.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
-use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use bulkhead_core::event::Event;
@@ -19,11 +18,13 @@ use bulkhead_sys::{clock, stranger};
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
-use crate::caller::{Caller, Disposal};
+use crate::caller::Caller;
 use crate::connection::Connection;
+use crate::disposal::Disposal;
 use crate::door::Door;
+use crate::files::Files;
 use crate::restraint::Restraint;
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 use crate::tokens::Source;
 use crate::unfinished::Unfinished;
 
@@ -42,7 +43,9 @@ pub(crate) struct Clients {
     listener: UnixListener,
     registry: Registry,
     door: Door,
-    disposal: Rc<Disposal>,
+    disposal: Disposal,
+    /// What came with their submits.
+    pub(crate) files: Files,
     connections: BTreeMap<ClientId, Connection>,
     last: u64,
     /// Connections may wait in the listener's queue.
@@ -60,19 +63,21 @@ pub(crate) struct Clients {
     addressed: BTreeSet<ClientId>,
     /// When to look whether a client has said hello, or taken its goodbye.
     patience: VecDeque<(u64, ClientId)>,
-    /// Those whose descriptors have to wait, and when to try again.
+    /// Those whose descriptors have to wait, and when to try again, also what could not be closed.
     short: BTreeSet<ClientId>,
     resend_ns: Option<u64>,
     buffer: Vec<u8>,
 }
 
 impl Clients {
-    /// Takes connections from `listener`.
+    /// Takes connections from `listener`; at most `files_max` descriptors of theirs are ever open.
     pub(crate) fn new(
         listener: std::os::unix::net::UnixListener,
         registry: Registry,
         settings: &Settings,
+        files_max: usize,
     ) -> Result<Self> {
+        let disposal = Disposal::default();
         let mut listener = UnixListener::from_std(listener);
         registry
             .register(&mut listener, Source::Listener.token(), Interest::READABLE)
@@ -83,7 +88,8 @@ impl Clients {
             listener,
             registry,
             door,
-            disposal: Rc::default(),
+            files: Files::new(files_max, settings.mode == Mode::System, disposal.clone()),
+            disposal,
             connections: BTreeMap::new(),
             last: 0,
             acceptable: true,
@@ -188,7 +194,7 @@ impl Clients {
                 return;
             }
         };
-        let mut caller = Caller::new(stream, seat, Rc::clone(&self.disposal));
+        let mut caller = Caller::new(stream, seat, peer.uid, self.disposal.clone());
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.registry.register(caller.socket(), Source::Client(client).token(), both) {
             log::error!("cannot watch a client client={client} error={error}");
@@ -214,7 +220,7 @@ impl Clients {
         let mut full = BTreeSet::new();
         for client in std::mem::take(&mut self.hungry) {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
-            if !connection.read(&mut self.buffer, events) {
+            if !connection.read(&mut self.buffer, &mut self.files, events) {
                 gone.push(client);
             } else if connection.is_hungry() {
                 full.insert(client);
@@ -262,10 +268,10 @@ impl Clients {
                 self.short.insert(client);
             }
         }
-        if !self.short.is_empty() && self.resend_ns.is_none() {
+        if (!self.short.is_empty() || self.disposal.is_short()) && self.resend_ns.is_none() {
             let now_ns = clock::monotonic_ns();
             self.resend_ns = Some(now_ns + RETRY_NS);
-            if self.shortages.allows(now_ns) {
+            if !self.short.is_empty() && self.shortages.allows(now_ns) {
                 log::warn!(
                     "replies have to wait: memory of the kernel or descriptors on their way clients={}",
                     self.short.len()
@@ -280,6 +286,7 @@ impl Clients {
         if self.resend_ns.is_some_and(|when| when <= now_ns) {
             self.resend_ns = None;
             self.addressed.append(&mut self.short);
+            self.disposal.retry();
         }
         if let Some(count) = self.complaints.left_out(now_ns) {
             log::warn!("more clients misbehaved or were turned away count={count}");

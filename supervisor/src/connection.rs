@@ -3,7 +3,7 @@
 //! | state | bytes in | leaves to |
 //! |---|---|---|
 //! | greeting | collects the 16 bytes of a hello | open, or closing with a verdict |
-//! | open | frames become events | faulty, or gone at the end of theirs |
+//! | open | frames become events, descriptors wait for their frame | faulty, or gone at the end of theirs |
 //! | faulty | nothing is read; what was asked before is answered | closing with a goodbye, one turn later |
 //! | closing | nothing is read | gone, when the outbox is empty, broken or overdue |
 
@@ -22,6 +22,7 @@ use bulkhead_sys::stranger::Gulp;
 use mio::net::UnixStream;
 
 use crate::caller::Caller;
+use crate::files::{Claim, Files, Waiting};
 use crate::held::OutputFile;
 use crate::outbox::Outbox;
 
@@ -50,6 +51,8 @@ pub(crate) struct Connection {
     caller: Caller,
     state: State,
     outbox: Outbox,
+    /// Descriptors that came, until the frame that they belong to is whole.
+    waiting: Waiting,
     /// The socket may have bytes that were not read yet.
     readable: bool,
     /// Whole frames may be left of what was read.
@@ -69,6 +72,7 @@ impl Connection {
             caller,
             state: State::Greeting(Vec::new()),
             outbox: Outbox::default(),
+            waiting: Waiting::default(),
             readable: true,
             backlog: false,
             owes: false,
@@ -122,8 +126,9 @@ impl Connection {
         matches!(self.state, State::Closing)
     }
 
-    /// Reads at most a turn's share and makes events of it. `false`: the connection is over.
-    pub(crate) fn read(&mut self, buffer: &mut [u8], events: &mut Vec<Event>) -> bool {
+    /// Reads at most a turn's share and makes events of it; what comes with it `files` holds. `false`: the connection is
+    /// over.
+    pub(crate) fn read(&mut self, buffer: &mut [u8], files: &mut Files, events: &mut Vec<Event>) -> bool {
         if let State::Faulty(why) = &self.state {
             let why = why.clone();
             events.push(Event::ClientGone { client: self.client });
@@ -132,16 +137,16 @@ impl Connection {
         }
         let (mut left, mut requests) = (BYTES_PER_TURN, REQUESTS_PER_TURN);
         if self.is_hungry() && self.backlog {
-            self.parse(&mut requests, events);
+            self.parse(&mut requests, files, events);
         }
         while left > 0 && !self.backlog && !self.is_faulty() && self.is_hungry() {
-            match self.caller.read(buffer) {
-                Ok(Gulp::Bytes(0)) => return self.ended(events),
-                Ok(Gulp::Bytes(count)) => {
+            match self.gulp(buffer, files) {
+                Ok(None) => {}
+                Ok(Some(0)) => return self.ended(events),
+                Ok(Some(count)) => {
                     left = left.saturating_sub(count);
-                    self.take(&buffer[..count], &mut requests, events);
+                    self.take(&buffer[..count], &mut requests, files, events);
                 }
-                Ok(Gulp::Attached) => self.refuse_descriptors(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.ended(events),
@@ -154,20 +159,41 @@ impl Connection {
         matches!(self.state, State::Faulty(_))
     }
 
-    fn refuse_descriptors(&mut self) {
-        if matches!(self.state, State::Greeting(_)) {
-            self.complaint = Some("it sent descriptors with its hello".to_owned());
-            self.turn_away(Hello::WRONG_VERSION);
-        } else {
-            let why = "descriptors came with it, and this version takes none: send bytes alone";
-            self.fail(Refusal::Invalid { why: why.to_owned() });
+    /// One read. `None`: nothing was taken, and the connection is to end.
+    fn gulp(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<Option<usize>> {
+        // No more than the hello, so that what is attached to the first frame is not taken for a part of it.
+        let buffer = match &self.state {
+            State::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
+            State::Open(_) | State::Faulty(_) | State::Closing => buffer,
+        };
+        match self.caller.read(buffer)? {
+            Gulp::Bytes(count) => return Ok(Some(count)),
+            Gulp::Attached if matches!(self.state, State::Greeting(_)) => {
+                self.complaint = Some("it sent descriptors with its hello".to_owned());
+                self.turn_away(Hello::WRONG_VERSION);
+            }
+            Gulp::Attached => match files.shortage(self.peer.uid) {
+                Some(why) => self.fail(why),
+                None => return self.receive(buffer, files).map(Some),
+            },
         }
+        Ok(None)
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<usize> {
+        let received = files.receive(&self.caller, self.peer.uid, buffer, &mut self.waiting);
+        received.inspect_err(|error| {
+            if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted {
+                self.complaint = Some(format!("what it attached could not be received: {error}"));
+            }
+        })
     }
 
     /// Ends the connection one turn later, when what it asked before is answered.
     pub(crate) fn fail(&mut self, why: Refusal) {
         self.complaint = Some(why.to_string());
         self.backlog = false;
+        self.waiting.clear();
         self.state = State::Faulty(why);
     }
 
@@ -183,31 +209,28 @@ impl Connection {
         false
     }
 
-    fn take(&mut self, bytes: &[u8], requests: &mut usize, events: &mut Vec<Event>) {
+    fn take(&mut self, bytes: &[u8], requests: &mut usize, files: &mut Files, events: &mut Vec<Event>) {
         match &mut self.state {
             State::Greeting(hello) => {
                 hello.extend_from_slice(bytes);
-                if hello.len() >= Hello::BYTES {
-                    let hello = std::mem::take(hello);
-                    self.greet(&hello, requests, events);
+                if let Some(hello) = hello.first_chunk().copied() {
+                    self.greet(&hello, events);
                 }
             }
             State::Open(frames) => {
                 frames.feed(bytes);
-                self.parse(requests, events);
+                self.parse(requests, files, events);
             }
             State::Faulty(_) | State::Closing => {}
         }
     }
 
-    fn greet(&mut self, bytes: &[u8], requests: &mut usize, events: &mut Vec<Event>) {
-        let Some((hello, rest)) = bytes.split_first_chunk::<{ Hello::BYTES }>() else { return };
+    fn greet(&mut self, hello: &[u8; Hello::BYTES], events: &mut Vec<Event>) {
         match Hello::from_bytes(hello) {
             Some(hello) if hello.version == Hello::new(0).version => {
                 self.outbox.push_raw(&Hello::new(Hello::WELCOME).to_bytes());
                 self.state = State::Open(Frames::default());
                 events.push(Event::ClientConnected { client: self.client, peer: self.peer });
-                self.take(rest, requests, events);
             }
             Some(hello) => {
                 self.complaint = Some(format!("it speaks version {}", hello.version));
@@ -227,27 +250,43 @@ impl Connection {
     }
 
     /// Makes events of whole frames, as many as `requests` allows; what is left is the backlog.
-    fn parse(&mut self, requests: &mut usize, events: &mut Vec<Event>) {
+    fn parse(&mut self, requests: &mut usize, files: &mut Files, events: &mut Vec<Event>) {
         let State::Open(frames) = &mut self.state else { return };
         let fault = loop {
             self.backlog = *requests == 0;
             if self.backlog {
                 return;
             }
-            match frames.next_frame() {
-                Ok(None) => return,
-                Ok(Some(bytes)) => match codec::decode::<RequestFrame>(bytes) {
-                    Ok(RequestFrame { tag, request }) => {
-                        *requests = if is_long(&request) { 0 } else { *requests - 1 };
-                        let files = Vec::new();
-                        events.push(Event::ClientSaid { client: self.client, tag, request, files });
-                    }
-                    Err(error) => break error.to_string(),
+            let decoded = match frames.next_frame() {
+                Ok(None) => match self.waiting.fault(frames.is_partial()) {
+                    Some(fault) => break fault,
+                    None => return,
                 },
-                Err(error) => break error.to_string(),
-            }
+                Ok(Some(bytes)) => codec::decode::<RequestFrame>(bytes).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            let RequestFrame { tag, request } = match decoded {
+                Ok(frame) => frame,
+                Err(why) => break Refusal::Invalid { why },
+            };
+            *requests = if is_long(&request) { 0 } else { *requests - 1 };
+            let files = match &request {
+                Request::Submit(submit) if !submit.files.is_empty() => {
+                    match self.waiting.claim(&submit.files) {
+                        Claim::Granted(claimed) => files.hold(claimed),
+                        Claim::Lost(fault) => break fault,
+                        Claim::Refused(why) => {
+                            refuse(&mut self.outbox, tag, why);
+                            self.owes = true;
+                            continue;
+                        }
+                    }
+                }
+                _ => Vec::new(),
+            };
+            events.push(Event::ClientSaid { client: self.client, tag, request, files });
         };
-        self.fail(Refusal::Invalid { why: fault });
+        self.fail(fault);
     }
 
     /// Queues a reply.
@@ -259,8 +298,7 @@ impl Connection {
         if let Err(error) = self.outbox.push(frame, descriptor) {
             log::error!("reply does not fit a frame client={} error={error}", self.client);
             let why = Refusal::Invalid { why: format!("the answer is too long: {error}; ask for less") };
-            let refused = ReplyFrame { tag: frame.tag, reply: Reply::Refused(why) };
-            self.outbox.push(&refused, None).expect("a short refusal fits a frame");
+            refuse(&mut self.outbox, frame.tag, why);
         }
     }
 
@@ -293,6 +331,11 @@ impl Connection {
     pub(crate) fn has_mail(&self) -> bool {
         self.outbox.waiting_bytes() > 0
     }
+}
+
+fn refuse(outbox: &mut Outbox, tag: Tag, why: Refusal) {
+    let refused = ReplyFrame { tag, reply: Reply::Refused(why) };
+    outbox.push(&refused, None).expect("a short refusal fits a frame");
 }
 
 /// Whether the reply may be as long as a frame.

@@ -28,7 +28,7 @@ use crate::turn::{self, Loop};
 /// Serves until told to stop.
 pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     let descriptors = setup::prepare_process()?;
-    let outputs_max = settings.share_descriptors(descriptors)?;
+    let budget = settings.share_descriptors(descriptors)?;
     let (place, listener) = setup::take_place(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
@@ -54,9 +54,9 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.core.slots
     );
     let hands = Hands::new(
-        Clients::new(listener, registry()?, &settings)?,
+        Clients::new(listener, registry()?, &settings, budget.files)?,
         Fleet::new(template, registry()?)?,
-        Held::new(outputs_max),
+        Held::new(budget.outputs),
         Tell::new(settings.private),
     );
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);

@@ -22,7 +22,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use crate::bootstrap::{Bootstrap, Connected};
-use crate::held::{Held, OutputFile};
+use crate::given::Given;
+use crate::held::Held;
 use crate::spawn::Template;
 use crate::tokens::Source;
 use crate::worker::{Heard, Stage, Worker};
@@ -206,17 +207,19 @@ impl Fleet {
 fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events: &mut Vec<Event>) {
     let lie = worker.read_box(found);
     for Found { seq, elapsed_ns, result } in found.drain(..) {
-        let descriptor = worker.outputs.remove(&seq);
-        let result = match (result, descriptor) {
+        // Whatever it was given is let go of here, once its result is known.
+        let given = worker.given.remove(&seq);
+        let result = match (result, given) {
             (FoundResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
-            (FoundResult::Failed { message, code, output }, descriptor) => {
-                left_over(output, descriptor, held).map(|output| TaskResult::Failed {
+            (FoundResult::Failed { message, code, output }, given) => {
+                left_over(output, given, held).map(|output| TaskResult::Failed {
                     message,
                     code: code.map(NonZeroU8::get),
                     output,
                 })
             }
-            (FoundResult::Descriptor { bytes }, descriptor) => taken(descriptor, bytes, held),
+            (FoundResult::Descriptor { bytes }, Some(given)) => given.ended_with(bytes, held),
+            (FoundResult::Descriptor { .. }, None) => Err(Lie::Result),
         };
         match result {
             Ok(result) => {
@@ -232,38 +235,15 @@ fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events
     events.extend(lie);
 }
 
-/// The result that stands in the descriptor of an offer.
-fn taken(
-    descriptor: Option<OutputFile>,
-    bytes: u64,
-    held: &mut Held,
-) -> std::result::Result<TaskResult, Lie> {
-    match held.take(descriptor.ok_or(Lie::Result)?, bytes) {
-        Ok(Some(output)) => Ok(TaskResult::Held { output, bytes }),
-        Ok(None) => Err(Lie::Output),
-        Err(error) => {
-            let message = format!("its output could not be kept: {error}");
-            Ok(TaskResult::Failed { message, code: None, output: Leftover::Nothing })
-        }
-    }
-}
-
 /// What a task that failed left in the box, or in the descriptor of its offer.
 fn left_over(
     left: FoundLeftover,
-    descriptor: Option<OutputFile>,
+    given: Option<Given>,
     held: &mut Held,
 ) -> std::result::Result<Leftover, Lie> {
     match left {
         FoundLeftover::Nothing => Ok(Leftover::Nothing),
         FoundLeftover::Inline(payload) => Ok(Leftover::Inline(payload)),
-        FoundLeftover::Descriptor { bytes } => match held.take(descriptor.ok_or(Lie::Result)?, bytes) {
-            Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
-            Ok(None) => Err(Lie::Output),
-            Err(error) => {
-                log::warn!("the output of a failed task could not be kept error={error}");
-                Ok(Leftover::Nothing)
-            }
-        },
+        FoundLeftover::Descriptor { bytes } => given.ok_or(Lie::Result)?.left(bytes, held),
     }
 }

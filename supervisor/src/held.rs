@@ -2,7 +2,7 @@
 //!
 //! Only what was sealed is held: a worker that keeps a descriptor cannot change a result behind its client's
 //! back. How many are kept, and for how long, the core decides; how many may be open in all, the budget of
-//! descriptors.
+//! descriptors. The outputs that the tasks of one job share are kept here as well, and count as they do.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use bulkhead_proto::ids::OutputId;
+use bulkhead_proto::ids::{OutputId, ScratchId};
+use bulkhead_proto::stage::COUNT_BYTES;
 use bulkhead_sys::memfd;
 
 /// An output descriptor, counted wherever it is as long as it is open.
@@ -36,6 +37,7 @@ impl Drop for OutputFile {
 #[derive(Debug)]
 pub(crate) struct Held {
     outputs: BTreeMap<OutputId, Rc<OutputFile>>,
+    scratches: BTreeMap<ScratchId, OutputFile>,
     last: u64,
     open: Rc<Cell<usize>>,
     open_max: usize,
@@ -44,7 +46,8 @@ pub(crate) struct Held {
 impl Held {
     /// At most `open_max` output descriptors are ever open in this process.
     pub(crate) fn new(open_max: usize) -> Self {
-        Self { outputs: BTreeMap::new(), last: 0, open: Rc::default(), open_max }
+        let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
+        Self { outputs, scratches, last: 0, open: Rc::default(), open_max }
     }
 
     /// An empty file for a task to write.
@@ -52,13 +55,37 @@ impl Held {
     /// # Errors
     /// As many as may be are open; something is short.
     pub(crate) fn make(&self) -> io::Result<OutputFile> {
+        self.count(|| memfd::output_file("bulkhead-output"))
+    }
+
+    /// A file that holds these bytes and cannot change.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub(crate) fn fill(&self, bytes: &[u8]) -> io::Result<OutputFile> {
+        self.count(|| memfd::filled("bulkhead-results", bytes))
+    }
+
+    /// Makes an output for all tasks of a job, unless it is there.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub(crate) fn share(&mut self, scratch: ScratchId) -> io::Result<()> {
+        if !self.scratches.contains_key(&scratch) {
+            let made = self.make()?;
+            self.scratches.insert(scratch, made);
+        }
+        Ok(())
+    }
+
+    fn count(&self, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OutputFile> {
         if self.open.get() >= self.open_max {
             return Err(io::Error::other(format!(
                 "{} are open, the limit; take results, or raise the limit of open files",
                 self.open_max
             )));
         }
-        let descriptor = memfd::output_file("bulkhead-output")?;
+        let descriptor = make()?;
         self.open.set(self.open.get() + 1);
         Ok(OutputFile { descriptor, open: Rc::clone(&self.open) })
     }
@@ -78,6 +105,51 @@ impl Held {
         Ok(Some(output))
     }
 
+    /// As [`Self::take`] of the output that the tasks of a job share; if it is taken, it is shared no more.
+    ///
+    /// # Errors
+    /// The descriptor cannot be asked.
+    pub(crate) fn take_scratch(&mut self, scratch: ScratchId, bytes: u64) -> io::Result<Option<OutputId>> {
+        let is_sealed = match self.scratches.get(&scratch) {
+            Some(file) => memfd::sealed_size(file.as_fd())? == Some(bytes),
+            None => false,
+        };
+        match self.scratches.remove(&scratch) {
+            Some(file) if is_sealed => self.take(file, bytes),
+            Some(file) => {
+                self.scratches.insert(scratch, file);
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The output that the tasks of a job share, if it was made.
+    pub(crate) fn scratch(&self, scratch: ScratchId) -> Option<&OutputFile> {
+        self.scratches.get(&scratch)
+    }
+
+    /// Lets go of what the tasks of a job shared.
+    pub(crate) fn drop_scratch(&mut self, scratch: ScratchId) {
+        self.scratches.remove(&scratch);
+    }
+
+    /// A held output, to be looked at.
+    pub(crate) fn look(&self, output: OutputId) -> Option<&OutputFile> {
+        self.outputs.get(&output).map(|held| &**held)
+    }
+
+    /// The first bytes of a held output, if it has so many.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn head(&self, output: OutputId) -> io::Result<Option<[u8; COUNT_BYTES]>> {
+        let mut head = [0; COUNT_BYTES];
+        let Some(file) = self.look(output) else { return Ok(None) };
+        let count = memfd::read_at(file.as_fd(), &mut head, 0)?;
+        Ok((count == COUNT_BYTES).then_some(head))
+    }
+
     /// A held output, to be attached to a reply.
     pub(crate) fn get(&self, output: OutputId) -> Option<Rc<OutputFile>> {
         self.outputs.get(&output).cloned()
@@ -86,6 +158,14 @@ impl Held {
     /// Lets go of one; replies on their way keep theirs.
     pub(crate) fn drop_output(&mut self, output: OutputId) {
         self.outputs.remove(&output);
+    }
+}
+
+#[cfg(test)]
+impl Held {
+    /// How many are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.get()
     }
 }
 

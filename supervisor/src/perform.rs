@@ -17,10 +17,12 @@ use bulkhead_proto::worker::{TaskMessage, Tasks};
 use bulkhead_sys::shortage;
 
 use crate::clients::Clients;
+use crate::files::Files;
 use crate::fleet::Fleet;
+use crate::given::Given;
 use crate::held::Held;
 use crate::tell::Tell;
-use crate::worker::Stage;
+use crate::worker::{Stage, Worker};
 
 /// Tasks that wait to travel together to one worker.
 #[derive(Default)]
@@ -63,7 +65,8 @@ impl Hands {
                 }
                 Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
                 Action::DropOutput { output } => self.held.drop_output(output),
-                Action::DropFile { .. } | Action::DropScratch { .. } => {}
+                Action::DropFile { file } => self.clients.files.let_go(file),
+                Action::DropScratch { scratch } => self.held.drop_scratch(scratch),
                 Action::Ready { status } => self.tell.ready(&status),
                 Action::Exit => leave = true,
                 Action::Spawn { .. }
@@ -96,7 +99,7 @@ impl Hands {
             Action::Examine { worker } => events.extend(self.fleet.examine(worker)),
             Action::Settle { worker, seq } => {
                 if let Some(worker) = self.fleet.get(worker) {
-                    worker.outputs.remove(&seq);
+                    worker.given.remove(&seq);
                     worker.ring.settle(seq);
                 }
             }
@@ -123,36 +126,37 @@ impl Hands {
         }
     }
 
-    /// Orders, claim word and descriptor now; the message when the bundle leaves.
+    /// Orders, claim word and descriptors now; the message when the bundle leaves.
     fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, events: &mut Vec<Event>) {
         let Some(found) = self.fleet.get(worker) else { return };
+        if !found.ring.has_outstanding() {
+            found.pulse.offered();
+        }
+        found.ring.offer(seq, task.job, task.fence);
+        let has_files = !task.files.is_empty() || task.output == OutputMode::Descriptor;
+        if has_files {
+            match give(found, seq, &task, &mut self.held, &self.clients.files) {
+                Ok(()) => {}
+                Err(error) if is_full_or_closed(&error) => {
+                    return self.offer_failed(worker, seq, None, events);
+                }
+                Err(error) => {
+                    let short = Some(format!("files of a task: {}", shortage::explain(&error)));
+                    return self.offer_failed(worker, seq, short, events);
+                }
+            }
+        }
         let message = TaskMessage {
             seq,
             job: task.job,
             fence: task.fence,
             kind: task.kind,
             stage: task.stage,
-            has_files: task.output == OutputMode::Descriptor,
+            has_files,
             memory_bytes: task.memory_bytes,
             output: task.output,
             input: task.input,
         };
-        if !found.ring.has_outstanding() {
-            found.pulse.offered();
-        }
-        found.ring.offer(seq, message.job, message.fence);
-        if message.output == OutputMode::Descriptor {
-            match self.held.make().and_then(|file| found.send_output(seq, file)) {
-                Ok(()) => {}
-                Err(error) if is_full_or_closed(&error) => {
-                    return self.offer_failed(worker, seq, None, events);
-                }
-                Err(error) => {
-                    let short = Some(format!("no output descriptor: {}", shortage::explain(&error)));
-                    return self.offer_failed(worker, seq, short, events);
-                }
-            }
-        }
         let bytes = encoded_size(&message);
         let bundle = self.bundles.entry(worker).or_default();
         if bundle.bytes + bytes > TASK_MESSAGE_MAX_BYTES {
@@ -191,6 +195,17 @@ impl Hands {
             Err(lie) => events.extend(found.lied(lie).event()),
         }
     }
+}
+
+/// Sends what goes with a task. All of it is held here until the offer is settled, sent or not.
+fn give(worker: &mut Worker, seq: Seq, task: &Task, held: &mut Held, files: &Files) -> io::Result<()> {
+    let given = Given::make(task, held)?;
+    let sent = match given.parcel(task, held, files) {
+        Some(parcel) => worker.send_files(seq, parcel),
+        None => Err(io::Error::other(format!("a file of job {} is not there any more", task.job))),
+    };
+    worker.given.insert(seq, given);
+    sent
 }
 
 /// Whether a lane does not take a frame because of what its worker did, or did not do.

@@ -1,7 +1,7 @@
-//! Who is connected how often: a bound for all clients together, and one for each user.
+//! Who has how many of what there is a bound for: all clients together, and each user.
 //!
-//! A seat is taken with a connection and free again when its socket is closed, wherever that happens. Nobody but root
-//! can take all of them. Asked by `clients.rs` for each new connection.
+//! A seat is taken with a connection, or with a descriptor that came on one, and free again when that is closed, wherever
+//! it happens. Nobody but root can take all of them. Asked by `door.rs` for each new connection, and by `files.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,9 +32,15 @@ impl Seats {
     /// A seat for a user, and whether it is one too many: then it is only for being told so.
     pub(crate) fn take(&mut self, uid: u32) -> (Seat, bool) {
         self.of.retain(|_, own| taken(own) > 0);
+        let full = self.is_full(uid);
         let own = self.of.entry(uid).or_default();
-        let full = taken(&self.all) >= self.all_max || (uid != 0 && taken(own) >= self.each_max);
         (Seat { _all: Arc::clone(&self.all), _own: Arc::clone(own) }, full)
+    }
+
+    /// Whether there is no free one for a user.
+    pub(crate) fn is_full(&self, uid: u32) -> bool {
+        let own = self.of.get(&uid).map_or(0, taken);
+        taken(&self.all) >= self.all_max || (uid != 0 && own >= self.each_max)
     }
 }
 

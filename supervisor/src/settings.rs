@@ -133,16 +133,18 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Fits what may be held to the number of descriptors that this process may open. Gives how many outputs may
-    /// be open at a time.
+    /// Fits what may be held to the number of descriptors that this process may open. Gives how many of what may be
+    /// open at a time.
     ///
     /// # Errors
     /// They do not suffice for the workers.
-    pub(crate) fn share_descriptors(&mut self, limit: u64) -> Result<usize> {
+    pub(crate) fn share_descriptors(&mut self, limit: u64) -> Result<Budget> {
         let wanted = Budget {
             clients: self.clients_max,
             outputs: usize::MAX,
             kept_outputs: self.core.keep_outputs_max,
+            files: usize::MAX,
+            kept_files: u64::MAX,
         };
         let budget = Budget::share(limit, self.core.slots, self.core.spares, &wanted)?;
         if budget.clients < wanted.clients {
@@ -150,7 +152,7 @@ impl Settings {
         }
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
-        Ok(budget.outputs)
+        Ok(budget)
     }
 
     fn check(&self) -> Result<()> {

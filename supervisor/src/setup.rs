@@ -16,6 +16,7 @@ use bulkhead_sys::lock::{InstanceLock, LockError};
 use bulkhead_sys::{dial, process, shortage, socket, tree};
 
 use crate::boot_folder::remove_tree;
+use crate::budget;
 use crate::settings::{Mode, Settings};
 
 /// The place of one daemon: held while it lives, cleared when it leaves.
@@ -71,6 +72,8 @@ pub(crate) fn prepare_process() -> Result<u64> {
     tree::become_subreaper().context("cannot become the parent of stray processes")?;
     let descriptors = process::raise_descriptor_limit().context("cannot raise the limit of open files")?;
     log::debug!("descriptor limit raised limit={descriptors}");
+    process::grow_descriptor_table(descriptors.min(budget::MOST))
+        .context("cannot make room for as many descriptors as may be open")?;
     bulkhead_link::supervisor::warm_up().context("cannot open the first worker channel")?;
     Ok(descriptors)
 }

@@ -90,7 +90,7 @@ impl Template {
             ring,
             stage: Stage::Starting,
             folder,
-            outputs: BTreeMap::new(),
+            given: BTreeMap::new(),
             spawned_ns: clock::monotonic_ns(),
             program,
             killed: None,

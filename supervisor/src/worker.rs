@@ -19,7 +19,7 @@ use bulkhead_proto::evidence::{Evidence, Program};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
-use bulkhead_proto::worker::{FileRole, LaneDown, LaneUp};
+use bulkhead_proto::worker::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
@@ -27,7 +27,7 @@ use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
-use crate::held::OutputFile;
+use crate::given::{Given, Parcel};
 use crate::pulse::Pulse;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
@@ -74,8 +74,8 @@ pub(crate) struct Worker {
     pub(crate) pulse: Pulse,
     pub(crate) stage: Stage,
     pub(crate) folder: BootFolder,
-    /// Output descriptors of the offers it holds.
-    pub(crate) outputs: BTreeMap<Seq, OutputFile>,
+    /// Files of the offers it holds that have any.
+    pub(crate) given: BTreeMap<Seq, Given>,
     pub(crate) spawned_ns: u64,
     /// The file it was started from.
     pub(crate) program: Option<Program>,
@@ -138,16 +138,12 @@ impl Worker {
         self.listen().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
     }
 
-    /// Sends the descriptor into which the task of an offer writes. It is ours until the offer is settled, sent or
-    /// not.
+    /// Sends the files of an offer.
     ///
     /// # Errors
     /// As [`Lane::send`]: full, closed, or too many descriptors of ours are on their way.
-    pub(crate) fn send_output(&mut self, seq: Seq, file: OutputFile) -> io::Result<()> {
-        let frame = codec::encode(&LaneDown::Files { seq, roles: vec![FileRole::Output] });
-        let sent = self.lane.send(&frame, &[file.as_fd()]);
-        self.outputs.insert(seq, file);
-        sent
+    pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): Parcel<'_>) -> io::Result<()> {
+        self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
     }
 
     /// It broke a rule: nothing more is sent to it or heard from it.

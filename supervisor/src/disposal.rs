@@ -1,0 +1,156 @@
+//! Where things go whose close may wait: to a thread of the one who made them so.
+//!
+//! A socket, a lane or a file of a client may keep whoever closes it for an hour. So the loop closes none that it cannot
+//! vouch for. Each user, and each worker that is gone, has a thread of its own for as long as there is something to
+//! close: whoever makes it wait makes only itself wait. What is here is still counted wherever it was counted before
+//! (its seat, its budget), which bounds the queues. Used by `caller.rs`, `files.rs` and whoever else closes such things.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// On whose account something is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    /// A user's, who sent it or is at the other end.
+    User(u32),
+}
+
+/// Something to be dropped.
+type Remnant = Box<dyn Send>;
+
+/// What is still to be closed, by whose it is. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct Disposal(Arc<Mutex<Remains>>);
+
+#[derive(Default)]
+struct Remains {
+    queues: BTreeMap<Whose, Queue>,
+    /// No thread could be had for some of them.
+    is_short: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Remnant>,
+    /// A thread is at it.
+    closing: bool,
+}
+
+impl Disposal {
+    /// Has something dropped. Never waits.
+    pub(crate) fn close(&self, whose: Whose, thing: impl Send + 'static) {
+        let mut remains = lock(&self.0);
+        let queue = remains.queues.entry(whose).or_default();
+        queue.waiting.push_back(Box::new(thing));
+        if !queue.closing {
+            self.start(whose, &mut remains);
+        }
+    }
+
+    /// Whether something waits for a thread that could not be had. Nobody tells when one can: see [`Self::retry`].
+    pub(crate) fn is_short(&self) -> bool {
+        lock(&self.0).is_short
+    }
+
+    /// Tries again to get the threads that could not be had.
+    pub(crate) fn retry(&self) {
+        let mut remains = lock(&self.0);
+        remains.is_short = false;
+        let idle = remains.queues.iter().filter(|(_, queue)| !queue.closing);
+        for whose in idle.map(|(whose, _)| *whose).collect::<Vec<_>>() {
+            self.start(whose, &mut remains);
+        }
+    }
+
+    fn start(&self, whose: Whose, remains: &mut Remains) {
+        let shared = Arc::clone(&self.0);
+        let started =
+            thread::Builder::new().name("disposal".to_owned()).spawn(move || close_all(&shared, whose));
+        if let Err(error) = &started
+            && !remains.is_short
+        {
+            log::error!("cannot close what a client left for now: no thread error={error}");
+            remains.is_short = true;
+        }
+        if let Some(queue) = remains.queues.get_mut(&whose) {
+            queue.closing = started.is_ok();
+        }
+    }
+}
+
+impl fmt::Debug for Disposal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remains = lock(&self.0);
+        out.debug_map()
+            .entries(remains.queues.iter().map(|(whose, queue)| (whose, queue.waiting.len())))
+            .finish()
+    }
+}
+
+/// Drops one after the other, however long each takes.
+fn close_all(remains: &Mutex<Remains>, whose: Whose) {
+    loop {
+        let next = {
+            let mut remains = lock(remains);
+            let next = remains.queues.get_mut(&whose).and_then(|queue| queue.waiting.pop_front());
+            if next.is_none() {
+                remains.queues.remove(&whose);
+            }
+            next
+        };
+        // Here it waits, and nobody else's things with it.
+        let Some(closed) = next else { return };
+        drop(closed);
+    }
+}
+
+/// Nobody panics with it held.
+fn lock(remains: &Mutex<Remains>) -> MutexGuard<'_, Remains> {
+    remains.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Its drop tells its number, then waits until it is let go.
+    struct Slow(u32, Sender<u32>, Receiver<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.1.send(self.0).unwrap();
+            let _gone = self.2.recv();
+        }
+    }
+
+    #[test]
+    fn who_makes_a_close_wait_waits_alone() {
+        let disposal = Disposal::default();
+        let (told, dropped) = channel();
+        let slow = |number| {
+            let (go, waits) = channel();
+            (Slow(number, told.clone(), waits), go)
+        };
+        let ((first, go_first), (second, go_second), (other, go_other)) = (slow(1), slow(2), slow(3));
+        disposal.close(Whose::User(1), first);
+        assert_eq!(dropped.recv_timeout(PATIENCE), Ok(1));
+        disposal.close(Whose::User(1), second);
+        disposal.close(Whose::User(2), other);
+        assert_eq!(dropped.recv_timeout(PATIENCE), Ok(3), "it waits behind another user's");
+        drop(go_first);
+        assert_eq!(dropped.recv_timeout(PATIENCE), Ok(2));
+        drop((go_second, go_other));
+        // What comes after the threads have left is closed as well.
+        for number in 4..50 {
+            disposal.close(Whose::User(1), slow(number).0);
+            assert_eq!(dropped.recv_timeout(PATIENCE), Ok(number));
+        }
+    }
+}
