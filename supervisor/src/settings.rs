@@ -54,6 +54,8 @@ struct File {
     keep_seconds: Option<u64>,
     keep_jobs_max: Option<u64>,
     keep_bytes_max: Option<u64>,
+    files_max: Option<u64>,
+    files_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
     builtin_kinds: Option<bool>,
     kinds: BTreeMap<String, OwnKind>,
@@ -144,7 +146,7 @@ impl Settings {
             outputs: usize::MAX,
             kept_outputs: self.core.keep_outputs_max,
             files: usize::MAX,
-            kept_files: u64::MAX,
+            kept_files: self.core.files_max,
         };
         let budget = Budget::share(limit, self.core.slots, self.core.spares, &wanted)?;
         if budget.clients < wanted.clients {
@@ -152,6 +154,7 @@ impl Settings {
         }
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
+        self.core.files_max = budget.kept_files;
         Ok(budget)
     }
 
@@ -178,7 +181,7 @@ impl Settings {
 pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config> {
     let file: File = toml::from_str(text)?;
     let enable_chaos = file.enable_chaos.unwrap_or(false);
-    policy::core_config(&file, None, enable_chaos, &Here { pid: 0, seed: 0, cores: 1 })
+    policy::core_config(&file, None, enable_chaos, &Here { pid: 0, seed: 0, cores: 1, memory_bytes: 0 })
 }
 
 fn default_socket(mode: Mode) -> PathBuf {

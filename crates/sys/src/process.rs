@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{SysconfVar, sysconf};
 
 /// Forbids core files of this process and everybody but root to trace it or read its memory.
 ///
@@ -40,6 +41,13 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
+}
+
+/// Memory of this machine, in bytes; 0 if it cannot be told.
+pub fn machine_memory_bytes() -> u64 {
+    let ask = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
+    let bytes = ask(SysconfVar::_PHYS_PAGES).zip(ask(SysconfVar::PAGE_SIZE));
+    bytes.map_or(0, |(pages, size)| pages.saturating_mul(size))
 }
 
 /// Has the kernel make room for the first `count` descriptors of this process at once: its table never shrinks, so that

@@ -21,6 +21,8 @@ pub(super) struct Here {
     /// Seed of the jitter.
     pub(super) seed: u64,
     pub(super) cores: u16,
+    /// Memory of the machine.
+    pub(super) memory_bytes: u64,
 }
 
 impl Here {
@@ -28,7 +30,8 @@ impl Here {
     pub(super) fn look() -> Self {
         let count = std::thread::available_parallelism().map_or(1, NonZero::get);
         let cores = u16::try_from(count).unwrap_or(WORKERS_MAX);
-        Self { pid: std::process::id(), seed: bulkhead_sys::clock::wall_us(), cores }
+        let memory_bytes = bulkhead_sys::process::machine_memory_bytes();
+        Self { pid: std::process::id(), seed: bulkhead_sys::clock::wall_us(), cores, memory_bytes }
     }
 }
 
@@ -71,6 +74,9 @@ pub(super) fn core_config(
         recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
+        // Cut to what the budget of descriptors has for them, which is not known here.
+        files_max: file.files_max.unwrap_or(u64::MAX),
+        files_bytes_max: file.files_bytes_max.unwrap_or(here.memory_bytes / 4),
         ..defaults
     })
 }
@@ -130,7 +136,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        core_config(&file, Some(1), false, &Here { pid: 1, seed: 1, cores: 1 })
+        core_config(&file, Some(1), false, &Here { pid: 1, seed: 1, cores: 1, memory_bytes: 4 << 20 })
             .map_err(|error| error.to_string())
     }
 
@@ -141,6 +147,13 @@ mod tests {
         assert_eq!(config.limits.cpu_ms, Bound { usual: None, most: Some(5000) });
         assert_eq!(config.limits.memory_bytes.usual, Some(1 << 20));
         assert_eq!(read("").unwrap().limits, Limits::default());
+    }
+
+    #[test]
+    fn files_may_pin_a_quarter_of_the_memory_unless_told_otherwise() {
+        assert_eq!(read("").unwrap().files_bytes_max, 1 << 20);
+        let config = read("files_max = 5\nfiles_bytes_max = 7").unwrap();
+        assert_eq!((config.files_max, config.files_bytes_max), (5, 7));
     }
 
     #[test]
