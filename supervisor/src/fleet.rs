@@ -211,13 +211,8 @@ fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events
         let given = worker.given.remove(&seq);
         let result = match (result, given) {
             (FoundResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
-            (FoundResult::Failed { message, code, output }, given) => {
-                left_over(output, given, held).map(|output| TaskResult::Failed {
-                    message,
-                    code: code.map(NonZeroU8::get),
-                    output,
-                })
-            }
+            (FoundResult::Failed { message, code, output }, given) => left_over(output, given, held)
+                .map(|output| TaskResult::Failed { message, code: code.map(NonZeroU8::get), output }),
             (FoundResult::Descriptor { bytes }, Some(given)) => given.ended_with(bytes, held),
             (FoundResult::Descriptor { .. }, None) => Err(Lie::Result),
         };

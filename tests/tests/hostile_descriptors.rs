@@ -1,16 +1,21 @@
-//! Clients that send descriptors to a daemon that takes none: of every odd kind, in every place, too many of them.
+//! Clients that send descriptors as nobody honest does: of every odd kind, in every place, too many of them.
+//!
+//! The daemon takes what belongs to a submit that names it, and whatever it takes it gives back to the kernel where
+//! nobody waits for that. Each attack runs beside a neighbour; afterwards all descriptors and threads are gone.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::{Reply, ReplyFrame, Request, Submit};
+use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::frame::Hello;
+use bulkhead_proto::outcome::Outcome;
 use bulkhead_sys::memfd;
 use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
 use bulkhead_tests::daemon::{eventually, send_signal};
@@ -24,10 +29,13 @@ const O_PATH: i32 = 0o10_000_000;
 const PLACES: &[Attack] = &[
     ("with the hello", with_the_hello),
     ("with half a hello", with_half_a_hello),
-    ("with every request", with_every_request),
+    ("with a request that names none", with_every_request),
     ("with half a frame", with_half_a_frame),
     ("with the rest of a frame", with_the_rest_of_a_frame),
-    ("253 with one byte", |siege| refused(siege, &[null().as_fd(); ATTACHED_MAX], b"x")),
+    ("fewer than named", fewer_than_named),
+    ("more than named", more_than_named),
+    ("for one that is refused", for_one_that_is_refused),
+    ("253 with one byte", |siege| turned_out(siege, &[null().as_fd(); ATTACHED_MAX], b"x", "at most 8 may")),
     ("16 with each of 1000 messages", many_messages),
     ("with an urgent byte", urgent),
     ("with an urgent byte that another one follows", two_urgent),
@@ -42,13 +50,14 @@ fn descriptors_in_the_wrong_place() {
 
 const KINDS: &[Attack] = &[
     ("a named pipe", named_pipe),
-    ("a folder", |siege| refuse_all(siege, vec![File::open("/").unwrap().into()])),
+    ("a folder", |siege| carry_all(siege, vec![File::open("/").unwrap().into()])),
     ("a path that is not open", path_only),
     ("sockets of every kind", sockets),
     ("its own connection", own_connection),
     ("an epoll and an io_uring", epoll_and_ring),
     ("the daemon, as a pidfd", daemon_as_pidfd),
     ("memory that shrinks", shrinking_memory),
+    ("more memory than there is", sparse_memory),
     ("devices", devices),
     ("the daemon's own files", files_of_the_daemon),
 ];
@@ -60,16 +69,30 @@ fn odd_descriptors() {
 
 const LINGERING: &[Attack] = &[
     ("with the hello", |siege| linger(siege, |wire, odd| attach(wire, &Hello::new(0).to_bytes(), odd))),
-    ("with a request", |siege| {
+    ("with a request that names none", |siege| {
         linger(siege, |wire, odd| {
             greet(wire);
             attach(wire, &frame(1, Request::Ping), odd);
         });
     }),
+    ("with a job", |siege| {
+        linger(siege, |wire, odd| {
+            greet(wire);
+            attach(wire, &with_files(&[Way::In]), odd);
+            assert!(matches!(outcome(wire), Ok(Outcome::Done)));
+            wire.send(&framed(&[0xff]));
+        });
+    }),
+    ("with a job that is refused", |siege| {
+        linger(siege, |wire, odd| {
+            greet(wire);
+            attach(wire, &with_files(&[Way::Out, Way::In]), odd);
+        });
+    }),
     ("with an urgent byte", |siege| {
         linger(siege, |wire, odd| {
             greet(wire);
-            drop(odd::send(wire.socket.as_fd(), b"!", &[odd], Manner::Urgent));
+            drop(odd::send(wire.socket.as_fd(), b"!", &[odd; 9], Manner::Urgent));
         });
     }),
     ("behind a malformed frame", |siege| {
@@ -104,10 +127,10 @@ fn a_daemon_with_a_lingering_descriptor_can_stop() {
     send_signal(pid, "STOP");
     let stat = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     eventually("the daemon is stopped", || stat().contains(") T ").then_some(()));
-    attach(&wire, b"x", odd.as_fd());
+    attach(&wire, &with_files(&[Way::In]), odd.as_fd());
     drop(odd);
     send_signal(pid, "CONT");
-    assert!(wire.goodbye().contains("descriptors"));
+    assert!(matches!(outcome(&mut wire), Ok(Outcome::Done)));
     assert!(siege.daemon.end("TERM").success());
 }
 
@@ -125,21 +148,61 @@ fn greet(wire: &mut Wire) {
     assert_eq!(wire.hello().verdict, Hello::WELCOME);
 }
 
-/// Sends these with some bytes and gets a goodbye that says why.
-fn refused(siege: &Siege, attached: &[BorrowedFd<'_>], bytes: &[u8]) {
-    let mut wire = siege.connect();
-    odd::send(wire.socket.as_fd(), bytes, attached, Manner::Plain).unwrap();
-    let said = wire.goodbye();
-    assert!(said.contains("descriptors"), "{said}");
+/// The submit of a job that reads none of its files.
+fn naming(ways: &[Way]) -> Submit {
+    let file = |(place, way): (usize, &Way)| FileUse::new(&format!("file{place}"), *way);
+    let files = ways.iter().enumerate().map(file).collect();
+    Submit { files, ..submit("noop", &["x"], true) }
 }
 
-/// The same for each of these, of which the daemon then has the only ones.
-fn refuse_all(siege: &Siege, odd: Vec<OwnedFd>) {
+fn with_files(ways: &[Way]) -> Vec<u8> {
+    frame(1, Request::Submit(naming(ways)))
+}
+
+/// How the one job of this connection ended, or why it was refused.
+fn outcome(wire: &mut Wire) -> Result<Outcome, String> {
+    loop {
+        match wire.next_reply().map(|frame| frame.reply) {
+            Some(Reply::Accepted { refused: None, .. }) => {}
+            Some(Reply::Ended(ended)) => return Ok(ended[0].outcome.clone()),
+            Some(Reply::Refused(why)) => return Err(why.to_string()),
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+}
+
+/// The reason of the goodbye that comes after whatever was asked before.
+fn reason(wire: &mut Wire) -> String {
+    loop {
+        match wire.next_reply() {
+            Some(ReplyFrame { reply: Reply::Goodbye(why), .. }) => {
+                assert!(wire.next_reply().is_none(), "the connection ends after a goodbye");
+                return why.to_string();
+            }
+            Some(_) => {}
+            None => panic!("it ended without a goodbye"),
+        }
+    }
+}
+
+/// Sends these with some bytes and gets a goodbye that says why.
+fn turned_out(siege: &Siege, attached: &[BorrowedFd<'_>], bytes: &[u8], why: &str) {
+    let mut wire = siege.connect();
+    odd::send(wire.socket.as_fd(), bytes, attached, Manner::Plain).unwrap();
+    let said = reason(&mut wire);
+    assert!(said.contains(why), "{said}");
+}
+
+/// Each of these comes with a job that does not look at it, is carried, and is closed with it: the daemon has the only
+/// one then.
+fn carry_all(siege: &Siege, odd: Vec<OwnedFd>) {
     for odd in odd {
         let mut wire = siege.connect();
-        attach(&wire, &frame(1, Request::Ping), odd.as_fd());
+        attach(&wire, &with_files(&[Way::In]), odd.as_fd());
         drop(odd);
-        assert!(wire.goodbye().contains("descriptors"));
+        let ended = outcome(&mut wire);
+        assert!(matches!(ended, Ok(Outcome::Done)), "{ended:?}");
+        assert_answers(&mut wire);
     }
 }
 
@@ -168,26 +231,76 @@ fn with_every_request(siege: &Siege) {
         Request::Status,
         Request::Kinds,
         Request::Events { after: 0, follow: true },
-        Request::Drain { grace_ms: Some(0) },
         Request::Ping,
     ] {
-        refused(siege, &[null().as_fd()], &frame(1, request));
+        turned_out(siege, &[null().as_fd()], &frame(1, request), "1 descriptors came that no submit names");
     }
 }
 
+/// They wait with it, as long as the connection lives.
 fn with_half_a_frame(siege: &Siege) {
-    let whole = frame(1, Request::Submit(submit("noop", &["abcdef"], true)));
+    let whole = with_files(&[Way::In]);
+    let mut halves = Vec::new();
     for end in 1..whole.len() {
-        refused(siege, &[null().as_fd()], &whole[..end]);
+        let mut wire = siege.connect();
+        attach(&wire, &whole[..end], null().as_fd());
+        if end % 2 == 0 {
+            wire.send(&whole[end..]);
+            assert!(matches!(outcome(&mut wire), Ok(Outcome::Done)), "cut at {end}");
+        }
+        halves.push(wire);
     }
 }
 
 fn with_the_rest_of_a_frame(siege: &Siege) {
-    let whole = framed(&body(Request::Ping));
+    let whole = with_files(&[Way::In]);
     let mut wire = siege.connect();
     wire.send(&whole[..3]);
     attach(&wire, &whole[3..], null().as_fd());
-    assert!(wire.goodbye().contains("descriptors"));
+    assert!(matches!(outcome(&mut wire), Ok(Outcome::Done)));
+    wire.send(&framed(&body(Request::Ping))[..3]);
+    attach(&wire, &framed(&body(Request::Ping))[3..], null().as_fd());
+    assert!(reason(&mut wire).contains("no submit names"));
+}
+
+fn fewer_than_named(siege: &Siege) {
+    let null = null();
+    for came in 0..3 {
+        let attached = vec![null.as_fd(); came];
+        let why = format!("names 3 files, and {came} descriptors came");
+        turned_out(siege, &attached, &with_files(&[Way::In; 3]), &why);
+    }
+}
+
+fn more_than_named(siege: &Siege) {
+    let null = null();
+    for came in [3, 9, ATTACHED_MAX] {
+        let why = format!("{} descriptors came that no submit names", came - 2);
+        turned_out(siege, &vec![null.as_fd(); came], &with_files(&[Way::In; 2]), &why);
+    }
+}
+
+/// They are gone with the refusal, and the connection goes on.
+fn for_one_that_is_refused(siege: &Siege) {
+    let readable = null();
+    let appending = File::options().append(true).open("/dev/null").unwrap();
+    let twice = Submit { inputs: submit("noop", &["x", "y"], true).inputs, ..naming(&[Way::In]) };
+    let unnamed = Submit { files: vec![FileUse::new("a/b", Way::In)], ..naming(&[]) };
+    let unknown = Submit { kind: "nothing".to_owned(), ..naming(&[Way::In]) };
+    let mut wire = siege.connect();
+    for (submit, file, why) in [
+        (naming(&[Way::Out]), &readable, "\"file0\" was not opened for writing"),
+        (naming(&[Way::Out]), &appending, "\"file0\" was opened for appending"),
+        (naming(&[Way::In]), &appending, "\"file0\" was not opened for reading"),
+        (twice, &readable, "2 inputs"),
+        (unnamed, &readable, "cannot name a file"),
+        (unknown, &readable, "nothing"),
+    ] {
+        attach(&wire, &frame(1, Request::Submit(submit)), file.as_fd());
+        let said = outcome(&mut wire).unwrap_err();
+        assert!(said.contains(why), "{said}");
+    }
+    assert_answers(&mut wire);
 }
 
 fn many_messages(siege: &Siege) {
@@ -198,13 +311,15 @@ fn many_messages(siege: &Siege) {
             break;
         }
     }
-    assert!(wire.goodbye().contains("descriptors"));
+    assert!(reason(&mut wire).contains("at most 8 may"));
 }
 
+/// It is the last byte of a frame: what is attached to it is the frame's.
 fn urgent(siege: &Siege) {
     let mut wire = siege.connect();
-    match odd::send(wire.socket.as_fd(), b"!", &[null().as_fd()], Manner::Urgent) {
-        Ok(_) => assert!(wire.goodbye().contains("descriptors")),
+    let whole = with_files(&[Way::In]);
+    match odd::send(wire.socket.as_fd(), &whole, &[null().as_fd()], Manner::Urgent) {
+        Ok(_) => assert!(matches!(outcome(&mut wire), Ok(Outcome::Done))),
         Err(error) => tell_skipped("urgent", &format!("this kernel has no urgent bytes here: {error}")),
     }
 }
@@ -215,6 +330,7 @@ fn two_urgent(siege: &Siege) {
         drop(odd::send(wire.socket.as_fd(), b"!", &[null().as_fd()], Manner::Urgent));
     }
     drop(wire.socket.write_all(&frame(1, Request::Ping)));
+    drop(wire.socket.shutdown(Shutdown::Write));
     while wire.next_reply().is_some() {}
 }
 
@@ -238,13 +354,17 @@ fn named_pipe(siege: &Siege) {
     let path = siege.daemon.folder().join("fifo");
     odd::make_fifo(&path).unwrap();
     let both = File::options().read(true).write(true).open(&path).unwrap();
-    refuse_all(siege, vec![both.into()]);
+    carry_all(siege, vec![both.into()]);
     std::fs::remove_file(path).unwrap();
 }
 
 fn path_only(siege: &Siege) {
-    let open = |path| File::options().read(true).custom_flags(O_PATH).open(path).unwrap().into();
-    refuse_all(siege, vec![open("/"), open("/proc/self/exe")]);
+    for path in ["/", "/proc/self/exe"] {
+        let named = File::options().read(true).custom_flags(O_PATH).open(path).unwrap();
+        let mut wire = siege.connect();
+        attach(&wire, &with_files(&[Way::In]), named.as_fd());
+        assert!(outcome(&mut wire).unwrap_err().contains("not opened for reading"));
+    }
 }
 
 fn sockets(siege: &Siege) {
@@ -254,63 +374,78 @@ fn sockets(siege: &Siege) {
         TcpStream::connect(listener.local_addr().unwrap()).unwrap().into(),
         listener.into(),
         UnixDatagram::unbound().unwrap().into(),
+        odd::sequential().unwrap(),
         UnixListener::bind(&unix).unwrap().into(),
         UnixStream::connect(siege.daemon.socket()).unwrap().into(),
     ];
-    refuse_all(siege, sockets);
+    carry_all(siege, sockets);
     std::fs::remove_file(unix).unwrap();
 }
 
-/// What the daemon gets is the other end of the connection that it gets it on.
+/// What the daemon gets is the other end of the connection that it gets it on: as long as its job runs, no end of it is
+/// seen.
 fn own_connection(siege: &Siege) {
     for _ in 0..20 {
         let mut wire = siege.connect();
-        attach(&wire, &frame(1, Request::Ping), wire.socket.as_fd());
-        assert!(wire.goodbye().contains("descriptors"));
+        attach(&wire, &with_files(&[Way::In]), wire.socket.as_fd());
+        assert!(matches!(outcome(&mut wire), Ok(Outcome::Done)));
         let wire = siege.connect();
-        attach(&wire, &frame(1, Request::Ping), wire.socket.as_fd());
+        attach(&wire, &with_files(&[Way::In]), wire.socket.as_fd());
     }
 }
 
 fn epoll_and_ring(siege: &Siege) {
-    refuse_all(siege, vec![odd::epoll().unwrap()]);
+    carry_all(siege, vec![odd::epoll().unwrap()]);
     let ring = match odd::io_uring() {
         Ok(ring) => ring,
         Err(error) => return tell_skipped("io_uring", &format!("this machine has none: {error}")),
     };
     let mut wire = siege.connect();
     // Kernels from 6.7 on do not let one be sent.
-    match odd::send(wire.socket.as_fd(), b"x", &[ring.as_fd()], Manner::Plain) {
-        Ok(_) => assert!(wire.goodbye().contains("descriptors")),
+    match odd::send(wire.socket.as_fd(), &with_files(&[Way::In]), &[ring.as_fd()], Manner::Plain) {
+        Ok(_) => assert!(matches!(outcome(&mut wire), Ok(Outcome::Done))),
         Err(_) => assert_answers(&mut wire),
     }
 }
 
 fn daemon_as_pidfd(siege: &Siege) {
-    let daemon = odd::pidfd(siege.daemon.pid()).unwrap();
-    refused(siege, &[daemon.as_fd()], &frame(1, Request::Ping));
+    carry_all(siege, vec![odd::pidfd(siege.daemon.pid()).unwrap()]);
 }
 
+/// Its size changes while it is counted, carried and closed.
 fn shrinking_memory(siege: &Siege) {
     let memory = File::from(memfd::output_file("shrinks").unwrap());
-    memory.set_len(1 << 20).unwrap();
+    for _ in 0..20 {
+        memory.set_len(1 << 20).unwrap();
+        let mut wire = siege.connect();
+        attach(&wire, &with_files(&[Way::In]), memory.as_fd());
+        memory.set_len(0).unwrap();
+        assert!(matches!(outcome(&mut wire), Ok(Outcome::Done)));
+    }
+}
+
+/// It is not there, but it could be filled while it is held: it counts as long as it says.
+fn sparse_memory(siege: &Siege) {
+    let memory = File::from(memfd::output_file("sparse").unwrap());
+    memory.set_len(1 << 50).unwrap();
     let mut wire = siege.connect();
-    attach(&wire, &frame(1, Request::Ping), memory.as_fd());
-    memory.set_len(0).unwrap();
-    assert!(wire.goodbye().contains("descriptors"));
+    attach(&wire, &with_files(&[Way::In]), memory.as_fd());
+    let why = outcome(&mut wire).unwrap_err();
+    assert!(why.contains("bytes of memory in files"), "{why}");
+    assert_answers(&mut wire);
 }
 
 fn devices(siege: &Siege) {
     let open = |path: &&str| File::options().read(true).open(path).map(OwnedFd::from).ok();
     let paths =
         ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/fuse", "/dev/tty", "/proc/self/mem"];
-    refuse_all(siege, paths.iter().filter_map(open).collect());
+    carry_all(siege, paths.iter().filter_map(open).collect());
 }
 
 fn files_of_the_daemon(siege: &Siege) {
     let folder = siege.daemon.folder();
     let open = |name: &str| File::open(folder.join(name)).unwrap().into();
-    refuse_all(siege, vec![open("log"), open("state"), open("s.lock")]);
+    carry_all(siege, vec![open("log"), open("state"), open("s.lock")]);
 }
 
 /// Sends a connection that lingers as `how` says, keeps no other descriptor of it, and looks whether it has been

@@ -86,6 +86,14 @@ pub fn epoll() -> io::Result<OwnedFd> {
     Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)
 }
 
+/// A socket of the sequential kind, neither connected nor listening.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn sequential() -> io::Result<OwnedFd> {
+    Ok(socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?)
+}
+
 /// An io_uring of eight entries.
 ///
 /// # Errors
