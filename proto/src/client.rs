@@ -49,6 +49,13 @@ pub enum Request {
         /// The job.
         job: JobId,
     },
+    /// What a job writes, see [`crate::log`]: [`Reply::Logs`] with the log of its latest attempt, or [`Reply::Refused`].
+    Logs {
+        /// The job.
+        job: JobId,
+        /// Whether to send the log of each further attempt too when it begins; the first may then be still to come.
+        follow: bool,
+    },
     /// End these without a result: [`Reply::Changed`].
     Cancel {
         /// The jobs.
@@ -156,6 +163,15 @@ pub enum Reply {
     /// Jobs that have ended. An entry with [`crate::outcome::Output::Descriptor`] is alone in its frame, and
     /// the descriptor is attached to it.
     Ended(Vec<Ended>),
+    /// The log of an attempt: a descriptor that can only be read is attached.
+    Logs {
+        /// The job.
+        job: JobId,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Whether it is attached: it may just have been dropped.
+        is_there: bool,
+    },
     /// The request was refused; nothing of it was done.
     Refused(Refusal),
     /// How many jobs were changed, and which were not, and why.

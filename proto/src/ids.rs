@@ -77,6 +77,10 @@ id! {
     ScratchId(u64)
 }
 id! {
+    /// The log of one attempt of a job, which the supervisor holds and never reads.
+    LogId(u64)
+}
+id! {
     /// An output descriptor that the supervisor holds for a finished task.
     OutputId(u64)
 }

@@ -28,6 +28,8 @@ pub struct Kind {
     pub plans: bool,
     /// Whether it runs only on a daemon started with `--enable-chaos`.
     pub chaos: bool,
+    /// Whether what its jobs write while they run is kept in a log, see [`crate::log`].
+    pub logs: bool,
     /// Files that each job of it must bring.
     pub needs: Vec<FileUse>,
     /// The limits of its jobs: those of the daemon where the kind has none of its own.
@@ -49,6 +51,7 @@ struct Row {
     ring: u16,
     plans: bool,
     chaos: bool,
+    logs: bool,
     needs: &'static [(&'static str, Way)],
     output: OutputMode,
 }
@@ -61,6 +64,7 @@ const ROW: Row = Row {
     ring: 256,
     plans: false,
     chaos: false,
+    logs: false,
     needs: &[],
     output: OutputMode::Inline,
 };
@@ -98,6 +102,7 @@ const BUILTIN: [Row; 6] = [
         usage: "PROGRAM ARGUMENTS...",
         summary: "runs a program in a folder of its own, its output is the result",
         ring: 1,
+        logs: true,
         ..ROW
     },
 ];
@@ -120,6 +125,7 @@ pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
             ring: row.ring,
             plans: row.plans,
             chaos: row.chaos,
+            logs: row.logs,
             needs: row.needs.iter().map(|&(name, way)| FileUse::new(name, way)).collect(),
             output: row.output,
             ..Kind::default()

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod job;
 pub mod kind;
 pub mod limits;
+pub mod log;
 pub mod outcome;
 pub mod places;
 pub mod plain;

@@ -60,6 +60,13 @@ pub enum Refusal {
         /// What it is doing.
         state: JobState,
     },
+    /// The job has no log.
+    NoLog {
+        /// The job.
+        job: JobId,
+        /// Why, in words.
+        why: String,
+    },
     /// The job's state does not allow this.
     WrongState {
         /// The job.
@@ -114,6 +121,7 @@ impl fmt::Display for Refusal {
                 let state = format!("{state:?}").to_lowercase();
                 write!(out, "job {job} has not ended, it is {state}: `bulkhead wait {job}` waits for it")
             }
+            Self::NoLog { job, why } => write!(out, "job {job} has no log: {why}"),
             Self::WrongState { job, needed } => write!(out, "job {job}: {needed}"),
             Self::Invalid { why } => write!(out, "invalid request: {why}"),
             Self::Denied { needed } => write!(out, "not allowed: {needed}"),

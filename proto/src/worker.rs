@@ -38,6 +38,8 @@ pub enum FileRole {
     Plan,
     /// What the parts of the job left, in the form of a plan; sealed.
     Results,
+    /// Where what the task writes is kept for whoever looks, see [`crate::log`].
+    Log,
     /// A client's file: nothing is known of it.
     Named(FileUse),
 }

@@ -5,7 +5,7 @@
 //! plan, with the number of its parts at its head. Called by `perform.rs` on the way down and by `fleet.rs` on the way up.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Leftover, TaskResult};
@@ -28,6 +28,8 @@ pub(crate) struct Given {
     shared: Option<ScratchId>,
     /// What the parts left.
     results: Option<OutputFile>,
+    /// Its log, until it is sent.
+    log: Option<OwnedFd>,
 }
 
 /// What goes down the lane: what each descriptor is for, and the descriptors.
@@ -40,7 +42,7 @@ impl Given {
     /// As many as may be are open; something is short.
     pub(crate) fn make(task: &Task, held: &mut Held) -> io::Result<Self> {
         let is_plan = matches!(task.stage, Stage::Plan);
-        let mut given = Self { is_plan, output: None, shared: None, results: None };
+        let mut given = Self { is_plan, output: None, shared: None, results: None, log: None };
         for file in &task.files {
             match file {
                 TaskFile::Shared { scratch } => {
@@ -48,6 +50,7 @@ impl Given {
                     given.shared = Some(*scratch);
                 }
                 TaskFile::Results { results } => given.results = Some(held.fill(&stage::pack(results))?),
+                TaskFile::Log { log } => given.log = Some(held.begin_log(*log)?),
                 TaskFile::Client { .. } | TaskFile::Plan { .. } => {}
             }
         }
@@ -71,12 +74,18 @@ impl Given {
                 TaskFile::Client { file, name } => (FileRole::Named(name.clone()), files.get(*file)?.as_fd()),
                 TaskFile::Shared { scratch } => (FileRole::Shared, held.scratch(*scratch)?.as_fd()),
                 TaskFile::Plan { output } => (FileRole::Plan, held.look(*output)?.as_fd()),
+                TaskFile::Log { .. } => (FileRole::Log, self.log.as_ref()?.as_fd()),
                 TaskFile::Results { .. } => (FileRole::Results, self.results.as_ref()?.as_fd()),
             };
             roles.push(role);
             descriptors.push(descriptor);
         }
         Some((roles, descriptors))
+    }
+
+    /// All of it is on its way: what is for the worker alone is not needed here any more.
+    pub(crate) fn sent(&mut self) {
+        self.log = None;
     }
 
     /// What a worker's word is worth that its output is done and has so many bytes.

@@ -10,7 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use bulkhead_proto::ids::{OutputId, ScratchId};
+use bulkhead_proto::ids::{LogId, OutputId, ScratchId};
+use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::stage::COUNT_BYTES;
 use bulkhead_sys::memfd;
 
@@ -38,6 +39,7 @@ impl Drop for OutputFile {
 pub(crate) struct Held {
     outputs: BTreeMap<OutputId, Rc<OutputFile>>,
     scratches: BTreeMap<ScratchId, OutputFile>,
+    logs: BTreeMap<LogId, Rc<OutputFile>>,
     last: u64,
     open: Rc<Cell<usize>>,
     open_max: usize,
@@ -47,7 +49,7 @@ impl Held {
     /// At most `open_max` output descriptors are ever open in this process.
     pub(crate) fn new(open_max: usize) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
-        Self { outputs, scratches, last: 0, open: Rc::default(), open_max }
+        Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Rc::default(), open_max }
     }
 
     /// An empty file for a task to write.
@@ -148,6 +150,31 @@ impl Held {
         let Some(file) = self.look(output) else { return Ok(None) };
         let count = memfd::read_at(file.as_fd(), &mut head, 0)?;
         Ok((count == COUNT_BYTES).then_some(head))
+    }
+
+    /// Makes the log of an attempt; gives what its worker writes, and keeps what can only be read.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub(crate) fn begin_log(&mut self, log: LogId) -> io::Result<OwnedFd> {
+        let mut writer = None;
+        let reader = self.count(|| {
+            let (ours, reader) = memfd::log_file("bulkhead-log", LOG_BYTES)?;
+            writer = Some(ours);
+            Ok(reader)
+        })?;
+        self.logs.insert(log, Rc::new(reader));
+        writer.ok_or_else(|| io::Error::other("no log was made"))
+    }
+
+    /// A log, to be attached to a reply.
+    pub(crate) fn log(&self, log: LogId) -> Option<Rc<OutputFile>> {
+        self.logs.get(&log).cloned()
+    }
+
+    /// Lets go of a log; replies on their way keep theirs.
+    pub(crate) fn drop_log(&mut self, log: LogId) {
+        self.logs.remove(&log);
     }
 
     /// A held output, to be attached to a reply.

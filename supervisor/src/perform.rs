@@ -9,8 +9,8 @@ use std::io::{self, ErrorKind};
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::event::Event;
 use bulkhead_link::supervisor::encoded_size;
-use bulkhead_proto::client::ReplyFrame;
-use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::client::{Reply, ReplyFrame};
+use bulkhead_proto::ids::{ClientId, LogId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::{TaskMessage, Tasks};
@@ -66,6 +66,8 @@ impl Hands {
                 Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
                 Action::DropOutput { output } => self.held.drop_output(output),
                 Action::DropFile { file } => self.clients.files.let_go(file),
+                Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log),
+                Action::DropLog { log } => self.held.drop_log(log),
                 Action::DropScratch { scratch } => self.held.drop_scratch(scratch),
                 Action::Ready { status } => self.tell.ready(&status),
                 Action::Exit => leave = true,
@@ -115,6 +117,18 @@ impl Hands {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// One that was dropped meanwhile, or could not be made, is told as such.
+    fn show_log(&mut self, client: ClientId, tag: Tag, reply: Reply, log: LogId) {
+        let file = self.held.log(log);
+        let reply = match reply {
+            Reply::Logs { job, attempt, .. } => Reply::Logs { job, attempt, is_there: file.is_some() },
+            other => other,
+        };
+        if let Some(connection) = self.clients.address(client) {
+            connection.reply(&ReplyFrame { tag, reply }, file);
         }
     }
 
@@ -199,11 +213,12 @@ impl Hands {
 
 /// Sends what goes with a task. All of it is held here until the offer is settled, sent or not.
 fn give(worker: &mut Worker, seq: Seq, task: &Task, held: &mut Held, files: &Files) -> io::Result<()> {
-    let given = Given::make(task, held)?;
+    let mut given = Given::make(task, held)?;
     let sent = match given.parcel(task, held, files) {
         Some(parcel) => worker.send_files(seq, parcel),
         None => Err(io::Error::other(format!("a file of job {} is not there any more", task.job))),
     };
+    given.sent();
     worker.given.insert(seq, given);
     sent
 }

@@ -154,6 +154,8 @@ impl Settings {
         }
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
+        // Held beside the outputs, from the same budget: most of it stays for these.
+        self.core.keep_logs_max = self.core.keep_logs_max.min(budget.kept_outputs / 4);
         self.core.files_max = budget.kept_files;
         Ok(budget)
     }

@@ -17,6 +17,7 @@ use bulkhead_jobs::{Failure, Task};
 use bulkhead_proto::death::signal_name;
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
+use bulkhead_proto::log::LogStream;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::program::{self, Go, Stream};
 
@@ -129,6 +130,7 @@ impl Hearing<'_> {
     fn hear(&mut self, stream: Stream, bytes: &[u8]) -> Go {
         self.bytes += bytes.len() as u64;
         self.task.progress(self.bytes, 0);
+        self.task.log(log_stream(stream), bytes);
         match stream {
             Stream::Out => self.take(bytes),
             Stream::Err => {
@@ -164,6 +166,13 @@ impl Hearing<'_> {
             text.push_str(&words);
         }
         failed(u8::try_from(code).unwrap_or(u8::MAX), text).with_output()
+    }
+}
+
+fn log_stream(stream: Stream) -> LogStream {
+    match stream {
+        Stream::Out => LogStream::Out,
+        Stream::Err => LogStream::Err,
     }
 }
 

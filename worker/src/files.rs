@@ -29,6 +29,8 @@ pub(crate) struct TaskFiles {
     pub(crate) shared: Option<Arc<Held>>,
     pub(crate) plan: Option<Arc<Held>>,
     pub(crate) results: Option<Arc<Held>>,
+    /// Where what it writes is kept for whoever looks.
+    pub(crate) log: Option<File>,
     named: Vec<Arc<Held>>,
     /// The task has asked for the output that is written in place.
     asked_for_shared: Cell<bool>,
@@ -47,6 +49,7 @@ impl TaskFiles {
                 FileRole::Shared => sorted.shared = ours("output", Way::Out, file),
                 FileRole::Plan => sorted.plan = ours("plan", Way::In, file),
                 FileRole::Results => sorted.results = ours("results", Way::In, file),
+                FileRole::Log => sorted.log = Some(file),
                 FileRole::Named(wanted) => {
                     sorted.named.push(Arc::new(Held::new(&wanted.name, wanted.way, file)));
                 }

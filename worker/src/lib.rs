@@ -16,6 +16,7 @@ mod registry;
 mod runtime;
 mod stages;
 mod stderr_log;
+mod task_log;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ use crate::runtime::Leave;
 
 pub use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, Task, TaskFile};
 pub use bulkhead_proto::file::Way;
+pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_sys::allocator::Watched;
 pub use registry::Registry;
 

@@ -13,9 +13,11 @@ use bulkhead_jobs::{Failure, FileError, Task, TaskFile};
 use bulkhead_link::worker::{Finish, Kept, WorkerRing};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
+use bulkhead_proto::log::LogStream;
 use bulkhead_proto::stage::Stage;
 
 use crate::files::{Held, TaskFiles};
+use crate::task_log::TaskLog;
 
 const FILE_BUFFER_BYTES: usize = 256 << 10;
 
@@ -23,6 +25,7 @@ const FILE_BUFFER_BYTES: usize = 256 << 10;
 pub(crate) struct TaskOutput<'a> {
     ring: &'a WorkerRing,
     files: TaskFiles,
+    log: TaskLog,
     stage: Stage,
     inline: Vec<u8>,
     place: Place,
@@ -75,7 +78,7 @@ impl Ended {
 
 impl<'a> TaskOutput<'a> {
     /// For a task of this stage with these files, whose output goes there.
-    pub(crate) fn new(ring: &'a WorkerRing, files: TaskFiles, stage: Stage, mode: OutputMode) -> Self {
+    pub(crate) fn new(ring: &'a WorkerRing, mut files: TaskFiles, stage: Stage, mode: OutputMode) -> Self {
         let of_job = matches!(stage, Stage::Whole | Stage::Merge { .. });
         let ours = files.output.as_ref().or(files.shared.as_ref().filter(|_| of_job));
         let place = match ours {
@@ -84,7 +87,8 @@ impl<'a> TaskOutput<'a> {
             None => Place::None,
         };
         let (inline, file, failure) = (Vec::new(), None, None);
-        Self { ring, files, stage, inline, place, file, spilled: 0, failure, breathed: false }
+        let log = TaskLog::new(files.log.take());
+        Self { ring, files, log, stage, inline, place, file, spilled: 0, failure, breathed: false }
     }
 
     /// What the task was given.
@@ -267,6 +271,10 @@ impl Task for TaskOutput<'_> {
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();
+    }
+
+    fn log(&mut self, stream: LogStream, bytes: &[u8]) {
+        self.log.add(stream, bytes);
     }
 
     fn file(&self, name: &str) -> Result<Arc<dyn TaskFile>, Failure> {

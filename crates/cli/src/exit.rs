@@ -120,6 +120,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
         | Refusal::NeverWas { .. }
         | Refusal::Gone { .. }
         | Refusal::NotEnded { .. }
+        | Refusal::NoLog { .. }
         | Refusal::WrongState { .. }
         | Refusal::Denied { .. } => FAILED,
     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Fault};
 use crate::file::JobFile;
 use crate::inbox::{Answer, Arrived, Inbox};
 use crate::interrupt::Interrupts;
+use crate::logs::JobLog;
 use crate::notices::Notices;
 use crate::output::JobEnd;
 use crate::wire::Wire;
@@ -91,6 +92,7 @@ impl Client {
         match self.ask_answer(request, files)? {
             Answer::Plain(reply) => Ok(reply),
             Answer::Ended(_) => Err(self.wire.give_up(Fault::Reply("ended"))),
+            Answer::Log(_) => Err(self.wire.give_up(Fault::Reply("logs"))),
         }
     }
 
@@ -156,6 +158,13 @@ impl Client {
         let answer = match frame.reply {
             Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
             Reply::Ended(ends) => Answer::Ended(self.with_descriptors(ends)?),
+            Reply::Logs { job, attempt, is_there } => {
+                let file = if is_there { Some(self.wire.next_descriptor()) } else { None };
+                match file {
+                    Some(None) => return Err(self.wire.give_up(Fault::NoDescriptor(job))),
+                    file => Answer::Log(file.flatten().map(|file| JobLog::new(job, attempt, file))),
+                }
+            }
             other => Answer::Plain(other),
         };
         Ok(Some(Arrived { tag: frame.tag, answer, bytes }))
@@ -194,6 +203,7 @@ fn word(reply: &Reply) -> &'static str {
         Reply::Accepted { .. } => "accepted",
         Reply::Progress { .. } => "progress",
         Reply::Ended(_) => "ended",
+        Reply::Logs { .. } => "logs",
         Reply::Refused(_) => "refused",
         Reply::Changed { .. } => "changed",
         Reply::Jobs { .. } => "jobs",

@@ -10,6 +10,7 @@ use bulkhead_proto::client::Reply;
 use bulkhead_proto::ids::Tag;
 
 use crate::error::{Error, Fault};
+use crate::logs::JobLog;
 use crate::output::JobEnd;
 
 /// Most bytes of answers that are held for requests other than the one being waited for.
@@ -20,6 +21,8 @@ pub(crate) const HELD_MAX_BYTES: usize = 64 << 20;
 pub(crate) enum Answer {
     /// Jobs that have ended.
     Ended(Vec<JobEnd>),
+    /// The log of an attempt, unless it was just dropped.
+    Log(Option<JobLog>),
     /// Anything else.
     Plain(Reply),
 }

@@ -131,6 +131,7 @@ impl Client {
         let mut ends = match self.ask_answer(Request::Result { job }, &[])? {
             Answer::Ended(ends) => ends,
             Answer::Plain(other) => return Err(self.unexpected(&other)),
+            Answer::Log(_) => return Err(self.give_up(Fault::Reply("logs"))),
         };
         match (ends.pop(), ends.is_empty()) {
             (Some(end), true) if end.job == job => Ok(end),

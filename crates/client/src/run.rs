@@ -149,6 +149,9 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
                 Some(Arrived { answer: Answer::Plain(other), .. }) => {
                     return Err(self.client.unexpected(&other));
                 }
+                Some(Arrived { answer: Answer::Log(_), .. }) => {
+                    return Err(self.client.give_up(Fault::Reply("logs")));
+                }
                 None => return Err(self.client.silence()),
             }
         }
@@ -225,6 +228,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             None if asked.is_some() => Err(self.client.silence()),
             None => Ok(()),
             Some(Arrived { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends),
+            Some(Arrived { answer: Answer::Log(_), .. }) => Err(self.client.give_up(Fault::Reply("logs"))),
             Some(Arrived { tag, answer: Answer::Plain(reply), .. }) if Some(tag) == asked => {
                 self.answered(reply)
             }

@@ -86,6 +86,7 @@ impl Waiting<'_> {
                 None => return Err(Error::Refused(refusal)),
             },
             Answer::Plain(other) => return Err(self.client.unexpected(&other)),
+            Answer::Log(_) => return Err(self.client.give_up(Fault::Reply("logs"))),
         };
         let left = self.open.entry(arrived.tag).or_default();
         let Some(still) = left.checked_sub(items.len()) else {

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::file::FileUse;
-use bulkhead_proto::ids::{ClientId, Fence, FileId, JobId, KindId, OutputId, ScratchId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{
+    ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, ScratchId, Seq, Tag, WorkerId,
+};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::record::Record;
 use bulkhead_proto::refusal::Refusal;
@@ -95,6 +97,22 @@ pub enum Action {
         /// Who.
         worker: WorkerId,
     },
+    /// Send this to a client and attach the log for reading only; if it is not there, the reply says so.
+    ShowLog {
+        /// Who.
+        client: ClientId,
+        /// The request it answers.
+        tag: Tag,
+        /// What: [`Reply::Logs`].
+        reply: Reply,
+        /// The log.
+        log: LogId,
+    },
+    /// A log is no longer wanted.
+    DropLog {
+        /// Which.
+        log: LogId,
+    },
     /// A held output is no longer wanted.
     DropOutput {
         /// Which.
@@ -155,6 +173,11 @@ pub enum TaskFile {
     Shared {
         /// Which.
         scratch: ScratchId,
+    },
+    /// What the task writes while it runs is kept in it; made for this offer.
+    Log {
+        /// Which.
+        log: LogId,
     },
     /// The job's plan.
     Plan {

@@ -40,6 +40,7 @@ impl Core {
             Request::Submit(submit) => self.submit(id, tag, submit, files),
             Request::Wait { jobs } => self.wait(id, tag, peer, &jobs),
             Request::Result { job } => self.result(id, tag, peer, job),
+            Request::Logs { job, follow } => self.read_log(id, tag, peer, job, follow),
             Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
             Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),

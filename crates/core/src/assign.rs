@@ -169,9 +169,11 @@ impl Core {
         self.note_turn(key);
         let stage = self.stage_of(key);
         let (output, memory_bytes) = (output_of(stage, policy.output), policy.memory_bytes);
-        let files = self.send_along(id, own, shown, stage);
+        let mut files = self.send_along(id, own, shown, stage);
+        files.extend(self.begin_log(key));
         let task = Task { job: shown, fence, kind, memory_bytes, output, stage, files, input };
         self.act(Action::Offer { worker: id, seq, task });
+        self.show_log(key);
     }
 }
 

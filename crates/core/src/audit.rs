@@ -26,6 +26,7 @@ impl Core {
         self.audit_timers();
         self.audit_files();
         self.audit_parts();
+        self.logs.audit(&self.jobs);
         self.kept.audit(&self.jobs);
         assert_eq!(
             self.queue.audit(&self.jobs),

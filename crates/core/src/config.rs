@@ -38,6 +38,8 @@ pub struct Config {
     pub keep_bytes_max: u64,
     /// Outputs held in descriptors.
     pub keep_outputs_max: u64,
+    /// Logs kept, of jobs that do not run; the oldest go first.
+    pub keep_logs_max: u64,
     /// How long they are kept.
     pub keep_ms: u64,
     /// Quarantined jobs that are kept; the oldest go first.
@@ -94,6 +96,7 @@ impl Default for Config {
             keep_jobs_max: 100_000,
             keep_bytes_max: 256 << 20,
             keep_outputs_max: 1024,
+            keep_logs_max: 256,
             keep_ms: 3_600_000,
             quarantine_max: 1000,
             records_max: 10_000,

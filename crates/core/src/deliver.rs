@@ -105,6 +105,7 @@ impl Core {
         // The common case moves the result out instead of copying it.
         if self.is_last_word(id, key, letter) {
             self.unshelve(key);
+            self.drop_log(key);
             let (job, gone) = self.jobs.remove(key);
             self.batch_gone(gone);
             let (ended, output) = ended_of(job);

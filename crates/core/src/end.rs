@@ -132,6 +132,7 @@ impl Core {
         if let Some(output) = self.jobs[key].held() {
             self.act(Action::DropOutput { output });
         }
+        self.drop_log(key);
         let (_, gone) = self.jobs.remove(key);
         self.batch_gone(gone);
     }

@@ -12,7 +12,7 @@
 //! Anything else is an assertion. A part of a job is an entry of the same table, but no job: see `fan.rs`.
 
 use bulkhead_proto::client::Reply;
-use bulkhead_proto::ids::{ClientId, Fence, JobId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, Fence, JobId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, Payload};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::JobDeath;
@@ -178,6 +178,12 @@ pub(crate) struct Aside {
     pub(crate) has_files: bool,
     /// Its parts, from its plan to its end.
     pub(crate) fan: Option<FanId>,
+    /// What its latest attempt writes, or wrote, while it is kept.
+    pub(crate) log: Option<LogId>,
+    /// That log went to make room.
+    pub(crate) log_dropped: bool,
+    /// Who is given the log of each attempt as it begins.
+    pub(crate) followers: Vec<(ClientId, Tag)>,
     /// Who waits for its end.
     pub(crate) waiters: Vec<(ClientId, Tag)>,
 }
@@ -275,6 +281,11 @@ impl Job {
     /// The files that its tasks carry.
     pub(crate) fn freight(&self) -> Option<FreightId> {
         self.aside.as_ref().and_then(|aside| aside.freight)
+    }
+
+    /// The log of its latest attempt.
+    pub(crate) fn log(&self) -> Option<LogId> {
+        self.aside.as_ref().and_then(|aside| aside.log)
     }
 
     /// Bytes it costs to keep this job after its end, and about those that telling of it takes.

@@ -33,6 +33,7 @@ mod lane;
 mod limits;
 mod list;
 mod log;
+mod logs;
 mod machine;
 mod notice;
 mod pace;

@@ -19,6 +19,7 @@ use crate::jobs::Jobs;
 use crate::kept::Kept;
 use crate::list::List;
 use crate::log::Log;
+use crate::logs::Logs;
 use crate::pace::Pace;
 use crate::pool::Pool;
 use crate::progress::Tellings;
@@ -48,6 +49,7 @@ pub struct Core {
     pub(crate) files: Files,
     pub(crate) fans: Fans,
     pub(crate) tellings: Tellings,
+    pub(crate) logs: Logs,
     pub(crate) clients: Clients,
     pub(crate) pool: Pool,
     pub(crate) restart: Restart,
@@ -83,6 +85,7 @@ impl Core {
             files: Files::default(),
             fans: Fans::default(),
             tellings: Tellings::default(),
+            logs: Logs::default(),
             clients: Clients::default(),
             pool: Pool::new(config.slots),
             restart: Restart::default(),
@@ -121,6 +124,7 @@ impl Core {
         self.dispatch();
         self.deliver();
         self.evict();
+        self.evict_logs();
         self.unpark_read();
         self.tend_drain();
         self.tend_pool();

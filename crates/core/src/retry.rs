@@ -76,7 +76,9 @@ impl Core {
         } else {
             // Nothing of it ran: the offer was counted when it was made, and is not one any more.
             job.attempts -= 1;
+            self.drop_log(key);
         }
+        let job = &self.jobs[key];
         // Its alarm may have gone off while it was with a worker, and passed it over: it does not go off again.
         if job.never_began() && expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns) {
             self.end_job(key, Outcome::Expired, Left::Nothing);

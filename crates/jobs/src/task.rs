@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bulkhead_proto::file::Way;
+use bulkhead_proto::log::LogStream;
 
 use crate::Failure;
 
@@ -25,6 +26,12 @@ pub trait Task: io::Write {
     fn say(&mut self, words: &str);
     /// "About to die": stamps the moment, so that the time until somebody noticed can be told.
     fn last_breath(&mut self);
+
+    /// Adds to the log of the job, which `bulkhead logs` shows while it runs and after; one or two system calls. For jobs of
+    /// kinds that keep one (`logs = true` in `[kinds.NAME]`); those of others drop it.
+    fn log(&mut self, stream: LogStream, bytes: &[u8]) {
+        let _ = (stream, bytes);
+    }
 
     /// The file of this name that came with the job, looked at: it is a regular file or lies in memory, and can be
     /// read or written at any place. If a file that the job reads has changed when its handler has ended, the task

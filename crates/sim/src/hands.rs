@@ -63,7 +63,9 @@ impl World {
             Action::Ready { .. }
             | Action::Offer { .. }
             | Action::DropFile { .. }
-            | Action::DropScratch { .. } => {}
+            | Action::DropScratch { .. }
+            | Action::ShowLog { .. }
+            | Action::DropLog { .. } => {}
         }
         Ok(())
     }

@@ -4,9 +4,10 @@
 //! shares its offset with everybody who ever had it: read it by position, never from where it stands.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -20,6 +21,20 @@ use crate::page::Page;
 /// EMFILE, ENFILE, ENOMEM: something is short. EINVAL: the name holds a zero byte or is over 249 bytes.
 pub fn output_file(name: &str) -> io::Result<OwnedFd> {
     create(name)
+}
+
+/// Makes a file of this size, for ever, that its owner writes, and a second descriptor of it that can only be read: whoever
+/// is given that one and is somebody else cannot open it anew for writing either.
+///
+/// # Errors
+/// As [`output_file`]; also EACCES, ENOENT: /proc is not there.
+pub fn log_file(name: &str, bytes: u64) -> io::Result<(OwnedFd, OwnedFd)> {
+    let writer = File::from(create(name)?);
+    writer.set_len(bytes)?;
+    writer.set_permissions(Permissions::from_mode(0o600))?;
+    fcntl(&writer, FcntlArg::F_ADD_SEALS(fixed() | SealFlag::F_SEAL_SEAL))?;
+    let reader = File::open(format!("/proc/self/fd/{}", writer.as_raw_fd()))?;
+    Ok((writer.into(), reader.into()))
 }
 
 /// Makes a memfd that cannot be executed where the kernel knows how to say so (Linux 6.3).
@@ -69,8 +84,12 @@ pub fn read_at(fd: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> io::Result<usiz
 /// # Errors
 /// EPERM: somebody sealed its seals. EINVAL: it is no memfd.
 pub fn fix_size(fd: BorrowedFd<'_>) -> io::Result<()> {
-    fcntl(fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW))?;
+    fcntl(fd, FcntlArg::F_ADD_SEALS(fixed()))?;
     Ok(())
+}
+
+fn fixed() -> SealFlag {
+    SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }
 
 /// Freezes an output for ever, content and size, and gives its size in bytes. May block: the kernel drains the
@@ -115,6 +134,23 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+
+    #[test]
+    fn a_log_has_its_size_for_ever_and_readers_cannot_write_it() {
+        let (writer, reader) = log_file("log", 8192).unwrap();
+        let (writer, reader) = (File::from(writer), File::from(reader));
+        writer.write_all_at(b"said", 8000).unwrap();
+        let mut said = [0; 4];
+        reader.read_exact_at(&mut said, 8000).unwrap();
+        assert_eq!((&said, reader.metadata().unwrap().len()), (b"said", 8192));
+        assert!(reader.write_at(b"x", 0).is_err(), "it can only be read");
+        assert_eq!(reader.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        for bytes in [0, 8191, 8193] {
+            assert_eq!(writer.set_len(bytes).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        }
+        assert!(writer.write_at(b"x", 8192).is_err(), "it cannot grow");
+        assert!(seal_output(writer.as_fd()).is_err(), "its writer cannot stop itself");
+    }
 
     #[test]
     fn a_sealed_output_cannot_change() {

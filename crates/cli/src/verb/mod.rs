@@ -11,6 +11,7 @@ pub(crate) mod forget;
 pub(crate) mod job;
 pub(crate) mod jobs;
 pub(crate) mod kinds;
+pub(crate) mod logs;
 pub(crate) mod ping;
 pub(crate) mod result;
 pub(crate) mod retry;

@@ -11,6 +11,7 @@ mod grants;
 mod keep;
 mod kinds;
 mod limits;
+mod logs;
 mod part_ends;
 mod part_turns;
 mod parts;

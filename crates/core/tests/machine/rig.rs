@@ -12,7 +12,7 @@ use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, Ta
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::{Evidence, Progress, Seen};
-use bulkhead_proto::ids::{ClientId, FileId, JobId, OutputId, ScratchId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, ScratchId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::record::What;
@@ -42,6 +42,8 @@ pub(crate) struct Rig {
     pub(crate) dropped: Vec<OutputId>,
     /// Files that were let go, in the order of that.
     pub(crate) let_go: Vec<FileId>,
+    pub(crate) logs_shown: Vec<(ClientId, Reply, LogId)>,
+    pub(crate) logs_dropped: Vec<LogId>,
     pub(crate) files_made: u64,
     pub(crate) scratches_dropped: Vec<ScratchId>,
     pub(crate) records: Vec<What>,
@@ -100,6 +102,8 @@ impl Rig {
             replies: Vec::new(),
             dropped: Vec::new(),
             let_go: Vec::new(),
+            logs_shown: Vec::new(),
+            logs_dropped: Vec::new(),
             files_made: 0,
             scratches_dropped: Vec::new(),
             records: Vec::new(),
@@ -186,6 +190,8 @@ impl Rig {
             }
             Action::DropFile { file } => self.let_go.push(file),
             Action::DropScratch { scratch } => self.scratches_dropped.push(scratch),
+            Action::ShowLog { client, reply, log, .. } => self.logs_shown.push((client, reply, log)),
+            Action::DropLog { log } => self.logs_dropped.push(log),
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}

@@ -1,0 +1,148 @@
+//! `bulkhead logs`: what a job writes, its standard output to stdout and its standard error to stderr, while it runs and
+//! after.
+//!
+//! Bytes come out as they were written. What the log had no room for is said on stderr; when following, so are further
+//! attempts, and how the job ended, which gives the exit code.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use bulkhead_client::{Error, Interrupts, LogItem};
+use bulkhead_proto::exit;
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::log::{Found, LogStream};
+use bulkhead_proto::outcome::Outcome;
+use serde_json::json;
+
+use crate::args::Global;
+use crate::context::{Out, say};
+use crate::ids;
+use crate::output;
+use crate::time::utc;
+use crate::trouble;
+
+const EXAMPLES: &str = "\
+Examples:
+  bulkhead logs 17
+  bulkhead logs 17 --follow
+  bulkhead logs 17 --stderr --timestamps
+  bulkhead logs 17 --json | jq -r .text
+
+A log keeps the first 128 KiB and the last 896 KiB of what its job's latest attempt wrote.";
+
+/// Shows what a job writes, while it runs and after
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The job's number
+    #[arg(value_name = "JOB", value_parser = ids::one)]
+    job: JobId,
+    /// Go on until the job has ended, and end with its exit code; wait for it if it has not begun
+    #[arg(short, long)]
+    follow: bool,
+    /// Only its standard output
+    #[arg(long, conflicts_with = "stderr")]
+    stdout: bool,
+    /// Only its standard error
+    #[arg(long)]
+    stderr: bool,
+    /// Put the moment, in UTC, before each piece as it was written
+    #[arg(short, long)]
+    timestamps: bool,
+}
+
+impl Args {
+    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        let mut client = global.connect()?;
+        if !self.follow {
+            let mut page = Page::new(self, global);
+            client.log(self.job, &mut |item| page.show(item))?;
+            page.out.flush()?;
+            return Ok(exit::DONE);
+        }
+        client.set_interrupts(Some(Interrupts::new()?));
+        let mut page = Page::new(self, global);
+        match client.follow_log(self.job, &mut |item| page.show(item)) {
+            // Whoever stops reading leaves the job alone.
+            Err(Error::Interrupted) => page.code = exit::CANCELLED,
+            followed => followed?,
+        }
+        page.out.flush()?;
+        Ok(page.code)
+    }
+}
+
+/// Where it is shown.
+struct Page<'a> {
+    args: &'a Args,
+    global: &'a Global,
+    out: Out,
+    begun: bool,
+    code: u8,
+}
+
+impl<'a> Page<'a> {
+    fn new(args: &'a Args, global: &'a Global) -> Self {
+        Self { args, global, out: Out::new(), begun: false, code: exit::DONE }
+    }
+
+    fn show(&mut self, item: LogItem) -> io::Result<()> {
+        match item {
+            LogItem::Attempt(attempt) => {
+                if self.begun && !self.global.quiet && !self.global.json {
+                    say(format_args!("bulkhead: job {} begins anew, attempt {attempt}", self.args.job));
+                }
+                self.begun = true;
+            }
+            LogItem::Found(Found::Dropped(bytes)) if self.global.json => {
+                self.json(&json!({ "job": self.args.job, "dropped_bytes": bytes }))?;
+            }
+            LogItem::Found(Found::Dropped(bytes)) => {
+                self.out.writer().flush()?;
+                say(format_args!("bulkhead: {bytes} bytes are not kept here: the log is full"));
+            }
+            LogItem::Found(Found::Entry(entry)) => self.entry(entry.wall_us, entry.stream, &entry.bytes)?,
+            LogItem::Ended(end) => {
+                self.code = exit::of(&end.outcome);
+                self.out.writer().flush()?;
+                if self.global.json {
+                    self.json(&serde_json::Value::Object(output::about(&end)))?;
+                } else if end.outcome != Outcome::Done && !self.global.quiet {
+                    say(trouble::line(&end, ""));
+                }
+            }
+        }
+        // Whoever follows sees it now.
+        if self.args.follow { self.out.writer().flush() } else { Ok(()) }
+    }
+
+    fn entry(&mut self, wall_us: u64, stream: LogStream, bytes: &[u8]) -> io::Result<()> {
+        let is_out = stream == LogStream::Out;
+        if (self.args.stdout && !is_out) || (self.args.stderr && is_out) {
+            return Ok(());
+        }
+        let name = if is_out { "stdout" } else { "stderr" };
+        if self.global.json {
+            let text = String::from_utf8_lossy(bytes);
+            return self
+                .json(&json!({ "job": self.args.job, "at": utc(wall_us), "stream": name, "text": text }));
+        }
+        let mut line =
+            if self.args.timestamps { format!("{} {name} ", utc(wall_us)).into_bytes() } else { Vec::new() };
+        line.extend_from_slice(bytes);
+        if self.args.timestamps && line.last() != Some(&b'\n') {
+            line.push(b'\n');
+        }
+        if is_out {
+            return self.out.writer().write_all(&line);
+        }
+        self.out.writer().flush()?;
+        // One that is closed is no reason to end: nobody reads there.
+        drop(io::stderr().lock().write_all(&line));
+        Ok(())
+    }
+
+    fn json(&mut self, value: &serde_json::Value) -> io::Result<()> {
+        writeln!(self.out.writer(), "{value}")
+    }
+}

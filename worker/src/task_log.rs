@@ -1,0 +1,88 @@
+//! The log of a task: what it writes while it runs, put where whoever follows the job finds it at once.
+//!
+//! A log is for whoever looks, and nothing depends on it: if it cannot be written any more, that is said once and the task
+//! goes on. Driven by `Task::log`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bulkhead_proto::log::{LogStream, Write, Writer};
+
+/// A log that is written.
+#[derive(Debug)]
+pub(crate) struct TaskLog {
+    /// `None`: it cannot be written.
+    file: Option<File>,
+    writer: Writer,
+}
+
+impl TaskLog {
+    /// Into an empty file of the supervisor's, if there is one.
+    pub(crate) fn new(file: Option<File>) -> Self {
+        Self { file, writer: Writer::default() }
+    }
+
+    /// Adds what was written just now.
+    pub(crate) fn add(&mut self, stream: LogStream, bytes: &[u8]) {
+        let Some(file) = &self.file else { return };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall_us = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+        if let Err(error) = self.writer.add(wall_us, stream, bytes, |write| put(file, &write)) {
+            log::warn!("the log of a task ends here error={error}");
+            self.file = None;
+        }
+    }
+}
+
+/// The records first, then the head that speaks of them: a reader never sees a head without its records.
+fn put(file: &File, write: &Write<'_>) -> io::Result<()> {
+    if write.is_reused {
+        file.write_all_at(&[0; 8], write.at)?;
+    }
+    let (from, records) = write.records;
+    file.write_all_at(records, write.at + from as u64)?;
+    file.write_all_at(&write.head, write.at)
+}
+
+#[cfg(test)]
+mod tests {
+    use bulkhead_proto::log::{Found, LOG_BYTES, Reader};
+    use bulkhead_sys::memfd::log_file;
+
+    use super::*;
+
+    #[test]
+    fn what_is_added_can_be_read_by_another_descriptor() {
+        let (writer, reader) = log_file("log", LOG_BYTES).unwrap();
+        let (mut log, file) = (TaskLog::new(Some(writer.into())), File::from(reader));
+        let mut whole = Vec::new();
+        let mut reading = Reader::default();
+        let mut read = Vec::new();
+        let mut look = |reading: &mut Reader| {
+            let load = |at: u64, into: &mut [u8]| file.read_exact_at(into, at);
+            let each = |found| {
+                if let Found::Entry(entry) = found {
+                    assert!(entry.wall_us > 1_600_000_000_000_000);
+                    read.extend(entry.bytes);
+                }
+                Ok(())
+            };
+            reading.read(load, each).unwrap();
+            read.len()
+        };
+        for number in 0..4000 {
+            let line = format!("line {number} of a log that goes round\n");
+            log.add(LogStream::Err, line.as_bytes());
+            whole.extend_from_slice(line.as_bytes());
+            if number % 300 == 0 {
+                assert_eq!(look(&mut reading), whole.len());
+            }
+        }
+        look(&mut reading);
+        assert_eq!(read, whole);
+        assert!(log.file.is_some());
+        TaskLog::new(None).add(LogStream::Out, b"nowhere");
+    }
+}
