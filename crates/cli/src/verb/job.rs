@@ -8,7 +8,7 @@ use bulkhead_proto::exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record_text::Span;
-use bulkhead_proto::view::JobDetail;
+use bulkhead_proto::view::{JobDetail, Parts};
 use serde_json::Value;
 
 use crate::args::Global;
@@ -69,6 +69,9 @@ fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {
     lines.extend(detail.ended_us.map(|ended| {
         let after = Span::us(ended.saturating_sub(row.accepted_us));
         format!("ended     {}, {after} after it was accepted", utc(ended))
+    }));
+    lines.extend(detail.parts.map(|Parts { done, running, total }| {
+        format!("parts     {done} done, {running} running, of {total}")
     }));
     lines.extend(detail.output_bytes.map(|bytes| format!("output    {bytes} bytes")));
     lines.push(format!("attempts  {}, {} crashes charged", row.attempts, row.crashes));
@@ -146,7 +149,7 @@ mod tests {
             attached: false,
             input: "kill".to_owned(),
             worker: None,
-            parts: None,
+            parts: Some(Parts { done: 12, running: 2, total: 100 }),
             outcome: Some(Outcome::Crashed { crashes: 1, last: "SIGKILL".to_owned() }),
             output_bytes: None,
             ended_us: Some(1_000_412),
@@ -166,6 +169,7 @@ mod tests {
             "job       17 of user 1000, kept for wait and result",
             "state     crashed: killed 1 worker, by SIGKILL; quarantined",
             "412us after it was accepted",
+            "parts     12 done, 2 running, of 100",
             "timeout 5.00s, no progress none, cpu time none, memory 512M, expires none",
             "attempt 1: worker 3 (pid 812) died of SIGKILL",
             "\n  said      \"row 7\"\n",
