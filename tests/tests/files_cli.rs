@@ -1,0 +1,206 @@
+//! Jobs with files from the command line to a worker and back: pipes, producers that die, disks that are full, many at
+//! once. What stands under the name that was given is whole, or what was there before.
+
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use bulkhead_tests::daemon::{Daemon, binary};
+
+const WIDTH: usize = 64;
+const HEIGHT: usize = 48;
+const FRAMES: usize = 30;
+const HEADER: &str = "YUV4MPEG2 W64 H48 F25:1 Ip A1:1 C420jpeg\n";
+const FRAME: &str = "FRAME\n";
+const FRAME_BYTES: usize = FRAME.len() + WIDTH * HEIGHT * 3 / 2;
+
+/// A clip in which no two frames are alike.
+fn clip() -> Vec<u8> {
+    let mut bytes = HEADER.as_bytes().to_vec();
+    for frame in 0..FRAMES {
+        bytes.extend_from_slice(FRAME.as_bytes());
+        bytes.extend((0..WIDTH * HEIGHT * 3 / 2).map(|at| (at * 7 + frame * 31 + at / WIDTH) as u8));
+    }
+    bytes
+}
+
+/// A daemon, and a clip in its folder.
+struct Desk {
+    daemon: Daemon,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self { daemon: Daemon::start() };
+        std::fs::write(desk.path("in.y4m"), clip()).expect("a clip");
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.daemon.folder().join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// `bulkhead run transform` with these words, in the folder.
+    fn transform(&self, words: &str) -> Command {
+        let mut command = self.daemon.command(&["run", "transform"]);
+        command.args(words.split(' ')).current_dir(self.daemon.folder());
+        command
+    }
+
+    fn names(&self) -> Vec<String> {
+        let all = std::fs::read_dir(self.daemon.folder()).expect("the folder is there");
+        let names = all.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        names.filter(|name| name.contains("y4m") || name.contains(".bulkhead-")).collect()
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Turned by 180 degrees twice it is what it was: every byte went through, in its place.
+#[test]
+fn a_clip_goes_through_files_and_comes_back() {
+    let desk = Desk::new();
+    let output = desk.transform("in.y4m -o half.y4m --rotate 180").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!((output.stdout.len(), stderr(&output).as_str()), (0, ""));
+    assert!(desk.read("half.y4m") != clip() && desk.read("half.y4m").len() == clip().len());
+    let output = desk.transform("half.y4m -o half.y4m --rotate 180").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(desk.read("half.y4m") == clip(), "it was changed in its own place");
+    let output = desk.transform("in.y4m -o crop.y4m --gray --crop 32x24+8+4").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(desk.read("crop.y4m").starts_with(b"YUV4MPEG2 W32 H24 "));
+}
+
+#[test]
+fn a_slow_pipe_gives_what_a_file_gives() {
+    let desk = Desk::new();
+    let output = desk.transform("in.y4m -o file.y4m --scale 32x24 --blur 1").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let producer = std::thread::spawn(move || {
+        for piece in clip().chunks(FRAME_BYTES * 4 + 1) {
+            writer.write_all(piece).expect("somebody reads");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let piped = desk.transform("- -o - --scale 32x24 --blur 1").stdin(reader).output().expect("it runs");
+    producer.join().expect("the producer ends");
+    assert!(piped.status.success(), "{}", stderr(&piped));
+    assert!(piped.stdout == desk.read("file.y4m"), "{} bytes", piped.stdout.len());
+}
+
+/// What a producer leaves that dies in the middle of a frame is told by the byte, and replaces nothing.
+#[test]
+fn a_producer_that_dies_replaces_nothing() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("out.y4m"), "older").expect("a file");
+    let cut = HEADER.len() + FRAME_BYTES * 3 + 100;
+    let mut producer = Command::new("head");
+    producer.args(["-c", &cut.to_string()]).arg(desk.path("in.y4m")).stdout(Stdio::piped());
+    let mut producer = producer.spawn().expect("it runs");
+    let pipe = producer.stdout.take().expect("it is piped");
+    let output = desk.transform("- -o out.y4m --gray").stdin(pipe).output().expect("it runs");
+    producer.wait().expect("it ends");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&cut.to_string()), "byte {cut}: {}", stderr(&output));
+    assert_eq!(desk.read("out.y4m"), b"older");
+    for nothing in ["/dev/null", "-"] {
+        let output = desk.transform(&format!("{nothing} -o out.y4m --gray")).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{nothing}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains("empty") || stderr(&output).contains("byte 0"),
+            "{}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(desk.read("out.y4m"), b"older");
+}
+
+/// The output's disk is a tmpfs of 64 KiB, and the clip is larger.
+#[test]
+fn a_full_disk_is_named_and_the_older_file_stays() {
+    const SCRIPT: &str = "mount -t tmpfs -o size=64k none \"$1\" && echo older > \"$1\"/out.y4m || exit 77; \
+                          \"$2\" --socket \"$3\" run transform \"$4\" -o \"$1\"/out.y4m --gray; code=$?; \
+                          ls -A \"$1\"; cat \"$1\"/out.y4m; exit $code";
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("disk")).expect("a folder");
+    let mut command = Command::new("unshare");
+    command.args(["-r", "-m", "sh", "-c", SCRIPT, "sh"]).arg(desk.path("disk")).arg(binary("bulkhead"));
+    let output =
+        command.arg(desk.daemon.socket()).arg(desk.path("in.y4m")).output().expect("unshare is there");
+    if output.status.code() == Some(77) || stderr(&output).contains("unshare") {
+        println!("skipped: no tmpfs can be mounted here: {}", stderr(&output));
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("no space left") && stderr(&output).contains("\"out\""),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "out.y4m\nolder\n");
+}
+
+#[test]
+fn ten_at_once_are_ten_right_ones() {
+    let desk = Desk::new();
+    let output = desk.transform("in.y4m -o one.y4m --rotate 90 --mono").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let expected = desk.read("one.y4m");
+    let children: Vec<_> = (0..10)
+        .map(|number| {
+            let mut command = desk.transform(&format!("in.y4m -o many{number}.y4m --rotate 90 --mono"));
+            command.stderr(Stdio::piped()).spawn().expect("it runs")
+        })
+        .collect();
+    for (number, child) in children.into_iter().enumerate() {
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{number}: {}", stderr(&output));
+        assert!(desk.read(&format!("many{number}.y4m")) == expected, "{number}");
+    }
+    assert_eq!(desk.names().len(), 12, "{:?}", desk.names());
+}
+
+#[test]
+fn a_clip_that_was_submitted_is_fetched_later() {
+    let desk = Desk::new();
+    let mut submit = desk.daemon.command(&["submit", "transform", "in.y4m", "--rotate", "180"]);
+    let output = submit.current_dir(desk.daemon.folder()).output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let job = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+    desk.daemon.ok(&["wait", &job]);
+    // Its clip is of no more use.
+    std::fs::remove_file(desk.path("in.y4m")).expect("it is there");
+    let path = desk.path("out.y4m");
+    desk.daemon.ok(&["result", &job, "-o", path.to_str().expect("a path in text")]);
+    let output = desk.transform("out.y4m -o back.y4m --rotate 180").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(desk.read("back.y4m") == clip());
+}
+
+/// The command is killed while its clip waits behind a long job: nothing is left, and the daemon goes on.
+#[test]
+fn a_killed_command_leaves_nothing() {
+    let desk = Desk::new();
+    let long = desk.daemon.ok(&["submit", "sleep", "--count", "2", "600000"]);
+    let mut command = desk.transform("in.y4m -o out.y4m --gray --progress");
+    let mut child = command.spawn().expect("it runs");
+    bulkhead_tests::daemon::eventually("the clip waits", || {
+        desk.daemon.ok(&["jobs", "--json"]).contains("transform").then_some(())
+    });
+    child.kill().expect("it runs");
+    assert_eq!(child.wait().expect("it ends").signal(), Some(9));
+    assert_eq!(desk.names(), ["in.y4m"]);
+    let jobs: Vec<&str> = long.split_whitespace().collect();
+    desk.daemon.ok(&[&["cancel"][..], &jobs].concat());
+    let output = desk.transform("in.y4m -o out.y4m --gray").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+}
