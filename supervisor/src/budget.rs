@@ -9,11 +9,13 @@ use anyhow::{Result, ensure};
 use bulkhead_proto::limits::FILES_MAX;
 use bulkhead_sys::stranger::ATTACHED_MAX;
 
+use crate::spawn::LEFT_MAX;
+
 /// The daemon's own: standard ones, socket, lock, poll, signals, and what a spawn or a proof of death takes for a
-/// moment.
-const OWN: u64 = 64;
-/// Lane, pidfd, channel and two files of vitals of a worker, and one more while it comes up.
-const PER_WORKER: u64 = 6;
+/// moment, and what dead workers left in their channels (two descriptors each).
+const OWN: u64 = 64 + 2 * LEFT_MAX as u64;
+/// Lane, pidfd, channel (twice) and two files of vitals of a worker, and one more while it comes up.
+const PER_WORKER: u64 = 7;
 /// What one message of a client can bring, as far as it is more than may stay.
 const PER_MESSAGE: u64 = ATTACHED_MAX as u64;
 /// Least for clients, and least for outputs.

@@ -313,6 +313,11 @@ impl Clients {
         self.forget(&gone);
     }
 
+    /// Where things go whose close may wait, of clients and of whoever else has such; it is seen to here.
+    pub(crate) fn disposal(&self) -> Disposal {
+        self.disposal.clone()
+    }
+
     /// Gives a closing connection its time; called when the core ended it.
     pub(crate) fn close(&mut self, client: ClientId, why: Refusal, now_ns: u64) {
         if let Some(connection) = self.address(client) {

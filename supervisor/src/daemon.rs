@@ -40,12 +40,14 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     if settings.private {
         watch_parent(poll.registry())?;
     }
+    let clients = Clients::new(listener, registry()?, &settings, budget.files)?;
     let template = Template {
         program: settings.worker_program.clone(),
         boot_folder: places::boot_folder(&settings.socket),
         kinds: settings.core.kinds.iter().map(|kind| kind.name.clone()).collect(),
         enable_chaos: settings.enable_chaos,
         marks: Marks::new(settings.core.seed),
+        disposal: clients.disposal(),
     };
     log::info!(
         "starting pid={} socket={} workers={}",
@@ -54,7 +56,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.core.slots
     );
     let hands = Hands::new(
-        Clients::new(listener, registry()?, &settings, budget.files)?,
+        clients,
         Fleet::new(template, registry()?)?,
         Held::new(budget.outputs),
         Tell::new(settings.private),

@@ -1,20 +1,25 @@
 //! Where things go whose close may wait: to a thread of the one who made them so.
 //!
 //! A socket, a lane or a file of a client may keep whoever closes it for an hour. So the loop closes none that it cannot
-//! vouch for. Each user, and each worker that is gone, has a thread of its own for as long as there is something to
-//! close: whoever makes it wait makes only itself wait. What is here is still counted wherever it was counted before
-//! (its seat, its budget), which bounds the queues. Used by `caller.rs`, `files.rs` and whoever else closes such things.
+//! vouch for. Each user, and the workers that are gone, have a thread of their own for as long as there is something to
+//! close: whoever makes it wait makes only itself wait, and that not for long where a signal can end it, which a timer
+//! sends. What is here is still counted wherever it was counted before (its seat, its budget; of workers, before the next
+//! is spawned), which bounds the queues. Used by `caller.rs`, `files.rs` and `line.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use bulkhead_sys::hurry::Hurry;
+
 /// On whose account something is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Whose {
     /// A user's, who sent it or is at the other end.
     User(u32),
+    /// Those workers' that are gone: what they leave is all of one owner, the daemon's administrator.
+    Workers,
 }
 
 /// Something to be dropped.
@@ -49,6 +54,11 @@ impl Disposal {
         }
     }
 
+    /// How much is still to be closed of somebody's, what is being closed just now left out.
+    pub(crate) fn waiting(&self, whose: Whose) -> usize {
+        lock(&self.0).queues.get(&whose).map_or(0, |queue| queue.waiting.len())
+    }
+
     /// Whether something waits for a thread that could not be had. Nobody tells when one can: see [`Self::retry`].
     pub(crate) fn is_short(&self) -> bool {
         lock(&self.0).is_short
@@ -71,7 +81,7 @@ impl Disposal {
         if let Err(error) = &started
             && !remains.is_short
         {
-            log::error!("cannot close what a client left for now: no thread error={error}");
+            log::error!("cannot close for now what somebody left: no thread error={error}");
             remains.is_short = true;
         }
         if let Some(queue) = remains.queues.get_mut(&whose) {
@@ -89,8 +99,12 @@ impl fmt::Debug for Disposal {
     }
 }
 
-/// Drops one after the other, however long each takes.
+/// Drops one after the other. None takes long, as far as the kernel lets itself be interrupted.
 fn close_all(remains: &Mutex<Remains>, whose: Whose) {
+    let hurried = Hurry::begin();
+    if let Err(error) = &hurried {
+        log::warn!("what lingers may take long to close: no timer error={error}");
+    }
     loop {
         let next = {
             let mut remains = lock(remains);

@@ -24,6 +24,7 @@ use mio::{Interest, Registry};
 use crate::bootstrap::{Bootstrap, Connected};
 use crate::given::Given;
 use crate::held::Held;
+use crate::line::Line;
 use crate::spawn::Template;
 use crate::tokens::Source;
 use crate::worker::{Heard, Stage, Worker};
@@ -145,6 +146,8 @@ impl Fleet {
     /// Takes what the bootstrap threads have brought.
     pub(crate) fn connect(&mut self, events: &mut Vec<Event>) {
         for Connected { worker: id, sender } in self.bootstrap.results() {
+            // Whoever it is for may be gone, or have lied: then this is its end.
+            let sender = sender.map(|sender| Line::new(sender, self.template.disposal.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             if !matches!(worker.stage, Stage::Connecting) {
                 continue;

@@ -18,6 +18,7 @@ mod files;
 mod fleet;
 mod given;
 mod held;
+mod line;
 mod log_writer;
 mod outbox;
 mod perform;

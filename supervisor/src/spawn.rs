@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bulkhead_link::supervisor::Ring;
 use bulkhead_proto::codec;
 use bulkhead_proto::evidence::Program;
@@ -23,8 +23,13 @@ use bulkhead_sys::spawn::{Spawn, spawn};
 use bulkhead_sys::tree::Tree;
 
 use crate::boot_folder::BootFolder;
+use crate::disposal::{Disposal, Whose};
+use crate::line::Line;
 use crate::pulse::Pulse;
 use crate::worker::{Stage, Worker};
+
+/// Lanes and channels of dead workers that may wait to be closed before no more workers are started.
+pub(crate) const LEFT_MAX: usize = 16;
 
 /// What every worker of this daemon is made from.
 #[derive(Debug)]
@@ -39,6 +44,8 @@ pub(crate) struct Template {
     pub(crate) enable_chaos: bool,
     /// What tells the offspring of one worker from that of another.
     pub(crate) marks: Marks,
+    /// Where lanes and channels go in which their workers left something.
+    pub(crate) disposal: Disposal,
 }
 
 impl Template {
@@ -52,7 +59,9 @@ impl Template {
     /// # Errors
     /// What could not be had: a descriptor, memory, a process, the program, a place for its folder.
     pub(crate) fn spawn(&self, id: WorkerId) -> Result<Worker> {
+        self.check_disposal()?;
         let (lane, theirs) = Lane::pair().context("no lane")?;
+        let lane = Line::new(lane, self.disposal.clone());
         let (ring, descriptors) = Ring::create().context("no box")?;
         let folder = self.make_folder(id)?;
         let setup =
@@ -100,6 +109,17 @@ impl Template {
             naps: 0,
             doorbells: 0,
         })
+    }
+
+    /// A worker that leaves something in its lane or channel leaves them behind as well.
+    fn check_disposal(&self) -> Result<()> {
+        let left = self.disposal.waiting(Whose::Workers);
+        ensure!(
+            left < LEFT_MAX,
+            "{left} lanes and channels of dead workers wait to be closed (limit {LEFT_MAX}): what these left in them \
+             takes long"
+        );
+        Ok(())
     }
 
     /// Marks a new worker, before it can have children. `false`: not to be had, its strays will be anybody's.

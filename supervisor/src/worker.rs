@@ -28,6 +28,7 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
 use crate::given::{Given, Parcel};
+use crate::line::Line;
 use crate::pulse::Pulse;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
@@ -37,7 +38,7 @@ const SIGKILL: i32 = 9;
 pub(crate) enum Stage {
     Starting,
     Connecting,
-    Ready(Sender),
+    Ready(Line<Sender>),
     Closed,
 }
 
@@ -69,7 +70,7 @@ impl Heard {
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) tree: Tree,
-    pub(crate) lane: Lane,
+    pub(crate) lane: Line<Lane>,
     pub(crate) ring: Ring,
     pub(crate) pulse: Pulse,
     pub(crate) stage: Stage,

@@ -12,6 +12,7 @@ mod folders;
 pub mod grove;
 mod lane;
 mod leave;
+mod linger;
 mod outputs;
 mod pages;
 mod puppet;
@@ -34,6 +35,9 @@ pub const BAIT: &str = "bait";
 pub const ATTACK_FILE: &str = "attack";
 /// The file that says how many workers attack.
 pub const ATTACKERS_FILE: &str = "attackers";
+
+/// The file that says at which port of the loopback somebody listens and never reads.
+pub const READER_FILE: &str = "reader";
 
 /// When an attack begins, and what it does.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +67,7 @@ pub fn attacks() -> impl Iterator<Item = &'static Attack> {
         folders::ATTACKS,
         lane::ATTACKS,
         leave::ATTACKS,
+        linger::ATTACKS,
         outputs::ATTACKS,
         pages::ATTACKS,
         results::ATTACKS,

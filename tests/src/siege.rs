@@ -5,10 +5,12 @@
 //! have as many descriptors, threads, children and folders as one that was never attacked. Driven by the tests.
 
 use std::collections::BTreeSet;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 
 use bulkhead_proto::client::{Reply, Request, Submit};
 use bulkhead_proto::ids::JobId;
@@ -20,7 +22,7 @@ use bulkhead_proto::view::{WorkerRow, WorkerState};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Setup, binary, eventually};
-use crate::hostile::{ATTACK_FILE, ATTACKERS_FILE, precious_folder, taken_file};
+use crate::hostile::{ATTACK_FILE, ATTACKERS_FILE, READER_FILE, precious_folder, taken_file};
 use crate::wire::{Wire, submit};
 
 /// Workers in slots and spares of a besieged daemon.
@@ -31,7 +33,44 @@ const ROUND: usize = 100;
 
 /// A folder with a link to the hostile worker, and its orders beside it.
 #[derive(Debug)]
-pub struct Armoury(TempDir);
+pub struct Armoury {
+    folder: TempDir,
+    /// For as long as the attacks last.
+    _reader: DeafReader,
+}
+
+/// Takes every connection at a port of the loopback, keeps it, and never reads.
+#[derive(Debug)]
+struct DeafReader {
+    port: u16,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DeafReader {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback");
+        let port = listener.local_addr().expect("it is bound").port();
+        let over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            while !told.load(Ordering::SeqCst) {
+                kept.extend(listener.accept().ok());
+            }
+        });
+        Self { port, over, thread: Some(thread) }
+    }
+}
+
+impl Drop for DeafReader {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        // One more connection lets it look.
+        let _last = TcpStream::connect(("127.0.0.1", self.port));
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
 
 impl Armoury {
     /// Orders `attackers` workers to carry out one of `attacks` each.
@@ -45,28 +84,31 @@ impl Armoury {
         write("precious/file", "precious".to_owned());
         write(ATTACK_FILE, attacks.join(" "));
         write(ATTACKERS_FILE, attackers.to_string());
-        Self(folder)
+        let reader = DeafReader::start();
+        write(READER_FILE, reader.port.to_string());
+        Self { folder, _reader: reader }
     }
 
     /// How to start a daemon with these workers; `config` is added to its config file.
     pub fn setup(&self, workers: u16, config: &str) -> Setup {
-        let program = self.0.path().join("worker");
+        let program = self.folder.path().join("worker");
         let config = format!("worker_program = {program:?}\n{config}\n");
         Setup { workers, config, ..Setup::default() }
     }
 
     /// The folder itself.
     pub fn folder(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 
     /// The process that took this place among the attackers, once it has.
     pub fn attacker(&self, place: usize) -> Option<u32> {
-        std::fs::read_to_string(taken_file(self.0.path(), place)).ok()?.trim().parse().ok()
+        std::fs::read_to_string(taken_file(self.folder.path(), place)).ok()?.trim().parse().ok()
     }
 
     fn assert_precious(&self) {
-        let text = std::fs::read_to_string(precious_folder(self.0.path()).join("file")).unwrap_or_default();
+        let text =
+            std::fs::read_to_string(precious_folder(self.folder.path()).join("file")).unwrap_or_default();
         assert_eq!(text, "precious", "the attack reached what is not the daemon's");
     }
 }

@@ -84,6 +84,23 @@ const LANES: &[Row] = &[
     ("channel-closed", Dormant, false),
 ];
 
+const LINGERING: &[Row] = &[
+    ("linger-before-setup", Lied(Lie::Descriptor), false),
+    ("linger-before-hello", Lied(Lie::Descriptor), false),
+    ("linger-with-hello", Lied(Lie::Descriptor), false),
+    ("linger-while-connecting", Lied(Lie::Descriptor), false),
+    ("linger-on-channel-while-connecting", Lied(Lie::Lane), false),
+    ("linger-when-up", Lied(Lie::Descriptor), false),
+    ("linger-759-when-up", Lied(Lie::Descriptor), false),
+    ("linger-urgent", Lied(Lie::Descriptor), false),
+    ("linger-behind-garbage", Lied(Lie::Lane), false),
+    ("linger-behind-empty-frames", Lied(Lie::Lane), false),
+    ("linger-on-channel", Lied(Lie::Lane), false),
+    ("linger-and-be-killed", Gone, false),
+    ("linger-in-a-task", Lied(Lie::Descriptor), true),
+    ("linger-on-channel-in-a-task", Lied(Lie::Lane), true),
+];
+
 const CLAIMS: &[Row] = &[
     ("claims-twice", Lied(Lie::ClaimWord), true),
     ("claims-the-second-first", Lives, false),
@@ -192,7 +209,8 @@ const PATIENT: &[Row] = &[
     ("stop-before-the-claim", Halted, false),
 ];
 
-const TABLES: [&[Row]; 9] = [HELLOS, LANES, CLAIMS, RESULTS, PAGES, ENDS, FAMILIES, FOLDERS, PATIENT];
+const TABLES: [&[Row]; 10] =
+    [HELLOS, LANES, LINGERING, CLAIMS, RESULTS, PAGES, ENDS, FAMILIES, FOLDERS, PATIENT];
 
 #[test]
 fn hellos() {
@@ -202,6 +220,12 @@ fn hellos() {
 #[test]
 fn lanes() {
     withstand(LANES, 2);
+}
+
+/// The last close of what is passed up waits for an hour, wherever it happens: here it must hold up nobody.
+#[test]
+fn lingering() {
+    withstand(LINGERING, 2);
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod exit;
 pub mod fatal;
 #[cfg(feature = "gmp")]
 pub mod gmp;
+pub mod hurry;
 pub mod lane;
 pub mod lock;
 pub mod mark;

@@ -45,18 +45,28 @@ pub fn send(
     message::send_through(socket, bytes, attached, flags, &mut [0; CONTROL_WORDS])
 }
 
-/// A TCP connection whose last close waits an hour, or until the reader that comes with it is closed.
+/// A TCP connection whose last close waits an hour, or until the reader that comes with it is closed, or until a signal
+/// comes to whoever closes it.
 ///
 /// # Errors
 /// There is no loopback, or no descriptor.
 pub fn lingering() -> io::Result<(OwnedFd, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut writer = TcpStream::connect(listener.local_addr()?)?;
-    let (reader, _) = listener.accept()?;
+    let writer = lingering_to(listener.local_addr()?.port())?;
+    Ok((writer, listener.accept()?.0))
+}
+
+/// The same to whoever listens at this port of the loopback and does not read. It must send more than the other side has
+/// room for: what all fits there, nobody waits for.
+///
+/// # Errors
+/// Nobody listens there, or there is no descriptor.
+pub fn lingering_to(port: u16) -> io::Result<OwnedFd> {
+    let mut writer = TcpStream::connect(("127.0.0.1", port))?;
     setsockopt(&writer, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 })?;
     writer.set_nonblocking(true)?;
     while writer.write(&[0; 64 << 10]).is_ok() {}
-    Ok((writer.into(), reader))
+    Ok(writer.into())
 }
 
 /// Connections to the `SOCK_SEQPACKET` server at this path, so many that it takes no more: its queue is full as long as

@@ -91,5 +91,15 @@ pub fn hang_up(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
     false
 }
 
+/// The same for a `SOCK_SEQPACKET` socket, where an empty frame reads like the end, and something may be attached to it.
+pub fn hang_up_frames(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
+    if !hang_up(socket, buffer) {
+        return false;
+    }
+    // With this set a frame shows control data (who sent it), and the end shows none.
+    setsockopt(&socket, sockopt::PassCred, &true).is_ok()
+        && message::peek(socket, buffer).is_ok_and(|seen| seen.bytes == 0 && !seen.control_cut)
+}
+
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path};
 use std::sync::{Mutex, PoisonError};
@@ -86,15 +86,16 @@ impl From<io::Error> for ConnectError {
 }
 
 /// Connects to the server that the worker `pid` has at `path`, which must lie in `folder`. Blocks while the
-/// worker's queue of connections is full; killing the worker ends that. From then on nothing blocks.
+/// worker's queue of connections is full; killing the worker ends that. From then on nothing blocks but the close of a
+/// connection in which the worker left something: here, on an error, else by whoever has the [`Sender`].
 ///
 /// # Errors
 /// [`ConnectError`]; no descriptor is left behind.
 pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectError> {
     check(path, folder)?;
     let dialled = dial(path)?;
-    while_sharing(|| unblock(path, pid))?;
-    let sender = Sender::new(dialled);
+    let socket = while_sharing(|| unblock(path, pid))?;
+    let sender = Sender::new(dialled, socket);
     sender.send(&Tasks::default()).map_err(ConnectError::NotSent)?;
     Ok(sender)
 }
@@ -104,12 +105,15 @@ pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectErr
 static LOOKING: Mutex<()> = Mutex::new(());
 
 /// Finds our end of the one connection to `path` and makes it never block, if it is `pid` that listens there.
-fn unblock(path: &str, pid: u32) -> Result<(), ConnectError> {
+fn unblock(path: &str, pid: u32) -> Result<OwnedFd, ConnectError> {
     let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
     let ours = the_connection(&|names| names.peer.as_deref() == Some(Path::new(path)))?;
     // The kernel names the process that listens. With two connections nothing is certain.
     match ours.filter(|ours| ours.peer.pid == pid) {
-        Some(ours) => Ok(set_nonblocking(ours.socket.as_fd())?),
+        Some(ours) => {
+            set_nonblocking(ours.socket.as_fd())?;
+            Ok(ours.socket)
+        }
         None => Err(ConnectError::NotTheWorker),
     }
 }

@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::{TaskMessage, Tasks};
 use bulkhead_sys::descriptors::default_send_buffer;
+use bulkhead_sys::stranger;
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcSender, channel};
 
@@ -19,6 +21,8 @@ use crate::wire::Wire;
 const OVERHEAD_BYTES: usize = 8 << 10;
 /// Upper bound of a task's encoded fields beside its input, and of its message's own.
 const TASK_BYTES: usize = 64;
+/// Bytes of the buffer that takes what is left in a channel at its end.
+const LAST_READ_BYTES: usize = 4 << 10;
 
 /// Why tasks did not go. None of them did.
 #[derive(Debug)]
@@ -43,16 +47,25 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// The sending end of a worker's channel. Dropping it asks the worker to leave.
+/// The sending end of a worker's channel. Dropping it asks the worker to leave, and may wait for the last close of what
+/// the worker left in it: see [`Sender::hang_up`].
 #[derive(Debug)]
 pub struct Sender {
     channel: IpcSender<Wire>,
+    /// Another descriptor of the same socket: the library does not show its own.
+    socket: OwnedFd,
 }
 
 impl Sender {
     /// `channel`'s socket does not block.
-    pub(crate) fn new(channel: IpcSender<Wire>) -> Self {
-        Self { channel }
+    pub(crate) fn new(channel: IpcSender<Wire>, socket: OwnedFd) -> Self {
+        Self { channel, socket }
+    }
+
+    /// Ends the channel in both directions, which asks the worker to leave. `true`: nothing is left in it that a close
+    /// could wait for. `false`: drop it where it does no harm to wait.
+    pub fn hang_up(&self) -> bool {
+        stranger::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
     }
 
     /// Sends a message of tasks, in the order of their seq. Never blocks.

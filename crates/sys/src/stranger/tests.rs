@@ -94,3 +94,36 @@ fn a_read_does_not_wait_for_a_connection_that_lingers() {
     closed.recv_timeout(PATIENCE).expect("a reset ends the wait");
     closer.join().unwrap();
 }
+
+/// A lane: `SOCK_SEQPACKET` on both sides.
+fn frames() -> (crate::lane::Lane, std::os::fd::OwnedFd) {
+    crate::lane::Lane::pair().unwrap()
+}
+
+#[test]
+fn what_lies_behind_empty_frames_is_found() {
+    let _last_closes = nobody_spawns();
+    let buffer = &mut [0; 64];
+    let (ours, theirs) = frames();
+    assert!(hang_up_frames(ours.as_fd(), buffer), "nothing is in it");
+    drop(theirs);
+    let (ours, theirs) = frames();
+    message::send(theirs.as_fd(), b"x", &[], 0).unwrap();
+    drop(theirs);
+    assert!(hang_up_frames(ours.as_fd(), buffer), "bytes alone hold nobody up");
+    let (ours, theirs) = frames();
+    ours.send(b"never read", &[]).unwrap();
+    drop(theirs);
+    assert!(hang_up_frames(ours.as_fd(), buffer), "reset is an end");
+    for empty in [0, 1, 2, 100] {
+        let (ours, theirs) = frames();
+        let (kept, sent) = UnixStream::pair().unwrap();
+        for _ in 0..empty {
+            message::send(theirs.as_fd(), b"", &[], 0).unwrap();
+        }
+        message::send(theirs.as_fd(), b"", &[sent.as_fd()], 0).unwrap();
+        drop((sent, theirs));
+        assert!(!hang_up_frames(ours.as_fd(), buffer), "{empty} empty frames hide it");
+        (&kept).write_all(b"it is open still").unwrap();
+    }
+}

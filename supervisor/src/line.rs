@@ -1,0 +1,61 @@
+//! A lane or a channel to a worker, closed where waiting does no harm.
+//!
+//! The worker may have left a descriptor in it whose last close waits for an hour. So it is hung up first and looked
+//! through, and what is not empty then goes to the disposal. It never reads what has a descriptor attached. Owned by
+//! `worker.rs`, wherever that lets go of it.
+
+use std::ops::Deref;
+
+use bulkhead_link::supervisor::Sender;
+use bulkhead_sys::lane::Lane;
+
+use crate::disposal::{Disposal, Whose};
+
+/// What can be ended before it is closed.
+pub(crate) trait HangUp: Send + 'static {
+    /// Ends it in both directions. `true`: nothing is left in it that a close could wait for.
+    fn hang_up(&self) -> bool;
+}
+
+impl HangUp for Lane {
+    fn hang_up(&self) -> bool {
+        Self::hang_up(self)
+    }
+}
+
+impl HangUp for Sender {
+    fn hang_up(&self) -> bool {
+        Self::hang_up(self)
+    }
+}
+
+/// One of them.
+pub(crate) struct Line<T: HangUp> {
+    held: Option<T>,
+    disposal: Disposal,
+}
+
+impl<T: HangUp> Line<T> {
+    /// Takes it over: whatever happens from here on, it is closed as it should be.
+    pub(crate) fn new(held: T, disposal: Disposal) -> Self {
+        Self { held: Some(held), disposal }
+    }
+}
+
+impl<T: HangUp> Deref for Line<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.held.as_ref().expect("only dropping it takes it out")
+    }
+}
+
+impl<T: HangUp> Drop for Line<T> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take()
+            && !held.hang_up()
+        {
+            self.disposal.close(Whose::Workers, held);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Attacks with a descriptor whose last close waits for an hour: a connection that lingers, to a reader that does not
+//! read and does not die with its worker.
+//!
+//! It is passed up wherever something can be passed up, at each stage of a worker's life, behind frames that hide it,
+//! and left lying in a socket that the daemon is about to close. Whoever drops it in the loop waits, and everybody with it.
+//! Driven by `hostile::main`.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bulkhead_proto::codec;
+use bulkhead_proto::worker::LaneUp;
+use bulkhead_sys::lane::Lane;
+use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
+use bulkhead_sys::process;
+
+use super::puppet::{Newborn, Puppet};
+use super::{After, Attack, Deed, READER_FILE, program_folder, sit};
+
+pub(super) const ATTACKS: &[Attack] = &[
+    ("linger-before-setup", Deed::Boot(before_setup)),
+    ("linger-before-hello", Deed::Boot(|| before_hello(&doorbell()))),
+    ("linger-with-hello", Deed::Boot(|| before_hello(&hello()))),
+    ("linger-while-connecting", Deed::Boot(while_connecting)),
+    ("linger-on-channel-while-connecting", Deed::Boot(channel_while_connecting)),
+    ("linger-when-up", Deed::Boot(|| when_up(1, 1))),
+    ("linger-759-when-up", Deed::Boot(|| when_up(ATTACHED_MAX, 3))),
+    ("linger-urgent", Deed::Boot(urgent)),
+    ("linger-behind-garbage", Deed::Boot(|| behind(&[0xff; 64], 1))),
+    ("linger-behind-empty-frames", Deed::Boot(|| behind(&[], 20))),
+    ("linger-on-channel", Deed::Boot(on_channel)),
+    ("linger-and-be-killed", Deed::Boot(and_be_killed)),
+    ("linger-in-a-task", Deed::Claimed(|puppet, _, _| lane_in_a_task(puppet))),
+    ("linger-on-channel-in-a-task", Deed::Claimed(|puppet, _, _| channel_in_a_task(puppet))),
+];
+
+fn doorbell() -> Vec<u8> {
+    codec::encode(&LaneUp::Doorbell)
+}
+
+fn hello() -> Vec<u8> {
+    codec::encode(&LaneUp::Hello { path: "/a/path/that/is/not/there".to_owned(), missing: Vec::new() })
+}
+
+/// Passes a connection that lingers, so often in each of so many frames, and keeps no descriptor of it.
+fn pass(socket: BorrowedFd<'_>, bytes: &[u8], copies: usize, frames: usize) {
+    let port =
+        std::fs::read_to_string(program_folder().join(READER_FILE)).expect("a test that reads nothing");
+    let odd = odd::lingering_to(port.parse().expect("a port")).expect("a connection");
+    for _ in 0..frames {
+        // It may be killed for the first already.
+        let _ = odd::send(socket, bytes, &vec![odd.as_fd(); copies], Manner::Plain);
+    }
+}
+
+fn before_setup() {
+    process::die_with_parent().expect("it may be asked for");
+    let lane = Lane::from_stdin().expect("a daemon started this process");
+    pass(lane.as_fd(), &hello(), 1, 1);
+    std::mem::forget(lane);
+}
+
+fn before_hello(bytes: &[u8]) {
+    let newborn = Newborn::take();
+    pass(newborn.lane.as_fd(), bytes, 1, 1);
+    std::mem::forget(newborn);
+}
+
+fn while_connecting() {
+    let newborn = Newborn::take();
+    let server = newborn.listen();
+    pass(newborn.lane.as_fd(), &doorbell(), 1, 1);
+    std::mem::forget((server, newborn));
+}
+
+/// The channel stands, and by the time that the daemon's thread brings it to the loop its worker may have lied.
+fn channel_while_connecting() {
+    let newborn = Newborn::take();
+    let server = newborn.listen();
+    let channel = server.accept().expect("the daemon connects");
+    pass(channel.as_fd(), b"x", 1, 1);
+    let _ = newborn.lane.send(b"garbage", &[]);
+    std::mem::forget((channel, newborn));
+}
+
+fn when_up(copies: usize, frames: usize) {
+    let puppet = Puppet::come_up();
+    pass(puppet.lane.as_fd(), &doorbell(), copies, frames);
+    std::mem::forget(puppet);
+}
+
+/// Linux has no urgent bytes on a socket with frames; where it had, they would be tried first.
+fn urgent() {
+    let puppet = Puppet::come_up();
+    let file = odd::epoll().expect("an epoll");
+    drop(odd::send(puppet.lane.as_fd(), b"!", &[file.as_fd()], Manner::Urgent));
+    pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
+    std::mem::forget(puppet);
+}
+
+/// The frame in front is a lie, so what comes behind it is still there when the lane is closed.
+fn behind(bytes: &[u8], frames: usize) {
+    let puppet = Puppet::come_up();
+    let lane = puppet.lane.as_fd();
+    for _ in 0..frames {
+        let _ = puppet.lane.send(bytes, &[]);
+    }
+    pass(lane, &[], 1, 1);
+    std::mem::forget(puppet);
+}
+
+/// Nothing is ever read from the channel; it is closed when the worker lies.
+fn on_channel() {
+    let puppet = Puppet::come_up();
+    leave_on_channel(&puppet);
+    let _ = puppet.lane.send(b"garbage", &[]);
+    std::mem::forget(puppet);
+}
+
+fn leave_on_channel(puppet: &Puppet) {
+    for _ in 0..3 {
+        let _ = odd::send(puppet.channel.as_fd(), &[], &[], Manner::Plain);
+    }
+    pass(puppet.channel.as_fd(), &[], ATTACHED_MAX, 2);
+}
+
+fn and_be_killed() {
+    let puppet = Puppet::come_up();
+    leave_on_channel(&puppet);
+    pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
+    drop(bulkhead_sys::raise::raise(9));
+}
+
+fn lane_in_a_task(puppet: &Puppet) -> After {
+    pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
+    sit()
+}
+
+fn channel_in_a_task(puppet: &Puppet) -> After {
+    leave_on_channel(puppet);
+    let _ = puppet.lane.send(b"garbage", &[]);
+    sit()
+}
