@@ -81,6 +81,9 @@ pub const ORDERS_BYTES: usize = ORDERS_HEADER_BYTES + RING * ORDER_BYTES;
 
 /// Orders header: the nap count. Odd while the supervisor sleeps or is about to: ring once for each odd value.
 pub const NAP_AT: usize = 0;
+/// Orders header: the seq of the offer that nobody wants any more although the worker has begun it; 0 is none. Its task
+/// may end early; a worker that sees another number here than that of its own offer goes on.
+pub const UNWANTED_AT: usize = 8;
 /// Order: the seq it belongs to.
 pub const ORDER_SEQ_AT: usize = 0;
 /// Order: the job.
@@ -89,6 +92,7 @@ pub const ORDER_JOB_AT: usize = 8;
 pub const ORDER_FENCE_AT: usize = 16;
 
 const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDER_BYTES.is_multiple_of(8));
+const _: () = assert!(UNWANTED_AT + 8 <= ORDERS_HEADER_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));

@@ -40,6 +40,9 @@ pub struct Kind {
     pub retries_max: Option<u8>,
     /// Where the output of a job goes that asks for [`OutputMode::Inline`].
     pub output: OutputMode,
+    /// How long a task of it may take to end by itself once nobody wants it, in milliseconds; then its worker is killed.
+    /// 0: at once.
+    pub cancel_grace_ms: u32,
 }
 
 /// A row of the table of built-in kinds.

@@ -58,6 +58,8 @@ pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).
 pub const LIMIT_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 
+/// Longest time that a kind may give its tasks to end by themselves once nobody wants them, in milliseconds.
+pub const CANCEL_GRACE_MAX_MS: u32 = 60_000;
 /// Least memory limit a client may ask for, in bytes.
 pub const MEMORY_MIN_BYTES: u64 = 1 << 20;
 

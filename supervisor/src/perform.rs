@@ -73,6 +73,7 @@ impl Hands {
                 Action::Exit => leave = true,
                 Action::Spawn { .. }
                 | Action::TakeBack { .. }
+                | Action::Unwant { .. }
                 | Action::Look { .. }
                 | Action::Examine { .. }
                 | Action::Settle { .. }
@@ -92,6 +93,11 @@ impl Hands {
         match action {
             Action::Spawn { worker } => events.push(self.fleet.spawn(worker)),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
+            Action::Unwant { worker, seq } => {
+                if let Some(found) = self.fleet.get(worker) {
+                    found.ring.unwant(seq);
+                }
+            }
             Action::Look { worker } => {
                 self.fleet.read_box(worker, &mut self.held, events);
                 if let Some(found) = self.fleet.get(worker) {

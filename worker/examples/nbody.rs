@@ -5,7 +5,8 @@
 //! tells whether the steps were small enough. Bodies start in a ball at rest and attract each other; the method is
 //! velocity Verlet with softened forces. Deterministic: the same seed gives the same bits on the same machine.
 //!
-//! Shows what a longer kind does: types for input and output, progress, last words, and errors in its own words.
+//! Shows what a longer kind does: types for input and output, progress, last words, errors in its own words, and an end
+//! of its own when its job is cancelled, for which `[kinds.nbody]` gives it time: `cancel_grace_ms = 1000`.
 
 use std::process::ExitCode;
 
@@ -56,6 +57,9 @@ fn simulate(ensemble: Ensemble, task: &mut dyn Task) -> Result<Outcome, String> 
     for step in 0..steps {
         advance(&mut bodies);
         if step % REPORT_EVERY == 0 {
+            if task.is_cancelled() {
+                return Err(format!("cancelled at step {step}"));
+            }
             task.progress(step, steps);
             task.say(&format!("seed {seed}: step {step}"));
         }

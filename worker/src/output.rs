@@ -268,6 +268,10 @@ impl Task for TaskOutput<'_> {
         self.ring.say(words);
     }
 
+    fn is_cancelled(&self) -> bool {
+        self.ring.is_unwanted()
+    }
+
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();

@@ -67,6 +67,13 @@ pub enum Action {
         /// Which offer.
         seq: Seq,
     },
+    /// Tell a worker that nobody wants the task of this offer any more, which it has begun: it may end it early.
+    Unwant {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+    },
     /// Look how far a worker is: `Looked` follows, after `Finished` for whatever is done.
     Look {
         /// Who.

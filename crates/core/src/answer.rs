@@ -69,8 +69,12 @@ impl Core {
         let worker = self.pool.workers.get_mut(&id)?;
         let was_head = worker.claims.head().is_some_and(|head| head.seq == seq);
         let offer = worker.claims.remove(seq, self.now.mono_ns)?;
+        let is_asked = worker.asked.is_some();
         if worker.watch.is_some() {
             self.unwatch(id, Some(seq));
+        }
+        if is_asked {
+            self.forget_asked(id, seq);
         }
         self.unload(offer.freight);
         Some((offer, was_head))
@@ -230,7 +234,7 @@ impl Core {
         offer.claimed |= claimed;
         let (offer, claimed) = (*offer, offer.claimed);
         if !self.is_current(id, &offer) {
-            return if claimed { self.kill(id, Cause::Cancel) } else { self.recall_or_look(id, seq) };
+            return if claimed { self.end_unwanted(id, &offer) } else { self.recall_or_look(id, seq) };
         }
         if self.enforce_met(id, &offer) {
             return;

@@ -155,6 +155,7 @@ impl Core {
         self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
         let batch = self.jobs.batch(key);
         let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
+        worker.claims.allow(self.config.kinds[usize::from(kind.0)].cancel_grace_ms);
         if first {
             self.pool.enter(id, Duty::Busy);
             self.watch_head(id);

@@ -172,6 +172,9 @@ impl Core {
                 Alarm::Limit(id) => self.pool.workers.get(id).and_then(|worker| worker.limit_alarm),
                 Alarm::Watch(id) => self.pool.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm),
                 Alarm::Suspended(id) => self.pool.workers.get(id).and_then(|worker| worker.suspended),
+                Alarm::Asked(id) => {
+                    self.pool.workers.get(id).and_then(|worker| worker.asked).map(|asked| asked.until_ns)
+                }
                 Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
                 Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
                 Alarm::Progress(job) => self.tellings.alarm_ns(*job),

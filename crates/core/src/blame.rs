@@ -99,6 +99,7 @@ impl Core {
         let set = [
             (worker.duty_alarm.take(), Alarm::Worker(id)),
             (worker.limit_alarm.take(), Alarm::Limit(id)),
+            (worker.asked.take().map(|asked| asked.until_ns), Alarm::Asked(id)),
             (worker.resume_alarm.take(), Alarm::Resume(id)),
             (worker.suspended.take(), Alarm::Suspended(id)),
             (worker.survival_alarm.take(), Alarm::Survived(id)),

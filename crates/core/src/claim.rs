@@ -31,6 +31,8 @@ pub(crate) struct Offer {
     pub(crate) recalled: bool,
     /// A take-back was lost, so the worker has begun or ended it.
     pub(crate) claimed: bool,
+    /// How long its task may take to end by itself once nobody wants it, in milliseconds.
+    pub(crate) grace_ms: u32,
 }
 
 /// The offers of one worker.
@@ -104,9 +106,17 @@ impl Claims {
             self.head_ns = now_ns;
         }
         self.ahead_ns += cost_ns;
-        let (shown, freight, recalled, claimed) = (job, None, false, false);
-        self.offers.push_back(Offer { seq, key, job, shown, fence, freight, cost_ns, recalled, claimed });
+        let (shown, freight, recalled, claimed, grace_ms) = (job, None, false, false, 0);
+        let offer = Offer { seq, key, job, shown, fence, freight, cost_ns, recalled, claimed, grace_ms };
+        self.offers.push_back(offer);
         seq
+    }
+
+    /// Gives the task of the last offer so long to end by itself once nobody wants it.
+    pub(crate) fn allow(&mut self, grace_ms: u32) {
+        if let Some(offer) = self.offers.back_mut() {
+            offer.grace_ms = grace_ms;
+        }
     }
 
     /// The last offer, to be added to.

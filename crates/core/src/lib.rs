@@ -49,6 +49,7 @@ mod shortage;
 mod suspend;
 mod sweep;
 mod timers;
+mod unwanted;
 mod view;
 mod watch;
 mod why;

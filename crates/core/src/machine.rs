@@ -179,6 +179,7 @@ impl Core {
             Alarm::Limit(worker) => self.limit_met(worker),
             Alarm::Watch(worker) => self.watch_due(worker),
             Alarm::Suspended(worker) => self.suspended_too_long(worker),
+            Alarm::Asked(worker) => self.act(Action::Look { worker }),
             Alarm::Resume(worker) => self.resume(worker),
             Alarm::Survived(worker) => self.survived(worker),
             Alarm::Backoff(job) => self.backoff_over(job),

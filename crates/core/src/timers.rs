@@ -18,6 +18,8 @@ pub(crate) enum Alarm {
     Watch(WorkerId),
     /// A worker that a signal stopped was not continued.
     Suspended(WorkerId),
+    /// A worker that was asked to end its task has had its time.
+    Asked(WorkerId),
     /// A worker whose channel was full may be tried again.
     Resume(WorkerId),
     /// A worker of a degraded pool has lived long enough.

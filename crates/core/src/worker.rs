@@ -17,6 +17,7 @@ use bulkhead_proto::ids::SlotId;
 use bulkhead_proto::view::WorkerState;
 
 use crate::claim::Claims;
+use crate::unwanted::Asked;
 use crate::watch::Watch;
 
 /// Why we killed a worker: what its death will mean is decided by this.
@@ -128,6 +129,8 @@ pub(crate) struct Worker {
     pub(crate) claims: Claims,
     /// The task in its ring, if that has limits that have to be watched.
     pub(crate) watch: Option<Watch>,
+    /// The task that it was asked to end.
+    pub(crate) asked: Option<Asked>,
     /// What was seen of it when it became stuck.
     pub(crate) seen: Option<Seen>,
     /// Tasks it has ended.
@@ -171,6 +174,7 @@ impl Worker {
             pid: None,
             claims: Claims::new(),
             watch: None,
+            asked: None,
             seen: None,
             ended: 0,
             failed_last: false,
@@ -198,6 +202,7 @@ impl Worker {
         matches!(self.duty, Duty::Idle | Duty::Busy)
             && !self.hung_up
             && !self.full
+            && self.asked.is_none()
             && self.suspended.is_none()
     }
 

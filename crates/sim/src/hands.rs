@@ -10,10 +10,12 @@ use bulkhead_proto::ids::{ClientId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 
 use crate::agenda::Move;
+use crate::boxes::Written;
 use crate::clock::{MS, S, US};
 use crate::report::{Verdict, broken};
 use crate::sabotage::Sabotage;
-use crate::worker::{Life, Worker};
+use crate::scenario::GRACE_MS;
+use crate::worker::{Ends, Life, Worker};
 use crate::world::{Source, World};
 
 /// Tasks on their way to one worker.
@@ -53,6 +55,7 @@ impl World {
             Action::Close { client, .. } => self.close(client)?,
             Action::Spawn { worker } => self.spawn(worker),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq),
+            Action::Unwant { worker, seq } => self.unwant(worker, seq),
             Action::Look { worker } => self.look(worker),
             Action::Settle { worker, seq } => self.settle(worker, seq)?,
             Action::Kill { worker, why } => self.kill(worker, why),
@@ -147,6 +150,19 @@ impl World {
             }
             Some(Err(lie)) => self.told_back.push(Event::Lied { worker: id, lie }),
             None => {}
+        }
+    }
+
+    /// Most tasks heed that nobody wants them, about in time; some are deaf.
+    fn unwant(&mut self, id: WorkerId, seq: Seq) {
+        self.report.asked += 1;
+        let (heeds, after) = (self.rng.chance(700), self.rng.span(3 * GRACE_MS * MS / 2));
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(run) = worker.run.as_mut().filter(|run| run.seq == seq && heeds) else { return };
+        if let Ends::Report(written) = &mut run.ends {
+            *written = Written::failed("nobody wants it", 0, after);
+            self.report.heeded += 1;
+            self.plan(after, Move::Work(id));
         }
     }
 

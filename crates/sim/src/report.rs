@@ -45,6 +45,10 @@ pub struct Report {
     pub stopped: u64,
     /// Kills for a limit of progress, processor time or memory.
     pub limits: u64,
+    /// Tasks that were asked to end because nobody wanted them.
+    pub asked: u64,
+    /// Those of them that did so by themselves.
+    pub heeded: u64,
     /// Workers that were asked to leave.
     pub retired: u64,
     /// Deaths charged to a job.

@@ -57,6 +57,8 @@ pub enum Sabotage {
     DropTwice,
     /// Core: counts records wrongly.
     WrongRecords,
+    /// Core: asks no task to end.
+    AskNobody,
     /// Core: never settles.
     SettleNothing,
 }
@@ -97,6 +99,7 @@ impl Sabotage {
                 _ => None,
             }),
             Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
+            Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
             Self::EarlyProof
             | Self::WrongRemains

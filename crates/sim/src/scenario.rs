@@ -205,10 +205,18 @@ fn faults(profile: Profile, rng: &mut Rng) -> Faults {
     faults
 }
 
-/// The kinds of the simulated daemon: a full ring, a small one, and none.
+/// What the kinds with a grace give their tasks to end by themselves, in milliseconds.
+pub(crate) const GRACE_MS: u64 = 20;
+
+/// The kinds of the simulated daemon: a full ring, a small one, and none; the last two with a grace at a cancel.
 fn kinds() -> Vec<Kind> {
-    let rows = [("quick", 256), ("few", 4), ("solo", 1)];
-    let kind = |(name, ring): (&str, u16)| Kind { name: name.to_owned(), ring, ..Kind::default() };
+    let rows = [("quick", 256, 0), ("few", 4, GRACE_MS), ("solo", 1, GRACE_MS)];
+    let kind = |(name, ring, grace_ms): (&str, u16, u64)| Kind {
+        name: name.to_owned(),
+        ring,
+        cancel_grace_ms: grace_ms as u32,
+        ..Kind::default()
+    };
     rows.map(kind).to_vec()
 }
 

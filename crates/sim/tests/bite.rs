@@ -54,5 +54,6 @@ bites! {
     outputs_that_leak: LeakOutputs by "outputs";
     an_output_dropped_twice: DropTwice by "outputs";
     records_with_gaps: WrongRecords by "records";
+    tasks_that_are_not_asked: AskNobody by "unwanted";
     entries_that_are_not_settled: SettleNothing by "pool";
 }

@@ -14,6 +14,7 @@ fn run_profile(profile: Profile) {
     let place =
         PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
     let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
+    let (mut asked, mut heeded) = (0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
         assert_eq!(Scenario::new(seed).profile, profile);
         match run(seed) {
@@ -22,12 +23,15 @@ fn run_profile(profile: Profile) {
                 stopped += report.stopped;
                 limits += report.limits;
                 retired += report.retired;
+                asked += report.asked;
+                heeded += report.heeded;
             }
             Err(failure) => panic!("{failure}"),
         }
     }
     assert!(jobs > SEEDS, "a profile without jobs proves nothing");
     let is_rough = matches!(profile, Profile::Crashy | Profile::Lying);
+    assert!(!is_rough || heeded > 0 && asked > heeded, "{asked} {heeded}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
 }
 

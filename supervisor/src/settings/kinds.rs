@@ -9,7 +9,7 @@ use bulkhead_proto::bound::Limits;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::{self, Kind};
-use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, RING, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{CANCEL_GRACE_MAX_MS, KIND_NAME_MAX_BYTES, RING, TEXT_MAX_BYTES};
 use serde::Deserialize;
 
 use super::bounds::{self, Keys};
@@ -37,6 +37,8 @@ pub(super) struct OwnKind {
     crashes_max: Option<u8>,
     /// Failures that are tried again, of a job that does not say how many.
     retries_max: Option<u8>,
+    /// How long a cancelled task of it may take to end by itself.
+    cancel_grace_ms: Option<u32>,
     timeout_seconds: Option<u64>,
     timeout_max_seconds: Option<u64>,
     no_progress_seconds: Option<u64>,
@@ -162,6 +164,12 @@ impl OwnKind {
         };
         kind.limits = keys.read(&table)?;
         bounds::check_over(&table, &kind.limits, limits)?;
+        kind.cancel_grace_ms = self.cancel_grace_ms.unwrap_or(0);
+        ensure!(
+            kind.cancel_grace_ms <= CANCEL_GRACE_MAX_MS,
+            "{table}cancel_grace_ms = {} is not from 0 to {CANCEL_GRACE_MAX_MS}",
+            kind.cancel_grace_ms
+        );
         (kind.crashes_max, kind.retries_max) = (self.crashes_max, self.retries_max);
         Ok(())
     }
@@ -236,6 +244,7 @@ mod tests {
             ("[kinds.x]\nfiles_in = [\"a\"]\nfiles_out = [\"a\"]", "two files of the job are named \"a\""),
             ("[kinds.x]\noutput = \"file\"", "unknown variant `file`"),
             ("[kinds.x]\ncrashes_max = 0", "kinds.x.crashes_max = 0 is not from 1 to 255"),
+            ("[kinds.x]\ncancel_grace_ms = 60001", "kinds.x.cancel_grace_ms = 60001 is not from 0 to 60000"),
             ("[kinds.x]\nretries_max = 256", "invalid value: integer `256`"),
             ("[kinds.noop]\ncpu_seconds = 0", "kinds.noop.cpu_seconds = 0 is not from 1 to 2592000"),
             ("[kinds.x]\nmemory_max_bytes = 1", "kinds.x.memory_max_bytes = 1 is not from 1048576"),

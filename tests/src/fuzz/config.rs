@@ -10,7 +10,8 @@ use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::file;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{
-    KIND_NAME_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, RING, TEXT_MAX_BYTES, WORKERS_MAX,
+    CANCEL_GRACE_MAX_MS, KIND_NAME_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, RING, TEXT_MAX_BYTES,
+    WORKERS_MAX,
 };
 
 const YEAR_NS: u64 = 365 * 24 * 3600 * 1_000_000_000;
@@ -48,6 +49,7 @@ fn in_range(config: &Config) {
         assert!((1..=RING).contains(&usize::from(kind.ring)), "{}", kind.ring);
         assert!(kind.usage.len() <= TEXT_MAX_BYTES && kind.summary.len() <= TEXT_MAX_BYTES);
         limits(&kind.limits);
+        assert!(kind.cancel_grace_ms <= CANCEL_GRACE_MAX_MS);
         assert!(kind.crashes_max != Some(0) && kind.output != OutputMode::File);
         assert_eq!(file::fault(&kind.needs), None);
         let same = config.kinds.iter().filter(|other| other.name == kind.name);

@@ -83,7 +83,7 @@ fn ring() -> Vec<Vec<u8>> {
 }
 
 /// One step beyond each range: mutations alone do not find the key that goes with the value.
-const BEYOND: [&str; 19] = [
+const BEYOND: [&str; 20] = [
     "workers = 0",
     "workers = 1025",
     "spares = 0",
@@ -101,6 +101,7 @@ const BEYOND: [&str; 19] = [
     "[kinds.noop]\ntimeout_seconds = 0",
     "[kinds.a]\nmemory_max_bytes = 1048575",
     "[kinds.a]\ncrashes_max = 0",
+    "[kinds.a]\ncancel_grace_ms = 60001",
     "[kinds.a]\nfiles_in = [\"1\"]",
     "cpu_max_seconds = 1\n[kinds.a]\ncpu_seconds = 2",
 ];

@@ -68,6 +68,9 @@ fn rules(kind: &Kind) -> String {
     said.extend(limit("memory", limits.memory_bytes, bytes::exact));
     said.extend(kind.crashes_max.map(|deaths| format!("crashes_max {deaths}")));
     said.extend(kind.retries_max.map(|failures| format!("retries_max {failures}")));
+    if kind.cancel_grace_ms > 0 {
+        said.push(format!("cancel grace {}", duration::exact(u64::from(kind.cancel_grace_ms))));
+    }
     said.join(", ")
 }
 
@@ -100,11 +103,19 @@ mod tests {
         };
         let needs = vec![FileUse::new("in", Way::In), FileUse::new("out", Way::Out)];
         let output = OutputMode::Descriptor;
-        let kind = Kind { needs, plans: true, output, limits, crashes_max: Some(1), ..Kind::default() };
+        let kind = Kind {
+            needs,
+            plans: true,
+            output,
+            limits,
+            crashes_max: Some(1),
+            cancel_grace_ms: 300,
+            ..Kind::default()
+        };
         assert_eq!(
             rules(&kind),
             "needs file in to read, needs file out to write, runs in parts, large output, timeout 1m (most 1h), \
-             cpu time 5s (most 5s), memory 1G, crashes_max 1"
+             cpu time 5s (most 5s), memory 1G, crashes_max 1, cancel grace 300ms"
         );
     }
 }

@@ -25,5 +25,6 @@ mod rig;
 mod shortage;
 mod speed;
 mod suspend;
+mod unwanted;
 mod watch;
 mod why;

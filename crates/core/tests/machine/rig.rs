@@ -38,6 +38,8 @@ pub(crate) struct Rig {
     pub(crate) workers: BTreeMap<WorkerId, Vec<Held>>,
     pub(crate) killed: BTreeMap<WorkerId, KillReason>,
     pub(crate) retired: Vec<WorkerId>,
+    /// Offers that their workers were asked to end.
+    pub(crate) asked: Vec<(WorkerId, Seq)>,
     pub(crate) replies: Vec<(ClientId, Tag, Reply, Option<OutputId>)>,
     pub(crate) dropped: Vec<OutputId>,
     /// Files that were let go, in the order of that.
@@ -99,6 +101,7 @@ impl Rig {
             workers: BTreeMap::new(),
             killed: BTreeMap::new(),
             retired: Vec::new(),
+            asked: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
             let_go: Vec::new(),
@@ -179,6 +182,7 @@ impl Rig {
                 }
             }
             Action::Kill { worker, why } => drop(self.killed.insert(worker, why)),
+            Action::Unwant { worker, seq } => self.asked.push((worker, seq)),
             Action::Retire { worker } => self.retired.push(worker),
             Action::DropOutput { output } => self.dropped.push(output),
             Action::Examine { worker } => {

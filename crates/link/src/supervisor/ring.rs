@@ -21,7 +21,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::boxes::{
     self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
-    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, WORD_AT,
+    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_proto::death::{Death, Lie};
 use bulkhead_proto::evidence::{Evidence, Progress};
@@ -214,6 +214,12 @@ impl Ring {
         };
         self.orders.store(NAP_AT, self.nap, Ordering::SeqCst);
         fence(Ordering::SeqCst);
+    }
+
+    /// Tells the worker that nobody wants this offer any more, which it has begun. It may end it early, and may not have
+    /// seen it when it ends; nothing else follows from it.
+    pub fn unwant(&mut self, seq: Seq) {
+        self.orders.store(UNWANTED_AT, seq.0, Ordering::Release);
     }
 
     /// Whether there are offers that were neither reported, nor taken back.

@@ -14,7 +14,7 @@ use bulkhead_proto::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
     FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_BREATH_AT,
     LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT,
-    PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, WORD_AT,
+    PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
@@ -84,6 +84,8 @@ impl Kept<'_> {
 pub struct WorkerRing {
     box_page: Page,
     orders: Page,
+    /// The last offer that was claimed.
+    claimed: Cell<Seq>,
     claimed_ns: Cell<u64>,
     rung_for: u64,
     /// The running task has told its progress or its words: they are to be cleared when it is done.
@@ -104,6 +106,7 @@ impl WorkerRing {
         Ok(Self {
             box_page: Page::map_shared(box_descriptor.as_fd(), BOX_BYTES)?,
             orders: Page::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
+            claimed: Cell::new(Seq(0)),
             claimed_ns: Cell::new(0),
             rung_for: 0,
             told: Cell::new(false),
@@ -129,6 +132,7 @@ impl WorkerRing {
         let won = self.box_page.compare_exchange(at + WORD_AT, offered, claimed).is_ok();
         if won {
             let now_ns = monotonic_ns();
+            self.claimed.set(seq);
             self.claimed_ns.set(now_ns);
             self.box_page.store(at + CLAIMED_NS_AT, now_ns, Ordering::Relaxed);
         }
@@ -202,6 +206,11 @@ impl WorkerRing {
             self.rung_for = nap;
         }
         ring
+    }
+
+    /// Whether nobody wants the running task any more: one load.
+    pub fn is_unwanted(&self) -> bool {
+        self.orders.load(UNWANTED_AT, Ordering::Acquire) == self.claimed.get().0
     }
 
     /// Leaves the moment of a death that is about to come.

@@ -8,6 +8,7 @@
 //! - `limits`: a kill for a limit is true; a timed-out job met its limit
 //! - `pool`: nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
+//! - `unwanted`: a task whose kind gives it time is asked to end before its worker is killed for a cancel
 //! - `records`: they count up without a gap; `outputs`: each held descriptor is dropped exactly once
 //! - `ends`: once faults stop everything ends; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
@@ -25,6 +26,7 @@ pub mod promise;
 pub mod quiet;
 pub mod records;
 pub mod replies;
+pub mod unwanted;
 pub mod verdicts;
 
 use std::collections::BTreeMap;
@@ -56,6 +58,8 @@ pub struct Oracles {
     pub outputs: outputs::Outputs,
     /// `fairness`.
     pub fairness: fairness::Fairness,
+    /// `unwanted`.
+    pub unwanted: unwanted::Unwanted,
 }
 
 impl Oracles {
@@ -70,6 +74,7 @@ impl Oracles {
             quiet: quiet::Quiet::default(),
             outputs: outputs::Outputs::default(),
             fairness: fairness::Fairness::new(scenario.profile, scenario.config.slots),
+            unwanted: unwanted::Unwanted::new(&scenario.config),
         }
     }
 
@@ -106,6 +111,8 @@ impl Oracles {
         }
         for action in &out.actions {
             self.pool.decided(action)?;
+            let target = target(action).and_then(|worker| workers.get(&worker));
+            self.unwanted.decided(now, action, &self.pool, target)?;
             if let Action::Kill { worker, why } = action
                 && let Some(truth) = workers.get(worker)
             {
@@ -164,5 +171,15 @@ impl Oracles {
         }
         self.replies.answered(client, tag, reply);
         Ok(())
+    }
+}
+
+/// The worker that is told to do or to be something about a cancel.
+fn target(action: &Action) -> Option<WorkerId> {
+    match action {
+        Action::Unwant { worker, .. } | Action::Kill { worker, .. } | Action::Offer { worker, .. } => {
+            Some(*worker)
+        }
+        _ => None,
     }
 }

@@ -67,6 +67,16 @@ impl Pool {
         self.workers.get(&worker).is_some_and(|known| known.stuck)
     }
 
+    /// The kind of an offer, as long as its worker holds it.
+    pub fn kind_of(&self, worker: WorkerId, seq: Seq) -> Option<KindId> {
+        self.workers.get(&worker)?.holds.get(&seq).copied()
+    }
+
+    /// Whether a worker is known to be stopped, or its lane hung up.
+    pub fn is_deaf(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_none_or(|known| known.suspended || known.hung_up)
+    }
+
     /// Follows what the core is told.
     pub fn told(&mut self, event: &Event) {
         match event {

@@ -201,3 +201,47 @@ fn no_doorbell_is_lost() {
         drop(to_worker);
     });
 }
+
+/// A worker that looks all the time: it sees each order to end a task while that runs, and none that is for the one
+/// before, however late that comes.
+#[test]
+fn an_order_to_end_reaches_its_own_task_alone() {
+    const OFFERS: u64 = 4_000;
+    let (mut ring, worker, _) = rings();
+    let (to_worker, messages) = sync_channel::<u64>(1);
+    std::thread::scope(|scope| {
+        let told = scope.spawn(move || {
+            let mut seen = 0;
+            for seq in messages {
+                assert!(worker.claim(Seq(seq)));
+                if seq % 2 == 1 {
+                    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+                    while !worker.is_unwanted() {
+                        assert!(std::time::Instant::now() < deadline, "the order for {seq} never came");
+                        std::hint::spin_loop();
+                    }
+                    seen += 1;
+                } else {
+                    (0..seq % 64).for_each(|_| assert!(!worker.is_unwanted(), "{seq} is still wanted"));
+                }
+                worker.finish(Seq(seq), &Finish::Inline(&[]));
+            }
+            seen
+        });
+        let mut found = Vec::new();
+        for seq in 1..=OFFERS {
+            ring.offer(Seq(seq), JobId(1), Fence(1));
+            to_worker.send(seq).unwrap();
+            (0..seq % 128).for_each(|_| std::hint::spin_loop());
+            // Each order for an odd one comes once while it runs, and once more when it is long over.
+            ring.unwant(Seq(seq - 1 + seq % 2));
+            while ring.has_outstanding() {
+                ring.poll(&mut found).unwrap();
+                std::thread::yield_now();
+            }
+            found.drain(..).for_each(|found| ring.settle(found.seq));
+        }
+        drop(to_worker);
+        assert_eq!(told.join().unwrap(), OFFERS / 2);
+    });
+}

@@ -1,0 +1,83 @@
+//! `unwanted`: a task of a kind with a grace is asked to end before its worker is killed for a cancel, and has its time.
+//!
+//! It judges what is decided, by the truth of the boxes: only a task that has begun is asked, and a worker that is asked
+//! gets no offer before that task has ended. A worker that cannot hear, stopped or hung up, may be killed at once.
+
+use std::collections::BTreeMap;
+
+use bulkhead_core::action::Action;
+use bulkhead_core::config::Config;
+use bulkhead_core::event::Now;
+use bulkhead_proto::boxes::ClaimState;
+use bulkhead_proto::death::KillReason;
+use bulkhead_proto::ids::{Seq, WorkerId};
+
+use crate::clock::MS;
+use crate::oracle::pool::Pool;
+use crate::report::{Verdict, broken};
+use crate::worker::Worker;
+
+/// Follows who was asked.
+#[derive(Debug)]
+pub struct Unwanted {
+    graces_ms: Vec<u32>,
+    /// The offer that each worker was last asked to end, and when.
+    asked: BTreeMap<WorkerId, (Seq, u64)>,
+}
+
+impl Unwanted {
+    /// Nobody was asked yet.
+    pub fn new(config: &Config) -> Self {
+        let graces_ms = config.kinds.iter().map(|kind| kind.cancel_grace_ms).collect();
+        Self { graces_ms, asked: BTreeMap::new() }
+    }
+
+    /// Follows an action.
+    ///
+    /// # Errors
+    /// It comes too early, or twice.
+    pub fn decided(&mut self, now: Now, action: &Action, pool: &Pool, truth: Option<&Worker>) -> Verdict {
+        match action {
+            Action::Unwant { worker, seq } => self.asks(now, *worker, *seq, truth),
+            Action::Kill { worker, why: KillReason::Cancel } => self.kills(now, *worker, pool, truth),
+            Action::Offer { worker, seq, .. } => match self.asked.get(worker) {
+                Some((asked, _)) if pool.kind_of(*worker, *asked).is_some() => broken(
+                    "unwanted",
+                    format!("offer {seq} goes to worker {worker}, which is to end {asked}"),
+                ),
+                _ => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn asks(&mut self, now: Now, worker: WorkerId, seq: Seq, truth: Option<&Worker>) -> Verdict {
+        let honest = truth.filter(|truth| !truth.liar);
+        if honest.is_some_and(|truth| truth.pages.is(seq, ClaimState::Offered)) {
+            return broken(
+                "unwanted",
+                format!("worker {worker} is to end offer {seq}, which it has not begun"),
+            );
+        }
+        match self.asked.insert(worker, (seq, now.mono_ns)) {
+            Some((before, _)) if before == seq => {
+                broken("unwanted", format!("worker {worker} is asked twice to end offer {seq}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn kills(&self, now: Now, worker: WorkerId, pool: &Pool, truth: Option<&Worker>) -> Verdict {
+        let Some(truth) = truth.filter(|truth| !truth.liar && !pool.is_deaf(worker)) else { return Ok(()) };
+        let running = truth.run.as_ref().map(|run| run.seq);
+        let Some((seq, kind)) = running.and_then(|seq| Some((seq, pool.kind_of(worker, seq)?))) else {
+            return Ok(());
+        };
+        let grace_ns = u64::from(self.graces_ms[usize::from(kind.0)]) * MS;
+        let had_time = |asked: &&(Seq, u64)| asked.0 == seq && now.mono_ns >= asked.1 + grace_ns;
+        if grace_ns == 0 || self.asked.get(&worker).filter(had_time).is_some() {
+            return Ok(());
+        }
+        broken("unwanted", format!("worker {worker} is killed for a cancel before offer {seq} had its time"))
+    }
+}

@@ -1,0 +1,89 @@
+//! Cancelled jobs of real daemons: who cancels is answered at once; a task that heeds it in its time keeps its worker, a
+//! deaf one does not.
+
+use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::JobState;
+use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::view::{WorkerRow, WorkerState};
+use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
+use bulkhead_tests::wire::{Wire, submit};
+
+/// A run that would take days.
+const ENDLESS: &str = r#"{"seed":1,"bodies":12,"steps":1000000000000}"#;
+
+/// A daemon with one worker for the n-body example, whose runs may take so long to end when they are cancelled.
+fn daemon_with_grace(grace_ms: u32) -> Daemon {
+    let program = binary("examples/nbody").display().to_string();
+    let config = format!(
+        "worker_program = {program:?}\nbuiltin_kinds = false\n[kinds.nbody]\ncancel_grace_ms = {grace_ms}\n"
+    );
+    Daemon::start_with(&Setup { workers: 1, chaos: false, config, ..Setup::default() })
+}
+
+/// A job that has begun for sure: its worker has used processor time.
+fn begun(daemon: &Daemon, wire: &mut Wire, kind: &str, input: &str) -> (JobId, WorkerRow) {
+    let Reply::Accepted { first, .. } = wire.call(Request::Submit(submit(kind, &[input], false))) else {
+        panic!("not accepted");
+    };
+    let row = daemon.await_worker(WorkerState::Busy);
+    let pid = row.pid.expect("it was spawned");
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit(')').next()?.split_whitespace().nth(11)?.parse::<u64>().ok()
+    };
+    let before = ticks().expect("its worker lives");
+    eventually("the task has begun", || (ticks()? > before + 2).then_some(()));
+    (first, row)
+}
+
+fn cancel(wire: &mut Wire, job: JobId) {
+    let reply = wire.call(Request::Cancel { jobs: vec![job] });
+    assert!(matches!(reply, Reply::Changed { count: 1, .. }), "{reply:?}");
+    let detail = wire.job(job);
+    assert_eq!((detail.row.state, detail.outcome), (JobState::Ended, Some(Outcome::Cancelled)));
+}
+
+#[test]
+fn a_task_that_heeds_its_cancel_keeps_its_worker() {
+    let daemon = daemon_with_grace(60_000);
+    let mut wire = Wire::connect(&daemon.socket());
+    for round in 1..=3 {
+        let (job, row) = begun(&daemon, &mut wire, "nbody", ENDLESS);
+        cancel(&mut wire, job);
+        let idle = daemon.await_worker(WorkerState::Idle);
+        assert_eq!((idle.worker, idle.pid), (row.worker, row.pid), "the worker is as warm as before");
+        assert_eq!(wire.status().totals.stale, round, "what it brought was dropped");
+        assert_eq!(wire.job(job).outcome, Some(Outcome::Cancelled));
+    }
+    assert!(daemon.events_named("killing").is_empty());
+    let run = wire.run("nbody", &[r#"{"seed":1,"bodies":12,"steps":300}"#]);
+    assert_eq!(run.iter().map(|ended| &ended.outcome).collect::<Vec<_>>(), [&Outcome::Done]);
+}
+
+#[test]
+fn without_a_grace_its_worker_is_killed_at_once() {
+    let daemon = daemon_with_grace(0);
+    let mut wire = Wire::connect(&daemon.socket());
+    let (job, row) = begun(&daemon, &mut wire, "nbody", ENDLESS);
+    cancel(&mut wire, job);
+    let next = daemon.await_worker(WorkerState::Idle);
+    assert_ne!(next.worker, row.worker);
+}
+
+#[test]
+fn a_deaf_task_is_killed_when_its_time_is_over() {
+    let config = "[kinds.chaos]\ncancel_grace_ms = 300\n".to_owned();
+    let daemon = Daemon::start_with(&Setup { workers: 1, chaos: true, config, ..Setup::default() });
+    let mut wire = Wire::connect(&daemon.socket());
+    let (job, row) = begun(&daemon, &mut wire, "chaos", "loop");
+    cancel(&mut wire, job);
+    let next = daemon.await_worker(WorkerState::Idle);
+    assert_ne!(next.worker, row.worker);
+    let killed = daemon.events_named("killing");
+    assert_eq!(killed.len(), 1, "{killed:?}");
+    let pid = row.pid.expect("it was spawned");
+    let gone = || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(());
+    eventually("the deaf one is gone", gone);
+    assert_eq!(wire.run("noop", &["on"]).len(), 1);
+}
