@@ -61,6 +61,22 @@ fn an_ensemble_spreads_over_the_workers_and_is_the_same_each_time() {
     assert_eq!(busy, 2, "both workers had a part");
 }
 
+/// A job that is split: as many primes however they are counted, with both workers at it, and a plan that says no.
+#[test]
+fn a_job_that_is_split_is_done_by_all_workers() {
+    let config = format!(
+        "worker_program = {:?}\nbuiltin_kinds = false\n[kinds.primes]\nplans = true\n",
+        binary("examples/primes").display().to_string()
+    );
+    let daemon = Daemon::start_with(&Setup { workers: 2, chaos: false, config, ..Setup::default() });
+    assert_eq!(daemon.ok(&["run", "primes", "--each", "1000000", "0", "10"]), "78498\n0\n4\n");
+    let busy = daemon.workers().iter().filter(|row| row.ended > 0).count();
+    assert_eq!(busy, 2, "both workers had a part");
+    let refused = daemon.cli(&["run", "primes", "1000000001"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("1000000001 is above 1000000000"), "{said}");
+}
+
 #[test]
 fn a_program_without_a_declared_kind_never_comes_up_and_says_so() {
     let config = format!(
