@@ -15,6 +15,7 @@ use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_sys::{clock, stranger};
+use mio::event::Event as Ready;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
@@ -36,6 +37,20 @@ const RETRY_NS: u64 = 100_000_000;
 const ACCEPTS_PER_TURN: usize = 64;
 /// Bytes of the buffer that all reads share.
 const READ_BYTES: usize = 64 << 10;
+
+/// What the poll tells of a client's socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Readiness {
+    readable: bool,
+    /// Nothing more will come.
+    ending: bool,
+}
+
+impl Readiness {
+    pub(crate) fn of(event: &Ready) -> Self {
+        Self { readable: event.is_readable(), ending: event.is_read_closed() || event.is_error() }
+    }
+}
 
 /// All clients.
 #[derive(Debug)]
@@ -113,14 +128,21 @@ impl Clients {
     }
 
     /// A client's socket became readable or writable.
-    pub(crate) fn mark_ready(&mut self, client: ClientId) {
+    pub(crate) fn mark_ready(&mut self, client: ClientId, ready: Readiness) {
         if let Some(connection) = self.connections.get_mut(&client) {
-            connection.mark_readable();
-            self.hungry.insert(client);
+            if ready.readable || ready.ending {
+                connection.mark_readable(ready.ending);
+                self.hungry.insert(client);
+            }
             if connection.has_mail() {
                 self.addressed.insert(client);
             }
         }
+    }
+
+    /// Whether something stayed behind at the last flush.
+    pub(crate) fn is_owing(&self) -> bool {
+        !self.addressed.is_empty()
     }
 
     /// Whether there is something to do before the next sleep.
@@ -195,8 +217,9 @@ impl Clients {
             }
         };
         let mut caller = Caller::new(stream, seat, peer.uid, self.disposal.clone());
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = self.registry.register(caller.socket(), Source::Client(client).token(), both) {
+        // What a client takes is news only while something waits for it: see `watch`.
+        let token = Source::Client(client).token();
+        if let Err(error) = self.registry.register(caller.socket(), token, Interest::READABLE) {
             log::error!("cannot watch a client client={client} error={error}");
             return;
         }
@@ -255,11 +278,18 @@ impl Clients {
     }
 
     /// Sends what is queued, as far as the sockets take it.
-    pub(crate) fn flush(&mut self, events: &mut Vec<Event>) {
+    ///
+    /// With `expecting`, an acceptance stays for company: one wake-up of its client instead of two. The loop then lingers;
+    /// the next flush sends it, whatever came.
+    pub(crate) fn flush(&mut self, expecting: bool, events: &mut Vec<Event>) {
         let mut gone = Vec::new();
         for client in std::mem::take(&mut self.addressed) {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
-            if !connection.flush(events) {
+            if expecting && connection.take_may_wait() {
+                self.addressed.insert(client);
+                continue;
+            }
+            if !connection.flush(events) || !watch(&self.registry, client, connection) {
                 gone.push(client);
             } else if connection.is_hungry() {
                 self.hungry.insert(client);
@@ -342,6 +372,17 @@ impl Clients {
             }
         }
     }
+}
+
+/// Has the poll tell when the socket takes more, while something waits for it. `false`: it cannot be watched.
+fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> bool {
+    let Some(writable) = connection.change_of_watch() else { return true };
+    let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+    let watched = registry.reregister(connection.socket(), Source::Client(client).token(), interest);
+    if let Err(error) = &watched {
+        log::error!("cannot watch a client client={client} error={error}");
+    }
+    watched.is_ok()
 }
 
 /// Says what a client did wrong, if it did, and if not too much was said already.

@@ -55,6 +55,12 @@ pub(crate) struct Connection {
     waiting: Waiting,
     /// The socket may have bytes that were not read yet.
     readable: bool,
+    /// The other side sends no more: what is left is read up to the end.
+    ending: bool,
+    /// The poll tells when the socket takes more.
+    watched: bool,
+    /// All that waits is the acceptance of one job, whose end may be there in a moment.
+    may_wait: bool,
     /// Whole frames may be left of what was read.
     backlog: bool,
     /// Replies were queued since the core was last told that all had left.
@@ -74,6 +80,9 @@ impl Connection {
             outbox: Outbox::default(),
             waiting: Waiting::default(),
             readable: true,
+            ending: false,
+            watched: false,
+            may_wait: false,
             backlog: false,
             owes: false,
             complaint: None,
@@ -100,9 +109,21 @@ impl Connection {
         if let State::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
     }
 
-    /// The socket became readable.
-    pub(crate) fn mark_readable(&mut self) {
+    /// The socket became readable; `ending`: for the last time.
+    pub(crate) fn mark_readable(&mut self, ending: bool) {
         self.readable = true;
+        self.ending |= ending;
+    }
+
+    /// Whether what waits for it may wait for the end of a task that is under way: once, until the next flush.
+    pub(crate) fn take_may_wait(&mut self) -> bool {
+        std::mem::take(&mut self.may_wait)
+    }
+
+    /// Whether the poll should tell from now on when the socket takes more; `None`: as before.
+    pub(crate) fn change_of_watch(&mut self) -> Option<bool> {
+        let wanted = self.has_mail();
+        (std::mem::replace(&mut self.watched, wanted) != wanted).then_some(wanted)
     }
 
     /// Whether reading it now would bring something.
@@ -167,7 +188,11 @@ impl Connection {
             State::Open(_) | State::Faulty(_) | State::Closing => buffer,
         };
         match self.caller.read(buffer)? {
-            Gulp::Bytes(count) => return Ok(Some(count)),
+            Gulp::Bytes(count) => {
+                // It is empty: the poll tells of what comes from now on, and of its end, if that is not here yet.
+                self.readable = count == buffer.len() || self.ending;
+                return Ok(Some(count));
+            }
             Gulp::Attached if matches!(self.state, State::Greeting(_)) => {
                 self.complaint = Some("it sent descriptors with its hello".to_owned());
                 self.turn_away(Hello::WRONG_VERSION);
@@ -295,6 +320,8 @@ impl Connection {
             return;
         }
         self.owes = true;
+        let is_one = matches!(frame.reply, Reply::Accepted { count: 1, refused: None, .. });
+        self.may_wait = is_one && !self.has_mail();
         if let Err(error) = self.outbox.push(frame, descriptor) {
             log::error!("reply does not fit a frame client={} error={error}", self.client);
             let why = Refusal::Invalid { why: format!("the answer is too long: {error}; ask for less") };

@@ -17,6 +17,7 @@ use mio::{Interest, Poll, Registry};
 use crate::clients::Clients;
 use crate::fleet::Fleet;
 use crate::held::Held;
+use crate::linger::Linger;
 use crate::perform::Hands;
 use crate::settings::Settings;
 use crate::setup;
@@ -63,7 +64,17 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     );
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
-    let orphaned = Loop { poll, core, hands, signals, grace_ms, draining: false, orphaned: false }.run()?;
+    let orphaned = Loop {
+        poll,
+        core,
+        hands,
+        signals,
+        linger: Linger::default(),
+        grace_ms,
+        draining: false,
+        orphaned: false,
+    }
+    .run()?;
     // A parent that lives removes the folder itself, when it has read what it wants of it.
     if own_folder && orphaned {
         place.leave_for_good().context("cannot remove the folder of a private daemon")?;

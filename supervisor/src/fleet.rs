@@ -177,6 +177,12 @@ impl Fleet {
         }
     }
 
+    /// Whether a task is under way in a worker whose last one took less than this.
+    pub(crate) fn expects_within(&self, limit_ns: u64) -> bool {
+        let is_quick = |worker: &Worker| worker.last_elapsed_ns.is_some_and(|elapsed| elapsed < limit_ns);
+        self.workers.values().any(|worker| worker.ring.has_outstanding() && is_quick(worker))
+    }
+
     /// Reads the box of one.
     pub(crate) fn read_box(&mut self, id: WorkerId, held: &mut Held, events: &mut Vec<Event>) {
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -210,6 +216,7 @@ impl Fleet {
 fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events: &mut Vec<Event>) {
     let lie = worker.read_box(found);
     for Found { seq, elapsed_ns, result } in found.drain(..) {
+        worker.last_elapsed_ns = Some(elapsed_ns);
         // Whatever it was given is let go of here, once its result is known.
         let given = worker.given.remove(&seq);
         let result = match (result, given) {

@@ -19,6 +19,7 @@ mod fleet;
 mod given;
 mod held;
 mod line;
+mod linger;
 mod log_writer;
 mod outbox;
 mod perform;

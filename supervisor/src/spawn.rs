@@ -108,6 +108,7 @@ impl Template {
             disputed: Vec::new(),
             naps: 0,
             doorbells: 0,
+            last_elapsed_ns: None,
         })
     }
 

@@ -20,6 +20,8 @@ use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
+use crate::clients::Readiness;
+use crate::linger::Linger;
 use crate::perform::Hands;
 use crate::tokens::Source;
 
@@ -36,6 +38,7 @@ pub(crate) struct Loop {
     pub(crate) core: Core,
     pub(crate) hands: Hands,
     pub(crate) signals: Signals,
+    pub(crate) linger: Linger,
     pub(crate) grace_ms: u64,
     pub(crate) draining: bool,
     /// The parent of a private daemon is gone.
@@ -65,7 +68,8 @@ impl Loop {
             }
             batch.clear();
             let leave = self.hands.perform(&mut out.actions, now.mono_ns, batch);
-            self.hands.clients.flush(batch);
+            let expecting = self.linger.is_worth_it(&self.hands.fleet, now.mono_ns);
+            self.hands.clients.flush(expecting, batch);
             if leave {
                 return true;
             }
@@ -77,12 +81,15 @@ impl Loop {
     }
 
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
-        let mut timeout = if batch.is_empty() && !self.hands.clients.is_busy() && !self.hands.fleet.is_busy()
-        {
-            self.until_deadline()
-        } else {
-            Some(Duration::ZERO)
-        };
+        let busy = self.hands.clients.is_busy() || self.hands.fleet.is_busy();
+        if batch.is_empty() && !busy {
+            self.linger.wait(&mut self.hands.fleet, &mut self.hands.held, batch);
+        }
+        if batch.is_empty() && self.hands.clients.is_owing() {
+            self.hands.clients.flush(false, batch);
+        }
+        let mut timeout =
+            if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };
         let naps = timeout != Some(Duration::ZERO);
         if naps {
             // Announce the nap, then look once more: what is finished from now on rings the doorbell.
@@ -118,7 +125,7 @@ impl Loop {
                 Some(Source::Signals) => signalled = true,
                 Some(Source::Bootstrap) | None => {}
                 Some(Source::Parent) => parent_gone |= event.is_read_closed(),
-                Some(Source::Client(client)) => self.hands.clients.mark_ready(client),
+                Some(Source::Client(client)) => self.hands.clients.mark_ready(client, Readiness::of(event)),
                 Some(Source::Lane(worker)) => self.hands.fleet.mark_audible(worker),
                 Some(Source::Death(worker)) => self.hands.fleet.mark_dying(worker),
             }
@@ -180,10 +187,10 @@ impl Loop {
             }
             for event in &*ready {
                 if let Some(Source::Client(client)) = Source::of(event.token()) {
-                    self.hands.clients.mark_ready(client);
+                    self.hands.clients.mark_ready(client, Readiness::of(event));
                 }
             }
-            self.hands.clients.flush(&mut Vec::new());
+            self.hands.clients.flush(false, &mut Vec::new());
         }
         self.hands.fleet.abandon();
         log::info!("stopped");

@@ -93,6 +93,8 @@ pub(crate) struct Worker {
     /// Naps announced to it, and doorbells it rang: never more of these than of those.
     pub(crate) naps: u64,
     pub(crate) doorbells: u64,
+    /// How long its last task took, as it says.
+    pub(crate) last_elapsed_ns: Option<u64>,
 }
 
 impl Worker {

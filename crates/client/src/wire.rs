@@ -117,13 +117,15 @@ impl Wire {
         if self.broken {
             return Err(Error::Closed { in_a_frame: false });
         }
+        // What is new nearly always fits the socket: then only the answer is waited for.
+        self.send()?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let fd = self.socket.as_fd();
         // Ready to read while it waits to write, or it and the daemon would wait for each other.
         let socket = Watch { fd, readable: true, writable: self.sent < self.outgoing.len() };
         let signals = self.interrupts.as_ref().map_or(Watch::end(fd), |found| Watch::readable(found.as_fd()));
-        let [poll::Seen { readable, writable, .. }, _] = poll::wait([socket, signals], left)?;
-        if self.interrupts.as_mut().is_some_and(Interrupts::take) {
+        let [poll::Seen { readable, writable, .. }, signalled] = poll::wait([socket, signals], left)?;
+        if signalled.readable && self.interrupts.as_mut().is_some_and(Interrupts::take) {
             return Err(Error::Interrupted);
         }
         if writable {
