@@ -195,6 +195,35 @@ fn what_a_program_wrote_before_it_failed_is_its_output() {
 }
 
 #[test]
+fn files_of_any_size_come_with_a_program() {
+    let daemon = Daemon::start();
+    let path = |name: &str| daemon.folder().join(name).display().to_string();
+    let long = "a line of the input\n".repeat(300_000);
+    std::fs::write(path("in"), &long).expect("a file");
+    let (from, to) = (format!("text={}", path("in")), format!("result={}", path("out")));
+    let by_name = ["run", "exec", "--in", &from, "--out", &to, "--"];
+    let shell = [&by_name[..], &["sh", "-c", "tr a-z A-Z <$text >$result; echo told"]].concat();
+    assert_eq!(daemon.ok(&shell), "told\n");
+    assert_eq!(std::fs::read_to_string(path("out")).expect("it is there"), long.to_uppercase());
+    let words =
+        [&by_name[..], &["dd", "if={text}", "of={result}", "bs=20", "count=2", "status=none"]].concat();
+    assert_eq!(daemon.ok(&words), "");
+    assert_eq!(std::fs::read_to_string(path("out")).expect("it is there"), "a line of the input\n".repeat(2));
+    let failed = daemon.cli(&[&by_name[..], &["sh", "-c", "echo half >$result; exit 3"]].concat());
+    assert_eq!(code(&failed), Some(3));
+    assert!(std::fs::read_to_string(path("out")).expect("it is there").starts_with("a line"), "as it was");
+
+    let fed = daemon.ok(&["run", "exec", "--in", &format!("stdin={}", path("in")), "--", "wc", "-c"]);
+    assert_eq!(fed.trim(), long.len().to_string());
+    let all = daemon.ok(&["run", "exec", "--in", &from, "--", "ls", "/proc/self/fd"]);
+    assert_eq!(all.lines().count(), 5, "the file, and nothing else of the worker: {all}");
+    let bytes = EXEC_OUTPUT_MAX_BYTES + 1_000_000;
+    let count = bytes.to_string();
+    daemon.ok(&["run", "exec", "-o", &path("large"), "--", "head", "-c", &count, "/dev/zero"]);
+    assert_eq!(std::fs::metadata(path("large")).expect("it is there").len(), bytes);
+}
+
+#[test]
 fn a_failure_is_tried_again_only_if_asked() {
     let daemon = Daemon::start();
     let marks = daemon.folder().join("marks");

@@ -8,18 +8,21 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::num::NonZeroU8;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulkhead_jobs::{Failure, Task};
+use bulkhead_jobs::{Failure, Task, TaskFile};
 use bulkhead_proto::death::signal_name;
-use bulkhead_proto::exec::Program;
+use bulkhead_proto::exec::{Program, STDIN};
+use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_sys::exit::ExitStatus;
-use bulkhead_sys::program::{self, Go, Stream};
+use bulkhead_sys::program::{self, Go, Input, Stream};
 
 use tail::Tail;
 
@@ -40,16 +43,24 @@ const SIGXFSZ: i32 = 25;
 /// # Errors
 /// It cannot be run, ended otherwise than with code 0, or wrote too much.
 pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
-    let program = Program::from_input(input).map_err(|error| Failure::new(error.to_string()))?;
+    let mut program = Program::from_input(input).map_err(|error| Failure::new(error.to_string()))?;
+    let files = task.files();
+    place(&mut program, &files);
+    let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
+    let stdin_file = files.iter().any(|file| file.name() == STDIN).then(|| task.file(STDIN)).transpose()?;
+    let stdin = match &stdin_file {
+        Some(file) => Input::File(file.as_fd()),
+        None => Input::Bytes(&program.stdin),
+    };
     let folder = Folder::make()
         .map_err(|error| Failure::new(format!("there is no folder for the program: {error}")))?;
     let env = environment(&folder.0, program.env);
     let argv: Vec<OsString> = program.argv.into_iter().map(OsString::from_vec).collect();
     let (name, args) = argv.split_first().ok_or_else(|| Failure::new("there is no program"))?;
     let path = look_up(name, &env, &folder.0)?;
-    let program =
-        program::Program { path: &path, name, args, env: &env, folder: &folder.0, stdin: &program.stdin };
-    let mut hearing = Hearing { task, out_bytes: 0, bytes: 0, tail: Tail::default(), failure: None };
+    let folder = &folder.0;
+    let program = program::Program { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
+    let mut hearing = Hearing::new(task, out_max_bytes(&files));
     let ended = program::run(&program, &mut |stream, bytes| hearing.hear(stream, bytes));
     match (hearing.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
@@ -57,6 +68,19 @@ pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
         (None, Ok(status)) => Err(hearing.fate(status)),
         (None, Err(error)) => Err(not_run(name, &error)),
     }
+}
+
+/// Tells a program where its files are: it has them open under the numbers that they have here.
+fn place(program: &mut Program, files: &[Arc<dyn TaskFile>]) {
+    let paths: Vec<String> = files.iter().map(|file| program::path_of(file.as_fd())).collect();
+    let places = files.iter().zip(&paths).map(|(file, path)| (file.name(), path.as_bytes()));
+    program.place_files(&places.collect::<Vec<_>>());
+}
+
+/// Most that it may write to its standard output: into a file of the client's as much as that one's disk takes.
+fn out_max_bytes(files: &[Arc<dyn TaskFile>]) -> u64 {
+    let has_out = files.iter().any(|file| file.name() == OUT && file.way() == Way::Out);
+    if has_out { u64::MAX } else { EXEC_OUTPUT_MAX_BYTES }
 }
 
 /// What every program has, then what was asked for: of two with one name the later counts.
@@ -121,12 +145,17 @@ fn not_run(name: &OsStr, error: &io::Error) -> Failure {
 struct Hearing<'a> {
     task: &'a mut dyn Task,
     out_bytes: u64,
+    out_max_bytes: u64,
     bytes: u64,
     tail: Tail,
     failure: Option<Failure>,
 }
 
-impl Hearing<'_> {
+impl<'a> Hearing<'a> {
+    fn new(task: &'a mut dyn Task, out_max_bytes: u64) -> Self {
+        Self { task, out_bytes: 0, out_max_bytes, bytes: 0, tail: Tail::default(), failure: None }
+    }
+
     fn hear(&mut self, stream: Stream, bytes: &[u8]) -> Go {
         self.bytes += bytes.len() as u64;
         self.task.progress(self.bytes, 0);
@@ -143,10 +172,10 @@ impl Hearing<'_> {
 
     fn take(&mut self, bytes: &[u8]) {
         self.out_bytes += bytes.len() as u64;
-        if self.out_bytes > EXEC_OUTPUT_MAX_BYTES {
+        if self.out_bytes > self.out_max_bytes {
             let failure = Failure::new(format!(
                 "the program wrote more than {EXEC_OUTPUT_MAX_BYTES} bytes to its standard output, the limit, and was \
-                 killed: have it write to a file"
+                 killed: have it write to a file (-o, --out)"
             ));
             self.failure = Some(failure.with_output());
         } else if let Err(error) = self.task.write_all(bytes) {

@@ -9,14 +9,15 @@
 //! the end of the program itself: not that of its output, which it may close early and its children may keep open.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
@@ -43,8 +44,24 @@ pub struct Program<'a> {
     pub env: &'a [(OsString, OsString)],
     /// The folder in which it starts.
     pub folder: &'a Path,
-    /// Its standard input, at most [`STDIN_MAX_BYTES`]; /dev/null if it is empty.
-    pub stdin: &'a [u8],
+    /// Its standard input.
+    pub stdin: Input<'a>,
+    /// Open in it too, under the numbers that they have here; see [`path_of`].
+    pub files: &'a [BorrowedFd<'a>],
+}
+
+/// What a program reads from its standard input.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// At most [`STDIN_MAX_BYTES`]; /dev/null if there are none.
+    Bytes(&'a [u8]),
+    /// A regular file, from its beginning.
+    File(BorrowedFd<'a>),
+}
+
+/// The path under which a program opens one of its files anew, with a place of its own in it.
+pub fn path_of(file: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 /// One of the two streams that a program writes.
@@ -73,6 +90,9 @@ pub enum Go {
 /// standard input is too long. EPERM: what it left behind runs as somebody else and cannot be ended.
 pub fn run(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) -> io::Result<ExitStatus> {
     close_at_exec()?;
+    for file in program.files {
+        fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
     become_subreaper()?;
     let ended = run_below(program, heard);
     stop_being_subreaper().and(ended)
@@ -113,8 +133,16 @@ fn reader() -> io::Result<(PipeReader, Stdio)> {
     Ok((reader, writer.into()))
 }
 
+/// A file is opened anew, or it would be read from where whoever had it before has left off.
+fn stdin(input: Input<'_>) -> io::Result<Stdio> {
+    match input {
+        Input::Bytes(bytes) => filled(bytes),
+        Input::File(file) => Ok(File::open(path_of(file))?.into()),
+    }
+}
+
 /// A pipe that is filled before anybody reads, which its size allows.
-fn stdin(bytes: &[u8]) -> io::Result<Stdio> {
+fn filled(bytes: &[u8]) -> io::Result<Stdio> {
     if bytes.is_empty() {
         return Ok(Stdio::null());
     }

@@ -113,9 +113,10 @@ impl Args {
                 "--out is for a single job: several would write into the same file".to_owned(),
             ));
         }
-        // With files there may be much to write: the job does it itself.
+        // With files there may be much to write, and programs write what they like: the job does it itself.
         let is_plain = inputs.total() == 1 && !global.json && !self.with_input;
-        let takes_result = transforms || (is_plain && !(ins.is_empty() && outs.is_empty()));
+        let writes_much = self.jobs.runs_programs() || !(ins.is_empty() && outs.is_empty());
+        let takes_result = transforms || (is_plain && writes_much);
         let result = self.output.clone().filter(|_| takes_result);
         let wanted = Wanted { ins, outs, result };
         wanted.check()?;

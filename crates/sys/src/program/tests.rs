@@ -11,6 +11,10 @@ struct Ran {
 
 /// Runs a shell script; more than `room` bytes of output are not wanted.
 fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
+    ran_with(script, Input::Bytes(stdin), &[], room)
+}
+
+fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usize) -> Ran {
     let args = [OsString::from("-c"), OsString::from(script)];
     let env = [(OsString::from("PATH"), OsString::from("/usr/bin:/bin"))];
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -21,6 +25,7 @@ fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
         env: &env,
         folder: Path::new("/"),
         stdin,
+        files,
     };
     let status = run(&program, &mut |stream, bytes| {
         match stream {
@@ -36,6 +41,28 @@ fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn its_files_are_open_in_it_and_no_others() {
+    in_child("program::tests::its_files_are_open_in_it_and_no_others", || {
+        let path = std::env::temp_dir().join(format!("bulkhead-program-{}", std::process::id()));
+        std::fs::write(&path, "given\n").unwrap();
+        let file = File::open(&path).unwrap();
+        let (secret, fed) = (File::open(&path).unwrap(), File::open(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        io::Read::read_to_string(&mut &fed, &mut String::new()).unwrap();
+        let script = format!(
+            "cat; cat {0} {0}; [ -e {1} ] && echo open",
+            path_of(file.as_fd()),
+            path_of(secret.as_fd())
+        );
+        for _ in 0..2 {
+            let ended = ran_with(&script, Input::File(fed.as_fd()), &[file.as_fd()], 1 << 20);
+            assert_eq!(ended.status.unwrap(), ExitStatus::Code(1));
+            assert_eq!(text(&ended.out), "given\ngiven\ngiven\n", "from its beginning, each time");
+        }
+    });
 }
 
 #[test]
