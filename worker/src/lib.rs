@@ -1,10 +1,13 @@
-//! The worker runtime: comes up, takes tasks one at a time, reports, and leaves when it is told to.
+//! The worker runtime: comes up, takes tasks one at a time, reports, and leaves when it is told to. Below it is the guide
+//! for those who write kinds of their own.
 //!
 //! It trusts its supervisor and nobody else, and keeps nothing between tasks. It must never run a task that it
 //! has not claimed, and never say that one is done before its result stands in the box.
 //!
 //! Bootstrap, in order: die with the parent; take the lane from standard input; receive the setup with box and
 //! orders; open the ipc channel's one-shot server; name it on the lane; accept the supervisor.
+
+#![doc = include_str!("../GUIDE.md")]
 
 mod bootstrap;
 mod descriptors;
