@@ -12,6 +12,7 @@ pub mod fuzz;
 pub mod grove;
 pub mod hostile;
 pub mod odd;
+pub mod payload;
 pub mod raid;
 pub mod reaper;
 pub mod shortage;

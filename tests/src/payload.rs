@@ -1,0 +1,157 @@
+//! Jobs with files: a worker that reads and writes them as it is told, and a client that attaches them.
+//!
+//! The worker's kind stands in the place of `noop`, so that the daemon knows it. Where a test has to act in the middle of
+//! a task, the task waits for it at a named pipe. Driven by `payload-worker` and by the tests.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bulkhead_jobs::{Failure, Task};
+use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::file::{FileUse, IN, OUT};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::outcome::{Ended, Outcome, Output};
+use bulkhead_sys::odd::{self, Manner};
+use bulkhead_worker::Registry;
+
+use crate::daemon::{Daemon, Setup, binary};
+use crate::raid::frame;
+use crate::wire::Wire;
+
+/// Reads all of `in`: its length and a sum over its bytes.
+pub const SUM: &str = "sum";
+/// Reads the first and the last eight bytes of `in`.
+pub const ENDS: &str = "ends";
+/// Copies `in` into `out`.
+pub const COPY: &str = "copy";
+/// Followed by a path: as [`SUM`], but in the middle it leaves a file with its process id there and waits until somebody
+/// opens the named pipe of that name with `.go` behind it. The next one that finds the file does not wait.
+pub const PAUSE: &str = "pause:";
+
+/// Bytes read at a time.
+const STEP: usize = 64 << 10;
+
+/// Runs this process as a worker.
+pub fn main() -> ExitCode {
+    bulkhead_worker::run(&Registry::builtin().with("noop", run))
+}
+
+fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    let deed = std::str::from_utf8(input).unwrap_or_default();
+    match (deed, deed.strip_prefix(PAUSE)) {
+        (SUM, _) => sum(task, |_| Ok(())),
+        (ENDS, _) => ends(task),
+        (COPY, _) => copy(task),
+        (_, Some(path)) => sum(task, |at| if at == 0 { pause(Path::new(path)) } else { Ok(()) }),
+        _ => Ok(task.write_all(input)?),
+    }
+}
+
+/// `meanwhile` is called with the place after which bytes were read.
+fn sum(task: &mut dyn Task, meanwhile: impl Fn(u64) -> io::Result<()>) -> Result<(), Failure> {
+    let file = task.file(IN)?;
+    let (mut at, mut sum, mut bytes) = (0, 0_u64, vec![0; STEP]);
+    while at < file.length() {
+        let left = usize::try_from(file.length() - at).map_or(STEP, |left| left.min(STEP));
+        file.read_exact_at(&mut bytes[..left], at)?;
+        sum = add(sum, &bytes[..left]);
+        meanwhile(at)?;
+        at += left as u64;
+    }
+    Ok(write!(task, "{at} {sum}")?)
+}
+
+fn ends(task: &mut dyn Task) -> Result<(), Failure> {
+    let file = task.file(IN)?;
+    let mut bytes = [0; 16];
+    file.read_exact_at(&mut bytes[..8], 0)?;
+    file.read_exact_at(&mut bytes[8..], file.length() - 8)?;
+    Ok(task.write_all(&bytes)?)
+}
+
+fn copy(task: &mut dyn Task) -> Result<(), Failure> {
+    let (from, to) = (task.file(IN)?, task.file(OUT)?);
+    let mut bytes = vec![0; STEP];
+    let mut at = 0;
+    while at < from.length() {
+        let left = usize::try_from(from.length() - at).map_or(STEP, |left| left.min(STEP));
+        from.read_exact_at(&mut bytes[..left], at)?;
+        to.write_all_at(&bytes[..left], at)?;
+        at += left as u64;
+    }
+    Ok(())
+}
+
+fn pause(path: &Path) -> io::Result<()> {
+    let told = path.with_extension("new");
+    if path.exists() {
+        return Ok(());
+    }
+    std::fs::write(&told, std::process::id().to_string())?;
+    std::fs::rename(&told, path)?;
+    // Until the other side is opened.
+    File::open(path.with_extension("go")).map(drop)
+}
+
+fn add(sum: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+}
+
+/// What [`SUM`] says of these bytes.
+pub fn sum_of(bytes: &[u8]) -> String {
+    format!("{} {}", bytes.len(), add(0, bytes))
+}
+
+/// A daemon whose workers are these.
+pub fn daemon() -> Daemon {
+    let config = format!("worker_program = {:?}\n", binary("payload-worker"));
+    Daemon::start_with(&Setup { config, ..Setup::default() })
+}
+
+/// Submits one attached job that does `deed` with these files, and gives its number.
+pub fn submit(wire: &mut Wire, deed: &str, files: &[(FileUse, BorrowedFd<'_>)]) -> JobId {
+    let names = files.iter().map(|(name, _)| name.clone()).collect();
+    let submit = Submit { files: names, ..crate::wire::submit("noop", &[deed], true) };
+    let attached: Vec<_> = files.iter().map(|(_, descriptor)| *descriptor).collect();
+    let bytes = frame(u32::MAX, Request::Submit(submit));
+    let sent = odd::send(wire_fd(wire), &bytes, &attached, Manner::Plain).expect("the daemon reads");
+    assert_eq!(sent, bytes.len(), "a short frame goes at once");
+    match wire.next_reply().expect("the daemon answers") {
+        reply if reply.tag != Tag(u32::MAX) => panic!("an answer to something else: {reply:?}"),
+        reply => match reply.reply {
+            Reply::Accepted { first, refused: None, .. } => first,
+            other => panic!("the submit was not accepted: {other:?}"),
+        },
+    }
+}
+
+fn wire_fd(wire: &Wire) -> BorrowedFd<'_> {
+    std::os::fd::AsFd::as_fd(&wire.socket)
+}
+
+/// How the next job of this connection ended.
+pub fn end(wire: &mut Wire) -> Ended {
+    match wire.next_reply().expect("the daemon answers").reply {
+        Reply::Ended(mut ended) if ended.len() == 1 => ended.remove(0),
+        other => panic!("unexpected reply: {other:?}"),
+    }
+}
+
+/// The result of a job that must be done.
+pub fn result(ended: &Ended) -> &[u8] {
+    match (&ended.outcome, &ended.output) {
+        (Outcome::Done, Output::Inline(payload)) => payload.as_bytes(),
+        _ => panic!("it is not done: {ended:?}"),
+    }
+}
+
+/// What a job said that must have failed.
+pub fn failure(ended: &Ended) -> &str {
+    match &ended.outcome {
+        Outcome::Failed { message, .. } => message,
+        _ => panic!("it has not failed: {ended:?}"),
+    }
+}
