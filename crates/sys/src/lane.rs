@@ -249,6 +249,28 @@ mod tests {
         assert_eq!(right, Ok(true), "it waited, or took what came");
     }
 
+    /// What a client made goes down a lane: whoever closes our end must not close it.
+    #[test]
+    fn what_was_sent_is_dropped_by_the_end_that_it_was_sent_to() {
+        let _quiet = crate::testing::nobody_spawns();
+        let (ours, theirs) = pair();
+        let (watched, passed) = std::os::unix::net::UnixStream::pair().unwrap();
+        let is_closed = || crate::poll::wait_readable(watched.as_fd(), std::time::Duration::ZERO).unwrap();
+        ours.send(b"never read", &[passed.as_fd()]).unwrap();
+        drop(passed);
+        drop(ours);
+        assert!(!is_closed(), "our end has dropped it");
+        drop(theirs);
+        assert!(is_closed(), "nobody has dropped it");
+        let (ours, theirs) = pair();
+        let (watched, passed) = std::os::unix::net::UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(ours.send(b"to nobody", &[passed.as_fd()]).is_err());
+        let is_closed = crate::poll::wait_readable(watched.as_fd(), std::time::Duration::ZERO).unwrap();
+        assert!(!is_closed, "a send that fails closes nothing that its sender holds");
+        drop(passed);
+    }
+
     #[test]
     fn urgent_frames_do_not_exist() {
         let (_ours, theirs) = pair();

@@ -48,6 +48,48 @@ fn bytes_come_and_what_is_attached_stays() {
 }
 
 #[test]
+fn all_that_a_message_can_have_is_received_and_its_bytes_with_it() {
+    let _last_closes = nobody_spawns();
+    let (ours, mut theirs) = pair();
+    let (kept, sent) = UnixStream::pair().unwrap();
+    theirs.write_all(b"before").unwrap();
+    crate::odd::send(theirs.as_fd(), b"attached", &[sent.as_fd(); ATTACHED_MAX], crate::odd::Manner::Plain)
+        .unwrap();
+    drop(sent);
+    theirs.write_all(b"after").unwrap();
+    let (mut buffer, mut into) = ([0; 64], Vec::new());
+    assert_eq!(gulp(&ours), Gulp::Attached);
+    assert_eq!(receive(ours.as_fd(), &mut buffer, &mut into).unwrap(), 14);
+    assert_eq!((&buffer[..14], into.len()), (&b"beforeattached"[..], ATTACHED_MAX));
+    assert_eq!(gulp(&ours), Gulp::Bytes(5), "what follows is read as ever");
+    into.truncate(1);
+    (&kept).write_all(b"it is open still").unwrap();
+    drop(into);
+    assert_eq!((&kept).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    assert!(hang_up(ours.as_fd(), &mut buffer), "nothing is left in it");
+}
+
+#[test]
+fn what_looks_forgotten_and_is_a_strangers_is_left_alone() {
+    crate::testing::in_child(
+        "stranger::tests::what_looks_forgotten_and_is_a_strangers_is_left_alone",
+        || {
+            let (ours, theirs) = pair();
+            let socket = crate::odd::sequential().unwrap();
+            send_with_fd(theirs.as_fd(), b"x", Some(socket.as_fd())).unwrap();
+            drop(socket);
+            let mut into = Vec::new();
+            receive(ours.as_fd(), &mut [0; 8], &mut into).unwrap();
+            assert_eq!(crate::descriptors::close_orphans().unwrap(), 0);
+            assert!(into[0].access().unwrap().read, "it was closed behind its owner's back");
+            drop(into);
+            let _forgotten = std::os::fd::IntoRawFd::into_raw_fd(crate::odd::sequential().unwrap());
+            assert_eq!(crate::descriptors::close_orphans().unwrap(), 1, "its number is free again");
+        },
+    );
+}
+
+#[test]
 fn what_is_attached_to_urgent_bytes_is_seen_too() {
     let _last_closes = nobody_spawns();
     let (ours, theirs) = pair();
