@@ -3,7 +3,7 @@
 //! Every field of a request is hostile. A job of another user does not exist for who is no administrator.
 
 use bulkhead_proto::client::{Reply, Request};
-use bulkhead_proto::ids::{ClientId, JobId, Tag};
+use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
@@ -213,6 +213,8 @@ impl Core {
         if job.step == Step::Merge {
             job.step = Step::Plan;
         }
+        // Its attempts are those of whichever of its tasks took most, and each is an offer.
+        job.fence = Fence(job.fence.0.max(job.attempts));
         let aside = job.aside_mut();
         aside.asked += 1;
         aside.freight = None;

@@ -185,3 +185,18 @@ fn results_that_are_too_large_together_fail_the_job() {
     assert!(message.contains(&RESULTS_MAX_BYTES.to_string()), "{message}");
     assert_eq!(rig.workers.values().flatten().count(), 0);
 }
+
+#[test]
+fn a_job_whose_part_took_many_attempts_can_be_run_again() {
+    let mut rig = Rig::new(1);
+    let job = rig.planned(1, Policy { crashes_max: Some(3), ..Policy::default() });
+    for _ in 0..3 {
+        rig.crash_part(job, 0);
+        rig.sleep(1000);
+    }
+    assert_eq!(rig.detail(job).row.attempts, 3);
+    rig.change(ALICE, Request::Retry { jobs: vec![job] });
+    rig.plan(job, 0);
+    rig.finish(job);
+    assert_eq!(rig.outcome(job), Some(Outcome::Done));
+}
