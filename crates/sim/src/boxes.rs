@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::boxes::{ClaimState, ClaimWord, ReportStatus, index_of};
 use bulkhead_proto::death::Lie;
-use bulkhead_proto::ids::{JobId, Seq};
+use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
+
+use crate::task::TaskId;
 
 /// What a worker wrote into an entry before it stored DONE.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Written {
     pub bytes: Vec<u8>,
     /// Bytes in the output descriptor.
     pub output_bytes: u64,
+    /// Parts of the plan that stands there.
+    pub parts: u32,
     /// How long it took, as the worker says.
     pub elapsed_ns: u64,
 }
@@ -27,12 +31,18 @@ pub struct Written {
 impl Written {
     /// A result that travels inline.
     pub fn inline(bytes: Vec<u8>, elapsed_ns: u64) -> Self {
-        Self { status: ReportStatus::Inline.pack(), bytes, output_bytes: 0, elapsed_ns }
+        Self { status: ReportStatus::Inline.pack(), bytes, output_bytes: 0, parts: 0, elapsed_ns }
     }
 
     /// A result in the output descriptor.
     pub fn descriptor(output_bytes: u64, elapsed_ns: u64) -> Self {
-        Self { status: ReportStatus::Descriptor.pack(), bytes: Vec::new(), output_bytes, elapsed_ns }
+        Self {
+            status: ReportStatus::Descriptor.pack(),
+            bytes: Vec::new(),
+            output_bytes,
+            parts: 0,
+            elapsed_ns,
+        }
     }
 
     /// A failure that left so many bytes in the output descriptor.
@@ -41,6 +51,7 @@ impl Written {
             status: ReportStatus::Failed { code: None }.pack(),
             bytes: text.as_bytes().to_vec(),
             output_bytes,
+            parts: 0,
             elapsed_ns,
         }
     }
@@ -56,9 +67,9 @@ impl Written {
 pub struct Pages {
     words: Vec<u64>,
     written: BTreeMap<usize, Written>,
-    orders: BTreeMap<usize, (Seq, JobId)>,
+    orders: BTreeMap<usize, (Seq, TaskId)>,
     /// Entries held by a claim that rule 2 allows, whatever was written over others.
-    claims: BTreeMap<usize, JobId>,
+    claims: BTreeMap<usize, TaskId>,
     /// Entries that the worker wrote nonsense over.
     scribbled: BTreeSet<usize>,
 }
@@ -67,9 +78,9 @@ pub struct Pages {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guilt {
     /// The first CLAIMED entry.
-    pub first: Option<(Seq, JobId)>,
+    pub first: Option<(Seq, TaskId)>,
     /// Entries that were lied about: each may count as CLAIMED, if the lie was seen.
-    pub disputed: Vec<(Seq, JobId)>,
+    pub disputed: Vec<(Seq, TaskId)>,
 }
 
 impl Pages {
@@ -94,8 +105,8 @@ impl Pages {
         self.word(seq) == ClaimWord::pack(seq, state)
     }
 
-    /// The job of an offer, as the orders say.
-    pub fn job(&self, seq: Seq) -> Option<JobId> {
+    /// The task of an offer, as the orders say.
+    pub fn task(&self, seq: Seq) -> Option<TaskId> {
         self.orders.get(&index_of(seq)).filter(|order| order.0 == seq).map(|order| order.1)
     }
 
@@ -106,7 +117,7 @@ impl Pages {
     }
 
     /// Rule 1, supervisor: the orders, then the word.
-    pub fn offer(&mut self, seq: Seq, job: JobId) {
+    pub fn offer(&mut self, seq: Seq, job: TaskId) {
         self.orders.insert(index_of(seq), (seq, job));
         self.store(seq, ClaimWord::pack(seq, ClaimState::Offered));
     }
@@ -114,7 +125,7 @@ impl Pages {
     /// Rule 2, worker: the compare-and-swap of a claim.
     pub fn claim(&mut self, seq: Seq) -> bool {
         let won = self.swap(seq, ClaimState::Offered, ClaimState::Claimed);
-        if let Some(job) = self.job(seq).filter(|_| won) {
+        if let Some(job) = self.task(seq).filter(|_| won) {
             self.claims.insert(index_of(seq), job);
         }
         won
@@ -168,8 +179,8 @@ impl Pages {
         self.scribbled.insert(index_of(seq));
     }
 
-    /// Whether the worker runs this job by a claim that rule 2 allows.
-    pub fn runs(&self, job: JobId) -> bool {
+    /// Whether the worker runs this task by a claim that rule 2 allows.
+    pub fn runs(&self, job: TaskId) -> bool {
         self.claims.values().any(|claimed| *claimed == job)
     }
 
@@ -210,31 +221,33 @@ impl Default for Pages {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::ids::JobId;
+
     use super::*;
 
     #[test]
     fn an_offer_is_won_once() {
         let mut pages = Pages::new();
-        pages.offer(Seq(1), JobId(7));
+        pages.offer(Seq(1), TaskId::own(JobId(7)));
         assert!(pages.claim(Seq(1)));
         assert!(!pages.claim(Seq(1)));
         assert_eq!(pages.take_back(Seq(1)), Ok(false));
-        pages.offer(Seq(2), JobId(8));
+        pages.offer(Seq(2), TaskId::own(JobId(8)));
         assert_eq!(pages.take_back(Seq(2)), Ok(true));
         assert!(!pages.claim(Seq(2)));
-        assert_eq!(pages.job(Seq(2)), Some(JobId(8)));
+        assert_eq!(pages.task(Seq(2)), Some(TaskId::own(JobId(8))));
     }
 
     #[test]
     fn an_old_seq_names_nothing() {
         let mut pages = Pages::new();
         let late = Seq(1 + RING as u64);
-        pages.offer(Seq(1), JobId(1));
+        pages.offer(Seq(1), TaskId::own(JobId(1)));
         pages.settle(Seq(1));
-        pages.offer(late, JobId(2));
+        pages.offer(late, TaskId::own(JobId(2)));
         assert!(!pages.claim(Seq(1)));
         assert_eq!(pages.take_back(Seq(1)), Err(Lie::ClaimWord));
-        assert_eq!(pages.job(Seq(1)), None);
+        assert_eq!(pages.task(Seq(1)), None);
         assert!(pages.claim(late));
     }
 }

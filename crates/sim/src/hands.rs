@@ -3,11 +3,12 @@
 //! Offers to one worker that follow each other travel in one message. Between any two actions, and between the
 //! halves of one, the world may move.
 
-use bulkhead_core::action::{Action, Task};
+use bulkhead_core::action::{Action, Task, TaskFile};
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::stage::Stage;
 
 use crate::agenda::Move;
 use crate::boxes::Written;
@@ -15,6 +16,7 @@ use crate::clock::{MS, S, US};
 use crate::report::{Verdict, broken};
 use crate::sabotage::Sabotage;
 use crate::scenario::GRACE_MS;
+use crate::task::TaskId;
 use crate::worker::{Ends, Life, Worker};
 use crate::world::{Source, World};
 
@@ -63,12 +65,10 @@ impl World {
             Action::DropOutput { output } => self.drop_output(output)?,
             Action::Exit => self.exit()?,
             Action::Examine { worker } => self.examine(worker),
-            Action::Ready { .. }
-            | Action::Offer { .. }
-            | Action::DropFile { .. }
-            | Action::DropScratch { .. }
-            | Action::ShowLog { .. }
-            | Action::DropLog { .. } => {}
+            Action::DropFile { file } => drop(self.files.remove(&file)),
+            Action::DropScratch { scratch } => drop(self.scratches.remove(&scratch)),
+            Action::Ready { .. } | Action::Offer { .. } | Action::ShowLog { .. } | Action::DropLog { .. } => {
+            }
         }
         Ok(())
     }
@@ -97,12 +97,18 @@ impl World {
         if !worker.ring.offer(seq, &task) {
             return broken("pool", format!("worker {id}: the entry of offer {seq} was not settled"));
         }
-        worker.pages.offer(seq, task.job);
+        worker.pages.offer(seq, TaskId::of(&task));
         if worker.run.is_none() {
             worker.vitals.offered = worker.vitals.at(self.clock.ns());
         }
         self.interleave()?;
-        if task.output == OutputMode::Descriptor && self.rng.chance(self.scenario.faults.shortage) {
+        for file in &task.files {
+            if let TaskFile::Shared { scratch } = file {
+                self.scratches.insert(*scratch);
+            }
+        }
+        let needs_one = task.output == OutputMode::Descriptor || task.stage != Stage::Whole;
+        if needs_one && self.rng.chance(self.scenario.faults.shortage) {
             self.offer_failed(id, seq, Some("no output descriptor".to_owned()));
         } else {
             bundle.push((id, seq, task));

@@ -10,6 +10,7 @@ use bulkhead_proto::boxes::ReportStatus;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
+use bulkhead_proto::stage::Stage;
 
 use crate::boxes::Written;
 use crate::ring::Found;
@@ -106,8 +107,17 @@ impl World {
         if self.sabotage == Some(Sabotage::LoseReports) && self.rng.chance(100) {
             return;
         }
+        let what = self.workers.get(&worker).map(|worker| worker.ring.what(seq));
+        let (stage, scratch) = what.unwrap_or((Stage::Whole, None));
         let result = match ReportStatus::unpack(written.status) {
+            Some(ReportStatus::Descriptor) if stage == Stage::Plan => {
+                TaskResult::Planned { output: self.hold(), bytes: written.output_bytes, parts: written.parts }
+            }
             Some(ReportStatus::Descriptor) => {
+                // The shared output is the result, and no scratch any more.
+                if let Some(scratch) = scratch {
+                    self.scratches.remove(&scratch);
+                }
                 TaskResult::Held { output: self.hold(), bytes: written.output_bytes }
             }
             Some(ReportStatus::Failed { code }) => TaskResult::Failed {

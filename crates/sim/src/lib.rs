@@ -26,6 +26,7 @@ pub mod rng;
 pub mod runner;
 pub mod sabotage;
 pub mod scenario;
+pub mod task;
 pub mod trace;
 pub mod truth;
 pub mod vitals;

@@ -8,11 +8,13 @@ use bulkhead_proto::boxes::{ClaimState, ClaimWord};
 use bulkhead_proto::death::{Death, Lie};
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::stage::Stage;
 
 use crate::agenda::Move;
 use crate::boxes::Written;
 use crate::clock::{MS, S, US};
 use crate::report::Verdict;
+use crate::task::TaskId;
 use crate::truth::Truth;
 use crate::worker::{Ends, Life, Run};
 use crate::world::{Source, World};
@@ -120,28 +122,31 @@ impl World {
         }
         worker.begun += 1;
         let (ends, after_ns) = self.fate(task);
+        let loops = Truth::of_task(&task.input, task.stage) == Truth::Loops;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.hung |= matches!(ends, Ends::Never);
-        self.begin_run(id, Run { seq, ends });
-        self.oracles.exclusive.claimed(id, task.job, &self.workers)?;
+        self.begin_run(id, Run { seq, ends, loops });
+        self.oracles.exclusive.claimed(id, TaskId::of(task), &self.workers)?;
         self.plan_work(id, after_ns);
         Ok(())
     }
 
     /// How a task will end, and after how many nanoseconds.
     fn fate(&mut self, task: &Task) -> (Ends, u64) {
-        let executions = self.executions.entry(task.input.as_bytes().to_vec()).or_default();
+        let mut name = task.input.as_bytes().to_vec();
+        name.extend(TaskId::of(task).part.to_le_bytes());
+        let executions = self.executions.entry(name).or_default();
         *executions += 1;
         let count = *executions;
         if !self.calm && self.rng.chance(self.scenario.faults.hang) {
             return (Ends::Never, 0);
         }
-        let after_ns = match Truth::find(&task.input) {
+        let after_ns = match Truth::of_task(&task.input, task.stage) {
             Truth::Slow(ms) => u64::from(ms) * MS,
             Truth::Harmless(us) => u64::from(us) * US,
             _ => self.rng.span(3 * MS),
         };
-        let ends = match Truth::find(&task.input) {
+        let ends = match Truth::of_task(&task.input, task.stage) {
             Truth::Loops => return (Ends::Never, 0),
             Truth::Poison(per_mille) if self.rng.chance(u32::from(per_mille)) => {
                 Ends::Death(self.own_death())
@@ -172,7 +177,7 @@ impl World {
                 self.plan_work(id, after);
             }
             Ends::Death(death) => {
-                worker.run = Some(Run { seq: run.seq, ends: Ends::Never });
+                worker.run = Some(Run { seq: run.seq, ends: Ends::Never, loops: false });
                 self.die(id, death);
             }
             Ends::Never => worker.run = Some(run),
@@ -264,7 +269,7 @@ impl World {
             return Ok(());
         }
         let seq = offered[(which % offered.len() as u64) as usize];
-        let job = worker.pages.job(seq);
+        let task = worker.pages.task(seq);
         if !worker.pages.claim(seq) {
             return Ok(());
         }
@@ -273,8 +278,8 @@ impl World {
             worker.pages.write(seq, Written::inline(which.to_le_bytes().to_vec(), which));
             worker.pages.dispute(seq);
             worker.pages.done(seq);
-        } else if let Some(job) = job {
-            self.oracles.exclusive.claimed(id, job, &self.workers)?;
+        } else if let Some(task) = task {
+            self.oracles.exclusive.claimed(id, task, &self.workers)?;
         }
         Ok(())
     }
@@ -283,9 +288,14 @@ impl World {
 /// The report of a task that is done; each execution's is different, so that two can be told apart.
 fn done(task: &Task, count: u32, elapsed_ns: u64) -> Written {
     match task.output {
+        OutputMode::Descriptor if task.stage == Stage::Plan => {
+            let parts = Truth::parts(&task.input);
+            Written { parts, ..Written::descriptor(16 + 8 * u64::from(parts), elapsed_ns) }
+        }
         OutputMode::Descriptor => Written::descriptor(1_000_000 + u64::from(count), elapsed_ns),
         OutputMode::Inline | OutputMode::File => {
             let mut bytes = task.input.as_bytes().to_vec();
+            bytes.extend_from_slice(&TaskId::of(task).part.to_le_bytes());
             bytes.extend_from_slice(&count.to_le_bytes());
             Written::inline(bytes, elapsed_ns)
         }
@@ -294,6 +304,7 @@ fn done(task: &Task, count: u32, elapsed_ns: u64) -> Written {
 
 /// Bytes that a task leaves when it fails: some leave none.
 fn left_over(task: &Task, count: u32) -> u64 {
-    let leaves = task.output == OutputMode::Descriptor && count % 2 == 1;
+    let shares = matches!(task.stage, Stage::Merge { .. });
+    let leaves = task.output == OutputMode::Descriptor && !shares && count % 2 == 1;
     if leaves { 500 + u64::from(count) } else { 0 }
 }

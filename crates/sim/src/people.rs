@@ -2,10 +2,10 @@
 //!
 //! The shell reads a client only while less than its credit is on the way to it, as the real one does.
 
-use bulkhead_core::event::{Event, Peer};
+use bulkhead_core::event::{Attached, Event, Peer};
 use bulkhead_proto::client::{Reply, Request};
 use bulkhead_proto::codec;
-use bulkhead_proto::ids::{ClientId, OutputId, Tag};
+use bulkhead_proto::ids::{ClientId, FileId, OutputId, Tag};
 
 use crate::agenda::Move;
 use crate::client::{Client, Connection, Pace, Role};
@@ -128,7 +128,19 @@ impl World {
         if client.unread_bytes < credit {
             for _ in 0..reads {
                 let Some((tag, request)) = client.written.pop_front() else { break };
-                batch.push(Event::ClientSaid { client: id, tag, request, files: Vec::new() });
+                // Now and then something comes with a request that takes nothing.
+                let count = match &request {
+                    Request::Submit(submit) => submit.files.len() as u64,
+                    _ => u64::from(self.rng.chance(20)),
+                };
+                let mut files = Vec::new();
+                for _ in 0..count {
+                    self.files_made += 1;
+                    self.files.insert(FileId(self.files_made));
+                    let pinned_bytes = *self.rng.pick(&[0, 0, 10, 700]);
+                    files.push(Attached { file: FileId(self.files_made), pinned_bytes });
+                }
+                batch.push(Event::ClientSaid { client: id, tag, request, files });
             }
             if !client.written.is_empty() {
                 self.news.insert(Source::Client(place));

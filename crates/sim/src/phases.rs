@@ -96,8 +96,7 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (broken_rules, stopped) = (worker.liar, worker.vitals.stopped_ns.is_some());
         worker.liar = false;
-        let running = worker.run.as_ref().and_then(|run| worker.pages.job(run.seq));
-        let loops = running.is_some_and(|job| self.oracles.ledger.truth(job) == Some(Truth::Loops));
+        let loops = worker.run.as_ref().is_some_and(|run| run.loops);
         let is_doomed = broken_rules || worker.hung && !loops;
         if stopped {
             let after = self.rng.span(S);
@@ -146,12 +145,13 @@ impl World {
             self.list_all()?.iter().filter(|row| row.state != JobState::Ended).map(|row| row.job).collect();
         self.end_loops(&live)?;
         let unheard = !self.news.is_empty() || self.clients.iter().any(|client| client.unread_bytes > 0);
-        Ok(live.is_empty() && !unheard && self.oracles.pool.is_whole().is_ok())
+        let settled = self.oracles.ledger.offers.is_empty();
+        Ok(live.is_empty() && !unheard && settled && self.oracles.pool.is_whole().is_ok())
     }
 
     /// What loops for ever ends only when somebody ends it.
     fn end_loops(&mut self, live: &[JobId]) -> Verdict {
-        let loops = |job: &JobId| self.oracles.ledger.truth(*job) == Some(Truth::Loops);
+        let loops = |job: &JobId| self.oracles.ledger.input(*job).is_some_and(Truth::loops);
         let jobs: Vec<JobId> = live.iter().copied().filter(loops).collect();
         if !jobs.is_empty() {
             self.ask_as_inspector(vec![Request::Cancel { jobs }])?;
@@ -186,6 +186,7 @@ impl World {
             return broken("lost", format!("all was forgotten, and {left:?} are listed"));
         }
         self.oracles.outputs.finish(self.held.len())?;
+        self.oracles.files.finish(self.files.len() + self.scratches.len())?;
         self.wait_for_silence()
     }
 

@@ -39,6 +39,14 @@ pub struct Report {
     pub jobs: u64,
     /// Offers made.
     pub offers: u64,
+    /// Offers of parts among them.
+    pub parts: u64,
+    /// Offers of merges.
+    pub merges: u64,
+    /// Files of clients that were let go.
+    pub files: u64,
+    /// Times that a client was told how far a job is.
+    pub told: u64,
     /// Workers that died.
     pub deaths: u64,
     /// Workers that a signal stopped.

@@ -4,6 +4,7 @@
 //! looked at again: the oracles follow what the core is told.
 
 use bulkhead_proto::client::{Request, Submit};
+use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, MEMORY_MIN_BYTES};
@@ -87,25 +88,42 @@ impl World {
 
     fn submit(&mut self) -> Request {
         let count = if self.rng.chance(50) { self.rng.between(30, 300) } else { self.rng.between(1, 12) };
-        let kind = (*self.rng.pick(&["quick", "quick", "few", "solo"])).to_owned();
-        let inputs = (0..count).map(|_| self.input()).collect();
-        Request::Submit(Submit {
-            kind,
-            policy: self.policy(),
-            attached: self.rng.chance(600),
-            inputs,
-            ..Submit::default()
-        })
+        let kind = (*self.rng.pick(&["quick", "quick", "few", "solo", "fan"])).to_owned();
+        let mut inputs: Vec<Payload> = match kind.as_str() {
+            "fan" => (0..count.min(4)).map(|_| self.split_input()).collect(),
+            _ => (0..count).map(|_| self.input()).collect(),
+        };
+        let (mut policy, mut files) = (self.policy(), Vec::new());
+        if self.rng.chance(200) {
+            files = vec![FileUse::new(IN, Way::In), FileUse::new(OUT, Way::Out)];
+            inputs.truncate(1);
+            policy.output = *self.rng.pick(&[OutputMode::Inline, OutputMode::Descriptor, OutputMode::File]);
+        }
+        let attached = self.rng.chance(600);
+        let progress = attached && self.rng.chance(400);
+        Request::Submit(Submit { kind, policy, attached, progress, files, inputs })
+    }
+
+    /// A job that is done in parts: none, few, many.
+    fn split_input(&mut self) -> Payload {
+        let parts = *self.rng.pick(&[0, 1, 2, 5, 17, 60, 200]);
+        let trouble = match self.rng.chance(self.scenario.trouble) {
+            true => *self.rng.pick(&[3, 20, 100]),
+            false => 0,
+        };
+        Truth::Fan(parts, trouble).hide(self.rng.draw())
     }
 
     /// Many quick jobs at once.
     fn flood(&mut self) -> Request {
         let count = self.rng.between(20, 120);
         let took = *self.rng.pick(&[0, 20, 700]);
-        let inputs = (0..count).map(|_| Truth::Harmless(took).hide(self.rng.draw())).collect();
+        let is_fan = self.rng.chance(200);
+        let truth = if is_fan { Truth::Fan(200, 0) } else { Truth::Harmless(took) };
+        let inputs = (0..if is_fan { 2 } else { count }).map(|_| truth.hide(self.rng.draw())).collect();
         let policy = Policy { priority: 9, ..Policy::default() };
         Request::Submit(Submit {
-            kind: "quick".to_owned(),
+            kind: if is_fan { "fan" } else { "quick" }.to_owned(),
             policy,
             attached: self.rng.chance(500),
             inputs,
@@ -156,7 +174,9 @@ impl World {
             attached: true,
             ..Submit::default()
         };
-        match self.rng.below(9) {
+        match self.rng.below(11) {
+            9 => submit.files = vec![FileUse::new("1st", Way::In)],
+            10 => submit.policy.output = OutputMode::File,
             0 => submit.kind = "no-such-kind".to_owned(),
             1 => submit.policy.priority = 200,
             2 => submit.policy.crashes_max = Some(0),

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_core::action::Task;
+use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Head, Remains};
 use bulkhead_proto::boxes::{ClaimState, ClaimWord, ReportStatus};
 use bulkhead_proto::death::Lie;
-use bulkhead_proto::ids::Seq;
+use bulkhead_proto::ids::{ScratchId, Seq};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::RING;
+use bulkhead_proto::stage::Stage;
 
 use crate::boxes::{Pages, Written};
 
@@ -30,6 +31,8 @@ enum Known {
 struct Note {
     known: Known,
     output: OutputMode,
+    stage: Stage,
+    scratch: Option<ScratchId>,
 }
 
 /// Something newly found in a box.
@@ -52,8 +55,18 @@ impl Ring {
     pub fn offer(&mut self, seq: Seq, task: &Task) -> bool {
         let before = seq.0.checked_sub(RING as u64).map(Seq);
         let free = before.is_none_or(|old| !self.notes.contains_key(&old));
-        self.notes.insert(seq, Note { known: Known::Offered, output: task.output });
+        let scratch = task.files.iter().find_map(|file| match file {
+            TaskFile::Shared { scratch } => Some(*scratch),
+            _ => None,
+        });
+        let (output, stage) = (task.output, task.stage);
+        self.notes.insert(seq, Note { known: Known::Offered, output, stage, scratch });
         free
+    }
+
+    /// What an offer is for, and the shared output that went with it.
+    pub fn what(&self, seq: Seq) -> (Stage, Option<ScratchId>) {
+        self.notes.get(&seq).map_or((Stage::Whole, None), |note| (note.stage, note.scratch))
     }
 
     /// Rule 3; `None` if nothing is known of this offer.
@@ -144,7 +157,7 @@ fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<Written, L
     let written = pages.written(seq).ok_or(Lie::Result)?;
     match (ReportStatus::unpack(written.status), output) {
         (Some(ReportStatus::Failed { .. }), _)
-        | (Some(ReportStatus::Inline), OutputMode::Inline)
+        | (Some(ReportStatus::Inline), OutputMode::Inline | OutputMode::File)
         | (Some(ReportStatus::Descriptor), OutputMode::Descriptor) => Ok(written.clone()),
         _ => Err(Lie::Result),
     }

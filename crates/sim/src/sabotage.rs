@@ -3,12 +3,13 @@
 //!
 //! Never used otherwise; a run without one must not depend on this file.
 
-use bulkhead_core::action::{Action, Output};
+use bulkhead_core::action::{Action, Output, TaskFile};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
+use bulkhead_proto::stage::Stage;
 
 use crate::rng::Rng;
 
@@ -55,6 +56,18 @@ pub enum Sabotage {
     LeakOutputs,
     /// Core: lets an output go twice.
     DropTwice,
+    /// Core: never lets a file go.
+    LeakFiles,
+    /// Core: lets a file go as soon as it is offered.
+    LoseFiles,
+    /// Core: never lets a shared output go.
+    LeakScratches,
+    /// Core: offers the first part again and again.
+    SamePart,
+    /// Core: offers merges without what the parts left.
+    LoseResults,
+    /// Core: says that what is done is to be done, and the other way round.
+    FalseProgress,
     /// Core: counts records wrongly.
     WrongRecords,
     /// Core: asks no task to end.
@@ -97,6 +110,29 @@ impl Sabotage {
             Self::DropTwice => double(actions, |action| match action {
                 Action::DropOutput { .. } => Some(action.clone()),
                 _ => None,
+            }),
+            Self::LeakFiles => actions.retain(|action| !matches!(action, Action::DropFile { .. })),
+            Self::LeakScratches => actions.retain(|action| !matches!(action, Action::DropScratch { .. })),
+            Self::LoseFiles => double(actions, |action| {
+                let Action::Offer { task, .. } = action else { return None };
+                task.files.iter().find_map(|file| match file {
+                    TaskFile::Client { file, .. } => Some(Action::DropFile { file: *file }),
+                    _ => None,
+                })
+            }),
+            Self::SamePart | Self::LoseResults => actions.iter_mut().for_each(|action| {
+                if let Action::Offer { task, .. } = action {
+                    task.files
+                        .retain(|file| self == Self::SamePart || !matches!(file, TaskFile::Results { .. }));
+                    if let (Self::SamePart, Stage::Run { part, .. }) = (self, &mut task.stage) {
+                        *part = 0;
+                    }
+                }
+            }),
+            Self::FalseProgress => actions.iter_mut().for_each(|action| {
+                if let Action::Reply { reply: Reply::Progress { done, total, .. }, .. } = action {
+                    *done = total.saturating_sub(*done);
+                }
             }),
             Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),

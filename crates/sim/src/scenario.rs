@@ -208,12 +208,14 @@ fn faults(profile: Profile, rng: &mut Rng) -> Faults {
 /// What the kinds with a grace give their tasks to end by themselves, in milliseconds.
 pub(crate) const GRACE_MS: u64 = 20;
 
-/// The kinds of the simulated daemon: a full ring, a small one, and none; the last two with a grace at a cancel.
+/// The kinds of the simulated daemon: a full ring, a small one, none, and one that is done in parts; two of them with a
+/// grace at a cancel.
 fn kinds() -> Vec<Kind> {
-    let rows = [("quick", 256, 0), ("few", 4, GRACE_MS), ("solo", 1, GRACE_MS)];
+    let rows = [("quick", 256, 0), ("few", 4, GRACE_MS), ("solo", 1, GRACE_MS), ("fan", 256, GRACE_MS)];
     let kind = |(name, ring, grace_ms): (&str, u16, u64)| Kind {
         name: name.to_owned(),
         ring,
+        plans: name == "fan",
         cancel_grace_ms: grace_ms as u32,
         ..Kind::default()
     };
@@ -243,6 +245,8 @@ fn config(seed: u64, profile: Profile, rng: &mut Rng) -> Config {
     if profile == Profile::Starved {
         config.queue_max = rng.between(1, 20);
         config.queue_bytes_max = rng.between(20, 2000);
+        config.files_max = rng.between(1, 20);
+        config.files_bytes_max = rng.between(100, 5000);
         config.keep_jobs_max = rng.between(1, 10);
         config.keep_bytes_max = rng.between(20, 500);
         config.keep_outputs_max = rng.between(1, 4);

@@ -5,7 +5,7 @@
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::Death;
-use bulkhead_proto::evidence::{RunState, Seen};
+use bulkhead_proto::evidence::{Progress, RunState, Seen};
 use bulkhead_proto::ids::WorkerId;
 
 use crate::agenda::Move;
@@ -69,6 +69,14 @@ impl Vitals {
         }
     }
 
+    /// How far the task says it is: its steps forward, of some number that it knows or not.
+    fn steps(&self, now_ns: u64) -> Option<Progress> {
+        let manner = self.runs?;
+        let ran_ns = self.stopped_ns.unwrap_or(now_ns).saturating_sub(manner.since_ns);
+        let done = ran_ns.checked_div(manner.progress_every_ns)?;
+        Some(Progress { done, total: if manner.cores == 0 { 0 } else { 7 } })
+    }
+
     /// A task begins, and may use so many cores.
     pub fn begin(&mut self, now_ns: u64, cores: u32, rng: &mut Rng) {
         let most = u64::from(cores) * 1000;
@@ -110,9 +118,10 @@ impl World {
             resident_bytes: used.resident_bytes * factor,
             ..Seen::default()
         };
+        let progress = worker.vitals.steps(now_ns).filter(|_| worker.run.is_some());
         let progress_ns = (used.progress_ns > 0 && factor == 1).then_some(used.progress_ns);
         let seen = worker.lives().then_some(seen);
-        self.told_back.push(Event::Examined { worker: id, seen, progress_ns, progress: None });
+        self.told_back.push(Event::Examined { worker: id, seen, progress_ns, progress });
     }
 
     /// Somebody may stop a worker while it runs, and may let it go on.

@@ -34,6 +34,8 @@ pub struct Run {
     pub seq: Seq,
     /// How it will end.
     pub ends: Ends,
+    /// Whether that is its nature, so that only somebody who ends it ends it.
+    pub loops: bool,
 }
 
 /// How a task ends.

@@ -11,7 +11,8 @@ use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, OutputId, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, OutputId, ScratchId, WorkerId};
+use bulkhead_proto::stage::Stage;
 
 use crate::agenda::{Agenda, Move};
 use crate::client::Client;
@@ -42,7 +43,7 @@ pub struct World {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) clients: Vec<Client>,
     pub(crate) clients_made: u64,
-    /// Executions of each job so far, by its input: what a job that fails n times counts by.
+    /// Executions of each task so far, by its input and part: what a job that fails n times counts by.
     pub(crate) executions: BTreeMap<Vec<u8>, u32>,
     /// What performing brought, to be told in the next turn.
     pub(crate) told_back: Vec<Event>,
@@ -51,6 +52,10 @@ pub struct World {
     /// Descriptors that the fake shell holds.
     pub(crate) held: BTreeSet<OutputId>,
     pub(crate) outputs_made: u64,
+    /// Files of clients, and shared outputs, that it holds.
+    pub(crate) files: BTreeSet<FileId>,
+    pub(crate) files_made: u64,
+    pub(crate) scratches: BTreeSet<ScratchId>,
     /// What the inspector was answered last.
     pub(crate) answers: Vec<Reply>,
     pub(crate) inspector: ClientId,
@@ -89,6 +94,9 @@ impl World {
             news: BTreeSet::new(),
             held: BTreeSet::new(),
             outputs_made: 0,
+            files: BTreeSet::new(),
+            files_made: 0,
+            scratches: BTreeSet::new(),
             answers: Vec::new(),
             inspector: ClientId(u64::MAX),
             inspections: 0,
@@ -245,6 +253,12 @@ impl World {
         for action in &out.actions {
             match action {
                 Action::Retire { .. } => self.report.retired += 1,
+                Action::DropFile { .. } => self.report.files += 1,
+                Action::Reply { reply: Reply::Progress { .. }, .. } => self.report.told += 1,
+                Action::Offer { task, .. } => {
+                    self.report.parts += u64::from(matches!(task.stage, Stage::Run { .. }));
+                    self.report.merges += u64::from(matches!(task.stage, Stage::Merge { .. }));
+                }
                 Action::Kill {
                     why: KillReason::NoProgress | KillReason::CpuTime | KillReason::Memory { .. },
                     ..

@@ -53,6 +53,12 @@ bites! {
     an_offer_made_twice: OfferTwice by "exclusive";
     outputs_that_leak: LeakOutputs by "outputs";
     an_output_dropped_twice: DropTwice by "outputs";
+    files_that_leak: LeakFiles by "files";
+    files_let_go_too_early: LoseFiles by "files";
+    shared_outputs_that_leak: LeakScratches by "files";
+    one_part_again_and_again: SamePart by "parts" | "exclusive";
+    a_merge_without_results: LoseResults by "parts";
+    progress_upside_down: FalseProgress by "progress";
     records_with_gaps: WrongRecords by "records";
     tasks_that_are_not_asked: AskNobody by "unwanted";
     entries_that_are_not_settled: SettleNothing by "pool";

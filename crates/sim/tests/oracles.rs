@@ -18,6 +18,7 @@ use bulkhead_sim::boxes::Guilt;
 use bulkhead_sim::oracle::Oracles;
 use bulkhead_sim::report::Verdict;
 use bulkhead_sim::scenario::Scenario;
+use bulkhead_sim::task::TaskId;
 use bulkhead_sim::worker::Worker;
 
 const CLIENT: ClientId = ClientId(1);
@@ -103,7 +104,7 @@ impl Bench {
     }
 
     fn die(&mut self, death: Death, guilty: bool) {
-        let first = guilty.then_some((Seq(1), JobId(1)));
+        let first = guilty.then_some((Seq(1), TaskId::own(JobId(1))));
         self.oracles.ledger.proof(WORKER, Guilt { first, disputed: vec![] });
         let remains = vec![Remains { seq: Seq(1), claimed: guilty }];
         self.tell(Event::Died {

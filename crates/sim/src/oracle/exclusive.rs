@@ -1,13 +1,14 @@
-//! `exclusive`: at no moment do two workers, whose deaths are not proven, run the same job.
+//! `exclusive`: at no moment do two workers, whose deaths are not proven, run the same task.
 //!
 //! Truth is the boxes alone: a claim is a won compare-and-swap, and lasts until DONE or until the worker is
 //! gone and the core was told so. It never asks what the core believes.
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::ids::{JobId, WorkerId};
+use bulkhead_proto::ids::WorkerId;
 
 use crate::report::{Verdict, broken};
+use crate::task::TaskId;
 use crate::worker::Worker;
 
 /// Counts claims.
@@ -18,17 +19,17 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
-    /// A worker has claimed a job.
+    /// A worker has claimed a task.
     ///
     /// # Errors
     /// Another one runs it.
-    pub fn claimed(&mut self, by: WorkerId, job: JobId, workers: &BTreeMap<WorkerId, Worker>) -> Verdict {
+    pub fn claimed(&mut self, by: WorkerId, task: TaskId, workers: &BTreeMap<WorkerId, Worker>) -> Verdict {
         self.claims += 1;
-        let other = workers.values().find(|worker| worker.id != by && worker.pages.runs(job));
+        let other = workers.values().find(|worker| worker.id != by && worker.pages.runs(task));
         match other {
             Some(other) => broken(
                 "exclusive",
-                format!("worker {by} claims job {job} while worker {} runs it ({:?})", other.id, other.life),
+                format!("worker {by} claims {task:?} while worker {} runs it ({:?})", other.id, other.life),
             ),
             None => Ok(()),
         }

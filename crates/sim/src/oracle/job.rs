@@ -4,9 +4,11 @@
 //! ledger changes it, the verdicts judge it.
 
 use bulkhead_core::event::TaskResult;
+use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{ClientId, Fence, OutputId, Seq, WorkerId};
-use bulkhead_proto::job::{Payload, Policy};
+use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::outcome::{self, Outcome};
+use bulkhead_proto::stage::Stage;
 
 /// How a job ended, as somebody was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +70,67 @@ pub struct Job {
     pub cancel: bool,
     /// Somebody forgot it.
     pub forgotten: bool,
+    /// Whether it is done in parts.
+    pub plans: bool,
+    /// The plan that was reported in this life, and how many parts it has.
+    pub planned: Option<(OutputId, u32)>,
+    /// Files that came with it.
+    pub files: Vec<FileUse>,
+    /// How far it was said to be, and in which attempt.
+    pub told: Option<(Fence, u64)>,
 }
 
 impl Job {
+    /// One of which nothing happened yet.
+    pub fn new(
+        client: ClientId,
+        uid: u32,
+        kind: u16,
+        policy: Policy,
+        input: Payload,
+        accepted_ns: u64,
+    ) -> Self {
+        Self {
+            client,
+            uid,
+            kind,
+            policy,
+            attached: false,
+            input,
+            accepted_ns,
+            life: 1,
+            before: None,
+            changed_ns: accepted_ns,
+            end: None,
+            end_recorded: false,
+            offer: None,
+            offer_life: 0,
+            offers: 0,
+            offered_ns: 0,
+            fence: Fence(0),
+            reports: Vec::new(),
+            refusals: Vec::new(),
+            failures: (0, 0),
+            charges: 0,
+            charges_ever: 0,
+            cancel: false,
+            forgotten: false,
+            plans: false,
+            planned: None,
+            files: Vec::new(),
+            told: None,
+        }
+    }
+
+    /// Where the output of one of its tasks goes.
+    pub fn output(&self, stage: Stage) -> OutputMode {
+        match stage {
+            Stage::Plan => OutputMode::Descriptor,
+            Stage::Run { .. } => OutputMode::Inline,
+            Stage::Whole | Stage::Merge { .. } => self.policy.output,
+        }
+    }
+
     /// Whether there is evidence that its life is over, whoever knows of it. Jobs that never began leave no
     /// record of their end.
     pub fn may_be_over(&self, stopping: bool, left: bool) -> bool {
@@ -89,6 +149,7 @@ impl Job {
         self.charges = 0;
         self.cancel = false;
         self.reports.clear();
+        self.planned = None;
         self.refusals.clear();
     }
 }

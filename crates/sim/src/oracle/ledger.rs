@@ -10,21 +10,22 @@ use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now, TaskResult};
 use bulkhead_proto::client::{Request, Submit};
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::ids::{ClientId, Fence, JobId, Seq, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, Seq, WorkerId};
+use bulkhead_proto::job::Payload;
 use bulkhead_proto::record::What;
 
 use crate::boxes::Guilt;
 use crate::oracle::job::Job;
 use crate::oracle::pool::Pool;
 use crate::report::{Verdict, broken};
-use crate::truth::Truth;
+use crate::task::TaskId;
 use crate::worker::Worker;
 
 /// A death for which a job may be charged in this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
     pub(crate) worker: WorkerId,
-    pub(crate) job: JobId,
+    pub(crate) task: TaskId,
     /// Whether it has to be, unless the job ends otherwise.
     pub(crate) must: bool,
 }
@@ -33,16 +34,19 @@ pub(crate) struct Due {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// Parts of jobs that have been offered, each followed as a job is.
+    pub(crate) parts: BTreeMap<TaskId, Job>,
+    plans: Vec<bool>,
     pub(crate) kinds: Vec<String>,
     pub(crate) keep_ns: u64,
     pub(crate) vanished_ns: u64,
     /// Offers that are not resolved.
-    pub(crate) offers: BTreeMap<(WorkerId, Seq), JobId>,
+    pub(crate) offers: BTreeMap<(WorkerId, Seq), TaskId>,
     /// The truth of each worker whose death is about to be told.
     pub(crate) guilts: BTreeMap<WorkerId, Guilt>,
     pub(crate) dues: Vec<Due>,
     /// Jobs whose charges changed in this step, so that a quarantine may be due.
-    pub(crate) touched: BTreeSet<JobId>,
+    pub(crate) touched: BTreeSet<TaskId>,
     /// Jobs that somebody asked to cancel in this step: they may be accepted in it too.
     pub(crate) cancels: BTreeSet<JobId>,
     /// When each client that left did so.
@@ -58,6 +62,7 @@ impl Ledger {
     pub fn new(config: &Config) -> Self {
         Self {
             kinds: config.kinds.iter().map(|kind| kind.name.clone()).collect(),
+            plans: config.kinds.iter().map(|kind| kind.plans).collect(),
             keep_ns: config.keep_ms * 1_000_000,
             vanished_ns: config.vanished_ms * 1_000_000,
             ..Self::default()
@@ -74,9 +79,17 @@ impl Ledger {
         self.jobs.get(&job).map_or(0, |job| job.life)
     }
 
-    /// What a job truly is.
-    pub fn truth(&self, job: JobId) -> Option<Truth> {
-        self.jobs.get(&job).map(|job| Truth::find(&job.input))
+    /// What a job was asked to run on: what it truly is hides there.
+    pub fn input(&self, job: JobId) -> Option<&Payload> {
+        self.jobs.get(&job).map(|job| &job.input)
+    }
+
+    pub(crate) fn task(&self, task: TaskId) -> Option<&Job> {
+        if task.part == 0 { self.jobs.get(&task.job) } else { self.parts.get(&task) }
+    }
+
+    pub(crate) fn task_mut(&mut self, task: TaskId) -> Option<&mut Job> {
+        if task.part == 0 { self.jobs.get_mut(&task.job) } else { self.parts.get_mut(&task) }
     }
 
     /// The truth of a worker whose death is about to be told.
@@ -109,27 +122,32 @@ impl Ledger {
         }
     }
 
-    fn resolve(&mut self, worker: WorkerId, seq: Seq) -> Option<JobId> {
+    fn resolve(&mut self, worker: WorkerId, seq: Seq) -> Option<TaskId> {
         if self.alone.get(&worker) == Some(&seq) {
             self.alone.remove(&worker);
         }
-        let job = self.offers.remove(&(worker, seq))?;
-        self.change(job, |job| job.offer = None);
-        Some(job)
+        let task = self.offers.remove(&(worker, seq))?;
+        if let Some(job) = self.task_mut(task) {
+            job.offer = None;
+        }
+        Some(task)
     }
 
     fn finished(&mut self, worker: WorkerId, seq: Seq, result: &TaskResult, killed: bool) {
-        let Some(id) = self.resolve(worker, seq) else { return };
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if job.offer_life != job.life {
+        let Some(task) = self.resolve(worker, seq) else { return };
+        let Some((life, cancel)) = self.jobs.get(&task.job).map(|job| (job.life, job.cancel)) else { return };
+        let Some(job) = self.task_mut(task) else { return };
+        if job.offer_life != life {
             return;
         }
-        if let TaskResult::Failed { .. } = result {
-            job.refusals.push(result.clone());
-            job.failures.1 += 1;
-            job.failures.0 += u32::from(!killed && !job.cancel);
-        } else {
-            job.reports.push(result.clone());
+        match result {
+            TaskResult::Failed { .. } => {
+                job.refusals.push(result.clone());
+                job.failures.1 += 1;
+                job.failures.0 += u32::from(!killed && !cancel);
+            }
+            TaskResult::Planned { output, parts, .. } => job.planned = Some((*output, *parts)),
+            _ => job.reports.push(result.clone()),
         }
     }
 
@@ -148,12 +166,13 @@ impl Ledger {
         // Whoever claimed while it was killed for not claiming may go uncharged.
         let unresponsive = *death == Death::Killed { why: KillReason::Unresponsive };
         let sure = guilt.disputed.is_empty() && !unresponsive;
-        let charged = guilt.first.into_iter().map(|(seq, job)| (seq, job, sure));
-        let disputed = guilt.disputed.into_iter().map(|(seq, job)| (seq, job, false));
-        for (seq, id, must) in charged.chain(disputed).filter(|_| !ours) {
-            let this = self.jobs.get(&id).filter(|job| job.offer == Some((worker, seq)));
-            if this.is_some_and(|job| job.offer_life == job.life) {
-                self.dues.push(Due { worker, job: id, must });
+        let charged = guilt.first.into_iter().map(|(seq, task)| (seq, task, sure));
+        let disputed = guilt.disputed.into_iter().map(|(seq, task)| (seq, task, false));
+        for (seq, task, must) in charged.chain(disputed).filter(|_| !ours) {
+            let life = self.lives(task.job);
+            let this = self.task(task).filter(|job| job.offer == Some((worker, seq)));
+            if this.is_some_and(|job| job.offer_life == life) {
+                self.dues.push(Due { worker, task, must });
             }
         }
         let held: Vec<Seq> =
@@ -187,31 +206,14 @@ impl Ledger {
         let kind = self.kinds.iter().position(|name| *name == submit.kind).unwrap_or(usize::MAX);
         for (next, input) in submit.inputs.iter().take(count as usize).enumerate() {
             let id = JobId(first.0 + next as u64);
+            let plans = self.plans.get(kind).copied().unwrap_or(false);
+            let files = submit.files.clone();
             let job = Job {
-                client,
-                uid,
-                kind: kind as u16,
-                policy: submit.policy.clone(),
                 attached: submit.attached,
-                input: input.clone(),
-                accepted_ns: now.mono_ns,
-                life: 1,
-                before: None,
-                changed_ns: now.mono_ns,
-                end: None,
-                end_recorded: false,
-                offer: None,
-                offer_life: 0,
-                offers: 0,
-                offered_ns: 0,
-                fence: Fence(0),
-                reports: Vec::new(),
-                refusals: Vec::new(),
-                failures: (0, 0),
-                charges: 0,
-                charges_ever: 0,
                 cancel: self.cancels.contains(&id),
-                forgotten: false,
+                plans,
+                files,
+                ..Job::new(client, uid, kind as u16, submit.policy.clone(), input.clone(), now.mono_ns)
             };
             self.jobs.insert(id, job);
         }
@@ -224,11 +226,12 @@ impl Ledger {
     /// A record is not true.
     pub fn recorded(&mut self, now: Now, what: &What) -> Verdict {
         match what {
-            What::Blamed { job, worker, crashes, crashes_max, .. } => {
-                self.blamed(*job, *worker, *crashes, *crashes_max)
+            What::Blamed { job, part, worker, crashes, crashes_max, .. } => {
+                self.blamed(TaskId::named(*job, *part), *worker, *crashes, *crashes_max)
             }
             What::Ended { job, outcome, .. } => self.end_recorded(now, *job, outcome),
             What::RetryAsked { job } => {
+                self.forget_parts(*job)?;
                 let again = self.cancels.contains(job);
                 self.change(*job, |job| {
                     job.revive(now.mono_ns);
@@ -252,30 +255,33 @@ impl Ledger {
         task: &Task,
         truth: Option<&Worker>,
     ) -> Verdict {
-        let id = task.job;
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return broken("lost", format!("job {id} is offered, but nobody was told of it"));
+        let id = TaskId::of(task);
+        self.offered_in_turn(now, task)?;
+        let Some(job) = self.task(id) else {
+            return broken("lost", format!("{id:?} is offered, but nobody was told of it"));
         };
         if let Some((other, old)) = job.offer {
             return broken(
                 "exclusive",
-                format!("job {id} is offered again, offer {old} of worker {other} is open"),
+                format!("{id:?} is offered again, offer {old} of worker {other} is open"),
             );
         }
-        let same = task.input == job.input && task.kind.0 == job.kind && task.output == job.policy.output;
+        let same =
+            task.input == job.input && task.kind.0 == job.kind && task.output == job.output(task.stage);
         if !same || task.fence <= job.fence {
-            return broken("outcome", format!("job {id} is offered as {task:?}, after {:?}", job.fence));
+            return broken("outcome", format!("{id:?} is offered as {task:?}, after {:?}", job.fence));
         }
-        if job.end.is_some() || job.forgotten {
-            return broken("outcome", format!("job {id} is offered, but ended {:?}", job.end));
+        let over = self.jobs.get(&task.job).is_some_and(|job| job.end.is_some() || job.forgotten);
+        if over {
+            return broken("outcome", format!("{id:?} is offered, but its job has ended"));
         }
         if job.failures.0 > u32::from(job.policy.retry_budget()) {
-            return broken("budget", format!("job {id} is offered after {:?} failures", job.failures));
+            return broken("budget", format!("{id:?} is offered after {:?} failures", job.failures));
         }
         let suspect = job.charges > 0;
         let fresh = truth.is_some_and(|truth| truth.begun == 0) && !self.holds_any(worker);
         if suspect && !fresh {
-            return broken("budget", format!("job {id} was charged, but worker {worker} is not fresh"));
+            return broken("budget", format!("{id:?} was charged, but worker {worker} is not fresh"));
         }
         if let Some(alone) = self.alone.get(&worker) {
             return broken(
@@ -286,8 +292,9 @@ impl Ledger {
         if suspect {
             self.alone.insert(worker, seq);
         }
-        if let Some(job) = self.jobs.get_mut(&id) {
-            (job.offer, job.offer_life, job.offers) = (Some((worker, seq)), job.life, job.offers + 1);
+        let life = self.lives(task.job);
+        if let Some(job) = self.task_mut(id) {
+            (job.offer, job.offer_life, job.offers) = (Some((worker, seq)), life, job.offers + 1);
             (job.fence, job.offered_ns) = (task.fence, now.mono_ns);
         }
         self.offers.insert((worker, seq), id);

@@ -53,6 +53,6 @@ impl Ledger {
     fn held_by(&self, worker: WorkerId) -> Vec<&crate::oracle::job::Job> {
         use bulkhead_proto::ids::Seq;
         let held = self.offers.range((worker, Seq(0))..=(worker, Seq(u64::MAX)));
-        held.filter_map(|(_, job)| self.jobs.get(job)).collect()
+        held.filter_map(|(_, task)| self.task(*task)).collect()
     }
 }

@@ -9,6 +9,9 @@
 //! - `pool`: nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
 //! - `unwanted`: a task whose kind gives it time is asked to end before its worker is killed for a cancel
+//! - `parts`: parts run once each that counts, the merge after all of them, with what they left in their order
+//! - `files`: each file and shared output is let go exactly once, not while a worker has it; budgets
+//! - `progress`: never backwards within an attempt, and true where the daemon knows
 //! - `records`: they count up without a gap; `outputs`: each held descriptor is dropped exactly once
 //! - `ends`: once faults stop everything ends; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
@@ -17,10 +20,12 @@
 pub mod credit;
 pub mod exclusive;
 pub mod fairness;
+pub mod files;
 pub mod job;
 pub mod ledger;
 pub mod limits;
 pub mod outputs;
+pub mod parts;
 pub mod pool;
 pub mod promise;
 pub mod quiet;
@@ -60,6 +65,8 @@ pub struct Oracles {
     pub fairness: fairness::Fairness,
     /// `unwanted`.
     pub unwanted: unwanted::Unwanted,
+    /// `files`.
+    pub files: files::Files,
 }
 
 impl Oracles {
@@ -75,6 +82,7 @@ impl Oracles {
             outputs: outputs::Outputs::default(),
             fairness: fairness::Fairness::new(scenario.profile, scenario.config.slots),
             unwanted: unwanted::Unwanted::new(&scenario.config),
+            files: files::Files::new(&scenario.config),
         }
     }
 
@@ -86,6 +94,7 @@ impl Oracles {
         self.pool.told(event);
         self.replies.told(event)?;
         self.outputs.told(event);
+        self.files.told(event);
         self.fairness.told(event);
         self.ledger.told(now, event, &self.pool);
         Ok(())
@@ -113,6 +122,7 @@ impl Oracles {
             self.pool.decided(action)?;
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
+            self.files.decided(action)?;
             if let Action::Kill { worker, why } = action
                 && let Some(truth) = workers.get(worker)
             {
@@ -127,6 +137,7 @@ impl Oracles {
             }
         }
         self.pool.check()?;
+        self.files.check()?;
         self.ledger.check()
     }
 
@@ -156,6 +167,7 @@ impl Oracles {
                     self.ledger.changed(now, &request, refused)?;
                 }
             }
+            Reply::Progress { job, done, total } => self.ledger.progressed(*job, *done, *total)?,
             Reply::Draining { .. } => self.ledger.stopping = true,
             Reply::Events { records, .. } => self.records.streamed(records)?,
             Reply::Job(detail) => {

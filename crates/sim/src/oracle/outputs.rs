@@ -23,6 +23,7 @@ impl Outputs {
     pub fn told(&mut self, event: &Event) {
         if let Event::Finished { report, .. } = event
             && let TaskResult::Held { output, .. }
+            | TaskResult::Planned { output, .. }
             | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = report.result
         {
             self.held.insert(output, true);

@@ -5,13 +5,14 @@
 //! has a ring of one is alone; each slot has at
 //! most one worker that is not stuck and not about to leave. It follows actions, records and proofs, and never asks the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_core::action::Action;
+use bulkhead_core::action::{Action, Task};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
 use bulkhead_proto::ids::{KindId, Seq, SlotId, WorkerId};
 use bulkhead_proto::record::{Record, What};
+use bulkhead_proto::stage::Stage;
 
 use crate::report::{Verdict, broken};
 
@@ -31,6 +32,8 @@ struct Known {
     last: u64,
     /// Offers that it holds, and their kinds.
     holds: BTreeMap<Seq, KindId>,
+    /// Those of them that must be alone.
+    alone: BTreeSet<Seq>,
 }
 
 /// Follows the pool.
@@ -88,6 +91,7 @@ impl Pool {
             | Event::OfferFailed { worker, seq, taken: true, .. }
             | Event::Finished { worker, seq, .. } => self.change(*worker, |known| {
                 known.holds.remove(seq);
+                known.alone.remove(seq);
                 known.ended += u64::from(matches!(event, Event::Finished { .. }));
             }),
             Event::HungUp { worker } => self.change(*worker, |known| known.hung_up = true),
@@ -139,7 +143,7 @@ impl Pool {
                 }
                 self.change(*worker, |known| known.retired = true);
             }
-            Action::Offer { worker, seq, task } => self.offered(*worker, *seq, task.kind)?,
+            Action::Offer { worker, seq, task } => self.offered(*worker, *seq, task)?,
             _ => {}
         }
         Ok(())
@@ -162,7 +166,8 @@ impl Pool {
         })
     }
 
-    fn offered(&mut self, worker: WorkerId, seq: Seq, kind: KindId) -> Verdict {
+    fn offered(&mut self, worker: WorkerId, seq: Seq, task: &Task) -> Verdict {
+        let kind = task.kind;
         let has_spare = self.has_spare();
         let Some(known) = self.workers.get_mut(&worker) else {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which does not live"));
@@ -183,7 +188,16 @@ impl Pool {
         known.last = seq.0;
         known.holds.insert(seq, kind);
         let ring = |kind: &KindId| usize::from(self.rings.get(usize::from(kind.0)).copied().unwrap_or(0));
+        if !task.files.is_empty() || task.stage != Stage::Whole {
+            known.alone.insert(seq);
+        }
         let shares = known.holds.len() > 1;
+        if shares && !known.alone.is_empty() {
+            return broken(
+                "pool",
+                format!("worker {worker} holds more beside a task with files: {:?}", known.holds),
+            );
+        }
         if shares && known.holds.values().any(|kind| ring(kind) == 1) {
             return broken("pool", format!("worker {worker} holds what must be alone: {:?}", known.holds));
         }

@@ -69,6 +69,9 @@ impl Promise {
                 let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
                 jobs.into_iter().try_for_each(|job| self.take_end(job, lives(job)))
             }
+            (Request::Submit(submit), Reply::Progress { job, done, total }) if submit.progress && !first => {
+                self.take_progress(*job, *done, *total)
+            }
             (Request::Wait { .. }, Reply::Ended(all)) => {
                 let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
                 jobs.into_iter().try_for_each(|job| self.take_end(job, 1))
@@ -103,6 +106,14 @@ impl Promise {
             self.left = (0..u64::from(*count)).map(|next| (JobId(first.0 + next), 1)).collect();
         }
         Ok(())
+    }
+
+    fn take_progress(&self, job: JobId, done: u64, total: u64) -> Result<(), String> {
+        match self.left.contains_key(&job) {
+            false => Err(format!("job {job} has ended, or was not asked for")),
+            true if total > 0 && done > total => Err(format!("job {job} has done {done} of {total}")),
+            true => Ok(()),
+        }
     }
 
     fn take_end(&mut self, job: JobId, lives: u32) -> Result<(), String> {

@@ -135,7 +135,8 @@ impl Replies {
                 format!("client {client} asked {request:?} ({tag}), gets {reply:?}: {why}"),
             );
         }
-        let streamed = matches!(reply, Reply::Ended(_) | Reply::Events { .. }) && promise.replies > 1;
+        let streamed = matches!(reply, Reply::Ended(_) | Reply::Events { .. } | Reply::Progress { .. })
+            && promise.replies > 1;
         if !known.credit.sent(bytes, streamed, credit_bytes) {
             return broken("replies", format!("client {client} does not read, and gets {bytes} bytes more"));
         }
@@ -144,7 +145,8 @@ impl Replies {
 
     /// A reply was judged by everybody: what needs no memory is forgotten.
     pub fn answered(&mut self, client: ClientId, tag: Tag, reply: &Reply) {
-        let single = !matches!(reply, Reply::Accepted { .. } | Reply::Ended(_) | Reply::Events { .. });
+        use Reply::{Accepted, Ended, Events, Progress};
+        let single = !matches!(reply, Accepted { .. } | Ended(_) | Events { .. } | Progress { .. });
         let Some(known) = self.clients.get_mut(&client) else { return };
         let waits = known.promises.get(&tag).is_some_and(|promise| !promise.left.is_empty());
         if single && !waits {

@@ -16,23 +16,24 @@ use bulkhead_proto::view::JobRow;
 use crate::oracle::job::{End, Job};
 use crate::oracle::ledger::Ledger;
 use crate::report::{Verdict, broken};
+use crate::task::TaskId;
 
 impl Ledger {
-    pub(crate) fn blamed(&mut self, id: JobId, worker: WorkerId, crashes: u8, crashes_max: u8) -> Verdict {
-        let due = self.dues.iter().position(|due| due.job == id && due.worker == worker);
-        let (Some(due), Some(job)) = (due, self.jobs.get_mut(&id)) else {
-            return broken(
-                "blame",
-                format!("job {id} is charged with worker {worker}, which it did not kill"),
-            );
+    pub(crate) fn blamed(&mut self, id: TaskId, worker: WorkerId, crashes: u8, crashes_max: u8) -> Verdict {
+        let due = self.dues.iter().position(|due| due.task == id && due.worker == worker);
+        let (Some(due), Some(job)) = (due, self.task_mut(id)) else {
+            return broken("blame", format!("{id:?} is charged with worker {worker}, which it did not kill"));
         };
-        self.dues.remove(due);
         job.charges += 1;
         job.charges_ever += 1;
         let charges = job.charges;
         if u32::from(crashes) != charges || crashes_max != job.policy.crash_budget() {
-            return broken("budget", format!("job {id}: {crashes} of {crashes_max} charges, not {charges}"));
+            return broken("budget", format!("{id:?}: {crashes} of {crashes_max} charges, not {charges}"));
         }
+        if let Some(job) = self.jobs.get_mut(&id.job).filter(|_| id.part > 0) {
+            job.charges_ever += 1;
+        }
+        self.dues.remove(due);
         // One death has one culprit: what else was disputed of this worker is off.
         self.dues.retain(|due| due.worker != worker);
         self.touched.insert(id);
@@ -46,19 +47,19 @@ impl Ledger {
     pub fn check(&mut self) -> Verdict {
         self.cancels.clear();
         for due in std::mem::take(&mut self.dues) {
-            let over = self.jobs.get(&due.job).is_none_or(|job| job.end.is_some());
+            let over = self.jobs.get(&due.task.job).is_none_or(|job| job.end.is_some());
             if due.must && !over {
                 return broken(
                     "blame",
-                    format!("job {} killed worker {} and is not charged", due.job, due.worker),
+                    format!("{:?} killed worker {} and is not charged", due.task, due.worker),
                 );
             }
         }
         for id in std::mem::take(&mut self.touched) {
-            let Some(job) = self.jobs.get(&id) else { continue };
-            let quarantined = matches!(job.end, Some(End { outcome: Outcome::Crashed { .. }, .. }));
-            if (job.charges >= u32::from(job.policy.crash_budget())) != quarantined && job.end.is_none() {
-                return broken("budget", format!("job {id} goes on after {} charges", job.charges));
+            let (Some(job), Some(of)) = (self.task(id), self.jobs.get(&id.job)) else { continue };
+            let quarantined = matches!(of.end, Some(End { outcome: Outcome::Crashed { .. }, .. }));
+            if (job.charges >= u32::from(job.policy.crash_budget())) != quarantined && of.end.is_none() {
+                return broken("budget", format!("{id:?} goes on after {} charges", job.charges));
             }
         }
         Ok(())
@@ -102,7 +103,10 @@ impl Ledger {
         if ended.outcome == Outcome::Done && !job.reports.iter().any(|report| is_same(report, &shown)) {
             return broken("outcome", format!("job {id} is done with {shown:?}, which nobody reported"));
         }
-        if is_failed && !job.refusals.iter().any(|report| is_same(report, &shown)) {
+        if is_failed && job.plans && ended.output != Output::None {
+            return broken("outcome", format!("job {id} failed in parts, and left {shown:?}"));
+        }
+        if is_failed && !job.plans && !job.refusals.iter().any(|report| is_same(report, &shown)) {
             return broken("outcome", format!("job {id} failed with {shown:?}, which nobody reported"));
         }
         let Some(end) = &mut job.end else { return Ok(()) };
@@ -130,8 +134,13 @@ impl Ledger {
             None => {}
         }
         let left = has_left(job, gone, now, vanished_ns);
-        if let Some(why) = doubt(job, outcome, now, left, stopping) {
-            return broken("outcome", format!("job {id} ended {outcome}: {why} ({job:?})"));
+        let range = TaskId { job: id, part: 1 }..=TaskId { job: id, part: u32::MAX };
+        let sound = |task: &Job| is_sound(task, outcome, now, left, stopping);
+        if !sound(job) && !self.parts.range(range).any(|(_, part)| *outcome != Outcome::Done && sound(part)) {
+            return broken(
+                "outcome",
+                format!("job {id} ended {outcome}: there is no evidence for it ({job:?})"),
+            );
         }
         job.changed_ns = now.mono_ns;
         job.end = Some(End { outcome: outcome.clone(), output: None });
@@ -222,11 +231,11 @@ fn has_left(job: &Job, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_ns: u6
     job.attached && gone.get(&job.client).is_some_and(|at| now.mono_ns >= at + vanished_ns)
 }
 
-/// Why a job cannot have ended like that.
-fn doubt(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> Option<&'static str> {
+/// Whether a job, or a part of it, can have ended like that.
+fn is_sound(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> bool {
     let retries = u32::from(job.policy.retry_budget()) + 1;
     let ran_ms = (now.mono_ns - job.offered_ns.min(now.mono_ns)) / 1_000_000;
-    let sound = match outcome {
+    match outcome {
         Outcome::Done => !job.reports.is_empty(),
         Outcome::Failed { .. } => job.failures.0 <= retries && retries <= job.failures.1,
         Outcome::Crashed { crashes, .. } => {
@@ -245,8 +254,7 @@ fn doubt(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> 
         Outcome::Cancelled => job.cancel || left,
         Outcome::Expired => job.policy.expires_ms.is_some(),
         Outcome::Lost { .. } => stopping,
-    };
-    if sound { None } else { Some("there is no evidence for it") }
+    }
 }
 
 fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
