@@ -204,3 +204,26 @@ fn a_killed_command_leaves_nothing() {
     let output = desk.transform("in.y4m -o out.y4m --gray").output().expect("it runs");
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+/// A program finds its files by name, writes others, and reads as much as comes on standard input.
+#[test]
+fn a_program_has_its_files() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("words"), "one two").expect("a file");
+    let script = "cat {words} - | tr a-z A-Z > $shout; echo $1; wc -c < \"$words\"";
+    let mut run = desk.daemon.command(&["run", "exec", "--stdin", "--in", "words=words"]);
+    run.args(["--out", "shout=shout.y4m", "-o", "said.y4m", "--", "sh", "-c", script, "sh", "{print}"]);
+    let long = vec![b'x'; 1 << 20];
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    let producer = std::thread::spawn(move || writer.write_all(&long));
+    let output = run.current_dir(desk.daemon.folder()).stdin(reader).output().expect("it runs");
+    producer.join().expect("it ends").expect("somebody reads");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(desk.read("said.y4m"), b"{print}\n7\n");
+    let shout = desk.read("shout.y4m");
+    assert!(shout.starts_with(b"ONE TWOXXXX") && shout.len() == 7 + (1 << 20), "{} bytes", shout.len());
+    let mut fails = desk.daemon.command(&["run", "exec", "--out", "shout=shout.y4m", "--"]);
+    fails.args(["sh", "-c", "echo half > $shout; exit 3"]).current_dir(desk.daemon.folder());
+    assert_eq!(fails.output().expect("it runs").status.code(), Some(3));
+    assert!(desk.read("shout.y4m") == shout, "a program that fails replaces nothing");
+}

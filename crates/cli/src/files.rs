@@ -4,12 +4,14 @@
 //! that a job that fails, or a command that is killed, leaves the older files as they were. What can be known to be
 //! wrong is told before a daemon is looked for.
 
+use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bulkhead_client::intake::{self, IntakeError, Source};
 use bulkhead_client::{Error, Interrupts, JobFile, JobInput};
+use bulkhead_proto::exec::STDIN;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::job::OutputMode;
 
@@ -17,6 +19,9 @@ use crate::bytes;
 use crate::exit::Usage;
 use crate::new_file::NewFile;
 use crate::progress::{Copying, Shown};
+
+/// What people call `-` that is read.
+const STANDARD: &str = "standard input";
 
 /// A file as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +77,8 @@ pub(crate) struct Wanted {
     pub(crate) outs: Vec<Named>,
     /// Where its result goes, if the job itself is to write it there.
     pub(crate) result: Option<PathBuf>,
+    /// What was read of standard input, if that and the rest is a file too.
+    pub(crate) stdin: Option<Vec<u8>>,
 }
 
 impl Wanted {
@@ -80,7 +87,8 @@ impl Wanted {
         if let Some(fault) = file::fault(&self.uses()) {
             return Err(Usage(fault));
         }
-        if self.ins.iter().filter(|one| one.is_standard()).count() > 1 {
+        let standard = self.ins.iter().filter(|one| one.is_standard()).count();
+        if standard + self.stdin.iter().count() > 1 {
             return Err(Usage("standard input can be read only once: give - to one file".to_owned()));
         }
         let paths: Vec<&Path> =
@@ -100,7 +108,8 @@ impl Wanted {
         let ins = self.ins.iter().map(|one| FileUse::new(&one.name, Way::In));
         let outs = self.outs.iter().map(|one| FileUse::new(&one.name, Way::Out));
         let result = self.result.iter().map(|_| FileUse::new(file::OUT, Way::Out));
-        ins.chain(outs).chain(result).collect()
+        let stdin = self.stdin.iter().map(|_| FileUse::new(STDIN, Way::In));
+        ins.chain(outs).chain(result).chain(stdin).collect()
     }
 
     /// Opens all of them: first what is written, since pipes may bring much before it turns out that they could not.
@@ -123,18 +132,18 @@ impl Wanted {
             let read = open_in(one, input_max, shown, interrupts)?;
             open.attached.files.push(JobFile::read(&one.name, read));
         }
+        if let Some(head) = &self.stdin {
+            let (Source::Plain(rest) | Source::Stream(rest)) = Source::stdin()?;
+            let read = copy(head, &rest, STANDARD, input_max, shown, interrupts)?;
+            open.attached.files.push(JobFile::read(STDIN, read));
+        }
         Ok(open)
     }
 }
 
 /// A file to be read, as it is or as a copy.
-fn open_in(
-    one: &Named,
-    input_max: u64,
-    shown: Shown,
-    interrupts: &mut Option<Interrupts>,
-) -> Result<std::fs::File> {
-    let name = if one.is_standard() { "standard input".to_owned() } else { one.path.display().to_string() };
+fn open_in(one: &Named, input_max: u64, shown: Shown, interrupts: &mut Option<Interrupts>) -> Result<File> {
+    let name = if one.is_standard() { STANDARD.to_owned() } else { one.path.display().to_string() };
     let source = if one.is_standard() { Source::stdin() } else { Source::open(&one.path) };
     let stream = match source.map_err(|error| Usage(format!("cannot read {name}: {error}")))? {
         Source::Plain(file) => return Ok(file),
@@ -143,11 +152,23 @@ fn open_in(
         }
         Source::Stream(stream) => stream,
     };
+    copy(&[], &stream, &name, input_max, shown, interrupts)
+}
+
+/// What was read already and the rest of a stream, in a file of our own.
+fn copy(
+    head: &[u8],
+    stream: &File,
+    name: &str,
+    input_max: u64,
+    shown: Shown,
+    interrupts: &mut Option<Interrupts>,
+) -> Result<File> {
     if interrupts.is_none() {
         *interrupts = Some(Interrupts::new()?);
     }
-    let bar = Copying::new(&name, shown);
-    let copied = intake::copy(&[], &stream, input_max, interrupts.as_mut(), |bytes| bar.so_far(bytes));
+    let bar = Copying::new(name, shown);
+    let copied = intake::copy(head, stream, input_max, interrupts.as_mut(), |bytes| bar.so_far(bytes));
     match copied {
         Err(IntakeError::Interrupted) => Err(Error::Interrupted.into()),
         Err(error @ IntakeError::TooLong { .. }) => {
@@ -198,7 +219,7 @@ mod tests {
 
     fn wanted(ins: &[&str], outs: &[&str], result: Option<&str>) -> Wanted {
         let parse = |all: &[&str]| all.iter().map(|text| Named::parse(text).unwrap()).collect();
-        Wanted { ins: parse(ins), outs: parse(outs), result: result.map(PathBuf::from) }
+        Wanted { ins: parse(ins), outs: parse(outs), result: result.map(PathBuf::from), stdin: None }
     }
 
     #[test]
@@ -215,6 +236,8 @@ mod tests {
             let error = wanted(ins, outs, result).check().unwrap_err().0;
             assert!(error.contains(fault), "{error}");
         }
+        let fed = Wanted { stdin: Some(Vec::new()), ..wanted(&["a=-"], &[], None) };
+        assert!(fed.check().unwrap_err().0.contains("only once"));
         let fine = wanted(&["a=x", "b=-"], &["c=x"], Some("x.out"));
         assert!(fine.check().is_ok() && !fine.takes_stdout());
         assert!(wanted(&[], &[], Some("-")).takes_stdout());

@@ -9,6 +9,7 @@ use bulkhead_proto::kind::Form;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
 use crate::numbers::Span;
+use crate::program::Fed;
 use crate::size;
 
 /// Most jobs of one command.
@@ -34,7 +35,7 @@ enum Source {
     /// A text for each job.
     Texts(Vec<String>),
     /// The same program each time: as people read it, and as it travels.
-    Program { label: String, input: Vec<u8> },
+    Program { label: String, fed: Fed },
     /// Each job's own place.
     Places,
 }
@@ -58,8 +59,16 @@ impl Inputs {
     }
 
     /// This program, `times` times; `label` is how people name it.
-    pub(crate) fn program(label: String, input: Vec<u8>, times: u64) -> Result<Self, String> {
-        Self::new(Source::Program { label, input }, 1, times)
+    pub(crate) fn program(label: String, fed: Fed, times: u64) -> Result<Self, String> {
+        Self::new(Source::Program { label, fed }, 1, times)
+    }
+
+    /// The beginning of a standard input that goes to the program as a file.
+    pub(crate) fn stdin(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Program { fed, .. } => fed.stdin.as_deref(),
+            _ => None,
+        }
     }
 
     /// A job for each of these texts, in order, `times` times over.
@@ -121,8 +130,8 @@ impl Inputs {
                 let bytes = format!("{n} {}", form.name()).into_bytes();
                 JobInput { output: size::output_mode(n, *form), ..bytes.into() }
             }
-            Source::Program { input, .. } => {
-                JobInput { output: OutputMode::Descriptor, ..input.clone().into() }
+            Source::Program { fed, .. } => {
+                JobInput { output: OutputMode::Descriptor, ..fed.input.clone().into() }
             }
             Source::Text(_) | Source::Texts(_) | Source::Places => self.label(place).into_bytes().into(),
         }

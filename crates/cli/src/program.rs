@@ -2,7 +2,9 @@
 //!
 //! All of it is checked before a daemon is looked for; standard input is read only when it was asked for.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use bulkhead_proto::exec::Program;
@@ -16,14 +18,23 @@ pub(crate) struct ProgramArgs {
     /// A variable of the program's environment, which has none of yours; may be given again
     #[arg(long, help_heading = "Exec", value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// The program reads what comes on this command's standard input: a pipe or a file, 4 KiB with all arguments
+    /// The program reads what comes on this command's standard input: a pipe or a file
     #[arg(long, help_heading = "Exec")]
     stdin: bool,
 }
 
+/// A job that runs a program.
+#[derive(Debug)]
+pub(crate) struct Fed {
+    /// Its input.
+    pub(crate) input: Vec<u8>,
+    /// The beginning of a standard input that is too long to travel in it; the rest was not read yet.
+    pub(crate) stdin: Option<Vec<u8>>,
+}
+
 impl ProgramArgs {
-    /// The input of a job that runs these words.
-    pub(crate) fn input(&self, words: &[String]) -> Result<Vec<u8>, String> {
+    /// The job that runs these words.
+    pub(crate) fn input(&self, words: &[String]) -> Result<Fed, String> {
         let mut argv: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
         if let (Some(name), Some(first)) = (words.first(), argv.first_mut()) {
             *first = from_here(name)?;
@@ -31,11 +42,15 @@ impl ProgramArgs {
         let env = self.env.iter().map(|pair| variable(pair)).collect::<Result<_, _>>()?;
         // A missing program is told before anything is read.
         let mut program = Program { argv, env, stdin: Vec::new() };
-        program.to_input().map_err(|error| error.to_string())?;
-        if self.stdin {
-            program.stdin = read_stdin()?;
+        let input = program.to_input().map_err(|error| error.to_string())?;
+        if !self.stdin {
+            return Ok(Fed { input, stdin: None });
         }
-        program.to_input().map_err(|error| error.to_string())
+        program.stdin = read_stdin()?;
+        Ok(match program.to_input() {
+            Ok(input) => Fed { input, stdin: None },
+            Err(_) => Fed { input, stdin: Some(program.stdin) },
+        })
     }
 
     /// For kinds that run no program.
@@ -61,19 +76,17 @@ fn variable(pair: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((name.as_bytes().to_vec(), value.as_bytes().to_vec()))
 }
 
+/// All of standard input if it may fit a job's input, else the beginning of it. Nothing else is taken from it.
 fn read_stdin() -> Result<Vec<u8>, String> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
         return Err("--stdin: standard input is a terminal: give a pipe or a file".to_owned());
     }
     let mut bytes = Vec::new();
-    let read = stdin.lock().take(INLINE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes);
+    let read = stdin
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|stdin| File::from(stdin).take(INLINE_MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
     read.map_err(|error| format!("--stdin: cannot read standard input: {error}"))?;
-    if bytes.len() > INLINE_MAX_BYTES {
-        return Err(format!(
-            "--stdin: standard input is longer than {INLINE_MAX_BYTES} bytes, the limit with all arguments: pass the \
-             path of a file instead"
-        ));
-    }
     Ok(bytes)
 }

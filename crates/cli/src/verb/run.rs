@@ -101,6 +101,7 @@ impl Args {
     /// The files that the jobs are to have.
     fn wanted(&self, global: &Global, inputs: &Inputs) -> Result<Wanted, Usage> {
         let (ins, outs) = (self.jobs.ins(), self.outs.outs.clone());
+        let stdin = inputs.stdin().map(<[u8]>::to_vec);
         let transforms = self.jobs.transforms();
         if transforms && self.output.is_none() {
             return Err(Usage("transform into what? give -o FILE, or -o - for standard output".to_owned()));
@@ -118,7 +119,7 @@ impl Args {
         let writes_much = self.jobs.runs_programs() || !(ins.is_empty() && outs.is_empty());
         let takes_result = transforms || (is_plain && writes_much);
         let result = self.output.clone().filter(|_| takes_result);
-        let wanted = Wanted { ins, outs, result };
+        let wanted = Wanted { ins, outs, result, stdin };
         wanted.check()?;
         if wanted.takes_stdout() && (global.json || self.output.is_none()) {
             return Err(Usage("a file and the results both go to standard output: give -o FILE".to_owned()));

@@ -36,7 +36,8 @@ impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
-        let wanted = Wanted { ins: self.jobs.ins(), ..Wanted::default() };
+        let wanted =
+            Wanted { ins: self.jobs.ins(), stdin: inputs.stdin().map(<[u8]>::to_vec), ..Wanted::default() };
         wanted.check()?;
         let shown = Shown { bar: !global.quiet, ..Shown::default() };
         let mut interrupts = None;
