@@ -7,15 +7,18 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
 
+mod adler;
 mod factorial;
 mod figures;
 mod idle;
 mod latency;
 mod layout;
 mod noop;
+mod payload;
 mod peers;
 mod queue;
 mod recovery;
+mod transform;
 
 use std::path::PathBuf;
 
@@ -28,12 +31,14 @@ struct Section {
     run: fn(&mut Figures),
 }
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 8] = [
     Section { name: "noop", what: "no-op jobs, submitted one by one, results checked", run: noop::run },
     Section { name: "latency", what: "one job at a time", run: latency::run },
     Section { name: "recovery", what: "kill -9 in mid-job to the retried job's answer", run: recovery::run },
     Section { name: "queue", what: "a million queued jobs, and a flooding neighbour", run: queue::run },
+    Section { name: "payload", what: "64 MiB in, 64 MiB out, checksums of both", run: payload::run },
     Section { name: "factorial", what: "8 x 200,000! and 200 x 20,000!", run: factorial::run },
+    Section { name: "transform", what: "a 1080p clip, 96 frames", run: transform::run },
     Section { name: "idle", what: "system calls of an idle daemon, and its size", run: idle::run },
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! `once PATH` tells its process id on the datagram socket at PATH and waits there to be killed, unless it did so
 //! before: the file `PATH.ID` with the job's own word remembers. `grow:MIB` in front of that makes the process that
-//! large first. Started by the supervisor of a bench, never by hand.
+//! large first. A job with a file `in` has it read, and gives as many bytes of its own. Started by the supervisor of a bench, never by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
 
@@ -10,12 +10,18 @@ use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use bulkhead_jobs::{Failure, Task};
+use bulkhead_jobs::{Failure, Task, TaskFile};
 use bulkhead_sys::allocator::Watched;
 use bulkhead_worker::{Registry, run};
 
+#[path = "../../benches/side_by_side/adler.rs"]
+mod adler;
+
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
+
+/// Bytes read and written at once.
+const PIECE: usize = 256 << 10;
 
 /// What `grow` holds, for as long as the process lives.
 static HELD: Mutex<Vec<u8>> = Mutex::new(Vec::new());
@@ -24,8 +30,31 @@ fn main() -> ExitCode {
     run(&Registry::builtin().with("noop", once))
 }
 
-/// `SOCKET WORD [MIB]`; any other input is given back, as `noop` does.
+/// Reads all of a file and writes as many other bytes, which its checksum decides.
+fn turn_over(file: &dyn TaskFile, task: &mut dyn Task) -> Result<(), Failure> {
+    let (mut at, mut sum, mut piece) = (0, 1, vec![0; PIECE]);
+    while at < file.length() {
+        let count = file.read_at(&mut piece, at)?;
+        if count == 0 {
+            return Err(Failure::new("the file is shorter than it was"));
+        }
+        sum = adler::continued(sum, &piece[..count]);
+        at += count as u64;
+    }
+    piece.fill(sum as u8);
+    while at > 0 {
+        let count = at.min(PIECE as u64);
+        task.write_all(&piece[..count as usize])?;
+        at -= count;
+    }
+    Ok(())
+}
+
+/// `SOCKET WORD [MIB]`, or a file to be turned over; any other input is given back, as `noop` does.
 fn once(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    if let Ok(file) = task.file("in") {
+        return turn_over(&*file, task);
+    }
     let text = std::str::from_utf8(input).unwrap_or_default();
     let words: Vec<&str> = text.split(' ').collect();
     let [socket, word, mebibytes] = words[..] else {
