@@ -34,11 +34,6 @@ pub enum Refusal {
         /// The kinds there are.
         known: Vec<String>,
     },
-    /// No job of this user has this number, or it was forgotten.
-    UnknownJob {
-        /// The number.
-        job: JobId,
-    },
     /// No job has been given this number yet.
     NeverWas {
         /// The number.
@@ -99,9 +94,6 @@ impl fmt::Display for Refusal {
             ),
             Self::UnknownKind { kind, known } => {
                 write!(out, "unknown kind {kind:?}: this daemon offers {}", known.join(", "))
-            }
-            Self::UnknownJob { job } => {
-                write!(out, "no job {job}: it never was, is not yours, or was forgotten after its end")
             }
             Self::NeverWas { job, last: JobId(0) } => {
                 write!(out, "job {job} never existed: no job was accepted yet")

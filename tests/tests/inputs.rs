@@ -82,7 +82,7 @@ fn requests_out_of_bounds_are_refused_by_name() {
     wrong.policy = Policy { priority: 77, ..Policy::default() };
     assert!(refused(&mut wire, wrong).contains("priority 77"));
     let nobody = Request::Result { job: JobId(u64::MAX) };
-    assert!(matches!(wire.call(nobody), Reply::Refused(Refusal::UnknownJob { .. })));
+    assert!(matches!(wire.call(nobody), Reply::Refused(Refusal::NeverWas { .. })));
     assert!(matches!(wire.call(Request::Ping), Reply::Pong { .. }), "the connection lives on");
 }
 

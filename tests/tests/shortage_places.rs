@@ -215,7 +215,7 @@ fn results_beyond_their_budget_go_oldest_first_and_that_is_said() {
         })
         .collect();
     let gone = wire.call(Request::Result { job: jobs[0] });
-    assert!(matches!(gone, Reply::Refused(Refusal::UnknownJob { .. })), "{gone:?}");
+    assert!(matches!(gone, Reply::Refused(Refusal::Gone { .. })), "{gone:?}");
     assert!(matches!(wire.call(Request::Result { job: jobs[2] }), Reply::Ended(_)));
     let says =
         |what: &What| matches!(what, What::Evicted { limit, .. } if limit.contains("bytes of kept results"));

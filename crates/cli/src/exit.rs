@@ -116,8 +116,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::Busy { .. } | Refusal::Draining => BUSY,
         Refusal::UnknownKind { .. } | Refusal::Invalid { .. } => USAGE,
-        Refusal::UnknownJob { .. }
-        | Refusal::NeverWas { .. }
+        Refusal::NeverWas { .. }
         | Refusal::Gone { .. }
         | Refusal::NotEnded { .. }
         | Refusal::NoLog { .. }

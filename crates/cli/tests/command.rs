@@ -169,12 +169,16 @@ fn a_job_named_twice_is_asked_for_once() {
 fn an_unknown_job_is_told_on_stderr_as_json_or_not() {
     let script = |mut peer: Peer| {
         let asked = peer.request().unwrap();
-        peer.reply(asked.tag, Reply::Refused(Refusal::UnknownJob { job: JobId(9) }));
+        peer.reply(asked.tag, Reply::Refused(Refusal::NeverWas { job: JobId(9), last: JobId(8) }));
     };
     for (arguments, lines) in [(&["wait", "9"][..], 0), (&["wait", "9", "--json"], 1)] {
         let output = against(script, arguments);
         assert_eq!((code(&output), text(&output.stdout).lines().count()), (1, lines));
-        assert!(text(&output.stderr).starts_with("bulkhead: no job 9: "), "{}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).starts_with("bulkhead: job 9 never existed: "),
+            "{}",
+            text(&output.stderr)
+        );
     }
 }
 

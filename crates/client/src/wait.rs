@@ -106,9 +106,10 @@ impl Waiting<'_> {
 /// The one job that a refusal is about.
 fn about(refusal: &Refusal) -> Option<JobId> {
     match refusal {
-        Refusal::UnknownJob { job } | Refusal::NotEnded { job, .. } | Refusal::WrongState { job, .. } => {
-            Some(*job)
-        }
+        Refusal::NeverWas { job, .. }
+        | Refusal::Gone { job, .. }
+        | Refusal::NotEnded { job, .. }
+        | Refusal::WrongState { job, .. } => Some(*job),
         _ => None,
     }
 }

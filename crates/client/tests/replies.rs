@@ -157,7 +157,7 @@ fn waiting_gives_one_item_for_each_number() {
     let fake = Fake::serve(|mut peer| {
         let asked = peer.request().unwrap();
         assert_eq!(asked.request, Request::Wait { jobs: vec![JobId(3), JobId(4), JobId(5)] });
-        peer.reply(asked.tag, Reply::Refused(Refusal::UnknownJob { job: JobId(4) }));
+        peer.reply(asked.tag, Reply::Refused(Refusal::Gone { job: JobId(4), others: true }));
         peer.reply(asked.tag, Reply::Ended(vec![done(5, b""), done(3, b"")]));
     });
     let mut client = fake.client();

@@ -62,7 +62,17 @@ impl Core {
     pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Key, Refusal> {
         match self.jobs.find(job).filter(|_| job < FIRST_PART) {
             Some(key) if peer.admin || self.jobs.batch(key).uid == peer.uid => Ok(key),
-            _ => Err(Refusal::UnknownJob { job }),
+            _ => Err(self.absent(job, !peer.admin)),
+        }
+    }
+
+    /// Why there is no such job. Whoever may not see all jobs is not told which of the numbers are those of `others`.
+    pub(crate) fn absent(&self, job: JobId, others: bool) -> Refusal {
+        let last = self.jobs.last_id();
+        if job > last || job == JobId(0) {
+            Refusal::NeverWas { job, last }
+        } else {
+            Refusal::Gone { job, others }
         }
     }
 

@@ -97,7 +97,7 @@ impl Core {
         let Some(key) = self.jobs.find(letter.job) else {
             self.told(id, letter);
             self.seal(id, letter.tag, envelopes);
-            return self.refuse(id, letter.tag, Refusal::UnknownJob { job: letter.job });
+            return self.refuse(id, letter.tag, Refusal::Gone { job: letter.job, others: false });
         };
         if self.jobs[key].end().is_none() {
             return self.wait_again(id, key, letter);

@@ -8,7 +8,6 @@ use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::view::WorkerState;
 use bulkhead_proto::why::{
     Before, Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
@@ -34,15 +33,7 @@ impl Core {
                 let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
                 self.reply(id, tag, Reply::Why(Box::new(why)), bytes);
             }
-            Err(_) => {
-                let last = self.jobs.last_id();
-                // Whoever may not see all jobs is not told which of the numbers are somebody else's.
-                let refusal = match job > last || job == JobId(0) {
-                    true => Refusal::NeverWas { job, last },
-                    false => Refusal::Gone { job, others: !peer.admin },
-                };
-                self.refuse(id, tag, refusal);
-            }
+            Err(refusal) => self.refuse(id, tag, refusal),
         }
     }
 

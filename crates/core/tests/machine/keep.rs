@@ -22,7 +22,7 @@ fn results_are_kept_for_their_time() {
     assert_eq!(rig.outcome(job), Some(Outcome::Done));
     rig.sleep(6000);
     let reply = rig.answer(ALICE, Request::Result { job });
-    assert_eq!(reply, Reply::Refused(Refusal::UnknownJob { job }));
+    assert_eq!(reply, Reply::Refused(Refusal::Gone { job, others: true }));
     assert_eq!(rig.core.deadline(), None);
     assert_eq!(rig.status().totals.evicted, 0, "age is not early");
 }

@@ -149,7 +149,7 @@ fn a_queued_job_is_cancelled_at_once_by_its_owner_alone() {
     let first = rig.submit(3);
     let middle = JobId(first.0 + 1);
     let (count, refused) = rig.change(BOB, Request::Cancel { jobs: vec![middle] });
-    assert_eq!((count, refused), (0, vec![Refusal::UnknownJob { job: middle }]));
+    assert_eq!((count, refused), (0, vec![Refusal::Gone { job: middle, others: true }]));
     let (count, refused) = rig.change(ALICE, Request::Cancel { jobs: vec![middle, middle, JobId(u64::MAX)] });
     assert_eq!((count, refused.len()), (1, 2));
     assert!(matches!(refused[0], Refusal::WrongState { .. }));

@@ -278,6 +278,22 @@ fn a_job_that_ran_out_of_time_says_of_which() {
     assert_eq!(end(&mut rig, slow).how, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 50 });
 }
 
+/// Whoever waits for a number learns as much as whoever asks `why`.
+#[test]
+fn a_wait_tells_what_never_was_from_what_is_forgotten() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let beyond = JobId(job.0 + 1);
+    let refused = |rig: &mut Rig, job| match rig.answer(ADMIN, Request::Wait { jobs: vec![job] }) {
+        Reply::Refused(refusal) => refusal,
+        other => panic!("told: {other:?}"),
+    };
+    assert_eq!(refused(&mut rig, beyond), Refusal::NeverWas { job: beyond, last: job });
+    rig.finish(job);
+    rig.change(ALICE, Request::Forget { jobs: vec![job] });
+    assert_eq!(refused(&mut rig, job), Refusal::Gone { job, others: false });
+}
+
 #[test]
 fn a_job_that_is_not_there_never_was_or_is_forgotten_and_strangers_learn_no_more() {
     let mut rig = Rig::new(1);

@@ -77,12 +77,15 @@ impl Promise {
                 jobs.into_iter().try_for_each(|job| self.take_end(job, 1))
             }
             // Forgotten before its end could be told.
-            (Request::Submit(submit), Reply::Refused(Refusal::UnknownJob { job }))
+            (Request::Submit(submit), Reply::Refused(Refusal::Gone { job, .. }))
                 if submit.attached && !first =>
             {
                 self.take_end(*job, 1)
             }
-            (Request::Wait { .. }, Reply::Refused(Refusal::UnknownJob { job })) => self.take_end(*job, 1),
+            (
+                Request::Wait { .. },
+                Reply::Refused(Refusal::NeverWas { job, .. } | Refusal::Gone { job, .. }),
+            ) => self.take_end(*job, 1),
             (Request::Events { .. }, Reply::Events { .. }) => self.take_events(reply),
             (_, Reply::Refused(_)) if first => {
                 self.refused = true;

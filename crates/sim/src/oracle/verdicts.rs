@@ -274,9 +274,10 @@ fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
 
 fn names(refusal: &Refusal, id: JobId) -> bool {
     match refusal {
-        Refusal::UnknownJob { job } | Refusal::NotEnded { job, .. } | Refusal::WrongState { job, .. } => {
-            *job == id
-        }
+        Refusal::NeverWas { job, .. }
+        | Refusal::Gone { job, .. }
+        | Refusal::NotEnded { job, .. }
+        | Refusal::WrongState { job, .. } => *job == id,
         _ => false,
     }
 }
