@@ -57,8 +57,6 @@ pub struct Seen {
     pub length: u64,
     /// When its bytes were changed last: seconds and nanoseconds of the wall clock.
     pub modified: (i64, i64),
-    /// When anything of it was changed last, likewise.
-    pub changed: (i64, i64),
 }
 
 /// Bytes at the start of a plan that say how many parts it has.

@@ -1,8 +1,9 @@
 //! One file of a task: what it is, what it looked like first, and what went wrong with it.
 //!
 //! Reads and writes go by position and are never mapped: a file that shrinks under a reader gives a short read, and
-//! no signal. That it changed is told by its length and its two times, whose clock ticks every few milliseconds: a
-//! change within a tick of the first look that keeps the length is not seen.
+//! no signal. That it changed is told by its length and by when it was written last, by a clock that ticks every few
+//! milliseconds: a change within a tick of the first look that keeps the length is not seen. A new name or other rights
+//! are no change.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind, IsTerminal};
@@ -104,12 +105,7 @@ impl Held {
     }
 
     fn seen_in(&self, stat: &Metadata) -> Seen {
-        Seen {
-            name: self.name.clone(),
-            length: stat.len(),
-            modified: (stat.mtime(), stat.mtime_nsec()),
-            changed: (stat.ctime(), stat.ctime_nsec()),
-        }
+        Seen { name: self.name.clone(), length: stat.len(), modified: (stat.mtime(), stat.mtime_nsec()) }
     }
 
     /// What it is instead, and what to do.

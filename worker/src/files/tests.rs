@@ -1,7 +1,8 @@
 //! Tests of a task's files, against real ones of every sort.
 
+use std::fs::Permissions;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 
 use bulkhead_proto::file::FileUse;
@@ -90,6 +91,22 @@ fn a_change_while_it_is_read_is_noticed_and_one_before_is_not() {
     kept.set_len(4).unwrap();
     let fault = files.fault().unwrap().to_string();
     assert!(fault.contains("changed while it was read, it had 10 bytes and has 4: run it again"), "{fault}");
+}
+
+#[test]
+fn a_file_that_loses_its_name_or_rights_has_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clip");
+    std::fs::write(&path, b"0123456789").unwrap();
+    let files = TaskFiles::new(vec![named("in", Way::In, File::open(&path).unwrap())]);
+    files.named("in").unwrap();
+    let changed = || std::fs::metadata(&path).map(|stat| (stat.ctime(), stat.ctime_nsec())).unwrap();
+    let before = changed();
+    while changed() == before {
+        std::fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(files.fault(), None);
 }
 
 #[test]
