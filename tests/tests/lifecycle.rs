@@ -134,7 +134,7 @@ fn many_outputs_leave_descriptors_for_everybody() {
     let socket = folder.path().join("s");
     let plain = supervisor(&socket);
     let mut command = Command::new("sh");
-    command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    command.args(["-c", "ulimit -n 600; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut daemon = command.spawn().expect("it starts");
     let mut ready = [0; 6];

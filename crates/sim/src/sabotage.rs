@@ -120,13 +120,10 @@ impl Sabotage {
                     _ => None,
                 })
             }),
-            Self::SamePart | Self::LoseResults => actions.iter_mut().for_each(|action| {
+            Self::SamePart => actions.iter_mut().for_each(begin_again),
+            Self::LoseResults => actions.iter_mut().for_each(|action| {
                 if let Action::Offer { task, .. } = action {
-                    task.files
-                        .retain(|file| self == Self::SamePart || !matches!(file, TaskFile::Results { .. }));
-                    if let (Self::SamePart, Stage::Run { part, .. }) = (self, &mut task.stage) {
-                        *part = 0;
-                    }
+                    task.files.retain(|file| !matches!(file, TaskFile::Results { .. }));
                 }
             }),
             Self::FalseProgress => actions.iter_mut().for_each(|action| {
@@ -148,6 +145,15 @@ impl Sabotage {
             | Self::DeafToStops
             | Self::NoRecycling => {}
         }
+    }
+}
+
+/// Makes the first part of every part.
+fn begin_again(action: &mut Action) {
+    if let Action::Offer { task, .. } = action
+        && let Stage::Run { part, .. } = &mut task.stage
+    {
+        *part = 0;
     }
 }
 

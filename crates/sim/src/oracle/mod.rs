@@ -1,18 +1,15 @@
 //! The oracles: what must hold after every step. The names are those that a failure prints:
 //!
-//! - `lost`: an accepted job is known until it was forgotten, evicted or delivered
-//! - `outcome`: an outcome is true, never changed, never given twice
+//! - `lost`: an accepted job is known until it was forgotten, evicted or delivered; `outcome`: true, given once
 //! - `exclusive`: no job runs twice at once, by the truth of the boxes
 //! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
-//! - `limits`: a kill for a limit is true; a timed-out job met its limit
+//! - `limits`: a kill for a limit is true; a timed-out job met its limit; `unwanted`: a task whose kind gives it time is
+//!   asked to end before its worker is killed for a cancel
 //! - `pool`: nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
-//! - `unwanted`: a task whose kind gives it time is asked to end before its worker is killed for a cancel
-//! - `parts`: parts run once each that counts, the merge after all of them, with what they left in their order
-//! - `files`: each file and shared output is let go exactly once, not while a worker has it; budgets
-//! - `progress`: never backwards within an attempt, and true where the daemon knows
-//! - `records`: they count up without a gap; `outputs`: each held descriptor is dropped exactly once
+//! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
+//! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
 //! They see events as they are told, output as it is decided, and the boxes. They never ask the core.
