@@ -7,7 +7,6 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
 
-mod adler;
 mod factorial;
 mod figures;
 mod idle;

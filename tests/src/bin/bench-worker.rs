@@ -13,9 +13,7 @@ use std::sync::Mutex;
 use bulkhead_jobs::{Failure, Task, TaskFile};
 use bulkhead_sys::allocator::Watched;
 use bulkhead_worker::{Registry, run};
-
-#[path = "../../benches/side_by_side/adler.rs"]
-mod adler;
+use simd_adler32::Adler32;
 
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
@@ -32,16 +30,16 @@ fn main() -> ExitCode {
 
 /// Reads all of a file and writes as many other bytes, which its checksum decides.
 fn turn_over(file: &dyn TaskFile, task: &mut dyn Task) -> Result<(), Failure> {
-    let (mut at, mut sum, mut piece) = (0, 1, vec![0; PIECE]);
+    let (mut at, mut sum, mut piece) = (0, Adler32::new(), vec![0; PIECE]);
     while at < file.length() {
         let count = file.read_at(&mut piece, at)?;
         if count == 0 {
             return Err(Failure::new("the file is shorter than it was"));
         }
-        sum = adler::continued(sum, &piece[..count]);
+        sum.write(&piece[..count]);
         at += count as u64;
     }
-    piece.fill(sum as u8);
+    piece.fill(sum.finish() as u8);
     while at > 0 {
         let count = at.min(PIECE as u64);
         task.write_all(&piece[..count as usize])?;
