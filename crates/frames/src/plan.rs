@@ -14,8 +14,12 @@ use crate::limits::RANGES_MAX;
 use crate::recipe::{Recipe, Stage, Step};
 use crate::scan::{self, Scan};
 
-/// What a range should take: long beside what a task costs, short beside what one would like to lose or wait for.
-const RANGE_NS: u64 = 300_000_000;
+/// What a range takes at most: short beside what one would like to lose or wait for.
+const RANGE_MAX_NS: u64 = 300_000_000;
+/// What it takes at least: long beside what a task costs.
+const RANGE_MIN_NS: u64 = 20_000_000;
+/// Ranges that a clip gets as long as they are not too short: so many workers can share it evenly.
+const RANGES: u64 = 64;
 
 /// Frames that one run task takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,8 +98,9 @@ impl Plan {
 
 /// How many frames a range gets.
 fn frames_in_a_range(recipe: &Recipe, frames_at_most: u64) -> u64 {
-    let wanted = RANGE_NS / frame_ns(recipe).max(1);
-    wanted.max(1).max(frames_at_most.div_ceil(RANGES_MAX))
+    let each_ns = frame_ns(recipe).max(1);
+    let range_ns = (each_ns.saturating_mul(frames_at_most) / RANGES).clamp(RANGE_MIN_NS, RANGE_MAX_NS);
+    (range_ns / each_ns).max(1).max(frames_at_most.div_ceil(RANGES_MAX))
 }
 
 /// About how long a frame takes on a core of a few years ago; a factor of three either way does no harm.
