@@ -27,6 +27,8 @@ pub(super) struct OwnKind {
     ring: Option<u16>,
     /// Whether its jobs are planned, run in parts and merged.
     plans: Option<bool>,
+    /// Whether its jobs keep a log of what they write.
+    logs: Option<bool>,
     /// Files that a job of it must bring to read.
     files_in: Option<Vec<String>>,
     /// Files that a job of it must bring to write.
@@ -93,6 +95,7 @@ impl OwnKind {
             ("summary", self.summary.is_some()),
             ("ring", self.ring.is_some()),
             ("plans", self.plans.is_some()),
+            ("logs", self.logs.is_some()),
             ("files_in", self.files_in.is_some()),
             ("files_out", self.files_out.is_some()),
             ("output", self.output.is_some()),
@@ -121,12 +124,18 @@ impl OwnKind {
             );
             Ok(text)
         };
+        let (plans, logs) = (self.plans.unwrap_or(false), self.logs.unwrap_or(false));
+        ensure!(
+            !(plans && logs),
+            "kinds.{name}.logs = true: a kind that plans keeps no log, its parts run side by side; drop one of both"
+        );
         let mut kind = Kind {
             name: name.to_owned(),
             usage: text(&self.usage, "usage")?,
             summary: text(&self.summary, "summary")?,
             ring,
-            plans: self.plans.unwrap_or(false),
+            plans,
+            logs,
             needs: self.needs(name)?,
             output: match self.output {
                 Some(Output::Descriptor) => OutputMode::Descriptor,
@@ -220,6 +229,14 @@ mod tests {
         let needs = [("in", Way::In), ("a", Way::Out), ("b", Way::Out)];
         assert_eq!(own.needs, needs.map(|(name, way)| FileUse::new(name, way)));
         assert_eq!((own.plans, own.output, own.crashes_max), (true, OutputMode::Descriptor, Some(1)));
+    }
+
+    #[test]
+    fn a_kind_keeps_a_log_if_it_does_not_plan() {
+        assert!(read("[kinds.x]\nlogs = true\n").unwrap().last().unwrap().logs);
+        assert!(!read("[kinds.x]\n").unwrap().last().unwrap().logs);
+        assert!(read("[kinds.x]\nlogs = true\nplans = true\n").unwrap_err().contains("kinds.x.logs = true"));
+        assert!(read("[kinds.noop]\nlogs = true\n").unwrap_err().contains("kinds.noop.logs"));
     }
 
     #[test]
