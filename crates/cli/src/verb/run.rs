@@ -33,7 +33,7 @@ Examples:
   bulkhead run noop --count 1000
   bulkhead run --timeout 5s sleep 1000
   bulkhead run transform in.y4m -o out.y4m --scale 320x180 --gray --blur 2 --rotate 90
-  ffmpeg -i in.mp4 -f yuv4mpegpipe - | bulkhead run transform - -o - --gray | ffplay -
+  ffmpeg -i in.mp4 -f yuv4mpegpipe - | bulkhead run transform - -o - --gray | ffmpeg -i - out.mp4
   bulkhead run exec -- sh -c 'echo hello; exit 3'
   echo text | bulkhead run exec --stdin --env LANG=C -- tr a-z A-Z";
 
