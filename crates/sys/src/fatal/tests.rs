@@ -109,6 +109,11 @@ fn two_faults() {
 #[ignore = "ends its own process: started by the other tests"]
 fn dies() {
     let fd: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
+    for signal in CAUGHT {
+        // SAFETY: nothing runs yet that had a handler. Whoever started the tests may have had some ignored, as `nohup`
+        // does and a shell for what it puts into the background; those are left alone, and would end nobody here.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     install(Page::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &PLACES).unwrap();
     match std::env::var("BULKHEAD_SYS_DEATH").unwrap().as_str() {
         "fault" => raise::fault(),
