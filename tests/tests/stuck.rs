@@ -216,5 +216,6 @@ fn a_stop_does_not_wait_for_the_undying() {
     assert!(siege.daemon.end("INT").success());
     freezer.thaw();
     tree.await_gone();
-    assert_eq!(siege.daemon.leftovers(), Vec::<String>::new());
+    // The worker itself, which no socket tells of, dies of the kill that it slept through.
+    eventually("nothing is left", || siege.daemon.leftovers().is_empty().then_some(()));
 }
