@@ -105,6 +105,8 @@ impl Tree {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                // A socket with a deadline is not waited on again by the kernel: signal(7).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("somebody of the tree {:?} lives: {error}", self.members),
             }
         }

@@ -91,6 +91,8 @@ impl Peer {
                 Ok(0) => return None,
                 Ok(count) => self.frames.feed(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                // A socket with a deadline is not waited on again by the kernel: signal(7).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("script waits for a request: {error}"),
             }
         }
