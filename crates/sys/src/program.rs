@@ -3,7 +3,8 @@
 //! It leads a process group of its own, so that a program which signals its group (`kill 0`) does not hit its caller.
 //! The caller is made the subreaper of what it starts; when the program has ended, all that it left behind is killed
 //! and reaped, and what they wrote until then is still heard. If the caller dies, they are strays to whoever is a
-//! subreaper above it. Never call it in a process that has other children: they would be ended too.
+//! subreaper above it; if the caller is to die with its parent, it ends them first (`program/parent.rs`). Never call it
+//! in a process that has other children: they would be ended too.
 //!
 //! It waits in poll(2) for both streams and the program's pidfd at once, so full pipes cannot lock it up. The end is
 //! the end of the program itself: not that of its output, which it may close early and its children may keep open.
@@ -25,6 +26,10 @@ use crate::pidfd::Process;
 use crate::poll::{Watch, wait};
 use crate::strays::end_children;
 use crate::tree::{become_subreaper, stop_being_subreaper};
+
+use parent::Parent;
+
+mod parent;
 
 /// What surely fits a pipe that nobody reads yet, in bytes.
 pub const STDIN_MAX_BYTES: usize = 4096;
@@ -93,12 +98,18 @@ pub fn run(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) ->
     for file in program.files {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
     }
+    // Dropped last: a parent that has died meanwhile takes us along once nobody of the program is left.
+    let parent = Parent::hold()?;
     become_subreaper()?;
-    let ended = run_below(program, heard);
+    let ended = run_below(program, parent.as_ref(), heard);
     stop_being_subreaper().and(ended)
 }
 
-fn run_below(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) -> io::Result<ExitStatus> {
+fn run_below(
+    program: &Program<'_>,
+    parent: Option<&Parent>,
+    heard: &mut dyn FnMut(Stream, &[u8]) -> Go,
+) -> io::Result<ExitStatus> {
     let (out, out_writer) = reader()?;
     let (err, err_writer) = reader()?;
     let child = Command::new(program.path)
@@ -112,7 +123,7 @@ fn run_below(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) 
         .stderr(err_writer)
         .process_group(0)
         .spawn()?;
-    let mut streams = Streams { pipes: [(Stream::Out, Some(out)), (Stream::Err, Some(err))], heard };
+    let mut streams = Streams { pipes: [(Stream::Out, Some(out)), (Stream::Err, Some(err))], parent, heard };
     // A program that could not be followed is ended like what a program leaves.
     streams.hear_out(child.id()).or_else(|error| end_children().and(Err(error)))
 }
@@ -167,6 +178,7 @@ fn end(process: &Process) -> io::Result<ExitStatus> {
 struct Streams<'a> {
     /// `None`: it has ended.
     pipes: [(Stream, Option<PipeReader>); 2],
+    parent: Option<&'a Parent>,
     heard: &'a mut dyn FnMut(Stream, &[u8]) -> Go,
 }
 
@@ -185,11 +197,17 @@ impl Streams<'_> {
         Ok(status)
     }
 
-    /// Hears all there is until the process has ended or no more is wanted.
+    /// Hears all there is until the process has ended or no more is wanted, by a parent that died neither.
     fn follow(&mut self, process: &Process) -> io::Result<Go> {
         loop {
             let [out, err] = [0, 1].map(|place| self.watch(place, process.as_fd()));
-            let [out, err, died] = wait([out, err, Watch::readable(process.as_fd())], None)?;
+            let parent =
+                self.parent.map_or(Watch::end(process.as_fd()), |parent| Watch::readable(parent.as_fd()));
+            let [out, err, died, orphaned] =
+                wait([out, err, Watch::readable(process.as_fd()), parent], None)?;
+            if orphaned.readable {
+                return Ok(Go::Stop);
+            }
             for place in [(0, out), (1, err)].into_iter().filter_map(|(at, seen)| seen.readable.then_some(at))
             {
                 if self.hear(place)? == Heard::Enough {
