@@ -56,12 +56,8 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.socket.display(),
         settings.core.slots
     );
-    let hands = Hands::new(
-        clients,
-        Fleet::new(template, registry()?)?,
-        Held::new(budget.outputs),
-        Tell::new(settings.private),
-    );
+    let held = Held::new(budget.outputs, clients.disposal());
+    let hands = Hands::new(clients, Fleet::new(template, registry()?)?, held, Tell::new(settings.private));
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
     let orphaned = Loop {

@@ -1,10 +1,10 @@
 //! Where things go whose close may wait: to a thread of the one who made them so.
 //!
 //! A socket, a lane or a file of a client may keep whoever closes it for an hour. So the loop closes none that it cannot
-//! vouch for. Each user, and the workers that are gone, have a thread of their own for as long as there is something to
-//! close: whoever makes it wait makes only itself wait, and that not for long where a signal can end it, which a timer
+//! vouch for, nor what is large. Each user, the workers that are gone, and the large outputs have a thread of their own for
+//! as long as there is something to close: whoever makes it wait makes only itself wait, and that not for long where a signal can end it, which a timer
 //! sends. What is here is still counted wherever it was counted before (its seat, its budget; of workers, before the next
-//! is spawned), which bounds the queues. Used by `caller.rs`, `files.rs` and `line.rs`.
+//! is spawned), which bounds the queues. Used by `caller.rs`, `files.rs`, `held.rs` and `line.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -20,6 +20,8 @@ pub(crate) enum Whose {
     User(u32),
     /// Those workers' that are gone: what they leave is all of one owner, the daemon's administrator.
     Workers,
+    /// Nobody's but ours: outputs whose memory takes long to give back.
+    Outputs,
 }
 
 /// Something to be dropped.

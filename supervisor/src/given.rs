@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_plan_says_how_many_parts_it_has_or_is_a_lie() {
-        let mut held = Held::new(8);
+        let mut held = Held::new(8, Disposal::default());
         let good = stage::pack(&[b"a", b"b", b"c"]);
         let planned = plan(&good, good.len() as u64, &mut held).unwrap();
         assert!(matches!(planned, TaskResult::Planned { parts: 3, .. }), "{planned:?}");
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_all_have_written_is_the_result_once_the_merge_has_sealed_it() {
-        let mut held = Held::new(8);
+        let mut held = Held::new(8, Disposal::default());
         let run = task(Stage::Run { part: 0, parts: 1 }, OutputMode::Inline, vec![shared()]);
         let given = Given::make(&run, &mut held).unwrap();
         assert_eq!(roles(&given, &run, &held), [FileRole::Shared]);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_the_parts_left_comes_packed_and_what_is_gone_is_said() {
-        let mut held = Held::new(8);
+        let mut held = Held::new(8, Disposal::default());
         let results = Rc::new(vec![Payload::from(b"one".to_vec()), Payload::default()]);
         let packed = stage::pack(&results);
         let merge = task(Stage::Merge { parts: 2 }, OutputMode::Inline, vec![TaskFile::Results { results }]);

@@ -2,35 +2,46 @@
 //!
 //! Only what was sealed is held: a worker that keeps a descriptor cannot change a result behind its client's
 //! back. How many are kept, and for how long, the core decides; how many may be open in all, the budget of
-//! descriptors. The outputs that the tasks of one job share are kept here as well, and count as they do.
+//! descriptors. The outputs that the tasks of one job share are kept here as well, and count as they do. What is large
+//! is closed by the disposal: to give its memory back takes the kernel tens of milliseconds, which the loop has not.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bulkhead_proto::ids::{LogId, OutputId, ScratchId};
 use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::stage::COUNT_BYTES;
 use bulkhead_sys::memfd;
 
+use crate::disposal::{Disposal, Whose};
+
+/// What holds more than this is closed by the disposal, in bytes: giving back a MiB takes the kernel some 65 us.
+const LARGE_BYTES: u64 = 4 << 20;
+
 /// An output descriptor, counted wherever it is as long as it is open.
 #[derive(Debug)]
 pub(crate) struct OutputFile {
-    descriptor: OwnedFd,
-    open: Rc<Cell<usize>>,
+    /// The descriptor, and its place among those that may be open, which is free again once it is closed.
+    held: Option<(OwnedFd, Arc<()>)>,
+    disposal: Disposal,
 }
 
 impl AsFd for OutputFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+        self.held.as_ref().expect("only dropping it takes it out").0.as_fd()
     }
 }
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
+        if let Some(held) = self.held.take()
+            && memfd::memory_of(held.0.as_fd()).is_ok_and(|bytes| bytes > LARGE_BYTES)
+        {
+            self.disposal.close(Whose::Outputs, held);
+        }
     }
 }
 
@@ -41,15 +52,22 @@ pub(crate) struct Held {
     scratches: BTreeMap<ScratchId, OutputFile>,
     logs: BTreeMap<LogId, Rc<OutputFile>>,
     last: u64,
-    open: Rc<Cell<usize>>,
+    /// Whoever holds an open one holds this as well.
+    open: Arc<()>,
     open_max: usize,
+    disposal: Disposal,
 }
 
 impl Held {
     /// At most `open_max` output descriptors are ever open in this process.
-    pub(crate) fn new(open_max: usize) -> Self {
+    pub(crate) fn new(open_max: usize, disposal: Disposal) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
-        Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Rc::default(), open_max }
+        Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Arc::new(()), open_max, disposal }
+    }
+
+    /// How many are open.
+    pub(crate) fn open(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
     }
 
     /// An empty file for a task to write.
@@ -81,15 +99,14 @@ impl Held {
     }
 
     fn count(&self, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OutputFile> {
-        if self.open.get() >= self.open_max {
+        if self.open() >= self.open_max {
             return Err(io::Error::other(format!(
                 "{} are open, the limit; take results, or raise the limit of open files",
                 self.open_max
             )));
         }
-        let descriptor = make()?;
-        self.open.set(self.open.get() + 1);
-        Ok(OutputFile { descriptor, open: Rc::clone(&self.open) })
+        let held = Some((make()?, Arc::clone(&self.open)));
+        Ok(OutputFile { held, disposal: self.disposal.clone() })
     }
 
     /// Takes in what a worker wrote and sealed. `None`: it is not sealed, or not as long as the worker says. Sealing
@@ -189,20 +206,19 @@ impl Held {
 }
 
 #[cfg(test)]
-impl Held {
-    /// How many are open.
-    pub(crate) fn open(&self) -> usize {
-        self.open.get()
-    }
-}
-
-#[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::{Duration, Instant};
+
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn only_what_is_sealed_and_as_long_as_said_is_taken() {
-        let mut held = Held::new(8);
+        let mut held = Held::new(8, Disposal::default());
         assert_eq!(held.take(held.make().unwrap(), 0).unwrap(), None);
         let sealed = held.make().unwrap();
         memfd::seal_output(sealed.as_fd()).unwrap();
@@ -211,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_more_are_open_than_may_be_wherever_they_are() {
-        let mut held = Held::new(2);
+        let mut held = Held::new(2, Disposal::default());
         let running = held.make().unwrap();
         let written = held.make().unwrap();
         memfd::seal_output(written.as_fd()).unwrap();
@@ -224,5 +240,42 @@ mod tests {
         assert!(held.make().is_ok());
         drop(running);
         assert!(held.make().is_ok());
+    }
+
+    #[test]
+    fn a_large_output_is_not_closed_by_whoever_lets_go_of_it() {
+        let disposal = Disposal::default();
+        let mut held = Held::new(4, disposal.clone());
+        let (told, closed) = channel();
+        let (go, waits) = channel::<()>();
+        // Whoever closes outputs is kept busy with this one, so that what waits behind it can be counted.
+        disposal.close(Whose::Outputs, Blocker(told, waits));
+        closed.recv_timeout(PATIENCE).unwrap();
+        for (bytes, waiting) in [(1, 0), (LARGE_BYTES as usize + 1, 1)] {
+            let output = held.make().unwrap();
+            let mut file = File::from(output.as_fd().try_clone_to_owned().unwrap());
+            file.write_all(&vec![1; bytes]).unwrap();
+            drop(file);
+            memfd::seal_output(output.as_fd()).unwrap();
+            let output = held.take(output, bytes as u64).unwrap().unwrap();
+            held.drop_output(output);
+            assert_eq!((disposal.waiting(Whose::Outputs), held.open()), (waiting, waiting), "{bytes}");
+        }
+        drop(go);
+        let begun = Instant::now();
+        while held.open() > 0 {
+            assert!(begun.elapsed() < PATIENCE, "it is never closed");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Its drop says so and waits until it is let go.
+    struct Blocker(Sender<()>, Receiver<()>);
+
+    impl Drop for Blocker {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+            let _gone = self.1.recv();
+        }
     }
 }

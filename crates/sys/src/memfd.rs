@@ -115,13 +115,27 @@ fn frozen() -> SealFlag {
     SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }
 
+/// The memory that a memfd takes up, holes left out, in bytes. Never blocks.
+///
+/// # Errors
+/// None that a sane kernel gives.
+pub fn memory_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    /// Of `st_blocks`, whatever the file system.
+    const BLOCK_BYTES: u64 = 512;
+    Ok(u64::try_from(stat_of(fd)?.st_blocks).unwrap_or(0).saturating_mul(BLOCK_BYTES))
+}
+
 /// The size of the file behind a descriptor, in bytes.
 pub(crate) fn size_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(u64::try_from(stat_of(fd)?.st_size).unwrap_or(0))
+}
+
+fn stat_of(fd: BorrowedFd<'_>) -> io::Result<libc::stat> {
     // SAFETY: all-zero bytes are a valid stat: it is plain data for the kernel to fill.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: `stat` is ours and lives through the call; `fd` is open.
     Errno::result(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) })?;
-    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    Ok(stat)
 }
 
 /// The seals of a memfd.
@@ -163,6 +177,7 @@ mod tests {
         assert_eq!(sealed_size(file.as_fd()).unwrap(), None, "its bytes can change");
         assert_eq!(seal_output(file.as_fd()).unwrap(), 10);
         assert_eq!(sealed_size(file.as_fd()).unwrap(), Some(10));
+        assert!((10..4 << 20).contains(&memory_of(file.as_fd()).unwrap()));
         for error in [
             file.write_all_at(b"x", 0).unwrap_err(),
             file.write_all_at(b"x", 10).unwrap_err(),
