@@ -21,6 +21,8 @@ pub struct Why {
     pub attempts: u32,
     /// What it is doing, and why.
     pub now: Now,
+    /// Set while the client that it is attached to is gone: when it is cancelled, if it has not ended.
+    pub vanished_ms: Option<u64>,
     /// What became of the attempts before.
     pub past: Past,
 }
@@ -184,6 +186,10 @@ pub struct Running {
     pub behind: u32,
     /// Whether it runs alone in a worker that had run nothing, because a death was charged to it.
     pub alone: bool,
+    /// Set while its worker is stopped by a signal: when that is killed unless it goes on.
+    pub stopped_ms: Option<u64>,
+    /// Set while the daemon drains.
+    pub drain: Option<Drain>,
     /// The limits it was given.
     pub limits: Limits,
 }

@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 use crate::record_text::Span;
 use crate::view::{JobDeath, Parts};
 use crate::why::{Canceller, End, Holder, Limits, Now, Past, Running, Why};
-use waiting::{say_before, say_pool, shortage, unread_text};
+use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
 
 impl fmt::Display for Why {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,13 +55,17 @@ impl Why {
                 });
                 said.extend(unread.as_ref().map(unread_text));
                 said.extend(shortage_ms.map(shortage));
-                if *running == 0 {
-                    say_pool(pool, false, &mut said);
+                match running {
+                    0 => say_pool(pool, false, &mut said),
+                    _ => said.extend(pool.drain.map(drain_text)),
                 }
             }
             Now::Running(running) => say_running(&self.name(), self.attempts, running, &mut said),
             Now::Ended(end) => self.say_ended(end, &mut said),
         }
+        said.extend(self.vanished_ms.map(|left| {
+            format!("The client that it was attached to is gone: it is cancelled in {}.", span(left))
+        }));
         self.say_past(&mut said);
         said
     }
@@ -158,7 +162,7 @@ impl Why {
 }
 
 fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<String>) {
-    let Running { holder, for_ms, behind, alone, limits } = running;
+    let Running { holder, for_ms, behind, alone, stopped_ms, drain, limits } = running;
     let (since, who) = (span(*for_ms), worker(holder));
     said.push(match behind {
         0 => format!("{name} has been running for {since}, attempt {attempt}, in {who}."),
@@ -173,6 +177,10 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
     if holder.killed.is_some() {
         said.push(format!("It goes on only when that is proven: {}.", of_holder(holder)));
     }
+    said.extend(stopped_ms.map(|left| {
+        format!("A signal stopped that worker: it is killed in {} unless it goes on.", span(left))
+    }));
+    said.extend(drain.map(drain_text));
     say_limits(limits, said);
 }
 

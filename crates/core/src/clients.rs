@@ -81,6 +81,11 @@ impl Clients {
         self.map.get(&id).filter(|client| client.vanished.is_none())
     }
 
+    /// When the jobs of a client that is gone are cancelled; `None` if it is there.
+    pub(crate) fn vanishes_ns(&self, id: ClientId) -> Option<u64> {
+        self.map.get(&id)?.vanished
+    }
+
     /// Clients that are connected.
     pub(crate) fn count(&self) -> usize {
         self.map.values().filter(|client| client.vanished.is_none()).count()

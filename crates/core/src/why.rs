@@ -62,7 +62,16 @@ impl Core {
                 holder: end.holder.and_then(|(worker, seq)| self.holder(worker, seq)),
             }),
         };
-        Why { job: job.id, attempts: self.attempts_of(key), now, past: self.past(key) }
+        let vanished_ms = self.why_vanished(key);
+        Why { job: job.id, attempts: self.attempts_of(key), now, vanished_ms, past: self.past(key) }
+    }
+
+    /// When it is cancelled because the client that it is attached to is gone.
+    fn why_vanished(&self, key: Key) -> Option<u64> {
+        let batch = self.jobs.batch(key);
+        let is_wanted_by_it = batch.watched && self.jobs[key].end().is_none();
+        let at_ns = self.clients.vanishes_ns(batch.client).filter(|_| is_wanted_by_it)?;
+        Some(self.left_ms(at_ns))
     }
 
     fn why_parted(&self, key: Key, peer: Peer) -> Now {
@@ -120,6 +129,11 @@ impl Core {
             for_ms: self.since_ms(begun_ns),
             behind: u32::try_from(behind).unwrap_or(u32::MAX),
             alone: self.jobs[key].alone,
+            stopped_ms: worker
+                .filter(|worker| worker.duty.cause().is_none())
+                .and_then(|worker| worker.suspended)
+                .map(|at_ns| self.left_ms(at_ns)),
+            drain: self.why_drain(),
             limits: Limits {
                 timeout_ms: policy.timeout_ms,
                 timeout_left_ms: ends_ns.filter(|_| behind == 0).map(|at_ns| self.left_ms(at_ns)),

@@ -10,7 +10,7 @@ use crate::why::{Before, Drain, Failure, Longest, Pool, Unread};
 
 fn why(now: Now) -> Why {
     let past = Past { crashes_max: 3, ..Past::default() };
-    Why { job: JobId(17), attempts: 1, now, past }
+    Why { job: JobId(17), attempts: 1, now, vanished_ms: None, past }
 }
 
 fn pool() -> Pool {
@@ -189,7 +189,15 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
         memory_bytes: Some(1 << 20),
         ..Limits::default()
     };
-    let running = Running { holder: holder(None, false), for_ms: 12_000, behind: 0, alone: true, limits };
+    let running = Running {
+        holder: holder(None, false),
+        for_ms: 12_000,
+        behind: 0,
+        alone: true,
+        stopped_ms: None,
+        drain: None,
+        limits,
+    };
     assert_says(
         &why(Now::Running(running.clone())),
         &[
@@ -202,11 +210,21 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
     let dying = holder(Some("lie (malformed result)"), true);
     let running = Running { holder: dying, behind: 2, limits: Limits::default(), ..running };
     assert_says(
-        &why(Now::Running(running)),
+        &why(Now::Running(running.clone())),
         &[
             "Job 17 was handed to worker 3 (pid 812) 12.00s ago, attempt 1; 2 shorter tasks there go first.",
             "was killed (lie (malformed result)) and is stuck, its death is long overdue.",
             "It has no limit",
+        ],
+    );
+    let drain = Some(Drain { left_ms: Some(9_000) });
+    let threatened = Running { holder: holder(None, false), stopped_ms: Some(7_500), drain, ..running };
+    assert_says(
+        &Why { vanished_ms: Some(12_000), ..why(Now::Running(threatened)) },
+        &[
+            "A signal stopped that worker: it is killed in 7.50s unless it goes on.",
+            "The daemon drains: what has not ended in 9.00s is lost.",
+            "The client that it was attached to is gone: it is cancelled in 12.00s.",
         ],
     );
 }

@@ -4,7 +4,7 @@
 
 use super::{counted, many, span};
 use crate::view::PoolHealth;
-use crate::why::{Before, Longest, Pool, Unread};
+use crate::why::{Before, Drain, Longest, Pool, Unread};
 
 /// Who goes before it in the queue.
 pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
@@ -57,10 +57,14 @@ pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
     if pool.health == PoolHealth::Degraded {
         said.push(format!("The pool is degraded: {}.", pool.health_reason));
     }
-    said.extend(pool.drain.map(|drain| match drain.left_ms {
+    said.extend(pool.drain.map(drain_text));
+}
+
+pub(super) fn drain_text(drain: Drain) -> String {
+    match drain.left_ms {
         Some(left) => format!("The daemon drains: what has not ended in {} is lost.", span(left)),
         None => "The daemon drains: it takes no new jobs and runs this one before it leaves.".to_owned(),
-    }));
+    }
 }
 
 /// Why a worker is missing, and when the next one comes.

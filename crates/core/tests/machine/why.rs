@@ -238,6 +238,27 @@ fn a_running_job_says_where_since_when_and_its_limits() {
 }
 
 #[test]
+fn a_running_job_says_what_is_about_to_end_it() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit_as(ALICE, "quick", 1, Policy::default(), true);
+    let worker = rig.claim(job);
+    let before = running(&mut rig, job);
+    assert_eq!((before.stopped_ms, before.drain, rig.why(ADMIN, job).vanished_ms), (None, None, None));
+    rig.tell(Event::Suspended { worker, signal: 19 });
+    rig.tell(Event::ClientGone { client: ALICE });
+    rig.tell(Event::Drain { grace_ms: Some(60_000) });
+    rig.pass(1000);
+    let now = running(&mut rig, job);
+    assert_eq!((now.stopped_ms, now.drain), (Some(9_000), Some(Drain { left_ms: Some(59_000) })));
+    assert_eq!(rig.why(ADMIN, job).vanished_ms, Some(29_000));
+    rig.tell(Event::Resumed { worker });
+    assert_eq!(running(&mut rig, job).stopped_ms, None);
+    rig.sleep(29_001);
+    let why = rig.why(ADMIN, job);
+    assert_eq!(why.vanished_ms, None, "it is cancelled: {why:?}");
+}
+
+#[test]
 fn a_lost_attempt_is_told_and_not_charged() {
     let (mut rig, long) = busy();
     let worker = rig.claim(long);
