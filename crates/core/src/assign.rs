@@ -15,6 +15,7 @@ use crate::lane::{Ageing, Verdict};
 use crate::list::Key;
 use crate::machine::{Core, ms};
 use crate::pace::{ALONE_NS, Pace};
+use crate::parts::plan_waits;
 use crate::recycle::is_due;
 use crate::watch::is_watched;
 use crate::worker::{Duty, Worker};
@@ -71,10 +72,11 @@ impl Core {
                 continue;
             }
             let at = ageing(self.now.mono_ns, &self.config);
-            let (fans, most, short) = (&self.fans, self.fans_most(), self.shortage.is_on());
+            let (fans, slots, short) = (&self.fans, self.config.slots, self.shortage.is_on());
             let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
+                let batch = jobs.batch(key);
                 let waits = short && jobs.needs_descriptor(key)
-                    || jobs[key].step == Step::Plan && fans.count_of(jobs.batch(key).client) >= most;
+                    || jobs[key].step == Step::Plan && plan_waits(fans, slots, batch.client, batch.uid);
                 if waits { Verdict::Skip } else { Verdict::Take }
             });
             let Some(key) = found else { break };

@@ -40,6 +40,7 @@ pub(crate) struct Fan {
     /// The job.
     pub(crate) id: JobId,
     pub(crate) client: ClientId,
+    pub(crate) uid: u32,
     /// The batch that its parts share; the fan holds it too.
     pub(crate) batch: u32,
     /// How many parts there are.
@@ -75,6 +76,7 @@ pub(crate) struct Fans {
     map: BTreeMap<FanId, Fan>,
     last: u64,
     of: BTreeMap<ClientId, usize>,
+    of_user: BTreeMap<u32, usize>,
 }
 
 impl Fans {
@@ -82,6 +84,7 @@ impl Fans {
     pub(crate) fn open(&mut self, fan: Fan) -> FanId {
         self.last += 1;
         *self.of.entry(fan.client).or_default() += 1;
+        *self.of_user.entry(fan.uid).or_default() += 1;
         self.map.insert(FanId(self.last), fan);
         FanId(self.last)
     }
@@ -89,12 +92,8 @@ impl Fans {
     /// Removes one.
     pub(crate) fn close(&mut self, id: FanId) -> Option<Fan> {
         let fan = self.map.remove(&id)?;
-        if let Some(count) = self.of.get_mut(&fan.client) {
-            *count -= 1;
-            if *count == 0 {
-                self.of.remove(&fan.client);
-            }
-        }
+        count_out(&mut self.of, fan.client);
+        count_out(&mut self.of_user, fan.uid);
         Some(fan)
     }
 
@@ -113,9 +112,28 @@ impl Fans {
         self.of.get(&client).copied().unwrap_or(0)
     }
 
+    /// Jobs that have parts.
+    pub(crate) fn count(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Jobs of one user that have parts.
+    pub(crate) fn count_of_user(&self, uid: u32) -> usize {
+        self.of_user.get(&uid).copied().unwrap_or(0)
+    }
+
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FanId, &Fan)> {
         self.map.iter().map(|(id, fan)| (*id, fan))
+    }
+}
+
+fn count_out<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 //! Parts are made a few for each slot at a time, and stand in lists of their own between the jobs of their client, so
 //! that a job of ten thousand parts is no burden and holds nobody up. A part that ends badly ends its job; the others
 //! are taken back or killed then, and charged to nobody. So that plans do not pile up with nothing done, a client has a
-//! few jobs in parts at a time: the next one is planned when one of them has ended.
+//! few jobs in parts at a time: the next one is planned when one of them has ended. What parts leave takes memory, so all
+//! together have a bound as well, beyond which a user has one.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use bulkhead_proto::ids::{JobId, OutputId, Seq, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{PARTS_MAX, RESULTS_MAX_BYTES};
 use bulkhead_proto::outcome::Outcome;
@@ -18,13 +19,15 @@ use bulkhead_proto::why::Part;
 
 use crate::action::Action;
 use crate::event::{Leftover, TaskResult};
-use crate::fan::{Fan, FanId, part_of};
+use crate::fan::{Fan, FanId, Fans, part_of};
 use crate::job::{Left, Phase, State, Step};
 use crate::list::Key;
 use crate::machine::Core;
 
 /// Jobs of one client that have parts at a time, at most: one for each slot and one more, within this.
 const FANS_MAX: usize = 16;
+/// Jobs that have parts at a time, of all clients: each may keep `RESULTS_MAX_BYTES`, and a place for each part.
+const FANS_ALL_MAX: usize = 128;
 
 impl Core {
     /// A task is done, with this result.
@@ -79,12 +82,24 @@ impl Core {
         batch.refs = 1;
         (batch.attached, batch.watched, batch.progress, batch.expires_ns) = (false, false, false, None);
         batch.since_ns = self.now.mono_ns;
-        let client = batch.client;
+        let (client, uid) = (batch.client, batch.uid);
         let batch = self.jobs.open_batch(batch);
         let results = Rc::new(vec![Payload::default(); parts as usize]);
         let live = BTreeSet::new();
-        let fan =
-            Fan { job: key, id, client, batch, parts, next: 0, done: 0, live, results, bytes: 0, attempts };
+        let fan = Fan {
+            job: key,
+            id,
+            client,
+            uid,
+            batch,
+            parts,
+            next: 0,
+            done: 0,
+            live,
+            results,
+            bytes: 0,
+            attempts,
+        };
         let fan = self.fans.open(fan);
         self.jobs[key].aside_mut().fan = Some(fan);
         self.begin_telling(key);
@@ -225,9 +240,10 @@ impl Core {
             self.jobs.batches[batch as usize].since_ns = self.now.mono_ns;
         }
     }
+}
 
-    /// Jobs of one client that may have parts at a time.
-    pub(crate) fn fans_most(&self) -> usize {
-        (usize::from(self.config.slots) + 1).min(FANS_MAX)
-    }
+/// Whether the plan of a job of this client has to wait, with so many slots.
+pub(crate) fn plan_waits(fans: &Fans, slots: u16, client: ClientId, uid: u32) -> bool {
+    let most = (usize::from(slots) + 1).min(FANS_MAX);
+    fans.count_of(client) >= most || fans.count() >= FANS_ALL_MAX && fans.count_of_user(uid) > 0
 }

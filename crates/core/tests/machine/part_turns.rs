@@ -1,7 +1,7 @@
 //! Whose turn it is when jobs have parts: nobody waits for all of them, and many are no burden.
 
 use bulkhead_core::event::{Event, TaskResult};
-use bulkhead_proto::ids::JobId;
+use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::stage::Stage;
@@ -62,6 +62,36 @@ fn plans_do_not_pile_up() {
         }
     }
     assert_eq!(planned, [first, JobId(first.0 + 1)], "two at a time with one slot");
+}
+
+#[test]
+fn jobs_in_parts_of_many_clients_have_a_bound_and_every_user_gets_one() {
+    let mut rig = Rig::new(1);
+    let mut planned = Vec::new();
+    let mut run = |rig: &mut Rig, tasks: usize| {
+        for _ in 0..tasks {
+            let Some(task) = rig.workers.values().flatten().next().map(|held| held.task.clone()) else {
+                break;
+            };
+            if task.stage == Stage::Plan {
+                rig.plan(task.job, 4);
+                planned.push(task.job);
+            } else {
+                order(rig, 1);
+            }
+        }
+        planned.len()
+    };
+    for number in 100..250 {
+        rig.connect(ClientId(number), 7, false);
+        rig.submit_as(ClientId(number), "fan", 1, Policy::default(), false);
+    }
+    assert_eq!(run(&mut rig, 140), 128, "as many as may be");
+    rig.submit_as(BOB, "fan", 1, Policy::default(), false);
+    assert_eq!(run(&mut rig, 4), 129, "another user's first one does not wait");
+    rig.submit_as(BOB, "fan", 1, Policy::default(), false);
+    assert_eq!(run(&mut rig, 4), 129, "the second one does");
+    assert_eq!(run(&mut rig, 10_000), 152, "they go on as others end");
 }
 
 #[test]
