@@ -218,6 +218,7 @@ fn why_is_told_in_sentences_one_a_line() {
         job: JobId(7),
         attempts: 2,
         now: Now::Backoff { left_ms: 1500, alone: false },
+        vanished_ms: None,
         past: Past { failures: 1, retries_max: 3, ..Past::default() },
     };
     let expected = why.clone();
