@@ -111,6 +111,15 @@ fn of_too_much_the_beginning_and_the_end_are_kept() {
     assert!(out.starts_with("begin\ny\n") && out.ends_with("y\nend\n"), "{} bytes", out.len());
     assert!(out.len() as u64 > LOG_BYTES / 2 && (out.len() as u64) < LOG_BYTES, "{} bytes", out.len());
     assert!(said.contains("bytes are not kept here") && said.ends_with("err\n"), "{said}");
+    for flags in [&["logs", &job][..], &["--json", "logs", &job], &["logs", &job, "--follow"]] {
+        let closed = std::io::pipe().expect("a pipe").1;
+        let left = daemon.command(flags).stdout(closed).output().expect("it runs");
+        assert!(code(&left) == Some(141) && !text(&left.stderr).contains("daemon"), "{flags:?}: {left:?}");
+        let full = std::fs::File::create("/dev/full").expect("it is there");
+        let full = daemon.command(flags).stdout(full).output().expect("it runs");
+        let said = text(&full.stderr);
+        assert!(code(&full) == Some(1) && said.contains("cannot be handed on: No space left"), "{said}");
+    }
 }
 
 #[test]

@@ -88,12 +88,16 @@ fn code_of(error: &anyhow::Error) -> u8 {
         of_client(error)
     } else if error.is::<NotStarted>() {
         NO_DAEMON
-    } else if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    {
-        PIPE
+    } else if let Some(error) = error.downcast_ref::<io::Error>() {
+        of_writing(error)
     } else {
         FAILED
     }
+}
+
+/// The code for output that nobody takes.
+fn of_writing(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::BrokenPipe { PIPE } else { FAILED }
 }
 
 fn of_client(error: &Error) -> u8 {
@@ -108,6 +112,7 @@ fn of_client(error: &Error) -> u8 {
         Error::Interrupted => CANCELLED,
         Error::InputTooLong { .. } | Error::TooLong(_) => USAGE,
         Error::HeldTooMuch { .. } => FAILED,
+        Error::Sink(error) => of_writing(error),
     }
 }
 

@@ -186,6 +186,8 @@ pub enum Error {
         /// The limit.
         limit_bytes: usize,
     },
+    /// Whoever was to be handed what came could not take it.
+    Sink(io::Error),
     /// A system call failed.
     Io(io::Error),
 }
@@ -252,6 +254,7 @@ impl fmt::Display for Error {
             Self::HeldTooMuch { limit_bytes } => {
                 write!(out, "more than {limit_bytes} bytes of answers to other requests were not taken")
             }
+            Self::Sink(error) => write!(out, "what came cannot be handed on: {error}"),
             Self::Io(error) => write!(out, "connection to the daemon failed: {error}"),
         }
     }

@@ -54,10 +54,20 @@ impl JobLog {
     /// Hands over what is new since the last look.
     ///
     /// # Errors
-    /// The descriptor is none that can be read, or that of `each`.
-    pub fn look(&mut self, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> io::Result<()> {
-        let file = &self.file;
-        self.reader.read(|at, into| file.read_exact_at(into, at), |found| each(LogItem::Found(found)))
+    /// [`Error::Sink`] with that of `each`; [`Error::Io`]: the descriptor is none that can be read.
+    pub fn look(&mut self, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> Result<(), Error> {
+        let (file, mut refused) = (&self.file, None);
+        let read = self.reader.read(
+            |at, into| file.read_exact_at(into, at),
+            |found| {
+                each(LogItem::Found(found)).map_err(|error| {
+                    let kind = error.kind();
+                    refused = Some(error);
+                    kind.into()
+                })
+            },
+        );
+        refused.map_or(read.map_err(Error::Io), |error| Err(Error::Sink(error)))
     }
 }
 
@@ -65,12 +75,12 @@ impl Client {
     /// Hands over what the latest attempt of a job has written so far, the attempt's number first.
     ///
     /// # Errors
-    /// As every request; refused if the job is unknown or has no log. Those of `each`.
+    /// As every request; refused if the job is unknown or has no log. [`Error::Sink`] with that of `each`.
     pub fn log(&mut self, job: JobId, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> Result<(), Error> {
         match self.ask_answer(Request::Logs { job, follow: false }, &[])? {
             Answer::Log(Some(mut log)) if log.job == job => {
-                each(LogItem::Attempt(log.attempt))?;
-                Ok(log.look(each)?)
+                each(LogItem::Attempt(log.attempt)).map_err(Error::Sink)?;
+                log.look(each)
             }
             Answer::Log(None) => {
                 let why = "there is no log of it at the moment: try again".to_owned();
@@ -118,11 +128,13 @@ impl Client {
                 None => {}
                 Some(Answer::Log(None)) => {}
                 Some(Answer::Log(Some(next))) => {
-                    each(LogItem::Attempt(next.attempt))?;
+                    each(LogItem::Attempt(next.attempt)).map_err(Error::Sink)?;
                     log.insert(next).look(each)?;
                 }
                 Some(Answer::Ended(ended)) => {
-                    return ended.into_iter().try_for_each(|end| Ok(each(LogItem::Ended(end))?));
+                    return ended
+                        .into_iter()
+                        .try_for_each(|end| each(LogItem::Ended(end)).map_err(Error::Sink));
                 }
                 Some(Answer::Plain(Reply::Refused(refusal))) => return Err(Error::Refused(refusal)),
                 Some(Answer::Plain(other)) => return Err(self.unexpected(&other)),
