@@ -83,6 +83,17 @@ impl fmt::Display for BadProgram {
 
 impl std::error::Error for BadProgram {}
 
+/// As people read it: what is in its environment, and its words, with blanks between them.
+impl fmt::Display for Program {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.env {
+            write!(out, "{}={} ", String::from_utf8_lossy(name), String::from_utf8_lossy(value))?;
+        }
+        let words: Vec<_> = self.argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+        out.write_str(&words.join(" "))
+    }
+}
+
 impl Program {
     /// As it travels.
     ///
@@ -183,6 +194,7 @@ mod tests {
         let program = shell();
         let input = program.to_input().unwrap();
         assert_eq!(Program::from_input(&input), Ok(program));
+        assert_eq!(shell().to_string(), "A=b=c sh -c exit \u{fffd}");
         assert_eq!(Program::from_input(&[2, 0]), Err(BadProgram::Version(Some(2))));
         assert_eq!(Program::from_input(&[]), Err(BadProgram::Version(None)));
         for cut in 1..input.len() {

@@ -78,6 +78,12 @@ fn a_program_gets_its_words_and_its_output_is_the_result() {
     let id = daemon.ok(&["submit", "exec", "--", "echo", "kept"]);
     daemon.ok(&["wait", id.trim()]);
     assert_eq!(daemon.ok(&["result", id.trim()]), "kept\n");
+    let shown = daemon.ok(&["job", id.trim()]);
+    assert!(!shown.contains("input"), "of a job that is done it is not kept: {shown}");
+    let id = daemon.ok(&["submit", "exec", "--env", "A=b", "--", "sh", "-c", "exit 3"]);
+    daemon.cli(&["wait", id.trim()]);
+    let shown = daemon.ok(&["job", id.trim()]);
+    assert!(shown.contains("\ninput     A=b sh -c exit 3\n"), "{shown}");
     assert!(daemon.ok(&["kinds"]).contains("PROGRAM ARGUMENTS..."));
 }
 

@@ -4,8 +4,10 @@
 //! administrators alone.
 
 use bulkhead_proto::client::Reply;
+use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{ClientId, JobId, Tag, WorkerId};
 use bulkhead_proto::job::JobState;
+use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, Status, WorkerRow, WorkerState};
 
@@ -115,7 +117,7 @@ impl Core {
             row: self.row(key),
             policy: batch.policy.clone(),
             attached: batch.attached,
-            input: String::from_utf8_lossy(&job.input).chars().take(INPUT_CHARS).collect(),
+            input: self.input_of(key).chars().take(INPUT_CHARS).collect(),
             worker: match job.state {
                 State::Running { worker, .. } => Some(worker),
                 _ => None,
@@ -130,6 +132,13 @@ impl Core {
             ended_us: end.map(|end| end.at_us),
             deaths: job.aside.as_ref().map(|aside| aside.deaths.clone()).unwrap_or_default(),
         }
+    }
+
+    /// A program as its words, anything else as the text that it may be.
+    fn input_of(&self, key: Key) -> String {
+        let input = &self.jobs[key].input;
+        let program = (self.kind_name(key) == EXEC).then(|| Program::from_input(input).ok()).flatten();
+        program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
     }
 
     /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.

@@ -62,10 +62,12 @@ fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {
     let mut lines = vec![
         format!("job       {} of user {}, {}", row.job, row.uid, attachment(detail)),
         format!("kind      {}", row.kind),
-        format!("input     {}", detail.input.escape_debug()),
-        format!("state     {}", state(detail)),
-        format!("accepted  {}", utc(row.accepted_us)),
     ];
+    // Of a job that is done it is not kept.
+    let input = detail.input.escape_debug();
+    lines.extend((!detail.input.is_empty()).then(|| format!("input     {input}")));
+    lines.push(format!("state     {}", state(detail)));
+    lines.push(format!("accepted  {}", utc(row.accepted_us)));
     lines.extend(detail.ended_us.map(|ended| {
         let after = Span::us(ended.saturating_sub(row.accepted_us));
         format!("ended     {}, {after} after it was accepted", utc(ended))
