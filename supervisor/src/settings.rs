@@ -9,9 +9,10 @@ mod policy;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use bulkhead_proto::places;
 use bulkhead_sys::socket;
 use serde::Deserialize;
@@ -42,13 +43,13 @@ struct File {
     mode: Option<Mode>,
     socket: Option<PathBuf>,
     state: Option<PathBuf>,
-    workers: Option<u16>,
-    spares: Option<u16>,
+    workers: Option<u64>,
+    spares: Option<u64>,
     enable_chaos: Option<bool>,
     group: Option<String>,
     admin_group: Option<String>,
     grace_seconds: Option<u64>,
-    clients_max: Option<usize>,
+    clients_max: Option<u64>,
     queue_max: Option<u64>,
     queue_bytes_max: Option<u64>,
     keep_seconds: Option<u64>,
@@ -124,7 +125,7 @@ impl Settings {
             group: file.group.clone().unwrap_or_else(|| places::GROUP.to_owned()),
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
             grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
-            clients_max: file.clients_max.unwrap_or(4096),
+            clients_max: usize::try_from(file.clients_max.unwrap_or(4096)).unwrap_or(usize::MAX),
             worker_program: file.worker_program.clone().map_or_else(worker_beside_us, Ok)?,
             enable_chaos,
             private: args.private,
@@ -170,6 +171,12 @@ impl Settings {
         ensure!(
             self.worker_program.is_file(),
             "there is no worker program at {}: install bulkhead-worker beside bulkhead-supervisor or set worker_program",
+            self.worker_program.display()
+        );
+        let mode = self.worker_program.metadata().map_or(0, |file| file.permissions().mode());
+        ensure!(
+            mode & 0o111 != 0,
+            "the worker program {} may not be executed: mend its permissions or set worker_program",
             self.worker_program.display()
         );
         Ok(())
@@ -229,7 +236,9 @@ fn read_all(path: &Path) -> Result<File> {
     for extra in drop_ins(&path.with_file_name("conf.d"))? {
         merge(&mut merged, read_table(&extra)?);
     }
-    File::deserialize(merged).with_context(|| format!("bad config, from {} and its conf.d", path.display()))
+    File::deserialize(merged)
+        .map_err(in_words)
+        .with_context(|| format!("bad config, from {} and its conf.d", path.display()))
 }
 
 /// Later keys win; a table is added to one of its name, so that a file of `conf.d` can declare one more kind.
@@ -245,10 +254,27 @@ fn merge(into: &mut toml::Table, later: toml::Table) {
 fn read_table(path: &Path) -> Result<toml::Table> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
-    let table: toml::Table = text.parse().with_context(|| format!("bad config {}", path.display()))?;
+    let bad = || format!("bad config {}", path.display());
+    let table: toml::Table = text.parse().map_err(in_words).with_context(bad)?;
     // Judged alone first, so that a bad key is blamed on the file it stands in.
-    File::deserialize(table.clone()).with_context(|| format!("bad config {}", path.display()))?;
+    File::deserialize(table.clone()).map_err(in_words).with_context(bad)?;
     Ok(table)
+}
+
+/// What is wrong with a config file, for whoever wrote that and no Rust.
+fn in_words(error: toml::de::Error) -> Error {
+    let said = error.to_string();
+    // The place of a key comes in a line of its own.
+    let mut said = said.trim_end().replace("\nin `", ", in `").replace("unknown field", "unknown key");
+    for (ours, theirs) in [
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number from 0"),
+    ] {
+        said = said.replace(ours, theirs);
+    }
+    Error::msg(said)
 }
 
 fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -278,6 +304,30 @@ mod tests {
         merge(&mut merged, "workers = 2\n[kinds.a]\nring = 9\n[kinds.b]\n".parse().unwrap());
         let whole = "workers = 2\n[kinds.a]\nring = 9\nusage = \"A\"\n[kinds.b]\n";
         assert_eq!(merged, whole.parse::<toml::Table>().unwrap());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_rust() {
+        let said = |text: &str| {
+            let read = text.parse::<toml::Table>().map_err(in_words);
+            read.and_then(|table| File::deserialize(table).map_err(in_words)).unwrap_err().to_string()
+        };
+        for (text, wanted) in [
+            (
+                "workers = \"two\"",
+                "invalid type: string \"two\", expected a whole number from 0, in `workers`",
+            ),
+            ("queue_max = -1", "invalid value: integer `-1`, expected a whole number from 0, in `queue_max`"),
+            (
+                "[kinds.x]\nretries_max = 300",
+                "invalid value: integer `300`, expected a whole number from 0 to 255, in `kinds.x.retries_max`",
+            ),
+        ] {
+            assert_eq!(said(text), wanted);
+        }
+        let unknown = said("wrokers = 1");
+        assert!(unknown.starts_with("unknown key `wrokers`, expected one of `mode`, "), "{unknown}");
+        assert!(!unknown.ends_with("\n"));
     }
 
     #[test]

@@ -41,6 +41,12 @@ fn what_is_wrong_is_named_with_its_file_and_nothing_is_started() {
     let (code, _, said) = check(&config);
     assert!(code == Some(1) && said.contains("spares = 0 is not from 1 to 1024"), "{code:?} {said}");
 
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "no program").unwrap();
+    fs::write(&config, format!("{good}worker_program = {plain:?}\n")).unwrap();
+    let (code, _, said) = check(&config);
+    assert!(code == Some(1) && said.contains("plain may not be executed"), "{code:?} {said}");
+
     fs::write(&config, &good).unwrap();
     fs::create_dir(folder.path().join("conf.d")).unwrap();
     fs::write(folder.path().join("conf.d/own.toml"), "wrokers = 3\n").unwrap();

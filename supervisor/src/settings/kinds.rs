@@ -102,7 +102,7 @@ impl OwnKind {
         ] {
             ensure!(
                 !is_said,
-                "kinds.{name}.{key}: {name:?} is built in, so that only limits, crashes_max and retries_max can be set"
+                "kinds.{name}.{key}: {name:?} is built in, so that only limits, crashes_max, retries_max and cancel_grace_ms can be set"
             );
         }
         Ok(())

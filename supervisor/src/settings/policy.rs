@@ -5,7 +5,7 @@
 
 use std::num::NonZero;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bulkhead_core::config::Config;
 use bulkhead_proto::limits::{LIMIT_MAX_MS, WORKERS_MAX};
 
@@ -43,10 +43,9 @@ pub(super) fn core_config(
     here: &Here,
 ) -> Result<Config> {
     let defaults = Config::default();
-    let slots = workers.or(file.workers).unwrap_or(here.cores.min(WORKERS_MAX));
-    let spares = file.spares.unwrap_or(defaults.spares);
-    ensure!((1..=WORKERS_MAX).contains(&slots), "workers = {slots} is not from 1 to {WORKERS_MAX}");
-    ensure!((1..=WORKERS_MAX).contains(&spares), "spares = {spares} is not from 1 to {WORKERS_MAX}");
+    let usual = here.cores.min(WORKERS_MAX);
+    let slots = count_of_workers("workers", workers.map(u64::from).or(file.workers), usual)?;
+    let spares = count_of_workers("spares", file.spares, defaults.spares)?;
     let backoff = backoff_ms(file, &defaults)?;
     check_recycling(file)?;
     check_ranges(file)?;
@@ -81,6 +80,12 @@ pub(super) fn core_config(
     })
 }
 
+fn count_of_workers(key: &str, said: Option<u64>, usual: u16) -> Result<u16> {
+    let Some(count) = said else { return Ok(usual) };
+    let fitting = u16::try_from(count).ok().filter(|count| (1..=WORKERS_MAX).contains(count));
+    fitting.with_context(|| format!("{key} = {count} is not from 1 to {WORKERS_MAX}"))
+}
+
 /// The shortest and the longest backoff.
 fn backoff_ms(file: &File, defaults: &Config) -> Result<[u64; 2]> {
     let least = file.backoff_min_ms.unwrap_or(defaults.backoff_min_ms);
@@ -113,6 +118,7 @@ fn check_ranges(file: &File) -> Result<()> {
     let seconds = 1..=LIMIT_MAX_SECONDS;
     let wide = 1..=u64::MAX;
     for (key, value, range) in [
+        ("clients_max", file.clients_max, &wide),
         ("queue_max", file.queue_max, &wide),
         ("queue_bytes_max", file.queue_bytes_max, &wide),
         ("stuck_after_seconds", file.stuck_after_seconds, &seconds),
@@ -163,6 +169,8 @@ mod tests {
             ("cpu_max_seconds = 99999999", "cpu_max_seconds = 99999999 is not from 1 to 2592000"),
             ("memory_bytes = 4096", "memory_bytes = 4096 is not from 1048576"),
             ("recycle_tasks = 0", "recycle_tasks = 0 is not 1 or more"),
+            ("spares = 100000", "spares = 100000 is not from 1 to 1024"),
+            ("clients_max = 0", "clients_max = 0 is not from 1"),
             ("queue_max = 0", "queue_max = 0 is not from 1 to 18446744073709551615"),
             ("queue_bytes_max = 0", "queue_bytes_max = 0 is not from 1"),
             ("stuck_after_seconds = 0", "stuck_after_seconds = 0 is not from 1 to 2592000"),
