@@ -42,6 +42,8 @@ pub enum Fault {
 pub enum Flaw {
     /// It does not begin as every Y4M clip does.
     NotY4m,
+    /// There is not a byte: whoever should have written it has probably failed.
+    Empty,
     /// The header has no end.
     HeaderTooLong,
     /// The clip ends within its header.
@@ -111,6 +113,9 @@ impl fmt::Display for Flaw {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotY4m => out.write_str("it does not begin with \"YUV4MPEG2 \"; give a Y4M clip"),
+            Self::Empty => {
+                out.write_str("it is empty; give a Y4M clip, and see what became of whoever writes it")
+            }
             Self::HeaderTooLong => write!(out, "the header has no end within {HEADER_MAX_BYTES} bytes"),
             Self::HeaderCut => out.write_str("the clip ends within its header"),
             Self::Missing(name) => write!(out, "the header gives no {name}"),

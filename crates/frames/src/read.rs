@@ -71,6 +71,7 @@ impl<R: BufRead> ClipReader<R> {
 pub(crate) fn parse_first(line: &[u8]) -> Result<Header, Fault> {
     match line.strip_suffix(b"\n") {
         Some(line) => Header::parse(line),
+        None if line.is_empty() => Err(Fault::clip(0, Flaw::Empty)),
         None if !line.starts_with(MAGIC) => Err(Fault::clip(0, Flaw::NotY4m)),
         None if line.len() > HEADER_MAX_BYTES => Err(Fault::clip(0, Flaw::HeaderTooLong)),
         None => Err(Fault::clip(line.len() as u64, Flaw::HeaderCut)),
@@ -133,7 +134,8 @@ mod tests {
         for length in 0..CLIP.len() {
             let told = frames(&CLIP[..length]);
             match length {
-                0..9 => assert!(told.unwrap_err().starts_with("clip at byte 0: it does not begin")),
+                0 => assert!(told.unwrap_err().starts_with("clip at byte 0: it is empty; ")),
+                1..9 => assert!(told.unwrap_err().starts_with("clip at byte 0: it does not begin")),
                 9..22 => assert_eq!(
                     told.unwrap_err(),
                     format!("clip at byte {length}: the clip ends within its header")

@@ -227,7 +227,7 @@ mod tests {
         assert!(
             starts(&clip[..9], 1, false).unwrap_err().contains("byte 9: the clip ends within its header")
         );
-        assert!(starts(b"", 1, false).unwrap_err().contains("byte 0: it does not begin"));
+        assert!(starts(b"", 1, false).unwrap_err().contains("byte 0: it is empty"));
     }
 
     #[test]
