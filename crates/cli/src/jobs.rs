@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bulkhead_client::Spec;
+use bulkhead_proto::exec::STDIN;
 use bulkhead_proto::file;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::kind::{EXEC, Form};
@@ -215,6 +216,11 @@ impl JobArgs {
                     .to_owned(),
             );
         }
+        if self.program.takes_stdin() && self.files.ins.iter().any(|one| one.name == STDIN) {
+            return Err(
+                "--stdin and --in stdin=PATH: a program has one standard input, give one of both".to_owned()
+            );
+        }
         Inputs::program(self.inputs.join(" "), self.program.input(&self.inputs)?, self.count)
     }
 
@@ -299,6 +305,7 @@ mod tests {
             ("exec", "exec of what"),
             ("exec --each a b", "--each is not for exec"),
             ("exec --cpu-time 5s true", "use --timeout"),
+            ("exec --stdin --in stdin=a true", "give one of both"),
             ("exec --env PATH true", "--env PATH is no NAME=VALUE"),
             ("noop --env A=b", "for exec, not for noop"),
             ("sleep --stdin 5", "for exec, not for sleep"),

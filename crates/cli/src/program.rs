@@ -53,6 +53,11 @@ impl ProgramArgs {
         })
     }
 
+    /// Whether the program gets this command's own standard input.
+    pub(crate) fn takes_stdin(&self) -> bool {
+        self.stdin
+    }
+
     /// For kinds that run no program.
     pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), Usage> {
         if self.stdin || !self.env.is_empty() {

@@ -3,10 +3,11 @@
 //! It is drawn when something has happened, never by a clock: an idle command makes no system call. Of many jobs it
 //! counts the ends; of a single one it shows what the daemon tells.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 
 use bulkhead_client::Progress as Step;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::json;
 
 use crate::context::say;
@@ -113,7 +114,16 @@ impl Drop for Progress {
 fn bar(template: &str, total: u64, target: ProgressDrawTarget) -> ProgressBar {
     let style =
         ProgressStyle::with_template(template).expect("the templates are constants that a test parses");
+    let style = style.with_key("per_sec", |state: &ProgressState, out: &mut dyn Write| {
+        // There is nobody to tell: what is drawn is a text in memory.
+        let _ = out.write_str(&rate(state.per_sec()));
+    });
     ProgressBar::with_draw_target(Some(total), target).with_style(style)
+}
+
+/// How many a second, in three figures at least and none that mean nothing.
+fn rate(per_second: f64) -> String {
+    if per_second < 100.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
 }
 
 fn draw(bar: &ProgressBar, step: Step) {
@@ -191,6 +201,11 @@ mod tests {
         assert_eq!(progress.aside(true, || 7), 7);
         assert!(Progress::new(1, Shown { lines: true, ..Shown::default() }).steps().is_some());
         assert!(Progress::new(2, Shown { lines: true, ..Shown::default() }).steps().is_none(), "too many");
+    }
+
+    #[test]
+    fn a_rate_has_no_more_figures_than_it_means() {
+        assert_eq!([0.0, 2.25, 73.0657, 106.5164].map(rate), ["0.0/s", "2.2/s", "73.1/s", "107/s"]);
     }
 
     #[test]

@@ -331,3 +331,20 @@ fn a_private_daemon_that_fails_is_shown_with_its_last_words_and_cleaned_up() {
     let left = std::fs::read_dir(runtime.path()).unwrap().count();
     assert_eq!(left, 0, "nothing is left in {}", runtime.path().display());
 }
+
+#[test]
+fn submit_says_where_outputs_are_instead() {
+    for (words, wanted) in [
+        (
+            "transform in.y4m --gray -o out.y4m",
+            "submit has no -o, the output stays with the job: `bulkhead result ID -o out.y4m`",
+        ),
+        (
+            "exec --out a=b -- true",
+            "submit has no --out a=b: files are written for a command that waits, use run",
+        ),
+    ] {
+        let output = bulkhead(&["submit"]).args(words.split(' ')).output().unwrap();
+        assert!(code(&output) == 2 && text(&output.stderr).contains(wanted), "{}", text(&output.stderr));
+    }
+}

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::exit::Usage;
 use crate::files::{JobFiles, Wanted};
 use crate::jobs::{JobArgs, WhenBusy};
 use crate::progress::Shown;
@@ -30,10 +31,31 @@ pub(crate) struct Args {
     /// What to do while the daemon is full
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenBusy::Fail)]
     when_busy: WhenBusy,
+    /// Not here: what a job gives stays with the daemon
+    #[arg(short, long, hide = true, value_name = "FILE")]
+    output: Option<String>,
+    /// Not here: a job writes its files for the command that waits for it
+    #[arg(long, hide = true, value_name = "NAME=PATH")]
+    out: Vec<String>,
 }
 
 impl Args {
+    /// Those who know `run` look for its flags here too.
+    fn check(&self) -> Result<(), Usage> {
+        let said = match (&self.output, &self.out[..]) {
+            (Some(path), _) => format!(
+                "submit has no -o, the output stays with the job: `bulkhead result ID -o {path}` once it is done, or run"
+            ),
+            (None, [first, ..]) => {
+                format!("submit has no --out {first}: files are written for a command that waits, use run")
+            }
+            (None, []) => return Ok(()),
+        };
+        Err(Usage(said))
+    }
+
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+        self.check()?;
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
         let wanted =
