@@ -110,8 +110,8 @@ pub enum Request {
         /// Whether to go on when all that is kept was sent.
         follow: bool,
     },
-    /// Take no new jobs, end what was accepted, then stop: [`Reply::Draining`], and the connection closes
-    /// when the daemon stops. Administrators only.
+    /// Take no new jobs, end what was accepted, then stop: [`Reply::Draining`], and, right before the daemon stops and
+    /// the connection closes, [`Reply::Drained`]. Administrators only.
     Drain {
         /// How long what was accepted may take, in milliseconds; then it is `lost`. `None`: as long as it takes.
         grace_ms: Option<u64>,
@@ -216,6 +216,11 @@ pub enum Reply {
     Draining {
         /// Jobs that are still to end.
         left: u64,
+    },
+    /// The daemon stops now.
+    Drained {
+        /// Jobs that were lost, because they had not ended when the grace was over, or somebody stopped it at once.
+        lost: u64,
     },
     /// Here I am.
     Pong {

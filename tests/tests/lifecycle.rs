@@ -263,6 +263,7 @@ fn drain_ends_all_that_was_accepted_then_the_daemon() {
     assert_eq!(wire.next_reply().expect("accepted").tag, tag);
     let drained = daemon.cli(&["drain"]);
     assert!(drained.status.success(), "{}", String::from_utf8_lossy(&drained.stderr));
+    assert!(drained.stdout.ends_with(b"stopped\n"));
     assert!(daemon.await_end().success());
     let mut done = 0;
     while let Some(frame) = wire.next_reply() {
@@ -272,6 +273,33 @@ fn drain_ends_all_that_was_accepted_then_the_daemon() {
     }
     assert_eq!(done, 50);
     assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+#[test]
+fn a_drain_that_lost_jobs_says_how_many_and_has_their_code() {
+    let mut daemon = Daemon::start();
+    daemon.ok(&["submit", "sleep", "--each", "600000", "600000", "600000"]);
+    let drained = daemon.cli(&["drain", "--grace", "10ms"]);
+    let said = String::from_utf8_lossy(&drained.stdout).into_owned();
+    assert_eq!(said, "draining, 3 jobs left\nstopped, 3 jobs lost\n");
+    assert_eq!(drained.status.code(), Some(i32::from(exit::LOST)));
+    assert!(daemon.await_end().success());
+    assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+/// The kernel takes connections for a daemon that is stopped: only its silence tells.
+#[test]
+fn a_ping_waits_no_longer_than_it_is_told() {
+    let daemon = Daemon::start();
+    let mut held = Wire::connect(&daemon.socket());
+    send_signal(daemon.pid(), "STOP");
+    let ping = daemon.cli(&["ping", "--timeout", "50ms"]);
+    send_signal(daemon.pid(), "CONT");
+    let said = String::from_utf8_lossy(&ping.stderr).into_owned();
+    assert_eq!(ping.status.code(), Some(i32::from(exit::NO_DAEMON)), "{said}");
+    assert!(said.contains("0.05 s"), "{said}");
+    assert_eq!(held.run("noop", &["on"]).len(), 1);
+    daemon.ok(&["ping"]);
 }
 
 #[test]

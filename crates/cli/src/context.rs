@@ -4,6 +4,7 @@
 //! stdout is an error here and a quiet end in `exit`.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_client::{Client, ConnectError, places};
@@ -16,6 +17,13 @@ impl Global {
     pub(crate) fn connect(&self) -> Result<Client, ConnectError> {
         let client = places::find(self.socket.as_deref())?;
         log::info!("connected");
+        Ok(client)
+    }
+
+    /// As [`Self::connect`], for a daemon that has so long for each answer.
+    pub(crate) fn connect_within(&self, patience: Duration) -> Result<Client, ConnectError> {
+        let mut client = places::find_within(self.socket.as_deref(), patience)?;
+        client.set_patience(patience);
         Ok(client)
     }
 }

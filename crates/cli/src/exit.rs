@@ -22,7 +22,7 @@ an exec job that failed gives its program's own code, 128 + n if signal n killed
     2  usage: the command line is wrong, no job was made of it
    69  no daemon answered
    75  busy: the daemon is full or draining, try again later
-  122  lost: the service stopped before the job ended
+  122  lost: the service stopped before the job ended; of `drain`: before all had ended
   123  expired: the job waited longer than it was worth
   124  timed out: the job ran longer than its limit
   125  crashed: the job killed its workers and is quarantined

@@ -215,6 +215,7 @@ fn word(reply: &Reply) -> &'static str {
         Reply::Kinds(_) => "kinds",
         Reply::Events { .. } => "events",
         Reply::Draining { .. } => "draining",
+        Reply::Drained { .. } => "drained",
         Reply::Pong { .. } => "pong",
         Reply::Goodbye(_) => "goodbye",
         Reply::Notice(_) => "notice",

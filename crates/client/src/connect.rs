@@ -17,7 +17,7 @@ use crate::error::ConnectError;
 use crate::wire::Wire;
 
 /// How long a daemon may take to say hello.
-const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connects to the daemon that listens at `path`.
 ///

@@ -8,11 +8,12 @@
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bulkhead_proto::places::{SOCKET_VARIABLE, SYSTEM_SOCKET, user_socket};
 
 use crate::client::Client;
-use crate::connect::connect;
+use crate::connect::{HELLO_PATIENCE, connect_within};
 use crate::error::ConnectError;
 
 /// What the choice of a daemon depends on.
@@ -66,19 +67,27 @@ pub fn choose(surroundings: &Surroundings) -> Choice {
 /// Connects to the daemon that this process should talk to; `named` comes first if it is given.
 ///
 /// # Errors
-/// [`ConnectError::NoDaemon`] if none was named and nobody listens at any place; otherwise as [`connect`].
+/// [`ConnectError::NoDaemon`] if none was named and nobody listens at any place; otherwise as [`crate::connect::connect`].
 pub fn find(named: Option<&Path>) -> Result<Client, ConnectError> {
+    find_within(named, HELLO_PATIENCE)
+}
+
+/// As [`find`], for a daemon that may take this long to say hello.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_within(named: Option<&Path>, patience: Duration) -> Result<Client, ConnectError> {
     let surroundings = Surroundings::current(named);
     match choose(&surroundings) {
-        Choice::Only(path) => connect(&path),
-        Choice::FirstOf(paths) => first_of(paths, surroundings.uid),
+        Choice::Only(path) => connect_within(&path, patience),
+        Choice::FirstOf(paths) => first_of(paths, surroundings.uid, patience),
     }
 }
 
-fn first_of(paths: Vec<PathBuf>, uid: u32) -> Result<Client, ConnectError> {
+fn first_of(paths: Vec<PathBuf>, uid: u32, patience: Duration) -> Result<Client, ConnectError> {
     for path in &paths {
         check_folder(path, uid)?;
-        match connect(path) {
+        match connect_within(path, patience) {
             Err(ConnectError::Nobody { .. }) => {}
             other => return other,
         }

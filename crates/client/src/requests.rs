@@ -199,15 +199,17 @@ impl Draining<'_> {
         self.left
     }
 
-    /// Waits until the daemon is gone.
+    /// Waits until the daemon is gone. Gives how many jobs were lost; `None`: it ended without a word.
     ///
     /// # Errors
     /// Everything but the end of the connection.
-    pub fn wait(self) -> Result<(), Error> {
+    pub fn wait(self) -> Result<Option<u64>, Error> {
+        let mut said = None;
         loop {
             match self.client.receive_reply(self.tag, Until::Closed) {
+                Ok(Reply::Drained { lost }) => said = Some(lost),
                 Ok(_) => {}
-                Err(Error::Goodbye(_) | Error::Closed { .. }) => return Ok(()),
+                Err(Error::Goodbye(_) | Error::Closed { .. }) => return Ok(said),
                 Err(other) => return Err(other),
             }
         }

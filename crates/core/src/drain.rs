@@ -42,6 +42,10 @@ pub(crate) struct Drain {
     alarm: Option<u64>,
     /// Whether clients had their time to read.
     farewell_over: bool,
+    /// Who asked for it, and is told when it is over.
+    asked: Vec<(ClientId, Tag)>,
+    /// Jobs that were lost.
+    lost: u64,
 }
 
 impl Drain {
@@ -76,6 +80,10 @@ impl Core {
         self.begin_drain(grace_ms);
         let left = self.jobs.unended();
         self.reply(id, tag, Reply::Draining { left }, 16);
+        // One for each client, so that the list stays as long as those who are there.
+        let clients = &mut self.clients;
+        self.drain.asked.retain(|(other, _)| *other != id && clients.connected(*other).is_some());
+        self.drain.asked.push((id, tag));
     }
 
     /// Takes no new jobs and ends what was accepted; a second one can only shorten the grace.
@@ -131,6 +139,7 @@ impl Core {
             .filter(|(_, job)| job.end().is_none() && !job.is_part())
             .map(|(at, _)| at as Key)
             .collect();
+        self.drain.lost += unended.len() as u64;
         for key in unended {
             let reason = "the service stopped".to_owned();
             self.end_job(key, Outcome::Lost { reason }, Left::Nothing);
@@ -181,6 +190,10 @@ impl Core {
         }
         self.drain.stage = Stage::Over;
         self.set_drain_alarm(None);
+        let lost = self.drain.lost;
+        for (id, tag) in std::mem::take(&mut self.drain.asked) {
+            self.reply(id, tag, Reply::Drained { lost }, 16);
+        }
         self.record(What::Stopped, None);
         self.act(Action::Exit);
     }

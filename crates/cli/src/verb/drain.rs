@@ -1,7 +1,7 @@
 //! `bulkhead drain`: the daemon takes no new jobs, ends what it has, and stops.
 //!
 //! The command waits until the daemon is gone, which is the end of its connection. Ending the command does not end
-//! the drain.
+//! the drain. Its code tells whether jobs were lost.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ Examples:
   bulkhead drain
   bulkhead drain --grace 30s
 
-Ending this command does not end the drain.";
+Ending this command does not end the drain. The exit code is 122 if jobs were lost.";
 
 /// Stops the daemon in order: no new jobs, what was accepted ends, then it leaves
 #[derive(Debug, clap::Args)]
@@ -40,13 +40,18 @@ impl Args {
             out.line(format_args!("draining, {} left", words::count(draining.left(), "job")))?;
         }
         out.flush()?;
-        draining.wait()?;
+        let left = draining.left();
+        let lost = draining.wait()?;
         if global.json {
-            out.json(&json!({ "stopped": true }))?;
+            out.json(&json!({ "stopped": true, "lost": lost }))?;
         } else if !global.quiet {
-            out.line("stopped")?;
+            out.line(match lost {
+                Some(0) => "stopped".to_owned(),
+                Some(lost) => format!("stopped, {} lost", words::count(lost, "job")),
+                None => "stopped without a word: what had not ended is lost".to_owned(),
+            })?;
         }
         out.flush()?;
-        Ok(exit::DONE)
+        Ok(if lost.unwrap_or(left) > 0 { exit::LOST } else { exit::DONE })
     }
 }

@@ -1,6 +1,8 @@
 //! `bulkhead ping`: whether the daemon is there, and how quickly it answers.
 //!
-//! The round trip is that of one request on a connection that stands; the hello before it is not counted.
+//! It waits less than others do: who asks wants to know whether the daemon answers now. The round trip is that of one request on a connection that stands; the hello before it is not counted.
+
+use std::time::Duration;
 
 use anyhow::Result;
 use bulkhead_proto::exit;
@@ -9,20 +11,26 @@ use serde_json::json;
 
 use crate::args::Global;
 use crate::context::Out;
+use crate::duration;
 
 const EXAMPLES: &str = "\
 Examples:
   bulkhead ping
-  bulkhead ping -q && echo up";
+  bulkhead ping -q && echo up
+  bulkhead ping --timeout 500ms";
 
 /// Asks whether the daemon is there
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// How long the daemon may take for its hello, and for its answer
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "5s")]
+    timeout: Duration,
+}
 
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
-        let pong = global.connect()?.ping()?;
+        let pong = global.connect_within(self.timeout)?.ping()?;
         let round_trip_us = u64::try_from(pong.round_trip.as_micros()).unwrap_or(u64::MAX);
         let mut out = Out::new();
         if global.json {

@@ -77,6 +77,31 @@ fn when_the_grace_is_over_the_rest_is_lost() {
 }
 
 #[test]
+fn who_asked_for_the_drain_is_told_what_it_cost() {
+    for (grace_ms, lost) in [(None, 0), (Some(100), 2)] {
+        let mut rig = Rig::new(1);
+        let first = rig.submit(2);
+        rig.answer(ADMIN, Request::Drain { grace_ms: None });
+        rig.replies.clear();
+        rig.tell(Event::Drain { grace_ms });
+        if grace_ms.is_none() {
+            rig.finish(first);
+            rig.finish(JobId(first.0 + 1));
+        }
+        rig.sleep(101);
+        let told = |rig: &Rig| {
+            let replies =
+                rig.replies.iter().filter(|(_, _, reply, _)| matches!(reply, Reply::Drained { .. }));
+            replies.map(|(client, _, reply, _)| (*client, reply.clone())).collect::<Vec<_>>()
+        };
+        assert!(told(&rig).is_empty(), "it is not over");
+        bury(&mut rig);
+        assert!(rig.exited);
+        assert_eq!(told(&rig), [(ADMIN, Reply::Drained { lost })]);
+    }
+}
+
+#[test]
 fn a_stop_is_at_once_and_stuck_workers_do_not_hold_it() {
     let mut rig = Rig::new(1);
     let job = rig.submit(1);

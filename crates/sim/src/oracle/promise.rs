@@ -87,6 +87,7 @@ impl Promise {
                 Reply::Refused(Refusal::NeverWas { job, .. } | Refusal::Gone { job, .. }),
             ) => self.take_end(*job, 1),
             (Request::Events { .. }, Reply::Events { .. }) => self.take_events(reply),
+            (Request::Drain { .. }, Reply::Drained { .. }) if self.replies == 2 => Ok(()),
             (_, Reply::Refused(_)) if first => {
                 self.refused = true;
                 self.left.clear();
