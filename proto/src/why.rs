@@ -239,6 +239,8 @@ pub struct End {
     pub expires_ms: Option<u64>,
     /// The worker that still holds its last attempt.
     pub holder: Option<Holder>,
+    /// Whether files came with it: they were let go, so it cannot be run again.
+    pub had_files: bool,
 }
 
 /// Who took a job back.

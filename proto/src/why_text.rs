@@ -126,6 +126,9 @@ impl Why {
         let job = self.job;
         said.extend(match end.how {
             Outcome::Done => None,
+            _ if end.had_files => {
+                Some("The files that came with it were let go at its end: submit it anew to run it again.".to_owned())
+            }
             Outcome::Crashed { .. } => Some(format!(
                 "Its input and the evidence are kept: `bulkhead retry {job}` runs it again, alone in a worker that \
                  has run nothing, and `bulkhead forget {job}` drops it."

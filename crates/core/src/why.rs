@@ -60,6 +60,7 @@ impl Core {
                 expires_ms: (self.jobs.batch(key).policy.expires_ms)
                     .filter(|_| end.outcome == Outcome::Expired),
                 holder: end.holder.and_then(|(worker, seq)| self.holder(worker, seq)),
+                had_files: job.aside.as_ref().is_some_and(|aside| aside.has_files),
             }),
         };
         let vanished_ms = self.why_vanished(key);

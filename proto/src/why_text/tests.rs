@@ -45,7 +45,15 @@ fn queued(before: Before, unread: Option<Unread>, pool: Pool) -> Why {
 }
 
 fn ended(how: Outcome, by: Option<Canceller>) -> Why {
-    why(Now::Ended(End { how, part: None, by, at_us: 9, expires_ms: Some(500), holder: None }))
+    why(Now::Ended(End {
+        how,
+        part: None,
+        by,
+        at_us: 9,
+        expires_ms: Some(500),
+        holder: None,
+        had_files: false,
+    }))
 }
 
 fn holder(killed: Option<&str>, stuck: bool) -> Holder {
@@ -227,6 +235,19 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
             "The client that it was attached to is gone: it is cancelled in 12.00s.",
         ],
     );
+}
+
+#[test]
+fn a_job_that_came_with_files_is_not_said_to_run_again() {
+    let crashed = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
+    for (how, told) in [(crashed, true), (Outcome::Cancelled, true), (Outcome::Done, false)] {
+        let mut why = ended(how, None);
+        let Now::Ended(end) = &mut why.now else { unreachable!("as made") };
+        end.had_files = true;
+        let text = why.to_string();
+        assert_eq!(text.contains("The files that came with it were let go"), told, "{text}");
+        assert!(!text.contains("bulkhead retry"), "{text}");
+    }
 }
 
 #[test]

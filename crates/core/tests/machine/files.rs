@@ -9,6 +9,7 @@ use bulkhead_proto::ids::{ClientId, FileId, JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::why::{End, Now, Why};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 
@@ -117,6 +118,11 @@ fn what_ended_with_files_is_not_run_again() {
     let (count, refused) = rig.change(ALICE, Request::Retry { jobs: vec![job] });
     assert_eq!(count, 0);
     assert!(refused[0].to_string().contains("submit it anew"), "{refused:?}");
+    let had_files = |why: Why| matches!(why.now, Now::Ended(End { had_files: true, .. }));
+    assert!(had_files(rig.why(ALICE, job)));
+    let plain = rig.submit(1);
+    rig.fail(plain);
+    assert!(!had_files(rig.why(ALICE, plain)));
 }
 
 #[test]
