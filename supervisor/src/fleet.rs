@@ -47,6 +47,9 @@ pub(crate) struct Fleet {
     look_ns: Option<u64>,
     /// The strays that the last sweep left.
     left: Left,
+    /// What is left of those whose deaths were told, and when it is to go.
+    graves: Vec<Worker>,
+    clear_ns: Option<u64>,
     found: Vec<Found>,
 }
 
@@ -65,6 +68,8 @@ impl Fleet {
             has_stops: false,
             look_ns: None,
             left: Left::default(),
+            graves: Vec::new(),
+            clear_ns: None,
             found: Vec::new(),
         })
     }
@@ -86,6 +91,8 @@ impl Fleet {
 
     /// Spawns a worker and says what came of it.
     pub(crate) fn spawn(&mut self, worker: WorkerId) -> Event {
+        // Whoever takes the place of a dead one never needs its descriptors beside the old ones.
+        self.clear_all_graves();
         match self.template.spawn(worker).and_then(|made| self.watch(made)) {
             Ok(pid) => Event::WorkerSpawned { worker, pid },
             Err(error) => {

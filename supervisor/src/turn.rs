@@ -63,13 +63,14 @@ impl Loop {
         for _ in 0..ROUNDS {
             let now = now();
             self.core.step(now, batch, out);
-            for record in out.records.drain(..) {
-                log_record(&record);
-            }
             batch.clear();
             let leave = self.hands.perform(&mut out.actions, now.mono_ns, batch);
             let expecting = self.linger.is_worth_it(&self.hands.fleet, now.mono_ns);
             self.hands.clients.flush(expecting, batch);
+            // Nobody waits for the log: a job that lost its worker is on its way to the next one by now.
+            for record in out.records.drain(..) {
+                log_record(&record);
+            }
             if leave {
                 return true;
             }
@@ -144,6 +145,7 @@ impl Loop {
         fleet.hear_stops(batch);
         // Before the lanes: who is proven dead has no need to hang up.
         fleet.bury(held, batch);
+        fleet.clear_graves(now_ns);
         fleet.listen(batch);
         clients.accept(now_ns);
         clients.read(now_ns, batch);

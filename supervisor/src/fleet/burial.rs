@@ -22,6 +22,8 @@ use crate::worker::Worker;
 
 /// When to look again after it could not be done: what is short may come back without a word.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
+/// How long what is left of a dead worker stays: the retry of what it was doing is answered by then.
+const REST_NS: u64 = 2_000_000;
 
 impl Fleet {
     /// A leader died.
@@ -78,10 +80,28 @@ impl Fleet {
         let Some(mut worker) = self.workers.remove(&id) else { return };
         read_box(&mut worker, &mut self.found, held, events);
         events.extend(worker.last_words());
-        events.push(worker.obituary(status, clock::monotonic_ns()));
-        for descriptor in worker.descriptors() {
-            // The descriptors are about to be closed, which does the same.
-            drop(self.registry.deregister(&mut SourceFd(&descriptor.as_raw_fd())));
+        let now_ns = clock::monotonic_ns();
+        events.push(worker.obituary(status, now_ns));
+        self.graves.push(worker);
+        self.clear_ns.get_or_insert(now_ns + REST_NS);
+    }
+
+    /// Lets go of what is left of the dead, once it is time: to unmap pages, hang up sockets and remove a folder takes
+    /// as long as a retry, or as long as a disk likes.
+    pub(crate) fn clear_graves(&mut self, now_ns: u64) {
+        if self.clear_ns.is_some_and(|when| when <= now_ns) {
+            self.clear_all_graves();
+        }
+    }
+
+    /// Lets go of all that is left of the dead.
+    pub(crate) fn clear_all_graves(&mut self) {
+        self.clear_ns = None;
+        for worker in self.graves.drain(..) {
+            for descriptor in worker.descriptors() {
+                // The descriptors are about to be closed, which does the same.
+                drop(self.registry.deregister(&mut SourceFd(&descriptor.as_raw_fd())));
+            }
         }
     }
 
@@ -118,9 +138,10 @@ impl Fleet {
         }
     }
 
-    /// When [`Self::bury`] has something to do that no wake-up tells of, in nanoseconds of the monotonic clock.
+    /// When [`Self::bury`] or [`Self::clear_graves`] has something to do that no wake-up tells of, in nanoseconds of the
+    /// monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.look_ns
+        self.look_ns.into_iter().chain(self.clear_ns).min()
     }
 
     /// Kills what the dead have left behind and remembers what is left of that. `false`: it could not be seen.
