@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
 
+mod ceiling;
 mod factorial;
 mod figures;
 mod idle;
@@ -47,6 +48,7 @@ fn main() {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "echo" => return layout::echo(),
+            "bare" => return ceiling::bare(&arguments.collect::<Vec<_>>()),
             "--modules" => peers::look_in(arguments.next().expect("--modules wants a folder")),
             "--json" => json = Some(PathBuf::from(arguments.next().expect("--json wants a file"))),
             name => {
