@@ -13,6 +13,7 @@ const FOUND: &[(u64, &str)] = &[
     (10_486, "a client whose end was taken by another one stays parked"),
     (16_234, "a client whose end was taken by another one stays parked"),
     (102_736, "a client whose end was taken by another one stays parked"),
+    (13_519, "a worker that goes on in the turn that kills it is taken for one that could hear"),
     (24_694, "a list of records that ends with those of others has no end"),
 ];
 

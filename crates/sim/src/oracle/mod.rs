@@ -93,6 +93,7 @@ impl Oracles {
         self.outputs.told(event);
         self.files.told(event);
         self.fairness.told(event);
+        self.unwanted.told(event);
         self.ledger.told(now, event, &self.pool);
         Ok(())
     }
@@ -133,6 +134,7 @@ impl Oracles {
                 self.outputs.dropped(*output)?;
             }
         }
+        self.unwanted.turn_over();
         self.pool.check()?;
         self.files.check()?;
         self.ledger.check()

@@ -1,13 +1,14 @@
 //! `unwanted`: a task of a kind with a grace is asked to end before its worker is killed for a cancel, and has its time.
 //!
 //! It judges what is decided, by the truth of the boxes: only a task that has begun is asked, and a worker that is asked
-//! gets no offer before that task has ended. A worker that cannot hear, stopped or hung up, may be killed at once.
+//! gets no offer before that task has ended. A worker that cannot hear, stopped or hung up, may be killed at once; so may
+//! one that goes on in the very turn that decides it, as what was heard before that had decided already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::Action;
 use bulkhead_core::config::Config;
-use bulkhead_core::event::Now;
+use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::boxes::ClaimState;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
@@ -23,13 +24,27 @@ pub struct Unwanted {
     graces_ms: Vec<u32>,
     /// The offer that each worker was last asked to end, and when.
     asked: BTreeMap<WorkerId, (Seq, u64)>,
+    /// Who was stopped when this turn began, and goes on since.
+    resumed: BTreeSet<WorkerId>,
 }
 
 impl Unwanted {
     /// Nobody was asked yet.
     pub fn new(config: &Config) -> Self {
         let graces_ms = config.kinds.iter().map(|kind| kind.cancel_grace_ms).collect();
-        Self { graces_ms, asked: BTreeMap::new() }
+        Self { graces_ms, asked: BTreeMap::new(), resumed: BTreeSet::new() }
+    }
+
+    /// Follows what the core is told.
+    pub fn told(&mut self, event: &Event) {
+        if let Event::Resumed { worker } = event {
+            self.resumed.insert(*worker);
+        }
+    }
+
+    /// All that a turn decided was judged.
+    pub fn turn_over(&mut self) {
+        self.resumed.clear();
     }
 
     /// Follows an action.
@@ -68,7 +83,8 @@ impl Unwanted {
     }
 
     fn kills(&self, now: Now, worker: WorkerId, pool: &Pool, truth: Option<&Worker>) -> Verdict {
-        let Some(truth) = truth.filter(|truth| !truth.liar && !pool.is_deaf(worker)) else { return Ok(()) };
+        let is_deaf = pool.is_deaf(worker) || self.resumed.contains(&worker);
+        let Some(truth) = truth.filter(|truth| !truth.liar && !is_deaf) else { return Ok(()) };
         let running = truth.run.as_ref().map(|run| run.seq);
         let Some((seq, kind)) = running.and_then(|seq| Some((seq, pool.kind_of(worker, seq)?))) else {
             return Ok(());
