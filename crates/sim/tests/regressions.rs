@@ -5,6 +5,7 @@ use bulkhead_sim::run;
 
 /// The seed, and the bug that it found.
 const FOUND: &[(u64, &str)] = &[
+    (13_519, "a worker that goes on in the turn that kills it is taken for one that could hear"),
     (51_596, "work ahead is given and taken back in one instant, for ever"),
     (15, "work ahead is given and taken back in one instant, for ever"),
     (424, "an old job behind younger ones keeps the deadline in the past"),
@@ -13,7 +14,6 @@ const FOUND: &[(u64, &str)] = &[
     (10_486, "a client whose end was taken by another one stays parked"),
     (16_234, "a client whose end was taken by another one stays parked"),
     (102_736, "a client whose end was taken by another one stays parked"),
-    (13_519, "a worker that goes on in the turn that kills it is taken for one that could hear"),
     (24_694, "a list of records that ends with those of others has no end"),
 ];
 
