@@ -45,8 +45,12 @@ id! {
     WorkerId(u64)
 }
 id! {
-    /// A worker's place in its pool, from 0; outlives the worker.
+    /// A worker's place, from 0 over all pools; outlives the worker.
     SlotId(u16)
+}
+id! {
+    /// A pool of workers, by its place in the daemon's list; 0 is the default one.
+    PoolId(u16)
 }
 id! {
     /// One client connection.

@@ -22,6 +22,8 @@ pub struct Kind {
     pub usage: String,
     /// What it does, in one line.
     pub summary: String,
+    /// The pool of workers that runs it; empty: [`DEFAULT_POOL`], before the daemon has named it.
+    pub pool: String,
     /// Most offers that one worker may hold; 1 for kinds that run foreign code.
     pub ring: u16,
     /// Whether its jobs are planned, run in parts and merged.
@@ -112,6 +114,9 @@ const BUILTIN: [Row; 6] = [
 
 /// The kind that changes the frames of a clip.
 pub const TRANSFORM: &str = "transform";
+
+/// The pool of kinds that name none.
+pub const DEFAULT_POOL: &str = "default";
 
 /// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
 pub const EXEC: &str = "exec";

@@ -206,13 +206,18 @@ pub enum What {
         /// The job.
         job: JobId,
     },
-    /// The pool is degraded: workers keep dying without a job to blame.
+    /// A pool is degraded: its workers keep dying without a job to blame.
     Degraded {
+        /// Its name.
+        pool: String,
         /// What was seen, in words.
         reason: String,
     },
-    /// The pool is healthy again.
-    Recovered,
+    /// A pool is healthy again.
+    Recovered {
+        /// Its name.
+        pool: String,
+    },
     /// No output descriptor can be made: jobs that need one wait.
     Short {
         /// What is short, in words.

@@ -78,7 +78,7 @@ impl fmt::Display for What {
         match self {
             Self::Started { .. }
             | Self::Degraded { .. }
-            | Self::Recovered
+            | Self::Recovered { .. }
             | Self::Short { .. }
             | Self::Evicted { .. }
             | Self::Draining { .. }
@@ -108,8 +108,8 @@ impl fmt::Display for What {
 fn service_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match what {
         What::Started { pid, slots } => write!(out, "daemon started pid={pid} slots={slots}"),
-        What::Degraded { reason } => write!(out, "pool degraded reason={reason:?}"),
-        What::Recovered => out.write_str("pool healthy again"),
+        What::Degraded { pool, reason } => write!(out, "pool degraded pool={pool} reason={reason:?}"),
+        What::Recovered { pool } => write!(out, "pool healthy again pool={pool}"),
         What::Short { what } => write!(out, "jobs with large results wait what={what:?}"),
         What::Evicted { count, limit } => write!(out, "results dropped early count={count} limit={limit:?}"),
         What::Draining { left, grace_ms } => {

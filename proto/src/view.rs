@@ -129,6 +129,8 @@ pub enum WorkerState {
 pub struct WorkerRow {
     /// Its number.
     pub worker: WorkerId,
+    /// The pool that it works in.
+    pub pool: String,
     /// Its place, if it has one.
     pub slot: Option<SlotId>,
     /// Its process, once spawned.
@@ -147,7 +149,7 @@ pub struct WorkerRow {
     pub seen: Option<Seen>,
 }
 
-/// How the pool is.
+/// How a pool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolHealth {
@@ -157,6 +159,25 @@ pub enum PoolHealth {
     Healthy,
     /// Workers keep dying without a job to blame; they are respawned with backoff.
     Degraded,
+}
+
+/// One pool of workers in a status.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct PoolRow {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub health: PoolHealth,
+    /// Why, in words; empty when healthy.
+    pub health_reason: String,
+    /// Its slots.
+    pub slots: u16,
+    /// Workers that run something.
+    pub busy: u16,
+    /// Its warm spares that are ready.
+    pub spares: u16,
+    /// Jobs, and parts of jobs, in its queue.
+    pub waiting: u64,
 }
 
 /// The daemon itself.
@@ -172,14 +193,16 @@ pub struct Status {
     pub durable: bool,
     /// Whether it takes no new jobs.
     pub draining: bool,
-    /// How the pool is, and why when it is not healthy.
+    /// How the pools are: how the worst of them is.
     pub health: PoolHealth,
-    /// Why, in words; empty when healthy.
+    /// Why, in words; empty when healthy. Names the pool if there are several.
     pub health_reason: String,
-    /// Slots of the pool.
+    /// Slots of all pools.
     pub slots: u16,
-    /// Warm spares ready.
+    /// Warm spares ready, of all pools.
     pub spares: u16,
+    /// The pools, the default one first.
+    pub pools: Vec<PoolRow>,
     /// Workers that were killed and have not died yet, with what is seen of them.
     pub stuck: Vec<WorkerRow>,
     /// Connected clients.

@@ -113,9 +113,11 @@ pub struct Unread {
     pub all_full: bool,
 }
 
-/// The workers, as far as they matter to a job that waits.
+/// The workers of the pool that runs its kind, as far as they matter to a job that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Pool {
+    /// Its name.
+    pub name: String,
     /// Places for workers that run tasks.
     pub slots: u16,
     /// Of them: those whose worker runs something.

@@ -8,7 +8,7 @@ use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{
-    ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, ScratchId, Seq, Tag, WorkerId,
+    ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, PoolId, ScratchId, Seq, Tag, WorkerId,
 };
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::record::Record;
@@ -50,6 +50,8 @@ pub enum Action {
     Spawn {
         /// Who it will be.
         worker: WorkerId,
+        /// Where it will work.
+        pool: PoolId,
     },
     /// Offer a task: orders, claim word, descriptor, message, in this order. `OfferFailed` may follow.
     Offer {

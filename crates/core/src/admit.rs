@@ -59,7 +59,7 @@ impl Core {
                 self.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
                 self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
                 if attached {
-                    self.notify_degraded(id);
+                    self.notify_waiter(id);
                 }
             }
         }
@@ -103,13 +103,13 @@ impl Core {
     /// How many of these inputs there is room for, and why not for more.
     fn room(&self, uid: u32, inputs: &[Payload]) -> (u64, Option<Refusal>) {
         let (config, count) = (&self.config, inputs.len() as u64);
-        let small = self.queue.length_of(uid) < config.queue_max / SMALL_PART;
+        let small = self.queues.length_of(uid) < config.queue_max / SMALL_PART;
         let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
         // Whoever waits for a backoff or a fresh worker will come back to the queue, so they hold their places.
         let held = [Phase::Queued, Phase::Waiting, Phase::Solo];
         let waiting: u64 = held.into_iter().map(|phase| self.jobs.count(phase)).sum();
         let jobs_left = bound(config.queue_max).saturating_sub(waiting);
-        let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queue.bytes());
+        let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queues.bytes());
         // The first ones that fit, in order, and none behind one that does not: ids follow each other without a gap.
         let mut fitting = 0;
         for input in inputs {
@@ -162,6 +162,7 @@ impl Core {
             count,
             refs: 0,
             kind,
+            pool: self.pools.of_kind(kind),
             policy: submit.policy,
             uid,
             client: id,
@@ -182,7 +183,7 @@ impl Core {
                 let aside = self.jobs[key].aside_mut();
                 (aside.freight, aside.has_files) = (Some(freight), true);
             }
-            self.queue.push_back(&mut self.jobs, key);
+            self.queues.push_back(&mut self.jobs, key);
         }
         if submit.attached {
             self.attach(id, first, batch);

@@ -35,7 +35,7 @@ impl Core {
         let Some((offer, was_head)) = self.take_offer(id, seq) else {
             return self.drop_stale(report.result);
         };
-        if let Some(worker) = self.pool.workers.get_mut(&id) {
+        if let Some(worker) = self.pools.workers.get_mut(&id) {
             worker.ended += 1;
             worker.failed_last = matches!(report.result, TaskResult::Failed { .. });
             worker.full_ns = None;
@@ -66,7 +66,7 @@ impl Core {
 
     /// Removes an offer from its ring, and says whether it was the first.
     fn take_offer(&mut self, id: WorkerId, seq: Seq) -> Option<(Offer, bool)> {
-        let worker = self.pool.workers.get_mut(&id)?;
+        let worker = self.pools.workers.get_mut(&id)?;
         let was_head = worker.claims.head().is_some_and(|head| head.seq == seq);
         let offer = worker.claims.remove(seq, self.now.mono_ns)?;
         let is_asked = worker.asked.is_some();
@@ -82,9 +82,9 @@ impl Core {
 
     /// The ring has changed: another offer may be its first, or none.
     fn after_settling(&mut self, id: WorkerId, was_head: bool) {
-        let Some(worker) = self.pool.workers.get(&id) else { return };
+        let Some(worker) = self.pools.workers.get(&id) else { return };
         if worker.claims.is_empty() && worker.duty == Duty::Busy {
-            self.pool.enter(id, Duty::Idle);
+            self.pools.enter(id, Duty::Idle);
         }
         if was_head {
             self.watch_head(id);
@@ -109,7 +109,7 @@ impl Core {
         };
         self.act(Action::Settle { worker: id, seq });
         if self.is_current(id, &offer) {
-            if let Some(worker) = self.pool.workers.get_mut(&id) {
+            if let Some(worker) = self.pools.workers.get_mut(&id) {
                 worker.requeued += u32::from(worker.hung_up || worker.duty.cause().is_some());
             }
             self.give_back(offer.key, false);
@@ -119,7 +119,8 @@ impl Core {
 
     /// A take-back was lost: the worker has begun the task, or ended it already. If nobody wants it any more, look.
     fn mark_claimed(&mut self, id: WorkerId, seq: Seq) {
-        let Some(offer) = self.pool.workers.get_mut(&id).and_then(|worker| worker.claims.get_mut(seq)) else {
+        let Some(offer) = self.pools.workers.get_mut(&id).and_then(|worker| worker.claims.get_mut(seq))
+        else {
             return;
         };
         offer.claimed = true;
@@ -131,7 +132,8 @@ impl Core {
 
     /// Nobody wants this offer any more: take it back, or see whether it runs.
     pub(crate) fn recall_or_look(&mut self, id: WorkerId, seq: Seq) {
-        let Some(offer) = self.pool.workers.get_mut(&id).and_then(|worker| worker.claims.get_mut(seq)) else {
+        let Some(offer) = self.pools.workers.get_mut(&id).and_then(|worker| worker.claims.get_mut(seq))
+        else {
             return;
         };
         if offer.claimed {
@@ -151,7 +153,7 @@ impl Core {
             return self.fall_short(what);
         }
         let now_ns = self.now.mono_ns;
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         worker.full = true;
         let full_ns = *worker.full_ns.get_or_insert(now_ns);
         if !worker.claims.is_empty() || worker.resume_alarm.is_some() || worker.duty.cause().is_some() {
@@ -167,7 +169,7 @@ impl Core {
     /// Watches the time of the task that is now the first of a ring: its limit, if it has one, and whether it is
     /// begun at all. An alarm that is early enough stays, so that most tasks set none.
     pub(crate) fn watch_head(&mut self, id: WorkerId) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let (set, head_ns) = (worker.limit_alarm, worker.claims.head_ns());
         let head = worker.claims.head().filter(|head| self.jobs.is_there(head.key, head.job));
         let patience_ns = head_ns.saturating_add(ms(self.config.bootstrap_ms));
@@ -190,7 +192,7 @@ impl Core {
     }
 
     fn set_limit_alarm(&mut self, id: WorkerId, at_ns: u64) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         worker.limit_alarm = Some(at_ns);
         self.timers.set(at_ns, Alarm::Limit(id));
     }
@@ -198,7 +200,7 @@ impl Core {
     /// The first task of a ring has had its time, or should have begun: look whether it runs. With a worker that is
     /// killed already there is nothing to see, and a job that met its limit is not kept waiting for the proof.
     pub(crate) fn limit_met(&mut self, id: WorkerId) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         worker.limit_alarm = None;
         let (killed, head_ns) = (worker.duty.cause().is_some(), worker.claims.head_ns());
         let Some(head) = worker.claims.head().copied() else { return };
@@ -227,7 +229,7 @@ impl Core {
     /// How far a worker is. What is done was said before this.
     pub(crate) fn looked(&mut self, id: WorkerId, head: Option<Head>) {
         let Some(Head { seq, claimed }) = head else { return };
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let head_ns = worker.claims.head_ns();
         let Some(offer) = worker.claims.get_mut(seq) else { return };
         // A claim that was seen is not unseen: a worker that steps back would be looked at again and again.

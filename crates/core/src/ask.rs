@@ -100,7 +100,7 @@ impl Core {
             }
         }
         if self.clients.see(id).is_some_and(|client| client.waits > 0) {
-            self.notify_degraded(id);
+            self.notify_waiter(id);
         }
     }
 
@@ -189,7 +189,7 @@ impl Core {
         }
         // Never twice at once: as long as a worker holds the last offer, that attempt may still run.
         let held = end.holder.is_some_and(|(worker, seq)| {
-            self.pool.workers.get(&worker).is_some_and(|worker| worker.claims.holds(seq))
+            self.pools.workers.get(&worker).is_some_and(|worker| worker.claims.holds(seq))
         });
         let parts_held = self.jobs[key].freight().is_some_and(|freight| self.files.holds(freight));
         if held || parts_held {
@@ -230,10 +230,11 @@ impl Core {
         aside.freight = None;
         if job.alone {
             self.jobs.enter(key, State::Solo);
-            self.solo.push_back(&mut self.jobs.slab, key);
+            let pool = self.jobs.batch(key).pool;
+            self.pools[pool].solo.push_back(&mut self.jobs.slab, key);
         } else {
             self.jobs.enter(key, State::Queued);
-            self.queue.push_back(&mut self.jobs, key);
+            self.queues.push_back(&mut self.jobs, key);
         }
     }
 

@@ -1,9 +1,9 @@
-//! Who runs what: idle workers first, each one task; then, for short tasks, a little work ahead.
+//! Who runs what, in each pool by itself: idle workers first, each one task; then, for short tasks, a little work ahead.
 //!
 //! Jobs that have to run alone come before all others whenever a worker that has run nothing is to be had. Work
 //! ahead never delays a job whose turn it is: if that job needs an idle worker, busy ones are not refilled.
 
-use bulkhead_proto::ids::{Fence, WorkerId};
+use bulkhead_proto::ids::{Fence, PoolId, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::record::What;
 use bulkhead_proto::stage::Stage;
@@ -26,37 +26,39 @@ impl Core {
         if self.drain.is_leaving() {
             return;
         }
-        self.dispatch_solo();
-        let refilled = if self.queue.length() > 0 { self.fill_idle() } else { Vec::new() };
-        if self.queue.length() > 0 {
-            self.deepen(&refilled);
+        for pool in self.pools.ids() {
+            self.dispatch_solo(pool);
+            let refilled = if self.queues.length_in(pool) > 0 { self.fill_idle(pool) } else { Vec::new() };
+            if self.queues.length_in(pool) > 0 {
+                self.deepen(pool, &refilled);
+            }
+            self.balance(pool);
         }
-        self.balance();
     }
 
     /// Offers jobs that have to run alone to workers that have run nothing.
-    fn dispatch_solo(&mut self) {
-        while let Some(key) = self.solo.head() {
+    fn dispatch_solo(&mut self, pool: PoolId) {
+        while let Some(key) = self.pools[pool].solo.head() {
             if self.shortage.is_on() && self.jobs.needs_descriptor(key) {
                 return;
             }
-            let Some(worker) = self.fresh_worker() else { return };
-            self.solo.unlink(&mut self.jobs.slab, key);
+            let Some(worker) = self.fresh_worker(pool) else { return };
+            self.pools[pool].solo.unlink(&mut self.jobs.slab, key);
             self.offer(worker, key, ALONE_NS);
         }
     }
 
     /// A worker in a slot that has run nothing; if need be an idle one leaves and a spare takes its place.
-    fn fresh_worker(&mut self) -> Option<WorkerId> {
+    fn fresh_worker(&mut self, pool: PoolId) -> Option<WorkerId> {
         let mut used = None;
-        for slot in 0..self.pool.slots.len() {
-            match self.pool.in_slot(slot) {
+        for slot in self.pools[pool].places.clone() {
+            match self.pools.in_slot(slot) {
                 Some((id, worker)) if worker.is_idle() && worker.is_fresh() => return Some(id),
                 Some((id, worker)) if worker.is_idle() => used = used.or(Some((slot, id))),
                 _ => {}
             }
         }
-        let spare = *self.pool.spares.front()?;
+        let spare = *self.pools[pool].spares.front()?;
         let (slot, old) = used?;
         self.retire(old);
         self.place(spare, slot);
@@ -64,19 +66,19 @@ impl Core {
     }
 
     /// Gives each idle worker one job; names those that got one.
-    fn fill_idle(&mut self) -> Vec<WorkerId> {
+    fn fill_idle(&mut self, pool: PoolId) -> Vec<WorkerId> {
         let mut filled = Vec::new();
-        for slot in 0..self.pool.slots.len() {
-            let Some((id, worker)) = self.pool.in_slot(slot) else { continue };
+        for slot in self.pools[pool].places.clone() {
+            let Some((id, worker)) = self.pools.in_slot(slot) else { continue };
             if !worker.is_idle() {
                 continue;
             }
             let at = ageing(self.now.mono_ns, &self.config);
-            let (fans, slots, short) = (&self.fans, self.config.slots, self.shortage.is_on());
-            let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
+            let (fans, slots, short) = (&self.fans, self.pools[pool].size(), self.shortage.is_on());
+            let found = self.queues.take(pool, &mut self.jobs, at, &mut |jobs, key| {
                 let batch = jobs.batch(key);
                 let waits = short && jobs.needs_descriptor(key)
-                    || jobs[key].step == Step::Plan && plan_waits(fans, slots, batch.client, batch.uid);
+                    || jobs[key].step == Step::Plan && plan_waits(fans, slots, batch);
                 if waits { Verdict::Skip } else { Verdict::Take }
             });
             let Some(key) = found else { break };
@@ -88,14 +90,15 @@ impl Core {
     }
 
     /// Gives busy workers short tasks ahead, those with the fewest offers first.
-    fn deepen(&mut self, refilled: &[WorkerId]) {
+    fn deepen(&mut self, pool: PoolId, refilled: &[WorkerId]) {
         if self.paces.iter().all(|pace| pace.depth() == 1) {
             return;
         }
         // A worker of its own waits for a job that has to run alone: let somebody become idle.
-        let reserved = !self.solo.is_empty() && !self.pool.spares.is_empty();
-        let mut open: Vec<WorkerId> = (0..self.pool.slots.len())
-            .filter_map(|slot| self.pool.in_slot(slot))
+        let reserved = !self.pools[pool].solo.is_empty() && !self.pools[pool].spares.is_empty();
+        let mut open: Vec<WorkerId> = self
+            .pools
+            .in_slots(pool)
             .filter(|(_, worker)| worker.duty == Duty::Busy && worker.is_open())
             .filter(|(_, worker)| !worker.claims.is_overdue(self.now.mono_ns))
             .map(|(id, _)| id)
@@ -109,7 +112,7 @@ impl Core {
     }
 
     fn ring_length(&self, id: WorkerId) -> Option<usize> {
-        self.pool.workers.get(&id).map(|worker| worker.claims.len())
+        self.pools.workers.get(&id).map(|worker| worker.claims.len())
     }
 
     /// Gives a busy worker one more short task. `false`: none fits it now.
@@ -119,13 +122,15 @@ impl Core {
     fn offer_ahead(&mut self, id: WorkerId, may_overtake: bool) -> bool {
         let deepest = self.paces.iter().map(Pace::depth).max().unwrap_or(1);
         // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
-        let stays = |worker: &Worker| self.pool.spares.is_empty() || !is_due(worker, &self.config, self.now);
+        let stays = |worker: &Worker| {
+            self.pools[worker.pool].spares.is_empty() || !is_due(worker, &self.config, self.now)
+        };
         let has_room =
             |worker: &&Worker| !worker.claims.is_full() && worker.claims.len() < deepest && stays(worker);
-        let Some(worker) = self.pool.workers.get(&id).filter(has_room) else { return false };
+        let Some(worker) = self.pools.workers.get(&id).filter(has_room) else { return false };
         let (paces, short) = (&self.paces, self.shortage.is_on());
         let at = ageing(self.now.mono_ns, &self.config);
-        let found = self.queue.take(&mut self.jobs, at, &mut |jobs, key| {
+        let found = self.queues.take(worker.pool, &mut self.jobs, at, &mut |jobs, key| {
             if short && jobs.needs_descriptor(key) {
                 return Verdict::Skip;
             }
@@ -146,7 +151,7 @@ impl Core {
         let now_ns = self.now.mono_ns;
         let (own, shown, part) = self.job_of(key);
         let input = Payload::from(self.jobs[own].input.to_vec());
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let job = &mut self.jobs[key];
         job.fence = Fence(job.fence.0 + 1);
         job.attempts += 1;
@@ -159,7 +164,7 @@ impl Core {
         let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
         worker.claims.allow(self.config.kinds[usize::from(kind.0)].cancel_grace_ms);
         if first {
-            self.pool.enter(id, Duty::Busy);
+            self.pools.enter(id, Duty::Busy);
             self.watch_head(id);
             self.begin_telling(key);
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_proto::ids::PoolId;
 use bulkhead_proto::view::WorkerState;
 
 use crate::fan::{FIRST_PART, part_of};
@@ -29,11 +30,12 @@ impl Core {
         self.logs.audit(&self.jobs);
         self.kept.audit(&self.jobs);
         assert_eq!(
-            self.queue.audit(&self.jobs),
+            self.queues.audit(&self.jobs),
             self.count_all(Phase::Queued),
             "queued jobs are in the queue"
         );
-        assert_eq!(self.solo.walk(&self.jobs.slab).count() as u64, self.count_all(Phase::Solo));
+        let solo = self.pools.iter().map(|pool| pool.solo.walk(&self.jobs.slab).count() as u64);
+        assert_eq!(solo.sum::<u64>(), self.count_all(Phase::Solo));
     }
 
     fn audit_jobs(&self) {
@@ -52,11 +54,13 @@ impl Core {
                 State::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
                 State::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
                 State::Running { worker, seq, .. } => {
-                    let holder = self.pool.workers.get(worker);
+                    let holder = self.pools.workers.get(worker);
                     assert!(
                         holder.is_some_and(|holder| holder.claims.holds(*seq)),
                         "a running job is offered"
                     );
+                    let pool = self.jobs.batches[job.batch as usize].pool;
+                    assert_eq!(self.pools.of_worker(*worker), pool, "a job runs in the pool of its kind");
                 }
                 State::Waiting { until_ns } => {
                     let set = self.timers.iter().any(|alarm| *alarm == (*until_ns, Alarm::Backoff(job.id)));
@@ -110,7 +114,7 @@ impl Core {
     fn audit_offers(&self) {
         // An offer of a job that has ended, or was offered anew, is not current: its worker holds it, and nobody waits for it.
         let mut current = 0;
-        for (id, worker) in &self.pool.workers {
+        for (id, worker) in &self.pools.workers {
             worker.claims.audit();
             assert!(worker.watch.is_none() || worker.claims.len() == 1, "what is watched shares its ring");
             let mut lonely = false;
@@ -128,7 +132,7 @@ impl Core {
     fn audit_files(&self) {
         let mut users = BTreeMap::new();
         let jobs = self.jobs.slab.iter().map(|(_, job)| job).filter(|job| job.end().is_none());
-        let offers = self.pool.workers.values().flat_map(|worker| worker.claims.iter());
+        let offers = self.pools.workers.values().flat_map(|worker| worker.claims.iter());
         for freight in jobs.filter_map(|job| job.freight()).chain(offers.filter_map(|offer| offer.freight)) {
             *users.entry(freight).or_default() += 1;
         }
@@ -136,18 +140,28 @@ impl Core {
     }
 
     fn audit_slots(&self) {
+        for id in self.pools.ids() {
+            self.audit_pool(id);
+        }
+        self.pools.workers.values().for_each(audit_worker);
+    }
+
+    fn audit_pool(&self, id: PoolId) {
+        let pool = &self.pools[id];
         let mut vacant = 0;
-        for (at, slot) in self.pool.slots.iter().enumerate() {
-            match slot.worker.and_then(|id| self.pool.workers.get(&id)) {
-                Some(worker) => assert_eq!(worker.slot.map(|slot| usize::from(slot.0)), Some(at)),
+        for at in pool.places.clone() {
+            match self.pools.in_slot(at) {
+                Some((_, worker)) => {
+                    assert_eq!((worker.pool, worker.slot.map(|slot| usize::from(slot.0))), (id, Some(at)));
+                }
                 None => {
-                    assert_eq!(slot.worker, None, "no slot is kept for the dead");
+                    assert_eq!(self.pools.slots[at].worker, None, "no slot is kept for the dead");
                     vacant += 1;
                 }
             }
         }
-        assert_eq!(vacant, self.pool.vacant);
-        let duties = |state| self.pool.workers.values().filter(|worker| worker.duty.shown() == state).count();
+        assert_eq!(vacant, pool.vacant);
+        let own = || self.pools.workers.values().filter(|worker| worker.pool == id);
         for state in [
             WorkerState::Starting,
             WorkerState::Spare,
@@ -157,26 +171,32 @@ impl Core {
             WorkerState::Killed,
             WorkerState::Stuck,
         ] {
-            assert_eq!(duties(state), self.pool.count(state), "workers are counted by state {state:?}");
+            let found = own().filter(|worker| worker.duty.shown() == state).count();
+            assert_eq!(found, pool.count(state), "workers are counted by state {state:?}");
         }
-        let replaced = self.pool.workers.values().filter(|worker| worker.replaced).count();
-        assert_eq!(replaced, self.pool.stuck_replaced);
-        self.pool.workers.values().for_each(audit_worker);
+        assert_eq!(own().filter(|worker| worker.replaced).count(), pool.stuck_replaced);
+        for key in pool.solo.walk(&self.jobs.slab) {
+            assert_eq!(self.jobs.batch(key).pool, id, "a job waits alone where its kind runs");
+        }
+        let is_spare = |spare| self.pools.workers.get(spare).is_some_and(|worker| worker.pool == id);
+        assert!(pool.spares.iter().all(is_spare), "a spare stands by its own pool");
     }
 
     /// Every alarm of a worker is remembered by it: none rings for what is over.
     fn audit_timers(&self) {
         for (at_ns, alarm) in self.timers.iter() {
             let remembered = match alarm {
-                Alarm::Worker(id) => self.pool.workers.get(id).and_then(|worker| worker.duty_alarm),
-                Alarm::Limit(id) => self.pool.workers.get(id).and_then(|worker| worker.limit_alarm),
-                Alarm::Watch(id) => self.pool.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm),
-                Alarm::Suspended(id) => self.pool.workers.get(id).and_then(|worker| worker.suspended),
-                Alarm::Asked(id) => {
-                    self.pool.workers.get(id).and_then(|worker| worker.asked).map(|asked| asked.until_ns)
+                Alarm::Worker(id) => self.pools.workers.get(id).and_then(|worker| worker.duty_alarm),
+                Alarm::Limit(id) => self.pools.workers.get(id).and_then(|worker| worker.limit_alarm),
+                Alarm::Watch(id) => {
+                    self.pools.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm)
                 }
-                Alarm::Resume(id) => self.pool.workers.get(id).and_then(|worker| worker.resume_alarm),
-                Alarm::Survived(id) => self.pool.workers.get(id).and_then(|worker| worker.survival_alarm),
+                Alarm::Suspended(id) => self.pools.workers.get(id).and_then(|worker| worker.suspended),
+                Alarm::Asked(id) => {
+                    self.pools.workers.get(id).and_then(|worker| worker.asked).map(|asked| asked.until_ns)
+                }
+                Alarm::Resume(id) => self.pools.workers.get(id).and_then(|worker| worker.resume_alarm),
+                Alarm::Survived(id) => self.pools.workers.get(id).and_then(|worker| worker.survival_alarm),
                 Alarm::Progress(job) => self.tellings.alarm_ns(*job),
                 Alarm::Shortage => self.shortage.until_ns(),
                 _ => Some(*at_ns),

@@ -3,17 +3,16 @@
 //!
 //! Only looked at in turns that happen anyway; no alarm is set for it.
 
-use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::ids::{PoolId, Seq, WorkerId};
 
 use crate::action::Action;
 use crate::machine::Core;
 
 impl Core {
     /// Asks for offers back that others could run.
-    pub(crate) fn balance(&mut self) {
+    pub(crate) fn balance(&mut self, pool: PoolId) {
         let (mut idle, mut moving, mut holders) = (0, 0, Vec::new());
-        for slot in 0..self.pool.slots.len() {
-            let Some((id, worker)) = self.pool.in_slot(slot) else { continue };
+        for (id, worker) in self.pools.in_slots(pool) {
             let overdue = !worker.claims.is_empty() && worker.claims.is_overdue(self.now.mono_ns);
             idle += usize::from(worker.is_idle());
             moving += usize::from(worker.is_open() && !overdue);
@@ -32,7 +31,7 @@ impl Core {
         // is simply not won.
         for _ in 0..idle {
             let spare =
-                |id: &WorkerId| self.pool.workers.get(id).map_or(0, |worker| worker.claims.spare_offers());
+                |id: &WorkerId| self.pools.workers.get(id).map_or(0, |worker| worker.claims.spare_offers());
             let richest = holders.iter().map(|(id, _)| (spare(id), *id)).max();
             match richest {
                 Some((count, id)) if count > 0 => self.recall(id, count.div_ceil(2)),
@@ -42,7 +41,7 @@ impl Core {
     }
 
     fn recall(&mut self, id: WorkerId, count: usize) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let seqs: Vec<Seq> = worker.claims.recall_tail(count);
         for seq in seqs {
             self.act(Action::TakeBack { worker: id, seq });

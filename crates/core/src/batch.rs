@@ -3,7 +3,7 @@
 //! Counted by its jobs and gone with the last of them. It never changes after admission, but for `attached`,
 //! which ends when its client is gone.
 
-use bulkhead_proto::ids::{ClientId, JobId, KindId, Tag};
+use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Tag};
 use bulkhead_proto::job::Policy;
 
 /// The jobs of one submit, or one job that was asked to run again.
@@ -16,6 +16,8 @@ pub(crate) struct Batch {
     /// Jobs of it that are still in the table.
     pub(crate) refs: u32,
     pub(crate) kind: KindId,
+    /// Whose workers run that kind.
+    pub(crate) pool: PoolId,
     pub(crate) policy: Policy,
     pub(crate) uid: u32,
     pub(crate) client: ClientId,

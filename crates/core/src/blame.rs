@@ -15,7 +15,7 @@
 
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::Evidence;
-use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::view::{DeathRow, JobDeath};
@@ -50,6 +50,7 @@ enum Verdict {
 /// Who died, of what.
 struct Dead<'a> {
     id: WorkerId,
+    pool: PoolId,
     pid: u32,
     death: &'a Death,
     evidence: &'a Evidence,
@@ -65,15 +66,16 @@ impl Core {
         remains: &[Remains],
         evidence: Evidence,
     ) {
-        let Some(slot) = self.pool.workers.get(&id).map(|worker| worker.slot) else {
+        let Some(slot) = self.pools.workers.get(&id).map(|worker| worker.slot) else {
             self.totals.stale += 1;
             return;
         };
         self.unwatch(id, None);
         self.cancel_alarms(id);
-        let Some(worker) = self.pool.remove(id, self.now.mono_ns) else { return };
-        self.pool.stuck_replaced -= usize::from(worker.replaced);
-        self.replace_stuck();
+        let Some(worker) = self.pools.remove(id, self.now.mono_ns) else { return };
+        let pool = worker.pool;
+        self.pools[pool].stuck_replaced -= usize::from(worker.replaced);
+        self.replace_stuck(pool);
         let death = named(&worker, death, remains);
         self.totals.deaths += u64::from(death.is_own());
         let pid = worker.pid.unwrap_or(0);
@@ -89,13 +91,18 @@ impl Core {
         };
         self.record(died, None);
         let pause_ns = self.now.mono_ns.saturating_add(ms(self.config.respawn_delay_ms));
-        self.pool.next_spawn_ns = self.pool.next_spawn_ns.max(pause_ns);
+        self.pools[pool].next_spawn_ns = self.pools[pool].next_spawn_ns.max(pause_ns);
         let verdict = verdict(&worker, &death);
-        self.settle_remains(Dead { id, pid, death: &death, evidence: &evidence }, worker, verdict, remains);
+        self.settle_remains(
+            Dead { id, pool, pid, death: &death, evidence: &evidence },
+            worker,
+            verdict,
+            remains,
+        );
     }
 
     fn cancel_alarms(&mut self, id: WorkerId) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let set = [
             (worker.duty_alarm.take(), Alarm::Worker(id)),
             (worker.limit_alarm.take(), Alarm::Limit(id)),
@@ -128,7 +135,7 @@ impl Core {
             }
             (Verdict::Charge | Verdict::ChargeSlot, _) => self.charge_nobody(&dead),
             (Verdict::NeverUp, _) => {
-                self.spawn_fault(dead.id, format!("it died before it was up: {}", dead.death))
+                self.spawn_fault((dead.id, dead.pool), format!("it died before it was up: {}", dead.death))
             }
             (Verdict::Nobody, _) => {}
         }
@@ -151,7 +158,7 @@ impl Core {
     fn charge_nobody(&mut self, dead: &Dead<'_>) {
         if !self.drain.is_leaving() {
             self.record(What::NobodyBlamed { worker: dead.id }, None);
-            self.fault(&dead.death.to_string());
+            self.fault(dead.pool, &dead.death.to_string());
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bulkhead_proto::ids::{ClientId, JobId, Tag};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag};
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::why::Canceller;
 
@@ -42,8 +42,8 @@ pub(crate) struct Client {
     pub(crate) readers: Vec<Reader>,
     /// Whether it is on the list of those to be looked at.
     pub(crate) listed: bool,
-    /// Whether it was told that the pool is degraded.
-    pub(crate) noticed: bool,
+    /// The pools of which it was told that they are degraded.
+    pub(crate) noticed: Vec<PoolId>,
     /// Set when it vanished: when its jobs are cancelled.
     vanished: Option<u64>,
 }
@@ -110,12 +110,12 @@ impl Clients {
         connected.filter(|(_, client)| client.waits()).map(|(id, _)| *id).collect()
     }
 
-    /// Those that were told that the pool is degraded; from now on they were not.
-    pub(crate) fn unnotice(&mut self) -> Vec<ClientId> {
-        let noticed = self.map.iter_mut().filter(|(_, client)| client.noticed);
+    /// Those that were told that a pool is degraded; from now on they were not.
+    pub(crate) fn unnotice(&mut self, pool: PoolId) -> Vec<ClientId> {
+        let noticed = self.map.iter_mut().filter(|(_, client)| client.noticed.contains(&pool));
         noticed
             .map(|(id, client)| {
-                client.noticed = false;
+                client.noticed.retain(|told| *told != pool);
                 *id
             })
             .collect()
@@ -143,7 +143,7 @@ impl Core {
             batches: BTreeMap::new(),
             readers: Vec::new(),
             listed: false,
-            noticed: false,
+            noticed: Vec::new(),
             vanished: None,
         };
         let old = self.clients.map.insert(id, client);
@@ -189,7 +189,7 @@ impl Core {
         }
         self.clients.readers.remove(&id);
         // It was held back for what it had not read; nothing waits for it any more.
-        self.queue.park(uid, id, false);
+        self.queues.park(uid, id, false);
         let Some(client) = self.clients.connected(id) else { return };
         if client.batches.is_empty() {
             self.clients.map.remove(&id);

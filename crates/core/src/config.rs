@@ -3,7 +3,8 @@
 //! The supervisor reads it from files and arguments; here it is plain values, and the core never asks where they
 //! come from. Walls that no choice may pass stand in `proto`'s limits.
 
-use bulkhead_proto::kind::Kind;
+use bulkhead_proto::ids::PoolId;
+use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 
 pub use bulkhead_proto::bound::{Bound, Limits};
 
@@ -20,10 +21,12 @@ pub struct Config {
     pub cores: u32,
     /// Limits of jobs that ask for none, and the most that may be asked for; a kind may have others.
     pub limits: Limits,
-    /// Slots: workers that run tasks at the same time. At least 1.
+    /// Slots of the default pool: workers that run tasks at the same time. At least 1.
     pub slots: u16,
     /// Warm workers kept beside them. At least 1, so that a crash never waits for a spawn.
     pub spares: u16,
+    /// Pools beside the default one, whose size is the two above. A kind names the pool that runs it.
+    pub pools: Vec<PoolSize>,
     /// Jobs that may be queued, in all.
     pub queue_max: u64,
     /// Bytes of input that may be queued, in all.
@@ -79,6 +82,31 @@ pub struct Config {
     pub ageing_ms: u64,
 }
 
+/// One more pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Its name, as kinds name it.
+    pub name: String,
+    /// Its slots. At least 1.
+    pub slots: u16,
+    /// Warm workers kept beside them. At least 1.
+    pub spares: u16,
+}
+
+impl Config {
+    /// Every pool, the default one first: its place here is its number.
+    pub fn all_pools(&self) -> impl Iterator<Item = PoolSize> + '_ {
+        let default = PoolSize { name: DEFAULT_POOL.to_owned(), slots: self.slots, spares: self.spares };
+        std::iter::once(default).chain(self.pools.iter().cloned())
+    }
+
+    /// Which pool runs a kind. One that names none, or none that is there, belongs to the default one.
+    pub fn pool_of(&self, kind: &Kind) -> PoolId {
+        let found = self.pools.iter().position(|pool| pool.name == kind.pool);
+        PoolId(found.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or_default())
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -89,6 +117,7 @@ impl Default for Config {
             limits: Limits::default(),
             slots: 1,
             spares: 1,
+            pools: Vec::new(),
             queue_max: 1_000_000,
             queue_bytes_max: 1 << 30,
             files_max: 1024,

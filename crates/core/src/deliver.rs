@@ -190,14 +190,14 @@ impl Core {
     /// Lets a client's jobs rest while too much waits for it to read.
     fn park_unread(&mut self, id: ClientId) {
         if let Some((uid, true)) = self.is_unread(id) {
-            self.queue.park(uid, id, true);
+            self.queues.park(uid, id, true);
         }
     }
 
     /// Lets the jobs of parked clients go on once little enough waits: they may have read, somebody else may have
     /// taken their results or dropped them, or the whole shelf of unread results may have room again.
     pub(crate) fn unpark_read(&mut self) {
-        let read: Vec<(u32, ClientId)> = (self.queue.parked_clients())
+        let read: Vec<(u32, ClientId)> = (self.queues.parked_clients())
             .filter_map(|id| Some((id, self.is_unread(id)?)))
             .filter_map(|(id, (uid, unread))| (!unread).then_some((uid, id)))
             .collect();
@@ -205,7 +205,7 @@ impl Core {
             return;
         }
         for (uid, id) in read {
-            self.queue.park(uid, id, false);
+            self.queues.park(uid, id, false);
         }
         self.dispatch();
     }

@@ -145,7 +145,7 @@ impl Core {
             self.end_job(key, Outcome::Lost { reason }, Left::Nothing);
         }
         // All at once: nothing that they could still bring would be wanted.
-        let workers: Vec<WorkerId> = self.pool.workers.keys().copied().collect();
+        let workers: Vec<WorkerId> = self.pools.workers.keys().copied().collect();
         for id in workers {
             self.kill(id, Cause::Stop);
         }
@@ -166,7 +166,7 @@ impl Core {
         }
         // No task is left: whoever still holds an offer runs what nobody wants any more.
         let workers: Vec<(WorkerId, Duty)> =
-            self.pool.workers.iter().map(|(id, worker)| (*id, worker.duty)).collect();
+            self.pools.workers.iter().map(|(id, worker)| (*id, worker.duty)).collect();
         for (id, duty) in workers {
             match duty {
                 Duty::Spare | Duty::Idle => self.retire(id),
@@ -175,7 +175,7 @@ impl Core {
             }
         }
         // A stuck worker does not hold the daemon.
-        if self.pool.workers.len() == self.pool.count(WorkerState::Stuck) {
+        if self.pools.workers.len() == self.pools.count(WorkerState::Stuck) {
             self.say_farewell();
         }
     }

@@ -86,8 +86,11 @@ impl Core {
     /// Takes a job out of whatever it waits in.
     pub(crate) fn leave_list(&mut self, key: Key) {
         match self.jobs[key].state {
-            State::Queued => self.queue.unlink(&mut self.jobs, key),
-            State::Solo => self.solo.unlink(&mut self.jobs.slab, key),
+            State::Queued => self.queues.unlink(&mut self.jobs, key),
+            State::Solo => {
+                let pool = self.jobs.batch(key).pool;
+                self.pools[pool].solo.unlink(&mut self.jobs.slab, key);
+            }
             State::Waiting { until_ns } => self.timers.cancel(until_ns, Alarm::Backoff(self.jobs[key].id)),
             State::Running { .. } | State::Parted | State::Ended(_) => {}
         }

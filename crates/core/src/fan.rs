@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use bulkhead_proto::ids::{ClientId, JobId};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::PARTS_MAX;
 
@@ -41,6 +41,8 @@ pub(crate) struct Fan {
     pub(crate) id: JobId,
     pub(crate) client: ClientId,
     pub(crate) uid: u32,
+    /// Whose workers do them.
+    pub(crate) pool: PoolId,
     /// The batch that its parts share; the fan holds it too.
     pub(crate) batch: u32,
     /// How many parts there are.
@@ -75,16 +77,16 @@ impl Fan {
 pub(crate) struct Fans {
     map: BTreeMap<FanId, Fan>,
     last: u64,
-    of: BTreeMap<ClientId, usize>,
-    of_user: BTreeMap<u32, usize>,
+    of: BTreeMap<(ClientId, PoolId), usize>,
+    of_user: BTreeMap<(u32, PoolId), usize>,
 }
 
 impl Fans {
     /// Adds one.
     pub(crate) fn open(&mut self, fan: Fan) -> FanId {
         self.last += 1;
-        *self.of.entry(fan.client).or_default() += 1;
-        *self.of_user.entry(fan.uid).or_default() += 1;
+        *self.of.entry((fan.client, fan.pool)).or_default() += 1;
+        *self.of_user.entry((fan.uid, fan.pool)).or_default() += 1;
         self.map.insert(FanId(self.last), fan);
         FanId(self.last)
     }
@@ -92,8 +94,8 @@ impl Fans {
     /// Removes one.
     pub(crate) fn close(&mut self, id: FanId) -> Option<Fan> {
         let fan = self.map.remove(&id)?;
-        count_out(&mut self.of, fan.client);
-        count_out(&mut self.of_user, fan.uid);
+        count_out(&mut self.of, (fan.client, fan.pool));
+        count_out(&mut self.of_user, (fan.uid, fan.pool));
         Some(fan)
     }
 
@@ -107,9 +109,9 @@ impl Fans {
         self.map.get_mut(&id)
     }
 
-    /// Jobs of one client that have parts.
-    pub(crate) fn count_of(&self, client: ClientId) -> usize {
-        self.of.get(&client).copied().unwrap_or(0)
+    /// Jobs of one client that have parts in one pool.
+    pub(crate) fn count_of(&self, client: ClientId, pool: PoolId) -> usize {
+        self.of.get(&(client, pool)).copied().unwrap_or(0)
     }
 
     /// Jobs that have parts.
@@ -117,9 +119,9 @@ impl Fans {
         self.map.len()
     }
 
-    /// Jobs of one user that have parts.
-    pub(crate) fn count_of_user(&self, uid: u32) -> usize {
-        self.of_user.get(&uid).copied().unwrap_or(0)
+    /// Jobs of one user that have parts in one pool.
+    pub(crate) fn count_of_user(&self, uid: u32, pool: PoolId) -> usize {
+        self.of_user.get(&(uid, pool)).copied().unwrap_or(0)
     }
 
     /// All of them.

@@ -202,7 +202,7 @@ impl Core {
         let results = self.jobs[job].fan().and_then(|fan| self.fans.get(fan));
         let results = results.filter(|fan| fan.bytes > 0).map(|fan| Rc::clone(&fan.results));
         let Some(freight) = self.files.freights.get_mut(&id) else { return Vec::new() };
-        let offer = self.pool.workers.get_mut(&worker).and_then(|worker| worker.claims.last_mut());
+        let offer = self.pools.workers.get_mut(&worker).and_then(|worker| worker.claims.last_mut());
         if let Some(offer) = offer {
             (offer.freight, offer.shown) = (Some(id), shown);
             freight.users += 1;
@@ -236,7 +236,7 @@ impl Core {
     /// An offer ended with a held output. If that was the one that the tasks of its job share, it is no scratch any
     /// more.
     pub(crate) fn take_scratch(&mut self, worker: WorkerId, seq: Seq) {
-        let offer = self.pool.workers.get(&worker).and_then(|worker| worker.claims.get(seq));
+        let offer = self.pools.workers.get(&worker).and_then(|worker| worker.claims.get(seq));
         let freight = offer.and_then(|offer| self.files.freights.get_mut(&offer.freight?));
         if let Some(freight) = freight {
             freight.scratch = None;

@@ -109,7 +109,8 @@ fn text_bytes(what: &What) -> u64 {
             message.len()
         }
         What::SpawnFailed { error, .. } => error.len(),
-        What::Degraded { reason } => reason.len(),
+        What::Degraded { pool, reason } => pool.len() + reason.len(),
+        What::Recovered { pool } => pool.len(),
         What::Short { what } => what.len(),
         _ => 0,
     };

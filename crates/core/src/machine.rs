@@ -17,14 +17,12 @@ use crate::fan::Fans;
 use crate::files::Files;
 use crate::jobs::Jobs;
 use crate::kept::Kept;
-use crate::list::List;
 use crate::log::Log;
 use crate::logs::Logs;
 use crate::pace::Pace;
-use crate::pool::Pool;
+use crate::pools::Pools;
 use crate::progress::Tellings;
-use crate::queue::Queue;
-use crate::restart::Restart;
+use crate::queues::Queues;
 use crate::rng::Rng;
 use crate::shortage::Shortage;
 use crate::timers::{Alarm, Timers};
@@ -42,17 +40,16 @@ pub struct Core {
     pub(crate) started_us: Option<u64>,
     pub(crate) out: Output,
     pub(crate) jobs: Jobs,
-    pub(crate) queue: Queue,
-    /// Jobs that wait to run alone.
-    pub(crate) solo: List,
+    pub(crate) queues: Queues,
     pub(crate) kept: Kept,
     pub(crate) files: Files,
     pub(crate) fans: Fans,
     pub(crate) tellings: Tellings,
     pub(crate) logs: Logs,
     pub(crate) clients: Clients,
-    pub(crate) pool: Pool,
-    pub(crate) restart: Restart,
+    pub(crate) pools: Pools,
+    /// Whether whoever waits for the start was told to go on.
+    pub(crate) ready_said: bool,
     pub(crate) paces: Vec<Pace>,
     pub(crate) shortage: Shortage,
     pub(crate) timers: Timers,
@@ -64,14 +61,21 @@ pub struct Core {
 }
 
 impl Core {
-    /// A machine with no jobs and no workers; its first turn spawns the pool. At least one slot and one spare
-    /// are used, and one core, whatever the configuration says.
+    /// A machine with no jobs and no workers; its first turn spawns the pools. At least one slot and one spare
+    /// of each are used, and one core, whatever the configuration says.
     pub fn new(mut config: Config, now: Now) -> Self {
         config.slots = config.slots.max(1);
         config.spares = config.spares.max(1);
         config.ageing_ms = config.ageing_ms.max(1);
         config.cores = config.cores.max(1);
-        for kind in &mut config.kinds {
+        for pool in &mut config.pools {
+            (pool.slots, pool.spares) = (pool.slots.max(1), pool.spares.max(1));
+        }
+        let names: Vec<String> = config.all_pools().map(|pool| pool.name).collect();
+        for at in 0..config.kinds.len() {
+            let pool = config.pool_of(&config.kinds[at]);
+            let kind = &mut config.kinds[at];
+            kind.pool.clone_from(&names[usize::from(pool.0)]);
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
@@ -79,16 +83,15 @@ impl Core {
             started_us: None,
             out: Output::default(),
             jobs: Jobs::default(),
-            queue: Queue::default(),
-            solo: List::default(),
+            queues: Queues::new(1 + config.pools.len()),
             kept: Kept::default(),
             files: Files::default(),
             fans: Fans::default(),
             tellings: Tellings::default(),
             logs: Logs::default(),
             clients: Clients::default(),
-            pool: Pool::new(config.slots),
-            restart: Restart::default(),
+            pools: Pools::new(&config),
+            ready_said: false,
             paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
             shortage: Shortage::default(),
             timers: Timers::default(),
@@ -127,7 +130,7 @@ impl Core {
         self.evict_logs();
         self.unpark_read();
         self.tend_drain();
-        self.tend_pool();
+        self.tend_pools();
         self.follow_all();
         std::mem::swap(&mut self.out, out);
     }
@@ -138,7 +141,9 @@ impl Core {
         if self.drain.is_over() {
             return None;
         }
-        [self.timers.next_ns(), self.next_spawn_ns(), self.next_eviction_ns()].into_iter().flatten().min()
+        let next_spawns = self.pools.ids().map(|pool| self.next_spawn_ns(pool));
+        let alone = [self.timers.next_ns(), self.next_eviction_ns()];
+        alone.into_iter().chain(next_spawns).flatten().min()
     }
 
     fn hear(&mut self, event: Event) {

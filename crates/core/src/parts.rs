@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, WorkerId};
+use bulkhead_proto::ids::{JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{PARTS_MAX, RESULTS_MAX_BYTES};
 use bulkhead_proto::outcome::Outcome;
@@ -18,13 +18,14 @@ use bulkhead_proto::view::Parts;
 use bulkhead_proto::why::Part;
 
 use crate::action::Action;
+use crate::batch::Batch;
 use crate::event::{Leftover, TaskResult};
 use crate::fan::{Fan, FanId, Fans, part_of};
 use crate::job::{Left, Phase, State, Step};
 use crate::list::Key;
 use crate::machine::Core;
 
-/// Jobs of one client that have parts at a time, at most: one for each slot and one more, within this.
+/// Jobs of one client that have parts in one pool at a time, at most: one for each slot and one more, within this.
 const FANS_MAX: usize = 16;
 /// Jobs that have parts at a time, of all clients: each may keep `RESULTS_MAX_BYTES`, and a place for each part.
 const FANS_ALL_MAX: usize = 128;
@@ -82,7 +83,7 @@ impl Core {
         batch.refs = 1;
         (batch.attached, batch.watched, batch.progress, batch.expires_ns) = (false, false, false, None);
         batch.since_ns = self.now.mono_ns;
-        let (client, uid) = (batch.client, batch.uid);
+        let (client, uid, pool) = (batch.client, batch.uid, batch.pool);
         let batch = self.jobs.open_batch(batch);
         let results = Rc::new(vec![Payload::default(); parts as usize]);
         let live = BTreeSet::new();
@@ -91,6 +92,7 @@ impl Core {
             id,
             client,
             uid,
+            pool,
             batch,
             parts,
             next: 0,
@@ -108,8 +110,8 @@ impl Core {
 
     /// Makes the next parts, as many as may be there at a time, or has the job merged when all are done.
     fn make_parts(&mut self, id: FanId) {
-        let window = 2 * usize::from(self.config.slots) + 2;
         let Some(fan) = self.fans.get_mut(id) else { return };
+        let window = 2 * self.pools[fan.pool].size() + 2;
         if fan.done == fan.parts {
             return self.await_merge(id);
         }
@@ -117,7 +119,7 @@ impl Core {
             let key = self.jobs.insert_part(fan.batch, id.number(fan.next));
             fan.next += 1;
             fan.live.insert(key);
-            self.queue.push_back(&mut self.jobs, key);
+            self.queues.push_back(&mut self.jobs, key);
         }
     }
 
@@ -143,10 +145,11 @@ impl Core {
         job.attempts = 0;
         if job.alone {
             self.jobs.enter(key, State::Solo);
-            self.solo.push_back(&mut self.jobs.slab, key);
+            let pool = self.jobs.batch(key).pool;
+            self.pools[pool].solo.push_back(&mut self.jobs.slab, key);
         } else {
             self.jobs.enter(key, State::Queued);
-            self.queue.push_front(&mut self.jobs, key);
+            self.queues.push_front(&mut self.jobs, key);
         }
     }
 
@@ -242,8 +245,9 @@ impl Core {
     }
 }
 
-/// Whether the plan of a job of this client has to wait, with so many slots.
-pub(crate) fn plan_waits(fans: &Fans, slots: u16, client: ClientId, uid: u32) -> bool {
-    let most = (usize::from(slots) + 1).min(FANS_MAX);
-    fans.count_of(client) >= most || fans.count() >= FANS_ALL_MAX && fans.count_of_user(uid) > 0
+/// Whether the plan of a job of this batch has to wait, with so many slots in its pool.
+pub(crate) fn plan_waits(fans: &Fans, slots: usize, batch: &Batch) -> bool {
+    let most = (slots + 1).min(FANS_MAX);
+    fans.count_of(batch.client, batch.pool) >= most
+        || fans.count() >= FANS_ALL_MAX && fans.count_of_user(batch.uid, batch.pool) > 0
 }

@@ -98,7 +98,7 @@ impl Core {
     }
 
     fn has_one_offer(&self, worker: WorkerId) -> bool {
-        self.pool.workers.get(&worker).is_some_and(|worker| worker.claims.len() == 1)
+        self.pools.workers.get(&worker).is_some_and(|worker| worker.claims.len() == 1)
     }
 
     /// A worker was examined, for whatever reason.
@@ -106,7 +106,7 @@ impl Core {
         if self.tellings.map.is_empty() || !self.has_one_offer(id) {
             return;
         }
-        let head = self.pool.workers.get(&id).and_then(|worker| worker.claims.head().copied());
+        let head = self.pools.workers.get(&id).and_then(|worker| worker.claims.head().copied());
         let (Some(progress), Some(offer)) = (progress, head) else { return };
         if self.is_current(id, &offer) && self.jobs[offer.key].step == Step::Whole {
             self.tell_progress(offer.key, offer.fence, progress);

@@ -1,4 +1,4 @@
-//! The queue: fair between users, then between the clients of one user, then by priority with ageing.
+//! The queue of one pool: fair between users, then between the clients of one user, then by priority with ageing.
 //!
 //! Users take turns; within one user's turn the clients take turns; a client's turn takes the most urgent of
 //! the heads of its lists, one list for each priority. Waiting raises a job: its urgency is
@@ -27,7 +27,7 @@ struct Owner {
     length: u64,
 }
 
-/// All queued jobs.
+/// The queued jobs of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     owners: BTreeMap<u32, Owner>,
@@ -181,8 +181,8 @@ impl Queue {
         None
     }
 
-    /// Checks what must always hold; gives the queued jobs it found.
-    pub(crate) fn audit(&self, jobs: &Jobs) -> u64 {
+    /// Checks what must always hold of the queue of this pool; gives the queued jobs it found.
+    pub(crate) fn audit(&self, jobs: &Jobs, pool: usize) -> u64 {
         let mut length = 0;
         for (uid, owner) in &self.owners {
             let mut owned = 0;
@@ -195,6 +195,11 @@ impl Queue {
                     );
                     for key in list.walk(&jobs.slab) {
                         let place = place_of(jobs, key);
+                        assert_eq!(
+                            usize::from(jobs.batch(key).pool.0),
+                            pool,
+                            "a job waits where its kind runs"
+                        );
                         assert_eq!((place.uid, place.client, place.list), (*uid, *client, number));
                         owned += 1;
                     }

@@ -49,9 +49,10 @@ impl Core {
         if limits.iter().all(Option::is_none) || self.drain.is_leaving() {
             return;
         }
-        for slot in 0..self.pool.slots.len() {
-            let Some(&spare) = self.pool.spares.front() else { return };
-            let idle = self.pool.in_slot(slot).filter(|(_, worker)| worker.is_idle());
+        for slot in 0..self.pools.slots.len() {
+            let Some(pool) = self.pools.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
+            let Some(&spare) = self.pools[pool].spares.front() else { continue };
+            let idle = self.pools.in_slot(slot).filter(|(_, worker)| worker.is_idle());
             let due = idle.and_then(|(id, worker)| Some((id, why_due(worker, &self.config, self.now)?)));
             if let Some((old, why)) = due {
                 self.record(What::Recycled { worker: old, why }, None);
@@ -63,7 +64,7 @@ impl Core {
 
     /// A worker has ended a task: it may have grown.
     pub(crate) fn weigh(&mut self, id: WorkerId) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let now_ns = self.now.mono_ns;
         if self.config.recycle_resident_bytes.is_some() && now_ns >= worker.weigh_from_ns {
             worker.weigh_from_ns = now_ns.saturating_add(ms(SIZE_EVERY_MS));
@@ -73,7 +74,7 @@ impl Core {
 
     /// A worker was examined, for whatever reason.
     pub(crate) fn note_size(&mut self, id: WorkerId, seen: Option<&Seen>) {
-        if let (Some(worker), Some(seen)) = (self.pool.workers.get_mut(&id), seen) {
+        if let (Some(worker), Some(seen)) = (self.pools.workers.get_mut(&id), seen) {
             worker.resident_bytes = seen.resident_bytes;
         }
     }

@@ -54,14 +54,15 @@ impl Core {
             self.await_fresh_worker(key);
         } else {
             self.jobs.enter(key, State::Queued);
-            self.queue.push_back(&mut self.jobs, key);
+            self.queues.push_back(&mut self.jobs, key);
         }
     }
 
     /// A job that a death was charged to runs alone from now on.
     pub(crate) fn await_fresh_worker(&mut self, key: Key) {
         self.jobs.enter(key, State::Solo);
-        self.solo.push_back(&mut self.jobs.slab, key);
+        let pool = self.jobs.batch(key).pool;
+        self.pools[pool].solo.push_back(&mut self.jobs.slab, key);
     }
 
     /// An offer came back uncharged. If it had begun, that attempt is lost; else it never was one.
@@ -84,11 +85,12 @@ impl Core {
             self.end_job(key, Outcome::Expired, Left::Nothing);
         } else if self.jobs[key].alone {
             self.jobs.enter(key, State::Solo);
-            self.solo.push_front(&mut self.jobs.slab, key);
+            let pool = self.jobs.batch(key).pool;
+            self.pools[pool].solo.push_front(&mut self.jobs.slab, key);
         } else {
             self.jobs.enter(key, State::Queued);
             // To the front: it had its turn, and lost it through no fault of its own.
-            self.queue.push_front(&mut self.jobs, key);
+            self.queues.push_front(&mut self.jobs, key);
         }
     }
 

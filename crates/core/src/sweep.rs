@@ -24,7 +24,7 @@ impl Core {
 
     /// A worker whose channel was full may be offered tasks again.
     pub(crate) fn resume(&mut self, id: WorkerId) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         if let Some(at_ns) = worker.resume_alarm.take() {
             self.timers.cancel(at_ns, Alarm::Resume(id));
         }
@@ -33,7 +33,7 @@ impl Core {
 
     /// A worker of a degraded pool has lived for a whole period.
     pub(crate) fn survived(&mut self, id: WorkerId) {
-        if let Some(worker) = self.pool.workers.get_mut(&id) {
+        if let Some(worker) = self.pools.workers.get_mut(&id) {
             worker.survival_alarm = None;
         }
         self.worker_works(id);

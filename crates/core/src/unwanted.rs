@@ -24,7 +24,7 @@ impl Core {
     /// A look found a task running that nobody wants: it is asked to end, or, if it had its time or gets none, killed.
     pub(crate) fn end_unwanted(&mut self, id: WorkerId, offer: &Offer) {
         let now_ns = self.now.mono_ns;
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         if worker.duty.cause().is_some() {
             return;
         }
@@ -42,7 +42,7 @@ impl Core {
 
     /// An offer is settled: if it was the one that was to end, its worker is as any other again.
     pub(crate) fn forget_asked(&mut self, id: WorkerId, seq: Seq) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         if let Some(asked) = worker.asked.take_if(|asked| asked.seq == seq) {
             self.timers.cancel(asked.until_ns, Alarm::Asked(id));
         }

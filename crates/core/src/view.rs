@@ -5,17 +5,18 @@
 
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::exec::Program;
-use bulkhead_proto::ids::{ClientId, JobId, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
-use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, Status, WorkerRow, WorkerState};
+use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState};
 
 use crate::claim::Offer;
 use crate::event::Peer;
 use crate::job::{Left, Phase, State};
 use crate::list::Key;
 use crate::machine::Core;
+use crate::pools::Pool;
 use crate::worker::Worker;
 
 /// What a row of a list takes on the wire beside its texts, at most, in bytes.
@@ -144,13 +145,13 @@ impl Core {
     /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
     pub(crate) fn show_workers(&mut self, id: ClientId, tag: Tag, peer: Peer) {
         let rows: Vec<WorkerRow> = self
-            .pool
+            .pools
             .workers
             .iter()
             .take(BATCH_MAX)
             .map(|(id, worker)| self.worker_row(*id, worker, peer))
             .collect();
-        let bytes = 16 + ROW_BYTES * rows.len() as u64;
+        let bytes = 16 + rows.iter().map(|row| ROW_BYTES + row.pool.len() as u64).sum::<u64>();
         self.reply(id, tag, Reply::Workers(rows), bytes);
     }
 
@@ -158,6 +159,7 @@ impl Core {
         let is_shown = |offer: &&Offer| peer.admin || self.owner_of(offer.shown) == Some(peer.uid);
         WorkerRow {
             worker: id,
+            pool: self.pools[worker.pool].name.clone(),
             slot: worker.slot,
             pid: worker.pid,
             state: worker.duty.shown(),
@@ -171,16 +173,37 @@ impl Core {
 
     /// Workers that cannot die, some of them where there are many.
     fn stuck_rows(&self, peer: Peer) -> Vec<WorkerRow> {
-        let stuck = self.pool.workers.iter().filter(|(_, worker)| worker.duty.shown() == WorkerState::Stuck);
+        let stuck = self.pools.workers.iter().filter(|(_, worker)| worker.duty.shown() == WorkerState::Stuck);
         stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(*id, worker, peer)).collect()
     }
 
-    /// How the pool is, and why if it is not well.
+    /// How all pools are together, and why if one is not well. It is named where there are several.
     pub(crate) fn health(&self) -> (PoolHealth, String) {
-        match &self.restart.degraded {
-            Some(degraded) => (PoolHealth::Degraded, degraded.reason()),
-            None if self.restart.came_up => (PoolHealth::Healthy, String::new()),
-            None => (PoolHealth::Starting, "the first workers are coming up".to_owned()),
+        let all: Vec<(&Pool, (PoolHealth, String))> =
+            self.pools.iter().map(|pool| (pool, pool.health())).collect();
+        let worst = [PoolHealth::Degraded, PoolHealth::Starting].into_iter();
+        let worst = worst.into_iter().find(|worst| all.iter().any(|(_, (health, _))| health == worst));
+        let Some(worst) = worst else { return (PoolHealth::Healthy, String::new()) };
+        let ill = all.iter().filter(|(_, (health, _))| *health == worst);
+        let reasons = ill.map(|(pool, (_, reason))| match all.len() {
+            1 => reason.clone(),
+            _ => format!("pool {}: {reason}", pool.name),
+        });
+        (worst, reasons.collect::<Vec<_>>().join("; "))
+    }
+
+    fn pool_row(&self, id: PoolId) -> PoolRow {
+        let pool = &self.pools[id];
+        let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
+        let (health, health_reason) = pool.health();
+        PoolRow {
+            name: pool.name.clone(),
+            health,
+            health_reason,
+            slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
+            busy: count(WorkerState::Busy),
+            spares: count(WorkerState::Spare),
+            waiting: self.queues.length_in(id),
         }
     }
 
@@ -196,8 +219,9 @@ impl Core {
             draining: !self.drain.is_open(),
             health,
             health_reason,
-            slots: self.config.slots,
-            spares: u16::try_from(self.pool.count(WorkerState::Spare)).unwrap_or(u16::MAX),
+            slots: u16::try_from(self.pools.slots.len()).unwrap_or(u16::MAX),
+            spares: u16::try_from(self.pools.count(WorkerState::Spare)).unwrap_or(u16::MAX),
+            pools: self.pools.ids().map(|pool| self.pool_row(pool)).collect(),
             stuck: self.stuck_rows(peer),
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
             queued: jobs.count(Phase::Queued),
@@ -210,7 +234,9 @@ impl Core {
             shortage: self.shortage.what().to_owned(),
             totals: self.totals,
         };
-        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64;
+        let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
+        let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
+        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools;
         self.reply(id, tag, Reply::Status(Box::new(status)), bytes);
     }
 

@@ -119,7 +119,7 @@ impl Core {
     /// Begins to watch a task that is about to be offered, if its policy says so.
     pub(crate) fn watch(&mut self, id: WorkerId, seq: Seq, policy: &Policy) {
         let now_ns = self.now.mono_ns;
-        let Some(worker) = self.pool.workers.get_mut(&id).filter(|_| is_watched(policy)) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id).filter(|_| is_watched(policy)) else { return };
         worker.watch = Some(Watch { seq, since_ns: now_ns, before: None, met: None, alarm: None });
         if is_measured(policy) {
             self.act(Action::Examine { worker: id });
@@ -130,7 +130,7 @@ impl Core {
 
     /// The task that was watched is settled, or its worker is gone: `None` stands for whichever it was.
     pub(crate) fn unwatch(&mut self, id: WorkerId, seq: Option<Seq>) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         if worker.watch.as_ref().is_none_or(|watch| seq.is_some_and(|seq| watch.seq != seq)) {
             return;
         }
@@ -140,7 +140,7 @@ impl Core {
     }
 
     fn set_watch_alarm(&mut self, id: WorkerId, at_ns: u64) {
-        let Some(watch) = self.pool.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
+        let Some(watch) = self.pools.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
             return;
         };
         if let Some(old_ns) = watch.alarm.replace(at_ns) {
@@ -151,7 +151,7 @@ impl Core {
 
     /// A watched task may have met a limit by now.
     pub(crate) fn watch_due(&mut self, id: WorkerId) {
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let Some(watch) = &mut worker.watch else { return };
         watch.alarm = None;
         self.act(Action::Examine { worker: id });
@@ -163,7 +163,7 @@ impl Core {
         self.note_stuck(id, seen.as_ref());
         let Some(offer) = self.watched_offer(id) else { return self.unwatch(id, None) };
         let policy = self.jobs.batch(offer.key).policy.clone();
-        let Some(worker) = self.pool.workers.get_mut(&id) else { return };
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let is_killed = worker.duty.cause().is_some();
         let Some(watch) = &mut worker.watch else { return };
         // Of a worker that is killed already, only time is worth waiting for.
@@ -182,7 +182,7 @@ impl Core {
 
     /// The offer that is watched in a worker's ring, while its job wants it.
     fn watched_offer(&self, id: WorkerId) -> Option<Offer> {
-        let worker = self.pool.workers.get(&id)?;
+        let worker = self.pools.workers.get(&id)?;
         let seq = worker.watch.as_ref()?.seq;
         let offer = *worker.claims.head().filter(|head| head.seq == seq)?;
         self.is_current(id, &offer).then_some(offer)
@@ -191,7 +191,7 @@ impl Core {
     /// A look found a current offer at the head of a ring: ends what met a limit. `true`: it is being ended.
     pub(crate) fn enforce_met(&mut self, id: WorkerId, offer: &Offer) -> bool {
         let now_ns = self.now.mono_ns;
-        let Some(watch) = self.pool.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
+        let Some(watch) = self.pools.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
             return false;
         };
         let Some(cause) = watch.met.take().filter(|_| watch.seq == offer.seq) else { return false };

@@ -4,7 +4,7 @@
 //! What belongs to somebody else is counted but not named, except to administrators.
 
 use bulkhead_proto::client::Reply;
-use bulkhead_proto::ids::{ClientId, JobId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, Tag, WorkerId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
@@ -14,15 +14,17 @@ use bulkhead_proto::why::{
 };
 
 use crate::event::Peer;
-use crate::job::{Phase, State, Step};
+use crate::job::{State, Step};
 use crate::lane::Ageing;
 use crate::list::{Key, List};
 use crate::machine::{Core, ms};
-use crate::worker::{Duty, Worker};
+use crate::worker::Duty;
 
 /// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
 const WHY_BYTES: u64 = 512;
 const DEATH_BYTES: u64 = 256;
+/// Jobs that run alone are counted up to this.
+const SOLO_COUNT_MAX: usize = WHY_COUNT_MAX as usize;
 
 impl Core {
     /// Answers `why`.
@@ -49,7 +51,7 @@ impl Core {
             State::Solo => Now::Alone {
                 before: List::before(&self.jobs.slab, key, WHY_COUNT_MAX),
                 shortage_ms: self.why_shortage(key),
-                pool: self.why_pool(peer),
+                pool: self.why_pool(key, peer),
             },
             State::Running { worker, seq, since_ns } => self.why_running(key, *worker, *seq, *since_ns),
             State::Ended(end) => Now::Ended(End {
@@ -79,9 +81,9 @@ impl Core {
         let client = self.jobs.batch(key).client;
         Now::Parted {
             parts: self.parts_of(key).unwrap_or_default(),
-            unread: self.unread(client).filter(|_| self.queue.is_parked(client)),
+            unread: self.unread(client).filter(|_| self.queues.is_parked(client)),
             shortage_ms: self.shortage.until_ns().map(|at_ns| self.left_ms(at_ns)),
-            pool: self.why_pool(peer),
+            pool: self.why_pool(key, peer),
         }
     }
 
@@ -91,17 +93,18 @@ impl Core {
         let batch = self.jobs.batch(key);
         let at = Ageing { now_ns: self.now.mono_ns, step_ns: ms(self.config.ageing_ms) };
         let waited_ms = self.since_ms(batch.since_ns);
-        let alone = self.jobs.count(Phase::Solo);
+        let solo = self.pools[batch.pool].solo.walk(&self.jobs.slab).take(SOLO_COUNT_MAX);
+        let alone = solo.filter(|key| !self.jobs[*key].is_part()).count() as u64;
         let has_begun = !self.jobs[key].never_began();
         Now::Queued {
             waited_ms,
-            before: Before { alone, ..self.queue.before(&self.jobs, at, key) },
+            before: Before { alone, ..self.queues.before(&self.jobs, at, key) },
             priority: batch.policy.priority,
             raised: waited_ms / self.config.ageing_ms,
-            unread: self.unread(batch.client).filter(|_| self.queue.is_parked(batch.client)),
+            unread: self.unread(batch.client).filter(|_| self.queues.is_parked(batch.client)),
             shortage_ms: self.why_shortage(key),
             expires_in_ms: batch.expires_ns.filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
-            pool: self.why_pool(peer),
+            pool: self.why_pool(key, peer),
         }
     }
 
@@ -114,7 +117,7 @@ impl Core {
     /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
     fn why_running(&self, key: Key, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
         let policy = &self.jobs.batch(key).policy;
-        let worker = self.pool.workers.get(&id);
+        let worker = self.pools.workers.get(&id);
         let behind =
             worker.map_or(0, |worker| worker.claims.iter().take_while(|offer| offer.seq != seq).count());
         // Its time counts from when it became the first of its ring: see `watch_head`.
@@ -147,7 +150,7 @@ impl Core {
 
     /// The worker that has not settled this offer.
     fn holder(&self, id: WorkerId, seq: Seq) -> Option<Holder> {
-        let worker = self.pool.workers.get(&id).filter(|worker| worker.claims.holds(seq))?;
+        let worker = self.pools.workers.get(&id).filter(|worker| worker.claims.holds(seq))?;
         Some(Holder {
             worker: id,
             pid: worker.pid,
@@ -157,10 +160,12 @@ impl Core {
     }
 
     /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
-    fn why_pool(&self, peer: Peer) -> Pool {
-        let count = |state| u16::try_from(self.pool.count(state)).unwrap_or(u16::MAX);
+    fn why_pool(&self, key: Key, peer: Peer) -> Pool {
+        let id = self.jobs.batch(key).pool;
+        let pool = &self.pools[id];
+        let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
         let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
-        for (_, worker) in self.in_slots() {
+        for (_, worker) in self.pools.in_slots(id) {
             match worker.duty {
                 Duty::Busy => busy += 1,
                 Duty::Idle if worker.is_idle() => idle += 1,
@@ -170,9 +175,10 @@ impl Core {
             // A stuck worker that could not be replaced is counted once, with the slot that it keeps.
             stuck -= u16::from(matches!(worker.duty, Duty::Stuck(_)));
         }
-        let (health, health_reason) = self.health();
+        let (health, health_reason) = pool.health();
         Pool {
-            slots: self.config.slots,
+            name: pool.name.clone(),
+            slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
             busy,
             idle,
             closed,
@@ -180,21 +186,17 @@ impl Core {
             stuck,
             spares: count(WorkerState::Spare),
             starting: count(WorkerState::Starting),
-            next_spawn_ms: self.next_spawn_ns().map(|at_ns| self.left_ms(at_ns)),
+            next_spawn_ms: self.next_spawn_ns(id).map(|at_ns| self.left_ms(at_ns)),
             health,
             health_reason,
-            longest: self.longest(peer),
+            longest: self.longest(id, peer),
             drain: self.why_drain(),
         }
     }
 
-    fn in_slots(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
-        (0..self.pool.slots.len()).filter_map(|slot| self.pool.in_slot(slot))
-    }
-
     /// The task that has been the first of its ring for longest, and its job if this client may see it.
-    fn longest(&self, peer: Peer) -> Option<Longest> {
-        let busy = self.in_slots().filter(|(_, worker)| worker.duty == Duty::Busy);
+    fn longest(&self, pool: PoolId, peer: Peer) -> Option<Longest> {
+        let busy = self.pools.in_slots(pool).filter(|(_, worker)| worker.duty == Duty::Busy);
         let (id, worker) = busy.min_by_key(|(_, worker)| worker.claims.head_ns())?;
         let head = worker.claims.head()?;
         let owner = self.owner_of(head.shown);

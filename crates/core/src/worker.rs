@@ -13,7 +13,7 @@
 
 use bulkhead_proto::death::{KillReason, Lie};
 use bulkhead_proto::evidence::Seen;
-use bulkhead_proto::ids::SlotId;
+use bulkhead_proto::ids::{PoolId, SlotId};
 use bulkhead_proto::view::WorkerState;
 
 use crate::claim::Claims;
@@ -124,6 +124,8 @@ impl Duty {
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) duty: Duty,
+    /// Where it works, from its spawn to its end.
+    pub(crate) pool: PoolId,
     pub(crate) slot: Option<SlotId>,
     pub(crate) pid: Option<u32>,
     pub(crate) claims: Claims,
@@ -167,9 +169,10 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker whose process is about to be spawned.
-    pub(crate) fn new(now: crate::event::Now) -> Self {
+    pub(crate) fn new(pool: PoolId, now: crate::event::Now) -> Self {
         Self {
             duty: Duty::Starting,
+            pool,
             slot: None,
             pid: None,
             claims: Claims::new(),

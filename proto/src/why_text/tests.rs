@@ -15,6 +15,7 @@ fn why(now: Now) -> Why {
 
 fn pool() -> Pool {
     Pool {
+        name: "default".to_owned(),
         slots: 2,
         busy: 2,
         idle: 0,

@@ -3,6 +3,7 @@
 //! A part of `why_text.rs`, which says when each of these is of interest. Nothing here knows of the past.
 
 use super::{counted, many, span};
+use crate::kind::DEFAULT_POOL;
 use crate::view::PoolHealth;
 use crate::why::{Before, Drain, Longest, Pool, Unread};
 
@@ -36,6 +37,9 @@ pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
 /// Who could run it, and why nobody does; `fresh` if only a worker that has run nothing will do.
 pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
     let up = pool.busy + pool.idle + pool.closed;
+    if pool.name != DEFAULT_POOL {
+        said.push(format!("Its kind has workers of its own, pool {}.", pool.name));
+    }
     if pool.busy > 0 && pool.idle == 0 {
         let all = match (pool.slots, pool.busy) {
             (1, _) => "The only worker is busy".to_owned(),

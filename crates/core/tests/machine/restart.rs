@@ -74,7 +74,7 @@ fn deaths_beyond_the_intensity_degrade_and_survival_heals() {
     assert_eq!(rig.spawned.len(), before, "the backoff is at least half of 100 ms");
     rig.sleep(30_000);
     assert_eq!(rig.status().health, PoolHealth::Healthy);
-    assert_eq!(rig.recorded(|what| matches!(what, What::Recovered)), 1);
+    assert_eq!(rig.recorded(|what| matches!(what, What::Recovered { .. })), 1);
 }
 
 #[test]

@@ -161,7 +161,7 @@ impl Rig {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Reply { client, tag, reply, output } => self.replies.push((client, tag, reply, output)),
-            Action::Spawn { worker } => {
+            Action::Spawn { worker, .. } => {
                 self.spawned.push(worker);
                 if self.come_up {
                     self.come_up_now(worker);

@@ -38,7 +38,7 @@ fn work(out: &mut Output, batch: &mut Vec<Event>) -> usize {
     let mut ended = 0;
     for action in out.actions.drain(..) {
         match action {
-            Action::Spawn { worker } => {
+            Action::Spawn { worker, .. } => {
                 batch.extend([Event::WorkerSpawned { worker, pid: 1 }, Event::WorkerReady { worker }]);
             }
             Action::Offer { worker, seq, .. } => {
