@@ -49,7 +49,7 @@ pub enum FileRole {
 pub struct Setup {
     /// Its number.
     pub worker: WorkerId,
-    /// The daemon's table of kinds; a task names its kind by the place in it.
+    /// The daemon's table of kinds; a task names its kind by the place in it. Empty where workers of another pool run it.
     pub kinds: Vec<String>,
     /// Whether `chaos` may run.
     pub enable_chaos: bool,

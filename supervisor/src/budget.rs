@@ -6,6 +6,7 @@
 //! that may wait. Reckoned once, by `daemon.rs`, from the limit that the process was given.
 
 use anyhow::{Result, ensure};
+use bulkhead_core::config::PoolSize;
 use bulkhead_proto::limits::FILES_MAX;
 use bulkhead_sys::stranger::ATTACHED_MAX;
 
@@ -41,13 +42,16 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// Shares out `limit` descriptors. `slots` may each hold a worker and one that is stuck.
+    /// Shares out `limit` descriptors. Each slot of `pools` may hold a worker and one that is stuck.
     ///
     /// # Errors
     /// They do not suffice for so many workers.
-    pub(crate) fn share(limit: u64, slots: u16, spares: u16, wanted: &Self) -> Result<Self> {
+    pub(crate) fn share(limit: u64, pools: impl Iterator<Item = PoolSize>, wanted: &Self) -> Result<Self> {
+        let (slots, spares) = pools.fold((0, 0), |(slots, spares), pool| {
+            (slots + u64::from(pool.slots), spares + u64::from(pool.spares))
+        });
         let limit = limit.min(MOST);
-        let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * u64::from(slots) + u64::from(spares));
+        let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * slots + spares);
         let needed = set_aside + 2 * LEAST + LEAST_FILES;
         ensure!(
             limit >= needed,
@@ -80,16 +84,22 @@ mod tests {
         kept_files: u64::MAX,
     };
 
+    /// The slots and spares of two pools together.
+    fn pools(slots: u16, spares: u16) -> impl Iterator<Item = PoolSize> {
+        let size = |slots, spares| PoolSize { name: String::new(), slots, spares };
+        [size(slots - 1, 0), size(1, spares)].into_iter()
+    }
+
     #[test]
     fn plenty_gives_what_was_asked_for() {
-        let budget = Budget::share(524_288, 64, 2, &WANTED).unwrap();
+        let budget = Budget::share(524_288, pools(64, 2), &WANTED).unwrap();
         assert_eq!((budget.clients, budget.kept_outputs), (4096, 1024));
         assert!(budget.outputs > 90_000 && budget.files > 30_000);
     }
 
     #[test]
     fn little_is_shared_so_that_workers_have_theirs() {
-        let budget = Budget::share(1024, 8, 1, &WANTED).unwrap();
+        let budget = Budget::share(1024, pools(8, 1), &WANTED).unwrap();
         let shared = 1024 - OWN - PER_MESSAGE - PER_WORKER * 17;
         assert_eq!((budget.clients + budget.outputs + budget.files) as u64, shared);
         assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");
@@ -98,7 +108,7 @@ mod tests {
 
     #[test]
     fn too_little_is_an_error_that_says_what_to_do() {
-        let error = Budget::share(256, 64, 2, &WANTED).unwrap_err().to_string();
+        let error = Budget::share(256, pools(64, 2), &WANTED).unwrap_err().to_string();
         assert!(error.contains("256") && error.contains("--workers"), "{error}");
     }
 }

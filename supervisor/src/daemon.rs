@@ -43,18 +43,24 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     }
     let clients = Clients::new(listener, registry()?, &settings, budget.files)?;
     let template = Template {
-        program: settings.worker_program.clone(),
+        programs: settings.worker_programs.clone(),
         boot_folder: places::boot_folder(&settings.socket),
-        kinds: settings.core.kinds.iter().map(|kind| kind.name.clone()).collect(),
+        kinds: settings
+            .core
+            .kinds
+            .iter()
+            .map(|kind| (kind.name.clone(), settings.core.pool_of(kind)))
+            .collect(),
         enable_chaos: settings.enable_chaos,
         marks: Marks::new(settings.core.seed),
         disposal: clients.disposal(),
     };
     log::info!(
-        "starting pid={} socket={} workers={}",
+        "starting pid={} socket={} workers={} pools={}",
         settings.core.pid,
         settings.socket.display(),
-        settings.core.slots
+        settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
+        settings.worker_programs.len()
     );
     let held = Held::new(budget.outputs, clients.disposal());
     let hands = Hands::new(clients, Fleet::new(template, registry()?)?, held, Tell::new(settings.private));

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
 use bulkhead_link::supervisor::{Found, FoundResult, Leftover as FoundLeftover};
 use bulkhead_proto::death::Lie;
-use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::Tasks;
 use bulkhead_sys::shortage;
 use bulkhead_sys::tree::Left;
@@ -90,10 +90,10 @@ impl Fleet {
     }
 
     /// Spawns a worker and says what came of it.
-    pub(crate) fn spawn(&mut self, worker: WorkerId) -> Event {
+    pub(crate) fn spawn(&mut self, worker: WorkerId, pool: PoolId) -> Event {
         // Whoever takes the place of a dead one never needs its descriptors beside the old ones.
         self.clear_all_graves();
-        match self.template.spawn(worker).and_then(|made| self.watch(made)) {
+        match self.template.spawn(worker, pool).and_then(|made| self.watch(made)) {
             Ok(pid) => Event::WorkerSpawned { worker, pid },
             Err(error) => {
                 let remedy = error.chain().find_map(|cause| cause.downcast_ref().and_then(shortage::remedy));

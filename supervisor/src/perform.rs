@@ -91,7 +91,7 @@ impl Hands {
 
     fn handle_worker(&mut self, action: Action, events: &mut Vec<Event>) {
         match action {
-            Action::Spawn { worker } => events.push(self.fleet.spawn(worker)),
+            Action::Spawn { worker, pool } => events.push(self.fleet.spawn(worker, pool)),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
             Action::Unwant { worker, seq } => {
                 if let Some(found) = self.fleet.get(worker) {

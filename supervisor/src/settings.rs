@@ -6,6 +6,7 @@
 mod bounds;
 mod kinds;
 mod policy;
+mod pools;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,6 +22,7 @@ use crate::args::Args;
 use crate::budget::Budget;
 use kinds::OwnKind;
 use policy::Here;
+use pools::OwnPool;
 
 /// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
@@ -59,6 +61,7 @@ struct File {
     files_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
     builtin_kinds: Option<bool>,
+    pools: BTreeMap<String, OwnPool>,
     kinds: BTreeMap<String, OwnKind>,
     stuck_after_seconds: Option<u64>,
     restart_intensity: Option<u32>,
@@ -101,7 +104,8 @@ pub(crate) struct Settings {
     pub(crate) admin_group: String,
     pub(crate) grace_ms: u64,
     pub(crate) clients_max: usize,
-    pub(crate) worker_program: PathBuf,
+    /// What the workers of each pool run.
+    pub(crate) worker_programs: Vec<PathBuf>,
     pub(crate) enable_chaos: bool,
     pub(crate) private: bool,
     /// Whether the socket's folder goes with a private daemon whose parent is gone.
@@ -126,7 +130,7 @@ impl Settings {
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
             grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
             clients_max: usize::try_from(file.clients_max.unwrap_or(4096)).unwrap_or(usize::MAX),
-            worker_program: file.worker_program.clone().map_or_else(worker_beside_us, Ok)?,
+            worker_programs: pools::programs(&file)?,
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,
@@ -149,7 +153,7 @@ impl Settings {
             files: usize::MAX,
             kept_files: self.core.files_max,
         };
-        let budget = Budget::share(limit, self.core.slots, self.core.spares, &wanted)?;
+        let budget = Budget::share(limit, self.core.all_pools(), &wanted)?;
         if budget.clients < wanted.clients {
             log::warn!("limit of open files is low limit={limit} clients_max={}", budget.clients);
         }
@@ -167,17 +171,6 @@ impl Settings {
             length <= SOCKET_PATH_MAX_BYTES,
             "socket path {} is {length} bytes long, the limit is {SOCKET_PATH_MAX_BYTES}: choose a shorter one with --socket",
             self.socket.display()
-        );
-        ensure!(
-            self.worker_program.is_file(),
-            "there is no worker program at {}: install bulkhead-worker beside bulkhead-supervisor or set worker_program",
-            self.worker_program.display()
-        );
-        let mode = self.worker_program.metadata().map_or(0, |file| file.permissions().mode());
-        ensure!(
-            mode & 0o111 != 0,
-            "the worker program {} may not be executed: mend its permissions or set worker_program",
-            self.worker_program.display()
         );
         Ok(())
     }
@@ -219,11 +212,6 @@ fn user_state(xdg_state: Option<&OsStr>, home: Option<&OsStr>) -> Result<PathBuf
         "HOME is {home:?}, not an absolute path: set --state, XDG_STATE_HOME or HOME"
     );
     Ok(home.join(".local/state/bulkhead"))
-}
-
-fn worker_beside_us() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("cannot tell where bulkhead-supervisor is")?;
-    Ok(own.with_file_name("bulkhead-worker"))
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {

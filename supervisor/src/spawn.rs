@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use bulkhead_link::supervisor::Ring;
 use bulkhead_proto::codec;
 use bulkhead_proto::evidence::Program;
-use bulkhead_proto::ids::{KindId, WorkerId};
+use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
 use bulkhead_proto::worker::{LaneDown, Setup};
 use bulkhead_sys::clock;
@@ -34,12 +34,12 @@ pub(crate) const LEFT_MAX: usize = 16;
 /// What every worker of this daemon is made from.
 #[derive(Debug)]
 pub(crate) struct Template {
-    /// The program.
-    pub(crate) program: PathBuf,
+    /// The programs, one for each pool.
+    pub(crate) programs: Vec<PathBuf>,
     /// Where boot folders are made.
     pub(crate) boot_folder: PathBuf,
-    /// The table of kinds, by name.
-    pub(crate) kinds: Vec<String>,
+    /// The table of kinds: the name of each, and the pool that runs it.
+    pub(crate) kinds: Vec<(String, PoolId)>,
     /// Whether `chaos` may run.
     pub(crate) enable_chaos: bool,
     /// What tells the offspring of one worker from that of another.
@@ -51,31 +51,34 @@ pub(crate) struct Template {
 impl Template {
     /// The name of a kind of the table; a worker may name others.
     pub(crate) fn kind_name(&self, kind: KindId) -> Option<&str> {
-        self.kinds.get(usize::from(kind.0)).map(String::as_str)
+        self.kinds.get(usize::from(kind.0)).map(|(name, _)| name.as_str())
     }
 
-    /// A new process, with its setup on its lane.
+    /// What a worker of this pool is told of the kinds: it need not know those of others.
+    fn kinds_of(&self, pool: PoolId) -> Vec<String> {
+        let told = |(name, home): &(String, PoolId)| if *home == pool { name.clone() } else { String::new() };
+        self.kinds.iter().map(told).collect()
+    }
+
+    /// A new process for a pool, with its setup on its lane.
     ///
     /// # Errors
     /// What could not be had: a descriptor, memory, a process, the program, a place for its folder.
-    pub(crate) fn spawn(&self, id: WorkerId) -> Result<Worker> {
+    pub(crate) fn spawn(&self, id: WorkerId, pool: PoolId) -> Result<Worker> {
         self.check_disposal()?;
         let (lane, theirs) = Lane::pair().context("no lane")?;
         let lane = Line::new(lane, self.disposal.clone());
         let (ring, descriptors) = Ring::create().context("no box")?;
         let folder = self.make_folder(id)?;
-        let setup =
-            LaneDown::Setup(Setup { worker: id, kinds: self.kinds.clone(), enable_chaos: self.enable_chaos });
+        let (kinds, enable_chaos) = (self.kinds_of(pool), self.enable_chaos);
+        let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos });
+        let path = self.programs.get(usize::from(pool.0)).context("the pool has no program")?;
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
         // Before the start: a file that is replaced meanwhile is then known not to be the one that ran.
-        let program = identify(&self.program);
-        let process = spawn(Spawn {
-            program: &self.program,
-            args: &[],
-            env: &self.environment(&folder),
-            stdin: theirs,
-        })
-        .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let program = identify(path);
+        let process =
+            spawn(Spawn { program: path, args: &[], env: &self.environment(&folder), stdin: theirs })
+                .with_context(|| format!("cannot start {}", path.display()))?;
         let is_marked = self.mark(id, process.pid());
         // It goes on when it has its setup: until then it has no children.
         let pulse = Pulse::of(&process);

@@ -53,7 +53,7 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
     WorkerRing::testify(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
     let (server, path) = Channel::listen().context("cannot open the task channel")?;
-    lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&handlers) }), &[])
+    lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&setup, &handlers) }), &[])
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;
     // Before it connects it opens what it wants to see of this process: from now on nobody else may look.
@@ -75,7 +75,11 @@ fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<Code>> {
     setup.kinds.iter().map(|name| registry.find(name).filter(|_| allowed(name))).collect()
 }
 
-fn missing(handlers: &[Option<Code>]) -> Vec<KindId> {
-    let numbered = (0..).map(KindId).zip(handlers);
-    numbered.filter(|(_, handler)| handler.is_none()).map(|(kind, _)| kind).collect()
+/// What it should offer and does not. A kind without a name is for the workers of another pool.
+fn missing(setup: &Setup, handlers: &[Option<Code>]) -> Vec<KindId> {
+    let numbered = (0..).map(KindId).zip(setup.kinds.iter().zip(handlers));
+    let lacks = |(kind, (name, handler)): (KindId, (&String, &Option<Code>))| {
+        (!name.is_empty() && handler.is_none()).then_some(kind)
+    };
+    numbered.filter_map(lacks).collect()
 }

@@ -101,7 +101,8 @@ impl Core {
         );
     }
 
-    fn cancel_alarms(&mut self, id: WorkerId) {
+    /// Nothing that a worker has set off rings any more.
+    pub(crate) fn cancel_alarms(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let set = [
             (worker.duty_alarm.take(), Alarm::Worker(id)),

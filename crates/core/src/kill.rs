@@ -74,12 +74,18 @@ impl Core {
         Some(worker.pool)
     }
 
-    /// No process came into being: there is nothing to kill.
+    /// No process came into being: there is nothing to kill, and no proof to wait for if that was decided before.
     pub(crate) fn spawn_failed(&mut self, id: WorkerId, error: String) {
-        let Some(pool) = self.pool_of_starting(id) else { return };
-        self.set_duty_alarm(id, None);
+        let Some(worker) = self.pools.workers.get(&id) else { return };
+        let (pool, duty) = (worker.pool, worker.duty);
+        if !matches!(duty, Duty::Starting | Duty::Killed(_)) || worker.pid.is_some() {
+            return;
+        }
+        self.cancel_alarms(id);
         self.pools.remove(id, self.now.mono_ns);
-        self.spawn_fault((id, pool), error);
+        if duty == Duty::Starting {
+            self.spawn_fault((id, pool), error);
+        }
     }
 
     /// The proof of a death did not come in time: where the worker waits is of interest.

@@ -6,7 +6,7 @@
 use bulkhead_core::action::{Action, Task, TaskFile};
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, OutputId, Seq, WorkerId};
+use bulkhead_proto::ids::{ClientId, OutputId, PoolId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::stage::Stage;
 
@@ -55,7 +55,7 @@ impl World {
                 self.deliver(client, tag, reply, output)?;
             }
             Action::Close { client, .. } => self.close(client)?,
-            Action::Spawn { worker } => self.spawn(worker),
+            Action::Spawn { worker, pool } => self.spawn(worker, pool),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq),
             Action::Unwant { worker, seq } => self.unwant(worker, seq),
             Action::Look { worker } => self.look(worker),
@@ -73,9 +73,13 @@ impl World {
         Ok(())
     }
 
-    fn spawn(&mut self, id: WorkerId) {
+    fn spawn(&mut self, id: WorkerId, pool: PoolId) {
         let faults = self.scenario.faults;
-        if self.rng.chance(faults.spawn_fails) {
+        let is_down = match self.sabotage {
+            Some(Sabotage::OneForAll) => self.down.is_some(),
+            _ => self.down == Some(pool),
+        };
+        if is_down || self.rng.chance(faults.spawn_fails) {
             let error = "no memory for a process".to_owned();
             self.told_back.push(Event::SpawnFailed { worker: id, error });
             return;

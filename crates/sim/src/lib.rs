@@ -19,6 +19,7 @@ mod moves;
 pub mod oracle;
 mod people;
 mod phases;
+mod pools;
 pub mod report;
 mod requests;
 pub mod ring;

@@ -35,6 +35,7 @@ impl World {
         let asked = |event: &Event| matches!(event, Event::Drain { .. } | Event::Stop);
         let stopping = self.oracles.ledger.stopping || self.told_back.iter().any(asked);
         if !self.exited && !stopping {
+            self.rest_beside_a_dead_pool()?;
             self.rest()?;
             self.settle_accounts()?;
             self.told_back.push(Event::Drain { grace_ms: None });
@@ -108,8 +109,8 @@ impl World {
         }
     }
 
-    /// Until every job has ended, and the pool is whole again.
-    fn rest(&mut self) -> Verdict {
+    /// Until every job has ended, and the pools are whole again; but for a pool that is down.
+    pub(crate) fn rest(&mut self) -> Verdict {
         let end = self.clock.ns() + REST_NS;
         let mut next_look = self.clock.ns();
         let mut idle = 0;
@@ -135,18 +136,20 @@ impl World {
                 return broken("ends", "the daemon left without being asked to");
             }
         }
-        self.oracles.pool.is_whole()?;
-        let live: Vec<_> = self.list_all()?.into_iter().filter(|row| row.state != JobState::Ended).collect();
+        self.oracles.pool.is_whole_but(self.down)?;
+        let mut live = self.list_all()?;
+        live.retain(|row| row.state != JobState::Ended && !self.is_down(&row.kind));
         broken("ends", format!("after {} s of calm there are still {live:?}", REST_NS / S))
     }
 
     fn is_at_rest(&mut self) -> Result<bool, Violation> {
-        let live: Vec<JobId> =
-            self.list_all()?.iter().filter(|row| row.state != JobState::Ended).map(|row| row.job).collect();
-        self.end_loops(&live)?;
+        let mut live = self.list_all()?;
+        live.retain(|row| row.state != JobState::Ended);
+        self.end_loops(&live.iter().map(|row| row.job).collect::<Vec<_>>())?;
+        live.retain(|row| !self.is_down(&row.kind));
         let unheard = !self.news.is_empty() || self.clients.iter().any(|client| client.unread_bytes > 0);
-        let settled = self.oracles.ledger.offers.is_empty();
-        Ok(live.is_empty() && !unheard && settled && self.oracles.pool.is_whole().is_ok())
+        let settled = self.down.is_some() || self.oracles.ledger.offers.is_empty();
+        Ok(live.is_empty() && !unheard && settled && self.oracles.pool.is_whole_but(self.down).is_ok())
     }
 
     /// What loops for ever ends only when somebody ends it.
@@ -231,6 +234,8 @@ impl World {
 
     /// The daemon was asked to stop: it leaves, with no worker alive, and everybody who stayed was told.
     fn leave(&mut self) -> Verdict {
+        // What waits for a pool that is down holds a drain without a grace, and rightly so.
+        self.down = None;
         let end = self.clock.ns() + REST_NS;
         let mut cancelled = 0;
         for count in 0..TICKS_MAX {

@@ -4,6 +4,7 @@
 //! Never used otherwise; a run without one must not depend on this file.
 
 use bulkhead_core::action::{Action, Output, TaskFile};
+use bulkhead_core::config::Config;
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
@@ -32,8 +33,12 @@ pub enum Sabotage {
     KeepOutputs,
     /// Shell: shows more than a worker uses, and none of its progress.
     Exaggerate,
+    /// Shell: while one pool cannot start a worker, starts none of the other.
+    OneForAll,
     /// Shell: does not tell that a worker was stopped.
     DeafToStops,
+    /// Core: is not told that kinds have pools of their own.
+    WrongPool,
     /// Core: lets workers run more than their share of tasks.
     NoRecycling,
     /// Core: loses some replies.
@@ -143,9 +148,22 @@ impl Sabotage {
             | Self::KeepOutputs
             | Self::Exaggerate
             | Self::DeafToStops
+            | Self::OneForAll
+            | Self::WrongPool
             | Self::NoRecycling => {}
         }
     }
+}
+
+/// The configuration as the core is told it.
+pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
+    let mut config = config.clone();
+    match sabotage {
+        Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
+        Some(Sabotage::WrongPool) => config.kinds.iter_mut().for_each(|kind| kind.pool.clear()),
+        _ => {}
+    }
+    config
 }
 
 /// Makes the first part of every part.
@@ -166,7 +184,7 @@ fn is_end(action: &Action) -> bool {
 }
 
 fn is_late_spawn(action: &Action) -> bool {
-    matches!(action, Action::Spawn { worker } if *worker > WorkerId(3))
+    matches!(action, Action::Spawn { worker, .. } if *worker > WorkerId(3))
 }
 
 fn falsify(action: &mut Action) {

@@ -7,6 +7,7 @@ use bulkhead_core::config::Config;
 use bulkhead_proto::kind::Kind;
 
 use crate::clock::{MS, S};
+use crate::pools::{self, Down};
 use crate::rng::Rng;
 
 /// What a run is about.
@@ -99,6 +100,8 @@ pub struct Scenario {
     pub faults: Faults,
     /// The daemon's settings.
     pub config: Config,
+    /// Which of two pools cannot start workers, if one cannot.
+    pub down: Option<Down>,
     /// Clients at the start.
     pub clients: usize,
     /// Requests of each client.
@@ -123,11 +126,12 @@ impl Scenario {
         let profile = PROFILES[(seed % PROFILES.len() as u64) as usize];
         let mut rng = Rng::new(seed ^ 0x5ce0_a210);
         let flood = profile == Profile::Flood;
-        Self {
+        let mut scenario = Self {
             seed,
             profile,
             faults: faults(profile, &mut rng),
             config: config(seed, profile, &mut rng),
+            down: None,
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
             pause_ns: *rng.pick(pauses(profile)),
@@ -136,7 +140,9 @@ impl Scenario {
             look_every: rng.between(if flood { 30 } else { 4 }, 50),
             shutdown: shutdown(profile, &mut rng),
             forget: rng.chance(700),
-        }
+        };
+        scenario.down = pools::split(seed, profile, &mut scenario.config);
+        scenario
     }
 }
 

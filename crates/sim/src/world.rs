@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
-use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, FileId, OutputId, ScratchId, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, OutputId, PoolId, ScratchId, WorkerId};
 use bulkhead_proto::stage::Stage;
 
 use crate::agenda::{Agenda, Move};
@@ -20,7 +19,7 @@ use crate::clock::{Clock, MS, S, US};
 use crate::oracle::Oracles;
 use crate::report::{Report, Verdict, Violation};
 use crate::rng::Rng;
-use crate::sabotage::Sabotage;
+use crate::sabotage::{self, Sabotage};
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::worker::Worker;
@@ -64,6 +63,8 @@ pub struct World {
     /// Both clocks as the step that is being performed saw them.
     pub(crate) decided_at: Now,
     pub(crate) exited: bool,
+    /// The pool that cannot start a worker now.
+    pub(crate) down: Option<PoolId>,
     pub(crate) calm: bool,
     /// What the oracles know.
     pub oracles: Oracles,
@@ -77,8 +78,9 @@ impl World {
     /// A world at its beginning.
     pub fn new(scenario: Scenario, sabotage: Option<Sabotage>, trace: Trace) -> Self {
         let clock = Clock::new();
+        let down = scenario.down.filter(|down| down.early).map(|down| down.pool);
         let mut world = Self {
-            core: Core::new(told(&scenario.config, sabotage), clock.now()),
+            core: Core::new(sabotage::told(&scenario.config, sabotage), clock.now()),
             rng: Rng::new(scenario.seed),
             oracles: Oracles::new(&scenario),
             report: Report { seed: scenario.seed, ..Report::default() },
@@ -103,6 +105,7 @@ impl World {
             out: Output::default(),
             decided_at: Now::default(),
             exited: false,
+            down,
             calm: false,
             trace,
         };
@@ -272,15 +275,6 @@ impl World {
     pub(crate) fn plan(&mut self, after_ns: u64, what: Move) {
         self.agenda.add(self.clock.ns() + after_ns, what, &mut self.rng);
     }
-}
-
-/// The configuration as the core is told it.
-fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
-    let mut config = config.clone();
-    if sabotage == Some(Sabotage::NoRecycling) {
-        config.recycle_tasks = None;
-    }
-    config
 }
 
 /// Events that only answer what the core asked for: they do not excuse another turn at the same instant.

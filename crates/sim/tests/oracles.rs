@@ -9,7 +9,7 @@ use bulkhead_core::event::{Event, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::{Reply, Request, Submit};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::evidence::Evidence;
-use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, Seq, SlotId, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, PoolId, Seq, SlotId, Tag, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::outcome::{self, Ended, Outcome, TimeLimit};
 use bulkhead_proto::record::{Record, What};
@@ -40,7 +40,7 @@ impl Bench {
             records: 0,
             now: Now { mono_ns: 1_000_000_000, wall_us: 1 },
         };
-        bench.decide(vec![], vec![Action::Spawn { worker: WORKER }]).unwrap();
+        bench.decide(vec![], vec![Action::Spawn { worker: WORKER, pool: PoolId(0) }]).unwrap();
         bench.tell(Event::WorkerReady { worker: WORKER }).unwrap();
         let placed =
             What::Placed { worker: WORKER, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
@@ -149,7 +149,7 @@ fn a_slot_has_one_worker() {
     let mut bench = Bench::new();
     let second = WorkerId(2);
     let placed = What::Placed { worker: second, slot: SlotId(0), replaces: None, after_us: 0, warm: true };
-    bench.decide(vec![], vec![Action::Spawn { worker: second }]).unwrap();
+    bench.decide(vec![], vec![Action::Spawn { worker: second, pool: PoolId(0) }]).unwrap();
     assert_eq!(oracle(bench.decide(vec![placed], vec![])), "pool");
 }
 
@@ -202,7 +202,7 @@ fn after_a_charge_the_worker_must_be_fresh() {
     let mut bench = Bench::new();
     bench.offer(WORKER, 1, 1).unwrap();
     bench.die(segv(), true);
-    bench.decide(vec![blamed(1)], vec![Action::Spawn { worker: WorkerId(2) }]).unwrap();
+    bench.decide(vec![blamed(1)], vec![Action::Spawn { worker: WorkerId(2), pool: PoolId(0) }]).unwrap();
     bench.tell(Event::WorkerReady { worker: WorkerId(2) }).unwrap();
     let placed =
         What::Placed { worker: WorkerId(2), slot: SlotId(0), replaces: None, after_us: 0, warm: true };

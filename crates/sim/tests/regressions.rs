@@ -14,6 +14,7 @@ const FOUND: &[(u64, &str)] = &[
     (10_486, "a client whose end was taken by another one stays parked"),
     (16_234, "a client whose end was taken by another one stays parked"),
     (102_736, "a client whose end was taken by another one stays parked"),
+    (1606, "a worker that was told to stop before its spawn failed is waited for"),
     (24_694, "a list of records that ends with those of others has no end"),
 ];
 

@@ -39,6 +39,8 @@ pub(super) struct OwnKind {
     crashes_max: Option<u8>,
     /// Failures that are tried again, of a job that does not say how many.
     retries_max: Option<u8>,
+    /// The pool of workers that runs it.
+    pool: Option<String>,
     /// How long a cancelled task of it may take to end by itself.
     cancel_grace_ms: Option<u32>,
     timeout_seconds: Option<u64>,
@@ -102,7 +104,8 @@ impl OwnKind {
         ] {
             ensure!(
                 !is_said,
-                "kinds.{name}.{key}: {name:?} is built in, so that only limits, crashes_max, retries_max and cancel_grace_ms can be set"
+                "kinds.{name}.{key}: {name:?} is built in, so that only pool, limits, crashes_max, retries_max and \
+                 cancel_grace_ms can be set"
             );
         }
         Ok(())
@@ -180,11 +183,13 @@ impl OwnKind {
             kind.cancel_grace_ms
         );
         (kind.crashes_max, kind.retries_max) = (self.crashes_max, self.retries_max);
+        kind.pool = self.pool.clone().unwrap_or_default();
         Ok(())
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether a kind or a pool may be named so.
+pub(super) fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=KIND_NAME_MAX_BYTES).contains(&name.len()) && !name.starts_with('-') && name.bytes().all(fits)
 }

@@ -10,7 +10,7 @@ use bulkhead_core::config::Config;
 use bulkhead_proto::limits::{LIMIT_MAX_MS, WORKERS_MAX};
 
 use super::bounds::LIMIT_MAX_SECONDS;
-use super::{File, kinds};
+use super::{File, kinds, pools};
 
 /// Most deaths that a restart intensity may allow: each is remembered for its period.
 const INTENSITY_MAX: u64 = 1_000_000;
@@ -51,10 +51,12 @@ pub(super) fn core_config(
     check_ranges(file)?;
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     let limits = file.limits().read("")?;
-    Ok(Config {
+    let kinds = kinds::table(file, enable_chaos, &limits)?;
+    let config = Config {
         pid: here.pid,
         seed: here.seed,
-        kinds: kinds::table(file, enable_chaos, &limits)?,
+        pools: pools::sizes(file, &kinds)?,
+        kinds,
         cores: u32::from(here.cores),
         limits,
         slots,
@@ -77,7 +79,9 @@ pub(super) fn core_config(
         files_max: file.files_max.unwrap_or(u64::MAX),
         files_bytes_max: file.files_bytes_max.unwrap_or(here.memory_bytes / 4),
         ..defaults
-    })
+    };
+    pools::check_sum(&config)?;
+    Ok(config)
 }
 
 fn count_of_workers(key: &str, said: Option<u64>, usual: u16) -> Result<u16> {

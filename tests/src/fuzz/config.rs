@@ -91,7 +91,7 @@ fn starts(mut config: Config) {
 /// What a machine hears that asked for a worker and got none.
 fn refused(action: Action) -> Option<Event> {
     match action {
-        Action::Spawn { worker } => Some(Event::SpawnFailed { worker, error: "none today".to_owned() }),
+        Action::Spawn { worker, .. } => Some(Event::SpawnFailed { worker, error: "none today".to_owned() }),
         _ => None,
     }
 }

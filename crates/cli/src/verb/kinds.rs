@@ -8,7 +8,7 @@ use bulkhead_proto::bound::Bound;
 use bulkhead_proto::exit;
 use bulkhead_proto::file::Way;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::kind::Kind;
+use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 
 use crate::args::Global;
 use crate::context::Out;
@@ -48,6 +48,9 @@ impl Args {
 /// What holds for jobs of a kind, in words; empty for one without rules of its own.
 fn rules(kind: &Kind) -> String {
     let mut said = Vec::new();
+    if !kind.pool.is_empty() && kind.pool != DEFAULT_POOL {
+        said.push(format!("pool {}", kind.pool));
+    }
     for file in &kind.needs {
         said.push(format!(
             "needs file {} to {}",
@@ -94,6 +97,7 @@ mod tests {
     #[test]
     fn rules_are_told_in_words() {
         assert_eq!(rules(&Kind::default()), "");
+        assert_eq!(rules(&Kind { pool: DEFAULT_POOL.to_owned(), ..Kind::default() }), "");
         let bound = |usual, most| Bound { usual, most };
         let limits = Limits {
             timeout_ms: bound(Some(60_000), Some(3_600_000)),
@@ -105,6 +109,7 @@ mod tests {
         let output = OutputMode::Descriptor;
         let kind = Kind {
             needs,
+            pool: "heavy".to_owned(),
             plans: true,
             output,
             limits,
@@ -114,7 +119,7 @@ mod tests {
         };
         assert_eq!(
             rules(&kind),
-            "needs file in to read, needs file out to write, runs in parts, large output, timeout 1m (most 1h), \
+            "pool heavy, needs file in to read, needs file out to write, runs in parts, large output, timeout 1m (most 1h), \
              cpu time 5s (most 5s), memory 1G, crashes_max 1, cancel grace 300ms"
         );
     }

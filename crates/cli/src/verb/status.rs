@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use bulkhead_proto::exit;
-use bulkhead_proto::view::{Status, WorkerRow};
+use bulkhead_proto::view::{PoolRow, Status, WorkerRow};
 
 use crate::args::Global;
 use crate::context::Out;
@@ -43,12 +43,9 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
     } else {
         "volatile: jobs live as long as this daemon and end as lost with it"
     };
-    let slots = words::count(u64::from(status.slots), "slot");
-    let spares = words::count(u64::from(status.spares), "spare");
     let mut lines = vec![
         format!("daemon    bulkhead {}, pid {}, up {up}", status.version, status.pid),
         format!("jobs are  {durability}"),
-        format!("pool      {}, {slots}, {spares}", health(status)),
         format!(
             "jobs      {} queued (of {} at most), {} retrying, {} running",
             status.queued, status.queue_max, status.retrying, status.running
@@ -75,9 +72,9 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
         ),
     ];
     if !status.shortage.is_empty() {
-        lines.insert(4, format!("short     jobs with large results wait: {}", status.shortage));
+        lines.insert(3, format!("short     jobs with large results wait: {}", status.shortage));
     }
-    lines.splice(3..3, status.stuck.iter().map(stuck));
+    lines.splice(2..2, pools(status).into_iter().chain(status.stuck.iter().map(stuck)));
     if status.draining {
         lines.insert(1, "draining  it takes no new jobs, and stops when the last has ended".to_owned());
     }
@@ -91,9 +88,29 @@ fn stuck(row: &WorkerRow) -> String {
     format!("stuck     worker {}, pid {pid}: killed, and cannot die{seen}", row.worker)
 }
 
-fn health(status: &Status) -> String {
-    let word = format!("{:?}", status.health).to_lowercase();
-    if status.health_reason.is_empty() { word } else { format!("{word} ({})", status.health_reason) }
+/// One line for each pool; the only one needs no name, and says nothing of what the next lines say.
+fn pools(status: &Status) -> Vec<String> {
+    let several = status.pools.len() > 1;
+    let line = |pool: &PoolRow| {
+        let slots = words::count(u64::from(pool.slots), "slot");
+        let spares = words::count(u64::from(pool.spares), "spare");
+        match several {
+            false => format!("pool      {}, {slots}, {spares}", health(pool)),
+            true => format!(
+                "pool      {}: {}, {slots}, {} busy, {spares}, {} waiting",
+                pool.name,
+                health(pool),
+                pool.busy,
+                pool.waiting
+            ),
+        }
+    };
+    status.pools.iter().map(line).collect()
+}
+
+fn health(pool: &PoolRow) -> String {
+    let word = format!("{:?}", pool.health).to_lowercase();
+    if pool.health_reason.is_empty() { word } else { format!("{word} ({})", pool.health_reason) }
 }
 
 #[cfg(test)]
@@ -116,7 +133,17 @@ mod tests {
             health_reason: "10 deaths in 10 s".to_owned(),
             slots: 2,
             spares: 1,
+            pools: vec![PoolRow {
+                name: "default".to_owned(),
+                health: PoolHealth::Degraded,
+                health_reason: "10 deaths in 10 s".to_owned(),
+                slots: 2,
+                busy: 1,
+                spares: 1,
+                waiting: 5,
+            }],
             stuck: vec![WorkerRow {
+                pool: "default".to_owned(),
                 worker: WorkerId(3),
                 slot: None,
                 pid: Some(99),
@@ -152,5 +179,21 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
+        let heavy = PoolRow {
+            name: "heavy".to_owned(),
+            health: PoolHealth::Healthy,
+            health_reason: String::new(),
+            slots: 1,
+            ..status.pools[0].clone()
+        };
+        let both = Status { pools: vec![status.pools[0].clone(), heavy], ..status };
+        let lines = describe(&both, 61_000_000);
+        assert_eq!(
+            lines[3..5],
+            [
+                "pool      default: degraded (10 deaths in 10 s), 2 slots, 1 busy, 1 spare, 5 waiting",
+                "pool      heavy: healthy, 1 slot, 1 busy, 1 spare, 5 waiting",
+            ]
+        );
     }
 }

@@ -31,7 +31,8 @@ impl Args {
         } else {
             let now = time::now_us();
             let cells: Vec<_> = rows.iter().map(|row| cells(row, now)).collect();
-            let headings = ["WORKER", "SLOT", "PID", "STATE", "JOB", "OFFERS", "ENDED", "AGE", "WAITS IN"];
+            let headings =
+                ["WORKER", "POOL", "SLOT", "PID", "STATE", "JOB", "OFFERS", "ENDED", "AGE", "WAITS IN"];
             table::lay_out(headings, &cells).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
@@ -39,9 +40,10 @@ impl Args {
     }
 }
 
-fn cells(row: &WorkerRow, now_us: u64) -> [String; 9] {
+fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
     [
         row.worker.to_string(),
+        row.pool.clone(),
         or_dash(row.slot),
         or_dash(row.pid),
         format!("{:?}", row.state).to_lowercase(),

@@ -15,6 +15,7 @@ mod logs;
 mod part_ends;
 mod part_turns;
 mod parts;
+mod pools;
 mod prefetch;
 mod progress;
 mod quarantine;

@@ -6,11 +6,11 @@
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
 //! - `limits`: a kill for a limit is true; a timed-out job met its limit; `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel
-//! - `pool`: nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
+//! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `records`: they count up without a gap
-//! - `ends`: once faults stop everything ends; `quiet`: no turn after turn without cause; `panic`: no assertion
+//! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
 //! They see events as they are told, output as it is decided, and the boxes. They never ask the core.
 

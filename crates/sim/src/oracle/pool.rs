@@ -1,7 +1,7 @@
 //! `pool`: who may be offered what.
 //!
 //! Workers have numbers that are never reused; offers go only to those that are ready, placed, and neither
-//! killed nor retired; seqs count up by one; no worker holds more of a kind than its ring allows, and what
+//! killed nor retired, and of the pool that runs the kind; seqs count up by one; no worker holds more of a kind than its ring allows, and what
 //! has a ring of one is alone; each slot has at
 //! most one worker that is not stuck and not about to leave. It follows actions, records and proofs, and never asks the core.
 
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
-use bulkhead_proto::ids::{KindId, Seq, SlotId, WorkerId};
+use bulkhead_proto::ids::{KindId, PoolId, Seq, SlotId, WorkerId};
 use bulkhead_proto::record::{Record, What};
 use bulkhead_proto::stage::Stage;
 
@@ -19,6 +19,7 @@ use crate::report::{Verdict, broken};
 /// What is known of a worker.
 #[derive(Debug, Default)]
 struct Known {
+    pool: PoolId,
     ready: bool,
     killed: bool,
     retired: bool,
@@ -39,9 +40,11 @@ struct Known {
 /// Follows the pool.
 #[derive(Debug)]
 pub struct Pool {
-    slots: u16,
-    spares: u16,
+    /// Slots and spares of each pool.
+    sizes: Vec<(u16, u16)>,
     rings: Vec<u16>,
+    /// Which pool runs a kind.
+    homes: Vec<PoolId>,
     recycle_tasks: Option<u64>,
     workers: BTreeMap<WorkerId, Known>,
     newest: WorkerId,
@@ -51,8 +54,8 @@ impl Pool {
     /// Nobody lives yet.
     pub fn new(config: &Config) -> Self {
         Self {
-            slots: config.slots,
-            spares: config.spares,
+            sizes: config.all_pools().map(|pool| (pool.slots, pool.spares)).collect(),
+            homes: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             rings: config.kinds.iter().map(|kind| kind.ring).collect(),
             recycle_tasks: config.recycle_tasks,
             workers: BTreeMap::new(),
@@ -63,6 +66,18 @@ impl Pool {
     /// Whether the core has decided to end a worker.
     pub fn is_killed(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_none_or(|known| known.killed)
+    }
+
+    /// Where a worker works, while it lives.
+    pub fn pool_of(&self, worker: WorkerId) -> Option<PoolId> {
+        self.workers.get(&worker).map(|known| known.pool)
+    }
+
+    /// The first slot of a pool, and how many it has.
+    fn places(&self, pool: PoolId) -> (u16, u16) {
+        let at = usize::from(pool.0);
+        let first = self.sizes.iter().take(at).map(|(slots, _)| slots).sum();
+        (first, self.sizes.get(at).map_or(0, |(slots, _)| *slots))
     }
 
     /// Whether it was recorded that a worker is stuck.
@@ -114,10 +129,14 @@ impl Pool {
     pub fn recorded(&mut self, record: &Record) -> Verdict {
         match &record.what {
             What::Placed { worker, slot, .. } => {
-                if slot.0 >= self.slots {
+                let pool = self.pool_of(*worker).unwrap_or_default();
+                let (first, size) = self.places(pool);
+                if slot.0 < first || slot.0 >= first + size {
                     return broken(
                         "pool",
-                        format!("worker {worker} is placed in slot {slot}, which is none"),
+                        format!(
+                            "worker {worker} of pool {pool} is placed in slot {slot}, which is none of it"
+                        ),
                     );
                 }
                 self.change(*worker, |known| known.slot = Some(*slot));
@@ -134,7 +153,7 @@ impl Pool {
     /// The action is not allowed now.
     pub fn decided(&mut self, action: &Action) -> Verdict {
         match action {
-            Action::Spawn { worker } => self.spawned(*worker)?,
+            Action::Spawn { worker, pool } => self.spawned(*worker, *pool)?,
             Action::Kill { worker, .. } => self.change(*worker, |known| known.killed = true),
             Action::Retire { worker } => {
                 let held = self.workers.get(worker).map_or(0, |known| known.holds.len());
@@ -149,18 +168,18 @@ impl Pool {
         Ok(())
     }
 
-    fn spawned(&mut self, worker: WorkerId) -> Verdict {
+    fn spawned(&mut self, worker: WorkerId, pool: PoolId) -> Verdict {
         if worker <= self.newest {
             return broken("pool", format!("worker {worker} is spawned after worker {}", self.newest));
         }
         self.newest = worker;
-        self.workers.insert(worker, Known::default());
+        self.workers.insert(worker, Known { pool, ..Known::default() });
         Ok(())
     }
 
-    /// Whether somebody stands ready to take a slot.
-    fn has_spare(&self) -> bool {
-        self.workers.values().any(|known| {
+    /// Whether somebody of this pool stands ready to take a slot.
+    fn has_spare(&self, pool: PoolId) -> bool {
+        self.workers.values().filter(|known| known.pool == pool).any(|known| {
             let closed = known.killed || known.retired || known.hung_up || known.suspended;
             known.ready && !closed && known.slot.is_none()
         })
@@ -168,12 +187,19 @@ impl Pool {
 
     fn offered(&mut self, worker: WorkerId, seq: Seq, task: &Task) -> Verdict {
         let kind = task.kind;
-        let has_spare = self.has_spare();
+        let home = self.homes.get(usize::from(kind.0)).copied();
+        let has_spare = self.has_spare(home.unwrap_or_default());
         let Some(known) = self.workers.get_mut(&worker) else {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which does not live"));
         };
         if !known.ready || known.killed || known.retired || known.stuck || known.slot.is_none() {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which is {known:?}"));
+        }
+        if home != Some(known.pool) {
+            return broken(
+                "pool",
+                format!("offer {seq} of kind {kind} goes to worker {worker} of pool {}", known.pool),
+            );
         }
         if known.suspended {
             return broken("pool", format!("offer {seq} goes to worker {worker}, which is stopped"));
@@ -214,34 +240,40 @@ impl Pool {
     /// Two workers share a slot, or too many live.
     pub fn check(&self) -> Verdict {
         let mut places = BTreeMap::new();
-        let mut warm = 0;
+        let mut warm = vec![0; self.sizes.len()];
         for (id, known) in &self.workers {
-            warm += usize::from(!known.killed && !known.retired && !known.stuck);
+            warm[usize::from(known.pool.0)] += usize::from(!known.killed && !known.retired && !known.stuck);
             let Some(slot) = known.slot.filter(|_| !known.stuck && !known.retired) else { continue };
             if let Some(other) = places.insert(slot, id) {
                 return broken("pool", format!("slot {slot} has worker {other} and worker {id}"));
             }
         }
-        let most = usize::from(self.slots) + usize::from(self.spares);
-        if warm > most {
-            return broken("pool", format!("{warm} workers live, not {most}"));
+        for (pool, (warm, (slots, spares))) in warm.into_iter().zip(&self.sizes).enumerate() {
+            let most = usize::from(*slots) + usize::from(*spares);
+            if warm > most {
+                return broken("pool", format!("{warm} workers of pool {pool} live, not {most}"));
+            }
         }
         Ok(())
     }
 
-    /// When all is quiet: every slot has its worker, and the spares stand ready.
+    /// When all is quiet: every slot has its worker, and the spares stand ready; but in a pool that is down.
     ///
     /// # Errors
     /// Something is missing or too much.
-    pub fn is_whole(&self) -> Verdict {
-        let ready = self.workers.values().filter(|known| known.ready && !known.killed && !known.retired);
-        let (placed, spare): (Vec<_>, Vec<_>) = ready.partition(|known| known.slot.is_some());
-        if placed.len() != usize::from(self.slots) || spare.len() != usize::from(self.spares) {
-            let (placed, spare) = (placed.len(), spare.len());
-            return broken(
-                "pool",
-                format!("{placed} of {} slots and {spare} of {} spares", self.slots, self.spares),
-            );
+    pub fn is_whole_but(&self, down: Option<PoolId>) -> Verdict {
+        for (pool, (slots, spares)) in (0..).map(PoolId).zip(&self.sizes) {
+            let ready = self.workers.values().filter(|known| known.pool == pool);
+            let ready = ready.filter(|known| known.ready && !known.killed && !known.retired);
+            let (placed, spare): (Vec<_>, Vec<_>) = ready.partition(|known| known.slot.is_some());
+            let is_whole = placed.len() == usize::from(*slots) && spare.len() == usize::from(*spares);
+            if !is_whole && down != Some(pool) {
+                let (placed, spare) = (placed.len(), spare.len());
+                return broken(
+                    "pool",
+                    format!("pool {pool}: {placed} of {slots} slots and {spare} of {spares} spares"),
+                );
+            }
         }
         Ok(())
     }

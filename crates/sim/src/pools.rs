@@ -1,0 +1,71 @@
+//! Scenarios with two pools: which kinds the second one runs, and which of both cannot start a worker.
+//!
+//! A pool that is down stays so until the other one has come to rest beside it: that nothing which happens in one pool
+//! holds the other up is judged then (`ends`). Drawn apart from everything else, so that a seed without a second pool
+//! means what it always did.
+
+use bulkhead_core::config::{Config, PoolSize};
+use bulkhead_proto::ids::{PoolId, WorkerId};
+
+use crate::agenda::Move;
+use crate::clock::S;
+use crate::report::Verdict;
+use crate::rng::Rng;
+use crate::scenario::Profile;
+use crate::world::World;
+
+/// Name of the second pool.
+const HEAVY: &str = "heavy";
+
+/// A pool that cannot start a worker for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Down {
+    /// Which.
+    pub pool: PoolId,
+    /// Whether from the beginning on; else from the end of all other trouble.
+    pub early: bool,
+}
+
+/// Gives some seeds a second pool, and takes one of both down in most of these.
+pub(crate) fn split(seed: u64, profile: Profile, config: &mut Config) -> Option<Down> {
+    let mut rng = Rng::new(seed ^ 0x9001_0002);
+    // Whom a flood passes over is counted as if there were one queue.
+    if profile == Profile::Flood || !rng.chance(400) {
+        return None;
+    }
+    // The first kind stays, and one of the others goes, so that each pool has something to run.
+    let moved = 1 + rng.below(config.kinds.len() as u64 - 1) as usize;
+    for (at, kind) in config.kinds.iter_mut().enumerate().skip(1) {
+        if at == moved || rng.chance(300) {
+            HEAVY.clone_into(&mut kind.pool);
+        }
+    }
+    let (slots, spares) = (rng.between(1, 3) as u16, rng.between(1, 2) as u16);
+    config.pools = vec![PoolSize { name: HEAVY.to_owned(), slots, spares }];
+    let (pool, early) = (PoolId(rng.below(2) as u16), rng.chance(500));
+    rng.chance(700).then_some(Down { pool, early })
+}
+
+impl World {
+    /// One pool loses its workers and cannot start any: all others come to rest meanwhile. Then it can.
+    pub(crate) fn rest_beside_a_dead_pool(&mut self) -> Verdict {
+        let Some(Down { pool, .. }) = self.scenario.down else { return Ok(()) };
+        self.down = Some(pool);
+        let mut ids: Vec<WorkerId> = self.workers.keys().copied().collect();
+        ids.retain(|id| self.oracles.pool.pool_of(*id) == Some(pool));
+        for id in ids {
+            let after = self.rng.span(S);
+            self.plan(after, Move::Die(id));
+        }
+        self.rest()?;
+        self.down = None;
+        Ok(())
+    }
+
+    /// Whether a kind is run by a pool that is down.
+    pub(crate) fn is_down(&self, kind: &str) -> bool {
+        let config = &self.scenario.config;
+        let found = config.kinds.iter().find(|known| known.name == kind);
+        found.is_some_and(|kind| self.down == Some(config.pool_of(kind)))
+    }
+}

@@ -1,0 +1,162 @@
+//! The pools of workers: the default one, whose keys stand at the top of the config file, and a table for each other one.
+//!
+//! A kind names the pool that runs it. What does not fit together is an error here: a pool that nobody declared, one that
+//! would have nothing to run, more workers than there may be. Called by `policy.rs` and, for the programs, `settings.rs`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use bulkhead_core::config::{Config, PoolSize};
+use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
+use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, WORKERS_MAX};
+use serde::Deserialize;
+
+use super::File;
+use super::kinds::is_name;
+
+/// A table `[pools.NAME]` of the config file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OwnPool {
+    /// Workers that run its tasks at the same time. 1 unless told.
+    workers: Option<u16>,
+    /// Warm workers beside them. 1 unless told.
+    spares: Option<u16>,
+    /// The program of its workers; that of the default pool unless told.
+    worker_program: Option<PathBuf>,
+}
+
+/// The pools beside the default one, in the order of their names.
+pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
+    for kind in kinds {
+        let (name, pool) = (&kind.name, &kind.pool);
+        ensure!(
+            pool.is_empty() || pool == DEFAULT_POOL || file.pools.contains_key(pool),
+            "kinds.{name}.pool = {pool:?} is no pool: declare it with a table [pools.{pool}], or leave the key out for \
+             the default pool"
+        );
+    }
+    let mut sizes = Vec::new();
+    for (name, own) in &file.pools {
+        ensure!(
+            name != DEFAULT_POOL,
+            "pools.{name}: this name is reserved for the pool of the keys at the top of the file: set workers, spares \
+             and worker_program there, or choose another name"
+        );
+        ensure!(
+            is_name(name),
+            "pool {name:?} has no name for a command line: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
+        );
+        let size = |key, value: Option<u16>| {
+            let value = value.unwrap_or(1);
+            let is_fit = (1..=WORKERS_MAX).contains(&value);
+            ensure!(is_fit, "pools.{name}.{key} = {value} is not from 1 to {WORKERS_MAX}");
+            Ok(value)
+        };
+        let (slots, spares) = (size("workers", own.workers)?, size("spares", own.spares)?);
+        ensure!(
+            kinds.iter().any(|kind| kind.pool == *name),
+            "pools.{name} has nothing to run: set kinds.NAME.pool = {name:?} for a kind, or drop the table"
+        );
+        sizes.push(PoolSize { name: name.clone(), slots, spares });
+    }
+    let is_default = |kind: &Kind| kind.pool.is_empty() || kind.pool == DEFAULT_POOL;
+    ensure!(
+        kinds.iter().any(is_default),
+        "the default pool has nothing to run, as every kind names another one: leave out kinds.NAME.pool for one of them"
+    );
+    Ok(sizes)
+}
+
+/// That there are no more workers than may be.
+pub(super) fn check_sum(config: &Config) -> Result<()> {
+    let workers: u64 = config.all_pools().map(|pool| u64::from(pool.slots)).sum();
+    let spares: u64 = config.all_pools().map(|pool| u64::from(pool.spares)).sum();
+    for (key, sum) in [("workers", workers), ("spares", spares)] {
+        ensure!(
+            sum <= u64::from(WORKERS_MAX),
+            "{key} of all pools together are {sum}, the limit is {WORKERS_MAX}: give some pools fewer"
+        );
+    }
+    Ok(())
+}
+
+/// What the workers of each pool run, the default one first.
+pub(super) fn programs(file: &File) -> Result<Vec<PathBuf>> {
+    let default = file.worker_program.clone().map_or_else(worker_beside_us, Ok)?;
+    let others = file.pools.values().map(|own| own.worker_program.clone().unwrap_or_else(|| default.clone()));
+    let all: Vec<PathBuf> = std::iter::once(default.clone()).chain(others).collect();
+    let tables = std::iter::once(String::new()).chain(file.pools.keys().map(|name| format!("pools.{name}.")));
+    for (table, program) in tables.zip(&all) {
+        check_program(&table, program)?;
+    }
+    Ok(all)
+}
+
+fn check_program(table: &str, program: &Path) -> Result<()> {
+    ensure!(
+        program.is_file(),
+        "there is no worker program at {}: install bulkhead-worker beside bulkhead-supervisor or set {table}worker_program",
+        program.display()
+    );
+    let mode = program.metadata().map_or(0, |file| file.permissions().mode());
+    ensure!(
+        mode & 0o111 != 0,
+        "the worker program {} may not be executed: mend its permissions or set {table}worker_program",
+        program.display()
+    );
+    Ok(())
+}
+
+fn worker_beside_us() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell where bulkhead-supervisor is")?;
+    Ok(own.with_file_name("bulkhead-worker"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::settings::core_config_of;
+
+    #[test]
+    fn a_pool_has_one_worker_and_one_spare_unless_told() {
+        let text = "workers = 3\n[pools.heavy]\n[pools.own]\nworkers = 2\nspares = 4\nworker_program = \"/x\"\n\
+                    [kinds.sleep]\npool = \"heavy\"\n[kinds.x]\npool = \"own\"\n[kinds.noop]\npool = \"default\"\n";
+        let config = core_config_of(text).unwrap();
+        let sizes: Vec<_> = config.all_pools().map(|pool| (pool.name, pool.slots, pool.spares)).collect();
+        let expected = [("default", 3, 1), ("heavy", 1, 1), ("own", 2, 4)];
+        assert_eq!(sizes, expected.map(|(name, slots, spares)| (name.to_owned(), slots, spares)));
+        let pool = |name| {
+            let kind = config.kinds.iter().find(|kind| kind.name == name).unwrap();
+            config.pool_of(kind).0
+        };
+        assert_eq!(["noop", "factorial", "sleep", "x"].map(pool), [0, 0, 1, 2]);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_named() {
+        for (text, fault) in [
+            (
+                "[kinds.x]\npool = \"big\"",
+                "kinds.x.pool = \"big\" is no pool: declare it with a table [pools.big]",
+            ),
+            ("[pools.default]", "pools.default: this name is reserved"),
+            ("[pools.Big]", "pool \"Big\" has no name"),
+            ("[pools.big]\nworkers = 0", "pools.big.workers = 0 is not from 1 to 1024"),
+            ("[pools.big]\nspares = 1025", "pools.big.spares = 1025 is not from 1 to 1024"),
+            ("[pools.big]", "pools.big has nothing to run: set kinds.NAME.pool = \"big\" for a kind"),
+            ("[pools.big]\nworker = 1", "unknown field `worker`"),
+            (
+                "workers = 1000\n[pools.big]\nworkers = 25\n[kinds.noop]\npool = \"big\"",
+                "workers of all pools together are 1025, the limit is 1024",
+            ),
+            (
+                "builtin_kinds = false\n[pools.big]\n[kinds.x]\npool = \"big\"",
+                "the default pool has nothing to run, as every kind names another one",
+            ),
+        ] {
+            let error = core_config_of(text).unwrap_err().to_string();
+            assert!(error.contains(fault), "{text}: {error}");
+        }
+    }
+}
