@@ -9,6 +9,7 @@ use bulkhead_core::config::{Bound, Config, Limits};
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::file;
 use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::kind::Kind;
 use bulkhead_proto::limits::{
     CANCEL_GRACE_MAX_MS, KIND_NAME_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, RING, TEXT_MAX_BYTES,
     WORKERS_MAX,
@@ -32,7 +33,16 @@ pub fn config(data: &[u8]) {
 
 fn in_range(config: &Config) {
     let workers = 1..=WORKERS_MAX;
-    assert!(workers.contains(&config.slots) && workers.contains(&config.spares));
+    for pool in config.all_pools() {
+        assert!(workers.contains(&pool.slots) && workers.contains(&pool.spares), "{pool:?}");
+        assert!((1..=KIND_NAME_MAX_BYTES).contains(&pool.name.len()), "{:?}", pool.name);
+    }
+    let sum: u64 = config.all_pools().map(|pool| u64::from(pool.slots)).sum();
+    assert!(sum <= u64::from(WORKERS_MAX), "{sum} workers");
+    for at in 0..=config.pools.len() {
+        let runs = |kind: &Kind| usize::from(config.pool_of(kind).0) == at;
+        assert!(config.kinds.iter().any(runs), "pool {at} has nothing to run");
+    }
     assert!((1..=LIMIT_MAX_MS).contains(&config.backoff_min_ms));
     assert!((config.backoff_min_ms..=LIMIT_MAX_MS).contains(&config.backoff_max_ms));
     assert!(config.queue_max > 0 && config.queue_bytes_max > 0, "nothing is ever accepted");
@@ -76,6 +86,9 @@ fn within(Bound { usual, most }: Bound, low: u64, high: u64) {
 fn starts(mut config: Config) {
     // More workers are only more of the same, and slow.
     (config.slots, config.spares) = (config.slots.min(4), config.spares.min(4));
+    for pool in &mut config.pools {
+        (pool.slots, pool.spares) = (pool.slots.min(4), pool.spares.min(4));
+    }
     let start = Now { mono_ns: 1, wall_us: 1 };
     let mut core = Core::new(config, start);
     let mut out = Output::default();

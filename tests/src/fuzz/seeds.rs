@@ -83,7 +83,7 @@ fn ring() -> Vec<Vec<u8>> {
 }
 
 /// One step beyond each range: mutations alone do not find the key that goes with the value.
-const BEYOND: [&str; 20] = [
+const BEYOND: [&str; 23] = [
     "workers = 0",
     "workers = 1025",
     "spares = 0",
@@ -104,6 +104,9 @@ const BEYOND: [&str; 20] = [
     "[kinds.a]\ncancel_grace_ms = 60001",
     "[kinds.a]\nfiles_in = [\"1\"]",
     "cpu_max_seconds = 1\n[kinds.a]\ncpu_seconds = 2",
+    "[pools.a]\n[kinds.a]",
+    "[kinds.a]\npool = \"b\"",
+    "workers = 1\n[pools.a]\nworkers = 1024\n[kinds.a]\npool = \"a\"",
 ];
 
 /// The sample with every key set, and what is refused for one reason each.
