@@ -121,9 +121,9 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn it_says_what_jobs_are_worth_and_why_the_pool_is_ill() {
-        let status = Status {
+    /// A daemon that is not well, and is asked to leave.
+    fn status() -> Status {
+        Status {
             version: "0.1.0".to_owned(),
             pid: 812,
             started_us: 0,
@@ -164,7 +164,12 @@ mod tests {
             queue_max: 1_000_000,
             shortage: "no output descriptor: 64 are open".to_owned(),
             totals: Totals { accepted: 10, deaths: 4, ..Totals::default() },
-        };
+        }
+    }
+
+    #[test]
+    fn it_says_what_jobs_are_worth_and_why_the_pool_is_ill() {
+        let status = status();
         let text = describe(&status, 61_000_000).join("\n");
         for part in [
             "pid 812, up 1m01s",
@@ -179,6 +184,11 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
+    }
+
+    #[test]
+    fn several_pools_are_told_by_name() {
+        let status = status();
         let heavy = PoolRow {
             name: "heavy".to_owned(),
             health: PoolHealth::Healthy,
