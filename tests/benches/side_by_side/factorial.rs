@@ -4,9 +4,10 @@
 //! against a daemon with one worker, and beside what the machine itself can gain (`ceiling.rs`). Not pinned.
 
 use bulkhead_client::{Client, JobInput, RunOptions, Spec};
-use bulkhead_tests::daemon::{Daemon, Setup};
+use bulkhead_tests::daemon::Setup;
 
 use crate::figures::{Aim, Figures, median, seconds};
+use crate::layout;
 use crate::{ceiling, peers};
 
 const ROUNDS: usize = 5;
@@ -14,7 +15,7 @@ const ROUNDS: usize = 5;
 const LOADS: [(&str, usize, &str); 2] = [("big", 8, "200000 bits"), ("small", 200, "20000 bits")];
 
 pub(crate) fn run(figures: &mut Figures) {
-    let daemons = [1, 2].map(|workers| Daemon::start_with(&Setup { workers, ..Setup::default() }));
+    let daemons = [1, 2].map(|workers| layout::daemon(&Setup { workers, ..Setup::default() }));
     let mut clients = [&daemons[0], &daemons[1]]
         .map(|daemon| bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens"));
     let peer = peers::python("factorial", &[ROUNDS as u64], None);

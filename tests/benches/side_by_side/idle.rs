@@ -4,15 +4,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use bulkhead_proto::view::WorkerState;
-use bulkhead_tests::daemon::{Daemon, send_signal};
+use bulkhead_tests::daemon::{Setup, send_signal};
 
 use crate::figures::{Aim, Figures};
+use crate::layout;
 use crate::queue::{resident_bytes, resident_of};
 
 const SPAN: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(figures: &mut Figures) {
-    let daemon = Daemon::start();
+    let daemon = layout::daemon(&Setup::default());
     daemon.await_worker(WorkerState::Spare);
     let workers: Vec<u32> = daemon.workers().iter().filter_map(|row| row.pid).collect();
     let log = daemon.folder().join("calls");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
 use bulkhead_proto::view::WorkerState;
-use bulkhead_tests::daemon::Daemon;
+use bulkhead_tests::daemon::Setup;
 
 use crate::figures::{Aim, Figures, quantile_us};
 use crate::layout::{self, Echo, Layout};
@@ -18,7 +18,7 @@ const PYTHON_JOBS: u64 = 3000;
 
 pub(crate) fn run(figures: &mut Figures) {
     for (layout, word) in Layout::ALL {
-        let daemon = Daemon::start();
+        let daemon = layout::daemon(&Setup::default());
         daemon.await_worker(WorkerState::Spare);
         layout.apply(&daemon);
         let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");

@@ -1,4 +1,4 @@
-//! Who runs on which core, and the raw sockets that round trips are compared with.
+//! Who runs on which core, where daemons have their folders, and the raw sockets that round trips are compared with.
 //!
 //! A round trip takes several times as long between cores as on one; a figure without its layout says nothing.
 
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bulkhead_tests::daemon::Daemon;
+use bulkhead_tests::daemon::{Daemon, Setup, new_folder};
 
 /// Where everybody runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,15 @@ impl Layout {
         }
         pin(std::process::id(), 0);
     }
+}
+
+/// A file system in memory that every Linux has.
+const IN_MEMORY: &str = "/dev/shm";
+
+/// A daemon whose own folder lies in memory, as it does in service, where that is below /run.
+pub(crate) fn daemon(setup: &Setup) -> Daemon {
+    let folder = tempfile::Builder::new().prefix("bh-").tempdir_in(IN_MEMORY);
+    Daemon::start_in(folder.unwrap_or_else(|_| new_folder()), setup)
 }
 
 /// Puts all threads of a process on one core.

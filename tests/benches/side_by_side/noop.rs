@@ -4,7 +4,7 @@
 //! `ProcessPoolExecutor.submit`, which is what the same loop in Python does.
 
 use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
-use bulkhead_tests::daemon::Daemon;
+use bulkhead_tests::daemon::{Daemon, Setup};
 use rayon::prelude::*;
 
 use crate::figures::{Aim, Figures, median, median_seconds};
@@ -15,7 +15,7 @@ const PYTHON_JOBS: u64 = 20_000;
 const ROUNDS: usize = 5;
 
 pub(crate) fn run(figures: &mut Figures) {
-    let daemon = Daemon::start();
+    let daemon = layout::daemon(&Setup::default());
     let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
     all(&mut client, JOBS / 10);
     // Alternately, so that a change of the machine's load meets both.

@@ -9,10 +9,11 @@ use std::io::{Read, Write};
 use bulkhead_client::{Client, JobFile, JobInput, Output, RunOptions, Spec};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_sys::memfd;
-use bulkhead_tests::daemon::{Daemon, Setup, binary};
+use bulkhead_tests::daemon::{Setup, binary};
 use simd_adler32::Adler32;
 
 use crate::figures::{Aim, Figures, median, median_seconds};
+use crate::layout;
 use crate::peers;
 
 const MEBIBYTES: u64 = 64;
@@ -22,7 +23,7 @@ const PIECE: usize = 256 << 10;
 pub(crate) fn run(figures: &mut Figures) {
     let worker = binary("bench-worker").display().to_string();
     let config = format!("worker_program = {worker:?}\n");
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
+    let daemon = layout::daemon(&Setup { config, ..Setup::default() });
     let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
     let data: Vec<u8> = (0..MEBIBYTES << 20).map(|at| ((at * 31) >> 3) as u8).collect();
     // What comes back is made of the sum of what went there.

@@ -9,6 +9,7 @@ use bulkhead_tests::daemon::{Daemon, Setup};
 
 use crate::figures::{Aim, Figures, median, quantile_us, seconds};
 use crate::latency::one_by_one;
+use crate::layout;
 
 const QUEUED: u64 = 1_000_000;
 const BATCH: u64 = 1000;
@@ -23,7 +24,7 @@ pub(crate) fn run(figures: &mut Figures) {
 
 fn depth(figures: &mut Figures) {
     let config = format!("queue_max = {}\n", 2 * QUEUED);
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
+    let daemon = layout::daemon(&Setup { config, ..Setup::default() });
     let mut client = connect(&daemon);
     // Both workers are held for as long as this takes; what follows is queued.
     submit(&mut client, "sleep", 2, b"86400000");
@@ -39,7 +40,7 @@ fn depth(figures: &mut Figures) {
 }
 
 fn flood(figures: &mut Figures) {
-    let daemon = Daemon::start();
+    let daemon = layout::daemon(&Setup::default());
     let mut neighbour = connect(&daemon);
     let mut alone = one_by_one(&mut neighbour, NEIGHBOUR_JOBS);
     let stop = Arc::new(AtomicBool::new(false));

@@ -15,6 +15,7 @@ use bulkhead_sys::pidfd::Process;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
 
 use crate::figures::{Aim, Figures, quantile_us};
+use crate::layout;
 
 const KILLS: usize = 1000;
 const LARGE_KILLS: usize = 40;
@@ -25,7 +26,7 @@ pub(crate) fn run(figures: &mut Figures) {
         "worker_program = {:?}\nrestart_intensity = 100000\n",
         binary("bench-worker").display().to_string()
     );
-    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
+    let daemon = layout::daemon(&Setup { config, ..Setup::default() });
     let mut spans = kills(&daemon, KILLS, 0);
     figures.add("recovery_p50_ms", quantile_us(&mut spans, 500) / 1000.0, Aim::AtMost(0.6));
     figures.add("recovery_p99_ms", quantile_us(&mut spans, 990) / 1000.0, Aim::AtMost(2.0));

@@ -13,10 +13,11 @@ use bulkhead_client::{Client, JobFile, JobInput, RunOptions, Spec};
 use bulkhead_frames::Plan;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::outcome::Outcome;
-use bulkhead_tests::daemon::{Daemon, Setup};
+use bulkhead_tests::daemon::Setup;
 
 use crate::ceiling;
 use crate::figures::{Aim, Figures, median, seconds};
+use crate::layout;
 
 const CLIP: &str = "bigbuckbunny.mp4";
 const FRAMES: u64 = 96;
@@ -52,7 +53,7 @@ pub(crate) fn run(figures: &mut Figures) {
 }
 
 fn speedup(figures: &mut Figures, clip: &Path, folder: &Path) {
-    let daemons = [1, 2].map(|workers| Daemon::start_with(&Setup { workers, ..Setup::default() }));
+    let daemons = [1, 2].map(|workers| layout::daemon(&Setup { workers, ..Setup::default() }));
     let mut clients = [&daemons[0], &daemons[1]]
         .map(|daemon| bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens"));
     let output = folder.join("out.y4m");
