@@ -83,7 +83,7 @@ fn what_it_cannot_take_is_told_before_a_part_is_run() {
     let told = |clip: &[u8], chain: &str| transformed(clip, chain, |_| Vec::new()).unwrap_err();
     assert!(told(&whole, "spin=3").starts_with("operation \"spin=3\" is not known; give some of"));
     assert!(told(&whole[..whole.len() - 1], "gray").contains("the clip ends within frame 1, 1 bytes early"));
-    assert!(told(b"", "gray").starts_with("clip at byte 0: it does not begin"));
+    assert!(told(b"", "gray").starts_with("clip at byte 0: it is empty"));
     let none = Transform.plan(b"gray", &mut Trial::default()).unwrap_err().to_string();
     assert_eq!(none, "the job comes without a file \"in\": give it one");
     let mut placeless = Trial::default().with_file(IN, Way::In, Memory::of(&whole));
