@@ -184,14 +184,14 @@ fn a_log_whose_reader_is_gone_stops_nothing() {
 
 #[test]
 fn a_full_queue_of_bytes_is_refused_by_name_and_takes_jobs_again() {
-    let config = "queue_bytes_max = 100".to_owned();
+    let config = "queue_bytes_max = 4096".to_owned();
     let daemon = Daemon::start_with(&Setup { workers: 1, config, ..Setup::default() });
     let mut witness = Witness::begin(&daemon);
-    let long = "x".repeat(60);
+    let long = "x".repeat(3000);
     let first = witness.wire.submit("noop", &[&long]);
     match witness.wire.call(Request::Submit(submit("noop", &[&long], false))) {
-        Reply::Refused(refusal @ Refusal::Busy { limit: 100, .. }) => {
-            assert!(refusal.to_string().contains("the queue's bytes"), "{refusal}");
+        Reply::Refused(refusal @ Refusal::Busy { limit: 4096, .. }) => {
+            assert!(refusal.to_string().contains("the room for inputs in the queue is full"), "{refusal}");
         }
         other => panic!("not refused: {other:?}"),
     }

@@ -129,7 +129,7 @@ impl Core {
         } else if jobs_left <= fitting {
             (jobs_left, busy("the queue", config.queue_max, count - jobs_left))
         } else {
-            (fitting, busy("the queue's bytes", config.queue_bytes_max, count - fitting))
+            (fitting, busy("the room for inputs in the queue", config.queue_bytes_max, count - fitting))
         }
     }
 

@@ -7,7 +7,7 @@ use std::num::NonZero;
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_core::config::Config;
-use bulkhead_proto::limits::{LIMIT_MAX_MS, WORKERS_MAX};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, WORKERS_MAX};
 
 use super::bounds::LIMIT_MAX_SECONDS;
 use super::{File, kinds, pools};
@@ -121,10 +121,12 @@ fn check_recycling(file: &File) -> Result<()> {
 fn check_ranges(file: &File) -> Result<()> {
     let seconds = 1..=LIMIT_MAX_SECONDS;
     let wide = 1..=u64::MAX;
+    // Below this an input that is allowed would never fit, and its client would try for ever.
+    let input = INLINE_MAX_BYTES as u64..=u64::MAX;
     for (key, value, range) in [
         ("clients_max", file.clients_max, &wide),
         ("queue_max", file.queue_max, &wide),
-        ("queue_bytes_max", file.queue_bytes_max, &wide),
+        ("queue_bytes_max", file.queue_bytes_max, &input),
         ("stuck_after_seconds", file.stuck_after_seconds, &seconds),
         ("stopped_seconds", file.stopped_seconds, &seconds),
         ("restart_period_seconds", file.restart_period_seconds, &seconds),
@@ -176,7 +178,7 @@ mod tests {
             ("spares = 100000", "spares = 100000 is not from 1 to 1024"),
             ("clients_max = 0", "clients_max = 0 is not from 1"),
             ("queue_max = 0", "queue_max = 0 is not from 1 to 18446744073709551615"),
-            ("queue_bytes_max = 0", "queue_bytes_max = 0 is not from 1"),
+            ("queue_bytes_max = 4095", "queue_bytes_max = 4095 is not from 4096 to"),
             ("stuck_after_seconds = 0", "stuck_after_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 0", "stopped_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 2592001", "stopped_seconds = 2592001 is not from 1 to 2592000"),
