@@ -31,7 +31,7 @@ enum End {
     Signalled(i32),
     /// Lost its life while the daemon was still connecting: by itself, or by the daemon's hand.
     Gone,
-    /// As a spare it harms nobody; once it is given a job it is killed for its silence.
+    /// As a spare it harms nobody; in a slot it is killed, for its silence or for the stop that it met.
     Dormant,
     /// A signal stopped it, that was seen, and in the end it was killed for it.
     Halted,
@@ -379,7 +379,7 @@ fn meet(siege: &mut Siege, end: End) {
     let right = match end {
         Lied(lie) => killed(KillReason::Lie { lie }),
         NeverUp(words) => never_up(siege, worker, words),
-        Dormant => killed(KillReason::Unresponsive),
+        Dormant => killed(KillReason::Unresponsive) || killed(KillReason::Stopped),
         Halted => killed(KillReason::Stopped),
         Timeout => killed(KillReason::Timeout),
         Exited(code) => death == Death::Exited { code },
