@@ -36,6 +36,7 @@ pub mod shortage;
 pub mod signals;
 pub mod socket;
 pub mod spawn;
+pub mod spawner;
 pub mod stops;
 pub mod stranger;
 mod strays;

@@ -1,25 +1,26 @@
 //! Spawning a process without forking this one.
 //!
-//! `std::process::Command` uses posix_spawn as long as nothing has to run between fork and exec; its cost does
-//! not grow with the size of the parent then, so there is no `pre_exec` here and never may be. What the child
-//! has to do for itself (limits, PDEATHSIG, sandbox) it does after exec; what it needs to know comes through
-//! its standard input.
+//! posix_spawn: nothing of ours runs between fork and exec, and the cost does not grow with the size of the parent.
+//! What the child has to do for itself (limits, PDEATHSIG, sandbox) it does after exec; what it needs to know comes
+//! through its standard input.
 //!
 //! The caller must be a thread that lives as long as the child: PDEATHSIG is sent when the *thread* that
-//! spawned it ends. Where strays are swept, it must be the thread that sweeps, or a child that was just
-//! spawned would look like a stray.
+//! spawned it ends.
 //!
-//! Until its exec, a child holds copies of all our descriptors. This thread waits for that exec; what another
-//! thread closes meanwhile stays open that long.
+//! Until its exec, a child holds copies of all descriptors of the thread that spawns it, and its exec closes them. This
+//! thread waits for that: what another thread closes meanwhile stays open that long, and a file on FUSE whose server
+//! never answers a flush keeps both for ever. Who holds what strangers made spawns through [`crate::spawner`].
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::libc;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::pidfd::Process;
@@ -42,22 +43,68 @@ pub struct Spawn<'a> {
 ///
 /// # Errors
 /// ENOENT, EACCES, ENOEXEC: the program cannot be run. EAGAIN, ENOMEM, EMFILE, ENFILE: something is short; try
-/// again later. If the child was made but no descriptor for it is to be had, it has been killed and is left to
-/// [`crate::tree::sweep_strays`].
+/// again later. `InvalidInput`: a text with a NUL in it. If the child was made but no descriptor for it is to be had,
+/// it has been killed and is left to [`crate::tree::sweep_strays`].
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
-    let child = Command::new(spawn.program)
-        .args(spawn.args)
-        .env_clear()
-        .envs(spawn.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::from(spawn.stdin))
-        .stdout(Stdio::null())
-        .process_group(0)
-        .spawn()?;
-    Process::open(child.id()).inspect_err(|_| {
+    let mask = SigSet::thread_get_mask()?;
+    Words::of(&spawn)?.start(spawn.stdin, &mask).and_then(take_hold)
+}
+
+/// Takes hold of a child that was just made.
+pub(crate) fn take_hold(child: u32) -> io::Result<Process> {
+    Process::open(child).inspect_err(|_| {
         // Our own unreaped child, so the group is its own; that it may be dead already is fine.
-        let group = i32::try_from(child.id()).expect("a process id fits 31 bits");
+        let group = i32::try_from(child).expect("a process id fits 31 bits");
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     })
+}
+
+/// Program, arguments and environment, as the kernel wants them.
+#[derive(Debug)]
+pub(crate) struct Words {
+    program: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+}
+
+impl Words {
+    pub(crate) fn of(spawn: &Spawn<'_>) -> io::Result<Self> {
+        let program = word(spawn.program.as_os_str())?;
+        let args = std::iter::once(Ok(program.clone()))
+            .chain(spawn.args.iter().map(|arg| word(arg)))
+            .collect::<io::Result<_>>()?;
+        let variable = |(name, value): &(&str, OsString)| {
+            let mut both = OsString::from(name);
+            both.push("=");
+            both.push(value);
+            Ok(CString::new(both.into_vec())?)
+        };
+        Ok(Self { program, args, env: spawn.env.iter().map(variable).collect::<io::Result<_>>()? })
+    }
+
+    /// Makes the process; its signals are blocked as `mask` says. Our copy of `stdin` is closed when this returns.
+    pub(crate) fn start(&self, stdin: OwnedFd, mask: &SigSet) -> io::Result<u32> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let mut actions = PosixSpawnFileActions::init()?;
+        actions.add_dup2(stdin.as_raw_fd(), libc::STDIN_FILENO)?;
+        actions.add_dup2(null.as_raw_fd(), libc::STDOUT_FILENO)?;
+        let mut attributes = PosixSpawnAttr::init()?;
+        attributes.set_flags(
+            PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK
+                | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+        )?;
+        attributes.set_pgroup(Pid::from_raw(0))?;
+        attributes.set_sigmask(mask)?;
+        // Ignored in every Rust program, and that would be inherited.
+        attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+        let child = posix_spawn(self.program.as_c_str(), &actions, &attributes, &self.args, &self.env)?;
+        Ok(u32::try_from(child.as_raw()).expect("a process id is not negative"))
+    }
+}
+
+fn word(text: &OsStr) -> io::Result<CString> {
+    Ok(CString::new(text.as_bytes())?)
 }
 
 #[cfg(test)]

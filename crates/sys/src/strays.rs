@@ -62,7 +62,7 @@ impl Left {
 /// Kills every child of this process that is the offspring of no living worker, reaps whoever is dead, and gives whom
 /// it left. Never blocks.
 ///
-/// Call it from the thread that spawns: a child that was spawned but is not known yet is a stray to it.
+/// Call it while nobody spawns: a child that was spawned but is not known yet is a stray to it.
 ///
 /// # Errors
 /// ENOENT: /proc is not there or hides the lists of children (`CONFIG_PROC_CHILDREN`); EMFILE, ENFILE: try again

@@ -1,0 +1,248 @@
+//! A thread that spawns, with a descriptor table of its own, for a process that holds what strangers made.
+//!
+//! Exec closes the child's copies of all descriptors of the thread that spawned it, and the close of a file on FUSE
+//! waits for its server's answer to a flush, which may never come. This thread's table is split off at the start; from
+//! then on it has the standard descriptors and one socket, over which the standard input of each child comes. So no
+//! child ever has a copy of anything else.
+//!
+//! Children that asked for PDEATHSIG die when this thread ends: when its [`Spawner`] is dropped, or with the process,
+//! whose death does not wait here for the close of what the other threads have open. It blocks all signals: a handler
+//! that writes to a descriptor by its number would write to another one here. Driven by the supervisor's loop.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::message;
+use crate::pidfd::Process;
+use crate::spawn::{Spawn, Words, take_hold};
+
+/// Spawns by its thread. Dropping it ends that thread.
+#[derive(Debug)]
+pub struct Spawner {
+    orders: Sender<Words>,
+    /// The other end of the thread's socket: what is sent with an order becomes its standard input.
+    stdins: OwnedFd,
+    answers: Receiver<io::Result<u32>>,
+}
+
+impl Spawner {
+    /// Starts the thread, and waits until it has its own table. To be called before anything is opened that may wait
+    /// when it is closed: the thread closes its copies of all that is open now.
+    ///
+    /// # Errors
+    /// EAGAIN, ENOMEM, EMFILE, ENFILE: something is short. ENOENT: /proc is not there. EPERM: some filter of system
+    /// calls forbids unshare(2).
+    pub fn start() -> io::Result<Self> {
+        let (stdins, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (orders, incoming) = channel();
+        let (tell, answers) = channel();
+        let (tell_settled, settled) = channel();
+        let number = theirs.as_raw_fd();
+        let run = move || match settle(number) {
+            Ok((stdins, mask)) => {
+                let settled = tell_settled.send(Ok(()));
+                drop(tell_settled);
+                if settled.is_ok() {
+                    serve(&stdins, &mask, &incoming, &tell);
+                }
+            }
+            // Whoever waits for it hears of it; if nobody does, it need not be told.
+            Err(error) => drop(tell_settled.send(Err(error))),
+        };
+        thread::Builder::new().name("spawner".to_owned()).spawn(run)?;
+        settled.recv().map_err(|_| gone())??;
+        // Only now: until then the thread copies it by its number.
+        drop(theirs);
+        Ok(Self { orders, stdins, answers })
+    }
+
+    /// As [`crate::spawn::spawn`], and waits as long: until the child's exec.
+    ///
+    /// # Errors
+    /// As [`crate::spawn::spawn`]. ETOOMANYREFS: this user has too many descriptors on their way.
+    pub fn spawn(&self, spawn: Spawn<'_>) -> io::Result<Process> {
+        let words = Words::of(&spawn)?;
+        // One order at a time, so there is always room.
+        message::send(self.stdins.as_fd(), &[0], &[spawn.stdin.as_fd()], libc::MSG_DONTWAIT)?;
+        drop(spawn.stdin);
+        self.orders.send(words).map_err(|_| gone())?;
+        self.answers.recv().map_err(|_| gone())?.and_then(take_hold)
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that spawns is gone")
+}
+
+/// Splits this thread off: its end of the socket in its own table, and the signals that were blocked before.
+fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
+    // Before the table is another: handlers may run until here.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    // From here on this thread's numbers are its own, and still mean the same.
+    unshare(CloneFlags::CLONE_FILES)?;
+    for open in open_numbers()? {
+        if open > libc::STDERR_FILENO && open != number {
+            // SAFETY: a copy that was made for this thread alone, and nothing in it knows of it. The one that the
+            // listing was read with is closed already, which is an error without any effect.
+            unsafe { libc::close(open) };
+        }
+    }
+    // SAFETY: the copy in this thread's table is nobody else's; the caller closes its own in the table of the others.
+    Ok((unsafe { OwnedFd::from_raw_fd(number) }, mask))
+}
+
+/// What this thread has open.
+fn open_numbers() -> io::Result<Vec<RawFd>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/thread-self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    Ok(numbers)
+}
+
+fn serve(stdins: &OwnedFd, mask: &SigSet, orders: &Receiver<Words>, answers: &Sender<io::Result<u32>>) {
+    for words in orders {
+        let child = next_stdin(stdins).and_then(|stdin| words.start(stdin, mask));
+        if answers.send(child).is_err() {
+            return;
+        }
+    }
+}
+
+/// The descriptor that was sent with the order.
+fn next_stdin(stdins: &OwnedFd) -> io::Result<OwnedFd> {
+    let mut descriptors = Vec::new();
+    message::receive(stdins.as_fd(), &mut [0], Some(&mut descriptors))?;
+    // Where it could not be installed, the kernel says only that something is missing.
+    descriptors.pop().ok_or_else(|| Errno::EMFILE.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::poll::wait_readable;
+    use crate::signals::{HUP, Signals};
+    use crate::testing::{PATIENCE, in_child, reap};
+
+    fn shell(spawner: &Spawner, script: &str, stdin: UnixStream) -> Process {
+        let args = ["-c".into(), script.into()];
+        let env = [("PATH", OsString::from("/usr/bin:/bin"))];
+        let program = Path::new("/bin/sh");
+        spawner.spawn(Spawn { program, args: &args, env: &env, stdin: stdin.into() }).unwrap()
+    }
+
+    /// What `script` writes to its standard input before every copy of that is closed.
+    fn said(spawner: &Spawner, script: &str) -> String {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let process = shell(spawner, script, theirs);
+        reap(&process);
+        let mut text = String::new();
+        ours.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// What the thread that spawns has open.
+    fn open_there() -> Vec<RawFd> {
+        let is_it =
+            |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default() == "spawner\n";
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let task = tasks.map(|task| task.unwrap().path()).find(|task| is_it(task)).unwrap();
+        let listed = std::fs::read_dir(task.join("fd")).unwrap();
+        listed.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn its_thread_has_nothing_open_but_its_socket() {
+        in_child("spawner::tests::its_thread_has_nothing_open_but_its_socket", || {
+            let _before = File::open("/dev/null").unwrap();
+            let spawner = Spawner::start().unwrap();
+            let _after = File::open("/dev/null").unwrap();
+            let open = || open_there().into_iter().filter(|number| *number > 2).count();
+            assert_eq!(open(), 1);
+            assert_eq!(
+                said(&spawner, "exec 3<&0; link=$(readlink /proc/$$/fd/1); echo $link >&3"),
+                "/dev/null\n"
+            );
+            assert_eq!(open(), 1, "it kept something of the child's");
+        });
+    }
+
+    #[test]
+    fn an_order_that_fails_is_an_error_and_the_next_one_is_carried_out() {
+        in_child("spawner::tests::an_order_that_fails_is_an_error_and_the_next_one_is_carried_out", || {
+            let spawner = Spawner::start().unwrap();
+            for _ in 0..3 {
+                let (mut ours, theirs) = UnixStream::pair().unwrap();
+                let missing =
+                    Spawn { program: Path::new("/nowhere"), args: &[], env: &[], stdin: theirs.into() };
+                assert_eq!(spawner.spawn(missing).unwrap_err().kind(), io::ErrorKind::NotFound);
+                assert_eq!(ours.read(&mut [0]).unwrap(), 0, "its standard input is left open");
+                let (_ours, theirs) = UnixStream::pair().unwrap();
+                let nul = ["a\0b".into()];
+                let impossible =
+                    Spawn { program: Path::new("/bin/sh"), args: &nul, env: &[], stdin: theirs.into() };
+                assert_eq!(spawner.spawn(impossible).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+                assert_eq!(said(&spawner, "exec 3<&0; echo on >&3"), "on\n");
+            }
+        });
+    }
+
+    /// A handler writes to the descriptor of its number, which means nothing in that thread; and what that thread blocks
+    /// is not blocked in its children.
+    #[test]
+    fn signals_reach_the_other_threads_and_the_children() {
+        in_child("spawner::tests::signals_reach_the_other_threads_and_the_children", || {
+            let spawner = Spawner::start().unwrap();
+            let mut signals = Signals::new(&[HUP]).unwrap();
+            for _ in 0..100 {
+                // To the process: the kernel picks any thread that takes it.
+                nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGHUP).unwrap();
+                assert!(wait_readable(signals.as_fd(), PATIENCE).unwrap(), "nobody was woken");
+                assert_eq!(signals.pending(), [HUP]);
+            }
+            let said = said(&spawner, "exec 3<&0; grep -E '^Sig(Blk|Ign)' /proc/$$/status >&3");
+            let (blocked, ignored) = said.split_once("SigIgn:").unwrap();
+            assert_eq!(blocked, "SigBlk:\t0000000000000000\n");
+            let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+            assert_eq!(ignored & (1 << (libc::SIGPIPE - 1)), 0, "{ignored:x}");
+        });
+    }
+
+    #[test]
+    fn its_end_is_the_end_of_those_who_asked_for_that() {
+        const NAME: &str = "spawner::tests::its_end_is_the_end_of_those_who_asked_for_that";
+        in_child(NAME, || {
+            let spawner = Spawner::start().unwrap();
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            let binary = std::env::current_exe().unwrap();
+            let test = "process::tests::waits_for_the_death_of_its_parent";
+            let asks = format!("exec {} --exact {test} --ignored", binary.display());
+            let child = shell(&spawner, &asks, theirs);
+            ours.read_exact(&mut [0]).unwrap();
+            assert!(!wait_readable(child.as_fd(), Duration::ZERO).unwrap(), "it did not wait");
+            drop(spawner);
+            assert!(wait_readable(child.as_fd(), PATIENCE).unwrap(), "it lives on");
+            let status = reap(&child);
+            assert!(
+                matches!(status, crate::exit::ExitStatus::Signal { signal: libc::SIGKILL, .. }),
+                "{status:?}"
+            );
+        });
+    }
+}
