@@ -1,7 +1,8 @@
 //! Puts the daemon together and lets it turn.
 //!
-//! The order matters: the process is made fit first, then the place is taken (so that of two daemons one gives
-//! up before it has started anything), then ears and hands are made, and last the core. Called once by `main`.
+//! The order matters: the thread that spawns is split off while nothing is open that could keep a worker from its exec,
+//! the process is made fit, then the place is taken (so that of two daemons one gives up before it has started a
+//! worker), then ears and hands are made, and last the core. Called once by `main`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,6 +12,7 @@ use bulkhead_core::Core;
 use bulkhead_proto::places;
 use bulkhead_sys::mark::Marks;
 use bulkhead_sys::signals::{self, Signals};
+use bulkhead_sys::spawner::Spawner;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
 
@@ -28,6 +30,7 @@ use crate::turn::{self, Loop};
 
 /// Serves until told to stop.
 pub(crate) fn serve(mut settings: Settings) -> Result<()> {
+    let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let descriptors = setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
     let (place, listener) = setup::take_place(&settings)?;
@@ -54,6 +57,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         enable_chaos: settings.enable_chaos,
         marks: Marks::new(settings.core.seed),
         disposal: clients.disposal(),
+        spawner,
     };
     log::info!(
         "starting pid={} socket={} workers={} pools={}",

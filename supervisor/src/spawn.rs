@@ -19,7 +19,8 @@ use bulkhead_proto::worker::{LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::mark::Marks;
-use bulkhead_sys::spawn::{Spawn, spawn};
+use bulkhead_sys::spawn::Spawn;
+use bulkhead_sys::spawner::Spawner;
 use bulkhead_sys::tree::Tree;
 
 use crate::boot_folder::BootFolder;
@@ -46,6 +47,8 @@ pub(crate) struct Template {
     pub(crate) marks: Marks,
     /// Where lanes and channels go in which their workers left something.
     pub(crate) disposal: Disposal,
+    /// The thread that makes the processes: it has no file of a client.
+    pub(crate) spawner: Spawner,
 }
 
 impl Template {
@@ -76,9 +79,10 @@ impl Template {
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
         // Before the start: a file that is replaced meanwhile is then known not to be the one that ran.
         let program = identify(path);
-        let process =
-            spawn(Spawn { program: path, args: &[], env: &self.environment(&folder), stdin: theirs })
-                .with_context(|| format!("cannot start {}", path.display()))?;
+        let process = self
+            .spawner
+            .spawn(Spawn { program: path, args: &[], env: &self.environment(&folder), stdin: theirs })
+            .with_context(|| format!("cannot start {}", path.display()))?;
         let is_marked = self.mark(id, process.pid());
         // It goes on when it has its setup: until then it has no children.
         let pulse = Pulse::of(&process);

@@ -295,9 +295,9 @@ fn untroubled() -> &'static Belongings {
         siege.watch.run("noop", &["peace"; 10]);
         siege.await_peace();
         // A bootstrap thread may be about to end when its worker is up already.
-        eventually("an untroubled daemon has its two threads, its workers and their folders", || {
+        eventually("an untroubled daemon has its three threads, its workers and their folders", || {
             let is = Belongings::of(&siege.daemon);
-            let right = (is.threads, is.children, is.boot_folders) == (2, ALL_WORKERS, ALL_WORKERS);
+            let right = (is.threads, is.children, is.boot_folders) == (3, ALL_WORKERS, ALL_WORKERS);
             (right && is == Belongings::of(&siege.daemon)).then_some(is)
         })
     })

@@ -178,11 +178,11 @@ fn without_threads_no_worker_comes_up_and_nothing_is_left_of_those_that_tried() 
     }
     let daemon = strangers_daemon();
     let mut witness = Witness::begin(&daemon);
-    // Loop, log writer, and all three workers: none is left for a thread beside them.
-    limit(&daemon, "nproc", "5");
+    // Loop, spawner, log writer, and all three workers: none is left for a thread beside them.
+    limit(&daemon, "nproc", "6");
     let spare = daemon.await_worker(WorkerState::Spare);
     send_signal(spare.pid.expect("it is up"), "KILL");
-    witness.await_degraded(&["no thread to connect to it", "a limit of processes is met, 5"]);
+    witness.await_degraded(&["no thread to connect to it", "a limit of processes is met, 6"]);
     witness.assert_job_runs();
     witness.assert_no_storm();
     limit(&daemon, "nproc", "1000");
