@@ -1,9 +1,13 @@
-//! A file system that does not answer, as a dead NFS server's: whoever opens a file on it waits in the kernel, and not
-//! even SIGKILL ends that.
+//! File systems that do not answer: FUSE mounts whose servers are these tests.
 //!
-//! It is a FUSE mount whose server says hello and takes every request, and answers none. The wait ends when the server
-//! leaves. Driven by the tests.
+//! A dead one, as a dead NFS server's, says hello and takes every request, and answers none: whoever opens a file on it
+//! waits in the kernel, and not even SIGKILL ends that. A silent one lets its file be opened, and never answers the
+//! flush that comes with each close of a descriptor of it: each exec and each exit that closes one waits. All waits end
+//! when the server leaves. Driven by the tests.
+//!
+//! While a process has a silent disk's file open, it must start no other: that would wait in its exec.
 
+use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,20 +19,50 @@ use tempfile::TempDir;
 use crate::daemon::DEADLINE;
 
 /// Requests begin with length, code and number (fuse(4)).
+const LOOKUP: u32 = 1;
+const GETATTR: u32 = 3;
+const OPEN: u32 = 14;
+const RELEASE: u32 = 18;
+const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 /// The answer to INIT: version 7.31, and nothing more wanted.
 const INIT_OUT_BYTES: usize = 64;
+/// Bytes before what is particular to a request: after this come the arguments.
+const HEADER_BYTES: usize = 40;
+/// Who looks this name up asks the server to leave.
+const LEAVE: &str = "leave";
+/// The number of the folder, and of the file in it.
+const ROOT: u64 = 1;
+const FILE: u64 = 2;
+
+/// What a server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Dead,
+    Silent,
+}
 
 /// A mounted one.
 #[derive(Debug)]
 pub struct DeadDisk {
     folder: TempDir,
+    manner: Manner,
     taken: Receiver<u32>,
+    has_left: Cell<bool>,
 }
 
 impl DeadDisk {
-    /// Mounts one; `None` where that cannot be done, which is said.
+    /// Mounts one that answers nothing; `None` where that cannot be done, which is said.
     pub fn mount() -> Option<Self> {
+        Self::mount_as(Manner::Dead)
+    }
+
+    /// Mounts one that answers all but a flush.
+    pub fn mount_silent() -> Option<Self> {
+        Self::mount_as(Manner::Silent)
+    }
+
+    fn mount_as(manner: Manner) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("bh-dead-").tempdir().expect("a temporary folder");
         let server = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok();
         let mounted = server.filter(|server| mount(server, folder.path()));
@@ -37,8 +71,8 @@ impl DeadDisk {
             return None;
         };
         let (tell, taken) = channel();
-        std::thread::spawn(move || serve(server, |code| tell.send(code).is_ok()));
-        Some(Self { folder, taken })
+        std::thread::spawn(move || serve(server, manner, |code| tell.send(code).is_ok()));
+        Some(Self { folder, manner, taken, has_left: Cell::new(false) })
     }
 
     /// A file on it.
@@ -46,7 +80,7 @@ impl DeadDisk {
         self.folder.path().join("file")
     }
 
-    /// Waits until somebody waits for it.
+    /// Waits until somebody waits for a dead one.
     pub fn await_victim(&self) {
         loop {
             if self.taken.recv_timeout(DEADLINE).expect("nobody asked for the file") != INIT {
@@ -55,20 +89,37 @@ impl DeadDisk {
         }
     }
 
+    /// Waits until somebody closes a descriptor of the file and, as there is no answer, goes on waiting.
+    pub fn await_flush(&self) {
+        while self.taken.recv_timeout(DEADLINE).expect("nobody closed the file") != FLUSH {}
+    }
+
+    /// How many more have begun to wait for a flush since the last look.
+    pub fn flushes(&self) -> usize {
+        self.taken.try_iter().filter(|code| *code == FLUSH).count()
+    }
+
     /// The server leaves: all waits end with an error.
-    pub fn leave(self) {
-        drop(self);
+    pub fn leave(&self) {
+        if self.has_left.replace(true) {
+            return;
+        }
+        // The server of a silent one is asked to: until it has left, nothing may be started that could have the file.
+        if self.manner == Manner::Silent {
+            drop(std::fs::symlink_metadata(self.folder.path().join(LEAVE)));
+        }
+        // By force, which aborts the connection: the server's thread and everybody who waits get an error. The path of a
+        // dead one must not be looked at: that would wait as well.
+        let umount = Command::new("umount").args(["-i", "-c", "-f", "-l"]).arg(self.folder.path()).status();
+        if !umount.is_ok_and(|status| status.success()) {
+            eprintln!("cannot unmount {}", self.folder.path().display());
+        }
     }
 }
 
 impl Drop for DeadDisk {
     fn drop(&mut self) {
-        // By force, which aborts the connection: the server's thread and everybody who waits get an error. Its path must
-        // not be looked at: that would wait as well.
-        let umount = Command::new("umount").args(["-i", "-c", "-f", "-l"]).arg(self.folder.path()).status();
-        if !umount.is_ok_and(|status| status.success()) {
-            eprintln!("cannot unmount {}", self.folder.path().display());
-        }
+        self.leave();
     }
 }
 
@@ -83,22 +134,71 @@ fn mount(server: &File, folder: &Path) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-fn serve(mut requests: File, take: impl Fn(u32) -> bool) {
+/// Takes requests until the mount is gone or `take` has had enough, or it is asked to leave. The end of the last
+/// descriptor of the server aborts the connection.
+fn serve(mut requests: File, manner: Manner, take: impl Fn(u32) -> bool) {
     let mut request = vec![0; 1 << 18];
     while let Ok(length) = requests.read(&mut request) {
-        let word = |at: usize| request[at..at + 4].try_into().map_or(0, u32::from_ne_bytes);
-        if length < 40 || !take(word(4)) {
+        let request = &request[..length];
+        if length < HEADER_BYTES {
             return;
         }
-        if word(4) == INIT {
-            let mut answer = Vec::new();
-            answer.extend((16 + INIT_OUT_BYTES as u32).to_ne_bytes());
-            answer.extend(0_u32.to_ne_bytes());
-            answer.extend(&request[8..16]);
-            answer.extend(7_u32.to_ne_bytes());
-            answer.extend(31_u32.to_ne_bytes());
-            answer.resize(16 + INIT_OUT_BYTES, 0);
-            requests.write_all(&answer).expect("the kernel takes the hello");
+        let code = u32::from_ne_bytes(request[4..8].try_into().expect("four bytes"));
+        let asked_to_leave = code == LOOKUP && request[HEADER_BYTES..].starts_with(LEAVE.as_bytes());
+        if !take(code) || (manner == Manner::Silent && asked_to_leave) {
+            return;
+        }
+        if let Some(answer) = answer(manner, code, request) {
+            // Whoever asked may be gone.
+            drop(requests.write_all(&answer));
         }
     }
+}
+
+/// What is answered, if anything.
+fn answer(manner: Manner, code: u32, request: &[u8]) -> Option<Vec<u8>> {
+    let node = u64::from_ne_bytes(request[16..24].try_into().expect("eight bytes"));
+    let mut body = Vec::new();
+    match (manner, code) {
+        (_, INIT) => {
+            body.extend(7_u32.to_ne_bytes());
+            body.extend(31_u32.to_ne_bytes());
+            body.resize(INIT_OUT_BYTES, 0);
+        }
+        (Manner::Dead, _) | (_, FLUSH) => return None,
+        (_, LOOKUP) => {
+            // Number and generation, then for how long that and the rest holds.
+            [FILE, 0, 0, 0, 0].iter().for_each(|word| body.extend(word.to_ne_bytes()));
+            body.extend(attributes(FILE));
+        }
+        (_, GETATTR) => {
+            [0_u64, 0].iter().for_each(|word| body.extend(word.to_ne_bytes()));
+            body.extend(attributes(node));
+        }
+        (_, OPEN) => body.resize(16, 0),
+        (_, RELEASE) => {}
+        // Not implemented: some of them want no answer, and get none by that either.
+        _ => return Some(framed(request, -38, &[])),
+    }
+    Some(framed(request, 0, &body))
+}
+
+fn framed(request: &[u8], error: i32, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(16 + body.len()).expect("answers are short");
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(error.to_ne_bytes());
+    bytes.extend(&request[8..16]);
+    bytes.extend(body);
+    bytes
+}
+
+/// `fuse_attr`: all zero but number, size, mode and links.
+fn attributes(node: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 88];
+    let mode: u32 = if node == ROOT { 0o040_755 } else { 0o100_666 };
+    bytes[0..8].copy_from_slice(&node.to_ne_bytes());
+    bytes[8..16].copy_from_slice(&4096_u64.to_ne_bytes());
+    bytes[60..64].copy_from_slice(&mode.to_ne_bytes());
+    bytes[64..68].copy_from_slice(&1_u32.to_ne_bytes());
+    bytes
 }

@@ -113,8 +113,13 @@ pub fn daemon() -> Daemon {
 
 /// Submits one attached job that does `deed` with these files, and gives its number.
 pub fn submit(wire: &mut Wire, deed: &str, files: &[(FileUse, BorrowedFd<'_>)]) -> JobId {
+    submit_as(wire, "noop", deed, files)
+}
+
+/// The same for a job of any kind.
+pub fn submit_as(wire: &mut Wire, kind: &str, input: &str, files: &[(FileUse, BorrowedFd<'_>)]) -> JobId {
     let names = files.iter().map(|(name, _)| name.clone()).collect();
-    let submit = Submit { files: names, ..crate::wire::submit("noop", &[deed], true) };
+    let submit = Submit { files: names, ..crate::wire::submit(kind, &[input], true) };
     let attached: Vec<_> = files.iter().map(|(_, descriptor)| *descriptor).collect();
     let bytes = frame(u32::MAX, Request::Submit(submit));
     let sent = odd::send(wire_fd(wire), &bytes, &attached, Manner::Plain).expect("the daemon reads");
