@@ -13,6 +13,7 @@ pub mod grove;
 pub mod hostile;
 pub mod odd;
 pub mod payload;
+pub mod pieces;
 pub mod raid;
 pub mod reaper;
 pub mod shortage;

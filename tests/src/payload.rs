@@ -1,12 +1,12 @@
 //! Jobs with files: a worker that reads and writes them as it is told, and a client that attaches them.
 //!
-//! The worker's kind stands in the place of `noop`, so that the daemon knows it. Where a test has to act in the middle of
+//! The worker's kind stands in the place of `noop`, so that the daemon knows it; beside it is one that plans (`pieces.rs`). Where a test has to act in the middle of
 //! a task, the task waits for it at a named pipe. Driven by `payload-worker` and by the tests.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bulkhead_jobs::{Failure, Task};
@@ -16,8 +16,10 @@ use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::outcome::{Ended, Outcome, Output};
 use bulkhead_sys::odd::{self, Manner};
 use bulkhead_worker::Registry;
+use tempfile::TempDir;
 
-use crate::daemon::{Daemon, Setup, binary};
+use crate::daemon::{Daemon, Setup, binary, eventually};
+use crate::pieces::{PIECES, Pieces};
 use crate::raid::frame;
 use crate::wire::Wire;
 
@@ -36,7 +38,7 @@ const STEP: usize = 64 << 10;
 
 /// Runs this process as a worker.
 pub fn main() -> ExitCode {
-    bulkhead_worker::run(&Registry::builtin().with("noop", run))
+    bulkhead_worker::run(&Registry::builtin().with("noop", run).with_plan(PIECES, Pieces))
 }
 
 fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
@@ -85,7 +87,8 @@ fn copy(task: &mut dyn Task) -> Result<(), Failure> {
     Ok(())
 }
 
-fn pause(path: &Path) -> io::Result<()> {
+/// What [`PAUSE`] does in its middle.
+pub(crate) fn pause(path: &Path) -> io::Result<()> {
     let told = path.with_extension("new");
     if path.exists() {
         return Ok(());
@@ -98,6 +101,42 @@ fn pause(path: &Path) -> io::Result<()> {
 
 fn add(sum: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
+}
+
+/// Where a task waits in its middle, see [`PAUSE`].
+#[derive(Debug)]
+pub struct Gate {
+    folder: TempDir,
+}
+
+impl Gate {
+    /// One that nobody has come to yet.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        odd::make_fifo(&folder.path().join("pid.go")).expect("a named pipe");
+        Self { folder }
+    }
+
+    /// What a task is told of it.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("pid")
+    }
+
+    /// The process that waits there.
+    pub fn worker(&self) -> u32 {
+        eventually("a task is in its middle", || std::fs::read_to_string(self.path()).ok()?.parse().ok())
+    }
+
+    /// Lets it go on.
+    pub fn open(&self) {
+        drop(File::options().write(true).open(self.folder.path().join("pid.go")).expect("a named pipe"));
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What [`SUM`] says of these bytes.

@@ -8,7 +8,6 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Command;
 
 use bulkhead_proto::client::{Reply, Request};
@@ -16,7 +15,7 @@ use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::{memfd, odd};
 use bulkhead_tests::daemon::{DEADLINE, Daemon, eventually, send_signal};
-use bulkhead_tests::payload::{COPY, ENDS, PAUSE, SUM, daemon, end, failure, result, submit, sum_of};
+use bulkhead_tests::payload::{COPY, ENDS, Gate, PAUSE, SUM, daemon, end, failure, result, submit, sum_of};
 use bulkhead_tests::siege::Belongings;
 use bulkhead_tests::wire::Wire;
 use tempfile::TempDir;
@@ -40,32 +39,8 @@ fn file_of(bytes: &[u8]) -> File {
     file
 }
 
-/// Where a task waits in its middle, see [`PAUSE`].
-struct Gate {
-    _folder: TempDir,
-    path: PathBuf,
-}
-
-impl Gate {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
-        odd::make_fifo(&path.with_extension("go")).unwrap();
-        Self { _folder: folder, path }
-    }
-
-    fn deed(&self) -> String {
-        format!("{PAUSE}{}", self.path.display())
-    }
-
-    /// The process that waits there.
-    fn worker(&self) -> u32 {
-        eventually("a task is in its middle", || std::fs::read_to_string(&self.path).ok()?.parse().ok())
-    }
-
-    fn open(&self) {
-        drop(File::options().write(true).open(self.path.with_extension("go")).unwrap());
-    }
+fn deed(gate: &Gate) -> String {
+    format!("{PAUSE}{}", gate.path().display())
 }
 
 /// Waits for the end of a stream whose other end was attached to a job: nobody has that any more.
@@ -133,7 +108,7 @@ fn a_file_that_changes_while_it_is_read_fails_the_job() {
     ];
     for change in changes {
         let (file, gate) = (file_of(&pattern(1_000_000)), Gate::new());
-        submit(&mut wire, &gate.deed(), &[input(&file)]);
+        submit(&mut wire, &deed(&gate), &[input(&file)]);
         gate.worker();
         change(&file);
         gate.open();
@@ -192,7 +167,7 @@ fn a_killed_worker_costs_a_retry_that_reads_the_same() {
     let mut wire = Wire::connect(&daemon.socket());
     let (bytes, gate) = (pattern(500_000), Gate::new());
     let (file, (watched, attached)) = (file_of(&bytes), UnixStream::pair().unwrap());
-    let job = submit(&mut wire, &gate.deed(), &[input(&file), named("tail", Way::Out, &attached)]);
+    let job = submit(&mut wire, &deed(&gate), &[input(&file), named("tail", Way::Out, &attached)]);
     drop((file, attached));
     send_signal(gate.worker(), "KILL");
     assert_eq!(String::from_utf8_lossy(result(&end(&mut wire))), sum_of(&bytes));
@@ -209,7 +184,7 @@ fn a_client_that_is_gone_leaves_nothing_once_its_job_has_ended() {
     let gate = Gate::new();
     let mut wire = Wire::connect(&daemon.socket());
     let file = file_of(&pattern(500_000));
-    let job = submit(&mut wire, &gate.deed(), &[input(&file), named("tail", Way::Out, &attached)]);
+    let job = submit(&mut wire, &deed(&gate), &[input(&file), named("tail", Way::Out, &attached)]);
     drop((wire, attached, file));
     gate.worker();
     cancel(&daemon, job);
@@ -224,7 +199,7 @@ fn a_killed_supervisor_leaves_no_descriptor_with_anybody() {
     let gate = Gate::new();
     let mut wire = Wire::connect(&daemon.socket());
     let file = file_of(&pattern(500_000));
-    for deed in [gate.deed(), SUM.to_owned()] {
+    for deed in [deed(&gate), SUM.to_owned()] {
         submit(&mut wire, &deed, &[input(&file), named("tail", Way::Out, &attached)]);
     }
     drop(attached);
@@ -244,7 +219,7 @@ fn files_above_the_budget_are_busy_until_jobs_end() {
     let (file, gate) = (file_of(&pattern(500_000)), Gate::new());
     let extra: Vec<_> = (0..5).map(|place| named_place(place, &file)).collect();
     let held: Vec<_> = [input(&file)].into_iter().chain(extra).collect();
-    submit(&mut wire, &gate.deed(), &held);
+    submit(&mut wire, &deed(&gate), &held);
     gate.worker();
     let mut other = Wire::connect(&daemon.socket());
     let refused = refusal(&mut other, &file);
