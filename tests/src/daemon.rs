@@ -74,8 +74,22 @@ impl Daemon {
         daemon
     }
 
+    /// Starts it again in its folder, over whatever is left there; the one before has ended.
+    pub fn start_again(&mut self, setup: &Setup) {
+        let mut next = Self::spawn(self.folder.path(), setup);
+        self.stdin = next.stdin.take();
+        self.child = next;
+        self.await_ready();
+    }
+
     fn launch(folder: TempDir, setup: &Setup) -> Self {
-        let config = folder.path().join("bulkhead.toml");
+        let mut child = Self::spawn(folder.path(), setup);
+        let stdin = child.stdin.take();
+        Self { folder, child, stdin }
+    }
+
+    fn spawn(folder: &Path, setup: &Setup) -> Child {
+        let config = folder.join("bulkhead.toml");
         std::fs::write(&config, &setup.config).expect("a config file");
         let program = match setup.programs.as_os_str().is_empty() {
             true => binary("bulkhead-supervisor"),
@@ -94,20 +108,18 @@ impl Daemon {
             .arg("--config")
             .arg(&config)
             .arg("--socket")
-            .arg(folder.path().join("s"))
+            .arg(folder.join("s"))
             .arg("--state")
-            .arg(folder.path().join("state"))
+            .arg(folder.join("state"))
             .arg("--workers")
             .arg(setup.workers.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(folder.path().join("log")).expect("a log file"));
+            .stderr(std::fs::File::create(folder.join("log")).expect("a log file"));
         if setup.chaos {
             command.arg("--enable-chaos");
         }
-        let mut child = command.spawn().expect("the supervisor starts");
-        let stdin = child.stdin.take();
-        Self { folder, child, stdin }
+        command.spawn().expect("the supervisor starts")
     }
 
     fn await_ready(&mut self) {

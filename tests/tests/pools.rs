@@ -3,12 +3,13 @@
 //!
 //! What a pool in trouble must leave alone is watched from outside: jobs of other pools end, events name none but it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use bulkhead_proto::view::{PoolHealth, Status, WorkerRow, WorkerState};
-use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder};
+use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, processes_under};
 
 fn config_of(workers: u16, config: String) -> Setup {
     Setup { workers, chaos: false, config, ..Setup::default() }
@@ -135,6 +136,37 @@ fn workers_that_are_killed_again_and_again_in_one_pool_leave_the_other_untouched
     let after: Vec<_> = of_pool(&daemon, "default").iter().map(|row| row.worker).collect();
     assert_eq!(after, before, "the same workers as before");
     assert_eq!(daemon.ok(&["run", "square", "5"]), "25\n", "it comes up again");
+}
+
+/// `kill -9` of the daemon while each of its pools works: no worker of any is left, and the next daemon has all of them.
+#[test]
+fn a_killed_daemon_leaves_no_worker_of_any_pool() {
+    let slow = "[pools.slow]\n[kinds.sleep]\npool = \"slow\"\n";
+    let setup =
+        Setup { chaos: true, ..config_of(1, format!("{}{slow}", with_squares(&binary("examples/square")))) };
+    let mut daemon = Daemon::start_with(&setup);
+    daemon.ok(&["submit", "chaos", "loop"]);
+    daemon.ok(&["submit", "sleep", "3600000"]);
+    let pids: Vec<u32> = eventually("two pools work, the third stands ready", || {
+        let rows = daemon.workers();
+        let busy: BTreeSet<_> =
+            rows.iter().filter(|row| row.state == WorkerState::Busy).map(|row| row.pool.as_str()).collect();
+        (rows.len() == 6 && busy == BTreeSet::from(["default", "slow"]))
+            .then(|| rows.iter().filter_map(|row| row.pid).collect())
+    });
+    assert_eq!(pids.len(), 6);
+    daemon.end("KILL");
+    eventually("all of them are gone", || {
+        // A zombie that nobody has buried yet has no command line.
+        let lives = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+        (!pids.iter().any(lives) && processes_under(daemon.folder()).is_empty()).then_some(())
+    });
+    daemon.start_again(&setup);
+    assert_eq!(daemon.ok(&["run", "square", "7"]), "49\n");
+    assert_eq!(daemon.ok(&["run", "sleep", "0"]), "\n");
+    assert_eq!(daemon.ok(&["run", "factorial", "5"]), "120\n");
+    assert!(daemon.end("TERM").success());
+    assert_eq!(daemon.leftovers(), Vec::<String>::new());
 }
 
 #[test]
