@@ -14,7 +14,8 @@ pub(crate) struct Args {
     /// Config file; the files of `conf.d` beside it are read after it, in the order of their names
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Say whether a daemon would start with this config file and its `conf.d`, and end; nothing is started
+    /// Say whether a daemon would start with this config file and its `conf.d`, and end. Its worker programs are asked for
+    /// their kinds, one worker of each pool at a time; no daemon is started
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) check_config: Option<PathBuf>,
     /// Socket to listen on [default: the user's own, $XDG_RUNTIME_DIR/bulkhead/bulkhead.sock]

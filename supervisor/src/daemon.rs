@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
 use bulkhead_proto::places;
-use bulkhead_sys::mark::Marks;
 use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
 use mio::unix::SourceFd;
@@ -45,20 +44,8 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         watch_parent(poll.registry())?;
     }
     let clients = Clients::new(listener, registry()?, &settings, budget.files)?;
-    let template = Template {
-        programs: settings.worker_programs.clone(),
-        boot_folder: places::boot_folder(&settings.socket),
-        kinds: settings
-            .core
-            .kinds
-            .iter()
-            .map(|kind| (kind.name.clone(), settings.core.pool_of(kind)))
-            .collect(),
-        enable_chaos: settings.enable_chaos,
-        marks: Marks::new(settings.core.seed),
-        disposal: clients.disposal(),
-        spawner,
-    };
+    let boot_folder = places::boot_folder(&settings.socket);
+    let template = Template::new(&settings, boot_folder, clients.disposal(), spawner);
     log::info!(
         "starting pid={} socket={} workers={} pools={}",
         settings.core.pid,

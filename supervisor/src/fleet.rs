@@ -132,9 +132,7 @@ impl Fleet {
                 Heard::More => drop(self.audible.insert(id)),
                 Heard::Over(event) => events.push(event),
                 Heard::Lacks(missing) => {
-                    let names: Vec<&str> =
-                        missing.iter().filter_map(|kind| self.template.kind_name(*kind)).collect();
-                    let error = format!("the worker program does not offer the kind {}", names.join(", "));
+                    let error = self.template.lack(worker.program.as_ref(), &missing);
                     events.push(Event::BootstrapFailed { worker: id, error });
                 }
                 Heard::Hello(path) => {

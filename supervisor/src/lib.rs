@@ -24,6 +24,7 @@ mod log_writer;
 mod outbox;
 mod perform;
 mod pulse;
+mod rehearsal;
 mod restraint;
 mod seats;
 mod settings;
@@ -37,6 +38,7 @@ mod worker;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 /// Does what the command line says; gives the exit code of the program.
@@ -58,12 +60,16 @@ pub fn run() -> ExitCode {
     code
 }
 
-/// `--check-config FILE`: all that a start with `--config FILE` would refuse before it touches anything.
+/// `--check-config FILE`: all that a start with `--config FILE` would refuse before it touches anything, and whether its
+/// workers come up.
 fn check_and_say(mut args: args::Args) -> ExitCode {
     let path = args.check_config.take();
     let shown = path.clone().unwrap_or_default();
-    match settings::Settings::gather(args::Args { config: path, ..args }) {
-        Ok(_) => {
+    let checked = settings::Settings::gather(args::Args { config: path, ..args }).and_then(|settings| {
+        rehearsal::rehearse(&settings).with_context(|| format!("{} is not in order", shown.display()))
+    });
+    match checked {
+        Ok(()) => {
             println!("{} is in order", shown.display());
             ExitCode::SUCCESS
         }

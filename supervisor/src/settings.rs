@@ -7,12 +7,13 @@ mod bounds;
 mod kinds;
 mod policy;
 mod pools;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Error, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bulkhead_proto::places;
 use bulkhead_sys::socket;
 use serde::Deserialize;
@@ -22,6 +23,7 @@ use crate::budget::Budget;
 use kinds::OwnKind;
 use policy::Here;
 use pools::OwnPool;
+use sources::Sources;
 
 /// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
@@ -115,12 +117,11 @@ pub(crate) struct Settings {
 impl Settings {
     /// Puts all sources together.
     pub(crate) fn gather(args: Args) -> Result<Self> {
-        let file = match &args.config {
-            Some(path) => read_all(path)?,
-            None => File::default(),
-        };
+        let sources = args.config.as_deref().map(Sources::read).transpose()?.unwrap_or_default();
+        let file = &sources.whole;
         let mode = file.mode.unwrap_or_default();
         let enable_chaos = args.enable_chaos || file.enable_chaos.unwrap_or(false);
+        let here = Here::look();
         let settings = Self {
             mode,
             socket: absolute(args.socket.or(file.socket.clone()).unwrap_or_else(|| default_socket(mode)))?,
@@ -129,11 +130,11 @@ impl Settings {
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
             grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
             clients_max: usize::try_from(file.clients_max.unwrap_or(4096)).unwrap_or(usize::MAX),
-            worker_programs: pools::programs(&file)?,
+            worker_programs: sources.judged(pools::programs)?,
             enable_chaos,
             private: args.private,
             own_folder: args.own_folder,
-            core: policy::core_config(&file, args.workers, enable_chaos, &Here::look())?,
+            core: sources.judged(|file| policy::core_config(file, args.workers, enable_chaos, &here))?,
         };
         settings.check()?;
         Ok(settings)
@@ -217,105 +218,9 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
     std::path::absolute(&path).with_context(|| format!("bad path {}", path.display()))
 }
 
-/// The config file and what `conf.d` beside it adds: later keys win.
-fn read_all(path: &Path) -> Result<File> {
-    let mut merged = read_table(path)?;
-    for extra in drop_ins(&path.with_file_name("conf.d"))? {
-        merge(&mut merged, read_table(&extra)?);
-    }
-    File::deserialize(merged)
-        .map_err(in_words)
-        .with_context(|| format!("bad config, from {} and its conf.d", path.display()))
-}
-
-/// Later keys win; a table is added to one of its name, so that a file of `conf.d` can declare one more kind.
-fn merge(into: &mut toml::Table, later: toml::Table) {
-    for (key, value) in later {
-        match (into.get_mut(&key), value) {
-            (Some(toml::Value::Table(earlier)), toml::Value::Table(more)) => merge(earlier, more),
-            (_, value) => drop(into.insert(key, value)),
-        }
-    }
-}
-
-fn read_table(path: &Path) -> Result<toml::Table> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
-    let bad = || format!("bad config {}", path.display());
-    let table: toml::Table = text.parse().map_err(in_words).with_context(bad)?;
-    // Judged alone first, so that a bad key is blamed on the file it stands in.
-    File::deserialize(table.clone()).map_err(in_words).with_context(bad)?;
-    Ok(table)
-}
-
-/// What is wrong with a config file, for whoever wrote that and no Rust.
-fn in_words(error: toml::de::Error) -> Error {
-    let said = error.to_string();
-    // The place of a key comes in a line of its own.
-    let mut said = said.trim_end().replace("\nin `", ", in `").replace("unknown field", "unknown key");
-    for (ours, theirs) in [
-        ("expected u8", "expected a whole number from 0 to 255"),
-        ("expected u16", "expected a whole number from 0 to 65535"),
-        ("expected u32", "expected a whole number from 0 to 4294967295"),
-        ("expected u64", "expected a whole number from 0"),
-    ] {
-        said = said.replace(ours, theirs);
-    }
-    Error::msg(said)
-}
-
-fn drop_ins(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => bail!("cannot read config folder {}: {error}", folder.display()),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("cannot read config folder {}", folder.display()))?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_later_file_adds_to_the_kinds_and_wins_by_key() {
-        let mut merged: toml::Table = "workers = 1\n[kinds.a]\nring = 1\nusage = \"A\"\n".parse().unwrap();
-        merge(&mut merged, "workers = 2\n[kinds.a]\nring = 9\n[kinds.b]\n".parse().unwrap());
-        let whole = "workers = 2\n[kinds.a]\nring = 9\nusage = \"A\"\n[kinds.b]\n";
-        assert_eq!(merged, whole.parse::<toml::Table>().unwrap());
-    }
-
-    #[test]
-    fn what_is_wrong_is_said_without_rust() {
-        let said = |text: &str| {
-            let read = text.parse::<toml::Table>().map_err(in_words);
-            read.and_then(|table| File::deserialize(table).map_err(in_words)).unwrap_err().to_string()
-        };
-        for (text, wanted) in [
-            (
-                "workers = \"two\"",
-                "invalid type: string \"two\", expected a whole number from 0, in `workers`",
-            ),
-            ("queue_max = -1", "invalid value: integer `-1`, expected a whole number from 0, in `queue_max`"),
-            (
-                "[kinds.x]\nretries_max = 300",
-                "invalid value: integer `300`, expected a whole number from 0 to 255, in `kinds.x.retries_max`",
-            ),
-        ] {
-            assert_eq!(said(text), wanted);
-        }
-        let unknown = said("wrokers = 1");
-        assert!(unknown.starts_with("unknown key `wrokers`, expected one of `mode`, "), "{unknown}");
-        assert!(!unknown.ends_with("\n"));
-    }
 
     #[test]
     fn a_relative_folder_is_no_place_for_state() {

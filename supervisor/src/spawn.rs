@@ -14,6 +14,7 @@ use bulkhead_link::supervisor::Ring;
 use bulkhead_proto::codec;
 use bulkhead_proto::evidence::Program;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
+use bulkhead_proto::kind;
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
 use bulkhead_proto::worker::{LaneDown, Setup};
 use bulkhead_sys::clock;
@@ -27,6 +28,7 @@ use crate::boot_folder::BootFolder;
 use crate::disposal::{Disposal, Whose};
 use crate::line::Line;
 use crate::pulse::Pulse;
+use crate::settings::Settings;
 use crate::worker::{Stage, Worker};
 
 /// Lanes and channels of dead workers that may wait to be closed before no more workers are started.
@@ -52,9 +54,43 @@ pub(crate) struct Template {
 }
 
 impl Template {
+    /// For the workers of a daemon with these settings, whose boot folders are made in this one.
+    pub(crate) fn new(
+        settings: &Settings,
+        boot_folder: PathBuf,
+        disposal: Disposal,
+        spawner: Spawner,
+    ) -> Self {
+        let core = &settings.core;
+        Self {
+            programs: settings.worker_programs.clone(),
+            boot_folder,
+            kinds: core.kinds.iter().map(|kind| (kind.name.clone(), core.pool_of(kind))).collect(),
+            enable_chaos: settings.enable_chaos,
+            marks: Marks::new(core.seed),
+            disposal,
+            spawner,
+        }
+    }
+
     /// The name of a kind of the table; a worker may name others.
-    pub(crate) fn kind_name(&self, kind: KindId) -> Option<&str> {
+    fn kind_name(&self, kind: KindId) -> Option<&str> {
         self.kinds.get(usize::from(kind.0)).map(|(name, _)| name.as_str())
+    }
+
+    /// What is wrong with the program of a worker that does not offer these kinds.
+    pub(crate) fn lack(&self, program: Option<&Program>, missing: &[KindId]) -> String {
+        let names: Vec<&str> = missing.iter().filter_map(|kind| self.kind_name(*kind)).collect();
+        let path = program.map(|program| format!(" {}", program.path)).unwrap_or_default();
+        let is_own = |name: &&str| kind::builtin(true).iter().all(|known| known.name != **name);
+        let advice = match names.iter().find(|name| is_own(name)) {
+            Some(own) => format!("write [kinds.{own}] as the program names it"),
+            None => "set builtin_kinds = false".to_owned(),
+        };
+        let kinds = names.join(", ");
+        format!(
+            "the worker program{path} does not offer the kind {kinds}: {advice}, or give it a pool whose program has it"
+        )
     }
 
     /// What a worker of this pool is told of the kinds: it need not know those of others.

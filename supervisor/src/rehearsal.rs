@@ -1,0 +1,91 @@
+//! `--check-config`: each pool's worker program is started for a moment, to see whether it comes up and has its kinds.
+//!
+//! What the text of a config cannot tell. The worker gets its setup as from a daemon and is killed once it has answered:
+//! it is never connected to, so it never runs a task. No socket, no lock, no state; its boot folder is a temporary one.
+//! Called by `lib.rs`.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bulkhead_core::event::Event;
+use bulkhead_proto::death::KillReason;
+use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
+use bulkhead_sys::clock;
+use bulkhead_sys::poll::{Watch, wait, wait_readable};
+use bulkhead_sys::spawner::Spawner;
+
+use crate::boot_folder::{BootFolder, remove_tree};
+use crate::disposal::Disposal;
+use crate::settings::Settings;
+use crate::spawn::Template;
+use crate::worker::{Heard, Worker};
+
+/// Starts the program of each pool once.
+///
+/// # Errors
+/// One does not come up, or lacks a kind of its pool: which, and what to do.
+pub(crate) fn rehearse(settings: &Settings) -> Result<()> {
+    let spawner = Spawner::start().context("cannot start the thread that spawns")?;
+    let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
+    let folder = BootFolder::make(path.clone()).with_context(|| format!("cannot make {}", path.display()))?;
+    let template = Template::new(settings, folder.0.clone(), Disposal::default(), spawner);
+    let limit = Duration::from_millis(settings.core.bootstrap_ms);
+    let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
+    let fit = pools.try_for_each(|(pool, program)| ask(&template, pool, program, limit));
+    fit.and(remove_tree(&path).with_context(|| format!("cannot remove {}", path.display())))
+}
+
+/// Starts one, hears what it says, and ends it.
+fn ask(template: &Template, pool: PoolId, program: &Path, limit: Duration) -> Result<()> {
+    // Numbers of workers begin at 1.
+    let mut worker = template.spawn(WorkerId(u64::from(pool.0) + 1), pool)?;
+    let answer = hear(&mut worker, limit);
+    end(&mut worker, limit)?;
+    match answer {
+        Ok(missing) if missing.is_empty() => Ok(()),
+        Ok(missing) => bail!(template.lack(worker.program.as_ref(), &missing)),
+        Err(error) => {
+            Err(error.context(format!("the worker program {} does not come up", program.display())))
+        }
+    }
+}
+
+/// The kinds that it lacks, once it has said hello.
+fn hear(worker: &mut Worker, limit: Duration) -> Result<Vec<KindId>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match worker.listen() {
+            Heard::Hello(_) => return Ok(Vec::new()),
+            Heard::Lacks(missing) => return Ok(missing),
+            Heard::Over(Event::BootstrapFailed { error, .. }) => bail!(error),
+            Heard::Over(Event::Lied { lie, .. }) => bail!("it answers as no worker does: {lie}"),
+            Heard::Over(_) => bail!(how_it_ended(worker, left)?),
+            Heard::More => {}
+            Heard::Nothing => {
+                ensure!(!left.is_zero(), "it has said nothing for {} s", limit.as_secs());
+                wait([Watch::readable(worker.lane.as_fd())], Some(left)).context("cannot wait for it")?;
+            }
+        }
+    }
+}
+
+/// Why one is silent that let go of its lane.
+fn how_it_ended(worker: &mut Worker, left: Duration) -> Result<String> {
+    wait_readable(worker.tree.process().as_fd(), left).context("cannot wait for its end")?;
+    Ok(match worker.advance().map(|status| worker.obituary(status, clock::monotonic_ns())) {
+        Some(Event::Died { death, .. }) => format!("it ended at once: {death}"),
+        _ => "it closed its standard input, which is how it is spoken to".to_owned(),
+    })
+}
+
+/// Nothing of it stays.
+fn end(worker: &mut Worker, limit: Duration) -> Result<()> {
+    worker.kill(KillReason::Stop);
+    wait_readable(worker.tree.process().as_fd(), limit).context("cannot wait for the end of a worker")?;
+    worker.advance();
+    let folder = &worker.folder.0;
+    remove_tree(folder).with_context(|| format!("cannot remove {}", folder.display()))
+}
