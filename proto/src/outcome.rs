@@ -10,6 +10,7 @@ use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::Payload;
 use crate::plain::Plain;
+use crate::why::Part;
 
 /// The one way in which a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub enum Outcome {
         limit: TimeLimit,
         /// How much that is.
         limit_ms: u64,
+        /// The part whose attempt it was, of a job that runs in parts.
+        part: Option<Part>,
     },
     /// Its client, its owner or an administrator took it back.
     Cancelled,
@@ -75,7 +78,10 @@ impl fmt::Display for Outcome {
             Self::Crashed { crashes, last } => {
                 write!(out, "crashed: killed {crashes} workers, last one by {last}; quarantined")
             }
-            Self::TimedOut { limit, limit_ms } => write!(out, "timed out: {limit} {limit_ms} ms"),
+            Self::TimedOut { limit, limit_ms, part: None } => write!(out, "timed out: {limit} {limit_ms} ms"),
+            Self::TimedOut { limit, limit_ms, part: Some(part) } => {
+                write!(out, "timed out: {part} {limit} {limit_ms} ms")
+            }
             Self::Lost { reason } => write!(out, "lost: {reason}"),
         }
     }

@@ -105,7 +105,7 @@ impl Why {
                 let killed = many(u64::from(*crashes), "worker", "workers");
                 format!("{name} is quarantined: it killed {killed}, and crashes_max is {crashes_max}.")
             }
-            Outcome::TimedOut { limit, limit_ms } => {
+            Outcome::TimedOut { limit, limit_ms, .. } => {
                 format!("{name} timed out: attempt {attempt} {limit} {}.", span(*limit_ms))
             }
             Outcome::Cancelled => format!("{name} was cancelled {}.", cancelled(end.by)),

@@ -339,7 +339,10 @@ fn provoke(siege: &mut Siege, name: &str, deed: Deed, end: End) {
         }
         Deed::Offered(_) | Deed::Claimed(_) if matches!(end, Timeout) => {
             let ended = siege.run_bait(1, Policy { timeout_ms: Some(300), ..Policy::default() });
-            assert_eq!(ended[0].outcome, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 300 });
+            assert_eq!(
+                ended[0].outcome,
+                Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 300, part: None }
+            );
         }
         Deed::Offered(_) | Deed::Claimed(_) => assert_done(siege, 1, Policy::default()),
     }

@@ -93,7 +93,7 @@ fn a_limit_ends_every_tree(policy: &Policy, limit: TimeLimit) {
     let trees = plant_all(&mut wire, &grove, policy);
     for (shape, job, tree) in &trees {
         let outcome = outcome_of(&mut wire, *job);
-        assert_eq!(outcome, Outcome::TimedOut { limit, limit_ms: LIMIT_MS }, "{shape}");
+        assert_eq!(outcome, Outcome::TimedOut { limit, limit_ms: LIMIT_MS, part: None }, "{shape}");
         await_death(&daemon, tree.worker);
         assert!(!tree.lives(), "{shape}: the death is proven and somebody lives");
     }

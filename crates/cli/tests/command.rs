@@ -87,7 +87,10 @@ fn the_first_bad_job_in_the_order_of_the_inputs_gives_the_code() {
         );
         peer.reply(
             tag,
-            Reply::Ended(vec![ended(2, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5 })]),
+            Reply::Ended(vec![ended(
+                2,
+                Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5, part: None },
+            )]),
         );
         peer.reply(tag, Reply::Ended(vec![done(1, b"fine")]));
     };

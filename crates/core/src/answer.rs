@@ -223,7 +223,11 @@ impl Core {
 
     fn time_out(&mut self, offer: &Offer) {
         let limit_ms = self.jobs.batch(offer.key).policy.timeout_ms.unwrap_or(0);
-        self.end_job(offer.key, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms }, Left::Nothing);
+        self.end_job(
+            offer.key,
+            Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms, part: None },
+            Left::Nothing,
+        );
     }
 
     /// How far a worker is. What is done was said before this.

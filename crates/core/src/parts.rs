@@ -168,6 +168,9 @@ impl Core {
             Outcome::Crashed { crashes, last } => {
                 Outcome::Crashed { crashes, last: format!("{last} in {part}") }
             }
+            Outcome::TimedOut { limit, limit_ms, .. } => {
+                Outcome::TimedOut { limit, limit_ms, part: Some(part) }
+            }
             other => other,
         };
         self.end_by_part((job, Some(part)), outcome, Left::Nothing);

@@ -215,7 +215,7 @@ impl Core {
             _ => None,
         };
         if let Some((limit, limit_ms)) = limit {
-            self.end_job(offer.key, Outcome::TimedOut { limit, limit_ms }, Left::Nothing);
+            self.end_job(offer.key, Outcome::TimedOut { limit, limit_ms, part: None }, Left::Nothing);
         }
         self.kill(id, cause);
     }

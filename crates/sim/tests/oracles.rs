@@ -237,7 +237,7 @@ fn nobody_is_cancelled_timed_out_or_lost_without_cause() {
     for outcome in [
         Outcome::Cancelled,
         Outcome::Expired,
-        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5 },
+        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 5, part: None },
         Outcome::Lost { reason: String::new() },
         Outcome::Failed { message: String::new(), code: None },
         Outcome::Crashed { crashes: 2, last: String::new() },

@@ -253,7 +253,7 @@ fn a_job_that_came_with_files_is_not_said_to_run_again() {
 
 #[test]
 fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
-    let timed_out = Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 2000 };
+    let timed_out = Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 2000, part: None };
     let crashed = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
     for (how, by, said) in [
         (Outcome::Done, None, "Job 17 is done: attempt 1 brought its result."),

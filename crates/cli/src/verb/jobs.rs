@@ -126,7 +126,7 @@ mod tests {
     fn outcomes_are_asked_for_by_the_words_that_rows_have() {
         let words: Vec<_> = Wanted::value_variants().iter().filter_map(|wanted| wanted.split().1).collect();
         let lost = Outcome::Lost { reason: String::new() };
-        let timed_out = Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 1 };
+        let timed_out = Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 1, part: None };
         for outcome in [Outcome::Done, Outcome::Cancelled, Outcome::Expired, lost, timed_out] {
             assert!(words.contains(&outcome.word()), "{outcome}");
         }

@@ -23,7 +23,10 @@ fn a_claimed_job_times_out_and_its_worker_is_killed() {
     rig.sleep(499);
     assert_eq!(rig.looks, 0);
     rig.sleep(2);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 500 }));
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 500, part: None })
+    );
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::Timeout));
     rig.die(worker, Death::Killed { why: KillReason::Timeout });
     assert_eq!(rig.recorded(|what| matches!(what, What::Blamed { .. } | What::NobodyBlamed { .. })), 0);
@@ -87,7 +90,10 @@ fn a_timeout_is_answered_even_if_its_worker_never_dies() {
     let worker = rig.claim(job);
     rig.tell(Event::Lied { worker, lie: bulkhead_proto::death::Lie::ClaimWord });
     rig.sleep(31_000);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 30_000 }));
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 30_000, part: None })
+    );
 }
 
 #[test]

@@ -164,12 +164,14 @@ fn a_part_that_times_out_ends_its_job() {
     let (worker, seq, _) = rig.task(job, |stage| part_of(stage) == Some(1)).expect("it is offered");
     rig.claim_offer(worker, seq);
     rig.sleep(150);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 100 }));
+    let part = Some(Part { number: 2, parts: 4 });
+    let outcome = Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 100, part };
+    assert_eq!(outcome.to_string(), "timed out: part 2 of 4 ran longer than 100 ms");
+    assert_eq!(rig.outcome(job), Some(outcome));
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::Timeout));
     rig.die(worker, Death::Killed { why: KillReason::Timeout });
-    let of = Some(Part { number: 2, parts: 4 });
     let deaths = rig.detail(job).deaths;
-    assert_eq!(deaths.iter().map(|death| (death.part, death.charged)).collect::<Vec<_>>(), [(of, false)]);
+    assert_eq!(deaths.iter().map(|death| (death.part, death.charged)).collect::<Vec<_>>(), [(part, false)]);
     assert!(rig.why(ALICE, job).to_string().contains("That was part 2 of 4."));
 }
 

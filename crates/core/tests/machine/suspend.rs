@@ -83,7 +83,10 @@ fn a_limit_met_by_a_stopped_worker_keeps_its_own_reason() {
     let worker = rig.claim(job);
     rig.tell(Event::Suspended { worker, signal: SIGSTOP });
     rig.sleep(501);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 500 }));
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 500, part: None })
+    );
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::Timeout));
     rig.sleep(9_600);
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::Timeout));

@@ -109,7 +109,10 @@ fn a_limit_is_no_cancel() {
     let job = rig.submit_as(ALICE, "kind", 1, policy, false);
     let worker = rig.claim(job);
     rig.sleep(101);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 100 }));
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 100, part: None })
+    );
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::Timeout));
     assert!(rig.asked.is_empty());
 }

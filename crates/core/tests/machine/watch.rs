@@ -67,7 +67,10 @@ fn a_job_without_progress_ends_at_its_limit_and_nobody_is_charged() {
     rig.sleep(399);
     assert_eq!((rig.examined, rig.looks), (0, 0), "it has its time");
     rig.sleep(2);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::NoProgress, limit_ms: 400 }));
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::NoProgress, limit_ms: 400, part: None })
+    );
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::NoProgress));
     rig.die(worker, Death::Killed { why: KillReason::NoProgress });
     assert_eq!(rig.recorded(|what| matches!(what, What::Blamed { .. } | What::NobodyBlamed { .. })), 0);
@@ -85,7 +88,7 @@ fn progress_moves_the_deadline_on() {
     assert!(rig.killed.is_empty() && rig.examined <= 10, "examined {} times", rig.examined);
     rig.sleep(401);
     let limit = TimeLimit::NoProgress;
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 400 }));
+    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 400, part: None }));
 }
 
 #[test]
@@ -109,7 +112,10 @@ fn processor_time_counts_from_the_offer_and_alone() {
     assert!(rig.killed.is_empty());
     rig.seen = seen(70 + 1000, 1 << 20);
     rig.sleep(50);
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 1000 }));
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 1000, part: None })
+    );
     assert_eq!(rig.killed.get(&worker), Some(&KillReason::CpuTime));
 }
 
@@ -203,7 +209,7 @@ fn a_job_of_a_killed_worker_does_not_wait_for_the_proof() {
     assert_eq!(rig.detail(job).row.state, JobState::Running, "what a killed worker uses is nobody's");
     rig.sleep(2_000);
     let limit = TimeLimit::NoProgress;
-    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 30_000 }));
+    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 30_000, part: None }));
 }
 
 #[test]

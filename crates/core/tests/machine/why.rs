@@ -296,7 +296,10 @@ fn a_job_that_ran_out_of_time_says_of_which() {
     let slow = rig.submit_as(ALICE, "quick", 1, Policy { timeout_ms: Some(50), ..Policy::default() }, false);
     rig.claim(slow);
     rig.sleep(60);
-    assert_eq!(end(&mut rig, slow).how, Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 50 });
+    assert_eq!(
+        end(&mut rig, slow).how,
+        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 50, part: None }
+    );
 }
 
 /// Whoever waits for a number learns as much as whoever asks `why`.

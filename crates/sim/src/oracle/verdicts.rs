@@ -241,14 +241,14 @@ fn is_sound(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) 
         Outcome::Crashed { crashes, .. } => {
             job.charges == u32::from(job.policy.crash_budget()) && u32::from(*crashes) == job.charges
         }
-        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms } => {
+        Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms, .. } => {
             job.policy.timeout_ms == Some(*limit_ms) && job.offers > 0 && ran_ms >= *limit_ms
         }
-        Outcome::TimedOut { limit: TimeLimit::NoProgress, limit_ms } => {
+        Outcome::TimedOut { limit: TimeLimit::NoProgress, limit_ms, .. } => {
             job.policy.no_progress_ms == Some(*limit_ms) && job.offers > 0 && ran_ms >= *limit_ms
         }
         // How much it used is judged where its worker is killed for it: `limits`.
-        Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms } => {
+        Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms, .. } => {
             job.policy.cpu_ms == Some(*limit_ms) && job.offers > 0 && ran_ms > 0
         }
         Outcome::Cancelled => job.cancel || left,
