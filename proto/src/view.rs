@@ -42,6 +42,8 @@ pub struct JobDetail {
     pub policy: Policy,
     /// Whether its results stream to the client that submitted it.
     pub attached: bool,
+    /// Whether files came with it: these are let go at its end, so that it cannot be retried after that.
+    pub has_files: bool,
     /// Its input as text, cut after some hundred characters.
     pub input: String,
     /// The worker that runs it.

@@ -2,7 +2,8 @@
 //! once. What stands under the name that was given is whole, or what was there before.
 
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -226,4 +227,79 @@ fn a_program_has_its_files() {
     fails.args(["sh", "-c", "echo half > $shout; exit 3"]).current_dir(desk.daemon.folder());
     assert_eq!(fails.output().expect("it runs").status.code(), Some(3));
     assert!(desk.read("shout.y4m") == shout, "a program that fails replaces nothing");
+}
+
+#[test]
+fn json_tells_how_long_the_file_is_that_the_job_wrote() {
+    let desk = Desk::new();
+    let output = desk.transform("in.y4m -o out.y4m --gray --json").output().expect("it runs");
+    let end: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an object");
+    assert_eq!(end["output_bytes"].as_u64(), Some(desk.read("out.y4m").len() as u64), "{end}");
+    assert!(end.get("result").is_none(), "it is in the file: {end}");
+}
+
+/// What came with files cannot be retried, so nobody is told to.
+#[test]
+fn a_quarantined_job_with_files_is_to_be_submitted_anew() {
+    let desk = Desk::new();
+    let mut run = desk.daemon.command(&["run", "chaos", "segv", "--crashes-max", "1", "--in", "a=in.y4m"]);
+    let output = run.current_dir(desk.daemon.folder()).output().expect("it runs");
+    let said = stderr(&output);
+    assert!(said.contains("quarantined: submit it anew") && !said.contains("bulkhead retry"), "{said}");
+    let shown = desk.daemon.ok(&["job", "1"]);
+    assert!(shown.contains("next      submit it anew") && !shown.contains("bulkhead retry"), "{shown}");
+    let plain = stderr(&desk.daemon.cli(&["run", "chaos", "segv", "--crashes-max", "1"]));
+    assert!(plain.contains("quarantined: `bulkhead retry 2` runs it again"), "{plain}");
+}
+
+#[test]
+fn a_link_to_nothing_is_not_replaced() {
+    let desk = Desk::new();
+    std::os::unix::fs::symlink("nothing.y4m", desk.path("link.y4m")).expect("a link");
+    for words in ["run transform in.y4m -o link.y4m --gray", "run noop x -o link.y4m"] {
+        let mut run = desk.daemon.command(&words.split(' ').collect::<Vec<_>>());
+        let output = run.current_dir(desk.daemon.folder()).output().expect("it runs");
+        let said = stderr(&output);
+        assert!(!output.status.success(), "{words}");
+        let expected = "cannot write to link.y4m: it is a link to nothing.y4m, which is not there: make that file, or \
+                        remove the link";
+        assert!(said.contains(expected), "{said}");
+    }
+    let target = std::fs::read_link(desk.path("link.y4m")).expect("it is a link still");
+    assert_eq!(target, PathBuf::from("nothing.y4m"));
+    assert!(!desk.path("nothing.y4m").exists());
+}
+
+/// Whoever may not read or write is named, with the path as it was given.
+#[test]
+fn a_file_that_is_forbidden_is_told_with_its_user() {
+    let desk = Desk::new();
+    std::fs::set_permissions(desk.daemon.folder(), PermissionsExt::from_mode(0o755)).expect("permissions");
+    std::fs::set_permissions(desk.path("in.y4m"), PermissionsExt::from_mode(0o600)).expect("permissions");
+    let copy = desk.path("bulkhead");
+    std::fs::copy(binary("bulkhead"), &copy).expect("a copy that others may run");
+    for (words, expected) in [
+        ("run noop --in a=in.y4m", "cannot read in.y4m: permission denied for user 65534"),
+        ("run transform in.y4m -o - --gray", "cannot read in.y4m: permission denied for user 65534"),
+        (
+            "run noop x -o out.y4m",
+            "cannot write to out.y4m: permission denied for user 65534: the folder . must take a new file",
+        ),
+        ("run factorial --file in.y4m", "cannot read numbers from in.y4m: permission denied for user 65534"),
+    ] {
+        let mut command = Command::new(&copy);
+        command.arg("--socket").arg(desk.daemon.socket()).args(words.split(' ')).uid(65534).gid(65534);
+        let output = match command.current_dir(desk.daemon.folder()).output() {
+            Ok(output) => output,
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                return println!("skipped: only root can become another user");
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert!(
+            !output.status.success() && stderr(&output).contains(expected),
+            "{words}: {}",
+            stderr(&output)
+        );
+    }
 }

@@ -1,5 +1,8 @@
 //! Bad input gets a clear error and loses nothing, on the command line and on the wire.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use bulkhead_proto::client::{Reply, Request, Submit};
 use bulkhead_proto::exit;
 use bulkhead_proto::ids::JobId;
@@ -123,4 +126,19 @@ fn a_full_queue_answers_busy_and_keeps_what_it_took() {
     for job in &taken {
         daemon.ok(&["wait", &job.to_string()]);
     }
+}
+
+#[test]
+fn an_argument_that_is_no_text_is_named() {
+    let daemon = Daemon::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let odd = OsStr::from_bytes(b"a\xffb");
+    let output = daemon.command(&["run", "noop"]).arg(odd).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(i32::from(exit::USAGE)), "{said}");
+    assert!(said.starts_with("error: argument 5 is not UTF-8 text: \"a\\xFFb\""), "{said}");
+    // A path of -o may be anything.
+    let run = daemon.command(&["run", "noop", "x", "-o"]).arg(folder.path().join(odd)).output();
+    assert!(run.expect("it runs").status.success());
+    assert_eq!(std::fs::read(folder.path().join(odd)).expect("it is there"), b"x");
 }

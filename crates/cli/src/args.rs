@@ -3,9 +3,11 @@
 //! Help, usage errors and examples all come from these definitions. A usage error ends with code 2 before anything
 //! is sent.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::exit;
 use crate::verb;
@@ -18,6 +20,21 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// A usage error as it is shown. An argument that is no text is named, which clap does not do.
+pub(crate) fn name_odd(error: clap::Error) -> clap::Error {
+    let odd = |(_, argument): &(usize, OsString)| argument.to_str().is_none();
+    match std::env::args_os().enumerate().find(odd) {
+        Some((place, argument)) if error.kind() == ErrorKind::InvalidUtf8 => Cli::command().error(
+            ErrorKind::InvalidUtf8,
+            format!(
+                "argument {place} is not UTF-8 text: {argument:?}. A file with such a name can be given as standard \
+                 input or output (-)"
+            ),
+        ),
+        _ => error,
+    }
 }
 
 /// What every verb understands.
@@ -88,8 +105,6 @@ impl Verb {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -207,6 +207,12 @@ impl Attached {
 pub(crate) struct Outs(Vec<NewFile>);
 
 impl Outs {
+    /// Length of the file that has the result of a job that is done: it was opened last.
+    pub(crate) fn result_bytes(&self) -> Result<u64> {
+        let last = self.0.last().context("the job wrote no file")?;
+        Ok(last.file().metadata().context("cannot look at what the job wrote")?.len())
+    }
+
     /// The job is done: they get their names, or are brought out.
     pub(crate) fn finish(&mut self, mut interrupts: Option<&mut Interrupts>) -> Result<()> {
         self.0.drain(..).try_for_each(|out| out.finish(interrupts.as_deref_mut()))

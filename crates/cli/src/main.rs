@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = args::name_odd(error);
             // Nobody reads what cannot be printed; the code still tells.
             drop(error.print());
             let code =

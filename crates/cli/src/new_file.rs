@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Draft, Error, Interrupts, intake, wait_readable};
+use bulkhead_client::{Draft, Error, Interrupts, intake, name_user, wait_readable};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -56,7 +56,7 @@ impl NewFile {
         let open = || match path.metadata() {
             _ if is_stdout => special(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
             Ok(found) if !found.is_file() && !found.is_dir() => {
-                special(OpenOptions::new().write(true).open(path)?)
+                special(OpenOptions::new().write(true).open(path).map_err(name_user)?)
             }
             _ => Draft::create(path).map(Inner::Whole),
         };

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use bulkhead_client::name_user;
 use bulkhead_proto::kind::parse_n;
 
 /// Largest file of numbers, in bytes: all of it is read and checked before the first job is sent.
@@ -54,7 +55,7 @@ fn parse(text: &str) -> Result<Span, String> {
 /// Reads a file of numbers and ranges, one or many a line; `#` begins a comment; `-` is stdin.
 pub(crate) fn read_file(path: &Path, into: &mut Vec<Span>) -> Result<(), String> {
     let name = path.display();
-    let failed = |error: std::io::Error| format!("cannot read numbers from {name}: {error}");
+    let failed = |error: std::io::Error| format!("cannot read numbers from {name}: {}", name_user(error));
     let mut text = String::new();
     let limit = FILE_MAX_BYTES + 1;
     let read = if path == Path::new("-") {

@@ -47,14 +47,21 @@ pub(crate) fn write_line(output: &Output, into: &mut impl Write) -> Result<()> {
 }
 
 /// Writes one line of JSON: these fields, how the job ended, and its output as the text `result` (bytes that are not
-/// UTF-8 are replaced). A long output is escaped on its way through.
-pub(crate) fn write_json(fields: Value, end: &JobEnd, into: &mut impl Write) -> Result<()> {
+/// UTF-8 are replaced). A long output is escaped on its way through. Of one that the job wrote into a file, so many bytes,
+/// only these are told.
+pub(crate) fn write_json(
+    fields: Value,
+    end: &JobEnd,
+    in_file: Option<u64>,
+    into: &mut impl Write,
+) -> Result<()> {
     let Value::Object(mut object) = fields else { anyhow::bail!("fields of a result are an object") };
     object.append(&mut about(end));
+    object.extend(in_file.map(|bytes| ("output_bytes".to_owned(), json!(bytes))));
     let text = Value::Object(object).to_string();
     let open = text.strip_suffix('}').unwrap_or(&text);
     write!(into, "{open}").context("cannot write the result")?;
-    if !matches!(end.output, Output::None) {
+    if in_file.is_none() && !matches!(end.output, Output::None) {
         into.write_all(b",\"result\":\"").context("cannot write the result")?;
         let mut text = Text::default();
         pieces(&end.output, |piece| text.write(piece, into))?;
@@ -144,7 +151,7 @@ mod tests {
             attempts: 2,
         };
         let mut out = Vec::new();
-        write_json(json!({"index": 3}), &end, &mut out).unwrap();
+        write_json(json!({"index": 3}), &end, None, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(text.matches('\n').count(), 1);
@@ -152,6 +159,16 @@ mod tests {
             value,
             json!({"index": 3, "job": 7, "outcome": "done", "attempts": 2, "output_bytes": 6, "result": "a\"b\né"})
         );
+    }
+
+    #[test]
+    fn json_of_an_output_in_a_file_tells_its_length() {
+        let output = Output::Inline(Vec::new());
+        let end = JobEnd { job: JobId(7), outcome: Outcome::Done, output, attempts: 1 };
+        let mut out = Vec::new();
+        write_json(json!({}), &end, Some(4096), &mut out).unwrap();
+        let value: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value, json!({"job": 7, "outcome": "done", "attempts": 1, "output_bytes": 4096}));
     }
 
     #[test]

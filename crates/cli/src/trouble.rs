@@ -47,6 +47,16 @@ pub(crate) struct Crashed {
     count: u64,
 }
 
+/// What can be done about a quarantined job.
+pub(crate) fn next_step(job: JobId, has_files: bool) -> String {
+    if has_files {
+        return format!(
+            "submit it anew to run it again, its files were let go; `bulkhead forget {job}` drops it"
+        );
+    }
+    format!("`bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it")
+}
+
 impl Crashed {
     /// Remembers a job if it crashed.
     pub(crate) fn note(&mut self, end: &JobEnd) {
@@ -60,12 +70,15 @@ impl Crashed {
 
     /// Tells the deaths, and what can be done unless the daemon ends with this command.
     pub(crate) fn tell(&self, client: &mut Client, daemon_stays: bool) {
+        let mut had_files = None;
         for job in &self.jobs {
             match client.job(*job) {
-                Ok(detail) => detail
-                    .deaths
-                    .iter()
-                    .for_each(|death| say(format_args!("  job {job} {}", death_line(death)))),
+                Ok(detail) => {
+                    had_files.get_or_insert(detail.has_files);
+                    for death in &detail.deaths {
+                        say(format_args!("  job {job} {}", death_line(death)));
+                    }
+                }
                 Err(error) => log::warn!("no evidence of a crashed job job={job} error={error}"),
             }
         }
@@ -73,9 +86,7 @@ impl Crashed {
             say(format_args!("  {} more jobs crashed", self.count - self.jobs.len() as u64));
         }
         if let (Some(job), true) = (self.jobs.first(), daemon_stays) {
-            say(format_args!(
-                "  quarantined: `bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it"
-            ));
+            say(format_args!("  quarantined: {}", next_step(*job, had_files.unwrap_or(false))));
         }
     }
 }

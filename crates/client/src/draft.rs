@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 use bulkhead_sys::unnamed;
 
+use crate::denied::name_user;
+
 /// What anybody may do with a new file, before the umask.
 const MODE: u32 = 0o666;
 
@@ -27,24 +29,24 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins a file for `path`, in the same folder. A link is followed.
+    /// Begins a file for `path`, in the same folder. A link to a file is followed.
     ///
     /// # Errors
-    /// The folder takes no file, or `path` is something else than a plain file.
+    /// The folder takes no file, or `path` is something else than a plain file, such as a link to nothing.
     pub fn create(path: &Path) -> io::Result<Self> {
         let (target, mode) = match path.metadata() {
             Ok(found) if found.is_file() => (path.canonicalize()?, Some(found.permissions().mode() & 0o7777)),
             Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
             Ok(_) => return Err(io::Error::new(ErrorKind::InvalidInput, "it is no plain file")),
-            Err(_) => (path.to_owned(), None),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(name_user(error)),
+            Err(_) => (unless_link(path)?, None),
         };
         let folder = folder_of(&target);
         let (file, meanwhile) = match unnamed::create(folder, MODE) {
-            Err(error) if unnamed::is_unknown(&error) => {
-                named(folder).map(|(file, path)| (file, Some(path)))?
-            }
-            other => (other?, None),
-        };
+            Err(error) if unnamed::is_unknown(&error) => named(folder).map(|(file, path)| (file, Some(path))),
+            other => other.map(|file| (file, None)),
+        }
+        .map_err(|error| in_folder(error, folder))?;
         Ok(Self { file: Arc::new(file), target, mode, meanwhile })
     }
 
@@ -85,6 +87,30 @@ impl Drop for Draft {
             drop(std::fs::remove_file(path));
         }
     }
+}
+
+/// A path where nothing is. What a link points to that is not there may be anybody's trap, and the link is not ours to
+/// replace.
+fn unless_link(path: &Path) -> io::Result<PathBuf> {
+    match path.read_link() {
+        Ok(target) => Err(io::Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "it is a link to {}, which is not there: make that file, or remove the link",
+                target.display()
+            ),
+        )),
+        Err(_) => Ok(path.to_owned()),
+    }
+}
+
+/// An older file is replaced, not written to: it is the folder that must allow that.
+fn in_folder(error: io::Error, folder: &Path) -> io::Error {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    let text = format!("{}: the folder {} must take a new file", name_user(error), folder.display());
+    io::Error::new(ErrorKind::PermissionDenied, text)
 }
 
 fn folder_of(path: &Path) -> &Path {

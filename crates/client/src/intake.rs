@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bulkhead_sys::unnamed;
 
+use crate::denied::name_user;
 use crate::draft;
 use crate::interrupt::{Interrupts, wait_readable};
 
@@ -39,8 +40,8 @@ impl Source {
     /// # Errors
     /// It cannot be opened, or is a folder.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let is_fifo = path.metadata()?.file_type().is_fifo();
-        let file = if is_fifo { unnamed::open_at_once(path)? } else { File::open(path)? };
+        let is_fifo = path.metadata().map_err(name_user)?.file_type().is_fifo();
+        let file = if is_fifo { unnamed::open_at_once(path) } else { File::open(path) }.map_err(name_user)?;
         let found = file.metadata()?;
         if found.is_dir() {
             return Err(ErrorKind::IsADirectory.into());

@@ -17,6 +17,7 @@
 mod batch;
 mod client;
 pub mod connect;
+mod denied;
 mod draft;
 mod error;
 mod events;
@@ -41,6 +42,7 @@ mod wire;
 pub use batch::{JobInput, Spec};
 pub use bulkhead_proto as proto;
 pub use client::Client;
+pub use denied::name_user;
 pub use draft::Draft;
 pub use error::{ConnectError, Error, Fault};
 pub use events::{EventBatch, Events};

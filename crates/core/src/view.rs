@@ -6,9 +6,10 @@
 use bulkhead_proto::client::Reply;
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
-use bulkhead_proto::job::JobState;
+use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState};
 
 use crate::claim::Offer;
@@ -118,6 +119,7 @@ impl Core {
             row: self.row(key),
             policy: batch.policy.clone(),
             attached: batch.attached,
+            has_files: job.aside.as_ref().is_some_and(|aside| aside.has_files),
             input: self.input_of(key).chars().take(INPUT_CHARS).collect(),
             worker: match job.state {
                 State::Running { worker, .. } => Some(worker),
@@ -127,6 +129,8 @@ impl Core {
             outcome: end.map(|end| end.outcome.clone()),
             output_bytes: end.and_then(|end| match &end.left {
                 Left::Nothing => None,
+                // All of it is in its client's file.
+                _ if end.outcome == Outcome::Done && batch.policy.output == OutputMode::File => None,
                 Left::Inline(payload) => Some(payload.as_bytes().len() as u64),
                 Left::Held { bytes, .. } => Some(*bytes),
             }),

@@ -18,7 +18,7 @@ use crate::death;
 use crate::ids;
 use crate::symbols::Library;
 use crate::time::utc;
-use crate::trouble::death_line;
+use crate::trouble::{death_line, next_step};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -84,10 +84,7 @@ fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {
         lines.extend(details.iter().map(|(heading, text)| format!("  {heading:<8}  {text}")));
     }
     if matches!(detail.outcome, Some(Outcome::Crashed { .. })) {
-        let job = row.job;
-        lines.push(format!(
-            "next      `bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it"
-        ));
+        lines.push(format!("next      {}", next_step(row.job, detail.has_files)));
     }
     lines
 }
@@ -149,6 +146,7 @@ mod tests {
             row,
             policy: Policy { timeout_ms: Some(5000), memory_bytes: Some(512 << 20), ..Policy::default() },
             attached: false,
+            has_files: false,
             input: "kill".to_owned(),
             worker: None,
             parts: Some(Parts { done: 12, running: 2, total: 100 }),

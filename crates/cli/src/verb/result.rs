@@ -48,7 +48,7 @@ impl Args {
         }
         let mut out = Out::new();
         if global.json && self.output.is_none() {
-            output::write_json(json!({}), &end, out.writer())?;
+            output::write_json(json!({}), &end, None, out.writer())?;
         } else if end.outcome == Outcome::Done || (self.output.is_none() && end.output.bytes() > 0) {
             match &self.output {
                 None => output::write_line(&end.output, out.writer())?,

@@ -243,9 +243,17 @@ impl<'a> Sink<'a> {
         if self.takes_result && !self.global.json {
             return Ok(());
         }
+        if self.global.json {
+            let in_file = (done && self.takes_result).then(|| self.outs.result_bytes()).transpose()?;
+            let fields = json!({ "index": item.index, "input": self.inputs.label(item.index) });
+            return match &mut self.file {
+                Some(file) => output::write_json(fields, &item.end, in_file, file),
+                None => output::write_json(fields, &item.end, in_file, self.out.writer()),
+            };
+        }
         match &mut self.file {
-            Some(file) => print(self.args, self.global, self.inputs, item, file),
-            None => print(self.args, self.global, self.inputs, item, self.out.writer()),
+            Some(file) => print(self.args, self.inputs, item, file),
+            None => print(self.args, self.inputs, item, self.out.writer()),
         }
     }
 
@@ -279,11 +287,7 @@ impl<'a> Sink<'a> {
     }
 }
 
-fn print(args: &Args, global: &Global, inputs: &Inputs, item: &RunItem, into: &mut impl Write) -> Result<()> {
-    if global.json {
-        let fields = json!({ "index": item.index, "input": inputs.label(item.index) });
-        return output::write_json(fields, &item.end, into);
-    }
+fn print(args: &Args, inputs: &Inputs, item: &RunItem, into: &mut impl Write) -> Result<()> {
     if item.end.outcome != Outcome::Done {
         // What a program had written before it failed; a file is for results alone.
         let left = if args.output.is_none() { &item.end.output } else { &Output::None };

@@ -119,10 +119,10 @@ fn what_ended_with_files_is_not_run_again() {
     assert_eq!(count, 0);
     assert!(refused[0].to_string().contains("submit it anew"), "{refused:?}");
     let had_files = |why: Why| matches!(why.now, Now::Ended(End { had_files: true, .. }));
-    assert!(had_files(rig.why(ALICE, job)));
+    assert!(had_files(rig.why(ALICE, job)) && rig.detail(job).has_files);
     let plain = rig.submit(1);
     rig.fail(plain);
-    assert!(!had_files(rig.why(ALICE, plain)));
+    assert!(!had_files(rig.why(ALICE, plain)) && !rig.detail(plain).has_files);
 }
 
 #[test]
