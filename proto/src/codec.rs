@@ -6,8 +6,13 @@
 
 use std::fmt;
 
+use bincode::de::Decoder;
+use bincode::de::read::Reader;
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
 pub use bincode::{BorrowDecode, Decode, Encode};
 
+use crate::job::Payload;
 use crate::limits::DECODE_MAX_BYTES;
 
 fn config() -> impl bincode::config::Config {
@@ -59,6 +64,27 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
     if used == bytes.len() { Ok(value) } else { Err(CodecError::Trailing(bytes.len() - used)) }
 }
 
+/// As a `Vec<u8>`: its length, then its bytes.
+impl Encode for Payload {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.as_bytes().encode(encoder)
+    }
+}
+
+impl<Context> Decode<Context> for Payload {
+    fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let length = u64::decode(decoder)?;
+        let length = usize::try_from(length).map_err(|_| DecodeError::OutsideUsizeRange(length))?;
+        // Before anything is allocated: the length is hostile.
+        decoder.claim_container_read::<u8>(length)?;
+        let mut payload = Self::zeroed(length);
+        decoder.reader().read(payload.as_bytes_mut())?;
+        Ok(payload)
+    }
+}
+
+bincode::impl_borrow_decode!(Payload);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +94,22 @@ mod tests {
         let mut bytes = vec![253]; // a 64-bit length follows
         bytes.extend_from_slice(&u64::MAX.to_le_bytes());
         assert!(matches!(decode::<Vec<u64>>(&bytes), Err(CodecError::Malformed(_))));
-        assert!(matches!(decode::<Vec<u8>>(&bytes), Err(CodecError::Malformed(_))));
+        assert!(matches!(decode::<Payload>(&bytes), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_payload_of_any_length_is_a_vec_on_the_wire() {
+        for length in [0, 1, 15, 16, 17, 250, 251, 4096, 70_000] {
+            let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let payload = Payload::from(bytes.clone());
+            assert_eq!(payload.as_bytes(), bytes);
+            let wire = encode(&payload);
+            assert_eq!(wire, encode(&bytes));
+            let back: Payload = decode(&wire).unwrap();
+            assert_eq!((back.as_bytes(), &back.clone()), (&bytes[..], &payload));
+            assert_eq!(Vec::from(back), bytes);
+            assert!(length == 0 || decode::<Payload>(&wire[..wire.len() - 1]).is_err());
+        }
     }
 
     #[test]

@@ -4,23 +4,48 @@
 //! from a client and may be hostile.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::codec::{Decode, Encode};
 use crate::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, PRIORITY_MAX};
 
+/// Payloads of up to so many bytes need no memory beside them; as many as make it no larger than a `Vec`.
+const SMALL_BYTES: usize = 16;
+
 /// Input or output bytes that travel inline: at most [`INLINE_MAX_BYTES`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Payload(Vec<u8>);
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Payload(SmallVec<[u8; SMALL_BYTES]>);
 
 impl Payload {
+    /// So many zeros, to be written over.
+    pub fn zeroed(bytes: usize) -> Self {
+        if bytes <= SMALL_BYTES {
+            Self(SmallVec::from_buf_and_len([0; SMALL_BYTES], bytes))
+        } else {
+            Self(SmallVec::from_vec(vec![0; bytes]))
+        }
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
+    /// The bytes, to be changed.
+    pub fn as_bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
     /// Whether it is small enough to travel inline.
     pub fn fits(&self) -> bool {
         self.0.len() <= INLINE_MAX_BYTES
+    }
+}
+
+/// By hand: the derived one goes byte by byte.
+impl Clone for Payload {
+    fn clone(&self) -> Self {
+        Self(SmallVec::from_slice(&self.0))
     }
 }
 
@@ -32,13 +57,17 @@ impl AsRef<[u8]> for Payload {
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        if bytes.len() <= SMALL_BYTES {
+            Self(SmallVec::from_slice(&bytes))
+        } else {
+            Self(SmallVec::from_vec(bytes))
+        }
     }
 }
 
 impl From<Payload> for Vec<u8> {
     fn from(payload: Payload) -> Self {
-        payload.0
+        payload.0.into_vec()
     }
 }
 

@@ -4,7 +4,7 @@
 //! ahead never delays a job whose turn it is: if that job needs an idle worker, busy ones are not refilled.
 
 use bulkhead_proto::ids::{Fence, PoolId, WorkerId};
-use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::record::What;
 use bulkhead_proto::stage::Stage;
 
@@ -150,7 +150,7 @@ impl Core {
     pub(crate) fn offer(&mut self, id: WorkerId, key: Key, cost_ns: u64) {
         let now_ns = self.now.mono_ns;
         let (own, shown, part) = self.job_of(key);
-        let input = Payload::from(self.jobs[own].input.to_vec());
+        let input = self.jobs[own].input.clone();
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let job = &mut self.jobs[key];
         job.fence = Fence(job.fence.0 + 1);

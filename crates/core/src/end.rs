@@ -4,6 +4,7 @@
 //! holds of an ended job is settled later and counts no more.
 
 use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::Payload;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::record::What;
 use bulkhead_proto::why::Part;
@@ -35,7 +36,7 @@ impl Core {
         let job = &mut self.jobs[key];
         // It will not run again, as only `done` jobs cannot be retried: the input is not kept any longer.
         if outcome == Outcome::Done {
-            job.input = Box::default();
+            job.input = Payload::default();
         }
         // Who runs it is noted, not stopped: a timeout or cancel kills, a result has ended it already.
         let holder = match job.state {

@@ -193,7 +193,7 @@ pub(crate) struct Aside {
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) state: State,
-    pub(crate) input: Box<[u8]>,
+    pub(crate) input: Payload,
     pub(crate) aside: Option<Box<Aside>>,
     /// Its batch's place in the slab of batches.
     pub(crate) batch: u32,
@@ -216,7 +216,7 @@ impl Job {
         Self {
             id,
             state: State::Queued,
-            input: Vec::from(input).into_boxed_slice(),
+            input,
             aside: None,
             batch,
             links: Links::default(),
@@ -300,7 +300,7 @@ impl Job {
             _ => 0,
         };
         let fixed = size_of::<Job>() + size_of::<Reply>();
-        (fixed + left + said + self.input.len()) as u64
+        (fixed + left + said + self.input.as_bytes().len()) as u64
     }
 
     /// The output that is held for it.

@@ -68,7 +68,7 @@ impl Queue {
     /// Counts a job in and sees to it that its client has its turns.
     fn enter(&mut self, jobs: &Jobs, key: Key, place: Place) -> &mut List {
         self.length += 1;
-        self.bytes += jobs[key].input.len() as u64;
+        self.bytes += jobs[key].input.as_bytes().len() as u64;
         let owner = self.owners.entry(place.uid).or_default();
         owner.length += 1;
         if !owner.listed {
@@ -89,7 +89,7 @@ impl Queue {
     pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key) {
         let place = place_of(jobs, key);
         self.length -= 1;
-        self.bytes -= jobs[key].input.len() as u64;
+        self.bytes -= jobs[key].input.as_bytes().len() as u64;
         let Some(owner) = self.owners.get_mut(&place.uid) else { return };
         owner.length -= 1;
         let Some(lane) = owner.lanes.get_mut(&place.client) else { return };
@@ -174,7 +174,7 @@ impl Queue {
             }
             if let Found::Job(key) = found {
                 self.length -= 1;
-                self.bytes -= jobs[key].input.len() as u64;
+                self.bytes -= jobs[key].input.as_bytes().len() as u64;
                 return Some(key);
             }
         }

@@ -141,7 +141,7 @@ impl Core {
 
     /// A program as its words, anything else as the text that it may be.
     fn input_of(&self, key: Key) -> String {
-        let input = &self.jobs[key].input;
+        let input = self.jobs[key].input.as_bytes();
         let program = (self.kind_name(key) == EXEC).then(|| Program::from_input(input).ok()).flatten();
         program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
     }

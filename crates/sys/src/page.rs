@@ -143,17 +143,15 @@ impl Page {
         self.writable_word(at).compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
-    /// Copies `length` bytes out, word by word: torn at words if somebody writes at the same time.
+    /// Fills `into` with what stands at `at`, word by word: torn at words if somebody writes at the same time.
     ///
     /// # Panics
-    /// If they are not inside this page, or `at` is no multiple of 8.
-    pub fn read_bytes(&self, at: usize, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length.next_multiple_of(WORD));
-        for offset in (0..length).step_by(WORD) {
-            bytes.extend_from_slice(&self.word(at + offset).load(Ordering::Relaxed).to_ne_bytes());
+    /// If that is not inside this page, or `at` is no multiple of 8.
+    pub fn read_bytes(&self, at: usize, into: &mut [u8]) {
+        for (index, chunk) in into.chunks_mut(WORD).enumerate() {
+            let word = self.word(at + index * WORD).load(Ordering::Relaxed).to_ne_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
         }
-        bytes.truncate(length);
-        bytes
     }
 
     /// Copies `bytes` in, word by word; the last word is filled up with zeros.
@@ -195,7 +193,9 @@ mod tests {
         for length in [0, 1, 7, 8, 9, 100] {
             let bytes: Vec<u8> = (1..=length).collect();
             theirs.write_bytes(64, &bytes);
-            assert_eq!(ours.read_bytes(64, bytes.len()), bytes);
+            let mut read = vec![0; bytes.len()];
+            ours.read_bytes(64, &mut read);
+            assert_eq!(read, bytes);
         }
     }
 
@@ -250,6 +250,6 @@ mod tests {
     #[should_panic(expected = "no word of the page")]
     fn an_access_beyond_the_end_is_a_bug() {
         let (page, _fd) = Page::create("end", 4096).unwrap();
-        page.read_bytes(4088, 9);
+        page.read_bytes(4088, &mut [0; 9]);
     }
 }

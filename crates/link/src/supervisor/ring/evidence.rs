@@ -40,7 +40,9 @@ fn last_words(page: &Page) -> String {
     let Some((bytes, at)) = unpack_words(page.load(LAST_WORDS_AT, Ordering::Acquire)) else {
         return String::new();
     };
-    let mut text = String::from_utf8_lossy(&page.read_bytes(at, bytes)).into_owned();
+    let mut words = vec![0; bytes];
+    page.read_bytes(at, &mut words);
+    let mut text = String::from_utf8_lossy(&words).into_owned();
     text.truncate(text.floor_char_boundary(LAST_WORDS_MAX_BYTES));
     text
 }

@@ -19,13 +19,13 @@ pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
     let index = boxes::index_of(seq);
     let field = |at: usize| page.load(boxes::entry_at(index) + at, Ordering::Relaxed);
     let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Lie::Result)?;
-    let bytes = |limit: usize| -> Result<Vec<u8>, Lie> {
-        let length = usize::try_from(field(LENGTH_AT)).ok().filter(|length| *length <= limit);
-        let length = length.ok_or(Lie::Result)?;
-        Ok(page.read_bytes(boxes::result_at(index, length), length))
-    };
     let result = match status {
-        ReportStatus::Inline => FoundResult::Inline(Payload::from(bytes(INLINE_MAX_BYTES)?)),
+        ReportStatus::Inline => {
+            let length = usize::try_from(field(LENGTH_AT)).ok().filter(|length| *length <= INLINE_MAX_BYTES);
+            let mut payload = Payload::zeroed(length.ok_or(Lie::Result)?);
+            page.read_bytes(boxes::result_at(index, payload.as_bytes().len()), payload.as_bytes_mut());
+            FoundResult::Inline(payload)
+        }
         ReportStatus::Failed { code } => {
             let (text, output) = failure(page, index, field(LENGTH_AT), field(OUTPUT_BYTES_AT))?;
             let message = String::from_utf8(text).map_err(|_| Lie::Result)?;
@@ -50,7 +50,8 @@ fn failure(
     let text_bytes = text_bytes.ok_or(Lie::Result)?;
     let behind = boxes::behind_text(text_bytes, output_bytes);
     let length = text_bytes + behind.unwrap_or(0);
-    let mut text = page.read_bytes(boxes::result_at(index, length), length);
+    let mut text = vec![0; length];
+    page.read_bytes(boxes::result_at(index, length), &mut text);
     let output = match (output_bytes, behind) {
         (0, _) => Leftover::Nothing,
         (_, Some(_)) => Leftover::Inline(Payload::from(text.split_off(text_bytes))),
