@@ -11,7 +11,7 @@ use super::Violation;
 type Row = (&'static str, &'static [&'static str], Option<&'static [&'static str]>);
 
 const ARROWS: [Row; 12] = [
-    ("proto", &[], Some(&["bincode", "serde"])),
+    ("proto", &[], Some(&["bincode", "serde", "smallvec"])),
     ("crates/core", &["proto"], Some(&["slab"])),
     ("crates/sim", &["core", "proto"], Some(&[])),
     ("crates/sys", &[], None),
