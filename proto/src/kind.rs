@@ -59,6 +59,7 @@ struct Row {
     logs: bool,
     needs: &'static [(&'static str, Way)],
     output: OutputMode,
+    cancel_grace_ms: u32,
 }
 
 /// What most of them have.
@@ -72,7 +73,11 @@ const ROW: Row = Row {
     logs: false,
     needs: &[],
     output: OutputMode::Inline,
+    cancel_grace_ms: 0,
 };
+
+/// How long those may take to end that look whether they are cancelled: one frame of a large clip, a program with its tree.
+const CANCEL_GRACE_MS: u32 = 2000;
 
 /// The built-in kinds.
 const BUILTIN: [Row; 6] = [
@@ -90,6 +95,7 @@ const BUILTIN: [Row; 6] = [
         plans: true,
         needs: &[(IN, Way::In)],
         output: OutputMode::Descriptor,
+        cancel_grace_ms: CANCEL_GRACE_MS,
         ..ROW
     },
     Row { name: "noop", usage: "TEXT", summary: "gives its input back", ..ROW },
@@ -108,6 +114,7 @@ const BUILTIN: [Row; 6] = [
         summary: "runs a program in a folder of its own, its output is the result",
         ring: 1,
         logs: true,
+        cancel_grace_ms: CANCEL_GRACE_MS,
         ..ROW
     },
 ];
@@ -136,6 +143,7 @@ pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
             logs: row.logs,
             needs: row.needs.iter().map(|&(name, way)| FileUse::new(name, way)).collect(),
             output: row.output,
+            cancel_grace_ms: row.cancel_grace_ms,
             ..Kind::default()
         })
         .collect()

@@ -96,6 +96,7 @@ impl Hands {
             Action::Unwant { worker, seq } => {
                 if let Some(found) = self.fleet.get(worker) {
                     found.ring.unwant(seq);
+                    found.nudge();
                 }
             }
             Action::Look { worker } => {

@@ -24,6 +24,7 @@ use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
 use bulkhead_sys::pidfd::Process;
+use bulkhead_sys::signals;
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
@@ -220,6 +221,13 @@ impl Worker {
                 log::error!("cannot tell how a worker is worker={} error={error}", self.id);
                 None
             }
+        }
+    }
+
+    /// Has it look at its orders even if it waits for something else. One that is dead need not.
+    pub(crate) fn nudge(&self) {
+        if !self.tree.is_reaped() {
+            drop(self.tree.process().kill(signals::URG));
         }
     }
 

@@ -4,6 +4,7 @@
 //! clips come from `cargo xtask setup`; where they or ffmpeg are missing, whoever wants one skips itself and says so.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -41,8 +42,11 @@ pub fn transformed(clip: &Path, chain: &str) -> Vec<u8> {
     let length = clip.metadata().expect("its length").len();
     let plan = Plan::new(&clip, length, chain.parse().expect("a chain")).expect("a plan");
     let ranges = plan.ranges.iter();
-    let done: Vec<_> =
-        ranges.map(|range| run(&plan.recipe, range, &clip, &output, |_| ()).expect("a range")).collect();
+    let done: Vec<_> = ranges
+        .map(|range| {
+            run(&plan.recipe, range, &clip, &output, |_| ControlFlow::Continue(())).expect("a range")
+        })
+        .collect();
     let bytes = merge(&plan, &done, &output).expect("a merge").bytes;
     let mut whole = vec![0; usize::try_from(bytes).expect("it fits")];
     std::os::unix::fs::FileExt::read_exact_at(&output, &mut whole, 0).expect("its bytes");

@@ -6,6 +6,7 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::view::{WorkerRow, WorkerState};
+use bulkhead_tests::clips;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -59,6 +60,44 @@ fn a_task_that_heeds_its_cancel_keeps_its_worker() {
     assert!(daemon.events_named("killing").is_empty());
     let run = wire.run("nbody", &[r#"{"seed":1,"bodies":12,"steps":300}"#]);
     assert_eq!(run.iter().map(|ended| &ended.outcome).collect::<Vec<_>>(), [&Outcome::Done]);
+}
+
+/// Both of them look whether they are cancelled: between frames, and while a program runs.
+#[test]
+fn built_in_kinds_that_take_long_keep_their_workers() {
+    let config = "[kinds.transform]\ncancel_grace_ms = 60000\n[kinds.exec]\ncancel_grace_ms = 60000\n";
+    let setup = Setup { workers: 1, chaos: false, config: config.to_owned(), ..Setup::default() };
+    let daemon = Daemon::start_with(&setup);
+    let mut wire = Wire::connect(&daemon.socket());
+    let warm = daemon.await_worker(WorkerState::Idle);
+    let clip = daemon.folder().join("in.y4m");
+    std::fs::write(&clip, clips::noise("W320 H240", 50)).expect("a clip");
+    let marker = daemon.folder().join("marker").display().to_string();
+    // The second program waits for what it has started in a session of its own, which does not go by itself.
+    let script = format!("setsid sh -c 'echo $$ > {marker}; sleep 3600 & wait' & wait");
+    let clip = clip.to_str().expect("text");
+    let runs: [&[&str]; 2] = [
+        &["submit", "transform", clip, "--chain", "scale=1280x960,blur=9,blur=9,scale=320x240"],
+        &["submit", "exec", "--", "sh", "-c", &script],
+    ];
+    for run in runs {
+        let job = daemon.ok(run);
+        if run[1] == "exec" {
+            eventually("its program runs", || {
+                std::fs::read_to_string(&marker).ok().filter(|pid| pid.ends_with('\n'))
+            });
+        } else {
+            let parts = || daemon.ok(&["job", job.trim(), "--json"]).contains("\"running\":1").then_some(());
+            eventually("a part is run", parts);
+        }
+        daemon.ok(&["cancel", job.trim()]);
+        let idle = daemon.await_worker(WorkerState::Idle);
+        assert_eq!((idle.worker, idle.pid), (warm.worker, warm.pid), "{}: as warm as before", run[1]);
+        assert_eq!(wire.run("noop", &["on"])[0].outcome, Outcome::Done);
+    }
+    assert!(daemon.events_named("killing").is_empty());
+    let program = std::fs::read_to_string(&marker).expect("its number");
+    assert!(!std::path::Path::new(&format!("/proc/{}", program.trim())).exists(), "it runs on");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_sys::exit::ExitStatus;
-use bulkhead_sys::program::{self, Go, Input, Stream};
+use bulkhead_sys::program::{self, Go, Input, Listener, Stream};
 
 use tail::Tail;
 
@@ -61,7 +61,7 @@ pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     let folder = &folder.0;
     let program = program::Program { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
     let mut hearing = Hearing::new(task, out_max_bytes(&files));
-    let ended = program::run(&program, &mut |stream, bytes| hearing.hear(stream, bytes));
+    let ended = program::run(&program, &mut hearing);
     match (hearing.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
         (None, Ok(ExitStatus::Code(0))) => Ok(()),
@@ -156,20 +156,6 @@ impl<'a> Hearing<'a> {
         Self { task, out_bytes: 0, out_max_bytes, bytes: 0, tail: Tail::default(), failure: None }
     }
 
-    fn hear(&mut self, stream: Stream, bytes: &[u8]) -> Go {
-        self.bytes += bytes.len() as u64;
-        self.task.progress(self.bytes, 0);
-        self.task.log(log_stream(stream), bytes);
-        match stream {
-            Stream::Out => self.take(bytes),
-            Stream::Err => {
-                self.tail.add(bytes);
-                self.task.say(&self.tail.last_words());
-            }
-        }
-        if self.failure.is_some() { Go::Stop } else { Go::On }
-    }
-
     fn take(&mut self, bytes: &[u8]) {
         self.out_bytes += bytes.len() as u64;
         if self.out_bytes > self.out_max_bytes {
@@ -195,6 +181,30 @@ impl<'a> Hearing<'a> {
             text.push_str(&words);
         }
         failed(u8::try_from(code).unwrap_or(u8::MAX), text).with_output()
+    }
+}
+
+impl Listener for Hearing<'_> {
+    fn heard(&mut self, stream: Stream, bytes: &[u8]) -> Go {
+        self.bytes += bytes.len() as u64;
+        self.task.progress(self.bytes, 0);
+        self.task.log(log_stream(stream), bytes);
+        match stream {
+            Stream::Out => self.take(bytes),
+            Stream::Err => {
+                self.tail.add(bytes);
+                self.task.say(&self.tail.last_words());
+            }
+        }
+        if self.failure.is_some() { Go::Stop } else { Go::On }
+    }
+
+    fn nudged(&mut self) -> Go {
+        if !self.task.is_cancelled() {
+            return Go::On;
+        }
+        self.failure = Some(Failure::new("the job was cancelled"));
+        Go::Stop
     }
 }
 

@@ -10,6 +10,7 @@
 mod played;
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -52,7 +53,7 @@ fn by_calls(clip: &File, chain: &str) -> f64 {
     let plan = Plan::new(clip, clip.metadata().unwrap().len(), chain.parse().unwrap()).unwrap();
     output.set_len(plan.output_bytes()).unwrap();
     for range in &plan.ranges {
-        run(&plan.recipe, range, clip, &output, |_| ()).unwrap();
+        run(&plan.recipe, range, clip, &output, |_| ControlFlow::Continue(())).unwrap();
     }
     seconds("self") - begun
 }

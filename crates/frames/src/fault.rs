@@ -35,6 +35,8 @@ pub enum Fault {
     Chain(String),
     /// What the run tasks told does not add up to the plan.
     Merge(String),
+    /// Whoever asked for it said in the middle that it is to stop.
+    Stopped,
 }
 
 /// What is wrong at a byte of a clip.
@@ -96,6 +98,7 @@ impl fmt::Display for Fault {
             Self::Read { at, error } => write!(out, "clip at byte {at}: it cannot be read: {error}"),
             Self::Write { at, error } => write!(out, "output at byte {at}: it cannot be written: {error}"),
             Self::Chain(text) | Self::Merge(text) => out.write_str(text),
+            Self::Stopped => out.write_str("it was stopped in the middle"),
         }
     }
 }
@@ -104,7 +107,7 @@ impl std::error::Error for Fault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Read { error, .. } | Self::Write { error, .. } => Some(error),
-            Self::Clip { .. } | Self::Chain(_) | Self::Merge(_) => None,
+            Self::Clip { .. } | Self::Chain(_) | Self::Merge(_) | Self::Stopped => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! noticed. Run twice it writes the same bytes to the same places. It holds one frame in and one out.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
@@ -26,16 +27,16 @@ pub struct RangeDone {
     pub bytes: u64,
 }
 
-/// Transforms the frames of `range`; `progress` is told how many of them are done, after each.
+/// Transforms the frames of `range`; `progress` is told how many of them are done, after each, and says whether to go on.
 ///
 /// # Errors
-/// [`Fault::Clip`] if the clip is not what the plan says any more, [`Fault::Read`], [`Fault::Write`].
+/// [`Fault::Clip`] if the clip is not what the plan says any more, [`Fault::Read`], [`Fault::Write`], [`Fault::Stopped`].
 pub fn run(
     recipe: &Recipe,
     range: &FrameRange,
     clip: &(impl FileExt + ?Sized),
     output: &(impl FileExt + ?Sized),
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<RangeDone, Fault> {
     let mut transform = Transform::new(recipe);
     let mut source = Frame::new(recipe.input().shape.bytes() as usize);
@@ -50,7 +51,9 @@ pub fn run(
             write(output, bytes, output_at)?;
             output_at += bytes.len() as u64;
         }
-        progress(frame + 1);
+        if progress(frame + 1).is_break() && frame + 1 < range.frames {
+            return Err(Fault::Stopped);
+        }
     }
     let bytes = output_at - range.output_at;
     if reader.at != reader.end || bytes != range.output_bytes {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_types, clippy::disallowed_methods)] // a test over files
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use bulkhead_frames::{Plan, run};
@@ -50,7 +51,7 @@ fn ours(clip: &Path, chain: &str) -> f64 {
     let begun = own_seconds();
     for _ in 0..ROUNDS {
         for range in &plan.ranges {
-            run(&plan.recipe, range, &file, &peer::Sink, |_| ()).unwrap();
+            run(&plan.recipe, range, &file, &peer::Sink, |_| ControlFlow::Continue(())).unwrap();
         }
     }
     own_seconds() - begun

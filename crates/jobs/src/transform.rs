@@ -4,6 +4,8 @@
 //! tasks. Every run task writes to bytes of its own and writes the same when it runs again, so the output does not
 //! depend on how many workers there are, nor on what becomes of them. The input is the chain's text.
 
+use std::ops::ControlFlow;
+
 use bulkhead_frames::{Chain, Fault, FrameRange, Header, Plan, RangeDone, Recipe, merge, run};
 use bulkhead_proto::file::IN;
 
@@ -27,7 +29,10 @@ impl FanOut for Transform {
         let (recipe, range) = (recipe_of(job)?, range_of(part)?);
         let (clip, output) = (task.file(IN)?, task.shared()?);
         task.say(&format!("frames from {} on", range.first));
-        let done = run(&recipe, &range, &*clip, &*output, |frames| task.progress(frames, range.frames));
+        let done = run(&recipe, &range, &*clip, &*output, |frames| {
+            task.progress(frames, range.frames);
+            if task.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
         let done = done.map_err(fault)?;
         Ok(task.write_all(&bytes_of([done.first, done.frames, done.bytes]))?)
     }

@@ -24,6 +24,7 @@ use nix::libc;
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
 use crate::poll::{Watch, wait};
+use crate::signals::{self, Signals};
 use crate::strays::end_children;
 use crate::tree::{become_subreaper, stop_being_subreaper};
 
@@ -87,13 +88,20 @@ pub enum Go {
     Stop,
 }
 
-/// Runs a program until it has ended or `heard` says stop, and gives how it ended. It is called with whatever comes,
-/// in pieces.
+/// Whoever follows a program.
+pub trait Listener {
+    /// It has written this: a piece of what it writes.
+    fn heard(&mut self, stream: Stream, bytes: &[u8]) -> Go;
+    /// Somebody sent SIGURG, or may have before: whether the program is still wanted.
+    fn nudged(&mut self) -> Go;
+}
+
+/// Runs a program until it has ended or its listener says stop, and gives how it ended.
 ///
 /// # Errors
 /// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: something is short. EINVAL: its
 /// standard input is too long. EPERM: what it left behind runs as somebody else and cannot be ended.
-pub fn run(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) -> io::Result<ExitStatus> {
+pub fn run(program: &Program<'_>, listener: &mut dyn Listener) -> io::Result<ExitStatus> {
     close_at_exec()?;
     for file in program.files {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -101,15 +109,16 @@ pub fn run(program: &Program<'_>, heard: &mut dyn FnMut(Stream, &[u8]) -> Go) ->
     // Dropped last: a parent that has died meanwhile takes us along once nobody of the program is left.
     let parent = Parent::hold()?;
     become_subreaper()?;
-    let ended = run_below(program, parent.as_ref(), heard);
+    let ended = run_below(program, parent.as_ref(), listener);
     stop_being_subreaper().and(ended)
 }
 
 fn run_below(
     program: &Program<'_>,
     parent: Option<&Parent>,
-    heard: &mut dyn FnMut(Stream, &[u8]) -> Go,
+    listener: &mut dyn Listener,
 ) -> io::Result<ExitStatus> {
+    let nudges = Signals::new(&[signals::URG])?;
     let (out, out_writer) = reader()?;
     let (err, err_writer) = reader()?;
     let child = Command::new(program.path)
@@ -123,7 +132,8 @@ fn run_below(
         .stderr(err_writer)
         .process_group(0)
         .spawn()?;
-    let mut streams = Streams { pipes: [(Stream::Out, Some(out)), (Stream::Err, Some(err))], parent, heard };
+    let pipes = [(Stream::Out, Some(out)), (Stream::Err, Some(err))];
+    let mut streams = Streams { pipes, parent, nudges, listener };
     // A program that could not be followed is ended like what a program leaves.
     streams.hear_out(child.id()).or_else(|error| end_children().and(Err(error)))
 }
@@ -179,7 +189,8 @@ struct Streams<'a> {
     /// `None`: it has ended.
     pipes: [(Stream, Option<PipeReader>); 2],
     parent: Option<&'a Parent>,
-    heard: &'a mut dyn FnMut(Stream, &[u8]) -> Go,
+    nudges: Signals,
+    listener: &'a mut dyn Listener,
 }
 
 impl Streams<'_> {
@@ -199,12 +210,19 @@ impl Streams<'_> {
 
     /// Hears all there is until the process has ended or no more is wanted, by a parent that died neither.
     fn follow(&mut self, process: &Process) -> io::Result<Go> {
+        // A nudge that came before they were caught was lost.
+        let mut nudged = true;
         loop {
+            if nudged && self.listener.nudged() == Go::Stop {
+                return Ok(Go::Stop);
+            }
             let [out, err] = [0, 1].map(|place| self.watch(place, process.as_fd()));
             let parent =
                 self.parent.map_or(Watch::end(process.as_fd()), |parent| Watch::readable(parent.as_fd()));
-            let [out, err, died, orphaned] =
-                wait([out, err, Watch::readable(process.as_fd()), parent], None)?;
+            let nudge = Watch::readable(self.nudges.as_fd());
+            let [out, err, died, orphaned, nudge] =
+                wait([out, err, Watch::readable(process.as_fd()), parent, nudge], None)?;
+            nudged = nudge.readable && !self.nudges.pending().is_empty();
             if orphaned.readable {
                 return Ok(Go::Stop);
             }
@@ -242,7 +260,7 @@ impl Streams<'_> {
                 *pipe = None;
                 Ok(Heard::Nothing)
             }
-            Ok(length) if (self.heard)(*stream, &chunk[..length]) == Go::Stop => Ok(Heard::Enough),
+            Ok(length) if self.listener.heard(*stream, &chunk[..length]) == Go::Stop => Ok(Heard::Enough),
             Ok(_) => Ok(Heard::Some),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::Some),

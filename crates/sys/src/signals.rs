@@ -16,6 +16,8 @@ pub const TERM: i32 = consts::SIGTERM;
 pub const INT: i32 = consts::SIGINT;
 /// A child died.
 pub const CHLD: i32 = consts::SIGCHLD;
+/// Nothing by custom, and ignored by who does not catch it: look whether what you do is still wanted.
+pub const URG: i32 = consts::SIGURG;
 /// The terminal is gone; by custom, asks for the config to be read again.
 pub const HUP: i32 = consts::SIGHUP;
 

@@ -176,7 +176,7 @@ impl OwnKind {
         };
         kind.limits = keys.read(&table)?;
         bounds::check_over(&table, &kind.limits, limits)?;
-        kind.cancel_grace_ms = self.cancel_grace_ms.unwrap_or(0);
+        kind.cancel_grace_ms = self.cancel_grace_ms.unwrap_or(kind.cancel_grace_ms);
         ensure!(
             kind.cancel_grace_ms <= CANCEL_GRACE_MAX_MS,
             "{table}cancel_grace_ms = {} is not from 0 to {CANCEL_GRACE_MAX_MS}",

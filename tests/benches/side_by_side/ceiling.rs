@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
@@ -121,7 +122,8 @@ fn factorials(share: &str, count: usize, input: &[u8]) {
 
 fn frames(share: &str, plan: &Plan, clip: &File, output: &File) {
     for (_, range) in plan.ranges.iter().enumerate().filter(|(index, _)| is_mine(share, *index)) {
-        bulkhead_frames::run(&plan.recipe, range, clip, output, |_| ()).expect("frames");
+        bulkhead_frames::run(&plan.recipe, range, clip, output, |_| ControlFlow::Continue(()))
+            .expect("frames");
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -120,7 +121,8 @@ fn our_seconds(clip: &Path, chain: &str) -> f64 {
     let plan = Plan::new(&file, length, chain.parse().expect("a chain")).expect("a clip");
     let begun = own_seconds();
     for range in &plan.ranges {
-        bulkhead_frames::run(&plan.recipe, range, &file, &Nowhere, |_| ()).expect("frames");
+        bulkhead_frames::run(&plan.recipe, range, &file, &Nowhere, |_| ControlFlow::Continue(()))
+            .expect("frames");
     }
     own_seconds() - begun
 }

@@ -1,5 +1,7 @@
 //! Ranges in any order give what one pass from a pipe to a pipe gives.
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use super::*;
 use crate::merge::merge;
 use crate::plan::Plan;
@@ -44,8 +46,14 @@ fn ranged(clip: &[u8], chain: &str, each: usize) -> Vec<u8> {
     let mut done = Vec::new();
     for range in plan.ranges.iter().rev() {
         let mut told = 0;
-        run(&plan.recipe, range, &file, &output, |_| ()).unwrap();
-        done.push(run(&plan.recipe, range, &file, &output, |frames| told = frames).unwrap());
+        run(&plan.recipe, range, &file, &output, |_| Continue(())).unwrap();
+        done.push(
+            run(&plan.recipe, range, &file, &output, |frames| {
+                told = frames;
+                Continue(())
+            })
+            .unwrap(),
+        );
         assert_eq!(told, range.frames);
     }
     merge(&plan, &done, &output).unwrap();
@@ -93,7 +101,7 @@ fn a_clip_that_changes_under_way_is_noticed() {
         let plan = plan(&bytes, chain, 3);
         let told = |clip: &Memory| {
             let output = Memory::default();
-            run(&plan.recipe, &plan.ranges[0], clip, &output, |_| ()).unwrap_err().to_string()
+            run(&plan.recipe, &plan.ranges[0], clip, &output, |_| Continue(())).unwrap_err().to_string()
         };
         for length in [30, 60, bytes.len() - 97, bytes.len() - 1] {
             let shrunk = Memory::of(&bytes);
@@ -113,7 +121,8 @@ fn an_output_without_room_is_told_with_its_byte() {
     let bytes = clip("W8 H8 Cmono", &["", ""]);
     let plan = plan(&bytes, "gray", 2);
     let output = Memory { room: Some(100), ..Memory::default() };
-    let told = run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, |_| ()).unwrap_err();
+    let told =
+        run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, |_| Continue(())).unwrap_err();
     assert!(told.to_string().starts_with("output at byte 98: it cannot be written: "), "{told}");
 }
 
@@ -122,7 +131,7 @@ fn merge_counts_every_range_once() {
     let bytes = clip("W8 H8", &["", "", ""]);
     let plan = plan(&bytes, "gray", 1);
     let output = Memory::default();
-    let run = |range| run(&plan.recipe, range, &Memory::of(&bytes), &output, |_| ()).unwrap();
+    let run = |range| run(&plan.recipe, range, &Memory::of(&bytes), &output, |_| Continue(())).unwrap();
     let done: Vec<RangeDone> = plan.ranges.iter().map(run).collect();
     assert_ne!(&output.bytes()[..9], b"YUV4MPEG2", "no clip before the merge");
     let told = |done: &[RangeDone]| merge(&plan, done, &output).unwrap_err().to_string();
@@ -134,4 +143,19 @@ fn merge_counts_every_range_once() {
     assert_eq!(told(&[done[0], done[1], done[2], stray]), "range of frame 9: it is not in the plan");
     let total = merge(&plan, &done, &output).unwrap();
     assert_eq!((total.frames, total.bytes), (3, output.bytes().len() as u64));
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_the_rest_as_it_is() {
+    let bytes = clip("W4 H4", &[""; 5]);
+    let plan = plan(&bytes, "gray", 5);
+    let output = Memory::of(&[]);
+    let stop = |frames| if frames == 2 { Break(()) } else { Continue(()) };
+    let stopped = run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, stop).unwrap_err();
+    assert!(matches!(stopped, Fault::Stopped), "{stopped}");
+    let whole = plan.ranges[0].output_bytes;
+    assert!(output.bytes().len() as u64 <= plan.ranges[0].output_at + whole * 2 / 5);
+    let told_late = |frames| if frames == 5 { Break(()) } else { Continue(()) };
+    let done = run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, told_late).unwrap();
+    assert_eq!(done.frames, 5, "all of it was done");
 }

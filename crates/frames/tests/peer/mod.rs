@@ -7,6 +7,7 @@
 #![allow(dead_code)] // each test program uses its own part
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,8 +55,9 @@ pub(crate) fn transformed(input: &Path, chain: &str, output: &Path) -> Plan {
     let length = clip.metadata().unwrap().len();
     let plan = Plan::new(&clip, length, chain.parse().unwrap()).unwrap();
     let ranges = plan.ranges.iter().rev();
-    let done: Vec<_> =
-        ranges.map(|range| run(&plan.recipe, range, &clip, &output, |_| ()).unwrap()).collect();
+    let done: Vec<_> = ranges
+        .map(|range| run(&plan.recipe, range, &clip, &output, |_| ControlFlow::Continue(())).unwrap())
+        .collect();
     let merged = merge(&plan, &done, &output).unwrap();
     assert_eq!(merged.bytes, output.metadata().unwrap().len());
     plan

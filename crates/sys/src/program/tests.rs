@@ -17,7 +17,7 @@ fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
 fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usize) -> Ran {
     let args = [OsString::from("-c"), OsString::from(script)];
     let env = [(OsString::from("PATH"), OsString::from("/usr/bin:/bin"))];
-    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut ears = Ears { room, ..Ears::default() };
     let program = Program {
         path: Path::new("/bin/sh"),
         name: OsStr::new("shell"),
@@ -27,16 +27,43 @@ fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usiz
         stdin,
         files,
     };
-    let status = run(&program, &mut |stream, bytes| {
-        match stream {
-            Stream::Out => out.extend_from_slice(bytes),
-            Stream::Err => err.extend_from_slice(bytes),
-        }
-        if out.len() > room { Go::Stop } else { Go::On }
-    });
+    let status = run(&program, &mut ears);
     // Whatever happened, nobody is left.
     assert_eq!(wait_now(Which::Any, Reap::No).unwrap_err().raw_os_error(), Some(libc::ECHILD));
-    Ran { status, out, err }
+    Ran { status, out: ears.out, err: ears.err }
+}
+
+/// Keeps what it hears; wants no more beyond its room, or once it was nudged while there was something.
+#[derive(Default)]
+struct Ears {
+    room: usize,
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Listener for Ears {
+    fn heard(&mut self, stream: Stream, bytes: &[u8]) -> Go {
+        match stream {
+            Stream::Out => self.out.extend_from_slice(bytes),
+            Stream::Err => self.err.extend_from_slice(bytes),
+        }
+        if self.out.len() > self.room { Go::Stop } else { Go::On }
+    }
+
+    fn nudged(&mut self) -> Go {
+        if self.out.is_empty() { Go::On } else { Go::Stop }
+    }
+}
+
+#[test]
+fn a_nudge_has_its_listener_asked_while_it_waits() {
+    in_child("program::tests::a_nudge_has_its_listener_asked_while_it_waits", || {
+        let ran = ran("echo on; kill -URG $PPID; exec sleep 3600", b"", 100);
+        assert_eq!(
+            (ran.status.unwrap(), text(&ran.out)),
+            (ExitStatus::Signal { signal: 9, core: false }, "on\n")
+        );
+    });
 }
 
 fn text(bytes: &[u8]) -> &str {
