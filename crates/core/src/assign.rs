@@ -121,12 +121,14 @@ impl Core {
     /// worth a millisecond of work. Others must not overtake such a job.
     fn offer_ahead(&mut self, id: WorkerId, may_overtake: bool) -> bool {
         let deepest = self.paces.iter().map(Pace::depth).max().unwrap_or(1);
+        let allowed = |worker: &Worker| self.pools[worker.pool].company.depth(self.now.mono_ns);
         // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
         let stays = |worker: &Worker| {
             self.pools[worker.pool].spares.is_empty() || !is_due(worker, &self.config, self.now)
         };
-        let has_room =
-            |worker: &&Worker| !worker.claims.is_full() && worker.claims.len() < deepest && stays(worker);
+        let has_room = |worker: &&Worker| {
+            !worker.claims.is_full() && worker.claims.len() < deepest.min(allowed(worker)) && stays(worker)
+        };
         let Some(worker) = self.pools.workers.get(&id).filter(has_room) else { return false };
         let (paces, short) = (&self.paces, self.shortage.is_on());
         let at = ageing(self.now.mono_ns, &self.config);
@@ -146,6 +148,17 @@ impl Core {
         true
     }
 
+    /// Whoever has just this one job, while others wait, does not want to wait behind much.
+    fn note_company(&mut self, pool: PoolId, key: Key) {
+        let (uid, client) = (self.jobs.batch(key).uid, self.jobs.batch(key).client);
+        if self.pools[pool].company.changes(client)
+            && self.queues.length_in(pool) > 0
+            && !self.queues.has_jobs_of(pool, uid, client)
+        {
+            self.pools[pool].company.note(self.now.mono_ns);
+        }
+    }
+
     /// Hands one task to a worker.
     pub(crate) fn offer(&mut self, id: WorkerId, key: Key, cost_ns: u64) {
         let now_ns = self.now.mono_ns;
@@ -158,7 +171,7 @@ impl Core {
         let (number, fence, lost_ns) = (job.id, job.fence, job.lost_ns());
         let (attempt, alone) = (job.attempts, job.alone);
         let seq = worker.claims.push(key, number, fence, cost_ns, now_ns);
-        let first = worker.claims.len() == 1;
+        let (first, pool) = (worker.claims.len() == 1, worker.pool);
         self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
         let batch = self.jobs.batch(key);
         let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
@@ -175,6 +188,7 @@ impl Core {
         }
         self.watch(id, seq, &policy);
         self.note_turn(key);
+        self.note_company(pool, key);
         let stage = self.stage_of(key);
         let (output, memory_bytes) = (output_of(stage, policy.output), policy.memory_bytes);
         let mut files = self.send_along(id, own, shown, stage);

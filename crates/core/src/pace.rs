@@ -4,6 +4,7 @@
 //! behind the one that runs, so that no worker idles while its answer travels; of longer ones none. One long task makes
 //! the depth one at once; it at most doubles after a whole depth of short ones.
 
+use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::RING;
 
 /// Tasks that take this long, in nanoseconds, are never queued behind another. Handing out a task takes 0.1 to 0.2 ms
@@ -15,6 +16,11 @@ pub(crate) const AHEAD_NS: u64 = 1_000_000;
 pub(crate) const ALONE_NS: u64 = 1 << 40;
 /// A task costs at least this much in estimates: the channel is not free.
 const FLOOR_NS: u64 = 1000;
+
+/// Offers that one worker may hold while somebody with few jobs is about.
+const COMPANY_DEPTH: usize = 48;
+/// How long somebody is thought to be about who was handed a job.
+const COMPANY_NS: u64 = 50_000_000;
 
 /// What reports have told of one kind.
 #[derive(Clone, Debug)]
@@ -60,6 +66,31 @@ impl Pace {
             self.depth = (self.depth * 2).min(wanted);
             self.streak = 0;
         }
+    }
+}
+
+/// Whether somebody has few jobs in a pool beside others who have many: these then hold less ahead, since whoever comes
+/// waits behind all that was offered before.
+#[derive(Debug, Default)]
+pub(crate) struct Company {
+    last: Option<ClientId>,
+    until_ns: u64,
+}
+
+impl Company {
+    /// Whether it is somebody else's turn than the last time.
+    pub(crate) fn changes(&mut self, client: ClientId) -> bool {
+        self.last.replace(client).is_some_and(|last| last != client)
+    }
+
+    /// Somebody's only job was handed out while others wait.
+    pub(crate) fn note(&mut self, now_ns: u64) {
+        self.until_ns = now_ns + COMPANY_NS;
+    }
+
+    /// Offers that one worker may hold.
+    pub(crate) fn depth(&self, now_ns: u64) -> usize {
+        if now_ns < self.until_ns { COMPANY_DEPTH } else { RING }
     }
 }
 

@@ -20,6 +20,7 @@ use bulkhead_proto::view::{PoolHealth, WorkerState};
 use crate::config::{Config, PoolSize};
 use crate::event::Now;
 use crate::list::List;
+use crate::pace::Company;
 use crate::restart::Restart;
 use crate::worker::{Duty, Worker};
 
@@ -51,6 +52,7 @@ pub(crate) struct Pool {
     pub(crate) restart: Restart,
     /// Jobs that wait to run alone.
     pub(crate) solo: List,
+    pub(crate) company: Company,
 }
 
 impl Pool {
@@ -67,6 +69,7 @@ impl Pool {
             next_spawn_ns: 0,
             restart: Restart::default(),
             solo: List::default(),
+            company: Company::default(),
         }
     }
 

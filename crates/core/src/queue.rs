@@ -123,6 +123,12 @@ impl Queue {
         }
     }
 
+    /// Whether this client has jobs here.
+    pub(crate) fn has_jobs_of(&self, uid: u32, client: ClientId) -> bool {
+        let lane = self.owners.get(&uid).and_then(|owner| owner.lanes.get(&client));
+        lane.is_some_and(|lane| lane.filled != 0)
+    }
+
     /// Who goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
     pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, key: Key) -> Before {
         let place = place_of(jobs, key);

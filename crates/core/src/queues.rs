@@ -34,6 +34,11 @@ impl Queues {
         self.list.iter().map(Queue::bytes).sum()
     }
 
+    /// Whether this client has jobs in the queue of one pool.
+    pub(crate) fn has_jobs_of(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
+        self.list[usize::from(pool.0)].has_jobs_of(uid, client)
+    }
+
     /// Jobs of one user.
     pub(crate) fn length_of(&self, uid: u32) -> u64 {
         self.list.iter().map(|queue| queue.length_of(uid)).sum()

@@ -1,6 +1,7 @@
 //! Work ahead: only for short tasks, breadth first, and taken back when somebody else could do it.
 //!
-//! What is short is known from reports alone, so each test first ends some tasks quickly.
+//! What is short is known from reports alone, so each test first ends some tasks quickly. Beside somebody who has one job
+//! at a time there is less of it.
 
 use bulkhead_core::event::TaskResult;
 use bulkhead_proto::ids::JobId;
@@ -128,5 +129,49 @@ fn a_flood_of_short_jobs_does_not_keep_long_ones_from_a_worker() {
         rig.finish_with(job, done(), 1000);
         ended += 1;
         assert!(ended <= 256, "its turn comes when the ring has run empty");
+    }
+}
+
+/// The job that a worker runs ends.
+fn end_one(rig: &mut Rig) -> JobId {
+    let job = rig.workers.values().flatten().next().expect("a worker holds some").task.job;
+    rig.finish_with(job, done(), 1000);
+    job
+}
+
+/// Bob submits one job; how many others end before it does.
+fn ends_before_one(rig: &mut Rig) -> usize {
+    let job = rig.submit_as(BOB, "quick", 1, Policy::default(), false);
+    (0..).find(|_| end_one(rig) == job).expect("it ends")
+}
+
+#[test]
+fn who_has_one_job_at_a_time_does_not_wait_behind_a_whole_ring() {
+    let mut rig = Rig::new(1);
+    teach(&mut rig, 1000);
+    rig.submit(2000);
+    let alone = depths(&rig)[0];
+    assert!(alone > 200, "{alone}");
+    assert!(ends_before_one(&mut rig) >= alone);
+    let beside = depths(&rig)[0];
+    assert!((16..=64).contains(&beside), "{beside}");
+    // Perhaps it was Alice's turn.
+    assert!(ends_before_one(&mut rig) <= beside + 1);
+    // Nobody comes any more.
+    rig.pass(1000);
+    end_one(&mut rig);
+    assert_eq!(depths(&rig)[0], alone);
+}
+
+#[test]
+fn two_floods_do_not_make_each_other_shallow() {
+    let mut rig = Rig::new(1);
+    teach(&mut rig, 1000);
+    rig.submit(1000);
+    let alone = depths(&rig)[0];
+    rig.submit_as(BOB, "quick", 1000, Policy::default(), false);
+    for _ in 0..1000 {
+        end_one(&mut rig);
+        assert_eq!(depths(&rig)[0], alone);
     }
 }
