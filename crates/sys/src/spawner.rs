@@ -216,7 +216,7 @@ mod tests {
                 assert!(wait_readable(signals.as_fd(), PATIENCE).unwrap(), "nobody was woken");
                 assert_eq!(signals.pending(), [HUP]);
             }
-            let said = said(&spawner, "exec 3<&0; grep -E '^Sig(Blk|Ign)' /proc/$$/status >&3");
+            let said = said(&spawner, "exec 3<&0; exec grep -E '^Sig(Blk|Ign)' /proc/self/status >&3");
             let (blocked, ignored) = said.split_once("SigIgn:").unwrap();
             assert_eq!(blocked, "SigBlk:\t0000000000000000\n");
             let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
