@@ -72,12 +72,12 @@ pub enum Request {
         /// The jobs.
         jobs: Vec<JobId>,
     },
-    /// The jobs that the client may see, in the order of their ids: [`Reply::Jobs`].
+    /// The jobs that the client may see, in the order of their ids or the other way round: [`Reply::Jobs`].
     Jobs {
         /// Only those in this state.
         state: Option<JobState>,
-        /// Only those after this id; 0 from the first.
-        after: JobId,
+        /// Where to begin, and which way to go.
+        walk: Walk,
         /// At most so many.
         limit: u32,
     },
@@ -139,6 +139,15 @@ pub struct Submit {
     pub inputs: Vec<Payload>,
 }
 
+/// Where a list begins, and which way it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Walk {
+    /// Upwards, from the first id above this one.
+    Up(JobId),
+    /// Downwards, from the first id below this one.
+    Down(JobId),
+}
+
 /// What the daemon answers.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
@@ -188,7 +197,7 @@ pub enum Reply {
         rows: Vec<JobRow>,
         /// The last number that was looked at.
         last: JobId,
-        /// Whether another request with `after` set to `last` may find more.
+        /// Whether another request that goes on from `last` may find more.
         more: bool,
     },
     /// All about one job.

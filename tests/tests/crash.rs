@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::{Ended, Outcome};
@@ -94,7 +94,7 @@ fn poison_is_quarantined_with_its_deaths_named() {
     }
     assert_eq!(daemon.events_named("died").len(), 12, "four jobs, three attempts each");
     let mut wire = Wire::connect(&daemon.socket());
-    let all = Request::Jobs { state: None, after: JobId(0), limit: 100 };
+    let all = Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 100 };
     let Reply::Jobs { rows, .. } = wire.call(all) else { panic!("jobs are listed") };
     assert_eq!(rows.len(), 4, "the quarantined are kept: {rows:?}");
     let id = rows[0].job.to_string();

@@ -4,7 +4,7 @@
 
 use std::net::Shutdown;
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::frame::Hello;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
@@ -281,7 +281,7 @@ fn reused_tags(siege: &Siege) {
 
 fn greatest_numbers(siege: &Siege) {
     let mut wire = siege.connect();
-    let jobs = wire.call(Request::Jobs { state: None, after: JobId(u64::MAX), limit: u32::MAX });
+    let jobs = wire.call(Request::Jobs { state: None, walk: Walk::Up(JobId(u64::MAX)), limit: u32::MAX });
     assert!(matches!(jobs, Reply::Jobs { rows, .. } if rows.is_empty()));
     assert!(matches!(wire.call(Request::Deaths { limit: u32::MAX }), Reply::Deaths(_)));
     assert!(matches!(wire.call(Request::Events { after: u64::MAX, follow: false }), Reply::Events { .. }));

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::frame::Hello;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, UNFINISHED_MAX_BYTES};
@@ -22,7 +22,7 @@ const UNREAD: &[Attack] = &[
     ("4096 jobs to wait for, 300 times", many_waits),
     ("a follower of events that never reads", deaf_follower),
     ("lists of jobs that are not read", |siege| {
-        let request = Request::Jobs { state: None, after: JobId(0), limit: u32::MAX };
+        let request = Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: u32::MAX };
         flood(&mut siege.connect(), &frame(1, request), 20_000);
     }),
     ("a million pings that are not read", |siege| {

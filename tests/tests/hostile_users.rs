@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::frame::Hello;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::outcome::Outcome;
@@ -77,7 +77,7 @@ fn jobs_of_another_user_do_not_exist() {
             assert!(is_unknown(&reply, job), "{asked}: {reply:?}");
         }
     }
-    let rows = bob.call(Request::Jobs { state: None, after: JobId(0), limit: 100 });
+    let rows = bob.call(Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 100 });
     assert!(matches!(&rows, Reply::Jobs { rows, .. } if rows.is_empty()), "{rows:?}");
     let Reply::Events { records, .. } = bob.call(Request::Events { after: 0, follow: false }) else {
         panic!("no events")

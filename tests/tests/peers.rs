@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::Command;
 
-use bulkhead_proto::client::{Reply, Request, RequestFrame};
+use bulkhead_proto::client::{Reply, Request, RequestFrame, Walk};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Tag};
@@ -140,7 +140,7 @@ fn many_small_requests_with_long_answers_do_not_pile_up() {
     let mut wire = Wire::connect(&daemon.socket());
     let (mut frames, count) = (Vec::new(), 4000);
     for number in 1..=count {
-        let request = Request::Jobs { state: None, after: JobId(0), limit: 4096 };
+        let request = Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 4096 };
         push_frame(&RequestFrame { tag: Tag(number), request }, &mut frames).expect("it fits");
     }
     wire.send(&frames);

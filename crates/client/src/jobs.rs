@@ -1,11 +1,11 @@
-//! The list of jobs, page by page: one page is asked for when the last one is used up.
+//! The list of jobs, upwards or downwards, page by page: one page is asked for when the last one is used up.
 //!
 //! A page may be empty and the list go on: the daemon looks at so many jobs at once, wanted or not. One that does not
 //! get on is a fault of the daemon: the list would never end.
 
 use std::collections::VecDeque;
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::limits::BATCH_MAX;
@@ -14,12 +14,12 @@ use bulkhead_proto::view::JobRow;
 use crate::client::Client;
 use crate::error::{Error, Fault};
 
-/// Gives the jobs in the order of their numbers.
+/// Gives the jobs in the order of their numbers, or the other way round.
 #[derive(Debug)]
 pub struct Jobs<'c> {
     client: &'c mut Client,
     state: Option<JobState>,
-    after: JobId,
+    walk: Walk,
     page: VecDeque<JobRow>,
     more: bool,
 }
@@ -27,19 +27,32 @@ pub struct Jobs<'c> {
 impl Client {
     /// The jobs that this user may see, with a number above `after`, in this state or in any.
     pub fn jobs(&mut self, state: Option<JobState>, after: JobId) -> Jobs<'_> {
-        Jobs { client: self, state, after, page: VecDeque::new(), more: true }
+        self.walk_jobs(state, Walk::Up(after))
+    }
+
+    /// The same from the newest job down.
+    pub fn newest_jobs(&mut self, state: Option<JobState>) -> Jobs<'_> {
+        self.walk_jobs(state, Walk::Down(JobId(u64::MAX)))
+    }
+
+    fn walk_jobs(&mut self, state: Option<JobState>, walk: Walk) -> Jobs<'_> {
+        Jobs { client: self, state, walk, page: VecDeque::new(), more: true }
     }
 }
 
 impl Jobs<'_> {
     fn fetch(&mut self) -> Result<(), Error> {
         let limit = u32::try_from(BATCH_MAX).unwrap_or(u32::MAX);
-        match self.client.ask(Request::Jobs { state: self.state, after: self.after, limit })? {
+        match self.client.ask(Request::Jobs { state: self.state, walk: self.walk, limit })? {
             Reply::Jobs { rows, last, more } => {
-                if more && last <= self.after {
+                let (gets_on, next) = match self.walk {
+                    Walk::Up(after) => (last > after, Walk::Up(last)),
+                    Walk::Down(before) => (last < before, Walk::Down(last)),
+                };
+                if more && !gets_on {
                     return Err(self.client.give_up(Fault::Reply("jobs, a page without progress")));
                 }
-                (self.after, self.more) = (last, more);
+                (self.walk, self.more) = (next, more);
                 self.page.extend(rows);
                 Ok(())
             }

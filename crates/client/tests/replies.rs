@@ -8,7 +8,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bulkhead_client::proto::client::{Reply, Request};
+use bulkhead_client::proto::client::{Reply, Request, Walk};
 use bulkhead_client::proto::ids::{JobId, Tag};
 use bulkhead_client::proto::refusal::Refusal;
 use bulkhead_client::{Error, Fault, Output, WaitItem};
@@ -178,8 +178,8 @@ fn lists_are_fetched_page_by_page() {
     let fake = Fake::serve(|mut peer| {
         for page in 0..3_u64 {
             let asked = peer.request().unwrap();
-            let Request::Jobs { after, .. } = asked.request else { panic!("jobs was expected") };
-            assert_eq!(after.0, page * 2);
+            let Request::Jobs { walk, .. } = asked.request else { panic!("jobs was expected") };
+            assert_eq!(walk, Walk::Up(JobId(page * 2)));
             // On the second page nothing was wanted.
             let rows = (1..=2).map(|offset| row(page * 2 + offset)).filter(|_| page != 1).collect();
             peer.reply(asked.tag, Reply::Jobs { rows, last: JobId(page * 2 + 2), more: page < 2 });
@@ -194,6 +194,19 @@ fn lists_are_fetched_page_by_page() {
         peer.reply(asked.tag, Reply::Jobs { rows: Vec::new(), last: JobId(0), more: true });
     });
     assert!(fake.client().jobs(None, JobId(0)).next().unwrap().is_err(), "it would never end");
+    fake.finish();
+    let fake = Fake::serve(|mut peer| {
+        for (before, last) in [(u64::MAX, 3), (3, 3)] {
+            let asked = peer.request().unwrap();
+            let Request::Jobs { walk, .. } = asked.request else { panic!("jobs was expected") };
+            assert_eq!(walk, Walk::Down(JobId(before)));
+            peer.reply(asked.tag, Reply::Jobs { rows: vec![row(last)], last: JobId(last), more: true });
+        }
+    });
+    let mut client = fake.client();
+    let mut jobs = client.newest_jobs(None);
+    assert_eq!(jobs.next().unwrap().unwrap().job, JobId(3));
+    assert!(jobs.next().unwrap().is_err(), "it would never end");
     fake.finish();
 }
 

@@ -44,7 +44,7 @@ impl Core {
             Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
             Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
-            Request::Jobs { state, after, limit } => self.show_jobs(id, tag, state, after, limit),
+            Request::Jobs { state, walk, limit } => self.show_jobs(id, tag, state, walk, limit),
             Request::Job { job } => self.show_job(id, tag, peer, job),
             Request::Why { job } => self.show_why(id, tag, peer, job),
             Request::Deaths { limit } => self.show_deaths(id, tag, peer, limit),

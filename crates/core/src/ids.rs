@@ -50,6 +50,17 @@ impl Ids {
         }
     }
 
+    /// The last number at or before `from` that is in the table, and where its job is.
+    pub(crate) fn last_to(&self, from: u64) -> Option<(u64, Key)> {
+        for (&number, page) in self.pages.range(..=from / PAGE).rev() {
+            let end = if number == from / PAGE { (from % PAGE) as usize + 1 } else { PAGE as usize };
+            if let Some(at) = page.keys[..end].iter().rposition(|&key| key != NONE) {
+                return Some((number * PAGE + at as u64, page.keys[at]));
+            }
+        }
+        None
+    }
+
     /// The first number at or after `from` that is in the table, and where its job is.
     pub(crate) fn next_from(&self, from: u64) -> Option<(u64, Key)> {
         for (&number, page) in self.pages.range(from / PAGE..) {

@@ -62,6 +62,12 @@ impl Jobs {
         found.filter(|(number, _)| *number < FIRST_PART)
     }
 
+    /// The last job at or before this number.
+    pub(crate) fn last_to(&self, job: JobId) -> Option<(JobId, Key)> {
+        let last = JobId(FIRST_PART.0 - 1).min(job);
+        self.ids.last_to(last.0).map(|(number, key)| (JobId(number), key))
+    }
+
     /// Whether the job that was at this place is still there.
     pub(crate) fn is_there(&self, key: Key, id: JobId) -> bool {
         self.slab.get(key as usize).is_some_and(|job| job.id == id)

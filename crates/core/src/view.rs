@@ -3,7 +3,7 @@
 //! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
 //! administrators alone.
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::{Reply, Walk};
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
@@ -69,33 +69,39 @@ impl Core {
         id: ClientId,
         tag: Tag,
         state: Option<JobState>,
-        after: JobId,
+        walk: Walk,
         limit: u32,
     ) {
         let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
         let limit = (limit as usize).clamp(1, BATCH_MAX);
         let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
-        let mut from = JobId(after.0.saturating_add(1));
+        let (Walk::Up(mut last) | Walk::Down(mut last)) = walk;
         for looked in 0.. {
-            let Some((job, key)) = self.jobs.next_from(from) else { break };
+            let next = match walk {
+                Walk::Up(_) => self.jobs.next_from(JobId(last.0.saturating_add(1))),
+                Walk::Down(_) => last.0.checked_sub(1).and_then(|below| self.jobs.last_to(JobId(below))),
+            };
+            let Some((job, key)) = next else { break };
             if looked == WALK_MAX || rows.len() == limit || bytes >= LIST_BYTES {
                 more = true;
                 break;
             }
+            last = job;
             let batch = self.jobs.batch(key);
             if !peer.admin && batch.uid != peer.uid {
                 // The whole batch is somebody else's.
-                from = JobId((job.0 + 1).max(batch.first.0 + u64::from(batch.count)));
+                last = match walk {
+                    Walk::Up(_) => JobId(batch.first.0 + u64::from(batch.count) - 1).max(job),
+                    Walk::Down(_) => batch.first.min(job),
+                };
                 continue;
             }
-            from = JobId(job.0 + 1);
             if state.is_none_or(|state| state == self.jobs[key].shown()) {
                 let row = self.row(key);
                 bytes += ROW_BYTES + row.kind.len() as u64;
                 rows.push(row);
             }
         }
-        let last = JobId(from.0 - 1);
         self.reply(id, tag, Reply::Jobs { rows, last, more }, bytes);
     }
 

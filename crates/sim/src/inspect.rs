@@ -3,7 +3,7 @@
 //!
 //! It must be answered in the same turn; a view that is late, or that lacks a job, is a broken promise.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::view::{JobRow, Totals};
@@ -18,8 +18,10 @@ impl World {
     /// Compares the daemon's view with the truth.
     pub(crate) fn inspect(&mut self) -> Verdict {
         let (after, limit) = (JobId(0), PAGE);
-        let answer =
-            self.ask_as_inspector(vec![Request::Jobs { state: None, after, limit }, Request::Status])?;
+        let answer = self.ask_as_inspector(vec![
+            Request::Jobs { state: None, walk: Walk::Up(after), limit },
+            Request::Status,
+        ])?;
         let [Reply::Jobs { rows, more: false, .. }, Reply::Status(status)] = answer.as_slice() else {
             return Ok(());
         };
@@ -45,7 +47,11 @@ impl World {
         let mut rows: Vec<JobRow> = Vec::new();
         let mut after = JobId(0);
         loop {
-            let answer = self.ask_as_inspector(vec![Request::Jobs { state: None, after, limit: PAGE }])?;
+            let answer = self.ask_as_inspector(vec![Request::Jobs {
+                state: None,
+                walk: Walk::Up(after),
+                limit: PAGE,
+            }])?;
             let [Reply::Jobs { rows: page, last, more }] = answer.as_slice() else {
                 return broken("replies", format!("the administrator lists jobs, and gets {answer:?}"));
             };

@@ -4,7 +4,7 @@
 //! simulated time and counted steps, never the host's clock.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::{Reply, Request, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 
@@ -263,8 +263,11 @@ impl World {
 
     /// A drain without a grace waits for what loops for ever, until somebody ends it.
     fn end_left_loops(&mut self) -> Verdict {
-        let answer =
-            self.ask_as_inspector(vec![Request::Jobs { state: None, after: JobId(0), limit: 4096 }])?;
+        let answer = self.ask_as_inspector(vec![Request::Jobs {
+            state: None,
+            walk: Walk::Up(JobId(0)),
+            limit: 4096,
+        }])?;
         if let [Reply::Jobs { rows, .. }] = answer.as_slice() {
             let live = rows.iter().filter(|row| row.state != JobState::Ended).map(|row| row.job);
             let live: Vec<JobId> = live.collect();

@@ -3,7 +3,7 @@
 //! A client knows only the numbers that it was told, and now and then guesses one. What is drawn here is never
 //! looked at again: the oracles follow what the core is told.
 
-use bulkhead_proto::client::{Request, Submit};
+use bulkhead_proto::client::{Request, Submit, Walk};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
@@ -163,7 +163,12 @@ impl World {
     fn list(&mut self) -> Request {
         let states = [JobState::Queued, JobState::Retrying, JobState::Running, JobState::Ended];
         let state = if self.rng.chance(500) { Some(*self.rng.pick(&states)) } else { None };
-        Request::Jobs { state, after: JobId(self.rng.below(20)), limit: self.rng.between(1, 100) as u32 }
+        let walk = match self.rng.below(40) {
+            place @ 0..20 => Walk::Up(JobId(place)),
+            20 => Walk::Down(JobId(u64::MAX)),
+            place => Walk::Down(JobId(place - 20)),
+        };
+        Request::Jobs { state, walk, limit: self.rng.between(1, 100) as u32 }
     }
 
     /// What no sane client asks.

@@ -4,7 +4,7 @@
 //! there, beside whatever input once made a target fail.
 
 use bulkhead_proto::boxes::{self, ClaimState, ClaimWord, STATUS_AT, WORD_AT};
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame, Walk};
 use bulkhead_proto::codec;
 use bulkhead_proto::frame::{Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Seq, Tag};
@@ -28,7 +28,7 @@ fn frames() -> Vec<Vec<u8>> {
         Request::Submit(submit("factorial", &["5", "", "100000"], true)),
         Request::Wait { jobs: jobs.clone() },
         Request::Cancel { jobs },
-        Request::Jobs { state: None, after: JobId(9), limit: 100 },
+        Request::Jobs { state: None, walk: Walk::Up(JobId(9)), limit: 100 },
         Request::Events { after: 70_000, follow: true },
         Request::Drain { grace_ms: Some(1) },
         Request::Ping,

@@ -1,4 +1,4 @@
-//! `bulkhead jobs`: the jobs that the user may see, oldest first.
+//! `bulkhead jobs`: the jobs that the user may see, the newest last, where the eye is; of many the newest.
 //!
 //! States are what a job is doing; for ended ones the outcome's own word can be asked for as well.
 
@@ -16,20 +16,21 @@ use crate::{duration, table, time};
 const EXAMPLES: &str = "\
 Examples:
   bulkhead jobs
+  bulkhead jobs --limit 20
   bulkhead jobs --state crashed
   bulkhead jobs --state running --json | jq .job";
 
-/// Lists jobs
+/// Lists jobs, the newest last
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Only jobs in this state, or with this outcome
     #[arg(long, value_enum)]
     state: Option<Wanted>,
-    /// Only jobs with a higher number
-    #[arg(long, value_name = "JOB", default_value_t = JobId(0))]
-    after: JobId,
-    /// At most so many
+    /// Only jobs with a higher number, the oldest of them first; 0 begins with the oldest of all
+    #[arg(long, value_name = "JOB")]
+    after: Option<JobId>,
+    /// At most so many: the newest, unless --after says where to begin
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
 }
@@ -74,20 +75,24 @@ impl Args {
         let (state, outcome) = self.state.map(Wanted::split).unzip();
         let outcome = outcome.flatten();
         let mut client = global.connect()?;
+        let mut jobs = match self.after {
+            Some(after) => client.jobs(state, after),
+            None => client.newest_jobs(state),
+        };
         let mut rows = Vec::new();
-        let mut jobs = client.jobs(state, self.after);
         while rows.len() < self.limit
             && let Some(row) = jobs.next()
         {
             rows.extend(Some(row?).filter(|row| outcome.is_none() || row.outcome.as_deref() == outcome));
         }
-        let last = rows.last().filter(|_| rows.len() == self.limit).map(|row| row.job);
-        if let (Some(last), false) = (last, global.quiet)
+        let is_full = rows.len() == self.limit;
+        if let (Some(last), false) = (rows.last().filter(|_| is_full).map(|row| row.job), global.quiet)
             && jobs.next().is_some()
         {
-            say(format_args!(
-                "bulkhead: there may be more: --after {last} goes on, --limit lists more at once"
-            ));
+            self.say_more(last);
+        }
+        if self.after.is_none() {
+            rows.reverse();
         }
         let mut out = Out::new();
         if global.json {
@@ -100,6 +105,22 @@ impl Args {
         }
         out.flush()?;
         Ok(exit::DONE)
+    }
+}
+
+impl Args {
+    /// That the list was cut behind this job.
+    fn say_more(&self, last: JobId) {
+        if self.after.is_some() {
+            say(format_args!(
+                "bulkhead: there may be more: --after {last} goes on, --limit lists more at once"
+            ));
+        } else {
+            say(format_args!(
+                "bulkhead: these are the newest, there may be older ones: --limit lists more, --after 0 begins with \
+                 the oldest"
+            ));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Leftover, TaskResult};
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::{Reply, Request, Submit, Walk};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 use bulkhead_proto::outcome::Outcome;
@@ -156,7 +156,7 @@ fn parts_are_no_jobs() {
     let mut rig = Rig::new(2);
     let job = rig.planned(100, Policy::default());
     let Reply::Jobs { rows, more: false, .. } =
-        rig.answer(ADMIN, Request::Jobs { state: None, after: JobId(0), limit: 1000 })
+        rig.answer(ADMIN, Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 1000 })
     else {
         panic!("no list")
     };

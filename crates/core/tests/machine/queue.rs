@@ -3,7 +3,7 @@
 //! With one slot and tasks that are not short, the order of ends is the order of turns.
 
 use bulkhead_core::config::Config;
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::{Reply, Request, Submit, Walk};
 use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{JobState, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
@@ -194,7 +194,7 @@ fn jobs_are_listed_in_pages_and_to_their_owners() {
     rig.submit(5);
     rig.submit_as(BOB, "quick", 2, Policy::default(), false);
     let page = |rig: &mut Rig, client, state, after, limit| {
-        let request = Request::Jobs { state, after: JobId(after), limit };
+        let request = Request::Jobs { state, walk: Walk::Up(JobId(after)), limit };
         match rig.answer(client, request) {
             Reply::Jobs { rows, more, .. } => (rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), more),
             other => panic!("{other:?}"),
@@ -205,6 +205,18 @@ fn jobs_are_listed_in_pages_and_to_their_owners() {
     assert_eq!(page(&mut rig, BOB, None, 0, 100), (vec![6, 7], false));
     assert_eq!(page(&mut rig, ADMIN, Some(JobState::Running), 0, 0).0, [1]);
     assert_eq!(page(&mut rig, ADMIN, None, u64::MAX, u32::MAX).0, []);
+    let down = |rig: &mut Rig, client, before, limit| {
+        let request = Request::Jobs { state: None, walk: Walk::Down(JobId(before)), limit };
+        match rig.answer(client, request) {
+            Reply::Jobs { rows, more, .. } => (rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), more),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(down(&mut rig, ALICE, u64::MAX, 3), (vec![5, 4, 3], true));
+    assert_eq!(down(&mut rig, ALICE, 3, 3), (vec![2, 1], false));
+    assert_eq!(down(&mut rig, BOB, u64::MAX, 100), (vec![7, 6], false));
+    assert_eq!(down(&mut rig, ADMIN, 1, 100).0, []);
+    assert_eq!(down(&mut rig, ADMIN, 0, 100).0, []);
 }
 
 /// One request looks at a bounded part of the table, and says where the next one is to go on.
@@ -216,7 +228,7 @@ fn a_long_list_takes_several_requests_even_if_few_are_wanted() {
     }
     let (mut found, mut after, mut requests) = (Vec::new(), JobId(0), 0);
     loop {
-        let request = Request::Jobs { state: Some(JobState::Running), after, limit: 100 };
+        let request = Request::Jobs { state: Some(JobState::Running), walk: Walk::Up(after), limit: 100 };
         let Reply::Jobs { rows, last, more } = rig.answer(ALICE, request) else { panic!("jobs are listed") };
         found.extend(rows.iter().map(|row| row.job.0));
         requests += 1;
@@ -227,7 +239,16 @@ fn a_long_list_takes_several_requests_even_if_few_are_wanted() {
         after = last;
     }
     assert_eq!((found, requests), (vec![1], 3));
+    // The newest of them come first, whichever way is long.
+    let request = Request::Jobs { state: None, walk: Walk::Down(JobId(u64::MAX)), limit: 2 };
+    let Reply::Jobs { rows, last, more: true } = rig.answer(ALICE, request) else {
+        panic!("jobs are listed")
+    };
+    assert_eq!(
+        (rows.iter().map(|row| row.job.0).collect::<Vec<_>>(), last),
+        (vec![20_000, 19_999], JobId(19_999))
+    );
     // Whatever the other's jobs are, they are passed by whole.
-    let request = Request::Jobs { state: None, after: JobId(0), limit: 100 };
+    let request = Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 100 };
     assert!(matches!(rig.answer(BOB, request), Reply::Jobs { rows, more: false, .. } if rows.is_empty()));
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_core::event::Peer;
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::{Reply, Request, Submit, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::refusal::Refusal;
 
@@ -175,10 +175,15 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
             Request::Cancel { jobs } | Request::Retry { jobs } | Request::Forget { jobs },
             Reply::Changed { count, refused },
         ) => *count as usize + refused.len() == jobs.len(),
-        (Request::Jobs { limit, after, .. }, Reply::Jobs { rows, last, more }) => {
-            let sorted = rows.windows(2).all(|pair| pair[0].job < pair[1].job);
-            let within = rows.iter().all(|row| row.job > *after && row.job <= *last);
-            sorted && within && rows.len() <= *limit as usize && (!more || last > after)
+        (Request::Jobs { limit, walk, .. }, Reply::Jobs { rows, last, more }) => {
+            let is_before = |one: &JobId, other: &JobId| match walk {
+                Walk::Up(_) => one < other,
+                Walk::Down(_) => one > other,
+            };
+            let (Walk::Up(begin) | Walk::Down(begin)) = walk;
+            let sorted = rows.windows(2).all(|pair| is_before(&pair[0].job, &pair[1].job));
+            let within = rows.iter().all(|row| is_before(begin, &row.job) && !is_before(last, &row.job));
+            sorted && within && rows.len() <= *limit as usize && (!more || is_before(begin, last))
         }
         (Request::Job { job }, Reply::Job(detail)) => detail.row.job == *job,
         (Request::Deaths { limit }, Reply::Deaths(rows)) => rows.len() <= *limit as usize,
