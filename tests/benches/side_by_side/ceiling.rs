@@ -15,34 +15,36 @@ use std::process::{Child, Command, Stdio};
 use bulkhead_frames::Plan;
 use bulkhead_jobs::{Code, Task};
 
-use crate::figures::{median, seconds};
+use crate::figures::seconds;
 
-const ROUNDS: usize = 5;
 /// A half of the work, the other one, and all of it.
 const SHARES: [&str; 3] = ["0", "1", "all"];
 
-/// How many times as fast two bare processes do this as one: the words name the work, as [`bare`] takes them.
-pub(crate) fn of(words: &[&str]) -> f64 {
-    let [mut first, mut second, mut whole] = SHARES.map(|share| Bare::start(share, words));
-    let (mut one, mut two) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
+/// Three bare processes that stand ready to do this work.
+pub(crate) struct Ceiling {
+    whole: Bare,
+    halves: [Bare; 2],
+}
+
+impl Ceiling {
+    /// The words name the work, as [`bare`] takes them.
+    pub(crate) fn start(words: &[&str]) -> Self {
+        let [first, second, whole] = SHARES.map(|share| Bare::start(share, words));
+        Self { whole, halves: [first, second] }
+    }
+
+    /// One round: how many times as fast two of them are as one. The first one fills caches.
+    pub(crate) fn gain(&mut self) -> f64 {
         let alone = seconds(|| {
-            whole.begin();
-            whole.finish();
+            self.whole.begin();
+            self.whole.finish();
         });
         let shared = seconds(|| {
-            first.begin();
-            second.begin();
-            first.finish();
-            second.finish();
+            self.halves.iter_mut().for_each(Bare::begin);
+            self.halves.iter_mut().for_each(Bare::finish);
         });
-        // The first of each fills caches.
-        if round > 0 {
-            one.push(alone);
-            two.push(shared);
-        }
+        alone / shared
     }
-    median(one) / median(two)
 }
 
 /// A process that does its share each time it is told.

@@ -74,6 +74,11 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// The middle one of what the rounds gave, each by itself: what changes from round to round meets both of a pair.
+pub(crate) fn median_ratio(over: &[f64], under: &[f64]) -> f64 {
+    median(over.iter().zip(under).map(|(over, under)| over / under).collect())
+}
+
 /// So many thousandths of these are smaller, in microseconds.
 pub(crate) fn quantile_us(spans: &mut [Duration], thousandths: usize) -> f64 {
     spans.sort_unstable();

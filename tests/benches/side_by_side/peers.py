@@ -97,31 +97,29 @@ def bits_by_hand(n):
     return math.factorial(n).bit_length()
 
 
+def gmpy2(number, count):
+    inputs = [number] * count
+    with Pool(2) as pool:
+        assert len(set(pool.map(bits_of, inputs, 1))) == 1
+        return {"gmpy2_s": seconds(lambda: pool.map(bits_of, inputs, 1))}
+
+
 def factorial(rounds):
-    big, small = [200_000] * 8, [20_000] * 200
+    big = [200_000] * 8
+    spans = {"cpython_loop_s": [], "cpython_threads_s": [], "cpython_processes_s": []}
 
-    def all_of(pool, work, inputs):
-        assert len(set(pool.map(work, inputs))) == 1
+    def all_of(pool):
+        assert len(set(pool.map(bits_by_hand, big))) == 1
 
-    found = {}
-    try:
-        import gmpy2  # noqa: F401
-    except ImportError:
-        gmpy2 = None
-    if gmpy2:
-        with Pool(2) as pool:
-            for name, inputs in (("gmpy2_big_s", big), ("gmpy2_small_s", small)):
-                all_of(pool, bits_of, inputs)
-                found[name] = median([seconds(lambda: pool.map(bits_of, inputs, 1)) for _ in range(rounds)])
-    found["cpython_loop_s"] = seconds(lambda: [bits_by_hand(n) for n in big])
-    with ThreadPoolExecutor(2) as pool:
-        found["cpython_threads_s"] = seconds(lambda: all_of(pool, bits_by_hand, big))
-    with get_context("fork").Pool(2) as pool:
-        found["cpython_processes_s"] = seconds(lambda: all_of(pool, bits_by_hand, big))
-    return found
+    with ThreadPoolExecutor(2) as threads, get_context("fork").Pool(2) as processes:
+        for _ in range(rounds):
+            spans["cpython_loop_s"].append(seconds(lambda: [bits_by_hand(n) for n in big]))
+            spans["cpython_threads_s"].append(seconds(lambda: all_of(threads)))
+            spans["cpython_processes_s"].append(seconds(lambda: all_of(processes)))
+    return {name: median(values) for name, values in spans.items()}
 
 
-VERBS = {"noop": noop, "latency": latency, "payload": payload, "factorial": factorial}
+VERBS = {"noop": noop, "latency": latency, "payload": payload, "gmpy2": gmpy2, "factorial": factorial}
 
 if __name__ == "__main__":
     verb, *numbers = sys.argv[1:]
