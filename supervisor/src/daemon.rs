@@ -35,8 +35,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     let (place, listener) = setup::take_place(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
-    let signals = Signals::new(&[signals::TERM, signals::INT, signals::HUP, signals::CHLD])
-        .context("cannot catch signals")?;
+    let signals = catch_signals().context("cannot catch signals")?;
     poll.registry()
         .register(&mut SourceFd(&signals.as_fd().as_raw_fd()), Source::Signals.token(), Interest::READABLE)
         .context("cannot watch for signals")?;
@@ -73,6 +72,15 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         place.leave_for_good().context("cannot remove the folder of a private daemon")?;
     }
     Ok(())
+}
+
+/// Who starts a daemon with nohup wants it to outlive its terminal.
+fn catch_signals() -> io::Result<Signals> {
+    let mut caught = vec![signals::TERM, signals::INT, signals::CHLD];
+    if !signals::is_ignored(signals::HUP)? {
+        caught.push(signals::HUP);
+    }
+    Signals::new(&caught)
 }
 
 /// A private daemon serves the process at the other end of its standard input, and stops when that ends.

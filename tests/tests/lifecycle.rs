@@ -13,7 +13,7 @@ use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::outcome::Outcome;
 use bulkhead_proto::refusal::Refusal;
 use bulkhead_proto::view::WorkerState;
-use bulkhead_tests::daemon::{Daemon, binary, eventually, processes_under, send_signal};
+use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, processes_under, send_signal};
 use bulkhead_tests::wire::{Wire, submit};
 
 const NOTHING: Vec<String> = Vec::new();
@@ -231,6 +231,34 @@ fn term_drains_and_leaves_nothing_behind() {
     assert_eq!(outcome, Some(Outcome::Done));
     assert!(daemon.await_end().success());
     assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+/// HUP is a terminal that was closed: it drains, unless the daemon was started so that it outlives that.
+#[test]
+fn hup_drains_unless_it_is_ignored() {
+    let through = |words: &[&str]| Setup {
+        through: words.iter().map(|word| (*word).to_owned()).collect(),
+        ..Setup::default()
+    };
+    // The tests may run under nohup themselves.
+    let mut daemon = Daemon::start_with(&through(&["env", "--default-signal=HUP"]));
+    let mut wire = Wire::connect(&daemon.socket());
+    let tag = wire.ask(Request::Submit(submit("sleep", &["1000"], true)));
+    daemon.await_worker(WorkerState::Busy);
+    send_signal(daemon.pid(), "HUP");
+    let mut outcome = None;
+    while let Some(frame) = wire.next_reply() {
+        if let (true, Reply::Ended(some)) = (frame.tag == tag, frame.reply) {
+            outcome = some.into_iter().next().map(|end| end.outcome);
+        }
+    }
+    assert_eq!(outcome, Some(Outcome::Done));
+    assert!(daemon.await_end().success());
+    let mut daemon = Daemon::start_with(&through(&["nohup"]));
+    send_signal(daemon.pid(), "HUP");
+    assert_eq!(daemon.ok(&["run", "noop", "on"]), "on\n");
+    assert!(!daemon.log().contains("draining"), "{}", daemon.log());
+    assert!(daemon.end("TERM").success());
 }
 
 /// A second TERM ends it at once, and what had not ended is lost: said, not silent.

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
+use nix::libc;
 use signal_hook::{SigId, consts, flag, low_level};
 
 /// Asks for a drain, and then for a stop.
@@ -20,6 +22,19 @@ pub const CHLD: i32 = consts::SIGCHLD;
 pub const URG: i32 = consts::SIGURG;
 /// The terminal is gone; by custom, asks for the config to be read again.
 pub const HUP: i32 = consts::SIGHUP;
+
+/// Whether this process was started to ignore a signal (`nohup` does that with HUP), or does so by now. Who is asked to
+/// ignore one should not catch it.
+///
+/// # Errors
+/// EINVAL: there is no such signal.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
+    // SAFETY: all-zero bytes are a valid sigaction: the default one.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: with a null pointer for the new action it only writes the present one to where it is told.
+    Errno::result(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) })?;
+    Ok(now.sa_sigaction == libc::SIG_IGN)
+}
 
 /// Catches some signals until it is dropped. Its descriptor is readable once one of them has come.
 #[derive(Debug)]
@@ -93,6 +108,16 @@ mod tests {
             assert_eq!(signals.pending(), [TERM, HUP]);
             assert_eq!(signals.pending(), []);
             assert!(!wait_readable(signals.as_fd(), Duration::ZERO).unwrap());
+        });
+    }
+
+    #[test]
+    fn what_is_ignored_is_known() {
+        in_child("signals::tests::what_is_ignored_is_known", || {
+            assert!(!is_ignored(HUP).unwrap() && is_ignored(1000).is_err());
+            // SAFETY: to ignore a signal runs no code.
+            unsafe { libc::signal(HUP, libc::SIG_IGN) };
+            assert!(is_ignored(HUP).unwrap());
         });
     }
 
