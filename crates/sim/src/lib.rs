@@ -15,6 +15,7 @@ pub mod clock;
 mod hands;
 mod hear;
 mod inspect;
+mod lies;
 mod moves;
 pub mod oracle;
 mod people;

@@ -1,11 +1,10 @@
-//! What worker processes do by themselves: come up, claim, run, report, crash, hang, lie, die.
+//! What worker processes do by themselves: come up, claim, run, report, crash, hang, die. How they lie is in `lies.rs`.
 //!
 //! An honest worker follows the rules of the claim word one step at a time; each step is a move of its own, so
 //! that the supervisor can act between any two.
 
 use bulkhead_core::action::Task;
-use bulkhead_proto::boxes::{ClaimState, ClaimWord};
-use bulkhead_proto::death::{Death, Lie};
+use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::stage::Stage;
@@ -224,64 +223,6 @@ impl World {
             worker.life = Life::Gone(death.clone());
             self.news.insert(Source::Worker(id));
         }
-    }
-
-    /// Rule 6: one of the ways in which a worker can break the rules.
-    fn lie(&mut self, id: WorkerId) -> Verdict {
-        let way = self.rng.below(8);
-        let early = self.rng.draw();
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        self.news.insert(Source::Worker(id));
-        if way == 0 {
-            worker.tells.lane_lie = Some(Lie::Lane);
-            return Ok(());
-        }
-        if way == 1 || way == 2 {
-            return self.reach_ahead(id, way == 1, early);
-        }
-        let Some(run) = &mut worker.run else { return Ok(()) };
-        let seq = run.seq;
-        match way {
-            3 => worker.pages.scribble(seq, ClaimWord::pack(Seq(seq.0 + 1), ClaimState::Claimed)),
-            4 => {
-                // It says that it did not begin, and nobody can know better.
-                worker.begun -= u64::from(worker.pages.is(seq, ClaimState::Claimed));
-                worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Offered));
-            }
-            5 => worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Settled)),
-            6 => worker.pages.scribble(seq, 7),
-            _ => match &mut run.ends {
-                Ends::Report(written) => {
-                    (written.status, written.elapsed_ns) = (early % 5, u64::MAX);
-                    worker.pages.dispute(seq);
-                }
-                Ends::Death(_) | Ends::Never => {}
-            },
-        }
-        Ok(())
-    }
-
-    /// Claims or ends an offer that is not its turn, or whose message never came.
-    fn reach_ahead(&mut self, id: WorkerId, end: bool, which: u64) -> Verdict {
-        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        let offered = worker.pages.offered();
-        if offered.is_empty() {
-            return Ok(());
-        }
-        let seq = offered[(which % offered.len() as u64) as usize];
-        let task = worker.pages.task(seq);
-        if !worker.pages.claim(seq) {
-            return Ok(());
-        }
-        worker.begun += 1;
-        if end {
-            worker.pages.write(seq, Written::inline(which.to_le_bytes().to_vec(), which));
-            worker.pages.dispute(seq);
-            worker.pages.done(seq);
-        } else if let Some(task) = task {
-            self.oracles.exclusive.claimed(id, task, &self.workers)?;
-        }
-        Ok(())
     }
 }
 

@@ -29,3 +29,4 @@ mod suspend;
 mod unwanted;
 mod watch;
 mod why;
+mod why_waiting;

@@ -1,22 +1,21 @@
-//! What `why` says of a job in each of its states: who goes first, what holds it back, what it died of, who ended it.
+//! What `why` says of a job that is tried again, runs or has ended: what it died of, what may end it, who ended it.
 //!
-//! The words themselves are `proto`'s and tested there; here is what the machine puts into them.
+//! The words themselves are `proto`'s and tested there; here is what the machine puts into them. Jobs that wait are in
+//! `why_waiting.rs`.
 
-use bulkhead_core::config::Config;
-use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_core::event::Event;
 use bulkhead_proto::client::{Reply, Request};
-use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::{OutputMode, Payload, Policy};
+use bulkhead_proto::job::Policy;
 use bulkhead_proto::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::PoolHealth;
-use bulkhead_proto::why::{Before, Canceller, Drain, End, Longest, Now, Pool, Running};
+use bulkhead_proto::why::{Before, Canceller, Drain, End, Now, Running};
 
-use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
+use crate::rig::{ADMIN, ALICE, BOB, Rig};
 
 /// One slot whose worker runs a long job of Alice's, claimed two seconds ago.
-fn busy() -> (Rig, JobId) {
+pub(crate) fn busy() -> (Rig, JobId) {
     let mut rig = Rig::new(1);
     let long = rig.submit(1);
     rig.claim(long);
@@ -24,21 +23,10 @@ fn busy() -> (Rig, JobId) {
     (rig, long)
 }
 
-fn with_priority(rig: &mut Rig, priority: u8) -> JobId {
-    rig.submit_as(ALICE, "quick", 1, Policy { priority, ..Policy::default() }, false)
-}
-
-fn before(rig: &mut Rig, job: JobId) -> Before {
+pub(crate) fn before(rig: &mut Rig, job: JobId) -> Before {
     match rig.why(ADMIN, job).now {
         Now::Queued { before, .. } => before,
         other => panic!("not queued: {other:?}"),
-    }
-}
-
-fn pool(rig: &mut Rig, job: JobId) -> Pool {
-    match rig.why(ADMIN, job).now {
-        Now::Queued { pool, .. } | Now::Alone { pool, .. } => pool,
-        other => panic!("not waiting: {other:?}"),
     }
 }
 
@@ -49,135 +37,11 @@ fn end(rig: &mut Rig, job: JobId) -> End {
     }
 }
 
-fn running(rig: &mut Rig, job: JobId) -> Running {
+pub(crate) fn running(rig: &mut Rig, job: JobId) -> Running {
     match rig.why(ADMIN, job).now {
         Now::Running(running) => running,
         other => panic!("not running: {other:?}"),
     }
-}
-
-#[test]
-fn who_goes_before_a_queued_job_is_counted_as_the_queue_will_take_them() {
-    let (mut rig, _) = busy();
-    let low = with_priority(&mut rig, 0);
-    let middle = with_priority(&mut rig, 5);
-    let later = with_priority(&mut rig, 5);
-    rig.submit_as(BOB, "quick", 3, Policy::default(), false);
-    rig.connect(bulkhead_proto::ids::ClientId(9), 1, false);
-    rig.submit_as(bulkhead_proto::ids::ClientId(9), "quick", 2, Policy::default(), false);
-    let rest = Before { same_client: 0, clients: 1, others: 3, users: 1, alone: 0 };
-    assert_eq!(before(&mut rig, low), Before { same_client: 2, ..rest });
-    assert_eq!(before(&mut rig, middle), rest);
-    assert_eq!(before(&mut rig, later), Before { same_client: 1, ..rest });
-    // Waiting outweighs priority in the end: a younger urgent job no longer goes first.
-    rig.pass(100_000);
-    let urgent = with_priority(&mut rig, 9);
-    assert_eq!(before(&mut rig, urgent).same_client, 3);
-    let Now::Queued { waited_ms, raised, priority, .. } = rig.why(ALICE, low).now else { panic!("queued") };
-    assert_eq!((waited_ms, raised, priority), (100_000, 10, 0));
-}
-
-#[test]
-fn the_order_that_is_told_is_the_order_of_starts() {
-    let (mut rig, long) = busy();
-    for priority in [3, 9, 0, 3, 7] {
-        with_priority(&mut rig, priority);
-        rig.pass(3000);
-    }
-    let mut told: Vec<(u64, JobId)> = (long.0 + 1..=long.0 + 5)
-        .map(|number| (before(&mut rig, JobId(number)).same_client, JobId(number)))
-        .collect();
-    told.sort_unstable();
-    assert_eq!(told.iter().map(|(count, _)| *count).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
-    rig.finish(long);
-    for (_, job) in told {
-        assert!(rig.holder(job).is_some(), "job {job} is the next one");
-        rig.finish(job);
-    }
-}
-
-#[test]
-fn a_waiting_job_is_told_of_the_workers_and_not_of_whose_jobs_they_run() {
-    let (mut rig, long) = busy();
-    let job = rig.submit_as(BOB, "quick", 1, Policy { expires_ms: Some(5000), ..Policy::default() }, false);
-    rig.pass(1);
-    let worker = rig.holder(long).unwrap().0;
-    let Now::Queued { pool, expires_in_ms, unread, shortage_ms, .. } = rig.why(BOB, job).now else {
-        panic!("queued")
-    };
-    assert_eq!((pool.slots, pool.busy, pool.idle, pool.spares), (1, 1, 0, 1));
-    assert_eq!(pool.longest, Some(Longest { job: None, worker, for_ms: 2001 }), "not his job");
-    assert_eq!((expires_in_ms, unread, shortage_ms), (Some(4999), None, None));
-    let Now::Queued { pool, .. } = rig.why(ADMIN, job).now else { panic!("queued") };
-    assert_eq!(pool.longest.unwrap().job, Some(long));
-    assert_eq!(pool.drain, None);
-    rig.tell(Event::Drain { grace_ms: Some(700) });
-    assert_eq!(self::pool(&mut rig, job).drain, Some(Drain { left_ms: Some(700) }));
-}
-
-#[test]
-fn without_a_worker_it_says_what_keeps_them() {
-    let mut rig = Rig::cold(Config { restart_intensity: 0, ..config(1) });
-    rig.come_up = false;
-    rig.turn();
-    rig.connect(ALICE, 1, false);
-    rig.connect(ADMIN, 0, true);
-    let job = rig.submit(1);
-    let cold = pool(&mut rig, job);
-    assert_eq!((cold.busy + cold.idle, cold.starting, cold.health), (0, 2, PoolHealth::Starting));
-    assert_eq!(cold.next_spawn_ms, None, "all are on their way");
-    for worker in rig.spawned.clone() {
-        rig.tell(Event::SpawnFailed { worker, error: "no more processes".to_owned() });
-    }
-    let ill = pool(&mut rig, job);
-    assert_eq!((ill.starting, ill.health), (0, PoolHealth::Degraded));
-    assert!(ill.health_reason.contains("no more processes"), "{}", ill.health_reason);
-    assert_eq!(ill.next_spawn_ms.map(|ms| ms > 0), Some(true));
-}
-
-#[test]
-fn a_killed_worker_keeps_its_slot_until_the_proof() {
-    let (mut rig, long) = busy();
-    let worker = rig.holder(long).unwrap().0;
-    let job = rig.submit(1);
-    rig.come_up = false;
-    rig.tell(Event::Lied { worker, lie: Lie::Lane });
-    assert_eq!(pool(&mut rig, job).dying, 1);
-    let holder = running(&mut rig, long).holder;
-    assert_eq!(holder.killed.as_deref(), Some("lie (malformed lane frame)"));
-    assert!(!holder.stuck);
-    rig.sleep(20_000);
-    assert!(running(&mut rig, long).holder.stuck);
-}
-
-#[test]
-fn a_client_that_does_not_read_holds_its_own_jobs_back() {
-    let mut rig = Rig::with(Config { client_credit_bytes: 1000, ..config(1) });
-    let first = rig.submit_as(ALICE, "quick", 20, Policy::default(), true);
-    let mut next = first;
-    while rig.holder(next).is_some() {
-        rig.finish_with(next, TaskResult::Inline(Payload::from(vec![1; 2048])), 2_000_000);
-        next.0 += 1;
-    }
-    let Now::Queued { unread, .. } = rig.why(ADMIN, next).now else { panic!("queued") };
-    let unread = unread.expect("she has read nothing");
-    assert!(unread.bytes > unread.bytes_max && !unread.all_full, "{unread:?}");
-    rig.tell(Event::ClientFlushed { client: ALICE });
-    rig.tell(Event::ClientFlushed { client: ALICE });
-    rig.tell(Event::ClientFlushed { client: ALICE });
-    assert!(rig.holder(next).is_some(), "she reads: it goes on");
-}
-
-#[test]
-fn a_shortage_of_descriptors_is_said_to_those_who_need_one() {
-    let mut rig = Rig::new(1);
-    let policy = Policy { output: OutputMode::Descriptor, ..Policy::default() };
-    let job = rig.submit_as(ALICE, "quick", 1, policy, false);
-    let (worker, seq) = rig.holder(job).unwrap();
-    rig.workers.get_mut(&worker).unwrap().clear();
-    rig.tell(Event::OfferFailed { worker, seq, taken: true, shortage: Some("no descriptors".into()) });
-    let Now::Queued { shortage_ms, .. } = rig.why(ALICE, job).now else { panic!("queued") };
-    assert_eq!(shortage_ms, Some(100));
 }
 
 #[test]

@@ -1,0 +1,73 @@
+//! How a worker breaks the rules: claim words that no rule allows, results of no known form, offers out of turn.
+//!
+//! Each way is one that a hostile process has; what it must not do is make the supervisor believe it about anything but its
+//! own offers. Driven by `moves.rs`, for workers that are liars.
+
+use bulkhead_proto::boxes::{ClaimState, ClaimWord};
+use bulkhead_proto::death::Lie;
+use bulkhead_proto::ids::{Seq, WorkerId};
+
+use crate::boxes::Written;
+use crate::report::Verdict;
+use crate::worker::Ends;
+use crate::world::{Source, World};
+
+impl World {
+    /// Rule 6: one of the ways in which a worker can break the rules.
+    pub(crate) fn lie(&mut self, id: WorkerId) -> Verdict {
+        let way = self.rng.below(8);
+        let early = self.rng.draw();
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        self.news.insert(Source::Worker(id));
+        if way == 0 {
+            worker.tells.lane_lie = Some(Lie::Lane);
+            return Ok(());
+        }
+        if way == 1 || way == 2 {
+            return self.reach_ahead(id, way == 1, early);
+        }
+        let Some(run) = &mut worker.run else { return Ok(()) };
+        let seq = run.seq;
+        match way {
+            3 => worker.pages.scribble(seq, ClaimWord::pack(Seq(seq.0 + 1), ClaimState::Claimed)),
+            4 => {
+                // It says that it did not begin, and nobody can know better.
+                worker.begun -= u64::from(worker.pages.is(seq, ClaimState::Claimed));
+                worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Offered));
+            }
+            5 => worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Settled)),
+            6 => worker.pages.scribble(seq, 7),
+            _ => match &mut run.ends {
+                Ends::Report(written) => {
+                    (written.status, written.elapsed_ns) = (early % 5, u64::MAX);
+                    worker.pages.dispute(seq);
+                }
+                Ends::Death(_) | Ends::Never => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// Claims or ends an offer that is not its turn, or whose message never came.
+    fn reach_ahead(&mut self, id: WorkerId, end: bool, which: u64) -> Verdict {
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        let offered = worker.pages.offered();
+        if offered.is_empty() {
+            return Ok(());
+        }
+        let seq = offered[(which % offered.len() as u64) as usize];
+        let task = worker.pages.task(seq);
+        if !worker.pages.claim(seq) {
+            return Ok(());
+        }
+        worker.begun += 1;
+        if end {
+            worker.pages.write(seq, Written::inline(which.to_le_bytes().to_vec(), which));
+            worker.pages.dispute(seq);
+            worker.pages.done(seq);
+        } else if let Some(task) = task {
+            self.oracles.exclusive.claimed(id, task, &self.workers)?;
+        }
+        Ok(())
+    }
+}
