@@ -87,9 +87,11 @@ impl Template {
             Some(own) => format!("write [kinds.{own}] as the program names it"),
             None => "set builtin_kinds = false".to_owned(),
         };
-        let kinds = names.join(", ");
+        let (kinds, it) = if names.len() == 1 { ("kind", "it") } else { ("kinds", "them") };
+        let names = names.join(", ");
         format!(
-            "the worker program{path} does not offer the kind {kinds}: {advice}, or give it a pool whose program has it"
+            "the worker program{path} does not offer the {kinds} {names}: {advice}, or give {it} a pool whose program \
+             has {it}"
         )
     }
 

@@ -89,7 +89,10 @@ fn a_kind_that_no_worker_knows_is_told_once_with_its_program() {
     assert_eq!(check(&config), (Some(1), String::new(), expected));
     fs::write(&config, format!("worker_program = {program:?}\n[kinds.square]\n")).unwrap();
     let (code, _, said) = check(&config);
-    assert!(code == Some(1) && said.contains("the kind factorial, transform, noop, sleep, exec: "), "{said}");
+    assert!(
+        code == Some(1) && said.contains("the kinds factorial, transform, noop, sleep, exec: "),
+        "{said}"
+    );
     assert!(said.contains("set builtin_kinds = false"), "{said}");
 }
 
