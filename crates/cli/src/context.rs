@@ -4,13 +4,15 @@
 //! stdout is an error here and a quiet end in `exit`.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Client, ConnectError, places};
+use bulkhead_client::{Bell, Client, ConnectError, places};
 use serde::Serialize;
 
 use crate::args::Global;
+use crate::patience::Patience;
 
 impl Global {
     /// The daemon that this command talks to.
@@ -35,12 +37,35 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 
 /// Stdout, buffered; [`Out::flush`] before anything that waits, and at the end.
 pub(crate) struct Out {
-    stdout: BufWriter<StdoutLock<'static>>,
+    stdout: BufWriter<Stdout>,
+}
+
+struct Stdout {
+    lock: StdoutLock<'static>,
+    patience: Patience,
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.patience.write(&mut self.lock, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.lock.flush()
+    }
 }
 
 impl Out {
     pub(crate) fn new() -> Self {
-        Self { stdout: BufWriter::with_capacity(64 << 10, io::stdout().lock()) }
+        let stdout = Stdout { lock: io::stdout().lock(), patience: Patience::default() };
+        Self { stdout: BufWriter::with_capacity(64 << 10, stdout) }
+    }
+
+    /// From now on a signal ends a wait for whoever reads.
+    pub(crate) fn heed(&mut self, bell: Bell) -> Result<()> {
+        let stdout = self.stdout.get_mut();
+        stdout.patience = Patience::with(stdout.lock.as_fd(), bell)?;
+        Ok(())
     }
 
     /// Writes one line.

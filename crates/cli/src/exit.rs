@@ -11,6 +11,7 @@ use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE,
 use bulkhead_proto::refusal::Refusal;
 
 use crate::context::say;
+use crate::patience;
 use crate::words;
 
 /// The table, as `bulkhead --help` shows it.
@@ -97,7 +98,11 @@ fn code_of(error: &anyhow::Error) -> u8 {
 
 /// The code for output that nobody takes.
 fn of_writing(error: &io::Error) -> u8 {
-    if error.kind() == io::ErrorKind::BrokenPipe { PIPE } else { FAILED }
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => PIPE,
+        _ if patience::is_interrupted(error) => CANCELLED,
+        _ => FAILED,
+    }
 }
 
 fn of_client(error: &Error) -> u8 {

@@ -18,6 +18,7 @@ mod jobs;
 mod new_file;
 mod numbers;
 mod output;
+mod patience;
 mod private;
 mod program;
 mod progress;

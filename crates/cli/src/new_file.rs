@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Draft, Error, Interrupts, intake, name_user, wait_readable};
+use bulkhead_client::{Bell, Draft, Error, Interrupts, intake, name_user, wait_readable};
+
+use crate::patience::{self, Patience};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -25,6 +27,7 @@ const SILENCE: Duration = Duration::from_secs(3600);
 pub(crate) struct NewFile {
     inner: Inner,
     name: String,
+    patience: Patience,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,13 @@ impl NewFile {
             _ => Draft::create(path).map(Inner::Whole),
         };
         let inner = open().with_context(|| format!("cannot write to {name}"))?;
-        Ok(Self { inner, name })
+        Ok(Self { inner, name, patience: Patience::default() })
+    }
+
+    /// From now on a signal ends a wait for whoever reads.
+    pub(crate) fn heed(&mut self, bell: Bell) -> Result<()> {
+        self.patience = Patience::with(self.file().as_fd(), bell)?;
+        Ok(())
     }
 
     /// What is written into.
@@ -121,9 +130,13 @@ fn copy(scratch: &File, mut to: File) -> io::Result<()> {
 
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file().as_ref().write(bytes);
+        let file = Arc::clone(self.file());
+        let written = self.patience.write(&mut file.as_ref(), bytes);
         // The kind stays: whoever closes a pipe is told apart by it, and an interrupted write is tried again.
-        written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.name)))
+        written.map_err(|error| match patience::is_interrupted(&error) {
+            true => error,
+            false => io::Error::new(error.kind(), format!("{}: {error}", self.name)),
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

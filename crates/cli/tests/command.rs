@@ -296,6 +296,35 @@ fn a_reader_that_leaves_ends_it_quietly() {
     fake.finish();
 }
 
+/// The pipe is full, and the command waits in the middle of a result.
+#[test]
+fn a_signal_ends_a_write_that_nobody_reads() {
+    for output in [&[][..], &["-o", "/dev/stdout"]] {
+        let fake = Fake::serve(|mut peer| {
+            let (tag, _) = peer.submit().unwrap();
+            peer.accept(tag, 1, 2);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&vec![b'7'; 1 << 20]).unwrap();
+            peer.reply_with(tag, Reply::Ended(vec![done_in_file(1, 1 << 20)]), file.as_fd());
+            let mut asked = 0;
+            while let Some(frame) = peer.request() {
+                assert_eq!(frame.request, Request::Cancel { jobs: vec![JobId(2)] });
+                peer.reply(frame.tag, Reply::Changed { count: 1, refused: Vec::new() });
+                asked += 1;
+            }
+            assert!(asked > 0, "the other job was not taken back");
+        });
+        let mut command = bulkhead(&["run", "factorial", "1000000", "1000001"]);
+        let command = command.args(output).env("BULKHEAD_SOCKET", fake.path());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 10]).unwrap();
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        fake.finish();
+    }
+}
+
 /// A folder with a copy of the command and a supervisor that is this shell script. Another process makes them: a
 /// file that this one had open for writing could leak into a child of another test, and then not be run.
 fn installed(script: &str) -> tempfile::TempDir {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bulkhead_sys::poll::{self, Watch};
@@ -31,6 +31,14 @@ impl Interrupts {
         !self.signals.pending().is_empty()
     }
 
+    /// Something that writers can watch, while the signals are still told to whoever has this.
+    ///
+    /// # Errors
+    /// No descriptor is to be had.
+    pub fn bell(&self) -> io::Result<Bell> {
+        Ok(Bell(self.signals.as_fd().try_clone_to_owned()?))
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.signals.as_fd()
     }
@@ -45,6 +53,35 @@ impl fmt::Debug for Interrupts {
 /// A wait ended because of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted;
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Rings from a signal until [`Interrupts::take`], or the client that has them, has heard it.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+/// Waits until `fd` takes something, or is broken, which the next write tells.
+///
+/// # Errors
+/// `Err(Interrupted)` inside `Ok` if a watched signal came; an I/O error if it cannot be waited.
+pub fn wait_writable(fd: BorrowedFd<'_>, bell: &Bell) -> io::Result<Result<(), Interrupted>> {
+    loop {
+        let writer = Watch { fd, readable: false, writable: true };
+        let [seen, rung] = poll::wait([writer, Watch::readable(bell.0.as_fd())], None)?;
+        if rung.readable {
+            return Ok(Err(Interrupted));
+        }
+        if seen.writable {
+            return Ok(Ok(()));
+        }
+    }
+}
 
 /// Waits until `fd` has something to read or is at its end; `false` when `limit` has passed first.
 ///

@@ -47,7 +47,7 @@ pub use draft::Draft;
 pub use error::{ConnectError, Error, Fault};
 pub use events::{EventBatch, Events};
 pub use file::JobFile;
-pub use interrupt::{Interrupted, Interrupts, wait_readable};
+pub use interrupt::{Bell, Interrupted, Interrupts, wait_readable, wait_writable};
 pub use jobs::Jobs;
 pub use logs::{JobLog, LOOK_EVERY, LogItem};
 pub use output::{JobEnd, Output, OutputFile, OutputReader};

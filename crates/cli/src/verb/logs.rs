@@ -60,8 +60,10 @@ impl Args {
             page.out.flush()?;
             return Ok(exit::DONE);
         }
-        client.set_interrupts(Some(Interrupts::new()?));
+        let interrupts = Interrupts::new()?;
         let mut page = Page::new(self, global);
+        page.out.heed(interrupts.bell()?)?;
+        client.set_interrupts(Some(interrupts));
         match client.follow_log(self.job, &mut |item| page.show(item)) {
             // Whoever stops reading leaves the job alone.
             Err(Error::Interrupted) => page.code = exit::CANCELLED,

@@ -7,7 +7,9 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Client, ConnectError, Error, Interrupts, JobInput, Output, Run, RunItem, RunOptions};
+use bulkhead_client::{
+    Bell, Client, ConnectError, Error, Interrupts, JobInput, Output, Run, RunItem, RunOptions,
+};
 use bulkhead_proto::exit;
 use bulkhead_proto::outcome::Outcome;
 use serde_json::json;
@@ -20,6 +22,7 @@ use crate::inputs::Inputs;
 use crate::jobs::{JobArgs, WhenBusy};
 use crate::new_file::NewFile;
 use crate::output;
+use crate::patience;
 use crate::private::PrivateDaemon;
 use crate::progress::{Progress, Shown};
 use crate::trouble::{self, Crashed};
@@ -70,9 +73,14 @@ impl Args {
         let wanted = self.wanted(global, &inputs)?;
         let mut interrupts = None;
         let shown = self.shown(global);
+        // What is written first, as with the job's own: to open a pipe may wait, and nothing is watched yet.
+        let path = self.output.as_deref().filter(|_| wanted.result.is_none());
+        let file = path.map(NewFile::create).transpose()?;
         let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
-        let mut sink = Sink::open(self, global, &inputs, outs, wanted.result.is_some())?;
+        let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
+        let bells = [interrupts.bell()?, interrupts.bell()?];
         let (mut client, private) = reach(global, interrupts)?;
+        let mut sink = Sink::open(self, global, &inputs, (file, outs), bells)?;
         if !global.quiet {
             client.on_notice(sink.progress.notices());
         }
@@ -129,14 +137,12 @@ impl Args {
 }
 
 /// The daemon that there is, or one of our own.
-fn reach(global: &Global, interrupts: Option<Interrupts>) -> Result<(Client, Option<PrivateDaemon>)> {
-    let watch = || interrupts.map_or_else(Interrupts::new, Ok);
-    let (mut client, private, interrupts) = match global.connect() {
-        Ok(client) => (client, None, watch()?),
+fn reach(global: &Global, mut interrupts: Interrupts) -> Result<(Client, Option<PrivateDaemon>)> {
+    let (mut client, private) = match global.connect() {
+        Ok(client) => (client, None),
         Err(ConnectError::NoDaemon { .. }) => {
-            let mut interrupts = watch()?;
             let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(NotStarted)?;
-            (daemon.connect()?, Some(daemon), interrupts)
+            (daemon.connect()?, Some(daemon))
         }
         Err(error) => return Err(error.into()),
     };
@@ -154,7 +160,7 @@ fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut Sink<'_>
             None => return Ok(sink.verdict.code()),
             Some(Ok(item)) => {
                 if let Err(error) = sink.take(&item) {
-                    take_back(&mut run);
+                    take_back_unheard(&mut run, &error);
                     return Err(error);
                 }
             }
@@ -174,6 +180,14 @@ fn take_back<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>) {
         Ok(count) => log::info!("jobs taken back count={count}"),
         Err(error) => log::warn!("jobs could not be taken back, the daemon will do it error={error}"),
     }
+}
+
+/// As [`take_back`], after a write that failed. The signal that ended it may be unheard: then it ends the first try, too.
+fn take_back_unheard<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, error: &anyhow::Error) {
+    if error.downcast_ref().is_some_and(patience::is_interrupted) && run.cancel_rest().is_ok() {
+        return;
+    }
+    take_back(run);
 }
 
 /// A connection that ends under running jobs has lost them.
@@ -209,16 +223,18 @@ impl<'a> Sink<'a> {
         args: &'a Args,
         global: &'a Global,
         inputs: &'a Inputs,
-        outs: Outs,
-        takes_result: bool,
+        (file, outs): (Option<NewFile>, Outs),
+        [bell, other]: [Bell; 2],
     ) -> Result<Self> {
-        let path = args.output.as_deref().filter(|_| !takes_result);
-        let file = path.map(NewFile::create).transpose()?;
+        let takes_result = args.output.is_some() && file.is_none();
+        let (mut file, mut out) = (file, Out::new());
+        out.heed(bell)?;
+        file.as_mut().map_or(Ok(()), |file| file.heed(other))?;
         Ok(Self {
             args,
             global,
             inputs,
-            out: Out::new(),
+            out,
             file: file.map(BufWriter::new),
             outs,
             takes_result,
@@ -264,8 +280,8 @@ impl<'a> Sink<'a> {
             Some(file) => file.flush().map_err(anyhow::Error::from),
             None => self.out.flush(),
         });
-        if flushed.is_err() {
-            take_back(run);
+        if let Err(error) = &flushed {
+            take_back_unheard(run, error);
         }
         flushed
     }
