@@ -29,7 +29,7 @@ pub struct Evidence {
     /// What its task said last; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].
     pub last_words: String,
     /// What the kernel showed of it right before it was killed.
-    pub seen: Option<Seen>,
+    pub seen: Option<Box<Seen>>,
 }
 
 impl Evidence {
@@ -74,6 +74,9 @@ pub struct Seen {
     pub cpu_us: u64,
     /// Processor time since its task was handed to it, in microseconds, where that is watched.
     pub task_cpu_us: Option<u64>,
+    /// Processor time of the processes that it started, and that those started, in its whole life, in microseconds:
+    /// of the living, and of the dead that somebody waited for.
+    pub below_us: u64,
     /// Resident memory, in bytes.
     pub resident_bytes: u64,
     /// The kernel function that it waits in; empty when it runs or the kernel does not say.
@@ -139,7 +142,11 @@ impl fmt::Display for Evidence {
 impl fmt::Display for Seen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cpu = Span::us(self.task_cpu_us.unwrap_or(self.cpu_us));
-        write!(out, " state={} cpu={cpu} resident_bytes={}", self.state, self.resident_bytes)?;
+        write!(out, " state={} cpu={cpu}", self.state)?;
+        if self.below_us > 0 {
+            write!(out, " below={}", Span::us(self.below_us))?;
+        }
+        write!(out, " resident_bytes={}", self.resident_bytes)?;
         if !self.waits_in.is_empty() {
             write!(out, " waits_in={}", self.waits_in)?;
         }

@@ -51,6 +51,7 @@ impl Pulse {
             state: state(seen.state),
             cpu_us: seen.cpu_ns / 1000,
             task_cpu_us: of_task,
+            below_us: seen.below_ns / 1000,
             resident_bytes: seen.resident_bytes,
             waits_in: seen.waits_in,
         })

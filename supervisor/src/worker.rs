@@ -277,7 +277,8 @@ impl Worker {
             ExitStatus::Signal { signal, .. } => Some(signal),
             ExitStatus::Code(_) => None,
         };
-        let mut evidence = Evidence { seen: self.pulse.last.take(), ..self.ring.evidence(signal) };
+        let mut evidence =
+            Evidence { seen: self.pulse.last.take().map(Box::new), ..self.ring.evidence(signal) };
         evidence.program = self.program.take().filter(|_| !evidence.frames.is_empty()).map(Box::new);
         Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }

@@ -12,7 +12,7 @@ use crate::symbols::Library;
 /// What else is known of it: a heading of at most nine letters and a text for each line.
 pub(crate) fn details(evidence: &Evidence, library: &mut Library) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
-    lines.extend(evidence.seen.as_ref().map(|seen| ("seen", seen_text(seen))));
+    lines.extend(evidence.seen.as_deref().map(|seen| ("seen", seen_text(seen))));
     lines.extend(evidence.progress.map(|progress| ("progress", progress_text(progress))));
     let words = &evidence.last_words;
     lines.extend((!words.is_empty()).then(|| ("said", format!("{words:?}"))));
@@ -39,13 +39,17 @@ fn progress_text(Progress { done, total }: Progress) -> String {
 }
 
 fn seen_text(seen: &Seen) -> String {
-    let Seen { state, cpu_us, task_cpu_us, resident_bytes, waits_in, pid: _ } = seen;
+    let Seen { state, cpu_us, task_cpu_us, below_us, resident_bytes, waits_in, pid: _ } = seen;
     let cpu = match task_cpu_us {
         Some(us) => format!("{} of processor time for it", Span::us(*us)),
         None => format!("{} of processor time in its life", Span::us(*cpu_us)),
     };
+    let below = match below_us {
+        0 => String::new(),
+        us => format!(", {} by the processes that it has started", Span::us(*us)),
+    };
     let place = if waits_in.is_empty() { String::new() } else { format!(", in {}", waits_in.escape_debug()) };
-    format!("{state}{place}, {cpu}, {:.1} MiB resident", *resident_bytes as f64 / f64::from(1 << 20))
+    format!("{state}{place}, {cpu}{below}, {:.1} MiB resident", *resident_bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]
@@ -61,6 +65,7 @@ mod tests {
             state: RunState::Sleeping,
             cpu_us: 7000,
             task_cpu_us: Some(1240),
+            below_us: 2_000_000,
             resident_bytes: 3 << 19,
             waits_in: "futex\u{1b}".to_owned(),
         };
@@ -68,7 +73,7 @@ mod tests {
             frames: vec![0x10, 0x20],
             progress: Some(Progress { done: 3, total: 7 }),
             last_words: "row \u{1b}[31m\n4\u{202e}".to_owned(),
-            seen: Some(seen),
+            seen: Some(Box::new(seen)),
             ..Evidence::default()
         };
         let lines = details(&evidence, &mut Library::default());
@@ -76,7 +81,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                ("seen", "sleeping, in futex\\u{1b}, 1.24ms of processor time for it, 1.5 MiB resident"),
+                (
+                    "seen",
+                    "sleeping, in futex\\u{1b}, 1.24ms of processor time for it, 2.00s by the processes that it has started, 1.5 MiB resident"
+                ),
                 ("progress", "3 of 7"),
                 ("said", "\"row \\u{1b}[31m\\n4\\u{202e}\""),
                 ("at", "0x10"),

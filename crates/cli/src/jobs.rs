@@ -210,12 +210,6 @@ impl JobArgs {
         if self.each {
             return Err("--each is not for exec: its words are one program and its arguments".to_owned());
         }
-        if self.policy.cpu_time.is_some() {
-            return Err(
-                "--cpu-time does not reach the programs of exec: use --timeout, or ulimit -t in a shell"
-                    .to_owned(),
-            );
-        }
         if self.program.takes_stdin() && self.files.ins.iter().any(|one| one.name == STDIN) {
             return Err(
                 "--stdin and --in stdin=PATH: a program has one standard input, give one of both".to_owned()
@@ -304,7 +298,6 @@ mod tests {
             ("sleep 86400001", "86400000"),
             ("exec", "exec of what"),
             ("exec --each a b", "--each is not for exec"),
-            ("exec --cpu-time 5s true", "use --timeout"),
             ("exec --stdin --in stdin=a true", "give one of both"),
             ("exec --env PATH true", "--env PATH is no NAME=VALUE"),
             ("noop --env A=b", "for exec, not for noop"),

@@ -95,10 +95,12 @@ impl Watch {
             let pause_ns = if is_measured(policy) { ms(MEMORY_PAUSE_MS.1) } else { u64::MAX };
             return Ok(next_ns.min(now_ns.saturating_add(pause_ns)));
         };
-        let start = Before { cpu_us: seen.cpu_us, resident_bytes: seen.resident_bytes };
+        // What it starts counts like itself: a program that it runs, and all that this runs.
+        let cpu_us = seen.cpu_us.saturating_add(seen.below_us);
+        let start = Before { cpu_us, resident_bytes: seen.resident_bytes };
         let before = *self.before.get_or_insert(start);
         if let Some(limit_ms) = policy.cpu_ms {
-            let used_us = seen.cpu_us.saturating_sub(before.cpu_us);
+            let used_us = cpu_us.saturating_sub(before.cpu_us);
             if used_us >= limit_ms.saturating_mul(1000) {
                 return Err(Cause::CpuTime);
             }

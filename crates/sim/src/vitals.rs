@@ -21,7 +21,7 @@ const SIGSTOP: i32 = 19;
 /// What a worker uses, as of some instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Processor time of its life, in microseconds.
+    /// Processor time of its life and of what it has started, in microseconds.
     pub cpu_us: u64,
     /// Resident memory, in bytes.
     pub resident_bytes: u64,
@@ -112,9 +112,12 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let used = worker.vitals.at(now_ns);
         worker.vitals.shown = used;
+        // A third of it by what it has started.
+        let below_us = used.cpu_us / 3 * factor;
         let seen = Seen {
             state: if worker.vitals.stopped_ns.is_some() { RunState::Stopped } else { RunState::Running },
-            cpu_us: used.cpu_us * factor,
+            cpu_us: used.cpu_us * factor - below_us,
+            below_us,
             resident_bytes: used.resident_bytes * factor,
             ..Seen::default()
         };

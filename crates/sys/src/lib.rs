@@ -25,6 +25,7 @@ mod message;
 pub mod notify;
 #[cfg(any(test, feature = "odd"))]
 pub mod odd;
+mod offspring;
 pub mod opened;
 pub mod page;
 pub mod pidfd;

@@ -14,6 +14,7 @@ use nix::libc;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
+use crate::offspring;
 use crate::pidfd::Process;
 
 /// Longer than any `stat` line: 52 numbers and a name of at most 64 bytes.
@@ -36,6 +37,9 @@ pub struct Seen {
     pub state: char,
     /// Processor time of all its threads together, living and ended, in nanoseconds.
     pub cpu_ns: u64,
+    /// Processor time of what it started and what that started, the living and the dead, in nanoseconds: see
+    /// `offspring.rs` for what may be missed.
+    pub below_ns: u64,
     /// Resident memory in bytes; some dozens of pages for each processor may not be counted yet.
     pub resident_bytes: u64,
     /// The kernel function that it waits in; empty when it runs, or when we may not know.
@@ -60,7 +64,7 @@ impl Vitals {
         })
     }
 
-    /// Looks; `None` once it was reaped. Some ten microseconds.
+    /// Looks; `None` once it was reaped. Some ten microseconds, and as many for each process below it.
     ///
     /// # Errors
     /// None that a sane kernel gives.
@@ -69,9 +73,17 @@ impl Vitals {
         // First, because it fails for a child that was reaped: the clock below goes by the number.
         let Some(stat) = read(&self.stat, &mut line)? else { return Ok(None) };
         let state = state_of(stat).ok_or(Errno::EBADMSG)?;
+        // Before those below it, or one that it waits for meanwhile would be counted twice.
+        let reaped_ns = offspring::reaped_ns(stat);
         let Some(statm) = read(&self.statm, &mut line)? else { return Ok(None) };
         let resident = field(statm, 1).ok_or(Errno::EBADMSG)?.saturating_mul(self.page_bytes);
-        Ok(Some(Seen { state, cpu_ns: self.cpu_ns()?, resident_bytes: resident, waits_in: self.waits_in() }))
+        Ok(Some(Seen {
+            state,
+            cpu_ns: self.cpu_ns()?,
+            below_ns: reaped_ns + offspring::cpu_ns(self.pid),
+            resident_bytes: resident,
+            waits_in: self.waits_in(),
+        }))
     }
 
     /// Processor time of all its threads together, in nanoseconds. Only for one that was not reaped: it goes by the
@@ -103,12 +115,17 @@ fn read<'a>(file: &File, line: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
 
 /// The letter behind the name, which stands in parentheses and may hold anything, parentheses too.
 fn state_of(stat: &[u8]) -> Option<char> {
+    fields_of(stat)?.first().map(|letter| char::from(*letter))
+}
+
+/// What stands behind the name.
+pub(crate) fn fields_of(stat: &[u8]) -> Option<&[u8]> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
-    stat.get(end + 2).map(|letter| char::from(*letter))
+    stat.get(end + 2..)
 }
 
 /// The number at a place, from 0.
-fn field(line: &[u8], place: usize) -> Option<u64> {
+pub(crate) fn field(line: &[u8], place: usize) -> Option<u64> {
     let word = line.split(|byte| byte.is_ascii_whitespace()).nth(place)?;
     std::str::from_utf8(word).ok()?.parse().ok()
 }

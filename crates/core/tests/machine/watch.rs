@@ -60,6 +60,28 @@ fn deaths_seen_by(rig: &mut Rig, client: ClientId) -> usize {
     }
 }
 
+/// What it had started before, and waited for, is no part of it.
+#[test]
+fn what_a_task_starts_uses_its_processor_time() {
+    let mut rig = Rig::new(1);
+    let used = |own_ms: u64, below_ms: u64| {
+        seen(own_ms, 1 << 20).map(|seen| Seen { below_us: below_ms * 1000, ..seen })
+    };
+    rig.seen = used(70, 5000);
+    let job = rig.submit_as(ALICE, "quick", 1, cpu(200), false);
+    let worker = rig.claim(job);
+    rig.seen = used(80, 5189);
+    rig.sleep(400);
+    assert_eq!(rig.outcome(job), None, "it has used 199 ms");
+    rig.seen = used(80, 5190);
+    rig.sleep(400);
+    assert_eq!(
+        rig.outcome(job),
+        Some(Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 200, part: None })
+    );
+    assert_eq!(rig.killed.get(&worker), Some(&KillReason::CpuTime));
+}
+
 #[test]
 fn a_job_without_progress_ends_at_its_limit_and_nobody_is_charged() {
     let mut rig = Rig::new(1);
@@ -221,11 +243,14 @@ fn a_death_in_mid_job_stays_as_evidence_though_nobody_is_charged() {
     rig.die_with(
         worker,
         Death::Killed { why: KillReason::NoProgress },
-        Evidence { seen: seen.clone(), ..Evidence::default() },
+        Evidence { seen: seen.clone().map(Box::new), ..Evidence::default() },
     );
     let deaths = rig.detail(job).deaths;
     assert_eq!(deaths.len(), 1);
-    assert_eq!((deaths[0].charged, deaths[0].attempt, &deaths[0].evidence.seen), (false, 1, &seen));
+    assert_eq!(
+        (deaths[0].charged, deaths[0].attempt, deaths[0].evidence.seen.as_deref()),
+        (false, 1, seen.as_ref())
+    );
     assert_eq!(rig.detail(job).row.crashes, 0);
     assert_eq!(deaths_seen_by(&mut rig, ALICE), 1);
     assert_eq!(deaths_seen_by(&mut rig, BOB), 0, "it is Alice's");

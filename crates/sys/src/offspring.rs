@@ -1,0 +1,125 @@
+//! Processor time of what a process started, and of what that started: down from it, as the kernel lists children.
+//!
+//! What is counted of each is its own time and that of its dead whom somebody waited for. A parent is read before its
+//! children, so nobody is counted twice; one that dies in between may be missed until the next look, and the time of a
+//! dead whom nobody waits for is lost. Where /proc hides a process, what it started is not seen.
+//!
+//! It reads counters, and waits for no lock that a process could hold. Driven by `vitals.rs`.
+
+use std::io;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::vitals::{field, fields_of};
+
+/// Files that are read in one look: whoever looks has others to serve. What is beyond them is not counted.
+const READS_MAX: usize = 1000;
+
+/// In a `stat` line behind the name: the state is the first field.
+const PARENT_AT: usize = 1;
+const OWN_AT: [usize; 2] = [11, 12];
+const REAPED_AT: [usize; 2] = [13, 14];
+
+/// Processor time of all that lives below a process, and of their dead whom they waited for, in nanoseconds. What the
+/// process itself waited for is not in it: see [`reaped_ns`].
+pub(crate) fn cpu_ns(pid: u32) -> u64 {
+    let mut reads_left = READS_MAX;
+    let mut parents = vec![pid];
+    let mut sum_ns = 0;
+    while let Some(parent) = parents.pop() {
+        for child in children(parent, &mut reads_left).unwrap_or_default() {
+            // A number may be somebody else's by now: then its parent is another one, too.
+            let time = spend(&mut reads_left).and_then(|()| time_ns(child, parent));
+            if let Some(ns) = time {
+                sum_ns += ns;
+                parents.push(child);
+            }
+        }
+    }
+    sum_ns
+}
+
+/// From its `stat` line: processor time of the dead whom a process waited for, in nanoseconds.
+pub(crate) fn reaped_ns(stat: &[u8]) -> u64 {
+    fields_of(stat).map_or(0, |fields| ticks(fields, REAPED_AT))
+}
+
+fn spend(reads_left: &mut usize) -> Option<()> {
+    *reads_left = reads_left.checked_sub(1)?;
+    Some(())
+}
+
+fn children(parent: u32, reads_left: &mut usize) -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{parent}/task"))? {
+        if spend(reads_left).is_none() {
+            break;
+        }
+        // A thread that has ended left its children to another one.
+        let list = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    Ok(found)
+}
+
+fn time_ns(pid: u32, parent: u32) -> Option<u64> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let fields = fields_of(&stat)?;
+    (field(fields, PARENT_AT)? == u64::from(parent)).then(|| ticks(fields, OWN_AT) + ticks(fields, REAPED_AT))
+}
+
+fn ticks(fields: &[u8], places: [usize; 2]) -> u64 {
+    // 100 in a second on every Linux of today.
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|count| u64::try_from(count).ok());
+    let ticks: u64 = places.into_iter().filter_map(|place| field(fields, place)).sum();
+    ticks.saturating_mul(1_000_000_000 / per_second.filter(|count| *count > 0).unwrap_or(100))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::pidfd::Process;
+    use crate::testing::{PATIENCE, reap, shell_on};
+    use crate::vitals::{Seen, Vitals};
+
+    /// Uses processor time in whole ticks, and then writes a line.
+    const WORK: &str = "work() { i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo >&3; }; exec 3<&0; ";
+
+    /// What is seen of a shell that runs `script`, once that has written so many lines; then it is killed with whatever
+    /// reads from the same socket.
+    fn seen_of(script: &str, lines: usize) -> Seen {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let process: Process = shell_on(&format!("{WORK}{script}"), theirs);
+        let vitals = Vitals::of_child(&process).unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        ours.read_exact(&mut vec![0; lines]).unwrap();
+        let seen = vitals.look().unwrap().expect("it was not reaped");
+        process.kill(9).unwrap();
+        reap(&process);
+        // Whoever it started ends with the end of its input.
+        drop(ours);
+        seen
+    }
+
+    const SOME_NS: u64 = 20_000_000;
+
+    #[test]
+    fn time_of_children_counts_while_they_live_and_once_they_are_waited_for() {
+        let alone = seen_of("read line <&3", 0);
+        assert_eq!(alone.below_ns, 0, "{alone:?}");
+        let own = seen_of("work; read line <&3", 1);
+        assert!(own.cpu_ns > SOME_NS && own.below_ns == 0, "{own:?}");
+        let living = seen_of("((work; read line <&3); read line <&3) & read line <&3", 1);
+        assert!(living.below_ns > SOME_NS && living.cpu_ns < living.below_ns, "{living:?}");
+        let reaped = seen_of("(work); (work); (echo >&3; read line <&3)", 3);
+        assert!(reaped.below_ns > 2 * SOME_NS && reaped.cpu_ns < reaped.below_ns, "{reaped:?}");
+    }
+
+    #[test]
+    fn a_number_that_is_somebody_elses_is_not_counted() {
+        assert!(time_ns(std::process::id(), 1 << 22).is_none());
+    }
+}
