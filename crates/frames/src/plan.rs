@@ -21,6 +21,9 @@ const RANGE_MIN_NS: u64 = 20_000_000;
 /// Ranges that a clip gets as long as they are not too short: so many workers can share it evenly.
 const RANGES: u64 = 64;
 
+/// Longest file that there is, with room for a header: places in it are signed numbers (lseek(2)).
+const OUTPUT_MAX_BYTES: u128 = (1 << 63) - (1 << 13);
+
 /// Frames that one run task takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameRange {
@@ -65,6 +68,13 @@ impl Plan {
         let output_bytes = recipe.output().shape.bytes();
         let mut output_at = recipe.output().to_line().len() as u64;
         let starts = scan.starts(each)?;
+        let frames = starts.last().map_or(0, |end| end.frame);
+        // Its lines are not longer than the clip.
+        if u128::from(frames) * u128::from(output_bytes) + u128::from(length) > OUTPUT_MAX_BYTES {
+            return Err(Fault::Chain(format!(
+                "the output would have {frames} frames of {output_bytes} bytes, no file is so long: make them smaller"
+            )));
+        }
         let ranges = starts.windows(2).map(|pair| {
             let frames = pair[1].frame - pair[0].frame;
             let input_bytes = pair[1].at - pair[0].at;
@@ -174,6 +184,36 @@ mod tests {
         assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
         let forged = text.replace("crop=4x4", "crop=9x9");
         assert!(serde_json::from_str::<Plan>(&forged).unwrap_err().to_string().contains("reaches beyond"));
+    }
+
+    /// A clip of so many frames that nobody could store it, but for one of holes, is not multiplied into nonsense.
+    #[test]
+    fn an_output_longer_than_any_file_is_refused() {
+        struct Endless;
+        const HEADER: &[u8] = b"YUV4MPEG2 W1 H1 Cmono\n";
+        impl FileExt for Endless {
+            fn read_at(&self, into: &mut [u8], at: u64) -> std::io::Result<usize> {
+                for (at, byte) in (at..).zip(&mut *into) {
+                    let place = at.checked_sub(HEADER.len() as u64);
+                    *byte =
+                        place.map_or_else(|| HEADER[at as usize], |place| b"FRAME\n."[(place % 7) as usize]);
+                }
+                Ok(into.len())
+            }
+
+            fn write_at(&self, _: &[u8], _: u64) -> std::io::Result<usize> {
+                unreachable!("a plan writes nothing")
+            }
+        }
+        let told = |frames: u64| {
+            let chain = "scale=16384x16384".parse().unwrap();
+            Plan::new(&Endless, HEADER.len() as u64 + 7 * frames, chain)
+        };
+        assert_eq!(told(30_000_000_000).unwrap().frames(), 30_000_000_000);
+        for frames in [40_000_000_000, 80_000_000_000, (u64::MAX >> 1) / 7] {
+            let fault = told(frames).map(|plan| plan.frames()).unwrap_err().to_string();
+            assert!(fault.contains("no file is so long"), "{fault}");
+        }
     }
 
     #[test]
