@@ -4,6 +4,7 @@
 //! that a job that fails, or a command that is killed, leaves the older files as they were. What can be known to be
 //! wrong is told before a daemon is looked for.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,8 @@ pub(crate) struct Wanted {
     pub(crate) outs: Vec<Named>,
     /// Where its result goes, if the job itself is to write it there.
     pub(crate) result: Option<PathBuf>,
+    /// Where the results go, if this command writes them.
+    pub(crate) results: Option<PathBuf>,
     /// What was read of standard input, if that and the rest is a file too.
     pub(crate) stdin: Option<Vec<u8>>,
 }
@@ -91,10 +94,13 @@ impl Wanted {
         if standard + self.stdin.iter().count() > 1 {
             return Err(Usage("standard input can be read only once: give - to one file".to_owned()));
         }
-        let paths: Vec<&Path> =
-            self.outs.iter().map(|one| one.path.as_path()).chain(self.result.as_deref()).collect();
-        match (1..paths.len()).find(|&place| paths[..place].contains(&paths[place])) {
-            Some(twice) => Err(Usage(format!("two outputs go to {}", paths[twice].display()))),
+        let outs = self.outs.iter().map(|one| one.path.as_path()).chain(self.result.as_deref());
+        let mut taken = BTreeSet::new();
+        // ./x is x; what is no path is found when it is opened.
+        let is_twice =
+            |path: &&Path| !taken.insert(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()));
+        match outs.chain(self.results.as_deref()).find(is_twice) {
+            Some(twice) => Err(Usage(format!("two outputs go to {}", twice.display()))),
             None => Ok(()),
         }
     }
@@ -225,7 +231,7 @@ mod tests {
 
     fn wanted(ins: &[&str], outs: &[&str], result: Option<&str>) -> Wanted {
         let parse = |all: &[&str]| all.iter().map(|text| Named::parse(text).unwrap()).collect();
-        Wanted { ins: parse(ins), outs: parse(outs), result: result.map(PathBuf::from), stdin: None }
+        Wanted { ins: parse(ins), outs: parse(outs), result: result.map(PathBuf::from), ..Wanted::default() }
     }
 
     #[test]
@@ -237,6 +243,7 @@ mod tests {
             (&["1a=x"], &[], None, "cannot name a file of a job"),
             (&["a=-", "b=-"], &[], None, "only once"),
             (&[], &["a=x", "b=x"], None, "two outputs go to x"),
+            (&[], &["a=x", "b=./x"], None, "two outputs go to ./x"),
             (&[], &["a=-"], Some("-"), "two outputs go to -"),
         ] {
             let error = wanted(ins, outs, result).check().unwrap_err().0;

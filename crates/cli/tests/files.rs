@@ -227,6 +227,7 @@ fn what_is_wrong_is_told_before_a_daemon_is_looked_for() {
         ("run transform in.y4m -o - --gray --json", 2, "both go to standard output"),
         ("run noop --count 2 --out a=b", 2, "for a single job"),
         ("run noop --out a=-", 2, "both go to standard output"),
+        ("run noop --out a=b -o ./b --json", 2, "two outputs go to ./b"),
         ("run transform /dev/zero -o out --gray --input-max 3M", 2, "limit of 3145728 bytes (--input-max)"),
     ] {
         let output = desk.bulkhead(line).output().unwrap();

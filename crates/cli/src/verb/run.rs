@@ -74,8 +74,7 @@ impl Args {
         let mut interrupts = None;
         let shown = self.shown(global);
         // What is written first, as with the job's own: to open a pipe may wait, and nothing is watched yet.
-        let path = self.output.as_deref().filter(|_| wanted.result.is_none());
-        let file = path.map(NewFile::create).transpose()?;
+        let file = wanted.results.as_deref().map(NewFile::create).transpose()?;
         let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
         let bells = [interrupts.bell()?, interrupts.bell()?];
@@ -126,8 +125,9 @@ impl Args {
         let is_plain = inputs.total() == 1 && !global.json && !self.with_input;
         let writes_much = self.jobs.runs_programs() || !(ins.is_empty() && outs.is_empty());
         let takes_result = transforms || (is_plain && writes_much);
-        let result = self.output.clone().filter(|_| takes_result);
-        let wanted = Wanted { ins, outs, result, stdin };
+        let (result, results) =
+            if takes_result { (self.output.clone(), None) } else { (None, self.output.clone()) };
+        let wanted = Wanted { ins, outs, result, results, stdin };
         wanted.check()?;
         if wanted.takes_stdout() && (global.json || self.output.is_none()) {
             return Err(Usage("a file and the results both go to standard output: give -o FILE".to_owned()));

@@ -67,8 +67,9 @@ impl Args {
         let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait };
         let mut client = global.connect()?;
         // Signals that were watched once have no effect of their own any more.
-        client.set_interrupts(interrupts);
         let mut out = Out::new();
+        interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.bell()?))?;
+        client.set_interrupts(interrupts);
         for accepted in client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options) {
             for job in accepted? {
                 if global.json {
