@@ -153,23 +153,33 @@ fn a_signal_from_outside_is_told_with_its_sender() {
     let mut wire = Wire::connect(&daemon.socket());
     for (name, number) in [("TERM", 15), ("SEGV", 11), ("USR1", 10)] {
         let job = wire.submit("sleep", &["60000"]);
-        let victim = eventually("the job runs", || {
-            daemon.workers().into_iter().find(|row| row.state == WorkerState::Busy && row.job == Some(job))
-        });
-        let pid = victim.pid.expect("a busy worker has a process");
-        send_signal(pid, name);
-        let died = eventually("its death is told", || {
-            about(&daemon, "died", "worker", &victim.worker.0.into()).pop()
-        });
-        assert_eq!(
-            (&died["death"]["death"], &died["death"]["signal"]),
-            (&"sent".into(), &number.into()),
-            "{died}"
-        );
-        let sender = died["death"]["sender_pid"].as_u64().expect("a sender");
-        assert!(sender != 0 && sender != u64::from(pid), "{died}");
-        let blamed = about(&daemon, "blamed", "worker", &victim.worker.0.into());
-        assert_eq!((blamed.len(), &blamed[0]["job"]), (1, &job.0.into()), "{blamed:?}");
+        loop {
+            let victim = eventually("the job runs", || {
+                daemon
+                    .workers()
+                    .into_iter()
+                    .find(|row| row.state == WorkerState::Busy && row.job == Some(job))
+            });
+            let pid = victim.pid.expect("a busy worker has a process");
+            send_signal(pid, name);
+            let died = eventually("its death is told", || {
+                about(&daemon, "died", "worker", &victim.worker.0.into()).pop()
+            });
+            assert_eq!(
+                (&died["death"]["death"], &died["death"]["signal"]),
+                (&"sent".into(), &number.into()),
+                "{died}"
+            );
+            let sender = died["death"]["sender_pid"].as_u64().expect("a sender");
+            assert!(sender != 0 && sender != u64::from(pid), "{died}");
+            let blamed = about(&daemon, "blamed", "worker", &victim.worker.0.into());
+            let job_of = |blame: &serde_json::Value| blame["job"].clone();
+            assert!(blamed.len() < 2 && blamed.iter().all(|blame| job_of(blame) == job.0), "{blamed:?}");
+            // One that had not begun yet is charged with nothing, and runs elsewhere.
+            if !blamed.is_empty() {
+                break;
+            }
+        }
         daemon.ok(&["cancel", &job.to_string()]);
     }
 }
