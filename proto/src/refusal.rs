@@ -90,7 +90,7 @@ impl fmt::Display for Refusal {
             Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
             Self::UnknownKind { kind, .. } if kind == EXEC => out.write_str(
                 "this daemon does not offer exec: one in system mode runs no programs of its users while workers have \
-                 no sandbox; start a daemon of your own, in user mode",
+                 no sandbox, nor does one without the built-in kinds; start a daemon of your own, in user mode",
             ),
             Self::UnknownKind { kind, known } => {
                 write!(out, "unknown kind {kind:?}: this daemon offers {}", known.join(", "))
