@@ -238,6 +238,20 @@ fn what_is_wrong_is_told_before_a_daemon_is_looked_for() {
     assert_eq!(desk.names(), ["folder", "in.y4m"]);
 }
 
+/// Else a slip of the pen would have the whole of it held in memory.
+#[test]
+fn a_folder_for_copies_that_is_not_there_is_told() {
+    let desk = Desk::new();
+    for line in ["run transform - -o out --gray", "run transform in.y4m -o - --gray"] {
+        let mut command = desk.bulkhead(line);
+        let input = File::open("/dev/null").unwrap();
+        let output = command.env("TMPDIR", "/nowhere/at/all").stdin(input).output().unwrap();
+        let stderr = text(&output.stderr);
+        assert!(stderr.contains("to /nowhere/at/all: No such file") && stderr.contains("TMPDIR"), "{stderr}");
+        assert_eq!((code(&output), desk.names()), (1, vec!["in.y4m".to_owned()]));
+    }
+}
+
 fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }

@@ -153,7 +153,11 @@ pub fn copy(
 /// # Errors
 /// No folder takes one, and memory neither.
 pub fn scratch() -> io::Result<File> {
-    make(&folder())
+    let folder = folder();
+    make(&folder).map_err(|error| {
+        let kind = error.kind();
+        io::Error::new(kind, IntakeError::Write { folder, error }.to_string())
+    })
 }
 
 fn folder() -> PathBuf {
@@ -168,7 +172,10 @@ fn make(folder: &Path) -> io::Result<File> {
             std::fs::remove_file(path)?;
             Ok(file)
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => unnamed::in_memory("bulkhead-intake"),
+        // A machine may lack the usual folder. One that was named is another matter: what comes may be long.
+        Err(error) if error.kind() == ErrorKind::NotFound && folder == Path::new(FOLDER) => {
+            unnamed::in_memory("bulkhead-intake")
+        }
         other => other,
     }
 }
