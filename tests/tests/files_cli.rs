@@ -64,6 +64,31 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Whose power fails right after the command finds the file, and whole: its bytes, then its name.
+#[test]
+fn bytes_and_name_are_on_the_disk_before_the_command_ends() {
+    let desk = Desk::new();
+    for _ in ["a new file", "one that replaces another"] {
+        let log = desk.path("strace");
+        let run = desk.transform("in.y4m -o out.y4m --gray");
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-y", "-e", "trace=fsync,linkat,rename,renameat,renameat2", "-o"]).arg(&log);
+        strace.arg(run.get_program()).args(run.get_args()).current_dir(desk.daemon.folder());
+        strace.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = strace.output().expect("strace is installed by the set-up");
+        assert!(output.status.success(), "{output:?}");
+        let log = std::fs::read_to_string(log).expect("it was traced");
+        let calls: Vec<&str> = log.lines().filter(|line| !line.contains("exited")).collect();
+        let named = calls.iter().rposition(|call| !call.contains("fsync(")).expect("it was given a name");
+        let folder = format!("<{}>)", desk.daemon.folder().display());
+        assert!(calls[..named].iter().any(|call| call.contains("fsync(")), "{log}");
+        assert!(
+            calls[named + 1..].iter().any(|call| call.contains("fsync(") && call.contains(&folder)),
+            "{log}"
+        );
+    }
+}
+
 /// Turned by 180 degrees twice it is what it was: every byte went through, in its place.
 #[test]
 fn a_clip_goes_through_files_and_comes_back() {

@@ -55,11 +55,18 @@ impl Draft {
         &self.file
     }
 
-    /// Brings it to the disk and gives it its name, with the permissions of the file that it replaces.
+    /// Brings it to the disk and gives it its name, with the permissions of the file that it replaces; then brings the
+    /// name to the disk, too.
     ///
     /// # Errors
-    /// The disk is full or fails, or the name cannot be had. An older file is then as it was.
+    /// The disk is full or fails, or the name cannot be had. An older file is then as it was, unless only the last
+    /// step failed.
     pub fn publish(mut self) -> io::Result<()> {
+        self.put()?;
+        sync_folder(folder_of(&self.target))
+    }
+
+    fn put(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
         if let Some(mode) = self.mode {
             self.file.set_permissions(Permissions::from_mode(mode))?;
@@ -86,6 +93,14 @@ impl Drop for Draft {
             // One that is gone already is what is wanted.
             drop(std::fs::remove_file(path));
         }
+    }
+}
+
+/// Brings the names in a folder to the disk, where we may open it and it can do that.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder).map(|folder| folder.sync_all()) {
+        Ok(Err(error)) if error.kind() != ErrorKind::InvalidInput => Err(error),
+        _ => Ok(()),
     }
 }
 
