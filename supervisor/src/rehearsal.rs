@@ -14,9 +14,10 @@ use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_sys::clock;
 use bulkhead_sys::poll::{Watch, wait, wait_readable};
+use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::spawner::Spawner;
 
-use crate::boot_folder::{BootFolder, remove_tree};
+use crate::boot_folder::BootFolder;
 use crate::disposal::Disposal;
 use crate::settings::Settings;
 use crate::spawn::Template;

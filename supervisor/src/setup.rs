@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bulkhead_proto::places;
 use bulkhead_sys::lock::{InstanceLock, LockError};
+use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
 
-use crate::boot_folder::remove_tree;
 use crate::budget;
 use crate::settings::{Mode, Settings};
 

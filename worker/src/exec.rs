@@ -23,6 +23,7 @@ use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::program::{self, Go, Input, Listener, Stream};
+use bulkhead_sys::remove_tree::remove_tree;
 
 use tail::Tail;
 
@@ -242,7 +243,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if let Err(error) = remove_tree(&self.0) {
             log::warn!(
                 "a program's folder stays until its worker ends path={} error={error}",
                 self.0.display()

@@ -33,6 +33,7 @@ pub mod poll;
 pub mod process;
 pub mod program;
 pub mod raise;
+pub mod remove_tree;
 pub mod shortage;
 pub mod signals;
 pub mod socket;
