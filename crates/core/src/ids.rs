@@ -31,10 +31,16 @@ impl Ids {
 
     /// Remembers a number that is not in the table.
     pub(crate) fn insert(&mut self, number: u64, key: Key) {
-        let page = self
-            .pages
-            .entry(number / PAGE)
-            .or_insert_with(|| Page { keys: Box::new([NONE; PAGE as usize]), live: 0 });
+        let place = number / PAGE;
+        // Mostly the newest, which is not searched for.
+        let newest = self.pages.last_entry().filter(|newest| *newest.key() == place);
+        let page = match newest {
+            Some(newest) => newest.into_mut(),
+            None => self
+                .pages
+                .entry(place)
+                .or_insert_with(|| Page { keys: Box::new([NONE; PAGE as usize]), live: 0 }),
+        };
         page.keys[(number % PAGE) as usize] = key;
         page.live += 1;
     }
