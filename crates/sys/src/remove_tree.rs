@@ -13,7 +13,7 @@ use crate::clock;
 /// enough for the kernel.
 const LEVELS: usize = 12;
 
-/// Removes a folder with all that is in it, however deep that is: what lies deeper than [`LEVELS`] is moved up first,
+/// Removes a folder with all that is in it, however deep that is: what lies deeper than twelve folders is moved up first,
 /// so that neither the stack, nor the open descriptors, nor the length of a path grow with the depth. Nobody may be
 /// at work in it. One that is gone already is fine.
 ///
