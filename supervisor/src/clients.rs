@@ -10,10 +10,10 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use bulkhead_core::event::Event;
-use bulkhead_proto::frame::Hello;
+use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
-use bulkhead_proto::refusal::Refusal;
 use bulkhead_sys::{clock, stranger};
 use mio::event::Event as Ready;
 use mio::net::{UnixListener, UnixStream};

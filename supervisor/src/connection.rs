@@ -12,12 +12,12 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use bulkhead_core::event::{Event, Peer};
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::frame::{Frames, Hello};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec;
-use bulkhead_proto::frame::{Frames, Hello};
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::FRAME_MAX_BYTES;
-use bulkhead_proto::refusal::Refusal;
 use bulkhead_sys::stranger::Gulp;
 use mio::net::UnixStream;
 

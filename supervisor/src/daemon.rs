@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
-use bulkhead_proto::places;
+use bulkhead_proto::client::places;
 use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
 use mio::unix::SourceFd;

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bulkhead_core::event::Peer;
-use bulkhead_proto::frame::Hello;
+use bulkhead_proto::client::frame::Hello;
 use bulkhead_sys::socket;
 use mio::net::UnixStream;
 

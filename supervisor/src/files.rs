@@ -10,10 +10,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_core::event::Attached;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::ids::FileId;
 use bulkhead_proto::limits::FILES_MAX;
-use bulkhead_proto::refusal::Refusal;
 use bulkhead_sys::stranger::{Access, Foreign};
 
 use crate::caller::Caller;

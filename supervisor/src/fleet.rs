@@ -15,7 +15,7 @@ use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
 use bulkhead_link::supervisor::{Found, FoundResult, Leftover as FoundLeftover};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{PoolId, WorkerId};
-use bulkhead_proto::worker::Tasks;
+use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::shortage;
 use bulkhead_sys::tree::Left;
 use mio::unix::SourceFd;

@@ -12,8 +12,8 @@ use bulkhead_core::event::{Leftover, TaskResult};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::stage::{self, Stage};
-use bulkhead_proto::worker::FileRole;
+use bulkhead_proto::worker::message::FileRole;
+use bulkhead_proto::worker::stage::{self, Stage};
 
 use crate::files::Files;
 use crate::held::{Held, OutputFile};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bulkhead_proto::ids::{LogId, OutputId, ScratchId};
 use bulkhead_proto::log::LOG_BYTES;
-use bulkhead_proto::stage::COUNT_BYTES;
+use bulkhead_proto::worker::stage::COUNT_BYTES;
 use bulkhead_sys::memfd;
 
 use crate::disposal::{Disposal, Whose};

@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use bulkhead_proto::client::ReplyFrame;
-use bulkhead_proto::frame::{self, Oversized};
+use bulkhead_proto::client::frame::{self, Oversized};
+use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_sys::socket;
 
 use crate::held::OutputFile;
@@ -112,7 +112,7 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
-    use bulkhead_proto::client::Reply;
+    use bulkhead_proto::client::message::Reply;
     use bulkhead_proto::codec;
     use bulkhead_proto::ids::Tag;
 

@@ -9,11 +9,11 @@ use std::io::{self, ErrorKind};
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::event::Event;
 use bulkhead_link::supervisor::encoded_size;
-use bulkhead_proto::client::{Reply, ReplyFrame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame};
 use bulkhead_proto::ids::{ClientId, LogId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
-use bulkhead_proto::worker::{TaskMessage, Tasks};
+use bulkhead_proto::worker::message::{TaskMessage, Tasks};
 use bulkhead_sys::shortage;
 
 use crate::clients::Clients;

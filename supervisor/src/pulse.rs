@@ -3,7 +3,7 @@
 //! It draws no conclusion: whether that is an endless loop or a wait for ever is for the reader of state and processor
 //! time. Nothing here waits for the worker. Driven by the worker that it belongs to.
 
-use bulkhead_proto::evidence::{RunState, Seen};
+use bulkhead_proto::client::evidence::{RunState, Seen};
 use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::vitals::Vitals;
 

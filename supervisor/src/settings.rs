@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use bulkhead_proto::places;
+use bulkhead_proto::client::places;
 use bulkhead_sys::socket;
 use serde::Deserialize;
 

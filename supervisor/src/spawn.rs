@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_link::supervisor::Ring;
+use bulkhead_proto::client::evidence::Program;
 use bulkhead_proto::codec;
-use bulkhead_proto::evidence::Program;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::kind;
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
-use bulkhead_proto::worker::{LaneDown, Setup};
+use bulkhead_proto::worker::message::{LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::mark::Marks;

@@ -13,13 +13,13 @@ use std::os::fd::AsFd;
 
 use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{Found, Ring, Sender};
+use bulkhead_proto::client::evidence::{Evidence, Program};
+use bulkhead_proto::client::plain::Plain;
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Lie};
-use bulkhead_proto::evidence::{Evidence, Program};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
-use bulkhead_proto::plain::Plain;
-use bulkhead_proto::worker::{LaneDown, LaneUp};
+use bulkhead_proto::worker::message::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::places;
-use bulkhead_proto::view::{WorkerRow, WorkerState};
+use bulkhead_proto::client::places;
+use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use tempfile::TempDir;
 
 /// How long anything may take before a test calls it hung. Generous: machines are slow and shared.

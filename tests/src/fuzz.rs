@@ -8,13 +8,13 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use bulkhead_link::supervisor::{Found, Ring};
-use bulkhead_proto::boxes::BOX_BYTES;
-use bulkhead_proto::client::{ReplyFrame, RequestFrame};
+use bulkhead_proto::client::frame::{Frames, Hello};
+use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
 use bulkhead_proto::codec::{self, Decode, Encode};
-use bulkhead_proto::frame::{Frames, Hello};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, RING};
-use bulkhead_proto::worker::{LaneDown, LaneUp, Tasks};
+use bulkhead_proto::worker::boxes::BOX_BYTES;
+use bulkhead_proto::worker::message::{LaneDown, LaneUp, Tasks};
 use bulkhead_sys::page::Page;
 
 mod config;

@@ -24,7 +24,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_worker::Registry;
 
 use puppet::{After, Puppet};

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bulkhead_jobs::{Failure, Task};
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
 use bulkhead_proto::file::{FileUse, IN, OUT};
 use bulkhead_proto::ids::{JobId, Tag};
-use bulkhead_proto::outcome::{Ended, Outcome, Output};
 use bulkhead_sys::odd::{self, Manner};
 use bulkhead_worker::Registry;
 use tempfile::TempDir;

@@ -6,9 +6,9 @@
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
-use bulkhead_proto::client::{Reply, Request, RequestFrame};
+use bulkhead_proto::client::frame::push_frame;
+use bulkhead_proto::client::message::{Reply, Request, RequestFrame};
 use bulkhead_proto::codec;
-use bulkhead_proto::frame::push_frame;
 use bulkhead_proto::ids::Tag;
 
 use crate::siege::Siege;

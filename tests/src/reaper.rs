@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::WorkerId;
-use bulkhead_proto::record::What;
 use bulkhead_sys::pidfd::Process;
 
 use crate::daemon::{DEADLINE, Daemon};

@@ -8,11 +8,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::message::Request;
+use bulkhead_proto::client::record::{Record, What};
+use bulkhead_proto::client::view::{PoolHealth, WorkerRow, WorkerState};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::record::{Record, What};
-use bulkhead_proto::view::{PoolHealth, WorkerRow, WorkerState};
 
 use crate::daemon::{Daemon, binary, eventually, send_signal};
 use crate::wire::Wire;

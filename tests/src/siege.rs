@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::places;
+use bulkhead_proto::client::record::{Record, What};
+use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Policy};
-use bulkhead_proto::outcome::{Ended, Outcome, Output};
-use bulkhead_proto::places;
-use bulkhead_proto::record::{Record, What};
-use bulkhead_proto::view::{WorkerRow, WorkerState};
 use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Setup, binary, eventually};

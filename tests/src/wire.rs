@@ -7,14 +7,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame, Submit};
+use bulkhead_proto::client::frame::{Frames, Hello, push_frame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
+use bulkhead_proto::client::outcome::Ended;
+use bulkhead_proto::client::record::Record;
+use bulkhead_proto::client::view::{JobDetail, Status, WorkerRow};
 use bulkhead_proto::codec;
-use bulkhead_proto::frame::{Frames, Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
-use bulkhead_proto::outcome::Ended;
-use bulkhead_proto::record::Record;
-use bulkhead_proto::view::{JobDetail, Status, WorkerRow};
 
 use crate::daemon::DEADLINE;
 

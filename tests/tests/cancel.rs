@@ -1,11 +1,11 @@
 //! Cancelled jobs of real daemons: who cancels is answered at once; a task that heeds it in its time keeps its worker, a
 //! deaf one does not.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::{WorkerRow, WorkerState};
 use bulkhead_tests::clips;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
 use bulkhead_tests::wire::{Wire, submit};

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_proto::client::{Reply, Request, Walk};
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::outcome::{Ended, Outcome};
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::{Ended, Outcome};
-use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::wire::{Wire, submit};
 

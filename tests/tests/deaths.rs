@@ -1,7 +1,7 @@
 //! Each way to die has a name and its evidence, whoever asks: the events, the job, the command.
 
-use bulkhead_proto::exit;
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::wire::Wire;
 use serde_json::Value;

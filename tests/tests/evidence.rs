@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use bulkhead_proto::places;
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::places;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, send_signal};
 use bulkhead_tests::hostile::BAIT;
 use bulkhead_tests::odd;

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 
+use bulkhead_proto::client::places;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::limits::EXEC_OUTPUT_MAX_BYTES;
-use bulkhead_proto::places;
-use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, eventually, send_signal};
 
 /// `run exec -- sh -c SCRIPT`.

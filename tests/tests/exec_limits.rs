@@ -1,6 +1,6 @@
 //! Processor time of programs: that of all their processes counts, whoever of them used it, and nobody else's.
 
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use bulkhead_tests::daemon::{Daemon, Setup};
 use bulkhead_tests::told::{death_of, ended, job};
 

@@ -1,8 +1,8 @@
 //! A thousand hostile workers, one after the other: in the end the daemon has what it had in the beginning.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::siege::Siege;
 use bulkhead_tests::wire::Wire;
 

@@ -4,12 +4,12 @@
 
 use std::net::Shutdown;
 
-use bulkhead_proto::client::{Reply, Request, Walk};
-use bulkhead_proto::frame::Hello;
+use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
-use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::daemon::eventually;
 use bulkhead_tests::raid::{Attack, assert_answers, body, frame, framed, withstand};
 use bulkhead_tests::siege::Siege;

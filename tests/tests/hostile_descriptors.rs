@@ -12,10 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, Submit};
+use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, Submit};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::file::{FileUse, Way};
-use bulkhead_proto::frame::Hello;
-use bulkhead_proto::outcome::Outcome;
 use bulkhead_sys::memfd;
 use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
 use bulkhead_tests::daemon::{eventually, send_signal};

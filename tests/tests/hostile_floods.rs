@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use bulkhead_proto::client::{Reply, Request, Walk};
-use bulkhead_proto::frame::Hello;
+use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, UNFINISHED_MAX_BYTES};
-use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::daemon::eventually;
 use bulkhead_tests::raid::{Attack, assert_answers, flood, frame, withstand};
 use bulkhead_tests::siege::{Siege, large};

@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use bulkhead_proto::client::{Reply, Request, Walk};
-use bulkhead_proto::frame::Hello;
+use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::refusal::Refusal;
 use bulkhead_sys::odd;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
 use bulkhead_tests::raid::{assert_answers, may_become_others};

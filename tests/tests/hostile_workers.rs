@@ -5,12 +5,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::hostile::{Deed, attacks};
 use bulkhead_tests::siege::{Siege, large};
 

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::wire::Wire;
 

@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use bulkhead_proto::client::{Reply, Request, Submit};
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::{Outcome, Output};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
-use bulkhead_proto::outcome::{Outcome, Output};
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup};
 use bulkhead_tests::wire::{Wire, submit};
 

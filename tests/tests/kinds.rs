@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
 
 /// A daemon whose workers run an example program that has this kind alone.

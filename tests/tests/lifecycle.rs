@@ -6,13 +6,13 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use bulkhead_proto::client::{Reply, Request};
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, processes_under, send_signal};
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -90,7 +90,7 @@ fn a_killed_daemon_leaves_no_worker_and_its_place_can_be_taken() {
 /// `run` with a daemon of its own that is killed in the middle: neither daemon nor worker nor folder is left.
 #[test]
 fn a_killed_run_takes_its_private_daemon_and_its_folder_along() {
-    if Path::new(bulkhead_proto::places::SYSTEM_SOCKET).exists() {
+    if Path::new(bulkhead_proto::client::places::SYSTEM_SOCKET).exists() {
         eprintln!("skipped: this machine has a system daemon, so no private one would be started");
         return;
     }
@@ -169,7 +169,8 @@ fn a_socket_that_took_its_place_is_left_alone() {
 fn a_boot_folder_that_was_removed_is_made_again() {
     let daemon = Daemon::start();
     daemon.await_worker(WorkerState::Spare);
-    std::fs::remove_dir_all(bulkhead_proto::places::boot_folder(&daemon.socket())).expect("it is there");
+    std::fs::remove_dir_all(bulkhead_proto::client::places::boot_folder(&daemon.socket()))
+        .expect("it is there");
     let mut wire = Wire::connect(&daemon.socket());
     let ended = wire.run("chaos", &["abort"]).remove(0);
     assert!(matches!(ended.outcome, Outcome::Crashed { crashes: 3, .. }), "{ended:?}");

@@ -1,7 +1,7 @@
 //! Limits of time and memory of real jobs: each met by name, with what was seen, while a neighbour runs on.
 
-use bulkhead_proto::exit;
-use bulkhead_proto::view::{WorkerRow, WorkerState};
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_tests::daemon::{Daemon, Setup, eventually};
 use bulkhead_tests::told::{death_of, died, ended, job};
 use bulkhead_tests::wire::Wire;

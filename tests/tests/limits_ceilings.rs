@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use bulkhead_tests::daemon::{binary, eventually};
 use tempfile::TempDir;
 

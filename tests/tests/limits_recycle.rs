@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually};
 use bulkhead_tests::wire::Wire;
 use serde_json::Value;

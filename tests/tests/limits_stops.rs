@@ -1,7 +1,7 @@
 //! Workers that a signal stops: noticed at once whatever they are doing, killed after a while, or not if they go on.
 
-use bulkhead_proto::exit;
-use bulkhead_proto::view::{WorkerRow, WorkerState};
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, send_signal};
 use bulkhead_tests::told::{death_of, ended, job};
 use bulkhead_tests::wire::Wire;

@@ -131,7 +131,7 @@ fn what_a_job_wrote_before_its_worker_died_is_there() {
     let mut out = BufReader::new(follower.stdout.take().expect("a pipe"));
     let mut line = String::new();
     out.read_line(&mut line).expect("it is written");
-    let worker = daemon.await_worker(bulkhead_proto::view::WorkerState::Busy);
+    let worker = daemon.await_worker(bulkhead_proto::client::view::WorkerState::Busy);
     let pid = worker.pid.expect("it runs").to_string();
     assert!(std::process::Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
     let ended = follower.wait_with_output().expect("it ends with the job");

@@ -66,7 +66,7 @@ fn a_thousand_submitted_jobs_have_a_thousand_ids_and_results() {
 /// Without any daemon, `run` brings its own and takes it away again.
 #[test]
 fn run_without_a_daemon_brings_its_own() {
-    if std::path::Path::new(bulkhead_proto::places::SYSTEM_SOCKET).exists() {
+    if std::path::Path::new(bulkhead_proto::client::places::SYSTEM_SOCKET).exists() {
         println!("skipped: this machine has a daemon of its own");
         return;
     }

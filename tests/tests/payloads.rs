@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::{memfd, odd};
@@ -238,7 +238,7 @@ fn named_place(place: usize, file: &File) -> (FileUse, BorrowedFd<'_>) {
 fn refusal(wire: &mut Wire, file: &File) -> String {
     let one = bulkhead_tests::wire::submit("noop", &[SUM], true);
     let files = ["a", "b", "c", IN].map(|name| FileUse::new(name, Way::In)).to_vec();
-    let submit = bulkhead_proto::client::Submit { files, ..one };
+    let submit = bulkhead_proto::client::message::Submit { files, ..one };
     let bytes = bulkhead_tests::raid::frame(1, Request::Submit(submit));
     odd::send(wire.socket.as_fd(), &bytes, &[file.as_fd(); 4], odd::Manner::Plain).unwrap();
     match wire.next_reply().unwrap().reply {

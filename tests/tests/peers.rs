@@ -3,11 +3,11 @@
 use std::io::{ErrorKind, Write};
 use std::process::Command;
 
-use bulkhead_proto::client::{Reply, Request, RequestFrame, Walk};
+use bulkhead_proto::client::frame::{Hello, push_frame};
+use bulkhead_proto::client::message::{Reply, Request, RequestFrame, Walk};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::codec;
-use bulkhead_proto::frame::{Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Tag};
-use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::daemon::{Daemon, eventually};
 use bulkhead_tests::wire::{Wire, submit};
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use bulkhead_proto::view::{PoolHealth, Status, WorkerRow, WorkerState};
+use bulkhead_proto::client::view::{PoolHealth, Status, WorkerRow, WorkerState};
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, processes_under};
 
 fn config_of(workers: u16, config: String) -> Setup {

@@ -8,11 +8,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bulkhead_proto::client::{Reply, Request};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::places;
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::places;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder};
 use bulkhead_tests::shortage::{Witness, lacks};
 use bulkhead_tests::wire::{Wire, submit};

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::PoolHealth;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder};
 use bulkhead_tests::shortage::{Witness, restore};
 use bulkhead_tests::wire::Wire;

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bulkhead_proto::client::Submit;
+use bulkhead_proto::client::message::Submit;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::WorkerState;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, eventually};
 use bulkhead_tests::reaper::{Dice, Reaper, soon};
 use bulkhead_tests::siege::Belongings;

@@ -11,11 +11,11 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::file::{FileUse, IN, Way};
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::WorkerState;
 use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::poll::wait_readable;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, eventually};

@@ -3,13 +3,13 @@
 //! Some are frozen (the freezer of cgroup v1, where SIGKILL waits for the thaw), one waits for a file system that does
 //! not answer. Where a machine has neither, the tests say so and are skipped.
 
-use bulkhead_proto::client::{Reply, Request, Submit};
-use bulkhead_proto::evidence::RunState;
+use bulkhead_proto::client::evidence::RunState;
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::{WorkerRow, WorkerState};
 use bulkhead_tests::daemon::eventually;
 use bulkhead_tests::dead_disk::DeadDisk;
 use bulkhead_tests::freezer::Freezer;

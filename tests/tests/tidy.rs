@@ -52,7 +52,7 @@ fn the_top_level_holds_what_the_map_says() {
 
 #[test]
 fn every_exit_code_is_in_the_readme() {
-    expect_none(documents::exit_codes(&read("proto/src/exit.rs"), &read("README.md")));
+    expect_none(documents::exit_codes(&read("proto/src/client/exit.rs"), &read("README.md")));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use bulkhead_proto::exit;
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::clips;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, send_signal};
 use tempfile::TempDir;

@@ -3,11 +3,11 @@
 //! Jobs grow trees of every shape and are ended in every way, beside a neighbour whose jobs run on. "Gone" is the end
 //! of a connection that every member of the tree holds.
 
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::record::What;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::grove::{Grove, Tree};
 use bulkhead_tests::hostile::BAIT;

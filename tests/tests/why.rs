@@ -1,7 +1,7 @@
 //! `bulkhead why` against a real daemon: a job that waits, one that runs, one that is quarantined, one that never was.
 
-use bulkhead_proto::exit;
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup};
 use bulkhead_tests::wire::Wire;
 

@@ -8,7 +8,7 @@ use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
 use bulkhead_proto::limits::{OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
-use bulkhead_proto::worker::{LaneDown, LaneUp, Setup};
+use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
 

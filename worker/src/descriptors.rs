@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::{FileRole, LaneDown};
+use bulkhead_proto::worker::message::{FileRole, LaneDown};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 
 /// What came with one offer.

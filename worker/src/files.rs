@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bulkhead_jobs::{Failure, TaskFile};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
-use bulkhead_proto::stage::{Seen, Stage};
-use bulkhead_proto::worker::FileRole;
+use bulkhead_proto::worker::message::FileRole;
+use bulkhead_proto::worker::stage::{Seen, Stage};
 
 use crate::descriptors::Files;
 

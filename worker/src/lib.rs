@@ -24,7 +24,7 @@ mod task_log;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bulkhead_proto::worker::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 use crate::runtime::Leave;
 

@@ -14,7 +14,7 @@ use bulkhead_link::worker::{Finish, Kept, WorkerRing};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::files::{Held, TaskFiles};
 use crate::task_log::TaskLog;

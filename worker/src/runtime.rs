@@ -11,7 +11,7 @@ use bulkhead_jobs::Failure;
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
-use bulkhead_proto::worker::{LaneUp, TaskMessage};
+use bulkhead_proto::worker::message::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{Watch, wait};

@@ -9,7 +9,7 @@ use std::io::Write;
 use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, TaskFile};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, PARTS_MAX};
-use bulkhead_proto::stage::{Brief, Stage, pack};
+use bulkhead_proto::worker::stage::{Brief, Stage, pack};
 
 use crate::files::Held;
 use crate::output::TaskOutput;

@@ -17,8 +17,8 @@ use std::os::unix::fs::FileExt;
 use bulkhead_frames::{Plan, run};
 use bulkhead_proto::file::{FileUse, IN, Way};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::stage::{Stage, parts_of};
-use bulkhead_proto::worker::FileRole;
+use bulkhead_proto::worker::message::FileRole;
+use bulkhead_proto::worker::stage::{Stage, parts_of};
 use bulkhead_sys::memfd::output_file;
 use played::{Played, TRANSFORM, inline};
 

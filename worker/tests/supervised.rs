@@ -13,7 +13,7 @@ use bulkhead_link::supervisor::FoundResult;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
-use bulkhead_proto::worker::{LEFT_AFTER_PANIC, TaskMessage};
+use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, TaskMessage};
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memfd::{output_file, sealed_size};

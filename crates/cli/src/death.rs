@@ -2,8 +2,8 @@
 //!
 //! Words and names in it come from a worker that died, and may be anything: they are escaped here.
 
-use bulkhead_proto::evidence::{Evidence, Progress, Seen};
-use bulkhead_proto::record_text::Span;
+use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::client::record_text::Span;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ fn seen_text(seen: &Seen) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::evidence::RunState;
+    use bulkhead_proto::client::evidence::RunState;
 
     use super::*;
 

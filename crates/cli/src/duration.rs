@@ -1,7 +1,7 @@
 //! Spans of time on the command line and in texts. On the way in they need a unit: `5` could be anything.
 //!
 //! Pure. Driven by clap for options, and by the tables for ages; spans of events have their own, finer form in
-//! `proto::record_text`.
+//! `proto::client::record_text`.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! From an error to an exit code and one line on stderr. The codes themselves are `proto::exit`, a public table.
+//! From an error to an exit code and one line on stderr. The codes themselves are `proto::client::exit`, a public table.
 //!
 //! A closed stdout (`bulkhead run ... | head`) ends the command quietly, with the code that a shell shows of one that
 //! SIGPIPE ended: as that of any Unix tool, it counts only under `pipefail`. What was accepted until then stays.
@@ -7,8 +7,8 @@ use std::fmt;
 use std::io;
 
 use bulkhead_client::{ConnectError, Error};
-use bulkhead_proto::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
-use bulkhead_proto::refusal::Refusal;
+use bulkhead_proto::client::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
+use bulkhead_proto::client::refusal::Refusal;
 
 use crate::context::say;
 use crate::patience;
@@ -159,7 +159,7 @@ impl Verdict {
 mod tests {
     use std::path::PathBuf;
 
-    use bulkhead_proto::outcome::Outcome;
+    use bulkhead_proto::client::outcome::Outcome;
 
     use super::*;
 
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_table_has_every_code() {
-        use bulkhead_proto::exit as codes;
+        use bulkhead_proto::client::exit as codes;
         for code in [
             DONE,
             FAILED,

@@ -42,8 +42,11 @@ fn main() -> ExitCode {
             let error = args::name_odd(error);
             // Nobody reads what cannot be printed; the code still tells.
             drop(error.print());
-            let code =
-                if error.use_stderr() { bulkhead_proto::exit::USAGE } else { bulkhead_proto::exit::DONE };
+            let code = if error.use_stderr() {
+                bulkhead_proto::client::exit::USAGE
+            } else {
+                bulkhead_proto::client::exit::DONE
+            };
             return ExitCode::from(code);
         }
     };

@@ -124,8 +124,8 @@ fn write_escaped(bytes: &[u8], into: &mut impl Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::client::outcome::Outcome;
     use bulkhead_proto::ids::JobId;
-    use bulkhead_proto::outcome::Outcome;
 
     use super::*;
 

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian};
-use bulkhead_proto::evidence::{Evidence, Program};
+use bulkhead_proto::client::evidence::{Evidence, Program};
 use object::{Object, ObjectSection, SectionKind};
 
 /// Bytes of the largest program file that is read.

@@ -3,9 +3,9 @@
 //! One line when it ends; for those that crashed, at the end, the deaths that were charged and what to do now.
 
 use bulkhead_client::{Client, JobEnd};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::JobDeath;
 
 use crate::context::say;
 use crate::words;
@@ -102,8 +102,8 @@ pub(crate) fn death_line(death: &JobDeath) -> String {
 #[cfg(test)]
 mod tests {
     use bulkhead_client::Output;
+    use bulkhead_proto::client::evidence::Evidence;
     use bulkhead_proto::death::{Death, KillReason};
-    use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::WorkerId;
 
     use super::*;

@@ -3,7 +3,7 @@
 //! A batch holds jobs of one output mode, never more than one request may have, and always fits a frame; a job with
 //! files is alone in its own. A batch that the daemon did not take in whole comes back, and its rest is the next one.
 
-use bulkhead_proto::client::Submit;
+use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, INLINE_MAX_BYTES};
 

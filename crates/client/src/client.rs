@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
+use bulkhead_proto::client::outcome;
 use bulkhead_proto::ids::Tag;
-use bulkhead_proto::outcome;
 
 use crate::error::{Error, Fault};
 use crate::file::JobFile;

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::frame::Hello;
+use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 
 use crate::client::Client;

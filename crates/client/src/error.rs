@@ -8,12 +8,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bulkhead_proto::client::frame::Oversized;
+use bulkhead_proto::client::places::{ADMIN_GROUP, GROUP, SYSTEM_SOCKET};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec::CodecError;
-use bulkhead_proto::frame::Oversized;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
-use bulkhead_proto::places::{ADMIN_GROUP, GROUP, SYSTEM_SOCKET};
-use bulkhead_proto::refusal::Refusal;
 
 /// Why there is no connection.
 #[derive(Debug)]

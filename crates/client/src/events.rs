@@ -3,9 +3,9 @@
 //! The stream has the connection to itself while it lives. Records that were not read in time are counted, never
 //! left out in silence.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::record::Record;
 use bulkhead_proto::ids::Tag;
-use bulkhead_proto::record::Record;
 
 use crate::client::{Client, Until};
 use crate::error::Error;

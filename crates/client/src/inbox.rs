@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::Tag;
 
 use crate::error::{Error, Fault};

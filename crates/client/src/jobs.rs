@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 
-use bulkhead_proto::client::{Reply, Request, Walk};
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::limits::BATCH_MAX;
-use bulkhead_proto::view::JobRow;
 
 use crate::client::Client;
 use crate::error::{Error, Fault};

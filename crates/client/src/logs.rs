@@ -10,10 +10,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::log::{Found, Reader};
-use bulkhead_proto::refusal::Refusal;
 
 use crate::client::{Client, Until};
 use crate::error::{Error, Fault};

@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use bulkhead_proto::client::outcome::{self, Ended, Outcome};
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::{self, Ended, Outcome};
 
 use crate::error::{Error, Fault};
 

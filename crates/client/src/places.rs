@@ -2,7 +2,7 @@
 //!
 //! In this order: the socket that the caller names; the one in `BULKHEAD_SOCKET` (an error if nobody listens
 //! there: a wish that fails is not replaced by a guess); the user's own daemon; the system's. The paths themselves
-//! are [`bulkhead_proto::places`], which the daemon uses too. The surroundings are an argument of [`choose`], so
+//! are [`bulkhead_proto::client::places`], which the daemon uses too. The surroundings are an argument of [`choose`], so
 //! that the order can be tested.
 
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulkhead_proto::places::{SOCKET_VARIABLE, SYSTEM_SOCKET, user_socket};
+use bulkhead_proto::client::places::{SOCKET_VARIABLE, SYSTEM_SOCKET, user_socket};
 
 use crate::client::Client;
 use crate::connect::{HELLO_PATIENCE, connect_within};

@@ -4,13 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::{DeathRow, JobDetail, Status, WorkerRow};
+use bulkhead_proto::client::why::Why;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::limits::BATCH_MAX;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::{DeathRow, JobDetail, Status, WorkerRow};
-use bulkhead_proto::why::Why;
 
 use crate::client::{Client, Until};
 use crate::error::{Error, Fault};

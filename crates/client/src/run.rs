@@ -13,11 +13,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::BATCH_MAX;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::batch::{Batch, Cutter, JobInput, Spec};
 use crate::client::{Client, Until};

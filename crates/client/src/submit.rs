@@ -6,10 +6,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::BATCH_MAX;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::batch::{Batch, Cutter, JobInput, Spec};
 use crate::client::{Client, Until};

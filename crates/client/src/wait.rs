@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::client::{Client, Until};
 use crate::error::{Error, Fault};

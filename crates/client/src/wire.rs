@@ -10,9 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use bulkhead_proto::client::{ReplyFrame, RequestFrame};
+use bulkhead_proto::client::frame::{Frames, push_frame};
+use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
 use bulkhead_proto::codec;
-use bulkhead_proto::frame::{Frames, push_frame};
 use bulkhead_sys::poll::{self, Watch};
 use bulkhead_sys::socket;
 
@@ -207,7 +207,7 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
 
-    use bulkhead_proto::client::{Request, Submit};
+    use bulkhead_proto::client::message::{Request, Submit};
     use bulkhead_proto::ids::Tag;
 
     use super::*;

@@ -7,7 +7,7 @@ mod fake;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use bulkhead_client::proto::frame::Hello;
+use bulkhead_client::proto::client::frame::Hello;
 use bulkhead_client::proto::limits::PROTOCOL_VERSION;
 use bulkhead_client::{ConnectError, connect};
 use fake::{Fake, nowhere};

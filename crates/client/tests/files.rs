@@ -9,11 +9,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use bulkhead_client::proto::client::{Reply, Request};
+use bulkhead_client::proto::client::message::{Reply, Request};
+use bulkhead_client::proto::client::refusal::Refusal;
 use bulkhead_client::proto::file::{FileUse, Way};
 use bulkhead_client::proto::ids::{JobId, Tag};
 use bulkhead_client::proto::job::OutputMode;
-use bulkhead_client::proto::refusal::Refusal;
 use bulkhead_client::{Error, Fault, JobFile, JobInput, Progress, RunOptions, Spec, SubmitOptions};
 use fake::{Fake, Peer, done};
 

@@ -8,9 +8,9 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bulkhead_client::proto::client::{Reply, Request, Walk};
+use bulkhead_client::proto::client::message::{Reply, Request, Walk};
+use bulkhead_client::proto::client::refusal::Refusal;
 use bulkhead_client::proto::ids::{JobId, Tag};
-use bulkhead_client::proto::refusal::Refusal;
 use bulkhead_client::{Error, Fault, Output, WaitItem};
 use fake::{Fake, done, done_in_file, frame};
 
@@ -210,8 +210,8 @@ fn lists_are_fetched_page_by_page() {
     fake.finish();
 }
 
-fn row(job: u64) -> bulkhead_client::proto::view::JobRow {
-    bulkhead_client::proto::view::JobRow {
+fn row(job: u64) -> bulkhead_client::proto::client::view::JobRow {
+    bulkhead_client::proto::client::view::JobRow {
         job: JobId(job),
         kind: "noop".to_owned(),
         state: bulkhead_client::proto::job::JobState::Ended,

@@ -6,10 +6,10 @@ mod fake;
 
 use std::time::Duration;
 
-use bulkhead_client::proto::client::{Reply, Request};
+use bulkhead_client::proto::client::message::{Reply, Request};
+use bulkhead_client::proto::client::refusal::Refusal;
 use bulkhead_client::proto::ids::{JobId, Tag};
 use bulkhead_client::proto::limits::BATCH_MAX;
-use bulkhead_client::proto::refusal::Refusal;
 use bulkhead_client::{Error, Fault, Interrupts, JobInput, Output, RunOptions, Spec, SubmitOptions};
 use fake::{Fake, Peer, done};
 

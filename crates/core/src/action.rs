@@ -4,16 +4,16 @@
 
 use std::rc::Rc;
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::record::Record;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{
     ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, PoolId, ScratchId, Seq, Tag, WorkerId,
 };
 use bulkhead_proto::job::{OutputMode, Payload};
-use bulkhead_proto::record::Record;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 /// What one turn decided.
 #[derive(Debug, Default)]

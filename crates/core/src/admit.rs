@@ -3,12 +3,12 @@
 //! The queue is bounded in jobs and bytes. When it is full, users who have next to nothing in it may still add a
 //! little, so that one user's flood does not shut the others out.
 
-use bulkhead_proto::client::{Reply, Submit};
+use bulkhead_proto::client::message::{Reply, Submit};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, KindId, Tag};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::batch::Batch;
 use crate::event::{Attached, Peer};

@@ -3,8 +3,8 @@
 //! An answer counts only if its offer is the job's current one; an older one is counted and dropped. Every offer
 //! is settled exactly once, whatever it brought.
 
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::ids::{Seq, WorkerId};
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
 
 use crate::action::Action;
 use crate::claim::Offer;

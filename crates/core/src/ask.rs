@@ -2,13 +2,13 @@
 //!
 //! Every field of a request is hostile. A job of another user does not exist for who is no administrator.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::why::Canceller;
 
 use crate::action::Action;
 use crate::clients::Letter;

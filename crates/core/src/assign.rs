@@ -3,10 +3,10 @@
 //! Jobs that have to run alone come before all others whenever a worker that has run nothing is to be had. Work
 //! ahead never delays a job whose turn it is: if that job needs an idle worker, busy ones are not refilled.
 
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{Fence, PoolId, WorkerId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::record::What;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::{Action, Task};
 use crate::job::{State, Step};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::PoolId;
-use bulkhead_proto::view::WorkerState;
 
 use crate::fan::{FIRST_PART, part_of};
 use crate::job::{PHASES, Phase, State, Step};

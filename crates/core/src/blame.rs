@@ -13,14 +13,14 @@
 //! Given back means: to the front of the queue, not charged. The first claimed job keeps the death as evidence in any
 //! case; one that is charged may have its outcome already, and then the charge is off.
 
+use bulkhead_proto::client::evidence::Evidence;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::{DeathRow, JobDeath};
+use bulkhead_proto::client::why::Part;
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{PoolId, WorkerId};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::{DeathRow, JobDeath};
-use bulkhead_proto::why::Part;
-use bulkhead_proto::worker::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 use crate::claim::Offer;
 use crate::event::Remains;

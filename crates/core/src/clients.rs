@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::why::Canceller;
 
 use crate::batch::Batch;
 use crate::event::Peer;

@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::view::DeathRow;
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::DEATHS_KEPT;
-use bulkhead_proto::view::DeathRow;
 
 use crate::event::Peer;
 use crate::machine::Core;

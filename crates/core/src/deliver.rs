@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::why::Unread;
 use bulkhead_proto::ids::{ClientId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
-use bulkhead_proto::outcome::{Ended, Outcome, Output};
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::why::Unread;
 
 use crate::action::Action;
 use crate::clients::Letter;

@@ -7,12 +7,12 @@
 //! | leaving | refused | all have ended | asked to leave or killed | over (none alive, letters read or farewell over) |
 //! | over | refused | - | - | |
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{ClientId, Tag, WorkerId};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::WorkerState;
 
 use crate::action::Action;
 use crate::event::Peer;

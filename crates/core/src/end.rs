@@ -3,11 +3,11 @@
 //! Every way to end goes through [`Core::end_job`]; the table of states lets nothing end twice. What a worker still
 //! holds of an ended job is settled later and counts no more.
 
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::why::Part;
 
 use crate::action::Action;
 use crate::clients::Letter;

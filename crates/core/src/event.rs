@@ -3,9 +3,9 @@
 //! The shell (the supervisor's loop, or the simulation) makes these from what it saw; it draws no conclusion of
 //! its own. A batch of them is one turn.
 
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::client::message::Request;
 use bulkhead_proto::death::{Death, Lie};
-use bulkhead_proto::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 

@@ -10,12 +10,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bulkhead_proto::client::Submit;
+use bulkhead_proto::client::message::Submit;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::ids::{FileId, JobId, OutputId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;

@@ -3,11 +3,11 @@
 //! A reader is sent records while it has credit, and goes on from where it was. Administrators see all of them;
 //! others those about their own jobs and about no job.
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, Tag};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::machine::Core;
 

@@ -11,12 +11,12 @@
 //!
 //! Anything else is an assertion. A part of a job is an entry of the same table, but no job: see `fan.rs`.
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::JobDeath;
+use bulkhead_proto::client::why::{Canceller, Part};
 use bulkhead_proto::ids::{ClientId, Fence, JobId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, Payload};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::JobDeath;
-use bulkhead_proto::why::{Canceller, Part};
 
 use crate::event::Leftover;
 use crate::fan::FanId;

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::OutputId;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
 
 use crate::job::{Phase, Shelf};
 use crate::list::{Key, List};

@@ -3,10 +3,10 @@
 //! A hint of death or a kill settles nothing: what the worker may not have begun is taken back, the rest waits
 //! for proof. Without proof in time the worker is stuck: its slot goes to another, its task to nobody.
 
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::Lie;
-use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::{PoolId, WorkerId};
-use bulkhead_proto::record::What;
 
 use crate::action::Action;
 use crate::machine::Core;

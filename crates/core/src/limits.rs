@@ -4,10 +4,10 @@
 //! Decided once, at admission; from then on the policy of the job says it all. Driven by `admit.rs`.
 
 use bulkhead_proto::bound::{Bound, Limits};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::job::{CRASHES_MAX, OutputMode, Policy};
 use bulkhead_proto::kind::Kind;
-use bulkhead_proto::refusal::Refusal;
 
 /// What a job gets that asks for this; `Err` is the most that it may ask for. Who asks for nothing gets the usual limit,
 /// and an ordinary user at most the most.

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use bulkhead_proto::record::Record;
+use bulkhead_proto::client::record::Record;
 
 /// The ring.
 #[derive(Debug)]

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, LogId, Tag};
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::action::{Action, TaskFile};
 use crate::event::Peer;

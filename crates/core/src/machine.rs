@@ -4,8 +4,8 @@
 //! to workers, results to clients, what is dropped, whom to spawn, whether to leave. Each part decides in its own
 //! file; this one only calls them.
 
-use bulkhead_proto::record::{Record, What};
-use bulkhead_proto::view::Totals;
+use bulkhead_proto::client::record::{Record, What};
+use bulkhead_proto::client::view::Totals;
 
 use crate::action::{Action, Output};
 use crate::clients::Clients;

@@ -4,7 +4,7 @@
 //! Only who waits for ends is told, and once for each time that a pool degrades; who does not read what it was sent is
 //! told when it has. A notice promises nothing and changes nothing: the jobs stay where they are.
 
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{ClientId, PoolId, Tag};
 
 use crate::clients::Client;

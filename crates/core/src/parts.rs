@@ -9,13 +9,13 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::Parts;
+use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::{JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{PARTS_MAX, RESULTS_MAX_BYTES};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::stage::Stage;
-use bulkhead_proto::view::Parts;
-use bulkhead_proto::why::Part;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::Action;
 use crate::batch::Batch;

@@ -3,9 +3,9 @@
 //! A free slot takes a ready spare at once; the spare's own replacement is spawned a little later, so that
 //! answers and retries go first. After a death a pool spawns at most one worker in a turn.
 
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::WorkerState;
 
 use crate::action::Action;
 use crate::machine::{Core, ms};

@@ -14,8 +14,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Index, IndexMut, Range};
 
+use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
-use bulkhead_proto::view::{PoolHealth, WorkerState};
 
 use crate::config::{Config, PoolSize};
 use crate::event::Now;

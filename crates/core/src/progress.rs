@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::client::Reply;
-use bulkhead_proto::evidence::Progress;
+use bulkhead_proto::client::evidence::Progress;
+use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{Fence, JobId, WorkerId};
 
 use crate::action::Action;

@@ -9,9 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
-use bulkhead_proto::why::Before;
 
 use crate::jobs::Jobs;
 use crate::lane::{Ageing, Found, Lane, Place, Verdict, place_of};

@@ -3,8 +3,8 @@
 //! A job waits in the queue of the pool that runs its kind, and so does a part of a planned job. Admission is bounded
 //! over all of them. A client that does not read its results is parked in every one.
 
+use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, PoolId};
-use bulkhead_proto::why::Before;
 
 use crate::jobs::Jobs;
 use crate::lane::{Ageing, Verdict};

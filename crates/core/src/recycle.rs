@@ -8,9 +8,9 @@
 //! Looked at in turns that happen anyway: an idle pool does not age, and a spare has run nothing. The size of a
 //! worker is examined after a task of it ended, at most once in [`SIZE_EVERY_MS`].
 
-use bulkhead_proto::evidence::Seen;
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::ids::WorkerId;
-use bulkhead_proto::record::{Enough, What};
 
 use crate::action::Action;
 use crate::config::Config;

@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{PoolId, WorkerId};
-use bulkhead_proto::record::What;
 
 use crate::action::Action;
 use crate::machine::{Core, ms};

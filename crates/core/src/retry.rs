@@ -3,10 +3,10 @@
 //! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths
 //! (see `blame.rs`). What was given back uncharged costs nothing and goes to the front.
 
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::TEXT_MAX_BYTES;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
 
 use crate::action::Action;
 use crate::job::{Left, State};

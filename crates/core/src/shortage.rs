@@ -3,9 +3,9 @@
 //! The shell finds it out at an offer and says what is short; nothing that needs a descriptor is offered for a moment
 //! then, and after it the next offer tries again. Said at most every so often, to the log and to who waits.
 
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::record::What;
 
 use crate::batch::Batch;
 use crate::machine::{Core, ms};

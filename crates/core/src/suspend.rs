@@ -4,8 +4,8 @@
 //! Limits go on counting meanwhile: whoever meets one first gives the reason. A worker that is to die, or was asked
 //! to leave, has its deadline already.
 
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::WorkerId;
-use bulkhead_proto::record::What;
 
 use crate::machine::{Core, ms};
 use crate::timers::Alarm;

@@ -2,8 +2,8 @@
 //!
 //! Each looks first whether what it was set for still holds. Nothing here sets an alarm of its own.
 
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{JobId, WorkerId};
-use bulkhead_proto::outcome::Outcome;
 
 use crate::job::{Left, State};
 use crate::machine::Core;

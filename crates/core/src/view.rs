@@ -3,14 +3,14 @@
 //! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
 //! administrators alone.
 
-use bulkhead_proto::client::{Reply, Walk};
+use bulkhead_proto::client::message::{Reply, Walk};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::{JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState};
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::view::{JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState};
 
 use crate::claim::Offer;
 use crate::event::Peer;

@@ -11,10 +11,10 @@
 //! | processor time | when all cores together could have used up the rest, see [`cpu_pause_ns`] | used >= limit |
 //! | memory | the sooner the nearer it is to its limit, see [`memory_pause_ns`] | grown by >= limit |
 
-use bulkhead_proto::evidence::Seen;
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
 
 use crate::action::Action;
 use crate::claim::Offer;

@@ -3,15 +3,15 @@
 //! Reads, and decides nothing: every value here is one that some decision looks at, or was noted when it was made.
 //! What belongs to somebody else is counted but not named, except to administrators.
 
-use bulkhead_proto::client::Reply;
-use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, Tag, WorkerId};
-use bulkhead_proto::limits::WHY_COUNT_MAX;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::WorkerState;
-use bulkhead_proto::why::{
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::client::why::{
     Before, Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
 };
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, Tag, WorkerId};
+use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::event::Peer;
 use crate::job::{State, Step};

@@ -11,10 +11,10 @@
 //!
 //! Anything else is an assertion. Proof of death removes a worker from every state.
 
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{KillReason, Lie};
-use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::{PoolId, SlotId};
-use bulkhead_proto::view::WorkerState;
 
 use crate::claim::Claims;
 use crate::unwanted::Asked;

@@ -1,11 +1,11 @@
-//! Many pieces in one file, in the form of `bulkhead_proto::stage`: a plan's parts, and the results of parts.
+//! Many pieces in one file, in the form of `bulkhead_proto::worker::stage`: a plan's parts, and the results of parts.
 //!
 //! Pieces are read one at a time, so that a plan of 65,536 parts costs a run task no more than its own. Every offset
 //! is checked against the file before anything is allocated: the file comes from another process.
 
 use std::os::unix::fs::FileExt;
 
-use bulkhead_proto::stage::{COUNT_BYTES, parts_of, table_bytes};
+use bulkhead_proto::worker::stage::{COUNT_BYTES, parts_of, table_bytes};
 
 use crate::Failure;
 
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Packed<'_> {
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::limits::PARTS_MAX;
-    use bulkhead_proto::stage::pack;
+    use bulkhead_proto::worker::stage::pack;
 
     use super::*;
     use crate::trial::Memory;

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_proto::boxes::{ClaimState, ClaimWord, ReportStatus, index_of};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
+use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord, ReportStatus, index_of};
 
 use crate::task::TaskId;
 

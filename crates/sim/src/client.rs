@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::message::Request;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 /// How far a connection is.

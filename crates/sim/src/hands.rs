@@ -8,7 +8,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, OutputId, PoolId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::Move;
 use crate::boxes::Written;

@@ -6,11 +6,11 @@
 use std::num::NonZeroU8;
 
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
-use bulkhead_proto::boxes::ReportStatus;
+use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::death::Death;
-use bulkhead_proto::evidence::Evidence;
 use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::boxes::ReportStatus;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::boxes::Written;
 use crate::ring::Found;

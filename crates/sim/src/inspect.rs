@@ -3,10 +3,10 @@
 //!
 //! It must be answered in the same turn; a view that is late, or that lacks a job, is a broken promise.
 
-use bulkhead_proto::client::{Reply, Request, Walk};
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::view::{JobRow, Totals};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::view::{JobRow, Totals};
 
 use crate::report::{Verdict, Violation, broken};
 use crate::world::World;

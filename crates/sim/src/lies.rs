@@ -3,9 +3,9 @@
 //! Each way is one that a hostile process has; what it must not do is make the supervisor believe it about anything but its
 //! own offers. Driven by `moves.rs`, for workers that are liars.
 
-use bulkhead_proto::boxes::{ClaimState, ClaimWord};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord};
 
 use crate::boxes::Written;
 use crate::report::Verdict;

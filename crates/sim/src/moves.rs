@@ -7,7 +7,7 @@ use bulkhead_core::action::Task;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::Move;
 use crate::boxes::Written;

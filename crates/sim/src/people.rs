@@ -3,7 +3,7 @@
 //! The shell reads a client only while less than its credit is on the way to it, as the real one does.
 
 use bulkhead_core::event::{Attached, Event, Peer};
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Tag};
 

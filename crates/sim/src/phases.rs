@@ -4,7 +4,7 @@
 //! simulated time and counted steps, never the host's clock.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::{Reply, Request, Walk};
+use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 

@@ -3,7 +3,7 @@
 //! A client knows only the numbers that it was told, and now and then guesses one. What is drawn here is never
 //! looked at again: the oracles follow what the core is told.
 
-use bulkhead_proto::client::{Request, Submit, Walk};
+use bulkhead_proto::client::message::{Request, Submit, Walk};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};

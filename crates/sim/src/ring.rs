@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Head, Remains};
-use bulkhead_proto::boxes::{ClaimState, ClaimWord, ReportStatus};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{ScratchId, Seq};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::RING;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord, ReportStatus};
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::boxes::{Pages, Written};
 

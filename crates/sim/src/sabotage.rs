@@ -5,12 +5,12 @@
 
 use bulkhead_core::action::{Action, Output, TaskFile};
 use bulkhead_core::config::Config;
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::rng::Rng;
 

@@ -4,9 +4,9 @@
 //! one part never twice.
 
 use bulkhead_core::action::Task;
+use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::stage::Stage;
-use bulkhead_proto::why::Part;
+use bulkhead_proto::worker::stage::Stage;
 
 /// One task of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

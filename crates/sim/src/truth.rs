@@ -3,7 +3,7 @@
 //! The daemon must never look inside; a nonce makes every input different, so that a mixed-up one is seen.
 
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 /// The nature of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

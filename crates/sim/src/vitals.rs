@@ -4,8 +4,8 @@
 //! oracles to judge by. Moved by the world; it decides nothing.
 
 use bulkhead_core::event::Event;
+use bulkhead_proto::client::evidence::{Progress, RunState, Seen};
 use bulkhead_proto::death::Death;
-use bulkhead_proto::evidence::{Progress, RunState, Seen};
 use bulkhead_proto::ids::WorkerId;
 
 use crate::agenda::Move;

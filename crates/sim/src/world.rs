@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now};
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, PoolId, ScratchId, WorkerId};
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::{Agenda, Move};
 use crate::client::Client;

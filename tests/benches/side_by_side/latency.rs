@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::Setup;
 
 use crate::figures::{Aim, Figures, median, median_ratio, quantile_us};

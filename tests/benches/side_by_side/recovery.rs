@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
-use bulkhead_proto::view::WorkerState;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_sys::pidfd::Process;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
 

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use bulkhead_client::{Client, JobFile, JobInput, RunOptions, Spec};
 use bulkhead_frames::Plan;
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::outcome::Outcome;
 use bulkhead_tests::daemon::Setup;
 
 use crate::ceiling::Ceiling;

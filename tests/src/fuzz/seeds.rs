@@ -3,12 +3,12 @@
 //! They are written to `tests/corpus` by `cargo test -p bulkhead-tests --test fuzz -- --ignored`, and checked in
 //! there, beside whatever input once made a target fail.
 
-use bulkhead_proto::boxes::{self, ClaimState, ClaimWord, STATUS_AT, WORD_AT};
-use bulkhead_proto::client::{Reply, ReplyFrame, Request, RequestFrame, Walk};
+use bulkhead_proto::client::frame::{Hello, push_frame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Walk};
 use bulkhead_proto::codec;
-use bulkhead_proto::frame::{Hello, push_frame};
 use bulkhead_proto::ids::{JobId, Seq, Tag};
-use bulkhead_proto::worker::{LaneUp, Tasks};
+use bulkhead_proto::worker::boxes::{self, ClaimState, ClaimWord, STATUS_AT, WORD_AT};
+use bulkhead_proto::worker::message::{LaneUp, Tasks};
 
 use crate::wire::submit;
 

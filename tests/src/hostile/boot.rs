@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use bulkhead_link::worker::Channel;
 use bulkhead_proto::ids::KindId;
-use bulkhead_proto::worker::LaneUp;
+use bulkhead_proto::worker::message::LaneUp;
 use bulkhead_sys::odd;
 
 use super::puppet::{Newborn, boot_folder};

@@ -8,10 +8,10 @@ use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use bulkhead_link::worker::Finish;
-use bulkhead_proto::boxes::{BOX_BYTES, ClaimState, ClaimWord};
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::boxes::{BOX_BYTES, ClaimState, ClaimWord};
+use bulkhead_proto::worker::message::TaskMessage;
 
 use super::puppet::{After, Puppet};
 use super::{Attack, BAIT, Deed, Orders};

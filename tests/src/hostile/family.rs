@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use bulkhead_link::worker::Channel;
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::raise::raise;
 
 use super::puppet::{After, Newborn, Puppet};

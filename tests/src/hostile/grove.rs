@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use bulkhead_jobs::{Failure, Task};
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::raise::raise;
 
 use super::puppet::{After, Puppet};

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
-use bulkhead_proto::worker::LaneUp;
+use bulkhead_proto::worker::message::LaneUp;
 
 use super::puppet::{Newborn, Puppet};
 use super::{Attack, Deed, sit};

@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
-use bulkhead_proto::worker::LaneUp;
+use bulkhead_proto::worker::message::LaneUp;
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
 use bulkhead_sys::process;

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 
 use bulkhead_link::worker::Finish;
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::memfd;
 use bulkhead_sys::page::Page;
 

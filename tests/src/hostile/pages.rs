@@ -7,8 +7,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 
-use bulkhead_proto::boxes::{BOX_BYTES, ORDERS_BYTES};
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::boxes::{BOX_BYTES, ORDERS_BYTES};
+use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::page::Page;
 
 use super::puppet::{After, Puppet};

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use bulkhead_jobs::Task;
 use bulkhead_link::worker::{Channel, Finish, Kept, Server, WorkerRing};
-use bulkhead_proto::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::{LaneDown, LaneUp, Setup, TaskMessage};
+use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
+use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, TaskMessage};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 use bulkhead_sys::page::Page;
 use bulkhead_sys::process;

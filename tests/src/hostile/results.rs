@@ -7,13 +7,13 @@ use std::fs::File;
 use std::sync::atomic::Ordering;
 
 use bulkhead_link::worker::Finish;
-use bulkhead_proto::boxes::{
-    self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, STATUS_AT,
-};
 use bulkhead_proto::limits::{
     BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES,
 };
-use bulkhead_proto::worker::TaskMessage;
+use bulkhead_proto::worker::boxes::{
+    self, ClaimState, ELAPSED_NS_AT, LAST_BREATH_AT, LENGTH_AT, OUTPUT_BYTES_AT, STATUS_AT,
+};
+use bulkhead_proto::worker::message::TaskMessage;
 
 use super::puppet::{After, Puppet};
 use super::{Attack, Deed};

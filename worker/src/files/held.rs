@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use bulkhead_jobs::{Failure, FileError, TaskFile};
 use bulkhead_proto::file::Way;
-use bulkhead_proto::stage::Seen;
+use bulkhead_proto::worker::stage::Seen;
 use bulkhead_sys::memfd;
 use bulkhead_sys::opened::is_appending;
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use bulkhead_link::supervisor::Ring;
 use bulkhead_proto::file::{FileUse, OUT, Way};
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
-use bulkhead_proto::worker::FileRole;
+use bulkhead_proto::worker::message::FileRole;
 use bulkhead_sys::memfd::{output_file, sealed_size};
 
 use super::*;

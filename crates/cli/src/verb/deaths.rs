@@ -4,9 +4,9 @@
 //! The daemon keeps the last thousand, also of jobs that were forgotten since.
 
 use anyhow::Result;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::DeathRow;
 use bulkhead_proto::limits::DEATHS_KEPT;
-use bulkhead_proto::view::DeathRow;
 
 use crate::args::Global;
 use crate::context::Out;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use serde_json::json;
 
 use crate::args::Global;

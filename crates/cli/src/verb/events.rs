@@ -5,8 +5,8 @@
 //! attempt began how much later.
 
 use anyhow::Result;
-use bulkhead_proto::exit;
-use bulkhead_proto::record::Record;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::record::Record;
 use serde_json::json;
 
 use crate::args::Global;
@@ -60,11 +60,11 @@ fn line(record: &Record) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::client::evidence::Evidence;
+    use bulkhead_proto::client::outcome::Outcome;
+    use bulkhead_proto::client::record::{Enough, What};
     use bulkhead_proto::death::{Death, KillReason, Lie};
-    use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
-    use bulkhead_proto::outcome::Outcome;
-    use bulkhead_proto::record::{Enough, What};
 
     use super::*;
 

@@ -4,11 +4,11 @@
 //! far the task was, what it said last, and where in its code it was.
 
 use anyhow::Result;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record_text::Span;
+use bulkhead_proto::client::view::{JobDetail, Parts};
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record_text::Span;
-use bulkhead_proto::view::{JobDetail, Parts};
 use serde_json::Value;
 
 use crate::args::Global;
@@ -121,11 +121,11 @@ fn policy(detail: &JobDetail) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::client::evidence::Evidence;
+    use bulkhead_proto::client::view::{JobDeath, JobRow};
     use bulkhead_proto::death::Death;
-    use bulkhead_proto::evidence::Evidence;
     use bulkhead_proto::ids::WorkerId;
     use bulkhead_proto::job::{JobState, Policy};
-    use bulkhead_proto::view::{JobDeath, JobRow};
 
     use super::*;
 

@@ -3,10 +3,10 @@
 //! States are what a job is doing; for ended ones the outcome's own word can be asked for as well.
 
 use anyhow::Result;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::view::JobRow;
 use clap::ValueEnum;
 
 use crate::args::Global;
@@ -139,7 +139,7 @@ fn cells(row: &JobRow, now_us: u64) -> [String; 7] {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::outcome::{Outcome, TimeLimit};
+    use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 
     use super::*;
 

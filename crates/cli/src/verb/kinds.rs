@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use bulkhead_proto::bound::Bound;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use bulkhead_proto::file::Way;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};

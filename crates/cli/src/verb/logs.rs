@@ -8,10 +8,10 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use bulkhead_client::{Error, Interrupts, LogItem};
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::log::{Found, LogStream};
-use bulkhead_proto::outcome::Outcome;
 use serde_json::json;
 
 use crate::args::Global;

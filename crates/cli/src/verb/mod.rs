@@ -23,7 +23,7 @@ pub(crate) mod why;
 pub(crate) mod workers;
 
 use bulkhead_client::{Changed, Client, Error};
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 use serde_json::json;
 

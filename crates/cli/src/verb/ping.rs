@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use bulkhead_proto::exit;
-use bulkhead_proto::record_text::Span;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::record_text::Span;
 use serde_json::json;
 
 use crate::args::Global;

@@ -7,9 +7,9 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::outcome::Outcome;
 use serde_json::json;
 
 use crate::args::Global;

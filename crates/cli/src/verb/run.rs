@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use bulkhead_client::{
     Bell, Client, ConnectError, Error, Interrupts, JobInput, Output, Run, RunItem, RunOptions,
 };
-use bulkhead_proto::exit;
-use bulkhead_proto::outcome::Outcome;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::outcome::Outcome;
 use serde_json::json;
 
 use crate::args::Global;

@@ -3,8 +3,8 @@
 //! It says plainly what the jobs are worth: in this version they live as long as the daemon.
 
 use anyhow::Result;
-use bulkhead_proto::exit;
-use bulkhead_proto::view::{PoolRow, Status, WorkerRow};
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::{PoolRow, Status, WorkerRow};
 
 use crate::args::Global;
 use crate::context::Out;
@@ -115,9 +115,9 @@ fn health(pool: &PoolRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::evidence::Seen;
+    use bulkhead_proto::client::evidence::Seen;
+    use bulkhead_proto::client::view::{PoolHealth, Totals, WorkerState};
     use bulkhead_proto::ids::WorkerId;
-    use bulkhead_proto::view::{PoolHealth, Totals, WorkerState};
 
     use super::*;
 

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use bulkhead_client::SubmitOptions;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use serde_json::json;
 
 use crate::args::Global;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use bulkhead_client::{JobEnd, WaitItem};
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::refusal::Refusal;
 use serde_json::{Value, json};
 
 use crate::args::Global;

@@ -4,7 +4,7 @@
 //! fields.
 
 use anyhow::Result;
-use bulkhead_proto::exit;
+use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 
 use crate::args::Global;

@@ -3,9 +3,9 @@
 //! Spares have no slot; a worker that is being replaced is listed until its death is proven.
 
 use anyhow::Result;
-use bulkhead_proto::evidence::Seen;
-use bulkhead_proto::exit;
-use bulkhead_proto::view::WorkerRow;
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::exit;
+use bulkhead_proto::client::view::WorkerRow;
 
 use crate::args::Global;
 use crate::context::Out;

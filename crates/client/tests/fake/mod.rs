@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bulkhead_client::proto::client::{Reply, ReplyFrame, Request, RequestFrame, Submit};
+use bulkhead_client::proto::client::frame::{Frames, Hello, push_frame};
+use bulkhead_client::proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
+use bulkhead_client::proto::client::outcome::{Ended, Outcome, Output};
 use bulkhead_client::proto::codec;
-use bulkhead_client::proto::frame::{Frames, Hello, push_frame};
 use bulkhead_client::proto::ids::{JobId, Tag};
 use bulkhead_client::proto::job::Payload;
-use bulkhead_client::proto::outcome::{Ended, Outcome, Output};
 use bulkhead_client::{Client, connect};
 
 /// Against a script or client that hangs; no test comes near it.

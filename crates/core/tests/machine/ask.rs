@@ -3,14 +3,14 @@
 //! Every helper asks through a real request, so that tests see what clients see.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::{Ended, Outcome};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::{JobDetail, Status, WorkerRow};
+use bulkhead_proto::client::why::Why;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
-use bulkhead_proto::outcome::{Ended, Outcome};
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::{JobDetail, Status, WorkerRow};
-use bulkhead_proto::why::Why;
 
 use crate::rig::{ADMIN, ALICE, Rig};
 

@@ -4,15 +4,15 @@
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 use bulkhead_core::event::{Event, Leftover};
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
 use bulkhead_proto::limits::DEATHS_KEPT;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::WorkerState;
-use bulkhead_proto::worker::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 /// A rig of one slot whose worker holds several short jobs, the first of them claimed.
 fn with_ring_of(count: usize) -> (Rig, JobId) {

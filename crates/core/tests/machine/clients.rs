@@ -4,12 +4,12 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Leftover, TaskResult};
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::{Outcome, Output};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
-use bulkhead_proto::outcome::{Outcome, Output};
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
 

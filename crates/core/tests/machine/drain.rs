@@ -3,13 +3,13 @@
 //! The table of stages stands in `src/drain.rs`; each way through it is walked here.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{Payload, Policy};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::rig::{ADMIN, ALICE, Rig};
 

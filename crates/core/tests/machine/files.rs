@@ -3,13 +3,13 @@
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Attached, Event, TaskResult};
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::why::{End, Now, Why};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::why::{End, Now, Why};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 

@@ -1,10 +1,10 @@
 //! Limits of the configuration: what a job gets that asks for nothing, and what may be asked for.
 
 use bulkhead_core::config::{Bound, Config, Limits};
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::job::{Payload, Policy};
-use bulkhead_proto::refusal::Refusal;
 
 use crate::rig::{ADMIN, ALICE, Rig, config};
 

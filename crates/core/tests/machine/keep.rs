@@ -4,12 +4,12 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, OutputId};
 use bulkhead_proto::job::{Payload, Policy};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::record::What;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::rig::{ALICE, Rig, config};
 

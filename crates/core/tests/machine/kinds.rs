@@ -3,12 +3,12 @@
 //! The kind `ruled` has rules of its own; `quick` stands beside it and has those of the daemon.
 
 use bulkhead_core::config::{Bound, Config, Limits};
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::kind::Kind;
-use bulkhead_proto::outcome::Outcome;
 
 use crate::rig::{ADMIN, ALICE, Rig, SEGV, config};
 

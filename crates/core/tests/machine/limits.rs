@@ -3,11 +3,11 @@
 //! Time passes only when a test says so, with a turn at each deadline that the machine asked for.
 
 use bulkhead_core::event::{Event, Leftover, TaskResult};
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Policy};
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::record::What;
 
 use crate::rig::{ALICE, BOB, Rig};
 

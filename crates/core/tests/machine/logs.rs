@@ -2,11 +2,11 @@
 
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, JobId, LogId};
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::kind::Kind;
-use bulkhead_proto::record::What;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
 
@@ -111,7 +111,11 @@ fn the_oldest_logs_make_room_and_that_is_said() {
     assert!(refusal(&mut rig, ALICE, jobs[0], false).contains("make room, at most 2 are kept"));
     ask(&mut rig, ALICE, jobs[2], false);
     assert_eq!(rig.logs_shown.len(), 1);
-    assert_eq!(rig.detail(jobs[0]).outcome, Some(bulkhead_proto::outcome::Outcome::Done), "the job stays");
+    assert_eq!(
+        rig.detail(jobs[0]).outcome,
+        Some(bulkhead_proto::client::outcome::Outcome::Done),
+        "the job stays"
+    );
     let said = |what: &What| matches!(what, What::Evicted { limit, .. } if limit == "kept logs");
     assert_eq!(rig.records.iter().filter(|what| said(what)).count(), 1);
 }

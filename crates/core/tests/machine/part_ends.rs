@@ -3,15 +3,15 @@
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::message::Request;
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::why::Part;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::OutputId;
 use bulkhead_proto::job::{OutputMode, Policy};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, RESULTS_MAX_BYTES};
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::record::What;
-use bulkhead_proto::stage::Stage;
-use bulkhead_proto::why::Part;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::parts::{failed, left, order, part_of};
 use crate::rig::{ALICE, Rig, config};

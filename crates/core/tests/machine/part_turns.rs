@@ -1,10 +1,10 @@
 //! Whose turn it is when jobs have parts: nobody waits for all of them, and many are no burden.
 
 use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::parts::{PLAN, left, order};
 use crate::rig::{ALICE, BOB, Rig};

@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Leftover, TaskResult};
-use bulkhead_proto::client::{Reply, Request, Submit, Walk};
+use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::Parts;
+use bulkhead_proto::client::why::Now;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::stage::Stage;
-use bulkhead_proto::view::Parts;
-use bulkhead_proto::why::Now;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::rig::{ADMIN, ALICE, Rig, SEGV};
 

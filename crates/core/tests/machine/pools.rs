@@ -4,12 +4,12 @@
 
 use bulkhead_core::config::{Config, PoolSize};
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::{PoolHealth, PoolRow};
+use bulkhead_proto::client::why::Now;
 use bulkhead_proto::ids::{ClientId, JobId, WorkerId};
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::{PoolHealth, PoolRow};
-use bulkhead_proto::why::Now;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config, kinds};
 

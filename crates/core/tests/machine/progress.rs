@@ -1,8 +1,8 @@
 //! How far jobs are: told to who asked, while they run, now and then, and never backwards.
 
 use bulkhead_core::event::{Event, TaskResult};
-use bulkhead_proto::client::{Reply, Request, Submit};
-use bulkhead_proto::evidence::Progress;
+use bulkhead_proto::client::evidence::Progress;
+use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId};
 use bulkhead_proto::job::{Payload, Policy};
 

@@ -2,11 +2,11 @@
 //!
 //! Who is charged with one death is `blame.rs`'s; here is what follows from it over several attempts.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
-use bulkhead_proto::outcome::Outcome;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV};
 

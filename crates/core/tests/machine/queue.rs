@@ -3,12 +3,12 @@
 //! With one slot and tasks that are not short, the order of ends is the order of turns.
 
 use bulkhead_core::config::Config;
-use bulkhead_proto::client::{Reply, Request, Submit, Walk};
+use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{JobState, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
-use bulkhead_proto::outcome::Outcome;
-use bulkhead_proto::refusal::Refusal;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
 

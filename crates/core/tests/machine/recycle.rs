@@ -2,12 +2,12 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::record::{Enough, What};
+use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::death::Death;
-use bulkhead_proto::evidence::Seen;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::record::{Enough, What};
-use bulkhead_proto::view::PoolHealth;
 
 use crate::rig::{Rig, config};
 

@@ -4,10 +4,10 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::WorkerId;
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::{PoolHealth, WorkerState};
 
 use crate::rig::{ADMIN, Rig, SEGV, config};
 

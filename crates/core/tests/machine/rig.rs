@@ -9,13 +9,13 @@ use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, TaskResult};
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason};
-use bulkhead_proto::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, ScratchId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
-use bulkhead_proto::record::What;
 
 pub(crate) const ALICE: ClientId = ClientId(1);
 pub(crate) const BOB: ClientId = ClientId(2);

@@ -3,11 +3,11 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{OutputMode, Policy};
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::PoolHealth;
 
 use crate::rig::{ALICE, BOB, Rig, SEGV, config};
 
@@ -71,7 +71,7 @@ fn who_waits_for_a_job_of_earlier_is_told_too() {
     fail_spawn(&mut rig, "gone");
     fail_spawn(&mut rig, "gone");
     assert_eq!(notices(&rig, ALICE), [""; 0], "it was handed over, nobody waits");
-    rig.ask(ALICE, bulkhead_proto::client::Request::Wait { jobs: vec![job] });
+    rig.ask(ALICE, bulkhead_proto::client::message::Request::Wait { jobs: vec![job] });
     assert_eq!(notices(&rig, ALICE).len(), 1);
 }
 
@@ -80,7 +80,7 @@ fn who_waits_for_a_job_of_earlier_is_told_too() {
 fn who_has_no_credit_is_told_when_it_has_read() {
     let mut rig = Rig::with(Config { client_credit_bytes: 100, ..config(1) });
     let job = rig.submit_as(ALICE, "quick", 1, Policy::default(), true);
-    rig.ask(ALICE, bulkhead_proto::client::Request::Job { job });
+    rig.ask(ALICE, bulkhead_proto::client::message::Request::Job { job });
     rig.come_up = false;
     let living: Vec<_> = rig.workers.keys().copied().collect();
     living.into_iter().for_each(|worker| rig.die(worker, SEGV));

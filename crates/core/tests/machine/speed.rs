@@ -10,7 +10,7 @@ use std::time::Instant;
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now, Peer, Report, TaskResult};
-use bulkhead_proto::client::{Request, Submit};
+use bulkhead_proto::client::message::{Request, Submit};
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
 

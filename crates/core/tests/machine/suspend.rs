@@ -1,11 +1,11 @@
 //! Workers that a signal stopped: spared for a while, then replaced.
 
 use bulkhead_core::event::Event;
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::job::{JobState, Policy};
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::WorkerState;
 
 use crate::rig::{ALICE, Rig};
 

@@ -2,12 +2,12 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::message::Request;
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
 use bulkhead_proto::kind::Kind;
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
 
 use crate::rig::{ALICE, Rig, config};
 

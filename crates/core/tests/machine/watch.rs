@@ -2,14 +2,14 @@
 //!
 //! What examining shows, a test sets; time passes with a turn at each deadline that the machine asked for.
 
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::evidence::{Evidence, Seen};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason, Lie};
-use bulkhead_proto::evidence::{Evidence, Seen};
 use bulkhead_proto::ids::{ClientId, JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Payload, Policy};
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::record::What;
-use bulkhead_proto::view::WorkerState;
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};

@@ -4,13 +4,13 @@
 //! `why_waiting.rs`.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::why::{Before, Canceller, Drain, End, Now, Running};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::outcome::{Outcome, TimeLimit};
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::why::{Before, Canceller, Drain, End, Now, Running};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig};
 

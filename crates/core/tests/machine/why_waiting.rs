@@ -4,11 +4,11 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};
+use bulkhead_proto::client::view::PoolHealth;
+use bulkhead_proto::client::why::{Before, Drain, Longest, Now, Pool};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
-use bulkhead_proto::view::PoolHealth;
-use bulkhead_proto::why::{Before, Drain, Longest, Now, Pool};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
 use crate::why::{before, busy, running};

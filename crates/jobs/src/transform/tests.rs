@@ -1,7 +1,7 @@
 //! Tests of `transform` over memory: every task by itself, in any order, twice, and with what it cannot take.
 
 use bulkhead_proto::file::Way;
-use bulkhead_proto::stage::pack;
+use bulkhead_proto::worker::stage::pack;
 
 use super::*;
 use crate::trial::{Memory, Trial};

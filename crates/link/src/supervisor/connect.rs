@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path};
 use std::sync::{Mutex, PoisonError};
 
-use bulkhead_proto::worker::Tasks;
+use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::descriptors::{set_nonblocking, the_connection};
 use bulkhead_sys::shortage;
 use bulkhead_sys::socket::own_uid;

@@ -19,15 +19,15 @@ use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
-use bulkhead_proto::boxes::{
-    self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
-    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, UNWANTED_AT, WORD_AT,
-};
+use bulkhead_proto::client::evidence::{Evidence, Progress};
 use bulkhead_proto::death::{Death, Lie};
-use bulkhead_proto::evidence::{Evidence, Progress};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
+use bulkhead_proto::worker::boxes::{
+    self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
+    ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, UNWANTED_AT, WORD_AT,
+};
 use bulkhead_sys::page::Page;
 
 mod evidence;

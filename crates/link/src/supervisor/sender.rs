@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
-use bulkhead_proto::worker::{TaskMessage, Tasks};
+use bulkhead_proto::worker::message::{TaskMessage, Tasks};
 use bulkhead_sys::descriptors::default_send_buffer;
 use bulkhead_sys::stranger;
 use ipc_channel::IpcError;
@@ -127,7 +127,7 @@ mod tests {
     use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
     use bulkhead_proto::job::{OutputMode, Payload};
     use bulkhead_proto::limits::INLINE_MAX_BYTES;
-    use bulkhead_proto::stage::Stage;
+    use bulkhead_proto::worker::stage::Stage;
 
     use super::*;
     use crate::supervisor::connect;

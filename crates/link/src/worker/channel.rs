@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use bulkhead_proto::codec::{self, CodecError};
-use bulkhead_proto::worker::Tasks;
+use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::descriptors::the_connection;
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};

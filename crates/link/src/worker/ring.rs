@@ -10,14 +10,14 @@ use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
-use bulkhead_proto::boxes::{
+use bulkhead_proto::ids::Seq;
+use bulkhead_proto::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::worker::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
     FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_BREATH_AT,
     LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT,
     PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, UNWANTED_AT, WORD_AT,
 };
-use bulkhead_proto::ids::Seq;
-use bulkhead_proto::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::fatal::{self, Places};
 use bulkhead_sys::page::Page;

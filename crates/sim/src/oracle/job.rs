@@ -4,11 +4,11 @@
 //! ledger changes it, the verdicts judge it.
 
 use bulkhead_core::event::TaskResult;
+use bulkhead_proto::client::outcome::{self, Outcome};
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{ClientId, Fence, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
-use bulkhead_proto::outcome::{self, Outcome};
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 /// How a job ended, as somebody was told.
 #[derive(Clone, Debug, PartialEq, Eq)]

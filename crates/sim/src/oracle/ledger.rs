@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::action::Task;
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now, TaskResult};
-use bulkhead_proto::client::{Request, Submit};
+use bulkhead_proto::client::message::{Request, Submit};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{ClientId, JobId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::record::What;
 
 use crate::boxes::Guilt;
 use crate::oracle::job::Job;

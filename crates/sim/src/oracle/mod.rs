@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now};
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
 
 use crate::report::Verdict;

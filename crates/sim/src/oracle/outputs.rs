@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use bulkhead_core::event::{Event, Leftover, TaskResult};
-use bulkhead_proto::client::Reply;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome;
 use bulkhead_proto::ids::OutputId;
-use bulkhead_proto::outcome;
 
 use crate::report::{Verdict, broken};
 

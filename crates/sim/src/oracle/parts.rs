@@ -7,7 +7,7 @@ use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Now, TaskResult};
 use bulkhead_proto::ids::{JobId, OutputId};
 use bulkhead_proto::job::{OutputMode, Payload};
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::oracle::job::Job;
 use crate::oracle::ledger::Ledger;

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::action::{Action, Task};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
+use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::ids::{KindId, PoolId, Seq, SlotId, WorkerId};
-use bulkhead_proto::record::{Record, What};
-use bulkhead_proto::stage::Stage;
+use bulkhead_proto::worker::stage::Stage;
 
 use crate::report::{Verdict, broken};
 

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use bulkhead_core::event::Peer;
-use bulkhead_proto::client::{Reply, Request, Submit, Walk};
+use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::refusal::Refusal;
 
 /// A request and what it has got so far.
 #[derive(Debug)]

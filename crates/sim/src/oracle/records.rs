@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::record::{Record, What};
+use bulkhead_proto::client::record::{Record, What};
 
 use crate::report::{Verdict, broken};
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_core::event::{Event, Peer};
-use bulkhead_proto::client::{Reply, Request, Submit};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::oracle::credit::Credit;

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::action::Action;
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now};
-use bulkhead_proto::boxes::ClaimState;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
+use bulkhead_proto::worker::boxes::ClaimState;
 
 use crate::clock::MS;
 use crate::oracle::pool::Pool;

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::event::{Leftover, Now, TaskResult};
-use bulkhead_proto::client::Request;
+use bulkhead_proto::client::message::Request;
+use bulkhead_proto::client::outcome::{Ended, Outcome, Output, TimeLimit};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
 use bulkhead_proto::job::JobState;
-use bulkhead_proto::outcome::{Ended, Outcome, Output, TimeLimit};
-use bulkhead_proto::refusal::Refusal;
-use bulkhead_proto::view::JobRow;
 
 use crate::oracle::job::{End, Job};
 use crate::oracle::ledger::Ledger;

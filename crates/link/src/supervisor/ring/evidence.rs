@@ -5,12 +5,12 @@
 
 use std::sync::atomic::Ordering;
 
-use bulkhead_proto::boxes::{
+use bulkhead_proto::client::evidence::{Evidence, Progress};
+use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES};
+use bulkhead_proto::worker::boxes::{
     CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_WORDS_AT, PROGRESS_DONE_AT,
     PROGRESS_NS_AT, PROGRESS_TOTAL_AT, unpack_words,
 };
-use bulkhead_proto::evidence::{Evidence, Progress};
-use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES};
 use bulkhead_sys::page::Page;
 
 /// All of it. `signal`: the one that ended the worker, which must be the one that its handler spoke of.
@@ -49,8 +49,8 @@ fn last_words(page: &Page) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::boxes::{BOX_HEADER_BYTES, pack_words, words_at};
     use bulkhead_proto::ids::Seq;
+    use bulkhead_proto::worker::boxes::{BOX_HEADER_BYTES, pack_words, words_at};
 
     use super::super::tests::{offer, rings};
     use super::*;

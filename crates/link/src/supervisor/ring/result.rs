@@ -5,11 +5,13 @@
 
 use std::sync::atomic::Ordering;
 
-use bulkhead_proto::boxes::{self, ELAPSED_NS_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::worker::boxes::{
+    self, ELAPSED_NS_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
+};
 use bulkhead_sys::page::Page;
 
 use super::{Found, FoundResult, Leftover};

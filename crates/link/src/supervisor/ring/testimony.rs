@@ -5,10 +5,10 @@
 
 use std::sync::atomic::Ordering;
 
-use bulkhead_proto::boxes::{
+use bulkhead_proto::death::Death;
+use bulkhead_proto::worker::boxes::{
     CAUSE_CODE_AT, CAUSE_SIGNAL_AT, FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, SENDER_PID_AT, STACK_OVERFLOW_AT,
 };
-use bulkhead_proto::death::Death;
 use bulkhead_sys::page::Page;
 
 // By their Linux numbers (signal(7), x86 and ARM).
@@ -55,7 +55,7 @@ pub(super) fn name(page: &Page, signal: i32, core: bool, pid: u32) -> Death {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::boxes::BOX_HEADER_BYTES;
+    use bulkhead_proto::worker::boxes::BOX_HEADER_BYTES;
 
     use super::*;
 

@@ -2,8 +2,8 @@
 
 use std::num::NonZeroU8;
 
-use bulkhead_proto::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::worker::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 
 use super::*;
 use crate::worker::{Finish, Kept, WorkerRing};

@@ -1,12 +1,12 @@
 //! What people read, for each thing that a job can do.
 
 use super::*;
+use crate::client::evidence::{Evidence, Progress};
+use crate::client::outcome::TimeLimit;
+use crate::client::view::PoolHealth;
+use crate::client::why::{Before, Drain, Failure, Longest, Pool, Unread};
 use crate::death::{Death, KillReason};
-use crate::evidence::{Evidence, Progress};
 use crate::ids::{JobId, WorkerId};
-use crate::outcome::TimeLimit;
-use crate::view::PoolHealth;
-use crate::why::{Before, Drain, Failure, Longest, Pool, Unread};
 
 fn why(now: Now) -> Why {
     let past = Past { crashes_max: 3, ..Past::default() };

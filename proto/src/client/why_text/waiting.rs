@@ -3,9 +3,9 @@
 //! A part of `why_text.rs`, which says when each of these is of interest. Nothing here knows of the past.
 
 use super::{counted, many, span};
+use crate::client::view::PoolHealth;
+use crate::client::why::{Before, Drain, Longest, Pool, Unread};
 use crate::kind::DEFAULT_POOL;
-use crate::view::PoolHealth;
-use crate::why::{Before, Drain, Longest, Pool, Unread};
 
 /// Who goes before it in the queue.
 pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {

@@ -3,7 +3,7 @@
 //! Scripts branch on them, so a code never changes its meaning; the README lists them all, and a test holds the
 //! two together. An `exec` job gives its program's own code instead.
 
-use crate::outcome::Outcome;
+use crate::client::outcome::Outcome;
 
 /// All asked for was done.
 pub const DONE: u8 = 0;

@@ -7,10 +7,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::outcome::Outcome;
+use crate::client::view::{JobDeath, Parts, PoolHealth};
 use crate::codec::{Decode, Encode};
 use crate::ids::{JobId, WorkerId};
-use crate::outcome::Outcome;
-use crate::view::{JobDeath, Parts, PoolHealth};
 
 /// Why one job is as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::record_text::Span;
 use crate::codec::{Decode, Encode};
-use crate::record_text::Span;
 
 /// All that is known of the end of one attempt. Empty where nothing is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]

@@ -9,11 +9,11 @@ mod tests;
 
 use std::fmt;
 
+use crate::client::outcome::Outcome;
+use crate::client::record_text::Span;
+use crate::client::view::{JobDeath, Parts};
+use crate::client::why::{Canceller, End, Holder, Limits, Now, Past, Running, Why};
 use crate::limits::WHY_COUNT_MAX;
-use crate::outcome::Outcome;
-use crate::record_text::Span;
-use crate::view::{JobDeath, Parts};
-use crate::why::{Canceller, End, Holder, Limits, Now, Past, Running, Why};
 use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
 
 impl fmt::Display for Why {

@@ -5,12 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::evidence::{Evidence, Seen};
+use crate::client::outcome::Outcome;
+use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
-use crate::evidence::{Evidence, Seen};
 use crate::ids::{JobId, SlotId, WorkerId};
-use crate::outcome::Outcome;
-use crate::why::Part;
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]

@@ -5,9 +5,9 @@
 
 use std::fmt;
 
+use crate::client::record::{Enough, What};
+use crate::client::why::Part;
 use crate::death::Signal;
-use crate::record::{Enough, What};
-use crate::why::Part;
 
 /// A span of time as people read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,8 +220,8 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::evidence::Evidence;
     use crate::death::Death;
-    use crate::evidence::Evidence;
     use crate::ids::{JobId, SlotId, WorkerId};
 
     #[test]

@@ -6,11 +6,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::plain::Plain;
+use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::Payload;
-use crate::plain::Plain;
-use crate::why::Part;
 
 /// The one way in which a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
