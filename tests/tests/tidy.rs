@@ -136,6 +136,11 @@ fn a_planted_word_is_found() {
         ("use bincode::Encode;", "proto/src/a.rs"),
         ("Ordering::SeqCst", "supervisor/src/a.rs"),
         (concat!("// TO", "DO: later"), "proto/src/a.rs"),
+        ("pub use bulkhead_proto;", "crates/client/src/lib.rs"),
+        ("pub use bulkhead_proto as proto;", "crates/client/src/lib.rs"),
+        ("pub use bulkhead_proto::*;", "crates/client/src/lib.rs"),
+        ("use bulkhead_proto::worker::boxes;", "crates/cli/src/a.rs"),
+        ("use bulkhead_proto::client::view;", "worker/src/a.rs"),
     ] {
         let found = planted(path, &format!("{HEAD}fn a() {{ {word}\n}}\n"));
         assert_eq!(found.len(), 1, "{word} in {path}: {found:?}");
@@ -148,6 +153,8 @@ fn what_is_allowed_is_not_found() {
     assert_eq!(planted("crates/sys/src/a.rs", &format!("{HEAD}unsafe {{ nix::x() }}\n")), [""; 0]);
     assert_eq!(planted("proto/src/codec.rs", &format!("{HEAD}use bincode::Encode;\n")), [""; 0]);
     assert_eq!(planted("tests/tests/a.rs", "//! one\nfn a() { b.unwrap(); }\n"), [""; 0]);
+    let named = "pub mod proto {\n    pub use bulkhead_proto::{client, ids};\n}\n";
+    assert_eq!(planted("crates/client/src/lib.rs", &format!("{HEAD}{named}")), [""; 0]);
     let inside = "#[cfg(test)]\nmod tests {\n    fn a() { b.unwrap(); }\n}\n";
     assert_eq!(planted("worker/src/a.rs", &format!("{HEAD}{inside}")), [""; 0]);
     let text = "fn a() { b(\"todo!() unsafe\"); } // .unwrap()\nfn nixie() { unsafely() }\n";

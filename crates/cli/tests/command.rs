@@ -12,12 +12,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use bulkhead_client::proto::client::message::{Reply, Request};
-use bulkhead_client::proto::client::outcome::{self, Ended, Outcome, TimeLimit};
-use bulkhead_client::proto::client::refusal::Refusal;
-use bulkhead_client::proto::client::why::{Now, Past, Why};
-use bulkhead_client::proto::ids::JobId;
-use bulkhead_client::proto::job::OutputMode;
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::{self, Ended, Outcome, TimeLimit};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::why::{Now, Past, Why};
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::OutputMode;
 use fake::{Fake, Peer, done, done_in_file};
 
 fn bulkhead(arguments: &[&str]) -> Command {
@@ -346,7 +346,7 @@ fn run_alone(program: &Path, runtime: &Path) -> Output {
 
 #[test]
 fn a_private_daemon_that_fails_is_shown_with_its_last_words_and_cleaned_up() {
-    if Path::new(bulkhead_client::proto::client::places::SYSTEM_SOCKET).exists() {
+    if Path::new(bulkhead_proto::client::places::SYSTEM_SOCKET).exists() {
         eprintln!("skipped: this machine has a system daemon, so no private one would be started");
         return;
     }

@@ -12,11 +12,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use bulkhead_client::proto::client::message::{Reply, Request, Submit};
-use bulkhead_client::proto::client::outcome::{self, Ended, Outcome};
-use bulkhead_client::proto::file::{FileUse, Way};
-use bulkhead_client::proto::ids::{JobId, Tag};
-use bulkhead_client::proto::job::OutputMode;
+use bulkhead_proto::client::message::{Reply, Request, Submit};
+use bulkhead_proto::client::outcome::{self, Ended, Outcome};
+use bulkhead_proto::file::{FileUse, Way};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::OutputMode;
 use fake::{Fake, Peer, done};
 
 /// A folder to work in, with a clip.

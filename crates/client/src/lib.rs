@@ -40,7 +40,6 @@ mod wait;
 mod wire;
 
 pub use batch::{JobInput, Spec};
-pub use bulkhead_proto as proto;
 pub use client::Client;
 pub use denied::name_user;
 pub use draft::Draft;
@@ -56,3 +55,10 @@ pub use requests::{Changed, Draining, Pong};
 pub use run::{Run, RunItem, RunOptions};
 pub use submit::{Submission, SubmitOptions};
 pub use wait::{WaitItem, Waiting};
+
+/// The words of the protocol that this crate's answers are made of, by name.
+///
+/// What only workers speak, such as the layout of their shared pages, is not among them.
+pub mod proto {
+    pub use bulkhead_proto::{bound, client, death, exec, file, ids, job, kind, limits, log};
+}

@@ -7,9 +7,9 @@ mod fake;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use bulkhead_client::proto::client::frame::Hello;
-use bulkhead_client::proto::limits::PROTOCOL_VERSION;
 use bulkhead_client::{ConnectError, connect};
+use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::limits::PROTOCOL_VERSION;
 use fake::{Fake, nowhere};
 
 fn answer(hello: Hello) -> ConnectError {

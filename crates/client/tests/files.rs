@@ -9,12 +9,12 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use bulkhead_client::proto::client::message::{Reply, Request};
-use bulkhead_client::proto::client::refusal::Refusal;
-use bulkhead_client::proto::file::{FileUse, Way};
-use bulkhead_client::proto::ids::{JobId, Tag};
-use bulkhead_client::proto::job::OutputMode;
 use bulkhead_client::{Error, Fault, JobFile, JobInput, Progress, RunOptions, Spec, SubmitOptions};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::file::{FileUse, Way};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::OutputMode;
 use fake::{Fake, Peer, done};
 
 fn progress(peer: &mut Peer, tag: Tag, job: u64, done: u64) {

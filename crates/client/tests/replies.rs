@@ -8,10 +8,10 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bulkhead_client::proto::client::message::{Reply, Request, Walk};
-use bulkhead_client::proto::client::refusal::Refusal;
-use bulkhead_client::proto::ids::{JobId, Tag};
 use bulkhead_client::{Error, Fault, Output, WaitItem};
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::{JobId, Tag};
 use fake::{Fake, done, done_in_file, frame};
 
 #[test]
@@ -210,11 +210,11 @@ fn lists_are_fetched_page_by_page() {
     fake.finish();
 }
 
-fn row(job: u64) -> bulkhead_client::proto::client::view::JobRow {
-    bulkhead_client::proto::client::view::JobRow {
+fn row(job: u64) -> bulkhead_proto::client::view::JobRow {
+    bulkhead_proto::client::view::JobRow {
         job: JobId(job),
         kind: "noop".to_owned(),
-        state: bulkhead_client::proto::job::JobState::Ended,
+        state: bulkhead_proto::job::JobState::Ended,
         outcome: Some("done".to_owned()),
         attempts: 1,
         crashes: 0,

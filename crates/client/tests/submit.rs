@@ -6,11 +6,11 @@ mod fake;
 
 use std::time::Duration;
 
-use bulkhead_client::proto::client::message::{Reply, Request};
-use bulkhead_client::proto::client::refusal::Refusal;
-use bulkhead_client::proto::ids::{JobId, Tag};
-use bulkhead_client::proto::limits::BATCH_MAX;
 use bulkhead_client::{Error, Fault, Interrupts, JobInput, Output, RunOptions, Spec, SubmitOptions};
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::limits::BATCH_MAX;
 use fake::{Fake, Peer, done};
 
 fn inputs(count: usize) -> impl Iterator<Item = JobInput> {

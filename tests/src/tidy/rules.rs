@@ -84,6 +84,37 @@ const WORDS: [Word; 12] = [
     },
 ];
 
+/// Paths of code that some folders may never name, in tests as little as elsewhere.
+struct Apart {
+    /// Folders and files, by how their path from the root begins.
+    folders: &'static [&'static str],
+    paths: &'static [&'static str],
+    why: &'static str,
+}
+
+const APART: [Apart; 3] = [
+    Apart {
+        folders: &["crates/client/src/"],
+        paths: &[
+            "pub use bulkhead_proto;",
+            "pub use bulkhead_proto as",
+            "pub use bulkhead_proto::*",
+            "pub use bulkhead_proto::{self",
+        ],
+        why: "a client is given the modules that it needs, by name",
+    },
+    Apart {
+        folders: &["crates/client/", "crates/cli/"],
+        paths: &["bulkhead_proto::worker"],
+        why: "no client knows what only workers speak",
+    },
+    Apart {
+        folders: &["worker/", "crates/jobs/", "crates/link/src/worker"],
+        paths: &["bulkhead_proto::client"],
+        why: "no worker knows what only clients speak",
+    },
+];
+
 /// Words that mark unfinished work, in comments and texts too. Spelled apart here, so as not to name themselves.
 const MARKS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
@@ -95,6 +126,7 @@ pub fn check(sources: &Sources) -> Vec<Violation> {
         header(path, source, is_test, &mut found);
         lengths(path, source, &mut found);
         words(path, source, is_test, &mut found);
+        apart(path, source, &mut found);
     }
     found
 }
@@ -142,6 +174,19 @@ fn words(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation>
         }
         for mark in MARKS.iter().filter(|mark| says(&source.lines[line], mark)) {
             found.push(Violation::of_line(path, line + 1, format!("{mark}: nothing is left for later")));
+        }
+    }
+}
+
+fn apart(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+    let stands_in =
+        |rule: &&Apart| rule.folders.iter().any(|place| path.to_string_lossy().starts_with(place));
+    for rule in APART.iter().filter(stands_in) {
+        for (line, code) in source.code.iter().enumerate() {
+            for name in rule.paths.iter().filter(|name| says(code, name)) {
+                let what = format!("{name} may not stand here: {}", rule.why);
+                found.push(Violation::of_line(path, line + 1, what));
+            }
         }
     }
 }

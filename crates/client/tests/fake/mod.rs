@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bulkhead_client::proto::client::frame::{Frames, Hello, push_frame};
-use bulkhead_client::proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
-use bulkhead_client::proto::client::outcome::{Ended, Outcome, Output};
-use bulkhead_client::proto::codec;
-use bulkhead_client::proto::ids::{JobId, Tag};
-use bulkhead_client::proto::job::Payload;
 use bulkhead_client::{Client, connect};
+use bulkhead_proto::client::frame::{Frames, Hello, push_frame};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
+use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::codec;
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::job::Payload;
 
 /// Against a script or client that hangs; no test comes near it.
 const DEADLINE: Duration = Duration::from_secs(60);
