@@ -184,6 +184,7 @@ fn a_planted_arrow_is_found() {
         ("crates/core", "mio"),
         ("proto", "bulkhead-sys"),
         ("crates/client", "anyhow"),
+        ("crates/views", "bulkhead-client"),
         ("supervisor", "ipc-channel"),
         ("tests", "nix"),
     ] {

@@ -4,8 +4,6 @@
 
 use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::client::record_text::Span;
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::symbols::Library;
 
@@ -19,19 +17,6 @@ pub(crate) fn details(evidence: &Evidence, library: &mut Library) -> Vec<(&'stat
     let headings = std::iter::once("at").chain(std::iter::repeat(""));
     lines.extend(headings.zip(library.backtrace(evidence)));
     lines
-}
-
-/// For programs: as the daemon has it, and its frames as lines.
-pub(crate) fn json(
-    of: &impl Serialize,
-    evidence: &Evidence,
-    library: &mut Library,
-) -> serde_json::Result<Value> {
-    let mut value = serde_json::to_value(of)?;
-    if let Some(fields) = value.as_object_mut() {
-        fields.insert("backtrace".to_owned(), json!(library.backtrace(evidence)));
-    }
-    Ok(value)
 }
 
 fn progress_text(Progress { done, total }: Progress) -> String {
@@ -93,12 +78,5 @@ mod tests {
             ]
         );
         assert!(details(&Evidence::default(), &mut Library::default()).is_empty());
-    }
-
-    #[test]
-    fn programs_get_the_frames_as_lines_too() {
-        let evidence = Evidence { frames: vec![0x10], ..Evidence::default() };
-        let value = json(&evidence, &evidence, &mut Library::default()).unwrap();
-        assert_eq!((&value["frames"][0], &value["backtrace"][0]), (&json!(16), &json!("0x10")));
     }
 }

@@ -7,14 +7,16 @@ use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result};
 use bulkhead_client::{JobEnd, Output};
-use serde_json::{Map, Value, json};
+use bulkhead_views::end::{EndView, ResultLine};
+use serde_json::{Map, Value};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 256 << 10;
 
+const WRITE: &str = "cannot write the result";
+
 /// Hands the output to `each` in pieces.
 fn pieces(output: &Output, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
-    const WRITE: &str = "cannot write the result";
     match output {
         Output::None => Ok(()),
         Output::Inline(bytes) => each(bytes).context(WRITE),
@@ -43,89 +45,39 @@ pub(crate) fn write_line(output: &Output, into: &mut impl Write) -> Result<()> {
         last = piece.last().copied().unwrap_or(last);
         into.write_all(piece)
     })?;
-    if last == b'\n' { Ok(()) } else { into.write_all(b"\n").context("cannot write the result") }
+    if last == b'\n' { Ok(()) } else { into.write_all(b"\n").context(WRITE) }
 }
 
 /// Writes one line of JSON: these fields, how the job ended, and its output as the text `result` (bytes that are not
 /// UTF-8 are replaced). A long output is escaped on its way through. Of one that the job wrote into a file, so many bytes,
 /// only these are told.
 pub(crate) fn write_json(
-    fields: Value,
+    fields: Map<String, Value>,
     end: &JobEnd,
     in_file: Option<u64>,
     into: &mut impl Write,
 ) -> Result<()> {
-    let Value::Object(mut object) = fields else { anyhow::bail!("fields of a result are an object") };
-    object.append(&mut about(end));
-    object.extend(in_file.map(|bytes| ("output_bytes".to_owned(), json!(bytes))));
-    let text = Value::Object(object).to_string();
-    let open = text.strip_suffix('}').unwrap_or(&text);
-    write!(into, "{open}").context("cannot write the result")?;
+    let mut view = view(end);
+    view.output_bytes = in_file.unwrap_or(view.output_bytes);
+    let mut line = ResultLine::begin(fields, &view, into).context(WRITE)?;
     if in_file.is_none() && !matches!(end.output, Output::None) {
-        into.write_all(b",\"result\":\"").context("cannot write the result")?;
-        let mut text = Text::default();
-        pieces(&end.output, |piece| text.write(piece, into))?;
-        text.finish(into).context("cannot write the result")?;
-        into.write_all(b"\"").context("cannot write the result")?;
+        line.begin_result().context(WRITE)?;
+        pieces(&end.output, |piece| line.piece(piece))?;
     }
-    into.write_all(b"}\n").context("cannot write the result")
+    line.finish().context(WRITE)
 }
 
-/// A job's end as JSON fields, without its output.
-pub(crate) fn about(end: &JobEnd) -> Map<String, Value> {
-    let mut object = Map::new();
-    object.insert("job".to_owned(), json!(end.job));
-    if let Ok(Value::Object(outcome)) = serde_json::to_value(&end.outcome) {
-        object.extend(outcome);
-    }
-    object.insert("attempts".to_owned(), json!(end.attempts));
-    object.insert("output_bytes".to_owned(), json!(end.output.bytes()));
-    object
-}
-
-/// Escapes text that comes in pieces: a letter may be cut in two.
-#[derive(Default)]
-struct Text {
-    cut: Vec<u8>,
-}
-
-impl Text {
-    fn write(&mut self, piece: &[u8], into: &mut impl Write) -> io::Result<()> {
-        self.cut.extend_from_slice(piece);
-        let whole = match std::str::from_utf8(&self.cut) {
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            // A fault in the middle: all of it is made valid, but for a letter that may be cut at the end.
-            Err(_) => whole_letters(&self.cut),
-            Ok(_) => self.cut.len(),
-        };
-        let rest = self.cut.split_off(whole);
-        let bytes = std::mem::replace(&mut self.cut, rest);
-        write_escaped(&bytes, into)
-    }
-
-    fn finish(self, into: &mut impl Write) -> io::Result<()> {
-        write_escaped(&self.cut, into)
-    }
-}
-
-/// Length without a letter that has begun at the end and is not complete.
-fn whole_letters(bytes: &[u8]) -> usize {
-    let tail = bytes.len().saturating_sub(3);
-    match bytes[tail..].iter().rposition(|byte| byte & 0b1100_0000 == 0b1100_0000) {
-        Some(start) if std::str::from_utf8(&bytes[tail + start..]).is_err() => tail + start,
-        _ => bytes.len(),
-    }
-}
-
-fn write_escaped(bytes: &[u8], into: &mut impl Write) -> io::Result<()> {
-    let quoted = serde_json::to_string(&String::from_utf8_lossy(bytes))?;
-    into.write_all(&quoted.as_bytes()[1..quoted.len() - 1])
+/// A job's end for programs, without its output.
+pub(crate) fn view(end: &JobEnd) -> EndView<'_> {
+    EndView { job: end.job, outcome: &end.outcome, attempts: end.attempts, output_bytes: end.output.bytes() }
 }
 
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::client::outcome::Outcome;
     use bulkhead_proto::ids::JobId;
+    use bulkhead_views::end::of_input;
+    use serde_json::json;
 
     use super::*;
 
@@ -151,13 +103,13 @@ mod tests {
             attempts: 2,
         };
         let mut out = Vec::new();
-        write_json(json!({"index": 3}), &end, None, &mut out).unwrap();
+        write_json(of_input(3, "x"), &end, None, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(text.matches('\n').count(), 1);
         assert_eq!(
             value,
-            json!({"index": 3, "job": 7, "outcome": "done", "attempts": 2, "output_bytes": 6, "result": "a\"b\né"})
+            json!({"index": 3, "input": "x", "job": 7, "outcome": "done", "attempts": 2, "output_bytes": 6, "result": "a\"b\né"})
         );
     }
 
@@ -166,21 +118,8 @@ mod tests {
         let output = Output::Inline(Vec::new());
         let end = JobEnd { job: JobId(7), outcome: Outcome::Done, output, attempts: 1 };
         let mut out = Vec::new();
-        write_json(json!({}), &end, Some(4096), &mut out).unwrap();
+        write_json(Map::new(), &end, Some(4096), &mut out).unwrap();
         let value: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value, json!({"job": 7, "outcome": "done", "attempts": 1, "output_bytes": 4096}));
-    }
-
-    #[test]
-    fn text_cut_anywhere_is_the_same_text() {
-        let bytes = "né \u{1F600}\u{7} ".as_bytes().iter().copied().chain([0xFF, b'x', 0xE2, 0x82]);
-        let bytes: Vec<u8> = bytes.collect();
-        let whole = serde_json::to_string(&String::from_utf8_lossy(&bytes)).unwrap();
-        for size in 1..=bytes.len() {
-            let (mut text, mut out) = (Text::default(), Vec::new());
-            bytes.chunks(size).for_each(|piece| text.write(piece, &mut out).unwrap());
-            text.finish(&mut out).unwrap();
-            assert_eq!(format!("\"{}\"", String::from_utf8(out).unwrap()), whole, "pieces of {size}");
-        }
     }
 }

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 
 use bulkhead_client::Progress as Step;
+use bulkhead_views::answer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use serde_json::json;
 
 use crate::context::say;
 use crate::trouble;
@@ -141,7 +141,7 @@ fn draw(bar: &ProgressBar, step: Step) {
 fn line(step: Step, json: bool) -> String {
     let Step { job, done, total, .. } = step;
     if json {
-        return json!({ "job": job, "done": done, "total": total }).to_string();
+        return answer::progress(job, done, total).to_string();
     }
     match u128::from(done).saturating_mul(100).checked_div(u128::from(total)) {
         Some(percent) => format!("bulkhead: job {job}: {done} of {total} ({percent}%)"),

@@ -104,7 +104,7 @@ const APART: [Apart; 3] = [
         why: "a client is given the modules that it needs, by name",
     },
     Apart {
-        folders: &["crates/client/", "crates/cli/"],
+        folders: &["crates/client/", "crates/views/", "crates/cli/"],
         paths: &["bulkhead_proto::worker"],
         why: "no client knows what only workers speak",
     },

@@ -7,13 +7,14 @@ use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::DeathRow;
 use bulkhead_proto::limits::DEATHS_KEPT;
+use bulkhead_views::death as views;
+use bulkhead_views::time::utc;
 
 use crate::args::Global;
 use crate::context::Out;
 use crate::death;
 use crate::symbols::Library;
 use crate::table;
-use crate::time::utc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +41,7 @@ impl Args {
         let mut library = Library::default();
         if global.json {
             for row in &rows {
-                out.json(&death::json(row, &row.death.evidence, &mut library)?)?;
+                out.json(&views::row(row, |evidence| library.backtrace(evidence))?)?;
             }
         } else {
             self.show(&rows, &mut library).iter().try_for_each(|line| out.line(line))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
-use serde_json::json;
+use bulkhead_views::answer;
 
 use crate::args::Global;
 use crate::context::Out;
@@ -35,7 +35,7 @@ impl Args {
         let draining = client.drain(self.grace)?;
         let mut out = Out::new();
         if global.json {
-            out.json(&json!({ "draining": true, "left": draining.left() }))?;
+            out.json(&answer::draining(draining.left()))?;
         } else if !global.quiet {
             out.line(format_args!("draining, {} left", words::count(draining.left(), "job")))?;
         }
@@ -43,7 +43,7 @@ impl Args {
         let left = draining.left();
         let lost = draining.wait()?;
         if global.json {
-            out.json(&json!({ "stopped": true, "lost": lost }))?;
+            out.json(&answer::drained(lost))?;
         } else if !global.quiet {
             out.line(match lost {
                 Some(0) => "stopped".to_owned(),

@@ -7,11 +7,11 @@
 use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::record::Record;
-use serde_json::json;
+use bulkhead_views::answer;
+use bulkhead_views::time::utc;
 
 use crate::args::Global;
 use crate::context::Out;
-use crate::time::utc;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +40,7 @@ impl Args {
         for batch in client.events(self.after, self.follow)? {
             let batch = batch?;
             if batch.missed > 0 && global.json {
-                out.json(&json!({ "event": "missed", "count": batch.missed }))?;
+                out.json(&answer::missed(batch.missed))?;
             } else if batch.missed > 0 {
                 out.line(format_args!("missed {} events: they were not read in time", batch.missed))?;
             }

@@ -9,7 +9,8 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record_text::Span;
 use bulkhead_proto::client::view::{JobDetail, Parts};
 use bulkhead_proto::ids::JobId;
-use serde_json::Value;
+use bulkhead_views::death as views;
+use bulkhead_views::time::utc;
 
 use crate::args::Global;
 use crate::bytes;
@@ -17,7 +18,6 @@ use crate::context::Out;
 use crate::death;
 use crate::ids;
 use crate::symbols::Library;
-use crate::time::utc;
 use crate::trouble::{death_line, next_step};
 
 const EXAMPLES: &str = "\
@@ -37,24 +37,15 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
         let detail = global.connect()?.job(self.job)?;
-        let mut out = Out::new();
+        let (mut out, mut library) = (Out::new(), Library::default());
         if global.json {
-            out.json(&json(&detail)?)?;
+            out.json(&views::job(&detail, |evidence| library.backtrace(evidence))?)?;
         } else {
-            describe(&detail, &mut Library::default()).iter().try_for_each(|line| out.line(line))?;
+            describe(&detail, &mut library).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
         Ok(exit::DONE)
     }
-}
-
-/// As the daemon has it, and the frames of each death as lines.
-fn json(detail: &JobDetail) -> serde_json::Result<Value> {
-    let (mut value, mut library) = (serde_json::to_value(detail)?, Library::default());
-    let deaths: serde_json::Result<Vec<Value>> =
-        detail.deaths.iter().map(|one| death::json(one, &one.evidence, &mut library)).collect();
-    value["deaths"] = deaths?.into();
-    Ok(value)
 }
 
 fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {

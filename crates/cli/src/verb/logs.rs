@@ -12,13 +12,13 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::log::{Found, LogStream};
-use serde_json::json;
+use bulkhead_views::log;
+use bulkhead_views::time::utc;
 
 use crate::args::Global;
 use crate::context::{Out, say};
 use crate::ids;
 use crate::output;
-use crate::time::utc;
 use crate::trouble;
 
 const EXAMPLES: &str = "\
@@ -97,7 +97,7 @@ impl<'a> Page<'a> {
                 self.begun = true;
             }
             LogItem::Found(Found::Dropped(bytes)) if self.global.json => {
-                self.json(&json!({ "job": self.args.job, "dropped_bytes": bytes }))?;
+                self.json(&log::dropped(self.args.job, bytes))?;
             }
             LogItem::Found(Found::Dropped(bytes)) => {
                 self.out.writer().flush()?;
@@ -108,7 +108,7 @@ impl<'a> Page<'a> {
                 self.code = exit::of(&end.outcome);
                 self.out.writer().flush()?;
                 if self.global.json {
-                    self.json(&serde_json::Value::Object(output::about(&end)))?;
+                    self.json(&output::view(&end).fields().into())?;
                 } else if end.outcome != Outcome::Done && !self.global.quiet {
                     say(trouble::line(&end, ""));
                 }
@@ -123,12 +123,10 @@ impl<'a> Page<'a> {
         if (self.args.stdout && !is_out) || (self.args.stderr && is_out) {
             return Ok(());
         }
-        let name = if is_out { "stdout" } else { "stderr" };
         if self.global.json {
-            let text = String::from_utf8_lossy(bytes);
-            return self
-                .json(&json!({ "job": self.args.job, "at": utc(wall_us), "stream": name, "text": text }));
+            return self.json(&log::entry(self.args.job, wall_us, stream, bytes));
         }
+        let name = log::stream_name(stream);
         let mut line =
             if self.args.timestamps { format!("{} {name} ", utc(wall_us)).into_bytes() } else { Vec::new() };
         line.extend_from_slice(bytes);

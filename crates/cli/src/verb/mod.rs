@@ -25,7 +25,7 @@ pub(crate) mod workers;
 use bulkhead_client::{Changed, Client, Error};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
-use serde_json::json;
+use bulkhead_views::answer;
 
 use crate::args::Global;
 use crate::context::{Out, say};
@@ -43,7 +43,7 @@ fn change(
     let changed = ask(&mut global.connect()?, &jobs)?;
     let mut out = Out::new();
     if global.json {
-        out.json(&json!({ "count": changed.count, "refused": changed.refused }))?;
+        out.json(&answer::changed(changed.count, &changed.refused))?;
     } else if !global.quiet {
         out.line(format_args!("{done} {}", words::count(changed.count, "job")))?;
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::record_text::Span;
-use serde_json::json;
+use bulkhead_views::answer;
 
 use crate::args::Global;
 use crate::context::Out;
@@ -34,7 +34,7 @@ impl Args {
         let round_trip_us = u64::try_from(pong.round_trip.as_micros()).unwrap_or(u64::MAX);
         let mut out = Out::new();
         if global.json {
-            out.json(&json!({ "pid": pong.pid, "round_trip_us": round_trip_us }))?;
+            out.json(&answer::pong(pong.pid, round_trip_us))?;
         } else if !global.quiet {
             out.line(format_args!("pid {} answered in {}", pong.pid, Span::us(round_trip_us)))?;
         }

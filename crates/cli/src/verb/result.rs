@@ -10,7 +10,7 @@ use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use serde_json::json;
+use serde_json::Map;
 
 use crate::args::Global;
 use crate::context::{Out, say};
@@ -48,7 +48,7 @@ impl Args {
         }
         let mut out = Out::new();
         if global.json && self.output.is_none() {
-            output::write_json(json!({}), &end, None, out.writer())?;
+            output::write_json(Map::new(), &end, None, out.writer())?;
         } else if end.outcome == Outcome::Done || (self.output.is_none() && end.output.bytes() > 0) {
             match &self.output {
                 None => output::write_line(&end.output, out.writer())?,

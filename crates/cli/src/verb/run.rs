@@ -12,7 +12,7 @@ use bulkhead_client::{
 };
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::outcome::Outcome;
-use serde_json::json;
+use bulkhead_views::end;
 
 use crate::args::Global;
 use crate::context::{Out, say};
@@ -261,7 +261,7 @@ impl<'a> Sink<'a> {
         }
         if self.global.json {
             let in_file = (done && self.takes_result).then(|| self.outs.result_bytes()).transpose()?;
-            let fields = json!({ "index": item.index, "input": self.inputs.label(item.index) });
+            let fields = end::of_input(item.index, &self.inputs.label(item.index));
             return match &mut self.file {
                 Some(file) => output::write_json(fields, &item.end, in_file, file),
                 None => output::write_json(fields, &item.end, in_file, self.out.writer()),

@@ -5,7 +5,8 @@
 use anyhow::Result;
 use bulkhead_client::SubmitOptions;
 use bulkhead_proto::client::exit;
-use serde_json::json;
+use bulkhead_proto::ids::JobId;
+use bulkhead_views::answer;
 
 use crate::args::Global;
 use crate::context::Out;
@@ -73,7 +74,7 @@ impl Args {
         for accepted in client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options) {
             for job in accepted? {
                 if global.json {
-                    out.json(&json!({ "job": job }))?;
+                    out.json(&answer::accepted(JobId(job)))?;
                 } else {
                     out.line(job)?;
                 }

@@ -9,7 +9,7 @@ use bulkhead_client::{JobEnd, WaitItem};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
-use serde_json::{Value, json};
+use bulkhead_views::answer;
 
 use crate::args::Global;
 use crate::context::{Out, say};
@@ -58,7 +58,7 @@ impl Args {
 
 fn tell(end: &JobEnd, global: &Global, out: &mut Out) -> Result<u8> {
     if global.json {
-        out.json(&Value::Object(output::about(end)))?;
+        out.json(&output::view(end).fields())?;
     } else if !global.quiet {
         out.line(format_args!("{}\t{}", end.job, end.outcome))?;
     }
@@ -67,7 +67,7 @@ fn tell(end: &JobEnd, global: &Global, out: &mut Out) -> Result<u8> {
 
 fn tell_refused(job: JobId, refusal: &Refusal, global: &Global, out: &mut Out) -> Result<u8> {
     if global.json {
-        out.json(&json!({ "job": job, "refused": refusal }))?;
+        out.json(&answer::refused(job, refusal))?;
     }
     say(format_args!("bulkhead: {refusal}"));
     Ok(of_refusal(refusal))

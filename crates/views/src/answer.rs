@@ -1,0 +1,74 @@
+//! The short answers: one object for each reply that is neither a row nor the end of a job.
+//!
+//! Each function is named after what it tells. The values are arguments; nothing is worked out here.
+
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::JobId;
+use serde_json::{Value, json};
+
+/// A job was accepted under this number.
+pub fn accepted(job: JobId) -> Value {
+    json!({ "job": job })
+}
+
+/// So many jobs were changed, and these were not.
+pub fn changed(count: u64, refused: &[Refusal]) -> Value {
+    json!({ "count": count, "refused": refused })
+}
+
+/// The daemon said no to a request about this job.
+pub fn refused(job: JobId, refusal: &Refusal) -> Value {
+    json!({ "job": job, "refused": refusal })
+}
+
+/// How far a job is: so many of `total` units of its own; a total of 0 is not known.
+pub fn progress(job: JobId, done: u64, total: u64) -> Value {
+    json!({ "job": job, "done": done, "total": total })
+}
+
+/// So many events were dropped before they were read.
+pub fn missed(count: u64) -> Value {
+    json!({ "event": "missed", "count": count })
+}
+
+/// The daemon's process id, and the microseconds that its answer took.
+pub fn pong(pid: u32, round_trip_us: u64) -> Value {
+    json!({ "pid": pid, "round_trip_us": round_trip_us })
+}
+
+/// The daemon drains; so many jobs are still to end.
+pub fn draining(left: u64) -> Value {
+    json!({ "draining": true, "left": left })
+}
+
+/// The daemon has stopped; so many jobs were lost, or `None` if it said nothing.
+pub fn drained(lost: Option<u64>) -> Value {
+    json!({ "stopped": true, "lost": lost })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_in_the_order_of_the_alphabet() {
+        let refusal = || Refusal::NeverWas { job: JobId(9), last: JobId(3) };
+        for (value, text) in [
+            (accepted(JobId(7)), r#"{"job":7}"#),
+            (changed(2, &[]), r#"{"count":2,"refused":[]}"#),
+            (changed(0, &[refusal()]), r#"{"count":0,"refused":[{"job":9,"last":3,"refusal":"never-was"}]}"#),
+            (
+                refused(JobId(9), &refusal()),
+                r#"{"job":9,"refused":{"job":9,"last":3,"refusal":"never-was"}}"#,
+            ),
+            (progress(JobId(7), 1, 2), r#"{"done":1,"job":7,"total":2}"#),
+            (missed(4), r#"{"count":4,"event":"missed"}"#),
+            (pong(812, 41), r#"{"pid":812,"round_trip_us":41}"#),
+            (draining(3), r#"{"draining":true,"left":3}"#),
+            (drained(Some(0)), r#"{"lost":0,"stopped":true}"#),
+            (drained(None), r#"{"lost":null,"stopped":true}"#),
+        ] {
+            assert_eq!(value.to_string(), text);
+        }
+    }
+}
