@@ -47,6 +47,24 @@ pub struct Kind {
     pub cancel_grace_ms: u32,
 }
 
+/// The kind that computes n!.
+pub const FACTORIAL: &str = "factorial";
+
+/// The kind that changes the frames of a clip.
+pub const TRANSFORM: &str = "transform";
+
+/// The kind that gives its input back.
+pub const NOOP: &str = "noop";
+
+/// The kind that sleeps.
+pub const SLEEP: &str = "sleep";
+
+/// The kind that kills its own worker; only on a daemon started with `--enable-chaos`.
+pub const CHAOS: &str = "chaos";
+
+/// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
+pub const EXEC: &str = "exec";
+
 /// A row of the table of built-in kinds.
 #[derive(Clone, Copy)]
 struct Row {
@@ -82,7 +100,7 @@ const CANCEL_GRACE_MS: u32 = 2000;
 /// The built-in kinds.
 const BUILTIN: [Row; 6] = [
     Row {
-        name: "factorial",
+        name: FACTORIAL,
         usage: "N [decimal|hex|digits|bits|sha256]",
         summary: "n! with GMP, for n up to 10,000,000",
         ..ROW
@@ -98,10 +116,10 @@ const BUILTIN: [Row; 6] = [
         cancel_grace_ms: CANCEL_GRACE_MS,
         ..ROW
     },
-    Row { name: "noop", usage: "TEXT", summary: "gives its input back", ..ROW },
-    Row { name: "sleep", usage: "MS", summary: "sleeps that many milliseconds", ..ROW },
+    Row { name: NOOP, usage: "TEXT", summary: "gives its input back", ..ROW },
+    Row { name: SLEEP, usage: "MS", summary: "sleeps that many milliseconds", ..ROW },
     Row {
-        name: "chaos",
+        name: CHAOS,
         usage: "segv|bus|ill|fpe|sys|xcpu|stack-overflow|alloc|abort|kill|exit:N|panic|loop|hang|stall|stop|eat:MIB|share:MIB",
         summary: "does this to its own process",
         ring: 1,
@@ -119,14 +137,8 @@ const BUILTIN: [Row; 6] = [
     },
 ];
 
-/// The kind that changes the frames of a clip.
-pub const TRANSFORM: &str = "transform";
-
 /// The pool of kinds that name none.
 pub const DEFAULT_POOL: &str = "default";
-
-/// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
-pub const EXEC: &str = "exec";
 
 /// The table of built-in kinds, with `chaos` only when it is enabled.
 pub fn builtin(enable_chaos: bool) -> Vec<Kind> {

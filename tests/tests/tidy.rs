@@ -162,6 +162,24 @@ fn what_is_allowed_is_not_found() {
 }
 
 #[test]
+fn a_second_text_for_a_kind_is_found() {
+    let text = format!("{HEAD}const A: &str = \"noop\";\n// \"noop\"\nconst B: &str = \"a noop\";\n");
+    assert_eq!(planted("proto/src/kind.rs", &text), [""; 0], "the only one");
+    let of = |path: &str, text: &str| {
+        let found = planted(path, text);
+        assert!(found.iter().all(|found| found.contains("use its constant")), "{found:?}");
+        found.len()
+    };
+    assert_eq!(of("proto/src/kind.rs", &format!("{text}const C: &str = \"noop\";\n")), 1);
+    assert_eq!(of("worker/src/a.rs", &text), 1);
+    assert_eq!(of("worker/src/a.rs", &format!("{HEAD}const A: [&str; 2] = [\"exec\", \"exec\"];\n")), 2);
+    assert_eq!(of("worker/src/a.rs", &format!("{HEAD}const A: &str = r#\"say \"noop\"\"#;\n")), 0);
+    assert_eq!(of("crates/xtask/src/a.rs", &text), 0);
+    let inside = "#[cfg(test)]\nmod tests {\n    const A: &str = \"noop\";\n}\n";
+    assert_eq!(of("worker/src/a.rs", &format!("{HEAD}{inside}")), 0);
+}
+
+#[test]
 fn a_missing_header_and_too_many_lines_are_found() {
     assert!(planted("proto/src/a.rs", "//! only one\n")[0].contains("header has 1 lines"));
     assert!(planted("proto/src/a.rs", &"//! line\n".repeat(16))[0].contains("header has 16 lines"));

@@ -7,6 +7,7 @@ use anyhow::{Context, Error, Result, bail};
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::KindId;
+use bulkhead_proto::kind::CHAOS;
 use bulkhead_proto::limits::{OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup};
 use bulkhead_sys::lane::Lane;
@@ -71,7 +72,7 @@ fn say_why(lane: &Lane, error: &Error) {
 
 /// The handler of each kind of the daemon's table. `chaos` is none of them unless the daemon allows it.
 fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<Code>> {
-    let allowed = |name: &str| setup.enable_chaos || name != "chaos";
+    let allowed = |name: &str| setup.enable_chaos || name != CHAOS;
     setup.kinds.iter().map(|name| registry.find(name).filter(|_| allowed(name))).collect()
 }
 

@@ -9,7 +9,7 @@ use bulkhead_client::Spec;
 use bulkhead_proto::exec::STDIN;
 use bulkhead_proto::file;
 use bulkhead_proto::job::Policy;
-use bulkhead_proto::kind::{EXEC, Form};
+use bulkhead_proto::kind::{CHAOS, EXEC, FACTORIAL, Form, NOOP, SLEEP, TRANSFORM};
 use bulkhead_proto::limits::SLEEP_MAX_MS;
 use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
@@ -58,9 +58,6 @@ pub(crate) struct JobArgs {
     #[command(flatten)]
     policy: PolicyArgs,
 }
-
-/// The kind that changes clips.
-const TRANSFORM: &str = "transform";
 
 /// How jobs are to be treated.
 #[derive(Debug, clap::Args)]
@@ -151,7 +148,7 @@ impl JobArgs {
             return self.transform();
         }
         self.chain.refuse_for(&self.kind)?;
-        if self.kind == "factorial" {
+        if self.kind == FACTORIAL {
             return self.factorials().map_err(Usage);
         }
         if self.form.is_some() || self.file.is_some() {
@@ -169,11 +166,11 @@ impl JobArgs {
         }
         let text = self.inputs.join(" ");
         match self.kind.as_str() {
-            "noop" if self.inputs.is_empty() => Inputs::places(self.count),
-            "chaos" if text.is_empty() => {
+            NOOP if self.inputs.is_empty() => Inputs::places(self.count),
+            CHAOS if text.is_empty() => {
                 Err("chaos of what? `bulkhead kinds` lists what it can do".to_owned())
             }
-            "sleep" => check_sleep(&text).and_then(|()| Inputs::text(text, self.count)),
+            SLEEP => check_sleep(&text).and_then(|()| Inputs::text(text, self.count)),
             _ => Inputs::text(text, self.count),
         }
         .map_err(Usage)

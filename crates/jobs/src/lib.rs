@@ -19,6 +19,8 @@ mod trial;
 use std::fmt;
 use std::num::NonZeroU8;
 
+use bulkhead_proto::kind::{CHAOS, FACTORIAL, NOOP, SLEEP, TRANSFORM};
+
 pub use fan_out::{FanOut, Planned, Split};
 pub use packed::Packed;
 pub use task::{FileError, Task, TaskFile};
@@ -95,11 +97,11 @@ pub enum Code {
 
 /// Every built-in kind but `exec`, in the order of `bulkhead_proto::kind::builtin`.
 const TABLE: [(&str, Code); 5] = [
-    ("factorial", Code::Whole(factorial::run)),
-    ("transform", Code::Split(&transform::Transform)),
-    ("noop", Code::Whole(noop::run)),
-    ("sleep", Code::Whole(sleep::run)),
-    ("chaos", Code::Whole(chaos::run)),
+    (FACTORIAL, Code::Whole(factorial::run)),
+    (TRANSFORM, Code::Split(&transform::Transform)),
+    (NOOP, Code::Whole(noop::run)),
+    (SLEEP, Code::Whole(sleep::run)),
+    (CHAOS, Code::Whole(chaos::run)),
 ];
 
 /// The code of every kind, by name.

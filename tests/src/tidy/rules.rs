@@ -4,6 +4,8 @@
 
 use std::path::Path;
 
+use bulkhead_proto::kind;
+
 use super::source::{Source, is_of_word};
 use super::{Sources, Violation};
 
@@ -115,6 +117,10 @@ const APART: [Apart; 3] = [
     },
 ];
 
+/// Where the names of the built-in kinds stand, each once; `xtask` types them as a user does.
+const KIND_NAMES_IN: &str = "proto/src/kind.rs";
+const KIND_NAMES_TYPED_IN: &str = "crates/xtask/";
+
 /// Words that mark unfinished work, in comments and texts too. Spelled apart here, so as not to name themselves.
 const MARKS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
@@ -127,6 +133,9 @@ pub fn check(sources: &Sources) -> Vec<Violation> {
         lengths(path, source, &mut found);
         words(path, source, is_test, &mut found);
         apart(path, source, &mut found);
+        if !is_test && !path.starts_with(KIND_NAMES_TYPED_IN) {
+            kind_names(path, source, &mut found);
+        }
     }
     found
 }
@@ -187,6 +196,19 @@ fn apart(path: &Path, source: &Source, found: &mut Vec<Violation>) {
                 let what = format!("{name} may not stand here: {}", rule.why);
                 found.push(Violation::of_line(path, line + 1, what));
             }
+        }
+    }
+}
+
+/// A kind's name as a text of its own stands once, in the table of kinds; all others use its constant.
+fn kind_names(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+    for kind in kind::builtin(true) {
+        let stands = (0..source.code.len()).filter(|&line| !source.test[line]);
+        let stands =
+            stands.flat_map(|line| std::iter::repeat_n(line, source.count_literals(line, &kind.name)));
+        for line in stands.skip(usize::from(path == Path::new(KIND_NAMES_IN))) {
+            let what = format!("{:?} stands in {KIND_NAMES_IN} alone: use its constant", kind.name);
+            found.push(Violation::of_line(path, line + 1, what));
         }
     }
 }

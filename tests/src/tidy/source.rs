@@ -46,6 +46,21 @@ impl Source {
         self.code.get(line).is_some_and(|code| !code.trim().is_empty())
     }
 
+    /// How often a line, from 0, holds this text as a whole string literal.
+    pub fn count_literals(&self, line: usize, text: &str) -> usize {
+        let (Some(raw), Some(code)) = (self.lines.get(line), self.code.get(line)) else { return 0 };
+        let masked: Vec<char> = code.chars().collect();
+        let is_filled = |at: usize| masked.get(at) == Some(&FILLER);
+        let wanted = format!("\"{text}\"");
+        let stands = raw.match_indices(&wanted).filter(|(at, _)| {
+            let start = raw[..*at].chars().count();
+            let end = start + wanted.chars().count();
+            let is_inside_another = (start > 0 && is_filled(start - 1)) || is_filled(end);
+            (start..end).all(is_filled) && !is_inside_another
+        });
+        stands.count()
+    }
+
     /// Lines of code outside test modules.
     pub fn code_lines(&self) -> usize {
         (0..self.code.len()).filter(|&line| self.is_code(line) && !self.test[line]).count()
