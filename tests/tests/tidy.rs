@@ -141,6 +141,7 @@ fn a_planted_word_is_found() {
         ("pub use bulkhead_proto::*;", "crates/client/src/lib.rs"),
         ("use bulkhead_proto::worker::boxes;", "crates/cli/src/a.rs"),
         ("use bulkhead_proto::client::view;", "worker/src/a.rs"),
+        ("use crate::client::view;", "proto/src/worker/message.rs"),
     ] {
         let found = planted(path, &format!("{HEAD}fn a() {{ {word}\n}}\n"));
         assert_eq!(found.len(), 1, "{word} in {path}: {found:?}");

@@ -94,7 +94,7 @@ struct Apart {
     why: &'static str,
 }
 
-const APART: [Apart; 3] = [
+const APART: [Apart; 5] = [
     Apart {
         folders: &["crates/client/src/"],
         paths: &[
@@ -113,6 +113,16 @@ const APART: [Apart; 3] = [
     Apart {
         folders: &["worker/", "crates/jobs/", "crates/link/src/worker"],
         paths: &["bulkhead_proto::client"],
+        why: "no worker knows what only clients speak",
+    },
+    Apart {
+        folders: &["proto/src/client"],
+        paths: &["crate::worker"],
+        why: "no client knows what only workers speak",
+    },
+    Apart {
+        folders: &["proto/src/worker"],
+        paths: &["crate::client"],
         why: "no worker knows what only clients speak",
     },
 ];
