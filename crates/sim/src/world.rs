@@ -207,13 +207,8 @@ impl World {
             self.trace.note(now.mono_ns, "record", record);
         }
         for action in &out.actions {
-            match action {
-                // Long lists that change nothing.
-                Action::Reply { client, tag, .. } if *client == self.inspector => {
-                    self.trace.note(now.mono_ns, "look", tag);
-                }
-                _ => self.trace.note(now.mono_ns, "action", action),
-            }
+            let word = if self.is_look(action) { "look" } else { "action" };
+            self.trace.note(now.mono_ns, word, action);
         }
         self.count_actions(&out);
         self.decided_at = now;
@@ -240,6 +235,11 @@ impl World {
             Event::ClientSaid { client, .. } | Event::ClientFlushed { client } => *client == self.inspector,
             _ => false,
         }
+    }
+
+    /// Whether this is what the inspector sees.
+    fn is_look(&self, action: &Action) -> bool {
+        matches!(action, Action::Reply { client, .. } if *client == self.inspector)
     }
 
     fn count_event(&mut self, event: &Event) {
