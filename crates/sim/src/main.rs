@@ -1,7 +1,9 @@
-//! Replays seeds: `--seed N [--trace]` one, `--seeds A..B` many. Prints one line a run, and for a broken
-//! promise the end of its trace.
+//! Replays seeds: `--seed N` one, `--seeds A..B` many. Prints one line a run, and for a broken promise the end of its
+//! trace.
 //!
-//! It only drives the library, and decides nothing.
+//! `--hashes` prints the seed and the hash of its trace instead, so that two builds can be compared with `diff`; a broken
+//! seed's line names the oracle. `--trace` prints each run's whole trace first. It only drives the library, and decides
+//! nothing.
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -11,17 +13,18 @@ use bulkhead_sim::runner::{run, run_kept};
 use bulkhead_sim::scenario::Scenario;
 use bulkhead_sim::trace::Keep;
 
-const USAGE: &str = "usage: bulkhead-sim --seed N [--trace] | --seeds A..B";
+const USAGE: &str = "usage: bulkhead-sim (--seed N | --seeds A..B) [--hashes | --trace]";
 
 /// What to do.
 #[derive(Debug)]
 struct Wanted {
     seeds: Range<u64>,
     trace: bool,
+    hashes: bool,
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted { seeds: 0..0, trace: false };
+    let mut wanted = Wanted { seeds: 0..0, trace: false, hashes: false };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -35,14 +38,17 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Wanted> {
                 wanted.seeds = from.parse().ok()?..to.parse().ok()?;
             }
             "--trace" => wanted.trace = true,
+            "--hashes" => wanted.hashes = true,
             _ => return None,
         }
     }
-    if wanted.seeds.is_empty() { None } else { Some(wanted) }
+    let both = wanted.trace && wanted.hashes;
+    if wanted.seeds.is_empty() || both { None } else { Some(wanted) }
 }
 
 fn trace(seed: u64) -> Result<Report, Box<Failure>> {
     let (result, lines) = run_kept(seed, None, Keep::All);
+    println!("seed {seed}");
     for line in lines {
         println!("{line}");
     }
@@ -58,10 +64,15 @@ fn main() -> ExitCode {
     let mut failed = 0_u32;
     for seed in wanted.seeds {
         match if wanted.trace { trace(seed) } else { run(seed) } {
+            Ok(report) if wanted.hashes => println!("{seed} {:016x}", report.hash),
             Ok(report) => println!("{report:?}"),
             Err(failure) => {
                 failed += 1;
-                println!("{failure}");
+                if wanted.hashes {
+                    println!("{seed} broken {}", failure.violation.oracle);
+                } else {
+                    println!("{failure}");
+                }
             }
         }
     }
