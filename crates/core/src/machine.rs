@@ -127,8 +127,9 @@ impl Core {
         self.dispatch();
         self.deliver();
         self.evict();
-        self.evict_logs();
         self.unpark_read();
+        // After the last offer of the turn, for each may bring a log.
+        self.evict_logs();
         self.tend_drain();
         self.tend_pools();
         self.follow_all();
