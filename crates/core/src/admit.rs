@@ -157,11 +157,14 @@ impl Core {
         let now_ns = self.now.mono_ns;
         let expires_ns = submit.policy.expires_ms.map(|limit_ms| now_ns.saturating_add(ms(limit_ms)));
         let first = self.jobs.next_id();
+        let (plans, logs) =
+            self.config.kinds.get(usize::from(kind.0)).map_or((false, false), |kind| (kind.plans, kind.logs));
         let batch = self.jobs.open_batch(Batch {
             first,
             count,
             refs: 0,
             kind,
+            logs,
             pool: self.pools.of_kind(kind),
             policy: submit.policy,
             uid,
@@ -175,7 +178,6 @@ impl Core {
             expires_ns,
         });
         let freight = self.load(uid, submit.files, files);
-        let plans = self.config.kinds.get(usize::from(kind.0)).is_some_and(|kind| kind.plans);
         let step = if plans { Step::Plan } else { Step::Whole };
         for input in submit.inputs.into_iter().take(count as usize) {
             let key = self.jobs.insert(batch, input, step);

@@ -16,6 +16,8 @@ pub(crate) struct Batch {
     /// Jobs of it that are still in the table.
     pub(crate) refs: u32,
     pub(crate) kind: KindId,
+    /// Whether a log goes with each task of that kind.
+    pub(crate) logs: bool,
     /// Whose workers run that kind.
     pub(crate) pool: PoolId,
     pub(crate) policy: Policy,

@@ -78,9 +78,10 @@ impl Jobs {
         &self.batches[self[key].batch as usize]
     }
 
-    /// Whether a descriptor of the daemon's own goes with its next task: an output, a plan, results.
+    /// Whether a descriptor of the daemon's own goes with its next task: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self, key: Key) -> bool {
-        self[key].step != Step::Whole || self.batch(key).policy.output == OutputMode::Descriptor
+        let batch = self.batch(key);
+        self[key].step != Step::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
     }
 
     /// Jobs in this phase.

@@ -1,4 +1,4 @@
-//! What to do while no output descriptor can be made: jobs that need one wait, everything else goes on.
+//! What to do while no output, log or plan can be made: jobs that need one wait, everything else goes on.
 //!
 //! The shell finds it out at an offer and says what is short; nothing that needs a descriptor is offered for a moment
 //! then, and after it the next offer tries again. Said at most every so often, to the log and to who waits.
@@ -76,7 +76,7 @@ impl Core {
         let Some(client) = self.clients.see(id) else { return false };
         let needs = |batch: &Batch| {
             let plans = self.config.kinds.get(usize::from(batch.kind.0)).is_some_and(|kind| kind.plans);
-            plans || batch.policy.output == OutputMode::Descriptor
+            plans || batch.logs || batch.policy.output == OutputMode::Descriptor
         };
         client.attached().any(|batch| needs(&self.jobs.batches[batch as usize]))
     }

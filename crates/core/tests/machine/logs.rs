@@ -2,6 +2,7 @@
 
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;
+use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, JobId, LogId};
@@ -118,6 +119,19 @@ fn the_oldest_logs_make_room_and_that_is_said() {
     );
     let said = |what: &What| matches!(what, What::Evicted { limit, .. } if limit == "kept logs");
     assert_eq!(rig.records.iter().filter(|what| said(what)).count(), 1);
+}
+
+#[test]
+fn a_log_that_cannot_be_made_is_not_tried_for_at_once_again() {
+    let mut rig = rig(10);
+    let job = submit(&mut rig, 0);
+    let (worker, seq) = rig.holder(job).expect("it is offered");
+    rig.workers.get_mut(&worker).expect("it lives").clear();
+    let shortage = Some("no descriptors".to_owned());
+    rig.tell(Event::OfferFailed { worker, seq, taken: true, shortage });
+    assert_eq!((offered(&rig, job), rig.logs_dropped.len()), (None, 1));
+    rig.sleep(200);
+    assert!(offered(&rig, job).is_some());
 }
 
 #[test]
