@@ -67,8 +67,9 @@ impl World {
             Action::Examine { worker } => self.examine(worker),
             Action::DropFile { file } => drop(self.files.remove(&file)),
             Action::DropScratch { scratch } => drop(self.scratches.remove(&scratch)),
-            Action::Ready { .. } | Action::Offer { .. } | Action::ShowLog { .. } | Action::DropLog { .. } => {
-            }
+            Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log)?,
+            Action::DropLog { log } => self.drop_log(log),
+            Action::Ready { .. } | Action::Offer { .. } => {}
         }
         Ok(())
     }
@@ -111,10 +112,15 @@ impl World {
                 self.scratches.insert(*scratch);
             }
         }
-        let needs_one = task.output == OutputMode::Descriptor || task.stage != Stage::Whole;
-        if needs_one && self.rng.chance(self.scenario.faults.shortage) {
+        let log = task.files.iter().find_map(|file| match file {
+            TaskFile::Log { log } => Some(*log),
+            _ => None,
+        });
+        let needs_one = task.output == OutputMode::Descriptor || task.stage != Stage::Whole || log.is_some();
+        if needs_one && self.is_short() {
             self.offer_failed(id, seq, Some("no output descriptor".to_owned()));
         } else {
+            self.logs.extend(log);
             bundle.push((id, seq, task));
         }
         Ok(())

@@ -26,6 +26,7 @@ impl World {
             return Ok(());
         };
         self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;
+        self.oracles.logs.listed(rows)?;
         let live = rows.iter().filter(|row| row.state != JobState::Ended).count() as u64;
         let counted = status.queued + status.retrying + status.running;
         if live != counted || status.totals.accepted != self.oracles.ledger.accepted_count() {

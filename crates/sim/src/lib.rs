@@ -16,6 +16,7 @@ mod hands;
 mod hear;
 mod inspect;
 mod lies;
+mod logs;
 mod moves;
 pub mod oracle;
 mod people;

@@ -176,6 +176,9 @@ impl World {
             if !told && !gone {
                 return broken("lost", format!("job {job} has ended, and its result is {answer:?}"));
             }
+            if self.scenario.logs {
+                self.ask_as_inspector(vec![Request::Logs { job: *job, follow: false }])?;
+            }
         }
         if !self.scenario.forget {
             self.wait_for_retention()?;
@@ -190,6 +193,7 @@ impl World {
         }
         self.oracles.outputs.finish(self.held.len())?;
         self.oracles.files.finish(self.files.len() + self.scratches.len())?;
+        self.oracles.logs.finish(self.logs.len())?;
         self.wait_for_silence()
     }
 

@@ -45,6 +45,8 @@ pub struct Report {
     pub merges: u64,
     /// Files of clients that were let go.
     pub files: u64,
+    /// Logs that were shown.
+    pub logs: u64,
     /// Times that a client was told how far a job is.
     pub told: u64,
     /// Workers that died.

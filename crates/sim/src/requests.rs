@@ -20,6 +20,7 @@ impl World {
             Role::Flooder => return self.flood(),
             Role::Single => return self.single(),
             Role::Mixed if self.rng.chance(self.scenario.faults.rude) => return self.nonsense(),
+            Role::Mixed if self.scenario.logs && self.rng.chance(250) => return self.ask_for_log(place),
             Role::Mixed => {}
         }
         match self.rng.below(21) {
@@ -144,7 +145,7 @@ impl World {
         })
     }
 
-    fn some_job(&mut self, place: usize) -> JobId {
+    pub(crate) fn some_job(&mut self, place: usize) -> JobId {
         let jobs = &self.clients[place].jobs;
         if jobs.is_empty() || self.rng.chance(100) {
             return JobId(self.rng.below(40));

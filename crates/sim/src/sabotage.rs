@@ -5,6 +5,7 @@
 
 use bulkhead_core::action::{Action, Output, TaskFile};
 use bulkhead_core::config::Config;
+use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
@@ -31,6 +32,8 @@ pub enum Sabotage {
     NoKill,
     /// Shell: keeps outputs for ever.
     KeepOutputs,
+    /// Shell: keeps logs for ever.
+    KeepLogs,
     /// Shell: shows more than a worker uses, and none of its progress.
     Exaggerate,
     /// Shell: while one pool cannot start a worker, starts none of the other.
@@ -67,6 +70,22 @@ pub enum Sabotage {
     LoseFiles,
     /// Core: never lets a shared output go.
     LeakScratches,
+    /// Core: takes every client for an administrator.
+    AllAdmins,
+    /// Core: never lets a log go.
+    LeakLogs,
+    /// Core: lets a log go twice.
+    DropLogTwice,
+    /// Core: lets a log go as soon as it was shown.
+    LoseLogs,
+    /// Core: shows the log that was made before.
+    WrongLog,
+    /// Core: shows a log as that of the attempt before.
+    WrongAttempt,
+    /// Core: shows few of the logs that somebody waits for.
+    HideLogs,
+    /// Core: is told that there may be any number of logs.
+    EndlessLogs,
     /// Core: offers the first part again and again.
     SamePart,
     /// Core: offers merges without what the parts left.
@@ -118,6 +137,22 @@ impl Sabotage {
             }),
             Self::LeakFiles => actions.retain(|action| !matches!(action, Action::DropFile { .. })),
             Self::LeakScratches => actions.retain(|action| !matches!(action, Action::DropScratch { .. })),
+            Self::LeakLogs => actions.retain(|action| !matches!(action, Action::DropLog { .. })),
+            Self::DropLogTwice => double(actions, |action| match action {
+                Action::DropLog { .. } => Some(action.clone()),
+                _ => None,
+            }),
+            Self::LoseLogs => double(actions, |action| match action {
+                Action::ShowLog { log, .. } => Some(Action::DropLog { log: *log }),
+                _ => None,
+            }),
+            Self::WrongLog | Self::WrongAttempt => actions.iter_mut().for_each(|action| {
+                if let Action::ShowLog { log, reply: Reply::Logs { attempt, .. }, .. } = action {
+                    log.0 -= u64::from(self == Self::WrongLog);
+                    *attempt -= u32::from(self == Self::WrongAttempt);
+                }
+            }),
+            Self::HideLogs => actions.retain(|action| !is_shown(action) || rng.chance(300)),
             Self::LoseFiles => double(actions, |action| {
                 let Action::Offer { task, .. } = action else { return None };
                 task.files.iter().find_map(|file| match file {
@@ -146,10 +181,13 @@ impl Sabotage {
             | Self::TwiceTold
             | Self::NoKill
             | Self::KeepOutputs
+            | Self::KeepLogs
             | Self::Exaggerate
             | Self::DeafToStops
             | Self::OneForAll
             | Self::WrongPool
+            | Self::AllAdmins
+            | Self::EndlessLogs
             | Self::NoRecycling => {}
         }
     }
@@ -160,6 +198,7 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
     let mut config = config.clone();
     match sabotage {
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
+        Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,
         Some(Sabotage::WrongPool) => config.kinds.iter_mut().for_each(|kind| kind.pool.clear()),
         _ => {}
     }
@@ -173,6 +212,23 @@ fn begin_again(action: &mut Action) {
     {
         *part = 0;
     }
+}
+
+/// The events as the core is told them.
+pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
+    match sabotage {
+        Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),
+        Some(Sabotage::AllAdmins) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientConnected { peer, .. } = event {
+                peer.admin = true;
+            }
+        }),
+        _ => {}
+    }
+}
+
+fn is_shown(action: &Action) -> bool {
+    matches!(action, Action::ShowLog { .. })
 }
 
 fn is_reply(action: &Action) -> bool {

@@ -7,6 +7,7 @@ use bulkhead_core::config::Config;
 use bulkhead_proto::kind::Kind;
 
 use crate::clock::{MS, S};
+use crate::logs;
 use crate::pools::{self, Down};
 use crate::rng::Rng;
 
@@ -102,6 +103,8 @@ pub struct Scenario {
     pub config: Config,
     /// Which of two pools cannot start workers, if one cannot.
     pub down: Option<Down>,
+    /// Whether kinds keep logs, and clients ask for them.
+    pub logs: bool,
     /// Clients at the start.
     pub clients: usize,
     /// Requests of each client.
@@ -132,6 +135,7 @@ impl Scenario {
             faults: faults(profile, &mut rng),
             config: config(seed, profile, &mut rng),
             down: None,
+            logs: false,
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
             pause_ns: *rng.pick(pauses(profile)),
@@ -142,6 +146,7 @@ impl Scenario {
             forget: rng.chance(700),
         };
         scenario.down = pools::split(seed, profile, &mut scenario.config);
+        scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario
     }
 }

@@ -10,7 +10,7 @@ use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::death::KillReason;
-use bulkhead_proto::ids::{ClientId, FileId, OutputId, PoolId, ScratchId, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, PoolId, ScratchId, WorkerId};
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::{Agenda, Move};
@@ -55,6 +55,8 @@ pub struct World {
     pub(crate) files: BTreeSet<FileId>,
     pub(crate) files_made: u64,
     pub(crate) scratches: BTreeSet<ScratchId>,
+    /// Logs that it holds.
+    pub(crate) logs: BTreeSet<LogId>,
     /// What the inspector was answered last.
     pub(crate) answers: Vec<Reply>,
     pub(crate) inspector: ClientId,
@@ -63,6 +65,8 @@ pub struct World {
     /// Both clocks as the step that is being performed saw them.
     pub(crate) decided_at: Now,
     pub(crate) exited: bool,
+    /// Until when no descriptor can be made.
+    pub(crate) short_until_ns: u64,
     /// The pool that cannot start a worker now.
     pub(crate) down: Option<PoolId>,
     pub(crate) calm: bool,
@@ -99,12 +103,14 @@ impl World {
             files: BTreeSet::new(),
             files_made: 0,
             scratches: BTreeSet::new(),
+            logs: BTreeSet::new(),
             answers: Vec::new(),
             inspector: ClientId(u64::MAX),
             inspections: 0,
             out: Output::default(),
             decided_at: Now::default(),
             exited: false,
+            short_until_ns: 0,
             down,
             calm: false,
             trace,
@@ -193,9 +199,7 @@ impl World {
         if !looks {
             self.oracles.quiet.step(now.mono_ns, outside)?;
         }
-        if self.sabotage == Some(Sabotage::DeafToStops) {
-            batch.retain(|event| !matches!(event, Event::Suspended { .. }));
-        }
+        sabotage::hide(self.sabotage, &mut batch);
         self.interleave()?;
         let mut out = std::mem::take(&mut self.out);
         self.core.step(now, &mut batch, &mut out);
@@ -239,7 +243,8 @@ impl World {
 
     /// Whether this is what the inspector sees.
     fn is_look(&self, action: &Action) -> bool {
-        matches!(action, Action::Reply { client, .. } if *client == self.inspector)
+        let (Action::Reply { client, .. } | Action::ShowLog { client, .. }) = action else { return false };
+        *client == self.inspector
     }
 
     fn count_event(&mut self, event: &Event) {
@@ -257,6 +262,7 @@ impl World {
             match action {
                 Action::Retire { .. } => self.report.retired += 1,
                 Action::DropFile { .. } => self.report.files += 1,
+                Action::ShowLog { .. } => self.report.logs += 1,
                 Action::Reply { reply: Reply::Progress { .. }, .. } => self.report.told += 1,
                 Action::Offer { task, .. } => {
                     self.report.parts += u64::from(matches!(task.stage, Stage::Run { .. }));

@@ -58,6 +58,15 @@ bites! {
     files_that_leak: LeakFiles by "files";
     files_let_go_too_early: LoseFiles by "files";
     shared_outputs_that_leak: LeakScratches by "files";
+    logs_kept_for_ever: KeepLogs by "logs";
+    logs_of_others: AllAdmins by "logs";
+    logs_that_leak: LeakLogs by "logs";
+    a_log_dropped_twice: DropLogTwice by "logs";
+    logs_dropped_too_early: LoseLogs by "logs";
+    the_log_of_another_job: WrongLog by "logs";
+    the_log_of_another_attempt: WrongAttempt by "logs";
+    logs_that_are_not_shown: HideLogs by "logs";
+    more_logs_than_may_be: EndlessLogs by "logs";
     one_part_again_and_again: SamePart by "parts" | "exclusive";
     a_merge_without_results: LoseResults by "parts";
     progress_upside_down: FalseProgress by "progress";

@@ -34,8 +34,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        let mut scenario = Scenario::new(0);
+        scenario.config.kinds.iter_mut().for_each(|kind| kind.logs = false);
         let mut bench = Self {
-            oracles: Oracles::new(&Scenario::new(0)),
+            oracles: Oracles::new(&scenario),
             workers: BTreeMap::from([(WORKER, Worker::new(WORKER, 10, false))]),
             records: 0,
             now: Now { mono_ns: 1_000_000_000, wall_us: 1 },

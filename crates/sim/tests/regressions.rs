@@ -15,6 +15,9 @@ const FOUND: &[(u64, &str)] = &[
     (16_234, "a client whose end was taken by another one stays parked"),
     (102_736, "a client whose end was taken by another one stays parked"),
     (1606, "a worker that was told to stop before its spawn failed is waited for"),
+    (339, "a turn ends with more logs than may be held, after a late offer"),
+    (31, "a job whose log cannot be made is offered in turn after turn"),
+    (40, "a job whose log cannot be made is offered in turn after turn"),
     (24_694, "a list of records that ends with those of others has no end"),
 ];
 

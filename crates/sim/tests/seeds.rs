@@ -15,7 +15,7 @@ fn run_profile(profile: Profile) {
         PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
     let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
     let (mut asked, mut heeded) = (0, 0);
-    let (mut parts, mut merges, mut files, mut told) = (0, 0, 0, 0);
+    let (mut parts, mut merges, mut files, mut told, mut logs) = (0, 0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
         assert_eq!(Scenario::new(seed).profile, profile);
         match run(seed) {
@@ -30,6 +30,7 @@ fn run_profile(profile: Profile) {
                 merges += report.merges;
                 files += report.files;
                 told += report.told;
+                logs += report.logs;
             }
             Err(failure) => panic!("{failure}"),
         }
@@ -38,6 +39,7 @@ fn run_profile(profile: Profile) {
     assert!(parts > SEEDS && merges > 0, "{parts} parts and {merges} merges");
     let is_flood = profile == Profile::Flood;
     assert!(is_flood || files > 0 && told > 0, "{files} files, told {told} times");
+    assert!(is_flood || logs > SEEDS / 2, "{logs} logs were shown");
     let is_rough = matches!(profile, Profile::Crashy | Profile::Lying);
     assert!(!is_rough || heeded > 0 && asked > heeded, "{asked} {heeded}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");

@@ -10,6 +10,7 @@
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `records`: they count up without a gap
+//! - `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
 //! They see events as they are told, output as it is decided, and the boxes. They never ask the core.
@@ -21,6 +22,7 @@ pub mod files;
 pub mod job;
 pub mod ledger;
 pub mod limits;
+pub mod logs;
 pub mod outputs;
 pub mod parts;
 pub mod pool;
@@ -64,6 +66,8 @@ pub struct Oracles {
     pub unwanted: unwanted::Unwanted,
     /// `files`.
     pub files: files::Files,
+    /// `logs`.
+    pub logs: logs::Logs,
 }
 
 impl Oracles {
@@ -80,6 +84,7 @@ impl Oracles {
             fairness: fairness::Fairness::new(scenario.profile, scenario.config.slots),
             unwanted: unwanted::Unwanted::new(&scenario.config),
             files: files::Files::new(&scenario.config),
+            logs: logs::Logs::new(&scenario.config),
         }
     }
 
@@ -92,6 +97,7 @@ impl Oracles {
         self.replies.told(event)?;
         self.outputs.told(event);
         self.files.told(event);
+        self.logs.told(event);
         self.fairness.told(event);
         self.unwanted.told(event);
         self.ledger.told(now, event, &self.pool);
@@ -133,7 +139,9 @@ impl Oracles {
             if let Action::DropOutput { output } = action {
                 self.outputs.dropped(*output)?;
             }
+            self.logs.decided(now, action, &self.ledger)?;
         }
+        self.logs.turn_over(now, &self.ledger)?;
         self.unwanted.turn_over();
         self.pool.check()?;
         self.files.check()?;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_core::action::{Action, Task};
+use bulkhead_core::action::{Action, Task, TaskFile};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::record::{Record, What};
@@ -214,7 +214,8 @@ impl Pool {
         known.last = seq.0;
         known.holds.insert(seq, kind);
         let ring = |kind: &KindId| usize::from(self.rings.get(usize::from(kind.0)).copied().unwrap_or(0));
-        if !task.files.is_empty() || task.stage != Stage::Whole {
+        let mut files = task.files.iter().filter(|file| !matches!(file, TaskFile::Log { .. }));
+        if files.next().is_some() || task.stage != Stage::Whole {
             known.alone.insert(seq);
         }
         let shares = known.holds.len() > 1;

@@ -88,6 +88,11 @@ impl Promise {
             ) => self.take_end(*job, 1),
             (Request::Events { .. }, Reply::Events { .. }) => self.take_events(reply),
             (Request::Drain { .. }, Reply::Drained { .. }) if self.replies == 2 => Ok(()),
+            (Request::Logs { job, follow }, Reply::Logs { job: of, .. })
+                if job == of && (first || *follow) =>
+            {
+                Ok(())
+            }
             (_, Reply::Refused(_)) if first => {
                 self.refused = true;
                 self.left.clear();
@@ -163,7 +168,9 @@ impl Promise {
     pub fn is_kept(&self, ended: impl Fn(JobId) -> bool) -> bool {
         let caught_up = self.caught_up || !matches!(self.request, Request::Events { .. });
         let owed = self.left.keys().any(|job| ended(*job));
-        self.refused || self.replies > 0 && caught_up && !owed
+        // Whoever follows may wait for a first attempt for ever.
+        let follows = matches!(self.request, Request::Logs { follow: true, .. });
+        self.refused || follows || self.replies > 0 && caught_up && !owed
     }
 }
 

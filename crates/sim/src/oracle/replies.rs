@@ -145,9 +145,9 @@ impl Replies {
 
     /// A reply was judged by everybody: what needs no memory is forgotten.
     pub fn answered(&mut self, client: ClientId, tag: Tag, reply: &Reply) {
-        use Reply::{Accepted, Draining, Ended, Events, Progress};
-        let single =
-            !matches!(reply, Accepted { .. } | Draining { .. } | Ended(_) | Events { .. } | Progress { .. });
+        use Reply::{Accepted, Draining, Ended, Events, Logs, Progress};
+        let more = matches!(reply, Accepted { .. } | Draining { .. } | Ended(_) | Events { .. });
+        let single = !more && !matches!(reply, Logs { .. } | Progress { .. });
         let Some(known) = self.clients.get_mut(&client) else { return };
         let waits = known.promises.get(&tag).is_some_and(|promise| !promise.left.is_empty());
         if single && !waits {
