@@ -109,6 +109,9 @@ impl World {
         }
         let what = self.workers.get(&worker).map(|worker| worker.ring.what(seq));
         let (stage, scratch) = what.unwrap_or((Stage::Whole, None));
+        let inline = self.scenario.logs
+            && seq.0 % 2 == 1
+            && self.workers.get(&worker).is_some_and(|worker| worker.ring.leaves_inline(seq));
         let result = match ReportStatus::unpack(written.status) {
             Some(ReportStatus::Descriptor) if stage == Stage::Plan => {
                 TaskResult::Planned { output: self.hold(), bytes: written.output_bytes, parts: written.parts }
@@ -124,6 +127,7 @@ impl World {
                 message: String::from_utf8_lossy(&written.bytes).into_owned(),
                 code: code.map(NonZeroU8::get),
                 output: match written.output_bytes {
+                    0 if inline => Leftover::Inline(written.payload()),
                     0 => Leftover::Nothing,
                     bytes => Leftover::Held { output: self.hold(), bytes },
                 },

@@ -18,11 +18,14 @@ impl World {
     /// Compares the daemon's view with the truth.
     pub(crate) fn inspect(&mut self) -> Verdict {
         let (after, limit) = (JobId(0), PAGE);
-        let answer = self.ask_as_inspector(vec![
-            Request::Jobs { state: None, walk: Walk::Up(after), limit },
-            Request::Status,
-        ])?;
-        let [Reply::Jobs { rows, more: false, .. }, Reply::Status(status)] = answer.as_slice() else {
+        let mut requests = vec![Request::Jobs { state: None, walk: Walk::Up(after), limit }, Request::Status];
+        if self.scenario.logs {
+            requests.extend([Request::Workers, Request::Deaths { limit: 8 }]);
+            let jobs = self.oracles.ledger.curious(2);
+            requests.extend(jobs.into_iter().flat_map(|job| [Request::Why { job }, Request::Job { job }]));
+        }
+        let answer = self.ask_as_inspector(requests)?;
+        let [Reply::Jobs { rows, more: false, .. }, Reply::Status(status), ..] = answer.as_slice() else {
             return Ok(());
         };
         self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;

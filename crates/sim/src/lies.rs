@@ -20,7 +20,8 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         self.news.insert(Source::Worker(id));
         if way == 0 {
-            worker.tells.lane_lie = Some(Lie::Lane);
+            const LIES: [Lie; 5] = [Lie::Lane, Lie::Descriptor, Lie::Output, Lie::Hello, Lie::Plan];
+            worker.tells.lane_lie = Some(LIES[(early % LIES.len() as u64) as usize]);
             return Ok(());
         }
         if way == 1 || way == 2 {

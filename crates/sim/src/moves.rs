@@ -5,8 +5,11 @@
 
 use bulkhead_core::action::Task;
 use bulkhead_proto::death::Death;
+use bulkhead_proto::worker::boxes::ReportStatus;
+
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::Move;
@@ -165,6 +168,9 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match run.ends {
             Ends::Report(written) => {
+                let failed =
+                    matches!(ReportStatus::unpack(written.status), Some(ReportStatus::Failed { .. }));
+                let panicked = failed && self.scenario.logs && self.rng.chance(200);
                 worker.pages.write(run.seq, written);
                 if self.rng.chance(crash) {
                     return self.die(id, Death::Signalled { signal: 11, core: false });
@@ -172,6 +178,9 @@ impl World {
                 worker.pages.done(run.seq);
                 worker.vitals.end(now_ns);
                 self.news.insert(Source::Worker(id));
+                if panicked {
+                    return self.die(id, Death::Exited { code: i32::from(LEFT_AFTER_PANIC) });
+                }
                 let after = self.rng.span(2 * US);
                 self.plan_work(id, after);
             }

@@ -177,7 +177,9 @@ impl World {
                 return broken("lost", format!("job {job} has ended, and its result is {answer:?}"));
             }
             if self.scenario.logs {
-                self.ask_as_inspector(vec![Request::Logs { job: *job, follow: false }])?;
+                let job = *job;
+                let logs = Request::Logs { job, follow: false };
+                self.ask_as_inspector(vec![logs, Request::Why { job }, Request::Job { job }])?;
             }
         }
         if !self.scenario.forget {

@@ -69,6 +69,12 @@ impl Ring {
         self.notes.get(&seq).map_or((Stage::Whole, None), |note| (note.stage, note.scratch))
     }
 
+    /// Whether what a task leaves when it fails travels inline: it has no output of its own, and shares none.
+    pub fn leaves_inline(&self, seq: Seq) -> bool {
+        let is_inline = |note: &Note| note.stage == Stage::Whole && note.output != OutputMode::Descriptor;
+        self.notes.get(&seq).is_some_and(is_inline)
+    }
+
     /// Rule 3; `None` if nothing is known of this offer.
     pub fn take_back(&mut self, pages: &mut Pages, seq: Seq) -> Option<Result<bool, Lie>> {
         let note = self.notes.get_mut(&seq)?;

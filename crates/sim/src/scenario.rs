@@ -103,7 +103,8 @@ pub struct Scenario {
     pub config: Config,
     /// Which of two pools cannot start workers, if one cannot.
     pub down: Option<Down>,
-    /// Whether kinds keep logs, and clients ask for them.
+    /// Whether kinds keep logs, and clients ask for them. Such a seed also has what other seeds never had: failures that
+    /// leave inline bytes, workers that leave after a panic, an inspector that asks for more.
     pub logs: bool,
     /// Clients at the start.
     pub clients: usize,

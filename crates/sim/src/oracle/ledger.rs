@@ -9,6 +9,7 @@ use bulkhead_core::action::Task;
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now, TaskResult};
 use bulkhead_proto::client::message::{Request, Submit};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{ClientId, JobId, Seq, WorkerId};
@@ -77,6 +78,22 @@ impl Ledger {
     /// Lives of a job; 0 if it never was.
     pub fn lives(&self, job: JobId) -> u32 {
         self.jobs.get(&job).map_or(0, |job| job.life)
+    }
+
+    /// Some jobs of each sort that a person would ask about: that wait, that run, that were charged, that ended badly.
+    pub fn curious(&self, each: usize) -> Vec<JobId> {
+        let is_there = |job: &&Job| !job.forgotten;
+        let sorts: [fn(&Job) -> bool; 4] = [
+            |job| job.end.is_none() && job.offer.is_none() && job.charges == 0,
+            |job| job.end.is_none() && job.offer.is_some(),
+            |job| job.end.is_none() && job.charges > 0,
+            |job| job.end.as_ref().is_some_and(|end| end.outcome != Outcome::Done),
+        ];
+        let of = |sort: fn(&Job) -> bool| {
+            let jobs = self.jobs.iter().rev().filter(move |(_, job)| is_there(job) && sort(job));
+            jobs.map(|(id, _)| *id).take(each)
+        };
+        sorts.into_iter().flat_map(of).collect()
     }
 
     /// What a job was asked to run on: what it truly is hides there.

@@ -259,7 +259,10 @@ fn is_sound(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) 
 
 fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
     match (report, shown) {
-        (TaskResult::Inline(one), (Output::Inline(other), None)) => one == other,
+        (TaskResult::Inline(one), (Output::Inline(other), None))
+        | (TaskResult::Failed { output: Leftover::Inline(one), .. }, (Output::Inline(other), None)) => {
+            one == other
+        }
         (TaskResult::Held { output, bytes }, (Output::Descriptor { bytes: shown }, Some(attached))) => {
             output == attached && bytes == shown
         }
