@@ -45,6 +45,7 @@ bites! {
     tasks_in_the_wrong_pool: WrongPool by "pool";
     a_pool_that_holds_the_other: OneForAll by "ends" | "pool";
     workers_that_are_not_recycled: NoRecycling by "pool";
+    every_client_an_administrator: AllAdmins by "users";
     lost_replies: LoseReplies by "replies";
     ends_that_are_not_told: LoseEnds by "replies";
     nobody_is_blamed: NoBlame by "blame";

@@ -10,6 +10,7 @@
 //! - `replies`: each request gets what it was promised, in order, within its client's credit
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `records`: they count up without a gap
+//! - `users`: who is no administrator neither sees nor changes jobs of others
 //! - `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
@@ -31,6 +32,7 @@ pub mod quiet;
 pub mod records;
 pub mod replies;
 pub mod unwanted;
+pub mod users;
 pub mod verdicts;
 
 use std::collections::BTreeMap;
@@ -163,6 +165,9 @@ impl Oracles {
     ) -> Verdict {
         self.replies.got(client, tag, reply, bytes, &self.ledger)?;
         self.outputs.attached(reply, output)?;
+        if let Some(peer) = self.replies.peer(client) {
+            users::got(peer, self.replies.request(client, tag), reply, &self.ledger)?;
+        }
         match reply {
             Reply::Ended(all) => {
                 for ended in all {

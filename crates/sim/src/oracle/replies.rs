@@ -71,6 +71,11 @@ impl Replies {
         Some((known.peer.uid, known.promises.get(&tag)?.submit()?))
     }
 
+    /// Who a client is.
+    pub fn peer(&self, client: ClientId) -> Option<Peer> {
+        self.clients.get(&client).map(|known| known.peer)
+    }
+
     /// The request that a tag stands for.
     pub fn request(&self, client: ClientId, tag: Tag) -> Option<&Request> {
         Some(&self.clients.get(&client)?.promises.get(&tag)?.request)

@@ -275,7 +275,8 @@ fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
     }
 }
 
-fn names(refusal: &Refusal, id: JobId) -> bool {
+/// Whether a refusal is about this job.
+pub(crate) fn names(refusal: &Refusal, id: JobId) -> bool {
     match refusal {
         Refusal::NeverWas { job, .. }
         | Refusal::Gone { job, .. }
