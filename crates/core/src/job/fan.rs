@@ -1,0 +1,168 @@
+//! The parts of one job, from its plan to its end, and the table of all jobs that have parts.
+//!
+//! A part stands in the same table as jobs and goes the same ways, with budgets, limits and blame of its own, but it is
+//! no job: its number lies beyond all that clients can name, it is counted apart, it has no input but its job's, and at
+//! its end it is gone. It never outlives its job.
+//!
+//! | its job is | its parts are |
+//! |---|---|
+//! | at its plan: queued, waiting, solo, running | not known yet |
+//! | parted | done, or queued, waiting, solo, running (a window of them at a time), or not made yet |
+//! | at its merge: queued, waiting, solo, running | all done, their results kept |
+//! | ended | gone; a worker may still hold an offer of one, which nobody wants |
+//!
+//! Plain data; driven by `parts.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use bulkhead_proto::ids::{ClientId, JobId, PoolId};
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::PARTS_MAX;
+
+use crate::job::list::Key;
+
+/// Numbers from here on name parts; jobs count up from 1 and never come here.
+pub(crate) const FIRST_PART: JobId = JobId(1 << 63);
+/// Parts of one job share all but so many bits of their numbers.
+const PART_BITS: u32 = 16;
+const _: () = assert!(PARTS_MAX <= 1 << PART_BITS, "every part has its number");
+
+/// Names the parts of one job; never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FanId(u64);
+
+/// The parts of one job.
+#[derive(Debug)]
+pub(crate) struct Fan {
+    /// The job's place.
+    pub(crate) job: Key,
+    /// The job.
+    pub(crate) id: JobId,
+    pub(crate) client: ClientId,
+    pub(crate) uid: u32,
+    /// Whose workers do them.
+    pub(crate) pool: PoolId,
+    /// The batch that its parts share; the fan holds it too.
+    pub(crate) batch: u32,
+    /// How many parts there are.
+    pub(crate) parts: u32,
+    /// The next one that is to be made.
+    pub(crate) next: u32,
+    pub(crate) done: u32,
+    /// Those that were made and are not done.
+    pub(crate) live: BTreeSet<Key>,
+    /// What each left. Nobody else has it before the merge.
+    pub(crate) results: Rc<Vec<Payload>>,
+    /// Bytes of that.
+    pub(crate) bytes: u64,
+    /// The most attempts that one task of the job took so far.
+    pub(crate) attempts: u32,
+}
+
+impl Fan {
+    /// Keeps what a part left. Gives the bytes of all of them.
+    pub(crate) fn keep(&mut self, part: u32, result: Payload) -> u64 {
+        self.done += 1;
+        self.bytes += result.as_bytes().len() as u64;
+        if let Some(place) = Rc::get_mut(&mut self.results).and_then(|all| all.get_mut(part as usize)) {
+            *place = result;
+        }
+        self.bytes
+    }
+}
+
+/// All jobs that have parts.
+#[derive(Debug, Default)]
+pub(crate) struct Fans {
+    map: BTreeMap<FanId, Fan>,
+    last: u64,
+    of: BTreeMap<(ClientId, PoolId), usize>,
+    of_user: BTreeMap<(u32, PoolId), usize>,
+}
+
+impl Fans {
+    /// Adds one.
+    pub(crate) fn open(&mut self, fan: Fan) -> FanId {
+        self.last += 1;
+        *self.of.entry((fan.client, fan.pool)).or_default() += 1;
+        *self.of_user.entry((fan.uid, fan.pool)).or_default() += 1;
+        self.map.insert(FanId(self.last), fan);
+        FanId(self.last)
+    }
+
+    /// Removes one.
+    pub(crate) fn close(&mut self, id: FanId) -> Option<Fan> {
+        let fan = self.map.remove(&id)?;
+        count_out(&mut self.of, (fan.client, fan.pool));
+        count_out(&mut self.of_user, (fan.uid, fan.pool));
+        Some(fan)
+    }
+
+    /// One of them.
+    pub(crate) fn get(&self, id: FanId) -> Option<&Fan> {
+        self.map.get(&id)
+    }
+
+    /// One of them, to be changed.
+    pub(crate) fn get_mut(&mut self, id: FanId) -> Option<&mut Fan> {
+        self.map.get_mut(&id)
+    }
+
+    /// Jobs of one client that have parts in one pool.
+    pub(crate) fn count_of(&self, client: ClientId, pool: PoolId) -> usize {
+        self.of.get(&(client, pool)).copied().unwrap_or(0)
+    }
+
+    /// Jobs that have parts.
+    pub(crate) fn count(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Jobs of one user that have parts in one pool.
+    pub(crate) fn count_of_user(&self, uid: u32, pool: PoolId) -> usize {
+        self.of_user.get(&(uid, pool)).copied().unwrap_or(0)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (FanId, &Fan)> {
+        self.map.iter().map(|(id, fan)| (*id, fan))
+    }
+}
+
+fn count_out<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+impl FanId {
+    /// The number of one of its parts.
+    pub(crate) fn number(self, part: u32) -> JobId {
+        JobId(FIRST_PART.0 | self.0 << PART_BITS | u64::from(part))
+    }
+}
+
+/// Whose part has this number, and which it is; `None` if it is a job's.
+pub(crate) fn part_of(number: JobId) -> Option<(FanId, u32)> {
+    let part = number.0 & ((1 << PART_BITS) - 1);
+    let fan = (number.0 & !FIRST_PART.0) >> PART_BITS;
+    (number >= FIRST_PART).then_some((FanId(fan), part as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_a_number_of_its_own() {
+        for (fan, part) in [(1, 0), (1, PARTS_MAX - 1), (2, 0), (1 << 40, 77)] {
+            assert_eq!(part_of(FanId(fan).number(part)), Some((FanId(fan), part)));
+        }
+        assert_ne!(FanId(1).number(PARTS_MAX - 1), FanId(2).number(0));
+        assert_eq!(part_of(JobId(u64::from(u32::MAX))), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! The queues: one for each pool, each fair between users by itself, see `queue.rs`.
+//!
+//! A job waits in the queue of the pool that runs its kind, and so does a part of a planned job. Admission is bounded
+//! over all of them. A client that does not read its results is parked in every one.
+
+use bulkhead_proto::client::why::Before;
+use bulkhead_proto::ids::{ClientId, PoolId};
+
+use crate::job::backlog::{Ageing, Verdict};
+use crate::job::list::Key;
+use crate::job::queue::Queue;
+use crate::job::table::Jobs;
+
+/// All queued jobs.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    /// By the number of the pool; at least one.
+    list: Vec<Queue>,
+}
+
+impl Queues {
+    /// Empty ones.
+    pub(crate) fn new(pools: usize) -> Self {
+        Self { list: (0..pools).map(|_| Queue::default()).collect() }
+    }
+
+    /// Jobs in the queue of one pool.
+    pub(crate) fn length_in(&self, pool: PoolId) -> u64 {
+        self.list[usize::from(pool.0)].length()
+    }
+
+    /// Bytes of the inputs of all.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.list.iter().map(Queue::bytes).sum()
+    }
+
+    /// Whether this client has jobs in the queue of one pool.
+    pub(crate) fn has_jobs_of(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
+        self.list[usize::from(pool.0)].has_jobs_of(uid, client)
+    }
+
+    /// Jobs of one user.
+    pub(crate) fn length_of(&self, uid: u32) -> u64 {
+        self.list.iter().map(|queue| queue.length_of(uid)).sum()
+    }
+
+    /// Puts a job at the end of its list.
+    pub(crate) fn push_back(&mut self, jobs: &mut Jobs, key: Key) {
+        self.queue_of(jobs, key).push_back(jobs, key);
+    }
+
+    /// Puts a job that was given back at the front of its list.
+    pub(crate) fn push_front(&mut self, jobs: &mut Jobs, key: Key) {
+        self.queue_of(jobs, key).push_front(jobs, key);
+    }
+
+    /// Takes a job out of the middle of its list.
+    pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key) {
+        self.queue_of(jobs, key).unlink(jobs, key);
+    }
+
+    fn queue_of(&mut self, jobs: &Jobs, key: Key) -> &mut Queue {
+        &mut self.list[usize::from(jobs.batch(key).pool.0)]
+    }
+
+    /// Lets a client's turns pass everywhere, or gives them back.
+    pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
+        self.list.iter_mut().for_each(|queue| queue.park(uid, client, parked));
+    }
+
+    /// Whether a client's turns pass.
+    pub(crate) fn is_parked(&self, client: ClientId) -> bool {
+        self.list.first().is_some_and(|queue| queue.is_parked(client))
+    }
+
+    /// The clients that are parked.
+    pub(crate) fn parked_clients(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.list.iter().take(1).flat_map(Queue::parked_clients)
+    }
+
+    /// Who goes before a queued job, or takes turns with its user.
+    pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, key: Key) -> Before {
+        self.list[usize::from(jobs.batch(key).pool.0)].before(jobs, ageing, key)
+    }
+
+    /// Takes the first job of a pool, in the order of turns, that `judge` wants.
+    pub(crate) fn take(
+        &mut self,
+        pool: PoolId,
+        jobs: &mut Jobs,
+        ageing: Ageing,
+        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+    ) -> Option<Key> {
+        self.list[usize::from(pool.0)].take(jobs, ageing, judge)
+    }
+
+    /// Checks what must always hold; gives the queued jobs it found.
+    pub(crate) fn audit(&self, jobs: &Jobs) -> u64 {
+        let of_pool = |(at, queue): (usize, &Queue)| queue.audit(jobs, at);
+        self.list.iter().enumerate().map(of_pool).sum()
+    }
+}

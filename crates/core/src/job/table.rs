@@ -1,0 +1,174 @@
+//! The table of jobs: slab, numbers, batches, and how many jobs are doing what.
+//!
+//! Every change of a job's state goes through [`Jobs::enter`], which holds it to the table in `job.rs`.
+
+use std::ops::{Index, IndexMut};
+
+use bulkhead_proto::ids::JobId;
+use bulkhead_proto::job::{OutputMode, Payload};
+use slab::Slab;
+
+use crate::job::batch::Batch;
+use crate::job::entry::{Job, PHASES, Phase, State, Step};
+use crate::job::fan::FIRST_PART;
+use crate::job::ids::Ids;
+use crate::job::list::Key;
+
+/// All jobs.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    pub(crate) slab: Slab<Job>,
+    ids: Ids,
+    pub(crate) batches: Slab<Batch>,
+    last: u64,
+    counts: [u64; PHASES],
+    /// The same of parts, which are no jobs.
+    parts: [u64; PHASES],
+}
+
+impl Index<Key> for Jobs {
+    type Output = Job;
+
+    fn index(&self, key: Key) -> &Job {
+        &self.slab[key as usize]
+    }
+}
+
+impl IndexMut<Key> for Jobs {
+    fn index_mut(&mut self, key: Key) -> &mut Job {
+        &mut self.slab[key as usize]
+    }
+}
+
+impl Jobs {
+    /// The number that the next job gets.
+    pub(crate) fn next_id(&self) -> JobId {
+        JobId(self.last + 1)
+    }
+
+    /// The last number that was given to a job; 0 before the first.
+    pub(crate) fn last_id(&self) -> JobId {
+        JobId(self.last)
+    }
+
+    /// Where the job of this number is.
+    pub(crate) fn find(&self, job: JobId) -> Option<Key> {
+        self.ids.find(job.0)
+    }
+
+    /// The first job at or after this number.
+    pub(crate) fn next_from(&self, job: JobId) -> Option<(JobId, Key)> {
+        let found = self.ids.next_from(job.0).map(|(number, key)| (JobId(number), key));
+        found.filter(|(number, _)| *number < FIRST_PART)
+    }
+
+    /// The last job at or before this number.
+    pub(crate) fn last_to(&self, job: JobId) -> Option<(JobId, Key)> {
+        let last = JobId(FIRST_PART.0 - 1).min(job);
+        self.ids.last_to(last.0).map(|(number, key)| (JobId(number), key))
+    }
+
+    /// Whether the job that was at this place is still there.
+    pub(crate) fn is_there(&self, key: Key, id: JobId) -> bool {
+        self.slab.get(key as usize).is_some_and(|job| job.id == id)
+    }
+
+    /// The batch of a job.
+    pub(crate) fn batch(&self, key: Key) -> &Batch {
+        &self.batches[self[key].batch as usize]
+    }
+
+    /// Whether a descriptor of the daemon's own goes with its next task: an output, a log, a plan, results.
+    pub(crate) fn needs_descriptor(&self, key: Key) -> bool {
+        let batch = self.batch(key);
+        self[key].step != Step::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
+    }
+
+    /// Jobs in this phase.
+    pub(crate) fn count(&self, phase: Phase) -> u64 {
+        self.counts[phase as usize]
+    }
+
+    /// Parts in this phase.
+    pub(crate) fn count_parts(&self, phase: Phase) -> u64 {
+        self.parts[phase as usize]
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn unended(&self) -> u64 {
+        self.counts.iter().sum::<u64>() - self.count(Phase::Ended)
+    }
+
+    /// Takes in a batch that has no jobs yet.
+    pub(crate) fn open_batch(&mut self, batch: Batch) -> u32 {
+        let key = self.batches.insert(batch);
+        u32::try_from(key).expect("fewer batches than jobs, and those are bounded far below")
+    }
+
+    /// Adds a job to a batch, queued, under the next number.
+    pub(crate) fn insert(&mut self, batch: u32, input: Payload, step: Step) -> Key {
+        self.last += 1;
+        self.counts[Phase::Queued as usize] += 1;
+        self.enter_table(Job::new(JobId(self.last), batch, input, step))
+    }
+
+    /// Adds a part, queued, under this number. It has no input of its own.
+    pub(crate) fn insert_part(&mut self, batch: u32, number: JobId) -> Key {
+        self.parts[Phase::Queued as usize] += 1;
+        self.enter_table(Job::new(number, batch, Payload::default(), Step::Run))
+    }
+
+    fn enter_table(&mut self, job: Job) -> Key {
+        self.batches[job.batch as usize].refs += 1;
+        let number = job.id.0;
+        let key = Key::try_from(self.slab.insert(job)).expect("the queue's bound lies far below 2^32");
+        self.ids.insert(number, key);
+        key
+    }
+
+    /// Removes a part, whatever it was doing: the caller takes it out of whatever it waits in.
+    pub(crate) fn remove_part(&mut self, key: Key) -> Job {
+        let job = self.slab.remove(key as usize);
+        assert!(job.is_part(), "job {} is removed as a part", job.id);
+        self.ids.remove(job.id.0);
+        self.parts[job.state.phase() as usize] -= 1;
+        // Its fan has the batch too, and lets it go last.
+        self.batches[job.batch as usize].refs -= 1;
+        job
+    }
+
+    /// The one way from state to state; gives the old one.
+    pub(crate) fn enter(&mut self, key: Key, state: State) -> State {
+        let job = &mut self.slab[key as usize];
+        let (from, to) = (job.state.phase(), state.phase());
+        assert!(from.leads_to().contains(&to), "job {} went from {from:?} to {to:?}", job.id);
+        let counts = if job.is_part() { &mut self.parts } else { &mut self.counts };
+        counts[from as usize] -= 1;
+        counts[to as usize] += 1;
+        std::mem::replace(&mut job.state, state)
+    }
+
+    /// Removes an ended job, and its batch if it was the last one of it: the caller unlinks both elsewhere.
+    pub(crate) fn remove(&mut self, key: Key) -> (Job, Option<Batch>) {
+        let job = self.slab.remove(key as usize);
+        assert_eq!(job.state.phase(), Phase::Ended, "only ended jobs leave the table");
+        self.ids.remove(job.id.0);
+        self.counts[Phase::Ended as usize] -= 1;
+        let gone = self.release_batch(job.batch);
+        (job, gone)
+    }
+
+    /// Moves a job to another batch; gives the old one if it was the last one of it.
+    pub(crate) fn rebatch(&mut self, key: Key, batch: u32) -> Option<Batch> {
+        self.batches[batch as usize].refs += 1;
+        let old = std::mem::replace(&mut self[key].batch, batch);
+        self.release_batch(old)
+    }
+
+    /// One user less of a batch; gives it if that was the last.
+    pub(crate) fn release_batch(&mut self, key: u32) -> Option<Batch> {
+        let batch = &mut self.batches[key as usize];
+        batch.refs -= 1;
+        (batch.refs == 0).then(|| self.batches.remove(key as usize))
+    }
+}

@@ -1,0 +1,200 @@
+//! How the daemon stops.
+//!
+//! | stage | new jobs | jobs | workers | leaves to |
+//! |---|---|---|---|---|
+//! | open | taken | run | kept | draining (drain), leaving (stop) |
+//! | draining | refused | run until none is left | kept | leaving (none left, grace over, stop) |
+//! | leaving | refused | all have ended | asked to leave or killed | over (none alive, letters read or farewell over) |
+//! | over | refused | - | - | |
+
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::ids::{ClientId, Tag, WorkerId};
+
+use crate::action::Action;
+use crate::event::Peer;
+use crate::job::entry::Left;
+use crate::job::list::Key;
+use crate::machine::{Core, ms};
+use crate::turn::alarms::Alarm;
+use crate::worker::entry::{Cause, Duty};
+
+/// How long the end waits for clients that do not read their last results, in milliseconds.
+const FAREWELL_MS: u64 = 2000;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Open,
+    Draining,
+    Leaving,
+    Over,
+}
+
+/// How far the end is.
+#[derive(Debug, Default)]
+pub(crate) struct Drain {
+    stage: Stage,
+    /// When the grace or the farewell is over.
+    alarm: Option<u64>,
+    /// Whether clients had their time to read.
+    farewell_over: bool,
+    /// Who asked for it, and is told when it is over.
+    asked: Vec<(ClientId, Tag)>,
+    /// Jobs that were lost.
+    lost: u64,
+}
+
+impl Drain {
+    /// Whether new jobs are taken.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
+    pub(crate) fn until_ns(&self) -> Option<u64> {
+        self.alarm
+    }
+
+    /// Whether every job has ended and workers are on their way out.
+    pub(crate) fn is_leaving(&self) -> bool {
+        matches!(self.stage, Stage::Leaving | Stage::Over)
+    }
+
+    /// Whether all is said and done.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+}
+
+impl Core {
+    /// A client asks for the end.
+    pub(crate) fn asked_to_drain(&mut self, id: ClientId, tag: Tag, peer: Peer, grace_ms: Option<u64>) {
+        if !peer.admin {
+            let needed = "only root and administrators drain the daemon".to_owned();
+            return self.refuse(id, tag, Refusal::Denied { needed });
+        }
+        self.begin_drain(grace_ms);
+        let left = self.jobs.unended();
+        self.reply(id, tag, Reply::Draining { left }, 16);
+        // One for each client, so that the list stays as long as those who are there.
+        let clients = &mut self.clients;
+        self.drain.asked.retain(|(other, _)| *other != id && clients.connected(*other).is_some());
+        self.drain.asked.push((id, tag));
+    }
+
+    /// Takes no new jobs and ends what was accepted; a second one can only shorten the grace.
+    pub(crate) fn begin_drain(&mut self, grace_ms: Option<u64>) {
+        if self.drain.is_leaving() {
+            return;
+        }
+        if self.drain.is_open() {
+            self.drain.stage = Stage::Draining;
+            let left = self.jobs.unended();
+            self.record(What::Draining { left, grace_ms }, None);
+        }
+        let Some(grace_ms) = grace_ms else { return };
+        let until_ns = self.now.mono_ns.saturating_add(ms(grace_ms));
+        // A later, longer grace does not give back what was taken: somebody relies on the earlier end.
+        if self.drain.alarm.is_none_or(|old_ns| until_ns < old_ns) {
+            self.set_drain_alarm(Some(until_ns));
+        }
+    }
+
+    fn set_drain_alarm(&mut self, at_ns: Option<u64>) {
+        if let Some(old_ns) = std::mem::replace(&mut self.drain.alarm, at_ns) {
+            self.timers.cancel(old_ns, Alarm::Grace);
+        }
+        if let Some(at_ns) = at_ns {
+            self.timers.set(at_ns, Alarm::Grace);
+        }
+    }
+
+    /// The grace, or the farewell, is over.
+    pub(crate) fn grace_over(&mut self) {
+        self.drain.alarm = None;
+        if self.drain.is_leaving() {
+            self.drain.farewell_over = true;
+        } else {
+            self.stop();
+        }
+    }
+
+    /// Ends everything at once: what has not ended is lost.
+    pub(crate) fn stop(&mut self) {
+        if self.drain.is_open() {
+            let left = self.jobs.unended();
+            self.record(What::Draining { left, grace_ms: Some(0) }, None);
+        }
+        if !self.drain.is_leaving() {
+            self.leave();
+        }
+        let unended: Vec<Key> = self
+            .jobs
+            .slab
+            .iter()
+            .filter(|(_, job)| job.end().is_none() && !job.is_part())
+            .map(|(at, _)| at as Key)
+            .collect();
+        self.drain.lost += unended.len() as u64;
+        for key in unended {
+            let reason = "the service stopped".to_owned();
+            self.end_job(key, Outcome::Lost { reason }, Left::Nothing);
+        }
+        // All at once: nothing that they could still bring would be wanted.
+        let workers: Vec<WorkerId> = self.pools.workers.keys().copied().collect();
+        for id in workers {
+            self.kill(id, Cause::Stop);
+        }
+    }
+
+    fn leave(&mut self) {
+        self.drain.stage = Stage::Leaving;
+        self.set_drain_alarm(None);
+    }
+
+    /// Goes on towards the end, if it is wanted.
+    pub(crate) fn tend_drain(&mut self) {
+        if self.drain.stage == Stage::Draining && self.jobs.unended() == 0 {
+            self.leave();
+        }
+        if self.drain.stage != Stage::Leaving {
+            return;
+        }
+        // No task is left: whoever still holds an offer runs what nobody wants any more.
+        let workers: Vec<(WorkerId, Duty)> =
+            self.pools.workers.iter().map(|(id, worker)| (*id, worker.duty)).collect();
+        for (id, duty) in workers {
+            match duty {
+                Duty::Spare | Duty::Idle => self.retire(id),
+                Duty::Starting | Duty::Busy => self.kill(id, Cause::Stop),
+                Duty::Retiring | Duty::Killed(_) | Duty::Stuck(_) => {}
+            }
+        }
+        // A stuck worker does not hold the daemon.
+        if self.pools.workers.len() == self.pools.count(WorkerState::Stuck) {
+            self.say_farewell();
+        }
+    }
+
+    /// Clients that read get their last results; those that do not hold the end up for a bounded time.
+    fn say_farewell(&mut self) {
+        if self.clients.have_letters() && !self.drain.farewell_over {
+            if self.drain.alarm.is_none() {
+                self.set_drain_alarm(Some(self.now.mono_ns + ms(FAREWELL_MS)));
+            }
+            return;
+        }
+        self.drain.stage = Stage::Over;
+        self.set_drain_alarm(None);
+        let lost = self.drain.lost;
+        for (id, tag) in std::mem::take(&mut self.drain.asked) {
+            self.reply(id, tag, Reply::Drained { lost }, 16);
+        }
+        self.record(What::Stopped, None);
+        self.act(Action::Exit);
+    }
+}

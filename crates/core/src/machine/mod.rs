@@ -1,0 +1,225 @@
+//! The machine: its parts, and the order of one turn.
+//!
+//! A turn hears everything first: events in their order, then alarms whose time has come. Then it decides: tasks
+//! to workers, results to clients, what is dropped, whom to spawn, whether to leave. Each part decides in its own
+//! file; this one only calls them.
+
+mod alarms;
+mod audit;
+mod death;
+mod deliver;
+mod dispatch;
+mod drain;
+mod end;
+mod notices;
+mod parts;
+mod requests;
+mod retry;
+mod settle;
+mod submit;
+
+use bulkhead_proto::client::record::{Record, What};
+use bulkhead_proto::client::view::Totals;
+
+use crate::action::{Action, Output};
+use crate::client::connections::Clients;
+use crate::config::Config;
+use crate::event::{Event, Now};
+use crate::job::attachments::Files;
+use crate::job::deaths::Deaths;
+use crate::job::fan::Fans;
+use crate::job::kept::Kept;
+use crate::job::logs::Logs;
+use crate::job::progress::Tellings;
+use crate::job::queues::Queues;
+use crate::job::table::Jobs;
+use crate::machine::drain::Drain;
+use crate::turn::alarms::{Alarm, Timers};
+use crate::turn::random::Rng;
+use crate::turn::records::Log;
+use crate::worker::pools::Pools;
+use crate::worker::prefetch::Pace;
+use crate::worker::shortage::Shortage;
+
+/// Nanoseconds of these milliseconds.
+pub(crate) fn ms(milliseconds: u64) -> u64 {
+    milliseconds.saturating_mul(1_000_000)
+}
+
+/// The state machine of the daemon.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) now: Now,
+    pub(crate) started_us: Option<u64>,
+    pub(crate) out: Output,
+    pub(crate) jobs: Jobs,
+    pub(crate) queues: Queues,
+    pub(crate) kept: Kept,
+    pub(crate) files: Files,
+    pub(crate) fans: Fans,
+    pub(crate) tellings: Tellings,
+    pub(crate) logs: Logs,
+    pub(crate) clients: Clients,
+    pub(crate) pools: Pools,
+    /// Whether whoever waits for the start was told to go on.
+    pub(crate) ready_said: bool,
+    pub(crate) paces: Vec<Pace>,
+    pub(crate) shortage: Shortage,
+    pub(crate) timers: Timers,
+    pub(crate) log: Log,
+    pub(crate) deaths: Deaths,
+    pub(crate) drain: Drain,
+    pub(crate) totals: Totals,
+    pub(crate) rng: Rng,
+}
+
+impl Core {
+    /// A machine with no jobs and no workers; its first turn spawns the pools. At least one slot and one spare
+    /// of each are used, and one core, whatever the configuration says.
+    pub fn new(mut config: Config, now: Now) -> Self {
+        config.slots = config.slots.max(1);
+        config.spares = config.spares.max(1);
+        config.ageing_ms = config.ageing_ms.max(1);
+        config.cores = config.cores.max(1);
+        for pool in &mut config.pools {
+            (pool.slots, pool.spares) = (pool.slots.max(1), pool.spares.max(1));
+        }
+        let names: Vec<String> = config.all_pools().map(|pool| pool.name).collect();
+        for at in 0..config.kinds.len() {
+            let pool = config.pool_of(&config.kinds[at]);
+            let kind = &mut config.kinds[at];
+            kind.pool.clone_from(&names[usize::from(pool.0)]);
+            kind.limits = kind.limits.over(config.limits);
+        }
+        Self {
+            now,
+            started_us: None,
+            out: Output::default(),
+            jobs: Jobs::default(),
+            queues: Queues::new(1 + config.pools.len()),
+            kept: Kept::default(),
+            files: Files::default(),
+            fans: Fans::default(),
+            tellings: Tellings::default(),
+            logs: Logs::default(),
+            clients: Clients::default(),
+            pools: Pools::new(&config),
+            ready_said: false,
+            paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
+            shortage: Shortage::default(),
+            timers: Timers::default(),
+            log: Log::new(config.records_max),
+            deaths: Deaths::default(),
+            drain: Drain::default(),
+            totals: Totals::default(),
+            rng: Rng::new(config.seed),
+            config,
+        }
+    }
+
+    /// One turn: takes all of `batch`, appends what was decided to `out`.
+    ///
+    /// # Panics
+    /// If the shell breaks its word (a client number used twice), or if the machine itself is wrong.
+    pub fn step(&mut self, now: Now, batch: &mut Vec<Event>, out: &mut Output) {
+        // Never back, whatever the shell says: spans are differences. Wall time is for people and may do as it likes.
+        self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
+        self.started_us.get_or_insert(now.wall_us);
+        // What is decided goes straight into the caller's buffers, which keep their room from turn to turn.
+        std::mem::swap(&mut self.out, out);
+        for event in batch.drain(..) {
+            self.hear(event);
+        }
+        while let Some(alarm) = self.timers.due(self.now.mono_ns) {
+            self.ring(alarm);
+        }
+        // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
+        // millisecond, comes after tasks and results.
+        self.place_spares();
+        self.recycle();
+        self.dispatch();
+        self.deliver();
+        self.evict();
+        self.unpark_read();
+        // After the last offer of the turn, for each may bring a log.
+        self.evict_logs();
+        self.tend_drain();
+        self.tend_pools();
+        self.follow_all();
+        std::mem::swap(&mut self.out, out);
+    }
+
+    /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
+    pub fn deadline(&self) -> Option<u64> {
+        // Alarms of jobs and clients may still be set; nobody is left to care.
+        if self.drain.is_over() {
+            return None;
+        }
+        let next_spawns = self.pools.ids().map(|pool| self.next_spawn_ns(pool));
+        let alone = [self.timers.next_ns(), self.next_eviction_ns()];
+        alone.into_iter().chain(next_spawns).flatten().min()
+    }
+
+    fn hear(&mut self, event: Event) {
+        match event {
+            Event::ClientConnected { client, peer } => self.client_connected(client, peer),
+            Event::ClientSaid { client, tag, request, files } => self.asked(client, tag, request, files),
+            Event::ClientFlushed { client } => self.client_flushed(client),
+            Event::ClientGone { client } => self.client_gone(client),
+            Event::WorkerSpawned { worker, pid } => self.worker_spawned(worker, pid),
+            Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error),
+            Event::WorkerReady { worker } => self.worker_ready(worker),
+            Event::BootstrapFailed { worker, error } => self.bootstrap_failed(worker, error),
+            Event::OfferFailed { worker, seq, taken, shortage } => {
+                self.offer_failed(worker, seq, taken, shortage);
+            }
+            Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
+            Event::Looked { worker, head } => self.looked(worker, head),
+            Event::Examined { worker, seen, progress_ns, progress } => {
+                self.note_progress(worker, progress);
+                self.examined(worker, seen, progress_ns);
+            }
+            Event::Suspended { worker, signal } => self.suspended(worker, signal),
+            Event::Resumed { worker } => self.resumed(worker),
+            Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
+            Event::Lied { worker, lie } => self.lied(worker, lie),
+            Event::HungUp { worker } => self.hung_up(worker),
+            Event::Died { worker, death, evidence, noticed_after_us, remains } => {
+                self.died(worker, death, noticed_after_us, &remains, evidence);
+            }
+            Event::Drain { grace_ms } => self.begin_drain(grace_ms),
+            Event::Stop => self.stop(),
+        }
+    }
+
+    fn ring(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Worker(worker) => self.worker_overdue(worker),
+            Alarm::Limit(worker) => self.limit_met(worker),
+            Alarm::Watch(worker) => self.watch_due(worker),
+            Alarm::Suspended(worker) => self.suspended_too_long(worker),
+            Alarm::Asked(worker) => self.act(Action::Look { worker }),
+            Alarm::Resume(worker) => self.resume(worker),
+            Alarm::Survived(worker) => self.survived(worker),
+            Alarm::Backoff(job) => self.backoff_over(job),
+            Alarm::Progress(job) => self.progress_due(job),
+            Alarm::Expiry(first, count) => self.expire(first, count),
+            Alarm::Vanished(client) => self.vanish(client),
+            Alarm::Shortage => self.shortage.try_again(),
+            Alarm::Grace => self.grace_over(),
+        }
+    }
+
+    /// Asks the shell for something.
+    pub(crate) fn act(&mut self, action: Action) {
+        self.out.actions.push(action);
+    }
+
+    /// Says that something happened; `owner` is the user whose job it is about, if it is about one.
+    pub(crate) fn record(&mut self, what: What, owner: Option<u32>) {
+        let record = Record { index: self.log.next_index(), at_us: self.now.wall_us, what };
+        self.log.push(record.clone(), owner);
+        self.out.records.push(record);
+    }
+}

@@ -1,0 +1,89 @@
+//! What clients are told without having asked: that their jobs wait for something that is no job's fault, why, and
+//! that it is over.
+//!
+//! Only who waits for ends is told, and once for each time that a pool degrades; who does not read what it was sent is
+//! told when it has. A notice promises nothing and changes nothing: the jobs stay where they are.
+
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::ids::{ClientId, PoolId, Tag};
+
+use crate::client::connections::Client;
+use crate::machine::Core;
+use crate::worker::pools::Pool;
+
+/// What a notice takes beside its text, in bytes, about.
+const NOTICE_BYTES: u64 = 32;
+
+impl Core {
+    /// A pool has degraded: everybody who waits for jobs of it is told.
+    pub(crate) fn notify_waiting(&mut self, pool: PoolId) {
+        for id in self.clients.waiting() {
+            self.notify_degraded(id, pool);
+        }
+    }
+
+    /// A client waits from now on, or has room again: it is told of the degraded pools that its jobs wait in.
+    pub(crate) fn notify_waiter(&mut self, id: ClientId) {
+        for pool in self.pools.ids() {
+            self.notify_degraded(id, pool);
+        }
+    }
+
+    fn notify_degraded(&mut self, id: ClientId, pool: PoolId) {
+        let Some(text) = self.degraded_text(pool) else { return };
+        let is_told = self.clients.see(id).is_none_or(|client| client.noticed.contains(&pool));
+        if is_told || !self.waits_in(id, pool) || !self.notify(id, text) {
+            return;
+        }
+        if let Some(client) = self.clients.connected(id) {
+            client.noticed.push(pool);
+        }
+    }
+
+    /// Whether a client has attached jobs in a pool. One that waits for single jobs may wait for any.
+    fn waits_in(&self, id: ClientId, pool: PoolId) -> bool {
+        let is_there = |batch: u32| self.jobs.batches[batch as usize].pool == pool;
+        self.clients.see(id).is_some_and(|client| client.waits > 0 || client.attached().any(is_there))
+    }
+
+    fn degraded_text(&self, pool: PoolId) -> Option<String> {
+        let pool = &self.pools[pool];
+        let reason = pool.restart.degraded.as_ref()?.reason();
+        let (slots, place) = (pool.size(), self.in_pool(pool));
+        Some(match slots - pool.vacant {
+            0 => format!("nothing runs{place}, no worker comes up: {reason}"),
+            up => format!("jobs may wait{place}, {up} of {slots} workers are up: {reason}"),
+        })
+    }
+
+    /// Which pool it is, where there are several.
+    fn in_pool(&self, pool: &Pool) -> String {
+        let several = self.pools.iter().count() > 1;
+        if several { format!(" in pool {}", pool.name) } else { String::new() }
+    }
+
+    /// A pool is healthy again: who was told otherwise is told.
+    pub(crate) fn notify_recovered(&mut self, pool: PoolId) {
+        let place = self.in_pool(&self.pools[pool]);
+        for id in self.clients.unnotice(pool) {
+            self.notify(id, format!("workers come up again{place}, jobs go on"));
+        }
+    }
+
+    /// A client has taken all that it was sent: what it was not told for want of credit it is told now.
+    pub(crate) fn notify_flushed(&mut self, id: ClientId) {
+        if self.clients.see(id).is_some_and(Client::waits) {
+            self.notify_waiter(id);
+        }
+    }
+
+    /// Tells one client, if it has credit. `false`: it has none, or is gone.
+    pub(crate) fn notify(&mut self, id: ClientId, text: String) -> bool {
+        let has_credit = self.clients.see(id).is_some_and(|client| client.credit > 0);
+        if has_credit {
+            let bytes = NOTICE_BYTES + text.len() as u64;
+            self.reply(id, Tag(0), Reply::Notice(text), bytes);
+        }
+        has_credit
+    }
+}

@@ -1,0 +1,260 @@
+//! What the daemon shows of itself: jobs, workers, status, kinds.
+//!
+//! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
+//! administrators alone.
+
+mod why;
+
+use bulkhead_proto::client::message::{Reply, Walk};
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::{JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState};
+use bulkhead_proto::exec::Program;
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
+use bulkhead_proto::job::{JobState, OutputMode};
+use bulkhead_proto::kind::EXEC;
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+
+use crate::event::Peer;
+use crate::job::entry::{Left, Phase, State};
+use crate::job::list::Key;
+use crate::machine::Core;
+use crate::worker::claims::Offer;
+use crate::worker::entry::Worker;
+use crate::worker::pools::Pool;
+
+/// What a row of a list takes on the wire beside its texts, at most, in bytes.
+const ROW_BYTES: u64 = 64;
+/// Rows of lists stop here: well below a frame.
+const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
+/// Jobs that one request for a list looks at, wanted or not: a table of a million takes many turns, and nobody's jobs
+/// wait for it.
+const WALK_MAX: usize = 8192;
+/// Characters of an input that are shown.
+const INPUT_CHARS: usize = 200;
+
+/// Stuck workers in a status.
+const STUCK_SHOWN: usize = 100;
+/// What one of them takes on the wire, at most about: the kernel's function names are short.
+const STUCK_BYTES: u64 = 192;
+
+impl Core {
+    pub(crate) fn kind_name(&self, key: Key) -> String {
+        let kind = self.jobs.batch(key).kind;
+        self.config.kinds.get(usize::from(kind.0)).map(|kind| kind.name.clone()).unwrap_or_default()
+    }
+
+    /// Attempts of whichever of its tasks took most.
+    pub(crate) fn attempts_of(&self, key: Key) -> u32 {
+        let job = &self.jobs[key];
+        let fan = job.fan().and_then(|id| self.fans.get(id));
+        job.attempts.max(fan.map_or(0, |fan| fan.attempts))
+    }
+
+    /// One line of a list. What is long (input, policy, deaths) is only in the detail.
+    fn row(&self, key: Key) -> JobRow {
+        let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
+        JobRow {
+            job: job.id,
+            kind: self.kind_name(key),
+            state: job.shown(),
+            outcome: job.end().map(|end| end.outcome.word().to_owned()),
+            attempts: self.attempts_of(key),
+            crashes: job.crashes,
+            uid: batch.uid,
+            accepted_us: batch.accepted_us,
+        }
+    }
+
+    /// Answers `jobs`: a page of those that the client may see.
+    pub(crate) fn show_jobs(
+        &mut self,
+        id: ClientId,
+        tag: Tag,
+        state: Option<JobState>,
+        walk: Walk,
+        limit: u32,
+    ) {
+        let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
+        let limit = (limit as usize).clamp(1, BATCH_MAX);
+        let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
+        let (Walk::Up(mut last) | Walk::Down(mut last)) = walk;
+        for looked in 0.. {
+            let next = match walk {
+                Walk::Up(_) => self.jobs.next_from(JobId(last.0.saturating_add(1))),
+                Walk::Down(_) => last.0.checked_sub(1).and_then(|below| self.jobs.last_to(JobId(below))),
+            };
+            let Some((job, key)) = next else { break };
+            if looked == WALK_MAX || rows.len() == limit || bytes >= LIST_BYTES {
+                more = true;
+                break;
+            }
+            last = job;
+            let batch = self.jobs.batch(key);
+            if !peer.admin && batch.uid != peer.uid {
+                // The whole batch is somebody else's.
+                last = match walk {
+                    Walk::Up(_) => JobId(batch.first.0 + u64::from(batch.count) - 1).max(job),
+                    Walk::Down(_) => batch.first.min(job),
+                };
+                continue;
+            }
+            if state.is_none_or(|state| state == self.jobs[key].shown()) {
+                let row = self.row(key);
+                bytes += ROW_BYTES + row.kind.len() as u64;
+                rows.push(row);
+            }
+        }
+        self.reply(id, tag, Reply::Jobs { rows, last, more }, bytes);
+    }
+
+    /// Answers `job`.
+    pub(crate) fn show_job(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
+        match self.visible(peer, job) {
+            Err(refusal) => self.refuse(id, tag, refusal),
+            Ok(key) => {
+                let detail = self.detail(key);
+                let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
+                self.reply(id, tag, Reply::Job(Box::new(detail)), bytes);
+            }
+        }
+    }
+
+    /// Everything; the input is cut, for it may be 4 KiB of anything and this is for people.
+    fn detail(&self, key: Key) -> JobDetail {
+        let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
+        let end = job.end();
+        JobDetail {
+            row: self.row(key),
+            policy: batch.policy.clone(),
+            attached: batch.attached,
+            has_files: job.aside.as_ref().is_some_and(|aside| aside.has_files),
+            input: self.input_of(key).chars().take(INPUT_CHARS).collect(),
+            worker: match job.state {
+                State::Running { worker, .. } => Some(worker),
+                _ => None,
+            },
+            parts: self.parts_of(key),
+            outcome: end.map(|end| end.outcome.clone()),
+            output_bytes: end.and_then(|end| match &end.left {
+                Left::Nothing => None,
+                // All of it is in its client's file.
+                _ if end.outcome == Outcome::Done && batch.policy.output == OutputMode::File => None,
+                Left::Inline(payload) => Some(payload.as_bytes().len() as u64),
+                Left::Held { bytes, .. } => Some(*bytes),
+            }),
+            ended_us: end.map(|end| end.at_us),
+            deaths: job.aside.as_ref().map(|aside| aside.deaths.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// A program as its words, anything else as the text that it may be.
+    fn input_of(&self, key: Key) -> String {
+        let input = self.jobs[key].input.as_bytes();
+        let program = (self.kind_name(key) == EXEC).then(|| Program::from_input(input).ok()).flatten();
+        program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
+    }
+
+    /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
+    pub(crate) fn show_workers(&mut self, id: ClientId, tag: Tag, peer: Peer) {
+        let rows: Vec<WorkerRow> = self
+            .pools
+            .workers
+            .iter()
+            .take(BATCH_MAX)
+            .map(|(id, worker)| self.worker_row(*id, worker, peer))
+            .collect();
+        let bytes = 16 + rows.iter().map(|row| ROW_BYTES + row.pool.len() as u64).sum::<u64>();
+        self.reply(id, tag, Reply::Workers(rows), bytes);
+    }
+
+    fn worker_row(&self, id: WorkerId, worker: &Worker, peer: Peer) -> WorkerRow {
+        let is_shown = |offer: &&Offer| peer.admin || self.owner_of(offer.shown) == Some(peer.uid);
+        WorkerRow {
+            worker: id,
+            pool: self.pools[worker.pool].name.clone(),
+            slot: worker.slot,
+            pid: worker.pid,
+            state: worker.duty.shown(),
+            job: worker.claims.head().filter(is_shown).map(|offer| offer.shown),
+            offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
+            ended: worker.ended,
+            spawned_us: worker.spawned_us,
+            seen: worker.seen.clone(),
+        }
+    }
+
+    /// Workers that cannot die, some of them where there are many.
+    fn stuck_rows(&self, peer: Peer) -> Vec<WorkerRow> {
+        let stuck = self.pools.workers.iter().filter(|(_, worker)| worker.duty.shown() == WorkerState::Stuck);
+        stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(*id, worker, peer)).collect()
+    }
+
+    /// How all pools are together, and why if one is not well. It is named where there are several.
+    pub(crate) fn health(&self) -> (PoolHealth, String) {
+        let all: Vec<(&Pool, (PoolHealth, String))> =
+            self.pools.iter().map(|pool| (pool, pool.health())).collect();
+        let worst = [PoolHealth::Degraded, PoolHealth::Starting].into_iter();
+        let worst = worst.into_iter().find(|worst| all.iter().any(|(_, (health, _))| health == worst));
+        let Some(worst) = worst else { return (PoolHealth::Healthy, String::new()) };
+        let ill = all.iter().filter(|(_, (health, _))| *health == worst);
+        let reasons = ill.map(|(pool, (_, reason))| match all.len() {
+            1 => reason.clone(),
+            _ => format!("pool {}: {reason}", pool.name),
+        });
+        (worst, reasons.collect::<Vec<_>>().join("; "))
+    }
+
+    fn pool_row(&self, id: PoolId) -> PoolRow {
+        let pool = &self.pools[id];
+        let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
+        let (health, health_reason) = pool.health();
+        PoolRow {
+            name: pool.name.clone(),
+            health,
+            health_reason,
+            slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
+            busy: count(WorkerState::Busy),
+            spares: count(WorkerState::Spare),
+            waiting: self.queues.length_in(id),
+        }
+    }
+
+    /// Answers `status`.
+    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag, peer: Peer) {
+        let (health, health_reason) = self.health();
+        let jobs = &self.jobs;
+        let status = Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: self.config.pid,
+            started_us: self.started_us.unwrap_or(0),
+            durable: false,
+            draining: !self.drain.is_open(),
+            health,
+            health_reason,
+            slots: u16::try_from(self.pools.slots.len()).unwrap_or(u16::MAX),
+            spares: u16::try_from(self.pools.count(WorkerState::Spare)).unwrap_or(u16::MAX),
+            pools: self.pools.ids().map(|pool| self.pool_row(pool)).collect(),
+            stuck: self.stuck_rows(peer),
+            clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
+            queued: jobs.count(Phase::Queued),
+            retrying: jobs.count(Phase::Waiting) + jobs.count(Phase::Solo),
+            running: jobs.count(Phase::Running) + jobs.count(Phase::Parted),
+            kept: jobs.count(Phase::Ended),
+            kept_bytes: self.kept.bytes(),
+            quarantined: self.kept.quarantined(),
+            queue_max: self.config.queue_max,
+            shortage: self.shortage.what().to_owned(),
+            totals: self.totals,
+        };
+        let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
+        let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
+        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools;
+        self.reply(id, tag, Reply::Status(Box::new(status)), bytes);
+    }
+
+    /// Answers `kinds`.
+    pub(crate) fn show_kinds(&mut self, id: ClientId, tag: Tag) {
+        let kinds = self.config.kinds.clone();
+        self.reply(id, tag, Reply::Kinds(kinds), 1024);
+    }
+}

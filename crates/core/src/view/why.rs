@@ -1,0 +1,248 @@
+//! Answers `why`: what a job waits for, what became of its attempts, how it ended and at whose wish.
+//!
+//! Reads, and decides nothing: every value here is one that some decision looks at, or was noted when it was made.
+//! What belongs to somebody else is counted but not named, except to administrators.
+
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::client::why::{
+    Before, Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
+};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, Tag, WorkerId};
+use bulkhead_proto::limits::WHY_COUNT_MAX;
+
+use crate::event::Peer;
+use crate::job::backlog::Ageing;
+use crate::job::entry::{State, Step};
+use crate::job::list::{Key, List};
+use crate::machine::{Core, ms};
+use crate::worker::entry::Duty;
+
+/// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
+const WHY_BYTES: u64 = 512;
+const DEATH_BYTES: u64 = 256;
+/// Jobs that run alone are counted up to this.
+const SOLO_COUNT_MAX: usize = WHY_COUNT_MAX as usize;
+
+impl Core {
+    /// Answers `why`.
+    pub(crate) fn show_why(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
+        match self.visible(peer, job) {
+            Ok(key) => {
+                let why = self.why(key, peer);
+                let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
+                self.reply(id, tag, Reply::Why(Box::new(why)), bytes);
+            }
+            Err(refusal) => self.refuse(id, tag, refusal),
+        }
+    }
+
+    fn why(&self, key: Key, peer: Peer) -> Why {
+        let job = &self.jobs[key];
+        let now = match &job.state {
+            State::Queued if job.step == Step::Merge => self.why_parted(key, peer),
+            State::Parted => self.why_parted(key, peer),
+            State::Queued => self.why_queued(key, peer),
+            State::Waiting { until_ns } => {
+                Now::Backoff { left_ms: self.left_ms(*until_ns), alone: job.alone }
+            }
+            State::Solo => Now::Alone {
+                before: List::before(&self.jobs.slab, key, WHY_COUNT_MAX),
+                shortage_ms: self.why_shortage(key),
+                pool: self.why_pool(key, peer),
+            },
+            State::Running { worker, seq, since_ns } => self.why_running(key, *worker, *seq, *since_ns),
+            State::Ended(end) => Now::Ended(End {
+                how: end.outcome.clone(),
+                part: end.part,
+                by: end.by,
+                at_us: end.at_us,
+                expires_ms: (self.jobs.batch(key).policy.expires_ms)
+                    .filter(|_| end.outcome == Outcome::Expired),
+                holder: end.holder.and_then(|(worker, seq)| self.holder(worker, seq)),
+                had_files: job.aside.as_ref().is_some_and(|aside| aside.has_files),
+            }),
+        };
+        let vanished_ms = self.why_vanished(key);
+        Why { job: job.id, attempts: self.attempts_of(key), now, vanished_ms, past: self.past(key) }
+    }
+
+    /// When it is cancelled because the client that it is attached to is gone.
+    fn why_vanished(&self, key: Key) -> Option<u64> {
+        let batch = self.jobs.batch(key);
+        let is_wanted_by_it = batch.watched && self.jobs[key].end().is_none();
+        let at_ns = self.clients.vanishes_ns(batch.client).filter(|_| is_wanted_by_it)?;
+        Some(self.left_ms(at_ns))
+    }
+
+    fn why_parted(&self, key: Key, peer: Peer) -> Now {
+        let client = self.jobs.batch(key).client;
+        Now::Parted {
+            parts: self.parts_of(key).unwrap_or_default(),
+            unread: self.unread(client).filter(|_| self.queues.is_parked(client)),
+            shortage_ms: self.shortage.until_ns().map(|at_ns| self.left_ms(at_ns)),
+            pool: self.why_pool(key, peer),
+        }
+    }
+
+    /// Who goes first is counted by the very rules that the queue takes by; jobs that run alone stand in a list of their
+    /// own, so they come from there.
+    fn why_queued(&self, key: Key, peer: Peer) -> Now {
+        let batch = self.jobs.batch(key);
+        let at = Ageing { now_ns: self.now.mono_ns, step_ns: ms(self.config.ageing_ms) };
+        let waited_ms = self.since_ms(batch.since_ns);
+        let solo = self.pools[batch.pool].solo.walk(&self.jobs.slab).take(SOLO_COUNT_MAX);
+        let alone = solo.filter(|key| !self.jobs[*key].is_part()).count() as u64;
+        let has_begun = !self.jobs[key].never_began();
+        Now::Queued {
+            waited_ms,
+            before: Before { alone, ..self.queues.before(&self.jobs, at, key) },
+            priority: batch.policy.priority,
+            raised: waited_ms / self.config.ageing_ms,
+            unread: self.unread(batch.client).filter(|_| self.queues.is_parked(batch.client)),
+            shortage_ms: self.why_shortage(key),
+            expires_in_ms: batch.expires_ns.filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
+            pool: self.why_pool(key, peer),
+        }
+    }
+
+    /// When an output descriptor is tried for again, if this job needs one and none could be made.
+    fn why_shortage(&self, key: Key) -> Option<u64> {
+        let needs_one = self.jobs.needs_descriptor(key);
+        self.shortage.until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
+    }
+
+    /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
+    fn why_running(&self, key: Key, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
+        let policy = &self.jobs.batch(key).policy;
+        let worker = self.pools.workers.get(&id);
+        let behind =
+            worker.map_or(0, |worker| worker.claims.iter().take_while(|offer| offer.seq != seq).count());
+        // Its time counts from when it became the first of its ring: see `watch_head`.
+        let begun_ns = worker.filter(|_| behind == 0).map_or(since_ns, |worker| worker.claims.head_ns());
+        let ends_ns = policy.timeout_ms.map(|limit_ms| begun_ns.saturating_add(ms(limit_ms)));
+        Now::Running(Running {
+            holder: self.holder(id, seq).unwrap_or(Holder {
+                worker: id,
+                pid: None,
+                killed: None,
+                stuck: false,
+            }),
+            for_ms: self.since_ms(begun_ns),
+            behind: u32::try_from(behind).unwrap_or(u32::MAX),
+            alone: self.jobs[key].alone,
+            stopped_ms: worker
+                .filter(|worker| worker.duty.cause().is_none())
+                .and_then(|worker| worker.suspended)
+                .map(|at_ns| self.left_ms(at_ns)),
+            drain: self.why_drain(),
+            limits: Limits {
+                timeout_ms: policy.timeout_ms,
+                timeout_left_ms: ends_ns.filter(|_| behind == 0).map(|at_ns| self.left_ms(at_ns)),
+                no_progress_ms: policy.no_progress_ms,
+                cpu_ms: policy.cpu_ms,
+                memory_bytes: policy.memory_bytes,
+            },
+        })
+    }
+
+    /// The worker that has not settled this offer.
+    fn holder(&self, id: WorkerId, seq: Seq) -> Option<Holder> {
+        let worker = self.pools.workers.get(&id).filter(|worker| worker.claims.holds(seq))?;
+        Some(Holder {
+            worker: id,
+            pid: worker.pid,
+            killed: worker.duty.cause().map(|cause| cause.reason().to_string()),
+            stuck: matches!(worker.duty, Duty::Stuck(_)),
+        })
+    }
+
+    /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
+    fn why_pool(&self, key: Key, peer: Peer) -> Pool {
+        let id = self.jobs.batch(key).pool;
+        let pool = &self.pools[id];
+        let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
+        let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
+        for (_, worker) in self.pools.in_slots(id) {
+            match worker.duty {
+                Duty::Busy => busy += 1,
+                Duty::Idle if worker.is_idle() => idle += 1,
+                Duty::Idle => closed += 1,
+                _ => dying += 1,
+            }
+            // A stuck worker that could not be replaced is counted once, with the slot that it keeps.
+            stuck -= u16::from(matches!(worker.duty, Duty::Stuck(_)));
+        }
+        let (health, health_reason) = pool.health();
+        Pool {
+            name: pool.name.clone(),
+            slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
+            busy,
+            idle,
+            closed,
+            dying,
+            stuck,
+            spares: count(WorkerState::Spare),
+            starting: count(WorkerState::Starting),
+            next_spawn_ms: self.next_spawn_ns(id).map(|at_ns| self.left_ms(at_ns)),
+            health,
+            health_reason,
+            longest: self.longest(id, peer),
+            drain: self.why_drain(),
+        }
+    }
+
+    /// The task that has been the first of its ring for longest, and its job if this client may see it.
+    fn longest(&self, pool: PoolId, peer: Peer) -> Option<Longest> {
+        let busy = self.pools.in_slots(pool).filter(|(_, worker)| worker.duty == Duty::Busy);
+        let (id, worker) = busy.min_by_key(|(_, worker)| worker.claims.head_ns())?;
+        let head = worker.claims.head()?;
+        let owner = self.owner_of(head.shown);
+        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.shown);
+        Some(Longest { job, worker: id, for_ms: self.since_ms(worker.claims.head_ns()) })
+    }
+
+    /// A drain whose grace has no end has no alarm.
+    fn why_drain(&self) -> Option<Drain> {
+        let left_ms = self.drain.until_ns().map(|at_ns| self.left_ms(at_ns));
+        (!self.drain.is_open()).then_some(Drain { left_ms })
+    }
+
+    /// Budgets are those since the last time somebody asked for the job; deaths and lost attempts those of its whole life.
+    fn past(&self, key: Key) -> Past {
+        let (job, policy) = (&self.jobs[key], &self.jobs.batch(key).policy);
+        let aside = job.aside.as_ref();
+        Past {
+            deaths: aside.map(|aside| aside.deaths.clone()).unwrap_or_default(),
+            crashes: job.crashes,
+            crashes_max: policy.crash_budget(),
+            failures: job.retries,
+            retries_max: policy.retry_budget(),
+            last_failure: if job.retries > 0 { self.last_failure(job.id) } else { None },
+            lost: aside.map_or(0, |aside| aside.lost),
+            asked: aside.map_or(0, |aside| aside.asked),
+        }
+    }
+
+    /// The last failure of this job that was tried again, while its record is kept. Messages are long and failing jobs can
+    /// be many, so no job keeps its own: the ring of records is bounded, and looked through only when somebody asks.
+    fn last_failure(&self, wanted: JobId) -> Option<Failure> {
+        self.log.newest().find_map(|record| match &record.what {
+            What::Backoff { job, attempt, message, .. } if *job == wanted => {
+                Some(Failure { attempt: *attempt, message: message.clone() })
+            }
+            _ => None,
+        })
+    }
+
+    fn since_ms(&self, at_ns: u64) -> u64 {
+        self.now.mono_ns.saturating_sub(at_ns) / 1_000_000
+    }
+
+    /// Until then, rounded up: a job whose time is not over is never said to have none left.
+    fn left_ms(&self, at_ns: u64) -> u64 {
+        at_ns.saturating_sub(self.now.mono_ns).div_ceil(1_000_000)
+    }
+}
