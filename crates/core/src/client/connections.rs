@@ -13,8 +13,8 @@ use crate::event::Peer;
 use crate::job::batch::Batch;
 use crate::job::entry::{Left, Shelf};
 use crate::job::list::Key;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Alarm, AlarmSlot, ms};
 
 /// The end of a job that a client is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Client {
     /// The pools of which it was told that they are degraded.
     pub(crate) noticed: Vec<PoolId>,
     /// Set when it vanished: when its jobs are cancelled.
-    vanished: Option<u64>,
+    vanished: Option<AlarmSlot>,
 }
 
 impl Client {
@@ -83,7 +83,7 @@ impl Clients {
 
     /// When the jobs of a client that is gone are cancelled; `None` if it is there.
     pub(crate) fn vanishes_ns(&self, id: ClientId) -> Option<u64> {
-        self.map.get(&id)?.vanished
+        self.map.get(&id)?.vanished.as_ref()?.at_ns()
     }
 
     /// Clients that are connected.
@@ -152,7 +152,7 @@ impl Core {
 
     /// What a client may be sent before it has to take some of it.
     pub(crate) fn whole_credit(&self) -> i64 {
-        i64::try_from(self.config.client_credit_bytes).unwrap_or(i64::MAX).max(1)
+        i64::try_from(self.turn.config().client_credit_bytes).unwrap_or(i64::MAX).max(1)
     }
 
     /// A client took all that was sent.
@@ -174,7 +174,7 @@ impl Core {
 
     /// A connection is over: its jobs live on for a while, as if they were not attached.
     pub(crate) fn client_gone(&mut self, id: ClientId) {
-        let vanished_ns = self.now.mono_ns.saturating_add(ms(self.config.vanished_ms));
+        let vanished_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().vanished_ms));
         let Some(client) = self.clients.connected(id) else { return };
         let uid = client.peer.uid;
         // Nobody will read these, so what they tell of is told: results that waited for this client alone are shelved now.
@@ -194,8 +194,8 @@ impl Core {
         if client.batches.is_empty() {
             self.clients.map.remove(&id);
         } else {
-            client.vanished = Some(vanished_ns);
-            self.timers.set(vanished_ns, Alarm::Vanished(id));
+            let slot = client.vanished.insert(AlarmSlot::default());
+            self.turn.set(slot, Alarm::Vanished(id), vanished_ns);
         }
     }
 
@@ -208,7 +208,7 @@ impl Core {
                 let Some(key) = self.jobs.find(JobId(number)) else { continue };
                 // One that somebody asked to run again since is not this client's any more: it has a batch of its own.
                 if self.jobs[key].batch == place && self.jobs[key].end().is_none() {
-                    self.cancel_job(key, Canceller::Vanished { after_ms: self.config.vanished_ms });
+                    self.cancel_job(key, Canceller::Vanished { after_ms: self.turn.config().vanished_ms });
                 }
             }
         }
@@ -216,17 +216,15 @@ impl Core {
 
     /// The last job of a batch is gone, or left it.
     pub(crate) fn batch_gone(&mut self, gone: Option<Batch>) {
-        let Some(batch) = gone else { return };
-        if let Some(expires_ns) = batch.expires_ns {
-            self.timers.cancel(expires_ns, Alarm::Expiry(batch.first, batch.count));
-        }
+        let Some(mut batch) = gone else { return };
+        self.turn.cancel(&mut batch.expiry, Alarm::Expiry(batch.first, batch.count));
         if !batch.watched {
             return;
         }
         let Some(client) = self.clients.map.get_mut(&batch.client) else { return };
         client.batches.remove(&batch.first);
-        if let Some(vanished_ns) = client.vanished.filter(|_| client.batches.is_empty()) {
-            self.timers.cancel(vanished_ns, Alarm::Vanished(batch.client));
+        if let Some(vanished) = client.vanished.as_mut().filter(|_| client.batches.is_empty()) {
+            self.turn.cancel(vanished, Alarm::Vanished(batch.client));
             self.clients.map.remove(&batch.client);
         }
     }

@@ -32,7 +32,7 @@ pub(crate) struct Reader {
 impl Core {
     /// A client wants to read records.
     pub(crate) fn read_records(&mut self, id: ClientId, tag: Tag, after: u64, follow: bool) {
-        let first = self.log.first_index();
+        let first = self.turn.records().first_index();
         let Some(client) = self.clients.connected(id) else { return };
         if client.readers.len() == READERS_MAX {
             let what = "your list of running events requests".to_owned();
@@ -73,11 +73,11 @@ impl Core {
             if client.credit <= 0 {
                 return true;
             }
-            let (peer, first) = (client.peer, self.log.first_index());
+            let (peer, first) = (client.peer, self.turn.records().first_index());
             let missed = first.saturating_sub(reader.next);
             reader.next = reader.next.max(first);
             let (mut records, mut bytes) = (Vec::new(), RECORD_BYTES);
-            for (record, owner) in self.log.from(reader.next) {
+            for (record, owner) in self.turn.records().from(reader.next) {
                 if records.len() == PAGE {
                     break;
                 }
@@ -87,7 +87,7 @@ impl Core {
                     records.push(record.clone());
                 }
             }
-            let caught_up = reader.next >= self.log.next_index();
+            let caught_up = reader.next >= self.turn.records().next_index();
             // The last page is sent even if it is empty: it is what tells a reader that does not follow of the end.
             let is_last = caught_up && !reader.follow;
             if !records.is_empty() || missed > 0 || !reader.begun || is_last {

@@ -124,13 +124,13 @@ impl Core {
         let (used, of) = (self.files.all, self.files.of.get(&uid).copied().unwrap_or_default());
         let (files, bytes) = (came.len() as u64, pinned(came));
         let sorts = [
-            ("files that come with jobs", files, used.files, of.files, self.config.files_max),
+            ("files that come with jobs", files, used.files, of.files, self.turn.config().files_max),
             (
                 "bytes of memory in files that come with jobs",
                 bytes,
                 used.bytes,
                 of.bytes,
-                self.config.files_bytes_max,
+                self.turn.config().files_bytes_max,
             ),
         ];
         for (what, wanted, all, own, most) in sorts {
@@ -139,7 +139,7 @@ impl Core {
                 let why = format!("{wanted} {what}, at most {share} fit: leave large files on a disk");
                 return Err(Refusal::Invalid { why });
             }
-            let retry_after_ms = self.retry_after_ms(1);
+            let retry_after_ms = self.turn.retry_after_ms(1);
             if own.saturating_add(wanted) > share {
                 let what = format!("your share of the {what}");
                 return Err(Refusal::Busy { what, limit: share, retry_after_ms });
@@ -155,7 +155,7 @@ impl Core {
     /// Files that no job takes.
     pub(crate) fn turn_away(&mut self, files: Vec<Attached>) {
         for Attached { file, .. } in files {
-            self.act(Action::DropFile { file });
+            self.turn.act(Action::DropFile { file });
         }
     }
 
@@ -229,7 +229,7 @@ impl Core {
     pub(crate) fn keep_plan(&mut self, job: Key, plan: OutputId) {
         let freight = self.jobs[job].freight().and_then(|id| self.files.freights.get_mut(&id));
         if let Some(old) = freight.and_then(|freight| freight.plan.replace(plan)) {
-            self.act(Action::DropOutput { output: old });
+            self.turn.act(Action::DropOutput { output: old });
         }
     }
 
@@ -258,13 +258,13 @@ impl Core {
             used.bytes -= freight.pinned_bytes;
         });
         for (file, _) in freight.files {
-            self.act(Action::DropFile { file });
+            self.turn.act(Action::DropFile { file });
         }
         if let Some(output) = freight.plan {
-            self.act(Action::DropOutput { output });
+            self.turn.act(Action::DropOutput { output });
         }
         if let Some(scratch) = freight.scratch {
-            self.act(Action::DropScratch { scratch });
+            self.turn.act(Action::DropScratch { scratch });
         }
     }
 }

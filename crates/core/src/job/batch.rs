@@ -6,8 +6,10 @@
 use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Tag};
 use bulkhead_proto::job::Policy;
 
+use crate::turn::AlarmSlot;
+
 /// The jobs of one submit, or one job that was asked to run again.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     /// Number of its first job.
     pub(crate) first: JobId,
@@ -34,5 +36,12 @@ pub(crate) struct Batch {
     /// Since when its jobs may be dispatched, for ageing and for `expires_ms`.
     pub(crate) since_ns: u64,
     /// When jobs of it that had no attempt yet expire.
-    pub(crate) expires_ns: Option<u64>,
+    pub(crate) expiry: AlarmSlot,
+}
+
+impl Batch {
+    /// The same without an expiry, which the new one sets for itself.
+    pub(crate) fn copy(&self) -> Self {
+        Self { policy: self.policy.clone(), expiry: AlarmSlot::default(), ..*self }
+    }
 }

@@ -22,6 +22,7 @@ use crate::event::Leftover;
 use crate::job::attachments::FreightId;
 use crate::job::fan::FanId;
 use crate::job::list::Links;
+use crate::turn::AlarmSlot;
 
 /// What a job is doing.
 #[derive(Debug)]
@@ -29,10 +30,7 @@ pub(crate) enum State {
     /// In the queue.
     Queued,
     /// Its code failed: it waits for its backoff to pass.
-    Waiting {
-        /// CLOCK_MONOTONIC nanoseconds.
-        until_ns: u64,
-    },
+    Waiting { alarm: AlarmSlot },
     /// A death was charged to it: it waits to run alone in a worker that has run nothing.
     Solo,
     /// Offered to a worker.

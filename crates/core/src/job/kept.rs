@@ -12,7 +12,8 @@ use bulkhead_proto::ids::OutputId;
 
 use crate::job::entry::{Phase, Shelf};
 use crate::job::list::{Key, List};
-use crate::machine::{Core, ms};
+use crate::machine::Core;
+use crate::turn::{Tally, ms};
 
 /// Jobs dropped for their age in one turn.
 const AGED_PER_TURN: usize = 4096;
@@ -118,7 +119,7 @@ impl Core {
         // A bounded number, for a million results may have grown old at once; the deadline brings the next turn.
         for _ in 0..AGED_PER_TURN {
             let Some(key) = self.kept.list.head() else { break };
-            if self.aged_ns(key) > self.now.mono_ns {
+            if self.aged_ns(key) > self.turn.now_ns() {
                 break;
             }
             self.forget(key);
@@ -128,18 +129,18 @@ impl Core {
             limit = met;
             self.forget(key);
             self.kept.unsaid += 1;
-            self.totals.evicted += 1;
+            self.turn.count(Tally::Evicted, 1);
         }
         // Said now and then and not each time: under a flood every end drops an older one.
-        if !limit.is_empty() && self.now.mono_ns >= self.kept.say_from_ns {
-            self.kept.say_from_ns = self.now.mono_ns + ms(SAY_EVERY_MS);
+        if !limit.is_empty() && self.turn.now_ns() >= self.kept.say_from_ns {
+            self.kept.say_from_ns = self.turn.now_ns() + ms(SAY_EVERY_MS);
             let count = std::mem::take(&mut self.kept.unsaid);
-            self.record(What::Evicted { count, limit: limit.to_owned() }, None);
+            self.turn.record(What::Evicted { count, limit: limit.to_owned() }, None);
         }
     }
 
     fn one_too_many(&self) -> Option<(Key, &'static str)> {
-        let (kept, config) = (&self.kept, &self.config);
+        let (kept, config) = (&self.kept, self.turn.config());
         if kept.quarantined > config.quarantine_max {
             Some((kept.quarantine.head()?, "quarantined jobs"))
         } else if kept.outputs.len() as u64 > config.keep_outputs_max {
@@ -155,12 +156,12 @@ impl Core {
 
     fn aged_ns(&self, key: Key) -> u64 {
         let ended_ns = self.jobs[key].end().map_or(0, |end| end.at_ns);
-        ended_ns.saturating_add(ms(self.config.keep_ms))
+        ended_ns.saturating_add(ms(self.turn.config().keep_ms))
     }
 
     /// When the next results have grown too old; a little later than that, so that many go at one waking.
     pub(crate) fn next_eviction_ns(&self) -> Option<u64> {
         let aged_ns = self.aged_ns(self.kept.list.head()?);
-        Some(aged_ns.saturating_add(ms(self.config.keep_ms / 16)))
+        Some(aged_ns.saturating_add(ms(self.turn.config().keep_ms / 16)))
     }
 }

@@ -17,7 +17,8 @@ use crate::event::Peer;
 use crate::job::entry::Phase;
 use crate::job::list::Key;
 use crate::job::table::Jobs;
-use crate::machine::{Core, ms};
+use crate::machine::Core;
+use crate::turn::ms;
 
 /// Shortest time between two records that say that logs were dropped, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
@@ -50,7 +51,7 @@ impl Core {
     /// A new log for an attempt that is about to be offered, in place of the one before; `None` if its kind keeps none.
     pub(crate) fn begin_log(&mut self, key: Key) -> Option<TaskFile> {
         let kind = usize::from(self.jobs.batch(key).kind.0);
-        if !self.config.kinds.get(kind).is_some_and(|kind| kind.logs && !kind.plans) {
+        if !self.turn.config().kinds.get(kind).is_some_and(|kind| kind.logs && !kind.plans) {
             return None;
         }
         self.drop_log(key);
@@ -68,14 +69,14 @@ impl Core {
         let log = self.jobs[key].aside.as_mut().and_then(|aside| aside.log.take());
         if let Some(log) = log {
             self.logs.of.remove(&log);
-            self.act(Action::DropLog { log });
+            self.turn.act(Action::DropLog { log });
         }
     }
 
     /// Drops the oldest logs beyond the limit. Those of jobs that run stay: they are as few as the workers.
     pub(crate) fn evict_logs(&mut self) {
         let mut count = 0;
-        while self.logs.of.len() as u64 > self.config.keep_logs_max {
+        while self.logs.of.len() as u64 > self.turn.config().keep_logs_max {
             let idle = |key: &&Key| self.jobs[**key].state.phase() != Phase::Running;
             let Some(key) = self.logs.of.values().find(idle).copied() else { break };
             self.drop_log(key);
@@ -108,7 +109,7 @@ impl Core {
 
     /// Why there is nothing to read, and never will be if nobody follows.
     fn why_no_log(&self, key: Key, follow: bool) -> Option<String> {
-        let kind = &self.config.kinds[usize::from(self.jobs.batch(key).kind.0)];
+        let kind = &self.turn.config().kinds[usize::from(self.jobs.batch(key).kind.0)];
         let job = &self.jobs[key];
         if !kind.logs {
             return Some(format!("jobs of kind {} keep no log", kind.name));
@@ -119,7 +120,7 @@ impl Core {
         let was_dropped = job.aside.as_ref().is_some_and(|aside| aside.log_dropped);
         Some(match job.end() {
             _ if was_dropped => {
-                format!("its log went to make room, at most {} are kept", self.config.keep_logs_max)
+                format!("its log went to make room, at most {} are kept", self.turn.config().keep_logs_max)
             }
             Some(_) => "it never ran".to_owned(),
             None => "it has not run yet: --follow waits for it".to_owned(),
@@ -138,20 +139,20 @@ impl Core {
         let job = &self.jobs[key];
         let Some(log) = job.log() else { return };
         let reply = Reply::Logs { job: job.id, attempt: job.attempts, is_there: true };
-        let whole = self.config.client_credit_bytes;
+        let whole = self.turn.config().client_credit_bytes;
         let Some(client) = self.clients.connected(id) else { return };
         client.credit = client.credit.saturating_sub_unsigned(REPLY_BYTES + whole / 64);
-        self.act(Action::ShowLog { client: id, tag, reply, log });
+        self.turn.act(Action::ShowLog { client: id, tag, reply, log });
     }
 
     /// Said now and then and not each time: where there are many, each new one drops an older one.
     fn note_evicted(&mut self, count: u32) {
         self.logs.unsaid += count;
-        if self.now.mono_ns < self.logs.say_from_ns {
+        if self.turn.now_ns() < self.logs.say_from_ns {
             return;
         }
-        self.logs.say_from_ns = self.now.mono_ns + ms(SAY_EVERY_MS);
+        self.logs.say_from_ns = self.turn.now_ns() + ms(SAY_EVERY_MS);
         let count = std::mem::take(&mut self.logs.unsaid);
-        self.record(What::Evicted { count, limit: "kept logs".to_owned() }, None);
+        self.turn.record(What::Evicted { count, limit: "kept logs".to_owned() }, None);
     }
 }

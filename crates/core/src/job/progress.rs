@@ -13,8 +13,8 @@ use bulkhead_proto::ids::{Fence, JobId, WorkerId};
 use crate::action::Action;
 use crate::job::entry::{State, Step};
 use crate::job::list::Key;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Alarm, AlarmSlot};
 
 /// How often a job is looked at, and so told of at most, in milliseconds.
 const EVERY_MS: u64 = 200;
@@ -24,7 +24,7 @@ const TELL_BYTES: u64 = 32;
 /// One job that somebody wants to be told of, and that runs.
 #[derive(Debug)]
 struct Asked {
-    alarm_ns: u64,
+    alarm: AlarmSlot,
     /// What was told last, and of which attempt.
     told: Option<(Fence, Progress)>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Tellings {
 impl Tellings {
     /// When this job is looked at next.
     pub(crate) fn alarm_ns(&self, job: JobId) -> Option<u64> {
-        self.map.get(&job).map(|asked| asked.alarm_ns)
+        self.map.get(&job).and_then(|asked| asked.alarm.at_ns())
     }
 }
 
@@ -51,16 +51,16 @@ impl Core {
         }
         let job = self.jobs[key].id;
         if !self.tellings.map.contains_key(&job) {
-            let alarm_ns = self.now.mono_ns.saturating_add(ms(EVERY_MS));
-            self.tellings.map.insert(job, Asked { alarm_ns, told: None });
-            self.timers.set(alarm_ns, Alarm::Progress(job));
+            let mut alarm = AlarmSlot::default();
+            self.turn.set(&mut alarm, Alarm::Progress(job), self.turn.after_ms(EVERY_MS));
+            self.tellings.map.insert(job, Asked { alarm, told: None });
         }
     }
 
     /// A job has ended.
     pub(crate) fn end_telling(&mut self, job: JobId) {
-        if let Some(asked) = self.tellings.map.remove(&job) {
-            self.timers.cancel(asked.alarm_ns, Alarm::Progress(job));
+        if let Some(mut asked) = self.tellings.map.remove(&job) {
+            self.turn.cancel(&mut asked.alarm, Alarm::Progress(job));
         }
     }
 
@@ -70,10 +70,8 @@ impl Core {
             self.tellings.map.remove(&job);
             return;
         }
-        let alarm_ns = self.now.mono_ns.saturating_add(ms(EVERY_MS));
         if let Some(asked) = self.tellings.map.get_mut(&job) {
-            asked.alarm_ns = alarm_ns;
-            self.timers.set(alarm_ns, Alarm::Progress(job));
+            self.turn.set(&mut asked.alarm, Alarm::Progress(job), self.turn.after_ms(EVERY_MS));
         }
     }
 
@@ -92,7 +90,7 @@ impl Core {
         let State::Running { worker, .. } = self.jobs[key].state else { return false };
         // What its worker says is of the task that it has claimed: this one, if it has no other.
         if self.jobs[key].step == Step::Whole && self.has_one_offer(worker) {
-            self.act(Action::Examine { worker });
+            self.turn.act(Action::Examine { worker });
         }
         true
     }

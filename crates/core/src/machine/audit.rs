@@ -11,7 +11,7 @@ use bulkhead_proto::ids::PoolId;
 use crate::job::entry::{PHASES, Phase, State, Step};
 use crate::job::fan::{FIRST_PART, part_of};
 use crate::machine::Core;
-use crate::turn::alarms::Alarm;
+use crate::turn::Alarm;
 use crate::worker::entry::{Duty, Worker};
 
 impl Core {
@@ -20,7 +20,7 @@ impl Core {
     /// # Panics
     /// If one is broken: the machine is wrong.
     pub fn audit(&self) {
-        assert!(self.out.actions.is_empty() && self.out.records.is_empty(), "a turn keeps nothing back");
+        assert!(self.turn.is_at_rest(), "a turn keeps nothing back");
         self.audit_jobs();
         self.audit_offers();
         self.audit_slots();
@@ -62,8 +62,9 @@ impl Core {
                     let pool = self.jobs.batches[job.batch as usize].pool;
                     assert_eq!(self.pools.of_worker(*worker), pool, "a job runs in the pool of its kind");
                 }
-                State::Waiting { until_ns } => {
-                    let set = self.timers.iter().any(|alarm| *alarm == (*until_ns, Alarm::Backoff(job.id)));
+                State::Waiting { alarm } => {
+                    let wanted = alarm.at_ns().map(|at_ns| (at_ns, Alarm::Backoff(job.id)));
+                    let set = self.turn.alarms().any(|alarm| Some(*alarm) == wanted);
                     assert!(set, "a backoff ends");
                 }
                 State::Parted | State::Ended(_) => {}
@@ -184,19 +185,11 @@ impl Core {
 
     /// Every alarm of a worker is remembered by it: none rings for what is over.
     fn audit_timers(&self) {
-        for (at_ns, alarm) in self.timers.iter() {
+        for (at_ns, alarm) in self.turn.alarms() {
             let remembered = match alarm {
-                Alarm::Worker(id) => self.pools.workers.get(id).and_then(|worker| worker.duty_alarm),
-                Alarm::Limit(id) => self.pools.workers.get(id).and_then(|worker| worker.limit_alarm),
-                Alarm::Watch(id) => {
-                    self.pools.workers.get(id).and_then(|worker| worker.watch.as_ref()?.alarm)
+                Alarm::Worker(which, id) => {
+                    self.pools.workers.get(id).and_then(|worker| worker.alarm_ns(*which))
                 }
-                Alarm::Suspended(id) => self.pools.workers.get(id).and_then(|worker| worker.suspended),
-                Alarm::Asked(id) => {
-                    self.pools.workers.get(id).and_then(|worker| worker.asked).map(|asked| asked.until_ns)
-                }
-                Alarm::Resume(id) => self.pools.workers.get(id).and_then(|worker| worker.resume_alarm),
-                Alarm::Survived(id) => self.pools.workers.get(id).and_then(|worker| worker.survival_alarm),
                 Alarm::Progress(job) => self.tellings.alarm_ns(*job),
                 Alarm::Shortage => self.shortage.until_ns(),
                 _ => Some(*at_ns),

@@ -26,8 +26,8 @@ use crate::event::Remains;
 use crate::job::entry::{Aside, Job, Left};
 use crate::job::fan::part_of;
 use crate::job::list::Key;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Tally, ms};
 use crate::worker::claims::Offer;
 use crate::worker::entry::{Cause, Duty, Worker};
 
@@ -67,17 +67,17 @@ impl Core {
         evidence: Evidence,
     ) {
         let Some(slot) = self.pools.workers.get(&id).map(|worker| worker.slot) else {
-            self.totals.stale += 1;
+            self.turn.count(Tally::Stale, 1);
             return;
         };
         self.unwatch(id, None);
         self.cancel_alarms(id);
-        let Some(worker) = self.pools.remove(id, self.now.mono_ns) else { return };
+        let Some(worker) = self.pools.remove(id, self.turn.now_ns()) else { return };
         let pool = worker.pool;
         self.pools[pool].stuck_replaced -= usize::from(worker.replaced);
         self.replace_stuck(pool);
         let death = named(&worker, death, remains);
-        self.totals.deaths += u64::from(death.is_own());
+        self.turn.count(Tally::Deaths, u64::from(death.is_own()));
         let pid = worker.pid.unwrap_or(0);
         let (ended, noticed_after_us) = (worker.ended, noticed);
         let died = What::Died {
@@ -89,8 +89,8 @@ impl Core {
             noticed_after_us,
             ended,
         };
-        self.record(died, None);
-        let pause_ns = self.now.mono_ns.saturating_add(ms(self.config.respawn_delay_ms));
+        self.turn.record(died, None);
+        let pause_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().respawn_delay_ms));
         self.pools[pool].next_spawn_ns = self.pools[pool].next_spawn_ns.max(pause_ns);
         let verdict = verdict(&worker, &death);
         self.settle_remains(
@@ -104,19 +104,9 @@ impl Core {
     /// Nothing that a worker has set off rings any more.
     pub(crate) fn cancel_alarms(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let set = [
-            (worker.duty_alarm.take(), Alarm::Worker(id)),
-            (worker.limit_alarm.take(), Alarm::Limit(id)),
-            (worker.asked.take().map(|asked| asked.until_ns), Alarm::Asked(id)),
-            (worker.resume_alarm.take(), Alarm::Resume(id)),
-            (worker.suspended.take(), Alarm::Suspended(id)),
-            (worker.survival_alarm.take(), Alarm::Survived(id)),
-        ];
-        for (at_ns, alarm) in set {
-            if let Some(at_ns) = at_ns {
-                self.timers.cancel(at_ns, alarm);
-            }
-        }
+        worker.cancel_all(&mut self.turn, id);
+        worker.asked = None;
+        worker.suspended = None;
     }
 
     /// Charges whom the verdict names and gives back the rest.
@@ -152,13 +142,13 @@ impl Core {
             self.unload(offer.freight);
         }
         if count > 0 {
-            self.record(What::Requeued { worker: dead.id, count }, None);
+            self.turn.record(What::Requeued { worker: dead.id, count }, None);
         }
     }
 
     fn charge_nobody(&mut self, dead: &Dead<'_>) {
         if !self.drain.is_leaving() {
-            self.record(What::NobodyBlamed { worker: dead.id }, None);
+            self.turn.record(What::NobodyBlamed { worker: dead.id }, None);
             self.fault(dead.pool, &dead.death.to_string());
         }
     }
@@ -185,7 +175,7 @@ impl Core {
     /// Adds a death to the evidence of a job, and to the list for `deaths`.
     fn keep_death(&mut self, task: (Key, Option<Part>, u32), dead: &Dead<'_>, charged: bool) {
         let (key, part, attempt) = task;
-        let at_us = self.now.wall_us;
+        let at_us = self.turn.wall_us();
         let (kind, uid) = (self.kind_name(key), self.jobs.batch(key).uid);
         let job = &mut self.jobs[key];
         let id = job.id;
@@ -204,7 +194,7 @@ impl Core {
     fn charge(&mut self, key: Key, dead: &Dead<'_>) {
         let batch = self.jobs.batch(key);
         let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let job = &mut self.jobs[key];
         job.crashes = job.crashes.saturating_add(1);
         job.alone = true;
@@ -213,7 +203,7 @@ impl Core {
         let (own, id, part) = self.job_of(key);
         self.keep_death((own, part, attempt), dead, true);
         let blamed = What::Blamed { job: id, part, attempt, worker: dead.id, crashes, crashes_max };
-        self.record(blamed, Some(uid));
+        self.turn.record(blamed, Some(uid));
         if crashes >= crashes_max {
             let last = dead.death.to_string();
             self.end_job(key, Outcome::Crashed { crashes, last }, Left::Nothing);

@@ -60,9 +60,9 @@ impl Core {
         let Some(client) = self.clients.connected(id) else { return };
         // A descriptor costs more than the bytes that tell of it: an outbox holds few of them.
         let descriptor =
-            if output.is_some() { self.config.client_credit_bytes / OUTPUTS_ON_THEIR_WAY } else { 0 };
+            if output.is_some() { self.turn.config().client_credit_bytes / OUTPUTS_ON_THEIR_WAY } else { 0 };
         client.credit = client.credit.saturating_sub_unsigned(bytes + descriptor);
-        self.act(Action::Reply { client: id, tag, reply, output });
+        self.turn.act(Action::Reply { client: id, tag, reply, output });
     }
 
     /// Sends whatever clients have credit for.
@@ -111,7 +111,7 @@ impl Core {
             let (ended, output) = ended_of(job);
             self.tell(id, letter.tag, ended, output, envelopes);
             if let Some(output) = output {
-                self.act(Action::DropOutput { output });
+                self.turn.act(Action::DropOutput { output });
             }
         } else {
             let (ended, output) = copy_of(&self.jobs[key]);
@@ -219,8 +219,9 @@ impl Core {
 
     /// What waits for a connected client to read, and how much may.
     pub(crate) fn unread(&self, id: ClientId) -> Option<Unread> {
-        let all_full = self.kept.untold_bytes > self.config.keep_bytes_max;
-        let most = if all_full { 0 } else { self.config.client_credit_bytes.saturating_mul(UNREAD_CREDITS) };
+        let all_full = self.kept.untold_bytes > self.turn.config().keep_bytes_max;
+        let most =
+            if all_full { 0 } else { self.turn.config().client_credit_bytes.saturating_mul(UNREAD_CREDITS) };
         let client = self.clients.see(id)?;
         Some(Unread {
             bytes: client.untold_bytes,

@@ -13,8 +13,9 @@ use crate::job::backlog::{Ageing, Verdict};
 use crate::job::entry::{State, Step};
 use crate::job::list::Key;
 use crate::job::table::Jobs;
+use crate::machine::Core;
 use crate::machine::parts::plan_waits;
-use crate::machine::{Core, ms};
+use crate::turn::{Tally, ms};
 use crate::worker::entry::{Duty, Worker};
 use crate::worker::prefetch::{ALONE_NS, Pace};
 use crate::worker::recycle::is_due;
@@ -73,7 +74,7 @@ impl Core {
             if !worker.is_idle() {
                 continue;
             }
-            let at = ageing(self.now.mono_ns, &self.config);
+            let at = ageing(self.turn.now_ns(), self.turn.config());
             let (fans, slots, short) = (&self.fans, self.pools[pool].size(), self.shortage.is_on());
             let found = self.queues.take(pool, &mut self.jobs, at, &mut |jobs, key| {
                 let batch = jobs.batch(key);
@@ -100,7 +101,7 @@ impl Core {
             .pools
             .in_slots(pool)
             .filter(|(_, worker)| worker.duty == Duty::Busy && worker.is_open())
-            .filter(|(_, worker)| !worker.claims.is_overdue(self.now.mono_ns))
+            .filter(|(_, worker)| !worker.claims.is_overdue(self.turn.now_ns()))
             .map(|(id, _)| id)
             .filter(|id| !reserved || refilled.contains(id))
             .collect();
@@ -121,17 +122,18 @@ impl Core {
     /// worth a millisecond of work. Others must not overtake such a job.
     fn offer_ahead(&mut self, id: WorkerId, may_overtake: bool) -> bool {
         let deepest = self.paces.iter().map(Pace::depth).max().unwrap_or(1);
-        let allowed = |worker: &Worker| self.pools[worker.pool].company.depth(self.now.mono_ns);
+        let allowed = |worker: &Worker| self.pools[worker.pool].company.depth(self.turn.now_ns());
         // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
         let stays = |worker: &Worker| {
-            self.pools[worker.pool].spares.is_empty() || !is_due(worker, &self.config, self.now)
+            self.pools[worker.pool].spares.is_empty()
+                || !is_due(worker, self.turn.config(), self.turn.now_ns())
         };
         let has_room = |worker: &&Worker| {
             !worker.claims.is_full() && worker.claims.len() < deepest.min(allowed(worker)) && stays(worker)
         };
         let Some(worker) = self.pools.workers.get(&id).filter(has_room) else { return false };
         let (paces, short) = (&self.paces, self.shortage.is_on());
-        let at = ageing(self.now.mono_ns, &self.config);
+        let at = ageing(self.turn.now_ns(), self.turn.config());
         let found = self.queues.take(worker.pool, &mut self.jobs, at, &mut |jobs, key| {
             if short && jobs.needs_descriptor(key) {
                 return Verdict::Skip;
@@ -155,13 +157,13 @@ impl Core {
             && self.queues.length_in(pool) > 0
             && !self.queues.has_jobs_of(pool, uid, client)
         {
-            self.pools[pool].company.note(self.now.mono_ns);
+            self.pools[pool].company.note(self.turn.now_ns());
         }
     }
 
     /// Hands one task to a worker.
     pub(crate) fn offer(&mut self, id: WorkerId, key: Key, cost_ns: u64) {
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let (own, shown, part) = self.job_of(key);
         let input = self.jobs[own].input.clone();
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
@@ -175,16 +177,16 @@ impl Core {
         self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
         let batch = self.jobs.batch(key);
         let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
-        worker.claims.allow(self.config.kinds[usize::from(kind.0)].cancel_grace_ms);
+        worker.claims.allow(self.turn.config().kinds[usize::from(kind.0)].cancel_grace_ms);
         if first {
             self.pools.enter(id, Duty::Busy);
             self.watch_head(id);
             self.begin_telling(key);
         }
         if let Some(lost_ns) = lost_ns {
-            self.totals.retries += 1;
+            self.turn.count(Tally::Retries, 1);
             let (job, after_us) = (shown, (now_ns - lost_ns) / 1000);
-            self.record(What::Retried { job, part, attempt, worker: id, after_us, alone }, Some(uid));
+            self.turn.record(What::Retried { job, part, attempt, worker: id, after_us, alone }, Some(uid));
         }
         self.watch(id, seq, &policy);
         self.note_turn(key);
@@ -194,7 +196,7 @@ impl Core {
         let mut files = self.send_along(id, own, shown, stage);
         files.extend(self.begin_log(key));
         let task = Task { job: shown, fence, kind, memory_bytes, output, stage, files, input };
-        self.act(Action::Offer { worker: id, seq, task });
+        self.turn.act(Action::Offer { worker: id, seq, task });
         self.show_log(key);
     }
 }

@@ -18,8 +18,8 @@ use crate::action::Action;
 use crate::event::Peer;
 use crate::job::entry::Left;
 use crate::job::list::Key;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Alarm, AlarmSlot, ms};
 use crate::worker::entry::{Cause, Duty};
 
 /// How long the end waits for clients that do not read their last results, in milliseconds.
@@ -39,7 +39,7 @@ enum Stage {
 pub(crate) struct Drain {
     stage: Stage,
     /// When the grace or the farewell is over.
-    alarm: Option<u64>,
+    alarm: AlarmSlot,
     /// Whether clients had their time to read.
     farewell_over: bool,
     /// Who asked for it, and is told when it is over.
@@ -56,7 +56,7 @@ impl Drain {
 
     /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
     pub(crate) fn until_ns(&self) -> Option<u64> {
-        self.alarm
+        self.alarm.at_ns()
     }
 
     /// Whether every job has ended and workers are on their way out.
@@ -94,28 +94,19 @@ impl Core {
         if self.drain.is_open() {
             self.drain.stage = Stage::Draining;
             let left = self.jobs.unended();
-            self.record(What::Draining { left, grace_ms }, None);
+            self.turn.record(What::Draining { left, grace_ms }, None);
         }
         let Some(grace_ms) = grace_ms else { return };
-        let until_ns = self.now.mono_ns.saturating_add(ms(grace_ms));
+        let until_ns = self.turn.now_ns().saturating_add(ms(grace_ms));
         // A later, longer grace does not give back what was taken: somebody relies on the earlier end.
-        if self.drain.alarm.is_none_or(|old_ns| until_ns < old_ns) {
-            self.set_drain_alarm(Some(until_ns));
-        }
-    }
-
-    fn set_drain_alarm(&mut self, at_ns: Option<u64>) {
-        if let Some(old_ns) = std::mem::replace(&mut self.drain.alarm, at_ns) {
-            self.timers.cancel(old_ns, Alarm::Grace);
-        }
-        if let Some(at_ns) = at_ns {
-            self.timers.set(at_ns, Alarm::Grace);
+        if self.drain.alarm.at_ns().is_none_or(|old_ns| until_ns < old_ns) {
+            self.turn.set(&mut self.drain.alarm, Alarm::Grace, until_ns);
         }
     }
 
     /// The grace, or the farewell, is over.
     pub(crate) fn grace_over(&mut self) {
-        self.drain.alarm = None;
+        self.drain.alarm.clear();
         if self.drain.is_leaving() {
             self.drain.farewell_over = true;
         } else {
@@ -127,7 +118,7 @@ impl Core {
     pub(crate) fn stop(&mut self) {
         if self.drain.is_open() {
             let left = self.jobs.unended();
-            self.record(What::Draining { left, grace_ms: Some(0) }, None);
+            self.turn.record(What::Draining { left, grace_ms: Some(0) }, None);
         }
         if !self.drain.is_leaving() {
             self.leave();
@@ -153,7 +144,7 @@ impl Core {
 
     fn leave(&mut self) {
         self.drain.stage = Stage::Leaving;
-        self.set_drain_alarm(None);
+        self.turn.cancel(&mut self.drain.alarm, Alarm::Grace);
     }
 
     /// Goes on towards the end, if it is wanted.
@@ -183,18 +174,18 @@ impl Core {
     /// Clients that read get their last results; those that do not hold the end up for a bounded time.
     fn say_farewell(&mut self) {
         if self.clients.have_letters() && !self.drain.farewell_over {
-            if self.drain.alarm.is_none() {
-                self.set_drain_alarm(Some(self.now.mono_ns + ms(FAREWELL_MS)));
+            if self.drain.alarm.at_ns().is_none() {
+                self.turn.set(&mut self.drain.alarm, Alarm::Grace, self.turn.after_ms(FAREWELL_MS));
             }
             return;
         }
         self.drain.stage = Stage::Over;
-        self.set_drain_alarm(None);
+        self.turn.cancel(&mut self.drain.alarm, Alarm::Grace);
         let lost = self.drain.lost;
         for (id, tag) in std::mem::take(&mut self.drain.asked) {
             self.reply(id, tag, Reply::Drained { lost }, 16);
         }
-        self.record(What::Stopped, None);
-        self.act(Action::Exit);
+        self.turn.record(What::Stopped, None);
+        self.turn.act(Action::Exit);
     }
 }

@@ -14,7 +14,7 @@ use crate::client::connections::Letter;
 use crate::job::entry::{End, Left, Shelf, State};
 use crate::job::list::Key;
 use crate::machine::Core;
-use crate::turn::alarms::Alarm;
+use crate::turn::Alarm;
 
 impl Core {
     /// Ends a job that has not ended. An offer of it that is still with a worker stays there until it is
@@ -31,7 +31,7 @@ impl Core {
         self.leave_list(key);
         self.close_fan(key);
         self.end_telling(self.jobs[key].id);
-        *self.total_of(&outcome) += 1;
+        self.turn.count_end(&outcome, 1);
         self.record_end(key, &outcome);
         let job = &mut self.jobs[key];
         // It will not run again, as only `done` jobs cannot be retried: the input is not kept any longer.
@@ -46,8 +46,8 @@ impl Core {
         let end = End {
             outcome,
             left,
-            at_us: self.now.wall_us,
-            at_ns: self.now.mono_ns,
+            at_us: self.turn.wall_us(),
+            at_ns: self.turn.now_ns(),
             holder,
             part,
             by: None,
@@ -86,28 +86,15 @@ impl Core {
 
     /// Takes a job out of whatever it waits in.
     pub(crate) fn leave_list(&mut self, key: Key) {
+        let id = self.jobs[key].id;
         match self.jobs[key].state {
             State::Queued => self.queues.unlink(&mut self.jobs, key),
             State::Solo => {
                 let pool = self.jobs.batch(key).pool;
                 self.pools[pool].solo.unlink(&mut self.jobs.slab, key);
             }
-            State::Waiting { until_ns } => self.timers.cancel(until_ns, Alarm::Backoff(self.jobs[key].id)),
+            State::Waiting { ref mut alarm } => self.turn.cancel(alarm, Alarm::Backoff(id)),
             State::Running { .. } | State::Parted | State::Ended(_) => {}
-        }
-    }
-
-    /// The count of this outcome.
-    pub(crate) fn total_of(&mut self, outcome: &Outcome) -> &mut u64 {
-        let totals = &mut self.totals;
-        match outcome {
-            Outcome::Done => &mut totals.done,
-            Outcome::Failed { .. } => &mut totals.failed,
-            Outcome::Crashed { .. } => &mut totals.crashed,
-            Outcome::TimedOut { .. } => &mut totals.timed_out,
-            Outcome::Cancelled => &mut totals.cancelled,
-            Outcome::Expired => &mut totals.expired,
-            Outcome::Lost { .. } => &mut totals.lost,
         }
     }
 
@@ -121,12 +108,12 @@ impl Core {
             return;
         }
         let after_us = match job.state {
-            State::Running { since_ns, .. } => (self.now.mono_ns - since_ns) / 1000,
+            State::Running { since_ns, .. } => (self.turn.now_ns() - since_ns) / 1000,
             _ => 0,
         };
         let what = What::Ended { job: job.id, outcome: outcome.clone(), attempts: job.attempts, after_us };
         let uid = self.jobs.batch(key).uid;
-        self.record(what, Some(uid));
+        self.turn.record(what, Some(uid));
     }
 
     /// Removes an ended job from everywhere.
@@ -134,7 +121,7 @@ impl Core {
         // From its shelf first, while it still can be asked what it holds there.
         self.unshelve(key);
         if let Some(output) = self.jobs[key].held() {
-            self.act(Action::DropOutput { output });
+            self.turn.act(Action::DropOutput { output });
         }
         self.drop_log(key);
         let (_, gone) = self.jobs.remove(key);

@@ -18,9 +18,6 @@ mod retry;
 mod settle;
 mod submit;
 
-use bulkhead_proto::client::record::{Record, What};
-use bulkhead_proto::client::view::Totals;
-
 use crate::action::{Action, Output};
 use crate::client::connections::Clients;
 use crate::config::Config;
@@ -34,25 +31,15 @@ use crate::job::progress::Tellings;
 use crate::job::queues::Queues;
 use crate::job::table::Jobs;
 use crate::machine::drain::Drain;
-use crate::turn::alarms::{Alarm, Timers};
-use crate::turn::random::Rng;
-use crate::turn::records::Log;
+use crate::turn::{Alarm, Turn, WorkerAlarm};
 use crate::worker::pools::Pools;
 use crate::worker::prefetch::Pace;
 use crate::worker::shortage::Shortage;
 
-/// Nanoseconds of these milliseconds.
-pub(crate) fn ms(milliseconds: u64) -> u64 {
-    milliseconds.saturating_mul(1_000_000)
-}
-
 /// The state machine of the daemon.
 #[derive(Debug)]
 pub struct Core {
-    pub(crate) config: Config,
-    pub(crate) now: Now,
-    pub(crate) started_us: Option<u64>,
-    pub(crate) out: Output,
+    pub(crate) turn: Turn,
     pub(crate) jobs: Jobs,
     pub(crate) queues: Queues,
     pub(crate) kept: Kept,
@@ -66,12 +53,8 @@ pub struct Core {
     pub(crate) ready_said: bool,
     pub(crate) paces: Vec<Pace>,
     pub(crate) shortage: Shortage,
-    pub(crate) timers: Timers,
-    pub(crate) log: Log,
     pub(crate) deaths: Deaths,
     pub(crate) drain: Drain,
-    pub(crate) totals: Totals,
-    pub(crate) rng: Rng,
 }
 
 impl Core {
@@ -93,9 +76,6 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            now,
-            started_us: None,
-            out: Output::default(),
             jobs: Jobs::default(),
             queues: Queues::new(1 + config.pools.len()),
             kept: Kept::default(),
@@ -108,13 +88,9 @@ impl Core {
             ready_said: false,
             paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
             shortage: Shortage::default(),
-            timers: Timers::default(),
-            log: Log::new(config.records_max),
             deaths: Deaths::default(),
             drain: Drain::default(),
-            totals: Totals::default(),
-            rng: Rng::new(config.seed),
-            config,
+            turn: Turn::new(config, now),
         }
     }
 
@@ -123,15 +99,11 @@ impl Core {
     /// # Panics
     /// If the shell breaks its word (a client number used twice), or if the machine itself is wrong.
     pub fn step(&mut self, now: Now, batch: &mut Vec<Event>, out: &mut Output) {
-        // Never back, whatever the shell says: spans are differences. Wall time is for people and may do as it likes.
-        self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
-        self.started_us.get_or_insert(now.wall_us);
-        // What is decided goes straight into the caller's buffers, which keep their room from turn to turn.
-        std::mem::swap(&mut self.out, out);
+        self.turn.begin(now, out);
         for event in batch.drain(..) {
             self.hear(event);
         }
-        while let Some(alarm) = self.timers.due(self.now.mono_ns) {
+        while let Some(alarm) = self.turn.due() {
             self.ring(alarm);
         }
         // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
@@ -147,7 +119,7 @@ impl Core {
         self.tend_drain();
         self.tend_pools();
         self.follow_all();
-        std::mem::swap(&mut self.out, out);
+        self.turn.end(out);
     }
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
@@ -157,7 +129,7 @@ impl Core {
             return None;
         }
         let next_spawns = self.pools.ids().map(|pool| self.next_spawn_ns(pool));
-        let alone = [self.timers.next_ns(), self.next_eviction_ns()];
+        let alone = [self.turn.next_alarm_ns(), self.next_eviction_ns()];
         alone.into_iter().chain(next_spawns).flatten().min()
     }
 
@@ -195,13 +167,13 @@ impl Core {
 
     fn ring(&mut self, alarm: Alarm) {
         match alarm {
-            Alarm::Worker(worker) => self.worker_overdue(worker),
-            Alarm::Limit(worker) => self.limit_met(worker),
-            Alarm::Watch(worker) => self.watch_due(worker),
-            Alarm::Suspended(worker) => self.suspended_too_long(worker),
-            Alarm::Asked(worker) => self.act(Action::Look { worker }),
-            Alarm::Resume(worker) => self.resume(worker),
-            Alarm::Survived(worker) => self.survived(worker),
+            Alarm::Worker(WorkerAlarm::Overdue, worker) => self.worker_overdue(worker),
+            Alarm::Worker(WorkerAlarm::Limit, worker) => self.limit_met(worker),
+            Alarm::Worker(WorkerAlarm::Watch, worker) => self.watch_due(worker),
+            Alarm::Worker(WorkerAlarm::Stopped, worker) => self.suspended_too_long(worker),
+            Alarm::Worker(WorkerAlarm::EndOrder, worker) => self.turn.act(Action::Look { worker }),
+            Alarm::Worker(WorkerAlarm::Resume, worker) => self.resume(worker),
+            Alarm::Worker(WorkerAlarm::Survival, worker) => self.survived(worker),
             Alarm::Backoff(job) => self.backoff_over(job),
             Alarm::Progress(job) => self.progress_due(job),
             Alarm::Expiry(first, count) => self.expire(first, count),
@@ -209,17 +181,5 @@ impl Core {
             Alarm::Shortage => self.shortage.try_again(),
             Alarm::Grace => self.grace_over(),
         }
-    }
-
-    /// Asks the shell for something.
-    pub(crate) fn act(&mut self, action: Action) {
-        self.out.actions.push(action);
-    }
-
-    /// Says that something happened; `owner` is the user whose job it is about, if it is about one.
-    pub(crate) fn record(&mut self, what: What, owner: Option<u32>) {
-        let record = Record { index: self.log.next_index(), at_us: self.now.wall_us, what };
-        self.log.push(record.clone(), owner);
-        self.out.records.push(record);
     }
 }

@@ -50,7 +50,7 @@ impl Core {
             (Step::Run, TaskResult::Inline(payload)) => self.part_done(key, payload),
             // The shell holds a worker to the form of its task, so these do not come.
             (_, TaskResult::Held { output, .. } | TaskResult::Planned { output, .. }) => {
-                self.act(Action::DropOutput { output });
+                self.turn.act(Action::DropOutput { output });
                 self.job_failed(
                     key,
                     "its task brought an output that was not asked for".to_owned(),
@@ -67,7 +67,7 @@ impl Core {
     /// What one of several tasks had written before it failed is of no use.
     fn let_go(&mut self, output: Leftover) -> Left {
         if let Leftover::Held { output, .. } = output {
-            self.act(Action::DropOutput { output });
+            self.turn.act(Action::DropOutput { output });
         }
         Left::Nothing
     }
@@ -78,11 +78,11 @@ impl Core {
         self.jobs.enter(key, State::Parted);
         let job = &self.jobs[key];
         let (id, attempts) = (job.id, job.attempts);
-        let mut batch = self.jobs.batch(key).clone();
+        let mut batch = self.jobs.batch(key).copy();
         // Held by the fan, so that it outlives the last part that is there for the moment.
         batch.refs = 1;
-        (batch.attached, batch.watched, batch.progress, batch.expires_ns) = (false, false, false, None);
-        batch.since_ns = self.now.mono_ns;
+        (batch.attached, batch.watched, batch.progress) = (false, false, false);
+        batch.since_ns = self.turn.now_ns();
         let (client, uid, pool) = (batch.client, batch.uid, batch.pool);
         let batch = self.jobs.open_batch(batch);
         let results = Rc::new(vec![Payload::default(); parts as usize]);
@@ -243,7 +243,7 @@ impl Core {
     pub(crate) fn note_turn(&mut self, key: Key) {
         if self.jobs[key].is_part() {
             let batch = self.jobs[key].batch;
-            self.jobs.batches[batch as usize].since_ns = self.now.mono_ns;
+            self.jobs.batches[batch as usize].since_ns = self.turn.now_ns();
         }
     }
 }

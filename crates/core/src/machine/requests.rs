@@ -53,7 +53,7 @@ impl Core {
             Request::Kinds => self.show_kinds(id, tag),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
             Request::Drain { grace_ms } => self.asked_to_drain(id, tag, peer, grace_ms),
-            Request::Ping => self.reply(id, tag, Reply::Pong { pid: self.config.pid }, 16),
+            Request::Ping => self.reply(id, tag, Reply::Pong { pid: self.turn.config().pid }, 16),
         }
     }
 
@@ -87,7 +87,7 @@ impl Core {
         }
         // Every wait costs memory until its job ends, so their number is bounded as that of jobs is; one whole batch
         // always fits, or a client could never get on.
-        let limit = self.config.queue_max.max(BATCH_MAX as u64);
+        let limit = self.turn.config().queue_max.max(BATCH_MAX as u64);
         let Some(client) = self.clients.connected(id) else { return };
         if client.waits + jobs.len() as u64 > limit {
             let what = "your list of jobs to wait for".to_owned();
@@ -206,14 +206,14 @@ impl Core {
     /// Puts an ended job back into the queue, with fresh budgets and detached from whoever submitted it.
     fn retry_job(&mut self, key: Key) {
         let uid = self.jobs.batch(key).uid;
-        self.record(What::RetryAsked { job: self.jobs[key].id }, Some(uid));
+        self.turn.record(What::RetryAsked { job: self.jobs[key].id }, Some(uid));
         // Each accepted job counts once, by the outcome that it has in the end.
         if let Some(outcome) = self.jobs[key].end().map(|end| end.outcome.clone()) {
-            *self.total_of(&outcome) -= 1;
+            self.turn.uncount_end(&outcome, 1);
         }
         self.unshelve(key);
         if let Some(output) = self.jobs[key].held() {
-            self.act(Action::DropOutput { output });
+            self.turn.act(Action::DropOutput { output });
         }
         // `alone` stays: what killed its workers before may do so again, whatever its budget says now.
         self.detach_for_retry(key);

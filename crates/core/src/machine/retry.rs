@@ -11,9 +11,8 @@ use bulkhead_proto::limits::TEXT_MAX_BYTES;
 use crate::action::Action;
 use crate::job::entry::{Left, State};
 use crate::job::list::Key;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
-use crate::turn::random::doubled;
+use crate::machine::Core;
+use crate::turn::{Alarm, AlarmSlot, doubled};
 
 impl Core {
     /// A job's own code said no, with this exit code if it was a program, and had left this.
@@ -25,22 +24,24 @@ impl Core {
             return self.end_job(key, Outcome::Failed { message, code }, left);
         }
         if let Left::Held { output, .. } = left {
-            self.act(Action::DropOutput { output });
+            self.turn.act(Action::DropOutput { output });
         }
         // Jitter, so that jobs which failed together for one reason do not come back together.
-        let span = doubled(self.config.backoff_min_ms, u32::from(retries), self.config.backoff_max_ms);
-        let retry_after_ms = self.rng.jitter(span);
-        let now_ns = self.now.mono_ns;
-        let until_ns = now_ns.saturating_add(ms(retry_after_ms));
-        self.jobs.enter(key, State::Waiting { until_ns });
+        let span =
+            doubled(self.turn.config().backoff_min_ms, u32::from(retries), self.turn.config().backoff_max_ms);
+        let retry_after_ms = self.turn.jitter(span);
+        let now_ns = self.turn.now_ns();
+        let mut alarm = AlarmSlot::default();
+        let number = self.jobs[key].id;
+        self.turn.set(&mut alarm, Alarm::Backoff(number), self.turn.after_ms(retry_after_ms));
+        self.jobs.enter(key, State::Waiting { alarm });
         let job = &mut self.jobs[key];
         job.retries += 1;
         job.aside_mut().lost_ns = Some(now_ns);
-        let (id, attempt) = (job.id, job.attempts);
-        self.timers.set(until_ns, Alarm::Backoff(id));
+        let attempt = job.attempts;
         let uid = self.jobs.batch(key).uid;
         let (_, job, part) = self.job_of(key);
-        self.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Some(uid));
+        self.turn.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Some(uid));
     }
 
     /// A backoff has passed.
@@ -67,8 +68,8 @@ impl Core {
 
     /// An offer came back uncharged. If it had begun, that attempt is lost; else it never was one.
     pub(crate) fn give_back(&mut self, key: Key, begun: bool) {
-        let now_ns = self.now.mono_ns;
-        let expires_ns = self.jobs.batch(key).expires_ns;
+        let now_ns = self.turn.now_ns();
+        let expires_ns = self.jobs.batch(key).expiry.at_ns();
         let job = &mut self.jobs[key];
         if begun {
             let aside = job.aside_mut();
@@ -98,17 +99,16 @@ impl Core {
     pub(crate) fn detach_for_retry(&mut self, key: Key) {
         let first = self.jobs[key].id;
         // The old batch's client is owed one end of it and no second one; ageing counts from now on.
-        let mut batch = self.jobs.batch(key).clone();
+        let mut batch = self.jobs.batch(key).copy();
         batch.first = first;
         batch.count = 1;
         batch.refs = 0;
         batch.attached = false;
         batch.watched = false;
-        batch.since_ns = self.now.mono_ns;
+        batch.since_ns = self.turn.now_ns();
         let limit_ms = batch.policy.expires_ms.filter(|_| self.jobs[key].attempts == 0);
-        batch.expires_ns = limit_ms.map(|limit_ms| batch.since_ns.saturating_add(ms(limit_ms)));
-        if let Some(expires_ns) = batch.expires_ns {
-            self.timers.set(expires_ns, Alarm::Expiry(first, 1));
+        if let Some(limit_ms) = limit_ms {
+            self.turn.set(&mut batch.expiry, Alarm::Expiry(first, 1), self.turn.after_ms(limit_ms));
         }
         let place = self.jobs.open_batch(batch);
         let gone = self.jobs.rebatch(key, place);

@@ -9,8 +9,8 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use crate::action::Action;
 use crate::event::{Head, Leftover, Report, TaskResult};
 use crate::job::entry::{Left, State};
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Tally, WorkerAlarm, ms};
 use crate::worker::claims::Offer;
 use crate::worker::entry::{Cause, Duty};
 
@@ -41,7 +41,7 @@ impl Core {
             worker.full_ns = None;
         }
         self.resume(id);
-        self.act(Action::Settle { worker: id, seq });
+        self.turn.act(Action::Settle { worker: id, seq });
         if !self.is_current(id, &offer) {
             self.drop_stale(report.result);
         } else {
@@ -55,12 +55,12 @@ impl Core {
     }
 
     fn drop_stale(&mut self, result: TaskResult) {
-        self.totals.stale += 1;
+        self.turn.count(Tally::Stale, 1);
         if let TaskResult::Held { output, .. }
         | TaskResult::Planned { output, .. }
         | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = result
         {
-            self.act(Action::DropOutput { output });
+            self.turn.act(Action::DropOutput { output });
         }
     }
 
@@ -68,7 +68,7 @@ impl Core {
     fn take_offer(&mut self, id: WorkerId, seq: Seq) -> Option<(Offer, bool)> {
         let worker = self.pools.workers.get_mut(&id)?;
         let was_head = worker.claims.head().is_some_and(|head| head.seq == seq);
-        let offer = worker.claims.remove(seq, self.now.mono_ns)?;
+        let offer = worker.claims.remove(seq, self.turn.now_ns())?;
         let is_asked = worker.asked.is_some();
         if worker.watch.is_some() {
             self.unwatch(id, Some(seq));
@@ -94,7 +94,7 @@ impl Core {
     /// An offer was taken back, or could not be.
     pub(crate) fn took_back(&mut self, id: WorkerId, seq: Seq, won: bool) {
         if won {
-            self.totals.taken_back += 1;
+            self.turn.count(Tally::TakenBack, 1);
             self.settle_unbegun(id, seq);
         } else {
             self.mark_claimed(id, seq);
@@ -104,10 +104,10 @@ impl Core {
     /// An offer never began: its job is as before it.
     fn settle_unbegun(&mut self, id: WorkerId, seq: Seq) {
         let Some((offer, was_head)) = self.take_offer(id, seq) else {
-            self.totals.stale += 1;
+            self.turn.count(Tally::Stale, 1);
             return;
         };
-        self.act(Action::Settle { worker: id, seq });
+        self.turn.act(Action::Settle { worker: id, seq });
         if self.is_current(id, &offer) {
             if let Some(worker) = self.pools.workers.get_mut(&id) {
                 worker.requeued += u32::from(worker.hung_up || worker.duty.cause().is_some());
@@ -126,7 +126,7 @@ impl Core {
         offer.claimed = true;
         let offer = *offer;
         if !self.is_current(id, &offer) {
-            self.act(Action::Look { worker: id });
+            self.turn.act(Action::Look { worker: id });
         }
     }
 
@@ -137,9 +137,9 @@ impl Core {
             return;
         };
         if offer.claimed {
-            self.act(Action::Look { worker: id });
+            self.turn.act(Action::Look { worker: id });
         } else if !std::mem::replace(&mut offer.recalled, true) {
-            self.act(Action::TakeBack { worker: id, seq });
+            self.turn.act(Action::TakeBack { worker: id, seq });
         }
     }
 
@@ -152,27 +152,29 @@ impl Core {
         if let Some(what) = shortage {
             return self.fall_short(what);
         }
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         worker.full = true;
         let full_ns = *worker.full_ns.get_or_insert(now_ns);
-        if !worker.claims.is_empty() || worker.resume_alarm.is_some() || worker.duty.cause().is_some() {
+        if !worker.claims.is_empty()
+            || worker.alarm_ns(WorkerAlarm::Resume).is_some()
+            || worker.duty.cause().is_some()
+        {
             return;
         }
-        if now_ns - full_ns > ms(self.config.retire_ms) {
+        if now_ns - full_ns > ms(self.turn.config().retire_ms) {
             return self.kill(id, Cause::Unresponsive);
         }
-        worker.resume_alarm = Some(now_ns + ms(FULL_MS));
-        self.timers.set(now_ns + ms(FULL_MS), Alarm::Resume(id));
+        worker.set(&mut self.turn, id, WorkerAlarm::Resume, now_ns + ms(FULL_MS));
     }
 
     /// Watches the time of the task that is now the first of a ring: its limit, if it has one, and whether it is
     /// begun at all. An alarm that is early enough stays, so that most tasks set none.
     pub(crate) fn watch_head(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let (set, head_ns) = (worker.limit_alarm, worker.claims.head_ns());
+        let (set, head_ns) = (worker.alarm_ns(WorkerAlarm::Limit), worker.claims.head_ns());
         let head = worker.claims.head().filter(|head| self.jobs.is_there(head.key, head.job));
-        let patience_ns = head_ns.saturating_add(ms(self.config.bootstrap_ms));
+        let patience_ns = head_ns.saturating_add(ms(self.turn.config().bootstrap_ms));
         let wanted_ns = head.and_then(|head| match self.jobs.batch(head.key).policy.timeout_ms {
             Some(limit_ms) => {
                 let limit_ns = head_ns.saturating_add(ms(limit_ms));
@@ -181,43 +183,39 @@ impl Core {
             None => (!head.claimed).then(|| set.unwrap_or(patience_ns).min(patience_ns)),
         });
         if wanted_ns != set {
-            worker.limit_alarm = None;
-            if let Some(at_ns) = set {
-                self.timers.cancel(at_ns, Alarm::Limit(id));
-            }
+            worker.cancel(&mut self.turn, id, WorkerAlarm::Limit);
             if let Some(at_ns) = wanted_ns {
-                self.set_limit_alarm(id, at_ns);
+                worker.set(&mut self.turn, id, WorkerAlarm::Limit, at_ns);
             }
         }
     }
 
     fn set_limit_alarm(&mut self, id: WorkerId, at_ns: u64) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        worker.limit_alarm = Some(at_ns);
-        self.timers.set(at_ns, Alarm::Limit(id));
+        worker.set(&mut self.turn, id, WorkerAlarm::Limit, at_ns);
     }
 
     /// The first task of a ring has had its time, or should have begun: look whether it runs. With a worker that is
     /// killed already there is nothing to see, and a job that met its limit is not kept waiting for the proof.
     pub(crate) fn limit_met(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        worker.limit_alarm = None;
+        worker.rang(WorkerAlarm::Limit);
         let (killed, head_ns) = (worker.duty.cause().is_some(), worker.claims.head_ns());
         let Some(head) = worker.claims.head().copied() else { return };
         let is_there = self.jobs.is_there(head.key, head.job);
         let limit_ms = if is_there { self.jobs.batch(head.key).policy.timeout_ms } else { None };
-        let is_early = |span_ms: u64| self.now.mono_ns < head_ns.saturating_add(ms(span_ms));
+        let is_early = |span_ms: u64| self.turn.now_ns() < head_ns.saturating_add(ms(span_ms));
         if killed {
             match limit_ms {
                 Some(limit_ms) if is_early(limit_ms) => self.set_limit_alarm(id, head_ns + ms(limit_ms)),
                 Some(_) if self.is_current(id, &head) => self.time_out(&head),
                 _ => {}
             }
-        } else if limit_ms.is_none() && is_early(self.config.bootstrap_ms) {
+        } else if limit_ms.is_none() && is_early(self.turn.config().bootstrap_ms) {
             // The alarm was that of an earlier task.
             self.watch_head(id);
         } else {
-            self.act(Action::Look { worker: id });
+            self.turn.act(Action::Look { worker: id });
         }
     }
 
@@ -245,12 +243,12 @@ impl Core {
         if self.enforce_met(id, &offer) {
             return;
         }
-        let now_ns = self.now.mono_ns;
-        if !claimed && now_ns >= head_ns.saturating_add(ms(self.config.bootstrap_ms)) {
+        let now_ns = self.turn.now_ns();
+        if !claimed && now_ns >= head_ns.saturating_add(ms(self.turn.config().bootstrap_ms)) {
             return self.kill(id, Cause::Unresponsive);
         }
         let Some(limit_ms) = self.jobs.batch(offer.key).policy.timeout_ms else { return };
-        let patience_ns = head_ns.saturating_add(ms(limit_ms.max(self.config.retire_ms)));
+        let patience_ns = head_ns.saturating_add(ms(limit_ms.max(self.turn.config().retire_ms)));
         if now_ns < head_ns.saturating_add(ms(limit_ms)) {
             self.watch_head(id);
         } else if claimed {

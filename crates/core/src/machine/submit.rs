@@ -14,15 +14,13 @@ use crate::event::{Attached, Peer};
 use crate::job::batch::Batch;
 use crate::job::entry::{Phase, Step};
 use crate::job::grant;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Alarm, AlarmSlot, Tally};
 
 /// A user with less than this part of the queue may go beyond its bound...
 const SMALL_PART: u64 = 64;
 /// ...by at most this part of it, all such users together.
 const BEYOND_PART: u64 = 8;
-/// What a refused client is told to wait at least and at most, in milliseconds.
-const RETRY_AFTER_MS: (u64, u64) = (10, 10_000);
 
 impl Core {
     /// A client submits jobs.
@@ -31,20 +29,20 @@ impl Core {
         let count = submit.inputs.len() as u64;
         let kind = self.check(&submit);
         let kind = kind.and_then(|kind| {
-            grant::grant(&self.config.kinds[usize::from(kind.0)], &mut submit.policy, admin)?;
+            grant::grant(&self.turn.config().kinds[usize::from(kind.0)], &mut submit.policy, admin)?;
             self.check_files(uid, &submit, &files)?;
             Ok(kind)
         });
         let kind = match kind {
             Ok(kind) => kind,
             Err(refusal) => {
-                self.totals.refused += count;
+                self.turn.count(Tally::Refused, count);
                 self.turn_away(files);
                 return self.refuse(id, tag, refusal);
             }
         };
         let (room, refusal) = self.room(uid, &submit.inputs);
-        self.totals.refused += count - room;
+        self.turn.count(Tally::Refused, count - room);
         match refusal {
             Some(refusal) if room == 0 => {
                 self.turn_away(files);
@@ -56,7 +54,7 @@ impl Core {
                 let attached = submit.attached;
                 self.take_in(id, tag, uid, kind, (submit, files), room);
                 let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
-                self.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
+                self.turn.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
                 self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
                 if attached {
                     self.notify_waiter(id);
@@ -71,12 +69,12 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
-        let Some(place) = self.config.kinds.iter().position(|kind| kind.name == submit.kind) else {
+        let Some(place) = self.turn.config().kinds.iter().position(|kind| kind.name == submit.kind) else {
             let kind = submit.kind.chars().take(80).collect();
-            let known = self.config.kinds.iter().map(|kind| kind.name.clone()).collect();
+            let known = self.turn.config().kinds.iter().map(|kind| kind.name.clone()).collect();
             return Err(Refusal::UnknownKind { kind, known });
         };
-        if let Some(missing) = grant::missing_file(&self.config.kinds[place], &submit.files) {
+        if let Some(missing) = grant::missing_file(&self.turn.config().kinds[place], &submit.files) {
             return invalid(missing);
         }
         if submit.progress && !submit.attached {
@@ -102,7 +100,7 @@ impl Core {
 
     /// How many of these inputs there is room for, and why not for more.
     fn room(&self, uid: u32, inputs: &[Payload]) -> (u64, Option<Refusal>) {
-        let (config, count) = (&self.config, inputs.len() as u64);
+        let (config, count) = (self.turn.config(), inputs.len() as u64);
         let small = self.queues.length_of(uid) < config.queue_max / SMALL_PART;
         let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
         // Whoever waits for a backoff or a fresh worker will come back to the queue, so they hold their places.
@@ -121,7 +119,7 @@ impl Core {
             fitting += 1;
         }
         let busy = |what: &str, limit: u64, over: u64| {
-            let retry_after_ms = self.retry_after_ms(over);
+            let retry_after_ms = self.turn.retry_after_ms(over);
             Some(Refusal::Busy { what: what.to_owned(), limit, retry_after_ms })
         };
         if count <= jobs_left.min(fitting) {
@@ -131,16 +129,6 @@ impl Core {
         } else {
             (fitting, busy("the room for inputs in the queue", config.queue_bytes_max, count - fitting))
         }
-    }
-
-    /// About how long until there is room for so many: the mean pace since the first job, at worst a second each.
-    pub(crate) fn retry_after_ms(&self, over: u64) -> u64 {
-        let up_ms = self.now.wall_us.saturating_sub(self.started_us.unwrap_or(0)) / 1000;
-        let estimate = match self.totals.done + self.totals.failed {
-            0 => 1000,
-            ended => over.saturating_mul(up_ms) / ended,
-        };
-        estimate.clamp(RETRY_AFTER_MS.0, RETRY_AFTER_MS.1)
     }
 
     /// Queues the first `count` jobs of a submit that was checked.
@@ -154,11 +142,13 @@ impl Core {
         count: u64,
     ) {
         let count = u32::try_from(count).expect("a batch is bounded far below 2^32");
-        let now_ns = self.now.mono_ns;
-        let expires_ns = submit.policy.expires_ms.map(|limit_ms| now_ns.saturating_add(ms(limit_ms)));
+        let now_ns = self.turn.now_ns();
         let first = self.jobs.next_id();
-        let (plans, logs) =
-            self.config.kinds.get(usize::from(kind.0)).map_or((false, false), |kind| (kind.plans, kind.logs));
+        let mut expiry = AlarmSlot::default();
+        if let Some(limit_ms) = submit.policy.expires_ms {
+            self.turn.set(&mut expiry, Alarm::Expiry(first, count), self.turn.after_ms(limit_ms));
+        }
+        let (plans, logs) = self.turn.kind(kind).map_or((false, false), |kind| (kind.plans, kind.logs));
         let batch = self.jobs.open_batch(Batch {
             first,
             count,
@@ -173,9 +163,9 @@ impl Core {
             attached: submit.attached,
             progress: submit.progress,
             watched: submit.attached,
-            accepted_us: self.now.wall_us,
+            accepted_us: self.turn.wall_us(),
             since_ns: now_ns,
-            expires_ns,
+            expiry,
         });
         let freight = self.load(uid, submit.files, files);
         let step = if plans { Step::Plan } else { Step::Whole };
@@ -190,9 +180,6 @@ impl Core {
         if submit.attached {
             self.attach(id, first, batch);
         }
-        if let Some(expires_ns) = expires_ns {
-            self.timers.set(expires_ns, Alarm::Expiry(first, count));
-        }
-        self.totals.accepted += u64::from(count);
+        self.turn.count(Tally::Accepted, u64::from(count));
     }
 }

@@ -1,5 +1,237 @@
-//! One turn of the machine as every room sees it: alarms, records, randomness.
+//! One turn of the machine, as every room sees it: the clock, the configuration, and what the turn has decided.
+//!
+//! The machine begins and ends a turn; rooms append actions and records to it, set and cancel alarms, draw jitter and
+//! count. [`Turn`] knows no job, worker or client: it holds their numbers only. It is the one module that the other
+//! rooms may import, so nothing here may import a room.
 
-pub(crate) mod alarms;
-pub(crate) mod random;
-pub(crate) mod records;
+mod alarms;
+mod random;
+mod records;
+
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::{Record, What};
+use bulkhead_proto::client::view::Totals;
+use bulkhead_proto::ids::KindId;
+use bulkhead_proto::kind::Kind;
+
+pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
+pub(crate) use random::doubled;
+pub(crate) use records::Records;
+
+use crate::action::{Action, Output};
+use crate::config::Config;
+use crate::event::Now;
+use crate::turn::alarms::Alarms;
+use crate::turn::random::Rng;
+
+/// Nanoseconds of these milliseconds.
+pub(crate) fn ms(milliseconds: u64) -> u64 {
+    milliseconds.saturating_mul(1_000_000)
+}
+
+/// What is counted since the start, beside ends of jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tally {
+    /// Jobs that were accepted.
+    Accepted,
+    /// Jobs that were refused.
+    Refused,
+    /// Attempts that follow a lost one.
+    Retries,
+    /// Workers that died without being asked to.
+    Deaths,
+    /// Workers that were spawned.
+    Spawned,
+    /// Offers that were taken back.
+    TakenBack,
+    /// Answers that were dropped because their offer is not current.
+    Stale,
+    /// Violations of the protocol by workers.
+    Lies,
+    /// Kept results that were dropped early.
+    Evicted,
+}
+
+/// The clock, the configuration, the alarms and the output of one turn; it lasts from turn to turn.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    config: Config,
+    now: Now,
+    started_us: Option<u64>,
+    out: Output,
+    alarms: Alarms,
+    records: Records,
+    totals: Totals,
+    random: Rng,
+}
+
+impl Turn {
+    /// Before the first turn.
+    pub(crate) fn new(config: Config, now: Now) -> Self {
+        Self {
+            now,
+            started_us: None,
+            out: Output::default(),
+            alarms: Alarms::default(),
+            records: Records::new(config.records_max),
+            totals: Totals::default(),
+            random: Rng::new(config.seed),
+            config,
+        }
+    }
+
+    /// Begins a turn that writes into the caller's buffers, which keep their room from turn to turn.
+    ///
+    /// CLOCK_MONOTONIC never goes back here, because spans are differences; wall time is for people and may.
+    pub(crate) fn begin(&mut self, now: Now, out: &mut Output) {
+        self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
+        self.started_us.get_or_insert(now.wall_us);
+        std::mem::swap(&mut self.out, out);
+    }
+
+    /// Ends the turn: gives the caller's buffers back.
+    pub(crate) fn end(&mut self, out: &mut Output) {
+        std::mem::swap(&mut self.out, out);
+    }
+
+    /// Whether nothing was decided that is not handed over.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.out.actions.is_empty() && self.out.records.is_empty()
+    }
+
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.now.mono_ns
+    }
+
+    /// Wall time, microseconds since 1970.
+    pub(crate) fn wall_us(&self) -> u64 {
+        self.now.wall_us
+    }
+
+    /// So many milliseconds from now, on CLOCK_MONOTONIC in nanoseconds.
+    pub(crate) fn after_ms(&self, milliseconds: u64) -> u64 {
+        self.now.mono_ns.saturating_add(ms(milliseconds))
+    }
+
+    /// Wall time of the first turn; `None` before it.
+    pub(crate) fn started_us(&self) -> Option<u64> {
+        self.started_us
+    }
+
+    /// The choices of the administrator.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The kind of this number, if there is one.
+    pub(crate) fn kind(&self, kind: KindId) -> Option<&Kind> {
+        self.config.kinds.get(usize::from(kind.0))
+    }
+
+    /// Asks the shell for something.
+    pub(crate) fn act(&mut self, action: Action) {
+        self.out.actions.push(action);
+    }
+
+    /// Says that something happened; `owner` is the user whose job it is about, if it is about one.
+    pub(crate) fn record(&mut self, what: What, owner: Option<u32>) {
+        let record = Record { index: self.records.next_index(), at_us: self.now.wall_us, what };
+        self.records.push(record.clone(), owner);
+        self.out.records.push(record);
+    }
+
+    /// The records that are kept.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Sets the alarm of a slot, at CLOCK_MONOTONIC nanoseconds, instead of an earlier one.
+    pub(crate) fn set(&mut self, slot: &mut AlarmSlot, alarm: Alarm, at_ns: u64) {
+        self.alarms.set(slot, alarm, at_ns);
+    }
+
+    /// Takes the alarm of a slot away, if one is set.
+    pub(crate) fn cancel(&mut self, slot: &mut AlarmSlot, alarm: Alarm) {
+        self.alarms.cancel(slot, alarm);
+    }
+
+    /// The first alarm whose time has come, taken away. Its owner empties the slot.
+    pub(crate) fn due(&mut self) -> Option<Alarm> {
+        self.alarms.due(self.now.mono_ns)
+    }
+
+    /// When the next alarm goes off.
+    pub(crate) fn next_alarm_ns(&self) -> Option<u64> {
+        self.alarms.next_ns()
+    }
+
+    /// The alarms that are set, for the audit.
+    pub(crate) fn alarms(&self) -> impl Iterator<Item = &(u64, Alarm)> {
+        self.alarms.iter()
+    }
+
+    /// Between half of `span` and all of it.
+    pub(crate) fn jitter(&mut self, span: u64) -> u64 {
+        self.random.jitter(span)
+    }
+
+    /// Counts something.
+    pub(crate) fn count(&mut self, what: Tally, count: u64) {
+        let totals = &mut self.totals;
+        let total = match what {
+            Tally::Accepted => &mut totals.accepted,
+            Tally::Refused => &mut totals.refused,
+            Tally::Retries => &mut totals.retries,
+            Tally::Deaths => &mut totals.deaths,
+            Tally::Spawned => &mut totals.spawned,
+            Tally::TakenBack => &mut totals.taken_back,
+            Tally::Stale => &mut totals.stale,
+            Tally::Lies => &mut totals.lies,
+            Tally::Evicted => &mut totals.evicted,
+        };
+        *total += count;
+    }
+
+    /// Counts jobs that ended so.
+    pub(crate) fn count_end(&mut self, outcome: &Outcome, count: u64) {
+        *total_of(&mut self.totals, outcome) += count;
+    }
+
+    /// Counts jobs out again that had ended so and are to run once more: each accepted job counts once, by the outcome
+    /// that it has in the end.
+    pub(crate) fn uncount_end(&mut self, outcome: &Outcome, count: u64) {
+        let total = total_of(&mut self.totals, outcome);
+        *total = total.checked_sub(count).expect("an end that is taken back was counted");
+    }
+
+    /// The counts since the start.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// About how long until there is room for `over` more jobs, in milliseconds: the mean pace since the first turn, at
+    /// worst a second each.
+    pub(crate) fn retry_after_ms(&self, over: u64) -> u64 {
+        /// What a refused client is told to wait at least and at most.
+        const RETRY_AFTER_MS: (u64, u64) = (10, 10_000);
+        let up_ms = self.now.wall_us.saturating_sub(self.started_us.unwrap_or(0)) / 1000;
+        let estimate = match self.totals.done + self.totals.failed {
+            0 => 1000,
+            ended => over.saturating_mul(up_ms) / ended,
+        };
+        estimate.clamp(RETRY_AFTER_MS.0, RETRY_AFTER_MS.1)
+    }
+}
+
+fn total_of<'a>(totals: &'a mut Totals, outcome: &Outcome) -> &'a mut u64 {
+    match outcome {
+        Outcome::Done => &mut totals.done,
+        Outcome::Failed { .. } => &mut totals.failed,
+        Outcome::Crashed { .. } => &mut totals.crashed,
+        Outcome::TimedOut { .. } => &mut totals.timed_out,
+        Outcome::Cancelled => &mut totals.cancelled,
+        Outcome::Expired => &mut totals.expired,
+        Outcome::Lost { .. } => &mut totals.lost,
+    }
+}

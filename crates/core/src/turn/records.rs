@@ -1,4 +1,4 @@
-//! The last records, for `events`: a ring of a fixed length. Nobody's reading is waited for; who reads too
+//! The last records, for `events`: a ring of a fixed length. It waits for no reader: one who reads too
 //! slowly is told how many records were missed. Each record remembers whose job it is about, for a job may be
 //! forgotten before its records are.
 
@@ -8,14 +8,14 @@ use bulkhead_proto::client::record::Record;
 
 /// The ring.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct Records {
     /// Each with the user whose job it is about.
     records: VecDeque<(Record, Option<u32>)>,
     last: u64,
     max: usize,
 }
 
-impl Log {
+impl Records {
     /// An empty one that keeps `max` records, at least one.
     pub(crate) fn new(max: usize) -> Self {
         Self { records: VecDeque::new(), last: 0, max: max.max(1) }

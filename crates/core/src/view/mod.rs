@@ -40,7 +40,7 @@ const STUCK_BYTES: u64 = 192;
 impl Core {
     pub(crate) fn kind_name(&self, key: Key) -> String {
         let kind = self.jobs.batch(key).kind;
-        self.config.kinds.get(usize::from(kind.0)).map(|kind| kind.name.clone()).unwrap_or_default()
+        self.turn.kind(kind).map(|kind| kind.name.clone()).unwrap_or_default()
     }
 
     /// Attempts of whichever of its tasks took most.
@@ -225,8 +225,8 @@ impl Core {
         let jobs = &self.jobs;
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: self.config.pid,
-            started_us: self.started_us.unwrap_or(0),
+            pid: self.turn.config().pid,
+            started_us: self.turn.started_us().unwrap_or(0),
             durable: false,
             draining: !self.drain.is_open(),
             health,
@@ -242,9 +242,9 @@ impl Core {
             kept: jobs.count(Phase::Ended),
             kept_bytes: self.kept.bytes(),
             quarantined: self.kept.quarantined(),
-            queue_max: self.config.queue_max,
+            queue_max: self.turn.config().queue_max,
             shortage: self.shortage.what().to_owned(),
-            totals: self.totals,
+            totals: self.turn.totals(),
         };
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
         let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
@@ -254,7 +254,7 @@ impl Core {
 
     /// Answers `kinds`.
     pub(crate) fn show_kinds(&mut self, id: ClientId, tag: Tag) {
-        let kinds = self.config.kinds.clone();
+        let kinds = self.turn.config().kinds.clone();
         self.reply(id, tag, Reply::Kinds(kinds), 1024);
     }
 }

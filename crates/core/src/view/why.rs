@@ -17,7 +17,8 @@ use crate::event::Peer;
 use crate::job::backlog::Ageing;
 use crate::job::entry::{State, Step};
 use crate::job::list::{Key, List};
-use crate::machine::{Core, ms};
+use crate::machine::Core;
+use crate::turn::ms;
 use crate::worker::entry::Duty;
 
 /// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
@@ -45,8 +46,8 @@ impl Core {
             State::Queued if job.step == Step::Merge => self.why_parted(key, peer),
             State::Parted => self.why_parted(key, peer),
             State::Queued => self.why_queued(key, peer),
-            State::Waiting { until_ns } => {
-                Now::Backoff { left_ms: self.left_ms(*until_ns), alone: job.alone }
+            State::Waiting { alarm } => {
+                Now::Backoff { left_ms: self.left_ms(alarm.at_ns().unwrap_or(0)), alone: job.alone }
             }
             State::Solo => Now::Alone {
                 before: List::before(&self.jobs.slab, key, WHY_COUNT_MAX),
@@ -91,7 +92,7 @@ impl Core {
     /// own, so they come from there.
     fn why_queued(&self, key: Key, peer: Peer) -> Now {
         let batch = self.jobs.batch(key);
-        let at = Ageing { now_ns: self.now.mono_ns, step_ns: ms(self.config.ageing_ms) };
+        let at = Ageing { now_ns: self.turn.now_ns(), step_ns: ms(self.turn.config().ageing_ms) };
         let waited_ms = self.since_ms(batch.since_ns);
         let solo = self.pools[batch.pool].solo.walk(&self.jobs.slab).take(SOLO_COUNT_MAX);
         let alone = solo.filter(|key| !self.jobs[*key].is_part()).count() as u64;
@@ -100,10 +101,10 @@ impl Core {
             waited_ms,
             before: Before { alone, ..self.queues.before(&self.jobs, at, key) },
             priority: batch.policy.priority,
-            raised: waited_ms / self.config.ageing_ms,
+            raised: waited_ms / self.turn.config().ageing_ms,
             unread: self.unread(batch.client).filter(|_| self.queues.is_parked(batch.client)),
             shortage_ms: self.why_shortage(key),
-            expires_in_ms: batch.expires_ns.filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
+            expires_in_ms: batch.expiry.at_ns().filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
             pool: self.why_pool(key, peer),
         }
     }
@@ -229,7 +230,7 @@ impl Core {
     /// The last failure of this job that was tried again, while its record is kept. Messages are long and failing jobs can
     /// be many, so no job keeps its own: the ring of records is bounded, and looked through only when somebody asks.
     fn last_failure(&self, wanted: JobId) -> Option<Failure> {
-        self.log.newest().find_map(|record| match &record.what {
+        self.turn.records().newest().find_map(|record| match &record.what {
             What::Backoff { job, attempt, message, .. } if *job == wanted => {
                 Some(Failure { attempt: *attempt, message: message.clone() })
             }
@@ -238,11 +239,11 @@ impl Core {
     }
 
     fn since_ms(&self, at_ns: u64) -> u64 {
-        self.now.mono_ns.saturating_sub(at_ns) / 1_000_000
+        self.turn.now_ns().saturating_sub(at_ns) / 1_000_000
     }
 
     /// Until then, rounded up: a job whose time is not over is never said to have none left.
     fn left_ms(&self, at_ns: u64) -> u64 {
-        at_ns.saturating_sub(self.now.mono_ns).div_ceil(1_000_000)
+        at_ns.saturating_sub(self.turn.now_ns()).div_ceil(1_000_000)
     }
 }

@@ -13,7 +13,7 @@ impl Core {
     pub(crate) fn balance(&mut self, pool: PoolId) {
         let (mut idle, mut moving, mut holders) = (0, 0, Vec::new());
         for (id, worker) in self.pools.in_slots(pool) {
-            let overdue = !worker.claims.is_empty() && worker.claims.is_overdue(self.now.mono_ns);
+            let overdue = !worker.claims.is_empty() && worker.claims.is_overdue(self.turn.now_ns());
             idle += usize::from(worker.is_idle());
             moving += usize::from(worker.is_open() && !overdue);
             if worker.claims.len() > 1 {
@@ -44,7 +44,7 @@ impl Core {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let seqs: Vec<Seq> = worker.claims.recall_tail(count);
         for seq in seqs {
-            self.act(Action::TakeBack { worker: id, seq });
+            self.turn.act(Action::TakeBack { worker: id, seq });
         }
     }
 }

@@ -14,8 +14,9 @@
 use bulkhead_proto::client::evidence::Seen;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{KillReason, Lie};
-use bulkhead_proto::ids::{PoolId, SlotId};
+use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
+use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::claims::Claims;
 use crate::worker::unwanted::Asked;
 use crate::worker::watch::Watch;
@@ -160,16 +161,12 @@ pub(crate) struct Worker {
     pub(crate) full: bool,
     /// Since when nothing could be sent to it and nothing of it ended.
     pub(crate) full_ns: Option<u64>,
-    /// When its alarms go off, those that are set.
-    pub(crate) duty_alarm: Option<u64>,
-    pub(crate) limit_alarm: Option<u64>,
-    pub(crate) resume_alarm: Option<u64>,
-    pub(crate) survival_alarm: Option<u64>,
+    alarms: [AlarmSlot; WORKER_ALARMS],
 }
 
 impl Worker {
     /// A worker whose process is about to be spawned.
-    pub(crate) fn new(pool: PoolId, now: crate::event::Now) -> Self {
+    pub(crate) fn new(pool: PoolId, now_ns: u64, wall_us: u64) -> Self {
         Self {
             duty: Duty::Starting,
             pool,
@@ -182,8 +179,8 @@ impl Worker {
             ended: 0,
             failed_last: false,
             requeued: 0,
-            spawned_us: now.wall_us,
-            spawned_ns: now.mono_ns,
+            spawned_us: wall_us,
+            spawned_ns: now_ns,
             ready_ns: 0,
             suspended: None,
             resident_bytes: 0,
@@ -193,11 +190,35 @@ impl Worker {
             replaced: false,
             full: false,
             full_ns: None,
-            duty_alarm: None,
-            limit_alarm: None,
-            resume_alarm: None,
-            survival_alarm: None,
+            alarms: Default::default(),
         }
+    }
+
+    /// Sets one of its alarms, in place of an earlier one of this sort.
+    pub(crate) fn set(&mut self, turn: &mut Turn, id: WorkerId, alarm: WorkerAlarm, at_ns: u64) {
+        turn.set(&mut self.alarms[alarm as usize], Alarm::Worker(alarm, id), at_ns);
+    }
+
+    /// Takes one of its alarms away, if it is set.
+    pub(crate) fn cancel(&mut self, turn: &mut Turn, id: WorkerId, alarm: WorkerAlarm) {
+        turn.cancel(&mut self.alarms[alarm as usize], Alarm::Worker(alarm, id));
+    }
+
+    /// Takes all of its alarms away.
+    pub(crate) fn cancel_all(&mut self, turn: &mut Turn, id: WorkerId) {
+        for alarm in WorkerAlarm::ALL {
+            self.cancel(turn, id, alarm);
+        }
+    }
+
+    /// One of its alarms went off.
+    pub(crate) fn rang(&mut self, alarm: WorkerAlarm) {
+        self.alarms[alarm as usize].clear();
+    }
+
+    /// When one of its alarms goes off, if it is set.
+    pub(crate) fn alarm_ns(&self, alarm: WorkerAlarm) -> Option<u64> {
+        self.alarms[alarm as usize].at_ns()
     }
 
     /// Whether it may be offered tasks.

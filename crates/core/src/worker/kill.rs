@@ -10,6 +10,7 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::action::Action;
 use crate::machine::Core;
+use crate::turn::Tally;
 use crate::worker::entry::{Cause, Duty, Worker};
 
 /// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
@@ -27,16 +28,16 @@ impl Core {
         let owner = job.and_then(|job| self.owner_of(job));
         self.recall_all(id);
         self.pools.enter(id, Duty::Killed(cause));
-        self.record(What::Killing { worker: id, job, why: cause.reason() }, owner);
-        self.set_duty_alarm(id, Some(self.config.stuck_after_ms));
-        self.act(Action::Kill { worker: id, why: cause.reason() });
+        self.turn.record(What::Killing { worker: id, job, why: cause.reason() }, owner);
+        self.set_duty_alarm(id, Some(self.turn.config().stuck_after_ms));
+        self.turn.act(Action::Kill { worker: id, why: cause.reason() });
     }
 
     /// Takes back whatever a worker may not have begun.
     pub(crate) fn recall_all(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         for seq in worker.claims.recall_all() {
-            self.act(Action::TakeBack { worker: id, seq });
+            self.turn.act(Action::TakeBack { worker: id, seq });
         }
     }
 
@@ -56,7 +57,7 @@ impl Core {
     /// A worker broke a rule: it gets no second chance.
     pub(crate) fn lied(&mut self, id: WorkerId, lie: Lie) {
         if self.pools.workers.contains_key(&id) {
-            self.totals.lies += 1;
+            self.turn.count(Tally::Lies, 1);
             self.kill(id, Cause::Lie(lie));
         }
     }
@@ -82,7 +83,7 @@ impl Core {
             return;
         }
         self.cancel_alarms(id);
-        self.pools.remove(id, self.now.mono_ns);
+        self.pools.remove(id, self.turn.now_ns());
         if duty == Duty::Starting {
             self.spawn_fault((id, pool), error);
         }
@@ -92,7 +93,7 @@ impl Core {
     pub(crate) fn proof_is_late(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         worker.proof_is_late = true;
-        self.act(Action::Examine { worker: id });
+        self.turn.act(Action::Examine { worker: id });
     }
 
     /// A worker was examined: if that was asked because the proof of its death is late, it is stuck now.
@@ -112,7 +113,7 @@ impl Core {
         let Some(worker) = self.pools.workers.get(&id) else { return };
         let (pid, seen) = (worker.pid.unwrap_or(0), worker.seen.clone());
         self.replace_stuck(worker.pool);
-        self.record(What::Stuck { worker: id, pid, seen }, None);
+        self.turn.record(What::Stuck { worker: id, pid, seen }, None);
     }
 
     /// Gives the slots of stuck workers of a pool away, the oldest worker's first, as far as they may be.
@@ -124,7 +125,7 @@ impl Core {
             let Some((&id, worker)) = workers.find(|(_, worker)| holds_slot(worker)) else { return };
             worker.replaced = true;
             self.pools[pool].stuck_replaced += 1;
-            self.pools.vacate(id, self.now.mono_ns);
+            self.pools.vacate(id, self.turn.now_ns());
         }
     }
 }

@@ -18,7 +18,6 @@ use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 
 use crate::config::{Config, PoolSize};
-use crate::event::Now;
 use crate::job::list::List;
 use crate::worker::entry::{Duty, Worker};
 use crate::worker::prefetch::Company;
@@ -175,10 +174,10 @@ impl Pools {
     }
 
     /// Adds a worker that is about to be spawned.
-    pub(crate) fn add(&mut self, pool: PoolId, now: Now) -> WorkerId {
+    pub(crate) fn add(&mut self, pool: PoolId, now_ns: u64, wall_us: u64) -> WorkerId {
         self.last += 1;
         let id = WorkerId(self.last);
-        self.workers.insert(id, Worker::new(pool, now));
+        self.workers.insert(id, Worker::new(pool, now_ns, wall_us));
         self[pool].counts[WorkerState::Starting as usize] += 1;
         id
     }

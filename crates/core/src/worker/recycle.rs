@@ -14,23 +14,23 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::action::Action;
 use crate::config::Config;
-use crate::event::Now;
-use crate::machine::{Core, ms};
+use crate::machine::Core;
+use crate::turn::ms;
 use crate::worker::entry::Worker;
 
 /// How often the size of one worker is examined at most, in milliseconds.
 const SIZE_EVERY_MS: u64 = 1000;
 
 /// Whether a worker has done its share: it has run something, and what it holds makes it enough.
-pub(crate) fn is_due(worker: &Worker, config: &Config, now: Now) -> bool {
-    why_due(worker, config, now).is_some()
+pub(crate) fn is_due(worker: &Worker, config: &Config, now_ns: u64) -> bool {
+    why_due(worker, config, now_ns).is_some()
 }
 
 /// What is enough of it.
-fn why_due(worker: &Worker, config: &Config, now: Now) -> Option<Enough> {
+fn why_due(worker: &Worker, config: &Config, now_ns: u64) -> Option<Enough> {
     let ended = worker.ended + worker.claims.len() as u64;
     let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
-    let age_ns = now.mono_ns.saturating_sub(worker.ready_ns);
+    let age_ns = now_ns.saturating_sub(worker.ready_ns);
     let bytes = worker.resident_bytes;
     match () {
         () if worker.ended == 0 => None,
@@ -44,7 +44,7 @@ fn why_due(worker: &Worker, config: &Config, now: Now) -> Option<Enough> {
 impl Core {
     /// Gives the slots of idle workers that are due to ready spares.
     pub(crate) fn recycle(&mut self) {
-        let config = &self.config;
+        let config = self.turn.config();
         let limits = [config.recycle_tasks, config.recycle_age_ms, config.recycle_resident_bytes];
         if limits.iter().all(Option::is_none) || self.drain.is_leaving() {
             return;
@@ -53,9 +53,11 @@ impl Core {
             let Some(pool) = self.pools.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
             let Some(&spare) = self.pools[pool].spares.front() else { continue };
             let idle = self.pools.in_slot(slot).filter(|(_, worker)| worker.is_idle());
-            let due = idle.and_then(|(id, worker)| Some((id, why_due(worker, &self.config, self.now)?)));
+            let due = idle.and_then(|(id, worker)| {
+                Some((id, why_due(worker, self.turn.config(), self.turn.now_ns())?))
+            });
             if let Some((old, why)) = due {
-                self.record(What::Recycled { worker: old, why }, None);
+                self.turn.record(What::Recycled { worker: old, why }, None);
                 self.retire(old);
                 self.place(spare, slot);
             }
@@ -65,10 +67,10 @@ impl Core {
     /// A worker has ended a task: it may have grown.
     pub(crate) fn weigh(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let now_ns = self.now.mono_ns;
-        if self.config.recycle_resident_bytes.is_some() && now_ns >= worker.weigh_from_ns {
+        let now_ns = self.turn.now_ns();
+        if self.turn.config().recycle_resident_bytes.is_some() && now_ns >= worker.weigh_from_ns {
             worker.weigh_from_ns = now_ns.saturating_add(ms(SIZE_EVERY_MS));
-            self.act(Action::Examine { worker: id });
+            self.turn.act(Action::Examine { worker: id });
         }
     }
 

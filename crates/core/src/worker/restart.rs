@@ -11,9 +11,8 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
-use crate::turn::random::doubled;
+use crate::machine::Core;
+use crate::turn::{WorkerAlarm, doubled, ms};
 use crate::worker::pools::Pool;
 
 /// A pool in trouble.
@@ -59,8 +58,8 @@ impl Pool {
 impl Core {
     /// A worker died, or did not come up, and no job is to blame.
     pub(crate) fn fault(&mut self, id: PoolId, what: &str) {
-        let now_ns = self.now.mono_ns;
-        let period_ns = ms(self.config.restart_period_ms);
+        let now_ns = self.turn.now_ns();
+        let period_ns = ms(self.turn.config().restart_period_ms);
         let pool = &mut self.pools[id];
         let faults = &mut pool.restart.faults;
         faults.push_back(now_ns);
@@ -72,8 +71,8 @@ impl Core {
             degraded.level += 1;
             degraded.last = what.to_owned();
             faults.clear();
-        } else if count > self.config.restart_intensity as usize {
-            let period_ms = self.config.restart_period_ms;
+        } else if count > self.turn.config().restart_intensity as usize {
+            let period_ms = self.turn.config().restart_period_ms;
             let seen = format!("{count} workers ended within {period_ms} ms and no job is to blame");
             self.degrade(id, seen, what);
         } else if pool.nobody_comes_up() {
@@ -85,13 +84,13 @@ impl Core {
     }
 
     fn degrade(&mut self, id: PoolId, seen: String, last: &str) {
-        let degraded = Degraded { seen, last: last.to_owned(), since_ns: self.now.mono_ns, level: 0 };
+        let degraded = Degraded { seen, last: last.to_owned(), since_ns: self.turn.now_ns(), level: 0 };
         let reason = degraded.reason();
         let pool = &mut self.pools[id];
         pool.restart.faults.clear();
         pool.restart.degraded = Some(degraded);
         let name = pool.name.clone();
-        self.record(What::Degraded { pool: name, reason }, None);
+        self.turn.record(What::Degraded { pool: name, reason }, None);
         // Another pool may come up in a moment, and then there is better to say.
         if self.pools.iter().all(|pool| pool.restart.degraded.is_some()) {
             let (_, reasons) = self.health();
@@ -104,21 +103,25 @@ impl Core {
     pub(crate) fn spawn_fault(&mut self, (worker, id): (WorkerId, PoolId), error: String) {
         self.pools[id].restart.stillborn += 1;
         self.fault(id, &error);
-        let least_ns = ms(self.config.backoff_min_ms);
-        let now_ns = self.now.mono_ns;
+        let least_ns = ms(self.turn.config().backoff_min_ms);
+        let now_ns = self.turn.now_ns();
         let next_ns = self.pools[id].next_spawn_ns.max(now_ns + least_ns);
         self.pools[id].next_spawn_ns = next_ns;
         let retry_after_ms = (next_ns - now_ns).div_ceil(1_000_000);
-        self.record(What::SpawnFailed { worker, error, retry_after_ms }, None);
+        self.turn.record(What::SpawnFailed { worker, error, retry_after_ms }, None);
     }
 
     /// The pause between two spawns of a pool, in nanoseconds.
     pub(crate) fn spawn_pause_ns(&mut self, pool: PoolId) -> u64 {
         match &self.pools[pool].restart.degraded {
-            None => ms(self.config.respawn_delay_ms),
+            None => ms(self.turn.config().respawn_delay_ms),
             Some(degraded) => {
-                let span = doubled(self.config.backoff_min_ms, degraded.level, self.config.backoff_max_ms);
-                ms(self.rng.jitter(span).max(self.config.respawn_delay_ms))
+                let span = doubled(
+                    self.turn.config().backoff_min_ms,
+                    degraded.level,
+                    self.turn.config().backoff_max_ms,
+                );
+                ms(self.turn.jitter(span).max(self.turn.config().respawn_delay_ms))
             }
         }
     }
@@ -131,9 +134,8 @@ impl Core {
         let is_degraded = restart.degraded.is_some();
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         if is_degraded {
-            let at_ns = self.now.mono_ns.saturating_add(ms(self.config.restart_period_ms));
-            worker.survival_alarm = Some(at_ns);
-            self.timers.set(at_ns, Alarm::Survived(id));
+            let at_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().restart_period_ms));
+            worker.set(&mut self.turn, id, WorkerAlarm::Survival, at_ns);
         }
     }
 
@@ -146,9 +148,9 @@ impl Core {
         if ready_ns >= degraded.since_ns && !is_killed {
             pool.restart.degraded = None;
             pool.restart.faults.clear();
-            pool.next_spawn_ns = self.now.mono_ns;
+            pool.next_spawn_ns = self.turn.now_ns();
             let name = pool.name.clone();
-            self.record(What::Recovered { pool: name }, None);
+            self.turn.record(What::Recovered { pool: name }, None);
             self.notify_recovered(pool_id);
         }
     }
@@ -156,7 +158,7 @@ impl Core {
     /// Tells whoever waits for the start, once.
     pub(crate) fn say_ready(&mut self, status: String) {
         if !std::mem::replace(&mut self.ready_said, true) {
-            self.act(Action::Ready { status });
+            self.turn.act(Action::Ready { status });
         }
     }
 }

@@ -8,8 +8,8 @@ use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::job::OutputMode;
 
 use crate::job::batch::Batch;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Alarm, AlarmSlot, ms};
 
 /// How long nothing that needs an output descriptor is offered after one could not be made, in milliseconds.
 const TRY_AFTER_MS: u64 = 100;
@@ -20,7 +20,7 @@ const SAY_EVERY_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     /// Until when nothing is tried, and what was missing.
-    on: Option<(u64, String)>,
+    on: Option<(AlarmSlot, String)>,
     say_from_ns: u64,
 }
 
@@ -32,7 +32,7 @@ impl Shortage {
 
     /// Until when.
     pub(crate) fn until_ns(&self) -> Option<u64> {
-        self.on.as_ref().map(|(until_ns, _)| *until_ns)
+        self.on.as_ref()?.0.at_ns()
     }
 
     /// What is short, in words; empty when nothing is.
@@ -52,15 +52,16 @@ impl Core {
         if self.shortage.is_on() {
             return;
         }
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let until_ns = now_ns + ms(TRY_AFTER_MS);
-        self.timers.set(until_ns, Alarm::Shortage);
+        let mut slot = AlarmSlot::default();
+        self.turn.set(&mut slot, Alarm::Shortage, until_ns);
         if now_ns >= self.shortage.say_from_ns {
             self.shortage.say_from_ns = now_ns + ms(SAY_EVERY_MS);
-            self.record(What::Short { what: what.clone() }, None);
+            self.turn.record(What::Short { what: what.clone() }, None);
             self.notify_short(&what);
         }
-        self.shortage.on = Some((until_ns, what));
+        self.shortage.on = Some((slot, what));
     }
 
     /// Tells clients whose attached jobs need a descriptor.
@@ -75,7 +76,7 @@ impl Core {
     fn attached_needs_descriptor(&self, id: ClientId) -> bool {
         let Some(client) = self.clients.see(id) else { return false };
         let needs = |batch: &Batch| {
-            let plans = self.config.kinds.get(usize::from(batch.kind.0)).is_some_and(|kind| kind.plans);
+            let plans = self.turn.kind(batch.kind).is_some_and(|kind| kind.plans);
             plans || batch.logs || batch.policy.output == OutputMode::Descriptor
         };
         client.attached().any(|batch| needs(&self.jobs.batches[batch as usize]))

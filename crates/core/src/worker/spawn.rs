@@ -8,26 +8,26 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{Tally, WorkerAlarm};
 use crate::worker::entry::{Cause, Duty};
 
 impl Core {
     /// Spawns whom the pools miss, as far as it is time.
     pub(crate) fn tend_pools(&mut self) {
-        let is_first = self.log.is_empty();
+        let is_first = self.turn.records().is_empty();
         for pool in self.pools.ids() {
             let missing = self.missing_workers(pool);
-            if missing == 0 || self.now.mono_ns < self.pools[pool].next_spawn_ns {
+            if missing == 0 || self.turn.now_ns() < self.pools[pool].next_spawn_ns {
                 continue;
             }
-            if self.log.is_empty() {
+            if self.turn.records().is_empty() {
                 let slots = u16::try_from(self.pools.slots.len()).unwrap_or(u16::MAX);
-                self.record(What::Started { pid: self.config.pid, slots }, None);
+                self.turn.record(What::Started { pid: self.turn.config().pid, slots }, None);
             }
             let count = if is_first { missing } else { 1 };
             (0..count).for_each(|_| self.spawn(pool));
-            self.pools[pool].next_spawn_ns = self.now.mono_ns + self.spawn_pause_ns(pool);
+            self.pools[pool].next_spawn_ns = self.turn.now_ns() + self.spawn_pause_ns(pool);
         }
     }
 
@@ -42,22 +42,21 @@ impl Core {
     }
 
     fn spawn(&mut self, pool: PoolId) {
-        let id = self.pools.add(pool, self.now);
-        self.set_duty_alarm(id, Some(self.config.bootstrap_ms));
-        self.totals.spawned += 1;
-        self.act(Action::Spawn { worker: id, pool });
+        let id = self.pools.add(pool, self.turn.now_ns(), self.turn.wall_us());
+        self.set_duty_alarm(id, Some(self.turn.config().bootstrap_ms));
+        self.turn.count(Tally::Spawned, 1);
+        self.turn.act(Action::Spawn { worker: id, pool });
     }
 
     /// Sets the alarm of what a worker is doing now, in milliseconds from now, instead of the old one.
     pub(crate) fn set_duty_alarm(&mut self, id: WorkerId, after_ms: Option<u64>) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let at_ns = after_ms.map(|after_ms| self.now.mono_ns.saturating_add(ms(after_ms)));
-        let old = std::mem::replace(&mut worker.duty_alarm, at_ns);
-        if let Some(old) = old {
-            self.timers.cancel(old, Alarm::Worker(id));
-        }
-        if let Some(at_ns) = at_ns {
-            self.timers.set(at_ns, Alarm::Worker(id));
+        match after_ms {
+            Some(after_ms) => {
+                let at_ns = self.turn.after_ms(after_ms);
+                worker.set(&mut self.turn, id, WorkerAlarm::Overdue, at_ns);
+            }
+            None => worker.cancel(&mut self.turn, id, WorkerAlarm::Overdue),
         }
     }
 
@@ -65,21 +64,20 @@ impl Core {
     pub(crate) fn worker_spawned(&mut self, id: WorkerId, pid: u32) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         worker.pid = Some(pid);
-        self.record(What::Spawned { worker: id, pid }, None);
+        self.turn.record(What::Spawned { worker: id, pid }, None);
     }
 
     /// A worker is connected: it is a spare until it gets a slot, this turn if one is free.
     pub(crate) fn worker_ready(&mut self, id: WorkerId) {
-        let now = self.now;
         let Some(worker) = self.pools.workers.get_mut(&id).filter(|worker| worker.duty == Duty::Starting)
         else {
             return;
         };
-        worker.ready_ns = now.mono_ns;
-        let after_us = (now.mono_ns - worker.spawned_ns) / 1000;
+        worker.ready_ns = self.turn.now_ns();
+        let after_us = (self.turn.now_ns() - worker.spawned_ns) / 1000;
         let pid = worker.pid.unwrap_or(0);
         self.set_duty_alarm(id, None);
-        self.record(What::Ready { worker: id, pid, after_us }, None);
+        self.turn.record(What::Ready { worker: id, pid, after_us }, None);
         self.pools.enter(id, Duty::Spare);
         if self.pools.workers.get(&id).is_some_and(|worker| worker.suspended.is_none()) {
             let pool = self.pools.of_worker(id);
@@ -118,29 +116,29 @@ impl Core {
         worker.slot = Some(number);
         let pool = worker.pool;
         let warm = vacated.is_some_and(|(_, since_ns)| worker.ready_ns <= since_ns);
-        let after_us = vacated.map_or(0, |(_, since_ns)| (self.now.mono_ns - since_ns) / 1000);
+        let after_us = vacated.map_or(0, |(_, since_ns)| (self.turn.now_ns() - since_ns) / 1000);
         let replaces = vacated.map(|(before, _)| before);
         self.pools[pool].vacant -= 1;
-        self.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, None);
+        self.turn.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, None);
     }
 
     /// Asks an idle worker or a spare to leave; its slot is free at once.
     pub(crate) fn retire(&mut self, id: WorkerId) {
-        self.pools.vacate(id, self.now.mono_ns);
+        self.pools.vacate(id, self.turn.now_ns());
         self.pools.enter(id, Duty::Retiring);
-        self.set_duty_alarm(id, Some(self.config.retire_ms));
-        self.act(Action::Retire { worker: id });
+        self.set_duty_alarm(id, Some(self.turn.config().retire_ms));
+        self.turn.act(Action::Retire { worker: id });
     }
 
     /// A worker stayed in its state for too long.
     pub(crate) fn worker_overdue(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        worker.duty_alarm = None;
+        worker.rang(WorkerAlarm::Overdue);
         match worker.duty {
             Duty::Starting => {
                 let error = match worker.hung_up {
                     true => "its lane hung up before it was up".to_owned(),
-                    false => format!("it did not come up within {} ms", self.config.bootstrap_ms),
+                    false => format!("it did not come up within {} ms", self.turn.config().bootstrap_ms),
                 };
                 self.bootstrap_failed(id, error);
             }

@@ -7,8 +7,8 @@
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::WorkerId;
 
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{WorkerAlarm, ms};
 use crate::worker::entry::{Cause, Duty};
 
 impl Core {
@@ -18,24 +18,26 @@ impl Core {
         if worker.suspended.is_some() || worker.duty.cause().is_some() {
             return;
         }
-        let until_ns = self.now.mono_ns.saturating_add(ms(self.config.stopped_ms));
+        let until_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().stopped_ms));
         worker.suspended = Some(until_ns);
+        worker.set(&mut self.turn, id, WorkerAlarm::Stopped, until_ns);
         let (pid, pool) = (worker.pid.unwrap_or(0), worker.pool);
         let job = worker.claims.head().map(|offer| offer.shown);
         let owner = job.and_then(|job| self.owner_of(job));
-        self.timers.set(until_ns, Alarm::Suspended(id));
         self.pools.unspare(pool, id);
-        self.record(What::Suspended { worker: id, pid, job, signal }, owner);
+        self.turn.record(What::Suspended { worker: id, pid, job, signal }, owner);
         self.recall_all(id);
     }
 
     /// A stopped worker goes on.
     pub(crate) fn resumed(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let Some(until_ns) = worker.suspended.take() else { return };
+        if worker.suspended.take().is_none() {
+            return;
+        }
+        worker.cancel(&mut self.turn, id, WorkerAlarm::Stopped);
         let (is_spare, pool) = (worker.duty == Duty::Spare && !worker.hung_up, worker.pool);
-        self.timers.cancel(until_ns, Alarm::Suspended(id));
-        self.record(What::Resumed { worker: id }, None);
+        self.turn.record(What::Resumed { worker: id }, None);
         if is_spare {
             self.pools[pool].spares.push_back(id);
         }
@@ -45,6 +47,7 @@ impl Core {
     pub(crate) fn suspended_too_long(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         // It stays stopped: the mark goes with the worker.
+        worker.rang(WorkerAlarm::Stopped);
         worker.suspended = Some(u64::MAX);
         match worker.duty {
             Duty::Starting => {

@@ -7,8 +7,8 @@
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{WorkerAlarm, ms};
 use crate::worker::claims::Offer;
 use crate::worker::entry::Cause;
 
@@ -23,7 +23,7 @@ pub(crate) struct Asked {
 impl Core {
     /// A look found a task running that nobody wants: it is asked to end, or, if it had its time or gets none, killed.
     pub(crate) fn end_unwanted(&mut self, id: WorkerId, offer: &Offer) {
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         if worker.duty.cause().is_some() {
             return;
@@ -35,16 +35,16 @@ impl Core {
         }
         let until_ns = now_ns.saturating_add(ms(u64::from(offer.grace_ms)));
         worker.asked = Some(Asked { seq: offer.seq, until_ns });
-        self.timers.set(until_ns, Alarm::Asked(id));
+        worker.set(&mut self.turn, id, WorkerAlarm::EndOrder, until_ns);
         self.recall_all(id);
-        self.act(Action::Unwant { worker: id, seq: offer.seq });
+        self.turn.act(Action::Unwant { worker: id, seq: offer.seq });
     }
 
     /// An offer is settled: if it was the one that was to end, its worker is as any other again.
     pub(crate) fn forget_asked(&mut self, id: WorkerId, seq: Seq) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        if let Some(asked) = worker.asked.take_if(|asked| asked.seq == seq) {
-            self.timers.cancel(asked.until_ns, Alarm::Asked(id));
+        if worker.asked.take_if(|asked| asked.seq == seq).is_some() {
+            worker.cancel(&mut self.turn, id, WorkerAlarm::EndOrder);
         }
     }
 }

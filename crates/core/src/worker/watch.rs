@@ -18,8 +18,8 @@ use bulkhead_proto::job::Policy;
 
 use crate::action::Action;
 use crate::job::entry::Left;
-use crate::machine::{Core, ms};
-use crate::turn::alarms::Alarm;
+use crate::machine::Core;
+use crate::turn::{WorkerAlarm, ms};
 use crate::worker::claims::Offer;
 use crate::worker::entry::Cause;
 
@@ -40,7 +40,6 @@ pub(crate) struct Watch {
     before: Option<Before>,
     /// The limit that it met, if the next look shows that it still runs.
     met: Option<Cause>,
-    pub(crate) alarm: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +119,11 @@ impl Watch {
 impl Core {
     /// Begins to watch a task that is about to be offered, if its policy says so.
     pub(crate) fn watch(&mut self, id: WorkerId, seq: Seq, policy: &Policy) {
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let Some(worker) = self.pools.workers.get_mut(&id).filter(|_| is_watched(policy)) else { return };
-        worker.watch = Some(Watch { seq, since_ns: now_ns, before: None, met: None, alarm: None });
+        worker.watch = Some(Watch { seq, since_ns: now_ns, before: None, met: None });
         if is_measured(policy) {
-            self.act(Action::Examine { worker: id });
+            self.turn.act(Action::Examine { worker: id });
         } else if let Some(limit_ms) = policy.no_progress_ms {
             self.set_watch_alarm(id, now_ns.saturating_add(ms(limit_ms)));
         }
@@ -136,27 +135,23 @@ impl Core {
         if worker.watch.as_ref().is_none_or(|watch| seq.is_some_and(|seq| watch.seq != seq)) {
             return;
         }
-        if let Some(at_ns) = worker.watch.take().and_then(|watch| watch.alarm) {
-            self.timers.cancel(at_ns, Alarm::Watch(id));
-        }
+        worker.watch = None;
+        worker.cancel(&mut self.turn, id, WorkerAlarm::Watch);
     }
 
     fn set_watch_alarm(&mut self, id: WorkerId, at_ns: u64) {
-        let Some(watch) = self.pools.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
-            return;
-        };
-        if let Some(old_ns) = watch.alarm.replace(at_ns) {
-            self.timers.cancel(old_ns, Alarm::Watch(id));
-        }
-        self.timers.set(at_ns, Alarm::Watch(id));
+        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
+        worker.set(&mut self.turn, id, WorkerAlarm::Watch, at_ns);
     }
 
     /// A watched task may have met a limit by now.
     pub(crate) fn watch_due(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let Some(watch) = &mut worker.watch else { return };
-        watch.alarm = None;
-        self.act(Action::Examine { worker: id });
+        if worker.watch.is_none() {
+            return;
+        }
+        worker.rang(WorkerAlarm::Watch);
+        self.turn.act(Action::Examine { worker: id });
     }
 
     /// What was seen of a worker.
@@ -170,14 +165,15 @@ impl Core {
         let Some(watch) = &mut worker.watch else { return };
         // Of a worker that is killed already, only time is worth waiting for.
         let policy = if is_killed { Policy { cpu_ms: None, memory_bytes: None, ..policy } } else { policy };
-        match watch.judge(&policy, seen.as_ref(), progress_ns, (self.now.mono_ns, self.config.cores)) {
+        match watch.judge(&policy, seen.as_ref(), progress_ns, (self.turn.now_ns(), self.turn.config().cores))
+        {
             Ok(u64::MAX) => {}
             Ok(next_ns) => self.set_watch_alarm(id, next_ns),
             // Nothing of it is to be seen any more, and its job is not kept waiting for the proof.
             Err(cause) if is_killed => self.enforce(id, &offer, cause),
             Err(cause) => {
                 watch.met = Some(cause);
-                self.act(Action::Look { worker: id });
+                self.turn.act(Action::Look { worker: id });
             }
         }
     }
@@ -192,7 +188,7 @@ impl Core {
 
     /// A look found a current offer at the head of a ring: ends what met a limit. `true`: it is being ended.
     pub(crate) fn enforce_met(&mut self, id: WorkerId, offer: &Offer) -> bool {
-        let now_ns = self.now.mono_ns;
+        let now_ns = self.turn.now_ns();
         let Some(watch) = self.pools.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
             return false;
         };
