@@ -4,17 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::why::Canceller;
-use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag};
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::ids::{ClientId, JobId, LogId, PoolId, Tag};
 
+use crate::action::Action;
 use crate::client::followers::Reader;
 use crate::event::Peer;
-use crate::job::batch::Batch;
-use crate::job::entry::{Left, Shelf};
-use crate::job::list::Key;
 use crate::machine::Core;
-use crate::turn::{Alarm, AlarmSlot, ms};
+use crate::turn::{Alarm, AlarmSlot, Turn, ms};
+
+/// What a reply with a log takes of a client's credit beside its descriptor, in bytes.
+const LOG_BYTES: u64 = 48;
 
 /// The end of a job that a client is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,20 @@ pub(crate) struct Letter {
     pub(crate) tag: Tag,
     /// Whether the client submitted the job attached; else it waits for it.
     pub(crate) own: bool,
+    /// The first job...
     pub(crate) job: JobId,
+    /// ...and how many whose numbers follow it.
+    pub(crate) count: u32,
+}
+
+/// A batch that a client submitted attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttachedBatch {
+    /// How many jobs it had at first; their numbers follow each other.
+    pub(crate) count: u32,
+    pub(crate) pool: PoolId,
+    /// Whether a descriptor of the daemon's own goes with its tasks.
+    pub(crate) needs_descriptor: bool,
 }
 
 /// One connection.
@@ -37,8 +50,8 @@ pub(crate) struct Client {
     /// Ends of attached jobs that it was not told, in bytes, and how many of them hold outputs.
     pub(crate) untold_bytes: u64,
     pub(crate) untold_outputs: u64,
-    /// Its attached batches: number of the first job, place in the slab.
-    batches: BTreeMap<JobId, u32>,
+    /// Its attached batches, by the number of their first job.
+    batches: BTreeMap<JobId, AttachedBatch>,
     pub(crate) readers: Vec<Reader>,
     /// Whether it is on the list of those to be looked at.
     pub(crate) listed: bool,
@@ -49,9 +62,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Its attached batches, by their places in the slab.
-    pub(crate) fn attached(&self) -> impl Iterator<Item = u32> + '_ {
-        self.batches.values().copied()
+    /// Its attached batches.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = &AttachedBatch> {
+        self.batches.values()
     }
 
     /// Whether it waits for the end of some job.
@@ -121,6 +134,72 @@ impl Clients {
             .collect()
     }
 
+    /// A client waits for one more end.
+    pub(crate) fn add_wait(&mut self, id: ClientId) {
+        if let Some(client) = self.connected(id) {
+            client.waits += 1;
+        }
+    }
+
+    /// A letter was read, or nobody is there to read it: one end less is waited for, if it was not an attached one.
+    pub(crate) fn letter_read(&mut self, id: ClientId, letter: Letter) {
+        if let Some(client) = self.connected(id).filter(|_| !letter.own) {
+            client.waits -= u64::from(letter.count);
+        }
+    }
+
+    /// Whether a connected client may be sent more.
+    pub(crate) fn has_credit(&self, id: ClientId) -> bool {
+        self.see(id).is_some_and(|client| client.credit > 0)
+    }
+
+    /// Sends a reply with a log, charged like one with a descriptor.
+    pub(crate) fn show_log(&mut self, turn: &mut Turn, id: ClientId, tag: Tag, reply: Reply, log: LogId) {
+        let whole = turn.config().client_credit_bytes;
+        let Some(client) = self.connected(id) else { return };
+        client.credit = client.credit.saturating_sub_unsigned(LOG_BYTES + whole / 64);
+        turn.act(Action::ShowLog { client: id, tag, reply, log });
+    }
+
+    /// An attached end waits for its client, if that is there still.
+    pub(crate) fn add_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
+        if let Some(client) = self.map.get_mut(&id) {
+            client.untold_bytes += bytes;
+            client.untold_outputs += outputs;
+        }
+    }
+
+    /// An attached end waits for its client no more.
+    pub(crate) fn remove_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
+        if let Some(client) = self.map.get_mut(&id) {
+            client.untold_bytes -= bytes;
+            client.untold_outputs -= outputs;
+        }
+    }
+
+    /// A client's attached batch was accepted.
+    pub(crate) fn attach(&mut self, id: ClientId, first: JobId, batch: AttachedBatch) {
+        if let Some(client) = self.connected(id) {
+            client.batches.insert(first, batch);
+        }
+    }
+
+    /// The last job of a client's batch is gone, or left it. A client that vanished is remembered for its batches alone.
+    pub(crate) fn batch_gone(&mut self, turn: &mut Turn, id: ClientId, first: JobId) {
+        let Some(client) = self.map.get_mut(&id) else { return };
+        client.batches.remove(&first);
+        if let Some(vanished) = client.vanished.as_mut().filter(|_| client.batches.is_empty()) {
+            turn.cancel(vanished, Alarm::Vanished(id));
+            self.map.remove(&id);
+        }
+    }
+
+    /// A client that vanished does not come back: gives its batches, each by its first job and the count of its jobs.
+    pub(crate) fn remove_vanished(&mut self, id: ClientId) -> Vec<(JobId, u32)> {
+        let batches = self.map.remove(&id).map(|client| client.batches).unwrap_or_default();
+        batches.into_iter().map(|(first, batch)| (first, batch.count)).collect()
+    }
+
     /// Has a client looked at in this turn.
     pub(crate) fn mark(&mut self, id: ClientId) {
         let Some(client) = self.map.get_mut(&id) else { return };
@@ -165,13 +244,6 @@ impl Core {
         self.notify_flushed(id);
     }
 
-    /// A client's attached batch was accepted.
-    pub(crate) fn attach(&mut self, id: ClientId, first: JobId, batch: u32) {
-        if let Some(client) = self.clients.connected(id) {
-            client.batches.insert(first, batch);
-        }
-    }
-
     /// A connection is over: its jobs live on for a while, as if they were not attached.
     pub(crate) fn client_gone(&mut self, id: ClientId) {
         let vanished_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().vanished_ms));
@@ -180,90 +252,23 @@ impl Core {
         // Nobody will read these, so what they tell of is told: results that waited for this client alone are shelved now.
         let letters = std::mem::take(&mut client.letters);
         client.readers.clear();
-        let batches: Vec<u32> = client.batches.values().copied().collect();
-        for batch in batches {
-            self.jobs.batches[batch as usize].attached = false;
+        let batches: Vec<(JobId, u32)> =
+            client.batches.iter().map(|(first, batch)| (*first, batch.count)).collect();
+        for (first, count) in batches {
+            self.jobs.detach(first, count);
         }
         for letter in letters {
             self.told(id, letter);
         }
         self.clients.readers.remove(&id);
         // It was held back for what it had not read; nothing waits for it any more.
-        self.queues.park(uid, id, false);
+        self.jobs.park(uid, id, false);
         let Some(client) = self.clients.connected(id) else { return };
         if client.batches.is_empty() {
             self.clients.map.remove(&id);
         } else {
             let slot = client.vanished.insert(AlarmSlot::default());
             self.turn.set(slot, Alarm::Vanished(id), vanished_ns);
-        }
-    }
-
-    /// A client did not come back: what it wanted for itself is wanted by nobody.
-    pub(crate) fn vanish(&mut self, id: ClientId) {
-        let Some(client) = self.clients.map.remove(&id) else { return };
-        for (first, place) in client.batches {
-            let count = self.jobs.batches[place as usize].count;
-            for number in first.0..first.0 + u64::from(count) {
-                let Some(key) = self.jobs.find(JobId(number)) else { continue };
-                // One that somebody asked to run again since is not this client's any more: it has a batch of its own.
-                if self.jobs[key].batch == place && self.jobs[key].end().is_none() {
-                    self.cancel_job(key, Canceller::Vanished { after_ms: self.turn.config().vanished_ms });
-                }
-            }
-        }
-    }
-
-    /// The last job of a batch is gone, or left it.
-    pub(crate) fn batch_gone(&mut self, gone: Option<Batch>) {
-        let Some(mut batch) = gone else { return };
-        self.turn.cancel(&mut batch.expiry, Alarm::Expiry(batch.first, batch.count));
-        if !batch.watched {
-            return;
-        }
-        let Some(client) = self.clients.map.get_mut(&batch.client) else { return };
-        client.batches.remove(&batch.first);
-        if let Some(vanished) = client.vanished.as_mut().filter(|_| client.batches.is_empty()) {
-            self.turn.cancel(vanished, Alarm::Vanished(batch.client));
-            self.clients.map.remove(&batch.client);
-        }
-    }
-
-    /// Counts an attached job's end among those its client was not told, or out of them.
-    pub(crate) fn count_untold(&mut self, key: Key, untold: bool) {
-        let job = &self.jobs[key];
-        let bytes = job.kept_bytes();
-        let held = job.end().is_some_and(|end| matches!(end.left, Left::Held { .. }));
-        let sign = |count: &mut u64, by: u64| if untold { *count += by } else { *count -= by };
-        sign(&mut self.kept.untold_bytes, bytes);
-        let client = self.jobs.batch(key).client;
-        if let Some(client) = self.clients.map.get_mut(&client) {
-            sign(&mut client.untold_bytes, bytes);
-            sign(&mut client.untold_outputs, u64::from(held));
-        }
-    }
-
-    /// A letter was read, or nobody is there to read it.
-    pub(crate) fn told(&mut self, id: ClientId, letter: Letter) {
-        if let Some(client) = self.clients.connected(id).filter(|_| !letter.own) {
-            client.waits -= 1;
-        }
-        let Some(key) = self.jobs.find(letter.job) else { return };
-        let Some(end) = self.jobs[key].end_mut() else { return };
-        end.untold = end.untold.saturating_sub(1);
-        if end.untold == 0 && end.shelf == Shelf::Untold {
-            self.leave_untold(key);
-        }
-    }
-
-    /// All who were to be told of an attached job's end were told, or are gone.
-    fn leave_untold(&mut self, key: Key) {
-        let done = self.jobs[key].end().is_some_and(|end| end.outcome == Outcome::Done);
-        if done && self.jobs.batch(key).attached {
-            self.forget(key);
-        } else {
-            self.count_untold(key, false);
-            self.shelve(key);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Files that clients sent with their jobs: how many may be held, whom they go to, and when they are let go.
 //!
-//! What goes with the tasks of one job is its *freight*. It is held by the job until its end and by every offer that
+//! What goes with the tasks of one job are its *attachments*. They are held by the job until its end and by every offer that
 //! carries it until that is settled or its worker's death proven; whoever leaves last lets the files go, each once. A
 //! descriptor can pin memory and is one of a few, so both have budgets: in all, and three quarters of that for one
 //! user who is not root.
@@ -13,22 +13,24 @@ use std::rc::Rc;
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
-use bulkhead_proto::ids::{FileId, JobId, OutputId, ScratchId, Seq, WorkerId};
+use bulkhead_proto::ids::{FileId, OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
+use crate::job::Jobs;
 use crate::job::list::Key;
-use crate::machine::Core;
+use crate::job::run::{Run, Ticket};
+use crate::turn::Turn;
 
-/// Names the freight of one job; never used again.
+/// Names the attachments of one job; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FreightId(u64);
+pub(crate) struct AttachmentsId(u64);
 
 /// What goes with the tasks of one job.
 #[derive(Debug)]
-struct Freight {
+struct Attachments {
     uid: u32,
     files: Vec<(FileId, FileUse)>,
     pinned_bytes: u64,
@@ -48,15 +50,15 @@ struct Used {
 
 /// Everything that is held for jobs.
 #[derive(Debug, Default)]
-pub(crate) struct Files {
-    freights: BTreeMap<FreightId, Freight>,
+pub(crate) struct AttachmentTable {
+    held: BTreeMap<AttachmentsId, Attachments>,
     last: u64,
     scratches: u64,
     all: Used,
     of: BTreeMap<u32, Used>,
 }
 
-impl Files {
+impl AttachmentTable {
     /// Counts files in, or out again.
     fn count(&mut self, uid: u32, change: impl Fn(&mut Used)) {
         change(&mut self.all);
@@ -67,31 +69,62 @@ impl Files {
         }
     }
 
-    /// Whether somebody still has this.
-    pub(crate) fn holds(&self, freight: FreightId) -> bool {
-        self.freights.contains_key(&freight)
+    /// Holds the files of a job that is accepted, if any came with it.
+    pub(super) fn hold(
+        &mut self,
+        uid: u32,
+        names: Vec<FileUse>,
+        came: Vec<Attached>,
+    ) -> Option<AttachmentsId> {
+        if came.is_empty() {
+            return None;
+        }
+        let files: Vec<_> = came.iter().map(|file| file.file).zip(names).collect();
+        Some(self.open(uid, files, pinned(&came)))
     }
 
-    /// Checks what must always hold; `users` tells who has which freight.
-    pub(crate) fn audit(&self, users: &BTreeMap<FreightId, u32>) {
+    fn open(&mut self, uid: u32, files: Vec<(FileId, FileUse)>, pinned_bytes: u64) -> AttachmentsId {
+        let count = files.len() as u64;
+        self.count(uid, |used| {
+            used.files += count;
+            used.bytes += pinned_bytes;
+        });
+        self.last += 1;
+        let id = AttachmentsId(self.last);
+        self.held.insert(id, Attachments { uid, files, pinned_bytes, scratch: None, plan: None, users: 1 });
+        id
+    }
+
+    /// Checks what must always hold; `users` tells who has which attachments.
+    pub(crate) fn audit(&self, users: &BTreeMap<AttachmentsId, u32>) {
         let (mut all, mut of) = (Used::default(), BTreeMap::<u32, Used>::new());
-        for (id, freight) in &self.freights {
-            assert_eq!(users.get(id), Some(&freight.users), "freight {id:?} is held by those who have it");
-            for used in [&mut all, of.entry(freight.uid).or_default()] {
-                used.files += freight.files.len() as u64;
-                used.bytes += freight.pinned_bytes;
+        for (id, attachments) in &self.held {
+            assert_eq!(
+                users.get(id),
+                Some(&attachments.users),
+                "attachments {id:?} is held by those who have it"
+            );
+            for used in [&mut all, of.entry(attachments.uid).or_default()] {
+                used.files += attachments.files.len() as u64;
+                used.bytes += attachments.pinned_bytes;
             }
         }
         of.retain(|_, used| *used != Used::default());
-        assert!(users.keys().all(|id| self.freights.contains_key(id)), "what somebody has is held");
+        assert!(users.keys().all(|id| self.held.contains_key(id)), "what somebody has is held");
         assert_eq!((all, of), (self.all, self.of.clone()), "files are counted");
     }
 }
 
-impl Core {
+impl Jobs {
     /// Whether the files of a submit may be taken. How many may be held is asked last: who is told to try again must
     /// not be refused for good then.
-    pub(crate) fn check_files(&self, uid: u32, submit: &Submit, came: &[Attached]) -> Result<(), Refusal> {
+    pub(crate) fn check_files(
+        &self,
+        turn: &Turn,
+        uid: u32,
+        submit: &Submit,
+        came: &[Attached],
+    ) -> Result<(), Refusal> {
         let invalid = |why: String| Err(Refusal::Invalid { why });
         let files = &submit.files;
         if let Some(fault) = file::fault(files) {
@@ -117,20 +150,20 @@ impl Core {
                 "files belong to one job, and the submit has {inputs} inputs: submit each by itself"
             ));
         }
-        self.room_for_files(uid, came)
+        self.room_for_files(turn, uid, came)
     }
 
-    fn room_for_files(&self, uid: u32, came: &[Attached]) -> Result<(), Refusal> {
-        let (used, of) = (self.files.all, self.files.of.get(&uid).copied().unwrap_or_default());
+    fn room_for_files(&self, turn: &Turn, uid: u32, came: &[Attached]) -> Result<(), Refusal> {
+        let (used, of) = (self.attachments.all, self.attachments.of.get(&uid).copied().unwrap_or_default());
         let (files, bytes) = (came.len() as u64, pinned(came));
         let sorts = [
-            ("files that come with jobs", files, used.files, of.files, self.turn.config().files_max),
+            ("files that come with jobs", files, used.files, of.files, turn.config().files_max),
             (
                 "bytes of memory in files that come with jobs",
                 bytes,
                 used.bytes,
                 of.bytes,
-                self.turn.config().files_bytes_max,
+                turn.config().files_bytes_max,
             ),
         ];
         for (what, wanted, all, own, most) in sorts {
@@ -139,7 +172,7 @@ impl Core {
                 let why = format!("{wanted} {what}, at most {share} fit: leave large files on a disk");
                 return Err(Refusal::Invalid { why });
             }
-            let retry_after_ms = self.turn.retry_after_ms(1);
+            let retry_after_ms = turn.retry_after_ms(1);
             if own.saturating_add(wanted) > share {
                 let what = format!("your share of the {what}");
                 return Err(Refusal::Busy { what, limit: share, retry_after_ms });
@@ -152,120 +185,89 @@ impl Core {
         Ok(())
     }
 
-    /// Files that no job takes.
-    pub(crate) fn turn_away(&mut self, files: Vec<Attached>) {
-        for Attached { file, .. } in files {
-            self.turn.act(Action::DropFile { file });
-        }
-    }
-
-    /// Holds the files of a job that was accepted, if any came with it.
-    pub(crate) fn load(&mut self, uid: u32, names: Vec<FileUse>, came: Vec<Attached>) -> Option<FreightId> {
-        if came.is_empty() {
-            return None;
-        }
-        let files: Vec<_> = came.iter().map(|file| file.file).zip(names).collect();
-        Some(self.open_freight(uid, files, pinned(&came)))
-    }
-
-    fn open_freight(&mut self, uid: u32, files: Vec<(FileId, FileUse)>, pinned_bytes: u64) -> FreightId {
-        let count = files.len() as u64;
-        self.files.count(uid, |used| {
-            used.files += count;
-            used.bytes += pinned_bytes;
-        });
-        self.files.last += 1;
-        let id = FreightId(self.files.last);
-        let freight = Freight { uid, files, pinned_bytes, scratch: None, plan: None, users: 1 };
-        self.files.freights.insert(id, freight);
-        id
-    }
-
-    /// The files that go with an offer of a job's task that was just made: it has them from now on.
-    pub(crate) fn send_along(
-        &mut self,
-        worker: WorkerId,
-        job: Key,
-        shown: JobId,
-        stage: Stage,
-    ) -> Vec<TaskFile> {
-        let (uid, output) = (self.jobs.batch(job).uid, self.jobs.batch(job).policy.output);
-        let id = match self.jobs[job].freight() {
+    /// The attachments of a job's task that is about to be offered; the offer has them from now on.
+    pub(super) fn attach(&mut self, job: Key, stage: Stage) -> (Option<AttachmentsId>, Vec<TaskFile>) {
+        let (uid, output) = (self.table.batch(job).uid, self.table.batch(job).policy.output);
+        let id = match self.table[job].attachments() {
             Some(id) => id,
-            None if stage == Stage::Whole => return Vec::new(),
+            None if stage == Stage::Whole => return (None, Vec::new()),
             // A job that is done in parts has a plan, even if no file came with it.
             None => {
-                let id = self.open_freight(uid, Vec::new(), 0);
-                *self.jobs[job].aside_mut().freight.insert(id)
+                let id = self.attachments.open(uid, Vec::new(), 0);
+                *self.table[job].aside_mut().attachments.insert(id)
             }
         };
-        let results = self.jobs[job].fan().and_then(|fan| self.fans.get(fan));
-        let results = results.filter(|fan| fan.bytes > 0).map(|fan| Rc::clone(&fan.results));
-        let Some(freight) = self.files.freights.get_mut(&id) else { return Vec::new() };
-        let offer = self.pools.workers.get_mut(&worker).and_then(|worker| worker.claims.last_mut());
-        if let Some(offer) = offer {
-            (offer.freight, offer.shown) = (Some(id), shown);
-            freight.users += 1;
-        }
+        let results = self.fan_of(job).filter(|fan| fan.bytes > 0).map(|fan| Rc::clone(&fan.results));
+        let attachments =
+            self.attachments.held.get_mut(&id).expect("a job that has not ended holds its attachments");
+        attachments.users += 1;
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };
-        let mut files: Vec<TaskFile> = freight.files.iter().map(client).collect();
+        let mut files: Vec<TaskFile> = attachments.files.iter().map(client).collect();
         if stage == Stage::Whole {
-            return files;
+            return (Some(id), files);
         }
-        files.extend(freight.plan.map(|output| TaskFile::Plan { output }));
+        files.extend(attachments.plan.map(|output| TaskFile::Plan { output }));
         if output == OutputMode::Descriptor {
-            let next = ScratchId(self.files.scratches + 1);
-            let scratch = *freight.scratch.get_or_insert(next);
-            self.files.scratches = self.files.scratches.max(scratch.0);
+            let next = ScratchId(self.attachments.scratches + 1);
+            let scratch = *attachments.scratch.get_or_insert(next);
+            self.attachments.scratches = self.attachments.scratches.max(scratch.0);
             files.push(TaskFile::Shared { scratch });
         }
         if let (Stage::Merge { .. }, Some(results)) = (stage, results) {
             files.push(TaskFile::Results { results });
         }
-        files
+        (Some(id), files)
     }
 
     /// Keeps the plan of a job for its parts and its merge.
-    pub(crate) fn keep_plan(&mut self, job: Key, plan: OutputId) {
-        let freight = self.jobs[job].freight().and_then(|id| self.files.freights.get_mut(&id));
-        if let Some(old) = freight.and_then(|freight| freight.plan.replace(plan)) {
-            self.turn.act(Action::DropOutput { output: old });
+    pub(super) fn keep_plan(&mut self, turn: &mut Turn, job: Key, plan: OutputId) {
+        let attachments = self.table[job].attachments().and_then(|id| self.attachments.held.get_mut(&id));
+        if let Some(old) = attachments.and_then(|attachments| attachments.plan.replace(plan)) {
+            turn.act(Action::DropOutput { output: old });
         }
     }
 
     /// An offer ended with a held output. If that was the one that the tasks of its job share, it is no scratch any
     /// more.
-    pub(crate) fn take_scratch(&mut self, worker: WorkerId, seq: Seq) {
-        let offer = self.pools.workers.get(&worker).and_then(|worker| worker.claims.get(seq));
-        let freight = offer.and_then(|offer| self.files.freights.get_mut(&offer.freight?));
-        if let Some(freight) = freight {
-            freight.scratch = None;
+    pub(crate) fn take_scratch(&mut self, ticket: Ticket) {
+        if let Some(attachments) = ticket.attachments.and_then(|id| self.attachments.held.get_mut(&id)) {
+            attachments.scratch = None;
         }
     }
 
-    /// An offer is settled, or a job has ended: whoever is the last lets the files go.
-    pub(crate) fn unload(&mut self, freight: Option<FreightId>) {
-        let Some(id) = freight else { return };
-        let Some(freight) = self.files.freights.get_mut(&id) else { return };
-        freight.users -= 1;
-        if freight.users > 0 {
+    /// An offer is settled, or its worker's death proven: it has its attachments no more.
+    pub(crate) fn unload(&mut self, turn: &mut Turn, ticket: Ticket) {
+        self.release(turn, ticket.attachments);
+    }
+
+    /// One holder less of these attachments, the job itself or an offer: the last lets the files go, each once.
+    pub(super) fn release(&mut self, turn: &mut Turn, attachments: Option<AttachmentsId>) {
+        let Some(id) = attachments else { return };
+        let attachments = self.attachments.held.get_mut(&id).expect("what somebody has is held");
+        attachments.users -= 1;
+        if attachments.users > 0 {
             return;
         }
-        let Some(freight) = self.files.freights.remove(&id) else { return };
-        let count = freight.files.len() as u64;
-        self.files.count(freight.uid, |used| {
+        let Some(attachments) = self.attachments.held.remove(&id) else { return };
+        let count = attachments.files.len() as u64;
+        self.attachments.count(attachments.uid, |used| {
             used.files -= count;
-            used.bytes -= freight.pinned_bytes;
+            used.bytes -= attachments.pinned_bytes;
         });
-        for (file, _) in freight.files {
-            self.turn.act(Action::DropFile { file });
+        for (file, _) in attachments.files {
+            turn.act(Action::DropFile { file });
         }
-        if let Some(output) = freight.plan {
-            self.turn.act(Action::DropOutput { output });
+        if let Some(output) = attachments.plan {
+            turn.act(Action::DropOutput { output });
         }
-        if let Some(scratch) = freight.scratch {
-            self.turn.act(Action::DropScratch { scratch });
+        if let Some(scratch) = attachments.scratch {
+            turn.act(Action::DropScratch { scratch });
         }
+    }
+
+    /// Whether an offer of a job, or of a part of it, still holds its attachments.
+    pub(crate) fn are_attachments_held(&self, run: Run) -> bool {
+        self.job(run).attachments().is_some_and(|id| self.attachments.held.contains_key(&id))
     }
 }
 

@@ -6,9 +6,9 @@
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::PRIORITY_MAX;
 
-use crate::job::entry::Step;
 use crate::job::list::{Key, List};
-use crate::job::table::Jobs;
+use crate::job::state::Step;
+use crate::job::table::Table;
 
 /// Lists of jobs, one for each priority...
 const LEVELS: usize = PRIORITY_MAX as usize + 1;
@@ -17,7 +17,7 @@ const LISTS: usize = 2 * LEVELS;
 /// The lists of jobs in a mask.
 const JOBS: u32 = (1 << LEVELS) - 1;
 
-/// What is to be done about the job whose turn it is.
+/// What the machine wants done about the run whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Take it.
@@ -38,13 +38,13 @@ pub(crate) enum Found {
 /// The clock of one look: now, and how much waiting weighs as much as one priority.
 #[derive(Clone, Copy)]
 pub(crate) struct Ageing {
-    pub(crate) now_ns: u64,
-    pub(crate) step_ns: u64,
+    pub(super) now_ns: u64,
+    pub(super) step_ns: u64,
 }
 
 impl Ageing {
     /// How urgent a job is that stands in the list of this priority.
-    fn urgency(self, jobs: &Jobs, list: usize, key: Key) -> u64 {
+    fn urgency(self, jobs: &Table, list: usize, key: Key) -> u64 {
         let waited = self.now_ns.saturating_sub(jobs.batch(key).since_ns);
         ((list % LEVELS) as u64).saturating_mul(self.step_ns).saturating_add(waited)
     }
@@ -53,30 +53,30 @@ impl Ageing {
 /// Where a queued job stands.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
-    pub(crate) uid: u32,
-    pub(crate) client: ClientId,
-    pub(crate) list: usize,
+    pub(super) uid: u32,
+    pub(super) client: ClientId,
+    pub(super) list: usize,
 }
 
 /// The jobs of one client that wait.
 #[derive(Debug, Default)]
-pub(crate) struct Lane {
-    pub(crate) lists: [List; LISTS],
+pub(crate) struct Backlog {
+    pub(super) lists: [List; LISTS],
     /// A bit for each list that is not empty.
-    pub(crate) filled: u32,
+    pub(super) filled: u32,
     /// Whether its last turn went to a part.
     was_part: bool,
     /// Whether it has its place among its user's turns.
-    pub(crate) listed: bool,
+    pub(super) listed: bool,
 }
 
-impl Lane {
+impl Backlog {
     /// Takes its most urgent job that `judge` wants.
     pub(crate) fn take(
         &mut self,
-        jobs: &mut Jobs,
+        jobs: &mut Table,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
     ) -> Found {
         let mut left = self.filled;
         while let Some((list, key)) = self.next(jobs, ageing, left) {
@@ -95,7 +95,7 @@ impl Lane {
 
     /// The most urgent head among the lists in `mask`. Parts and jobs of one priority take turns: a job of many parts
     /// does not hold up the jobs behind it, nor these it.
-    fn next(&self, jobs: &Jobs, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
+    fn next(&self, jobs: &Table, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
         let job = self.most_urgent(jobs, ageing, mask & JOBS);
         let part = self.most_urgent(jobs, ageing, mask & !JOBS);
         let ((_, (job_list, _)), (_, (part_list, _))) = match (job, part) {
@@ -110,7 +110,7 @@ impl Lane {
     }
 
     /// The most urgent head among the lists in `mask`, and how urgent it is; among equals the higher priority.
-    fn most_urgent(&self, jobs: &Jobs, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
+    fn most_urgent(&self, jobs: &Table, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
         let mut best = None;
         while mask != 0 {
             let list = mask.trailing_zeros() as usize;
@@ -126,7 +126,7 @@ impl Lane {
 
     /// Jobs of this client that go before one of its own, counted up to `most`: those before it in its list, and those
     /// of other lists that are as urgent.
-    pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
+    pub(crate) fn before(&self, jobs: &Table, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
         let urgency = ageing.urgency(jobs, own, key);
         let mut count = List::before(&jobs.slab, key, most);
         // Parts are no jobs, and take turns with them.
@@ -142,7 +142,7 @@ impl Lane {
     }
 
     /// Takes a job out of the middle of one of its lists.
-    pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key, list: usize) {
+    pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key, list: usize) {
         self.lists[list].unlink(&mut jobs.slab, key);
         if self.lists[list].is_empty() {
             self.filled &= !(1 << list);
@@ -151,7 +151,7 @@ impl Lane {
 }
 
 /// Where this job stands.
-pub(crate) fn place_of(jobs: &Jobs, key: Key) -> Place {
+pub(crate) fn place_of(jobs: &Table, key: Key) -> Place {
     let batch = jobs.batch(key);
     let has_begun = matches!(jobs[key].step, Step::Run | Step::Merge);
     let list = usize::from(batch.policy.priority) + if has_begun { LEVELS } else { 0 };

@@ -36,28 +36,28 @@ pub(crate) struct FanId(u64);
 #[derive(Debug)]
 pub(crate) struct Fan {
     /// The job's place.
-    pub(crate) job: Key,
+    pub(super) job: Key,
     /// The job.
-    pub(crate) id: JobId,
-    pub(crate) client: ClientId,
-    pub(crate) uid: u32,
+    pub(super) id: JobId,
+    pub(super) client: ClientId,
+    pub(super) uid: u32,
     /// Whose workers do them.
-    pub(crate) pool: PoolId,
+    pub(super) pool: PoolId,
     /// The batch that its parts share; the fan holds it too.
-    pub(crate) batch: u32,
+    pub(super) batch: u32,
     /// How many parts there are.
-    pub(crate) parts: u32,
+    pub(super) parts: u32,
     /// The next one that is to be made.
-    pub(crate) next: u32,
-    pub(crate) done: u32,
+    pub(super) next: u32,
+    pub(super) done: u32,
     /// Those that were made and are not done.
-    pub(crate) live: BTreeSet<Key>,
+    pub(super) live: BTreeSet<Key>,
     /// What each left. Nobody else has it before the merge.
-    pub(crate) results: Rc<Vec<Payload>>,
+    pub(super) results: Rc<Vec<Payload>>,
     /// Bytes of that.
-    pub(crate) bytes: u64,
+    pub(super) bytes: u64,
     /// The most attempts that one task of the job took so far.
-    pub(crate) attempts: u32,
+    pub(super) attempts: u32,
 }
 
 impl Fan {

@@ -10,13 +10,13 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::OutputId;
 
-use crate::job::entry::{Phase, Shelf};
 use crate::job::list::{Key, List};
-use crate::machine::Core;
-use crate::turn::{Tally, ms};
+use crate::job::run::Run;
+use crate::job::state::{Phase, Shelf};
+use crate::job::table::Table;
+use crate::job::{Jobs, Untold};
+use crate::turn::{Tally, Turn, ms};
 
-/// Jobs dropped for their age in one turn.
-const AGED_PER_TURN: usize = 4096;
 /// Shortest time between two records that say that results were dropped early.
 const SAY_EVERY_MS: u64 = 10_000;
 
@@ -31,25 +31,25 @@ pub(crate) struct Kept {
     quarantine: List,
     quarantined: u64,
     /// Bytes of what waits for its client.
-    pub(crate) untold_bytes: u64,
+    untold_bytes: u64,
     /// Dropped early and not said yet.
     unsaid: u32,
     say_from_ns: u64,
 }
 
 impl Kept {
-    /// Bytes of everything that is kept.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes + self.untold_bytes
+    /// An end waits for its client, and weighs so much.
+    pub(super) fn add_untold(&mut self, bytes: u64) {
+        self.untold_bytes += bytes;
     }
 
-    /// Quarantined jobs.
-    pub(crate) fn quarantined(&self) -> u64 {
-        self.quarantined
+    /// An end waits for its client no more.
+    pub(super) fn remove_untold(&mut self, bytes: u64) {
+        self.untold_bytes = self.untold_bytes.checked_sub(bytes).expect("what waits for clients was counted");
     }
 
     /// Checks what must always hold.
-    pub(crate) fn audit(&self, jobs: &crate::job::table::Jobs) {
+    pub(crate) fn audit(&self, jobs: &Table) {
         let (mut count, mut bytes) = (0, 0);
         for key in self.list.walk(&jobs.slab) {
             assert_eq!(jobs[key].end().map(|end| end.shelf), Some(Shelf::Kept));
@@ -70,98 +70,111 @@ impl Kept {
     }
 }
 
-impl Core {
+impl Jobs {
     /// Keeps an ended job that nobody is going to take away.
-    pub(crate) fn shelve(&mut self, key: Key) {
-        let crashed = self.jobs[key].end().is_some_and(|end| matches!(end.outcome, Outcome::Crashed { .. }));
-        let shelf = if crashed { Shelf::Quarantine } else { Shelf::Kept };
-        if let Some(end) = self.jobs[key].end_mut() {
-            end.shelf = shelf;
-        }
+    pub(super) fn shelve(&mut self, key: Key) {
+        let end = self.table[key].end_mut().expect("only ended jobs are kept");
+        let crashed = matches!(end.outcome, Outcome::Crashed { .. });
+        end.shelf = if crashed { Shelf::Quarantine } else { Shelf::Kept };
         let kept = &mut self.kept;
         // Evidence is wanted long after ordinary results are not, and is small: so it has a bound of its own.
         if crashed {
-            kept.quarantine.push_back(&mut self.jobs.slab, key);
+            kept.quarantine.push_back(&mut self.table.slab, key);
             kept.quarantined += 1;
         } else {
-            kept.list.push_back(&mut self.jobs.slab, key);
+            kept.list.push_back(&mut self.table.slab, key);
             kept.count += 1;
-            kept.bytes += self.jobs[key].kept_bytes();
-            if let Some(output) = self.jobs[key].held() {
+            kept.bytes += self.table[key].kept_bytes();
+            if let Some(output) = self.table[key].held() {
                 kept.outputs.insert(output, key);
             }
         }
     }
 
-    /// Takes an ended job from its shelf.
-    pub(crate) fn unshelve(&mut self, key: Key) {
-        let Some(shelf) = self.jobs[key].end().map(|end| end.shelf) else { return };
+    /// Takes an ended job from its shelf; gives what its client is relieved of if it was still to be told.
+    pub(super) fn take_from_shelf(&mut self, key: Key) -> Option<Untold> {
+        let shelf = self.table[key].end().map(|end| end.shelf)?;
         let kept = &mut self.kept;
         match shelf {
-            Shelf::Untold => self.count_untold(key, false),
+            Shelf::Untold => {
+                let untold = self.weigh_untold(key);
+                self.kept.remove_untold(untold.bytes);
+                return Some(untold);
+            }
             Shelf::Quarantine => {
-                kept.quarantine.unlink(&mut self.jobs.slab, key);
+                kept.quarantine.unlink(&mut self.table.slab, key);
                 kept.quarantined -= 1;
             }
             Shelf::Kept => {
-                kept.list.unlink(&mut self.jobs.slab, key);
+                kept.list.unlink(&mut self.table.slab, key);
                 kept.count -= 1;
-                kept.bytes -= self.jobs[key].kept_bytes();
-                if let Some(output) = self.jobs[key].held() {
+                kept.bytes -= self.table[key].kept_bytes();
+                if let Some(output) = self.table[key].held() {
                     kept.outputs.remove(&output);
                 }
             }
         }
+        None
     }
 
-    /// Drops what is too old or too much.
-    pub(crate) fn evict(&mut self) {
-        // A bounded number, for a million results may have grown old at once; the deadline brings the next turn.
-        for _ in 0..AGED_PER_TURN {
-            let Some(key) = self.kept.list.head() else { break };
-            if self.aged_ns(key) > self.turn.now_ns() {
-                break;
-            }
-            self.forget(key);
-        }
-        let mut limit = "";
-        while let Some((key, met)) = self.one_too_many() {
-            limit = met;
-            self.forget(key);
-            self.kept.unsaid += 1;
-            self.turn.count(Tally::Evicted, 1);
-        }
-        // Said now and then and not each time: under a flood every end drops an older one.
-        if !limit.is_empty() && self.turn.now_ns() >= self.kept.say_from_ns {
-            self.kept.say_from_ns = self.turn.now_ns() + ms(SAY_EVERY_MS);
-            let count = std::mem::take(&mut self.kept.unsaid);
-            self.turn.record(What::Evicted { count, limit: limit.to_owned() }, None);
-        }
+    /// The oldest kept job, if it is too old.
+    pub(crate) fn too_old(&self, turn: &Turn) -> Option<Run> {
+        let key = self.kept.list.head()?;
+        (self.aged_ns(turn, key) <= turn.now_ns()).then(|| self.table.run(key))
     }
 
-    fn one_too_many(&self) -> Option<(Key, &'static str)> {
-        let (kept, config) = (&self.kept, self.turn.config());
-        if kept.quarantined > config.quarantine_max {
-            Some((kept.quarantine.head()?, "quarantined jobs"))
+    /// The next job that has to go to stay within what may be kept, and which bound that is.
+    pub(crate) fn too_many(&self, turn: &Turn) -> Option<(Run, &'static str)> {
+        let (kept, config) = (&self.kept, turn.config());
+        let (key, bound) = if kept.quarantined > config.quarantine_max {
+            (kept.quarantine.head()?, "quarantined jobs")
         } else if kept.outputs.len() as u64 > config.keep_outputs_max {
-            Some((*kept.outputs.first_key_value()?.1, "held outputs"))
+            (*kept.outputs.first_key_value()?.1, "held outputs")
         } else if kept.count > config.keep_jobs_max {
-            Some((kept.list.head()?, "kept jobs"))
+            (kept.list.head()?, "kept jobs")
         } else if kept.bytes > config.keep_bytes_max {
-            Some((kept.list.head()?, "bytes of kept results"))
+            (kept.list.head()?, "bytes of kept results")
         } else {
-            None
+            return None;
+        };
+        Some((self.table.run(key), bound))
+    }
+
+    /// So many results were dropped early, the last for this bound. Recorded now and then and not each time: under a flood
+    /// every end drops an older one.
+    pub(crate) fn note_evicted(&mut self, turn: &mut Turn, count: u32, bound: &str) {
+        self.kept.unsaid += count;
+        turn.count(Tally::Evicted, u64::from(count));
+        if count > 0 && turn.now_ns() >= self.kept.say_from_ns {
+            self.kept.say_from_ns = turn.after_ms(SAY_EVERY_MS);
+            let count = std::mem::take(&mut self.kept.unsaid);
+            turn.record(What::Evicted { count, limit: bound.to_owned() }, None);
         }
     }
 
-    fn aged_ns(&self, key: Key) -> u64 {
-        let ended_ns = self.jobs[key].end().map_or(0, |end| end.at_ns);
-        ended_ns.saturating_add(ms(self.turn.config().keep_ms))
+    fn aged_ns(&self, turn: &Turn, key: Key) -> u64 {
+        let ended_ns = self.table[key].end().map_or(0, |end| end.at_ns);
+        ended_ns.saturating_add(ms(turn.config().keep_ms))
     }
 
     /// When the next results have grown too old; a little later than that, so that many go at one waking.
-    pub(crate) fn next_eviction_ns(&self) -> Option<u64> {
-        let aged_ns = self.aged_ns(self.kept.list.head()?);
-        Some(aged_ns.saturating_add(ms(self.turn.config().keep_ms / 16)))
+    pub(crate) fn next_eviction_ns(&self, turn: &Turn) -> Option<u64> {
+        let aged_ns = self.aged_ns(turn, self.kept.list.head()?);
+        Some(aged_ns.saturating_add(ms(turn.config().keep_ms / 16)))
+    }
+
+    /// Bytes of everything that is kept.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.kept.bytes + self.kept.untold_bytes
+    }
+
+    /// Bytes of what waits for its client.
+    pub(crate) fn untold_bytes(&self) -> u64 {
+        self.kept.untold_bytes
+    }
+
+    /// Quarantined jobs.
+    pub(crate) fn quarantined(&self) -> u64 {
+        self.kept.quarantined
     }
 }

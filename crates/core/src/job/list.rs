@@ -14,13 +14,20 @@ pub(crate) const NONE: Key = Key::MAX;
 /// What a job knows of its neighbours in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Links {
-    pub(crate) next: Key,
-    pub(crate) prev: Key,
+    pub(super) next: Key,
+    pub(super) prev: Key,
 }
 
 impl Default for Links {
     fn default() -> Self {
         Self { next: NONE, prev: NONE }
+    }
+}
+
+impl Links {
+    /// Whether nobody stands beside the job. One that is alone in its list looks so too.
+    pub(crate) fn are_loose(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -1,17 +1,187 @@
-//! Jobs: their table, queues, parts, attachments, logs and what is kept of them.
+//! Jobs: the only writer of a job, of what it waits in, and of all that belongs to it.
+//!
+//! A state and the list that goes with it change in one method: `admit` queues, `take` takes out of a queue, `start`
+//! begins an attempt, `requeue`, `back_off`, `charge` and `await_fresh` end one, `end` gives the outcome, `retry` and
+//! `forget` follow it. Each asserts what must hold before it; `audit.rs` checks everything between turns. Other rooms
+//! name jobs by [`Run`]s and get plain values back; what has to happen elsewhere is returned, never called.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | `state`, `entry`, `table`, `batch`, `ids`, `list` | what a job can be doing, and where it stands |
+//! | `admit`, `grant` | which jobs are taken, with which policy |
+//! | `queues`, `queue`, `backlog`, `candidate` | whose turn it is |
+//! | `attempt` | from an offer to what becomes of it |
+//! | `fan`, `parts` | jobs that are done in parts |
+//! | `ending`, `kept` | outcomes, and how long they are kept |
+//! | `attachments`, `logs`, `progress`, `deaths` | what belongs to a job beside its input |
 
-pub(crate) mod attachments;
-pub(crate) mod backlog;
-pub(crate) mod batch;
-pub(crate) mod deaths;
-pub(crate) mod entry;
-pub(crate) mod fan;
-pub(crate) mod grant;
-pub(crate) mod ids;
-pub(crate) mod kept;
-pub(crate) mod list;
-pub(crate) mod logs;
-pub(crate) mod progress;
-pub(crate) mod queue;
-pub(crate) mod queues;
-pub(crate) mod table;
+mod admit;
+mod attachments;
+mod attempt;
+mod audit;
+mod backlog;
+mod batch;
+mod candidate;
+mod deaths;
+mod ending;
+mod entry;
+mod fan;
+mod grant;
+mod ids;
+mod kept;
+mod list;
+mod logs;
+mod parts;
+mod progress;
+mod queue;
+mod queues;
+mod run;
+mod state;
+mod table;
+mod values;
+
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::ids::{JobId, PoolId};
+
+pub(crate) use attempt::truncate;
+pub(crate) use backlog::Verdict;
+pub(crate) use batch::Batch;
+pub(crate) use candidate::Candidate;
+pub(crate) use ending::EndedBy;
+pub(crate) use entry::Job;
+pub(crate) use grant::{grant, missing_file};
+pub(crate) use progress::ProgressLook;
+pub(crate) use run::{Run, Ticket};
+pub(crate) use state::{Doing, Step as TaskKind};
+pub(crate) use values::{Admission, BatchGone, Begun, Dead, EndNotice, Held, Released, Untold};
+
+use crate::event::Peer;
+use crate::job::attachments::AttachmentTable;
+use crate::job::deaths::Deaths;
+use crate::job::fan::{FIRST_PART, Fans};
+use crate::job::kept::Kept;
+use crate::job::logs::Logs;
+use crate::job::progress::Subscriptions;
+use crate::job::queues::Queues;
+use crate::job::state::Phase;
+use crate::job::table::Table;
+
+/// All jobs, their parts, and everything that belongs to them.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    table: Table,
+    queues: Queues,
+    kept: Kept,
+    attachments: AttachmentTable,
+    fans: Fans,
+    logs: Logs,
+    deaths: Deaths,
+    progress: Subscriptions,
+}
+
+impl Jobs {
+    /// No jobs, with a queue for each of so many pools.
+    pub(crate) fn new(pools: usize) -> Self {
+        Self {
+            table: Table::default(),
+            queues: Queues::new(pools),
+            kept: Kept::default(),
+            attachments: AttachmentTable::default(),
+            fans: Fans::default(),
+            logs: Logs::default(),
+            deaths: Deaths::default(),
+            progress: Subscriptions::default(),
+        }
+    }
+
+    /// The job, or part, of this number.
+    pub(crate) fn find(&self, number: JobId) -> Option<Run> {
+        self.table.find(number).map(|key| self.table.run(key))
+    }
+
+    /// The first job at or after this number.
+    pub(crate) fn next_from(&self, number: JobId) -> Option<Run> {
+        self.table.next_from(number).map(|(_, key)| self.table.run(key))
+    }
+
+    /// The last job at or before this number.
+    pub(crate) fn last_to(&self, number: JobId) -> Option<Run> {
+        self.table.last_to(number).map(|(_, key)| self.table.run(key))
+    }
+
+    /// The task that an offer is of, while it is in the table, whatever became of it since.
+    pub(crate) fn there(&self, ticket: Ticket, number: JobId, count: u32) -> Option<Run> {
+        let run = Run { handle: ticket.handle, first: number, count };
+        self.table.is_there(ticket.handle, number).then_some(run)
+    }
+
+    /// The job of this number, if this client may know of it. One that is not there and one that is somebody else's are
+    /// refused in the same words, so that nobody learns from a refusal who has which jobs.
+    pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Run, Refusal> {
+        match self.find(job).filter(|_| job < FIRST_PART) {
+            Some(run) if peer.admin || self.batch(run).uid() == peer.uid => Ok(run),
+            _ => Err(self.absent(job, !peer.admin)),
+        }
+    }
+
+    /// Why there is no such job. Whoever may not see all jobs is not told which of the numbers are those of `others`.
+    fn absent(&self, job: JobId, others: bool) -> Refusal {
+        let last = self.table.last_id();
+        if job > last || job == JobId(0) {
+            Refusal::NeverWas { job, last }
+        } else {
+            Refusal::Gone { job, others }
+        }
+    }
+
+    /// What a run's first task is and does, to be read.
+    pub(crate) fn job(&self, run: Run) -> &Job {
+        &self.table[self.table.open(run)]
+    }
+
+    /// What a run shares with the rest of its batch, to be read.
+    pub(crate) fn batch(&self, run: Run) -> &Batch {
+        self.table.batch(self.table.open(run))
+    }
+
+    /// The user whose job this is, if it is still there.
+    pub(crate) fn owner_of(&self, job: JobId) -> Option<u32> {
+        self.table.find(job).map(|key| self.table.batch(key).uid())
+    }
+
+    /// Jobs that have not ended.
+    pub(crate) fn unended(&self) -> u64 {
+        self.table.unended()
+    }
+
+    /// Jobs that are queued.
+    pub(crate) fn queued(&self) -> u64 {
+        self.table.count(Phase::Queued)
+    }
+
+    /// Jobs that wait for a backoff, or to run alone.
+    pub(crate) fn retrying(&self) -> u64 {
+        self.table.count(Phase::Waiting) + self.table.count(Phase::Solo)
+    }
+
+    /// Jobs that run, or whose parts do.
+    pub(crate) fn running(&self) -> u64 {
+        self.table.count(Phase::Running) + self.table.count(Phase::Parted)
+    }
+
+    /// Jobs that have ended and are still there.
+    pub(crate) fn ended(&self) -> u64 {
+        self.table.count(Phase::Ended)
+    }
+
+    /// Tasks in the queue of a pool.
+    pub(crate) fn queued_in(&self, pool: PoolId) -> u64 {
+        self.queues.length_in(pool)
+    }
+
+    /// Every job that has not ended, as many as there are: for the end of the daemon alone.
+    pub(crate) fn all_unended(&self) -> Vec<Run> {
+        let unended = self.table.slab.iter().filter(|(_, job)| job.end().is_none() && !job.is_part());
+        unended.map(|(at, _)| self.table.run(at as u32)).collect()
+    }
+}

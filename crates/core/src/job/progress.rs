@@ -1,29 +1,26 @@
-//! How far attached jobs are, for clients that asked to be told.
+//! Progress subscriptions: how far attached jobs are, for clients that asked to be told.
 //!
 //! While such a job runs it is looked at every [`EVERY_MS`], and its client is told when it has moved and has credit: a
 //! job in parts counts the parts that are done, any other is as far as its worker says. Within an attempt it never goes
 //! back. Nobody is looked at and no alarm is set for jobs that nobody asked about.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bulkhead_proto::client::evidence::Progress;
-use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::ids::{Fence, JobId, WorkerId};
+use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag, WorkerId};
 
-use crate::action::Action;
-use crate::job::entry::{State, Step};
-use crate::job::list::Key;
-use crate::machine::Core;
-use crate::turn::{Alarm, AlarmSlot};
+use crate::job::Jobs;
+use crate::job::run::Run;
+use crate::job::state::{State, Step};
+use crate::turn::{Alarm, AlarmSlot, Turn};
 
 /// How often a job is looked at, and so told of at most, in milliseconds.
 const EVERY_MS: u64 = 200;
-/// What one reply takes on the wire, in bytes, about.
-const TELL_BYTES: u64 = 32;
 
-/// One job that somebody wants to be told of, and that runs.
+/// One job that its client wants to be told of, and that runs.
 #[derive(Debug)]
-struct Asked {
+struct Subscription {
     alarm: AlarmSlot,
     /// What was told last, and of which attempt.
     told: Option<(Fence, Progress)>,
@@ -31,99 +28,109 @@ struct Asked {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(crate) struct Tellings {
-    map: BTreeMap<JobId, Asked>,
+pub(crate) struct Subscriptions {
+    map: BTreeMap<JobId, Subscription>,
 }
 
-impl Tellings {
-    /// When this job is looked at next.
-    pub(crate) fn alarm_ns(&self, job: JobId) -> Option<u64> {
-        self.map.get(&job).and_then(|asked| asked.alarm.at_ns())
-    }
+/// How far a job is can be found out so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProgressLook {
+    /// It does not run now, or nobody is there to be told.
+    Over,
+    /// By its parts.
+    Parts(Run, Fence, Progress),
+    /// By examining the worker that runs it, if it has no other offer.
+    Worker(WorkerId),
+    /// Not by itself: it is one task of several.
+    Unknown,
 }
 
-impl Core {
+impl Jobs {
     /// A job begins to run, or its parts do: it is looked at from now on, if its client asked for that.
-    pub(crate) fn begin_telling(&mut self, key: Key) {
-        let batch = self.jobs.batch(key);
+    pub(crate) fn begin_progress(&mut self, turn: &mut Turn, run: Run) {
+        let batch = self.batch(run);
         if !(batch.progress && batch.attached) {
             return;
         }
-        let job = self.jobs[key].id;
-        if !self.tellings.map.contains_key(&job) {
+        let job = run.first();
+        if let Entry::Vacant(place) = self.progress.map.entry(job) {
             let mut alarm = AlarmSlot::default();
-            self.turn.set(&mut alarm, Alarm::Progress(job), self.turn.after_ms(EVERY_MS));
-            self.tellings.map.insert(job, Asked { alarm, told: None });
+            turn.set(&mut alarm, Alarm::Progress(job), turn.after_ms(EVERY_MS));
+            place.insert(Subscription { alarm, told: None });
         }
     }
 
     /// A job has ended.
-    pub(crate) fn end_telling(&mut self, job: JobId) {
-        if let Some(mut asked) = self.tellings.map.remove(&job) {
-            self.turn.cancel(&mut asked.alarm, Alarm::Progress(job));
+    pub(super) fn end_progress(&mut self, turn: &mut Turn, job: JobId) {
+        if let Some(mut subscription) = self.progress.map.remove(&job) {
+            turn.cancel(&mut subscription.alarm, Alarm::Progress(job));
         }
     }
 
-    /// It is time to look at a job.
-    pub(crate) fn progress_due(&mut self, job: JobId) {
-        if !self.look_at(job) {
-            self.tellings.map.remove(&job);
-            return;
+    /// It is time to look at a job: gives how. While it runs and its client is there, it is time again in a while.
+    pub(crate) fn progress_due(&mut self, turn: &mut Turn, job: JobId) -> ProgressLook {
+        let look = self.progress_look(job);
+        if look == ProgressLook::Over {
+            self.progress.map.remove(&job);
+        } else if let Some(subscription) = self.progress.map.get_mut(&job) {
+            turn.set(&mut subscription.alarm, Alarm::Progress(job), turn.after_ms(EVERY_MS));
         }
-        if let Some(asked) = self.tellings.map.get_mut(&job) {
-            self.turn.set(&mut asked.alarm, Alarm::Progress(job), self.turn.after_ms(EVERY_MS));
-        }
+        look
     }
 
-    /// Looks how far a job is. `false`: it does not run now, or nobody is there to be told.
-    fn look_at(&mut self, job: JobId) -> bool {
-        let Some(key) = self.jobs.find(job) else { return false };
-        if !self.jobs.batch(key).attached {
-            return false;
-        }
-        if let Some(parts) = self.parts_of(key) {
-            let fence = self.jobs[key].fence;
+    fn progress_look(&self, job: JobId) -> ProgressLook {
+        let Some(run) = self.find(job).filter(|run| self.batch(*run).attached) else {
+            return ProgressLook::Over;
+        };
+        let entry = self.job(run);
+        if let Some(parts) = self.parts_of(run) {
             let progress = Progress { done: parts.done.into(), total: parts.total.into() };
-            self.tell_progress(key, fence, progress);
-            return true;
+            return ProgressLook::Parts(run, entry.fence, progress);
         }
-        let State::Running { worker, .. } = self.jobs[key].state else { return false };
-        // What its worker says is of the task that it has claimed: this one, if it has no other.
-        if self.jobs[key].step == Step::Whole && self.has_one_offer(worker) {
-            self.turn.act(Action::Examine { worker });
-        }
-        true
-    }
-
-    fn has_one_offer(&self, worker: WorkerId) -> bool {
-        self.pools.workers.get(&worker).is_some_and(|worker| worker.claims.len() == 1)
-    }
-
-    /// A worker was examined, for whatever reason.
-    pub(crate) fn note_progress(&mut self, id: WorkerId, progress: Option<Progress>) {
-        if self.tellings.map.is_empty() || !self.has_one_offer(id) {
-            return;
-        }
-        let head = self.pools.workers.get(&id).and_then(|worker| worker.claims.head().copied());
-        let (Some(progress), Some(offer)) = (progress, head) else { return };
-        if self.is_current(id, &offer) && self.jobs[offer.key].step == Step::Whole {
-            self.tell_progress(offer.key, offer.fence, progress);
+        match entry.state {
+            State::Running { worker, .. } if entry.step == Step::Whole => ProgressLook::Worker(worker),
+            State::Running { .. } => ProgressLook::Unknown,
+            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => {
+                ProgressLook::Over
+            }
         }
     }
 
-    /// Tells a client how far a job is, if that is further than it was told of this attempt.
-    fn tell_progress(&mut self, key: Key, fence: Fence, progress: Progress) {
-        let (job, batch) = (self.jobs[key].id, self.jobs.batch(key));
-        let (client, tag) = (batch.client, batch.tag);
-        let Some(asked) = self.tellings.map.get_mut(&job) else { return };
-        let Progress { done, total } = progress;
+    /// Whether any client wants to be told of a job that runs.
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        !self.progress.map.is_empty()
+    }
+
+    /// Whether what a worker says of a task is how far its job is.
+    pub(crate) fn is_whole(&self, run: Run) -> bool {
+        self.job(run).step == Step::Whole
+    }
+
+    /// Who is to be told that a job is so far, and in which words, if that is further than what was told of this attempt.
+    pub(crate) fn progress_news(
+        &self,
+        run: Run,
+        fence: Fence,
+        Progress { done, total }: Progress,
+    ) -> Option<(ClientId, Tag, Progress)> {
+        let subscription = self.progress.map.get(&run.first())?;
         let done = if total == 0 { done } else { done.min(total) };
-        let told = asked.told.filter(|(of, _)| *of == fence).map(|(_, told)| told);
-        let is_news = told.is_none_or(|told| done >= told.done && Progress { done, total } != told);
-        let has_credit = self.clients.see(client).is_some_and(|client| client.credit > 0);
-        if is_news && has_credit {
-            asked.told = Some((fence, Progress { done, total }));
-            self.reply(client, tag, Reply::Progress { job, done, total }, TELL_BYTES);
+        let progress = Progress { done, total };
+        let told = subscription.told.filter(|(of, _)| *of == fence).map(|(_, told)| told);
+        let is_news = told.is_none_or(|told| done >= told.done && progress != told);
+        let batch = self.batch(run);
+        is_news.then_some((batch.client, batch.tag, progress))
+    }
+
+    /// A client was told so.
+    pub(crate) fn progress_told(&mut self, run: Run, fence: Fence, progress: Progress) {
+        if let Some(subscription) = self.progress.map.get_mut(&run.first()) {
+            subscription.told = Some((fence, progress));
         }
+    }
+
+    /// When this job is looked at next, for the audit.
+    pub(super) fn progress_alarm_ns(&self, job: JobId) -> Option<u64> {
+        self.progress.map.get(&job).and_then(|subscription| subscription.alarm.at_ns())
     }
 }

@@ -3,7 +3,7 @@
 //! Users take turns; within one user's turn the clients take turns; a client's turn takes the most urgent of
 //! the heads of its lists, one list for each priority. Waiting raises a job: its urgency is
 //! `priority * ageing + waited`, so that nothing waits for ever and only list heads are compared. Parts of jobs stand
-//! in lists of their own, see `lane.rs`.
+//! in lists of their own, see `backlog.rs`.
 //!
 //! A client that does not read its results is parked: its jobs stay, its turns pass.
 
@@ -13,15 +13,15 @@ use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
-use crate::job::backlog::{Ageing, Found, Lane, Place, Verdict, place_of};
+use crate::job::backlog::{Ageing, Backlog, Found, Place, Verdict, place_of};
 use crate::job::list::{Key, List};
-use crate::job::table::Jobs;
+use crate::job::table::Table;
 
 /// One user's queued jobs. `listed`: the user has its place among the turns. Who has nothing queued, or only jobs of
 /// parked clients, has none, so that looking for the next job does not stumble over them.
 #[derive(Debug, Default)]
 struct Owner {
-    lanes: BTreeMap<ClientId, Lane>,
+    backlogs: BTreeMap<ClientId, Backlog>,
     turns: VecDeque<ClientId>,
     listed: bool,
     length: u64,
@@ -54,19 +54,19 @@ impl Queue {
     }
 
     /// Puts a job at the end of its list.
-    pub(crate) fn push_back(&mut self, jobs: &mut Jobs, key: Key) {
+    pub(crate) fn push_back(&mut self, jobs: &mut Table, key: Key) {
         let place = place_of(jobs, key);
         self.enter(jobs, key, place).push_back(&mut jobs.slab, key);
     }
 
     /// Puts a job that was given back at the front of its list.
-    pub(crate) fn push_front(&mut self, jobs: &mut Jobs, key: Key) {
+    pub(crate) fn push_front(&mut self, jobs: &mut Table, key: Key) {
         let place = place_of(jobs, key);
         self.enter(jobs, key, place).push_front(&mut jobs.slab, key);
     }
 
     /// Counts a job in and sees to it that its client has its turns.
-    fn enter(&mut self, jobs: &Jobs, key: Key, place: Place) -> &mut List {
+    fn enter(&mut self, jobs: &Table, key: Key, place: Place) -> &mut List {
         self.length += 1;
         self.bytes += jobs[key].input.as_bytes().len() as u64;
         let owner = self.owners.entry(place.uid).or_default();
@@ -75,31 +75,31 @@ impl Queue {
             owner.listed = true;
             self.turns.push_back(place.uid);
         }
-        let lane = owner.lanes.entry(place.client).or_default();
-        if !lane.listed && !self.parked.contains(&place.client) {
-            lane.listed = true;
+        let backlog = owner.backlogs.entry(place.client).or_default();
+        if !backlog.listed && !self.parked.contains(&place.client) {
+            backlog.listed = true;
             owner.turns.push_back(place.client);
         }
         // The caller is about to put it into that list.
-        lane.filled |= 1 << place.list;
-        &mut lane.lists[place.list]
+        backlog.filled |= 1 << place.list;
+        &mut backlog.lists[place.list]
     }
 
     /// Takes a job out of the middle of its list.
-    pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key) {
+    pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key) {
         let place = place_of(jobs, key);
         self.length -= 1;
         self.bytes -= jobs[key].input.as_bytes().len() as u64;
         let Some(owner) = self.owners.get_mut(&place.uid) else { return };
         owner.length -= 1;
-        let Some(lane) = owner.lanes.get_mut(&place.client) else { return };
-        lane.unlink(jobs, key, place.list);
+        let Some(backlog) = owner.backlogs.get_mut(&place.client) else { return };
+        backlog.unlink(jobs, key, place.list);
         // One that is listed is removed when its turn comes and finds nothing: to look for it among the turns would cost
         // as much as there are clients.
-        if lane.filled == 0 && !lane.listed {
-            owner.lanes.remove(&place.client);
+        if backlog.filled == 0 && !backlog.listed {
+            owner.backlogs.remove(&place.client);
         }
-        if owner.lanes.is_empty() && !owner.listed {
+        if owner.backlogs.is_empty() && !owner.listed {
             self.owners.remove(&place.uid);
         }
     }
@@ -111,9 +111,9 @@ impl Queue {
         } else if self.parked.remove(&client) {
             // Its turns passed meanwhile, and with them its place: it starts again at the end.
             let Some(owner) = self.owners.get_mut(&uid) else { return };
-            let Some(lane) = owner.lanes.get_mut(&client) else { return };
-            if !lane.listed {
-                lane.listed = true;
+            let Some(backlog) = owner.backlogs.get_mut(&client) else { return };
+            if !backlog.listed {
+                backlog.listed = true;
                 owner.turns.push_back(client);
             }
             if !owner.listed {
@@ -125,23 +125,24 @@ impl Queue {
 
     /// Whether this client has jobs here.
     pub(crate) fn has_jobs_of(&self, uid: u32, client: ClientId) -> bool {
-        let lane = self.owners.get(&uid).and_then(|owner| owner.lanes.get(&client));
-        lane.is_some_and(|lane| lane.filled != 0)
+        let backlog = self.owners.get(&uid).and_then(|owner| owner.backlogs.get(&client));
+        backlog.is_some_and(|backlog| backlog.filled != 0)
     }
 
     /// Who goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
-    pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, key: Key) -> Before {
+    pub(crate) fn before(&self, jobs: &Table, ageing: Ageing, key: Key) -> Before {
         let place = place_of(jobs, key);
         let others = self.length - self.length_of(place.uid);
         let users =
             self.owners.iter().filter(|(uid, owner)| **uid != place.uid && owner.length > 0).count() as u64;
         let Some(owner) = self.owners.get(&place.uid) else { return Before::default() };
         let same_client = owner
-            .lanes
+            .backlogs
             .get(&place.client)
-            .map_or(0, |lane| lane.before(jobs, ageing, (place.list, key), WHY_COUNT_MAX));
-        let is_other = |(client, lane): &(&ClientId, &Lane)| **client != place.client && lane.filled != 0;
-        let clients = owner.lanes.iter().filter(is_other).count() as u64;
+            .map_or(0, |backlog| backlog.before(jobs, ageing, (place.list, key), WHY_COUNT_MAX));
+        let is_other =
+            |(client, backlog): &(&ClientId, &Backlog)| **client != place.client && backlog.filled != 0;
+        let clients = owner.backlogs.iter().filter(is_other).count() as u64;
         Before { same_client, clients, others, users, alone: 0 }
     }
 
@@ -158,9 +159,9 @@ impl Queue {
     /// Takes the first job, in the order of turns, that `judge` wants.
     pub(crate) fn take(
         &mut self,
-        jobs: &mut Jobs,
+        jobs: &mut Table,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
     ) -> Option<Key> {
         // Once around at most: users whose jobs nobody wants now keep their places.
         for _ in 0..self.turns.len() {
@@ -175,7 +176,7 @@ impl Queue {
             owner.listed = !owner.turns.is_empty();
             if owner.listed {
                 self.turns.push_back(uid);
-            } else if owner.lanes.is_empty() {
+            } else if owner.backlogs.is_empty() {
                 self.owners.remove(&uid);
             }
             if let Found::Job(key) = found {
@@ -188,14 +189,14 @@ impl Queue {
     }
 
     /// Checks what must always hold of the queue of this pool; gives the queued jobs it found.
-    pub(crate) fn audit(&self, jobs: &Jobs, pool: usize) -> u64 {
+    pub(crate) fn audit(&self, jobs: &Table, pool: usize) -> u64 {
         let mut length = 0;
         for (uid, owner) in &self.owners {
             let mut owned = 0;
-            for (client, lane) in &owner.lanes {
-                for (number, list) in lane.lists.iter().enumerate() {
+            for (client, backlog) in &owner.backlogs {
+                for (number, list) in backlog.lists.iter().enumerate() {
                     assert_eq!(
-                        lane.filled & (1 << number) == 0,
+                        backlog.filled & (1 << number) == 0,
                         list.is_empty(),
                         "the mask shows filled lists"
                     );
@@ -210,8 +211,8 @@ impl Queue {
                         owned += 1;
                     }
                 }
-                assert_eq!(lane.listed, owner.turns.contains(client), "a listed client has one turn");
-                assert!(lane.listed || self.parked.contains(client), "a client with jobs has its turns");
+                assert_eq!(backlog.listed, owner.turns.contains(client), "a listed client has one turn");
+                assert!(backlog.listed || self.parked.contains(client), "a client with jobs has its turns");
             }
             assert_eq!(owned, owner.length);
             assert_eq!(owner.listed, self.turns.contains(uid), "a listed user has one turn");
@@ -225,25 +226,25 @@ impl Queue {
 impl Owner {
     fn take(
         &mut self,
-        jobs: &mut Jobs,
+        jobs: &mut Table,
         ageing: Ageing,
         parked: &BTreeSet<ClientId>,
-        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
     ) -> Found {
         for _ in 0..self.turns.len() {
             let Some(&client) = self.turns.front() else { break };
-            let Some(lane) = self.lanes.get_mut(&client) else { break };
+            let Some(backlog) = self.backlogs.get_mut(&client) else { break };
             let found =
-                if parked.contains(&client) { Found::Nothing } else { lane.take(jobs, ageing, judge) };
+                if parked.contains(&client) { Found::Nothing } else { backlog.take(jobs, ageing, judge) };
             if matches!(found, Found::Stopped) {
                 return found;
             }
             self.turns.pop_front();
-            lane.listed = lane.filled != 0 && !parked.contains(&client);
-            if lane.listed {
+            backlog.listed = backlog.filled != 0 && !parked.contains(&client);
+            if backlog.listed {
                 self.turns.push_back(client);
-            } else if lane.filled == 0 {
-                self.lanes.remove(&client);
+            } else if backlog.filled == 0 {
+                self.backlogs.remove(&client);
             }
             if matches!(found, Found::Job(_)) {
                 self.length -= 1;

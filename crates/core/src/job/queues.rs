@@ -7,21 +7,23 @@ use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::job::backlog::{Ageing, Verdict};
-use crate::job::list::Key;
+use crate::job::list::{Key, List};
 use crate::job::queue::Queue;
-use crate::job::table::Jobs;
+use crate::job::table::Table;
 
 /// All queued jobs.
 #[derive(Debug)]
 pub(crate) struct Queues {
     /// By the number of the pool; at least one.
     list: Vec<Queue>,
+    /// Of each pool, the jobs that wait to run alone.
+    solo: Vec<List>,
 }
 
 impl Queues {
     /// Empty ones.
     pub(crate) fn new(pools: usize) -> Self {
-        Self { list: (0..pools).map(|_| Queue::default()).collect() }
+        Self { list: (0..pools).map(|_| Queue::default()).collect(), solo: vec![List::default(); pools] }
     }
 
     /// Jobs in the queue of one pool.
@@ -45,21 +47,41 @@ impl Queues {
     }
 
     /// Puts a job at the end of its list.
-    pub(crate) fn push_back(&mut self, jobs: &mut Jobs, key: Key) {
+    pub(crate) fn push_back(&mut self, jobs: &mut Table, key: Key) {
         self.queue_of(jobs, key).push_back(jobs, key);
     }
 
     /// Puts a job that was given back at the front of its list.
-    pub(crate) fn push_front(&mut self, jobs: &mut Jobs, key: Key) {
+    pub(crate) fn push_front(&mut self, jobs: &mut Table, key: Key) {
         self.queue_of(jobs, key).push_front(jobs, key);
     }
 
     /// Takes a job out of the middle of its list.
-    pub(crate) fn unlink(&mut self, jobs: &mut Jobs, key: Key) {
+    pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key) {
         self.queue_of(jobs, key).unlink(jobs, key);
     }
 
-    fn queue_of(&mut self, jobs: &Jobs, key: Key) -> &mut Queue {
+    /// Puts a job at the end of those that wait to run alone.
+    pub(crate) fn push_back_solo(&mut self, jobs: &mut Table, key: Key) {
+        self.solo[usize::from(jobs.batch(key).pool.0)].push_back(&mut jobs.slab, key);
+    }
+
+    /// Puts a job that was given back before those that wait to run alone.
+    pub(crate) fn push_front_solo(&mut self, jobs: &mut Table, key: Key) {
+        self.solo[usize::from(jobs.batch(key).pool.0)].push_front(&mut jobs.slab, key);
+    }
+
+    /// Takes a job out of those that wait to run alone.
+    pub(crate) fn unlink_solo(&mut self, jobs: &mut Table, key: Key) {
+        self.solo[usize::from(jobs.batch(key).pool.0)].unlink(&mut jobs.slab, key);
+    }
+
+    /// The jobs of a pool that wait to run alone.
+    pub(crate) fn solo(&self, pool: PoolId) -> &List {
+        &self.solo[usize::from(pool.0)]
+    }
+
+    fn queue_of(&mut self, jobs: &Table, key: Key) -> &mut Queue {
         &mut self.list[usize::from(jobs.batch(key).pool.0)]
     }
 
@@ -79,7 +101,7 @@ impl Queues {
     }
 
     /// Who goes before a queued job, or takes turns with its user.
-    pub(crate) fn before(&self, jobs: &Jobs, ageing: Ageing, key: Key) -> Before {
+    pub(crate) fn before(&self, jobs: &Table, ageing: Ageing, key: Key) -> Before {
         self.list[usize::from(jobs.batch(key).pool.0)].before(jobs, ageing, key)
     }
 
@@ -87,16 +109,32 @@ impl Queues {
     pub(crate) fn take(
         &mut self,
         pool: PoolId,
-        jobs: &mut Jobs,
+        jobs: &mut Table,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&Jobs, Key) -> Verdict,
+        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
     ) -> Option<Key> {
         self.list[usize::from(pool.0)].take(jobs, ageing, judge)
     }
 
     /// Checks what must always hold; gives the queued jobs it found.
-    pub(crate) fn audit(&self, jobs: &Jobs) -> u64 {
+    pub(crate) fn audit(&self, jobs: &Table) -> u64 {
         let of_pool = |(at, queue): (usize, &Queue)| queue.audit(jobs, at);
         self.list.iter().enumerate().map(of_pool).sum()
+    }
+
+    /// Checks the lists of those that run alone; gives the jobs it found.
+    pub(crate) fn audit_solo(&self, jobs: &Table) -> u64 {
+        let mut found = 0;
+        for (pool, list) in self.solo.iter().enumerate() {
+            for key in list.walk(&jobs.slab) {
+                assert_eq!(
+                    usize::from(jobs.batch(key).pool.0),
+                    pool,
+                    "a job waits alone where its kind runs"
+                );
+                found += 1;
+            }
+        }
+        found
     }
 }

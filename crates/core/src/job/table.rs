@@ -1,6 +1,6 @@
 //! The table of jobs: slab, numbers, batches, and how many jobs are doing what.
 //!
-//! Every change of a job's state goes through [`Jobs::enter`], which holds it to the table in `job.rs`.
+//! Every change of a job's state goes through [`Table::enter`], which holds it to the table in `state.rs`.
 
 use std::ops::{Index, IndexMut};
 
@@ -9,24 +9,26 @@ use bulkhead_proto::job::{OutputMode, Payload};
 use slab::Slab;
 
 use crate::job::batch::Batch;
-use crate::job::entry::{Job, PHASES, Phase, State, Step};
+use crate::job::entry::Job;
 use crate::job::fan::FIRST_PART;
 use crate::job::ids::Ids;
 use crate::job::list::Key;
+use crate::job::run::{Handle, Run};
+use crate::job::state::{PHASES, Phase, State, Step};
 
 /// All jobs.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs {
-    pub(crate) slab: Slab<Job>,
+pub(crate) struct Table {
+    pub(super) slab: Slab<Job>,
     ids: Ids,
-    pub(crate) batches: Slab<Batch>,
+    pub(super) batches: Slab<Batch>,
     last: u64,
     counts: [u64; PHASES],
     /// The same of parts, which are no jobs.
     parts: [u64; PHASES],
 }
 
-impl Index<Key> for Jobs {
+impl Index<Key> for Table {
     type Output = Job;
 
     fn index(&self, key: Key) -> &Job {
@@ -34,13 +36,13 @@ impl Index<Key> for Jobs {
     }
 }
 
-impl IndexMut<Key> for Jobs {
+impl IndexMut<Key> for Table {
     fn index_mut(&mut self, key: Key) -> &mut Job {
         &mut self.slab[key as usize]
     }
 }
 
-impl Jobs {
+impl Table {
     /// The number that the next job gets.
     pub(crate) fn next_id(&self) -> JobId {
         JobId(self.last + 1)
@@ -68,9 +70,25 @@ impl Jobs {
         self.ids.last_to(last.0).map(|(number, key)| (JobId(number), key))
     }
 
-    /// Whether the job that was at this place is still there.
-    pub(crate) fn is_there(&self, key: Key, id: JobId) -> bool {
-        self.slab.get(key as usize).is_some_and(|job| job.id == id)
+    /// Whether the task that was at this place is still there.
+    pub(crate) fn is_there(&self, handle: Handle, number: JobId) -> bool {
+        self.slab.get(handle.index as usize).is_some_and(|job| job.id == number)
+    }
+
+    /// The run that begins at this place.
+    pub(crate) fn run(&self, key: Key) -> Run {
+        let job = &self[key];
+        Run { handle: Handle { batch: job.batch, index: key }, first: job.id, count: 1 }
+    }
+
+    /// Where a run stands.
+    ///
+    /// # Panics
+    /// If its number does not stand there any more: whoever holds a run uses it before the next change of its job, or
+    /// asks whether it is there.
+    pub(crate) fn open(&self, run: Run) -> Key {
+        assert!(self.is_there(run.handle, run.first), "job {} is not where it was", run.first);
+        run.handle.index
     }
 
     /// The batch of a job.

@@ -1,24 +1,44 @@
-//! The small alarms: jobs that waited too long, workers that may be tried again.
+//! Alarms whose time has come: each leads to the file that says what is to be done.
 //!
-//! Each looks first whether what it was set for still holds. Nothing here sets an alarm of its own.
+//! Each looks first whether what it was set for still holds.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{JobId, WorkerId};
 
-use crate::job::entry::{Left, State};
+use crate::action::Action;
+use crate::event::Leftover;
 use crate::machine::Core;
-use crate::turn::WorkerAlarm;
+use crate::turn::{Alarm, WorkerAlarm};
 
 impl Core {
+    pub(super) fn ring(&mut self, alarm: Alarm) {
+        match alarm {
+            Alarm::Worker(alarm, worker) => self.ring_worker(alarm, worker),
+            Alarm::Backoff(job) => self.jobs.backoff_over(job),
+            Alarm::Progress(job) => self.progress_due(job),
+            Alarm::Expiry(first, count) => self.expire(first, count),
+            Alarm::Vanished(client) => self.vanish(client),
+            Alarm::Shortage => self.shortage.try_again(),
+            Alarm::Grace => self.grace_over(),
+        }
+    }
+
+    fn ring_worker(&mut self, alarm: WorkerAlarm, worker: WorkerId) {
+        match alarm {
+            WorkerAlarm::Overdue => self.worker_overdue(worker),
+            WorkerAlarm::Limit => self.limit_met(worker),
+            WorkerAlarm::Watch => self.watch_due(worker),
+            WorkerAlarm::Stopped => self.suspended_too_long(worker),
+            WorkerAlarm::EndOrder => self.turn.act(Action::Look { worker }),
+            WorkerAlarm::Resume => self.resume(worker),
+            WorkerAlarm::Survival => self.survived(worker),
+        }
+    }
+
     /// Jobs of one batch have waited for their first attempt for too long.
-    pub(crate) fn expire(&mut self, first: JobId, count: u32) {
-        for number in first.0..first.0 + u64::from(count) {
-            let Some(key) = self.jobs.find(JobId(number)) else { continue };
-            let job = &self.jobs[key];
-            let over = self.jobs.batch(key).expiry.at_ns().is_some_and(|at_ns| at_ns <= self.turn.now_ns());
-            if over && job.never_began() && matches!(job.state, State::Queued) {
-                self.end_job(key, Outcome::Expired, Left::Nothing);
-            }
+    fn expire(&mut self, first: JobId, count: u32) {
+        for run in self.jobs.expired(&self.turn, first, count) {
+            self.end_task(run, Outcome::Expired, Leftover::Nothing);
         }
     }
 

@@ -16,23 +16,16 @@
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::view::{DeathRow, JobDeath};
-use bulkhead_proto::client::why::Part;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
-use crate::event::Remains;
-use crate::job::entry::{Aside, Job, Left};
-use crate::job::fan::part_of;
-use crate::job::list::Key;
-use crate::machine::Core;
+use crate::event::{Leftover, Remains};
+use crate::job::{Dead, Run};
+use crate::machine::settle::held;
+use crate::machine::{Core, Offer, Worker};
 use crate::turn::{Tally, ms};
-use crate::worker::claims::Offer;
-use crate::worker::entry::{Cause, Duty, Worker};
-
-/// Deaths that are kept as evidence of one job; the oldest go first.
-const EVIDENCE_MAX: usize = 32;
+use crate::worker::entry::{Cause, Duty};
 
 /// What a death means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +38,6 @@ enum Verdict {
     NeverUp,
     /// We meant it, or it was counted before.
     Nobody,
-}
-
-/// Who died, of what.
-struct Dead<'a> {
-    id: WorkerId,
-    pool: PoolId,
-    pid: u32,
-    death: &'a Death,
-    evidence: &'a Evidence,
 }
 
 impl Core {
@@ -93,12 +77,8 @@ impl Core {
         let pause_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().respawn_delay_ms));
         self.pools[pool].next_spawn_ns = self.pools[pool].next_spawn_ns.max(pause_ns);
         let verdict = verdict(&worker, &death);
-        self.settle_remains(
-            Dead { id, pool, pid, death: &death, evidence: &evidence },
-            worker,
-            verdict,
-            remains,
-        );
+        let dead = Dead { worker: id, pid, death: &death, evidence: &evidence };
+        self.settle_remains((dead, pool), worker, verdict, remains);
     }
 
     /// Nothing that a worker has set off rings any more.
@@ -110,7 +90,14 @@ impl Core {
     }
 
     /// Charges whom the verdict names and gives back the rest.
-    fn settle_remains(&mut self, dead: Dead<'_>, worker: Worker, verdict: Verdict, remains: &[Remains]) {
+    fn settle_remains(
+        &mut self,
+        (dead, pool): (Dead<'_>, PoolId),
+        worker: Worker,
+        verdict: Verdict,
+        remains: &[Remains],
+    ) {
+        let id = dead.worker;
         let offers: Vec<(Offer, bool)> = worker
             .claims
             .into_offers()
@@ -120,95 +107,50 @@ impl Core {
         let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| *offer);
         match (verdict, first_claimed) {
             (Verdict::Charge, Some(offer)) => {
-                if self.is_current(dead.id, &offer) {
-                    self.charge(offer.key, &dead);
+                if let Some(run) = self.current(id, &offer) {
+                    self.charge(run, &dead);
                 }
             }
-            (Verdict::Charge | Verdict::ChargeSlot, _) => self.charge_nobody(&dead),
+            (Verdict::Charge | Verdict::ChargeSlot, _) => self.charge_nobody(&dead, pool),
             (Verdict::NeverUp, _) => {
-                self.spawn_fault((dead.id, dead.pool), format!("it died before it was up: {}", dead.death))
+                self.spawn_fault((id, pool), format!("it died before it was up: {}", dead.death));
             }
             (Verdict::Nobody, _) => {}
         }
         if let Some(offer) = first_claimed {
-            self.note_uncharged(&offer, &dead);
+            self.jobs.note_uncharged(&self.turn, &held(id, &offer), offer.shown, &dead);
         }
         let mut count = worker.requeued;
         for (offer, claimed) in offers.iter().rev() {
-            if self.is_current(dead.id, offer) {
-                self.give_back(offer.key, *claimed);
+            if let Some(run) = self.current(id, offer) {
+                self.requeue(run, *claimed);
                 count += 1;
             }
-            self.unload(offer.freight);
+            self.jobs.unload(&mut self.turn, offer.ticket);
         }
         if count > 0 {
-            self.turn.record(What::Requeued { worker: dead.id, count }, None);
+            self.turn.record(What::Requeued { worker: id, count }, None);
         }
     }
 
-    fn charge_nobody(&mut self, dead: &Dead<'_>) {
+    /// An offer came back uncharged: its task waits again, in front, or has expired meanwhile.
+    pub(super) fn requeue(&mut self, run: Run, begun: bool) {
+        if !self.jobs.requeue(&mut self.turn, run, begun) {
+            self.end_task(run, Outcome::Expired, Leftover::Nothing);
+        }
+    }
+
+    fn charge_nobody(&mut self, dead: &Dead<'_>, pool: PoolId) {
         if !self.drain.is_leaving() {
-            self.turn.record(What::NobodyBlamed { worker: dead.id }, None);
-            self.fault(dead.pool, &dead.death.to_string());
+            self.turn.record(What::NobodyBlamed { worker: dead.worker }, None);
+            self.fault(pool, &dead.death.to_string());
         }
     }
 
-    /// Keeps a death that ended an attempt of a job and is not charged to it: its outcome says why, or its next attempt.
-    fn note_uncharged(&mut self, offer: &Offer, dead: &Dead<'_>) {
-        let charged = |aside: &Aside| aside.deaths.iter().any(|death| death.worker == dead.id);
-        let is_noted = |job: &Job| job.aside.as_deref().is_some_and(charged);
-        if self.jobs.is_there(offer.key, offer.job) {
-            let (job, _, part) = self.job_of(offer.key);
-            let attempt = self.jobs[offer.key].attempts;
-            if self.jobs[offer.key].fence == offer.fence && !is_noted(&self.jobs[job]) {
-                self.keep_death((job, part, attempt), dead, false);
-            }
-        } else if let (Some((_, part)), Some(job)) = (part_of(offer.job), self.jobs.find(offer.shown)) {
-            // A part that is gone with its job. That others were ended with it is no news.
-            let end = self.jobs[job].end().and_then(|end| end.part);
-            if let Some(this) = end.filter(|end| end.number == part + 1 && !is_noted(&self.jobs[job])) {
-                self.keep_death((job, Some(this), offer.fence.0), dead, false);
-            }
-        }
-    }
-
-    /// Adds a death to the evidence of a job, and to the list for `deaths`.
-    fn keep_death(&mut self, task: (Key, Option<Part>, u32), dead: &Dead<'_>, charged: bool) {
-        let (key, part, attempt) = task;
-        let at_us = self.turn.wall_us();
-        let (kind, uid) = (self.kind_name(key), self.jobs.batch(key).uid);
-        let job = &mut self.jobs[key];
-        let id = job.id;
-        let (death, evidence) = (dead.death.clone(), dead.evidence.clone());
-        let death =
-            JobDeath { at_us, part, attempt, worker: dead.id, pid: dead.pid, death, charged, evidence };
-        let deaths = &mut job.aside_mut().deaths;
-        if deaths.len() == EVIDENCE_MAX {
-            deaths.remove(0);
-        }
-        deaths.push(death.clone());
-        self.deaths.push(DeathRow { job: id, kind, uid, death });
-    }
-
-    /// Charges a death to the job whose attempt it ended: it runs alone from now on, or never again.
-    fn charge(&mut self, key: Key, dead: &Dead<'_>) {
-        let batch = self.jobs.batch(key);
-        let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);
-        let now_ns = self.turn.now_ns();
-        let job = &mut self.jobs[key];
-        job.crashes = job.crashes.saturating_add(1);
-        job.alone = true;
-        let (attempt, crashes) = (job.attempts, job.crashes);
-        job.aside_mut().lost_ns = Some(now_ns);
-        let (own, id, part) = self.job_of(key);
-        self.keep_death((own, part, attempt), dead, true);
-        let blamed = What::Blamed { job: id, part, attempt, worker: dead.id, crashes, crashes_max };
-        self.turn.record(blamed, Some(uid));
-        if crashes >= crashes_max {
-            let last = dead.death.to_string();
-            self.end_job(key, Outcome::Crashed { crashes, last }, Left::Nothing);
-        } else {
-            self.await_fresh_worker(key);
+    /// Charges a death to the task whose attempt it ended: it runs alone from now on, or its job is quarantined.
+    fn charge(&mut self, run: Run, dead: &Dead<'_>) {
+        if let Some(outcome) = self.jobs.charge(&mut self.turn, run, dead) {
+            self.end_task(run, outcome, Leftover::Nothing);
         }
     }
 }

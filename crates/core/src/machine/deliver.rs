@@ -15,8 +15,7 @@ use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
 use crate::action::Action;
 use crate::client::connections::Letter;
-use crate::job::entry::{Job, Left, Shelf, State};
-use crate::job::list::Key;
+use crate::job::Run;
 use crate::machine::Core;
 
 /// Bytes of results in one reply: well below a frame.
@@ -94,27 +93,24 @@ impl Core {
 
     fn open_letter(&mut self, id: ClientId, letter: Letter, envelopes: &mut Envelopes) {
         // Forgotten or dropped while its letter waited. What was said for this request before goes out first.
-        let Some(key) = self.jobs.find(letter.job) else {
+        let Some(run) = self.jobs.find(letter.job) else {
             self.told(id, letter);
             self.seal(id, letter.tag, envelopes);
             return self.refuse(id, letter.tag, Refusal::Gone { job: letter.job, others: false });
         };
-        if self.jobs[key].end().is_none() {
-            return self.wait_again(id, key, letter);
+        if self.jobs.job(run).end().is_none() {
+            return self.wait_again(id, run, letter);
         }
         // The common case moves the result out instead of copying it.
-        if self.is_last_word(id, key, letter) {
-            self.unshelve(key);
-            self.drop_log(key);
-            let (job, gone) = self.jobs.remove(key);
-            self.batch_gone(gone);
-            let (ended, output) = ended_of(job);
+        if letter.own && self.jobs.is_last_word(run, id) {
+            let (ended, output, released) = self.jobs.take_end(&mut self.turn, run);
+            self.relieve(released);
             self.tell(id, letter.tag, ended, output, envelopes);
             if let Some(output) = output {
                 self.turn.act(Action::DropOutput { output });
             }
         } else {
-            let (ended, output) = copy_of(&self.jobs[key]);
+            let (ended, output) = self.jobs.copy_end(run);
             self.tell(id, letter.tag, ended, output, envelopes);
             self.told(id, letter);
         }
@@ -137,24 +133,11 @@ impl Core {
     }
 
     /// A job that was asked to run again before its end was told: the next end will do.
-    fn wait_again(&mut self, id: ClientId, key: Key, letter: Letter) {
-        if letter.own
-            && let Some(client) = self.clients.connected(id)
-        {
-            client.waits += 1;
+    fn wait_again(&mut self, id: ClientId, run: Run, letter: Letter) {
+        if letter.own {
+            self.clients.add_wait(id);
         }
-        self.jobs[key].aside_mut().waiters.push((id, letter.tag));
-    }
-
-    /// Whether nobody will ask for this job again once its client has it.
-    fn is_last_word(&self, id: ClientId, key: Key, letter: Letter) -> bool {
-        let batch = self.jobs.batch(key);
-        letter.own
-            && batch.attached
-            && batch.client == id
-            && self.jobs[key].end().is_some_and(|end| {
-                end.untold == 1 && end.shelf == Shelf::Untold && end.outcome == Outcome::Done
-            })
+        self.jobs.wait_again(run, (id, letter.tag));
     }
 
     fn enclose(&mut self, id: ClientId, tag: Tag, ended: Ended, envelopes: &mut Envelopes) {
@@ -181,8 +164,8 @@ impl Core {
     }
 
     /// Answers `result` at once.
-    pub(crate) fn give_result(&mut self, id: ClientId, tag: Tag, key: Key) {
-        let (ended, output) = copy_of(&self.jobs[key]);
+    pub(crate) fn give_result(&mut self, id: ClientId, tag: Tag, run: Run) {
+        let (ended, output) = self.jobs.copy_end(run);
         let bytes = ENTRY_BYTES + bytes_of(&ended);
         self.reply_with(id, tag, Reply::Ended(vec![ended]), bytes, output);
     }
@@ -190,14 +173,14 @@ impl Core {
     /// Lets a client's jobs rest while too much waits for it to read.
     fn park_unread(&mut self, id: ClientId) {
         if let Some((uid, true)) = self.is_unread(id) {
-            self.queues.park(uid, id, true);
+            self.jobs.park(uid, id, true);
         }
     }
 
     /// Lets the jobs of parked clients go on once little enough waits: they may have read, somebody else may have
     /// taken their results or dropped them, or the whole shelf of unread results may have room again.
     pub(crate) fn unpark_read(&mut self) {
-        let read: Vec<(u32, ClientId)> = (self.queues.parked_clients())
+        let read: Vec<(u32, ClientId)> = (self.jobs.parked_clients())
             .filter_map(|id| Some((id, self.is_unread(id)?)))
             .filter_map(|(id, (uid, unread))| (!unread).then_some((uid, id)))
             .collect();
@@ -205,7 +188,7 @@ impl Core {
             return;
         }
         for (uid, id) in read {
-            self.queues.park(uid, id, false);
+            self.jobs.park(uid, id, false);
         }
         self.dispatch();
     }
@@ -219,7 +202,7 @@ impl Core {
 
     /// What waits for a connected client to read, and how much may.
     pub(crate) fn unread(&self, id: ClientId) -> Option<Unread> {
-        let all_full = self.kept.untold_bytes > self.turn.config().keep_bytes_max;
+        let all_full = self.jobs.untold_bytes() > self.turn.config().keep_bytes_max;
         let most =
             if all_full { 0 } else { self.turn.config().client_credit_bytes.saturating_mul(UNREAD_CREDITS) };
         let client = self.clients.see(id)?;
@@ -231,33 +214,6 @@ impl Core {
             all_full,
         })
     }
-}
-
-/// The end of a job that leaves the table, with what it left.
-fn ended_of(job: Job) -> (Ended, Option<OutputId>) {
-    let State::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
-    let (output, held) = match end.left {
-        Left::Nothing => (Output::None, None),
-        Left::Inline(payload) => (Output::Inline(payload), None),
-        Left::Held { output, bytes } => (Output::Descriptor { bytes }, Some(output)),
-    };
-    (Ended { job: job.id, outcome: end.outcome, output, attempts: job.attempts }, held)
-}
-
-/// The end of a job that stays, copied.
-fn copy_of(job: &Job) -> (Ended, Option<OutputId>) {
-    let (outcome, output) = match job.end() {
-        None => (Outcome::Lost { reason: String::new() }, Output::None),
-        Some(end) => {
-            let output = match &end.left {
-                Left::Nothing => Output::None,
-                Left::Inline(payload) => Output::Inline(payload.clone()),
-                Left::Held { bytes, .. } => Output::Descriptor { bytes: *bytes },
-            };
-            (end.outcome.clone(), output)
-        }
-    };
-    (Ended { job: job.id, outcome, output, attempts: job.attempts }, job.held())
 }
 
 fn bytes_of(ended: &Ended) -> u64 {

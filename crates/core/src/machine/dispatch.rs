@@ -3,23 +3,14 @@
 //! Jobs that have to run alone come before all others whenever a worker that has run nothing is to be had. Work
 //! ahead never delays a job whose turn it is: if that job needs an idle worker, busy ones are not refilled.
 
-use bulkhead_proto::client::record::What;
-use bulkhead_proto::ids::{Fence, PoolId, WorkerId};
-use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::worker::stage::Stage;
+use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
-use crate::action::{Action, Task};
-use crate::job::backlog::{Ageing, Verdict};
-use crate::job::entry::{State, Step};
-use crate::job::list::Key;
-use crate::job::table::Jobs;
-use crate::machine::Core;
-use crate::machine::parts::plan_waits;
-use crate::turn::{Tally, ms};
-use crate::worker::entry::{Duty, Worker};
+use crate::action::Action;
+use crate::job::{Begun, Candidate, Run, Verdict};
+use crate::machine::{Core, Offer, Worker};
+use crate::worker::entry::Duty;
 use crate::worker::prefetch::{ALONE_NS, Pace};
 use crate::worker::recycle::is_due;
-use crate::worker::watch::is_watched;
 
 impl Core {
     /// Hands out whatever can be handed out.
@@ -29,8 +20,8 @@ impl Core {
         }
         for pool in self.pools.ids() {
             self.dispatch_solo(pool);
-            let refilled = if self.queues.length_in(pool) > 0 { self.fill_idle(pool) } else { Vec::new() };
-            if self.queues.length_in(pool) > 0 {
+            let refilled = if self.jobs.queued_in(pool) > 0 { self.fill_idle(pool) } else { Vec::new() };
+            if self.jobs.queued_in(pool) > 0 {
                 self.deepen(pool, &refilled);
             }
             self.balance(pool);
@@ -39,13 +30,13 @@ impl Core {
 
     /// Offers jobs that have to run alone to workers that have run nothing.
     fn dispatch_solo(&mut self, pool: PoolId) {
-        while let Some(key) = self.pools[pool].solo.head() {
-            if self.shortage.is_on() && self.jobs.needs_descriptor(key) {
+        while let Some(candidate) = self.jobs.first_alone(pool) {
+            if self.shortage.is_on() && candidate.needs_descriptor() {
                 return;
             }
             let Some(worker) = self.fresh_worker(pool) else { return };
-            self.pools[pool].solo.unlink(&mut self.jobs.slab, key);
-            self.offer(worker, key, ALONE_NS);
+            let Some(run) = self.jobs.take_alone(pool) else { return };
+            self.offer(worker, run, ALONE_NS);
         }
     }
 
@@ -74,17 +65,13 @@ impl Core {
             if !worker.is_idle() {
                 continue;
             }
-            let at = ageing(self.turn.now_ns(), self.turn.config());
-            let (fans, slots, short) = (&self.fans, self.pools[pool].size(), self.shortage.is_on());
-            let found = self.queues.take(pool, &mut self.jobs, at, &mut |jobs, key| {
-                let batch = jobs.batch(key);
-                let waits = short && jobs.needs_descriptor(key)
-                    || jobs[key].step == Step::Plan && plan_waits(fans, slots, batch);
+            let (slots, short) = (self.pools[pool].size(), self.shortage.is_on());
+            let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
+                let waits = short && candidate.needs_descriptor() || candidate.plan_waits(slots);
                 if waits { Verdict::Skip } else { Verdict::Take }
             });
-            let Some(key) = found else { break };
-            let cost_ns = cost_ns(&self.jobs, &self.paces, key);
-            self.offer(id, key, cost_ns);
+            let Some(run) = found else { break };
+            self.offer(id, run, self.cost_ns(run));
             filled.push(id);
         }
         filled
@@ -96,7 +83,7 @@ impl Core {
             return;
         }
         // A worker of its own waits for a job that has to run alone: let somebody become idle.
-        let reserved = !self.pools[pool].solo.is_empty() && !self.pools[pool].spares.is_empty();
+        let reserved = self.jobs.first_alone(pool).is_some() && !self.pools[pool].spares.is_empty();
         let mut open: Vec<WorkerId> = self
             .pools
             .in_slots(pool)
@@ -133,71 +120,66 @@ impl Core {
         };
         let Some(worker) = self.pools.workers.get(&id).filter(has_room) else { return false };
         let (paces, short) = (&self.paces, self.shortage.is_on());
-        let at = ageing(self.turn.now_ns(), self.turn.config());
-        let found = self.queues.take(worker.pool, &mut self.jobs, at, &mut |jobs, key| {
-            if short && jobs.needs_descriptor(key) {
+        let found = self.jobs.take(&self.turn, worker.pool, 1, |candidate| {
+            if short && candidate.needs_descriptor() {
                 return Verdict::Skip;
             }
-            match fits_ahead(worker, jobs, paces, key) {
+            match fits_ahead(worker, paces, candidate) {
                 Fit::Now => Verdict::Take,
                 Fit::NeverAhead if !may_overtake => Verdict::Stop,
                 Fit::NeverAhead | Fit::NoRoom => Verdict::Skip,
             }
         });
-        let Some(key) = found else { return false };
-        let cost_ns = cost_ns(&self.jobs, &self.paces, key);
-        self.offer(id, key, cost_ns);
+        let Some(run) = found else { return false };
+        self.offer(id, run, self.cost_ns(run));
         true
     }
 
-    /// Whoever has just this one job, while others wait, does not want to wait behind much.
-    fn note_company(&mut self, pool: PoolId, key: Key) {
-        let (uid, client) = (self.jobs.batch(key).uid, self.jobs.batch(key).client);
+    /// A client that has just this one job, while others wait, is not to wait behind much.
+    fn note_company(&mut self, pool: PoolId, uid: u32, client: ClientId) {
         if self.pools[pool].company.changes(client)
-            && self.queues.length_in(pool) > 0
-            && !self.queues.has_jobs_of(pool, uid, client)
+            && self.jobs.queued_in(pool) > 0
+            && !self.jobs.has_queued(pool, uid, client)
         {
             self.pools[pool].company.note(self.turn.now_ns());
         }
     }
 
     /// Hands one task to a worker.
-    pub(crate) fn offer(&mut self, id: WorkerId, key: Key, cost_ns: u64) {
-        let now_ns = self.turn.now_ns();
-        let (own, shown, part) = self.job_of(key);
-        let input = self.jobs[own].input.clone();
+    fn offer(&mut self, id: WorkerId, run: Run, cost_ns: u64) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let job = &mut self.jobs[key];
-        job.fence = Fence(job.fence.0 + 1);
-        job.attempts += 1;
-        let (number, fence, lost_ns) = (job.id, job.fence, job.lost_ns());
-        let (attempt, alone) = (job.attempts, job.alone);
-        let seq = worker.claims.push(key, number, fence, cost_ns, now_ns);
-        let (first, pool) = (worker.claims.len() == 1, worker.pool);
-        self.jobs.enter(key, State::Running { worker: id, seq, since_ns: now_ns });
-        let batch = self.jobs.batch(key);
-        let (kind, uid, policy) = (batch.kind, batch.uid, batch.policy.clone());
-        worker.claims.allow(self.turn.config().kinds[usize::from(kind.0)].cancel_grace_ms);
-        if first {
+        let (seq, pool) = (worker.claims.next_seq(), worker.pool);
+        let Begun { mut task, ticket, limits, uid, client } = self.jobs.start(&mut self.turn, run, id, seq);
+        let offer = Offer {
+            seq,
+            ticket,
+            number: run.first(),
+            count: run.count(),
+            shown: task.job,
+            fence: task.fence,
+            cost_ns,
+            timeout_ms: limits.timeout_ms,
+            recalled: false,
+            claimed: false,
+            grace_ms: self.turn.kind(task.kind).map_or(0, |kind| kind.cancel_grace_ms),
+        };
+        worker.claims.push(offer, self.turn.now_ns());
+        if worker.claims.len() == 1 {
             self.pools.enter(id, Duty::Busy);
             self.watch_head(id);
-            self.begin_telling(key);
+            self.jobs.begin_progress(&mut self.turn, run);
         }
-        if let Some(lost_ns) = lost_ns {
-            self.turn.count(Tally::Retries, 1);
-            let (job, after_us) = (shown, (now_ns - lost_ns) / 1000);
-            self.turn.record(What::Retried { job, part, attempt, worker: id, after_us, alone }, Some(uid));
-        }
-        self.watch(id, seq, &policy);
-        self.note_turn(key);
-        self.note_company(pool, key);
-        let stage = self.stage_of(key);
-        let (output, memory_bytes) = (output_of(stage, policy.output), policy.memory_bytes);
-        let mut files = self.send_along(id, own, shown, stage);
-        files.extend(self.begin_log(key));
-        let task = Task { job: shown, fence, kind, memory_bytes, output, stage, files, input };
+        self.watch(id, seq, limits);
+        self.note_company(pool, uid, client);
+        task.files.extend(self.jobs.begin_log(&mut self.turn, run));
         self.turn.act(Action::Offer { worker: id, seq, task });
-        self.show_log(key);
+        self.show_log(run);
+    }
+
+    /// What a run adds to the work ahead of the worker that gets it.
+    fn cost_ns(&self, run: Run) -> u64 {
+        let kind = self.jobs.batch(run).kind();
+        if self.jobs.is_for_itself(run) { ALONE_NS } else { self.paces[usize::from(kind.0)].cost_ns() }
     }
 }
 
@@ -210,39 +192,13 @@ enum Fit {
     NeverAhead,
 }
 
-fn fits_ahead(worker: &Worker, jobs: &Jobs, paces: &[Pace], key: Key) -> Fit {
-    let batch = jobs.batch(key);
-    let pace = &paces[usize::from(batch.kind.0)];
-    if pace.depth() == 1 || is_for_itself(jobs, key) {
+fn fits_ahead(worker: &Worker, paces: &[Pace], candidate: &Candidate<'_>) -> Fit {
+    let pace = &paces[usize::from(candidate.kind().0)];
+    if pace.depth() == 1 || candidate.is_for_itself() {
         Fit::NeverAhead
     } else if worker.claims.len() < pace.depth() && worker.claims.has_room(pace.cost_ns()) {
         Fit::Now
     } else {
         Fit::NoRoom
     }
-}
-
-/// What a job adds to the work ahead of the worker that gets it.
-fn cost_ns(jobs: &Jobs, paces: &[Pace], key: Key) -> u64 {
-    let kind = jobs.batch(key).kind;
-    if is_for_itself(jobs, key) { ALONE_NS } else { paces[usize::from(kind.0)].cost_ns() }
-}
-
-/// Where the output of a task goes. A plan is a file of its own; what a part leaves goes to the merge.
-fn output_of(stage: Stage, wanted: OutputMode) -> OutputMode {
-    match stage {
-        Stage::Whole | Stage::Merge { .. } => wanted,
-        Stage::Plan => OutputMode::Descriptor,
-        Stage::Run { .. } => OutputMode::Inline,
-    }
-}
-
-/// Whether nothing may share a ring with it: what is watched is measured by itself, and files that wait behind another
-/// task would be held by a worker that does not use them.
-fn is_for_itself(jobs: &Jobs, key: Key) -> bool {
-    is_watched(&jobs.batch(key).policy) || jobs[key].freight().is_some() || jobs[key].step != Step::Whole
-}
-
-fn ageing(now_ns: u64, config: &crate::config::Config) -> Ageing {
-    Ageing { now_ns, step_ns: ms(config.ageing_ms) }
 }

@@ -15,9 +15,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{ClientId, Tag, WorkerId};
 
 use crate::action::Action;
-use crate::event::Peer;
-use crate::job::entry::Left;
-use crate::job::list::Key;
+use crate::event::{Leftover, Peer};
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, ms};
 use crate::worker::entry::{Cause, Duty};
@@ -81,8 +79,8 @@ impl Core {
         let left = self.jobs.unended();
         self.reply(id, tag, Reply::Draining { left }, 16);
         // One for each client, so that the list stays as long as those who are there.
-        let clients = &mut self.clients;
-        self.drain.asked.retain(|(other, _)| *other != id && clients.connected(*other).is_some());
+        let clients = &self.clients;
+        self.drain.asked.retain(|(other, _)| *other != id && clients.see(*other).is_some());
         self.drain.asked.push((id, tag));
     }
 
@@ -123,17 +121,11 @@ impl Core {
         if !self.drain.is_leaving() {
             self.leave();
         }
-        let unended: Vec<Key> = self
-            .jobs
-            .slab
-            .iter()
-            .filter(|(_, job)| job.end().is_none() && !job.is_part())
-            .map(|(at, _)| at as Key)
-            .collect();
+        let unended = self.jobs.all_unended();
         self.drain.lost += unended.len() as u64;
-        for key in unended {
+        for run in unended {
             let reason = "the service stopped".to_owned();
-            self.end_job(key, Outcome::Lost { reason }, Left::Nothing);
+            self.end_task(run, Outcome::Lost { reason }, Leftover::Nothing);
         }
         // All at once: nothing that they could still bring would be wanted.
         let workers: Vec<WorkerId> = self.pools.workers.keys().copied().collect();

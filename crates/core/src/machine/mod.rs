@@ -6,6 +6,7 @@
 
 mod alarms;
 mod audit;
+mod cancel;
 mod death;
 mod deliver;
 mod dispatch;
@@ -13,47 +14,37 @@ mod drain;
 mod end;
 mod notices;
 mod parts;
+mod progress;
 mod requests;
-mod retry;
 mod settle;
 mod submit;
 
-use crate::action::{Action, Output};
+use crate::action::Output;
 use crate::client::connections::Clients;
 use crate::config::Config;
 use crate::event::{Event, Now};
-use crate::job::attachments::Files;
-use crate::job::deaths::Deaths;
-use crate::job::fan::Fans;
-use crate::job::kept::Kept;
-use crate::job::logs::Logs;
-use crate::job::progress::Tellings;
-use crate::job::queues::Queues;
-use crate::job::table::Jobs;
+use crate::job::{Jobs, Ticket};
 use crate::machine::drain::Drain;
-use crate::turn::{Alarm, Turn, WorkerAlarm};
+use crate::turn::Turn;
 use crate::worker::pools::Pools;
 use crate::worker::prefetch::Pace;
 use crate::worker::shortage::Shortage;
+
+/// An offer as workers hold it, and a worker that holds such.
+pub(crate) type Offer = crate::worker::claims::Offer<Ticket>;
+pub(crate) type Worker = crate::worker::entry::Worker<Ticket>;
 
 /// The state machine of the daemon.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) turn: Turn,
     pub(crate) jobs: Jobs,
-    pub(crate) queues: Queues,
-    pub(crate) kept: Kept,
-    pub(crate) files: Files,
-    pub(crate) fans: Fans,
-    pub(crate) tellings: Tellings,
-    pub(crate) logs: Logs,
     pub(crate) clients: Clients,
-    pub(crate) pools: Pools,
+    pub(crate) pools: Pools<Ticket>,
     /// Whether whoever waits for the start was told to go on.
     pub(crate) ready_said: bool,
     pub(crate) paces: Vec<Pace>,
     pub(crate) shortage: Shortage,
-    pub(crate) deaths: Deaths,
     pub(crate) drain: Drain,
 }
 
@@ -76,19 +67,12 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::default(),
-            queues: Queues::new(1 + config.pools.len()),
-            kept: Kept::default(),
-            files: Files::default(),
-            fans: Fans::default(),
-            tellings: Tellings::default(),
-            logs: Logs::default(),
+            jobs: Jobs::new(1 + config.pools.len()),
             clients: Clients::default(),
             pools: Pools::new(&config),
             ready_said: false,
             paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
             shortage: Shortage::default(),
-            deaths: Deaths::default(),
             drain: Drain::default(),
             turn: Turn::new(config, now),
         }
@@ -115,7 +99,7 @@ impl Core {
         self.evict();
         self.unpark_read();
         // After the last offer of the turn, for each may bring a log.
-        self.evict_logs();
+        self.jobs.evict_logs(&mut self.turn);
         self.tend_drain();
         self.tend_pools();
         self.follow_all();
@@ -129,7 +113,7 @@ impl Core {
             return None;
         }
         let next_spawns = self.pools.ids().map(|pool| self.next_spawn_ns(pool));
-        let alone = [self.turn.next_alarm_ns(), self.next_eviction_ns()];
+        let alone = [self.turn.next_alarm_ns(), self.jobs.next_eviction_ns(&self.turn)];
         alone.into_iter().chain(next_spawns).flatten().min()
     }
 
@@ -162,24 +146,6 @@ impl Core {
             }
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),
-        }
-    }
-
-    fn ring(&mut self, alarm: Alarm) {
-        match alarm {
-            Alarm::Worker(WorkerAlarm::Overdue, worker) => self.worker_overdue(worker),
-            Alarm::Worker(WorkerAlarm::Limit, worker) => self.limit_met(worker),
-            Alarm::Worker(WorkerAlarm::Watch, worker) => self.watch_due(worker),
-            Alarm::Worker(WorkerAlarm::Stopped, worker) => self.suspended_too_long(worker),
-            Alarm::Worker(WorkerAlarm::EndOrder, worker) => self.turn.act(Action::Look { worker }),
-            Alarm::Worker(WorkerAlarm::Resume, worker) => self.resume(worker),
-            Alarm::Worker(WorkerAlarm::Survival, worker) => self.survived(worker),
-            Alarm::Backoff(job) => self.backoff_over(job),
-            Alarm::Progress(job) => self.progress_due(job),
-            Alarm::Expiry(first, count) => self.expire(first, count),
-            Alarm::Vanished(client) => self.vanish(client),
-            Alarm::Shortage => self.shortage.try_again(),
-            Alarm::Grace => self.grace_over(),
         }
     }
 }

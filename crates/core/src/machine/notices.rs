@@ -42,8 +42,9 @@ impl Core {
 
     /// Whether a client has attached jobs in a pool. One that waits for single jobs may wait for any.
     fn waits_in(&self, id: ClientId, pool: PoolId) -> bool {
-        let is_there = |batch: u32| self.jobs.batches[batch as usize].pool == pool;
-        self.clients.see(id).is_some_and(|client| client.waits > 0 || client.attached().any(is_there))
+        let has_some =
+            |client: &Client| client.waits > 0 || client.attached().any(|batch| batch.pool == pool);
+        self.clients.see(id).is_some_and(has_some)
     }
 
     fn degraded_text(&self, pool: PoolId) -> Option<String> {

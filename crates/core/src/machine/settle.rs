@@ -8,29 +8,27 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::event::{Head, Leftover, Report, TaskResult};
-use crate::job::entry::{Left, State};
-use crate::machine::Core;
+use crate::job::{Held, Run};
+use crate::machine::{Core, Offer};
 use crate::turn::{Tally, WorkerAlarm, ms};
-use crate::worker::claims::Offer;
 use crate::worker::entry::{Cause, Duty};
 
 /// How long a worker with a full channel and nothing to do is left alone, in milliseconds.
 const FULL_MS: u64 = 100;
 
 impl Core {
-    /// Whether an offer is the current one of a job that has not ended.
-    pub(crate) fn is_current(&self, id: WorkerId, offer: &Offer) -> bool {
-        self.jobs.is_there(offer.key, offer.job) && {
-            let job = &self.jobs[offer.key];
-            job.fence == offer.fence
-                && matches!(job.state, State::Running { worker, seq, .. } if worker == id && seq == offer.seq)
-        }
+    /// The run that an offer is of, while it is that run's current offer.
+    pub(crate) fn current(&self, id: WorkerId, offer: &Offer) -> Option<Run> {
+        self.jobs.current(&held(id, offer))
     }
 
     /// An entry is DONE.
     pub(crate) fn finished(&mut self, id: WorkerId, seq: Seq, report: Report) {
         if let TaskResult::Held { .. } = report.result {
-            self.take_scratch(id, seq);
+            let offer = self.pools.workers.get(&id).and_then(|worker| worker.claims.get(seq));
+            if let Some(offer) = offer {
+                self.jobs.take_scratch(offer.ticket);
+            }
         }
         let Some((offer, was_head)) = self.take_offer(id, seq) else {
             return self.drop_stale(report.result);
@@ -42,12 +40,13 @@ impl Core {
         }
         self.resume(id);
         self.turn.act(Action::Settle { worker: id, seq });
-        if !self.is_current(id, &offer) {
-            self.drop_stale(report.result);
-        } else {
-            let kind = self.jobs.batch(offer.key).kind;
-            self.paces[usize::from(kind.0)].hear(report.elapsed_ns);
-            self.task_done(offer.key, report.result);
+        match self.current(id, &offer) {
+            None => self.drop_stale(report.result),
+            Some(run) => {
+                let kind = self.jobs.batch(run).kind();
+                self.paces[usize::from(kind.0)].hear(report.elapsed_ns);
+                self.task_done(run, report.result);
+            }
         }
         self.worker_works(id);
         self.weigh(id);
@@ -76,7 +75,7 @@ impl Core {
         if is_asked {
             self.forget_asked(id, seq);
         }
-        self.unload(offer.freight);
+        self.jobs.unload(&mut self.turn, offer.ticket);
         Some((offer, was_head))
     }
 
@@ -108,11 +107,11 @@ impl Core {
             return;
         };
         self.turn.act(Action::Settle { worker: id, seq });
-        if self.is_current(id, &offer) {
+        if let Some(run) = self.current(id, &offer) {
             if let Some(worker) = self.pools.workers.get_mut(&id) {
                 worker.requeued += u32::from(worker.hung_up || worker.duty.cause().is_some());
             }
-            self.give_back(offer.key, false);
+            self.requeue(run, false);
         }
         self.after_settling(id, was_head);
     }
@@ -125,7 +124,7 @@ impl Core {
         };
         offer.claimed = true;
         let offer = *offer;
-        if !self.is_current(id, &offer) {
+        if self.current(id, &offer).is_none() {
             self.turn.act(Action::Look { worker: id });
         }
     }
@@ -173,9 +172,12 @@ impl Core {
     pub(crate) fn watch_head(&mut self, id: WorkerId) {
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let (set, head_ns) = (worker.alarm_ns(WorkerAlarm::Limit), worker.claims.head_ns());
-        let head = worker.claims.head().filter(|head| self.jobs.is_there(head.key, head.job));
+        let head = worker
+            .claims
+            .head()
+            .filter(|head| self.jobs.there(head.ticket, head.number, head.count).is_some());
         let patience_ns = head_ns.saturating_add(ms(self.turn.config().bootstrap_ms));
-        let wanted_ns = head.and_then(|head| match self.jobs.batch(head.key).policy.timeout_ms {
+        let wanted_ns = head.and_then(|head| match head.timeout_ms {
             Some(limit_ms) => {
                 let limit_ns = head_ns.saturating_add(ms(limit_ms));
                 Some(if head.claimed { limit_ns } else { limit_ns.min(patience_ns) })
@@ -202,14 +204,18 @@ impl Core {
         worker.rang(WorkerAlarm::Limit);
         let (killed, head_ns) = (worker.duty.cause().is_some(), worker.claims.head_ns());
         let Some(head) = worker.claims.head().copied() else { return };
-        let is_there = self.jobs.is_there(head.key, head.job);
-        let limit_ms = if is_there { self.jobs.batch(head.key).policy.timeout_ms } else { None };
+        let limit_ms =
+            head.timeout_ms.filter(|_| self.jobs.there(head.ticket, head.number, head.count).is_some());
         let is_early = |span_ms: u64| self.turn.now_ns() < head_ns.saturating_add(ms(span_ms));
         if killed {
             match limit_ms {
                 Some(limit_ms) if is_early(limit_ms) => self.set_limit_alarm(id, head_ns + ms(limit_ms)),
-                Some(_) if self.is_current(id, &head) => self.time_out(&head),
-                _ => {}
+                Some(limit_ms) => {
+                    if let Some(run) = self.current(id, &head) {
+                        self.time_out(run, limit_ms);
+                    }
+                }
+                None => {}
             }
         } else if limit_ms.is_none() && is_early(self.turn.config().bootstrap_ms) {
             // The alarm was that of an earlier task.
@@ -219,13 +225,9 @@ impl Core {
         }
     }
 
-    fn time_out(&mut self, offer: &Offer) {
-        let limit_ms = self.jobs.batch(offer.key).policy.timeout_ms.unwrap_or(0);
-        self.end_job(
-            offer.key,
-            Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms, part: None },
-            Left::Nothing,
-        );
+    fn time_out(&mut self, run: Run, limit_ms: u64) {
+        let outcome = Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms, part: None };
+        self.end_task(run, outcome, Leftover::Nothing);
     }
 
     /// How far a worker is. What is done was said before this.
@@ -237,27 +239,39 @@ impl Core {
         // A claim that was seen is not unseen: a worker that steps back would be looked at again and again.
         offer.claimed |= claimed;
         let (offer, claimed) = (*offer, offer.claimed);
-        if !self.is_current(id, &offer) {
+        let Some(run) = self.current(id, &offer) else {
             return if claimed { self.end_unwanted(id, &offer) } else { self.recall_or_look(id, seq) };
-        }
-        if self.enforce_met(id, &offer) {
+        };
+        if self.enforce_met(id, run, &offer) {
             return;
         }
         let now_ns = self.turn.now_ns();
         if !claimed && now_ns >= head_ns.saturating_add(ms(self.turn.config().bootstrap_ms)) {
             return self.kill(id, Cause::Unresponsive);
         }
-        let Some(limit_ms) = self.jobs.batch(offer.key).policy.timeout_ms else { return };
+        let Some(limit_ms) = offer.timeout_ms else { return };
         let patience_ns = head_ns.saturating_add(ms(limit_ms.max(self.turn.config().retire_ms)));
         if now_ns < head_ns.saturating_add(ms(limit_ms)) {
             self.watch_head(id);
         } else if claimed {
-            self.time_out(&offer);
+            self.time_out(run, limit_ms);
             self.kill(id, Cause::Timeout);
         } else if now_ns < patience_ns {
             self.set_limit_alarm(id, patience_ns);
         } else {
             self.kill(id, Cause::Unresponsive);
         }
+    }
+}
+
+/// An offer, as the room of jobs asks for it.
+pub(super) fn held(worker: WorkerId, offer: &Offer) -> Held {
+    Held {
+        worker,
+        seq: offer.seq,
+        number: offer.number,
+        count: offer.count,
+        fence: offer.fence,
+        ticket: offer.ticket,
     }
 }

@@ -5,6 +5,7 @@
 //! rooms may import, so nothing here may import a room.
 
 mod alarms;
+mod limits;
 mod random;
 mod records;
 
@@ -15,6 +16,7 @@ use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::Kind;
 
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
+pub(crate) use limits::TaskLimits;
 pub(crate) use random::doubled;
 pub(crate) use records::Records;
 
@@ -127,6 +129,11 @@ impl Turn {
     /// The kind of this number, if there is one.
     pub(crate) fn kind(&self, kind: KindId) -> Option<&Kind> {
         self.config.kinds.get(usize::from(kind.0))
+    }
+
+    /// The name of a kind; empty if there is none of this number.
+    pub(crate) fn kind_name(&self, kind: KindId) -> String {
+        self.kind(kind).map(|kind| kind.name.clone()).unwrap_or_default()
     }
 
     /// Asks the shell for something.

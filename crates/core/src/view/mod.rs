@@ -7,23 +7,24 @@ mod why;
 
 use bulkhead_proto::client::message::{Reply, Walk};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::view::{JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState};
+use bulkhead_proto::client::view::{
+    DeathRow, JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState,
+};
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
-use crate::event::Peer;
-use crate::job::entry::{Left, Phase, State};
-use crate::job::list::Key;
-use crate::machine::Core;
-use crate::worker::claims::Offer;
-use crate::worker::entry::Worker;
+use crate::event::{Leftover, Peer};
+use crate::job::{Doing, Run};
+use crate::machine::{Core, Offer, Worker};
 use crate::worker::pools::Pool;
 
 /// What a row of a list takes on the wire beside its texts, at most, in bytes.
 const ROW_BYTES: u64 = 64;
+/// What a death takes on the wire beside its texts and frames, in bytes, about.
+const DEATH_BYTES: u64 = 128;
 /// Rows of lists stop here: well below a frame.
 const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 /// Jobs that one request for a list looks at, wanted or not: a table of a million takes many turns, and nobody's jobs
@@ -38,30 +39,18 @@ const STUCK_SHOWN: usize = 100;
 const STUCK_BYTES: u64 = 192;
 
 impl Core {
-    pub(crate) fn kind_name(&self, key: Key) -> String {
-        let kind = self.jobs.batch(key).kind;
-        self.turn.kind(kind).map(|kind| kind.name.clone()).unwrap_or_default()
-    }
-
-    /// Attempts of whichever of its tasks took most.
-    pub(crate) fn attempts_of(&self, key: Key) -> u32 {
-        let job = &self.jobs[key];
-        let fan = job.fan().and_then(|id| self.fans.get(id));
-        job.attempts.max(fan.map_or(0, |fan| fan.attempts))
-    }
-
     /// One line of a list. What is long (input, policy, deaths) is only in the detail.
-    fn row(&self, key: Key) -> JobRow {
-        let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
+    fn row(&self, run: Run) -> JobRow {
+        let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
         JobRow {
-            job: job.id,
-            kind: self.kind_name(key),
+            job: job.id(),
+            kind: self.turn.kind_name(batch.kind()),
             state: job.shown(),
-            outcome: job.end().map(|end| end.outcome.word().to_owned()),
-            attempts: self.attempts_of(key),
-            crashes: job.crashes,
-            uid: batch.uid,
-            accepted_us: batch.accepted_us,
+            outcome: job.end().map(|end| end.outcome().word().to_owned()),
+            attempts: self.jobs.attempts_of(run),
+            crashes: job.crashes(),
+            uid: batch.uid(),
+            accepted_us: batch.accepted_us(),
         }
     }
 
@@ -83,23 +72,25 @@ impl Core {
                 Walk::Up(_) => self.jobs.next_from(JobId(last.0.saturating_add(1))),
                 Walk::Down(_) => last.0.checked_sub(1).and_then(|below| self.jobs.last_to(JobId(below))),
             };
-            let Some((job, key)) = next else { break };
+            let Some(run) = next else { break };
+            let job = run.first();
             if looked == WALK_MAX || rows.len() == limit || bytes >= LIST_BYTES {
                 more = true;
                 break;
             }
             last = job;
-            let batch = self.jobs.batch(key);
-            if !peer.admin && batch.uid != peer.uid {
+            let batch = self.jobs.batch(run);
+            if !peer.admin && batch.uid() != peer.uid {
                 // The whole batch is somebody else's.
+                let (first, count) = batch.numbers();
                 last = match walk {
-                    Walk::Up(_) => JobId(batch.first.0 + u64::from(batch.count) - 1).max(job),
-                    Walk::Down(_) => batch.first.min(job),
+                    Walk::Up(_) => JobId(first.0 + u64::from(count) - 1).max(job),
+                    Walk::Down(_) => first.min(job),
                 };
                 continue;
             }
-            if state.is_none_or(|state| state == self.jobs[key].shown()) {
-                let row = self.row(key);
+            if state.is_none_or(|state| state == self.jobs.job(run).shown()) {
+                let row = self.row(run);
                 bytes += ROW_BYTES + row.kind.len() as u64;
                 rows.push(row);
             }
@@ -109,10 +100,10 @@ impl Core {
 
     /// Answers `job`.
     pub(crate) fn show_job(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
-        match self.visible(peer, job) {
+        match self.jobs.visible(peer, job) {
             Err(refusal) => self.refuse(id, tag, refusal),
-            Ok(key) => {
-                let detail = self.detail(key);
+            Ok(run) => {
+                let detail = self.detail(run);
                 let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
                 self.reply(id, tag, Reply::Job(Box::new(detail)), bytes);
             }
@@ -120,37 +111,38 @@ impl Core {
     }
 
     /// Everything; the input is cut, for it may be 4 KiB of anything and this is for people.
-    fn detail(&self, key: Key) -> JobDetail {
-        let (job, batch) = (&self.jobs[key], self.jobs.batch(key));
+    fn detail(&self, run: Run) -> JobDetail {
+        let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
         let end = job.end();
         JobDetail {
-            row: self.row(key),
-            policy: batch.policy.clone(),
-            attached: batch.attached,
-            has_files: job.aside.as_ref().is_some_and(|aside| aside.has_files),
-            input: self.input_of(key).chars().take(INPUT_CHARS).collect(),
-            worker: match job.state {
-                State::Running { worker, .. } => Some(worker),
-                _ => None,
+            row: self.row(run),
+            policy: batch.policy().clone(),
+            attached: batch.is_attached(),
+            has_files: job.has_files(),
+            input: self.input_of(run).chars().take(INPUT_CHARS).collect(),
+            worker: match job.doing() {
+                Doing::Running { worker, .. } => Some(worker),
+                Doing::Queued | Doing::Backoff { .. } | Doing::Alone | Doing::Parted | Doing::Ended => None,
             },
-            parts: self.parts_of(key),
-            outcome: end.map(|end| end.outcome.clone()),
-            output_bytes: end.and_then(|end| match &end.left {
-                Left::Nothing => None,
+            parts: self.jobs.parts_of(run),
+            outcome: end.map(|end| end.outcome().clone()),
+            output_bytes: end.and_then(|end| match end.left() {
+                Leftover::Nothing => None,
                 // All of it is in its client's file.
-                _ if end.outcome == Outcome::Done && batch.policy.output == OutputMode::File => None,
-                Left::Inline(payload) => Some(payload.as_bytes().len() as u64),
-                Left::Held { bytes, .. } => Some(*bytes),
+                _ if *end.outcome() == Outcome::Done && batch.policy().output == OutputMode::File => None,
+                Leftover::Inline(payload) => Some(payload.as_bytes().len() as u64),
+                Leftover::Held { bytes, .. } => Some(*bytes),
             }),
-            ended_us: end.map(|end| end.at_us),
-            deaths: job.aside.as_ref().map(|aside| aside.deaths.clone()).unwrap_or_default(),
+            ended_us: end.map(|end| end.at_us()),
+            deaths: job.deaths().to_vec(),
         }
     }
 
     /// A program as its words, anything else as the text that it may be.
-    fn input_of(&self, key: Key) -> String {
-        let input = self.jobs[key].input.as_bytes();
-        let program = (self.kind_name(key) == EXEC).then(|| Program::from_input(input).ok()).flatten();
+    fn input_of(&self, run: Run) -> String {
+        let input = self.jobs.job(run).input().as_bytes();
+        let is_program = self.turn.kind_name(self.jobs.batch(run).kind()) == EXEC;
+        let program = is_program.then(|| Program::from_input(input).ok()).flatten();
         program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
     }
 
@@ -168,7 +160,7 @@ impl Core {
     }
 
     fn worker_row(&self, id: WorkerId, worker: &Worker, peer: Peer) -> WorkerRow {
-        let is_shown = |offer: &&Offer| peer.admin || self.owner_of(offer.shown) == Some(peer.uid);
+        let is_shown = |offer: &&Offer| peer.admin || self.jobs.owner_of(offer.shown) == Some(peer.uid);
         WorkerRow {
             worker: id,
             pool: self.pools[worker.pool].name.clone(),
@@ -215,7 +207,7 @@ impl Core {
             slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
             busy: count(WorkerState::Busy),
             spares: count(WorkerState::Spare),
-            waiting: self.queues.length_in(id),
+            waiting: self.jobs.queued_in(id),
         }
     }
 
@@ -236,12 +228,12 @@ impl Core {
             pools: self.pools.ids().map(|pool| self.pool_row(pool)).collect(),
             stuck: self.stuck_rows(peer),
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
-            queued: jobs.count(Phase::Queued),
-            retrying: jobs.count(Phase::Waiting) + jobs.count(Phase::Solo),
-            running: jobs.count(Phase::Running) + jobs.count(Phase::Parted),
-            kept: jobs.count(Phase::Ended),
-            kept_bytes: self.kept.bytes(),
-            quarantined: self.kept.quarantined(),
+            queued: jobs.queued(),
+            retrying: jobs.retrying(),
+            running: jobs.running(),
+            kept: jobs.ended(),
+            kept_bytes: jobs.kept_bytes(),
+            quarantined: jobs.quarantined(),
             queue_max: self.turn.config().queue_max,
             shortage: self.shortage.what().to_owned(),
             totals: self.turn.totals(),
@@ -252,9 +244,22 @@ impl Core {
         self.reply(id, tag, Reply::Status(Box::new(status)), bytes);
     }
 
+    /// Answers `deaths`: those that the client may see, newest first.
+    pub(crate) fn show_deaths(&mut self, id: ClientId, tag: Tag, peer: Peer, limit: u32) {
+        let visible = |row: &&DeathRow| peer.admin || row.uid == peer.uid;
+        let rows: Vec<DeathRow> = self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
+        let bytes = 16 + rows.iter().map(death_bytes).sum::<u64>();
+        self.reply(id, tag, Reply::Deaths(rows), bytes);
+    }
+
     /// Answers `kinds`.
     pub(crate) fn show_kinds(&mut self, id: ClientId, tag: Tag) {
         let kinds = self.turn.config().kinds.clone();
         self.reply(id, tag, Reply::Kinds(kinds), 1024);
     }
+}
+
+/// What a death takes on the wire, in bytes, about.
+fn death_bytes(row: &DeathRow) -> u64 {
+    DEATH_BYTES + row.kind.len() as u64 + row.death.evidence.wire_bytes()
 }

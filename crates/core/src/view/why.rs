@@ -8,15 +8,12 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::client::why::{
-    Before, Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
+    Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
 };
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, Tag, WorkerId};
-use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::event::Peer;
-use crate::job::backlog::Ageing;
-use crate::job::entry::{State, Step};
-use crate::job::list::{Key, List};
+use crate::job::{Doing, Run};
 use crate::machine::Core;
 use crate::turn::ms;
 use crate::worker::entry::Duty;
@@ -24,15 +21,13 @@ use crate::worker::entry::Duty;
 /// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
 const WHY_BYTES: u64 = 512;
 const DEATH_BYTES: u64 = 256;
-/// Jobs that run alone are counted up to this.
-const SOLO_COUNT_MAX: usize = WHY_COUNT_MAX as usize;
 
 impl Core {
     /// Answers `why`.
     pub(crate) fn show_why(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
-        match self.visible(peer, job) {
-            Ok(key) => {
-                let why = self.why(key, peer);
+        match self.jobs.visible(peer, job) {
+            Ok(run) => {
+                let why = self.why(run, peer);
                 let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
                 self.reply(id, tag, Reply::Why(Box::new(why)), bytes);
             }
@@ -40,84 +35,84 @@ impl Core {
         }
     }
 
-    fn why(&self, key: Key, peer: Peer) -> Why {
-        let job = &self.jobs[key];
-        let now = match &job.state {
-            State::Queued if job.step == Step::Merge => self.why_parted(key, peer),
-            State::Parted => self.why_parted(key, peer),
-            State::Queued => self.why_queued(key, peer),
-            State::Waiting { alarm } => {
-                Now::Backoff { left_ms: self.left_ms(alarm.at_ns().unwrap_or(0)), alone: job.alone }
+    fn why(&self, run: Run, peer: Peer) -> Why {
+        let job = self.jobs.job(run);
+        let now = match job.doing() {
+            Doing::Parted => self.why_parted(run, peer),
+            Doing::Queued => self.why_queued(run, peer),
+            Doing::Backoff { until_ns } => {
+                Now::Backoff { left_ms: self.left_ms(until_ns), alone: job.is_alone() }
             }
-            State::Solo => Now::Alone {
-                before: List::before(&self.jobs.slab, key, WHY_COUNT_MAX),
-                shortage_ms: self.why_shortage(key),
-                pool: self.why_pool(key, peer),
+            Doing::Alone => Now::Alone {
+                before: self.jobs.before_alone(run),
+                shortage_ms: self.why_shortage(run),
+                pool: self.why_pool(run, peer),
             },
-            State::Running { worker, seq, since_ns } => self.why_running(key, *worker, *seq, *since_ns),
-            State::Ended(end) => Now::Ended(End {
-                how: end.outcome.clone(),
-                part: end.part,
-                by: end.by,
-                at_us: end.at_us,
-                expires_ms: (self.jobs.batch(key).policy.expires_ms)
-                    .filter(|_| end.outcome == Outcome::Expired),
-                holder: end.holder.and_then(|(worker, seq)| self.holder(worker, seq)),
-                had_files: job.aside.as_ref().is_some_and(|aside| aside.has_files),
-            }),
+            Doing::Running { worker, seq, since_ns } => self.why_running(run, worker, seq, since_ns),
+            Doing::Ended => self.why_ended(run),
         };
-        let vanished_ms = self.why_vanished(key);
-        Why { job: job.id, attempts: self.attempts_of(key), now, vanished_ms, past: self.past(key) }
+        let vanished_ms = self.why_vanished(run);
+        Why { job: job.id(), attempts: self.jobs.attempts_of(run), now, vanished_ms, past: self.past(run) }
+    }
+
+    fn why_ended(&self, run: Run) -> Now {
+        let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
+        let end = job.end().expect("a job that is shown as ended has ended");
+        Now::Ended(End {
+            how: end.outcome().clone(),
+            part: end.part(),
+            by: end.by(),
+            at_us: end.at_us(),
+            expires_ms: policy.expires_ms.filter(|_| *end.outcome() == Outcome::Expired),
+            holder: end.holder().and_then(|(worker, seq)| self.holder(worker, seq)),
+            had_files: job.has_files(),
+        })
     }
 
     /// When it is cancelled because the client that it is attached to is gone.
-    fn why_vanished(&self, key: Key) -> Option<u64> {
-        let batch = self.jobs.batch(key);
-        let is_wanted_by_it = batch.watched && self.jobs[key].end().is_none();
-        let at_ns = self.clients.vanishes_ns(batch.client).filter(|_| is_wanted_by_it)?;
+    fn why_vanished(&self, run: Run) -> Option<u64> {
+        let batch = self.jobs.batch(run);
+        let is_wanted_by_it = batch.is_watched() && self.jobs.job(run).end().is_none();
+        let at_ns = self.clients.vanishes_ns(batch.client()).filter(|_| is_wanted_by_it)?;
         Some(self.left_ms(at_ns))
     }
 
-    fn why_parted(&self, key: Key, peer: Peer) -> Now {
-        let client = self.jobs.batch(key).client;
+    fn why_parted(&self, run: Run, peer: Peer) -> Now {
+        let client = self.jobs.batch(run).client();
         Now::Parted {
-            parts: self.parts_of(key).unwrap_or_default(),
-            unread: self.unread(client).filter(|_| self.queues.is_parked(client)),
+            parts: self.jobs.parts_of(run).unwrap_or_default(),
+            unread: self.unread(client).filter(|_| self.jobs.is_parked(client)),
             shortage_ms: self.shortage.until_ns().map(|at_ns| self.left_ms(at_ns)),
-            pool: self.why_pool(key, peer),
+            pool: self.why_pool(run, peer),
         }
     }
 
-    /// Who goes first is counted by the very rules that the queue takes by; jobs that run alone stand in a list of their
-    /// own, so they come from there.
-    fn why_queued(&self, key: Key, peer: Peer) -> Now {
-        let batch = self.jobs.batch(key);
-        let at = Ageing { now_ns: self.turn.now_ns(), step_ns: ms(self.turn.config().ageing_ms) };
-        let waited_ms = self.since_ms(batch.since_ns);
-        let solo = self.pools[batch.pool].solo.walk(&self.jobs.slab).take(SOLO_COUNT_MAX);
-        let alone = solo.filter(|key| !self.jobs[*key].is_part()).count() as u64;
-        let has_begun = !self.jobs[key].never_began();
+    /// Who goes first is counted by the very rules that the queue takes by.
+    fn why_queued(&self, run: Run, peer: Peer) -> Now {
+        let batch = self.jobs.batch(run);
+        let waited_ms = self.since_ms(batch.since_ns());
+        let has_begun = !self.jobs.job(run).never_began();
         Now::Queued {
             waited_ms,
-            before: Before { alone, ..self.queues.before(&self.jobs, at, key) },
-            priority: batch.policy.priority,
+            before: self.jobs.before(&self.turn, run),
+            priority: batch.policy().priority,
             raised: waited_ms / self.turn.config().ageing_ms,
-            unread: self.unread(batch.client).filter(|_| self.queues.is_parked(batch.client)),
-            shortage_ms: self.why_shortage(key),
-            expires_in_ms: batch.expiry.at_ns().filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
-            pool: self.why_pool(key, peer),
+            unread: self.unread(batch.client()).filter(|_| self.jobs.is_parked(batch.client())),
+            shortage_ms: self.why_shortage(run),
+            expires_in_ms: batch.expires_ns().filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
+            pool: self.why_pool(run, peer),
         }
     }
 
-    /// When an output descriptor is tried for again, if this job needs one and none could be made.
-    fn why_shortage(&self, key: Key) -> Option<u64> {
-        let needs_one = self.jobs.needs_descriptor(key);
+    /// When a descriptor is tried for again, if this job needs one and none could be made.
+    fn why_shortage(&self, run: Run) -> Option<u64> {
+        let needs_one = self.jobs.needs_descriptor(run);
         self.shortage.until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
     }
 
     /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
-    fn why_running(&self, key: Key, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
-        let policy = &self.jobs.batch(key).policy;
+    fn why_running(&self, run: Run, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
+        let policy = self.jobs.batch(run).policy();
         let worker = self.pools.workers.get(&id);
         let behind =
             worker.map_or(0, |worker| worker.claims.iter().take_while(|offer| offer.seq != seq).count());
@@ -133,7 +128,7 @@ impl Core {
             }),
             for_ms: self.since_ms(begun_ns),
             behind: u32::try_from(behind).unwrap_or(u32::MAX),
-            alone: self.jobs[key].alone,
+            alone: self.jobs.job(run).is_alone(),
             stopped_ms: worker
                 .filter(|worker| worker.duty.cause().is_none())
                 .and_then(|worker| worker.suspended)
@@ -161,8 +156,8 @@ impl Core {
     }
 
     /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
-    fn why_pool(&self, key: Key, peer: Peer) -> Pool {
-        let id = self.jobs.batch(key).pool;
+    fn why_pool(&self, run: Run, peer: Peer) -> Pool {
+        let id = self.jobs.batch(run).pool();
         let pool = &self.pools[id];
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
         let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
@@ -200,7 +195,7 @@ impl Core {
         let busy = self.pools.in_slots(pool).filter(|(_, worker)| worker.duty == Duty::Busy);
         let (id, worker) = busy.min_by_key(|(_, worker)| worker.claims.head_ns())?;
         let head = worker.claims.head()?;
-        let owner = self.owner_of(head.shown);
+        let owner = self.jobs.owner_of(head.shown);
         let job = (peer.admin || owner == Some(peer.uid)).then_some(head.shown);
         Some(Longest { job, worker: id, for_ms: self.since_ms(worker.claims.head_ns()) })
     }
@@ -212,18 +207,17 @@ impl Core {
     }
 
     /// Budgets are those since the last time somebody asked for the job; deaths and lost attempts those of its whole life.
-    fn past(&self, key: Key) -> Past {
-        let (job, policy) = (&self.jobs[key], &self.jobs.batch(key).policy);
-        let aside = job.aside.as_ref();
+    fn past(&self, run: Run) -> Past {
+        let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
         Past {
-            deaths: aside.map(|aside| aside.deaths.clone()).unwrap_or_default(),
-            crashes: job.crashes,
+            deaths: job.deaths().to_vec(),
+            crashes: job.crashes(),
             crashes_max: policy.crash_budget(),
-            failures: job.retries,
+            failures: job.retries(),
             retries_max: policy.retry_budget(),
-            last_failure: if job.retries > 0 { self.last_failure(job.id) } else { None },
-            lost: aside.map_or(0, |aside| aside.lost),
-            asked: aside.map_or(0, |aside| aside.asked),
+            last_failure: if job.retries() > 0 { self.last_failure(job.id()) } else { None },
+            lost: job.lost(),
+            asked: job.asked(),
         }
     }
 

@@ -9,24 +9,25 @@ use std::collections::VecDeque;
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::RING;
 
-use crate::job::attachments::FreightId;
-use crate::job::list::Key;
 use crate::worker::prefetch::{AHEAD_NS, PAIR_NS};
 
-/// A task that was handed to a worker and is not settled.
+/// A task that was handed to a worker and is not settled. `T` is what the machine wants back with it: nothing here looks
+/// into that.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Offer {
+pub(crate) struct Offer<T> {
     pub(crate) seq: Seq,
-    pub(crate) key: Key,
-    /// The number of the job, or of the part.
-    pub(crate) job: JobId,
+    pub(crate) ticket: T,
+    /// The number of the task: of the job, or of the part.
+    pub(crate) number: JobId,
+    /// How many tasks, whose numbers follow each other.
+    pub(crate) count: u32,
     /// The job, as clients know it.
     pub(crate) shown: JobId,
     pub(crate) fence: Fence,
-    /// The files that went with it.
-    pub(crate) freight: Option<FreightId>,
     /// What it adds to the work ahead, in nanoseconds.
     pub(crate) cost_ns: u64,
+    /// Its limit of wall time, in milliseconds.
+    pub(crate) timeout_ms: Option<u64>,
     /// A take-back was asked for.
     pub(crate) recalled: bool,
     /// A take-back was lost, so the worker has begun or ended it.
@@ -37,15 +38,15 @@ pub(crate) struct Offer {
 
 /// The offers of one worker.
 #[derive(Debug)]
-pub(crate) struct Claims {
-    offers: VecDeque<Offer>,
+pub(crate) struct Claims<T> {
+    offers: VecDeque<Offer<T>>,
     next: Seq,
     ahead_ns: u64,
     /// Since when the first of them is the first.
     head_ns: u64,
 }
 
-impl Claims {
+impl<T: Copy> Claims<T> {
     /// None yet.
     pub(crate) fn new() -> Self {
         Self { offers: VecDeque::new(), next: Seq(1), ahead_ns: 0, head_ns: 0 }
@@ -62,7 +63,7 @@ impl Claims {
     }
 
     /// The first of them.
-    pub(crate) fn head(&self) -> Option<&Offer> {
+    pub(crate) fn head(&self) -> Option<&Offer<T>> {
         self.offers.front()
     }
 
@@ -72,7 +73,7 @@ impl Claims {
     }
 
     /// All of them, in order.
-    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Offer> {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Offer<T>> {
         self.offers.iter()
     }
 
@@ -98,39 +99,32 @@ impl Claims {
         !self.has_room(0)
     }
 
-    /// Adds an offer and gives its seq.
-    pub(crate) fn push(&mut self, key: Key, job: JobId, fence: Fence, cost_ns: u64, now_ns: u64) -> Seq {
-        let seq = self.next;
+    /// The seq that the next offer gets.
+    pub(crate) fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    /// Adds an offer.
+    ///
+    /// # Panics
+    /// If it does not have the next seq.
+    pub(crate) fn push(&mut self, offer: Offer<T>, now_ns: u64) {
+        assert_eq!(offer.seq, self.next, "offers are numbered in their order");
         self.next.0 += 1;
         if self.offers.is_empty() {
             self.head_ns = now_ns;
         }
-        self.ahead_ns += cost_ns;
-        let (shown, freight, recalled, claimed, grace_ms) = (job, None, false, false, 0);
-        let offer = Offer { seq, key, job, shown, fence, freight, cost_ns, recalled, claimed, grace_ms };
+        self.ahead_ns += offer.cost_ns;
         self.offers.push_back(offer);
-        seq
-    }
-
-    /// Gives the task of the last offer so long to end by itself once nobody wants it.
-    pub(crate) fn allow(&mut self, grace_ms: u32) {
-        if let Some(offer) = self.offers.back_mut() {
-            offer.grace_ms = grace_ms;
-        }
-    }
-
-    /// The last offer, to be added to.
-    pub(crate) fn last_mut(&mut self) -> Option<&mut Offer> {
-        self.offers.back_mut()
     }
 
     /// One of them, to be looked at.
-    pub(crate) fn get(&self, seq: Seq) -> Option<&Offer> {
+    pub(crate) fn get(&self, seq: Seq) -> Option<&Offer<T>> {
         self.offers.get(self.position(seq)?)
     }
 
     /// Removes an offer that is settled now. `None` if it was settled before, or never made.
-    pub(crate) fn remove(&mut self, seq: Seq, now_ns: u64) -> Option<Offer> {
+    pub(crate) fn remove(&mut self, seq: Seq, now_ns: u64) -> Option<Offer<T>> {
         let at = self.position(seq)?;
         let offer = self.offers.remove(at)?;
         self.ahead_ns -= offer.cost_ns;
@@ -141,7 +135,7 @@ impl Claims {
     }
 
     /// One of them.
-    pub(crate) fn get_mut(&mut self, seq: Seq) -> Option<&mut Offer> {
+    pub(crate) fn get_mut(&mut self, seq: Seq) -> Option<&mut Offer<T>> {
         let at = self.position(seq)?;
         self.offers.get_mut(at)
     }
@@ -176,7 +170,7 @@ impl Claims {
     }
 
     /// Everything that is left, when the worker is dead.
-    pub(crate) fn into_offers(self) -> VecDeque<Offer> {
+    pub(crate) fn into_offers(self) -> VecDeque<Offer<T>> {
         self.offers
     }
 
@@ -192,7 +186,7 @@ impl Claims {
     }
 }
 
-impl Offer {
+impl<T> Offer<T> {
     fn recall(&mut self) -> Seq {
         self.recalled = true;
         self.seq
@@ -203,11 +197,28 @@ impl Offer {
 mod tests {
     use super::*;
 
-    fn claims(count: u64) -> Claims {
+    fn push(claims: &mut Claims<()>, cost_ns: u64) {
+        let seq = claims.next_seq();
+        let (number, fence) = (JobId(seq.0), Fence(1));
+        let offer = Offer {
+            seq,
+            ticket: (),
+            number,
+            count: 1,
+            shown: number,
+            fence,
+            cost_ns,
+            timeout_ms: None,
+            recalled: false,
+            claimed: false,
+            grace_ms: 0,
+        };
+        claims.push(offer, 5);
+    }
+
+    fn claims(count: u64) -> Claims<()> {
         let mut claims = Claims::new();
-        for number in 0..count {
-            claims.push(number as Key, JobId(number + 1), Fence(1), 10, 5);
-        }
+        (0..count).for_each(|_| push(&mut claims, 10));
         claims
     }
 
@@ -225,13 +236,13 @@ mod tests {
     #[test]
     fn a_longer_task_has_room_behind_one_and_waits_for_twice_its_time() {
         let mut claims = Claims::new();
-        claims.push(0, JobId(1), Fence(1), 2_000_000, 5);
+        push(&mut claims, 2_000_000);
         assert!(claims.has_room(2_000_000) && !claims.has_room(PAIR_NS));
         assert!(!claims.is_overdue(4_000_005) && claims.is_overdue(4_000_006));
-        claims.push(1, JobId(2), Fence(1), 2_000_000, 5);
+        push(&mut claims, 2_000_000);
         assert!(claims.is_full(), "one waits, and no second one");
         let mut alone = Claims::new();
-        alone.push(0, JobId(1), Fence(1), PAIR_NS, 5);
+        push(&mut alone, PAIR_NS);
         assert!(!alone.has_room(1000) && alone.is_overdue(AHEAD_NS + 6));
     }
 

@@ -123,13 +123,13 @@ impl Duty {
 
 /// One worker.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub(crate) struct Worker<T> {
     pub(crate) duty: Duty,
     /// Where it works, from its spawn to its end.
     pub(crate) pool: PoolId,
     pub(crate) slot: Option<SlotId>,
     pub(crate) pid: Option<u32>,
-    pub(crate) claims: Claims,
+    pub(crate) claims: Claims<T>,
     /// The task in its ring, if that has limits that have to be watched.
     pub(crate) watch: Option<Watch>,
     /// The task that it was asked to end.
@@ -164,7 +164,7 @@ pub(crate) struct Worker {
     alarms: [AlarmSlot; WORKER_ALARMS],
 }
 
-impl Worker {
+impl<T: Copy> Worker<T> {
     /// A worker whose process is about to be spawned.
     pub(crate) fn new(pool: PoolId, now_ns: u64, wall_us: u64) -> Self {
         Self {

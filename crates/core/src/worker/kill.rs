@@ -9,9 +9,9 @@ use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::machine::Core;
+use crate::machine::{Core, Worker};
 use crate::turn::Tally;
-use crate::worker::entry::{Cause, Duty, Worker};
+use crate::worker::entry::{Cause, Duty};
 
 /// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
 /// lane a moment before its death can be seen; killing it in between would hide what it died of.
@@ -25,7 +25,7 @@ impl Core {
             return;
         }
         let job = worker.claims.head().map(|offer| offer.shown);
-        let owner = job.and_then(|job| self.owner_of(job));
+        let owner = job.and_then(|job| self.jobs.owner_of(job));
         self.recall_all(id);
         self.pools.enter(id, Duty::Killed(cause));
         self.turn.record(What::Killing { worker: id, job, why: cause.reason() }, owner);

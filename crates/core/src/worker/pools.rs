@@ -18,7 +18,6 @@ use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 
 use crate::config::{Config, PoolSize};
-use crate::job::list::List;
 use crate::worker::entry::{Duty, Worker};
 use crate::worker::prefetch::Company;
 use crate::worker::restart::Restart;
@@ -49,8 +48,6 @@ pub(crate) struct Pool {
     /// Before this nobody is spawned, CLOCK_MONOTONIC nanoseconds.
     pub(crate) next_spawn_ns: u64,
     pub(crate) restart: Restart,
-    /// Jobs that wait to run alone.
-    pub(crate) solo: List,
     pub(crate) company: Company,
 }
 
@@ -67,7 +64,6 @@ impl Pool {
             counts: [0; 7],
             next_spawn_ns: 0,
             restart: Restart::default(),
-            solo: List::default(),
             company: Company::default(),
         }
     }
@@ -102,15 +98,15 @@ impl Pool {
 
 /// All pools, all workers and their places.
 #[derive(Debug)]
-pub(crate) struct Pools {
-    pub(crate) workers: BTreeMap<WorkerId, Worker>,
+pub(crate) struct Pools<T> {
+    pub(crate) workers: BTreeMap<WorkerId, Worker<T>>,
     pub(crate) slots: Vec<Slot>,
     list: Vec<Pool>,
     kinds: Vec<PoolId>,
     last: u64,
 }
 
-impl Index<PoolId> for Pools {
+impl<T> Index<PoolId> for Pools<T> {
     type Output = Pool;
 
     fn index(&self, pool: PoolId) -> &Pool {
@@ -118,13 +114,13 @@ impl Index<PoolId> for Pools {
     }
 }
 
-impl IndexMut<PoolId> for Pools {
+impl<T> IndexMut<PoolId> for Pools<T> {
     fn index_mut(&mut self, pool: PoolId) -> &mut Pool {
         &mut self.list[usize::from(pool.0)]
     }
 }
 
-impl Pools {
+impl<T: Copy> Pools<T> {
     /// Without workers.
     pub(crate) fn new(config: &Config) -> Self {
         let mut slots = Vec::new();
@@ -138,7 +134,7 @@ impl Pools {
     }
 
     /// The numbers of all pools.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = PoolId> + use<> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = PoolId> + use<T> {
         (0..self.list.len()).map(|at| PoolId(u16::try_from(at).unwrap_or(u16::MAX)))
     }
 
@@ -163,13 +159,13 @@ impl Pools {
     }
 
     /// Who has this slot, if somebody has.
-    pub(crate) fn in_slot(&self, slot: usize) -> Option<(WorkerId, &Worker)> {
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<(WorkerId, &Worker<T>)> {
         let id = self.slots.get(slot)?.worker?;
         self.workers.get(&id).map(|worker| (id, worker))
     }
 
     /// Who is in the slots of a pool.
-    pub(crate) fn in_slots(&self, pool: PoolId) -> impl Iterator<Item = (WorkerId, &Worker)> {
+    pub(crate) fn in_slots(&self, pool: PoolId) -> impl Iterator<Item = (WorkerId, &Worker<T>)> {
         self[pool].places.clone().filter_map(|slot| self.in_slot(slot))
     }
 
@@ -197,7 +193,7 @@ impl Pools {
     }
 
     /// Removes a worker, from its slot too.
-    pub(crate) fn remove(&mut self, id: WorkerId, now_ns: u64) -> Option<Worker> {
+    pub(crate) fn remove(&mut self, id: WorkerId, now_ns: u64) -> Option<Worker<T>> {
         self.vacate(id, now_ns);
         let worker = self.workers.remove(&id)?;
         self[worker.pool].counts[worker.duty.shown() as usize] -= 1;

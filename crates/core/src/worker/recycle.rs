@@ -14,9 +14,8 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::action::Action;
 use crate::config::Config;
-use crate::machine::Core;
+use crate::machine::{Core, Worker};
 use crate::turn::ms;
-use crate::worker::entry::Worker;
 
 /// How often the size of one worker is examined at most, in milliseconds.
 const SIZE_EVERY_MS: u64 = 1000;

@@ -5,9 +5,7 @@
 
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::ClientId;
-use bulkhead_proto::job::OutputMode;
 
-use crate::job::batch::Batch;
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, ms};
 
@@ -74,11 +72,6 @@ impl Core {
     }
 
     fn attached_needs_descriptor(&self, id: ClientId) -> bool {
-        let Some(client) = self.clients.see(id) else { return false };
-        let needs = |batch: &Batch| {
-            let plans = self.turn.kind(batch.kind).is_some_and(|kind| kind.plans);
-            plans || batch.logs || batch.policy.output == OutputMode::Descriptor
-        };
-        client.attached().any(|batch| needs(&self.jobs.batches[batch as usize]))
+        self.clients.see(id).is_some_and(|client| client.attached().any(|batch| batch.needs_descriptor))
     }
 }

@@ -23,7 +23,7 @@ impl Core {
         worker.set(&mut self.turn, id, WorkerAlarm::Stopped, until_ns);
         let (pid, pool) = (worker.pid.unwrap_or(0), worker.pool);
         let job = worker.claims.head().map(|offer| offer.shown);
-        let owner = job.and_then(|job| self.owner_of(job));
+        let owner = job.and_then(|job| self.jobs.owner_of(job));
         self.pools.unspare(pool, id);
         self.turn.record(What::Suspended { worker: id, pid, job, signal }, owner);
         self.recall_all(id);

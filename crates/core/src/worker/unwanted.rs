@@ -7,9 +7,8 @@
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
-use crate::machine::Core;
+use crate::machine::{Core, Offer};
 use crate::turn::{WorkerAlarm, ms};
-use crate::worker::claims::Offer;
 use crate::worker::entry::Cause;
 
 /// A task whose worker was told that nobody wants it.

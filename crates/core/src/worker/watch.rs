@@ -14,13 +14,12 @@
 use bulkhead_proto::client::evidence::Seen;
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::ids::{Seq, WorkerId};
-use bulkhead_proto::job::Policy;
 
 use crate::action::Action;
-use crate::job::entry::Left;
-use crate::machine::Core;
-use crate::turn::{WorkerAlarm, ms};
-use crate::worker::claims::Offer;
+use crate::event::Leftover;
+use crate::job::Run;
+use crate::machine::{Core, Offer};
+use crate::turn::{TaskLimits, WorkerAlarm, ms};
 use crate::worker::entry::Cause;
 
 /// A task with a limit of processor time is examined at most so often, as a part of that limit and within these
@@ -34,6 +33,7 @@ const MEMORY_PAUSE_MS: (u64, u64) = (10, 250);
 #[derive(Debug)]
 pub(crate) struct Watch {
     seq: Seq,
+    limits: TaskLimits,
     /// Since when it has had to make progress, CLOCK_MONOTONIC nanoseconds.
     since_ns: u64,
     /// What its worker had used before it.
@@ -46,15 +46,6 @@ pub(crate) struct Watch {
 struct Before {
     cpu_us: u64,
     resident_bytes: u64,
-}
-
-/// Whether a task with this policy has to have its ring for itself.
-pub(crate) fn is_watched(policy: &Policy) -> bool {
-    policy.no_progress_ms.is_some() || is_measured(policy)
-}
-
-fn is_measured(policy: &Policy) -> bool {
-    policy.cpu_ms.is_some() || policy.memory_bytes.is_some()
 }
 
 /// Until the rest of a limit can be used up at the earliest, if all cores work on it; at least a twentieth of the
@@ -77,35 +68,35 @@ impl Watch {
     /// Which limit is met now; else when to examine next.
     fn judge(
         &mut self,
-        policy: &Policy,
+        limits: &TaskLimits,
         seen: Option<&Seen>,
         progress_ns: Option<u64>,
         (now_ns, cores): (u64, u32),
     ) -> Result<u64, Cause> {
         self.since_ns = self.since_ns.max(progress_ns.unwrap_or(0).min(now_ns));
         let mut next_ns = u64::MAX;
-        if let Some(limit_ms) = policy.no_progress_ms {
+        if let Some(limit_ms) = limits.no_progress_ms {
             next_ns = self.since_ns.saturating_add(ms(limit_ms));
             if next_ns <= now_ns {
                 return Err(Cause::NoProgress);
             }
         }
         let Some(seen) = seen else {
-            let pause_ns = if is_measured(policy) { ms(MEMORY_PAUSE_MS.1) } else { u64::MAX };
+            let pause_ns = if limits.are_measured() { ms(MEMORY_PAUSE_MS.1) } else { u64::MAX };
             return Ok(next_ns.min(now_ns.saturating_add(pause_ns)));
         };
         // What it starts counts like itself: a program that it runs, and all that this runs.
         let cpu_us = seen.cpu_us.saturating_add(seen.below_us);
         let start = Before { cpu_us, resident_bytes: seen.resident_bytes };
         let before = *self.before.get_or_insert(start);
-        if let Some(limit_ms) = policy.cpu_ms {
+        if let Some(limit_ms) = limits.cpu_ms {
             let used_us = cpu_us.saturating_sub(before.cpu_us);
             if used_us >= limit_ms.saturating_mul(1000) {
                 return Err(Cause::CpuTime);
             }
             next_ns = next_ns.min(now_ns.saturating_add(cpu_pause_ns(limit_ms, used_us, cores)));
         }
-        if let Some(limit_bytes) = policy.memory_bytes {
+        if let Some(limit_bytes) = limits.memory_bytes {
             let used_bytes = seen.resident_bytes.saturating_sub(before.resident_bytes);
             if used_bytes >= limit_bytes {
                 return Err(Cause::Memory { limit_bytes });
@@ -118,13 +109,13 @@ impl Watch {
 
 impl Core {
     /// Begins to watch a task that is about to be offered, if its policy says so.
-    pub(crate) fn watch(&mut self, id: WorkerId, seq: Seq, policy: &Policy) {
+    pub(crate) fn watch(&mut self, id: WorkerId, seq: Seq, limits: TaskLimits) {
         let now_ns = self.turn.now_ns();
-        let Some(worker) = self.pools.workers.get_mut(&id).filter(|_| is_watched(policy)) else { return };
-        worker.watch = Some(Watch { seq, since_ns: now_ns, before: None, met: None });
-        if is_measured(policy) {
+        let Some(worker) = self.pools.workers.get_mut(&id).filter(|_| limits.are_watched()) else { return };
+        worker.watch = Some(Watch { seq, limits, since_ns: now_ns, before: None, met: None });
+        if limits.are_measured() {
             self.turn.act(Action::Examine { worker: id });
-        } else if let Some(limit_ms) = policy.no_progress_ms {
+        } else if let Some(limit_ms) = limits.no_progress_ms {
             self.set_watch_alarm(id, now_ns.saturating_add(ms(limit_ms)));
         }
     }
@@ -158,19 +149,21 @@ impl Core {
     pub(crate) fn examined(&mut self, id: WorkerId, seen: Option<Seen>, progress_ns: Option<u64>) {
         self.note_size(id, seen.as_ref());
         self.note_stuck(id, seen.as_ref());
-        let Some(offer) = self.watched_offer(id) else { return self.unwatch(id, None) };
-        let policy = self.jobs.batch(offer.key).policy.clone();
+        let Some(run) = self.watched_offer(id) else { return self.unwatch(id, None) };
         let Some(worker) = self.pools.workers.get_mut(&id) else { return };
         let is_killed = worker.duty.cause().is_some();
         let Some(watch) = &mut worker.watch else { return };
         // Of a worker that is killed already, only time is worth waiting for.
-        let policy = if is_killed { Policy { cpu_ms: None, memory_bytes: None, ..policy } } else { policy };
-        match watch.judge(&policy, seen.as_ref(), progress_ns, (self.turn.now_ns(), self.turn.config().cores))
+        let limits = match is_killed {
+            true => TaskLimits { cpu_ms: None, memory_bytes: None, ..watch.limits },
+            false => watch.limits,
+        };
+        match watch.judge(&limits, seen.as_ref(), progress_ns, (self.turn.now_ns(), self.turn.config().cores))
         {
             Ok(u64::MAX) => {}
             Ok(next_ns) => self.set_watch_alarm(id, next_ns),
             // Nothing of it is to be seen any more, and its job is not kept waiting for the proof.
-            Err(cause) if is_killed => self.enforce(id, &offer, cause),
+            Err(cause) if is_killed => self.enforce(id, run, cause),
             Err(cause) => {
                 watch.met = Some(cause);
                 self.turn.act(Action::Look { worker: id });
@@ -178,23 +171,23 @@ impl Core {
         }
     }
 
-    /// The offer that is watched in a worker's ring, while its job wants it.
-    fn watched_offer(&self, id: WorkerId) -> Option<Offer> {
+    /// The run that is watched in a worker's ring, while it is current.
+    fn watched_offer(&self, id: WorkerId) -> Option<Run> {
         let worker = self.pools.workers.get(&id)?;
         let seq = worker.watch.as_ref()?.seq;
         let offer = *worker.claims.head().filter(|head| head.seq == seq)?;
-        self.is_current(id, &offer).then_some(offer)
+        self.current(id, &offer)
     }
 
     /// A look found a current offer at the head of a ring: ends what met a limit. `true`: it is being ended.
-    pub(crate) fn enforce_met(&mut self, id: WorkerId, offer: &Offer) -> bool {
+    pub(crate) fn enforce_met(&mut self, id: WorkerId, run: Run, offer: &Offer) -> bool {
         let now_ns = self.turn.now_ns();
         let Some(watch) = self.pools.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
             return false;
         };
         let Some(cause) = watch.met.take().filter(|_| watch.seq == offer.seq) else { return false };
         if offer.claimed {
-            self.enforce(id, offer, cause);
+            self.enforce(id, run, cause);
             return true;
         }
         // It has not begun: its time starts now. Whether it begins at all is `watch_head`'s to ask.
@@ -205,15 +198,15 @@ impl Core {
     }
 
     /// A task met a limit: its job ends at once if that was a limit of time, and its worker is killed.
-    fn enforce(&mut self, id: WorkerId, offer: &Offer, cause: Cause) {
-        let policy = &self.jobs.batch(offer.key).policy;
+    fn enforce(&mut self, id: WorkerId, run: Run, cause: Cause) {
+        let limits = TaskLimits::of(self.jobs.batch(run).policy());
         let limit = match cause {
-            Cause::NoProgress => policy.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
-            Cause::CpuTime => policy.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
+            Cause::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
+            Cause::CpuTime => limits.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
             _ => None,
         };
         if let Some((limit, limit_ms)) = limit {
-            self.end_job(offer.key, Outcome::TimedOut { limit, limit_ms, part: None }, Left::Nothing);
+            self.end_task(run, Outcome::TimedOut { limit, limit_ms, part: None }, Leftover::Nothing);
         }
         self.kill(id, cause);
     }

@@ -1,0 +1,100 @@
+//! Admission: how many jobs there is room for, and the taking in.
+//!
+//! The queue is bounded in jobs and bytes. When it is full, users who have next to nothing in it may still add a
+//! little, so that one user's flood does not shut the others out. Whether a request may be looked at at all is
+//! `machine/submit.rs`'s.
+
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::job::Payload;
+
+use crate::job::batch::Batch;
+use crate::job::run::Run;
+use crate::job::state::Step;
+use crate::job::{Admission, Jobs};
+use crate::turn::{Alarm, AlarmSlot, Tally, Turn};
+
+/// A user with less than this part of the queue may go beyond its bound...
+const SMALL_PART: u64 = 64;
+/// ...by at most this part of it, all such users together.
+const BEYOND_PART: u64 = 8;
+
+impl Jobs {
+    /// How many of these inputs there is room for, and why not for more.
+    pub(crate) fn room(&self, turn: &Turn, uid: u32, inputs: &[Payload]) -> (u64, Option<Refusal>) {
+        let (config, count) = (turn.config(), inputs.len() as u64);
+        let small = self.queues.length_of(uid) < config.queue_max / SMALL_PART;
+        let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
+        // Jobs that wait for a backoff or a fresh worker will come back to the queue, so they hold their places.
+        let waiting = self.queued() + self.retrying();
+        let jobs_left = bound(config.queue_max).saturating_sub(waiting);
+        let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queues.bytes());
+        // The first ones that fit, in order, and none behind one that does not: ids follow each other without a gap.
+        let mut fitting = 0;
+        for input in inputs {
+            let bytes = input.as_bytes().len() as u64;
+            if bytes > bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
+            fitting += 1;
+        }
+        let busy = |what: &str, limit: u64, over: u64| {
+            let retry_after_ms = turn.retry_after_ms(over);
+            Some(Refusal::Busy { what: what.to_owned(), limit, retry_after_ms })
+        };
+        if count <= jobs_left.min(fitting) {
+            (count, None)
+        } else if jobs_left <= fitting {
+            (jobs_left, busy("the queue", config.queue_max, count - jobs_left))
+        } else {
+            (fitting, busy("the room for inputs in the queue", config.queue_bytes_max, count - fitting))
+        }
+    }
+
+    /// Queues the first jobs of a submit that was checked; gives them.
+    ///
+    /// # Panics
+    /// If there is no job to take in, or fewer inputs than jobs.
+    pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> Run {
+        let Admission { client, tag, uid, kind, pool, submit, files, count } = admission;
+        assert!(count > 0 && submit.inputs.len() >= count as usize, "jobs are taken in with their inputs");
+        let first = self.table.next_id();
+        let mut expiry = AlarmSlot::default();
+        if let Some(limit_ms) = submit.policy.expires_ms {
+            turn.set(&mut expiry, Alarm::Expiry(first, count), turn.after_ms(limit_ms));
+        }
+        let (plans, logs) = turn.kind(kind).map_or((false, false), |kind| (kind.plans, kind.logs));
+        let batch = self.table.open_batch(Batch {
+            first,
+            count,
+            refs: 0,
+            kind,
+            logs,
+            pool,
+            policy: submit.policy,
+            uid,
+            client,
+            tag,
+            attached: submit.attached,
+            progress: submit.progress,
+            watched: submit.attached,
+            accepted_us: turn.wall_us(),
+            since_ns: turn.now_ns(),
+            expiry,
+        });
+        let attachments = self.attachments.hold(uid, submit.files, files);
+        let step = if plans { Step::Plan } else { Step::Whole };
+        let mut run = None;
+        for input in submit.inputs.into_iter().take(count as usize) {
+            let key = self.table.insert(batch, input, step);
+            if let Some(attachments) = attachments {
+                let aside = self.table[key].aside_mut();
+                (aside.attachments, aside.has_files) = (Some(attachments), true);
+            }
+            self.queues.push_back(&mut self.table, key);
+            run.get_or_insert(self.table.run(key));
+        }
+        turn.count(Tally::Accepted, u64::from(count));
+        Run { count, ..run.expect("at least one was taken in") }
+    }
+}

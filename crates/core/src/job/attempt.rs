@@ -1,0 +1,220 @@
+//! The attempts of a task: from an offer to what became of it.
+//!
+//! | method | state before | state after | list |
+//! |---|---|---|---|
+//! | `start` | queued, or waits to run alone; in no list any more | running | none |
+//! | `requeue` | running | as before it was offered, in front; or running still, to be ended as expired | queue, solo |
+//! | `back_off` | running | waits for its backoff | none, an alarm |
+//! | `backoff_over` | waits for its backoff | queued, or waits to run alone | queue, solo |
+//! | `charge` | running | waits to run alone; or running still, to be ended as crashed | solo |
+//!
+//! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths. What was
+//! given back uncharged costs nothing and goes to the front.
+
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::why::Part;
+use bulkhead_proto::ids::{Fence, JobId, Seq, WorkerId};
+use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::limits::TEXT_MAX_BYTES;
+use bulkhead_proto::worker::stage::Stage;
+
+use crate::action::{Action, Task};
+use crate::event::Leftover;
+use crate::job::list::Key;
+use crate::job::run::{Run, Ticket};
+use crate::job::state::{Phase, State, Step};
+use crate::job::{Begun, Dead, Held, Jobs};
+use crate::turn::{Alarm, AlarmSlot, Tally, TaskLimits, Turn, doubled};
+
+impl Jobs {
+    /// Begins an attempt: the task is with this worker from now on, as this offer. Its log is made by [`Jobs::begin_log`].
+    ///
+    /// # Panics
+    /// If it was not taken out of the list that it waited in.
+    pub(crate) fn start(&mut self, turn: &mut Turn, run: Run, worker: WorkerId, seq: Seq) -> Begun {
+        let key = self.table.open(run);
+        let now_ns = turn.now_ns();
+        let (own, part) = self.task_of(key);
+        let stage = self.stage_of(key);
+        let input = self.table[own].input.clone();
+        let shown = self.table[own].id;
+        let job = &mut self.table[key];
+        assert!(job.links.are_loose(), "job {} is in no list when it is offered", job.id);
+        job.fence = Fence(job.fence.0 + 1);
+        job.attempts += 1;
+        let (fence, attempt, alone, lost_ns) = (job.fence, job.attempts, job.alone, job.lost_ns());
+        self.table.enter(key, State::Running { worker, seq, since_ns: now_ns });
+        let batch = self.table.batch(key);
+        let (kind, uid, client, output) = (batch.kind, batch.uid, batch.client, batch.policy.output);
+        let limits = TaskLimits::of(&batch.policy);
+        if let Some(lost_ns) = lost_ns {
+            turn.count(Tally::Retries, 1);
+            let after_us = (now_ns - lost_ns) / 1000;
+            turn.record(What::Retried { job: shown, part, attempt, worker, after_us, alone }, Some(uid));
+        }
+        self.note_turn(key, now_ns);
+        let (attachments, files) = self.attach(own, stage);
+        let task = Task {
+            job: shown,
+            fence,
+            kind,
+            memory_bytes: limits.memory_bytes,
+            output: output_of(stage, output),
+            stage,
+            files,
+            input,
+        };
+        Begun { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client }
+    }
+
+    /// Which task of its job it is, as its worker is told.
+    fn stage_of(&self, key: Key) -> Stage {
+        match self.table[key].step {
+            Step::Whole => Stage::Whole,
+            Step::Plan => Stage::Plan,
+            Step::Run => match self.task_of(key).1 {
+                Some(Part { number, parts }) => Stage::Run { part: number - 1, parts },
+                None => Stage::Whole,
+            },
+            Step::Merge => Stage::Merge { parts: self.fan_of(key).map_or(0, |fan| fan.parts) },
+        }
+    }
+
+    /// The run that an offer is of, while that offer is its current one: it has not ended and was not offered anew.
+    pub(crate) fn current(&self, held: &Held) -> Option<Run> {
+        let run = self.there(held.ticket, held.number, held.count)?;
+        let job = self.job(run);
+        let is_with_it = matches!(job.state, State::Running { worker, seq, .. } if worker == held.worker && seq == held.seq);
+        (job.fence == held.fence && is_with_it).then_some(run)
+    }
+
+    /// Puts a run whose offer came back uncharged in front again. If it had begun, that attempt is lost; else it never
+    /// was one. `false`: it expired meanwhile and has to be ended as that.
+    pub(crate) fn requeue(&mut self, turn: &mut Turn, run: Run, begun: bool) -> bool {
+        let key = self.table.open(run);
+        let now_ns = turn.now_ns();
+        let expires_ns = self.table.batch(key).expiry.at_ns();
+        let job = &mut self.table[key];
+        assert_eq!(job.state.phase(), Phase::Running, "job {} is given back by a worker", job.id);
+        if begun {
+            let aside = job.aside_mut();
+            aside.lost_ns = Some(now_ns);
+            aside.lost += 1;
+        } else {
+            // Nothing of it ran: the offer was counted when it was made, and is not one any more.
+            job.attempts -= 1;
+            self.drop_log(turn, key);
+        }
+        let job = &self.table[key];
+        // Its alarm may have gone off while it was with a worker, and passed it over: it does not go off again.
+        if job.never_began() && expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns) {
+            return false;
+        }
+        if job.alone {
+            self.table.enter(key, State::Solo);
+            self.queues.push_front_solo(&mut self.table, key);
+        } else {
+            self.table.enter(key, State::Queued);
+            // To the front: it had its turn, and lost it through no fault of its own.
+            self.queues.push_front(&mut self.table, key);
+        }
+        true
+    }
+
+    /// Whether its policy lets a run be tried again after a failure that its own code reported.
+    pub(crate) fn may_retry(&self, run: Run) -> bool {
+        self.job(run).retries < self.batch(run).policy.retry_budget()
+    }
+
+    /// Lets a run whose own code said no wait for its next attempt; what it had written is dropped.
+    ///
+    /// # Panics
+    /// If it may not be tried again.
+    pub(crate) fn back_off(&mut self, turn: &mut Turn, run: Run, message: String, left: Leftover) {
+        assert!(self.may_retry(run), "job {} has no retry left", run.first());
+        let key = self.table.open(run);
+        if let Leftover::Held { output, .. } = left {
+            turn.act(Action::DropOutput { output });
+        }
+        // Jitter, so that jobs which failed together for one reason do not come back together.
+        let (first_ms, most_ms) = (turn.config().backoff_min_ms, turn.config().backoff_max_ms);
+        let span = doubled(first_ms, u32::from(self.table[key].retries), most_ms);
+        let retry_after_ms = turn.jitter(span);
+        let mut alarm = AlarmSlot::default();
+        turn.set(&mut alarm, Alarm::Backoff(run.first()), turn.after_ms(retry_after_ms));
+        self.table.enter(key, State::Waiting { alarm });
+        let job = &mut self.table[key];
+        job.retries += 1;
+        job.aside_mut().lost_ns = Some(turn.now_ns());
+        let attempt = job.attempts;
+        let uid = self.table.batch(key).uid;
+        let (own, part) = self.task_of(key);
+        let job = self.table[own].id;
+        turn.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Some(uid));
+    }
+
+    /// The alarm of a backoff went off. The task may have been cancelled, or even forgotten, in this very turn.
+    pub(crate) fn backoff_over(&mut self, number: JobId) {
+        let Some(key) = self.table.find(number) else { return };
+        if self.table[key].state.phase() != Phase::Waiting {
+            return;
+        }
+        self.wait_behind(key);
+    }
+
+    /// Queues a task behind the others, or with those that run alone if a death was charged to it once.
+    pub(super) fn wait_behind(&mut self, key: Key) {
+        if self.table[key].alone {
+            self.table.enter(key, State::Solo);
+            self.queues.push_back_solo(&mut self.table, key);
+        } else {
+            self.table.enter(key, State::Queued);
+            self.queues.push_back(&mut self.table, key);
+        }
+    }
+
+    /// Charges a death to the run whose attempt it ended: from now on it runs alone, or never again. Then it is still
+    /// running, and this gives the outcome that it is to end with.
+    pub(crate) fn charge(&mut self, turn: &mut Turn, run: Run, dead: &Dead<'_>) -> Option<Outcome> {
+        let key = self.table.open(run);
+        let batch = self.table.batch(key);
+        let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);
+        let job = &mut self.table[key];
+        assert_eq!(job.state.phase(), Phase::Running, "job {} was with the dead worker", job.id);
+        job.crashes = job.crashes.saturating_add(1);
+        job.alone = true;
+        let (attempt, crashes) = (job.attempts, job.crashes);
+        job.aside_mut().lost_ns = Some(turn.now_ns());
+        let (own, part) = self.task_of(key);
+        self.keep_death(turn, (own, part, attempt), dead, true);
+        let job = self.table[own].id;
+        turn.record(
+            What::Blamed { job, part, attempt, worker: dead.worker, crashes, crashes_max },
+            Some(uid),
+        );
+        if crashes >= crashes_max {
+            return Some(Outcome::Crashed { crashes, last: dead.death.to_string() });
+        }
+        self.wait_behind(key);
+        None
+    }
+}
+
+/// Where the output of a task goes. A plan is a file of its own; what a part leaves goes to the merge.
+fn output_of(stage: Stage, wanted: OutputMode) -> OutputMode {
+    match stage {
+        Stage::Whole | Stage::Merge { .. } => wanted,
+        Stage::Plan => OutputMode::Descriptor,
+        Stage::Run { .. } => OutputMode::Inline,
+    }
+}
+
+/// Cuts a worker's text to what travels, between characters.
+pub(crate) fn truncate(text: &mut String) {
+    let mut end = text.len().min(TEXT_MAX_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+}

@@ -1,0 +1,127 @@
+//! What must hold of jobs between any two turns, as assertions: counts, lists, parts, attachments, logs, kept ones.
+//!
+//! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon never does.
+//! What holds between jobs and workers is `machine/audit.rs`'s.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, WorkerId};
+
+use crate::job::fan::{FIRST_PART, part_of};
+use crate::job::run::Ticket;
+use crate::job::state::{PHASES, Phase, State, Step};
+use crate::job::{Held, Jobs};
+use crate::turn::{Alarm, Turn};
+
+impl Jobs {
+    /// Checks every invariant of this room; `tickets` are those of all offers that workers hold.
+    ///
+    /// # Panics
+    /// If one is broken: the machine is wrong.
+    pub(crate) fn audit(&self, turn: &Turn, tickets: impl Iterator<Item = Ticket>) {
+        self.audit_table();
+        self.audit_entries(turn);
+        self.audit_parts();
+        self.audit_attachments(tickets);
+        self.logs.audit(&self.table);
+        self.kept.audit(&self.table);
+        let count_all = |phase| self.table.count(phase) + self.table.count_parts(phase);
+        assert_eq!(self.queues.audit(&self.table), count_all(Phase::Queued), "queued jobs are in the queue");
+        assert_eq!(self.queues.audit_solo(&self.table), count_all(Phase::Solo));
+    }
+
+    /// Every task that is with a worker: as what, with which worker, in which pool, and whether it runs alone.
+    pub(crate) fn all_running(&self) -> impl Iterator<Item = (JobId, Fence, WorkerId, Seq, PoolId)> + '_ {
+        self.table.slab.iter().filter_map(|(_, job)| match job.state {
+            State::Running { worker, seq, .. } => {
+                Some((job.id, job.fence, worker, seq, self.table.batches[job.batch as usize].pool))
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether the task of a current offer runs alone; `None` if the offer is not current.
+    pub(crate) fn current_alone(&self, held: &Held) -> Option<bool> {
+        self.current(held).map(|run| self.job(run).alone)
+    }
+
+    /// When a progress subscription is looked at next.
+    pub(crate) fn subscription_ns(&self, job: JobId) -> Option<u64> {
+        self.progress_alarm_ns(job)
+    }
+
+    /// Counted afresh from the table, to be held against the counters that decisions are made by.
+    fn audit_table(&self) {
+        let mut counts = [[0; PHASES]; 2];
+        let mut refs = 0;
+        for (_, job) in &self.table.slab {
+            counts[usize::from(job.is_part())][job.state.phase() as usize] += 1;
+        }
+        use Phase::{Ended, Parted, Queued, Running, Solo, Waiting};
+        for phase in [Queued, Waiting, Solo, Running, Parted, Ended] {
+            let [jobs, parts] = counts.map(|counts| counts[phase as usize]);
+            assert_eq!(jobs, self.table.count(phase), "jobs are counted by phase {phase:?}");
+            assert_eq!(parts, self.table.count_parts(phase), "parts are counted by phase {phase:?}");
+        }
+        for (_, batch) in &self.table.batches {
+            assert!(batch.refs > 0, "a batch goes with its last job");
+            refs += u64::from(batch.refs);
+        }
+        let fans = self.fans.iter().count() as u64;
+        assert_eq!(refs, self.table.slab.len() as u64 + fans, "every job has a batch, and so have its parts");
+    }
+
+    fn audit_entries(&self, turn: &Turn) {
+        for (at, job) in &self.table.slab {
+            assert_eq!(self.table.find(job.id), u32::try_from(at).ok(), "a job is found by its number");
+            assert!(job.end().is_some() || job.attempts <= job.fence.0, "an attempt is an offer");
+            assert_eq!(job.is_part(), job.id >= FIRST_PART, "parts have numbers of their own");
+            let has_parts =
+                matches!(job.state, State::Parted) || job.end().is_none() && job.step == Step::Merge;
+            assert_eq!(job.fan().is_some(), has_parts, "a job has parts from its plan to its end");
+            match &job.state {
+                State::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
+                State::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
+                State::Waiting { alarm } => {
+                    let wanted = alarm.at_ns().map(|at_ns| (at_ns, Alarm::Backoff(job.id)));
+                    assert!(turn.alarms().any(|alarm| Some(*alarm) == wanted), "a backoff ends");
+                }
+                State::Running { .. } | State::Parted | State::Ended(_) => {}
+            }
+        }
+    }
+
+    /// No part without its job, no job with parts that are not there.
+    fn audit_parts(&self) {
+        let mut live = 0;
+        for (id, fan) in self.fans.iter() {
+            let job = &self.table[fan.job];
+            assert_eq!((job.id, job.fan()), (fan.id, Some(id)), "parts have a job");
+            assert_eq!(
+                fan.next,
+                fan.done + fan.live.len() as u32,
+                "a part that was made is done, or is there"
+            );
+            assert!(fan.next <= fan.parts, "no more parts than were planned");
+            assert_eq!(fan.done == fan.parts, job.step == Step::Merge, "when all are done, they are merged");
+            for part in &fan.live {
+                let found = part_of(self.table[*part].id);
+                assert!(found.is_some_and(|(of, part)| of == id && part < fan.next), "a part knows its job");
+            }
+            live += fan.live.len() as u64;
+        }
+        let there = self.table.slab.iter().filter(|(_, job)| job.is_part()).count() as u64;
+        assert_eq!(there, live, "every part has a job that waits for it");
+    }
+
+    /// Attachments are held by jobs that have not ended, and by offers.
+    fn audit_attachments(&self, tickets: impl Iterator<Item = Ticket>) {
+        let mut users = BTreeMap::new();
+        let jobs = self.table.slab.iter().map(|(_, job)| job).filter(|job| job.end().is_none());
+        let of_jobs = jobs.filter_map(|job| job.attachments());
+        for attachments in of_jobs.chain(tickets.filter_map(|ticket| ticket.attachments)) {
+            *users.entry(attachments).or_default() += 1;
+        }
+        self.attachments.audit(&users);
+    }
+}

@@ -1,0 +1,139 @@
+//! A run whose turn it is, as the machine judges it before it is taken: who may run it, and beside what.
+
+use bulkhead_proto::client::why::Before;
+use bulkhead_proto::ids::{ClientId, KindId, PoolId};
+use bulkhead_proto::limits::WHY_COUNT_MAX;
+
+use crate::job::Jobs;
+use crate::job::backlog::{Ageing, Verdict};
+use crate::job::fan::Fans;
+use crate::job::list::{Key, List};
+use crate::job::parts::plan_waits;
+use crate::job::run::Run;
+use crate::job::state::Step;
+use crate::job::table::Table;
+use crate::turn::{TaskLimits, Turn, ms};
+
+/// A run that waits, to be looked at.
+#[derive(Clone, Copy)]
+pub(crate) struct Candidate<'a> {
+    table: &'a Table,
+    fans: &'a Fans,
+    key: Key,
+}
+
+impl Candidate<'_> {
+    /// What it is to run.
+    pub(crate) fn kind(&self) -> KindId {
+        self.table.batch(self.key).kind
+    }
+
+    /// Whether a descriptor of the daemon's own goes with its next task: an output, a log, a plan, results.
+    pub(crate) fn needs_descriptor(&self) -> bool {
+        self.table.needs_descriptor(self.key)
+    }
+
+    /// Whether nothing may share a ring with it: what is watched is measured by itself, and files that wait behind
+    /// another task would be held by a worker that does not use them.
+    pub(crate) fn is_for_itself(&self) -> bool {
+        self.table.is_for_itself(self.key)
+    }
+
+    /// Whether its plan has to wait, with so many slots in its pool: others of its client are still done in parts.
+    pub(crate) fn plan_waits(&self, slots: usize) -> bool {
+        self.table[self.key].step == Step::Plan && plan_waits(self.fans, slots, self.table.batch(self.key))
+    }
+}
+
+/// The clock by which jobs that wait are compared.
+pub(super) fn ageing(turn: &Turn) -> Ageing {
+    Ageing { now_ns: turn.now_ns(), step_ns: ms(turn.config().ageing_ms) }
+}
+
+impl Jobs {
+    /// Takes the first run of a pool, in the order of turns, that `judge` wants, with at most so many tasks. It is in no
+    /// queue any more: [`Jobs::start`] is next.
+    ///
+    /// # Panics
+    /// If it is not to have a task.
+    pub(crate) fn take(
+        &mut self,
+        turn: &Turn,
+        pool: PoolId,
+        at_most: u32,
+        mut judge: impl FnMut(&Candidate<'_>) -> Verdict,
+    ) -> Option<Run> {
+        assert!(at_most > 0, "a run has a task");
+        let fans = &self.fans;
+        let key = self.queues.take(pool, &mut self.table, ageing(turn), &mut |table, key| {
+            judge(&Candidate { table, fans, key })
+        })?;
+        Some(self.table.run(key))
+    }
+
+    /// The first run of a pool that waits to run alone.
+    pub(crate) fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
+        let key = self.queues.solo(pool).head()?;
+        Some(Candidate { table: &self.table, fans: &self.fans, key })
+    }
+
+    /// Takes the first run of a pool that waits to run alone: [`Jobs::start`] is next.
+    pub(crate) fn take_alone(&mut self, pool: PoolId) -> Option<Run> {
+        let key = self.queues.solo(pool).head()?;
+        self.queues.unlink_solo(&mut self.table, key);
+        Some(self.table.run(key))
+    }
+
+    /// Lets a client's turns pass, or gives them back.
+    pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
+        self.queues.park(uid, client, parked);
+    }
+
+    /// Whether a client's turns pass.
+    pub(crate) fn is_parked(&self, client: ClientId) -> bool {
+        self.queues.is_parked(client)
+    }
+
+    /// The clients whose turns pass.
+    pub(crate) fn parked_clients(&self) -> impl Iterator<Item = ClientId> + '_ {
+        self.queues.parked_clients()
+    }
+
+    /// Who goes before a queued job, or takes turns with its user. Jobs that run alone go before all; they are counted
+    /// up to `WHY_COUNT_MAX`.
+    pub(crate) fn before(&self, turn: &Turn, run: Run) -> Before {
+        let key = self.table.open(run);
+        let solo =
+            self.queues.solo(self.table.batch(key).pool).walk(&self.table.slab).take(WHY_COUNT_MAX as usize);
+        let alone = solo.filter(|key| !self.table[*key].is_part()).count() as u64;
+        Before { alone, ..self.queues.before(&self.table, ageing(turn), key) }
+    }
+
+    /// How many stand before a job that waits to run alone, counted up to `WHY_COUNT_MAX`.
+    pub(crate) fn before_alone(&self, run: Run) -> u64 {
+        List::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
+    }
+
+    /// Whether a descriptor of the daemon's own goes with the next task of a run.
+    pub(crate) fn needs_descriptor(&self, run: Run) -> bool {
+        self.table.needs_descriptor(self.table.open(run))
+    }
+
+    /// Whether nothing may share a ring with a run.
+    pub(crate) fn is_for_itself(&self, run: Run) -> bool {
+        self.table.is_for_itself(self.table.open(run))
+    }
+
+    /// Whether this client has jobs in the queue of a pool.
+    pub(crate) fn has_queued(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
+        self.queues.has_jobs_of(pool, uid, client)
+    }
+}
+
+impl Table {
+    fn is_for_itself(&self, key: Key) -> bool {
+        TaskLimits::of(&self.batch(key).policy).are_watched()
+            || self[key].attachments().is_some()
+            || self[key].step != Step::Whole
+    }
+}

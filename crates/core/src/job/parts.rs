@@ -1,0 +1,230 @@
+//! Plan, run and merge: how a job is done in parts. What a part is stands in `fan.rs`.
+//!
+//! Parts are made a few for each slot at a time, and stand in lists of their own between the jobs of their client, so
+//! that a job of ten thousand parts is no burden and holds nobody up. A part that ends badly ends its job; the others
+//! are taken back or killed then, and charged to nobody. So that plans do not pile up with nothing done, a client has a
+//! few jobs in parts at a time: the next one is planned when one of them has ended. What parts leave takes memory, so all
+//! together have a bound as well, beyond which a user has one.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::view::Parts;
+use bulkhead_proto::client::why::Part;
+use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
+use bulkhead_proto::job::Payload;
+use bulkhead_proto::limits::RESULTS_MAX_BYTES;
+
+use crate::job::Jobs;
+use crate::job::attempt::truncate;
+use crate::job::batch::Batch;
+use crate::job::fan::{Fan, FanId, Fans, part_of};
+use crate::job::list::Key;
+use crate::job::run::Run;
+use crate::job::state::{Phase, State, Step};
+use crate::turn::Turn;
+
+/// Jobs of one client that have parts in one pool at a time, at most: one for each slot and one more, within this.
+const FANS_MAX: usize = 16;
+/// Jobs that have parts at a time, of all clients: each may keep `RESULTS_MAX_BYTES`, and a place for each part.
+const FANS_ALL_MAX: usize = 128;
+
+/// Parts of one job that may be there at a time, in a pool of so many slots.
+fn window(slots: usize) -> usize {
+    2 * slots + 2
+}
+
+impl Jobs {
+    /// The plan of a job is there, with so many parts: they are done from now on, in a pool of so many slots.
+    ///
+    /// # Panics
+    /// If the job was not at its plan.
+    pub(crate) fn planned(&mut self, turn: &mut Turn, run: Run, plan: OutputId, parts: u32, slots: usize) {
+        let key = self.table.open(run);
+        assert_eq!(self.table[key].step, Step::Plan, "job {} was at its plan", run.first());
+        self.keep_plan(turn, key, plan);
+        self.table.enter(key, State::Parted);
+        let job = &self.table[key];
+        let (id, attempts) = (job.id, job.attempts);
+        let mut batch = self.table.batch(key).copy();
+        // Held by the fan, so that it outlives the last part that is there for the moment.
+        batch.refs = 1;
+        (batch.attached, batch.watched, batch.progress) = (false, false, false);
+        batch.since_ns = turn.now_ns();
+        let (client, uid, pool) = (batch.client, batch.uid, batch.pool);
+        let fan = self.fans.open(Fan {
+            job: key,
+            id,
+            client,
+            uid,
+            pool,
+            batch: self.table.open_batch(batch),
+            parts,
+            next: 0,
+            done: 0,
+            live: BTreeSet::new(),
+            results: Rc::new(vec![Payload::default(); parts as usize]),
+            bytes: 0,
+            attempts,
+        });
+        self.table[key].aside_mut().fan = Some(fan);
+        self.begin_progress(turn, run);
+        self.make_parts(fan, slots);
+    }
+
+    /// Makes the next parts, as many as may be there at a time, or has the job merged when all are done.
+    fn make_parts(&mut self, id: FanId, slots: usize) {
+        let Some(fan) = self.fans.get_mut(id) else { return };
+        if fan.done == fan.parts {
+            let job = fan.job;
+            return self.await_merge(job);
+        }
+        while fan.next < fan.parts && fan.live.len() < window(slots) {
+            let key = self.table.insert_part(fan.batch, id.number(fan.next));
+            fan.next += 1;
+            fan.live.insert(key);
+            self.queues.push_back(&mut self.table, key);
+        }
+    }
+
+    /// All parts are done: the job itself goes on, before any part that waits.
+    fn await_merge(&mut self, key: Key) {
+        let job = &mut self.table[key];
+        job.step = Step::Merge;
+        job.attempts = 0;
+        if job.alone {
+            self.table.enter(key, State::Solo);
+            self.queues.push_back_solo(&mut self.table, key);
+        } else {
+            self.table.enter(key, State::Queued);
+            self.queues.push_front(&mut self.table, key);
+        }
+    }
+
+    /// A part is done, in a pool of so many slots. Gives the job and the outcome that it is to end with if its parts left
+    /// more than may be kept.
+    pub(crate) fn part_done(&mut self, run: Run, result: Payload, slots: usize) -> Option<(Run, Outcome)> {
+        let key = self.table.open(run);
+        let (id, part) = part_of(run.first())?;
+        let fan = self.remove_part(key, id)?;
+        if fan.keep(part, result) > RESULTS_MAX_BYTES {
+            let (job, done, parts) = (fan.job, fan.done, fan.parts);
+            let message = format!(
+                "{done} of its {parts} parts left more than the {RESULTS_MAX_BYTES} bytes that may be kept for its \
+                 merge: large results belong into the output"
+            );
+            return Some((self.table.run(job), Outcome::Failed { message, code: None }));
+        }
+        self.make_parts(id, slots);
+        None
+    }
+
+    /// A part has ended other than well, and is gone: gives its job, which is to end with this outcome.
+    pub(crate) fn part_ended(
+        &mut self,
+        turn: &mut Turn,
+        run: Run,
+        outcome: Outcome,
+    ) -> Option<(Run, Part, Outcome)> {
+        let key = self.table.open(run);
+        let (id, part) = part_of(run.first())?;
+        self.leave_list(turn, key);
+        let fan = self.remove_part(key, id)?;
+        let (job, part) = (fan.job, Part { number: part + 1, parts: fan.parts });
+        let outcome = match outcome {
+            Outcome::Failed { message, code } => {
+                let mut message = format!("{part}: {message}");
+                truncate(&mut message);
+                Outcome::Failed { message, code }
+            }
+            Outcome::Crashed { crashes, last } => {
+                Outcome::Crashed { crashes, last: format!("{last} in {part}") }
+            }
+            Outcome::TimedOut { limit, limit_ms, .. } => {
+                Outcome::TimedOut { limit, limit_ms, part: Some(part) }
+            }
+            Outcome::Done | Outcome::Cancelled | Outcome::Expired | Outcome::Lost { .. } => outcome,
+        };
+        Some((self.table.run(job), part, outcome))
+    }
+
+    /// Takes a part out of the table.
+    fn remove_part(&mut self, key: Key, id: FanId) -> Option<&mut Fan> {
+        let part = self.table.remove_part(key);
+        let fan = self.fans.get_mut(id)?;
+        fan.live.remove(&key);
+        fan.attempts = fan.attempts.max(part.attempts);
+        Some(fan)
+    }
+
+    /// A job is about to end: its parts are gone. Gives the offers of those that a worker holds.
+    pub(crate) fn close_parts(&mut self, turn: &mut Turn, run: Run) -> Vec<(WorkerId, Seq)> {
+        let key = self.table.open(run);
+        let id = self.table[key].aside.as_mut().and_then(|aside| aside.fan.take());
+        let Some(fan) = id.and_then(|id| self.fans.close(id)) else { return Vec::new() };
+        let mut held = Vec::new();
+        let mut attempts = fan.attempts;
+        for part in fan.live {
+            self.leave_list(turn, part);
+            let part = self.table.remove_part(part);
+            attempts = attempts.max(part.attempts);
+            if let State::Running { worker, seq, .. } = part.state {
+                held.push((worker, seq));
+            }
+        }
+        let job = &mut self.table[key];
+        job.attempts = job.attempts.max(attempts);
+        let gone = self.table.release_batch(fan.batch);
+        assert!(gone.is_some_and(|batch| !batch.watched), "parts have a batch that no client knows");
+        held
+    }
+
+    /// The job that a task is of, and the part if it is one.
+    pub(super) fn task_of(&self, key: Key) -> (Key, Option<Part>) {
+        let found = part_of(self.table[key].id).and_then(|(id, part)| Some((self.fans.get(id)?, part)));
+        match found {
+            Some((fan, part)) => (fan.job, Some(Part { number: part + 1, parts: fan.parts })),
+            None => (key, None),
+        }
+    }
+
+    /// The parts of a job, while it has any.
+    pub(super) fn fan_of(&self, key: Key) -> Option<&Fan> {
+        self.fans.get(self.table[key].fan()?)
+    }
+
+    /// Which task of its job a run is.
+    pub(crate) fn task_kind(&self, run: Run) -> Step {
+        self.job(run).step
+    }
+
+    /// How far the parts of a job are, while it has any.
+    pub(crate) fn parts_of(&self, run: Run) -> Option<Parts> {
+        let fan = self.fan_of(self.table.open(run))?;
+        let runs = |part: &&Key| self.table[**part].state.phase() == Phase::Running;
+        let running = u32::try_from(fan.live.iter().filter(runs).count()).unwrap_or(u32::MAX);
+        Some(Parts { done: fan.done, running, total: fan.parts })
+    }
+
+    /// Attempts of whichever of a job's tasks took most.
+    pub(crate) fn attempts_of(&self, run: Run) -> u32 {
+        let key = self.table.open(run);
+        self.table[key].attempts.max(self.fan_of(key).map_or(0, |fan| fan.attempts))
+    }
+
+    /// A part of a job has its turn: its job's next one waits from now on.
+    pub(super) fn note_turn(&mut self, key: Key, now_ns: u64) {
+        if self.table[key].is_part() {
+            let batch = self.table[key].batch;
+            self.table.batches[batch as usize].since_ns = now_ns;
+        }
+    }
+}
+
+/// Whether the plan of a job of this batch has to wait, with so many slots in its pool.
+pub(super) fn plan_waits(fans: &Fans, slots: usize, batch: &Batch) -> bool {
+    let most = (slots + 1).min(FANS_MAX);
+    fans.count_of(batch.client, batch.pool) >= most
+        || fans.count() >= FANS_ALL_MAX && fans.count_of_user(batch.uid, batch.pool) > 0
+}

@@ -1,0 +1,56 @@
+//! How far jobs are, for clients that subscribed: looks at jobs when it is time, and tells what is news.
+
+use bulkhead_proto::client::evidence::Progress;
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::ids::{Fence, JobId, WorkerId};
+
+use crate::action::Action;
+use crate::job::{ProgressLook, Run};
+use crate::machine::Core;
+
+/// What one reply takes on the wire, in bytes, about.
+const TELL_BYTES: u64 = 32;
+
+impl Core {
+    /// It is time to look at a job.
+    pub(super) fn progress_due(&mut self, job: JobId) {
+        match self.jobs.progress_due(&mut self.turn, job) {
+            ProgressLook::Over | ProgressLook::Unknown => {}
+            ProgressLook::Parts(run, fence, progress) => self.tell_progress(run, fence, progress),
+            // What its worker says is of the task that it has claimed: this one, if it has no other.
+            ProgressLook::Worker(worker) if self.has_one_offer(worker) => {
+                self.turn.act(Action::Examine { worker });
+            }
+            ProgressLook::Worker(_) => {}
+        }
+    }
+
+    fn has_one_offer(&self, worker: WorkerId) -> bool {
+        self.pools.workers.get(&worker).is_some_and(|worker| worker.claims.len() == 1)
+    }
+
+    /// A worker was examined, for whatever reason.
+    pub(super) fn note_progress(&mut self, id: WorkerId, progress: Option<Progress>) {
+        if !self.jobs.has_subscriptions() || !self.has_one_offer(id) {
+            return;
+        }
+        let head = self.pools.workers.get(&id).and_then(|worker| worker.claims.head().copied());
+        let (Some(progress), Some(offer)) = (progress, head) else { return };
+        if let Some(run) = self.current(id, &offer)
+            && self.jobs.is_whole(run)
+        {
+            self.tell_progress(run, offer.fence, progress);
+        }
+    }
+
+    /// Tells a client how far a job is, if that is further than it was told of this attempt.
+    fn tell_progress(&mut self, run: Run, fence: Fence, progress: Progress) {
+        let Some((client, tag, progress)) = self.jobs.progress_news(run, fence, progress) else { return };
+        if !self.clients.has_credit(client) {
+            return;
+        }
+        self.jobs.progress_told(run, fence, progress);
+        let Progress { done, total } = progress;
+        self.reply(client, tag, Reply::Progress { job: run.first(), done, total }, TELL_BYTES);
+    }
+}

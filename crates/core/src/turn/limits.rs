@@ -1,0 +1,38 @@
+//! The limits of one attempt, as the room of jobs gives them and the room of workers enforces them.
+
+use bulkhead_proto::job::Policy;
+
+/// What one attempt may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TaskLimits {
+    /// Wall time, in milliseconds.
+    pub(crate) timeout_ms: Option<u64>,
+    /// Time without progress, in milliseconds.
+    pub(crate) no_progress_ms: Option<u64>,
+    /// Processor time, in milliseconds.
+    pub(crate) cpu_ms: Option<u64>,
+    /// Memory beyond what the worker had, in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+impl TaskLimits {
+    /// Those of a job with this policy.
+    pub(crate) fn of(policy: &Policy) -> Self {
+        Self {
+            timeout_ms: policy.timeout_ms,
+            no_progress_ms: policy.no_progress_ms,
+            cpu_ms: policy.cpu_ms,
+            memory_bytes: policy.memory_bytes,
+        }
+    }
+
+    /// Whether the task has to have its worker's ring for itself: what is measured must be its own.
+    pub(crate) fn are_watched(&self) -> bool {
+        self.no_progress_ms.is_some() || self.are_measured()
+    }
+
+    /// Whether the worker has to be examined for it.
+    pub(crate) fn are_measured(&self) -> bool {
+        self.cpu_ms.is_some() || self.memory_bytes.is_some()
+    }
+}
