@@ -1,9 +1,10 @@
-//! `cargo xtask`: set-up, demo, tests, bench and fuzzing, so that a fresh machine needs one command for each.
+//! `cargo xtask`: set-up, demo, tests, bench, fuzzing and the book, so that a fresh machine needs one command for each.
 //!
 //! It builds with nothing but Rust: it must run before the tools that the daemon's own build needs are there.
 //! It drives the programs of the project from outside, as a user would, and depends on none of its crates.
 
 mod bench;
+mod book;
 mod cargo;
 mod clips;
 mod demo;
@@ -23,6 +24,7 @@ usage: cargo xtask VERB
           build with all optimisations, then measure beside what people use today
   fuzz TARGET [SECONDS]
           run a fuzz target with libFuzzer: frames, lane, ring or config; a minute unless told
+  book    build the manual in docs/ as a web site, where mdbook is installed
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         "test" => test::run(),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
+        "book" => book::run(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
