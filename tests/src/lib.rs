@@ -16,6 +16,7 @@ pub mod payload;
 pub mod pieces;
 pub mod raid;
 pub mod reaper;
+pub mod reference;
 pub mod shortage;
 pub mod siege;
 pub mod systemd;
