@@ -7,6 +7,7 @@
 pub mod book;
 pub mod documents;
 pub mod manifests;
+pub mod promises;
 pub mod rules;
 pub mod source;
 mod tree;

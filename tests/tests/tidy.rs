@@ -8,7 +8,7 @@ use std::process::Command;
 
 use bulkhead_tests::daemon::binary;
 use bulkhead_tests::tidy::source::Source;
-use bulkhead_tests::tidy::{Sources, Violation, documents, manifests, root, rules};
+use bulkhead_tests::tidy::{Sources, Violation, book, documents, manifests, root, rules};
 
 /// Fails with all violations, one a line.
 fn expect_none(mut found: Vec<Violation>) {
@@ -51,8 +51,8 @@ fn the_top_level_holds_what_the_map_says() {
 }
 
 #[test]
-fn every_exit_code_is_in_the_readme() {
-    expect_none(documents::exit_codes(&read("proto/src/client/exit.rs"), &read("README.md")));
+fn every_exit_code_is_in_the_book() {
+    expect_none(documents::exit_codes(&read("proto/src/client/exit.rs"), &read(documents::EXIT_CODES)));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn every_config_key_is_in_the_sample() {
 
 #[test]
 fn every_verb_and_flag_is_documented() {
-    let documents = read("README.md") + &read("ARCHITECTURE.md");
+    let documents = read("README.md") + &book::prose() + &read("ARCHITECTURE.md");
     let overview = help("bulkhead", &[]);
     let verbs = documents::verbs(&overview);
     assert!(verbs.len() > 10, "too few verbs in:\n{overview}");

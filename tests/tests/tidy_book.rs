@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bulkhead_tests::tidy::book::{self, Documents};
-use bulkhead_tests::tidy::{Violation, root};
+use bulkhead_tests::tidy::{Violation, promises, root};
 
 /// Fails with all violations, one a line.
 fn expect_none(mut found: Vec<Violation>) {
@@ -37,6 +37,29 @@ fn links_lead_somewhere() {
 #[test]
 fn the_summary_lists_every_page_once() {
     expect_none(book::summary(&book::documents()));
+}
+
+#[test]
+fn every_promise_names_tests_that_are_there() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).ok();
+    expect_none(promises::check(&read("README.md").unwrap(), read));
+}
+
+#[test]
+fn a_promise_without_its_test_is_found() {
+    let read = |path: &str| (path == "t/a.rs").then(|| "#[test]\nfn it_holds() {}\n".to_owned());
+    let check = |rows: &str| {
+        let readme = format!("## Promises\n\n| promise | test |\n|---|---|\n{rows}\n## Next\n| x | y |\n");
+        promises::check(&readme, read).iter().map(Violation::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(check("| One. | [a.rs](t/a.rs) `it_holds` |\n| Two. | `t/b.rs` |"), [""; 0]);
+    assert_eq!(check("| One. | |"), ["README.md:5: this promise names no test file"]);
+    assert_eq!(
+        check("| One. | [b.rs](t/b.rs), [a.rs](t/a.rs) `it_holds`, `it_held` |"),
+        ["README.md:5: t/a.rs has no test it_held"]
+    );
+    assert_eq!(check("| One. | [b.rs](t/b.rs) `it_holds` |"), ["README.md:5: t/b.rs has no test it_holds"]);
+    assert_eq!(check(""), ["README.md: no table below ## Promises"]);
 }
 
 #[test]

@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 
 use super::Violation;
 
-/// Every exit code of the table in code has a row in the README's table.
-pub fn exit_codes(code: &str, readme: &str) -> Vec<Violation> {
-    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with('|')).collect();
+/// The page with the table of exit codes.
+pub const EXIT_CODES: &str = "docs/src/reference/exit-codes.md";
+
+/// Every exit code of the table in code has a row in the table of a document.
+pub fn exit_codes(code: &str, document: &str) -> Vec<Violation> {
+    let rows: Vec<&str> = document.lines().filter(|line| line.starts_with('|')).collect();
     let mut found = Vec::new();
     for line in code.lines() {
         let Some((name, value)) = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(": u8 = "))
@@ -20,7 +23,7 @@ pub fn exit_codes(code: &str, readme: &str) -> Vec<Violation> {
         let told = rows.iter().any(|row| row.split('|').any(|cell| cell.trim().trim_matches('`') == value));
         if !told {
             found.push(Violation::of_file(
-                "README.md",
+                EXIT_CODES,
                 format!("exit code {value} ({name}) has no row in a table"),
             ));
         }
@@ -106,6 +109,6 @@ pub fn told(command: &str, words: &[String], documents: &str) -> Vec<Violation> 
     };
     let missing = words.iter().filter(|word| !stands(word));
     missing
-        .map(|word| Violation::of_file("README.md", format!("`{command}`: {word} is documented nowhere")))
+        .map(|word| Violation::of_file("docs/src", format!("`{command}`: {word} is documented nowhere")))
         .collect()
 }
