@@ -45,7 +45,7 @@ fn no_programs_without_a_sandbox(machine: &Machine) {
     assert!(refused.status.code() == Some(2) && said.contains("does not offer exec"), "{said}");
 }
 
-/// As the README says.
+/// As docs/src/service.md says.
 fn install(machine: &Machine) {
     for name in ["bulkhead", "bulkhead-supervisor", "bulkhead-worker"] {
         put(machine, &binary(name), &format!("/usr/local/bin/{name}"), "755");

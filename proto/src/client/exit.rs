@@ -1,7 +1,7 @@
 //! Exit codes of the `bulkhead` command: a public table.
 //!
-//! Scripts branch on them, so a code never changes its meaning; the README lists them all, and a test holds the
-//! two together. An `exec` job gives its program's own code instead.
+//! Scripts branch on them, so a code never changes its meaning; `docs/src/reference/exit-codes.md` lists them all, and a
+//! test holds the two together. An `exec` job gives its program's own code instead.
 
 use crate::client::outcome::Outcome;
 
