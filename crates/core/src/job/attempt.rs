@@ -47,6 +47,7 @@ impl Jobs {
         self.table.enter(key, State::Running { worker, seq, since_ns: now_ns });
         let batch = self.table.batch(key);
         let (kind, uid, client, output) = (batch.kind, batch.uid, batch.client, batch.policy.output);
+        let pool = batch.pool;
         let limits = TaskLimits::of(&batch.policy);
         if let Some(lost_ns) = lost_ns {
             turn.count(Tally::Retries, 1);
@@ -65,7 +66,7 @@ impl Jobs {
             files,
             input,
         };
-        Begun { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client }
+        Begun { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client, pool }
     }
 
     /// Which task of its job it is, as its worker is told.

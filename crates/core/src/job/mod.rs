@@ -46,7 +46,6 @@ use bulkhead_proto::ids::{JobId, PoolId};
 pub(crate) use attempt::truncate;
 pub(crate) use backlog::Verdict;
 pub(crate) use batch::Batch;
-pub(crate) use candidate::Candidate;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use grant::{grant, missing_file};

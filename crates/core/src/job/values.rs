@@ -33,6 +33,7 @@ pub(crate) struct Begun {
     pub(crate) limits: TaskLimits,
     pub(crate) uid: u32,
     pub(crate) client: ClientId,
+    pub(crate) pool: PoolId,
 }
 
 /// An offer as its worker's ring remembers it.

@@ -3,14 +3,14 @@
 //! Each looks first whether what it was set for still holds.
 
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::ids::{JobId, WorkerId};
+use bulkhead_proto::ids::JobId;
 
-use crate::action::Action;
 use crate::event::Leftover;
 use crate::machine::Core;
-use crate::turn::{Alarm, WorkerAlarm};
+use crate::turn::Alarm;
 
 impl Core {
+    /// An alarm went off.
     pub(super) fn ring(&mut self, alarm: Alarm) {
         match alarm {
             Alarm::Worker(alarm, worker) => self.ring_worker(alarm, worker),
@@ -18,20 +18,8 @@ impl Core {
             Alarm::Progress(job) => self.progress_due(job),
             Alarm::Expiry(first, count) => self.expire(first, count),
             Alarm::Vanished(client) => self.vanish(client),
-            Alarm::Shortage => self.shortage.try_again(),
+            Alarm::Shortage => self.workers.shortage_over(),
             Alarm::Grace => self.grace_over(),
-        }
-    }
-
-    fn ring_worker(&mut self, alarm: WorkerAlarm, worker: WorkerId) {
-        match alarm {
-            WorkerAlarm::Overdue => self.worker_overdue(worker),
-            WorkerAlarm::Limit => self.limit_met(worker),
-            WorkerAlarm::Watch => self.watch_due(worker),
-            WorkerAlarm::Stopped => self.suspended_too_long(worker),
-            WorkerAlarm::EndOrder => self.turn.act(Action::Look { worker }),
-            WorkerAlarm::Resume => self.resume(worker),
-            WorkerAlarm::Survival => self.survived(worker),
         }
     }
 
@@ -40,20 +28,5 @@ impl Core {
         for run in self.jobs.expired(&self.turn, first, count) {
             self.end_task(run, Outcome::Expired, Leftover::Nothing);
         }
-    }
-
-    /// A worker whose channel was full may be offered tasks again.
-    pub(crate) fn resume(&mut self, id: WorkerId) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        worker.cancel(&mut self.turn, id, WorkerAlarm::Resume);
-        worker.full = false;
-    }
-
-    /// A worker of a degraded pool has lived for a whole period.
-    pub(crate) fn survived(&mut self, id: WorkerId) {
-        if let Some(worker) = self.pools.workers.get_mut(&id) {
-            worker.rang(WorkerAlarm::Survival);
-        }
-        self.worker_works(id);
     }
 }

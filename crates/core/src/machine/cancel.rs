@@ -15,7 +15,7 @@ impl Core {
         // Its outcome comes first: a client that cancelled does not wait for the proof of the worker's death.
         self.end_job(run, Outcome::Cancelled, Leftover::Nothing, EndedBy::Canceller(by));
         if let Doing::Running { worker, seq, .. } = doing {
-            self.recall_or_look(worker, seq);
+            self.workers.recall_or_look(&mut self.turn, worker, seq);
         }
     }
 

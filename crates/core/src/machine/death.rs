@@ -14,8 +14,8 @@
 //! case; one that is charged may have its outcome already, and then the charge is off.
 
 use bulkhead_proto::client::evidence::Evidence;
-use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
@@ -24,8 +24,8 @@ use crate::event::{Leftover, Remains};
 use crate::job::{Dead, Run};
 use crate::machine::settle::held;
 use crate::machine::{Core, Offer, Worker};
-use crate::turn::{Tally, ms};
-use crate::worker::entry::{Cause, Duty};
+use crate::turn::Tally;
+use crate::worker::Cause;
 
 /// What a death means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +46,17 @@ impl Core {
         &mut self,
         id: WorkerId,
         death: Death,
-        noticed: Option<u64>,
+        noticed_after_us: Option<u64>,
         remains: &[Remains],
         evidence: Evidence,
     ) {
-        let Some(slot) = self.pools.workers.get(&id).map(|worker| worker.slot) else {
-            self.turn.count(Tally::Stale, 1);
-            return;
+        let Some(worker) = self.workers.remove(&mut self.turn, id) else {
+            return self.turn.count(Tally::Stale, 1);
         };
-        self.unwatch(id, None);
-        self.cancel_alarms(id);
-        let Some(worker) = self.pools.remove(id, self.turn.now_ns()) else { return };
-        let pool = worker.pool;
-        self.pools[pool].stuck_replaced -= usize::from(worker.replaced);
-        self.replace_stuck(pool);
+        let (pool, slot, pid, ended) =
+            (worker.pool(), worker.slot(), worker.pid().unwrap_or(0), worker.ended());
         let death = named(&worker, death, remains);
         self.turn.count(Tally::Deaths, u64::from(death.is_own()));
-        let pid = worker.pid.unwrap_or(0);
-        let (ended, noticed_after_us) = (worker.ended, noticed);
         let died = What::Died {
             worker: id,
             pid,
@@ -74,36 +67,24 @@ impl Core {
             ended,
         };
         self.turn.record(died, None);
-        let pause_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().respawn_delay_ms));
-        self.pools[pool].next_spawn_ns = self.pools[pool].next_spawn_ns.max(pause_ns);
+        self.workers.pause_spawns(&self.turn, pool);
         let verdict = verdict(&worker, &death);
         let dead = Dead { worker: id, pid, death: &death, evidence: &evidence };
-        self.settle_remains((dead, pool), worker, verdict, remains);
-    }
-
-    /// Nothing that a worker has set off rings any more.
-    pub(crate) fn cancel_alarms(&mut self, id: WorkerId) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        worker.cancel_all(&mut self.turn, id);
-        worker.asked = None;
-        worker.suspended = None;
+        self.settle_remains((dead, pool), &worker, verdict, remains);
     }
 
     /// Charges whom the verdict names and gives back the rest.
     fn settle_remains(
         &mut self,
         (dead, pool): (Dead<'_>, PoolId),
-        worker: Worker,
+        worker: &Worker,
         verdict: Verdict,
         remains: &[Remains],
     ) {
         let id = dead.worker;
-        let offers: Vec<(Offer, bool)> = worker
-            .claims
-            .into_offers()
-            .into_iter()
-            .map(|offer| (offer, remains.iter().any(|left| left.seq == offer.seq && left.claimed)))
-            .collect();
+        let is_claimed = |offer: &Offer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
+        let offers: Vec<(Offer, bool)> =
+            worker.ring().iter().map(|offer| (*offer, is_claimed(offer))).collect();
         let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| *offer);
         match (verdict, first_claimed) {
             (Verdict::Charge, Some(offer)) => {
@@ -118,25 +99,18 @@ impl Core {
             (Verdict::Nobody, _) => {}
         }
         if let Some(offer) = first_claimed {
-            self.jobs.note_uncharged(&self.turn, &held(id, &offer), offer.shown, &dead);
+            self.jobs.note_uncharged(&self.turn, &held(id, &offer), offer.shown(), &dead);
         }
-        let mut count = worker.requeued;
+        let mut count = worker.requeued();
         for (offer, claimed) in offers.iter().rev() {
             if let Some(run) = self.current(id, offer) {
                 self.requeue(run, *claimed);
                 count += 1;
             }
-            self.jobs.unload(&mut self.turn, offer.ticket);
+            self.jobs.unload(&mut self.turn, offer.ticket());
         }
         if count > 0 {
             self.turn.record(What::Requeued { worker: id, count }, None);
-        }
-    }
-
-    /// An offer came back uncharged: its task waits again, in front, or has expired meanwhile.
-    pub(super) fn requeue(&mut self, run: Run, begun: bool) {
-        if !self.jobs.requeue(&mut self.turn, run, begun) {
-            self.end_task(run, Outcome::Expired, Leftover::Nothing);
         }
     }
 
@@ -159,12 +133,12 @@ impl Core {
 fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
     let in_mid_job = remains.iter().any(|left| left.claimed);
     match death {
-        Death::Exited { code: 0 } if worker.duty == Duty::Retiring => Death::Retired,
+        Death::Exited { code: 0 } if worker.shown() == WorkerState::Retiring => Death::Retired,
         Death::Exited { code: 0 } if in_mid_job => Death::LeftInMidJob,
         // Its word alone is not enough: each such leave must have cost a job that failed, so there are never more
         // of these than of those.
         Death::Exited { code }
-            if code == i32::from(LEFT_AFTER_PANIC) && !in_mid_job && worker.failed_last =>
+            if code == i32::from(LEFT_AFTER_PANIC) && !in_mid_job && worker.failed_last() =>
         {
             Death::LeftAfterPanic
         }
@@ -173,7 +147,7 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
 }
 
 fn verdict(worker: &Worker, death: &Death) -> Verdict {
-    let cause = worker.duty.cause();
+    let cause = worker.why_killed();
     match death {
         Death::Retired | Death::LeftAfterPanic => Verdict::Nobody,
         _ if cause == Some(Cause::Bootstrap) => Verdict::Nobody,
@@ -191,7 +165,7 @@ fn verdict(worker: &Worker, death: &Death) -> Verdict {
         Death::Killed { why: KillReason::Unresponsive } if cause == Some(Cause::HungUp) => Verdict::Charge,
         Death::Killed { why: KillReason::Unresponsive } => Verdict::ChargeSlot,
         // All others are its own: see `Death::is_own`.
-        _ if worker.duty == Duty::Starting => Verdict::NeverUp,
+        _ if worker.shown() == WorkerState::Starting => Verdict::NeverUp,
         _ => Verdict::Charge,
     }
 }

@@ -18,7 +18,7 @@ use crate::action::Action;
 use crate::event::{Leftover, Peer};
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, ms};
-use crate::worker::entry::{Cause, Duty};
+use crate::worker::Cause;
 
 /// How long the end waits for clients that do not read their last results, in milliseconds.
 const FAREWELL_MS: u64 = 2000;
@@ -128,8 +128,7 @@ impl Core {
             self.end_task(run, Outcome::Lost { reason }, Leftover::Nothing);
         }
         // All at once: nothing that they could still bring would be wanted.
-        let workers: Vec<WorkerId> = self.pools.workers.keys().copied().collect();
-        for id in workers {
+        for id in self.workers.ids() {
             self.kill(id, Cause::Stop);
         }
     }
@@ -148,17 +147,17 @@ impl Core {
             return;
         }
         // No task is left: whoever still holds an offer runs what nobody wants any more.
-        let workers: Vec<(WorkerId, Duty)> =
-            self.pools.workers.iter().map(|(id, worker)| (*id, worker.duty)).collect();
-        for (id, duty) in workers {
-            match duty {
-                Duty::Spare | Duty::Idle => self.retire(id),
-                Duty::Starting | Duty::Busy => self.kill(id, Cause::Stop),
-                Duty::Retiring | Duty::Killed(_) | Duty::Stuck(_) => {}
+        let workers: Vec<(WorkerId, WorkerState)> =
+            self.workers.iter().map(|(id, worker)| (id, worker.shown())).collect();
+        for (id, state) in workers {
+            match state {
+                WorkerState::Spare | WorkerState::Idle => self.workers.retire(&mut self.turn, id),
+                WorkerState::Starting | WorkerState::Busy => self.kill(id, Cause::Stop),
+                WorkerState::Retiring | WorkerState::Killed | WorkerState::Stuck => {}
             }
         }
         // A stuck worker does not hold the daemon.
-        if self.pools.workers.len() == self.pools.count(WorkerState::Stuck) {
+        if self.workers.len() == self.workers.count(WorkerState::Stuck) {
             self.say_farewell();
         }
     }

@@ -29,7 +29,7 @@ impl Core {
     /// before it begins. An offer of it that is still with a worker stays there until it is settled.
     pub(super) fn end_job(&mut self, run: Run, outcome: Outcome, left: Leftover, by: EndedBy) {
         for (worker, seq) in self.jobs.close_parts(&mut self.turn, run) {
-            self.recall_or_look(worker, seq);
+            self.workers.recall_or_look(&mut self.turn, worker, seq);
         }
         let notice = self.jobs.end(&mut self.turn, run, outcome, left, by);
         self.announce(run, notice);

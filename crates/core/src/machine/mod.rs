@@ -12,12 +12,14 @@ mod deliver;
 mod dispatch;
 mod drain;
 mod end;
+mod limits;
 mod notices;
 mod parts;
 mod progress;
 mod requests;
 mod settle;
 mod submit;
+mod workers;
 
 use crate::action::Output;
 use crate::client::connections::Clients;
@@ -26,25 +28,19 @@ use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::drain::Drain;
 use crate::turn::Turn;
-use crate::worker::pools::Pools;
-use crate::worker::prefetch::Pace;
-use crate::worker::shortage::Shortage;
+use crate::worker::Workers;
 
 /// An offer as workers hold it, and a worker that holds such.
-pub(crate) type Offer = crate::worker::claims::Offer<Ticket>;
-pub(crate) type Worker = crate::worker::entry::Worker<Ticket>;
+pub(crate) type Offer = crate::worker::Offer<Ticket>;
+pub(crate) type Worker = crate::worker::Worker<Ticket>;
 
 /// The state machine of the daemon.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) turn: Turn,
     pub(crate) jobs: Jobs,
+    pub(crate) workers: Workers<Ticket>,
     pub(crate) clients: Clients,
-    pub(crate) pools: Pools<Ticket>,
-    /// Whether whoever waits for the start was told to go on.
-    pub(crate) ready_said: bool,
-    pub(crate) paces: Vec<Pace>,
-    pub(crate) shortage: Shortage,
     pub(crate) drain: Drain,
 }
 
@@ -69,10 +65,7 @@ impl Core {
         Self {
             jobs: Jobs::new(1 + config.pools.len()),
             clients: Clients::default(),
-            pools: Pools::new(&config),
-            ready_said: false,
-            paces: config.kinds.iter().map(|kind| Pace::new(kind.ring)).collect(),
-            shortage: Shortage::default(),
+            workers: Workers::new(&config),
             drain: Drain::default(),
             turn: Turn::new(config, now),
         }
@@ -92,8 +85,10 @@ impl Core {
         }
         // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
         // millisecond, comes after tasks and results.
-        self.place_spares();
-        self.recycle();
+        self.workers.place_spares(&mut self.turn);
+        if !self.drain.is_leaving() {
+            self.workers.recycle(&mut self.turn);
+        }
         self.dispatch();
         self.deliver();
         self.evict();
@@ -101,7 +96,7 @@ impl Core {
         // After the last offer of the turn, for each may bring a log.
         self.jobs.evict_logs(&mut self.turn);
         self.tend_drain();
-        self.tend_pools();
+        self.workers.tend(&mut self.turn, self.drain.is_leaving());
         self.follow_all();
         self.turn.end(out);
     }
@@ -112,7 +107,8 @@ impl Core {
         if self.drain.is_over() {
             return None;
         }
-        let next_spawns = self.pools.ids().map(|pool| self.next_spawn_ns(pool));
+        let next_spawns = self.workers.pool_ids();
+        let next_spawns = next_spawns.map(|pool| self.workers.next_spawn_ns(pool, self.drain.is_leaving()));
         let alone = [self.turn.next_alarm_ns(), self.jobs.next_eviction_ns(&self.turn)];
         alone.into_iter().chain(next_spawns).flatten().min()
     }
@@ -123,9 +119,9 @@ impl Core {
             Event::ClientSaid { client, tag, request, files } => self.asked(client, tag, request, files),
             Event::ClientFlushed { client } => self.client_flushed(client),
             Event::ClientGone { client } => self.client_gone(client),
-            Event::WorkerSpawned { worker, pid } => self.worker_spawned(worker, pid),
+            Event::WorkerSpawned { worker, pid } => self.workers.spawned(&mut self.turn, worker, pid),
             Event::SpawnFailed { worker, error } => self.spawn_failed(worker, error),
-            Event::WorkerReady { worker } => self.worker_ready(worker),
+            Event::WorkerReady { worker } => self.workers.ready(&mut self.turn, worker),
             Event::BootstrapFailed { worker, error } => self.bootstrap_failed(worker, error),
             Event::OfferFailed { worker, seq, taken, shortage } => {
                 self.offer_failed(worker, seq, taken, shortage);
@@ -133,14 +129,13 @@ impl Core {
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
             Event::Examined { worker, seen, progress_ns, progress } => {
-                self.note_progress(worker, progress);
-                self.examined(worker, seen, progress_ns);
+                self.examined(worker, seen, progress_ns, progress);
             }
-            Event::Suspended { worker, signal } => self.suspended(worker, signal),
-            Event::Resumed { worker } => self.resumed(worker),
+            Event::Suspended { worker, signal } => self.stopped(worker, signal),
+            Event::Resumed { worker } => self.workers.continued(&mut self.turn, worker),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::Lied { worker, lie } => self.lied(worker, lie),
-            Event::HungUp { worker } => self.hung_up(worker),
+            Event::HungUp { worker } => self.workers.hung_up(&mut self.turn, worker),
             Event::Died { worker, death, evidence, noticed_after_us, remains } => {
                 self.died(worker, death, noticed_after_us, &remains, evidence);
             }

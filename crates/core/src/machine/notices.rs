@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{ClientId, PoolId, Tag};
 
 use crate::client::connections::Client;
 use crate::machine::Core;
-use crate::worker::pools::Pool;
+use crate::worker::Pool;
 
 /// What a notice takes beside its text, in bytes, about.
 const NOTICE_BYTES: u64 = 32;
@@ -24,7 +24,7 @@ impl Core {
 
     /// A client waits from now on, or has room again: it is told of the degraded pools that its jobs wait in.
     pub(crate) fn notify_waiter(&mut self, id: ClientId) {
-        for pool in self.pools.ids() {
+        for pool in self.workers.pool_ids() {
             self.notify_degraded(id, pool);
         }
     }
@@ -48,10 +48,9 @@ impl Core {
     }
 
     fn degraded_text(&self, pool: PoolId) -> Option<String> {
-        let pool = &self.pools[pool];
-        let reason = pool.restart.degraded.as_ref()?.reason();
-        let (slots, place) = (pool.size(), self.in_pool(pool));
-        Some(match slots - pool.vacant {
+        let pool = self.workers.pool(pool);
+        let (reason, slots, place) = (pool.degraded()?, pool.size(), self.in_pool(pool));
+        Some(match pool.filled() {
             0 => format!("nothing runs{place}, no worker comes up: {reason}"),
             up => format!("jobs may wait{place}, {up} of {slots} workers are up: {reason}"),
         })
@@ -59,16 +58,32 @@ impl Core {
 
     /// Which pool it is, where there are several.
     fn in_pool(&self, pool: &Pool) -> String {
-        let several = self.pools.iter().count() > 1;
-        if several { format!(" in pool {}", pool.name) } else { String::new() }
+        let several = self.workers.pools().count() > 1;
+        if several { format!(" in pool {}", pool.name()) } else { String::new() }
     }
 
     /// A pool is healthy again: who was told otherwise is told.
     pub(crate) fn notify_recovered(&mut self, pool: PoolId) {
-        let place = self.in_pool(&self.pools[pool]);
+        let place = self.in_pool(self.workers.pool(pool));
         for id in self.clients.unnotice(pool) {
             self.notify(id, format!("workers come up again{place}, jobs go on"));
         }
+    }
+
+    /// A descriptor could not be made; `what` says why. Clients whose attached jobs need one are told now and then.
+    pub(super) fn fall_short(&mut self, what: &str) {
+        if !self.workers.fall_short(&mut self.turn, what) {
+            return;
+        }
+        for id in self.clients.waiting() {
+            if self.attached_needs_descriptor(id) {
+                self.notify(id, format!("jobs with large results wait: {what}"));
+            }
+        }
+    }
+
+    fn attached_needs_descriptor(&self, id: ClientId) -> bool {
+        self.clients.see(id).is_some_and(|client| client.attached().any(|batch| batch.needs_descriptor))
     }
 
     /// A client has taken all that it was sent: what it was not told for want of credit it is told now.

@@ -47,7 +47,7 @@ impl Core {
     }
 
     fn slots_of(&self, pool: PoolId) -> usize {
-        self.pools[pool].size()
+        self.workers.pool(pool).size()
     }
 
     /// What one of several tasks had written before it failed is of no use.

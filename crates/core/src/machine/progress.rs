@@ -18,28 +18,24 @@ impl Core {
             ProgressLook::Over | ProgressLook::Unknown => {}
             ProgressLook::Parts(run, fence, progress) => self.tell_progress(run, fence, progress),
             // What its worker says is of the task that it has claimed: this one, if it has no other.
-            ProgressLook::Worker(worker) if self.has_one_offer(worker) => {
+            ProgressLook::Worker(worker) if self.workers.has_one_offer(worker) => {
                 self.turn.act(Action::Examine { worker });
             }
             ProgressLook::Worker(_) => {}
         }
     }
 
-    fn has_one_offer(&self, worker: WorkerId) -> bool {
-        self.pools.workers.get(&worker).is_some_and(|worker| worker.claims.len() == 1)
-    }
-
     /// A worker was examined, for whatever reason.
     pub(super) fn note_progress(&mut self, id: WorkerId, progress: Option<Progress>) {
-        if !self.jobs.has_subscriptions() || !self.has_one_offer(id) {
+        if !self.jobs.has_subscriptions() || !self.workers.has_one_offer(id) {
             return;
         }
-        let head = self.pools.workers.get(&id).and_then(|worker| worker.claims.head().copied());
+        let head = self.workers.head(id);
         let (Some(progress), Some(offer)) = (progress, head) else { return };
         if let Some(run) = self.current(id, &offer)
             && self.jobs.is_whole(run)
         {
-            self.tell_progress(run, offer.fence, progress);
+            self.tell_progress(run, offer.fence(), progress);
         }
     }
 

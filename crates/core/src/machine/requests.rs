@@ -193,9 +193,7 @@ impl Core {
             return Err(Refusal::Draining);
         }
         // Never twice at once: as long as a worker holds the last offer, that attempt may still run.
-        let is_held = end.holder().is_some_and(|(worker, seq)| {
-            self.pools.workers.get(&worker).is_some_and(|worker| worker.claims.holds(seq))
-        });
+        let is_held = end.holder().is_some_and(|(worker, seq)| self.workers.holds(worker, seq));
         if is_held || self.jobs.are_attachments_held(run) {
             return Self::wrong_state(run, "its last attempt is still being ended: try again in a moment");
         }

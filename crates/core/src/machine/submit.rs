@@ -53,7 +53,7 @@ impl Core {
         (room, refused): (u64, Option<Refusal>),
     ) {
         let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
-        let (pool, attached, name) = (self.pools.of_kind(kind), submit.attached, submit.kind.clone());
+        let (pool, attached, name) = (self.workers.pool_of_kind(kind), submit.attached, submit.kind.clone());
         let admission = Admission { client: id, tag, uid, kind, pool, submit, files, count };
         let run = self.jobs.admit(&mut self.turn, admission);
         let first = run.first();

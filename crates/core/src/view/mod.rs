@@ -7,9 +7,7 @@ mod why;
 
 use bulkhead_proto::client::message::{Reply, Walk};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::view::{
-    DeathRow, JobDetail, JobRow, PoolHealth, PoolRow, Status, WorkerRow, WorkerState,
-};
+use bulkhead_proto::client::view::{DeathRow, JobDetail, JobRow, PoolRow, Status, WorkerRow, WorkerState};
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
@@ -19,7 +17,6 @@ use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 use crate::event::{Leftover, Peer};
 use crate::job::{Doing, Run};
 use crate::machine::{Core, Offer, Worker};
-use crate::worker::pools::Pool;
 
 /// What a row of a list takes on the wire beside its texts, at most, in bytes.
 const ROW_BYTES: u64 = 64;
@@ -149,59 +146,43 @@ impl Core {
     /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
     pub(crate) fn show_workers(&mut self, id: ClientId, tag: Tag, peer: Peer) {
         let rows: Vec<WorkerRow> = self
-            .pools
             .workers
             .iter()
             .take(BATCH_MAX)
-            .map(|(id, worker)| self.worker_row(*id, worker, peer))
+            .map(|(id, worker)| self.worker_row(id, worker, peer))
             .collect();
         let bytes = 16 + rows.iter().map(|row| ROW_BYTES + row.pool.len() as u64).sum::<u64>();
         self.reply(id, tag, Reply::Workers(rows), bytes);
     }
 
     fn worker_row(&self, id: WorkerId, worker: &Worker, peer: Peer) -> WorkerRow {
-        let is_shown = |offer: &&Offer| peer.admin || self.jobs.owner_of(offer.shown) == Some(peer.uid);
+        let is_shown = |offer: &&Offer| peer.admin || self.jobs.owner_of(offer.shown()) == Some(peer.uid);
         WorkerRow {
             worker: id,
-            pool: self.pools[worker.pool].name.clone(),
-            slot: worker.slot,
-            pid: worker.pid,
-            state: worker.duty.shown(),
-            job: worker.claims.head().filter(is_shown).map(|offer| offer.shown),
-            offers: u32::try_from(worker.claims.len()).unwrap_or(u32::MAX),
-            ended: worker.ended,
-            spawned_us: worker.spawned_us,
-            seen: worker.seen.clone(),
+            pool: self.workers.pool(worker.pool()).name().to_owned(),
+            slot: worker.slot(),
+            pid: worker.pid(),
+            state: worker.shown(),
+            job: worker.ring().head().filter(is_shown).map(|offer| offer.shown()),
+            offers: u32::try_from(worker.ring().len()).unwrap_or(u32::MAX),
+            ended: worker.ended(),
+            spawned_us: worker.spawned_us(),
+            seen: worker.seen().cloned(),
         }
     }
 
     /// Workers that cannot die, some of them where there are many.
     fn stuck_rows(&self, peer: Peer) -> Vec<WorkerRow> {
-        let stuck = self.pools.workers.iter().filter(|(_, worker)| worker.duty.shown() == WorkerState::Stuck);
-        stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(*id, worker, peer)).collect()
-    }
-
-    /// How all pools are together, and why if one is not well. It is named where there are several.
-    pub(crate) fn health(&self) -> (PoolHealth, String) {
-        let all: Vec<(&Pool, (PoolHealth, String))> =
-            self.pools.iter().map(|pool| (pool, pool.health())).collect();
-        let worst = [PoolHealth::Degraded, PoolHealth::Starting].into_iter();
-        let worst = worst.into_iter().find(|worst| all.iter().any(|(_, (health, _))| health == worst));
-        let Some(worst) = worst else { return (PoolHealth::Healthy, String::new()) };
-        let ill = all.iter().filter(|(_, (health, _))| *health == worst);
-        let reasons = ill.map(|(pool, (_, reason))| match all.len() {
-            1 => reason.clone(),
-            _ => format!("pool {}: {reason}", pool.name),
-        });
-        (worst, reasons.collect::<Vec<_>>().join("; "))
+        let stuck = self.workers.iter().filter(|(_, worker)| worker.shown() == WorkerState::Stuck);
+        stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(id, worker, peer)).collect()
     }
 
     fn pool_row(&self, id: PoolId) -> PoolRow {
-        let pool = &self.pools[id];
+        let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
         let (health, health_reason) = pool.health();
         PoolRow {
-            name: pool.name.clone(),
+            name: pool.name().to_owned(),
             health,
             health_reason,
             slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
@@ -213,7 +194,7 @@ impl Core {
 
     /// Answers `status`.
     pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag, peer: Peer) {
-        let (health, health_reason) = self.health();
+        let (health, health_reason) = self.workers.health();
         let jobs = &self.jobs;
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -223,9 +204,9 @@ impl Core {
             draining: !self.drain.is_open(),
             health,
             health_reason,
-            slots: u16::try_from(self.pools.slots.len()).unwrap_or(u16::MAX),
-            spares: u16::try_from(self.pools.count(WorkerState::Spare)).unwrap_or(u16::MAX),
-            pools: self.pools.ids().map(|pool| self.pool_row(pool)).collect(),
+            slots: u16::try_from(self.workers.slot_count()).unwrap_or(u16::MAX),
+            spares: u16::try_from(self.workers.count(WorkerState::Spare)).unwrap_or(u16::MAX),
+            pools: self.workers.pool_ids().map(|pool| self.pool_row(pool)).collect(),
             stuck: self.stuck_rows(peer),
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
             queued: jobs.queued(),
@@ -235,7 +216,7 @@ impl Core {
             kept_bytes: jobs.kept_bytes(),
             quarantined: jobs.quarantined(),
             queue_max: self.turn.config().queue_max,
-            shortage: self.shortage.what().to_owned(),
+            shortage: self.workers.what_is_short().to_owned(),
             totals: self.turn.totals(),
         };
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;

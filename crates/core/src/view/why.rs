@@ -16,7 +16,6 @@ use crate::event::Peer;
 use crate::job::{Doing, Run};
 use crate::machine::Core;
 use crate::turn::ms;
-use crate::worker::entry::Duty;
 
 /// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
 const WHY_BYTES: u64 = 512;
@@ -82,7 +81,7 @@ impl Core {
         Now::Parted {
             parts: self.jobs.parts_of(run).unwrap_or_default(),
             unread: self.unread(client).filter(|_| self.jobs.is_parked(client)),
-            shortage_ms: self.shortage.until_ns().map(|at_ns| self.left_ms(at_ns)),
+            shortage_ms: self.workers.short_until_ns().map(|at_ns| self.left_ms(at_ns)),
             pool: self.why_pool(run, peer),
         }
     }
@@ -107,17 +106,17 @@ impl Core {
     /// When a descriptor is tried for again, if this job needs one and none could be made.
     fn why_shortage(&self, run: Run) -> Option<u64> {
         let needs_one = self.jobs.needs_descriptor(run);
-        self.shortage.until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
+        self.workers.short_until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
     }
 
     /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
     fn why_running(&self, run: Run, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
         let policy = self.jobs.batch(run).policy();
-        let worker = self.pools.workers.get(&id);
+        let worker = self.workers.get(id);
         let behind =
-            worker.map_or(0, |worker| worker.claims.iter().take_while(|offer| offer.seq != seq).count());
+            worker.map_or(0, |worker| worker.ring().iter().take_while(|offer| offer.seq() != seq).count());
         // Its time counts from when it became the first of its ring: see `watch_head`.
-        let begun_ns = worker.filter(|_| behind == 0).map_or(since_ns, |worker| worker.claims.head_ns());
+        let begun_ns = worker.filter(|_| behind == 0).map_or(since_ns, |worker| worker.ring().head_ns());
         let ends_ns = policy.timeout_ms.map(|limit_ms| begun_ns.saturating_add(ms(limit_ms)));
         Now::Running(Running {
             holder: self.holder(id, seq).unwrap_or(Holder {
@@ -130,8 +129,8 @@ impl Core {
             behind: u32::try_from(behind).unwrap_or(u32::MAX),
             alone: self.jobs.job(run).is_alone(),
             stopped_ms: worker
-                .filter(|worker| worker.duty.cause().is_none())
-                .and_then(|worker| worker.suspended)
+                .filter(|worker| !worker.is_killed())
+                .and_then(|worker| worker.stopped_until_ns())
                 .map(|at_ns| self.left_ms(at_ns)),
             drain: self.why_drain(),
             limits: Limits {
@@ -146,34 +145,35 @@ impl Core {
 
     /// The worker that has not settled this offer.
     fn holder(&self, id: WorkerId, seq: Seq) -> Option<Holder> {
-        let worker = self.pools.workers.get(&id).filter(|worker| worker.claims.holds(seq))?;
+        let worker = self.workers.get(id).filter(|worker| worker.ring().holds(seq))?;
         Some(Holder {
             worker: id,
-            pid: worker.pid,
-            killed: worker.duty.cause().map(|cause| cause.reason().to_string()),
-            stuck: matches!(worker.duty, Duty::Stuck(_)),
+            pid: worker.pid(),
+            killed: worker.why_killed().map(|cause| cause.reason().to_string()),
+            stuck: worker.shown() == WorkerState::Stuck,
         })
     }
 
     /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
     fn why_pool(&self, run: Run, peer: Peer) -> Pool {
         let id = self.jobs.batch(run).pool();
-        let pool = &self.pools[id];
+        let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
         let (mut busy, mut idle, mut closed, mut dying, mut stuck) = (0, 0, 0, 0, count(WorkerState::Stuck));
-        for (_, worker) in self.pools.in_slots(id) {
-            match worker.duty {
-                Duty::Busy => busy += 1,
-                Duty::Idle if worker.is_idle() => idle += 1,
-                Duty::Idle => closed += 1,
-                _ => dying += 1,
+        for (_, worker) in self.workers.in_slots(id) {
+            match worker.shown() {
+                WorkerState::Busy => busy += 1,
+                WorkerState::Idle if worker.is_idle() => idle += 1,
+                WorkerState::Idle => closed += 1,
+                WorkerState::Killed | WorkerState::Stuck => dying += 1,
+                WorkerState::Starting | WorkerState::Spare | WorkerState::Retiring => {}
             }
             // A stuck worker that could not be replaced is counted once, with the slot that it keeps.
-            stuck -= u16::from(matches!(worker.duty, Duty::Stuck(_)));
+            stuck -= u16::from(worker.shown() == WorkerState::Stuck);
         }
         let (health, health_reason) = pool.health();
         Pool {
-            name: pool.name.clone(),
+            name: pool.name().to_owned(),
             slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
             busy,
             idle,
@@ -182,7 +182,10 @@ impl Core {
             stuck,
             spares: count(WorkerState::Spare),
             starting: count(WorkerState::Starting),
-            next_spawn_ms: self.next_spawn_ns(id).map(|at_ns| self.left_ms(at_ns)),
+            next_spawn_ms: self
+                .workers
+                .next_spawn_ns(id, self.drain.is_leaving())
+                .map(|at_ns| self.left_ms(at_ns)),
             health,
             health_reason,
             longest: self.longest(id, peer),
@@ -192,12 +195,12 @@ impl Core {
 
     /// The task that has been the first of its ring for longest, and its job if this client may see it.
     fn longest(&self, pool: PoolId, peer: Peer) -> Option<Longest> {
-        let busy = self.pools.in_slots(pool).filter(|(_, worker)| worker.duty == Duty::Busy);
-        let (id, worker) = busy.min_by_key(|(_, worker)| worker.claims.head_ns())?;
-        let head = worker.claims.head()?;
-        let owner = self.jobs.owner_of(head.shown);
-        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.shown);
-        Some(Longest { job, worker: id, for_ms: self.since_ms(worker.claims.head_ns()) })
+        let busy = self.workers.in_slots(pool).filter(|(_, worker)| worker.shown() == WorkerState::Busy);
+        let (id, worker) = busy.min_by_key(|(_, worker)| worker.ring().head_ns())?;
+        let head = worker.ring().head()?;
+        let owner = self.jobs.owner_of(head.shown());
+        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.shown());
+        Some(Longest { job, worker: id, for_ms: self.since_ms(worker.ring().head_ns()) })
     }
 
     /// A drain whose grace has no end has no alarm.

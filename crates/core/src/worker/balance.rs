@@ -6,17 +6,18 @@
 use bulkhead_proto::ids::{PoolId, Seq, WorkerId};
 
 use crate::action::Action;
-use crate::machine::Core;
+use crate::turn::Turn;
+use crate::worker::Workers;
 
-impl Core {
+impl<T: Copy> Workers<T> {
     /// Asks for offers back that others could run.
-    pub(crate) fn balance(&mut self, pool: PoolId) {
+    pub(crate) fn balance(&mut self, turn: &mut Turn, pool: PoolId) {
         let (mut idle, mut moving, mut holders) = (0, 0, Vec::new());
-        for (id, worker) in self.pools.in_slots(pool) {
-            let overdue = !worker.claims.is_empty() && worker.claims.is_overdue(self.turn.now_ns());
+        for (id, worker) in self.in_slots(pool) {
+            let overdue = !worker.ring.is_empty() && worker.ring.is_overdue(turn.now_ns());
             idle += usize::from(worker.is_idle());
             moving += usize::from(worker.is_open() && !overdue);
-            if worker.claims.len() > 1 {
+            if worker.ring.len() > 1 {
                 holders.push((id, overdue));
             }
         }
@@ -25,26 +26,25 @@ impl Core {
             return;
         }
         for &(id, _) in holders.iter().filter(|(_, overdue)| *overdue) {
-            self.recall(id, usize::MAX);
+            self.recall(turn, id, usize::MAX);
         }
         // Half of what the richest holds for each idle worker: halves level out in a few turns, and what has begun meanwhile
         // is simply not won.
         for _ in 0..idle {
-            let spare =
-                |id: &WorkerId| self.pools.workers.get(id).map_or(0, |worker| worker.claims.spare_offers());
+            let spare = |id: &WorkerId| self.table.get(id).map_or(0, |worker| worker.ring.spare_offers());
             let richest = holders.iter().map(|(id, _)| (spare(id), *id)).max();
             match richest {
-                Some((count, id)) if count > 0 => self.recall(id, count.div_ceil(2)),
+                Some((count, id)) if count > 0 => self.recall(turn, id, count.div_ceil(2)),
                 _ => return,
             }
         }
     }
 
-    fn recall(&mut self, id: WorkerId, count: usize) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let seqs: Vec<Seq> = worker.claims.recall_tail(count);
+    fn recall(&mut self, turn: &mut Turn, id: WorkerId, count: usize) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        let seqs: Vec<Seq> = worker.ring.recall_tail(count);
         for seq in seqs {
-            self.turn.act(Action::TakeBack { worker: id, seq });
+            turn.act(Action::TakeBack { worker: id, seq });
         }
     }
 }

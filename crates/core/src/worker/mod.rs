@@ -1,15 +1,193 @@
-//! Workers: pools, slots, rings, restart, recycling, limits and prefetch.
+//! Workers: the only writer of a worker, its ring, its slot, and of the pools that they work in.
+//!
+//! A state and what goes with it (the counts, the slot, the list of spares, the alarm) change in one method: `spawn`,
+//! `ready`, `place`, `offer`, `settle`, `retire`, `kill`, `remove`. Each asserts what must hold before it; `audit.rs`
+//! checks everything between turns. What has to happen elsewhere is returned, never called: a worker that has to be
+//! killed, a pool that is degraded now. Offers carry a ticket of the machine's that nothing here looks into.
+//!
+//! | of one pool | of all together |
+//! |---|---|
+//! | slots, wanted and ready spares, when the next worker is spawned | numbers of workers and slots |
+//! | restart intensity, degraded or not | the table of workers: a number says which pool it is of |
+//! | how much is offered ahead while a client with one job is about | how long tasks of a kind take, recycling, limits |
+//!
+//! So nothing that happens in one pool delays another. The default pool is number 0.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | `state`, `entry`, `pool`, `ring` | what a worker can be doing, where it stands, what it was offered |
+//! | `life` | spawn, ready, place, retire |
+//! | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; tasks that nobody wants |
+//! | `settle`, `head`, `task_watch` | answers; limits of wall time; limits that are met by what a task does |
+//! | `prefetch`, `balance`, `shortage` | what is offered ahead, taken back, and waits |
+//! | `restart`, `recycle` | pools that keep dying; workers that have done their share |
 
-pub(crate) mod balance;
-pub(crate) mod claims;
-pub(crate) mod entry;
-pub(crate) mod kill;
-pub(crate) mod pools;
-pub(crate) mod prefetch;
-pub(crate) mod recycle;
-pub(crate) mod restart;
-pub(crate) mod shortage;
-pub(crate) mod spawn;
-pub(crate) mod stopped;
-pub(crate) mod unwanted;
-pub(crate) mod watch;
+mod audit;
+mod balance;
+mod end_order;
+mod ending;
+mod entry;
+mod head;
+mod life;
+mod pool;
+mod prefetch;
+mod recycle;
+mod restart;
+mod ring;
+mod settle;
+mod shortage;
+mod state;
+mod stopped;
+mod task_watch;
+mod values;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
+
+pub(crate) use entry::Worker;
+pub(crate) use pool::Pool;
+pub(crate) use prefetch::ALONE_NS;
+pub(crate) use ring::Offer;
+pub(crate) use state::Cause;
+pub(crate) use values::{Fit, HeadNeed, Need, NewOffer, NowDegraded, NowHealthy, Settled};
+
+use crate::config::Config;
+use crate::worker::pool::WorkerSlot;
+use crate::worker::prefetch::PrefetchDepth;
+use crate::worker::shortage::Shortage;
+
+/// All workers, their slots and their pools; `T` is what comes back with offers.
+#[derive(Debug)]
+pub(crate) struct Workers<T> {
+    table: BTreeMap<WorkerId, Worker<T>>,
+    slots: Vec<WorkerSlot>,
+    pools: Vec<Pool>,
+    /// By the number of the kind: who runs it.
+    pool_of_kind: Vec<PoolId>,
+    /// By the number of the kind: how many of its tasks one worker may hold.
+    depths: Vec<PrefetchDepth>,
+    shortage: Shortage,
+    last: u64,
+    /// Whether the shell was told that waiting for the start is over.
+    said_ready: bool,
+}
+
+impl<T: Copy> Workers<T> {
+    /// No workers yet.
+    pub(crate) fn new(config: &Config) -> Self {
+        let (mut slots, mut pools) = (Vec::new(), Vec::new());
+        for size in config.all_pools() {
+            let pool = Pool::new(size, slots.len());
+            slots.extend((0..pool.size()).map(|_| WorkerSlot::default()));
+            pools.push(pool);
+        }
+        Self {
+            table: BTreeMap::new(),
+            slots,
+            pools,
+            pool_of_kind: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
+            depths: config.kinds.iter().map(|kind| PrefetchDepth::new(kind.ring)).collect(),
+            shortage: Shortage::default(),
+            last: 0,
+            said_ready: false,
+        }
+    }
+
+    /// The numbers of all pools.
+    pub(crate) fn pool_ids(&self) -> impl Iterator<Item = PoolId> + use<T> {
+        (0..self.pools.len()).map(|at| PoolId(u16::try_from(at).unwrap_or(u16::MAX)))
+    }
+
+    /// All pools.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools.iter()
+    }
+
+    /// One of them.
+    pub(crate) fn pool(&self, pool: PoolId) -> &Pool {
+        &self.pools[usize::from(pool.0)]
+    }
+
+    fn pool_mut(&mut self, pool: PoolId) -> &mut Pool {
+        &mut self.pools[usize::from(pool.0)]
+    }
+
+    /// Who runs this kind.
+    pub(crate) fn pool_of_kind(&self, kind: KindId) -> PoolId {
+        self.pool_of_kind.get(usize::from(kind.0)).copied().unwrap_or_default()
+    }
+
+    /// One worker.
+    pub(crate) fn get(&self, id: WorkerId) -> Option<&Worker<T>> {
+        self.table.get(&id)
+    }
+
+    /// All workers, in the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (WorkerId, &Worker<T>)> {
+        self.table.iter().map(|(id, worker)| (*id, worker))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The numbers of all workers.
+    pub(crate) fn ids(&self) -> Vec<WorkerId> {
+        self.table.keys().copied().collect()
+    }
+
+    /// Workers in this state, of all pools.
+    pub(crate) fn count(&self, state: WorkerState) -> usize {
+        self.pools.iter().map(|pool| pool.count(state)).sum()
+    }
+
+    /// Slots of all pools.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The slots of a pool, among all of them.
+    pub(crate) fn places(&self, pool: PoolId) -> Range<usize> {
+        self.pool(pool).places.clone()
+    }
+
+    /// Who has this slot, if somebody has.
+    pub(crate) fn in_slot(&self, slot: usize) -> Option<(WorkerId, &Worker<T>)> {
+        let id = self.slots.get(slot)?.worker?;
+        self.table.get(&id).map(|worker| (id, worker))
+    }
+
+    /// Who is in the slots of a pool.
+    pub(crate) fn in_slots(&self, pool: PoolId) -> impl Iterator<Item = (WorkerId, &Worker<T>)> {
+        self.places(pool).filter_map(|slot| self.in_slot(slot))
+    }
+
+    /// The offer of this seq, while it is not settled.
+    pub(crate) fn offer(&self, id: WorkerId, seq: Seq) -> Option<&Offer<T>> {
+        self.table.get(&id)?.ring.get(seq)
+    }
+
+    /// Whether a worker has not settled this offer.
+    pub(crate) fn holds(&self, id: WorkerId, seq: Seq) -> bool {
+        self.offer(id, seq).is_some()
+    }
+
+    /// The first offer in a worker's ring.
+    pub(crate) fn head(&self, id: WorkerId) -> Option<Offer<T>> {
+        self.table.get(&id)?.ring.head().copied()
+    }
+
+    /// The job whose task is the first in a worker's ring.
+    pub(crate) fn head_job(&self, id: WorkerId) -> Option<JobId> {
+        self.head(id).map(|offer| offer.shown())
+    }
+
+    /// Whether a worker holds exactly one offer.
+    pub(crate) fn has_one_offer(&self, id: WorkerId) -> bool {
+        self.table.get(&id).is_some_and(|worker| worker.ring.len() == 1)
+    }
+}

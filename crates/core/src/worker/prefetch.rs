@@ -1,17 +1,22 @@
-//! How fast a kind is, and so how many of its tasks one worker may hold.
+//! Prefetch depth: how fast a kind is, and so how many of its tasks one worker may hold.
 //!
 //! About a millisecond of work, of tasks that take less than half of one; of tasks up to [`PAIR_NS`] one that waits
 //! behind the one that runs, so that no worker idles while its answer travels; of longer ones none. One long task makes
 //! the depth one at once; it at most doubles after a whole depth of short ones.
 
-use bulkhead_proto::ids::ClientId;
+use bulkhead_proto::ids::{ClientId, KindId, PoolId, WorkerId};
 use bulkhead_proto::limits::RING;
+
+use crate::turn::Turn;
+use crate::worker::recycle::is_due;
+use crate::worker::state::State;
+use crate::worker::{Fit, Workers};
 
 /// Tasks that take this long, in nanoseconds, are never queued behind another. Handing out a task takes 0.1 to 0.2 ms
 /// when everybody has to be woken: 200 tasks of 0.52 ms took 40 % longer than their work without one that waits ready.
-pub(crate) const PAIR_NS: u64 = 5_000_000;
+pub(super) const PAIR_NS: u64 = 5_000_000;
 /// Work that a worker may have ahead, in nanoseconds.
-pub(crate) const AHEAD_NS: u64 = 1_000_000;
+pub(super) const AHEAD_NS: u64 = 1_000_000;
 /// The cost of a task that must not share a ring: more than anybody may have ahead.
 pub(crate) const ALONE_NS: u64 = 1 << 40;
 /// A task costs at least this much in estimates: the channel is not free.
@@ -24,14 +29,14 @@ const COMPANY_NS: u64 = 50_000_000;
 
 /// What reports have told of one kind.
 #[derive(Clone, Debug)]
-pub(crate) struct Pace {
+pub(super) struct PrefetchDepth {
     ring: usize,
     estimate_ns: u64,
     depth: usize,
     streak: usize,
 }
 
-impl Pace {
+impl PrefetchDepth {
     /// Nothing is known of it; one worker may at most hold `ring` of it.
     pub(crate) fn new(ring: u16) -> Self {
         Self { ring: usize::from(ring).clamp(1, RING), estimate_ns: PAIR_NS, depth: 1, streak: 0 }
@@ -72,7 +77,7 @@ impl Pace {
 /// Whether somebody has few jobs in a pool beside others who have many: these then hold less ahead, since whoever comes
 /// waits behind all that was offered before.
 #[derive(Debug, Default)]
-pub(crate) struct Company {
+pub(super) struct Company {
     last: Option<ClientId>,
     until_ns: u64,
 }
@@ -94,45 +99,104 @@ impl Company {
     }
 }
 
+impl<T: Copy> Workers<T> {
+    /// A task of this kind took so long.
+    pub(crate) fn hear_elapsed(&mut self, kind: KindId, elapsed_ns: u64) {
+        self.depths[usize::from(kind.0)].hear(elapsed_ns);
+    }
+
+    /// What a task of this kind adds to the work ahead of the worker that gets it.
+    pub(crate) fn cost_ns(&self, kind: KindId, is_for_itself: bool) -> u64 {
+        if is_for_itself { ALONE_NS } else { self.depths[usize::from(kind.0)].cost_ns() }
+    }
+
+    /// The depth of the kind of which one worker may hold most.
+    pub(crate) fn deepest(&self) -> usize {
+        self.depths.iter().map(PrefetchDepth::depth).max().unwrap_or(1)
+    }
+
+    /// The busy workers of a pool that may be offered more ahead.
+    pub(crate) fn open_ahead(&self, turn: &Turn, pool: PoolId) -> Vec<WorkerId> {
+        let busy = self.in_slots(pool).filter(|(_, worker)| matches!(worker.state, State::Busy { .. }));
+        busy.filter(|(_, worker)| worker.is_open() && !worker.ring.is_overdue(turn.now_ns()))
+            .map(|(id, _)| id)
+            .collect()
+    }
+
+    /// Whether a worker may hold one more, of whichever kind.
+    pub(crate) fn has_room_ahead(&self, turn: &Turn, id: WorkerId) -> bool {
+        let Some(worker) = self.table.get(&id) else { return false };
+        let pool = self.pool(worker.pool);
+        let most = self.deepest().min(pool.company.depth(turn.now_ns()));
+        // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
+        let stays = !pool.has_spare() || !is_due(worker, turn);
+        !worker.ring.is_full() && worker.ring.len() < most && stays
+    }
+
+    /// Whether a task of this kind may wait in a worker's ring.
+    pub(crate) fn fits_ahead(&self, id: WorkerId, kind: KindId, is_for_itself: bool) -> Fit {
+        let (Some(worker), depth) = (self.table.get(&id), &self.depths[usize::from(kind.0)]) else {
+            return Fit::NoRoom;
+        };
+        if depth.depth() == 1 || is_for_itself {
+            Fit::NeverAhead
+        } else if worker.ring.len() < depth.depth() && worker.ring.has_room(depth.cost_ns()) {
+            Fit::Now
+        } else {
+            Fit::NoRoom
+        }
+    }
+
+    /// A client's task was handed out in a pool. Gives whether it is another client than the last time.
+    pub(crate) fn company_changes(&mut self, pool: PoolId, client: ClientId) -> bool {
+        self.pool_mut(pool).company.changes(client)
+    }
+
+    /// A client's only job was handed out while others wait.
+    pub(crate) fn note_company(&mut self, turn: &Turn, pool: PoolId) {
+        self.pool_mut(pool).company.note(turn.now_ns());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn depth_rises_slowly_and_falls_at_once() {
-        let mut pace = Pace::new(256);
+        let mut depth = PrefetchDepth::new(256);
         let mut depths = Vec::new();
         for _ in 0..2000 {
-            pace.hear(800);
-            if depths.last() != Some(&pace.depth()) {
-                depths.push(pace.depth());
+            depth.hear(800);
+            if depths.last() != Some(&depth.depth()) {
+                depths.push(depth.depth());
             }
         }
-        assert_eq!(pace.depth(), 256);
+        assert_eq!(depth.depth(), 256);
         assert!(depths.windows(2).all(|pair| pair[1] <= pair[0] * 2), "{depths:?}");
-        pace.hear(2_000_000);
-        assert_eq!((pace.depth(), pace.cost_ns()), (2, 2_000_000), "one waits behind the one that runs");
-        pace.hear(2 * PAIR_NS);
-        assert_eq!((pace.depth(), pace.cost_ns()), (1, ALONE_NS));
-        pace.hear(1000);
-        assert_eq!(pace.depth(), 1, "one short task proves nothing");
+        depth.hear(2_000_000);
+        assert_eq!((depth.depth(), depth.cost_ns()), (2, 2_000_000), "one waits behind the one that runs");
+        depth.hear(2 * PAIR_NS);
+        assert_eq!((depth.depth(), depth.cost_ns()), (1, ALONE_NS));
+        depth.hear(1000);
+        assert_eq!(depth.depth(), 1, "one short task proves nothing");
     }
 
     #[test]
     fn foreign_code_never_shares_a_ring() {
-        let mut pace = Pace::new(1);
+        let mut depth = PrefetchDepth::new(1);
         for _ in 0..1000 {
-            pace.hear(1000);
+            depth.hear(1000);
         }
-        assert_eq!(pace.depth(), 1);
+        assert_eq!(depth.depth(), 1);
     }
 
     #[test]
     fn work_ahead_stays_about_a_millisecond() {
-        let mut pace = Pace::new(256);
+        let mut depth = PrefetchDepth::new(256);
         for _ in 0..1000 {
-            pace.hear(100_000);
+            depth.hear(100_000);
         }
-        assert!((8..=10).contains(&pace.depth()), "{}", pace.depth());
+        assert!((8..=10).contains(&depth.depth()), "{}", depth.depth());
     }
 }

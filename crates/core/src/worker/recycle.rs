@@ -13,26 +13,26 @@ use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::ids::WorkerId;
 
 use crate::action::Action;
-use crate::config::Config;
-use crate::machine::{Core, Worker};
-use crate::turn::ms;
+use crate::turn::{Turn, ms};
+use crate::worker::{Worker, Workers};
 
 /// How often the size of one worker is examined at most, in milliseconds.
 const SIZE_EVERY_MS: u64 = 1000;
 
 /// Whether a worker has done its share: it has run something, and what it holds makes it enough.
-pub(crate) fn is_due(worker: &Worker, config: &Config, now_ns: u64) -> bool {
-    why_due(worker, config, now_ns).is_some()
+pub(super) fn is_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> bool {
+    why_due(worker, turn).is_some()
 }
 
 /// What is enough of it.
-fn why_due(worker: &Worker, config: &Config, now_ns: u64) -> Option<Enough> {
-    let ended = worker.ended + worker.claims.len() as u64;
+fn why_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> Option<Enough> {
+    let config = turn.config();
+    let ended = worker.ended() + worker.ring.len() as u64;
     let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
-    let age_ns = now_ns.saturating_sub(worker.ready_ns);
-    let bytes = worker.resident_bytes;
+    let age_ns = turn.now_ns().saturating_sub(worker.birth.ready_ns);
+    let bytes = worker.served.resident_bytes;
     match () {
-        () if worker.ended == 0 => None,
+        () if worker.ended() == 0 => None,
         () if over(config.recycle_tasks, ended) => Some(Enough::Tasks { ended }),
         () if over(config.recycle_age_ms.map(ms), age_ns) => Some(Enough::Age { ms: age_ns / ms(1) }),
         () if over(config.recycle_resident_bytes, bytes) => Some(Enough::Resident { bytes }),
@@ -40,43 +40,39 @@ fn why_due(worker: &Worker, config: &Config, now_ns: u64) -> Option<Enough> {
     }
 }
 
-impl Core {
+impl<T: Copy> Workers<T> {
     /// Gives the slots of idle workers that are due to ready spares.
-    pub(crate) fn recycle(&mut self) {
-        let config = self.turn.config();
+    pub(crate) fn recycle(&mut self, turn: &mut Turn) {
+        let config = turn.config();
         let limits = [config.recycle_tasks, config.recycle_age_ms, config.recycle_resident_bytes];
-        if limits.iter().all(Option::is_none) || self.drain.is_leaving() {
+        if limits.iter().all(Option::is_none) {
             return;
         }
-        for slot in 0..self.pools.slots.len() {
-            let Some(pool) = self.pools.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
-            let Some(&spare) = self.pools[pool].spares.front() else { continue };
-            let idle = self.pools.in_slot(slot).filter(|(_, worker)| worker.is_idle());
-            let due = idle.and_then(|(id, worker)| {
-                Some((id, why_due(worker, self.turn.config(), self.turn.now_ns())?))
-            });
-            if let Some((old, why)) = due {
-                self.turn.record(What::Recycled { worker: old, why }, None);
-                self.retire(old);
-                self.place(spare, slot);
+        for slot in 0..self.slots.len() {
+            let Some(pool) = self.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
+            let Some(&spare) = self.pool(pool).spares.front() else { continue };
+            let idle = self.in_slot(slot).filter(|(_, worker)| worker.is_idle());
+            if let Some((old, why)) = idle.and_then(|(id, worker)| Some((id, why_due(worker, turn)?))) {
+                turn.record(What::Recycled { worker: old, why }, None);
+                self.retire(turn, old);
+                self.place(turn, spare, slot);
             }
         }
     }
 
     /// A worker has ended a task: it may have grown.
-    pub(crate) fn weigh(&mut self, id: WorkerId) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let now_ns = self.turn.now_ns();
-        if self.turn.config().recycle_resident_bytes.is_some() && now_ns >= worker.weigh_from_ns {
-            worker.weigh_from_ns = now_ns.saturating_add(ms(SIZE_EVERY_MS));
-            self.turn.act(Action::Examine { worker: id });
+    pub(crate) fn weigh(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        if turn.config().recycle_resident_bytes.is_some() && turn.now_ns() >= worker.served.weigh_from_ns {
+            worker.served.weigh_from_ns = turn.after_ms(SIZE_EVERY_MS);
+            turn.act(Action::Examine { worker: id });
         }
     }
 
     /// A worker was examined, for whatever reason.
-    pub(crate) fn note_size(&mut self, id: WorkerId, seen: Option<&Seen>) {
-        if let (Some(worker), Some(seen)) = (self.pools.workers.get_mut(&id), seen) {
-            worker.resident_bytes = seen.resident_bytes;
+    pub(super) fn note_size(&mut self, id: WorkerId, seen: Option<&Seen>) {
+        if let (Some(worker), Some(seen)) = (self.table.get_mut(&id), seen) {
+            worker.served.resident_bytes = seen.resident_bytes;
         }
     }
 }

@@ -8,28 +8,27 @@
 use std::collections::VecDeque;
 
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
-use crate::action::Action;
-use crate::machine::Core;
-use crate::turn::{WorkerAlarm, doubled, ms};
-use crate::worker::pools::Pool;
+use crate::turn::{Turn, WorkerAlarm, doubled, ms};
+use crate::worker::{NowDegraded, NowHealthy, Pool, Workers};
 
 /// A pool in trouble.
 #[derive(Debug)]
-pub(crate) struct Degraded {
+pub(super) struct Degraded {
     /// What was seen when it degraded, in words.
     seen: String,
     /// The last fault.
     last: String,
-    pub(crate) since_ns: u64,
+    since_ns: u64,
     /// Faults since then.
     level: u32,
 }
 
 impl Degraded {
     /// Why, in words, as it stands now.
-    pub(crate) fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         let Self { seen, last, level, .. } = self;
         let more = if *level > 0 { format!(", {level} more since") } else { String::new() };
         format!("{seen}{more}; the last one: {last}")
@@ -38,13 +37,13 @@ impl Degraded {
 
 /// What is remembered of faults.
 #[derive(Debug, Default)]
-pub(crate) struct Restart {
+pub(super) struct Restart {
     faults: VecDeque<u64>,
     /// Workers that did not come up since one did.
     stillborn: usize,
-    pub(crate) degraded: Option<Degraded>,
+    pub(super) degraded: Option<Degraded>,
     /// Whether a worker was ever ready.
-    pub(crate) came_up: bool,
+    pub(super) came_up: bool,
 }
 
 impl Pool {
@@ -55,110 +54,127 @@ impl Pool {
     }
 }
 
-impl Core {
-    /// A worker died, or did not come up, and no job is to blame.
-    pub(crate) fn fault(&mut self, id: PoolId, what: &str) {
-        let now_ns = self.turn.now_ns();
-        let period_ns = ms(self.turn.config().restart_period_ms);
-        let pool = &mut self.pools[id];
+impl<T: Copy> Workers<T> {
+    /// A worker died, or did not come up, and no job is to blame. Gives the pool if it is degraded by this.
+    pub(crate) fn fault(&mut self, turn: &mut Turn, id: PoolId, what: &str) -> Option<NowDegraded> {
+        let now_ns = turn.now_ns();
+        let (period_ms, intensity) =
+            (turn.config().restart_period_ms, turn.config().restart_intensity as usize);
+        let pool = self.pool_mut(id);
         let faults = &mut pool.restart.faults;
         faults.push_back(now_ns);
-        while faults.front().is_some_and(|&at_ns| at_ns.saturating_add(period_ns) < now_ns) {
+        while faults.front().is_some_and(|&at_ns| at_ns.saturating_add(ms(period_ms)) < now_ns) {
             faults.pop_front();
         }
         let count = faults.len();
+        let mut seen = None;
         if let Some(degraded) = &mut pool.restart.degraded {
             degraded.level += 1;
             degraded.last = what.to_owned();
             faults.clear();
-        } else if count > self.turn.config().restart_intensity as usize {
-            let period_ms = self.turn.config().restart_period_ms;
-            let seen = format!("{count} workers ended within {period_ms} ms and no job is to blame");
-            self.degrade(id, seen, what);
+        } else if count > intensity {
+            seen = Some(format!("{count} workers ended within {period_ms} ms and no job is to blame"));
         } else if pool.nobody_comes_up() {
-            let seen = format!("{} workers in a row did not come up", pool.restart.stillborn);
-            self.degrade(id, seen, what);
+            seen = Some(format!("{} workers in a row did not come up", pool.restart.stillborn));
         }
-        let pause_ns = self.spawn_pause_ns(id);
-        self.pools[id].next_spawn_ns = self.pools[id].next_spawn_ns.max(now_ns + pause_ns);
+        let now_degraded = seen.map(|seen| self.degrade(turn, id, seen, what));
+        let pause_ns = self.spawn_pause_ns(turn, id);
+        let pool = self.pool_mut(id);
+        pool.next_spawn_ns = pool.next_spawn_ns.max(now_ns + pause_ns);
+        now_degraded
     }
 
-    fn degrade(&mut self, id: PoolId, seen: String, last: &str) {
-        let degraded = Degraded { seen, last: last.to_owned(), since_ns: self.turn.now_ns(), level: 0 };
+    fn degrade(&mut self, turn: &mut Turn, id: PoolId, seen: String, last: &str) -> NowDegraded {
+        let degraded = Degraded { seen, last: last.to_owned(), since_ns: turn.now_ns(), level: 0 };
         let reason = degraded.reason();
-        let pool = &mut self.pools[id];
+        let pool = self.pool_mut(id);
         pool.restart.faults.clear();
         pool.restart.degraded = Some(degraded);
-        let name = pool.name.clone();
-        self.turn.record(What::Degraded { pool: name, reason }, None);
+        turn.record(What::Degraded { pool: pool.name.clone(), reason }, None);
         // Another pool may come up in a moment, and then there is better to say.
         if self.pools.iter().all(|pool| pool.restart.degraded.is_some()) {
             let (_, reasons) = self.health();
-            self.say_ready(format!("degraded: {reasons}"));
+            self.say_ready(turn, || format!("degraded: {reasons}"));
         }
-        self.notify_waiting(id);
+        NowDegraded(id)
     }
 
-    /// A worker could not be brought up: the next one of its pool waits at least the least backoff.
-    pub(crate) fn spawn_fault(&mut self, (worker, id): (WorkerId, PoolId), error: String) {
-        self.pools[id].restart.stillborn += 1;
-        self.fault(id, &error);
-        let least_ns = ms(self.turn.config().backoff_min_ms);
-        let now_ns = self.turn.now_ns();
-        let next_ns = self.pools[id].next_spawn_ns.max(now_ns + least_ns);
-        self.pools[id].next_spawn_ns = next_ns;
-        let retry_after_ms = (next_ns - now_ns).div_ceil(1_000_000);
-        self.turn.record(What::SpawnFailed { worker, error, retry_after_ms }, None);
+    /// A worker could not be brought up: the next one of its pool waits at least the least backoff. Gives the pool if it
+    /// is degraded by this.
+    pub(crate) fn spawn_fault(
+        &mut self,
+        turn: &mut Turn,
+        (worker, id): (WorkerId, PoolId),
+        error: String,
+    ) -> Option<NowDegraded> {
+        self.pool_mut(id).restart.stillborn += 1;
+        let now_degraded = self.fault(turn, id, &error);
+        let (now_ns, least_ns) = (turn.now_ns(), ms(turn.config().backoff_min_ms));
+        let pool = self.pool_mut(id);
+        pool.next_spawn_ns = pool.next_spawn_ns.max(now_ns + least_ns);
+        let retry_after_ms = (pool.next_spawn_ns - now_ns).div_ceil(1_000_000);
+        turn.record(What::SpawnFailed { worker, error, retry_after_ms }, None);
+        now_degraded
     }
 
     /// The pause between two spawns of a pool, in nanoseconds.
-    pub(crate) fn spawn_pause_ns(&mut self, pool: PoolId) -> u64 {
-        match &self.pools[pool].restart.degraded {
-            None => ms(self.turn.config().respawn_delay_ms),
+    pub(super) fn spawn_pause_ns(&self, turn: &mut Turn, pool: PoolId) -> u64 {
+        let (least_ms, most_ms) = (turn.config().backoff_min_ms, turn.config().backoff_max_ms);
+        let respawn_ms = turn.config().respawn_delay_ms;
+        match &self.pool(pool).restart.degraded {
+            None => ms(respawn_ms),
             Some(degraded) => {
-                let span = doubled(
-                    self.turn.config().backoff_min_ms,
-                    degraded.level,
-                    self.turn.config().backoff_max_ms,
-                );
-                ms(self.turn.jitter(span).max(self.turn.config().respawn_delay_ms))
+                let span = doubled(least_ms, degraded.level, most_ms);
+                ms(turn.jitter(span).max(respawn_ms))
             }
         }
     }
 
-    /// Looks again at a worker that came up in a degraded pool, a period from now.
-    pub(crate) fn watch_survival(&mut self, id: WorkerId) {
-        let pool = self.pools.of_worker(id);
-        let restart = &mut self.pools[pool].restart;
+    /// A worker came up. In a degraded pool it is looked at again a period from now.
+    pub(super) fn note_came_up(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        let restart = &mut self.pools[usize::from(worker.pool.0)].restart;
         (restart.came_up, restart.stillborn) = (true, 0);
-        let is_degraded = restart.degraded.is_some();
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        if is_degraded {
-            let at_ns = self.turn.now_ns().saturating_add(ms(self.turn.config().restart_period_ms));
-            worker.set(&mut self.turn, id, WorkerAlarm::Survival, at_ns);
+        if restart.degraded.is_some() {
+            let at_ns = turn.after_ms(turn.config().restart_period_ms);
+            worker.set(turn, id, WorkerAlarm::Survival, at_ns);
         }
+    }
+
+    /// A worker of a degraded pool has lived for a whole period.
+    pub(crate) fn survived(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
+        self.table.get_mut(&id)?.rang(WorkerAlarm::Survival);
+        self.works(turn, id)
     }
 
     /// A worker lived on, or ended a task: if it came up since the pool degraded, all is well again.
-    pub(crate) fn worker_works(&mut self, id: WorkerId) {
-        let Some(worker) = self.pools.workers.get(&id) else { return };
-        let (pool_id, ready_ns, is_killed) = (worker.pool, worker.ready_ns, worker.duty.cause().is_some());
-        let pool = &mut self.pools[pool_id];
-        let Some(degraded) = &pool.restart.degraded else { return };
-        if ready_ns >= degraded.since_ns && !is_killed {
-            pool.restart.degraded = None;
-            pool.restart.faults.clear();
-            pool.next_spawn_ns = self.turn.now_ns();
-            let name = pool.name.clone();
-            self.turn.record(What::Recovered { pool: name }, None);
-            self.notify_recovered(pool_id);
+    pub(crate) fn works(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
+        let worker = self.table.get(&id)?;
+        let (pool_id, ready_ns, is_killed) = (worker.pool, worker.birth.ready_ns, worker.is_killed());
+        let pool = self.pool_mut(pool_id);
+        let degraded = pool.restart.degraded.as_ref()?;
+        if ready_ns < degraded.since_ns || is_killed {
+            return None;
         }
+        pool.restart.degraded = None;
+        pool.restart.faults.clear();
+        pool.next_spawn_ns = turn.now_ns();
+        turn.record(What::Recovered { pool: pool.name.clone() }, None);
+        Some(NowHealthy(pool_id))
     }
 
-    /// Tells whoever waits for the start, once.
-    pub(crate) fn say_ready(&mut self, status: String) {
-        if !std::mem::replace(&mut self.ready_said, true) {
-            self.turn.act(Action::Ready { status });
-        }
+    /// How all pools are together, and why if one is not well. It is named where there are several.
+    pub(crate) fn health(&self) -> (PoolHealth, String) {
+        let all: Vec<(&Pool, (PoolHealth, String))> =
+            self.pools.iter().map(|pool| (pool, pool.health())).collect();
+        let worst = [PoolHealth::Degraded, PoolHealth::Starting].into_iter();
+        let worst = worst.into_iter().find(|worst| all.iter().any(|(_, (health, _))| health == worst));
+        let Some(worst) = worst else { return (PoolHealth::Healthy, String::new()) };
+        let ill = all.iter().filter(|(_, (health, _))| *health == worst);
+        let reasons = ill.map(|(pool, (_, reason))| match all.len() {
+            1 => reason.clone(),
+            _ => format!("pool {}: {reason}", pool.name),
+        });
+        (worst, reasons.collect::<Vec<_>>().join("; "))
     }
 }

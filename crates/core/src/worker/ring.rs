@@ -9,36 +9,94 @@ use std::collections::VecDeque;
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::RING;
 
+use crate::worker::NewOffer;
 use crate::worker::prefetch::{AHEAD_NS, PAIR_NS};
 
 /// A task that was handed to a worker and is not settled. `T` is what the machine wants back with it: nothing here looks
 /// into that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer<T> {
-    pub(crate) seq: Seq,
-    pub(crate) ticket: T,
-    /// The number of the task: of the job, or of the part.
-    pub(crate) number: JobId,
-    /// How many tasks, whose numbers follow each other.
-    pub(crate) count: u32,
-    /// The job, as clients know it.
-    pub(crate) shown: JobId,
-    pub(crate) fence: Fence,
-    /// What it adds to the work ahead, in nanoseconds.
-    pub(crate) cost_ns: u64,
-    /// Its limit of wall time, in milliseconds.
-    pub(crate) timeout_ms: Option<u64>,
+    seq: Seq,
+    ticket: T,
+    number: JobId,
+    count: u32,
+    shown: JobId,
+    fence: Fence,
+    cost_ns: u64,
+    timeout_ms: Option<u64>,
+    grace_ms: u32,
     /// A take-back was asked for.
-    pub(crate) recalled: bool,
+    recalled: bool,
     /// A take-back was lost, so the worker has begun or ended it.
-    pub(crate) claimed: bool,
+    claimed: bool,
+}
+
+impl<T: Copy> Offer<T> {
+    /// Which offer of its worker it is.
+    pub(crate) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// What the machine wants back with it.
+    pub(crate) fn ticket(&self) -> T {
+        self.ticket
+    }
+
+    /// The number of the task: of the job, or of the part.
+    pub(crate) fn number(&self) -> JobId {
+        self.number
+    }
+
+    /// How many tasks, whose numbers follow each other.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The job, as clients know it.
+    pub(crate) fn shown(&self) -> JobId {
+        self.shown
+    }
+
+    /// Which offer of its task it is.
+    pub(crate) fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Its limit of wall time, in milliseconds.
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        self.timeout_ms
+    }
+
     /// How long its task may take to end by itself once nobody wants it, in milliseconds.
-    pub(crate) grace_ms: u32,
+    pub(super) fn grace_ms(&self) -> u32 {
+        self.grace_ms
+    }
+
+    /// Whether it is known that the worker has begun it.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.claimed
+    }
+
+    fn recall(&mut self) -> Seq {
+        self.recalled = true;
+        self.seq
+    }
+}
+
+/// What became of an offer that was to be recalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// A take-back is to be asked for.
+    Now,
+    /// One was asked for before.
+    Before,
+    /// The worker has begun it.
+    Claimed,
 }
 
 /// The offers of one worker.
 #[derive(Debug)]
-pub(crate) struct Claims<T> {
+pub(crate) struct Ring<T> {
     offers: VecDeque<Offer<T>>,
     next: Seq,
     ahead_ns: u64,
@@ -46,9 +104,9 @@ pub(crate) struct Claims<T> {
     head_ns: u64,
 }
 
-impl<T: Copy> Claims<T> {
+impl<T: Copy> Ring<T> {
     /// None yet.
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { offers: VecDeque::new(), next: Seq(1), ahead_ns: 0, head_ns: 0 }
     }
 
@@ -83,7 +141,7 @@ impl<T: Copy> Claims<T> {
         let Some(head) = self.head() else { return true };
         let is_pair = self.offers.len() == 1 && head.cost_ns.max(cost_ns) < PAIR_NS;
         let has_time = is_pair || self.ahead_ns.saturating_add(cost_ns) <= AHEAD_NS;
-        has_time && self.next.0 - head.seq.0 < RING as u64
+        has_time && self.has_entry()
     }
 
     /// Whether the first of them takes longer than the work ahead was meant to, or twice what it was expected to:
@@ -104,18 +162,37 @@ impl<T: Copy> Claims<T> {
         self.next
     }
 
-    /// Adds an offer.
+    /// Adds an offer; gives whether it is the first.
     ///
     /// # Panics
-    /// If it does not have the next seq.
-    pub(crate) fn push(&mut self, offer: Offer<T>, now_ns: u64) {
-        assert_eq!(offer.seq, self.next, "offers are numbered in their order");
-        self.next.0 += 1;
-        if self.offers.is_empty() {
+    /// If the ring has no room, or the offer no task.
+    pub(super) fn push(&mut self, offer: NewOffer<T>, now_ns: u64) -> bool {
+        assert!(self.has_entry() && offer.count > 0, "an offer has an entry of the ring, and a task");
+        let is_first = self.offers.is_empty();
+        if is_first {
             self.head_ns = now_ns;
         }
         self.ahead_ns += offer.cost_ns;
-        self.offers.push_back(offer);
+        self.offers.push_back(Offer {
+            seq: self.next,
+            ticket: offer.ticket,
+            number: offer.number,
+            count: offer.count,
+            shown: offer.shown,
+            fence: offer.fence,
+            cost_ns: offer.cost_ns,
+            timeout_ms: offer.timeout_ms,
+            grace_ms: offer.grace_ms,
+            recalled: false,
+            claimed: false,
+        });
+        self.next.0 += 1;
+        is_first
+    }
+
+    /// Whether an entry of the ring is free for one more.
+    fn has_entry(&self) -> bool {
+        self.head().is_none_or(|head| self.next.0 - head.seq.0 < RING as u64)
     }
 
     /// One of them, to be looked at.
@@ -124,7 +201,7 @@ impl<T: Copy> Claims<T> {
     }
 
     /// Removes an offer that is settled now. `None` if it was settled before, or never made.
-    pub(crate) fn remove(&mut self, seq: Seq, now_ns: u64) -> Option<Offer<T>> {
+    pub(super) fn remove(&mut self, seq: Seq, now_ns: u64) -> Option<Offer<T>> {
         let at = self.position(seq)?;
         let offer = self.offers.remove(at)?;
         self.ahead_ns -= offer.cost_ns;
@@ -134,10 +211,22 @@ impl<T: Copy> Claims<T> {
         Some(offer)
     }
 
-    /// One of them.
-    pub(crate) fn get_mut(&mut self, seq: Seq) -> Option<&mut Offer<T>> {
+    /// The worker has begun this offer, or ended it already.
+    pub(super) fn claim(&mut self, seq: Seq) -> Option<Offer<T>> {
         let at = self.position(seq)?;
-        self.offers.get_mut(at)
+        let offer = self.offers.get_mut(at)?;
+        offer.claimed = true;
+        Some(*offer)
+    }
+
+    /// Marks this offer as recalled, if it may not have begun.
+    pub(super) fn recall(&mut self, seq: Seq) -> Option<Recall> {
+        let at = self.position(seq)?;
+        let offer = self.offers.get_mut(at)?;
+        if offer.claimed {
+            return Some(Recall::Claimed);
+        }
+        Some(if std::mem::replace(&mut offer.recalled, true) { Recall::Before } else { Recall::Now })
     }
 
     /// Whether this offer is not settled.
@@ -154,28 +243,23 @@ impl<T: Copy> Claims<T> {
     }
 
     /// Offers behind the first that no take-back was asked for.
-    pub(crate) fn spare_offers(&self) -> usize {
+    pub(super) fn spare_offers(&self) -> usize {
         self.offers.iter().skip(1).filter(|offer| !offer.recalled).count()
     }
 
     /// Marks up to `count` of them as recalled, from the last, and gives their seqs.
-    pub(crate) fn recall_tail(&mut self, count: usize) -> Vec<Seq> {
+    pub(super) fn recall_tail(&mut self, count: usize) -> Vec<Seq> {
         let behind = self.offers.iter_mut().skip(1).rev().filter(|offer| !offer.recalled);
         behind.take(count).map(Offer::recall).collect()
     }
 
     /// Marks all that may not have begun as recalled, and gives their seqs.
-    pub(crate) fn recall_all(&mut self) -> Vec<Seq> {
+    pub(super) fn recall_all(&mut self) -> Vec<Seq> {
         self.offers.iter_mut().filter(|offer| !offer.recalled && !offer.claimed).map(Offer::recall).collect()
     }
 
-    /// Everything that is left, when the worker is dead.
-    pub(crate) fn into_offers(self) -> VecDeque<Offer<T>> {
-        self.offers
-    }
-
     /// Checks what must always hold.
-    pub(crate) fn audit(&self) {
+    pub(super) fn audit(&self) {
         let ordered =
             self.offers.iter().zip(self.offers.iter().skip(1)).all(|(one, next)| one.seq < next.seq);
         assert!(ordered, "offers stand in the order of their seqs");
@@ -186,22 +270,13 @@ impl<T: Copy> Claims<T> {
     }
 }
 
-impl<T> Offer<T> {
-    fn recall(&mut self) -> Seq {
-        self.recalled = true;
-        self.seq
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn push(claims: &mut Claims<()>, cost_ns: u64) {
-        let seq = claims.next_seq();
-        let (number, fence) = (JobId(seq.0), Fence(1));
-        let offer = Offer {
-            seq,
+    fn push(ring: &mut Ring<()>, cost_ns: u64) {
+        let (number, fence) = (JobId(ring.next_seq().0), Fence(1));
+        let offer = NewOffer {
             ticket: (),
             number,
             count: 1,
@@ -209,61 +284,59 @@ mod tests {
             fence,
             cost_ns,
             timeout_ms: None,
-            recalled: false,
-            claimed: false,
             grace_ms: 0,
         };
-        claims.push(offer, 5);
+        ring.push(offer, 5);
     }
 
-    fn claims(count: u64) -> Claims<()> {
-        let mut claims = Claims::new();
-        (0..count).for_each(|_| push(&mut claims, 10));
-        claims
+    fn ring(count: u64) -> Ring<()> {
+        let mut ring = Ring::new();
+        (0..count).for_each(|_| push(&mut ring, 10));
+        ring
     }
 
     #[test]
     fn the_ring_has_no_room_while_its_oldest_entry_is_used() {
-        let mut claims = claims(RING as u64);
-        assert!(claims.is_full());
-        claims.remove(Seq(7), 6);
-        assert!(claims.is_full(), "a gap in the middle is no room");
-        claims.remove(Seq(1), 6);
-        assert!(!claims.is_full());
-        claims.audit();
+        let mut ring = ring(RING as u64);
+        assert!(ring.is_full());
+        ring.remove(Seq(7), 6);
+        assert!(ring.is_full(), "a gap in the middle is no room");
+        ring.remove(Seq(1), 6);
+        assert!(!ring.is_full());
+        ring.audit();
     }
 
     #[test]
     fn a_longer_task_has_room_behind_one_and_waits_for_twice_its_time() {
-        let mut claims = Claims::new();
-        push(&mut claims, 2_000_000);
-        assert!(claims.has_room(2_000_000) && !claims.has_room(PAIR_NS));
-        assert!(!claims.is_overdue(4_000_005) && claims.is_overdue(4_000_006));
-        push(&mut claims, 2_000_000);
-        assert!(claims.is_full(), "one waits, and no second one");
-        let mut alone = Claims::new();
+        let mut ring = Ring::new();
+        push(&mut ring, 2_000_000);
+        assert!(ring.has_room(2_000_000) && !ring.has_room(PAIR_NS));
+        assert!(!ring.is_overdue(4_000_005) && ring.is_overdue(4_000_006));
+        push(&mut ring, 2_000_000);
+        assert!(ring.is_full(), "one waits, and no second one");
+        let mut alone = Ring::new();
         push(&mut alone, PAIR_NS);
         assert!(!alone.has_room(1000) && alone.is_overdue(AHEAD_NS + 6));
     }
 
     #[test]
     fn recalls_spare_the_head_and_come_once() {
-        let mut claims = claims(4);
-        assert_eq!(claims.recall_tail(2), [Seq(4), Seq(3)]);
-        assert_eq!(claims.spare_offers(), 1);
-        assert_eq!(claims.recall_tail(9), [Seq(2)]);
-        assert!(claims.recall_tail(9).is_empty());
-        assert_eq!(claims.recall_all(), [Seq(1)]);
+        let mut ring = ring(4);
+        assert_eq!(ring.recall_tail(2), [Seq(4), Seq(3)]);
+        assert_eq!(ring.spare_offers(), 1);
+        assert_eq!(ring.recall_tail(9), [Seq(2)]);
+        assert!(ring.recall_tail(9).is_empty());
+        assert_eq!(ring.recall_all(), [Seq(1)]);
     }
 
     #[test]
     fn a_settled_seq_is_settled_once() {
-        let mut claims = claims(3);
-        assert!(claims.remove(Seq(2), 9).is_some());
-        assert!(claims.remove(Seq(2), 9).is_none());
-        assert_eq!(claims.head_ns(), 5, "the head is still the first");
-        claims.remove(Seq(1), 11);
-        assert_eq!((claims.head_ns(), claims.head().map(|head| head.seq)), (11, Some(Seq(3))));
-        assert!(!claims.holds(Seq(99)));
+        let mut ring = ring(3);
+        assert!(ring.remove(Seq(2), 9).is_some());
+        assert!(ring.remove(Seq(2), 9).is_none());
+        assert_eq!(ring.head_ns(), 5, "the head is still the first");
+        ring.remove(Seq(1), 11);
+        assert_eq!((ring.head_ns(), ring.head().map(|head| head.seq)), (11, Some(Seq(3))));
+        assert!(!ring.holds(Seq(99)));
     }
 }

@@ -1,4 +1,4 @@
-//! Limits that are met by what a task does: no progress, processor time, memory. (Wall time is `answer.rs`'s.)
+//! Limits that are met by what a task does: no progress, processor time, memory. (Wall time is `head.rs`'s.)
 //!
 //! A task with any of these has its worker's ring for itself, so that what is measured is its own. The worker is
 //! examined right before the offer, which gives what the task starts from, and then only as often as its limits
@@ -12,15 +12,11 @@
 //! | memory | the sooner the nearer it is to its limit, see [`memory_pause_ns`] | grown by >= limit |
 
 use bulkhead_proto::client::evidence::Seen;
-use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
-use crate::event::Leftover;
-use crate::job::Run;
-use crate::machine::{Core, Offer};
-use crate::turn::{TaskLimits, WorkerAlarm, ms};
-use crate::worker::entry::Cause;
+use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
+use crate::worker::{Cause, Offer, Workers};
 
 /// A task with a limit of processor time is examined at most so often, as a part of that limit and within these
 /// milliseconds: it may use so much more than its limit, on each core.
@@ -31,19 +27,19 @@ const MEMORY_PAUSE_MS: (u64, u64) = (10, 250);
 
 /// What is watched of the task in a worker's ring.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(super) struct TaskWatch {
     seq: Seq,
     limits: TaskLimits,
     /// Since when it has had to make progress, CLOCK_MONOTONIC nanoseconds.
     since_ns: u64,
     /// What its worker had used before it.
-    before: Option<Before>,
+    before: Option<Usage>,
     /// The limit that it met, if the next look shows that it still runs.
     met: Option<Cause>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Before {
+struct Usage {
     cpu_us: u64,
     resident_bytes: u64,
 }
@@ -64,7 +60,7 @@ fn memory_pause_ns(limit_bytes: u64, used_bytes: u64) -> u64 {
     ms(near) + u64::try_from(share).unwrap_or(0)
 }
 
-impl Watch {
+impl TaskWatch {
     /// Which limit is met now; else when to examine next.
     fn judge(
         &mut self,
@@ -87,7 +83,7 @@ impl Watch {
         };
         // What it starts counts like itself: a program that it runs, and all that this runs.
         let cpu_us = seen.cpu_us.saturating_add(seen.below_us);
-        let start = Before { cpu_us, resident_bytes: seen.resident_bytes };
+        let start = Usage { cpu_us, resident_bytes: seen.resident_bytes };
         let before = *self.before.get_or_insert(start);
         if let Some(limit_ms) = limits.cpu_ms {
             let used_us = cpu_us.saturating_sub(before.cpu_us);
@@ -107,108 +103,99 @@ impl Watch {
     }
 }
 
-impl Core {
-    /// Begins to watch a task that is about to be offered, if its policy says so.
-    pub(crate) fn watch(&mut self, id: WorkerId, seq: Seq, limits: TaskLimits) {
-        let now_ns = self.turn.now_ns();
-        let Some(worker) = self.pools.workers.get_mut(&id).filter(|_| limits.are_watched()) else { return };
-        worker.watch = Some(Watch { seq, limits, since_ns: now_ns, before: None, met: None });
+impl<T: Copy> Workers<T> {
+    /// Begins to watch a task that is about to be offered, if its limits need it.
+    pub(super) fn watch(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq, limits: TaskLimits) {
+        let now_ns = turn.now_ns();
+        let Some(worker) = self.table.get_mut(&id).filter(|_| limits.are_watched()) else { return };
+        worker.watch = Some(TaskWatch { seq, limits, since_ns: now_ns, before: None, met: None });
         if limits.are_measured() {
-            self.turn.act(Action::Examine { worker: id });
+            turn.act(Action::Examine { worker: id });
         } else if let Some(limit_ms) = limits.no_progress_ms {
-            self.set_watch_alarm(id, now_ns.saturating_add(ms(limit_ms)));
+            worker.set(turn, id, WorkerAlarm::Watch, turn.after_ms(limit_ms));
         }
     }
 
     /// The task that was watched is settled, or its worker is gone: `None` stands for whichever it was.
-    pub(crate) fn unwatch(&mut self, id: WorkerId, seq: Option<Seq>) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
+    pub(super) fn unwatch(&mut self, turn: &mut Turn, id: WorkerId, seq: Option<Seq>) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
         if worker.watch.as_ref().is_none_or(|watch| seq.is_some_and(|seq| watch.seq != seq)) {
             return;
         }
         worker.watch = None;
-        worker.cancel(&mut self.turn, id, WorkerAlarm::Watch);
-    }
-
-    fn set_watch_alarm(&mut self, id: WorkerId, at_ns: u64) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        worker.set(&mut self.turn, id, WorkerAlarm::Watch, at_ns);
+        worker.cancel(turn, id, WorkerAlarm::Watch);
     }
 
     /// A watched task may have met a limit by now.
-    pub(crate) fn watch_due(&mut self, id: WorkerId) {
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        if worker.watch.is_none() {
-            return;
-        }
+    pub(crate) fn watch_due(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id).filter(|worker| worker.watch.is_some()) else { return };
         worker.rang(WorkerAlarm::Watch);
-        self.turn.act(Action::Examine { worker: id });
+        turn.act(Action::Examine { worker: id });
     }
 
-    /// What was seen of a worker.
-    pub(crate) fn examined(&mut self, id: WorkerId, seen: Option<Seen>, progress_ns: Option<u64>) {
-        self.note_size(id, seen.as_ref());
-        self.note_stuck(id, seen.as_ref());
-        let Some(run) = self.watched_offer(id) else { return self.unwatch(id, None) };
-        let Some(worker) = self.pools.workers.get_mut(&id) else { return };
-        let is_killed = worker.duty.cause().is_some();
-        let Some(watch) = &mut worker.watch else { return };
+    /// The offer that is watched in a worker's ring.
+    pub(crate) fn watched(&self, id: WorkerId) -> Option<Offer<T>> {
+        let worker = self.table.get(&id)?;
+        let seq = worker.watch.as_ref()?.seq;
+        worker.ring.head().filter(|head| head.seq() == seq).copied()
+    }
+
+    /// A worker was examined, for whatever reason: its size is noted, and that it is stuck if that was awaited.
+    pub(crate) fn note_seen(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
+        self.note_size(id, seen);
+        self.note_stuck(turn, id, seen);
+    }
+
+    /// What examining a worker showed of the task that is watched, which is wanted while `is_wanted`. Gives the limit that
+    /// it met if its worker is killed already: then nothing of it is to be seen any more.
+    pub(crate) fn judge_watched(
+        &mut self,
+        turn: &mut Turn,
+        id: WorkerId,
+        is_wanted: bool,
+        seen: Option<&Seen>,
+        progress_ns: Option<u64>,
+    ) -> Option<Cause> {
+        if !is_wanted {
+            self.unwatch(turn, id, None);
+            return None;
+        }
+        let worker = self.table.get_mut(&id)?;
+        let is_killed = worker.is_killed();
+        let watch = worker.watch.as_mut()?;
         // Of a worker that is killed already, only time is worth waiting for.
         let limits = match is_killed {
             true => TaskLimits { cpu_ms: None, memory_bytes: None, ..watch.limits },
             false => watch.limits,
         };
-        match watch.judge(&limits, seen.as_ref(), progress_ns, (self.turn.now_ns(), self.turn.config().cores))
-        {
-            Ok(u64::MAX) => {}
-            Ok(next_ns) => self.set_watch_alarm(id, next_ns),
-            // Nothing of it is to be seen any more, and its job is not kept waiting for the proof.
-            Err(cause) if is_killed => self.enforce(id, run, cause),
+        match watch.judge(&limits, seen, progress_ns, (turn.now_ns(), turn.config().cores)) {
+            Ok(u64::MAX) => None,
+            Ok(next_ns) => {
+                worker.set(turn, id, WorkerAlarm::Watch, next_ns);
+                None
+            }
+            Err(cause) if is_killed => Some(cause),
             Err(cause) => {
                 watch.met = Some(cause);
-                self.turn.act(Action::Look { worker: id });
+                turn.act(Action::Look { worker: id });
+                None
             }
         }
     }
 
-    /// The run that is watched in a worker's ring, while it is current.
-    fn watched_offer(&self, id: WorkerId) -> Option<Run> {
-        let worker = self.pools.workers.get(&id)?;
-        let seq = worker.watch.as_ref()?.seq;
-        let offer = *worker.claims.head().filter(|head| head.seq == seq)?;
-        self.current(id, &offer)
-    }
-
-    /// A look found a current offer at the head of a ring: ends what met a limit. `true`: it is being ended.
-    pub(crate) fn enforce_met(&mut self, id: WorkerId, run: Run, offer: &Offer) -> bool {
-        let now_ns = self.turn.now_ns();
-        let Some(watch) = self.pools.workers.get_mut(&id).and_then(|worker| worker.watch.as_mut()) else {
-            return false;
-        };
-        let Some(cause) = watch.met.take().filter(|_| watch.seq == offer.seq) else { return false };
-        if offer.claimed {
-            self.enforce(id, run, cause);
-            return true;
+    /// A look found the current offer at the head of a ring: gives the limit that it met, if it has begun.
+    pub(crate) fn watched_met(&mut self, turn: &mut Turn, id: WorkerId, offer: &Offer<T>) -> Option<Cause> {
+        let worker = self.table.get_mut(&id)?;
+        let watch = worker.watch.as_mut()?;
+        let cause = watch.met.take().filter(|_| watch.seq == offer.seq())?;
+        if offer.is_claimed() {
+            return Some(cause);
         }
         // It has not begun: its time starts now. Whether it begins at all is `watch_head`'s to ask.
-        watch.since_ns = now_ns;
+        watch.since_ns = turn.now_ns();
         watch.before = None;
-        self.set_watch_alarm(id, now_ns.saturating_add(ms(MEMORY_PAUSE_MS.1)));
-        false
-    }
-
-    /// A task met a limit: its job ends at once if that was a limit of time, and its worker is killed.
-    fn enforce(&mut self, id: WorkerId, run: Run, cause: Cause) {
-        let limits = TaskLimits::of(self.jobs.batch(run).policy());
-        let limit = match cause {
-            Cause::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
-            Cause::CpuTime => limits.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
-            _ => None,
-        };
-        if let Some((limit, limit_ms)) = limit {
-            self.end_task(run, Outcome::TimedOut { limit, limit_ms, part: None }, Leftover::Nothing);
-        }
-        self.kill(id, cause);
+        worker.set(turn, id, WorkerAlarm::Watch, turn.after_ms(MEMORY_PAUSE_MS.1));
+        None
     }
 }
 

@@ -1,0 +1,111 @@
+//! Limits that a task meets, and what a look into its worker's ring shows of it.
+//!
+//! A limit is met by what an alarm or an examination says, but enforced only after a look that shows the task still
+//! running: whatever is done by then is done. A limit of time ends the job at once; its worker is killed, and the proof of
+//! its death is not waited for.
+
+use bulkhead_proto::client::evidence::{Progress, Seen};
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::ids::WorkerId;
+
+use crate::event::{Head, Leftover};
+use crate::job::Run;
+use crate::machine::{Core, Offer};
+use crate::turn::TaskLimits;
+use crate::worker::{Cause, HeadNeed};
+
+impl Core {
+    /// Another task is the first of a ring, or none: its limit of wall time is watched.
+    pub(super) fn watch_head(&mut self, id: WorkerId) {
+        let is_there = self.head_is_there(id);
+        self.workers.watch_head(&mut self.turn, id, is_there);
+    }
+
+    /// Whether the task at the head of a ring is in the table still.
+    fn head_is_there(&self, id: WorkerId) -> bool {
+        self.workers.head(id).is_some_and(|head| self.there(&head).is_some())
+    }
+
+    /// The first task of a ring has had its time, or should have begun.
+    pub(super) fn limit_met(&mut self, id: WorkerId) {
+        let is_there = self.head_is_there(id);
+        match self.workers.head_limit_met(&mut self.turn, id, is_there) {
+            HeadNeed::Watch => self.watch_head(id),
+            HeadNeed::TimedOut { limit_ms } => {
+                if let Some(run) = self.workers.head(id).and_then(|head| self.current(id, &head)) {
+                    self.time_out(run, TimeLimit::Wall, limit_ms);
+                }
+            }
+            HeadNeed::Nothing | HeadNeed::TimeOut { .. } | HeadNeed::Unresponsive => {}
+        }
+    }
+
+    /// How far a worker is. What is done was said before this.
+    pub(super) fn looked(&mut self, id: WorkerId, head: Option<Head>) {
+        let Some(Head { seq, claimed }) = head else { return };
+        // A claim that was seen is not unseen: a worker that steps back would be looked at again and again.
+        let offer = match claimed {
+            true => self.workers.note_claimed(id, seq),
+            false => self.workers.offer(id, seq).copied(),
+        };
+        let Some(offer) = offer else { return };
+        match self.current(id, &offer) {
+            Some(run) => self.judge_running(id, run, &offer),
+            None if offer.is_claimed() => {
+                let need = self.workers.end_unwanted(&mut self.turn, id, &offer);
+                self.see_to(id, need);
+            }
+            None => self.workers.recall_or_look(&mut self.turn, id, seq),
+        }
+    }
+
+    fn judge_running(&mut self, id: WorkerId, run: Run, offer: &Offer) {
+        if let Some(cause) = self.workers.watched_met(&mut self.turn, id, offer) {
+            return self.enforce(id, run, cause);
+        }
+        match self.workers.judge_head(&mut self.turn, id, offer.timeout_ms(), offer.is_claimed()) {
+            HeadNeed::Nothing | HeadNeed::TimedOut { .. } => {}
+            HeadNeed::Watch => self.watch_head(id),
+            HeadNeed::TimeOut { limit_ms } => {
+                self.time_out(run, TimeLimit::Wall, limit_ms);
+                self.kill(id, Cause::Timeout);
+            }
+            HeadNeed::Unresponsive => self.kill(id, Cause::Unresponsive),
+        }
+    }
+
+    /// A worker was examined.
+    pub(super) fn examined(
+        &mut self,
+        id: WorkerId,
+        seen: Option<Seen>,
+        progress_ns: Option<u64>,
+        progress: Option<Progress>,
+    ) {
+        self.note_progress(id, progress);
+        self.workers.note_seen(&mut self.turn, id, seen.as_ref());
+        let run = self.workers.watched(id).and_then(|offer| self.current(id, &offer));
+        let met = self.workers.judge_watched(&mut self.turn, id, run.is_some(), seen.as_ref(), progress_ns);
+        if let (Some(run), Some(cause)) = (run, met) {
+            self.enforce(id, run, cause);
+        }
+    }
+
+    /// A task met a limit: its job ends at once if that was a limit of time, and its worker is killed.
+    fn enforce(&mut self, id: WorkerId, run: Run, cause: Cause) {
+        let limits = TaskLimits::of(self.jobs.batch(run).policy());
+        let limit = match cause {
+            Cause::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
+            Cause::CpuTime => limits.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
+            _ => None,
+        };
+        if let Some((limit, limit_ms)) = limit {
+            self.time_out(run, limit, limit_ms);
+        }
+        self.kill(id, cause);
+    }
+
+    fn time_out(&mut self, run: Run, limit: TimeLimit, limit_ms: u64) {
+        self.end_task(run, Outcome::TimedOut { limit, limit_ms, part: None }, Leftover::Nothing);
+    }
+}

@@ -1,0 +1,108 @@
+//! Workers that come up, hang up, lie, are stopped or have to be killed: what of that concerns jobs and clients too.
+
+use bulkhead_proto::death::Lie;
+use bulkhead_proto::ids::{PoolId, WorkerId};
+
+use crate::machine::Core;
+use crate::turn::{Tally, WorkerAlarm};
+use crate::worker::{Cause, Need, NowDegraded, NowHealthy};
+
+impl Core {
+    /// An alarm of a worker went off.
+    pub(super) fn ring_worker(&mut self, alarm: WorkerAlarm, id: WorkerId) {
+        let turn = &mut self.turn;
+        match alarm {
+            WorkerAlarm::Overdue => {
+                let need = self.workers.overdue(turn, id);
+                self.see_to(id, need);
+            }
+            WorkerAlarm::Limit => self.limit_met(id),
+            WorkerAlarm::Watch => self.workers.watch_due(turn, id),
+            WorkerAlarm::Stopped => {
+                let need = self.workers.stopped_too_long(id);
+                self.see_to(id, need);
+            }
+            WorkerAlarm::EndOrder => self.workers.order_over(turn, id),
+            WorkerAlarm::Resume => self.workers.resume(turn, id),
+            WorkerAlarm::Survival => {
+                let healthy = self.workers.survived(turn, id);
+                self.tell_healthy(healthy);
+            }
+        }
+    }
+
+    /// Does what the room of workers says has to be done about a worker.
+    pub(super) fn see_to(&mut self, id: WorkerId, need: Need) {
+        match need {
+            Need::Nothing => {}
+            Need::Kill(cause) => self.kill(id, cause),
+            Need::Bootstrap(error) => self.bootstrap_failed(id, error),
+        }
+    }
+
+    /// Kills a worker, unless that was done before.
+    pub(super) fn kill(&mut self, id: WorkerId, cause: Cause) {
+        if self.workers.may_be_killed(id) {
+            let owner = self.head_owner(id);
+            self.workers.kill(&mut self.turn, id, cause, owner);
+        }
+    }
+
+    /// The user whose job is the first in a worker's ring.
+    fn head_owner(&self, id: WorkerId) -> Option<u32> {
+        self.workers.head_job(id).and_then(|job| self.jobs.owner_of(job))
+    }
+
+    /// A worker broke a rule: it gets no second chance.
+    pub(super) fn lied(&mut self, id: WorkerId, lie: Lie) {
+        if self.workers.get(id).is_some() {
+            self.turn.count(Tally::Lies, 1);
+            self.kill(id, Cause::Lie(lie));
+        }
+    }
+
+    /// A signal stopped a worker.
+    pub(super) fn stopped(&mut self, id: WorkerId, signal: i32) {
+        let owner = self.head_owner(id);
+        self.workers.stopped(&mut self.turn, id, signal, owner);
+    }
+
+    /// A worker did not come up: its process may live.
+    pub(super) fn bootstrap_failed(&mut self, id: WorkerId, error: String) {
+        let Some(pool) = self.workers.pool_of_starting(id) else { return };
+        self.spawn_fault((id, pool), error);
+        self.kill(id, Cause::Bootstrap);
+    }
+
+    /// No process came into being.
+    pub(super) fn spawn_failed(&mut self, id: WorkerId, error: String) {
+        if let Some(pool) = self.workers.spawn_failed(&mut self.turn, id) {
+            self.spawn_fault((id, pool), error);
+        }
+    }
+
+    /// A worker could not be brought up.
+    pub(super) fn spawn_fault(&mut self, worker: (WorkerId, PoolId), error: String) {
+        let degraded = self.workers.spawn_fault(&mut self.turn, worker, error);
+        self.tell_degraded(degraded);
+    }
+
+    /// A worker died and no job is to blame.
+    pub(super) fn fault(&mut self, pool: PoolId, what: &str) {
+        let degraded = self.workers.fault(&mut self.turn, pool, what);
+        self.tell_degraded(degraded);
+    }
+
+    fn tell_degraded(&mut self, degraded: Option<NowDegraded>) {
+        if let Some(NowDegraded(pool)) = degraded {
+            self.notify_waiting(pool);
+        }
+    }
+
+    /// Clients are told of a pool that is healthy again.
+    pub(super) fn tell_healthy(&mut self, healthy: Option<NowHealthy>) {
+        if let Some(NowHealthy(pool)) = healthy {
+            self.notify_recovered(pool);
+        }
+    }
+}

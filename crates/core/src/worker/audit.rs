@@ -1,0 +1,71 @@
+//! What must hold of workers between any two turns, as assertions: rings, slots, counts, spares.
+//!
+//! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon never does.
+//! What holds between workers and jobs is `machine/audit.rs`'s.
+
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::ids::PoolId;
+
+use crate::worker::state::{Place, State};
+use crate::worker::{Worker, Workers};
+
+impl<T: Copy> Workers<T> {
+    /// Checks every invariant of this room.
+    ///
+    /// # Panics
+    /// If one is broken: the machine is wrong.
+    pub(crate) fn audit(&self) {
+        for worker in self.table.values() {
+            worker.ring.audit();
+            assert!(worker.watch.is_none() || worker.ring.len() == 1, "what is watched shares its ring");
+            audit_state(worker);
+        }
+        self.pool_ids().for_each(|pool| self.audit_pool(pool));
+    }
+
+    fn audit_pool(&self, id: PoolId) {
+        let pool = self.pool(id);
+        let mut vacant = 0;
+        for at in pool.places.clone() {
+            match self.in_slot(at) {
+                Some((_, worker)) => {
+                    assert_eq!((worker.pool, worker.slot().map(|slot| usize::from(slot.0))), (id, Some(at)));
+                }
+                None => {
+                    assert_eq!(self.slots[at].worker, None, "no slot is kept for the dead");
+                    vacant += 1;
+                }
+            }
+        }
+        assert_eq!(vacant, pool.vacant);
+        let own = || self.table.values().filter(|worker| worker.pool == id);
+        for state in [
+            WorkerState::Starting,
+            WorkerState::Spare,
+            WorkerState::Idle,
+            WorkerState::Busy,
+            WorkerState::Retiring,
+            WorkerState::Killed,
+            WorkerState::Stuck,
+        ] {
+            let found = own().filter(|worker| worker.shown() == state).count();
+            assert_eq!(found, pool.count(state), "workers are counted by state {state:?}");
+        }
+        let is_replaced =
+            |worker: &&Worker<T>| matches!(worker.state, State::Stuck { place: Place::GivenAway, .. });
+        assert_eq!(own().filter(is_replaced).count(), pool.stuck_replaced);
+        let is_spare = |spare| self.table.get(spare).is_some_and(|worker| worker.pool == id);
+        assert!(pool.spares.iter().all(is_spare), "a spare stands by its own pool");
+    }
+}
+
+fn audit_state<T: Copy>(worker: &Worker<T>) {
+    let is_empty = worker.ring.is_empty();
+    match worker.state {
+        State::Starting | State::Spare | State::Retiring | State::Idle { .. } => {
+            assert!(is_empty, "tasks run in slots: {:?}", worker.state);
+        }
+        State::Busy { .. } => assert!(!is_empty, "a busy worker holds an offer"),
+        State::Killed { .. } | State::Stuck { .. } => {}
+    }
+}

@@ -1,0 +1,113 @@
+//! Ends workers that must not live on, and waits for the proof.
+//!
+//! A hint of death or a kill settles nothing: what the worker may not have begun is taken back, the rest waits
+//! for proof. Without proof in time the worker is stuck: its slot goes to another, its task to nobody.
+
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::ids::{PoolId, WorkerId};
+
+use crate::action::Action;
+use crate::turn::{Turn, WorkerAlarm};
+use crate::worker::entry::LaneState;
+use crate::worker::state::{Place, Proof, State};
+use crate::worker::{Cause, Worker, Workers};
+
+/// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
+/// lane a moment before its death can be seen; killing it in between would hide what it died of.
+const HANG_UP_PATIENCE_MS: u64 = 250;
+
+impl<T: Copy> Workers<T> {
+    /// Whether a worker is there and was not killed before.
+    pub(crate) fn may_be_killed(&self, id: WorkerId) -> bool {
+        self.table.get(&id).is_some_and(|worker| !worker.is_killed())
+    }
+
+    /// Kills a worker. `owner` is the user whose job is the first in its ring.
+    ///
+    /// # Panics
+    /// If it was killed before.
+    pub(crate) fn kill(&mut self, turn: &mut Turn, id: WorkerId, cause: Cause, owner: Option<u32>) {
+        let Some(worker) = self.table.get(&id) else { return };
+        let (job, slot) = (worker.ring.head().map(|offer| offer.shown()), worker.slot());
+        self.recall_all(turn, id);
+        self.enter(id, State::Killed { why: cause, slot, proof: Proof::Awaited });
+        turn.record(What::Killing { worker: id, job, why: cause.reason() }, owner);
+        self.set_overdue(turn, id, turn.config().stuck_after_ms);
+        turn.act(Action::Kill { worker: id, why: cause.reason() });
+    }
+
+    /// Takes back whatever a worker may not have begun.
+    pub(super) fn recall_all(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        for seq in worker.ring.recall_all() {
+            turn.act(Action::TakeBack { worker: id, seq });
+        }
+    }
+
+    /// A lane hung up: most likely the worker is dead, and the proof is on its way.
+    pub(crate) fn hung_up(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        if worker.is_hung_up() || worker.is_killed() || worker.state == State::Retiring {
+            return;
+        }
+        worker.lane = LaneState::HungUp;
+        let pool = worker.pool;
+        self.pool_mut(pool).unspare(id);
+        self.recall_all(turn, id);
+        self.set_overdue(turn, id, HANG_UP_PATIENCE_MS);
+    }
+
+    /// The pool of a worker that is coming up.
+    pub(crate) fn pool_of_starting(&self, id: WorkerId) -> Option<PoolId> {
+        let worker = self.table.get(&id).filter(|worker| worker.state == State::Starting)?;
+        Some(worker.pool)
+    }
+
+    /// No process came into being: there is nothing to kill, and no proof to wait for if that was decided before. Gives
+    /// the pool if that is a fault of it.
+    pub(crate) fn spawn_failed(&mut self, turn: &mut Turn, id: WorkerId) -> Option<PoolId> {
+        let worker = self.table.get(&id)?;
+        let is_starting = worker.state == State::Starting;
+        if worker.pid().is_some() || !is_starting && !matches!(worker.state, State::Killed { .. }) {
+            return None;
+        }
+        let worker = self.remove(turn, id)?;
+        is_starting.then_some(worker.pool)
+    }
+
+    /// A worker was examined: if that was asked because the proof of its death is late, it is stuck now. At most as many
+    /// of these are replaced as the pool has slots.
+    pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
+        let Some(worker) = self.table.get(&id) else { return };
+        let State::Killed { why, slot, proof: Proof::Late } = worker.state else { return };
+        let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());
+        let place = slot.map_or(Place::None, Place::Slot);
+        self.enter(id, State::Stuck { why, place, seen: seen.clone() });
+        self.replace_stuck(turn, pool);
+        turn.record(What::Stuck { worker: id, pid, seen }, None);
+    }
+
+    /// Gives the slots of stuck workers of a pool away, the oldest worker's first, as far as they may be.
+    pub(super) fn replace_stuck(&mut self, turn: &Turn, pool: PoolId) {
+        while self.pool(pool).stuck_replaced < self.pool(pool).size() {
+            let holds_slot = |worker: &Worker<T>| {
+                worker.pool == pool && matches!(worker.state, State::Stuck { place: Place::Slot(_), .. })
+            };
+            let Some((&id, worker)) = self.table.iter_mut().find(|(_, worker)| holds_slot(worker)) else {
+                return;
+            };
+            let slot = worker.slot();
+            if let State::Stuck { place, .. } = &mut worker.state {
+                *place = Place::GivenAway;
+            }
+            self.pool_mut(pool).stuck_replaced += 1;
+            self.vacate(turn, id, pool, slot);
+        }
+    }
+
+    /// When the alarm of a worker goes off, for the audit.
+    pub(crate) fn alarm_ns(&self, id: WorkerId, alarm: WorkerAlarm) -> Option<u64> {
+        self.table.get(&id)?.alarm_ns(alarm)
+    }
+}

@@ -1,0 +1,232 @@
+//! From a worker's spawn to its removal: warm spares, slots that outlive their workers, and who is spawned when.
+//!
+//! A free slot takes a ready spare at once; the spare's own replacement is spawned a little later, so that
+//! answers and retries go first. After a death a pool spawns at most one worker in a turn.
+
+use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
+
+use crate::action::Action;
+use crate::turn::{Tally, Turn, WorkerAlarm};
+use crate::worker::pool::WorkerSlot;
+use crate::worker::state::{Place, Proof, State, leads_to};
+use crate::worker::{Cause, Need, Worker, Workers};
+
+impl<T: Copy> Workers<T> {
+    /// Spawns the workers that pools miss, as far as it is time; none when the daemon is leaving.
+    pub(crate) fn tend(&mut self, turn: &mut Turn, is_leaving: bool) {
+        let is_first = turn.records().is_empty();
+        for pool in self.pool_ids() {
+            let missing = self.missing(pool, is_leaving);
+            if missing == 0 || turn.now_ns() < self.pool(pool).next_spawn_ns {
+                continue;
+            }
+            if turn.records().is_empty() {
+                let slots = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+                turn.record(What::Started { pid: turn.config().pid, slots }, None);
+            }
+            let count = if is_first { missing } else { 1 };
+            (0..count).for_each(|_| self.spawn(turn, pool));
+            self.pool_mut(pool).next_spawn_ns = turn.now_ns() + self.spawn_pause_ns(turn, pool);
+        }
+    }
+
+    /// How many workers of a pool are to be spawned.
+    fn missing(&self, pool: PoolId, is_leaving: bool) -> usize {
+        if is_leaving { 0 } else { self.pool(pool).missing() }
+    }
+
+    /// When the next worker of a pool is to be spawned, if one is.
+    pub(crate) fn next_spawn_ns(&self, pool: PoolId, is_leaving: bool) -> Option<u64> {
+        (self.missing(pool, is_leaving) > 0).then_some(self.pool(pool).next_spawn_ns)
+    }
+
+    fn spawn(&mut self, turn: &mut Turn, pool: PoolId) {
+        self.last += 1;
+        let id = WorkerId(self.last);
+        let mut worker = Worker::new(pool, turn);
+        worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(turn.config().bootstrap_ms));
+        self.pool_mut(pool).counts[worker.shown() as usize] += 1;
+        self.table.insert(id, worker);
+        turn.count(Tally::Spawned, 1);
+        turn.act(Action::Spawn { worker: id, pool });
+    }
+
+    /// The one way from state to state.
+    ///
+    /// # Panics
+    /// If the table of states does not have it.
+    pub(super) fn enter(&mut self, id: WorkerId, state: State) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        let (from, to) = (worker.shown(), state.shown());
+        assert!(leads_to(from).contains(&to), "worker {id} went from {from:?} to {to:?}");
+        worker.state = state;
+        let pool = &mut self.pools[usize::from(worker.pool.0)];
+        pool.counts[from as usize] -= 1;
+        pool.counts[to as usize] += 1;
+        if from == WorkerState::Spare {
+            pool.unspare(id);
+        }
+    }
+
+    /// A process exists.
+    pub(crate) fn spawned(&mut self, turn: &mut Turn, id: WorkerId, pid: u32) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        worker.birth.pid = Some(pid);
+        turn.record(What::Spawned { worker: id, pid }, None);
+    }
+
+    /// A worker is connected: it is a spare until it gets a slot, this turn if one is free.
+    pub(crate) fn ready(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id).filter(|worker| worker.state == State::Starting) else {
+            return;
+        };
+        worker.birth.ready_ns = turn.now_ns();
+        worker.cancel(turn, id, WorkerAlarm::Overdue);
+        let after_us = (turn.now_ns() - worker.birth.spawned_ns) / 1000;
+        let pid = worker.pid().unwrap_or(0);
+        let (is_stopped, pool) = (worker.stopped_until_ns.is_some(), worker.pool);
+        turn.record(What::Ready { worker: id, pid, after_us }, None);
+        self.enter(id, State::Spare);
+        if !is_stopped {
+            self.pool_mut(pool).spares.push_back(id);
+        }
+        self.note_came_up(turn, id);
+        // Said once: a client that waits for the start need not wait for all of them.
+        let slots = self.slots.len();
+        let filled: usize = self.pools.iter().map(|pool| pool.filled()).sum();
+        let up = self.count(WorkerState::Spare) + filled;
+        self.say_ready(turn, || format!("taking jobs, {} of {slots} workers up so far", up.min(slots)));
+    }
+
+    /// Tells the shell that waiting for the start is over, once.
+    pub(super) fn say_ready(&mut self, turn: &mut Turn, status: impl FnOnce() -> String) {
+        if !std::mem::replace(&mut self.said_ready, true) {
+            turn.act(Action::Ready { status: status() });
+        }
+    }
+
+    /// Gives free slots to ready spares.
+    pub(crate) fn place_spares(&mut self, turn: &mut Turn) {
+        for pool in self.pool_ids() {
+            if self.pool(pool).vacant == 0 {
+                continue;
+            }
+            for slot in self.places(pool) {
+                let Some(&spare) = self.pool(pool).spares.front() else { break };
+                if self.slots[slot].worker.is_none() {
+                    self.place(turn, spare, slot);
+                }
+            }
+        }
+    }
+
+    /// Puts a spare into a free slot.
+    ///
+    /// # Panics
+    /// If the slot is not free, or of another pool.
+    pub(super) fn place(&mut self, turn: &mut Turn, id: WorkerId, slot: usize) {
+        let number = SlotId(u16::try_from(slot).expect("slots are counted by a u16"));
+        self.enter(id, State::Idle { slot: number });
+        assert!(self.slots[slot].worker.is_none(), "slot {number} is free for worker {id}");
+        let vacated = self.slots[slot].vacated.take();
+        self.slots[slot].worker = Some(id);
+        let Some(worker) = self.table.get(&id) else { return };
+        let warm = vacated.is_some_and(|(_, since_ns)| worker.birth.ready_ns <= since_ns);
+        let after_us = vacated.map_or(0, |(_, since_ns)| (turn.now_ns() - since_ns) / 1000);
+        let replaces = vacated.map(|(before, _)| before);
+        let pool = &mut self.pools[usize::from(worker.pool.0)];
+        assert!(pool.places.contains(&slot), "slot {number} is of the pool of worker {id}");
+        pool.vacant -= 1;
+        turn.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, None);
+    }
+
+    /// Frees the slot that a worker had.
+    pub(super) fn vacate(&mut self, turn: &Turn, id: WorkerId, pool: PoolId, slot: Option<SlotId>) {
+        if let Some(slot) = slot {
+            let slot = usize::from(slot.0);
+            assert_eq!(self.slots[slot].worker, Some(id), "a worker leaves its own slot");
+            self.slots[slot] = WorkerSlot { worker: None, vacated: Some((id, turn.now_ns())) };
+            self.pool_mut(pool).vacant += 1;
+        }
+    }
+
+    /// A worker in a slot of a pool that has run nothing; if need be an idle one leaves and a spare takes its place.
+    pub(crate) fn fresh(&mut self, turn: &mut Turn, pool: PoolId) -> Option<WorkerId> {
+        let mut used = None;
+        for slot in self.places(pool) {
+            match self.in_slot(slot) {
+                Some((id, worker)) if worker.is_idle() && worker.is_fresh() => return Some(id),
+                Some((id, worker)) if worker.is_idle() => used = used.or(Some((slot, id))),
+                _ => {}
+            }
+        }
+        let spare = *self.pool(pool).spares.front()?;
+        let (slot, old) = used?;
+        self.retire(turn, old);
+        self.place(turn, spare, slot);
+        Some(spare)
+    }
+
+    /// Asks an idle worker or a spare to leave; its slot is free at once.
+    pub(crate) fn retire(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get(&id) else { return };
+        let (pool, slot) = (worker.pool, worker.slot());
+        self.vacate(turn, id, pool, slot);
+        self.enter(id, State::Retiring);
+        self.set_overdue(turn, id, turn.config().retire_ms);
+        turn.act(Action::Retire { worker: id });
+    }
+
+    /// A worker has so many milliseconds to leave the state that it is in.
+    pub(super) fn set_overdue(&mut self, turn: &mut Turn, id: WorkerId, after_ms: u64) {
+        if let Some(worker) = self.table.get_mut(&id) {
+            worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(after_ms));
+        }
+    }
+
+    /// A worker stayed in its state for too long.
+    pub(crate) fn overdue(&mut self, turn: &mut Turn, id: WorkerId) -> Need {
+        let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+        worker.rang(WorkerAlarm::Overdue);
+        let is_hung_up = worker.is_hung_up();
+        match &mut worker.state {
+            State::Starting if is_hung_up => Need::Bootstrap("its lane hung up before it was up".to_owned()),
+            State::Starting => {
+                Need::Bootstrap(format!("it did not come up within {} ms", turn.config().bootstrap_ms))
+            }
+            State::Retiring => Need::Kill(Cause::Unresponsive),
+            State::Killed { proof, .. } => {
+                // Where the worker waits is of interest.
+                *proof = Proof::Late;
+                turn.act(Action::Examine { worker: id });
+                Need::Nothing
+            }
+            State::Spare | State::Idle { .. } | State::Busy { .. } if is_hung_up => Need::Kill(Cause::HungUp),
+            State::Spare | State::Idle { .. } | State::Busy { .. } | State::Stuck { .. } => Need::Nothing,
+        }
+    }
+
+    /// Removes a worker whose death is proven, or that never was a process, with its alarms and from its slot.
+    pub(crate) fn remove(&mut self, turn: &mut Turn, id: WorkerId) -> Option<Worker<T>> {
+        let mut worker = self.table.remove(&id)?;
+        worker.cancel_all(turn, id);
+        self.vacate(turn, id, worker.pool, worker.slot());
+        let pool = self.pool_mut(worker.pool);
+        pool.counts[worker.shown() as usize] -= 1;
+        pool.unspare(id);
+        if matches!(worker.state, State::Stuck { place: Place::GivenAway, .. }) {
+            pool.stuck_replaced -= 1;
+        }
+        self.replace_stuck(turn, worker.pool);
+        Some(worker)
+    }
+
+    /// A worker of a pool died: the next one is spawned a little later, so that answers go first.
+    pub(crate) fn pause_spawns(&mut self, turn: &Turn, pool: PoolId) {
+        let pause_ns = turn.after_ms(turn.config().respawn_delay_ms);
+        let pool = self.pool_mut(pool);
+        pool.next_spawn_ns = pool.next_spawn_ns.max(pause_ns);
+    }
+}

@@ -1,0 +1,115 @@
+//! One pool, and the slots that outlive their workers.
+//!
+//! A kind belongs to one pool, and so do a worker and a slot, for good. Counts and lists here follow what workers do and
+//! are written by `life.rs` and `ending.rs`.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bulkhead_proto::client::view::{PoolHealth, WorkerState};
+use bulkhead_proto::ids::WorkerId;
+
+use crate::config::PoolSize;
+use crate::worker::prefetch::Company;
+use crate::worker::restart::Restart;
+
+/// A place for a worker.
+#[derive(Debug, Default)]
+pub(super) struct WorkerSlot {
+    pub(super) worker: Option<WorkerId>,
+    /// Who had it before, and since when it is free.
+    pub(super) vacated: Option<(WorkerId, u64)>,
+}
+
+/// One pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(super) name: String,
+    /// Its slots, among all of them.
+    pub(super) places: Range<usize>,
+    /// Warm workers that it should have beside them.
+    pub(super) spares_wanted: u16,
+    /// Ready spares, the oldest first.
+    pub(super) spares: VecDeque<WorkerId>,
+    /// Slots without a worker.
+    pub(super) vacant: usize,
+    /// Stuck workers that were replaced.
+    pub(super) stuck_replaced: usize,
+    /// Workers in each state.
+    pub(super) counts: [usize; 7],
+    /// Before this nobody is spawned, CLOCK_MONOTONIC nanoseconds.
+    pub(super) next_spawn_ns: u64,
+    pub(super) restart: Restart,
+    pub(super) company: Company,
+}
+
+impl Pool {
+    /// One without workers, whose slots begin at this one.
+    pub(super) fn new(size: PoolSize, first: usize) -> Self {
+        let slots = usize::from(size.slots);
+        Self {
+            name: size.name,
+            places: first..first + slots,
+            spares_wanted: size.spares,
+            spares: VecDeque::new(),
+            vacant: slots,
+            stuck_replaced: 0,
+            counts: [0; 7],
+            next_spawn_ns: 0,
+            restart: Restart::default(),
+            company: Company::default(),
+        }
+    }
+
+    /// Its name, as kinds name it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its slots, as many as there are.
+    pub(crate) fn size(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Slots that have a worker.
+    pub(crate) fn filled(&self) -> usize {
+        self.size() - self.vacant
+    }
+
+    /// Whether a spare stands ready.
+    pub(crate) fn has_spare(&self) -> bool {
+        !self.spares.is_empty()
+    }
+
+    /// Workers of it in this state.
+    pub(crate) fn count(&self, state: WorkerState) -> usize {
+        self.counts[state as usize]
+    }
+
+    /// Why it is degraded, if it is.
+    pub(crate) fn degraded(&self) -> Option<String> {
+        self.restart.degraded.as_ref().map(|degraded| degraded.reason())
+    }
+
+    /// How it is, and why if it is not well.
+    pub(crate) fn health(&self) -> (PoolHealth, String) {
+        match self.degraded() {
+            Some(reason) => (PoolHealth::Degraded, reason),
+            None if self.restart.came_up => (PoolHealth::Healthy, String::new()),
+            None => (PoolHealth::Starting, "the first workers are coming up".to_owned()),
+        }
+    }
+
+    /// Workers that are there or on their way, against those that should be. A slot whose worker is about to
+    /// die counts as filled until it is free.
+    pub(super) fn missing(&self) -> usize {
+        let wanted = self.size() + usize::from(self.spares_wanted);
+        let there = self.count(WorkerState::Starting) + self.count(WorkerState::Spare);
+        wanted.saturating_sub(there + self.filled())
+    }
+
+    /// A spare is not to get a slot for now, or is none any more.
+    pub(super) fn unspare(&mut self, id: WorkerId) {
+        self.spares.retain(|spare| *spare != id);
+    }
+}

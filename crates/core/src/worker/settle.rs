@@ -1,0 +1,130 @@
+//! Offers: made, answered, taken back, refused by a full channel. Every offer is settled exactly once.
+
+use bulkhead_proto::ids::{Seq, WorkerId};
+
+use crate::action::Action;
+use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
+use crate::worker::entry::Channel;
+use crate::worker::ring::Recall;
+use crate::worker::state::State;
+use crate::worker::{Cause, Need, NewOffer, Settled, Workers};
+
+/// How long a worker with a full channel and nothing to do is left alone, in milliseconds.
+const FULL_MS: u64 = 100;
+
+impl<T: Copy> Workers<T> {
+    /// The seq that the next offer to a worker gets.
+    pub(crate) fn next_seq(&self, id: WorkerId) -> Option<Seq> {
+        self.table.get(&id).map(|worker| worker.ring.next_seq())
+    }
+
+    /// Puts an offer into a worker's ring, and watches its task if that has limits which need it. Gives whether it is the
+    /// first there.
+    ///
+    /// # Panics
+    /// If the worker has no slot, or the ring no room.
+    pub(crate) fn offer_to(
+        &mut self,
+        turn: &mut Turn,
+        id: WorkerId,
+        offer: NewOffer<T>,
+        limits: TaskLimits,
+    ) -> bool {
+        let Some(worker) = self.table.get_mut(&id) else { return false };
+        let seq = worker.ring.next_seq();
+        let is_first = worker.ring.push(offer, turn.now_ns());
+        match worker.state {
+            State::Idle { slot } => self.enter(id, State::Busy { slot }),
+            ref state => {
+                assert!(matches!(state, State::Busy { .. }), "worker {id} is offered a task as {state:?}")
+            }
+        }
+        self.watch(turn, id, seq, limits);
+        is_first
+    }
+
+    /// Removes an offer that is settled from its ring. `None` if it was settled before, or never made.
+    pub(crate) fn settle(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) -> Option<Settled<T>> {
+        let worker = self.table.get_mut(&id)?;
+        let was_head = worker.ring.head().is_some_and(|head| head.seq() == seq);
+        let offer = worker.ring.remove(seq, turn.now_ns())?;
+        let (is_watched, has_order) = (worker.watch.is_some(), worker.end_order.is_some());
+        if is_watched {
+            self.unwatch(turn, id, Some(seq));
+        }
+        if has_order {
+            self.forget_order(turn, id, seq);
+        }
+        Some(Settled { offer, was_head })
+    }
+
+    /// A settled offer brought a report: the worker has ended a task, and takes what is sent.
+    pub(crate) fn note_ended(&mut self, turn: &mut Turn, id: WorkerId, is_failed: bool) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        worker.served.ended += 1;
+        worker.served.failed_last = is_failed;
+        worker.channel = Channel::Open;
+        worker.cancel(turn, id, WorkerAlarm::Resume);
+    }
+
+    /// A settled offer that never began is waited for again: it counts among those of a worker that is dying.
+    pub(crate) fn note_requeued(&mut self, id: WorkerId) {
+        if let Some(worker) = self.table.get_mut(&id) {
+            worker.served.requeued += u32::from(worker.is_hung_up() || worker.is_killed());
+        }
+    }
+
+    /// A worker that has settled all that it held waits for a task again.
+    pub(crate) fn rest(&mut self, id: WorkerId) {
+        let Some(worker) = self.table.get(&id) else { return };
+        if let State::Busy { slot } = worker.state
+            && worker.ring.is_empty()
+        {
+            self.enter(id, State::Idle { slot });
+        }
+    }
+
+    /// A take-back was lost, or a look showed it: the worker has begun an offer, or ended it already. Gives the offer.
+    pub(crate) fn note_claimed(&mut self, id: WorkerId, seq: Seq) -> Option<crate::worker::Offer<T>> {
+        self.table.get_mut(&id)?.ring.claim(seq)
+    }
+
+    /// Nobody wants an offer any more: takes it back, or looks whether it runs.
+    pub(crate) fn recall_or_look(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) {
+        match self.table.get_mut(&id).and_then(|worker| worker.ring.recall(seq)) {
+            Some(Recall::Claimed) => turn.act(Action::Look { worker: id }),
+            Some(Recall::Now) => turn.act(Action::TakeBack { worker: id, seq }),
+            Some(Recall::Before) | None => {}
+        }
+    }
+
+    /// A worker's channel took nothing: nothing is offered to it until something of it ends, or a while has passed. One
+    /// with nothing to do that takes nothing for long is to be killed.
+    pub(crate) fn refused(&mut self, turn: &mut Turn, id: WorkerId) -> Need {
+        let now_ns = turn.now_ns();
+        let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+        let since_ns = match worker.channel {
+            Channel::Open => now_ns,
+            Channel::Refusing { since_ns, .. } => since_ns,
+        };
+        worker.channel = Channel::Refusing { since_ns, is_full: true };
+        let is_tried_again = worker.alarm_ns(WorkerAlarm::Resume).is_some();
+        if !worker.ring.is_empty() || is_tried_again || worker.is_killed() {
+            return Need::Nothing;
+        }
+        if now_ns - since_ns > ms(turn.config().retire_ms) {
+            return Need::Kill(Cause::Unresponsive);
+        }
+        worker.set(turn, id, WorkerAlarm::Resume, now_ns + ms(FULL_MS));
+        Need::Nothing
+    }
+
+    /// A worker whose channel was full may be offered tasks again.
+    pub(crate) fn resume(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        worker.cancel(turn, id, WorkerAlarm::Resume);
+        if let Channel::Refusing { is_full, .. } = &mut worker.channel {
+            *is_full = false;
+        }
+    }
+}

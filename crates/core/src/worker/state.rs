@@ -1,0 +1,166 @@
+//! What a worker can be doing, and the legal ways between that.
+//!
+//! | from \ to | spare | idle | busy | retiring | killed | stuck |
+//! |---|---|---|---|---|---|---|
+//! | starting | ready | | | | not up in time, hung up, lied, stop | |
+//! | spare | | got a slot | | not needed any more | stopped by a signal, hung up, lied, stop | |
+//! | idle | | | offered a task | makes room for a fresh one, recycled, drained | stopped by a signal, hung up, lied, stop | |
+//! | busy | | all settled | | | any limit, cancel, stopped by a signal, lie, hung up, stop | |
+//! | retiring | | | | | did not leave in time, stop | |
+//! | killed | | | | | | no proof of death in time |
+//!
+//! Anything else is an assertion. Proof of death removes a worker from every state.
+
+use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::death::{KillReason, Lie};
+use bulkhead_proto::ids::SlotId;
+
+/// Why we killed a worker: what its death will mean is decided by this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The task at its head met its limit of wall time.
+    Timeout,
+    /// The task at its head made no progress for too long.
+    NoProgress,
+    /// The task at its head used its processor time.
+    CpuTime,
+    /// The task at its head has more memory than it may.
+    Memory { limit_bytes: u64 },
+    /// The task at its head was cancelled.
+    Cancel,
+    /// The service stops.
+    Stop,
+    /// It broke a rule.
+    Lie(Lie),
+    /// It took no offer, or did not leave.
+    Unresponsive,
+    /// A signal stopped it, and nobody let it go on in time.
+    Stopped,
+    /// It did not come up; that was counted when it was noticed.
+    Bootstrap,
+    /// Its lane hung up and it did not die of itself.
+    HungUp,
+}
+
+impl Cause {
+    /// As the shell and the records are told.
+    pub(crate) fn reason(self) -> KillReason {
+        match self {
+            Cause::Timeout => KillReason::Timeout,
+            Cause::NoProgress => KillReason::NoProgress,
+            Cause::CpuTime => KillReason::CpuTime,
+            Cause::Memory { limit_bytes } => KillReason::Memory { limit_bytes },
+            Cause::Stopped => KillReason::Stopped,
+            Cause::Cancel => KillReason::Cancel,
+            Cause::Stop => KillReason::Stop,
+            Cause::Lie(lie) => KillReason::Lie { lie },
+            Cause::Unresponsive | Cause::Bootstrap | Cause::HungUp => KillReason::Unresponsive,
+        }
+    }
+}
+
+/// What a worker is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Spawned, not yet connected.
+    Starting,
+    /// Warm, has run nothing, has no slot.
+    Spare,
+    /// Holds no offer.
+    Idle { slot: SlotId },
+    /// Holds offers.
+    Busy { slot: SlotId },
+    /// Asked to leave; has no slot any more.
+    Retiring,
+    /// Killed; its death is not proven yet.
+    Killed { why: Cause, slot: Option<SlotId>, proof: Proof },
+    /// Killed long ago, and still no proof; this was seen of it then.
+    Stuck { why: Cause, place: Place, seen: Option<Seen> },
+}
+
+/// How long the proof of a death has been awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Not for long.
+    Awaited,
+    /// Too long: the worker is examined before it is called stuck.
+    Late,
+}
+
+/// What became of the slot of a stuck worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It had none when it was killed.
+    None,
+    /// It has it still: as many others of its pool were replaced as may be.
+    Slot(SlotId),
+    /// Another worker has it.
+    GivenAway,
+}
+
+impl State {
+    /// As clients see it; also its place among the counts.
+    pub(super) fn shown(&self) -> WorkerState {
+        match self {
+            State::Starting => WorkerState::Starting,
+            State::Spare => WorkerState::Spare,
+            State::Idle { .. } => WorkerState::Idle,
+            State::Busy { .. } => WorkerState::Busy,
+            State::Retiring => WorkerState::Retiring,
+            State::Killed { .. } => WorkerState::Killed,
+            State::Stuck { .. } => WorkerState::Stuck,
+        }
+    }
+
+    /// The slot that it has.
+    pub(super) fn slot(&self) -> Option<SlotId> {
+        match *self {
+            State::Idle { slot } | State::Busy { slot } | State::Stuck { place: Place::Slot(slot), .. } => {
+                Some(slot)
+            }
+            State::Killed { slot, .. } => slot,
+            State::Starting | State::Spare | State::Retiring => None,
+            State::Stuck { place: Place::None | Place::GivenAway, .. } => None,
+        }
+    }
+
+    /// Why it was killed, if it was.
+    pub(super) fn why_killed(&self) -> Option<Cause> {
+        match *self {
+            State::Killed { why, .. } | State::Stuck { why, .. } => Some(why),
+            State::Starting | State::Spare | State::Idle { .. } | State::Busy { .. } | State::Retiring => {
+                None
+            }
+        }
+    }
+}
+
+/// Where a worker may go from a state: the table at the top of this file.
+pub(super) fn leads_to(from: WorkerState) -> &'static [WorkerState] {
+    use WorkerState::{Busy, Idle, Killed, Retiring, Spare, Starting, Stuck};
+    match from {
+        Starting => &[Spare, Killed],
+        Spare => &[Idle, Retiring, Killed],
+        Idle => &[Busy, Retiring, Killed],
+        Busy => &[Idle, Killed],
+        Retiring => &[Killed],
+        Killed => &[Stuck],
+        Stuck => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_comes_back_from_being_killed() {
+        assert_eq!(leads_to(WorkerState::Killed), [WorkerState::Stuck]);
+        assert!(leads_to(WorkerState::Stuck).is_empty());
+        assert!(
+            !leads_to(WorkerState::Busy).contains(&WorkerState::Retiring),
+            "only idle ones are asked to leave"
+        );
+    }
+}
