@@ -9,7 +9,8 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, Tag};
 
-use crate::machine::Core;
+use crate::client::Clients;
+use crate::turn::Turn;
 
 /// Records in one reply.
 const PAGE: usize = 256;
@@ -20,7 +21,7 @@ const READERS_MAX: usize = 16;
 
 /// One `events` request that is not at its end.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(super) struct Reader {
     tag: Tag,
     /// Index of the next record to be sent.
     next: u64,
@@ -29,55 +30,64 @@ pub(crate) struct Reader {
     begun: bool,
 }
 
-impl Core {
+impl Clients {
     /// A client wants to read records.
-    pub(crate) fn read_records(&mut self, id: ClientId, tag: Tag, after: u64, follow: bool) {
-        let first = self.turn.records().first_index();
-        let Some(client) = self.clients.connected(id) else { return };
+    ///
+    /// # Errors
+    /// If it reads them with as many requests already as it may have at a time.
+    pub(crate) fn read_records(
+        &mut self,
+        turn: &Turn,
+        (id, tag): (ClientId, Tag),
+        after: u64,
+        follow: bool,
+    ) -> Result<(), Refusal> {
+        let first = turn.records().first_index();
+        let Some(client) = self.connected(id) else { return Ok(()) };
         if client.readers.len() == READERS_MAX {
             let what = "your list of running events requests".to_owned();
-            let refusal = Refusal::Busy { what, limit: READERS_MAX as u64, retry_after_ms: 1000 };
-            return self.refuse(id, tag, refusal);
+            return Err(Refusal::Busy { what, limit: READERS_MAX as u64, retry_after_ms: 1000 });
         }
         let next = if after == 0 { first } else { after.saturating_add(1) };
         client.readers.push(Reader { tag, next, follow, begun: false });
-        self.clients.readers.insert(id);
+        self.readers.insert(id);
+        Ok(())
     }
 
     /// Sends every reader what it has credit for.
-    pub(crate) fn follow_all(&mut self) {
-        if self.clients.readers.is_empty() {
+    pub(crate) fn follow_all(&mut self, turn: &mut Turn) {
+        if self.readers.is_empty() {
             return;
         }
-        for id in self.clients.readers.clone() {
-            self.follow(id);
+        for id in self.readers.clone() {
+            self.follow(turn, id);
         }
     }
 
-    fn follow(&mut self, id: ClientId) {
-        let Some(client) = self.clients.connected(id) else { return };
+    fn follow(&mut self, turn: &mut Turn, id: ClientId) {
+        let Some(client) = self.connected(id) else { return };
         let mut readers = std::mem::take(&mut client.readers);
-        readers.retain_mut(|reader| self.read_on(id, reader));
-        let Some(client) = self.clients.connected(id) else { return };
+        readers.retain_mut(|reader| self.read_on(turn, id, reader));
+        let Some(client) = self.connected(id) else { return };
         if readers.is_empty() {
-            self.clients.readers.remove(&id);
+            self.readers.remove(&id);
         } else {
             client.readers = readers;
         }
     }
 
     /// Sends one reader what there is. `false`: it is at its end.
-    fn read_on(&mut self, id: ClientId, reader: &mut Reader) -> bool {
+    fn read_on(&mut self, turn: &mut Turn, id: ClientId, reader: &mut Reader) -> bool {
         loop {
-            let Some(client) = self.clients.connected(id) else { return false };
+            let Some(client) = self.connected(id) else { return false };
             if client.credit <= 0 {
                 return true;
             }
-            let (peer, first) = (client.peer, self.turn.records().first_index());
+            let (peer, first) = (client.peer, turn.records().first_index());
             let missed = first.saturating_sub(reader.next);
             reader.next = reader.next.max(first);
             let (mut records, mut bytes) = (Vec::new(), RECORD_BYTES);
-            for (record, owner) in self.turn.records().from(reader.next) {
+            for (record, owner) in turn.records().from(reader.next) {
                 if records.len() == PAGE {
                     break;
                 }
@@ -87,12 +97,13 @@ impl Core {
                     records.push(record.clone());
                 }
             }
-            let caught_up = reader.next >= self.turn.records().next_index();
+            let caught_up = reader.next >= turn.records().next_index();
             // The last page is sent even if it is empty: it is what tells a reader that does not follow of the end.
             let is_last = caught_up && !reader.follow;
             if !records.is_empty() || missed > 0 || !reader.begun || is_last {
                 reader.begun = true;
-                self.reply(id, reader.tag, Reply::Events { records, missed, caught_up }, bytes);
+                let reply = Reply::Events { records, missed, caught_up };
+                self.reply(turn, (id, reader.tag), reply, bytes, None);
             }
             if caught_up {
                 return reader.follow;

@@ -1,4 +1,82 @@
-//! Clients: connections and who reads records.
+//! Clients: the only writer of connections, their credit, their mail and what they follow.
+//!
+//! A client that vanished is remembered while it has attached jobs: after a while these are cancelled. Nothing here knows
+//! a job but by its number; what an end says is put into a reply by the machine, which asks the room of jobs.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | `connection` | one client, from its connection to when it is forgotten |
+//! | `credit` | replies, and how much more a client may be sent |
+//! | `mail` | ends that wait as letters, and the replies that they travel in |
+//! | `followers` | who reads the records, and how far |
 
-pub(crate) mod connections;
-pub(crate) mod followers;
+mod connection;
+mod credit;
+mod followers;
+mod mail;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bulkhead_proto::ids::{ClientId, PoolId};
+
+pub(crate) use connection::{AttachedBatch, Client};
+pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
+
+/// All clients.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    map: BTreeMap<ClientId, Client>,
+    /// Those with new letters or new credit.
+    ready: Vec<ClientId>,
+    /// Those that read records.
+    readers: BTreeSet<ClientId>,
+}
+
+impl Clients {
+    fn connected(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.map.get_mut(&id).filter(|client| client.is_connected())
+    }
+
+    /// A client that is connected.
+    pub(crate) fn see(&self, id: ClientId) -> Option<&Client> {
+        self.map.get(&id).filter(|client| client.is_connected())
+    }
+
+    /// Whether a client is connected.
+    pub(crate) fn is_connected(&self, id: ClientId) -> bool {
+        self.see(id).is_some()
+    }
+
+    /// When the jobs of a client that is gone are cancelled; `None` if it is there.
+    pub(crate) fn vanishes_ns(&self, id: ClientId) -> Option<u64> {
+        self.map.get(&id)?.vanishes_ns()
+    }
+
+    /// Clients that are connected.
+    pub(crate) fn count(&self) -> usize {
+        self.map.values().filter(|client| client.is_connected()).count()
+    }
+
+    /// Connected clients that wait for the end of some job.
+    pub(crate) fn waiting(&self) -> Vec<ClientId> {
+        let waiting = self.map.iter().filter(|(_, client)| client.is_connected() && client.waits());
+        waiting.map(|(id, _)| *id).collect()
+    }
+
+    /// Remembers that a client was told that a pool is degraded.
+    pub(crate) fn note_told_degraded(&mut self, id: ClientId, pool: PoolId) {
+        if let Some(client) = self.connected(id) {
+            client.told_degraded.push(pool);
+        }
+    }
+
+    /// Those that were told that a pool is degraded; from now on they were not.
+    pub(crate) fn forget_told_degraded(&mut self, pool: PoolId) -> Vec<ClientId> {
+        let told = self.map.iter_mut().filter(|(_, client)| client.told_degraded.contains(&pool));
+        told.map(|(id, client)| {
+            client.told_degraded.retain(|told| *told != pool);
+            *id
+        })
+        .collect()
+    }
+}

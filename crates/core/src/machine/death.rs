@@ -42,7 +42,7 @@ enum Verdict {
 
 impl Core {
     /// A worker's death is proven.
-    pub(crate) fn died(
+    pub(super) fn died(
         &mut self,
         id: WorkerId,
         death: Death,

@@ -18,13 +18,14 @@ use crate::action::Action;
 use crate::event::{Leftover, Peer};
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, ms};
+use crate::view::DrainSeen;
 use crate::worker::Cause;
 
 /// How long the end waits for clients that do not read their last results, in milliseconds.
 const FAREWELL_MS: u64 = 2000;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum DrainStage {
     #[default]
     Open,
     Draining,
@@ -34,8 +35,8 @@ enum Stage {
 
 /// How far the end is.
 #[derive(Debug, Default)]
-pub(crate) struct Drain {
-    stage: Stage,
+pub(super) struct Drain {
+    stage: DrainStage,
     /// When the grace or the farewell is over.
     alarm: AlarmSlot,
     /// Whether clients had their time to read.
@@ -48,29 +49,29 @@ pub(crate) struct Drain {
 
 impl Drain {
     /// Whether new jobs are taken.
-    pub(crate) fn is_open(&self) -> bool {
-        self.stage == Stage::Open
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == DrainStage::Open
     }
 
-    /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
-    pub(crate) fn until_ns(&self) -> Option<u64> {
-        self.alarm.at_ns()
+    /// As views show it.
+    pub(super) fn seen(&self) -> DrainSeen {
+        DrainSeen { is_open: self.is_open(), is_leaving: self.is_leaving(), until_ns: self.alarm.at_ns() }
     }
 
     /// Whether every job has ended and workers are on their way out.
-    pub(crate) fn is_leaving(&self) -> bool {
-        matches!(self.stage, Stage::Leaving | Stage::Over)
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.stage, DrainStage::Leaving | DrainStage::Over)
     }
 
     /// Whether all is said and done.
-    pub(crate) fn is_over(&self) -> bool {
-        self.stage == Stage::Over
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == DrainStage::Over
     }
 }
 
 impl Core {
     /// A client asks for the end.
-    pub(crate) fn asked_to_drain(&mut self, id: ClientId, tag: Tag, peer: Peer, grace_ms: Option<u64>) {
+    pub(super) fn asked_to_drain(&mut self, id: ClientId, tag: Tag, peer: Peer, grace_ms: Option<u64>) {
         if !peer.admin {
             let needed = "only root and administrators drain the daemon".to_owned();
             return self.refuse(id, tag, Refusal::Denied { needed });
@@ -80,17 +81,17 @@ impl Core {
         self.reply(id, tag, Reply::Draining { left }, 16);
         // One for each client, so that the list stays as long as those who are there.
         let clients = &self.clients;
-        self.drain.asked.retain(|(other, _)| *other != id && clients.see(*other).is_some());
+        self.drain.asked.retain(|(other, _)| *other != id && clients.is_connected(*other));
         self.drain.asked.push((id, tag));
     }
 
     /// Takes no new jobs and ends what was accepted; a second one can only shorten the grace.
-    pub(crate) fn begin_drain(&mut self, grace_ms: Option<u64>) {
+    pub(super) fn begin_drain(&mut self, grace_ms: Option<u64>) {
         if self.drain.is_leaving() {
             return;
         }
         if self.drain.is_open() {
-            self.drain.stage = Stage::Draining;
+            self.drain.stage = DrainStage::Draining;
             let left = self.jobs.unended();
             self.turn.record(What::Draining { left, grace_ms }, None);
         }
@@ -103,7 +104,7 @@ impl Core {
     }
 
     /// The grace, or the farewell, is over.
-    pub(crate) fn grace_over(&mut self) {
+    pub(super) fn grace_over(&mut self) {
         self.drain.alarm.clear();
         if self.drain.is_leaving() {
             self.drain.farewell_over = true;
@@ -113,7 +114,7 @@ impl Core {
     }
 
     /// Ends everything at once: what has not ended is lost.
-    pub(crate) fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         if self.drain.is_open() {
             let left = self.jobs.unended();
             self.turn.record(What::Draining { left, grace_ms: Some(0) }, None);
@@ -134,16 +135,16 @@ impl Core {
     }
 
     fn leave(&mut self) {
-        self.drain.stage = Stage::Leaving;
+        self.drain.stage = DrainStage::Leaving;
         self.turn.cancel(&mut self.drain.alarm, Alarm::Grace);
     }
 
     /// Goes on towards the end, if it is wanted.
-    pub(crate) fn tend_drain(&mut self) {
-        if self.drain.stage == Stage::Draining && self.jobs.unended() == 0 {
+    pub(super) fn tend_drain(&mut self) {
+        if self.drain.stage == DrainStage::Draining && self.jobs.unended() == 0 {
             self.leave();
         }
-        if self.drain.stage != Stage::Leaving {
+        if self.drain.stage != DrainStage::Leaving {
             return;
         }
         // No task is left: whoever still holds an offer runs what nobody wants any more.
@@ -170,7 +171,7 @@ impl Core {
             }
             return;
         }
-        self.drain.stage = Stage::Over;
+        self.drain.stage = DrainStage::Over;
         self.turn.cancel(&mut self.drain.alarm, Alarm::Grace);
         let lost = self.drain.lost;
         for (id, tag) in std::mem::take(&mut self.drain.asked) {

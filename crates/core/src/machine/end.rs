@@ -6,7 +6,7 @@
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::ClientId;
 
-use crate::client::connections::Letter;
+use crate::client::Letter;
 use crate::event::Leftover;
 use crate::job::{EndNotice, EndedBy, Released, Run};
 use crate::machine::Core;
@@ -16,7 +16,7 @@ const AGED_PER_TURN: usize = 4096;
 
 impl Core {
     /// Ends the job of a task that has not ended: the task's own, or the one that it is a part of.
-    pub(crate) fn end_task(&mut self, run: Run, outcome: Outcome, left: Leftover) {
+    pub(super) fn end_task(&mut self, run: Run, outcome: Outcome, left: Leftover) {
         if !run.is_part() {
             return self.end_job(run, outcome, left, EndedBy::Itself);
         }
@@ -40,10 +40,10 @@ impl Core {
         let mut told = 0;
         let (job, count) = (run.first(), run.count());
         for (client, tag) in notice.waiters {
-            told += u32::from(self.clients.post(client, Letter { tag, own: false, job, count }));
+            told += u32::from(self.clients.post(client, Letter::new(tag, false, job, count)));
         }
         if let Some((client, tag)) = notice.attached {
-            told += u32::from(self.clients.post(client, Letter { tag, own: true, job, count }));
+            told += u32::from(self.clients.post(client, Letter::new(tag, true, job, count)));
         }
         if let Some(untold) = self.jobs.announced(run, told) {
             self.clients.add_untold(untold.client, untold.bytes, untold.outputs);
@@ -51,9 +51,9 @@ impl Core {
     }
 
     /// A letter was read, or nobody is there to read it.
-    pub(crate) fn told(&mut self, id: ClientId, letter: Letter) {
+    pub(super) fn told(&mut self, id: ClientId, letter: Letter) {
         self.clients.letter_read(id, letter);
-        let released = self.jobs.told(&mut self.turn, letter.job);
+        let released = self.jobs.told(&mut self.turn, letter.job());
         self.relieve(released);
     }
 

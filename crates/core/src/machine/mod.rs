@@ -7,6 +7,7 @@
 mod alarms;
 mod audit;
 mod cancel;
+mod clients;
 mod death;
 mod deliver;
 mod dispatch;
@@ -22,7 +23,7 @@ mod submit;
 mod workers;
 
 use crate::action::Output;
-use crate::client::connections::Clients;
+use crate::client::Clients;
 use crate::config::Config;
 use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
@@ -31,17 +32,17 @@ use crate::turn::Turn;
 use crate::worker::Workers;
 
 /// An offer as workers hold it, and a worker that holds such.
-pub(crate) type Offer = crate::worker::Offer<Ticket>;
-pub(crate) type Worker = crate::worker::Worker<Ticket>;
+type Offer = crate::worker::Offer<Ticket>;
+type Worker = crate::worker::Worker<Ticket>;
 
 /// The state machine of the daemon.
 #[derive(Debug)]
 pub struct Core {
-    pub(crate) turn: Turn,
-    pub(crate) jobs: Jobs,
-    pub(crate) workers: Workers<Ticket>,
-    pub(crate) clients: Clients,
-    pub(crate) drain: Drain,
+    turn: Turn,
+    jobs: Jobs,
+    workers: Workers<Ticket>,
+    clients: Clients,
+    drain: Drain,
 }
 
 impl Core {
@@ -97,7 +98,7 @@ impl Core {
         self.jobs.evict_logs(&mut self.turn);
         self.tend_drain();
         self.workers.tend(&mut self.turn, self.drain.is_leaving());
-        self.follow_all();
+        self.clients.follow_all(&mut self.turn);
         self.turn.end(out);
     }
 
@@ -115,7 +116,7 @@ impl Core {
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::ClientConnected { client, peer } => self.client_connected(client, peer),
+            Event::ClientConnected { client, peer } => self.clients.connect(&self.turn, client, peer),
             Event::ClientSaid { client, tag, request, files } => self.asked(client, tag, request, files),
             Event::ClientFlushed { client } => self.client_flushed(client),
             Event::ClientGone { client } => self.client_gone(client),

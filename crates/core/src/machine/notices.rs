@@ -7,7 +7,7 @@
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{ClientId, PoolId, Tag};
 
-use crate::client::connections::Client;
+use crate::client::Client;
 use crate::machine::Core;
 use crate::worker::Pool;
 
@@ -16,14 +16,14 @@ const NOTICE_BYTES: u64 = 32;
 
 impl Core {
     /// A pool has degraded: everybody who waits for jobs of it is told.
-    pub(crate) fn notify_waiting(&mut self, pool: PoolId) {
+    pub(super) fn notify_waiting(&mut self, pool: PoolId) {
         for id in self.clients.waiting() {
             self.notify_degraded(id, pool);
         }
     }
 
     /// A client waits from now on, or has room again: it is told of the degraded pools that its jobs wait in.
-    pub(crate) fn notify_waiter(&mut self, id: ClientId) {
+    pub(super) fn notify_waiter(&mut self, id: ClientId) {
         for pool in self.workers.pool_ids() {
             self.notify_degraded(id, pool);
         }
@@ -31,19 +31,17 @@ impl Core {
 
     fn notify_degraded(&mut self, id: ClientId, pool: PoolId) {
         let Some(text) = self.degraded_text(pool) else { return };
-        let is_told = self.clients.see(id).is_none_or(|client| client.noticed.contains(&pool));
+        let is_told = self.clients.see(id).is_none_or(|client| client.was_told_degraded(pool));
         if is_told || !self.waits_in(id, pool) || !self.notify(id, text) {
             return;
         }
-        if let Some(client) = self.clients.connected(id) {
-            client.noticed.push(pool);
-        }
+        self.clients.note_told_degraded(id, pool);
     }
 
     /// Whether a client has attached jobs in a pool. One that waits for single jobs may wait for any.
     fn waits_in(&self, id: ClientId, pool: PoolId) -> bool {
         let has_some =
-            |client: &Client| client.waits > 0 || client.attached().any(|batch| batch.pool == pool);
+            |client: &Client| client.asked_waits() > 0 || client.attached().any(|batch| batch.pool() == pool);
         self.clients.see(id).is_some_and(has_some)
     }
 
@@ -63,9 +61,9 @@ impl Core {
     }
 
     /// A pool is healthy again: who was told otherwise is told.
-    pub(crate) fn notify_recovered(&mut self, pool: PoolId) {
+    pub(super) fn notify_recovered(&mut self, pool: PoolId) {
         let place = self.in_pool(self.workers.pool(pool));
-        for id in self.clients.unnotice(pool) {
+        for id in self.clients.forget_told_degraded(pool) {
             self.notify(id, format!("workers come up again{place}, jobs go on"));
         }
     }
@@ -83,19 +81,19 @@ impl Core {
     }
 
     fn attached_needs_descriptor(&self, id: ClientId) -> bool {
-        self.clients.see(id).is_some_and(|client| client.attached().any(|batch| batch.needs_descriptor))
+        self.clients.see(id).is_some_and(|client| client.attached().any(|batch| batch.needs_descriptor()))
     }
 
     /// A client has taken all that it was sent: what it was not told for want of credit it is told now.
-    pub(crate) fn notify_flushed(&mut self, id: ClientId) {
+    pub(super) fn notify_flushed(&mut self, id: ClientId) {
         if self.clients.see(id).is_some_and(Client::waits) {
             self.notify_waiter(id);
         }
     }
 
     /// Tells one client, if it has credit. `false`: it has none, or is gone.
-    pub(crate) fn notify(&mut self, id: ClientId, text: String) -> bool {
-        let has_credit = self.clients.see(id).is_some_and(|client| client.credit > 0);
+    pub(super) fn notify(&mut self, id: ClientId, text: String) -> bool {
+        let has_credit = self.clients.has_credit(id);
         if has_credit {
             let bytes = NOTICE_BYTES + text.len() as u64;
             self.reply(id, Tag(0), Reply::Notice(text), bytes);

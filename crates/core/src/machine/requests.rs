@@ -10,10 +10,11 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 
 use crate::action::Action;
-use crate::client::connections::Letter;
+use crate::client::Letter;
 use crate::event::{Attached, Peer};
 use crate::job::Run;
 use crate::machine::Core;
+use crate::view::{Shown, View};
 
 /// A change of one job: done, or why not.
 type Change = fn(&mut Core, Run, Peer) -> Result<(), Refusal>;
@@ -21,8 +22,8 @@ type Change = fn(&mut Core, Run, Peer) -> Result<(), Refusal>;
 impl Core {
     /// A client asked something. One that has gone since is not answered: its requests may stand in the same batch as its
     /// end.
-    pub(crate) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, files: Vec<Attached>) {
-        let Some(peer) = self.clients.see(id).map(|client| client.peer) else {
+    pub(super) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, files: Vec<Attached>) {
+        let Some(peer) = self.clients.see(id).map(|client| client.peer()) else {
             return self.turn_away(files);
         };
         let files = match request {
@@ -41,16 +42,33 @@ impl Core {
             Request::Cancel { jobs } => self.change(id, tag, peer, &jobs, Core::try_cancel),
             Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
-            Request::Jobs { state, walk, limit } => self.show_jobs(id, tag, state, walk, limit),
-            Request::Job { job } => self.show_job(id, tag, peer, job),
-            Request::Why { job } => self.show_why(id, tag, peer, job),
-            Request::Deaths { limit } => self.show_deaths(id, tag, peer, limit),
-            Request::Workers => self.show_workers(id, tag, peer),
-            Request::Status => self.show_status(id, tag, peer),
-            Request::Kinds => self.show_kinds(id, tag),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
             Request::Drain { grace_ms } => self.asked_to_drain(id, tag, peer, grace_ms),
-            Request::Ping => self.reply(id, tag, Reply::Pong { pid: self.turn.config().pid }, 16),
+            Request::Jobs { state, walk, limit } => {
+                self.show(id, tag, |view| Ok(view.jobs(peer, state, walk, limit)))
+            }
+            Request::Job { job } => self.show(id, tag, |view| view.job(peer, job)),
+            Request::Why { job } => self.show(id, tag, |view| view.why(peer, job)),
+            Request::Deaths { limit } => self.show(id, tag, |view| Ok(view.deaths(peer, limit))),
+            Request::Workers => self.show(id, tag, |view| Ok(view.workers(peer))),
+            Request::Status => self.show(id, tag, |view| Ok(view.status(peer))),
+            Request::Kinds => self.show(id, tag, |view| Ok(view.kinds())),
+            Request::Ping => self.show(id, tag, |view| Ok(view.pong())),
+        }
+    }
+
+    /// Answers with what a view shows, or why it shows nothing.
+    fn show(&mut self, id: ClientId, tag: Tag, look: impl FnOnce(&View<'_>) -> Result<Shown, Refusal>) {
+        let Core { turn, jobs, workers, clients, drain } = &*self;
+        match look(&View::new(turn, jobs, workers, clients, drain.seen())) {
+            Ok(Shown { reply, bytes }) => self.reply(id, tag, reply, bytes),
+            Err(refusal) => self.refuse(id, tag, refusal),
+        }
+    }
+
+    fn read_records(&mut self, id: ClientId, tag: Tag, after: u64, follow: bool) {
+        if let Err(refusal) = self.clients.read_records(&self.turn, (id, tag), after, follow) {
+            self.refuse(id, tag, refusal);
         }
     }
 
@@ -66,8 +84,8 @@ impl Core {
         // Every wait costs memory until its job ends, so their number is bounded as that of jobs is; one whole batch
         // always fits, or a client could never get on.
         let limit = self.turn.config().queue_max.max(BATCH_MAX as u64);
-        let Some(client) = self.clients.connected(id) else { return };
-        if client.waits + jobs.len() as u64 > limit {
+        let Some(client) = self.clients.see(id) else { return };
+        if client.asked_waits() + jobs.len() as u64 > limit {
             let what = "your list of jobs to wait for".to_owned();
             return self.refuse(id, tag, Refusal::Busy { what, limit, retry_after_ms: 1000 });
         }
@@ -77,7 +95,7 @@ impl Core {
                 Err(refusal) => self.refuse(id, tag, refusal),
             }
         }
-        if self.clients.see(id).is_some_and(|client| client.waits > 0) {
+        if self.clients.see(id).is_some_and(|client| client.asked_waits() > 0) {
             self.notify_waiter(id);
         }
     }
@@ -87,10 +105,10 @@ impl Core {
         // An end is a letter like any other, also one that is there already: it waits for credit behind the others.
         if self.jobs.job(run).end().is_some() {
             self.jobs.tell_one_more(run);
-            self.clients.post(id, Letter { tag, own: false, job: run.first(), count: run.count() });
+            self.clients.post(id, Letter::new(tag, false, run.first(), run.count()));
         } else {
             let clients = &self.clients;
-            self.jobs.add_waiter(run, (id, tag), |waiter| clients.see(waiter).is_some());
+            self.jobs.add_waiter(run, (id, tag), |waiter| clients.is_connected(waiter));
         }
     }
 
@@ -116,7 +134,7 @@ impl Core {
         }
         if follow {
             let clients = &self.clients;
-            self.jobs.follow_log(run, (id, tag), |reader| clients.see(reader).is_some());
+            self.jobs.follow_log(run, (id, tag), |reader| clients.is_connected(reader));
         }
         self.give_log(id, tag, run);
     }
@@ -132,7 +150,7 @@ impl Core {
         let job = self.jobs.job(run);
         let Some(log) = job.log() else { return };
         let reply = Reply::Logs { job: job.id(), attempt: job.attempts(), is_there: true };
-        self.clients.show_log(&mut self.turn, id, tag, reply, log);
+        self.clients.show_log(&mut self.turn, (id, tag), reply, log);
     }
 
     /// Files that no job takes.

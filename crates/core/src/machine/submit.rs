@@ -8,7 +8,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, KindId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 
-use crate::client::connections::AttachedBatch;
+use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
 use crate::job::{Admission, grant, missing_file};
 use crate::machine::Core;
@@ -16,8 +16,8 @@ use crate::turn::Tally;
 
 impl Core {
     /// A client submits jobs.
-    pub(crate) fn submit(&mut self, id: ClientId, tag: Tag, mut submit: Submit, files: Vec<Attached>) {
-        let Some(Peer { uid, admin }) = self.clients.connected(id).map(|client| client.peer) else { return };
+    pub(super) fn submit(&mut self, id: ClientId, tag: Tag, mut submit: Submit, files: Vec<Attached>) {
+        let Some(Peer { uid, admin }) = self.clients.see(id).map(|client| client.peer()) else { return };
         let count = submit.inputs.len() as u64;
         let kind = self.check(&submit);
         let kind = kind.and_then(|kind| {
@@ -59,7 +59,7 @@ impl Core {
         let first = run.first();
         if attached {
             let needs_descriptor = self.jobs.needs_descriptor(run);
-            self.clients.attach(id, first, AttachedBatch { count, pool, needs_descriptor });
+            self.clients.attach(id, first, AttachedBatch::new(count, pool, needs_descriptor));
         }
         self.turn.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
         self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);

@@ -7,16 +7,19 @@ mod why;
 
 use bulkhead_proto::client::message::{Reply, Walk};
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::{DeathRow, JobDetail, JobRow, PoolRow, Status, WorkerRow, WorkerState};
 use bulkhead_proto::exec::Program;
-use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag, WorkerId};
+use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
+use crate::client::Clients;
 use crate::event::{Leftover, Peer};
-use crate::job::{Doing, Run};
-use crate::machine::{Core, Offer, Worker};
+use crate::job::{Doing, Jobs, Run, Ticket};
+use crate::turn::Turn;
+use crate::worker::{Offer, Worker, Workers};
 
 /// What a row of a list takes on the wire beside its texts, at most, in bytes.
 const ROW_BYTES: u64 = 64;
@@ -35,7 +38,49 @@ const STUCK_SHOWN: usize = 100;
 /// What one of them takes on the wire, at most about: the kernel's function names are short.
 const STUCK_BYTES: u64 = 192;
 
-impl Core {
+/// What a request for a list or a row is answered with, and about how many bytes that takes.
+pub(crate) struct Shown {
+    pub(crate) reply: Reply,
+    pub(crate) bytes: u64,
+}
+
+/// How far the end of the daemon is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DrainSeen {
+    /// New jobs are taken.
+    pub(crate) is_open: bool,
+    /// Every job has ended and workers are on their way out.
+    pub(crate) is_leaving: bool,
+    /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
+    pub(crate) until_ns: Option<u64>,
+}
+
+/// Everything that is shown, to be looked at.
+pub(crate) struct View<'a> {
+    turn: &'a Turn,
+    jobs: &'a Jobs,
+    workers: &'a Workers<Ticket>,
+    clients: &'a Clients,
+    drain: DrainSeen,
+}
+
+impl<'a> View<'a> {
+    /// Of these.
+    pub(crate) fn new(
+        turn: &'a Turn,
+        jobs: &'a Jobs,
+        workers: &'a Workers<Ticket>,
+        clients: &'a Clients,
+        drain: DrainSeen,
+    ) -> Self {
+        Self { turn, jobs, workers, clients, drain }
+    }
+
+    /// Answers `ping`.
+    pub(crate) fn pong(&self) -> Shown {
+        Shown { reply: Reply::Pong { pid: self.turn.config().pid }, bytes: 16 }
+    }
+
     /// One line of a list. What is long (input, policy, deaths) is only in the detail.
     fn row(&self, run: Run) -> JobRow {
         let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
@@ -52,15 +97,7 @@ impl Core {
     }
 
     /// Answers `jobs`: a page of those that the client may see.
-    pub(crate) fn show_jobs(
-        &mut self,
-        id: ClientId,
-        tag: Tag,
-        state: Option<JobState>,
-        walk: Walk,
-        limit: u32,
-    ) {
-        let Some(peer) = self.clients.connected(id).map(|client| client.peer) else { return };
+    pub(crate) fn jobs(&self, peer: Peer, state: Option<JobState>, walk: Walk, limit: u32) -> Shown {
         let limit = (limit as usize).clamp(1, BATCH_MAX);
         let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
         let (Walk::Up(mut last) | Walk::Down(mut last)) = walk;
@@ -92,19 +129,14 @@ impl Core {
                 rows.push(row);
             }
         }
-        self.reply(id, tag, Reply::Jobs { rows, last, more }, bytes);
+        Shown { reply: Reply::Jobs { rows, last, more }, bytes }
     }
 
     /// Answers `job`.
-    pub(crate) fn show_job(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
-        match self.jobs.visible(peer, job) {
-            Err(refusal) => self.refuse(id, tag, refusal),
-            Ok(run) => {
-                let detail = self.detail(run);
-                let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
-                self.reply(id, tag, Reply::Job(Box::new(detail)), bytes);
-            }
-        }
+    pub(crate) fn job(&self, peer: Peer, job: JobId) -> Result<Shown, Refusal> {
+        let detail = self.detail(self.jobs.visible(peer, job)?);
+        let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
+        Ok(Shown { reply: Reply::Job(Box::new(detail)), bytes })
     }
 
     /// Everything; the input is cut, for it may be 4 KiB of anything and this is for people.
@@ -144,7 +176,7 @@ impl Core {
     }
 
     /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
-    pub(crate) fn show_workers(&mut self, id: ClientId, tag: Tag, peer: Peer) {
+    pub(crate) fn workers(&self, peer: Peer) -> Shown {
         let rows: Vec<WorkerRow> = self
             .workers
             .iter()
@@ -152,11 +184,12 @@ impl Core {
             .map(|(id, worker)| self.worker_row(id, worker, peer))
             .collect();
         let bytes = 16 + rows.iter().map(|row| ROW_BYTES + row.pool.len() as u64).sum::<u64>();
-        self.reply(id, tag, Reply::Workers(rows), bytes);
+        Shown { reply: Reply::Workers(rows), bytes }
     }
 
-    fn worker_row(&self, id: WorkerId, worker: &Worker, peer: Peer) -> WorkerRow {
-        let is_shown = |offer: &&Offer| peer.admin || self.jobs.owner_of(offer.shown()) == Some(peer.uid);
+    fn worker_row(&self, id: WorkerId, worker: &Worker<Ticket>, peer: Peer) -> WorkerRow {
+        let is_shown =
+            |offer: &&Offer<Ticket>| peer.admin || self.jobs.owner_of(offer.shown()) == Some(peer.uid);
         WorkerRow {
             worker: id,
             pool: self.workers.pool(worker.pool()).name().to_owned(),
@@ -193,15 +226,15 @@ impl Core {
     }
 
     /// Answers `status`.
-    pub(crate) fn show_status(&mut self, id: ClientId, tag: Tag, peer: Peer) {
+    pub(crate) fn status(&self, peer: Peer) -> Shown {
         let (health, health_reason) = self.workers.health();
-        let jobs = &self.jobs;
+        let jobs = self.jobs;
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.turn.config().pid,
             started_us: self.turn.started_us().unwrap_or(0),
             durable: false,
-            draining: !self.drain.is_open(),
+            draining: !self.drain.is_open,
             health,
             health_reason,
             slots: u16::try_from(self.workers.slot_count()).unwrap_or(u16::MAX),
@@ -222,21 +255,21 @@ impl Core {
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
         let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
         let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools;
-        self.reply(id, tag, Reply::Status(Box::new(status)), bytes);
+        Shown { reply: Reply::Status(Box::new(status)), bytes }
     }
 
     /// Answers `deaths`: those that the client may see, newest first.
-    pub(crate) fn show_deaths(&mut self, id: ClientId, tag: Tag, peer: Peer, limit: u32) {
+    pub(crate) fn deaths(&self, peer: Peer, limit: u32) -> Shown {
         let visible = |row: &&DeathRow| peer.admin || row.uid == peer.uid;
         let rows: Vec<DeathRow> = self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
         let bytes = 16 + rows.iter().map(death_bytes).sum::<u64>();
-        self.reply(id, tag, Reply::Deaths(rows), bytes);
+        Shown { reply: Reply::Deaths(rows), bytes }
     }
 
     /// Answers `kinds`.
-    pub(crate) fn show_kinds(&mut self, id: ClientId, tag: Tag) {
+    pub(crate) fn kinds(&self) -> Shown {
         let kinds = self.turn.config().kinds.clone();
-        self.reply(id, tag, Reply::Kinds(kinds), 1024);
+        Shown { reply: Reply::Kinds(kinds), bytes: 1024 }
     }
 }
 

@@ -6,35 +6,31 @@
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::client::why::{
-    Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Why,
+    Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Unread, Why,
 };
-use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 
 use crate::event::Peer;
 use crate::job::{Doing, Run};
-use crate::machine::Core;
 use crate::turn::ms;
+use crate::view::{Shown, View};
 
 /// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
 const WHY_BYTES: u64 = 512;
 const DEATH_BYTES: u64 = 256;
 
-impl Core {
+impl View<'_> {
     /// Answers `why`.
-    pub(crate) fn show_why(&mut self, id: ClientId, tag: Tag, peer: Peer, job: JobId) {
-        match self.jobs.visible(peer, job) {
-            Ok(run) => {
-                let why = self.why(run, peer);
-                let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
-                self.reply(id, tag, Reply::Why(Box::new(why)), bytes);
-            }
-            Err(refusal) => self.refuse(id, tag, refusal),
-        }
+    pub(crate) fn why(&self, peer: Peer, job: JobId) -> Result<Shown, Refusal> {
+        let why = self.why_of(self.jobs.visible(peer, job)?, peer);
+        let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
+        Ok(Shown { reply: Reply::Why(Box::new(why)), bytes })
     }
 
-    fn why(&self, run: Run, peer: Peer) -> Why {
+    fn why_of(&self, run: Run, peer: Peer) -> Why {
         let job = self.jobs.job(run);
         let now = match job.doing() {
             Doing::Parted => self.why_parted(run, peer),
@@ -80,7 +76,7 @@ impl Core {
         let client = self.jobs.batch(run).client();
         Now::Parted {
             parts: self.jobs.parts_of(run).unwrap_or_default(),
-            unread: self.unread(client).filter(|_| self.jobs.is_parked(client)),
+            unread: self.unread(client),
             shortage_ms: self.workers.short_until_ns().map(|at_ns| self.left_ms(at_ns)),
             pool: self.why_pool(run, peer),
         }
@@ -93,10 +89,10 @@ impl Core {
         let has_begun = !self.jobs.job(run).never_began();
         Now::Queued {
             waited_ms,
-            before: self.jobs.before(&self.turn, run),
+            before: self.jobs.before(self.turn, run),
             priority: batch.policy().priority,
             raised: waited_ms / self.turn.config().ageing_ms,
-            unread: self.unread(batch.client()).filter(|_| self.jobs.is_parked(batch.client())),
+            unread: self.unread(batch.client()),
             shortage_ms: self.why_shortage(run),
             expires_in_ms: batch.expires_ns().filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
             pool: self.why_pool(run, peer),
@@ -184,7 +180,7 @@ impl Core {
             starting: count(WorkerState::Starting),
             next_spawn_ms: self
                 .workers
-                .next_spawn_ns(id, self.drain.is_leaving())
+                .next_spawn_ns(id, self.drain.is_leaving)
                 .map(|at_ns| self.left_ms(at_ns)),
             health,
             health_reason,
@@ -203,10 +199,16 @@ impl Core {
         Some(Longest { job, worker: id, for_ms: self.since_ms(worker.ring().head_ns()) })
     }
 
+    /// What waits for a client to read, while its jobs rest for that.
+    fn unread(&self, client: ClientId) -> Option<Unread> {
+        let all_full = self.jobs.untold_bytes() > self.turn.config().keep_bytes_max;
+        self.clients.unread(self.turn, client, all_full).filter(|_| self.jobs.is_parked(client))
+    }
+
     /// A drain whose grace has no end has no alarm.
     fn why_drain(&self) -> Option<Drain> {
-        let left_ms = self.drain.until_ns().map(|at_ns| self.left_ms(at_ns));
-        (!self.drain.is_open()).then_some(Drain { left_ms })
+        let left_ms = self.drain.until_ns.map(|at_ns| self.left_ms(at_ns));
+        (!self.drain.is_open).then_some(Drain { left_ms })
     }
 
     /// Budgets are those since the last time somebody asked for the job; deaths and lost attempts those of its whole life.

@@ -1,0 +1,208 @@
+//! One client, from its connection to when it is forgotten.
+//!
+//! | a client is | and |
+//! |---|---|
+//! | connected | may ask, is sent replies while it has credit |
+//! | vanished | has attached jobs that are cancelled at its alarm, unless they all end before |
+//!
+//! A client number is never used again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bulkhead_proto::ids::{ClientId, JobId, PoolId};
+
+use crate::client::Clients;
+use crate::client::credit::whole_credit;
+use crate::client::followers::Reader;
+use crate::client::mail::Letter;
+use crate::event::Peer;
+use crate::turn::{Alarm, AlarmSlot, Turn};
+
+/// A batch that a client submitted attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttachedBatch {
+    count: u32,
+    pool: PoolId,
+    needs_descriptor: bool,
+}
+
+impl AttachedBatch {
+    /// One of so many jobs at first, whose numbers follow each other, that run in this pool; `needs_descriptor`: a
+    /// descriptor of the daemon's own goes with their tasks.
+    pub(crate) fn new(count: u32, pool: PoolId, needs_descriptor: bool) -> Self {
+        Self { count, pool, needs_descriptor }
+    }
+
+    /// Whose workers run its jobs.
+    pub(crate) fn pool(&self) -> PoolId {
+        self.pool
+    }
+
+    /// Whether a descriptor of the daemon's own goes with its tasks.
+    pub(crate) fn needs_descriptor(&self) -> bool {
+        self.needs_descriptor
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(super) peer: Peer,
+    /// Bytes that may still be sent; at 0 or below it is choked until all has left.
+    pub(super) credit: i64,
+    pub(super) letters: VecDeque<Letter>,
+    /// Ends it has asked for and was not told, letters included.
+    pub(super) waits: u64,
+    /// Ends of attached jobs that it was not told, in bytes, and how many of them hold outputs.
+    pub(super) untold_bytes: u64,
+    pub(super) untold_outputs: u64,
+    /// Its attached batches, by the number of their first job.
+    pub(super) batches: BTreeMap<JobId, AttachedBatch>,
+    pub(super) readers: Vec<Reader>,
+    /// Whether it is on the list of those to be looked at.
+    pub(super) listed: bool,
+    /// The pools of which it was told that they are degraded.
+    pub(super) told_degraded: Vec<PoolId>,
+    presence: Presence,
+}
+
+/// Whether a client is there.
+#[derive(Debug)]
+enum Presence {
+    Connected,
+    /// It is gone; its jobs are cancelled at this alarm.
+    Vanished(AlarmSlot),
+}
+
+/// What a client that hung up leaves to be done.
+pub(crate) struct HungUp {
+    pub(crate) uid: u32,
+    /// Ends that it was to be told.
+    pub(crate) letters: VecDeque<Letter>,
+    /// Its attached batches: the first job of each, and how many there were at first.
+    pub(crate) batches: Vec<(JobId, u32)>,
+}
+
+impl Client {
+    fn new(peer: Peer, turn: &Turn) -> Self {
+        Self {
+            peer,
+            credit: whole_credit(turn),
+            letters: VecDeque::new(),
+            waits: 0,
+            untold_bytes: 0,
+            untold_outputs: 0,
+            batches: BTreeMap::new(),
+            readers: Vec::new(),
+            listed: false,
+            told_degraded: Vec::new(),
+            presence: Presence::Connected,
+        }
+    }
+
+    /// Who it is.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Whether it is there.
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.presence, Presence::Connected)
+    }
+
+    /// When its jobs are cancelled, if it is gone.
+    pub(super) fn vanishes_ns(&self) -> Option<u64> {
+        match &self.presence {
+            Presence::Connected => None,
+            Presence::Vanished(alarm) => alarm.at_ns(),
+        }
+    }
+
+    /// Its attached batches.
+    pub(crate) fn attached(&self) -> impl Iterator<Item = &AttachedBatch> {
+        self.batches.values()
+    }
+
+    /// Ends that it asked for and was not told.
+    pub(crate) fn asked_waits(&self) -> u64 {
+        self.waits
+    }
+
+    /// Whether it waits for the end of some job.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits > 0 || !self.batches.is_empty()
+    }
+
+    /// Whether it was told that this pool is degraded.
+    pub(crate) fn was_told_degraded(&self, pool: PoolId) -> bool {
+        self.told_degraded.contains(&pool)
+    }
+
+    fn batches(&self) -> impl Iterator<Item = (JobId, u32)> + '_ {
+        self.batches.iter().map(|(first, batch)| (*first, batch.count))
+    }
+}
+
+impl Clients {
+    /// A client is there.
+    ///
+    /// # Panics
+    /// If its number was used before: the shell broke its word.
+    pub(crate) fn connect(&mut self, turn: &Turn, id: ClientId, peer: Peer) {
+        let old = self.map.insert(id, Client::new(peer, turn));
+        assert!(old.is_none(), "client {id} connected twice");
+    }
+
+    /// A client's attached batch was accepted.
+    pub(crate) fn attach(&mut self, id: ClientId, first: JobId, batch: AttachedBatch) {
+        if let Some(client) = self.connected(id) {
+            let old = client.batches.insert(first, batch);
+            assert!(old.is_none(), "the batch of job {first} is attached once");
+        }
+    }
+
+    /// A connection is over: nothing more is sent. [`Clients::vanish`] is next, when what this gives is done.
+    pub(crate) fn hang_up(&mut self, id: ClientId) -> Option<HungUp> {
+        let client = self.connected(id)?;
+        let letters = std::mem::take(&mut client.letters);
+        client.readers.clear();
+        let hung_up = HungUp { uid: client.peer.uid, letters, batches: client.batches().collect() };
+        self.readers.remove(&id);
+        Some(hung_up)
+    }
+
+    /// A client that hung up is remembered for a while if it has attached jobs.
+    pub(crate) fn vanish(&mut self, turn: &mut Turn, id: ClientId) {
+        let Some(client) = self.connected(id) else { return };
+        if client.batches.is_empty() {
+            self.map.remove(&id);
+            return;
+        }
+        let mut alarm = AlarmSlot::default();
+        turn.set(&mut alarm, Alarm::Vanished(id), turn.after_ms(turn.config().vanished_ms));
+        client.presence = Presence::Vanished(alarm);
+    }
+
+    /// The last job of a client's batch is gone, or left it. A client that vanished is remembered for its batches alone.
+    pub(crate) fn batch_gone(&mut self, turn: &mut Turn, id: ClientId, first: JobId) {
+        let Some(client) = self.map.get_mut(&id) else { return };
+        client.batches.remove(&first);
+        let is_last = client.batches.is_empty();
+        if let Presence::Vanished(alarm) = &mut client.presence
+            && is_last
+        {
+            turn.cancel(alarm, Alarm::Vanished(id));
+            self.map.remove(&id);
+        }
+    }
+
+    /// A client that vanished does not come back: gives its batches, each by its first job and the count of its jobs.
+    ///
+    /// # Panics
+    /// If it did not vanish.
+    pub(crate) fn remove_vanished(&mut self, id: ClientId) -> Vec<(JobId, u32)> {
+        let Some(client) = self.map.remove(&id) else { return Vec::new() };
+        assert!(!client.is_connected(), "client {id} vanished before it is forgotten");
+        client.batches().collect()
+    }
+}

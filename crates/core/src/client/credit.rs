@@ -1,0 +1,98 @@
+//! Replies, and how much more may be sent to a client.
+//!
+//! Every reply is charged to its client's credit, whole until something is sent and whole again when all has left. A client
+//! without credit is sent nothing that can wait; much that waits for it stops its own next jobs and nothing else.
+
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::why::Unread;
+use bulkhead_proto::ids::{ClientId, LogId, OutputId, Tag};
+
+use crate::action::Action;
+use crate::client::Clients;
+use crate::turn::Turn;
+
+/// Descriptors that use up a client's whole credit: an outbox holds few of them.
+const OUTPUTS_ON_THEIR_WAY: u64 = 64;
+/// What a reply with a log takes of a client's credit beside its descriptor, in bytes.
+const LOG_BYTES: u64 = 48;
+/// A client's jobs rest when what it was not told is worth so many times its credit.
+const UNREAD_CREDITS: u64 = 4;
+/// The same for held outputs.
+const UNREAD_OUTPUTS: u64 = 16;
+
+/// What a client may be sent before it has to take some of it, in bytes.
+pub(super) fn whole_credit(turn: &Turn) -> i64 {
+    i64::try_from(turn.config().client_credit_bytes).unwrap_or(i64::MAX).max(1)
+}
+
+impl Clients {
+    /// Sends a reply of about so many bytes, and the output that goes with it.
+    pub(crate) fn reply(
+        &mut self,
+        turn: &mut Turn,
+        (id, tag): (ClientId, Tag),
+        reply: Reply,
+        bytes: u64,
+        output: Option<OutputId>,
+    ) {
+        let Some(client) = self.connected(id) else { return };
+        let descriptor =
+            if output.is_some() { turn.config().client_credit_bytes / OUTPUTS_ON_THEIR_WAY } else { 0 };
+        client.credit = client.credit.saturating_sub_unsigned(bytes + descriptor);
+        turn.act(Action::Reply { client: id, tag, reply, output });
+    }
+
+    /// Sends a reply with a log, charged like one with an output.
+    pub(crate) fn show_log(&mut self, turn: &mut Turn, (id, tag): (ClientId, Tag), reply: Reply, log: LogId) {
+        let Some(client) = self.connected(id) else { return };
+        let descriptor = turn.config().client_credit_bytes / OUTPUTS_ON_THEIR_WAY;
+        client.credit = client.credit.saturating_sub_unsigned(LOG_BYTES + descriptor);
+        turn.act(Action::ShowLog { client: id, tag, reply, log });
+    }
+
+    /// Whether a connected client may be sent more.
+    pub(crate) fn has_credit(&self, id: ClientId) -> bool {
+        self.see(id).is_some_and(|client| client.credit > 0)
+    }
+
+    /// A client took all that was sent.
+    pub(crate) fn flushed(&mut self, turn: &Turn, id: ClientId) {
+        if let Some(client) = self.connected(id) {
+            client.credit = whole_credit(turn);
+            self.mark(id);
+        }
+    }
+
+    /// An attached end waits for its client, if that is there still.
+    pub(crate) fn add_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
+        if let Some(client) = self.map.get_mut(&id) {
+            client.untold_bytes += bytes;
+            client.untold_outputs += outputs;
+        }
+    }
+
+    /// An attached end waits for its client no more.
+    ///
+    /// # Panics
+    /// If it was not counted.
+    pub(crate) fn remove_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
+        let Some(client) = self.map.get_mut(&id) else { return };
+        let left = (client.untold_bytes.checked_sub(bytes), client.untold_outputs.checked_sub(outputs));
+        let (Some(bytes), Some(outputs)) = left else { panic!("what waited for client {id} was counted") };
+        (client.untold_bytes, client.untold_outputs) = (bytes, outputs);
+    }
+
+    /// What waits for a connected client to read, and how much may. `all_full`: what waits for all clients together is
+    /// more than may.
+    pub(crate) fn unread(&self, turn: &Turn, id: ClientId, all_full: bool) -> Option<Unread> {
+        let most = turn.config().client_credit_bytes.saturating_mul(UNREAD_CREDITS);
+        let client = self.see(id)?;
+        Some(Unread {
+            bytes: client.untold_bytes,
+            bytes_max: if all_full { 0 } else { most },
+            outputs: client.untold_outputs,
+            outputs_max: UNREAD_OUTPUTS,
+            all_full,
+        })
+    }
+}

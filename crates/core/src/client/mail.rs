@@ -1,0 +1,188 @@
+//! Ends on their way to clients: letters that wait, and the replies that they travel in.
+//!
+//! Ends wait as letters of a few bytes; the results themselves stay with their jobs until the client has credit. What
+//! ended in one turn for one request travels in one reply; an output in a descriptor travels alone.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
+use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+
+use crate::client::Clients;
+use crate::turn::Turn;
+
+/// Bytes of results in one reply: well below a frame.
+const REPLY_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
+/// What an entry of a reply takes beside its result, in bytes, about.
+pub(crate) const ENTRY_BYTES: u64 = 24;
+
+/// Ends that a client is to be told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Letter {
+    pub(super) tag: Tag,
+    pub(super) own: bool,
+    pub(super) job: JobId,
+    pub(super) count: u32,
+}
+
+impl Letter {
+    /// One about so many jobs from this one on. `own`: the client submitted them attached; else it waits for them.
+    pub(crate) fn new(tag: Tag, own: bool, job: JobId, count: u32) -> Self {
+        Self { tag, own, job, count }
+    }
+
+    /// The request that it answers.
+    pub(crate) fn tag(self) -> Tag {
+        self.tag
+    }
+
+    /// Whether the client submitted the job attached.
+    pub(crate) fn is_own(self) -> bool {
+        self.own
+    }
+
+    /// The first job.
+    pub(crate) fn job(self) -> JobId {
+        self.job
+    }
+}
+
+/// Entries of one reply that is not sent yet.
+#[derive(Default)]
+struct Envelope {
+    ended: Vec<Ended>,
+    bytes: u64,
+}
+
+/// Replies of one client that are not sent yet, one for each of its requests.
+#[derive(Default)]
+pub(crate) struct Envelopes {
+    of: BTreeMap<Tag, Envelope>,
+    bytes: u64,
+}
+
+impl Clients {
+    /// Writes a letter. `false`: nobody is there to read it.
+    pub(crate) fn post(&mut self, id: ClientId, letter: Letter) -> bool {
+        let Some(client) = self.connected(id) else { return false };
+        client.letters.push_back(letter);
+        self.mark(id);
+        true
+    }
+
+    /// Has a client looked at in this turn, or in the next.
+    pub(super) fn mark(&mut self, id: ClientId) {
+        let Some(client) = self.map.get_mut(&id) else { return };
+        if !std::mem::replace(&mut client.listed, true) {
+            self.ready.push(id);
+        }
+    }
+
+    /// A client waits for one more end.
+    pub(crate) fn add_wait(&mut self, id: ClientId) {
+        if let Some(client) = self.connected(id) {
+            client.waits += 1;
+        }
+    }
+
+    /// A letter was read, or nobody is there to read it: fewer ends are waited for, if it was not about attached ones.
+    ///
+    /// # Panics
+    /// If they were not waited for.
+    pub(crate) fn letter_read(&mut self, id: ClientId, letter: Letter) {
+        if let Some(client) = self.connected(id).filter(|_| !letter.own) {
+            let left = client.waits.checked_sub(u64::from(letter.count));
+            client.waits = left.expect("an end that is told was waited for");
+        }
+    }
+
+    /// Whether a client is still to be told of an end.
+    pub(crate) fn have_letters(&self) -> bool {
+        self.map.values().any(|client| !client.letters.is_empty())
+    }
+
+    /// The clients with new letters or new credit, taken out whole: what is done for them may mark clients again, and
+    /// those have their turn next time. [`Clients::put_ready`] takes the empty list back.
+    pub(crate) fn take_ready(&mut self) -> Vec<ClientId> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// What was marked meanwhile has been looked at, or is looked at again next turn.
+    pub(crate) fn put_ready(&mut self, mut ready: Vec<ClientId>) {
+        ready.append(&mut self.ready);
+        self.ready = ready;
+    }
+
+    /// The next letter of a client, while it has credit for what is in the envelopes already.
+    pub(crate) fn next_letter(&mut self, id: ClientId, envelopes: &Envelopes) -> Option<Letter> {
+        let client = self.connected(id)?;
+        client.listed = false;
+        let left = client.credit.saturating_sub_unsigned(envelopes.bytes);
+        if left > 0 { client.letters.pop_front() } else { None }
+    }
+
+    /// Puts an end into its request's envelope, or sends it alone if an output goes with it.
+    pub(crate) fn tell(
+        &mut self,
+        turn: &mut Turn,
+        (id, tag): (ClientId, Tag),
+        ended: Ended,
+        output: Option<OutputId>,
+        envelopes: &mut Envelopes,
+    ) {
+        if output.is_none() {
+            return self.enclose(turn, (id, tag), ended, envelopes);
+        }
+        self.seal(turn, (id, tag), envelopes);
+        self.reply(turn, (id, tag), Reply::Ended(vec![ended]), 2 * ENTRY_BYTES, output);
+    }
+
+    fn enclose(
+        &mut self,
+        turn: &mut Turn,
+        (id, tag): (ClientId, Tag),
+        ended: Ended,
+        envelopes: &mut Envelopes,
+    ) {
+        let bytes = bytes_of(&ended);
+        envelopes.bytes += bytes;
+        let envelope = envelopes.of.entry(tag).or_default();
+        envelope.bytes += bytes;
+        envelope.ended.push(ended);
+        if envelope.ended.len() == BATCH_MAX || envelope.bytes >= REPLY_BYTES {
+            self.seal(turn, (id, tag), envelopes);
+        }
+    }
+
+    /// Sends what is in the envelope of one request.
+    pub(crate) fn seal(&mut self, turn: &mut Turn, (id, tag): (ClientId, Tag), envelopes: &mut Envelopes) {
+        if let Some(envelope) = envelopes.of.remove(&tag) {
+            envelopes.bytes -= envelope.bytes;
+            self.reply(turn, (id, tag), Reply::Ended(envelope.ended), envelope.bytes, None);
+        }
+    }
+
+    /// Sends what is in all envelopes of a client.
+    pub(crate) fn seal_all(&mut self, turn: &mut Turn, id: ClientId, envelopes: Envelopes) {
+        for (tag, envelope) in envelopes.of {
+            self.reply(turn, (id, tag), Reply::Ended(envelope.ended), envelope.bytes, None);
+        }
+    }
+}
+
+/// What an end takes in a reply, in bytes, about.
+pub(crate) fn bytes_of(ended: &Ended) -> u64 {
+    let output = match &ended.output {
+        Output::Inline(payload) => payload.as_bytes().len(),
+        Output::None | Output::Descriptor { .. } => 0,
+    };
+    let text = match &ended.outcome {
+        Outcome::Failed { message, .. } => message.len(),
+        Outcome::Crashed { last, .. } => last.len(),
+        Outcome::Lost { reason } => reason.len(),
+        Outcome::Done | Outcome::TimedOut { .. } | Outcome::Cancelled | Outcome::Expired => 0,
+    };
+    ENTRY_BYTES + (output + text) as u64
+}
