@@ -15,7 +15,7 @@ use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, RING};
 use bulkhead_proto::worker::boxes::BOX_BYTES;
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, Tasks};
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 mod config;
 mod mutate;
@@ -95,7 +95,7 @@ fn again<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 /// If that does not hold.
 pub fn ring(data: &[u8]) {
     let (ring, descriptors) = Ring::create().expect("two pages");
-    let liar = Page::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).expect("the same page");
+    let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).expect("the same page");
     let mut play = Play { ring, liar, next: 1, open: BTreeMap::new(), ended: Vec::new() };
     // A step is one byte that says what and ten that say with what.
     for step in data.chunks(11) {
@@ -106,7 +106,7 @@ pub fn ring(data: &[u8]) {
 
 struct Play {
     ring: Ring,
-    liar: Page,
+    liar: SharedPage,
     next: u64,
     /// Offers that are outstanding, or ended and not settled, by their entries.
     open: BTreeMap<u64, Seq>,

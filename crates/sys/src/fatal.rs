@@ -20,7 +20,7 @@ use nix::libc::{self, c_int, c_void, siginfo_t};
 
 use crate::allocator;
 use crate::clock::monotonic_ns;
-use crate::page::Page;
+use crate::shared_page::SharedPage;
 
 mod frames;
 
@@ -113,8 +113,8 @@ static SPOKEN: AtomicBool = AtomicBool::new(false);
 ///
 /// # Panics
 /// If a place is none of the page's, or the page is mapped for reading only.
-pub fn install(page: Page, places: &Places) -> io::Result<()> {
-    let page: &'static Page = Box::leak(Box::new(page));
+pub fn install(page: SharedPage, places: &Places) -> io::Result<()> {
+    let page: &'static SharedPage = Box::leak(Box::new(page));
     let testimony = Testimony {
         moment: page.writable_word(places.moment),
         signal: page.writable_word(places.signal),

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 
-use crate::page::Page;
+use crate::shared_page::SharedPage;
 
 /// Makes an empty file that may be sealed later. `name` is shown in /proc and means nothing else.
 ///
@@ -64,7 +64,7 @@ pub fn filled(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     file.write_all(bytes)?;
     let fd = OwnedFd::from(file);
     fix_size(fd.as_fd())?;
-    Page::seal_future_writes(fd.as_fd())?;
+    SharedPage::seal_future_writes(fd.as_fd())?;
     Ok(fd)
 }
 
@@ -201,12 +201,12 @@ mod tests {
         for error in [file.write_all_at(b"x", 0).unwrap_err(), file.set_len(3).unwrap_err()] {
             assert_eq!(error.raw_os_error(), Some(libc::EPERM));
         }
-        assert!(Page::map_shared(file.as_fd(), 8).is_err());
+        assert!(SharedPage::map_shared(file.as_fd(), 8).is_err());
     }
 
     #[test]
     fn an_output_that_somebody_maps_or_sealed_is_refused() {
-        let (_page, fd) = Page::create("mapped", 4096).unwrap();
+        let (_page, fd) = SharedPage::create("mapped", 4096).unwrap();
         assert_eq!(seal_output(fd.as_fd()).unwrap_err().raw_os_error(), Some(libc::EBUSY));
         let fd = output_file("sealed by a worker").unwrap();
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SEAL)).unwrap();

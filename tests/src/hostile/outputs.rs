@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use bulkhead_link::worker::Finish;
 use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::memfd;
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 use super::puppet::{After, Puppet};
 use super::{Attack, Deed};
@@ -54,7 +54,7 @@ fn seal(file: &File) {
 
 fn keep_mapped(file: &File) {
     memfd::fix_size(file.as_fd()).expect("nobody sealed it");
-    std::mem::forget(Page::map_shared(file.as_fd(), BYTES).expect("it can be mapped"));
+    std::mem::forget(SharedPage::map_shared(file.as_fd(), BYTES).expect("it can be mapped"));
 }
 
 /// Changes the size of the output as long as it can.

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use bulkhead_proto::worker::boxes::{BOX_BYTES, ORDERS_BYTES};
 use bulkhead_proto::worker::message::TaskMessage;
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 use super::puppet::{After, Puppet};
 use super::{Attack, Deed};
@@ -47,7 +47,7 @@ fn cut_the_box(puppet: &Puppet) -> bool {
 }
 
 fn map_the_orders(puppet: &Puppet) -> bool {
-    Page::map_shared(puppet.pages[1].as_fd(), ORDERS_BYTES).is_ok()
+    SharedPage::map_shared(puppet.pages[1].as_fd(), ORDERS_BYTES).is_ok()
 }
 
 fn write_the_orders(puppet: &Puppet) -> bool {
@@ -57,7 +57,7 @@ fn write_the_orders(puppet: &Puppet) -> bool {
 
 /// Forbids any further mapping and sealing of its own box: the daemon has what it needs.
 fn seal_the_box(puppet: &mut Puppet, task: &TaskMessage) -> After {
-    Page::seal_future_writes(puppet.pages[0].as_fd()).expect("its seals are open");
+    SharedPage::seal_future_writes(puppet.pages[0].as_fd()).expect("its seals are open");
     puppet.run(task);
     After::Serve
 }

@@ -19,8 +19,8 @@ use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
 use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ClaimState, ClaimWord, NAP_AT, ORDERS_BYTES};
 use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup, TaskMessage};
 use bulkhead_sys::lane::{Lane, LaneFrame};
-use bulkhead_sys::page::Page;
 use bulkhead_sys::process;
+use bulkhead_sys::shared_page::SharedPage;
 
 use super::{BAIT, Deed, Orders, sit};
 
@@ -72,8 +72,8 @@ impl Newborn {
     pub(crate) fn come_up(self) -> Puppet {
         let channel = self.listen().accept().expect("the daemon connects");
         let ring = WorkerRing::map(&self.pages).expect("box and orders");
-        let box_page = Page::map_shared(self.pages[0].as_fd(), BOX_BYTES).expect("the box");
-        let orders_page = Page::map_read_only(self.pages[1].as_fd(), ORDERS_BYTES).expect("the orders");
+        let box_page = SharedPage::map_shared(self.pages[0].as_fd(), BOX_BYTES).expect("the box");
+        let orders_page = SharedPage::map_read_only(self.pages[1].as_fd(), ORDERS_BYTES).expect("the orders");
         Puppet {
             lane: self.lane,
             pages: self.pages,
@@ -109,8 +109,8 @@ pub struct Puppet {
     pub(crate) kinds: Vec<String>,
     pub(crate) channel: Channel,
     pub(crate) ring: WorkerRing,
-    pub(crate) box_page: Page,
-    pub(crate) orders_page: Page,
+    pub(crate) box_page: SharedPage,
+    pub(crate) orders_page: SharedPage,
 }
 
 /// The output of an honest task.

@@ -28,7 +28,7 @@ use bulkhead_proto::worker::boxes::{
     self, BOX_BYTES, ClaimState, ClaimWord, LAST_BREATH_AT, NAP_AT, ORDER_FENCE_AT, ORDER_JOB_AT,
     ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, UNWANTED_AT, WORD_AT,
 };
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 mod evidence;
 mod result;
@@ -98,8 +98,8 @@ struct Entry {
 
 /// The offers of one worker. Offers must come with growing seqs.
 pub struct Ring {
-    box_page: Page,
-    orders: Page,
+    box_page: SharedPage,
+    orders: SharedPage,
     entries: Vec<Entry>,
     /// No offer before this one is outstanding.
     first: u64,
@@ -126,9 +126,9 @@ impl Ring {
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM: something is short; try again later. EINVAL: a kernel before 5.1.
     pub fn create() -> io::Result<(Self, RingDescriptors)> {
-        let (box_page, box_descriptor) = Page::create("bulkhead-box", BOX_BYTES)?;
-        let (orders, orders_descriptor) = Page::create("bulkhead-orders", ORDERS_BYTES)?;
-        Page::seal_future_writes(orders_descriptor.as_fd())?;
+        let (box_page, box_descriptor) = SharedPage::create("bulkhead-box", BOX_BYTES)?;
+        let (orders, orders_descriptor) = SharedPage::create("bulkhead-orders", ORDERS_BYTES)?;
+        SharedPage::seal_future_writes(orders_descriptor.as_fd())?;
         let free = Entry { seq: Seq(0), state: ClaimState::Settled };
         let ring = Self {
             box_page,

@@ -20,7 +20,7 @@ use bulkhead_proto::worker::boxes::{
 };
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::fatal::{self, Places};
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 /// Where the handler of fatal signals leaves its words.
 const TESTIMONY: Places = Places {
@@ -82,8 +82,8 @@ impl Kept<'_> {
 /// Box and orders, mapped.
 #[derive(Debug)]
 pub struct WorkerRing {
-    box_page: Page,
-    orders: Page,
+    box_page: SharedPage,
+    orders: SharedPage,
     /// The last offer that was claimed.
     claimed: Cell<Seq>,
     claimed_ns: Cell<u64>,
@@ -104,8 +104,8 @@ impl WorkerRing {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "setup needs two descriptors"));
         };
         Ok(Self {
-            box_page: Page::map_shared(box_descriptor.as_fd(), BOX_BYTES)?,
-            orders: Page::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
+            box_page: SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?,
+            orders: SharedPage::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
             claimed: Cell::new(Seq(0)),
             claimed_ns: Cell::new(0),
             rung_for: 0,
@@ -121,7 +121,7 @@ impl WorkerRing {
     /// As [`fatal::install`]; EINVAL, ENOMEM: the box cannot be mapped again.
     pub fn testify(descriptors: &[OwnedFd]) -> io::Result<()> {
         let box_descriptor = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
-        fatal::install(Page::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &TESTIMONY)
+        fatal::install(SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &TESTIMONY)
     }
 
     /// OFFERED -> CLAIMED. `false`: the offer was taken back; nothing of it may run.

@@ -29,7 +29,7 @@ const PLACES: Places = Places {
 
 /// What a death left.
 struct Left {
-    page: Page,
+    page: SharedPage,
     signal: Option<i32>,
     pid: u32,
 }
@@ -60,7 +60,7 @@ impl Left {
 
 /// Runs the death of this name in a process of its own, whose standard input is the page.
 fn dies_of(mode: &str) -> Left {
-    let (page, fd) = Page::create("testimony", PAGE_BYTES).unwrap();
+    let (page, fd) = SharedPage::create("testimony", PAGE_BYTES).unwrap();
     let mut test = Command::new(std::env::current_exe().unwrap());
     test.args(["--exact", "fatal::tests::dies", "--ignored", "--test-threads=1"]);
     test.env("BULKHEAD_SYS_DEATH", mode).stdin(File::from(fd)).stdout(Stdio::null()).stderr(Stdio::null());
@@ -114,7 +114,7 @@ fn dies() {
         // does and a shell for what it puts into the background; those are left alone, and would end nobody here.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    install(Page::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &PLACES).unwrap();
+    install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &PLACES).unwrap();
     match std::env::var("BULKHEAD_SYS_DEATH").unwrap().as_str() {
         "fault" => raise::fault(),
         "overflow" => {

@@ -11,10 +11,10 @@ use bulkhead_proto::worker::boxes::{
     CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_WORDS_AT, PROGRESS_DONE_AT,
     PROGRESS_NS_AT, PROGRESS_TOTAL_AT, unpack_words,
 };
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 /// All of it. `signal`: the one that ended the worker, which must be the one that its handler spoke of.
-pub(super) fn read(page: &Page, signal: Option<i32>) -> Evidence {
+pub(super) fn read(page: &SharedPage, signal: Option<i32>) -> Evidence {
     let said = page.load(CAUSE_SIGNAL_AT, Ordering::Acquire);
     let spoke = signal.is_some_and(|signal| said == u64::from(signal.unsigned_abs()));
     let frames = if spoke { frames(page) } else { Vec::new() };
@@ -23,20 +23,20 @@ pub(super) fn read(page: &Page, signal: Option<i32>) -> Evidence {
     Evidence { frames, searched, progress, last_words, ..Evidence::default() }
 }
 
-fn frames(page: &Page) -> Vec<u64> {
+fn frames(page: &SharedPage) -> Vec<u64> {
     let count = usize::try_from(page.load(FRAME_COUNT_AT, Ordering::Acquire)).unwrap_or(usize::MAX);
     let count = count.min(BACKTRACE_MAX);
     (0..count).map(|frame| page.load(FRAMES_AT + 8 * frame, Ordering::Relaxed)).collect()
 }
 
-pub(super) fn progress(page: &Page) -> Option<Progress> {
+pub(super) fn progress(page: &SharedPage) -> Option<Progress> {
     let ns = page.load(PROGRESS_NS_AT, Ordering::Acquire);
     let word = |at: usize| page.load(at, Ordering::Relaxed);
     (ns != 0).then(|| Progress { done: word(PROGRESS_DONE_AT), total: word(PROGRESS_TOTAL_AT) })
 }
 
 /// What is no UTF-8 is replaced; that may make it longer, so it is cut again.
-fn last_words(page: &Page) -> String {
+fn last_words(page: &SharedPage) -> String {
     let Some((bytes, at)) = unpack_words(page.load(LAST_WORDS_AT, Ordering::Acquire)) else {
         return String::new();
     };
@@ -56,8 +56,8 @@ mod tests {
     use super::*;
     use crate::worker::Finish;
 
-    fn lying(words: &[(usize, u64)]) -> Page {
-        let (page, _) = Page::create("box", BOX_HEADER_BYTES).unwrap();
+    fn lying(words: &[(usize, u64)]) -> SharedPage {
+        let (page, _) = SharedPage::create("box", BOX_HEADER_BYTES).unwrap();
         words.iter().for_each(|(at, value)| page.store(*at, *value, Ordering::Relaxed));
         page
     }

@@ -12,12 +12,12 @@ use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES}
 use bulkhead_proto::worker::boxes::{
     self, ELAPSED_NS_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
 };
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 use super::{Found, FoundResult, Leftover};
 
 /// The result of an entry that was seen DONE with Acquire.
-pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
+pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<Found, Lie> {
     let index = boxes::index_of(seq);
     let field = |at: usize| page.load(boxes::entry_at(index) + at, Ordering::Relaxed);
     let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Lie::Result)?;
@@ -43,7 +43,7 @@ pub(super) fn copy(page: &Page, seq: Seq) -> Result<Found, Lie> {
 
 /// A failure's text, and what its task had written: behind the text, or in the descriptor as it says.
 fn failure(
-    page: &Page,
+    page: &SharedPage,
     index: usize,
     text_bytes: u64,
     output_bytes: u64,

@@ -9,7 +9,7 @@ use bulkhead_proto::death::Death;
 use bulkhead_proto::worker::boxes::{
     CAUSE_CODE_AT, CAUSE_SIGNAL_AT, FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, SENDER_PID_AT, STACK_OVERFLOW_AT,
 };
-use bulkhead_sys::page::Page;
+use bulkhead_sys::shared_page::SharedPage;
 
 // By their Linux numbers (signal(7), x86 and ARM).
 const SIGILL: i32 = 4;
@@ -25,7 +25,7 @@ const SENT_BY_A_PROCESS: [i64; 3] = [0, -1, -6];
 const SI_KERNEL: i64 = 0x80;
 
 /// The death of process `pid` by `signal`.
-pub(super) fn name(page: &Page, signal: i32, core: bool, pid: u32) -> Death {
+pub(super) fn name(page: &SharedPage, signal: i32, core: bool, pid: u32) -> Death {
     let plain = Death::Signalled { signal, core };
     let said = page.load(CAUSE_SIGNAL_AT, Ordering::Acquire);
     // Nobody can speak of SIGKILL.
@@ -65,7 +65,7 @@ mod tests {
 
     /// What is made of a death by `signal` when the box says this.
     fn named(signal: i32, words: &[(usize, i64)]) -> Death {
-        let (page, _) = Page::create("box", BOX_HEADER_BYTES).unwrap();
+        let (page, _) = SharedPage::create("box", BOX_HEADER_BYTES).unwrap();
         for (at, value) in words {
             page.store(*at, value.cast_unsigned(), Ordering::Relaxed);
         }

@@ -9,9 +9,9 @@ use super::*;
 use crate::worker::{Finish, Kept, WorkerRing};
 
 /// Both halves, and a page by which a liar writes into the box.
-pub(super) fn rings() -> (Ring, WorkerRing, Page) {
+pub(super) fn rings() -> (Ring, WorkerRing, SharedPage) {
     let (ring, descriptors) = Ring::create().unwrap();
-    let liar = Page::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
+    let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
     (ring, WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap(), liar)
 }
 
@@ -25,7 +25,7 @@ fn polled(ring: &mut Ring) -> Result<Vec<(u64, FoundResult)>, Lie> {
     Ok(found.into_iter().map(|found| (found.seq.0, found.result)).collect())
 }
 
-fn say(liar: &Page, entry: u64, seq: u64, state: ClaimState) {
+fn say(liar: &SharedPage, entry: u64, seq: u64, state: ClaimState) {
     liar.store(word_at(Seq(entry)), ClaimWord::pack(Seq(seq), state), Ordering::Release);
 }
 

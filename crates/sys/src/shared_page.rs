@@ -20,18 +20,18 @@ const WORD: usize = 8;
 
 /// A mapping of a shared file, unmapped when it is dropped.
 #[derive(Debug)]
-pub struct Page {
+pub struct SharedPage {
     start: NonNull<u8>,
     bytes: usize,
     writable: bool,
 }
 
 // SAFETY: the mapping belongs to this value alone and every access to it is atomic, from any thread.
-unsafe impl Send for Page {}
+unsafe impl Send for SharedPage {}
 // SAFETY: as above: shared access is what the atomics are for.
-unsafe impl Sync for Page {}
+unsafe impl Sync for SharedPage {}
 
-impl Page {
+impl SharedPage {
     /// Makes a zeroed page of `bytes` (a multiple of 8), sealed against changes of its size and mapped for
     /// writing, and the descriptor by which others can map it.
     ///
@@ -167,7 +167,7 @@ impl Page {
     }
 }
 
-impl Drop for Page {
+impl Drop for SharedPage {
     fn drop(&mut self) {
         // SAFETY: this mapping is ours, whole, and nothing borrows from it any more.
         let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
@@ -184,8 +184,8 @@ mod tests {
 
     #[test]
     fn two_mappings_share_words_and_bytes() {
-        let (ours, fd) = Page::create("shared", 4096).unwrap();
-        let theirs = Page::map_shared(fd.as_fd(), 4096).unwrap();
+        let (ours, fd) = SharedPage::create("shared", 4096).unwrap();
+        let theirs = SharedPage::map_shared(fd.as_fd(), 4096).unwrap();
         ours.store(8, 7, Ordering::Release);
         assert_eq!(theirs.load(8, Ordering::Acquire), 7);
         assert_eq!(theirs.compare_exchange(8, 6, 9), Err(7));
@@ -201,10 +201,10 @@ mod tests {
 
     #[test]
     fn a_receiver_cannot_write_sealed_orders() {
-        let (ours, fd) = Page::create("orders", 4096).unwrap();
-        Page::seal_future_writes(fd.as_fd()).unwrap();
-        assert_eq!(Page::map_shared(fd.as_fd(), 4096).unwrap_err().raw_os_error(), Some(libc::EPERM));
-        let theirs = Page::map_read_only(fd.as_fd(), 4096).unwrap();
+        let (ours, fd) = SharedPage::create("orders", 4096).unwrap();
+        SharedPage::seal_future_writes(fd.as_fd()).unwrap();
+        assert_eq!(SharedPage::map_shared(fd.as_fd(), 4096).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        let theirs = SharedPage::map_read_only(fd.as_fd(), 4096).unwrap();
         ours.store(0, 3, Ordering::SeqCst);
         assert_eq!(theirs.load(0, Ordering::SeqCst), 3);
         // SAFETY: asks for a protection that the kernel must refuse; the mapping stays as it is.
@@ -224,16 +224,19 @@ mod tests {
 
     #[test]
     fn a_page_of_another_size_or_without_seals_is_refused() {
-        let (_page, fd) = Page::create("small", 4096).unwrap();
-        assert_eq!(Page::map_shared(fd.as_fd(), 8192).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        let (_page, fd) = SharedPage::create("small", 4096).unwrap();
+        assert_eq!(SharedPage::map_shared(fd.as_fd(), 8192).unwrap_err().raw_os_error(), Some(libc::EINVAL));
         let file = File::from(memfd::create("unsealed").unwrap());
         file.set_len(4096).unwrap();
-        assert_eq!(Page::map_shared(file.as_fd(), 4096).unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(
+            SharedPage::map_shared(file.as_fd(), 4096).unwrap_err().raw_os_error(),
+            Some(libc::EINVAL)
+        );
     }
 
     #[test]
     fn nobody_can_shrink_it() {
-        let (_page, fd) = Page::create("fixed", 4096).unwrap();
+        let (_page, fd) = SharedPage::create("fixed", 4096).unwrap();
         let file = File::from(fd);
         assert_eq!(file.set_len(0).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(file.set_len(1 << 20).unwrap_err().raw_os_error(), Some(libc::EPERM));
@@ -242,14 +245,14 @@ mod tests {
     #[test]
     #[should_panic(expected = "for reading only")]
     fn a_store_into_a_read_only_page_is_a_bug() {
-        let (_page, fd) = Page::create("read only", 4096).unwrap();
-        Page::map_read_only(fd.as_fd(), 4096).unwrap().store(0, 1, Ordering::Relaxed);
+        let (_page, fd) = SharedPage::create("read only", 4096).unwrap();
+        SharedPage::map_read_only(fd.as_fd(), 4096).unwrap().store(0, 1, Ordering::Relaxed);
     }
 
     #[test]
     #[should_panic(expected = "no word of the page")]
     fn an_access_beyond_the_end_is_a_bug() {
-        let (page, _fd) = Page::create("end", 4096).unwrap();
+        let (page, _fd) = SharedPage::create("end", 4096).unwrap();
         page.read_bytes(4088, &mut [0; 9]);
     }
 }
