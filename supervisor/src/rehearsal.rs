@@ -13,7 +13,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_sys::clock;
-use bulkhead_sys::poll::{Watch, wait, wait_readable};
+use bulkhead_sys::poll::{PollTarget, wait, wait_readable};
 use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::spawner::Spawner;
 
@@ -67,7 +67,8 @@ fn hear(worker: &mut Worker, limit: Duration) -> Result<Vec<KindId>> {
             Heard::More => {}
             Heard::Nothing => {
                 ensure!(!left.is_zero(), "it has said nothing for {} s", limit.as_secs());
-                wait([Watch::readable(worker.lane.as_fd())], Some(left)).context("cannot wait for it")?;
+                wait([PollTarget::readable(worker.lane.as_fd())], Some(left))
+                    .context("cannot wait for it")?;
             }
         }
     }

@@ -14,7 +14,7 @@ use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
 use bulkhead_proto::worker::message::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
-use bulkhead_sys::poll::{Watch, wait};
+use bulkhead_sys::poll::{PollTarget, wait};
 use bulkhead_sys::process;
 
 use crate::descriptors::{Arrivals, Files, dispose};
@@ -52,7 +52,8 @@ impl Runtime {
     /// Runs tasks until there is a reason to leave.
     pub(crate) fn serve(&mut self) -> Result<Leave> {
         loop {
-            let watched = [Watch::readable(self.channel.as_fd()), Watch::readable(self.arrivals.as_fd())];
+            let watched =
+                [PollTarget::readable(self.channel.as_fd()), PollTarget::readable(self.arrivals.as_fd())];
             let [channel, lane] = wait(watched, None).context("cannot wait")?;
             let leave = if lane.hung_up {
                 Some(Leave::Closed)

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bulkhead_sys::poll::{self, Watch};
+use bulkhead_sys::poll::{self, PollTarget};
 
 /// Standard error, as far as it takes lines at once. A pipe that says so has room for the longest of ours.
 struct Impatient;
@@ -15,7 +15,7 @@ struct Impatient;
 impl Write for Impatient {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut stderr = io::stderr();
-        let watched = [Watch { fd: stderr.as_fd(), readable: false, writable: true }];
+        let watched = [PollTarget { fd: stderr.as_fd(), readable: false, writable: true }];
         let has_room = poll::wait(watched, Some(Duration::ZERO)).is_ok_and(|seen| seen[0].writable);
         if has_room {
             // Without a reader there is nobody to tell that there is none.

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bulkhead_sys::poll::{self, Watch};
+use bulkhead_sys::poll::{self, PollTarget};
 use bulkhead_sys::signals::{self, Signals};
 
 /// SIGINT and SIGTERM, as something to wait for. While it lives they do not end the process.
@@ -72,8 +72,8 @@ pub struct Bell(OwnedFd);
 /// `Err(Interrupted)` inside `Ok` if a watched signal came; an I/O error if it cannot be waited.
 pub fn wait_writable(fd: BorrowedFd<'_>, bell: &Bell) -> io::Result<Result<(), Interrupted>> {
     loop {
-        let writer = Watch { fd, readable: false, writable: true };
-        let [seen, rung] = poll::wait([writer, Watch::readable(bell.0.as_fd())], None)?;
+        let writer = PollTarget { fd, readable: false, writable: true };
+        let [seen, rung] = poll::wait([writer, PollTarget::readable(bell.0.as_fd())], None)?;
         if rung.readable {
             return Ok(Err(Interrupted));
         }
@@ -95,8 +95,9 @@ pub fn wait_readable(
     let until = Instant::now() + limit;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let signals = interrupts.as_deref().map_or(Watch::end(fd), |found| Watch::readable(found.as_fd()));
-        let [seen, _] = poll::wait([Watch::readable(fd), signals], Some(left))?;
+        let signals =
+            interrupts.as_deref().map_or(PollTarget::end(fd), |found| PollTarget::readable(found.as_fd()));
+        let [seen, _] = poll::wait([PollTarget::readable(fd), signals], Some(left))?;
         if seen.readable {
             return Ok(Ok(true));
         }

@@ -13,7 +13,7 @@ use std::time::Instant;
 use bulkhead_proto::client::frame::{Frames, push_frame};
 use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
 use bulkhead_proto::codec;
-use bulkhead_sys::poll::{self, Watch};
+use bulkhead_sys::poll::{self, PollTarget};
 use bulkhead_sys::socket;
 
 use crate::error::{Error, Fault};
@@ -122,9 +122,10 @@ impl Wire {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let fd = self.socket.as_fd();
         // Ready to read while it waits to write, or it and the daemon would wait for each other.
-        let socket = Watch { fd, readable: true, writable: self.sent < self.outgoing.len() };
-        let signals = self.interrupts.as_ref().map_or(Watch::end(fd), |found| Watch::readable(found.as_fd()));
-        let [poll::Seen { readable, writable, .. }, signalled] = poll::wait([socket, signals], left)?;
+        let socket = PollTarget { fd, readable: true, writable: self.sent < self.outgoing.len() };
+        let signals =
+            self.interrupts.as_ref().map_or(PollTarget::end(fd), |found| PollTarget::readable(found.as_fd()));
+        let [poll::Readiness { readable, writable, .. }, signalled] = poll::wait([socket, signals], left)?;
         if signalled.readable && self.interrupts.as_mut().is_some_and(Interrupts::take) {
             return Err(Error::Interrupted);
         }

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 /// A descriptor, and what to wait for.
 #[derive(Clone, Copy, Debug)]
-pub struct Watch<'a> {
+pub struct PollTarget<'a> {
     /// The descriptor.
     pub fd: BorrowedFd<'a>,
     /// Wake when it can be read.
@@ -22,7 +22,7 @@ pub struct Watch<'a> {
     pub writable: bool,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> PollTarget<'a> {
     /// Waits for something to read.
     pub fn readable(fd: BorrowedFd<'a>) -> Self {
         Self { fd, readable: true, writable: false }
@@ -36,7 +36,7 @@ impl<'a> Watch<'a> {
 
 /// What a watched descriptor is ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct Readiness {
     /// It was to be read, and a read would not block: there are bytes, or the end, or an error.
     pub readable: bool,
     /// It was to be written, and a write would not block.
@@ -50,12 +50,15 @@ pub struct Seen {
 ///
 /// # Errors
 /// ENOMEM; EINVAL: more descriptors than may be open.
-pub fn wait<const N: usize>(watched: [Watch<'_>; N], timeout: Option<Duration>) -> io::Result<[Seen; N]> {
+pub fn wait<const N: usize>(
+    watched: [PollTarget<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[Readiness; N]> {
     let mut polled = watched.map(|watch| PollFd::new(watch.fd, interest(watch)));
     match nix::poll::poll(&mut polled, timeout.map_or(PollTimeout::NONE, round_up)) {
         Ok(_) => {}
         // What poll(2) leaves in its results after a signal is not said anywhere.
-        Err(Errno::EINTR) => return Ok([Seen::default(); N]),
+        Err(Errno::EINTR) => return Ok([Readiness::default(); N]),
         Err(error) => return Err(error.into()),
     }
     let mut at = 0;
@@ -75,25 +78,25 @@ pub fn wait_readable(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let [seen] = wait([Watch::readable(fd)], Some(left))?;
+        let [seen] = wait([PollTarget::readable(fd)], Some(left))?;
         if seen.readable || left.is_zero() {
             return Ok(seen.readable);
         }
     }
 }
 
-fn interest(watch: Watch<'_>) -> PollFlags {
+fn interest(watch: PollTarget<'_>) -> PollFlags {
     let mut flags = PollFlags::empty();
     flags.set(PollFlags::POLLIN, watch.readable);
     flags.set(PollFlags::POLLOUT, watch.writable);
     flags
 }
 
-fn seen(watch: Watch<'_>, polled: &PollFd<'_>) -> Seen {
+fn seen(watch: PollTarget<'_>, polled: &PollFd<'_>) -> Readiness {
     let flags = polled.revents().unwrap_or(PollFlags::empty());
     // The next read or write tells which of these it is.
     let hung_up = flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL);
-    Seen {
+    Readiness {
         readable: watch.readable && (hung_up || flags.contains(PollFlags::POLLIN)),
         writable: watch.writable && (hung_up || flags.contains(PollFlags::POLLOUT)),
         hung_up,
@@ -118,17 +121,17 @@ mod tests {
     fn bytes_and_hang_ups_are_both_readable_and_told_apart() {
         let _quiet = crate::testing::nobody_spawns();
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let both = Watch { fd: ours.as_fd(), readable: true, writable: true };
-        let expected = Seen { readable: false, writable: true, hung_up: false };
+        let both = PollTarget { fd: ours.as_fd(), readable: true, writable: true };
+        let expected = Readiness { readable: false, writable: true, hung_up: false };
         assert_eq!(wait([both], None).unwrap(), [expected]);
         assert!(!wait_readable(ours.as_fd(), Duration::from_millis(1)).unwrap());
         theirs.write_all(b"x").unwrap();
-        let expected = Seen { readable: true, writable: false, hung_up: false };
-        assert_eq!(wait([Watch::readable(ours.as_fd())], None).unwrap(), [expected]);
+        let expected = Readiness { readable: true, writable: false, hung_up: false };
+        assert_eq!(wait([PollTarget::readable(ours.as_fd())], None).unwrap(), [expected]);
         drop(theirs);
         assert_eq!(
-            wait([Watch::readable(ours.as_fd())], None).unwrap(),
-            [Seen { hung_up: true, ..expected }]
+            wait([PollTarget::readable(ours.as_fd())], None).unwrap(),
+            [Readiness { hung_up: true, ..expected }]
         );
     }
 
@@ -137,10 +140,11 @@ mod tests {
         let (first, _theirs) = UnixStream::pair().unwrap();
         let (second, mut writer) = UnixStream::pair().unwrap();
         writer.write_all(b"x").unwrap();
-        let seen = wait([Watch::readable(first.as_fd()), Watch::readable(second.as_fd())], None).unwrap();
+        let seen =
+            wait([PollTarget::readable(first.as_fd()), PollTarget::readable(second.as_fd())], None).unwrap();
         assert_eq!(seen.map(|seen| seen.readable), [false, true]);
-        let seen = wait([Watch::end(second.as_fd())], Some(Duration::ZERO)).unwrap();
-        assert_eq!(seen, [Seen::default()], "what is there to read is not asked for");
+        let seen = wait([PollTarget::end(second.as_fd())], Some(Duration::ZERO)).unwrap();
+        assert_eq!(seen, [Readiness::default()], "what is there to read is not asked for");
     }
 
     #[test]
@@ -153,7 +157,7 @@ mod tests {
     #[test]
     fn nothing_is_ready_when_the_timeout_has_passed() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        let seen = wait([Watch::readable(ours.as_fd())], Some(Duration::from_millis(1))).unwrap();
-        assert_eq!(seen, [Seen::default()]);
+        let seen = wait([PollTarget::readable(ours.as_fd())], Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(seen, [Readiness::default()]);
     }
 }

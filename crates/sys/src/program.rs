@@ -23,7 +23,7 @@ use nix::libc;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
-use crate::poll::{Watch, wait};
+use crate::poll::{PollTarget, wait};
 use crate::signals::{self, Signals};
 use crate::strays::end_children;
 use crate::tree::{become_subreaper, stop_being_subreaper};
@@ -181,7 +181,7 @@ fn end(process: &Process) -> io::Result<ExitStatus> {
         if let Some(status) = wait_now(Which::Pidfd(process.as_fd()), Reap::Yes)? {
             return Ok(status);
         }
-        wait([Watch::readable(process.as_fd())], None)?;
+        wait([PollTarget::readable(process.as_fd())], None)?;
     }
 }
 
@@ -217,11 +217,12 @@ impl Streams<'_> {
                 return Ok(Go::Stop);
             }
             let [out, err] = [0, 1].map(|place| self.watch(place, process.as_fd()));
-            let parent =
-                self.parent.map_or(Watch::end(process.as_fd()), |parent| Watch::readable(parent.as_fd()));
-            let nudge = Watch::readable(self.nudges.as_fd());
+            let parent = self
+                .parent
+                .map_or(PollTarget::end(process.as_fd()), |parent| PollTarget::readable(parent.as_fd()));
+            let nudge = PollTarget::readable(self.nudges.as_fd());
             let [out, err, died, orphaned, nudge] =
-                wait([out, err, Watch::readable(process.as_fd()), parent, nudge], None)?;
+                wait([out, err, PollTarget::readable(process.as_fd()), parent, nudge], None)?;
             nudged = nudge.readable && !self.nudges.pending().is_empty();
             if orphaned.readable {
                 return Ok(Go::Stop);
@@ -239,8 +240,11 @@ impl Streams<'_> {
     }
 
     /// A stream that has ended keeps its place and is not waited for.
-    fn watch<'a>(&'a self, place: usize, process: BorrowedFd<'a>) -> Watch<'a> {
-        self.pipes[place].1.as_ref().map_or(Watch::end(process), |pipe| Watch::readable(pipe.as_fd()))
+    fn watch<'a>(&'a self, place: usize, process: BorrowedFd<'a>) -> PollTarget<'a> {
+        self.pipes[place]
+            .1
+            .as_ref()
+            .map_or(PollTarget::end(process), |pipe| PollTarget::readable(pipe.as_fd()))
     }
 
     /// What is left in the pipes once nobody of the program is there to write.

@@ -13,7 +13,7 @@ use nix::libc;
 use nix::unistd::getppid;
 
 use crate::pidfd::Process;
-use crate::poll::{Watch, wait};
+use crate::poll::{PollTarget, wait};
 
 /// A parent whose death is seen instead of felt; to be felt again, late if it has come, when this is dropped.
 pub(super) struct Parent {
@@ -51,7 +51,7 @@ impl Drop for Parent {
         // It takes every signal's number that it has given.
         drop(set_signal(self.signal));
         // One that died before that was set again sent nothing; it is asked for after.
-        let [seen] = wait([Watch::readable(self.as_fd())], Some(Duration::ZERO)).unwrap_or_default();
+        let [seen] = wait([PollTarget::readable(self.as_fd())], Some(Duration::ZERO)).unwrap_or_default();
         if seen.readable {
             // SAFETY: raise takes one integer.
             unsafe { libc::raise(self.signal) };
