@@ -40,13 +40,13 @@ const READ_BYTES: usize = 64 << 10;
 
 /// What the poll tells of a client's socket.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Readiness {
+pub(crate) struct SocketReadiness {
     readable: bool,
     /// Nothing more will come.
     ending: bool,
 }
 
-impl Readiness {
+impl SocketReadiness {
     pub(crate) fn of(event: &Ready) -> Self {
         Self { readable: event.is_readable(), ending: event.is_read_closed() || event.is_error() }
     }
@@ -128,7 +128,7 @@ impl Clients {
     }
 
     /// A client's socket became readable or writable.
-    pub(crate) fn mark_ready(&mut self, client: ClientId, ready: Readiness) {
+    pub(crate) fn mark_ready(&mut self, client: ClientId, ready: SocketReadiness) {
         if let Some(connection) = self.connections.get_mut(&client) {
             if ready.readable || ready.ending {
                 connection.mark_readable(ready.ending);

@@ -136,7 +136,7 @@ impl Fleet {
                     events.push(Event::BootstrapFailed { worker: id, error });
                 }
                 Heard::Hello(path) => {
-                    worker.pulse.open(worker.tree.process());
+                    worker.sampler.retry_open(worker.tree.process());
                     let pid = worker.tree.process().pid();
                     if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.0.clone()) {
                         let error = format!("no thread to connect to it: {}", shortage::explain(&error));

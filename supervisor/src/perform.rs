@@ -151,7 +151,7 @@ impl Hands {
     fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, events: &mut Vec<Event>) {
         let Some(found) = self.fleet.get(worker) else { return };
         if !found.ring.has_outstanding() {
-            found.pulse.offered();
+            found.sampler.note_first_offer();
         }
         found.ring.offer(seq, task.job, task.fence);
         let has_files = !task.files.is_empty() || task.output == OutputMode::Descriptor;

@@ -27,7 +27,7 @@ use bulkhead_sys::tree::Tree;
 use crate::boot_folder::BootFolder;
 use crate::disposal::{Disposal, Whose};
 use crate::line::Line;
-use crate::pulse::Pulse;
+use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
 use crate::worker::{Stage, Worker};
 
@@ -123,7 +123,7 @@ impl Template {
             .with_context(|| format!("cannot start {}", path.display()))?;
         let is_marked = self.mark(id, process.pid());
         // It goes on when it has its setup: until then it has no children.
-        let pulse = Pulse::of(&process);
+        let sampler = WorkerSampler::of(&process);
         let tree = Tree::new(process);
         match lane.send(&codec::encode(&setup), &pages) {
             Ok(()) => {}
@@ -139,7 +139,7 @@ impl Template {
             id,
             is_marked,
             tree,
-            pulse,
+            sampler,
             lane,
             ring,
             stage: Stage::Starting,

@@ -20,7 +20,7 @@ use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
-use crate::clients::Readiness;
+use crate::clients::SocketReadiness;
 use crate::linger::Linger;
 use crate::perform::Hands;
 use crate::tokens::Source;
@@ -126,7 +126,9 @@ impl Loop {
                 Some(Source::Signals) => signalled = true,
                 Some(Source::Bootstrap) | None => {}
                 Some(Source::Parent) => parent_gone |= event.is_read_closed(),
-                Some(Source::Client(client)) => self.hands.clients.mark_ready(client, Readiness::of(event)),
+                Some(Source::Client(client)) => {
+                    self.hands.clients.mark_ready(client, SocketReadiness::of(event))
+                }
                 Some(Source::Lane(worker)) => self.hands.fleet.mark_audible(worker),
                 Some(Source::Death(worker)) => self.hands.fleet.mark_dying(worker),
             }
@@ -189,7 +191,7 @@ impl Loop {
             }
             for event in &*ready {
                 if let Some(Source::Client(client)) = Source::of(event.token()) {
-                    self.hands.clients.mark_ready(client, Readiness::of(event));
+                    self.hands.clients.mark_ready(client, SocketReadiness::of(event));
                 }
             }
             self.hands.clients.flush(false, &mut Vec::new());

@@ -30,7 +30,7 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 use crate::boot_folder::BootFolder;
 use crate::given::{Given, Parcel};
 use crate::line::Line;
-use crate::pulse::Pulse;
+use crate::sampling::WorkerSampler;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
 const SIGKILL: i32 = 9;
@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pub(crate) tree: Tree,
     pub(crate) lane: Line<Lane>,
     pub(crate) ring: Ring,
-    pub(crate) pulse: Pulse,
+    pub(crate) sampler: WorkerSampler,
     pub(crate) stage: Stage,
     pub(crate) folder: BootFolder,
     /// Files of the offers it holds that have any.
@@ -206,8 +206,8 @@ impl Worker {
         let progress_ns = self.ring.progress_ns(clock::monotonic_ns());
         let progress = self.ring.progress();
         let seen = match left.filter(|_| self.tree.is_reaped()) {
-            Some(pid) => Process::open(pid).ok().and_then(|process| Pulse::of(&process).look()),
-            None => self.pulse.look(),
+            Some(pid) => Process::open(pid).ok().and_then(|process| WorkerSampler::of(&process).sample()),
+            None => self.sampler.sample(),
         };
         Event::Examined { worker: self.id, seen, progress_ns, progress }
     }
@@ -235,7 +235,7 @@ impl Worker {
     pub(crate) fn kill(&mut self, why: KillReason) {
         self.stage = Stage::Closed;
         if is_evident(&why) {
-            self.pulse.keep();
+            self.sampler.keep_as_evidence();
         }
         if !self.is_hung_up {
             self.killed.get_or_insert((why, clock::monotonic_ns()));
@@ -278,7 +278,7 @@ impl Worker {
             ExitStatus::Code(_) => None,
         };
         let mut evidence =
-            Evidence { seen: self.pulse.last.take().map(Box::new), ..self.ring.evidence(signal) };
+            Evidence { seen: self.sampler.last.take().map(Box::new), ..self.ring.evidence(signal) };
         evidence.program = self.program.take().filter(|_| !evidence.frames.is_empty()).map(Box::new);
         Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }

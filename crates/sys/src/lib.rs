@@ -9,6 +9,7 @@
 
 pub mod allocator;
 pub mod clock;
+mod descendants;
 pub mod descriptors;
 pub mod dial;
 pub mod exit;
@@ -25,11 +26,11 @@ mod message;
 pub mod notify;
 #[cfg(any(test, feature = "odd"))]
 pub mod odd;
-mod offspring;
 pub mod opened;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
+pub mod process_stats;
 pub mod program;
 pub mod raise;
 pub mod remove_tree;
@@ -46,4 +47,3 @@ mod strays;
 mod testing;
 pub mod tree;
 pub mod unnamed;
-pub mod vitals;

@@ -4,13 +4,13 @@
 //! children, so nobody is counted twice; one that dies in between may be missed until the next look, and the time of a
 //! dead whom nobody waits for is lost. Where /proc hides a process, what it started is not seen.
 //!
-//! It reads counters, and waits for no lock that a process could hold. Driven by `vitals.rs`.
+//! It reads counters, and waits for no lock that a process could hold. Driven by `process_stats.rs`.
 
 use std::io;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::vitals::{field, fields_of};
+use crate::process_stats::{field, fields_of};
 
 /// Files that are read in one look: whoever looks has others to serve. What is beyond them is not counted.
 const READS_MAX: usize = 1000;
@@ -82,21 +82,21 @@ mod tests {
 
     use super::*;
     use crate::pidfd::Process;
+    use crate::process_stats::{ProcessStats, StatsSample};
     use crate::testing::{PATIENCE, reap, shell_on};
-    use crate::vitals::{Seen, Vitals};
 
     /// Uses processor time in whole ticks, and then writes a line.
     const WORK: &str = "work() { i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo >&3; }; exec 3<&0; ";
 
     /// What is seen of a shell that runs `script`, once that has written so many lines; then it is killed with whatever
     /// reads from the same socket.
-    fn seen_of(script: &str, lines: usize) -> Seen {
+    fn seen_of(script: &str, lines: usize) -> StatsSample {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let process: Process = shell_on(&format!("{WORK}{script}"), theirs);
-        let vitals = Vitals::of_child(&process).unwrap();
+        let stats = ProcessStats::of_child(&process).unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         ours.read_exact(&mut vec![0; lines]).unwrap();
-        let seen = vitals.look().unwrap().expect("it was not reaped");
+        let seen = stats.sample().unwrap().expect("it was not reaped");
         process.kill(9).unwrap();
         reap(&process);
         // Whoever it started ends with the end of its input.

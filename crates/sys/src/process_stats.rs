@@ -14,7 +14,7 @@ use nix::libc;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
-use crate::offspring;
+use crate::descendants;
 use crate::pidfd::Process;
 
 /// Longer than any `stat` line: 52 numbers and a name of at most 64 bytes.
@@ -22,7 +22,7 @@ const LINE_MAX_BYTES: usize = 1536;
 
 /// A way to look at a child, open from its youth on.
 #[derive(Debug)]
-pub struct Vitals {
+pub struct ProcessStats {
     pid: u32,
     stat: File,
     statm: File,
@@ -32,13 +32,13 @@ pub struct Vitals {
 
 /// What was seen in one look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct StatsSample {
     /// The letter of proc_pid_stat(5) for its first thread: R, S, D, T, t, Z and others.
     pub state: char,
     /// Processor time of all its threads together, living and ended, in nanoseconds.
     pub cpu_ns: u64,
     /// Processor time of what it started and what that started, the living and the dead, in nanoseconds: see
-    /// `offspring.rs` for what may be missed.
+    /// `descendants.rs` for what may be missed.
     pub below_ns: u64,
     /// Resident memory in bytes; some dozens of pages for each processor may not be counted yet.
     pub resident_bytes: u64,
@@ -46,7 +46,7 @@ pub struct Seen {
     pub waits_in: String,
 }
 
-impl Vitals {
+impl ProcessStats {
     /// Opens them for a child that was not reaped yet.
     ///
     /// # Errors
@@ -68,19 +68,19 @@ impl Vitals {
     ///
     /// # Errors
     /// None that a sane kernel gives.
-    pub fn look(&self) -> io::Result<Option<Seen>> {
+    pub fn sample(&self) -> io::Result<Option<StatsSample>> {
         let mut line = [0; LINE_MAX_BYTES];
         // First, because it fails for a child that was reaped: the clock below goes by the number.
         let Some(stat) = read(&self.stat, &mut line)? else { return Ok(None) };
         let state = state_of(stat).ok_or(Errno::EBADMSG)?;
         // Before those below it, or one that it waits for meanwhile would be counted twice.
-        let reaped_ns = offspring::reaped_ns(stat);
+        let reaped_ns = descendants::reaped_ns(stat);
         let Some(statm) = read(&self.statm, &mut line)? else { return Ok(None) };
         let resident = field(statm, 1).ok_or(Errno::EBADMSG)?.saturating_mul(self.page_bytes);
-        Ok(Some(Seen {
+        Ok(Some(StatsSample {
             state,
             cpu_ns: self.cpu_ns()?,
-            below_ns: reaped_ns + offspring::cpu_ns(self.pid),
+            below_ns: reaped_ns + descendants::cpu_ns(self.pid),
             resident_bytes: resident,
             waits_in: self.waits_in(),
         }))
@@ -138,10 +138,10 @@ mod tests {
     use crate::testing::{PATIENCE, reap, shell, shell_on};
 
     /// Looks until `is_so`; a process that was just woken, or stopped, takes a moment.
-    fn look_until(vitals: &Vitals, what: &str, is_so: impl Fn(&Seen) -> bool) -> Seen {
+    fn sample_until(stats: &ProcessStats, what: &str, is_so: impl Fn(&StatsSample) -> bool) -> StatsSample {
         let end = std::time::Instant::now() + PATIENCE;
         loop {
-            let seen = vitals.look().unwrap().expect("it was not reaped");
+            let seen = stats.sample().unwrap().expect("it was not reaped");
             if is_so(&seen) {
                 return seen;
             }
@@ -155,31 +155,32 @@ mod tests {
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let waits = shell_on("read line", theirs);
         let loops = shell("while :; do :; done");
-        let (of_waits, of_loops) = (Vitals::of_child(&waits).unwrap(), Vitals::of_child(&loops).unwrap());
-        let before = look_until(&of_waits, "sleeping", |seen| seen.state == 'S');
-        let busy = look_until(&of_loops, "busy", |seen| seen.state == 'R' && seen.cpu_ns > 50_000_000);
-        let after = look_until(&of_waits, "sleeping", |seen| seen.state == 'S');
+        let (of_waits, of_loops) =
+            (ProcessStats::of_child(&waits).unwrap(), ProcessStats::of_child(&loops).unwrap());
+        let before = sample_until(&of_waits, "sleeping", |seen| seen.state == 'S');
+        let busy = sample_until(&of_loops, "busy", |seen| seen.state == 'R' && seen.cpu_ns > 50_000_000);
+        let after = sample_until(&of_waits, "sleeping", |seen| seen.state == 'S');
         assert!(after.cpu_ns - before.cpu_ns < busy.cpu_ns, "{before:?} {after:?} {busy:?}");
         assert!(busy.resident_bytes > 4096 && busy.waits_in.is_empty(), "{busy:?}");
         loops.kill(libc::SIGSTOP).unwrap();
-        let stopped = look_until(&of_loops, "stopped", |seen| seen.state == 'T');
+        let stopped = sample_until(&of_loops, "stopped", |seen| seen.state == 'T');
         assert_eq!(of_loops.cpu_ns().unwrap(), stopped.cpu_ns, "time runs on for one that is stopped");
         for process in [&waits, &loops] {
             process.kill(libc::SIGKILL).unwrap();
         }
         reap(&waits);
         reap(&loops);
-        assert_eq!(of_loops.look().unwrap(), None, "it was reaped");
+        assert_eq!(of_loops.sample().unwrap(), None, "it was reaped");
         assert!(of_loops.cpu_ns().is_err());
     }
 
     #[test]
     fn the_dead_are_seen_until_they_are_reaped() {
         let process = shell("exit 3");
-        let vitals = Vitals::of_child(&process).unwrap();
-        assert_eq!(look_until(&vitals, "dead", |seen| seen.state == 'Z').resident_bytes, 0);
+        let stats = ProcessStats::of_child(&process).unwrap();
+        assert_eq!(sample_until(&stats, "dead", |seen| seen.state == 'Z').resident_bytes, 0);
         reap(&process);
-        assert_eq!(vitals.look().unwrap(), None);
+        assert_eq!(stats.sample().unwrap(), None);
     }
 
     #[test]
