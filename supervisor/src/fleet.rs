@@ -17,7 +17,7 @@ use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::shortage;
-use bulkhead_sys::tree::Left;
+use bulkhead_sys::tree::RemainingStrays;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
@@ -46,7 +46,7 @@ pub(crate) struct Fleet {
     /// Set while it cannot be looked: when to try again.
     look_ns: Option<u64>,
     /// The strays that the last sweep left.
-    left: Left,
+    remaining_strays: RemainingStrays,
     /// What is left of those whose deaths were told, and when it is to go.
     graves: Vec<Worker>,
     clear_ns: Option<u64>,
@@ -67,7 +67,7 @@ impl Fleet {
             child_ended: false,
             has_stops: false,
             look_ns: None,
-            left: Left::default(),
+            remaining_strays: RemainingStrays::default(),
             graves: Vec::new(),
             clear_ns: None,
             found: Vec::new(),

@@ -38,7 +38,7 @@ pub struct Sweep<'a> {
 
 /// Whom a sweep left: killed, but not dead yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Left {
+pub struct RemainingStrays {
     /// A stray of each worker that has one left, by the worker's mark.
     pub marked: BTreeMap<u64, u32>,
     /// Strays that bear no mark: anybody's.
@@ -47,9 +47,9 @@ pub struct Left {
     pub is_partial: bool,
 }
 
-impl Left {
+impl RemainingStrays {
     /// A stray that is left and may be of the worker of this mark.
-    pub fn one_of(&self, mark: u64) -> Option<u32> {
+    pub fn any_of(&self, mark: u64) -> Option<u32> {
         self.marked.get(&mark).or(self.unmarked.first()).copied()
     }
 
@@ -67,17 +67,17 @@ impl Left {
 /// # Errors
 /// ENOENT: /proc is not there or hides the lists of children (`CONFIG_PROC_CHILDREN`); EMFILE, ENFILE: try again
 /// later.
-pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<Left> {
-    let mut left = Left::default();
+pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<RemainingStrays> {
+    let mut left = RemainingStrays::default();
     for _ in 0..PASSES_MAX {
-        left = Left::default();
+        left = RemainingStrays::default();
         let mut reaped = false;
         for child in children()?.into_iter().filter(|child| !(sweep.is_leader)(*child)) {
             match treat(child, sweep) {
-                Treated::Spared => {}
-                Treated::Reaped => reaped = true,
-                Treated::Left(Some(mark)) => drop(left.marked.insert(mark, child)),
-                Treated::Left(None) => left.unmarked.push(child),
+                StrayOutcome::Spared => {}
+                StrayOutcome::Reaped => reaped = true,
+                StrayOutcome::Left(Some(mark)) => drop(left.marked.insert(mark, child)),
+                StrayOutcome::Left(None) => left.unmarked.push(child),
             }
         }
         if !reaped {
@@ -135,14 +135,14 @@ fn kill_with_group(child: u32) -> bool {
     signal::kill(pid, Signal::SIGKILL) != Err(Errno::EPERM)
 }
 
-enum Treated {
+enum StrayOutcome {
     Spared,
     Reaped,
     Left(Option<u64>),
 }
 
 /// A child's number is its own until we reap it, so it cannot be mistaken here.
-fn treat(child: u32, sweep: &Sweep<'_>) -> Treated {
+fn treat(child: u32, sweep: &Sweep<'_>) -> StrayOutcome {
     let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
     let group = getpgid(Some(pid)).ok();
     let mark = sweep.marks.of(child);
@@ -158,10 +158,10 @@ fn treat(child: u32, sweep: &Sweep<'_>) -> Treated {
         }
     }
     match wait_now(Which::Pid(child), Reap::Yes) {
-        Ok(Some(_)) => Treated::Reaped,
-        Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => Treated::Reaped,
-        Ok(None) | Err(_) if spared => Treated::Spared,
-        Ok(None) | Err(_) => Treated::Left(mark),
+        Ok(Some(_)) => StrayOutcome::Reaped,
+        Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => StrayOutcome::Reaped,
+        Ok(None) | Err(_) if spared => StrayOutcome::Spared,
+        Ok(None) | Err(_) => StrayOutcome::Left(mark),
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     /// Sweeps; `leader` is spared, and so are those with the mark of `living`, and the group of `unmarked`.
-    fn sweep_beside(leader: u32, living: u64, unmarked: u32) -> Left {
+    fn sweep_beside(leader: u32, living: u64, unmarked: u32) -> RemainingStrays {
         sweep_strays(&Sweep {
             is_leader: &|pid| pid == leader,
             marks: marks(),
@@ -213,9 +213,9 @@ mod tests {
             let known = shell("read line");
             let stray = shell("read line");
             let sweep = || sweep_beside(known.pid(), 0, 0);
-            if sweep() != Left::default() {
+            if sweep() != RemainingStrays::default() {
                 assert!(wait_readable(stray.as_fd(), PATIENCE).unwrap());
-                assert_eq!(sweep(), Left::default());
+                assert_eq!(sweep(), RemainingStrays::default());
             }
             assert!(
                 !wait_readable(known.as_fd(), std::time::Duration::ZERO).unwrap(),
@@ -254,11 +254,12 @@ mod tests {
             marks().put(living.pid(), 7).unwrap();
             marks().put(dead.pid(), 8).unwrap();
             let left = sweep_beside(worker.pid(), 7, dead.pid());
-            let of_the_dead = Left { marked: BTreeMap::from([(8, dead.pid())]), ..Left::default() };
-            assert!(left == of_the_dead || left == Left::default(), "{left:?}");
+            let of_the_dead =
+                RemainingStrays { marked: BTreeMap::from([(8, dead.pid())]), ..RemainingStrays::default() };
+            assert!(left == of_the_dead || left == RemainingStrays::default(), "{left:?}");
             assert!(of_the_dead.may_be_of(8) && !of_the_dead.may_be_of(7));
             assert!(wait_readable(dead.as_fd(), PATIENCE).unwrap());
-            assert_eq!(sweep_beside(worker.pid(), 7, dead.pid()), Left::default());
+            assert_eq!(sweep_beside(worker.pid(), 7, dead.pid()), RemainingStrays::default());
             for spared in [&living, &worker] {
                 assert!(!wait_readable(spared.as_fd(), std::time::Duration::ZERO).unwrap(), "it was killed");
                 spared.kill(9).unwrap();
@@ -284,7 +285,7 @@ mod tests {
                 assert_eq!(children().unwrap().len(), 8);
                 sweep_beside(0, 0, 0);
                 barrier.wait();
-                assert_eq!(sweep_beside(0, 0, 0), Left::default());
+                assert_eq!(sweep_beside(0, 0, 0), RemainingStrays::default());
                 assert_eq!(children().unwrap(), []);
             });
         });
@@ -300,7 +301,7 @@ mod tests {
                 theirs,
             );
             assert!(wait_readable(ours.as_fd(), PATIENCE).unwrap());
-            assert_eq!(sweep_beside(worker.pid(), 0, worker.pid()), Left::default());
+            assert_eq!(sweep_beside(worker.pid(), 0, worker.pid()), RemainingStrays::default());
             let orphans = || children().unwrap().len() - 1;
             assert_eq!(orphans(), 1, "the orphan is gone, or never came to us");
             let mut tree = crate::tree::Tree::new(worker);

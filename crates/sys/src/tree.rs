@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
-pub use crate::strays::{Left, Sweep, reap_orphans, sweep_strays};
+pub use crate::strays::{RemainingStrays, Sweep, reap_orphans, sweep_strays};
 
 /// Makes this process the parent of every descendant whose own parent died.
 ///
@@ -56,7 +56,7 @@ pub enum TreeEnd {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Stage {
+enum TreeState {
     Unreaped,
     Reaped(ExitStatus),
     Ended(ExitStatus),
@@ -66,13 +66,13 @@ enum Stage {
 #[derive(Debug)]
 pub struct Tree {
     process: Process,
-    stage: Stage,
+    state: TreeState,
 }
 
 impl Tree {
     /// The tree of a process that was just spawned.
     pub fn new(process: Process) -> Self {
-        Self { process, stage: Stage::Unreaped }
+        Self { process, state: TreeState::Unreaped }
     }
 
     /// Its leader.
@@ -82,7 +82,7 @@ impl Tree {
 
     /// Whether the leader was reaped: its number may be somebody else's by now.
     pub fn is_reaped(&self) -> bool {
-        !matches!(self.stage, Stage::Unreaped)
+        !matches!(self.state, TreeState::Unreaped)
     }
 
     /// SIGKILL to the leader and its group. Does nothing once the leader is reaped: the group got its signal
@@ -91,7 +91,7 @@ impl Tree {
     /// # Errors
     /// EPERM: the leader runs as somebody else now. Members of the group that do are passed over.
     pub fn kill(&self) -> io::Result<()> {
-        if !matches!(self.stage, Stage::Unreaped) {
+        if !matches!(self.state, TreeState::Unreaped) {
             return Ok(());
         }
         self.process.kill(libc::SIGKILL)?;
@@ -104,23 +104,23 @@ impl Tree {
     /// # Errors
     /// ECHILD: somebody else reaped the leader, so how it ended cannot be known.
     pub fn advance(&mut self) -> io::Result<TreeEnd> {
-        if matches!(self.stage, Stage::Unreaped) {
+        if matches!(self.state, TreeState::Unreaped) {
             if wait_now(Which::Pidfd(self.process.as_fd()), Reap::No)?.is_none() {
                 return Ok(TreeEnd::Alive);
             }
             // A zombie still holds its number: this is the last moment at which the group may be signalled.
             self.kill_group()?;
             let status = wait_now(Which::Pidfd(self.process.as_fd()), Reap::Yes)?;
-            self.stage = Stage::Reaped(status.ok_or(Errno::ECHILD)?);
+            self.state = TreeState::Reaped(status.ok_or(Errno::ECHILD)?);
         }
-        if let Stage::Reaped(status) = self.stage
+        if let TreeState::Reaped(status) = self.state
             && self.group_is_empty()
         {
-            self.stage = Stage::Ended(status);
+            self.state = TreeState::Ended(status);
         }
-        Ok(match self.stage {
-            Stage::Ended(status) => TreeEnd::Ended(status),
-            Stage::Reaped(_) | Stage::Unreaped => TreeEnd::Dying,
+        Ok(match self.state {
+            TreeState::Ended(status) => TreeEnd::Ended(status),
+            TreeState::Reaped(_) | TreeState::Unreaped => TreeEnd::Dying,
         })
     }
 
@@ -175,7 +175,7 @@ mod tests {
             });
             let left = left.unwrap();
             match end {
-                TreeEnd::Ended(status) if left == Left::default() => return status,
+                TreeEnd::Ended(status) if left == RemainingStrays::default() => return status,
                 _ => {
                     assert!(wait_readable(signals.as_fd(), PATIENCE).unwrap(), "no SIGCHLD: {end:?} {left:?}")
                 }

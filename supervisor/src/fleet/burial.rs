@@ -13,7 +13,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
-use bulkhead_sys::tree::{self, Left, Sweep};
+use bulkhead_sys::tree::{self, RemainingStrays, Sweep};
 use mio::unix::SourceFd;
 
 use super::{Fleet, read_box};
@@ -41,7 +41,7 @@ impl Fleet {
 
     /// What is to be seen of a worker, or of a stray that hinders the proof of its death.
     pub(crate) fn examine(&self, worker: WorkerId) -> Option<Event> {
-        self.workers.get(&worker).map(|found| found.examine(self.left.one_of(worker.0)))
+        self.workers.get(&worker).map(|found| found.examine(self.remaining_strays.any_of(worker.0)))
     }
 
     /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one
@@ -62,13 +62,14 @@ impl Fleet {
             return self.reap_orphans();
         }
         // Who waits for a stray waits for its SIGCHLD.
-        let is_news = |(id, status): &(WorkerId, Option<_>)| status.is_some() && !self.left.may_be_of(id.0);
+        let is_news =
+            |(id, status): &(WorkerId, Option<_>)| status.is_some() && !self.remaining_strays.may_be_of(id.0);
         if !self.child_ended && !reaped.iter().any(is_news) {
             return;
         }
         let swept = self.sweep();
         for (id, status) in reaped {
-            match status.filter(|_| swept && !self.left.may_be_of(id.0)) {
+            match status.filter(|_| swept && !self.remaining_strays.may_be_of(id.0)) {
                 Some(status) => self.bury_one(id, status, held, events),
                 None => events.extend(self.workers.get_mut(&id).and_then(|worker| worker.hung_up().event())),
             }
@@ -156,7 +157,8 @@ impl Fleet {
         self.child_ended = false;
         let left = self.looked(result);
         let is_seen = left.is_some();
-        self.left = left.unwrap_or(Left { is_partial: true, ..Left::default() });
+        self.remaining_strays =
+            left.unwrap_or(RemainingStrays { is_partial: true, ..RemainingStrays::default() });
         is_seen
     }
 }

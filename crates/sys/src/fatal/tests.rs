@@ -28,13 +28,13 @@ const PLACES: Places = Places {
 };
 
 /// What a death left.
-struct Left {
+struct DeadProcess {
     page: SharedPage,
     signal: Option<i32>,
     pid: u32,
 }
 
-impl Left {
+impl DeadProcess {
     fn word(&self, at: usize) -> u64 {
         self.page.load(at, Ordering::Acquire)
     }
@@ -59,14 +59,14 @@ impl Left {
 }
 
 /// Runs the death of this name in a process of its own, whose standard input is the page.
-fn dies_of(mode: &str) -> Left {
+fn dies_of(mode: &str) -> DeadProcess {
     let (page, fd) = SharedPage::create("testimony", PAGE_BYTES).unwrap();
     let mut test = Command::new(std::env::current_exe().unwrap());
     test.args(["--exact", "fatal::tests::dies", "--ignored", "--test-threads=1"]);
     test.env("BULKHEAD_SYS_DEATH", mode).stdin(File::from(fd)).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = spawning(|| test.spawn()).unwrap();
     let (pid, status) = (child.id(), child.wait().unwrap());
-    Left { page, signal: status.signal(), pid }
+    DeadProcess { page, signal: status.signal(), pid }
 }
 
 fn overflow(depth: u64) -> u64 {
