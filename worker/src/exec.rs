@@ -22,7 +22,7 @@ use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_sys::exit::ExitStatus;
-use bulkhead_sys::program::{self, Go, Input, Listener, Stream};
+use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
 use bulkhead_sys::remove_tree::remove_tree;
 
 use tail::Tail;
@@ -60,7 +60,8 @@ pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     let (name, args) = argv.split_first().ok_or_else(|| Failure::new("there is no program"))?;
     let path = look_up(name, &env, &folder.0)?;
     let folder = &folder.0;
-    let program = program::Program { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
+    let program =
+        program::ProgramSpec { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
     let mut hearing = Hearing::new(task, out_max_bytes(&files));
     let ended = program::run(&program, &mut hearing);
     match (hearing.failure.take(), ended) {
@@ -185,8 +186,8 @@ impl<'a> Hearing<'a> {
     }
 }
 
-impl Listener for Hearing<'_> {
-    fn heard(&mut self, stream: Stream, bytes: &[u8]) -> Go {
+impl ProgramObserver for Hearing<'_> {
+    fn on_output(&mut self, stream: Stream, bytes: &[u8]) -> NextStep {
         self.bytes += bytes.len() as u64;
         self.task.progress(self.bytes, 0);
         self.task.log(log_stream(stream), bytes);
@@ -197,15 +198,15 @@ impl Listener for Hearing<'_> {
                 self.task.say(&self.tail.last_words());
             }
         }
-        if self.failure.is_some() { Go::Stop } else { Go::On }
+        if self.failure.is_some() { NextStep::Stop } else { NextStep::Continue }
     }
 
-    fn nudged(&mut self) -> Go {
+    fn on_nudge(&mut self) -> NextStep {
         if !self.task.is_cancelled() {
-            return Go::On;
+            return NextStep::Continue;
         }
         self.failure = Some(Failure::new("the job was cancelled"));
-        Go::Stop
+        NextStep::Stop
     }
 }
 

@@ -39,7 +39,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// What to run.
 #[derive(Debug)]
-pub struct Program<'a> {
+pub struct ProgramSpec<'a> {
     /// Its file; it is not looked up.
     pub path: &'a Path,
     /// What it is told as its own name.
@@ -81,27 +81,27 @@ pub enum Stream {
 
 /// What to do after something was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Go {
+pub enum NextStep {
     /// The program may go on.
-    On,
+    Continue,
     /// End it: no more of it is wanted.
     Stop,
 }
 
 /// Whoever follows a program.
-pub trait Listener {
+pub trait ProgramObserver {
     /// It has written this: a piece of what it writes.
-    fn heard(&mut self, stream: Stream, bytes: &[u8]) -> Go;
+    fn on_output(&mut self, stream: Stream, bytes: &[u8]) -> NextStep;
     /// Somebody sent SIGURG, or may have before: whether the program is still wanted.
-    fn nudged(&mut self) -> Go;
+    fn on_nudge(&mut self) -> NextStep;
 }
 
-/// Runs a program until it has ended or its listener says stop, and gives how it ended.
+/// Runs a program until it has ended or its observer says stop, and gives how it ended.
 ///
 /// # Errors
 /// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: something is short. EINVAL: its
 /// standard input is too long. EPERM: what it left behind runs as somebody else and cannot be ended.
-pub fn run(program: &Program<'_>, listener: &mut dyn Listener) -> io::Result<ExitStatus> {
+pub fn run(program: &ProgramSpec<'_>, observer: &mut dyn ProgramObserver) -> io::Result<ExitStatus> {
     close_at_exec()?;
     for file in program.files {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
@@ -109,14 +109,14 @@ pub fn run(program: &Program<'_>, listener: &mut dyn Listener) -> io::Result<Exi
     // Dropped last: a parent that has died meanwhile takes us along once nobody of the program is left.
     let parent = Parent::hold()?;
     become_subreaper()?;
-    let ended = run_below(program, parent.as_ref(), listener);
+    let ended = run_below(program, parent.as_ref(), observer);
     stop_being_subreaper().and(ended)
 }
 
 fn run_below(
-    program: &Program<'_>,
+    program: &ProgramSpec<'_>,
     parent: Option<&Parent>,
-    listener: &mut dyn Listener,
+    observer: &mut dyn ProgramObserver,
 ) -> io::Result<ExitStatus> {
     let nudges = Signals::new(&[signals::URG])?;
     let (out, out_writer) = reader()?;
@@ -133,9 +133,9 @@ fn run_below(
         .process_group(0)
         .spawn()?;
     let pipes = [(Stream::Out, Some(out)), (Stream::Err, Some(err))];
-    let mut streams = Streams { pipes, parent, nudges, listener };
+    let mut streams = Streams { pipes, parent, nudges, observer };
     // A program that could not be followed is ended like what a program leaves.
-    streams.hear_out(child.id()).or_else(|error| end_children().and(Err(error)))
+    streams.run_to_end(child.id()).or_else(|error| end_children().and(Err(error)))
 }
 
 /// Has every descriptor but the three standard ones closed when a program is executed: those that a library made without
@@ -190,31 +190,31 @@ struct Streams<'a> {
     pipes: [(Stream, Option<PipeReader>); 2],
     parent: Option<&'a Parent>,
     nudges: Signals,
-    listener: &'a mut dyn Listener,
+    observer: &'a mut dyn ProgramObserver,
 }
 
 impl Streams<'_> {
     /// Follows a child to its end, ends what it left, and hears the rest.
-    fn hear_out(&mut self, child: u32) -> io::Result<ExitStatus> {
+    fn run_to_end(&mut self, child: u32) -> io::Result<ExitStatus> {
         let process = Process::open(child)?;
         let followed = self.follow(&process);
         // Dead or alive, its number is its own until it is reaped.
         process.kill(libc::SIGKILL)?;
         let status = end(&process)?;
         end_children()?;
-        if followed? == Go::On {
+        if followed? == NextStep::Continue {
             self.drain()?;
         }
         Ok(status)
     }
 
     /// Hears all there is until the process has ended or no more is wanted, by a parent that died neither.
-    fn follow(&mut self, process: &Process) -> io::Result<Go> {
+    fn follow(&mut self, process: &Process) -> io::Result<NextStep> {
         // A nudge that came before they were caught was lost.
         let mut nudged = true;
         loop {
-            if nudged && self.listener.nudged() == Go::Stop {
-                return Ok(Go::Stop);
+            if nudged && self.observer.on_nudge() == NextStep::Stop {
+                return Ok(NextStep::Stop);
             }
             let [out, err] = [0, 1].map(|place| self.watch(place, process.as_fd()));
             let parent = self
@@ -225,16 +225,16 @@ impl Streams<'_> {
                 wait([out, err, PollTarget::readable(process.as_fd()), parent, nudge], None)?;
             nudged = nudge.readable && !self.nudges.pending().is_empty();
             if orphaned.readable {
-                return Ok(Go::Stop);
+                return Ok(NextStep::Stop);
             }
             for place in [(0, out), (1, err)].into_iter().filter_map(|(at, seen)| seen.readable.then_some(at))
             {
-                if self.hear(place)? == Heard::Enough {
-                    return Ok(Go::Stop);
+                if self.read_pipe(place)? == PipeRead::Stop {
+                    return Ok(NextStep::Stop);
                 }
             }
             if died.readable {
-                return Ok(Go::On);
+                return Ok(NextStep::Continue);
             }
         }
     }
@@ -250,34 +250,36 @@ impl Streams<'_> {
     /// What is left in the pipes once nobody of the program is there to write.
     fn drain(&mut self) -> io::Result<()> {
         for place in [0, 1] {
-            while self.hear(place)? == Heard::Some {}
+            while self.read_pipe(place)? == PipeRead::Some {}
         }
         Ok(())
     }
 
-    fn hear(&mut self, place: usize) -> io::Result<Heard> {
+    fn read_pipe(&mut self, place: usize) -> io::Result<PipeRead> {
         let (stream, pipe) = &mut self.pipes[place];
-        let Some(open) = pipe else { return Ok(Heard::Nothing) };
+        let Some(open) = pipe else { return Ok(PipeRead::Nothing) };
         let mut chunk = [0; CHUNK_BYTES];
         match open.read(&mut chunk) {
             Ok(0) => {
                 *pipe = None;
-                Ok(Heard::Nothing)
+                Ok(PipeRead::Nothing)
             }
-            Ok(length) if self.listener.heard(*stream, &chunk[..length]) == Go::Stop => Ok(Heard::Enough),
-            Ok(_) => Ok(Heard::Some),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Heard::Nothing),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Heard::Some),
+            Ok(length) if self.observer.on_output(*stream, &chunk[..length]) == NextStep::Stop => {
+                Ok(PipeRead::Stop)
+            }
+            Ok(_) => Ok(PipeRead::Some),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(PipeRead::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(PipeRead::Some),
             Err(error) => Err(error),
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+enum PipeRead {
     Some,
     Nothing,
-    Enough,
+    Stop,
 }
 
 #[cfg(test)]

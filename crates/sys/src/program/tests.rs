@@ -18,7 +18,7 @@ fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usiz
     let args = [OsString::from("-c"), OsString::from(script)];
     let env = [(OsString::from("PATH"), OsString::from("/usr/bin:/bin"))];
     let mut ears = Ears { room, ..Ears::default() };
-    let program = Program {
+    let program = ProgramSpec {
         path: Path::new("/bin/sh"),
         name: OsStr::new("shell"),
         args: &args,
@@ -41,17 +41,17 @@ struct Ears {
     err: Vec<u8>,
 }
 
-impl Listener for Ears {
-    fn heard(&mut self, stream: Stream, bytes: &[u8]) -> Go {
+impl ProgramObserver for Ears {
+    fn on_output(&mut self, stream: Stream, bytes: &[u8]) -> NextStep {
         match stream {
             Stream::Out => self.out.extend_from_slice(bytes),
             Stream::Err => self.err.extend_from_slice(bytes),
         }
-        if self.out.len() > self.room { Go::Stop } else { Go::On }
+        if self.out.len() > self.room { NextStep::Stop } else { NextStep::Continue }
     }
 
-    fn nudged(&mut self) -> Go {
-        if self.out.is_empty() { Go::On } else { Go::Stop }
+    fn on_nudge(&mut self) -> NextStep {
+        if self.out.is_empty() { NextStep::Continue } else { NextStep::Stop }
     }
 }
 
