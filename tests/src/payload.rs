@@ -14,7 +14,7 @@ use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
 use bulkhead_proto::file::{FileUse, IN, OUT};
 use bulkhead_proto::ids::{JobId, Tag};
-use bulkhead_sys::odd::{self, Manner};
+use bulkhead_sys::hostile_peer::{self, SendMode};
 use bulkhead_worker::Registry;
 use tempfile::TempDir;
 
@@ -113,7 +113,7 @@ impl Gate {
     /// One that nobody has come to yet.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        odd::make_fifo(&folder.path().join("pid.go")).expect("a named pipe");
+        hostile_peer::make_fifo(&folder.path().join("pid.go")).expect("a named pipe");
         Self { folder }
     }
 
@@ -161,7 +161,8 @@ pub fn submit_as(wire: &mut Wire, kind: &str, input: &str, files: &[(FileUse, Bo
     let submit = Submit { files: names, ..crate::wire::submit(kind, &[input], true) };
     let attached: Vec<_> = files.iter().map(|(_, descriptor)| *descriptor).collect();
     let bytes = frame(u32::MAX, Request::Submit(submit));
-    let sent = odd::send(wire_fd(wire), &bytes, &attached, Manner::Plain).expect("the daemon reads");
+    let sent =
+        hostile_peer::send(wire_fd(wire), &bytes, &attached, SendMode::Plain).expect("the daemon reads");
     assert_eq!(sent, bytes.len(), "a short frame goes at once");
     match wire.next_reply().expect("the daemon answers") {
         reply if reply.tag != Tag(u32::MAX) => panic!("an answer to something else: {reply:?}"),

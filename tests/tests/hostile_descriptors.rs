@@ -16,8 +16,8 @@ use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::file::{FileUse, Way};
+use bulkhead_sys::hostile_peer::{self, ATTACHED_MAX, SendMode};
 use bulkhead_sys::memfd;
-use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
 use bulkhead_tests::daemon::{eventually, send_signal};
 use bulkhead_tests::raid::{Attack, assert_answers, body, frame, framed, withstand};
 use bulkhead_tests::siege::Siege;
@@ -92,7 +92,7 @@ const LINGERING: &[Attack] = &[
     ("with an urgent byte", |siege| {
         linger(siege, |wire, odd| {
             greet(wire);
-            drop(odd::send(wire.socket.as_fd(), b"!", &[odd; 9], Manner::Urgent));
+            drop(hostile_peer::send(wire.socket.as_fd(), b"!", &[odd; 9], SendMode::Urgent));
         });
     }),
     ("behind a malformed frame", |siege| {
@@ -120,7 +120,7 @@ fn connections_that_linger() {
 #[test]
 fn a_daemon_with_a_lingering_descriptor_can_stop() {
     let mut siege = Siege::by_clients();
-    let (odd, _reader) = odd::lingering().unwrap();
+    let (odd, _reader) = hostile_peer::lingering().unwrap();
     let mut wire = siege.connect();
     // Stopped, so that it cannot be through before our descriptor is gone, which would be the last one then and keep us.
     let pid = siege.daemon.pid();
@@ -140,7 +140,7 @@ fn null() -> File {
 
 /// It may be cut off before all is sent.
 fn attach(wire: &Wire, bytes: &[u8], odd: BorrowedFd<'_>) {
-    drop(odd::send(wire.socket.as_fd(), bytes, &[odd], Manner::Plain));
+    drop(hostile_peer::send(wire.socket.as_fd(), bytes, &[odd], SendMode::Plain));
 }
 
 fn greet(wire: &mut Wire) {
@@ -188,7 +188,7 @@ fn reason(wire: &mut Wire) -> String {
 /// Sends these with some bytes and gets a goodbye that says why.
 fn turned_out(siege: &Siege, attached: &[BorrowedFd<'_>], bytes: &[u8], why: &str) {
     let mut wire = siege.connect();
-    odd::send(wire.socket.as_fd(), bytes, attached, Manner::Plain).unwrap();
+    hostile_peer::send(wire.socket.as_fd(), bytes, attached, SendMode::Plain).unwrap();
     let said = reason(&mut wire);
     assert!(said.contains(why), "{said}");
 }
@@ -307,7 +307,7 @@ fn many_messages(siege: &Siege) {
     let mut wire = siege.connect();
     let null = null();
     for _ in 0..1000 {
-        if odd::send(wire.socket.as_fd(), b"x", &[null.as_fd(); 16], Manner::Plain).is_err() {
+        if hostile_peer::send(wire.socket.as_fd(), b"x", &[null.as_fd(); 16], SendMode::Plain).is_err() {
             break;
         }
     }
@@ -318,7 +318,7 @@ fn many_messages(siege: &Siege) {
 fn urgent(siege: &Siege) {
     let mut wire = siege.connect();
     let whole = with_files(&[Way::In]);
-    match odd::send(wire.socket.as_fd(), &whole, &[null().as_fd()], Manner::Urgent) {
+    match hostile_peer::send(wire.socket.as_fd(), &whole, &[null().as_fd()], SendMode::Urgent) {
         Ok(_) => assert!(matches!(outcome(&mut wire), Ok(Outcome::Done))),
         Err(error) => tell_skipped("urgent", &format!("this kernel has no urgent bytes here: {error}")),
     }
@@ -327,7 +327,7 @@ fn urgent(siege: &Siege) {
 fn two_urgent(siege: &Siege) {
     let mut wire = siege.connect();
     for _ in 0..2 {
-        drop(odd::send(wire.socket.as_fd(), b"!", &[null().as_fd()], Manner::Urgent));
+        drop(hostile_peer::send(wire.socket.as_fd(), b"!", &[null().as_fd()], SendMode::Urgent));
     }
     drop(wire.socket.write_all(&frame(1, Request::Ping)));
     drop(wire.socket.shutdown(Shutdown::Write));
@@ -338,7 +338,7 @@ fn after_the_goodbye(siege: &Siege) {
     for _ in 0..50 {
         let mut wire = siege.connect();
         wire.send(&framed(&[0xff]));
-        while odd::send(wire.socket.as_fd(), b"x", &[null().as_fd()], Manner::Plain).is_ok() {}
+        while hostile_peer::send(wire.socket.as_fd(), b"x", &[null().as_fd()], SendMode::Plain).is_ok() {}
         while wire.next_reply().is_some() {}
     }
 }
@@ -352,7 +352,7 @@ fn left_behind(siege: &Siege) {
 
 fn named_pipe(siege: &Siege) {
     let path = siege.daemon.folder().join("fifo");
-    odd::make_fifo(&path).unwrap();
+    hostile_peer::make_fifo(&path).unwrap();
     let both = File::options().read(true).write(true).open(&path).unwrap();
     carry_all(siege, vec![both.into()]);
     std::fs::remove_file(path).unwrap();
@@ -374,7 +374,7 @@ fn sockets(siege: &Siege) {
         TcpStream::connect(listener.local_addr().unwrap()).unwrap().into(),
         listener.into(),
         UnixDatagram::unbound().unwrap().into(),
-        odd::sequential().unwrap(),
+        hostile_peer::sequential().unwrap(),
         UnixListener::bind(&unix).unwrap().into(),
         UnixStream::connect(siege.daemon.socket()).unwrap().into(),
     ];
@@ -395,21 +395,21 @@ fn own_connection(siege: &Siege) {
 }
 
 fn epoll_and_ring(siege: &Siege) {
-    carry_all(siege, vec![odd::epoll().unwrap()]);
-    let ring = match odd::io_uring() {
+    carry_all(siege, vec![hostile_peer::epoll().unwrap()]);
+    let ring = match hostile_peer::io_uring() {
         Ok(ring) => ring,
         Err(error) => return tell_skipped("io_uring", &format!("this machine has none: {error}")),
     };
     let mut wire = siege.connect();
     // Kernels from 6.7 on do not let one be sent.
-    match odd::send(wire.socket.as_fd(), &with_files(&[Way::In]), &[ring.as_fd()], Manner::Plain) {
+    match hostile_peer::send(wire.socket.as_fd(), &with_files(&[Way::In]), &[ring.as_fd()], SendMode::Plain) {
         Ok(_) => assert!(matches!(outcome(&mut wire), Ok(Outcome::Done))),
         Err(_) => assert_answers(&mut wire),
     }
 }
 
 fn daemon_as_pidfd(siege: &Siege) {
-    carry_all(siege, vec![odd::pidfd(siege.daemon.pid()).unwrap()]);
+    carry_all(siege, vec![hostile_peer::pidfd(siege.daemon.pid()).unwrap()]);
 }
 
 /// Its size changes while it is counted, carried and closed.
@@ -451,7 +451,7 @@ fn files_of_the_daemon(siege: &Siege) {
 /// Sends a connection that lingers as `how` says, keeps no other descriptor of it, and looks whether it has been
 /// closed where that may wait: the daemon serves on (the neighbour's word), and everything is over with the reader.
 fn linger(siege: &Siege, how: fn(&mut Wire, BorrowedFd<'_>)) {
-    let (odd, mut reader) = odd::lingering().unwrap();
+    let (odd, mut reader) = hostile_peer::lingering().unwrap();
     let mut wire = Wire::silent(&siege.daemon.socket());
     how(&mut wire, odd.as_fd());
     // The daemon may be through with its own by now: then this is the last close, and waits for the reader.

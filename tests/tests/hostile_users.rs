@@ -12,7 +12,7 @@ use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
-use bulkhead_sys::odd;
+use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
 use bulkhead_tests::raid::{assert_answers, may_become_others};
 use bulkhead_tests::systemd::tell_skipped;
@@ -32,7 +32,7 @@ fn system_daemon(more: &str) -> Daemon {
 }
 
 fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
-    Wire::on(odd::connect_as(&daemon.socket(), uid, GROUP).unwrap())
+    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap())
 }
 
 /// What the daemon says to it; it may do so before it hears anything.
@@ -185,10 +185,11 @@ fn lingering_descriptors_cost_nobody_but_their_sender() {
     let daemon = system_daemon("clients_max = 4\n");
     let (mut readers, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let (lingers, reader) = odd::lingering().unwrap();
+        let (lingers, reader) = hostile_peer::lingering().unwrap();
         readers.push(reader);
         let mut alice = connect_as(&daemon, ALICE).welcome();
-        odd::send(alice.socket.as_fd(), b"x", &[lingers.as_fd(); 9], odd::Manner::Plain).unwrap();
+        hostile_peer::send(alice.socket.as_fd(), b"x", &[lingers.as_fd(); 9], hostile_peer::SendMode::Plain)
+            .unwrap();
         // Ours may be the last: then it waits for its reader.
         ours.push(std::thread::spawn(move || drop(lingers)));
         assert!(alice.goodbye().contains("at most 8 may"));

@@ -13,7 +13,7 @@ use std::process::Command;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
-use bulkhead_sys::{memfd, odd};
+use bulkhead_sys::{hostile_peer, memfd};
 use bulkhead_tests::daemon::{DEADLINE, Daemon, eventually, send_signal};
 use bulkhead_tests::payload::{COPY, ENDS, Gate, PAUSE, SUM, daemon, end, failure, result, submit, sum_of};
 use bulkhead_tests::siege::Belongings;
@@ -240,7 +240,8 @@ fn refusal(wire: &mut Wire, file: &File) -> String {
     let files = ["a", "b", "c", IN].map(|name| FileUse::new(name, Way::In)).to_vec();
     let submit = bulkhead_proto::client::message::Submit { files, ..one };
     let bytes = bulkhead_tests::raid::frame(1, Request::Submit(submit));
-    odd::send(wire.socket.as_fd(), &bytes, &[file.as_fd(); 4], odd::Manner::Plain).unwrap();
+    hostile_peer::send(wire.socket.as_fd(), &bytes, &[file.as_fd(); 4], hostile_peer::SendMode::Plain)
+        .unwrap();
     match wire.next_reply().unwrap().reply {
         Reply::Refused(why) | Reply::Accepted { refused: Some(why), .. } => why.to_string(),
         other => panic!("it was not refused: {other:?}"),

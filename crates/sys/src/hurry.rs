@@ -47,7 +47,7 @@ extern "C" fn do_nothing(_signal: libc::c_int) {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::odd::lingering;
+    use crate::hostile_peer::lingering;
 
     /// Without it this test takes an hour.
     #[test]

@@ -233,7 +233,7 @@ mod tests {
     fn a_receive_does_not_wait_for_a_connection_that_lingers() {
         let _last_closes = crate::testing::nobody_spawns();
         let (ours, theirs) = pair();
-        let (lingers, reader) = crate::odd::lingering().unwrap();
+        let (lingers, reader) = crate::hostile_peer::lingering().unwrap();
         theirs.send(b"x", &[lingers.as_fd()]).unwrap();
         drop(lingers);
         let (told, received) = std::sync::mpsc::channel();
@@ -274,7 +274,8 @@ mod tests {
     #[test]
     fn urgent_frames_do_not_exist() {
         let (_ours, theirs) = pair();
-        let sent = crate::odd::send(theirs.as_fd(), b"!", &[], crate::odd::Manner::Urgent);
+        let sent =
+            crate::hostile_peer::send(theirs.as_fd(), b"!", &[], crate::hostile_peer::SendMode::Urgent);
         assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     }
 

@@ -16,6 +16,8 @@ pub mod exit;
 pub mod fatal;
 #[cfg(feature = "gmp")]
 pub mod gmp;
+#[cfg(any(test, feature = "hostile-peer"))]
+pub mod hostile_peer;
 pub mod hurry;
 pub mod lane;
 pub mod lock;
@@ -24,8 +26,6 @@ pub mod memfd;
 pub mod memory_limit;
 mod message;
 pub mod notify;
-#[cfg(any(test, feature = "odd"))]
-pub mod odd;
 pub mod opened;
 pub mod pidfd;
 pub mod poll;

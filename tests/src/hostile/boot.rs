@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use bulkhead_link::worker::Channel;
 use bulkhead_proto::ids::KindId;
 use bulkhead_proto::worker::message::LaneUp;
-use bulkhead_sys::odd;
+use bulkhead_sys::hostile_peer;
 
 use super::puppet::{Newborn, boot_folder};
 use super::{Attack, Deed, family, program_folder, sit};
@@ -78,7 +78,7 @@ fn missing_kinds() {
 fn full_queue() {
     let newborn = Newborn::take();
     let (server, path) = Channel::listen().expect("a server");
-    let queue = odd::fill_queue(Path::new(&path)).expect("a server");
+    let queue = hostile_peer::fill_queue(Path::new(&path)).expect("a server");
     newborn.hello(&path);
     drop_nothing((queue, server, newborn));
 }

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use bulkhead_proto::codec;
 use bulkhead_proto::worker::message::LaneUp;
+use bulkhead_sys::hostile_peer::{self, ATTACHED_MAX, SendMode};
 use bulkhead_sys::lane::Lane;
-use bulkhead_sys::odd::{self, ATTACHED_MAX, Manner};
 use bulkhead_sys::process;
 
 use super::puppet::{Newborn, Puppet};
@@ -45,10 +45,10 @@ fn hello() -> Vec<u8> {
 fn pass(socket: BorrowedFd<'_>, bytes: &[u8], copies: usize, frames: usize) {
     let port =
         std::fs::read_to_string(program_folder().join(READER_FILE)).expect("a test that reads nothing");
-    let odd = odd::lingering_to(port.parse().expect("a port")).expect("a connection");
+    let odd = hostile_peer::lingering_to(port.parse().expect("a port")).expect("a connection");
     for _ in 0..frames {
         // It may be killed for the first already.
-        let _ = odd::send(socket, bytes, &vec![odd.as_fd(); copies], Manner::Plain);
+        let _ = hostile_peer::send(socket, bytes, &vec![odd.as_fd(); copies], SendMode::Plain);
     }
 }
 
@@ -91,8 +91,8 @@ fn when_up(copies: usize, frames: usize) {
 /// Linux has no urgent bytes on a socket with frames; where it had, they would be tried first.
 fn urgent() {
     let puppet = Puppet::come_up();
-    let file = odd::epoll().expect("an epoll");
-    drop(odd::send(puppet.lane.as_fd(), b"!", &[file.as_fd()], Manner::Urgent));
+    let file = hostile_peer::epoll().expect("an epoll");
+    drop(hostile_peer::send(puppet.lane.as_fd(), b"!", &[file.as_fd()], SendMode::Urgent));
     pass(puppet.lane.as_fd(), &doorbell(), 1, 1);
     std::mem::forget(puppet);
 }
@@ -118,7 +118,7 @@ fn on_channel() {
 
 fn leave_on_channel(puppet: &Puppet) {
     for _ in 0..3 {
-        let _ = odd::send(puppet.channel.as_fd(), &[], &[], Manner::Plain);
+        let _ = hostile_peer::send(puppet.channel.as_fd(), &[], &[], SendMode::Plain);
     }
     pass(puppet.channel.as_fd(), &[], ATTACHED_MAX, 2);
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::*;
-use crate::odd::lingering;
+use crate::hostile_peer::lingering;
 use crate::socket::send_with_fd;
 use crate::testing::{PATIENCE, nobody_spawns};
 
@@ -53,8 +53,13 @@ fn all_that_a_message_can_have_is_received_and_its_bytes_with_it() {
     let (ours, mut theirs) = pair();
     let (kept, sent) = UnixStream::pair().unwrap();
     theirs.write_all(b"before").unwrap();
-    crate::odd::send(theirs.as_fd(), b"attached", &[sent.as_fd(); ATTACHED_MAX], crate::odd::Manner::Plain)
-        .unwrap();
+    crate::hostile_peer::send(
+        theirs.as_fd(),
+        b"attached",
+        &[sent.as_fd(); ATTACHED_MAX],
+        crate::hostile_peer::SendMode::Plain,
+    )
+    .unwrap();
     drop(sent);
     theirs.write_all(b"after").unwrap();
     let (mut buffer, mut into) = ([0; 64], Vec::new());
@@ -75,7 +80,7 @@ fn what_looks_forgotten_and_is_a_strangers_is_left_alone() {
         "stranger::tests::what_looks_forgotten_and_is_a_strangers_is_left_alone",
         || {
             let (ours, theirs) = pair();
-            let socket = crate::odd::sequential().unwrap();
+            let socket = crate::hostile_peer::sequential().unwrap();
             send_with_fd(theirs.as_fd(), b"x", Some(socket.as_fd())).unwrap();
             drop(socket);
             let mut into = Vec::new();
@@ -83,7 +88,7 @@ fn what_looks_forgotten_and_is_a_strangers_is_left_alone() {
             assert_eq!(crate::descriptors::close_orphans().unwrap(), 0);
             assert!(into[0].access().unwrap().read, "it was closed behind its owner's back");
             drop(into);
-            let _forgotten = std::os::fd::IntoRawFd::into_raw_fd(crate::odd::sequential().unwrap());
+            let _forgotten = std::os::fd::IntoRawFd::into_raw_fd(crate::hostile_peer::sequential().unwrap());
             assert_eq!(crate::descriptors::close_orphans().unwrap(), 1, "its number is free again");
         },
     );

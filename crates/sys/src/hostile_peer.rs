@@ -1,7 +1,7 @@
 //! What a client may do to whoever listens to it, and no honest one does: odd descriptors, too many of them, and the
 //! face of another user.
 //!
-//! For tests alone (feature `odd`): the daemon never calls it. Everything made here is owned by the caller and ends with it.
+//! For tests alone (feature `hostile-peer`): the daemon never calls it. Everything made here is owned by the caller and ends with it.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,7 +24,7 @@ const CONTROL_WORDS: usize = 256;
 
 /// How a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum SendMode {
     /// As usual.
     Plain,
     /// Out of band: its last byte stands aside.
@@ -39,9 +39,9 @@ pub fn send(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
     attached: &[BorrowedFd<'_>],
-    manner: Manner,
+    mode: SendMode,
 ) -> io::Result<usize> {
-    let flags = if manner == Manner::Urgent { libc::MSG_OOB } else { 0 };
+    let flags = if mode == SendMode::Urgent { libc::MSG_OOB } else { 0 };
     message::send_through(socket, bytes, attached, flags, &mut [0; CONTROL_WORDS])
 }
 
