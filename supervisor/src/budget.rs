@@ -8,7 +8,7 @@
 use anyhow::{Result, ensure};
 use bulkhead_core::config::PoolSize;
 use bulkhead_proto::limits::FILES_MAX;
-use bulkhead_sys::stranger::ATTACHED_MAX;
+use bulkhead_sys::untrusted::ATTACHED_MAX;
 
 use crate::spawn::LEFT_MAX;
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use bulkhead_sys::stranger::{self, Foreign, Gulp};
+use bulkhead_sys::untrusted::{self, SocketRead, UntrustedFd};
 use mio::net::UnixStream;
 
 use crate::disposal::{Disposal, Whose};
@@ -36,20 +36,20 @@ impl Caller {
         &mut self.held.as_mut().expect(HELD).0
     }
 
-    /// Reads what has come, see [`stranger::read`].
+    /// Reads what has come, see [`untrusted::read`].
     ///
     /// # Errors
     /// EAGAIN: there is nothing now. Anything else: the connection is over.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Gulp> {
-        stranger::read(self.as_fd(), buffer)
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<SocketRead> {
+        untrusted::read(self.as_fd(), buffer)
     }
 
-    /// Reads what has come with all that is attached to it, see [`stranger::receive`].
+    /// Reads what has come with all that is attached to it, see [`untrusted::receive`].
     ///
     /// # Errors
-    /// As [`stranger::receive`].
-    pub(crate) fn receive(&self, buffer: &mut [u8], into: &mut Vec<Foreign>) -> io::Result<usize> {
-        stranger::receive(self.as_fd(), buffer, into)
+    /// As [`untrusted::receive`].
+    pub(crate) fn receive(&self, buffer: &mut [u8], into: &mut Vec<UntrustedFd>) -> io::Result<usize> {
+        untrusted::receive(self.as_fd(), buffer, into)
     }
 }
 
@@ -62,7 +62,7 @@ impl AsFd for Caller {
 impl Drop for Caller {
     fn drop(&mut self) {
         if let Some(held) = self.held.take()
-            && !stranger::hang_up(held.0.as_fd(), &mut [0; LAST_READ_BYTES])
+            && !untrusted::hang_up(held.0.as_fd(), &mut [0; LAST_READ_BYTES])
         {
             self.disposal.close(Whose::User(self.uid), held);
         }

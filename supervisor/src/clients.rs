@@ -14,7 +14,7 @@ use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
-use bulkhead_sys::{clock, stranger};
+use bulkhead_sys::{clock, untrusted};
 use mio::event::Event as Ready;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
@@ -208,7 +208,7 @@ impl Clients {
     fn greet(&mut self, stream: UnixStream, now_ns: u64) {
         self.last += 1;
         let client = ClientId(self.last);
-        let admitted = stranger::prepare(stream.as_fd()).and_then(|()| self.door.admit(&stream));
+        let admitted = untrusted::set_inline_oob(stream.as_fd()).and_then(|()| self.door.admit(&stream));
         let (peer, seat, verdict) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {

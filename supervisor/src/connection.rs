@@ -18,7 +18,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::FRAME_MAX_BYTES;
-use bulkhead_sys::stranger::Gulp;
+use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
 use crate::caller::Caller;
@@ -161,7 +161,7 @@ impl Connection {
             self.parse(&mut requests, files, events);
         }
         while left > 0 && !self.backlog && !self.is_faulty() && self.is_hungry() {
-            match self.gulp(buffer, files) {
+            match self.read_socket(buffer, files) {
                 Ok(None) => {}
                 Ok(Some(0)) => return self.ended(events),
                 Ok(Some(count)) => {
@@ -181,23 +181,23 @@ impl Connection {
     }
 
     /// One read. `None`: nothing was taken, and the connection is to end.
-    fn gulp(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<Option<usize>> {
+    fn read_socket(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<Option<usize>> {
         // No more than the hello, so that what is attached to the first frame is not taken for a part of it.
         let buffer = match &self.state {
             State::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
             State::Open(_) | State::Faulty(_) | State::Closing => buffer,
         };
         match self.caller.read(buffer)? {
-            Gulp::Bytes(count) => {
+            SocketRead::Bytes(count) => {
                 // It is empty: the poll tells of what comes from now on, and of its end, if that is not here yet.
                 self.readable = count == buffer.len() || self.ending;
                 return Ok(Some(count));
             }
-            Gulp::Attached if matches!(self.state, State::Greeting(_)) => {
+            SocketRead::Attached if matches!(self.state, State::Greeting(_)) => {
                 self.complaint = Some("it sent descriptors with its hello".to_owned());
                 self.turn_away(Hello::WRONG_VERSION);
             }
-            Gulp::Attached => match files.shortage(self.peer.uid) {
+            SocketRead::Attached => match files.shortage(self.peer.uid) {
                 Some(why) => self.fail(why),
                 None => return self.receive(buffer, files).map(Some),
             },

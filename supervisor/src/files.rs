@@ -14,7 +14,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::ids::FileId;
 use bulkhead_proto::limits::FILES_MAX;
-use bulkhead_sys::stranger::{Access, Foreign};
+use bulkhead_sys::untrusted::{Access, UntrustedFd};
 
 use crate::caller::Caller;
 use crate::disposal::{Disposal, Whose};
@@ -26,20 +26,20 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// One descriptor of a client's.
 #[derive(Debug)]
 pub(crate) struct ClientFile {
-    held: Option<(Foreign, Seat)>,
+    held: Option<(UntrustedFd, Seat)>,
     uid: u32,
     disposal: Disposal,
 }
 
 impl ClientFile {
-    fn foreign(&self) -> &Foreign {
+    fn descriptor(&self) -> &UntrustedFd {
         &self.held.as_ref().expect("only dropping it takes it out").0
     }
 
     /// Why it is of no use for this, in words, or `None`.
     fn fault(&self, wanted: &FileUse) -> Option<String> {
         let name = &wanted.name;
-        match (self.foreign().access(), wanted.way) {
+        match (self.descriptor().access(), wanted.way) {
             (Ok(Access { read: true, .. }), Way::In) | (Ok(Access { write: true, .. }), Way::Out) => None,
             (Ok(Access { append: true, .. }), Way::Out) => Some(format!(
                 "file {name:?} was opened for appending, and a job writes where it wants to: open it without O_APPEND"
@@ -57,7 +57,7 @@ impl ClientFile {
 
 impl AsFd for ClientFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.foreign().as_fd()
+        self.descriptor().as_fd()
     }
 }
 
@@ -106,12 +106,12 @@ impl Files {
         buffer: &mut [u8],
         waiting: &mut Waiting,
     ) -> io::Result<usize> {
-        let mut foreign = Vec::new();
-        let received = caller.receive(buffer, &mut foreign);
-        for foreign in foreign {
+        let mut descriptors = Vec::new();
+        let received = caller.receive(buffer, &mut descriptors);
+        for descriptor in descriptors {
             let (seat, _) = self.seats.take(uid);
             let disposal = self.disposal.clone();
-            waiting.0.push_back(ClientFile { held: Some((foreign, seat)), uid, disposal });
+            waiting.0.push_back(ClientFile { held: Some((descriptor, seat)), uid, disposal });
         }
         received
     }
@@ -121,7 +121,7 @@ impl Files {
         let hold = |file: ClientFile| {
             self.last += 1;
             let number = FileId(self.last);
-            let pinned_bytes = file.foreign().pinned_bytes().unwrap_or_else(|error| {
+            let pinned_bytes = file.descriptor().pinned_bytes().unwrap_or_else(|error| {
                 log::error!("cannot tell what a file pins uid={} error={error}", file.uid);
                 0
             });

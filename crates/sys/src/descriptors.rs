@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::socket::{UnixAddr, getpeername, getsockname, getsockopt, sockopt};
 
 use crate::socket::{PeerCred, peer_cred};
-use crate::stranger::unless_foreign;
+use crate::untrusted::unless_untrusted;
 
 /// A connected `SOCK_SEQPACKET` socket of this process.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub fn the_connection(is_meant: &dyn Fn(&Names) -> bool) -> io::Result<Option<Co
 pub fn close_orphans() -> io::Result<usize> {
     let mut closed = 0;
     for number in sequential_numbers()? {
-        closed += usize::from(unless_foreign(number, || close_if_orphan(number)) == Some(true));
+        closed += usize::from(unless_untrusted(number, || close_if_orphan(number)) == Some(true));
     }
     Ok(closed)
 }

@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair, sockopt};
 
-use crate::{message, stranger};
+use crate::{message, untrusted};
 
 /// Bytes of the buffer that takes what is left at the end.
 const LAST_READ_BYTES: usize = 4 << 10;
@@ -140,7 +140,7 @@ impl Lane {
 
     /// Ends it in both directions. `true`: nothing is left in it that a close could wait for.
     pub fn hang_up(&self) -> bool {
-        stranger::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
+        untrusted::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
     }
 
     /// An empty frame and the end look the same to recvmsg.

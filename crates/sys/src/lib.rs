@@ -41,9 +41,9 @@ pub mod socket;
 pub mod spawn;
 pub mod spawner;
 pub mod stops;
-pub mod stranger;
 mod strays;
 #[cfg(test)]
 mod testing;
 pub mod tree;
 pub mod unnamed;
+pub mod untrusted;

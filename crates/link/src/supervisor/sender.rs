@@ -11,7 +11,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::message::{TaskMessage, Tasks};
 use bulkhead_sys::descriptors::default_send_buffer;
-use bulkhead_sys::stranger;
+use bulkhead_sys::untrusted;
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcSender, channel};
 
@@ -65,7 +65,7 @@ impl Sender {
     /// Ends the channel in both directions, which asks the worker to leave. `true`: nothing is left in it that a close
     /// could wait for. `false`: drop it where it does no harm to wait.
     pub fn hang_up(&self) -> bool {
-        stranger::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
+        untrusted::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
     }
 
     /// Sends a message of tasks, in the order of their seq. Never blocks.

@@ -3,10 +3,10 @@
 //! The kernel closes what it drops on behalf of whoever reads, and of whoever closes the socket, and such a close may
 //! wait for as long as its maker likes (a TCP connection that lingers, a file system in user space). So each message is
 //! looked at where it lies. If nothing is attached it is taken; if something is, the caller either takes all of it, or
-//! leaves it for a thread that may wait to close the socket. What is taken is [`Foreign`]: asked for next to nothing,
+//! leaves it for a thread that may wait to close the socket. What is taken is [`UntrustedFd`]: asked for next to nothing,
 //! and dropped only where waiting does no harm. Driven by the supervisor's loop.
 
-mod foreign;
+mod descriptor;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,8 +16,8 @@ use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 
 use crate::message;
 
-pub(crate) use foreign::unless_foreign;
-pub use foreign::{Access, Foreign};
+pub(crate) use descriptor::unless_untrusted;
+pub use descriptor::{Access, UntrustedFd};
 
 /// Most descriptors that one message can have, and that [`receive`] needs to be free before it is called.
 pub const ATTACHED_MAX: usize = message::ATTACHED_MAX;
@@ -27,7 +27,7 @@ const LAST_READS: usize = 64;
 
 /// What a read brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gulp {
+pub enum SocketRead {
     /// So many bytes, at the start of the buffer; 0 is the end.
     Bytes(usize),
     /// Descriptors are attached to what comes next. It was not taken: reading on says the same, and [`receive`] takes
@@ -40,7 +40,7 @@ pub enum Gulp {
 ///
 /// # Errors
 /// ENOTSOCK: it is no socket.
-pub fn prepare(socket: BorrowedFd<'_>) -> io::Result<()> {
+pub fn set_inline_oob(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setsockopt(&socket, sockopt::OobInline, &true)?)
 }
 
@@ -48,14 +48,14 @@ pub fn prepare(socket: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// # Errors
 /// EAGAIN: there is nothing now (a socket that does not block). ECONNRESET: the other side is gone.
-pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Gulp> {
+pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<SocketRead> {
     let seen = message::peek(socket, buffer)?;
     if seen.control_cut {
-        return Ok(Gulp::Attached);
+        return Ok(SocketRead::Attached);
     }
     // Nobody else reads here: these bytes are still first, and a message never gets descriptors later.
     let taken = message::receive(socket, &mut buffer[..seen.bytes], None)?;
-    Ok(Gulp::Bytes(taken.bytes))
+    Ok(SocketRead::Bytes(taken.bytes))
 }
 
 /// Reads what has come up to the first message with descriptors attached, that one included, and appends them to
@@ -65,8 +65,8 @@ pub fn read(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Gulp> {
 /// # Errors
 /// EAGAIN, ECONNRESET: as [`read`]. EMFILE: there was no room for all of them, in spite of the caller; those for which
 /// there was are in `into`, the connection is of no use any more.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], into: &mut Vec<Foreign>) -> io::Result<usize> {
-    let received = foreign::take_in(into, |into| message::receive_all(socket, buffer, into))?;
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], into: &mut Vec<UntrustedFd>) -> io::Result<usize> {
+    let received = descriptor::take_in(into, |into| message::receive_all(socket, buffer, into))?;
     if received.control_cut {
         return Err(io::Error::from_raw_os_error(libc::EMFILE));
     }
@@ -80,9 +80,9 @@ pub fn hang_up(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
     let _gone = shutdown(socket.as_raw_fd(), Shutdown::Both);
     for _ in 0..LAST_READS {
         match read(socket.as_fd(), buffer) {
-            Ok(Gulp::Bytes(0)) => return true,
-            Ok(Gulp::Bytes(_)) => {}
-            Ok(Gulp::Attached) => return false,
+            Ok(SocketRead::Bytes(0)) => return true,
+            Ok(SocketRead::Bytes(_)) => {}
+            Ok(SocketRead::Attached) => return false,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // Reported only once nothing is left to be read.
             Err(error) => return error.raw_os_error() == Some(libc::ECONNRESET),

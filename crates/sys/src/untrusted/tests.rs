@@ -14,11 +14,11 @@ use crate::testing::{PATIENCE, nobody_spawns};
 fn pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    prepare(ours.as_fd()).unwrap();
+    set_inline_oob(ours.as_fd()).unwrap();
     (ours, theirs)
 }
 
-fn gulp(socket: &UnixStream) -> Gulp {
+fn read_some(socket: &UnixStream) -> SocketRead {
     read(socket.as_fd(), &mut [0; 64]).unwrap()
 }
 
@@ -30,14 +30,14 @@ fn bytes_come_and_what_is_attached_stays() {
     theirs.write_all(b"plain").unwrap();
     theirs.write_all(b"more").unwrap();
     let mut buffer = [0; 64];
-    assert_eq!(read(ours.as_fd(), &mut buffer).unwrap(), Gulp::Bytes(9));
+    assert_eq!(read(ours.as_fd(), &mut buffer).unwrap(), SocketRead::Bytes(9));
     assert_eq!(&buffer[..9], b"plainmore");
     let (kept, sent) = UnixStream::pair().unwrap();
     send_with_fd(theirs.as_fd(), b"attached", Some(sent.as_fd())).unwrap();
     drop(sent);
     theirs.write_all(b"after").unwrap();
     for _ in 0..3 {
-        assert_eq!(gulp(&ours), Gulp::Attached);
+        assert_eq!(read_some(&ours), SocketRead::Attached);
     }
     (&kept).write_all(b"it is open still").unwrap();
     assert!(!hang_up(ours.as_fd(), &mut [0; 64]));
@@ -63,10 +63,10 @@ fn all_that_a_message_can_have_is_received_and_its_bytes_with_it() {
     drop(sent);
     theirs.write_all(b"after").unwrap();
     let (mut buffer, mut into) = ([0; 64], Vec::new());
-    assert_eq!(gulp(&ours), Gulp::Attached);
+    assert_eq!(read_some(&ours), SocketRead::Attached);
     assert_eq!(receive(ours.as_fd(), &mut buffer, &mut into).unwrap(), 14);
     assert_eq!((&buffer[..14], into.len()), (&b"beforeattached"[..], ATTACHED_MAX));
-    assert_eq!(gulp(&ours), Gulp::Bytes(5), "what follows is read as ever");
+    assert_eq!(read_some(&ours), SocketRead::Bytes(5), "what follows is read as ever");
     into.truncate(1);
     (&kept).write_all(b"it is open still").unwrap();
     drop(into);
@@ -77,7 +77,7 @@ fn all_that_a_message_can_have_is_received_and_its_bytes_with_it() {
 #[test]
 fn what_looks_forgotten_and_is_a_strangers_is_left_alone() {
     crate::testing::in_child(
-        "stranger::tests::what_looks_forgotten_and_is_a_strangers_is_left_alone",
+        "untrusted::tests::what_looks_forgotten_and_is_a_strangers_is_left_alone",
         || {
             let (ours, theirs) = pair();
             let socket = crate::hostile_peer::sequential().unwrap();
@@ -102,7 +102,7 @@ fn what_is_attached_to_urgent_bytes_is_seen_too() {
     message::send(theirs.as_fd(), b"!", &[sent.as_fd()], libc::MSG_OOB).unwrap();
     drop(sent);
     send_with_fd(theirs.as_fd(), b"after", None).unwrap();
-    assert_eq!(gulp(&ours), Gulp::Attached);
+    assert_eq!(read_some(&ours), SocketRead::Attached);
     (&kept).write_all(b"it is open still").unwrap();
 }
 
@@ -125,7 +125,7 @@ fn a_read_does_not_wait_for_a_connection_that_lingers() {
     let (lingers, reader) = lingering().unwrap();
     send_with_fd(theirs.as_fd(), b"x", Some(lingers.as_fd())).unwrap();
     drop(lingers);
-    assert_eq!(gulp(&ours), Gulp::Attached);
+    assert_eq!(read_some(&ours), SocketRead::Attached);
     assert!(!hang_up(ours.as_fd(), &mut [0; 64]));
     let (done, closed) = mpsc::channel();
     let closer = std::thread::spawn(move || {

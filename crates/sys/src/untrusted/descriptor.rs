@@ -34,12 +34,12 @@ pub struct Access {
 
 /// A descriptor that a stranger made. Its drop may wait for hours: drop it where that does no harm.
 #[derive(Debug)]
-pub struct Foreign {
+pub struct UntrustedFd {
     descriptor: Option<OwnedFd>,
     is_sequential: bool,
 }
 
-impl Foreign {
+impl UntrustedFd {
     /// How it was opened: neither for reading nor for writing, if it only names a path. Never waits.
     ///
     /// # Errors
@@ -69,13 +69,13 @@ impl Foreign {
     }
 }
 
-impl AsFd for Foreign {
+impl AsFd for UntrustedFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_ref().expect("only its drop takes it out").as_fd()
     }
 }
 
-impl Drop for Foreign {
+impl Drop for UntrustedFd {
     fn drop(&mut self) {
         let Some(descriptor) = self.descriptor.take() else { return };
         let number = descriptor.as_raw_fd();
@@ -89,7 +89,7 @@ impl Drop for Foreign {
 
 /// Has `receive` append descriptors, and makes them foreign before anybody else can look at them.
 pub(super) fn take_in<T>(
-    into: &mut Vec<Foreign>,
+    into: &mut Vec<UntrustedFd>,
     receive: impl FnOnce(&mut Vec<OwnedFd>) -> io::Result<T>,
 ) -> io::Result<T> {
     let mut descriptors = Vec::new();
@@ -100,13 +100,13 @@ pub(super) fn take_in<T>(
         if is_sequential {
             *known.entry(descriptor.as_raw_fd()).or_default() += 1;
         }
-        into.push(Foreign { descriptor: Some(descriptor), is_sequential });
+        into.push(UntrustedFd { descriptor: Some(descriptor), is_sequential });
     }
     received
 }
 
 /// Runs `work` on a number that is no stranger's, and will not be one meanwhile. `None`: it is one.
-pub(crate) fn unless_foreign<T>(number: RawFd, work: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn unless_untrusted<T>(number: RawFd, work: impl FnOnce() -> T) -> Option<T> {
     let known = sequential();
     (!known.contains_key(&number)).then(work)
 }
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    fn foreign(descriptor: impl Into<OwnedFd>) -> Foreign {
+    fn untrusted(descriptor: impl Into<OwnedFd>) -> UntrustedFd {
         let mut into = Vec::new();
         take_in(&mut into, |all| {
             all.push(descriptor.into());
@@ -149,7 +149,7 @@ mod tests {
         let path = tempfile::NamedTempFile::new().unwrap();
         let open = |flags: i32, options: &mut std::fs::OpenOptions| {
             let Access { read, write, append } =
-                foreign(options.custom_flags(flags).open(path.path()).unwrap()).access().unwrap();
+                untrusted(options.custom_flags(flags).open(path.path()).unwrap()).access().unwrap();
             (read, write, append)
         };
         assert_eq!(open(0, File::options().read(true)), (true, false, false));
@@ -163,13 +163,13 @@ mod tests {
     fn only_what_lives_in_memory_pins_it() {
         let memory = File::from(memfd::output_file("pins").unwrap());
         memory.set_len(5 << 30).unwrap();
-        assert_eq!(foreign(memory).pinned_bytes().unwrap(), 5 << 30);
-        assert_eq!(foreign(File::open("/proc/self/exe").unwrap()).pinned_bytes().unwrap(), 0);
-        assert_eq!(foreign(File::open("/dev/zero").unwrap()).pinned_bytes().unwrap(), 0);
+        assert_eq!(untrusted(memory).pinned_bytes().unwrap(), 5 << 30);
+        assert_eq!(untrusted(File::open("/proc/self/exe").unwrap()).pinned_bytes().unwrap(), 0);
+        assert_eq!(untrusted(File::open("/dev/zero").unwrap()).pinned_bytes().unwrap(), 0);
     }
 
     #[test]
-    fn a_number_counts_as_foreign_until_each_that_had_it_is_closed() {
+    fn a_number_counts_as_untrusted_until_each_that_had_it_is_closed() {
         let mut known = BTreeMap::from([(7, 2)]);
         forget(&mut known, 7);
         assert!(known.contains_key(&7));
