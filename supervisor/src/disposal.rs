@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use bulkhead_sys::hurry::Hurry;
+use bulkhead_sys::interrupt_timer::InterruptTimer;
 
 /// On whose account something is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,8 +103,8 @@ impl fmt::Debug for Disposal {
 
 /// Drops one after the other. None takes long, as far as the kernel lets itself be interrupted.
 fn close_all(remains: &Mutex<Remains>, whose: Whose) {
-    let hurried = Hurry::begin();
-    if let Err(error) = &hurried {
+    let timer = InterruptTimer::start();
+    if let Err(error) = &timer {
         log::warn!("what lingers may take long to close: no timer error={error}");
     }
     loop {

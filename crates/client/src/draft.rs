@@ -10,7 +10,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_sys::unnamed;
+use bulkhead_sys::unnamed_file;
 
 use crate::denied::name_user;
 
@@ -42,8 +42,10 @@ impl Draft {
             Err(_) => (unless_link(path)?, None),
         };
         let folder = folder_of(&target);
-        let (file, meanwhile) = match unnamed::create(folder, MODE) {
-            Err(error) if unnamed::is_unknown(&error) => named(folder).map(|(file, path)| (file, Some(path))),
+        let (file, meanwhile) = match unnamed_file::create(folder, MODE) {
+            Err(error) if unnamed_file::is_unknown(&error) => {
+                named(folder).map(|(file, path)| (file, Some(path)))
+            }
             other => other.map(|file| (file, None)),
         }
         .map_err(|error| in_folder(error, folder))?;
@@ -72,12 +74,12 @@ impl Draft {
             self.file.set_permissions(Permissions::from_mode(mode))?;
         }
         if self.meanwhile.is_none() {
-            match unnamed::link(&self.file, &self.target) {
+            match unnamed_file::link(&self.file, &self.target) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 other => return other,
             }
             let folder = folder_of(&self.target);
-            let (_, path) = free_name(folder, |path| unnamed::link(&self.file, path))?;
+            let (_, path) = free_name(folder, |path| unnamed_file::link(&self.file, path))?;
             self.meanwhile = Some(path);
         }
         let meanwhile = self.meanwhile.as_ref().expect("it was given a name just now, if it had none");

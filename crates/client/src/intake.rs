@@ -12,7 +12,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulkhead_sys::unnamed;
+use bulkhead_sys::unnamed_file;
 
 use crate::denied::name_user;
 use crate::draft;
@@ -41,7 +41,8 @@ impl Source {
     /// It cannot be opened, or is a folder.
     pub fn open(path: &Path) -> io::Result<Self> {
         let is_fifo = path.metadata().map_err(name_user)?.file_type().is_fifo();
-        let file = if is_fifo { unnamed::open_at_once(path) } else { File::open(path) }.map_err(name_user)?;
+        let file =
+            if is_fifo { unnamed_file::open_at_once(path) } else { File::open(path) }.map_err(name_user)?;
         let found = file.metadata()?;
         if found.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
@@ -166,15 +167,15 @@ fn folder() -> PathBuf {
 }
 
 fn make(folder: &Path) -> io::Result<File> {
-    match unnamed::create(folder, 0o600) {
-        Err(error) if unnamed::is_unknown(&error) => {
+    match unnamed_file::create(folder, 0o600) {
+        Err(error) if unnamed_file::is_unknown(&error) => {
             let (file, path) = draft::named(folder)?;
             std::fs::remove_file(path)?;
             Ok(file)
         }
         // A machine may lack the usual folder. One that was named is another matter: what comes may be long.
         Err(error) if error.kind() == ErrorKind::NotFound && folder == Path::new(FOLDER) => {
-            unnamed::in_memory("bulkhead-intake")
+            unnamed_file::in_memory("bulkhead-intake")
         }
         other => other,
     }

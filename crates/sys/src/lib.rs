@@ -18,7 +18,7 @@ pub mod fatal;
 pub mod gmp;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod hostile_peer;
-pub mod hurry;
+pub mod interrupt_timer;
 pub mod lane;
 pub mod lock;
 pub mod mark;
@@ -26,7 +26,7 @@ pub mod memfd;
 pub mod memory_limit;
 mod message;
 pub mod notify;
-pub mod opened;
+pub mod open_flags;
 pub mod pidfd;
 pub mod poll;
 pub mod process;
@@ -45,5 +45,5 @@ mod strays;
 #[cfg(test)]
 mod testing;
 pub mod tree;
-pub mod unnamed;
+pub mod unnamed_file;
 pub mod untrusted;

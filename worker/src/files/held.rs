@@ -15,7 +15,7 @@ use bulkhead_jobs::{Failure, FileError, TaskFile};
 use bulkhead_proto::file::Way;
 use bulkhead_proto::worker::stage::Seen;
 use bulkhead_sys::memfd;
-use bulkhead_sys::opened::is_appending;
+use bulkhead_sys::open_flags::is_appending;
 
 /// A file, and what is known of it.
 #[derive(Debug)]

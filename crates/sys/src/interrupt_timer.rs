@@ -20,16 +20,16 @@ const SIGNAL: Signal = Signal::SIGALRM;
 
 /// As long as it lives, waits of the thread that made it are interrupted.
 #[derive(Debug)]
-pub struct Hurry {
+pub struct InterruptTimer {
     _timer: Timer,
 }
 
-impl Hurry {
+impl InterruptTimer {
     /// From now on this thread is interrupted, until the value is dropped, which the same thread must do.
     ///
     /// # Errors
     /// EAGAIN, ENOMEM: no timer is to be had.
-    pub fn begin() -> io::Result<Self> {
+    pub fn start() -> io::Result<Self> {
         // No SA_RESTART: what is interrupted ends.
         let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does nothing, so there is nothing that it could do at a wrong moment.
@@ -55,9 +55,9 @@ mod tests {
         let kept: Vec<_> = (0..3)
             .map(|_| {
                 let (odd, reader) = lingering().unwrap();
-                let hurry = Hurry::begin().unwrap();
+                let timer = InterruptTimer::start().unwrap();
                 drop(odd);
-                drop(hurry);
+                drop(timer);
                 reader
             })
             .collect();
