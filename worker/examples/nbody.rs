@@ -10,12 +10,12 @@
 
 use std::process::ExitCode;
 
-use bulkhead_worker::{Registry, Task, Watched, run};
+use bulkhead_worker::{Registry, Task, TrackingAllocator, run};
 use serde::{Deserialize, Serialize};
 
 /// So that a run that wants too much memory dies with the number of bytes it wanted.
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: TrackingAllocator = TrackingAllocator;
 
 const STEP: f64 = 1e-3;
 /// Keeps two bodies that meet from throwing each other out; in the unit of length.

@@ -31,12 +31,12 @@ use crate::runtime::Leave;
 pub use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, Task, TaskFile};
 pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
-pub use bulkhead_sys::allocator::Watched;
+pub use bulkhead_sys::allocator::TrackingAllocator;
 pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
 /// the channel. The exit code is a failure only if the worker did not come up, if its channel broke, or if a task
-/// panicked. A program that makes `bulkhead_sys::allocator::Watched` its global allocator also tells how much memory
+/// panicked. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its global allocator also tells how much memory
 /// a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
     stderr_log::install();

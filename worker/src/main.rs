@@ -4,13 +4,13 @@
 
 use std::process::ExitCode;
 
-use bulkhead_sys::allocator::Watched;
+use bulkhead_sys::allocator::TrackingAllocator;
 use bulkhead_sys::gmp;
 use bulkhead_worker::{Registry, run};
 
 /// So that a task that dies of want of memory can say how much it wanted, GMP's numbers included.
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: TrackingAllocator = TrackingAllocator;
 
 fn main() -> ExitCode {
     gmp::use_global_allocator();

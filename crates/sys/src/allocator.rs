@@ -17,7 +17,7 @@ static SUCCEEDED_SINCE: AtomicU64 = AtomicU64::new(0);
 
 /// The system's allocator, watched.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Watched;
+pub struct TrackingAllocator;
 
 /// Bytes of the last allocation that failed, if that was a moment ago; else 0.
 pub fn failed_bytes() -> u64 {
@@ -38,7 +38,7 @@ fn watch(start: *mut u8, bytes: usize) -> *mut u8 {
 }
 
 // SAFETY: every call is handed to the system's allocator as it came, and its answer back as it is.
-unsafe impl GlobalAlloc for Watched {
+unsafe impl GlobalAlloc for TrackingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: what the caller promises is what the system's allocator asks for.
         watch(unsafe { System.alloc(layout) }, layout.size())
@@ -70,17 +70,17 @@ mod tests {
         // SAFETY: both layouts have a size; what was given is given back with its own layout.
         unsafe {
             for round in 1..=FORGET_AFTER {
-                assert!(Watched.alloc(huge).is_null());
+                assert!(TrackingAllocator.alloc(huge).is_null());
                 for _ in 1..round {
-                    Watched.dealloc(Watched.alloc_zeroed(small), small);
+                    TrackingAllocator.dealloc(TrackingAllocator.alloc_zeroed(small), small);
                 }
                 assert_eq!(failed_bytes(), huge.size() as u64, "round {round}");
             }
-            let start = Watched.alloc(small);
+            let start = TrackingAllocator.alloc(small);
             assert_eq!((start.is_null(), failed_bytes()), (false, 0));
-            assert!(Watched.realloc(start, small, huge.size()).is_null());
+            assert!(TrackingAllocator.realloc(start, small, huge.size()).is_null());
             assert_eq!(failed_bytes(), huge.size() as u64);
-            Watched.dealloc(start, small);
+            TrackingAllocator.dealloc(start, small);
         }
     }
 }

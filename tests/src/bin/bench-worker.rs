@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use bulkhead_jobs::{Failure, Task, TaskFile};
-use bulkhead_sys::allocator::Watched;
+use bulkhead_sys::allocator::TrackingAllocator;
 use bulkhead_worker::{Registry, run};
 use simd_adler32::Adler32;
 
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: TrackingAllocator = TrackingAllocator;
 
 /// Bytes read and written at once.
 const PIECE: usize = 256 << 10;

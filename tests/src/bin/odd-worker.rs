@@ -4,11 +4,11 @@
 
 use std::process::ExitCode;
 
-use bulkhead_sys::allocator::Watched;
+use bulkhead_sys::allocator::TrackingAllocator;
 
 /// As in the worker of the built-in kinds.
 #[global_allocator]
-static ALLOCATOR: Watched = Watched;
+static ALLOCATOR: TrackingAllocator = TrackingAllocator;
 
 fn main() -> ExitCode {
     bulkhead_tests::odd::main()

@@ -128,10 +128,11 @@ fn dies() {
         "thread-overflow" => drop(std::thread::spawn(|| std::hint::black_box(overflow(0))).join()),
         "two" => two_faults(),
         "allocation" => {
-            std::hint::black_box(allocator::Watched);
+            std::hint::black_box(allocator::TrackingAllocator);
             let layout = std::alloc::Layout::array::<u8>(1 << 62).unwrap();
             // SAFETY: the layout has a size.
-            assert!(unsafe { std::alloc::GlobalAlloc::alloc(&allocator::Watched, layout) }.is_null());
+            let start = unsafe { std::alloc::GlobalAlloc::alloc(&allocator::TrackingAllocator, layout) };
+            assert!(start.is_null());
             std::process::abort();
         }
         "child" => fork_and_fault(),
