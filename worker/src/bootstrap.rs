@@ -51,7 +51,7 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
     let Some((frame, pages)) = descriptors::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
-    WorkerRing::testify(&pages).context("cannot catch the signals that would end it")?;
+    WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
     let handlers = resolve(registry, &setup);
     let (server, path) = Channel::listen().context("cannot open the task channel")?;
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&setup, &handlers) }), &[])

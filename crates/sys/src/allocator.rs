@@ -4,7 +4,7 @@
 //! which takes the runtime an allocation or two, and gone when the code went on without the memory. It changes
 //! nothing: whoever may fail still may.
 //!
-//! Made the global one by the worker program; [`crate::fatal`] tells it to whoever reads the testimony.
+//! Made the global one by the worker program; [`crate::crash_handler`] tells it to whoever reads the testimony.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};

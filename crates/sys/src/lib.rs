@@ -9,11 +9,11 @@
 
 pub mod allocator;
 pub mod clock;
+pub mod crash_handler;
 mod descendants;
 pub mod descriptors;
 pub mod dial;
 pub mod exit;
-pub mod fatal;
 #[cfg(feature = "gmp")]
 pub mod gmp;
 #[cfg(any(test, feature = "hostile-peer"))]

@@ -30,9 +30,9 @@ use bulkhead_proto::worker::boxes::{
 };
 use bulkhead_sys::shared_page::SharedPage;
 
+mod death_cause;
 mod evidence;
 mod result;
-mod testimony;
 
 /// A task that its worker has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -286,7 +286,7 @@ impl Ring {
     /// Names a death by `signal`, which the kernel told of process `pid`, with what the box says of it. Call it
     /// once, after the proof.
     pub fn death_by(&self, signal: i32, core: bool, pid: u32) -> Death {
-        testimony::name(&self.box_page, signal, core, pid)
+        death_cause::name(&self.box_page, signal, core, pid)
     }
 
     /// What the box of a dead worker says beside how it died. `signal`: the one that ended it, as the kernel says; the

@@ -19,11 +19,11 @@ use bulkhead_proto::worker::boxes::{
     PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_sys::clock::monotonic_ns;
-use bulkhead_sys::fatal::{self, Places};
+use bulkhead_sys::crash_handler::{self, CrashRecordLayout};
 use bulkhead_sys::shared_page::SharedPage;
 
 /// Where the handler of fatal signals leaves its words.
-const TESTIMONY: Places = Places {
+const CRASH_RECORD: CrashRecordLayout = CrashRecordLayout {
     moment: LAST_BREATH_AT,
     signal: CAUSE_SIGNAL_AT,
     code: CAUSE_CODE_AT,
@@ -118,10 +118,10 @@ impl WorkerRing {
     /// process, on the thread that runs the tasks.
     ///
     /// # Errors
-    /// As [`fatal::install`]; EINVAL, ENOMEM: the box cannot be mapped again.
-    pub fn testify(descriptors: &[OwnedFd]) -> io::Result<()> {
+    /// As [`crash_handler::install`]; EINVAL, ENOMEM: the box cannot be mapped again.
+    pub fn install_crash_handler(descriptors: &[OwnedFd]) -> io::Result<()> {
         let box_descriptor = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
-        fatal::install(SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &TESTIMONY)
+        crash_handler::install(SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &CRASH_RECORD)
     }
 
     /// OFFERED -> CLAIMED. `false`: the offer was taken back; nothing of it may run.

@@ -22,9 +22,9 @@ use crate::allocator;
 use crate::clock::monotonic_ns;
 use crate::shared_page::SharedPage;
 
-mod frames;
+mod backtrace;
 
-use frames::{Image, Registers};
+use backtrace::{Image, Registers};
 
 /// What ends a process by default and can be caught. Signals that are ignored when the handler is installed stay so.
 const CAUGHT: [c_int; 19] = [
@@ -57,7 +57,7 @@ const STACK_REACH_BYTES: usize = (1 << 20) + (64 << 10);
 
 /// Where in the page each word of the testimony stands: offsets, multiples of 8.
 #[derive(Clone, Copy, Debug)]
-pub struct Places {
+pub struct CrashRecordLayout {
     /// CLOCK_MONOTONIC nanoseconds at which the signal was taken.
     pub moment: usize,
     /// The signal's number; stored last, 0 before.
@@ -84,7 +84,7 @@ pub struct Places {
 
 /// The words themselves, and what the handler must know.
 #[derive(Debug)]
-struct Testimony {
+struct CrashRecord {
     moment: &'static AtomicU64,
     signal: &'static AtomicU64,
     code: &'static AtomicU64,
@@ -102,8 +102,8 @@ struct Testimony {
     pid: u32,
 }
 
-static TESTIMONY: OnceLock<Testimony> = OnceLock::new();
-static SPOKEN: AtomicBool = AtomicBool::new(false);
+static CRASH_RECORD: OnceLock<CrashRecord> = OnceLock::new();
+static RECORDED: AtomicBool = AtomicBool::new(false);
 
 /// Has every death of this process by a signal that can be caught leave its testimony in `page`, which stays mapped
 /// for good. Call it once, on the thread whose stack is to be watched.
@@ -113,24 +113,24 @@ static SPOKEN: AtomicBool = AtomicBool::new(false);
 ///
 /// # Panics
 /// If a place is none of the page's, or the page is mapped for reading only.
-pub fn install(page: SharedPage, places: &Places) -> io::Result<()> {
+pub fn install(page: SharedPage, layout: &CrashRecordLayout) -> io::Result<()> {
     let page: &'static SharedPage = Box::leak(Box::new(page));
-    let testimony = Testimony {
-        moment: page.writable_word(places.moment),
-        signal: page.writable_word(places.signal),
-        code: page.writable_word(places.code),
-        address: page.writable_word(places.address),
-        sender: page.writable_word(places.sender),
-        stack_overflow: page.writable_word(places.stack_overflow),
-        allocation: page.writable_word(places.allocation),
-        frame_count: page.writable_word(places.frame_count),
-        frames_searched: page.writable_word(places.frames_searched),
-        frames: (0..places.frames_max).map(|frame| page.writable_word(places.frames + 8 * frame)).collect(),
+    let record = CrashRecord {
+        moment: page.writable_word(layout.moment),
+        signal: page.writable_word(layout.signal),
+        code: page.writable_word(layout.code),
+        address: page.writable_word(layout.address),
+        sender: page.writable_word(layout.sender),
+        stack_overflow: page.writable_word(layout.stack_overflow),
+        allocation: page.writable_word(layout.allocation),
+        frame_count: page.writable_word(layout.frame_count),
+        frames_searched: page.writable_word(layout.frames_searched),
+        frames: (0..layout.frames_max).map(|frame| page.writable_word(layout.frames + 8 * frame)).collect(),
         image: Image::own(),
         stack_end: stack_end()?,
         pid: process::id(),
     };
-    TESTIMONY.set(testimony).map_err(|_| Errno::EALREADY)?;
+    CRASH_RECORD.set(record).map_err(|_| Errno::EALREADY)?;
     use_own_stack()?;
     CAUGHT.into_iter().try_for_each(catch)
 }
@@ -184,7 +184,7 @@ fn catch(signal: c_int) -> io::Result<()> {
     if before.sa_sigaction == libc::SIG_IGN {
         return Ok(());
     }
-    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = testify;
+    let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = handle;
     let mut action = before;
     action.sa_sigaction = handler as libc::sighandler_t;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
@@ -196,19 +196,19 @@ fn catch(signal: c_int) -> io::Result<()> {
 }
 
 /// The handler: says what is known, then lets the signal do what it does by default.
-extern "C" fn testify(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    if let Some(testimony) = TESTIMONY.get()
-        && testimony.pid == process::id()
+extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    if let Some(record) = CRASH_RECORD.get()
+        && record.pid == process::id()
     {
-        if SPOKEN.swap(true, Ordering::AcqRel) {
+        if RECORDED.swap(true, Ordering::AcqRel) {
             wait_for_the_end();
         }
         // SAFETY: the kernel hands a filled siginfo_t and a filled context to a handler that was installed with
         // SA_SIGINFO.
         let (info, registers) = unsafe { (&*info, Registers::of(context)) };
-        testimony.speak(signal, info, registers);
+        record.record_cause(signal, info, registers);
         if let Some(registers) = registers {
-            testimony.trace(registers);
+            record.record_frames(registers);
         }
     }
     // SAFETY: all-zero bytes are the default action. Neither call may fail for a signal that was caught; both may be
@@ -228,8 +228,8 @@ fn wait_for_the_end() -> ! {
     }
 }
 
-impl Testimony {
-    fn speak(&self, signal: c_int, info: &siginfo_t, registers: Option<Registers>) {
+impl CrashRecord {
+    fn record_cause(&self, signal: c_int, info: &siginfo_t, registers: Option<Registers>) {
         let store = |word: &AtomicU64, value: u64| word.store(value, Ordering::Relaxed);
         store(self.moment, monotonic_ns());
         store(self.code, i64::from(info.si_code).cast_unsigned());
@@ -252,9 +252,9 @@ impl Testimony {
     }
 
     /// After the cause, which must be told whatever becomes of this.
-    fn trace(&self, registers: Registers) {
+    fn record_frames(&self, registers: Registers) {
         let mut count = 0;
-        let searched = frames::walk(&self.image, registers, &mut |address| {
+        let searched = backtrace::walk(&self.image, registers, &mut |address| {
             if let Some(word) = self.frames.get(count) {
                 word.store(address, Ordering::Relaxed);
                 count += 1;

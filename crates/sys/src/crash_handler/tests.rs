@@ -13,7 +13,7 @@ use crate::testing::spawning;
 
 const PAGE_BYTES: usize = 4096;
 const FRAMES_MAX: usize = 16;
-const PLACES: Places = Places {
+const LAYOUT: CrashRecordLayout = CrashRecordLayout {
     moment: 0,
     signal: 8,
     code: 16,
@@ -43,18 +43,18 @@ impl DeadProcess {
     fn functions(&self) -> Vec<String> {
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let symbols = object::File::parse(&*bytes).unwrap().symbol_map();
-        let frames = (0..self.word(PLACES.frame_count) as usize).map(|frame| PLACES.frames + 8 * frame);
+        let frames = (0..self.word(LAYOUT.frame_count) as usize).map(|frame| LAYOUT.frames + 8 * frame);
         frames
             .map(|at| symbols.before(self.word(at)).map_or("?", |symbol| symbol.name()).to_owned())
             .collect()
     }
 
     fn is_searched(&self) -> bool {
-        self.word(PLACES.frames_searched) == 1
+        self.word(LAYOUT.frames_searched) == 1
     }
 
     fn code(&self) -> i64 {
-        self.word(PLACES.code).cast_signed()
+        self.word(LAYOUT.code).cast_signed()
     }
 }
 
@@ -62,7 +62,7 @@ impl DeadProcess {
 fn dies_of(mode: &str) -> DeadProcess {
     let (page, fd) = SharedPage::create("testimony", PAGE_BYTES).unwrap();
     let mut test = Command::new(std::env::current_exe().unwrap());
-    test.args(["--exact", "fatal::tests::dies", "--ignored", "--test-threads=1"]);
+    test.args(["--exact", "crash_handler::tests::dies", "--ignored", "--test-threads=1"]);
     test.env("BULKHEAD_SYS_DEATH", mode).stdin(File::from(fd)).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = spawning(|| test.spawn()).unwrap();
     let (pid, status) = (child.id(), child.wait().unwrap());
@@ -114,7 +114,7 @@ fn dies() {
         // does and a shell for what it puts into the background; those are left alone, and would end nobody here.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
-    install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &PLACES).unwrap();
+    install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &LAYOUT).unwrap();
     match std::env::var("BULKHEAD_SYS_DEATH").unwrap().as_str() {
         "fault" => raise::fault(),
         "overflow" => {
@@ -159,40 +159,40 @@ fn a_fault_leaves_its_address_and_its_moment() {
     let before = monotonic_ns();
     let left = dies_of("fault");
     assert_eq!(left.signal, Some(libc::SIGSEGV), "the wait status tells the truth");
-    assert_eq!(left.word(PLACES.signal), 11);
-    assert!(left.code() > 0 && left.word(PLACES.address) != 0);
-    assert_eq!(left.word(PLACES.stack_overflow), 0, "a wild store is no overflow");
-    assert!((before..=monotonic_ns()).contains(&left.word(PLACES.moment)));
+    assert_eq!(left.word(LAYOUT.signal), 11);
+    assert!(left.code() > 0 && left.word(LAYOUT.address) != 0);
+    assert_eq!(left.word(LAYOUT.stack_overflow), 0, "a wild store is no overflow");
+    assert!((before..=monotonic_ns()).contains(&left.word(LAYOUT.moment)));
 }
 
 #[test]
 fn an_overflow_of_the_stack_is_told_from_other_faults() {
     let left = dies_of("overflow");
-    assert_eq!((left.signal, left.word(PLACES.signal)), (Some(libc::SIGSEGV), 11));
-    assert_eq!(left.word(PLACES.stack_overflow), 1);
+    assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11));
+    assert_eq!(left.word(LAYOUT.stack_overflow), 1);
 }
 
 #[test]
 fn every_signal_that_ends_a_process_is_told_with_its_sender() {
     for signal in CAUGHT {
         let left = dies_of(&signal.to_string());
-        assert_eq!((left.signal, left.word(PLACES.signal)), (Some(signal), signal as u64));
-        assert_eq!((left.code(), left.word(PLACES.sender)), (libc::SI_TKILL.into(), left.pid.into()));
+        assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(signal), signal as u64));
+        assert_eq!((left.code(), left.word(LAYOUT.sender)), (libc::SI_TKILL.into(), left.pid.into()));
     }
 }
 
 #[test]
 fn an_abort_knows_whether_memory_was_refused() {
     let left = dies_of("abort");
-    assert_eq!((left.signal, left.word(PLACES.allocation)), (Some(libc::SIGABRT), 0));
+    assert_eq!((left.signal, left.word(LAYOUT.allocation)), (Some(libc::SIGABRT), 0));
     let left = dies_of("allocation");
-    assert_eq!((left.signal, left.word(PLACES.allocation)), (Some(libc::SIGABRT), 1 << 62));
+    assert_eq!((left.signal, left.word(LAYOUT.allocation)), (Some(libc::SIGABRT), 1 << 62));
 }
 
 #[test]
 fn a_forked_child_does_not_speak_for_its_parent() {
     let left = dies_of("child");
-    assert_eq!((left.signal, left.word(PLACES.signal)), (None, 0));
+    assert_eq!((left.signal, left.word(LAYOUT.signal)), (None, 0));
 }
 
 /// Parts of the symbols of functions: length and name, as both manglings have it.
@@ -223,7 +223,7 @@ fn a_fault_is_traced_from_its_instruction_to_its_beginning() {
 fn an_overflow_is_traced_from_its_innermost_call_on_whatever_thread() {
     for mode in ["overflow", "thread-overflow"] {
         let left = dies_of(mode);
-        assert_eq!((left.signal, left.word(PLACES.stack_overflow)), (Some(libc::SIGSEGV), 1), "{mode}");
+        assert_eq!((left.signal, left.word(LAYOUT.stack_overflow)), (Some(libc::SIGSEGV), 1), "{mode}");
         let functions = left.functions();
         let calls = functions.iter().filter(|name| name.contains(OVERFLOW)).count();
         assert!(calls > FRAMES_MAX / 2, "{mode}: {functions:?}");
@@ -242,7 +242,7 @@ fn signals_that_arrive_in_libc_are_traced_to_the_call_of_our_own() {
 #[test]
 fn a_call_of_what_is_no_code_is_traced_to_the_caller() {
     let left = dies_of("nowhere");
-    assert_eq!((left.signal, left.word(PLACES.address)), (Some(libc::SIGSEGV), 64));
+    assert_eq!((left.signal, left.word(LAYOUT.address)), (Some(libc::SIGSEGV), 64));
     let functions = left.functions();
     assert_eq!((place(&functions, NOWHERE), place(&functions, DIES)), (0, 1));
 }
@@ -251,7 +251,7 @@ fn a_call_of_what_is_no_code_is_traced_to_the_caller() {
 #[cfg(target_arch = "x86_64")]
 fn a_stack_in_ruins_costs_frames_and_nothing_else() {
     let left = dies_of("ruins");
-    assert_eq!((left.signal, left.word(PLACES.signal)), (Some(libc::SIGILL), 4));
+    assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(libc::SIGILL), 4));
     let functions = left.functions();
     assert_eq!((functions.len(), place(&functions, "5tests14ruin_the_stack")), (1, 0));
 }
@@ -259,11 +259,11 @@ fn a_stack_in_ruins_costs_frames_and_nothing_else() {
 #[test]
 fn another_thread_speaks_for_itself_and_of_two_the_first_alone() {
     let left = dies_of("thread");
-    assert_eq!((left.signal, left.word(PLACES.signal)), (Some(libc::SIGSEGV), 11));
+    assert_eq!((left.signal, left.word(LAYOUT.signal)), (Some(libc::SIGSEGV), 11));
     assert!(place(&left.functions(), FAULT) <= 1);
     for _ in 0..20 {
         let left = dies_of("two");
-        assert_eq!(left.signal.map(|signal| signal as u64), Some(left.word(PLACES.signal)));
-        place(&left.functions(), if left.word(PLACES.signal) == 11 { FAULT } else { ILLEGAL });
+        assert_eq!(left.signal.map(|signal| signal as u64), Some(left.word(LAYOUT.signal)));
+        place(&left.functions(), if left.word(LAYOUT.signal) == 11 { FAULT } else { ILLEGAL });
     }
 }
