@@ -17,18 +17,18 @@ use crate::untrusted::unless_untrusted;
 
 /// A connected `SOCK_SEQPACKET` socket of this process.
 #[derive(Debug)]
-pub struct Connected {
+pub struct ConnectedSocket {
     /// Another descriptor of the same socket: closing it closes nothing else.
     pub socket: OwnedFd,
     /// Who is on the other side.
     pub peer: PeerCred,
     /// What both sides are called.
-    pub names: Names,
+    pub names: SocketNames,
 }
 
 /// The names of the two sides of a connection.
 #[derive(Debug)]
-pub struct Names {
+pub struct SocketNames {
     /// This side's, if it has one.
     pub own: Option<PathBuf>,
     /// The other side's, if it has one.
@@ -44,16 +44,16 @@ pub struct Names {
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
-pub fn the_connection(is_meant: &dyn Fn(&Names) -> bool) -> io::Result<Option<Connected>> {
+pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Option<ConnectedSocket>> {
     let mut numbers = sequential_numbers()?;
     numbers.retain(|&number| names(number).is_some_and(|names| is_meant(&names)));
     let [number] = numbers[..] else { return Ok(None) };
-    Ok(look(number)?.filter(|found| is_meant(&found.names)))
+    Ok(inspect(number)?.filter(|found| is_meant(&found.names)))
 }
 
 /// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and gives
 /// their count. Whoever calls it vouches that no thread of this process is making a socket of that kind, and
-/// that none is in [`the_connection`]: what is left, and is no stranger's, belongs to nobody.
+/// that none is in [`find_connection`]: what is left, and is no stranger's, belongs to nobody.
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
@@ -120,14 +120,14 @@ fn option(number: RawFd, name: libc::c_int) -> Option<libc::c_int> {
 }
 
 /// `None`: no connected socket has this number.
-fn names(number: RawFd) -> Option<Names> {
+fn names(number: RawFd) -> Option<SocketNames> {
     let own = getsockname::<UnixAddr>(number).ok()?;
     let peer = getpeername::<UnixAddr>(number).ok()?;
-    Some(Names { own: own.path().map(Path::to_owned), peer: peer.path().map(Path::to_owned) })
+    Some(SocketNames { own: own.path().map(Path::to_owned), peer: peer.path().map(Path::to_owned) })
 }
 
 /// `None`: the number is closed by now, or somebody else's.
-fn look(number: RawFd) -> io::Result<Option<Connected>> {
+fn inspect(number: RawFd) -> io::Result<Option<ConnectedSocket>> {
     // SAFETY: fcntl on a number that is not open is an error and touches nothing.
     let socket = match Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }) {
         // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
@@ -141,7 +141,7 @@ fn look(number: RawFd) -> io::Result<Option<Connected>> {
     if option(copy, libc::SO_TYPE) != Some(libc::SOCK_SEQPACKET) {
         return Ok(None);
     }
-    Ok(Some(Connected { peer: peer_cred(socket.as_fd())?, names, socket }))
+    Ok(Some(ConnectedSocket { peer: peer_cred(socket.as_fd())?, names, socket }))
 }
 
 #[cfg(test)]
@@ -171,14 +171,14 @@ mod tests {
                 // Nobody owns this one.
                 let orphan = std::os::fd::IntoRawFd::into_raw_fd(unconnected());
 
-                let to_server = |names: &Names| names.peer.as_deref() == Some(&path);
-                let ours = the_connection(&to_server).unwrap().unwrap();
+                let to_server = |names: &SocketNames| names.peer.as_deref() == Some(&path);
+                let ours = find_connection(&to_server).unwrap().unwrap();
                 assert_eq!(ours.peer.pid, std::process::id());
                 set_nonblocking(ours.socket.as_fd()).unwrap();
-                assert!(the_connection(&to_server).unwrap().is_none(), "with the copy there are two");
+                assert!(find_connection(&to_server).unwrap().is_none(), "with the copy there are two");
                 drop(ours);
                 assert!(
-                    the_connection(&|_| true).unwrap().is_none(),
+                    find_connection(&|_| true).unwrap().is_none(),
                     "the client, and both ends of the lane"
                 );
                 let flags = OFlag::from_bits_truncate(fcntl(&client, FcntlArg::F_GETFL).unwrap());
@@ -188,7 +188,7 @@ mod tests {
                 assert_eq!(close_orphans().unwrap(), 0);
                 assert_eq!(option(orphan, libc::SO_TYPE), None, "it is open still");
                 assert_eq!(option(server.as_raw_fd(), libc::SO_ACCEPTCONN), Some(1), "a listener was closed");
-                assert!(the_connection(&to_server).unwrap().is_some(), "the client was closed");
+                assert!(find_connection(&to_server).unwrap().is_some(), "the client was closed");
             },
         );
     }

@@ -47,7 +47,7 @@ pub struct Spawn<'a> {
 /// it has been killed and is left to [`crate::tree::sweep_strays`].
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
     let mask = SigSet::thread_get_mask()?;
-    Words::of(&spawn)?.start(spawn.stdin, &mask).and_then(take_hold)
+    ExecStrings::of(&spawn)?.start(spawn.stdin, &mask).and_then(take_hold)
 }
 
 /// Takes hold of a child that was just made.
@@ -61,13 +61,13 @@ pub(crate) fn take_hold(child: u32) -> io::Result<Process> {
 
 /// Program, arguments and environment, as the kernel wants them.
 #[derive(Debug)]
-pub(crate) struct Words {
+pub(crate) struct ExecStrings {
     program: CString,
     args: Vec<CString>,
     env: Vec<CString>,
 }
 
-impl Words {
+impl ExecStrings {
     pub(crate) fn of(spawn: &Spawn<'_>) -> io::Result<Self> {
         let program = word(spawn.program.as_os_str())?;
         let args = std::iter::once(Ok(program.clone()))

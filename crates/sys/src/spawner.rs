@@ -22,12 +22,12 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::message;
 use crate::pidfd::Process;
-use crate::spawn::{Spawn, Words, take_hold};
+use crate::spawn::{ExecStrings, Spawn, take_hold};
 
 /// Spawns by its thread. Dropping it ends that thread.
 #[derive(Debug)]
 pub struct Spawner {
-    orders: Sender<Words>,
+    orders: Sender<ExecStrings>,
     /// The other end of the thread's socket: what is sent with an order becomes its standard input.
     stdins: OwnedFd,
     answers: Receiver<io::Result<u32>>,
@@ -70,7 +70,7 @@ impl Spawner {
     /// # Errors
     /// As [`crate::spawn::spawn`]. ETOOMANYREFS: this user has too many descriptors on their way.
     pub fn spawn(&self, spawn: Spawn<'_>) -> io::Result<Process> {
-        let words = Words::of(&spawn)?;
+        let words = ExecStrings::of(&spawn)?;
         // One order at a time, so there is always room.
         message::send(self.stdins.as_fd(), &[0], &[spawn.stdin.as_fd()], libc::MSG_DONTWAIT)?;
         drop(spawn.stdin);
@@ -109,7 +109,7 @@ fn open_numbers() -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
-fn serve(stdins: &OwnedFd, mask: &SigSet, orders: &Receiver<Words>, answers: &Sender<io::Result<u32>>) {
+fn serve(stdins: &OwnedFd, mask: &SigSet, orders: &Receiver<ExecStrings>, answers: &Sender<io::Result<u32>>) {
     for words in orders {
         let child = next_stdin(stdins).and_then(|stdin| words.start(stdin, mask));
         if answers.send(child).is_err() {

@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 use std::sync::{Mutex, PoisonError};
 
 use bulkhead_proto::worker::message::Tasks;
-use bulkhead_sys::descriptors::{set_nonblocking, the_connection};
+use bulkhead_sys::descriptors::{find_connection, set_nonblocking};
 use bulkhead_sys::shortage;
 use bulkhead_sys::socket::own_uid;
 
@@ -107,7 +107,7 @@ static LOOKING: Mutex<()> = Mutex::new(());
 /// Finds our end of the one connection to `path` and makes it never block, if it is `pid` that listens there.
 fn unblock(path: &str, pid: u32) -> Result<OwnedFd, ConnectError> {
     let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let ours = the_connection(&|names| names.peer.as_deref() == Some(Path::new(path)))?;
+    let ours = find_connection(&|names| names.peer.as_deref() == Some(Path::new(path)))?;
     // The kernel names the process that listens. With two connections nothing is certain.
     match ours.filter(|ours| ours.peer.pid == pid) {
         Some(ours) => {

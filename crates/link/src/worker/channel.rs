@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bulkhead_proto::codec::{self, CodecError};
 use bulkhead_proto::worker::message::Tasks;
-use bulkhead_sys::descriptors::the_connection;
+use bulkhead_sys::descriptors::find_connection;
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
 
@@ -121,6 +121,6 @@ impl Server {
 
 /// The accepted socket has its server's name, and is alone with it: the server takes one connection.
 fn accepted(path: &str) -> io::Result<OwnedFd> {
-    let ours = the_connection(&|names| names.own.as_deref() == Some(Path::new(path)))?;
+    let ours = find_connection(&|names| names.own.as_deref() == Some(Path::new(path)))?;
     ours.map(|found| found.socket).ok_or_else(|| io::Error::other("the accepted socket is not to be found"))
 }
