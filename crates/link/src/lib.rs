@@ -7,7 +7,7 @@
 //!
 //! Nothing here knows a job or decides anything: the supervisor's loop and the worker's runtime drive it.
 
-mod dial;
+mod ipc_connect;
 pub mod supervisor;
 mod wire;
 pub mod worker;

@@ -17,7 +17,7 @@ use bulkhead_sys::shortage;
 use bulkhead_sys::socket::own_uid;
 
 use super::sender::{SendError, Sender};
-use crate::dial::{dial, while_sharing};
+use crate::ipc_connect::{ipc_connect, while_sharing};
 
 /// Longest path of a Unix socket, in bytes (unix(7), its final zero not counted).
 const PATH_MAX_BYTES: usize = 107;
@@ -93,9 +93,9 @@ impl From<io::Error> for ConnectError {
 /// [`ConnectError`]; no descriptor is left behind.
 pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectError> {
     check(path, folder)?;
-    let dialled = dial(path)?;
+    let connected = ipc_connect(path)?;
     let socket = while_sharing(|| unblock(path, pid))?;
-    let sender = Sender::new(dialled, socket);
+    let sender = Sender::new(connected, socket);
     sender.send(&Tasks::default()).map_err(ConnectError::NotSent)?;
     Ok(sender)
 }

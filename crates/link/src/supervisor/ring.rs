@@ -91,7 +91,7 @@ pub struct RingDescriptors {
 
 /// What we know of an entry: the last offer that used it, and the last state seen.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct RingEntry {
     seq: Seq,
     state: ClaimState,
 }
@@ -100,7 +100,7 @@ struct Entry {
 pub struct Ring {
     box_page: SharedPage,
     orders: SharedPage,
-    entries: Vec<Entry>,
+    entries: Vec<RingEntry>,
     /// No offer before this one is outstanding.
     first: u64,
     /// No offer from this one on was made.
@@ -129,7 +129,7 @@ impl Ring {
         let (box_page, box_descriptor) = SharedPage::create("bulkhead-box", BOX_BYTES)?;
         let (orders, orders_descriptor) = SharedPage::create("bulkhead-orders", ORDERS_BYTES)?;
         SharedPage::seal_future_writes(orders_descriptor.as_fd())?;
-        let free = Entry { seq: Seq(0), state: ClaimState::Settled };
+        let free = RingEntry { seq: Seq(0), state: ClaimState::Settled };
         let ring = Self {
             box_page,
             orders,
@@ -157,7 +157,7 @@ impl Ring {
         self.orders.store(at + ORDER_JOB_AT, job.0, Ordering::Relaxed);
         self.orders.store(at + ORDER_FENCE_AT, u64::from(fence.0), Ordering::Relaxed);
         self.box_page.store(word_at(seq), ClaimWord::pack(seq, ClaimState::Offered), Ordering::Release);
-        self.entries[index] = Entry { seq, state: ClaimState::Offered };
+        self.entries[index] = RingEntry { seq, state: ClaimState::Offered };
         self.next = seq.0 + 1;
         self.outstanding += 1;
     }
@@ -343,7 +343,7 @@ impl Ring {
         })
     }
 
-    fn entry(&self, seq: Seq) -> Entry {
+    fn entry(&self, seq: Seq) -> RingEntry {
         self.entries[boxes::index_of(seq)]
     }
 

@@ -13,7 +13,7 @@ use bulkhead_sys::descriptors::find_connection;
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcReceiver};
 
-use crate::dial::while_sharing;
+use crate::ipc_connect::while_sharing;
 use crate::wire::Wire;
 
 /// Why no tasks were received.

@@ -24,15 +24,15 @@ static FORGOTTEN: AtomicBool = AtomicBool::new(false);
 ///
 /// # Errors
 /// ECONNREFUSED, ENOENT: nobody listens there. EMFILE, ENFILE: no descriptor is to be had.
-pub(crate) fn dial(path: &str) -> io::Result<IpcSender<Wire>> {
-    let dialled = while_sharing(|| IpcSender::connect(path.to_owned()));
-    if dialled.is_err() {
+pub(crate) fn ipc_connect(path: &str) -> io::Result<IpcSender<Wire>> {
+    let connected = while_sharing(|| IpcSender::connect(path.to_owned()));
+    if connected.is_err() {
         FORGOTTEN.store(true, Ordering::Relaxed);
     }
     if FORGOTTEN.load(Ordering::Relaxed) {
         close_forgotten();
     }
-    dialled
+    connected
 }
 
 /// Runs `work`, which makes a socket of the library or looks at those there are, while nobody closes forgotten
@@ -59,7 +59,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nobody = folder.path().join("nobody");
         for _ in 0..64 {
-            assert!(dial(nobody.to_str().unwrap()).is_err());
+            assert!(ipc_connect(nobody.to_str().unwrap()).is_err());
         }
         // Another test may have been connecting at the last try.
         let _alone = MAKING.write();
