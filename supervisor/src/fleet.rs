@@ -12,7 +12,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
-use bulkhead_link::supervisor::{Found, FoundResult, Leftover as FoundLeftover};
+use bulkhead_link::supervisor::{FailureOutput, FinishedResult, FinishedTask};
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::Tasks;
@@ -50,7 +50,7 @@ pub(crate) struct Fleet {
     /// What is left of those whose deaths were told, and when it is to go.
     graves: Vec<Worker>,
     clear_ns: Option<u64>,
-    found: Vec<Found>,
+    found: Vec<FinishedTask>,
 }
 
 impl Fleet {
@@ -218,18 +218,18 @@ impl Fleet {
     }
 }
 
-fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events: &mut Vec<Event>) {
+fn read_box(worker: &mut Worker, found: &mut Vec<FinishedTask>, held: &mut Held, events: &mut Vec<Event>) {
     let lie = worker.read_box(found);
-    for Found { seq, elapsed_ns, result } in found.drain(..) {
+    for FinishedTask { seq, elapsed_ns, result } in found.drain(..) {
         worker.last_elapsed_ns = Some(elapsed_ns);
         // Whatever it was given is let go of here, once its result is known.
         let given = worker.given.remove(&seq);
         let result = match (result, given) {
-            (FoundResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
-            (FoundResult::Failed { message, code, output }, given) => left_over(output, given, held)
+            (FinishedResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
+            (FinishedResult::Failed { message, code, output }, given) => left_over(output, given, held)
                 .map(|output| TaskResult::Failed { message, code: code.map(NonZeroU8::get), output }),
-            (FoundResult::Descriptor { bytes }, Some(given)) => given.ended_with(bytes, held),
-            (FoundResult::Descriptor { .. }, None) => Err(Lie::Result),
+            (FinishedResult::Descriptor { bytes }, Some(given)) => given.ended_with(bytes, held),
+            (FinishedResult::Descriptor { .. }, None) => Err(Lie::Result),
         };
         match result {
             Ok(result) => {
@@ -247,13 +247,13 @@ fn read_box(worker: &mut Worker, found: &mut Vec<Found>, held: &mut Held, events
 
 /// What a task that failed left in the box, or in the descriptor of its offer.
 fn left_over(
-    left: FoundLeftover,
+    left: FailureOutput,
     given: Option<Given>,
     held: &mut Held,
 ) -> std::result::Result<Leftover, Lie> {
     match left {
-        FoundLeftover::Nothing => Ok(Leftover::Nothing),
-        FoundLeftover::Inline(payload) => Ok(Leftover::Inline(payload)),
-        FoundLeftover::Descriptor { bytes } => given.ok_or(Lie::Result)?.left(bytes, held),
+        FailureOutput::Nothing => Ok(Leftover::Nothing),
+        FailureOutput::Inline(payload) => Ok(Leftover::Inline(payload)),
+        FailureOutput::Descriptor { bytes } => given.ok_or(Lie::Result)?.left(bytes, held),
     }
 }

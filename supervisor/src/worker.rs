@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bulkhead_core::event::{Event, Head, Remains};
-use bulkhead_link::supervisor::{Found, Ring, Sender};
+use bulkhead_link::supervisor::{FinishedTask, Ring, Sender};
 use bulkhead_proto::client::evidence::{Evidence, Program};
 use bulkhead_proto::client::plain::Plain;
 use bulkhead_proto::codec;
@@ -170,7 +170,7 @@ impl Worker {
     }
 
     /// What is newly DONE in its box, or the lie that was found there.
-    pub(crate) fn read_box(&mut self, found: &mut Vec<Found>) -> Option<Event> {
+    pub(crate) fn read_box(&mut self, found: &mut Vec<FinishedTask>) -> Option<Event> {
         match self.ring.poll(found) {
             Ok(()) => None,
             Err(lie) => self.lied(lie).event(),

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
-use bulkhead_link::supervisor::{Found, Ring};
 use bulkhead_proto::client::frame::{Frames, Hello};
 use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
+use bulkhead_link::supervisor::{FinishedTask, Ring};
 use bulkhead_proto::codec::{self, Decode, Encode};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, RING};
@@ -143,7 +143,7 @@ impl Play {
     }
 
     fn poll(&mut self) {
-        let mut found: Vec<Found> = Vec::new();
+        let mut found: Vec<FinishedTask> = Vec::new();
         let _lie = self.ring.poll(&mut found);
         found.iter().for_each(|found| self.end(found.seq));
     }

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bulkhead_jobs::{Failure, FileError, Task, TaskFile};
-use bulkhead_link::worker::{Finish, Kept, WorkerRing};
+use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
@@ -66,9 +66,9 @@ impl Ended {
             Self::Descriptor { bytes } => Finish::Descriptor { bytes: *bytes },
             Self::Failed { text, code, inline, spilled } => {
                 let output = match (inline.is_empty(), *spilled) {
-                    (true, 0) => Kept::Nothing,
-                    (true, bytes) => Kept::Descriptor { bytes },
-                    (false, _) => Kept::Inline(inline),
+                    (true, 0) => PartialOutput::Nothing,
+                    (true, bytes) => PartialOutput::Descriptor { bytes },
+                    (false, _) => PartialOutput::Inline(inline),
                 };
                 Finish::Failed { text, output, code: *code }
             }
@@ -136,7 +136,7 @@ impl<'a> TaskOutput<'a> {
     /// What a task that failed with this text has written, as far as there is a place for it: inline, or so many bytes in
     /// its descriptor.
     fn keep(&mut self, text: &str) -> (Vec<u8>, u64) {
-        if self.spilled == 0 && Kept::fits(text, self.inline.len()) {
+        if self.spilled == 0 && PartialOutput::fits(text, self.inline.len()) {
             return (std::mem::take(&mut self.inline), 0);
         }
         // What other tasks of the job write too is not this one's to seal.

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use bulkhead_link::supervisor::FoundResult;
+use bulkhead_link::supervisor::FinishedResult;
 use bulkhead_proto::codec;
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::Seq;
@@ -42,7 +42,7 @@ impl Job {
     }
 
     /// Offers a task of this job and waits for its result.
-    fn run(&mut self, played: &mut Played, stage: Stage) -> FoundResult {
+    fn run(&mut self, played: &mut Played, stage: Stage) -> FinishedResult {
         let output = output_file("output").unwrap();
         let results = File::from(output_file("results").unwrap());
         results.write_all_at(&pack(&self.results), 0).unwrap();
@@ -77,7 +77,7 @@ impl Job {
 
     /// Plans it, and gives how many parts it has.
     fn plan(&mut self, played: &mut Played) -> u32 {
-        let FoundResult::Descriptor { bytes } = self.run(played, Stage::Plan) else { panic!("no plan") };
+        let FinishedResult::Descriptor { bytes } = self.run(played, Stage::Plan) else { panic!("no plan") };
         let plan = File::from(self.plan.as_ref().unwrap().try_clone().unwrap());
         assert_eq!(sealed_size(plan.as_fd()).unwrap(), Some(bytes));
         let mut head = [0; 8];
@@ -103,7 +103,7 @@ impl Job {
             }
             None => {
                 let sealed = sealed_size(self.shared.as_fd()).unwrap().unwrap();
-                assert_eq!(result, FoundResult::Descriptor { bytes: sealed });
+                assert_eq!(result, FinishedResult::Descriptor { bytes: sealed });
                 File::from(self.shared.try_clone().unwrap())
             }
         };
@@ -146,7 +146,7 @@ fn a_merge_that_comes_again_finds_its_output_complete() {
     let parts = job.results.len() as u32;
     assert_eq!(
         job.run(&mut played, Stage::Merge { parts }),
-        FoundResult::Descriptor { bytes: first.len() as u64 }
+        FinishedResult::Descriptor { bytes: first.len() as u64 }
     );
     assert!(bytes_of(&File::from(job.shared)) == first);
 }

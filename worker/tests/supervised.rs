@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use bulkhead_link::supervisor::FoundResult;
+use bulkhead_link::supervisor::FinishedResult;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
@@ -110,7 +110,7 @@ fn large_output_goes_to_its_descriptor_and_small_output_to_the_box() {
     let (small, _) = played.offer_with_output(FACTORIAL, "5");
     played.send(&[large, taken, small]);
     let found = played.wait_for(2);
-    assert_eq!(found[0].result, FoundResult::Descriptor { bytes: 77_338 });
+    assert_eq!(found[0].result, FinishedResult::Descriptor { bytes: 77_338 });
     assert_eq!(inline(&found[1].result), b"120");
     assert_eq!(sealed_size(output.as_fd()).unwrap(), Some(77_338));
     let mut digits = [0; 20];

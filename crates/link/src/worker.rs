@@ -6,4 +6,4 @@ mod channel;
 mod ring;
 
 pub use channel::{Channel, RecvError, Server};
-pub use ring::{Finish, Kept, WorkerRing};
+pub use ring::{Finish, PartialOutput, WorkerRing};

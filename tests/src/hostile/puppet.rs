@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulkhead_jobs::Task;
-use bulkhead_link::worker::{Channel, Finish, Kept, Server, WorkerRing};
+use bulkhead_link::worker::{Channel, Finish, PartialOutput, Server, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::OutputMode;
@@ -227,7 +227,7 @@ impl Puppet {
             Ok(()) => self.ring.finish(task.seq, &Finish::Inline(&output.0)),
             Err(failure) => self.ring.finish(
                 task.seq,
-                &Finish::Failed { text: &failure.to_string(), output: Kept::Nothing, code: None },
+                &Finish::Failed { text: &failure.to_string(), output: PartialOutput::Nothing, code: None },
             ),
         }
         self.ring_if_asleep();

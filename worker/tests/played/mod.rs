@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use bulkhead_link::supervisor::{Found, FoundResult, Ring, Sender, connect};
+use bulkhead_link::supervisor::{FinishedResult, FinishedTask, Ring, Sender, connect};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
@@ -102,7 +102,7 @@ pub(crate) struct Played {
     pub(crate) sender: Option<Sender>,
     /// The kinds that it said it cannot run.
     pub(crate) missing: Vec<KindId>,
-    pub(crate) found: Vec<Found>,
+    pub(crate) found: Vec<FinishedTask>,
     next: u64,
 }
 
@@ -183,14 +183,14 @@ impl Played {
     }
 
     /// Offers and sends one task, and waits for its result.
-    pub(crate) fn run(&mut self, kind: KindId, input: &str) -> FoundResult {
+    pub(crate) fn run(&mut self, kind: KindId, input: &str) -> FinishedResult {
         let task = self.offer(kind, input);
         self.send(&[task]);
         self.wait_for(1).remove(0).result
     }
 
     /// Waits for so many results as a supervisor does: nap, look, sleep on the lane. Settles them.
-    pub(crate) fn wait_for(&mut self, count: usize) -> Vec<Found> {
+    pub(crate) fn wait_for(&mut self, count: usize) -> Vec<FinishedTask> {
         while self.found.len() < count {
             let before = self.found.len();
             self.ring.nap(true);
@@ -200,7 +200,7 @@ impl Played {
             }
             self.ring.nap(false);
         }
-        let found: Vec<Found> = self.found.drain(..).collect();
+        let found: Vec<FinishedTask> = self.found.drain(..).collect();
         found.iter().for_each(|found| self.ring.settle(found.seq));
         found
     }
@@ -231,17 +231,17 @@ impl Played {
 }
 
 /// The bytes of an inline result.
-pub(crate) fn inline(result: &FoundResult) -> &[u8] {
+pub(crate) fn inline(result: &FinishedResult) -> &[u8] {
     match result {
-        FoundResult::Inline(payload) => payload.as_bytes(),
+        FinishedResult::Inline(payload) => payload.as_bytes(),
         other => panic!("{other:?}"),
     }
 }
 
 /// The text of a failure.
-pub(crate) fn failed(result: &FoundResult) -> &str {
+pub(crate) fn failed(result: &FinishedResult) -> &str {
     match result {
-        FoundResult::Failed { message, .. } => message,
+        FinishedResult::Failed { message, .. } => message,
         other => panic!("{other:?}"),
     }
 }

@@ -36,18 +36,18 @@ mod result;
 
 /// A task that its worker has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FinishedTask {
     /// Which offer.
     pub seq: Seq,
     /// How long it took, as the worker says.
     pub elapsed_ns: u64,
     /// How it ended.
-    pub result: FoundResult,
+    pub result: FinishedResult,
 }
 
 /// What a task that failed had written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Leftover {
+pub enum FailureOutput {
     /// Nothing, or nothing that is kept.
     Nothing,
     /// These bytes.
@@ -61,7 +61,7 @@ pub enum Leftover {
 
 /// How a task ended, as its worker says; of good form, but no more than that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FoundResult {
+pub enum FinishedResult {
     /// Done, with these bytes.
     Inline(Payload),
     /// Done, with its output in its descriptor.
@@ -72,7 +72,7 @@ pub enum FoundResult {
     /// Its own code said no.
     Failed {
         /// What it wrote before.
-        output: Leftover,
+        output: FailureOutput,
         /// What it said.
         message: String,
         /// The exit code of the program that it was.
@@ -233,7 +233,7 @@ impl Ring {
     /// # Errors
     /// The rule that the worker broke, now or before; what was appended before is good. The entry in question and
     /// those after it stay outstanding, and it counts as claimed, whatever it may hold later.
-    pub fn poll(&mut self, into: &mut Vec<Found>) -> Result<(), Lie> {
+    pub fn poll(&mut self, into: &mut Vec<FinishedTask>) -> Result<(), Lie> {
         self.lie.map_or(Ok(()), Err)?;
         while let Some(seq) = self.first_outstanding() {
             match self.observe(seq)? {

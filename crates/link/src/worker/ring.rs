@@ -52,7 +52,7 @@ pub enum Finish<'a> {
         /// What it said.
         text: &'a str,
         /// What it wrote before, as far as it is kept.
-        output: Kept<'a>,
+        output: PartialOutput<'a>,
         /// The exit code of the program that it was.
         code: Option<NonZeroU8>,
     },
@@ -60,10 +60,10 @@ pub enum Finish<'a> {
 
 /// What a task that failed had written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept<'a> {
+pub enum PartialOutput<'a> {
     /// Nothing, or nothing that is kept.
     Nothing,
-    /// These bytes; kept if they fit behind the text, see [`Kept::fits`].
+    /// These bytes; kept if they fit behind the text, see [`PartialOutput::fits`].
     Inline(&'a [u8]),
     /// So many bytes in its descriptor; more than fit behind any text.
     Descriptor {
@@ -72,7 +72,7 @@ pub enum Kept<'a> {
     },
 }
 
-impl Kept<'_> {
+impl PartialOutput<'_> {
     /// Whether so many bytes fit behind a failure's text.
     pub fn fits(text: &str, bytes: usize) -> bool {
         boxes::behind_text(cut(text, TEXT_MAX_BYTES).len(), bytes as u64).is_some()
@@ -162,11 +162,11 @@ impl WorkerRing {
                 let text = cut(text, TEXT_MAX_BYTES).as_bytes();
                 let status = ReportStatus::Failed { code };
                 match output {
-                    Kept::Nothing => put(status, text.len(), text, 0),
-                    Kept::Inline(bytes) => {
+                    PartialOutput::Nothing => put(status, text.len(), text, 0),
+                    PartialOutput::Inline(bytes) => {
                         put(status, text.len(), &[text, bytes].concat(), bytes.len() as u64);
                     }
-                    Kept::Descriptor { bytes } => put(status, text.len(), text, bytes),
+                    PartialOutput::Descriptor { bytes } => put(status, text.len(), text, bytes),
                 }
             }
         }

@@ -144,11 +144,11 @@ fn each_offer_is_run_xor_taken() {
     assert!(taken > 0 && reported > 0, "no fight: taken={taken} reported={reported}");
 }
 
-fn settle_done(ring: &mut Ring, found: &mut Vec<Found>) -> u64 {
+fn settle_done(ring: &mut Ring, found: &mut Vec<FinishedTask>) -> u64 {
     ring.poll(found).unwrap();
     let count = found.len() as u64;
-    for Found { seq, result, .. } in found.drain(..) {
-        assert_eq!(result, FoundResult::Inline(Payload::from(seq.0.to_le_bytes().to_vec())));
+    for FinishedTask { seq, result, .. } in found.drain(..) {
+        assert_eq!(result, FinishedResult::Inline(Payload::from(seq.0.to_le_bytes().to_vec())));
         ring.settle(seq);
     }
     if count == 0 {

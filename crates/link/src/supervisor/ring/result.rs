@@ -14,10 +14,10 @@ use bulkhead_proto::worker::boxes::{
 };
 use bulkhead_sys::shared_page::SharedPage;
 
-use super::{Found, FoundResult, Leftover};
+use super::{FailureOutput, FinishedResult, FinishedTask};
 
 /// The result of an entry that was seen DONE with Acquire.
-pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<Found, Lie> {
+pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Lie> {
     let index = boxes::index_of(seq);
     let field = |at: usize| page.load(boxes::entry_at(index) + at, Ordering::Relaxed);
     let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Lie::Result)?;
@@ -26,19 +26,19 @@ pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<Found, Lie> {
             let length = usize::try_from(field(LENGTH_AT)).ok().filter(|length| *length <= INLINE_MAX_BYTES);
             let mut payload = Payload::zeroed(length.ok_or(Lie::Result)?);
             page.read_bytes(boxes::result_at(index, payload.as_bytes().len()), payload.as_bytes_mut());
-            FoundResult::Inline(payload)
+            FinishedResult::Inline(payload)
         }
         ReportStatus::Failed { code } => {
             let (text, output) = failure(page, index, field(LENGTH_AT), field(OUTPUT_BYTES_AT))?;
             let message = String::from_utf8(text).map_err(|_| Lie::Result)?;
-            FoundResult::Failed { message, code, output }
+            FinishedResult::Failed { message, code, output }
         }
         ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
-            bytes @ 0..=OUTPUT_MAX_BYTES => FoundResult::Descriptor { bytes },
+            bytes @ 0..=OUTPUT_MAX_BYTES => FinishedResult::Descriptor { bytes },
             _ => return Err(Lie::Result),
         },
     };
-    Ok(Found { seq, elapsed_ns: field(ELAPSED_NS_AT), result })
+    Ok(FinishedTask { seq, elapsed_ns: field(ELAPSED_NS_AT), result })
 }
 
 /// A failure's text, and what its task had written: behind the text, or in the descriptor as it says.
@@ -47,7 +47,7 @@ fn failure(
     index: usize,
     text_bytes: u64,
     output_bytes: u64,
-) -> Result<(Vec<u8>, Leftover), Lie> {
+) -> Result<(Vec<u8>, FailureOutput), Lie> {
     let text_bytes = usize::try_from(text_bytes).ok().filter(|bytes| *bytes <= TEXT_MAX_BYTES);
     let text_bytes = text_bytes.ok_or(Lie::Result)?;
     let behind = boxes::behind_text(text_bytes, output_bytes);
@@ -55,9 +55,9 @@ fn failure(
     let mut text = vec![0; length];
     page.read_bytes(boxes::result_at(index, length), &mut text);
     let output = match (output_bytes, behind) {
-        (0, _) => Leftover::Nothing,
-        (_, Some(_)) => Leftover::Inline(Payload::from(text.split_off(text_bytes))),
-        (bytes @ 0..=OUTPUT_MAX_BYTES, None) => Leftover::Descriptor { bytes },
+        (0, _) => FailureOutput::Nothing,
+        (_, Some(_)) => FailureOutput::Inline(Payload::from(text.split_off(text_bytes))),
+        (bytes @ 0..=OUTPUT_MAX_BYTES, None) => FailureOutput::Descriptor { bytes },
         _ => return Err(Lie::Result),
     };
     Ok((text, output))

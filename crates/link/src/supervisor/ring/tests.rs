@@ -6,7 +6,7 @@ use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES}
 use bulkhead_proto::worker::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 
 use super::*;
-use crate::worker::{Finish, Kept, WorkerRing};
+use crate::worker::{Finish, PartialOutput, WorkerRing};
 
 /// Both halves, and a page by which a liar writes into the box.
 pub(super) fn rings() -> (Ring, WorkerRing, SharedPage) {
@@ -19,7 +19,7 @@ pub(super) fn offer(ring: &mut Ring, seqs: std::ops::RangeInclusive<u64>) {
     seqs.for_each(|seq| ring.offer(Seq(seq), JobId(seq), Fence(1)));
 }
 
-fn polled(ring: &mut Ring) -> Result<Vec<(u64, FoundResult)>, Lie> {
+fn polled(ring: &mut Ring) -> Result<Vec<(u64, FinishedResult)>, Lie> {
     let mut found = Vec::new();
     ring.poll(&mut found)?;
     Ok(found.into_iter().map(|found| (found.seq.0, found.result)).collect())
@@ -38,17 +38,24 @@ fn results_of_every_form_and_length_arrive_in_order() {
         let bytes: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
         assert!(worker.claim(Seq(seq)));
         worker.finish(Seq(seq), &Finish::Inline(&bytes));
-        expected.push((seq, FoundResult::Inline(Payload::from(bytes))));
+        expected.push((seq, FinishedResult::Inline(Payload::from(bytes))));
     }
     assert!(worker.claim(Seq(7)));
     worker.finish(Seq(7), &Finish::Descriptor { bytes: OUTPUT_MAX_BYTES });
-    expected.push((7, FoundResult::Descriptor { bytes: OUTPUT_MAX_BYTES }));
+    expected.push((7, FinishedResult::Descriptor { bytes: OUTPUT_MAX_BYTES }));
     assert!(worker.claim(Seq(8)));
     let code = NonZeroU8::new(7);
-    worker.finish(Seq(8), &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), output: Kept::Nothing, code });
+    worker.finish(
+        Seq(8),
+        &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), output: PartialOutput::Nothing, code },
+    );
     expected.push((
         8,
-        FoundResult::Failed { message: "ä".repeat(TEXT_MAX_BYTES / 2), code, output: Leftover::Nothing },
+        FinishedResult::Failed {
+            message: "ä".repeat(TEXT_MAX_BYTES / 2),
+            code,
+            output: FailureOutput::Nothing,
+        },
     ));
     assert_eq!(polled(&mut ring).unwrap(), expected);
     assert!(!ring.has_outstanding() && ring.head().is_none());
@@ -65,21 +72,24 @@ fn what_a_failure_leaves_arrives_behind_its_text_or_by_descriptor() {
         let (mut ring, worker, _) = rings();
         offer(&mut ring, seq..=seq);
         let bytes: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
-        assert!(worker.claim(Seq(seq)) && Kept::fits(text, length));
-        worker.finish(Seq(seq), &Finish::Failed { text, output: Kept::Inline(&bytes), code: None });
-        let output = if length == 0 { Leftover::Nothing } else { Leftover::Inline(Payload::from(bytes)) };
-        let failed = FoundResult::Failed { message: text.to_owned(), code: None, output };
+        assert!(worker.claim(Seq(seq)) && PartialOutput::fits(text, length));
+        worker.finish(Seq(seq), &Finish::Failed { text, output: PartialOutput::Inline(&bytes), code: None });
+        let output =
+            if length == 0 { FailureOutput::Nothing } else { FailureOutput::Inline(Payload::from(bytes)) };
+        let failed = FinishedResult::Failed { message: text.to_owned(), code: None, output };
         assert_eq!(polled(&mut ring).unwrap(), [(seq, failed)]);
     }
-    assert!(!Kept::fits(&text, room + 1));
+    assert!(!PartialOutput::fits(&text, room + 1));
     for bytes in [room as u64 + 1, OUTPUT_MAX_BYTES] {
         let (mut ring, worker, _) = rings();
         offer(&mut ring, 1..=1);
         assert!(worker.claim(Seq(1)));
-        worker
-            .finish(Seq(1), &Finish::Failed { text: &text, output: Kept::Descriptor { bytes }, code: None });
-        let output = Leftover::Descriptor { bytes };
-        let failed = FoundResult::Failed { message: text.clone(), code: None, output };
+        worker.finish(
+            Seq(1),
+            &Finish::Failed { text: &text, output: PartialOutput::Descriptor { bytes }, code: None },
+        );
+        let output = FailureOutput::Descriptor { bytes };
+        let failed = FinishedResult::Failed { message: text.clone(), code: None, output };
         assert_eq!(polled(&mut ring).unwrap(), [(1, failed)]);
     }
 }
@@ -113,7 +123,7 @@ fn entries_are_used_again_once_settled() {
         } else {
             assert!(worker.claim(Seq(seq)));
             worker.finish(Seq(seq), &Finish::Inline(&seq.to_le_bytes()));
-            let payload = FoundResult::Inline(Payload::from(seq.to_le_bytes().to_vec()));
+            let payload = FinishedResult::Inline(Payload::from(seq.to_le_bytes().to_vec()));
             assert_eq!(polled(&mut ring).unwrap(), [(seq, payload)]);
         }
         ring.settle(Seq(seq));
@@ -198,7 +208,7 @@ fn results_of_no_known_form_are_lies() {
     let (mut ring, worker, liar) = rings();
     offer(&mut ring, 1..=1);
     assert!(worker.claim(Seq(1)));
-    worker.finish(Seq(1), &Finish::Failed { text: "text", output: Kept::Nothing, code: None });
+    worker.finish(Seq(1), &Finish::Failed { text: "text", output: PartialOutput::Nothing, code: None });
     liar.write_bytes(boxes::result_at(1, 4), b"\xff\xff\xff\xff");
     assert_eq!(polled(&mut ring), Err(Lie::Result));
 }
