@@ -151,7 +151,7 @@ impl Fleet {
     /// Takes what the bootstrap threads have brought.
     pub(crate) fn connect(&mut self, events: &mut Vec<Event>) {
         for Connected { worker: id, sender } in self.bootstrap.results() {
-            // Whoever it is for may be gone, or have lied: then this is its end.
+            // Whoever it is for may be gone, or have broken a rule: then this is its end.
             let sender = sender.map(|sender| Line::new(sender, self.template.disposal.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             if !matches!(worker.stage, Stage::Connecting) {
@@ -164,8 +164,8 @@ impl Fleet {
                 }
                 Err(error) => {
                     worker.stage = Stage::Closed;
-                    events.push(if error.is_lie() {
-                        log::warn!("a worker's hello is a lie worker={id} error=\"{error}\"");
+                    events.push(if error.is_violation() {
+                        log::warn!("a worker's hello breaks a rule worker={id} error=\"{error}\"");
                         Event::Lied { worker: id, lie: Lie::Hello }
                     } else {
                         Event::BootstrapFailed { worker: id, error: error.to_string() }
@@ -219,7 +219,7 @@ impl Fleet {
 }
 
 fn read_box(worker: &mut Worker, found: &mut Vec<FinishedTask>, held: &mut Held, events: &mut Vec<Event>) {
-    let lie = worker.read_box(found);
+    let violation = worker.read_box(found);
     for FinishedTask { seq, elapsed_ns, result } in found.drain(..) {
         worker.last_elapsed_ns = Some(elapsed_ns);
         // Whatever it was given is let go of here, once its result is known.
@@ -236,13 +236,13 @@ fn read_box(worker: &mut Worker, found: &mut Vec<FinishedTask>, held: &mut Held,
                 let report = Report { result, elapsed_ns };
                 events.push(Event::Finished { worker: worker.id, seq, report });
             }
-            Err(lie) => {
+            Err(violation) => {
                 worker.disputed.push(seq);
-                events.push(Event::Lied { worker: worker.id, lie });
+                events.push(Event::Lied { worker: worker.id, lie: violation });
             }
         }
     }
-    events.extend(lie);
+    events.extend(violation);
 }
 
 /// What a task that failed left in the box, or in the descriptor of its offer.

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_says_how_many_parts_it_has_or_is_a_lie() {
+    fn a_plan_says_how_many_parts_it_has_or_breaks_a_rule() {
         let mut held = Held::new(8, Disposal::default());
         let good = stage::pack(&[b"a", b"b", b"c"]);
         let planned = plan(&good, good.len() as u64, &mut held).unwrap();
@@ -203,7 +203,7 @@ mod tests {
         held.drop_scratch(ScratchId(7));
         let TaskResult::Planned { output, .. } = planned else { unreachable!("as asserted") };
         held.drop_output(output);
-        assert_eq!(held.open(), 0, "what was a lie is gone");
+        assert_eq!(held.open(), 0, "what broke a rule is gone");
     }
 
     #[test]

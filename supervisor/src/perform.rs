@@ -143,7 +143,7 @@ impl Hands {
         let Some(found) = self.fleet.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(won) => events.push(Event::TookBack { worker, seq, won }),
-            Err(lie) => events.extend(found.lied(lie).event()),
+            Err(violation) => events.extend(found.violated(violation).event()),
         }
     }
 
@@ -213,7 +213,7 @@ impl Hands {
         let Some(found) = self.fleet.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(taken) => events.push(Event::OfferFailed { worker, seq, taken, shortage }),
-            Err(lie) => events.extend(found.lied(lie).event()),
+            Err(violation) => events.extend(found.violated(violation).event()),
         }
     }
 }

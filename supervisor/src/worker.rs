@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | starting | spawned; its hello is awaited | connecting (hello), closed (fault) |
 //! | connecting | a bootstrap thread connects to it | ready, closed (fault) |
-//! | ready | tasks can be sent | closed (retired, killed, lied, hung up) |
+//! | ready | tasks can be sent | closed (retired, killed, rule broken, hung up) |
 //! | closed | its death is awaited; nothing is sent or believed but its box | dropped, when the death is proven |
 
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ pub(crate) struct Worker {
     pub(crate) is_hung_up: bool,
     /// Set when it was asked to leave.
     pub(crate) retired: bool,
-    /// Offers whose DONE entries were lies: they count as claimed when it is dead.
+    /// Offers whose DONE entries broke a rule: they count as claimed when it is dead.
     pub(crate) disputed: Vec<Seq>,
     /// Naps announced to it, and doorbells it rang: never more of these than of those.
     pub(crate) naps: u64,
@@ -105,8 +105,8 @@ impl Worker {
         for _ in 0..LANE_FRAMES_PER_TURN {
             let frame = match self.lane.recv(&mut bytes) {
                 Ok(LaneFrame::Frame { length, .. }) => codec::decode::<LaneUp>(&bytes[..length]),
-                Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.lied(Lie::Lane),
-                Ok(LaneFrame::Refused(LaneFault::Descriptors)) => return self.lied(Lie::Descriptor),
+                Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.violated(Lie::Lane),
+                Ok(LaneFrame::Refused(LaneFault::Descriptors)) => return self.violated(Lie::Descriptor),
                 Ok(LaneFrame::HungUp) => return self.hung_up(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -128,7 +128,7 @@ impl Worker {
                     let error = Plain(&why).to_string();
                     return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
                 }
-                _ => return self.lied(Lie::Lane),
+                _ => return self.violated(Lie::Lane),
             }
         }
         Heard::More
@@ -151,12 +151,12 @@ impl Worker {
     }
 
     /// It broke a rule: nothing more is sent to it or heard from it.
-    pub(crate) fn lied(&mut self, lie: Lie) -> Heard {
+    pub(crate) fn violated(&mut self, violation: Lie) -> Heard {
         if matches!(self.stage, Stage::Closed) {
             return Heard::Nothing;
         }
         self.stage = Stage::Closed;
-        Heard::Over(Event::Lied { worker: self.id, lie })
+        Heard::Over(Event::Lied { worker: self.id, lie: violation })
     }
 
     /// It is dead, or as good as dead: its lane hung up, or its leader is reaped while others of its tree live on.
@@ -169,11 +169,11 @@ impl Worker {
         Heard::Over(Event::HungUp { worker: self.id })
     }
 
-    /// What is newly DONE in its box, or the lie that was found there.
+    /// What is newly DONE in its box, or the rule that it broke there.
     pub(crate) fn read_box(&mut self, found: &mut Vec<FinishedTask>) -> Option<Event> {
         match self.ring.poll(found) {
             Ok(()) => None,
-            Err(lie) => self.lied(lie).event(),
+            Err(violation) => self.violated(violation).event(),
         }
     }
 

@@ -49,7 +49,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Whether no honest worker can cause it: its hello names what is not its own.
-    pub fn is_lie(&self) -> bool {
+    pub fn is_violation(&self) -> bool {
         match self {
             Self::BadPath { .. }
             | Self::Outside

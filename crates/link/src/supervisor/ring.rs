@@ -2,7 +2,7 @@
 //!
 //! The claim word of an entry decides; who may take which step stands in ARCHITECTURE.md. Words are loaded
 //! with Acquire, so that a result seen DONE is whole, and stored with Release, so that an order is there
-//! before its offer. Every entry remembers the last state seen: a step back is a lie.
+//! before its offer. Every entry remembers the last state seen: a step back is a protocol violation.
 //!
 //! # No doorbell is lost
 //!
@@ -108,7 +108,7 @@ pub struct Ring {
     outstanding: usize,
     nap: u64,
     /// The first rule that the worker broke: from then on no result is taken, whatever it puts right.
-    lie: Option<Lie>,
+    violation: Option<Lie>,
 }
 
 impl fmt::Debug for Ring {
@@ -138,7 +138,7 @@ impl Ring {
             next: 1,
             outstanding: 0,
             nap: 0,
-            lie: None,
+            violation: None,
         };
         Ok((ring, RingDescriptors { box_page: box_descriptor, orders_page: orders_descriptor }))
     }
@@ -177,7 +177,7 @@ impl Ring {
         // Lost, or known to be claimed: what stands there must be a state beyond OFFERED.
         match self.observe(seq)? {
             ClaimState::Claimed | ClaimState::Done => Ok(false),
-            _ => Err(self.lied(seq, Lie::ClaimWord)),
+            _ => Err(self.record_violation(seq, Lie::ClaimWord)),
         }
     }
 
@@ -234,18 +234,18 @@ impl Ring {
     /// The rule that the worker broke, now or before; what was appended before is good. The entry in question and
     /// those after it stay outstanding, and it counts as claimed, whatever it may hold later.
     pub fn poll(&mut self, into: &mut Vec<FinishedTask>) -> Result<(), Lie> {
-        self.lie.map_or(Ok(()), Err)?;
+        self.violation.map_or(Ok(()), Err)?;
         while let Some(seq) = self.first_outstanding() {
             match self.observe(seq)? {
                 ClaimState::Done => {
                     let found = result::copy(&self.box_page, seq);
-                    into.push(found.map_err(|lie| self.lied(seq, lie))?);
+                    into.push(found.map_err(|violation| self.record_violation(seq, violation))?);
                     self.end(seq, ClaimState::Done);
                 }
                 ClaimState::Claimed if self.is_overtaken(seq) => {
                     // An honest worker has stored DONE before it goes on to the next.
                     if self.observe(seq)? != ClaimState::Done {
-                        return Err(self.lied(seq, Lie::ClaimWord));
+                        return Err(self.record_violation(seq, Lie::ClaimWord));
                     }
                 }
                 _ => break,
@@ -323,14 +323,14 @@ impl Ring {
                 entry.state = Claimed;
                 Ok(Claimed)
             }
-            _ => Err(self.lied(seq, Lie::ClaimWord)),
+            _ => Err(self.record_violation(seq, Lie::ClaimWord)),
         }
     }
 
     /// The worker broke a rule with this entry, which counts as claimed from now on.
-    fn lied(&mut self, seq: Seq, lie: Lie) -> Lie {
+    fn record_violation(&mut self, seq: Seq, violation: Lie) -> Lie {
         self.entries[boxes::index_of(seq)].state = ClaimState::Claimed;
-        *self.lie.get_or_insert(lie)
+        *self.violation.get_or_insert(violation)
     }
 
     /// Whether the offer after this claimed one is claimed or done as well.

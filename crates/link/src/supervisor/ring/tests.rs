@@ -1,4 +1,4 @@
-//! Tests of both halves of the ring, one step at a time: every result, every lie.
+//! Tests of both halves of the ring, one step at a time: every result, every protocol violation.
 
 use std::num::NonZeroU8;
 
@@ -139,7 +139,7 @@ fn an_entry_that_is_not_settled_is_not_offered_again() {
 }
 
 #[test]
-fn words_that_no_rule_allows_are_lies() {
+fn words_that_no_rule_allows_are_violations() {
     use ClaimState::{Claimed, Done, Offered, Settled, Taken};
     for (entry, seq, state) in
         [(1, 1, Taken), (1, 1, Settled), (1, 2, Claimed), (1, 257, Claimed), (1, 2, Done), (1, 0, Offered)]
@@ -183,7 +183,7 @@ fn a_second_claim_is_a_lie() {
 }
 
 #[test]
-fn results_of_no_known_form_are_lies() {
+fn results_of_no_known_form_are_violations() {
     let status = |status: ReportStatus| (STATUS_AT, status.pack());
     for fields in [
         vec![(STATUS_AT, 0)],
@@ -228,7 +228,7 @@ fn a_lie_that_is_put_right_stays_a_lie() {
 }
 
 #[test]
-fn what_came_before_a_lie_is_kept() {
+fn what_came_before_a_violation_is_kept() {
     let (mut ring, worker, liar) = rings();
     offer(&mut ring, 1..=2);
     assert!(worker.claim(Seq(1)));
