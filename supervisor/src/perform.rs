@@ -95,7 +95,7 @@ impl Hands {
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
             Action::Unwant { worker, seq } => {
                 if let Some(found) = self.fleet.get(worker) {
-                    found.ring.unwant(seq);
+                    found.ring.request_cancel(seq);
                     found.nudge();
                 }
             }

@@ -269,7 +269,7 @@ impl Task for TaskOutput<'_> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.ring.is_unwanted()
+        self.ring.is_cancelled()
     }
 
     fn last_breath(&mut self) {

@@ -218,7 +218,7 @@ impl Ring {
 
     /// Tells the worker that nobody wants this offer any more, which it has begun. It may end it early, and may not have
     /// seen it when it ends; nothing else follows from it.
-    pub fn unwant(&mut self, seq: Seq) {
+    pub fn request_cancel(&mut self, seq: Seq) {
         self.orders.store(UNWANTED_AT, seq.0, Ordering::Release);
     }
 

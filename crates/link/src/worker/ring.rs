@@ -209,7 +209,7 @@ impl WorkerRing {
     }
 
     /// Whether nobody wants the running task any more: one load.
-    pub fn is_unwanted(&self) -> bool {
+    pub fn is_cancelled(&self) -> bool {
         self.orders.load(UNWANTED_AT, Ordering::Acquire) == self.claimed.get().0
     }
 

@@ -220,13 +220,13 @@ fn an_order_to_end_reaches_its_own_task_alone() {
                 assert!(worker.claim(Seq(seq)));
                 if seq % 2 == 1 {
                     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-                    while !worker.is_unwanted() {
+                    while !worker.is_cancelled() {
                         assert!(std::time::Instant::now() < deadline, "the order for {seq} never came");
                         std::hint::spin_loop();
                     }
                     seen += 1;
                 } else {
-                    (0..seq % 64).for_each(|_| assert!(!worker.is_unwanted(), "{seq} is still wanted"));
+                    (0..seq % 64).for_each(|_| assert!(!worker.is_cancelled(), "{seq} is still wanted"));
                 }
                 worker.finish(Seq(seq), &Finish::Inline(&[]));
             }
@@ -238,7 +238,7 @@ fn an_order_to_end_reaches_its_own_task_alone() {
             to_worker.send(seq).unwrap();
             (0..seq % 128).for_each(|_| std::hint::spin_loop());
             // Each order for an odd one comes once while it runs, and once more when it is long over.
-            ring.unwant(Seq(seq - 1 + seq % 2));
+            ring.request_cancel(Seq(seq - 1 + seq % 2));
             while ring.has_outstanding() {
                 ring.poll(&mut found).unwrap();
                 std::thread::yield_now();
