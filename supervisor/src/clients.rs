@@ -19,9 +19,9 @@ use mio::event::Event as Ready;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
-use crate::caller::Caller;
+use crate::background_closer::BackgroundCloser;
+use crate::client_socket::ClientSocket;
 use crate::connection::Connection;
-use crate::disposal::Disposal;
 use crate::door::Door;
 use crate::files::Files;
 use crate::restraint::Restraint;
@@ -58,7 +58,7 @@ pub(crate) struct Clients {
     listener: UnixListener,
     registry: Registry,
     door: Door,
-    disposal: Disposal,
+    closer: BackgroundCloser,
     /// What came with their submits.
     pub(crate) files: Files,
     connections: BTreeMap<ClientId, Connection>,
@@ -92,7 +92,7 @@ impl Clients {
         settings: &Settings,
         files_max: usize,
     ) -> Result<Self> {
-        let disposal = Disposal::default();
+        let closer = BackgroundCloser::default();
         let mut listener = UnixListener::from_std(listener);
         registry
             .register(&mut listener, Source::Listener.token(), Interest::READABLE)
@@ -103,8 +103,8 @@ impl Clients {
             listener,
             registry,
             door,
-            files: Files::new(files_max, settings.mode == Mode::System, disposal.clone()),
-            disposal,
+            files: Files::new(files_max, settings.mode == Mode::System, closer.clone()),
+            closer,
             connections: BTreeMap::new(),
             last: 0,
             acceptable: true,
@@ -216,14 +216,14 @@ impl Clients {
                 return;
             }
         };
-        let mut caller = Caller::new(stream, seat, peer.uid, self.disposal.clone());
+        let mut socket = ClientSocket::new(stream, seat, peer.uid, self.closer.clone());
         // What a client takes is news only while something waits for it: see `watch`.
         let token = Source::Client(client).token();
-        if let Err(error) = self.registry.register(caller.socket(), token, Interest::READABLE) {
+        if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
             log::error!("cannot watch a client client={client} error={error}");
             return;
         }
-        let mut connection = Connection::new(client, peer, caller);
+        let mut connection = Connection::new(client, peer, socket);
         if let Some(verdict) = verdict {
             let word = if verdict == Hello::BUSY { "busy" } else { "denied" };
             if self.complaints.allows(now_ns) {
@@ -298,7 +298,7 @@ impl Clients {
                 self.short.insert(client);
             }
         }
-        if (!self.short.is_empty() || self.disposal.is_short()) && self.resend_ns.is_none() {
+        if (!self.short.is_empty() || self.closer.is_short()) && self.resend_ns.is_none() {
             let now_ns = clock::monotonic_ns();
             self.resend_ns = Some(now_ns + RETRY_NS);
             if !self.short.is_empty() && self.shortages.allows(now_ns) {
@@ -316,7 +316,7 @@ impl Clients {
         if self.resend_ns.is_some_and(|when| when <= now_ns) {
             self.resend_ns = None;
             self.addressed.append(&mut self.short);
-            self.disposal.retry();
+            self.closer.retry();
         }
         if let Some(count) = self.complaints.left_out(now_ns) {
             log::warn!("more clients misbehaved or were turned away count={count}");
@@ -344,8 +344,8 @@ impl Clients {
     }
 
     /// Where things go whose close may wait, of clients and of whoever else has such; it is seen to here.
-    pub(crate) fn disposal(&self) -> Disposal {
-        self.disposal.clone()
+    pub(crate) fn closer(&self) -> BackgroundCloser {
+        self.closer.clone()
     }
 
     /// Gives a closing connection its time; called when the core ended it.

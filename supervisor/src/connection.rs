@@ -21,7 +21,7 @@ use bulkhead_proto::limits::FRAME_MAX_BYTES;
 use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
-use crate::caller::Caller;
+use crate::client_socket::ClientSocket;
 use crate::files::{Claim, Files, Waiting};
 use crate::held::OutputFile;
 use crate::outbox::Outbox;
@@ -48,7 +48,7 @@ enum State {
 pub(crate) struct Connection {
     client: ClientId,
     peer: Peer,
-    caller: Caller,
+    socket: ClientSocket,
     state: State,
     outbox: Outbox,
     /// Descriptors that came, until the frame that they belong to is whole.
@@ -71,11 +71,11 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub(crate) fn new(client: ClientId, peer: Peer, caller: Caller) -> Self {
+    pub(crate) fn new(client: ClientId, peer: Peer, socket: ClientSocket) -> Self {
         Self {
             client,
             peer,
-            caller,
+            socket,
             state: State::Greeting(Vec::new()),
             outbox: Outbox::default(),
             waiting: Waiting::default(),
@@ -91,7 +91,7 @@ impl Connection {
 
     /// The socket, to be registered.
     pub(crate) fn socket(&mut self) -> &mut UnixStream {
-        self.caller.socket()
+        self.socket.stream()
     }
 
     /// Who is there.
@@ -187,7 +187,7 @@ impl Connection {
             State::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
             State::Open(_) | State::Faulty(_) | State::Closing => buffer,
         };
-        match self.caller.read(buffer)? {
+        match self.socket.read(buffer)? {
             SocketRead::Bytes(count) => {
                 // It is empty: the poll tells of what comes from now on, and of its end, if that is not here yet.
                 self.readable = count == buffer.len() || self.ending;
@@ -206,7 +206,7 @@ impl Connection {
     }
 
     fn receive(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<usize> {
-        let received = files.receive(&self.caller, self.peer.uid, buffer, &mut self.waiting);
+        let received = files.receive(&self.socket, self.peer.uid, buffer, &mut self.waiting);
         received.inspect_err(|error| {
             if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted {
                 self.complaint = Some(format!("what it attached could not be received: {error}"));
@@ -337,7 +337,7 @@ impl Connection {
 
     /// Sends what the socket takes. `false`: the connection is over.
     pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
-        if self.outbox.flush(self.caller.as_fd()).is_err() {
+        if self.outbox.flush(self.socket.as_fd()).is_err() {
             return self.ended(events);
         }
         if self.outbox.waiting_bytes() > 0 {

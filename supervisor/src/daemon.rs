@@ -44,7 +44,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     }
     let clients = Clients::new(listener, registry()?, &settings, budget.files)?;
     let boot_folder = places::boot_folder(&settings.socket);
-    let template = Template::new(&settings, boot_folder, clients.disposal(), spawner);
+    let template = Template::new(&settings, boot_folder, clients.closer(), spawner);
     log::info!(
         "starting pid={} socket={} workers={} pools={}",
         settings.core.pid,
@@ -52,7 +52,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
         settings.worker_programs.len()
     );
-    let held = Held::new(budget.outputs, clients.disposal());
+    let held = Held::new(budget.outputs, clients.closer());
     let hands = Hands::new(clients, Fleet::new(template, registry()?)?, held, Tell::new(settings.private));
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());

@@ -16,8 +16,8 @@ use bulkhead_proto::ids::FileId;
 use bulkhead_proto::limits::FILES_MAX;
 use bulkhead_sys::untrusted::{Access, UntrustedFd};
 
-use crate::caller::Caller;
-use crate::disposal::{Disposal, Whose};
+use crate::background_closer::{BackgroundCloser, CloseOwner};
+use crate::client_socket::ClientSocket;
 use crate::seats::{Seat, Seats};
 
 /// When to ask again for room that others have.
@@ -28,7 +28,7 @@ const RETRY_AFTER_MS: u64 = 1000;
 pub(crate) struct ClientFile {
     held: Option<(UntrustedFd, Seat)>,
     uid: u32,
-    disposal: Disposal,
+    closer: BackgroundCloser,
 }
 
 impl ClientFile {
@@ -64,7 +64,7 @@ impl AsFd for ClientFile {
 impl Drop for ClientFile {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            self.disposal.close(Whose::User(self.uid), held);
+            self.closer.close(CloseOwner::User(self.uid), held);
         }
     }
 }
@@ -76,13 +76,13 @@ pub(crate) struct Files {
     last: u64,
     open_max: usize,
     seats: Seats,
-    disposal: Disposal,
+    closer: BackgroundCloser,
 }
 
 impl Files {
     /// Room for `open_max`, three quarters of it for one user if there are `several` users.
-    pub(crate) fn new(open_max: usize, several: bool, disposal: Disposal) -> Self {
-        Self { held: BTreeMap::new(), last: 0, open_max, seats: Seats::new(open_max, several), disposal }
+    pub(crate) fn new(open_max: usize, several: bool, closer: BackgroundCloser) -> Self {
+        Self { held: BTreeMap::new(), last: 0, open_max, seats: Seats::new(open_max, several), closer }
     }
 
     /// Why nothing that is attached can be received from this user now, or `None`.
@@ -98,20 +98,20 @@ impl Files {
     /// [`Self::shortage`].
     ///
     /// # Errors
-    /// As [`Caller::receive`].
+    /// As [`ClientSocket::receive`].
     pub(crate) fn receive(
         &mut self,
-        caller: &Caller,
+        socket: &ClientSocket,
         uid: u32,
         buffer: &mut [u8],
         waiting: &mut Waiting,
     ) -> io::Result<usize> {
         let mut descriptors = Vec::new();
-        let received = caller.receive(buffer, &mut descriptors);
+        let received = socket.receive(buffer, &mut descriptors);
         for descriptor in descriptors {
             let (seat, _) = self.seats.take(uid);
-            let disposal = self.disposal.clone();
-            waiting.0.push_back(ClientFile { held: Some((descriptor, seat)), uid, disposal });
+            let closer = self.closer.clone();
+            waiting.0.push_back(ClientFile { held: Some((descriptor, seat)), uid, closer });
         }
         received
     }

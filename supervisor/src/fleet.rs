@@ -22,9 +22,9 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use crate::bootstrap::{Bootstrap, Connected};
+use crate::deferred_close::DeferredClose;
 use crate::given::Given;
 use crate::held::Held;
-use crate::line::Line;
 use crate::spawn::Template;
 use crate::tokens::Source;
 use crate::worker::{Heard, Stage, Worker};
@@ -152,7 +152,7 @@ impl Fleet {
     pub(crate) fn connect(&mut self, events: &mut Vec<Event>) {
         for Connected { worker: id, sender } in self.bootstrap.results() {
             // Whoever it is for may be gone, or have broken a rule: then this is its end.
-            let sender = sender.map(|sender| Line::new(sender, self.template.disposal.clone()));
+            let sender = sender.map(|sender| DeferredClose::new(sender, self.template.closer.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             if !matches!(worker.stage, Stage::Connecting) {
                 continue;

@@ -151,7 +151,7 @@ mod tests {
     use bulkhead_sys::memfd;
 
     use super::*;
-    use crate::disposal::Disposal;
+    use crate::background_closer::BackgroundCloser;
 
     fn task(stage: Stage, output: OutputMode, files: Vec<TaskFile>) -> Task {
         Task {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn roles(given: &Given, task: &Task, held: &Held) -> Vec<FileRole> {
-        given.parcel(task, held, &Files::new(8, false, Disposal::default())).unwrap().0
+        given.parcel(task, held, &Files::new(8, false, BackgroundCloser::default())).unwrap().0
     }
 
     /// A plan task that wrote this and says that it has so many bytes.
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_plan_says_how_many_parts_it_has_or_breaks_a_rule() {
-        let mut held = Held::new(8, Disposal::default());
+        let mut held = Held::new(8, BackgroundCloser::default());
         let good = stage::pack(&[b"a", b"b", b"c"]);
         let planned = plan(&good, good.len() as u64, &mut held).unwrap();
         assert!(matches!(planned, TaskResult::Planned { parts: 3, .. }), "{planned:?}");
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_all_have_written_is_the_result_once_the_merge_has_sealed_it() {
-        let mut held = Held::new(8, Disposal::default());
+        let mut held = Held::new(8, BackgroundCloser::default());
         let run = task(Stage::Run { part: 0, parts: 1 }, OutputMode::Inline, vec![shared()]);
         let given = Given::make(&run, &mut held).unwrap();
         assert_eq!(roles(&given, &run, &held), [FileRole::Shared]);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_the_parts_left_comes_packed_and_what_is_gone_is_said() {
-        let mut held = Held::new(8, Disposal::default());
+        let mut held = Held::new(8, BackgroundCloser::default());
         let results = Rc::new(vec![Payload::from(b"one".to_vec()), Payload::default()]);
         let packed = stage::pack(&results);
         let merge = task(Stage::Merge { parts: 2 }, OutputMode::Inline, vec![TaskFile::Results { results }]);
@@ -240,6 +240,6 @@ mod tests {
         assert_eq!(held.open(), 0);
         let plan = task(Stage::Plan, OutputMode::Inline, vec![TaskFile::Plan { output: OutputId(9) }]);
         let given = Given::make(&plan, &mut held).unwrap();
-        assert!(given.parcel(&plan, &held, &Files::new(8, false, Disposal::default())).is_none());
+        assert!(given.parcel(&plan, &held, &Files::new(8, false, BackgroundCloser::default())).is_none());
     }
 }

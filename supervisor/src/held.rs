@@ -16,7 +16,7 @@ use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::worker::stage::COUNT_BYTES;
 use bulkhead_sys::memfd;
 
-use crate::disposal::{Disposal, Whose};
+use crate::background_closer::{BackgroundCloser, CloseOwner};
 
 /// What holds more than this is closed by the disposal, in bytes: giving back a MiB takes the kernel some 65 us.
 const LARGE_BYTES: u64 = 4 << 20;
@@ -26,7 +26,7 @@ const LARGE_BYTES: u64 = 4 << 20;
 pub(crate) struct OutputFile {
     /// The descriptor, and its place among those that may be open, which is free again once it is closed.
     held: Option<(OwnedFd, Arc<()>)>,
-    disposal: Disposal,
+    closer: BackgroundCloser,
 }
 
 impl AsFd for OutputFile {
@@ -40,7 +40,7 @@ impl Drop for OutputFile {
         if let Some(held) = self.held.take()
             && memfd::memory_of(held.0.as_fd()).is_ok_and(|bytes| bytes > LARGE_BYTES)
         {
-            self.disposal.close(Whose::Outputs, held);
+            self.closer.close(CloseOwner::Outputs, held);
         }
     }
 }
@@ -55,14 +55,14 @@ pub(crate) struct Held {
     /// Whoever holds an open one holds this as well.
     open: Arc<()>,
     open_max: usize,
-    disposal: Disposal,
+    closer: BackgroundCloser,
 }
 
 impl Held {
     /// At most `open_max` output descriptors are ever open in this process.
-    pub(crate) fn new(open_max: usize, disposal: Disposal) -> Self {
+    pub(crate) fn new(open_max: usize, closer: BackgroundCloser) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
-        Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Arc::new(()), open_max, disposal }
+        Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Arc::new(()), open_max, closer }
     }
 
     /// How many are open.
@@ -106,7 +106,7 @@ impl Held {
             )));
         }
         let held = Some((make()?, Arc::clone(&self.open)));
-        Ok(OutputFile { held, disposal: self.disposal.clone() })
+        Ok(OutputFile { held, closer: self.closer.clone() })
     }
 
     /// Takes in what a worker wrote and sealed. `None`: it is not sealed, or not as long as the worker says. Sealing
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn only_what_is_sealed_and_as_long_as_said_is_taken() {
-        let mut held = Held::new(8, Disposal::default());
+        let mut held = Held::new(8, BackgroundCloser::default());
         assert_eq!(held.take(held.make().unwrap(), 0).unwrap(), None);
         let sealed = held.make().unwrap();
         memfd::seal_output(sealed.as_fd()).unwrap();
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn no_more_are_open_than_may_be_wherever_they_are() {
-        let mut held = Held::new(2, Disposal::default());
+        let mut held = Held::new(2, BackgroundCloser::default());
         let running = held.make().unwrap();
         let written = held.make().unwrap();
         memfd::seal_output(written.as_fd()).unwrap();
@@ -244,12 +244,12 @@ mod tests {
 
     #[test]
     fn a_large_output_is_not_closed_by_whoever_lets_go_of_it() {
-        let disposal = Disposal::default();
-        let mut held = Held::new(4, disposal.clone());
+        let closer = BackgroundCloser::default();
+        let mut held = Held::new(4, closer.clone());
         let (told, closed) = channel();
         let (go, waits) = channel::<()>();
         // Whoever closes outputs is kept busy with this one, so that what waits behind it can be counted.
-        disposal.close(Whose::Outputs, Blocker(told, waits));
+        closer.close(CloseOwner::Outputs, Blocker(told, waits));
         closed.recv_timeout(PATIENCE).unwrap();
         for (bytes, waiting) in [(1, 0), (LARGE_BYTES as usize + 1, 1)] {
             let output = held.make().unwrap();
@@ -259,7 +259,7 @@ mod tests {
             memfd::seal_output(output.as_fd()).unwrap();
             let output = held.take(output, bytes as u64).unwrap().unwrap();
             held.drop_output(output);
-            assert_eq!((disposal.waiting(Whose::Outputs), held.open()), (waiting, waiting), "{bytes}");
+            assert_eq!((closer.waiting(CloseOwner::Outputs), held.open()), (waiting, waiting), "{bytes}");
         }
         drop(go);
         let begun = Instant::now();

@@ -5,20 +5,20 @@
 //! client or a log reader.
 
 mod args;
+mod background_closer;
 mod boot_folder;
 mod bootstrap;
 mod budget;
-mod caller;
+mod client_socket;
 mod clients;
 mod connection;
 mod daemon;
-mod disposal;
+mod deferred_close;
 mod door;
 mod files;
 mod fleet;
 mod given;
 mod held;
-mod line;
 mod linger;
 mod log_writer;
 mod outbox;

@@ -17,8 +17,8 @@ use bulkhead_sys::poll::{PollTarget, wait, wait_readable};
 use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::spawner::Spawner;
 
+use crate::background_closer::BackgroundCloser;
 use crate::boot_folder::BootFolder;
-use crate::disposal::Disposal;
 use crate::settings::Settings;
 use crate::spawn::Template;
 use crate::worker::{Heard, Worker};
@@ -31,7 +31,7 @@ pub(crate) fn rehearse(settings: &Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
     let folder = BootFolder::make(path.clone()).with_context(|| format!("cannot make {}", path.display()))?;
-    let template = Template::new(settings, folder.0.clone(), Disposal::default(), spawner);
+    let template = Template::new(settings, folder.0.clone(), BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
     let fit = pools.try_for_each(|(pool, program)| ask(&template, pool, program, limit));

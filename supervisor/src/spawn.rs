@@ -24,9 +24,9 @@ use bulkhead_sys::spawn::Spawn;
 use bulkhead_sys::spawner::Spawner;
 use bulkhead_sys::tree::Tree;
 
+use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::boot_folder::BootFolder;
-use crate::disposal::{Disposal, Whose};
-use crate::line::Line;
+use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
 use crate::worker::{Stage, Worker};
@@ -48,7 +48,7 @@ pub(crate) struct Template {
     /// What tells the offspring of one worker from that of another.
     pub(crate) marks: Marks,
     /// Where lanes and channels go in which their workers left something.
-    pub(crate) disposal: Disposal,
+    pub(crate) closer: BackgroundCloser,
     /// The thread that makes the processes: it has no file of a client.
     pub(crate) spawner: Spawner,
 }
@@ -58,7 +58,7 @@ impl Template {
     pub(crate) fn new(
         settings: &Settings,
         boot_folder: PathBuf,
-        disposal: Disposal,
+        closer: BackgroundCloser,
         spawner: Spawner,
     ) -> Self {
         let core = &settings.core;
@@ -68,7 +68,7 @@ impl Template {
             kinds: core.kinds.iter().map(|kind| (kind.name.clone(), core.pool_of(kind))).collect(),
             enable_chaos: settings.enable_chaos,
             marks: Marks::new(core.seed),
-            disposal,
+            closer,
             spawner,
         }
     }
@@ -106,9 +106,9 @@ impl Template {
     /// # Errors
     /// What could not be had: a descriptor, memory, a process, the program, a place for its folder.
     pub(crate) fn spawn(&self, id: WorkerId, pool: PoolId) -> Result<Worker> {
-        self.check_disposal()?;
+        self.check_close_backlog()?;
         let (lane, theirs) = Lane::pair().context("no lane")?;
-        let lane = Line::new(lane, self.disposal.clone());
+        let lane = DeferredClose::new(lane, self.closer.clone());
         let (ring, descriptors) = Ring::create().context("no box")?;
         let folder = self.make_folder(id)?;
         let (kinds, enable_chaos) = (self.kinds_of(pool), self.enable_chaos);
@@ -158,8 +158,8 @@ impl Template {
     }
 
     /// A worker that leaves something in its lane or channel leaves them behind as well.
-    fn check_disposal(&self) -> Result<()> {
-        let left = self.disposal.waiting(Whose::Workers);
+    fn check_close_backlog(&self) -> Result<()> {
+        let left = self.closer.waiting(CloseOwner::Workers);
         ensure!(
             left < LEFT_MAX,
             "{left} lanes and channels of dead workers wait to be closed (limit {LEFT_MAX}): what these left in them \

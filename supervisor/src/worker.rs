@@ -28,8 +28,8 @@ use bulkhead_sys::signals;
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
+use crate::deferred_close::DeferredClose;
 use crate::given::{Given, Parcel};
-use crate::line::Line;
 use crate::sampling::WorkerSampler;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
@@ -39,7 +39,7 @@ const SIGKILL: i32 = 9;
 pub(crate) enum Stage {
     Starting,
     Connecting,
-    Ready(Line<Sender>),
+    Ready(DeferredClose<Sender>),
     Closed,
 }
 
@@ -71,7 +71,7 @@ impl Heard {
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
     pub(crate) tree: Tree,
-    pub(crate) lane: Line<Lane>,
+    pub(crate) lane: DeferredClose<Lane>,
     pub(crate) ring: Ring,
     pub(crate) sampler: WorkerSampler,
     pub(crate) stage: Stage,

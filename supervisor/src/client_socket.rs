@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use bulkhead_sys::untrusted::{self, SocketRead, UntrustedFd};
 use mio::net::UnixStream;
 
-use crate::disposal::{Disposal, Whose};
+use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::seats::Seat;
 
 /// Bytes of the buffer that takes what is left when a connection ends.
@@ -18,22 +18,22 @@ const LAST_READ_BYTES: usize = 16 << 10;
 
 /// A client's socket and its seat.
 #[derive(Debug)]
-pub(crate) struct Caller {
-    held: Option<(UnixStream, Seat)>,
+pub(crate) struct ClientSocket {
+    inner: Option<(UnixStream, Seat)>,
     uid: u32,
-    disposal: Disposal,
+    closer: BackgroundCloser,
 }
 
-impl Caller {
+impl ClientSocket {
     /// Takes over the socket of this user that was just accepted. Whatever happens from here on, it is closed as it
     /// should be.
-    pub(crate) fn new(socket: UnixStream, seat: Seat, uid: u32, disposal: Disposal) -> Self {
-        Self { held: Some((socket, seat)), uid, disposal }
+    pub(crate) fn new(socket: UnixStream, seat: Seat, uid: u32, closer: BackgroundCloser) -> Self {
+        Self { inner: Some((socket, seat)), uid, closer }
     }
 
     /// The socket, to be registered.
-    pub(crate) fn socket(&mut self) -> &mut UnixStream {
-        &mut self.held.as_mut().expect(HELD).0
+    pub(crate) fn stream(&mut self) -> &mut UnixStream {
+        &mut self.inner.as_mut().expect(INNER).0
     }
 
     /// Reads what has come, see [`untrusted::read`].
@@ -53,20 +53,20 @@ impl Caller {
     }
 }
 
-impl AsFd for Caller {
+impl AsFd for ClientSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.held.as_ref().expect(HELD).0.as_fd()
+        self.inner.as_ref().expect(INNER).0.as_fd()
     }
 }
 
-impl Drop for Caller {
+impl Drop for ClientSocket {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take()
-            && !untrusted::hang_up(held.0.as_fd(), &mut [0; LAST_READ_BYTES])
+        if let Some(inner) = self.inner.take()
+            && !untrusted::hang_up(inner.0.as_fd(), &mut [0; LAST_READ_BYTES])
         {
-            self.disposal.close(Whose::User(self.uid), held);
+            self.closer.close(CloseOwner::User(self.uid), inner);
         }
     }
 }
 
-const HELD: &str = "only dropping it takes the socket out";
+const INNER: &str = "only dropping it takes the socket out";

@@ -4,7 +4,7 @@
 //! vouch for, nor what is large. Each user, the workers that are gone, and the large outputs have a thread of their own for
 //! as long as there is something to close: whoever makes it wait makes only itself wait, and that not for long where a signal can end it, which a timer
 //! sends. What is here is still counted wherever it was counted before (its seat, its budget; of workers, before the next
-//! is spawned), which bounds the queues. Used by `caller.rs`, `files.rs`, `held.rs` and `line.rs`.
+//! is spawned), which bounds the queues. Used by `client_socket.rs`, `files.rs`, `held.rs` and `deferred_close.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -15,7 +15,7 @@ use bulkhead_sys::interrupt_timer::InterruptTimer;
 
 /// On whose account something is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Whose {
+pub(crate) enum CloseOwner {
     /// A user's, who sent it or is at the other end.
     User(u32),
     /// Those workers' that are gone: what they leave is all of one owner, the daemon's administrator.
@@ -25,39 +25,39 @@ pub(crate) enum Whose {
 }
 
 /// Something to be dropped.
-type Remnant = Box<dyn Send>;
+type PendingClose = Box<dyn Send>;
 
 /// What is still to be closed, by whose it is. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Disposal(Arc<Mutex<Remains>>);
+pub(crate) struct BackgroundCloser(Arc<Mutex<PendingCloses>>);
 
 #[derive(Default)]
-struct Remains {
-    queues: BTreeMap<Whose, Queue>,
+struct PendingCloses {
+    queues: BTreeMap<CloseOwner, CloseQueue>,
     /// No thread could be had for some of them.
     is_short: bool,
 }
 
 #[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Remnant>,
+struct CloseQueue {
+    waiting: VecDeque<PendingClose>,
     /// A thread is at it.
     closing: bool,
 }
 
-impl Disposal {
+impl BackgroundCloser {
     /// Has something dropped. Never waits.
-    pub(crate) fn close(&self, whose: Whose, thing: impl Send + 'static) {
-        let mut remains = lock(&self.0);
-        let queue = remains.queues.entry(whose).or_default();
+    pub(crate) fn close(&self, whose: CloseOwner, thing: impl Send + 'static) {
+        let mut pending = lock(&self.0);
+        let queue = pending.queues.entry(whose).or_default();
         queue.waiting.push_back(Box::new(thing));
         if !queue.closing {
-            self.start(whose, &mut remains);
+            self.start(whose, &mut pending);
         }
     }
 
     /// How much is still to be closed of somebody's, what is being closed just now left out.
-    pub(crate) fn waiting(&self, whose: Whose) -> usize {
+    pub(crate) fn waiting(&self, whose: CloseOwner) -> usize {
         lock(&self.0).queues.get(&whose).map_or(0, |queue| queue.waiting.len())
     }
 
@@ -68,51 +68,51 @@ impl Disposal {
 
     /// Tries again to get the threads that could not be had.
     pub(crate) fn retry(&self) {
-        let mut remains = lock(&self.0);
-        remains.is_short = false;
-        let idle = remains.queues.iter().filter(|(_, queue)| !queue.closing);
+        let mut pending = lock(&self.0);
+        pending.is_short = false;
+        let idle = pending.queues.iter().filter(|(_, queue)| !queue.closing);
         for whose in idle.map(|(whose, _)| *whose).collect::<Vec<_>>() {
-            self.start(whose, &mut remains);
+            self.start(whose, &mut pending);
         }
     }
 
-    fn start(&self, whose: Whose, remains: &mut Remains) {
+    fn start(&self, whose: CloseOwner, pending: &mut PendingCloses) {
         let shared = Arc::clone(&self.0);
         let started =
-            thread::Builder::new().name("disposal".to_owned()).spawn(move || close_all(&shared, whose));
+            thread::Builder::new().name("closer".to_owned()).spawn(move || close_all(&shared, whose));
         if let Err(error) = &started
-            && !remains.is_short
+            && !pending.is_short
         {
             log::error!("cannot close for now what somebody left: no thread error={error}");
-            remains.is_short = true;
+            pending.is_short = true;
         }
-        if let Some(queue) = remains.queues.get_mut(&whose) {
+        if let Some(queue) = pending.queues.get_mut(&whose) {
             queue.closing = started.is_ok();
         }
     }
 }
 
-impl fmt::Debug for Disposal {
+impl fmt::Debug for BackgroundCloser {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let remains = lock(&self.0);
+        let pending = lock(&self.0);
         out.debug_map()
-            .entries(remains.queues.iter().map(|(whose, queue)| (whose, queue.waiting.len())))
+            .entries(pending.queues.iter().map(|(whose, queue)| (whose, queue.waiting.len())))
             .finish()
     }
 }
 
 /// Drops one after the other. None takes long, as far as the kernel lets itself be interrupted.
-fn close_all(remains: &Mutex<Remains>, whose: Whose) {
+fn close_all(pending: &Mutex<PendingCloses>, whose: CloseOwner) {
     let timer = InterruptTimer::start();
     if let Err(error) = &timer {
         log::warn!("what lingers may take long to close: no timer error={error}");
     }
     loop {
         let next = {
-            let mut remains = lock(remains);
-            let next = remains.queues.get_mut(&whose).and_then(|queue| queue.waiting.pop_front());
+            let mut pending = lock(pending);
+            let next = pending.queues.get_mut(&whose).and_then(|queue| queue.waiting.pop_front());
             if next.is_none() {
-                remains.queues.remove(&whose);
+                pending.queues.remove(&whose);
             }
             next
         };
@@ -123,8 +123,8 @@ fn close_all(remains: &Mutex<Remains>, whose: Whose) {
 }
 
 /// Nobody panics with it held.
-fn lock(remains: &Mutex<Remains>) -> MutexGuard<'_, Remains> {
-    remains.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(pending: &Mutex<PendingCloses>) -> MutexGuard<'_, PendingCloses> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -148,24 +148,24 @@ mod tests {
 
     #[test]
     fn who_makes_a_close_wait_waits_alone() {
-        let disposal = Disposal::default();
+        let closer = BackgroundCloser::default();
         let (told, dropped) = channel();
         let slow = |number| {
             let (go, waits) = channel();
             (Slow(number, told.clone(), waits), go)
         };
         let ((first, go_first), (second, go_second), (other, go_other)) = (slow(1), slow(2), slow(3));
-        disposal.close(Whose::User(1), first);
+        closer.close(CloseOwner::User(1), first);
         assert_eq!(dropped.recv_timeout(PATIENCE), Ok(1));
-        disposal.close(Whose::User(1), second);
-        disposal.close(Whose::User(2), other);
+        closer.close(CloseOwner::User(1), second);
+        closer.close(CloseOwner::User(2), other);
         assert_eq!(dropped.recv_timeout(PATIENCE), Ok(3), "it waits behind another user's");
         drop(go_first);
         assert_eq!(dropped.recv_timeout(PATIENCE), Ok(2));
         drop((go_second, go_other));
         // What comes after the threads have left is closed as well.
         for number in 4..50 {
-            disposal.close(Whose::User(1), slow(number).0);
+            closer.close(CloseOwner::User(1), slow(number).0);
             assert_eq!(dropped.recv_timeout(PATIENCE), Ok(number));
         }
     }

@@ -9,7 +9,7 @@ use std::ops::Deref;
 use bulkhead_link::supervisor::Sender;
 use bulkhead_sys::lane::Lane;
 
-use crate::disposal::{Disposal, Whose};
+use crate::background_closer::{BackgroundCloser, CloseOwner};
 
 /// What can be ended before it is closed.
 pub(crate) trait HangUp: Send + 'static {
@@ -30,32 +30,32 @@ impl HangUp for Sender {
 }
 
 /// One of them.
-pub(crate) struct Line<T: HangUp> {
-    held: Option<T>,
-    disposal: Disposal,
+pub(crate) struct DeferredClose<T: HangUp> {
+    inner: Option<T>,
+    closer: BackgroundCloser,
 }
 
-impl<T: HangUp> Line<T> {
+impl<T: HangUp> DeferredClose<T> {
     /// Takes it over: whatever happens from here on, it is closed as it should be.
-    pub(crate) fn new(held: T, disposal: Disposal) -> Self {
-        Self { held: Some(held), disposal }
+    pub(crate) fn new(inner: T, closer: BackgroundCloser) -> Self {
+        Self { inner: Some(inner), closer }
     }
 }
 
-impl<T: HangUp> Deref for Line<T> {
+impl<T: HangUp> Deref for DeferredClose<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.held.as_ref().expect("only dropping it takes it out")
+        self.inner.as_ref().expect("only dropping it takes it out")
     }
 }
 
-impl<T: HangUp> Drop for Line<T> {
+impl<T: HangUp> Drop for DeferredClose<T> {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take()
-            && !held.hang_up()
+        if let Some(inner) = self.inner.take()
+            && !inner.hang_up()
         {
-            self.disposal.close(Whose::Workers, held);
+            self.closer.close(CloseOwner::Workers, inner);
         }
     }
 }
