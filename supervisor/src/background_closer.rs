@@ -4,7 +4,7 @@
 //! vouch for, nor what is large. Each user, the workers that are gone, and the large outputs have a thread of their own for
 //! as long as there is something to close: whoever makes it wait makes only itself wait, and that not for long where a signal can end it, which a timer
 //! sends. What is here is still counted wherever it was counted before (its seat, its budget; of workers, before the next
-//! is spawned), which bounds the queues. Used by `client_socket.rs`, `files.rs`, `held.rs` and `deferred_close.rs`.
+//! is spawned), which bounds the queues. Used by `client_socket.rs`, `client_files.rs`, `output_store.rs` and `deferred_close.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

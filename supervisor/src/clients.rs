@@ -20,10 +20,10 @@ use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
 use crate::background_closer::BackgroundCloser;
+use crate::client_files::ClientFileStore;
 use crate::client_socket::ClientSocket;
 use crate::connection::Connection;
 use crate::door::Door;
-use crate::files::Files;
 use crate::restraint::Restraint;
 use crate::settings::{Mode, Settings};
 use crate::tokens::Source;
@@ -60,7 +60,7 @@ pub(crate) struct Clients {
     door: Door,
     closer: BackgroundCloser,
     /// What came with their submits.
-    pub(crate) files: Files,
+    pub(crate) files: ClientFileStore,
     connections: BTreeMap<ClientId, Connection>,
     last: u64,
     /// Connections may wait in the listener's queue.
@@ -103,7 +103,7 @@ impl Clients {
             listener,
             registry,
             door,
-            files: Files::new(files_max, settings.mode == Mode::System, closer.clone()),
+            files: ClientFileStore::new(files_max, settings.mode == Mode::System, closer.clone()),
             closer,
             connections: BTreeMap::new(),
             last: 0,

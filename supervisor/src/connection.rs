@@ -21,10 +21,10 @@ use bulkhead_proto::limits::FRAME_MAX_BYTES;
 use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
+use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
 use crate::client_socket::ClientSocket;
-use crate::files::{Claim, Files, Waiting};
-use crate::held::OutputFile;
 use crate::outbox::Outbox;
+use crate::output_store::OutputFile;
 
 /// Bytes read from one client in one turn, so that a flood cannot starve a neighbour.
 const BYTES_PER_TURN: usize = 256 << 10;
@@ -52,7 +52,7 @@ pub(crate) struct Connection {
     state: State,
     outbox: Outbox,
     /// Descriptors that came, until the frame that they belong to is whole.
-    waiting: Waiting,
+    unclaimed: UnclaimedFiles,
     /// The socket may have bytes that were not read yet.
     readable: bool,
     /// The other side sends no more: what is left is read up to the end.
@@ -78,7 +78,7 @@ impl Connection {
             socket,
             state: State::Greeting(Vec::new()),
             outbox: Outbox::default(),
-            waiting: Waiting::default(),
+            unclaimed: UnclaimedFiles::default(),
             readable: true,
             ending: false,
             watched: false,
@@ -149,7 +149,12 @@ impl Connection {
 
     /// Reads at most a turn's share and makes events of it; what comes with it `files` holds. `false`: the connection is
     /// over.
-    pub(crate) fn read(&mut self, buffer: &mut [u8], files: &mut Files, events: &mut Vec<Event>) -> bool {
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        files: &mut ClientFileStore,
+        events: &mut Vec<Event>,
+    ) -> bool {
         if let State::Faulty(why) = &self.state {
             let why = why.clone();
             events.push(Event::ClientGone { client: self.client });
@@ -181,7 +186,7 @@ impl Connection {
     }
 
     /// One read. `None`: nothing was taken, and the connection is to end.
-    fn read_socket(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<Option<usize>> {
+    fn read_socket(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<Option<usize>> {
         // No more than the hello, so that what is attached to the first frame is not taken for a part of it.
         let buffer = match &self.state {
             State::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
@@ -205,8 +210,8 @@ impl Connection {
         Ok(None)
     }
 
-    fn receive(&mut self, buffer: &mut [u8], files: &mut Files) -> io::Result<usize> {
-        let received = files.receive(&self.socket, self.peer.uid, buffer, &mut self.waiting);
+    fn receive(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<usize> {
+        let received = files.receive(&self.socket, self.peer.uid, buffer, &mut self.unclaimed);
         received.inspect_err(|error| {
             if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted {
                 self.complaint = Some(format!("what it attached could not be received: {error}"));
@@ -218,7 +223,7 @@ impl Connection {
     pub(crate) fn fail(&mut self, why: Refusal) {
         self.complaint = Some(why.to_string());
         self.backlog = false;
-        self.waiting.clear();
+        self.unclaimed.clear();
         self.state = State::Faulty(why);
     }
 
@@ -234,7 +239,13 @@ impl Connection {
         false
     }
 
-    fn take(&mut self, bytes: &[u8], requests: &mut usize, files: &mut Files, events: &mut Vec<Event>) {
+    fn take(
+        &mut self,
+        bytes: &[u8],
+        requests: &mut usize,
+        files: &mut ClientFileStore,
+        events: &mut Vec<Event>,
+    ) {
         match &mut self.state {
             State::Greeting(hello) => {
                 hello.extend_from_slice(bytes);
@@ -275,7 +286,7 @@ impl Connection {
     }
 
     /// Makes events of whole frames, as many as `requests` allows; what is left is the backlog.
-    fn parse(&mut self, requests: &mut usize, files: &mut Files, events: &mut Vec<Event>) {
+    fn parse(&mut self, requests: &mut usize, files: &mut ClientFileStore, events: &mut Vec<Event>) {
         let State::Open(frames) = &mut self.state else { return };
         let fault = loop {
             self.backlog = *requests == 0;
@@ -283,7 +294,7 @@ impl Connection {
                 return;
             }
             let decoded = match frames.next_frame() {
-                Ok(None) => match self.waiting.fault(frames.is_partial()) {
+                Ok(None) => match self.unclaimed.fault(frames.is_partial()) {
                     Some(fault) => break fault,
                     None => return,
                 },
@@ -297,10 +308,10 @@ impl Connection {
             *requests = if is_long(&request) { 0 } else { *requests - 1 };
             let files = match &request {
                 Request::Submit(submit) if !submit.files.is_empty() => {
-                    match self.waiting.claim(&submit.files) {
-                        Claim::Granted(claimed) => files.hold(claimed),
-                        Claim::Lost(fault) => break fault,
-                        Claim::Refused(why) => {
+                    match self.unclaimed.claim(&submit.files) {
+                        FileClaim::Granted(claimed) => files.hold(claimed),
+                        FileClaim::Lost(fault) => break fault,
+                        FileClaim::Refused(why) => {
                             refuse(&mut self.outbox, tag, why);
                             self.owes = true;
                             continue;

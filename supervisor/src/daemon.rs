@@ -17,8 +17,8 @@ use mio::{Interest, Poll, Registry};
 
 use crate::clients::Clients;
 use crate::fleet::Fleet;
-use crate::held::Held;
 use crate::linger::Linger;
+use crate::output_store::OutputStore;
 use crate::perform::Hands;
 use crate::settings::Settings;
 use crate::setup;
@@ -52,8 +52,8 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
         settings.worker_programs.len()
     );
-    let held = Held::new(budget.outputs, clients.closer());
-    let hands = Hands::new(clients, Fleet::new(template, registry()?)?, held, Tell::new(settings.private));
+    let outputs = OutputStore::new(budget.outputs, clients.closer());
+    let hands = Hands::new(clients, Fleet::new(template, registry()?)?, outputs, Tell::new(settings.private));
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
     let orphaned = Loop {

@@ -23,8 +23,8 @@ use mio::{Interest, Registry};
 
 use crate::bootstrap::{Bootstrap, Connected};
 use crate::deferred_close::DeferredClose;
-use crate::given::Given;
-use crate::held::Held;
+use crate::offer_files::OfferFiles;
+use crate::output_store::OutputStore;
 use crate::spawn::Template;
 use crate::tokens::Source;
 use crate::worker::{Heard, Stage, Worker};
@@ -176,9 +176,9 @@ impl Fleet {
     }
 
     /// Reads the boxes of all workers that hold offers.
-    pub(crate) fn read_boxes(&mut self, held: &mut Held, events: &mut Vec<Event>) {
+    pub(crate) fn read_boxes(&mut self, outputs: &mut OutputStore, events: &mut Vec<Event>) {
         for worker in self.workers.values_mut().filter(|worker| worker.ring.has_outstanding()) {
-            read_box(worker, &mut self.found, held, events);
+            read_box(worker, &mut self.found, outputs, events);
         }
     }
 
@@ -189,9 +189,9 @@ impl Fleet {
     }
 
     /// Reads the box of one.
-    pub(crate) fn read_box(&mut self, id: WorkerId, held: &mut Held, events: &mut Vec<Event>) {
+    pub(crate) fn read_box(&mut self, id: WorkerId, outputs: &mut OutputStore, events: &mut Vec<Event>) {
         if let Some(worker) = self.workers.get_mut(&id) {
-            read_box(worker, &mut self.found, held, events);
+            read_box(worker, &mut self.found, outputs, events);
         }
     }
 
@@ -218,17 +218,27 @@ impl Fleet {
     }
 }
 
-fn read_box(worker: &mut Worker, found: &mut Vec<FinishedTask>, held: &mut Held, events: &mut Vec<Event>) {
+fn read_box(
+    worker: &mut Worker,
+    found: &mut Vec<FinishedTask>,
+    outputs: &mut OutputStore,
+    events: &mut Vec<Event>,
+) {
     let violation = worker.read_box(found);
     for FinishedTask { seq, elapsed_ns, result } in found.drain(..) {
         worker.last_elapsed_ns = Some(elapsed_ns);
         // Whatever it was given is let go of here, once its result is known.
-        let given = worker.given.remove(&seq);
-        let result = match (result, given) {
+        let files = worker.offer_files.remove(&seq);
+        let result = match (result, files) {
             (FinishedResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
-            (FinishedResult::Failed { message, code, output }, given) => left_over(output, given, held)
-                .map(|output| TaskResult::Failed { message, code: code.map(NonZeroU8::get), output }),
-            (FinishedResult::Descriptor { bytes }, Some(given)) => given.ended_with(bytes, held),
+            (FinishedResult::Failed { message, code, output }, files) => {
+                failure_output(output, files, outputs).map(|output| TaskResult::Failed {
+                    message,
+                    code: code.map(NonZeroU8::get),
+                    output,
+                })
+            }
+            (FinishedResult::Descriptor { bytes }, Some(files)) => files.take_output(bytes, outputs),
             (FinishedResult::Descriptor { .. }, None) => Err(Lie::Result),
         };
         match result {
@@ -246,14 +256,14 @@ fn read_box(worker: &mut Worker, found: &mut Vec<FinishedTask>, held: &mut Held,
 }
 
 /// What a task that failed left in the box, or in the descriptor of its offer.
-fn left_over(
+fn failure_output(
     left: FailureOutput,
-    given: Option<Given>,
-    held: &mut Held,
+    files: Option<OfferFiles>,
+    outputs: &mut OutputStore,
 ) -> std::result::Result<Leftover, Lie> {
     match left {
         FailureOutput::Nothing => Ok(Leftover::Nothing),
         FailureOutput::Inline(payload) => Ok(Leftover::Inline(payload)),
-        FailureOutput::Descriptor { bytes } => given.ok_or(Lie::Result)?.left(bytes, held),
+        FailureOutput::Descriptor { bytes } => files.ok_or(Lie::Result)?.take_failure_output(bytes, outputs),
     }
 }

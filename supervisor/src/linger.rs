@@ -9,7 +9,7 @@ use bulkhead_core::event::Event;
 use bulkhead_sys::clock;
 
 use crate::fleet::Fleet;
-use crate::held::Held;
+use crate::output_store::OutputStore;
 
 /// How long the loop lingers.
 const SPAN_NS: u64 = 50_000;
@@ -33,7 +33,7 @@ impl Linger {
     }
 
     /// Waits for the end of a short task, if one is under way. What has ended is in `batch`.
-    pub(crate) fn wait(&mut self, fleet: &mut Fleet, held: &mut Held, batch: &mut Vec<Event>) {
+    pub(crate) fn wait(&mut self, fleet: &mut Fleet, outputs: &mut OutputStore, batch: &mut Vec<Event>) {
         let begun_ns = clock::monotonic_ns();
         if !self.is_worth_it(fleet, begun_ns) {
             return;
@@ -41,7 +41,7 @@ impl Linger {
         let mut now_ns = begun_ns;
         while batch.is_empty() && now_ns >= self.rests_until_ns && now_ns - begun_ns < SPAN_NS {
             std::thread::yield_now();
-            fleet.read_boxes(held, batch);
+            fleet.read_boxes(outputs, batch);
             let after_ns = clock::monotonic_ns();
             if after_ns - now_ns > SPAN_NS {
                 self.rests_until_ns = after_ns + REST_NS;

@@ -12,7 +12,7 @@ use bulkhead_proto::client::frame::{self, Oversized};
 use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_sys::socket;
 
-use crate::held::OutputFile;
+use crate::output_store::OutputFile;
 
 /// Bytes that belong together: a descriptor goes with the first of them.
 #[derive(Debug)]

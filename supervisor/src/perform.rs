@@ -16,11 +16,11 @@ use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::message::{TaskMessage, Tasks};
 use bulkhead_sys::shortage;
 
+use crate::client_files::ClientFileStore;
 use crate::clients::Clients;
-use crate::files::Files;
 use crate::fleet::Fleet;
-use crate::given::Given;
-use crate::held::Held;
+use crate::offer_files::OfferFiles;
+use crate::output_store::OutputStore;
 use crate::tell::Tell;
 use crate::worker::{Stage, Worker};
 
@@ -35,15 +35,15 @@ struct Bundle {
 pub(crate) struct Hands {
     pub(crate) clients: Clients,
     pub(crate) fleet: Fleet,
-    pub(crate) held: Held,
+    pub(crate) outputs: OutputStore,
     pub(crate) tell: Tell,
     bundles: BTreeMap<WorkerId, Bundle>,
 }
 
 impl Hands {
     /// Hands for these.
-    pub(crate) fn new(clients: Clients, fleet: Fleet, held: Held, tell: Tell) -> Self {
-        Self { clients, fleet, held, tell, bundles: BTreeMap::new() }
+    pub(crate) fn new(clients: Clients, fleet: Fleet, outputs: OutputStore, tell: Tell) -> Self {
+        Self { clients, fleet, outputs, tell, bundles: BTreeMap::new() }
     }
 
     /// Performs all of `actions`. `true`: the daemon is to leave.
@@ -58,17 +58,17 @@ impl Hands {
             match action {
                 Action::Offer { worker, seq, task } => self.offer(worker, seq, task, events),
                 Action::Reply { client, tag, reply, output } => {
-                    let descriptor = output.and_then(|output| self.held.get(output));
+                    let descriptor = output.and_then(|output| self.outputs.get(output));
                     if let Some(connection) = self.clients.address(client) {
                         connection.reply(&ReplyFrame { tag, reply }, descriptor);
                     }
                 }
                 Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
-                Action::DropOutput { output } => self.held.drop_output(output),
+                Action::DropOutput { output } => self.outputs.drop_output(output),
                 Action::DropFile { file } => self.clients.files.let_go(file),
                 Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log),
-                Action::DropLog { log } => self.held.drop_log(log),
-                Action::DropScratch { scratch } => self.held.drop_scratch(scratch),
+                Action::DropLog { log } => self.outputs.drop_log(log),
+                Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
                 Action::Ready { status } => self.tell.ready(&status),
                 Action::Exit => leave = true,
                 Action::Spawn { .. }
@@ -100,7 +100,7 @@ impl Hands {
                 }
             }
             Action::Look { worker } => {
-                self.fleet.read_box(worker, &mut self.held, events);
+                self.fleet.read_box(worker, &mut self.outputs, events);
                 if let Some(found) = self.fleet.get(worker) {
                     events.push(Event::Looked { worker, head: found.head() });
                 }
@@ -108,7 +108,7 @@ impl Hands {
             Action::Examine { worker } => events.extend(self.fleet.examine(worker)),
             Action::Settle { worker, seq } => {
                 if let Some(worker) = self.fleet.get(worker) {
-                    worker.given.remove(&seq);
+                    worker.offer_files.remove(&seq);
                     worker.ring.settle(seq);
                 }
             }
@@ -129,7 +129,7 @@ impl Hands {
 
     /// One that was dropped meanwhile, or could not be made, is told as such.
     fn show_log(&mut self, client: ClientId, tag: Tag, reply: Reply, log: LogId) {
-        let file = self.held.log(log);
+        let file = self.outputs.log(log);
         let reply = match reply {
             Reply::Logs { job, attempt, .. } => Reply::Logs { job, attempt, is_there: file.is_some() },
             other => other,
@@ -156,7 +156,7 @@ impl Hands {
         found.ring.offer(seq, task.job, task.fence);
         let has_files = !task.files.is_empty() || task.output == OutputMode::Descriptor;
         if has_files {
-            match give(found, seq, &task, &mut self.held, &self.clients.files) {
+            match send_offer_files(found, seq, &task, &mut self.outputs, &self.clients.files) {
                 Ok(()) => {}
                 Err(error) if is_full_or_closed(&error) => {
                     return self.offer_failed(worker, seq, None, events);
@@ -219,14 +219,20 @@ impl Hands {
 }
 
 /// Sends what goes with a task. All of it is held here until the offer is settled, sent or not.
-fn give(worker: &mut Worker, seq: Seq, task: &Task, held: &mut Held, files: &Files) -> io::Result<()> {
-    let mut given = Given::make(task, held)?;
-    let sent = match given.parcel(task, held, files) {
-        Some(parcel) => worker.send_files(seq, parcel),
+fn send_offer_files(
+    worker: &mut Worker,
+    seq: Seq,
+    task: &Task,
+    outputs: &mut OutputStore,
+    files: &ClientFileStore,
+) -> io::Result<()> {
+    let mut offer_files = OfferFiles::make(task, outputs)?;
+    let sent = match offer_files.lane_files(task, outputs, files) {
+        Some(lane_files) => worker.send_files(seq, lane_files),
         None => Err(io::Error::other(format!("a file of job {} is not there any more", task.job))),
     };
-    given.sent();
-    worker.given.insert(seq, given);
+    offer_files.mark_sent();
+    worker.offer_files.insert(seq, offer_files);
     sent
 }
 

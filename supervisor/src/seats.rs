@@ -1,7 +1,7 @@
 //! Who has how many of what there is a bound for: all clients together, and each user.
 //!
 //! A seat is taken with a connection, or with a descriptor that came on one, and free again when that is closed, wherever
-//! it happens. Nobody but root can take all of them. Asked by `door.rs` for each new connection, and by `files.rs`.
+//! it happens. Nobody but root can take all of them. Asked by `door.rs` for each new connection, and by `client_files.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

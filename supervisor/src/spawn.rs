@@ -144,7 +144,7 @@ impl Template {
             ring,
             stage: Stage::Starting,
             folder,
-            given: BTreeMap::new(),
+            offer_files: BTreeMap::new(),
             spawned_ns: clock::monotonic_ns(),
             program,
             killed: None,

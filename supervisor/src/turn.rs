@@ -84,7 +84,7 @@ impl Loop {
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
         let busy = self.hands.clients.is_busy() || self.hands.fleet.is_busy();
         if batch.is_empty() && !busy {
-            self.linger.wait(&mut self.hands.fleet, &mut self.hands.held, batch);
+            self.linger.wait(&mut self.hands.fleet, &mut self.hands.outputs, batch);
         }
         if batch.is_empty() && self.hands.clients.is_owing() {
             self.hands.clients.flush(false, batch);
@@ -95,7 +95,7 @@ impl Loop {
         if naps {
             // Announce the nap, then look once more: what is finished from now on rings the doorbell.
             self.hands.fleet.nap(true);
-            self.hands.fleet.read_boxes(&mut self.hands.held, batch);
+            self.hands.fleet.read_boxes(&mut self.hands.outputs, batch);
             if !batch.is_empty() {
                 timeout = Some(Duration::ZERO);
             }
@@ -141,12 +141,12 @@ impl Loop {
             batch.push(Event::Stop);
             self.orphaned = true;
         }
-        let Hands { clients, fleet, held, .. } = &mut self.hands;
+        let Hands { clients, fleet, outputs, .. } = &mut self.hands;
         fleet.connect(batch);
-        fleet.read_boxes(held, batch);
+        fleet.read_boxes(outputs, batch);
         fleet.hear_stops(batch);
         // Before the lanes: who is proven dead has no need to hang up.
-        fleet.bury(held, batch);
+        fleet.bury(outputs, batch);
         fleet.clear_graves(now_ns);
         fleet.listen(batch);
         clients.accept(now_ns);

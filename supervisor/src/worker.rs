@@ -29,7 +29,7 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 
 use crate::boot_folder::BootFolder;
 use crate::deferred_close::DeferredClose;
-use crate::given::{Given, Parcel};
+use crate::offer_files::{LaneFiles, OfferFiles};
 use crate::sampling::WorkerSampler;
 
 /// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
@@ -77,7 +77,7 @@ pub(crate) struct Worker {
     pub(crate) stage: Stage,
     pub(crate) folder: BootFolder,
     /// Files of the offers it holds that have any.
-    pub(crate) given: BTreeMap<Seq, Given>,
+    pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
     pub(crate) spawned_ns: u64,
     /// The file it was started from.
     pub(crate) program: Option<Program>,
@@ -146,7 +146,7 @@ impl Worker {
     ///
     /// # Errors
     /// As [`Lane::send`]: full, closed, or too many descriptors of ours are on their way.
-    pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): Parcel<'_>) -> io::Result<()> {
+    pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): LaneFiles<'_>) -> io::Result<()> {
         self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
     }
 

@@ -17,7 +17,7 @@ use bulkhead_sys::tree::{self, RemainingStrays, Sweep};
 use mio::unix::SourceFd;
 
 use super::{Fleet, read_box};
-use crate::held::Held;
+use crate::output_store::OutputStore;
 use crate::worker::Worker;
 
 /// When to look again after it could not be done: what is short may come back without a word.
@@ -46,7 +46,7 @@ impl Fleet {
 
     /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one
     /// that is dead while others of its tree live on, a hint is told.
-    pub(crate) fn bury(&mut self, held: &mut Held, events: &mut Vec<Event>) {
+    pub(crate) fn bury(&mut self, outputs: &mut OutputStore, events: &mut Vec<Event>) {
         if self.look_ns.is_some_and(|when| clock::monotonic_ns() < when) {
             return;
         }
@@ -70,16 +70,22 @@ impl Fleet {
         let swept = self.sweep();
         for (id, status) in reaped {
             match status.filter(|_| swept && !self.remaining_strays.may_be_of(id.0)) {
-                Some(status) => self.bury_one(id, status, held, events),
+                Some(status) => self.bury_one(id, status, outputs, events),
                 None => events.extend(self.workers.get_mut(&id).and_then(|worker| worker.hung_up().event())),
             }
         }
     }
 
-    fn bury_one(&mut self, id: WorkerId, status: ExitStatus, held: &mut Held, events: &mut Vec<Event>) {
+    fn bury_one(
+        &mut self,
+        id: WorkerId,
+        status: ExitStatus,
+        outputs: &mut OutputStore,
+        events: &mut Vec<Event>,
+    ) {
         self.dying.remove(&id);
         let Some(mut worker) = self.workers.remove(&id) else { return };
-        read_box(&mut worker, &mut self.found, held, events);
+        read_box(&mut worker, &mut self.found, outputs, events);
         events.extend(worker.last_words());
         let now_ns = clock::monotonic_ns();
         events.push(worker.obituary(status, now_ns));

@@ -26,14 +26,14 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// One descriptor of a client's.
 #[derive(Debug)]
 pub(crate) struct ClientFile {
-    held: Option<(UntrustedFd, Seat)>,
+    inner: Option<(UntrustedFd, Seat)>,
     uid: u32,
     closer: BackgroundCloser,
 }
 
 impl ClientFile {
     fn descriptor(&self) -> &UntrustedFd {
-        &self.held.as_ref().expect("only dropping it takes it out").0
+        &self.inner.as_ref().expect("only dropping it takes it out").0
     }
 
     /// Why it is of no use for this, in words, or `None`.
@@ -63,26 +63,26 @@ impl AsFd for ClientFile {
 
 impl Drop for ClientFile {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.closer.close(CloseOwner::User(self.uid), held);
+        if let Some(inner) = self.inner.take() {
+            self.closer.close(CloseOwner::User(self.uid), inner);
         }
     }
 }
 
 /// All files of clients, and the room for more.
 #[derive(Debug)]
-pub(crate) struct Files {
-    held: BTreeMap<FileId, ClientFile>,
+pub(crate) struct ClientFileStore {
+    files: BTreeMap<FileId, ClientFile>,
     last: u64,
     open_max: usize,
     seats: Seats,
     closer: BackgroundCloser,
 }
 
-impl Files {
+impl ClientFileStore {
     /// Room for `open_max`, three quarters of it for one user if there are `several` users.
     pub(crate) fn new(open_max: usize, several: bool, closer: BackgroundCloser) -> Self {
-        Self { held: BTreeMap::new(), last: 0, open_max, seats: Seats::new(open_max, several), closer }
+        Self { files: BTreeMap::new(), last: 0, open_max, seats: Seats::new(open_max, several), closer }
     }
 
     /// Why nothing that is attached can be received from this user now, or `None`.
@@ -104,14 +104,14 @@ impl Files {
         socket: &ClientSocket,
         uid: u32,
         buffer: &mut [u8],
-        waiting: &mut Waiting,
+        unclaimed: &mut UnclaimedFiles,
     ) -> io::Result<usize> {
         let mut descriptors = Vec::new();
         let received = socket.receive(buffer, &mut descriptors);
         for descriptor in descriptors {
             let (seat, _) = self.seats.take(uid);
             let closer = self.closer.clone();
-            waiting.0.push_back(ClientFile { held: Some((descriptor, seat)), uid, closer });
+            unclaimed.0.push_back(ClientFile { inner: Some((descriptor, seat)), uid, closer });
         }
         received
     }
@@ -125,7 +125,7 @@ impl Files {
                 log::error!("cannot tell what a file pins uid={} error={error}", file.uid);
                 0
             });
-            self.held.insert(number, file);
+            self.files.insert(number, file);
             Attached { file: number, pinned_bytes }
         };
         files.into_iter().map(hold).collect()
@@ -133,22 +133,22 @@ impl Files {
 
     /// One that is held.
     pub(crate) fn get(&self, file: FileId) -> Option<&ClientFile> {
-        self.held.get(&file)
+        self.files.get(&file)
     }
 
     /// Lets go of one.
     pub(crate) fn let_go(&mut self, file: FileId) {
-        self.held.remove(&file);
+        self.files.remove(&file);
     }
 }
 
 /// Descriptors that came on a connection and that no frame has claimed yet.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting(VecDeque<ClientFile>);
+pub(crate) struct UnclaimedFiles(VecDeque<ClientFile>);
 
 /// What becomes of a submit that names files.
 #[derive(Debug)]
-pub(crate) enum Claim {
+pub(crate) enum FileClaim {
     /// They came with it.
     Granted(Vec<ClientFile>),
     /// One of them cannot be what it is for: the submit is refused, and they are gone.
@@ -157,22 +157,22 @@ pub(crate) enum Claim {
     Lost(Refusal),
 }
 
-impl Waiting {
+impl UnclaimedFiles {
     /// Takes as many as these name.
-    pub(crate) fn claim(&mut self, named: &[FileUse]) -> Claim {
+    pub(crate) fn claim(&mut self, named: &[FileUse]) -> FileClaim {
         let (count, came) = (named.len(), self.0.len());
         if count > came {
             let why = format!(
                 "the submit names {count} files, and {came} descriptors came with it: attach one for each to its bytes"
             );
-            return Claim::Lost(Refusal::Invalid { why });
+            return FileClaim::Lost(Refusal::Invalid { why });
         }
         let files: Vec<_> = self.0.drain(..count).collect();
         // Bad names are the core's to refuse; no text here speaks of them.
         let mut pairs = files.iter().zip(named).filter(|_| file::fault(named).is_none());
         match pairs.find_map(|(file, wanted)| file.fault(wanted)) {
-            Some(why) => Claim::Refused(Refusal::Invalid { why }),
-            None => Claim::Granted(files),
+            Some(why) => FileClaim::Refused(Refusal::Invalid { why }),
+            None => FileClaim::Granted(files),
         }
     }
 

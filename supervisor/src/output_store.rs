@@ -25,29 +25,29 @@ const LARGE_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct OutputFile {
     /// The descriptor, and its place among those that may be open, which is free again once it is closed.
-    held: Option<(OwnedFd, Arc<()>)>,
+    inner: Option<(OwnedFd, Arc<()>)>,
     closer: BackgroundCloser,
 }
 
 impl AsFd for OutputFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.held.as_ref().expect("only dropping it takes it out").0.as_fd()
+        self.inner.as_ref().expect("only dropping it takes it out").0.as_fd()
     }
 }
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take()
-            && memfd::memory_of(held.0.as_fd()).is_ok_and(|bytes| bytes > LARGE_BYTES)
+        if let Some(inner) = self.inner.take()
+            && memfd::memory_of(inner.0.as_fd()).is_ok_and(|bytes| bytes > LARGE_BYTES)
         {
-            self.closer.close(CloseOwner::Outputs, held);
+            self.closer.close(CloseOwner::Outputs, inner);
         }
     }
 }
 
 /// All held outputs, and the making of new ones.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct OutputStore {
     outputs: BTreeMap<OutputId, Rc<OutputFile>>,
     scratches: BTreeMap<ScratchId, OutputFile>,
     logs: BTreeMap<LogId, Rc<OutputFile>>,
@@ -58,7 +58,7 @@ pub(crate) struct Held {
     closer: BackgroundCloser,
 }
 
-impl Held {
+impl OutputStore {
     /// At most `open_max` output descriptors are ever open in this process.
     pub(crate) fn new(open_max: usize, closer: BackgroundCloser) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
@@ -105,8 +105,8 @@ impl Held {
                 self.open_max
             )));
         }
-        let held = Some((make()?, Arc::clone(&self.open)));
-        Ok(OutputFile { held, closer: self.closer.clone() })
+        let inner = Some((make()?, Arc::clone(&self.open)));
+        Ok(OutputFile { inner, closer: self.closer.clone() })
     }
 
     /// Takes in what a worker wrote and sealed. `None`: it is not sealed, or not as long as the worker says. Sealing
@@ -155,7 +155,7 @@ impl Held {
 
     /// A held output, to be looked at.
     pub(crate) fn look(&self, output: OutputId) -> Option<&OutputFile> {
-        self.outputs.get(&output).map(|held| &**held)
+        self.outputs.get(&output).map(|store| &**store)
     }
 
     /// The first bytes of a held output, if it has so many.
@@ -218,52 +218,52 @@ mod tests {
 
     #[test]
     fn only_what_is_sealed_and_as_long_as_said_is_taken() {
-        let mut held = Held::new(8, BackgroundCloser::default());
-        assert_eq!(held.take(held.make().unwrap(), 0).unwrap(), None);
-        let sealed = held.make().unwrap();
+        let mut store = OutputStore::new(8, BackgroundCloser::default());
+        assert_eq!(store.take(store.make().unwrap(), 0).unwrap(), None);
+        let sealed = store.make().unwrap();
         memfd::seal_output(sealed.as_fd()).unwrap();
-        assert_eq!(held.take(sealed, 1).unwrap(), None);
+        assert_eq!(store.take(sealed, 1).unwrap(), None);
     }
 
     #[test]
     fn no_more_are_open_than_may_be_wherever_they_are() {
-        let mut held = Held::new(2, BackgroundCloser::default());
-        let running = held.make().unwrap();
-        let written = held.make().unwrap();
+        let mut store = OutputStore::new(2, BackgroundCloser::default());
+        let running = store.make().unwrap();
+        let written = store.make().unwrap();
         memfd::seal_output(written.as_fd()).unwrap();
-        let output = held.take(written, 0).unwrap().unwrap();
-        let on_its_way = held.get(output).unwrap();
-        assert!(held.make().unwrap_err().to_string().contains('2'));
-        held.drop_output(output);
-        assert!(held.make().is_err(), "a reply holds it still");
+        let output = store.take(written, 0).unwrap().unwrap();
+        let on_its_way = store.get(output).unwrap();
+        assert!(store.make().unwrap_err().to_string().contains('2'));
+        store.drop_output(output);
+        assert!(store.make().is_err(), "a reply holds it still");
         drop(on_its_way);
-        assert!(held.make().is_ok());
+        assert!(store.make().is_ok());
         drop(running);
-        assert!(held.make().is_ok());
+        assert!(store.make().is_ok());
     }
 
     #[test]
     fn a_large_output_is_not_closed_by_whoever_lets_go_of_it() {
         let closer = BackgroundCloser::default();
-        let mut held = Held::new(4, closer.clone());
+        let mut store = OutputStore::new(4, closer.clone());
         let (told, closed) = channel();
         let (go, waits) = channel::<()>();
         // Whoever closes outputs is kept busy with this one, so that what waits behind it can be counted.
         closer.close(CloseOwner::Outputs, Blocker(told, waits));
         closed.recv_timeout(PATIENCE).unwrap();
         for (bytes, waiting) in [(1, 0), (LARGE_BYTES as usize + 1, 1)] {
-            let output = held.make().unwrap();
+            let output = store.make().unwrap();
             let mut file = File::from(output.as_fd().try_clone_to_owned().unwrap());
             file.write_all(&vec![1; bytes]).unwrap();
             drop(file);
             memfd::seal_output(output.as_fd()).unwrap();
-            let output = held.take(output, bytes as u64).unwrap().unwrap();
-            held.drop_output(output);
-            assert_eq!((closer.waiting(CloseOwner::Outputs), held.open()), (waiting, waiting), "{bytes}");
+            let output = store.take(output, bytes as u64).unwrap().unwrap();
+            store.drop_output(output);
+            assert_eq!((closer.waiting(CloseOwner::Outputs), store.open()), (waiting, waiting), "{bytes}");
         }
         drop(go);
         let begun = Instant::now();
-        while held.open() > 0 {
+        while store.open() > 0 {
             assert!(begun.elapsed() < PATIENCE, "it is never closed");
             std::thread::yield_now();
         }

@@ -15,12 +15,12 @@ use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::FileRole;
 use bulkhead_proto::worker::stage::{self, Stage};
 
-use crate::files::Files;
-use crate::held::{Held, OutputFile};
+use crate::client_files::ClientFileStore;
+use crate::output_store::{OutputFile, OutputStore};
 
 /// What was given with an offer.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct OfferFiles {
     is_plan: bool,
     /// Its own output.
     output: Option<OutputFile>,
@@ -33,36 +33,43 @@ pub(crate) struct Given {
 }
 
 /// What goes down the lane: what each descriptor is for, and the descriptors.
-pub(crate) type Parcel<'a> = (Vec<FileRole>, Vec<BorrowedFd<'a>>);
+pub(crate) type LaneFiles<'a> = (Vec<FileRole>, Vec<BorrowedFd<'a>>);
 
-impl Given {
+impl OfferFiles {
     /// Makes what this task needs and is not there yet.
     ///
     /// # Errors
     /// As many as may be are open; something is short.
-    pub(crate) fn make(task: &Task, held: &mut Held) -> io::Result<Self> {
+    pub(crate) fn make(task: &Task, outputs: &mut OutputStore) -> io::Result<Self> {
         let is_plan = matches!(task.stage, Stage::Plan);
-        let mut given = Self { is_plan, output: None, shared: None, results: None, log: None };
+        let mut offer_files = Self { is_plan, output: None, shared: None, results: None, log: None };
         for file in &task.files {
             match file {
                 TaskFile::Shared { scratch } => {
-                    held.share(*scratch)?;
-                    given.shared = Some(*scratch);
+                    outputs.share(*scratch)?;
+                    offer_files.shared = Some(*scratch);
                 }
-                TaskFile::Results { results } => given.results = Some(held.fill(&stage::pack(results))?),
-                TaskFile::Log { log } => given.log = Some(held.begin_log(*log)?),
+                TaskFile::Results { results } => {
+                    offer_files.results = Some(outputs.fill(&stage::pack(results))?)
+                }
+                TaskFile::Log { log } => offer_files.log = Some(outputs.begin_log(*log)?),
                 TaskFile::Client { .. } | TaskFile::Plan { .. } => {}
             }
         }
         // Who merges seals what all have written; a plan is never that.
-        if task.output == OutputMode::Descriptor && (is_plan || given.shared.is_none()) {
-            given.output = Some(held.make()?);
+        if task.output == OutputMode::Descriptor && (is_plan || offer_files.shared.is_none()) {
+            offer_files.output = Some(outputs.make()?);
         }
-        Ok(given)
+        Ok(offer_files)
     }
 
     /// All that goes down with the task. `None`: the core named what is not held any more.
-    pub(crate) fn parcel<'a>(&'a self, task: &Task, held: &'a Held, files: &'a Files) -> Option<Parcel<'a>> {
+    pub(crate) fn lane_files<'a>(
+        &'a self,
+        task: &Task,
+        outputs: &'a OutputStore,
+        files: &'a ClientFileStore,
+    ) -> Option<LaneFiles<'a>> {
         let mut roles = Vec::with_capacity(task.files.len() + 1);
         let mut descriptors = Vec::with_capacity(task.files.len() + 1);
         if let Some(output) = &self.output {
@@ -72,8 +79,8 @@ impl Given {
         for file in &task.files {
             let (role, descriptor) = match file {
                 TaskFile::Client { file, name } => (FileRole::Named(name.clone()), files.get(*file)?.as_fd()),
-                TaskFile::Shared { scratch } => (FileRole::Shared, held.scratch(*scratch)?.as_fd()),
-                TaskFile::Plan { output } => (FileRole::Plan, held.look(*output)?.as_fd()),
+                TaskFile::Shared { scratch } => (FileRole::Shared, outputs.scratch(*scratch)?.as_fd()),
+                TaskFile::Plan { output } => (FileRole::Plan, outputs.look(*output)?.as_fd()),
                 TaskFile::Log { .. } => (FileRole::Log, self.log.as_ref()?.as_fd()),
                 TaskFile::Results { .. } => (FileRole::Results, self.results.as_ref()?.as_fd()),
             };
@@ -84,25 +91,25 @@ impl Given {
     }
 
     /// All of it is on its way: what is for the worker alone is not needed here any more.
-    pub(crate) fn sent(&mut self) {
+    pub(crate) fn mark_sent(&mut self) {
         self.log = None;
     }
 
     /// What a worker's word is worth that its output is done and has so many bytes.
     ///
     /// # Errors
-    /// The rule that it broke. Sealing is not done here, see [`Held::take`].
-    pub(crate) fn ended_with(self, bytes: u64, held: &mut Held) -> Result<TaskResult, Lie> {
+    /// The rule that it broke. Sealing is not done here, see [`OutputStore::take`].
+    pub(crate) fn take_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
         let taken = match (self.output, self.shared) {
-            (Some(output), _) => held.take(output, bytes),
-            (None, Some(scratch)) => held.take_scratch(scratch, bytes),
+            (Some(output), _) => outputs.take(output, bytes),
+            (None, Some(scratch)) => outputs.take_scratch(scratch, bytes),
             (None, None) => return Err(Lie::Result),
         };
         match taken {
-            Ok(Some(output)) if self.is_plan => planned(output, bytes, held),
+            Ok(Some(output)) if self.is_plan => planned_result(output, bytes, outputs),
             Ok(Some(output)) => Ok(TaskResult::Held { output, bytes }),
             Ok(None) => Err(Lie::Output),
-            Err(error) => Ok(lost(&error)),
+            Err(error) => Ok(lost_output(&error)),
         }
     }
 
@@ -110,8 +117,8 @@ impl Given {
     ///
     /// # Errors
     /// The rule that it broke.
-    pub(crate) fn left(self, bytes: u64, held: &mut Held) -> Result<Leftover, Lie> {
-        match held.take(self.output.ok_or(Lie::Result)?, bytes) {
+    pub(crate) fn take_failure_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<Leftover, Lie> {
+        match outputs.take(self.output.ok_or(Lie::Result)?, bytes) {
             Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
             Ok(None) => Err(Lie::Output),
             Err(error) => {
@@ -122,21 +129,21 @@ impl Given {
     }
 }
 
-fn lost(error: &io::Error) -> TaskResult {
+fn lost_output(error: &io::Error) -> TaskResult {
     let message = format!("its output could not be kept: {error}");
     TaskResult::Failed { message, code: None, output: Leftover::Nothing }
 }
 
 /// Reads how many parts a plan has. It is sealed: nobody can change that any more.
-fn planned(output: OutputId, bytes: u64, held: &mut Held) -> Result<TaskResult, Lie> {
-    let result = match held.head(output) {
+fn planned_result(output: OutputId, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
+    let result = match outputs.head(output) {
         Ok(head) => match head.and_then(|head| stage::parts_of(head, bytes)) {
             Some(parts) => return Ok(TaskResult::Planned { output, bytes, parts }),
             None => Err(Lie::Plan),
         },
-        Err(error) => Ok(lost(&error)),
+        Err(error) => Ok(lost_output(&error)),
     };
-    held.drop_output(output);
+    outputs.drop_output(output);
     result
 }
 
@@ -175,71 +182,78 @@ mod tests {
         file.write_all(bytes).unwrap();
     }
 
-    fn roles(given: &Given, task: &Task, held: &Held) -> Vec<FileRole> {
-        given.parcel(task, held, &Files::new(8, false, BackgroundCloser::default())).unwrap().0
+    fn roles(offer_files: &OfferFiles, task: &Task, outputs: &OutputStore) -> Vec<FileRole> {
+        offer_files
+            .lane_files(task, outputs, &ClientFileStore::new(8, false, BackgroundCloser::default()))
+            .unwrap()
+            .0
     }
 
     /// A plan task that wrote this and says that it has so many bytes.
-    fn plan(written: &[u8], said: u64, held: &mut Held) -> Result<TaskResult, Lie> {
+    fn plan(written: &[u8], said: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
         let task = task(Stage::Plan, OutputMode::Descriptor, vec![shared()]);
-        let given = Given::make(&task, held).unwrap();
-        assert_eq!(roles(&given, &task, held), [FileRole::Output, FileRole::Shared]);
-        let own = given.output.as_ref().unwrap().as_fd();
+        let offer_files = OfferFiles::make(&task, outputs).unwrap();
+        assert_eq!(roles(&offer_files, &task, outputs), [FileRole::Output, FileRole::Shared]);
+        let own = offer_files.output.as_ref().unwrap().as_fd();
         write(own, written);
         memfd::seal_output(own).unwrap();
-        given.ended_with(said, held)
+        offer_files.take_output(said, outputs)
     }
 
     #[test]
     fn a_plan_says_how_many_parts_it_has_or_breaks_a_rule() {
-        let mut held = Held::new(8, BackgroundCloser::default());
+        let mut outputs = OutputStore::new(8, BackgroundCloser::default());
         let good = stage::pack(&[b"a", b"b", b"c"]);
-        let planned = plan(&good, good.len() as u64, &mut held).unwrap();
+        let planned = plan(&good, good.len() as u64, &mut outputs).unwrap();
         assert!(matches!(planned, TaskResult::Planned { parts: 3, .. }), "{planned:?}");
-        assert_eq!(plan(&good, good.len() as u64 + 1, &mut held), Err(Lie::Output));
+        assert_eq!(plan(&good, good.len() as u64 + 1, &mut outputs), Err(Lie::Output));
         for bad in [&b""[..], b"short", &[255; 64], &good[..39]] {
-            assert_eq!(plan(bad, bad.len() as u64, &mut held), Err(Lie::Plan), "{bad:?}");
+            assert_eq!(plan(bad, bad.len() as u64, &mut outputs), Err(Lie::Plan), "{bad:?}");
         }
-        held.drop_scratch(ScratchId(7));
+        outputs.drop_scratch(ScratchId(7));
         let TaskResult::Planned { output, .. } = planned else { unreachable!("as asserted") };
-        held.drop_output(output);
-        assert_eq!(held.open(), 0, "what broke a rule is gone");
+        outputs.drop_output(output);
+        assert_eq!(outputs.open(), 0, "what broke a rule is gone");
     }
 
     #[test]
     fn what_all_have_written_is_the_result_once_the_merge_has_sealed_it() {
-        let mut held = Held::new(8, BackgroundCloser::default());
+        let mut outputs = OutputStore::new(8, BackgroundCloser::default());
         let run = task(Stage::Run { part: 0, parts: 1 }, OutputMode::Inline, vec![shared()]);
-        let given = Given::make(&run, &mut held).unwrap();
-        assert_eq!(roles(&given, &run, &held), [FileRole::Shared]);
+        let offer_files = OfferFiles::make(&run, &mut outputs).unwrap();
+        assert_eq!(roles(&offer_files, &run, &outputs), [FileRole::Shared]);
         let merge = task(Stage::Merge { parts: 1 }, OutputMode::Descriptor, vec![shared()]);
-        let premature = Given::make(&merge, &mut held).unwrap();
-        assert_eq!(roles(&premature, &merge, &held), [FileRole::Shared], "it has no output of its own");
-        assert_eq!(premature.ended_with(0, &mut held), Err(Lie::Output), "it is not sealed");
-        let all = held.scratch(ScratchId(7)).unwrap().as_fd();
+        let premature = OfferFiles::make(&merge, &mut outputs).unwrap();
+        assert_eq!(roles(&premature, &merge, &outputs), [FileRole::Shared], "it has no output of its own");
+        assert_eq!(premature.take_output(0, &mut outputs), Err(Lie::Output), "it is not sealed");
+        let all = outputs.scratch(ScratchId(7)).unwrap().as_fd();
         write(all, b"together");
         memfd::seal_output(all).unwrap();
-        let again = Given::make(&merge, &mut held).unwrap();
-        let ended = again.ended_with(8, &mut held);
+        let again = OfferFiles::make(&merge, &mut outputs).unwrap();
+        let ended = again.take_output(8, &mut outputs);
         assert!(matches!(ended, Ok(TaskResult::Held { bytes: 8, .. })), "{ended:?}");
-        assert!(held.scratch(ScratchId(7)).is_none(), "it is a result now");
+        assert!(outputs.scratch(ScratchId(7)).is_none(), "it is a result now");
     }
 
     #[test]
     fn what_the_parts_left_comes_packed_and_what_is_gone_is_said() {
-        let mut held = Held::new(8, BackgroundCloser::default());
+        let mut outputs = OutputStore::new(8, BackgroundCloser::default());
         let results = Rc::new(vec![Payload::from(b"one".to_vec()), Payload::default()]);
         let packed = stage::pack(&results);
         let merge = task(Stage::Merge { parts: 2 }, OutputMode::Inline, vec![TaskFile::Results { results }]);
-        let given = Given::make(&merge, &mut held).unwrap();
-        assert_eq!(roles(&given, &merge, &held), [FileRole::Results]);
+        let offer_files = OfferFiles::make(&merge, &mut outputs).unwrap();
+        assert_eq!(roles(&offer_files, &merge, &outputs), [FileRole::Results]);
         let mut read = vec![0; packed.len() + 1];
-        let count = memfd::read_at(given.results.as_ref().unwrap().as_fd(), &mut read, 0).unwrap();
+        let count = memfd::read_at(offer_files.results.as_ref().unwrap().as_fd(), &mut read, 0).unwrap();
         assert_eq!(&read[..count], &packed[..]);
-        assert_eq!(given.ended_with(0, &mut held), Err(Lie::Result), "it has no output");
-        assert_eq!(held.open(), 0);
+        assert_eq!(offer_files.take_output(0, &mut outputs), Err(Lie::Result), "it has no output");
+        assert_eq!(outputs.open(), 0);
         let plan = task(Stage::Plan, OutputMode::Inline, vec![TaskFile::Plan { output: OutputId(9) }]);
-        let given = Given::make(&plan, &mut held).unwrap();
-        assert!(given.parcel(&plan, &held, &Files::new(8, false, BackgroundCloser::default())).is_none());
+        let offer_files = OfferFiles::make(&plan, &mut outputs).unwrap();
+        assert!(
+            offer_files
+                .lane_files(&plan, &outputs, &ClientFileStore::new(8, false, BackgroundCloser::default()))
+                .is_none()
+        );
     }
 }
