@@ -15,8 +15,7 @@ use bulkhead_sys::spawner::Spawner;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
 
-use crate::clients::Clients;
-use crate::fleet::Fleet;
+use crate::client_table::ClientTable;
 use crate::linger::Linger;
 use crate::output_store::OutputStore;
 use crate::perform::Hands;
@@ -26,6 +25,7 @@ use crate::spawn::Template;
 use crate::tell::Tell;
 use crate::tokens::Source;
 use crate::turn::{self, Loop};
+use crate::worker_table::WorkerTable;
 
 /// Serves until told to stop.
 pub(crate) fn serve(mut settings: Settings) -> Result<()> {
@@ -42,7 +42,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     if settings.private {
         watch_parent(poll.registry())?;
     }
-    let clients = Clients::new(listener, registry()?, &settings, budget.files)?;
+    let clients = ClientTable::new(listener, registry()?, &settings, budget.files)?;
     let boot_folder = places::boot_folder(&settings.socket);
     let template = Template::new(&settings, boot_folder, clients.closer(), spawner);
     log::info!(
@@ -53,7 +53,8 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.worker_programs.len()
     );
     let outputs = OutputStore::new(budget.outputs, clients.closer());
-    let hands = Hands::new(clients, Fleet::new(template, registry()?)?, outputs, Tell::new(settings.private));
+    let hands =
+        Hands::new(clients, WorkerTable::new(template, registry()?)?, outputs, Tell::new(settings.private));
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
     let orphaned = Loop {

@@ -2,7 +2,7 @@
 //!
 //! The worker may have left a descriptor in it whose last close waits for an hour. So it is hung up first and looked
 //! through, and what is not empty then goes to the disposal. It never reads what has a descriptor attached. Owned by
-//! `worker.rs`, wherever that lets go of it.
+//! `worker_process.rs`, wherever that lets go of it.
 
 use std::ops::Deref;
 

@@ -1,7 +1,7 @@
 //! Who may connect, as what, and how often.
 //!
 //! It believes the kernel alone about who is on the other side, as of the moment of the connect: what a process
-//! becomes later, or hands its connection on to, changes nothing. Asked by `clients.rs` for each new connection.
+//! becomes later, or hands its connection on to, changes nothing. Asked by `client_table.rs` for each new connection.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -11,12 +11,11 @@ mod bootstrap;
 mod budget;
 mod client_files;
 mod client_socket;
-mod clients;
+mod client_table;
 mod connection;
 mod daemon;
 mod deferred_close;
 mod door;
-mod fleet;
 mod linger;
 mod log_writer;
 mod offer_files;
@@ -34,7 +33,8 @@ mod tell;
 mod tokens;
 mod turn;
 mod unfinished;
-mod worker;
+mod worker_process;
+mod worker_table;
 
 use std::process::ExitCode;
 

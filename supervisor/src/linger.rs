@@ -8,8 +8,8 @@
 use bulkhead_core::event::Event;
 use bulkhead_sys::clock;
 
-use crate::fleet::Fleet;
 use crate::output_store::OutputStore;
+use crate::worker_table::WorkerTable;
 
 /// How long the loop lingers.
 const SPAN_NS: u64 = 50_000;
@@ -28,20 +28,25 @@ pub(crate) struct Linger {
 
 impl Linger {
     /// Whether a short task is under way, and others do not need the core.
-    pub(crate) fn is_worth_it(&self, fleet: &Fleet, now_ns: u64) -> bool {
-        now_ns >= self.rests_until_ns && fleet.expects_within(SHORT_NS)
+    pub(crate) fn is_worth_it(&self, workers: &WorkerTable, now_ns: u64) -> bool {
+        now_ns >= self.rests_until_ns && workers.expects_within(SHORT_NS)
     }
 
     /// Waits for the end of a short task, if one is under way. What has ended is in `batch`.
-    pub(crate) fn wait(&mut self, fleet: &mut Fleet, outputs: &mut OutputStore, batch: &mut Vec<Event>) {
+    pub(crate) fn wait(
+        &mut self,
+        workers: &mut WorkerTable,
+        outputs: &mut OutputStore,
+        batch: &mut Vec<Event>,
+    ) {
         let begun_ns = clock::monotonic_ns();
-        if !self.is_worth_it(fleet, begun_ns) {
+        if !self.is_worth_it(workers, begun_ns) {
             return;
         }
         let mut now_ns = begun_ns;
         while batch.is_empty() && now_ns >= self.rests_until_ns && now_ns - begun_ns < SPAN_NS {
             std::thread::yield_now();
-            fleet.read_boxes(outputs, batch);
+            workers.read_boxes(outputs, batch);
             let after_ns = clock::monotonic_ns();
             if after_ns - now_ns > SPAN_NS {
                 self.rests_until_ns = after_ns + REST_NS;

@@ -2,7 +2,7 @@
 //!
 //! A client's file and the shared output outlive the offer; its own output and the results of the parts are made for it
 //! alone. What a worker says of its output is checked here before it counts: sealed, as long as it says, and, if it is a
-//! plan, with the number of its parts at its head. Called by `perform.rs` on the way down and by `fleet.rs` on the way up.
+//! plan, with the number of its parts at its head. Called by `perform.rs` on the way down and by `worker_table.rs` on the way up.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -17,12 +17,12 @@ use bulkhead_proto::worker::message::{TaskMessage, Tasks};
 use bulkhead_sys::shortage;
 
 use crate::client_files::ClientFileStore;
-use crate::clients::Clients;
-use crate::fleet::Fleet;
+use crate::client_table::ClientTable;
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::tell::Tell;
-use crate::worker::{Stage, Worker};
+use crate::worker_process::{WorkerProcess, WorkerStage};
+use crate::worker_table::WorkerTable;
 
 /// Tasks that wait to travel together to one worker.
 #[derive(Default)]
@@ -33,8 +33,8 @@ struct Bundle {
 
 /// Everything that actions act on.
 pub(crate) struct Hands {
-    pub(crate) clients: Clients,
-    pub(crate) fleet: Fleet,
+    pub(crate) clients: ClientTable,
+    pub(crate) workers: WorkerTable,
     pub(crate) outputs: OutputStore,
     pub(crate) tell: Tell,
     bundles: BTreeMap<WorkerId, Bundle>,
@@ -42,8 +42,8 @@ pub(crate) struct Hands {
 
 impl Hands {
     /// Hands for these.
-    pub(crate) fn new(clients: Clients, fleet: Fleet, outputs: OutputStore, tell: Tell) -> Self {
-        Self { clients, fleet, outputs, tell, bundles: BTreeMap::new() }
+    pub(crate) fn new(clients: ClientTable, workers: WorkerTable, outputs: OutputStore, tell: Tell) -> Self {
+        Self { clients, workers, outputs, tell, bundles: BTreeMap::new() }
     }
 
     /// Performs all of `actions`. `true`: the daemon is to leave.
@@ -91,36 +91,36 @@ impl Hands {
 
     fn handle_worker(&mut self, action: Action, events: &mut Vec<Event>) {
         match action {
-            Action::Spawn { worker, pool } => events.push(self.fleet.spawn(worker, pool)),
+            Action::Spawn { worker, pool } => events.push(self.workers.spawn(worker, pool)),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
             Action::Unwant { worker, seq } => {
-                if let Some(found) = self.fleet.get(worker) {
+                if let Some(found) = self.workers.get(worker) {
                     found.ring.request_cancel(seq);
                     found.nudge();
                 }
             }
             Action::Look { worker } => {
-                self.fleet.read_box(worker, &mut self.outputs, events);
-                if let Some(found) = self.fleet.get(worker) {
+                self.workers.read_box(worker, &mut self.outputs, events);
+                if let Some(found) = self.workers.get(worker) {
                     events.push(Event::Looked { worker, head: found.head() });
                 }
             }
-            Action::Examine { worker } => events.extend(self.fleet.examine(worker)),
+            Action::Examine { worker } => events.extend(self.workers.examine(worker)),
             Action::Settle { worker, seq } => {
-                if let Some(worker) = self.fleet.get(worker) {
+                if let Some(worker) = self.workers.get(worker) {
                     worker.offer_files.remove(&seq);
                     worker.ring.settle(seq);
                 }
             }
             Action::Kill { worker, why } => {
-                if let Some(worker) = self.fleet.get(worker) {
+                if let Some(worker) = self.workers.get(worker) {
                     worker.kill(why);
                 }
             }
             Action::Retire { worker } => {
-                if let Some(worker) = self.fleet.get(worker) {
+                if let Some(worker) = self.workers.get(worker) {
                     worker.retired = true;
-                    worker.stage = Stage::Closed;
+                    worker.stage = WorkerStage::Closed;
                 }
             }
             _ => {}
@@ -140,7 +140,7 @@ impl Hands {
     }
 
     fn take_back(&mut self, worker: WorkerId, seq: Seq, events: &mut Vec<Event>) {
-        let Some(found) = self.fleet.get(worker) else { return };
+        let Some(found) = self.workers.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(won) => events.push(Event::TookBack { worker, seq, won }),
             Err(violation) => events.extend(found.violated(violation).event()),
@@ -149,7 +149,7 @@ impl Hands {
 
     /// Orders, claim word and descriptors now; the message when the bundle leaves.
     fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, events: &mut Vec<Event>) {
-        let Some(found) = self.fleet.get(worker) else { return };
+        let Some(found) = self.workers.get(worker) else { return };
         if !found.ring.has_outstanding() {
             found.sampler.note_first_offer();
         }
@@ -196,7 +196,7 @@ impl Hands {
     }
 
     fn send(&mut self, worker: WorkerId, tasks: &Tasks, events: &mut Vec<Event>) {
-        if !self.fleet.send(worker, tasks) {
+        if !self.workers.send(worker, tasks) {
             for task in &tasks.tasks {
                 self.offer_failed(worker, task.seq, None, events);
             }
@@ -210,7 +210,7 @@ impl Hands {
         shortage: Option<String>,
         events: &mut Vec<Event>,
     ) {
-        let Some(found) = self.fleet.get(worker) else { return };
+        let Some(found) = self.workers.get(worker) else { return };
         match found.ring.take_back(seq) {
             Ok(taken) => events.push(Event::OfferFailed { worker, seq, taken, shortage }),
             Err(violation) => events.extend(found.violated(violation).event()),
@@ -220,7 +220,7 @@ impl Hands {
 
 /// Sends what goes with a task. All of it is held here until the offer is settled, sent or not.
 fn send_offer_files(
-    worker: &mut Worker,
+    worker: &mut WorkerProcess,
     seq: Seq,
     task: &Task,
     outputs: &mut OutputStore,

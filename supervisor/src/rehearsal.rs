@@ -21,7 +21,7 @@ use crate::background_closer::BackgroundCloser;
 use crate::boot_folder::BootFolder;
 use crate::settings::Settings;
 use crate::spawn::Template;
-use crate::worker::{Heard, Worker};
+use crate::worker_process::{Heard, WorkerProcess};
 
 /// Starts the program of each pool once.
 ///
@@ -54,7 +54,7 @@ fn ask(template: &Template, pool: PoolId, program: &Path, limit: Duration) -> Re
 }
 
 /// The kinds that it lacks, once it has said hello.
-fn hear(worker: &mut Worker, limit: Duration) -> Result<Vec<KindId>> {
+fn hear(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId>> {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -75,7 +75,7 @@ fn hear(worker: &mut Worker, limit: Duration) -> Result<Vec<KindId>> {
 }
 
 /// Why one is silent that let go of its lane.
-fn how_it_ended(worker: &mut Worker, left: Duration) -> Result<String> {
+fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     wait_readable(worker.tree.process().as_fd(), left).context("cannot wait for its end")?;
     Ok(match worker.advance().map(|status| worker.obituary(status, clock::monotonic_ns())) {
         Some(Event::Died { death, .. }) => format!("it ended at once: {death}"),
@@ -84,7 +84,7 @@ fn how_it_ended(worker: &mut Worker, left: Duration) -> Result<String> {
 }
 
 /// Nothing of it stays.
-fn end(worker: &mut Worker, limit: Duration) -> Result<()> {
+fn end(worker: &mut WorkerProcess, limit: Duration) -> Result<()> {
     worker.kill(KillReason::Stop);
     wait_readable(worker.tree.process().as_fd(), limit).context("cannot wait for the end of a worker")?;
     worker.advance();

@@ -29,7 +29,7 @@ use crate::boot_folder::BootFolder;
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
-use crate::worker::{Stage, Worker};
+use crate::worker_process::{WorkerProcess, WorkerStage};
 
 /// Lanes and channels of dead workers that may wait to be closed before no more workers are started.
 pub(crate) const LEFT_MAX: usize = 16;
@@ -105,7 +105,7 @@ impl Template {
     ///
     /// # Errors
     /// What could not be had: a descriptor, memory, a process, the program, a place for its folder.
-    pub(crate) fn spawn(&self, id: WorkerId, pool: PoolId) -> Result<Worker> {
+    pub(crate) fn spawn(&self, id: WorkerId, pool: PoolId) -> Result<WorkerProcess> {
         self.check_close_backlog()?;
         let (lane, theirs) = Lane::pair().context("no lane")?;
         let lane = DeferredClose::new(lane, self.closer.clone());
@@ -135,14 +135,14 @@ impl Template {
                 return Err(error).context("no room on the lane");
             }
         }
-        Ok(Worker {
+        Ok(WorkerProcess {
             id,
             is_marked,
             tree,
             sampler,
             lane,
             ring,
-            stage: Stage::Starting,
+            stage: WorkerStage::Starting,
             folder,
             offer_files: BTreeMap::new(),
             spawned_ns: clock::monotonic_ns(),

@@ -20,7 +20,7 @@ use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
-use crate::clients::SocketReadiness;
+use crate::client_table::SocketReadiness;
 use crate::linger::Linger;
 use crate::perform::Hands;
 use crate::tokens::Source;
@@ -65,7 +65,7 @@ impl Loop {
             self.core.step(now, batch, out);
             batch.clear();
             let leave = self.hands.perform(&mut out.actions, now.mono_ns, batch);
-            let expecting = self.linger.is_worth_it(&self.hands.fleet, now.mono_ns);
+            let expecting = self.linger.is_worth_it(&self.hands.workers, now.mono_ns);
             self.hands.clients.flush(expecting, batch);
             // Nobody waits for the log: a job that lost its worker is on its way to the next one by now.
             for record in out.records.drain(..) {
@@ -82,9 +82,9 @@ impl Loop {
     }
 
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
-        let busy = self.hands.clients.is_busy() || self.hands.fleet.is_busy();
+        let busy = self.hands.clients.is_busy() || self.hands.workers.is_busy();
         if batch.is_empty() && !busy {
-            self.linger.wait(&mut self.hands.fleet, &mut self.hands.outputs, batch);
+            self.linger.wait(&mut self.hands.workers, &mut self.hands.outputs, batch);
         }
         if batch.is_empty() && self.hands.clients.is_owing() {
             self.hands.clients.flush(false, batch);
@@ -94,15 +94,15 @@ impl Loop {
         let naps = timeout != Some(Duration::ZERO);
         if naps {
             // Announce the nap, then look once more: what is finished from now on rings the doorbell.
-            self.hands.fleet.nap(true);
-            self.hands.fleet.read_boxes(&mut self.hands.outputs, batch);
+            self.hands.workers.nap(true);
+            self.hands.workers.read_boxes(&mut self.hands.outputs, batch);
             if !batch.is_empty() {
                 timeout = Some(Duration::ZERO);
             }
         }
         let polled = self.poll.poll(ready, timeout);
         if naps {
-            self.hands.fleet.nap(false);
+            self.hands.workers.nap(false);
         }
         match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error).context("the poll failed"),
@@ -111,7 +111,7 @@ impl Loop {
     }
 
     fn until_deadline(&mut self) -> Option<Duration> {
-        let deadlines = [self.core.deadline(), self.hands.clients.deadline(), self.hands.fleet.deadline()];
+        let deadlines = [self.core.deadline(), self.hands.clients.deadline(), self.hands.workers.deadline()];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
     }
@@ -129,8 +129,8 @@ impl Loop {
                 Some(Source::Client(client)) => {
                     self.hands.clients.mark_ready(client, SocketReadiness::of(event))
                 }
-                Some(Source::Lane(worker)) => self.hands.fleet.mark_audible(worker),
-                Some(Source::Death(worker)) => self.hands.fleet.mark_dying(worker),
+                Some(Source::Lane(worker)) => self.hands.workers.mark_audible(worker),
+                Some(Source::Death(worker)) => self.hands.workers.mark_dying(worker),
             }
         }
         if signalled {
@@ -141,14 +141,14 @@ impl Loop {
             batch.push(Event::Stop);
             self.orphaned = true;
         }
-        let Hands { clients, fleet, outputs, .. } = &mut self.hands;
-        fleet.connect(batch);
-        fleet.read_boxes(outputs, batch);
-        fleet.hear_stops(batch);
+        let Hands { clients, workers, outputs, .. } = &mut self.hands;
+        workers.connect(batch);
+        workers.read_boxes(outputs, batch);
+        workers.hear_stops(batch);
         // Before the lanes: who is proven dead has no need to hang up.
-        fleet.bury(outputs, batch);
-        fleet.clear_graves(now_ns);
-        fleet.listen(batch);
+        workers.bury(outputs, batch);
+        workers.clear_graves(now_ns);
+        workers.listen(batch);
         clients.accept(now_ns);
         clients.read(now_ns, batch);
         clients.keep_time(now_ns);
@@ -168,7 +168,7 @@ impl Loop {
                     batch.push(Event::Stop);
                 }
                 // Whoever is dying is looked at in this turn anyway.
-                signals::CHLD => self.hands.fleet.mark_child_changed(),
+                signals::CHLD => self.hands.workers.mark_child_changed(),
                 _ => {}
             }
         }
@@ -196,7 +196,7 @@ impl Loop {
             }
             self.hands.clients.flush(false, &mut Vec::new());
         }
-        self.hands.fleet.abandon();
+        self.hands.workers.abandon();
         log::info!("stopped");
         Ok(self.orphaned)
     }

@@ -2,7 +2,7 @@
 //!
 //! A client may send half of a long frame and then nothing for as long as it likes. So what is held for all such
 //! clients has a bound, and beyond it the user who holds most loses the connection that holds most: whoever needs
-//! room for a frame now has it, and whoever fills it up meets itself first. Kept by `clients.rs`.
+//! room for a frame now has it, and whoever fills it up meets itself first. Kept by `client_table.rs`.
 
 use std::collections::BTreeMap;
 

@@ -16,16 +16,16 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::tree::{self, RemainingStrays, Sweep};
 use mio::unix::SourceFd;
 
-use super::{Fleet, read_box};
+use super::{WorkerTable, read_box};
 use crate::output_store::OutputStore;
-use crate::worker::Worker;
+use crate::worker_process::WorkerProcess;
 
 /// When to look again after it could not be done: what is short may come back without a word.
 const LOOK_AGAIN_NS: u64 = 100_000_000;
 /// How long what is left of a dead worker stays: the retry of what it was doing is answered by then.
 const REST_NS: u64 = 2_000_000;
 
-impl Fleet {
+impl WorkerTable {
     /// A leader died.
     pub(crate) fn mark_dying(&mut self, worker: WorkerId) {
         if self.workers.contains_key(&worker) {
@@ -114,7 +114,7 @@ impl Fleet {
 
     /// All leaders that were not reaped: asked for once a look, since there may be many children to ask about.
     fn leaders(&self) -> BTreeSet<u32> {
-        self.workers.values().filter_map(Worker::leader).collect()
+        self.workers.values().filter_map(WorkerProcess::leader).collect()
     }
 
     /// What living workers have left behind, and has ended, becomes ours to reap.

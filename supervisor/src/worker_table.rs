@@ -1,9 +1,9 @@
-//! All workers: brings them up, hears them, reads their boxes, and proves their deaths (`burial.rs`).
+//! All workers: brings them up, hears them, reads their boxes, and proves their deaths (`reaping.rs`).
 //!
 //! What it sees becomes events, in the order in which the core must hear them: results before the death that
 //! ended their worker. It never judges a job, and never waits. Driven by the loop (`turn.rs`) and its hands.
 
-mod burial;
+mod reaping;
 mod stops;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,14 +27,14 @@ use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::spawn::Template;
 use crate::tokens::Source;
-use crate::worker::{Heard, Stage, Worker};
+use crate::worker_process::{Heard, WorkerProcess, WorkerStage};
 
 /// All workers.
-pub(crate) struct Fleet {
+pub(crate) struct WorkerTable {
     template: Template,
     registry: Registry,
     bootstrap: Bootstrap,
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: BTreeMap<WorkerId, WorkerProcess>,
     /// Those whose lanes may have frames for us.
     audible: BTreeSet<WorkerId>,
     /// Those whose leaders are dead, or nearly so.
@@ -48,12 +48,12 @@ pub(crate) struct Fleet {
     /// The strays that the last sweep left.
     remaining_strays: RemainingStrays,
     /// What is left of those whose deaths were told, and when it is to go.
-    graves: Vec<Worker>,
+    graves: Vec<WorkerProcess>,
     clear_ns: Option<u64>,
     found: Vec<FinishedTask>,
 }
 
-impl Fleet {
+impl WorkerTable {
     /// No workers yet; they will be watched by the poll of `registry`.
     pub(crate) fn new(template: Template, registry: Registry) -> Result<Self> {
         let bootstrap = Bootstrap::new(&registry)?;
@@ -75,7 +75,7 @@ impl Fleet {
     }
 
     /// One worker, if it is still here.
-    pub(crate) fn get(&mut self, worker: WorkerId) -> Option<&mut Worker> {
+    pub(crate) fn get(&mut self, worker: WorkerId) -> Option<&mut WorkerProcess> {
         self.workers.get_mut(&worker)
     }
 
@@ -103,7 +103,7 @@ impl Fleet {
         }
     }
 
-    fn watch(&mut self, made: Worker) -> Result<u32> {
+    fn watch(&mut self, made: WorkerProcess) -> Result<u32> {
         let sources = [Source::Lane(made.id), Source::Death(made.id)];
         for (descriptor, source) in made.descriptors().into_iter().zip(sources) {
             let registered = self.registry.register(
@@ -154,16 +154,16 @@ impl Fleet {
             // Whoever it is for may be gone, or have broken a rule: then this is its end.
             let sender = sender.map(|sender| DeferredClose::new(sender, self.template.closer.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            if !matches!(worker.stage, Stage::Connecting) {
+            if !matches!(worker.stage, WorkerStage::Connecting) {
                 continue;
             }
             match sender {
                 Ok(sender) => {
-                    worker.stage = Stage::Ready(sender);
+                    worker.stage = WorkerStage::Ready(sender);
                     events.push(Event::WorkerReady { worker: id });
                 }
                 Err(error) => {
-                    worker.stage = Stage::Closed;
+                    worker.stage = WorkerStage::Closed;
                     events.push(if error.is_violation() {
                         log::warn!("a worker's hello breaks a rule worker={id} error=\"{error}\"");
                         Event::Lied { worker: id, lie: Lie::Hello }
@@ -184,7 +184,8 @@ impl Fleet {
 
     /// Whether a task is under way in a worker whose last one took less than this.
     pub(crate) fn expects_within(&self, limit_ns: u64) -> bool {
-        let is_quick = |worker: &Worker| worker.last_elapsed_ns.is_some_and(|elapsed| elapsed < limit_ns);
+        let is_quick =
+            |worker: &WorkerProcess| worker.last_elapsed_ns.is_some_and(|elapsed| elapsed < limit_ns);
         self.workers.values().any(|worker| worker.ring.has_outstanding() && is_quick(worker))
     }
 
@@ -205,7 +206,7 @@ impl Fleet {
     /// Sends tasks to a worker. `false`: they did not go, the channel is full or closed.
     pub(crate) fn send(&self, worker: WorkerId, tasks: &Tasks) -> bool {
         match self.workers.get(&worker).map(|worker| &worker.stage) {
-            Some(Stage::Ready(sender)) => sender.send(tasks).is_ok(),
+            Some(WorkerStage::Ready(sender)) => sender.send(tasks).is_ok(),
             _ => false,
         }
     }
@@ -219,7 +220,7 @@ impl Fleet {
 }
 
 fn read_box(
-    worker: &mut Worker,
+    worker: &mut WorkerProcess,
     found: &mut Vec<FinishedTask>,
     outputs: &mut OutputStore,
     events: &mut Vec<Event>,

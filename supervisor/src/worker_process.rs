@@ -32,11 +32,11 @@ use crate::deferred_close::DeferredClose;
 use crate::offer_files::{LaneFiles, OfferFiles};
 use crate::sampling::WorkerSampler;
 
-/// The signal that [`Worker::kill`] sends; another one says that the worker died by itself before it arrived.
+/// The signal that [`WorkerProcess::kill`] sends; another one says that the worker died by itself before it arrived.
 const SIGKILL: i32 = 9;
 
 /// How far a worker is.
-pub(crate) enum Stage {
+pub(crate) enum WorkerStage {
     Starting,
     Connecting,
     Ready(DeferredClose<Sender>),
@@ -68,13 +68,13 @@ impl Heard {
 }
 
 /// One worker.
-pub(crate) struct Worker {
+pub(crate) struct WorkerProcess {
     pub(crate) id: WorkerId,
     pub(crate) tree: Tree,
     pub(crate) lane: DeferredClose<Lane>,
     pub(crate) ring: Ring,
     pub(crate) sampler: WorkerSampler,
-    pub(crate) stage: Stage,
+    pub(crate) stage: WorkerStage,
     pub(crate) folder: BootFolder,
     /// Files of the offers it holds that have any.
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
@@ -98,7 +98,7 @@ pub(crate) struct Worker {
     pub(crate) last_elapsed_ns: Option<u64>,
 }
 
-impl Worker {
+impl WorkerProcess {
     /// Reads its lane, a bounded number of frames.
     pub(crate) fn listen(&mut self) -> Heard {
         let mut bytes = [0; LANE_FRAME_MAX_BYTES];
@@ -113,18 +113,20 @@ impl Worker {
                 Err(_) => return self.hung_up(),
             };
             match (frame, &self.stage) {
-                (_, Stage::Closed) => {}
-                (Ok(LaneUp::Doorbell), Stage::Ready(_)) if self.doorbells < self.naps => self.doorbells += 1,
-                (Ok(LaneUp::Hello { path, missing }), Stage::Starting) if missing.is_empty() => {
-                    self.stage = Stage::Connecting;
+                (_, WorkerStage::Closed) => {}
+                (Ok(LaneUp::Doorbell), WorkerStage::Ready(_)) if self.doorbells < self.naps => {
+                    self.doorbells += 1
+                }
+                (Ok(LaneUp::Hello { path, missing }), WorkerStage::Starting) if missing.is_empty() => {
+                    self.stage = WorkerStage::Connecting;
                     return Heard::Hello(path);
                 }
-                (Ok(LaneUp::Hello { missing, .. }), Stage::Starting) => {
-                    self.stage = Stage::Closed;
+                (Ok(LaneUp::Hello { missing, .. }), WorkerStage::Starting) => {
+                    self.stage = WorkerStage::Closed;
                     return Heard::Lacks(missing);
                 }
-                (Ok(LaneUp::NotUp { why }), Stage::Starting | Stage::Connecting) => {
-                    self.stage = Stage::Closed;
+                (Ok(LaneUp::NotUp { why }), WorkerStage::Starting | WorkerStage::Connecting) => {
+                    self.stage = WorkerStage::Closed;
                     let error = Plain(&why).to_string();
                     return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
                 }
@@ -136,7 +138,7 @@ impl Worker {
 
     /// What a dead worker that never came up has said of it, if that was not heard while it lived.
     pub(crate) fn last_words(&mut self) -> Option<Event> {
-        if !matches!(self.stage, Stage::Starting | Stage::Connecting) {
+        if !matches!(self.stage, WorkerStage::Starting | WorkerStage::Connecting) {
             return None;
         }
         self.listen().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
@@ -152,20 +154,20 @@ impl Worker {
 
     /// It broke a rule: nothing more is sent to it or heard from it.
     pub(crate) fn violated(&mut self, violation: Lie) -> Heard {
-        if matches!(self.stage, Stage::Closed) {
+        if matches!(self.stage, WorkerStage::Closed) {
             return Heard::Nothing;
         }
-        self.stage = Stage::Closed;
+        self.stage = WorkerStage::Closed;
         Heard::Over(Event::Lied { worker: self.id, lie: violation })
     }
 
     /// It is dead, or as good as dead: its lane hung up, or its leader is reaped while others of its tree live on.
     pub(crate) fn hung_up(&mut self) -> Heard {
         self.is_hung_up = true;
-        if matches!(self.stage, Stage::Closed) {
+        if matches!(self.stage, WorkerStage::Closed) {
             return Heard::Nothing;
         }
-        self.stage = Stage::Closed;
+        self.stage = WorkerStage::Closed;
         Heard::Over(Event::HungUp { worker: self.id })
     }
 
@@ -233,7 +235,7 @@ impl Worker {
 
     /// Kills it and its tree.
     pub(crate) fn kill(&mut self, why: KillReason) {
-        self.stage = Stage::Closed;
+        self.stage = WorkerStage::Closed;
         if is_evident(&why) {
             self.sampler.keep_as_evidence();
         }

@@ -54,7 +54,7 @@ impl SocketReadiness {
 
 /// All clients.
 #[derive(Debug)]
-pub(crate) struct Clients {
+pub(crate) struct ClientTable {
     listener: UnixListener,
     registry: Registry,
     door: Door,
@@ -84,7 +84,7 @@ pub(crate) struct Clients {
     buffer: Vec<u8>,
 }
 
-impl Clients {
+impl ClientTable {
     /// Takes connections from `listener`; at most `files_max` descriptors of theirs are ever open.
     pub(crate) fn new(
         listener: std::os::unix::net::UnixListener,

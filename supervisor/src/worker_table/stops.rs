@@ -6,12 +6,12 @@
 use bulkhead_core::event::Event;
 use bulkhead_sys::stops::{Stop, next_stop};
 
-use super::Fleet;
+use super::WorkerTable;
 
 /// Changes heard in one turn; whoever makes more of them waits for the next one, like everybody else.
 const CHANGES_PER_TURN: usize = 64;
 
-impl Fleet {
+impl WorkerTable {
     /// Tells of the workers that were stopped or continued since the last SIGCHLD. What else is stopped here, a
     /// stray for one, is nobody's concern: it is as easily killed.
     pub(crate) fn hear_stops(&mut self, events: &mut Vec<Event>) {
