@@ -29,7 +29,7 @@ pub(crate) struct Linger {
 impl Linger {
     /// Whether a short task is under way, and others do not need the core.
     pub(crate) fn is_worth_it(&self, workers: &WorkerTable, now_ns: u64) -> bool {
-        now_ns >= self.rests_until_ns && workers.expects_within(SHORT_NS)
+        now_ns >= self.rests_until_ns && workers.expects_result_within(SHORT_NS)
     }
 
     /// Waits for the end of a short task, if one is under way. What has ended is in `batch`.

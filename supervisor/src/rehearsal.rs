@@ -21,7 +21,7 @@ use crate::background_closer::BackgroundCloser;
 use crate::boot_folder::BootFolder;
 use crate::settings::Settings;
 use crate::spawn::Template;
-use crate::worker_process::{Heard, WorkerProcess};
+use crate::worker_process::{LaneRead, WorkerProcess};
 
 /// Starts the program of each pool once.
 ///
@@ -58,14 +58,14 @@ fn hear(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId>> {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match worker.listen() {
-            Heard::Hello(_) => return Ok(Vec::new()),
-            Heard::Lacks(missing) => return Ok(missing),
-            Heard::Over(Event::BootstrapFailed { error, .. }) => bail!(error),
-            Heard::Over(Event::Lied { lie, .. }) => bail!("it answers as no worker does: {lie}"),
-            Heard::Over(_) => bail!(how_it_ended(worker, left)?),
-            Heard::More => {}
-            Heard::Nothing => {
+        match worker.read_lane() {
+            LaneRead::Hello(_) => return Ok(Vec::new()),
+            LaneRead::MissingKinds(missing) => return Ok(missing),
+            LaneRead::Ended(Event::BootstrapFailed { error, .. }) => bail!(error),
+            LaneRead::Ended(Event::Lied { lie, .. }) => bail!("it answers as no worker does: {lie}"),
+            LaneRead::Ended(_) => bail!(how_it_ended(worker, left)?),
+            LaneRead::More => {}
+            LaneRead::Nothing => {
                 ensure!(!left.is_zero(), "it has said nothing for {} s", limit.as_secs());
                 wait([PollTarget::readable(worker.lane.as_fd())], Some(left))
                     .context("cannot wait for it")?;
@@ -77,7 +77,7 @@ fn hear(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId>> {
 /// Why one is silent that let go of its lane.
 fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     wait_readable(worker.tree.process().as_fd(), left).context("cannot wait for its end")?;
-    Ok(match worker.advance().map(|status| worker.obituary(status, clock::monotonic_ns())) {
+    Ok(match worker.advance().map(|status| worker.death_event(status, clock::monotonic_ns())) {
         Some(Event::Died { death, .. }) => format!("it ended at once: {death}"),
         _ => "it closed its standard input, which is how it is spoken to".to_owned(),
     })

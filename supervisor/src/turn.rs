@@ -129,7 +129,7 @@ impl Loop {
                 Some(Source::Client(client)) => {
                     self.hands.clients.mark_ready(client, SocketReadiness::of(event))
                 }
-                Some(Source::Lane(worker)) => self.hands.workers.mark_audible(worker),
+                Some(Source::Lane(worker)) => self.hands.workers.mark_lane_readable(worker),
                 Some(Source::Death(worker)) => self.hands.workers.mark_dying(worker),
             }
         }
@@ -142,13 +142,13 @@ impl Loop {
             self.orphaned = true;
         }
         let Hands { clients, workers, outputs, .. } = &mut self.hands;
-        workers.connect(batch);
+        workers.take_bootstrap_results(batch);
         workers.read_boxes(outputs, batch);
-        workers.hear_stops(batch);
+        workers.collect_stops(batch);
         // Before the lanes: who is proven dead has no need to hang up.
-        workers.bury(outputs, batch);
-        workers.clear_graves(now_ns);
-        workers.listen(batch);
+        workers.reap_dead(outputs, batch);
+        workers.drop_dead_when_due(now_ns);
+        workers.read_lanes(batch);
         clients.accept(now_ns);
         clients.read(now_ns, batch);
         clients.keep_time(now_ns);
@@ -196,7 +196,7 @@ impl Loop {
             }
             self.hands.clients.flush(false, &mut Vec::new());
         }
-        self.hands.workers.abandon();
+        self.hands.workers.kill_all();
         log::info!("stopped");
         Ok(self.orphaned)
     }

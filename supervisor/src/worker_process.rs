@@ -44,7 +44,7 @@ pub(crate) enum WorkerStage {
 }
 
 /// What a look at a lane brought.
-pub(crate) enum Heard {
+pub(crate) enum LaneRead {
     /// Nothing more for now.
     Nothing,
     /// Its share of this turn is used up; there may be more.
@@ -52,17 +52,17 @@ pub(crate) enum Heard {
     /// The worker's server stands at this path.
     Hello(String),
     /// It does not offer these kinds of the table.
-    Lacks(Vec<KindId>),
+    MissingKinds(Vec<KindId>),
     /// It is over: an event says why.
-    Over(Event),
+    Ended(Event),
 }
 
-impl Heard {
+impl LaneRead {
     /// The event that says why it is over, if it is over only now.
     pub(crate) fn event(self) -> Option<Event> {
         match self {
-            Self::Over(event) => Some(event),
-            Self::Nothing | Self::More | Self::Hello(_) | Self::Lacks(_) => None,
+            Self::Ended(event) => Some(event),
+            Self::Nothing | Self::More | Self::Hello(_) | Self::MissingKinds(_) => None,
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) struct WorkerProcess {
 
 impl WorkerProcess {
     /// Reads its lane, a bounded number of frames.
-    pub(crate) fn listen(&mut self) -> Heard {
+    pub(crate) fn read_lane(&mut self) -> LaneRead {
         let mut bytes = [0; LANE_FRAME_MAX_BYTES];
         for _ in 0..LANE_FRAMES_PER_TURN {
             let frame = match self.lane.recv(&mut bytes) {
@@ -108,7 +108,7 @@ impl WorkerProcess {
                 Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.violated(Lie::Lane),
                 Ok(LaneFrame::Refused(LaneFault::Descriptors)) => return self.violated(Lie::Descriptor),
                 Ok(LaneFrame::HungUp) => return self.hung_up(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return LaneRead::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return self.hung_up(),
             };
@@ -119,29 +119,29 @@ impl WorkerProcess {
                 }
                 (Ok(LaneUp::Hello { path, missing }), WorkerStage::Starting) if missing.is_empty() => {
                     self.stage = WorkerStage::Connecting;
-                    return Heard::Hello(path);
+                    return LaneRead::Hello(path);
                 }
                 (Ok(LaneUp::Hello { missing, .. }), WorkerStage::Starting) => {
                     self.stage = WorkerStage::Closed;
-                    return Heard::Lacks(missing);
+                    return LaneRead::MissingKinds(missing);
                 }
                 (Ok(LaneUp::NotUp { why }), WorkerStage::Starting | WorkerStage::Connecting) => {
                     self.stage = WorkerStage::Closed;
                     let error = Plain(&why).to_string();
-                    return Heard::Over(Event::BootstrapFailed { worker: self.id, error });
+                    return LaneRead::Ended(Event::BootstrapFailed { worker: self.id, error });
                 }
                 _ => return self.violated(Lie::Lane),
             }
         }
-        Heard::More
+        LaneRead::More
     }
 
     /// What a dead worker that never came up has said of it, if that was not heard while it lived.
-    pub(crate) fn last_words(&mut self) -> Option<Event> {
+    pub(crate) fn late_bootstrap_failure(&mut self) -> Option<Event> {
         if !matches!(self.stage, WorkerStage::Starting | WorkerStage::Connecting) {
             return None;
         }
-        self.listen().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
+        self.read_lane().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
     }
 
     /// Sends the files of an offer.
@@ -153,22 +153,22 @@ impl WorkerProcess {
     }
 
     /// It broke a rule: nothing more is sent to it or heard from it.
-    pub(crate) fn violated(&mut self, violation: Lie) -> Heard {
+    pub(crate) fn violated(&mut self, violation: Lie) -> LaneRead {
         if matches!(self.stage, WorkerStage::Closed) {
-            return Heard::Nothing;
+            return LaneRead::Nothing;
         }
         self.stage = WorkerStage::Closed;
-        Heard::Over(Event::Lied { worker: self.id, lie: violation })
+        LaneRead::Ended(Event::Lied { worker: self.id, lie: violation })
     }
 
     /// It is dead, or as good as dead: its lane hung up, or its leader is reaped while others of its tree live on.
-    pub(crate) fn hung_up(&mut self) -> Heard {
+    pub(crate) fn hung_up(&mut self) -> LaneRead {
         self.is_hung_up = true;
         if matches!(self.stage, WorkerStage::Closed) {
-            return Heard::Nothing;
+            return LaneRead::Nothing;
         }
         self.stage = WorkerStage::Closed;
-        Heard::Over(Event::HungUp { worker: self.id })
+        LaneRead::Ended(Event::HungUp { worker: self.id })
     }
 
     /// What is newly DONE in its box, or the rule that it broke there.
@@ -236,7 +236,7 @@ impl WorkerProcess {
     /// Kills it and its tree.
     pub(crate) fn kill(&mut self, why: KillReason) {
         self.stage = WorkerStage::Closed;
-        if is_evident(&why) {
+        if needs_evidence(&why) {
             self.sampler.keep_as_evidence();
         }
         if !self.is_hung_up {
@@ -252,7 +252,7 @@ impl WorkerProcess {
     }
 
     /// The event of its proven death, with what its box says of unfinished offers.
-    pub(crate) fn obituary(&mut self, status: ExitStatus, now_ns: u64) -> Event {
+    pub(crate) fn death_event(&mut self, status: ExitStatus, now_ns: u64) -> Event {
         let disputed = self.disputed.drain(..).map(|seq| (seq, true));
         let mut remains: Vec<Remains> = self
             .ring
@@ -293,7 +293,7 @@ impl WorkerProcess {
 
 /// Whether what it was doing says why it had to be killed. A stop of the service kills many at once, and whoever
 /// cancels does not ask.
-fn is_evident(why: &KillReason) -> bool {
+fn needs_evidence(why: &KillReason) -> bool {
     match why {
         KillReason::Timeout
         | KillReason::NoProgress

@@ -27,7 +27,7 @@ use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::spawn::Template;
 use crate::tokens::Source;
-use crate::worker_process::{Heard, WorkerProcess, WorkerStage};
+use crate::worker_process::{LaneRead, WorkerProcess, WorkerStage};
 
 /// All workers.
 pub(crate) struct WorkerTable {
@@ -36,20 +36,20 @@ pub(crate) struct WorkerTable {
     bootstrap: Bootstrap,
     workers: BTreeMap<WorkerId, WorkerProcess>,
     /// Those whose lanes may have frames for us.
-    audible: BTreeSet<WorkerId>,
+    readable_lanes: BTreeSet<WorkerId>,
     /// Those whose leaders are dead, or nearly so.
     dying: BTreeSet<WorkerId>,
     /// A child ended since the last look for orphans and strays.
     child_ended: bool,
     /// A child may have been stopped or continued.
-    has_stops: bool,
+    may_have_stops: bool,
     /// Set while it cannot be looked: when to try again.
-    look_ns: Option<u64>,
+    sweep_retry_ns: Option<u64>,
     /// The strays that the last sweep left.
     remaining_strays: RemainingStrays,
     /// What is left of those whose deaths were told, and when it is to go.
-    graves: Vec<WorkerProcess>,
-    clear_ns: Option<u64>,
+    dead: Vec<WorkerProcess>,
+    drop_dead_ns: Option<u64>,
     found: Vec<FinishedTask>,
 }
 
@@ -62,14 +62,14 @@ impl WorkerTable {
             registry,
             bootstrap,
             workers: BTreeMap::new(),
-            audible: BTreeSet::new(),
+            readable_lanes: BTreeSet::new(),
             dying: BTreeSet::new(),
             child_ended: false,
-            has_stops: false,
-            look_ns: None,
+            may_have_stops: false,
+            sweep_retry_ns: None,
             remaining_strays: RemainingStrays::default(),
-            graves: Vec::new(),
-            clear_ns: None,
+            dead: Vec::new(),
+            drop_dead_ns: None,
             found: Vec::new(),
         })
     }
@@ -80,19 +80,19 @@ impl WorkerTable {
     }
 
     /// A lane became readable or hung up.
-    pub(crate) fn mark_audible(&mut self, worker: WorkerId) {
-        self.audible.insert(worker);
+    pub(crate) fn mark_lane_readable(&mut self, worker: WorkerId) {
+        self.readable_lanes.insert(worker);
     }
 
     /// Whether there is something to do before the next sleep.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.audible.is_empty() || self.has_stops
+        !self.readable_lanes.is_empty() || self.may_have_stops
     }
 
     /// Spawns a worker and says what came of it.
     pub(crate) fn spawn(&mut self, worker: WorkerId, pool: PoolId) -> Event {
         // Whoever takes the place of a dead one never needs its descriptors beside the old ones.
-        self.clear_all_graves();
+        self.drop_dead();
         match self.template.spawn(worker, pool).and_then(|made| self.watch(made)) {
             Ok(pid) => Event::WorkerSpawned { worker, pid },
             Err(error) => {
@@ -124,32 +124,32 @@ impl WorkerTable {
     }
 
     /// Reads the lanes that may have something.
-    pub(crate) fn listen(&mut self, events: &mut Vec<Event>) {
-        for id in std::mem::take(&mut self.audible) {
+    pub(crate) fn read_lanes(&mut self, events: &mut Vec<Event>) {
+        for id in std::mem::take(&mut self.readable_lanes) {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            match worker.listen() {
-                Heard::Nothing => {}
-                Heard::More => drop(self.audible.insert(id)),
-                Heard::Over(event) => events.push(event),
-                Heard::Lacks(missing) => {
+            match worker.read_lane() {
+                LaneRead::Nothing => {}
+                LaneRead::More => drop(self.readable_lanes.insert(id)),
+                LaneRead::Ended(event) => events.push(event),
+                LaneRead::MissingKinds(missing) => {
                     let error = self.template.lack(worker.program.as_ref(), &missing);
                     events.push(Event::BootstrapFailed { worker: id, error });
                 }
-                Heard::Hello(path) => {
+                LaneRead::Hello(path) => {
                     worker.sampler.retry_open(worker.tree.process());
                     let pid = worker.tree.process().pid();
                     if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.0.clone()) {
                         let error = format!("no thread to connect to it: {}", shortage::explain(&error));
                         events.push(Event::BootstrapFailed { worker: id, error });
                     }
-                    self.audible.insert(id);
+                    self.readable_lanes.insert(id);
                 }
             }
         }
     }
 
     /// Takes what the bootstrap threads have brought.
-    pub(crate) fn connect(&mut self, events: &mut Vec<Event>) {
+    pub(crate) fn take_bootstrap_results(&mut self, events: &mut Vec<Event>) {
         for Connected { worker: id, sender } in self.bootstrap.results() {
             // Whoever it is for may be gone, or have broken a rule: then this is its end.
             let sender = sender.map(|sender| DeferredClose::new(sender, self.template.closer.clone()));
@@ -183,7 +183,7 @@ impl WorkerTable {
     }
 
     /// Whether a task is under way in a worker whose last one took less than this.
-    pub(crate) fn expects_within(&self, limit_ns: u64) -> bool {
+    pub(crate) fn expects_result_within(&self, limit_ns: u64) -> bool {
         let is_quick =
             |worker: &WorkerProcess| worker.last_elapsed_ns.is_some_and(|elapsed| elapsed < limit_ns);
         self.workers.values().any(|worker| worker.ring.has_outstanding() && is_quick(worker))
@@ -212,7 +212,7 @@ impl WorkerTable {
     }
 
     /// Ends every worker that is left, without waiting: the daemon leaves.
-    pub(crate) fn abandon(&mut self) {
+    pub(crate) fn kill_all(&mut self) {
         for worker in self.workers.values_mut() {
             drop(worker.tree.kill());
         }

@@ -21,9 +21,9 @@ use crate::output_store::OutputStore;
 use crate::worker_process::WorkerProcess;
 
 /// When to look again after it could not be done: what is short may come back without a word.
-const LOOK_AGAIN_NS: u64 = 100_000_000;
+const SWEEP_RETRY_NS: u64 = 100_000_000;
 /// How long what is left of a dead worker stays: the retry of what it was doing is answered by then.
-const REST_NS: u64 = 2_000_000;
+const KEEP_DEAD_NS: u64 = 2_000_000;
 
 impl WorkerTable {
     /// A leader died.
@@ -36,7 +36,7 @@ impl WorkerTable {
     /// Some child ended, a leader or what a worker left behind; or it was stopped, or continued.
     pub(crate) fn mark_child_changed(&mut self) {
         self.child_ended = true;
-        self.has_stops = true;
+        self.may_have_stops = true;
     }
 
     /// What is to be seen of a worker, or of a stray that hinders the proof of its death.
@@ -46,8 +46,8 @@ impl WorkerTable {
 
     /// Moves the ends of the dying on; each whose death is proven leaves with its last results and its obituary. Of one
     /// that is dead while others of its tree live on, a hint is told.
-    pub(crate) fn bury(&mut self, outputs: &mut OutputStore, events: &mut Vec<Event>) {
-        if self.look_ns.is_some_and(|when| clock::monotonic_ns() < when) {
+    pub(crate) fn reap_dead(&mut self, outputs: &mut OutputStore, events: &mut Vec<Event>) {
+        if self.sweep_retry_ns.is_some_and(|when| clock::monotonic_ns() < when) {
             return;
         }
         let mut reaped = Vec::new();
@@ -70,13 +70,13 @@ impl WorkerTable {
         let swept = self.sweep();
         for (id, status) in reaped {
             match status.filter(|_| swept && !self.remaining_strays.may_be_of(id.0)) {
-                Some(status) => self.bury_one(id, status, outputs, events),
+                Some(status) => self.report_death(id, status, outputs, events),
                 None => events.extend(self.workers.get_mut(&id).and_then(|worker| worker.hung_up().event())),
             }
         }
     }
 
-    fn bury_one(
+    fn report_death(
         &mut self,
         id: WorkerId,
         status: ExitStatus,
@@ -86,25 +86,25 @@ impl WorkerTable {
         self.dying.remove(&id);
         let Some(mut worker) = self.workers.remove(&id) else { return };
         read_box(&mut worker, &mut self.found, outputs, events);
-        events.extend(worker.last_words());
+        events.extend(worker.late_bootstrap_failure());
         let now_ns = clock::monotonic_ns();
-        events.push(worker.obituary(status, now_ns));
-        self.graves.push(worker);
-        self.clear_ns.get_or_insert(now_ns + REST_NS);
+        events.push(worker.death_event(status, now_ns));
+        self.dead.push(worker);
+        self.drop_dead_ns.get_or_insert(now_ns + KEEP_DEAD_NS);
     }
 
     /// Lets go of what is left of the dead, once it is time: to unmap pages, hang up sockets and remove a folder takes
     /// as long as a retry, or as long as a disk likes.
-    pub(crate) fn clear_graves(&mut self, now_ns: u64) {
-        if self.clear_ns.is_some_and(|when| when <= now_ns) {
-            self.clear_all_graves();
+    pub(crate) fn drop_dead_when_due(&mut self, now_ns: u64) {
+        if self.drop_dead_ns.is_some_and(|when| when <= now_ns) {
+            self.drop_dead();
         }
     }
 
     /// Lets go of all that is left of the dead.
-    pub(crate) fn clear_all_graves(&mut self) {
-        self.clear_ns = None;
-        for worker in self.graves.drain(..) {
+    pub(crate) fn drop_dead(&mut self) {
+        self.drop_dead_ns = None;
+        for worker in self.dead.drain(..) {
             for descriptor in worker.descriptors() {
                 // The descriptors are about to be closed, which does the same.
                 drop(self.registry.deregister(&mut SourceFd(&descriptor.as_raw_fd())));
@@ -122,22 +122,22 @@ impl WorkerTable {
         if std::mem::take(&mut self.child_ended) {
             let leaders = self.leaders();
             let reaped = tree::reap_orphans(&|pid| leaders.contains(&pid));
-            let _ = self.looked(reaped);
+            let _ = self.note_sweep(reaped);
         }
     }
 
     /// What a look brought; if it could not be made, it will be again. Said once.
-    fn looked<T>(&mut self, result: io::Result<T>) -> Option<T> {
+    fn note_sweep<T>(&mut self, result: io::Result<T>) -> Option<T> {
         match result {
             Ok(seen) => {
-                if self.look_ns.take().is_some() {
+                if self.sweep_retry_ns.take().is_some() {
                     log::info!("stray processes are looked for again");
                 }
                 Some(seen)
             }
             Err(error) => {
                 self.child_ended = true;
-                if self.look_ns.replace(clock::monotonic_ns() + LOOK_AGAIN_NS).is_none() {
+                if self.sweep_retry_ns.replace(clock::monotonic_ns() + SWEEP_RETRY_NS).is_none() {
                     log::error!("cannot look for stray processes for now, no death is proven error={error}");
                 }
                 None
@@ -145,10 +145,10 @@ impl WorkerTable {
         }
     }
 
-    /// When [`Self::bury`] or [`Self::clear_graves`] has something to do that no wake-up tells of, in nanoseconds of the
+    /// When [`Self::reap_dead`] or [`Self::drop_dead_when_due`] has something to do that no wake-up tells of, in nanoseconds of the
     /// monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.look_ns.into_iter().chain(self.clear_ns).min()
+        self.sweep_retry_ns.into_iter().chain(self.drop_dead_ns).min()
     }
 
     /// Kills what the dead have left behind and remembers what is left of that. `false`: it could not be seen.
@@ -161,7 +161,7 @@ impl WorkerTable {
             leads_unmarked: &|pid| self.workers.values().any(|worker| worker.leads(pid) && !worker.is_marked),
         });
         self.child_ended = false;
-        let left = self.looked(result);
+        let left = self.note_sweep(result);
         let is_seen = left.is_some();
         self.remaining_strays =
             left.unwrap_or(RemainingStrays { is_partial: true, ..RemainingStrays::default() });

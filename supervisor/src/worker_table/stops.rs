@@ -14,19 +14,19 @@ const CHANGES_PER_TURN: usize = 64;
 impl WorkerTable {
     /// Tells of the workers that were stopped or continued since the last SIGCHLD. What else is stopped here, a
     /// stray for one, is nobody's concern: it is as easily killed.
-    pub(crate) fn hear_stops(&mut self, events: &mut Vec<Event>) {
-        if !self.has_stops {
+    pub(crate) fn collect_stops(&mut self, events: &mut Vec<Event>) {
+        if !self.may_have_stops {
             return;
         }
         for _ in 0..CHANGES_PER_TURN {
             let stop = match next_stop() {
                 Ok(Some(stop)) => stop,
                 Ok(None) => {
-                    self.has_stops = false;
+                    self.may_have_stops = false;
                     return;
                 }
                 Err(error) => {
-                    self.has_stops = false;
+                    self.may_have_stops = false;
                     log::error!("cannot ask for stopped workers error={error}");
                     return;
                 }
