@@ -18,7 +18,7 @@ use bulkhead_sys::untrusted::{Access, UntrustedFd};
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::client_socket::ClientSocket;
-use crate::seats::{Seat, Seats};
+use crate::user_quota::{QuotaPermit, UserQuota};
 
 /// When to ask again for room that others have.
 const RETRY_AFTER_MS: u64 = 1000;
@@ -26,7 +26,7 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// One descriptor of a client's.
 #[derive(Debug)]
 pub(crate) struct ClientFile {
-    inner: Option<(UntrustedFd, Seat)>,
+    inner: Option<(UntrustedFd, QuotaPermit)>,
     uid: u32,
     closer: BackgroundCloser,
 }
@@ -75,19 +75,19 @@ pub(crate) struct ClientFileStore {
     files: BTreeMap<FileId, ClientFile>,
     last: u64,
     open_max: usize,
-    seats: Seats,
+    quota: UserQuota,
     closer: BackgroundCloser,
 }
 
 impl ClientFileStore {
     /// Room for `open_max`, three quarters of it for one user if there are `several` users.
     pub(crate) fn new(open_max: usize, several: bool, closer: BackgroundCloser) -> Self {
-        Self { files: BTreeMap::new(), last: 0, open_max, seats: Seats::new(open_max, several), closer }
+        Self { files: BTreeMap::new(), last: 0, open_max, quota: UserQuota::new(open_max, several), closer }
     }
 
     /// Why nothing that is attached can be received from this user now, or `None`.
     pub(crate) fn shortage(&self, uid: u32) -> Option<Refusal> {
-        self.seats.is_full(uid).then(|| Refusal::Busy {
+        self.quota.is_full(uid).then(|| Refusal::Busy {
             what: "the room for descriptors of clients".to_owned(),
             limit: self.open_max as u64,
             retry_after_ms: RETRY_AFTER_MS,
@@ -109,9 +109,9 @@ impl ClientFileStore {
         let mut descriptors = Vec::new();
         let received = socket.receive(buffer, &mut descriptors);
         for descriptor in descriptors {
-            let (seat, _) = self.seats.take(uid);
+            let (permit, _) = self.quota.acquire(uid);
             let closer = self.closer.clone();
-            unclaimed.0.push_back(ClientFile { inner: Some((descriptor, seat)), uid, closer });
+            unclaimed.0.push_back(ClientFile { inner: Some((descriptor, permit)), uid, closer });
         }
         received
     }

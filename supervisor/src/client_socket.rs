@@ -11,7 +11,7 @@ use bulkhead_sys::untrusted::{self, SocketRead, UntrustedFd};
 use mio::net::UnixStream;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
-use crate::seats::Seat;
+use crate::user_quota::QuotaPermit;
 
 /// Bytes of the buffer that takes what is left when a connection ends.
 const LAST_READ_BYTES: usize = 16 << 10;
@@ -19,7 +19,7 @@ const LAST_READ_BYTES: usize = 16 << 10;
 /// A client's socket and its seat.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
-    inner: Option<(UnixStream, Seat)>,
+    inner: Option<(UnixStream, QuotaPermit)>,
     uid: u32,
     closer: BackgroundCloser,
 }
@@ -27,8 +27,8 @@ pub(crate) struct ClientSocket {
 impl ClientSocket {
     /// Takes over the socket of this user that was just accepted. Whatever happens from here on, it is closed as it
     /// should be.
-    pub(crate) fn new(socket: UnixStream, seat: Seat, uid: u32, closer: BackgroundCloser) -> Self {
-        Self { inner: Some((socket, seat)), uid, closer }
+    pub(crate) fn new(socket: UnixStream, permit: QuotaPermit, uid: u32, closer: BackgroundCloser) -> Self {
+        Self { inner: Some((socket, permit)), uid, closer }
     }
 
     /// The socket, to be registered.

@@ -19,15 +19,15 @@ use mio::event::Event as Ready;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
+use crate::access_control::AccessControl;
 use crate::background_closer::BackgroundCloser;
 use crate::client_files::ClientFileStore;
 use crate::client_socket::ClientSocket;
 use crate::connection::Connection;
-use crate::door::Door;
-use crate::restraint::Restraint;
+use crate::partial_frames::PartialFrames;
+use crate::rate_limit::RateLimit;
 use crate::settings::{Mode, Settings};
 use crate::tokens::Source;
-use crate::unfinished::Unfinished;
 
 /// How long a client may take for its hello, and for its goodbye.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -57,7 +57,7 @@ impl SocketReadiness {
 pub(crate) struct ClientTable {
     listener: UnixListener,
     registry: Registry,
-    door: Door,
+    access: AccessControl,
     closer: BackgroundCloser,
     /// What came with their submits.
     pub(crate) files: ClientFileStore,
@@ -69,9 +69,9 @@ pub(crate) struct ClientTable {
     retry_ns: Option<u64>,
     /// Whether the shortage was said, so that its end is to be said as well.
     shortage_said: bool,
-    shortages: Restraint,
-    complaints: Restraint,
-    unfinished: Unfinished,
+    shortages: RateLimit,
+    complaints: RateLimit,
+    partial_frames: PartialFrames,
     /// Those whose sockets may have bytes for us.
     hungry: BTreeSet<ClientId>,
     /// Those that got replies since they were last flushed.
@@ -97,12 +97,12 @@ impl ClientTable {
         registry
             .register(&mut listener, Source::Listener.token(), Interest::READABLE)
             .context("cannot watch the listening socket")?;
-        let door =
-            Door::new(settings).with_context(|| format!("cannot look up group {}", settings.admin_group))?;
+        let access = AccessControl::new(settings)
+            .with_context(|| format!("cannot look up group {}", settings.admin_group))?;
         Ok(Self {
             listener,
             registry,
-            door,
+            access,
             files: ClientFileStore::new(files_max, settings.mode == Mode::System, closer.clone()),
             closer,
             connections: BTreeMap::new(),
@@ -110,9 +110,9 @@ impl ClientTable {
             acceptable: true,
             retry_ns: None,
             shortage_said: false,
-            shortages: Restraint::default(),
-            complaints: Restraint::default(),
-            unfinished: Unfinished::default(),
+            shortages: RateLimit::default(),
+            complaints: RateLimit::default(),
+            partial_frames: PartialFrames::default(),
             hungry: BTreeSet::new(),
             addressed: BTreeSet::new(),
             patience: VecDeque::new(),
@@ -208,15 +208,15 @@ impl ClientTable {
     fn greet(&mut self, stream: UnixStream, now_ns: u64) {
         self.last += 1;
         let client = ClientId(self.last);
-        let admitted = untrusted::set_inline_oob(stream.as_fd()).and_then(|()| self.door.admit(&stream));
-        let (peer, seat, verdict) = match admitted {
+        let admitted = untrusted::set_inline_oob(stream.as_fd()).and_then(|()| self.access.check(&stream));
+        let (peer, permit, verdict) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 log::warn!("cannot tell who a client is error={error}");
                 return;
             }
         };
-        let mut socket = ClientSocket::new(stream, seat, peer.uid, self.closer.clone());
+        let mut socket = ClientSocket::new(stream, permit, peer.uid, self.closer.clone());
         // What a client takes is news only while something waits for it: see `watch`.
         let token = Source::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
@@ -254,7 +254,7 @@ impl ClientTable {
             if connection.has_mail() || connection.is_closing() {
                 self.addressed.insert(client);
             }
-            self.unfinished.note(client, connection.uid(), connection.unfinished_bytes());
+            self.partial_frames.note(client, connection.uid(), connection.partial_frame_bytes());
             complain(&mut self.complaints, now_ns, client, connection);
         }
         self.hungry = full;
@@ -264,8 +264,8 @@ impl ClientTable {
 
     /// Ends connections until what unfinished frames take up is within its bound.
     fn make_room(&mut self, now_ns: u64) {
-        while let Some(client) = self.unfinished.one_too_many() {
-            self.unfinished.note(client, 0, 0);
+        while let Some(client) = self.partial_frames.client_to_drop() {
+            self.partial_frames.note(client, 0, 0);
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             connection.fail(Refusal::Busy {
                 what: "the room for unfinished frames, in bytes,".to_owned(),
@@ -318,10 +318,10 @@ impl ClientTable {
             self.addressed.append(&mut self.short);
             self.closer.retry();
         }
-        if let Some(count) = self.complaints.left_out(now_ns) {
+        if let Some(count) = self.complaints.take_suppressed(now_ns) {
             log::warn!("more clients misbehaved or were turned away count={count}");
         }
-        if let Some(count) = self.shortages.left_out(now_ns) {
+        if let Some(count) = self.shortages.take_suppressed(now_ns) {
             log::warn!("there were more shortages count={count}");
         }
         self.lose_patience(now_ns);
@@ -364,7 +364,7 @@ impl ClientTable {
     fn forget(&mut self, gone: &[ClientId]) {
         for client in gone {
             if let Some(mut connection) = self.connections.remove(client) {
-                self.unfinished.note(*client, connection.uid(), 0);
+                self.partial_frames.note(*client, connection.uid(), 0);
                 // Closing the socket takes it out of the poll as well; this only does it sooner.
                 drop(self.registry.deregister(connection.socket()));
                 // A descriptor is free again: whoever waits in the listener's queue may come in.
@@ -386,7 +386,7 @@ fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> 
 }
 
 /// Says what a client did wrong, if it did, and if not too much was said already.
-fn complain(complaints: &mut Restraint, now_ns: u64, client: ClientId, connection: &mut Connection) {
+fn complain(complaints: &mut RateLimit, now_ns: u64, client: ClientId, connection: &mut Connection) {
     if let Some(why) = connection.take_complaint()
         && complaints.allows(now_ns)
     {

@@ -105,7 +105,7 @@ impl Connection {
     }
 
     /// Bytes of memory that what it sent takes up before it is understood.
-    pub(crate) fn unfinished_bytes(&self) -> usize {
+    pub(crate) fn partial_frame_bytes(&self) -> usize {
         if let State::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
     }
 

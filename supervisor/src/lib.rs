@@ -4,6 +4,7 @@
 //! does what the core decides. It draws no conclusion about a job of its own, and never waits for a worker, a
 //! client or a log reader.
 
+mod access_control;
 mod args;
 mod background_closer;
 mod boot_folder;
@@ -15,24 +16,23 @@ mod client_table;
 mod connection;
 mod daemon;
 mod deferred_close;
-mod door;
 mod linger;
 mod log_writer;
 mod offer_files;
 mod outbox;
 mod output_store;
+mod partial_frames;
 mod perform;
+mod rate_limit;
 mod rehearsal;
-mod restraint;
 mod sampling;
-mod seats;
 mod settings;
 mod setup;
 mod spawn;
 mod tell;
 mod tokens;
 mod turn;
-mod unfinished;
+mod user_quota;
 mod worker_process;
 mod worker_table;
 

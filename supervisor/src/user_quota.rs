@@ -1,14 +1,14 @@
 //! Who has how many of what there is a bound for: all clients together, and each user.
 //!
 //! A seat is taken with a connection, or with a descriptor that came on one, and free again when that is closed, wherever
-//! it happens. Nobody but root can take all of them. Asked by `door.rs` for each new connection, and by `client_files.rs`.
+//! it happens. Nobody but root can take all of them. Asked by `access_control.rs` for each new connection, and by `client_files.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// All seats.
 #[derive(Debug)]
-pub(crate) struct Seats {
+pub(crate) struct UserQuota {
     all_max: usize,
     each_max: usize,
     all: Arc<()>,
@@ -17,12 +17,12 @@ pub(crate) struct Seats {
 
 /// One connection's; dropping it frees it.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct QuotaPermit {
     _all: Arc<()>,
     _own: Arc<()>,
 }
 
-impl Seats {
+impl UserQuota {
     /// So many for all, and three quarters of them for one user if there are `several` users.
     pub(crate) fn new(all_max: usize, several: bool) -> Self {
         let each_max = if several { (all_max - all_max / 4).max(1) } else { all_max };
@@ -30,11 +30,11 @@ impl Seats {
     }
 
     /// A seat for a user, and whether it is one too many: then it is only for being told so.
-    pub(crate) fn take(&mut self, uid: u32) -> (Seat, bool) {
+    pub(crate) fn acquire(&mut self, uid: u32) -> (QuotaPermit, bool) {
         self.of.retain(|_, own| taken(own) > 0);
         let full = self.is_full(uid);
         let own = self.of.entry(uid).or_default();
-        (Seat { _all: Arc::clone(&self.all), _own: Arc::clone(own) }, full)
+        (QuotaPermit { _all: Arc::clone(&self.all), _own: Arc::clone(own) }, full)
     }
 
     /// Whether there is no free one for a user.
@@ -54,27 +54,27 @@ mod tests {
 
     #[test]
     fn a_user_gets_three_quarters_root_gets_all_and_seats_come_back() {
-        let mut seats = Seats::new(8, true);
-        let own: Vec<_> = (0..6).map(|_| seats.take(7)).collect();
+        let mut quota = UserQuota::new(8, true);
+        let own: Vec<_> = (0..6).map(|_| quota.acquire(7)).collect();
         assert!(own.iter().all(|(_, full)| !full));
-        assert!(seats.take(7).1, "the seventh of eight is not for the same user");
-        let (_other, full) = seats.take(8);
+        assert!(quota.acquire(7).1, "the seventh of eight is not for the same user");
+        let (_other, full) = quota.acquire(8);
         assert!(!full);
-        let (root, full) = seats.take(0);
+        let (root, full) = quota.acquire(0);
         assert!(!full);
-        assert!(seats.take(0).1 && seats.take(9).1, "all eight are taken");
+        assert!(quota.acquire(0).1 && quota.acquire(9).1, "all eight are taken");
         std::thread::spawn(move || drop(root)).join().unwrap();
-        assert!(!seats.take(9).1);
+        assert!(!quota.acquire(9).1);
         drop(own);
-        assert_eq!(taken(&seats.all), 1);
-        assert!(!seats.take(7).1);
-        assert_eq!(seats.of.len(), 2, "who has none is forgotten");
+        assert_eq!(taken(&quota.all), 1);
+        assert!(!quota.acquire(7).1);
+        assert_eq!(quota.of.len(), 2, "who has none is forgotten");
     }
 
     #[test]
     fn where_there_is_one_user_all_seats_are_theirs() {
-        let mut seats = Seats::new(2, false);
-        let own: Vec<_> = (0..3).map(|_| seats.take(7)).collect();
+        let mut quota = UserQuota::new(2, false);
+        let own: Vec<_> = (0..3).map(|_| quota.acquire(7)).collect();
         assert_eq!(own.iter().map(|(_, full)| *full).collect::<Vec<_>>(), [false, false, true]);
     }
 }

@@ -11,19 +11,19 @@ use bulkhead_proto::client::frame::Hello;
 use bulkhead_sys::socket;
 use mio::net::UnixStream;
 
-use crate::seats::{Seat, Seats};
 use crate::settings::{Mode, Settings};
+use crate::user_quota::{QuotaPermit, UserQuota};
 
 /// The rules of this daemon, and its seats.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct AccessControl {
     mode: Mode,
     own_uid: u32,
     admin_group: Option<u32>,
-    seats: Seats,
+    quota: UserQuota,
 }
 
-impl Door {
+impl AccessControl {
     /// As the settings say.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Door {
             mode: settings.mode,
             own_uid: socket::own_uid(),
             admin_group: socket::group_id(&settings.admin_group)?,
-            seats: Seats::new(settings.clients_max, settings.mode == Mode::System),
+            quota: UserQuota::new(settings.clients_max, settings.mode == Mode::System),
         })
     }
 
@@ -41,20 +41,20 @@ impl Door {
     ///
     /// # Errors
     /// The kernel does not say who it is.
-    pub(crate) fn admit(&mut self, stream: &UnixStream) -> io::Result<(Peer, Seat, Option<u32>)> {
+    pub(crate) fn check(&mut self, stream: &UnixStream) -> io::Result<(Peer, QuotaPermit, Option<u32>)> {
         let uid = socket::peer_cred(stream.as_fd())?.uid;
         let own = uid == self.own_uid;
         let (admin, let_in) = match self.mode {
             Mode::User => (true, own || uid == 0),
             Mode::System => (uid == 0 || self.is_admin(stream)?, !own || uid == 0),
         };
-        let (seat, full) = self.seats.take(uid);
+        let (permit, full) = self.quota.acquire(uid);
         let verdict = match (let_in, full) {
             (false, _) => Some(Hello::DENIED),
             (true, true) => Some(Hello::BUSY),
             (true, false) => None,
         };
-        Ok((Peer { uid, admin: admin && let_in }, seat, verdict))
+        Ok((Peer { uid, admin: admin && let_in }, permit, verdict))
     }
 
     fn is_admin(&self, stream: &UnixStream) -> io::Result<bool> {

@@ -14,12 +14,12 @@ const ALLOWANCE_BYTES: usize = 64 << 10;
 
 /// Who holds how much beyond the allowance.
 #[derive(Debug, Default)]
-pub(crate) struct Unfinished {
+pub(crate) struct PartialFrames {
     of: BTreeMap<ClientId, (u32, usize)>,
     total: usize,
 }
 
-impl Unfinished {
+impl PartialFrames {
     /// A client of this user holds so many bytes now; 0 if it is gone.
     pub(crate) fn note(&mut self, client: ClientId, uid: u32, bytes: usize) {
         let beyond = bytes.saturating_sub(ALLOWANCE_BYTES);
@@ -28,7 +28,7 @@ impl Unfinished {
     }
 
     /// Who has to give way, if too much is held.
-    pub(crate) fn one_too_many(&self) -> Option<ClientId> {
+    pub(crate) fn client_to_drop(&self) -> Option<ClientId> {
         if self.total <= UNFINISHED_MAX_BYTES {
             return None;
         }
@@ -50,23 +50,23 @@ mod tests {
 
     #[test]
     fn the_greatest_of_the_greediest_user_gives_way_and_room_comes_back() {
-        let mut unfinished = Unfinished::default();
+        let mut frames = PartialFrames::default();
         let each = ALLOWANCE_BYTES + MIB;
         let fits = (UNFINISHED_MAX_BYTES / MIB) as u64;
-        unfinished.note(ClientId(1), 7, ALLOWANCE_BYTES + 2 * MIB);
+        frames.note(ClientId(1), 7, ALLOWANCE_BYTES + 2 * MIB);
         for client in 2..fits {
-            unfinished.note(ClientId(client), 8, each);
+            frames.note(ClientId(client), 8, each);
         }
-        assert_eq!(unfinished.one_too_many(), None, "{}", unfinished.total);
-        unfinished.note(ClientId(500), 8, ALLOWANCE_BYTES + 2);
-        unfinished.note(ClientId(600), 8, each + 1);
-        assert_eq!(unfinished.one_too_many(), Some(ClientId(600)), "not the single one of the other user");
-        unfinished.note(ClientId(600), 8, 0);
-        unfinished.note(ClientId(500), 8, ALLOWANCE_BYTES);
-        assert_eq!(unfinished.one_too_many(), None);
+        assert_eq!(frames.client_to_drop(), None, "{}", frames.total);
+        frames.note(ClientId(500), 8, ALLOWANCE_BYTES + 2);
+        frames.note(ClientId(600), 8, each + 1);
+        assert_eq!(frames.client_to_drop(), Some(ClientId(600)), "not the single one of the other user");
+        frames.note(ClientId(600), 8, 0);
+        frames.note(ClientId(500), 8, ALLOWANCE_BYTES);
+        assert_eq!(frames.client_to_drop(), None);
         for client in 1..=600 {
-            unfinished.note(ClientId(client), 8, 0);
+            frames.note(ClientId(client), 8, 0);
         }
-        assert_eq!((unfinished.total, unfinished.of.len()), (0, 0));
+        assert_eq!((frames.total, frames.of.len()), (0, 0));
     }
 }

@@ -9,13 +9,13 @@ const PERIOD_NS: u64 = 10_000_000_000;
 
 /// Holds one kind of line back.
 #[derive(Debug, Default)]
-pub(crate) struct Restraint {
+pub(crate) struct RateLimit {
     /// When the period that runs is over.
     end_ns: u64,
     count: u64,
 }
 
-impl Restraint {
+impl RateLimit {
     /// Whether a line may be said now; it is counted in any case.
     pub(crate) fn allows(&mut self, now_ns: u64) -> bool {
         if self.count <= LINES && now_ns >= self.end_ns {
@@ -28,13 +28,13 @@ impl Restraint {
         self.count <= LINES
     }
 
-    /// When [`Self::left_out`] has something to tell, in nanoseconds of the monotonic clock.
+    /// When [`Self::take_suppressed`] has something to tell, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
         (self.count > LINES).then_some(self.end_ns)
     }
 
     /// How many lines were not said, once the period is over.
-    pub(crate) fn left_out(&mut self, now_ns: u64) -> Option<u64> {
+    pub(crate) fn take_suppressed(&mut self, now_ns: u64) -> Option<u64> {
         self.deadline().filter(|end_ns| *end_ns <= now_ns)?;
         Some(std::mem::take(&mut self.count) - LINES)
     }
@@ -46,21 +46,21 @@ mod tests {
 
     #[test]
     fn a_burst_is_said_in_part_and_then_counted() {
-        let mut restraint = Restraint::default();
-        let said = (0..1000).filter(|_| restraint.allows(5)).count() as u64;
+        let mut limit = RateLimit::default();
+        let said = (0..1000).filter(|_| limit.allows(5)).count() as u64;
         assert_eq!(said, LINES);
-        assert_eq!(restraint.deadline(), Some(5 + PERIOD_NS));
-        assert_eq!(restraint.left_out(4 + PERIOD_NS), None);
-        assert!(!restraint.allows(5 + PERIOD_NS), "not before it was told");
-        assert_eq!(restraint.left_out(5 + PERIOD_NS), Some(1001 - LINES));
-        assert!(restraint.allows(6 + PERIOD_NS));
-        assert_eq!((restraint.deadline(), restraint.left_out(u64::MAX)), (None, None));
+        assert_eq!(limit.deadline(), Some(5 + PERIOD_NS));
+        assert_eq!(limit.take_suppressed(4 + PERIOD_NS), None);
+        assert!(!limit.allows(5 + PERIOD_NS), "not before it was told");
+        assert_eq!(limit.take_suppressed(5 + PERIOD_NS), Some(1001 - LINES));
+        assert!(limit.allows(6 + PERIOD_NS));
+        assert_eq!((limit.deadline(), limit.take_suppressed(u64::MAX)), (None, None));
     }
 
     #[test]
     fn what_comes_now_and_then_is_said() {
-        let mut restraint = Restraint::default();
-        assert!((0..100).all(|turn| restraint.allows(turn * PERIOD_NS)));
-        assert_eq!(restraint.deadline(), None);
+        let mut limit = RateLimit::default();
+        assert!((0..100).all(|turn| limit.allows(turn * PERIOD_NS)));
+        assert_eq!(limit.deadline(), None);
     }
 }
