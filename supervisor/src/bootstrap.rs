@@ -12,7 +12,7 @@ use bulkhead_link::supervisor as link;
 use bulkhead_proto::ids::WorkerId;
 use mio::{Registry, Waker};
 
-use crate::tokens::Source;
+use crate::poll_source::PollSource;
 
 /// How one bootstrap ended.
 pub(crate) struct Connected {
@@ -31,7 +31,7 @@ impl Bootstrap {
     /// Wakes the poll of `registry` when there is a result.
     pub(crate) fn new(registry: &Registry) -> Result<Self> {
         let waker =
-            Waker::new(registry, Source::Bootstrap.token()).context("cannot make the loop's waker")?;
+            Waker::new(registry, PollSource::Bootstrap.token()).context("cannot make the loop's waker")?;
         let (report, results) = channel();
         Ok(Self { results, report, waker: Arc::new(waker) })
     }

@@ -25,9 +25,9 @@ use crate::client_files::ClientFileStore;
 use crate::client_socket::ClientSocket;
 use crate::connection::Connection;
 use crate::partial_frames::PartialFrames;
+use crate::poll_source::PollSource;
 use crate::rate_limit::RateLimit;
 use crate::settings::{Mode, Settings};
-use crate::tokens::Source;
 
 /// How long a client may take for its hello, and for its goodbye.
 const PATIENCE_NS: u64 = 10_000_000_000;
@@ -95,7 +95,7 @@ impl ClientTable {
         let closer = BackgroundCloser::default();
         let mut listener = UnixListener::from_std(listener);
         registry
-            .register(&mut listener, Source::Listener.token(), Interest::READABLE)
+            .register(&mut listener, PollSource::Listener.token(), Interest::READABLE)
             .context("cannot watch the listening socket")?;
         let access = AccessControl::new(settings)
             .with_context(|| format!("cannot look up group {}", settings.admin_group))?;
@@ -218,7 +218,7 @@ impl ClientTable {
         };
         let mut socket = ClientSocket::new(stream, permit, peer.uid, self.closer.clone());
         // What a client takes is news only while something waits for it: see `watch`.
-        let token = Source::Client(client).token();
+        let token = PollSource::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
             log::error!("cannot watch a client client={client} error={error}");
             return;
@@ -378,7 +378,7 @@ impl ClientTable {
 fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> bool {
     let Some(writable) = connection.change_of_watch() else { return true };
     let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-    let watched = registry.reregister(connection.socket(), Source::Client(client).token(), interest);
+    let watched = registry.reregister(connection.socket(), PollSource::Client(client).token(), interest);
     if let Err(error) = &watched {
         log::error!("cannot watch a client client={client} error={error}");
     }

@@ -16,14 +16,14 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
 
 use crate::client_table::ClientTable;
-use crate::linger::Linger;
 use crate::output_store::OutputStore;
 use crate::perform::Hands;
+use crate::poll_source::PollSource;
+use crate::service_notifier::ServiceNotifier;
 use crate::settings::Settings;
 use crate::setup;
 use crate::spawn::Template;
-use crate::tell::Tell;
-use crate::tokens::Source;
+use crate::spin_before_sleep::SpinBeforeSleep;
 use crate::turn::{self, Loop};
 use crate::worker_table::WorkerTable;
 
@@ -32,12 +32,16 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let descriptors = setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
-    let (place, listener) = setup::take_place(&settings)?;
+    let (instance, listener) = setup::claim_instance(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
     let signals = catch_signals().context("cannot catch signals")?;
     poll.registry()
-        .register(&mut SourceFd(&signals.as_fd().as_raw_fd()), Source::Signals.token(), Interest::READABLE)
+        .register(
+            &mut SourceFd(&signals.as_fd().as_raw_fd()),
+            PollSource::Signals.token(),
+            Interest::READABLE,
+        )
         .context("cannot watch for signals")?;
     if settings.private {
         watch_parent(poll.registry())?;
@@ -53,8 +57,12 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.worker_programs.len()
     );
     let outputs = OutputStore::new(budget.outputs, clients.closer());
-    let hands =
-        Hands::new(clients, WorkerTable::new(template, registry()?)?, outputs, Tell::new(settings.private));
+    let hands = Hands::new(
+        clients,
+        WorkerTable::new(template, registry()?)?,
+        outputs,
+        ServiceNotifier::new(settings.private),
+    );
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
     let orphaned = Loop {
@@ -62,7 +70,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         core,
         hands,
         signals,
-        linger: Linger::default(),
+        spin: SpinBeforeSleep::default(),
         grace_ms,
         draining: false,
         orphaned: false,
@@ -70,7 +78,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     .run()?;
     // A parent that lives removes the folder itself, when it has read what it wants of it.
     if own_folder && orphaned {
-        place.leave_for_good().context("cannot remove the folder of a private daemon")?;
+        instance.remove_with_folder().context("cannot remove the folder of a private daemon")?;
     }
     Ok(())
 }
@@ -87,6 +95,10 @@ fn catch_signals() -> io::Result<Signals> {
 /// A private daemon serves the process at the other end of its standard input, and stops when that ends.
 fn watch_parent(registry: &Registry) -> Result<()> {
     registry
-        .register(&mut SourceFd(&io::stdin().as_fd().as_raw_fd()), Source::Parent.token(), Interest::READABLE)
+        .register(
+            &mut SourceFd(&io::stdin().as_fd().as_raw_fd()),
+            PollSource::Parent.token(),
+            Interest::READABLE,
+        )
         .context("--private needs a pipe as standard input, to know when its parent ends")
 }

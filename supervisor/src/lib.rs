@@ -9,28 +9,28 @@ mod args;
 mod background_closer;
 mod boot_folder;
 mod bootstrap;
-mod budget;
 mod client_files;
 mod client_socket;
 mod client_table;
+mod config_check;
 mod connection;
 mod daemon;
 mod deferred_close;
-mod linger;
+mod descriptor_budget;
 mod log_writer;
 mod offer_files;
 mod outbox;
 mod output_store;
 mod partial_frames;
 mod perform;
+mod poll_source;
 mod rate_limit;
-mod rehearsal;
 mod sampling;
+mod service_notifier;
 mod settings;
 mod setup;
 mod spawn;
-mod tell;
-mod tokens;
+mod spin_before_sleep;
 mod turn;
 mod user_quota;
 mod worker_process;
@@ -66,7 +66,7 @@ fn check_and_say(mut args: args::Args) -> ExitCode {
     let path = args.check_config.take();
     let shown = path.clone().unwrap_or_default();
     let checked = settings::Settings::gather(args::Args { config: path, ..args }).and_then(|settings| {
-        rehearsal::rehearse(&settings).with_context(|| format!("{} is not in order", shown.display()))
+        config_check::check_workers(&settings).with_context(|| format!("{} is not in order", shown.display()))
     });
     match checked {
         Ok(()) => {

@@ -20,7 +20,7 @@ use crate::client_files::ClientFileStore;
 use crate::client_table::ClientTable;
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
-use crate::tell::Tell;
+use crate::service_notifier::ServiceNotifier;
 use crate::worker_process::{WorkerProcess, WorkerStage};
 use crate::worker_table::WorkerTable;
 
@@ -36,14 +36,19 @@ pub(crate) struct Hands {
     pub(crate) clients: ClientTable,
     pub(crate) workers: WorkerTable,
     pub(crate) outputs: OutputStore,
-    pub(crate) tell: Tell,
+    pub(crate) notifier: ServiceNotifier,
     bundles: BTreeMap<WorkerId, Bundle>,
 }
 
 impl Hands {
     /// Hands for these.
-    pub(crate) fn new(clients: ClientTable, workers: WorkerTable, outputs: OutputStore, tell: Tell) -> Self {
-        Self { clients, workers, outputs, tell, bundles: BTreeMap::new() }
+    pub(crate) fn new(
+        clients: ClientTable,
+        workers: WorkerTable,
+        outputs: OutputStore,
+        notifier: ServiceNotifier,
+    ) -> Self {
+        Self { clients, workers, outputs, notifier, bundles: BTreeMap::new() }
     }
 
     /// Performs all of `actions`. `true`: the daemon is to leave.
@@ -69,7 +74,7 @@ impl Hands {
                 Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log),
                 Action::DropLog { log } => self.outputs.drop_log(log),
                 Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
-                Action::Ready { status } => self.tell.ready(&status),
+                Action::Ready { status } => self.notifier.ready(&status),
                 Action::Exit => leave = true,
                 Action::Spawn { .. }
                 | Action::TakeBack { .. }

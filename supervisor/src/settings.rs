@@ -19,7 +19,7 @@ use bulkhead_sys::socket;
 use serde::Deserialize;
 
 use crate::args::Args;
-use crate::budget::Budget;
+use crate::descriptor_budget::DescriptorBudget;
 use kinds::OwnKind;
 use policy::Here;
 use pools::OwnPool;
@@ -145,15 +145,15 @@ impl Settings {
     ///
     /// # Errors
     /// They do not suffice for the workers.
-    pub(crate) fn share_descriptors(&mut self, limit: u64) -> Result<Budget> {
-        let wanted = Budget {
+    pub(crate) fn share_descriptors(&mut self, limit: u64) -> Result<DescriptorBudget> {
+        let wanted = DescriptorBudget {
             clients: self.clients_max,
             outputs: usize::MAX,
             kept_outputs: self.core.keep_outputs_max,
             files: usize::MAX,
             kept_files: self.core.files_max,
         };
-        let budget = Budget::share(limit, self.core.all_pools(), &wanted)?;
+        let budget = DescriptorBudget::share(limit, self.core.all_pools(), &wanted)?;
         if budget.clients < wanted.clients {
             log::warn!("limit of open files is low limit={limit} clients_max={}", budget.clients);
         }

@@ -16,25 +16,25 @@ use bulkhead_sys::lock::{InstanceLock, LockError};
 use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
 
-use crate::budget;
+use crate::descriptor_budget;
 use crate::settings::{Mode, Settings};
 
 /// The place of one daemon: held while it lives, cleared when it leaves.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Instance {
     /// The socket, and which file it is: at the end another one at its path is left alone.
     socket: Option<(PathBuf, FileId)>,
     boot_folder: PathBuf,
     _lock: InstanceLock,
 }
 
-impl Place {
+impl Instance {
     /// Leaves a place whose folder was made for this daemon by a parent that is gone: the folder goes too. It must be
     /// ours and closed to all others, as that parent made it; any other is left alone.
     ///
     /// # Errors
     /// It is not such a folder, or cannot be removed.
-    pub(crate) fn leave_for_good(self) -> Result<()> {
+    pub(crate) fn remove_with_folder(self) -> Result<()> {
         let Some((socket, _)) = &self.socket else { return Ok(()) };
         let folder = socket.parent().context("a socket lies in a folder")?.to_owned();
         drop(self);
@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Instance {
     fn drop(&mut self) {
         if let Some((path, own)) = &self.socket
             && file_id(path).is_ok_and(|found| found == *own)
@@ -72,14 +72,14 @@ pub(crate) fn prepare_process() -> Result<u64> {
     tree::become_subreaper().context("cannot become the parent of stray processes")?;
     let descriptors = process::raise_descriptor_limit().context("cannot raise the limit of open files")?;
     log::debug!("descriptor limit raised limit={descriptors}");
-    process::grow_descriptor_table(descriptors.min(budget::MOST))
+    process::grow_descriptor_table(descriptors.min(descriptor_budget::MOST))
         .context("cannot make room for as many descriptors as may be open")?;
     bulkhead_link::supervisor::warm_up().context("cannot open the first worker channel")?;
     Ok(descriptors)
 }
 
 /// Takes the place: state folder, lock, boot folder, listening socket.
-pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
+pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListener)> {
     std::fs::create_dir_all(&settings.state).map_err(|error| {
         anyhow!("cannot make state folder {}: {}", settings.state.display(), shortage::explain(&error))
     })?;
@@ -102,7 +102,7 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
     refuse_if_served(path)?;
     // What is removed in the end is what was made here: a folder or socket of somebody else never is.
     let boot_folder = clear_boot_folder(places::boot_folder(path))?;
-    let mut place = Place { socket: None, boot_folder, _lock: lock };
+    let mut instance = Instance { socket: None, boot_folder, _lock: lock };
     let (mode, group) = match settings.mode {
         Mode::User => (0o600, None),
         Mode::System => (0o660, Some(system_group(settings)?)),
@@ -110,8 +110,8 @@ pub(crate) fn take_place(settings: &Settings) -> Result<(Place, UnixListener)> {
     let listener =
         socket::listen(path, mode, group).with_context(|| format!("cannot listen on {}", path.display()))?;
     let own = file_id(path).with_context(|| format!("cannot look at the new socket {}", path.display()))?;
-    place.socket = Some((path.clone(), own));
-    Ok((place, listener))
+    instance.socket = Some((path.clone(), own));
+    Ok((instance, listener))
 }
 
 /// A lock file that was removed under a running daemon says nothing any more; the daemon's socket does.

@@ -21,9 +21,9 @@ use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
 use crate::client_table::SocketReadiness;
-use crate::linger::Linger;
 use crate::perform::Hands;
-use crate::tokens::Source;
+use crate::poll_source::PollSource;
+use crate::spin_before_sleep::SpinBeforeSleep;
 
 /// Steps in one turn before the ears get their share again.
 const ROUNDS: usize = 8;
@@ -38,7 +38,7 @@ pub(crate) struct Loop {
     pub(crate) core: Core,
     pub(crate) hands: Hands,
     pub(crate) signals: Signals,
-    pub(crate) linger: Linger,
+    pub(crate) spin: SpinBeforeSleep,
     pub(crate) grace_ms: u64,
     pub(crate) draining: bool,
     /// The parent of a private daemon is gone.
@@ -65,7 +65,7 @@ impl Loop {
             self.core.step(now, batch, out);
             batch.clear();
             let leave = self.hands.perform(&mut out.actions, now.mono_ns, batch);
-            let expecting = self.linger.is_worth_it(&self.hands.workers, now.mono_ns);
+            let expecting = self.spin.is_worth_it(&self.hands.workers, now.mono_ns);
             self.hands.clients.flush(expecting, batch);
             // Nobody waits for the log: a job that lost its worker is on its way to the next one by now.
             for record in out.records.drain(..) {
@@ -84,7 +84,7 @@ impl Loop {
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
         let busy = self.hands.clients.is_busy() || self.hands.workers.is_busy();
         if batch.is_empty() && !busy {
-            self.linger.wait(&mut self.hands.workers, &mut self.hands.outputs, batch);
+            self.spin.run(&mut self.hands.workers, &mut self.hands.outputs, batch);
         }
         if batch.is_empty() && self.hands.clients.is_owing() {
             self.hands.clients.flush(false, batch);
@@ -121,16 +121,16 @@ impl Loop {
         let now_ns = clock::monotonic_ns();
         let (mut signalled, mut parent_gone) = (false, false);
         for event in ready {
-            match Source::of(event.token()) {
-                Some(Source::Listener) => self.hands.clients.mark_acceptable(),
-                Some(Source::Signals) => signalled = true,
-                Some(Source::Bootstrap) | None => {}
-                Some(Source::Parent) => parent_gone |= event.is_read_closed(),
-                Some(Source::Client(client)) => {
+            match PollSource::of(event.token()) {
+                Some(PollSource::Listener) => self.hands.clients.mark_acceptable(),
+                Some(PollSource::Signals) => signalled = true,
+                Some(PollSource::Bootstrap) | None => {}
+                Some(PollSource::Parent) => parent_gone |= event.is_read_closed(),
+                Some(PollSource::Client(client)) => {
                     self.hands.clients.mark_ready(client, SocketReadiness::of(event))
                 }
-                Some(Source::Lane(worker)) => self.hands.workers.mark_lane_readable(worker),
-                Some(Source::Death(worker)) => self.hands.workers.mark_dying(worker),
+                Some(PollSource::Lane(worker)) => self.hands.workers.mark_lane_readable(worker),
+                Some(PollSource::Death(worker)) => self.hands.workers.mark_dying(worker),
             }
         }
         if signalled {
@@ -160,7 +160,7 @@ impl Loop {
                 signals::TERM | signals::HUP if !self.draining => {
                     log::info!("asked to stop: draining grace_ms={}", self.grace_ms);
                     self.draining = true;
-                    self.hands.tell.stopping();
+                    self.hands.notifier.stopping();
                     batch.push(Event::Drain { grace_ms: Some(self.grace_ms) });
                 }
                 signals::TERM | signals::HUP | signals::INT => {
@@ -190,7 +190,7 @@ impl Loop {
                 break;
             }
             for event in &*ready {
-                if let Some(Source::Client(client)) = Source::of(event.token()) {
+                if let Some(PollSource::Client(client)) = PollSource::of(event.token()) {
                     self.hands.clients.mark_ready(client, SocketReadiness::of(event));
                 }
             }

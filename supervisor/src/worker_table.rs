@@ -25,8 +25,8 @@ use crate::bootstrap::{Bootstrap, Connected};
 use crate::deferred_close::DeferredClose;
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
+use crate::poll_source::PollSource;
 use crate::spawn::Template;
-use crate::tokens::Source;
 use crate::worker_process::{LaneRead, WorkerProcess, WorkerStage};
 
 /// All workers.
@@ -104,7 +104,7 @@ impl WorkerTable {
     }
 
     fn watch(&mut self, made: WorkerProcess) -> Result<u32> {
-        let sources = [Source::Lane(made.id), Source::Death(made.id)];
+        let sources = [PollSource::Lane(made.id), PollSource::Death(made.id)];
         for (descriptor, source) in made.descriptors().into_iter().zip(sources) {
             let registered = self.registry.register(
                 &mut SourceFd(&descriptor.as_raw_fd()),

@@ -27,23 +27,23 @@ use crate::worker_process::{LaneRead, WorkerProcess};
 ///
 /// # Errors
 /// One does not come up, or lacks a kind of its pool: which, and what to do.
-pub(crate) fn rehearse(settings: &Settings) -> Result<()> {
+pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
     let folder = BootFolder::make(path.clone()).with_context(|| format!("cannot make {}", path.display()))?;
     let template = Template::new(settings, folder.0.clone(), BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
-    let fit = pools.try_for_each(|(pool, program)| ask(&template, pool, program, limit));
+    let fit = pools.try_for_each(|(pool, program)| check_pool(&template, pool, program, limit));
     fit.and(remove_tree(&path).with_context(|| format!("cannot remove {}", path.display())))
 }
 
 /// Starts one, hears what it says, and ends it.
-fn ask(template: &Template, pool: PoolId, program: &Path, limit: Duration) -> Result<()> {
+fn check_pool(template: &Template, pool: PoolId, program: &Path, limit: Duration) -> Result<()> {
     // Numbers of workers begin at 1.
     let mut worker = template.spawn(WorkerId(u64::from(pool.0) + 1), pool)?;
-    let answer = hear(&mut worker, limit);
-    end(&mut worker, limit)?;
+    let answer = await_hello(&mut worker, limit);
+    kill_and_clean_up(&mut worker, limit)?;
     match answer {
         Ok(missing) if missing.is_empty() => Ok(()),
         Ok(missing) => bail!(template.lack(worker.program.as_ref(), &missing)),
@@ -54,7 +54,7 @@ fn ask(template: &Template, pool: PoolId, program: &Path, limit: Duration) -> Re
 }
 
 /// The kinds that it lacks, once it has said hello.
-fn hear(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId>> {
+fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId>> {
     let deadline = Instant::now() + limit;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -84,7 +84,7 @@ fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
 }
 
 /// Nothing of it stays.
-fn end(worker: &mut WorkerProcess, limit: Duration) -> Result<()> {
+fn kill_and_clean_up(worker: &mut WorkerProcess, limit: Duration) -> Result<()> {
     worker.kill(KillReason::Stop);
     wait_readable(worker.tree.process().as_fd(), limit).context("cannot wait for the end of a worker")?;
     worker.advance();

@@ -28,7 +28,7 @@ pub(crate) const MOST: u64 = 1 << 17;
 
 /// Descriptors for everybody but the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Budget {
+pub(crate) struct DescriptorBudget {
     /// Connections at a time.
     pub(crate) clients: usize,
     /// Output descriptors that are open at a time: of tasks that run, of results that are kept or on their way.
@@ -41,7 +41,7 @@ pub(crate) struct Budget {
     pub(crate) kept_files: u64,
 }
 
-impl Budget {
+impl DescriptorBudget {
     /// Shares out `limit` descriptors. Each slot of `pools` may hold a worker and one that is stuck.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const WANTED: Budget = Budget {
+    const WANTED: DescriptorBudget = DescriptorBudget {
         clients: 4096,
         outputs: usize::MAX,
         kept_outputs: 1024,
@@ -92,14 +92,14 @@ mod tests {
 
     #[test]
     fn plenty_gives_what_was_asked_for() {
-        let budget = Budget::share(524_288, pools(64, 2), &WANTED).unwrap();
+        let budget = DescriptorBudget::share(524_288, pools(64, 2), &WANTED).unwrap();
         assert_eq!((budget.clients, budget.kept_outputs), (4096, 1024));
         assert!(budget.outputs > 90_000 && budget.files > 30_000);
     }
 
     #[test]
     fn little_is_shared_so_that_workers_have_theirs() {
-        let budget = Budget::share(1024, pools(8, 1), &WANTED).unwrap();
+        let budget = DescriptorBudget::share(1024, pools(8, 1), &WANTED).unwrap();
         let shared = 1024 - OWN - PER_MESSAGE - PER_WORKER * 17;
         assert_eq!((budget.clients + budget.outputs + budget.files) as u64, shared);
         assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn too_little_is_an_error_that_says_what_to_do() {
-        let error = Budget::share(256, pools(64, 2), &WANTED).unwrap_err().to_string();
+        let error = DescriptorBudget::share(256, pools(64, 2), &WANTED).unwrap_err().to_string();
         assert!(error.contains("256") && error.contains("--workers"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use mio::Token;
 
 /// What a token stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum PollSource {
     /// The listening socket.
     Listener,
     /// The pipe of the signal handlers.
@@ -25,7 +25,7 @@ pub(crate) enum Source {
     Death(WorkerId),
 }
 
-impl Source {
+impl PollSource {
     /// The token: the kind in the low bits, the number above.
     pub(crate) fn token(self) -> Token {
         let (kind, number) = match self {
@@ -64,15 +64,15 @@ mod tests {
     #[test]
     fn every_source_is_found_by_its_token() {
         for source in [
-            Source::Listener,
-            Source::Signals,
-            Source::Bootstrap,
-            Source::Parent,
-            Source::Client(ClientId(1)),
-            Source::Lane(WorkerId(77)),
-            Source::Death(WorkerId(u64::MAX >> 2)),
+            PollSource::Listener,
+            PollSource::Signals,
+            PollSource::Bootstrap,
+            PollSource::Parent,
+            PollSource::Client(ClientId(1)),
+            PollSource::Lane(WorkerId(77)),
+            PollSource::Death(WorkerId(u64::MAX >> 2)),
         ] {
-            assert_eq!(Source::of(source.token()), Some(source));
+            assert_eq!(PollSource::of(source.token()), Some(source));
         }
     }
 }

@@ -6,11 +6,11 @@ use std::io::Write;
 
 /// Who waits for the start.
 #[derive(Debug)]
-pub(crate) struct Tell {
+pub(crate) struct ServiceNotifier {
     private: bool,
 }
 
-impl Tell {
+impl ServiceNotifier {
     /// `private`: a parent reads standard output.
     pub(crate) fn new(private: bool) -> Self {
         Self { private }
