@@ -10,7 +10,7 @@ use clap::Parser;
 /// Crash-proof process pool: runs jobs in isolated worker processes.
 #[derive(Debug, Default, Parser)]
 #[command(name = "bulkhead-supervisor", version)]
-pub(crate) struct Args {
+pub(crate) struct DaemonArgs {
     /// Config file; the files of `conf.d` beside it are read after it, in the order of their names
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

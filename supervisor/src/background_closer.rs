@@ -35,7 +35,7 @@ pub(crate) struct BackgroundCloser(Arc<Mutex<PendingCloses>>);
 struct PendingCloses {
     queues: BTreeMap<CloseOwner, CloseQueue>,
     /// No thread could be had for some of them.
-    is_short: bool,
+    needs_retry: bool,
 }
 
 #[derive(Default)]
@@ -62,14 +62,14 @@ impl BackgroundCloser {
     }
 
     /// Whether something waits for a thread that could not be had. Nobody tells when one can: see [`Self::retry`].
-    pub(crate) fn is_short(&self) -> bool {
-        lock(&self.0).is_short
+    pub(crate) fn needs_retry(&self) -> bool {
+        lock(&self.0).needs_retry
     }
 
     /// Tries again to get the threads that could not be had.
     pub(crate) fn retry(&self) {
         let mut pending = lock(&self.0);
-        pending.is_short = false;
+        pending.needs_retry = false;
         let idle = pending.queues.iter().filter(|(_, queue)| !queue.closing);
         for whose in idle.map(|(whose, _)| *whose).collect::<Vec<_>>() {
             self.start(whose, &mut pending);
@@ -81,10 +81,10 @@ impl BackgroundCloser {
         let started =
             thread::Builder::new().name("closer".to_owned()).spawn(move || close_all(&shared, whose));
         if let Err(error) = &started
-            && !pending.is_short
+            && !pending.needs_retry
         {
             log::error!("cannot close for now what somebody left: no thread error={error}");
-            pending.is_short = true;
+            pending.needs_retry = true;
         }
         if let Some(queue) = pending.queues.get_mut(&whose) {
             queue.closing = started.is_ok();

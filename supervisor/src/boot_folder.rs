@@ -44,7 +44,7 @@ impl Drop for BootFolder {
             result => warn_of(&self.0, result),
         }
         if !left.is_empty() {
-            clear_aside(&mut left);
+            remove_in_thread(&mut left);
         }
     }
 }
@@ -53,7 +53,7 @@ impl Drop for BootFolder {
 static UNCLEARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// If there is no thread to be had, what is left goes with the next folder.
-fn clear_aside(left: &mut Vec<PathBuf>) {
+fn remove_in_thread(left: &mut Vec<PathBuf>) {
     let folders = left.clone();
     let clear = move || folders.iter().for_each(|folder| warn_of(folder, remove_tree(folder)));
     match std::thread::Builder::new().name("clear-folder".to_owned()).spawn(clear) {

@@ -15,15 +15,15 @@ use mio::{Registry, Waker};
 use crate::poll_source::PollSource;
 
 /// How one bootstrap ended.
-pub(crate) struct Connected {
+pub(crate) struct BootstrapResult {
     pub(crate) worker: WorkerId,
     pub(crate) sender: Result<link::Sender, link::ConnectError>,
 }
 
 /// Starts bootstrap threads and collects their results.
 pub(crate) struct Bootstrap {
-    results: Receiver<Connected>,
-    report: Sender<Connected>,
+    results: Receiver<BootstrapResult>,
+    report: Sender<BootstrapResult>,
     waker: Arc<Waker>,
 }
 
@@ -52,7 +52,7 @@ impl Bootstrap {
         std::thread::Builder::new().name(format!("bootstrap-{worker}")).spawn(move || {
             let sender = link::connect(&path, &folder, pid);
             // If the loop is gone, so is the need for the result.
-            if report.send(Connected { worker, sender }).is_ok() && waker.wake().is_err() {
+            if report.send(BootstrapResult { worker, sender }).is_ok() && waker.wake().is_err() {
                 log::error!("cannot wake the loop worker={worker}");
             }
         })?;
@@ -60,7 +60,7 @@ impl Bootstrap {
     }
 
     /// The results since the last look.
-    pub(crate) fn results(&self) -> impl Iterator<Item = Connected> + '_ {
+    pub(crate) fn results(&self) -> impl Iterator<Item = BootstrapResult> + '_ {
         self.results.try_iter()
     }
 }

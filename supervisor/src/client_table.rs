@@ -2,7 +2,7 @@
 //!
 //! Reads are shared out: each turn every client that has something gets one bounded read, so a flood from one
 //! costs its neighbours no more than its share. A client that says no hello, or does not take its goodbye, is
-//! dropped after [`PATIENCE_NS`].
+//! dropped after [`HANDSHAKE_TIMEOUT_NS`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -30,7 +30,7 @@ use crate::rate_limit::RateLimit;
 use crate::settings::{Mode, Settings};
 
 /// How long a client may take for its hello, and for its goodbye.
-const PATIENCE_NS: u64 = 10_000_000_000;
+const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
 /// When to try again what a shortage prevented: what is short may come back without a word.
 const RETRY_NS: u64 = 100_000_000;
 /// Connections accepted in one turn.
@@ -68,18 +68,18 @@ pub(crate) struct ClientTable {
     /// Set while none can be accepted: when to try again.
     retry_ns: Option<u64>,
     /// Whether the shortage was said, so that its end is to be said as well.
-    shortage_said: bool,
+    shortage_logged: bool,
     shortages: RateLimit,
-    complaints: RateLimit,
+    misbehaviour: RateLimit,
     partial_frames: PartialFrames,
     /// Those whose sockets may have bytes for us.
-    hungry: BTreeSet<ClientId>,
+    readable: BTreeSet<ClientId>,
     /// Those that got replies since they were last flushed.
-    addressed: BTreeSet<ClientId>,
+    unflushed: BTreeSet<ClientId>,
     /// When to look whether a client has said hello, or taken its goodbye.
-    patience: VecDeque<(u64, ClientId)>,
+    timeouts: VecDeque<(u64, ClientId)>,
     /// Those whose descriptors have to wait, and when to try again, also what could not be closed.
-    short: BTreeSet<ClientId>,
+    starved: BTreeSet<ClientId>,
     resend_ns: Option<u64>,
     buffer: Vec<u8>,
 }
@@ -109,14 +109,14 @@ impl ClientTable {
             last: 0,
             acceptable: true,
             retry_ns: None,
-            shortage_said: false,
+            shortage_logged: false,
             shortages: RateLimit::default(),
-            complaints: RateLimit::default(),
+            misbehaviour: RateLimit::default(),
             partial_frames: PartialFrames::default(),
-            hungry: BTreeSet::new(),
-            addressed: BTreeSet::new(),
-            patience: VecDeque::new(),
-            short: BTreeSet::new(),
+            readable: BTreeSet::new(),
+            unflushed: BTreeSet::new(),
+            timeouts: VecDeque::new(),
+            starved: BTreeSet::new(),
             resend_ns: None,
             buffer: vec![0; READ_BYTES],
         })
@@ -132,45 +132,45 @@ impl ClientTable {
         if let Some(connection) = self.connections.get_mut(&client) {
             if ready.readable || ready.ending {
                 connection.mark_readable(ready.ending);
-                self.hungry.insert(client);
+                self.readable.insert(client);
             }
-            if connection.has_mail() {
-                self.addressed.insert(client);
+            if connection.has_unsent() {
+                self.unflushed.insert(client);
             }
         }
     }
 
     /// Whether something stayed behind at the last flush.
-    pub(crate) fn is_owing(&self) -> bool {
-        !self.addressed.is_empty()
+    pub(crate) fn has_unflushed(&self) -> bool {
+        !self.unflushed.is_empty()
     }
 
     /// Whether there is something to do before the next sleep.
     pub(crate) fn is_busy(&self) -> bool {
-        self.acceptable || !self.hungry.is_empty()
+        self.acceptable || !self.readable.is_empty()
     }
 
-    /// When [`Self::accept`] or [`Self::keep_time`] has something to do, in nanoseconds of the monotonic clock.
+    /// When [`Self::accept`] or [`Self::run_timers`] has something to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
-        let told = [self.shortages.deadline(), self.complaints.deadline()];
-        let due = [self.retry_ns, self.resend_ns, self.next_patience()];
+        let told = [self.shortages.deadline(), self.misbehaviour.deadline()];
+        let due = [self.retry_ns, self.resend_ns, self.next_timeout()];
         due.into_iter().chain(told).flatten().min()
     }
 
-    fn next_patience(&mut self) -> Option<u64> {
-        while let Some((when, client)) = self.patience.front() {
-            if self.connections.get(client).is_some_and(Connection::is_awaited) {
+    fn next_timeout(&mut self) -> Option<u64> {
+        while let Some((when, client)) = self.timeouts.front() {
+            if self.connections.get(client).is_some_and(Connection::has_timeout) {
                 return Some(*when);
             }
-            self.patience.pop_front();
+            self.timeouts.pop_front();
         }
         None
     }
 
     /// The connection of a client, to be sent something.
-    pub(crate) fn address(&mut self, client: ClientId) -> Option<&mut Connection> {
+    pub(crate) fn recipient(&mut self, client: ClientId) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(&client)?;
-        self.addressed.insert(client);
+        self.unflushed.insert(client);
         Some(connection)
     }
 
@@ -182,30 +182,30 @@ impl ClientTable {
                 return;
             }
             match self.listener.accept() {
-                Ok((stream, _)) => self.greet(stream, now_ns),
+                Ok((stream, _)) => self.admit(stream, now_ns),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.acceptable = false;
-                    if self.retry_ns.take().is_some() && std::mem::take(&mut self.shortage_said) {
+                    if self.retry_ns.take().is_some() && std::mem::take(&mut self.shortage_logged) {
                         log::info!("connections are accepted again clients={}", self.connections.len());
                     }
                 }
-                Err(error) => self.pause(now_ns, &error),
+                Err(error) => self.pause_accepting(now_ns, &error),
             }
         }
     }
 
     /// Out of descriptors or memory: the queue keeps connections until a client leaves, or for a while. Said once.
-    fn pause(&mut self, now_ns: u64, error: &io::Error) {
+    fn pause_accepting(&mut self, now_ns: u64, error: &io::Error) {
         self.acceptable = false;
         if self.retry_ns.replace(now_ns + RETRY_NS).is_none() && self.shortages.allows(now_ns) {
             log::error!("cannot accept connections for now clients={} error={error}", self.connections.len());
-            self.shortage_said = true;
+            self.shortage_logged = true;
         }
     }
 
-    fn greet(&mut self, stream: UnixStream, now_ns: u64) {
+    fn admit(&mut self, stream: UnixStream, now_ns: u64) {
         self.last += 1;
         let client = ClientId(self.last);
         let admitted = untrusted::set_inline_oob(stream.as_fd()).and_then(|()| self.access.check(&stream));
@@ -226,44 +226,44 @@ impl ClientTable {
         let mut connection = Connection::new(client, peer, socket);
         if let Some(verdict) = verdict {
             let word = if verdict == Hello::BUSY { "busy" } else { "denied" };
-            if self.complaints.allows(now_ns) {
+            if self.misbehaviour.allows(now_ns) {
                 log::warn!("client turned away client={client} uid={} verdict={word}", peer.uid);
             }
-            connection.turn_away(verdict);
+            connection.reject(verdict);
         }
         self.connections.insert(client, connection);
-        self.hungry.insert(client);
-        self.addressed.insert(client);
-        self.patience.push_back((now_ns + PATIENCE_NS, client));
+        self.readable.insert(client);
+        self.unflushed.insert(client);
+        self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
     }
 
     /// Reads each client that has something, one share each.
     pub(crate) fn read(&mut self, now_ns: u64, events: &mut Vec<Event>) {
         let mut gone = Vec::new();
         let mut full = BTreeSet::new();
-        for client in std::mem::take(&mut self.hungry) {
+        for client in std::mem::take(&mut self.readable) {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             if !connection.read(&mut self.buffer, &mut self.files, events) {
                 gone.push(client);
-            } else if connection.is_hungry() {
+            } else if connection.wants_read() {
                 full.insert(client);
             }
             if connection.is_closing() {
-                self.patience.push_back((now_ns + PATIENCE_NS, client));
+                self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
             }
-            if connection.has_mail() || connection.is_closing() {
-                self.addressed.insert(client);
+            if connection.has_unsent() || connection.is_closing() {
+                self.unflushed.insert(client);
             }
             self.partial_frames.note(client, connection.uid(), connection.partial_frame_bytes());
-            complain(&mut self.complaints, now_ns, client, connection);
+            log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
         }
-        self.hungry = full;
-        self.forget(&gone);
-        self.make_room(now_ns);
+        self.readable = full;
+        self.remove(&gone);
+        self.enforce_partial_frame_limit(now_ns);
     }
 
     /// Ends connections until what unfinished frames take up is within its bound.
-    fn make_room(&mut self, now_ns: u64) {
+    fn enforce_partial_frame_limit(&mut self, now_ns: u64) {
         while let Some(client) = self.partial_frames.client_to_drop() {
             self.partial_frames.note(client, 0, 0);
             let Some(connection) = self.connections.get_mut(&client) else { continue };
@@ -272,8 +272,8 @@ impl ClientTable {
                 limit: UNFINISHED_MAX_BYTES as u64,
                 retry_after_ms: RETRY_NS / 1_000_000,
             });
-            complain(&mut self.complaints, now_ns, client, connection);
-            self.hungry.insert(client);
+            log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
+            self.readable.insert(client);
         }
     }
 
@@ -283,64 +283,64 @@ impl ClientTable {
     /// the next flush sends it, whatever came.
     pub(crate) fn flush(&mut self, expecting: bool, events: &mut Vec<Event>) {
         let mut gone = Vec::new();
-        for client in std::mem::take(&mut self.addressed) {
+        for client in std::mem::take(&mut self.unflushed) {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
-            if expecting && connection.take_may_wait() {
-                self.addressed.insert(client);
+            if expecting && connection.take_may_delay() {
+                self.unflushed.insert(client);
                 continue;
             }
             if !connection.flush(events) || !watch(&self.registry, client, connection) {
                 gone.push(client);
-            } else if connection.is_hungry() {
-                self.hungry.insert(client);
+            } else if connection.wants_read() {
+                self.readable.insert(client);
             }
             if connection.is_short() {
-                self.short.insert(client);
+                self.starved.insert(client);
             }
         }
-        if (!self.short.is_empty() || self.closer.is_short()) && self.resend_ns.is_none() {
+        if (!self.starved.is_empty() || self.closer.needs_retry()) && self.resend_ns.is_none() {
             let now_ns = clock::monotonic_ns();
             self.resend_ns = Some(now_ns + RETRY_NS);
-            if !self.short.is_empty() && self.shortages.allows(now_ns) {
+            if !self.starved.is_empty() && self.shortages.allows(now_ns) {
                 log::warn!(
                     "replies have to wait: memory of the kernel or descriptors on their way clients={}",
-                    self.short.len()
+                    self.starved.len()
                 );
             }
         }
-        self.forget(&gone);
+        self.remove(&gone);
     }
 
     /// Does what is due: tries again what was short, tells what was not said, drops who took too long.
-    pub(crate) fn keep_time(&mut self, now_ns: u64) {
+    pub(crate) fn run_timers(&mut self, now_ns: u64) {
         if self.resend_ns.is_some_and(|when| when <= now_ns) {
             self.resend_ns = None;
-            self.addressed.append(&mut self.short);
+            self.unflushed.append(&mut self.starved);
             self.closer.retry();
         }
-        if let Some(count) = self.complaints.take_suppressed(now_ns) {
+        if let Some(count) = self.misbehaviour.take_suppressed(now_ns) {
             log::warn!("more clients misbehaved or were turned away count={count}");
         }
         if let Some(count) = self.shortages.take_suppressed(now_ns) {
             log::warn!("there were more shortages count={count}");
         }
-        self.lose_patience(now_ns);
+        self.drop_overdue(now_ns);
     }
 
     /// Drops those who took too long for their hello or their goodbye.
-    fn lose_patience(&mut self, now_ns: u64) {
+    fn drop_overdue(&mut self, now_ns: u64) {
         let mut gone = Vec::new();
-        while let Some((when, client)) = self.patience.front().copied().filter(|(when, _)| *when <= now_ns) {
-            self.patience.pop_front();
-            if self.connections.get(&client).is_some_and(Connection::is_awaited) {
-                if self.complaints.allows(now_ns) {
-                    let since_ns = now_ns - when + PATIENCE_NS;
+        while let Some((when, client)) = self.timeouts.front().copied().filter(|(when, _)| *when <= now_ns) {
+            self.timeouts.pop_front();
+            if self.connections.get(&client).is_some_and(Connection::has_timeout) {
+                if self.misbehaviour.allows(now_ns) {
+                    let since_ns = now_ns - when + HANDSHAKE_TIMEOUT_NS;
                     log::info!("client dropped: it took too long client={client} since_ns={since_ns}");
                 }
                 gone.push(client);
             }
         }
-        self.forget(&gone);
+        self.remove(&gone);
     }
 
     /// Where things go whose close may wait, of clients and of whoever else has such; it is seen to here.
@@ -350,18 +350,18 @@ impl ClientTable {
 
     /// Gives a closing connection its time; called when the core ended it.
     pub(crate) fn close(&mut self, client: ClientId, why: Refusal, now_ns: u64) {
-        if let Some(connection) = self.address(client) {
+        if let Some(connection) = self.recipient(client) {
             connection.say_goodbye(why);
-            self.patience.push_back((now_ns + PATIENCE_NS, client));
+            self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
         }
     }
 
     /// Whether anybody still has something to get.
-    pub(crate) fn have_mail(&self) -> bool {
-        self.connections.values().any(Connection::has_mail)
+    pub(crate) fn have_unsent(&self) -> bool {
+        self.connections.values().any(Connection::has_unsent)
     }
 
-    fn forget(&mut self, gone: &[ClientId]) {
+    fn remove(&mut self, gone: &[ClientId]) {
         for client in gone {
             if let Some(mut connection) = self.connections.remove(client) {
                 self.partial_frames.note(*client, connection.uid(), 0);
@@ -376,7 +376,7 @@ impl ClientTable {
 
 /// Has the poll tell when the socket takes more, while something waits for it. `false`: it cannot be watched.
 fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> bool {
-    let Some(writable) = connection.change_of_watch() else { return true };
+    let Some(writable) = connection.take_interest_change() else { return true };
     let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
     let watched = registry.reregister(connection.socket(), PollSource::Client(client).token(), interest);
     if let Err(error) = &watched {
@@ -386,9 +386,14 @@ fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> 
 }
 
 /// Says what a client did wrong, if it did, and if not too much was said already.
-fn complain(complaints: &mut RateLimit, now_ns: u64, client: ClientId, connection: &mut Connection) {
+fn log_misbehaviour(
+    misbehaviour: &mut RateLimit,
+    now_ns: u64,
+    client: ClientId,
+    connection: &mut Connection,
+) {
     if let Some(why) = connection.take_complaint()
-        && complaints.allows(now_ns)
+        && misbehaviour.allows(now_ns)
     {
         log::info!("client misbehaved client={client} uid={} why={why:?}", connection.uid());
     }

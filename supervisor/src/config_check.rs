@@ -20,7 +20,7 @@ use bulkhead_sys::spawner::Spawner;
 use crate::background_closer::BackgroundCloser;
 use crate::boot_folder::BootFolder;
 use crate::settings::Settings;
-use crate::spawn::Template;
+use crate::spawn::WorkerTemplate;
 use crate::worker_process::{LaneRead, WorkerProcess};
 
 /// Starts the program of each pool once.
@@ -31,7 +31,7 @@ pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
     let folder = BootFolder::make(path.clone()).with_context(|| format!("cannot make {}", path.display()))?;
-    let template = Template::new(settings, folder.0.clone(), BackgroundCloser::default(), spawner);
+    let template = WorkerTemplate::new(settings, folder.0.clone(), BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
     let fit = pools.try_for_each(|(pool, program)| check_pool(&template, pool, program, limit));
@@ -39,14 +39,14 @@ pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
 }
 
 /// Starts one, hears what it says, and ends it.
-fn check_pool(template: &Template, pool: PoolId, program: &Path, limit: Duration) -> Result<()> {
+fn check_pool(template: &WorkerTemplate, pool: PoolId, program: &Path, limit: Duration) -> Result<()> {
     // Numbers of workers begin at 1.
     let mut worker = template.spawn(WorkerId(u64::from(pool.0) + 1), pool)?;
     let answer = await_hello(&mut worker, limit);
     kill_and_clean_up(&mut worker, limit)?;
     match answer {
         Ok(missing) if missing.is_empty() => Ok(()),
-        Ok(missing) => bail!(template.lack(worker.program.as_ref(), &missing)),
+        Ok(missing) => bail!(template.describe_missing_kinds(worker.program.as_ref(), &missing)),
         Err(error) => {
             Err(error.context(format!("the worker program {} does not come up", program.display())))
         }

@@ -35,7 +35,7 @@ const REQUESTS_PER_TURN: usize = 64;
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 
 #[derive(Debug)]
-enum State {
+enum ConnectionState {
     Greeting(Vec<u8>),
     Open(Frames),
     /// Why it is to end.
@@ -49,7 +49,7 @@ pub(crate) struct Connection {
     client: ClientId,
     peer: Peer,
     socket: ClientSocket,
-    state: State,
+    state: ConnectionState,
     outbox: Outbox,
     /// Descriptors that came, until the frame that they belong to is whole.
     unclaimed: UnclaimedFiles,
@@ -58,13 +58,13 @@ pub(crate) struct Connection {
     /// The other side sends no more: what is left is read up to the end.
     ending: bool,
     /// The poll tells when the socket takes more.
-    watched: bool,
+    watches_writable: bool,
     /// All that waits is the acceptance of one job, whose end may be there in a moment.
-    may_wait: bool,
+    may_delay: bool,
     /// Whole frames may be left of what was read.
-    backlog: bool,
+    has_unparsed: bool,
     /// Replies were queued since the core was last told that all had left.
-    owes: bool,
+    flush_unreported: bool,
     /// What it did wrong, for the log.
     complaint: Option<String>,
 }
@@ -76,15 +76,15 @@ impl Connection {
             client,
             peer,
             socket,
-            state: State::Greeting(Vec::new()),
+            state: ConnectionState::Greeting(Vec::new()),
             outbox: Outbox::default(),
             unclaimed: UnclaimedFiles::default(),
             readable: true,
             ending: false,
-            watched: false,
-            may_wait: false,
-            backlog: false,
-            owes: false,
+            watches_writable: false,
+            may_delay: false,
+            has_unparsed: false,
+            flush_unreported: false,
             complaint: None,
         }
     }
@@ -106,7 +106,7 @@ impl Connection {
 
     /// Bytes of memory that what it sent takes up before it is understood.
     pub(crate) fn partial_frame_bytes(&self) -> usize {
-        if let State::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
+        if let ConnectionState::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
     }
 
     /// The socket became readable; `ending`: for the last time.
@@ -116,35 +116,35 @@ impl Connection {
     }
 
     /// Whether what waits for it may wait for the end of a task that is under way: once, until the next flush.
-    pub(crate) fn take_may_wait(&mut self) -> bool {
-        std::mem::take(&mut self.may_wait)
+    pub(crate) fn take_may_delay(&mut self) -> bool {
+        std::mem::take(&mut self.may_delay)
     }
 
     /// Whether the poll should tell from now on when the socket takes more; `None`: as before.
-    pub(crate) fn change_of_watch(&mut self) -> Option<bool> {
-        let wanted = self.has_mail();
-        (std::mem::replace(&mut self.watched, wanted) != wanted).then_some(wanted)
+    pub(crate) fn take_interest_change(&mut self) -> Option<bool> {
+        let wanted = self.has_unsent();
+        (std::mem::replace(&mut self.watches_writable, wanted) != wanted).then_some(wanted)
     }
 
     /// Whether reading it now would bring something.
-    pub(crate) fn is_hungry(&self) -> bool {
+    pub(crate) fn wants_read(&self) -> bool {
         match self.state {
-            State::Greeting(_) | State::Open(_) => {
-                (self.readable || self.backlog) && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
+            ConnectionState::Greeting(_) | ConnectionState::Open(_) => {
+                (self.readable || self.has_unparsed) && self.outbox.waiting_bytes() <= OUTBOX_MARK_BYTES
             }
-            State::Faulty(_) => true,
-            State::Closing => false,
+            ConnectionState::Faulty(_) => true,
+            ConnectionState::Closing => false,
         }
     }
 
     /// Whether its hello is still missing, or its goodbye not taken yet.
-    pub(crate) fn is_awaited(&self) -> bool {
-        matches!(self.state, State::Greeting(_) | State::Closing)
+    pub(crate) fn has_timeout(&self) -> bool {
+        matches!(self.state, ConnectionState::Greeting(_) | ConnectionState::Closing)
     }
 
     /// Whether only the outbox keeps it.
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.state, State::Closing)
+        matches!(self.state, ConnectionState::Closing)
     }
 
     /// Reads at most a turn's share and makes events of it; what comes with it `files` holds. `false`: the connection is
@@ -155,42 +155,42 @@ impl Connection {
         files: &mut ClientFileStore,
         events: &mut Vec<Event>,
     ) -> bool {
-        if let State::Faulty(why) = &self.state {
+        if let ConnectionState::Faulty(why) = &self.state {
             let why = why.clone();
             events.push(Event::ClientGone { client: self.client });
             self.say_goodbye(why);
             return true;
         }
         let (mut left, mut requests) = (BYTES_PER_TURN, REQUESTS_PER_TURN);
-        if self.is_hungry() && self.backlog {
+        if self.wants_read() && self.has_unparsed {
             self.parse(&mut requests, files, events);
         }
-        while left > 0 && !self.backlog && !self.is_faulty() && self.is_hungry() {
+        while left > 0 && !self.has_unparsed && !self.is_faulty() && self.wants_read() {
             match self.read_socket(buffer, files) {
                 Ok(None) => {}
-                Ok(Some(0)) => return self.ended(events),
+                Ok(Some(0)) => return self.end(events),
                 Ok(Some(count)) => {
                     left = left.saturating_sub(count);
-                    self.take(&buffer[..count], &mut requests, files, events);
+                    self.feed(&buffer[..count], &mut requests, files, events);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.ended(events),
+                Err(_) => return self.end(events),
             }
         }
         true
     }
 
     fn is_faulty(&self) -> bool {
-        matches!(self.state, State::Faulty(_))
+        matches!(self.state, ConnectionState::Faulty(_))
     }
 
     /// One read. `None`: nothing was taken, and the connection is to end.
     fn read_socket(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<Option<usize>> {
         // No more than the hello, so that what is attached to the first frame is not taken for a part of it.
         let buffer = match &self.state {
-            State::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
-            State::Open(_) | State::Faulty(_) | State::Closing => buffer,
+            ConnectionState::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
+            ConnectionState::Open(_) | ConnectionState::Faulty(_) | ConnectionState::Closing => buffer,
         };
         match self.socket.read(buffer)? {
             SocketRead::Bytes(count) => {
@@ -198,9 +198,9 @@ impl Connection {
                 self.readable = count == buffer.len() || self.ending;
                 return Ok(Some(count));
             }
-            SocketRead::Attached if matches!(self.state, State::Greeting(_)) => {
+            SocketRead::Attached if matches!(self.state, ConnectionState::Greeting(_)) => {
                 self.complaint = Some("it sent descriptors with its hello".to_owned());
-                self.turn_away(Hello::WRONG_VERSION);
+                self.reject(Hello::WRONG_VERSION);
             }
             SocketRead::Attached => match files.shortage(self.peer.uid) {
                 Some(why) => self.fail(why),
@@ -222,24 +222,24 @@ impl Connection {
     /// Ends the connection one turn later, when what it asked before is answered.
     pub(crate) fn fail(&mut self, why: Refusal) {
         self.complaint = Some(why.to_string());
-        self.backlog = false;
+        self.has_unparsed = false;
         self.unclaimed.clear();
-        self.state = State::Faulty(why);
+        self.state = ConnectionState::Faulty(why);
     }
 
-    fn ended(&mut self, events: &mut Vec<Event>) -> bool {
-        if let State::Open(frames) = &self.state
+    fn end(&mut self, events: &mut Vec<Event>) -> bool {
+        if let ConnectionState::Open(frames) = &self.state
             && frames.is_partial()
         {
             self.complaint = Some("it left in the middle of a frame".to_owned());
         }
-        if matches!(self.state, State::Open(_) | State::Faulty(_)) {
+        if matches!(self.state, ConnectionState::Open(_) | ConnectionState::Faulty(_)) {
             events.push(Event::ClientGone { client: self.client });
         }
         false
     }
 
-    fn take(
+    fn feed(
         &mut self,
         bytes: &[u8],
         requests: &mut usize,
@@ -247,50 +247,50 @@ impl Connection {
         events: &mut Vec<Event>,
     ) {
         match &mut self.state {
-            State::Greeting(hello) => {
+            ConnectionState::Greeting(hello) => {
                 hello.extend_from_slice(bytes);
                 if let Some(hello) = hello.first_chunk().copied() {
-                    self.greet(&hello, events);
+                    self.handle_hello(&hello, events);
                 }
             }
-            State::Open(frames) => {
+            ConnectionState::Open(frames) => {
                 frames.feed(bytes);
                 self.parse(requests, files, events);
             }
-            State::Faulty(_) | State::Closing => {}
+            ConnectionState::Faulty(_) | ConnectionState::Closing => {}
         }
     }
 
-    fn greet(&mut self, hello: &[u8; Hello::BYTES], events: &mut Vec<Event>) {
+    fn handle_hello(&mut self, hello: &[u8; Hello::BYTES], events: &mut Vec<Event>) {
         match Hello::from_bytes(hello) {
             Some(hello) if hello.version == Hello::new(0).version => {
                 self.outbox.push_raw(&Hello::new(Hello::WELCOME).to_bytes());
-                self.state = State::Open(Frames::default());
+                self.state = ConnectionState::Open(Frames::default());
                 events.push(Event::ClientConnected { client: self.client, peer: self.peer });
             }
             Some(hello) => {
                 self.complaint = Some(format!("it speaks version {}", hello.version));
-                self.turn_away(Hello::WRONG_VERSION);
+                self.reject(Hello::WRONG_VERSION);
             }
             None => {
                 self.complaint = Some("it does not speak the protocol".to_owned());
-                self.turn_away(Hello::WRONG_VERSION);
+                self.reject(Hello::WRONG_VERSION);
             }
         }
     }
 
     /// Ends a connection that was not let in.
-    pub(crate) fn turn_away(&mut self, verdict: u32) {
+    pub(crate) fn reject(&mut self, verdict: u32) {
         self.outbox.push_raw(&Hello::new(verdict).to_bytes());
-        self.state = State::Closing;
+        self.state = ConnectionState::Closing;
     }
 
     /// Makes events of whole frames, as many as `requests` allows; what is left is the backlog.
     fn parse(&mut self, requests: &mut usize, files: &mut ClientFileStore, events: &mut Vec<Event>) {
-        let State::Open(frames) = &mut self.state else { return };
+        let ConnectionState::Open(frames) = &mut self.state else { return };
         let fault = loop {
-            self.backlog = *requests == 0;
-            if self.backlog {
+            self.has_unparsed = *requests == 0;
+            if self.has_unparsed {
                 return;
             }
             let decoded = match frames.next_frame() {
@@ -313,7 +313,7 @@ impl Connection {
                         FileClaim::Lost(fault) => break fault,
                         FileClaim::Refused(why) => {
                             refuse(&mut self.outbox, tag, why);
-                            self.owes = true;
+                            self.flush_unreported = true;
                             continue;
                         }
                     }
@@ -330,9 +330,9 @@ impl Connection {
         if self.is_closing() {
             return;
         }
-        self.owes = true;
+        self.flush_unreported = true;
         let is_one = matches!(frame.reply, Reply::Accepted { count: 1, refused: None, .. });
-        self.may_wait = is_one && !self.has_mail();
+        self.may_delay = is_one && !self.has_unsent();
         if let Err(error) = self.outbox.push(frame, descriptor) {
             log::error!("reply does not fit a frame client={} error={error}", self.client);
             let why = Refusal::Invalid { why: format!("the answer is too long: {error}; ask for less") };
@@ -343,18 +343,18 @@ impl Connection {
     /// Queues a goodbye; the connection ends when it has left.
     pub(crate) fn say_goodbye(&mut self, why: Refusal) {
         self.reply(&ReplyFrame { tag: Tag(0), reply: Reply::Goodbye(why) }, None);
-        self.state = State::Closing;
+        self.state = ConnectionState::Closing;
     }
 
     /// Sends what the socket takes. `false`: the connection is over.
     pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
         if self.outbox.flush(self.socket.as_fd()).is_err() {
-            return self.ended(events);
+            return self.end(events);
         }
         if self.outbox.waiting_bytes() > 0 {
             return true;
         }
-        if std::mem::take(&mut self.owes) && !self.is_closing() {
+        if std::mem::take(&mut self.flush_unreported) && !self.is_closing() {
             events.push(Event::ClientFlushed { client: self.client });
         }
         !self.is_closing()
@@ -366,7 +366,7 @@ impl Connection {
     }
 
     /// Whether anything waits to be sent.
-    pub(crate) fn has_mail(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         self.outbox.waiting_bytes() > 0
     }
 }

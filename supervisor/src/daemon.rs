@@ -17,14 +17,14 @@ use mio::{Interest, Poll, Registry};
 
 use crate::client_table::ClientTable;
 use crate::output_store::OutputStore;
-use crate::perform::Hands;
+use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::service_notifier::ServiceNotifier;
 use crate::settings::Settings;
 use crate::setup;
-use crate::spawn::Template;
+use crate::spawn::WorkerTemplate;
 use crate::spin_before_sleep::SpinBeforeSleep;
-use crate::turn::{self, Loop};
+use crate::turn::{self, EventLoop};
 use crate::worker_table::WorkerTable;
 
 /// Serves until told to stop.
@@ -48,7 +48,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     }
     let clients = ClientTable::new(listener, registry()?, &settings, budget.files)?;
     let boot_folder = places::boot_folder(&settings.socket);
-    let template = Template::new(&settings, boot_folder, clients.closer(), spawner);
+    let template = WorkerTemplate::new(&settings, boot_folder, clients.closer(), spawner);
     log::info!(
         "starting pid={} socket={} workers={} pools={}",
         settings.core.pid,
@@ -57,7 +57,7 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         settings.worker_programs.len()
     );
     let outputs = OutputStore::new(budget.outputs, clients.closer());
-    let hands = Hands::new(
+    let performer = Performer::new(
         clients,
         WorkerTable::new(template, registry()?)?,
         outputs,
@@ -65,10 +65,10 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     );
     let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
     let core = Core::new(settings.core, turn::now());
-    let orphaned = Loop {
+    let orphaned = EventLoop {
         poll,
         core,
-        hands,
+        performer,
         signals,
         spin: SpinBeforeSleep::default(),
         grace_ms,

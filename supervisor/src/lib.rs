@@ -43,9 +43,9 @@ use clap::Parser;
 
 /// Does what the command line says; gives the exit code of the program.
 pub fn run() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::DaemonArgs::parse();
     if args.check_config.is_some() {
-        return check_and_say(args);
+        return print_check(args);
     }
     log_writer::install();
     let result = settings::Settings::gather(args).and_then(daemon::serve);
@@ -62,10 +62,10 @@ pub fn run() -> ExitCode {
 
 /// `--check-config FILE`: all that a start with `--config FILE` would refuse before it touches anything, and whether its
 /// workers come up.
-fn check_and_say(mut args: args::Args) -> ExitCode {
+fn print_check(mut args: args::DaemonArgs) -> ExitCode {
     let path = args.check_config.take();
     let shown = path.clone().unwrap_or_default();
-    let checked = settings::Settings::gather(args::Args { config: path, ..args }).and_then(|settings| {
+    let checked = settings::Settings::gather(args::DaemonArgs { config: path, ..args }).and_then(|settings| {
         config_check::check_workers(&settings).with_context(|| format!("{} is not in order", shown.display()))
     });
     match checked {

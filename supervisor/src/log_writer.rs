@@ -15,23 +15,23 @@ const QUEUE_LINES: usize = 4096;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// What travels to the writer.
-enum Item {
+enum LogMessage {
     Line(Vec<u8>),
     /// Everything before this is written: tell.
     Finish(SyncSender<()>),
 }
 
-static WRITER: Mutex<Option<SyncSender<Item>>> = Mutex::new(None);
+static WRITER: Mutex<Option<SyncSender<LogMessage>>> = Mutex::new(None);
 
 /// The end of the queue that loggers see.
-struct Queue {
-    sender: SyncSender<Item>,
+struct LogQueue {
+    sender: SyncSender<LogMessage>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Write for Queue {
+impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(Item::Line(line.to_vec())) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(LogMessage::Line(line.to_vec())) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -47,7 +47,7 @@ impl Write for Queue {
 pub(crate) fn install() {
     let (sender, receiver) = sync_channel(QUEUE_LINES);
     let dropped = Arc::new(AtomicU64::new(0));
-    let queue = Queue { sender: sender.clone(), dropped: Arc::clone(&dropped) };
+    let queue = LogQueue { sender: sender.clone(), dropped: Arc::clone(&dropped) };
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned()));
     builder.format_target(false);
@@ -76,19 +76,19 @@ pub(crate) fn install() {
 pub(crate) fn finish() {
     let writer = WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let (done, wait) = sync_channel(1);
-    if writer.is_some_and(|sender| sender.try_send(Item::Finish(done)).is_ok()) {
+    if writer.is_some_and(|sender| sender.try_send(LogMessage::Finish(done)).is_ok()) {
         // Nobody takes the lines: there is nobody to tell either.
         let _ = wait.recv_timeout(LAST_LINES);
     }
 }
 
-fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
+fn write_lines(lines: &Receiver<LogMessage>, dropped: &AtomicU64) {
     let mut stderr = io::stderr();
     for item in lines {
         // A log that cannot be written has nowhere to complain to.
         match item {
-            Item::Line(line) => drop(stderr.write_all(&line)),
-            Item::Finish(done) => drop(done.send(())),
+            LogMessage::Line(line) => drop(stderr.write_all(&line)),
+            LogMessage::Finish(done) => drop(done.send(())),
         }
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {

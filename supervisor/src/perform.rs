@@ -1,4 +1,4 @@
-//! Hands: does what the core decided, in its order, without ever waiting.
+//! Performer: does what the core decided, in its order, without ever waiting.
 //!
 //! The offers of one turn to one worker travel in few messages, as full as they may be: a message costs as much as
 //! some hundred short tasks. What could not be done comes back as an event for the next step of the same turn.
@@ -32,7 +32,7 @@ struct Bundle {
 }
 
 /// Everything that actions act on.
-pub(crate) struct Hands {
+pub(crate) struct Performer {
     pub(crate) clients: ClientTable,
     pub(crate) workers: WorkerTable,
     pub(crate) outputs: OutputStore,
@@ -40,8 +40,8 @@ pub(crate) struct Hands {
     bundles: BTreeMap<WorkerId, Bundle>,
 }
 
-impl Hands {
-    /// Hands for these.
+impl Performer {
+    /// Performer for these.
     pub(crate) fn new(
         clients: ClientTable,
         workers: WorkerTable,
@@ -64,7 +64,7 @@ impl Hands {
                 Action::Offer { worker, seq, task } => self.offer(worker, seq, task, events),
                 Action::Reply { client, tag, reply, output } => {
                     let descriptor = output.and_then(|output| self.outputs.get(output));
-                    if let Some(connection) = self.clients.address(client) {
+                    if let Some(connection) = self.clients.recipient(client) {
                         connection.reply(&ReplyFrame { tag, reply }, descriptor);
                     }
                 }
@@ -139,7 +139,7 @@ impl Hands {
             Reply::Logs { job, attempt, .. } => Reply::Logs { job, attempt, is_there: file.is_some() },
             other => other,
         };
-        if let Some(connection) = self.clients.address(client) {
+        if let Some(connection) = self.clients.recipient(client) {
             connection.reply(&ReplyFrame { tag, reply }, file);
         }
     }

@@ -18,12 +18,12 @@ use bulkhead_proto::client::places;
 use bulkhead_sys::socket;
 use serde::Deserialize;
 
-use crate::args::Args;
+use crate::args::DaemonArgs;
 use crate::descriptor_budget::DescriptorBudget;
 use kinds::OwnKind;
-use policy::Here;
+use policy::HostFacts;
 use pools::OwnPool;
-use sources::Sources;
+use sources::ConfigSources;
 
 /// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
@@ -85,8 +85,8 @@ struct File {
 
 impl File {
     /// The limits of the daemon.
-    fn limits(&self) -> bounds::Keys {
-        bounds::Keys {
+    fn limits(&self) -> bounds::LimitKeys {
+        bounds::LimitKeys {
             timeout: (self.timeout_seconds, self.timeout_max_seconds),
             no_progress: (self.no_progress_seconds, self.no_progress_max_seconds),
             cpu: (self.cpu_seconds, self.cpu_max_seconds),
@@ -116,12 +116,12 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Puts all sources together.
-    pub(crate) fn gather(args: Args) -> Result<Self> {
-        let sources = args.config.as_deref().map(Sources::read).transpose()?.unwrap_or_default();
+    pub(crate) fn gather(args: DaemonArgs) -> Result<Self> {
+        let sources = args.config.as_deref().map(ConfigSources::read).transpose()?.unwrap_or_default();
         let file = &sources.whole;
         let mode = file.mode.unwrap_or_default();
         let enable_chaos = args.enable_chaos || file.enable_chaos.unwrap_or(false);
-        let here = Here::look();
+        let here = HostFacts::look();
         let settings = Self {
             mode,
             socket: absolute(args.socket.or(file.socket.clone()).unwrap_or_else(|| default_socket(mode)))?,
@@ -183,7 +183,7 @@ impl Settings {
 pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config> {
     let file: File = toml::from_str(text)?;
     let enable_chaos = file.enable_chaos.unwrap_or(false);
-    policy::core_config(&file, None, enable_chaos, &Here { pid: 0, seed: 0, cores: 1, memory_bytes: 0 })
+    policy::core_config(&file, None, enable_chaos, &HostFacts { pid: 0, seed: 0, cores: 1, memory_bytes: 0 })
 }
 
 fn default_socket(mode: Mode) -> PathBuf {

@@ -36,7 +36,7 @@ pub(crate) const LEFT_MAX: usize = 16;
 
 /// What every worker of this daemon is made from.
 #[derive(Debug)]
-pub(crate) struct Template {
+pub(crate) struct WorkerTemplate {
     /// The programs, one for each pool.
     pub(crate) programs: Vec<PathBuf>,
     /// Where boot folders are made.
@@ -53,7 +53,7 @@ pub(crate) struct Template {
     pub(crate) spawner: Spawner,
 }
 
-impl Template {
+impl WorkerTemplate {
     /// For the workers of a daemon with these settings, whose boot folders are made in this one.
     pub(crate) fn new(
         settings: &Settings,
@@ -79,7 +79,7 @@ impl Template {
     }
 
     /// What is wrong with the program of a worker that does not offer these kinds.
-    pub(crate) fn lack(&self, program: Option<&Program>, missing: &[KindId]) -> String {
+    pub(crate) fn describe_missing_kinds(&self, program: Option<&Program>, missing: &[KindId]) -> String {
         let names: Vec<&str> = missing.iter().filter_map(|kind| self.kind_name(*kind)).collect();
         let path = program.map(|program| format!(" {}", program.path)).unwrap_or_default();
         let is_own = |name: &&str| kind::builtin(true).iter().all(|known| known.name != **name);

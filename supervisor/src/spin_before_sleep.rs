@@ -16,7 +16,7 @@ const SPIN_MAX_NS: u64 = 50_000;
 /// A worker whose last task took longer than this is not waited for.
 const SHORT_TASK_NS: u64 = 20_000;
 /// How long it does not linger after it did so in vain: it never takes more than a twentieth of a core.
-const IDLE_PAUSE_NS: u64 = 20 * SPIN_MAX_NS;
+const FRUITLESS_PAUSE_NS: u64 = 20 * SPIN_MAX_NS;
 /// How long it does not linger after others were found to need the core.
 const CONTENDED_PAUSE_NS: u64 = 100_000_000;
 
@@ -54,7 +54,7 @@ impl SpinBeforeSleep {
             now_ns = after_ns;
         }
         if batch.is_empty() && now_ns > begun_ns {
-            self.paused_until_ns = self.paused_until_ns.max(now_ns + IDLE_PAUSE_NS);
+            self.paused_until_ns = self.paused_until_ns.max(now_ns + FRUITLESS_PAUSE_NS);
         }
     }
 }

@@ -21,7 +21,7 @@ use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
 use crate::client_table::SocketReadiness;
-use crate::perform::Hands;
+use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::spin_before_sleep::SpinBeforeSleep;
 
@@ -30,13 +30,13 @@ const ROUNDS: usize = 8;
 /// Descriptors that one wake-up may bring.
 const EVENTS: usize = 1024;
 /// How long the leaving daemon waits for clients to take their last replies.
-const FAREWELL_NS: u64 = 1_000_000_000;
+const LAST_REPLIES_NS: u64 = 1_000_000_000;
 
 /// The loop and everything it drives.
-pub(crate) struct Loop {
+pub(crate) struct EventLoop {
     pub(crate) poll: Poll,
     pub(crate) core: Core,
-    pub(crate) hands: Hands,
+    pub(crate) performer: Performer,
     pub(crate) signals: Signals,
     pub(crate) spin: SpinBeforeSleep,
     pub(crate) grace_ms: u64,
@@ -45,7 +45,7 @@ pub(crate) struct Loop {
     pub(crate) orphaned: bool,
 }
 
-impl Loop {
+impl EventLoop {
     /// Turns until the core says that all has ended. `true`: because the parent is gone.
     pub(crate) fn run(mut self) -> Result<bool> {
         let mut batch = Vec::new();
@@ -53,9 +53,9 @@ impl Loop {
         let mut ready = Events::with_capacity(EVENTS);
         while !self.decide(&mut batch, &mut out) {
             self.sleep(&mut ready, &mut batch)?;
-            self.hear(&ready, &mut batch);
+            self.collect_events(&ready, &mut batch);
         }
-        self.leave(&mut ready)
+        self.shut_down(&mut ready)
     }
 
     /// `true`: the daemon is to leave.
@@ -64,9 +64,9 @@ impl Loop {
             let now = now();
             self.core.step(now, batch, out);
             batch.clear();
-            let leave = self.hands.perform(&mut out.actions, now.mono_ns, batch);
-            let expecting = self.spin.is_worth_it(&self.hands.workers, now.mono_ns);
-            self.hands.clients.flush(expecting, batch);
+            let leave = self.performer.perform(&mut out.actions, now.mono_ns, batch);
+            let expecting = self.spin.is_worth_it(&self.performer.workers, now.mono_ns);
+            self.performer.clients.flush(expecting, batch);
             // Nobody waits for the log: a job that lost its worker is on its way to the next one by now.
             for record in out.records.drain(..) {
                 log_record(&record);
@@ -82,27 +82,27 @@ impl Loop {
     }
 
     fn sleep(&mut self, ready: &mut Events, batch: &mut Vec<Event>) -> Result<()> {
-        let busy = self.hands.clients.is_busy() || self.hands.workers.is_busy();
+        let busy = self.performer.clients.is_busy() || self.performer.workers.is_busy();
         if batch.is_empty() && !busy {
-            self.spin.run(&mut self.hands.workers, &mut self.hands.outputs, batch);
+            self.spin.run(&mut self.performer.workers, &mut self.performer.outputs, batch);
         }
-        if batch.is_empty() && self.hands.clients.is_owing() {
-            self.hands.clients.flush(false, batch);
+        if batch.is_empty() && self.performer.clients.has_unflushed() {
+            self.performer.clients.flush(false, batch);
         }
         let mut timeout =
             if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };
         let naps = timeout != Some(Duration::ZERO);
         if naps {
             // Announce the nap, then look once more: what is finished from now on rings the doorbell.
-            self.hands.workers.nap(true);
-            self.hands.workers.read_boxes(&mut self.hands.outputs, batch);
+            self.performer.workers.nap(true);
+            self.performer.workers.read_boxes(&mut self.performer.outputs, batch);
             if !batch.is_empty() {
                 timeout = Some(Duration::ZERO);
             }
         }
         let polled = self.poll.poll(ready, timeout);
         if naps {
-            self.hands.workers.nap(false);
+            self.performer.workers.nap(false);
         }
         match polled {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error).context("the poll failed"),
@@ -111,37 +111,38 @@ impl Loop {
     }
 
     fn until_deadline(&mut self) -> Option<Duration> {
-        let deadlines = [self.core.deadline(), self.hands.clients.deadline(), self.hands.workers.deadline()];
+        let deadlines =
+            [self.core.deadline(), self.performer.clients.deadline(), self.performer.workers.deadline()];
         let next = deadlines.into_iter().flatten().min()?;
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
     }
 
     /// Makes events of all that is ready: deaths and results first, then what clients want.
-    fn hear(&mut self, ready: &Events, batch: &mut Vec<Event>) {
+    fn collect_events(&mut self, ready: &Events, batch: &mut Vec<Event>) {
         let now_ns = clock::monotonic_ns();
         let (mut signalled, mut parent_gone) = (false, false);
         for event in ready {
             match PollSource::of(event.token()) {
-                Some(PollSource::Listener) => self.hands.clients.mark_acceptable(),
+                Some(PollSource::Listener) => self.performer.clients.mark_acceptable(),
                 Some(PollSource::Signals) => signalled = true,
                 Some(PollSource::Bootstrap) | None => {}
                 Some(PollSource::Parent) => parent_gone |= event.is_read_closed(),
                 Some(PollSource::Client(client)) => {
-                    self.hands.clients.mark_ready(client, SocketReadiness::of(event))
+                    self.performer.clients.mark_ready(client, SocketReadiness::of(event))
                 }
-                Some(PollSource::Lane(worker)) => self.hands.workers.mark_lane_readable(worker),
-                Some(PollSource::Death(worker)) => self.hands.workers.mark_dying(worker),
+                Some(PollSource::Lane(worker)) => self.performer.workers.mark_lane_readable(worker),
+                Some(PollSource::Death(worker)) => self.performer.workers.mark_dying(worker),
             }
         }
         if signalled {
-            self.hear_signals(batch);
+            self.handle_signals(batch);
         }
         if parent_gone {
             log::info!("the parent is gone: stopping");
             batch.push(Event::Stop);
             self.orphaned = true;
         }
-        let Hands { clients, workers, outputs, .. } = &mut self.hands;
+        let Performer { clients, workers, outputs, .. } = &mut self.performer;
         workers.take_bootstrap_results(batch);
         workers.read_boxes(outputs, batch);
         workers.collect_stops(batch);
@@ -151,16 +152,16 @@ impl Loop {
         workers.read_lanes(batch);
         clients.accept(now_ns);
         clients.read(now_ns, batch);
-        clients.keep_time(now_ns);
+        clients.run_timers(now_ns);
     }
 
-    fn hear_signals(&mut self, batch: &mut Vec<Event>) {
+    fn handle_signals(&mut self, batch: &mut Vec<Event>) {
         for signal in self.signals.pending() {
             match signal {
                 signals::TERM | signals::HUP if !self.draining => {
                     log::info!("asked to stop: draining grace_ms={}", self.grace_ms);
                     self.draining = true;
-                    self.hands.notifier.stopping();
+                    self.performer.notifier.stopping();
                     batch.push(Event::Drain { grace_ms: Some(self.grace_ms) });
                 }
                 signals::TERM | signals::HUP | signals::INT => {
@@ -168,16 +169,16 @@ impl Loop {
                     batch.push(Event::Stop);
                 }
                 // Whoever is dying is looked at in this turn anyway.
-                signals::CHLD => self.hands.workers.mark_child_changed(),
+                signals::CHLD => self.performer.workers.mark_child_changed(),
                 _ => {}
             }
         }
     }
 
     /// Gives the clients their last replies, as far as they take them soon.
-    fn leave(mut self, ready: &mut Events) -> Result<bool> {
-        let end_ns = clock::monotonic_ns() + FAREWELL_NS;
-        while self.hands.clients.have_mail() {
+    fn shut_down(mut self, ready: &mut Events) -> Result<bool> {
+        let end_ns = clock::monotonic_ns() + LAST_REPLIES_NS;
+        while self.performer.clients.have_unsent() {
             let now_ns = clock::monotonic_ns();
             if now_ns >= end_ns {
                 log::warn!("some clients did not take their last replies");
@@ -191,12 +192,12 @@ impl Loop {
             }
             for event in &*ready {
                 if let Some(PollSource::Client(client)) = PollSource::of(event.token()) {
-                    self.hands.clients.mark_ready(client, SocketReadiness::of(event));
+                    self.performer.clients.mark_ready(client, SocketReadiness::of(event));
                 }
             }
-            self.hands.clients.flush(false, &mut Vec::new());
+            self.performer.clients.flush(false, &mut Vec::new());
         }
-        self.hands.workers.kill_all();
+        self.performer.workers.kill_all();
         log::info!("stopped");
         Ok(self.orphaned)
     }

@@ -21,17 +21,17 @@ use bulkhead_sys::tree::RemainingStrays;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
-use crate::bootstrap::{Bootstrap, Connected};
+use crate::bootstrap::{Bootstrap, BootstrapResult};
 use crate::deferred_close::DeferredClose;
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::poll_source::PollSource;
-use crate::spawn::Template;
+use crate::spawn::WorkerTemplate;
 use crate::worker_process::{LaneRead, WorkerProcess, WorkerStage};
 
 /// All workers.
 pub(crate) struct WorkerTable {
-    template: Template,
+    template: WorkerTemplate,
     registry: Registry,
     bootstrap: Bootstrap,
     workers: BTreeMap<WorkerId, WorkerProcess>,
@@ -55,7 +55,7 @@ pub(crate) struct WorkerTable {
 
 impl WorkerTable {
     /// No workers yet; they will be watched by the poll of `registry`.
-    pub(crate) fn new(template: Template, registry: Registry) -> Result<Self> {
+    pub(crate) fn new(template: WorkerTemplate, registry: Registry) -> Result<Self> {
         let bootstrap = Bootstrap::new(&registry)?;
         Ok(Self {
             template,
@@ -132,7 +132,7 @@ impl WorkerTable {
                 LaneRead::More => drop(self.readable_lanes.insert(id)),
                 LaneRead::Ended(event) => events.push(event),
                 LaneRead::MissingKinds(missing) => {
-                    let error = self.template.lack(worker.program.as_ref(), &missing);
+                    let error = self.template.describe_missing_kinds(worker.program.as_ref(), &missing);
                     events.push(Event::BootstrapFailed { worker: id, error });
                 }
                 LaneRead::Hello(path) => {
@@ -150,7 +150,7 @@ impl WorkerTable {
 
     /// Takes what the bootstrap threads have brought.
     pub(crate) fn take_bootstrap_results(&mut self, events: &mut Vec<Event>) {
-        for Connected { worker: id, sender } in self.bootstrap.results() {
+        for BootstrapResult { worker: id, sender } in self.bootstrap.results() {
             // Whoever it is for may be gone, or have broken a rule: then this is its end.
             let sender = sender.map(|sender| DeferredClose::new(sender, self.template.closer.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };

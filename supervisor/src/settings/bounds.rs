@@ -11,14 +11,14 @@ use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES};
 pub(super) const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
 
 /// What one table of the config file says: for each sort of limit the usual value and the most.
-pub(super) struct Keys {
+pub(super) struct LimitKeys {
     pub(super) timeout: (Option<u64>, Option<u64>),
     pub(super) no_progress: (Option<u64>, Option<u64>),
     pub(super) cpu: (Option<u64>, Option<u64>),
     pub(super) memory: (Option<u64>, Option<u64>),
 }
 
-impl Keys {
+impl LimitKeys {
     /// As the core wants them. `table` stands before each key that an error names, with its dot.
     pub(super) fn read(&self, table: &str) -> Result<Limits> {
         let seconds = |key: &str, values| {

@@ -12,7 +12,7 @@ use bulkhead_proto::kind::{self, Kind};
 use bulkhead_proto::limits::{CANCEL_GRACE_MAX_MS, KIND_NAME_MAX_BYTES, RING, TEXT_MAX_BYTES};
 use serde::Deserialize;
 
-use super::bounds::{self, Keys};
+use super::bounds::{self, LimitKeys};
 use super::{File, Mode};
 
 /// A table `[kinds.NAME]` of the config file.
@@ -34,7 +34,7 @@ pub(super) struct OwnKind {
     /// Files that a job of it must bring to write.
     files_out: Option<Vec<String>>,
     /// Where the output of a job goes that does not say.
-    output: Option<Output>,
+    output: Option<OutputSetting>,
     /// Deaths that quarantine a job that does not say how many.
     crashes_max: Option<u8>,
     /// Failures that are tried again, of a job that does not say how many.
@@ -56,7 +56,7 @@ pub(super) struct OwnKind {
 /// What a kind may say of the output of its jobs.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Output {
+enum OutputSetting {
     /// At most 4 KiB, with the answer.
     Inline,
     /// Up to 1 GiB, as a descriptor.
@@ -141,8 +141,8 @@ impl OwnKind {
             logs,
             needs: self.needs(name)?,
             output: match self.output {
-                Some(Output::Descriptor) => OutputMode::Descriptor,
-                Some(Output::Inline) | None => OutputMode::Inline,
+                Some(OutputSetting::Descriptor) => OutputMode::Descriptor,
+                Some(OutputSetting::Inline) | None => OutputMode::Inline,
             },
             ..Kind::default()
         };
@@ -168,7 +168,7 @@ impl OwnKind {
             self.crashes_max != Some(0),
             "{table}crashes_max = 0 is not from 1 to 255: it would allow no attempt"
         );
-        let keys = Keys {
+        let keys = LimitKeys {
             timeout: (self.timeout_seconds, self.timeout_max_seconds),
             no_progress: (self.no_progress_seconds, self.no_progress_max_seconds),
             cpu: (self.cpu_seconds, self.cpu_max_seconds),

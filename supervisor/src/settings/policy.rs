@@ -16,7 +16,7 @@ use super::{File, kinds, pools};
 const INTENSITY_MAX: u64 = 1_000_000;
 
 /// Where the daemon runs.
-pub(super) struct Here {
+pub(super) struct HostFacts {
     pub(super) pid: u32,
     /// Seed of the jitter.
     pub(super) seed: u64,
@@ -25,7 +25,7 @@ pub(super) struct Here {
     pub(super) memory_bytes: u64,
 }
 
-impl Here {
+impl HostFacts {
     /// This process on this machine.
     pub(super) fn look() -> Self {
         let count = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -40,7 +40,7 @@ pub(super) fn core_config(
     file: &File,
     workers: Option<u16>,
     enable_chaos: bool,
-    here: &Here,
+    here: &HostFacts,
 ) -> Result<Config> {
     let defaults = Config::default();
     let usual = here.cores.min(WORKERS_MAX);
@@ -148,7 +148,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Config, String> {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
-        core_config(&file, Some(1), false, &Here { pid: 1, seed: 1, cores: 1, memory_bytes: 4 << 20 })
+        core_config(&file, Some(1), false, &HostFacts { pid: 1, seed: 1, cores: 1, memory_bytes: 4 << 20 })
             .map_err(|error| error.to_string())
     }
 

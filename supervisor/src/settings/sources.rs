@@ -12,12 +12,12 @@ use super::File;
 
 /// All that was read, as a whole and file by file.
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(super) struct ConfigSources {
     pub(super) whole: File,
     files: Vec<(PathBuf, toml::Table)>,
 }
 
-impl Sources {
+impl ConfigSources {
     /// Reads the file and those of its `conf.d`.
     ///
     /// # Errors
