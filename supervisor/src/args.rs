@@ -1,7 +1,7 @@
 //! The command line of the daemon.
 //!
-//! What it leaves out comes from the config file, then from the defaults: `settings.rs` puts the three together.
-//! Nothing is decided here.
+//! Options that are not given come from the config file, then from the defaults: `settings.rs` merges the three. This
+//! file decides nothing.
 
 use std::path::PathBuf;
 

@@ -1,10 +1,15 @@
-//! Where things go whose close may wait: to a thread of the one who made them so.
+//! Closes descriptors whose close(2) can block, in threads of their own.
 //!
-//! A socket, a lane or a file of a client may keep whoever closes it for an hour. So the loop closes none that it cannot
-//! vouch for, nor what is large. Each user, the workers that are gone, and the large outputs have a thread of their own for
-//! as long as there is something to close: whoever makes it wait makes only itself wait, and that not for long where a signal can end it, which a timer
-//! sends. What is here is still counted wherever it was counted before (its seat, its budget; of workers, before the next
-//! is spawned), which bounds the queues. Used by `client_socket.rs`, `client_files.rs`, `output_store.rs` and `deferred_close.rs`.
+//! The last close of a client's file, or of a socket with such a file in its queue, can block for hours (a TCP
+//! connection with SO_LINGER, a file on FUSE or a dead NFS server); to free 1 GiB of memory takes the kernel 65 ms.
+//! The loop must not wait for either, so it hands such descriptors to this file. There is one thread for each user,
+//! one for all dead workers and one for large outputs, each only while it has something to close. A blocking close
+//! delays only further closes of the same owner, and an interval timer interrupts it where a signal can end it
+//! (`sys/interrupt_timer.rs`).
+//!
+//! A descriptor counts against its quota or budget until it is closed, and new workers wait while too many lanes do
+//! (`spawn.rs`); this bounds the queues. Used by `client_socket.rs`, `client_files.rs`, `output_store.rs`,
+//! `deferred_close.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -13,40 +18,40 @@ use std::thread;
 
 use bulkhead_sys::interrupt_timer::InterruptTimer;
 
-/// On whose account something is closed.
+/// Whose thread closes a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum CloseOwner {
-    /// A user's, who sent it or is at the other end.
+    /// A user who passed the descriptor, or whose process is the other end of the connection.
     User(u32),
-    /// Those workers' that are gone: what they leave is all of one owner, the daemon's administrator.
+    /// Dead workers: all that they leave belongs to one owner, the daemon's administrator.
     Workers,
-    /// Nobody's but ours: outputs whose memory takes long to give back.
+    /// The daemon's own large outputs.
     Outputs,
 }
 
-/// Something to be dropped.
+/// A value whose drop closes a descriptor.
 type PendingClose = Box<dyn Send>;
 
-/// What is still to be closed, by whose it is. Clones share it.
+/// The queues of all threads. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct BackgroundCloser(Arc<Mutex<PendingCloses>>);
 
 #[derive(Default)]
 struct PendingCloses {
     queues: BTreeMap<CloseOwner, CloseQueue>,
-    /// No thread could be had for some of them.
+    /// A thread could not be started for at least one queue.
     needs_retry: bool,
 }
 
 #[derive(Default)]
 struct CloseQueue {
     waiting: VecDeque<PendingClose>,
-    /// A thread is at it.
+    /// A thread is closing what stands in this queue.
     closing: bool,
 }
 
 impl BackgroundCloser {
-    /// Has something dropped. Never waits.
+    /// Drops `thing` in the thread of its owner. Never blocks.
     pub(crate) fn close(&self, whose: CloseOwner, thing: impl Send + 'static) {
         let mut pending = lock(&self.0);
         let queue = pending.queues.entry(whose).or_default();
@@ -56,17 +61,18 @@ impl BackgroundCloser {
         }
     }
 
-    /// How much is still to be closed of somebody's, what is being closed just now left out.
+    /// How many values of this owner wait, not counting the one that is being closed now.
     pub(crate) fn waiting(&self, whose: CloseOwner) -> usize {
         lock(&self.0).queues.get(&whose).map_or(0, |queue| queue.waiting.len())
     }
 
-    /// Whether something waits for a thread that could not be had. Nobody tells when one can: see [`Self::retry`].
+    /// Whether a queue has no thread because none could be started. No event reports when one can be: call
+    /// [`Self::retry`].
     pub(crate) fn needs_retry(&self) -> bool {
         lock(&self.0).needs_retry
     }
 
-    /// Tries again to get the threads that could not be had.
+    /// Tries again to start the missing threads.
     pub(crate) fn retry(&self) {
         let mut pending = lock(&self.0);
         pending.needs_retry = false;
@@ -101,7 +107,7 @@ impl fmt::Debug for BackgroundCloser {
     }
 }
 
-/// Drops one after the other. None takes long, as far as the kernel lets itself be interrupted.
+/// Drops the values of one owner one by one. The timer interrupts each close that a signal can interrupt.
 fn close_all(pending: &Mutex<PendingCloses>, whose: CloseOwner) {
     let timer = InterruptTimer::start();
     if let Err(error) = &timer {
@@ -116,13 +122,13 @@ fn close_all(pending: &Mutex<PendingCloses>, whose: CloseOwner) {
             }
             next
         };
-        // Here it waits, and nobody else's things with it.
+        // Only this drop can block, without the lock.
         let Some(closed) = next else { return };
         drop(closed);
     }
 }
 
-/// Nobody panics with it held.
+/// No code panics while it holds this lock.
 fn lock(pending: &Mutex<PendingCloses>) -> MutexGuard<'_, PendingCloses> {
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -136,7 +142,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
-    /// Its drop tells its number, then waits until it is let go.
+    /// Its drop sends its number, then waits until it is released.
     struct Slow(u32, Sender<u32>, Receiver<()>);
 
     impl Drop for Slow {
@@ -163,7 +169,7 @@ mod tests {
         drop(go_first);
         assert_eq!(dropped.recv_timeout(PATIENCE), Ok(2));
         drop((go_second, go_other));
-        // What comes after the threads have left is closed as well.
+        // Values that arrive after a thread has ended are closed as well.
         for number in 4..50 {
             closer.close(CloseOwner::User(1), slow(number).0);
             assert_eq!(dropped.recv_timeout(PATIENCE), Ok(number));

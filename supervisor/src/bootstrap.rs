@@ -1,7 +1,8 @@
-//! Bootstrap threads: one short-lived thread connects to one worker's ipc channel.
+//! Bootstrap threads: each connects to the ipc-channel server of one worker and ends.
 //!
-//! The connect may block for as long as the worker likes; killing the worker ends it. The loop hears of the
-//! result through a queue and a waker, and never waits.
+//! The connect can block for as long as the worker likes; killing the worker ends it. Results reach the loop through
+//! a queue and a waker, so the loop never waits. These threads touch nothing but their own connection. Started by
+//! `worker_table.rs`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use mio::{Registry, Waker};
 
 use crate::poll_source::PollSource;
 
-/// How one bootstrap ended.
+/// The result of one bootstrap thread.
 pub(crate) struct BootstrapResult {
     pub(crate) worker: WorkerId,
     pub(crate) sender: Result<link::Sender, link::ConnectError>,
@@ -51,7 +52,7 @@ impl Bootstrap {
         let waker = Arc::clone(&self.waker);
         std::thread::Builder::new().name(format!("bootstrap-{worker}")).spawn(move || {
             let sender = link::connect(&path, &folder, pid);
-            // If the loop is gone, so is the need for the result.
+            // If the loop has ended, the result is not needed.
             if report.send(BootstrapResult { worker, sender }).is_ok() && waker.wake().is_err() {
                 log::error!("cannot wake the loop worker={worker}");
             }
@@ -59,7 +60,7 @@ impl Bootstrap {
         Ok(())
     }
 
-    /// The results since the last look.
+    /// The results that arrived since the last call.
     pub(crate) fn results(&self) -> impl Iterator<Item = BootstrapResult> + '_ {
         self.results.try_iter()
     }

@@ -1,8 +1,8 @@
-//! A client's socket: read without ever waiting for what is attached, and closed where waiting does no harm.
+//! A client's socket: reads never block on attached descriptors, and its close never blocks the loop.
 //!
-//! A client may attach a descriptor whose last close waits for an hour, and whoever closes a socket closes what still
-//! lies in it. So one in which something is left goes to the disposal. It keeps its seat occupied meanwhile. Owned by
-//! `connection.rs`.
+//! A client can attach a descriptor whose last close blocks for an hour, and closing a socket closes the descriptors
+//! in its queue. So a socket with something in its queue is closed by the background closer, and keeps its quota
+//! permit until then. Owned by `connection.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,10 +13,10 @@ use mio::net::UnixStream;
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::user_quota::QuotaPermit;
 
-/// Bytes of the buffer that takes what is left when a connection ends.
+/// Size of the buffer for the last reads when a connection ends.
 const LAST_READ_BYTES: usize = 16 << 10;
 
-/// A client's socket and its seat.
+/// A client's socket and its quota permit.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
     inner: Option<(UnixStream, QuotaPermit)>,
@@ -25,26 +25,25 @@ pub(crate) struct ClientSocket {
 }
 
 impl ClientSocket {
-    /// Takes over the socket of this user that was just accepted. Whatever happens from here on, it is closed as it
-    /// should be.
+    /// Takes ownership of the socket of this user that was just accepted.
     pub(crate) fn new(socket: UnixStream, permit: QuotaPermit, uid: u32, closer: BackgroundCloser) -> Self {
         Self { inner: Some((socket, permit)), uid, closer }
     }
 
-    /// The socket, to be registered.
+    /// The stream, to be registered with the poll.
     pub(crate) fn stream(&mut self) -> &mut UnixStream {
         &mut self.inner.as_mut().expect(INNER).0
     }
 
-    /// Reads what has come, see [`untrusted::read`].
+    /// Reads bytes, see [`untrusted::read`].
     ///
     /// # Errors
-    /// EAGAIN: there is nothing now. Anything else: the connection is over.
+    /// EAGAIN: nothing has arrived. Anything else: the connection has ended.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<SocketRead> {
         untrusted::read(self.as_fd(), buffer)
     }
 
-    /// Reads what has come with all that is attached to it, see [`untrusted::receive`].
+    /// Reads bytes and the descriptors attached to them, see [`untrusted::receive`].
     ///
     /// # Errors
     /// As [`untrusted::receive`].

@@ -1,8 +1,8 @@
-//! Puts the daemon together and lets it turn.
+//! Starts the daemon: creates its parts in the order that they need, and runs the loop.
 //!
-//! The order matters: the thread that spawns is split off while nothing is open that could keep a worker from its exec,
-//! the process is made fit, then the place is taken (so that of two daemons one gives up before it has started a
-//! worker), then ears and hands are made, and last the core. Called once by `main`.
+//! The spawner thread is started first, while the process has no descriptor open whose close could block a worker's
+//! exec. Then `setup.rs` prepares the process and claims the socket, so that a second daemon fails before it has
+//! spawned a worker. The clients, workers and stores come next, the core last. Called once, by `lib.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -27,7 +27,7 @@ use crate::spin_before_sleep::SpinBeforeSleep;
 use crate::turn::{self, EventLoop};
 use crate::worker_table::WorkerTable;
 
-/// Serves until told to stop.
+/// Runs the daemon until the core decides to exit.
 pub(crate) fn serve(mut settings: Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let descriptors = setup::prepare_process()?;
@@ -76,14 +76,14 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         orphaned: false,
     }
     .run()?;
-    // A parent that lives removes the folder itself, when it has read what it wants of it.
+    // A living parent removes the folder itself, after it has read what it needs from it.
     if own_folder && orphaned {
         instance.remove_with_folder().context("cannot remove the folder of a private daemon")?;
     }
     Ok(())
 }
 
-/// Who starts a daemon with nohup wants it to outlive its terminal.
+/// SIGHUP is caught unless it is ignored: nohup(1) ignores it for daemons that shall outlive their terminal.
 fn catch_signals() -> io::Result<Signals> {
     let mut caught = vec![signals::TERM, signals::INT, signals::CHLD];
     if !signals::is_ignored(signals::HUP)? {
@@ -92,7 +92,7 @@ fn catch_signals() -> io::Result<Signals> {
     Signals::new(&caught)
 }
 
-/// A private daemon serves the process at the other end of its standard input, and stops when that ends.
+/// A private daemon (`--private`) stops when its standard input reaches end of file: its parent holds the other end.
 fn watch_parent(registry: &Registry) -> Result<()> {
     registry
         .register(

@@ -1,8 +1,8 @@
-//! A lane or a channel to a worker, closed where waiting does no harm.
+//! The lane or the channel to a worker, closed without blocking the loop.
 //!
-//! The worker may have left a descriptor in it whose last close waits for an hour. So it is hung up first and looked
-//! through, and what is not empty then goes to the disposal. It never reads what has a descriptor attached. Owned by
-//! `worker_process.rs`, wherever that lets go of it.
+//! A worker can leave a descriptor in the socket's queue whose last close blocks for an hour. So the drop first shuts
+//! the socket down and reads what is queued; if descriptors are left, the background closer closes the socket. It
+//! never receives a message with descriptors. Owned by `worker_process.rs`.
 
 use std::ops::Deref;
 
@@ -11,9 +11,9 @@ use bulkhead_sys::lane::Lane;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 
-/// What can be ended before it is closed.
+/// A connection that can be shut down before it is closed.
 pub(crate) trait HangUp: Send + 'static {
-    /// Ends it in both directions. `true`: nothing is left in it that a close could wait for.
+    /// Shuts it down in both directions. Returns `true` if its queue is empty, so that a close cannot block.
     fn hang_up(&self) -> bool;
 }
 
@@ -29,14 +29,14 @@ impl HangUp for Sender {
     }
 }
 
-/// One of them.
+/// A connection that is shut down and closed when it is dropped.
 pub(crate) struct DeferredClose<T: HangUp> {
     inner: Option<T>,
     closer: BackgroundCloser,
 }
 
 impl<T: HangUp> DeferredClose<T> {
-    /// Takes it over: whatever happens from here on, it is closed as it should be.
+    /// Takes ownership of the connection.
     pub(crate) fn new(inner: T, closer: BackgroundCloser) -> Self {
         Self { inner: Some(inner), closer }
     }

@@ -1,8 +1,9 @@
-//! The daemon, as a library with two doors: [`run`] for the program, [`check_config`] for whoever has the text of a config.
+//! The daemon `bulkhead-supervisor`, as a library. [`run`] is the whole program; [`check_config`] checks the text of
+//! a config file, for tests and the fuzzer.
 //!
-//! Ears and hands: it reads sockets, lanes, boxes, signals and process ends, tells the core what it saw, and
-//! does what the core decides. It draws no conclusion about a job of its own, and never waits for a worker, a
-//! client or a log reader.
+//! It reads sockets, lanes, boxes, signals and pidfds, turns what it reads into events for the core, and performs the
+//! actions that the core returns. It decides nothing about jobs, and it never waits for a worker, a client or the
+//! reader of its log. `turn.rs` is the loop.
 
 mod access_control;
 mod args;
@@ -41,7 +42,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-/// Does what the command line says; gives the exit code of the program.
+/// Runs the daemon as its command line says. Returns the exit code of the program.
 pub fn run() -> ExitCode {
     let args = args::DaemonArgs::parse();
     if args.check_config.is_some() {
@@ -60,14 +61,16 @@ pub fn run() -> ExitCode {
     code
 }
 
-/// `--check-config FILE`: all that a start with `--config FILE` would refuse before it touches anything, and whether its
-/// workers come up.
+/// `--check-config FILE`: checks everything that a start with `--config FILE` checks before it touches the system,
+/// and that a worker of each pool starts.
 fn print_check(mut args: args::DaemonArgs) -> ExitCode {
     let path = args.check_config.take();
     let shown = path.clone().unwrap_or_default();
-    let checked = settings::Settings::gather(args::DaemonArgs { config: path, ..args }).and_then(|settings| {
-        config_check::check_workers(&settings).with_context(|| format!("{} is not in order", shown.display()))
-    });
+    let checked =
+        settings::Settings::gather(args::DaemonArgs { config: path, ..args }).and_then(|settings| {
+            config_check::check_workers(&settings)
+                .with_context(|| format!("{} is not in order", shown.display()))
+        });
     match checked {
         Ok(()) => {
             println!("{} is in order", shown.display());
@@ -80,11 +83,11 @@ fn print_check(mut args: args::DaemonArgs) -> ExitCode {
     }
 }
 
-/// What the core would be told by a daemon whose config file has this text, on a machine with one core. Looks at
-/// nothing but the text: no file, no clock, no environment.
+/// Parses the text of a config file and returns the core's configuration for a machine with one core. Reads nothing
+/// but the text: no file, no clock, no environment.
 ///
 /// # Errors
-/// What is wrong with it, in words: no TOML, an unknown key, a value out of its range.
+/// A message that names the fault: the text is no TOML, a key is unknown, a value is out of its range.
 pub fn check_config(text: &str) -> Result<bulkhead_core::config::Config, String> {
     settings::core_config_of(text).map_err(|error| format!("{error:#}"))
 }

@@ -1,7 +1,7 @@
 //! `bulkhead-supervisor`: the program of the daemon.
 //!
-//! All of it stands in the library beside it, so that the reading of a config can be tested without a daemon. Nothing else
-//! may be here.
+//! All code stands in the library `bulkhead_supervisor`, so that tests can read a config without a daemon. This file
+//! only calls it.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,8 @@
-//! Performer: does what the core decided, in its order, without ever waiting.
+//! Performs the actions that the core returned, in their order, and never blocks.
 //!
-//! The offers of one turn to one worker travel in few messages, as full as they may be: a message costs as much as
-//! some hundred short tasks. What could not be done comes back as an event for the next step of the same turn.
+//! All offers of one turn to one worker are sent in as few messages as possible, because a message costs as much as
+//! some hundred short tasks. An action that fails becomes an event, which the core handles in the same turn. Driven
+//! by `turn.rs`.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -24,14 +25,14 @@ use crate::service_notifier::ServiceNotifier;
 use crate::worker_process::{WorkerProcess, WorkerStage};
 use crate::worker_table::WorkerTable;
 
-/// Tasks that wait to travel together to one worker.
+/// Tasks for one worker that will be sent in one message.
 #[derive(Default)]
 struct Bundle {
     bytes: usize,
     tasks: Tasks,
 }
 
-/// Everything that actions act on.
+/// Everything that the actions of the core act on.
 pub(crate) struct Performer {
     pub(crate) clients: ClientTable,
     pub(crate) workers: WorkerTable,
@@ -41,7 +42,7 @@ pub(crate) struct Performer {
 }
 
 impl Performer {
-    /// Performer for these.
+    /// A performer for these parts.
     pub(crate) fn new(
         clients: ClientTable,
         workers: WorkerTable,
@@ -51,7 +52,7 @@ impl Performer {
         Self { clients, workers, outputs, notifier, bundles: BTreeMap::new() }
     }
 
-    /// Performs all of `actions`. `true`: the daemon is to leave.
+    /// Performs all of `actions`. Returns `true` if the daemon shall exit.
     pub(crate) fn perform(
         &mut self,
         actions: &mut Vec<Action>,
@@ -84,7 +85,7 @@ impl Performer {
                 | Action::Settle { .. }
                 | Action::Kill { .. }
                 | Action::Retire { .. } => {
-                    // What is decided of a worker comes after the offers that were decided before.
+                    // Offers that the core decided earlier are sent before this action, so that its order is kept.
                     self.send_bundles(events);
                     self.handle_worker(action, events);
                 }
@@ -132,7 +133,7 @@ impl Performer {
         }
     }
 
-    /// One that was dropped meanwhile, or could not be made, is told as such.
+    /// If the log was dropped meanwhile, or could not be created, the reply says so.
     fn show_log(&mut self, client: ClientId, tag: Tag, reply: Reply, log: LogId) {
         let file = self.outputs.log(log);
         let reply = match reply {
@@ -152,7 +153,7 @@ impl Performer {
         }
     }
 
-    /// Orders, claim word and descriptors now; the message when the bundle leaves.
+    /// Writes orders and claim word and sends the descriptors at once; the task itself is sent with its bundle.
     fn offer(&mut self, worker: WorkerId, seq: Seq, task: Task, events: &mut Vec<Event>) {
         let Some(found) = self.workers.get(worker) else { return };
         if !found.ring.has_outstanding() {
@@ -223,7 +224,8 @@ impl Performer {
     }
 }
 
-/// Sends what goes with a task. All of it is held here until the offer is settled, sent or not.
+/// Sends the files of a task. The supervisor keeps them until the offer is settled, whether the send succeeded or
+/// not.
 fn send_offer_files(
     worker: &mut WorkerProcess,
     seq: Seq,
@@ -241,7 +243,7 @@ fn send_offer_files(
     sent
 }
 
-/// Whether a lane does not take a frame because of what its worker did, or did not do.
+/// Whether a send failed because of the worker: it does not read its lane, or has closed it.
 fn is_full_or_closed(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }

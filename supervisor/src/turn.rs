@@ -1,11 +1,12 @@
-//! The loop: sleep until something happens, hear it all, let the core decide, perform.
+//! The event loop, one turn after the other:
 //!
 //! ```text
 //! hear -> batch of events -> core.step(now, batch) -> records, actions -> perform -> flush -> sleep
 //! ```
 //!
-//! What performing brings (a lost offer, a won take-back) is decided upon in the same turn, a bounded number of
-//! rounds. The loop sleeps only when nobody has anything to say: no ticks, no polling.
+//! Performing an action can produce events (an offer that was not sent, a take-back that was won). The core handles
+//! those in the same turn, at most [`ROUNDS`] times. The loop has no ticks and polls nothing: it sleeps in epoll_wait
+//! until a descriptor is ready or the nearest deadline has come. It is the only caller of `core.step`.
 
 use std::io;
 use std::time::Duration;
@@ -25,14 +26,14 @@ use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::spin_before_sleep::SpinBeforeSleep;
 
-/// Steps in one turn before the ears get their share again.
+/// Steps of the core in one turn before descriptors are read again.
 const ROUNDS: usize = 8;
-/// Descriptors that one wake-up may bring.
+/// Ready descriptors that one wake-up can report.
 const EVENTS: usize = 1024;
-/// How long the leaving daemon waits for clients to take their last replies.
+/// How long the daemon waits at its end until clients have received their last replies.
 const LAST_REPLIES_NS: u64 = 1_000_000_000;
 
-/// The loop and everything it drives.
+/// The loop and all that it drives.
 pub(crate) struct EventLoop {
     pub(crate) poll: Poll,
     pub(crate) core: Core,
@@ -41,12 +42,12 @@ pub(crate) struct EventLoop {
     pub(crate) spin: SpinBeforeSleep,
     pub(crate) grace_ms: u64,
     pub(crate) draining: bool,
-    /// The parent of a private daemon is gone.
+    /// The parent of a private daemon has ended.
     pub(crate) orphaned: bool,
 }
 
 impl EventLoop {
-    /// Turns until the core says that all has ended. `true`: because the parent is gone.
+    /// Runs turns until the core decides to exit. Returns `true` if the reason is that the parent has ended.
     pub(crate) fn run(mut self) -> Result<bool> {
         let mut batch = Vec::new();
         let mut out = Output::default();
@@ -58,7 +59,7 @@ impl EventLoop {
         self.shut_down(&mut ready)
     }
 
-    /// `true`: the daemon is to leave.
+    /// Runs the core and performs its actions. Returns `true` if the daemon shall exit.
     fn decide(&mut self, batch: &mut Vec<Event>, out: &mut Output) -> bool {
         for _ in 0..ROUNDS {
             let now = now();
@@ -67,7 +68,7 @@ impl EventLoop {
             let leave = self.performer.perform(&mut out.actions, now.mono_ns, batch);
             let expecting = self.spin.is_worth_it(&self.performer.workers, now.mono_ns);
             self.performer.clients.flush(expecting, batch);
-            // Nobody waits for the log: a job that lost its worker is on its way to the next one by now.
+            // Records are logged last: the retry of a job whose worker died has been sent by now.
             for record in out.records.drain(..) {
                 log_record(&record);
             }
@@ -93,7 +94,8 @@ impl EventLoop {
             if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };
         let naps = timeout != Some(Duration::ZERO);
         if naps {
-            // Announce the nap, then look once more: what is finished from now on rings the doorbell.
+            // Announces the sleep in the orders, then reads all boxes once more: a worker that finishes later rings
+            // the doorbell.
             self.performer.workers.nap(true);
             self.performer.workers.read_boxes(&mut self.performer.outputs, batch);
             if !batch.is_empty() {
@@ -117,7 +119,7 @@ impl EventLoop {
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
     }
 
-    /// Makes events of all that is ready: deaths and results first, then what clients want.
+    /// Turns all that is ready into events: deaths and results first, then the requests of clients.
     fn collect_events(&mut self, ready: &Events, batch: &mut Vec<Event>) {
         let now_ns = clock::monotonic_ns();
         let (mut signalled, mut parent_gone) = (false, false);
@@ -146,7 +148,7 @@ impl EventLoop {
         workers.take_bootstrap_results(batch);
         workers.read_boxes(outputs, batch);
         workers.collect_stops(batch);
-        // Before the lanes: who is proven dead has no need to hang up.
+        // Deaths before lanes: a worker whose death is proven needs no hang-up event.
         workers.reap_dead(outputs, batch);
         workers.drop_dead_when_due(now_ns);
         workers.read_lanes(batch);
@@ -168,14 +170,14 @@ impl EventLoop {
                     log::info!("asked to stop at once signal={signal}");
                     batch.push(Event::Stop);
                 }
-                // Whoever is dying is looked at in this turn anyway.
+                // Workers that end are found through their pidfds in this same turn.
                 signals::CHLD => self.performer.workers.mark_child_changed(),
                 _ => {}
             }
         }
     }
 
-    /// Gives the clients their last replies, as far as they take them soon.
+    /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and kills the workers that are left.
     fn shut_down(mut self, ready: &mut Events) -> Result<bool> {
         let end_ns = clock::monotonic_ns() + LAST_REPLIES_NS;
         while self.performer.clients.have_unsent() {
@@ -203,7 +205,7 @@ impl EventLoop {
     }
 }
 
-/// Both clocks.
+/// Reads both clocks.
 pub(crate) fn now() -> Now {
     Now { mono_ns: clock::monotonic_ns(), wall_us: clock::wall_us() }
 }
