@@ -1,7 +1,7 @@
-//! Who may connect, as what, and how often.
+//! Decides which users may connect, with which rights, and how many connections each may have.
 //!
-//! It believes the kernel alone about who is on the other side, as of the moment of the connect: what a process
-//! becomes later, or hands its connection on to, changes nothing. Asked by `client_table.rs` for each new connection.
+//! It trusts only the credentials that the kernel recorded at connect(2) (SO_PEERCRED, SO_PEERGROUPS). Later changes
+//! of the peer's user do not matter. Called by `client_table.rs` for each new connection.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use mio::net::UnixStream;
 use crate::settings::{Mode, Settings};
 use crate::user_quota::{QuotaPermit, UserQuota};
 
-/// The rules of this daemon, and its seats.
+/// The rules of this daemon, and the quota of connections.
 #[derive(Debug)]
 pub(crate) struct AccessControl {
     mode: Mode,
@@ -24,7 +24,7 @@ pub(crate) struct AccessControl {
 }
 
 impl AccessControl {
-    /// As the settings say.
+    /// Access rules from the settings.
     ///
     /// # Errors
     /// The group database cannot be read.
@@ -37,10 +37,10 @@ impl AccessControl {
         })
     }
 
-    /// Who it is, its seat, and what it is told if it is not let in.
+    /// Identifies the peer. Returns its permit, and a verdict if the connection is refused.
     ///
     /// # Errors
-    /// The kernel does not say who it is.
+    /// The kernel does not report the peer's credentials.
     pub(crate) fn check(&mut self, stream: &UnixStream) -> io::Result<(Peer, QuotaPermit, Option<u32>)> {
         let uid = socket::peer_cred(stream.as_fd())?.uid;
         let own = uid == self.own_uid;

@@ -1,9 +1,11 @@
-//! Files of clients: descriptors that came with submits, from their arrival until their last close.
+//! Files of clients: descriptors attached to submits, from their arrival until their last close.
 //!
-//! Nothing is known of them, and nothing is done with them that could wait: they are asked how they were opened, sent to
-//! the workers that run their job, and handed to the disposal of their user when nobody wants them any more, whatever
-//! the way. Each has a seat until it is closed; without a free one nothing more is received. Which are held, and how
-//! long, the core decides. Used by `connection.rs` and `perform.rs`.
+//! The client decides what such a descriptor is (a file on FUSE, a lingering TCP connection, an epoll), so each
+//! operation on it may block for hours. The loop therefore makes only calls that the kernel answers from its own
+//! tables: F_GETFL, and F_GET_SEALS followed by fstat if the file has seals. It never reads, maps, stats or closes
+//! one. The descriptors are sent to the workers of their job; the background closer closes our copies. Each holds a
+//! permit of its user's quota until it is closed, and without a free permit nothing is received. The core decides
+//! which are kept, and how long. Used by `connection.rs` and `perform.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -20,10 +22,25 @@ use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::client_socket::ClientSocket;
 use crate::user_quota::{QuotaPermit, UserQuota};
 
-/// When to ask again for room that others have.
+/// When a client should retry that found no room.
 const RETRY_AFTER_MS: u64 = 1000;
 
-/// One descriptor of a client's.
+/// One descriptor of a client.
+///
+/// A message can carry 253 descriptors. The kernel closes those that it cannot install on behalf of the receiver, so
+/// `descriptor_budget.rs` keeps 253 numbers free, and the descriptor table is grown at the start so that it needs no
+/// memory later. A user without a free permit gets a goodbye before anything is received. Received descriptors wait
+/// in the connection for the frame that names them; the connection ends if a frame names too few or too many. Then
+/// the core refers to them by number. The loop never drops the last reference:
+///
+/// | a reference in | is dropped by |
+/// |---|---|
+/// | a connection, a stored file, a refused submit | the drop of [`ClientFile`]: the closer's thread of its user |
+/// | a client's socket, unread | the close of that socket, by the same thread if its queue is not empty |
+/// | a lane, on its way to the worker | the last holder of the worker's end: the worker, or a process that got that end from it. Our copy of that end is closed at the spawn, and closing our own end does not drop sent files (tested in `sys/lane.rs`) |
+/// | a failed send | the kernel, but the sender still holds its own reference, so it is not the last one |
+/// | a lane, sent by a worker | the closer's thread for workers, with the lane |
+/// | a worker | the worker: a close that blocks is within its task's time |
 #[derive(Debug)]
 pub(crate) struct ClientFile {
     inner: Option<(UntrustedFd, QuotaPermit)>,
@@ -36,7 +53,7 @@ impl ClientFile {
         &self.inner.as_ref().expect("only dropping it takes it out").0
     }
 
-    /// Why it is of no use for this, in words, or `None`.
+    /// Why it cannot be used as `wanted` says, or `None`.
     fn fault(&self, wanted: &FileUse) -> Option<String> {
         let name = &wanted.name;
         match (self.descriptor().access(), wanted.way) {
@@ -69,7 +86,7 @@ impl Drop for ClientFile {
     }
 }
 
-/// All files of clients, and the room for more.
+/// All files of clients, and the quota for more.
 #[derive(Debug)]
 pub(crate) struct ClientFileStore {
     files: BTreeMap<FileId, ClientFile>,
@@ -80,12 +97,12 @@ pub(crate) struct ClientFileStore {
 }
 
 impl ClientFileStore {
-    /// Room for `open_max`, three quarters of it for one user if there are `several` users.
+    /// A store for `open_max` files, three quarters of them for one user if there are `several` users.
     pub(crate) fn new(open_max: usize, several: bool, closer: BackgroundCloser) -> Self {
         Self { files: BTreeMap::new(), last: 0, open_max, quota: UserQuota::new(open_max, several), closer }
     }
 
-    /// Why nothing that is attached can be received from this user now, or `None`.
+    /// Why no descriptors can be received from this user now, or `None`.
     pub(crate) fn shortage(&self, uid: u32) -> Option<Refusal> {
         self.quota.is_full(uid).then(|| Refusal::Busy {
             what: "the room for descriptors of clients".to_owned(),
@@ -94,8 +111,8 @@ impl ClientFileStore {
         })
     }
 
-    /// Reads from a client of this user with what is attached, all of which goes into `waiting`. Call it only if there is no
-    /// [`Self::shortage`].
+    /// Reads from a client of this user. Attached descriptors go to `unclaimed`. To be called only if
+    /// [`Self::shortage`] returns `None`.
     ///
     /// # Errors
     /// As [`ClientSocket::receive`].
@@ -116,7 +133,7 @@ impl ClientFileStore {
         received
     }
 
-    /// Holds files for the core, until it has them dropped.
+    /// Stores files until the core drops them.
     pub(crate) fn hold(&mut self, files: Vec<ClientFile>) -> Vec<Attached> {
         let hold = |file: ClientFile| {
             self.last += 1;
@@ -131,34 +148,35 @@ impl ClientFileStore {
         files.into_iter().map(hold).collect()
     }
 
-    /// One that is held.
+    /// A stored file.
     pub(crate) fn get(&self, file: FileId) -> Option<&ClientFile> {
         self.files.get(&file)
     }
 
-    /// Lets go of one.
+    /// Drops one file.
     pub(crate) fn let_go(&mut self, file: FileId) {
         self.files.remove(&file);
     }
 }
 
-/// Descriptors that came on a connection and that no frame has claimed yet.
+/// Descriptors that arrived on a connection and that no frame has named yet.
 #[derive(Debug, Default)]
 pub(crate) struct UnclaimedFiles(VecDeque<ClientFile>);
 
-/// What becomes of a submit that names files.
+/// What happens to a submit that names files.
 #[derive(Debug)]
 pub(crate) enum FileClaim {
-    /// They came with it.
+    /// As many descriptors arrived as it names.
     Granted(Vec<ClientFile>),
-    /// One of them cannot be what it is for: the submit is refused, and they are gone.
+    /// One descriptor cannot be used as the submit says. The submit is refused and the files are dropped.
     Refused(Refusal),
-    /// They did not come: nobody can tell any more what belongs to what.
+    /// Fewer descriptors arrived than it names. The connection ends, because the later ones cannot be matched to
+    /// frames.
     Lost(Refusal),
 }
 
 impl UnclaimedFiles {
-    /// Takes as many as these name.
+    /// Takes one descriptor for each name.
     pub(crate) fn claim(&mut self, named: &[FileUse]) -> FileClaim {
         let (count, came) = (named.len(), self.0.len());
         if count > came {
@@ -168,7 +186,7 @@ impl UnclaimedFiles {
             return FileClaim::Lost(Refusal::Invalid { why });
         }
         let files: Vec<_> = self.0.drain(..count).collect();
-        // Bad names are the core's to refuse; no text here speaks of them.
+        // The core refuses bad names; such a submit is not checked further here.
         let mut pairs = files.iter().zip(named).filter(|_| file::fault(named).is_none());
         match pairs.find_map(|(file, wanted)| file.fault(wanted)) {
             Some(why) => FileClaim::Refused(Refusal::Invalid { why }),
@@ -176,7 +194,8 @@ impl UnclaimedFiles {
         }
     }
 
-    /// What is wrong when all whole frames have taken theirs, or `None`. Those of an unfinished frame may wait.
+    /// What is wrong after all whole frames have taken their descriptors, or `None`. Those of a partial frame may
+    /// wait.
     pub(crate) fn fault(&self, is_partial: bool) -> Option<Refusal> {
         let came = self.0.len();
         let why = if came > 0 && !is_partial {
@@ -191,7 +210,7 @@ impl UnclaimedFiles {
         Some(Refusal::Invalid { why })
     }
 
-    /// Lets go of all.
+    /// Drops all.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

@@ -1,8 +1,8 @@
-//! All clients: accepts them, reads them in turn, writes to them, and forgets them.
+//! All clients: accepts connections, reads them in turn, sends replies, and drops connections that have ended.
 //!
-//! Reads are shared out: each turn every client that has something gets one bounded read, so a flood from one
-//! costs its neighbours no more than its share. A client that says no hello, or does not take its goodbye, is
-//! dropped after [`HANDSHAKE_TIMEOUT_NS`].
+//! Each turn reads at most one bounded share from each client, so a flood from one delays its neighbours by no more
+//! than its share. A client that does not send its hello, or does not read its goodbye, within
+//! [`HANDSHAKE_TIMEOUT_NS`] is disconnected. Nothing here waits for a client. Driven by `turn.rs` and `perform.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -29,20 +29,20 @@ use crate::poll_source::PollSource;
 use crate::rate_limit::RateLimit;
 use crate::settings::{Mode, Settings};
 
-/// How long a client may take for its hello, and for its goodbye.
+/// How long a client may take to send its hello, and to read its goodbye.
 const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
-/// When to try again what a shortage prevented: what is short may come back without a word.
+/// When to retry after a shortage of descriptors or memory, whose end the kernel does not report.
 const RETRY_NS: u64 = 100_000_000;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
-/// Bytes of the buffer that all reads share.
+/// Size of the buffer that all reads share.
 const READ_BYTES: usize = 64 << 10;
 
-/// What the poll tells of a client's socket.
+/// What the poll reports about a client's socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SocketReadiness {
     readable: bool,
-    /// Nothing more will come.
+    /// The client has closed its sending side.
     ending: bool,
 }
 
@@ -59,33 +59,33 @@ pub(crate) struct ClientTable {
     registry: Registry,
     access: AccessControl,
     closer: BackgroundCloser,
-    /// What came with their submits.
+    /// The descriptors attached to their submits.
     pub(crate) files: ClientFileStore,
     connections: BTreeMap<ClientId, Connection>,
     last: u64,
-    /// Connections may wait in the listener's queue.
+    /// There may be connections in the listener's queue.
     acceptable: bool,
-    /// Set while none can be accepted: when to try again.
+    /// Set while accept4(2) fails for lack of resources: when to retry.
     retry_ns: Option<u64>,
-    /// Whether the shortage was said, so that its end is to be said as well.
+    /// Whether the shortage was logged, so that its end is logged too.
     shortage_logged: bool,
     shortages: RateLimit,
     misbehaviour: RateLimit,
     partial_frames: PartialFrames,
-    /// Those whose sockets may have bytes for us.
+    /// Clients whose sockets may have bytes to read.
     readable: BTreeSet<ClientId>,
-    /// Those that got replies since they were last flushed.
+    /// Clients with replies queued since their last flush.
     unflushed: BTreeSet<ClientId>,
-    /// When to look whether a client has said hello, or taken its goodbye.
+    /// Deadlines for hello and goodbye, the earliest first.
     timeouts: VecDeque<(u64, ClientId)>,
-    /// Those whose descriptors have to wait, and when to try again, also what could not be closed.
+    /// Clients whose replies wait for kernel resources, and when to retry, also for the background closer.
     starved: BTreeSet<ClientId>,
     resend_ns: Option<u64>,
     buffer: Vec<u8>,
 }
 
 impl ClientTable {
-    /// Takes connections from `listener`; at most `files_max` descriptors of theirs are ever open.
+    /// Accepts connections from `listener`. At most `files_max` descriptors of clients are ever open.
     pub(crate) fn new(
         listener: std::os::unix::net::UnixListener,
         registry: Registry,
@@ -122,7 +122,7 @@ impl ClientTable {
         })
     }
 
-    /// Connections may wait.
+    /// The listener became readable.
     pub(crate) fn mark_acceptable(&mut self) {
         self.acceptable = true;
     }
@@ -140,17 +140,17 @@ impl ClientTable {
         }
     }
 
-    /// Whether something stayed behind at the last flush.
+    /// Whether a reply was left unsent by the last flush.
     pub(crate) fn has_unflushed(&self) -> bool {
         !self.unflushed.is_empty()
     }
 
-    /// Whether there is something to do before the next sleep.
+    /// Whether there is work left for the next turn, so that the loop must not sleep.
     pub(crate) fn is_busy(&self) -> bool {
         self.acceptable || !self.readable.is_empty()
     }
 
-    /// When [`Self::accept`] or [`Self::run_timers`] has something to do, in nanoseconds of the monotonic clock.
+    /// When [`Self::accept`] or [`Self::run_timers`] has work to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
         let told = [self.shortages.deadline(), self.misbehaviour.deadline()];
         let due = [self.retry_ns, self.resend_ns, self.next_timeout()];
@@ -167,14 +167,14 @@ impl ClientTable {
         None
     }
 
-    /// The connection of a client, to be sent something.
+    /// The connection of a client to which a reply will be sent.
     pub(crate) fn recipient(&mut self, client: ClientId) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(&client)?;
         self.unflushed.insert(client);
         Some(connection)
     }
 
-    /// Takes the connections that wait, some at a time.
+    /// Accepts the connections in the queue, [`ACCEPTS_PER_TURN`] at most.
     pub(crate) fn accept(&mut self, now_ns: u64) {
         self.acceptable |= self.retry_ns.is_some_and(|when| when <= now_ns);
         for _ in 0..ACCEPTS_PER_TURN {
@@ -196,7 +196,8 @@ impl ClientTable {
         }
     }
 
-    /// Out of descriptors or memory: the queue keeps connections until a client leaves, or for a while. Said once.
+    /// Descriptors or memory are short: connections stay in the queue until a client leaves or [`RETRY_NS`] has
+    /// passed. Logged once.
     fn pause_accepting(&mut self, now_ns: u64, error: &io::Error) {
         self.acceptable = false;
         if self.retry_ns.replace(now_ns + RETRY_NS).is_none() && self.shortages.allows(now_ns) {
@@ -217,7 +218,7 @@ impl ClientTable {
             }
         };
         let mut socket = ClientSocket::new(stream, permit, peer.uid, self.closer.clone());
-        // What a client takes is news only while something waits for it: see `watch`.
+        // Writable events are of interest only while replies are queued, see `watch`.
         let token = PollSource::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
             log::error!("cannot watch a client client={client} error={error}");
@@ -237,7 +238,7 @@ impl ClientTable {
         self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
     }
 
-    /// Reads each client that has something, one share each.
+    /// Reads one share from each readable client.
     pub(crate) fn read(&mut self, now_ns: u64, events: &mut Vec<Event>) {
         let mut gone = Vec::new();
         let mut full = BTreeSet::new();
@@ -262,7 +263,7 @@ impl ClientTable {
         self.enforce_partial_frame_limit(now_ns);
     }
 
-    /// Ends connections until what unfinished frames take up is within its bound.
+    /// Ends connections until the memory for partial frames is within its limit.
     fn enforce_partial_frame_limit(&mut self, now_ns: u64) {
         while let Some(client) = self.partial_frames.client_to_drop() {
             self.partial_frames.note(client, 0, 0);
@@ -277,10 +278,11 @@ impl ClientTable {
         }
     }
 
-    /// Sends what is queued, as far as the sockets take it.
+    /// Sends queued replies, as far as the sockets take them.
     ///
-    /// With `expecting`, an acceptance stays for company: one wake-up of its client instead of two. The loop then lingers;
-    /// the next flush sends it, whatever came.
+    /// With `expecting`, the acceptance of a single job is held back once, so that it can be sent together with the
+    /// job's end and the client wakes once instead of twice. The loop then spins (`spin_before_sleep.rs`), and the
+    /// next flush sends it in any case.
     pub(crate) fn flush(&mut self, expecting: bool, events: &mut Vec<Event>) {
         let mut gone = Vec::new();
         for client in std::mem::take(&mut self.unflushed) {
@@ -311,7 +313,7 @@ impl ClientTable {
         self.remove(&gone);
     }
 
-    /// Does what is due: tries again what was short, tells what was not said, drops who took too long.
+    /// Does what is due: retries after shortages, logs counts of suppressed lines, drops clients whose time is over.
     pub(crate) fn run_timers(&mut self, now_ns: u64) {
         if self.resend_ns.is_some_and(|when| when <= now_ns) {
             self.resend_ns = None;
@@ -327,7 +329,7 @@ impl ClientTable {
         self.drop_overdue(now_ns);
     }
 
-    /// Drops those who took too long for their hello or their goodbye.
+    /// Drops clients that exceeded the time for hello or goodbye.
     fn drop_overdue(&mut self, now_ns: u64) {
         let mut gone = Vec::new();
         while let Some((when, client)) = self.timeouts.front().copied().filter(|(when, _)| *when <= now_ns) {
@@ -343,12 +345,12 @@ impl ClientTable {
         self.remove(&gone);
     }
 
-    /// Where things go whose close may wait, of clients and of whoever else has such; it is seen to here.
+    /// The background closer of the daemon. This table restarts its threads if one could not be started.
     pub(crate) fn closer(&self) -> BackgroundCloser {
         self.closer.clone()
     }
 
-    /// Gives a closing connection its time; called when the core ended it.
+    /// Sends a goodbye and starts its timeout. Called when the core ends a connection.
     pub(crate) fn close(&mut self, client: ClientId, why: Refusal, now_ns: u64) {
         if let Some(connection) = self.recipient(client) {
             connection.say_goodbye(why);
@@ -356,7 +358,7 @@ impl ClientTable {
         }
     }
 
-    /// Whether anybody still has something to get.
+    /// Whether any client has unsent replies.
     pub(crate) fn have_unsent(&self) -> bool {
         self.connections.values().any(Connection::has_unsent)
     }
@@ -365,16 +367,16 @@ impl ClientTable {
         for client in gone {
             if let Some(mut connection) = self.connections.remove(client) {
                 self.partial_frames.note(*client, connection.uid(), 0);
-                // Closing the socket takes it out of the poll as well; this only does it sooner.
+                // Closing the socket would do the same, but maybe later.
                 drop(self.registry.deregister(connection.socket()));
-                // A descriptor is free again: whoever waits in the listener's queue may come in.
+                // A descriptor is free again, so accepting may succeed.
                 self.acceptable = true;
             }
         }
     }
 }
 
-/// Has the poll tell when the socket takes more, while something waits for it. `false`: it cannot be watched.
+/// Registers for writable events exactly while replies are queued. Returns `false` if that failed.
 fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> bool {
     let Some(writable) = connection.take_interest_change() else { return true };
     let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
@@ -385,7 +387,7 @@ fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> 
     watched.is_ok()
 }
 
-/// Says what a client did wrong, if it did, and if not too much was said already.
+/// Logs what a client did wrong, unless the rate limit suppresses it.
 fn log_misbehaviour(
     misbehaviour: &mut RateLimit,
     now_ns: u64,

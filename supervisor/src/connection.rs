@@ -26,19 +26,19 @@ use crate::client_socket::ClientSocket;
 use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
 
-/// Bytes read from one client in one turn, so that a flood cannot starve a neighbour.
+/// Bytes read from one client in one turn. It bounds how long a flood can delay the other clients.
 const BYTES_PER_TURN: usize = 256 << 10;
-/// Requests taken from one client in one turn, up to the first that may bring as much as a frame: what they bring is
-/// only held against the client once it stands in its outbox.
+/// Requests taken from one client in one turn; a request whose reply may fill a frame is the last one. Replies count
+/// against the client only once they are in its outbox, so this bounds how many are under way.
 const REQUESTS_PER_TURN: usize = 64;
-/// While more than this waits for a client, nothing is read from it.
+/// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 
 #[derive(Debug)]
 enum ConnectionState {
     Greeting(Vec<u8>),
     Open(Frames),
-    /// Why it is to end.
+    /// Why the connection will end.
     Faulty(Refusal),
     Closing,
 }
@@ -51,21 +51,21 @@ pub(crate) struct Connection {
     socket: ClientSocket,
     state: ConnectionState,
     outbox: Outbox,
-    /// Descriptors that came, until the frame that they belong to is whole.
+    /// Descriptors that arrived before the frame that names them was complete.
     unclaimed: UnclaimedFiles,
-    /// The socket may have bytes that were not read yet.
+    /// The socket may have unread bytes.
     readable: bool,
-    /// The other side sends no more: what is left is read up to the end.
+    /// The client has closed its sending side; the rest is read up to the end.
     ending: bool,
-    /// The poll tells when the socket takes more.
+    /// Writable events are registered with the poll.
     watches_writable: bool,
-    /// All that waits is the acceptance of one job, whose end may be there in a moment.
+    /// The outbox holds only the acceptance of one job, whose end may follow within microseconds.
     may_delay: bool,
-    /// Whole frames may be left of what was read.
+    /// There may be whole frames among the bytes that were read.
     has_unparsed: bool,
-    /// Replies were queued since the core was last told that all had left.
+    /// Replies were queued since the core was last told that the outbox is empty.
     flush_unreported: bool,
-    /// What it did wrong, for the log.
+    /// What the client did wrong, for the log.
     complaint: Option<String>,
 }
 
@@ -94,39 +94,39 @@ impl Connection {
         self.socket.stream()
     }
 
-    /// Who is there.
+    /// The client's user.
     pub(crate) fn uid(&self) -> u32 {
         self.peer.uid
     }
 
-    /// What it did wrong since this was last asked.
+    /// What the client did wrong since the last call.
     pub(crate) fn take_complaint(&mut self) -> Option<String> {
         self.complaint.take()
     }
 
-    /// Bytes of memory that what it sent takes up before it is understood.
+    /// Memory that its received but incomplete bytes take up.
     pub(crate) fn partial_frame_bytes(&self) -> usize {
         if let ConnectionState::Open(frames) = &self.state { frames.held_bytes() } else { 0 }
     }
 
-    /// The socket became readable; `ending`: for the last time.
+    /// The socket became readable; `ending`: the client has closed its sending side.
     pub(crate) fn mark_readable(&mut self, ending: bool) {
         self.readable = true;
         self.ending |= ending;
     }
 
-    /// Whether what waits for it may wait for the end of a task that is under way: once, until the next flush.
+    /// Whether the outbox may wait for the end of a task that is running. Returns `true` at most once per flush.
     pub(crate) fn take_may_delay(&mut self) -> bool {
         std::mem::take(&mut self.may_delay)
     }
 
-    /// Whether the poll should tell from now on when the socket takes more; `None`: as before.
+    /// Whether to register (`Some(true)`) or deregister (`Some(false)`) writable events; `None`: no change.
     pub(crate) fn take_interest_change(&mut self) -> Option<bool> {
         let wanted = self.has_unsent();
         (std::mem::replace(&mut self.watches_writable, wanted) != wanted).then_some(wanted)
     }
 
-    /// Whether reading it now would bring something.
+    /// Whether it should be read in this turn.
     pub(crate) fn wants_read(&self) -> bool {
         match self.state {
             ConnectionState::Greeting(_) | ConnectionState::Open(_) => {
@@ -137,18 +137,18 @@ impl Connection {
         }
     }
 
-    /// Whether its hello is still missing, or its goodbye not taken yet.
+    /// Whether it waits for the client's hello, or for the client to read its goodbye.
     pub(crate) fn has_timeout(&self) -> bool {
         matches!(self.state, ConnectionState::Greeting(_) | ConnectionState::Closing)
     }
 
-    /// Whether only the outbox keeps it.
+    /// Whether it stays open only until its outbox is sent.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.state, ConnectionState::Closing)
     }
 
-    /// Reads at most a turn's share and makes events of it; what comes with it `files` holds. `false`: the connection is
-    /// over.
+    /// Reads at most one share and turns frames into events; `files` stores the descriptors. Returns `false` if the
+    /// connection has ended.
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -185,16 +185,17 @@ impl Connection {
         matches!(self.state, ConnectionState::Faulty(_))
     }
 
-    /// One read. `None`: nothing was taken, and the connection is to end.
+    /// One read. `None`: nothing was read, and the connection will end.
     fn read_socket(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<Option<usize>> {
-        // No more than the hello, so that what is attached to the first frame is not taken for a part of it.
+        // Reads no further than the hello, because descriptors attached to the first frame belong to that frame.
         let buffer = match &self.state {
             ConnectionState::Greeting(hello) => &mut buffer[..Hello::BYTES - hello.len()],
             ConnectionState::Open(_) | ConnectionState::Faulty(_) | ConnectionState::Closing => buffer,
         };
         match self.socket.read(buffer)? {
             SocketRead::Bytes(count) => {
-                // It is empty: the poll tells of what comes from now on, and of its end, if that is not here yet.
+                // The socket is empty: the poll reports new bytes and a later end, but not an end that it has
+                // reported already.
                 self.readable = count == buffer.len() || self.ending;
                 return Ok(Some(count));
             }
@@ -219,7 +220,7 @@ impl Connection {
         })
     }
 
-    /// Ends the connection one turn later, when what it asked before is answered.
+    /// Ends the connection one turn later, after its earlier requests were answered.
     pub(crate) fn fail(&mut self, why: Refusal) {
         self.complaint = Some(why.to_string());
         self.has_unparsed = false;
@@ -279,13 +280,13 @@ impl Connection {
         }
     }
 
-    /// Ends a connection that was not let in.
+    /// Ends a connection that was not accepted.
     pub(crate) fn reject(&mut self, verdict: u32) {
         self.outbox.push_raw(&Hello::new(verdict).to_bytes());
         self.state = ConnectionState::Closing;
     }
 
-    /// Makes events of whole frames, as many as `requests` allows; what is left is the backlog.
+    /// Turns whole frames into events, at most `requests`; the rest stays unparsed.
     fn parse(&mut self, requests: &mut usize, files: &mut ClientFileStore, events: &mut Vec<Event>) {
         let ConnectionState::Open(frames) = &mut self.state else { return };
         let fault = loop {
@@ -346,7 +347,7 @@ impl Connection {
         self.state = ConnectionState::Closing;
     }
 
-    /// Sends what the socket takes. `false`: the connection is over.
+    /// Sends what the socket takes. Returns `false` if the connection has ended.
     pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
         if self.outbox.flush(self.socket.as_fd()).is_err() {
             return self.end(events);
@@ -360,12 +361,12 @@ impl Connection {
         !self.is_closing()
     }
 
-    /// Whether a descriptor has to wait until others have arrived, which nobody tells.
+    /// Whether sending waits for kernel resources, whose return the poll does not report.
     pub(crate) fn is_short(&self) -> bool {
         self.outbox.is_short()
     }
 
-    /// Whether anything waits to be sent.
+    /// Whether the outbox holds unsent bytes.
     pub(crate) fn has_unsent(&self) -> bool {
         self.outbox.waiting_bytes() > 0
     }
@@ -376,7 +377,7 @@ fn refuse(outbox: &mut Outbox, tag: Tag, why: Refusal) {
     outbox.push(&refused, None).expect("a short refusal fits a frame");
 }
 
-/// Whether the reply may be as long as a frame.
+/// Whether the reply may fill a whole frame.
 fn is_long(request: &Request) -> bool {
     matches!(request, Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers)
 }

@@ -1,8 +1,9 @@
-//! The files that go with an offer: made or looked up when it is made, let go of when it is settled.
+//! The files that are sent with an offer: created or looked up when the offer is made, dropped when it is settled.
 //!
-//! A client's file and the shared output outlive the offer; its own output and the results of the parts are made for it
-//! alone. What a worker says of its output is checked here before it counts: sealed, as long as it says, and, if it is a
-//! plan, with the number of its parts at its head. Called by `perform.rs` on the way down and by `worker_table.rs` on the way up.
+//! Client files and the shared output outlive the offer; its own output, its log and the packed results of the parts
+//! are created for it alone. A worker's report about its output is checked here before it counts: the file is sealed,
+//! has the reported size, and a plan begins with the number of its parts. Called by `perform.rs` when an offer is
+//! sent and by `worker_table.rs` when it ends.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,28 +19,28 @@ use bulkhead_proto::worker::stage::{self, Stage};
 use crate::client_files::ClientFileStore;
 use crate::output_store::{OutputFile, OutputStore};
 
-/// What was given with an offer.
+/// The files of one offer.
 #[derive(Debug)]
 pub(crate) struct OfferFiles {
     is_plan: bool,
-    /// Its own output.
+    /// The offer's own output file.
     output: Option<OutputFile>,
-    /// The output that it shares with the other tasks of its job.
+    /// The output that all tasks of its job share.
     shared: Option<ScratchId>,
-    /// What the parts left.
+    /// The packed results of the parts, for a merge.
     results: Option<OutputFile>,
-    /// Its log, until it is sent.
+    /// The worker's descriptor of the log, until it is sent.
     log: Option<OwnedFd>,
 }
 
-/// What goes down the lane: what each descriptor is for, and the descriptors.
+/// The content of one frame on the lane: the role of each descriptor, and the descriptors.
 pub(crate) type LaneFiles<'a> = (Vec<FileRole>, Vec<BorrowedFd<'a>>);
 
 impl OfferFiles {
-    /// Makes what this task needs and is not there yet.
+    /// Creates the files that this task needs and that do not exist yet.
     ///
     /// # Errors
-    /// As many as may be are open; something is short.
+    /// As many files are open as are allowed; memory or descriptors are short.
     pub(crate) fn make(task: &Task, outputs: &mut OutputStore) -> io::Result<Self> {
         let is_plan = matches!(task.stage, Stage::Plan);
         let mut offer_files = Self { is_plan, output: None, shared: None, results: None, log: None };
@@ -56,14 +57,14 @@ impl OfferFiles {
                 TaskFile::Client { .. } | TaskFile::Plan { .. } => {}
             }
         }
-        // Who merges seals what all have written; a plan is never that.
+        // A merge seals the shared output as its result; a plan's result is always a file of its own.
         if task.output == OutputMode::Descriptor && (is_plan || offer_files.shared.is_none()) {
             offer_files.output = Some(outputs.make()?);
         }
         Ok(offer_files)
     }
 
-    /// All that goes down with the task. `None`: the core named what is not held any more.
+    /// The files to send with the task. `None`: the core named a file that is not stored any more.
     pub(crate) fn lane_files<'a>(
         &'a self,
         task: &Task,
@@ -90,15 +91,15 @@ impl OfferFiles {
         Some((roles, descriptors))
     }
 
-    /// All of it is on its way: what is for the worker alone is not needed here any more.
+    /// Drops the descriptors that only the worker needs, after they were sent.
     pub(crate) fn mark_sent(&mut self) {
         self.log = None;
     }
 
-    /// What a worker's word is worth that its output is done and has so many bytes.
+    /// Checks the worker's report that its output is complete and has `bytes` bytes, and stores the output.
     ///
     /// # Errors
-    /// The rule that it broke. Sealing is not done here, see [`OutputStore::take`].
+    /// The rule that the worker broke. The file must be sealed already, see [`OutputStore::take`].
     pub(crate) fn take_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
         let taken = match (self.output, self.shared) {
             (Some(output), _) => outputs.take(output, bytes),
@@ -113,10 +114,10 @@ impl OfferFiles {
         }
     }
 
-    /// What a worker's word is worth that a task which failed left so many bytes in its own output.
+    /// Checks the worker's report that a failed task left `bytes` bytes in its own output, and stores them.
     ///
     /// # Errors
-    /// The rule that it broke.
+    /// The rule that the worker broke.
     pub(crate) fn take_failure_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<Leftover, Lie> {
         match outputs.take(self.output.ok_or(Lie::Result)?, bytes) {
             Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
@@ -134,7 +135,7 @@ fn lost_output(error: &io::Error) -> TaskResult {
     TaskResult::Failed { message, code: None, output: Leftover::Nothing }
 }
 
-/// Reads how many parts a plan has. It is sealed: nobody can change that any more.
+/// Reads the number of parts at the head of a plan, which is sealed.
 fn planned_result(output: OutputId, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
     let result = match outputs.head(output) {
         Ok(head) => match head.and_then(|head| stage::parts_of(head, bytes)) {
@@ -189,7 +190,7 @@ mod tests {
             .0
     }
 
-    /// A plan task that wrote this and says that it has so many bytes.
+    /// A plan task that wrote these bytes and reports a size of `said`.
     fn plan(written: &[u8], said: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
         let task = task(Stage::Plan, OutputMode::Descriptor, vec![shared()]);
         let offer_files = OfferFiles::make(&task, outputs).unwrap();

@@ -1,7 +1,7 @@
-//! What is on its way to one client: bytes in order, and descriptors at their places.
+//! The outbox of one client: bytes in order, and descriptors at their positions among them.
 //!
-//! Never blocks, and is bounded from outside: the core gives a client only so much credit, and nothing is read
-//! from a client whose outbox is over its mark.
+//! It never blocks. Its size is bounded by its callers: the core limits the credit of each client, and
+//! `connection.rs` reads nothing from a client whose outbox is over the mark. Owned by `connection.rs`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +14,7 @@ use bulkhead_sys::socket;
 
 use crate::output_store::OutputFile;
 
-/// Bytes that belong together: a descriptor goes with the first of them.
+/// Bytes that are sent together; the descriptor is attached to the first one.
 #[derive(Debug)]
 struct Piece {
     bytes: Vec<u8>,
@@ -53,19 +53,19 @@ impl Outbox {
         Ok(())
     }
 
-    /// Appends bytes that are no frame.
+    /// Appends raw bytes (a hello).
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.waiting_bytes += bytes.len();
         self.pieces.push_back(Piece { bytes: bytes.to_vec(), sent: 0, descriptor: None });
     }
 
-    /// Bytes that wait.
+    /// The number of unsent bytes.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
-    /// Whether the last flush ended because the kernel was short of memory, or too many descriptors of ours are on their
-    /// way to clients: the socket takes more, and does not tell when it is time.
+    /// Whether the last flush failed because the kernel lacked memory, or because too many of our descriptors are in
+    /// flight (ETOOMANYREFS). The socket is writable then, so the poll does not report when to retry.
     pub(crate) fn is_short(&self) -> bool {
         self.short
     }
@@ -73,7 +73,7 @@ impl Outbox {
     /// Sends what the socket takes.
     ///
     /// # Errors
-    /// The connection is over.
+    /// The connection has ended.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.flush_by(|bytes, descriptor| socket::send_with_fd(socket, bytes, descriptor))
     }

@@ -1,9 +1,10 @@
-//! Outputs in descriptors: made for tasks, sealed by their workers, and handed to whoever asks for the job.
+//! The store of output files: memfds that are created for tasks, sealed by their workers and attached to replies.
 //!
-//! Only what was sealed is held: a worker that keeps a descriptor cannot change a result behind its client's
-//! back. How many are kept, and for how long, the core decides; how many may be open in all, the budget of
-//! descriptors. The outputs that the tasks of one job share are kept here as well, and count as they do. What is large
-//! is closed by the disposal: to give its memory back takes the kernel tens of milliseconds, which the loop has not.
+//! Only sealed files are stored, so a worker that keeps a descriptor cannot change a result afterwards. The core
+//! decides how many results are kept and for how long; the descriptor budget limits how many files are open. Shared
+//! outputs of jobs in parts and logs of attempts are stored here too and count against the same budget. The
+//! background closer closes large files, because freeing their memory takes the kernel tens of milliseconds. Driven
+//! by `perform.rs` and `worker_table.rs`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,13 +19,14 @@ use bulkhead_sys::memfd;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 
-/// What holds more than this is closed by the disposal, in bytes: giving back a MiB takes the kernel some 65 us.
+/// Files with more memory than this are closed by the background closer, in bytes: to free 1 MiB takes the kernel 65
+/// us.
 const LARGE_BYTES: u64 = 4 << 20;
 
-/// An output descriptor, counted wherever it is as long as it is open.
+/// An output descriptor. It counts against the budget until it is closed, in whatever thread.
 #[derive(Debug)]
 pub(crate) struct OutputFile {
-    /// The descriptor, and its place among those that may be open, which is free again once it is closed.
+    /// The descriptor, and the count of open files that it holds up.
     inner: Option<(OwnedFd, Arc<()>)>,
     closer: BackgroundCloser,
 }
@@ -45,40 +47,40 @@ impl Drop for OutputFile {
     }
 }
 
-/// All held outputs, and the making of new ones.
+/// All stored files, and the only place that creates new ones.
 #[derive(Debug)]
 pub(crate) struct OutputStore {
     outputs: BTreeMap<OutputId, Rc<OutputFile>>,
     scratches: BTreeMap<ScratchId, OutputFile>,
     logs: BTreeMap<LogId, Rc<OutputFile>>,
     last: u64,
-    /// Whoever holds an open one holds this as well.
+    /// Each open file holds a clone, so the number of clones is the number of open files.
     open: Arc<()>,
     open_max: usize,
     closer: BackgroundCloser,
 }
 
 impl OutputStore {
-    /// At most `open_max` output descriptors are ever open in this process.
+    /// A store of which at most `open_max` descriptors are ever open.
     pub(crate) fn new(open_max: usize, closer: BackgroundCloser) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
         Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Arc::new(()), open_max, closer }
     }
 
-    /// How many are open.
+    /// The number of open files.
     pub(crate) fn open(&self) -> usize {
         Arc::strong_count(&self.open) - 1
     }
 
-    /// An empty file for a task to write.
+    /// Creates an empty file for a task to write.
     ///
     /// # Errors
-    /// As many as may be are open; something is short.
+    /// As many files are open as are allowed; memory or descriptors are short.
     pub(crate) fn make(&self) -> io::Result<OutputFile> {
         self.count(|| memfd::output_file("bulkhead-output"))
     }
 
-    /// A file that holds these bytes and cannot change.
+    /// Creates a file that holds these bytes and is sealed.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -86,7 +88,7 @@ impl OutputStore {
         self.count(|| memfd::filled("bulkhead-results", bytes))
     }
 
-    /// Makes an output for all tasks of a job, unless it is there.
+    /// Creates the output that all tasks of a job share, unless it exists.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -109,11 +111,11 @@ impl OutputStore {
         Ok(OutputFile { inner, closer: self.closer.clone() })
     }
 
-    /// Takes in what a worker wrote and sealed. `None`: it is not sealed, or not as long as the worker says. Sealing
-    /// is not done here: the kernel may wait for whoever uses the file, and nobody else is waited for here.
+    /// Stores a file that a worker wrote and sealed. Returns `None` if it is not sealed or its size is not `bytes`.
+    /// The worker has to seal it, because F_ADD_SEALS can block while a process uses the file.
     ///
     /// # Errors
-    /// The descriptor cannot be asked.
+    /// fstat(2) or F_GET_SEALS failed.
     pub(crate) fn take(&mut self, file: OutputFile, bytes: u64) -> io::Result<Option<OutputId>> {
         if memfd::sealed_size(file.as_fd())? != Some(bytes) {
             return Ok(None);
@@ -124,10 +126,10 @@ impl OutputStore {
         Ok(Some(output))
     }
 
-    /// As [`Self::take`] of the output that the tasks of a job share; if it is taken, it is shared no more.
+    /// As [`Self::take`], for the output that the tasks of a job share. If it is stored, it is no longer shared.
     ///
     /// # Errors
-    /// The descriptor cannot be asked.
+    /// fstat(2) or F_GET_SEALS failed.
     pub(crate) fn take_scratch(&mut self, scratch: ScratchId, bytes: u64) -> io::Result<Option<OutputId>> {
         let is_sealed = match self.scratches.get(&scratch) {
             Some(file) => memfd::sealed_size(file.as_fd())? == Some(bytes),
@@ -143,22 +145,22 @@ impl OutputStore {
         }
     }
 
-    /// The output that the tasks of a job share, if it was made.
+    /// The output that the tasks of a job share, if it was created.
     pub(crate) fn scratch(&self, scratch: ScratchId) -> Option<&OutputFile> {
         self.scratches.get(&scratch)
     }
 
-    /// Lets go of what the tasks of a job shared.
+    /// Drops the output that the tasks of a job shared.
     pub(crate) fn drop_scratch(&mut self, scratch: ScratchId) {
         self.scratches.remove(&scratch);
     }
 
-    /// A held output, to be looked at.
+    /// A stored output, to be sent to a worker.
     pub(crate) fn look(&self, output: OutputId) -> Option<&OutputFile> {
         self.outputs.get(&output).map(|store| &**store)
     }
 
-    /// The first bytes of a held output, if it has so many.
+    /// The first bytes of a stored output, or `None` if it is shorter.
     ///
     /// # Errors
     /// It cannot be read.
@@ -169,7 +171,11 @@ impl OutputStore {
         Ok((count == COUNT_BYTES).then_some(head))
     }
 
-    /// Makes the log of an attempt; gives what its worker writes, and keeps what can only be read.
+    /// Creates the log file of an attempt: a memfd of [`LOG_BYTES`], sealed in its size, with mode 0600. Returns the
+    /// descriptor that the worker writes through; keeps a second one, opened read-only, for clients. No other user
+    /// can open it for writing. The supervisor neither reads nor writes it: the format (`proto/src/log.rs`) needs no
+    /// lock, and readers check every byte. A write to memory wakes nobody, so `logs --follow` polls the file in the
+    /// client; the daemon tells it only the job's end.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -189,17 +195,17 @@ impl OutputStore {
         self.logs.get(&log).cloned()
     }
 
-    /// Lets go of a log; replies on their way keep theirs.
+    /// Drops a log. Replies that are queued keep their descriptor of it.
     pub(crate) fn drop_log(&mut self, log: LogId) {
         self.logs.remove(&log);
     }
 
-    /// A held output, to be attached to a reply.
+    /// A stored output, to be attached to a reply.
     pub(crate) fn get(&self, output: OutputId) -> Option<Rc<OutputFile>> {
         self.outputs.get(&output).cloned()
     }
 
-    /// Lets go of one; replies on their way keep theirs.
+    /// Drops an output. Replies that are queued keep their descriptor of it.
     pub(crate) fn drop_output(&mut self, output: OutputId) {
         self.outputs.remove(&output);
     }
@@ -248,7 +254,7 @@ mod tests {
         let mut store = OutputStore::new(4, closer.clone());
         let (told, closed) = channel();
         let (go, waits) = channel::<()>();
-        // Whoever closes outputs is kept busy with this one, so that what waits behind it can be counted.
+        // This keeps the closer's thread busy, so that the files queued behind it can be counted.
         closer.close(CloseOwner::Outputs, Blocker(told, waits));
         closed.recv_timeout(PATIENCE).unwrap();
         for (bytes, waiting) in [(1, 0), (LARGE_BYTES as usize + 1, 1)] {
@@ -269,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Its drop says so and waits until it is let go.
+    /// Its drop sends a message, then waits until it is released.
     struct Blocker(Sender<()>, Receiver<()>);
 
     impl Drop for Blocker {

@@ -1,8 +1,8 @@
-//! Memory that unfinished frames take up, and who gives way when that is too much.
+//! Limits the memory that partial frames of all clients take up.
 //!
-//! A client may send half of a long frame and then nothing for as long as it likes. So what is held for all such
-//! clients has a bound, and beyond it the user who holds most loses the connection that holds most: whoever needs
-//! room for a frame now has it, and whoever fills it up meets itself first. Kept by `client_table.rs`.
+//! A client can send half of a long frame and then nothing. Beyond [`UNFINISHED_MAX_BYTES`] in all, the user who
+//! holds the most memory loses the connection that holds the most. So a user who fills up the memory loses only
+//! connections of their own. Driven by `client_table.rs`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
 /// What each connection may hold without being counted.
 const ALLOWANCE_BYTES: usize = 64 << 10;
 
-/// Who holds how much beyond the allowance.
+/// Bytes of each connection beyond the allowance.
 #[derive(Debug, Default)]
 pub(crate) struct PartialFrames {
     of: BTreeMap<ClientId, (u32, usize)>,
@@ -20,14 +20,14 @@ pub(crate) struct PartialFrames {
 }
 
 impl PartialFrames {
-    /// A client of this user holds so many bytes now; 0 if it is gone.
+    /// Notes how many bytes a client of this user holds now; 0 if it has left.
     pub(crate) fn note(&mut self, client: ClientId, uid: u32, bytes: usize) {
         let beyond = bytes.saturating_sub(ALLOWANCE_BYTES);
         let old = if beyond > 0 { self.of.insert(client, (uid, beyond)) } else { self.of.remove(&client) };
         self.total = self.total - old.map_or(0, |(_, bytes)| bytes) + beyond;
     }
 
-    /// Who has to give way, if too much is held.
+    /// The client to disconnect, if the limit is exceeded.
     pub(crate) fn client_to_drop(&self) -> Option<ClientId> {
         if self.total <= UNFINISHED_MAX_BYTES {
             return None;

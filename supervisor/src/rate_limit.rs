@@ -1,22 +1,23 @@
-//! Lines that strangers can make the daemon log: some at a time, and then how many more there were.
+//! A rate limit for log lines that clients can provoke.
 //!
-//! Counts and times only; what is said is said by whoever asks. The loop wakes once after a burst to tell its size.
+//! It allows some lines in each period and counts the rest; after the period the caller logs that count. It only
+//! counts: its callers write the lines. Driven by `client_table.rs`.
 
-/// Lines that are said in one period.
+/// Lines that are allowed in one period.
 const LINES: u64 = 10;
-/// How long a period is, from its first line on.
+/// Length of a period, from its first line on.
 const PERIOD_NS: u64 = 10_000_000_000;
 
-/// Holds one kind of line back.
+/// The limit for one kind of line.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimit {
-    /// When the period that runs is over.
+    /// When the current period ends.
     end_ns: u64,
     count: u64,
 }
 
 impl RateLimit {
-    /// Whether a line may be said now; it is counted in any case.
+    /// Whether a line may be logged now. Counts it in any case.
     pub(crate) fn allows(&mut self, now_ns: u64) -> bool {
         if self.count <= LINES && now_ns >= self.end_ns {
             self.count = 0;
@@ -28,12 +29,12 @@ impl RateLimit {
         self.count <= LINES
     }
 
-    /// When [`Self::take_suppressed`] has something to tell, in nanoseconds of the monotonic clock.
+    /// When [`Self::take_suppressed`] has a count to return, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&self) -> Option<u64> {
         (self.count > LINES).then_some(self.end_ns)
     }
 
-    /// How many lines were not said, once the period is over.
+    /// How many lines were suppressed, once the period has ended.
     pub(crate) fn take_suppressed(&mut self, now_ns: u64) -> Option<u64> {
         self.deadline().filter(|end_ns| *end_ns <= now_ns)?;
         Some(std::mem::take(&mut self.count) - LINES)

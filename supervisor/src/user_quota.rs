@@ -1,12 +1,13 @@
-//! Who has how many of what there is a bound for: all clients together, and each user.
+//! A quota for a limited resource: one limit for all users together and one for each user.
 //!
-//! A seat is taken with a connection, or with a descriptor that came on one, and free again when that is closed, wherever
-//! it happens. Nobody but root can take all of them. Asked by `access_control.rs` for each new connection, and by `client_files.rs`.
+//! A permit is taken with each connection, and with each descriptor that arrives on one. It is returned when the
+//! connection or descriptor is closed, in whatever thread. No user but root can take all permits. Used by
+//! `access_control.rs` and `client_files.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// All seats.
+/// The quota, and the permits that are taken.
 #[derive(Debug)]
 pub(crate) struct UserQuota {
     all_max: usize,
@@ -15,7 +16,7 @@ pub(crate) struct UserQuota {
     of: BTreeMap<u32, Arc<()>>,
 }
 
-/// One connection's; dropping it frees it.
+/// The permit for one connection or descriptor. Dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct QuotaPermit {
     _all: Arc<()>,
@@ -23,13 +24,13 @@ pub(crate) struct QuotaPermit {
 }
 
 impl UserQuota {
-    /// So many for all, and three quarters of them for one user if there are `several` users.
+    /// A quota of `all_max` permits; if there are `several` users, one user gets at most three quarters of them.
     pub(crate) fn new(all_max: usize, several: bool) -> Self {
         let each_max = if several { (all_max - all_max / 4).max(1) } else { all_max };
         Self { all_max, each_max, all: Arc::new(()), of: BTreeMap::new() }
     }
 
-    /// A seat for a user, and whether it is one too many: then it is only for being told so.
+    /// Takes a permit, and says whether it is one too many: then it is good only for telling the client so.
     pub(crate) fn acquire(&mut self, uid: u32) -> (QuotaPermit, bool) {
         self.of.retain(|_, own| taken(own) > 0);
         let full = self.is_full(uid);
@@ -37,7 +38,7 @@ impl UserQuota {
         (QuotaPermit { _all: Arc::clone(&self.all), _own: Arc::clone(own) }, full)
     }
 
-    /// Whether there is no free one for a user.
+    /// Whether this user can get no more permits.
     pub(crate) fn is_full(&self, uid: u32) -> bool {
         let own = self.of.get(&uid).map_or(0, taken);
         taken(&self.all) >= self.all_max || (uid != 0 && own >= self.each_max)
