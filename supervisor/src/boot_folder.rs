@@ -1,8 +1,8 @@
-//! The folders in which workers are brought up, and how they go when their workers are dead.
+//! Boot folders: the directories in which workers create the socket of their ipc-channel server.
 //!
-//! A worker may leave whatever it likes in its folder, in any number and at any depth. An empty folder goes at once;
-//! what a worker left is cleared away by a thread of its own, so that the loop never waits for it. Driven by
-//! `spawn.rs` (which makes them) and by the drop of a worker.
+//! A worker can leave any number of files and folders in it, at any depth. The drop removes an empty folder with
+//! rmdir(2); a folder that is not empty is removed by a thread, so that the loop never waits for the disk. Created by
+//! `spawn.rs`, dropped with the worker.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -12,15 +12,15 @@ use std::sync::{Mutex, PoisonError};
 
 use bulkhead_sys::remove_tree::remove_tree;
 
-/// A folder for one worker's bootstrap, removed with whatever is left in it.
+/// The boot folder of one worker. Dropping it removes it with its content.
 #[derive(Debug)]
 pub(crate) struct BootFolder(pub(crate) PathBuf);
 
 impl BootFolder {
-    /// Makes a folder for this user alone, and those above it if a cleaner took them away.
+    /// Creates a folder with mode 0700, and those above it if a clean-up job removed them.
     ///
     /// # Errors
-    /// It is there already; the folder above it cannot be made, is full or read-only.
+    /// It exists already; the folder above it cannot be created, is full or read-only.
     pub(crate) fn make(path: PathBuf) -> io::Result<Self> {
         let private = || DirBuilder::new().mode(0o700).create(&path);
         match (private(), path.parent()) {
@@ -49,10 +49,10 @@ impl Drop for BootFolder {
     }
 }
 
-/// Folders that wait to be cleared: those of this moment, and those for which there was no thread to be had.
+/// Folders that wait to be removed: new ones, and those for which no thread could be started.
 static UNCLEARED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// If there is no thread to be had, what is left goes with the next folder.
+/// If no thread can be started, the folders are removed together with the next one.
 fn remove_in_thread(left: &mut Vec<PathBuf>) {
     let folders = left.clone();
     let clear = move || folders.iter().for_each(|folder| warn_of(folder, remove_tree(folder)));

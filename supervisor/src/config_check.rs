@@ -1,8 +1,8 @@
-//! `--check-config`: each pool's worker program is started for a moment, to see whether it comes up and has its kinds.
+//! `--check-config`: starts one worker of each pool, to see whether it sends a hello and offers its pool's kinds.
 //!
-//! What the text of a config cannot tell. The worker gets its setup as from a daemon and is killed once it has answered:
-//! it is never connected to, so it never runs a task. No socket, no lock, no state; its boot folder is a temporary one.
-//! Called by `lib.rs`.
+//! This finds what the text of a config does not show. The worker gets its setup as from a daemon and is killed after
+//! its answer; it is never connected to, so it never runs a task. No socket, lock or state folder is touched; the
+//! boot folder is a temporary one. Called by `lib.rs`.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -23,10 +23,10 @@ use crate::settings::Settings;
 use crate::spawn::WorkerTemplate;
 use crate::worker_process::{LaneRead, WorkerProcess};
 
-/// Starts the program of each pool once.
+/// Starts the worker program of each pool once.
 ///
 /// # Errors
-/// One does not come up, or lacks a kind of its pool: which, and what to do.
+/// A worker does not start or lacks a kind of its pool. The text says which, and what to do.
 pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
@@ -38,9 +38,9 @@ pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     fit.and(remove_tree(&path).with_context(|| format!("cannot remove {}", path.display())))
 }
 
-/// Starts one, hears what it says, and ends it.
+/// Starts one worker, reads its answer and kills it.
 fn check_pool(template: &WorkerTemplate, pool: PoolId, program: &Path, limit: Duration) -> Result<()> {
-    // Numbers of workers begin at 1.
+    // Worker numbers begin at 1.
     let mut worker = template.spawn(WorkerId(u64::from(pool.0) + 1), pool)?;
     let answer = await_hello(&mut worker, limit);
     kill_and_clean_up(&mut worker, limit)?;
@@ -53,7 +53,7 @@ fn check_pool(template: &WorkerTemplate, pool: PoolId, program: &Path, limit: Du
     }
 }
 
-/// The kinds that it lacks, once it has said hello.
+/// The kinds that the worker lacks, after its hello.
 fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId>> {
     let deadline = Instant::now() + limit;
     loop {
@@ -74,7 +74,7 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
     }
 }
 
-/// Why one is silent that let go of its lane.
+/// Why a worker closed its lane without a hello.
 fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     wait_readable(worker.tree.process().as_fd(), left).context("cannot wait for its end")?;
     Ok(match worker.advance().map(|status| worker.death_event(status, clock::monotonic_ns())) {
@@ -83,7 +83,7 @@ fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     })
 }
 
-/// Nothing of it stays.
+/// Kills the worker and removes its folder.
 fn kill_and_clean_up(worker: &mut WorkerProcess, limit: Duration) -> Result<()> {
     worker.kill(KillReason::Stop);
     wait_readable(worker.tree.process().as_fd(), limit).context("cannot wait for the end of a worker")?;

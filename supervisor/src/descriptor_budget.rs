@@ -1,9 +1,9 @@
-//! Who may hold how many of the daemon's descriptors.
+//! Shares out the daemon's file descriptors.
 //!
-//! A daemon without a free descriptor can neither replace a worker nor prove its death. So workers have theirs set
-//! aside, and clients, outputs and files of clients share the rest; neither can take what another one needs. Set aside
-//! is room for one whole message from a client, too: what does not fit is closed by the kernel in the loop's name, and
-//! that may wait. Reckoned once, by `daemon.rs`, from the limit that the process was given.
+//! A daemon without a free descriptor can neither replace a worker nor prove its death. So descriptors for workers
+//! are set aside, and clients, outputs and files of clients share the rest, each with a limit of its own. Room for
+//! one whole message from a client is set aside too: the kernel closes descriptors that it cannot install while the
+//! loop receives, and that close can block. Computed once, by `daemon.rs`, from RLIMIT_NOFILE.
 
 use anyhow::{Result, ensure};
 use bulkhead_core::config::PoolSize;
@@ -12,40 +12,40 @@ use bulkhead_sys::untrusted::ATTACHED_MAX;
 
 use crate::spawn::LEFT_MAX;
 
-/// The daemon's own: standard ones, socket, lock, poll, signals, and what a spawn or a proof of death takes for a
-/// moment, and what dead workers left in their channels (two descriptors each).
+/// The daemon's own: standard streams, socket, lock, poll, signals, those that a spawn or a sweep uses for a moment,
+/// and those that dead workers left in their channels (two each).
 const OWN: u64 = 64 + 2 * LEFT_MAX as u64;
-/// Lane, pidfd, channel (twice) and two files of vitals of a worker, and one more while it comes up.
+/// A worker's: lane, pidfd, channel (twice), two files of /proc, and one more while it starts.
 const PER_WORKER: u64 = 7;
-/// What one message of a client can bring, as far as it is more than may stay.
+/// What one message of a client can carry beyond what may stay.
 const PER_MESSAGE: u64 = ATTACHED_MAX as u64;
-/// Least for clients, and least for outputs.
+/// The minimum for clients, and for outputs.
 const LEAST: u64 = 64;
-/// Least for files of clients.
+/// The minimum for files of clients.
 const LEAST_FILES: u64 = 4 * FILES_MAX as u64;
-/// More are never counted on: the kernel's table of them is grown to this size at the start.
+/// No more than this are used: the kernel's descriptor table is grown to this size at the start.
 pub(crate) const MOST: u64 = 1 << 17;
 
-/// Descriptors for everybody but the workers.
+/// Descriptors for all uses but the workers'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DescriptorBudget {
-    /// Connections at a time.
+    /// Open connections.
     pub(crate) clients: usize,
-    /// Output descriptors that are open at a time: of tasks that run, of results that are kept or on their way.
+    /// Open output files: of running tasks, of stored results, and in queued replies.
     pub(crate) outputs: usize,
-    /// Of these, for results that are kept until somebody asks for them.
+    /// Of these, for stored results.
     pub(crate) kept_outputs: u64,
-    /// Files of clients that are open at a time: of jobs, of submits that are not whole yet, and those whose close waits.
+    /// Open files of clients: of jobs, of submits that are incomplete, and those that wait to be closed.
     pub(crate) files: usize,
     /// Of these, for jobs.
     pub(crate) kept_files: u64,
 }
 
 impl DescriptorBudget {
-    /// Shares out `limit` descriptors. Each slot of `pools` may hold a worker and one that is stuck.
+    /// Shares out `limit` descriptors. Each slot of `pools` may have a worker and a stuck one.
     ///
     /// # Errors
-    /// They do not suffice for so many workers.
+    /// They are too few for so many workers.
     pub(crate) fn share(limit: u64, pools: impl Iterator<Item = PoolSize>, wanted: &Self) -> Result<Self> {
         let (slots, spares) = pools.fold((0, 0), |(slots, spares), pool| {
             (slots + u64::from(pool.slots), spares + u64::from(pool.spares))
@@ -84,7 +84,7 @@ mod tests {
         kept_files: u64::MAX,
     };
 
-    /// The slots and spares of two pools together.
+    /// Two pools with these slots and spares together.
     fn pools(slots: u16, spares: u16) -> impl Iterator<Item = PoolSize> {
         let size = |slots, spares| PoolSize { name: String::new(), slots, spares };
         [size(slots - 1, 0), size(1, spares)].into_iter()

@@ -1,7 +1,7 @@
 //! The log writer: env_logger behind a bounded queue and a thread of its own.
 //!
-//! A stalled journald, pipe or terminal must not stop the loop, so nothing that logs ever waits: what does not
-//! fit the queue is dropped, counted, and said as soon as there is room.
+//! A stalled journald, pipe or terminal must not block the loop, so logging never waits: lines that do not fit the
+//! queue are dropped and counted, and the count is logged as soon as there is room. Installed by `lib.rs`.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,21 +9,21 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Lines that may wait.
+/// Lines that the queue can hold.
 const QUEUE_LINES: usize = 4096;
-/// How long the daemon waits at its end for the last lines to be taken.
+/// How long the daemon waits at its end for the last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// What travels to the writer.
+/// An item of the queue.
 enum LogMessage {
     Line(Vec<u8>),
-    /// Everything before this is written: tell.
+    /// Asks for an answer when all items before it are written.
     Finish(SyncSender<()>),
 }
 
 static WRITER: Mutex<Option<SyncSender<LogMessage>>> = Mutex::new(None);
 
-/// The end of the queue that loggers see.
+/// The sending end of the queue.
 struct LogQueue {
     sender: SyncSender<LogMessage>,
     dropped: Arc<AtomicU64>,
@@ -42,8 +42,8 @@ impl Write for LogQueue {
     }
 }
 
-/// Starts the writer and makes it the process's logger. Level by `BULKHEAD_LOG`, `info` without it; no times
-/// where journald adds its own.
+/// Starts the writer thread and installs the logger. The level is `BULKHEAD_LOG`, by default `info`; time stamps are
+/// left out where journald adds its own.
 pub(crate) fn install() {
     let (sender, receiver) = sync_channel(QUEUE_LINES);
     let dropped = Arc::new(AtomicU64::new(0));
@@ -64,7 +64,7 @@ pub(crate) fn install() {
         *WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sender);
     }
     builder.init();
-    // The default hook writes to standard error itself, and would wait for whoever does not read it.
+    // The default panic hook writes to standard error itself, and would block on a reader that does not read.
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.to_string();
         log::error!("{}", text.replace('\n', " "));
@@ -72,12 +72,12 @@ pub(crate) fn install() {
     }));
 }
 
-/// Waits, but not for long, until what was logged so far is written.
+/// Waits at most [`LAST_LINES`] until all lines logged so far are written.
 pub(crate) fn finish() {
     let writer = WRITER.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     let (done, wait) = sync_channel(1);
     if writer.is_some_and(|sender| sender.try_send(LogMessage::Finish(done)).is_ok()) {
-        // Nobody takes the lines: there is nobody to tell either.
+        // A timeout is ignored: there is no way to report it.
         let _ = wait.recv_timeout(LAST_LINES);
     }
 }
@@ -85,7 +85,7 @@ pub(crate) fn finish() {
 fn write_lines(lines: &Receiver<LogMessage>, dropped: &AtomicU64) {
     let mut stderr = io::stderr();
     for item in lines {
-        // A log that cannot be written has nowhere to complain to.
+        // Errors are ignored: there is no other place to report them.
         match item {
             LogMessage::Line(line) => drop(stderr.write_all(&line)),
             LogMessage::Finish(done) => drop(done.send(())),
@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// Run by `a_panic_does_not_wait_for_a_stalled_log`, in a process of its own whose log nobody reads.
+    /// Run by `a_panic_does_not_wait_for_a_stalled_log` in a process of its own, whose standard error is not read.
     #[test]
     #[ignore = "fills its standard error: started by a_panic_does_not_wait_for_a_stalled_log"]
     fn panics_behind_a_stalled_log() {
@@ -125,7 +125,7 @@ mod tests {
         let mut test = Command::new(std::env::current_exe().unwrap());
         test.args(["--exact", "log_writer::tests::panics_behind_a_stalled_log", "--ignored", "--nocapture"]);
         let mut child = test.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Its end is the end of its standard output; its standard error is held and never read.
+        // Its standard output ends with it; its standard error is held open and never read.
         let mut stdout = child.stdout.take().unwrap();
         loop {
             if !wait_readable(stdout.as_fd(), Duration::from_secs(60)).unwrap() {

@@ -1,7 +1,7 @@
-//! Which descriptor woke the loop: the tokens of its poll, and what they mean.
+//! What each token of the poll stands for.
 //!
-//! A token holds the number of a client or worker, and these are never reused: a late wake-up for one that is
-//! gone finds nobody, instead of somebody else.
+//! A token holds the number of a client or worker. These are never reused, so a late wake-up for one that is gone
+//! finds nothing instead of another one. Used by `turn.rs` and by all that register descriptors.
 
 use bulkhead_proto::ids::{ClientId, WorkerId};
 use mio::Token;
@@ -11,11 +11,11 @@ use mio::Token;
 pub(crate) enum PollSource {
     /// The listening socket.
     Listener,
-    /// The pipe of the signal handlers.
+    /// The socket to which the signal handlers write.
     Signals,
-    /// The bootstrap threads have something.
+    /// The waker of the bootstrap threads.
     Bootstrap,
-    /// A private parent's pipe.
+    /// Standard input: the pipe of a private parent.
     Parent,
     /// A client's connection.
     Client(ClientId),
@@ -26,7 +26,7 @@ pub(crate) enum PollSource {
 }
 
 impl PollSource {
-    /// The token: the kind in the low bits, the number above.
+    /// The token: the kind of source in the low bits, the number above.
     pub(crate) fn token(self) -> Token {
         let (kind, number) = match self {
             Self::Listener => (0, 0),
@@ -41,7 +41,7 @@ impl PollSource {
         Token((number << 2 | kind) as usize)
     }
 
-    /// What a token stands for; `None` for one that was never given out.
+    /// The source of a token; `None` for one that was never used.
     pub(crate) fn of(token: Token) -> Option<Self> {
         let number = (token.0 >> 2) as u64;
         match (token.0 & 3, number) {

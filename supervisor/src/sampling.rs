@@ -1,27 +1,31 @@
-//! What the kernel shows of one worker: on demand for the core, and once more right before a kill as evidence.
+//! Samples one worker: its state, processor time and resident memory, when the core asks, and once more before a
+//! kill.
 //!
-//! It draws no conclusion: whether that is an endless loop or a wait for ever is for the reader of state and processor
-//! time. Nothing here waits for the worker. Driven by the worker that it belongs to.
+//! Only workers with a reason are sampled: for a task with a limit of progress, processor time or memory the core
+//! asks as often as the limit needs. The files of /proc are opened before the supervisor connects, because the worker
+//! makes itself not dumpable only then; so a /proc with `hidepid` hides nothing. Only the kernel function in which it
+//! waits needs a right that root alone has. State and processor time tell an endless loop from a wait for ever; this
+//! file does not judge. Nothing here waits for the worker. Owned by `worker_process.rs`.
 
 use bulkhead_proto::client::evidence::{RunState, Seen};
 use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::process_stats::ProcessStats;
 
-/// One worker's, from its spawn on.
+/// The sampler of one worker, from its spawn on.
 #[derive(Debug)]
 pub(crate) struct WorkerSampler {
     pid: u32,
-    /// `None` where the kernel shows nothing of it.
+    /// `None` if /proc does not show the worker.
     stats: Option<ProcessStats>,
-    /// Its processor time when its ring was last empty and an offer came.
+    /// Its processor time when it got an offer while it had no other.
     offered_cpu_ns: Option<u64>,
-    /// What was seen before the kill.
+    /// The sample taken before the kill.
     pub(crate) last: Option<Seen>,
 }
 
 impl WorkerSampler {
-    /// Of a new worker. Where /proc hides processes it may be too soon to see it: the kernel lets go of whoever spawns
-    /// a moment before it knows that the new program may be looked into.
+    /// A sampler of a new worker. With `hidepid` it may be too early to open its files: posix_spawn returns a moment
+    /// before the kernel allows access to the new program; then [`Self::retry_open`] opens them.
     pub(crate) fn of(process: &Process) -> Self {
         Self {
             pid: process.pid(),
@@ -31,7 +35,7 @@ impl WorkerSampler {
         }
     }
 
-    /// It has said hello, and hides itself once we have connected: now or never.
+    /// Opens the files of /proc if that failed at the spawn. Called after the hello, before the worker hides itself.
     pub(crate) fn retry_open(&mut self, process: &Process) {
         if self.stats.is_some() {
             return;
@@ -42,12 +46,12 @@ impl WorkerSampler {
         }
     }
 
-    /// It is about to be offered a task and has no other.
+    /// Notes the processor time before the first of a row of offers.
     pub(crate) fn note_first_offer(&mut self) {
         self.offered_cpu_ns = self.stats.as_ref().and_then(|stats| stats.cpu_ns().ok());
     }
 
-    /// What it is doing now; `None` when it is gone or cannot be seen.
+    /// Takes a sample. `None`: the worker is gone or hidden.
     pub(crate) fn sample(&self) -> Option<Seen> {
         let seen = self.stats.as_ref()?.sample().ok().flatten()?;
         let of_task = self.offered_cpu_ns.map(|before| seen.cpu_ns.saturating_sub(before) / 1000);
@@ -62,7 +66,7 @@ impl WorkerSampler {
         })
     }
 
-    /// Keeps what it is doing now as evidence, unless something was kept before.
+    /// Keeps a sample as evidence, unless one was kept before.
     pub(crate) fn keep_as_evidence(&mut self) {
         if self.last.is_none() {
             self.last = self.sample();
@@ -70,7 +74,7 @@ impl WorkerSampler {
     }
 }
 
-/// By the letters of proc_pid_stat(5).
+/// Converts the letter of proc_pid_stat(5).
 fn state(letter: char) -> RunState {
     match letter {
         'R' => RunState::Running,

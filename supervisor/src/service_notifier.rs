@@ -1,22 +1,23 @@
-//! Tells whoever started the daemon how it is: systemd by sd_notify, a private parent by a line.
+//! Reports the daemon's state to the process that started it: to systemd by sd_notify(3), to a private parent by a
+//! line.
 //!
-//! Telling never fails the daemon: nobody may be listening. Driven by the loop's hands.
+//! A report that fails is logged and has no other effect. Driven by `perform.rs` and `turn.rs`.
 
 use std::io::Write;
 
-/// Who waits for the start.
+/// Who gets reports.
 #[derive(Debug)]
 pub(crate) struct ServiceNotifier {
     private: bool,
 }
 
 impl ServiceNotifier {
-    /// `private`: a parent reads standard output.
+    /// `private`: a parent reads our standard output.
     pub(crate) fn new(private: bool) -> Self {
         Self { private }
     }
 
-    /// Jobs are taken from now on.
+    /// Reports that jobs are accepted.
     pub(crate) fn ready(&self, status: &str) {
         log::info!("ready status={status:?}");
         notify(&format!("READY=1\nSTATUS={status}"));
@@ -28,7 +29,7 @@ impl ServiceNotifier {
         }
     }
 
-    /// The end has begun.
+    /// Reports that the daemon is stopping.
     pub(crate) fn stopping(&self) {
         notify("STOPPING=1\nSTATUS=draining");
     }

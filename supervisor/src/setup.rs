@@ -1,7 +1,7 @@
-//! What is done once before the loop turns: limits, folders, lock, socket.
+//! Prepares process and file system before the loop starts: limits, folders, lock, socket.
 //!
-//! Everything that can be wrong with the place the daemon is started in is found here, and said with the path
-//! and what to do.
+//! Everything that can be wrong with the environment of the daemon is found here, in messages with the path and what
+//! to do. Called once, by `daemon.rs`.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -19,21 +19,21 @@ use bulkhead_sys::{dial, process, shortage, socket, tree};
 use crate::descriptor_budget;
 use crate::settings::{Mode, Settings};
 
-/// The place of one daemon: held while it lives, cleared when it leaves.
+/// Lock, socket and boot folder of one daemon. Socket and boot folder are removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// The socket, and which file it is: at the end another one at its path is left alone.
+    /// The socket's path, device and inode: a socket of another daemon at the path is not removed.
     socket: Option<(PathBuf, FileId)>,
     boot_folder: PathBuf,
     _lock: InstanceLock,
 }
 
 impl Instance {
-    /// Leaves a place whose folder was made for this daemon by a parent that is gone: the folder goes too. It must be
-    /// ours and closed to all others, as that parent made it; any other is left alone.
+    /// Drops the instance and removes the folder of its socket, which a parent that is gone had created for this
+    /// daemon. The folder must be ours with mode 0700, as that parent creates it.
     ///
     /// # Errors
-    /// It is not such a folder, or cannot be removed.
+    /// It is another kind of folder, or cannot be removed.
     pub(crate) fn remove_with_folder(self) -> Result<()> {
         let Some((socket, _)) = &self.socket else { return Ok(()) };
         let folder = socket.parent().context("a socket lies in a folder")?.to_owned();
@@ -66,7 +66,7 @@ fn file_id(path: &Path) -> io::Result<FileId> {
     std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// Makes the process fit to be a supervisor. Gives the number of descriptors that it may open.
+/// Prepares the process. Returns the number of descriptors that it may open.
 pub(crate) fn prepare_process() -> Result<u64> {
     process::set_not_dumpable().context("cannot forbid others to trace the daemon")?;
     tree::become_subreaper().context("cannot become the parent of stray processes")?;
@@ -78,14 +78,15 @@ pub(crate) fn prepare_process() -> Result<u64> {
     Ok(descriptors)
 }
 
-/// Takes the place: state folder, lock, boot folder, listening socket.
+/// Creates state folder, lock, boot folder and listening socket.
 pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListener)> {
     std::fs::create_dir_all(&settings.state).map_err(|error| {
         anyhow!("cannot make state folder {}: {}", settings.state.display(), shortage::explain(&error))
     })?;
     let path = &settings.socket;
     prepare_socket_folder(path)?;
-    // Before the lock file is made: `/etc/passwd.lock`, for one, means something to others.
+    // Checked before the lock file is created, because a name like `/etc/passwd.lock` has a meaning to other
+    // programs.
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
         bail!("{} is there and is not a socket: choose another --socket", path.display());
     }
@@ -100,7 +101,7 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListe
         }
     };
     refuse_if_served(path)?;
-    // What is removed in the end is what was made here: a folder or socket of somebody else never is.
+    // From here on the drop removes only what was created here, never a folder or socket of another program.
     let boot_folder = clear_boot_folder(places::boot_folder(path))?;
     let mut instance = Instance { socket: None, boot_folder, _lock: lock };
     let (mode, group) = match settings.mode {
@@ -114,11 +115,11 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListe
     Ok((instance, listener))
 }
 
-/// A lock file that was removed under a running daemon says nothing any more; the daemon's socket does.
+/// Fails if a daemon answers at the socket: its lock file may have been removed.
 fn refuse_if_served(socket: &Path) -> Result<()> {
     let pid = match dial::dial(socket) {
         Ok(stream) => socket::peer_cred(stream.as_fd()).map_or(0, |peer| peer.pid).to_string(),
-        // Its queue of connections is full.
+        // EAGAIN: its queue of connections is full.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => "unknown".to_owned(),
         Err(_) => return Ok(()),
     };
@@ -135,8 +136,8 @@ fn system_group(settings: &Settings) -> Result<u32> {
         .with_context(|| format!("there is no group {name}: create it (systemd-sysusers does), or set group"))
 }
 
-/// The folder of the socket is made if it is missing; one in `/tmp` must be ours or root's: anybody could have put
-/// it there, and may exchange what is in it.
+/// Creates the folder of the socket if it is missing. A folder in `/tmp` must be owned by us or root, because any
+/// user could have created it and could replace what is in it.
 fn prepare_socket_folder(socket: &Path) -> Result<()> {
     let folder =
         socket.parent().with_context(|| format!("socket path {} has no folder", socket.display()))?;
@@ -157,8 +158,8 @@ fn prepare_socket_folder(socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An empty folder of our own; what a killed daemon left in it goes. Anything that does not look like the folder of
-/// a daemon is not touched.
+/// Creates an empty boot folder, and removes one that a killed daemon left. A folder with another owner or mode is an
+/// error.
 fn clear_boot_folder(folder: PathBuf) -> Result<PathBuf> {
     match std::fs::symlink_metadata(&folder) {
         Ok(found) => ensure!(

@@ -1,6 +1,8 @@
-//! Brings one worker process into being: lane, box, orders, boot folder, process, setup.
+//! Spawns one worker process with its lane, box, orders, boot folder and setup.
 //!
-//! Whatever fails on the way, nothing is left behind: no process without a worker, no folder, no descriptor.
+//! If any step fails, nothing is left behind: no process, no folder, no descriptor. It waits for posix_spawn(3)
+//! alone; all that a worker does to start is awaited by the loop, with a deadline. Called by `worker_table.rs` and
+//! `config_check.rs`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -31,30 +33,30 @@ use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
 use crate::worker_process::{WorkerProcess, WorkerStage};
 
-/// Lanes and channels of dead workers that may wait to be closed before no more workers are started.
+/// No worker is started while this many lanes and channels of dead workers wait to be closed.
 pub(crate) const LEFT_MAX: usize = 16;
 
-/// What every worker of this daemon is made from.
+/// What all workers of this daemon have in common.
 #[derive(Debug)]
 pub(crate) struct WorkerTemplate {
-    /// The programs, one for each pool.
+    /// The worker programs, one for each pool.
     pub(crate) programs: Vec<PathBuf>,
     /// Where boot folders are made.
     pub(crate) boot_folder: PathBuf,
     /// The table of kinds: the name of each, and the pool that runs it.
     pub(crate) kinds: Vec<(String, PoolId)>,
-    /// Whether `chaos` may run.
+    /// Whether the `chaos` kind is offered.
     pub(crate) enable_chaos: bool,
-    /// What tells the offspring of one worker from that of another.
+    /// The marks that tell the descendants of one worker from those of another.
     pub(crate) marks: Marks,
-    /// Where lanes and channels go in which their workers left something.
+    /// Closes lanes and channels in which workers left descriptors.
     pub(crate) closer: BackgroundCloser,
-    /// The thread that makes the processes: it has no file of a client.
+    /// The thread that spawns processes. It holds no descriptor of a client.
     pub(crate) spawner: Spawner,
 }
 
 impl WorkerTemplate {
-    /// For the workers of a daemon with these settings, whose boot folders are made in this one.
+    /// A template for workers of a daemon with these settings.
     pub(crate) fn new(
         settings: &Settings,
         boot_folder: PathBuf,
@@ -73,12 +75,12 @@ impl WorkerTemplate {
         }
     }
 
-    /// The name of a kind of the table; a worker may name others.
+    /// The name of a kind, if its number is in the table: the numbers come from workers.
     fn kind_name(&self, kind: KindId) -> Option<&str> {
         self.kinds.get(usize::from(kind.0)).map(|(name, _)| name.as_str())
     }
 
-    /// What is wrong with the program of a worker that does not offer these kinds.
+    /// The error text for a worker program that lacks these kinds.
     pub(crate) fn describe_missing_kinds(&self, program: Option<&Program>, missing: &[KindId]) -> String {
         let names: Vec<&str> = missing.iter().filter_map(|kind| self.kind_name(*kind)).collect();
         let path = program.map(|program| format!(" {}", program.path)).unwrap_or_default();
@@ -95,16 +97,28 @@ impl WorkerTemplate {
         )
     }
 
-    /// What a worker of this pool is told of the kinds: it need not know those of others.
+    /// The table of kinds for a worker of this pool. Kinds of other pools have empty names.
     fn kinds_of(&self, pool: PoolId) -> Vec<String> {
         let told = |(name, home): &(String, PoolId)| if *home == pool { name.clone() } else { String::new() };
         self.kinds.iter().map(told).collect()
     }
 
-    /// A new process for a pool, with its setup on its lane.
+    /// Spawns a worker for a pool and sends its setup.
+    ///
+    /// 1. The supervisor creates lane, box, orders and a boot folder with mode 0700, and the spawner thread calls
+    ///    posix_spawn(3) with the lane as standard input. That thread has no other descriptor open; a fork of a large
+    ///    supervisor would take tens of milliseconds. The setup with both pages is sent on the lane.
+    /// 2. The worker asks to die with its parent (PR_SET_PDEATHSIG), raises its OOM score, limits its file size, replaces
+    ///    its standard input by /dev/null, maps the box for writing and the orders for reading, opens an ipc-channel
+    ///    one-shot server in the boot folder, and sends its path in a hello.
+    /// 3. The loop opens the worker's files of /proc (`sampling.rs`). A bootstrap thread checks the path, connects, and sends
+    ///    an empty message (`link/supervisor/connect.rs`). The worker accepts, then makes itself not dumpable.
+    ///
+    /// A worker that takes longer than its deadline is killed, which ends every wait in these steps, and replaced
+    /// with backoff.
     ///
     /// # Errors
-    /// What could not be had: a descriptor, memory, a process, the program, a place for its folder.
+    /// What is missing: a descriptor, memory, a process, the program, a place for the boot folder.
     pub(crate) fn spawn(&self, id: WorkerId, pool: PoolId) -> Result<WorkerProcess> {
         self.check_close_backlog()?;
         let (lane, theirs) = Lane::pair().context("no lane")?;
@@ -115,22 +129,22 @@ impl WorkerTemplate {
         let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos });
         let path = self.programs.get(usize::from(pool.0)).context("the pool has no program")?;
         let pages = [descriptors.box_page.as_fd(), descriptors.orders_page.as_fd()];
-        // Before the start: a file that is replaced meanwhile is then known not to be the one that ran.
+        // Identified before the spawn: if the file is replaced meanwhile, it will not be taken for the one that ran.
         let program = identify(path);
         let process = self
             .spawner
             .spawn(Spawn { program: path, args: &[], env: &self.environment(&folder), stdin: theirs })
             .with_context(|| format!("cannot start {}", path.display()))?;
         let is_marked = self.mark(id, process.pid());
-        // It goes on when it has its setup: until then it has no children.
+        // The worker waits for its setup, so it has no children yet and the mark reaches all of them.
         let sampler = WorkerSampler::of(&process);
         let tree = Tree::new(process);
         match lane.send(&codec::encode(&setup), &pages) {
             Ok(()) => {}
-            // It is dead already, or as good as that: its death tells how, and this error would not.
+            // The worker is dead or has closed its lane. Its death will say more than this error.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
             Err(error) => {
-                // As a child that nobody knows it is reaped with the orphans.
+                // As an unknown child it is reaped with the orphans.
                 drop(tree.kill());
                 return Err(error).context("no room on the lane");
             }
@@ -157,7 +171,7 @@ impl WorkerTemplate {
         })
     }
 
-    /// A worker that leaves something in its lane or channel leaves them behind as well.
+    /// Refuses to spawn while [`LEFT_MAX`] lanes and channels of dead workers wait to be closed.
     fn check_close_backlog(&self) -> Result<()> {
         let left = self.closer.waiting(CloseOwner::Workers);
         ensure!(
@@ -168,7 +182,7 @@ impl WorkerTemplate {
         Ok(())
     }
 
-    /// Marks a new worker, before it can have children. `false`: not to be had, its strays will be anybody's.
+    /// Marks a new worker before it has children. `false`: it could not be marked, so its strays count as unmarked.
     fn mark(&self, id: WorkerId, pid: u32) -> bool {
         let marked = self.marks.put(pid, id.0);
         if let Err(error) = &marked {
@@ -195,7 +209,7 @@ impl WorkerTemplate {
     }
 }
 
-/// The file that a worker is started from, for whoever looks its frames up. `None` when it cannot be named.
+/// Identifies the program file for a later lookup of stack frames. `None` if its path is too long or not UTF-8.
 fn identify(path: &Path) -> Option<Program> {
     let name = path.to_str().filter(|name| name.len() <= PROGRAM_PATH_MAX_BYTES)?;
     let file = std::fs::metadata(path).ok()?;

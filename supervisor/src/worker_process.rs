@@ -1,4 +1,4 @@
-//! One worker process as the supervisor holds it: its tree, lane, ring, channel and boot folder.
+//! One worker process as the supervisor sees it: process tree, lane, ring, channel and boot folder.
 //!
 //! | stage | meaning | leaves to |
 //! |---|---|---|
@@ -32,10 +32,10 @@ use crate::deferred_close::DeferredClose;
 use crate::offer_files::{LaneFiles, OfferFiles};
 use crate::sampling::WorkerSampler;
 
-/// The signal that [`WorkerProcess::kill`] sends; another one says that the worker died by itself before it arrived.
+/// The signal that [`WorkerProcess::kill`] sends. Death by another one means that the worker died before it arrived.
 const SIGKILL: i32 = 9;
 
-/// How far a worker is.
+/// The stage of a worker, see the table above.
 pub(crate) enum WorkerStage {
     Starting,
     Connecting,
@@ -43,22 +43,22 @@ pub(crate) enum WorkerStage {
     Closed,
 }
 
-/// What a look at a lane brought.
+/// The result of reading a lane.
 pub(crate) enum LaneRead {
-    /// Nothing more for now.
+    /// The lane is empty.
     Nothing,
-    /// Its share of this turn is used up; there may be more.
+    /// As many frames were read as one turn allows; there may be more.
     More,
-    /// The worker's server stands at this path.
+    /// The worker's hello: its ipc-channel server listens at this path.
     Hello(String),
-    /// It does not offer these kinds of the table.
+    /// The worker's program does not offer these kinds of its pool.
     MissingKinds(Vec<KindId>),
-    /// It is over: an event says why.
+    /// Nothing more is read from this lane; the event says why.
     Ended(Event),
 }
 
 impl LaneRead {
-    /// The event that says why it is over, if it is over only now.
+    /// The event, if reading ended with this call.
     pub(crate) fn event(self) -> Option<Event> {
         match self {
             Self::Ended(event) => Some(event),
@@ -76,30 +76,30 @@ pub(crate) struct WorkerProcess {
     pub(crate) sampler: WorkerSampler,
     pub(crate) stage: WorkerStage,
     pub(crate) folder: BootFolder,
-    /// Files of the offers it holds that have any.
+    /// The files of its open offers.
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
     pub(crate) spawned_ns: u64,
-    /// The file it was started from.
+    /// The program file that it was started from.
     pub(crate) program: Option<Program>,
-    /// Set when we killed it while its lane was still whole: why, and when.
+    /// The reason and time of our kill, if its lane had not hung up before.
     pub(crate) killed: Option<(KillReason, u64)>,
-    /// It bears its mark, and so does all that comes of it.
+    /// The worker bears its mark, and all its descendants inherit it.
     pub(crate) is_marked: bool,
-    /// Its lane hung up: it was dying, or as good as dead, before anybody killed it.
+    /// Its lane hung up before we killed it: the worker was dying by itself.
     pub(crate) is_hung_up: bool,
-    /// Set when it was asked to leave.
+    /// The worker was asked to exit.
     pub(crate) retired: bool,
-    /// Offers whose DONE entries broke a rule: they count as claimed when it is dead.
+    /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
     pub(crate) disputed: Vec<Seq>,
-    /// Naps announced to it, and doorbells it rang: never more of these than of those.
+    /// Naps announced to the worker, and doorbells received from it. More doorbells than naps break the protocol.
     pub(crate) naps: u64,
     pub(crate) doorbells: u64,
-    /// How long its last task took, as it says.
+    /// The duration of its last task, as the worker reports it.
     pub(crate) last_elapsed_ns: Option<u64>,
 }
 
 impl WorkerProcess {
-    /// Reads its lane, a bounded number of frames.
+    /// Reads at most [`LANE_FRAMES_PER_TURN`] frames from its lane.
     pub(crate) fn read_lane(&mut self) -> LaneRead {
         let mut bytes = [0; LANE_FRAME_MAX_BYTES];
         for _ in 0..LANE_FRAMES_PER_TURN {
@@ -136,7 +136,7 @@ impl WorkerProcess {
         LaneRead::More
     }
 
-    /// What a dead worker that never came up has said of it, if that was not heard while it lived.
+    /// The reason that a dead worker gave on its lane for not starting, if it was not read while the worker lived.
     pub(crate) fn late_bootstrap_failure(&mut self) -> Option<Event> {
         if !matches!(self.stage, WorkerStage::Starting | WorkerStage::Connecting) {
             return None;
@@ -147,12 +147,12 @@ impl WorkerProcess {
     /// Sends the files of an offer.
     ///
     /// # Errors
-    /// As [`Lane::send`]: full, closed, or too many descriptors of ours are on their way.
+    /// As [`Lane::send`]: the lane is full or closed, or too many of our descriptors are in flight.
     pub(crate) fn send_files(&self, seq: Seq, (roles, descriptors): LaneFiles<'_>) -> io::Result<()> {
         self.lane.send(&codec::encode(&LaneDown::Files { seq, roles }), &descriptors)
     }
 
-    /// It broke a rule: nothing more is sent to it or heard from it.
+    /// The worker broke a rule of the protocol: nothing more is sent to it or read from it but its box.
     pub(crate) fn violated(&mut self, violation: Lie) -> LaneRead {
         if matches!(self.stage, WorkerStage::Closed) {
             return LaneRead::Nothing;
@@ -161,7 +161,7 @@ impl WorkerProcess {
         LaneRead::Ended(Event::Lied { worker: self.id, lie: violation })
     }
 
-    /// It is dead, or as good as dead: its lane hung up, or its leader is reaped while others of its tree live on.
+    /// The lane hung up, or the leader is reaped while others of its tree live on.
     pub(crate) fn hung_up(&mut self) -> LaneRead {
         self.is_hung_up = true;
         if matches!(self.stage, WorkerStage::Closed) {
@@ -171,7 +171,7 @@ impl WorkerProcess {
         LaneRead::Ended(Event::HungUp { worker: self.id })
     }
 
-    /// What is newly DONE in its box, or the rule that it broke there.
+    /// Reads newly DONE entries from its box. Returns the event if the worker broke a rule.
     pub(crate) fn read_box(&mut self, found: &mut Vec<FinishedTask>) -> Option<Event> {
         match self.ring.poll(found) {
             Ok(()) => None,
@@ -179,7 +179,7 @@ impl WorkerProcess {
         }
     }
 
-    /// Tells it whether the loop sleeps.
+    /// Announces in its orders whether the loop sleeps, if it holds offers.
     pub(crate) fn nap(&mut self, asleep: bool) {
         if self.ring.has_outstanding() {
             self.ring.nap(asleep);
@@ -192,18 +192,18 @@ impl WorkerProcess {
         self.ring.head().map(|(seq, claimed)| Head { seq, claimed })
     }
 
-    /// Whether this process is its leader; a number that was reaped is nobody's.
+    /// Whether this pid is its leader. After the leader is reaped its number may belong to another process.
     pub(crate) fn leads(&self, pid: u32) -> bool {
         self.leader() == Some(pid)
     }
 
-    /// Its leader, until that is reaped.
+    /// The pid of its leader, until the leader is reaped.
     pub(crate) fn leader(&self) -> Option<u32> {
         (!self.tree.is_reaped()).then(|| self.tree.process().pid())
     }
 
-    /// What the kernel shows of it, and when its task last said that it made progress. Once its leader is reaped,
-    /// `left` is a process that it left behind, and is looked at instead.
+    /// Samples the worker (state, processor time, memory) and reads the progress in its box. If its leader is reaped,
+    /// the process `left`, which delays the proof of death, is sampled instead.
     pub(crate) fn examine(&self, left: Option<u32>) -> Event {
         let progress_ns = self.ring.progress_ns(clock::monotonic_ns());
         let progress = self.ring.progress();
@@ -214,7 +214,7 @@ impl WorkerProcess {
         Event::Examined { worker: self.id, seen, progress_ns, progress }
     }
 
-    /// Moves its end on. `Some` when the process is reaped and its group is empty.
+    /// Reaps what has died. Returns the exit status once the leader is reaped and its process group is empty.
     pub(crate) fn advance(&mut self) -> Option<ExitStatus> {
         match self.tree.advance() {
             Ok(TreeEnd::Ended(status)) => Some(status),
@@ -226,14 +226,14 @@ impl WorkerProcess {
         }
     }
 
-    /// Has it look at its orders even if it waits for something else. One that is dead need not.
+    /// Sends SIGURG, so that a task that waits reads its orders. Not sent to a reaped process.
     pub(crate) fn nudge(&self) {
         if !self.tree.is_reaped() {
             drop(self.tree.process().kill(signals::URG));
         }
     }
 
-    /// Kills it and its tree.
+    /// Kills the worker and its process tree, and keeps a sample as evidence if the reason asks for one.
     pub(crate) fn kill(&mut self, why: KillReason) {
         self.stage = WorkerStage::Closed;
         if needs_evidence(&why) {
@@ -251,7 +251,7 @@ impl WorkerProcess {
         }
     }
 
-    /// The event of its proven death, with what its box says of unfinished offers.
+    /// The event of its proven death, with what its box says about open offers.
     pub(crate) fn death_event(&mut self, status: ExitStatus, now_ns: u64) -> Event {
         let disputed = self.disputed.drain(..).map(|seq| (seq, true));
         let mut remains: Vec<Remains> = self
@@ -285,14 +285,14 @@ impl WorkerProcess {
         Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
     }
 
-    /// Its descriptors, to be taken out of the poll.
+    /// Its lane and its pidfd, to be registered with the poll.
     pub(crate) fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
         [self.lane.as_fd(), self.tree.process().as_fd()]
     }
 }
 
-/// Whether what it was doing says why it had to be killed. A stop of the service kills many at once, and whoever
-/// cancels does not ask.
+/// Whether a sample of the worker explains the kill. A stop of the service kills many workers at once, and a user who
+/// cancels needs no evidence.
 fn needs_evidence(why: &KillReason) -> bool {
     match why {
         KillReason::Timeout

@@ -1,7 +1,7 @@
-//! All workers: brings them up, hears them, reads their boxes, and proves their deaths (`reaping.rs`).
+//! All workers: spawns them, connects to them, reads their lanes and boxes, and reports their deaths (`reaping.rs`).
 //!
-//! What it sees becomes events, in the order in which the core must hear them: results before the death that
-//! ended their worker. It never judges a job, and never waits. Driven by the loop (`turn.rs`) and its hands.
+//! It turns what it sees into events, in the order that the core needs: results before the death of their worker. It
+//! decides nothing about jobs and never blocks. Driven by `turn.rs` and `perform.rs`.
 
 mod reaping;
 mod stops;
@@ -35,26 +35,26 @@ pub(crate) struct WorkerTable {
     registry: Registry,
     bootstrap: Bootstrap,
     workers: BTreeMap<WorkerId, WorkerProcess>,
-    /// Those whose lanes may have frames for us.
+    /// Workers whose lanes may have frames to read.
     readable_lanes: BTreeSet<WorkerId>,
-    /// Those whose leaders are dead, or nearly so.
+    /// Workers whose pidfd has reported their end.
     dying: BTreeSet<WorkerId>,
-    /// A child ended since the last look for orphans and strays.
+    /// A child has ended since the last sweep for orphans and strays.
     child_ended: bool,
     /// A child may have been stopped or continued.
     may_have_stops: bool,
-    /// Set while it cannot be looked: when to try again.
+    /// Set while sweeps fail: when to retry.
     sweep_retry_ns: Option<u64>,
-    /// The strays that the last sweep left.
+    /// The strays that were alive after the last sweep.
     remaining_strays: RemainingStrays,
-    /// What is left of those whose deaths were told, and when it is to go.
+    /// Workers whose deaths were reported, and when to drop what is left of them.
     dead: Vec<WorkerProcess>,
     drop_dead_ns: Option<u64>,
     found: Vec<FinishedTask>,
 }
 
 impl WorkerTable {
-    /// No workers yet; they will be watched by the poll of `registry`.
+    /// A table without workers. They will be registered with the poll of `registry`.
     pub(crate) fn new(template: WorkerTemplate, registry: Registry) -> Result<Self> {
         let bootstrap = Bootstrap::new(&registry)?;
         Ok(Self {
@@ -74,7 +74,7 @@ impl WorkerTable {
         })
     }
 
-    /// One worker, if it is still here.
+    /// A worker, unless its death was reported.
     pub(crate) fn get(&mut self, worker: WorkerId) -> Option<&mut WorkerProcess> {
         self.workers.get_mut(&worker)
     }
@@ -84,14 +84,14 @@ impl WorkerTable {
         self.readable_lanes.insert(worker);
     }
 
-    /// Whether there is something to do before the next sleep.
+    /// Whether there is work left for the next turn, so that the loop must not sleep.
     pub(crate) fn is_busy(&self) -> bool {
         !self.readable_lanes.is_empty() || self.may_have_stops
     }
 
-    /// Spawns a worker and says what came of it.
+    /// Spawns a worker. Returns the event of its success or failure.
     pub(crate) fn spawn(&mut self, worker: WorkerId, pool: PoolId) -> Event {
-        // Whoever takes the place of a dead one never needs its descriptors beside the old ones.
+        // Dead workers are dropped first, so that a replacement does not need descriptors beside theirs.
         self.drop_dead();
         match self.template.spawn(worker, pool).and_then(|made| self.watch(made)) {
             Ok(pid) => Event::WorkerSpawned { worker, pid },
@@ -112,8 +112,8 @@ impl WorkerTable {
                 Interest::READABLE,
             );
             if let Err(error) = registered {
-                // Nobody would hear of its death: end it here, and do not count it as spawned. As a child that
-                // nobody knows it is reaped with the orphans.
+                // Its death would go unnoticed, so it is killed and not counted as spawned. As an unknown child it is
+                // reaped with the orphans.
                 drop(made.tree.kill());
                 return Err(error).context("cannot watch the new worker");
             }
@@ -123,7 +123,7 @@ impl WorkerTable {
         Ok(pid)
     }
 
-    /// Reads the lanes that may have something.
+    /// Reads the lanes that may have frames.
     pub(crate) fn read_lanes(&mut self, events: &mut Vec<Event>) {
         for id in std::mem::take(&mut self.readable_lanes) {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
@@ -148,10 +148,10 @@ impl WorkerTable {
         }
     }
 
-    /// Takes what the bootstrap threads have brought.
+    /// Handles the results of bootstrap threads.
     pub(crate) fn take_bootstrap_results(&mut self, events: &mut Vec<Event>) {
         for BootstrapResult { worker: id, sender } in self.bootstrap.results() {
-            // Whoever it is for may be gone, or have broken a rule: then this is its end.
+            // The worker may have died or broken a rule meanwhile; then the drop of the channel asks it to exit.
             let sender = sender.map(|sender| DeferredClose::new(sender, self.template.closer.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             if !matches!(worker.stage, WorkerStage::Connecting) {
@@ -182,28 +182,28 @@ impl WorkerTable {
         }
     }
 
-    /// Whether a task is under way in a worker whose last one took less than this.
+    /// Whether a worker whose last task took less than `limit_ns` is running one.
     pub(crate) fn expects_result_within(&self, limit_ns: u64) -> bool {
         let is_quick =
             |worker: &WorkerProcess| worker.last_elapsed_ns.is_some_and(|elapsed| elapsed < limit_ns);
         self.workers.values().any(|worker| worker.ring.has_outstanding() && is_quick(worker))
     }
 
-    /// Reads the box of one.
+    /// Reads the box of one worker.
     pub(crate) fn read_box(&mut self, id: WorkerId, outputs: &mut OutputStore, events: &mut Vec<Event>) {
         if let Some(worker) = self.workers.get_mut(&id) {
             read_box(worker, &mut self.found, outputs, events);
         }
     }
 
-    /// Tells all workers that hold offers whether the loop sleeps.
+    /// Announces to all workers with offers whether the loop sleeps.
     pub(crate) fn nap(&mut self, asleep: bool) {
         for worker in self.workers.values_mut() {
             worker.nap(asleep);
         }
     }
 
-    /// Sends tasks to a worker. `false`: they did not go, the channel is full or closed.
+    /// Sends tasks to a worker. Returns `false` if none was sent, because the channel is full or closed.
     pub(crate) fn send(&self, worker: WorkerId, tasks: &Tasks) -> bool {
         match self.workers.get(&worker).map(|worker| &worker.stage) {
             Some(WorkerStage::Ready(sender)) => sender.send(tasks).is_ok(),
@@ -211,7 +211,7 @@ impl WorkerTable {
         }
     }
 
-    /// Ends every worker that is left, without waiting: the daemon leaves.
+    /// Kills all workers without waiting for them, because the daemon exits.
     pub(crate) fn kill_all(&mut self) {
         for worker in self.workers.values_mut() {
             drop(worker.tree.kill());
@@ -228,7 +228,7 @@ fn read_box(
     let violation = worker.read_box(found);
     for FinishedTask { seq, elapsed_ns, result } in found.drain(..) {
         worker.last_elapsed_ns = Some(elapsed_ns);
-        // Whatever it was given is let go of here, once its result is known.
+        // The files of the offer are dropped here, since its result is known.
         let files = worker.offer_files.remove(&seq);
         let result = match (result, files) {
             (FinishedResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
@@ -256,7 +256,7 @@ fn read_box(
     events.extend(violation);
 }
 
-/// What a task that failed left in the box, or in the descriptor of its offer.
+/// The output that a failed task left, in the box or in its output file.
 fn failure_output(
     left: FailureOutput,
     files: Option<OfferFiles>,

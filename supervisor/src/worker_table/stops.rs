@@ -1,19 +1,19 @@
-//! Workers that a signal stopped, and those that go on: told to the core, which decides how long that may last.
+//! Reports workers that a signal stopped or continued; the core decides how long a worker may stay stopped.
 //!
-//! SIGCHLD wakes the loop for these as for deaths, and the kernel is asked then and at no other time. No status of a
-//! dead child is taken here. Driven by the loop.
+//! SIGCHLD wakes the loop, then waitid(2) is called until it has nothing to report. It is called at no other time and
+//! takes no status of a dead child. Driven by `turn.rs`.
 
 use bulkhead_core::event::Event;
 use bulkhead_sys::stops::{Stop, next_stop};
 
 use super::WorkerTable;
 
-/// Changes heard in one turn; whoever makes more of them waits for the next one, like everybody else.
+/// Changes handled in one turn. More of them wait for the next turn.
 const CHANGES_PER_TURN: usize = 64;
 
 impl WorkerTable {
-    /// Tells of the workers that were stopped or continued since the last SIGCHLD. What else is stopped here, a
-    /// stray for one, is nobody's concern: it is as easily killed.
+    /// Reports the workers that were stopped or continued since the last SIGCHLD. Other stopped children are ignored:
+    /// a stopped stray can be killed like any other.
     pub(crate) fn collect_stops(&mut self, events: &mut Vec<Event>) {
         if !self.may_have_stops {
             return;
