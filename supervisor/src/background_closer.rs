@@ -89,7 +89,7 @@ impl BackgroundCloser {
         if let Err(error) = &started
             && !pending.needs_retry
         {
-            log::error!("cannot close for now what somebody left: no thread error={error}");
+            log::error!("cannot start a thread that closes descriptors, will retry error={error}");
             pending.needs_retry = true;
         }
         if let Some(queue) = pending.queues.get_mut(&whose) {
@@ -111,7 +111,7 @@ impl fmt::Debug for BackgroundCloser {
 fn close_all(pending: &Mutex<PendingCloses>, whose: CloseOwner) {
     let timer = InterruptTimer::start();
     if let Err(error) = &timer {
-        log::warn!("what lingers may take long to close: no timer error={error}");
+        log::warn!("cannot create a timer, a blocking close may take long error={error}");
     }
     loop {
         let next = {

@@ -58,7 +58,10 @@ fn remove_in_thread(left: &mut Vec<PathBuf>) {
     let clear = move || folders.iter().for_each(|folder| warn_of(folder, remove_tree(folder)));
     match std::thread::Builder::new().name("clear-folder".to_owned()).spawn(clear) {
         Ok(_) => left.clear(),
-        Err(error) => log::warn!("boot folders are removed later count={} error={error}", left.len()),
+        Err(error) => log::warn!(
+            "cannot start a thread that removes boot folders, will retry count={} error={error}",
+            left.len()
+        ),
     }
 }
 

@@ -139,7 +139,7 @@ impl ClientFileStore {
             self.last += 1;
             let number = FileId(self.last);
             let pinned_bytes = file.descriptor().pinned_bytes().unwrap_or_else(|error| {
-                log::error!("cannot tell what a file pins uid={} error={error}", file.uid);
+                log::error!("cannot tell how much memory a file takes uid={} error={error}", file.uid);
                 0
             });
             self.files.insert(number, file);

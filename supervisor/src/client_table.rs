@@ -213,7 +213,7 @@ impl ClientTable {
         let (peer, permit, verdict) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                log::warn!("cannot tell who a client is error={error}");
+                log::warn!("cannot read a client's credentials error={error}");
                 return;
             }
         };
@@ -221,7 +221,7 @@ impl ClientTable {
         // Writable events are of interest only while replies are queued, see `watch`.
         let token = PollSource::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
-            log::error!("cannot watch a client client={client} error={error}");
+            log::error!("cannot register a client's socket with the poll client={client} error={error}");
             return;
         }
         let mut connection = Connection::new(client, peer, socket);
@@ -305,7 +305,7 @@ impl ClientTable {
             self.resend_ns = Some(now_ns + RETRY_NS);
             if !self.starved.is_empty() && self.shortages.allows(now_ns) {
                 log::warn!(
-                    "replies have to wait: memory of the kernel or descriptors on their way clients={}",
+                    "replies wait: the kernel lacks memory or too many descriptors are in flight clients={}",
                     self.starved.len()
                 );
             }
@@ -324,7 +324,7 @@ impl ClientTable {
             log::warn!("more clients misbehaved or were turned away count={count}");
         }
         if let Some(count) = self.shortages.take_suppressed(now_ns) {
-            log::warn!("there were more shortages count={count}");
+            log::warn!("further shortages were not logged count={count}");
         }
         self.drop_overdue(now_ns);
     }
@@ -337,7 +337,9 @@ impl ClientTable {
             if self.connections.get(&client).is_some_and(Connection::has_timeout) {
                 if self.misbehaviour.allows(now_ns) {
                     let since_ns = now_ns - when + HANDSHAKE_TIMEOUT_NS;
-                    log::info!("client dropped: it took too long client={client} since_ns={since_ns}");
+                    log::info!(
+                        "client disconnected: it did not send its hello or read its goodbye in time client={client} since_ns={since_ns}"
+                    );
                 }
                 gone.push(client);
             }
@@ -382,7 +384,7 @@ fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> 
     let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
     let watched = registry.reregister(connection.socket(), PollSource::Client(client).token(), interest);
     if let Err(error) = &watched {
-        log::error!("cannot watch a client client={client} error={error}");
+        log::error!("cannot register a client's socket with the poll client={client} error={error}");
     }
     watched.is_ok()
 }

@@ -66,7 +66,7 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
             LaneRead::Ended(_) => bail!(how_it_ended(worker, left)?),
             LaneRead::More => {}
             LaneRead::Nothing => {
-                ensure!(!left.is_zero(), "it has said nothing for {} s", limit.as_secs());
+                ensure!(!left.is_zero(), "it has sent nothing for {} s", limit.as_secs());
                 wait([PollTarget::readable(worker.lane.as_fd())], Some(left))
                     .context("cannot wait for it")?;
             }
@@ -79,7 +79,7 @@ fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     wait_readable(worker.tree.process().as_fd(), left).context("cannot wait for its end")?;
     Ok(match worker.advance().map(|status| worker.death_event(status, clock::monotonic_ns())) {
         Some(Event::Died { death, .. }) => format!("it ended at once: {death}"),
-        _ => "it closed its standard input, which is how it is spoken to".to_owned(),
+        _ => "it closed its standard input, its connection to the supervisor".to_owned(),
     })
 }
 

@@ -103,7 +103,7 @@ impl OutputStore {
     fn count(&self, make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<OutputFile> {
         if self.open() >= self.open_max {
             return Err(io::Error::other(format!(
-                "{} are open, the limit; take results, or raise the limit of open files",
+                "as many output files are open as allowed ({}): fetch results, or raise the limit of open files",
                 self.open_max
             )));
         }

@@ -236,7 +236,7 @@ fn send_offer_files(
     let mut offer_files = OfferFiles::make(task, outputs)?;
     let sent = match offer_files.lane_files(task, outputs, files) {
         Some(lane_files) => worker.send_files(seq, lane_files),
-        None => Err(io::Error::other(format!("a file of job {} is not there any more", task.job))),
+        None => Err(io::Error::other(format!("a file of job {} no longer exists", task.job))),
     };
     offer_files.mark_sent();
     worker.offer_files.insert(seq, offer_files);

@@ -42,7 +42,10 @@ impl WorkerSampler {
         }
         match ProcessStats::of_child(process) {
             Ok(stats) => self.stats = Some(stats),
-            Err(error) => log::warn!("what a worker does cannot be seen pid={} error={error}", process.pid()),
+            Err(error) => log::warn!(
+                "cannot open a worker's files in /proc, its state will be unknown pid={} error={error}",
+                process.pid()
+            ),
         }
     }
 

@@ -24,7 +24,7 @@ impl ServiceNotifier {
         if self.private {
             let mut stdout = std::io::stdout();
             if writeln!(stdout, "ready").and_then(|()| stdout.flush()).is_err() {
-                log::warn!("the parent does not read that the daemon is ready");
+                log::warn!("cannot write the ready line: the parent does not read standard output");
             }
         }
     }
@@ -37,6 +37,6 @@ impl ServiceNotifier {
 
 fn notify(state: &str) {
     if let Err(error) = bulkhead_sys::notify::notify(state) {
-        log::warn!("cannot tell the service manager error={error}");
+        log::warn!("cannot notify the service manager error={error}");
     }
 }

@@ -1,7 +1,7 @@
-//! What this daemon was told: defaults, then the config file and its `conf.d`, then the command line.
+//! The settings of the daemon, merged from defaults, the config file with its `conf.d`, and the command line.
 //!
-//! An unknown key or a value out of range is an error that names file and key: a daemon that quietly ignores a
-//! limit does not have it.
+//! An unknown key or a value out of range is an error that names file and key: a limit that is silently ignored would
+//! not hold. Read once, by `lib.rs`.
 
 mod bounds;
 mod kinds;
@@ -25,21 +25,21 @@ use policy::HostFacts;
 use pools::OwnPool;
 use sources::ConfigSources;
 
-/// Longest socket path: below it a worker's folder and its ipc-channel socket must still fit `sun_path`.
+/// The longest socket path: the paths of ipc-channel sockets are longer, and must fit `sun_path` too.
 const SOCKET_PATH_MAX_BYTES: usize = 64;
 
-/// For whom the daemon runs.
+/// Whether the daemon serves one user or a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Mode {
-    /// For the user who started it: nobody else and root may connect.
+    /// Serves the user who started it: only that user and root may connect.
     #[default]
     User,
-    /// For the members of a group; never for its own user, under which the jobs run.
+    /// Serves the members of a group. Its own user may not connect, because jobs run as that user.
     System,
 }
 
-/// The config file. Every key may be left out.
+/// The config file. All keys are optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct File {
@@ -95,7 +95,7 @@ impl File {
     }
 }
 
-/// Everything that was decided before the daemon starts.
+/// All settings.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
@@ -105,17 +105,17 @@ pub(crate) struct Settings {
     pub(crate) admin_group: String,
     pub(crate) grace_ms: u64,
     pub(crate) clients_max: usize,
-    /// What the workers of each pool run.
+    /// The worker program of each pool.
     pub(crate) worker_programs: Vec<PathBuf>,
     pub(crate) enable_chaos: bool,
     pub(crate) private: bool,
-    /// Whether the socket's folder goes with a private daemon whose parent is gone.
+    /// Whether a private daemon removes the folder of its socket when its parent is gone.
     pub(crate) own_folder: bool,
     pub(crate) core: bulkhead_core::config::Config,
 }
 
 impl Settings {
-    /// Puts all sources together.
+    /// Merges all sources.
     pub(crate) fn gather(args: DaemonArgs) -> Result<Self> {
         let sources = args.config.as_deref().map(ConfigSources::read).transpose()?.unwrap_or_default();
         let file = &sources.whole;
@@ -140,11 +140,11 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Fits what may be held to the number of descriptors that this process may open. Gives how many of what may be
-    /// open at a time.
+    /// Lowers limits to the number of descriptors that this process may open. Returns how many each use may have
+    /// open.
     ///
     /// # Errors
-    /// They do not suffice for the workers.
+    /// They are too few for the workers.
     pub(crate) fn share_descriptors(&mut self, limit: u64) -> Result<DescriptorBudget> {
         let wanted = DescriptorBudget {
             clients: self.clients_max,
@@ -159,7 +159,7 @@ impl Settings {
         }
         self.clients_max = budget.clients;
         self.core.keep_outputs_max = budget.kept_outputs;
-        // Held beside the outputs, from the same budget: most of it stays for these.
+        // Logs take descriptors from the budget of outputs; most of it stays for outputs.
         self.core.keep_logs_max = self.core.keep_logs_max.min(budget.kept_outputs / 4);
         self.core.files_max = budget.kept_files;
         Ok(budget)
@@ -176,10 +176,10 @@ impl Settings {
     }
 }
 
-/// What the core would be told if this were the whole config, on a machine with one core.
+/// Parses a whole config and returns the core's configuration for a machine with one core.
 ///
 /// # Errors
-/// It is no TOML, has an unknown key, or a value is out of range.
+/// The text is no TOML, has an unknown key, or a value is out of range.
 pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config> {
     let file: File = toml::from_str(text)?;
     let enable_chaos = file.enable_chaos.unwrap_or(false);
@@ -200,8 +200,8 @@ fn default_state(mode: Mode) -> Result<PathBuf> {
     user_state(std::env::var_os("XDG_STATE_HOME").as_deref(), std::env::var_os("HOME").as_deref())
 }
 
-/// A relative `XDG_STATE_HOME` is none, as the XDG base directory specification has it; a relative `HOME` would put
-/// the state wherever the daemon was started.
+/// A relative `XDG_STATE_HOME` is ignored, as the XDG base directory specification says; a relative `HOME` is an
+/// error, because the state folder would depend on where the daemon was started.
 fn user_state(xdg_state: Option<&OsStr>, home: Option<&OsStr>) -> Result<PathBuf> {
     if let Some(state) = xdg_state.map(Path::new).filter(|state| state.is_absolute()) {
         return Ok(state.join("bulkhead"));

@@ -41,7 +41,7 @@ impl Instance {
         let found = std::fs::symlink_metadata(&folder)?;
         ensure!(
             found.is_dir() && found.uid() == socket::own_uid() && found.mode() & 0o777 == 0o700,
-            "{} is no folder of one daemon alone",
+            "{} is not the folder of a single daemon",
             folder.display()
         );
         remove_tree(&folder).with_context(|| format!("cannot remove {}", folder.display()))
@@ -164,7 +164,7 @@ fn clear_boot_folder(folder: PathBuf) -> Result<PathBuf> {
     match std::fs::symlink_metadata(&folder) {
         Ok(found) => ensure!(
             found.is_dir() && found.uid() == socket::own_uid() && found.mode() & 0o777 == 0o700,
-            "{} is in the way and is no boot folder of a daemon: remove it or choose another --socket",
+            "{} exists and is not the boot folder of a daemon: remove it or choose another --socket",
             folder.display()
         ),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -121,9 +121,9 @@ impl WorkerTemplate {
     /// What is missing: a descriptor, memory, a process, the program, a place for the boot folder.
     pub(crate) fn spawn(&self, id: WorkerId, pool: PoolId) -> Result<WorkerProcess> {
         self.check_close_backlog()?;
-        let (lane, theirs) = Lane::pair().context("no lane")?;
+        let (lane, theirs) = Lane::pair().context("cannot create a lane")?;
         let lane = DeferredClose::new(lane, self.closer.clone());
-        let (ring, descriptors) = Ring::create().context("no box")?;
+        let (ring, descriptors) = Ring::create().context("cannot create box and orders")?;
         let folder = self.make_folder(id)?;
         let (kinds, enable_chaos) = (self.kinds_of(pool), self.enable_chaos);
         let setup = LaneDown::Setup(Setup { worker: id, kinds, enable_chaos });
@@ -146,7 +146,7 @@ impl WorkerTemplate {
             Err(error) => {
                 // As an unknown child it is reaped with the orphans.
                 drop(tree.kill());
-                return Err(error).context("no room on the lane");
+                return Err(error).context("cannot send the setup on the lane");
             }
         }
         Ok(WorkerProcess {
@@ -176,8 +176,8 @@ impl WorkerTemplate {
         let left = self.closer.waiting(CloseOwner::Workers);
         ensure!(
             left < LEFT_MAX,
-            "{left} lanes and channels of dead workers wait to be closed (limit {LEFT_MAX}): what these left in them \
-             takes long"
+            "{left} lanes and channels of dead workers wait to be closed (limit {LEFT_MAX}): to close the \
+             descriptors that these left in them takes long"
         );
         Ok(())
     }

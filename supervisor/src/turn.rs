@@ -140,7 +140,7 @@ impl EventLoop {
             self.handle_signals(batch);
         }
         if parent_gone {
-            log::info!("the parent is gone: stopping");
+            log::info!("the parent has ended: stopping");
             batch.push(Event::Stop);
             self.orphaned = true;
         }
@@ -189,7 +189,7 @@ impl EventLoop {
             if let Err(error) = self.poll.poll(ready, Some(Duration::from_nanos(end_ns - now_ns)))
                 && error.kind() != io::ErrorKind::Interrupted
             {
-                log::warn!("cannot wait for the last replies to leave error={error}");
+                log::warn!("cannot wait until the last replies are sent error={error}");
                 break;
             }
             for event in &*ready {

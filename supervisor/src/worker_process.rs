@@ -220,7 +220,7 @@ impl WorkerProcess {
             Ok(TreeEnd::Ended(status)) => Some(status),
             Ok(TreeEnd::Alive | TreeEnd::Dying) => None,
             Err(error) => {
-                log::error!("cannot tell how a worker is worker={} error={error}", self.id);
+                log::error!("cannot get the state of a worker process worker={} error={error}", self.id);
                 None
             }
         }

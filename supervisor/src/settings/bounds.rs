@@ -1,16 +1,15 @@
-//! The keys of limits, as they stand at the top of the config file and in a table of a kind alike.
+//! The keys of limits, which have the same form at the top of the config file and in the table of a kind.
 //!
-//! Each value is checked against its range; what is out of it is an error that names the key. Driven by `policy.rs` and
-//! `kinds.rs`.
+//! A value out of its range is an error that names the key. Used by `policy.rs` and `kinds.rs`.
 
 use anyhow::{Result, ensure};
 use bulkhead_proto::bound::{Bound, Limits};
 use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES};
 
-/// Longest limit of time, in seconds.
+/// The longest time limit, in seconds.
 pub(super) const LIMIT_MAX_SECONDS: u64 = LIMIT_MAX_MS / 1000;
 
-/// What one table of the config file says: for each sort of limit the usual value and the most.
+/// The limits in one table of the config file: of each limit the default and the maximum.
 pub(super) struct LimitKeys {
     pub(super) timeout: (Option<u64>, Option<u64>),
     pub(super) no_progress: (Option<u64>, Option<u64>),
@@ -19,7 +18,7 @@ pub(super) struct LimitKeys {
 }
 
 impl LimitKeys {
-    /// As the core wants them. `table` stands before each key that an error names, with its dot.
+    /// Converts them to the core's units. Errors prefix each key with `table`, which ends with a dot.
     pub(super) fn read(&self, table: &str) -> Result<Limits> {
         let seconds = |key: &str, values| {
             let name = format!("{table}{key}");
@@ -37,7 +36,7 @@ impl LimitKeys {
     }
 }
 
-/// What jobs get that ask for nothing, and the most that users may ask for.
+/// Checks one limit: the default for jobs that do not set it, and the maximum that users may set.
 fn bound(key: &str, unit: &str, values: (Option<u64>, Option<u64>), range: (u64, u64)) -> Result<Bound> {
     let (usual, most) = values;
     for (value, name) in [(usual, format!("{key}{unit}")), (most, format!("{key}_max{unit}"))] {
@@ -56,7 +55,7 @@ fn bound(key: &str, unit: &str, values: (Option<u64>, Option<u64>), range: (u64,
     Ok(Bound { usual, most })
 }
 
-/// A usual limit of a kind above the daemon's most would quietly be cut.
+/// A default of a kind above the daemon's maximum is an error; otherwise it would silently be lowered.
 pub(super) fn check_over(table: &str, own: &Limits, daemon: &Limits) -> Result<()> {
     let sorts = [
         ("timeout", "_seconds", 1000, own.timeout_ms, daemon.timeout_ms),

@@ -1,8 +1,8 @@
-//! The table of kinds: the built-in ones, and those that the config file declares for a worker program of its own.
+//! The table of kinds: the built-in ones and those that the config file declares.
 //!
-//! What is declared here the daemon believes; whether the worker program has the code is checked at its hello, and a
-//! worker that lacks a kind of the table does not come up. Of a built-in kind a table may set the limits and budgets of its
-//! jobs, but not what its code is like.
+//! The daemon relies on the declarations. A worker whose program lacks a kind of its pool says so in its hello and is
+//! not used. For a built-in kind a table may set limits and budgets, but no property of its code. Called by
+//! `policy.rs`.
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_proto::bound::Limits;
@@ -19,29 +19,29 @@ use super::{File, Mode};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct OwnKind {
-    /// Its input, as `bulkhead kinds` shows it.
+    /// The form of its input, as `bulkhead kinds` shows it.
     usage: Option<String>,
-    /// What it does, in one line.
+    /// One line on what it does.
     summary: Option<String>,
-    /// Most tasks of it that one worker may hold. 1 unless told: code of one's own may be foreign code.
+    /// The most tasks of it that one worker may hold. Default 1, because the code may crash.
     ring: Option<u16>,
-    /// Whether its jobs are planned, run in parts and merged.
+    /// Whether its jobs are split: planned, run in parts and merged.
     plans: Option<bool>,
-    /// Whether its jobs keep a log of what they write.
+    /// Whether its jobs keep a log of their output.
     logs: Option<bool>,
-    /// Files that a job of it must bring to read.
+    /// Names of the input files that a job must attach.
     files_in: Option<Vec<String>>,
-    /// Files that a job of it must bring to write.
+    /// Names of the output files that a job must attach.
     files_out: Option<Vec<String>>,
-    /// Where the output of a job goes that does not say.
+    /// The output mode of a job that does not set it.
     output: Option<OutputSetting>,
-    /// Deaths that quarantine a job that does not say how many.
+    /// `crashes_max` of a job that does not set it.
     crashes_max: Option<u8>,
-    /// Failures that are tried again, of a job that does not say how many.
+    /// `retries_max` of a job that does not set it.
     retries_max: Option<u8>,
     /// The pool of workers that runs it.
     pool: Option<String>,
-    /// How long a cancelled task of it may take to end by itself.
+    /// How long a cancelled task may take to end by itself.
     cancel_grace_ms: Option<u32>,
     timeout_seconds: Option<u64>,
     timeout_max_seconds: Option<u64>,
@@ -53,26 +53,27 @@ pub(super) struct OwnKind {
     memory_max_bytes: Option<u64>,
 }
 
-/// What a kind may say of the output of its jobs.
+/// The values of the key `output`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum OutputSetting {
-    /// At most 4 KiB, with the answer.
+    /// At most 4 KiB, in the reply.
     Inline,
-    /// Up to 1 GiB, as a descriptor.
+    /// Up to 1 GiB, as a descriptor attached to the reply.
     Descriptor,
 }
 
-/// The kinds that this daemon offers; `limits` are the daemon's own.
+/// Builds the table of kinds; `limits` are the daemon's own.
 pub(super) fn table(file: &File, enable_chaos: bool, limits: &Limits) -> Result<Vec<Kind>> {
     let mut kinds = if file.builtin_kinds.unwrap_or(true) { kind::builtin(enable_chaos) } else { Vec::new() };
-    // Programs of others would run under the daemon's own user: not before workers have a sandbox.
+    // In system mode programs of clients would run as the daemon's own user, so `exec` needs user mode until there is
+    // a sandbox.
     let mode = file.mode.unwrap_or_default();
     kinds.retain(|kind| mode == Mode::User || kind.name != kind::EXEC);
     for (name, own) in &file.kinds {
         ensure!(
             is_name(name),
-            "kind {name:?} has no name for a command line: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
+            "kind name {name:?} is not valid: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
         );
         if kind::builtin(true).iter().any(|known| known.name == *name) {
             let known = kinds.iter_mut().find(|kind| kind.name == *name);
@@ -90,7 +91,7 @@ pub(super) fn table(file: &File, enable_chaos: bool, limits: &Limits) -> Result<
 }
 
 impl OwnKind {
-    /// What is said of a built-in kind must not speak of its code.
+    /// Rejects keys that describe the code of a built-in kind.
     fn check_builtin(&self, name: &str) -> Result<()> {
         for (key, is_said) in [
             ("usage", self.usage.is_some()),
@@ -111,7 +112,7 @@ impl OwnKind {
         Ok(())
     }
 
-    /// A kind of one's own.
+    /// Builds a kind that the config file declares.
     fn declare(&self, name: &str, limits: &Limits) -> Result<Kind> {
         let ring = self.ring.unwrap_or(1);
         ensure!(
@@ -161,7 +162,7 @@ impl OwnKind {
         }
     }
 
-    /// The limits and budgets of its jobs.
+    /// Sets the limits and budgets of its jobs.
     fn set_rules(&self, kind: &mut Kind, limits: &Limits) -> Result<()> {
         let table = format!("kinds.{}.", kind.name);
         ensure!(
@@ -188,7 +189,7 @@ impl OwnKind {
     }
 }
 
-/// Whether a kind or a pool may be named so.
+/// Whether this is a valid name of a kind or pool.
 pub(super) fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=KIND_NAME_MAX_BYTES).contains(&name.len()) && !name.starts_with('-') && name.bytes().all(fits)
@@ -257,8 +258,8 @@ mod tests {
             ("[kinds.chaos]", "\"chaos\" is built in, and this daemon does not offer it"),
             ("builtin_kinds = false\n[kinds.noop]", "\"noop\" is built in, and"),
             ("mode = \"system\"\n[kinds.exec]", "\"exec\" is built in, and"),
-            ("[kinds.Square]", "\"Square\" has no name for a command line"),
-            ("[kinds.-x]", "\"-x\" has no name"),
+            ("[kinds.Square]", "kind name \"Square\" is not valid"),
+            ("[kinds.-x]", "kind name \"-x\" is not valid"),
             ("[kinds.x]\nring = 0", "kinds.x.ring = 0 is not from 1 to 256"),
             ("[kinds.x]\nrnig = 1", "unknown field `rnig`"),
             ("builtin_kinds = false", "there are no kinds"),

@@ -1,7 +1,6 @@
-//! What the config file says of jobs and workers, as the core wants it.
+//! Converts the config file's keys on jobs and workers to the core's configuration.
 //!
-//! Each value is checked against its range here; what is out of it is an error that names the key. Called once, when
-//! the settings are gathered.
+//! A value out of its range is an error that names the key. Called once, by `settings.rs`.
 
 use std::num::NonZero;
 
@@ -12,21 +11,21 @@ use bulkhead_proto::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, WORKERS_MAX};
 use super::bounds::LIMIT_MAX_SECONDS;
 use super::{File, kinds, pools};
 
-/// Most deaths that a restart intensity may allow: each is remembered for its period.
+/// The highest restart intensity; each death is remembered for the whole period.
 const INTENSITY_MAX: u64 = 1_000_000;
 
-/// Where the daemon runs.
+/// Facts about process and machine.
 pub(super) struct HostFacts {
     pub(super) pid: u32,
-    /// Seed of the jitter.
+    /// The seed of the jitter.
     pub(super) seed: u64,
     pub(super) cores: u16,
-    /// Memory of the machine.
+    /// The memory of the machine.
     pub(super) memory_bytes: u64,
 }
 
 impl HostFacts {
-    /// This process on this machine.
+    /// Reads the facts of this process and machine.
     pub(super) fn look() -> Self {
         let count = std::thread::available_parallelism().map_or(1, NonZero::get);
         let cores = u16::try_from(count).unwrap_or(WORKERS_MAX);
@@ -35,7 +34,7 @@ impl HostFacts {
     }
 }
 
-/// The core's configuration; `workers` is what the command line says.
+/// Builds the core's configuration; `workers` is the value of the command line.
 pub(super) fn core_config(
     file: &File,
     workers: Option<u16>,
@@ -75,7 +74,7 @@ pub(super) fn core_config(
         recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
-        // Cut to what the budget of descriptors has for them, which is not known here.
+        // Lowered later to the descriptor budget, which is not known yet.
         files_max: file.files_max.unwrap_or(u64::MAX),
         files_bytes_max: file.files_bytes_max.unwrap_or(here.memory_bytes / 4),
         ..defaults
@@ -90,7 +89,7 @@ fn count_of_workers(key: &str, said: Option<u64>, usual: u16) -> Result<u16> {
     fitting.with_context(|| format!("{key} = {count} is not from 1 to {WORKERS_MAX}"))
 }
 
-/// The shortest and the longest backoff.
+/// Checks the shortest and the longest backoff.
 fn backoff_ms(file: &File, defaults: &Config) -> Result<[u64; 2]> {
     let least = file.backoff_min_ms.unwrap_or(defaults.backoff_min_ms);
     let most = file.backoff_max_ms.unwrap_or(defaults.backoff_max_ms.max(least));
@@ -105,7 +104,7 @@ fn backoff_ms(file: &File, defaults: &Config) -> Result<[u64; 2]> {
     Ok([least, most])
 }
 
-/// Zero would replace every worker after each task.
+/// Rejects 0, which would replace a worker after each task.
 fn check_recycling(file: &File) -> Result<()> {
     for (key, value) in [
         ("recycle_tasks", file.recycle_tasks),
@@ -117,11 +116,12 @@ fn check_recycling(file: &File) -> Result<()> {
     Ok(())
 }
 
-/// Where nothing would be accepted, every worker be killed at once, or a count of deaths never forget.
+/// Rejects values with which no job would be accepted, workers would be killed at once, or counts of deaths would
+/// never expire.
 fn check_ranges(file: &File) -> Result<()> {
     let seconds = 1..=LIMIT_MAX_SECONDS;
     let wide = 1..=u64::MAX;
-    // Below this an input that is allowed would never fit, and its client would try for ever.
+    // With less, an input of the allowed size would never fit, and its client would retry for ever.
     let input = INLINE_MAX_BYTES as u64..=u64::MAX;
     for (key, value, range) in [
         ("clients_max", file.clients_max, &wide),

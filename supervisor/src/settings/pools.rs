@@ -1,7 +1,8 @@
-//! The pools of workers: the default one, whose keys stand at the top of the config file, and a table for each other one.
+//! The pools of workers: the default pool, whose keys stand at the top of the config file, and one table for each
+//! other pool.
 //!
-//! A kind names the pool that runs it. What does not fit together is an error here: a pool that nobody declared, one that
-//! would have nothing to run, more workers than there may be. Called by `policy.rs` and, for the programs, `settings.rs`.
+//! A kind names the pool that runs it. Checked here: that each named pool is declared, that each pool has a kind to
+//! run, and that there are not too many workers in all. Called by `policy.rs` and `settings.rs`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,15 +20,15 @@ use super::kinds::is_name;
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct OwnPool {
-    /// Workers that run its tasks at the same time. 1 unless told.
+    /// The number of workers that run its tasks. Default 1.
     workers: Option<u16>,
-    /// Warm workers beside them. 1 unless told.
+    /// The number of warm spare workers. Default 1.
     spares: Option<u16>,
-    /// The program of its workers; that of the default pool unless told.
+    /// Its worker program. Default: that of the default pool.
     worker_program: Option<PathBuf>,
 }
 
-/// The pools beside the default one, in the order of their names.
+/// The pools other than the default one, sorted by name.
 pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
     for kind in kinds {
         let (name, pool) = (&kind.name, &kind.pool);
@@ -46,7 +47,7 @@ pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
         );
         ensure!(
             is_name(name),
-            "pool {name:?} has no name for a command line: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
+            "pool name {name:?} is not valid: use 1 to {KIND_NAME_MAX_BYTES} of a-z, 0-9 and -"
         );
         let size = |key, value: Option<u16>| {
             let value = value.unwrap_or(1);
@@ -69,7 +70,7 @@ pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
     Ok(sizes)
 }
 
-/// That there are no more workers than may be.
+/// Checks the sum of all workers.
 pub(super) fn check_sum(config: &Config) -> Result<()> {
     let workers: u64 = config.all_pools().map(|pool| u64::from(pool.slots)).sum();
     let spares: u64 = config.all_pools().map(|pool| u64::from(pool.spares)).sum();
@@ -82,7 +83,7 @@ pub(super) fn check_sum(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What the workers of each pool run, the default one first.
+/// The worker program of each pool, the default one first.
 pub(super) fn programs(file: &File) -> Result<Vec<PathBuf>> {
     let default = file.worker_program.clone().map_or_else(worker_beside_us, Ok)?;
     let others = file.pools.values().map(|own| own.worker_program.clone().unwrap_or_else(|| default.clone()));
@@ -141,7 +142,7 @@ mod tests {
                 "kinds.x.pool = \"big\" is no pool: declare it with a table [pools.big]",
             ),
             ("[pools.default]", "pools.default: this name is reserved"),
-            ("[pools.Big]", "pool \"Big\" has no name"),
+            ("[pools.Big]", "pool name \"Big\" is not valid"),
             ("[pools.big]\nworkers = 0", "pools.big.workers = 0 is not from 1 to 1024"),
             ("[pools.big]\nspares = 1025", "pools.big.spares = 1025 is not from 1 to 1024"),
             ("[pools.big]", "pools.big has nothing to run: set kinds.NAME.pool = \"big\" for a kind"),

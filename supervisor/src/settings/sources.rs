@@ -1,7 +1,8 @@
-//! The config file and what `conf.d` beside it adds: later keys win, and whatever is wrong is blamed on the file it stands in.
+//! Reads the config file and the files of the `conf.d` beside it. Later keys win; each error names the file that
+//! causes it.
 //!
-//! What a value may be is for others to say (`policy.rs`, `pools.rs`); they are asked here, so that their answer can be told
-//! with a file. Read once at the start, by `settings.rs`.
+//! `policy.rs`, `pools.rs` and `kinds.rs` check the values; their checks are passed to [`ConfigSources::judged`],
+//! which adds the file to their errors. Read once, by `settings.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use serde::Deserialize;
 
 use super::File;
 
-/// All that was read, as a whole and file by file.
+/// All files, merged and one by one.
 #[derive(Debug, Default)]
 pub(super) struct ConfigSources {
     pub(super) whole: File,
@@ -18,10 +19,10 @@ pub(super) struct ConfigSources {
 }
 
 impl ConfigSources {
-    /// Reads the file and those of its `conf.d`.
+    /// Reads the file and the files of its `conf.d`.
     ///
     /// # Errors
-    /// One cannot be read, is no TOML, or has a key or a type that nobody knows.
+    /// A file cannot be read, is no TOML, has an unknown key, or a value of another type.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let mut files = vec![(path.to_owned(), read_table(path)?)];
         for extra in drop_ins(&path.with_file_name("conf.d"))? {
@@ -36,10 +37,11 @@ impl ConfigSources {
         Ok(sources)
     }
 
-    /// What `judge` makes of the whole.
+    /// Runs `judge` on the merged config.
     ///
     /// # Errors
-    /// Its own, with the file that gives the same when it stands alone; without one it takes several to be wrong.
+    /// The error of `judge`, with the file that gives the same error when it is judged alone; if none does, several
+    /// files together cause it.
     pub(super) fn judged<T>(&self, judge: impl Fn(&File) -> Result<T>) -> Result<T> {
         judge(&self.whole).map_err(|error| {
             let said = error.to_string();
@@ -47,7 +49,7 @@ impl ConfigSources {
                 let alone = File::deserialize(table.clone()).map(|file| judge(&file).err());
                 alone.is_ok_and(|fault| fault.is_some_and(|fault| fault.to_string() == said))
             };
-            // Later keys win, so it is the last one.
+            // Later keys win, so the last such file is the cause.
             match self.files.iter().rev().find(|(_, table)| says_so(table)) {
                 Some((path, _)) => error.context(format!("bad config {}", path.display())),
                 None => self.blame_all(error),
@@ -55,7 +57,7 @@ impl ConfigSources {
         })
     }
 
-    /// The error with all files that may be the cause of it; none at all without any.
+    /// Adds all files that may be the cause.
     pub(super) fn blame_all(&self, error: Error) -> Error {
         match &self.files[..] {
             [] => error,
@@ -65,7 +67,8 @@ impl ConfigSources {
     }
 }
 
-/// Later keys win; a table is added to one of its name, so that a file of `conf.d` can declare one more kind.
+/// Merges `later` into a table, later keys win. Tables of one name are merged too, so that a file of `conf.d` can add
+/// a kind.
 fn merge(into: &mut toml::Table, later: toml::Table) {
     for (key, value) in later {
         match (into.get_mut(&key), value) {
@@ -80,15 +83,15 @@ fn read_table(path: &Path) -> Result<toml::Table> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read config {}", path.display()))?;
     let bad = || format!("bad config {}", path.display());
     let table: toml::Table = text.parse().map_err(in_words).with_context(bad)?;
-    // Judged alone first, so that a bad key is blamed on the file it stands in.
+    // Checked alone first, so that an unknown key is reported with its file.
     File::deserialize(table.clone()).map_err(in_words).with_context(bad)?;
     Ok(table)
 }
 
-/// What is wrong with a config file, for whoever wrote that and no Rust.
+/// Rewrites a message of serde for readers who do not know Rust.
 fn in_words(error: toml::de::Error) -> Error {
     let said = error.to_string();
-    // The place of a key comes in a line of its own.
+    // The toml crate puts the place of a key on a line of its own.
     let mut said = said.trim_end().replace("\nin `", ", in `").replace("unknown field", "unknown key");
     for (ours, theirs) in [
         ("expected u8", "expected a whole number from 0 to 255"),

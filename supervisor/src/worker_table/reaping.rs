@@ -138,14 +138,16 @@ impl WorkerTable {
         match result {
             Ok(seen) => {
                 if self.sweep_retry_ns.take().is_some() {
-                    log::info!("stray processes are looked for again");
+                    log::info!("sweeps for stray processes work again");
                 }
                 Some(seen)
             }
             Err(error) => {
                 self.child_ended = true;
                 if self.sweep_retry_ns.replace(clock::monotonic_ns() + SWEEP_RETRY_NS).is_none() {
-                    log::error!("cannot look for stray processes for now, no death is proven error={error}");
+                    log::error!(
+                        "cannot sweep for stray processes, no death is proven until that works error={error}"
+                    );
                 }
                 None
             }

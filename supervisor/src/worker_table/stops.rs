@@ -27,7 +27,7 @@ impl WorkerTable {
                 }
                 Err(error) => {
                     self.may_have_stops = false;
-                    log::error!("cannot ask for stopped workers error={error}");
+                    log::error!("waitid for stopped workers failed error={error}");
                     return;
                 }
             };
