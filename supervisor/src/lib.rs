@@ -5,6 +5,38 @@
 //! actions that the core returns. It decides nothing about jobs, and it never waits for a worker, a client or the
 //! reader of its log. `turn.rs` is the loop.
 
+//! # When a resource runs out
+//!
+//! Each operation that can fail for lack of a resource is refused or waits, reports the resource with its limit, and is
+//! retried without help. Running jobs go on. `tests/tests/shortage_*.rs` take these resources away from a running daemon
+//! and give them back.
+//!
+//! | short | where | reported as | retried |
+//! |---|---|---|---|
+//! | descriptors | accept4(2) (`client_table.rs`) | logged once; clients wait in the listener's queue | every 100 ms |
+//! | | output file of a task (`offer_files.rs`) | event, `status`, notice to waiting clients; jobs with large results wait, others run | every 100 ms |
+//! | | lane, box, process, channel of a worker (`spawn.rs`) | event `worker did not start` | by the restart policy |
+//! | | sweep for strays (`worker_table/reaping.rs`) | logged once; no death is proven, so no job is retried and no slot refilled | every 100 ms |
+//! | processes, threads | spawner thread, at the start | the daemon exits with an error | by its service manager |
+//! | | worker process, bootstrap thread | event | by the restart policy |
+//! | | thread that removes a boot folder | logged | with the next folder |
+//! | | background closer's thread | logged once; descriptors keep their permits until closed | every 100 ms |
+//! | disk space, permission | boot folder full or read-only | event; the worker sends its reason on its lane | by the restart policy |
+//! | | boot folder or its parents removed | nothing: they are created again | - |
+//! | | lock, state folder, at the start | the daemon exits with an error | - |
+//! | worker program | missing, not executable, ends at once | event with its path, or with how it ended | by the restart policy |
+//! | | sends no hello | killed after 10 s, event | by the restart policy |
+//! | budgets | queue, its bytes, clients, files of jobs, memory that those pin | refused: `busy` with the limit and when to retry | as jobs end |
+//! | | descriptors of clients that are not closed yet | goodbye `busy`, before anything is received | as they are closed |
+//! | | stored results, their bytes, their descriptors | event; the oldest are dropped | - |
+//! | reader of the log | slow or gone | dropped lines are counted; no thread waits, not even in a panic | - |
+//!
+//! The restart policy is the core's: a failure delays the next try by at least 0.1 s. Beyond the restart intensity, or when
+//! as many workers in a row failed to start as the pool has places, the pool is degraded: `status` gives the latest reason,
+//! the delay doubles up to 30 s, and each waiting client gets one notice, and another when the pool is healthy again.
+//! The lock keeps a second daemon out, and if the lock file was removed, the answer at the socket does (`setup.rs`). A socket
+//! file that was removed is not created again.
+
 mod access_control;
 mod args;
 mod background_closer;
