@@ -1,11 +1,11 @@
-//! `IpcSender::connect`, and the descriptor that it forgets.
+//! Calls `IpcSender::connect` without its descriptor leak.
 //!
-//! The library does not close its socket when connect(2) fails. Such a socket can be told from every other
-//! one: it is the only kind of this process that is neither connected nor listening - unless another thread
-//! stands between its own socket(2) and its connect(2) or listen(2). Whoever makes one therefore shares a
-//! lock, as does whoever looks at the sockets of this process, and the forgotten are closed by whoever gets it
-//! alone. Nobody waits for that: a connect that hangs on a hostile worker would hold up all the others. What
-//! cannot be closed now is closed after a later connect.
+//! The library does not close its socket when connect(2) fails. The leaked socket is the only SOCK_SEQPACKET socket
+//! of this process that is neither connected nor listening, except while another thread is between its socket(2) and
+//! its connect(2) or listen(2). So threads that make sockets, or search the sockets of this process, hold a lock
+//! shared, and leaked sockets are closed while it is held exclusively. That lock is only tried, because a connect
+//! that hangs on a hostile worker must not block other threads; a socket that cannot be closed now is closed after a
+//! later connect. Used by both halves.
 
 use std::io;
 use std::sync::RwLock;
@@ -19,11 +19,11 @@ use crate::wire::Wire;
 static MAKING: RwLock<()> = RwLock::new(());
 static FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
-/// Connects to the server at `path`, which must fit a socket address and hold no zero byte. May block while
-/// the server's queue is full; the death of the server ends that.
+/// Connects to the server at `path`, which must fit a socket address and hold no zero byte. Blocks while the server's
+/// queue is full; the death of the server ends that.
 ///
 /// # Errors
-/// ECONNREFUSED, ENOENT: nobody listens there. EMFILE, ENFILE: no descriptor is to be had.
+/// ECONNREFUSED, ENOENT: no process listens there. EMFILE, ENFILE: no descriptor is free.
 pub(crate) fn ipc_connect(path: &str) -> io::Result<IpcSender<Wire>> {
     let connected = while_sharing(|| IpcSender::connect(path.to_owned()));
     if connected.is_err() {
@@ -35,10 +35,10 @@ pub(crate) fn ipc_connect(path: &str) -> io::Result<IpcSender<Wire>> {
     connected
 }
 
-/// Runs `work`, which makes a socket of the library or looks at those there are, while nobody closes forgotten
-/// ones.
+/// Runs `work`, which makes a socket through the library or searches the sockets of this process, while no leaked
+/// socket is being closed.
 pub(crate) fn while_sharing<T>(work: impl FnOnce() -> T) -> T {
-    // Nobody panics with it held alone, so poison says nothing.
+    // No code panics while it holds the lock exclusively, so poisoning can be ignored.
     let _shared = MAKING.read();
     work()
 }
@@ -61,7 +61,7 @@ mod tests {
         for _ in 0..64 {
             assert!(ipc_connect(nobody.to_str().unwrap()).is_err());
         }
-        // Another test may have been connecting at the last try.
+        // Another test may have been connecting at the last attempt.
         let _alone = MAKING.write();
         assert!(close_orphans().unwrap() < 32, "they were not closed as they came");
         assert_eq!(close_orphans().unwrap(), 0);

@@ -1,11 +1,12 @@
-//! The worker channel: what the supervisor and one of its workers share, both halves of it.
+//! The worker channel: both halves of the connection between the supervisor and one worker.
 //!
-//! Tasks go down an ipc channel (this is the only crate that names the library), results come up in the box,
-//! and one claim word per offer decides who has a task. The supervisor's half trusts nothing that it reads in
-//! a box; it never blocks, except [`supervisor::connect`], which runs in a thread of its own. The worker's
-//! half trusts its supervisor.
+//! The supervisor sends tasks over an ipc-channel (no other crate names that library). The worker returns results in
+//! the box, a shared page, and one claim word per offer decides who has a task. The supervisor's half believes
+//! nothing that it reads in a box, and blocks in [`supervisor::connect`] alone, which runs in a thread of its own.
+//! The worker's half trusts its supervisor.
 //!
-//! Nothing here knows a job or decides anything: the supervisor's loop and the worker's runtime drive it.
+//! This crate knows no jobs and decides nothing. Driven by the supervisor's `worker_table.rs` and the worker's
+//! runtime.
 
 mod ipc_connect;
 pub mod supervisor;

@@ -1,6 +1,6 @@
-//! The supervisor's half of the worker channel: connect, send, and read the box.
+//! The supervisor's half of the worker channel: connects, sends tasks, reads the box.
 //!
-//! Nothing here waits for a worker but the connect, which has a thread of its own; nothing here believes one.
+//! Only [`connect()`] waits for a worker. All that a worker wrote is checked before it is used.
 
 mod connect;
 mod ring;

@@ -1,14 +1,14 @@
-//! What an ipc channel carries: bytes, and nothing that the library could interpret.
+//! The message type of the ipc-channel: one byte string, which the library does not interpret.
 //!
-//! They are serialised as one byte string. A plain `Vec<u8>` would go as a sequence of numbers, at a tenth of
-//! the speed.
+//! It is serialised by `serialize_bytes`. A plain `Vec<u8>` would be serialised as a sequence of numbers, ten times
+//! slower.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// An encoded message. What is received is a copy of its own: the library's buffer for one message is 200 KiB.
+/// An encoded message. A received one is copied out, because the library's buffer for one message has 200 KiB.
 #[derive(Debug)]
 pub(crate) struct Wire(pub(crate) Vec<u8>);
 

@@ -1,6 +1,6 @@
-//! The worker's half of the worker channel: receive, claim, finish, ring.
+//! The worker's half of the worker channel: receives tasks, claims them, writes results, rings the doorbell.
 //!
-//! Driven by the worker runtime. It may wait for the supervisor: without one a worker has nothing to do.
+//! Driven by the worker runtime. It may block on the supervisor, because a worker without one has nothing to do.
 
 mod channel;
 mod ring;

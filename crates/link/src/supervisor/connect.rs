@@ -1,8 +1,9 @@
-//! Connecting to a worker that has just said where its server stands.
+//! Connects to the ipc-channel server of a worker, at the path that its hello names.
 //!
-//! The worker's word is checked before it is acted on: the path must lie in the folder that was made for it,
-//! be a socket, be ours; and whoever listens there must be the worker's own process, as the kernel says. Runs
-//! in a thread of its own.
+//! The worker's hello is checked first: the path must lie in its boot folder without links, and be a socket of our
+//! user; and the kernel must report (SO_PEERCRED) that the worker's own process listens there. Then our end of the
+//! connection is found by the server's name and made non-blocking (ipc-channel does not expose its socket), and an
+//! empty message is sent. Runs in a bootstrap thread of the supervisor.
 
 use std::fmt;
 use std::io;
@@ -19,7 +20,7 @@ use bulkhead_sys::socket::own_uid;
 use super::sender::{SendError, Sender};
 use crate::ipc_connect::{ipc_connect, while_sharing};
 
-/// Longest path of a Unix socket, in bytes (unix(7), its final zero not counted).
+/// Longest path of a Unix socket, in bytes (unix(7), without its final zero).
 const PATH_MAX_BYTES: usize = 107;
 
 /// Why there is no channel to a worker.
@@ -30,25 +31,25 @@ pub enum ConnectError {
         /// Its length in bytes.
         bytes: usize,
     },
-    /// The path does not lie in the worker's folder, or goes through a link.
+    /// The path is not in the worker's folder, or contains a link.
     Outside,
     /// There is no socket at the path.
     NotASocket,
-    /// The socket belongs to somebody else.
+    /// The socket belongs to another user.
     NotOurs {
         /// The user who owns it.
         uid: u32,
     },
-    /// Somebody listens there, but not the worker.
+    /// Another process than the worker listens there.
     NotTheWorker,
-    /// The connect failed, or what is needed around it.
+    /// A system call failed.
     NotConnected(io::Error),
-    /// The first message did not go.
+    /// The first message was not sent.
     NotSent(SendError),
 }
 
 impl ConnectError {
-    /// Whether no honest worker can cause it: its hello names what is not its own.
+    /// Whether this is a violation of the protocol, which no honest worker causes.
     pub fn is_violation(&self) -> bool {
         match self {
             Self::BadPath { .. }
@@ -85,12 +86,12 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// Connects to the server that the worker `pid` has at `path`, which must lie in `folder`. Blocks while the
-/// worker's queue of connections is full; killing the worker ends that. From then on nothing blocks but the close of a
-/// connection in which the worker left something: here, on an error, else by whoever has the [`Sender`].
+/// Connects to the server of worker `pid` at `path`, which must be in `folder`. Blocks while the worker's queue of
+/// connections is full; killing the worker ends that. Later only the close of the connection can block, if the worker
+/// left descriptors in it: here after an error, otherwise in the drop of the [`Sender`].
 ///
 /// # Errors
-/// [`ConnectError`]; no descriptor is left behind.
+/// [`ConnectError`]; no descriptor leaks.
 pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectError> {
     check(path, folder)?;
     let connected = ipc_connect(path)?;
@@ -100,15 +101,15 @@ pub fn connect(path: &str, folder: &Path, pid: u32) -> Result<Sender, ConnectErr
     Ok(sender)
 }
 
-/// Held by whoever searches the sockets of this process: the one that is found has a second descriptor for a
-/// moment, which another search would take for a second connection.
+/// Held during a search of this process's sockets: the socket that is found has a second descriptor for a moment,
+/// which another search would count as a second connection.
 static LOOKING: Mutex<()> = Mutex::new(());
 
-/// Finds our end of the one connection to `path` and makes it never block, if it is `pid` that listens there.
+/// Finds our end of the only connection to `path` and makes it non-blocking, if process `pid` listens there.
 fn unblock(path: &str, pid: u32) -> Result<OwnedFd, ConnectError> {
     let _looking = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
     let ours = find_connection(&|names| names.peer.as_deref() == Some(Path::new(path)))?;
-    // The kernel names the process that listens. With two connections nothing is certain.
+    // The kernel reports which process listens. With two connections it would be unclear which one is ours.
     match ours.filter(|ours| ours.peer.pid == pid) {
         Some(ours) => {
             set_nonblocking(ours.socket.as_fd())?;

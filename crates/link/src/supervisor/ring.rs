@@ -1,17 +1,9 @@
-//! The ring of one worker's offers: its box and its orders, as the supervisor sees them.
+//! The ring of one worker's offers, from the supervisor's side: its box and its orders.
 //!
-//! The claim word of an entry decides; who may take which step stands in ARCHITECTURE.md. Words are loaded
-//! with Acquire, so that a result seen DONE is whole, and stored with Release, so that an order is there
-//! before its offer. Every entry remembers the last state seen: a step back is a protocol violation.
-//!
-//! # No doorbell is lost
-//!
-//! Supervisor, before it sleeps: NAP := a new odd value; fence; read the boxes once more. Worker, after each
-//! task: word := DONE; fence; load NAP, and ring if it is odd and was not rung for yet. Both fences are
-//! SeqCst, so one of them comes first. If the worker's does, the supervisor sees DONE in its last look and
-//! does not sleep on it. If the supervisor's does, the worker sees the odd value: it rings, or has rung for
-//! this very nap already, and that doorbell wakes the supervisor, which reads all boxes before its next
-//! sleep. Waking makes NAP even, which only spares doorbells: every sleep begins with a new odd value.
+//! The claim word of an entry decides who has a task, see [`Ring`]. Words are loaded with Acquire, so that a result
+//! seen as DONE is complete, and stored with Release, so that the orders are visible before their offer. The ring
+//! keeps the last state seen of each entry, because a step back is a protocol violation. Driven by the supervisor's
+//! `worker_table.rs` and `perform.rs`; the worker's side is `worker/ring.rs`, the layout `proto/src/boxes.rs`.
 
 use std::fmt;
 use std::io;
@@ -34,80 +26,97 @@ mod death_cause;
 mod evidence;
 mod result;
 
-/// A task that its worker has ended.
+/// A task that its worker has finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedTask {
     /// Which offer.
     pub seq: Seq,
-    /// How long it took, as the worker says.
+    /// Its duration, as the worker reports it.
     pub elapsed_ns: u64,
-    /// How it ended.
+    /// Its result.
     pub result: FinishedResult,
 }
 
-/// What a task that failed had written.
+/// The output that a failed task had written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FailureOutput {
-    /// Nothing, or nothing that is kept.
+    /// None, or none that is kept.
     Nothing,
     /// These bytes.
     Inline(Payload),
-    /// Its descriptor has so many bytes, it says.
+    /// These bytes are in the output file, as the worker reports.
     Descriptor {
-        /// So many.
+        /// Their number.
         bytes: u64,
     },
 }
 
-/// How a task ended, as its worker says; of good form, but no more than that.
+/// The result of a task, as its worker reports it. Its form was checked, nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishedResult {
     /// Done, with these bytes.
     Inline(Payload),
-    /// Done, with its output in its descriptor.
+    /// Done, with its output in the output file.
     Descriptor {
-        /// So many bytes, it says.
+        /// Its size, as the worker reports it.
         bytes: u64,
     },
-    /// Its own code said no.
+    /// The task's own code failed.
     Failed {
-        /// What it wrote before.
+        /// The output before the failure.
         output: FailureOutput,
-        /// What it said.
+        /// The message.
         message: String,
-        /// The exit code of the program that it was.
+        /// The exit code, if the task was a program.
         code: Option<NonZeroU8>,
     },
 }
 
-/// What the worker gets of a ring, with its setup. To be closed once it is sent.
+/// The descriptors that the worker gets with its setup. To be closed once they are sent.
 #[derive(Debug)]
 pub struct RingDescriptors {
-    /// The box: the worker writes.
+    /// The box, which the worker writes.
     pub box_page: OwnedFd,
-    /// The orders: nobody but the supervisor's own mapping can write.
+    /// The orders, which only the supervisor's own mapping can write.
     pub orders_page: OwnedFd,
 }
 
-/// What we know of an entry: the last offer that used it, and the last state seen.
+/// The last offer that used an entry, and the last state seen.
 #[derive(Clone, Copy, Debug)]
 struct RingEntry {
     seq: Seq,
     state: ClaimState,
 }
 
-/// The offers of one worker. Offers must come with growing seqs.
+/// The offers of one worker. Each offer needs a larger seq than the one before.
+///
+/// The box holds a ring of entries, each with a 64-bit claim word `seq << 3 | state`; entry = `seq mod ring`, and
+/// `seq` counts the offers to this worker. The orders are sealed against any other writer (F_SEAL_FUTURE_WRITE)
+/// before the worker gets them.
+///
+/// | from | to | by | how |
+/// |---|---|---|---|
+/// | settled | offered | supervisor | stores the orders, then the word (Release), sends the files (lane), then the task (ipc-channel) |
+/// | offered | claimed | worker | compare-and-swap right before the task's first instruction, with no other claim; if it fails, the task is dropped unrun |
+/// | offered | taken | supervisor | compare-and-swap; won: the task goes back to the queue uncharged; lost: only its result or a proven death ends it |
+/// | claimed | done | worker | stores the result (entry, area or output file), then the word (Release) |
+/// | done, taken | settled | supervisor | after the result was applied; then the entry may be used again |
+///
+/// Anything else (another seq, a second claim, a step back, a result of unknown form) is a protocol violation, and
+/// the worker is killed. After the proof of death, in the order of seq: a done result is taken, an offered task is
+/// taken back, the first claimed one is charged, further claimed ones go back uncharged; if none was claimed, no job
+/// is charged.
 pub struct Ring {
     box_page: SharedPage,
     orders: SharedPage,
     entries: Vec<RingEntry>,
-    /// No offer before this one is outstanding.
+    /// All offers before this one have ended.
     first: u64,
-    /// No offer from this one on was made.
+    /// The lowest seq that was not offered yet.
     next: u64,
     outstanding: usize,
     nap: u64,
-    /// The first rule that the worker broke: from then on no result is taken, whatever it puts right.
+    /// The first rule that the worker broke. After that no result is taken, whatever the box holds later.
     violation: Option<Lie>,
 }
 
@@ -121,10 +130,10 @@ impl fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// Makes the two pages of a worker.
+    /// Creates the two pages of a worker.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM: something is short; try again later. EINVAL: a kernel before 5.1.
+    /// EMFILE, ENFILE, ENOMEM: retry later. EINVAL: a kernel before 5.1.
     pub fn create() -> io::Result<(Self, RingDescriptors)> {
         let (box_page, box_descriptor) = SharedPage::create("bulkhead-box", BOX_BYTES)?;
         let (orders, orders_descriptor) = SharedPage::create("bulkhead-orders", ORDERS_BYTES)?;
@@ -143,10 +152,10 @@ impl Ring {
         Ok((ring, RingDescriptors { box_page: box_descriptor, orders_page: orders_descriptor }))
     }
 
-    /// SETTLED -> OFFERED: the orders, then the word.
+    /// SETTLED -> OFFERED: stores the orders, then the word.
     ///
     /// # Panics
-    /// If the seq does not grow, or its entry is not settled: the core's mistake.
+    /// If the seq does not grow, or its entry is not settled: a fault of the core.
     pub fn offer(&mut self, seq: Seq, job: JobId, fence: Fence) {
         let index = boxes::index_of(seq);
         let entry = self.entries[index];
@@ -162,8 +171,8 @@ impl Ring {
         self.outstanding += 1;
     }
 
-    /// OFFERED -> TAKEN. `true`: won back, the worker will not run it. `false`: the worker has claimed or done
-    /// it, and only its result or a proven death ends it.
+    /// OFFERED -> TAKEN. `true`: the supervisor has the task back, the worker will not run it. `false`: the worker
+    /// has claimed or finished it, and only its result or a proven death ends it.
     ///
     /// # Errors
     /// A claim word that no rule allows; the offer stays outstanding.
@@ -174,7 +183,7 @@ impl Ring {
         if self.entry(seq).state == ClaimState::Offered && self.try_take(seq) {
             return Ok(true);
         }
-        // Lost, or known to be claimed: what stands there must be a state beyond OFFERED.
+        // Lost, or known to be claimed: the word must show a state beyond OFFERED.
         match self.observe(seq)? {
             ClaimState::Claimed | ClaimState::Done => Ok(false),
             _ => Err(self.record_violation(seq, Lie::ClaimWord)),
@@ -191,10 +200,10 @@ impl Ring {
         won
     }
 
-    /// DONE or TAKEN -> SETTLED: the entry may be used again.
+    /// DONE or TAKEN -> SETTLED: the entry can be used again.
     ///
     /// # Panics
-    /// If the offer is still outstanding: the core's mistake.
+    /// If the offer has not ended: a fault of the core.
     pub fn settle(&mut self, seq: Seq) {
         assert!(!self.is_outstanding(seq), "settled before its end: seq={seq}");
         let index = boxes::index_of(seq);
@@ -204,8 +213,17 @@ impl Ring {
         }
     }
 
-    /// Says whether the supervisor sleeps: `true` right before its last look at the boxes, `false` on waking.
-    /// Each `true` asks for one doorbell anew.
+    /// Announces the supervisor's sleep: `true` right before its last look at the boxes, `false` after it woke. Each
+    /// `true` asks for one doorbell.
+    ///
+    /// No doorbell is lost. Before it sleeps, the supervisor stores a new odd value in NAP, fences, and reads the
+    /// boxes once more. After each task the worker stores DONE, fences, loads NAP, and rings if it is odd and was not
+    /// rung for yet. Both fences are SeqCst, so one of them comes first. If the worker's does, the supervisor's last
+    /// look sees DONE, and it does not sleep. If the supervisor's does, the worker sees the odd value: it rings, or
+    /// has rung for this nap already, and that doorbell wakes the supervisor, which reads all boxes before its next
+    /// sleep. Waking makes NAP even, which only saves doorbells: each sleep begins with a new odd value. A full lane
+    /// needs no further doorbell, because the ones in it wake the supervisor. So a busy supervisor gets no doorbells,
+    /// and a sleeping one at most one from each worker per nap; more of them are a violation.
     pub fn nap(&mut self, asleep: bool) {
         self.nap = match (self.nap % 2 == 1, asleep) {
             (odd, true) => self.nap + if odd { 2 } else { 1 },
@@ -216,23 +234,24 @@ impl Ring {
         fence(Ordering::SeqCst);
     }
 
-    /// Tells the worker that nobody wants this offer any more, which it has begun. It may end it early, and may not have
-    /// seen it when it ends; nothing else follows from it.
+    /// Asks the worker to end this offer, which it has claimed, by storing its seq in the orders.
+    /// `Task::is_cancelled` compares that with the claimed seq, so a request that comes too late concerns no task.
+    /// Nothing else depends on it.
     pub fn request_cancel(&mut self, seq: Seq) {
         self.orders.store(UNWANTED_AT, seq.0, Ordering::Release);
     }
 
-    /// Whether there are offers that were neither reported, nor taken back.
+    /// Whether there are offers that have neither a result nor were taken back.
     pub fn has_outstanding(&self) -> bool {
         self.outstanding > 0
     }
 
-    /// Appends every offer that is newly DONE, in the order of seq, up to the first that is not. One load when
-    /// nothing has moved and the worker has claimed nothing, two when it has.
+    /// Appends each offer that is newly DONE, in the order of seq, up to the first that is not. Costs one load if
+    /// nothing has changed and the worker has claimed nothing, two if it has.
     ///
     /// # Errors
-    /// The rule that the worker broke, now or before; what was appended before is good. The entry in question and
-    /// those after it stay outstanding, and it counts as claimed, whatever it may hold later.
+    /// The rule that the worker broke, now or before; the results appended before are valid. The entry in question
+    /// and those after it have no result, and it counts as claimed, whatever it holds later.
     pub fn poll(&mut self, into: &mut Vec<FinishedTask>) -> Result<(), Lie> {
         self.violation.map_or(Ok(()), Err)?;
         while let Some(seq) = self.first_outstanding() {
@@ -243,7 +262,7 @@ impl Ring {
                     self.end(seq, ClaimState::Done);
                 }
                 ClaimState::Claimed if self.is_overtaken(seq) => {
-                    // An honest worker has stored DONE before it goes on to the next.
+                    // An honest worker stores DONE before it claims the next one.
                     if self.observe(seq)? != ClaimState::Done {
                         return Err(self.record_violation(seq, Lie::ClaimWord));
                     }
@@ -254,15 +273,15 @@ impl Ring {
         Ok(())
     }
 
-    /// The first offer that is not done, and whether the worker has claimed it.
+    /// The first offer without a result, and whether the worker has claimed it.
     pub fn head(&self) -> Option<(Seq, bool)> {
         let seq = (self.first..self.next).map(Seq).find(|&seq| self.is_outstanding(seq))?;
         let offered = ClaimWord::pack(seq, ClaimState::Offered);
         Some((seq, self.box_page.load(word_at(seq), Ordering::Acquire) != offered))
     }
 
-    /// What a dead worker left: each outstanding offer in the order of seq, and whether it counts as claimed.
-    /// Those that do not are taken back. Call it after the proof of death and a last [`Self::poll`].
+    /// The open offers of a dead worker in the order of seq, and whether each counts as claimed. The others are taken
+    /// back. To be called after the proof of death and a last [`Self::poll`].
     pub fn remains(&mut self) -> Vec<(Seq, bool)> {
         let mut left = Vec::with_capacity(self.outstanding);
         while let Some(seq) = self.first_outstanding() {
@@ -275,7 +294,7 @@ impl Ring {
         left
     }
 
-    /// The moment at which the worker knew that it was about to die, as it says: CLOCK_MONOTONIC nanoseconds.
+    /// When the worker recorded its coming death, as it says: CLOCK_MONOTONIC nanoseconds.
     pub fn last_breath_ns(&self) -> Option<u64> {
         match self.box_page.load(LAST_BREATH_AT, Ordering::Acquire) {
             0 => None,
@@ -283,19 +302,19 @@ impl Ring {
         }
     }
 
-    /// Names a death by `signal`, which the kernel told of process `pid`, with what the box says of it. Call it
-    /// once, after the proof.
+    /// Names the death of process `pid` by `signal`, as the wait status says, with the crash record in the box. To be
+    /// called once, after the proof.
     pub fn death_by(&self, signal: i32, core: bool, pid: u32) -> Death {
         death_cause::name(&self.box_page, signal, core, pid)
     }
 
-    /// What the box of a dead worker says beside how it died. `signal`: the one that ended it, as the kernel says; the
-    /// frames are believed to be of no other.
+    /// The evidence in the box of a dead worker. `signal` is the one that ended it, as the wait status says; frames
+    /// of another one are ignored.
     pub fn evidence(&self, signal: Option<i32>) -> Evidence {
         evidence::read(&self.box_page, signal)
     }
 
-    /// When the running task last made progress, as it says: CLOCK_MONOTONIC nanoseconds, but never after `now_ns`.
+    /// When the running task last reported progress: CLOCK_MONOTONIC nanoseconds, never after `now_ns`.
     pub fn progress_ns(&self, now_ns: u64) -> Option<u64> {
         match self.box_page.load(PROGRESS_NS_AT, Ordering::Acquire) {
             0 => None,
@@ -303,14 +322,14 @@ impl Ring {
         }
     }
 
-    /// How far the task says it is that the worker has claimed; `None` if it has claimed none, or has not said. What an
-    /// earlier task said was cleared before the claim.
+    /// The progress of the claimed task, as it reports it; `None` if no task is claimed or it has not reported any.
+    /// Progress of an earlier task was cleared before the claim.
     pub fn progress(&self) -> Option<Progress> {
         let (_, claimed) = self.head()?;
         if claimed { evidence::progress(&self.box_page) } else { None }
     }
 
-    /// Loads the word of an outstanding offer and checks its step against the last state seen.
+    /// Loads the word of an open offer and checks the step from the last state seen.
     fn observe(&mut self, seq: Seq) -> Result<ClaimState, Lie> {
         use ClaimState::{Claimed, Done, Offered};
         let word = ClaimWord::unpack(self.box_page.load(word_at(seq), Ordering::Acquire));
@@ -327,13 +346,13 @@ impl Ring {
         }
     }
 
-    /// The worker broke a rule with this entry, which counts as claimed from now on.
+    /// Records that the worker broke a rule with this entry, which counts as claimed from now on.
     fn record_violation(&mut self, seq: Seq, violation: Lie) -> Lie {
         self.entries[boxes::index_of(seq)].state = ClaimState::Claimed;
         *self.violation.get_or_insert(violation)
     }
 
-    /// Whether the offer after this claimed one is claimed or done as well.
+    /// Whether the offer after this claimed one is claimed or done too.
     fn is_overtaken(&self, seq: Seq) -> bool {
         let after = (seq.0 + 1..self.next).map(Seq).find(|&later| self.is_outstanding(later));
         after.is_some_and(|later| {
@@ -359,7 +378,7 @@ impl Ring {
         (self.first < self.next).then_some(Seq(self.first))
     }
 
-    /// An offer that was outstanding is not any more. The entry is not free before it is settled.
+    /// Marks an open offer as ended. Its entry is in use until it is settled.
     fn end(&mut self, seq: Seq, state: ClaimState) {
         self.entries[boxes::index_of(seq)].state = state;
         self.outstanding -= 1;

@@ -1,7 +1,8 @@
-//! The sending end of a worker's channel: tasks go down, nothing comes up.
+//! The sending end of a worker's ipc-channel. Nothing is ever received on it.
 //!
-//! The socket below does not block, so a full channel is told and never waited for. A message is sent whole
-//! or not at all, as long as it stays below the size at which the library would cut it into pieces.
+//! Its socket is non-blocking, so a full channel is an error and no wait. A message is sent whole or not at all, as
+//! long as it is smaller than the size from which the library splits messages. Driven by the supervisor's
+//! `worker_table.rs`.
 
 use std::fmt;
 use std::io;
@@ -17,21 +18,21 @@ use ipc_channel::ipc::{IpcSender, channel};
 
 use crate::wire::Wire;
 
-/// What the library and the kernel keep for themselves of a socket's buffer, generously.
+/// An upper bound of what the library and the kernel use of a socket's buffer for themselves.
 const OVERHEAD_BYTES: usize = 8 << 10;
-/// Upper bound of a task's encoded fields beside its input, and of its message's own.
+/// An upper bound of a task's encoded fields without its input, and of a message's own fields.
 const TASK_BYTES: usize = 64;
-/// Bytes of the buffer that takes what is left in a channel at its end.
+/// Size of the buffer for the last reads when the channel ends.
 const LAST_READ_BYTES: usize = 4 << 10;
 
-/// Why tasks did not go. None of them did.
+/// Why tasks were not sent. None of them was.
 #[derive(Debug)]
 pub enum SendError {
-    /// The channel is full: the worker has not taken what it was sent.
+    /// The channel is full: the worker has not received what was sent.
     Full,
-    /// The worker has closed its end, or is dead.
+    /// The worker has closed its end or is dead.
     Closed,
-    /// `InvalidInput`: the message is over the limit. ENOMEM, ENOBUFS: something is short.
+    /// `InvalidInput`: the message is over the limit. ENOMEM, ENOBUFS: the kernel lacks memory.
     Io(io::Error),
 }
 
@@ -47,23 +48,23 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// The sending end of a worker's channel. Dropping it asks the worker to leave, and may wait for the last close of what
-/// the worker left in it: see [`Sender::hang_up`].
+/// The sending end of a worker's channel. Dropping it asks the worker to exit, and can block in the last close of
+/// descriptors that the worker left in it, see [`Sender::hang_up`].
 #[derive(Debug)]
 pub struct Sender {
     channel: IpcSender<Wire>,
-    /// Another descriptor of the same socket: the library does not show its own.
+    /// A second descriptor of the channel's socket, because the library does not expose its own.
     socket: OwnedFd,
 }
 
 impl Sender {
-    /// `channel`'s socket does not block.
+    /// `channel`'s socket is non-blocking.
     pub(crate) fn new(channel: IpcSender<Wire>, socket: OwnedFd) -> Self {
         Self { channel, socket }
     }
 
-    /// Ends the channel in both directions, which asks the worker to leave. `true`: nothing is left in it that a close
-    /// could wait for. `false`: drop it where it does no harm to wait.
+    /// Shuts the channel down in both directions, which asks the worker to exit. Returns `true` if its queue is
+    /// empty, so that a close cannot block; otherwise drop it in a thread that may block.
     pub fn hang_up(&self) -> bool {
         untrusted::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
     }
@@ -98,12 +99,12 @@ pub fn encoded_size(task: &TaskMessage) -> usize {
     TASK_BYTES + task.input.as_bytes().len()
 }
 
-/// Has the library look at the machine once, while descriptors are plenty: its first message makes a socket
-/// pair to measure, and panics when there is none to be had.
+/// Makes the library measure its socket buffer while descriptors are available: its first message creates a socket
+/// pair for that, and panics if none can be created.
 ///
 /// # Errors
-/// EMFILE, ENFILE: no descriptor is to be had. `InvalidInput`: `net.core.wmem_default` is so small that messages
-/// would be cut into pieces, and a piece can block; the text says what it must be at least.
+/// EMFILE, ENFILE: no descriptor is free. `InvalidInput`: `net.core.wmem_default` is so small that messages would be
+/// split, and the send of a fragment can block; the text gives the smallest value that works.
 pub fn warm_up() -> io::Result<()> {
     let (bytes, needed) = (default_send_buffer()?, TASK_MESSAGE_MAX_BYTES + OVERHEAD_BYTES);
     if bytes < needed {
@@ -133,7 +134,7 @@ mod tests {
     use crate::supervisor::connect;
     use crate::worker::{Channel, Server};
 
-    /// The largest numbers there are, and this much input.
+    /// A task with the largest numbers there are, and this much input.
     fn task(input: usize) -> TaskMessage {
         TaskMessage {
             seq: Seq(u64::MAX),

@@ -1,6 +1,7 @@
-//! The receiving end of the channel: the worker makes the server, the supervisor connects.
+//! The receiving end of the channel: the worker creates the server, the supervisor connects.
 //!
-//! The server's socket lies in a folder of its own below `TMPDIR`, and is removed when the connection stands.
+//! The server's socket is in a folder of its own below `TMPDIR`, and is removed after the accept. Driven by the
+//! worker runtime, which may block here.
 
 use std::fmt;
 use std::io;
@@ -19,9 +20,9 @@ use crate::wire::Wire;
 /// Why no tasks were received.
 #[derive(Debug)]
 pub enum RecvError {
-    /// The message is not one of ours.
+    /// The message cannot be decoded.
     Malformed(CodecError),
-    /// The socket failed, or the library could not make sense of what came.
+    /// The socket failed, or the library could not decode a message.
     Io(io::Error),
 }
 
@@ -45,7 +46,7 @@ impl From<IpcError> for RecvError {
     }
 }
 
-/// Waits for the supervisor to connect.
+/// A server to which the supervisor will connect.
 pub struct Server {
     server: IpcOneShotServer<Wire>,
     path: String,
@@ -57,25 +58,25 @@ impl fmt::Debug for Server {
     }
 }
 
-/// The receiving end. Its descriptor is readable when a message or the end is there.
+/// The receiving end. Its descriptor is readable when a message has arrived or the channel has ended.
 #[derive(Debug)]
 pub struct Channel {
     receiver: IpcReceiver<Wire>,
-    /// Another descriptor of the same socket: the library does not show its own.
+    /// A second descriptor of the channel's socket, because the library does not expose its own.
     socket: OwnedFd,
 }
 
 impl Channel {
-    /// Makes a server, and tells the path that the supervisor must be told.
+    /// Creates a server. Returns the path that the hello must name.
     ///
     /// # Errors
-    /// Whatever making a folder or a socket below `TMPDIR` says.
+    /// The folder or socket below `TMPDIR` cannot be created.
     pub fn listen() -> io::Result<(Server, String)> {
         let (server, path) = while_sharing(IpcOneShotServer::new)?;
         Ok((Server { server, path: path.clone() }, path))
     }
 
-    /// Blocks for the next message; `None`: the channel is closed, there will be no more.
+    /// Blocks until the next message. `None`: the supervisor has closed the channel.
     ///
     /// # Errors
     /// [`RecvError`].
@@ -104,7 +105,7 @@ impl Server {
     /// Blocks until the supervisor has connected and sent its first message, which is empty.
     ///
     /// # Errors
-    /// [`RecvError`]: it closed the channel again, or its first message is not what it should be.
+    /// [`RecvError`]: the supervisor closed the channel, or its first message is not an empty one.
     pub fn accept(self) -> Result<Channel, RecvError> {
         let (receiver, Wire(first)) = self.server.accept()?;
         let first: Tasks = codec::decode(&first).map_err(RecvError::Malformed)?;
@@ -119,7 +120,7 @@ impl Server {
     }
 }
 
-/// The accepted socket has its server's name, and is alone with it: the server takes one connection.
+/// Finds the accepted socket by its server's name; the server accepts one connection only.
 fn accepted(path: &str) -> io::Result<OwnedFd> {
     let ours = find_connection(&|names| names.own.as_deref() == Some(Path::new(path)))?;
     ours.map(|found| found.socket).ok_or_else(|| io::Error::other("the accepted socket is not to be found"))

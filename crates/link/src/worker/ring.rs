@@ -1,8 +1,8 @@
-//! The worker's view of its ring: claims, results and doorbells.
+//! The worker's side of its ring: claims, results and doorbells.
 //!
-//! A claim comes right before a task's first instruction, a result before its DONE, and DONE before the next
-//! claim. Why no doorbell is lost stands with the supervisor's half; the worker's part of it is that
-//! [`WorkerRing::finish`] ends with a fence and [`WorkerRing::should_ring`] is asked after each.
+//! The order matters: the claim right before the task's first instruction, the result before its DONE, DONE before
+//! the next claim. [`WorkerRing::finish`] ends with a fence and [`WorkerRing::should_ring`] is called after each
+//! finish; why no doorbell is lost stands at the supervisor's `Ring::nap`. Driven by the worker runtime.
 
 use std::cell::Cell;
 use std::io;
@@ -22,7 +22,7 @@ use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::crash_handler::{self, CrashRecordLayout};
 use bulkhead_sys::shared_page::SharedPage;
 
-/// Where the handler of fatal signals leaves its words.
+/// Where the crash handler stores its words.
 const CRASH_RECORD: CrashRecordLayout = CrashRecordLayout {
     moment: LAST_BREATH_AT,
     signal: CAUSE_SIGNAL_AT,
@@ -42,32 +42,32 @@ const CRASH_RECORD: CrashRecordLayout = CrashRecordLayout {
 pub enum Finish<'a> {
     /// Done, with these bytes: at most [`INLINE_MAX_BYTES`].
     Inline(&'a [u8]),
-    /// Done, with its output in its descriptor.
+    /// Done, with its output in the output file.
     Descriptor {
-        /// So many bytes.
+        /// Its size.
         bytes: u64,
     },
-    /// Its own code said no. Cut after [`TEXT_MAX_BYTES`].
+    /// The task's own code failed. The text is cut after [`TEXT_MAX_BYTES`].
     Failed {
-        /// What it said.
+        /// The message.
         text: &'a str,
-        /// What it wrote before, as far as it is kept.
+        /// The output before the failure.
         output: PartialOutput<'a>,
-        /// The exit code of the program that it was.
+        /// The exit code, if the task was a program.
         code: Option<NonZeroU8>,
     },
 }
 
-/// What a task that failed had written.
+/// The output that a failed task had written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartialOutput<'a> {
-    /// Nothing, or nothing that is kept.
+    /// None, or none that is kept.
     Nothing,
-    /// These bytes; kept if they fit behind the text, see [`PartialOutput::fits`].
+    /// These bytes, kept if they fit behind the text, see [`PartialOutput::fits`].
     Inline(&'a [u8]),
-    /// So many bytes in its descriptor; more than fit behind any text.
+    /// In the output file, because they do not fit behind any text.
     Descriptor {
-        /// So many.
+        /// Their number.
         bytes: u64,
     },
 }
@@ -79,26 +79,26 @@ impl PartialOutput<'_> {
     }
 }
 
-/// Box and orders, mapped.
+/// The mapped box and orders.
 #[derive(Debug)]
 pub struct WorkerRing {
     box_page: SharedPage,
     orders: SharedPage,
-    /// The last offer that was claimed.
+    /// The last offer that this worker claimed.
     claimed: Cell<Seq>,
     claimed_ns: Cell<u64>,
     rung_for: u64,
-    /// The running task has told its progress or its words: they are to be cleared when it is done.
+    /// The running task has stored progress or words, which must be cleared when it ends.
     told: Cell<bool>,
-    /// The place of the next last words; its lowest bit counts.
+    /// The place for the next words; its lowest bit selects one of two.
     place: Cell<u64>,
 }
 
 impl WorkerRing {
-    /// Maps the two descriptors that came with the setup: the box, then the orders.
+    /// Maps the two descriptors of the setup: the box, then the orders.
     ///
     /// # Errors
-    /// EINVAL: there are not two, or they are not the pages of this version. ENOMEM.
+    /// EINVAL: there are not two, or they are no pages of this version. ENOMEM.
     pub fn map(descriptors: &[OwnedFd]) -> io::Result<Self> {
         let [box_descriptor, orders_descriptor] = descriptors else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "setup needs two descriptors"));
@@ -114,8 +114,8 @@ impl WorkerRing {
         })
     }
 
-    /// Has every death of this process by a signal leave its cause in the box that [`Self::map`] was given. Once a
-    /// process, on the thread that runs the tasks.
+    /// Installs the crash handler, which records the cause of a death by a signal in the box. Once per process, on
+    /// the thread that runs the tasks.
     ///
     /// # Errors
     /// As [`crash_handler::install`]; EINVAL, ENOMEM: the box cannot be mapped again.
@@ -124,7 +124,7 @@ impl WorkerRing {
         crash_handler::install(SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &CRASH_RECORD)
     }
 
-    /// OFFERED -> CLAIMED. `false`: the offer was taken back; nothing of it may run.
+    /// OFFERED -> CLAIMED. `false`: the supervisor took the offer back, so nothing of it may run.
     pub fn claim(&self, seq: Seq) -> bool {
         let at = boxes::entry_at(boxes::index_of(seq));
         let (offered, claimed) =
@@ -139,8 +139,8 @@ impl WorkerRing {
         won
     }
 
-    /// CLAIMED -> DONE: the result, then the word. Progress and last words are cleared after it, before anything
-    /// else is claimed: they are never taken for another task's.
+    /// CLAIMED -> DONE: stores the result, then the word. Progress and words are cleared after that and before the
+    /// next claim, so they are never taken for another task's.
     ///
     /// # Panics
     /// If inline bytes are over [`INLINE_MAX_BYTES`].
@@ -179,7 +179,7 @@ impl WorkerRing {
         }
     }
 
-    /// How far the running task is: three stores and a look at the clock.
+    /// Stores the progress of the running task: three stores and a clock read.
     pub fn progress(&self, done: u64, total: u64) {
         self.told.set(true);
         self.box_page.store(PROGRESS_DONE_AT, done, Ordering::Relaxed);
@@ -187,7 +187,8 @@ impl WorkerRing {
         self.box_page.store(PROGRESS_NS_AT, monotonic_ns(), Ordering::Release);
     }
 
-    /// What the running task says, in place of what it said before. Cut after [`LAST_WORDS_MAX_BYTES`].
+    /// Stores the words of the running task in place of the earlier ones. Cut after [`LAST_WORDS_MAX_BYTES`]. There
+    /// are two places, written in turn, so a death in the middle of a write leaves the earlier words whole.
     pub fn say(&self, words: &str) {
         self.told.set(true);
         let bytes = cut(words, LAST_WORDS_MAX_BYTES).as_bytes();
@@ -197,7 +198,7 @@ impl WorkerRing {
         self.box_page.store(LAST_WORDS_AT, word, Ordering::Release);
     }
 
-    /// Whether the supervisor sleeps and was not rung for in this nap: ring once if so. To be asked after each
+    /// Whether to ring the doorbell: the supervisor sleeps and was not rung for in this nap. To be called after each
     /// [`Self::finish`].
     pub fn should_ring(&mut self) -> bool {
         let nap = self.orders.load(NAP_AT, Ordering::SeqCst);
@@ -208,23 +209,23 @@ impl WorkerRing {
         ring
     }
 
-    /// Whether nobody wants the running task any more: one load.
+    /// Whether the supervisor has asked to cancel the running task: one load.
     pub fn is_cancelled(&self) -> bool {
         self.orders.load(UNWANTED_AT, Ordering::Acquire) == self.claimed.get().0
     }
 
-    /// Leaves the moment of a death that is about to come.
+    /// Stores the time of a death that is about to come.
     pub fn last_breath(&self) {
         self.box_page.store(LAST_BREATH_AT, monotonic_ns(), Ordering::Release);
     }
 
-    /// The death did not come.
+    /// Clears that time, because the process lives on.
     pub fn breathe_on(&self) {
         self.box_page.store(LAST_BREATH_AT, 0, Ordering::Release);
     }
 }
 
-/// `text`, cut at the border of a character so that it is at most `max` bytes long.
+/// `text`, cut at a character boundary to at most `max` bytes.
 fn cut(text: &str, max: usize) -> &str {
     let end = (0..=text.len().min(max)).rev().find(|&end| text.is_char_boundary(end));
     &text[..end.unwrap_or(0)]

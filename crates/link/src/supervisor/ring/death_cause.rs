@@ -1,7 +1,8 @@
-//! What a worker says of its own death, weighed against what the kernel says.
+//! Names a death: compares the worker's crash record with the wait status.
 //!
-//! The kernel names the signal. The rest is the worker's word: believed only if it speaks of the same signal, and
-//! only where such a signal can have such a cause. It decides how a death is named, and never who is charged.
+//! The signal comes from the wait status. The crash record in the box is the worker's testimony: it is believed only
+//! if it names the same signal, and only causes that such a signal can have. It decides how a death is called, never
+//! which job is charged. For SIGKILL there is no record to believe. Called by `ring.rs` once per death.
 
 use std::sync::atomic::Ordering;
 
@@ -28,7 +29,7 @@ const SI_KERNEL: i64 = 0x80;
 pub(super) fn name(page: &SharedPage, signal: i32, core: bool, pid: u32) -> Death {
     let plain = Death::Signalled { signal, core };
     let said = page.load(CAUSE_SIGNAL_AT, Ordering::Acquire);
-    // Nobody can speak of SIGKILL.
+    // No handler runs for SIGKILL.
     if signal == SIGKILL || said != u64::from(signal.unsigned_abs()) {
         return plain;
     }
@@ -37,7 +38,7 @@ pub(super) fn name(page: &SharedPage, signal: i32, core: bool, pid: u32) -> Deat
     if SENT_BY_A_PROCESS.contains(&code) {
         return match (word(FAILED_ALLOCATION_AT), u32::try_from(word(SENDER_PID_AT))) {
             (bytes @ 1.., _) if signal == SIGABRT => Death::AllocationFailed { signal, core, bytes },
-            // 0: the sender is out of sight, in another namespace.
+            // 0: the sender is in another pid namespace.
             (_, Ok(sender_pid)) if sender_pid != pid && sender_pid != 0 => {
                 Death::Sent { signal, core, sender_pid }
             }
@@ -63,7 +64,7 @@ mod tests {
     const OTHER: u64 = 7;
     const CORE: bool = false;
 
-    /// What is made of a death by `signal` when the box says this.
+    /// The name of a death by `signal` with these words in the box.
     fn named(signal: i32, words: &[(usize, i64)]) -> Death {
         let (page, _) = SharedPage::create("box", BOX_HEADER_BYTES).unwrap();
         for (at, value) in words {

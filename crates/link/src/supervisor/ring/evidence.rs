@@ -1,7 +1,7 @@
-//! What the box of a dead worker says of its last task: frames, progress, last words.
+//! Reads the evidence in the box of a dead worker: frames, progress, last words of its task.
 //!
-//! It is testimony, and only its form is looked at: lengths are bounded and text is made text. Nothing is decided by
-//! any of it, and whoever shows the words escapes what is no letter.
+//! The worker wrote it, so only its form is checked: lengths are bounded, and invalid UTF-8 is replaced. Nothing is
+//! decided by it; a program that shows the words escapes control characters. Called by `ring.rs`.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,8 @@ use bulkhead_proto::worker::boxes::{
 };
 use bulkhead_sys::shared_page::SharedPage;
 
-/// All of it. `signal`: the one that ended the worker, which must be the one that its handler spoke of.
+/// Reads all of it. `signal` is the one that ended the worker; frames are read only if the crash record names the
+/// same one.
 pub(super) fn read(page: &SharedPage, signal: Option<i32>) -> Evidence {
     let said = page.load(CAUSE_SIGNAL_AT, Ordering::Acquire);
     let spoke = signal.is_some_and(|signal| said == u64::from(signal.unsigned_abs()));
@@ -35,7 +36,7 @@ pub(super) fn progress(page: &SharedPage) -> Option<Progress> {
     (ns != 0).then(|| Progress { done: word(PROGRESS_DONE_AT), total: word(PROGRESS_TOTAL_AT) })
 }
 
-/// What is no UTF-8 is replaced; that may make it longer, so it is cut again.
+/// Invalid UTF-8 is replaced, which can lengthen the text, so it is cut again.
 fn last_words(page: &SharedPage) -> String {
     let Some((bytes, at)) = unpack_words(page.load(LAST_WORDS_AT, Ordering::Acquire)) else {
         return String::new();

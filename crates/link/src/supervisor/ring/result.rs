@@ -1,7 +1,7 @@
-//! Copying a result out of a box, once, and checking its form.
+//! Copies a result out of a box once and checks its form.
 //!
-//! The worker can change every byte while we read: each field is loaded exactly once, checked, and what was
-//! loaded is what is used.
+//! The worker can change each byte at any time. So each field is loaded exactly once, and the value that was checked
+//! is the value that is used. Called by `ring.rs`.
 
 use std::sync::atomic::Ordering;
 
@@ -41,7 +41,7 @@ pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Lie> {
     Ok(FinishedTask { seq, elapsed_ns: field(ELAPSED_NS_AT), result })
 }
 
-/// A failure's text, and what its task had written: behind the text, or in the descriptor as it says.
+/// The text of a failure, and the output that its task had written: behind the text, or in the output file.
 fn failure(
     page: &SharedPage,
     index: usize,

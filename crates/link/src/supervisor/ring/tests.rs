@@ -8,7 +8,7 @@ use bulkhead_proto::worker::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, ST
 use super::*;
 use crate::worker::{Finish, PartialOutput, WorkerRing};
 
-/// Both halves, and a page by which a liar writes into the box.
+/// Both halves, and a mapping through which a hostile worker writes into the box.
 pub(super) fn rings() -> (Ring, WorkerRing, SharedPage) {
     let (ring, descriptors) = Ring::create().unwrap();
     let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
