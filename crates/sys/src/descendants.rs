@@ -1,10 +1,12 @@
-//! Processor time of what a process started, and of what that started: down from it, as the kernel lists children.
+//! Processor time of all descendants of a process, found through the kernel's lists of children.
 //!
-//! What is counted of each is its own time and that of its dead whom somebody waited for. A parent is read before its
-//! children, so nobody is counted twice; one that dies in between may be missed until the next look, and the time of a
-//! dead whom nobody waits for is lost. Where /proc hides a process, what it started is not seen.
+//! Each process counts with its own time and that of the children it has waited for. A parent is read before its
+//! children, so no time is counted twice. The sum is a lower bound: at most [`READS_MAX`] files are read, a process
+//! that ends during the walk may be missed until the next sample, and the time of a dead child that its parent never
+//! waited for is lost. Where `hidepid` hides a process, its descendants are not seen.
 //!
-//! It reads counters, and waits for no lock that a process could hold. Driven by `process_stats.rs`.
+//! It reads counters and waits for no lock that a process could hold. Memory is not summed: shared pages would count
+//! for each process, and an exact sum would wait for locks of theirs. Driven by `process_stats.rs`.
 
 use std::io;
 
@@ -12,23 +14,23 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::process_stats::{field, fields_of};
 
-/// Files that are read in one look: whoever looks has others to serve. What is beyond them is not counted.
+/// Files that one sample reads at most, because its caller has others to serve.
 const READS_MAX: usize = 1000;
 
-/// In a `stat` line behind the name: the state is the first field.
+/// Field numbers in a `stat` line behind the name; field 0 is the state.
 const PARENT_AT: usize = 1;
 const OWN_AT: [usize; 2] = [11, 12];
 const REAPED_AT: [usize; 2] = [13, 14];
 
-/// Processor time of all that lives below a process, and of their dead whom they waited for, in nanoseconds. What the
-/// process itself waited for is not in it: see [`reaped_ns`].
+/// Processor time of all living descendants and of the dead children that they waited for, in nanoseconds. Those that
+/// the process itself waited for are not included, see [`reaped_ns`].
 pub(crate) fn cpu_ns(pid: u32) -> u64 {
     let mut reads_left = READS_MAX;
     let mut parents = vec![pid];
     let mut sum_ns = 0;
     while let Some(parent) = parents.pop() {
         for child in children(parent, &mut reads_left).unwrap_or_default() {
-            // A number may be somebody else's by now: then its parent is another one, too.
+            // A pid may have been reused; then its parent is another one too.
             let time = spend(&mut reads_left).and_then(|()| time_ns(child, parent));
             if let Some(ns) = time {
                 sum_ns += ns;
@@ -39,7 +41,7 @@ pub(crate) fn cpu_ns(pid: u32) -> u64 {
     sum_ns
 }
 
-/// From its `stat` line: processor time of the dead whom a process waited for, in nanoseconds.
+/// Processor time of the dead children that a process waited for, from its `stat` line, in nanoseconds.
 pub(crate) fn reaped_ns(stat: &[u8]) -> u64 {
     fields_of(stat).map_or(0, |fields| ticks(fields, REAPED_AT))
 }
@@ -55,7 +57,7 @@ fn children(parent: u32, reads_left: &mut usize) -> io::Result<Vec<u32>> {
         if spend(reads_left).is_none() {
             break;
         }
-        // A thread that has ended left its children to another one.
+        // The children of an ended thread belong to another thread now.
         let list = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
         found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
     }
@@ -69,7 +71,7 @@ fn time_ns(pid: u32, parent: u32) -> Option<u64> {
 }
 
 fn ticks(fields: &[u8], places: [usize; 2]) -> u64 {
-    // 100 in a second on every Linux of today.
+    // 100 per second on every Linux of today.
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|count| u64::try_from(count).ok());
     let ticks: u64 = places.into_iter().filter_map(|place| field(fields, place)).sum();
     ticks.saturating_mul(1_000_000_000 / per_second.filter(|count| *count > 0).unwrap_or(100))
@@ -85,11 +87,11 @@ mod tests {
     use crate::process_stats::{ProcessStats, StatsSample};
     use crate::testing::{PATIENCE, reap, shell_on};
 
-    /// Uses processor time in whole ticks, and then writes a line.
+    /// Uses some ticks of processor time, then writes a line.
     const WORK: &str = "work() { i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo >&3; }; exec 3<&0; ";
 
-    /// What is seen of a shell that runs `script`, once that has written so many lines; then it is killed with whatever
-    /// reads from the same socket.
+    /// A sample of a shell that runs `script`, after it has written so many lines. The shell is killed then, and so
+    /// is each process that reads from the same socket.
     fn seen_of(script: &str, lines: usize) -> StatsSample {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let process: Process = shell_on(&format!("{WORK}{script}"), theirs);
@@ -99,7 +101,7 @@ mod tests {
         let seen = stats.sample().unwrap().expect("it was not reaped");
         process.kill(9).unwrap();
         reap(&process);
-        // Whoever it started ends with the end of its input.
+        // Its children end at the end of their input.
         drop(ours);
         seen
     }

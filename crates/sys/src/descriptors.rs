@@ -43,7 +43,7 @@ pub struct SocketNames {
 /// reason only one search may be made at a time.
 ///
 /// # Errors
-/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
+/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is free.
 pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Option<ConnectedSocket>> {
     let mut numbers = sequential_numbers()?;
     numbers.retain(|&number| names(number).is_some_and(|names| is_meant(&names)));
@@ -56,7 +56,7 @@ pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Op
 /// that none is in [`find_connection`]: what is left, and is no stranger's, belongs to nobody.
 ///
 /// # Errors
-/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is to be had to look with.
+/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is free.
 pub fn close_orphans() -> io::Result<usize> {
     let mut closed = 0;
     for number in sequential_numbers()? {
@@ -82,7 +82,7 @@ fn close_if_orphan(number: RawFd) -> bool {
 /// Makes a socket return EAGAIN instead of waiting, for everybody who has a descriptor of it.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn set_nonblocking(socket: BorrowedFd<'_>) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(socket, FcntlArg::F_GETFL)?);
     fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -92,7 +92,7 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Bytes that may wait on a new socket of this process before it takes no more, as the kernel counts them.
 ///
 /// # Errors
-/// EMFILE, ENFILE: no descriptor is to be had to look with.
+/// EMFILE, ENFILE: no descriptor is free.
 pub fn default_send_buffer() -> io::Result<usize> {
     let (socket, _other) = std::os::unix::net::UnixDatagram::pair()?;
     Ok(getsockopt(&socket, sockopt::SndBuf)?)

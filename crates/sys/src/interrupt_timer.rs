@@ -28,7 +28,7 @@ impl InterruptTimer {
     /// From now on this thread is interrupted, until the value is dropped, which the same thread must do.
     ///
     /// # Errors
-    /// EAGAIN, ENOMEM: no timer is to be had.
+    /// EAGAIN, ENOMEM: no timer is available.
     pub fn start() -> io::Result<Self> {
         // No SA_RESTART: what is interrupted ends.
         let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::empty(), SigSet::empty());

@@ -56,7 +56,7 @@ impl Lane {
     /// Makes a lane: our end, which does not block and takes no descriptors, and the child's, which blocks.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM: something is short; try again later.
+    /// EMFILE, ENFILE, ENOMEM: a resource is exhausted; retry later.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (socket, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;

@@ -1,10 +1,9 @@
-//! Every system call and every `unsafe` of the project, and nothing that knows a job.
+//! All system calls and all `unsafe` code of the project. Nothing here knows a job.
 //!
-//! One file per kernel object. Each function says what its errors mean to whoever calls it. Nothing here
-//! waits unless its name or its documentation says so, and nothing here decides: `supervisor`, `link`,
-//! `worker` and `client` call it.
+//! One file per kernel object. Each function documents its errors in terms of its caller. A function that can block
+//! says so, and nothing here decides. Called by `supervisor`, `link`, `worker` and `client`.
 //!
-//! Every descriptor made here is closed on exec; the only one that a child inherits is its standard input.
+//! Each descriptor created here is close-on-exec; the only one that a child inherits is its standard input.
 #![allow(unsafe_code)]
 
 pub mod allocator;

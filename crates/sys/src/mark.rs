@@ -1,44 +1,48 @@
-//! A mark that a process and all that come of it bear, so that a stray can be told whose it is.
+//! A mark that a process hands down to all its descendants, so that a stray can be assigned to its worker.
 //!
-//! The mark is a pair of hard resource limits, of two resources that mean nothing to a process here: one is `base +
-//! number`, the other `base - number`. The kernel hands limits down over fork and exec, a new session, a clean
-//! environment and another user do not change them, and without `CAP_SYS_RESOURCE` a hard limit can only be lowered:
-//! whoever lowers one has no mark any more, and nobody can take on the mark of another. A process that may raise
-//! limits (root) can forge it.
+//! The mark is a pair of hard limits of two resources without any effect here: one is `base + number`, the other
+//! `base - number`. Limits survive fork, exec, a new session, a clean environment and a change of user. Without
+//! `CAP_SYS_RESOURCE` a hard limit can only be lowered, so a process can drop its mark but never take another one; a
+//! process that may raise limits (root) can forge it. An environment variable would be lost by `env -i` and cannot be
+//! read of a process that is not dumpable; a session or process group is left by one call. Two system calls mark a
+//! worker, two read a stray's mark, in less than a microsecond each. Where hard limits are too low for marks (a
+//! daemon inside a worker, or limits on locks or real-time scheduling set by an administrator), the process group
+//! tells whose a stray is, unless it has left it.
 //!
-//! Driven by whoever spawns and sweeps; it decides nothing about who lives.
+//! Driven by the supervisor's `spawn.rs` and by `strays.rs`; it decides nothing about which process lives.
 
 use std::io;
 
 use nix::errno::Errno;
 use nix::libc;
 
-/// Of what there is no use in Linux since 2.4.25: locks of files are not counted.
+/// RLIMIT_LOCKS has no effect since Linux 2.4.25: file locks are not counted.
 const RISING: libc::__rlimit_resource_t = libc::RLIMIT_LOCKS;
-/// Microseconds of real-time computing without a pause: as many as no process will ever see.
+/// RLIMIT_RTTIME: microseconds of real-time scheduling without a pause, more than any process will see.
 const FALLING: libc::__rlimit_resource_t = libc::RLIMIT_RTTIME;
 
-/// Numbers that can be told apart: below this.
+/// Worker numbers are below this.
 const NUMBERS: u64 = 1 << 32;
 
-/// The marks that one daemon gives.
+/// The marks of one daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Marks {
     base: u64,
 }
 
 impl Marks {
-    /// Marks that differ from those of a daemon with another seed, so that one within the worker of another is not
-    /// mistaken.
+    /// Marks that differ from those of a daemon with another seed, so that a daemon inside a worker of another one is
+    /// not confused.
     pub fn new(seed: u64) -> Self {
-        // Far below "unlimited", far above what anybody sets; the lower half is for the numbers.
+        // Far below "unlimited", far above any limit in use; the lower half is for the numbers.
         Self { base: (1 << 61) | ((seed & 0x0fff_ffff) << 32) | NUMBERS }
     }
 
     /// Marks a process, and all that it forks from now on, with a number from 1 to 2^32 - 1.
     ///
     /// # Errors
-    /// EPERM: its limits are lower already, or it runs as somebody else. ESRCH: it is gone. EINVAL: no such number.
+    /// EPERM: its limits are lower already, or it runs as another user. ESRCH: it is gone. EINVAL: the number is out
+    /// of range.
     pub fn put(&self, pid: u32, number: u64) -> io::Result<()> {
         if !(1..NUMBERS).contains(&number) {
             return Err(Errno::EINVAL.into());
@@ -48,7 +52,7 @@ impl Marks {
         Ok(())
     }
 
-    /// The number of this process's mark; `None` if it has none, or if that cannot be seen.
+    /// The number of this process's mark; `None` if it has none or its limits cannot be read.
     pub fn of(&self, pid: u32) -> Option<u64> {
         let number = exchange(pid, RISING, None).ok()?.checked_sub(self.base)?;
         let falling = exchange(pid, FALLING, None).ok()?;
@@ -56,7 +60,7 @@ impl Marks {
     }
 }
 
-/// The hard limit that a process has; sets soft and hard limit to `new`, if that is given.
+/// Returns the hard limit of a process; sets soft and hard limit to `new`, if given.
 fn exchange(pid: u32, resource: libc::__rlimit_resource_t, new: Option<u64>) -> io::Result<u64> {
     let pid = i32::try_from(pid).map_err(|_| Errno::ESRCH)?;
     let new = new.map(|limit| libc::rlimit { rlim_cur: limit, rlim_max: limit });
@@ -77,7 +81,7 @@ mod tests {
 
     const MARKS: Marks = Marks { base: (1 << 61) | NUMBERS };
 
-    /// What the script says, which has to be the id of a process that lives on.
+    /// The pid that the script writes, of a process that lives on.
     fn told(socket: &mut UnixStream) -> u32 {
         let mut byte = [0];
         let mut text = String::new();
@@ -101,7 +105,7 @@ mod tests {
         assert_eq!(Marks::new(9).of(child), None, "a mark of another daemon is none");
         parent.kill(9).unwrap();
         reap(&parent);
-        // Its standard input ends, and so does the child.
+        // The child ends at the end of its standard input.
         drop(ours);
     }
 
@@ -136,7 +140,7 @@ mod tests {
         }
     }
 
-    /// Each needs one of the two limits raised, and the way down leads to no mark at all.
+    /// Each other mark needs one of the two limits raised; lowering limits leads to no valid mark.
     #[test]
     fn nobody_takes_on_the_mark_of_another() {
         let process = shell("read line");

@@ -18,7 +18,7 @@ use crate::shared_page::SharedPage;
 /// Makes an empty file that may be sealed later. `name` is shown in /proc and means nothing else.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM: something is short. EINVAL: the name holds a zero byte or is over 249 bytes.
+/// EMFILE, ENFILE, ENOMEM: a resource is exhausted. EINVAL: the name holds a zero byte or is over 249 bytes.
 pub fn output_file(name: &str) -> io::Result<OwnedFd> {
     create(name)
 }
@@ -58,7 +58,7 @@ fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
 /// made need no waiting for, since nobody else knows it and nobody has it mapped.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM, ENOSPC: something is short. EINVAL: a kernel before 5.1.
+/// EMFILE, ENFILE, ENOMEM, ENOSPC: a resource is exhausted. EINVAL: a kernel before 5.1.
 pub fn filled(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(create(name)?);
     file.write_all(bytes)?;
@@ -118,7 +118,7 @@ fn frozen() -> SealFlag {
 /// The memory that a memfd takes up, holes left out, in bytes. Never blocks.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn memory_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
     /// Of `st_blocks`, whatever the file system.
     const BLOCK_BYTES: u64 = 512;

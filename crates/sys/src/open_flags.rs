@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 /// Whether everything that is written through it goes to the end of its file, whatever place was asked for.
 ///
 /// # Errors
-/// None that a sane kernel gives for an open descriptor.
+/// None for an open descriptor.
 pub fn is_appending(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?).contains(OFlag::O_APPEND))
 }

@@ -20,7 +20,7 @@ impl Process {
     /// another than the one that had it before.
     ///
     /// # Errors
-    /// ESRCH: nobody has it. EMFILE, ENFILE, ENOMEM: no descriptor is to be had.
+    /// ESRCH: nobody has it. EMFILE, ENFILE, ENOMEM: no descriptor is free.
     pub fn open(pid: u32) -> io::Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

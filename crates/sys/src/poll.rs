@@ -1,8 +1,7 @@
-//! poll(2): the only place that waits for descriptors outside the supervisor, which has its own epoll.
+//! poll(2): all waits for descriptors outside the supervisor, whose loop has its own epoll.
 //!
-//! Workers wait here for their channel and their lane, clients for their socket and a signal pipe, tests instead of
-//! sleeping. A wait that a signal ended says that nothing is ready: whoever waits decides whether to go on, and must
-//! never take "nothing" for a readable descriptor.
+//! Workers wait here for their channel and lane, clients for their socket and a signal pipe, tests instead of
+//! sleeping. A wait that a signal interrupts reports that nothing is ready; the caller decides whether to wait again.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -11,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-/// A descriptor, and what to wait for.
+/// A descriptor, and the events to wait for.
 #[derive(Clone, Copy, Debug)]
 pub struct PollTarget<'a> {
     /// The descriptor.
@@ -23,30 +22,30 @@ pub struct PollTarget<'a> {
 }
 
 impl<'a> PollTarget<'a> {
-    /// Waits for something to read.
+    /// Waits until it is readable.
     pub fn readable(fd: BorrowedFd<'a>) -> Self {
         Self { fd, readable: true, writable: false }
     }
 
-    /// Waits for nothing but the end: it keeps a place among others.
+    /// Waits only for a hang-up. Used to keep a place in an array of targets.
     pub fn end(fd: BorrowedFd<'a>) -> Self {
         Self { fd, readable: false, writable: false }
     }
 }
 
-/// What a watched descriptor is ready for.
+/// What a descriptor is ready for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// It was to be read, and a read would not block: there are bytes, or the end, or an error.
+    /// Reading was asked for, and a read would not block: there are bytes, the end, or an error.
     pub readable: bool,
-    /// It was to be written, and a write would not block.
+    /// Writing was asked for, and a write would not block.
     pub writable: bool,
-    /// The other side is gone; what it sent before may still be there to read.
+    /// The other side is gone; bytes that it sent may still be unread.
     pub hung_up: bool,
 }
 
 /// Waits until one of the descriptors is ready or hung up, a signal was handled, or `timeout` has passed (`None`:
-/// never). Gives what was seen of each, in their order; nothing at all after a signal or the timeout.
+/// never). Returns the readiness of each, in their order; after a signal or the timeout none is ready.
 ///
 /// # Errors
 /// ENOMEM; EINVAL: more descriptors than may be open.
@@ -57,7 +56,7 @@ pub fn wait<const N: usize>(
     let mut polled = watched.map(|watch| PollFd::new(watch.fd, interest(watch)));
     match nix::poll::poll(&mut polled, timeout.map_or(PollTimeout::NONE, round_up)) {
         Ok(_) => {}
-        // What poll(2) leaves in its results after a signal is not said anywhere.
+        // The results of poll(2) after a signal are not specified.
         Err(Errno::EINTR) => return Ok([Readiness::default(); N]),
         Err(error) => return Err(error.into()),
     }
@@ -69,8 +68,8 @@ pub fn wait<const N: usize>(
     }))
 }
 
-/// Waits until `fd` is readable (a dead process, a frame, the end of a stream), signals or not; `false` if `limit`
-/// passed.
+/// Waits until `fd` is readable (a dead process, a frame, the end of a stream), and continues after signals. Returns
+/// `false` if `limit` passed.
 ///
 /// # Errors
 /// ENOMEM.
@@ -94,7 +93,7 @@ fn interest(watch: PollTarget<'_>) -> PollFlags {
 
 fn seen(watch: PollTarget<'_>, polled: &PollFd<'_>) -> Readiness {
     let flags = polled.revents().unwrap_or(PollFlags::empty());
-    // The next read or write tells which of these it is.
+    // The next read or write reports which of these it is.
     let hung_up = flags.intersects(PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL);
     Readiness {
         readable: watch.readable && (hung_up || flags.contains(PollFlags::POLLIN)),
@@ -103,7 +102,7 @@ fn seen(watch: PollTarget<'_>, polled: &PollFd<'_>) -> Readiness {
     }
 }
 
-/// Whole milliseconds, never too short: rounding down would make the caller spin through the last one.
+/// Rounds up to whole milliseconds: rounding down would make the caller spin through the last one.
 fn round_up(timeout: Duration) -> PollTimeout {
     let ms = timeout.as_nanos().div_ceil(1_000_000);
     PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)

@@ -13,7 +13,7 @@ use nix::unistd::{SysconfVar, sysconf};
 /// Forbids core files of this process and everybody but root to trace it or read its memory.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn set_not_dumpable() -> io::Result<()> {
     // SAFETY: PR_SET_DUMPABLE takes one integer.
     let result = unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
@@ -25,7 +25,7 @@ pub fn set_not_dumpable() -> io::Result<()> {
 /// this call is not noticed: look for the hang-up of what it shared with us afterwards.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn die_with_parent() -> io::Result<()> {
     // SAFETY: PR_SET_PDEATHSIG takes one integer.
     let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
@@ -36,7 +36,7 @@ pub fn die_with_parent() -> io::Result<()> {
 /// Raises the number of descriptors that this process may open as far as it may, and gives that number.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
@@ -69,7 +69,7 @@ pub fn grow_descriptor_table(count: u64) -> io::Result<()> {
 /// allowed when it began. A lower limit that it had then stays. Only the soft limit: it can be changed again.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn limit_file_size(bytes: Option<u64>) -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
     setrlimit(Resource::RLIMIT_FSIZE, bytes.map_or(hard, |bytes| bytes.min(hard)), hard)?;

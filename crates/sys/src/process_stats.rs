@@ -1,9 +1,9 @@
-//! What the kernel shows of a child that lives: what it is doing, its processor time, its resident memory.
+//! What /proc shows of a living child: its state, processor time and resident memory.
 //!
-//! The files of /proc are opened while the child is young and may still be looked into: later, once it has forbidden
-//! that, a /proc that hides processes (`hidepid`) would hide it from us too. An open one goes on showing its process
-//! and never another, even when the number is used again. Nothing here waits for the child, or for a lock that the
-//! child could hold: `stat` and `statm` are read from counters.
+//! The files of /proc are opened while the child is young: once it has made itself not dumpable, a /proc with
+//! `hidepid` would hide it. An open file keeps showing the same process, even after its number is reused. Nothing
+//! here waits for the child or for a lock that it could hold: `stat` and `statm` are computed from counters. Driven
+//! by the supervisor's `sampling.rs`.
 
 use std::fs::File;
 use std::io;
@@ -17,10 +17,10 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 use crate::descendants;
 use crate::pidfd::Process;
 
-/// Longer than any `stat` line: 52 numbers and a name of at most 64 bytes.
+/// Longer than any `stat` line, which has 52 numbers and a name of at most 64 bytes.
 const LINE_MAX_BYTES: usize = 1536;
 
-/// A way to look at a child, open from its youth on.
+/// The open files of one child.
 #[derive(Debug)]
 pub struct ProcessStats {
     pid: u32,
@@ -30,27 +30,26 @@ pub struct ProcessStats {
     page_bytes: u64,
 }
 
-/// What was seen in one look.
+/// One sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatsSample {
     /// The letter of proc_pid_stat(5) for its first thread: R, S, D, T, t, Z and others.
     pub state: char,
     /// Processor time of all its threads together, living and ended, in nanoseconds.
     pub cpu_ns: u64,
-    /// Processor time of what it started and what that started, the living and the dead, in nanoseconds: see
-    /// `descendants.rs` for what may be missed.
+    /// Processor time of its descendants, living and dead, in nanoseconds; `descendants.rs` says what may be missed.
     pub below_ns: u64,
-    /// Resident memory in bytes; some dozens of pages for each processor may not be counted yet.
+    /// Resident memory in bytes. The kernel may not have counted some dozens of pages per processor yet.
     pub resident_bytes: u64,
-    /// The kernel function that it waits in; empty when it runs, or when we may not know.
+    /// The kernel function in which it waits; empty if it runs, or if this process may not read it.
     pub waits_in: String,
 }
 
 impl ProcessStats {
-    /// Opens them for a child that was not reaped yet.
+    /// Opens the files of a child that is not reaped.
     ///
     /// # Errors
-    /// ENOENT: /proc is not there, or the child is hidden already. EMFILE, ENFILE: no descriptor is to be had.
+    /// ENOENT: /proc is not there, or the child is hidden already. EMFILE, ENFILE: no descriptor is free.
     pub fn of_child(process: &Process) -> io::Result<Self> {
         let pid = process.pid();
         let number = Pid::from_raw(i32::try_from(pid).expect("a process id fits 31 bits"));
@@ -64,16 +63,16 @@ impl ProcessStats {
         })
     }
 
-    /// Looks; `None` once it was reaped. Some ten microseconds, and as many for each process below it.
+    /// Takes a sample. `None`: it was reaped. Takes some ten microseconds, and as many for each descendant.
     ///
     /// # Errors
-    /// None that a sane kernel gives.
+    /// None for valid arguments.
     pub fn sample(&self) -> io::Result<Option<StatsSample>> {
         let mut line = [0; LINE_MAX_BYTES];
-        // First, because it fails for a child that was reaped: the clock below goes by the number.
+        // Read first, because it fails for a reaped child; the clock below is found by pid.
         let Some(stat) = read(&self.stat, &mut line)? else { return Ok(None) };
         let state = state_of(stat).ok_or(Errno::EBADMSG)?;
-        // Before those below it, or one that it waits for meanwhile would be counted twice.
+        // Read before the descendants: a child that is reaped in between would be counted twice.
         let reaped_ns = descendants::reaped_ns(stat);
         let Some(statm) = read(&self.statm, &mut line)? else { return Ok(None) };
         let resident = field(statm, 1).ok_or(Errno::EBADMSG)?.saturating_mul(self.page_bytes);
@@ -86,8 +85,8 @@ impl ProcessStats {
         }))
     }
 
-    /// Processor time of all its threads together, in nanoseconds. Only for one that was not reaped: it goes by the
-    /// number. Well below a microsecond.
+    /// Processor time of all its threads, in nanoseconds. The clock is found by pid, so the child must not be reaped.
+    /// Takes well below a microsecond.
     ///
     /// # Errors
     /// EINVAL: it was reaped.
@@ -97,14 +96,14 @@ impl ProcessStats {
         Ok(part(time.tv_sec()) * 1_000_000_000 + part(time.tv_nsec()))
     }
 
-    /// By path and not from youth on: the kernel asks at each read whether the reader might trace the process.
+    /// Opened at each sample, because the kernel checks the right to trace at each read.
     fn waits_in(&self) -> String {
         let text = std::fs::read_to_string(format!("/proc/{}/wchan", self.pid)).unwrap_or_default();
         if text == "0" { String::new() } else { text }
     }
 }
 
-/// The content, or `None` if the process was reaped.
+/// The content of the file, or `None` if the process was reaped.
 fn read<'a>(file: &File, line: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
     match file.read_at(line, 0) {
         Ok(length) => Ok(Some(&line[..length])),
@@ -113,18 +112,18 @@ fn read<'a>(file: &File, line: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
     }
 }
 
-/// The letter behind the name, which stands in parentheses and may hold anything, parentheses too.
+/// The letter behind the name. The name stands in parentheses and may contain any byte, parentheses too.
 fn state_of(stat: &[u8]) -> Option<char> {
     fields_of(stat)?.first().map(|letter| char::from(*letter))
 }
 
-/// What stands behind the name.
+/// The fields behind the name.
 pub(crate) fn fields_of(stat: &[u8]) -> Option<&[u8]> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     stat.get(end + 2..)
 }
 
-/// The number at a place, from 0.
+/// The number in field `place`, from 0.
 pub(crate) fn field(line: &[u8], place: usize) -> Option<u64> {
     let word = line.split(|byte| byte.is_ascii_whitespace()).nth(place)?;
     std::str::from_utf8(word).ok()?.parse().ok()
@@ -137,7 +136,7 @@ mod tests {
     use super::*;
     use crate::testing::{PATIENCE, reap, shell, shell_on};
 
-    /// Looks until `is_so`; a process that was just woken, or stopped, takes a moment.
+    /// Samples until `is_so`: a process that was just woken or stopped needs a moment.
     fn sample_until(stats: &ProcessStats, what: &str, is_so: impl Fn(&StatsSample) -> bool) -> StatsSample {
         let end = std::time::Instant::now() + PATIENCE;
         loop {

@@ -99,7 +99,7 @@ pub trait ProgramObserver {
 /// Runs a program until it has ended or its observer says stop, and gives how it ended.
 ///
 /// # Errors
-/// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: something is short. EINVAL: its
+/// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: a resource is exhausted. EINVAL: its
 /// standard input is too long. EPERM: what it left behind runs as somebody else and cannot be ended.
 pub fn run(program: &ProgramSpec<'_>, observer: &mut dyn ProgramObserver) -> io::Result<ExitStatus> {
     close_at_exec()?;

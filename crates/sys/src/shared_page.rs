@@ -1,9 +1,9 @@
 //! Memory shared with a process that may be hostile.
 //!
-//! Every access is an atomic operation on one aligned u64, whole byte strings included: the other side can
-//! change any byte at any time, and that is never undefined behaviour here, only a value that nobody should
-//! believe. Nothing ever borrows the memory. The file behind a page is sealed against changes of its size
-//! before anybody maps it, so that no access can fault.
+//! Each access is an atomic operation on one aligned u64, for byte strings too. The other process can change any byte
+//! at any time; that is never undefined behaviour here, only a value that must be checked. Nothing borrows the
+//! memory. The file behind a page is sealed against changes of its size before it is mapped, so no access can fault.
+//! Used by `link` and by `crash_handler.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::memfd;
 
 const WORD: usize = 8;
 
-/// A mapping of a shared file, unmapped when it is dropped.
+/// A mapping of a shared file. Dropping it unmaps it.
 #[derive(Debug)]
 pub struct SharedPage {
     start: NonNull<u8>,
@@ -32,11 +32,11 @@ unsafe impl Send for SharedPage {}
 unsafe impl Sync for SharedPage {}
 
 impl SharedPage {
-    /// Makes a zeroed page of `bytes` (a multiple of 8), sealed against changes of its size and mapped for
-    /// writing, and the descriptor by which others can map it.
+    /// Creates a zeroed page of `bytes` (a multiple of 8), sealed against changes of its size and mapped for writing,
+    /// and the descriptor through which another process can map it.
     ///
     /// # Errors
-    /// EMFILE, ENFILE, ENOMEM: something is short; try again later.
+    /// EMFILE, ENFILE, ENOMEM: a resource is exhausted; retry later.
     pub fn create(name: &str, bytes: usize) -> io::Result<(Self, OwnedFd)> {
         let fd = memfd::create(name)?;
         let length = libc::off_t::try_from(bytes).map_err(|_| Errno::EINVAL)?;
@@ -47,13 +47,13 @@ impl SharedPage {
         Ok((page, fd))
     }
 
-    /// Lets no new mapping write, and no write(2): those mapped for writing now stay the only ones. Also seals
-    /// the seals.
+    /// Forbids new writable mappings and write(2); existing writable mappings stay the only ones that write. Also
+    /// seals the seals.
     ///
     /// # Errors
-    /// EPERM: its seals are sealed already. EINVAL: a kernel before 5.1.
+    /// EPERM: its seals were sealed before. EINVAL: a kernel before 5.1.
     pub fn seal_future_writes(fd: BorrowedFd<'_>) -> io::Result<()> {
-        // Not in libc for every target; fcntl.h of Linux.
+        // The libc crate lacks it on some targets; the value is that of Linux's fcntl.h.
         const F_SEAL_FUTURE_WRITE: i32 = 0x0010;
         let seals = F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
         // SAFETY: F_ADD_SEALS takes one integer; `fd` is open.
@@ -61,7 +61,7 @@ impl SharedPage {
         Ok(())
     }
 
-    /// Maps a page of somebody else for reading and writing.
+    /// Maps a page of another process for reading and writing.
     ///
     /// # Errors
     /// EINVAL: it is not sealed against changes of its size, or not `bytes` long. EPERM: it is sealed against
@@ -70,7 +70,7 @@ impl SharedPage {
         Self::map(fd, bytes, true)
     }
 
-    /// Maps a page of somebody else for reading.
+    /// Maps a page of another process for reading.
     ///
     /// # Errors
     /// As [`Self::map_shared`].
@@ -99,7 +99,7 @@ impl SharedPage {
     /// The word at `at`, a multiple of 8.
     ///
     /// # Panics
-    /// If `at` is no word of this page: places come from the layout, never from a peer.
+    /// If `at` is no word of this page: offsets come from the layout, never from a peer.
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(
             at.is_multiple_of(WORD) && at < self.bytes,
@@ -132,10 +132,10 @@ impl SharedPage {
         self.writable_word(at).store(value, order);
     }
 
-    /// Replaces the word at `at` by `new` if it is `current` (AcqRel), else gives what it is (Acquire).
+    /// Replaces the word at `at` by `new` if it is `current` (AcqRel), otherwise returns it (Acquire).
     ///
     /// # Errors
-    /// The word that stood there instead.
+    /// The word that was there.
     ///
     /// # Panics
     /// If `at` is no word of this page, or it is mapped for reading only.
@@ -143,7 +143,7 @@ impl SharedPage {
         self.writable_word(at).compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
-    /// Fills `into` with what stands at `at`, word by word: torn at words if somebody writes at the same time.
+    /// Copies bytes from `at` into `into`, word by word: a concurrent write can tear it between words.
     ///
     /// # Panics
     /// If that is not inside this page, or `at` is no multiple of 8.
@@ -154,7 +154,7 @@ impl SharedPage {
         }
     }
 
-    /// Copies `bytes` in, word by word; the last word is filled up with zeros.
+    /// Copies `bytes` to `at`, word by word; the last word is padded with zeros.
     ///
     /// # Panics
     /// If they do not fit this page, if it is mapped for reading only, or if `at` is no multiple of 8.

@@ -48,7 +48,7 @@ impl Signals {
     /// Catches `signals` from now on, for the whole process.
     ///
     /// # Errors
-    /// EINVAL: one of them cannot be caught. EMFILE, ENFILE: no descriptor is to be had.
+    /// EINVAL: one of them cannot be caught. EMFILE, ENFILE: no descriptor is free.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let (wakes, writer) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;

@@ -42,7 +42,7 @@ pub struct Spawn<'a> {
 /// Starts a process that leads a process group of its own.
 ///
 /// # Errors
-/// ENOENT, EACCES, ENOEXEC: the program cannot be run. EAGAIN, ENOMEM, EMFILE, ENFILE: something is short; try
+/// ENOENT, EACCES, ENOEXEC: the program cannot be run. EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted; retry
 /// again later. `InvalidInput`: a text with a NUL in it. If the child was made but no descriptor for it is to be had,
 /// it has been killed and is left to [`crate::tree::sweep_strays`].
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {

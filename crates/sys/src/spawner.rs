@@ -38,7 +38,7 @@ impl Spawner {
     /// when it is closed: the thread closes its copies of all that is open now.
     ///
     /// # Errors
-    /// EAGAIN, ENOMEM, EMFILE, ENFILE: something is short. ENOENT: /proc is not there. EPERM: some filter of system
+    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc is not there. EPERM: some filter of system
     /// calls forbids unshare(2).
     pub fn start() -> io::Result<Self> {
         let (stdins, theirs) =

@@ -28,7 +28,7 @@ pub enum Stop {
 /// The next change of any child that was not told yet; `None` when there is none. Never blocks.
 ///
 /// # Errors
-/// None that a sane kernel gives.
+/// None for valid arguments.
 pub fn next_stop() -> io::Result<Option<Stop>> {
     // SAFETY: all-zero bytes are a valid siginfo_t: it is plain data for the kernel to fill.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };

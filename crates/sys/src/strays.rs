@@ -1,12 +1,13 @@
-//! Strays: children of this process that nobody spawned here - what a worker left behind when it daemonised
-//! something or died, and the kernel gave to its subreaper.
+//! Strays: children of this process that it did not spawn. A worker left them when it daemonised a process or died,
+//! and the kernel gave them to their subreaper.
 //!
-//! Each worker was marked (`mark.rs`), and the mark says whose a stray is. One without a mark lost it on purpose, or
-//! could not be given one: it may be anybody's.
+//! The mark of a stray (`mark.rs`) names its worker. A stray without a mark has dropped it, or its worker could not
+//! be marked: it may belong to any worker. Strays with the mark of a living worker are left alone, so a job's
+//! children delay no other job's proof of death; a stray without a mark that cannot be killed delays all of them.
 //!
-//! The kernel lists children per thread, and a list may change while it is read; that is why every pass that
-//! reaped somebody is followed by another. A stray that is killed hands its own children to us as it dies, and
-//! each of those deaths raises SIGCHLD: whoever sweeps at each SIGCHLD sees the end of them all.
+//! The kernel lists children per thread, and the list can change during the read, so each pass that reaped a child is
+//! followed by another one. A killed stray's own children become ours when it dies, and each death raises SIGCHLD, so
+//! sweeping at each SIGCHLD ends them all. Driven by the supervisor's `worker_table/reaping.rs`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,55 +19,54 @@ use nix::unistd::{Pid, getpgid};
 use crate::exit::{Reap, Which, wait_for_any, wait_now};
 use crate::mark::Marks;
 
-/// Passes in one sweep: few, since the caller has others to serve. What is left then is told, and its SIGCHLD brings
-/// the next sweep.
+/// Passes in one sweep, few because the caller has others to serve. Strays that remain are reported, and their
+/// SIGCHLD causes the next sweep.
 const PASSES_MAX: usize = 8;
 
-/// How a sweep knows whom to spare.
+/// Tells a sweep which processes to spare.
 #[expect(missing_debug_implementations, reason = "functions have no text")]
 pub struct Sweep<'a> {
-    /// Whether a process is a worker's leader that was not reaped yet: never touched.
+    /// Whether a process is an unreaped worker's leader; those are never touched.
     pub is_leader: &'a dyn Fn(u32) -> bool,
-    /// The marks that workers were given.
+    /// The marks of this daemon.
     pub marks: Marks,
-    /// Whether the worker of this mark lives: its offspring is its own affair.
+    /// Whether the worker of this mark is alive; then its strays are spared.
     pub lives: &'a dyn Fn(u64) -> bool,
-    /// Whether a process leads the group of a worker that lives and could not be marked: whoever is in that group and
-    /// has no mark is its offspring.
+    /// Whether a process leads the group of a living worker that could not be marked. Strays without a mark in that
+    /// group are spared.
     pub leads_unmarked: &'a dyn Fn(u32) -> bool,
 }
 
-/// Whom a sweep left: killed, but not dead yet.
+/// The strays that a sweep has killed but that are not dead yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemainingStrays {
-    /// A stray of each worker that has one left, by the worker's mark.
+    /// For each worker with remaining strays one of them, by the worker's mark.
     pub marked: BTreeMap<u64, u32>,
-    /// Strays that bear no mark: anybody's.
+    /// Strays without a mark.
     pub unmarked: Vec<u32>,
-    /// There may be more, anybody's: it could not be seen.
+    /// There may be more, which were not seen.
     pub is_partial: bool,
 }
 
 impl RemainingStrays {
-    /// A stray that is left and may be of the worker of this mark.
+    /// A remaining stray that may belong to the worker of this mark.
     pub fn any_of(&self, mark: u64) -> Option<u32> {
         self.marked.get(&mark).or(self.unmarked.first()).copied()
     }
 
-    /// Whether a stray that is left may be of the worker of this mark.
+    /// Whether a remaining stray may belong to the worker of this mark.
     pub fn may_be_of(&self, mark: u64) -> bool {
         self.is_partial || !self.unmarked.is_empty() || self.marked.contains_key(&mark)
     }
 }
 
-/// Kills every child of this process that is the offspring of no living worker, reaps whoever is dead, and gives whom
-/// it left. Never blocks.
+/// Kills each child of this process that belongs to no living worker, reaps the dead, and returns those that remain.
+/// Never blocks.
 ///
-/// Call it while nobody spawns: a child that was spawned but is not known yet is a stray to it.
+/// Must not run during a spawn: a child that is spawned but not registered yet looks like a stray.
 ///
 /// # Errors
-/// ENOENT: /proc is not there or hides the lists of children (`CONFIG_PROC_CHILDREN`); EMFILE, ENFILE: try again
-/// later.
+/// ENOENT: /proc is missing or has no lists of children (`CONFIG_PROC_CHILDREN`). EMFILE, ENFILE: retry later.
 pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<RemainingStrays> {
     let mut left = RemainingStrays::default();
     for _ in 0..PASSES_MAX {
@@ -84,29 +84,28 @@ pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<RemainingStrays> {
             return Ok(left);
         }
     }
-    // Some were reaped in the last pass too, and whom they left to us was not looked at: their SIGCHLD is on its way.
+    // The last pass reaped some too, and their children were not seen. SIGCHLD will report those.
     left.is_partial = true;
     Ok(left)
 }
 
-/// Reaps every dead child of this process that `is_leader` does not know, and kills nobody: what a worker that lives
-/// on leaves behind must not pile up. Never blocks.
+/// Reaps each dead child that `is_leader` does not know, and kills none, so that orphans of living workers do not
+/// pile up. Never blocks.
 ///
 /// # Errors
 /// As [`sweep_strays`].
 pub fn reap_orphans(is_leader: &dyn Fn(u32) -> bool) -> io::Result<()> {
     for child in children()?.into_iter().filter(|child| !is_leader(*child)) {
-        // What cannot be reaped now lives, or is reaped by the next look.
+        // A child that cannot be reaped is alive, or is reaped by the next call.
         let _ = wait_now(Which::Pid(child), Reap::Yes);
     }
     Ok(())
 }
 
-/// Kills and reaps every child of this process until there is none, those that come to it as their parents die
-/// included. Waits as long as that takes.
+/// Kills and reaps all children of this process, also those that it inherits meanwhile. Blocks until there are none.
 ///
 /// # Errors
-/// EPERM: those that are left run as somebody else. As [`sweep_strays`] otherwise.
+/// EPERM: the remaining ones run as another user. Otherwise as [`sweep_strays`].
 pub(crate) fn end_children() -> io::Result<()> {
     loop {
         match wait_now(Which::Any, Reap::Yes) {
@@ -118,7 +117,7 @@ pub(crate) fn end_children() -> io::Result<()> {
         let listed = children()?;
         let killed = listed.iter().filter(|child| kill_with_group(**child)).count();
         if killed > 0 {
-            // Interrupted or not, the next look tells.
+            // Interrupted or not, the next pass checks.
             let _ = wait_for_any();
         } else if !listed.is_empty() {
             return Err(Errno::EPERM.into());
@@ -126,7 +125,7 @@ pub(crate) fn end_children() -> io::Result<()> {
     }
 }
 
-/// `false`: it runs as somebody else.
+/// `false`: it runs as another user.
 fn kill_with_group(child: u32) -> bool {
     let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
     if getpgid(Some(pid)) == Ok(pid) {
@@ -141,7 +140,7 @@ enum StrayOutcome {
     Left(Option<u64>),
 }
 
-/// A child's number is its own until we reap it, so it cannot be mistaken here.
+/// A child's pid is not reused before it is reaped, so this cannot hit another process.
 fn treat(child: u32, sweep: &Sweep<'_>) -> StrayOutcome {
     let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
     let group = getpgid(Some(pid)).ok();
@@ -151,7 +150,7 @@ fn treat(child: u32, sweep: &Sweep<'_>) -> StrayOutcome {
         None => group.is_some_and(|group| u32::try_from(group.as_raw()).is_ok_and(sweep.leads_unmarked)),
     };
     if !spared {
-        // EPERM: it runs as somebody else now. It is left, and so its worker is not proven dead.
+        // EPERM: it runs as another user now. It remains, so its worker's death is not proven.
         let _ = signal::kill(pid, Signal::SIGKILL);
         if group == Some(pid) {
             let _ = killpg(pid, Signal::SIGKILL);
@@ -171,8 +170,8 @@ fn children() -> io::Result<Vec<u32>> {
     for thread in std::fs::read_dir("/proc/self/task")? {
         match std::fs::read_to_string(thread?.path().join("children")) {
             Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
-            // The thread ended, and its children went to another one; those it is not in yet come to light
-            // with the next sweep. Without the thread list itself nothing can be said.
+            // The thread has ended and its children belong to another one; the next sweep finds those that are not
+            // listed yet. If the list of the own thread is missing, nothing is known.
             Err(error) if is_gone(&error) && std::fs::exists("/proc/thread-self/children")? => {}
             Err(error) => return Err(error),
         }
@@ -196,7 +195,7 @@ mod tests {
         Marks::new(1)
     }
 
-    /// Sweeps; `leader` is spared, and so are those with the mark of `living`, and the group of `unmarked`.
+    /// Sweeps, sparing `leader`, strays with the mark of `living`, and the group of `unmarked`.
     fn sweep_beside(leader: u32, living: u64, unmarked: u32) -> RemainingStrays {
         sweep_strays(&Sweep {
             is_leader: &|pid| pid == leader,
@@ -246,7 +245,8 @@ mod tests {
         });
     }
 
-    /// A stray of the dead is killed and told as theirs, in whatever group it is; one of the living is not touched.
+    /// A stray of a dead worker is killed and reported as its own, in whatever process group; a living worker's is
+    /// not touched.
     #[test]
     fn a_mark_says_whose_a_stray_is() {
         in_child("strays::tests::a_mark_says_whose_a_stray_is", || {

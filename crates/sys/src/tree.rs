@@ -1,13 +1,12 @@
-//! A worker's whole process tree, and the proof that it has ended.
+//! A worker's process tree: killing it, and the proof that it is dead.
 //!
-//! A kill means the tree. The leader and its process group die by one signal that the kernel delivers to all
-//! of them at once; children that left the group become ours when their parents die (we are their subreaper)
-//! and are swept by [`sweep_strays`]. A task may be retried once [`Tree::advance`] says [`TreeEnd::Ended`] and
-//! no stray is left.
+//! A kill covers the whole tree. Leader and process group die by one signal, which the kernel delivers to all of them
+//! at once; children that left the group become ours when their parents die (PR_SET_CHILD_SUBREAPER), and
+//! [`sweep_strays`] kills them. A task may be retried once [`Tree::advance`] returns [`TreeEnd::Ended`] and no stray
+//! of the worker is alive.
 //!
-//! A process group is named by a number that the kernel reuses once nobody holds it. The group is therefore
-//! only ever signalled while its leader is not reaped: until then the number is reserved. Once reaped, the
-//! group is looked at, never signalled.
+//! The kernel reuses the number of an empty process group. The unreaped leader reserves it, so the group is signalled
+//! only before the leader is reaped; later it is only probed. Driven by the supervisor's `worker_process.rs`.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,7 +20,7 @@ use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
 pub use crate::strays::{RemainingStrays, Sweep, reap_orphans, sweep_strays};
 
-/// Makes this process the parent of every descendant whose own parent died.
+/// Makes this process the parent of each descendant whose own parent dies.
 ///
 /// # Errors
 /// EINVAL: a kernel before 3.4.
@@ -32,7 +31,7 @@ pub fn become_subreaper() -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves orphans to the subreaper above again.
+/// Ends that: orphans go to the next subreaper above again.
 ///
 /// # Errors
 /// EINVAL: a kernel before 3.4.
@@ -43,15 +42,15 @@ pub(crate) fn stop_being_subreaper() -> io::Result<()> {
     Ok(())
 }
 
-/// How far the end of a tree is.
+/// How far a tree has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TreeEnd {
-    /// The leader lives.
+    /// The leader is alive.
     Alive,
-    /// The leader is reaped; its group is not empty yet. SIGCHLD says when to look again: with a subreaper the
-    /// rest of the group are our children by now.
+    /// The leader is reaped, its group is not empty. SIGCHLD tells when to look again: the rest of the group are our
+    /// children now, if we are their subreaper.
     Dying,
-    /// The leader is reaped and its group is empty. Given from then on each time.
+    /// The leader is reaped and its group is empty. Returned by each later call too.
     Ended(ExitStatus),
 }
 
@@ -80,16 +79,16 @@ impl Tree {
         &self.process
     }
 
-    /// Whether the leader was reaped: its number may be somebody else's by now.
+    /// Whether the leader was reaped. Then its pid may belong to another process.
     pub fn is_reaped(&self) -> bool {
         !matches!(self.state, TreeState::Unreaped)
     }
 
-    /// SIGKILL to the leader and its group. Does nothing once the leader is reaped: the group got its signal
-    /// before that.
+    /// Sends SIGKILL to the leader and its group. Does nothing once the leader is reaped, because the group got its
+    /// signal before.
     ///
     /// # Errors
-    /// EPERM: the leader runs as somebody else now. Members of the group that do are passed over.
+    /// EPERM: the leader runs as another user. Group members of another user are skipped.
     pub fn kill(&self) -> io::Result<()> {
         if !matches!(self.state, TreeState::Unreaped) {
             return Ok(());
@@ -98,17 +97,16 @@ impl Tree {
         self.kill_group()
     }
 
-    /// Looks how far its end is, and helps it on: a dead leader's group is killed, the dead are reaped.
-    /// Never blocks.
+    /// Checks how far the tree has ended: kills the group of a dead leader and reaps the dead. Never blocks.
     ///
     /// # Errors
-    /// ECHILD: somebody else reaped the leader, so how it ended cannot be known.
+    /// ECHILD: the leader was reaped elsewhere, so its exit status is lost.
     pub fn advance(&mut self) -> io::Result<TreeEnd> {
         if matches!(self.state, TreeState::Unreaped) {
             if wait_now(Which::Pidfd(self.process.as_fd()), Reap::No)?.is_none() {
                 return Ok(TreeEnd::Alive);
             }
-            // A zombie still holds its number: this is the last moment at which the group may be signalled.
+            // A zombie still reserves the group's number: this is the last moment to signal the group.
             self.kill_group()?;
             let status = wait_now(Which::Pidfd(self.process.as_fd()), Reap::Yes)?;
             self.state = TreeState::Reaped(status.ok_or(Errno::ECHILD)?);
@@ -131,17 +129,16 @@ impl Tree {
     /// Only while the leader is unreaped.
     fn kill_group(&self) -> io::Result<()> {
         match killpg(self.group(), Signal::SIGKILL) {
-            // EPERM: not one member may be signalled. They are seen as a group that is not empty.
+            // EPERM: no member may be signalled. The group then counts as not empty.
             Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether nobody is left in the group of a reaped leader. Those of its dead that are our children are
-    /// reaped on the way.
+    /// Whether the group of a reaped leader is empty. Reaps its dead that are our children.
     ///
-    /// The number stays reserved while the group has members, so a process with it as its id can only be a
-    /// later one: the group was empty before that.
+    /// The number is reserved while the group has members. So if a process has it as its pid, the group was empty
+    /// before.
     fn group_is_empty(&self) -> bool {
         if signal::kill(self.group(), None) != Err(Errno::ESRCH) {
             return true;
@@ -162,7 +159,7 @@ mod tests {
     use crate::signals::{CHLD, Signals};
     use crate::testing::{PATIENCE, in_child, shell, shell_on};
 
-    /// Advances until the tree has ended and no stray is left, woken by SIGCHLD alone.
+    /// Advances until the tree has ended and no stray is left, waiting for SIGCHLD alone.
     fn see_the_end(tree: &mut Tree, signals: &mut Signals) -> ExitStatus {
         loop {
             signals.pending();
@@ -183,8 +180,8 @@ mod tests {
         }
     }
 
-    /// A tree of `script`, after the script has written to its standard input. The socket reads its end when
-    /// every process that holds it is gone.
+    /// A tree of `script`, after it has written to its standard input. The socket reaches its end when all processes
+    /// that hold it are gone.
     fn tree_of(script: &str) -> (Tree, UnixStream) {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let tree = Tree::new(shell_on(script, theirs));

@@ -19,7 +19,7 @@ use crate::memfd;
 ///
 /// # Errors
 /// EOPNOTSUPP, EISDIR, ENOENT: the file system knows no such files (see [`is_unknown`]). ENOENT, ENOTDIR, EACCES, EROFS:
-/// the folder. ENOSPC, EMFILE: something is short.
+/// the folder. ENOSPC, EMFILE: a resource is exhausted.
 pub fn create(folder: &Path, mode: u32) -> io::Result<File> {
     let flags = libc::O_TMPFILE | libc::O_CLOEXEC;
     OpenOptions::new().read(true).write(true).mode(mode).custom_flags(flags).open(folder)
@@ -33,7 +33,7 @@ pub fn is_unknown(error: &io::Error) -> bool {
 /// Makes an empty file in memory: where no folder takes one.
 ///
 /// # Errors
-/// EMFILE, ENFILE, ENOMEM: something is short.
+/// EMFILE, ENFILE, ENOMEM: a resource is exhausted.
 pub fn in_memory(name: &str) -> io::Result<File> {
     memfd::create(name).map(File::from)
 }

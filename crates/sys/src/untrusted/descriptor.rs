@@ -43,7 +43,7 @@ impl UntrustedFd {
     /// How it was opened: neither for reading nor for writing, if it only names a path. Never waits.
     ///
     /// # Errors
-    /// None that a sane kernel gives.
+    /// None for valid arguments.
     pub fn access(&self) -> io::Result<Access> {
         let flags = OFlag::from_bits_truncate(fcntl(self.as_fd(), FcntlArg::F_GETFL)?);
         let mode = flags & OFlag::O_ACCMODE;
@@ -60,7 +60,7 @@ impl UntrustedFd {
     /// waits: only what has seals is asked for its size.
     ///
     /// # Errors
-    /// None that a sane kernel gives.
+    /// None for valid arguments.
     pub fn pinned_bytes(&self) -> io::Result<u64> {
         match memfd::seals_of(self.as_fd()) {
             Ok(_) => memfd::size_of(self.as_fd()),
