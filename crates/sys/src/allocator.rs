@@ -1,30 +1,31 @@
-//! A global allocator that remembers what could not be had: the system's own, with an eye on its refusals.
+//! A global allocator that remembers failed allocations: the system's allocator, with a record of its failures.
 //!
-//! A refusal is remembered until a few allocations have succeeded. So it is there when the process aborts over it,
-//! which takes the runtime an allocation or two, and gone when the code went on without the memory. It changes
-//! nothing: whoever may fail still may.
+//! A failure is remembered until some allocations have succeeded. So it is known when the process aborts because of
+//! it, which takes the runtime an allocation or two, and forgotten if the code went on without the memory. Results
+//! are passed on unchanged.
 //!
-//! Made the global one by the worker program; [`crate::crash_handler`] tells it to whoever reads the testimony.
+//! Set as global allocator by the worker program; [`crate::crash_handler`] stores the failed size in the crash
+//! record.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Allocations that must succeed after a refusal for it to be forgotten.
+/// Successful allocations after which a failure is forgotten.
 const FORGET_AFTER: u64 = 16;
 
 static FAILED_BYTES: AtomicU64 = AtomicU64::new(0);
 static SUCCEEDED_SINCE: AtomicU64 = AtomicU64::new(0);
 
-/// The system's allocator, watched.
+/// The system's allocator, with a record of failures.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TrackingAllocator;
 
-/// Bytes of the last allocation that failed, if that was a moment ago; else 0.
+/// The size of the last failed allocation if it was recent, otherwise 0.
 pub fn failed_bytes() -> u64 {
     FAILED_BYTES.load(Ordering::Relaxed)
 }
 
-/// One load when all is well, as it nearly always is.
+/// Costs one load if no failure is remembered.
 fn watch(start: *mut u8, bytes: usize) -> *mut u8 {
     if start.is_null() {
         SUCCEEDED_SINCE.store(0, Ordering::Relaxed);

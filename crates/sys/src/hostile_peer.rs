@@ -1,7 +1,7 @@
-//! What a client may do to whoever listens to it, and no honest one does: odd descriptors, too many of them, and the
-//! face of another user.
+//! What a hostile client or worker can do to a socket's other end: unusual descriptors, too many of them, another
+//! user's credentials.
 //!
-//! For tests alone (feature `hostile-peer`): the daemon never calls it. Everything made here is owned by the caller and ends with it.
+//! For tests alone (feature `hostile-peer`): no program calls it. The caller owns all that is created here.
 
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,15 +19,15 @@ use crate::message;
 
 /// Most descriptors that the kernel takes with one message.
 pub const ATTACHED_MAX: usize = message::ATTACHED_MAX;
-/// Words that tell of so many, and of a few more: the kernel has to say no to those itself.
+/// Control data for that many, and for some more: the kernel has to refuse those itself.
 const CONTROL_WORDS: usize = 256;
 
 /// How a message is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendMode {
-    /// As usual.
+    /// Normal data.
     Plain,
-    /// Out of band: its last byte stands aside.
+    /// Out-of-band data (MSG_OOB): its last byte is urgent.
     Urgent,
 }
 
@@ -45,22 +45,22 @@ pub fn send(
     message::send_through(socket, bytes, attached, flags, &mut [0; CONTROL_WORDS])
 }
 
-/// A TCP connection whose last close waits an hour, or until the reader that comes with it is closed, or until a signal
-/// comes to whoever closes it.
+/// A TCP connection whose last close blocks for an hour, or until the returned reader is closed, or until the closing
+/// thread gets a signal.
 ///
 /// # Errors
-/// There is no loopback, or no descriptor.
+/// No loopback interface, or no descriptor is free.
 pub fn lingering() -> io::Result<(OwnedFd, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let writer = lingering_to(listener.local_addr()?.port())?;
     Ok((writer, listener.accept()?.0))
 }
 
-/// The same to whoever listens at this port of the loopback and does not read. It must send more than the other side has
-/// room for: what all fits there, nobody waits for.
+/// The same connection to a listener on this loopback port that does not read. It sends more than the receiver's
+/// buffer holds; with less, a close would not block.
 ///
 /// # Errors
-/// Nobody listens there, or there is no descriptor.
+/// No process listens there, or no descriptor is free.
 pub fn lingering_to(port: u16) -> io::Result<OwnedFd> {
     let mut writer = TcpStream::connect(("127.0.0.1", port))?;
     setsockopt(&writer, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 3600 })?;
@@ -69,11 +69,11 @@ pub fn lingering_to(port: u16) -> io::Result<OwnedFd> {
     Ok(writer.into())
 }
 
-/// Connections to the `SOCK_SEQPACKET` server at this path, so many that it takes no more: its queue is full as long as
-/// they are kept and it accepts nothing.
+/// Fills the queue of the `SOCK_SEQPACKET` server at this path with connections. It stays full as long as they are
+/// kept and the server accepts none.
 ///
 /// # Errors
-/// Nobody listens there, or there is no descriptor.
+/// No process listens there, or no descriptor is free.
 pub fn fill_queue(path: &Path) -> io::Result<Vec<OwnedFd>> {
     let address = UnixAddr::new(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -88,7 +88,7 @@ pub fn fill_queue(path: &Path) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
-/// An epoll.
+/// An epoll descriptor.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
@@ -96,7 +96,7 @@ pub fn epoll() -> io::Result<OwnedFd> {
     Ok(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?.0)
 }
 
-/// A socket of the sequential kind, neither connected nor listening.
+/// An unconnected `SOCK_SEQPACKET` socket.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM.
@@ -107,7 +107,7 @@ pub fn sequential() -> io::Result<OwnedFd> {
 /// An io_uring of eight entries.
 ///
 /// # Errors
-/// ENOSYS, EPERM: this machine has none, or forbids it.
+/// ENOSYS, EPERM: this machine lacks or forbids it.
 pub fn io_uring() -> io::Result<OwnedFd> {
     // `struct io_uring_params` is 120 bytes, all zero for the defaults.
     let mut parameters = [0_u64; 15];
@@ -118,10 +118,10 @@ pub fn io_uring() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A process as a descriptor.
+/// A pidfd.
 ///
 /// # Errors
-/// ESRCH: there is none of this number.
+/// ESRCH: there is no such process.
 pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: pidfd_open reads and writes no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -138,10 +138,10 @@ pub fn make_fifo(path: &Path) -> io::Result<()> {
     Ok(nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?)
 }
 
-/// Connects as another user, with this group and no other: a thread that becomes that user and ends. Only root can.
+/// Connects as another user with this group alone, in a thread that takes on that user and ends. Only root can.
 ///
 /// # Errors
-/// EPERM: this process is not root's. Else those of connect(2).
+/// EPERM: this process is not root. Otherwise the errors of connect(2).
 pub fn connect_as(path: &Path, uid: u32, gid: u32) -> io::Result<UnixStream> {
     std::thread::scope(|scope| {
         let connecting = scope.spawn(|| {
@@ -152,7 +152,7 @@ pub fn connect_as(path: &Path, uid: u32, gid: u32) -> io::Result<UnixStream> {
     })
 }
 
-/// Gives this thread, and it alone, another user: by the kernel's own calls, which know of no process.
+/// Changes the user of this thread alone, by system calls: the C library's functions change all threads.
 fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     let none = std::ptr::null::<u32>();
     // SAFETY: these read nothing from memory of ours; credentials belong to the thread, which ends soon.

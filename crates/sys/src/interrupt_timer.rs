@@ -1,8 +1,9 @@
-//! A thread that does not wait for long: a timer of its own interrupts it again and again.
+//! A timer that interrupts blocking system calls of one thread, again and again.
 //!
-//! For closing what a stranger made. A connection that lingers waits for up to as long as its maker said, but no longer
-//! than until a signal comes; the signal here does nothing else. It reaches the thread that asked and no other. What
-//! the kernel does not let a signal interrupt waits on. Driven by the supervisor's thread for disposals.
+//! It is for the close of untrusted descriptors: the close of a TCP connection with SO_LINGER ends at a signal. The
+//! signal's handler does nothing, and the signal goes to the thread that started the timer alone (SIGEV_THREAD_ID).
+//! Calls that the kernel does not let a signal interrupt go on blocking. Driven by the supervisor's
+//! `background_closer.rs`.
 
 use std::io;
 
@@ -13,24 +14,24 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
 
-/// Time between two interruptions, in nanoseconds: also the longest wait that one can end.
+/// Time between two signals in nanoseconds, and so the longest wait that the timer cannot end.
 const EVERY_NS: libc::c_long = 10_000_000;
-/// Nobody else in this process uses it.
+/// Used for nothing else in this process.
 const SIGNAL: Signal = Signal::SIGALRM;
 
-/// As long as it lives, waits of the thread that made it are interrupted.
+/// Interrupts the thread that started it until it is dropped.
 #[derive(Debug)]
 pub struct InterruptTimer {
     _timer: Timer,
 }
 
 impl InterruptTimer {
-    /// From now on this thread is interrupted, until the value is dropped, which the same thread must do.
+    /// Starts the timer for this thread. The same thread must drop it.
     ///
     /// # Errors
     /// EAGAIN, ENOMEM: no timer is available.
     pub fn start() -> io::Result<Self> {
-        // No SA_RESTART: what is interrupted ends.
+        // No SA_RESTART: an interrupted call returns.
         let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::empty(), SigSet::empty());
         // SAFETY: the handler does nothing, so there is nothing that it could do at a wrong moment.
         unsafe { sigaction(SIGNAL, &action) }?;
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
     use crate::hostile_peer::lingering;
 
-    /// Without it this test takes an hour.
+    /// Without the timer this test takes an hour.
     #[test]
     fn the_last_close_of_a_connection_that_lingers_ends_soon() {
         let kept: Vec<_> = (0..3)

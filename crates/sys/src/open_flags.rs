@@ -1,13 +1,14 @@
-//! How a descriptor was opened, as far as that decides what may be done with it.
+//! How a descriptor was opened.
 //!
-//! Asks the kernel's own flags of the open file and never the file: it cannot block, whoever made it.
+//! Reads the flags of the open file (F_GETFL), never the file itself, so it cannot block. Used by the worker's
+//! `files/held.rs`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-/// Whether everything that is written through it goes to the end of its file, whatever place was asked for.
+/// Whether it was opened with O_APPEND, so that each write goes to the end of the file.
 ///
 /// # Errors
 /// None for an open descriptor.

@@ -1,13 +1,14 @@
-//! A program that is run to its end: what it writes is heard as it comes, and nobody of it is left afterwards.
+//! Runs a program to its end, passes on its output as it arrives, and ends all processes that it leaves.
 //!
-//! It leads a process group of its own, so that a program which signals its group (`kill 0`) does not hit its caller.
-//! The caller is made the subreaper of what it starts; when the program has ended, all that it left behind is killed
-//! and reaped, and what they wrote until then is still heard. If the caller dies, they are strays to whoever is a
-//! subreaper above it; if the caller is to die with its parent, it ends them first (`program/parent.rs`). Never call it
-//! in a process that has other children: they would be ended too.
+//! The program leads a process group of its own, so that a program which signals its group (`kill 0`) does not hit
+//! the caller. While it runs, the caller is a subreaper: when the program has ended, its remaining descendants are
+//! killed and reaped, and what they wrote until then is passed on. If the caller dies first, they become strays of
+//! the subreaper above; a caller that will die with its parent ends them first (`program/parent.rs`). Never call it
+//! in a process with other children, because it would end those too.
 //!
-//! It waits in poll(2) for both streams and the program's pidfd at once, so full pipes cannot lock it up. The end is
-//! the end of the program itself: not that of its output, which it may close early and its children may keep open.
+//! It polls both streams and the program's pidfd together, so full pipes cannot block the program for ever. The
+//! program's own exit ends the run: it may close its output early, and its children may keep the output open. Driven
+//! by the worker's `exec`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -32,31 +33,31 @@ use parent::Parent;
 
 mod parent;
 
-/// What surely fits a pipe that nobody reads yet, in bytes.
+/// Bytes that fit an unread pipe in any case.
 pub const STDIN_MAX_BYTES: usize = 4096;
-/// What is read at once.
+/// Size of one read.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// What to run.
+/// The program to run.
 #[derive(Debug)]
 pub struct ProgramSpec<'a> {
-    /// Its file; it is not looked up.
+    /// The path of its file; PATH is not searched.
     pub path: &'a Path,
-    /// What it is told as its own name.
+    /// Its `argv[0]`.
     pub name: &'a OsStr,
-    /// Its arguments, the name not among them.
+    /// Its arguments without the name.
     pub args: &'a [OsString],
-    /// Its whole environment; of two with one name the later counts.
+    /// Its whole environment; of two entries with one name the later counts.
     pub env: &'a [(OsString, OsString)],
-    /// The folder in which it starts.
+    /// Its working directory.
     pub folder: &'a Path,
     /// Its standard input.
     pub stdin: Input<'a>,
-    /// Open in it too, under the numbers that they have here; see [`path_of`].
+    /// Files that stay open in it, under the same descriptor numbers; see [`path_of`].
     pub files: &'a [BorrowedFd<'a>],
 }
 
-/// What a program reads from its standard input.
+/// The standard input of a program.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// At most [`STDIN_MAX_BYTES`]; /dev/null if there are none.
@@ -65,12 +66,12 @@ pub enum Input<'a> {
     File(BorrowedFd<'a>),
 }
 
-/// The path under which a program opens one of its files anew, with a place of its own in it.
+/// The path by which a program opens one of its files again, with a file offset of its own.
 pub fn path_of(file: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// One of the two streams that a program writes.
+/// An output stream of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output.
@@ -79,34 +80,36 @@ pub enum Stream {
     Err,
 }
 
-/// What to do after something was heard.
+/// The observer's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NextStep {
-    /// The program may go on.
+    /// Let the program run.
     Continue,
-    /// End it: no more of it is wanted.
+    /// Kill the program.
     Stop,
 }
 
-/// Whoever follows a program.
+/// Receives what a program does.
 pub trait ProgramObserver {
-    /// It has written this: a piece of what it writes.
+    /// Called with each piece of output.
     fn on_output(&mut self, stream: Stream, bytes: &[u8]) -> NextStep;
-    /// Somebody sent SIGURG, or may have before: whether the program is still wanted.
+    /// Called after SIGURG, and once at the start because an earlier SIGURG may have been lost: whether the program
+    /// may run.
     fn on_nudge(&mut self) -> NextStep;
 }
 
-/// Runs a program until it has ended or its observer says stop, and gives how it ended.
+/// Runs a program until it has ended or its observer answers [`NextStep::Stop`], and returns its exit status.
 ///
 /// # Errors
-/// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: a resource is exhausted. EINVAL: its
-/// standard input is too long. EPERM: what it left behind runs as somebody else and cannot be ended.
+/// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: a resource is exhausted.
+/// EINVAL: its standard input is too long. EPERM: a process that it left runs as another user and cannot be killed.
 pub fn run(program: &ProgramSpec<'_>, observer: &mut dyn ProgramObserver) -> io::Result<ExitStatus> {
     close_at_exec()?;
     for file in program.files {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
     }
-    // Dropped last: a parent that has died meanwhile takes us along once nobody of the program is left.
+    // Dropped last: if the parent has died meanwhile, this process dies here, after the program's processes have
+    // ended.
     let parent = Parent::hold()?;
     become_subreaper()?;
     let ended = run_below(program, parent.as_ref(), observer);
@@ -134,12 +137,12 @@ fn run_below(
         .spawn()?;
     let pipes = [(Stream::Out, Some(out)), (Stream::Err, Some(err))];
     let mut streams = Streams { pipes, parent, nudges, observer };
-    // A program that could not be followed is ended like what a program leaves.
+    // If the program cannot be followed, it is killed like the processes that it leaves.
     streams.run_to_end(child.id()).or_else(|error| end_children().and(Err(error)))
 }
 
-/// Has every descriptor but the three standard ones closed when a program is executed: those that a library made without
-/// that mark too, and those that this process was started with.
+/// Marks all descriptors but the standard ones close-on-exec: a library may have created some without that flag, and
+/// this process may have inherited some.
 fn close_at_exec() -> io::Result<()> {
     // SAFETY: close_range takes three integers; with this flag it closes nothing in this process.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -147,14 +150,14 @@ fn close_at_exec() -> io::Result<()> {
     Ok(())
 }
 
-/// A pipe whose reader never blocks.
+/// A pipe with a non-blocking reader.
 fn reader() -> io::Result<(PipeReader, Stdio)> {
     let (reader, writer) = io::pipe()?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((reader, writer.into()))
 }
 
-/// A file is opened anew, or it would be read from where whoever had it before has left off.
+/// A file is opened again, because the offset of its descriptor is where an earlier reader left off.
 fn stdin(input: Input<'_>) -> io::Result<Stdio> {
     match input {
         Input::Bytes(bytes) => filled(bytes),
@@ -162,7 +165,7 @@ fn stdin(input: Input<'_>) -> io::Result<Stdio> {
     }
 }
 
-/// A pipe that is filled before anybody reads, which its size allows.
+/// A pipe that is filled before the program starts; the bytes fit its buffer.
 fn filled(bytes: &[u8]) -> io::Result<Stdio> {
     if bytes.is_empty() {
         return Ok(Stdio::null());
@@ -175,7 +178,7 @@ fn filled(bytes: &[u8]) -> io::Result<Stdio> {
     Ok(reader.into())
 }
 
-/// Waits for a process that was killed, or has ended.
+/// Waits for the end of a process.
 fn end(process: &Process) -> io::Result<ExitStatus> {
     loop {
         if let Some(status) = wait_now(Which::Pidfd(process.as_fd()), Reap::Yes)? {
@@ -186,7 +189,7 @@ fn end(process: &Process) -> io::Result<ExitStatus> {
 }
 
 struct Streams<'a> {
-    /// `None`: it has ended.
+    /// `None`: the stream has ended.
     pipes: [(Stream, Option<PipeReader>); 2],
     parent: Option<&'a Parent>,
     nudges: Signals,
@@ -194,11 +197,11 @@ struct Streams<'a> {
 }
 
 impl Streams<'_> {
-    /// Follows a child to its end, ends what it left, and hears the rest.
+    /// Follows a child to its end, kills what it left, and reads the rest of its output.
     fn run_to_end(&mut self, child: u32) -> io::Result<ExitStatus> {
         let process = Process::open(child)?;
         let followed = self.follow(&process);
-        // Dead or alive, its number is its own until it is reaped.
+        // Dead or alive, its pid is not reused before it is reaped.
         process.kill(libc::SIGKILL)?;
         let status = end(&process)?;
         end_children()?;
@@ -208,9 +211,9 @@ impl Streams<'_> {
         Ok(status)
     }
 
-    /// Hears all there is until the process has ended or no more is wanted, by a parent that died neither.
+    /// Passes on output until the process has ended, the observer stops it, or the parent has died.
     fn follow(&mut self, process: &Process) -> io::Result<NextStep> {
-        // A nudge that came before they were caught was lost.
+        // A SIGURG before the handler was installed was lost, so the first answer is always asked for.
         let mut nudged = true;
         loop {
             if nudged && self.observer.on_nudge() == NextStep::Stop {
@@ -239,7 +242,7 @@ impl Streams<'_> {
         }
     }
 
-    /// A stream that has ended keeps its place and is not waited for.
+    /// An ended stream keeps its place in the array and is not polled.
     fn watch<'a>(&'a self, place: usize, process: BorrowedFd<'a>) -> PollTarget<'a> {
         self.pipes[place]
             .1
@@ -247,7 +250,7 @@ impl Streams<'_> {
             .map_or(PollTarget::end(process), |pipe| PollTarget::readable(pipe.as_fd()))
     }
 
-    /// What is left in the pipes once nobody of the program is there to write.
+    /// Reads what is left in the pipes after all writers have ended.
     fn drain(&mut self) -> io::Result<()> {
         for place in [0, 1] {
             while self.read_pipe(place)? == PipeRead::Some {}

@@ -1,7 +1,8 @@
-//! Files without a name: gone with their last holder, unless they are given one when they are whole.
+//! Files without a name (O_TMPFILE), which get one when they are complete.
 //!
-//! A process that is killed in the middle leaves nothing behind. Who takes such a name away from an older file does so
-//! by rename, in `client`; this file only makes and links. Driven by `client`, for its inputs and outputs.
+//! The kernel deletes such a file with its last descriptor, so a killed process leaves nothing behind. To replace an
+//! older file the `client` crate links it under a free name and renames that. Driven by `client`, for its inputs and
+//! outputs.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,22 +16,22 @@ use nix::unistd::linkat;
 
 use crate::memfd;
 
-/// Makes an empty file in `folder` that has no name yet, for reading and writing, with `mode` as the umask allows.
+/// Creates an empty file without a name in `folder`, for reading and writing, with `mode` as the umask allows.
 ///
 /// # Errors
-/// EOPNOTSUPP, EISDIR, ENOENT: the file system knows no such files (see [`is_unknown`]). ENOENT, ENOTDIR, EACCES, EROFS:
+/// EOPNOTSUPP, EISDIR, ENOENT: the file system lacks such files (see [`is_unknown`]). ENOENT, ENOTDIR, EACCES, EROFS:
 /// the folder. ENOSPC, EMFILE: a resource is exhausted.
 pub fn create(folder: &Path, mode: u32) -> io::Result<File> {
     let flags = libc::O_TMPFILE | libc::O_CLOEXEC;
     OpenOptions::new().read(true).write(true).mode(mode).custom_flags(flags).open(folder)
 }
 
-/// Whether [`create`] failed because the file system cannot do it.
+/// Whether [`create`] failed because the file system lacks such files.
 pub fn is_unknown(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR))
 }
 
-/// Makes an empty file in memory: where no folder takes one.
+/// Creates an empty file in memory, for cases in which no folder can hold one.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM: a resource is exhausted.
@@ -38,16 +39,17 @@ pub fn in_memory(name: &str) -> io::Result<File> {
     memfd::create(name).map(File::from)
 }
 
-/// Gives a file of [`create`] a name on its own file system.
+/// Links a file of [`create`] under a name on its own file system.
 ///
 /// # Errors
-/// EEXIST: the name is taken. ENOENT: the file never was without a name, or the folder is gone. EXDEV: another file system.
+/// EEXIST: the name is taken. ENOENT: the file was not created without a name, or the folder is gone. EXDEV: another
+/// file system.
 pub fn link(file: &File, path: &Path) -> io::Result<()> {
     let own = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     Ok(linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
 }
 
-/// Opens a file for reading without waiting: a FIFO that nobody writes to is open at once, and can be waited for.
+/// Opens a file for reading with O_NONBLOCK: a FIFO without a writer opens at once and can be polled.
 ///
 /// # Errors
 /// As `open(2)`. ENXIO: it is a socket.

@@ -1,8 +1,9 @@
-//! The death of the parent, held back while a program runs.
+//! Delays the death signal of the parent (PR_SET_PDEATHSIG) while a program runs.
 //!
-//! The kernel kills a worker the moment its supervisor dies, and then nobody would be there to end what the worker's
-//! program is doing. So a process that is to die with its parent watches it here instead: the program is ended first,
-//! with all that it started, then the process dies as the kernel would have had it. Never hold two at a time.
+//! The kernel kills a worker when its supervisor dies; then no process would end the worker's program. So while a
+//! program runs the signal is switched off and the parent's pidfd is polled instead: the program and all its
+//! processes are ended first, then this process dies by the same signal. Never hold two at a time. Driven by
+//! `program.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,15 +16,16 @@ use nix::unistd::getppid;
 use crate::pidfd::Process;
 use crate::poll::{PollTarget, wait};
 
-/// A parent whose death is seen instead of felt; to be felt again, late if it has come, when this is dropped.
+/// A parent whose death is polled for. Dropping it switches the signal on again, and raises it if the parent has died
+/// meanwhile.
 pub(super) struct Parent {
     process: Process,
-    /// What its death sends to this process.
+    /// The signal that its death sends.
     signal: libc::c_int,
 }
 
 impl Parent {
-    /// `None`: its death means nothing to this process, or it cannot be seen from this namespace of processes.
+    /// `None`: no signal was set, or the parent is in another pid namespace.
     pub(super) fn hold() -> io::Result<Option<Self>> {
         let mut signal: libc::c_int = 0;
         // SAFETY: PR_GET_PDEATHSIG writes one integer to where it is told.
@@ -32,7 +34,7 @@ impl Parent {
         if signal == 0 || parent == 0 {
             return Ok(None);
         }
-        // A number that is somebody else's by now would mean that the signal has come already.
+        // If the pid was reused, the signal has been sent already.
         let process = Process::open(parent)?;
         set_signal(0)?;
         Ok(Some(Self { process, signal }))
@@ -40,7 +42,7 @@ impl Parent {
 }
 
 impl AsFd for Parent {
-    /// Readable once it is dead.
+    /// Readable once the parent is dead.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }
@@ -48,9 +50,9 @@ impl AsFd for Parent {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        // It takes every signal's number that it has given.
+        // It accepts each number that it has returned.
         drop(set_signal(self.signal));
-        // One that died before that was set again sent nothing; it is asked for after.
+        // If the parent died before the signal was set again, the kernel sent none, so this is checked afterwards.
         let [seen] = wait([PollTarget::readable(self.as_fd())], Some(Duration::ZERO)).unwrap_or_default();
         if seen.readable {
             // SAFETY: raise takes one integer.

@@ -1,11 +1,12 @@
-//! A descriptor that a stranger made: what may be asked of it, and that nobody else here mistakes it for their own.
+//! A descriptor received from an untrusted process.
 //!
-//! Only what the kernel answers from its own tables is asked: how it was opened, whether it is a socket, and the size of
-//! a file that lives in memory. Everything else (a stat, a read, a mapping, a close) may wait for its maker.
+//! Only calls that the kernel answers from its own tables are made on it: how it was opened, whether it is a socket,
+//! and the size of a file in memory. All others (stat, read, mmap, close) can block for as long as its creator likes.
 //!
-//! One library of ours forgets sockets, and `descriptors.rs` finds and closes them by what they are: unconnected, of
-//! the sequential kind. A stranger may send one that looks like those; so each of that kind is remembered by its number
-//! from before anybody can see it until after it is closed.
+//! ipc-channel leaks sockets, and `descriptors.rs` finds and closes them by their properties: unconnected
+//! SOCK_SEQPACKET. A peer can send a socket with these properties, so the number of each received SOCK_SEQPACKET
+//! socket is kept in a table, from before any other thread can see it until after its close. Driven by
+//! `untrusted.rs`.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,22 +18,22 @@ use nix::sys::socket::{SockType, getsockopt, sockopt};
 
 use crate::memfd;
 
-/// Numbers of sockets of the sequential kind that strangers made, and how many descriptors of ours they stand for: more
-/// than one while the close of the first still waits and its number is in use again.
+/// Numbers of received SOCK_SEQPACKET sockets, and how many descriptors each stands for: more than one if a number is
+/// in use again while the close of its predecessor still blocks.
 static SEQUENTIAL: Mutex<BTreeMap<RawFd, usize>> = Mutex::new(BTreeMap::new());
 
-/// What its maker lets us do with a descriptor.
+/// How a descriptor was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// It can be read.
+    /// For reading.
     pub read: bool,
-    /// It can be written, where the writer says and not only at its end.
+    /// For writing at any offset.
     pub write: bool,
-    /// Whatever is written to it goes to its end.
+    /// For appending only.
     pub append: bool,
 }
 
-/// A descriptor that a stranger made. Its drop may wait for hours: drop it where that does no harm.
+/// A descriptor from an untrusted process. Its drop can block for hours: drop it in a thread that may block.
 #[derive(Debug)]
 pub struct UntrustedFd {
     descriptor: Option<OwnedFd>,
@@ -40,7 +41,7 @@ pub struct UntrustedFd {
 }
 
 impl UntrustedFd {
-    /// How it was opened: neither for reading nor for writing, if it only names a path. Never waits.
+    /// How it was opened; with O_PATH neither for reading nor for writing. Never blocks.
     ///
     /// # Errors
     /// None for valid arguments.
@@ -56,8 +57,8 @@ impl UntrustedFd {
         })
     }
 
-    /// The size of a file that lives in memory (a memfd, or one on a tmpfs), in bytes, and 0 of everything else. Never
-    /// waits: only what has seals is asked for its size.
+    /// The size of a file in memory (memfd, tmpfs) in bytes, 0 for all others. Never blocks: fstat is called only if
+    /// F_GET_SEALS succeeds.
     ///
     /// # Errors
     /// None for valid arguments.
@@ -79,7 +80,7 @@ impl Drop for UntrustedFd {
     fn drop(&mut self) {
         let Some(descriptor) = self.descriptor.take() else { return };
         let number = descriptor.as_raw_fd();
-        // Here it may wait.
+        // This drop can block.
         drop(descriptor);
         if self.is_sequential {
             forget(&mut sequential(), number);
@@ -87,7 +88,7 @@ impl Drop for UntrustedFd {
     }
 }
 
-/// Has `receive` append descriptors, and makes them foreign before anybody else can look at them.
+/// Runs `receive`, and registers what it appends before another thread can look at the descriptors.
 pub(super) fn take_in<T>(
     into: &mut Vec<UntrustedFd>,
     receive: impl FnOnce(&mut Vec<OwnedFd>) -> io::Result<T>,
@@ -105,7 +106,7 @@ pub(super) fn take_in<T>(
     received
 }
 
-/// Runs `work` on a number that is no stranger's, and will not be one meanwhile. `None`: it is one.
+/// Runs `work` if the number is no untrusted socket's, and keeps it so meanwhile. `None`: it is one.
 pub(crate) fn unless_untrusted<T>(number: RawFd, work: impl FnOnce() -> T) -> Option<T> {
     let known = sequential();
     (!known.contains_key(&number)).then(work)
@@ -120,7 +121,7 @@ fn forget(known: &mut BTreeMap<RawFd, usize>, number: RawFd) {
     }
 }
 
-/// Nobody waits or panics with it held.
+/// No code blocks or panics while it holds this lock.
 fn sequential() -> MutexGuard<'static, BTreeMap<RawFd, usize>> {
     SEQUENTIAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
