@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
+use bulkhead_link::supervisor::{FinishedTask, Ring};
 use bulkhead_proto::client::frame::{Frames, Hello};
 use bulkhead_proto::client::message::{ReplyFrame, RequestFrame};
-use bulkhead_link::supervisor::{FinishedTask, Ring};
 use bulkhead_proto::codec::{self, Decode, Encode};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, RING};
