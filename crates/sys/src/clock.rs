@@ -1,7 +1,8 @@
-//! The two clocks of the kernel. Limits and backoff go by the monotonic one, which stands still while the
-//! machine sleeps; people and expiry go by the wall.
+//! The two clocks. Limits and backoff use the monotonic one, which stops while the machine is suspended; people and
+//! expiry use wall time.
 //!
-//! Both are read through the vDSO: some tens of nanoseconds, no system call.
+//! Both are read through the vDSO in some tens of nanoseconds, without a system call. Used by all crates but the pure
+//! ones.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,8 +10,8 @@ use nix::time::{ClockId, clock_gettime};
 
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// CLOCK_MONOTONIC, in nanoseconds. The same in every process of the machine, so that moments that a worker
-/// wrote can be compared with our own.
+/// CLOCK_MONOTONIC in nanoseconds. It is the same in all processes of the machine, so times that a worker stored can
+/// be compared.
 pub fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("the kernel always has CLOCK_MONOTONIC");
     let seconds = u64::try_from(now.tv_sec()).unwrap_or(0);
@@ -18,7 +19,7 @@ pub fn monotonic_ns() -> u64 {
     seconds * NS_PER_S + nanoseconds
 }
 
-/// Wall time, in microseconds since 1970; 0 on a machine whose clock stands before that.
+/// Wall time in microseconds since 1970; 0 if the clock is set before that.
 pub fn wall_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)

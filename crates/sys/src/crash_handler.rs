@@ -1,13 +1,15 @@
-//! The last testimony of a process: what ended it, left in a shared page by a signal handler.
+//! The crash handler: records in a shared page why a process died by a signal. The page outlives the process.
 //!
-//! The handler runs on a stack of its own, so that it also speaks when the thread's stack is used up. It stores a
-//! few words, each atomically, gives the signal back its default action and sends it again: what the kernel tells
-//! of the death afterwards is as if nobody had listened. It must never allocate, lock or format. It speaks for the
-//! first thread only; another that faults meanwhile waits for the end. A forked child stays silent: the page is its
-//! parent's. A thread has a stack for handlers if Rust made it; one that C code made dies of an overflow unheard.
+//! It runs on a stack of its own (sigaltstack), so that it works when the thread's stack is used up. It stores some
+//! words, each atomically, restores the signal's default action and raises it again, so the wait status is the same
+//! as without it. It must never allocate, lock or format. The first thread that crashes records; another one waits
+//! for the end of the process. A forked child records nothing, because the page is its parent's. Threads that C code
+//! started have no signal stack, so their stack overflow is a plain SIGSEGV without a record; so is a fault of a task
+//! that installed a handler of its own and then restored the default action.
 //!
-//! This replaces the Rust runtime's own handler of SIGSEGV and SIGBUS, whose message on a stack overflow goes to
-//! standard error; the testimony says the same. Installed by the worker, once, on the thread that runs its tasks.
+//! It replaces the Rust runtime's handler of SIGSEGV and SIGBUS, which only prints a message on a stack overflow.
+//! Installed by the worker, once, on the thread that runs its tasks; `link/supervisor/ring/death_cause.rs` reads the
+//! record.
 
 use std::io;
 use std::ops::Range;
@@ -26,7 +28,7 @@ mod backtrace;
 
 use backtrace::{Image, Registers};
 
-/// What ends a process by default and can be caught. Signals that are ignored when the handler is installed stay so.
+/// Signals that end a process by default and can be caught. One that is ignored at the installation stays ignored.
 const CAUGHT: [c_int; 19] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -49,40 +51,42 @@ const CAUGHT: [c_int; 19] = [
     libc::SIGIO,
 ];
 
-/// Bytes of the handler's stack: the largest frame that a kernel pushes (about 11 KiB with AMX) and room to spare.
+/// Size of the handler's stack: the largest frame that a kernel pushes (about 11 KiB with AMX) and a reserve.
 const HANDLER_STACK_BYTES: usize = 64 << 10;
-/// How far from the lowest byte of a stack a fault still is an overflow: below it, since a frame may be longer than
-/// the guard, and above it, since the kernel keeps 256 pages free between a growing stack and its neighbour.
+/// How far from the lowest byte of a stack a fault still counts as overflow: below it, because a frame can be longer
+/// than the guard page, and above it, because the kernel keeps 256 pages free between a growing stack and its
+/// neighbour.
 const STACK_REACH_BYTES: usize = (1 << 20) + (64 << 10);
 
-/// Where in the page each word of the testimony stands: offsets, multiples of 8.
+/// The offset of each word of the crash record in its page, a multiple of 8.
 #[derive(Clone, Copy, Debug)]
 pub struct CrashRecordLayout {
-    /// CLOCK_MONOTONIC nanoseconds at which the signal was taken.
+    /// The time of the signal, in CLOCK_MONOTONIC nanoseconds.
     pub moment: usize,
     /// The signal's number; stored last, 0 before.
     pub signal: usize,
-    /// `si_code`, sign-extended: who sent it (0 and below: a process; above: the kernel, and why).
+    /// `si_code`, sign-extended: 0 and below from a process, above 0 from the kernel, with its reason.
     pub code: usize,
-    /// `si_addr`, for a signal of the kernel's.
+    /// `si_addr`, for a signal from the kernel.
     pub address: usize,
-    /// `si_pid`, for a signal of a process's.
+    /// `si_pid`, for a signal from a process.
     pub sender: usize,
     /// 1 for a SIGSEGV at the end of the stack.
     pub stack_overflow: usize,
-    /// Bytes of the allocation that failed right before; 0: none did.
+    /// The size of an allocation that failed right before; 0: none did.
     pub allocation: usize,
-    /// How many frames there are; stored after them.
+    /// The number of frames, stored after them.
     pub frame_count: usize,
-    /// 1 when the stack had to be searched for them: a call that was over may be among them.
+    /// 1 if the stack had to be searched for frames: a call that had returned may be among them.
     pub frames_searched: usize,
-    /// Where in the program's file it was, and the calls that led there: a word each, the innermost first.
+    /// The frames: the interrupted address and the calls that led there, as addresses in the program's file, one word
+    /// each, the innermost first.
     pub frames: usize,
-    /// For how many of them there is room.
+    /// The number of frames that fit.
     pub frames_max: usize,
 }
 
-/// The words themselves, and what the handler must know.
+/// The words of the record, and what the handler needs to know.
 #[derive(Debug)]
 struct CrashRecord {
     moment: &'static AtomicU64,
@@ -94,10 +98,10 @@ struct CrashRecord {
     allocation: &'static AtomicU64,
     frame_count: &'static AtomicU64,
     frames_searched: &'static AtomicU64,
-    /// A word for each frame that there is room for.
+    /// One word for each frame.
     frames: Vec<&'static AtomicU64>,
     image: Image,
-    /// Addresses at which a fault of the installing thread is an overflow of its stack.
+    /// Addresses at which a fault of the installing thread means a stack overflow.
     stack_end: Range<usize>,
     pid: u32,
 }
@@ -105,14 +109,14 @@ struct CrashRecord {
 static CRASH_RECORD: OnceLock<CrashRecord> = OnceLock::new();
 static RECORDED: AtomicBool = AtomicBool::new(false);
 
-/// Has every death of this process by a signal that can be caught leave its testimony in `page`, which stays mapped
-/// for good. Call it once, on the thread whose stack is to be watched.
+/// Installs the handler, so that each death of this process by a catchable signal leaves a record in `page`. The page
+/// stays mapped for good. To be called once, on the thread whose stack overflow shall be recognised.
 ///
 /// # Errors
-/// EALREADY: it was called before. ENOMEM: no stack for the handler. Whatever was done until then stays.
+/// EALREADY: it was called before. ENOMEM: no stack for the handler. Steps that were done stay in force.
 ///
 /// # Panics
-/// If a place is none of the page's, or the page is mapped for reading only.
+/// If an offset is outside the page, or the page is mapped for reading only.
 pub fn install(page: SharedPage, layout: &CrashRecordLayout) -> io::Result<()> {
     let page: &'static SharedPage = Box::leak(Box::new(page));
     let record = CrashRecord {
@@ -135,7 +139,7 @@ pub fn install(page: SharedPage, layout: &CrashRecordLayout) -> io::Result<()> {
     CAUGHT.into_iter().try_for_each(catch)
 }
 
-/// Where a fault means that the calling thread's stack is used up.
+/// The addresses at which a fault means that the calling thread's stack is used up.
 fn stack_end() -> io::Result<Range<usize>> {
     // SAFETY: all-zero bytes are a valid pthread_attr_t to be filled.
     let mut attributes: libc::pthread_attr_t = unsafe { std::mem::zeroed() };
@@ -153,7 +157,7 @@ fn stack_end() -> io::Result<Range<usize>> {
     Ok(lowest.saturating_sub(STACK_REACH_BYTES)..lowest + bytes.min(STACK_REACH_BYTES))
 }
 
-/// Gives the calling thread a stack for signal handlers, with a page below it that catches an overflow.
+/// Sets a signal stack for the calling thread, with a guard page below it.
 fn use_own_stack() -> io::Result<()> {
     // SAFETY: asks for a number.
     let guard_bytes = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
@@ -195,7 +199,7 @@ fn catch(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// The handler: says what is known, then lets the signal do what it does by default.
+/// The handler: stores the record, then lets the signal take its default action.
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     if let Some(record) = CRASH_RECORD.get()
         && record.pid == process::id()
@@ -220,7 +224,7 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
     }
 }
 
-/// Another thread is speaking, and ends the process when it has spoken. It never waits, so this ends.
+/// Waits while another thread records. That thread never blocks, and ends the process.
 fn wait_for_the_end() -> ! {
     loop {
         // SAFETY: waits; every signal that could wake this thread is blocked, or ends the process.
@@ -251,7 +255,7 @@ impl CrashRecord {
         self.signal.store(signal.cast_unsigned().into(), Ordering::Release);
     }
 
-    /// After the cause, which must be told whatever becomes of this.
+    /// Stores the frames after the cause, so that the cause is recorded even if this fails.
     fn record_frames(&self, registers: Registers) {
         let mut count = 0;
         let searched = backtrace::walk(&self.image, registers, &mut |address| {

@@ -1,7 +1,7 @@
-//! Connecting to a Unix stream socket without ever waiting for it.
+//! Connects to a Unix stream socket without blocking.
 //!
-//! The standard library's connect blocks when the listener's queue is full, which a stopped daemon's may be for
-//! ever; this one says `WouldBlock`.
+//! The standard library's connect blocks while the listener's queue is full, which a stopped daemon's can be for
+//! ever; this one returns `WouldBlock`. Used by the client, and by the supervisor at its start.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,8 +13,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 /// A connected socket, in blocking mode.
 ///
 /// # Errors
-/// `NotFound` or `ConnectionRefused`: nobody listens. `WouldBlock`: the queue of the listener is full.
-/// `PermissionDenied`, and whatever else connect(2) says; a path that does not fit an address is an error too.
+/// `NotFound` or `ConnectionRefused`: no process listens. `WouldBlock`: the listener's queue is full.
+/// `PermissionDenied` and other errors of connect(2); an error too if the path does not fit an address.
 pub fn dial(path: &Path) -> io::Result<UnixStream> {
     let address = UnixAddr::new(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

@@ -1,8 +1,8 @@
-//! How a process ended, straight from the kernel's wait status.
+//! How a process ended, from the kernel's wait status.
 //!
-//! `waitid` and not `waitpid`: it can look at a dead child without reaping it, and it can wait for exactly the
-//! process behind a pidfd. The call is made by hand because a typed wrapper refuses the status of a process
-//! that a realtime signal ended - after it has reaped it.
+//! It calls waitid(2), not waitpid(2): it can check a dead child without reaping it, and wait for exactly the process
+//! behind a pidfd. The system call is made directly, because nix's wrapper fails for a process that a realtime signal
+//! ended, after reaping it. Used by `tree.rs`, `strays.rs` and `program.rs`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -13,9 +13,9 @@ use nix::libc;
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// It left by itself.
+    /// It exited with this code.
     Code(i32),
-    /// A signal ended it.
+    /// A signal killed it.
     Signal {
         /// The signal's number.
         signal: i32,
@@ -24,7 +24,7 @@ pub enum ExitStatus {
     },
 }
 
-/// Which children to ask for.
+/// The children to ask for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which<'a> {
     /// The process behind this pidfd.
@@ -51,16 +51,16 @@ impl Which<'_> {
     }
 }
 
-/// What to do with a dead child that was found.
+/// Whether to reap a dead child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reap {
-    /// Take its status and free its process id.
+    /// Reap it, which frees its pid.
     Yes,
-    /// Leave it as it is: its process id stays reserved.
+    /// Leave it: its pid stays reserved.
     No,
 }
 
-/// Waits until some child is dead, and leaves it as it is.
+/// Blocks until some child is dead, and does not reap it.
 ///
 /// # Errors
 /// ECHILD: we have none. EINTR: a signal was handled.
@@ -71,10 +71,10 @@ pub(crate) fn wait_for_any() -> io::Result<()> {
     Ok(())
 }
 
-/// Looks for a dead child; `None` when there are such children and all of them live. Never blocks.
+/// Checks for a dead child; `None`: such children exist and all are alive. Never blocks.
 ///
 /// # Errors
-/// ECHILD: we have no such child (any more).
+/// ECHILD: there is no such child.
 pub(crate) fn wait_now(which: Which<'_>, reap: Reap) -> io::Result<Option<ExitStatus>> {
     let (kind, id) = which.as_wait_arguments();
     let keep = if reap == Reap::No { libc::WNOWAIT } else { 0 };

@@ -1,7 +1,8 @@
-//! sendmsg(2) and recvmsg(2) with descriptors attached, by hand: a typed wrapper drops, unclosed, the
-//! descriptors of a message whose control data was cut off.
+//! sendmsg(2) and recvmsg(2) with descriptors attached. Called directly, because nix's wrapper leaks the descriptors
+//! of a message whose control data was truncated.
 //!
-//! A descriptor that arrives is owned before anything else is looked at, so that none can leak.
+//! Each received descriptor becomes an `OwnedFd` before anything else is checked, so none can leak. Used by
+//! `lane.rs`, `socket.rs`, `untrusted.rs` and `spawner.rs`.
 
 use std::io;
 use std::mem::size_of;
@@ -10,24 +11,24 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::libc;
 
-/// Most descriptors that we send with one message, and that those whom we trust send to us.
+/// Most descriptors in a message that we send, or receive from a trusted sender.
 pub(crate) const DESCRIPTORS_MAX: usize = 16;
-/// Most descriptors that the kernel takes with one message (`SCM_MAX_FD`).
+/// Most descriptors that the kernel allows in one message (`SCM_MAX_FD`).
 pub(crate) const ATTACHED_MAX: usize = 253;
 
 /// Room for the control data of [`DESCRIPTORS_MAX`] descriptors, aligned as a `cmsghdr` must be.
 const CONTROL_WORDS: usize = 16;
-/// Room for [`ATTACHED_MAX`] of them, and as much again for whatever else the kernel may ever put before them.
+/// Room for [`ATTACHED_MAX`] of them, and the same again for other control data that a kernel may put before them.
 const ALL_CONTROL_WORDS: usize = 256;
 
-/// What came with the bytes.
+/// The result of a receive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Received {
     /// Bytes written into the buffer.
     pub(crate) bytes: usize,
-    /// The message was longer than the buffer, and the rest of it is gone.
+    /// The message was longer than the buffer; the rest was discarded.
     pub(crate) bytes_cut: bool,
-    /// Control data did not fit, or a descriptor could not be installed; the kernel has closed those.
+    /// Control data did not fit, or a descriptor could not be installed; the kernel has closed those descriptors.
     pub(crate) control_cut: bool,
 }
 
@@ -64,7 +65,7 @@ pub(crate) fn send(
     send_through(fd, bytes, descriptors, flags, &mut [0; CONTROL_WORDS])
 }
 
-/// As [`send`], with as many descriptors as `control` has room for and the kernel takes.
+/// As [`send`], with as many descriptors as `control` has room for.
 pub(crate) fn send_through(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
@@ -97,8 +98,8 @@ pub(crate) fn send_through(
     Ok(usize::try_from(Errno::result(sent)?).expect("a count of bytes is not negative"))
 }
 
-/// Receives one message (or what a stream has). With `into` set, up to [`DESCRIPTORS_MAX`] descriptors are
-/// appended to it, closed on exec; without it no descriptor ever enters this process.
+/// Receives one message (or the bytes of a stream). With `into` up to [`DESCRIPTORS_MAX`] descriptors are appended to
+/// it, all close-on-exec; without it no descriptor enters this process.
 pub(crate) fn receive(
     fd: BorrowedFd<'_>,
     bytes: &mut [u8],
@@ -108,22 +109,22 @@ pub(crate) fn receive(
     receive_as(fd, bytes, into, libc::MSG_CMSG_CLOEXEC, &mut [0; CONTROL_WORDS], room)
 }
 
-/// Receives one message (or what a stream has) with all descriptors that can possibly be attached to it, closed on
-/// exec. As long as this process may open [`ATTACHED_MAX`] more, none of them is cut off.
+/// Receives one message (or the bytes of a stream) with all descriptors that it can carry, close-on-exec. None is
+/// lost if this process can open [`ATTACHED_MAX`] more.
 pub(crate) fn receive_all(
     fd: BorrowedFd<'_>,
     bytes: &mut [u8],
     into: &mut Vec<OwnedFd>,
 ) -> io::Result<Received> {
-    // Before anything is received: memory that is missing afterwards would lose what came.
+    // Reserved before the receive: a failed allocation afterwards would leak what arrived.
     into.reserve(ATTACHED_MAX);
     let mut control = [0; ALL_CONTROL_WORDS];
     let room = size_of_val(&control);
     receive_as(fd, bytes, Some(into), libc::MSG_CMSG_CLOEXEC, &mut control, room)
 }
 
-/// Copies what would be received, and leaves it where it is. Descriptors that are attached to it show as control
-/// data that was cut off; none enters this process, and none is closed.
+/// Copies the next bytes without receiving them (MSG_PEEK). Attached descriptors show as truncated control data; none
+/// enters this process, and none is closed.
 pub(crate) fn peek(fd: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
     receive_as(fd, bytes, None, libc::MSG_PEEK, &mut [], 0)
 }
@@ -152,7 +153,7 @@ fn receive_as(
     })
 }
 
-/// Owns every descriptor in the control data of a received message.
+/// Takes ownership of all descriptors in the control data of a received message.
 ///
 /// # Safety
 /// `header` was filled by recvmsg, its control buffer is alive, and this is called once for it.

@@ -1,6 +1,6 @@
-//! A process that cannot be mistaken for another: its id, and a pidfd that stays its own when the id is reused.
+//! A process, held by its pidfd, which never refers to another one even if the pid is reused.
 //!
-//! Dropping a [`Process`] neither kills nor reaps it: whoever spawned it keeps that duty (`tree` does both).
+//! Dropping a [`Process`] neither kills nor reaps it; `tree.rs` does both.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
-/// A process. Its descriptor is readable once the process has died.
+/// A process. Its descriptor is readable after the process has died.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -16,11 +16,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Takes hold of whatever process has this number now. Unless it is a child that was not reaped yet, that may be
-    /// another than the one that had it before.
+    /// Opens a pidfd of the process that has this pid now. Only a child that is not reaped is certain to be the same
+    /// process as before.
     ///
     /// # Errors
-    /// ESRCH: nobody has it. EMFILE, ENFILE, ENOMEM: no descriptor is free.
+    /// ESRCH: there is no such process. EMFILE, ENFILE, ENOMEM: no descriptor is free.
     pub fn open(pid: u32) -> io::Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
@@ -29,15 +29,15 @@ impl Process {
         Ok(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// The process id: for logs, and to recognise it. Signals go through [`Self::kill`].
+    /// The pid, for logs and comparisons. Signals are sent by [`Self::kill`].
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Sends a signal to this process and no other. One that is dead already is fine.
+    /// Sends a signal to this process and no other. Does nothing if it is dead.
     ///
     /// # Errors
-    /// EPERM: it runs as somebody else now. EINVAL: no such signal.
+    /// EPERM: it runs as another user now. EINVAL: no such signal.
     pub fn kill(&self, signal: i32) -> io::Result<()> {
         // SAFETY: pidfd_send_signal takes integers and a null siginfo, which it allows.
         let result = unsafe {

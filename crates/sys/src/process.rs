@@ -1,6 +1,6 @@
-//! What a process decides about itself: who may look into it, when it dies, how much it may take.
+//! Settings of the calling process: who may trace it, when it is killed, how much it may use.
 //!
-//! Everything here is for the calling process and holds until it execs or ends.
+//! Each holds until the process execs or ends. Used by the supervisor and the worker.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// Forbids core files of this process and everybody but root to trace it or read its memory.
+/// Forbids core files, and tracing or reading memory by any user but root.
 ///
 /// # Errors
 /// None for valid arguments.
@@ -21,8 +21,8 @@ pub fn set_not_dumpable() -> io::Result<()> {
     Ok(())
 }
 
-/// Has the kernel kill this process (SIGKILL) when the thread that spawned it ends. A parent that died before
-/// this call is not noticed: look for the hang-up of what it shared with us afterwards.
+/// Makes the kernel kill this process (SIGKILL) when the thread that spawned it ends. If the parent died before this
+/// call, no signal comes: check for a hang-up of a shared socket afterwards.
 ///
 /// # Errors
 /// None for valid arguments.
@@ -33,7 +33,7 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-/// Raises the number of descriptors that this process may open as far as it may, and gives that number.
+/// Raises RLIMIT_NOFILE to its hard limit and returns that.
 ///
 /// # Errors
 /// None for valid arguments.
@@ -43,15 +43,15 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
-/// Memory of this machine, in bytes; 0 if it cannot be told.
+/// The memory of this machine in bytes; 0 if unknown.
 pub fn machine_memory_bytes() -> u64 {
     let ask = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
     let bytes = ask(SysconfVar::_PHYS_PAGES).zip(ask(SysconfVar::PAGE_SIZE));
     bytes.map_or(0, |(pages, size)| pages.saturating_mul(size))
 }
 
-/// Has the kernel make room for the first `count` descriptors of this process at once: its table never shrinks, so that
-/// opening them cannot fail for want of memory for it later.
+/// Grows the descriptor table of this process to `count` entries. It never shrinks, so later opens do not need memory
+/// for it.
 ///
 /// # Errors
 /// EMFILE, EINVAL: this process may not open so many. ENOMEM.
@@ -65,8 +65,8 @@ pub fn grow_descriptor_table(count: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends this process by SIGXFSZ if it writes a file, memfds included, beyond `bytes`; `None`: beyond what it was
-/// allowed when it began. A lower limit that it had then stays. Only the soft limit: it can be changed again.
+/// Lets SIGXFSZ end this process if it writes beyond `bytes` of a file, memfds included; `None` restores the limit
+/// that it was started with. Only the soft limit is set, to at most the hard limit.
 ///
 /// # Errors
 /// None for valid arguments.
@@ -76,14 +76,14 @@ pub fn limit_file_size(bytes: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
-/// What the kernel's out-of-memory killer adds to this process and its children, from -1000 (never) to 1000 (first).
+/// The OOM score adjustment of this process and its children, from -1000 (never killed) to 1000 (first).
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
-/// Highest such score.
+/// The highest adjustment.
 const OOM_SCORE_MAX: i32 = 1000;
 
-/// Has the kernel, when memory runs out, kill this process before one that holds up to `by` thousandths of the
-/// machine's memory more and has not asked for it. Raising it needs no right, but a process that nobody may trace cannot
-/// do it any more.
+/// Raises the OOM score by `by`: when memory runs out, this process is killed before one that uses up to `by`
+/// thousandths of the machine's memory more. Raising needs no privilege, but a process that is not dumpable can no
+/// longer do it.
 ///
 /// # Errors
 /// ENOENT: /proc is not there. EACCES: [`set_not_dumpable`] was called before.
@@ -137,7 +137,7 @@ mod tests {
         });
     }
 
-    /// Run by `too_much_output_kills`, in a process of its own: must not come back.
+    /// Run by `too_much_output_kills` in a process of its own: must not return.
     #[test]
     #[ignore = "kills its own process: started by too_much_output_kills"]
     fn writes_too_much() {
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(status.signal(), Some(libc::SIGXFSZ));
     }
 
-    /// Run by `the_death_of_the_parent_kills`: says that it stands, then waits for a parent that died.
+    /// Run by `the_death_of_the_parent_kills`: writes a byte, then waits for the death of its parent.
     #[test]
     #[ignore = "waits for its parent's death: started by the_death_of_the_parent_kills"]
     fn waits_for_the_death_of_its_parent() {
@@ -176,10 +176,10 @@ mod tests {
         let script = format!("exec 3<&0; {} --exact {test} --ignored <&3 & wait", binary.display());
         let parent = shell_on(&script, theirs);
         ours.read_exact(&mut [0]).unwrap();
-        // The parent alone, not its group.
+        // Kills the parent alone, not its group.
         parent.kill(libc::SIGKILL).unwrap();
         crate::testing::reap(&parent);
-        // The end of the stream: every holder of the other side is gone, although nobody told them to go.
+        // The end of the stream: all holders of the other end are dead, although none of them was killed here.
         assert_eq!(ours.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -1,13 +1,14 @@
-//! What an error of the system means that comes of something running out, and what to do about it.
+//! Explains errors of system calls that mean an exhausted resource: the limit, its value, and how to raise it.
 //!
-//! For texts that people read: the kernel's own names neither the limit nor its value. Nothing is decided by it.
+//! For messages to people, because the kernel's own text names no limit. No decision depends on it. Used by the
+//! supervisor and `link`.
 
 use std::io;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The limit that was met, with its value and how to raise it; `None`: it is another kind of error.
+/// The limit that was reached, its value and how to raise it; `None` for other errors.
 pub fn remedy(error: &io::Error) -> Option<String> {
     let text = match Errno::from_raw(error.raw_os_error()?) {
         Errno::EMFILE => format!(
@@ -28,7 +29,7 @@ pub fn remedy(error: &io::Error) -> Option<String> {
     Some(text)
 }
 
-/// The error, and what to do about it where that is known.
+/// The error, and what to do about it if that is known.
 pub fn explain(error: &io::Error) -> String {
     match remedy(error) {
         Some(remedy) => format!("{error}; {remedy}"),

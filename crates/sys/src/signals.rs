@@ -1,6 +1,7 @@
-//! Signals that only wake: each handler sets a flag and writes a byte into a socket pair, and the loop acts.
+//! Signals as events: each handler sets a flag and writes a byte to a socket pair, and the loop acts on the flag.
 //!
-//! Nothing is decided in a handler. Signals of one number that come before the loop looks are one.
+//! Handlers decide nothing. Signals of one number that arrive before the loop reads them are one. Used by the
+//! supervisor's loop, the client and `program.rs`.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,19 +13,19 @@ use nix::errno::Errno;
 use nix::libc;
 use signal_hook::{SigId, consts, flag, low_level};
 
-/// Asks for a drain, and then for a stop.
+/// Asks for a drain; a second one asks for a stop.
 pub const TERM: i32 = consts::SIGTERM;
 /// Asks for a stop at once.
 pub const INT: i32 = consts::SIGINT;
 /// A child died.
 pub const CHLD: i32 = consts::SIGCHLD;
-/// Nothing by custom, and ignored by who does not catch it: look whether what you do is still wanted.
+/// Asks the worker to check whether its task was cancelled. Ignored by default.
 pub const URG: i32 = consts::SIGURG;
-/// The terminal is gone; by custom, asks for the config to be read again.
+/// The terminal was closed.
 pub const HUP: i32 = consts::SIGHUP;
 
-/// Whether this process was started to ignore a signal (`nohup` does that with HUP), or does so by now. Who is asked to
-/// ignore one should not catch it.
+/// Whether a signal is ignored, for instance because `nohup` started this process with HUP ignored. Such a signal
+/// should not be caught.
 ///
 /// # Errors
 /// EINVAL: there is no such signal.
@@ -36,7 +37,7 @@ pub fn is_ignored(signal: i32) -> io::Result<bool> {
     Ok(now.sa_sigaction == libc::SIG_IGN)
 }
 
-/// Catches some signals until it is dropped. Its descriptor is readable once one of them has come.
+/// Catches some signals until it is dropped. Its descriptor is readable after one of them arrived.
 #[derive(Debug)]
 pub struct Signals {
     wakes: UnixStream,
@@ -55,7 +56,8 @@ impl Signals {
         let mut caught = Self { wakes, flags: Vec::new(), handlers: Vec::new() };
         for &signal in signals {
             let flag = Arc::new(AtomicBool::new(false));
-            // Handlers of one signal run in the order of their registration: the flag before the wake.
+            // Handlers of one signal run in the order of their registration: the flag is set before the byte is
+            // written.
             caught.handlers.push(flag::register(signal, Arc::clone(&flag))?);
             caught.handlers.push(low_level::pipe::register(signal, writer.try_clone()?)?);
             caught.flags.push((signal, flag));
@@ -63,9 +65,9 @@ impl Signals {
         Ok(caught)
     }
 
-    /// The signals that came since the last call, each number once, in the order given to [`Self::new`].
+    /// The signals that arrived since the last call, each number once, in the order given to [`Self::new`].
     pub fn pending(&mut self) -> Vec<i32> {
-        // The wakes first: one that comes after this leaves its byte, and so the next call.
+        // The bytes are read before the flags: a later signal leaves a new byte, which causes the next call.
         while matches!(self.wakes.read(&mut [0; 64]), Ok(64)) {}
         let came =
             |(signal, flag): &(i32, Arc<AtomicBool>)| flag.swap(false, Ordering::SeqCst).then_some(*signal);
@@ -123,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_signal_that_cannot_be_caught_is_an_error() {
-        // KILL, STOP and their like make the library panic instead of failing; a number beyond all fails.
+        // For KILL, STOP and others the library panics instead of returning an error; a number beyond all returns
+        // one.
         assert!(Signals::new(&[1000]).is_err());
     }
 }

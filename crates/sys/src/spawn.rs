@@ -1,15 +1,15 @@
-//! Spawning a process without forking this one.
+//! Spawns a process without forking this one.
 //!
-//! posix_spawn: nothing of ours runs between fork and exec, and the cost does not grow with the size of the parent.
-//! What the child has to do for itself (limits, PDEATHSIG, sandbox) it does after exec; what it needs to know comes
-//! through its standard input.
+//! It calls posix_spawn(3): no code of ours runs between fork and exec, and the cost does not grow with the size of
+//! this process. The child sets up itself after its exec (limits, PDEATHSIG, sandbox); its setup arrives on its
+//! standard input.
 //!
-//! The caller must be a thread that lives as long as the child: PDEATHSIG is sent when the *thread* that
-//! spawned it ends.
+//! The calling thread must live as long as the child, because PDEATHSIG is sent when the *thread* that spawned it
+//! ends.
 //!
-//! Until its exec, a child holds copies of all descriptors of the thread that spawns it, and its exec closes them. This
-//! thread waits for that: what another thread closes meanwhile stays open that long, and a file on FUSE whose server
-//! never answers a flush keeps both for ever. Who holds what strangers made spawns through [`crate::spawner`].
+//! Until its exec a child holds copies of the calling thread's descriptors, which the exec closes while this thread
+//! waits. A file on FUSE whose server never answers the flush blocks both for ever. A process that holds untrusted
+//! descriptors spawns through [`crate::spawner`].
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -25,17 +25,16 @@ use nix::unistd::Pid;
 
 use crate::pidfd::Process;
 
-/// What to spawn.
+/// The process to spawn.
 #[derive(Debug)]
 pub struct Spawn<'a> {
-    /// Path of the program; it is not looked up.
+    /// The path of the program; PATH is not searched.
     pub program: &'a Path,
-    /// Its arguments, the program's own name not among them.
+    /// Its arguments without the program's name.
     pub args: &'a [OsString],
     /// Its whole environment.
     pub env: &'a [(&'a str, OsString)],
-    /// Its standard input. Standard output is /dev/null, standard error is shared with us; nothing else is
-    /// inherited.
+    /// Its standard input. Standard output is /dev/null, standard error is ours; no other descriptor is inherited.
     pub stdin: OwnedFd,
 }
 
@@ -43,23 +42,23 @@ pub struct Spawn<'a> {
 ///
 /// # Errors
 /// ENOENT, EACCES, ENOEXEC: the program cannot be run. EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted; retry
-/// again later. `InvalidInput`: a text with a NUL in it. If the child was made but no descriptor for it is to be had,
-/// it has been killed and is left to [`crate::tree::sweep_strays`].
+/// later. `InvalidInput`: a string contains a NUL. If the child was created but no pidfd could be opened, it is
+/// killed and left to [`crate::tree::sweep_strays`].
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
     let mask = SigSet::thread_get_mask()?;
     ExecStrings::of(&spawn)?.start(spawn.stdin, &mask).and_then(take_hold)
 }
 
-/// Takes hold of a child that was just made.
+/// Opens a pidfd of a child that was just created.
 pub(crate) fn take_hold(child: u32) -> io::Result<Process> {
     Process::open(child).inspect_err(|_| {
-        // Our own unreaped child, so the group is its own; that it may be dead already is fine.
+        // The child is not reaped, so this is its group. It may be dead already.
         let group = i32::try_from(child).expect("a process id fits 31 bits");
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     })
 }
 
-/// Program, arguments and environment, as the kernel wants them.
+/// Program, arguments and environment as C strings.
 #[derive(Debug)]
 pub(crate) struct ExecStrings {
     program: CString,
@@ -82,7 +81,7 @@ impl ExecStrings {
         Ok(Self { program, args, env: spawn.env.iter().map(variable).collect::<io::Result<_>>()? })
     }
 
-    /// Makes the process; its signals are blocked as `mask` says. Our copy of `stdin` is closed when this returns.
+    /// Creates the process with the signal mask `mask`. Our copy of `stdin` is closed when this returns.
     pub(crate) fn start(&self, stdin: OwnedFd, mask: &SigSet) -> io::Result<u32> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let mut actions = PosixSpawnFileActions::init()?;
@@ -96,7 +95,7 @@ impl ExecStrings {
         )?;
         attributes.set_pgroup(Pid::from_raw(0))?;
         attributes.set_sigmask(mask)?;
-        // Ignored in every Rust program, and that would be inherited.
+        // Rust programs ignore SIGPIPE, and the child would inherit that.
         attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
         let child = posix_spawn(self.program.as_c_str(), &actions, &attributes, &self.args, &self.env)?;
         Ok(u32::try_from(child.as_raw()).expect("a process id is not negative"))
@@ -119,7 +118,7 @@ mod tests {
     use crate::testing::{reap, spawning};
     use std::os::fd::AsFd;
 
-    /// What `script` writes to its standard input, which is a socket.
+    /// The bytes that `script` writes to its standard input, which is a socket.
     fn said(script: &str, env: &[(&str, OsString)]) -> String {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let args = ["-c".into(), script.into()];

@@ -1,9 +1,8 @@
-//! What the tests of this crate share: shells to experiment on, and tests that run in a process of their own.
+//! Shared by the tests of this crate: shells to experiment on, and tests that run in a process of their own.
 //!
-//! Tests share one process and run side by side; whatever changes the process as a whole, or counts all of its
-//! children, must run through [`in_child`]. Until a child has called exec it holds a copy of every descriptor:
-//! whoever spawns does it [`spawning`], and a test that looks for a last close holds [`nobody_spawns`]. Nothing
-//! here sleeps.
+//! Tests run side by side in one process. A test that changes the process, or counts all its children, must run
+//! through [`in_child`]. Until its exec a child holds copies of all descriptors, so each spawn goes through
+//! [`spawning`], and a test that watches for a last close holds [`nobody_spawns`]. Nothing here sleeps.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -18,25 +17,25 @@ use crate::pidfd::Process;
 use crate::poll::wait_readable;
 use crate::spawn::{Spawn, spawn};
 
-/// Longest wait of a test: only a hang meets it.
+/// The longest wait of a test; only a hang reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const MARK: &str = "BULKHEAD_SYS_TEST_CHILD";
 
 static SPAWNING: RwLock<()> = RwLock::new(());
 
-/// Runs `work`, which spawns a process and comes back when it has called exec.
+/// Runs `work`, which spawns a process and returns after its exec.
 pub(crate) fn spawning<T>(work: impl FnOnce() -> T) -> T {
     let _shared = SPAWNING.read();
     work()
 }
 
-/// While it is held, what is closed here is closed everywhere.
+/// While it is held no child has copies of descriptors, so a close here is the last one.
 pub(crate) fn nobody_spawns() -> RwLockWriteGuard<'static, ()> {
     SPAWNING.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A shell in a group of its own, whose standard input never ends while the test lives.
+/// A shell in its own process group, whose standard input stays open as long as the test process lives.
 pub(crate) fn shell(script: &str) -> Process {
     let (ours, theirs) = UnixStream::pair().unwrap();
     std::mem::forget(ours);
@@ -51,14 +50,14 @@ pub(crate) fn shell_on(script: &str, stdin: UnixStream) -> Process {
     spawning(|| spawn(shell)).unwrap()
 }
 
-/// Waits for the end of a process of this test and reaps it.
+/// Waits for the end of a process and reaps it.
 pub(crate) fn reap(process: &Process) -> ExitStatus {
     assert!(wait_readable(process.as_fd(), PATIENCE).unwrap(), "it lives");
     wait_now(Which::Pidfd(process.as_fd()), Reap::Yes).unwrap().unwrap()
 }
 
-/// Runs `body` in a process of its own: this test binary, started again for this one test. `name` is the
-/// test's full path without the crate.
+/// Runs `body` in a process of its own: starts this test binary again for this one test. `name` is the test's path
+/// without the crate.
 pub(crate) fn in_child(name: &str, body: impl FnOnce()) {
     if std::env::var_os(MARK).is_some_and(|mark| mark == name) {
         return body();

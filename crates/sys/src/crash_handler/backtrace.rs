@@ -1,40 +1,42 @@
-//! Where a process was when a signal took it: the instruction, then the calls that led there.
+//! Walks the stack of a crashed thread: the interrupted instruction, then the calls that led there.
 //!
-//! Walked by frame pointers, from the registers that the kernel hands to the handler. Code without frame pointers
-//! (libc, and C in general) breaks that chain; then the stack is searched for the next call of the program's own
-//! code, and that it was searched is said. All memory is read by a system call that fails where a load would fault,
-//! so a stack in ruins costs frames and nothing else. Only addresses of the program's own file are kept.
+//! It follows frame pointers, from the registers that the kernel passes to the handler; a build without frame
+//! pointers shows fewer frames. libc has none: where it breaks the chain, the stack is searched for the next call of
+//! the program's own code, and the record says so. All memory is read by process_vm_readv(2), which fails where a
+//! load would fault, so a corrupted stack costs frames and nothing else. Only addresses in the program's own file are
+//! kept; `bulkhead job` and `deaths` look up functions and lines later, if the file is still the one that ran.
 //!
-//! Driven by the handler of fatal signals: no allocation, no lock. Processors: x86-64 and AArch64; none on others.
+//! Driven by the crash handler: it must not allocate or lock. Works on x86-64 and AArch64; elsewhere there are no
+//! frames.
 
 use std::ffi::c_void;
 use std::ops::Range;
 
 use nix::libc;
 
-/// Bytes of a word, and of a return address.
+/// Size of a word and of a return address.
 const WORD: usize = size_of::<usize>();
-/// Calls that are followed, those that are not kept included.
+/// Calls that are followed at most, including those that are not kept.
 const HOPS_MAX: usize = 64;
-/// Words of the stack that are searched, and how many are read at once.
+/// Words of the stack that are searched, and words per read.
 const SEARCH_WORDS: usize = 4096;
 const BLOCK_WORDS: usize = 256;
-/// How far below the top of its stack a thread reaches at most when it takes the next page of it.
+/// How far below the stack pointer a thread can touch the next page of its stack.
 const FRAME_REACH_BYTES: usize = 64 << 10;
-/// Divides every size of a page.
+/// The smallest page size, which divides all others.
 const PAGE_BYTES: usize = 4096;
 
 /// The program's own file as it is mapped.
 #[derive(Clone, Debug)]
 pub(super) struct Image {
-    /// What must be taken from an address to get the one in the file.
+    /// Its load address: address minus this is the address in the file.
     base: usize,
-    /// All of its code.
+    /// The range of its code.
     code: Range<usize>,
 }
 
 impl Image {
-    /// Of this process. Without code if the loader does not tell.
+    /// The image of this process, without code if dl_iterate_phdr fails.
     pub(super) fn own() -> Self {
         let mut image = Self { base: 0, code: 0..0 };
         // SAFETY: the callback has the form that is asked for and gets `image`, which lives through the call.
@@ -42,7 +44,7 @@ impl Image {
         image
     }
 
-    /// As it stands in the file.
+    /// The address in the file.
     pub(super) fn in_file(&self, address: usize) -> u64 {
         address.wrapping_sub(self.base) as u64
     }
@@ -51,7 +53,7 @@ impl Image {
         self.code.contains(&address)
     }
 
-    /// Whether a call in this code returns to `address`.
+    /// Whether `address` is the return address of a call in this code.
     fn is_return(&self, address: usize) -> bool {
         let mut before = [0; WORD];
         self.holds(address)
@@ -61,7 +63,7 @@ impl Image {
     }
 }
 
-/// The first object that is told is the program itself.
+/// The first object that dl_iterate_phdr reports is the program itself.
 unsafe extern "C" fn take_first(info: *mut libc::dl_phdr_info, _: usize, image: *mut c_void) -> libc::c_int {
     // SAFETY: the loader hands over a filled dl_phdr_info, and what was given to dl_iterate_phdr: an `Image`.
     let (info, image) = unsafe { (&*info, &mut *image.cast::<Image>()) };
@@ -81,21 +83,21 @@ unsafe extern "C" fn take_first(info: *mut libc::dl_phdr_info, _: usize, image: 
     1
 }
 
-/// What a walk begins with.
+/// The registers from which a walk starts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Registers {
-    /// The instruction.
+    /// The program counter.
     pc: usize,
-    /// The top of the stack: its lowest address in use.
+    /// The stack pointer.
     stack: usize,
     /// The frame pointer.
     frame: usize,
-    /// Where the innermost call returns to, for processors that keep it in a register.
+    /// The link register, on processors that keep the return address there.
     link: Option<usize>,
 }
 
 impl Registers {
-    /// Those that a signal interrupted.
+    /// The registers that a signal interrupted.
     ///
     /// # Safety
     /// `context` is what the kernel gave to a handler that was installed with SA_SIGINFO.
@@ -108,7 +110,7 @@ impl Registers {
         Some(Self { pc, stack, frame: register(libc::REG_RBP), link: None })
     }
 
-    /// Those that a signal interrupted.
+    /// The registers that a signal interrupted.
     ///
     /// # Safety
     /// `context` is what the kernel gave to a handler that was installed with SA_SIGINFO.
@@ -131,8 +133,8 @@ impl Registers {
 }
 
 impl Registers {
-    /// Whether memory that is not there lies where the stack in use ends: it is used up, whosever it is. The stack
-    /// itself must be there, or the registers are in ruins.
+    /// Whether the fault lies at the end of the stack in use, whichever thread's it is. The stack itself must be
+    /// readable, or the registers are corrupt.
     pub(super) fn are_at_stack_end(&self, fault: usize) -> bool {
         let near = self.stack.saturating_sub(FRAME_REACH_BYTES)..self.stack.saturating_add(PAGE_BYTES);
         let above = self.stack.saturating_add(2 * PAGE_BYTES) & !(WORD - 1);
@@ -140,8 +142,8 @@ impl Registers {
     }
 }
 
-/// Hands the frames to `keep`, the innermost first, until it says `false`. A caller's address lies inside its call.
-/// Gives whether the stack had to be searched.
+/// Passes the frames to `keep`, the innermost first, until it returns `false`. A caller's address lies inside its
+/// call instruction. Returns whether the stack was searched.
 pub(super) fn walk(image: &Image, registers: Registers, keep: &mut dyn FnMut(u64) -> bool) -> bool {
     let Registers { pc, stack, frame, link } = registers;
     let is_own = image.holds(pc);
@@ -163,7 +165,7 @@ pub(super) fn walk(image: &Image, registers: Registers, keep: &mut dyn FnMut(u64
     true
 }
 
-/// Keeps the callers that the chain of frame records from `frame` on leads to.
+/// Passes on the callers in the chain of frame records that begins at `frame`.
 fn follow(image: &Image, mut frame: usize, keep: &mut dyn FnMut(u64) -> bool) {
     for _ in 0..HOPS_MAX {
         let Some((next, caller)) = record(frame, frame) else { return };
@@ -174,15 +176,15 @@ fn follow(image: &Image, mut frame: usize, keep: &mut dyn FnMut(u64) -> bool) {
     }
 }
 
-/// The frame record at `frame`, which must not lie below `lowest`: the caller's own, and where it goes on.
+/// The frame record at `frame`, which must not be below `lowest`: the caller's frame pointer and the return address.
 fn record(frame: usize, lowest: usize) -> Option<(usize, usize)> {
     let mut words = [0; 2];
     let is_one = frame >= lowest && frame.is_multiple_of(WORD) && read_words(frame, &mut words) == 2;
     is_one.then_some((words[0], words[1]))
 }
 
-/// Where the innermost call of our code goes on, and the frame record above it: what `called` and the frame pointer
-/// say, if they can be right, else the first in the stack that can.
+/// The return address of the innermost call of the program's code, and the next frame record: those of `called` and
+/// the frame pointer if they are valid, otherwise the first valid ones on the stack.
 fn search(
     image: &Image,
     stack: usize,
@@ -201,7 +203,7 @@ fn search(
             if caller.is_none() && image.is_return(word) {
                 caller = Some((word, place));
             }
-            // A saved frame pointer may lie below the return address or above it: it points above both.
+            // A saved frame pointer may stand below or above the return address; it points above both.
             if chain.is_none() && word > place && is_frame(word, place) {
                 chain = Some(word);
             }
@@ -218,12 +220,12 @@ fn search(
     (caller.map(|(caller, _)| caller), Some(frame).filter(|&frame| is_frame(frame, lowest)).or(chain))
 }
 
-/// Copies words of this process as far as there are any; gives how many.
+/// Copies words of this process as far as they are readable; returns their number.
 fn read_words(at: usize, into: &mut [usize]) -> usize {
     let bytes = size_of_val(into);
     let first = bytes.min(PAGE_BYTES - at % PAGE_BYTES);
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: bytes };
-    // One piece for each page: a piece is copied whole or not at all.
+    // One iovec per page, because each is copied whole or not at all.
     let piece = |at: usize, bytes| libc::iovec {
         iov_base: std::ptr::with_exposed_provenance_mut(at),
         iov_len: bytes,
@@ -237,8 +239,8 @@ fn read_words(at: usize, into: &mut [usize]) -> usize {
     usize::try_from(read).map_or(0, |read| read / WORD)
 }
 
-/// Whether the last of these eight bytes ends a call: five bytes with a distance, or one through a register or memory
-/// (Intel's manual, volume 2, CALL and table 2-2).
+/// Whether these eight bytes end with a call: five bytes with a relative address, or an indirect call through a
+/// register or memory (Intel's manual, volume 2, CALL and table 2-2).
 #[cfg(target_arch = "x86_64")]
 fn is_call(before: [u8; WORD]) -> bool {
     let back = |bytes: usize| before[WORD - bytes];

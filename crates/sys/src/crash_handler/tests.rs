@@ -27,7 +27,7 @@ const LAYOUT: CrashRecordLayout = CrashRecordLayout {
     frames_max: FRAMES_MAX,
 };
 
-/// What a death left.
+/// A dead process and its crash record.
 struct DeadProcess {
     page: SharedPage,
     signal: Option<i32>,
@@ -39,7 +39,7 @@ impl DeadProcess {
         self.page.load(at, Ordering::Acquire)
     }
 
-    /// The functions of its frames by their symbols, mangled, the innermost first.
+    /// The mangled symbols of its frames, the innermost first.
     fn functions(&self) -> Vec<String> {
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let symbols = object::File::parse(&*bytes).unwrap().symbol_map();
@@ -58,7 +58,7 @@ impl DeadProcess {
     }
 }
 
-/// Runs the death of this name in a process of its own, whose standard input is the page.
+/// Runs the death of this name in a process whose standard input is the page.
 fn dies_of(mode: &str) -> DeadProcess {
     let (page, fd) = SharedPage::create("testimony", PAGE_BYTES).unwrap();
     let mut test = Command::new(std::env::current_exe().unwrap());
@@ -74,7 +74,7 @@ fn overflow(depth: u64) -> u64 {
     if std::hint::black_box(depth) == u64::MAX { 0 } else { overflow(depth + 1) + frame[7] }
 }
 
-/// Calls what is no code, as a bad function pointer does.
+/// Calls an address without code, as a bad function pointer does.
 #[inline(never)]
 fn call_nowhere() {
     // SAFETY: none: it faults, as it is meant to.
@@ -83,7 +83,7 @@ fn call_nowhere() {
     std::hint::black_box(());
 }
 
-/// Makes ruins of stack and frame pointer, then runs into an instruction that does not exist.
+/// Corrupts stack and frame pointer, then executes an invalid instruction.
 #[inline(never)]
 #[cfg(target_arch = "x86_64")]
 fn ruin_the_stack() {
@@ -91,7 +91,7 @@ fn ruin_the_stack() {
     unsafe { std::arch::asm!("mov rsp, 64", "mov rbp, 72", "ud2", options(noreturn)) };
 }
 
-/// Two threads fault at the same time, in different ways.
+/// Two threads crash at the same time, in different ways.
 fn two_faults() {
     let gate = std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
@@ -140,7 +140,7 @@ fn dies() {
     }
 }
 
-/// A child that faults, then an exit of our own.
+/// A child that crashes, then a normal exit of this process.
 fn fork_and_fault() {
     // SAFETY: the child does nothing but fault.
     match unsafe { libc::fork() } {
@@ -195,14 +195,14 @@ fn a_forked_child_does_not_speak_for_its_parent() {
     assert_eq!((left.signal, left.word(LAYOUT.signal)), (None, 0));
 }
 
-/// Parts of the symbols of functions: length and name, as both manglings have it.
+/// Parts of function symbols: length and name, as in both mangling schemes.
 const DIES: &str = "5tests4dies";
 const OVERFLOW: &str = "5tests8overflow";
 const NOWHERE: &str = "5tests12call_nowhere";
 const FAULT: &str = "5raise5fault";
 const ILLEGAL: &str = "5raise19illegal_instruction";
 
-/// Where the first function whose symbol has this part stands among the frames.
+/// The position of the first frame whose symbol contains this part.
 fn place(functions: &[String], part: &str) -> usize {
     functions
         .iter()
