@@ -1,7 +1,7 @@
-//! What sockets this process has open: for libraries that make one and do not tell which.
+//! Finds sockets of this process, for ipc-channel, which creates sockets and does not expose them.
 //!
-//! Only `SOCK_SEQPACKET` sockets are looked at; other descriptors are asked for their kind, which never
-//! blocks, and left alone.
+//! Only `SOCK_SEQPACKET` sockets are used; of other descriptors only the type is asked (SO_TYPE), which never blocks.
+//! Driven by `link`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -18,32 +18,32 @@ use crate::untrusted::unless_untrusted;
 /// A connected `SOCK_SEQPACKET` socket of this process.
 #[derive(Debug)]
 pub struct ConnectedSocket {
-    /// Another descriptor of the same socket: closing it closes nothing else.
+    /// A second descriptor of the socket, so closing it closes nothing else.
     pub socket: OwnedFd,
-    /// Who is on the other side.
+    /// The credentials of the peer.
     pub peer: PeerCred,
-    /// What both sides are called.
+    /// The names of both ends.
     pub names: SocketNames,
 }
 
-/// The names of the two sides of a connection.
+/// The names of both ends of a connection.
 #[derive(Debug)]
 pub struct SocketNames {
-    /// This side's, if it has one.
+    /// Our end's name, if it has one.
     pub own: Option<PathBuf>,
-    /// The other side's, if it has one.
+    /// The peer's name, if it has one.
     pub peer: Option<PathBuf>,
 }
 
-/// The one connected `SOCK_SEQPACKET` socket of this process that `is_meant` accepts, by the names of its own
-/// side and of the other one. `None`: there is no such one, or more than one.
+/// The only connected `SOCK_SEQPACKET` socket of this process whose names `is_meant` accepts. `None`: there is none,
+/// or more than one.
 ///
-/// Other threads may open and close descriptors meanwhile. Only the one that is found is ever copied: a copy made
-/// during the search could take a number that is still to be looked at, and pass for another socket. For the same
-/// reason only one search may be made at a time.
+/// Other threads may open and close descriptors meanwhile. Only the socket that is found is duplicated: a duplicate
+/// made during the search could get a number that is still to be checked, and be taken for another socket. So only
+/// one search may run at a time.
 ///
 /// # Errors
-/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is free.
+/// ENOENT: /proc is missing. EMFILE, ENFILE: no descriptor is free to read it.
 pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Option<ConnectedSocket>> {
     let mut numbers = sequential_numbers()?;
     numbers.retain(|&number| names(number).is_some_and(|names| is_meant(&names)));
@@ -51,12 +51,12 @@ pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Op
     Ok(inspect(number)?.filter(|found| is_meant(&found.names)))
 }
 
-/// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and gives
-/// their count. Whoever calls it vouches that no thread of this process is making a socket of that kind, and
-/// that none is in [`find_connection`]: what is left, and is no stranger's, belongs to nobody.
+/// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and returns their
+/// number. The caller ensures that no thread is creating such a socket or is in [`find_connection`]; then the
+/// remaining ones, untrusted ones aside, have no owner.
 ///
 /// # Errors
-/// ENOENT: /proc is not there. EMFILE, ENFILE: no descriptor is free.
+/// ENOENT: /proc is missing. EMFILE, ENFILE: no descriptor is free to read it.
 pub fn close_orphans() -> io::Result<usize> {
     let mut closed = 0;
     for number in sequential_numbers()? {
@@ -65,7 +65,7 @@ pub fn close_orphans() -> io::Result<usize> {
     Ok(closed)
 }
 
-/// `false`: it is none. No stranger's socket has this number, nor gets it meanwhile.
+/// `false`: it has an owner. The number is no untrusted socket's, now or meanwhile.
 fn close_if_orphan(number: RawFd) -> bool {
     let listens = option(number, libc::SO_ACCEPTCONN) != Some(0);
     let is_orphan = !listens
@@ -79,7 +79,7 @@ fn close_if_orphan(number: RawFd) -> bool {
     is_orphan
 }
 
-/// Makes a socket return EAGAIN instead of waiting, for everybody who has a descriptor of it.
+/// Sets O_NONBLOCK on a socket, for all its descriptors.
 ///
 /// # Errors
 /// None for valid arguments.
@@ -89,7 +89,7 @@ pub fn set_nonblocking(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that may wait on a new socket of this process before it takes no more, as the kernel counts them.
+/// The default send buffer of a socket in bytes, as the kernel counts them.
 ///
 /// # Errors
 /// EMFILE, ENFILE: no descriptor is free.
@@ -98,8 +98,7 @@ pub fn default_send_buffer() -> io::Result<usize> {
     Ok(getsockopt(&socket, sockopt::SndBuf)?)
 }
 
-/// The descriptors that are `SOCK_SEQPACKET` sockets. All are listed before anything is opened or closed, so
-/// that a listing never meets what it is used for.
+/// The descriptors that are `SOCK_SEQPACKET` sockets. All are listed before one is duplicated or closed.
 fn sequential_numbers() -> io::Result<Vec<RawFd>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/self/fd")? {
@@ -109,7 +108,7 @@ fn sequential_numbers() -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
-/// Cheap, and harmless on whatever descriptor stands there.
+/// Reads a socket option; cheap and without effect on any other kind of descriptor.
 fn option(number: RawFd, name: libc::c_int) -> Option<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
@@ -126,7 +125,7 @@ fn names(number: RawFd) -> Option<SocketNames> {
     Some(SocketNames { own: own.path().map(Path::to_owned), peer: peer.path().map(Path::to_owned) })
 }
 
-/// `None`: the number is closed by now, or somebody else's.
+/// `None`: the number is closed, or refers to another file by now.
 fn inspect(number: RawFd) -> io::Result<Option<ConnectedSocket>> {
     // SAFETY: fcntl on a number that is not open is an error and touches nothing.
     let socket = match Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }) {
@@ -135,7 +134,7 @@ fn inspect(number: RawFd) -> io::Result<Option<ConnectedSocket>> {
         Err(Errno::EBADF) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    // The number may have become another descriptor in between: everything is asked of the copy.
+    // The number may refer to another file by now, so all is asked of the duplicate.
     let copy = socket.as_raw_fd();
     let Some(names) = names(copy) else { return Ok(None) };
     if option(copy, libc::SO_TYPE) != Some(libc::SOCK_SEQPACKET) {
@@ -168,7 +167,7 @@ mod tests {
                 let client = unconnected();
                 connect(client.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
                 let (_lane, _other) = crate::lane::Lane::pair().unwrap();
-                // Nobody owns this one.
+                // This one has no owner.
                 let orphan = std::os::fd::IntoRawFd::into_raw_fd(unconnected());
 
                 let to_server = |names: &SocketNames| names.peer.as_deref() == Some(&path);

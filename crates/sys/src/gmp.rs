@@ -1,17 +1,18 @@
-//! GMP's memory, from the program's own allocator: so that what GMP could not have is told like any other refusal.
+//! Lets GMP allocate through the program's own allocator, so that its failed allocations are recorded like all
+//! others.
 //!
-//! By itself GMP asks malloc(3), and when that refuses, it prints a line and aborts: the process would die without the
-//! size. Only for the program that links GMP; the feature `gmp` keeps it out of all others.
+//! By default GMP calls malloc(3), and on failure prints a line and aborts, without the size. Only for the program
+//! that links GMP; the feature `gmp` keeps it out of all others.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc};
 use std::ffi::c_void;
 
 use gmp_mpfr_sys::gmp;
 
-/// GMP's numbers are made of words.
+/// GMP's numbers consist of words.
 const ALIGN: usize = 8;
 
-/// From now on GMP allocates as this program does. Before its first number is made: what GMP has allocated before
+/// Switches GMP to the program's allocator. To be called before the first number is created: earlier allocations
 /// would be freed by the wrong allocator.
 pub fn use_global_allocator() {
     // SAFETY: the three functions keep to the contract of mp_set_memory_functions: GMP hands back what it was given,

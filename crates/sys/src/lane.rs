@@ -1,10 +1,10 @@
-//! The lane: a pair of `SOCK_SEQPACKET` sockets between the supervisor and one worker, whose standard input
-//! is the other end.
+//! The lane: a pair of `SOCK_SEQPACKET` sockets between the supervisor and one worker, whose standard input is one
+//! end.
 //!
-//! Frames keep their borders and their order. The supervisor's end never blocks and lets no descriptor into
-//! the process: a frame with one is told and left lying, because whoever takes it may have to wait for the last close
-//! of what is dropped with it. The worker's end blocks and takes descriptors. A frame that is cut off is refused, never
-//! handed out.
+//! Frames arrive whole and in order; a truncated frame is refused. The supervisor's end is non-blocking and receives
+//! no descriptors: a frame with descriptors is reported and stays in the queue, because to receive or drop it can
+//! block in a last close. The worker's end blocks and receives descriptors. Driven by the supervisor's
+//! `worker_process.rs` and the worker.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socketpair
 
 use crate::{message, untrusted};
 
-/// Bytes of the buffer that takes what is left at the end.
+/// Size of the buffer for the last reads.
 const LAST_READ_BYTES: usize = 4 << 10;
 
 /// One end of a lane.
@@ -27,33 +27,34 @@ pub struct Lane {
     takes_descriptors: bool,
 }
 
-/// What a receive brings.
+/// The result of a receive.
 #[derive(Debug)]
 pub enum LaneFrame {
     /// A whole frame.
     Frame {
-        /// Its bytes, at the start of the buffer. 0 is an empty frame, which nobody honest sends.
+        /// The number of bytes, at the start of the buffer. 0 is an empty frame, which no honest peer sends.
         length: usize,
-        /// The descriptors that came with it.
+        /// The descriptors attached to it.
         descriptors: Vec<OwnedFd>,
     },
-    /// A frame that is not acceptable.
+    /// A frame that breaks a rule.
     Refused(LaneFault),
-    /// The other end is closed, and everything it sent was read. A hint of death, not a proof.
+    /// The other end is closed and all its frames were read. A hint of death, not a proof.
     HungUp,
 }
 
 /// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneFault {
-    /// It is longer than the buffer; it is gone.
+    /// It is longer than the buffer, and was discarded.
     Truncated,
-    /// It carries descriptors where none may come: it is left where it is, and comes again. Or more than fit: it is gone.
+    /// It carries descriptors although this end receives none: it stays in the queue and is reported again. Or it
+    /// carries more than fit, and was discarded.
     Descriptors,
 }
 
 impl Lane {
-    /// Makes a lane: our end, which does not block and takes no descriptors, and the child's, which blocks.
+    /// Creates a lane: our end, which is non-blocking and receives no descriptors, and the child's end, which blocks.
     ///
     /// # Errors
     /// EMFILE, ENFILE, ENOMEM: a resource is exhausted; retry later.
@@ -64,14 +65,14 @@ impl Lane {
         Ok((Self { socket, takes_descriptors: false }, theirs))
     }
 
-    /// Takes the end that this process was started with, and puts /dev/null in its place, so that neither a
-    /// task that reads its standard input nor a program that one starts can get at the lane.
+    /// Takes the end that is our standard input, and puts /dev/null in its place, so that neither a task that reads
+    /// standard input nor a program that a task starts has the lane.
     ///
     /// # Errors
-    /// `InvalidInput`: standard input is no lane, so nobody of ours started this process. EMFILE, ENFILE.
+    /// `InvalidInput`: standard input is no lane, so the supervisor did not start this process. EMFILE, ENFILE.
     pub fn from_stdin() -> io::Result<Self> {
         let stdin = io::stdin();
-        // F_DUPFD_CLOEXEC from 3 on, so it never is a standard descriptor.
+        // F_DUPFD_CLOEXEC from 3 on: it is never a standard descriptor.
         let socket = stdin.as_fd().try_clone_to_owned()?;
         let is_lane = nix::sys::socket::getsockname::<nix::sys::socket::UnixAddr>(socket.as_raw_fd()).is_ok()
             && getsockopt(&socket, sockopt::SockType) == Ok(SockType::SeqPacket);
@@ -88,13 +89,13 @@ impl Lane {
     /// Sends one frame with descriptors attached.
     ///
     /// # Errors
-    /// EAGAIN: the lane is full (an end that does not block). EPIPE, ECONNRESET: the other end is closed.
-    /// ETOOMANYREFS: too many descriptors of ours are on their way. EINVAL: more than 16 of them. EMSGSIZE.
+    /// EAGAIN: the lane is full (a non-blocking end). EPIPE, ECONNRESET: the other end is closed. ETOOMANYREFS: too
+    /// many of our descriptors are in flight. EINVAL: more than 16 descriptors. EMSGSIZE.
     pub fn send(&self, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         message::send(self.socket.as_fd(), bytes, descriptors, 0).map(drop)
     }
 
-    /// Sends one frame if that does not block; `false`: the lane is full of frames that nobody has read.
+    /// Sends one frame without blocking; `false`: the lane is full.
     ///
     /// # Errors
     /// EPIPE, ECONNRESET: the other end is closed. EMSGSIZE.
@@ -106,24 +107,25 @@ impl Lane {
         }
     }
 
-    /// Receives one frame into `bytes`. The worker's end blocks until there is one.
+    /// Receives one frame into `bytes`. The worker's end blocks until one arrives.
     ///
     /// # Errors
-    /// EAGAIN: there is none now (an end that does not block). ENOMEM.
+    /// EAGAIN: no frame has arrived (a non-blocking end). ENOMEM.
     pub fn recv(&self, bytes: &mut [u8]) -> io::Result<LaneFrame> {
         let mut descriptors = Vec::new();
         let socket = self.socket.as_fd();
         let received = if self.takes_descriptors {
             message::receive(socket, bytes, Some(&mut descriptors))
         } else {
-            // Nobody else reads here: the frame that was seen is the one that is taken.
+            // No other thread reads this socket, so this receives the frame that was peeked at.
             message::peek(socket, bytes).and_then(|seen| match seen.control_cut {
                 true => Ok(seen),
                 false => message::receive(socket, bytes, None),
             })
         };
         let received = match received {
-            // Told once, when the other end closes without reading all of ours; its own frames are still here.
+            // ECONNRESET is reported once, if the other end closes with unread frames of ours; its own frames are
+            // still queued.
             Err(error) if is_reset_or_interrupt(&error) => return self.recv(bytes),
             other => other?,
         };
@@ -138,12 +140,12 @@ impl Lane {
         })
     }
 
-    /// Ends it in both directions. `true`: nothing is left in it that a close could wait for.
+    /// Shuts it down in both directions. Returns `true` if its queue is empty, so that a close cannot block.
     pub fn hang_up(&self) -> bool {
         untrusted::hang_up_frames(self.socket.as_fd(), &mut [0; LAST_READ_BYTES])
     }
 
-    /// An empty frame and the end look the same to recvmsg.
+    /// recvmsg returns 0 for an empty frame and for the end alike; poll tells them apart.
     fn is_hung_up(&self) -> io::Result<bool> {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
     use crate::memfd::output_file;
 
-    /// Both ends, theirs as a worker's.
+    /// Both ends, the second as a worker's.
     fn pair() -> (Lane, Lane) {
         let (ours, theirs) = Lane::pair().unwrap();
         (ours, Lane { socket: theirs, takes_descriptors: true })
@@ -222,13 +224,13 @@ mod tests {
             let refused = ours.recv(&mut [0; 64]).unwrap();
             assert!(matches!(refused, LaneFrame::Refused(LaneFault::Descriptors)), "{refused:?}");
         }
-        // Its only holder is the frame: the end of the stream would show that it was closed.
+        // The frame is its only holder, so the end of the stream would show that it was closed.
         assert!(!is_closed(), "a read has dropped it");
         drop(ours);
         assert!(is_closed(), "it came to stay");
     }
 
-    /// An hour, if a read drops what lingers.
+    /// Takes an hour if a read drops the descriptor.
     #[test]
     fn a_receive_does_not_wait_for_a_connection_that_lingers() {
         let _last_closes = crate::testing::nobody_spawns();
@@ -243,13 +245,13 @@ mod tests {
             ours
         });
         let right = received.recv_timeout(crate::testing::PATIENCE);
-        // Now a close ends whatever waits.
+        // Now the lingering close ends.
         drop(reader);
         drop(receiver.join().unwrap());
         assert_eq!(right, Ok(true), "it waited, or took what came");
     }
 
-    /// What a client made goes down a lane: whoever closes our end must not close it.
+    /// Files of clients are sent on lanes: closing the sending end must not close them.
     #[test]
     fn what_was_sent_is_dropped_by_the_end_that_it_was_sent_to() {
         let _quiet = crate::testing::nobody_spawns();

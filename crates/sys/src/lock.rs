@@ -1,8 +1,8 @@
-//! The lock that says: one daemon serves this place, and it is alive.
+//! The instance lock: at most one living daemon serves a socket path.
 //!
-//! flock(2) on a file that is never removed: removing it would let two daemons hold two locks of one name. The
-//! kernel drops the lock when its holder dies, however it dies. The file's text, the holder's process id, is
-//! for people.
+//! It is a flock(2) on a file that is never removed, because otherwise two daemons could lock two files of one name.
+//! The kernel drops the lock when its holder dies. The file's text is the holder's pid, for people. Driven by the
+//! supervisor's `setup.rs`.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -14,7 +14,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::libc;
 
-/// Held until it is dropped.
+/// The lock, held until it is dropped.
 #[derive(Debug)]
 pub struct InstanceLock {
     _file: File,
@@ -23,12 +23,12 @@ pub struct InstanceLock {
 /// Why the lock was not taken.
 #[derive(Debug)]
 pub enum LockError {
-    /// A living process holds it.
+    /// Another living process holds it.
     Held {
-        /// Its process id, if it has written it yet.
+        /// Its pid, if it has written it yet.
         pid: Option<u32>,
     },
-    /// The file cannot be opened, locked or written. ELOOP: it is a symbolic link, which nobody made here.
+    /// The file cannot be opened, locked or written. ELOOP: it is a symbolic link, which this program never creates.
     Io(io::Error),
 }
 
@@ -51,8 +51,7 @@ impl From<io::Error> for LockError {
 }
 
 impl InstanceLock {
-    /// Takes the lock, or says at once who has it. The file is made if it is missing, readable by its owner
-    /// alone.
+    /// Takes the lock, or returns at once who holds it. Creates the file if it is missing, with mode 0600.
     ///
     /// # Errors
     /// [`LockError`].
@@ -83,7 +82,7 @@ impl InstanceLock {
     }
 }
 
-/// Whether the file holds what a lock of ours holds, a number at most: anything else is somebody's data.
+/// Whether the file holds at most a number, as a lock file of ours does; other content is data of another program.
 fn was_a_lock(file: &mut File) -> io::Result<bool> {
     let mut bytes = Vec::new();
     file.take(33).read_to_end(&mut bytes)?;

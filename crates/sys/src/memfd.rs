@@ -1,7 +1,7 @@
-//! Anonymous files in memory: where a task's large output goes.
+//! Anonymous files in memory (memfd_create(2)): outputs of tasks, logs, and the files behind shared pages.
 //!
-//! The supervisor makes one, a worker writes and seals it, the supervisor hands it on. Whoever gets it
-//! shares its offset with everybody who ever had it: read it by position, never from where it stands.
+//! The supervisor creates an output, a worker writes and seals it, and the supervisor passes it to clients. All
+//! holders of its descriptor share one file offset, so it must be read by position (pread).
 
 use std::ffi::CString;
 use std::fs::{File, Permissions};
@@ -15,7 +15,7 @@ use nix::libc;
 
 use crate::shared_page::SharedPage;
 
-/// Makes an empty file that may be sealed later. `name` is shown in /proc and means nothing else.
+/// Creates an empty file that can be sealed. `name` is shown in /proc and has no other meaning.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM: a resource is exhausted. EINVAL: the name holds a zero byte or is over 249 bytes.
@@ -23,11 +23,11 @@ pub fn output_file(name: &str) -> io::Result<OwnedFd> {
     create(name)
 }
 
-/// Makes a file of this size, for ever, that its owner writes, and a second descriptor of it that can only be read: whoever
-/// is given that one and is somebody else cannot open it anew for writing either.
+/// Creates a file of a fixed size. Returns a descriptor to write it, and a read-only one. Mode 0600 prevents that a
+/// process of another user opens the read-only one again for writing.
 ///
 /// # Errors
-/// As [`output_file`]; also EACCES, ENOENT: /proc is not there.
+/// As [`output_file`]; also EACCES, ENOENT: /proc is missing.
 pub fn log_file(name: &str, bytes: u64) -> io::Result<(OwnedFd, OwnedFd)> {
     let writer = File::from(create(name)?);
     writer.set_len(bytes)?;
@@ -37,7 +37,7 @@ pub fn log_file(name: &str, bytes: u64) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((writer.into(), reader.into()))
 }
 
-/// Makes a memfd that cannot be executed where the kernel knows how to say so (Linux 6.3).
+/// Creates a memfd that cannot be executed, where the kernel supports that (Linux 6.3).
 pub(crate) fn create(name: &str) -> io::Result<OwnedFd> {
     let name = CString::new(name)?;
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
@@ -54,8 +54,8 @@ fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Makes a file that holds these bytes and can never change. It is sealed against writes to come: those that were
-/// made need no waiting for, since nobody else knows it and nobody has it mapped.
+/// Creates a file that holds these bytes and can never change. F_SEAL_FUTURE_WRITE suffices: the file has no other
+/// user and no mapping yet. F_SEAL_WRITE could block.
 ///
 /// # Errors
 /// EMFILE, ENFILE, ENOMEM, ENOSPC: a resource is exhausted. EINVAL: a kernel before 5.1.
@@ -68,10 +68,10 @@ pub fn filled(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Reads from a file at a place, as many bytes as it has there, up to those of `bytes`.
+/// Reads up to `bytes.len()` bytes at offset `at`; returns how many there were.
 ///
 /// # Errors
-/// EIO, ENOMEM: its pages cannot be had. Waits for nothing but memory, if it is a memfd.
+/// EIO, ENOMEM: its pages cannot be read. Blocks on memory alone, if it is a memfd.
 pub fn read_at(fd: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     let at = libc::off_t::try_from(at).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the kernel writes no more than the length of `bytes` there; `fd` is open.
@@ -79,10 +79,10 @@ pub fn read_at(fd: BorrowedFd<'_>, bytes: &mut [u8], at: u64) -> io::Result<usiz
     Ok(usize::try_from(Errno::result(count)?).expect("a count of bytes is not negative"))
 }
 
-/// Freezes the size of a file for ever; its bytes stay free.
+/// Seals the size of a file; its bytes can still change.
 ///
 /// # Errors
-/// EPERM: somebody sealed its seals. EINVAL: it is no memfd.
+/// EPERM: its seals are sealed. EINVAL: it is no memfd.
 pub fn fix_size(fd: BorrowedFd<'_>) -> io::Result<()> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(fixed()))?;
     Ok(())
@@ -92,18 +92,18 @@ fn fixed() -> SealFlag {
     SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }
 
-/// Freezes an output for ever, content and size, and gives its size in bytes. May block: the kernel drains the
-/// caches of all cores, and waits up to some 200 ms for whoever has pages of it in use.
+/// Seals content and size of an output, and returns its size in bytes. Can block: the kernel drains the caches of all
+/// cores, and waits up to about 200 ms for other users of its pages.
 ///
 /// # Errors
-/// EBUSY: somebody has it mapped for writing, or pages of it in use. EPERM: somebody sealed its seals. EINVAL: it
-/// is no memfd. Each of them is the doing of whoever had the descriptor.
+/// EBUSY: it is mapped for writing, or its pages are in use. EPERM: its seals are sealed. EINVAL: it is no memfd. All
+/// of these are caused by a holder of the descriptor.
 pub fn seal_output(fd: BorrowedFd<'_>) -> io::Result<u64> {
     fcntl(fd, FcntlArg::F_ADD_SEALS(frozen() | SealFlag::F_SEAL_SEAL))?;
     size_of(fd)
 }
 
-/// The size of an output that can never change again, in bytes; `None` if it still can. Never blocks.
+/// The size of a sealed output in bytes; `None` if it is not sealed. Never blocks.
 ///
 /// # Errors
 /// EINVAL: it is no memfd.
@@ -115,12 +115,12 @@ fn frozen() -> SealFlag {
     SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW
 }
 
-/// The memory that a memfd takes up, holes left out, in bytes. Never blocks.
+/// The memory that a memfd uses in bytes, without holes. Never blocks.
 ///
 /// # Errors
 /// None for valid arguments.
 pub fn memory_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    /// Of `st_blocks`, whatever the file system.
+    /// The unit of `st_blocks` on all file systems.
     const BLOCK_BYTES: u64 = 512;
     Ok(u64::try_from(stat_of(fd)?.st_blocks).unwrap_or(0).saturating_mul(BLOCK_BYTES))
 }

@@ -1,10 +1,10 @@
-//! How much memory the calling process may still take: for one task, and then as before.
+//! A memory limit of the calling process for one task: set before its first instruction, lifted after its end.
 //!
-//! The limit is on data (`RLIMIT_DATA`): whatever it maps for itself to write to, touched or only reserved; a request
-//! above it is refused, and nobody is killed. Beside it stands a wide limit on address space (`RLIMIT_AS`), because
-//! shared mappings are no data; wide, because that also counts what is merely reserved. Only the soft limits are
-//! changed, so that the process can take them back; hostile code can too, and whoever wants to be sure watches
-//! resident memory from outside.
+//! The limit is the soft `RLIMIT_DATA`: it counts writable private memory, touched or only reserved, and a larger
+//! request fails instead of killing. A wide soft `RLIMIT_AS` bounds shared mappings, which are no data; it is wide
+//! because it also counts reserved addresses. Hostile code can raise soft limits again, so the supervisor watches
+//! resident memory too. There is no `RLIMIT_CPU`: it counts whole seconds of the process's whole life and its signal
+//! can be ignored; the supervisor samples processor time instead. Driven by the worker runtime.
 
 use std::io;
 
@@ -13,11 +13,11 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 
-/// How many times the limit on data may be mapped in all, and what may be mapped beside that.
+/// Factor on the data limit for the address space, and what may be mapped in addition.
 const SPACE_FACTOR: u64 = 4;
 const SPACE_EXTRA_BYTES: u64 = 1 << 30;
 
-/// Limits that are set, and what they were before.
+/// The limits in force before they were set.
 #[derive(Debug)]
 #[must_use = "lift it when the task has ended"]
 pub struct MemoryLimit {
@@ -26,8 +26,8 @@ pub struct MemoryLimit {
 }
 
 impl MemoryLimit {
-    /// From now on this process may have `bytes` more than it has now. The pages that its allocator keeps of earlier
-    /// work are given back first; their addresses may stay with it, and are then not counted anew.
+    /// Lets this process use `bytes` more than it uses now. Pages that the allocator kept are returned to the kernel
+    /// first; their addresses may stay reserved, and do not count again when they are used.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -41,10 +41,10 @@ impl MemoryLimit {
         Ok(before)
     }
 
-    /// As before.
+    /// Restores the earlier limits.
     ///
     /// # Errors
-    /// EINVAL: somebody lowered the hard limit meanwhile.
+    /// EINVAL: the hard limit was lowered meanwhile.
     pub fn lift(self) -> io::Result<()> {
         setrlimit(Resource::RLIMIT_DATA, self.data.0, self.data.1)?;
         setrlimit(Resource::RLIMIT_AS, self.space.0, self.space.1)?;
@@ -52,13 +52,13 @@ impl MemoryLimit {
     }
 }
 
-/// Sets a soft limit, unless a lower one is there.
+/// Sets a soft limit, unless a lower one is in force.
 fn lower(resource: Resource, (soft, hard): (rlim_t, rlim_t), limit: u64) -> io::Result<()> {
     Ok(setrlimit(resource, soft.min(limit), hard)?)
 }
 
-/// Address space and data of this process in bytes, as proc_pid_statm(5) counts them; data with the stack, which is
-/// not limited: so the limit is some pages wider than it says.
+/// Address space and data of this process in bytes, as proc_pid_statm(5) counts them. Its data includes the stack,
+/// which the limit does not count, so the limit is some pages wider than asked for.
 fn now() -> io::Result<(u64, u64)> {
     let line = std::fs::read_to_string("/proc/self/statm")?;
     let page_bytes = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|bytes| u64::try_from(bytes).ok());
@@ -70,7 +70,7 @@ fn now() -> io::Result<(u64, u64)> {
     }
 }
 
-/// Gives what malloc(3) keeps and nobody uses back to the kernel, where the C library can.
+/// Returns free memory of malloc(3) to the kernel, if the C library can.
 fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim touches only memory that nobody has been given.
@@ -114,7 +114,7 @@ mod tests {
                 let line = std::fs::read_to_string("/proc/self/statm").unwrap();
                 line.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
             };
-            // Small blocks stay with the allocator when they are freed, the more so as the last one lives on.
+            // The allocator keeps small blocks that are freed, because the last one lives on.
             let mut blocks: Vec<Vec<u8>> =
                 (0..2000).map(|_| std::hint::black_box(vec![1_u8; 50_000])).collect();
             let last = blocks.pop();

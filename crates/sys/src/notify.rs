@@ -1,6 +1,6 @@
-//! Telling the service manager how we are: the protocol of sd_notify(3), which is one datagram.
+//! Reports to the service manager by the protocol of sd_notify(3): one datagram.
 //!
-//! Never waits: a manager that does not read its socket must not stop the loop.
+//! It never blocks, so a manager that does not read its socket cannot stop the loop. Called by the supervisor.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,11 +8,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Sends `state` (lines like `READY=1`) to the manager that started us; `false` when there is none.
+/// Sends `state` (lines like `READY=1`) to the service manager; returns `false` if there is none.
 ///
 /// # Errors
-/// EAGAIN: the manager's queue is full, try again later. ECONNREFUSED, ENOENT: nobody listens at
-/// `$NOTIFY_SOCKET`. EINVAL: it names no socket.
+/// EAGAIN: the manager's queue is full; retry later. ECONNREFUSED, ENOENT: no process listens at `$NOTIFY_SOCKET`.
+/// EINVAL: it is no path or abstract name.
 pub fn notify(state: &str) -> io::Result<bool> {
     match std::env::var_os("NOTIFY_SOCKET") {
         Some(name) if !name.is_empty() => send(&name, state).map(|()| true),

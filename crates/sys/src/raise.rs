@@ -1,7 +1,7 @@
-//! Ending the own process from within, or the patience of others: a signal to itself, real faults of memory and of the
-//! processor, waiting for ever, and taking too much.
+//! Ways to crash, hang or overload the calling process: signals to itself, real faults, endless waits, too much
+//! memory.
 //!
-//! For the `chaos` kind alone, which shows that such a worker hurts nobody else.
+//! For the `chaos` kind alone, and for tests: it shows that such a worker harms no other.
 
 #![allow(unsafe_code, reason = "wild stores and illegal instructions are what this file is for")]
 
@@ -13,27 +13,26 @@ use nix::sys::signal::Signal;
 
 use crate::memfd;
 
-/// What [`share`] takes at a time.
+/// Memory that [`share`] maps at a time.
 const SHARE_STEP_BYTES: usize = 1 << 20;
 
 /// Sends `signal` to the calling thread, as raise(3) does.
 ///
 /// # Errors
-/// If the number names no signal. For a signal that ends the process it does not return.
+/// If the number is no signal. Does not return for a signal that ends the process.
 pub fn raise(signal: i32) -> io::Result<()> {
     let signal = Signal::try_from(signal)?;
     Ok(nix::sys::signal::raise(signal)?)
 }
 
-/// Waits for ever, in the kernel, and takes no processor time.
+/// Waits for ever in the kernel, without using processor time.
 pub fn hang() -> ! {
     loop {
         nix::unistd::pause();
     }
 }
 
-/// Takes `bytes` of memory that children would share, touches all of them in steps, and keeps them: no limit on data
-/// counts such memory.
+/// Maps `bytes` of shared memory, touches all of it in steps, and keeps it. No limit on data counts it.
 ///
 /// # Errors
 /// ENOMEM: no address space for so much.
@@ -49,10 +48,10 @@ pub fn share(bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes where nothing may be written, as a wild pointer would: the kernel answers with SIGSEGV.
+/// Writes to a protected page, as a wild pointer would: the kernel sends SIGSEGV.
 ///
 /// # Panics
-/// If no page could be had to fault on.
+/// If no page can be mapped.
 pub fn fault() -> ! {
     let (length, none) = (NonZeroUsize::MIN, ProtFlags::PROT_NONE);
     // SAFETY: a fresh anonymous mapping, chosen by the kernel; it overlaps nothing.
@@ -64,11 +63,10 @@ pub fn fault() -> ! {
     unreachable!("a store to a page without access faults");
 }
 
-/// Writes into a mapped file behind its end, as whoever trusts a file that shrinks does: the kernel answers with
-/// SIGBUS.
+/// Writes to a mapped file beyond its end, as code does that relies on a file which shrinks: the kernel sends SIGBUS.
 ///
 /// # Errors
-/// No file or mapping could be had.
+/// No file or mapping can be created.
 pub fn bus_error() -> io::Result<()> {
     let (length, write) = (NonZeroUsize::MIN, ProtFlags::PROT_WRITE);
     let empty = memfd::create("empty")?;
@@ -80,10 +78,10 @@ pub fn bus_error() -> io::Result<()> {
     unreachable!("a store behind the end of a file faults");
 }
 
-/// Runs an instruction that does not exist: the kernel answers with SIGILL.
+/// Executes an invalid instruction: the kernel sends SIGILL.
 ///
 /// # Errors
-/// Where it is not known how: the signal cannot be sent instead.
+/// On other processors the signal is sent instead, which can fail.
 pub fn illegal_instruction() -> io::Result<()> {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the instruction is there to fault, and the process ends here.
@@ -99,11 +97,11 @@ pub fn illegal_instruction() -> io::Result<()> {
     raise(nix::libc::SIGILL)
 }
 
-/// Divides a whole number by zero, unchecked: the kernel answers with SIGFPE. ARM gives zero instead; there the
-/// signal is sent.
+/// Divides an integer by zero, unchecked: the kernel sends SIGFPE. ARM returns zero instead; there the signal is
+/// sent.
 ///
 /// # Errors
-/// Where the division does not fault: the signal cannot be sent instead.
+/// Where the division does not fault, the signal is sent instead, which can fail.
 pub fn divide_by_zero() -> io::Result<()> {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the division faults, and the process ends here; the registers that it would change are named.

@@ -1,6 +1,7 @@
-//! Removing a folder with whatever somebody left in it, in any number, at any depth, with any permissions.
+//! Removes a folder with all that is in it, whatever number, depth and permissions.
 //!
-//! Driven by those who give folders to others: the supervisor to workers, a worker to programs.
+//! It removes symbolic links, never what they point to. Used by the supervisor for boot folders and by the worker for
+//! the folders of programs.
 
 use std::fs::{self, DirEntry, Permissions};
 use std::io::{self, ErrorKind};
@@ -9,13 +10,12 @@ use std::path::Path;
 
 use crate::clock;
 
-/// Folders within each other that are emptied in place. A path through so many names of full length is short
-/// enough for the kernel.
+/// Nested folders that are emptied in place. A path through this many names of full length is short enough for the
+/// kernel.
 const LEVELS: usize = 12;
 
-/// Removes a folder with all that is in it, however deep that is: what lies deeper than twelve folders is moved up first,
-/// so that neither the stack, nor the open descriptors, nor the length of a path grow with the depth. Nobody may be
-/// at work in it. One that is gone already is fine.
+/// Removes a folder with its content. Folders deeper than twelve levels are moved up first, so that stack, open
+/// descriptors and path length are bounded at any depth. No process may be using it. A missing folder is no error.
 ///
 /// # Errors
 /// Something in it cannot be removed.
@@ -32,7 +32,7 @@ pub fn remove_tree(folder: &Path) -> io::Result<()> {
 /// A folder that is being removed.
 struct Removal<'a> {
     folder: &'a Path,
-    /// With the count it makes names that nobody could foresee.
+    /// Makes the names of moved folders unpredictable, together with the count.
     stamp: u64,
     moved: u64,
 }
@@ -59,7 +59,7 @@ impl Removal<'_> {
     }
 }
 
-/// Does `work` with each entry; one that somebody else removed meanwhile is passed over.
+/// Calls `work` for each entry; an entry that is gone meanwhile is skipped.
 fn for_each_entry(folder: &Path, mut work: impl FnMut(&DirEntry) -> io::Result<()>) -> io::Result<()> {
     if let Err(error) = open_up(folder) {
         return found(Err(error));
@@ -70,7 +70,7 @@ fn for_each_entry(folder: &Path, mut work: impl FnMut(&DirEntry) -> io::Result<(
     Ok(())
 }
 
-/// Whoever was in it may have taken its permissions away; it is ours all the same.
+/// Restores the permissions of a folder, which its user may have removed.
 fn open_up(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::testing::in_child;
 
-    /// Folders in folders, by names that fit a path only because each is moved into the next.
+    /// Nested folders, deeper than a path could name, because each is moved into the next.
     fn nest(folder: &Path, depth: usize) {
         fs::create_dir(folder.join("nest")).unwrap();
         for _ in 1..depth {
@@ -115,7 +115,7 @@ mod tests {
         remove_tree(&folder).unwrap();
     }
 
-    /// Root may remove them anyway, so somebody else does.
+    /// Root ignores permissions, so another user runs this.
     #[test]
     fn folders_that_were_closed_go_too() {
         in_child("remove_tree::tests::folders_that_were_closed_go_too", || {

@@ -1,7 +1,7 @@
-//! The local socket of the daemon, and who is on the other side of a connection.
+//! The Unix stream socket of the daemon, and the credentials of its peers.
 //!
-//! Descriptors travel with bytes here; [`send_with_fd`] and [`recv_with_fds`] serve clients and supervisor
-//! alike. Permission is a matter of the socket file's mode and group, and of the kernel's word on the peer.
+//! [`send_with_fd`] and [`recv_with_fds`] pass descriptors with bytes; supervisor and client library use them. Who
+//! may connect is decided by the socket file's mode and group, and then by the credentials that the kernel reports.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -18,21 +18,21 @@ use nix::unistd::Group;
 
 use crate::message;
 
-/// Connections that may wait to be accepted.
+/// Length of the queue of connections.
 const BACKLOG: i32 = 4096;
 
-/// Who connected, as the kernel says; of a listener's side, who listens.
+/// The credentials of a peer, as the kernel reports them: of the process that connected, or that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCred {
-    /// Process id at the time of the connect; the process may be gone.
+    /// The pid at the time of the connect; the process may have ended.
     pub pid: u32,
-    /// Effective user.
+    /// The effective user.
     pub uid: u32,
-    /// Effective group.
+    /// The effective group.
     pub gid: u32,
 }
 
-/// The credentials of the other side at the time of its connect (or listen, or socketpair).
+/// The credentials of the peer at the time of its connect (or listen, or socketpair).
 ///
 /// # Errors
 /// ENOTSOCK: it is no socket.
@@ -41,7 +41,7 @@ pub fn peer_cred(fd: BorrowedFd<'_>) -> io::Result<PeerCred> {
     Ok(PeerCred { pid: u32::try_from(cred.pid()).unwrap_or(0), uid: cred.uid(), gid: cred.gid() })
 }
 
-/// The supplementary groups that the other side had at the time of its connect; may be none.
+/// The supplementary groups of the peer at the time of its connect; there may be none.
 ///
 /// # Errors
 /// ENODATA: it is not connected. ENOTSOCK: it is no socket.
@@ -62,7 +62,7 @@ pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
         };
         let count = length as usize / size_of::<u32>();
         match Errno::result(result) {
-            // The kernel says how much it would have taken.
+            // The kernel reports the size that it needs.
             Err(Errno::ERANGE) if length > room => groups.resize(count, 0),
             Err(error) => return Err(error.into()),
             Ok(_) => {
@@ -73,7 +73,8 @@ pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// The number of a group, or `None` if there is no such group. May ask the network, where groups live there.
+/// The number of a group, or `None` if there is no such group. Can block on the network, where groups are stored
+/// there.
 ///
 /// # Errors
 /// EINTR, EIO, EMFILE, ENFILE, ENOMEM: the group database cannot be read.
@@ -86,12 +87,12 @@ pub fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Listens at `path` with this mode and group, never blocking. The caller holds the lock of the place, so that
-/// a socket file there is a dead daemon's: it is removed. Nobody can connect before mode and group are right.
+/// Listens at `path` with this mode and group, without blocking. The caller holds the instance lock, so a socket file
+/// at the path belongs to a dead daemon and is removed. No process can connect before mode and group are set.
 ///
 /// # Errors
-/// EADDRINUSE: something that is no socket stands at the path. ENAMETOOLONG: the path is over 107 bytes. EPERM:
-/// this process may not give the file that group. ENOENT, EACCES, EROFS: the folder.
+/// EADDRINUSE: the file at the path is no socket. ENAMETOOLONG: the path is over 107 bytes. EPERM: this process may
+/// not set that group. ENOENT, EACCES, EROFS: the folder.
 pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixListener> {
     remove_stale(path)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -102,7 +103,7 @@ pub fn listen(path: &Path, mode: u32, group: Option<u32>) -> io::Result<UnixList
     Ok(UnixListener::from(socket))
 }
 
-/// Until the listen at the end, every connect is refused.
+/// Until the listen(2) at the end, connects are refused.
 fn open_to(socket: &OwnedFd, path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     chown(path, None, group)?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
@@ -119,12 +120,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Sends as many of `bytes` as the socket takes; the descriptor goes with the first of them. Never raises
-/// SIGPIPE.
+/// Sends as many of `bytes` as the socket takes; the descriptor is attached to the first one. Never raises SIGPIPE.
 ///
 /// # Errors
-/// EAGAIN: the socket takes nothing now (one that does not block). EPIPE, ECONNRESET: the other side is gone.
-/// ETOOMANYREFS, ENOMEM, ENOBUFS: see [`must_be_sent_later`].
+/// EAGAIN: the socket is full (a non-blocking one). EPIPE, ECONNRESET: the peer is gone. ETOOMANYREFS, ENOMEM,
+/// ENOBUFS: see [`must_be_sent_later`].
 pub fn send_with_fd(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
@@ -133,7 +133,7 @@ pub fn send_with_fd(
     message::send(fd, bytes, descriptor.as_slice(), 0)
 }
 
-/// As [`send_with_fd`], with up to 16 descriptors. They are on their way as soon as any byte is.
+/// As [`send_with_fd`], with up to 16 descriptors. They are sent with the first byte.
 ///
 /// # Errors
 /// As [`send_with_fd`]. EINVAL: there are too many. EBADF: one is not open.
@@ -141,18 +141,18 @@ pub fn send_with_fds(fd: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd
     message::send(fd, bytes, descriptors, 0)
 }
 
-/// Whether bytes could not be sent for want of something that comes back: the kernel's memory, or the right to have more
-/// descriptors on their way before others have been received. Nothing was sent, and the connection is whole.
+/// Whether a send failed for lack of a resource that will be free again: the kernel's memory, or the number of
+/// descriptors in flight. Nothing was sent, and the connection is intact.
 pub fn must_be_sent_later(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ETOOMANYREFS | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Receives bytes, and appends the descriptors that came with them to `into`, closed on exec. 0 is the end.
+/// Receives bytes, and appends the descriptors attached to them to `into`, close-on-exec. 0 is the end.
 ///
 /// # Errors
-/// EAGAIN: there is nothing now (one that does not block). ECONNRESET: the other side is gone. `InvalidData`:
-/// more than 16 descriptors came at once, or more than this process may open; those too many are closed, and
-/// the stream is of no use any more.
+/// EAGAIN: nothing has arrived (a non-blocking socket). ECONNRESET: the peer is gone. `InvalidData`: more than 16
+/// descriptors arrived at once, or more than this process may open; the surplus is closed, and the connection must be
+/// ended.
 pub fn recv_with_fds(fd: BorrowedFd<'_>, bytes: &mut [u8], into: &mut Vec<OwnedFd>) -> io::Result<usize> {
     let received = message::receive(fd.as_fd(), bytes, Some(into))?;
     if received.control_cut {

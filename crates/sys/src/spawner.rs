@@ -1,13 +1,14 @@
-//! A thread that spawns, with a descriptor table of its own, for a process that holds what strangers made.
+//! A thread that spawns processes and has a descriptor table of its own, for a process that holds untrusted
+//! descriptors.
 //!
-//! Exec closes the child's copies of all descriptors of the thread that spawned it, and the close of a file on FUSE
-//! waits for its server's answer to a flush, which may never come. This thread's table is split off at the start; from
-//! then on it has the standard descriptors and one socket, over which the standard input of each child comes. So no
-//! child ever has a copy of anything else.
+//! The exec of a child closes its copies of all descriptors of the thread that spawned it, and the close of a file on
+//! FUSE waits for the server's answer to a flush, which may never come. So this thread unshares its descriptor table
+//! at the start (CLONE_FILES); from then on it has the standard descriptors and one socket, on which the standard
+//! input of each child arrives. No child ever has a copy of another descriptor (`tests/tests/silent_disk.rs`).
 //!
-//! Children that asked for PDEATHSIG die when this thread ends: when its [`Spawner`] is dropped, or with the process,
-//! whose death does not wait here for the close of what the other threads have open. It blocks all signals: a handler
-//! that writes to a descriptor by its number would write to another one here. Driven by the supervisor's loop.
+//! Children with PDEATHSIG die when this thread ends: when its [`Spawner`] is dropped or the process is killed, even
+//! if other threads still block in a close of untrusted descriptors. It blocks all signals, because a handler that
+//! writes to a descriptor number would hit another file here. Driven by the supervisor's `spawn.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -24,21 +25,21 @@ use crate::message;
 use crate::pidfd::Process;
 use crate::spawn::{ExecStrings, Spawn, take_hold};
 
-/// Spawns by its thread. Dropping it ends that thread.
+/// The handle of the thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Spawner {
     orders: Sender<ExecStrings>,
-    /// The other end of the thread's socket: what is sent with an order becomes its standard input.
+    /// The other end of the thread's socket: the descriptor sent with an order becomes the child's standard input.
     stdins: OwnedFd,
     answers: Receiver<io::Result<u32>>,
 }
 
 impl Spawner {
-    /// Starts the thread, and waits until it has its own table. To be called before anything is opened that may wait
-    /// when it is closed: the thread closes its copies of all that is open now.
+    /// Starts the thread, and waits until it has its own table. To be called before a descriptor is opened whose
+    /// close can block, because the thread closes its copies of all that is open.
     ///
     /// # Errors
-    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc is not there. EPERM: some filter of system
+    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc is missing. EPERM: a filter of system
     /// calls forbids unshare(2).
     pub fn start() -> io::Result<Self> {
         let (stdins, theirs) =
@@ -55,23 +56,23 @@ impl Spawner {
                     serve(&stdins, &mask, &incoming, &tell);
                 }
             }
-            // Whoever waits for it hears of it; if nobody does, it need not be told.
+            // The caller of `start` gets the error, if it still waits.
             Err(error) => drop(tell_settled.send(Err(error))),
         };
         thread::Builder::new().name("spawner".to_owned()).spawn(run)?;
         settled.recv().map_err(|_| gone())??;
-        // Only now: until then the thread copies it by its number.
+        // Closed only now, because the thread copies it by its number.
         drop(theirs);
         Ok(Self { orders, stdins, answers })
     }
 
-    /// As [`crate::spawn::spawn`], and waits as long: until the child's exec.
+    /// As [`crate::spawn::spawn`], in the thread; blocks until the child's exec.
     ///
     /// # Errors
-    /// As [`crate::spawn::spawn`]. ETOOMANYREFS: this user has too many descriptors on their way.
+    /// As [`crate::spawn::spawn`]. ETOOMANYREFS: this user has too many descriptors in flight.
     pub fn spawn(&self, spawn: Spawn<'_>) -> io::Result<Process> {
         let words = ExecStrings::of(&spawn)?;
-        // One order at a time, so there is always room.
+        // There is one order at a time, so the socket is never full.
         message::send(self.stdins.as_fd(), &[0], &[spawn.stdin.as_fd()], libc::MSG_DONTWAIT)?;
         drop(spawn.stdin);
         self.orders.send(words).map_err(|_| gone())?;
@@ -83,11 +84,11 @@ fn gone() -> io::Error {
     io::Error::other("the thread that spawns is gone")
 }
 
-/// Splits this thread off: its end of the socket in its own table, and the signals that were blocked before.
+/// Unshares this thread's table. Returns its end of the socket, and the signal mask from before.
 fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
-    // Before the table is another: handlers may run until here.
+    // Blocked before the table is unshared: handlers may run until here.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    // From here on this thread's numbers are its own, and still mean the same.
+    // From here on the thread's descriptor numbers are its own, and still refer to the same files.
     unshare(CloneFlags::CLONE_FILES)?;
     for open in open_numbers()? {
         if open > libc::STDERR_FILENO && open != number {
@@ -100,7 +101,7 @@ fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
     Ok((unsafe { OwnedFd::from_raw_fd(number) }, mask))
 }
 
-/// What this thread has open.
+/// The numbers that this thread has open.
 fn open_numbers() -> io::Result<Vec<RawFd>> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir("/proc/thread-self/fd")? {
@@ -118,11 +119,11 @@ fn serve(stdins: &OwnedFd, mask: &SigSet, orders: &Receiver<ExecStrings>, answer
     }
 }
 
-/// The descriptor that was sent with the order.
+/// Receives the descriptor that was sent with an order.
 fn next_stdin(stdins: &OwnedFd) -> io::Result<OwnedFd> {
     let mut descriptors = Vec::new();
     message::receive(stdins.as_fd(), &mut [0], Some(&mut descriptors))?;
-    // Where it could not be installed, the kernel says only that something is missing.
+    // If it could not be installed, the kernel reports only that control data is missing.
     descriptors.pop().ok_or_else(|| Errno::EMFILE.into())
 }
 
@@ -147,7 +148,7 @@ mod tests {
         spawner.spawn(Spawn { program, args: &args, env: &env, stdin: stdin.into() }).unwrap()
     }
 
-    /// What `script` writes to its standard input before every copy of that is closed.
+    /// The bytes that `script` writes to its standard input before all copies of it are closed.
     fn said(spawner: &Spawner, script: &str) -> String {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let process = shell(spawner, script, theirs);
@@ -157,7 +158,7 @@ mod tests {
         text
     }
 
-    /// What the thread that spawns has open.
+    /// The numbers that the spawner's thread has open.
     fn open_there() -> Vec<RawFd> {
         let is_it =
             |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default() == "spawner\n";
@@ -203,15 +204,15 @@ mod tests {
         });
     }
 
-    /// A handler writes to the descriptor of its number, which means nothing in that thread; and what that thread blocks
-    /// is not blocked in its children.
+    /// A handler writes to a descriptor number that means nothing in that thread. Signals that the thread blocks are
+    /// not blocked in its children.
     #[test]
     fn signals_reach_the_other_threads_and_the_children() {
         in_child("spawner::tests::signals_reach_the_other_threads_and_the_children", || {
             let spawner = Spawner::start().unwrap();
             let mut signals = Signals::new(&[HUP]).unwrap();
             for _ in 0..100 {
-                // To the process: the kernel picks any thread that takes it.
+                // Sent to the process: the kernel delivers it to any thread that does not block it.
                 nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGHUP).unwrap();
                 assert!(wait_readable(signals.as_fd(), PATIENCE).unwrap(), "nobody was woken");
                 assert_eq!(signals.pending(), [HUP]);

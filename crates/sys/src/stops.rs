@@ -1,7 +1,7 @@
-//! Children that a signal stopped, and those that go on.
+//! Children that a signal stopped or continued.
 //!
-//! The kernel raises SIGCHLD for both, and keeps for each child the last change that nobody has asked for. Asking
-//! here takes no status of a dead child: those stay as they are for whoever proves deaths.
+//! The kernel raises SIGCHLD for both, and keeps the last unreported change of each child. The waitid(2) here takes
+//! no status of a dead child; `tree.rs` reaps those. Driven by the supervisor's `worker_table/stops.rs`.
 
 use std::io;
 
@@ -11,21 +11,21 @@ use nix::libc;
 /// What happened to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// This signal stopped it, all threads.
+    /// A signal stopped all its threads.
     Stopped {
         /// Its process id.
         pid: u32,
         /// The signal's number.
         signal: i32,
     },
-    /// It goes on.
+    /// It was continued.
     Continued {
         /// Its process id.
         pid: u32,
     },
 }
 
-/// The next change of any child that was not told yet; `None` when there is none. Never blocks.
+/// The next unreported change of any child; `None` if there is none. Never blocks.
 ///
 /// # Errors
 /// None for valid arguments.
@@ -58,7 +58,7 @@ mod tests {
     use crate::signals::{CHLD, Signals};
     use crate::testing::{PATIENCE, in_child, shell};
 
-    /// The next change, woken by SIGCHLD alone.
+    /// The next change, waiting for SIGCHLD alone.
     fn await_stop(signals: &mut Signals) -> Stop {
         loop {
             if let Some(stop) = next_stop().unwrap() {

@@ -122,7 +122,7 @@ impl Registers {
         Some(Self { pc, stack, frame: context.regs[29] as usize, link: Some(context.regs[30] as usize) })
     }
 
-    /// Nothing is known of other processors.
+    /// No registers on other processors.
     ///
     /// # Safety
     /// None is needed.
@@ -266,7 +266,7 @@ fn is_call(before: [u8; WORD]) -> bool {
     call & 0xfc00_0000 == 0x9400_0000 || call & 0xffff_fc1f == 0xd63f_0000
 }
 
-/// Nothing is known of other processors.
+/// No calls are recognised on other processors.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn is_call(_before: [u8; WORD]) -> bool {
     false

@@ -1,4 +1,4 @@
-//! Programs that are run to their end, each in a test process of its own: the children of others would be ended too.
+//! Programs run to their end, each in a test process of its own, because children of other tests would be killed too.
 
 use super::*;
 use crate::testing::in_child;
@@ -9,7 +9,7 @@ struct Ran {
     err: Vec<u8>,
 }
 
-/// Runs a shell script; more than `room` bytes of output are not wanted.
+/// Runs a shell script and stops it when it has written more than `room` bytes.
 fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
     ran_with(script, Input::Bytes(stdin), &[], room)
 }
@@ -28,12 +28,12 @@ fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usiz
         files,
     };
     let status = run(&program, &mut ears);
-    // Whatever happened, nobody is left.
+    // In any case no child is left.
     assert_eq!(wait_now(Which::Any, Reap::No).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     Ran { status, out: ears.out, err: ears.err }
 }
 
-/// Keeps what it hears; wants no more beyond its room, or once it was nudged while there was something.
+/// Keeps the output. Stops the program when it exceeds its room, or at a nudge if there was output.
 #[derive(Default)]
 struct Ears {
     room: usize,

@@ -1,4 +1,4 @@
-//! What is attached is seen and never closed by a read; what a close would wait for is told.
+//! Tests: attached descriptors are seen and never closed by a read; a close that can block is reported.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use crate::hostile_peer::lingering;
 use crate::socket::send_with_fd;
 use crate::testing::{PATIENCE, nobody_spawns};
 
-/// Both ends; ours does not block and was prepared.
+/// Both ends; ours is non-blocking with SO_OOBINLINE.
 fn pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -117,7 +117,7 @@ fn a_connection_that_ended_well_can_be_closed_at_once() {
     assert!(hang_up(ours.as_fd(), &mut [0; 64]), "reset is an end");
 }
 
-/// The reason for all this: a plain read, or a plain close, waits with the descriptor that it drops.
+/// Why this module exists: a plain read or close blocks with the descriptor that it drops.
 #[test]
 fn a_read_does_not_wait_for_a_connection_that_lingers() {
     let _last_closes = nobody_spawns();
