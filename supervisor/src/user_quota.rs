@@ -30,7 +30,7 @@ impl UserQuota {
         Self { all_max, each_max, all: Arc::new(()), of: BTreeMap::new() }
     }
 
-    /// Takes a permit, and says whether it is one too many: then it is good only for telling the client so.
+    /// Takes a permit, and says whether it is one too many: then it serves only to send the refusal.
     pub(crate) fn acquire(&mut self, uid: u32) -> (QuotaPermit, bool) {
         self.of.retain(|_, own| taken(own) > 0);
         let full = self.is_full(uid);

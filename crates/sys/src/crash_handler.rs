@@ -168,14 +168,14 @@ fn use_own_stack() -> io::Result<()> {
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the first page of the mapping that was just made, which nobody uses.
+    // SAFETY: the first page of the mapping that was just made, which is not in use.
     Errno::result(unsafe { libc::mprotect(start, guard_bytes, libc::PROT_NONE) })?;
     let stack = libc::stack_t {
         ss_sp: start.wrapping_byte_add(guard_bytes),
         ss_flags: 0,
         ss_size: HANDLER_STACK_BYTES,
     };
-    // SAFETY: the memory stays mapped for good and nobody else uses it.
+    // SAFETY: the memory stays mapped for good and no other code uses it.
     Errno::result(unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) })?;
     Ok(())
 }
@@ -238,15 +238,15 @@ impl CrashRecord {
         store(self.moment, monotonic_ns());
         store(self.code, i64::from(info.si_code).cast_unsigned());
         if info.si_code > 0 {
-            // SAFETY: si_addr is filled for the faults, and other bytes of the same siginfo_t for the rest: whoever
-            // reads it believes it for a fault alone.
+            // SAFETY: si_addr is filled for the faults, and other bytes of the same siginfo_t for the rest: the
+            // reader uses it for faults alone.
             let address = unsafe { info.si_addr() }.addr();
             let at_end = || registers.is_some_and(|registers| registers.are_at_stack_end(address));
             let overflow = signal == libc::SIGSEGV && (self.stack_end.contains(&address) || at_end());
             store(self.address, address as u64);
             store(self.stack_overflow, u64::from(overflow));
         } else {
-            // SAFETY: a signal of a process carries its process id; anything else is bytes that nobody believes.
+            // SAFETY: a signal of a process carries its process id; otherwise the reader ignores these bytes.
             store(self.sender, unsafe { info.si_pid() }.cast_unsigned().into());
         }
         if signal == libc::SIGABRT {

@@ -73,7 +73,7 @@ fn close_if_orphan(number: RawFd) -> bool {
         && getpeername::<UnixAddr>(number) == Err(Errno::ENOTCONN);
     if is_orphan {
         // SAFETY: a socket that is neither connected nor listening was made for a connect that failed and was
-        // then forgotten: nobody owns this descriptor, as the caller vouches.
+        // then forgotten: this descriptor has no owner, as the caller ensures.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
     }
     is_orphan
@@ -129,7 +129,7 @@ fn names(number: RawFd) -> Option<SocketNames> {
 fn inspect(number: RawFd) -> io::Result<Option<ConnectedSocket>> {
     // SAFETY: fcntl on a number that is not open is an error and touches nothing.
     let socket = match Errno::result(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }) {
-        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        // SAFETY: the kernel has just made this descriptor for us and no other code has it.
         Ok(copy) => unsafe { OwnedFd::from_raw_fd(copy) },
         Err(Errno::EBADF) => return Ok(None),
         Err(error) => return Err(error.into()),

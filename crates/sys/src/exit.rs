@@ -83,7 +83,7 @@ pub(crate) fn wait_now(which: Which<'_>, reap: Reap) -> io::Result<Option<ExitSt
     // SAFETY: `info` is a siginfo_t of our own that lives through the call.
     let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | keep) };
     Errno::result(result)?;
-    // SAFETY: waitid succeeded, so the fields of a SIGCHLD are filled, or still zero when nobody was dead.
+    // SAFETY: waitid succeeded, so the fields of a SIGCHLD are filled, or still zero when no child was dead.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     if pid == 0 {
         return Ok(None);

@@ -50,7 +50,7 @@ pub(crate) fn create(name: &str) -> io::Result<OwnedFd> {
 fn memfd_create(name: &CString, flags: libc::c_uint) -> Result<OwnedFd, Errno> {
     // SAFETY: `name` is a C string that lives through the call.
     let fd = Errno::result(unsafe { libc::memfd_create(name.as_ptr(), flags) })?;
-    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    // SAFETY: the kernel has just made this descriptor for us and no other code has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

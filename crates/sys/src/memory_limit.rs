@@ -73,7 +73,7 @@ fn now() -> io::Result<(u64, u64)> {
 /// Returns free memory of malloc(3) to the kernel, if the C library can.
 fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim touches only memory that nobody has been given.
+    // SAFETY: malloc_trim touches only free memory.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -159,7 +159,7 @@ fn receive_as(
 /// `header` was filled by recvmsg, its control buffer is alive, and this is called once for it.
 unsafe fn take_descriptors(header: &libc::msghdr, into: &mut Vec<OwnedFd>) {
     // SAFETY: the caller vouches for the control buffer; the macros stay inside msg_controllen, and each
-    // descriptor in it was installed for us by the kernel and is known to nobody else.
+    // descriptor in it was installed for us by the kernel and no other code has it.
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
         while !control.is_null() {

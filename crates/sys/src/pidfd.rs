@@ -25,7 +25,7 @@ impl Process {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let fd = i32::try_from(Errno::result(result)?).expect("a descriptor fits 32 bits");
-        // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+        // SAFETY: the kernel has just made this descriptor for us and no other code has it.
         Ok(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 

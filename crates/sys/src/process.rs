@@ -60,7 +60,7 @@ pub fn grow_descriptor_table(count: u64) -> io::Result<()> {
     let null = std::fs::File::open("/dev/null")?;
     // SAFETY: F_DUPFD_CLOEXEC takes one integer, and a number that is in use is passed over.
     let copy = Errno::result(unsafe { libc::fcntl(null.as_raw_fd(), libc::F_DUPFD_CLOEXEC, last) })?;
-    // SAFETY: the kernel has just made this descriptor for us and nobody else knows it.
+    // SAFETY: the kernel has just made this descriptor for us and no other code has it.
     drop(unsafe { OwnedFd::from_raw_fd(copy) });
     Ok(())
 }

@@ -42,7 +42,7 @@ pub fn share(bytes: usize) -> io::Result<()> {
     for _ in 0..bytes.div_ceil(SHARE_STEP_BYTES) {
         // SAFETY: a fresh anonymous mapping, chosen by the kernel; it overlaps nothing.
         let start = unsafe { mmap_anonymous(None, step, write, shared) }?;
-        // SAFETY: the mapping is that long, writable, and nobody else's.
+        // SAFETY: the mapping is that long, writable, and used by no other code.
         unsafe { start.cast::<u8>().as_ptr().write_bytes(1, SHARE_STEP_BYTES) };
     }
     Ok(())

@@ -32,7 +32,7 @@ pub const HUP: i32 = consts::SIGHUP;
 pub fn is_ignored(signal: i32) -> io::Result<bool> {
     // SAFETY: all-zero bytes are a valid sigaction: the default one.
     let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: with a null pointer for the new action it only writes the present one to where it is told.
+    // SAFETY: with a null pointer for the new action it only writes the present one to the given address.
     Errno::result(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) })?;
     Ok(now.sa_sigaction == libc::SIG_IGN)
 }

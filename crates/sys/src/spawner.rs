@@ -97,7 +97,7 @@ fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
             unsafe { libc::close(open) };
         }
     }
-    // SAFETY: the copy in this thread's table is nobody else's; the caller closes its own in the table of the others.
+    // SAFETY: the copy in this thread's table has no other owner; the caller closes its own in the table of the others.
     Ok((unsafe { OwnedFd::from_raw_fd(number) }, mask))
 }
 

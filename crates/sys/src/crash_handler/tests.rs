@@ -110,8 +110,8 @@ fn two_faults() {
 fn dies() {
     let fd: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
     for signal in CAUGHT {
-        // SAFETY: nothing runs yet that had a handler. Whoever started the tests may have had some ignored, as `nohup`
-        // does and a shell for what it puts into the background; those are left alone, and would end nobody here.
+        // SAFETY: nothing runs yet that had a handler. The parent may have started us with some ignored, as `nohup`
+        // does and a shell for background jobs; the handler skips those, and they would not end this process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     install(SharedPage::map_shared(fd.as_fd(), PAGE_BYTES).unwrap(), &LAYOUT).unwrap();

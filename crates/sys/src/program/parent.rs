@@ -28,7 +28,7 @@ impl Parent {
     /// `None`: no signal was set, or the parent is in another pid namespace.
     pub(super) fn hold() -> io::Result<Option<Self>> {
         let mut signal: libc::c_int = 0;
-        // SAFETY: PR_GET_PDEATHSIG writes one integer to where it is told.
+        // SAFETY: PR_GET_PDEATHSIG writes one integer to the given address.
         Errno::result(unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) })?;
         let parent = u32::try_from(getppid().as_raw()).unwrap_or(0);
         if signal == 0 || parent == 0 {

@@ -71,7 +71,7 @@ fn a_claim_and_a_take_back_never_both_win() {
     assert!(won.iter().all(|count| *count > 0), "no race: {won:?}");
 }
 
-/// The heart of the nap: whoever is first, one side sees the other.
+/// The core of the nap protocol: in either order, one side sees the other.
 #[test]
 fn a_result_is_seen_or_rung_for() {
     let (ring, mut worker, _) = rings();
@@ -237,7 +237,7 @@ fn an_order_to_end_reaches_its_own_task_alone() {
             ring.offer(Seq(seq), JobId(1), Fence(1));
             to_worker.send(seq).unwrap();
             (0..seq % 128).for_each(|_| std::hint::spin_loop());
-            // Each order for an odd one comes once while it runs, and once more when it is long over.
+            // Each request for an odd one is stored once while it runs, and once more long after its end.
             ring.request_cancel(Seq(seq - 1 + seq % 2));
             while ring.has_outstanding() {
                 ring.poll(&mut found).unwrap();
