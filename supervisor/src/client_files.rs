@@ -2,10 +2,10 @@
 //!
 //! The client decides what such a descriptor is (a file on FUSE, a lingering TCP connection, an epoll), so each
 //! operation on it may block for hours. The loop therefore makes only calls that the kernel answers from its own
-//! tables: F_GETFL, and F_GET_SEALS followed by fstat if the file has seals. It never reads, maps, stats or closes
-//! one. The descriptors are sent to the workers of their job; the background closer closes our copies. Each holds a
-//! permit of its user's quota until it is closed, and without a free permit nothing is received. The core decides
-//! which are kept, and how long. Used by `connection.rs` and `perform.rs`.
+//! tables: F_GETFL, F_GET_SEALS, and fstat of a file that has seals. It never reads, maps or closes one. The
+//! descriptors are sent to the workers of their job; the background closer closes our copies. Each holds a permit of
+//! its user's quota until it is closed, and without a free permit nothing is received. The core decides which are
+//! kept, and how long. Used by `connection.rs` and `perform.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -30,8 +30,8 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// A message can carry 253 descriptors. The kernel closes those that it cannot install on behalf of the receiver, so
 /// `descriptor_budget.rs` keeps 253 numbers free, and the descriptor table is grown at the start so that it needs no
 /// memory later. A user without a free permit gets a goodbye before anything is received. Received descriptors wait
-/// in the connection for the frame that names them; the connection ends if a frame names too few or too many. Then
-/// the core refers to them by number. The loop never drops the last reference:
+/// in the connection for the frame that names them; the connection ends if more or fewer arrive than its frames name.
+/// Then the core refers to them by number. The loop never drops the last reference:
 ///
 /// | a reference in | is dropped by |
 /// |---|---|
