@@ -7,7 +7,9 @@
 pub mod book;
 pub mod documents;
 pub mod manifests;
+pub mod names;
 pub mod promises;
+pub mod rooms;
 pub mod rules;
 pub mod source;
 mod tree;

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bulkhead_proto::ids::{ClientId, JobId, PoolId};
 
-use crate::client::Clients;
 use crate::client::credit::whole_credit;
 use crate::client::followers::Reader;
 use crate::client::mail::Letter;
+use crate::client::{Clients, HungUp};
 use crate::event::Peer;
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
@@ -72,15 +72,6 @@ enum Presence {
     Connected,
     /// It is gone; its jobs are cancelled at this alarm.
     Vanished(AlarmSlot),
-}
-
-/// What a client that hung up leaves to be done.
-pub(crate) struct HungUp {
-    pub(crate) uid: u32,
-    /// Ends that it was to be told.
-    pub(crate) letters: VecDeque<Letter>,
-    /// Its attached batches: the first job of each, and how many there were at first.
-    pub(crate) batches: Vec<(JobId, u32)>,
 }
 
 impl Client {

@@ -14,6 +14,7 @@ mod connection;
 mod credit;
 mod followers;
 mod mail;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +22,7 @@ use bulkhead_proto::ids::{ClientId, PoolId};
 
 pub(crate) use connection::{AttachedBatch, Client};
 pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
+pub(crate) use values::HungUp;
 
 /// All clients.
 #[derive(Debug, Default)]

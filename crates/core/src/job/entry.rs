@@ -178,7 +178,7 @@ impl Job {
     }
 
     /// Its end, to be changed.
-    pub(crate) fn end_mut(&mut self) -> Option<&mut End> {
+    pub(super) fn end_mut(&mut self) -> Option<&mut End> {
         match &mut self.state {
             State::Ended(end) => Some(end),
             _ => None,
@@ -186,7 +186,7 @@ impl Job {
     }
 
     /// What few jobs have, made when first needed.
-    pub(crate) fn aside_mut(&mut self) -> &mut Aside {
+    pub(super) fn aside_mut(&mut self) -> &mut Aside {
         self.aside.get_or_insert_default()
     }
 

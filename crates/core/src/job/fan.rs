@@ -105,7 +105,7 @@ impl Fans {
     }
 
     /// One of them, to be changed.
-    pub(crate) fn get_mut(&mut self, id: FanId) -> Option<&mut Fan> {
+    pub(super) fn get_mut(&mut self, id: FanId) -> Option<&mut Fan> {
         self.map.get_mut(&id)
     }
 

@@ -5,9 +5,10 @@
 //! rooms may import, so nothing here may import a room.
 
 mod alarms;
-mod limits;
+
 mod random;
 mod records;
+mod values;
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
@@ -16,9 +17,9 @@ use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::Kind;
 
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
-pub(crate) use limits::TaskLimits;
 pub(crate) use random::doubled;
 pub(crate) use records::Records;
+pub(crate) use values::TaskLimits;
 
 use crate::action::{Action, Output};
 use crate::config::Config;

@@ -3,6 +3,7 @@
 //! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
 //! administrators alone.
 
+mod values;
 mod why;
 
 use bulkhead_proto::client::message::{Reply, Walk};
@@ -14,6 +15,8 @@ use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
+
+pub(crate) use values::{DrainSeen, Shown};
 
 use crate::client::Clients;
 use crate::event::{Leftover, Peer};
@@ -37,23 +40,6 @@ const INPUT_CHARS: usize = 200;
 const STUCK_SHOWN: usize = 100;
 /// What one of them takes on the wire, at most about: the kernel's function names are short.
 const STUCK_BYTES: u64 = 192;
-
-/// What a request for a list or a row is answered with, and about how many bytes that takes.
-pub(crate) struct Shown {
-    pub(crate) reply: Reply,
-    pub(crate) bytes: u64,
-}
-
-/// How far the end of the daemon is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DrainSeen {
-    /// New jobs are taken.
-    pub(crate) is_open: bool,
-    /// Every job has ended and workers are on their way out.
-    pub(crate) is_leaving: bool,
-    /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
-    pub(crate) until_ns: Option<u64>,
-}
 
 /// Everything that is shown, to be looked at.
 pub(crate) struct View<'a> {

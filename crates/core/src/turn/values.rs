@@ -1,4 +1,7 @@
-//! The limits of one attempt, as the room of jobs gives them and the room of workers enforces them.
+//! Plain values that rooms hand to each other through the machine: the limits of one attempt, which jobs give and workers
+//! enforce.
+//!
+//! None of them is part of a state; nothing can be changed through one.
 
 use bulkhead_proto::job::Policy;
 
