@@ -1,13 +1,14 @@
-//! Limits of jobs as administrators set them: what a job has that asks for none, and the most that it may ask for.
+//! The limits that an administrator sets for jobs: the default of each limit, and the highest value that a job may ask for.
 //!
-//! Set for the whole daemon and for single kinds; what a kind says goes over what the daemon says. They come from the
-//! config file and are shown with the kinds; what a single job asks for stands in its policy.
+//! The config file sets them for the whole daemon and for single kinds; the value of a kind takes precedence. The
+//! supervisor reads them, the core applies them, and `bulkhead kinds` shows them. The limits that one job asks for
+//! never stand here but in its [`crate::job::Policy`].
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 
-/// Limits for each attempt of a job, of each sort.
+/// The bounds of every limit that an attempt of a job can have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Limits {
     /// Wall time, in milliseconds.
@@ -20,17 +21,17 @@ pub struct Limits {
     pub memory_bytes: Bound,
 }
 
-/// One sort of limit.
+/// The default and the maximum of one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Bound {
-    /// What a job has that asks for nothing; `None`: no limit.
+    /// The limit of a job that asks for none; `None`: no limit.
     pub usual: Option<u64>,
-    /// What users may ask for at most; administrators may ask for more. `None`: for anything.
+    /// The highest value that a user may ask for; administrators may ask for more. `None`: any value.
     pub most: Option<u64>,
 }
 
 impl Limits {
-    /// These limits where they say something, and the daemon's where they do not.
+    /// These limits, with the daemon's in place of those that are not set.
     #[must_use]
     pub fn over(self, daemon: Limits) -> Limits {
         Limits {
@@ -43,7 +44,7 @@ impl Limits {
 }
 
 impl Bound {
-    /// Where a kind says the most alone, the daemon's usual limit is cut to it: one table, one bound.
+    /// If a kind sets only `most`, the daemon's `usual` is lowered to it.
     fn over(self, daemon: Bound) -> Bound {
         let cut = |usual: u64| self.most.map_or(usual, |most| usual.min(most));
         Bound { usual: self.usual.or(daemon.usual.map(cut)), most: self.most.or(daemon.most) }

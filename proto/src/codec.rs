@@ -1,8 +1,9 @@
 //! The wire format: bincode with a limit, and the only file that names it.
 //!
-//! Little endian, variable-length integers, and never more than [`DECODE_MAX_BYTES`] allocated for one value:
-//! without a configured limit a hostile length makes bincode 2 panic. Decoding is strict: bytes left over are
-//! an error, so that a peer that speaks another dialect is noticed at once.
+//! Clients, supervisor and workers encode and decode every message with these functions. Integers are little endian
+//! and of variable length. Decoding never allocates more than [`DECODE_MAX_BYTES`] for one value: without this limit
+//! bincode 2 panics on a hostile length. Bytes left over after a value are an error, so a peer with another version
+//! of a type is noticed at once.
 
 use std::fmt;
 
@@ -24,7 +25,7 @@ fn config() -> impl bincode::config::Config {
 pub enum CodecError {
     /// The bytes end early, hold an unknown variant, or claim more than the limit.
     Malformed(String),
-    /// A whole value, and then more; the count of bytes left.
+    /// Bytes follow the value; how many.
     Trailing(usize),
 }
 
@@ -42,29 +43,29 @@ impl std::error::Error for CodecError {}
 /// Appends `value` to `into`.
 ///
 /// # Panics
-/// Never for the types of this crate: they hold nothing that bincode cannot encode, and a `Vec` takes it all.
+/// Never for the types of this crate: bincode can encode all of them, and writing to a `Vec` cannot fail.
 pub fn encode_into<T: Encode>(value: &T, into: &mut Vec<u8>) {
     bincode::encode_into_std_write(value, into, config()).expect("a Vec takes every byte of a plain value");
 }
 
-/// `value` as bytes of its own.
+/// Encodes `value` into a new `Vec`.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(64);
     encode_into(value, &mut bytes);
     bytes
 }
 
-/// The value that all of `bytes` spell.
+/// Decodes one value, which must use up all of `bytes`.
 ///
 /// # Errors
-/// [`CodecError`] if they spell none, or are not used up.
+/// [`CodecError`] if `bytes` are not such a value, or some are left over.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
     let (value, used) =
         bincode::decode_from_slice(bytes, config()).map_err(|why| CodecError::Malformed(why.to_string()))?;
     if used == bytes.len() { Ok(value) } else { Err(CodecError::Trailing(bytes.len() - used)) }
 }
 
-/// As a `Vec<u8>`: its length, then its bytes.
+/// The same bytes as a `Vec<u8>`: the length, then the bytes.
 impl Encode for Payload {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.as_bytes().encode(encoder)
@@ -75,7 +76,7 @@ impl<Context> Decode<Context> for Payload {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let length = u64::decode(decoder)?;
         let length = usize::try_from(length).map_err(|_| DecodeError::OutsideUsizeRange(length))?;
-        // Before anything is allocated: the length is hostile.
+        // The length may be hostile: the limit is checked before anything is allocated.
         decoder.claim_container_read::<u8>(length)?;
         let mut payload = Self::zeroed(length);
         decoder.reader().read(payload.as_bytes_mut())?;

@@ -1,20 +1,20 @@
-//! Files that come with a job: payloads that are too long to travel inline, as descriptors.
+//! Files that come with a job: payloads that are too long to be inline are passed as open file descriptors.
 //!
-//! A client attaches open descriptors to the frame of its submit, in the order of [`FileUse`]s; the daemon carries
-//! them to the workers that run the job and opens, reads and maps none of them. Names and ways come from a client and
-//! may be hostile; what a descriptor really is, the worker that uses it finds out.
+//! A client attaches the descriptors to the frame of its submit, in the order of its [`FileUse`]s. The supervisor passes
+//! them on to the workers that run the job, and never opens, reads or maps one. Names and directions come from a client
+//! and may be hostile. Only the worker that uses a descriptor checks what it refers to.
 
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Decode, Encode};
 use crate::limits::{FILE_NAME_MAX_BYTES, FILES_MAX};
 
-/// Name of the file that kinds with one input read.
+/// The name of the input file of a kind that reads one.
 pub const IN: &str = "in";
-/// Name of the file that [`crate::job::OutputMode::File`] writes.
+/// The name of the output file of [`crate::job::OutputMode::File`].
 pub const OUT: &str = "out";
 
-/// Which way bytes go.
+/// Whether the job reads or writes the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
@@ -25,12 +25,12 @@ pub enum Way {
     Out,
 }
 
-/// What one descriptor of a submit is for.
+/// The name and the direction of one descriptor of a submit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct FileUse {
-    /// What its job calls it.
+    /// The name that the job uses for it.
     pub name: String,
-    /// Which way.
+    /// Whether the job reads or writes it.
     pub way: Way,
 }
 
@@ -41,7 +41,7 @@ impl FileUse {
     }
 }
 
-/// What is wrong with the files of a submit, in words, or `None`.
+/// A sentence about the first thing that is wrong with the files of a submit; `None` if nothing is.
 pub fn fault(files: &[FileUse]) -> Option<String> {
     if files.len() > FILES_MAX {
         return Some(format!("{} files come with the job, at most {FILES_MAX} may", files.len()));
@@ -59,7 +59,7 @@ pub fn fault(files: &[FileUse]) -> Option<String> {
     })
 }
 
-/// Whether it can stand in an environment and on a command line.
+/// Whether a file may have this name: it can be the name of an environment variable and a word of a command line.
 pub fn is_name(name: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (1..=FILE_NAME_MAX_BYTES).contains(&name.len())

@@ -1,7 +1,7 @@
-//! The numbers by which jobs, workers and clients are named.
+//! The numbers that name jobs, workers, clients and what the supervisor keeps for them.
 //!
-//! All of them count up from 1 and are never reused while the daemon lives: a stale number names nothing,
-//! instead of naming something else.
+//! The core gives them out; clients and workers only repeat them. All but the places (slots, pools, kinds) count up
+//! from 1 and must never be reused while the daemon lives: a stale number then names nothing, not something else.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -45,7 +45,7 @@ id! {
     WorkerId(u64)
 }
 id! {
-    /// A worker's place, from 0 over all pools; outlives the worker.
+    /// A worker's place, counted from 0 over all pools; the place outlives the worker.
     SlotId(u16)
 }
 id! {
@@ -61,11 +61,11 @@ id! {
     Seq(u64)
 }
 id! {
-    /// Grows with each offer of a task; an answer that carries an older one is dropped and counted.
+    /// Grows with each offer of a task. An answer with an older fence is dropped and counted.
     Fence(u32)
 }
 id! {
-    /// A client's own number for a request; every reply to it carries the same.
+    /// A client's own number for a request; every reply to that request carries it.
     Tag(u32)
 }
 id! {
@@ -77,7 +77,7 @@ id! {
     FileId(u64)
 }
 id! {
-    /// A file that the tasks of one job share, made when it is first given to one.
+    /// A file that the tasks of one job share; the supervisor makes it with the first offer that needs it.
     ScratchId(u64)
 }
 id! {

@@ -1,7 +1,7 @@
-//! What a client asks for: kind, inputs, policy.
+//! The payload, the policy and the state of a job.
 //!
-//! These types say what may be asked; whether it is granted is the core's to decide. Everything in them comes
-//! from a client and may be hostile.
+//! A client fills in payload and policy, so every value may be hostile. The core checks them ([`Policy::fault`]) and
+//! decides; nothing here decides about a job. Workers get the payload and where its output goes.
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -9,15 +9,15 @@ use smallvec::SmallVec;
 use crate::codec::{Decode, Encode};
 use crate::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, PRIORITY_MAX};
 
-/// Payloads of up to so many bytes need no memory beside them; as many as make it no larger than a `Vec`.
+/// A payload of up to this many bytes needs no allocation. With 16, a [`Payload`] is as large as a `Vec`.
 const SMALL_BYTES: usize = 16;
 
-/// Input or output bytes that travel inline: at most [`INLINE_MAX_BYTES`].
+/// Input or output bytes inside a message: at most [`INLINE_MAX_BYTES`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Payload(SmallVec<[u8; SMALL_BYTES]>);
 
 impl Payload {
-    /// So many zeros, to be written over.
+    /// A payload of this many zeros, for the caller to overwrite.
     pub fn zeroed(bytes: usize) -> Self {
         if bytes <= SMALL_BYTES {
             Self(SmallVec::from_buf_and_len([0; SMALL_BYTES], bytes))
@@ -36,13 +36,13 @@ impl Payload {
         &mut self.0
     }
 
-    /// Whether it is small enough to travel inline.
+    /// Whether it has at most [`INLINE_MAX_BYTES`] bytes.
     pub fn fits(&self) -> bool {
         self.0.len() <= INLINE_MAX_BYTES
     }
 }
 
-/// By hand: the derived one goes byte by byte.
+/// Written by hand because the derived implementation copies byte by byte.
 impl Clone for Payload {
     fn clone(&self) -> Self {
         Self(SmallVec::from_slice(&self.0))
@@ -84,17 +84,18 @@ pub enum OutputMode {
     File,
 }
 
-/// Deaths that quarantine a job when neither it nor its kind says how many.
+/// How many charged deaths quarantine a job, if neither the job nor its kind says.
 pub const CRASHES_MAX: u8 = 3;
 
-/// How a job is to be treated. Every job of one submit shares it.
+/// Priority, limits, budgets and output of a job. All jobs of one submit have the same policy.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Policy {
-    /// 0 (last) to 9 (first) among the same user's jobs; waiting raises it.
+    /// 0 (last) to 9 (first) among the jobs of the same user; waiting raises it.
     pub priority: u8,
     /// Wall time that one attempt may take, in milliseconds.
     pub timeout_ms: Option<u64>,
-    /// How long one attempt may go without progress, in milliseconds: its claim is progress, and whatever it reports.
+    /// How long one attempt may go without progress, in milliseconds. The claim counts as progress, and so does each
+    /// report of the task.
     pub no_progress_ms: Option<u64>,
     /// Processor time that one attempt may use, all threads of its worker together, in milliseconds.
     pub cpu_ms: Option<u64>,
@@ -102,10 +103,11 @@ pub struct Policy {
     pub memory_bytes: Option<u64>,
     /// How long the job may wait for its first attempt, in milliseconds; then it is `expired`.
     pub expires_ms: Option<u64>,
-    /// Deaths charged to the job that quarantine it; at least 1. `None`: as many as its kind says, else [`CRASHES_MAX`].
+    /// How many deaths charged to the job quarantine it; at least 1. `None`: the number of its kind, else
+    /// [`CRASHES_MAX`].
     pub crashes_max: Option<u8>,
-    /// Failures reported by the job's own code that are retried, with backoff. `None`: as many as its kind says, else
-    /// none.
+    /// How many failures reported by the job's own code are retried, with backoff. `None`: the number of its kind,
+    /// else 0.
     pub retries_max: Option<u8>,
     /// Where the output goes.
     pub output: OutputMode,
@@ -128,17 +130,17 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Deaths charged to the job that quarantine it.
+    /// How many deaths charged to the job quarantine it.
     pub fn crash_budget(&self) -> u8 {
         self.crashes_max.unwrap_or(CRASHES_MAX)
     }
 
-    /// Failures reported by the job's own code that are retried.
+    /// How many failures reported by the job's own code are retried.
     pub fn retry_budget(&self) -> u8 {
         self.retries_max.unwrap_or(0)
     }
 
-    /// The first value that is out of its range, in words, or `None`.
+    /// A sentence about the first value that is out of its range; `None` if all are in range.
     pub fn fault(&self) -> Option<String> {
         let over = |limit: Option<u64>| limit.is_some_and(|ms| ms == 0 || ms > LIMIT_MAX_MS);
         if self.priority > PRIORITY_MAX {

@@ -1,7 +1,7 @@
-//! Kinds: what workers can run, and what the daemon must know of each.
+//! Kinds: the handlers that workers offer, and what the daemon must know of each.
 //!
-//! The code of the built-in ones is in the `jobs` crate; this is the table that client, daemon and workers agree
-//! on, with the reading of arguments that more than one of them does.
+//! Client, supervisor and workers all use this table, and the parsing of arguments that more than one of them does.
+//! It never runs a kind: the code of the built-in ones is in the `jobs` crate.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ pub struct Kind {
     pub usage: String,
     /// What it does, in one line.
     pub summary: String,
-    /// The pool of workers that runs it; empty: [`DEFAULT_POOL`], before the daemon has named it.
+    /// The name of the pool of workers that runs it. Empty means [`DEFAULT_POOL`]; the daemon fills the name in.
     pub pool: String,
     /// Most offers that one worker may hold; 1 for kinds that run foreign code.
     pub ring: u16,
@@ -30,20 +30,20 @@ pub struct Kind {
     pub plans: bool,
     /// Whether it runs only on a daemon started with `--enable-chaos`.
     pub chaos: bool,
-    /// Whether what its jobs write while they run is kept in a log, see [`crate::log`].
+    /// Whether the standard output and error of its jobs are kept in a log, see [`crate::log`].
     pub logs: bool,
     /// Files that each job of it must bring.
     pub needs: Vec<FileUse>,
-    /// The limits of its jobs: those of the daemon where the kind has none of its own.
+    /// The limits of its jobs; where the kind sets none of its own, those of the daemon.
     pub limits: Limits,
-    /// Deaths that quarantine a job that does not say how many; `None`: [`crate::job::CRASHES_MAX`].
+    /// `crashes_max` of a job whose policy has none; `None`: [`crate::job::CRASHES_MAX`].
     pub crashes_max: Option<u8>,
-    /// Failures of its own code that are tried again, of a job that does not say how many; `None`: none.
+    /// `retries_max` of a job whose policy has none; `None`: 0.
     pub retries_max: Option<u8>,
-    /// Where the output of a job goes that asks for [`OutputMode::Inline`].
+    /// Where the output goes if the job's policy says [`OutputMode::Inline`].
     pub output: OutputMode,
-    /// How long a task of it may take to end by itself once nobody wants it, in milliseconds; then its worker is killed.
-    /// 0: at once.
+    /// How long a cancelled task may take to end by itself, in milliseconds; then its worker is killed. 0: the worker is
+    /// killed at once.
     pub cancel_grace_ms: u32,
 }
 
@@ -62,7 +62,7 @@ pub const SLEEP: &str = "sleep";
 /// The kind that kills its own worker; only on a daemon started with `--enable-chaos`.
 pub const CHAOS: &str = "chaos";
 
-/// The kind that runs any program; in user mode alone, as long as workers have no sandbox.
+/// The kind that runs any program. As long as workers have no sandbox, only a daemon in user mode offers it.
 pub const EXEC: &str = "exec";
 
 /// A row of the table of built-in kinds.
@@ -80,7 +80,7 @@ struct Row {
     cancel_grace_ms: u32,
 }
 
-/// What most of them have.
+/// The values that most rows have.
 const ROW: Row = Row {
     name: "",
     usage: "",
@@ -94,7 +94,8 @@ const ROW: Row = Row {
     cancel_grace_ms: 0,
 };
 
-/// How long those may take to end that look whether they are cancelled: one frame of a large clip, a program with its tree.
+/// `cancel_grace_ms` of the kinds that check for a cancel: enough for one frame of a large clip, and for a program to
+/// end with its child processes.
 const CANCEL_GRACE_MS: u32 = 2000;
 
 /// The built-in kinds.
@@ -137,7 +138,7 @@ const BUILTIN: [Row; 6] = [
     },
 ];
 
-/// The pool of kinds that name none.
+/// The pool of a kind that names none.
 pub const DEFAULT_POOL: &str = "default";
 
 /// The table of built-in kinds, with `chaos` only when it is enabled.
@@ -161,7 +162,7 @@ pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
         .collect()
 }
 
-/// How a factorial is shown: the second word of the `factorial` kind's input.
+/// The form in which a factorial is written: the second word of the `factorial` kind's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// All decimal digits.
@@ -169,9 +170,9 @@ pub enum Form {
     Decimal,
     /// All hexadecimal digits, lower case.
     Hex,
-    /// How many decimal digits.
+    /// The number of decimal digits.
     Digits,
-    /// How many bits.
+    /// The number of bits.
     Bits,
     /// SHA-256 of the decimal digits, in hexadecimal.
     Sha256,
@@ -187,23 +188,23 @@ impl Form {
         ("sha256", Self::Sha256),
     ];
 
-    /// The form of this name.
+    /// The form with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, form)| *form)
     }
 
-    /// Its name.
+    /// The name of the form.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, form)| *form == self).map_or("", |(name, _)| name)
     }
 
-    /// Whether the text may be longer than what travels inline.
+    /// Whether the text may be too long for an inline output.
     pub fn is_large(self) -> bool {
         matches!(self, Self::Decimal | Self::Hex)
     }
 }
 
-/// Why a text is no `n` of the `factorial` kind.
+/// A text that is not a valid `n` of the `factorial` kind, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadN {
     text: String,
@@ -222,7 +223,7 @@ impl fmt::Display for BadN {
 
 impl std::error::Error for BadN {}
 
-/// Reads the `n` of a factorial.
+/// Parses the `n` of a factorial: a whole number from 0 to [`FACTORIAL_N_MAX`].
 ///
 /// # Errors
 /// [`BadN`] names the text and what is wrong with it: negative, fractional, not a number, too large.

@@ -1,71 +1,72 @@
-//! Every maximum that a peer can meet, in one place, with how they bound each other.
+//! Every fixed maximum that a client or a worker can meet, and the relations between them as `const` assertions.
 //!
-//! What an administrator may choose stands in the config file; these are the walls around those choices.
+//! Clients, supervisor and workers all keep to these numbers. Limits that an administrator chooses stand in the config
+//! file, never here; these numbers bound them.
 
-/// Raised whenever bytes on the client socket or a worker channel change their meaning.
+/// Must be raised with every change to the meaning of bytes on the client socket or a worker channel.
 pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest frame on the client socket, length prefix not counted, in bytes.
 pub const FRAME_MAX_BYTES: usize = 1 << 20;
-/// What decoding one frame or message may allocate in all, in bytes; a hostile length stops here.
+/// Most memory that decoding one frame or message may allocate, in bytes; a larger length in the message is an error.
 pub const DECODE_MAX_BYTES: usize = 2 * FRAME_MAX_BYTES;
-/// What the daemon holds of frames that are not whole yet, for all clients together, in bytes; beyond it somebody
-/// gives way.
+/// Most memory that the daemon uses for incomplete frames of all clients together, in bytes. Above it, the daemon
+/// closes a connection.
 pub const UNFINISHED_MAX_BYTES: usize = 256 * FRAME_MAX_BYTES;
-/// Jobs in one submit, ids in one request, rows in one reply.
+/// Most jobs in one submit, ids in one request, rows in one reply.
 pub const BATCH_MAX: usize = 4096;
 
 /// Largest payload that travels inside a frame, a task message or a box entry, in bytes.
 pub const INLINE_MAX_BYTES: usize = 4096;
 /// Largest output that a worker may write into an output descriptor, in bytes.
 pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
-/// Files that may come with one job.
+/// Most files that may come with one job.
 pub const FILES_MAX: usize = 8;
 /// Longest name of such a file, in bytes.
 pub const FILE_NAME_MAX_BYTES: usize = 64;
-/// Parts that a job may be split into.
+/// Most parts that a job may be split into.
 pub const PARTS_MAX: u32 = 65_536;
-/// What all parts of one job may leave for its merge, inline, in bytes.
+/// Most bytes of inline results that all parts of one job may leave for its merge.
 pub const RESULTS_MAX_BYTES: u64 = 4 << 20;
 /// Largest text of a failure, an error or a name on the wire, in bytes; longer ones are cut.
 pub const TEXT_MAX_BYTES: usize = 1024;
 /// Largest name of a kind, in bytes.
 pub const KIND_NAME_MAX_BYTES: usize = 64;
 
-/// Largest task message to a worker, so that ipc-channel never fragments it, in bytes.
+/// Largest task message to a worker, in bytes; ipc-channel never fragments a message of this size.
 pub const TASK_MESSAGE_MAX_BYTES: usize = 32 << 10;
-/// Largest frame on a lane, in bytes; a longer one is a lie.
+/// Largest frame on a lane, in bytes; a longer one is a protocol violation.
 pub const LANE_FRAME_MAX_BYTES: usize = 4096;
 /// Entries in a worker's ring: the most offers it may hold.
 pub const RING: usize = 256;
-/// Doorbells that a supervisor drains from one lane in one turn before it looks at somebody else.
+/// Most frames that the supervisor reads from one lane in one turn.
 pub const LANE_FRAMES_PER_TURN: usize = 64;
 
-/// Workers in one pool.
+/// Most workers in one pool.
 pub const WORKERS_MAX: u16 = 1024;
-/// Charged deaths that the daemon keeps for `deaths`; the oldest go first.
+/// Charged deaths that the daemon keeps for `deaths`; beyond them, the oldest are dropped.
 pub const DEATHS_KEPT: usize = 1000;
-/// Jobs that `why` counts before another one; it says `or more` from there on.
+/// `why` counts at most this many jobs before another one, and then says `or more`.
 pub const WHY_COUNT_MAX: u64 = 10_000;
-/// Return addresses that are kept of one death.
+/// Most return addresses that are kept of one death.
 pub const BACKTRACE_MAX: usize = 16;
 /// Longest last words of a task, in bytes; longer ones are cut.
 pub const LAST_WORDS_MAX_BYTES: usize = 200;
-/// Longest path of a worker program that goes with a death, in bytes; a longer one does not.
+/// Longest path of a worker program that is recorded with a death, in bytes; a longer one is left out.
 pub const PROGRAM_PATH_MAX_BYTES: usize = 200;
 /// Priorities run from 0 (last) to this (first).
 pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).
 pub const LIMIT_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 
-/// Longest time that a kind may give its tasks to end by themselves once nobody wants them, in milliseconds.
+/// Highest `cancel_grace_ms` of a kind: how long its cancelled tasks may take to end by themselves, in milliseconds.
 pub const CANCEL_GRACE_MAX_MS: u32 = 60_000;
 /// Least memory limit a client may ask for, in bytes.
 pub const MEMORY_MIN_BYTES: u64 = 1 << 20;
 
 /// Largest `n` of the `factorial` kind.
 pub const FACTORIAL_N_MAX: u64 = 10_000_000;
-/// Most that a program of the `exec` kind may write to its standard output, in bytes.
+/// Most bytes that a program of the `exec` kind may write to its standard output.
 pub const EXEC_OUTPUT_MAX_BYTES: u64 = 64 << 20;
 /// Longest `sleep`, in milliseconds (one day).
 pub const SLEEP_MAX_MS: u64 = 24 * 3600 * 1000;
