@@ -1,7 +1,7 @@
-//! What clients and supervisor say to each other, and what people are shown.
+//! The client protocol: requests, replies and rows, with the texts in which the command line shows them.
 //!
-//! No worker sees any of it: nothing under `worker/`, `crates/jobs` or the worker's half of `crates/link` names
-//! this module.
+//! The supervisor, the core, the client library and the command line use it. Nothing that runs in a worker may name this
+//! module: not `worker/`, not `crates/jobs`, not the worker's half of `crates/link`.
 
 pub mod evidence;
 pub mod exit;

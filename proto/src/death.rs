@@ -1,7 +1,8 @@
-//! How a process ended: one enum from the wait status to the CLI.
+//! How a worker process ended: one enum from the wait status to the command line.
 //!
-//! Whoever sees a death keeps all that is known of it: a death must never become a mere "broken pipe" on its way
-//! to the person who asks why. Made by the supervisor, carried by the core, shown by everybody.
+//! The supervisor makes a [`Death`] from the wait status and the worker's box, the core decides by it and stores it, and
+//! the command line shows it. No step on this way may drop what is known: a death must never be reported as a mere
+//! "broken pipe". The texts here are part of outcomes and records, so the simulation's trace holds them too.
 
 use std::fmt;
 
@@ -13,39 +14,39 @@ use crate::codec::{Decode, Encode};
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "death")]
 pub enum Death {
-    /// It left by itself with this code, in the middle of its duty.
+    /// It exited with this code although nothing had asked it to leave.
     Exited {
         /// The exit code.
         code: i32,
     },
-    /// It left by itself, in the middle of a task, as if all were well: exit code 0.
+    /// It exited with code 0 in the middle of a task.
     LeftInMidJob,
-    /// It left by itself after its last task panicked and was reported as failed. Nobody is charged.
+    /// It exited after its last task had panicked and was reported as failed. The death is charged to no job.
     LeftAfterPanic,
-    /// A signal that we did not send ended it, and no more is known: SIGKILL, which lets nobody speak, or one that
-    /// it sent to itself, as abort(3) does.
+    /// A signal that the supervisor did not send ended it, and no more is known: SIGKILL, which no handler can catch, or
+    /// a signal that the process sent to itself, as abort(3) does.
     Signalled {
         /// The signal's number.
         signal: i32,
         /// Whether the kernel wrote a core file.
         core: bool,
     },
-    /// An instruction of its own faulted: SIGSEGV, SIGBUS, SIGILL or SIGFPE.
+    /// One of its instructions faulted: SIGSEGV, SIGBUS, SIGILL or SIGFPE.
     Fault {
         /// The signal's number.
         signal: i32,
         /// Whether the kernel wrote a core file.
         core: bool,
-        /// What could not be reached (SIGSEGV, SIGBUS), or the instruction (SIGILL, SIGFPE).
+        /// The address that could not be accessed (SIGSEGV, SIGBUS), or that of the instruction (SIGILL, SIGFPE).
         address: u64,
     },
-    /// The stack of one of its threads was used up.
+    /// The stack of one of its threads overflowed.
     StackOverflow {
         /// The signal's number.
         signal: i32,
         /// Whether the kernel wrote a core file.
         core: bool,
-        /// Where it faulted.
+        /// The address that could not be accessed.
         address: u64,
     },
     /// It aborted because it could not get memory.
@@ -54,7 +55,7 @@ pub enum Death {
         signal: i32,
         /// Whether the kernel wrote a core file.
         core: bool,
-        /// How many bytes it asked for.
+        /// The size of the failed allocation.
         bytes: u64,
     },
     /// Another process sent it this signal, which is not SIGKILL.
@@ -63,15 +64,15 @@ pub enum Death {
         signal: i32,
         /// Whether the kernel wrote a core file.
         core: bool,
-        /// Who sent it; the process may have ended since.
+        /// The process that sent it; it may have ended since.
         sender_pid: u32,
     },
-    /// We killed it, and why.
+    /// The supervisor killed it.
     Killed {
-        /// The reason.
+        /// Why.
         why: KillReason,
     },
-    /// It left by itself because it was asked to.
+    /// It exited because the supervisor had asked it to.
     Retired,
 }
 
@@ -79,49 +80,50 @@ pub enum Death {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum KillReason {
-    /// Its task met its wall time limit.
+    /// Its task reached its wall time limit.
     Timeout,
-    /// Its task made no progress for too long.
+    /// Its task reported no progress for longer than its limit.
     NoProgress,
-    /// Its task used more processor time than it may.
+    /// Its task used more processor time than its limit.
     CpuTime,
-    /// Its task had more memory than it may.
+    /// Its task used more memory than its limit.
     Memory {
-        /// The limit it met, in bytes.
+        /// The limit, in bytes.
         limit_bytes: u64,
     },
-    /// A signal stopped it, and nobody let it go on in time.
+    /// A signal stopped it, and no SIGCONT came in time.
     Stopped,
     /// Its task was cancelled.
     Cancel,
     /// The service is stopping.
     Stop,
-    /// It broke the protocol.
+    /// It broke the worker protocol.
     Lie {
-        /// What it did.
+        /// The rule that it broke.
         lie: Lie,
     },
-    /// It did not come up in time, or took no offer, or did not leave when asked.
+    /// It did not start in time, or accepted no offer, or did not exit when asked.
     Unresponsive,
 }
 
-/// A broken rule of the worker protocol: never an accident of an honest runtime.
+/// A rule of the worker protocol that a worker broke. Our worker runtime never breaks one: the worker's memory is
+/// corrupted, or the worker is hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lie {
-    /// A claim word that no rule allows: wrong seq, step back, second claim.
+    /// A claim word that the protocol does not allow: wrong seq, step back, second claim.
     ClaimWord,
-    /// A result that is too long, too short or of no known form.
+    /// A result that is too long, too short or of an unknown form.
     Result,
-    /// A lane frame that is malformed, truncated, oversized or out of place.
+    /// A lane frame that is malformed, truncated, oversized or not allowed at this point.
     Lane,
     /// A descriptor passed up the lane.
     Descriptor,
-    /// An output descriptor that is not sealed or not as long as claimed.
+    /// An output descriptor that is not sealed, or whose length is not the one in the result.
     Output,
-    /// A hello that names a path or kinds that are not its own.
+    /// A hello with a path outside the worker's folder, or with kinds that are not in the table.
     Hello,
-    /// A plan that does not say how many parts it has.
+    /// A plan without a valid number of parts.
     Plan,
 }
 
@@ -181,7 +183,7 @@ impl fmt::Display for Death {
 }
 
 impl Death {
-    /// How it went, to be read after the worker's name: `died of SIGSEGV`, `was killed by the supervisor: cancel`.
+    /// The death as the predicate of a sentence about the worker: `died of SIGSEGV`, `was killed by the supervisor: cancel`.
     pub fn predicate(&self) -> String {
         match self {
             Self::Killed { .. } => format!("was {self}"),
@@ -194,7 +196,7 @@ impl Death {
         }
     }
 
-    /// Whether it died without being asked to: nobody here killed it or told it to leave.
+    /// Whether the supervisor neither killed it nor asked it to leave.
     pub fn is_own(&self) -> bool {
         match self {
             Self::Exited { .. }
@@ -210,7 +212,7 @@ impl Death {
     }
 }
 
-/// A signal as people read it.
+/// Shows a signal by its name, or by its number if it has no name here.
 pub(crate) struct Signal(pub(crate) i32);
 
 impl fmt::Display for Signal {

@@ -1,57 +1,58 @@
 //! The input of the `exec` kind: a program, its arguments, its environment and its standard input.
 //!
-//! It travels inline, so that all of it together has one small limit. Made by a client, read by the worker that
-//! starts the program; the daemon carries it and never looks into it. Names, arguments and values are bytes, as the
-//! kernel has them. Nothing here starts anything.
+//! A client encodes it with [`Program::to_input`]; the worker that starts the program decodes it with
+//! [`Program::from_input`]. The supervisor never looks into it, and nothing here starts a program. It is an inline
+//! payload, so [`INLINE_MAX_BYTES`] is the limit for all of it together. Names, arguments and values are bytes, as the
+//! kernel takes them.
 //!
-//! Files that come with the job have paths only in the worker: a program is told them by [`Program::place_files`].
+//! The files of the job have paths only in the worker, which puts them into the program with [`Program::place_files`].
 
 use std::fmt;
 
 use crate::codec::{CodecError, Decode, Encode, decode, encode};
 use crate::limits::INLINE_MAX_BYTES;
 
-/// First byte of every encoding; raised whenever the rest changes its meaning.
+/// First byte of every encoding; must be raised with every change to the meaning of the bytes after it.
 const VERSION: u8 = 1;
 
-/// Name of the file that a program reads as its standard input, in place of [`Program::stdin`]: for what is too long to
-/// travel inline. It is read from its beginning.
+/// The name of the file that replaces [`Program::stdin`] if the job brings it: for a standard input that is too long to
+/// be inline. The program reads it from its beginning.
 pub const STDIN: &str = "stdin";
 
 /// A program to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Program {
-    /// Its path or, without a slash, its name, and its arguments; at least one.
+    /// The program, then its arguments. The program is a path, or, without a slash, a name that is looked up on PATH.
     pub argv: Vec<Vec<u8>>,
-    /// Names and values that its environment has beside, or in place of, those that every program gets.
+    /// Names and values that are added to the environment that every program gets, or replace those in it.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
-    /// What it reads from its standard input.
+    /// The bytes of its standard input.
     pub stdin: Vec<u8>,
 }
 
-/// Why a program cannot be handed to a worker, or bytes are none.
+/// Why a program cannot be sent to a worker, or why bytes are not a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadProgram {
-    /// It has no name.
+    /// The program to run is missing or empty.
     Nameless,
-    /// A byte that ends a string stands in this argument, the program's own name being the first.
+    /// This argument holds a NUL byte; argument 0 is the program itself.
     NulInArgument(usize),
-    /// A variable that no environment can have; its name.
+    /// A variable with this name or its value cannot be in an environment.
     Variable(String),
-    /// Longer than the limit, in bytes: arguments, environment, standard input, and all of it with its form.
+    /// The encoded program is longer than [`INLINE_MAX_BYTES`]. Sizes are in bytes.
     TooLong {
-        /// The program's name and arguments.
+        /// The program and its arguments.
         argv: usize,
         /// The environment.
         env: usize,
         /// The standard input.
         stdin: usize,
-        /// Everything.
+        /// The whole encoding.
         total: usize,
     },
-    /// Another version of this form; its number, if there is any.
+    /// An encoding of another version; `None`: no bytes at all.
     Version(Option<u8>),
-    /// Bytes of no known form.
+    /// The bytes cannot be decoded.
     Malformed(CodecError),
 }
 
@@ -59,21 +60,27 @@ impl fmt::Display for BadProgram {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nameless => out.write_str("exec of what? give a program and its arguments"),
-            Self::NulInArgument(0) => out.write_str("the program's name holds a NUL byte"),
-            Self::NulInArgument(place) => write!(out, "argument {place} of the program holds a NUL byte"),
+            Self::NulInArgument(0) => out.write_str("the program's name holds a NUL byte: remove it"),
+            Self::NulInArgument(place) => {
+                write!(out, "argument {place} of the program holds a NUL byte: remove it")
+            }
             Self::Variable(name) => {
                 write!(
                     out,
-                    "{name:?} is no variable of an environment: no = in its name, no NUL byte, not empty"
+                    "{name:?} cannot be an environment variable: give it a name without =, and no NUL byte in name or \
+                     value"
                 )
             }
             Self::TooLong { argv, env, stdin, total } => write!(
                 out,
                 "the program is {total} bytes long (arguments {argv}, environment {env}, standard input {stdin}), \
-                 the limit is {INLINE_MAX_BYTES} bytes for all of it: pass the path of a file instead"
+                 the limit is {INLINE_MAX_BYTES} bytes for all of it: pass long data as a file of the job instead"
             ),
             Self::Version(Some(version)) => {
-                write!(out, "the program is written in version {version}, this worker reads {VERSION}")
+                write!(
+                    out,
+                    "the program is encoded in version {version}, this worker reads version {VERSION}"
+                )
             }
             Self::Version(None) => out.write_str("there is no program: the input is empty"),
             Self::Malformed(error) => write!(out, "the program cannot be read: {error}"),
@@ -83,7 +90,7 @@ impl fmt::Display for BadProgram {
 
 impl std::error::Error for BadProgram {}
 
-/// As people read it: what is in its environment, and its words, with blanks between them.
+/// For people: the added environment, the program and its arguments, with blanks between them.
 impl fmt::Display for Program {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.env {
@@ -95,10 +102,10 @@ impl fmt::Display for Program {
 }
 
 impl Program {
-    /// As it travels.
+    /// Encodes it as the input of an `exec` job.
     ///
     /// # Errors
-    /// It has no name, holds what no program can be given, or is too long.
+    /// The program is missing, an argument or a variable cannot be passed to a program, or all of it is too long.
     pub fn to_input(&self) -> Result<Vec<u8>, BadProgram> {
         self.check()?;
         let mut bytes = vec![VERSION];
@@ -114,10 +121,10 @@ impl Program {
         })
     }
 
-    /// The program that all of `bytes` spell.
+    /// Decodes the input of an `exec` job.
     ///
     /// # Errors
-    /// They spell none, or one that cannot be started.
+    /// `bytes` are not a program, or it holds what cannot be passed to a program.
     pub fn from_input(bytes: &[u8]) -> Result<Self, BadProgram> {
         match bytes.split_first() {
             Some((&VERSION, rest)) => {
@@ -128,9 +135,9 @@ impl Program {
         }
     }
 
-    /// Tells the program where its files are: `{NAME}` in an argument becomes the path of the file of that name, and so
-    /// does the value of its variable `NAME`. Braces around anything else stay as they are, and so does the program's
-    /// own name. Paths are looked through for no further names.
+    /// Puts the paths of the job's files into the program: `{NAME}` in an argument becomes the path of the file `NAME`,
+    /// and the environment variable `NAME` is set to it. Braces around other words stay as they are, and so does the
+    /// program's own name. Names inside an inserted path are not replaced.
     pub fn place_files(&mut self, files: &[(&str, &[u8])]) {
         for argument in self.argv.iter_mut().skip(1) {
             *argument = placed(argument, files);
@@ -156,7 +163,7 @@ impl Program {
     }
 }
 
-/// An argument with the paths of files in the places of their names.
+/// `argument` with each `{NAME}` replaced by the path of the file `NAME`.
 fn placed(argument: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut written = Vec::with_capacity(argument.len());
     let mut rest = argument;
@@ -216,9 +223,9 @@ mod tests {
             (Program { argv: vec![Vec::new()], ..Program::default() }, "exec of what"),
             (nul(0), "the program's name holds a NUL"),
             (nul(2), "argument 2 of the program"),
-            (variable(b"", b"x"), "\"\" is no variable"),
-            (variable(b"A=B", b"x"), "\"A=B\" is no variable"),
-            (variable(b"A", b"\0"), "\"A\" is no variable"),
+            (variable(b"", b"x"), "\"\" cannot be an environment variable"),
+            (variable(b"A=B", b"x"), "\"A=B\" cannot be an environment variable"),
+            (variable(b"A", b"\0"), "\"A\" cannot be an environment variable"),
         ] {
             assert!(program.to_input().unwrap_err().to_string().contains(fault), "{fault}");
             let mut forged = vec![VERSION];

@@ -1,39 +1,38 @@
-//! The log of a job: what it writes while it runs, in a file of fixed size that its worker fills and clients read.
+//! The log of an attempt: standard output and error of a job, in a file of fixed size that a worker fills and clients read.
 //!
-//! The supervisor makes one for each attempt and never reads it. It has [`PLACES`] places of [`BLOCK_BYTES`]. Blocks are
-//! numbered from 0; the first [`HEAD`] keep their places, so that how it began is never lost, and the later ones go round
-//! the other places, so that the latest are always there. A block is whole when its number stands in it, and the number
-//! is taken out before its place is filled anew. Whatever a reader finds was written by a worker and may be hostile: it
-//! is bounded, checked, and bytes of a stream, no more.
+//! The supervisor makes the file and never reads it. It has [`PLACES`] places of [`BLOCK_BYTES`] for blocks, which are
+//! numbered from 0. The first [`HEAD`] blocks are never overwritten; the later ones use the other places in turn. The
+//! writer clears a block's number before it reuses the place. All bytes come from a worker and may be hostile: readers
+//! check every length, and must treat the contents as bytes of a stream and nothing else.
 //!
 //! | bytes of a block | what, little endian |
 //! |---|---|
-//! | 0..8 | its number and 1; 0 while it is being filled |
-//! | 8..16 | bytes of both streams that came before it |
-//! | 16..24 | bytes of it that are used, these 24 included |
+//! | 0..8 | number of the block plus 1; 0 while the place is being reused |
+//! | 8..16 | bytes of both streams in all earlier blocks |
+//! | 16..24 | bytes of the block in use, these 24 included |
 //! | then | records: 8 bytes of wall time in microseconds, 2 of length, 1 of stream (0 output, 1 errors), the bytes |
 
 use crate::codec::{Decode, Encode};
 
 /// Bytes of a block.
 pub const BLOCK_BYTES: usize = 16 << 10;
-/// Blocks that a log has room for.
+/// How many blocks a log has room for.
 pub const PLACES: u64 = 64;
-/// Blocks at its beginning that stay.
+/// How many blocks at the beginning are never overwritten.
 pub const HEAD: u64 = 8;
-/// Size of a log.
+/// Size of the file of a log, in bytes.
 pub const LOG_BYTES: u64 = PLACES * BLOCK_BYTES as u64;
 /// Bytes of a block before its first record.
 const BLOCK_HEAD: usize = 24;
-/// Bytes of a record before what was written.
+/// Bytes of a record before its contents.
 const RECORD_HEAD: usize = 11;
 
-/// No block has a number as high as this.
+/// Block numbers are below this; a higher one in the file is ignored.
 const NUMBER_MAX: u64 = 1 << 60;
 
 const _: () = assert!(HEAD < PLACES && BLOCK_BYTES <= u16::MAX as usize);
 
-/// What a program writes to.
+/// The stream that a program writes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub enum LogStream {
     /// Standard output.
@@ -43,24 +42,24 @@ pub enum LogStream {
     Err,
 }
 
-/// Something that was written at once.
+/// One record of a log: bytes that were written together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Microseconds since 1970.
+    /// When, in microseconds since 1970.
     pub wall_us: u64,
-    /// Where to.
+    /// The stream.
     pub stream: LogStream,
-    /// What.
+    /// The bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Where a block begins in the file.
+/// The offset of a block in the file, in bytes.
 pub fn place_of(block: u64) -> u64 {
     let place = if block < HEAD { block } else { HEAD + (block - HEAD) % (PLACES - HEAD) };
     place * BLOCK_BYTES as u64
 }
 
-/// Fills blocks; whoever drives it writes what it gives.
+/// Lays out the blocks of a log. It does no I/O: its caller writes each [`Write`] into the file.
 #[derive(Debug)]
 pub struct Writer {
     number: u64,
@@ -72,14 +71,14 @@ pub struct Writer {
     written: usize,
 }
 
-/// What is to be written, in this order: the bytes first, then the head that speaks of them.
+/// Bytes for the caller to write into the file: first the records, then the head that counts them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Write<'a> {
-    /// Whether the place held another block: its head is to be filled with zeros before anything else.
+    /// Whether the place held an older block: the caller then fills the head with zeros first.
     pub is_reused: bool,
-    /// Where the block begins.
+    /// The offset of the block in the file.
     pub at: u64,
-    /// Records, and where they begin in the block.
+    /// The offset of the records in the block, and the records.
     pub records: (usize, &'a [u8]),
     /// The head of the block.
     pub head: [u8; BLOCK_HEAD],
@@ -92,10 +91,10 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// Adds `bytes`, cut into records where they do not fit a block, and hands over each piece that is to be written.
+    /// Appends `bytes` to the log, in several records where they do not fit one block, and calls `put` for each piece.
     ///
     /// # Errors
-    /// That of `put`.
+    /// The first error of `put`.
     pub fn add<E>(
         &mut self,
         wall_us: u64,
@@ -104,7 +103,7 @@ impl Writer {
         mut put: impl FnMut(Write<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         while !bytes.is_empty() {
-            // A record of a few bytes at the end of a block would be mostly head.
+            // With little room left in the block, a record would be mostly head.
             let mut room = BLOCK_BYTES.saturating_sub(self.block.len() + RECORD_HEAD);
             if room < bytes.len().min(256) {
                 self.next_block();
@@ -146,7 +145,8 @@ impl Writer {
     }
 }
 
-/// Reads a log while it is written: what is new since it was last asked, and how much was dropped before that.
+/// Reads a log while a worker writes it: each [`Reader::read`] gives the new records, and how much was overwritten
+/// unread.
 #[derive(Debug)]
 pub struct Reader {
     number: u64,
@@ -156,12 +156,12 @@ pub struct Reader {
     passed: u64,
 }
 
-/// What a look at a log brought.
+/// One thing that a [`Reader`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Something that was written.
+    /// A record.
     Entry(Entry),
-    /// So many bytes were written here and are not kept.
+    /// This many bytes were written here and have been overwritten.
     Dropped(u64),
 }
 
@@ -172,33 +172,33 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Hands everything new to `each`. `load` reads a block from this place of the file.
+    /// Calls `each` for everything new. `load` reads from this offset of the file until the slice is full.
     ///
     /// # Errors
-    /// Those of `load` and `each`.
+    /// The first error of `load` or `each`.
     pub fn read<E>(
         &mut self,
         mut load: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
         mut each: impl FnMut(Found) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut block = vec![0; BLOCK_BYTES];
-        // Whoever writes faster than this reads, or nonsense, holds it up for one round and no longer.
+        // The bound: a worker that writes faster than this loop reads, or writes nonsense, cannot keep it here.
         for _ in 0..2 * PLACES {
-            // Asked before this one is read: once the next is begun, this one stays as it is.
+            // The number of the next block is read before this block: once the next is begun, this one is complete.
             let mut next = [0; 8];
             load(place_of(self.number + 1), &mut next)?;
             let is_full = u64::from_le_bytes(next) >= self.number + 2;
             load(place_of(self.number), &mut block)?;
             let number = word(&block, 0);
             if number > self.number + 1 && number < NUMBER_MAX {
-                // The oldest block that can still be there.
+                // The oldest block that cannot have been overwritten yet.
                 self.go_to((number - 1).saturating_sub(PLACES - HEAD - 1).max(self.number + 1));
                 continue;
             }
             if number != self.number + 1 {
                 return Ok(());
             }
-            // What is filled anew while it was copied is torn.
+            // If the place was reused during the copy, the copy is torn.
             load(place_of(self.number), &mut next)?;
             if u64::from_le_bytes(next) != number {
                 continue;
@@ -212,7 +212,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What is new in a block, and what is missing before it.
+    /// Calls `each` for the new records of a block, and before them for the bytes that are missing.
     fn take<E>(&mut self, block: &[u8], each: &mut impl FnMut(Found) -> Result<(), E>) -> Result<(), E> {
         let (before, used) = (word(block, 8), word(block, 16));
         let used = usize::try_from(used).unwrap_or(usize::MAX).clamp(self.read, BLOCK_BYTES);
@@ -238,7 +238,7 @@ fn word(block: &[u8], at: usize) -> u64 {
     block[at..].first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// The records in these bytes, as far as they make sense.
+/// The records in these bytes, up to the first that is cut off.
 fn entries(mut bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(RECORD_HEAD) {

@@ -1,6 +1,7 @@
-//! What supervisor and workers say to each other: by the lane, the ipc channel, and two shared pages.
+//! The worker protocol: the messages of lane and ipc channel, the layout of the two shared pages, and plans.
 //!
-//! No client sees any of it: nothing under `crates/client` or `crates/cli` names this module.
+//! The supervisor, the core, `crates/link`, the worker runtime and `crates/jobs` use it. Nothing of a client may name this
+//! module: neither `crates/client` nor `crates/cli`.
 
 pub mod boxes;
 pub mod message;

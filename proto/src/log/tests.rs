@@ -1,10 +1,12 @@
-//! Tests of the log's form: what is written is read, whatever is dropped is said, and nonsense ends nothing.
+//! Tests of the log's layout: a reader gets all that was written, or the number of bytes that are missing.
+//!
+//! A log with hostile contents must end no reader and make it allocate no more than the file could hold.
 
 use std::convert::Infallible;
 
 use super::*;
 
-/// A file of a log, and its writer.
+/// A log's file in memory, and its writer.
 struct Book {
     file: Vec<u8>,
     writer: Writer,

@@ -1,90 +1,93 @@
-//! The two shared pages of a worker: the box, which the worker writes, and the orders, which only the
-//! supervisor writes. This file is their layout and the claim word; the accesses live in `link`.
+//! The layout of the two shared pages of a worker: the box, which the worker writes, and the orders, which only the
+//! supervisor writes.
 //!
-//! Every field is one little-endian u64 that is read and written atomically, so that neither side can see half
-//! of one. Whatever stands in a box is its worker's own testimony: it is copied once and checked before it is
-//! believed, and believed only about what that worker was given.
+//! `crates/link` reads and writes the pages; this file only says where the fields are and how a claim word is packed.
+//! Every field is one little-endian u64 that is read and written atomically, so neither side sees half of one. A worker
+//! can write anything into its box: the supervisor must copy each field once and check the copy before it uses it, and
+//! must accept results only for offers that this worker has.
 //!
 //! Box: a header, then [`RING`] entries of [`ENTRY_BYTES`], then [`RING`] areas of [`INLINE_MAX_BYTES`] for the
-//! results that do not fit their entry. Orders: a header, then [`RING`] entries of [`ORDER_BYTES`].
+//! results that do not fit an entry. Orders: a header, then [`RING`] orders of [`ORDER_BYTES`].
 
 use std::num::NonZeroU8;
 
 use crate::ids::Seq;
 use crate::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, TEXT_MAX_BYTES};
 
-/// Bytes of the box header, a page of its own.
+/// Bytes of the box header: one page.
 pub const BOX_HEADER_BYTES: usize = 4096;
 /// Bytes of one entry of the ring: one cache line.
 pub const ENTRY_BYTES: usize = 64;
-/// Size of a box.
+/// Bytes of a box.
 pub const BOX_BYTES: usize = BOX_HEADER_BYTES + RING * ENTRY_BYTES + RING * INLINE_MAX_BYTES;
 
-/// Box header: CLOCK_MONOTONIC nanoseconds at which the worker knew that it was about to die; 0 is unknown.
+/// Box header: CLOCK_MONOTONIC nanoseconds at which the worker began to die, in its signal handler or before its exit;
+/// 0 is unknown.
 pub const LAST_BREATH_AT: usize = 0;
-/// Box header: the signal that is ending the worker, stored after the fields that explain it; 0 is none. These
-/// fields are written by a signal handler, once, and read once the wait status names the same signal.
+/// Box header: the signal that is ending the worker; 0 is none. The signal handler writes this field and those that
+/// explain it once, this one last. The supervisor reads them only if the wait status names the same signal.
 pub const CAUSE_SIGNAL_AT: usize = 64;
 /// Box header: the signal's `si_code`, sign-extended: 0 and below, a process sent it; above, the kernel did.
 pub const CAUSE_CODE_AT: usize = 72;
-/// Box header: the address that faulted, for SIGSEGV, SIGBUS, SIGILL and SIGFPE of the kernel's.
+/// Box header: the address that faulted, for a SIGSEGV, SIGBUS, SIGILL or SIGFPE that the kernel sent.
 pub const FAULT_ADDRESS_AT: usize = 80;
-/// Box header: the process that sent the signal, when one did.
+/// Box header: the process that sent the signal, if a process did.
 pub const SENDER_PID_AT: usize = 88;
-/// Box header: 1 when the fault lies at the end of the thread's stack.
+/// Box header: 1 if the fault lies at the end of the thread's stack.
 pub const STACK_OVERFLOW_AT: usize = 96;
-/// Box header: bytes of the allocation that failed right before SIGABRT; 0 is none.
+/// Box header: bytes of an allocation that failed right before SIGABRT; 0 is none.
 pub const FAILED_ALLOCATION_AT: usize = 104;
-/// Box header: how many frames there are, stored after them.
+/// Box header: the number of frames, stored after the frames.
 pub const FRAME_COUNT_AT: usize = 112;
-/// Box header: 1 when the stack had to be searched for the frames.
+/// Box header: 1 if the stack had to be searched for the frames.
 pub const FRAMES_SEARCHED_AT: usize = 120;
-/// Box header: [`BACKTRACE_MAX`] addresses in the worker program's file, the innermost first.
+/// Box header: up to [`BACKTRACE_MAX`] addresses in the file of the worker program, the innermost first.
 pub const FRAMES_AT: usize = 128;
 
-/// Box header: parts that the running task says are done.
+/// Box header: how much the running task has reported as done.
 pub const PROGRESS_DONE_AT: usize = 256;
-/// Box header: of how many; 0 is unknown.
+/// Box header: how much there is to do in all; 0 is unknown.
 pub const PROGRESS_TOTAL_AT: usize = 264;
-/// Box header: CLOCK_MONOTONIC nanoseconds of the last progress, stored after the two before; 0 is none. The worker
-/// clears progress and last words between two tasks, so that they are always of the one that it has claimed.
+/// Box header: CLOCK_MONOTONIC nanoseconds of the last progress, stored after the two fields above; 0 is none. The worker
+/// clears progress and last words between two tasks, so they always belong to the task that it has claimed.
 pub const PROGRESS_NS_AT: usize = 272;
-/// Box header: the last words, as [`pack_words`] has it, stored after the bytes it speaks of; 0 is none.
+/// Box header: length and place of the last words, see [`pack_words`], stored after their bytes; 0 is none.
 pub const LAST_WORDS_AT: usize = 280;
-/// Box header: two places for last words, written in turn, so that a death in mid-sentence leaves the one before.
+/// Box header: two places for last words, written in turn: after a death during a write, the older words are intact.
 const WORDS_PLACES_AT: usize = 320;
 
 /// Entry: the claim word.
 pub const WORD_AT: usize = 0;
 /// Entry: how the task ended, a [`ReportStatus`].
 pub const STATUS_AT: usize = 8;
-/// Entry: bytes of the result or of the failure's text, wherever they stand.
+/// Entry: length of the result or of the failure's text, in bytes.
 pub const LENGTH_AT: usize = 16;
-/// Entry: bytes of the output, if it stands in the output descriptor; of a failure, those of the output that is kept
-/// beside its text: behind the text if both fit an inline result, else in the output descriptor.
+/// Entry: length of the output in the output descriptor, in bytes. Of a failure: length of the output that is kept with
+/// its text, which is behind the text if both fit an inline result, else in the output descriptor.
 pub const OUTPUT_BYTES_AT: usize = 24;
 /// Entry: CLOCK_MONOTONIC nanoseconds of the claim.
 pub const CLAIMED_NS_AT: usize = 32;
-/// Entry: nanoseconds from claim to result.
+/// Entry: nanoseconds from the claim to the result.
 pub const ELAPSED_NS_AT: usize = 40;
-/// Entry: the result itself, if at most [`SMALL_BYTES`] long; else it stands in the entry's area.
+/// Entry: the result itself, if it has at most [`SMALL_BYTES`]; a longer one is in the entry's area.
 pub const SMALL_AT: usize = 48;
-/// Bytes of a result that fits its entry.
+/// Bytes of the longest result that fits an entry.
 pub const SMALL_BYTES: usize = ENTRY_BYTES - SMALL_AT;
 
 /// Bytes of the orders header.
 pub const ORDERS_HEADER_BYTES: usize = 64;
 /// Bytes of one order.
 pub const ORDER_BYTES: usize = 32;
-/// Size of an orders page.
+/// Bytes of the orders page.
 pub const ORDERS_BYTES: usize = ORDERS_HEADER_BYTES + RING * ORDER_BYTES;
 
-/// Orders header: the nap count. Odd while the supervisor sleeps or is about to: ring once for each odd value.
+/// Orders header: the nap count. It is odd while the supervisor sleeps or is about to. A worker rings its doorbell once
+/// for each odd value.
 pub const NAP_AT: usize = 0;
-/// Orders header: the seq of the offer that nobody wants any more although the worker has begun it; 0 is none. Its task
-/// may end early; a worker that sees another number here than that of its own offer goes on.
+/// Orders header: the seq of a claimed offer whose task was cancelled; 0 is none. That task may end early. A worker that
+/// finds another seq here than that of its claimed offer ignores it.
 pub const UNWANTED_AT: usize = 8;
-/// Order: the seq it belongs to.
+/// Order: the seq of its offer.
 pub const ORDER_SEQ_AT: usize = 0;
 /// Order: the job.
 pub const ORDER_JOB_AT: usize = 8;
@@ -98,33 +101,33 @@ const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));
 const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= BOX_HEADER_BYTES);
 
-/// The word that makes `bytes` bytes (at least 1) in place 0 or 1 the last words.
+/// The word of [`LAST_WORDS_AT`] for last words of `bytes` bytes (at least 1) in place 0 or 1.
 pub fn pack_words(bytes: usize, place: u64) -> u64 {
     (bytes as u64) << 1 | place & 1
 }
 
-/// How many bytes the last words have and where they stand; `None` when there are none, or they cannot be.
+/// Length and offset of the last words, in bytes; `None` if there are none, or the length is not possible.
 pub fn unpack_words(word: u64) -> Option<(usize, usize)> {
     let bytes = usize::try_from(word >> 1).ok()?;
     (1..=LAST_WORDS_MAX_BYTES).contains(&bytes).then(|| (bytes, words_at(word)))
 }
 
-/// Where the last words of a place (its lowest bit counts) begin in the box.
+/// The offset in the box of the last words of a place; only the lowest bit of `place` counts.
 pub fn words_at(place: u64) -> usize {
     WORDS_PLACES_AT + (place & 1) as usize * LAST_WORDS_MAX_BYTES
 }
 
-/// The entry of the ring that a seq uses.
+/// The index of the entry that a seq uses.
 pub fn index_of(seq: Seq) -> usize {
     (seq.0 % RING as u64) as usize
 }
 
-/// Where an entry begins in the box.
+/// The offset of an entry in the box.
 pub fn entry_at(index: usize) -> usize {
     BOX_HEADER_BYTES + index * ENTRY_BYTES
 }
 
-/// Where a result of `length` bytes stands in the box.
+/// The offset of a result of `length` bytes in the box.
 pub fn result_at(index: usize, length: usize) -> usize {
     if length <= SMALL_BYTES {
         entry_at(index) + SMALL_AT
@@ -133,23 +136,23 @@ pub fn result_at(index: usize, length: usize) -> usize {
     }
 }
 
-/// How many bytes of output stand behind the text of a failure; `None` if they do not fit there.
+/// The length of the output behind the text of a failure, in bytes; `None` if both do not fit an inline result.
 pub fn behind_text(text_bytes: usize, output_bytes: u64) -> Option<usize> {
     let room = INLINE_MAX_BYTES.checked_sub(text_bytes)?;
     usize::try_from(output_bytes).ok().filter(|bytes| *bytes <= room)
 }
 
-/// Where an order begins in the orders page.
+/// The offset of an order in the orders page.
 pub fn order_at(index: usize) -> usize {
     ORDERS_HEADER_BYTES + index * ORDER_BYTES
 }
 
-/// The five states of an entry of the ring. Legal steps, and who may take them, stand in ARCHITECTURE.md.
+/// The five states of an entry of the ring. ARCHITECTURE.md has the table of allowed steps, and which side takes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimState {
-    /// Free: nothing offered, or all said and recorded.
+    /// Free: nothing was offered yet, or the supervisor has applied the result.
     Settled,
-    /// Handed to the worker, which has not begun.
+    /// Handed to the worker, which has not begun it.
     Offered,
     /// The worker runs it.
     Claimed,
@@ -162,19 +165,19 @@ pub enum ClaimState {
 /// A claim word: `seq << 3 | state`, so that one compare-and-swap decides about one offer and no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClaimWord {
-    /// Which offer.
+    /// The number of the offer.
     pub seq: Seq,
-    /// How far it is.
+    /// The state of the offer.
     pub state: ClaimState,
 }
 
 impl ClaimWord {
-    /// As it stands in the box.
+    /// The word in the box.
     pub fn pack(seq: Seq, state: ClaimState) -> u64 {
         seq.0 << 3 | state as u64
     }
 
-    /// Reads one; `None` for a state that does not exist, which is a lie.
+    /// Reads a word; `None` for a state that does not exist, which is a protocol violation.
     pub fn unpack(word: u64) -> Option<Self> {
         let state = match word & 7 {
             0 => ClaimState::Settled,
@@ -188,25 +191,25 @@ impl ClaimWord {
     }
 }
 
-/// How a task ended, as its worker says.
+/// How a task ended, as its worker reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportStatus {
-    /// Done; the result stands in the box.
+    /// Done; the result is in the box.
     Inline,
-    /// Done; the result stands in the output descriptor.
+    /// Done; the result is in the output descriptor.
     Descriptor,
-    /// The task's own code said no; its text stands in the box.
+    /// The task's own code failed; the text of the failure is in the box.
     Failed {
-        /// The exit code of the program that it was, never 0.
+        /// The exit code of the program that an `exec` task ran.
         code: Option<NonZeroU8>,
     },
 }
 
-/// Where the exit code of a failure stands in its status.
+/// The exit code of a failure is in the bits of the status from this one on.
 const CODE_SHIFT: u32 = 8;
 
 impl ReportStatus {
-    /// As it stands in the box.
+    /// The word in the box.
     pub fn pack(self) -> u64 {
         match self {
             Self::Inline => 1,
@@ -215,7 +218,7 @@ impl ReportStatus {
         }
     }
 
-    /// Reads one; `None` for a status that does not exist, which is a lie.
+    /// Reads a word; `None` for a status that does not exist, which is a protocol violation.
     pub fn unpack(status: u64) -> Option<Self> {
         match status {
             1 => Some(Self::Inline),

@@ -1,7 +1,8 @@
-//! What supervisor and worker say to each other.
+//! The messages between supervisor and worker, on the lane and on the ipc channel.
 //!
-//! The lane (a `SOCK_SEQPACKET` pair, the worker's stdin) carries [`LaneDown`] with descriptors, and up
-//! nothing but bytes: [`LaneUp`]. Tasks go down the ipc channel as [`Tasks`]; results come up in the box.
+//! The lane is a `SOCK_SEQPACKET` socketpair whose one end is the worker's standard input. Down it the supervisor sends
+//! [`LaneDown`] with descriptors; up it a worker sends [`LaneUp`] and must never pass a descriptor. Tasks go down the ipc
+//! channel as [`Tasks`]; nothing is ever sent up that channel. Results are written into the box ([`super::boxes`]).
 
 use crate::codec::{Decode, Encode};
 use crate::file::FileUse;
@@ -9,97 +10,97 @@ use crate::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use crate::job::{OutputMode, Payload};
 use crate::worker::stage::Stage;
 
-/// The exit code of a worker that leaves because a task of its panicked, once the task was reported as failed: what
-/// it ran may have left its memory half changed. Of no meaning from a worker that reported no failure last.
+/// The exit code of a worker that leaves because a task panicked, after it has reported the task as failed: the panic
+/// may have left the worker's memory half changed. From a worker whose last report was no failure, the code means nothing.
 pub const LEFT_AFTER_PANIC: u8 = 97;
 
-/// Down the lane.
+/// A message from the supervisor to a worker, on the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneDown {
-    /// The first frame; two descriptors come with it: the box, then the orders.
+    /// The first frame. Two descriptors are attached: the box, then the orders.
     Setup(Setup),
     /// The files of an offer, one descriptor for each role. Sent before the offer's task.
     Files {
         /// The offer.
         seq: Seq,
-        /// What each is for.
+        /// The role of each descriptor, in their order.
         roles: Vec<FileRole>,
     },
 }
 
-/// What a descriptor is for that goes to a worker with an offer.
+/// The purpose of a descriptor that is sent with an offer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum FileRole {
-    /// An empty file of the supervisor's: where the output of this offer goes.
+    /// An empty file that the supervisor made, for the output of this offer.
     Output,
-    /// The one output of all tasks of a job, which writes it in place; the merge seals it.
+    /// The one output of all tasks of a job. Each part writes at its own offset; the merge task seals the file.
     Shared,
     /// The plan of the job, see [`crate::worker::stage`]; sealed.
     Plan,
-    /// What the parts of the job left, in the form of a plan; sealed.
+    /// The results of the job's parts, in the form of a plan; sealed.
     Results,
-    /// Where what the task writes is kept for whoever looks, see [`crate::log`].
+    /// The file for the log of the attempt, see [`crate::log`].
     Log,
-    /// A client's file: nothing is known of it.
+    /// A client's file, which nothing has checked.
     Named(FileUse),
 }
 
-/// Who the worker is and what it must offer.
+/// The worker's number, and the kinds that it must offer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Setup {
     /// Its number.
     pub worker: WorkerId,
-    /// The daemon's table of kinds; a task names its kind by the place in it. Empty where workers of another pool run it.
+    /// The daemon's table of kinds; a [`KindId`] is a place in it. The name is empty if another pool runs the kind.
     pub kinds: Vec<String>,
     /// Whether `chaos` may run.
     pub enable_chaos: bool,
 }
 
-/// Up the lane.
+/// A message from a worker to the supervisor, on the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum LaneUp {
-    /// Look into the box. Losing one loses nothing.
+    /// There is something new in the box. A lost doorbell does no harm.
     Doorbell,
-    /// The worker's ipc-channel server is at this path; said once.
+    /// The worker's ipc-channel server waits at this path; sent once.
     Hello {
         /// Path of the one-shot server's socket, inside the folder made for this worker.
         path: String,
         /// The kinds of the table that it cannot run.
         missing: Vec<KindId>,
     },
-    /// The worker cannot come up and leaves; instead of a hello or after it, said once.
+    /// The worker could not start and exits; sent once, instead of a hello or after it.
     NotUp {
-        /// Why, in words; cut to [`crate::limits::TEXT_MAX_BYTES`].
+        /// Why, as a text for people; cut to [`crate::limits::TEXT_MAX_BYTES`].
         why: String,
     },
 }
 
-/// One message of the ipc channel: tasks in the order of their seq. The first one of a channel is empty.
+/// One message of the ipc channel: tasks in the order of their seq. The first message of a channel is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Tasks {
     /// The tasks.
     pub tasks: Vec<TaskMessage>,
 }
 
-/// One task, as its worker gets it.
+/// One task, as the supervisor sends it to a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TaskMessage {
-    /// The offer; its claim word stands in entry `seq mod ring`.
+    /// The number of the offer; its claim word is in entry `seq mod ring` of the box.
     pub seq: Seq,
     /// The job, for logs.
     pub job: JobId,
-    /// Which offer of this task it is.
+    /// The fence of this offer of the task.
     pub fence: Fence,
-    /// What to run.
+    /// The kind to run.
     pub kind: KindId,
-    /// Which task of the job it is.
+    /// Which task of the job this is.
     pub stage: Stage,
-    /// Whether a [`LaneDown::Files`] belongs to it.
+    /// Whether the supervisor sent a [`LaneDown::Files`] for it.
     pub has_files: bool,
-    /// Memory that it may have beyond what the worker has, in bytes.
+    /// Memory that the task may use beyond what the worker uses before it, in bytes.
     pub memory_bytes: Option<u64>,
     /// Where the output goes.
     pub output: OutputMode,
-    /// What to run it on.
+    /// The input.
     pub input: Payload,
 }

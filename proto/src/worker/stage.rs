@@ -1,18 +1,16 @@
 //! The stages of a job: one task, or plan, run and merge.
 //!
-//! A kind that plans gets three sorts of tasks. The **plan** task reads the job's input and writes how it is split;
-//! the **run** tasks each do one part, in any order and more than once if a worker dies; the **merge** task joins
-//! what they left. All of them run in workers. The plan is a file that only workers read, but for its first eight
-//! bytes, which say how many parts there are:
+//! A kind that plans has three sorts of tasks, all of which run in workers. The **plan** task reads the job's input and
+//! writes the plan; each **run** task does one part, in any order, and more than once if a worker dies; the **merge** task
+//! joins their results. The plan is a file for workers; the supervisor must read only its first eight bytes. The results
+//! of the parts reach the merge task in a file of the same form.
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 0..8 | number of parts `n`, little endian, at most [`crate::limits::PARTS_MAX`] |
 //! | 8..8+8(n+1) | `n + 1` offsets from the start of the file, little endian, rising: part `i` lies between `i` and `i + 1` |
 //! | then | the parts |
-//! | after the last part | of a plan alone: its [`Brief`] |
-//!
-//! The results of the parts come to the merge task as a file of the same form.
+//! | after the last part | only in a plan: its [`Brief`] |
 
 use crate::codec::{Decode, Encode};
 use crate::limits::PARTS_MAX;
@@ -20,49 +18,49 @@ use crate::limits::PARTS_MAX;
 /// Which task of its job a task is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub enum Stage {
-    /// The only one.
+    /// The only task.
     #[default]
     Whole,
-    /// Says how the job is split.
+    /// Writes how the job is split.
     Plan,
     /// Does one part.
     Run {
-        /// Which, from 0.
+        /// The part, counted from 0.
         part: u32,
-        /// Of how many.
+        /// The number of parts.
         parts: u32,
     },
-    /// Joins what the parts left.
+    /// Joins the results of the parts.
     Merge {
-        /// How many there were.
+        /// The number of parts.
         parts: u32,
     },
 }
 
-/// What a plan tells every later task of its job. Only workers write and read it.
+/// What the plan task passes to every later task of its job. Only workers write and read it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Brief {
     /// The files that the job reads, as they were when it was planned.
     pub seen: Vec<Seen>,
-    /// Whatever the kind wants all of them to know.
+    /// Bytes that the kind passes to all of them.
     pub common: Vec<u8>,
 }
 
-/// A file as somebody saw it: one that looks different later was changed.
+/// A file as the plan task found it: a later task that finds other values knows that the file was changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Seen {
-    /// What the job calls it.
+    /// The name that the job uses for it.
     pub name: String,
-    /// Bytes in it.
+    /// Its length in bytes.
     pub length: u64,
-    /// When its bytes were changed last: seconds and nanoseconds of the wall clock.
+    /// When its contents were last changed: seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
 }
 
-/// Bytes at the start of a plan that say how many parts it has.
+/// Bytes at the start of a plan that hold the number of its parts.
 pub const COUNT_BYTES: usize = 8;
 
-/// How many parts a plan of `length` bytes has that begins with `head`; `None` if it cannot be one.
+/// The number of parts of a plan of `length` bytes that begins with `head`; `None` if it is no valid plan.
 pub fn parts_of(head: [u8; COUNT_BYTES], length: u64) -> Option<u32> {
     let parts = u32::try_from(u64::from_le_bytes(head)).ok().filter(|parts| *parts <= PARTS_MAX)?;
     (length >= table_bytes(parts)).then_some(parts)
@@ -73,7 +71,7 @@ pub fn table_bytes(parts: u32) -> u64 {
     COUNT_BYTES as u64 * (u64::from(parts) + 2)
 }
 
-/// The file that holds these parts.
+/// The contents of a file with these parts.
 pub fn pack<P: AsRef<[u8]>>(parts: &[P]) -> Vec<u8> {
     let mut at = COUNT_BYTES as u64 * (parts.len() as u64 + 2);
     let mut bytes = (parts.len() as u64).to_le_bytes().to_vec();
