@@ -1,8 +1,8 @@
-//! What is known of a worker beside how it ended: what it left in its box, and what the kernel showed of it.
+//! What is known of a worker besides its death: what it wrote into its box, and what the kernel showed of it.
 //!
-//! Frames, progress and last words are the worker's own testimony, and may be anything; they are shown, and nothing
-//! is decided by them. What was seen is the kernel's word. Made by the supervisor, carried by the core, shown by
-//! `job`, `deaths`, `events` and `workers`.
+//! The supervisor collects it, the core stores it, and `bulkhead job`, `deaths`, `events` and `workers` show it. Frames,
+//! progress and last words were written by the worker and may be anything: nothing may ever be decided by them.
+//! [`Seen`] comes from the kernel.
 
 use std::fmt;
 
@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize};
 use crate::client::record_text::Span;
 use crate::codec::{Decode, Encode};
 
-/// All that is known of the end of one attempt. Empty where nothing is.
+/// All that is known of the end of one attempt. Unknown fields are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
-    /// Where it was, then the calls that led there, as they stand in the file of the worker program; at most
-    /// [`crate::limits::BACKTRACE_MAX`], the innermost. A caller's address lies inside its call, so that all can be
-    /// looked up as they are. What is not of that file (libc, say) is left out.
+    /// The backtrace: the innermost [`crate::limits::BACKTRACE_MAX`] addresses at most, the innermost first, as offsets
+    /// in the file of the worker program. A caller's address lies inside its call instruction, so each can be looked up
+    /// as it is. Addresses outside that file (in libc, for example) are left out.
     pub frames: Vec<u64>,
-    /// Whether code without frame pointers was running, so that the stack had to be searched: a call that was over
-    /// may be among the frames.
+    /// Whether the stack was searched because the running code had no frame pointers: `frames` may then contain calls
+    /// that had already returned.
     pub searched: bool,
-    /// The file that the frames belong to. `None` without frames, or when it cannot be named.
+    /// The file that the frames belong to. `None` without frames, or if its path is too long.
     pub program: Option<Box<Program>>,
-    /// How far its task said it was.
+    /// The last progress that its task reported.
     pub progress: Option<Progress>,
-    /// What its task said last; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].
+    /// The last words that its task reported; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].
     pub last_words: String,
-    /// What the kernel showed of it right before it was killed.
+    /// What the kernel showed of it right before the supervisor killed it.
     pub seen: Option<Box<Seen>>,
 }
 
 impl Evidence {
-    /// What its texts and frames take on the wire, in bytes, about.
+    /// About how many bytes its texts and frames take in a message.
     pub fn wire_bytes(&self) -> u64 {
         let path = self.program.as_ref().map_or(0, |program| program.path.len());
         let place = self.seen.as_ref().map_or(0, |seen| seen.waits_in.len());
@@ -41,41 +41,41 @@ impl Evidence {
     }
 }
 
-/// A program's file as it was when a worker was started from it: whoever looks frames up must find the same.
+/// The file of a worker program when the worker was started: frames may be looked up only in a file with these values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Program {
-    /// Where it is; at most [`crate::limits::PROGRAM_PATH_MAX_BYTES`].
+    /// Its path; at most [`crate::limits::PROGRAM_PATH_MAX_BYTES`].
     pub path: String,
-    /// Its number in its file system.
+    /// Its inode number.
     pub inode: u64,
     /// Its length.
     pub bytes: u64,
-    /// When it was last written, in nanoseconds since 1970.
+    /// When its contents were last changed, in nanoseconds since 1970.
     pub modified_ns: i64,
 }
 
-/// How far a task says it is, in a unit of its own.
+/// The progress that a task reports, in a unit that the kind chooses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Progress {
-    /// Parts done.
+    /// How much is done.
     pub done: u64,
-    /// Of how many; 0 when it cannot tell.
+    /// How much there is to do in all; 0 if unknown.
     pub total: u64,
 }
 
-/// What the kernel shows of a process that lives.
+/// What the kernel shows of a living process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Seen {
-    /// Whose it is: the worker's own process, or, once that is reaped, one that it left behind.
+    /// The process: the worker itself, or, once the worker is reaped, a process that it left behind.
     pub pid: u32,
-    /// What it is doing.
+    /// Its state.
     pub state: RunState,
-    /// Processor time of its whole life, in microseconds, all threads together.
+    /// Processor time of all its threads since its start, in microseconds.
     pub cpu_us: u64,
-    /// Processor time since its task was handed to it, in microseconds, where that is watched.
+    /// Processor time since its task was offered to it, in microseconds, if that is measured.
     pub task_cpu_us: Option<u64>,
-    /// Processor time of the processes that it started, and that those started, in its whole life, in microseconds:
-    /// of the living, and of the dead that somebody waited for.
+    /// Processor time of its descendants since its start, in microseconds: of those that live, and of those whose parent
+    /// has reaped them.
     pub below_us: u64,
     /// Resident memory, in bytes.
     pub resident_bytes: u64,
@@ -83,21 +83,21 @@ pub struct Seen {
     pub waits_in: String,
 }
 
-/// What a process is doing: the letter of proc_pid_stat(5), by name.
+/// The state of a process: the name of the state letter in proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {
     /// On a processor, or ready to be.
     Running,
-    /// Waits for something; a signal wakes it.
+    /// Waits in a sleep that a signal ends.
     Sleeping,
-    /// Waits in the kernel; not even SIGKILL wakes it.
+    /// Waits in the kernel in a sleep that not even SIGKILL ends.
     Uninterruptible,
     /// Stopped by a signal.
     Stopped,
     /// Stopped by a debugger.
     Traced,
-    /// Dead, and not reaped.
+    /// Dead and not reaped.
     Dead,
     /// Anything else.
     #[default]
@@ -118,7 +118,7 @@ impl fmt::Display for RunState {
     }
 }
 
-/// As it stands at the end of a line: `key=value` fields, each with a blank before it; nothing where nothing is known.
+/// For the end of a line: `key=value` fields with a blank before each; unknown fields are left out.
 impl fmt::Display for Evidence {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(seen) = &self.seen {

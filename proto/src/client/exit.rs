@@ -1,15 +1,16 @@
 //! Exit codes of the `bulkhead` command: a public table.
 //!
-//! Scripts branch on them, so a code never changes its meaning; `docs/src/reference/exit-codes.md` lists them all, and a
-//! test holds the two together. An `exec` job gives its program's own code instead.
+//! The command line exits with them and scripts branch on them, so a code must never change its meaning.
+//! `docs/src/reference/exit-codes.md` lists them all, and a test compares it with this file. For a failed `exec` job the
+//! command exits with the program's own code.
 
 use crate::client::outcome::Outcome;
 
-/// All asked for was done.
+/// The command succeeded; all its jobs are done.
 pub const DONE: u8 = 0;
-/// A job failed: its own code said no.
+/// A job failed: its own code reported an error.
 pub const FAILED: u8 = 1;
-/// The command line was not understood; nothing was sent.
+/// The command line is wrong; no request was sent.
 pub const USAGE: u8 = 2;
 /// No daemon answered.
 pub const NO_DAEMON: u8 = 69;
@@ -25,10 +26,10 @@ pub const TIMED_OUT: u8 = 124;
 pub const CRASHED: u8 = 125;
 /// A job, or the command itself, was cancelled.
 pub const CANCELLED: u8 = 130;
-/// Nobody reads standard output any more, as a shell shows it of a command that SIGPIPE ended.
+/// The reader of standard output has closed it; the code that a shell shows for a command ended by SIGPIPE.
 pub const PIPE: u8 = 141;
 
-/// The exit code that an outcome gives: that of the program for an `exec` job which failed.
+/// The exit code for an outcome; for a failed `exec` job, that of its program.
 pub fn of(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Done => DONE,

@@ -1,9 +1,8 @@
 //! Frames on the client socket: a four-byte little-endian length, then that many bytes of one message.
 //!
-//! No I/O: [`Frames`] is fed what was read and hands out whole messages; a length over
-//! [`FRAME_MAX_BYTES`] is refused before a byte of it is kept. Every connection opens with a [`Hello`] of
-//! fixed shape in both directions, which later versions must keep, so that two versions can always tell each
-//! other that they differ.
+//! The supervisor and the client library feed [`Frames`] with the bytes that they have read, and take whole messages from
+//! it; nothing here does I/O. A length over [`FRAME_MAX_BYTES`] is refused as soon as it is read. In both directions a
+//! connection begins with a [`Hello`], whose layout must never change: so two versions can always see that they differ.
 
 use std::fmt;
 
@@ -11,21 +10,21 @@ use crate::codec::{self, Encode};
 use crate::limits::{FRAME_MAX_BYTES, PROTOCOL_VERSION};
 
 const LENGTH_BYTES: usize = 4;
-/// A larger buffer is given back when nothing is left in it.
+/// A buffer with a larger capacity is freed once it is empty.
 const ROOMY_BYTES: usize = 64 << 10;
 const MAGIC: [u8; 8] = *b"BULKHEAD";
 
 /// The first bytes in each direction: magic, protocol version, and the daemon's verdict (zero from a client).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The speaker's [`PROTOCOL_VERSION`].
+    /// The sender's [`PROTOCOL_VERSION`].
     pub version: u32,
-    /// What the daemon says to the connection; 0 is welcome.
+    /// The daemon's answer to the connection, such as [`Hello::WELCOME`].
     pub verdict: u32,
 }
 
 impl Hello {
-    /// Its size on the wire.
+    /// Its length in bytes.
     pub const BYTES: usize = 16;
     /// Verdict: the connection is served.
     pub const WELCOME: u32 = 0;
@@ -36,12 +35,12 @@ impl Hello {
     /// Verdict: this user may not use the daemon.
     pub const DENIED: u32 = 3;
 
-    /// What this build says, with a verdict.
+    /// The hello of this build, with a verdict.
     pub fn new(verdict: u32) -> Self {
         Self { version: PROTOCOL_VERSION, verdict }
     }
 
-    /// As it travels.
+    /// The bytes to send.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
@@ -50,7 +49,7 @@ impl Hello {
         bytes
     }
 
-    /// Reads one; `None` if the magic is not ours.
+    /// Decodes a hello; `None` if it does not begin with our magic.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<8>()?;
         let (version, rest) = rest.split_first_chunk::<4>()?;
@@ -60,10 +59,10 @@ impl Hello {
     }
 }
 
-/// A frame longer than the limit, as its length prefix claims.
+/// A frame whose length is over [`FRAME_MAX_BYTES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Oversized {
-    /// Bytes claimed.
+    /// The length in its prefix, in bytes.
     pub claimed: usize,
 }
 
@@ -78,7 +77,7 @@ impl std::error::Error for Oversized {}
 /// Appends `message` as one frame to `into`.
 ///
 /// # Errors
-/// [`Oversized`] if it does not fit a frame; `into` is then as before.
+/// [`Oversized`] if it does not fit a frame; `into` is then unchanged.
 pub fn push_frame<T: Encode>(message: &T, into: &mut Vec<u8>) -> Result<(), Oversized> {
     let start = into.len();
     into.extend_from_slice(&[0; LENGTH_BYTES]);
@@ -93,7 +92,7 @@ pub fn push_frame<T: Encode>(message: &T, into: &mut Vec<u8>) -> Result<(), Over
     Ok(())
 }
 
-/// Cuts a stream of bytes into frames. Holds at most one frame and one read beyond it.
+/// Cuts a stream of bytes into frames. Its buffer holds at most one frame and the bytes of one read after it.
 #[derive(Debug, Default)]
 pub struct Frames {
     buffer: Vec<u8>,
@@ -101,18 +100,18 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Takes what was read from the stream.
+    /// Appends bytes that were read from the stream.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        // Never more than what came: whoever sends half of a long frame takes up no more than that half.
+        // Exactly what was read: half of a long frame takes no more memory than that half.
         self.buffer.reserve_exact(bytes.len());
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Bytes of memory that it takes up.
+    /// The capacity of its buffer, in bytes.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()
     }
@@ -123,10 +122,10 @@ impl Frames {
         }
     }
 
-    /// The next whole message's bytes, or `None` until more is fed.
+    /// The bytes of the next whole message; `None` if more must be fed first.
     ///
     /// # Errors
-    /// [`Oversized`] as soon as a length prefix says so; the stream cannot be read on from there.
+    /// [`Oversized`] if the next length prefix is over the limit; no later frame of the stream can be read.
     pub fn next_frame(&mut self) -> Result<Option<&[u8]>, Oversized> {
         let Some((prefix, rest)) = self.buffer[self.start..].split_first_chunk::<LENGTH_BYTES>() else {
             self.tidy();
@@ -144,7 +143,7 @@ impl Frames {
         Ok(Some(&self.buffer[begin..self.start]))
     }
 
-    /// Whether bytes of an unfinished frame are held: a stream that ends now ends in the middle.
+    /// Whether it holds a part of a frame: a stream that ends now ends within a frame.
     pub fn is_partial(&self) -> bool {
         self.start < self.buffer.len()
     }

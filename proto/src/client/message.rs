@@ -1,8 +1,9 @@
-//! What clients ask and the daemon answers, after the [`crate::client::frame::Hello`] of both.
+//! The requests of clients and the replies of the daemon, after the [`crate::client::frame::Hello`] of both.
 //!
-//! Requests may be pipelined; each carries a [`Tag`] of the client's choosing, and every reply to it carries
-//! the same. Replies to different requests may come in any order; those to one request come in order. A
-//! request that cannot be decoded ends the connection with [`Reply::Goodbye`].
+//! The client library sends [`RequestFrame`]s, the core answers with [`ReplyFrame`]s. Requests may be pipelined: each has
+//! a [`Tag`] that the client chooses, and every reply to it has the same tag. Replies to one request come in order, those
+//! to different requests in any order. A request that cannot be decoded is never answered: the supervisor sends
+//! [`Reply::Goodbye`] and closes the connection.
 
 use crate::client::outcome::Ended;
 use crate::client::record::Record;
@@ -20,7 +21,7 @@ use crate::kind::Kind;
 pub struct RequestFrame {
     /// The client's number for it.
     pub tag: Tag,
-    /// What it asks.
+    /// The request.
     pub request: Request,
 }
 
@@ -29,94 +30,94 @@ pub struct RequestFrame {
 pub struct ReplyFrame {
     /// The request it answers; 0 for [`Reply::Goodbye`] and [`Reply::Notice`].
     pub tag: Tag,
-    /// The answer.
+    /// The reply.
     pub reply: Reply,
 }
 
-/// What a client may ask. At most [`crate::limits::BATCH_MAX`] inputs or ids in one.
+/// A request. It has at most [`crate::limits::BATCH_MAX`] inputs or ids.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
-    /// Take these jobs: [`Reply::Accepted`], then, if attached, [`Reply::Ended`] until each has ended.
+    /// Run these jobs. Replies: [`Reply::Accepted`]; then, if attached, [`Reply::Ended`] until each job has ended.
     Submit(Submit),
-    /// Tell when these have ended, in the order of their ends: [`Reply::Ended`] or, for an unknown one,
-    /// [`Reply::Refused`], one entry or reply for each id.
+    /// Wait for the ends of these jobs. For each id there is, in the order in which the jobs end, an entry of a
+    /// [`Reply::Ended`], or a [`Reply::Refused`] if the job is unknown.
     Wait {
         /// The jobs.
         jobs: Vec<JobId>,
     },
-    /// The result of an ended job: [`Reply::Ended`] with one entry, or [`Reply::Refused`].
+    /// The result of an ended job. Reply: [`Reply::Ended`] with one entry, or [`Reply::Refused`].
     Result {
         /// The job.
         job: JobId,
     },
-    /// What a job writes, see [`crate::log`]: [`Reply::Logs`] with the log of its latest attempt, or [`Reply::Refused`].
+    /// The log of a job's latest attempt, see [`crate::log`]. Reply: [`Reply::Logs`] or [`Reply::Refused`].
     Logs {
         /// The job.
         job: JobId,
-        /// Whether to send the log of each further attempt too when it begins; the first may then be still to come.
+        /// Whether to send a further [`Reply::Logs`] when a new attempt begins. The job may then be one that has not begun.
         follow: bool,
     },
-    /// End these without a result: [`Reply::Changed`].
+    /// End these jobs without a result. Reply: [`Reply::Changed`].
     Cancel {
         /// The jobs.
         jobs: Vec<JobId>,
     },
-    /// Run quarantined, failed, timed-out, cancelled, expired or lost jobs again, with fresh budgets:
-    /// [`Reply::Changed`].
+    /// Run quarantined, failed, timed-out, cancelled, expired or lost jobs again, with their full budgets of crashes and
+    /// retries. Reply: [`Reply::Changed`].
     Retry {
         /// The jobs.
         jobs: Vec<JobId>,
     },
-    /// Drop ended jobs, results, evidence and all: [`Reply::Changed`].
+    /// Drop ended jobs with their results and evidence. Reply: [`Reply::Changed`].
     Forget {
         /// The jobs.
         jobs: Vec<JobId>,
     },
-    /// The jobs that the client may see, in the order of their ids or the other way round: [`Reply::Jobs`].
+    /// List the jobs that the client may see, in rising or falling order of their ids. Reply: [`Reply::Jobs`].
     Jobs {
-        /// Only those in this state.
+        /// Only jobs in this state.
         state: Option<JobState>,
-        /// Where to begin, and which way to go.
+        /// Where to begin, and in which direction to go on.
         walk: Walk,
-        /// At most so many.
+        /// At most this many.
         limit: u32,
     },
-    /// All about one job: [`Reply::Job`].
+    /// Everything that the daemon shows of one job. Reply: [`Reply::Job`], or [`Reply::Refused`].
     Job {
         /// The job.
         job: JobId,
     },
-    /// Why a job waits, is tried again or has ended as it has: [`Reply::Why`], or [`Reply::Refused`] with
+    /// Why a job waits, is tried again, or ended the way it did. Reply: [`Reply::Why`], or [`Reply::Refused`] with
     /// [`Refusal::NeverWas`] or [`Refusal::Gone`].
     Why {
         /// The job.
         job: JobId,
     },
-    /// The deaths in mid-job, of jobs that the client may see, newest first: [`Reply::Deaths`].
+    /// Deaths of workers that were running jobs which the client may see, newest first. Reply: [`Reply::Deaths`].
     Deaths {
-        /// At most so many; never more than [`crate::limits::DEATHS_KEPT`].
+        /// At most this many; never more than [`crate::limits::DEATHS_KEPT`].
         limit: u32,
     },
-    /// The workers: [`Reply::Workers`].
+    /// The workers. Reply: [`Reply::Workers`].
     Workers,
-    /// The daemon itself: [`Reply::Status`].
+    /// The state of the daemon. Reply: [`Reply::Status`].
     Status,
-    /// The kinds it offers: [`Reply::Kinds`].
+    /// The kinds that the daemon offers. Reply: [`Reply::Kinds`].
     Kinds,
-    /// What happened: [`Reply::Events`], again and again when following.
+    /// The records of what happened. Replies: [`Reply::Events`], without an end if `follow` is set.
     Events {
-        /// Only records after this index; 0 from the oldest kept.
+        /// Only records after this index; 0: from the oldest that is kept.
         after: u64,
-        /// Whether to go on when all that is kept was sent.
+        /// Whether to send new records after all kept ones were sent.
         follow: bool,
     },
-    /// Take no new jobs, end what was accepted, then stop: [`Reply::Draining`], and, right before the daemon stops and
-    /// the connection closes, [`Reply::Drained`]. Administrators only.
+    /// Accept no new jobs, end the accepted ones, then stop. Replies: [`Reply::Draining`], and [`Reply::Drained`] right
+    /// before the daemon stops and closes the connection. Administrators only.
     Drain {
-        /// How long what was accepted may take, in milliseconds; then it is `lost`. `None`: as long as it takes.
+        /// How long accepted jobs may take to end, in milliseconds; after that they are `lost`. `None`: without a limit.
         grace_ms: Option<u64>,
     },
-    /// Are you there: [`Reply::Pong`].
+    /// Check that the daemon answers. Reply: [`Reply::Pong`].
     Ping,
 }
 
@@ -125,21 +126,21 @@ pub enum Request {
 pub struct Submit {
     /// The kind's name.
     pub kind: String,
-    /// How each is to be treated.
+    /// The policy of each job.
     pub policy: Policy,
-    /// Whether results stream back on this connection and the jobs end with it. What was streamed is forgotten
-    /// at once unless it did not end `done`. Jobs that are not attached are kept for `wait` and `result`.
+    /// Whether results are sent on this connection, and the jobs are cancelled after it has closed. An attached job that
+    /// is `done` is forgotten once its result was sent. Jobs that are not attached are kept for `wait` and `result`.
     pub attached: bool,
-    /// Whether to tell how far the jobs are: [`Reply::Progress`] while they run. Needs `attached`.
+    /// Whether to send [`Reply::Progress`] while the jobs run. Needs `attached`.
     pub progress: bool,
-    /// Files for the one job of this submit: as many descriptors are attached to the frame, in this order. With any,
-    /// there is exactly one input.
+    /// The files of the job: their descriptors are attached to the frame, in this order. With files there must be
+    /// exactly one input.
     pub files: Vec<FileUse>,
-    /// One job for each.
+    /// The inputs; each makes one job.
     pub inputs: Vec<Payload>,
 }
 
-/// Where a list begins, and which way it goes.
+/// Where a list begins, and its direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Walk {
     /// Upwards, from the first id above this one.
@@ -148,96 +149,97 @@ pub enum Walk {
     Down(JobId),
 }
 
-/// What the daemon answers.
+/// A reply of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Reply {
     /// The first `count` jobs of the submit were accepted; the rest, if any, were refused.
     Accepted {
-        /// The id of the first; the others follow it without a gap.
+        /// The id of the first; the others have the ids after it.
         first: JobId,
-        /// How many.
+        /// How many jobs were accepted.
         count: u32,
-        /// Why the rest was not.
+        /// Why the rest was refused.
         refused: Option<Refusal>,
     },
-    /// How far an attached job is, now and then.
+    /// The progress of an attached job; sent from time to time while it runs.
     Progress {
         /// The job.
         job: JobId,
-        /// So much of it is done, in a unit of its own...
+        /// How much is done, in a unit that the kind chooses.
         done: u64,
-        /// ...of so much, or of 0 when that cannot be told.
+        /// How much there is to do in all, in the same unit; 0 if unknown.
         total: u64,
     },
     /// Jobs that have ended. An entry with [`crate::client::outcome::Output::Descriptor`] is alone in its frame, and
     /// the descriptor is attached to it.
     Ended(Vec<Ended>),
-    /// The log of an attempt: a descriptor that can only be read is attached.
+    /// The log of an attempt, as an attached read-only descriptor.
     Logs {
         /// The job.
         job: JobId,
-        /// Which attempt, from 1.
+        /// The attempt, counted from 1.
         attempt: u32,
-        /// Whether it is attached: it may just have been dropped.
+        /// Whether the descriptor is attached; it is not if the log was dropped before the reply was sent.
         is_there: bool,
     },
     /// The request was refused; nothing of it was done.
     Refused(Refusal),
-    /// How many jobs were changed, and which were not, and why.
+    /// How many jobs were changed, and why the others were not.
     Changed {
-        /// Jobs changed.
+        /// Jobs that were changed.
         count: u32,
-        /// The others.
+        /// One refusal for each job that was not changed.
         refused: Vec<Refusal>,
     },
-    /// Jobs, and whether there may be more. One request looks at a bounded number of jobs, so that there may be more even
-    /// if few of them or none were wanted.
+    /// Jobs, and whether there may be more. The core looks at a bounded number of jobs for each request, so `more` can be
+    /// set although `rows` has fewer than `limit` rows, or none.
     Jobs {
-        /// One row each.
+        /// One row for each job.
         rows: Vec<JobRow>,
-        /// The last number that was looked at.
+        /// The last job that was looked at.
         last: JobId,
         /// Whether another request that goes on from `last` may find more.
         more: bool,
     },
-    /// All about one job.
+    /// Everything that the daemon shows of one job.
     Job(Box<JobDetail>),
-    /// Why a job is as it is.
+    /// Why a job waits, is tried again, or ended the way it did.
     Why(Box<Why>),
-    /// Deaths in mid-job, newest first.
+    /// Deaths of workers that were running a job, newest first.
     Deaths(Vec<DeathRow>),
     /// The workers.
     Workers(Vec<WorkerRow>),
-    /// The daemon.
+    /// The state of the daemon.
     Status(Box<Status>),
     /// The kinds.
     Kinds(Vec<Kind>),
-    /// What happened, oldest first.
+    /// Records, oldest first.
     Events {
         /// The records.
         records: Vec<Record>,
-        /// Records that were dropped before the first of these, because they were not read in time.
+        /// How many records before the first of these were dropped before this client read them.
         missed: u64,
-        /// Whether everything kept so far was sent; without `follow` it is the last reply.
+        /// Whether all kept records were sent; without `follow`, this is the last reply.
         caught_up: bool,
     },
-    /// The daemon drains.
+    /// The daemon has begun to drain.
     Draining {
-        /// Jobs that are still to end.
+        /// Jobs that have not ended yet.
         left: u64,
     },
     /// The daemon stops now.
     Drained {
-        /// Jobs that were lost, because they had not ended when the grace was over, or somebody stopped it at once.
+        /// Jobs that were lost: they had not ended at the end of the grace, or when an administrator stopped the daemon.
         lost: u64,
     },
-    /// Here I am.
+    /// The answer to [`Request::Ping`].
     Pong {
         /// The daemon's process id.
         pid: u32,
     },
-    /// The connection closes because of what the client did, or because the daemon stops.
+    /// The daemon closes the connection, because of a fault of the client or because it stops.
     Goodbye(Refusal),
-    /// To a client that waits for ends: why its jobs do not start, in words, or that they do again. Answers nothing.
+    /// For a client that waits for ends of jobs: why its jobs do not start, as a text for people, or that they start
+    /// again. It is no answer to a request.
     Notice(String),
 }

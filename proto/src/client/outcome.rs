@@ -1,6 +1,7 @@
-//! How a job ends: exactly one outcome, and what it left.
+//! How a job ends: exactly one outcome, and its output.
 //!
-//! An outcome is given once and never taken back, unless somebody asks for a retry. Decided by the core alone.
+//! Only the core decides an outcome, and it must never change one, except that a `retry` runs the job again. Replies,
+//! records and the command line carry it to clients. The texts here are part of the core's records.
 
 use std::fmt;
 
@@ -16,34 +17,34 @@ use crate::job::Payload;
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
-    /// It ran to its end; its output is there.
+    /// It ran to its end and has an output.
     Done,
-    /// Its own code said no, `retries_max` times and once more.
+    /// Its own code reported an error, and no retry was left.
     Failed {
-        /// What its code said.
+        /// The error that its code reported.
         message: String,
-        /// The exit code of the program that it was, as a shell tells it; `None` if it was none.
+        /// The exit code of its program, as a shell shows it; `None` if its kind runs no program.
         code: Option<u8>,
     },
-    /// It killed its workers `crashes_max` times and is quarantined: `retry` or `forget` ends that.
+    /// `crashes_max` deaths of workers were charged to it: it is quarantined until a `retry` or a `forget`.
     Crashed {
         /// The deaths charged to it.
         crashes: u8,
-        /// The last of them, in words.
+        /// The last of them, as a text for people.
         last: String,
     },
-    /// One attempt took longer than its limit.
+    /// One attempt reached a time limit.
     TimedOut {
-        /// Which limit it met.
+        /// Which limit.
         limit: TimeLimit,
-        /// How much that is.
+        /// The value of the limit.
         limit_ms: u64,
-        /// The part whose attempt it was, of a job that runs in parts.
+        /// The part that reached it, if the job ran in parts.
         part: Option<Part>,
     },
-    /// Its client, its owner or an administrator took it back.
+    /// Its client, its owner or an administrator cancelled it.
     Cancelled,
-    /// It waited longer than it was worth.
+    /// No attempt began within `expires_ms`.
     Expired,
     /// The service stopped before it ended.
     Lost {
@@ -87,16 +88,16 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// A limit of time that an attempt may meet.
+/// A time limit of an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeLimit {
-    /// On the clock.
+    /// Wall time.
     #[default]
     Wall,
-    /// Since its last progress.
+    /// Time since its last progress.
     NoProgress,
-    /// On the processors.
+    /// Processor time.
     Cpu,
 }
 
@@ -110,28 +111,28 @@ impl fmt::Display for TimeLimit {
     }
 }
 
-/// What a finished job left behind, as it travels to a client: its result, or what it had written when it failed.
+/// The output of an ended job in a reply: its result, or what it had written when it failed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Output {
-    /// No output: the job is not `done`, or failed and left none.
+    /// No output: the job is not `done`, or failed without output.
     None,
-    /// The bytes themselves.
+    /// The bytes.
     Inline(Payload),
-    /// A descriptor, attached to the frame that carries this, sealed against change; its size in bytes.
+    /// A descriptor, attached to the frame of this reply and sealed against changes.
     Descriptor {
         /// Size in bytes.
         bytes: u64,
     },
 }
 
-/// A job's end, as a client gets it.
+/// The end of a job in a reply.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ended {
-    /// Which job.
+    /// The job.
     pub job: JobId,
-    /// How it ended.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// What it left.
+    /// Its output.
     pub output: Output,
     /// Attempts that were started.
     pub attempts: u32,

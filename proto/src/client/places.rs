@@ -1,20 +1,22 @@
-//! Where things are: the paths that daemon and clients must agree on.
+//! The paths, groups and environment variables that the daemon and its clients must agree on.
 //!
-//! Pure: what the surroundings say (`XDG_RUNTIME_DIR`, the user's number) is an argument.
+//! The supervisor and the client library call these functions. They never read the environment or the file system: the
+//! value of `XDG_RUNTIME_DIR` and the user id are arguments.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// The socket of the system's daemon.
+/// The socket of the daemon in system mode.
 pub const SYSTEM_SOCKET: &str = "/run/bulkhead/bulkhead.sock";
-/// The environment variable that names a socket.
+/// The environment variable with the path of the socket to use.
 pub const SOCKET_VARIABLE: &str = "BULKHEAD_SOCKET";
-/// The group whose members may use the system's daemon.
+/// The group whose members may use the daemon in system mode.
 pub const GROUP: &str = "bulkhead";
-/// The group whose members may see and end everybody's jobs.
+/// The group whose members are administrators: they may see and end the jobs of all users.
 pub const ADMIN_GROUP: &str = "bulkhead-admin";
 
-/// The socket of a user's own daemon: in `$XDG_RUNTIME_DIR/bulkhead`, or in `/tmp/bulkhead-UID` without one.
+/// The socket of a daemon in user mode: in `$XDG_RUNTIME_DIR/bulkhead`, or in `/tmp/bulkhead-UID` if the variable is not
+/// set to an absolute path.
 pub fn user_socket(runtime_dir: Option<&OsStr>, uid: u32) -> PathBuf {
     user_folder(runtime_dir, uid).join("bulkhead.sock")
 }
@@ -26,12 +28,12 @@ fn user_folder(runtime_dir: Option<&OsStr>, uid: u32) -> PathBuf {
     }
 }
 
-/// The file whose lock says that a daemon serves this socket.
+/// The file that the daemon of this socket keeps locked while it runs.
 pub fn lock_file(socket: &Path) -> PathBuf {
     beside(socket, ".lock")
 }
 
-/// The folder (0700) beside a socket in which workers are brought up.
+/// The folder (mode 0700) beside a socket that holds the boot folders of workers.
 pub fn boot_folder(socket: &Path) -> PathBuf {
     beside(socket, ".boot")
 }

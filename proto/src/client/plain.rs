@@ -1,14 +1,15 @@
-//! Text of others, such as what a job's own code said, as it may stand in a line for people.
+//! Shows a text from a job or a user, such as a failure's message, safely within a line for people.
 //!
-//! It must not move a cursor, colour a terminal, turn the reading direction or begin a line of its own; quotes and
-//! letters of all languages stay as they are. Used wherever such a text is put into words; programs get it as it is.
+//! The shown text can never move a cursor, colour a terminal, change the reading direction or begin a new line. Quotes
+//! and letters of all languages are shown as they are. Every text for people that contains such a message uses this;
+//! JSON contains the message unchanged.
 
 use std::fmt;
 
-/// What stays as it is although `escape_debug` would mark it.
+/// Characters that are not escaped although `escape_debug` would escape them.
 const QUOTES: [char; 3] = ['"', '\'', '\\'];
 
-/// A text that is shown without harm.
+/// Shows the text with control and direction characters escaped.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain<'a>(pub &'a str);
 

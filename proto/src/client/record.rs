@@ -1,7 +1,8 @@
-//! What happened, in order: the records that `bulkhead events` shows.
+//! The records of what happened, in order: `bulkhead events` and the daemon's log show them.
 //!
-//! A record is made for whatever is out of the ordinary, and for each submit; a job that just runs and is done
-//! leaves none, so that a flood of them does not wash away the crash that somebody looks for.
+//! The core makes one for each submit, for each step in a worker's life, and for everything unusual. It must make none for
+//! a job that runs once and is done: many such jobs would otherwise push the record of a crash out of the kept ones.
+//! `record_text.rs` has their texts.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,68 +13,68 @@ use crate::codec::{Decode, Encode};
 use crate::death::Death;
 use crate::ids::{JobId, SlotId, WorkerId};
 
-/// One thing that happened.
+/// One record.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Record {
-    /// Its place in the order; counts up from 1 without gaps.
+    /// Its number; counts up from 1 without gaps.
     pub index: u64,
-    /// When, in microseconds since 1970.
+    /// When it happened, in microseconds since 1970.
     pub at_us: u64,
-    /// What.
+    /// What happened.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// Everything that can happen. Spans are microseconds.
+/// Everything that a record can be about.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum What {
-    /// The daemon began.
+    /// The daemon started.
     Started {
-        /// Its process.
+        /// Its process id.
         pid: u32,
-        /// Slots of its pool.
+        /// Slots of all pools.
         slots: u16,
     },
     /// A worker process was spawned.
     Spawned {
         /// The worker.
         worker: WorkerId,
-        /// Its process.
+        /// Its process id.
         pid: u32,
     },
     /// A worker is connected and warm.
     Ready {
         /// The worker.
         worker: WorkerId,
-        /// Its process.
+        /// Its process id.
         pid: u32,
-        /// Since its spawn.
+        /// Time since its spawn.
         after_us: u64,
     },
-    /// A worker could not be spawned or did not come up.
+    /// A worker could not be spawned, or did not start in time.
     SpawnFailed {
-        /// The worker that is not.
+        /// The worker.
         worker: WorkerId,
         /// Why.
         error: String,
-        /// When the next one is tried.
+        /// Time until the next worker is spawned.
         retry_after_ms: u64,
     },
     /// A worker got a slot.
     Placed {
         /// The worker.
         worker: WorkerId,
-        /// Its place.
+        /// The slot.
         slot: SlotId,
-        /// Whose place it was, if that one died or was retired.
+        /// The worker that had the slot before, if it died or was retired.
         replaces: Option<WorkerId>,
-        /// Since the predecessor's death was noticed; 0 without one.
+        /// Time since that worker's death was noticed; 0 without one.
         after_us: u64,
-        /// Whether it stood ready as a spare when it was needed.
+        /// Whether it was ready as a spare when it was needed.
         warm: bool,
     },
-    /// The supervisor killed a worker; the proof of its death is awaited.
+    /// The supervisor kills a worker; its death is not proven yet.
     Killing {
         /// The worker.
         worker: WorkerId,
@@ -86,78 +87,78 @@ pub enum What {
     Died {
         /// The worker.
         worker: WorkerId,
-        /// The process it was.
+        /// Its process id.
         pid: u32,
-        /// The place it had.
+        /// The slot that it had.
         slot: Option<SlotId>,
-        /// What it died of.
+        /// How it died.
         death: Death,
-        /// What else is known.
+        /// What else is known of the death.
         evidence: Evidence,
-        /// From death to notice, where the moment of death is known.
+        /// Time from the death until the supervisor noticed it, if the moment of the death is known.
         noticed_after_us: Option<u64>,
-        /// Tasks it had ended.
+        /// Tasks that it had ended.
         ended: u64,
     },
     /// A signal stopped a worker.
     Suspended {
         /// The worker.
         worker: WorkerId,
-        /// Its process.
+        /// Its process id.
         pid: u32,
         /// The job at the head of its ring.
         job: Option<JobId>,
         /// The signal.
         signal: i32,
     },
-    /// A stopped worker goes on.
+    /// A stopped worker runs again.
     Resumed {
         /// The worker.
         worker: WorkerId,
     },
-    /// Killed long ago, and still no proof of death.
+    /// A worker was killed, and the proof of its death is overdue.
     Stuck {
         /// The worker.
         worker: WorkerId,
-        /// Its process.
+        /// Its process id.
         pid: u32,
-        /// What the kernel shows of it, and where it waits.
+        /// What the kernel shows of the process that has not ended.
         seen: Option<Seen>,
     },
     /// Jobs were accepted.
     Accepted {
-        /// The first.
+        /// The first of them.
         first: JobId,
         /// How many.
         count: u32,
-        /// Of which kind.
+        /// Their kind.
         kind: String,
-        /// Whose.
+        /// The user who submitted them.
         uid: u32,
     },
     /// A death was charged to a job.
     Blamed {
         /// The job.
         job: JobId,
-        /// The part of it, if it was one.
+        /// The part that was running, if the job ran in parts.
         part: Option<Part>,
         /// The attempt that was running.
         attempt: u32,
-        /// Whose death.
+        /// The worker that died.
         worker: WorkerId,
-        /// Deaths charged so far.
+        /// Deaths charged to the job so far.
         crashes: u8,
-        /// How many quarantine it.
+        /// The number of charged deaths that quarantines the job.
         crashes_max: u8,
     },
-    /// A death was charged to no job: the worker had begun none.
+    /// A death was charged to no job: the worker had claimed none.
     NobodyBlamed {
         /// The worker.
         worker: WorkerId,
     },
     /// Offers of a dead or overdue worker went back to the queue, not charged.
     Requeued {
-        /// The worker that held them.
+        /// The worker that had them.
         worker: WorkerId,
         /// How many.
         count: u32,
@@ -166,51 +167,51 @@ pub enum What {
     Retried {
         /// The job.
         job: JobId,
-        /// The part of it, if it was one.
+        /// The part, if the job runs in parts.
         part: Option<Part>,
         /// The attempt that begins.
         attempt: u32,
-        /// The worker it was offered to.
+        /// The worker that it was offered to.
         worker: WorkerId,
-        /// Since the end of the last attempt.
+        /// Time since the end of the last attempt.
         after_us: u64,
         /// Whether it runs alone in a worker that has run nothing.
         alone: bool,
     },
-    /// A job's own code failed and it will be tried again.
+    /// A job's own code failed, and the job will be tried again.
     Backoff {
         /// The job.
         job: JobId,
-        /// The part of it, if it was one.
+        /// The part that failed, if the job runs in parts.
         part: Option<Part>,
         /// The attempt that failed.
         attempt: u32,
-        /// What its code said.
+        /// The error that its code reported.
         message: String,
-        /// When it is offered again.
+        /// Time until it is offered again.
         retry_after_ms: u64,
     },
-    /// A job that had trouble, or that began and did not end `done`, has ended.
+    /// A job has ended that had a failed or lost attempt, or that began and is not `done`.
     Ended {
         /// The job.
         job: JobId,
-        /// How.
+        /// Its outcome.
         outcome: Outcome,
         /// Attempts started.
         attempts: u32,
-        /// Since the last offer; 0 if it never ran.
+        /// Time since the last offer; 0 if it never ran.
         after_us: u64,
     },
-    /// A client asked to run it again.
+    /// A client asked to run an ended job again.
     RetryAsked {
         /// The job.
         job: JobId,
     },
-    /// A pool is degraded: its workers keep dying without a job to blame.
+    /// A pool is degraded: its workers keep dying with no job to charge.
     Degraded {
         /// Its name.
         pool: String,
-        /// What was seen, in words.
+        /// The reason, as a text for people.
         reason: String,
     },
     /// A pool is healthy again.
@@ -220,49 +221,49 @@ pub enum What {
     },
     /// No output descriptor can be made: jobs that need one wait.
     Short {
-        /// What is short, in words.
+        /// What is missing, as a text for people.
         what: String,
     },
-    /// Results were dropped before their time, to stay within what may be kept.
+    /// Results were dropped early, because a limit of what is kept was reached.
     Evicted {
-        /// How many jobs.
+        /// The number of jobs.
         count: u32,
-        /// The limit that was met, in words.
+        /// The limit, as a text for people.
         limit: String,
     },
-    /// The daemon takes no new jobs.
+    /// The daemon accepts no new jobs.
     Draining {
-        /// Jobs that are still to end.
+        /// Jobs that have not ended yet.
         left: u64,
-        /// How long they may take; `None` is as long as it takes.
+        /// How long they may take; `None`: without a limit.
         grace_ms: Option<u64>,
     },
     /// The daemon stops.
     Stopped,
-    /// A worker makes room for a spare, for what it has done or has become.
+    /// A spare replaces a worker that has reached a limit of the configuration.
     Recycled {
         /// The worker.
         worker: WorkerId,
-        /// What is enough of it.
+        /// The limit that it reached.
         why: Enough,
     },
 }
 
-/// Why a worker was recycled: what had come to the limit of the configuration.
+/// Why a worker was recycled: the limit of the configuration that it reached, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "of")]
 pub enum Enough {
-    /// It has ended so many tasks.
+    /// The number of tasks.
     Tasks {
-        /// How many.
+        /// Tasks that it has ended.
         ended: u64,
     },
-    /// It has been up for so long.
+    /// The time since its start.
     Age {
         /// In milliseconds.
         ms: u64,
     },
-    /// It has grown so large.
+    /// Its memory.
     Resident {
         /// Resident memory, in bytes.
         bytes: u64,

@@ -1,7 +1,8 @@
-//! Why the daemon says no to a request.
+//! Why the daemon refuses a request.
 //!
-//! Each refusal names the thing, its value, the limit, and what to do; nothing of a refused request was done.
-//! Made by the core (and by the ears of the daemon for what is no request at all), shown by the CLI as it is.
+//! The core makes refusals; the supervisor makes those for bytes that are no request. The command line shows their texts
+//! unchanged, so each must name the thing, its value, the limit, and what to do. A refused request must have changed
+//! nothing.
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ use crate::kind::EXEC;
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "refusal")]
 pub enum Refusal {
-    /// A budget is used up; the same request may succeed later.
+    /// A limit of the daemon is reached; the same request may succeed later.
     Busy {
         /// What is full.
         what: String,
@@ -27,11 +28,11 @@ pub enum Refusal {
     },
     /// The daemon is draining: it takes no new jobs.
     Draining,
-    /// No worker offers this kind.
+    /// The daemon does not offer this kind.
     UnknownKind {
-        /// The kind asked for.
+        /// The kind.
         kind: String,
-        /// The kinds there are.
+        /// The kinds that it offers.
         known: Vec<String>,
     },
     /// No job has been given this number yet.
@@ -41,32 +42,32 @@ pub enum Refusal {
         /// The last number that was given.
         last: JobId,
     },
-    /// The number was given to a job that is not there any more, or, where others have jobs, that may be theirs.
+    /// The job with this number was forgotten, or it may belong to another user.
     Gone {
         /// The number.
         job: JobId,
-        /// Whether it may be somebody else's job.
+        /// Whether it may belong to another user.
         others: bool,
     },
     /// The job has no result yet.
     NotEnded {
         /// The job.
         job: JobId,
-        /// What it is doing.
+        /// Its state.
         state: JobState,
     },
     /// The job has no log.
     NoLog {
         /// The job.
         job: JobId,
-        /// Why, in words.
+        /// Why, as a text for people.
         why: String,
     },
     /// The job's state does not allow this.
     WrongState {
         /// The job.
         job: JobId,
-        /// What would be needed, in words.
+        /// What is needed, as a text for people.
         needed: String,
     },
     /// The request itself is wrong.
@@ -76,7 +77,7 @@ pub enum Refusal {
     },
     /// The user may not do this.
     Denied {
-        /// What would be needed, in words.
+        /// What is needed, as a text for people.
         needed: String,
     },
 }

@@ -1,6 +1,8 @@
-//! What the daemon shows of itself: rows for `jobs`, `workers`, `status`, and for `--json`.
+//! The rows and details that the daemon shows of its jobs, workers, deaths, pools and of itself.
 //!
-//! Times that are moments are microseconds since 1970 (`_us`); spans say their unit in their name.
+//! The core fills them in; `bulkhead jobs`, `job`, `deaths`, `workers` and `status` show them, with `--json` under the
+//! names of these fields. They must hold no more than the asking user may see: the core checks that. Moments are
+//! microseconds since 1970 (`_us`); spans have their unit in their name.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +23,7 @@ pub struct JobRow {
     pub kind: String,
     /// What it is doing.
     pub state: JobState,
-    /// The word for its outcome, if it has ended.
+    /// The word for its outcome ([`Outcome::word`]), if it has ended.
     pub outcome: Option<String>,
     /// Attempts started.
     pub attempts: u32,
@@ -33,22 +35,22 @@ pub struct JobRow {
     pub accepted_us: u64,
 }
 
-/// All about one job.
+/// Everything that the daemon shows of one job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct JobDetail {
-    /// As in a list.
+    /// The row of the job in a list.
     pub row: JobRow,
-    /// How it is treated.
+    /// Its policy.
     pub policy: Policy,
     /// Whether its results stream to the client that submitted it.
     pub attached: bool,
-    /// Whether files came with it: these are let go at its end, so that it cannot be retried after that.
+    /// Whether files came with it. The daemon closes them when the job ends, so it cannot be retried after that.
     pub has_files: bool,
-    /// Its input as text, cut after some hundred characters.
+    /// Its input as text, cut to a few hundred characters.
     pub input: String,
     /// The worker that runs it.
     pub worker: Option<WorkerId>,
-    /// How far its parts are, while it is done in parts.
+    /// The progress of its parts, while it runs in parts.
     pub parts: Option<Parts>,
     /// How it ended.
     pub outcome: Option<Outcome>,
@@ -60,42 +62,42 @@ pub struct JobDetail {
     pub deaths: Vec<JobDeath>,
 }
 
-/// How far a job is that is done in parts.
+/// The progress of a job that runs in parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Parts {
-    /// Done.
+    /// Parts that are done.
     pub done: u32,
-    /// With workers now.
+    /// Parts that workers have now.
     pub running: u32,
-    /// How many there are.
+    /// Number of parts.
     pub total: u32,
 }
 
 /// A death of a worker that was running a job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct JobDeath {
-    /// When it was proven.
+    /// When the death was proven.
     pub at_us: u64,
-    /// The part that was running, if it was one.
+    /// The part of the job that was running, if it ran in parts.
     pub part: Option<Part>,
-    /// Which attempt it ended.
+    /// The attempt that the death ended.
     pub attempt: u32,
-    /// Whose death.
+    /// The worker that died.
     pub worker: WorkerId,
-    /// The process id it had.
+    /// The worker's process id.
     pub pid: u32,
-    /// What it died of.
+    /// How it died.
     pub death: Death,
-    /// Whether it was charged to the job; else its outcome says why not.
+    /// Whether the death was charged to the job; if not, the job's outcome says why.
     pub charged: bool,
-    /// What else is known.
+    /// What else is known of the death.
     pub evidence: Evidence,
 }
 
 /// A death in a list, with the job that was running.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct DeathRow {
-    /// The job; it may have been forgotten since.
+    /// The job, which may have been forgotten since.
     pub job: JobId,
     /// Its kind.
     pub kind: String,
@@ -114,15 +116,15 @@ pub enum WorkerState {
     Starting,
     /// Warm, has run nothing, has no slot.
     Spare,
-    /// Has a slot and nothing to run.
+    /// Has a slot and no task.
     Idle,
     /// Runs a task.
     Busy,
-    /// Asked to leave after what it holds.
+    /// Was asked to leave once its tasks have ended.
     Retiring,
     /// Killed; its death is not proven yet.
     Killed,
-    /// Killed long ago, and still no proof of death.
+    /// Killed, and the proof of its death is overdue.
     Stuck,
 }
 
@@ -133,7 +135,7 @@ pub struct WorkerRow {
     pub worker: WorkerId,
     /// The pool that it works in.
     pub pool: String,
-    /// Its place, if it has one.
+    /// Its slot, if it has one.
     pub slot: Option<SlotId>,
     /// Its process, once spawned.
     pub pid: Option<u32>,
@@ -141,9 +143,9 @@ pub struct WorkerRow {
     pub state: WorkerState,
     /// The job at the head of its ring.
     pub job: Option<JobId>,
-    /// Offers it holds.
+    /// Offers that it has.
     pub offers: u32,
-    /// Tasks it has ended.
+    /// Tasks that it has ended.
     pub ended: u64,
     /// When it was spawned.
     pub spawned_us: u64,
@@ -151,15 +153,15 @@ pub struct WorkerRow {
     pub seen: Option<Seen>,
 }
 
-/// How a pool is.
+/// The health of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PoolHealth {
-    /// The first workers are coming up.
+    /// Its first workers are starting.
     Starting,
-    /// All is well.
+    /// Its workers start and live.
     Healthy,
-    /// Workers keep dying without a job to blame; they are respawned with backoff.
+    /// Its workers keep dying with no job to charge; new ones are spawned with backoff.
     Degraded,
 }
 
@@ -168,36 +170,36 @@ pub enum PoolHealth {
 pub struct PoolRow {
     /// Its name.
     pub name: String,
-    /// How it is.
+    /// Its health.
     pub health: PoolHealth,
-    /// Why, in words; empty when healthy.
+    /// Why it is not healthy, as a text for people; empty if it is.
     pub health_reason: String,
-    /// Its slots.
+    /// Number of its slots.
     pub slots: u16,
-    /// Workers that run something.
+    /// Workers that run a task.
     pub busy: u16,
-    /// Its warm spares that are ready.
+    /// Spares that are ready.
     pub spares: u16,
     /// Jobs, and parts of jobs, in its queue.
     pub waiting: u64,
 }
 
-/// The daemon itself.
+/// The state of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Status {
     /// Its version.
     pub version: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// When it started.
     pub started_us: u64,
-    /// Whether accepted jobs outlive the service. In this version they do not.
+    /// Whether accepted jobs survive the end of the service. In this version they do not.
     pub durable: bool,
-    /// Whether it takes no new jobs.
+    /// Whether it drains: it accepts no new jobs.
     pub draining: bool,
-    /// How the pools are: how the worst of them is.
+    /// The health of the worst pool.
     pub health: PoolHealth,
-    /// Why, in words; empty when healthy. Names the pool if there are several.
+    /// Why that pool is not healthy, as a text for people; empty if it is. Names the pool if there are several.
     pub health_reason: String,
     /// Slots of all pools.
     pub slots: u16,
@@ -205,25 +207,25 @@ pub struct Status {
     pub spares: u16,
     /// The pools, the default one first.
     pub pools: Vec<PoolRow>,
-    /// Workers that were killed and have not died yet, with what is seen of them.
+    /// Workers that are stuck: killed, and not dead yet.
     pub stuck: Vec<WorkerRow>,
     /// Connected clients.
     pub clients: u32,
-    /// Jobs by what they are doing.
+    /// Jobs in a queue.
     pub queued: u64,
-    /// Waiting for backoff or a fresh worker.
+    /// Jobs that wait for their backoff, or for a worker that has run nothing.
     pub retrying: u64,
-    /// Handed to workers.
+    /// Jobs that workers have.
     pub running: u64,
-    /// Ended and kept.
+    /// Jobs that have ended and are kept.
     pub kept: u64,
-    /// Bytes of results kept.
+    /// Bytes of kept results.
     pub kept_bytes: u64,
-    /// Quarantined, among the kept.
+    /// Kept jobs that are quarantined.
     pub quarantined: u64,
     /// Most jobs that may be queued.
     pub queue_max: u64,
-    /// What is short, so that jobs with a large result wait, in words; empty when nothing is.
+    /// Why jobs with a large result wait, as a text for people; empty if they do not.
     pub shortage: String,
     /// Counts since the start.
     pub totals: Totals,
@@ -236,21 +238,21 @@ pub struct Totals {
     pub accepted: u64,
     /// Jobs refused.
     pub refused: u64,
-    /// Jobs by outcome, each once: one that is retried counts again when it has its next outcome.
+    /// Outcomes `done`. A job that is retried counts once for each outcome that it gets.
     pub done: u64,
-    /// Their own code said no.
+    /// Outcomes `failed`.
     pub failed: u64,
-    /// Quarantined.
+    /// Outcomes `crashed`.
     pub crashed: u64,
-    /// Met their limit.
+    /// Outcomes `timed-out`.
     pub timed_out: u64,
-    /// Taken back.
+    /// Outcomes `cancelled`.
     pub cancelled: u64,
-    /// Waited too long.
+    /// Outcomes `expired`.
     pub expired: u64,
-    /// Not ended by the service.
+    /// Outcomes `lost`.
     pub lost: u64,
-    /// Attempts that were run again, after a crash, a failure or a loss.
+    /// Attempts that repeated an earlier one, after a crash, a failure or a loss.
     pub retries: u64,
     /// Workers that died without being asked to.
     pub deaths: u64,
@@ -260,8 +262,8 @@ pub struct Totals {
     pub taken_back: u64,
     /// Answers dropped because their fence was old.
     pub stale: u64,
-    /// Lies by workers.
+    /// Protocol violations by workers.
     pub lies: u64,
-    /// Kept results dropped early, to stay within what may be kept.
+    /// Kept results that were dropped early because a limit of what is kept was reached.
     pub evicted: u64,
 }

@@ -1,7 +1,7 @@
-//! Why a job is as it is: what it waits for, what became of its attempts, and how it ended.
+//! Why a job waits, is tried again, or ended the way it did: the facts behind `bulkhead why`.
 //!
-//! The core fills these in from what it knows and guesses nothing; `why_text.rs` puts them into sentences. Spans are
-//! milliseconds (`_ms`), moments microseconds since 1970 (`_us`). A job of somebody else is never named here.
+//! The core fills these types in from its state and must never guess; `why_text.rs` turns them into sentences. They never
+//! name a job of another user. Spans are milliseconds (`_ms`), moments are microseconds since 1970 (`_us`).
 
 use std::fmt;
 
@@ -12,72 +12,72 @@ use crate::client::view::{JobDeath, Parts, PoolHealth};
 use crate::codec::{Decode, Encode};
 use crate::ids::{JobId, WorkerId};
 
-/// Why one job is as it is.
+/// The facts about one job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Why {
     /// The job.
     pub job: JobId,
-    /// Attempts started, since it was accepted.
+    /// Attempts started since it was accepted.
     pub attempts: u32,
-    /// What it is doing, and why.
+    /// Its state, and what it waits for.
     pub now: Now,
-    /// Set while the client that it is attached to is gone: when it is cancelled, if it has not ended.
+    /// Set once the client that it is attached to has disconnected: time until it is cancelled.
     pub vanished_ms: Option<u64>,
-    /// What became of the attempts before.
+    /// How its earlier attempts ended.
     pub past: Past,
 }
 
-/// What a job is doing, and why.
+/// The state of a job, and what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "now")]
 pub enum Now {
     /// It is in the queue.
     Queued {
-        /// Since it may be dispatched.
+        /// Time since it could first be dispatched.
         waited_ms: u64,
-        /// Who goes first.
+        /// The jobs that go before it.
         before: Before,
         /// Its own priority.
         priority: u8,
-        /// By how much waiting has raised it.
+        /// By how much waiting has raised its priority.
         raised: u64,
-        /// Set while its client is to read before any more of its jobs start.
+        /// Set while none of its client's jobs start because the client has too many unread results.
         unread: Option<Unread>,
-        /// Set while it is not offered because no output descriptor could be made: when that is tried again.
+        /// Set while it is not offered because no output descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
-        /// When it expires, if it may.
+        /// Time until it expires, if it can expire.
         expires_in_ms: Option<u64>,
-        /// Who could run it.
+        /// The pool that runs its kind.
         pool: Pool,
     },
     /// Its own code failed, and its backoff has not passed.
     Backoff {
-        /// What is left of it.
+        /// The rest of the backoff.
         left_ms: u64,
         /// Whether it then waits for a worker that has run nothing.
         alone: bool,
     },
     /// A death was charged to it: it waits for a worker that has run nothing, to run alone.
     Alone {
-        /// Jobs that wait for the same, and longer. Counted up to [`crate::limits::WHY_COUNT_MAX`].
+        /// Jobs that have waited longer for such a worker. Counted up to [`crate::limits::WHY_COUNT_MAX`].
         before: u64,
-        /// Set while it is not offered because no output descriptor could be made: when that is tried again.
+        /// Set while it is not offered because no output descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
-        /// Who could run it.
+        /// The pool that runs its kind.
         pool: Pool,
     },
-    /// It is done in parts, or waits to have them joined.
+    /// It runs in parts, or waits for its merge.
     Parted {
-        /// How far they are.
+        /// The progress of the parts.
         parts: Parts,
-        /// Set while its client is to read before any more of its tasks start.
+        /// Set while none of its client's tasks start because the client has too many unread results.
         unread: Option<Unread>,
-        /// Set while none is offered because no descriptor could be made: when that is tried again.
+        /// Set while no part is offered because no descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
-        /// Who could run them.
+        /// The pool that runs its kind.
         pool: Pool,
     },
-    /// It was handed to a worker.
+    /// A worker has it.
     Running(Running),
     /// It has ended.
     Ended(End),
@@ -86,122 +86,123 @@ pub enum Now {
 /// Queued jobs that go before another one, or take turns with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Before {
-    /// Jobs of the same client: all of them go first. Counted up to [`crate::limits::WHY_COUNT_MAX`].
+    /// Jobs of the same client that go first. Counted up to [`crate::limits::WHY_COUNT_MAX`].
     pub same_client: u64,
-    /// Other clients of the same user that have queued jobs: the clients take turns.
+    /// Other clients of the same user that have queued jobs: clients take turns.
     pub clients: u64,
-    /// Jobs of other users: the users take turns.
+    /// Jobs of other users: users take turns.
     pub others: u64,
-    /// How many other users.
+    /// The number of those users.
     pub users: u64,
-    /// Jobs of anybody that have to run alone: they go first when a worker that has run nothing is there.
+    /// Jobs of all users that have to run alone: they go first once a worker that has run nothing is ready.
     pub alone: u64,
 }
 
-/// What a client has not read, and how much it may leave.
+/// The results that a client has not read yet, and their limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Unread {
-    /// Bytes of results.
+    /// Bytes of unread results.
     pub bytes: u64,
-    /// From more than this on its jobs wait.
+    /// With more bytes than this, its jobs wait.
     pub bytes_max: u64,
-    /// Results in descriptors.
+    /// Unread results in descriptors.
     pub outputs: u64,
-    /// From this many on its jobs wait.
+    /// With this many of them, its jobs wait.
     pub outputs_max: u64,
-    /// Set while the daemon holds as many unread results as it may, of all clients: then any at all are too many.
+    /// Whether the unread results of all clients together have reached the daemon's limit: then jobs of every client with
+    /// unread results wait.
     pub all_full: bool,
 }
 
-/// The workers of the pool that runs its kind, as far as they matter to a job that waits.
+/// The state of the pool that runs a waiting job's kind.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Places for workers that run tasks.
+    /// Number of its slots.
     pub slots: u16,
-    /// Of them: those whose worker runs something.
+    /// Slots whose worker runs a task.
     pub busy: u16,
-    /// Of them: those whose worker waits for a task.
+    /// Slots whose worker waits for a task.
     pub idle: u16,
-    /// Of them: those whose worker can be sent nothing right now: its channel is full, or hung up.
+    /// Slots whose worker cannot be sent a task now: its channel is full or closed.
     pub closed: u16,
-    /// Of them: those whose worker was killed, and its death is not proven.
+    /// Slots whose worker was killed, and its death is not proven.
     pub dying: u16,
-    /// Workers that were killed long ago without proof of death; their slots went to others as far as that goes.
+    /// Killed workers whose proof of death is overdue; other workers have most of their slots.
     pub stuck: u16,
     /// Warm workers that have run nothing and have no slot.
     pub spares: u16,
-    /// Workers on their way up.
+    /// Workers that are starting.
     pub starting: u16,
-    /// When the next worker is spawned, if one is missing.
+    /// Time until the next worker is spawned, if one is missing.
     pub next_spawn_ms: Option<u64>,
-    /// How the pool is.
+    /// The health of the pool.
     pub health: PoolHealth,
-    /// Why it is not healthy; empty when it is.
+    /// Why it is not healthy, as a text for people; empty if it is.
     pub health_reason: String,
-    /// The task that has run longest.
+    /// The running task that began first.
     pub longest: Option<Longest>,
     /// Set while the daemon drains.
     pub drain: Option<Drain>,
 }
 
-/// The task that has run longest.
+/// The running task that began first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Longest {
     /// Its job, if the client may see it.
     pub job: Option<JobId>,
     /// The worker that runs it.
     pub worker: WorkerId,
-    /// For how long.
+    /// How long it has run.
     pub for_ms: u64,
 }
 
-/// A drain.
+/// A drain that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Drain {
-    /// What is left of the grace; `None`: there is no end to it.
+    /// The rest of the grace; `None`: the drain has no time limit.
     pub left_ms: Option<u64>,
 }
 
-/// A worker, as a job knows it.
+/// The worker that has an attempt of the job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Holder {
     /// Its number.
     pub worker: WorkerId,
-    /// Its process, once spawned.
+    /// Its process id, once spawned.
     pub pid: Option<u32>,
-    /// Set when it was killed, and its death is not proven: why, in words.
+    /// Set if it was killed and its death is not proven: why it was killed, as a text for people.
     pub killed: Option<String>,
-    /// Whether the proof is long overdue.
+    /// Whether the proof of its death is overdue.
     pub stuck: bool,
 }
 
-/// An attempt that runs, or is about to.
+/// An attempt that runs, or that a worker has in its ring.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Running {
-    /// With whom.
+    /// The worker.
     pub holder: Holder,
-    /// Since it was handed over.
+    /// Time since it was offered to the worker.
     pub for_ms: u64,
-    /// Tasks that this worker was given before it and has not ended.
+    /// Tasks that the worker was offered before it and has not ended.
     pub behind: u32,
     /// Whether it runs alone in a worker that had run nothing, because a death was charged to it.
     pub alone: bool,
-    /// Set while its worker is stopped by a signal: when that is killed unless it goes on.
+    /// Set while a signal has stopped its worker: time until the worker is killed, unless a SIGCONT continues it.
     pub stopped_ms: Option<u64>,
     /// Set while the daemon drains.
     pub drain: Option<Drain>,
-    /// The limits it was given.
+    /// Its limits.
     pub limits: Limits,
 }
 
-/// What an attempt may use; `None`: as much as it likes.
+/// The limits of an attempt; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Limits {
     /// Wall time.
     pub timeout_ms: Option<u64>,
-    /// What is left of that.
+    /// The rest of the wall time.
     pub timeout_left_ms: Option<u64>,
     /// Time without progress.
     pub no_progress_ms: Option<u64>,
@@ -211,12 +212,12 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
 }
 
-/// One part of a job that is done in parts.
+/// One part of a job that runs in parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Part {
-    /// Which, from 1.
+    /// Its number, counted from 1.
     pub number: u32,
-    /// Of how many.
+    /// How many parts the job has.
     pub parts: u32,
 }
 
@@ -226,26 +227,26 @@ impl fmt::Display for Part {
     }
 }
 
-/// How it ended, and by whom.
+/// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct End {
     /// The outcome.
     pub how: Outcome,
     /// The part that ended it, if one did.
     pub part: Option<Part>,
-    /// Who took it back, if it was cancelled.
+    /// Who cancelled it, if it was cancelled.
     pub by: Option<Canceller>,
-    /// When.
+    /// When it ended.
     pub at_us: u64,
-    /// How long it might wait for its first attempt, if it has expired.
+    /// If it has expired: how long it was allowed to wait for its first attempt.
     pub expires_ms: Option<u64>,
-    /// The worker that still holds its last attempt.
+    /// The worker that still has its last attempt.
     pub holder: Option<Holder>,
-    /// Whether files came with it: they were let go, so it cannot be run again.
+    /// Whether files came with it: the daemon has closed them, so the job cannot be run again.
     pub had_files: bool,
 }
 
-/// Who took a job back.
+/// Who cancelled a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "by")]
 pub enum Canceller {
@@ -254,44 +255,44 @@ pub enum Canceller {
         /// That user.
         uid: u32,
     },
-    /// Somebody who may end everybody's jobs.
+    /// An administrator, who may end the jobs of all users.
     Administrator {
         /// That user.
         uid: u32,
     },
-    /// Nobody asked: the client that it was attached to vanished and did not come back.
+    /// The daemon itself: the client that the job was attached to had disconnected.
     Vanished {
-        /// How long that was waited for.
+        /// How long the daemon waited before it cancelled the job.
         after_ms: u64,
     },
 }
 
-/// What became of earlier attempts.
+/// How the earlier attempts of a job ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Past {
     /// Deaths of workers that were running it, oldest first.
     pub deaths: Vec<JobDeath>,
-    /// Deaths charged to it, since it was accepted or last asked for again.
+    /// Deaths charged to it since it was accepted, or since the last request to run it again.
     pub crashes: u8,
-    /// How many of them quarantine it.
+    /// The number of charged deaths that quarantines it.
     pub crashes_max: u8,
-    /// Failures of its own code that were tried again, since then.
+    /// Failures of its own code that were tried again, since the same moment.
     pub failures: u8,
-    /// How many of them are tried again.
+    /// How many failures are tried again at most.
     pub retries_max: u8,
-    /// The last of them, while it is among the events that are kept.
+    /// The last failure, if its record is still kept.
     pub last_failure: Option<Failure>,
-    /// Attempts that had begun and were given back without blame, since it was accepted.
+    /// Attempts since it was accepted that had begun and were lost with a worker whose death was not charged to the job.
     pub lost: u32,
-    /// How often somebody asked to run it again after its end.
+    /// How often a client asked to run it again after its end.
     pub asked: u32,
 }
 
 /// A failure of a job's own code.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Failure {
-    /// Which attempt failed.
+    /// The attempt that failed.
     pub attempt: u32,
-    /// What its code said.
+    /// The error that its code reported.
     pub message: String,
 }
