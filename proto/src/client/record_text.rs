@@ -1,7 +1,8 @@
-//! How a record reads: one line, the same in `bulkhead events` and in the daemon's log.
+//! The line for each record, the same in `bulkhead events` and in the daemon's log.
 //!
-//! A constant sentence for each kind of record, then `key=value` fields in a fixed order. Spans are spelled out
-//! with their unit; texts that may hold blanks are quoted.
+//! The command line and the supervisor print it: a constant sentence for each sort of record, then `key=value` fields in a
+//! fixed order. Spans have their unit; texts that may contain blanks are quoted. Scripts read these lines, so a field must
+//! never change its name or its meaning.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use crate::client::record::{Enough, What};
 use crate::client::why::Part;
 use crate::death::Signal;
 
-/// A span of time as people read it.
+/// A span of time, shown with two decimals and the unit that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Microseconds.
@@ -39,7 +40,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// A span between two decisions of the daemon. 0 says that both were made in one turn of its loop.
+/// A span between two decisions of the core, in microseconds; 0 if it took both in one turn.
 struct Turns(u64);
 
 impl fmt::Display for Turns {
@@ -51,7 +52,7 @@ impl fmt::Display for Turns {
     }
 }
 
-/// A value that may be missing.
+/// A value, or the word for its absence.
 struct Maybe<T>(Option<T>, &'static str);
 
 impl<T: fmt::Display> fmt::Display for Maybe<T> {
@@ -157,7 +158,7 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             let signal = Signal(*signal);
             write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
         }
-        What::Resumed { worker } => write!(out, "worker goes on worker={worker}"),
+        What::Resumed { worker } => write!(out, "worker continued worker={worker}"),
         What::Stuck { worker, pid, seen } => {
             write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")?;
             match seen {
@@ -169,13 +170,13 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         What::Recycled { worker, why } => write!(out, "worker recycled worker={worker} {why}"),
         What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
         What::Requeued { worker, count } => {
-            write!(out, "innocent jobs requeued worker={worker} count={count}")
+            write!(out, "uncharged jobs requeued worker={worker} count={count}")
         }
         _ => Ok(()),
     }
 }
 
-/// The field that names a part.
+/// The field for a part; empty without one.
 fn of(part: Option<Part>) -> String {
     part.map(|Part { number, parts }| format!(" part={number}/{parts}")).unwrap_or_default()
 }
@@ -212,7 +213,7 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             let after = Span::us(*after_us);
             write!(out, "job ended job={job} outcome=\"{outcome}\" attempts={attempts} after={after}")
         }
-        What::RetryAsked { job } => write!(out, "job given another chance job={job}"),
+        What::RetryAsked { job } => write!(out, "job is run again on request job={job}"),
         _ => Ok(()),
     }
 }

@@ -90,8 +90,9 @@ impl fmt::Display for Refusal {
             }
             Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
             Self::UnknownKind { kind, .. } if kind == EXEC => out.write_str(
-                "this daemon does not offer exec: one in system mode runs no programs of its users while workers have \
-                 no sandbox, nor does one without the built-in kinds; start a daemon of your own, in user mode",
+                "this daemon does not offer exec: a daemon in system mode runs no programs of its users, because its \
+                 workers have no sandbox, and a daemon without the built-in kinds has no exec; start a daemon of your \
+                 own, in user mode",
             ),
             Self::UnknownKind { kind, known } => {
                 write!(out, "unknown kind {kind:?}: this daemon offers {}", known.join(", "))
@@ -106,8 +107,8 @@ impl fmt::Display for Refusal {
                 let whose = if *others { "is not yours, or " } else { "" };
                 write!(
                     out,
-                    "job {job} {whose}has been forgotten: on request, once its client had taken its result, or for \
-                     its age or newer ones"
+                    "job {job} {whose}has been forgotten: by `bulkhead forget`, after its client had read its result, \
+                     because of its age, or to make room for newer jobs"
                 )
             }
             Self::NotEnded { job, state } => {

@@ -1,6 +1,7 @@
-//! How `why` reads: plain sentences, one a line; what the job is doing first, then what became of its attempts.
+//! The sentences of `bulkhead why`, one for each line: first the state of the job, then its earlier attempts.
 //!
-//! Each sentence is complete and says only what stands in [`Why`]. Spans are spelled out with their unit.
+//! The command line prints them. Each is a complete sentence and must say no more than the fields of [`Why`] do. Spans
+//! have their unit. `why_text/waiting.rs` has the sentences on what a job waits for.
 
 mod waiting;
 
@@ -50,7 +51,7 @@ impl Why {
                 said.push(match done < total {
                     true => format!("{} is done in {all}: {done} are done, {running} run.", self.name()),
                     false => {
-                        format!("{} had {all}, all are done: what they left is to be joined.", self.name())
+                        format!("{} had {all}, all are done: their results wait to be merged.", self.name())
                     }
                 });
                 said.extend(unread.as_ref().map(unread_text));
@@ -64,7 +65,10 @@ impl Why {
             Now::Ended(end) => self.say_ended(end, &mut said),
         }
         said.extend(self.vanished_ms.map(|left| {
-            format!("The client that it was attached to is gone: it is cancelled in {}.", span(left))
+            format!(
+                "The client that it was attached to has disconnected: the job is cancelled in {}.",
+                span(left)
+            )
         }));
         self.say_past(&mut said);
         said
@@ -96,7 +100,7 @@ impl Why {
         let (name, attempt) = (self.name(), self.attempts);
         let Past { crashes_max, retries_max, .. } = self.past;
         said.push(match &end.how {
-            Outcome::Done => format!("{name} is done: attempt {attempt} brought its result."),
+            Outcome::Done => format!("{name} is done: attempt {attempt} gave its result."),
             Outcome::Failed { message, .. } => {
                 let budget = many(u64::from(retries_max), "retry", "retries");
                 format!("{name} failed: its own code said {message:?} in attempt {attempt}, and {budget} were allowed.")
@@ -127,7 +131,10 @@ impl Why {
         said.extend(match end.how {
             Outcome::Done => None,
             _ if end.had_files => {
-                Some("The files that came with it were let go at its end: submit it anew to run it again.".to_owned())
+                Some(
+                    "The daemon closed the files that came with it at its end: submit it again to run it again."
+                        .to_owned(),
+                )
             }
             Outcome::Crashed { .. } => Some(format!(
                 "Its input and the evidence are kept: `bulkhead retry {job}` runs it again, alone in a worker that \
@@ -141,7 +148,10 @@ impl Why {
         let past = &self.past;
         said.extend(past.deaths.iter().map(death));
         if past.crashes > 0 && !matches!(self.now, Now::Ended(_)) {
-            said.push(format!("Deaths charged to it: {}; {} quarantine it.", past.crashes, past.crashes_max));
+            said.push(format!(
+                "Deaths charged to it: {}; at {} it is quarantined.",
+                past.crashes, past.crashes_max
+            ));
         }
         if past.failures > 0 {
             let times = many(u64::from(past.failures), "time", "times");
@@ -155,11 +165,14 @@ impl Why {
         }
         if past.lost > 0 {
             let attempts = many(u64::from(past.lost), "attempt was", "attempts were");
-            said.push(format!("{attempts} lost with a worker without blame for this job, and not charged."));
+            said.push(format!("{attempts} lost with a worker whose death was not charged to this job."));
         }
         if past.asked > 0 {
             let times = many(u64::from(past.asked), "time", "times");
-            said.push(format!("It was asked for again {times} after its end, each with fresh budgets."));
+            said.push(format!(
+                "It was run again on request {times} after its end, each time with its full number of crashes and \
+                 retries."
+            ));
         }
     }
 }
@@ -178,10 +191,10 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
         said.push("It runs alone, in a worker that had run nothing: a death was charged to it.".to_owned());
     }
     if holder.killed.is_some() {
-        said.push(format!("It goes on only when that is proven: {}.", of_holder(holder)));
+        said.push(format!("The job is decided when this worker is proven dead: {}.", of_holder(holder)));
     }
     said.extend(stopped_ms.map(|left| {
-        format!("A signal stopped that worker: it is killed in {} unless it goes on.", span(left))
+        format!("A signal stopped that worker: it is killed in {} unless SIGCONT continues it.", span(left))
     }));
     said.extend(drain.map(drain_text));
     say_limits(limits, said);
@@ -200,7 +213,9 @@ fn say_limits(limits: &Limits, said: &mut Vec<String>) {
     if !others.is_empty() {
         said.push(format!("An attempt may take at most {}.", others.join(", ")));
     } else if limits.timeout_ms.is_none() {
-        said.push("It has no limit: only its own end or `bulkhead cancel` stops it.".to_owned());
+        said.push(
+            "It has no limit: it runs until it ends by itself or `bulkhead cancel` stops it.".to_owned(),
+        );
     }
 }
 
@@ -209,7 +224,7 @@ fn cancelled(by: Option<Canceller>) -> String {
         Some(Canceller::Owner { uid }) => format!("by its owner, user {uid}"),
         Some(Canceller::Administrator { uid }) => format!("by an administrator, user {uid}"),
         Some(Canceller::Vanished { after_ms }) => {
-            format!("because the client it was attached to was gone for {}", span(after_ms))
+            format!("because the client that it was attached to had disconnected {} before", span(after_ms))
         }
         None => "on request".to_owned(),
     }
@@ -225,9 +240,9 @@ fn worker(holder: &Holder) -> String {
 fn of_holder(holder: &Holder) -> String {
     let who = worker(holder);
     match (&holder.killed, holder.stuck) {
-        (Some(why), false) => format!("{who} was killed ({why}) and its death is awaited"),
-        (Some(why), true) => format!("{who} was killed ({why}) and is stuck, its death is long overdue"),
-        (None, _) => format!("{who} has it and is asked to give it back"),
+        (Some(why), false) => format!("{who} was killed ({why}) and has not ended yet"),
+        (Some(why), true) => format!("{who} was killed ({why}) and is stuck: it should have ended long ago"),
+        (None, _) => format!("{who} still has it and was told to stop it"),
     }
 }
 
@@ -241,17 +256,17 @@ fn death(death: &JobDeath) -> String {
     format!("Attempt {attempt}{part} ended when worker {worker} (pid {pid}) {how}{known}: {charged}.")
 }
 
-/// A number that was counted up to a limit, with the word for it.
+/// A number that was counted up to [`WHY_COUNT_MAX`], with the word for it.
 fn counted(number: u64, one: &str, more: &str) -> String {
     if number < WHY_COUNT_MAX { many(number, one, more) } else { format!("{number} or more {more}") }
 }
 
-/// A number with the word for it.
+/// A number with the singular or plural of its word.
 fn many(number: u64, one: &str, more: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { more })
 }
 
-/// Milliseconds as people read them: fine below a minute, the two largest units above.
+/// Milliseconds as a text for people: with two decimals below a minute, in the two largest units above.
 fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {

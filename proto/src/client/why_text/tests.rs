@@ -1,4 +1,6 @@
-//! What people read, for each thing that a job can do.
+//! Tests of the sentences of `bulkhead why`, for each state of a job.
+//!
+//! Each test builds a [`Why`] by hand and looks for whole sentences; every line must be a sentence.
 
 use super::*;
 use crate::client::evidence::{Evidence, Progress};
@@ -113,10 +115,10 @@ fn a_queued_job_says_what_the_pool_lacks() {
         &queued(Before::default(), None, ill),
         &[
             "It is the next one in the queue.",
-            "No worker is up: 1 worker is coming up, the death of 1 killed worker is awaited, the next worker is \
-             spawned in 2.30s.",
+            "No worker is up: 1 worker is starting, 1 killed worker has not ended yet, the next worker is spawned \
+             in 2.30s.",
             "The pool is degraded: 10 workers ended.",
-            "The daemon drains: what has not ended in 9.00s is lost.",
+            "The daemon is draining: jobs that have not ended in 9.00s are lost.",
         ],
     );
     let longest = Some(Longest { job: None, worker: WorkerId(3), for_ms: 5 });
@@ -124,7 +126,7 @@ fn a_queued_job_says_what_the_pool_lacks() {
     assert_says(
         &queued(Before::default(), None, half),
         &[
-            "1 worker is busy, in 2 slots: worker 3 has run a job of somebody else for 5.00ms",
+            "1 worker is busy, in 2 slots: worker 3 has run a job of another user for 5.00ms",
             "1 of 2 slots have",
         ],
     );
@@ -134,9 +136,16 @@ fn a_queued_job_says_what_the_pool_lacks() {
 fn a_client_that_does_not_read_holds_its_jobs_back() {
     let unread = Unread { bytes: 9, bytes_max: 8, outputs: 1, outputs_max: 16, all_full: false };
     for (unread, said) in [
-        (unread, "Its client holds it back: 9 bytes of results wait for it to read, 8 may; its jobs go on"),
-        (Unread { outputs: 16, ..unread }, "16 outputs wait for it to read, 16 are the most"),
-        (Unread { all_full: true, ..unread }, "the daemon holds as many unread results as it may"),
+        (
+            unread,
+            "It waits because its client does not read its results: 9 bytes of results are unread, the limit is 8; \
+             its jobs start again",
+        ),
+        (Unread { outputs: 16, ..unread }, "16 outputs are unread, the limit is 16"),
+        (
+            Unread { all_full: true, ..unread },
+            "the daemon keeps as many unread results of all clients as it may",
+        ),
     ] {
         assert_says(&queued(Before::default(), Some(unread), pool()), &[said]);
     }
@@ -152,8 +161,8 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
         &[
             "Job 17 failed and is tried again in 1.50s; then it waits for a worker of its own.",
             "Its own code failed 1 time and was tried again, of 4 allowed: attempt 2 said \"no\\nrow\".",
-            "1 attempt was lost with a worker without blame for this job, and not charged.",
-            "It was asked for again 2 times after its end",
+            "1 attempt was lost with a worker whose death was not charged to this job.",
+            "It was run again on request 2 times after its end",
         ],
     );
     let evidence = Evidence { progress: Some(Progress { done: 3, total: 10 }), ..Evidence::default() };
@@ -180,11 +189,11 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
         &[
             "Job 17 waits for a worker that has run nothing: a death was charged to it, so it runs alone.",
             "1 job waits for one before it.",
-            "that is tried again in 80.00ms.",
-            "No spare that has run nothing is ready.",
+            "the daemon tries again in 80.00ms.",
+            "No spare is ready (a worker that has run nothing).",
             "Attempt 1 ended when worker 2 (pid 811) died of SIGKILL (progress=3/10): charged to this job.",
             "worker 2 (pid 811) was killed by the supervisor: stop of the service: not charged.",
-            "Deaths charged to it: 1; 3 quarantine it.",
+            "Deaths charged to it: 1; at 3 it is quarantined.",
         ],
     );
 }
@@ -222,7 +231,7 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
         &why(Now::Running(running.clone())),
         &[
             "Job 17 was handed to worker 3 (pid 812) 12.00s ago, attempt 1; 2 shorter tasks there go first.",
-            "was killed (lie (malformed result)) and is stuck, its death is long overdue.",
+            "was killed (lie (malformed result)) and is stuck: it should have ended long ago.",
             "It has no limit",
         ],
     );
@@ -231,9 +240,9 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
     assert_says(
         &Why { vanished_ms: Some(12_000), ..why(Now::Running(threatened)) },
         &[
-            "A signal stopped that worker: it is killed in 7.50s unless it goes on.",
-            "The daemon drains: what has not ended in 9.00s is lost.",
-            "The client that it was attached to is gone: it is cancelled in 12.00s.",
+            "A signal stopped that worker: it is killed in 7.50s unless SIGCONT continues it.",
+            "The daemon is draining: jobs that have not ended in 9.00s are lost.",
+            "The client that it was attached to has disconnected: the job is cancelled in 12.00s.",
         ],
     );
 }
@@ -246,7 +255,7 @@ fn a_job_that_came_with_files_is_not_said_to_run_again() {
         let Now::Ended(end) = &mut why.now else { unreachable!("as made") };
         end.had_files = true;
         let text = why.to_string();
-        assert_eq!(text.contains("The files that came with it were let go"), told, "{text}");
+        assert_eq!(text.contains("The daemon closed the files that came with it"), told, "{text}");
         assert!(!text.contains("bulkhead retry"), "{text}");
     }
 }
@@ -256,7 +265,7 @@ fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
     let timed_out = Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms: 2000, part: None };
     let crashed = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
     for (how, by, said) in [
-        (Outcome::Done, None, "Job 17 is done: attempt 1 brought its result."),
+        (Outcome::Done, None, "Job 17 is done: attempt 1 gave its result."),
         (
             Outcome::Failed { message: "no".to_owned(), code: None },
             None,
@@ -274,7 +283,7 @@ fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
         (
             Outcome::Cancelled,
             Some(Canceller::Vanished { after_ms: 30_000 }),
-            "attached to was gone for 30.00s.",
+            "attached to had disconnected 30.00s before.",
         ),
         (Outcome::Expired, None, "Job 17 expired: no attempt of it began within 500.00ms."),
         (
@@ -288,8 +297,5 @@ fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
     let mut job = ended(Outcome::Cancelled, None);
     let Now::Ended(end) = &mut job.now else { unreachable!("it has ended") };
     end.holder = Some(holder(Some("cancel"), false));
-    assert_says(
-        &job,
-        &["still being ended: worker 3 (pid 812) was killed (cancel) and its death is awaited."],
-    );
+    assert_says(&job, &["still being ended: worker 3 (pid 812) was killed (cancel) and has not ended yet."]);
 }

@@ -1,13 +1,14 @@
-//! What a job waits for, in sentences: those who go first, the workers, and what holds it back.
+//! The sentences of `bulkhead why` on what a job waits for: jobs that go first, workers, unread results, descriptors.
 //!
-//! A part of `why_text.rs`, which says when each of these is of interest. Nothing here knows of the past.
+//! `why_text.rs` calls these functions for a job that waits. They never speak of earlier attempts, and say no more than
+//! the fields of [`Before`], [`Pool`] and [`Unread`] do.
 
 use super::{counted, many, span};
 use crate::client::view::PoolHealth;
 use crate::client::why::{Before, Drain, Longest, Pool, Unread};
 use crate::kind::DEFAULT_POOL;
 
-/// Who goes before it in the queue.
+/// The jobs that go before it in the queue.
 pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
     let Before { same_client, clients, others, users, alone } = *before;
     if same_client > 0 {
@@ -34,7 +35,7 @@ pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
     }
 }
 
-/// Who could run it, and why nobody does; `fresh` if only a worker that has run nothing will do.
+/// The state of the pool that will run it; `fresh` if it needs a worker that has run nothing.
 pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
     let up = pool.busy + pool.idle + pool.closed;
     if pool.name != DEFAULT_POOL {
@@ -53,7 +54,7 @@ pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
     }
     if pool.closed > 0 {
         let closed = many(u64::from(pool.closed), "worker", "workers");
-        said.push(format!("{closed} can be sent nothing right now: the channel is full, or hung up."));
+        said.push(format!("{closed} cannot be sent a task now: the channel is full or closed."));
     }
     if up < pool.slots || fresh && pool.spares == 0 {
         say_missing(pool, fresh, up, said);
@@ -66,25 +67,25 @@ pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
 
 pub(super) fn drain_text(drain: Drain) -> String {
     match drain.left_ms {
-        Some(left) => format!("The daemon drains: what has not ended in {} is lost.", span(left)),
-        None => "The daemon drains: it takes no new jobs and runs this one before it leaves.".to_owned(),
+        Some(left) => format!("The daemon is draining: jobs that have not ended in {} are lost.", span(left)),
+        None => "The daemon is draining: it takes no new jobs and runs this one before it stops.".to_owned(),
     }
 }
 
-/// Why a worker is missing, and when the next one comes.
+/// Why a worker is missing, and when the next one is spawned.
 fn say_missing(pool: &Pool, fresh: bool, up: u16, said: &mut Vec<String>) {
     let what = match (up, fresh && pool.spares == 0) {
         (0, _) => "No worker is up".to_owned(),
-        (_, true) => "No spare that has run nothing is ready".to_owned(),
+        (_, true) => "No spare is ready (a worker that has run nothing)".to_owned(),
         (up, false) => format!("{up} of {} slots have a worker", pool.slots),
     };
     let mut why = Vec::new();
     if pool.starting > 0 {
-        why.push(format!("{} up", many(u64::from(pool.starting), "worker is coming", "workers are coming")));
+        why.push(many(u64::from(pool.starting), "worker is starting", "workers are starting"));
     }
     if pool.dying + pool.stuck > 0 {
         let dying = u64::from(pool.dying + pool.stuck);
-        why.push(format!("the death of {} is awaited", many(dying, "killed worker", "killed workers")));
+        why.push(many(dying, "killed worker has not ended yet", "killed workers have not ended yet"));
     }
     why.extend(pool.next_spawn_ms.map(|ms| match ms {
         0 => "the next worker is spawned at once".to_owned(),
@@ -98,7 +99,7 @@ fn of_longest(longest: Longest) -> String {
     let (worker, time) = (longest.worker, span(longest.for_ms));
     match longest.job {
         Some(job) => format!("worker {worker} has run job {job} for {time}, longer than any other"),
-        None => format!("worker {worker} has run a job of somebody else for {time}, longer than any other"),
+        None => format!("worker {worker} has run a job of another user for {time}, longer than any other"),
     }
 }
 
@@ -106,14 +107,16 @@ pub(super) fn unread_text(unread: &Unread) -> String {
     let Unread { bytes, bytes_max, outputs, outputs_max, all_full } = unread;
     let held = match (*all_full, outputs >= outputs_max) {
         (true, _) => format!(
-            "the daemon holds as many unread results as it may, {bytes} bytes of them are this client's"
+            "the daemon keeps as many unread results of all clients as it may, {bytes} bytes of them for this one"
         ),
-        (false, true) => format!("{outputs} outputs wait for it to read, {outputs_max} are the most"),
-        (false, false) => format!("{bytes} bytes of results wait for it to read, {bytes_max} may"),
+        (false, true) => format!("{outputs} outputs are unread, the limit is {outputs_max}"),
+        (false, false) => format!("{bytes} bytes of results are unread, the limit is {bytes_max}"),
     };
-    format!("Its client holds it back: {held}; its jobs go on when it reads.")
+    format!(
+        "It waits because its client does not read its results: {held}; its jobs start again when it reads."
+    )
 }
 
 pub(super) fn shortage(ms: u64) -> String {
-    format!("No descriptor could be made for an output; that is tried again in {}.", span(ms))
+    format!("No file could be made for an output; the daemon tries again in {}.", span(ms))
 }
