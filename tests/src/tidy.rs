@@ -7,6 +7,7 @@
 pub mod book;
 pub mod documents;
 pub mod manifests;
+pub mod map;
 pub mod names;
 pub mod promises;
 pub mod rooms;

@@ -147,7 +147,7 @@ pub fn order_at(index: usize) -> usize {
     ORDERS_HEADER_BYTES + index * ORDER_BYTES
 }
 
-/// The five states of an entry of the ring. ARCHITECTURE.md has the table of allowed steps, and which side takes each.
+/// The five states of an entry of the ring. The steps between them stand in a table at `Ring` in crates/link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimState {
     /// Free: nothing was offered yet, or the supervisor has applied the result.

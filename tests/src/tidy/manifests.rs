@@ -72,7 +72,7 @@ pub fn check(root: &Path) -> Vec<Violation> {
 }
 
 /// The folders that hold a package, from the root.
-fn packages(root: &Path) -> Vec<PathBuf> {
+pub fn packages(root: &Path) -> Vec<PathBuf> {
     super::tree::files_below(root)
         .iter()
         .filter(|path| path.file_name().is_some_and(|name| name == "Cargo.toml"))
