@@ -16,6 +16,7 @@ use bulkhead_proto::client::frame::{Frames, Hello};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec;
+use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::FRAME_MAX_BYTES;
 use bulkhead_sys::untrusted::SocketRead;
@@ -307,19 +308,14 @@ impl Connection {
                 Err(why) => break Refusal::Invalid { why },
             };
             *requests = if is_long(&request) { 0 } else { *requests - 1 };
-            let files = match &request {
-                Request::Submit(submit) if !submit.files.is_empty() => {
-                    match self.unclaimed.claim(&submit.files) {
-                        FileClaim::Granted(claimed) => files.hold(claimed),
-                        FileClaim::Lost(fault) => break fault,
-                        FileClaim::Refused(why) => {
-                            refuse(&mut self.outbox, tag, why);
-                            self.flush_unreported = true;
-                            continue;
-                        }
-                    }
+            let files = match self.unclaimed.claim(named_files(&request)) {
+                FileClaim::Granted(claimed) => files.hold(claimed),
+                FileClaim::Lost(fault) => break fault,
+                FileClaim::Refused(why) => {
+                    refuse(&mut self.outbox, tag, why);
+                    self.flush_unreported = true;
+                    continue;
                 }
-                _ => Vec::new(),
             };
             events.push(Event::ClientSaid { client: self.client, tag, request, files });
         };
@@ -375,6 +371,29 @@ impl Connection {
 fn refuse(outbox: &mut Outbox, tag: Tag, why: Refusal) {
     let refused = ReplyFrame { tag, reply: Reply::Refused(why) };
     outbox.push(&refused, None).expect("a short refusal fits a frame");
+}
+
+/// The files that a request names. Their descriptors arrive with it.
+fn named_files(request: &Request) -> &[FileUse] {
+    match request {
+        Request::Submit(submit) => &submit.files,
+        Request::Wait { .. }
+        | Request::Result { .. }
+        | Request::Logs { .. }
+        | Request::Cancel { .. }
+        | Request::Retry { .. }
+        | Request::Forget { .. }
+        | Request::Jobs { .. }
+        | Request::Job { .. }
+        | Request::Why { .. }
+        | Request::Deaths { .. }
+        | Request::Workers
+        | Request::Status
+        | Request::Kinds
+        | Request::Events { .. }
+        | Request::Drain { .. }
+        | Request::Ping => &[],
+    }
 }
 
 /// Whether the reply may fill a whole frame.

@@ -37,6 +37,8 @@
 //! The lock keeps a second daemon out, and if the lock file was removed, the answer at the socket does (`setup.rs`). A socket
 //! file that was removed is not created again.
 
+#![deny(clippy::wildcard_enum_match_arm)] // a new action, request or record is considered in every match
+
 mod access_control;
 mod args;
 mod background_closer;

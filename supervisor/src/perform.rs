@@ -11,7 +11,7 @@ use bulkhead_core::action::{Action, Task};
 use bulkhead_core::event::Event;
 use bulkhead_link::supervisor::encoded_size;
 use bulkhead_proto::client::message::{Reply, ReplyFrame};
-use bulkhead_proto::ids::{ClientId, LogId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TASK_MESSAGE_MAX_BYTES;
 use bulkhead_proto::worker::message::{TaskMessage, Tasks};
@@ -61,63 +61,34 @@ impl Performer {
     ) -> bool {
         let mut leave = false;
         for action in actions.drain(..) {
-            match action {
-                Action::Offer { worker, seq, task } => self.offer(worker, seq, task, events),
-                Action::Reply { client, tag, reply, output } => {
-                    let descriptor = output.and_then(|output| self.outputs.get(output));
-                    if let Some(connection) = self.clients.recipient(client) {
-                        connection.reply(&ReplyFrame { tag, reply }, descriptor);
-                    }
-                }
-                Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
-                Action::DropOutput { output } => self.outputs.drop_output(output),
-                Action::DropFile { file } => self.clients.files.let_go(file),
-                Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log),
-                Action::DropLog { log } => self.outputs.drop_log(log),
-                Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
-                Action::Ready { status } => self.notifier.ready(&status),
-                Action::Exit => leave = true,
-                Action::Spawn { .. }
-                | Action::TakeBack { .. }
-                | Action::Unwant { .. }
-                | Action::Look { .. }
-                | Action::Examine { .. }
-                | Action::Settle { .. }
-                | Action::Kill { .. }
-                | Action::Retire { .. } => {
-                    // Offers that the core decided earlier are sent before this action, so that its order is kept.
-                    self.send_bundles(events);
-                    self.handle_worker(action, events);
-                }
+            if follows_offers(&action) {
+                self.send_bundles(events);
             }
+            leave |= self.perform_one(action, now_ns, events);
         }
         self.send_bundles(events);
         leave
     }
 
-    fn handle_worker(&mut self, action: Action, events: &mut Vec<Event>) {
+    /// Performs one action. Returns `true` if the daemon shall exit.
+    fn perform_one(&mut self, action: Action, now_ns: u64, events: &mut Vec<Event>) -> bool {
         match action {
+            Action::Offer { worker, seq, task } => self.offer(worker, seq, task, events),
+            Action::Reply { client, tag, reply, output } => self.reply(client, tag, reply, output),
+            Action::Close { client, goodbye } => self.clients.close(client, goodbye, now_ns),
+            Action::DropOutput { output } => self.outputs.drop_output(output),
+            Action::DropFile { file } => self.clients.files.let_go(file),
+            Action::ShowLog { client, tag, reply, log } => self.show_log(client, tag, reply, log),
+            Action::DropLog { log } => self.outputs.drop_log(log),
+            Action::DropScratch { scratch } => self.outputs.drop_scratch(scratch),
+            Action::Ready { status } => self.notifier.ready(&status),
+            Action::Exit => return true,
             Action::Spawn { worker, pool } => events.push(self.workers.spawn(worker, pool)),
             Action::TakeBack { worker, seq } => self.take_back(worker, seq, events),
-            Action::Unwant { worker, seq } => {
-                if let Some(found) = self.workers.get(worker) {
-                    found.ring.request_cancel(seq);
-                    found.nudge();
-                }
-            }
-            Action::Look { worker } => {
-                self.workers.read_box(worker, &mut self.outputs, events);
-                if let Some(found) = self.workers.get(worker) {
-                    events.push(Event::Looked { worker, head: found.head() });
-                }
-            }
+            Action::Unwant { worker, seq } => self.request_cancel(worker, seq),
+            Action::Look { worker } => self.look(worker, events),
             Action::Examine { worker } => events.extend(self.workers.examine(worker)),
-            Action::Settle { worker, seq } => {
-                if let Some(worker) = self.workers.get(worker) {
-                    worker.offer_files.remove(&seq);
-                    worker.ring.settle(seq);
-                }
-            }
+            Action::Settle { worker, seq } => self.settle(worker, seq),
             Action::Kill { worker, why } => {
                 if let Some(worker) = self.workers.get(worker) {
                     worker.kill(why);
@@ -129,17 +100,44 @@ impl Performer {
                     worker.stage = WorkerStage::Closed;
                 }
             }
-            _ => {}
+        }
+        false
+    }
+
+    fn reply(&mut self, client: ClientId, tag: Tag, reply: Reply, output: Option<OutputId>) {
+        let descriptor = output.and_then(|output| self.outputs.get(output));
+        if let Some(connection) = self.clients.recipient(client) {
+            connection.reply(&ReplyFrame { tag, reply }, descriptor);
+        }
+    }
+
+    fn request_cancel(&mut self, worker: WorkerId, seq: Seq) {
+        if let Some(found) = self.workers.get(worker) {
+            found.ring.request_cancel(seq);
+            found.nudge();
+        }
+    }
+
+    fn look(&mut self, worker: WorkerId, events: &mut Vec<Event>) {
+        self.workers.read_box(worker, &mut self.outputs, events);
+        if let Some(found) = self.workers.get(worker) {
+            events.push(Event::Looked { worker, head: found.head() });
+        }
+    }
+
+    fn settle(&mut self, worker: WorkerId, seq: Seq) {
+        if let Some(worker) = self.workers.get(worker) {
+            worker.offer_files.remove(&seq);
+            worker.ring.settle(seq);
         }
     }
 
     /// If the log was dropped meanwhile, or could not be created, the reply says so.
-    fn show_log(&mut self, client: ClientId, tag: Tag, reply: Reply, log: LogId) {
+    fn show_log(&mut self, client: ClientId, tag: Tag, mut reply: Reply, log: LogId) {
         let file = self.outputs.log(log);
-        let reply = match reply {
-            Reply::Logs { job, attempt, .. } => Reply::Logs { job, attempt, is_there: file.is_some() },
-            other => other,
-        };
+        if let Reply::Logs { is_there, .. } = &mut reply {
+            *is_there = file.is_some();
+        }
         if let Some(connection) = self.clients.recipient(client) {
             connection.reply(&ReplyFrame { tag, reply }, file);
         }
@@ -221,6 +219,30 @@ impl Performer {
             Ok(taken) => events.push(Event::OfferFailed { worker, seq, taken, shortage }),
             Err(violation) => events.extend(found.violated(violation).event()),
         }
+    }
+}
+
+/// Whether the offers that the core decided before this action are sent before it, so that their order is kept.
+fn follows_offers(action: &Action) -> bool {
+    match action {
+        Action::Spawn { .. }
+        | Action::TakeBack { .. }
+        | Action::Unwant { .. }
+        | Action::Look { .. }
+        | Action::Examine { .. }
+        | Action::Settle { .. }
+        | Action::Kill { .. }
+        | Action::Retire { .. } => true,
+        Action::Offer { .. }
+        | Action::Reply { .. }
+        | Action::Close { .. }
+        | Action::ShowLog { .. }
+        | Action::DropLog { .. }
+        | Action::DropOutput { .. }
+        | Action::DropFile { .. }
+        | Action::DropScratch { .. }
+        | Action::Ready { .. }
+        | Action::Exit => false,
     }
 }
 

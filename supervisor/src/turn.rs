@@ -217,6 +217,25 @@ fn log_record(record: &Record) {
         What::Died { .. } | What::SpawnFailed { .. } | What::Stuck { .. } | What::Degraded { .. } => {
             log::warn!("{}", record.what);
         }
-        _ => log::info!("{}", record.what),
+        What::Started { .. }
+        | What::Spawned { .. }
+        | What::Ready { .. }
+        | What::Placed { .. }
+        | What::Killing { .. }
+        | What::Suspended { .. }
+        | What::Resumed { .. }
+        | What::Blamed { .. }
+        | What::NobodyBlamed { .. }
+        | What::Requeued { .. }
+        | What::Retried { .. }
+        | What::Backoff { .. }
+        | What::Ended { .. }
+        | What::RetryAsked { .. }
+        | What::Recovered { .. }
+        | What::Short { .. }
+        | What::Evicted { .. }
+        | What::Draining { .. }
+        | What::Stopped
+        | What::Recycled { .. } => log::info!("{}", record.what),
     }
 }

@@ -8,6 +8,8 @@
 //! This crate knows no jobs and decides nothing. Driven by the supervisor's `worker_table.rs` and the worker's
 //! runtime.
 
+#![deny(clippy::wildcard_enum_match_arm)] // a new state or error is considered in every match
+
 mod ipc_connect;
 pub mod supervisor;
 mod wire;

@@ -3,6 +3,8 @@
 //! Offers to one worker that follow each other travel in one message. Between any two actions, and between the
 //! halves of one, the world may move.
 
+#![deny(clippy::wildcard_enum_match_arm)] // a new action is to be thought of here
+
 use bulkhead_core::action::{Action, Task, TaskFile};
 use bulkhead_core::event::Event;
 use bulkhead_proto::death::KillReason;
@@ -29,17 +31,14 @@ impl World {
         let mut bundle = Bundle::new();
         for action in actions.drain(..) {
             self.interleave()?;
-            match action {
-                Action::Offer { worker, seq, task } => {
-                    if bundle.first().is_some_and(|first| first.0 != worker) {
-                        self.send_bundle(&mut bundle);
-                    }
-                    self.offer(worker, seq, task, &mut bundle)?;
-                }
-                other => {
+            if let Action::Offer { worker, seq, task } = action {
+                if bundle.first().is_some_and(|first| first.0 != worker) {
                     self.send_bundle(&mut bundle);
-                    self.perform_other(other)?;
                 }
+                self.offer(worker, seq, task, &mut bundle)?;
+            } else {
+                self.send_bundle(&mut bundle);
+                self.perform_other(action)?;
             }
         }
         self.send_bundle(&mut bundle);
@@ -114,7 +113,10 @@ impl World {
         }
         let log = task.files.iter().find_map(|file| match file {
             TaskFile::Log { log } => Some(*log),
-            _ => None,
+            TaskFile::Client { .. }
+            | TaskFile::Shared { .. }
+            | TaskFile::Plan { .. }
+            | TaskFile::Results { .. } => None,
         });
         let needs_one = task.output == OutputMode::Descriptor || task.stage != Stage::Whole || log.is_some();
         if needs_one && self.is_short() {

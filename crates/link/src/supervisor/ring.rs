@@ -186,7 +186,9 @@ impl Ring {
         // Lost, or known to be claimed: the word must show a state beyond OFFERED.
         match self.observe(seq)? {
             ClaimState::Claimed | ClaimState::Done => Ok(false),
-            _ => Err(self.record_violation(seq, Lie::ClaimWord)),
+            ClaimState::Settled | ClaimState::Offered | ClaimState::Taken => {
+                Err(self.record_violation(seq, Lie::ClaimWord))
+            }
         }
     }
 
@@ -267,7 +269,7 @@ impl Ring {
                         return Err(self.record_violation(seq, Lie::ClaimWord));
                     }
                 }
-                _ => break,
+                ClaimState::Settled | ClaimState::Offered | ClaimState::Claimed | ClaimState::Taken => break,
             }
         }
         Ok(())

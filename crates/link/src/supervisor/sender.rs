@@ -83,6 +83,7 @@ impl Sender {
         match self.channel.send(Wire(bytes)) {
             Ok(()) => Ok(()),
             Err(IpcError::Disconnected) => Err(SendError::Closed),
+            #[allow(clippy::wildcard_enum_match_arm)] // std's list of kinds is open
             Err(IpcError::Io(error)) => Err(match error.kind() {
                 io::ErrorKind::WouldBlock => SendError::Full,
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendError::Closed,
@@ -113,7 +114,7 @@ pub fn warm_up() -> io::Result<()> {
     }
     let failed = |error: IpcError| match error {
         IpcError::Io(error) => error,
-        other => io::Error::other(other),
+        other @ (IpcError::Disconnected | IpcError::SerializationError(_)) => io::Error::other(other),
     };
     let (sender, receiver) = channel()?;
     sender.send(Wire(Vec::new())).map_err(failed)?;

@@ -41,7 +41,9 @@ impl From<IpcError> for RecvError {
     fn from(error: IpcError) -> Self {
         match error {
             IpcError::Io(error) => Self::Io(error),
-            other => Self::Io(io::Error::other(other)),
+            other @ (IpcError::Disconnected | IpcError::SerializationError(_)) => {
+                Self::Io(io::Error::other(other))
+            }
         }
     }
 }
