@@ -39,6 +39,11 @@
 
 #![deny(clippy::wildcard_enum_match_arm)] // a new action, request or record is considered in every match
 
+#[cfg(test)]
+#[macro_use]
+#[path = "../../tests/src/skip.rs"]
+pub mod skip;
+
 mod access_control;
 mod args;
 mod background_closer;

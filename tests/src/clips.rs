@@ -1,7 +1,7 @@
 //! Y4M clips for tests: noise of every shape, real ones, and what `transform` must make of them.
 //!
 //! What it must make is computed here, in this process and by one task after the other, without daemon or worker. Real
-//! clips come from `cargo xtask setup`; where they or ffmpeg are missing, whoever wants one skips itself and says so.
+//! clips come from `cargo xtask setup`; where they or ffmpeg are missing, a test that wants one skips itself.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -53,20 +53,22 @@ pub fn transformed(clip: &Path, chain: &str) -> Vec<u8> {
     whole
 }
 
-/// A real clip by its name, or `None`, and then it is said why.
+/// A real clip by its name.
+///
+/// # Errors
+/// Why there is none here.
 ///
 /// # Panics
 /// If the test runs from an unknown place.
-pub fn real(name: &str) -> Option<PathBuf> {
+pub fn real(name: &str) -> Result<PathBuf, String> {
     let own = std::env::current_exe().expect("a test knows its own path");
     let target = own.ancestors().nth(3).expect("tests lie three folders down in the target folder");
     let clip = target.join("clips").join(name);
     let has_ffmpeg = Command::new("ffmpeg").arg("-version").stdout(Stdio::null()).status().is_ok();
     if has_ffmpeg && clip.exists() {
-        return Some(clip);
+        return Ok(clip);
     }
-    println!("SKIPPED: no ffmpeg or no {name}: `cargo xtask setup` brings both");
-    None
+    Err(format!("no ffmpeg or no {name}: `cargo xtask setup` brings both"))
 }
 
 /// ffmpeg that turns `input` into Y4M of this pixel format by this filter, at most 24 frames; `-` is a pipe.

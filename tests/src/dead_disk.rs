@@ -52,27 +52,30 @@ pub struct DeadDisk {
 }
 
 impl DeadDisk {
-    /// Mounts one that answers nothing; `None` where that cannot be done, which is said.
-    pub fn mount() -> Option<Self> {
+    /// Mounts one that answers nothing.
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn mount() -> Result<Self, &'static str> {
         Self::mount_as(Manner::Dead)
     }
 
     /// Mounts one that answers all but a flush.
-    pub fn mount_silent() -> Option<Self> {
+    ///
+    /// # Errors
+    /// Why that cannot be done here.
+    pub fn mount_silent() -> Result<Self, &'static str> {
         Self::mount_as(Manner::Silent)
     }
 
-    fn mount_as(manner: Manner) -> Option<Self> {
+    fn mount_as(manner: Manner) -> Result<Self, &'static str> {
         let folder = tempfile::Builder::new().prefix("bh-dead-").tempdir().expect("a temporary folder");
         let server = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok();
         let mounted = server.filter(|server| mount(server, folder.path()));
-        let Some(server) = mounted else {
-            println!("skipped: no FUSE here, or no right to mount");
-            return None;
-        };
+        let server = mounted.ok_or("no FUSE here, or no right to mount")?;
         let (tell, taken) = channel();
         std::thread::spawn(move || serve(server, manner, |code| tell.send(code).is_ok()));
-        Some(Self { folder, manner, taken, has_left: Cell::new(false) })
+        Ok(Self { folder, manner, taken, has_left: Cell::new(false) })
     }
 
     /// A file on it.

@@ -17,17 +17,19 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct Freezer(PathBuf);
 
 impl Freezer {
-    /// A new one; `None` where the machine has none or this user may not make one. That is said.
-    pub fn new() -> Option<Self> {
+    /// A new one.
+    ///
+    /// # Errors
+    /// Why the machine has none, or this user may not make one.
+    pub fn new() -> Result<Self, String> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(ROOT).join(format!("bulkhead-test-{}-{number}", std::process::id()));
         let usable = std::fs::exists(format!("{ROOT}/cgroup.procs")).unwrap_or(false)
             && std::fs::create_dir(&path).is_ok();
         if !usable {
-            println!("skipped: no cgroup v1 freezer at {ROOT}, or no right to use it");
-            return None;
+            return Err(format!("no cgroup v1 freezer at {ROOT}, or no right to use it"));
         }
-        Some(Self(path))
+        Ok(Self(path))
     }
 
     fn set(&self, state: &str) {

@@ -19,6 +19,7 @@ pub mod reaper;
 pub mod reference;
 pub mod shortage;
 pub mod siege;
+pub mod skip;
 pub mod systemd;
 pub mod tidy;
 pub mod told;

@@ -69,11 +69,11 @@ pub fn flood(wire: &mut Wire, bytes: &[u8], most: usize) {
     }
 }
 
-/// Whether this test may become other users. If not, it says so.
-pub fn may_become_others(test: &str) -> bool {
+/// Whether this process may become other users.
+///
+/// # Errors
+/// Why it may not.
+pub fn may_become_others() -> Result<(), &'static str> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    if !root {
-        crate::systemd::tell_skipped(test, "only root can connect as another user; run as root to have it");
-    }
-    root
+    if root { Ok(()) } else { Err("only root can connect as another user; run as root to have it") }
 }

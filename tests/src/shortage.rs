@@ -39,16 +39,19 @@ pub fn restore(program: &Path) {
     std::fs::rename(&other, program).expect("it is put in place");
 }
 
-/// Why a test cannot be run here, if it cannot: it must be root, and a try of this command must work.
-pub fn lacks(command: &[&str]) -> Option<String> {
+/// Tries whether a test can be run here: it must be root, and this command must work.
+///
+/// # Errors
+/// Why it cannot.
+pub fn possible(command: &[&str]) -> Result<(), String> {
     if bulkhead_sys::socket::own_uid() != 0 {
-        return Some("only root may do this".to_owned());
+        return Err("only root may do this".to_owned());
     }
-    let (program, arguments) = command.split_first()?;
+    let [program, arguments @ ..] = command else { return Ok(()) };
     match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => Some(format!("{program}: {error}")),
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("{program}: {error}")),
     }
 }
 

@@ -2,11 +2,10 @@
 //! machine's root, so that units are tested for real without touching the host.
 //!
 //! Nothing the host has is written or stopped. However the test ends, the machine ends with it: it dies with the
-//! thread that booted it, and its drop removes its cgroup and its folder. Where it cannot be booted, the reason
-//! is told, and the test skips itself.
+//! thread that booted it, and its drop removes its cgroup and its folder. Where it cannot be booted, the test
+//! skips itself and tells the reason.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -182,11 +181,6 @@ impl Drop for Machine {
             panic!("{} was left behind", self.cgroup.display());
         }
     }
-}
-
-/// Tells why a test skips itself, past the test runner's capture.
-pub fn tell_skipped(test: &str, reason: &str) {
-    drop(writeln!(std::io::stdout(), "\nSKIPPED {test}: {reason}"));
 }
 
 /// Whether a machine can be booted here: the cgroup to make it in, or the reason why not.

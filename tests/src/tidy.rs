@@ -12,6 +12,7 @@ pub mod names;
 pub mod promises;
 pub mod rooms;
 pub mod rules;
+pub mod skips;
 pub mod source;
 mod tree;
 

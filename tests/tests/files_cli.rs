@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use bulkhead_tests::daemon::{Daemon, binary};
+use bulkhead_tests::skip;
 
 const WIDTH: usize = 64;
 const HEIGHT: usize = 48;
@@ -163,8 +164,7 @@ fn a_full_disk_is_named_and_the_older_file_stays() {
     let output =
         command.arg(desk.daemon.socket()).arg(desk.path("in.y4m")).output().expect("unshare is there");
     if output.status.code() == Some(77) || stderr(&output).contains("unshare") {
-        println!("skipped: no tmpfs can be mounted here: {}", stderr(&output));
-        return;
+        skip!("no tmpfs can be mounted here: {}", stderr(&output));
     }
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(
@@ -317,7 +317,7 @@ fn a_file_that_is_forbidden_is_told_with_its_user() {
         let output = match command.current_dir(desk.daemon.folder()).output() {
             Ok(output) => output,
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                return println!("skipped: only root can become another user");
+                skip!("only root can become another user");
             }
             Err(error) => panic!("{error}"),
         };

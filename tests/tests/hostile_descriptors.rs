@@ -21,7 +21,7 @@ use bulkhead_sys::memfd;
 use bulkhead_tests::daemon::{eventually, send_signal};
 use bulkhead_tests::raid::{Attack, assert_answers, body, frame, framed, withstand};
 use bulkhead_tests::siege::Siege;
-use bulkhead_tests::systemd::tell_skipped;
+use bulkhead_tests::skip;
 use bulkhead_tests::wire::{Wire, submit};
 
 const O_PATH: i32 = 0o10_000_000;
@@ -320,7 +320,7 @@ fn urgent(siege: &Siege) {
     let whole = with_files(&[Way::In]);
     match hostile_peer::send(wire.socket.as_fd(), &whole, &[null().as_fd()], SendMode::Urgent) {
         Ok(_) => assert!(matches!(outcome(&mut wire), Ok(Outcome::Done))),
-        Err(error) => tell_skipped("urgent", &format!("this kernel has no urgent bytes here: {error}")),
+        Err(error) => skip!("this kernel has no urgent bytes here: {error}"),
     }
 }
 
@@ -398,7 +398,7 @@ fn epoll_and_ring(siege: &Siege) {
     carry_all(siege, vec![hostile_peer::epoll().unwrap()]);
     let ring = match hostile_peer::io_uring() {
         Ok(ring) => ring,
-        Err(error) => return tell_skipped("io_uring", &format!("this machine has none: {error}")),
+        Err(error) => skip!("this machine has no io_uring: {error}"),
     };
     let mut wire = siege.connect();
     // Kernels from 6.7 on do not let one be sent.

@@ -15,8 +15,8 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
 use bulkhead_tests::raid::{assert_answers, may_become_others};
-use bulkhead_tests::systemd::tell_skipped;
 use bulkhead_tests::wire::{Wire, submit};
+use bulkhead_tests::{or_skip, skip};
 
 const ALICE: u32 = 60_001;
 const BOB: u32 = 60_002;
@@ -53,9 +53,7 @@ fn is_unknown(reply: &Reply, job: JobId) -> bool {
 
 #[test]
 fn jobs_of_another_user_do_not_exist() {
-    if !may_become_others("jobs_of_another_user_do_not_exist") {
-        return;
-    }
+    or_skip!(may_become_others());
     let daemon = system_daemon("");
     let mut alice = connect_as(&daemon, ALICE).welcome();
     let mut bob = connect_as(&daemon, BOB).welcome();
@@ -91,9 +89,7 @@ fn jobs_of_another_user_do_not_exist() {
 
 #[test]
 fn who_is_no_administrator_does_not_drain() {
-    if !may_become_others("who_is_no_administrator_does_not_drain") {
-        return;
-    }
+    or_skip!(may_become_others());
     let daemon = system_daemon("");
     let mut alice = connect_as(&daemon, ALICE).welcome();
     for grace_ms in [None, Some(0), Some(u64::MAX)] {
@@ -109,9 +105,7 @@ fn who_is_no_administrator_does_not_drain() {
 /// The kernel says who connected; who speaks later does not count, in either direction.
 #[test]
 fn a_connection_stays_its_makers() {
-    if !may_become_others("a_connection_stays_its_makers") {
-        return;
-    }
+    or_skip!(may_become_others());
     let daemon = system_daemon("");
     // Made by Alice, spoken on by root, who this test is.
     let mut handed_on = connect_as(&daemon, ALICE).welcome();
@@ -123,10 +117,7 @@ fn a_connection_stays_its_makers() {
 /// Root in a user namespace of its own is nobody here.
 #[test]
 fn root_of_another_namespace_is_no_root() {
-    let test = "root_of_another_namespace_is_no_root";
-    if !may_become_others(test) {
-        return;
-    }
+    or_skip!(may_become_others());
     let daemon = system_daemon("");
     let program = daemon.folder().join("bulkhead");
     std::fs::copy(binary("bulkhead"), &program).unwrap();
@@ -138,7 +129,7 @@ fn root_of_another_namespace_is_no_root() {
     };
     let who = inside(&["id", "-u"]);
     if who.stdout != b"0\n" {
-        return tell_skipped(test, "no user namespace is to be had here");
+        skip!("no user namespace is to be had here");
     }
     let socket = daemon.socket();
     let ask = |arguments: &[&str]| {
@@ -153,9 +144,7 @@ fn root_of_another_namespace_is_no_root() {
 
 #[test]
 fn one_user_cannot_take_every_connection() {
-    if !may_become_others("one_user_cannot_take_every_connection") {
-        return;
-    }
+    or_skip!(may_become_others());
     let daemon = system_daemon("clients_max = 8\n");
     let mut taken: Vec<_> = (0..6).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
     for _ in 0..100 {
@@ -179,9 +168,7 @@ fn one_user_cannot_take_every_connection() {
 /// What waits for its close waits on its sender's own account.
 #[test]
 fn lingering_descriptors_cost_nobody_but_their_sender() {
-    if !may_become_others("lingering_descriptors_cost_nobody_but_their_sender") {
-        return;
-    }
+    or_skip!(may_become_others());
     let daemon = system_daemon("clients_max = 4\n");
     let (mut readers, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..3 {

@@ -14,6 +14,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, processes_under, send_signal};
+use bulkhead_tests::skip;
 use bulkhead_tests::wire::{Wire, submit};
 
 const NOTHING: Vec<String> = Vec::new();
@@ -91,8 +92,7 @@ fn a_killed_daemon_leaves_no_worker_and_its_place_can_be_taken() {
 #[test]
 fn a_killed_run_takes_its_private_daemon_and_its_folder_along() {
     if Path::new(bulkhead_proto::client::places::SYSTEM_SOCKET).exists() {
-        eprintln!("skipped: this machine has a system daemon, so no private one would be started");
-        return;
+        skip!("this machine has a system daemon, so no private one would be started");
     }
     let runtime = tempfile::tempdir_in("/tmp").expect("a folder");
     let mut command = Command::new(binary("bulkhead"));
@@ -201,8 +201,7 @@ fn no_permission_is_said_as_such() {
     let output = match command.output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            println!("skipped: only root can become another user");
-            return;
+            skip!("only root can become another user");
         }
         Err(error) => panic!("{error}"),
     };

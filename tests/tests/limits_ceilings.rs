@@ -8,6 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use bulkhead_proto::client::exit;
 use bulkhead_tests::daemon::{binary, eventually};
+use bulkhead_tests::skip;
 use tempfile::TempDir;
 
 /// Users and a group that nobody has anything under; the group is there by name, as the config file wants it.
@@ -92,13 +93,9 @@ fn users_may_ask_for_so_much_and_administrators_for_more() {
         || !can_be_run_by_others(&binary("bulkhead"))
         || !can_be_run_by_others(&binary("bulkhead-supervisor"))
     {
-        println!("skipped: only root can be somebody else, and others must be able to run what was built");
-        return;
+        skip!("only root can be somebody else, and others must be able to run what was built");
     }
-    let Some((gid, group)) = some_group() else {
-        println!("skipped: there is no group of no importance");
-        return;
-    };
+    let Some((gid, group)) = some_group() else { skip!("there is no group of no importance") };
     let system = System::start(gid, &group);
     for (flag, little, much, key) in [
         ("--timeout", "10s", "11s", "timeout_ms"),

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use bulkhead_tests::daemon::{Daemon, binary, processes_under};
+use bulkhead_tests::skip;
 use sha2::{Digest, Sha256};
 
 fn hex(bytes: &[u8]) -> String {
@@ -67,8 +68,7 @@ fn a_thousand_submitted_jobs_have_a_thousand_ids_and_results() {
 #[test]
 fn run_without_a_daemon_brings_its_own() {
     if std::path::Path::new(bulkhead_proto::client::places::SYSTEM_SOCKET).exists() {
-        println!("skipped: this machine has a daemon of its own");
-        return;
+        skip!("this machine has a daemon of its own");
     }
     let folder = tempfile::tempdir().expect("a folder");
     let output = Command::new(binary("bulkhead"))

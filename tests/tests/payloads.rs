@@ -17,6 +17,7 @@ use bulkhead_sys::{hostile_peer, memfd};
 use bulkhead_tests::daemon::{DEADLINE, Daemon, eventually, send_signal};
 use bulkhead_tests::payload::{COPY, ENDS, Gate, PAUSE, SUM, daemon, end, failure, result, submit, sum_of};
 use bulkhead_tests::siege::Belongings;
+use bulkhead_tests::skip;
 use bulkhead_tests::wire::Wire;
 use tempfile::TempDir;
 
@@ -144,10 +145,7 @@ impl Drop for Disk {
 
 #[test]
 fn an_output_on_a_full_disk_fails_the_job_that_writes_it() {
-    let Some(disk) = Disk::mount("size=256k") else {
-        println!("skipped: no right to mount a small disk");
-        return;
-    };
+    let Some(disk) = Disk::mount("size=256k") else { skip!("no right to mount a small disk") };
     let daemon = daemon();
     let mut wire = Wire::connect(&daemon.socket());
     let (from, to) = (file_of(&pattern(1_000_000)), disk.file());

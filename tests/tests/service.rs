@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Output;
 
 use bulkhead_tests::daemon::binary;
-use bulkhead_tests::systemd::{Machine, tell_skipped};
+use bulkhead_tests::or_skip;
+use bulkhead_tests::systemd::Machine;
 use bulkhead_tests::tidy::root;
 
 /// SHA-256 of the digits of 1000!, from CPython's `math.factorial` and `hashlib`.
@@ -22,10 +23,7 @@ const USERS: &str = "u alice -\nu mallory -\nm alice bulkhead\n";
 
 #[test]
 fn the_service_works_from_installation_to_stop() {
-    let machine = match Machine::boot() {
-        Ok(machine) => machine,
-        Err(reason) => return tell_skipped("the service under a real systemd", &reason),
-    };
+    let machine = or_skip!(Machine::boot());
     install(&machine);
     the_unit_is_sound(&machine);
     machine.run(&["systemctl", "enable", "--now", "bulkhead.service"]);

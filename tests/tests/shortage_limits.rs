@@ -13,7 +13,8 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, send_signal};
-use bulkhead_tests::shortage::{Witness, lacks, limit, restore};
+use bulkhead_tests::or_skip;
+use bulkhead_tests::shortage::{Witness, limit, possible, restore};
 use bulkhead_tests::wire::{Wire, submit};
 
 /// A user whom nothing else on the machine runs as, most likely.
@@ -23,9 +24,7 @@ const STRANGER: u32 = 61_807;
 #[test]
 fn without_descriptors_what_runs_goes_on_and_the_rest_waits() {
     let daemon = Daemon::start();
-    if let Some(why) = lacks(&["prlimit", "--version"]) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&["prlimit", "--version"]));
     let mut witness = Witness::begin(&daemon);
     let mut runner = Wire::connect(&daemon.socket());
     limit(&daemon, "nofile", "3");
@@ -70,9 +69,7 @@ fn without_descriptors_what_runs_goes_on_and_the_rest_waits() {
 #[test]
 fn a_death_without_descriptors_is_proven_when_there_are_some() {
     let daemon = Daemon::start();
-    if let Some(why) = lacks(&["prlimit", "--version"]) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&["prlimit", "--version"]));
     let mut witness = Witness::begin(&daemon);
     let job = witness.wire.submit("sleep", &["600000"]);
     let victim =
@@ -97,9 +94,7 @@ fn a_death_without_descriptors_is_proven_when_there_are_some() {
 /// kept from being tried by a program that is not there until the limit is set.
 #[test]
 fn no_step_of_a_bootstrap_leaves_anything_behind_without_descriptors() {
-    if let Some(why) = lacks(&["prlimit", "--version"]) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&["prlimit", "--version"]));
     let folder = new_folder();
     let program = folder.path().join("worker");
     restore(&program);
@@ -156,9 +151,7 @@ fn strangers_daemon() -> Daemon {
 
 #[test]
 fn without_processes_what_runs_goes_on_and_workers_are_tried_with_pauses() {
-    if let Some(why) = lacks(&["setpriv", "--reuid=61807", "--regid=61807", "--clear-groups", "true"]) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&["setpriv", "--reuid=61807", "--regid=61807", "--clear-groups", "true"]));
     let daemon = strangers_daemon();
     let mut witness = Witness::begin(&daemon);
     limit(&daemon, "nproc", "1");
@@ -173,9 +166,7 @@ fn without_processes_what_runs_goes_on_and_workers_are_tried_with_pauses() {
 /// Enough for a worker, but not for the thread that connects to it.
 #[test]
 fn without_threads_no_worker_comes_up_and_nothing_is_left_of_those_that_tried() {
-    if let Some(why) = lacks(&["setpriv", "--reuid=61807", "--regid=61807", "--clear-groups", "true"]) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&["setpriv", "--reuid=61807", "--regid=61807", "--clear-groups", "true"]));
     let daemon = strangers_daemon();
     let mut witness = Witness::begin(&daemon);
     // Loop, spawner, log writer, and all three workers: none is left for a thread beside them.

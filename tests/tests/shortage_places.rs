@@ -14,7 +14,8 @@ use bulkhead_proto::client::places;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder};
-use bulkhead_tests::shortage::{Witness, lacks};
+use bulkhead_tests::or_skip;
+use bulkhead_tests::shortage::{Witness, possible};
 use bulkhead_tests::wire::{Wire, submit};
 
 /// By its Linux number.
@@ -45,9 +46,7 @@ const FOLDERS: [(&str, &str); 3] = [
 
 #[test]
 fn a_folder_that_is_full_or_read_only_stops_no_running_job_and_is_named() {
-    if let Some(why) = lacks(&TRY_MOUNT) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&TRY_MOUNT));
     for (options, said) in FOLDERS {
         println!("mounted with {options}");
         let daemon = daemon_with_mounts();
@@ -95,9 +94,7 @@ fn supervisor(socket: &Path, state: &Path) -> Command {
 
 #[test]
 fn a_place_that_is_full_at_the_start_is_named() {
-    if let Some(why) = lacks(&TRY_MOUNT) {
-        return println!("skipped: {why}");
-    }
+    or_skip!(possible(&TRY_MOUNT));
     let folder = new_folder();
     let (full, state) = (folder.path().join("full"), folder.path().join("state"));
     std::fs::create_dir(&full).expect("a folder");

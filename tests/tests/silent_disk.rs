@@ -20,6 +20,7 @@ use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::poll::wait_readable;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, eventually};
 use bulkhead_tests::dead_disk::DeadDisk;
+use bulkhead_tests::or_skip;
 use bulkhead_tests::payload;
 use bulkhead_tests::wire::Wire;
 
@@ -89,7 +90,7 @@ fn run_one(wire: &mut Wire) {
 fn workers_come_up_while_a_running_job_has_the_file() {
     let _alone = alone();
     let daemon = daemon();
-    let Some(disk) = DeadDisk::mount_silent() else { return };
+    let disk = or_skip!(DeadDisk::mount_silent());
     let mut wire = Wire::connect(&daemon.socket());
     let mut owner = Wire::connect(&daemon.socket());
     let job = attach(&mut owner, "sleep", "600000", &disk);
@@ -118,7 +119,7 @@ fn workers_come_up_while_a_running_job_has_the_file() {
 fn a_close_that_never_returns_is_waited_for_alone() {
     let _alone = alone();
     let daemon = daemon();
-    let Some(disk) = DeadDisk::mount_silent() else { return };
+    let disk = or_skip!(DeadDisk::mount_silent());
     let mut wire = Wire::connect(&daemon.socket());
     let mut owner = Wire::connect(&daemon.socket());
     let others = occupy(&mut wire);
@@ -139,7 +140,7 @@ fn workers_die_with_a_killed_daemon_whose_exit_waits() {
     let _alone = alone();
     for is_closing in [false, true] {
         let mut daemon = daemon();
-        let Some(disk) = DeadDisk::mount_silent() else { return };
+        let disk = or_skip!(DeadDisk::mount_silent());
         let mut wire = Wire::connect(&daemon.socket());
         let mut owner = Wire::connect(&daemon.socket());
         occupy(&mut wire);

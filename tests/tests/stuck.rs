@@ -15,6 +15,7 @@ use bulkhead_tests::dead_disk::DeadDisk;
 use bulkhead_tests::freezer::Freezer;
 use bulkhead_tests::grove::Grove;
 use bulkhead_tests::hostile::grove::{DIE, END};
+use bulkhead_tests::or_skip;
 use bulkhead_tests::siege::Siege;
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -75,7 +76,7 @@ fn see_it_named(siege: &mut Siege, row: &WorkerRow, state: RunState) {
 /// A worker that cannot die: the cancel is answered, another takes its slot.
 #[test]
 fn a_cancel_is_answered_while_its_worker_cannot_die() {
-    let Some(freezer) = Freezer::new() else { return };
+    let freezer = or_skip!(Freezer::new());
     let mut siege = Siege::begin_with(&[], 0, CONFIG);
     let grove = Grove::new(siege.armoury.folder());
     siege.beside_a_neighbour(|siege| {
@@ -102,7 +103,7 @@ fn a_cancel_is_answered_while_its_worker_cannot_die() {
 /// It waits for a disk that does not answer, and meets its limit.
 #[test]
 fn a_limit_is_answered_while_its_worker_waits_for_a_dead_disk() {
-    let Some(disk) = DeadDisk::mount() else { return };
+    let disk = or_skip!(DeadDisk::mount());
     let mut siege = Siege::begin_with(&[], 0, CONFIG);
     let grove = Grove::new(siege.armoury.folder());
     siege.beside_a_neighbour(|siege| {
@@ -125,7 +126,7 @@ fn a_limit_is_answered_while_its_worker_waits_for_a_dead_disk() {
 /// The worker is dead, but not all of its tree: the job waits for the proof, and is run again when that comes.
 #[test]
 fn no_retry_while_a_grandchild_cannot_die() {
-    let Some(freezer) = Freezer::new() else { return };
+    let freezer = or_skip!(Freezer::new());
     let mut siege = Siege::begin_with(&[], 0, CONFIG);
     let grove = Grove::new(siege.armoury.folder());
     siege.beside_a_neighbour(|siege| {
@@ -173,10 +174,7 @@ fn end_worker(siege: &mut Siege, pid: u32) {
 /// As many as there are slots are replaced, no more; when one of them dies, the next is.
 #[test]
 fn no_more_are_replaced_than_there_are_slots() {
-    let freezers: Vec<Freezer> = (0..3).map_while(|_| Freezer::new()).collect();
-    if freezers.len() < 3 {
-        return;
-    }
+    let freezers: Vec<Freezer> = or_skip!((0..3).map(|_| Freezer::new()).collect::<Result<_, _>>());
     let mut siege = Siege::begin_with(&[], 0, CONFIG);
     let grove = Grove::new(siege.armoury.folder());
     let mut wire = Wire::connect(&siege.daemon.socket());
@@ -206,7 +204,7 @@ fn no_more_are_replaced_than_there_are_slots() {
 /// A daemon that is stopped does not wait for ever for one that cannot die.
 #[test]
 fn a_stop_does_not_wait_for_the_undying() {
-    let Some(freezer) = Freezer::new() else { return };
+    let freezer = or_skip!(Freezer::new());
     let mut siege = Siege::begin_with(&[], 0, CONFIG);
     let grove = Grove::new(siege.armoury.folder());
     let mut wire = Wire::connect(&siege.daemon.socket());

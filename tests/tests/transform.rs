@@ -8,6 +8,7 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::clips;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, send_signal};
+use bulkhead_tests::or_skip;
 use tempfile::TempDir;
 
 /// A second or more of work for a clip of 320x240.
@@ -192,16 +193,16 @@ fn a_cancel_in_the_middle_leaves_nothing_and_the_workers_are_free() {
     assert_eq!(desk.daemon.ok(&["run", "noop", "on"]), "on\n");
 }
 
-/// A file system of a megabyte; `None` where nobody may mount one.
+/// A file system of a megabyte.
 struct Small(TempDir);
 
 impl Small {
-    fn mount() -> Option<Self> {
+    fn mount() -> Result<Self, &'static str> {
         let folder = tempfile::tempdir().expect("a folder");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(folder.path());
         let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        mounted.then_some(Self(folder))
+        if mounted { Ok(Self(folder)) } else { Err("no right to mount") }
     }
 }
 
@@ -213,7 +214,7 @@ impl Drop for Small {
 
 #[test]
 fn a_disk_that_fills_up_is_told_and_keeps_no_half_of_it() {
-    let Some(small) = Small::mount() else { return println!("SKIPPED: no right to mount") };
+    let small = or_skip!(Small::mount());
     let desk = Desk::new(&clips::noise("W320 H240", 20));
     let out = small.0.path().join("out.y4m");
     let mut run = desk.daemon.command(&["run", "transform", "in.y4m", "--gray", "-o"]);
@@ -229,7 +230,7 @@ const LEAST_DB: f64 = 55.0;
 
 #[test]
 fn a_real_clip_comes_out_as_by_ffmpeg_from_a_file_and_through_pipes() {
-    let Some(source) = clips::real("bigbuckbunny.mp4") else { return };
+    let source = or_skip!(clips::real("bigbuckbunny.mp4"));
     let desk = Desk::new(b"");
     let decoded = desk.path("in.y4m");
     let decode = |output: &str| clips::ffmpeg(&source, "null", "yuv420p", output);

@@ -4,6 +4,9 @@
 
 #[allow(dead_code, reason = "each test program uses its own part")]
 mod played;
+#[macro_use]
+#[path = "../../tests/src/skip.rs"]
+pub mod skip;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -145,7 +148,7 @@ fn output_descriptors_are_closed_after_their_task() {
     assert_eq!(inline(&played.run(NOOP, "x")), b"x");
     let folder = format!("/proc/{}/fd", played.born.tree.process().pid());
     let Ok(open) = std::fs::read_dir(&folder).map(Iterator::count) else {
-        return eprintln!("skipped: only root may look into a worker");
+        skip!("only root may look into a worker");
     };
     for _ in 0..20 {
         let (task, _output) = played.offer_with_output(FACTORIAL, "20000");

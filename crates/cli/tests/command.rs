@@ -6,6 +6,9 @@
 
 #[path = "../../client/tests/fake/mod.rs"]
 mod fake;
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+pub mod skip;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -347,8 +350,7 @@ fn run_alone(program: &Path, runtime: &Path) -> Output {
 #[test]
 fn a_private_daemon_that_fails_is_shown_with_its_last_words_and_cleaned_up() {
     if Path::new(bulkhead_proto::client::places::SYSTEM_SOCKET).exists() {
-        eprintln!("skipped: this machine has a system daemon, so no private one would be started");
-        return;
+        skip!("this machine has a system daemon, so no private one would be started");
     }
     let runtime = tempfile::tempdir_in("/tmp").unwrap();
     let folder = installed("echo 'no luck today' >&2; exit 3");

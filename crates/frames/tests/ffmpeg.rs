@@ -9,6 +9,9 @@ use std::path::Path;
 use bulkhead_frames::{ClipReader, Depth, Frame};
 
 mod peer;
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+pub mod skip;
 
 const CARPHONE: &str = "carphone_pristine.mp4"; // 176x144
 const BUNNY: &str = "bigbuckbunny.mp4"; // 1280x720
@@ -114,9 +117,7 @@ fn psnr(ours: &Path, theirs: &Path) -> [f64; 2] {
 #[test]
 fn every_operation_gives_what_ffmpegs_filter_gives() {
     for name in [CARPHONE, BUNNY] {
-        if let Err(reason) = peer::clip(name) {
-            return peer::tell_skipped("our operations beside ffmpeg's filters", &reason);
-        }
+        or_skip!(peer::clip(name));
     }
     let folder = tempfile::tempdir().unwrap();
     let mut wrong = Vec::new();

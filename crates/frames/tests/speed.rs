@@ -13,6 +13,9 @@ use std::path::Path;
 use bulkhead_frames::{Plan, run};
 
 mod peer;
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+pub mod skip;
 
 /// Times that the clip's 24 frames are gone through in one measurement.
 const ROUNDS: u64 = 8;
@@ -79,10 +82,7 @@ fn theirs(clip: &Path, filter: &str) -> f64 {
 #[test]
 #[ignore = "figures for people; takes a minute and wants an optimised build"]
 fn frames_a_second_beside_ffmpeg() {
-    let source = match peer::clip("bigbuckbunny.mp4") {
-        Ok(source) => source,
-        Err(reason) => return peer::tell_skipped("frames a second beside ffmpeg", &reason),
-    };
+    let source = or_skip!(peer::clip("bigbuckbunny.mp4"));
     let folder = tempfile::tempdir().unwrap();
     println!("{:34} {:>8} {:>8} {:>7}", "1080p, frames/s of one core", "ours", "ffmpeg", "ratio");
     for (format, chain, filter) in CASES {

@@ -6,6 +6,11 @@
 //! Each descriptor created here is close-on-exec; the only one that a child inherits is its standard input.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+pub mod skip;
+
 pub mod allocator;
 pub mod clock;
 pub mod crash_handler;

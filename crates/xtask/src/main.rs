@@ -10,6 +10,10 @@ mod clips;
 mod demo;
 mod fuzz;
 mod setup;
+#[cfg(test)]
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+pub mod skip;
 mod test;
 
 use std::process::ExitCode;

@@ -1,13 +1,16 @@
 //! `cargo xtask test`: everything that is tested, from an empty build folder to the last line.
 //!
-//! It adds nothing to the tests of cargo but what they need beforehand, packages and programs, and at the end one
-//! line that sums them up, with every test that skipped itself.
+//! It adds nothing to the tests of cargo but what they need beforehand, packages and programs, and at the end what
+//! sums them up: every test that skipped itself with its reason, and a line `N passed, N failed, N skipped`. A test that
+//! skipped itself is none that passed.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 
 use crate::{cargo, setup};
 
-/// How a test begins the line in which it says that, and why, it skipped itself.
+/// How the line begins in which a test says that, and why, it skipped itself: the macro in `tests/src/skip.rs`.
 const SKIPPED: &str = "SKIPPED ";
 
 /// Sets up, builds every target, runs every test.
@@ -20,16 +23,13 @@ pub(crate) fn run() -> Result<()> {
     cargo::run(&["build", "--workspace", "--all-targets"])?;
     let mut tally = Tally::default();
     let tested = cargo::run_reading(&["test", "--workspace", "--no-fail-fast"], |line| tally.read(line));
-    for line in &tally.skipped {
-        println!("{line}");
+    for line in &tally.told {
+        println!("{SKIPPED}{line}");
     }
-    let (passed, failed, ignored) = (tally.passed, tally.failed, tally.ignored);
-    println!(
-        "tests: {passed} passed, {failed} failed, {ignored} ignored, {} skipped themselves",
-        tally.skipped.len()
-    );
+    println!("{} ignored: run by hand", tally.ignored);
+    println!("{}", tally.closing_line());
     tested?;
-    ensure!(passed > 0 && failed == 0, "no test ran, or one failed");
+    ensure!(tally.passed > 0 && tally.failed == 0, "no test ran, or one failed");
     Ok(())
 }
 
@@ -38,45 +38,82 @@ pub(crate) fn run() -> Result<()> {
 struct Tally {
     passed: u64,
     failed: u64,
+    skipped: u64,
     ignored: u64,
-    skipped: Vec<String>,
+    /// What was skipped and why: tests, and parts of tests that passed all the same.
+    told: Vec<String>,
+    /// Names of the tests of the program that runs, and of those that it told to be skipped.
+    tests: BTreeSet<String>,
+    skips: BTreeSet<String>,
 }
 
 impl Tally {
     /// Reads a line of a test program's output.
     fn read(&mut self, line: &str) {
-        if let Some(at) = line.find(SKIPPED) {
-            self.skipped.push(line[at..].to_owned());
+        if let Some(told) = line.strip_prefix(SKIPPED) {
+            self.told.push(told.to_owned());
+            self.skips.extend(told.split_once(": ").map(|(test, _)| test.to_owned()));
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            self.add(result);
+        } else if let Some((test, _)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ...")) {
+            self.tests.insert(test.to_owned());
         }
-        let Some(result) = line.strip_prefix("test result: ") else { return };
-        let mut before = 0;
+    }
+
+    /// Adds the result of a program that has ended. It counts a test that skipped itself among those that passed.
+    fn add(&mut self, result: &str) {
+        let skipped = self.skips.intersection(&self.tests).count() as u64;
+        let mut before = 0_u64;
         for word in result.split([' ', ';']) {
             match word {
-                "passed" => self.passed += before,
+                "passed" => self.passed += before.saturating_sub(skipped),
                 "failed" => self.failed += before,
                 "ignored" => self.ignored += before,
                 _ => before = word.parse().unwrap_or(before),
             }
         }
+        self.skipped += skipped;
+        (self.tests, self.skips) = Default::default();
+    }
+
+    /// The last line, which stands alone.
+    fn closing_line(&self) -> String {
+        format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::skip;
 
     #[test]
-    fn results_are_summed_up() {
+    fn results_are_summed_up_and_what_was_skipped_did_not_pass() {
         let mut tally = Tally::default();
         for line in [
-            "test a ... ok",
-            "SKIPPED the service: only root can",
+            "test a ... ",
+            "SKIPPED a: only root can: at all",
+            "ok",
+            "test b::c ... ok",
+            "SKIPPED attack: a part of a test",
             "test result: ok. 19 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.11s",
+            "SKIPPED b::c: no disk",
+            "test b::c ... ok",
+            "test a ... FAILED",
             "test result: FAILED. 10 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.36s",
         ] {
             tally.read(line);
         }
-        let skipped = vec!["SKIPPED the service: only root can".to_owned()];
-        assert_eq!(tally, Tally { passed: 29, failed: 3, ignored: 2, skipped });
+        assert_eq!(tally.told, ["a: only root can: at all", "attack: a part of a test", "b::c: no disk"]);
+        assert_eq!(tally.ignored, 2);
+        assert_eq!(tally.closing_line(), "27 passed, 3 failed, 2 skipped");
+    }
+
+    /// The form that the macro prints is the form that is read here.
+    #[test]
+    fn the_macro_of_the_tests_is_understood() {
+        let mut tally = Tally::default();
+        tally.read(&skip::line("crate::module::test::{{closure}}::here", format_args!("no\ndisk")));
+        assert_eq!(tally.told, ["module::test: no disk"]);
     }
 }

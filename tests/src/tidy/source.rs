@@ -61,6 +61,12 @@ impl Source {
         stands.count()
     }
 
+    /// What stands in strings in a line, from 0; what is no string is left out.
+    pub fn strings(&self, line: usize) -> String {
+        let letters = self.lines[line].chars().zip(self.code[line].chars());
+        letters.filter(|(_, code)| *code == FILLER).map(|(letter, _)| letter).collect()
+    }
+
     /// Lines of code outside test modules.
     pub fn code_lines(&self) -> usize {
         (0..self.code.len()).filter(|&line| self.is_code(line) && !self.test[line]).count()

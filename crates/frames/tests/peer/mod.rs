@@ -1,12 +1,12 @@
 //! ffmpeg as the peer: real clips decoded by it, its filters beside our operations.
 //!
-//! `cargo xtask setup` installs it and fetches the clips. Where either is missing, a test says so past the test
-//! runner's capture and skips itself.
+//! `cargo xtask setup` installs it and fetches the clips. Where either is missing, a test
+//! skips itself.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_types, clippy::disallowed_methods)] // tests over files and programs
 #![allow(dead_code)] // each test program uses its own part
 
-use std::io::{self, Write};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -22,11 +22,6 @@ pub(crate) fn clip(name: &str) -> Result<PathBuf, String> {
         return Err("no ffmpeg; `cargo xtask setup` as root installs it".to_owned());
     }
     if path.exists() { Ok(path) } else { Err(format!("no {name}; `cargo xtask setup` fetches it")) }
-}
-
-/// Tells why a test skips itself, past the test runner's capture.
-pub(crate) fn tell_skipped(test: &str, reason: &str) {
-    drop(writeln!(io::stdout(), "\nSKIPPED {test}: {reason}"));
 }
 
 /// Runs ffmpeg to its good end and gives what it said.

@@ -1,0 +1,57 @@
+//! Doors that nobody may pass in silence, as tests: a skipped test, a state table that the code has left behind.
+//! Each rule is shown to find a planted violation, then runs over the real tree.
+
+use std::path::Path;
+
+use bulkhead_tests::tidy::{Sources, Violation, skips};
+
+/// Fails with all violations, one a line.
+fn expect_none(mut found: Vec<Violation>) {
+    found.sort();
+    let lines: Vec<String> = found.iter().map(Violation::to_string).collect();
+    assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
+}
+
+#[test]
+fn no_test_skips_itself_in_silence() {
+    expect_none(skips::check(&Sources::read()));
+}
+
+/// The lines of the ways around the macros in a made-up test.
+fn planted_skips(path: &str, body: &str) -> Vec<usize> {
+    let mut sources = Sources::default();
+    sources.add(Path::new(path), &format!("#[test]\nfn a() {{\n{body}\n}}\n"));
+    skips::check(&sources).into_iter().map(|violation| violation.line).collect()
+}
+
+#[test]
+fn a_planted_skip_is_found() {
+    for body in [
+        "println!(\"skipped: no root\");",
+        "eprintln!(\"{} Skipped\", 1);",
+        "println!(\n    \"a long text\", x(1),\n    \"SKIPPED\");",
+        "writeln!(out, \"SKIPPED\").unwrap();",
+        "let Some(x) = y() else { return };",
+        "if x { return; }",
+        "match x { Err(_) => return, Ok(x) => x };",
+    ] {
+        assert_eq!(planted_skips("tests/tests/a.rs", body), [3], "{body}");
+    }
+    let unit = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn a() {\n        return println!(\"skip\");\n    }\n}\n";
+    let mut sources = Sources::default();
+    sources.add(Path::new("crates/sys/src/a.rs"), unit);
+    assert_eq!(skips::check(&sources).len(), 1);
+    for (path, body) in [
+        ("tests/tests/a.rs", "skip!(\"no root\");"),
+        ("tests/tests/a.rs", "println!(\"{}\", x.iter().nth(1)); x.iter().skip(1);"),
+        ("tests/tests/a.rs", "let f = || {\n    return;\n};"),
+        ("tests/tests/a.rs", "fn b() -> bool {\n    return true;\n}"),
+        ("tests/src/skip.rs", "println!(\"SKIPPED\");"),
+    ] {
+        assert_eq!(planted_skips(path, body), [0; 0], "{body}");
+    }
+    let mut sources = Sources::default();
+    sources
+        .add(Path::new("crates/xtask/src/a.rs"), "fn a() {\n    println!(\"tests skip themselves\");\n}\n");
+    assert_eq!(skips::check(&sources), [], "a program that is no test may say the word");
+}
