@@ -1,7 +1,8 @@
 //! The supervisor's notes on one worker's ring: what it offered, and how far each offer is known to be.
 //!
-//! The twin of the real one in `link`, by the same rules (3 to 6 and 8 of the claim word). It believes a box
-//! only about what was offered, and copies each entry once.
+//! The twin of the real one in `link`, by the same rules (3 to 6 and 8 of the claim word): both pass the cases of
+//! `tests/tests/ring_twins.rs`, where it stands what this one lets through and the real one does not. It believes a
+//! box only about what was offered, and copies each entry once.
 
 use std::collections::BTreeMap;
 
