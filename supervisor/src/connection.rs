@@ -2,10 +2,13 @@
 //!
 //! | state | bytes in | leaves to |
 //! |---|---|---|
-//! | greeting | collects the 16 bytes of a hello | open, or closing with a verdict |
-//! | open | frames become events, descriptors wait for their frame | faulty, or gone at the end of theirs |
-//! | faulty | nothing is read; what was asked before is answered | closing with a goodbye, one turn later |
-//! | closing | nothing is read | gone, when the outbox is empty, broken or overdue |
+//! | greeting | collects the 16 bytes of a hello | open (welcome), closing (another verdict) |
+//! | open | frames become events, descriptors wait for their frame | faulty (a rule broken, no room), closing (ended by the core) |
+//! | faulty | nothing is read; earlier requests are answered | closing (goodbye, one turn later) |
+//! | closing | nothing is read | - |
+//!
+//! Any other step is an assertion. A connection is removed from any state when its socket ends, and from closing when
+//! its outbox is empty, broken or overdue.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -42,6 +45,39 @@ enum ConnectionState {
     /// Why the connection will end.
     Faulty(Refusal),
     Closing,
+}
+
+/// A state without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ConnectionPhase {
+    Greeting,
+    Open,
+    Faulty,
+    Closing,
+}
+
+impl ConnectionPhase {
+    /// The states that may follow: the table at the top of this file.
+    fn leads_to(self) -> &'static [ConnectionPhase] {
+        match self {
+            Self::Greeting => &[Self::Open, Self::Closing],
+            Self::Open => &[Self::Faulty, Self::Closing],
+            Self::Faulty => &[Self::Closing],
+            Self::Closing => &[],
+        }
+    }
+}
+
+impl ConnectionState {
+    /// This state without its data.
+    fn phase(&self) -> ConnectionPhase {
+        match self {
+            Self::Greeting(_) => ConnectionPhase::Greeting,
+            Self::Open(_) => ConnectionPhase::Open,
+            Self::Faulty(_) => ConnectionPhase::Faulty,
+            Self::Closing => ConnectionPhase::Closing,
+        }
+    }
 }
 
 /// One client.
@@ -182,6 +218,12 @@ impl Connection {
         true
     }
 
+    fn enter(&mut self, state: ConnectionState) {
+        let (from, to) = (self.state.phase(), state.phase());
+        assert!(from.leads_to().contains(&to), "client {} went from {from:?} to {to:?}", self.client);
+        self.state = state;
+    }
+
     fn is_faulty(&self) -> bool {
         matches!(self.state, ConnectionState::Faulty(_))
     }
@@ -221,12 +263,16 @@ impl Connection {
         })
     }
 
-    /// Ends the connection one turn later, after its earlier requests were answered.
+    /// Ends the connection one turn later, after its earlier requests were answered. A connection that is ending already
+    /// stays as it is.
     pub(crate) fn fail(&mut self, why: Refusal) {
+        if self.state.phase() != ConnectionPhase::Open {
+            return;
+        }
         self.complaint = Some(why.to_string());
         self.has_unparsed = false;
         self.unclaimed.clear();
-        self.state = ConnectionState::Faulty(why);
+        self.enter(ConnectionState::Faulty(why));
     }
 
     fn end(&mut self, events: &mut Vec<Event>) -> bool {
@@ -267,7 +313,7 @@ impl Connection {
         match Hello::from_bytes(hello) {
             Some(hello) if hello.version == Hello::new(0).version => {
                 self.outbox.push_raw(&Hello::new(Hello::WELCOME).to_bytes());
-                self.state = ConnectionState::Open(Frames::default());
+                self.enter(ConnectionState::Open(Frames::default()));
                 events.push(Event::ClientConnected { client: self.client, peer: self.peer });
             }
             Some(hello) => {
@@ -284,7 +330,7 @@ impl Connection {
     /// Ends a connection that was not accepted.
     pub(crate) fn reject(&mut self, verdict: u32) {
         self.outbox.push_raw(&Hello::new(verdict).to_bytes());
-        self.state = ConnectionState::Closing;
+        self.enter(ConnectionState::Closing);
     }
 
     /// Turns whole frames into events, at most `requests`; the rest stays unparsed.
@@ -337,10 +383,12 @@ impl Connection {
         }
     }
 
-    /// Queues a goodbye; the connection ends when it has left.
+    /// Queues a goodbye; the connection ends when it has left. A closing connection gets no second one.
     pub(crate) fn say_goodbye(&mut self, why: Refusal) {
-        self.reply(&ReplyFrame { tag: Tag(0), reply: Reply::Goodbye(why) }, None);
-        self.state = ConnectionState::Closing;
+        if !self.is_closing() {
+            self.reply(&ReplyFrame { tag: Tag(0), reply: Reply::Goodbye(why) }, None);
+            self.enter(ConnectionState::Closing);
+        }
     }
 
     /// Sends what the socket takes. Returns `false` if the connection has ended.
@@ -399,4 +447,19 @@ fn named_files(request: &Request) -> &[FileUse] {
 /// Whether the reply may fill a whole frame.
 fn is_long(request: &Request) -> bool {
     matches!(request, Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_states_is_the_code() {
+        use ConnectionPhase::{Closing, Faulty, Greeting, Open};
+        let code = [Greeting, Open, Faulty, Closing].map(|state| {
+            let to = state.leads_to().iter().map(|to| format!("{to:?}")).collect();
+            (format!("{state:?}"), to)
+        });
+        crate::state_tables::assert_told(include_str!("connection.rs"), code);
+    }
 }

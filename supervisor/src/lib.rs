@@ -43,6 +43,9 @@
 #[macro_use]
 #[path = "../../tests/src/skip.rs"]
 pub mod skip;
+#[cfg(test)]
+#[path = "../../tests/src/state_tables.rs"]
+pub mod state_tables;
 
 mod access_control;
 mod args;

@@ -22,7 +22,7 @@ use crate::client_table::ClientTable;
 use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::service_notifier::ServiceNotifier;
-use crate::worker_process::{WorkerProcess, WorkerStage};
+use crate::worker_process::WorkerProcess;
 use crate::worker_table::WorkerTable;
 
 /// Tasks for one worker that will be sent in one message.
@@ -97,7 +97,7 @@ impl Performer {
             Action::Retire { worker } => {
                 if let Some(worker) = self.workers.get(worker) {
                     worker.retired = true;
-                    worker.stage = WorkerStage::Closed;
+                    worker.reached.close();
                 }
             }
         }

@@ -31,7 +31,7 @@ use crate::boot_folder::BootFolder;
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
-use crate::worker_process::{WorkerProcess, WorkerStage};
+use crate::worker_process::{ReachedStage, WorkerProcess};
 
 /// No worker is started while this many lanes and channels of dead workers wait to be closed.
 pub(crate) const LEFT_MAX: usize = 16;
@@ -156,7 +156,7 @@ impl WorkerTemplate {
             sampler,
             lane,
             ring,
-            stage: WorkerStage::Starting,
+            reached: ReachedStage::starting(),
             folder,
             offer_files: BTreeMap::new(),
             spawned_ns: clock::monotonic_ns(),

@@ -2,10 +2,12 @@
 //!
 //! | stage | meaning | leaves to |
 //! |---|---|---|
-//! | starting | spawned; its hello is awaited | connecting (hello), closed (fault) |
-//! | connecting | a bootstrap thread connects to it | ready, closed (fault) |
-//! | ready | tasks can be sent | closed (retired, killed, rule broken, hung up) |
-//! | closed | its death is awaited; nothing is sent or believed but its box | dropped, when the death is proven |
+//! | starting | spawned; its hello is awaited | connecting (hello), closed (fault, killed, hung up) |
+//! | connecting | a bootstrap thread connects to it | ready (connected), closed (fault, killed, hung up) |
+//! | ready | tasks can be sent | closed (asked to leave, killed, rule broken, hung up) |
+//! | closed | its death is awaited; nothing is sent or believed but its box | - |
+//!
+//! Any other step is an assertion. The proof of its death removes a worker from every stage.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,6 +45,76 @@ pub(crate) enum WorkerStage {
     Closed,
 }
 
+/// A stage without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WorkerPhase {
+    Starting,
+    Connecting,
+    Ready,
+    Closed,
+}
+
+impl WorkerPhase {
+    /// The stages that may follow: the table at the top of this file.
+    fn leads_to(self) -> &'static [WorkerPhase] {
+        match self {
+            Self::Starting => &[Self::Connecting, Self::Closed],
+            Self::Connecting => &[Self::Ready, Self::Closed],
+            Self::Ready => &[Self::Closed],
+            Self::Closed => &[],
+        }
+    }
+}
+
+impl WorkerStage {
+    /// This stage without its data.
+    pub(crate) fn phase(&self) -> WorkerPhase {
+        match self {
+            Self::Starting => WorkerPhase::Starting,
+            Self::Connecting => WorkerPhase::Connecting,
+            Self::Ready(_) => WorkerPhase::Ready,
+            Self::Closed => WorkerPhase::Closed,
+        }
+    }
+}
+
+/// The stage that a worker has reached. It changes only as the table allows.
+pub(crate) struct ReachedStage(WorkerStage);
+
+impl ReachedStage {
+    /// The stage of a new worker.
+    pub(crate) fn starting() -> Self {
+        Self(WorkerStage::Starting)
+    }
+
+    /// The stage itself.
+    pub(crate) fn stage(&self) -> &WorkerStage {
+        &self.0
+    }
+
+    /// Enters another stage.
+    ///
+    /// # Panics
+    /// If the table does not allow this step.
+    pub(crate) fn enter(&mut self, stage: WorkerStage) {
+        let (from, to) = (self.0.phase(), stage.phase());
+        assert!(from.leads_to().contains(&to), "a worker went from {from:?} to {to:?}");
+        self.0 = stage;
+    }
+
+    /// Enters the last stage from any other.
+    pub(crate) fn close(&mut self) {
+        if !self.is_closed() {
+            self.enter(WorkerStage::Closed);
+        }
+    }
+
+    /// Whether this is the last stage.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.phase() == WorkerPhase::Closed
+    }
+}
+
 /// The result of reading a lane.
 pub(crate) enum LaneRead {
     /// The lane is empty.
@@ -74,7 +146,7 @@ pub(crate) struct WorkerProcess {
     pub(crate) lane: DeferredClose<Lane>,
     pub(crate) ring: Ring,
     pub(crate) sampler: WorkerSampler,
-    pub(crate) stage: WorkerStage,
+    pub(crate) reached: ReachedStage,
     pub(crate) folder: BootFolder,
     /// The files of its open offers.
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
@@ -112,21 +184,21 @@ impl WorkerProcess {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return self.hung_up(),
             };
-            match (frame, &self.stage) {
+            match (frame, self.reached.stage()) {
                 (_, WorkerStage::Closed) => {}
                 (Ok(LaneUp::Doorbell), WorkerStage::Ready(_)) if self.doorbells < self.naps => {
                     self.doorbells += 1
                 }
                 (Ok(LaneUp::Hello { path, missing }), WorkerStage::Starting) if missing.is_empty() => {
-                    self.stage = WorkerStage::Connecting;
+                    self.reached.enter(WorkerStage::Connecting);
                     return LaneRead::Hello(path);
                 }
                 (Ok(LaneUp::Hello { missing, .. }), WorkerStage::Starting) => {
-                    self.stage = WorkerStage::Closed;
+                    self.reached.close();
                     return LaneRead::MissingKinds(missing);
                 }
                 (Ok(LaneUp::NotUp { why }), WorkerStage::Starting | WorkerStage::Connecting) => {
-                    self.stage = WorkerStage::Closed;
+                    self.reached.close();
                     let error = Plain(&why).to_string();
                     return LaneRead::Ended(Event::BootstrapFailed { worker: self.id, error });
                 }
@@ -138,7 +210,7 @@ impl WorkerProcess {
 
     /// The reason that a dead worker gave on its lane for not starting, if it was not read while the worker lived.
     pub(crate) fn late_bootstrap_failure(&mut self) -> Option<Event> {
-        if !matches!(self.stage, WorkerStage::Starting | WorkerStage::Connecting) {
+        if !matches!(self.reached.stage(), WorkerStage::Starting | WorkerStage::Connecting) {
             return None;
         }
         self.read_lane().event().filter(|event| matches!(event, Event::BootstrapFailed { .. }))
@@ -154,20 +226,20 @@ impl WorkerProcess {
 
     /// The worker broke a rule of the protocol: nothing more is sent to it or read from it but its box.
     pub(crate) fn violated(&mut self, violation: Lie) -> LaneRead {
-        if matches!(self.stage, WorkerStage::Closed) {
+        if self.reached.is_closed() {
             return LaneRead::Nothing;
         }
-        self.stage = WorkerStage::Closed;
+        self.reached.close();
         LaneRead::Ended(Event::Lied { worker: self.id, lie: violation })
     }
 
     /// The lane hung up, or the leader is reaped while others of its tree live on.
     pub(crate) fn hung_up(&mut self) -> LaneRead {
         self.is_hung_up = true;
-        if matches!(self.stage, WorkerStage::Closed) {
+        if self.reached.is_closed() {
             return LaneRead::Nothing;
         }
-        self.stage = WorkerStage::Closed;
+        self.reached.close();
         LaneRead::Ended(Event::HungUp { worker: self.id })
     }
 
@@ -235,7 +307,7 @@ impl WorkerProcess {
 
     /// Kills the worker and its process tree, and keeps a sample as evidence if the reason asks for one.
     pub(crate) fn kill(&mut self, why: KillReason) {
-        self.stage = WorkerStage::Closed;
+        self.reached.close();
         if needs_evidence(&why) {
             self.sampler.keep_as_evidence();
         }
@@ -302,5 +374,20 @@ fn needs_evidence(why: &KillReason) -> bool {
         | KillReason::Stopped
         | KillReason::Unresponsive => true,
         KillReason::Cancel | KillReason::Stop | KillReason::Lie { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_stages_is_the_code() {
+        use WorkerPhase::{Closed, Connecting, Ready, Starting};
+        let code = [Starting, Connecting, Ready, Closed].map(|stage| {
+            let to = stage.leads_to().iter().map(|to| format!("{to:?}")).collect();
+            (format!("{stage:?}"), to)
+        });
+        crate::state_tables::assert_told(include_str!("worker_process.rs"), code);
     }
 }

@@ -27,7 +27,7 @@ use crate::offer_files::OfferFiles;
 use crate::output_store::OutputStore;
 use crate::poll_source::PollSource;
 use crate::spawn::WorkerTemplate;
-use crate::worker_process::{LaneRead, WorkerProcess, WorkerStage};
+use crate::worker_process::{LaneRead, WorkerPhase, WorkerProcess, WorkerStage};
 
 /// All workers.
 pub(crate) struct WorkerTable {
@@ -154,16 +154,16 @@ impl WorkerTable {
             // The worker may have died or broken a rule meanwhile; then the drop of the channel asks it to exit.
             let sender = sender.map(|sender| DeferredClose::new(sender, self.template.closer.clone()));
             let Some(worker) = self.workers.get_mut(&id) else { continue };
-            if !matches!(worker.stage, WorkerStage::Connecting) {
+            if worker.reached.stage().phase() != WorkerPhase::Connecting {
                 continue;
             }
             match sender {
                 Ok(sender) => {
-                    worker.stage = WorkerStage::Ready(sender);
+                    worker.reached.enter(WorkerStage::Ready(sender));
                     events.push(Event::WorkerReady { worker: id });
                 }
                 Err(error) => {
-                    worker.stage = WorkerStage::Closed;
+                    worker.reached.close();
                     events.push(if error.is_violation() {
                         log::warn!("a worker's hello breaks a rule worker={id} error=\"{error}\"");
                         Event::Lied { worker: id, lie: Lie::Hello }
@@ -205,7 +205,7 @@ impl WorkerTable {
 
     /// Sends tasks to a worker. Returns `false` if none was sent, because the channel is full or closed.
     pub(crate) fn send(&self, worker: WorkerId, tasks: &Tasks) -> bool {
-        match self.workers.get(&worker).map(|worker| &worker.stage) {
+        match self.workers.get(&worker).map(|worker| worker.reached.stage()) {
             Some(WorkerStage::Ready(sender)) => sender.send(tasks).is_ok(),
             _ => false,
         }

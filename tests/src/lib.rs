@@ -20,6 +20,7 @@ pub mod reference;
 pub mod shortage;
 pub mod siege;
 pub mod skip;
+pub mod state_tables;
 pub mod systemd;
 pub mod tidy;
 pub mod told;

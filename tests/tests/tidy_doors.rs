@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use bulkhead_tests::state_tables;
 use bulkhead_tests::tidy::{Sources, Violation, skips};
 
 /// Fails with all violations, one a line.
@@ -54,4 +55,30 @@ fn a_planted_skip_is_found() {
     sources
         .add(Path::new("crates/xtask/src/a.rs"), "fn a() {\n    println!(\"tests skip themselves\");\n}\n");
     assert_eq!(skips::check(&sources), [], "a program that is no test may say the word");
+}
+
+/// A file whose header has a table of states.
+fn with_table(table: &str) -> String {
+    format!(
+        "//! Head.\n//!\n{table}//!\n//! Anything else is an assertion.\n\nuse a::b;\n//! | x | leaves to |\n"
+    )
+}
+
+#[test]
+fn a_state_table_that_the_code_has_left_behind_is_found() {
+    let list = with_table(
+        "//! | state | leaves to |\n//! |---|---|\n//! | a | b (why, or not), c |\n//! | b | c (at last) |\n//! | c | - |\n",
+    );
+    let grid = with_table(
+        "//! | from \\ to | a | b | c |\n//! |---|---|---|---|\n//! | a | | why | or not |\n//! | b | | | at last |\n",
+    );
+    let code = |b: &[&'static str]| [("A", vec!["B", "C"]), ("B", b.to_vec()), ("C", vec![])];
+    for source in [&list, &grid] {
+        state_tables::assert_told(source, code(&["C"]));
+        for wrong in [&["A", "C"][..], &["B"], &[]] {
+            let found = std::panic::catch_unwind(|| state_tables::assert_told(source, code(wrong)));
+            assert!(found.is_err(), "{wrong:?} is not what stands in {source}");
+        }
+    }
+    assert_eq!(state_tables::read("//! | what | why |\n//! |---|---|\n//! | a | b |\n"), None);
 }
