@@ -19,3 +19,7 @@ pub mod config;
 pub mod event;
 
 pub use machine::Core;
+
+#[cfg(test)]
+#[path = "../../../tests/src/state_tables.rs"]
+pub mod state_tables;

@@ -185,3 +185,16 @@ pub(crate) enum Shelf {
     /// The quarantined ones: dropped by number alone.
     Quarantine,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Phase::{self, Ended, Parted, Queued, Running, Solo, Waiting};
+
+    #[test]
+    fn the_table_of_phases_is_the_code() {
+        let names = |phases: &[Phase]| phases.iter().map(|phase| format!("{phase:?}")).collect();
+        let code = [Queued, Waiting, Solo, Running, Parted, Ended]
+            .map(|phase| (format!("{phase:?}"), names(phase.leads_to())));
+        crate::state_tables::assert_told(include_str!("state.rs"), code);
+    }
+}

@@ -163,4 +163,12 @@ mod tests {
             "only idle ones are asked to leave"
         );
     }
+    #[test]
+    fn the_table_of_states_is_the_code() {
+        use WorkerState::{Busy, Idle, Killed, Retiring, Spare, Starting, Stuck};
+        let names = |states: &[WorkerState]| states.iter().map(|state| format!("{state:?}")).collect();
+        let code = [Starting, Spare, Idle, Busy, Retiring, Killed, Stuck]
+            .map(|state| (format!("{state:?}"), names(leads_to(state))));
+        crate::state_tables::assert_told(include_str!("state.rs"), code);
+    }
 }
