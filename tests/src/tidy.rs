@@ -14,6 +14,7 @@ pub mod rooms;
 pub mod rules;
 pub mod skips;
 pub mod source;
+pub mod tables;
 mod tree;
 
 use std::fmt;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bulkhead_tests::state_tables;
-use bulkhead_tests::tidy::{Sources, Violation, skips};
+use bulkhead_tests::tidy::{Sources, Violation, skips, tables};
 
 /// Fails with all violations, one a line.
 fn expect_none(mut found: Vec<Violation>) {
@@ -81,4 +81,24 @@ fn a_state_table_that_the_code_has_left_behind_is_found() {
         }
     }
     assert_eq!(state_tables::read("//! | what | why |\n//! |---|---|\n//! | a | b |\n"), None);
+}
+
+#[test]
+fn every_state_table_is_compared_with_its_code() {
+    expect_none(tables::check(&Sources::read()));
+}
+
+#[test]
+fn a_planted_state_table_without_a_test_is_found() {
+    let table = with_table("//! | state | leaves to |\n//! |---|---|\n//! | a | b |\n//! | b | a |\n");
+    let found = |path: &str, more: &str| {
+        let mut sources = Sources::default();
+        sources.add(Path::new(path), &(table.clone() + more));
+        tables::check(&sources).len()
+    };
+    assert_eq!(found("worker/src/a.rs", ""), 1);
+    assert_eq!(
+        found("worker/src/a.rs", "fn a() { crate::state_tables::assert_told(include_str!(\"a.rs\"), b); }\n"),
+        0
+    );
 }

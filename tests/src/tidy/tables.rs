@@ -1,0 +1,32 @@
+//! The rule about state tables: a header that shows the ways between states is compared with the code by a test in the
+//! same file, through `state_tables`.
+//!
+//! Which tables these are the reader of the tables decides; what a test compares is the test's.
+
+use std::path::Path;
+
+use super::{Sources, Violation};
+use crate::state_tables;
+
+/// Files whose states have no function of the ways between them that a test could compare, by how their path begins and
+/// ends.
+const ALONE: [(&str, &str); 1] = [("crates/core/src", "drain.rs")];
+
+/// Every state table without a test.
+pub fn check(sources: &Sources) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (path, source) in sources.iter().filter(|(path, _)| !is_alone(path)) {
+        let has_table = state_tables::read(&source.lines.join("\n")).is_some();
+        let compares = source.code.iter().any(|line| line.contains("state_tables::assert_told("));
+        if has_table && !compares {
+            let what =
+                "its table of states is compared with no code: call `state_tables::assert_told` in a test";
+            found.push(Violation::of_file(path, what));
+        }
+    }
+    found
+}
+
+fn is_alone(path: &Path) -> bool {
+    ALONE.iter().any(|(folder, name)| path.starts_with(folder) && path.ends_with(name))
+}
