@@ -11,6 +11,7 @@ pub mod freezer;
 pub mod fuzz;
 pub mod grove;
 pub mod hostile;
+pub mod inventory;
 pub mod odd;
 pub mod payload;
 pub mod pieces;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_sys::pidfd::Process;
 
 use crate::daemon::{DEADLINE, Daemon};
@@ -58,6 +58,8 @@ pub struct Reaper {
     pub charged: BTreeSet<WorkerId>,
     /// How many died, in all.
     pub deaths: u64,
+    /// How often each job was told to have ended.
+    pub ends: BTreeMap<JobId, u32>,
 }
 
 impl Reaper {
@@ -77,6 +79,7 @@ impl Reaper {
             unborn: BTreeSet::new(),
             charged: BTreeSet::new(),
             deaths: 0,
+            ends: BTreeMap::new(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Reaper {
             What::Blamed { worker, .. } if self.killed.contains(worker) => {
                 self.charged.insert(*worker);
             }
+            What::Ended { job, .. } => *self.ends.entry(*job).or_default() += 1,
             _ => {}
         }
     }

@@ -269,6 +269,11 @@ impl Siege {
 }
 
 impl Belongings {
+    /// Whether it has so many boot folders.
+    pub fn has_folders(&self, count: usize) -> bool {
+        self.boot_folders == count
+    }
+
     /// What this daemon has.
     pub fn of(daemon: &Daemon) -> Self {
         let process = PathBuf::from(format!("/proc/{}", daemon.pid()));

@@ -8,12 +8,11 @@ use std::time::Instant;
 
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
-use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, eventually};
+use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup};
+use bulkhead_tests::inventory::{Inventory, await_peace, mappings};
 use bulkhead_tests::reaper::{Dice, Reaper, soon};
-use bulkhead_tests::siege::Belongings;
 use bulkhead_tests::wire::{Wire, submit};
 
 const KILLS: usize = 1000;
@@ -29,34 +28,8 @@ fn besieged() -> Daemon {
     let config =
         format!("spares = {SPARES}\nrestart_intensity = 1000000\nbackoff_min_ms = 1\nbackoff_max_ms = 1\n");
     let daemon = Daemon::start_with(&Setup { workers: WORKERS, chaos: false, config, ..Setup::default() });
-    await_peace(&daemon);
+    await_peace(&daemon, usize::from(WORKERS + SPARES));
     daemon
-}
-
-/// Waits until every worker is up and has nothing to do.
-fn await_peace(daemon: &Daemon) {
-    eventually("the pool is whole", || {
-        let rows = daemon.workers();
-        let calm = rows.iter().all(|row| matches!(row.state, WorkerState::Idle | WorkerState::Spare));
-        (calm && rows.len() == usize::from(WORKERS + SPARES)).then_some(())
-    });
-}
-
-/// Files in this folder and below it, the log not among them.
-fn files(folder: &Path) -> usize {
-    let below = |entry: std::fs::DirEntry| if entry.path().is_dir() { files(&entry.path()) } else { 0 };
-    std::fs::read_dir(folder).map_or(0, |entries| entries.flatten().map(|entry| 1 + below(entry)).sum())
-}
-
-/// Mappings of the daemon: of shared pages, and all of them.
-fn mappings(daemon: &Daemon) -> (usize, usize) {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", daemon.pid())).expect("the daemon lives");
-    (maps.lines().filter(|line| line.contains("/memfd:")).count(), maps.lines().count())
-}
-
-/// What is there, to be compared: descriptors, threads, children, boot folders; shared pages; files.
-fn inventory(daemon: &Daemon) -> (Belongings, usize, usize) {
-    (Belongings::of(daemon), mappings(daemon).0, files(daemon.folder()))
 }
 
 /// Runs jobs until it is over; each must be done, once. Gives how many that were.
@@ -90,11 +63,9 @@ fn withstand(what: &str, kill: impl Fn(&mut Reaper, &mut Dice)) {
     let mut daemon = besieged();
     let mut reaper = Reaper::new(&daemon);
     reaper.await_that("its first events are read", |reaper| reaper.placed.len() == usize::from(WORKERS));
-    let before = eventually("nothing moves", || {
-        let first = inventory(&daemon);
-        (first == inventory(&daemon)).then_some(first)
-    });
-    let maps_before = mappings(&daemon).1;
+    let mut watch = Wire::connect(&daemon.socket());
+    let before = Inventory::at_rest(&daemon, &mut watch);
+    let maps_before = mappings(&daemon).lines().count();
     let over = AtomicBool::new(false);
     let socket = daemon.socket();
     let jobs = std::thread::scope(|scope| {
@@ -104,20 +75,16 @@ fn withstand(what: &str, kill: impl Fn(&mut Reaper, &mut Dice)) {
         over.store(true, Ordering::SeqCst);
         jobs.join().expect("every job ends once")
     });
-    await_peace(&daemon);
-    let end = Instant::now() + DEADLINE;
-    while inventory(&daemon) != before {
-        assert!(Instant::now() < end, "left: {:?}, before: {before:?}", inventory(&daemon));
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    await_peace(&daemon, usize::from(WORKERS + SPARES));
+    before.await_again(&daemon);
+    let maps = mappings(&daemon).lines().count();
     println!(
-        "{what}: killed={} unborn={} charged={} jobs={jobs} mappings={maps_before}->{}",
+        "{what}: killed={} unborn={} charged={} jobs={jobs} mappings={maps_before}->{maps}",
         reaper.killed.len(),
         reaper.unborn.len(),
         reaper.charged.len(),
-        mappings(&daemon).1,
     );
-    assert!(mappings(&daemon).1 <= maps_before + GAIN_MAPPINGS);
+    assert!(maps <= maps_before + GAIN_MAPPINGS);
     assert!(daemon.end("TERM").success());
     assert_eq!(daemon.leftovers(), Vec::<String>::new());
 }
