@@ -21,14 +21,26 @@ use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::service_notifier::ServiceNotifier;
 use crate::settings::Settings;
-use crate::setup;
+use crate::setup::{self, Instance};
 use crate::spawn::WorkerTemplate;
 use crate::spin_before_sleep::SpinBeforeSleep;
 use crate::turn::{self, EventLoop};
 use crate::worker_table::WorkerTable;
 
 /// Runs the daemon until the core decides to exit.
-pub(crate) fn serve(mut settings: Settings) -> Result<()> {
+pub(crate) fn serve(settings: Settings) -> Result<()> {
+    let own_folder = settings.own_folder;
+    let (event_loop, instance) = assemble(settings)?;
+    let orphaned = event_loop.run()?;
+    // A living parent removes the folder itself, after it has read what it needs from it.
+    if own_folder && orphaned {
+        instance.remove_with_folder().context("cannot remove the folder of a private daemon")?;
+    }
+    Ok(())
+}
+
+/// Claims the socket and creates all parts. The loop does not run yet.
+pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     let descriptors = setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
@@ -63,24 +75,12 @@ pub(crate) fn serve(mut settings: Settings) -> Result<()> {
         outputs,
         ServiceNotifier::new(settings.private),
     );
-    let (grace_ms, own_folder) = (settings.grace_ms, settings.own_folder);
+    let grace_ms = settings.grace_ms;
     let core = Core::new(settings.core, turn::now());
-    let orphaned = EventLoop {
-        poll,
-        core,
-        performer,
-        signals,
-        spin: SpinBeforeSleep::default(),
-        grace_ms,
-        draining: false,
-        orphaned: false,
-    }
-    .run()?;
-    // A living parent removes the folder itself, after it has read what it needs from it.
-    if own_folder && orphaned {
-        instance.remove_with_folder().context("cannot remove the folder of a private daemon")?;
-    }
-    Ok(())
+    let spin = SpinBeforeSleep::default();
+    let event_loop =
+        EventLoop { poll, core, performer, signals, spin, grace_ms, draining: false, orphaned: false };
+    Ok((event_loop, instance))
 }
 
 /// SIGHUP is caught unless it is ignored: nohup(1) ignores it for daemons that shall outlive their terminal.

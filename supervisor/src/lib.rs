@@ -40,6 +40,9 @@
 #![deny(clippy::wildcard_enum_match_arm)] // a new action, request or record is considered in every match
 
 #[cfg(test)]
+#[path = "../../tests/src/shells.rs"]
+pub mod shells;
+#[cfg(test)]
 #[macro_use]
 #[path = "../../tests/src/skip.rs"]
 pub mod skip;

@@ -239,3 +239,6 @@ fn log_record(record: &Record) {
         | What::Recycled { .. } => log::info!("{}", record.what),
     }
 }
+
+#[cfg(test)]
+mod tests;

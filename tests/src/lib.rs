@@ -18,6 +18,7 @@ pub mod pieces;
 pub mod raid;
 pub mod reaper;
 pub mod reference;
+pub mod shells;
 pub mod shortage;
 pub mod siege;
 pub mod skip;

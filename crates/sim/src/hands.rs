@@ -256,3 +256,6 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,3 +37,7 @@ pub mod worker;
 pub mod world;
 
 pub use runner::run;
+
+#[cfg(test)]
+#[path = "../../../tests/src/shells.rs"]
+pub mod shells;
