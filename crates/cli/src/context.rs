@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Bell, Client, ConnectError, places};
+use bulkhead_client::{ConnectFailure, DaemonClient, InterruptFd, discovery};
 use serde::Serialize;
 
 use crate::args::Global;
@@ -16,16 +16,16 @@ use crate::patience::Patience;
 
 impl Global {
     /// The daemon that this command talks to.
-    pub(crate) fn connect(&self) -> Result<Client, ConnectError> {
-        let client = places::find(self.socket.as_deref())?;
+    pub(crate) fn connect(&self) -> Result<DaemonClient, ConnectFailure> {
+        let client = discovery::find(self.socket.as_deref())?;
         log::info!("connected");
         Ok(client)
     }
 
     /// As [`Self::connect`], for a daemon that has so long for each answer.
-    pub(crate) fn connect_within(&self, patience: Duration) -> Result<Client, ConnectError> {
-        let mut client = places::find_within(self.socket.as_deref(), patience)?;
-        client.set_patience(patience);
+    pub(crate) fn connect_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
+        let mut client = discovery::find_within(self.socket.as_deref(), patience)?;
+        client.set_reply_timeout(patience);
         Ok(client)
     }
 }
@@ -62,9 +62,9 @@ impl Out {
     }
 
     /// From now on a signal ends a wait for whoever reads.
-    pub(crate) fn heed(&mut self, bell: Bell) -> Result<()> {
+    pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
         let stdout = self.stdout.get_mut();
-        stdout.patience = Patience::with(stdout.lock.as_fd(), bell)?;
+        stdout.patience = Patience::with(stdout.lock.as_fd(), interrupt_fd)?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use bulkhead_client::{ConnectError, Error};
+use bulkhead_client::{ConnectFailure, Error};
 use bulkhead_proto::client::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
 use bulkhead_proto::client::refusal::Refusal;
 
@@ -81,8 +81,8 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
 fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<Usage>() {
         USAGE
-    } else if let Some(error) = error.downcast_ref::<ConnectError>() {
-        if matches!(error, ConnectError::Busy { .. }) { BUSY } else { NO_DAEMON }
+    } else if let Some(error) = error.downcast_ref::<ConnectFailure>() {
+        if matches!(error, ConnectFailure::Busy { .. }) { BUSY } else { NO_DAEMON }
     } else if error.is::<Unended>() {
         LOST
     } else if let Some(error) = error.downcast_ref::<Error>() {
@@ -116,8 +116,8 @@ fn of_client(error: &Error) -> u8 {
         | Error::Io(_) => NO_DAEMON,
         Error::Interrupted => CANCELLED,
         Error::InputTooLong { .. } | Error::TooLong(_) => USAGE,
-        Error::HeldTooMuch { .. } => FAILED,
-        Error::Sink(error) => of_writing(error),
+        Error::ReplyBufferFull { .. } => FAILED,
+        Error::Callback(error) => of_writing(error),
     }
 }
 
@@ -170,8 +170,8 @@ mod tests {
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
         let cases: [(anyhow::Error, u8); 11] = [
             (Usage("x".to_owned()).into(), USAGE),
-            (ConnectError::Nobody { path: path.clone() }.into(), NO_DAEMON),
-            (ConnectError::Busy { path }.into(), BUSY),
+            (ConnectFailure::Nobody { path: path.clone() }.into(), NO_DAEMON),
+            (ConnectFailure::Busy { path }.into(), BUSY),
             (Error::Refused(busy).into(), BUSY),
             (Error::Refused(Refusal::Draining).into(), BUSY),
             (Error::Closed { in_a_frame: false }.into(), NO_DAEMON),

@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use bulkhead_client::intake::{self, IntakeError, Source};
+use bulkhead_client::input_file::{self, InputCopyError, InputSource};
 use bulkhead_client::{Error, Interrupts, JobFile, JobInput};
 use bulkhead_proto::exec::STDIN;
 use bulkhead_proto::file::{self, FileUse, Way};
@@ -139,7 +139,7 @@ impl Wanted {
             open.attached.files.push(JobFile::read(&one.name, read));
         }
         if let Some(head) = &self.stdin {
-            let (Source::Plain(rest) | Source::Stream(rest)) = Source::stdin()?;
+            let (InputSource::Plain(rest) | InputSource::Stream(rest)) = InputSource::stdin()?;
             let read = copy(head, &rest, STANDARD, input_max, shown, interrupts)?;
             open.attached.files.push(JobFile::read(STDIN, read));
         }
@@ -150,13 +150,13 @@ impl Wanted {
 /// A file to be read, as it is or as a copy.
 fn open_in(one: &Named, input_max: u64, shown: Shown, interrupts: &mut Option<Interrupts>) -> Result<File> {
     let name = if one.is_standard() { STANDARD.to_owned() } else { one.path.display().to_string() };
-    let source = if one.is_standard() { Source::stdin() } else { Source::open(&one.path) };
+    let source = if one.is_standard() { InputSource::stdin() } else { InputSource::open(&one.path) };
     let stream = match source.map_err(|error| Usage(format!("cannot read {name}: {error}")))? {
-        Source::Plain(file) => return Ok(file),
-        Source::Stream(stream) if stream.is_terminal() => {
+        InputSource::Plain(file) => return Ok(file),
+        InputSource::Stream(stream) if stream.is_terminal() => {
             return Err(Usage(format!("{name} is a terminal: give a file or a pipe")).into());
         }
-        Source::Stream(stream) => stream,
+        InputSource::Stream(stream) => stream,
     };
     copy(&[], &stream, &name, input_max, shown, interrupts)
 }
@@ -174,10 +174,10 @@ fn copy(
         *interrupts = Some(Interrupts::new()?);
     }
     let bar = Copying::new(name, shown);
-    let copied = intake::copy(head, stream, input_max, interrupts.as_mut(), |bytes| bar.so_far(bytes));
+    let copied = input_file::copy(head, stream, input_max, interrupts.as_mut(), |bytes| bar.so_far(bytes));
     match copied {
-        Err(IntakeError::Interrupted) => Err(Error::Interrupted.into()),
-        Err(error @ IntakeError::TooLong { .. }) => {
+        Err(InputCopyError::Interrupted) => Err(Error::Interrupted.into()),
+        Err(error @ InputCopyError::TooLong { .. }) => {
             Err(Usage(format!("cannot take {name}: {error} (--input-max)")).into())
         }
         other => other.with_context(|| format!("cannot take {name}")),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{Bell, Draft, Error, Interrupts, intake, name_user, wait_readable};
+use bulkhead_client::{AtomicFile, Error, InterruptFd, Interrupts, input_file, name_user, wait_readable};
 
 use crate::patience::{self, Patience};
 
@@ -32,7 +32,7 @@ pub(crate) struct NewFile {
 
 #[derive(Debug)]
 enum Inner {
-    Whole(Draft),
+    Whole(AtomicFile),
     /// Stdout, a pipe, terminal or device: written as it comes or, if a job writes, copied at the end; never replaced.
     Special {
         file: Arc<File>,
@@ -49,7 +49,7 @@ impl NewFile {
     /// Begins a file for `path`, to be written by a job.
     pub(crate) fn for_job(path: &Path) -> Result<Self> {
         Self::open(path, |special| {
-            Ok(Inner::Special { file: Arc::new(intake::scratch()?), copied_to: Some(special) })
+            Ok(Inner::Special { file: Arc::new(input_file::scratch()?), copied_to: Some(special) })
         })
     }
 
@@ -61,22 +61,22 @@ impl NewFile {
             Ok(found) if !found.is_file() && !found.is_dir() => {
                 special(OpenOptions::new().write(true).open(path).map_err(name_user)?)
             }
-            _ => Draft::create(path).map(Inner::Whole),
+            _ => AtomicFile::create(path).map(Inner::Whole),
         };
         let inner = open().with_context(|| format!("cannot write to {name}"))?;
         Ok(Self { inner, name, patience: Patience::default() })
     }
 
     /// From now on a signal ends a wait for whoever reads.
-    pub(crate) fn heed(&mut self, bell: Bell) -> Result<()> {
-        self.patience = Patience::with(self.file().as_fd(), bell)?;
+    pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
+        self.patience = Patience::with(self.file().as_fd(), interrupt_fd)?;
         Ok(())
     }
 
     /// What is written into.
     pub(crate) fn file(&self) -> &Arc<File> {
         match &self.inner {
-            Inner::Whole(draft) => draft.file(),
+            Inner::Whole(atomic) => atomic.file(),
             Inner::Special { file, .. } => file,
         }
     }
@@ -85,7 +85,7 @@ impl NewFile {
     pub(crate) fn finish(self, interrupts: Option<&mut Interrupts>) -> Result<()> {
         let write = || format!("cannot write to {}", self.name);
         match self.inner {
-            Inner::Whole(draft) => draft.publish().with_context(write),
+            Inner::Whole(atomic) => atomic.publish().with_context(write),
             Inner::Special { copied_to: None, .. } => Ok(()),
             Inner::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),
@@ -147,7 +147,7 @@ impl Write for NewFile {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_client::Output;
+    use bulkhead_client::ReceivedOutput;
 
     use super::*;
     use crate::output::write_exact;
@@ -158,7 +158,7 @@ mod tests {
         let path = folder.path().join("out");
         std::fs::write(&path, "old").unwrap();
         let mut file = NewFile::create(&path).unwrap();
-        write_exact(&Output::Inline(b"new".to_vec()), &mut file).unwrap();
+        write_exact(&ReceivedOutput::Inline(b"new".to_vec()), &mut file).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         drop(file);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "given up: nothing is left");
@@ -174,7 +174,7 @@ mod tests {
         assert!(error.starts_with("cannot write to /nowhere/at/all: "), "{error}");
         assert!(!error.contains(".bulkhead-"), "{error}");
         let mut full = NewFile::create(Path::new("/dev/full")).unwrap();
-        let error = write_exact(&Output::Inline(b"x".to_vec()), &mut full).unwrap_err();
+        let error = write_exact(&ReceivedOutput::Inline(b"x".to_vec()), &mut full).unwrap_err();
         assert!(format!("{error:#}").contains("/dev/full: No space"), "{error:#}");
         let full = NewFile::for_job(Path::new("/dev/full")).unwrap();
         full.file().as_ref().write_all(b"x").unwrap();

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use anyhow::{Context, Result};
-use bulkhead_client::{JobEnd, Output};
+use bulkhead_client::{JobEnd, ReceivedOutput};
 use bulkhead_views::end::{EndView, ResultLine};
 use serde_json::{Map, Value};
 
@@ -16,11 +16,11 @@ const PIECE_BYTES: usize = 256 << 10;
 const WRITE: &str = "cannot write the result";
 
 /// Hands the output to `each` in pieces.
-fn pieces(output: &Output, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+fn pieces(output: &ReceivedOutput, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
     match output {
-        Output::None => Ok(()),
-        Output::Inline(bytes) => each(bytes).context(WRITE),
-        Output::File(file) => {
+        ReceivedOutput::None => Ok(()),
+        ReceivedOutput::Inline(bytes) => each(bytes).context(WRITE),
+        ReceivedOutput::File(file) => {
             let mut reader = file.reader();
             let mut piece = vec![0; PIECE_BYTES];
             loop {
@@ -34,12 +34,12 @@ fn pieces(output: &Output, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Res
 }
 
 /// Writes the output as it is.
-pub(crate) fn write_exact(output: &Output, into: &mut impl Write) -> Result<()> {
+pub(crate) fn write_exact(output: &ReceivedOutput, into: &mut impl Write) -> Result<()> {
     pieces(output, |piece| into.write_all(piece))
 }
 
 /// Writes the output, and a line end if it has none.
-pub(crate) fn write_line(output: &Output, into: &mut impl Write) -> Result<()> {
+pub(crate) fn write_line(output: &ReceivedOutput, into: &mut impl Write) -> Result<()> {
     let mut last = 0;
     pieces(output, |piece| {
         last = piece.last().copied().unwrap_or(last);
@@ -60,7 +60,7 @@ pub(crate) fn write_json(
     let mut view = view(end);
     view.output_bytes = in_file.unwrap_or(view.output_bytes);
     let mut line = ResultLine::begin(fields, &view, into).context(WRITE)?;
-    if in_file.is_none() && !matches!(end.output, Output::None) {
+    if in_file.is_none() && !matches!(end.output, ReceivedOutput::None) {
         line.begin_result().context(WRITE)?;
         pieces(&end.output, |piece| line.piece(piece))?;
     }
@@ -83,7 +83,7 @@ mod tests {
 
     fn line(text: &str) -> String {
         let mut out = Vec::new();
-        write_line(&Output::Inline(text.as_bytes().to_vec()), &mut out).unwrap();
+        write_line(&ReceivedOutput::Inline(text.as_bytes().to_vec()), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -99,7 +99,7 @@ mod tests {
         let end = JobEnd {
             job: JobId(7),
             outcome: Outcome::Done,
-            output: Output::Inline("a\"b\né".as_bytes().to_vec()),
+            output: ReceivedOutput::Inline("a\"b\né".as_bytes().to_vec()),
             attempts: 2,
         };
         let mut out = Vec::new();
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn json_of_an_output_in_a_file_tells_its_length() {
-        let output = Output::Inline(Vec::new());
+        let output = ReceivedOutput::Inline(Vec::new());
         let end = JobEnd { job: JobId(7), outcome: Outcome::Done, output, attempts: 1 };
         let mut out = Vec::new();
         write_json(Map::new(), &end, Some(4096), &mut out).unwrap();

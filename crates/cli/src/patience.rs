@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use bulkhead_client::{Bell, Interrupted, wait_writable};
+use bulkhead_client::{InterruptFd, Interrupted, wait_writable};
 
 /// What fits a pipe that has room at all (pipe(7): a page), half of it for what stdout itself may have held back.
 const PIECE_BYTES: usize = 2048;
@@ -17,15 +17,15 @@ const PIECE_BYTES: usize = 2048;
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     /// `None`: for as long as it takes.
-    bell: Option<Bell>,
+    interrupt_fd: Option<InterruptFd>,
     is_over: bool,
 }
 
 impl Patience {
     /// With signals that end a wait for `fd`. A plain file keeps nobody waiting.
-    pub(crate) fn with(fd: BorrowedFd<'_>, bell: Bell) -> io::Result<Self> {
+    pub(crate) fn with(fd: BorrowedFd<'_>, interrupt_fd: InterruptFd) -> io::Result<Self> {
         let is_plain = File::from(fd.try_clone_to_owned()?).metadata()?.is_file();
-        Ok(Self { bell: (!is_plain).then_some(bell), is_over: false })
+        Ok(Self { interrupt_fd: (!is_plain).then_some(interrupt_fd), is_over: false })
     }
 
     /// Writes some of `bytes`.
@@ -33,8 +33,8 @@ impl Patience {
     /// # Errors
     /// As the write; [`Interrupted`], now and from now on, once a signal came while it waited.
     pub(crate) fn write(&mut self, into: &mut (impl Write + AsFd), bytes: &[u8]) -> io::Result<usize> {
-        let Some(bell) = &self.bell else { return into.write(bytes) };
-        if self.is_over || wait_writable(into.as_fd(), bell)?.is_err() {
+        let Some(interrupt_fd) = &self.interrupt_fd else { return into.write(bytes) };
+        if self.is_over || wait_writable(into.as_fd(), interrupt_fd)?.is_err() {
             self.is_over = true;
             return Err(io::Error::other(Interrupted));
         }

@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bulkhead_client::{Client, Error, Interrupts, connect, wait_readable};
+use bulkhead_client::{DaemonClient, Error, Interrupts, connect, wait_readable};
 use tempfile::TempDir;
 
 /// How long the daemon may take to come up.
@@ -62,7 +62,7 @@ impl PrivateDaemon {
     }
 
     /// A connection to it.
-    pub(crate) fn connect(&self) -> Result<Client> {
+    pub(crate) fn connect(&self) -> Result<DaemonClient> {
         Ok(connect::connect(&socket_in(self.folder.path()))?)
     }
 

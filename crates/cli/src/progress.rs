@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 
-use bulkhead_client::Progress as Step;
+use bulkhead_client::JobProgress;
 use bulkhead_views::answer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -61,11 +61,11 @@ impl Progress {
     }
 
     /// What to do with the steps of the job, if anybody is to see them.
-    pub(crate) fn steps(&self) -> Option<impl FnMut(Step) + use<>> {
+    pub(crate) fn steps(&self) -> Option<impl FnMut(JobProgress) + use<>> {
         let (bar, shown) = (self.bar.clone(), self.shown);
         let is_seen = self.is_alone && (bar.is_some() || shown.lines);
         let mut last = None;
-        is_seen.then_some(move |step: Step| match &bar {
+        is_seen.then_some(move |step: JobProgress| match &bar {
             Some(bar) => draw(bar, step),
             None if last.replace((step.done, step.total)) != Some((step.done, step.total)) => {
                 say(line(step, shown.json));
@@ -126,7 +126,7 @@ fn rate(per_second: f64) -> String {
     if per_second < 100.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
 }
 
-fn draw(bar: &ProgressBar, step: Step) {
+fn draw(bar: &ProgressBar, step: JobProgress) {
     if step.total == 0 {
         return;
     }
@@ -138,8 +138,8 @@ fn draw(bar: &ProgressBar, step: Step) {
 }
 
 /// A step for who reads lines.
-fn line(step: Step, json: bool) -> String {
-    let Step { job, done, total, .. } = step;
+fn line(step: JobProgress, json: bool) -> String {
+    let JobProgress { job, done, total, .. } = step;
     if json {
         return answer::progress(job, done, total).to_string();
     }
@@ -182,8 +182,8 @@ mod tests {
 
     use super::*;
 
-    fn step(done: u64, total: u64) -> Step {
-        Step { index: 0, job: JobId(7), done, total }
+    fn step(done: u64, total: u64) -> JobProgress {
+        JobProgress { index: 0, job: JobId(7), done, total }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! One line when it ends; for those that crashed, at the end, the deaths that were charged and what to do now.
 
-use bulkhead_client::{Client, JobEnd};
+use bulkhead_client::{DaemonClient, JobEnd};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
@@ -69,7 +69,7 @@ impl Crashed {
     }
 
     /// Tells the deaths, and what can be done unless the daemon ends with this command.
-    pub(crate) fn tell(&self, client: &mut Client, daemon_stays: bool) {
+    pub(crate) fn tell(&self, client: &mut DaemonClient, daemon_stays: bool) {
         let mut had_files = None;
         for job in &self.jobs {
             match client.job(*job) {
@@ -101,7 +101,7 @@ pub(crate) fn death_line(death: &JobDeath) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_client::Output;
+    use bulkhead_client::ReceivedOutput;
     use bulkhead_proto::client::evidence::Evidence;
     use bulkhead_proto::death::{Death, KillReason};
     use bulkhead_proto::ids::WorkerId;
@@ -111,18 +111,19 @@ mod tests {
     #[test]
     fn the_line_names_job_input_outcome_and_attempts() {
         let outcome = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
-        let end = JobEnd { job: JobId(17), outcome, output: Output::None, attempts: 3 };
+        let end = JobEnd { job: JobId(17), outcome, output: ReceivedOutput::None, attempts: 3 };
         let expected = "bulkhead: job 17 (chaos segv) crashed after 3 attempts: killed 3 workers, last one by \
                         SIGSEGV; quarantined";
         assert_eq!(line(&end, "chaos segv"), expected);
-        let end = JobEnd { job: JobId(1), outcome: Outcome::Cancelled, output: Output::None, attempts: 1 };
+        let end =
+            JobEnd { job: JobId(1), outcome: Outcome::Cancelled, output: ReceivedOutput::None, attempts: 1 };
         assert_eq!(line(&end, ""), "bulkhead: job 1 cancelled after 1 attempt");
         let outcome = Outcome::Failed { message: "no: never".to_owned(), code: None };
-        let end = JobEnd { job: JobId(2), outcome, output: Output::None, attempts: 2 };
+        let end = JobEnd { job: JobId(2), outcome, output: ReceivedOutput::None, attempts: 2 };
         assert_eq!(line(&end, ""), "bulkhead: job 2 failed after 2 attempts: no: never");
         assert!(line(&end, &"x\n".repeat(60)).len() < 160);
         let outcome = Outcome::Failed { message: "no\u{1b}[2J\nbulkhead: job 3 done".to_owned(), code: None };
-        let end = JobEnd { job: JobId(2), outcome, output: Output::None, attempts: 1 };
+        let end = JobEnd { job: JobId(2), outcome, output: ReceivedOutput::None, attempts: 1 };
         let harmless = "bulkhead: job 2 failed after 1 attempt: no\\u{1b}[2J\\nbulkhead: job 3 done";
         assert_eq!(line(&end, ""), harmless);
     }

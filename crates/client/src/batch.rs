@@ -31,7 +31,7 @@ impl Spec {
         Self { kind: kind.into(), policy: Policy::default() }
     }
 
-    pub(crate) fn submit(&self, batch: &Batch) -> Submit {
+    pub(crate) fn submit(&self, batch: &JobBatch) -> Submit {
         Submit {
             kind: self.kind.clone(),
             policy: Policy { output: batch.output, ..self.policy.clone() },
@@ -62,7 +62,7 @@ impl From<Vec<u8>> for JobInput {
 
 /// Jobs that go into one request.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct JobBatch {
     /// The place of the first among all inputs, from 0.
     pub(crate) first_index: u64,
     /// Where their outputs go.
@@ -73,7 +73,7 @@ pub(crate) struct Batch {
     pub(crate) files: Vec<JobFile>,
 }
 
-impl Batch {
+impl JobBatch {
     /// What is left after the daemon took the first `count`.
     pub(crate) fn rest(mut self, count: usize) -> Option<Self> {
         self.inputs.drain(..count);
@@ -84,13 +84,13 @@ impl Batch {
 
 /// Cuts inputs into batches.
 #[derive(Debug)]
-pub(crate) struct Cutter<I: Iterator<Item = JobInput>> {
+pub(crate) struct Batcher<I: Iterator<Item = JobInput>> {
     inputs: std::iter::Peekable<I>,
-    returned: Option<Batch>,
+    returned: Option<JobBatch>,
     next_index: u64,
 }
 
-impl<I: Iterator<Item = JobInput>> Cutter<I> {
+impl<I: Iterator<Item = JobInput>> Batcher<I> {
     pub(crate) fn new(inputs: I) -> Self {
         Self { inputs: inputs.peekable(), returned: None, next_index: 0 }
     }
@@ -109,12 +109,13 @@ impl<I: Iterator<Item = JobInput>> Cutter<I> {
     }
 
     /// The next batch of at most `jobs_max` jobs.
-    pub(crate) fn next_batch(&mut self, jobs_max: usize) -> Result<Option<Batch>, Error> {
+    pub(crate) fn next_batch(&mut self, jobs_max: usize) -> Result<Option<JobBatch>, Error> {
         if let Some(batch) = self.returned.take() {
             return Ok(Some(batch));
         }
         let Some(output) = self.next_output() else { return Ok(None) };
-        let mut batch = Batch { first_index: self.next_index, output, inputs: Vec::new(), files: Vec::new() };
+        let mut batch =
+            JobBatch { first_index: self.next_index, output, inputs: Vec::new(), files: Vec::new() };
         let mut bytes = 0;
         while batch.inputs.len() < jobs_max && bytes < BATCH_BYTES && batch.files.is_empty() {
             let is_first = batch.inputs.is_empty();
@@ -134,7 +135,7 @@ impl<I: Iterator<Item = JobInput>> Cutter<I> {
     }
 
     /// Takes back what the daemon did not take.
-    pub(crate) fn give_back(&mut self, rest: Option<Batch>) {
+    pub(crate) fn give_back(&mut self, rest: Option<JobBatch>) {
         self.returned = rest;
     }
 }
@@ -154,9 +155,9 @@ mod tests {
             files: vec![JobFile::read("in", std::sync::Arc::clone(&file)); count],
             ..input(1, OutputMode::Inline)
         };
-        let mut cutter = Cutter::new([0, 0, 2, 1, 0].map(with_file).into_iter());
+        let mut batcher = Batcher::new([0, 0, 2, 1, 0].map(with_file).into_iter());
         let mut sizes = Vec::new();
-        while let Some(batch) = cutter.next_batch(7).unwrap() {
+        while let Some(batch) = batcher.next_batch(7).unwrap() {
             sizes.push((batch.inputs.len(), batch.files.len()));
         }
         assert_eq!(sizes, [(2, 0), (1, 2), (1, 1), (1, 0)]);
@@ -166,9 +167,9 @@ mod tests {
     fn batches_are_cut_by_count_by_bytes_and_by_output() {
         let small = (0..10).map(|_| input(1, OutputMode::Inline));
         let large = (0..300).map(|_| input(INLINE_MAX_BYTES, OutputMode::Descriptor));
-        let mut cutter = Cutter::new(small.chain(large));
+        let mut batcher = Batcher::new(small.chain(large));
         let mut sizes = Vec::new();
-        while let Some(batch) = cutter.next_batch(7).unwrap() {
+        while let Some(batch) = batcher.next_batch(7).unwrap() {
             assert_eq!(batch.first_index, sizes.iter().sum::<usize>() as u64);
             sizes.push(batch.inputs.len());
             if sizes.len() == 2 {
@@ -176,28 +177,28 @@ mod tests {
             }
         }
         assert_eq!(sizes, [7, 3]);
-        assert_eq!(cutter.next_output(), Some(OutputMode::Descriptor));
-        let batch = cutter.next_batch(BATCH_MAX).unwrap().unwrap();
+        assert_eq!(batcher.next_output(), Some(OutputMode::Descriptor));
+        let batch = batcher.next_batch(BATCH_MAX).unwrap().unwrap();
         assert_eq!(batch.inputs.len(), BATCH_BYTES / INLINE_MAX_BYTES);
         assert_eq!(batch.first_index, 10);
     }
 
     #[test]
     fn the_rest_of_a_batch_comes_first_and_keeps_its_places() {
-        let mut cutter = Cutter::new((0..5).map(|_| input(1, OutputMode::Inline)));
-        let batch = cutter.next_batch(3).unwrap().unwrap();
-        cutter.give_back(batch.rest(1));
-        assert_eq!(cutter.taken(), 1);
-        let again = cutter.next_batch(3).unwrap().unwrap();
+        let mut batcher = Batcher::new((0..5).map(|_| input(1, OutputMode::Inline)));
+        let batch = batcher.next_batch(3).unwrap().unwrap();
+        batcher.give_back(batch.rest(1));
+        assert_eq!(batcher.taken(), 1);
+        let again = batcher.next_batch(3).unwrap().unwrap();
         assert_eq!((again.first_index, again.inputs.len()), (1, 2));
-        cutter.give_back(again.rest(2));
-        assert_eq!(cutter.next_batch(3).unwrap().unwrap().first_index, 3);
+        batcher.give_back(again.rest(2));
+        assert_eq!(batcher.next_batch(3).unwrap().unwrap().first_index, 3);
     }
 
     #[test]
     fn an_input_that_is_too_long_is_named() {
         let inputs = [input(1, OutputMode::Inline), input(INLINE_MAX_BYTES + 1, OutputMode::Inline)];
-        let error = Cutter::new(inputs.into_iter()).next_batch(9).unwrap_err();
+        let error = Batcher::new(inputs.into_iter()).next_batch(9).unwrap_err();
         assert!(matches!(error, Error::InputTooLong { index: 1, bytes } if bytes == INLINE_MAX_BYTES + 1));
     }
 }

@@ -9,25 +9,25 @@ use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
 use bulkhead_proto::client::outcome;
 use bulkhead_proto::ids::Tag;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
-use crate::inbox::{Answer, Arrived, Inbox};
+use crate::frame_socket::FrameSocket;
+use crate::inbox::{Answer, Inbox, ReceivedReply};
 use crate::interrupt::Interrupts;
 use crate::logs::JobLog;
 use crate::notices::Notices;
 use crate::output::JobEnd;
-use crate::wire::Wire;
 
 /// How long a daemon that owes an answer may say nothing at all.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to a daemon.
 #[derive(Debug)]
-pub struct Client {
-    wire: Wire,
+pub struct DaemonClient {
+    socket: FrameSocket,
     inbox: Inbox,
     notices: Notices,
-    patience: Duration,
+    reply_timeout: Duration,
 }
 
 /// Until when to wait for an answer.
@@ -37,23 +37,23 @@ pub(crate) enum Until {
     Closed,
     /// Up to this moment.
     Moment(Instant),
-    /// Until the daemon has said nothing for the client's patience.
+    /// Until the daemon has said nothing for the client's reply_timeout.
     Silence,
 }
 
-impl Client {
-    pub(crate) fn new(wire: Wire) -> Self {
-        Self { wire, inbox: Inbox::default(), notices: Notices::default(), patience: PATIENCE }
+impl DaemonClient {
+    pub(crate) fn new(socket: FrameSocket) -> Self {
+        Self { socket, inbox: Inbox::default(), notices: Notices::default(), reply_timeout: REPLY_TIMEOUT }
     }
 
     /// How long a daemon that owes an answer may say nothing (30 s unless told).
-    pub fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub fn set_reply_timeout(&mut self, reply_timeout: Duration) {
+        self.reply_timeout = reply_timeout;
     }
 
     /// From now on these signals end every wait with [`Error::Interrupted`]. Gives back those of before.
     pub fn set_interrupts(&mut self, interrupts: Option<Interrupts>) -> Option<Interrupts> {
-        self.wire.set_interrupts(interrupts)
+        self.socket.set_interrupts(interrupts)
     }
 
     /// From now on `hear` is called with each notice of the daemon: why jobs that this client waits for do not start,
@@ -62,15 +62,15 @@ impl Client {
         self.notices.set(hear);
     }
 
-    /// Sends a request; its tag is open until [`Client::close`].
+    /// Sends a request; its tag is open until [`DaemonClient::close`].
     pub(crate) fn send(&mut self, request: Request) -> Result<Tag, Error> {
         self.send_with(request, &[])
     }
 
-    /// As [`Client::send`], with files.
+    /// As [`DaemonClient::send`], with files.
     pub(crate) fn send_with(&mut self, request: Request, files: &[JobFile]) -> Result<Tag, Error> {
         let tag = self.inbox.open();
-        let queued = self.wire.queue(&RequestFrame { tag, request }, files);
+        let queued = self.socket.queue(&RequestFrame { tag, request }, files);
         if queued.is_err() {
             self.close(tag);
         }
@@ -87,12 +87,12 @@ impl Client {
         self.ask_with(request, &[])
     }
 
-    /// As [`Client::ask`], with files.
+    /// As [`DaemonClient::ask`], with files.
     pub(crate) fn ask_with(&mut self, request: Request, files: &[JobFile]) -> Result<Reply, Error> {
         match self.ask_answer(request, files)? {
             Answer::Plain(reply) => Ok(reply),
-            Answer::Ended(_) => Err(self.wire.give_up(Fault::Reply("ended"))),
-            Answer::Log(_) => Err(self.wire.give_up(Fault::Reply("logs"))),
+            Answer::Ended(_) => Err(self.socket.give_up(ProtocolError::Reply("ended"))),
+            Answer::Log(_) => Err(self.socket.give_up(ProtocolError::Reply("logs"))),
         }
     }
 
@@ -101,7 +101,7 @@ impl Client {
         let received = self.receive(|one| one == tag, Until::Silence);
         self.close(tag);
         match received? {
-            Some(Arrived { answer: Answer::Plain(Reply::Refused(refusal)), .. }) => {
+            Some(ReceivedReply { answer: Answer::Plain(Reply::Refused(refusal)), .. }) => {
                 Err(Error::Refused(refusal))
             }
             Some(arrived) => Ok(arrived.answer),
@@ -112,8 +112,8 @@ impl Client {
     /// The next answer to this request, which is none about ended jobs.
     pub(crate) fn receive_reply(&mut self, tag: Tag, until: Until) -> Result<Reply, Error> {
         match self.receive(|one| one == tag, until)? {
-            Some(Arrived { answer: Answer::Plain(reply), .. }) => Ok(reply),
-            Some(_) => Err(self.wire.give_up(Fault::Reply("ended"))),
+            Some(ReceivedReply { answer: Answer::Plain(reply), .. }) => Ok(reply),
+            Some(_) => Err(self.socket.give_up(ProtocolError::Reply("ended"))),
             None => Err(self.silence()),
         }
     }
@@ -123,7 +123,7 @@ impl Client {
         &mut self,
         wanted: impl Fn(Tag) -> bool,
         until: Until,
-    ) -> Result<Option<Arrived>, Error> {
+    ) -> Result<Option<ReceivedReply>, Error> {
         if let Some(held) = self.inbox.take(&wanted) {
             return Ok(Some(held));
         }
@@ -138,18 +138,18 @@ impl Client {
             let moment = match until {
                 Until::Closed => None,
                 Until::Moment(moment) => Some(moment),
-                Until::Silence => Some(self.wire.last_heard().max(asked) + self.patience),
+                Until::Silence => Some(self.socket.last_heard().max(asked) + self.reply_timeout),
             };
-            if !self.wire.turn(moment)? {
+            if !self.socket.turn(moment)? {
                 return Ok(None);
             }
         }
     }
 
     /// The next reply of what was read, with its descriptors. Notices are heard on the way.
-    fn arrived(&mut self) -> Result<Option<Arrived>, Error> {
+    fn arrived(&mut self) -> Result<Option<ReceivedReply>, Error> {
         let (frame, bytes) = loop {
-            match self.wire.next_frame()? {
+            match self.socket.next_frame()? {
                 None => return Ok(None),
                 Some((ReplyFrame { reply: Reply::Notice(text), .. }, _)) => self.notices.hear(&text),
                 Some(found) => break found,
@@ -159,23 +159,23 @@ impl Client {
             Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
             Reply::Ended(ends) => Answer::Ended(self.with_descriptors(ends)?),
             Reply::Logs { job, attempt, is_there } => {
-                let file = if is_there { Some(self.wire.next_descriptor()) } else { None };
+                let file = if is_there { Some(self.socket.next_descriptor()) } else { None };
                 match file {
-                    Some(None) => return Err(self.wire.give_up(Fault::NoDescriptor(job))),
+                    Some(None) => return Err(self.socket.give_up(ProtocolError::NoDescriptor(job))),
                     file => Answer::Log(file.flatten().map(|file| JobLog::new(job, attempt, file))),
                 }
             }
             other => Answer::Plain(other),
         };
-        Ok(Some(Arrived { tag: frame.tag, answer, bytes }))
+        Ok(Some(ReceivedReply { tag: frame.tag, answer, bytes }))
     }
 
     fn with_descriptors(&mut self, ends: Vec<outcome::Ended>) -> Result<Vec<JobEnd>, Error> {
         let mut received = Vec::with_capacity(ends.len());
         for ended in ends {
-            match JobEnd::receive(ended, || self.wire.next_descriptor()) {
+            match JobEnd::receive(ended, || self.socket.next_descriptor()) {
                 Ok(end) => received.push(end),
-                Err(Error::Protocol(fault)) => return Err(self.wire.give_up(fault)),
+                Err(Error::Protocol(fault)) => return Err(self.socket.give_up(fault)),
                 Err(other) => return Err(other),
             }
         }
@@ -184,21 +184,21 @@ impl Client {
 
     /// The error for a daemon that owes an answer.
     pub(crate) fn silence(&self) -> Error {
-        Error::NoReply { waited: self.patience }
+        Error::NoReply { waited: self.reply_timeout }
     }
 
     /// The error for a fault that was found beyond the wire; the connection is of no more use.
-    pub(crate) fn give_up(&mut self, fault: Fault) -> Error {
-        self.wire.give_up(fault)
+    pub(crate) fn give_up(&mut self, fault: ProtocolError) -> Error {
+        self.socket.give_up(fault)
     }
 
     /// The error for an answer to another question.
     pub(crate) fn unexpected(&mut self, reply: &Reply) -> Error {
-        self.wire.give_up(Fault::Reply(word(reply)))
+        self.socket.give_up(ProtocolError::Reply(reply_name(reply)))
     }
 }
 
-fn word(reply: &Reply) -> &'static str {
+fn reply_name(reply: &Reply) -> &'static str {
     match reply {
         Reply::Accepted { .. } => "accepted",
         Reply::Progress { .. } => "progress",

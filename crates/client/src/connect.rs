@@ -12,44 +12,44 @@ use std::time::{Duration, Instant};
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 
-use crate::client::Client;
-use crate::error::ConnectError;
-use crate::wire::Wire;
+use crate::client::DaemonClient;
+use crate::error::ConnectFailure;
+use crate::frame_socket::FrameSocket;
 
 /// How long a daemon may take to say hello.
-pub(crate) const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the daemon that listens at `path`.
 ///
 /// # Errors
-/// [`ConnectError`] names the path and what to do; it comes after 10 s at the latest.
-pub fn connect(path: &Path) -> Result<Client, ConnectError> {
-    connect_within(path, HELLO_PATIENCE)
+/// [`ConnectFailure`] names the path and what to do; it comes after 10 s at the latest.
+pub fn connect(path: &Path) -> Result<DaemonClient, ConnectFailure> {
+    connect_within(path, HELLO_TIMEOUT)
 }
 
 /// As [`connect`], for a daemon that may take this long to say hello.
 ///
 /// # Errors
-/// As [`connect`], after `patience` at the latest.
-pub fn connect_within(path: &Path, patience: Duration) -> Result<Client, ConnectError> {
-    let failed = |error: std::io::Error| ConnectError::Io { path: path.to_owned(), error };
+/// As [`connect`], after `timeout` at the latest.
+pub fn connect_within(path: &Path, timeout: Duration) -> Result<DaemonClient, ConnectFailure> {
+    let failed = |error: std::io::Error| ConnectFailure::Io { path: path.to_owned(), error };
     let mut socket = dial(path)?;
-    let hello = exchange(&mut socket, path, patience)?;
+    let hello = exchange(&mut socket, path, timeout)?;
     judge(hello, path)?;
-    Ok(Client::new(Wire::new(socket).map_err(failed)?))
+    Ok(DaemonClient::new(FrameSocket::new(socket).map_err(failed)?))
 }
 
-fn dial(path: &Path) -> Result<UnixStream, ConnectError> {
+fn dial(path: &Path) -> Result<UnixStream, ConnectFailure> {
     let path = path.to_owned();
     bulkhead_sys::dial::dial(&path).map_err(|error| match error.kind() {
         // The kernel refuses a connection to a plain file as it does one to a socket that nobody listens on.
         ErrorKind::ConnectionRefused if is_no_socket(&path) => {
-            ConnectError::Io { path, error: std::io::Error::other("it is not a socket") }
+            ConnectFailure::Io { path, error: std::io::Error::other("it is not a socket") }
         }
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectError::Nobody { path },
-        ErrorKind::PermissionDenied => ConnectError::NoPermission { path },
-        ErrorKind::WouldBlock => ConnectError::Busy { path },
-        _ => ConnectError::Io { path, error },
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => ConnectFailure::Nobody { path },
+        ErrorKind::PermissionDenied => ConnectFailure::NoPermission { path },
+        ErrorKind::WouldBlock => ConnectFailure::Busy { path },
+        _ => ConnectFailure::Io { path, error },
     })
 }
 
@@ -59,11 +59,11 @@ fn is_no_socket(path: &Path) -> bool {
 
 /// Says hello and reads the daemon's. Its verdict may come before ours was read, and the connection be closed: then
 /// our write fails, and its hello is there all the same.
-fn exchange(socket: &mut UnixStream, path: &Path, patience: Duration) -> Result<Hello, ConnectError> {
-    let until = Instant::now() + patience;
-    let failed = |error: std::io::Error| ConnectError::Io { path: path.to_owned(), error };
-    let silent = || ConnectError::NoAnswer { path: path.to_owned(), waited: patience };
-    let ended = || ConnectError::NotADaemon { path: path.to_owned() };
+fn exchange(socket: &mut UnixStream, path: &Path, timeout: Duration) -> Result<Hello, ConnectFailure> {
+    let until = Instant::now() + timeout;
+    let failed = |error: std::io::Error| ConnectFailure::Io { path: path.to_owned(), error };
+    let silent = || ConnectFailure::NoAnswer { path: path.to_owned(), waited: timeout };
+    let ended = || ConnectFailure::NotADaemon { path: path.to_owned() };
     // Sixteen bytes always fit the empty buffer of a new socket: this does not block.
     if let Err(error) = socket.write_all(&Hello::new(Hello::WELCOME).to_bytes())
         && error.kind() != ErrorKind::BrokenPipe
@@ -92,15 +92,15 @@ fn exchange(socket: &mut UnixStream, path: &Path, patience: Duration) -> Result<
     Hello::from_bytes(&bytes).ok_or_else(ended)
 }
 
-fn judge(hello: Hello, path: &Path) -> Result<(), ConnectError> {
+fn judge(hello: Hello, path: &Path) -> Result<(), ConnectFailure> {
     let path = path.to_owned();
     match hello.verdict {
-        Hello::BUSY => Err(ConnectError::Busy { path }),
-        Hello::DENIED => Err(ConnectError::Denied { path }),
+        Hello::BUSY => Err(ConnectFailure::Busy { path }),
+        Hello::DENIED => Err(ConnectFailure::Denied { path }),
         _ if hello.version != PROTOCOL_VERSION => {
-            Err(ConnectError::WrongVersion { path, daemon: hello.version })
+            Err(ConnectFailure::WrongVersion { path, daemon: hello.version })
         }
         Hello::WELCOME => Ok(()),
-        _ => Err(ConnectError::NotADaemon { path }),
+        _ => Err(ConnectFailure::NotADaemon { path }),
     }
 }

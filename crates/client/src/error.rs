@@ -1,6 +1,6 @@
 //! What can go wrong between a client and its daemon, in words that say what to do.
 //!
-//! Two enums: [`ConnectError`] until the daemon has said welcome, [`Error`] from then on. Each text is a fragment
+//! Two enums: [`ConnectFailure`] until the daemon has said welcome, [`Error`] from then on. Each text is a fragment
 //! that names the path, limit or version it is about.
 
 use std::fmt;
@@ -17,7 +17,7 @@ use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub enum ConnectError {
+pub enum ConnectFailure {
     /// Nobody listens at this path.
     Nobody {
         /// The path.
@@ -78,7 +78,7 @@ pub enum ConnectError {
     },
 }
 
-impl fmt::Display for ConnectError {
+impl fmt::Display for ConnectFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nobody { path } => {
@@ -149,7 +149,7 @@ fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
     Ok(())
 }
 
-impl std::error::Error for ConnectError {}
+impl std::error::Error for ConnectFailure {}
 
 /// What went wrong on a connection.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ pub enum Error {
         in_a_frame: bool,
     },
     /// The daemon broke the protocol.
-    Protocol(Fault),
+    Protocol(ProtocolError),
     /// The daemon is connected and says nothing.
     NoReply {
         /// How long we waited.
@@ -182,19 +182,19 @@ pub enum Error {
     /// The request does not fit a frame.
     TooLong(Oversized),
     /// Answers to other requests on this connection piled up and nobody took them.
-    HeldTooMuch {
+    ReplyBufferFull {
         /// The limit.
         limit_bytes: usize,
     },
     /// Whoever was to be handed what came could not take it.
-    Sink(io::Error),
+    Callback(io::Error),
     /// A system call failed.
     Io(io::Error),
 }
 
 /// How a daemon can break the protocol.
 #[derive(Debug)]
-pub enum Fault {
+pub enum ProtocolError {
     /// A frame longer than any may be.
     Frame(Oversized),
     /// A frame that is no reply.
@@ -251,16 +251,16 @@ impl fmt::Display for Error {
                 write!(out, "input {index} is {bytes} bytes long, the limit is {INLINE_MAX_BYTES} bytes")
             }
             Self::TooLong(oversized) => write!(out, "the request is too long: {oversized}"),
-            Self::HeldTooMuch { limit_bytes } => {
+            Self::ReplyBufferFull { limit_bytes } => {
                 write!(out, "more than {limit_bytes} bytes of answers to other requests were not taken")
             }
-            Self::Sink(error) => write!(out, "what came cannot be handed on: {error}"),
+            Self::Callback(error) => write!(out, "what came cannot be handed on: {error}"),
             Self::Io(error) => write!(out, "connection to the daemon failed: {error}"),
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ProtocolError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(oversized) => oversized.fmt(out),
@@ -280,8 +280,8 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Error {}
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Self {
+impl From<ProtocolError> for Error {
+    fn from(fault: ProtocolError) -> Self {
         Self::Protocol(fault)
     }
 }

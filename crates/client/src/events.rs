@@ -7,7 +7,7 @@ use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::record::Record;
 use bulkhead_proto::ids::Tag;
 
-use crate::client::{Client, Until};
+use crate::client::{DaemonClient, Until};
 use crate::error::Error;
 
 /// Records that came together.
@@ -24,12 +24,12 @@ pub struct EventBatch {
 /// Gives batches of records; without `follow` it ends with the first that has caught up.
 #[derive(Debug)]
 pub struct Events<'c> {
-    client: &'c mut Client,
+    client: &'c mut DaemonClient,
     tag: Option<Tag>,
     follow: bool,
 }
 
-impl Client {
+impl DaemonClient {
     /// The records after this index (0: from the oldest kept), and, with `follow`, those still to come.
     ///
     /// # Errors

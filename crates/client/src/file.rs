@@ -1,8 +1,8 @@
 //! Files that go with a job: what is too long to travel inline, as open descriptors.
 //!
 //! The daemon hands them to the worker that runs the job, and never opens a path that a client names. A file that is to
-//! be read should be a plain one: pipes and devices are copied first ([`crate::intake`]). One that is to be written
-//! should have no name until it is whole ([`crate::Draft`]).
+//! be read should be a plain one: pipes and devices are copied first ([`crate::input_file`]). One that is to be written
+//! should have no name until it is whole ([`crate::AtomicFile`]).
 
 use std::fs::File;
 use std::path::Path;

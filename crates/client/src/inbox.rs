@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::Tag;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, ProtocolError};
 use crate::logs::JobLog;
 use crate::output::JobEnd;
 
@@ -29,7 +29,7 @@ pub(crate) enum Answer {
 
 /// A reply that has arrived.
 #[derive(Debug)]
-pub(crate) struct Arrived {
+pub(crate) struct ReceivedReply {
     /// The request it answers.
     pub(crate) tag: Tag,
     /// What it says.
@@ -41,7 +41,7 @@ pub(crate) struct Arrived {
 /// Open requests, and what came for them.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    open: BTreeMap<Tag, VecDeque<Arrived>>,
+    open: BTreeMap<Tag, VecDeque<ReceivedReply>>,
     highest: u32,
     held: usize,
     held_bytes: usize,
@@ -66,7 +66,7 @@ impl Inbox {
     }
 
     /// The oldest held answer to one of the wanted requests.
-    pub(crate) fn take(&mut self, wanted: &impl Fn(Tag) -> bool) -> Option<Arrived> {
+    pub(crate) fn take(&mut self, wanted: &impl Fn(Tag) -> bool) -> Option<ReceivedReply> {
         if self.held == 0 {
             return None;
         }
@@ -78,19 +78,19 @@ impl Inbox {
     }
 
     /// Holds an answer that nobody waits for right now.
-    pub(crate) fn hold(&mut self, arrived: Arrived) -> Result<(), Error> {
+    pub(crate) fn hold(&mut self, arrived: ReceivedReply) -> Result<(), Error> {
         match self.open.get_mut(&arrived.tag) {
             Some(queue) => {
                 self.held += 1;
                 self.held_bytes += arrived.bytes;
                 queue.push_back(arrived);
                 if self.held_bytes > HELD_MAX_BYTES {
-                    return Err(Error::HeldTooMuch { limit_bytes: HELD_MAX_BYTES });
+                    return Err(Error::ReplyBufferFull { limit_bytes: HELD_MAX_BYTES });
                 }
                 Ok(())
             }
             None if (1..=self.highest).contains(&arrived.tag.0) => Ok(()),
-            None => Err(Fault::Tag(arrived.tag).into()),
+            None => Err(ProtocolError::Tag(arrived.tag).into()),
         }
     }
 }
@@ -99,8 +99,8 @@ impl Inbox {
 mod tests {
     use super::*;
 
-    fn pong(tag: Tag, bytes: usize) -> Arrived {
-        Arrived { tag, answer: Answer::Plain(Reply::Pong { pid: 1 }), bytes }
+    fn pong(tag: Tag, bytes: usize) -> ReceivedReply {
+        ReceivedReply { tag, answer: Answer::Plain(Reply::Pong { pid: 1 }), bytes }
     }
 
     #[test]
@@ -111,7 +111,7 @@ mod tests {
         assert!(inbox.take(&|tag| tag == first).is_none());
         assert_eq!(inbox.take(&|tag| tag == second).unwrap().tag, second);
         let error = inbox.hold(pong(first, HELD_MAX_BYTES + 1)).unwrap_err();
-        assert!(matches!(error, Error::HeldTooMuch { .. }));
+        assert!(matches!(error, Error::ReplyBufferFull { .. }));
         inbox.close(first);
         assert_eq!((inbox.held, inbox.held_bytes), (0, 0));
     }
@@ -124,7 +124,7 @@ mod tests {
         inbox.hold(pong(tag, 1)).unwrap();
         assert_eq!(inbox.held, 0);
         let error = inbox.hold(pong(Tag(9), 1)).unwrap_err();
-        assert!(matches!(error, Error::Protocol(Fault::Tag(Tag(9)))));
+        assert!(matches!(error, Error::Protocol(ProtocolError::Tag(Tag(9)))));
         assert!(matches!(inbox.hold(pong(Tag(0), 1)), Err(Error::Protocol(_))));
     }
 }

@@ -35,8 +35,8 @@ impl Interrupts {
     ///
     /// # Errors
     /// No descriptor is to be had.
-    pub fn bell(&self) -> io::Result<Bell> {
-        Ok(Bell(self.signals.as_fd().try_clone_to_owned()?))
+    pub fn fd(&self) -> io::Result<InterruptFd> {
+        Ok(InterruptFd(self.signals.as_fd().try_clone_to_owned()?))
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -64,16 +64,16 @@ impl std::error::Error for Interrupted {}
 
 /// Rings from a signal until [`Interrupts::take`], or the client that has them, has heard it.
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub struct InterruptFd(OwnedFd);
 
 /// Waits until `fd` takes something, or is broken, which the next write tells.
 ///
 /// # Errors
 /// `Err(Interrupted)` inside `Ok` if a watched signal came; an I/O error if it cannot be waited.
-pub fn wait_writable(fd: BorrowedFd<'_>, bell: &Bell) -> io::Result<Result<(), Interrupted>> {
+pub fn wait_writable(fd: BorrowedFd<'_>, interrupt_fd: &InterruptFd) -> io::Result<Result<(), Interrupted>> {
     loop {
         let writer = PollTarget { fd, readable: false, writable: true };
-        let [seen, rung] = poll::wait([writer, PollTarget::readable(bell.0.as_fd())], None)?;
+        let [seen, rung] = poll::wait([writer, PollTarget::readable(interrupt_fd.0.as_fd())], None)?;
         if rung.readable {
             return Ok(Err(Interrupted));
         }

@@ -1,4 +1,4 @@
-//! The blocking client of the Bulkhead daemon: [`places::find`] or [`connect::connect`] give a [`Client`], whose
+//! The blocking client of the Bulkhead daemon: [`discovery::find`] or [`connect::connect`] give a [`DaemonClient`], whose
 //! methods are the daemon's requests, typed.
 //!
 //! Three things it must never do: hang on a daemon that is dead (every wait is a `poll` with a deadline, or ends
@@ -6,55 +6,55 @@
 //! grow without a bound (jobs in flight, held answers and unsent bytes all have a limit).
 //!
 //! ```no_run
-//! use bulkhead_client::{JobInput, RunOptions, Spec, places};
-//! let mut client = places::find(None)?;
+//! use bulkhead_client::{JobInput, RunOptions, Spec, discovery};
+//! let mut client = discovery::find(None)?;
 //! for item in client.run(Spec::new("factorial"), [JobInput::from(b"20".to_vec())], RunOptions::default()) {
 //!     println!("{}", item?.end.outcome);
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod accepted_batch;
+mod atomic_file;
 mod batch;
 mod client;
 pub mod connect;
-mod denied;
-mod draft;
+pub mod discovery;
 mod error;
 mod events;
 mod file;
+mod frame_socket;
 mod inbox;
-pub mod intake;
+pub mod input_file;
 mod interrupt;
-mod jobs;
-mod live;
+mod job_list;
 mod logs;
 mod notices;
 mod output;
-pub mod places;
+mod permission;
 mod progress;
-mod reorder;
+mod reorder_buffer;
 mod requests;
 mod run;
 mod submit;
 mod wait;
-mod wire;
 
+pub use atomic_file::AtomicFile;
 pub use batch::{JobInput, Spec};
-pub use client::Client;
-pub use denied::name_user;
-pub use draft::Draft;
-pub use error::{ConnectError, Error, Fault};
+pub use client::DaemonClient;
+pub use error::{ConnectFailure, Error, ProtocolError};
 pub use events::{EventBatch, Events};
 pub use file::JobFile;
-pub use interrupt::{Bell, Interrupted, Interrupts, wait_readable, wait_writable};
-pub use jobs::Jobs;
+pub use interrupt::{InterruptFd, Interrupted, Interrupts, wait_readable, wait_writable};
+pub use job_list::JobList;
 pub use logs::{JobLog, LOOK_EVERY, LogItem};
-pub use output::{JobEnd, Output, OutputFile, OutputReader};
-pub use progress::Progress;
+pub use output::{JobEnd, OutputReader, ReceivedFile, ReceivedOutput};
+pub use permission::name_user;
+pub use progress::JobProgress;
 pub use requests::{Changed, Draining, Pong};
 pub use run::{Run, RunItem, RunOptions};
 pub use submit::{Submission, SubmitOptions};
-pub use wait::{WaitItem, Waiting};
+pub use wait::{AwaitedJobs, WaitItem};
 
 /// The words of the protocol that this crate's answers are made of, by name.
 ///

@@ -15,9 +15,9 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::log::{Found, Reader};
 
-use crate::client::{Client, Until};
-use crate::error::{Error, Fault};
-use crate::inbox::{Answer, Arrived};
+use crate::client::{DaemonClient, Until};
+use crate::error::{Error, ProtocolError};
+use crate::inbox::{Answer, ReceivedReply};
 use crate::output::JobEnd;
 
 /// How often a log that is followed is looked at.
@@ -54,7 +54,7 @@ impl JobLog {
     /// Hands over what is new since the last look.
     ///
     /// # Errors
-    /// [`Error::Sink`] with that of `each`; [`Error::Io`]: the descriptor is none that can be read.
+    /// [`Error::Callback`] with that of `each`; [`Error::Io`]: the descriptor is none that can be read.
     pub fn look(&mut self, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> Result<(), Error> {
         let (file, mut refused) = (&self.file, None);
         let read = self.reader.read(
@@ -67,35 +67,35 @@ impl JobLog {
                 })
             },
         );
-        refused.map_or(read.map_err(Error::Io), |error| Err(Error::Sink(error)))
+        refused.map_or(read.map_err(Error::Io), |error| Err(Error::Callback(error)))
     }
 }
 
-impl Client {
+impl DaemonClient {
     /// Hands over what the latest attempt of a job has written so far, the attempt's number first.
     ///
     /// # Errors
-    /// As every request; refused if the job is unknown or has no log. [`Error::Sink`] with that of `each`.
+    /// As every request; refused if the job is unknown or has no log. [`Error::Callback`] with that of `each`.
     pub fn log(&mut self, job: JobId, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> Result<(), Error> {
         match self.ask_answer(Request::Logs { job, follow: false }, &[])? {
             Answer::Log(Some(mut log)) if log.job == job => {
-                each(LogItem::Attempt(log.attempt)).map_err(Error::Sink)?;
+                each(LogItem::Attempt(log.attempt)).map_err(Error::Callback)?;
                 log.look(each)
             }
             Answer::Log(None) => {
                 let why = "there is no log of it at the moment: try again".to_owned();
                 Err(Error::Refused(Refusal::NoLog { job, why }))
             }
-            Answer::Log(Some(other)) => Err(self.give_up(Fault::Job(other.job))),
+            Answer::Log(Some(other)) => Err(self.give_up(ProtocolError::Job(other.job))),
             Answer::Plain(other) => Err(self.unexpected(&other)),
-            Answer::Ended(_) => Err(self.give_up(Fault::Reply("ended"))),
+            Answer::Ended(_) => Err(self.give_up(ProtocolError::Reply("ended"))),
         }
     }
 
     /// Hands over what a job writes until it has ended, in all attempts from the one that runs now.
     ///
     /// # Errors
-    /// As [`Client::log`]; [`Error::Interrupted`].
+    /// As [`DaemonClient::log`]; [`Error::Interrupted`].
     pub fn follow_log(
         &mut self,
         job: JobId,
@@ -124,17 +124,17 @@ impl Client {
             if let Some(log) = &mut log {
                 log.look(each)?;
             }
-            match arrived.map(|Arrived { answer, .. }| answer) {
+            match arrived.map(|ReceivedReply { answer, .. }| answer) {
                 None => {}
                 Some(Answer::Log(None)) => {}
                 Some(Answer::Log(Some(next))) => {
-                    each(LogItem::Attempt(next.attempt)).map_err(Error::Sink)?;
+                    each(LogItem::Attempt(next.attempt)).map_err(Error::Callback)?;
                     log.insert(next).look(each)?;
                 }
                 Some(Answer::Ended(ended)) => {
                     return ended
                         .into_iter()
-                        .try_for_each(|end| each(LogItem::Ended(end)).map_err(Error::Sink));
+                        .try_for_each(|end| each(LogItem::Ended(end)).map_err(Error::Callback));
                 }
                 Some(Answer::Plain(Reply::Refused(refusal))) => return Err(Error::Refused(refusal)),
                 Some(Answer::Plain(other)) => return Err(self.unexpected(&other)),

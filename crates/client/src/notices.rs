@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-type Listener = Box<dyn FnMut(&str) + Send>;
+type NoticeListener = Box<dyn FnMut(&str) + Send>;
 
 /// Who hears notices, if anybody does.
 #[derive(Default)]
 pub(crate) struct Notices {
-    hear: Option<Listener>,
+    hear: Option<NoticeListener>,
 }
 
 impl Notices {

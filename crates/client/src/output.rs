@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use bulkhead_proto::client::outcome::{self, Ended, Outcome};
 use bulkhead_proto::ids::JobId;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, ProtocolError};
 
 /// How a job ended, and what it left.
 #[derive(Debug)]
@@ -21,23 +21,23 @@ pub struct JobEnd {
     /// How it ended.
     pub outcome: Outcome,
     /// What it left.
-    pub output: Output,
+    pub output: ReceivedOutput,
     /// Attempts that were started.
     pub attempts: u32,
 }
 
 /// What a job left: its result, or what it had written when it failed.
 #[derive(Debug)]
-pub enum Output {
+pub enum ReceivedOutput {
     /// Nothing: the job is not `done`, or failed and left nothing.
     None,
     /// Bytes that came with the answer.
     Inline(Vec<u8>),
     /// A file, for what is longer.
-    File(OutputFile),
+    File(ReceivedFile),
 }
 
-impl Output {
+impl ReceivedOutput {
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
@@ -50,12 +50,12 @@ impl Output {
 
 /// An output in a descriptor of its own: sealed against change, gone when the last holder drops it.
 #[derive(Debug)]
-pub struct OutputFile {
+pub struct ReceivedFile {
     file: File,
     bytes: u64,
 }
 
-impl OutputFile {
+impl ReceivedFile {
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -72,10 +72,10 @@ impl OutputFile {
     }
 }
 
-/// Reads an [`OutputFile`] without touching its offset.
+/// Reads an [`ReceivedFile`] without touching its offset.
 #[derive(Debug)]
 pub struct OutputReader<'a> {
-    output: &'a OutputFile,
+    output: &'a ReceivedFile,
     at: u64,
 }
 
@@ -99,15 +99,15 @@ impl JobEnd {
     ) -> Result<Self, Error> {
         let Ended { job, outcome, output, attempts } = ended;
         let output = match output {
-            outcome::Output::None => Output::None,
-            outcome::Output::Inline(payload) => Output::Inline(payload.into()),
+            outcome::Output::None => ReceivedOutput::None,
+            outcome::Output::Inline(payload) => ReceivedOutput::Inline(payload.into()),
             outcome::Output::Descriptor { bytes } => {
-                let file = File::from(descriptor().ok_or(Fault::NoDescriptor(job))?);
+                let file = File::from(descriptor().ok_or(ProtocolError::NoDescriptor(job))?);
                 let there = file.metadata()?.len();
                 if there != bytes {
-                    return Err(Fault::DescriptorSize { job, announced: bytes, there }.into());
+                    return Err(ProtocolError::DescriptorSize { job, announced: bytes, there }.into());
                 }
-                Output::File(OutputFile { file, bytes })
+                ReceivedOutput::File(ReceivedFile { file, bytes })
             }
         };
         Ok(Self { job, outcome, output, attempts })

@@ -9,7 +9,7 @@ use bulkhead_proto::ids::JobId;
 
 /// How far an unended job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct JobProgress {
     /// The place of its input, from 0.
     pub index: u64,
     /// Which job.
@@ -22,13 +22,13 @@ pub struct Progress {
 
 /// Who hears it, if anybody does.
 #[derive(Default)]
-pub(crate) struct Listener<'c> {
-    hear: Option<Box<dyn FnMut(Progress) + 'c>>,
+pub(crate) struct ProgressListener<'c> {
+    hear: Option<Box<dyn FnMut(JobProgress) + 'c>>,
 }
 
-impl<'c> Listener<'c> {
-    /// Progress is for this one.
-    pub(crate) fn set(&mut self, hear: impl FnMut(Progress) + 'c) {
+impl<'c> ProgressListener<'c> {
+    /// JobProgress is for this one.
+    pub(crate) fn set(&mut self, hear: impl FnMut(JobProgress) + 'c) {
         self.hear = Some(Box::new(hear));
     }
 
@@ -38,15 +38,15 @@ impl<'c> Listener<'c> {
     }
 
     /// Some came.
-    pub(crate) fn hear(&mut self, progress: Progress) {
+    pub(crate) fn hear(&mut self, progress: JobProgress) {
         if let Some(hear) = &mut self.hear {
             hear(progress);
         }
     }
 }
 
-impl fmt::Debug for Listener<'_> {
+impl fmt::Debug for ProgressListener<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Listener").field("is_there", &self.is_there()).finish()
+        out.debug_struct("ProgressListener").field("is_there", &self.is_there()).finish()
     }
 }

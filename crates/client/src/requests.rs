@@ -12,8 +12,8 @@ use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::limits::BATCH_MAX;
 
-use crate::client::{Client, Until};
-use crate::error::{Error, Fault};
+use crate::client::{DaemonClient, Until};
+use crate::error::{Error, ProtocolError};
 use crate::inbox::Answer;
 use crate::output::JobEnd;
 
@@ -38,12 +38,12 @@ pub struct Changed {
 /// A daemon that was told to drain.
 #[derive(Debug)]
 pub struct Draining<'c> {
-    client: &'c mut Client,
+    client: &'c mut DaemonClient,
     tag: Tag,
     left: u64,
 }
 
-impl Client {
+impl DaemonClient {
     /// Asks whether the daemon is there.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ impl Client {
     pub fn why(&mut self, job: JobId) -> Result<Why, Error> {
         match self.ask(Request::Why { job })? {
             Reply::Why(why) if why.job == job => Ok(*why),
-            Reply::Why(why) => Err(self.give_up(Fault::Job(why.job))),
+            Reply::Why(why) => Err(self.give_up(ProtocolError::Job(why.job))),
             other => Err(self.unexpected(&other)),
         }
     }
@@ -131,12 +131,12 @@ impl Client {
         let mut ends = match self.ask_answer(Request::Result { job }, &[])? {
             Answer::Ended(ends) => ends,
             Answer::Plain(other) => return Err(self.unexpected(&other)),
-            Answer::Log(_) => return Err(self.give_up(Fault::Reply("logs"))),
+            Answer::Log(_) => return Err(self.give_up(ProtocolError::Reply("logs"))),
         };
         match (ends.pop(), ends.is_empty()) {
             (Some(end), true) if end.job == job => Ok(end),
-            (Some(end), true) => Err(self.give_up(Fault::Job(end.job))),
-            (_, _) => Err(self.give_up(Fault::Reply("ended, not with one entry"))),
+            (Some(end), true) => Err(self.give_up(ProtocolError::Job(end.job))),
+            (_, _) => Err(self.give_up(ProtocolError::Reply("ended, not with one entry"))),
         }
     }
 

@@ -6,9 +6,9 @@
 //!
 //! | state of a batch | leaves when |
 //! |---|---|
-//! | in the cutter | the window has room, and no other batch is asked |
-//! | asked | accepted: live; the refused rest goes back into the cutter |
-//! | live | its last job has ended |
+//! | in the batcher | the window has room, and no other batch is asked |
+//! | asked | accepted: running; the refused rest goes back into the batcher |
+//! | running | its last job has ended |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -19,15 +19,15 @@ use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::BATCH_MAX;
 
-use crate::batch::{Batch, Cutter, JobInput, Spec};
-use crate::client::{Client, Until};
-use crate::error::{Error, Fault};
-use crate::inbox::{Answer, Arrived};
-use crate::live::Live;
+use crate::accepted_batch::AcceptedBatch;
+use crate::batch::{Batcher, JobBatch, JobInput, Spec};
+use crate::client::{DaemonClient, Until};
+use crate::error::{Error, ProtocolError};
+use crate::inbox::{Answer, ReceivedReply};
 use crate::output::JobEnd;
-use crate::progress::{Listener, Progress};
-use crate::reorder::Reorder;
-use crate::submit::{Taken, retry_after};
+use crate::progress::{JobProgress, ProgressListener};
+use crate::reorder_buffer::ReorderBuffer;
+use crate::submit::{Acceptance, retry_after};
 
 /// How much may be under way, in jobs.
 struct Window {
@@ -70,22 +70,22 @@ pub struct RunItem {
 /// Jobs in flight: gives their ends. After a refusal, what was accepted before still comes, and the refusal last.
 #[derive(Debug)]
 pub struct Run<'c, I: Iterator<Item = JobInput>> {
-    client: &'c mut Client,
+    client: &'c mut DaemonClient,
     spec: Spec,
     options: RunOptions,
-    cutter: Cutter<I>,
-    asked: Option<(Tag, Batch)>,
-    live: BTreeMap<Tag, Live>,
+    batcher: Batcher<I>,
+    asked: Option<(Tag, JobBatch)>,
+    accepted: BTreeMap<Tag, AcceptedBatch>,
     unended: u64,
     not_before: Option<Instant>,
     refused: Option<Refusal>,
     ready: VecDeque<RunItem>,
-    early: Reorder<RunItem>,
-    progress: Listener<'c>,
+    early: ReorderBuffer<RunItem>,
+    progress: ProgressListener<'c>,
     over: bool,
 }
 
-impl Client {
+impl DaemonClient {
     /// Submits one attached job for each input and streams their ends back. The jobs are cancelled some time after
     /// this connection has ended; [`Run::cancel_rest`] does it at once.
     pub fn run<I: IntoIterator<Item = JobInput>>(
@@ -98,15 +98,15 @@ impl Client {
             client: self,
             spec,
             options,
-            cutter: Cutter::new(inputs.into_iter()),
+            batcher: Batcher::new(inputs.into_iter()),
             asked: None,
-            live: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             unended: 0,
             not_before: None,
             refused: None,
             ready: VecDeque::new(),
-            early: Reorder::new(),
-            progress: Listener::default(),
+            early: ReorderBuffer::new(),
+            progress: ProgressListener::default(),
             over: false,
         }
     }
@@ -115,7 +115,7 @@ impl Client {
 impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
     /// From now on `hear` is called with how far the jobs are that are submitted after this, while the run waits for
     /// their ends. Without it nothing of it is asked for.
-    pub fn on_progress(&mut self, hear: impl FnMut(Progress) + 'c) {
+    pub fn on_progress(&mut self, hear: impl FnMut(JobProgress) + 'c) {
         self.progress.set(hear);
     }
 
@@ -129,28 +129,29 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         while self.asked.is_some() {
             self.receive_one()?;
         }
-        let jobs: Vec<JobId> = self.live.values().flat_map(Live::jobs_left).collect();
+        let jobs: Vec<JobId> = self.accepted.values().flat_map(AcceptedBatch::jobs_left).collect();
         let mut open = Vec::new();
         for some in jobs.chunks(BATCH_MAX) {
             open.push(self.client.send(Request::Cancel { jobs: some.to_vec() })?);
         }
         let mut cancelled = 0;
         while !open.is_empty() {
-            let mine = |tag: Tag| self.live.contains_key(&tag) || open.contains(&tag);
+            let mine = |tag: Tag| self.accepted.contains_key(&tag) || open.contains(&tag);
             match self.client.receive(mine, Until::Silence)? {
-                Some(Arrived { tag, answer: Answer::Plain(Reply::Changed { count, .. }), .. }) => {
+                Some(ReceivedReply { tag, answer: Answer::Plain(Reply::Changed { count, .. }), .. }) => {
                     self.client.close(tag);
                     open.retain(|one| *one != tag);
                     cancelled += u64::from(count);
                 }
-                Some(Arrived {
-                    answer: Answer::Ended(_) | Answer::Plain(Reply::Progress { .. }), ..
+                Some(ReceivedReply {
+                    answer: Answer::Ended(_) | Answer::Plain(Reply::Progress { .. }),
+                    ..
                 }) => {}
-                Some(Arrived { answer: Answer::Plain(other), .. }) => {
+                Some(ReceivedReply { answer: Answer::Plain(other), .. }) => {
                     return Err(self.client.unexpected(&other));
                 }
-                Some(Arrived { answer: Answer::Log(_), .. }) => {
-                    return Err(self.client.give_up(Fault::Reply("logs")));
+                Some(ReceivedReply { answer: Answer::Log(_), .. }) => {
+                    return Err(self.client.give_up(ProtocolError::Reply("logs")));
                 }
                 None => return Err(self.client.silence()),
             }
@@ -175,7 +176,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
                 return Ok(Some(item));
             }
             self.submit_some()?;
-            if self.asked.is_none() && self.live.is_empty() && self.not_before.is_none() {
+            if self.asked.is_none() && self.accepted.is_empty() && self.not_before.is_none() {
                 return self.refused.take().map_or(Ok(None), |refusal| Err(Error::Refused(refusal)));
             }
             self.receive_one()?;
@@ -190,7 +191,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         if self.asked.is_some() || self.not_before.is_some() || self.refused.is_some() {
             return Ok(());
         }
-        let window = match self.cutter.next_output() {
+        let window = match self.batcher.next_output() {
             Some(OutputMode::Inline | OutputMode::File) => INLINE,
             Some(OutputMode::Descriptor) => DESCRIPTOR,
             None => return Ok(()),
@@ -198,7 +199,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         if self.unended + window.batch > window.unended || self.kept() + window.batch > window.kept {
             return Ok(());
         }
-        if let Some(batch) = self.cutter.next_batch(usize::try_from(window.batch).unwrap_or(BATCH_MAX))? {
+        if let Some(batch) = self.batcher.next_batch(usize::try_from(window.batch).unwrap_or(BATCH_MAX))? {
             let submit =
                 Submit { attached: true, progress: self.progress.is_there(), ..self.spec.submit(&batch) };
             let tag = self.client.send_with(Request::Submit(submit), &batch.files)?;
@@ -210,7 +211,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
     /// Jobs that were submitted and not yet given to the caller.
     fn kept(&self) -> u64 {
         if self.options.ordered {
-            self.cutter.taken() - self.early.next()
+            self.batcher.taken() - self.early.next()
         } else {
             self.unended + self.ready.len() as u64
         }
@@ -223,26 +224,28 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             (None, Some(moment)) => Until::Moment(moment),
             (None, None) => Until::Closed,
         };
-        let live = &self.live;
-        match self.client.receive(|tag| Some(tag) == asked || live.contains_key(&tag), until)? {
+        let accepted = &self.accepted;
+        match self.client.receive(|tag| Some(tag) == asked || accepted.contains_key(&tag), until)? {
             None if asked.is_some() => Err(self.client.silence()),
             None => Ok(()),
-            Some(Arrived { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends),
-            Some(Arrived { answer: Answer::Log(_), .. }) => Err(self.client.give_up(Fault::Reply("logs"))),
-            Some(Arrived { tag, answer: Answer::Plain(reply), .. }) if Some(tag) == asked => {
+            Some(ReceivedReply { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends),
+            Some(ReceivedReply { answer: Answer::Log(_), .. }) => {
+                Err(self.client.give_up(ProtocolError::Reply("logs")))
+            }
+            Some(ReceivedReply { tag, answer: Answer::Plain(reply), .. }) if Some(tag) == asked => {
                 self.answered(reply)
             }
-            Some(Arrived { tag, answer: Answer::Plain(Reply::Progress { job, done, total }), .. }) => {
-                self.progressed(tag, job, done, total)
-            }
-            Some(Arrived { answer: Answer::Plain(reply), .. }) => Err(self.client.unexpected(&reply)),
+            Some(ReceivedReply {
+                tag, answer: Answer::Plain(Reply::Progress { job, done, total }), ..
+            }) => self.progressed(tag, job, done, total),
+            Some(ReceivedReply { answer: Answer::Plain(reply), .. }) => Err(self.client.unexpected(&reply)),
         }
     }
 
     fn progressed(&mut self, tag: Tag, job: JobId, done: u64, total: u64) -> Result<(), Error> {
-        match self.live.get(&tag).and_then(|live| live.index_of(job)) {
-            Some(index) => self.progress.hear(Progress { index, job, done, total }),
-            None => return Err(self.client.give_up(Fault::Job(job))),
+        match self.accepted.get(&tag).and_then(|accepted| accepted.index_of(job)) {
+            Some(index) => self.progress.hear(JobProgress { index, job, done, total }),
+            None => return Err(self.client.give_up(ProtocolError::Job(job))),
         }
         Ok(())
     }
@@ -254,15 +257,16 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             Reply::Refused(refusal) => Reply::Accepted { first: JobId(0), count: 0, refused: Some(refusal) },
             other => other,
         };
-        let taken = Taken::of(reply, batch.inputs.len(), self.client)?;
-        if taken.count > 0 {
-            self.live.insert(tag, Live::new(batch.first_index, taken.first, taken.count));
-            self.unended += taken.count as u64;
+        let acceptance = Acceptance::of(reply, batch.inputs.len(), self.client)?;
+        if acceptance.count > 0 {
+            self.accepted
+                .insert(tag, AcceptedBatch::new(batch.first_index, acceptance.first, acceptance.count));
+            self.unended += acceptance.count as u64;
         } else {
             self.client.close(tag);
         }
-        self.cutter.give_back(batch.rest(taken.count));
-        if let Some(refusal) = taken.refused {
+        self.batcher.give_back(batch.rest(acceptance.count));
+        if let Some(refusal) = acceptance.refused {
             match retry_after(&refusal).filter(|_| self.options.wait_when_busy) {
                 Some(wait) => self.not_before = Some(Instant::now() + wait),
                 None => self.refused = Some(refusal),
@@ -272,17 +276,19 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
     }
 
     fn ended(&mut self, tag: Tag, ends: Vec<JobEnd>) -> Result<(), Error> {
-        let Some(live) = self.live.get_mut(&tag) else {
-            return Err(self.client.give_up(Fault::Reply("ended before accepted")));
+        let Some(accepted) = self.accepted.get_mut(&tag) else {
+            return Err(self.client.give_up(ProtocolError::Reply("ended before accepted")));
         };
         for end in ends {
-            let Some(index) = live.end(end.job) else { return Err(self.client.give_up(Fault::Job(end.job))) };
+            let Some(index) = accepted.end(end.job) else {
+                return Err(self.client.give_up(ProtocolError::Job(end.job)));
+            };
             self.unended -= 1;
             let item = RunItem { index, end };
             if self.options.ordered { self.early.push(index, item) } else { self.ready.push_back(item) }
         }
-        if live.is_over() {
-            self.live.remove(&tag);
+        if accepted.is_over() {
+            self.accepted.remove(&tag);
             self.client.close(tag);
         }
         Ok(())
@@ -306,7 +312,7 @@ impl<I: Iterator<Item = JobInput>> Iterator for Run<'_, I> {
 impl<I: Iterator<Item = JobInput>> Drop for Run<'_, I> {
     fn drop(&mut self) {
         let asked = self.asked.take().map(|(tag, _)| tag);
-        for tag in asked.into_iter().chain(std::mem::take(&mut self.live).into_keys()) {
+        for tag in asked.into_iter().chain(std::mem::take(&mut self.accepted).into_keys()) {
             self.client.close(tag);
         }
     }

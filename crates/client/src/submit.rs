@@ -11,9 +11,9 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::BATCH_MAX;
 
-use crate::batch::{Batch, Cutter, JobInput, Spec};
-use crate::client::{Client, Until};
-use crate::error::{Error, Fault};
+use crate::batch::{Batcher, JobBatch, JobInput, Spec};
+use crate::client::{DaemonClient, Until};
+use crate::error::{Error, ProtocolError};
 
 /// Longest wait before a busy daemon is asked again, whatever it says.
 const RETRY_AFTER_MAX_MS: u64 = 60_000;
@@ -29,16 +29,16 @@ pub struct SubmitOptions {
 /// inputs, and ends after the first error.
 #[derive(Debug)]
 pub struct Submission<'c, I: Iterator<Item = JobInput>> {
-    client: &'c mut Client,
+    client: &'c mut DaemonClient,
     spec: Spec,
     options: SubmitOptions,
-    cutter: Cutter<I>,
+    batcher: Batcher<I>,
     refused: Option<Refusal>,
     not_before: Option<Instant>,
     over: bool,
 }
 
-impl Client {
+impl DaemonClient {
     /// Submits one job for each input; they are kept for `wait` and `result` whatever becomes of this connection.
     pub fn submit<I: IntoIterator<Item = JobInput>>(
         &mut self,
@@ -50,7 +50,7 @@ impl Client {
             client: self,
             spec,
             options,
-            cutter: Cutter::new(inputs.into_iter()),
+            batcher: Batcher::new(inputs.into_iter()),
             refused: None,
             not_before: None,
             over: false,
@@ -68,7 +68,7 @@ impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
                 // Nothing is asked: this waits for the moment, or for the end of the connection.
                 self.client.receive(|_| false, Until::Moment(moment))?;
             }
-            let Some(batch) = self.cutter.next_batch(BATCH_MAX)? else { return Ok(None) };
+            let Some(batch) = self.batcher.next_batch(BATCH_MAX)? else { return Ok(None) };
             let accepted = self.offer(batch)?;
             if !accepted.is_empty() {
                 return Ok(Some(accepted));
@@ -76,7 +76,7 @@ impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
         }
     }
 
-    fn offer(&mut self, batch: Batch) -> Result<Range<u64>, Error> {
+    fn offer(&mut self, batch: JobBatch) -> Result<Range<u64>, Error> {
         let request = Request::Submit(self.spec.submit(&batch));
         let reply = match self.client.ask_with(request, &batch.files) {
             Ok(reply) => reply,
@@ -85,15 +85,15 @@ impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
             }
             Err(other) => return Err(other),
         };
-        let taken = Taken::of(reply, batch.inputs.len(), self.client)?;
-        self.cutter.give_back(batch.rest(taken.count));
-        if let Some(refusal) = taken.refused {
+        let acceptance = Acceptance::of(reply, batch.inputs.len(), self.client)?;
+        self.batcher.give_back(batch.rest(acceptance.count));
+        if let Some(refusal) = acceptance.refused {
             match retry_after(&refusal).filter(|_| self.options.wait_when_busy) {
                 Some(wait) => self.not_before = Some(Instant::now() + wait),
                 None => self.refused = Some(refusal),
             }
         }
-        Ok(taken.first..taken.first + taken.count as u64)
+        Ok(acceptance.first..acceptance.first + acceptance.count as u64)
     }
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn retry_after(refusal: &Refusal) -> Option<Duration> {
 
 /// An [`Reply::Accepted`] that was checked against its question.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct Acceptance {
     /// The number of the first job.
     pub(crate) first: u64,
     /// How many.
@@ -131,15 +131,15 @@ pub(crate) struct Taken {
     pub(crate) refused: Option<Refusal>,
 }
 
-impl Taken {
-    pub(crate) fn of(reply: Reply, asked: usize, client: &mut Client) -> Result<Self, Error> {
+impl Acceptance {
+    pub(crate) fn of(reply: Reply, asked: usize, client: &mut DaemonClient) -> Result<Self, Error> {
         let Reply::Accepted { first, count, refused } = reply else { return Err(client.unexpected(&reply)) };
         let counted = usize::try_from(count).ok().filter(|count| *count <= asked);
         match counted {
             Some(count) if (count == asked || refused.is_some()) && first.0 <= u64::MAX - asked as u64 => {
                 Ok(Self { first: first.0, count, refused })
             }
-            _ => Err(client.give_up(Fault::Count { asked, answered: u64::from(count) })),
+            _ => Err(client.give_up(ProtocolError::Count { asked, answered: u64::from(count) })),
         }
     }
 }

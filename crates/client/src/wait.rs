@@ -1,4 +1,4 @@
-//! Waiting for jobs that were submitted earlier, by whomever.
+//! AwaitedJobs for jobs that were submitted earlier, by whomever.
 //!
 //! Numbers are sent in batches, a bounded count of them at once; ends come in the order in which the jobs end. A job
 //! that nobody knows has its refusal as its item, and the others go on.
@@ -10,9 +10,9 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 
-use crate::client::{Client, Until};
-use crate::error::{Error, Fault};
-use crate::inbox::{Answer, Arrived};
+use crate::client::{DaemonClient, Until};
+use crate::error::{Error, ProtocolError};
+use crate::inbox::{Answer, ReceivedReply};
 use crate::output::JobEnd;
 
 /// Batches that wait at once.
@@ -34,8 +34,8 @@ pub enum WaitItem {
 
 /// Jobs that are waited for: gives one item for each number.
 #[derive(Debug)]
-pub struct Waiting<'c> {
-    client: &'c mut Client,
+pub struct AwaitedJobs<'c> {
+    client: &'c mut DaemonClient,
     jobs: VecDeque<JobId>,
     /// For each request that is open, how many jobs are still to be told of.
     open: BTreeMap<Tag, usize>,
@@ -43,11 +43,11 @@ pub struct Waiting<'c> {
     over: bool,
 }
 
-impl Client {
+impl DaemonClient {
     /// Waits until these jobs have ended. A number that is given twice has one item.
-    pub fn wait(&mut self, jobs: impl IntoIterator<Item = JobId>) -> Waiting<'_> {
+    pub fn wait(&mut self, jobs: impl IntoIterator<Item = JobId>) -> AwaitedJobs<'_> {
         let jobs: std::collections::BTreeSet<JobId> = jobs.into_iter().collect();
-        Waiting {
+        AwaitedJobs {
             client: self,
             jobs: jobs.into_iter().collect(),
             open: BTreeMap::new(),
@@ -57,7 +57,7 @@ impl Client {
     }
 }
 
-impl Waiting<'_> {
+impl AwaitedJobs<'_> {
     fn advance(&mut self) -> Result<Option<WaitItem>, Error> {
         loop {
             if let Some(item) = self.ready.pop_front() {
@@ -78,7 +78,7 @@ impl Waiting<'_> {
         }
     }
 
-    fn take(&mut self, arrived: Arrived) -> Result<(), Error> {
+    fn take(&mut self, arrived: ReceivedReply) -> Result<(), Error> {
         let items: Vec<WaitItem> = match arrived.answer {
             Answer::Ended(ends) => ends.into_iter().map(WaitItem::Ended).collect(),
             Answer::Plain(Reply::Refused(refusal)) => match about(&refusal) {
@@ -86,12 +86,12 @@ impl Waiting<'_> {
                 None => return Err(Error::Refused(refusal)),
             },
             Answer::Plain(other) => return Err(self.client.unexpected(&other)),
-            Answer::Log(_) => return Err(self.client.give_up(Fault::Reply("logs"))),
+            Answer::Log(_) => return Err(self.client.give_up(ProtocolError::Reply("logs"))),
         };
         let left = self.open.entry(arrived.tag).or_default();
         let Some(still) = left.checked_sub(items.len()) else {
             let (asked, answered) = (*left, items.len() as u64);
-            return Err(self.client.give_up(Fault::Count { asked, answered }));
+            return Err(self.client.give_up(ProtocolError::Count { asked, answered }));
         };
         *left = still;
         if still == 0 {
@@ -114,7 +114,7 @@ fn about(refusal: &Refusal) -> Option<JobId> {
     }
 }
 
-impl Iterator for Waiting<'_> {
+impl Iterator for AwaitedJobs<'_> {
     type Item = Result<WaitItem, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -127,7 +127,7 @@ impl Iterator for Waiting<'_> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for AwaitedJobs<'_> {
     fn drop(&mut self) {
         for tag in std::mem::take(&mut self.open).into_keys() {
             self.client.close(tag);

@@ -7,12 +7,12 @@ mod fake;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use bulkhead_client::{ConnectError, connect};
+use bulkhead_client::{ConnectFailure, connect};
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 use fake::{Fake, nowhere};
 
-fn answer(hello: Hello) -> ConnectError {
+fn answer(hello: Hello) -> ConnectFailure {
     let fake = Fake::raw(move |mut stream| {
         stream.read_exact(&mut [0; Hello::BYTES]).unwrap();
         stream.write_all(&hello.to_bytes()).unwrap();
@@ -26,7 +26,7 @@ fn answer(hello: Hello) -> ConnectError {
 fn another_version_is_an_error_that_names_both() {
     let version = PROTOCOL_VERSION + 41;
     let error = answer(Hello { version, verdict: Hello::WRONG_VERSION });
-    assert!(matches!(error, ConnectError::WrongVersion { daemon, .. } if daemon == version));
+    assert!(matches!(error, ConnectFailure::WrongVersion { daemon, .. } if daemon == version));
     let text = error.to_string();
     assert!(text.contains(&format!("version {version},")), "{text}");
     assert!(text.contains(&format!("version {PROTOCOL_VERSION}:")), "{text}");
@@ -34,16 +34,16 @@ fn another_version_is_an_error_that_names_both() {
 
 #[test]
 fn verdicts_are_told_apart() {
-    assert!(matches!(answer(Hello::new(Hello::BUSY)), ConnectError::Busy { .. }));
-    assert!(matches!(answer(Hello::new(Hello::DENIED)), ConnectError::Denied { .. }));
-    assert!(matches!(answer(Hello::new(77)), ConnectError::NotADaemon { .. }));
+    assert!(matches!(answer(Hello::new(Hello::BUSY)), ConnectFailure::Busy { .. }));
+    assert!(matches!(answer(Hello::new(Hello::DENIED)), ConnectFailure::Denied { .. }));
+    assert!(matches!(answer(Hello::new(77)), ConnectFailure::NotADaemon { .. }));
 }
 
 #[test]
 fn a_verdict_is_read_even_if_it_comes_before_our_hello_is_read() {
     let fake = Fake::raw(|mut stream| stream.write_all(&Hello::new(Hello::BUSY).to_bytes()).unwrap());
     let error = connect::connect(&fake.path()).unwrap_err();
-    assert!(matches!(error, ConnectError::Busy { .. }), "{error}");
+    assert!(matches!(error, ConnectFailure::Busy { .. }), "{error}");
     fake.finish();
 }
 
@@ -52,7 +52,7 @@ fn a_daemon_that_never_says_hello_is_an_error() {
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let fake = Fake::raw(move |_stream| assert!(wait.recv().is_err()));
     let error = connect::connect_within(&fake.path(), Duration::from_millis(50)).unwrap_err();
-    assert!(matches!(error, ConnectError::NoAnswer { .. }), "{error}");
+    assert!(matches!(error, ConnectFailure::NoAnswer { .. }), "{error}");
     drop(done);
     fake.finish();
 }
@@ -60,10 +60,10 @@ fn a_daemon_that_never_says_hello_is_an_error() {
 #[test]
 fn another_service_and_an_early_end_are_no_daemon() {
     let fake = Fake::raw(|mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap());
-    assert!(matches!(connect::connect(&fake.path()), Err(ConnectError::NotADaemon { .. })));
+    assert!(matches!(connect::connect(&fake.path()), Err(ConnectFailure::NotADaemon { .. })));
     fake.finish();
     let fake = Fake::raw(|mut stream| stream.write_all(b"BULKH").unwrap());
-    assert!(matches!(connect::connect(&fake.path()), Err(ConnectError::NotADaemon { .. })));
+    assert!(matches!(connect::connect(&fake.path()), Err(ConnectFailure::NotADaemon { .. })));
     fake.finish();
 }
 
@@ -78,12 +78,12 @@ fn nobody_there_names_the_path_and_how_to_start_a_daemon() {
 #[test]
 fn no_permission_names_the_group() {
     let path = std::path::PathBuf::from("/run/bulkhead/bulkhead.sock");
-    let text = ConnectError::NoPermission { path }.to_string();
+    let text = ConnectFailure::NoPermission { path }.to_string();
     assert!(text.contains("group bulkhead") && text.contains("usermod -aG bulkhead"), "{text}");
 }
 
 #[test]
 fn a_path_that_fits_no_address_is_an_error() {
     let path = std::path::PathBuf::from(format!("/tmp/{}", "x".repeat(200)));
-    assert!(matches!(connect::connect(&path), Err(ConnectError::Io { .. })));
+    assert!(matches!(connect::connect(&path), Err(ConnectFailure::Io { .. })));
 }

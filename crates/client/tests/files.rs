@@ -9,7 +9,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use bulkhead_client::{Error, Fault, JobFile, JobInput, Progress, RunOptions, Spec, SubmitOptions};
+use bulkhead_client::{
+    Error, JobFile, JobInput, JobProgress, ProtocolError, RunOptions, Spec, SubmitOptions,
+};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{FileUse, Way};
@@ -111,7 +113,7 @@ fn progress_is_heard_while_the_run_waits() {
     let mut run = client.run(Spec::new("noop"), inputs, options);
     run.on_progress(|progress| heard.borrow_mut().push(progress));
     assert_eq!(run.next().unwrap().unwrap().index, 1);
-    let told = |done| Progress { index: 1, job: JobId(6), done, total: 10 };
+    let told = |done| JobProgress { index: 1, job: JobId(6), done, total: 10 };
     assert_eq!(heard.take(), [told(3), told(4)]);
     assert_eq!(run.cancel_rest().unwrap(), 1);
     drop(run);
@@ -134,8 +136,8 @@ fn progress_of_a_job_that_was_never_ours_is_a_fault() {
         let last = client.run(Spec::new("noop"), [input], RunOptions::default()).last().unwrap();
         let Err(Error::Protocol(fault)) = last else { panic!("{last:?}") };
         match accepted {
-            true => assert!(matches!(fault, Fault::Job(JobId(6))), "{fault}"),
-            false => assert!(matches!(fault, Fault::Reply("progress")), "{fault}"),
+            true => assert!(matches!(fault, ProtocolError::Job(JobId(6))), "{fault}"),
+            false => assert!(matches!(fault, ProtocolError::Reply("progress")), "{fault}"),
         }
         fake.finish();
     }

@@ -8,7 +8,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bulkhead_client::{Error, Fault, Output, WaitItem};
+use bulkhead_client::{Error, ProtocolError, ReceivedOutput, WaitItem};
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
@@ -67,7 +67,7 @@ fn a_daemon_that_dies_in_the_middle_of_a_reply_is_named() {
 fn a_daemon_that_says_nothing_is_an_error() {
     let fake = Fake::serve(|mut peer| while peer.request().is_some() {});
     let mut client = fake.client();
-    client.set_patience(Duration::from_millis(50));
+    client.set_reply_timeout(Duration::from_millis(50));
     assert!(matches!(client.status(), Err(Error::NoReply { .. })));
     drop(client);
     fake.finish();
@@ -93,19 +93,19 @@ fn garbage_and_answers_to_nobody_are_faults() {
         drop(peer.request());
         peer.stream.write_all(&[3, 0, 0, 0, 255, 255, 255]).unwrap();
     });
-    assert!(matches!(fake.client().ping(), Err(Error::Protocol(Fault::Codec(_)))));
+    assert!(matches!(fake.client().ping(), Err(Error::Protocol(ProtocolError::Codec(_)))));
     fake.finish();
     let fake = Fake::serve(|mut peer| {
         drop(peer.request());
         peer.reply(Tag(99), Reply::Pong { pid: 1 });
     });
-    assert!(matches!(fake.client().ping(), Err(Error::Protocol(Fault::Tag(Tag(99))))));
+    assert!(matches!(fake.client().ping(), Err(Error::Protocol(ProtocolError::Tag(Tag(99))))));
     fake.finish();
     let fake = Fake::serve(|mut peer| {
         let ping = peer.request().unwrap();
         peer.reply(ping.tag, Reply::Kinds(Vec::new()));
     });
-    assert!(matches!(fake.client().ping(), Err(Error::Protocol(Fault::Reply("kinds")))));
+    assert!(matches!(fake.client().ping(), Err(Error::Protocol(ProtocolError::Reply("kinds")))));
     fake.finish();
 }
 
@@ -123,7 +123,7 @@ fn an_output_in_a_descriptor_is_read_from_its_beginning() {
         peer.reply_with(asked.tag, Reply::Ended(vec![done_in_file(5, 11)]), file("hello world").as_fd());
     });
     let end = fake.client().result(JobId(5)).unwrap();
-    let Output::File(output) = end.output else { panic!("a file was expected") };
+    let ReceivedOutput::File(output) = end.output else { panic!("a file was expected") };
     for _ in 0..2 {
         let mut text = String::new();
         output.reader().read_to_string(&mut text).unwrap();
@@ -141,14 +141,14 @@ fn a_descriptor_is_announced_there_and_as_long_as_said() {
         peer.reply(asked.tag, Reply::Ended(vec![done_in_file(5, 11)]));
     });
     let error = fake.client().result(JobId(5)).unwrap_err();
-    assert!(matches!(error, Error::Protocol(Fault::NoDescriptor(JobId(5)))), "{error}");
+    assert!(matches!(error, Error::Protocol(ProtocolError::NoDescriptor(JobId(5)))), "{error}");
     fake.finish();
     let fake = Fake::serve(|mut peer| {
         let asked = peer.request().unwrap();
         peer.reply_with(asked.tag, Reply::Ended(vec![done_in_file(5, 12)]), file("hello world").as_fd());
     });
     let error = fake.client().result(JobId(5)).unwrap_err();
-    assert!(matches!(error, Error::Protocol(Fault::DescriptorSize { there: 11, .. })), "{error}");
+    assert!(matches!(error, Error::Protocol(ProtocolError::DescriptorSize { there: 11, .. })), "{error}");
     fake.finish();
 }
 

@@ -6,7 +6,9 @@ mod fake;
 
 use std::time::Duration;
 
-use bulkhead_client::{Error, Fault, Interrupts, JobInput, Output, RunOptions, Spec, SubmitOptions};
+use bulkhead_client::{
+    Error, Interrupts, JobInput, ProtocolError, ReceivedOutput, RunOptions, Spec, SubmitOptions,
+};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
@@ -21,9 +23,9 @@ fn busy() -> Refusal {
     Refusal::Busy { what: "queue".to_owned(), limit: 3, retry_after_ms: 1 }
 }
 
-fn text(output: Output) -> String {
+fn text(output: ReceivedOutput) -> String {
     match output {
-        Output::Inline(bytes) => String::from_utf8(bytes).unwrap(),
+        ReceivedOutput::Inline(bytes) => String::from_utf8(bytes).unwrap(),
         other => panic!("an inline output was expected: {other:?}"),
     }
 }
@@ -152,7 +154,7 @@ fn a_job_that_ends_twice_or_was_never_ours_is_a_fault() {
         let mut client = fake.client();
         let last = client.run(Spec::new("noop"), inputs(2), RunOptions::default()).last().unwrap();
         let job = JobId(strange);
-        assert!(matches!(last, Err(Error::Protocol(Fault::Job(seen))) if seen == job));
+        assert!(matches!(last, Err(Error::Protocol(ProtocolError::Job(seen))) if seen == job));
         fake.finish();
     }
 }
@@ -165,7 +167,7 @@ fn more_jobs_accepted_than_submitted_is_a_fault() {
     });
     let mut client = fake.client();
     let last = client.run(Spec::new("noop"), inputs(2), RunOptions::default()).last().unwrap();
-    assert!(matches!(last, Err(Error::Protocol(Fault::Count { asked: 2, answered: 3 }))));
+    assert!(matches!(last, Err(Error::Protocol(ProtocolError::Count { asked: 2, answered: 3 }))));
     fake.finish();
 }
 
@@ -276,6 +278,6 @@ fn a_signal_ends_the_wait_and_the_rest_is_cancelled() {
     assert_eq!(run.cancel_rest().unwrap(), 1);
     assert!(run.next().is_none());
     drop(run);
-    client.set_patience(Duration::from_millis(1));
+    client.set_reply_timeout(Duration::from_millis(1));
     fake.finish();
 }

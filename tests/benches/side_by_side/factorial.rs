@@ -4,7 +4,7 @@
 //! against a daemon with one worker, and beside what the machine itself can gain (`ceiling.rs`). All take turns, round by
 //! round, and ratios are of one round each, since the machine's other load changes. Not pinned.
 
-use bulkhead_client::{Client, JobInput, RunOptions, Spec};
+use bulkhead_client::{DaemonClient, JobInput, RunOptions, Spec};
 use bulkhead_tests::daemon::Setup;
 
 use crate::ceiling::Ceiling;
@@ -29,7 +29,7 @@ struct Rounds {
 pub(crate) fn run(figures: &mut Figures) {
     let daemons = [1, 2].map(|workers| layout::daemon(&Setup { workers, ..Setup::default() }));
     let mut clients = [&daemons[0], &daemons[1]]
-        .map(|daemon| bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens"));
+        .map(|daemon| bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens"));
     let (mut speedups, mut ratios, mut gains) = (Vec::new(), Vec::new(), Vec::new());
     for (word, count, number) in LOADS {
         let rounds = measure(&mut clients, count, number);
@@ -59,7 +59,7 @@ pub(crate) fn run(figures: &mut Figures) {
 }
 
 /// One worker, two, bare processes and the peer, by turns.
-fn measure(clients: &mut [Client; 2], count: usize, number: u64) -> Rounds {
+fn measure(clients: &mut [DaemonClient; 2], count: usize, number: u64) -> Rounds {
     let input = format!("{number} bits");
     let mut bare = Ceiling::start(&["factorial", &count.to_string(), &input]);
     let mut rounds = Rounds::default();
@@ -78,7 +78,7 @@ fn measure(clients: &mut [Client; 2], count: usize, number: u64) -> Rounds {
     rounds
 }
 
-fn all(client: &mut Client, count: usize, input: &str) {
+fn all(client: &mut DaemonClient, count: usize, input: &str) {
     let inputs = (0..count).map(|_| JobInput::from(input.as_bytes().to_vec()));
     let ended = client.run(Spec::new("factorial"), inputs, RunOptions::default());
     assert_eq!(

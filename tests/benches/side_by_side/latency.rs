@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
+use bulkhead_client::{DaemonClient, JobInput, ReceivedOutput, RunOptions, Spec};
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::Setup;
 
@@ -24,7 +24,8 @@ pub(crate) fn run(figures: &mut Figures) {
         let daemon = layout::daemon(&Setup::default());
         daemon.await_worker(WorkerState::Spare);
         layout.apply(&daemon);
-        let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
+        let mut client =
+            bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens");
         one_by_one(&mut client, JOBS);
         let mut echo = Echo::on(layout.worker_core());
         let (mut ours, mut raw, mut spans) = (Vec::new(), Vec::new(), Vec::new());
@@ -64,7 +65,7 @@ fn python(layout: Layout) -> Result<f64, String> {
 }
 
 /// The span of each of so many jobs.
-pub(crate) fn one_by_one(client: &mut Client, jobs: usize) -> Vec<Duration> {
+pub(crate) fn one_by_one(client: &mut DaemonClient, jobs: usize) -> Vec<Duration> {
     let spec = Spec::new("noop");
     let mut spans = Vec::with_capacity(jobs);
     for _ in 0..jobs {
@@ -72,7 +73,7 @@ pub(crate) fn one_by_one(client: &mut Client, jobs: usize) -> Vec<Duration> {
         let mut run = client.run(spec.clone(), [JobInput::from(b"word".to_vec())], RunOptions::default());
         let end = run.next().expect("one job, one end").expect("the daemon answers").end;
         spans.push(begun.elapsed());
-        assert!(matches!(end.output, Output::Inline(bytes) if bytes == b"word"));
+        assert!(matches!(end.output, ReceivedOutput::Inline(bytes) if bytes == b"word"));
     }
     spans
 }

@@ -3,7 +3,7 @@
 //! Nothing is pinned: everybody has the whole machine, two workers each. The aim is against
 //! `ProcessPoolExecutor.submit`, which is what the same loop in Python does.
 
-use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
+use bulkhead_client::{DaemonClient, JobInput, ReceivedOutput, RunOptions, Spec};
 use bulkhead_tests::daemon::{Daemon, Setup};
 use rayon::prelude::*;
 
@@ -16,7 +16,7 @@ const ROUNDS: usize = 5;
 
 pub(crate) fn run(figures: &mut Figures) {
     let daemon = layout::daemon(&Setup::default());
-    let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
+    let mut client = bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens");
     all(&mut client, JOBS / 10);
     // Alternately, so that a change of the machine's load meets both.
     let (mut ours, mut theirs, mut others) = (Vec::new(), Vec::new(), None);
@@ -55,12 +55,14 @@ pub(crate) fn run(figures: &mut Figures) {
 }
 
 /// Runs so many jobs and checks that each gives its own number back.
-fn all(client: &mut Client, jobs: u64) {
+fn all(client: &mut DaemonClient, jobs: u64) {
     let inputs = (0..jobs).map(|index| JobInput::from(index.to_string().into_bytes()));
     let mut seen = 0;
     for item in client.run(Spec::new("noop"), inputs, RunOptions::default()) {
         let item = item.expect("the daemon answers");
-        assert!(matches!(&item.end.output, Output::Inline(bytes) if *bytes == seen.to_string().into_bytes()));
+        assert!(
+            matches!(&item.end.output, ReceivedOutput::Inline(bytes) if *bytes == seen.to_string().into_bytes())
+        );
         assert_eq!(item.index, seen);
         seen += 1;
     }

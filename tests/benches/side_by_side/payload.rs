@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 
-use bulkhead_client::{Client, JobFile, JobInput, Output, RunOptions, Spec};
+use bulkhead_client::{DaemonClient, JobFile, JobInput, ReceivedOutput, RunOptions, Spec};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_sys::memfd;
 use bulkhead_tests::daemon::{Setup, binary};
@@ -24,7 +24,7 @@ pub(crate) fn run(figures: &mut Figures) {
     let worker = binary("bench-worker").display().to_string();
     let config = format!("worker_program = {worker:?}\n");
     let daemon = layout::daemon(&Setup { config, ..Setup::default() });
-    let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
+    let mut client = bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens");
     let data: Vec<u8> = (0..MEBIBYTES << 20).map(|at| ((at * 31) >> 3) as u8).collect();
     // What comes back is made of the sum of what went there.
     let sum = simd_adler32::adler32(&data.as_slice());
@@ -49,7 +49,7 @@ pub(crate) fn run(figures: &mut Figures) {
     figures.add("payload_ratio_ppe", ours / theirs, Aim::AtLeast(4.0));
 }
 
-fn once(client: &mut Client, data: &[u8], expected: u32) {
+fn once(client: &mut DaemonClient, data: &[u8], expected: u32) {
     let mut file = File::from(memfd::output_file("payload").expect("a memfd"));
     file.write_all(data).expect("there is memory");
     let input = JobInput {
@@ -59,7 +59,7 @@ fn once(client: &mut Client, data: &[u8], expected: u32) {
     };
     let mut run = client.run(Spec::new("noop"), [input], RunOptions::default());
     let end = run.next().expect("one job, one end").expect("the daemon answers").end;
-    let Output::File(output) = &end.output else { panic!("{end:?}") };
+    let ReceivedOutput::File(output) = &end.output else { panic!("{end:?}") };
     assert_eq!(output.bytes(), data.len() as u64);
     let (mut reader, mut piece, mut found) = (output.reader(), vec![0; PIECE], Adler32::new());
     loop {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use bulkhead_client::{Client, JobInput, RunOptions, Spec, SubmitOptions};
+use bulkhead_client::{DaemonClient, JobInput, RunOptions, Spec, SubmitOptions};
 use bulkhead_tests::daemon::{Daemon, Setup};
 
 use crate::figures::{Aim, Figures, median, quantile_us, seconds};
@@ -42,7 +42,7 @@ fn depth(figures: &mut Figures) {
 /// A daemon whose workers are all held for as long as this takes: what is submitted is queued.
 struct Queue {
     daemon: Daemon,
-    client: RefCell<Client>,
+    client: RefCell<DaemonClient>,
 }
 
 impl Queue {
@@ -111,11 +111,11 @@ impl Flood {
     }
 }
 
-fn connect(daemon: &Daemon) -> Client {
-    bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens")
+fn connect(daemon: &Daemon) -> DaemonClient {
+    bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens")
 }
 
-fn submit(client: &mut Client, kind: &str, count: u64, input: &[u8]) {
+fn submit(client: &mut DaemonClient, kind: &str, count: u64, input: &[u8]) {
     let inputs = (0..count).map(|_| JobInput::from(input.to_vec()));
     let accepted: u64 = client
         .submit(Spec::new(kind), inputs, SubmitOptions::default())

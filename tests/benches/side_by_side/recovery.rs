@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bulkhead_client::{Client, JobInput, Output, RunOptions, Spec};
+use bulkhead_client::{DaemonClient, JobInput, ReceivedOutput, RunOptions, Spec};
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_sys::pidfd::Process;
 use bulkhead_tests::daemon::{Daemon, Setup, binary};
@@ -39,7 +39,7 @@ pub(crate) fn run(figures: &mut Figures) {
 
 /// Kills the worker of so many jobs; the span of each.
 fn kills(daemon: &Daemon, count: usize, mebibytes: usize) -> Vec<Duration> {
-    let mut client = bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens");
+    let mut client = bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let socket = folder.path().join("s");
     let listener = UnixDatagram::bind(&socket).expect("a socket");
@@ -52,7 +52,7 @@ fn kills(daemon: &Daemon, count: usize, mebibytes: usize) -> Vec<Duration> {
         .collect()
 }
 
-fn kill_one(client: &mut Client, listener: &UnixDatagram, socket: &Path, words: &str) -> Duration {
+fn kill_one(client: &mut DaemonClient, listener: &UnixDatagram, socket: &Path, words: &str) -> Duration {
     let input = format!("{} {words}", socket.display());
     let killer = listener.try_clone().expect("a second descriptor");
     let killing = std::thread::spawn(move || {
@@ -68,12 +68,12 @@ fn kill_one(client: &mut Client, listener: &UnixDatagram, socket: &Path, words: 
     let end = run.next().expect("one job, one end").expect("the daemon answers").end;
     let answered = Instant::now();
     let begun = killing.join().expect("the killer ends");
-    assert!(matches!(&end.output, Output::Inline(_)) && end.attempts == 2, "{end:?}");
+    assert!(matches!(&end.output, ReceivedOutput::Inline(_)) && end.attempts == 2, "{end:?}");
     answered - begun
 }
 
 /// Asks until a warm worker stands ready; not a part of what is measured.
-fn await_spare(client: &mut Client) {
+fn await_spare(client: &mut DaemonClient) {
     let end = Instant::now() + bulkhead_tests::daemon::DEADLINE;
     loop {
         let workers = client.workers().expect("the daemon answers");

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bulkhead_client::{Client, JobFile, JobInput, RunOptions, Spec};
+use bulkhead_client::{DaemonClient, JobFile, JobInput, RunOptions, Spec};
 use bulkhead_frames::Plan;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::job::OutputMode;
@@ -56,7 +56,7 @@ pub(crate) fn run(figures: &mut Figures) {
 fn speedup(figures: &mut Figures, clip: &Path, folder: &Path) {
     let daemons = [1, 2].map(|workers| layout::daemon(&Setup { workers, ..Setup::default() }));
     let mut clients = [&daemons[0], &daemons[1]]
-        .map(|daemon| bulkhead_client::places::find(Some(&daemon.socket())).expect("the daemon listens"));
+        .map(|daemon| bulkhead_client::discovery::find(Some(&daemon.socket())).expect("the daemon listens"));
     let output = folder.join("out.y4m");
     File::create(&output).expect("an output file");
     let files = [clip, &output].map(|path| path.display().to_string());
@@ -81,7 +81,7 @@ fn speedup(figures: &mut Figures, clip: &Path, folder: &Path) {
 
 /// Seconds of one job. Its files are open before: to empty an output of 70 MiB takes ten milliseconds, which the bare
 /// processes do not spend either.
-fn transform(client: &mut Client, clip: &Path, output: &Path) -> f64 {
+fn transform(client: &mut DaemonClient, clip: &Path, output: &Path) -> f64 {
     let input = JobInput {
         bytes: SHARED.as_bytes().to_vec(),
         output: OutputMode::File,

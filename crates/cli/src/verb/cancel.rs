@@ -3,7 +3,7 @@
 //! A job that runs is ended by killing its worker and everything that it started; the worker is replaced.
 
 use anyhow::Result;
-use bulkhead_client::Client;
+use bulkhead_client::DaemonClient;
 
 use crate::args::Global;
 use crate::ids::Ids;
@@ -25,6 +25,6 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
-        change(&self.ids, global, "cancelled", Client::cancel)
+        change(&self.ids, global, "cancelled", DaemonClient::cancel)
     }
 }

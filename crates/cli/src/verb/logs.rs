@@ -62,7 +62,7 @@ impl Args {
         }
         let interrupts = Interrupts::new()?;
         let mut page = Page::new(self, global);
-        page.out.heed(interrupts.bell()?)?;
+        page.out.heed(interrupts.fd()?)?;
         client.set_interrupts(Some(interrupts));
         match client.follow_log(self.job, &mut |item| page.show(item)) {
             // Whoever stops reading leaves the job alone.

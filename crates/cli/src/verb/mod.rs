@@ -22,7 +22,7 @@ pub(crate) mod wait;
 pub(crate) mod why;
 pub(crate) mod workers;
 
-use bulkhead_client::{Changed, Client, Error};
+use bulkhead_client::{Changed, DaemonClient, Error};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
@@ -37,7 +37,7 @@ fn change(
     ids: &Ids,
     global: &Global,
     done: &str,
-    ask: impl FnOnce(&mut Client, &[JobId]) -> Result<Changed, Error>,
+    ask: impl FnOnce(&mut DaemonClient, &[JobId]) -> Result<Changed, Error>,
 ) -> anyhow::Result<u8> {
     let jobs = ids.read()?;
     let changed = ask(&mut global.connect()?, &jobs)?;

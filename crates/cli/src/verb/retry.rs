@@ -3,7 +3,7 @@
 //! It is how the quarantine of a crashed job ends well.
 
 use anyhow::Result;
-use bulkhead_client::Client;
+use bulkhead_client::DaemonClient;
 
 use crate::args::Global;
 use crate::ids::Ids;
@@ -24,6 +24,6 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
-        change(&self.ids, global, "retrying", Client::retry)
+        change(&self.ids, global, "retrying", DaemonClient::retry)
     }
 }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use bulkhead_client::{
-    Bell, Client, ConnectError, Error, Interrupts, JobInput, Output, Run, RunItem, RunOptions,
+    ConnectFailure, DaemonClient, Error, InterruptFd, Interrupts, JobInput, ReceivedOutput, Run, RunItem,
+    RunOptions,
 };
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::outcome::Outcome;
@@ -77,9 +78,9 @@ impl Args {
         let file = wanted.results.as_deref().map(NewFile::create).transpose()?;
         let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
-        let bells = [interrupts.bell()?, interrupts.bell()?];
+        let interrupt_fds = [interrupts.fd()?, interrupts.fd()?];
         let (mut client, private) = reach(global, interrupts)?;
-        let mut sink = Sink::open(self, global, &inputs, (file, outs), bells)?;
+        let mut sink = Sink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
         if !global.quiet {
             client.on_notice(sink.progress.notices());
         }
@@ -137,10 +138,10 @@ impl Args {
 }
 
 /// The daemon that there is, or one of our own.
-fn reach(global: &Global, mut interrupts: Interrupts) -> Result<(Client, Option<PrivateDaemon>)> {
+fn reach(global: &Global, mut interrupts: Interrupts) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
     let (mut client, private) = match global.connect() {
         Ok(client) => (client, None),
-        Err(ConnectError::NoDaemon { .. }) => {
+        Err(ConnectFailure::NoDaemon { .. }) => {
             let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(NotStarted)?;
             (daemon.connect()?, Some(daemon))
         }
@@ -224,11 +225,11 @@ impl<'a> Sink<'a> {
         global: &'a Global,
         inputs: &'a Inputs,
         (file, outs): (Option<NewFile>, Outs),
-        [bell, other]: [Bell; 2],
+        [interrupt_fd, other]: [InterruptFd; 2],
     ) -> Result<Self> {
         let takes_result = args.output.is_some() && file.is_none();
         let (mut file, mut out) = (file, Out::new());
-        out.heed(bell)?;
+        out.heed(interrupt_fd)?;
         file.as_mut().map_or(Ok(()), |file| file.heed(other))?;
         Ok(Self {
             args,
@@ -288,7 +289,7 @@ impl<'a> Sink<'a> {
 
     /// Ends the output; files get their names only if everything has ended and there is a result, those that the job
     /// wrote only if it is done.
-    fn finish(&mut self, client: &mut Client, all: bool) -> Result<()> {
+    fn finish(&mut self, client: &mut DaemonClient, all: bool) -> Result<()> {
         self.out.flush()?;
         if !all || self.interrupted {
             return Ok(());
@@ -306,7 +307,7 @@ impl<'a> Sink<'a> {
 fn print(args: &Args, inputs: &Inputs, item: &RunItem, into: &mut impl Write) -> Result<()> {
     if item.end.outcome != Outcome::Done {
         // What a program had written before it failed; a file is for results alone.
-        let left = if args.output.is_none() { &item.end.output } else { &Output::None };
+        let left = if args.output.is_none() { &item.end.output } else { &ReceivedOutput::None };
         return output::write_exact(left, into);
     }
     if args.with_input {

@@ -69,7 +69,7 @@ impl Args {
         let mut client = global.connect()?;
         // Signals that were watched once have no effect of their own any more.
         let mut out = Out::new();
-        interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.bell()?))?;
+        interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.fd()?))?;
         client.set_interrupts(interrupts);
         for accepted in client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options) {
             for job in accepted? {

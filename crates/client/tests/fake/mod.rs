@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bulkhead_client::{Client, connect};
+use bulkhead_client::{DaemonClient, connect};
 use bulkhead_proto::client::frame::{Frames, Hello, push_frame};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
 use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
@@ -58,7 +58,7 @@ impl Fake {
         self.folder.path().join("s")
     }
 
-    pub(crate) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> DaemonClient {
         connect::connect(&self.path()).unwrap()
     }
 

@@ -11,36 +11,36 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use bulkhead_proto::limits::BATCH_MAX;
 
-use crate::client::Client;
-use crate::error::{Error, Fault};
+use crate::client::DaemonClient;
+use crate::error::{Error, ProtocolError};
 
 /// Gives the jobs in the order of their numbers, or the other way round.
 #[derive(Debug)]
-pub struct Jobs<'c> {
-    client: &'c mut Client,
+pub struct JobList<'c> {
+    client: &'c mut DaemonClient,
     state: Option<JobState>,
     walk: Walk,
     page: VecDeque<JobRow>,
     more: bool,
 }
 
-impl Client {
+impl DaemonClient {
     /// The jobs that this user may see, with a number above `after`, in this state or in any.
-    pub fn jobs(&mut self, state: Option<JobState>, after: JobId) -> Jobs<'_> {
+    pub fn jobs(&mut self, state: Option<JobState>, after: JobId) -> JobList<'_> {
         self.walk_jobs(state, Walk::Up(after))
     }
 
     /// The same from the newest job down.
-    pub fn newest_jobs(&mut self, state: Option<JobState>) -> Jobs<'_> {
+    pub fn newest_jobs(&mut self, state: Option<JobState>) -> JobList<'_> {
         self.walk_jobs(state, Walk::Down(JobId(u64::MAX)))
     }
 
-    fn walk_jobs(&mut self, state: Option<JobState>, walk: Walk) -> Jobs<'_> {
-        Jobs { client: self, state, walk, page: VecDeque::new(), more: true }
+    fn walk_jobs(&mut self, state: Option<JobState>, walk: Walk) -> JobList<'_> {
+        JobList { client: self, state, walk, page: VecDeque::new(), more: true }
     }
 }
 
-impl Jobs<'_> {
+impl JobList<'_> {
     fn fetch(&mut self) -> Result<(), Error> {
         let limit = u32::try_from(BATCH_MAX).unwrap_or(u32::MAX);
         match self.client.ask(Request::Jobs { state: self.state, walk: self.walk, limit })? {
@@ -50,7 +50,7 @@ impl Jobs<'_> {
                     Walk::Down(before) => (last < before, Walk::Down(last)),
                 };
                 if more && !gets_on {
-                    return Err(self.client.give_up(Fault::Reply("jobs, a page without progress")));
+                    return Err(self.client.give_up(ProtocolError::Reply("jobs, a page without progress")));
                 }
                 (self.walk, self.more) = (next, more);
                 self.page.extend(rows);
@@ -61,7 +61,7 @@ impl Jobs<'_> {
     }
 }
 
-impl Iterator for Jobs<'_> {
+impl Iterator for JobList<'_> {
     type Item = Result<JobRow, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -6,14 +6,14 @@ use bulkhead_proto::ids::JobId;
 
 /// An accepted batch.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct AcceptedBatch {
     first_index: u64,
     first: u64,
     ended: Vec<bool>,
     left: usize,
 }
 
-impl Live {
+impl AcceptedBatch {
     /// `count` jobs from number `first` on, whose inputs have their places from `first_index` on.
     pub(crate) fn new(first_index: u64, first: u64, count: usize) -> Self {
         Self { first_index, first, ended: vec![false; count], left: count }

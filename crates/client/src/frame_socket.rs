@@ -1,6 +1,6 @@
 //! The connection as bytes: what waits to be sent, what was read, and the descriptors that came with it.
 //!
-//! The socket never blocks. [`Wire::turn`] is the only wait: it sends and reads whatever the socket allows, so a
+//! The socket never blocks. [`FrameSocket::turn`] is the only wait: it sends and reads whatever the socket allows, so a
 //! daemon that is blocked on us is always being read while we write. Bounds: one read beyond one frame is held, and
 //! callers queue a request only when the last one has an answer or a window.
 
@@ -16,7 +16,7 @@ use bulkhead_proto::codec;
 use bulkhead_sys::poll::{self, PollTarget};
 use bulkhead_sys::socket;
 
-use crate::error::{Error, Fault};
+use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
 use crate::interrupt::Interrupts;
 
@@ -28,7 +28,7 @@ const DESCRIPTORS_MAX: usize = 64;
 
 /// A connected socket.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct FrameSocket {
     socket: UnixStream,
     outgoing: Vec<u8>,
     sent: usize,
@@ -43,7 +43,7 @@ pub(crate) struct Wire {
     broken: bool,
 }
 
-impl Wire {
+impl FrameSocket {
     /// Takes over a socket on which the hellos are exchanged.
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
@@ -71,7 +71,7 @@ impl Wire {
         self.last_heard
     }
 
-    /// Puts a request in line, with the files that go with it; [`Wire::turn`] sends it.
+    /// Puts a request in line, with the files that go with it; [`FrameSocket::turn`] sends it.
     pub(crate) fn queue(&mut self, frame: &RequestFrame, files: &[JobFile]) -> Result<(), Error> {
         if self.broken {
             return Err(Error::Closed { in_a_frame: false });
@@ -94,9 +94,9 @@ impl Wire {
             Ok(None) => Ok(None),
             Ok(Some(bytes)) => match codec::decode(bytes) {
                 Ok(frame) => Ok(Some((frame, bytes.len()))),
-                Err(error) => Err(self.give_up(Fault::Codec(error))),
+                Err(error) => Err(self.give_up(ProtocolError::Codec(error))),
             },
-            Err(oversized) => Err(self.give_up(Fault::Frame(oversized))),
+            Err(oversized) => Err(self.give_up(ProtocolError::Frame(oversized))),
         }
     }
 
@@ -106,7 +106,7 @@ impl Wire {
     }
 
     /// Ends the use of this connection because of what the daemon sent.
-    pub(crate) fn give_up(&mut self, fault: Fault) -> Error {
+    pub(crate) fn give_up(&mut self, fault: ProtocolError) -> Error {
         self.broken = true;
         self.descriptors.clear();
         fault.into()
@@ -197,7 +197,7 @@ impl Wire {
         self.frames.feed(&self.buffer[..count]);
         self.descriptors.extend(came);
         if self.descriptors.len() > DESCRIPTORS_MAX {
-            return Err(self.give_up(Fault::StrayDescriptors(self.descriptors.len())));
+            return Err(self.give_up(ProtocolError::StrayDescriptors(self.descriptors.len())));
         }
         Ok(())
     }
@@ -228,17 +228,17 @@ mod tests {
     #[test]
     fn files_are_sent_once_and_with_the_first_byte_of_their_frame() {
         let (socket, other) = UnixStream::pair().unwrap();
-        let mut wire = Wire::new(socket).unwrap();
+        let mut frame_socket = FrameSocket::new(socket).unwrap();
         let long = (1 << 20) - 200;
-        wire.queue(&submit(1, 10), &[]).unwrap();
-        wire.queue(&submit(2, long), &[file("a"), file("b")]).unwrap();
-        wire.queue(&submit(3, long), &[file("c")]).unwrap();
-        wire.queue(&submit(4, 10), &[]).unwrap();
-        wire.queue(&submit(5, 10), &[file("d")]).unwrap();
+        frame_socket.queue(&submit(1, 10), &[]).unwrap();
+        frame_socket.queue(&submit(2, long), &[file("a"), file("b")]).unwrap();
+        frame_socket.queue(&submit(3, long), &[file("c")]).unwrap();
+        frame_socket.queue(&submit(4, 10), &[]).unwrap();
+        frame_socket.queue(&submit(5, 10), &[file("d")]).unwrap();
         let (mut frames, mut came, mut read, mut buffer) = (Frames::default(), Vec::new(), 0, [0; 5000]);
         let mut next = 1;
         while next <= 5 {
-            wire.send().unwrap();
+            frame_socket.send().unwrap();
             let mut now = Vec::new();
             let count = socket::recv_with_fds(other.as_fd(), &mut buffer, &mut now).unwrap();
             came.extend(now.into_iter().map(|one| (read..read + count, File::from(one))));
@@ -264,6 +264,6 @@ mod tests {
         for ((read, _), first) in came.iter().zip(firsts) {
             assert!(read.contains(&first), "{read:?} has not {first}");
         }
-        assert!(wire.attached.is_empty());
+        assert!(frame_socket.attached.is_empty());
     }
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use bulkhead_sys::unnamed_file;
 
-use crate::denied::name_user;
-use crate::draft;
+use crate::atomic_file;
 use crate::interrupt::{Interrupts, wait_readable};
+use crate::permission::name_user;
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -27,14 +27,14 @@ const FOLDER: &str = "/var/tmp";
 
 /// An input that was opened.
 #[derive(Debug)]
-pub enum Source {
+pub enum InputSource {
     /// A plain file, which a job can read as it is.
     Plain(File),
     /// Anything else, to be copied.
     Stream(File),
 }
 
-impl Source {
+impl InputSource {
     /// Opens an input. A FIFO is open at once, whether or not anybody writes to it yet.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Source {
 
 /// Why an input could not be copied.
 #[derive(Debug)]
-pub enum IntakeError {
+pub enum InputCopyError {
     /// It cannot be read.
     Read(io::Error),
     /// The copy cannot be written.
@@ -86,7 +86,7 @@ pub enum IntakeError {
     Interrupted,
 }
 
-impl fmt::Display for IntakeError {
+impl fmt::Display for InputCopyError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(error) => error.fmt(out),
@@ -102,45 +102,45 @@ impl fmt::Display for IntakeError {
     }
 }
 
-impl std::error::Error for IntakeError {}
+impl std::error::Error for InputCopyError {}
 
 /// Copies `head` and all that `source` brings into a file without a name, and gives that, at its beginning. `copied` is
 /// called with the bytes so far.
 ///
 /// # Errors
-/// [`IntakeError`]; nothing is left then.
+/// [`InputCopyError`]; nothing is left then.
 pub fn copy(
     head: &[u8],
     source: &File,
     limit_bytes: u64,
     mut interrupts: Option<&mut Interrupts>,
     mut copied: impl FnMut(u64),
-) -> Result<File, IntakeError> {
+) -> Result<File, InputCopyError> {
     let folder = folder();
-    let failed = |error| IntakeError::Write { folder: folder.clone(), error };
+    let failed = |error| InputCopyError::Write { folder: folder.clone(), error };
     let mut file = make(&folder).map_err(failed)?;
     file.write_all(head).map_err(failed)?;
     let (mut total, mut piece) = (head.len() as u64, vec![0; PIECE_BYTES]);
     loop {
         // Asked for by itself: a source that always has something would never be waited for.
         if interrupts.as_deref_mut().is_some_and(Interrupts::take) {
-            return Err(IntakeError::Interrupted);
+            return Err(InputCopyError::Interrupted);
         }
         match wait_readable(source.as_fd(), SILENCE, interrupts.as_deref_mut()) {
-            Ok(Err(_)) => return Err(IntakeError::Interrupted),
+            Ok(Err(_)) => return Err(InputCopyError::Interrupted),
             Ok(Ok(is_ready)) if !is_ready => continue,
-            other => drop(other.map_err(IntakeError::Read)?),
+            other => drop(other.map_err(InputCopyError::Read)?),
         }
         let mut source = source;
         let count = match source.read(&mut piece) {
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
-            Err(error) => return Err(IntakeError::Read(error)),
+            Err(error) => return Err(InputCopyError::Read(error)),
         };
         total += count as u64;
         if total > limit_bytes {
-            return Err(IntakeError::TooLong { limit_bytes });
+            return Err(InputCopyError::TooLong { limit_bytes });
         }
         file.write_all(&piece[..count]).map_err(failed)?;
         copied(total);
@@ -157,7 +157,7 @@ pub fn scratch() -> io::Result<File> {
     let folder = folder();
     make(&folder).map_err(|error| {
         let kind = error.kind();
-        io::Error::new(kind, IntakeError::Write { folder, error }.to_string())
+        io::Error::new(kind, InputCopyError::Write { folder, error }.to_string())
     })
 }
 
@@ -169,13 +169,13 @@ fn folder() -> PathBuf {
 fn make(folder: &Path) -> io::Result<File> {
     match unnamed_file::create(folder, 0o600) {
         Err(error) if unnamed_file::is_unknown(&error) => {
-            let (file, path) = draft::named(folder)?;
+            let (file, path) = atomic_file::named(folder)?;
             std::fs::remove_file(path)?;
             Ok(file)
         }
         // A machine may lack the usual folder. One that was named is another matter: what comes may be long.
         Err(error) if error.kind() == ErrorKind::NotFound && folder == Path::new(FOLDER) => {
-            unnamed_file::in_memory("bulkhead-intake")
+            unnamed_file::in_memory("bulkhead-input")
         }
         other => other,
     }
@@ -210,12 +210,12 @@ mod tests {
 
     #[test]
     fn what_has_no_end_meets_the_limit() {
-        let Source::Stream(zero) = Source::open(Path::new("/dev/zero")).unwrap() else {
+        let InputSource::Stream(zero) = InputSource::open(Path::new("/dev/zero")).unwrap() else {
             panic!("a device is no plain file")
         };
         let error = copy(b"", &zero, 5 << 20, None, |_| {}).unwrap_err();
         assert_eq!(error.to_string(), "it is longer than the limit of 5242880 bytes");
-        let Source::Stream(null) = Source::open(Path::new("/dev/null")).unwrap() else {
+        let InputSource::Stream(null) = InputSource::open(Path::new("/dev/null")).unwrap() else {
             panic!("a device is no plain file")
         };
         assert_eq!(copy(b"", &null, 0, None, |_| {}).unwrap().metadata().unwrap().len(), 0);
@@ -227,10 +227,12 @@ mod tests {
         let (plain, fifo) = (folder.path().join("plain"), folder.path().join("fifo"));
         std::fs::write(&plain, "x").unwrap();
         assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-        assert!(matches!(Source::open(&plain).unwrap(), Source::Plain(_)));
-        assert_eq!(Source::open(folder.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
-        assert_eq!(Source::open(&folder.path().join("no")).unwrap_err().kind(), ErrorKind::NotFound);
-        let Source::Stream(reader) = Source::open(&fifo).unwrap() else { panic!("a FIFO is no plain file") };
+        assert!(matches!(InputSource::open(&plain).unwrap(), InputSource::Plain(_)));
+        assert_eq!(InputSource::open(folder.path()).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(InputSource::open(&folder.path().join("no")).unwrap_err().kind(), ErrorKind::NotFound);
+        let InputSource::Stream(reader) = InputSource::open(&fifo).unwrap() else {
+            panic!("a FIFO is no plain file")
+        };
         let mut writer =
             Command::new("sh").arg("-c").arg("sleep 0.1; printf late > \"$0\"").arg(&fifo).spawn();
         let text = io::read_to_string(copy(b"", &reader, 99, None, |_| {}).unwrap()).unwrap();

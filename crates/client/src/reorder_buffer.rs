@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 /// Items that wait for their predecessors.
 #[derive(Debug)]
-pub(crate) struct Reorder<T> {
+pub(crate) struct ReorderBuffer<T> {
     early: BTreeMap<u64, T>,
     next: u64,
 }
 
-impl<T> Reorder<T> {
+impl<T> ReorderBuffer<T> {
     pub(crate) fn new() -> Self {
         Self { early: BTreeMap::new(), next: 0 }
     }
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn whatever_the_order_of_arrival_the_order_of_places_comes_out() {
-        let mut reorder = Reorder::new();
+        let mut reorder = ReorderBuffer::new();
         let mut out = Vec::new();
         for place in [3, 0, 1, 4, 2] {
             reorder.push(place, place);

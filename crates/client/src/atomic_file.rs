@@ -12,23 +12,23 @@ use std::sync::Arc;
 
 use bulkhead_sys::unnamed_file;
 
-use crate::denied::name_user;
+use crate::permission::name_user;
 
 /// What anybody may do with a new file, before the umask.
 const MODE: u32 = 0o666;
 
-/// A file on its way to its name. Dropped before [`Draft::publish`], it leaves nothing.
+/// A file on its way to its name. Dropped before [`AtomicFile::publish`], it leaves nothing.
 #[derive(Debug)]
-pub struct Draft {
+pub struct AtomicFile {
     file: Arc<File>,
     target: PathBuf,
     /// Permissions of the older file.
     mode: Option<u32>,
-    /// The name that it has meanwhile, if it needs one.
-    meanwhile: Option<PathBuf>,
+    /// The name that it has temporary, if it needs one.
+    temporary: Option<PathBuf>,
 }
 
-impl Draft {
+impl AtomicFile {
     /// Begins a file for `path`, in the same folder. A link to a file is followed.
     ///
     /// # Errors
@@ -42,14 +42,14 @@ impl Draft {
             Err(_) => (unless_link(path)?, None),
         };
         let folder = folder_of(&target);
-        let (file, meanwhile) = match unnamed_file::create(folder, MODE) {
+        let (file, temporary) = match unnamed_file::create(folder, MODE) {
             Err(error) if unnamed_file::is_unknown(&error) => {
                 named(folder).map(|(file, path)| (file, Some(path)))
             }
             other => other.map(|file| (file, None)),
         }
         .map_err(|error| in_folder(error, folder))?;
-        Ok(Self { file: Arc::new(file), target, mode, meanwhile })
+        Ok(Self { file: Arc::new(file), target, mode, temporary })
     }
 
     /// The file, for whoever fills it.
@@ -73,25 +73,25 @@ impl Draft {
         if let Some(mode) = self.mode {
             self.file.set_permissions(Permissions::from_mode(mode))?;
         }
-        if self.meanwhile.is_none() {
+        if self.temporary.is_none() {
             match unnamed_file::link(&self.file, &self.target) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 other => return other,
             }
             let folder = folder_of(&self.target);
             let (_, path) = free_name(folder, |path| unnamed_file::link(&self.file, path))?;
-            self.meanwhile = Some(path);
+            self.temporary = Some(path);
         }
-        let meanwhile = self.meanwhile.as_ref().expect("it was given a name just now, if it had none");
-        std::fs::rename(meanwhile, &self.target)?;
-        self.meanwhile = None;
+        let temporary = self.temporary.as_ref().expect("it was given a name just now, if it had none");
+        std::fs::rename(temporary, &self.target)?;
+        self.temporary = None;
         Ok(())
     }
 }
 
-impl Drop for Draft {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.meanwhile {
+        if let Some(path) = &self.temporary {
             // One that is gone already is what is wanted.
             drop(std::fs::remove_file(path));
         }
@@ -169,26 +169,26 @@ mod tests {
         names
     }
 
-    fn write(draft: &Draft, text: &str) {
-        draft.file().as_ref().write_all(text.as_bytes()).unwrap();
+    fn write(atomic: &AtomicFile, text: &str) {
+        atomic.file().as_ref().write_all(text.as_bytes()).unwrap();
     }
 
     #[test]
     fn it_appears_when_it_is_whole_and_replaces_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let draft = Draft::create(&path).unwrap();
-        write(&draft, "first");
+        let atomic = AtomicFile::create(&path).unwrap();
+        write(&atomic, "first");
         assert_eq!(names(folder.path()), [""; 0], "nobody sees it");
-        draft.publish().unwrap();
+        atomic.publish().unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let draft = Draft::create(&path).unwrap();
-        write(&draft, "second");
+        let atomic = AtomicFile::create(&path).unwrap();
+        write(&atomic, "second");
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
-        draft.publish().unwrap();
+        atomic.publish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"second");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
-        drop(Draft::create(&path).unwrap());
+        drop(AtomicFile::create(&path).unwrap());
         assert_eq!(names(folder.path()), ["out"]);
     }
 
@@ -196,17 +196,17 @@ mod tests {
     fn a_name_that_was_taken_meanwhile_is_replaced_and_a_link_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("out"), folder.path().join("link"));
-        let draft = Draft::create(&path).unwrap();
-        write(&draft, "mine");
+        let atomic = AtomicFile::create(&path).unwrap();
+        write(&atomic, "mine");
         std::fs::write(&path, "theirs").unwrap();
         // A name of ours that somebody left is passed over.
         std::fs::write(folder.path().join(format!(".bulkhead-{}-0", std::process::id())), "").unwrap();
-        draft.publish().unwrap();
+        atomic.publish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
         std::os::unix::fs::symlink("out", &link).unwrap();
-        let draft = Draft::create(&link).unwrap();
-        write(&draft, "through");
-        draft.publish().unwrap();
+        let atomic = AtomicFile::create(&link).unwrap();
+        write(&atomic, "through");
+        atomic.publish().unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&path).unwrap(), b"through");
         assert_eq!(names(folder.path()).len(), 3);
@@ -216,13 +216,13 @@ mod tests {
     fn what_cannot_be_replaced_is_told_and_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let draft = Draft::create(&path).unwrap();
+        let atomic = AtomicFile::create(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        draft.publish().unwrap_err();
+        atomic.publish().unwrap_err();
         assert_eq!(names(folder.path()), ["out"], "nothing is left beside it");
-        assert_eq!(Draft::create(&path).unwrap_err().kind(), ErrorKind::IsADirectory);
-        assert_eq!(Draft::create(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
-        assert_eq!(Draft::create(&folder.path().join("a/b")).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(AtomicFile::create(&path).unwrap_err().kind(), ErrorKind::IsADirectory);
+        assert_eq!(AtomicFile::create(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(AtomicFile::create(&folder.path().join("a/b")).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]
@@ -231,13 +231,13 @@ mod tests {
         let target = folder.path().join("out");
         for publish in [true, false] {
             let (file, path) = named(folder.path()).unwrap();
-            let (mode, meanwhile) = (None, Some(path));
-            let draft = Draft { file: Arc::new(file), target: target.clone(), mode, meanwhile };
+            let (mode, temporary) = (None, Some(path));
+            let atomic = AtomicFile { file: Arc::new(file), target: target.clone(), mode, temporary };
             assert_eq!(names(folder.path()).len(), if publish { 1 } else { 2 });
             if publish {
-                draft.publish().unwrap()
+                atomic.publish().unwrap()
             } else {
-                drop(draft)
+                drop(atomic)
             }
             assert_eq!(names(folder.path()), ["out"]);
         }

@@ -2,7 +2,7 @@
 //!
 //! In this order: the socket that the caller names; the one in `BULKHEAD_SOCKET` (an error if nobody listens
 //! there: a wish that fails is not replaced by a guess); the user's own daemon; the system's. The paths themselves
-//! are [`bulkhead_proto::client::places`], which the daemon uses too. The surroundings are an argument of [`choose`], so
+//! are [`bulkhead_proto::client::places`], which the daemon uses too. The context are an argument of [`choose`], so
 //! that the order can be tested.
 
 use std::ffi::OsString;
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bulkhead_proto::client::places::{SOCKET_VARIABLE, SYSTEM_SOCKET, user_socket};
 
-use crate::client::Client;
-use crate::connect::{HELLO_PATIENCE, connect_within};
-use crate::error::ConnectError;
+use crate::client::DaemonClient;
+use crate::connect::{HELLO_TIMEOUT, connect_within};
+use crate::error::ConnectFailure;
 
 /// What the choice of a daemon depends on.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct DiscoveryContext {
     /// The socket that the caller names (`--socket`).
     pub named: Option<PathBuf>,
     /// `BULKHEAD_SOCKET`; an empty one is none.
@@ -29,7 +29,7 @@ pub struct Surroundings {
     pub uid: u32,
 }
 
-impl Surroundings {
+impl DiscoveryContext {
     /// Those of this process, and the socket that its caller names.
     pub fn current(named: Option<&Path>) -> Self {
         Self {
@@ -43,22 +43,22 @@ impl Surroundings {
 
 /// Where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
+pub enum SocketChoice {
     /// Here and nowhere else.
     Only(PathBuf),
     /// Here, in this order; the next one if nobody listens.
     FirstOf(Vec<PathBuf>),
 }
 
-/// Where to look in these surroundings.
-pub fn choose(surroundings: &Surroundings) -> Choice {
-    if let Some(path) = &surroundings.named {
-        return Choice::Only(path.clone());
+/// Where to look in these context.
+pub fn choose(context: &DiscoveryContext) -> SocketChoice {
+    if let Some(path) = &context.named {
+        return SocketChoice::Only(path.clone());
     }
-    match &surroundings.variable {
-        Some(path) if !path.is_empty() => Choice::Only(path.into()),
-        _ => Choice::FirstOf(vec![
-            user_socket(surroundings.runtime_dir.as_deref(), surroundings.uid),
+    match &context.variable {
+        Some(path) if !path.is_empty() => SocketChoice::Only(path.into()),
+        _ => SocketChoice::FirstOf(vec![
+            user_socket(context.runtime_dir.as_deref(), context.uid),
             PathBuf::from(SYSTEM_SOCKET),
         ]),
     }
@@ -67,40 +67,40 @@ pub fn choose(surroundings: &Surroundings) -> Choice {
 /// Connects to the daemon that this process should talk to; `named` comes first if it is given.
 ///
 /// # Errors
-/// [`ConnectError::NoDaemon`] if none was named and nobody listens at any place; otherwise as [`crate::connect::connect`].
-pub fn find(named: Option<&Path>) -> Result<Client, ConnectError> {
-    find_within(named, HELLO_PATIENCE)
+/// [`ConnectFailure::NoDaemon`] if none was named and nobody listens at any place; otherwise as [`crate::connect::connect`].
+pub fn find(named: Option<&Path>) -> Result<DaemonClient, ConnectFailure> {
+    find_within(named, HELLO_TIMEOUT)
 }
 
 /// As [`find`], for a daemon that may take this long to say hello.
 ///
 /// # Errors
 /// As [`find`].
-pub fn find_within(named: Option<&Path>, patience: Duration) -> Result<Client, ConnectError> {
-    let surroundings = Surroundings::current(named);
-    match choose(&surroundings) {
-        Choice::Only(path) => connect_within(&path, patience),
-        Choice::FirstOf(paths) => first_of(paths, surroundings.uid, patience),
+pub fn find_within(named: Option<&Path>, timeout: Duration) -> Result<DaemonClient, ConnectFailure> {
+    let context = DiscoveryContext::current(named);
+    match choose(&context) {
+        SocketChoice::Only(path) => connect_within(&path, timeout),
+        SocketChoice::FirstOf(paths) => first_of(paths, context.uid, timeout),
     }
 }
 
-fn first_of(paths: Vec<PathBuf>, uid: u32, patience: Duration) -> Result<Client, ConnectError> {
+fn first_of(paths: Vec<PathBuf>, uid: u32, timeout: Duration) -> Result<DaemonClient, ConnectFailure> {
     for path in &paths {
         check_folder(path, uid)?;
-        match connect_within(path, patience) {
-            Err(ConnectError::Nobody { .. }) => {}
+        match connect_within(path, timeout) {
+            Err(ConnectFailure::Nobody { .. }) => {}
             other => return other,
         }
     }
-    Err(ConnectError::NoDaemon { tried: paths })
+    Err(ConnectFailure::NoDaemon { tried: paths })
 }
 
 /// Anybody may make a folder in `/tmp` under another user's number, and listen there.
-fn check_folder(path: &Path, uid: u32) -> Result<(), ConnectError> {
+fn check_folder(path: &Path, uid: u32) -> Result<(), ConnectFailure> {
     let Some(folder) = path.parent().filter(|folder| folder.starts_with("/tmp")) else { return Ok(()) };
     match std::fs::symlink_metadata(folder) {
         Ok(found) if found.uid() != uid => {
-            Err(ConnectError::ForeignFolder { folder: folder.to_owned(), owner: found.uid() })
+            Err(ConnectFailure::ForeignFolder { folder: folder.to_owned(), owner: found.uid() })
         }
         _ => Ok(()),
     }
@@ -110,8 +110,8 @@ fn check_folder(path: &Path, uid: u32) -> Result<(), ConnectError> {
 mod tests {
     use super::*;
 
-    fn around(named: Option<&str>, variable: Option<&str>) -> Surroundings {
-        Surroundings {
+    fn around(named: Option<&str>, variable: Option<&str>) -> DiscoveryContext {
+        DiscoveryContext {
             named: named.map(PathBuf::from),
             variable: variable.map(OsString::from),
             runtime_dir: Some("/run/user/7".into()),
@@ -121,14 +121,14 @@ mod tests {
 
     #[test]
     fn what_is_named_comes_first_and_is_never_replaced() {
-        assert_eq!(choose(&around(Some("/a"), Some("/b"))), Choice::Only("/a".into()));
-        assert_eq!(choose(&around(None, Some("/b"))), Choice::Only("/b".into()));
+        assert_eq!(choose(&around(Some("/a"), Some("/b"))), SocketChoice::Only("/a".into()));
+        assert_eq!(choose(&around(None, Some("/b"))), SocketChoice::Only("/b".into()));
     }
 
     #[test]
     fn without_a_name_the_user_comes_before_the_system() {
         let expected =
-            Choice::FirstOf(vec!["/run/user/7/bulkhead/bulkhead.sock".into(), SYSTEM_SOCKET.into()]);
+            SocketChoice::FirstOf(vec!["/run/user/7/bulkhead/bulkhead.sock".into(), SYSTEM_SOCKET.into()]);
         assert_eq!(choose(&around(None, None)), expected);
         assert_eq!(choose(&around(None, Some(""))), expected);
     }
@@ -140,6 +140,6 @@ mod tests {
         let path = folder.path().join("bulkhead.sock");
         assert!(check_folder(&path, own).is_ok());
         let foreign = check_folder(&path, own + 1);
-        assert!(matches!(foreign, Err(ConnectError::ForeignFolder { owner, .. }) if owner == own));
+        assert!(matches!(foreign, Err(ConnectFailure::ForeignFolder { owner, .. }) if owner == own));
     }
 }
