@@ -5,7 +5,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bulkhead_client::{ConnectFailure, DaemonClient, discovery};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
@@ -17,13 +19,13 @@ use crate::verb;
 #[command(name = "bulkhead", version, after_help = exit::TABLE, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub(crate) global: GlobalArgs,
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
 
 /// A usage error as it is shown. An argument that is no text is named, which clap does not do.
-pub(crate) fn name_odd(error: clap::Error) -> clap::Error {
+pub(crate) fn name_non_utf8_argument(error: clap::Error) -> clap::Error {
     let odd = |(_, argument): &(usize, OsString)| argument.to_str().is_none();
     match std::env::args_os().enumerate().find(odd) {
         Some((place, argument)) if error.kind() == ErrorKind::InvalidUtf8 => Cli::command().error(
@@ -39,7 +41,7 @@ pub(crate) fn name_odd(error: clap::Error) -> clap::Error {
 
 /// What every verb understands.
 #[derive(Debug, Default, clap::Args)]
-pub(crate) struct Global {
+pub(crate) struct GlobalArgs {
     /// Socket of the daemon [default: $BULKHEAD_SOCKET, else your own daemon's, else the system's]
     #[arg(long, value_name = "PATH", global = true)]
     pub(crate) socket: Option<PathBuf>,
@@ -52,6 +54,22 @@ pub(crate) struct Global {
     /// Log what this command does; twice for more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+impl GlobalArgs {
+    /// The daemon that this command talks to.
+    pub(crate) fn connect(&self) -> Result<DaemonClient, ConnectFailure> {
+        let client = discovery::find(self.socket.as_deref())?;
+        log::info!("connected");
+        Ok(client)
+    }
+
+    /// As [`Self::connect`], for a daemon that has so long for each answer.
+    pub(crate) fn connect_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
+        let mut client = discovery::find_within(self.socket.as_deref(), patience)?;
+        client.set_reply_timeout(patience);
+        Ok(client)
+    }
 }
 
 /// The verbs.
@@ -79,7 +97,7 @@ pub(crate) enum Verb {
 
 impl Verb {
     /// Does it, and gives the exit code.
-    pub(crate) fn perform(&self, global: &Global) -> anyhow::Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> anyhow::Result<u8> {
         match self {
             Self::Run(args) => args.perform(global),
             Self::Submit(args) => args.perform(global),

@@ -10,9 +10,9 @@ use bulkhead_client::{ConnectFailure, Error};
 use bulkhead_proto::client::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
 use bulkhead_proto::client::refusal::Refusal;
 
-use crate::context::say;
-use crate::patience;
-use crate::words;
+use crate::plural;
+use crate::stdio::say;
+use crate::write_wait;
 
 /// The table, as `bulkhead --help` shows it.
 pub(crate) const TABLE: &str = "\
@@ -32,38 +32,38 @@ an exec job that failed gives its program's own code, 128 + n if signal n killed
 
 /// The command line is wrong, beyond what clap can see.
 #[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
+pub(crate) struct UsageError(pub(crate) String);
 
-impl fmt::Display for Usage {
+impl fmt::Display for UsageError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Usage {}
+impl std::error::Error for UsageError {}
 
 /// The connection ended while jobs were attached to it: their ends will never come.
 #[derive(Debug)]
-pub(crate) struct Unended {
+pub(crate) struct JobsLost {
     /// How many jobs.
     pub(crate) jobs: u64,
     /// What happened.
     pub(crate) error: Error,
 }
 
-impl fmt::Display for Unended {
+impl fmt::Display for JobsLost {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} without an end: {}", words::count(self.jobs, "job"), self.error)
+        write!(out, "{} without an end: {}", plural::count(self.jobs, "job"), self.error)
     }
 }
 
-impl std::error::Error for Unended {}
+impl std::error::Error for JobsLost {}
 
 /// No daemon was there, and none could be started for this command.
 #[derive(Debug)]
-pub(crate) struct NotStarted;
+pub(crate) struct DaemonNotStarted;
 
-impl fmt::Display for NotStarted {
+impl fmt::Display for DaemonNotStarted {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("no daemon is running, and a private one did not start")
     }
@@ -79,15 +79,15 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
-    if error.is::<Usage>() {
+    if error.is::<UsageError>() {
         USAGE
     } else if let Some(error) = error.downcast_ref::<ConnectFailure>() {
         if matches!(error, ConnectFailure::Busy { .. }) { BUSY } else { NO_DAEMON }
-    } else if error.is::<Unended>() {
+    } else if error.is::<JobsLost>() {
         LOST
     } else if let Some(error) = error.downcast_ref::<Error>() {
         of_client(error)
-    } else if error.is::<NotStarted>() {
+    } else if error.is::<DaemonNotStarted>() {
         NO_DAEMON
     } else if let Some(error) = error.downcast_ref::<io::Error>() {
         of_writing(error)
@@ -100,7 +100,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
 fn of_writing(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::BrokenPipe => PIPE,
-        _ if patience::is_interrupted(error) => CANCELLED,
+        _ if write_wait::is_interrupted(error) => CANCELLED,
         _ => FAILED,
     }
 }
@@ -137,11 +137,11 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
 
 /// The code of several jobs: that of the first, in the order given, that was not done.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct CombinedExit {
     first_bad: Option<(u64, u8)>,
 }
 
-impl Verdict {
+impl CombinedExit {
     /// Takes the code of the job at this place; places may come in any order.
     pub(crate) fn add(&mut self, place: u64, code: u8) {
         if code != DONE && self.first_bad.is_none_or(|(first, _)| place < first) {
@@ -169,16 +169,16 @@ mod tests {
         let busy = Refusal::Busy { what: "queue".to_owned(), limit: 1, retry_after_ms: 1 };
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
         let cases: [(anyhow::Error, u8); 11] = [
-            (Usage("x".to_owned()).into(), USAGE),
+            (UsageError("x".to_owned()).into(), USAGE),
             (ConnectFailure::Nobody { path: path.clone() }.into(), NO_DAEMON),
             (ConnectFailure::Busy { path }.into(), BUSY),
             (Error::Refused(busy).into(), BUSY),
             (Error::Refused(Refusal::Draining).into(), BUSY),
             (Error::Closed { in_a_frame: false }.into(), NO_DAEMON),
-            (Unended { jobs: 3, error: Error::Closed { in_a_frame: false } }.into(), LOST),
+            (JobsLost { jobs: 3, error: Error::Closed { in_a_frame: false } }.into(), LOST),
             (Error::Interrupted.into(), CANCELLED),
-            (anyhow::Error::from(Error::Interrupted).context(NotStarted), CANCELLED),
-            (anyhow::anyhow!("no such program").context(NotStarted), NO_DAEMON),
+            (anyhow::Error::from(Error::Interrupted).context(DaemonNotStarted), CANCELLED),
+            (anyhow::anyhow!("no such program").context(DaemonNotStarted), NO_DAEMON),
             (anyhow::Error::from(pipe).context("cannot write to stdout"), PIPE),
         ];
         for (error, code) in cases {
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_first_bad_job_in_the_order_given_decides() {
-        let mut verdict = Verdict::default();
+        let mut verdict = CombinedExit::default();
         assert_eq!(verdict.code(), 0);
         for (place, code) in [(0, 0), (9, 125), (4, 1), (7, 124)] {
             verdict.add(place, code);

@@ -8,9 +8,9 @@ use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::Form;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
-use crate::numbers::Span;
-use crate::program::Fed;
-use crate::size;
+use crate::exec_args::ExecInput;
+use crate::factorial_size;
+use crate::numbers::NumberRange;
 
 /// Most jobs of one command.
 pub(crate) const JOBS_MAX: u64 = 100_000_000;
@@ -18,7 +18,7 @@ pub(crate) const JOBS_MAX: u64 = 100_000_000;
 /// What the jobs of a command work on.
 #[derive(Debug)]
 pub(crate) struct Inputs {
-    source: Source,
+    source: InputSet,
     /// Inputs of one pass through the source.
     pass: u64,
     total: u64,
@@ -27,46 +27,46 @@ pub(crate) struct Inputs {
 }
 
 #[derive(Debug)]
-enum Source {
-    /// Numbers, each span with the place of its first.
-    Numbers { spans: Vec<(u64, Span)>, form: Form },
+enum InputSet {
+    /// Numbers, each range with the place of its first.
+    Numbers { ranges: Vec<(u64, NumberRange)>, form: Form },
     /// The same text each time.
     Text(String),
     /// A text for each job.
     Texts(Vec<String>),
     /// The same program each time: as people read it, and as it travels.
-    Program { label: String, fed: Fed },
+    Program { label: String, fed: ExecInput },
     /// Each job's own place.
     Places,
 }
 
 impl Inputs {
     /// Factorials of these numbers, in order, `times` times over.
-    pub(crate) fn numbers(spans: &[Span], form: Form, times: u64) -> Result<Self, String> {
+    pub(crate) fn numbers(ranges: &[NumberRange], form: Form, times: u64) -> Result<Self, String> {
         let mut pass = 0;
-        let mut placed = Vec::with_capacity(spans.len());
-        for span in spans {
-            placed.push((pass, *span));
-            pass += span.count();
+        let mut placed = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            placed.push((pass, *range));
+            pass += range.count();
         }
-        Self::new(Source::Numbers { spans: placed, form }, pass, times)
+        Self::new(InputSet::Numbers { ranges: placed, form }, pass, times)
     }
 
     /// This text, `times` times.
     pub(crate) fn text(text: String, times: u64) -> Result<Self, String> {
         check_length(&text)?;
-        Self::new(Source::Text(text), 1, times)
+        Self::new(InputSet::Text(text), 1, times)
     }
 
     /// This program, `times` times; `label` is how people name it.
-    pub(crate) fn program(label: String, fed: Fed, times: u64) -> Result<Self, String> {
-        Self::new(Source::Program { label, fed }, 1, times)
+    pub(crate) fn program(label: String, fed: ExecInput, times: u64) -> Result<Self, String> {
+        Self::new(InputSet::Program { label, fed }, 1, times)
     }
 
     /// The beginning of a standard input that goes to the program as a file.
     pub(crate) fn stdin(&self) -> Option<&[u8]> {
         match &self.source {
-            Source::Program { fed, .. } => fed.stdin.as_deref(),
+            InputSet::Program { fed, .. } => fed.stdin.as_deref(),
             _ => None,
         }
     }
@@ -75,15 +75,15 @@ impl Inputs {
     pub(crate) fn texts(texts: Vec<String>, times: u64) -> Result<Self, String> {
         texts.iter().try_for_each(|text| check_length(text))?;
         let pass = texts.len() as u64;
-        Self::new(Source::Texts(texts), pass, times)
+        Self::new(InputSet::Texts(texts), pass, times)
     }
 
     /// 0, 1, 2, ... up to `times` less one.
     pub(crate) fn places(times: u64) -> Result<Self, String> {
-        Self::new(Source::Places, 1, times)
+        Self::new(InputSet::Places, 1, times)
     }
 
-    fn new(source: Source, pass: u64, times: u64) -> Result<Self, String> {
+    fn new(source: InputSet, pass: u64, times: u64) -> Result<Self, String> {
         match pass.checked_mul(times).filter(|total| (1..=JOBS_MAX).contains(total)) {
             Some(total) => Ok(Self { source, pass, total, large: false }),
             None if times == 0 => Err("no job is to be made: give --count 1 or more".to_owned()),
@@ -104,14 +104,14 @@ impl Inputs {
     /// The input at a place, as people name it.
     pub(crate) fn label(&self, place: u64) -> String {
         match &self.source {
-            Source::Numbers { .. } => self.number(place).to_string(),
-            Source::Text(text) | Source::Program { label: text, .. } => text.clone(),
-            Source::Texts(texts) => usize::try_from(place % self.pass)
+            InputSet::Numbers { .. } => self.number(place).to_string(),
+            InputSet::Text(text) | InputSet::Program { label: text, .. } => text.clone(),
+            InputSet::Texts(texts) => usize::try_from(place % self.pass)
                 .ok()
                 .and_then(|at| texts.get(at))
                 .cloned()
                 .unwrap_or_default(),
-            Source::Places => place.to_string(),
+            InputSet::Places => place.to_string(),
         }
     }
 
@@ -125,24 +125,26 @@ impl Inputs {
 
     fn job(&self, place: u64) -> JobInput {
         match &self.source {
-            Source::Numbers { form, .. } => {
+            InputSet::Numbers { form, .. } => {
                 let n = self.number(place);
                 let bytes = format!("{n} {}", form.name()).into_bytes();
-                JobInput { output: size::output_mode(n, *form), ..bytes.into() }
+                JobInput { output: factorial_size::output_mode(n, *form), ..bytes.into() }
             }
-            Source::Program { fed, .. } => {
+            InputSet::Program { fed, .. } => {
                 JobInput { output: OutputMode::Descriptor, ..fed.input.clone().into() }
             }
-            Source::Text(_) | Source::Texts(_) | Source::Places => self.label(place).into_bytes().into(),
+            InputSet::Text(_) | InputSet::Texts(_) | InputSet::Places => {
+                self.label(place).into_bytes().into()
+            }
         }
     }
 
     fn number(&self, place: u64) -> u64 {
-        let Source::Numbers { spans, .. } = &self.source else { return place };
+        let InputSet::Numbers { ranges, .. } = &self.source else { return place };
         let place = place % self.pass;
-        let behind = spans.partition_point(|(first, _)| *first <= place);
-        let (first, span) = spans[behind - 1];
-        span.first + (place - first)
+        let behind = ranges.partition_point(|(first, _)| *first <= place);
+        let (first, range) = ranges[behind - 1];
+        range.first + (place - first)
     }
 }
 
@@ -170,8 +172,8 @@ mod tests {
 
     #[test]
     fn numbers_and_ranges_come_in_order_and_again() {
-        let spans = [Span { first: 5, last: 5 }, Span { first: 1, last: 3 }];
-        let inputs = Inputs::numbers(&spans, Form::Bits, 2).unwrap();
+        let ranges = [NumberRange { first: 5, last: 5 }, NumberRange { first: 1, last: 3 }];
+        let inputs = Inputs::numbers(&ranges, Form::Bits, 2).unwrap();
         assert_eq!(inputs.total(), 8);
         let once = ["5 bits", "1 bits", "2 bits", "3 bits"];
         assert_eq!(texts(&inputs), [once, once].concat());
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn long_outputs_get_descriptors_one_by_one() {
-        let inputs = Inputs::numbers(&[Span { first: 1480, last: 1490 }], Form::Decimal, 1).unwrap();
+        let inputs = Inputs::numbers(&[NumberRange { first: 1480, last: 1490 }], Form::Decimal, 1).unwrap();
         let modes: Vec<_> = inputs.jobs().map(|job| job.output).collect();
         assert_eq!((modes[0], modes[10]), (OutputMode::Inline, OutputMode::Descriptor));
     }
@@ -201,8 +203,8 @@ mod tests {
     fn too_many_jobs_and_too_long_inputs_are_refused() {
         assert!(Inputs::places(0).is_err());
         assert!(Inputs::places(JOBS_MAX + 1).unwrap_err().contains("100000000"));
-        let spans = [Span { first: 0, last: 10_000_000 }];
-        assert!(Inputs::numbers(&spans, Form::Bits, u64::MAX).is_err());
+        let ranges = [NumberRange { first: 0, last: 10_000_000 }];
+        assert!(Inputs::numbers(&ranges, Form::Bits, u64::MAX).is_err());
         assert!(Inputs::text("x".repeat(INLINE_MAX_BYTES + 1), 1).unwrap_err().contains("4097"));
     }
 }

@@ -6,29 +6,29 @@
 
 mod args;
 mod bytes;
-mod chain;
-mod context;
-mod death;
 mod duration;
+mod evidence;
+mod exec_args;
 mod exit;
-mod files;
-mod ids;
+mod factorial_size;
+mod failure_report;
 mod inputs;
-mod jobs;
-mod new_file;
+mod job_args;
+mod job_files;
+mod job_ids;
 mod numbers;
 mod output;
-mod patience;
-mod private;
-mod program;
+mod output_target;
+mod plural;
+mod private_daemon;
 mod progress;
-mod size;
+mod stdio;
 mod symbols;
 mod table;
 mod time;
-mod trouble;
+mod transform_args;
 mod verb;
-mod words;
+mod write_wait;
 
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let error = args::name_odd(error);
+            let error = args::name_non_utf8_argument(error);
             // Nobody reads what cannot be printed; the code still tells.
             drop(error.print());
             let code = if error.use_stderr() {

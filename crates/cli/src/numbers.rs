@@ -15,12 +15,12 @@ const FILE_MAX_BYTES: u64 = 64 << 20;
 
 /// Numbers from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
+pub(crate) struct NumberRange {
     pub(crate) first: u64,
     pub(crate) last: u64,
 }
 
-impl Span {
+impl NumberRange {
     /// How many numbers.
     pub(crate) fn count(self) -> u64 {
         self.last - self.first + 1
@@ -28,7 +28,7 @@ impl Span {
 }
 
 /// Reads one argument: a number, a range, or `@FILE`.
-pub(crate) fn parse_argument(text: &str, into: &mut Vec<Span>) -> Result<(), String> {
+pub(crate) fn parse_argument(text: &str, into: &mut Vec<NumberRange>) -> Result<(), String> {
     match text.strip_prefix('@') {
         Some(path) => read_file(Path::new(path), into),
         None => {
@@ -39,21 +39,21 @@ pub(crate) fn parse_argument(text: &str, into: &mut Vec<Span>) -> Result<(), Str
 }
 
 /// Reads a number or a range.
-fn parse(text: &str) -> Result<Span, String> {
+fn parse(text: &str) -> Result<NumberRange, String> {
     let Some((first, last)) = text.split_once("..") else {
         let n = parse_n(text).map_err(|bad| bad.to_string())?;
-        return Ok(Span { first: n, last: n });
+        return Ok(NumberRange { first: n, last: n });
     };
     let end = |text: &str| parse_n(text).map_err(|bad| format!("range {first}..{last}: {bad}"));
-    let span = Span { first: end(first)?, last: end(last.strip_prefix('=').unwrap_or(last))? };
-    if span.first > span.last {
-        return Err(format!("range {text} runs backwards: write {}..{}", span.last, span.first));
+    let range = NumberRange { first: end(first)?, last: end(last.strip_prefix('=').unwrap_or(last))? };
+    if range.first > range.last {
+        return Err(format!("range {text} runs backwards: write {}..{}", range.last, range.first));
     }
-    Ok(span)
+    Ok(range)
 }
 
 /// Reads a file of numbers and ranges, one or many a line; `#` begins a comment; `-` is stdin.
-pub(crate) fn read_file(path: &Path, into: &mut Vec<Span>) -> Result<(), String> {
+pub(crate) fn read_file(path: &Path, into: &mut Vec<NumberRange>) -> Result<(), String> {
     let name = path.display();
     let failed = |error: std::io::Error| format!("cannot read numbers from {name}: {}", name_user(error));
     let mut text = String::new();
@@ -69,7 +69,7 @@ pub(crate) fn read_file(path: &Path, into: &mut Vec<Span>) -> Result<(), String>
     parse_lines(&text, &name.to_string(), into)
 }
 
-fn parse_lines(text: &str, name: &str, into: &mut Vec<Span>) -> Result<(), String> {
+fn parse_lines(text: &str, name: &str, into: &mut Vec<NumberRange>) -> Result<(), String> {
     let before = into.len();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default();
@@ -84,16 +84,16 @@ fn parse_lines(text: &str, name: &str, into: &mut Vec<Span>) -> Result<(), Strin
 mod tests {
     use super::*;
 
-    fn span(first: u64, last: u64) -> Span {
-        Span { first, last }
+    fn range(first: u64, last: u64) -> NumberRange {
+        NumberRange { first, last }
     }
 
     #[test]
     fn ranges_have_both_their_ends() {
-        assert_eq!(parse("20"), Ok(span(20, 20)));
-        assert_eq!(parse("1..200"), Ok(span(1, 200)));
-        assert_eq!(parse("1..=200"), Ok(span(1, 200)));
-        assert_eq!(span(1, 200).count(), 200);
+        assert_eq!(parse("20"), Ok(range(20, 20)));
+        assert_eq!(parse("1..200"), Ok(range(1, 200)));
+        assert_eq!(parse("1..=200"), Ok(range(1, 200)));
+        assert_eq!(range(1, 200).count(), 200);
         assert_eq!(parse("7..7").unwrap().count(), 1);
     }
 
@@ -117,22 +117,22 @@ mod tests {
 
     #[test]
     fn a_file_has_numbers_ranges_and_comments() {
-        let mut spans = Vec::new();
-        parse_lines("# a list\n5 6\t7..9 # more\n\n10\r\n", "f", &mut spans).unwrap();
-        assert_eq!(spans, [span(5, 5), span(6, 6), span(7, 9), span(10, 10)]);
-        let error = parse_lines("1\n2 x\n", "list.txt", &mut spans).unwrap_err();
+        let mut ranges = Vec::new();
+        parse_lines("# a list\n5 6\t7..9 # more\n\n10\r\n", "f", &mut ranges).unwrap();
+        assert_eq!(ranges, [range(5, 5), range(6, 6), range(7, 9), range(10, 10)]);
+        let error = parse_lines("1\n2 x\n", "list.txt", &mut ranges).unwrap_err();
         assert!(error.starts_with("list.txt:2: ") && error.contains("\"x\""), "{error}");
-        assert!(parse_lines("# nothing\n", "f", &mut spans).is_err());
+        assert!(parse_lines("# nothing\n", "f", &mut ranges).is_err());
     }
 
     #[test]
     fn a_file_is_read_by_name() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "3\n").unwrap();
-        let mut spans = Vec::new();
-        parse_argument(&format!("@{}", file.path().display()), &mut spans).unwrap();
-        assert_eq!(spans, [span(3, 3)]);
-        let error = parse_argument("@/nowhere/at/all", &mut spans).unwrap_err();
+        let mut ranges = Vec::new();
+        parse_argument(&format!("@{}", file.path().display()), &mut ranges).unwrap();
+        assert_eq!(ranges, [range(3, 3)]);
+        let error = parse_argument("@/nowhere/at/all", &mut ranges).unwrap_err();
         assert!(error.contains("/nowhere/at/all"), "{error}");
     }
 }

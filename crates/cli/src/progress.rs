@@ -10,8 +10,8 @@ use bulkhead_client::JobProgress;
 use bulkhead_views::answer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::context::say;
-use crate::trouble;
+use crate::failure_report;
+use crate::stdio::say;
 
 /// Many jobs, and how many of them have ended.
 const JOBS: &str = "{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}";
@@ -22,7 +22,7 @@ const BYTES: &str = "copying {msg}: {bytes} {bytes_per_sec}";
 
 /// Who is to see how far it is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Shown {
+pub(crate) struct ProgressMode {
     /// Whoever sits at a terminal.
     pub(crate) bar: bool,
     /// Whoever reads stderr, since it was asked for.
@@ -31,7 +31,7 @@ pub(crate) struct Shown {
     pub(crate) json: bool,
 }
 
-impl Shown {
+impl ProgressMode {
     fn has_bar(self) -> bool {
         self.bar && std::io::stderr().is_terminal() && !(self.lines && self.json)
     }
@@ -39,18 +39,18 @@ impl Shown {
 
 /// How far the jobs of a command are.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct ProgressDisplay {
     bar: Option<ProgressBar>,
-    shown: Shown,
+    shown: ProgressMode,
     is_alone: bool,
     /// Whether results go to the same terminal: the bar then makes way for each.
     shared: bool,
     bad: u64,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// For so many jobs.
-    pub(crate) fn new(total: u64, shown: Shown) -> Self {
+    pub(crate) fn new(total: u64, shown: ProgressMode) -> Self {
         let is_alone = total == 1;
         let bar = shown.has_bar().then(|| match is_alone {
             // It shows itself when there is something to show: most jobs are over before.
@@ -89,7 +89,7 @@ impl Progress {
     pub(crate) fn notices(&self) -> impl FnMut(&str) + Send + use<> {
         let bar = self.bar.clone();
         move |text| {
-            let tell = || trouble::notice(text);
+            let tell = || failure_report::notice(text);
             bar.as_ref().map_or_else(tell, |bar| bar.suspend(tell));
         }
     }
@@ -103,7 +103,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -151,11 +151,11 @@ fn line(step: JobProgress, json: bool) -> String {
 
 /// The bar of an input that is copied.
 #[derive(Debug)]
-pub(crate) struct Copying(Option<ProgressBar>);
+pub(crate) struct CopyProgress(Option<ProgressBar>);
 
-impl Copying {
+impl CopyProgress {
     /// For the input of this name.
-    pub(crate) fn new(name: &str, shown: Shown) -> Self {
+    pub(crate) fn new(name: &str, shown: ProgressMode) -> Self {
         let copying = || bar(BYTES, 0, ProgressDrawTarget::stderr()).with_message(name.to_owned());
         Self(shown.has_bar().then(copying))
     }
@@ -168,7 +168,7 @@ impl Copying {
     }
 }
 
-impl Drop for Copying {
+impl Drop for CopyProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
@@ -195,12 +195,21 @@ mod tests {
             draw(&bar, step(4, 9));
             assert_eq!((bar.position(), bar.length()), (4, Some(9)));
         }
-        let mut progress = Progress::new(1, Shown::default());
+        let mut progress = ProgressDisplay::new(1, ProgressMode::default());
         progress.ended(false);
         assert!(progress.bar.is_none() && progress.steps().is_none(), "nobody asked");
         assert_eq!(progress.aside(true, || 7), 7);
-        assert!(Progress::new(1, Shown { lines: true, ..Shown::default() }).steps().is_some());
-        assert!(Progress::new(2, Shown { lines: true, ..Shown::default() }).steps().is_none(), "too many");
+        assert!(
+            ProgressDisplay::new(1, ProgressMode { lines: true, ..ProgressMode::default() })
+                .steps()
+                .is_some()
+        );
+        assert!(
+            ProgressDisplay::new(2, ProgressMode { lines: true, ..ProgressMode::default() })
+                .steps()
+                .is_none(),
+            "too many"
+        );
     }
 
     #[test]

@@ -19,18 +19,18 @@ const PROGRAM_MAX_BYTES: u64 = 1 << 30;
 type Bytes = EndianSlice<'static, RunTimeEndian>;
 
 /// The symbols of one program.
-struct Symbols {
+struct ProgramSymbols {
     lines: addr2line::Context<Bytes>,
     file: &'static [u8],
 }
 
 /// The programs that were asked for, each read once.
 #[derive(Default)]
-pub(crate) struct Library {
-    programs: Vec<(Program, Result<Symbols, String>)>,
+pub(crate) struct SymbolCache {
+    programs: Vec<(Program, Result<ProgramSymbols, String>)>,
 }
 
-impl Library {
+impl SymbolCache {
     /// A death's frames as lines, the innermost first: function and place, where they can be had. The last line says
     /// what should be known of them, if anything.
     pub(crate) fn backtrace(&mut self, evidence: &Evidence) -> Vec<String> {
@@ -56,17 +56,17 @@ impl Library {
         lines
     }
 
-    fn symbols(&mut self, program: &Program) -> Result<&Symbols, &String> {
+    fn symbols(&mut self, program: &Program) -> Result<&ProgramSymbols, &String> {
         let known = self.programs.iter().position(|(known, _)| known == program);
         let place = known.unwrap_or_else(|| {
-            self.programs.push((program.clone(), Symbols::of(program)));
+            self.programs.push((program.clone(), ProgramSymbols::of(program)));
             self.programs.len() - 1
         });
         self.programs[place].1.as_ref()
     }
 }
 
-impl Symbols {
+impl ProgramSymbols {
     fn of(program: &Program) -> Result<Self, String> {
         let file: &'static [u8] =
             read(program).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?.leak();
@@ -191,12 +191,12 @@ mod tests {
 
     #[test]
     fn an_address_is_a_function_with_its_place() {
-        let lines = Library::default().backtrace(&evidence(Some(own())));
+        let lines = SymbolCache::default().backtrace(&evidence(Some(own())));
         assert!(lines[0].starts_with("bulkhead::symbols::is_plain ("), "{lines:?}");
         assert!(lines[0].contains("symbols.rs:"), "{lines:?}");
         assert_eq!(lines[1..], ["0x0"], "what is no code stays a number");
         let searched = Evidence { searched: true, ..evidence(Some(own())) };
-        assert!(Library::default().backtrace(&searched)[2].contains("searched"));
+        assert!(SymbolCache::default().backtrace(&searched)[2].contains("searched"));
     }
 
     #[test]
@@ -209,13 +209,13 @@ mod tests {
             (Program { path: "/nowhere/at\nall".to_owned(), ..own() }, "No such file"),
             (Program { path: "/dev".to_owned(), ..own() }, "it is not the file that ran"),
         ] {
-            let lines = Library::default().backtrace(&evidence(Some(program)));
+            let lines = SymbolCache::default().backtrace(&evidence(Some(program)));
             assert_eq!(lines[..2], [plain.clone(), "0x0".to_owned()]);
             assert!(lines[2].contains(why) && !lines[2].contains('\n'), "{lines:?}");
         }
-        let lines = Library::default().backtrace(&evidence(None));
+        let lines = SymbolCache::default().backtrace(&evidence(None));
         assert!(lines[2].contains("not known"), "{lines:?}");
-        assert_eq!(Library::default().backtrace(&Evidence::default()), Vec::<String>::new());
+        assert_eq!(SymbolCache::default().backtrace(&Evidence::default()), Vec::<String>::new());
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
             bytes: found.len(),
             modified_ns: found.mtime() * 1_000_000_000 + found.mtime_nsec(),
         };
-        let lines = Library::default().backtrace(&evidence(Some(program)));
+        let lines = SymbolCache::default().backtrace(&evidence(Some(program)));
         assert!(lines[2].starts_with("(no names: /"), "{lines:?}");
     }
 }

@@ -5,8 +5,8 @@
 use anyhow::Result;
 use bulkhead_client::DaemonClient;
 
-use crate::args::Global;
-use crate::ids::Ids;
+use crate::args::GlobalArgs;
+use crate::job_ids::JobIdArgs;
 use crate::verb::change;
 
 const EXAMPLES: &str = "\
@@ -20,11 +20,11 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    ids: Ids,
+    ids: JobIdArgs,
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         change(&self.ids, global, "cancelled", DaemonClient::cancel)
     }
 }

@@ -10,10 +10,10 @@ use bulkhead_proto::limits::DEATHS_KEPT;
 use bulkhead_views::death as views;
 use bulkhead_views::time::utc;
 
-use crate::args::Global;
-use crate::context::Out;
-use crate::death;
-use crate::symbols::Library;
+use crate::args::GlobalArgs;
+use crate::evidence;
+use crate::stdio::StdoutWriter;
+use crate::symbols::SymbolCache;
 use crate::table;
 
 const EXAMPLES: &str = "\
@@ -35,23 +35,23 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let rows = global.connect()?.deaths(self.limit)?;
-        let mut out = Out::new();
-        let mut library = Library::default();
+        let mut out = StdoutWriter::new();
+        let mut symbol_cache = SymbolCache::default();
         if global.json {
             for row in &rows {
-                out.json(&views::row(row, |evidence| library.backtrace(evidence))?)?;
+                out.json(&views::row(row, |evidence| symbol_cache.backtrace(evidence))?)?;
             }
         } else {
-            self.show(&rows, &mut library).iter().try_for_each(|line| out.line(line))?;
+            self.show(&rows, &mut symbol_cache).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
         Ok(exit::DONE)
     }
 
     /// The table; below each death its evidence, if that is wanted.
-    fn show(&self, rows: &[DeathRow], library: &mut Library) -> Vec<String> {
+    fn show(&self, rows: &[DeathRow], symbol_cache: &mut SymbolCache) -> Vec<String> {
         let cells: Vec<_> = rows.iter().map(cells).collect();
         let headings = ["AT", "JOB", "KIND", "ATTEMPT", "WORKER", "PID", "DIED OF"];
         let mut table = table::lay_out(headings, &cells).into_iter();
@@ -59,7 +59,7 @@ impl Args {
         for (line, row) in table.zip(rows) {
             lines.push(line);
             if self.evidence {
-                let details = death::details(&row.death.evidence, library);
+                let details = evidence::details(&row.death.evidence, symbol_cache);
                 lines.extend(details.iter().map(|(heading, text)| format!("  {heading:<8}  {text}")));
             }
         }

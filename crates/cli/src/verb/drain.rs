@@ -9,9 +9,9 @@ use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_views::answer;
 
-use crate::args::Global;
-use crate::context::Out;
-use crate::{duration, words};
+use crate::args::GlobalArgs;
+use crate::stdio::StdoutWriter;
+use crate::{duration, plural};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,14 +30,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let mut client = global.connect()?;
         let draining = client.drain(self.grace)?;
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             out.json(&answer::draining(draining.left()))?;
         } else if !global.quiet {
-            out.line(format_args!("draining, {} left", words::count(draining.left(), "job")))?;
+            out.line(format_args!("draining, {} left", plural::count(draining.left(), "job")))?;
         }
         out.flush()?;
         let left = draining.left();
@@ -47,7 +47,7 @@ impl Args {
         } else if !global.quiet {
             out.line(match lost {
                 Some(0) => "stopped".to_owned(),
-                Some(lost) => format!("stopped, {} lost", words::count(lost, "job")),
+                Some(lost) => format!("stopped, {} lost", plural::count(lost, "job")),
                 None => "stopped without a word: what had not ended is lost".to_owned(),
             })?;
         }

@@ -10,8 +10,8 @@ use bulkhead_proto::client::record::Record;
 use bulkhead_views::answer;
 use bulkhead_views::time::utc;
 
-use crate::args::Global;
-use crate::context::Out;
+use crate::args::GlobalArgs;
+use crate::stdio::StdoutWriter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,9 +34,9 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let mut client = global.connect()?;
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         for batch in client.events(self.after, self.follow)? {
             let batch = batch?;
             if batch.missed > 0 && global.json {

@@ -12,13 +12,13 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_views::death as views;
 use bulkhead_views::time::utc;
 
-use crate::args::Global;
+use crate::args::GlobalArgs;
 use crate::bytes;
-use crate::context::Out;
-use crate::death;
-use crate::ids;
-use crate::symbols::Library;
-use crate::trouble::{death_line, next_step};
+use crate::evidence;
+use crate::failure_report::{death_line, next_step};
+use crate::job_ids;
+use crate::stdio::StdoutWriter;
+use crate::symbols::SymbolCache;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,25 +30,25 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The job's number
-    #[arg(value_name = "JOB", value_parser = ids::one)]
+    #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let detail = global.connect()?.job(self.job)?;
-        let (mut out, mut library) = (Out::new(), Library::default());
+        let (mut out, mut symbol_cache) = (StdoutWriter::new(), SymbolCache::default());
         if global.json {
-            out.json(&views::job(&detail, |evidence| library.backtrace(evidence))?)?;
+            out.json(&views::job(&detail, |evidence| symbol_cache.backtrace(evidence))?)?;
         } else {
-            describe(&detail, &mut library).iter().try_for_each(|line| out.line(line))?;
+            describe(&detail, &mut symbol_cache).iter().try_for_each(|line| out.line(line))?;
         }
         out.flush()?;
         Ok(exit::DONE)
     }
 }
 
-fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {
+fn describe(detail: &JobDetail, symbol_cache: &mut SymbolCache) -> Vec<String> {
     let row = &detail.row;
     let mut lines = vec![
         format!("job       {} of user {}, {}", row.job, row.uid, attachment(detail)),
@@ -71,7 +71,7 @@ fn describe(detail: &JobDetail, library: &mut Library) -> Vec<String> {
     lines.push(format!("policy    {}", policy(detail)));
     for one in &detail.deaths {
         lines.push(format!("death     {} {}", utc(one.at_us), death_line(one)));
-        let details = death::details(&one.evidence, library);
+        let details = evidence::details(&one.evidence, symbol_cache);
         lines.extend(details.iter().map(|(heading, text)| format!("  {heading:<8}  {text}")));
     }
     if matches!(detail.outcome, Some(Outcome::Crashed { .. })) {
@@ -155,7 +155,7 @@ mod tests {
                 evidence: Evidence { last_words: "row 7".to_owned(), ..Evidence::default() },
             }],
         };
-        let text = describe(&detail, &mut Library::default()).join("\n");
+        let text = describe(&detail, &mut SymbolCache::default()).join("\n");
         for part in [
             "job       17 of user 1000, kept for wait and result",
             "state     crashed: killed 1 worker, by SIGKILL; quarantined",

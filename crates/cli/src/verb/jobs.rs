@@ -9,8 +9,8 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 use clap::ValueEnum;
 
-use crate::args::Global;
-use crate::context::{Out, say};
+use crate::args::GlobalArgs;
+use crate::stdio::{StdoutWriter, say};
 use crate::{duration, table, time};
 
 const EXAMPLES: &str = "\
@@ -26,7 +26,7 @@ Examples:
 pub(crate) struct Args {
     /// Only jobs in this state, or with this outcome
     #[arg(long, value_enum)]
-    state: Option<Wanted>,
+    state: Option<StateFilter>,
     /// Only jobs with a higher number, the oldest of them first; 0 begins with the oldest of all
     #[arg(long, value_name = "JOB")]
     after: Option<JobId>,
@@ -37,7 +37,7 @@ pub(crate) struct Args {
 
 /// A state, or the outcome of an ended job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Wanted {
+enum StateFilter {
     Queued,
     Retrying,
     Running,
@@ -51,7 +51,7 @@ enum Wanted {
     Lost,
 }
 
-impl Wanted {
+impl StateFilter {
     /// The state to ask for, and the outcome to look for in what comes.
     fn split(self) -> (JobState, Option<&'static str>) {
         match self {
@@ -71,8 +71,8 @@ impl Wanted {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
-        let (state, outcome) = self.state.map(Wanted::split).unzip();
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
+        let (state, outcome) = self.state.map(StateFilter::split).unzip();
         let outcome = outcome.flatten();
         let mut client = global.connect()?;
         let mut jobs = match self.after {
@@ -94,7 +94,7 @@ impl Args {
         if self.after.is_none() {
             rows.reverse();
         }
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             rows.iter().try_for_each(|row| out.json(row))?;
         } else {
@@ -145,13 +145,14 @@ mod tests {
 
     #[test]
     fn outcomes_are_asked_for_by_the_words_that_rows_have() {
-        let words: Vec<_> = Wanted::value_variants().iter().filter_map(|wanted| wanted.split().1).collect();
+        let words: Vec<_> =
+            StateFilter::value_variants().iter().filter_map(|wanted| wanted.split().1).collect();
         let lost = Outcome::Lost { reason: String::new() };
         let timed_out = Outcome::TimedOut { limit: TimeLimit::Wall, limit_ms: 1, part: None };
         for outcome in [Outcome::Done, Outcome::Cancelled, Outcome::Expired, lost, timed_out] {
             assert!(words.contains(&outcome.word()), "{outcome}");
         }
-        for wanted in Wanted::value_variants() {
+        for wanted in StateFilter::value_variants() {
             let name = wanted.to_possible_value().unwrap().get_name().to_owned();
             assert!(wanted.split().1.is_none_or(|word| word == name), "{name}");
         }

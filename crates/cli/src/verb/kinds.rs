@@ -10,8 +10,8 @@ use bulkhead_proto::file::Way;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 
-use crate::args::Global;
-use crate::context::Out;
+use crate::args::GlobalArgs;
+use crate::stdio::StdoutWriter;
 use crate::{bytes, duration, table};
 
 const EXAMPLES: &str = "\
@@ -25,9 +25,9 @@ Examples:
 pub(crate) struct Args {}
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let kinds = global.connect()?.kinds()?;
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             kinds.iter().try_for_each(|kind| out.json(kind))?;
         } else {

@@ -15,11 +15,11 @@ use bulkhead_proto::log::{Found, LogStream};
 use bulkhead_views::log;
 use bulkhead_views::time::utc;
 
-use crate::args::Global;
-use crate::context::{Out, say};
-use crate::ids;
+use crate::args::GlobalArgs;
+use crate::failure_report;
+use crate::job_ids;
 use crate::output;
-use crate::trouble;
+use crate::stdio::{StdoutWriter, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +35,7 @@ A log keeps the first 128 KiB and the last 896 KiB of what its job's latest atte
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The job's number
-    #[arg(value_name = "JOB", value_parser = ids::one)]
+    #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
     /// Go on until the job has ended, and end with its exit code; wait for it if it has not begun
     #[arg(short, long)]
@@ -52,40 +52,40 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let mut client = global.connect()?;
         if !self.follow {
-            let mut page = Page::new(self, global);
-            client.log(self.job, &mut |item| page.show(item))?;
-            page.out.flush()?;
+            let mut printer = LogPrinter::new(self, global);
+            client.log(self.job, &mut |item| printer.show(item))?;
+            printer.out.flush()?;
             return Ok(exit::DONE);
         }
         let interrupts = Interrupts::new()?;
-        let mut page = Page::new(self, global);
-        page.out.heed(interrupts.fd()?)?;
+        let mut printer = LogPrinter::new(self, global);
+        printer.out.heed(interrupts.fd()?)?;
         client.set_interrupts(Some(interrupts));
-        match client.follow_log(self.job, &mut |item| page.show(item)) {
+        match client.follow_log(self.job, &mut |item| printer.show(item)) {
             // Whoever stops reading leaves the job alone.
-            Err(Error::Interrupted) => page.code = exit::CANCELLED,
+            Err(Error::Interrupted) => printer.code = exit::CANCELLED,
             followed => followed?,
         }
-        page.out.flush()?;
-        Ok(page.code)
+        printer.out.flush()?;
+        Ok(printer.code)
     }
 }
 
 /// Where it is shown.
-struct Page<'a> {
+struct LogPrinter<'a> {
     args: &'a Args,
-    global: &'a Global,
-    out: Out,
+    global: &'a GlobalArgs,
+    out: StdoutWriter,
     begun: bool,
     code: u8,
 }
 
-impl<'a> Page<'a> {
-    fn new(args: &'a Args, global: &'a Global) -> Self {
-        Self { args, global, out: Out::new(), begun: false, code: exit::DONE }
+impl<'a> LogPrinter<'a> {
+    fn new(args: &'a Args, global: &'a GlobalArgs) -> Self {
+        Self { args, global, out: StdoutWriter::new(), begun: false, code: exit::DONE }
     }
 
     fn show(&mut self, item: LogItem) -> io::Result<()> {
@@ -110,7 +110,7 @@ impl<'a> Page<'a> {
                 if self.global.json {
                     self.json(&output::view(&end).fields().into())?;
                 } else if end.outcome != Outcome::Done && !self.global.quiet {
-                    say(trouble::line(&end, ""));
+                    say(failure_report::line(&end, ""));
                 }
             }
         }

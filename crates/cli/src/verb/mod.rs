@@ -27,25 +27,25 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
-use crate::args::Global;
-use crate::context::{Out, say};
-use crate::ids::Ids;
-use crate::words;
+use crate::args::GlobalArgs;
+use crate::job_ids::JobIdArgs;
+use crate::plural;
+use crate::stdio::{StdoutWriter, say};
 
 /// Cancels, retries or forgets jobs, as `ask` does, and says what became of that; `done` is the word for it.
 fn change(
-    ids: &Ids,
-    global: &Global,
+    ids: &JobIdArgs,
+    global: &GlobalArgs,
     done: &str,
     ask: impl FnOnce(&mut DaemonClient, &[JobId]) -> Result<Changed, Error>,
 ) -> anyhow::Result<u8> {
     let jobs = ids.read()?;
     let changed = ask(&mut global.connect()?, &jobs)?;
-    let mut out = Out::new();
+    let mut out = StdoutWriter::new();
     if global.json {
         out.json(&answer::changed(changed.count, &changed.refused))?;
     } else if !global.quiet {
-        out.line(format_args!("{done} {}", words::count(changed.count, "job")))?;
+        out.line(format_args!("{done} {}", plural::count(changed.count, "job")))?;
     }
     out.flush()?;
     for refusal in &changed.refused {

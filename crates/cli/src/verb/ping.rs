@@ -9,9 +9,9 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::client::record_text::Span;
 use bulkhead_views::answer;
 
-use crate::args::Global;
-use crate::context::Out;
+use crate::args::GlobalArgs;
 use crate::duration;
+use crate::stdio::StdoutWriter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,10 +29,10 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let pong = global.connect_within(self.timeout)?.ping()?;
         let round_trip_us = u64::try_from(pong.round_trip.as_micros()).unwrap_or(u64::MAX);
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             out.json(&answer::pong(pong.pid, round_trip_us))?;
         } else if !global.quiet {

@@ -12,12 +12,12 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
 use serde_json::Map;
 
-use crate::args::Global;
-use crate::context::{Out, say};
-use crate::ids;
-use crate::new_file::NewFile;
+use crate::args::GlobalArgs;
+use crate::failure_report::{self, CrashedJobs};
+use crate::job_ids;
 use crate::output;
-use crate::trouble::{self, Crashed};
+use crate::output_target::OutputTarget;
+use crate::stdio::{StdoutWriter, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,7 +29,7 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The job's number
-    #[arg(value_name = "JOB", value_parser = ids::one)]
+    #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
     /// Write the result's exact bytes to a file, which appears when it is whole; - is stdout
     #[arg(short, long, value_name = "FILE")]
@@ -37,23 +37,23 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let mut client = global.connect()?;
         let end = client.result(self.job)?;
         if end.outcome != Outcome::Done && !global.quiet {
-            say(trouble::line(&end, ""));
-            let mut crashed = Crashed::default();
+            say(failure_report::line(&end, ""));
+            let mut crashed = CrashedJobs::default();
             crashed.note(&end);
             crashed.tell(&mut client, true);
         }
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json && self.output.is_none() {
             output::write_json(Map::new(), &end, None, out.writer())?;
         } else if end.outcome == Outcome::Done || (self.output.is_none() && end.output.bytes() > 0) {
             match &self.output {
                 None => output::write_line(&end.output, out.writer())?,
                 Some(path) => {
-                    let mut file = BufWriter::new(NewFile::create(path)?);
+                    let mut file = BufWriter::new(OutputTarget::create(path)?);
                     output::write_exact(&end.output, &mut file)?;
                     file.flush()?;
                     file.into_inner().map_err(|error| error.into_error())?.finish(None)?;

@@ -15,18 +15,18 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_views::end;
 
-use crate::args::Global;
-use crate::context::{Out, say};
-use crate::exit::{NotStarted, Unended, Usage, Verdict};
-use crate::files::{JobFiles, OutArgs, Outs, Wanted};
+use crate::args::GlobalArgs;
+use crate::exit::{CombinedExit, DaemonNotStarted, JobsLost, UsageError};
+use crate::failure_report::{self, CrashedJobs};
 use crate::inputs::Inputs;
-use crate::jobs::{JobArgs, WhenBusy};
-use crate::new_file::NewFile;
+use crate::job_args::{JobArgs, WhenBusy};
+use crate::job_files::{FileRequest, JobFiles, OutputFileArgs, OutputFiles};
 use crate::output;
-use crate::patience;
-use crate::private::PrivateDaemon;
-use crate::progress::{Progress, Shown};
-use crate::trouble::{self, Crashed};
+use crate::output_target::OutputTarget;
+use crate::private_daemon::PrivateDaemon;
+use crate::progress::{ProgressDisplay, ProgressMode};
+use crate::stdio::{StdoutWriter, say};
+use crate::write_wait;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    outs: OutArgs,
+    outs: OutputFileArgs,
     /// Tell on stderr how far a single job is, also if that is no terminal; as objects with --json
     #[arg(long)]
     progress: bool,
@@ -68,19 +68,19 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
         let wanted = self.wanted(global, &inputs)?;
         let mut interrupts = None;
         let shown = self.shown(global);
         // What is written first, as with the job's own: to open a pipe may wait, and nothing is watched yet.
-        let file = wanted.results.as_deref().map(NewFile::create).transpose()?;
+        let file = wanted.results.as_deref().map(OutputTarget::create).transpose()?;
         let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
         let interrupt_fds = [interrupts.fd()?, interrupts.fd()?];
         let (mut client, private) = reach(global, interrupts)?;
-        let mut sink = Sink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
+        let mut sink = ResultSink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
         if !global.quiet {
             client.on_notice(sink.progress.notices());
         }
@@ -102,23 +102,25 @@ impl Args {
         Ok(code)
     }
 
-    fn shown(&self, global: &Global) -> Shown {
-        Shown { bar: !global.quiet, lines: self.progress && !global.quiet, json: global.json }
+    fn shown(&self, global: &GlobalArgs) -> ProgressMode {
+        ProgressMode { bar: !global.quiet, lines: self.progress && !global.quiet, json: global.json }
     }
 
     /// The files that the jobs are to have.
-    fn wanted(&self, global: &Global, inputs: &Inputs) -> Result<Wanted, Usage> {
+    fn wanted(&self, global: &GlobalArgs, inputs: &Inputs) -> Result<FileRequest, UsageError> {
         let (ins, outs) = (self.jobs.ins(), self.outs.outs.clone());
         let stdin = inputs.stdin().map(<[u8]>::to_vec);
         let transforms = self.jobs.transforms();
         if transforms && self.output.is_none() {
-            return Err(Usage("transform into what? give -o FILE, or -o - for standard output".to_owned()));
+            return Err(UsageError(
+                "transform into what? give -o FILE, or -o - for standard output".to_owned(),
+            ));
         }
         if transforms && !outs.is_empty() {
-            return Err(Usage("--out is for other kinds: a transform writes what -o names".to_owned()));
+            return Err(UsageError("--out is for other kinds: a transform writes what -o names".to_owned()));
         }
         if !outs.is_empty() && inputs.total() > 1 {
-            return Err(Usage(
+            return Err(UsageError(
                 "--out is for a single job: several would write into the same file".to_owned(),
             ));
         }
@@ -128,21 +130,24 @@ impl Args {
         let takes_result = transforms || (is_plain && writes_much);
         let (result, results) =
             if takes_result { (self.output.clone(), None) } else { (None, self.output.clone()) };
-        let wanted = Wanted { ins, outs, result, results, stdin };
+        let wanted = FileRequest { ins, outs, result, results, stdin };
         wanted.check()?;
         if wanted.takes_stdout() && (global.json || self.output.is_none()) {
-            return Err(Usage("a file and the results both go to standard output: give -o FILE".to_owned()));
+            return Err(UsageError(
+                "a file and the results both go to standard output: give -o FILE".to_owned(),
+            ));
         }
         Ok(wanted)
     }
 }
 
 /// The daemon that there is, or one of our own.
-fn reach(global: &Global, mut interrupts: Interrupts) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
+fn reach(global: &GlobalArgs, mut interrupts: Interrupts) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
     let (mut client, private) = match global.connect() {
         Ok(client) => (client, None),
         Err(ConnectFailure::NoDaemon { .. }) => {
-            let daemon = PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(NotStarted)?;
+            let daemon =
+                PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(DaemonNotStarted)?;
             (daemon.connect()?, Some(daemon))
         }
         Err(error) => return Err(error.into()),
@@ -152,13 +157,13 @@ fn reach(global: &Global, mut interrupts: Interrupts) -> Result<(DaemonClient, O
 }
 
 /// Takes ends until there are no more; gives the exit code.
-fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut Sink<'_>) -> Result<u8> {
+fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut ResultSink<'_>) -> Result<u8> {
     loop {
         if !run.is_ready() {
             sink.flush(&mut run)?;
         }
         match run.next() {
-            None => return Ok(sink.verdict.code()),
+            None => return Ok(sink.combined_exit.code()),
             Some(Ok(item)) => {
                 if let Err(error) = sink.take(&item) {
                     take_back_unheard(&mut run, &error);
@@ -185,7 +190,7 @@ fn take_back<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>) {
 
 /// As [`take_back`], after a write that failed. The signal that ended it may be unheard: then it ends the first try, too.
 fn take_back_unheard<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, error: &anyhow::Error) {
-    if error.downcast_ref().is_some_and(patience::is_interrupted) && run.cancel_rest().is_ok() {
+    if error.downcast_ref().is_some_and(write_wait::is_interrupted) && run.cancel_rest().is_ok() {
         return;
     }
     take_back(run);
@@ -195,40 +200,40 @@ fn take_back_unheard<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, error: 
 fn lost_or(error: Error, unended: u64) -> anyhow::Error {
     match error {
         Error::Closed { .. } | Error::Goodbye(_) | Error::Io(_) if unended > 0 => {
-            Unended { jobs: unended, error }.into()
+            JobsLost { jobs: unended, error }.into()
         }
         other => other.into(),
     }
 }
 
 /// Where ends go: results to stdout or a file, trouble to stderr.
-struct Sink<'a> {
+struct ResultSink<'a> {
     args: &'a Args,
-    global: &'a Global,
+    global: &'a GlobalArgs,
     inputs: &'a Inputs,
-    out: Out,
-    file: Option<BufWriter<NewFile>>,
+    out: StdoutWriter,
+    file: Option<BufWriter<OutputTarget>>,
     /// What the job writes by itself, and whether its result is part of that.
-    outs: Outs,
+    outs: OutputFiles,
     takes_result: bool,
     /// Something stands in the file that is worth a name.
     has_results: bool,
     interrupted: bool,
-    progress: Progress,
-    verdict: Verdict,
-    crashed: Crashed,
+    progress: ProgressDisplay,
+    combined_exit: CombinedExit,
+    crashed: CrashedJobs,
 }
 
-impl<'a> Sink<'a> {
+impl<'a> ResultSink<'a> {
     fn open(
         args: &'a Args,
-        global: &'a Global,
+        global: &'a GlobalArgs,
         inputs: &'a Inputs,
-        (file, outs): (Option<NewFile>, Outs),
+        (file, outs): (Option<OutputTarget>, OutputFiles),
         [interrupt_fd, other]: [InterruptFd; 2],
     ) -> Result<Self> {
         let takes_result = args.output.is_some() && file.is_none();
-        let (mut file, mut out) = (file, Out::new());
+        let (mut file, mut out) = (file, StdoutWriter::new());
         out.heed(interrupt_fd)?;
         file.as_mut().map_or(Ok(()), |file| file.heed(other))?;
         Ok(Self {
@@ -241,9 +246,9 @@ impl<'a> Sink<'a> {
             takes_result,
             has_results: false,
             interrupted: false,
-            progress: Progress::new(inputs.total(), args.shown(global)),
-            verdict: Verdict::default(),
-            crashed: Crashed::default(),
+            progress: ProgressDisplay::new(inputs.total(), args.shown(global)),
+            combined_exit: CombinedExit::default(),
+            crashed: CrashedJobs::default(),
         })
     }
 
@@ -251,11 +256,11 @@ impl<'a> Sink<'a> {
         let done = item.end.outcome == Outcome::Done;
         self.has_results |= done || self.global.json;
         self.progress.ended(done);
-        self.verdict.add(item.index, exit::of(&item.end.outcome));
+        self.combined_exit.add(item.index, exit::of(&item.end.outcome));
         self.crashed.note(&item.end);
         if !done && !self.global.quiet {
             let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
-            self.progress.aside(false, || say(trouble::line(&item.end, what.trim_end())));
+            self.progress.aside(false, || say(failure_report::line(&item.end, what.trim_end())));
         }
         if self.takes_result && !self.global.json {
             return Ok(());
@@ -297,7 +302,7 @@ impl<'a> Sink<'a> {
         if let Some(file) = self.file.take().filter(|_| self.has_results) {
             file.into_inner().map_err(|error| error.into_error())?.finish(None)?;
         }
-        if self.verdict.code() == exit::DONE {
+        if self.combined_exit.code() == exit::DONE {
             self.outs.finish(client.set_interrupts(None).as_mut())?;
         }
         Ok(())

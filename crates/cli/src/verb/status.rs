@@ -6,10 +6,10 @@ use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::{PoolRow, Status, WorkerRow};
 
-use crate::args::Global;
-use crate::context::Out;
+use crate::args::GlobalArgs;
+use crate::stdio::StdoutWriter;
 use crate::verb::workers;
-use crate::{duration, time, words};
+use crate::{duration, plural, time};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,9 +22,9 @@ Examples:
 pub(crate) struct Args {}
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let status = global.connect()?.status()?;
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             out.json(&status)?;
         } else {
@@ -92,8 +92,8 @@ fn stuck(row: &WorkerRow) -> String {
 fn pools(status: &Status) -> Vec<String> {
     let several = status.pools.len() > 1;
     let line = |pool: &PoolRow| {
-        let slots = words::count(u64::from(pool.slots), "slot");
-        let spares = words::count(u64::from(pool.spares), "spare");
+        let slots = plural::count(u64::from(pool.slots), "slot");
+        let spares = plural::count(u64::from(pool.spares), "spare");
         match several {
             false => format!("pool      {}, {slots}, {spares}", health(pool)),
             true => format!(

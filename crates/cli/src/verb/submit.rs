@@ -8,12 +8,12 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
-use crate::args::Global;
-use crate::context::Out;
-use crate::exit::Usage;
-use crate::files::{JobFiles, Wanted};
-use crate::jobs::{JobArgs, WhenBusy};
-use crate::progress::Shown;
+use crate::args::GlobalArgs;
+use crate::exit::UsageError;
+use crate::job_args::{JobArgs, WhenBusy};
+use crate::job_files::{FileRequest, JobFiles};
+use crate::progress::ProgressMode;
+use crate::stdio::StdoutWriter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +42,7 @@ pub(crate) struct Args {
 
 impl Args {
     /// Those who know `run` look for its flags here too.
-    fn check(&self) -> Result<(), Usage> {
+    fn check(&self) -> Result<(), UsageError> {
         let said = match (&self.output, &self.out[..]) {
             (Some(path), _) => format!(
                 "submit has no -o, the output stays with the job: `bulkhead result ID -o {path}` once it is done, or run"
@@ -52,23 +52,26 @@ impl Args {
             }
             (None, []) => return Ok(()),
         };
-        Err(Usage(said))
+        Err(UsageError(said))
     }
 
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         self.check()?;
         let spec = self.jobs.spec()?;
         let inputs = self.jobs.inputs()?;
-        let wanted =
-            Wanted { ins: self.jobs.ins(), stdin: inputs.stdin().map(<[u8]>::to_vec), ..Wanted::default() };
+        let wanted = FileRequest {
+            ins: self.jobs.ins(),
+            stdin: inputs.stdin().map(<[u8]>::to_vec),
+            ..FileRequest::default()
+        };
         wanted.check()?;
-        let shown = Shown { bar: !global.quiet, ..Shown::default() };
+        let shown = ProgressMode { bar: !global.quiet, ..ProgressMode::default() };
         let mut interrupts = None;
         let JobFiles { attached, .. } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait };
         let mut client = global.connect()?;
         // Signals that were watched once have no effect of their own any more.
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.fd()?))?;
         client.set_interrupts(interrupts);
         for accepted in client.submit(spec, inputs.jobs().map(|job| attached.to(job)), options) {

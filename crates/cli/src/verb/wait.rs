@@ -11,12 +11,12 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
-use crate::args::Global;
-use crate::context::{Out, say};
-use crate::exit::{Verdict, of_refusal};
-use crate::ids::Ids;
+use crate::args::GlobalArgs;
+use crate::exit::{CombinedExit, of_refusal};
+use crate::failure_report;
+use crate::job_ids::JobIdArgs;
 use crate::output;
-use crate::trouble;
+use crate::stdio::{StdoutWriter, say};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,11 +29,11 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
-    ids: Ids,
+    ids: JobIdArgs,
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let jobs = self.ids.read()?;
         let mut places: BTreeMap<JobId, u64> = BTreeMap::new();
         for (place, job) in (0..).zip(&jobs) {
@@ -41,22 +41,22 @@ impl Args {
         }
         let mut client = global.connect()?;
         if !global.quiet {
-            client.on_notice(trouble::notice);
+            client.on_notice(failure_report::notice);
         }
-        let (mut out, mut verdict) = (Out::new(), Verdict::default());
+        let (mut out, mut combined_exit) = (StdoutWriter::new(), CombinedExit::default());
         for item in client.wait(jobs) {
             let (job, code) = match item? {
                 WaitItem::Ended(end) => (end.job, tell(&end, global, &mut out)?),
                 WaitItem::Refused { job, refusal } => (job, tell_refused(job, &refusal, global, &mut out)?),
             };
             out.flush()?;
-            verdict.add(places.get(&job).copied().unwrap_or(u64::MAX), code);
+            combined_exit.add(places.get(&job).copied().unwrap_or(u64::MAX), code);
         }
-        Ok(verdict.code())
+        Ok(combined_exit.code())
     }
 }
 
-fn tell(end: &JobEnd, global: &Global, out: &mut Out) -> Result<u8> {
+fn tell(end: &JobEnd, global: &GlobalArgs, out: &mut StdoutWriter) -> Result<u8> {
     if global.json {
         out.json(&output::view(end).fields())?;
     } else if !global.quiet {
@@ -65,7 +65,7 @@ fn tell(end: &JobEnd, global: &Global, out: &mut Out) -> Result<u8> {
     Ok(exit::of(&end.outcome))
 }
 
-fn tell_refused(job: JobId, refusal: &Refusal, global: &Global, out: &mut Out) -> Result<u8> {
+fn tell_refused(job: JobId, refusal: &Refusal, global: &GlobalArgs, out: &mut StdoutWriter) -> Result<u8> {
     if global.json {
         out.json(&answer::refused(job, refusal))?;
     }

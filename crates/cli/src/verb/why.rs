@@ -7,9 +7,9 @@ use anyhow::Result;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::ids::JobId;
 
-use crate::args::Global;
-use crate::context::Out;
-use crate::ids;
+use crate::args::GlobalArgs;
+use crate::job_ids;
+use crate::stdio::StdoutWriter;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,14 +21,14 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The job's number
-    #[arg(value_name = "JOB", value_parser = ids::one)]
+    #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
 }
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let why = global.connect()?.why(self.job)?;
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             out.json(&why)?;
         } else {

@@ -7,8 +7,8 @@ use bulkhead_proto::client::evidence::Seen;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::WorkerRow;
 
-use crate::args::Global;
-use crate::context::Out;
+use crate::args::GlobalArgs;
+use crate::stdio::StdoutWriter;
 use crate::table::{self, or_dash};
 use crate::{duration, time};
 
@@ -23,9 +23,9 @@ Examples:
 pub(crate) struct Args {}
 
 impl Args {
-    pub(crate) fn perform(&self, global: &Global) -> Result<u8> {
+    pub(crate) fn perform(&self, global: &GlobalArgs) -> Result<u8> {
         let rows = global.connect()?.workers()?;
-        let mut out = Out::new();
+        let mut out = StdoutWriter::new();
         if global.json {
             rows.iter().try_for_each(|row| out.json(row))?;
         } else {

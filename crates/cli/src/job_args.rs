@@ -15,13 +15,13 @@ use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 
 use crate::bytes;
-use crate::chain::ChainArgs;
 use crate::duration;
-use crate::exit::Usage;
-use crate::files::{InArgs, Named};
+use crate::exec_args::ExecArgs;
+use crate::exit::UsageError;
 use crate::inputs::Inputs;
+use crate::job_files::{FileArg, InputFileArgs};
 use crate::numbers;
-use crate::program::ProgramArgs;
+use crate::transform_args::TransformArgs;
 
 /// Which jobs, and how they are to be treated.
 #[derive(Debug, clap::Args)]
@@ -50,11 +50,11 @@ pub(crate) struct JobArgs {
     #[arg(long)]
     large: bool,
     #[command(flatten)]
-    chain: ChainArgs,
+    chain: TransformArgs,
     #[command(flatten)]
-    program: ProgramArgs,
+    program: ExecArgs,
     #[command(flatten)]
-    files: InArgs,
+    files: InputFileArgs,
     #[command(flatten)]
     policy: PolicyArgs,
 }
@@ -99,7 +99,7 @@ pub(crate) enum WhenBusy {
 
 impl JobArgs {
     /// What the jobs share.
-    pub(crate) fn spec(&self) -> Result<Spec, Usage> {
+    pub(crate) fn spec(&self) -> Result<Spec, UsageError> {
         let ms =
             |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let policy = Policy {
@@ -114,7 +114,7 @@ impl JobArgs {
             ..Policy::default()
         };
         match policy.fault() {
-            Some(fault) => Err(Usage(fault)),
+            Some(fault) => Err(UsageError(fault)),
             None => Ok(Spec { kind: self.kind.clone(), policy }),
         }
     }
@@ -125,15 +125,15 @@ impl JobArgs {
     }
 
     /// What the jobs work on.
-    pub(crate) fn inputs(&self) -> Result<Inputs, Usage> {
+    pub(crate) fn inputs(&self) -> Result<Inputs, UsageError> {
         let inputs = self.read_inputs()?;
         Ok(if self.large { inputs.with_large_outputs() } else { inputs })
     }
 
     /// The files that each job reads.
-    pub(crate) fn ins(&self) -> Vec<Named> {
+    pub(crate) fn ins(&self) -> Vec<FileArg> {
         match self.inputs.first() {
-            Some(clip) if self.transforms() => vec![Named::new(file::IN, clip)],
+            Some(clip) if self.transforms() => vec![FileArg::new(file::IN, clip)],
             _ => self.files.ins.clone(),
         }
     }
@@ -143,26 +143,26 @@ impl JobArgs {
         self.files.input_max
     }
 
-    fn read_inputs(&self) -> Result<Inputs, Usage> {
+    fn read_inputs(&self) -> Result<Inputs, UsageError> {
         if self.transforms() {
             return self.transform();
         }
         self.chain.refuse_for(&self.kind)?;
         if self.kind == FACTORIAL {
-            return self.factorials().map_err(Usage);
+            return self.factorials().map_err(UsageError);
         }
         if self.form.is_some() || self.file.is_some() {
-            return Err(Usage(format!("--as and --file are for factorial, not for {}", self.kind)));
+            return Err(UsageError(format!("--as and --file are for factorial, not for {}", self.kind)));
         }
         if self.runs_programs() {
-            return self.programs().map_err(Usage);
+            return self.programs().map_err(UsageError);
         }
         self.program.refuse_for(&self.kind)?;
         if self.each {
             if self.inputs.is_empty() {
-                return Err(Usage("--each of what? give an input for each job".to_owned()));
+                return Err(UsageError("--each of what? give an input for each job".to_owned()));
             }
-            return Inputs::texts(self.inputs.clone(), self.count).map_err(Usage);
+            return Inputs::texts(self.inputs.clone(), self.count).map_err(UsageError);
         }
         let text = self.inputs.join(" ");
         match self.kind.as_str() {
@@ -173,7 +173,7 @@ impl JobArgs {
             SLEEP => check_sleep(&text).and_then(|()| Inputs::text(text, self.count)),
             _ => Inputs::text(text, self.count),
         }
-        .map_err(Usage)
+        .map_err(UsageError)
     }
 
     /// Whether the jobs are programs, whose output is shown as it is.
@@ -186,10 +186,10 @@ impl JobArgs {
         self.kind == TRANSFORM
     }
 
-    fn transform(&self) -> Result<Inputs, Usage> {
+    fn transform(&self) -> Result<Inputs, UsageError> {
         self.program.refuse_for(&self.kind)?;
         if self.inputs.len() != 1 {
-            return Err(Usage("transform of what? give one clip, or - for standard input".to_owned()));
+            return Err(UsageError("transform of what? give one clip, or - for standard input".to_owned()));
         }
         let wrong = [
             (self.form.is_some() || self.file.is_some(), "--as and --file are for factorial"),
@@ -197,9 +197,9 @@ impl JobArgs {
             (!self.files.ins.is_empty(), "--in is for other kinds: a transform reads the clip alone"),
         ];
         match wrong.into_iter().find(|(is_so, _)| *is_so) {
-            Some((_, said)) => Err(Usage(said.to_owned())),
+            Some((_, said)) => Err(UsageError(said.to_owned())),
             // Unless it writes into a file of the client, a clip is too long for anything but a descriptor.
-            None => Inputs::text(self.chain.text()?, 1).map(Inputs::with_large_outputs).map_err(Usage),
+            None => Inputs::text(self.chain.text()?, 1).map(Inputs::with_large_outputs).map_err(UsageError),
         }
     }
 
@@ -216,21 +216,21 @@ impl JobArgs {
     }
 
     fn factorials(&self) -> Result<Inputs, String> {
-        let mut spans = Vec::new();
+        let mut ranges = Vec::new();
         for input in &self.inputs {
             if Form::named(input).is_some() {
                 return Err(format!("{input:?} is a form, not a number: write --as {input}"));
             }
-            numbers::parse_argument(input, &mut spans)?;
+            numbers::parse_argument(input, &mut ranges)?;
         }
         if let Some(path) = &self.file {
-            numbers::read_file(path, &mut spans)?;
+            numbers::read_file(path, &mut ranges)?;
         }
-        if spans.is_empty() {
+        if ranges.is_empty() {
             return Err("factorial of what? give numbers, ranges such as 1..200, or --file FILE".to_owned());
         }
         let form = self.form.as_deref().and_then(Form::named).unwrap_or_default();
-        Inputs::numbers(&spans, form, self.count)
+        Inputs::numbers(&ranges, form, self.count)
     }
 }
 
@@ -248,14 +248,14 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct JobArgsCommand {
         #[command(flatten)]
         jobs: JobArgs,
     }
 
     fn read(line: &str) -> Result<Vec<String>, String> {
         let words = std::iter::once("x").chain(line.split_whitespace());
-        let jobs = Line::try_parse_from(words).map_err(|error| error.to_string())?.jobs;
+        let jobs = JobArgsCommand::try_parse_from(words).map_err(|error| error.to_string())?.jobs;
         jobs.spec().map_err(|usage| usage.0)?;
         let inputs = jobs.inputs().map_err(|usage| usage.0)?;
         Ok(inputs.jobs().map(|job| String::from_utf8(job.bytes).unwrap()).collect())

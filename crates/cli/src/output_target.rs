@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bulkhead_client::{AtomicFile, Error, InterruptFd, Interrupts, input_file, name_user, wait_readable};
 
-use crate::patience::{self, Patience};
+use crate::write_wait::{self, WriteWait};
 
 /// Bytes that are copied at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -24,14 +24,14 @@ const SILENCE: Duration = Duration::from_secs(3600);
 
 /// A file that is being made.
 #[derive(Debug)]
-pub(crate) struct NewFile {
-    inner: Inner,
+pub(crate) struct OutputTarget {
+    inner: TargetKind,
     name: String,
-    patience: Patience,
+    write_wait: WriteWait,
 }
 
 #[derive(Debug)]
-enum Inner {
+enum TargetKind {
     Whole(AtomicFile),
     /// Stdout, a pipe, terminal or device: written as it comes or, if a job writes, copied at the end; never replaced.
     Special {
@@ -40,20 +40,20 @@ enum Inner {
     },
 }
 
-impl NewFile {
+impl OutputTarget {
     /// Begins a file for `path`, to be written here. A link is followed.
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        Self::open(path, |special| Ok(Inner::Special { file: Arc::new(special), copied_to: None }))
+        Self::open(path, |special| Ok(TargetKind::Special { file: Arc::new(special), copied_to: None }))
     }
 
     /// Begins a file for `path`, to be written by a job.
     pub(crate) fn for_job(path: &Path) -> Result<Self> {
         Self::open(path, |special| {
-            Ok(Inner::Special { file: Arc::new(input_file::scratch()?), copied_to: Some(special) })
+            Ok(TargetKind::Special { file: Arc::new(input_file::scratch()?), copied_to: Some(special) })
         })
     }
 
-    fn open(path: &Path, special: impl FnOnce(File) -> io::Result<Inner>) -> Result<Self> {
+    fn open(path: &Path, special: impl FnOnce(File) -> io::Result<TargetKind>) -> Result<Self> {
         let is_stdout = path == Path::new("-");
         let name = if is_stdout { "stdout".to_owned() } else { path.display().to_string() };
         let open = || match path.metadata() {
@@ -61,23 +61,23 @@ impl NewFile {
             Ok(found) if !found.is_file() && !found.is_dir() => {
                 special(OpenOptions::new().write(true).open(path).map_err(name_user)?)
             }
-            _ => AtomicFile::create(path).map(Inner::Whole),
+            _ => AtomicFile::create(path).map(TargetKind::Whole),
         };
         let inner = open().with_context(|| format!("cannot write to {name}"))?;
-        Ok(Self { inner, name, patience: Patience::default() })
+        Ok(Self { inner, name, write_wait: WriteWait::default() })
     }
 
     /// From now on a signal ends a wait for whoever reads.
     pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
-        self.patience = Patience::with(self.file().as_fd(), interrupt_fd)?;
+        self.write_wait = WriteWait::with(self.file().as_fd(), interrupt_fd)?;
         Ok(())
     }
 
     /// What is written into.
     pub(crate) fn file(&self) -> &Arc<File> {
         match &self.inner {
-            Inner::Whole(atomic) => atomic.file(),
-            Inner::Special { file, .. } => file,
+            TargetKind::Whole(atomic) => atomic.file(),
+            TargetKind::Special { file, .. } => file,
         }
     }
 
@@ -85,9 +85,9 @@ impl NewFile {
     pub(crate) fn finish(self, interrupts: Option<&mut Interrupts>) -> Result<()> {
         let write = || format!("cannot write to {}", self.name);
         match self.inner {
-            Inner::Whole(atomic) => atomic.publish().with_context(write),
-            Inner::Special { copied_to: None, .. } => Ok(()),
-            Inner::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
+            TargetKind::Whole(atomic) => atomic.publish().with_context(write),
+            TargetKind::Special { copied_to: None, .. } => Ok(()),
+            TargetKind::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),
                 copied => copied.with_context(write),
             },
@@ -128,12 +128,12 @@ fn copy(scratch: &File, mut to: File) -> io::Result<()> {
     }
 }
 
-impl Write for NewFile {
+impl Write for OutputTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = Arc::clone(self.file());
-        let written = self.patience.write(&mut file.as_ref(), bytes);
+        let written = self.write_wait.write(&mut file.as_ref(), bytes);
         // The kind stays: whoever closes a pipe is told apart by it, and an interrupted write is tried again.
-        written.map_err(|error| match patience::is_interrupted(&error) {
+        written.map_err(|error| match write_wait::is_interrupted(&error) {
             true => error,
             false => io::Error::new(error.kind(), format!("{}: {error}", self.name)),
         })
@@ -157,12 +157,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         std::fs::write(&path, "old").unwrap();
-        let mut file = NewFile::create(&path).unwrap();
+        let mut file = OutputTarget::create(&path).unwrap();
         write_exact(&ReceivedOutput::Inline(b"new".to_vec()), &mut file).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         drop(file);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "given up: nothing is left");
-        let file = NewFile::for_job(&path).unwrap();
+        let file = OutputTarget::for_job(&path).unwrap();
         file.file().as_ref().write_all(b"new").unwrap();
         file.finish(None).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
@@ -170,29 +170,29 @@ mod tests {
 
     #[test]
     fn errors_name_the_file_that_the_user_named() {
-        let error = format!("{:#}", NewFile::create(Path::new("/nowhere/at/all")).unwrap_err());
+        let error = format!("{:#}", OutputTarget::create(Path::new("/nowhere/at/all")).unwrap_err());
         assert!(error.starts_with("cannot write to /nowhere/at/all: "), "{error}");
         assert!(!error.contains(".bulkhead-"), "{error}");
-        let mut full = NewFile::create(Path::new("/dev/full")).unwrap();
+        let mut full = OutputTarget::create(Path::new("/dev/full")).unwrap();
         let error = write_exact(&ReceivedOutput::Inline(b"x".to_vec()), &mut full).unwrap_err();
         assert!(format!("{error:#}").contains("/dev/full: No space"), "{error:#}");
-        let full = NewFile::for_job(Path::new("/dev/full")).unwrap();
+        let full = OutputTarget::for_job(Path::new("/dev/full")).unwrap();
         full.file().as_ref().write_all(b"x").unwrap();
         let error = format!("{:#}", full.finish(None).unwrap_err());
         assert!(error.starts_with("cannot write to /dev/full: No space"), "{error}");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
-        let file = NewFile::create(&path).unwrap();
+        let file = OutputTarget::create(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         let error = format!("{:#}", file.finish(None).unwrap_err());
         assert!(error.contains(path.to_str().unwrap()) && !error.contains("temporary"), "{error}");
-        let error = format!("{:#}", NewFile::for_job(&path).unwrap_err());
+        let error = format!("{:#}", OutputTarget::for_job(&path).unwrap_err());
         assert!(error.contains("is a directory"), "{error}");
     }
 
     #[test]
     fn a_device_is_written_and_not_replaced() {
-        for make in [NewFile::create, NewFile::for_job] {
+        for make in [OutputTarget::create, OutputTarget::for_job] {
             let mut file = make(Path::new("/dev/null")).unwrap();
             file.write_all(b"x").unwrap();
             file.finish(None).unwrap();

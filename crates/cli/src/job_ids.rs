@@ -8,28 +8,28 @@ use std::io::Read;
 
 use bulkhead_proto::ids::JobId;
 
-use crate::exit::Usage;
+use crate::exit::UsageError;
 
 /// Most jobs that one command names.
 const IDS_MAX: usize = 1_000_000;
 
 /// The jobs that a command is about.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Ids {
+pub(crate) struct JobIdArgs {
     /// Jobs: numbers, ranges such as 5..10 (both ends included), or - to read them from stdin
     #[arg(value_name = "JOB", required = true)]
     jobs: Vec<String>,
 }
 
-impl Ids {
+impl JobIdArgs {
     /// All of them, in the order given, each once.
-    pub(crate) fn read(&self) -> Result<Vec<JobId>, Usage> {
+    pub(crate) fn read(&self) -> Result<Vec<JobId>, UsageError> {
         let mut found = Vec::new();
         for word in &self.jobs {
             if word == "-" {
                 let mut text = String::new();
                 let read = std::io::stdin().lock().read_to_string(&mut text);
-                read.map_err(|error| Usage(format!("cannot read job numbers from stdin: {error}")))?;
+                read.map_err(|error| UsageError(format!("cannot read job numbers from stdin: {error}")))?;
                 for word in text.split_whitespace() {
                     push(word, &mut found)?;
                 }
@@ -50,10 +50,12 @@ pub(crate) fn one(word: &str) -> Result<JobId, String> {
     number.map(JobId).ok_or_else(|| "give the number of one job, from 1".to_owned())
 }
 
-fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), Usage> {
+fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), UsageError> {
     let number = |text: &str| {
         text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
-            Usage(format!("{word:?} is no job: give a number from 1, a range such as 5..10, or - for stdin"))
+            UsageError(format!(
+                "{word:?} is no job: give a number from 1, a range such as 5..10, or - for stdin"
+            ))
         })
     };
     let (first, last) = match word.split_once("..") {
@@ -61,10 +63,10 @@ fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), Usage> {
         None => (number(word)?, number(word)?),
     };
     if first > last {
-        return Err(Usage(format!("range {word} runs backwards: write {last}..{first}")));
+        return Err(UsageError(format!("range {word} runs backwards: write {last}..{first}")));
     }
     if last - first >= (IDS_MAX - into.len()) as u64 {
-        return Err(Usage(format!("{word} makes it more than {IDS_MAX} jobs: name fewer at once")));
+        return Err(UsageError(format!("{word} makes it more than {IDS_MAX} jobs: name fewer at once")));
     }
     into.extend((first..=last).map(JobId));
     Ok(())
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     fn read(words: &[&str]) -> Result<Vec<u64>, String> {
-        let ids = Ids { jobs: words.iter().map(|word| (*word).to_owned()).collect() };
+        let ids = JobIdArgs { jobs: words.iter().map(|word| (*word).to_owned()).collect() };
         ids.read().map(|jobs| jobs.into_iter().map(|job| job.0).collect()).map_err(|usage| usage.0)
     }
 

@@ -5,17 +5,17 @@
 use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::client::record_text::Span;
 
-use crate::symbols::Library;
+use crate::symbols::SymbolCache;
 
 /// What else is known of it: a heading of at most nine letters and a text for each line.
-pub(crate) fn details(evidence: &Evidence, library: &mut Library) -> Vec<(&'static str, String)> {
+pub(crate) fn details(evidence: &Evidence, symbol_cache: &mut SymbolCache) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     lines.extend(evidence.seen.as_deref().map(|seen| ("seen", seen_text(seen))));
     lines.extend(evidence.progress.map(|progress| ("progress", progress_text(progress))));
     let words = &evidence.last_words;
     lines.extend((!words.is_empty()).then(|| ("said", format!("{words:?}"))));
     let headings = std::iter::once("at").chain(std::iter::repeat(""));
-    lines.extend(headings.zip(library.backtrace(evidence)));
+    lines.extend(headings.zip(symbol_cache.backtrace(evidence)));
     lines
 }
 
@@ -61,7 +61,7 @@ mod tests {
             seen: Some(Box::new(seen)),
             ..Evidence::default()
         };
-        let lines = details(&evidence, &mut Library::default());
+        let lines = details(&evidence, &mut SymbolCache::default());
         let lines: Vec<_> = lines.iter().map(|(heading, text)| (*heading, text.as_str())).collect();
         assert_eq!(
             lines,
@@ -77,6 +77,6 @@ mod tests {
                 ("", "(no names: the worker program is not known)"),
             ]
         );
-        assert!(details(&Evidence::default(), &mut Library::default()).is_empty());
+        assert!(details(&Evidence::default(), &mut SymbolCache::default()).is_empty());
     }
 }

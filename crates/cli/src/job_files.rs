@@ -17,23 +17,23 @@ use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::job::OutputMode;
 
 use crate::bytes;
-use crate::exit::Usage;
-use crate::new_file::NewFile;
-use crate::progress::{Copying, Shown};
+use crate::exit::UsageError;
+use crate::output_target::OutputTarget;
+use crate::progress::{CopyProgress, ProgressMode};
 
 /// What people call `-` that is read.
 const STANDARD: &str = "standard input";
 
 /// A file as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct FileArg {
     /// What the job calls it.
     pub(crate) name: String,
     /// Where it is; `-` is stdin or stdout.
     pub(crate) path: PathBuf,
 }
 
-impl Named {
+impl FileArg {
     pub(crate) fn new(name: &str, path: impl Into<PathBuf>) -> Self {
         Self { name: name.to_owned(), path: path.into() }
     }
@@ -52,10 +52,10 @@ impl Named {
 
 /// What jobs read.
 #[derive(Debug, clap::Args)]
-pub(crate) struct InArgs {
+pub(crate) struct InputFileArgs {
     /// A file that the job reads, and what it calls it; may be given again. - is stdin, a pipe is copied first
-    #[arg(long = "in", help_heading = "Files", value_name = "NAME=PATH", value_parser = Named::parse)]
-    pub(crate) ins: Vec<Named>,
+    #[arg(long = "in", help_heading = "Files", value_name = "NAME=PATH", value_parser = FileArg::parse)]
+    pub(crate) ins: Vec<FileArg>,
     /// Most bytes that are copied from a pipe or device
     #[arg(long, help_heading = "Files", value_name = "SIZE", value_parser = bytes::parse, default_value = "64G")]
     pub(crate) input_max: u64,
@@ -63,19 +63,19 @@ pub(crate) struct InArgs {
 
 /// What jobs write.
 #[derive(Debug, clap::Args)]
-pub(crate) struct OutArgs {
+pub(crate) struct OutputFileArgs {
     /// A file that the job writes, and what it calls it; may be given again. It appears when the job is done
-    #[arg(long = "out", help_heading = "Files", value_name = "NAME=PATH", value_parser = Named::parse)]
-    pub(crate) outs: Vec<Named>,
+    #[arg(long = "out", help_heading = "Files", value_name = "NAME=PATH", value_parser = FileArg::parse)]
+    pub(crate) outs: Vec<FileArg>,
 }
 
 /// Which files a job is to have.
 #[derive(Debug, Default)]
-pub(crate) struct Wanted {
+pub(crate) struct FileRequest {
     /// What it reads.
-    pub(crate) ins: Vec<Named>,
+    pub(crate) ins: Vec<FileArg>,
     /// What it writes.
-    pub(crate) outs: Vec<Named>,
+    pub(crate) outs: Vec<FileArg>,
     /// Where its result goes, if the job itself is to write it there.
     pub(crate) result: Option<PathBuf>,
     /// Where the results go, if this command writes them.
@@ -84,15 +84,15 @@ pub(crate) struct Wanted {
     pub(crate) stdin: Option<Vec<u8>>,
 }
 
-impl Wanted {
+impl FileRequest {
     /// Names and paths that cannot be; nothing is opened.
-    pub(crate) fn check(&self) -> Result<(), Usage> {
+    pub(crate) fn check(&self) -> Result<(), UsageError> {
         if let Some(fault) = file::fault(&self.uses()) {
-            return Err(Usage(fault));
+            return Err(UsageError(fault));
         }
         let standard = self.ins.iter().filter(|one| one.is_standard()).count();
         if standard + self.stdin.iter().count() > 1 {
-            return Err(Usage("standard input can be read only once: give - to one file".to_owned()));
+            return Err(UsageError("standard input can be read only once: give - to one file".to_owned()));
         }
         let outs = self.outs.iter().map(|one| one.path.as_path()).chain(self.result.as_deref());
         let mut taken = BTreeSet::new();
@@ -100,14 +100,14 @@ impl Wanted {
         let is_twice =
             |path: &&Path| !taken.insert(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()));
         match outs.chain(self.results.as_deref()).find(is_twice) {
-            Some(twice) => Err(Usage(format!("two outputs go to {}", twice.display()))),
+            Some(twice) => Err(UsageError(format!("two outputs go to {}", twice.display()))),
             None => Ok(()),
         }
     }
 
     /// Whether standard output is one of the files.
     pub(crate) fn takes_stdout(&self) -> bool {
-        self.outs.iter().any(Named::is_standard) || self.result.as_deref() == Some(Path::new("-"))
+        self.outs.iter().any(FileArg::is_standard) || self.result.as_deref() == Some(Path::new("-"))
     }
 
     fn uses(&self) -> Vec<FileUse> {
@@ -123,14 +123,14 @@ impl Wanted {
     pub(crate) fn open(
         &self,
         input_max: u64,
-        shown: Shown,
+        shown: ProgressMode,
         interrupts: &mut Option<Interrupts>,
     ) -> Result<JobFiles> {
         let mut open = JobFiles::default();
         open.attached.takes_result = self.result.is_some();
-        let result = self.result.as_ref().map(|path| Named::new(file::OUT, path));
+        let result = self.result.as_ref().map(|path| FileArg::new(file::OUT, path));
         for one in self.outs.iter().chain(&result) {
-            let new = NewFile::for_job(&one.path)?;
+            let new = OutputTarget::for_job(&one.path)?;
             open.attached.files.push(JobFile::written(&one.name, std::sync::Arc::clone(new.file())));
             open.outs.0.push(new);
         }
@@ -148,13 +148,18 @@ impl Wanted {
 }
 
 /// A file to be read, as it is or as a copy.
-fn open_in(one: &Named, input_max: u64, shown: Shown, interrupts: &mut Option<Interrupts>) -> Result<File> {
+fn open_in(
+    one: &FileArg,
+    input_max: u64,
+    shown: ProgressMode,
+    interrupts: &mut Option<Interrupts>,
+) -> Result<File> {
     let name = if one.is_standard() { STANDARD.to_owned() } else { one.path.display().to_string() };
     let source = if one.is_standard() { InputSource::stdin() } else { InputSource::open(&one.path) };
-    let stream = match source.map_err(|error| Usage(format!("cannot read {name}: {error}")))? {
+    let stream = match source.map_err(|error| UsageError(format!("cannot read {name}: {error}")))? {
         InputSource::Plain(file) => return Ok(file),
         InputSource::Stream(stream) if stream.is_terminal() => {
-            return Err(Usage(format!("{name} is a terminal: give a file or a pipe")).into());
+            return Err(UsageError(format!("{name} is a terminal: give a file or a pipe")).into());
         }
         InputSource::Stream(stream) => stream,
     };
@@ -167,18 +172,18 @@ fn copy(
     stream: &File,
     name: &str,
     input_max: u64,
-    shown: Shown,
+    shown: ProgressMode,
     interrupts: &mut Option<Interrupts>,
 ) -> Result<File> {
     if interrupts.is_none() {
         *interrupts = Some(Interrupts::new()?);
     }
-    let bar = Copying::new(name, shown);
+    let bar = CopyProgress::new(name, shown);
     let copied = input_file::copy(head, stream, input_max, interrupts.as_mut(), |bytes| bar.so_far(bytes));
     match copied {
         Err(InputCopyError::Interrupted) => Err(Error::Interrupted.into()),
         Err(error @ InputCopyError::TooLong { .. }) => {
-            Err(Usage(format!("cannot take {name}: {error} (--input-max)")).into())
+            Err(UsageError(format!("cannot take {name}: {error} (--input-max)")).into())
         }
         other => other.with_context(|| format!("cannot take {name}")),
     }
@@ -188,19 +193,19 @@ fn copy(
 #[derive(Debug, Default)]
 pub(crate) struct JobFiles {
     /// What goes with the job.
-    pub(crate) attached: Attached,
+    pub(crate) attached: AttachedFiles,
     /// What it writes.
-    pub(crate) outs: Outs,
+    pub(crate) outs: OutputFiles,
 }
 
 /// Files on their way to a job.
 #[derive(Debug, Default)]
-pub(crate) struct Attached {
+pub(crate) struct AttachedFiles {
     files: Vec<JobFile>,
     takes_result: bool,
 }
 
-impl Attached {
+impl AttachedFiles {
     /// Puts them with a job.
     pub(crate) fn to(&self, job: JobInput) -> JobInput {
         let output = if self.takes_result { OutputMode::File } else { job.output };
@@ -210,9 +215,9 @@ impl Attached {
 
 /// Files that a job writes.
 #[derive(Debug, Default)]
-pub(crate) struct Outs(Vec<NewFile>);
+pub(crate) struct OutputFiles(Vec<OutputTarget>);
 
-impl Outs {
+impl OutputFiles {
     /// Length of the file that has the result of a job that is done: it was opened last.
     pub(crate) fn result_bytes(&self) -> Result<u64> {
         let last = self.0.last().context("the job wrote no file")?;
@@ -229,9 +234,14 @@ impl Outs {
 mod tests {
     use super::*;
 
-    fn wanted(ins: &[&str], outs: &[&str], result: Option<&str>) -> Wanted {
-        let parse = |all: &[&str]| all.iter().map(|text| Named::parse(text).unwrap()).collect();
-        Wanted { ins: parse(ins), outs: parse(outs), result: result.map(PathBuf::from), ..Wanted::default() }
+    fn wanted(ins: &[&str], outs: &[&str], result: Option<&str>) -> FileRequest {
+        let parse = |all: &[&str]| all.iter().map(|text| FileArg::parse(text).unwrap()).collect();
+        FileRequest {
+            ins: parse(ins),
+            outs: parse(outs),
+            result: result.map(PathBuf::from),
+            ..FileRequest::default()
+        }
     }
 
     #[test]
@@ -249,20 +259,20 @@ mod tests {
             let error = wanted(ins, outs, result).check().unwrap_err().0;
             assert!(error.contains(fault), "{error}");
         }
-        let fed = Wanted { stdin: Some(Vec::new()), ..wanted(&["a=-"], &[], None) };
+        let fed = FileRequest { stdin: Some(Vec::new()), ..wanted(&["a=-"], &[], None) };
         assert!(fed.check().unwrap_err().0.contains("only once"));
         let fine = wanted(&["a=x", "b=-"], &["c=x"], Some("x.out"));
         assert!(fine.check().is_ok() && !fine.takes_stdout());
         assert!(wanted(&[], &[], Some("-")).takes_stdout());
-        assert_eq!(Named::parse("a=b=c"), Ok(Named::new("a", "b=c")));
-        assert!(Named::parse("a").is_err() && Named::parse("a=").is_err());
+        assert_eq!(FileArg::parse("a=b=c"), Ok(FileArg::new("a", "b=c")));
+        assert!(FileArg::parse("a").is_err() && FileArg::parse("a=").is_err());
     }
 
     #[test]
     fn outputs_are_tried_before_inputs_are_read() {
         let mut interrupts = None;
         let wanted = wanted(&["a=/nowhere/in"], &["b=/nowhere/out"], None);
-        let error = wanted.open(1, Shown::default(), &mut interrupts).unwrap_err();
+        let error = wanted.open(1, ProgressMode::default(), &mut interrupts).unwrap_err();
         assert!(format!("{error:#}").starts_with("cannot write to /nowhere/out: "), "{error:#}");
         assert!(interrupts.is_none());
     }
@@ -272,17 +282,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in");
         std::fs::write(&path, "plain").unwrap();
-        let files = Wanted { ins: vec![Named::new("a", &path)], ..Wanted::default() };
-        let job = files.open(9, Shown::default(), &mut None).unwrap().attached.to(b"x".to_vec().into());
+        let files = FileRequest { ins: vec![FileArg::new("a", &path)], ..FileRequest::default() };
+        let job =
+            files.open(9, ProgressMode::default(), &mut None).unwrap().attached.to(b"x".to_vec().into());
         let text = std::io::read_to_string(job.files[0].file.try_clone().unwrap()).unwrap();
         assert_eq!((text.as_str(), job.output), ("plain", OutputMode::Inline));
         let mut interrupts = None;
         let zero = wanted(&["a=/dev/zero"], &[], Some("-"));
-        let error = zero.open(1 << 20, Shown::default(), &mut interrupts).unwrap_err();
+        let error = zero.open(1 << 20, ProgressMode::default(), &mut interrupts).unwrap_err();
         let said = "cannot take /dev/zero: it is longer than the limit of 1048576 bytes (--input-max)";
-        assert_eq!(error.downcast_ref::<Usage>().unwrap().0, said);
+        assert_eq!(error.downcast_ref::<UsageError>().unwrap().0, said);
         assert!(interrupts.is_some(), "from then on signals are watched");
-        let missing = wanted(&["a=/nowhere/in"], &[], None).open(1, Shown::default(), &mut None).unwrap_err();
-        assert!(missing.is::<Usage>() && missing.to_string().starts_with("cannot read /nowhere/in: "));
+        let missing =
+            wanted(&["a=/nowhere/in"], &[], None).open(1, ProgressMode::default(), &mut None).unwrap_err();
+        assert!(missing.is::<UsageError>() && missing.to_string().starts_with("cannot read /nowhere/in: "));
     }
 }

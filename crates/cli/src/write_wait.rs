@@ -15,13 +15,13 @@ const PIECE_BYTES: usize = 2048;
 
 /// How writes to one descriptor wait.
 #[derive(Debug, Default)]
-pub(crate) struct Patience {
+pub(crate) struct WriteWait {
     /// `None`: for as long as it takes.
     interrupt_fd: Option<InterruptFd>,
     is_over: bool,
 }
 
-impl Patience {
+impl WriteWait {
     /// With signals that end a wait for `fd`. A plain file keeps nobody waiting.
     pub(crate) fn with(fd: BorrowedFd<'_>, interrupt_fd: InterruptFd) -> io::Result<Self> {
         let is_plain = File::from(fd.try_clone_to_owned()?).metadata()?.is_file();

@@ -10,11 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
-use crate::exit::Usage;
+use crate::exit::UsageError;
 
 /// What a program gets.
 #[derive(Debug, clap::Args)]
-pub(crate) struct ProgramArgs {
+pub(crate) struct ExecArgs {
     /// A variable of the program's environment, which has none of yours; may be given again
     #[arg(long, help_heading = "Exec", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -25,16 +25,16 @@ pub(crate) struct ProgramArgs {
 
 /// A job that runs a program.
 #[derive(Debug)]
-pub(crate) struct Fed {
+pub(crate) struct ExecInput {
     /// Its input.
     pub(crate) input: Vec<u8>,
     /// The beginning of a standard input that is too long to travel in it; the rest was not read yet.
     pub(crate) stdin: Option<Vec<u8>>,
 }
 
-impl ProgramArgs {
+impl ExecArgs {
     /// The job that runs these words.
-    pub(crate) fn input(&self, words: &[String]) -> Result<Fed, String> {
+    pub(crate) fn input(&self, words: &[String]) -> Result<ExecInput, String> {
         let mut argv: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
         if let (Some(name), Some(first)) = (words.first(), argv.first_mut()) {
             *first = from_here(name)?;
@@ -44,12 +44,12 @@ impl ProgramArgs {
         let mut program = Program { argv, env, stdin: Vec::new() };
         let input = program.to_input().map_err(|error| error.to_string())?;
         if !self.stdin {
-            return Ok(Fed { input, stdin: None });
+            return Ok(ExecInput { input, stdin: None });
         }
         program.stdin = read_stdin()?;
         Ok(match program.to_input() {
-            Ok(input) => Fed { input, stdin: None },
-            Err(_) => Fed { input, stdin: Some(program.stdin) },
+            Ok(input) => ExecInput { input, stdin: None },
+            Err(_) => ExecInput { input, stdin: Some(program.stdin) },
         })
     }
 
@@ -59,9 +59,9 @@ impl ProgramArgs {
     }
 
     /// For kinds that run no program.
-    pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), Usage> {
+    pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), UsageError> {
         if self.stdin || !self.env.is_empty() {
-            return Err(Usage(format!("--env and --stdin are for exec, not for {kind}")));
+            return Err(UsageError(format!("--env and --stdin are for exec, not for {kind}")));
         }
         Ok(())
     }

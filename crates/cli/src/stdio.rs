@@ -1,53 +1,35 @@
 //! What all verbs do at their beginning and their end: find the daemon, write to stdout.
 //!
-//! Stdout is buffered and locked once; whoever waits must flush before, or a reader sees results late. A closed
+//! LockedStdout is buffered and locked once; whoever waits must flush before, or a reader sees results late. A closed
 //! stdout is an error here and a quiet end in `exit`.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{ConnectFailure, DaemonClient, InterruptFd, discovery};
+use bulkhead_client::InterruptFd;
 use serde::Serialize;
 
-use crate::args::Global;
-use crate::patience::Patience;
-
-impl Global {
-    /// The daemon that this command talks to.
-    pub(crate) fn connect(&self) -> Result<DaemonClient, ConnectFailure> {
-        let client = discovery::find(self.socket.as_deref())?;
-        log::info!("connected");
-        Ok(client)
-    }
-
-    /// As [`Self::connect`], for a daemon that has so long for each answer.
-    pub(crate) fn connect_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
-        let mut client = discovery::find_within(self.socket.as_deref(), patience)?;
-        client.set_reply_timeout(patience);
-        Ok(client)
-    }
-}
+use crate::write_wait::WriteWait;
 
 /// Writes one line to stderr. One that is closed or full is no reason to end: nobody reads there, and the code still tells.
 pub(crate) fn say(line: impl std::fmt::Display) {
     drop(io::stderr().lock().write_all(format!("{line}\n").as_bytes()));
 }
 
-/// Stdout, buffered; [`Out::flush`] before anything that waits, and at the end.
-pub(crate) struct Out {
-    stdout: BufWriter<Stdout>,
+/// LockedStdout, buffered; [`StdoutWriter::flush`] before anything that waits, and at the end.
+pub(crate) struct StdoutWriter {
+    stdout: BufWriter<LockedStdout>,
 }
 
-struct Stdout {
+struct LockedStdout {
     lock: StdoutLock<'static>,
-    patience: Patience,
+    write_wait: WriteWait,
 }
 
-impl Write for Stdout {
+impl Write for LockedStdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.patience.write(&mut self.lock, bytes)
+        self.write_wait.write(&mut self.lock, bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -55,16 +37,16 @@ impl Write for Stdout {
     }
 }
 
-impl Out {
+impl StdoutWriter {
     pub(crate) fn new() -> Self {
-        let stdout = Stdout { lock: io::stdout().lock(), patience: Patience::default() };
+        let stdout = LockedStdout { lock: io::stdout().lock(), write_wait: WriteWait::default() };
         Self { stdout: BufWriter::with_capacity(64 << 10, stdout) }
     }
 
     /// From now on a signal ends a wait for whoever reads.
     pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
         let stdout = self.stdout.get_mut();
-        stdout.patience = Patience::with(stdout.lock.as_fd(), interrupt_fd)?;
+        stdout.write_wait = WriteWait::with(stdout.lock.as_fd(), interrupt_fd)?;
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 use bulkhead_frames::Chain;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
-use crate::exit::Usage;
+use crate::exit::UsageError;
 
 /// The flags: name, form of the value if it has one, help.
 const FLAGS: [(&str, Option<&str>, &str); 7] = [
@@ -24,32 +24,33 @@ const CHAIN: &str = "chain";
 
 /// What is done to each frame, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ChainArgs {
+pub(crate) struct TransformArgs {
     /// Operations as the chain text has them.
     operations: Vec<String>,
 }
 
-impl ChainArgs {
+impl TransformArgs {
     /// The chain, as it travels.
-    pub(crate) fn text(&self) -> Result<String, Usage> {
+    pub(crate) fn text(&self) -> Result<String, UsageError> {
         if self.operations.is_empty() {
             let flags: Vec<String> = FLAGS.iter().map(|(name, ..)| format!("--{name}")).collect();
-            return Err(Usage(format!("transform how? give some of {}", flags.join(", "))));
+            return Err(UsageError(format!("transform how? give some of {}", flags.join(", "))));
         }
-        let chain: Chain = self.operations.join(",").parse().map_err(|fault| Usage(format!("{fault}")))?;
+        let chain: Chain =
+            self.operations.join(",").parse().map_err(|fault| UsageError(format!("{fault}")))?;
         Ok(chain.to_string())
     }
 
     /// For kinds that transform nothing.
-    pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), Usage> {
+    pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), UsageError> {
         match self.operations.first() {
             None => Ok(()),
-            Some(first) => Err(Usage(format!("{first} is an operation of transform, {kind} has none"))),
+            Some(first) => Err(UsageError(format!("{first} is an operation of transform, {kind} has none"))),
         }
     }
 }
 
-impl clap::Args for ChainArgs {
+impl clap::Args for TransformArgs {
     fn augment_args(command: Command) -> Command {
         FLAGS.iter().fold(command, |command, (name, value, help)| {
             let flag = Arg::new(*name).long(*name).help(*help).help_heading("Transform");
@@ -67,7 +68,7 @@ impl clap::Args for ChainArgs {
     }
 }
 
-impl FromArgMatches for ChainArgs {
+impl FromArgMatches for TransformArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut placed: Vec<(usize, String)> = Vec::new();
         for (name, ..) in FLAGS {
@@ -96,16 +97,16 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct TransformCommand {
         #[command(flatten)]
-        chain: ChainArgs,
+        chain: TransformArgs,
         #[arg()]
         words: Vec<String>,
     }
 
     fn read(line: &str) -> Result<String, String> {
         let words = std::iter::once("x").chain(line.split_whitespace());
-        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        let line = TransformCommand::try_parse_from(words).map_err(|error| error.to_string())?;
         line.chain.text().map_err(|usage| usage.0)
     }
 
@@ -155,7 +156,7 @@ mod tests {
             let error = read(line).unwrap_err();
             assert!(error.contains(fault), "{line}: {error}");
         }
-        let gray = ChainArgs { operations: vec!["gray".to_owned()] };
+        let gray = TransformArgs { operations: vec!["gray".to_owned()] };
         assert_eq!(
             gray.refuse_for("noop").unwrap_err().0,
             "gray is an operation of transform, noop has none"

@@ -7,16 +7,16 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
 
-use crate::context::say;
-use crate::words;
+use crate::plural;
+use crate::stdio::say;
 
-/// Crashed jobs whose deaths are told; beyond them their count says enough.
+/// CrashedJobs jobs whose deaths are told; beyond them their count says enough.
 const DETAILS_MAX: usize = 10;
 
 /// The line about one job; `what` is its kind and input, where known.
 pub(crate) fn line(end: &JobEnd, what: &str) -> String {
     let what = if what.is_empty() { String::new() } else { format!(" ({})", shorten(what)) };
-    let attempts = words::count(u64::from(end.attempts), "attempt");
+    let attempts = plural::count(u64::from(end.attempts), "attempt");
     // The job's own message comes last: nothing of ours can be taken for a part of it.
     let outcome = end.outcome.to_string();
     match outcome.split_once(": ") {
@@ -42,7 +42,7 @@ fn shorten(text: &str) -> String {
 
 /// Jobs whose evidence is to be shown when everything has ended.
 #[derive(Debug, Default)]
-pub(crate) struct Crashed {
+pub(crate) struct CrashedJobs {
     jobs: Vec<JobId>,
     count: u64,
 }
@@ -57,7 +57,7 @@ pub(crate) fn next_step(job: JobId, has_files: bool) -> String {
     format!("`bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it")
 }
 
-impl Crashed {
+impl CrashedJobs {
     /// Remembers a job if it crashed.
     pub(crate) fn note(&mut self, end: &JobEnd) {
         if matches!(end.outcome, Outcome::Crashed { .. }) {
