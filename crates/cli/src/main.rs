@@ -22,6 +22,7 @@ mod output_target;
 mod plural;
 mod private_daemon;
 mod progress;
+mod state_names;
 mod stdio;
 mod symbols;
 mod table;

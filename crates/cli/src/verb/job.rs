@@ -17,6 +17,7 @@ use crate::bytes;
 use crate::evidence;
 use crate::failure_report::{death_line, next_step};
 use crate::job_ids;
+use crate::state_names::job_state;
 use crate::stdio::StdoutWriter;
 use crate::symbols::SymbolCache;
 
@@ -88,9 +89,9 @@ fn state(detail: &JobDetail) -> String {
     match (&detail.outcome, detail.worker) {
         (Some(outcome), _) => outcome.to_string(),
         (None, Some(worker)) => {
-            format!("{} in worker {worker}", format!("{:?}", detail.row.state).to_lowercase())
+            format!("{} in worker {worker}", job_state(detail.row.state))
         }
-        (None, None) => format!("{:?}", detail.row.state).to_lowercase(),
+        (None, None) => job_state(detail.row.state).to_owned(),
     }
 }
 

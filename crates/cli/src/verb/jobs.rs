@@ -10,6 +10,7 @@ use bulkhead_proto::job::JobState;
 use clap::ValueEnum;
 
 use crate::args::GlobalArgs;
+use crate::state_names::job_state;
 use crate::stdio::{StdoutWriter, say};
 use crate::{duration, table, time};
 
@@ -125,7 +126,7 @@ impl Args {
 }
 
 fn cells(row: &JobRow, now_us: u64) -> [String; 7] {
-    let state = row.outcome.clone().unwrap_or_else(|| format!("{:?}", row.state).to_lowercase());
+    let state = row.outcome.clone().unwrap_or_else(|| job_state(row.state).to_owned());
     [
         row.job.to_string(),
         row.kind.clone(),

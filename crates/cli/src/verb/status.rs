@@ -7,6 +7,7 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::{PoolRow, Status, WorkerRow};
 
 use crate::args::GlobalArgs;
+use crate::state_names::pool_health;
 use crate::stdio::StdoutWriter;
 use crate::verb::workers;
 use crate::{duration, plural, time};
@@ -109,8 +110,8 @@ fn pools(status: &Status) -> Vec<String> {
 }
 
 fn health(pool: &PoolRow) -> String {
-    let word = format!("{:?}", pool.health).to_lowercase();
-    if pool.health_reason.is_empty() { word } else { format!("{word} ({})", pool.health_reason) }
+    let word = pool_health(pool.health);
+    if pool.health_reason.is_empty() { word.to_owned() } else { format!("{word} ({})", pool.health_reason) }
 }
 
 #[cfg(test)]

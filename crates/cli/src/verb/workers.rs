@@ -8,6 +8,7 @@ use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::WorkerRow;
 
 use crate::args::GlobalArgs;
+use crate::state_names::worker_state;
 use crate::stdio::StdoutWriter;
 use crate::table::{self, or_dash};
 use crate::{duration, time};
@@ -46,7 +47,7 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
         row.pool.clone(),
         or_dash(row.slot),
         or_dash(row.pid),
-        format!("{:?}", row.state).to_lowercase(),
+        worker_state(row.state).to_owned(),
         or_dash(row.job),
         row.offers.to_string(),
         row.ended.to_string(),
