@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use bulkhead_jobs::{Failure, Task};
+use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_sys::raise;
 use bulkhead_worker::Registry;
 
@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
     bulkhead_worker::run(&Registry::builtin().with("noop", run))
 }
 
-fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let deed = std::str::from_utf8(input).unwrap_or_default();
     match (deed, deed.strip_prefix(GROW)) {
         (TELL, _) => tell(task),
@@ -41,7 +41,7 @@ fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     }
 }
 
-fn tell(task: &mut dyn Task) -> ! {
+fn tell(task: &mut dyn TaskContext) -> ! {
     task.say("row 2");
     task.progress(2, 7);
     task.say(WORDS);

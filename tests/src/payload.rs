@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bulkhead_jobs::{Failure, Task};
+use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
 use bulkhead_proto::file::{FileUse, IN, OUT};
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
     bulkhead_worker::run(&Registry::builtin().with("noop", run).with_plan(PIECES, Pieces))
 }
 
-fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let deed = std::str::from_utf8(input).unwrap_or_default();
     match (deed, deed.strip_prefix(PAUSE)) {
         (SUM, _) => sum(task, |_| Ok(())),
@@ -53,7 +53,7 @@ fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
 }
 
 /// `meanwhile` is called with the place after which bytes were read.
-fn sum(task: &mut dyn Task, meanwhile: impl Fn(u64) -> io::Result<()>) -> Result<(), Failure> {
+fn sum(task: &mut dyn TaskContext, meanwhile: impl Fn(u64) -> io::Result<()>) -> Result<(), TaskFailure> {
     let file = task.file(IN)?;
     let (mut at, mut sum, mut bytes) = (0, 0_u64, vec![0; STEP]);
     while at < file.length() {
@@ -66,7 +66,7 @@ fn sum(task: &mut dyn Task, meanwhile: impl Fn(u64) -> io::Result<()>) -> Result
     Ok(write!(task, "{at} {sum}")?)
 }
 
-fn ends(task: &mut dyn Task) -> Result<(), Failure> {
+fn ends(task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let file = task.file(IN)?;
     let mut bytes = [0; 16];
     file.read_exact_at(&mut bytes[..8], 0)?;
@@ -74,7 +74,7 @@ fn ends(task: &mut dyn Task) -> Result<(), Failure> {
     Ok(task.write_all(&bytes)?)
 }
 
-fn copy(task: &mut dyn Task) -> Result<(), Failure> {
+fn copy(task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let (from, to) = (task.file(IN)?, task.file(OUT)?);
     let mut bytes = vec![0; STEP];
     let mut at = 0;

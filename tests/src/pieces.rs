@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, Task};
+use bulkhead_jobs::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
 
 use crate::payload::pause;
 
@@ -41,11 +41,11 @@ fn merges(gate: &Path) -> PathBuf {
 }
 
 impl FanOut for Pieces {
-    fn plan(&self, _: &[u8], _: &mut dyn Task) -> Result<Split, Failure> {
+    fn plan(&self, _: &[u8], _: &mut dyn TaskContext) -> Result<Split, TaskFailure> {
         Ok(Split { common: Vec::new(), parts: (0..PARTS).map(|part| vec![part]).collect() })
     }
 
-    fn run(&self, _: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    fn run(&self, _: Planned<'_>, part: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
         let place = u64::from(part[0]) * PIECE_BYTES as u64;
         task.shared()?.write_all_at(&vec![part[0]; PIECE_BYTES], place)?;
         Ok(task.write_all(part)?)
@@ -54,10 +54,10 @@ impl FanOut for Pieces {
     fn merge(
         &self,
         job: Planned<'_>,
-        _: &Packed<'_>,
-        results: &Packed<'_>,
-        task: &mut dyn Task,
-    ) -> Result<(), Failure> {
+        _: &PackedParts<'_>,
+        results: &PackedParts<'_>,
+        task: &mut dyn TaskContext,
+    ) -> Result<(), TaskFailure> {
         let gate = PathBuf::from(String::from_utf8_lossy(job.input).into_owned());
         let mut merges = File::options().append(true).create(true).open(merges(&gate))?;
         writeln!(merges, "{}", std::process::id())?;

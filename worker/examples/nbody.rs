@@ -10,7 +10,7 @@
 
 use std::process::ExitCode;
 
-use bulkhead_worker::{Registry, Task, TrackingAllocator, run};
+use bulkhead_worker::{Registry, TaskContext, TrackingAllocator, run};
 use serde::{Deserialize, Serialize};
 
 /// So that a run that wants too much memory dies with the number of bytes it wanted.
@@ -32,7 +32,7 @@ struct Ensemble {
 }
 
 #[derive(Serialize)]
-struct Outcome {
+struct EnsembleResult {
     seed: u64,
     energy_before: f64,
     energy_after: f64,
@@ -46,7 +46,7 @@ struct Body {
     pull: [f64; 3],
 }
 
-fn simulate(ensemble: Ensemble, task: &mut dyn Task) -> Result<Outcome, String> {
+fn simulate(ensemble: Ensemble, task: &mut dyn TaskContext) -> Result<EnsembleResult, String> {
     let Ensemble { seed, bodies, steps } = ensemble;
     if !(2..=10_000).contains(&bodies) {
         return Err(format!("{bodies} bodies are not from 2 to 10000"));
@@ -67,7 +67,7 @@ fn simulate(ensemble: Ensemble, task: &mut dyn Task) -> Result<Outcome, String> 
     let energy_after = energy(&bodies);
     let drift = ((energy_after - energy_before) / energy_before).abs();
     if drift.is_finite() {
-        Ok(Outcome { seed, energy_before, energy_after, drift })
+        Ok(EnsembleResult { seed, energy_before, energy_after, drift })
     } else {
         Err(format!("seed {seed} has lost its energy after {steps} steps: use fewer bodies"))
     }

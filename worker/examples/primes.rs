@@ -15,11 +15,11 @@
 
 use std::process::ExitCode;
 
-use bulkhead_worker::{Registry, Task, run};
+use bulkhead_worker::{Registry, TaskContext, run};
 
 type Range = (u64, u64);
 
-fn plan(n: &u64, _: &mut dyn Task) -> Result<Vec<Range>, String> {
+fn plan(n: &u64, _: &mut dyn TaskContext) -> Result<Vec<Range>, String> {
     let step = 100_000;
     let parts = n.div_ceil(step);
     if parts > 10_000 {
@@ -28,13 +28,13 @@ fn plan(n: &u64, _: &mut dyn Task) -> Result<Vec<Range>, String> {
     Ok((0..parts).map(|part| (part * step + 1, (part * step + step).min(*n))).collect())
 }
 
-fn part(_: &u64, (first, last): Range, task: &mut dyn Task) -> Result<u64, String> {
+fn part(_: &u64, (first, last): Range, task: &mut dyn TaskContext) -> Result<u64, String> {
     task.say(&format!("primes from {first} to {last}"));
     let is_prime = |n: &u64| *n > 1 && (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     Ok((first..=last).filter(is_prime).count() as u64)
 }
 
-fn merge(_: &u64, counts: Vec<u64>, _: &mut dyn Task) -> Result<u64, String> {
+fn merge(_: &u64, counts: Vec<u64>, _: &mut dyn TaskContext) -> Result<u64, String> {
     Ok(counts.iter().sum())
 }
 

@@ -15,9 +15,9 @@
 
 use std::process::ExitCode;
 
-use bulkhead_worker::{Registry, Task, run};
+use bulkhead_worker::{Registry, TaskContext, run};
 
-fn square(n: i64, _task: &mut dyn Task) -> Result<i64, String> {
+fn square(n: i64, _task: &mut dyn TaskContext) -> Result<i64, String> {
     n.checked_mul(n).ok_or_else(|| format!("the square of {n} does not fit 64 bits"))
 }
 

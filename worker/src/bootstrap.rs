@@ -13,9 +13,9 @@ use bulkhead_proto::worker::message::{LaneDown, LaneUp, Setup};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::process;
 
-use crate::descriptors;
+use crate::early_files;
 use crate::panics;
-use crate::registry::{Code, Registry};
+use crate::registry::{KindHandler, Registry};
 use crate::runtime::Runtime;
 
 /// By how much a worker comes before its supervisor when the kernel has to kill for want of memory, in thousandths of the
@@ -44,11 +44,11 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
 }
 
 /// What a worker has once it is connected.
-type Connected = (WorkerRing, Channel, Vec<Option<Code>>);
+type ReadyParts = (WorkerRing, Channel, Vec<Option<KindHandler>>);
 
 /// `None` if the supervisor left meanwhile.
-fn connect(lane: &Lane, registry: &Registry) -> Result<Option<Connected>> {
-    let Some((frame, pages)) = descriptors::receive(lane)? else { return Ok(None) };
+fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
+    let Some((frame, pages)) = early_files::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
     let ring = WorkerRing::map(&pages).context("cannot map box and orders")?;
     WorkerRing::install_crash_handler(&pages).context("cannot catch the signals that would end it")?;
@@ -71,15 +71,15 @@ fn say_why(lane: &Lane, error: &Error) {
 }
 
 /// The handler of each kind of the daemon's table. `chaos` is none of them unless the daemon allows it.
-fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<Code>> {
+fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<KindHandler>> {
     let allowed = |name: &str| setup.enable_chaos || name != CHAOS;
     setup.kinds.iter().map(|name| registry.find(name).filter(|_| allowed(name))).collect()
 }
 
 /// What it should offer and does not. A kind without a name is for the workers of another pool.
-fn missing(setup: &Setup, handlers: &[Option<Code>]) -> Vec<KindId> {
+fn missing(setup: &Setup, handlers: &[Option<KindHandler>]) -> Vec<KindId> {
     let numbered = (0..).map(KindId).zip(setup.kinds.iter().zip(handlers));
-    let lacks = |(kind, (name, handler)): (KindId, (&String, &Option<Code>))| {
+    let lacks = |(kind, (name, handler)): (KindId, (&String, &Option<KindHandler>))| {
         (!name.is_empty() && handler.is_none()).then_some(kind)
     };
     numbered.filter_map(lacks).collect()

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulkhead_jobs::{Failure, Task, TaskFile};
+use bulkhead_jobs::{PositionedFile, TaskContext, TaskFailure};
 use bulkhead_proto::death::signal_name;
 use bulkhead_proto::exec::{Program, STDIN};
 use bulkhead_proto::file::{OUT, Way};
@@ -25,9 +25,9 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
 use bulkhead_sys::remove_tree::remove_tree;
 
-use tail::Tail;
+use stderr_tail::StderrTail;
 
-mod tail;
+mod stderr_tail;
 
 /// Where programs are looked up, unless their environment says otherwise.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -43,8 +43,8 @@ const SIGXFSZ: i32 = 25;
 ///
 /// # Errors
 /// It cannot be run, ended otherwise than with code 0, or wrote too much.
-pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
-    let mut program = Program::from_input(input).map_err(|error| Failure::new(error.to_string()))?;
+pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+    let mut program = Program::from_input(input).map_err(|error| TaskFailure::new(error.to_string()))?;
     let files = task.files();
     place(&mut program, &files);
     let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
@@ -53,34 +53,34 @@ pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
         Some(file) => Input::File(file.as_fd()),
         None => Input::Bytes(&program.stdin),
     };
-    let folder = Folder::make()
-        .map_err(|error| Failure::new(format!("there is no folder for the program: {error}")))?;
+    let folder = WorkFolder::make()
+        .map_err(|error| TaskFailure::new(format!("there is no folder for the program: {error}")))?;
     let env = environment(&folder.0, program.env);
     let argv: Vec<OsString> = program.argv.into_iter().map(OsString::from_vec).collect();
-    let (name, args) = argv.split_first().ok_or_else(|| Failure::new("there is no program"))?;
+    let (name, args) = argv.split_first().ok_or_else(|| TaskFailure::new("there is no program"))?;
     let path = look_up(name, &env, &folder.0)?;
     let folder = &folder.0;
     let program =
         program::ProgramSpec { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
-    let mut hearing = Hearing::new(task, out_max_bytes(&files));
-    let ended = program::run(&program, &mut hearing);
-    match (hearing.failure.take(), ended) {
+    let mut listener = ProgramListener::new(task, out_max_bytes(&files));
+    let ended = program::run(&program, &mut listener);
+    match (listener.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
         (None, Ok(ExitStatus::Code(0))) => Ok(()),
-        (None, Ok(status)) => Err(hearing.fate(status)),
+        (None, Ok(status)) => Err(listener.fate(status)),
         (None, Err(error)) => Err(not_run(name, &error)),
     }
 }
 
 /// Tells a program where its files are: it has them open under the numbers that they have here.
-fn place(program: &mut Program, files: &[Arc<dyn TaskFile>]) {
+fn place(program: &mut Program, files: &[Arc<dyn PositionedFile>]) {
     let paths: Vec<String> = files.iter().map(|file| program::path_of(file.as_fd())).collect();
     let places = files.iter().zip(&paths).map(|(file, path)| (file.name(), path.as_bytes()));
     program.place_files(&places.collect::<Vec<_>>());
 }
 
 /// Most that it may write to its standard output: into a file of the client's as much as that one's disk takes.
-fn out_max_bytes(files: &[Arc<dyn TaskFile>]) -> u64 {
+fn out_max_bytes(files: &[Arc<dyn PositionedFile>]) -> u64 {
     let has_out = files.iter().any(|file| file.name() == OUT && file.way() == Way::Out);
     if has_out { u64::MAX } else { EXEC_OUTPUT_MAX_BYTES }
 }
@@ -100,7 +100,7 @@ fn environment(folder: &Path, own: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(OsString, Os
 }
 
 /// The file of a program: as it is with a slash in its name, else the first that may be run on the program's `PATH`.
-fn look_up(name: &OsStr, env: &[(OsString, OsString)], folder: &Path) -> Result<PathBuf, Failure> {
+fn look_up(name: &OsStr, env: &[(OsString, OsString)], folder: &Path) -> Result<PathBuf, TaskFailure> {
     if name.as_encoded_bytes().contains(&b'/') {
         return Ok(folder.join(name));
     }
@@ -119,8 +119,8 @@ fn look_up(name: &OsStr, env: &[(OsString, OsString)], folder: &Path) -> Result<
     })
 }
 
-fn failed(code: u8, text: String) -> Failure {
-    let failure = Failure::new(text);
+fn failed(code: u8, text: String) -> TaskFailure {
+    let failure = TaskFailure::new(text);
     match NonZeroU8::new(code) {
         Some(code) => failure.with_code(code),
         None => failure,
@@ -128,7 +128,7 @@ fn failed(code: u8, text: String) -> Failure {
 }
 
 /// A program that did not come to run, or could not be followed.
-fn not_run(name: &OsStr, error: &io::Error) -> Failure {
+fn not_run(name: &OsStr, error: &io::Error) -> TaskFailure {
     // The kernel's numbers: ENOENT, E2BIG, ENOEXEC, EACCES, ENOTDIR, EISDIR, ELOOP.
     let code = match error.raw_os_error() {
         Some(2) => NOT_FOUND,
@@ -144,24 +144,24 @@ fn not_run(name: &OsStr, error: &io::Error) -> Failure {
 }
 
 /// What is done with what a program writes.
-struct Hearing<'a> {
-    task: &'a mut dyn Task,
+struct ProgramListener<'a> {
+    task: &'a mut dyn TaskContext,
     out_bytes: u64,
     out_max_bytes: u64,
     bytes: u64,
-    tail: Tail,
-    failure: Option<Failure>,
+    tail: StderrTail,
+    failure: Option<TaskFailure>,
 }
 
-impl<'a> Hearing<'a> {
-    fn new(task: &'a mut dyn Task, out_max_bytes: u64) -> Self {
-        Self { task, out_bytes: 0, out_max_bytes, bytes: 0, tail: Tail::default(), failure: None }
+impl<'a> ProgramListener<'a> {
+    fn new(task: &'a mut dyn TaskContext, out_max_bytes: u64) -> Self {
+        Self { task, out_bytes: 0, out_max_bytes, bytes: 0, tail: StderrTail::default(), failure: None }
     }
 
     fn take(&mut self, bytes: &[u8]) {
         self.out_bytes += bytes.len() as u64;
         if self.out_bytes > self.out_max_bytes {
-            let failure = Failure::new(format!(
+            let failure = TaskFailure::new(format!(
                 "the program wrote more than {EXEC_OUTPUT_MAX_BYTES} bytes to its standard output, the limit, and was \
                  killed: have it write to a file (-o, --out)"
             ));
@@ -172,7 +172,7 @@ impl<'a> Hearing<'a> {
     }
 
     /// An end that is no success, in words.
-    fn fate(&self, status: ExitStatus) -> Failure {
+    fn fate(&self, status: ExitStatus) -> TaskFailure {
         let (code, mut text) = match status {
             ExitStatus::Code(code) => (code, format!("exit code {code}")),
             ExitStatus::Signal { signal, .. } => (SIGNALLED + signal, killed_by(signal)),
@@ -186,7 +186,7 @@ impl<'a> Hearing<'a> {
     }
 }
 
-impl ProgramObserver for Hearing<'_> {
+impl ProgramObserver for ProgramListener<'_> {
     fn on_output(&mut self, stream: Stream, bytes: &[u8]) -> NextStep {
         self.bytes += bytes.len() as u64;
         self.task.progress(self.bytes, 0);
@@ -205,7 +205,7 @@ impl ProgramObserver for Hearing<'_> {
         if !self.task.is_cancelled() {
             return NextStep::Continue;
         }
-        self.failure = Some(Failure::new("the job was cancelled"));
+        self.failure = Some(TaskFailure::new("the job was cancelled"));
         NextStep::Stop
     }
 }
@@ -229,9 +229,9 @@ fn killed_by(signal: i32) -> String {
 }
 
 /// A folder for one program, in the worker's own. If it cannot be removed, it goes with that one.
-struct Folder(PathBuf);
+struct WorkFolder(PathBuf);
 
-impl Folder {
+impl WorkFolder {
     fn make() -> io::Result<Self> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +242,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for WorkFolder {
     fn drop(&mut self) {
         if let Err(error) = remove_tree(&self.0) {
             log::warn!(

@@ -10,15 +10,15 @@
 #![doc = include_str!("../GUIDE.md")]
 
 mod bootstrap;
-mod descriptors;
+mod early_files;
 mod exec;
-mod files;
 mod output;
 mod panics;
 mod registry;
 mod runtime;
-mod stages;
+mod stage_call;
 mod stderr_log;
+mod task_files;
 mod task_log;
 
 use std::process::ExitCode;
@@ -26,9 +26,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
-use crate::runtime::Leave;
+use crate::runtime::ExitReason;
 
-pub use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, Task, TaskFile};
+pub use bulkhead_jobs::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskContext, TaskFailure};
 pub use bulkhead_proto::file::Way;
 pub use bulkhead_proto::log::LogStream;
 pub use bulkhead_sys::allocator::TrackingAllocator;
@@ -41,8 +41,8 @@ pub use registry::Registry;
 pub fn run(registry: &Registry) -> ExitCode {
     stderr_log::install();
     match serve(registry) {
-        Ok(Leave::Closed) => ExitCode::SUCCESS,
-        Ok(Leave::Panicked) => ExitCode::from(LEFT_AFTER_PANIC),
+        Ok(ExitReason::Closed) => ExitCode::SUCCESS,
+        Ok(ExitReason::Panicked) => ExitCode::from(LEFT_AFTER_PANIC),
         Err(error) => {
             log::error!("worker cannot go on pid={} error=\"{error:#}\"", std::process::id());
             ExitCode::FAILURE
@@ -50,10 +50,10 @@ pub fn run(registry: &Registry) -> ExitCode {
     }
 }
 
-fn serve(registry: &Registry) -> Result<Leave> {
+fn serve(registry: &Registry) -> Result<ExitReason> {
     match bootstrap::come_up(registry)? {
         Some(mut runtime) => runtime.serve(),
         // The supervisor left before this worker was up: there is nobody to fail.
-        None => Ok(Leave::Closed),
+        None => Ok(ExitReason::Closed),
     }
 }

@@ -9,14 +9,14 @@ use std::num::NonZeroU8;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use bulkhead_jobs::{Failure, FileError, Task, TaskFile};
+use bulkhead_jobs::{FileError, PositionedFile, TaskContext, TaskFailure};
 use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::files::{Held, TaskFiles};
+use crate::task_files::{CheckedFile, TaskFiles};
 use crate::task_log::TaskLog;
 
 const FILE_BUFFER_BYTES: usize = 256 << 10;
@@ -28,8 +28,8 @@ pub(crate) struct TaskOutput<'a> {
     log: TaskLog,
     stage: Stage,
     inline: Vec<u8>,
-    place: Place,
-    file: Option<BufWriter<Cursor>>,
+    place: OverflowTarget,
+    file: Option<BufWriter<FileCursor>>,
     /// Bytes that went into the file.
     spilled: u64,
     /// The first write that failed.
@@ -38,18 +38,18 @@ pub(crate) struct TaskOutput<'a> {
 }
 
 /// Where output goes that does not fit the box.
-enum Place {
+enum OverflowTarget {
     /// Nowhere.
     None,
     /// Into a file of the supervisor's.
-    Ours(Arc<Held>),
+    Ours(Arc<CheckedFile>),
     /// Into the client's, all of it.
     Clients,
 }
 
 /// How a task ended and what it has left, once its files are closed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum TaskEnd {
     /// Done, with these bytes.
     Inline(Vec<u8>),
     /// Done, with its output in its descriptor.
@@ -58,7 +58,7 @@ pub(crate) enum Ended {
     Failed { text: String, code: Option<NonZeroU8>, inline: Vec<u8>, spilled: u64 },
 }
 
-impl Ended {
+impl TaskEnd {
     /// As the box takes it.
     pub(crate) fn as_finish(&self) -> Finish<'_> {
         match self {
@@ -82,9 +82,9 @@ impl<'a> TaskOutput<'a> {
         let of_job = matches!(stage, Stage::Whole | Stage::Merge { .. });
         let ours = files.output.as_ref().or(files.shared.as_ref().filter(|_| of_job));
         let place = match ours {
-            Some(held) => Place::Ours(Arc::clone(held)),
-            None if of_job && mode == OutputMode::File => Place::Clients,
-            None => Place::None,
+            Some(file) => OverflowTarget::Ours(Arc::clone(file)),
+            None if of_job && mode == OutputMode::File => OverflowTarget::Clients,
+            None => OverflowTarget::None,
         };
         let (inline, file, failure) = (Vec::new(), None, None);
         let log = TaskLog::new(files.log.take());
@@ -107,30 +107,31 @@ impl<'a> TaskOutput<'a> {
     }
 
     /// The end of the task, all its files closed: everything written, in the place where it ends up, or why it failed.
-    pub(crate) fn end(mut self, fate: Result<(), Failure>) -> Ended {
+    pub(crate) fn end(mut self, fate: Result<(), TaskFailure>) -> TaskEnd {
         fate.and_then(|()| self.finish()).unwrap_or_else(|failure| self.fail(&failure))
     }
 
     /// # Errors
-    /// [`Failure`]: a write failed, a file that was read has changed, the last bytes cannot be written, or the task keeps
+    /// [`TaskFailure`]: a write failed, a file that was read has changed, the last bytes cannot be written, or the task keeps
     /// its output in use.
-    fn finish(&mut self) -> Result<Ended, Failure> {
+    fn finish(&mut self) -> Result<TaskEnd, TaskFailure> {
         let ended = self.complete();
-        match self.failure.take().map(io::Error::other).map(Failure::from).or_else(|| self.files.fault()) {
+        match self.failure.take().map(io::Error::other).map(TaskFailure::from).or_else(|| self.files.fault())
+        {
             Some(failure) => Err(failure),
             None => ended,
         }
     }
 
     /// If a file of the task has changed meanwhile, that is said first.
-    fn fail(&mut self, failure: &Failure) -> Ended {
+    fn fail(&mut self, failure: &TaskFailure) -> TaskEnd {
         let said = failure.to_string();
         let text = match self.files.fault().map(|fault| fault.to_string()) {
             Some(fault) if !said.contains(&fault) => format!("{fault} ({said})"),
             _ => said,
         };
         let (inline, spilled) = if failure.keeps_output() { self.keep(&text) } else { (Vec::new(), 0) };
-        Ended::Failed { text, code: failure.code(), inline, spilled }
+        TaskEnd::Failed { text, code: failure.code(), inline, spilled }
     }
 
     /// What a task that failed with this text has written, as far as there is a place for it: inline, or so many bytes in
@@ -141,8 +142,8 @@ impl<'a> TaskOutput<'a> {
         }
         // What other tasks of the job write too is not this one's to seal.
         let own = self.files.output.clone().filter(|_| self.stage == Stage::Whole);
-        let Some(held) = own else { return (Vec::new(), 0) };
-        match self.flow_over().and_then(|()| Ok(held.seal()?)) {
+        let Some(file) = own else { return (Vec::new(), 0) };
+        match self.move_inline_to_file().and_then(|()| Ok(file.seal()?)) {
             Ok(bytes) => (Vec::new(), bytes),
             Err(error) => {
                 log::warn!("the output of a failed task is not kept error={error}");
@@ -151,32 +152,32 @@ impl<'a> TaskOutput<'a> {
         }
     }
 
-    fn complete(&mut self) -> Result<Ended, Failure> {
+    fn complete(&mut self) -> Result<TaskEnd, TaskFailure> {
         match &self.place {
-            Place::Ours(held) if self.is_left_in_place(held)? => {
-                Ok(Ended::Descriptor { bytes: held.seal()? })
+            OverflowTarget::Ours(file) if self.is_left_in_place(file)? => {
+                Ok(TaskEnd::Descriptor { bytes: file.seal()? })
             }
-            Place::Ours(held) if self.spilled > 0 || self.stage == Stage::Plan => {
-                let held = Arc::clone(held);
-                self.flow_over()?;
-                held.set_length(self.spilled)?;
+            OverflowTarget::Ours(file) if self.spilled > 0 || self.stage == Stage::Plan => {
+                let file = Arc::clone(file);
+                self.move_inline_to_file()?;
+                file.set_length(self.spilled)?;
                 // Here and not in the supervisor: the kernel may wait for whoever has it in use.
-                Ok(Ended::Descriptor { bytes: held.seal()? })
+                Ok(TaskEnd::Descriptor { bytes: file.seal()? })
             }
-            Place::Clients if !self.is_left_as_it_is() => {
-                self.flow_over()?;
+            OverflowTarget::Clients if !self.is_left_as_it_is() => {
+                self.move_inline_to_file()?;
                 self.files.out()?.set_length(self.spilled)?;
-                Ok(Ended::Inline(Vec::new()))
+                Ok(TaskEnd::Inline(Vec::new()))
             }
-            _ => Ok(Ended::Inline(std::mem::take(&mut self.inline))),
+            _ => Ok(TaskEnd::Inline(std::mem::take(&mut self.inline))),
         }
     }
 
     /// Whether the output is what the tasks of the job wrote in place.
-    fn is_left_in_place(&self, held: &Held) -> Result<bool, Failure> {
-        let is_of_all = self.files.shared.as_ref().is_some_and(|shared| std::ptr::eq(&**shared, held));
+    fn is_left_in_place(&self, file: &CheckedFile) -> Result<bool, TaskFailure> {
+        let is_of_all = self.files.shared.as_ref().is_some_and(|shared| std::ptr::eq(&**shared, file));
         let may_be = is_of_all || self.stage == Stage::Whole;
-        Ok(may_be && self.is_empty() && held.size()? > 0)
+        Ok(may_be && self.is_empty() && file.size()? > 0)
     }
 
     /// Whether the client's file has its output already: it was written in place, by this task or by those before.
@@ -184,8 +185,8 @@ impl<'a> TaskOutput<'a> {
         self.files.is_in_place() || matches!(self.stage, Stage::Merge { .. }) && self.is_empty()
     }
 
-    /// Moves what is inline to the file, and writes all that is held back.
-    fn flow_over(&mut self) -> Result<(), Failure> {
+    /// Moves what is inline to the file, and writes all that is buffered.
+    fn move_inline_to_file(&mut self) -> Result<(), TaskFailure> {
         let inline = std::mem::take(&mut self.inline);
         self.spill(&inline)?;
         if let Some(file) = &mut self.file {
@@ -195,22 +196,22 @@ impl<'a> TaskOutput<'a> {
     }
 
     /// The task is over and its worker lives, whatever the task had announced.
-    pub(crate) fn outlive(&self) {
+    pub(crate) fn announce_alive(&self) {
         if self.breathed {
             self.ring.breathe_on();
         }
     }
 
     fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let held = match &self.place {
-            Place::Ours(held) => Arc::clone(held),
-            Place::Clients => self
+        let file = match &self.place {
+            OverflowTarget::Ours(file) => Arc::clone(file),
+            OverflowTarget::Clients => self
                 .files
                 .out()
                 .map_err(|failure| FileError::of_kind(io::ErrorKind::InvalidInput, failure.to_string()))?,
-            Place::None => return Err(self.too_long()),
+            OverflowTarget::None => return Err(self.too_long()),
         };
-        let start = || BufWriter::with_capacity(FILE_BUFFER_BYTES, Cursor { file: held, at: 0 });
+        let start = || BufWriter::with_capacity(FILE_BUFFER_BYTES, FileCursor { file, at: 0 });
         let file = self.file.get_or_insert_with(start);
         file.write_all(&self.inline)?;
         file.write_all(bytes)?;
@@ -259,7 +260,7 @@ impl Write for TaskOutput<'_> {
     }
 }
 
-impl Task for TaskOutput<'_> {
+impl TaskContext for TaskOutput<'_> {
     fn progress(&mut self, done: u64, total: u64) {
         self.ring.progress(done, total);
     }
@@ -281,29 +282,29 @@ impl Task for TaskOutput<'_> {
         self.log.add(stream, bytes);
     }
 
-    fn file(&self, name: &str) -> Result<Arc<dyn TaskFile>, Failure> {
-        self.files.named(name).map(|held| held as Arc<dyn TaskFile>)
+    fn file(&self, name: &str) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        self.files.named(name).map(|file| file as Arc<dyn PositionedFile>)
     }
 
-    fn files(&self) -> Vec<Arc<dyn TaskFile>> {
+    fn files(&self) -> Vec<Arc<dyn PositionedFile>> {
         self.files.all()
     }
 
-    fn shared(&self) -> Result<Arc<dyn TaskFile>, Failure> {
+    fn shared(&self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
         if self.inline.is_empty() && self.spilled == 0 || matches!(self.stage, Stage::Run { .. }) {
-            return self.files.in_place(self.stage).map(|held| held as Arc<dyn TaskFile>);
+            return self.files.in_place(self.stage).map(|file| file as Arc<dyn PositionedFile>);
         }
-        Err(Failure::new("the task has written output already: it cannot write it in place any more"))
+        Err(TaskFailure::new("the task has written output already: it cannot write it in place any more"))
     }
 }
 
 /// Writes a file from its start, wherever its descriptor stands.
-struct Cursor {
-    file: Arc<Held>,
+struct FileCursor {
+    file: Arc<CheckedFile>,
     at: u64,
 }
 
-impl Write for Cursor {
+impl Write for FileCursor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.file.write_at(bytes, self.at)?;
         self.at += count as u64;

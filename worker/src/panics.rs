@@ -7,7 +7,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 
-use bulkhead_jobs::Failure;
+use bulkhead_jobs::TaskFailure;
 
 thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
@@ -33,12 +33,12 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
 
 /// Runs `handler`; `Err` is its panic, as the failure of the task. One that began in a thread of the handler's and was handed
 /// on by it, as `rayon` does, is told without its place: the hook spoke to that thread.
-pub(crate) fn caught<T>(handler: impl FnOnce() -> T) -> Result<T, Failure> {
+pub(crate) fn caught<T>(handler: impl FnOnce() -> T) -> Result<T, TaskFailure> {
     // What an earlier task has caught by itself is not this one's.
     LAST.with(|last| last.borrow_mut().take());
     catch_unwind(AssertUnwindSafe(handler)).map_err(|payload| {
         let text = LAST.with(|last| last.borrow_mut().take());
-        Failure::new(text.unwrap_or_else(|| handed_on(&*payload)))
+        TaskFailure::new(text.unwrap_or_else(|| handed_on(&*payload)))
     })
 }
 

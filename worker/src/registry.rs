@@ -8,30 +8,30 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bulkhead_jobs::{Failure, FanOut, Task};
+use bulkhead_jobs::{FanOut, TaskContext, TaskFailure};
 use bulkhead_proto::kind::EXEC;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exec;
 
-mod planned;
+mod typed_plan;
 
 /// The code of a kind, as the runtime calls it: one task at a time, from one thread.
 #[derive(Clone)]
-pub(crate) enum Code {
+pub(crate) enum KindHandler {
     /// Each of its jobs is one task.
     Whole(Arc<Handler>),
     /// Its jobs are split.
     Split(Arc<dyn FanOut>),
 }
 
-type Handler = dyn Fn(&[u8], &mut dyn Task) -> Result<(), Failure> + Send + Sync;
+type Handler = dyn Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailure> + Send + Sync;
 
 /// Names and handlers.
 #[derive(Clone, Default)]
 pub struct Registry {
-    kinds: Vec<(String, Code)>,
+    kinds: Vec<(String, KindHandler)>,
 }
 
 impl Registry {
@@ -43,8 +43,8 @@ impl Registry {
     /// All built-in kinds.
     pub fn builtin() -> Self {
         let registry = bulkhead_jobs::all().fold(Self::new(), |registry, (name, code)| match code {
-            bulkhead_jobs::Code::Whole(handler) => registry.with(name, handler),
-            bulkhead_jobs::Code::Split(kind) => registry.with_plan(name, kind),
+            bulkhead_jobs::BuiltinKind::Whole(handler) => registry.with(name, handler),
+            bulkhead_jobs::BuiltinKind::Split(kind) => registry.with_plan(name, kind),
         });
         registry.with(EXEC, exec::run)
     }
@@ -53,9 +53,9 @@ impl Registry {
     #[must_use]
     pub fn with<F>(self, name: &str, handler: F) -> Self
     where
-        F: Fn(&[u8], &mut dyn Task) -> Result<(), Failure> + Send + Sync + 'static,
+        F: Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailure> + Send + Sync + 'static,
     {
-        self.add(name, Code::Whole(Arc::new(handler)))
+        self.add(name, KindHandler::Whole(Arc::new(handler)))
     }
 
     /// Adds a kind whose input and output are values: JSON on the wire, which is what a command line and every
@@ -67,11 +67,11 @@ impl Registry {
         I: DeserializeOwned,
         O: Serialize,
         E: fmt::Display,
-        F: Fn(I, &mut dyn Task) -> Result<O, E> + Send + Sync + 'static,
+        F: Fn(I, &mut dyn TaskContext) -> Result<O, E> + Send + Sync + 'static,
     {
         self.with(name, move |input, task| {
             let output =
-                handler(read_input(input)?, task).map_err(|error| Failure::new(error.to_string()))?;
+                handler(read_input(input)?, task).map_err(|error| TaskFailure::new(error.to_string()))?;
             write_output(&output, task)
         })
     }
@@ -80,25 +80,25 @@ impl Registry {
     /// job, `run` does one of them, wherever a worker is free, and `merge` makes the output of what all of them gave, in
     /// the order of the parts. Each is a task of its own, with progress, last words and limits of its own. A part whose
     /// worker died is run again; one that fails ends the job with its words. The result of a part is at most 4096 bytes
-    /// of JSON; a part that gives more writes it in place, see [`Task::shared`]. The kind's table in the config says
+    /// of JSON; a part that gives more writes it in place, see [`TaskContext::shared`]. The kind's table in the config says
     /// `plans = true`.
     ///
     /// ```no_run
-    /// use bulkhead_worker::{Registry, Task, run};
+    /// use bulkhead_worker::{Registry, TaskContext, run};
     ///
     /// /// Sums of squares from 1 to n, in parts of a million numbers.
-    /// fn plan(n: &u64, _: &mut dyn Task) -> Result<Vec<(u64, u64)>, String> {
+    /// fn plan(n: &u64, _: &mut dyn TaskContext) -> Result<Vec<(u64, u64)>, String> {
     ///     if *n > 1_000_000_000 {
     ///         return Err(format!("{n} is above 1000000000, where the sum does not fit"));
     ///     }
     ///     Ok((1..=*n).step_by(1_000_000).map(|first| (first, (first + 999_999).min(*n))).collect())
     /// }
     ///
-    /// fn part(_: &u64, (first, last): (u64, u64), _: &mut dyn Task) -> Result<u128, String> {
+    /// fn part(_: &u64, (first, last): (u64, u64), _: &mut dyn TaskContext) -> Result<u128, String> {
     ///     Ok((first..=last).map(|n| u128::from(n) * u128::from(n)).sum())
     /// }
     ///
-    /// fn merge(_: &u64, sums: Vec<u128>, _: &mut dyn Task) -> Result<u128, String> {
+    /// fn merge(_: &u64, sums: Vec<u128>, _: &mut dyn TaskContext) -> Result<u128, String> {
     ///     Ok(sums.iter().sum())
     /// }
     ///
@@ -120,18 +120,18 @@ impl Registry {
         R: Serialize + DeserializeOwned + 'static,
         O: Serialize + 'static,
         E: fmt::Display + 'static,
-        Plan: Fn(&I, &mut dyn Task) -> Result<Vec<P>, E> + Send + Sync + 'static,
-        Run: Fn(&I, P, &mut dyn Task) -> Result<R, E> + Send + Sync + 'static,
-        Merge: Fn(&I, Vec<R>, &mut dyn Task) -> Result<O, E> + Send + Sync + 'static,
+        Plan: Fn(&I, &mut dyn TaskContext) -> Result<Vec<P>, E> + Send + Sync + 'static,
+        Run: Fn(&I, P, &mut dyn TaskContext) -> Result<R, E> + Send + Sync + 'static,
+        Merge: Fn(&I, Vec<R>, &mut dyn TaskContext) -> Result<O, E> + Send + Sync + 'static,
     {
-        self.add(name, Code::Split(Arc::new(planned::Typed::new(plan, run, merge))))
+        self.add(name, KindHandler::Split(Arc::new(typed_plan::TypedPlan::new(plan, run, merge))))
     }
 
     /// Adds a kind whose jobs are split over the workers and which reads and writes bytes, for instance a file that comes
-    /// with the job ([`Task::file`]) and an output that all parts write in place ([`Task::shared`]).
+    /// with the job ([`TaskContext::file`]) and an output that all parts write in place ([`TaskContext::shared`]).
     ///
     /// ```
-    /// use bulkhead_worker::{Failure, FanOut, Packed, Planned, Registry, Split, Task};
+    /// use bulkhead_worker::{TaskFailure, FanOut, PackedParts, Planned, Registry, Split, TaskContext};
     ///
     /// /// A copy of file `in` in which every byte is another one, a mebibyte a part.
     /// struct Flip;
@@ -139,15 +139,15 @@ impl Registry {
     /// const PART_BYTES: u64 = 1 << 20;
     ///
     /// impl FanOut for Flip {
-    ///     fn plan(&self, _: &[u8], task: &mut dyn Task) -> Result<Split, Failure> {
+    ///     fn plan(&self, _: &[u8], task: &mut dyn TaskContext) -> Result<Split, TaskFailure> {
     ///         let length = task.file("in")?.length();
     ///         task.shared()?.set_length(length)?;
     ///         let starts = (0..length).step_by(PART_BYTES as usize);
     ///         Ok(Split { parts: starts.map(|at| at.to_le_bytes().to_vec()).collect(), ..Split::default() })
     ///     }
     ///
-    ///     fn run(&self, _: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
-    ///         let at = part.try_into().map(u64::from_le_bytes).map_err(|_| Failure::new("a part is no place"))?;
+    ///     fn run(&self, _: Planned<'_>, part: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
+    ///         let at = part.try_into().map(u64::from_le_bytes).map_err(|_| TaskFailure::new("a part is no place"))?;
     ///         let (file, output) = (task.file("in")?, task.shared()?);
     ///         let mut bytes = vec![0; PART_BYTES.min(file.length() - at) as usize];
     ///         file.read_exact_at(&mut bytes, at)?;
@@ -158,10 +158,10 @@ impl Registry {
     ///     fn merge(
     ///         &self,
     ///         _: Planned<'_>,
-    ///         _parts: &Packed<'_>,
-    ///         _results: &Packed<'_>,
-    ///         _: &mut dyn Task,
-    ///     ) -> Result<(), Failure> {
+    ///         _parts: &PackedParts<'_>,
+    ///         _results: &PackedParts<'_>,
+    ///         _: &mut dyn TaskContext,
+    ///     ) -> Result<(), TaskFailure> {
     ///         Ok(()) // All of it was written in place.
     ///     }
     /// }
@@ -170,17 +170,17 @@ impl Registry {
     /// ```
     #[must_use]
     pub fn with_plan(self, name: &str, kind: impl FanOut + 'static) -> Self {
-        self.add(name, Code::Split(Arc::new(kind)))
+        self.add(name, KindHandler::Split(Arc::new(kind)))
     }
 
-    fn add(mut self, name: &str, code: Code) -> Self {
+    fn add(mut self, name: &str, code: KindHandler) -> Self {
         self.kinds.retain(|(known, _)| known != name);
         self.kinds.push((name.to_owned(), code));
         self
     }
 
     /// The handler of a kind.
-    pub(crate) fn find(&self, name: &str) -> Option<Code> {
+    pub(crate) fn find(&self, name: &str) -> Option<KindHandler> {
         self.kinds.iter().find(|(known, _)| known == name).map(|(_, code)| code.clone())
     }
 }
@@ -191,14 +191,14 @@ impl fmt::Debug for Registry {
     }
 }
 
-fn read_input<I: DeserializeOwned>(input: &[u8]) -> Result<I, Failure> {
+fn read_input<I: DeserializeOwned>(input: &[u8]) -> Result<I, TaskFailure> {
     serde_json::from_slice(input)
-        .map_err(|error| Failure::new(format!("the input does not fit this kind: {error}")))
+        .map_err(|error| TaskFailure::new(format!("the input does not fit this kind: {error}")))
 }
 
-fn write_output(output: &impl Serialize, task: &mut dyn Task) -> Result<(), Failure> {
+fn write_output(output: &impl Serialize, task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let written = serde_json::to_writer(&mut *task, output);
-    written.map_err(|error| Failure::new(format!("the output cannot be written: {error}")))
+    written.map_err(|error| TaskFailure::new(format!("the output cannot be written: {error}")))
 }
 
 #[cfg(test)]
@@ -208,9 +208,9 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Page(Vec<u8>);
+    struct TestOutput(Vec<u8>);
 
-    impl Write for Page {
+    impl Write for TestOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.write(bytes)
         }
@@ -220,23 +220,23 @@ mod tests {
         }
     }
 
-    impl Task for Page {
+    impl TaskContext for TestOutput {
         fn progress(&mut self, _done: u64, _total: u64) {}
         fn say(&mut self, _words: &str) {}
         fn last_breath(&mut self) {}
     }
 
-    fn halve(n: i64, _task: &mut dyn Task) -> Result<i64, String> {
+    fn halve(n: i64, _task: &mut dyn TaskContext) -> Result<i64, String> {
         if n % 2 == 0 { Ok(n / 2) } else { Err(format!("{n} is odd")) }
     }
 
     fn run(input: &str) -> Result<String, String> {
-        let Some(Code::Whole(handler)) = Registry::new().typed("halve", halve).find("halve") else {
+        let Some(KindHandler::Whole(handler)) = Registry::new().typed("halve", halve).find("halve") else {
             panic!("it is one task")
         };
-        let mut page = Page::default();
-        handler(input.as_bytes(), &mut page).map_err(|failure| failure.to_string())?;
-        Ok(String::from_utf8(page.0).unwrap())
+        let mut test_output = TestOutput::default();
+        handler(input.as_bytes(), &mut test_output).map_err(|failure| failure.to_string())?;
+        Ok(String::from_utf8(test_output.0).unwrap())
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use bulkhead_jobs::Failure;
+use bulkhead_jobs::TaskFailure;
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
@@ -17,16 +17,16 @@ use bulkhead_sys::memory_limit::MemoryLimit;
 use bulkhead_sys::poll::{PollTarget, wait};
 use bulkhead_sys::process;
 
-use crate::descriptors::{Arrivals, Files, dispose};
-use crate::files::TaskFiles;
-use crate::output::{Ended, TaskOutput};
+use crate::early_files::{EarlyFiles, RoleFiles, dispose};
+use crate::output::{TaskEnd, TaskOutput};
 use crate::panics;
-use crate::registry::Code;
-use crate::stages;
+use crate::registry::KindHandler;
+use crate::stage_call;
+use crate::task_files::TaskFiles;
 
 /// Why a worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Leave {
+pub(crate) enum ExitReason {
     /// The channel is closed (retired), or the lane (there is nobody to tell results to).
     Closed,
     /// A task panicked; that was reported.
@@ -35,32 +35,37 @@ pub(crate) enum Leave {
 
 /// A worker that is up.
 pub(crate) struct Runtime {
-    arrivals: Arrivals,
+    early_files: EarlyFiles,
     ring: WorkerRing,
     channel: Channel,
-    handlers: Vec<Option<Code>>,
+    handlers: Vec<Option<KindHandler>>,
     doorbell: Vec<u8>,
 }
 
 impl Runtime {
     /// `handlers` by the number of their kind.
-    pub(crate) fn new(lane: Lane, ring: WorkerRing, channel: Channel, handlers: Vec<Option<Code>>) -> Self {
+    pub(crate) fn new(
+        lane: Lane,
+        ring: WorkerRing,
+        channel: Channel,
+        handlers: Vec<Option<KindHandler>>,
+    ) -> Self {
         let doorbell = codec::encode(&LaneUp::Doorbell);
-        Self { arrivals: Arrivals::new(lane), ring, channel, handlers, doorbell }
+        Self { early_files: EarlyFiles::new(lane), ring, channel, handlers, doorbell }
     }
 
     /// Runs tasks until there is a reason to leave.
-    pub(crate) fn serve(&mut self) -> Result<Leave> {
+    pub(crate) fn serve(&mut self) -> Result<ExitReason> {
         loop {
             let watched =
-                [PollTarget::readable(self.channel.as_fd()), PollTarget::readable(self.arrivals.as_fd())];
+                [PollTarget::readable(self.channel.as_fd()), PollTarget::readable(self.early_files.as_fd())];
             let [channel, lane] = wait(watched, None).context("cannot wait")?;
             let leave = if lane.hung_up {
-                Some(Leave::Closed)
+                Some(ExitReason::Closed)
             } else if channel.readable {
                 self.take_message()?
             } else if lane.readable {
-                unless(self.arrivals.take_frame()?)
+                unless(self.early_files.take_frame()?)
             } else {
                 // A signal was handled; the lane blocks, so it is read only when it has something.
                 None
@@ -72,9 +77,9 @@ impl Runtime {
     }
 
     /// Runs the tasks of one message, as long as there is no reason to leave.
-    fn take_message(&mut self) -> Result<Option<Leave>> {
+    fn take_message(&mut self) -> Result<Option<ExitReason>> {
         let Some(message) = self.channel.recv().context("the task channel broke")? else {
-            return Ok(Some(Leave::Closed));
+            return Ok(Some(ExitReason::Closed));
         };
         for task in &message.tasks {
             let leave = self.take(task)?;
@@ -86,15 +91,15 @@ impl Runtime {
     }
 
     /// Runs one task if it can still be claimed.
-    fn take(&mut self, task: &TaskMessage) -> Result<Option<Leave>> {
+    fn take(&mut self, task: &TaskMessage) -> Result<Option<ExitReason>> {
         let files = if task.has_files {
-            match self.arrivals.files_of(task.seq)? {
+            match self.early_files.files_of(task.seq)? {
                 Some(files) => files,
-                None => return Ok(Some(Leave::Closed)),
+                None => return Ok(Some(ExitReason::Closed)),
             }
         } else {
-            self.arrivals.drop_before(task.seq);
-            Files::new()
+            self.early_files.drop_before(task.seq);
+            RoleFiles::new()
         };
         if !self.ring.claim(task.seq) {
             // Taken back: somebody else runs it.
@@ -102,20 +107,20 @@ impl Runtime {
             return Ok(None);
         }
         let (ended, panicked) = self.run(task, TaskFiles::new(files))?;
-        if let Ended::Failed { text, .. } = &ended {
+        if let TaskEnd::Failed { text, .. } = &ended {
             log::debug!("task failed job={} attempt={} error=\"{text}\"", task.job, task.fence);
         }
         self.ring.finish(task.seq, &ended.as_finish());
-        let is_heard = !self.ring.should_ring() || self.arrivals.ring(&self.doorbell)?;
+        let is_heard = !self.ring.should_ring() || self.early_files.ring(&self.doorbell)?;
         if panicked {
             self.ring.last_breath();
-            return Ok(Some(Leave::Panicked));
+            return Ok(Some(ExitReason::Panicked));
         }
         Ok(unless(is_heard))
     }
 
     /// Runs a claimed task, and says whether it panicked. All of its files are closed then.
-    fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(Ended, bool)> {
+    fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
         let writes_a_clients = files.writes_a_clients();
         if writes_a_clients {
             // How long that one may become is for its disk to say.
@@ -125,12 +130,12 @@ impl Runtime {
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
             Ok(_) => self.call(task, &mut output),
-            Err(error) => Err(Failure::new(format!("its memory cannot be limited: {error}"))),
+            Err(error) => Err(TaskFailure::new(format!("its memory cannot be limited: {error}"))),
         });
         if let Ok(Some(limit)) = limit {
             limit.lift().context("a task has lowered the limits of its worker")?;
         }
-        output.outlive();
+        output.announce_alive();
         let panicked = fate.is_err();
         let ended = output.end(fate.and_then(|ended| ended));
         if writes_a_clients {
@@ -139,15 +144,15 @@ impl Runtime {
         Ok((ended, panicked))
     }
 
-    fn call(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
+    fn call(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), TaskFailure> {
         let handler = self.handlers.get(usize::from(task.kind.0)).and_then(Option::as_ref);
         let handler =
-            handler.ok_or_else(|| Failure::new(format!("this worker has no kind {}", task.kind)))?;
-        stages::call(handler, task.stage, task.input.as_bytes(), output)
+            handler.ok_or_else(|| TaskFailure::new(format!("this worker has no kind {}", task.kind)))?;
+        stage_call::call(handler, task.stage, task.input.as_bytes(), output)
     }
 }
 
 /// A reason to leave, unless the supervisor is there.
-fn unless(is_there: bool) -> Option<Leave> {
-    (!is_there).then_some(Leave::Closed)
+fn unless(is_there: bool) -> Option<ExitReason> {
+    (!is_there).then_some(ExitReason::Closed)
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use bulkhead_sys::poll::{self, PollTarget};
 
 /// Standard error, as far as it takes lines at once. A pipe that says so has room for the longest of ours.
-struct Impatient;
+struct NonBlockingStderr;
 
-impl Write for Impatient {
+impl Write for NonBlockingStderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let mut stderr = io::stderr();
         let watched = [PollTarget { fd: stderr.as_fd(), readable: false, writable: true }];
@@ -34,5 +34,5 @@ pub(crate) fn install() {
     let filter = std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned());
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&filter).format_timestamp(None).format_target(false);
-    builder.target(env_logger::Target::Pipe(Box::new(Impatient))).init();
+    builder.target(env_logger::Target::Pipe(Box::new(NonBlockingStderr))).init();
 }

@@ -1,7 +1,7 @@
 //! The log of a task: what it writes while it runs, put where whoever follows the job finds it at once.
 //!
 //! A log is for whoever looks, and nothing depends on it: if it cannot be written any more, that is said once and the task
-//! goes on. Driven by `Task::log`.
+//! goes on. Driven by `TaskContext::log`.
 
 use std::fs::File;
 use std::io;

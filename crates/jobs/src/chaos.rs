@@ -6,7 +6,7 @@
 
 use bulkhead_sys::raise;
 
-use crate::{Failure, Task, quoted, text_of};
+use crate::{TaskContext, TaskFailure, quoted, text_of};
 
 // By their Linux numbers (signal(7), x86 and ARM).
 const SIGKILL: i32 = 9;
@@ -27,7 +27,7 @@ const USAGE: &str = "give segv, bus, ill, fpe, sys, xcpu, stack-overflow, alloc,
 
 /// The ways to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+enum ChaosMode {
     /// A store to memory that may not be written: the kernel sends SIGSEGV.
     Segv,
     /// A store behind the end of a mapped file: SIGBUS.
@@ -66,57 +66,57 @@ enum Mode {
     Share(u32),
 }
 
-impl Mode {
+impl ChaosMode {
     /// Whether the process ends without a signal handler being asked.
     fn is_silent(self) -> bool {
         matches!(self, Self::Kill | Self::Exit(_))
     }
 }
 
-pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let mode = parse(text_of(input)?)?;
     if mode.is_silent() {
         task.last_breath();
     }
     match mode {
-        Mode::Segv => raise::fault(),
-        Mode::Bus => cannot(raise::bus_error()),
-        Mode::Ill => cannot(raise::illegal_instruction()),
-        Mode::Fpe => cannot(raise::divide_by_zero()),
-        Mode::Sys => cannot(raise::raise(SIGSYS)),
-        Mode::Xcpu => cannot(raise::raise(SIGXCPU)),
-        Mode::Kill => cannot(raise::raise(SIGKILL)),
-        Mode::StackOverflow => {
+        ChaosMode::Segv => raise::fault(),
+        ChaosMode::Bus => cannot(raise::bus_error()),
+        ChaosMode::Ill => cannot(raise::illegal_instruction()),
+        ChaosMode::Fpe => cannot(raise::divide_by_zero()),
+        ChaosMode::Sys => cannot(raise::raise(SIGSYS)),
+        ChaosMode::Xcpu => cannot(raise::raise(SIGXCPU)),
+        ChaosMode::Kill => cannot(raise::raise(SIGKILL)),
+        ChaosMode::StackOverflow => {
             std::hint::black_box(deeper(0));
-            Err(Failure::new("the stack has no end"))
+            Err(TaskFailure::new("the stack has no end"))
         }
-        Mode::Alloc => {
+        ChaosMode::Alloc => {
             let block: Vec<u8> = Vec::with_capacity(std::hint::black_box(TOO_MANY_BYTES));
-            Err(Failure::new(format!("{} bytes could be had", std::hint::black_box(block).capacity())))
+            Err(TaskFailure::new(format!("{} bytes could be had", std::hint::black_box(block).capacity())))
         }
-        Mode::Abort => std::process::abort(),
-        Mode::Exit(code) => leave(code),
-        Mode::Panic => panic!("chaos was asked to panic"),
-        Mode::Loop => loop {
+        ChaosMode::Abort => std::process::abort(),
+        ChaosMode::Exit(code) => leave(code),
+        ChaosMode::Panic => panic!("chaos was asked to panic"),
+        ChaosMode::Loop => loop {
             std::hint::spin_loop();
         },
-        Mode::Hang => raise::hang(),
-        Mode::Stall => {
+        ChaosMode::Hang => raise::hang(),
+        ChaosMode::Stall => {
             for part in 1..=STALL_PARTS {
                 task.progress(part, 0);
             }
             task.say("no further");
             raise::hang()
         }
-        Mode::Stop => cannot(raise::raise(SIGSTOP)),
-        Mode::Eat(mib) => Ok(write!(task, "{} MiB", eat(mib))?),
-        Mode::Share(mib) => cannot(raise::share(mib as usize * MIB)).and_then(|()| raise::hang()),
+        ChaosMode::Stop => cannot(raise::raise(SIGSTOP)),
+        ChaosMode::Eat(mib) => Ok(write!(task, "{} MiB", eat(mib))?),
+        ChaosMode::Share(mib) => cannot(raise::share(mib as usize * MIB)).and_then(|()| raise::hang()),
     }
 }
 
 /// Whatever comes back from a death did not work.
-fn cannot(died: std::io::Result<()>) -> Result<(), Failure> {
-    died.map_err(|error| Failure::new(format!("end itself: {error}")))
+fn cannot(died: std::io::Result<()>) -> Result<(), TaskFailure> {
+    died.map_err(|error| TaskFailure::new(format!("end itself: {error}")))
 }
 
 /// Calls itself for ever, a page of stack at a time.
@@ -136,37 +136,36 @@ fn leave(code: u8) -> ! {
     std::process::exit(i32::from(code))
 }
 
-fn parse(text: &str) -> Result<Mode, Failure> {
+fn parse(text: &str) -> Result<ChaosMode, TaskFailure> {
     match text.trim() {
-        "segv" => Ok(Mode::Segv),
-        "bus" => Ok(Mode::Bus),
-        "ill" => Ok(Mode::Ill),
-        "fpe" => Ok(Mode::Fpe),
-        "sys" => Ok(Mode::Sys),
-        "xcpu" => Ok(Mode::Xcpu),
-        "stack-overflow" => Ok(Mode::StackOverflow),
-        "alloc" => Ok(Mode::Alloc),
-        "abort" => Ok(Mode::Abort),
-        "kill" => Ok(Mode::Kill),
-        "panic" => Ok(Mode::Panic),
-        "loop" => Ok(Mode::Loop),
-        "hang" => Ok(Mode::Hang),
-        "stall" => Ok(Mode::Stall),
-        "stop" => Ok(Mode::Stop),
-        word => {
-            parse_number(word).map_err(|fault| Failure::new(format!("chaos of {}: {fault}", quoted(text))))
-        }
+        "segv" => Ok(ChaosMode::Segv),
+        "bus" => Ok(ChaosMode::Bus),
+        "ill" => Ok(ChaosMode::Ill),
+        "fpe" => Ok(ChaosMode::Fpe),
+        "sys" => Ok(ChaosMode::Sys),
+        "xcpu" => Ok(ChaosMode::Xcpu),
+        "stack-overflow" => Ok(ChaosMode::StackOverflow),
+        "alloc" => Ok(ChaosMode::Alloc),
+        "abort" => Ok(ChaosMode::Abort),
+        "kill" => Ok(ChaosMode::Kill),
+        "panic" => Ok(ChaosMode::Panic),
+        "loop" => Ok(ChaosMode::Loop),
+        "hang" => Ok(ChaosMode::Hang),
+        "stall" => Ok(ChaosMode::Stall),
+        "stop" => Ok(ChaosMode::Stop),
+        word => parse_number(word)
+            .map_err(|fault| TaskFailure::new(format!("chaos of {}: {fault}", quoted(text)))),
     }
 }
 
 /// The modes with a number.
-fn parse_number(word: &str) -> Result<Mode, &'static str> {
+fn parse_number(word: &str) -> Result<ChaosMode, &'static str> {
     let (name, number) = word.split_once(':').ok_or(USAGE)?;
     let mib = || number.parse().map_err(|_| "give a whole number of MiB");
     match name {
-        "exit" => number.parse().map(Mode::Exit).map_err(|_| "give an exit code from 0 to 255"),
-        "eat" => mib().map(Mode::Eat),
-        "share" => mib().map(Mode::Share),
+        "exit" => number.parse().map(ChaosMode::Exit).map_err(|_| "give an exit code from 0 to 255"),
+        "eat" => mib().map(ChaosMode::Eat),
+        "share" => mib().map(ChaosMode::Share),
         _ => Err(USAGE),
     }
 }
@@ -174,15 +173,15 @@ fn parse_number(word: &str) -> Result<Mode, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::{Trial, failure_of};
+    use crate::test_task::{TestTask, failure_of};
 
     #[test]
     fn modes_are_read() {
-        assert_eq!(parse("segv"), Ok(Mode::Segv));
-        assert_eq!(parse(" loop\n"), Ok(Mode::Loop));
-        assert_eq!(parse("exit:0"), Ok(Mode::Exit(0)));
-        assert_eq!(parse("exit:255"), Ok(Mode::Exit(255)));
-        assert_eq!((parse("eat:64"), parse("share:1")), (Ok(Mode::Eat(64)), Ok(Mode::Share(1))));
+        assert_eq!(parse("segv"), Ok(ChaosMode::Segv));
+        assert_eq!(parse(" loop\n"), Ok(ChaosMode::Loop));
+        assert_eq!(parse("exit:0"), Ok(ChaosMode::Exit(0)));
+        assert_eq!(parse("exit:255"), Ok(ChaosMode::Exit(255)));
+        assert_eq!((parse("eat:64"), parse("share:1")), (Ok(ChaosMode::Eat(64)), Ok(ChaosMode::Share(1))));
     }
 
     #[test]
@@ -198,20 +197,20 @@ mod tests {
         for text in ["eat:", "eat:x", "share:-1", "share:99999999999"] {
             assert!(failure_of(run, text).contains("whole number of MiB"), "{text}");
         }
-        assert_eq!(crate::trial::output_of(run, "eat:2").unwrap(), "2 MiB");
-        let mut task = Trial::default();
+        assert_eq!(crate::test_task::output_of(run, "eat:2").unwrap(), "2 MiB");
+        let mut task = TestTask::default();
         assert!(run(b"segfault", &mut task).is_err());
         assert_eq!(task.breaths, 0, "a mode that is refused draws no last breath");
     }
 
     #[test]
     fn a_panic_is_no_death() {
-        let mut task = Trial::default();
+        let mut task = TestTask::default();
         let fate = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(b"panic", &mut task)));
         assert!(fate.is_err());
         assert_eq!(task.breaths, 0);
-        assert!(Mode::Kill.is_silent() && Mode::Exit(0).is_silent());
-        assert!(!Mode::Segv.is_silent() && !Mode::Loop.is_silent());
+        assert!(ChaosMode::Kill.is_silent() && ChaosMode::Exit(0).is_silent());
+        assert!(!ChaosMode::Segv.is_silent() && !ChaosMode::Loop.is_silent());
     }
 
     #[test]

@@ -9,9 +9,9 @@ use bulkhead_proto::kind::{Form, parse_n};
 use rug::{Complete, Integer};
 use sha2::{Digest, Sha256};
 
-use crate::{Failure, Task, digits, quoted, text_of};
+use crate::{TaskContext, TaskFailure, digit_count, quoted, text_of};
 
-pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let (n, form) = parse(text_of(input)?)?;
     task.say("computing the product");
     task.progress(0, 2);
@@ -21,16 +21,16 @@ pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
     match form {
         Form::Decimal => task.write_all(text(value, 10).as_bytes())?,
         Form::Hex => task.write_all(text(value, 16).as_bytes())?,
-        Form::Digits => write!(task, "{}", digits::count(&value))?,
+        Form::Digits => write!(task, "{}", digit_count::count(&value))?,
         Form::Bits => write!(task, "{}", value.significant_bits())?,
         Form::Sha256 => task.write_all(sha256(&text(value, 10)).as_bytes())?,
     }
     Ok(())
 }
 
-fn parse(text: &str) -> Result<(u32, Form), Failure> {
+fn parse(text: &str) -> Result<(u32, Form), TaskFailure> {
     let mut words = text.split_whitespace();
-    let n = parse_n(words.next().unwrap_or("")).map_err(|error| Failure::new(error.to_string()))?;
+    let n = parse_n(words.next().unwrap_or("")).map_err(|error| TaskFailure::new(error.to_string()))?;
     let n = u32::try_from(n).expect("parse_n gives at most FACTORIAL_N_MAX, which fits");
     let form = match words.next() {
         None => Form::default(),
@@ -38,16 +38,16 @@ fn parse(text: &str) -> Result<(u32, Form), Failure> {
     };
     match words.next() {
         None => Ok((n, form)),
-        Some(more) => Err(Failure::new(format!(
+        Some(more) => Err(TaskFailure::new(format!(
             "factorial of {n}: {} is one word too many; give N and a form",
             quoted(more)
         ))),
     }
 }
 
-fn unknown_form(name: &str) -> Failure {
+fn unknown_form(name: &str) -> TaskFailure {
     let known: Vec<_> = Form::NAMES.iter().map(|(name, _)| *name).collect();
-    Failure::new(format!(
+    TaskFailure::new(format!(
         "factorial form {}: it is not known; give one of {}",
         quoted(name),
         known.join(", ")
@@ -67,7 +67,7 @@ fn sha256(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::{Trial, failure_of, output_of};
+    use crate::test_task::{TestTask, failure_of, output_of};
 
     /// n, decimal digits, bits, SHA-256 of the digits: from CPython's `math.factorial` and `hashlib`.
     const KNOWN: [(u32, u32, u32, &str); 7] = [
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn it_tells_how_far_it_is() {
-        let mut task = Trial::default();
+        let mut task = TestTask::default();
         run(b"20", &mut task).unwrap();
         assert_eq!(task.said, ["computing the product", "giving it its form"]);
         assert_eq!(task.progress, Some((1, 2)), "the worker says when all is done");
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn output_that_is_refused_is_a_failure() {
-        let mut task = Trial { room: Some(2), ..Trial::default() };
+        let mut task = TestTask { room: Some(2), ..TestTask::default() };
         assert_eq!(run(b"20", &mut task).unwrap_err().to_string(), "output: no room");
     }
 }

@@ -4,7 +4,7 @@
 //! parts, the results of the parts, and the one output that all may write in place. The worker runtime calls them;
 //! they know nothing of offers or stages.
 
-use crate::{Failure, Packed, Task};
+use crate::{PackedParts, TaskContext, TaskFailure};
 
 /// How a job is split.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,45 +30,45 @@ pub trait FanOut: Send + Sync {
     /// Splits the job. It writes nothing to `task`, but may give the output that is written in place its length.
     ///
     /// # Errors
-    /// [`Failure`] when the input is bad: the job fails before a part was run.
-    fn plan(&self, input: &[u8], task: &mut dyn Task) -> Result<Split, Failure>;
+    /// [`TaskFailure`] when the input is bad: the job fails before a part was run.
+    fn plan(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<Split, TaskFailure>;
 
     /// Does one part. What it writes to `task` is its result, at most `bulkhead_proto::limits::INLINE_MAX_BYTES`.
     ///
     /// # Errors
-    /// [`Failure`] when the part cannot be done: the job fails with it, once its retries are used up.
-    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure>;
+    /// [`TaskFailure`] when the part cannot be done: the job fails with it, once its retries are used up.
+    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure>;
 
     /// Joins the results, which stand in the order of the parts. What it writes to `task` is the output of the job,
     /// unless that was written in place.
     ///
     /// # Errors
-    /// [`Failure`] when they cannot be joined.
+    /// [`TaskFailure`] when they cannot be joined.
     fn merge(
         &self,
         job: Planned<'_>,
-        parts: &Packed<'_>,
-        results: &Packed<'_>,
-        task: &mut dyn Task,
-    ) -> Result<(), Failure>;
+        parts: &PackedParts<'_>,
+        results: &PackedParts<'_>,
+        task: &mut dyn TaskContext,
+    ) -> Result<(), TaskFailure>;
 }
 
 impl<K: FanOut + ?Sized> FanOut for &K {
-    fn plan(&self, input: &[u8], task: &mut dyn Task) -> Result<Split, Failure> {
+    fn plan(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<Split, TaskFailure> {
         (**self).plan(input, task)
     }
 
-    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
         (**self).run(job, part, task)
     }
 
     fn merge(
         &self,
         job: Planned<'_>,
-        parts: &Packed<'_>,
-        results: &Packed<'_>,
-        task: &mut dyn Task,
-    ) -> Result<(), Failure> {
+        parts: &PackedParts<'_>,
+        results: &PackedParts<'_>,
+        task: &mut dyn TaskContext,
+    ) -> Result<(), TaskFailure> {
         (**self).merge(job, parts, results, task)
     }
 }

@@ -1,20 +1,20 @@
-//! The built-in kinds as plain functions: input bytes in, output written to a [`Task`].
+//! The built-in kinds as plain functions: input bytes in, output written to a [`TaskContext`].
 //!
 //! They know nothing of workers, offers or descriptors, so each is tested without a process. What the daemon
 //! must know of a kind stands in `bulkhead_proto::kind`; the table here is the code behind those names.
 //! Driven by the worker runtime, one task at a time.
 
 mod chaos;
-mod digits;
+mod digit_count;
 mod factorial;
 mod fan_out;
 mod noop;
-mod packed;
+mod packed_parts;
 mod sleep;
 mod task;
-mod transform;
 #[cfg(test)]
-mod trial;
+mod test_task;
+mod transform;
 
 use std::fmt;
 use std::num::NonZeroU8;
@@ -22,24 +22,24 @@ use std::num::NonZeroU8;
 use bulkhead_proto::kind::{CHAOS, FACTORIAL, NOOP, SLEEP, TRANSFORM};
 
 pub use fan_out::{FanOut, Planned, Split};
-pub use packed::Packed;
-pub use task::{FileError, Task, TaskFile};
+pub use packed_parts::PackedParts;
+pub use task::{FileError, PositionedFile, TaskContext};
 
 /// The code of a kind: reads `input`, writes its output to `task`.
 ///
 /// # Errors
-/// [`Failure`] when the task itself says no: bad input, or output that cannot be written.
-pub type Handler = fn(input: &[u8], task: &mut dyn Task) -> Result<(), Failure>;
+/// [`TaskFailure`] when the task itself says no: bad input, or output that cannot be written.
+pub type Handler = fn(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure>;
 
 /// Why a task ended without a result, in words for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct TaskFailure {
     text: String,
     code: Option<NonZeroU8>,
     keeps_output: bool,
 }
 
-impl Failure {
+impl TaskFailure {
     /// A failure with this text: a lower-case fragment that names the thing that was wrong.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: None, keeps_output: false }
@@ -68,15 +68,15 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for TaskFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for TaskFailure {}
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for TaskFailure {
     /// The only I/O of a handler are its files, whose errors name them, and its output.
     fn from(error: std::io::Error) -> Self {
         match error.get_ref().is_some_and(|inner| inner.is::<FileError>()) {
@@ -88,7 +88,7 @@ impl From<std::io::Error> for Failure {
 
 /// The code of a built-in kind.
 #[derive(Clone, Copy)]
-pub enum Code {
+pub enum BuiltinKind {
     /// Each of its jobs is one task.
     Whole(Handler),
     /// Its jobs are split.
@@ -96,28 +96,28 @@ pub enum Code {
 }
 
 /// Every built-in kind but `exec`, in the order of `bulkhead_proto::kind::builtin`.
-const TABLE: [(&str, Code); 5] = [
-    (FACTORIAL, Code::Whole(factorial::run)),
-    (TRANSFORM, Code::Split(&transform::Transform)),
-    (NOOP, Code::Whole(noop::run)),
-    (SLEEP, Code::Whole(sleep::run)),
-    (CHAOS, Code::Whole(chaos::run)),
+const TABLE: [(&str, BuiltinKind); 5] = [
+    (FACTORIAL, BuiltinKind::Whole(factorial::run)),
+    (TRANSFORM, BuiltinKind::Split(&transform::TransformKind)),
+    (NOOP, BuiltinKind::Whole(noop::run)),
+    (SLEEP, BuiltinKind::Whole(sleep::run)),
+    (CHAOS, BuiltinKind::Whole(chaos::run)),
 ];
 
 /// The code of every kind, by name.
-pub fn all() -> impl Iterator<Item = (&'static str, Code)> {
+pub fn all() -> impl Iterator<Item = (&'static str, BuiltinKind)> {
     TABLE.into_iter()
 }
 
 /// The code of the kind of this name.
-pub fn find(name: &str) -> Option<Code> {
+pub fn find(name: &str) -> Option<BuiltinKind> {
     all().find(|(known, _)| *known == name).map(|(_, code)| code)
 }
 
 /// The input as text; every built-in kind but `noop` takes text.
-fn text_of(input: &[u8]) -> Result<&str, Failure> {
+fn text_of(input: &[u8]) -> Result<&str, TaskFailure> {
     std::str::from_utf8(input).map_err(|error| {
-        Failure::new(format!("input is not UTF-8 text from byte {} on", error.valid_up_to()))
+        TaskFailure::new(format!("input is not UTF-8 text from byte {} on", error.valid_up_to()))
     })
 }
 
@@ -140,7 +140,7 @@ mod tests {
         for (name, code) in all() {
             let kind =
                 bulkhead_proto::kind::builtin(true).into_iter().find(|kind| kind.name == name).unwrap();
-            assert_eq!(kind.plans, matches!(code, Code::Split(_)), "{name}");
+            assert_eq!(kind.plans, matches!(code, BuiltinKind::Split(_)), "{name}");
         }
     }
 

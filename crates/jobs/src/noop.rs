@@ -2,21 +2,21 @@
 //!
 //! It never looks at the bytes, so it is also the kind that takes any of them.
 
-use crate::{Failure, Task};
+use crate::{TaskContext, TaskFailure};
 
-pub(crate) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     Ok(task.write_all(input)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::Trial;
+    use crate::test_task::TestTask;
 
     #[test]
     fn any_bytes_come_back() {
         for input in [&b""[..], b"7", b"\xff\x00\n"] {
-            let mut task = Trial::default();
+            let mut task = TestTask::default();
             run(input, &mut task).unwrap();
             assert_eq!(task.output, input);
         }
@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn output_that_is_refused_is_a_failure() {
-        let mut task = Trial { room: Some(1), ..Trial::default() };
+        let mut task = TestTask { room: Some(1), ..TestTask::default() };
         assert_eq!(run(b"12", &mut task).unwrap_err().to_string(), "output: no room");
     }
 }

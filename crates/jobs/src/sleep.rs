@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use bulkhead_proto::limits::SLEEP_MAX_MS;
 
-use crate::{Failure, Task, quoted, text_of};
+use crate::{TaskContext, TaskFailure, quoted, text_of};
 
-pub(crate) fn run(input: &[u8], _task: &mut dyn Task) -> Result<(), Failure> {
+pub(crate) fn run(input: &[u8], _task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let span = Duration::from_millis(parse(text_of(input)?)?);
     #[expect(clippy::disallowed_methods, reason = "sleeping is what this job was asked to do")]
     std::thread::sleep(span);
     Ok(())
 }
 
-fn parse(text: &str) -> Result<u64, Failure> {
+fn parse(text: &str) -> Result<u64, TaskFailure> {
     let word = text.trim();
     let bad = |why: &str| {
-        Failure::new(format!(
+        TaskFailure::new(format!(
             "sleep of {}: {why}; give whole milliseconds from 0 to {SLEEP_MAX_MS}",
             quoted(text)
         ))
@@ -33,7 +33,7 @@ fn parse(text: &str) -> Result<u64, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::{failure_of, output_of};
+    use crate::test_task::{failure_of, output_of};
 
     #[test]
     fn a_short_sleep_ends_and_gives_nothing() {

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use bulkhead_proto::file::Way;
 use bulkhead_proto::log::LogStream;
 
-use crate::Failure;
+use crate::TaskFailure;
 
 /// The task that a handler runs. What is written to it is its output. What it tells survives its worker, whatever
 /// ends that, and is shown with the death.
-pub trait Task: io::Write {
+pub trait TaskContext: io::Write {
     /// "So many parts are done", of `total`, or of 0 when it cannot tell; the unit is the task's own. Each call is
     /// progress, also one with the same numbers, and a limit on time without progress begins anew. Costs less than
     /// 0.1 us: no system call, no allocation.
@@ -38,14 +38,14 @@ pub trait Task: io::Write {
     /// fails and says so, whatever the handler made of it.
     ///
     /// # Errors
-    /// [`Failure`] if no such file came, or if it is something else, such as a pipe: what it is, and what to do.
-    fn file(&self, name: &str) -> Result<Arc<dyn TaskFile>, Failure> {
-        Err(Failure::new(format!("the job comes without a file {name:?}: give it one")))
+    /// [`TaskFailure`] if no such file came, or if it is something else, such as a pipe: what it is, and what to do.
+    fn file(&self, name: &str) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        Err(TaskFailure::new(format!("the job comes without a file {name:?}: give it one")))
     }
 
     /// All files that came with the job, in the order of its submit, not looked at: they may be anything. For whoever
     /// hands their descriptors on.
-    fn files(&self) -> Vec<Arc<dyn TaskFile>> {
+    fn files(&self) -> Vec<Arc<dyn PositionedFile>> {
         Vec::new()
     }
 
@@ -53,9 +53,11 @@ pub trait Task: io::Write {
     /// then on nothing can be written to the task itself, except by a part, for which that is its result.
     ///
     /// # Errors
-    /// [`Failure`] if the job was submitted without a place for an output of any length.
-    fn shared(&self) -> Result<Arc<dyn TaskFile>, Failure> {
-        Err(Failure::new("the job has no place for an output that is written in place: ask for a file (-o)"))
+    /// [`TaskFailure`] if the job was submitted without a place for an output of any length.
+    fn shared(&self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        Err(TaskFailure::new(
+            "the job has no place for an output that is written in place: ask for a file (-o)",
+        ))
     }
 
     /// Whether whoever asked for the job does not want it any more. A handler that looks now and then, and ends with
@@ -65,8 +67,8 @@ pub trait Task: io::Write {
     }
 }
 
-/// A file of a task. Its errors are [`FileError`]s: they name it and become a [`Failure`] as they are.
-pub trait TaskFile: FileExt + AsFd + Send + Sync {
+/// A file of a task. Its errors are [`FileError`]s: they name it and become a [`TaskFailure`] as they are.
+pub trait PositionedFile: FileExt + AsFd + Send + Sync {
     /// What the job calls it.
     fn name(&self) -> &str;
     /// Which way.

@@ -9,13 +9,13 @@ use std::ops::ControlFlow;
 use bulkhead_frames::{Chain, Fault, FrameRange, Header, Plan, RangeDone, Recipe, merge, run};
 use bulkhead_proto::file::IN;
 
-use crate::{Failure, FanOut, Packed, Planned, Split, Task, text_of};
+use crate::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure, text_of};
 
 /// The kind.
-pub(crate) struct Transform;
+pub(crate) struct TransformKind;
 
-impl FanOut for Transform {
-    fn plan(&self, input: &[u8], task: &mut dyn Task) -> Result<Split, Failure> {
+impl FanOut for TransformKind {
+    fn plan(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<Split, TaskFailure> {
         let chain: Chain = text_of(input)?.parse().map_err(fault)?;
         let (clip, output) = (task.file(IN)?, task.shared()?);
         task.say("looking for the frames of the clip");
@@ -25,7 +25,7 @@ impl FanOut for Transform {
         Ok(Split { common: plan.recipe.input().to_line(), parts })
     }
 
-    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
         let (recipe, range) = (recipe_of(job)?, range_of(part)?);
         let (clip, output) = (task.file(IN)?, task.shared()?);
         task.say(&format!("frames from {} on", range.first));
@@ -40,10 +40,10 @@ impl FanOut for Transform {
     fn merge(
         &self,
         job: Planned<'_>,
-        parts: &Packed<'_>,
-        results: &Packed<'_>,
-        task: &mut dyn Task,
-    ) -> Result<(), Failure> {
+        parts: &PackedParts<'_>,
+        results: &PackedParts<'_>,
+        task: &mut dyn TaskContext,
+    ) -> Result<(), TaskFailure> {
         let ranges = parts.iter().map(|part| range_of(&part?)).collect::<Result<_, _>>()?;
         let plan = Plan { recipe: recipe_of(job)?, ranges };
         let done = results.iter().map(|result| done_of(&result?)).collect::<Result<Vec<_>, _>>()?;
@@ -53,12 +53,12 @@ impl FanOut for Transform {
     }
 }
 
-fn fault(fault: Fault) -> Failure {
-    Failure::new(fault.to_string())
+fn fault(fault: Fault) -> TaskFailure {
+    TaskFailure::new(fault.to_string())
 }
 
 /// The recipe is made again by each task: the clip's header and the chain are all of it.
-fn recipe_of(job: Planned<'_>) -> Result<Recipe, Failure> {
+fn recipe_of(job: Planned<'_>) -> Result<Recipe, TaskFailure> {
     let line = job.common.strip_suffix(b"\n").unwrap_or(job.common);
     let chain = text_of(job.input)?.parse().map_err(fault)?;
     Recipe::new(Header::parse(line).map_err(fault)?, chain).map_err(fault)
@@ -76,18 +76,18 @@ fn part_of(range: &FrameRange) -> Vec<u8> {
     ])
 }
 
-fn range_of(part: &[u8]) -> Result<FrameRange, Failure> {
+fn range_of(part: &[u8]) -> Result<FrameRange, TaskFailure> {
     let [first, frames, input_at, input_bytes, output_at, output_bytes] = words_of(part)?;
     let ends = [(first, frames), (input_at, input_bytes), (output_at, output_bytes)];
     if ends.iter().any(|(from, count)| from.checked_add(*count).is_none()) {
-        return Err(Failure::new(format!(
+        return Err(TaskFailure::new(format!(
             "a part of the plan reaches beyond any clip: frames from {first} on"
         )));
     }
     Ok(FrameRange { first, frames, input_at, input_bytes, output_at, output_bytes })
 }
 
-fn done_of(result: &[u8]) -> Result<RangeDone, Failure> {
+fn done_of(result: &[u8]) -> Result<RangeDone, TaskFailure> {
     let [first, frames, bytes] = words_of(result)?;
     Ok(RangeDone { first, frames, bytes })
 }
@@ -96,11 +96,11 @@ fn bytes_of<const WORDS: usize>(words: [u64; WORDS]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn words_of<const WORDS: usize>(bytes: &[u8]) -> Result<[u64; WORDS], Failure> {
+fn words_of<const WORDS: usize>(bytes: &[u8]) -> Result<[u64; WORDS], TaskFailure> {
     let (words, rest) = bytes.as_chunks::<8>();
     match <[[u8; 8]; WORDS]>::try_from(words) {
         Ok(words) if rest.is_empty() => Ok(words.map(u64::from_le_bytes)),
-        _ => Err(Failure::new(format!(
+        _ => Err(TaskFailure::new(format!(
             "a part or its result is {} bytes long, not {}",
             bytes.len(),
             8 * WORDS

@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use bulkhead_frames::Plan;
-use bulkhead_jobs::{Code, Task};
+use bulkhead_jobs::{BuiltinKind, TaskContext};
 
 use crate::figures::seconds;
 
@@ -114,7 +114,7 @@ fn is_mine(share: &str, index: usize) -> bool {
 }
 
 fn factorials(share: &str, count: usize, input: &[u8]) {
-    let Some(Code::Whole(run)) = bulkhead_jobs::find("factorial") else { panic!("it is one task") };
+    let Some(BuiltinKind::Whole(run)) = bulkhead_jobs::find("factorial") else { panic!("it is one task") };
     for _ in (0..count).filter(|index| is_mine(share, *index)) {
         let mut output = Output::default();
         run(input, &mut output).expect("a factorial");
@@ -144,7 +144,7 @@ impl Write for Output {
     }
 }
 
-impl Task for Output {
+impl TaskContext for Output {
     fn progress(&mut self, _: u64, _: u64) {}
     fn say(&mut self, _: &str) {}
     fn last_breath(&mut self) {}

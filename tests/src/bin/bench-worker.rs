@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use bulkhead_jobs::{Failure, Task, TaskFile};
+use bulkhead_jobs::{PositionedFile, TaskContext, TaskFailure};
 use bulkhead_sys::allocator::TrackingAllocator;
 use bulkhead_worker::{Registry, run};
 use simd_adler32::Adler32;
@@ -29,12 +29,12 @@ fn main() -> ExitCode {
 }
 
 /// Reads all of a file and writes as many other bytes, which its checksum decides.
-fn turn_over(file: &dyn TaskFile, task: &mut dyn Task) -> Result<(), Failure> {
+fn turn_over(file: &dyn PositionedFile, task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let (mut at, mut sum, mut piece) = (0, Adler32::new(), vec![0; PIECE]);
     while at < file.length() {
         let count = file.read_at(&mut piece, at)?;
         if count == 0 {
-            return Err(Failure::new("the file is shorter than it was"));
+            return Err(TaskFailure::new("the file is shorter than it was"));
         }
         sum.write(&piece[..count]);
         at += count as u64;
@@ -49,7 +49,7 @@ fn turn_over(file: &dyn TaskFile, task: &mut dyn Task) -> Result<(), Failure> {
 }
 
 /// `SOCKET WORD [MIB]`, or a file to be turned over; any other input is given back, as `noop` does.
-fn once(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+fn once(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     if let Ok(file) = task.file("in") {
         return turn_over(&*file, task);
     }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
-use bulkhead_jobs::{Failure, Task};
+use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_proto::worker::message::TaskMessage;
 use bulkhead_sys::raise::raise;
 
@@ -71,14 +71,14 @@ const HOP: &str = "ROUND=$((ROUND + 1)); export ROUND; \
     hop() { if [ $1 -lt 900 ]; then (hop $(($1 + 1))) & elif [ $ROUND -lt 300 ]; then exec sh -c \"$HOP\"; fi; }; hop 0";
 
 /// Grows the tree, then does as it is told.
-pub(super) fn run(input: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+pub(super) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let input = String::from_utf8_lossy(input);
     let mut words = input.split(' ');
     let (Some(shape), Some(path)) = (words.next(), words.next()) else {
-        return Err(Failure::new("give SHAPE PATH"));
+        return Err(TaskFailure::new("give SHAPE PATH"));
     };
     let (_, _, script) =
-        SHAPES.iter().find(|(name, _, _)| *name == shape).ok_or_else(|| Failure::new("no such shape"))?;
+        SHAPES.iter().find(|(name, _, _)| *name == shape).ok_or_else(|| TaskFailure::new("no such shape"))?;
     let mut orders = UnixStream::connect(path)?;
     let held = UnixStream::connect(path)?;
     let script = format!("exec 3<&0 </dev/null >/dev/null; sit() {{ {SIT}; }}; {script}");

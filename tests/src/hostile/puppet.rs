@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bulkhead_jobs::Task;
+use bulkhead_jobs::TaskContext;
 use bulkhead_link::worker::{Channel, Finish, PartialOutput, Server, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::Seq;
@@ -126,7 +126,7 @@ impl std::io::Write for Text {
     }
 }
 
-impl Task for Text {
+impl TaskContext for Text {
     fn progress(&mut self, _done: u64, _total: u64) {}
 
     fn say(&mut self, _words: &str) {}
@@ -219,7 +219,7 @@ impl Puppet {
     /// Says that a task is done, with what its kind makes of its input, and rings if need be.
     pub(crate) fn finish(&mut self, task: &TaskMessage) {
         let kind = self.kinds.get(usize::from(task.kind.0)).map_or("", String::as_str);
-        let Some(bulkhead_jobs::Code::Whole(handler)) = bulkhead_jobs::find(kind) else {
+        let Some(bulkhead_jobs::BuiltinKind::Whole(handler)) = bulkhead_jobs::find(kind) else {
             panic!("no built-in kind of one task: {kind:?}")
         };
         let mut output = Text(Vec::new());

@@ -53,7 +53,7 @@ fn short_output_stays_inline_even_with_a_descriptor() {
     let (file, _kept) = file_for(FileRole::Output);
     let mut output = output(&ring, vec![file], Stage::Whole, OutputMode::Descriptor);
     output.write_all(&[7; INLINE_MAX_BYTES]).unwrap();
-    assert_eq!(output.finish().unwrap(), Ended::Inline(vec![7; INLINE_MAX_BYTES]));
+    assert_eq!(output.finish().unwrap(), TaskEnd::Inline(vec![7; INLINE_MAX_BYTES]));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn long_output_goes_to_the_descriptor_whole_and_in_order() {
         let (file, kept) = file_for(role);
         let mut output = output(&ring, vec![file], stage, OutputMode::Descriptor);
         expected.chunks(1000).for_each(|piece| output.write_all(piece).unwrap());
-        assert_eq!(output.finish().unwrap(), Ended::Descriptor { bytes: 3_000_000 });
+        assert_eq!(output.finish().unwrap(), TaskEnd::Descriptor { bytes: 3_000_000 });
         assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(3_000_000));
         assert!(bytes_of(&kept) == expected);
     }
@@ -76,7 +76,7 @@ fn a_plan_goes_to_its_descriptor_however_short() {
     let (file, kept) = file_for(FileRole::Output);
     let mut output = output(&ring, vec![file], Stage::Plan, OutputMode::Descriptor);
     output.write_all(b"plan").unwrap();
-    assert_eq!(output.finish().unwrap(), Ended::Descriptor { bytes: 4 });
+    assert_eq!(output.finish().unwrap(), TaskEnd::Descriptor { bytes: 4 });
     assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(4));
 }
 
@@ -121,7 +121,7 @@ fn output_into_a_clients_file_replaces_what_was_there() {
         kept.write_all_at(&[1; 50_000], 0).unwrap();
         let mut output = output(&ring, vec![file], Stage::Whole, OutputMode::File);
         output.write_all(bytes).unwrap();
-        assert_eq!(output.finish().unwrap(), Ended::Inline(Vec::new()));
+        assert_eq!(output.finish().unwrap(), TaskEnd::Inline(Vec::new()));
         assert!(bytes_of(&kept) == bytes, "{} bytes", bytes.len());
     }
 }
@@ -132,19 +132,19 @@ fn what_parts_wrote_in_place_is_the_output_unless_the_merge_writes_another() {
     let (file, kept) = clients_out();
     kept.write_all_at(b"by the parts", 0).unwrap();
     let mut merge = output(&ring, vec![file], MERGE, OutputMode::File);
-    assert_eq!(merge.finish().unwrap(), Ended::Inline(Vec::new()));
+    assert_eq!(merge.finish().unwrap(), TaskEnd::Inline(Vec::new()));
     assert_eq!(bytes_of(&kept), b"by the parts");
 
     let (file, kept) = file_for(FileRole::Shared);
     kept.write_all_at(b"by the parts", 0).unwrap();
     let mut merge = output(&ring, vec![file], MERGE, OutputMode::Descriptor);
-    assert_eq!(merge.finish().unwrap(), Ended::Descriptor { bytes: 12 });
+    assert_eq!(merge.finish().unwrap(), TaskEnd::Descriptor { bytes: 12 });
     assert_eq!(sealed_size(kept.as_fd()).unwrap(), Some(12));
 
     let (file, _kept) = file_for(FileRole::Shared);
     let mut merge = output(&ring, vec![file], MERGE, OutputMode::Descriptor);
     merge.write_all(b"in short").unwrap();
-    assert_eq!(merge.finish().unwrap(), Ended::Inline(b"in short".to_vec()));
+    assert_eq!(merge.finish().unwrap(), TaskEnd::Inline(b"in short".to_vec()));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_part_writes_in_place_and_has_a_result_beside_it_and_seals_nothing() {
     part.write_all(b"resu").unwrap();
     part.shared().unwrap().write_all_at(b"in place", 4).unwrap();
     part.write_all(b"lt").unwrap();
-    assert_eq!(part.finish().unwrap(), Ended::Inline(b"result".to_vec()));
+    assert_eq!(part.finish().unwrap(), TaskEnd::Inline(b"result".to_vec()));
     assert_eq!(bytes_of(&kept), b"\0\0\0\0in place");
     assert_eq!(sealed_size(kept.as_fd()).unwrap(), None);
 }
@@ -182,12 +182,12 @@ fn a_whole_task_writes_either_in_place_or_in_order() {
 fn a_disk_that_is_full_is_named() {
     let (_, ring) = rings();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let held = Held::new(OUT, Way::Out, full);
-    let error = held.write_all_at(b"x", 0).unwrap_err();
+    let file = CheckedFile::new(OUT, Way::Out, full);
+    let error = file.write_all_at(b"x", 0).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-    let failure = Failure::from(error).to_string();
+    let failure = TaskFailure::from(error).to_string();
     assert!(failure.starts_with("no space left where the output goes: file \"out\""), "{failure}");
-    assert_eq!(held.fault().unwrap().to_string(), failure);
+    assert_eq!(file.fault().unwrap().to_string(), failure);
 
     let fd = File::options().write(true).open("/dev/full").unwrap();
     let role = FileRole::Named(FileUse::new(OUT, Way::Out));
@@ -203,26 +203,26 @@ fn a_death_that_did_not_come_is_taken_back() {
     let mut output = output(&ring, Vec::new(), Stage::Whole, OutputMode::Inline);
     output.last_breath();
     assert!(ours.last_breath_ns().is_some());
-    output.outlive();
+    output.announce_alive();
     assert_eq!(ours.last_breath_ns(), None);
 }
 
 #[test]
 fn what_a_failed_task_wrote_is_kept_where_it_fits() {
     let (_, ring) = rings();
-    let told = |written: usize, files, failure: Failure| {
+    let told = |written: usize, files, failure: TaskFailure| {
         let mut output = output(&ring, files, Stage::Whole, OutputMode::Descriptor);
         output.write_all(&vec![7; written]).unwrap();
-        let Ended::Failed { text, inline, spilled, .. } = output.end(Err(failure)) else {
+        let TaskEnd::Failed { text, inline, spilled, .. } = output.end(Err(failure)) else {
             panic!("it failed")
         };
         assert_eq!(text, "no");
         (inline, spilled)
     };
-    let no = || Failure::new("no").with_output();
+    let no = || TaskFailure::new("no").with_output();
     assert_eq!(told(0, Vec::new(), no()), (Vec::new(), 0));
     assert_eq!(told(5, Vec::new(), no()), (vec![7; 5], 0));
-    assert_eq!(told(5, Vec::new(), Failure::new("no")), (Vec::new(), 0));
+    assert_eq!(told(5, Vec::new(), TaskFailure::new("no")), (Vec::new(), 0));
     for length in [INLINE_MAX_BYTES - 1, INLINE_MAX_BYTES, 10_000] {
         let (file, kept) = file_for(FileRole::Output);
         assert_eq!(told(length, vec![file], no()), (Vec::new(), length as u64));
@@ -232,6 +232,6 @@ fn what_a_failed_task_wrote_is_kept_where_it_fits() {
     let (shared, kept) = file_for(FileRole::Shared);
     let mut merge = output(&ring, vec![shared], MERGE, OutputMode::Descriptor);
     merge.write_all(&[7; 10_000]).unwrap();
-    let Ended::Failed { inline, spilled, .. } = merge.end(Err(no())) else { panic!("it failed") };
+    let TaskEnd::Failed { inline, spilled, .. } = merge.end(Err(no())) else { panic!("it failed") };
     assert_eq!((inline, spilled, sealed_size(kept.as_fd()).unwrap()), (Vec::new(), 0, None));
 }

@@ -4,7 +4,7 @@ use bulkhead_proto::file::Way;
 use bulkhead_proto::worker::stage::pack;
 
 use super::*;
-use crate::trial::{Memory, Trial};
+use crate::test_task::{MemoryFile, TestTask};
 
 /// A clip of so many frames of noise.
 fn clip(header: &str, frame_bytes: usize, frames: usize) -> Vec<u8> {
@@ -21,26 +21,26 @@ fn clip(header: &str, frame_bytes: usize, frames: usize) -> Vec<u8> {
 }
 
 /// A job of this clip, and the place of its output.
-fn job(clip: &[u8]) -> Trial {
-    Trial::default().with_file(IN, Way::In, Memory::of(clip)).with_shared(Memory::default())
+fn job(clip: &[u8]) -> TestTask {
+    TestTask::default().with_file(IN, Way::In, MemoryFile::of(clip)).with_shared(MemoryFile::default())
 }
 
 /// Does the whole job, its parts in this order, and gives the output.
 fn transformed(clip: &[u8], chain: &str, order: impl Fn(usize) -> Vec<usize>) -> Result<Vec<u8>, String> {
     let mut task = job(clip);
-    let (input, told) = (chain.as_bytes(), |failure: Failure| failure.to_string());
-    let split = Transform.plan(input, &mut task).map_err(told)?;
+    let (input, told) = (chain.as_bytes(), |failure: TaskFailure| failure.to_string());
+    let split = TransformKind.plan(input, &mut task).map_err(told)?;
     let planned = Planned { input, common: &split.common };
     let mut results = vec![Vec::new(); split.parts.len()];
     for part in order(split.parts.len()) {
         task.output.clear();
-        Transform.run(planned, &split.parts[part], &mut task).map_err(told)?;
+        TransformKind.run(planned, &split.parts[part], &mut task).map_err(told)?;
         results[part] = std::mem::take(&mut task.output);
     }
-    let (parts, results) = (Memory::of(&pack(&split.parts)), Memory::of(&pack(&results)));
-    let parts = Packed::open(&parts, parts.len()).unwrap();
-    let results = Packed::open(&results, results.len()).unwrap();
-    Transform.merge(planned, &parts, &results, &mut task).map_err(told)?;
+    let (parts, results) = (MemoryFile::of(&pack(&split.parts)), MemoryFile::of(&pack(&results)));
+    let parts = PackedParts::open(&parts, parts.len()).unwrap();
+    let results = PackedParts::open(&results, results.len()).unwrap();
+    TransformKind.merge(planned, &parts, &results, &mut task).map_err(told)?;
     assert!(task.output.is_empty(), "the output is in place");
     Ok(task.shared_bytes())
 }
@@ -55,7 +55,7 @@ fn parts_in_any_order_and_twice_give_the_same_clip() {
         transformed(&clip, CHAIN, |parts| (0..parts).rev().chain((0..parts).rev()).collect()).unwrap();
     assert!(once == twice && once.starts_with(b"YUV4MPEG2 W320 H240"));
     assert_eq!(once.len(), clip.len() + once.iter().position(|byte| *byte == b'\n').unwrap() - 19);
-    let parts = Transform.plan(CHAIN.as_bytes(), &mut job(&clip)).unwrap().parts.len();
+    let parts = TransformKind.plan(CHAIN.as_bytes(), &mut job(&clip)).unwrap().parts.len();
     assert!(parts > 2, "{parts} parts show nothing");
 }
 
@@ -70,9 +70,9 @@ fn a_part_that_was_left_out_is_named() {
 fn a_part_tells_how_many_of_its_frames_are_done() {
     let clip = clip("W4 H4", 24, 3);
     let mut task = job(&clip);
-    let split = Transform.plan(b"gray", &mut task).unwrap();
+    let split = TransformKind.plan(b"gray", &mut task).unwrap();
     let planned = Planned { input: b"gray", common: &split.common };
-    Transform.run(planned, &split.parts[0], &mut task).unwrap();
+    TransformKind.run(planned, &split.parts[0], &mut task).unwrap();
     assert_eq!(task.progress, Some((3, 3)));
     assert_eq!(task.said.last().unwrap(), "frames from 0 on");
 }
@@ -84,10 +84,10 @@ fn what_it_cannot_take_is_told_before_a_part_is_run() {
     assert!(told(&whole, "spin=3").starts_with("operation \"spin=3\" is not known; give some of"));
     assert!(told(&whole[..whole.len() - 1], "gray").contains("the clip ends within frame 1, 1 bytes early"));
     assert!(told(b"", "gray").starts_with("clip at byte 0: it is empty"));
-    let none = Transform.plan(b"gray", &mut Trial::default()).unwrap_err().to_string();
+    let none = TransformKind.plan(b"gray", &mut TestTask::default()).unwrap_err().to_string();
     assert_eq!(none, "the job comes without a file \"in\": give it one");
-    let mut placeless = Trial::default().with_file(IN, Way::In, Memory::of(&whole));
-    let placeless = Transform.plan(b"gray", &mut placeless).unwrap_err().to_string();
+    let mut placeless = TestTask::default().with_file(IN, Way::In, MemoryFile::of(&whole));
+    let placeless = TransformKind.plan(b"gray", &mut placeless).unwrap_err().to_string();
     assert!(placeless.contains("no place for an output"), "{placeless}");
 }
 
@@ -95,10 +95,10 @@ fn what_it_cannot_take_is_told_before_a_part_is_run() {
 fn a_clip_that_changed_under_way_fails_its_part() {
     let whole = clip("W4 H4", 24, 2);
     let mut task = job(&whole);
-    let split = Transform.plan(b"gray", &mut task).unwrap();
+    let split = TransformKind.plan(b"gray", &mut task).unwrap();
     let planned = Planned { input: b"gray", common: &split.common };
     let mut shrunk = job(&whole[..whole.len() - 7]);
-    let fault = Transform.run(planned, &split.parts[0], &mut shrunk).unwrap_err().to_string();
+    let fault = TransformKind.run(planned, &split.parts[0], &mut shrunk).unwrap_err().to_string();
     assert!(fault.contains("the clip was changed after the plan was made"), "{fault}");
 }
 
@@ -106,12 +106,12 @@ fn a_clip_that_changed_under_way_fails_its_part() {
 fn a_forged_part_is_refused() {
     let whole = clip("W4 H4", 24, 2);
     let mut task = job(&whole);
-    let split = Transform.plan(b"gray", &mut task).unwrap();
+    let split = TransformKind.plan(b"gray", &mut task).unwrap();
     let planned = Planned { input: b"gray", common: &split.common };
     for part in [&b""[..], b"x", &[0; 47], &[0; 49]] {
-        let fault = Transform.run(planned, part, &mut task).unwrap_err().to_string();
+        let fault = TransformKind.run(planned, part, &mut task).unwrap_err().to_string();
         assert!(fault.ends_with("bytes long, not 48"), "{fault}");
     }
-    let fault = Transform.run(planned, &[255; 48], &mut task).unwrap_err().to_string();
+    let fault = TransformKind.run(planned, &[255; 48], &mut task).unwrap_err().to_string();
     assert!(fault.contains("reaches beyond any clip"), "{fault}");
 }

@@ -7,22 +7,22 @@ use std::os::unix::fs::FileExt;
 
 use bulkhead_proto::worker::stage::{COUNT_BYTES, parts_of, table_bytes};
 
-use crate::Failure;
+use crate::TaskFailure;
 
 /// Pieces that are read when they are asked for.
 #[derive(Clone, Copy)]
-pub struct Packed<'a> {
+pub struct PackedParts<'a> {
     /// The file and its length; without one, all pieces are empty.
     file: Option<(&'a dyn FileExt, u64)>,
     count: u32,
 }
 
-impl<'a> Packed<'a> {
+impl<'a> PackedParts<'a> {
     /// The pieces in `file`, which is `length` bytes long.
     ///
     /// # Errors
-    /// [`Failure`] if it cannot be read or holds no such pieces.
-    pub fn open(file: &'a dyn FileExt, length: u64) -> Result<Self, Failure> {
+    /// [`TaskFailure`] if it cannot be read or holds no such pieces.
+    pub fn open(file: &'a dyn FileExt, length: u64) -> Result<Self, TaskFailure> {
         let mut head = [0; COUNT_BYTES];
         file.read_exact_at(&mut head, 0)?;
         let count = parts_of(head, length).ok_or_else(|| malformed("its count of parts", length))?;
@@ -47,10 +47,10 @@ impl<'a> Packed<'a> {
     /// One of them, counted from 0.
     ///
     /// # Errors
-    /// [`Failure`] if there is no such piece, or it cannot be read.
-    pub fn get(&self, piece: u32) -> Result<Vec<u8>, Failure> {
+    /// [`TaskFailure`] if there is no such piece, or it cannot be read.
+    pub fn get(&self, piece: u32) -> Result<Vec<u8>, TaskFailure> {
         if piece >= self.count {
-            return Err(Failure::new(format!("there is no part {piece}, only {}", self.count)));
+            return Err(TaskFailure::new(format!("there is no part {piece}, only {}", self.count)));
         }
         let mut pair = [0; 2 * COUNT_BYTES];
         let Some((file, length)) = self.file else { return Ok(Vec::new()) };
@@ -62,22 +62,22 @@ impl<'a> Packed<'a> {
     }
 
     /// All of them, one after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>, Failure>> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>, TaskFailure>> + '_ {
         (0..self.count).map(|piece| self.get(piece))
     }
 
     /// What lies behind the last piece.
     ///
     /// # Errors
-    /// [`Failure`] if it cannot be read.
-    pub fn rest(&self) -> Result<Vec<u8>, Failure> {
+    /// [`TaskFailure`] if it cannot be read.
+    pub fn rest(&self) -> Result<Vec<u8>, TaskFailure> {
         let Some((file, length)) = self.file else { return Ok(Vec::new()) };
         let mut end = [0; COUNT_BYTES];
         file.read_exact_at(&mut end, COUNT_BYTES as u64 * (u64::from(self.count) + 1))?;
         self.piece(file, (u64::from_le_bytes(end), length), length)
     }
 
-    fn piece(&self, file: &dyn FileExt, (from, to): (u64, u64), length: u64) -> Result<Vec<u8>, Failure> {
+    fn piece(&self, file: &dyn FileExt, (from, to): (u64, u64), length: u64) -> Result<Vec<u8>, TaskFailure> {
         if from < table_bytes(self.count) || from > to || to > length {
             return Err(malformed("a part", length));
         }
@@ -88,15 +88,15 @@ impl<'a> Packed<'a> {
     }
 }
 
-fn malformed(what: &str, length: u64) -> Failure {
-    Failure::new(format!(
+fn malformed(what: &str, length: u64) -> TaskFailure {
+    TaskFailure::new(format!(
         "the plan of the job or its results are malformed: {what} does not fit {length} bytes"
     ))
 }
 
-impl std::fmt::Debug for Packed<'_> {
+impl std::fmt::Debug for PackedParts<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Packed").field("count", &self.count).finish_non_exhaustive()
+        out.debug_struct("PackedParts").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -106,11 +106,11 @@ mod tests {
     use bulkhead_proto::worker::stage::pack;
 
     use super::*;
-    use crate::trial::Memory;
+    use crate::test_task::MemoryFile;
 
     fn told(bytes: &[u8], piece: u32) -> Result<Vec<u8>, String> {
-        let file = Memory::of(bytes);
-        let packed = Packed::open(&file, bytes.len() as u64).map_err(|failure| failure.to_string())?;
+        let file = MemoryFile::of(bytes);
+        let packed = PackedParts::open(&file, bytes.len() as u64).map_err(|failure| failure.to_string())?;
         packed.get(piece).map_err(|failure| failure.to_string())
     }
 
@@ -119,8 +119,8 @@ mod tests {
         let pieces = [&b"one"[..], b"", b"three"];
         let mut bytes = pack(&pieces);
         bytes.extend_from_slice(b"brief");
-        let file = Memory::of(&bytes);
-        let packed = Packed::open(&file, bytes.len() as u64).unwrap();
+        let file = MemoryFile::of(&bytes);
+        let packed = PackedParts::open(&file, bytes.len() as u64).unwrap();
         let out: Vec<_> = packed.iter().map(Result::unwrap).collect();
         assert_eq!((out, packed.len()), (pieces.map(<[u8]>::to_vec).to_vec(), 3));
         assert_eq!(packed.rest().unwrap(), b"brief");
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn results_that_nobody_left_are_empty() {
-        let packed = Packed::empty(2);
+        let packed = PackedParts::empty(2);
         assert_eq!(packed.iter().map(Result::unwrap).collect::<Vec<_>>(), [b"", b""]);
         assert!(packed.get(2).is_err() && packed.rest().unwrap().is_empty() && !packed.is_empty());
     }

@@ -10,9 +10,9 @@ const KEPT_BYTES: usize = 600;
 
 /// The last bytes of a stream.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tail(Vec<u8>);
+pub(super) struct StderrTail(Vec<u8>);
 
-impl Tail {
+impl StderrTail {
     /// More was written.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         let new = &bytes[bytes.len().saturating_sub(KEPT_BYTES)..];
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn the_end_is_kept_as_one_clean_line() {
-        let mut tail = Tail::default();
+        let mut tail = StderrTail::default();
         assert_eq!((tail.text(), tail.last_words()), (String::new(), String::new()));
         tail.add(b"one\n\n  two\r\nth");
         tail.add(b"r\x1bee\n");

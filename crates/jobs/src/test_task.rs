@@ -7,13 +7,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bulkhead_proto::file::Way;
 
-use crate::{Failure, Handler, Task, TaskFile};
+use crate::{Handler, PositionedFile, TaskContext, TaskFailure};
 
 /// A file that is none.
 #[derive(Default)]
-pub(crate) struct Memory(RwLock<Vec<u8>>);
+pub(crate) struct MemoryFile(RwLock<Vec<u8>>);
 
-impl Memory {
+impl MemoryFile {
     /// With these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(RwLock::new(bytes.to_vec()))
@@ -28,7 +28,7 @@ impl Memory {
     }
 }
 
-impl FileExt for Memory {
+impl FileExt for MemoryFile {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let bytes = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let rest = &bytes[bytes.len().min(at as usize)..];
@@ -48,13 +48,13 @@ impl FileExt for Memory {
 }
 
 /// A file of a trial.
-pub(crate) struct Named {
+pub(crate) struct NamedMemoryFile {
     name: String,
     way: Way,
-    memory: Memory,
+    memory: MemoryFile,
 }
 
-impl FileExt for Named {
+impl FileExt for NamedMemoryFile {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         self.memory.read_at(into, at)
     }
@@ -64,13 +64,13 @@ impl FileExt for Named {
     }
 }
 
-impl AsFd for Named {
+impl AsFd for NamedMemoryFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         unreachable!("it lies in memory")
     }
 }
 
-impl TaskFile for Named {
+impl PositionedFile for NamedMemoryFile {
     fn name(&self) -> &str {
         &self.name
     }
@@ -91,7 +91,7 @@ impl TaskFile for Named {
 
 /// A task without a worker.
 #[derive(Default)]
-pub(crate) struct Trial {
+pub(crate) struct TestTask {
     /// What was written.
     pub(crate) output: Vec<u8>,
     /// How often the last breath was drawn.
@@ -102,18 +102,18 @@ pub(crate) struct Trial {
     pub(crate) said: Vec<String>,
     /// Bytes after which writing fails.
     pub(crate) room: Option<usize>,
-    pub(crate) files: Vec<Arc<Named>>,
-    pub(crate) shared: Option<Arc<Named>>,
+    pub(crate) files: Vec<Arc<NamedMemoryFile>>,
+    pub(crate) shared: Option<Arc<NamedMemoryFile>>,
 }
 
-impl Trial {
-    pub(crate) fn with_file(mut self, name: &str, way: Way, memory: Memory) -> Self {
-        self.files.push(Arc::new(Named { name: name.to_owned(), way, memory }));
+impl TestTask {
+    pub(crate) fn with_file(mut self, name: &str, way: Way, memory: MemoryFile) -> Self {
+        self.files.push(Arc::new(NamedMemoryFile { name: name.to_owned(), way, memory }));
         self
     }
 
-    pub(crate) fn with_shared(mut self, memory: Memory) -> Self {
-        self.shared = Some(Arc::new(Named { name: "out".to_owned(), way: Way::Out, memory }));
+    pub(crate) fn with_shared(mut self, memory: MemoryFile) -> Self {
+        self.shared = Some(Arc::new(NamedMemoryFile { name: "out".to_owned(), way: Way::Out, memory }));
         self
     }
 
@@ -124,9 +124,9 @@ impl Trial {
 }
 
 /// A task that has nothing but what every one has.
-struct Bare;
+struct DefaultTask;
 
-impl io::Write for Bare {
+impl io::Write for DefaultTask {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -136,13 +136,13 @@ impl io::Write for Bare {
     }
 }
 
-impl Task for Bare {
+impl TaskContext for DefaultTask {
     fn progress(&mut self, _: u64, _: u64) {}
     fn say(&mut self, _: &str) {}
     fn last_breath(&mut self) {}
 }
 
-impl io::Write for Trial {
+impl io::Write for TestTask {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.room {
             Some(room) if self.output.len() + bytes.len() > room => Err(io::Error::other("no room")),
@@ -158,7 +158,7 @@ impl io::Write for Trial {
     }
 }
 
-impl Task for Trial {
+impl TaskContext for TestTask {
     fn progress(&mut self, done: u64, total: u64) {
         self.progress = Some((done, total));
     }
@@ -171,19 +171,21 @@ impl Task for Trial {
         self.breaths += 1;
     }
 
-    fn file(&self, name: &str) -> Result<Arc<dyn TaskFile>, Failure> {
+    fn file(&self, name: &str) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
         let found = self.files.iter().find(|file| file.name == name);
-        found.map_or_else(|| Bare.file(name), |file| Ok(Arc::clone(file) as Arc<dyn TaskFile>))
+        found.map_or_else(|| DefaultTask.file(name), |file| Ok(Arc::clone(file) as Arc<dyn PositionedFile>))
     }
 
-    fn shared(&self) -> Result<Arc<dyn TaskFile>, Failure> {
-        self.shared.as_ref().map_or_else(|| Bare.shared(), |file| Ok(Arc::clone(file) as Arc<dyn TaskFile>))
+    fn shared(&self) -> Result<Arc<dyn PositionedFile>, TaskFailure> {
+        self.shared
+            .as_ref()
+            .map_or_else(|| DefaultTask.shared(), |file| Ok(Arc::clone(file) as Arc<dyn PositionedFile>))
     }
 }
 
 /// Runs a handler on text and gives its output as text.
-pub(crate) fn output_of(handler: Handler, input: &str) -> Result<String, Failure> {
-    let mut task = Trial::default();
+pub(crate) fn output_of(handler: Handler, input: &str) -> Result<String, TaskFailure> {
+    let mut task = TestTask::default();
     handler(input.as_bytes(), &mut task)?;
     Ok(String::from_utf8(task.output).unwrap())
 }

@@ -6,57 +6,57 @@
 
 use std::io::Write;
 
-use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, TaskFile};
+use bulkhead_jobs::{FanOut, PackedParts, Planned, PositionedFile, Split, TaskFailure};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::{FRAME_MAX_BYTES, PARTS_MAX};
 use bulkhead_proto::worker::stage::{Brief, Stage, pack};
 
-use crate::files::Held;
 use crate::output::TaskOutput;
-use crate::registry::Code;
+use crate::registry::KindHandler;
+use crate::task_files::CheckedFile;
 
 /// Runs what a task of this stage is.
 ///
 /// # Errors
-/// [`Failure`] of the kind's own code, or of what lies between its tasks.
+/// [`TaskFailure`] of the kind's own code, or of what lies between its tasks.
 pub(crate) fn call(
-    code: &Code,
+    code: &KindHandler,
     stage: Stage,
     input: &[u8],
     output: &mut TaskOutput<'_>,
-) -> Result<(), Failure> {
+) -> Result<(), TaskFailure> {
     match (code, stage) {
-        (Code::Whole(handler), Stage::Whole) => handler(input, output),
-        (Code::Split(kind), Stage::Plan) => plan(&**kind, input, output),
-        (Code::Split(kind), Stage::Run { part, parts }) => run(&**kind, input, (part, parts), output),
-        (Code::Split(kind), Stage::Merge { parts }) => merge(&**kind, input, parts, output),
-        (Code::Split(_), Stage::Whole) => {
-            Err(Failure::new("this kind splits its jobs: write plans = true in its table of the config"))
+        (KindHandler::Whole(handler), Stage::Whole) => handler(input, output),
+        (KindHandler::Split(kind), Stage::Plan) => plan(&**kind, input, output),
+        (KindHandler::Split(kind), Stage::Run { part, parts }) => run(&**kind, input, (part, parts), output),
+        (KindHandler::Split(kind), Stage::Merge { parts }) => merge(&**kind, input, parts, output),
+        (KindHandler::Split(_), Stage::Whole) => {
+            Err(TaskFailure::new("this kind splits its jobs: write plans = true in its table of the config"))
         }
-        (Code::Whole(_), _) => Err(Failure::new(
+        (KindHandler::Whole(_), _) => Err(TaskFailure::new(
             "this kind does not split its jobs: leave plans = true out of its table of the config",
         )),
     }
 }
 
-fn plan(kind: &dyn FanOut, input: &[u8], output: &mut TaskOutput<'_>) -> Result<(), Failure> {
+fn plan(kind: &dyn FanOut, input: &[u8], output: &mut TaskOutput<'_>) -> Result<(), TaskFailure> {
     let split = kind.plan(input, output)?;
     if !output.is_empty() {
-        return Err(Failure::new(
+        return Err(TaskFailure::new(
             "the plan of a job writes no output: leave that to its parts and its merge",
         ));
     }
     output.plan_ends();
     let Split { common, parts } = split;
     if parts.len() > PARTS_MAX as usize {
-        return Err(Failure::new(format!(
+        return Err(TaskFailure::new(format!(
             "the plan has {} parts, the limit is {PARTS_MAX}: make them larger",
             parts.len()
         )));
     }
     if common.len() > FRAME_MAX_BYTES {
         let bytes = common.len();
-        return Err(Failure::new(format!(
+        return Err(TaskFailure::new(format!(
             "the plan tells all tasks {bytes} bytes, the limit is {FRAME_MAX_BYTES}"
         )));
     }
@@ -70,42 +70,48 @@ fn run(
     input: &[u8],
     (part, parts): (u32, u32),
     output: &mut TaskOutput<'_>,
-) -> Result<(), Failure> {
-    let held = output.files().plan.clone();
-    let (packed, brief) = read_plan(held.as_deref(), parts)?;
+) -> Result<(), TaskFailure> {
+    let file = output.files().plan.clone();
+    let (packed, brief) = read_plan(file.as_deref(), parts)?;
     output.files().expect(&brief.seen)?;
     kind.run(Planned { input, common: &brief.common }, &packed.get(part)?, output)
 }
 
-fn merge(kind: &dyn FanOut, input: &[u8], parts: u32, output: &mut TaskOutput<'_>) -> Result<(), Failure> {
+fn merge(
+    kind: &dyn FanOut,
+    input: &[u8],
+    parts: u32,
+    output: &mut TaskOutput<'_>,
+) -> Result<(), TaskFailure> {
     if output.files().shared.as_ref().is_some_and(|shared| shared.is_sealed()) {
         // An earlier merge did everything and died before it could say so.
         return Ok(());
     }
-    let held = output.files().plan.clone();
-    let (packed, brief) = read_plan(held.as_deref(), parts)?;
+    let file = output.files().plan.clone();
+    let (packed, brief) = read_plan(file.as_deref(), parts)?;
     output.files().expect(&brief.seen)?;
     let left = output.files().results.clone();
     let results = match &left {
         Some(results) => open(results, parts, "the results of the parts")?,
-        None => Packed::empty(parts),
+        None => PackedParts::empty(parts),
     };
     kind.merge(Planned { input, common: &brief.common }, &packed, &results, output)
 }
 
-fn read_plan(plan: Option<&Held>, parts: u32) -> Result<(Packed<'_>, Brief), Failure> {
-    let plan = plan.ok_or_else(|| Failure::new("the task came without the plan of its job"))?;
+fn read_plan(plan: Option<&CheckedFile>, parts: u32) -> Result<(PackedParts<'_>, Brief), TaskFailure> {
+    let plan = plan.ok_or_else(|| TaskFailure::new("the task came without the plan of its job"))?;
     let packed = open(plan, parts, "the plan")?;
     let brief = codec::decode(&packed.rest()?);
-    let brief = brief.map_err(|error| Failure::new(format!("the plan of the job is malformed: {error}")))?;
+    let brief =
+        brief.map_err(|error| TaskFailure::new(format!("the plan of the job is malformed: {error}")))?;
     Ok((packed, brief))
 }
 
-fn open<'a>(held: &'a Held, parts: u32, what: &str) -> Result<Packed<'a>, Failure> {
-    held.look()?;
-    let packed = Packed::open(held, held.length())?;
+fn open<'a>(file: &'a CheckedFile, parts: u32, what: &str) -> Result<PackedParts<'a>, TaskFailure> {
+    file.look()?;
+    let packed = PackedParts::open(file, file.length())?;
     match packed.len() {
         count if count == parts => Ok(packed),
-        count => Err(Failure::new(format!("{what} of the job has {count} parts, {parts} were told"))),
+        count => Err(TaskFailure::new(format!("{what} of the job has {count} parts, {parts} were told"))),
     }
 }

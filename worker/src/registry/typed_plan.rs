@@ -1,12 +1,12 @@
 //! Kinds that plan, with types of their own: three plain functions, and JSON between their tasks.
 //!
 //! It knows nothing of stages or files. Every task reads the job's input again, because it may run in another worker
-//! than the one before. Driven by `stages.rs` as any other kind that plans.
+//! than the one before. Driven by `stage_call.rs` as any other kind that plans.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use bulkhead_jobs::{Failure, FanOut, Packed, Planned, Split, Task};
+use bulkhead_jobs::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,38 +16,38 @@ use super::{read_input, write_output};
 type Values<I, P, R, O> = fn(I, P) -> (R, O);
 
 /// Three functions over values: plan: `I` to parts `P`, run: `P` to `R`, merge: all `R` to `O`.
-pub(super) struct Typed<I, P, R, O, Plan, Run, Merge> {
+pub(super) struct TypedPlan<I, P, R, O, Plan, Run, Merge> {
     plan: Plan,
     run: Run,
     merge: Merge,
     types: PhantomData<Values<I, P, R, O>>,
 }
 
-impl<I, P, R, O, Plan, Run, Merge> Typed<I, P, R, O, Plan, Run, Merge> {
+impl<I, P, R, O, Plan, Run, Merge> TypedPlan<I, P, R, O, Plan, Run, Merge> {
     pub(super) fn new(plan: Plan, run: Run, merge: Merge) -> Self {
         Self { plan, run, merge, types: PhantomData }
     }
 }
 
-impl<I, P, R, O, E, Plan, Run, Merge> FanOut for Typed<I, P, R, O, Plan, Run, Merge>
+impl<I, P, R, O, E, Plan, Run, Merge> FanOut for TypedPlan<I, P, R, O, Plan, Run, Merge>
 where
     I: DeserializeOwned,
     P: Serialize + DeserializeOwned,
     R: Serialize + DeserializeOwned,
     O: Serialize,
     E: fmt::Display,
-    Plan: Fn(&I, &mut dyn Task) -> Result<Vec<P>, E> + Send + Sync,
-    Run: Fn(&I, P, &mut dyn Task) -> Result<R, E> + Send + Sync,
-    Merge: Fn(&I, Vec<R>, &mut dyn Task) -> Result<O, E> + Send + Sync,
+    Plan: Fn(&I, &mut dyn TaskContext) -> Result<Vec<P>, E> + Send + Sync,
+    Run: Fn(&I, P, &mut dyn TaskContext) -> Result<R, E> + Send + Sync,
+    Merge: Fn(&I, Vec<R>, &mut dyn TaskContext) -> Result<O, E> + Send + Sync,
 {
-    fn plan(&self, input: &[u8], task: &mut dyn Task) -> Result<Split, Failure> {
+    fn plan(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<Split, TaskFailure> {
         let parts = (self.plan)(&read_input(input)?, task).map_err(said)?;
         let parts =
             parts.iter().map(|part| serde_json::to_vec(part).map_err(lost)).collect::<Result<_, _>>()?;
         Ok(Split { common: Vec::new(), parts })
     }
 
-    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn Task) -> Result<(), Failure> {
+    fn run(&self, job: Planned<'_>, part: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
         let part = serde_json::from_slice(part).map_err(lost)?;
         let result = (self.run)(&read_input(job.input)?, part, task).map_err(said)?;
         write_output(&result, task)
@@ -56,23 +56,23 @@ where
     fn merge(
         &self,
         job: Planned<'_>,
-        _parts: &Packed<'_>,
-        results: &Packed<'_>,
-        task: &mut dyn Task,
-    ) -> Result<(), Failure> {
+        _parts: &PackedParts<'_>,
+        results: &PackedParts<'_>,
+        task: &mut dyn TaskContext,
+    ) -> Result<(), TaskFailure> {
         let results = results.iter().map(|result| serde_json::from_slice(&result?).map_err(lost));
-        let results = results.collect::<Result<Vec<R>, Failure>>()?;
+        let results = results.collect::<Result<Vec<R>, TaskFailure>>()?;
         let output = (self.merge)(&read_input(job.input)?, results, task).map_err(said)?;
         write_output(&output, task)
     }
 }
 
 /// An error of the kind's own, in its own words.
-fn said(error: impl fmt::Display) -> Failure {
-    Failure::new(error.to_string())
+fn said(error: impl fmt::Display) -> TaskFailure {
+    TaskFailure::new(error.to_string())
 }
 
 /// A value that does not survive its way between two tasks of its own kind.
-fn lost(error: serde_json::Error) -> Failure {
-    Failure::new(format!("a part or its result does not come back from JSON as it went in: {error}"))
+fn lost(error: serde_json::Error) -> TaskFailure {
+    TaskFailure::new(format!("a part or its result does not come back from JSON as it went in: {error}"))
 }

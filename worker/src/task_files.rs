@@ -8,42 +8,43 @@ use std::cell::Cell;
 use std::fs::File;
 use std::sync::Arc;
 
-use bulkhead_jobs::{Failure, TaskFile};
+use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
 use bulkhead_proto::worker::message::FileRole;
 use bulkhead_proto::worker::stage::{Seen, Stage};
 
-use crate::descriptors::Files;
+use crate::early_files::RoleFiles;
 
-pub(crate) use held::Held;
+pub(crate) use checked_file::CheckedFile;
 
-mod held;
+mod checked_file;
 
 /// What a task was given.
 #[derive(Debug, Default)]
 pub(crate) struct TaskFiles {
     /// A file of the supervisor's for the output of this task alone.
-    pub(crate) output: Option<Arc<Held>>,
+    pub(crate) output: Option<Arc<CheckedFile>>,
     /// A file of the supervisor's for the output of all tasks of the job.
-    pub(crate) shared: Option<Arc<Held>>,
-    pub(crate) plan: Option<Arc<Held>>,
-    pub(crate) results: Option<Arc<Held>>,
+    pub(crate) shared: Option<Arc<CheckedFile>>,
+    pub(crate) plan: Option<Arc<CheckedFile>>,
+    pub(crate) results: Option<Arc<CheckedFile>>,
     /// Where what it writes is kept for whoever looks.
     pub(crate) log: Option<File>,
-    named: Vec<Arc<Held>>,
+    named: Vec<Arc<CheckedFile>>,
     /// The task has asked for the output that is written in place.
     asked_for_shared: Cell<bool>,
 }
 
 impl TaskFiles {
     /// Sorts them by their roles.
-    pub(crate) fn new(files: Files) -> Self {
+    pub(crate) fn new(files: RoleFiles) -> Self {
         let mut sorted = Self::default();
         for (role, descriptor) in files {
             let file = File::from(descriptor);
-            let ours =
-                |name, way, file| Some(Arc::new(Held::new(name, way, file).with_room(OUTPUT_MAX_BYTES)));
+            let ours = |name, way, file| {
+                Some(Arc::new(CheckedFile::new(name, way, file).with_room(OUTPUT_MAX_BYTES)))
+            };
             match role {
                 FileRole::Output => sorted.output = ours("output", Way::Out, file),
                 FileRole::Shared => sorted.shared = ours("output", Way::Out, file),
@@ -51,7 +52,7 @@ impl TaskFiles {
                 FileRole::Results => sorted.results = ours("results", Way::In, file),
                 FileRole::Log => sorted.log = Some(file),
                 FileRole::Named(wanted) => {
-                    sorted.named.push(Arc::new(Held::new(&wanted.name, wanted.way, file)));
+                    sorted.named.push(Arc::new(CheckedFile::new(&wanted.name, wanted.way, file)));
                 }
             }
         }
@@ -59,49 +60,53 @@ impl TaskFiles {
     }
 
     /// The client's file of this name, looked at.
-    pub(crate) fn named(&self, name: &str) -> Result<Arc<Held>, Failure> {
-        let Some(held) = self.named.iter().find(|held| held.name() == name) else {
-            let all: Vec<_> = self.named.iter().map(|held| format!("{:?}", held.name())).collect();
+    pub(crate) fn named(&self, name: &str) -> Result<Arc<CheckedFile>, TaskFailure> {
+        let Some(file) = self.named.iter().find(|file| file.name() == name) else {
+            let all: Vec<_> = self.named.iter().map(|file| format!("{:?}", file.name())).collect();
             let others = if all.is_empty() { String::new() } else { format!(", only {}", all.join(", ")) };
-            return Err(Failure::new(format!("the job comes without a file {name:?}{others}: give it one")));
+            return Err(TaskFailure::new(format!(
+                "the job comes without a file {name:?}{others}: give it one"
+            )));
         };
-        held.look()?;
-        Ok(Arc::clone(held))
+        file.look()?;
+        Ok(Arc::clone(file))
     }
 
     /// All of the client's files, not looked at.
-    pub(crate) fn all(&self) -> Vec<Arc<dyn TaskFile>> {
-        self.named.iter().map(|held| Arc::clone(held) as Arc<dyn TaskFile>).collect()
+    pub(crate) fn all(&self) -> Vec<Arc<dyn PositionedFile>> {
+        self.named.iter().map(|file| Arc::clone(file) as Arc<dyn PositionedFile>).collect()
     }
 
     /// Whether the task writes a file of the client's, which may be as long as its disk allows.
     pub(crate) fn writes_a_clients(&self) -> bool {
-        self.named.iter().any(|held| held.way() == Way::Out)
+        self.named.iter().any(|file| file.way() == Way::Out)
     }
 
     /// The client's file for the output of the job, looked at.
-    pub(crate) fn out(&self) -> Result<Arc<Held>, Failure> {
+    pub(crate) fn out(&self) -> Result<Arc<CheckedFile>, TaskFailure> {
         let out = self.named(OUT)?;
         match out.way() {
             Way::Out => Ok(out),
-            Way::In => {
-                Err(Failure::new(format!("file {OUT:?} is one that the job reads: it cannot be its output")))
-            }
+            Way::In => Err(TaskFailure::new(format!(
+                "file {OUT:?} is one that the job reads: it cannot be its output"
+            ))),
         }
     }
 
     /// The output that is written in place.
-    pub(crate) fn in_place(&self, stage: Stage) -> Result<Arc<Held>, Failure> {
+    pub(crate) fn in_place(&self, stage: Stage) -> Result<Arc<CheckedFile>, TaskFailure> {
         self.asked_for_shared.set(true);
         let own = self.output.as_ref().filter(|_| stage == Stage::Whole);
-        if let Some(held) = self.shared.as_ref().or(own) {
-            held.look()?;
-            return Ok(Arc::clone(held));
+        if let Some(file) = self.shared.as_ref().or(own) {
+            file.look()?;
+            return Ok(Arc::clone(file));
         }
-        if self.named.iter().any(|held| held.name() == OUT && held.way() == Way::Out) {
+        if self.named.iter().any(|file| file.name() == OUT && file.way() == Way::Out) {
             return self.out();
         }
-        Err(Failure::new("the job has no place for an output that is written in place: ask for a file (-o)"))
+        Err(TaskFailure::new(
+            "the job has no place for an output that is written in place: ask for a file (-o)",
+        ))
     }
 
     /// As if [`Self::in_place`] had not been asked for.
@@ -116,27 +121,27 @@ impl TaskFiles {
 
     /// What the files that the job reads look like to this task; those that nobody can read are left out.
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        let read = self.named.iter().filter(|held| held.way() == Way::In);
-        read.filter_map(|held| held.look().ok()).cloned().collect()
+        let read = self.named.iter().filter(|file| file.way() == Way::In);
+        read.filter_map(|file| file.look().ok()).cloned().collect()
     }
 
     /// Holds them to what an earlier task of the job saw.
     ///
     /// # Errors
-    /// [`Failure`] that names the one that has changed.
-    pub(crate) fn expect(&self, seen: &[Seen]) -> Result<(), Failure> {
+    /// [`TaskFailure`] that names the one that has changed.
+    pub(crate) fn expect(&self, seen: &[Seen]) -> Result<(), TaskFailure> {
         for before in seen {
-            if let Some(held) = self.named.iter().find(|held| held.name() == before.name) {
-                held.expect(before)?;
+            if let Some(file) = self.named.iter().find(|file| file.name() == before.name) {
+                file.expect(before)?;
             }
         }
         Ok(())
     }
 
     /// What became of them while the task ran: the first write that failed, the first one read that has changed.
-    pub(crate) fn fault(&self) -> Option<Failure> {
+    pub(crate) fn fault(&self) -> Option<TaskFailure> {
         let ours = [&self.output, &self.shared].into_iter().flatten();
-        self.named.iter().chain(ours).find_map(|held| held.fault())
+        self.named.iter().chain(ours).find_map(|file| file.fault())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files of offers, as they come down the lane: each offer's before its task, in the order of seq.
+//! RoleFiles of offers, as they come down the lane: each offer's before its task, in the order of seq.
 //!
 //! They may come for a task that never does: the offer was taken back, or its message found the channel full. Those
 //! are dropped as soon as a later offer is run. The lane is read while the worker idles as well, so that such ones
@@ -17,7 +17,7 @@ use bulkhead_proto::worker::message::{FileRole, LaneDown};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 
 /// What came with one offer.
-pub(crate) type Files = Vec<(FileRole, OwnedFd)>;
+pub(crate) type RoleFiles = Vec<(FileRole, OwnedFd)>;
 
 /// One frame of the supervisor with its descriptors; `None` when it has hung up.
 pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
@@ -34,12 +34,12 @@ pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
 
 /// The lane, and the files that came down it ahead of their tasks.
 #[derive(Debug)]
-pub(crate) struct Arrivals {
+pub(crate) struct EarlyFiles {
     lane: Lane,
-    early: VecDeque<(Seq, Files)>,
+    early: VecDeque<(Seq, RoleFiles)>,
 }
 
-impl Arrivals {
+impl EarlyFiles {
     /// After the setup, nothing but files comes down `lane`.
     pub(crate) fn new(lane: Lane) -> Self {
         Self { lane, early: VecDeque::new() }
@@ -65,7 +65,7 @@ impl Arrivals {
 
     /// The files of an offer, waiting for them; those of earlier offers are dropped. `None` when the supervisor has
     /// hung up.
-    pub(crate) fn files_of(&mut self, wanted: Seq) -> Result<Option<Files>> {
+    pub(crate) fn files_of(&mut self, wanted: Seq) -> Result<Option<RoleFiles>> {
         loop {
             self.drop_before(wanted);
             match self.early.pop_front() {
@@ -101,14 +101,14 @@ fn is_hang_up(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset)
 }
 
-impl AsFd for Arrivals {
+impl AsFd for EarlyFiles {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.lane.as_fd()
     }
 }
 
 /// Closes the files of a task that is not run here. Without a thread to spare it may have to wait for a client's.
-pub(crate) fn dispose(files: Files) {
+pub(crate) fn dispose(files: RoleFiles) {
     if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
         drop(thread::Builder::new().name("disposal".to_owned()).spawn(move || drop(files)));
     }

@@ -70,9 +70,9 @@ fn a_file_is_read_by_position_and_its_end_is_told_by_its_place() {
     let mut bytes = [0; 4];
     file.read_exact_at(&mut bytes, 3).unwrap();
     assert_eq!((&bytes, file.length(), file.way()), (b"3456", 10, Way::In));
-    let failure = Failure::from(file.read_exact_at(&mut bytes, 8).unwrap_err()).to_string();
+    let failure = TaskFailure::from(file.read_exact_at(&mut bytes, 8).unwrap_err()).to_string();
     assert_eq!(failure, "file \"in\" ends at byte 10, 2 bytes early");
-    let failure = Failure::from(file.write_all_at(b"x", 0).unwrap_err()).to_string();
+    let failure = TaskFailure::from(file.write_all_at(b"x", 0).unwrap_err()).to_string();
     assert_eq!(failure, "file \"in\" cannot be written: it is one that the job reads");
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::sync::OnceLock;
 
-use bulkhead_jobs::{Failure, FileError, TaskFile};
+use bulkhead_jobs::{FileError, PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
 use bulkhead_proto::worker::stage::Seen;
 use bulkhead_sys::memfd;
@@ -19,7 +19,7 @@ use bulkhead_sys::open_flags::is_appending;
 
 /// A file, and what is known of it.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct CheckedFile {
     name: String,
     way: Way,
     file: File,
@@ -30,7 +30,7 @@ pub(crate) struct Held {
     failure: OnceLock<String>,
 }
 
-impl Held {
+impl CheckedFile {
     pub(crate) fn new(name: &str, way: Way, file: File) -> Self {
         let (seen, failure) = (OnceLock::new(), OnceLock::new());
         Self { name: name.to_owned(), way, file, room: None, seen, failure }
@@ -44,8 +44,8 @@ impl Held {
     /// What it looked like at the first look.
     ///
     /// # Errors
-    /// [`Failure`] if it is no file that can be read or written at any place: what it is, and what to do.
-    pub(crate) fn look(&self) -> Result<&Seen, Failure> {
+    /// [`TaskFailure`] if it is no file that can be read or written at any place: what it is, and what to do.
+    pub(crate) fn look(&self) -> Result<&Seen, TaskFailure> {
         if let Some(seen) = self.seen.get() {
             return Ok(seen);
         }
@@ -59,7 +59,7 @@ impl Held {
     }
 
     /// Holds it to what an earlier task of the job saw.
-    pub(crate) fn expect(&self, before: &Seen) -> Result<(), Failure> {
+    pub(crate) fn expect(&self, before: &Seen) -> Result<(), TaskFailure> {
         let seen = self.look()?;
         if seen == before { Ok(()) } else { Err(self.changed(before, seen)) }
     }
@@ -83,9 +83,9 @@ impl Held {
     }
 
     /// What became of it since the first look.
-    pub(crate) fn fault(&self) -> Option<Failure> {
+    pub(crate) fn fault(&self) -> Option<TaskFailure> {
         if let Some(failure) = self.failure.get() {
-            return Some(Failure::new(failure.clone()));
+            return Some(TaskFailure::new(failure.clone()));
         }
         let before = self.seen.get().filter(|_| self.way == Way::In)?;
         match self.stat() {
@@ -95,7 +95,7 @@ impl Held {
         }
     }
 
-    fn stat(&self) -> Result<Seen, Failure> {
+    fn stat(&self) -> Result<Seen, TaskFailure> {
         let stat = self.file.metadata();
         let stat = stat.map_err(|error| self.failed(&format!("cannot be looked at: {error}")))?;
         if !stat.is_file() {
@@ -126,7 +126,7 @@ impl Held {
         format!("is a {what}{more}: give a regular file")
     }
 
-    fn changed(&self, before: &Seen, now: &Seen) -> Failure {
+    fn changed(&self, before: &Seen, now: &Seen) -> TaskFailure {
         let how = match now.length {
             length if length == before.length => {
                 "its bytes or its owner's marks are not those of before".to_owned()
@@ -136,8 +136,8 @@ impl Held {
         self.failed(&format!("changed while it was read, {how}: run it again on a file that nobody writes"))
     }
 
-    fn failed(&self, what: &str) -> Failure {
-        Failure::new(format!("file {:?} {what}", self.name))
+    fn failed(&self, what: &str) -> TaskFailure {
+        TaskFailure::new(format!("file {:?} {what}", self.name))
     }
 
     /// A write that failed, in words that keep its meaning. It is not forgotten: the task fails with it even if its
@@ -183,7 +183,7 @@ impl Held {
     }
 }
 
-impl FileExt for Held {
+impl FileExt for CheckedFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         self.file.read_at(bytes, at).map_err(|error| {
             FileError::of_kind(error.kind(), format!("file {:?} cannot be read: {error}", self.name))
@@ -217,13 +217,13 @@ impl FileExt for Held {
     }
 }
 
-impl AsFd for Held {
+impl AsFd for CheckedFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-impl TaskFile for Held {
+impl PositionedFile for CheckedFile {
     fn name(&self) -> &str {
         &self.name
     }
