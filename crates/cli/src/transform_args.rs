@@ -4,7 +4,7 @@
 //! scale=320x180,gray` are the same. What suits a clip is not known here; what is no operation at all is told before
 //! anything is submitted.
 
-use bulkhead_frames::Chain;
+use bulkhead_frames::OperationChain;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::exit::UsageError;
@@ -36,7 +36,7 @@ impl TransformArgs {
             let flags: Vec<String> = FLAGS.iter().map(|(name, ..)| format!("--{name}")).collect();
             return Err(UsageError(format!("transform how? give some of {}", flags.join(", "))));
         }
-        let chain: Chain =
+        let chain: OperationChain =
             self.operations.join(",").parse().map_err(|fault| UsageError(format!("{fault}")))?;
         Ok(chain.to_string())
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn every_operation_has_a_flag_and_every_flag_an_operation() {
-        let fault = "?".parse::<Chain>().unwrap_err().to_string();
+        let fault = "?".parse::<OperationChain>().unwrap_err().to_string();
         for (name, ..) in FLAGS {
             assert_eq!(fault.contains(name), name != CHAIN, "{name}: {fault}");
         }

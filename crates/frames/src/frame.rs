@@ -1,9 +1,9 @@
 //! One frame in memory, and the line before it.
 //!
 //! The bytes are those of the clip, planes one behind the other. They lie so that 10-bit samples can be worked on
-//! in place; buffers are kept from frame to frame. Filled by `read.rs` and `scan.rs`.
+//! in place; buffers are kept from frame to frame. Filled by `clip_reader.rs` and `clip_scan.rs`.
 
-use crate::fault::Flaw;
+use crate::error::Flaw;
 use crate::limits::FRAME_LINE_MAX_BYTES;
 
 /// The line before a frame that has no parameters.

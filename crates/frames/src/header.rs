@@ -1,12 +1,12 @@
 //! The first line of a Y4M clip: read into fields, and written from them.
 //!
 //! It keeps what it is given: rate, aspect, interlacing and comments come out as they went in, unless an
-//! operation changes them. Tags are written in one fixed order. Driven by `read.rs` and `scan.rs`.
+//! operation changes them. Tags are written in one fixed order. Driven by `clip_reader.rs` and `clip_scan.rs`.
 
 use std::fmt::Write as _;
 
 use crate::colour::Colour;
-use crate::fault::{Fault, Flaw};
+use crate::error::{Flaw, TransformError};
 use crate::limits::SIDE_MAX;
 use crate::shape::{Shape, Size};
 
@@ -64,19 +64,19 @@ impl Header {
     /// Reads the first line of a clip, its newline left out.
     ///
     /// # Errors
-    /// [`Fault::Clip`] that names the byte of the tag that is wrong.
-    pub fn parse(line: &[u8]) -> Result<Self, Fault> {
+    /// [`TransformError::Clip`] that names the byte of the tag that is wrong.
+    pub fn parse(line: &[u8]) -> Result<Self, TransformError> {
         let rest = line.strip_prefix(MAGIC).filter(|rest| rest.is_empty() || rest[0] == b' ');
-        let rest = rest.ok_or(Fault::clip(0, Flaw::NotY4m))?;
+        let rest = rest.ok_or(TransformError::clip(0, Flaw::NotY4m))?;
         let mut tags = Tags::default();
         let mut at = MAGIC.len() as u64;
         for word in rest.split(|byte| *byte == b' ') {
             if !word.is_empty() {
-                tags.take(word).map_err(|flaw| Fault::clip(at, flaw))?;
+                tags.take(word).map_err(|flaw| TransformError::clip(at, flaw))?;
             }
             at += word.len() as u64 + 1;
         }
-        tags.into_header().map_err(|flaw| Fault::clip(0, flaw))
+        tags.into_header().map_err(|flaw| TransformError::clip(0, flaw))
     }
 
     /// The line, with its newline.

@@ -4,35 +4,35 @@
 //! leave through positioned writes. The same clip and chain give the same bytes, however the frames are cut into
 //! ranges and in whatever order those run. A crate of its own so that it is optimised in test builds too.
 
-mod chain;
+mod clip_reader;
+mod clip_scan;
 mod colour;
-mod fault;
+mod error;
 mod frame;
 mod header;
 pub mod limits;
 mod merge;
+mod operation_chain;
 mod plan;
 mod plane;
-mod read;
+mod range_run;
 mod recipe;
-mod run;
-mod scan;
 mod shape;
 mod stream;
-mod transform;
 #[cfg(test)]
-mod trial;
+mod test_clip;
+mod transform;
 
-pub use chain::{Chain, Filter, Operation, Turn};
+pub use clip_reader::ClipReader;
 pub use colour::{Chroma, Colour, Depth};
-pub use fault::{Fault, Flaw};
+pub use error::{Flaw, TransformError};
 pub use frame::Frame;
 pub use header::{Header, Interlacing, Ratio};
 pub use merge::{Merged, merge};
+pub use operation_chain::{Filter, Operation, OperationChain, Turn};
 pub use plan::{FrameRange, Plan};
-pub use read::ClipReader;
+pub use range_run::{RangeDone, run};
 pub use recipe::Recipe;
-pub use run::{RangeDone, run};
 pub use shape::{Shape, Size};
 pub use stream::stream;
-pub use transform::Transform;
+pub use transform::FrameTransform;

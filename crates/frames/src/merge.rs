@@ -8,9 +8,9 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::Fault;
+use crate::error::TransformError;
 use crate::plan::Plan;
-use crate::run::{RangeDone, write};
+use crate::range_run::{RangeDone, write};
 
 /// A transform that is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,20 +21,25 @@ pub struct Merged {
     pub bytes: u64,
 }
 
-/// Checks what the run tasks told, in any order, and completes the output.
+/// Checks what the run tasks reported, in any order, and completes the output.
 ///
 /// # Errors
-/// [`Fault::Merge`] that names the range by its first frame, [`Fault::Write`].
-pub fn merge(plan: &Plan, done: &[RangeDone], output: &(impl FileExt + ?Sized)) -> Result<Merged, Fault> {
-    let wrong = |first: u64, what: &str| Err(Fault::Merge(format!("range of frame {first}: it {what}")));
-    let mut told = BTreeMap::new();
+/// [`TransformError::Merge`] that names the range by its first frame, [`TransformError::Write`].
+pub fn merge(
+    plan: &Plan,
+    done: &[RangeDone],
+    output: &(impl FileExt + ?Sized),
+) -> Result<Merged, TransformError> {
+    let wrong =
+        |first: u64, what: &str| Err(TransformError::Merge(format!("range of frame {first}: it {what}")));
+    let mut reported = BTreeMap::new();
     for range in done {
-        if told.insert(range.first, range).is_some() {
-            return wrong(range.first, "was told twice");
+        if reported.insert(range.first, range).is_some() {
+            return wrong(range.first, "was reported twice");
         }
     }
     for range in &plan.ranges {
-        match told.remove(&range.first) {
+        match reported.remove(&range.first) {
             None => return wrong(range.first, "is missing from the output"),
             Some(done) if (done.frames, done.bytes) != (range.frames, range.output_bytes) => {
                 return wrong(range.first, "was not done as planned");
@@ -42,7 +47,7 @@ pub fn merge(plan: &Plan, done: &[RangeDone], output: &(impl FileExt + ?Sized)) 
             Some(_) => {}
         }
     }
-    if let Some(first) = told.keys().next() {
+    if let Some(first) = reported.keys().next() {
         return wrong(*first, "is not in the plan");
     }
     write(output, &plan.recipe.output().to_line(), 0)?;

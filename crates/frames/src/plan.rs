@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::Chain;
-use crate::fault::{Fault, Flaw};
+use crate::clip_scan::{self, ClipScan};
+use crate::error::{Flaw, TransformError};
 use crate::frame::PLAIN_LINE;
 use crate::limits::RANGES_MAX;
-use crate::recipe::{Recipe, Stage, Step};
-use crate::scan::{self, Scan};
+use crate::operation_chain::OperationChain;
+use crate::recipe::{PlaneOperation, PlaneStage, Recipe};
 
 /// What a range takes at most: short beside what one would like to lose or wait for.
 const RANGE_MAX_NS: u64 = 300_000_000;
@@ -54,16 +54,20 @@ impl Plan {
     /// Plans the transform of the clip in `file`, which has `length` bytes.
     ///
     /// # Errors
-    /// [`Fault::Clip`] if it is no Y4M clip or not a whole one, [`Fault::Chain`] if the chain does not suit it,
-    /// [`Fault::Read`].
-    pub fn new(file: &(impl FileExt + ?Sized), length: u64, chain: Chain) -> Result<Self, Fault> {
-        let (header, header_bytes) = scan::header(file)?;
+    /// [`TransformError::Clip`] if it is no Y4M clip or not a whole one, [`TransformError::Chain`] if the chain does not suit it,
+    /// [`TransformError::Read`].
+    pub fn new(
+        file: &(impl FileExt + ?Sized),
+        length: u64,
+        chain: OperationChain,
+    ) -> Result<Self, TransformError> {
+        let (header, header_bytes) = clip_scan::header(file)?;
         let recipe = Recipe::new(header, chain)?;
         let frame_bytes = recipe.input().shape.bytes();
         let Some(_) = length.checked_sub(header_bytes) else {
-            return Err(Fault::clip(length, Flaw::Changed));
+            return Err(TransformError::clip(length, Flaw::Changed));
         };
-        let scan = Scan { file, length, header_bytes, frame_bytes };
+        let scan = ClipScan { file, length, header_bytes, frame_bytes };
         let each = frames_in_a_range(&recipe, scan.frames_at_most());
         let output_bytes = recipe.output().shape.bytes();
         let mut output_at = recipe.output().to_line().len() as u64;
@@ -71,7 +75,7 @@ impl Plan {
         let frames = starts.last().map_or(0, |end| end.frame);
         // Its lines are not longer than the clip.
         if u128::from(frames) * u128::from(output_bytes) + u128::from(length) > OUTPUT_MAX_BYTES {
-            return Err(Fault::Chain(format!(
+            return Err(TransformError::Chain(format!(
                 "the output would have {frames} frames of {output_bytes} bytes, no file is so long: make them smaller"
             )));
         }
@@ -116,19 +120,19 @@ fn frames_in_a_range(recipe: &Recipe, frames_at_most: u64) -> u64 {
 /// About how long a frame takes on a core of a few years ago; a factor of three either way does no harm.
 fn frame_ns(recipe: &Recipe) -> u64 {
     let moved = recipe.input().shape.bytes() + recipe.output().shape.bytes() + 2 * PLAIN_LINE.len() as u64;
-    let stages = |stages: &[Stage]| stages.iter().map(stage_ps).sum::<u64>();
+    let stages = |stages: &[PlaneStage]| stages.iter().map(stage_ps).sum::<u64>();
     let deep = recipe.input().shape.colour().depth().bytes();
     (moved * 200 + deep * (stages(recipe.luma()) + 2 * stages(recipe.chroma()))) / 1000
 }
 
 /// Picoseconds of a stage, from its samples.
-fn stage_ps(stage: &Stage) -> u64 {
+fn stage_ps(stage: &PlaneStage) -> u64 {
     let (from, to) = (stage.from.samples() as u64, stage.to.samples() as u64);
     match stage.step {
-        Step::Scale(_) => (from + to) * 1000,
-        Step::Blur(_) => from * 1500,
-        Step::Turn(_) => from * 500,
-        Step::Crop { .. } => to * 100,
+        PlaneOperation::Scale(_) => (from + to) * 1000,
+        PlaneOperation::Blur(_) => from * 1500,
+        PlaneOperation::Turn(_) => from * 500,
+        PlaneOperation::Crop { .. } => to * 100,
     }
 }
 
@@ -136,10 +140,10 @@ fn stage_ps(stage: &Stage) -> u64 {
 mod tests {
     use super::*;
     use crate::header::Header;
-    use crate::trial::{Memory, clip};
+    use crate::test_clip::{MemoryClip, clip};
 
-    fn plan(clip: &[u8], chain: &str) -> Result<Plan, Fault> {
-        Plan::new(&Memory::of(clip), clip.len() as u64, chain.parse().unwrap())
+    fn plan(clip: &[u8], chain: &str) -> Result<Plan, TransformError> {
+        Plan::new(&MemoryClip::of(clip), clip.len() as u64, chain.parse().unwrap())
     }
 
     #[test]

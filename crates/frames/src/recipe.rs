@@ -5,16 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Chain, Filter, Operation, Turn};
 use crate::colour::Chroma;
-use crate::fault::Fault;
+use crate::error::TransformError;
 use crate::header::{Header, Interlacing, Ratio};
+use crate::operation_chain::{Filter, Operation, OperationChain, Turn};
 use crate::plane::blur::Radius;
 use crate::shape::{Shape, Size};
 
 /// What is done to one plane, from one size to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum PlaneOperation {
     Scale(Filter),
     Blur(Radius),
     Turn(Turn),
@@ -23,8 +23,8 @@ pub(crate) enum Step {
 
 /// A step with its sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stage {
-    pub(crate) step: Step,
+pub(crate) struct PlaneStage {
+    pub(crate) step: PlaneOperation,
     pub(crate) from: Size,
     pub(crate) to: Size,
 }
@@ -33,33 +33,33 @@ pub(crate) struct Stage {
 ///
 /// It travels as the clip's header and the chain's text, and is made again from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "Written")]
+#[serde(try_from = "RecipeText", into = "RecipeText")]
 pub struct Recipe {
     input: Header,
     output: Header,
-    chain: Chain,
-    luma: Vec<Stage>,
+    chain: OperationChain,
+    luma: Vec<PlaneStage>,
     /// For both planes of chroma; none if nothing of the clip's chroma is in the output.
-    chroma: Vec<Stage>,
+    chroma: Vec<PlaneStage>,
 }
 
 /// The form in which a recipe travels.
 #[derive(Clone, Serialize, Deserialize)]
-struct Written {
+struct RecipeText {
     header: Vec<u8>,
     chain: String,
 }
 
-impl From<Recipe> for Written {
+impl From<Recipe> for RecipeText {
     fn from(recipe: Recipe) -> Self {
         Self { header: recipe.input.to_line(), chain: recipe.chain.to_string() }
     }
 }
 
-impl TryFrom<Written> for Recipe {
-    type Error = Fault;
+impl TryFrom<RecipeText> for Recipe {
+    type Error = TransformError;
 
-    fn try_from(written: Written) -> Result<Self, Fault> {
+    fn try_from(written: RecipeText) -> Result<Self, TransformError> {
         let line = written.header.strip_suffix(b"\n").unwrap_or(&written.header);
         Self::new(Header::parse(line)?, written.chain.parse()?)
     }
@@ -69,11 +69,13 @@ impl Recipe {
     /// What this chain does to a clip with this header.
     ///
     /// # Errors
-    /// [`Fault::Chain`] that names the operation, if it cannot be done to this clip or would come out wrong.
-    pub fn new(input: Header, chain: Chain) -> Result<Self, Fault> {
+    /// [`TransformError::Chain`] that names the operation, if it cannot be done to this clip or would come out wrong.
+    pub fn new(input: Header, chain: OperationChain) -> Result<Self, TransformError> {
         let mut recipe = Self { output: input.clone(), input, chain, luma: Vec::new(), chroma: Vec::new() };
         for operation in recipe.chain.operations().to_vec() {
-            recipe.add(operation).map_err(|why| Fault::Chain(format!("operation {operation}: {why}")))?;
+            recipe
+                .add(operation)
+                .map_err(|why| TransformError::Chain(format!("operation {operation}: {why}")))?;
         }
         if recipe.chain.drops_chroma() || recipe.input.shape.colour().chroma() == Chroma::Mono {
             recipe.chroma.clear();
@@ -96,17 +98,17 @@ impl Recipe {
     }
 
     /// The chain.
-    pub fn chain(&self) -> &Chain {
+    pub fn chain(&self) -> &OperationChain {
         &self.chain
     }
 
     /// The stages of luma.
-    pub(crate) fn luma(&self) -> &[Stage] {
+    pub(crate) fn luma(&self) -> &[PlaneStage] {
         &self.luma
     }
 
     /// The stages of chroma.
-    pub(crate) fn chroma(&self) -> &[Stage] {
+    pub(crate) fn chroma(&self) -> &[PlaneStage] {
         &self.chroma
     }
 
@@ -138,7 +140,7 @@ impl Recipe {
         }
         let after = Shape::new(size, before.colour()).map_err(|flaw| flaw.to_string())?;
         self.output.aspect = self.output.aspect.map(|aspect| squeezed(aspect, before.size(), size));
-        self.step(after, |_| Step::Scale(filter));
+        self.step(after, |_| PlaneOperation::Scale(filter));
         Ok(())
     }
 
@@ -147,7 +149,7 @@ impl Recipe {
         // On subsampled chroma the same distance is fewer samples; a half counts as a whole one.
         let samples = |step: u32| (radius + step / 2) / step;
         self.step(self.output.shape, |(across, down)| {
-            Step::Blur(Radius { across: samples(across), down: samples(down) })
+            PlaneOperation::Blur(Radius { across: samples(across), down: samples(down) })
         });
         Ok(())
     }
@@ -158,19 +160,23 @@ impl Recipe {
         let colour = before.colour().turned();
         if turn == Turn::Half {
             let after = Shape::new(before.size(), colour).expect("a turn keeps the size");
-            self.step(after, |_| Step::Turn(turn));
+            self.step(after, |_| PlaneOperation::Turn(turn));
             return Ok(());
         }
         let swap = |Ratio { over, under }| Ratio { over: under, under: over };
         self.output.aspect = self.output.aspect.map(swap);
         let after = Shape::new(before.size().turned(), colour).map_err(|flaw| flaw.to_string())?;
-        self.luma.push(Stage { step: Step::Turn(turn), from: before.size(), to: after.size() });
+        self.luma.push(PlaneStage {
+            step: PlaneOperation::Turn(turn),
+            from: before.size(),
+            to: after.size(),
+        });
         let (lying, standing) = (before.chroma_size(), before.chroma_size().turned());
-        self.chroma.push(Stage { step: Step::Turn(turn), from: lying, to: standing });
+        self.chroma.push(PlaneStage { step: PlaneOperation::Turn(turn), from: lying, to: standing });
         if standing != after.chroma_size() {
             // 4:2:2 on its side is halved downwards, for which Y4M has no word: chroma is scaled back to 4:2:2.
-            let step = Step::Scale(Filter::Lanczos);
-            self.chroma.push(Stage { step, from: standing, to: after.chroma_size() });
+            let step = PlaneOperation::Scale(Filter::Lanczos);
+            self.chroma.push(PlaneStage { step, from: standing, to: after.chroma_size() });
         }
         self.output.shape = after;
         Ok(())
@@ -195,16 +201,20 @@ impl Recipe {
             self.output.interlacing = Some(self.other_field_first()?);
         }
         let after = Shape::new(size, before.colour()).expect("a part is not larger than the whole");
-        self.step(after, |(across, down)| Step::Crop { x: x / across, y: y / down });
+        self.step(after, |(across, down)| PlaneOperation::Crop { x: x / across, y: y / down });
         Ok(())
     }
 
     /// Adds a stage to all planes; `step` gets the luma samples for one sample of the plane, across and down.
-    fn step(&mut self, after: Shape, step: impl Fn((u32, u32)) -> Step) {
+    fn step(&mut self, after: Shape, step: impl Fn((u32, u32)) -> PlaneOperation) {
         let before = std::mem::replace(&mut self.output.shape, after);
-        self.luma.push(Stage { step: step((1, 1)), from: before.size(), to: after.size() });
+        self.luma.push(PlaneStage { step: step((1, 1)), from: before.size(), to: after.size() });
         let steps = before.colour().chroma().steps();
-        self.chroma.push(Stage { step: step(steps), from: before.chroma_size(), to: after.chroma_size() });
+        self.chroma.push(PlaneStage {
+            step: step(steps),
+            from: before.chroma_size(),
+            to: after.chroma_size(),
+        });
     }
 
     fn refuse_interlaced(&self) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! been checked against the limits, so nothing overflows.
 
 use crate::colour::{Chroma, Colour};
-use crate::fault::Flaw;
+use crate::error::Flaw;
 use crate::limits::{FRAME_MAX_BYTES, SIDE_MAX};
 
 /// Columns and rows of a plane.

@@ -4,34 +4,34 @@
 
 use std::io::{BufRead, Write};
 
-use crate::chain::Chain;
-use crate::fault::Fault;
+use crate::clip_reader::ClipReader;
+use crate::error::TransformError;
 use crate::frame::Frame;
 use crate::merge::Merged;
-use crate::read::ClipReader;
+use crate::operation_chain::OperationChain;
 use crate::recipe::Recipe;
-use crate::transform::Transform;
+use crate::transform::FrameTransform;
 
 /// Transforms the clip that `reader` gives; `progress` is told how many frames are done, after each.
 ///
 /// # Errors
-/// [`Fault::Clip`], [`Fault::Chain`], [`Fault::Read`], [`Fault::Write`].
+/// [`TransformError::Clip`], [`TransformError::Chain`], [`TransformError::Read`], [`TransformError::Write`].
 pub fn stream(
     reader: impl BufRead,
     mut writer: impl Write,
-    chain: Chain,
+    chain: OperationChain,
     mut progress: impl FnMut(u64),
-) -> Result<Merged, Fault> {
+) -> Result<Merged, TransformError> {
     let mut clip = ClipReader::open(reader)?;
     let recipe = Recipe::new(clip.header().clone(), chain)?;
-    let mut transform = Transform::new(&recipe);
+    let mut transform = FrameTransform::new(&recipe);
     let mut source = Frame::new(recipe.input().shape.bytes() as usize);
     let mut result = Frame::new(recipe.output().shape.bytes() as usize);
     let mut line = Vec::new();
     let mut done = Merged { frames: 0, bytes: 0 };
     let header = recipe.output().to_line();
     let mut write = |bytes: &[u8], done: &mut Merged| {
-        writer.write_all(bytes).map_err(|error| Fault::Write { at: done.bytes, error })?;
+        writer.write_all(bytes).map_err(|error| TransformError::Write { at: done.bytes, error })?;
         done.bytes += bytes.len() as u64;
         Ok(())
     };
@@ -45,6 +45,6 @@ pub fn stream(
         done.frames += 1;
         progress(done.frames);
     }
-    writer.flush().map_err(|error| Fault::Write { at: done.bytes, error })?;
+    writer.flush().map_err(|error| TransformError::Write { at: done.bytes, error })?;
     Ok(done)
 }

@@ -9,43 +9,43 @@ use crate::plane::blur::{Scratch, blur};
 use crate::plane::rotate::rotate;
 use crate::plane::scale::Scaler;
 use crate::plane::{Sample, crop};
-use crate::recipe::{Recipe, Stage, Step};
+use crate::recipe::{PlaneOperation, PlaneStage, Recipe};
 use crate::shape::Shape;
 
 /// A recipe with the memory to follow it.
 #[derive(Debug)]
-pub struct Transform<'a> {
+pub struct FrameTransform<'a> {
     recipe: &'a Recipe,
-    engine: Engine,
+    pipeline: DepthPipeline,
 }
 
 /// Scratch memory for samples of the clip's depth.
 #[derive(Debug)]
-enum Engine {
-    Eight(Bench<u8>),
-    Ten(Bench<u16>),
+enum DepthPipeline {
+    Eight(PlanePipeline<u8>),
+    Ten(PlanePipeline<u16>),
 }
 
-impl<'a> Transform<'a> {
+impl<'a> FrameTransform<'a> {
     /// Makes ready to follow this recipe.
     pub fn new(recipe: &'a Recipe) -> Self {
-        let engine = match recipe.input().shape.colour().depth() {
-            Depth::Eight => Engine::Eight(Bench::default()),
-            Depth::Ten => Engine::Ten(Bench::default()),
+        let pipeline = match recipe.input().shape.colour().depth() {
+            Depth::Eight => DepthPipeline::Eight(PlanePipeline::default()),
+            Depth::Ten => DepthPipeline::Ten(PlanePipeline::default()),
         };
-        Self { recipe, engine }
+        Self { recipe, pipeline }
     }
 
     /// Makes `output` of `input`, which it may use as scratch memory. Both have the sizes that the recipe says.
     pub fn apply(&mut self, input: &mut Frame, output: &mut Frame) {
         let recipe = self.recipe;
-        match &mut self.engine {
-            Engine::Eight(bench) => bench.frame(recipe, input.bytes(), output.bytes_mut()),
-            Engine::Ten(bench) => {
+        match &mut self.pipeline {
+            DepthPipeline::Eight(pipeline) => pipeline.frame(recipe, input.bytes(), output.bytes_mut()),
+            DepthPipeline::Ten(pipeline) => {
                 for word in input.words_mut() {
                     *word = u16::from_le(*word).min(<u16 as Sample>::MAX);
                 }
-                bench.frame(recipe, input.words(), output.words_mut());
+                pipeline.frame(recipe, input.words(), output.words_mut());
                 output.words_mut().iter_mut().for_each(|word| *word = word.to_le());
             }
         }
@@ -54,7 +54,7 @@ impl<'a> Transform<'a> {
 
 /// What the two depths do alike.
 #[derive(Debug)]
-struct Bench<S> {
+struct PlanePipeline<S> {
     /// What a stage leaves for the next one.
     between: Vec<S>,
     /// What it leaves that `between` is read for.
@@ -63,13 +63,13 @@ struct Bench<S> {
     blur: Scratch,
 }
 
-impl<S> Default for Bench<S> {
+impl<S> Default for PlanePipeline<S> {
     fn default() -> Self {
         Self { between: Vec::new(), beside: Vec::new(), scaler: Scaler::default(), blur: Scratch::default() }
     }
 }
 
-impl<S: Sample> Bench<S> {
+impl<S: Sample> PlanePipeline<S> {
     fn frame(&mut self, recipe: &Recipe, input: &[S], output: &mut [S]) {
         let mut input = Planes { rest: input, shape: recipe.input().shape };
         let (luma, mut rest) = output.split_at_mut(recipe.output().shape.size().samples());
@@ -87,7 +87,7 @@ impl<S: Sample> Bench<S> {
     }
 
     /// Takes one plane through its stages.
-    fn plane(&mut self, stages: &[Stage], from: &[S], into: &mut [S]) {
+    fn plane(&mut self, stages: &[PlaneStage], from: &[S], into: &mut [S]) {
         let Some((last, before)) = stages.split_last() else {
             into.copy_from_slice(from);
             return;
@@ -103,13 +103,13 @@ impl<S: Sample> Bench<S> {
         (self.between, self.beside) = (between, beside);
     }
 
-    fn stage(&mut self, stage: Stage, from: &[S], into: &mut [S]) {
-        let Stage { step, from: size, to } = stage;
+    fn stage(&mut self, stage: PlaneStage, from: &[S], into: &mut [S]) {
+        let PlaneStage { step, from: size, to } = stage;
         match step {
-            Step::Scale(filter) => self.scaler.scale(filter, (from, size), (into, to)),
-            Step::Blur(radius) => blur(&mut self.blur, radius, from, size, into),
-            Step::Turn(turn) => rotate(turn, from, size, into),
-            Step::Crop { x, y } => crop(from, size, (x, y), into, to),
+            PlaneOperation::Scale(filter) => self.scaler.scale(filter, (from, size), (into, to)),
+            PlaneOperation::Blur(radius) => blur(&mut self.blur, radius, from, size, into),
+            PlaneOperation::Turn(turn) => rotate(turn, from, size, into),
+            PlaneOperation::Crop { x, y } => crop(from, size, (x, y), into, to),
         }
     }
 }

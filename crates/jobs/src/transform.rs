@@ -6,7 +6,9 @@
 
 use std::ops::ControlFlow;
 
-use bulkhead_frames::{Chain, Fault, FrameRange, Header, Plan, RangeDone, Recipe, merge, run};
+use bulkhead_frames::{
+    FrameRange, Header, OperationChain, Plan, RangeDone, Recipe, TransformError, merge, run,
+};
 use bulkhead_proto::file::IN;
 
 use crate::{FanOut, PackedParts, Planned, Split, TaskContext, TaskFailure, text_of};
@@ -16,7 +18,7 @@ pub(crate) struct TransformKind;
 
 impl FanOut for TransformKind {
     fn plan(&self, input: &[u8], task: &mut dyn TaskContext) -> Result<Split, TaskFailure> {
-        let chain: Chain = text_of(input)?.parse().map_err(fault)?;
+        let chain: OperationChain = text_of(input)?.parse().map_err(fault)?;
         let (clip, output) = (task.file(IN)?, task.shared()?);
         task.say("looking for the frames of the clip");
         let plan = Plan::new(&*clip, clip.length(), chain).map_err(fault)?;
@@ -53,7 +55,7 @@ impl FanOut for TransformKind {
     }
 }
 
-fn fault(fault: Fault) -> TaskFailure {
+fn fault(fault: TransformError) -> TaskFailure {
     TaskFailure::new(fault.to_string())
 }
 

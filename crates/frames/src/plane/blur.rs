@@ -8,7 +8,7 @@
 use super::Sample;
 use crate::shape::Size;
 
-/// Memory that is kept from plane to plane.
+/// MemoryClip that is kept from plane to plane.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The sum of each column's window, mirrored beyond both ends: `across + 1` to the left, `across` to the right.

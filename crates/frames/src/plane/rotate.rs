@@ -5,7 +5,7 @@
 //! is moved sample by sample.
 
 use super::Sample;
-use crate::chain::Turn;
+use crate::operation_chain::Turn;
 use crate::shape::Size;
 
 /// Columns and rows of a tile: a cache line of 8-bit samples.

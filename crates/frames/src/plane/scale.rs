@@ -10,7 +10,7 @@ use fast_image_resize::{Filter as Kernel, FilterType, ResizeAlg, ResizeOptions, 
 
 use super::rotate::rotate;
 use super::{Sample, lanczos};
-use crate::chain::{Filter, Turn};
+use crate::operation_chain::{Filter, Turn};
 use crate::shape::Size;
 
 /// The scaler with memory that is kept from plane to plane.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn recipe(header: &str, chain: &str) -> Result<Recipe, Fault> {
+fn recipe(header: &str, chain: &str) -> Result<Recipe, TransformError> {
     Recipe::new(Header::parse(format!("YUV4MPEG2 {header}").as_bytes()).unwrap(), chain.parse().unwrap())
 }
 
@@ -84,7 +84,7 @@ fn a_blur_reaches_as_far_in_chroma() {
     let radius = |colour: &str, blur: u32| {
         let recipe = recipe(&format!("W64 H64 C{colour}"), &format!("blur={blur}")).unwrap();
         match recipe.chroma()[0].step {
-            Step::Blur(radius) => (radius.across, radius.down),
+            PlaneOperation::Blur(radius) => (radius.across, radius.down),
             step => panic!("{step:?}"),
         }
     };

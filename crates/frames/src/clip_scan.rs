@@ -2,23 +2,23 @@
 //!
 //! Where no FRAME line has parameters, every frame takes the same number of bytes and its place is arithmetic;
 //! otherwise the lines are walked once, without reading the samples between them. The reader is anything that
-//! has positioned reads, so that many tasks can share one clip. Driven by `plan.rs` and `run.rs`.
+//! has positioned reads, so that many tasks can share one clip. Driven by `plan.rs` and `range_run.rs`.
 
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::fault::{Fault, Flaw};
+use crate::clip_reader::parse_first;
+use crate::error::{Flaw, TransformError};
 use crate::frame::{PLAIN_LINE, check_line, missing_of_line};
 use crate::header::Header;
 use crate::limits::{FRAME_LINE_MAX_BYTES, HEADER_MAX_BYTES};
-use crate::read::parse_first;
 
 /// Clips up to this size are always walked: it takes no time, and then nothing at all is taken on trust.
 const WALK_MAX_BYTES: u64 = 64 << 20;
 
 /// Where a range of frames begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
+pub(crate) struct RangeStart {
     /// Its first frame.
     pub(crate) frame: u64,
     /// The byte of that frame's line.
@@ -26,7 +26,7 @@ pub(crate) struct Start {
 }
 
 /// A clip of known length.
-pub(crate) struct Scan<'a, F: ?Sized> {
+pub(crate) struct ClipScan<'a, F: ?Sized> {
     pub(crate) file: &'a F,
     /// Bytes of the clip.
     pub(crate) length: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Scan<'a, F: ?Sized> {
 }
 
 /// Reads the header, and how many bytes it takes.
-pub(crate) fn header(file: &(impl FileExt + ?Sized)) -> Result<(Header, u64), Fault> {
+pub(crate) fn header(file: &(impl FileExt + ?Sized)) -> Result<(Header, u64), TransformError> {
     let mut line = vec![0; HEADER_MAX_BYTES + 1];
     let filled = fill(file, &mut line, 0)?;
     line.truncate(filled);
@@ -52,7 +52,7 @@ pub(crate) fn frame_line(
     file: &(impl FileExt + ?Sized),
     (frame, at): (u64, u64),
     line: &mut Vec<u8>,
-) -> Result<(), Fault> {
+) -> Result<(), TransformError> {
     line.resize(PLAIN_LINE.len(), 0);
     let filled = fill(file, line, at)?;
     if line == PLAIN_LINE {
@@ -71,14 +71,18 @@ pub(crate) fn frame_line(
     match missing_of_line(line) {
         Some(short) => {
             let flaw = Flaw::Cut { frame, missing: short as u64 };
-            Err(Fault::clip(at + line.len() as u64, flaw))
+            Err(TransformError::clip(at + line.len() as u64, flaw))
         }
-        None => check_line(line).map_err(|flaw| Fault::clip(at, flaw)),
+        None => check_line(line).map_err(|flaw| TransformError::clip(at, flaw)),
     }
 }
 
 /// Reads as much as there is from this byte on.
-pub(crate) fn fill(file: &(impl FileExt + ?Sized), bytes: &mut [u8], at: u64) -> Result<usize, Fault> {
+pub(crate) fn fill(
+    file: &(impl FileExt + ?Sized),
+    bytes: &mut [u8],
+    at: u64,
+) -> Result<usize, TransformError> {
     let mut filled = 0;
     while filled < bytes.len() {
         let at = at + filled as u64;
@@ -86,13 +90,13 @@ pub(crate) fn fill(file: &(impl FileExt + ?Sized), bytes: &mut [u8], at: u64) ->
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Fault::Read { at, error }),
+            Err(error) => return Err(TransformError::Read { at, error }),
         }
     }
     Ok(filled)
 }
 
-impl<F: FileExt + ?Sized> Scan<'_, F> {
+impl<F: FileExt + ?Sized> ClipScan<'_, F> {
     /// Most frames that the clip can have.
     pub(crate) fn frames_at_most(&self) -> u64 {
         (self.length - self.header_bytes).div_ceil(self.stride())
@@ -104,9 +108,9 @@ impl<F: FileExt + ?Sized> Scan<'_, F> {
     }
 
     /// The start of each range of `each` frames, and the end of the last one as one more.
-    pub(crate) fn starts(&self, each: u64) -> Result<Vec<Start>, Fault> {
+    pub(crate) fn starts(&self, each: u64) -> Result<Vec<RangeStart>, TransformError> {
         if self.length == self.header_bytes {
-            return Err(Fault::clip(self.length, Flaw::NoFrames));
+            return Err(TransformError::clip(self.length, Flaw::NoFrames));
         }
         match self.length > WALK_MAX_BYTES {
             true => self.counted(each)?.map_or_else(|| self.walked(each), Ok),
@@ -116,7 +120,7 @@ impl<F: FileExt + ?Sized> Scan<'_, F> {
 
     /// By arithmetic, if the length allows it and each range begins where it then must. The run tasks look at
     /// every line; a clip that fooled this one is refused there.
-    fn counted(&self, each: u64) -> Result<Option<Vec<Start>>, Fault> {
+    fn counted(&self, each: u64) -> Result<Option<Vec<RangeStart>>, TransformError> {
         let samples = self.length - self.header_bytes;
         if !samples.is_multiple_of(self.stride()) {
             return Ok(None);
@@ -130,28 +134,31 @@ impl<F: FileExt + ?Sized> Scan<'_, F> {
             if line != PLAIN_LINE {
                 return Ok(None);
             }
-            starts.push(Start { frame, at });
+            starts.push(RangeStart { frame, at });
         }
-        starts.push(Start { frame: frames, at: self.length });
+        starts.push(RangeStart { frame: frames, at: self.length });
         Ok(Some(starts))
     }
 
     /// By reading every FRAME line.
-    fn walked(&self, each: u64) -> Result<Vec<Start>, Fault> {
+    fn walked(&self, each: u64) -> Result<Vec<RangeStart>, TransformError> {
         let (mut frame, mut at) = (0, self.header_bytes);
         let (mut starts, mut line) = (Vec::new(), Vec::new());
         while at < self.length {
             if frame % each == 0 {
-                starts.push(Start { frame, at });
+                starts.push(RangeStart { frame, at });
             }
             frame_line(self.file, (frame, at), &mut line)?;
             at += line.len() as u64 + self.frame_bytes;
             if at > self.length {
-                return Err(Fault::clip(self.length, Flaw::Cut { frame, missing: at - self.length }));
+                return Err(TransformError::clip(
+                    self.length,
+                    Flaw::Cut { frame, missing: at - self.length },
+                ));
             }
             frame += 1;
         }
-        starts.push(Start { frame, at });
+        starts.push(RangeStart { frame, at });
         Ok(starts)
     }
 }
@@ -159,7 +166,7 @@ impl<F: FileExt + ?Sized> Scan<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trial::Memory;
+    use crate::test_clip::MemoryClip;
 
     /// A 2x2 mono clip with these FRAME lines.
     fn clip(lines: &[&str]) -> Vec<u8> {
@@ -171,10 +178,10 @@ mod tests {
     }
 
     fn starts(clip: &[u8], each: u64, by_count: bool) -> Result<Vec<(u64, u64)>, String> {
-        let file = Memory::of(clip);
+        let file = MemoryClip::of(clip);
         let found = header(&file).and_then(|(header, header_bytes)| {
             let frame_bytes = header.shape.bytes();
-            let scan = Scan { file: &file, length: clip.len() as u64, header_bytes, frame_bytes };
+            let scan = ClipScan { file: &file, length: clip.len() as u64, header_bytes, frame_bytes };
             match by_count {
                 true => scan.counted(each).map(Option::unwrap_or_default),
                 false => scan.starts(each),

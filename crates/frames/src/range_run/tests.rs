@@ -6,7 +6,7 @@ use super::*;
 use crate::merge::merge;
 use crate::plan::Plan;
 use crate::stream::stream;
-use crate::trial::{Memory, clip};
+use crate::test_clip::{MemoryClip, clip};
 
 /// The output of a pass from front to back.
 fn streamed(clip: &[u8], chain: &str) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn streamed(clip: &[u8], chain: &str) -> Vec<u8> {
 
 /// A plan whose ranges have this many frames each, whatever they cost.
 fn plan(clip: &[u8], chain: &str, each: usize) -> Plan {
-    let file = Memory::of(clip);
+    let file = MemoryClip::of(clip);
     let whole = Plan::new(&file, clip.len() as u64, chain.parse().unwrap()).unwrap();
     assert_eq!(whole.ranges.len(), 1);
     let mut ranges = Vec::new();
@@ -41,7 +41,7 @@ fn plan(clip: &[u8], chain: &str, each: usize) -> Plan {
 
 /// The output of ranges that run from the last to the first, each twice.
 fn ranged(clip: &[u8], chain: &str, each: usize) -> Vec<u8> {
-    let (file, output) = (Memory::of(clip), Memory::default());
+    let (file, output) = (MemoryClip::of(clip), MemoryClip::default());
     let plan = plan(clip, chain, each);
     let mut done = Vec::new();
     for range in plan.ranges.iter().rev() {
@@ -99,20 +99,20 @@ fn a_clip_that_changes_under_way_is_noticed() {
     let bytes = clip("W8 H8", &["", " Xa", ""]);
     for chain in ["scale=4x4", "gray"] {
         let plan = plan(&bytes, chain, 3);
-        let told = |clip: &Memory| {
-            let output = Memory::default();
+        let told = |clip: &MemoryClip| {
+            let output = MemoryClip::default();
             run(&plan.recipe, &plan.ranges[0], clip, &output, |_| Continue(())).unwrap_err().to_string()
         };
         for length in [30, 60, bytes.len() - 97, bytes.len() - 1] {
-            let shrunk = Memory::of(&bytes);
+            let shrunk = MemoryClip::of(&bytes);
             shrunk.truncate(length);
             let told = told(&shrunk);
             assert!(told.contains("changed after the plan") || told.contains("ends within frame"), "{told}");
         }
         let other = clip("W8 H8", &["", "", "", ""]);
-        assert!(told(&Memory::of(&other)).contains("changed after the plan"));
+        assert!(told(&MemoryClip::of(&other)).contains("changed after the plan"));
         let longer = clip("W8 H8", &["", " Xa", " X"]);
-        assert!(told(&Memory::of(&longer)).contains("changed after the plan"));
+        assert!(told(&MemoryClip::of(&longer)).contains("changed after the plan"));
     }
 }
 
@@ -120,9 +120,9 @@ fn a_clip_that_changes_under_way_is_noticed() {
 fn an_output_without_room_is_told_with_its_byte() {
     let bytes = clip("W8 H8 Cmono", &["", ""]);
     let plan = plan(&bytes, "gray", 2);
-    let output = Memory { room: Some(100), ..Memory::default() };
+    let output = MemoryClip { room: Some(100), ..MemoryClip::default() };
     let told =
-        run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, |_| Continue(())).unwrap_err();
+        run(&plan.recipe, &plan.ranges[0], &MemoryClip::of(&bytes), &output, |_| Continue(())).unwrap_err();
     assert!(told.to_string().starts_with("output at byte 98: it cannot be written: "), "{told}");
 }
 
@@ -130,13 +130,13 @@ fn an_output_without_room_is_told_with_its_byte() {
 fn merge_counts_every_range_once() {
     let bytes = clip("W8 H8", &["", "", ""]);
     let plan = plan(&bytes, "gray", 1);
-    let output = Memory::default();
-    let run = |range| run(&plan.recipe, range, &Memory::of(&bytes), &output, |_| Continue(())).unwrap();
+    let output = MemoryClip::default();
+    let run = |range| run(&plan.recipe, range, &MemoryClip::of(&bytes), &output, |_| Continue(())).unwrap();
     let done: Vec<RangeDone> = plan.ranges.iter().map(run).collect();
     assert_ne!(&output.bytes()[..9], b"YUV4MPEG2", "no clip before the merge");
     let told = |done: &[RangeDone]| merge(&plan, done, &output).unwrap_err().to_string();
     assert_eq!(told(&done[1..]), "range of frame 0: it is missing from the output");
-    assert_eq!(told(&[done[0], done[1], done[1], done[2]]), "range of frame 1: it was told twice");
+    assert_eq!(told(&[done[0], done[1], done[1], done[2]]), "range of frame 1: it was reported twice");
     let short = RangeDone { frames: 0, ..done[2] };
     assert_eq!(told(&[done[0], done[1], short]), "range of frame 2: it was not done as planned");
     let stray = RangeDone { first: 9, ..done[2] };
@@ -149,13 +149,13 @@ fn merge_counts_every_range_once() {
 fn a_run_that_is_stopped_leaves_the_rest_as_it_is() {
     let bytes = clip("W4 H4", &[""; 5]);
     let plan = plan(&bytes, "gray", 5);
-    let output = Memory::of(&[]);
+    let output = MemoryClip::of(&[]);
     let stop = |frames| if frames == 2 { Break(()) } else { Continue(()) };
-    let stopped = run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, stop).unwrap_err();
-    assert!(matches!(stopped, Fault::Stopped), "{stopped}");
+    let stopped = run(&plan.recipe, &plan.ranges[0], &MemoryClip::of(&bytes), &output, stop).unwrap_err();
+    assert!(matches!(stopped, TransformError::Stopped), "{stopped}");
     let whole = plan.ranges[0].output_bytes;
     assert!(output.bytes().len() as u64 <= plan.ranges[0].output_at + whole * 2 / 5);
     let told_late = |frames| if frames == 5 { Break(()) } else { Continue(()) };
-    let done = run(&plan.recipe, &plan.ranges[0], &Memory::of(&bytes), &output, told_late).unwrap();
+    let done = run(&plan.recipe, &plan.ranges[0], &MemoryClip::of(&bytes), &output, told_late).unwrap();
     assert_eq!(done.frames, 5, "all of it was done");
 }

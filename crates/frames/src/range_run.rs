@@ -9,12 +9,12 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, Flaw};
+use crate::clip_scan::{fill, frame_line};
+use crate::error::{Flaw, TransformError};
 use crate::frame::Frame;
 use crate::plan::FrameRange;
 use crate::recipe::Recipe;
-use crate::scan::{fill, frame_line};
-use crate::transform::Transform;
+use crate::transform::FrameTransform;
 
 /// What a run task did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,19 +30,19 @@ pub struct RangeDone {
 /// Transforms the frames of `range`; `progress` is told how many of them are done, after each, and says whether to go on.
 ///
 /// # Errors
-/// [`Fault::Clip`] if the clip is not what the plan says any more, [`Fault::Read`], [`Fault::Write`], [`Fault::Stopped`].
+/// [`TransformError::Clip`] if the clip is not what the plan says any more, [`TransformError::Read`], [`TransformError::Write`], [`TransformError::Stopped`].
 pub fn run(
     recipe: &Recipe,
     range: &FrameRange,
     clip: &(impl FileExt + ?Sized),
     output: &(impl FileExt + ?Sized),
     mut progress: impl FnMut(u64) -> ControlFlow<()>,
-) -> Result<RangeDone, Fault> {
-    let mut transform = Transform::new(recipe);
+) -> Result<RangeDone, TransformError> {
+    let mut transform = FrameTransform::new(recipe);
     let mut source = Frame::new(recipe.input().shape.bytes() as usize);
     let mut result = Frame::new(recipe.output().shape.bytes() as usize);
     let mut line = Vec::new();
-    let mut reader = Reader { clip, at: range.input_at, end: range.input_at + range.input_bytes };
+    let mut reader = RangeReader { clip, at: range.input_at, end: range.input_at + range.input_bytes };
     let mut output_at = range.output_at;
     for frame in 0..range.frames {
         reader.frame(recipe, range.first + frame, &mut line, &mut source)?;
@@ -52,24 +52,24 @@ pub fn run(
             output_at += bytes.len() as u64;
         }
         if progress(frame + 1).is_break() && frame + 1 < range.frames {
-            return Err(Fault::Stopped);
+            return Err(TransformError::Stopped);
         }
     }
     let bytes = output_at - range.output_at;
     if reader.at != reader.end || bytes != range.output_bytes {
-        return Err(Fault::clip(reader.at, Flaw::Changed));
+        return Err(TransformError::clip(reader.at, Flaw::Changed));
     }
     Ok(RangeDone { first: range.first, frames: range.frames, bytes })
 }
 
 /// Where in the clip a range is.
-struct Reader<'a, F: ?Sized> {
+struct RangeReader<'a, F: ?Sized> {
     clip: &'a F,
     at: u64,
     end: u64,
 }
 
-impl<F: FileExt + ?Sized> Reader<'_, F> {
+impl<F: FileExt + ?Sized> RangeReader<'_, F> {
     /// Reads the next frame and the line before it. Chroma that nobody needs is not read.
     fn frame(
         &mut self,
@@ -77,12 +77,12 @@ impl<F: FileExt + ?Sized> Reader<'_, F> {
         number: u64,
         line: &mut Vec<u8>,
         frame: &mut Frame,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), TransformError> {
         frame_line(self.clip, (number, self.at), line)?;
         let begin = self.at + line.len() as u64;
         let end = begin + frame.bytes().len() as u64;
         if end > self.end {
-            return Err(Fault::clip(self.at, Flaw::Changed));
+            return Err(TransformError::clip(self.at, Flaw::Changed));
         }
         let shape = recipe.input().shape;
         let luma = shape.size().samples() * shape.colour().depth().bytes() as usize;
@@ -91,7 +91,7 @@ impl<F: FileExt + ?Sized> Reader<'_, F> {
         let is_whole =
             got == wanted && (end == begin + wanted as u64 || fill(self.clip, &mut [0], end - 1)? == 1);
         if !is_whole {
-            return Err(Fault::clip(begin + got as u64, Flaw::Changed));
+            return Err(TransformError::clip(begin + got as u64, Flaw::Changed));
         }
         self.at = end;
         Ok(())
@@ -99,8 +99,8 @@ impl<F: FileExt + ?Sized> Reader<'_, F> {
 }
 
 /// Writes all of it at this byte of the output.
-pub(crate) fn write(output: &(impl FileExt + ?Sized), bytes: &[u8], at: u64) -> Result<(), Fault> {
-    output.write_all_at(bytes, at).map_err(|error: io::Error| Fault::Write { at, error })
+pub(crate) fn write(output: &(impl FileExt + ?Sized), bytes: &[u8], at: u64) -> Result<(), TransformError> {
+    output.write_all_at(bytes, at).map_err(|error: io::Error| TransformError::Write { at, error })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::fault::Fault;
+use crate::error::TransformError;
 use crate::header::{cut, digits};
 use crate::limits::{BLUR_RADIUS_MAX, OPERATIONS_MAX, SIDE_MAX};
 use crate::shape::Size;
@@ -62,9 +62,9 @@ pub enum Operation {
 
 /// At least one operation, done from the first to the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chain(Vec<Operation>);
+pub struct OperationChain(Vec<Operation>);
 
-impl Chain {
+impl OperationChain {
     /// The operations in their order.
     pub fn operations(&self) -> &[Operation] {
         &self.0
@@ -76,23 +76,23 @@ impl Chain {
     }
 }
 
-impl FromStr for Chain {
-    type Err = Fault;
+impl FromStr for OperationChain {
+    type Err = TransformError;
 
     /// # Errors
-    /// [`Fault::Chain`] that names the operation and its value.
-    fn from_str(text: &str) -> Result<Self, Fault> {
+    /// [`TransformError::Chain`] that names the operation and its value.
+    fn from_str(text: &str) -> Result<Self, TransformError> {
         let words: Vec<&str> = text.trim().split(',').map(str::trim).collect();
         if words == [""] {
-            return Err(Fault::Chain(format!("the chain has no operation; give {USAGE}")));
+            return Err(TransformError::Chain(format!("the chain has no operation; give {USAGE}")));
         }
         if words.len() > OPERATIONS_MAX {
             let count = words.len();
-            return Err(Fault::Chain(format!(
+            return Err(TransformError::Chain(format!(
                 "the chain has {count} operations; {OPERATIONS_MAX} are possible"
             )));
         }
-        words.into_iter().map(operation).collect::<Result<_, _>>().map(Self).map_err(Fault::Chain)
+        words.into_iter().map(operation).collect::<Result<_, _>>().map(Self).map_err(TransformError::Chain)
     }
 }
 
@@ -164,7 +164,7 @@ fn name<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
     table.iter().find(|row| row.1 == value).expect("every value is in its table").0
 }
 
-impl fmt::Display for Chain {
+impl fmt::Display for OperationChain {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, operation) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
@@ -179,14 +179,14 @@ mod tests {
     use super::*;
 
     fn told(text: &str) -> String {
-        text.parse::<Chain>().unwrap_err().to_string()
+        text.parse::<OperationChain>().unwrap_err().to_string()
     }
 
     #[test]
     fn every_operation_is_read_and_written() {
         let text = "scale=320x180:lanczos,gray,mono,blur=2,rotate=90,rotate=180,rotate=270,crop=64x48+8+0,\
                     scale=1x16384:bilinear";
-        let chain: Chain = text.parse().unwrap();
+        let chain: OperationChain = text.parse().unwrap();
         assert_eq!(chain.to_string(), text);
         assert_eq!(chain.operations().len(), 9);
         assert!(chain.drops_chroma());
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn blanks_and_the_default_filter() {
-        let chain: Chain = " scale=2x4 , blur=1\n".parse().unwrap();
+        let chain: OperationChain = " scale=2x4 , blur=1\n".parse().unwrap();
         assert_eq!(chain.to_string(), "scale=2x4:lanczos,blur=1");
         assert!(!chain.drops_chroma());
     }

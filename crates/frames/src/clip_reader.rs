@@ -1,11 +1,11 @@
 //! A Y4M clip read from front to back, as from a pipe.
 //!
 //! It holds one frame at a time and never looks ahead further than the reader's own buffer. What can be read
-//! at any place goes through `scan.rs` instead.
+//! at any place goes through `clip_scan.rs` instead.
 
 use std::io::{self, BufRead, Read};
 
-use crate::fault::{Fault, Flaw};
+use crate::error::{Flaw, TransformError};
 use crate::frame::{Frame, check_line, missing_of_line};
 use crate::header::{Header, MAGIC};
 use crate::limits::{FRAME_LINE_MAX_BYTES, HEADER_MAX_BYTES};
@@ -25,10 +25,11 @@ impl<R: BufRead> ClipReader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// [`Fault::Clip`] if it is none, [`Fault::Read`].
-    pub fn open(mut reader: R) -> Result<Self, Fault> {
+    /// [`TransformError::Clip`] if it is none, [`TransformError::Read`].
+    pub fn open(mut reader: R) -> Result<Self, TransformError> {
         let mut line = Vec::new();
-        take_line(&mut reader, HEADER_MAX_BYTES, &mut line).map_err(|error| Fault::Read { at: 0, error })?;
+        take_line(&mut reader, HEADER_MAX_BYTES, &mut line)
+            .map_err(|error| TransformError::Read { at: 0, error })?;
         let header = parse_first(&line)?;
         Ok(Self { reader, header, at: line.len() as u64, frames: 0 })
     }
@@ -42,25 +43,27 @@ impl<R: BufRead> ClipReader<R> {
     /// Gives `false` at the end of the clip.
     ///
     /// # Errors
-    /// [`Fault::Clip`] if there is something else or only a part of it, or no frame at all; [`Fault::Read`].
-    pub fn next(&mut self, line: &mut Vec<u8>, frame: &mut Frame) -> Result<bool, Fault> {
+    /// [`TransformError::Clip`] if there is something else or only a part of it, or no frame at all; [`TransformError::Read`].
+    pub fn next(&mut self, line: &mut Vec<u8>, frame: &mut Frame) -> Result<bool, TransformError> {
         let at = self.at;
-        take_line(&mut self.reader, FRAME_LINE_MAX_BYTES, line).map_err(|error| Fault::Read { at, error })?;
+        take_line(&mut self.reader, FRAME_LINE_MAX_BYTES, line)
+            .map_err(|error| TransformError::Read { at, error })?;
         if line.is_empty() {
-            return if self.frames > 0 { Ok(false) } else { Err(Fault::clip(at, Flaw::NoFrames)) };
+            return if self.frames > 0 { Ok(false) } else { Err(TransformError::clip(at, Flaw::NoFrames)) };
         }
         let wanted = frame.bytes().len();
         if let Some(short) = missing_of_line(line) {
             let flaw = Flaw::Cut { frame: self.frames, missing: (short + wanted) as u64 };
-            return Err(Fault::clip(at + line.len() as u64, flaw));
+            return Err(TransformError::clip(at + line.len() as u64, flaw));
         }
-        check_line(line).map_err(|flaw| Fault::clip(at, flaw))?;
+        check_line(line).map_err(|flaw| TransformError::clip(at, flaw))?;
         self.at += line.len() as u64;
-        let got = fill(&mut self.reader, frame.bytes_mut()).map_err(|error| Fault::Read { at, error })?;
+        let got =
+            fill(&mut self.reader, frame.bytes_mut()).map_err(|error| TransformError::Read { at, error })?;
         self.at += got as u64;
         if got < wanted {
             let flaw = Flaw::Cut { frame: self.frames, missing: (wanted - got) as u64 };
-            return Err(Fault::clip(self.at, flaw));
+            return Err(TransformError::clip(self.at, flaw));
         }
         self.frames += 1;
         Ok(true)
@@ -68,13 +71,13 @@ impl<R: BufRead> ClipReader<R> {
 }
 
 /// Reads the bytes of a clip's first line as a header; a newline that is missing is one of the flaws.
-pub(crate) fn parse_first(line: &[u8]) -> Result<Header, Fault> {
+pub(crate) fn parse_first(line: &[u8]) -> Result<Header, TransformError> {
     match line.strip_suffix(b"\n") {
         Some(line) => Header::parse(line),
-        None if line.is_empty() => Err(Fault::clip(0, Flaw::Empty)),
-        None if !line.starts_with(MAGIC) => Err(Fault::clip(0, Flaw::NotY4m)),
-        None if line.len() > HEADER_MAX_BYTES => Err(Fault::clip(0, Flaw::HeaderTooLong)),
-        None => Err(Fault::clip(line.len() as u64, Flaw::HeaderCut)),
+        None if line.is_empty() => Err(TransformError::clip(0, Flaw::Empty)),
+        None if !line.starts_with(MAGIC) => Err(TransformError::clip(0, Flaw::NotY4m)),
+        None if line.len() > HEADER_MAX_BYTES => Err(TransformError::clip(0, Flaw::HeaderTooLong)),
+        None => Err(TransformError::clip(line.len() as u64, Flaw::HeaderCut)),
     }
 }
 

@@ -8,13 +8,13 @@ use crate::header::Header;
 
 /// A file in memory; it grows as it is written.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
+pub(crate) struct MemoryClip {
     pub(crate) contents: RwLock<Vec<u8>>,
     /// Bytes beyond which nothing can be written.
     pub(crate) room: Option<u64>,
 }
 
-impl Memory {
+impl MemoryClip {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self { contents: RwLock::new(bytes.to_vec()), room: None }
     }
@@ -28,7 +28,7 @@ impl Memory {
     }
 }
 
-impl FileExt for Memory {
+impl FileExt for MemoryClip {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let bytes = self.contents.read().unwrap();
         let rest = bytes.get(at as usize..).unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::limits::{FRAME_LINE_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES};
 
 /// Why a transform cannot be done.
 #[derive(Debug)]
-pub enum Fault {
+pub enum TransformError {
     /// The clip is no Y4M, or not a whole one.
     Clip {
         /// The byte where that was seen, from the start of the clip.
@@ -84,14 +84,14 @@ pub enum Flaw {
     Changed,
 }
 
-impl Fault {
+impl TransformError {
     /// A flaw of the clip at this byte.
     pub(crate) fn clip(at: u64, flaw: Flaw) -> Self {
         Self::Clip { at, flaw }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for TransformError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clip { at, flaw } => write!(out, "clip at byte {at}: {flaw}"),
@@ -103,7 +103,7 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {
+impl std::error::Error for TransformError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Read { error, .. } | Self::Write { error, .. } => Some(error),
