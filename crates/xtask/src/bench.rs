@@ -18,7 +18,7 @@ const GMPY2: &str = "gmpy2==2.2.1";
 /// # Errors
 /// If something cannot be built, or the bench fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    setup::run(setup::For::Tests)?;
+    setup::run(setup::Purpose::Tests)?;
     cargo::run(&["build", "--release", "--workspace"])?;
     let modules = cargo::programs("release").join("bench-python");
     if !modules.join("gmpy2").is_dir() && !install(&modules)? {

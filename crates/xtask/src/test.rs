@@ -18,10 +18,10 @@ const SKIPPED: &str = "SKIPPED ";
 /// # Errors
 /// If a package is missing and cannot be installed, the build fails, or a test does.
 pub(crate) fn run() -> Result<()> {
-    setup::run(setup::For::Tests)?;
+    setup::run(setup::Purpose::Tests)?;
     // The end-to-end tests start the real programs, which `cargo test` alone need not build.
     cargo::run(&["build", "--workspace", "--all-targets"])?;
-    let mut tally = Tally::default();
+    let mut tally = TestCounts::default();
     let tested = cargo::run_reading(&["test", "--workspace", "--no-fail-fast"], |line| tally.read(line));
     for line in &tally.told {
         println!("{SKIPPED}{line}");
@@ -35,7 +35,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// The sum of all test programs.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
+struct TestCounts {
     passed: u64,
     failed: u64,
     skipped: u64,
@@ -47,7 +47,7 @@ struct Tally {
     skips: BTreeSet<String>,
 }
 
-impl Tally {
+impl TestCounts {
     /// Reads a line of a test program's output.
     fn read(&mut self, line: &str) {
         if let Some(told) = line.strip_prefix(SKIPPED) {
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn results_are_summed_up_and_what_was_skipped_did_not_pass() {
-        let mut tally = Tally::default();
+        let mut tally = TestCounts::default();
         for line in [
             "test a ... ",
             "SKIPPED a: only root can: at all",
@@ -102,7 +102,7 @@ mod tests {
             "test a ... FAILED",
             "test result: FAILED. 10 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.36s",
         ] {
-            tally.read(line);
+            counts.read(line);
         }
         assert_eq!(tally.told, ["a: only root can: at all", "attack: a part of a test", "b::c: no disk"]);
         assert_eq!(tally.ignored, 2);
@@ -112,7 +112,7 @@ mod tests {
     /// The form that the macro prints is the form that is read here.
     #[test]
     fn the_macro_of_the_tests_is_understood() {
-        let mut tally = Tally::default();
+        let mut tally = TestCounts::default();
         tally.read(&skip::line("crate::module::test::{{closure}}::here", format_args!("no\ndisk")));
         assert_eq!(tally.told, ["module::test: no disk"]);
     }

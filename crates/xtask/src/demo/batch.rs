@@ -12,11 +12,11 @@ use crate::demo::arithmetic;
 use crate::demo::daemon::Daemon;
 
 /// The jobs of a batch and the `n` of each.
-pub(crate) struct Batch {
+pub(crate) struct FactorialBatch {
     jobs: Vec<(u64, u64)>,
 }
 
-impl Batch {
+impl FactorialBatch {
     /// Submits n! for every `n`, all decimal digits.
     ///
     /// # Errors

@@ -14,9 +14,9 @@ use crate::demo::daemon::{DEADLINE, Daemon};
 
 /// One record, as JSON.
 #[derive(Clone, Debug)]
-pub(crate) struct Record(Value);
+pub(crate) struct EventRecord(Value);
 
-impl Record {
+impl EventRecord {
     /// Whether it is this kind of event.
     pub(crate) fn is(&self, event: &str) -> bool {
         self.0["event"] == event
@@ -44,13 +44,13 @@ impl Record {
 }
 
 /// All records from the daemon's start on, as they come.
-pub(crate) struct Events {
+pub(crate) struct EventFollower {
     follower: Child,
     coming: Receiver<Value>,
-    seen: Vec<Record>,
+    seen: Vec<EventRecord>,
 }
 
-impl Events {
+impl EventFollower {
     /// Begins to follow.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl Events {
     ///
     /// # Errors
     /// If none comes in time; `what` says what was waited for.
-    pub(crate) fn find(&mut self, what: &str, wanted: impl Fn(&Record) -> bool) -> Result<Record> {
+    pub(crate) fn find(&mut self, what: &str, wanted: impl Fn(&EventRecord) -> bool) -> Result<EventRecord> {
         if let Some(record) = self.seen.iter().find(|record| wanted(record)) {
             return Ok(record.clone());
         }
@@ -85,7 +85,7 @@ impl Events {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let next = self.coming.recv_timeout(left).map_err(|_| anyhow!("no event told of {what}"))?;
-            let record = Record(next);
+            let record = EventRecord(next);
             self.seen.push(record.clone());
             if wanted(&record) {
                 return Ok(record);
@@ -103,7 +103,7 @@ impl Events {
     }
 }
 
-impl Drop for Events {
+impl Drop for EventFollower {
     fn drop(&mut self) {
         _ = self.follower.kill();
         _ = self.follower.wait();
@@ -114,9 +114,9 @@ impl Drop for Events {
 ///
 /// # Errors
 /// If the command fails.
-pub(crate) fn lines(daemon: &Daemon, records: &[&Record]) -> Result<Vec<String>> {
+pub(crate) fn lines(daemon: &Daemon, records: &[&EventRecord]) -> Result<Vec<String>> {
     let all = daemon.tell(&["events"])?;
-    let line_of = |record: &&Record| {
+    let line_of = |record: &&EventRecord| {
         let place = usize::try_from(record.index().checked_sub(1)?).ok()?;
         all.lines().nth(place).map(str::to_owned)
     };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::demo::daemon::Daemon;
-use crate::demo::events::{self, Events, Record};
+use crate::demo::events::{self, EventFollower, EventRecord};
 
 /// bash stamps and kills in one breath; its `kill` is a builtin, so nothing is started in between.
 const KILL: &str = r#"echo "$EPOCHREALTIME"; kill -9 "$1""#;
@@ -27,7 +27,7 @@ pub(crate) struct Victim {
 ///
 /// # Errors
 /// If the daemon does not notice, replace, retry and answer.
-pub(crate) fn run(daemon: &Daemon, events: &mut Events) -> Result<Victim> {
+pub(crate) fn run(daemon: &Daemon, events: &mut EventFollower) -> Result<Victim> {
     for _ in 0..TRIES {
         let (worker, pid) = busy_worker(daemon)?;
         println!("    $ kill -9 {pid}        # worker {worker}, in the middle of a factorial");
@@ -74,16 +74,16 @@ fn kill(pid: u64) -> Result<u64> {
 /// Follows what the death led to, and prints it.
 fn aftermath(
     daemon: &Daemon,
-    events: &mut Events,
+    events: &mut EventFollower,
     killed_us: u64,
-    died: &Record,
-    blamed: &Record,
+    died: &EventRecord,
+    blamed: &EventRecord,
 ) -> Result<Victim> {
     let worker = died.number("worker");
     let job = blamed.number("job").context("a blame without a job")?;
     let placed = events
         .find("the replacement", |record| record.is("placed") && record.number("replaces") == worker)?;
-    let is_of_job = |record: &Record| record.number("job") == Some(job);
+    let is_of_job = |record: &EventRecord| record.number("job") == Some(job);
     let retried = events.find("the retry", |record| record.is("retried") && is_of_job(record))?;
     let ended = events.find("the answer", |record| record.is("ended") && is_of_job(record))?;
     let mut story = [died, blamed, &placed, &retried, &ended];
@@ -92,7 +92,7 @@ fn aftermath(
     for line in events::lines(daemon, &story)? {
         println!("      {line}");
     }
-    let after = |record: &Record| record.at_us().saturating_sub(killed_us) as f64 / 1000.0;
+    let after = |record: &EventRecord| record.at_us().saturating_sub(killed_us) as f64 / 1000.0;
     let spare = if placed.flag("warm") { "a warm spare" } else { "started cold" };
     let (next, fresh) = (placed.number("worker").unwrap_or(0), retried.number("worker").unwrap_or(0));
     let attempt = retried.number("attempt").unwrap_or(0);

@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::demo::daemon::Daemon;
-use crate::demo::events::{self, Events, Record};
+use crate::demo::events::{self, EventFollower, EventRecord};
 
 /// Deaths that quarantine a job, unless its client asks for fewer.
 const CRASHES_MAX: u64 = 3;
@@ -26,8 +26,8 @@ pub(crate) fn submit(daemon: &Daemon) -> Result<u64> {
 ///
 /// # Errors
 /// If it was not retried exactly to its budget and then quarantined.
-pub(crate) fn run(daemon: &Daemon, events: &mut Events, job: u64) -> Result<()> {
-    let is_of_job = |record: &Record| record.number("job") == Some(job);
+pub(crate) fn run(daemon: &Daemon, events: &mut EventFollower, job: u64) -> Result<()> {
+    let is_of_job = |record: &EventRecord| record.number("job") == Some(job);
     let ended = events.find("the poison job's end", |record| record.is("ended") && is_of_job(record))?;
     let mut story = Vec::new();
     for crash in 1..=CRASHES_MAX {
