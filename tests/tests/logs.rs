@@ -118,7 +118,10 @@ fn of_too_much_the_beginning_and_the_end_are_kept() {
         let full = std::fs::File::create("/dev/full").expect("it is there");
         let full = daemon.command(flags).stdout(full).output().expect("it runs");
         let said = text(&full.stderr);
-        assert!(code(&full) == Some(1) && said.contains("cannot be handed on: No space left"), "{said}");
+        assert!(
+            code(&full) == Some(1) && said.contains("cannot write what the job logged: No space left"),
+            "{said}"
+        );
     }
 }
 

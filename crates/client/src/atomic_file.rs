@@ -1,8 +1,9 @@
-//! A file that appears under its name only when it is whole.
+//! A file that appears under its name only when it is complete (a write to a temporary file, then a rename).
 //!
-//! Until then it has no name at all, so that whoever is killed leaves nothing; an older file stays as it was, and is
-//! replaced in one step. Where the file system knows no files without a name (NFS, some overlays), it has one that
-//! begins with `.bulkhead-`, which a kill leaves behind. Nothing here may write to the older file.
+//! It is made with `O_TMPFILE` and has no name until [`AtomicFile::publish`], so a killed process leaves nothing
+//! behind. An older file under the name stays as it is and is replaced in one step (`rename`); this code must never
+//! write to it. Where the file system has no `O_TMPFILE` (NFS, some overlays), the file has a temporary name that
+//! begins with `.bulkhead-`, which a kill leaves behind.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
@@ -14,25 +15,25 @@ use bulkhead_sys::unnamed_file;
 
 use crate::permission::name_user;
 
-/// What anybody may do with a new file, before the umask.
+/// The permissions of a new file, before the umask.
 const MODE: u32 = 0o666;
 
-/// A file on its way to its name. Dropped before [`AtomicFile::publish`], it leaves nothing.
+/// A file that has not got its name yet. If it is dropped before [`AtomicFile::publish`], nothing is left of it.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: Arc<File>,
     target: PathBuf,
-    /// Permissions of the older file.
+    /// The permissions of the file that it replaces.
     mode: Option<u32>,
-    /// The name that it has temporary, if it needs one.
+    /// Its temporary name, if it has one.
     temporary: Option<PathBuf>,
 }
 
 impl AtomicFile {
-    /// Begins a file for `path`, in the same folder. A link to a file is followed.
+    /// Creates the file in the folder of `path`. If `path` is a symbolic link to a file, that file will be replaced.
     ///
     /// # Errors
-    /// The folder takes no file, or `path` is something else than a plain file, such as a link to nothing.
+    /// No file can be created in the folder, or `path` is no regular file, such as a dangling link.
     pub fn create(path: &Path) -> io::Result<Self> {
         let (target, mode) = match path.metadata() {
             Ok(found) if found.is_file() => (path.canonicalize()?, Some(found.permissions().mode() & 0o7777)),
@@ -52,17 +53,17 @@ impl AtomicFile {
         Ok(Self { file: Arc::new(file), target, mode, temporary })
     }
 
-    /// The file, for whoever fills it.
+    /// The file, to be written to.
     pub fn file(&self) -> &Arc<File> {
         &self.file
     }
 
-    /// Brings it to the disk and gives it its name, with the permissions of the file that it replaces; then brings the
-    /// name to the disk, too.
+    /// Syncs the file to the disk, gives it the permissions of the file that it replaces and then its name, and syncs
+    /// the folder.
     ///
     /// # Errors
-    /// The disk is full or fails, or the name cannot be had. An older file is then as it was, unless only the last
-    /// step failed.
+    /// The disk is full or fails, or the name cannot be set. The older file is then unchanged, unless only the sync of
+    /// the folder failed.
     pub fn publish(mut self) -> io::Result<()> {
         self.put()?;
         sync_folder(folder_of(&self.target))
@@ -92,13 +93,13 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(path) = &self.temporary {
-            // One that is gone already is what is wanted.
+            // It does not matter if the file is gone already.
             drop(std::fs::remove_file(path));
         }
     }
 }
 
-/// Brings the names in a folder to the disk, where we may open it and it can do that.
+/// Syncs the folder's entries to the disk, unless this user may not open it or its file system cannot do that.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).map(|folder| folder.sync_all()) {
         Ok(Err(error)) if error.kind() != ErrorKind::InvalidInput => Err(error),
@@ -106,8 +107,8 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// A path where nothing is. What a link points to that is not there may be anybody's trap, and the link is not ours to
-/// replace.
+/// Accepts a path where no file is, and refuses a dangling link: another user may have set it as a trap, and the link
+/// itself must not be replaced.
 fn unless_link(path: &Path) -> io::Result<PathBuf> {
     match path.read_link() {
         Ok(target) => Err(io::Error::new(
@@ -121,7 +122,8 @@ fn unless_link(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// An older file is replaced, not written to: it is the folder that must allow that.
+/// The older file is replaced and not written to, so the permission that counts is that of the folder. The error says
+/// so.
 fn in_folder(error: io::Error, folder: &Path) -> io::Error {
     if error.kind() != ErrorKind::PermissionDenied {
         return error;
@@ -134,14 +136,14 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file with a name that nobody has, and that name.
+/// Creates a file with a temporary name in `folder`. Returns both.
 pub(crate) fn named(folder: &Path) -> io::Result<(File, PathBuf)> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(MODE);
     free_name(folder, |path| options.open(path))
 }
 
-/// Tries names until one is free.
+/// Calls `make` with one temporary name after the other until one is free.
 fn free_name<T>(folder: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
     let pid = std::process::id();
     let mut tries = (0_u32..).map(|number| folder.join(format!(".bulkhead-{pid}-{number}")));

@@ -1,7 +1,8 @@
-//! What is submitted, and how it is cut into requests.
+//! Jobs to be submitted, and how they are split into requests.
 //!
-//! A batch holds jobs of one output mode, never more than one request may have, and always fits a frame; a job with
-//! files is alone in its own. A batch that the daemon did not take in whole comes back, and its rest is the next one.
+//! A batch holds jobs of one output mode, at most as many as one request may carry, and always fits a frame; a job with
+//! files has a batch to itself. If the daemon accepts only the first jobs of a batch, the rest becomes the next batch.
+//! Driven by `run.rs` and `submit.rs`.
 
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
@@ -10,18 +11,18 @@ use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, INLINE_MAX_BYTES};
 use crate::error::Error;
 use crate::file::JobFile;
 
-/// Bytes of input after which a batch is full; what else is in a frame is small.
+/// A batch with this many bytes of input is full. It leaves room for the rest of the frame.
 const BATCH_BYTES: usize = FRAME_MAX_BYTES / 2;
 
 const _: () =
     assert!(BATCH_BYTES + INLINE_MAX_BYTES + BATCH_MAX * 8 < FRAME_MAX_BYTES, "a full batch fits a frame");
 
-/// What the jobs of one submit share.
+/// The kind and the policy of the jobs of one submit.
 #[derive(Clone, Debug)]
 pub struct Spec {
     /// The kind's name.
     pub kind: String,
-    /// How each job is to be treated. Its `output` is not looked at: each [`JobInput`] has its own.
+    /// The policy of each job. Its `output` is ignored: each [`JobInput`] has its own.
     pub policy: Policy,
 }
 
@@ -45,12 +46,12 @@ impl Spec {
 /// One job to be submitted.
 #[derive(Clone, Debug, Default)]
 pub struct JobInput {
-    /// What its kind makes of it; at most [`INLINE_MAX_BYTES`].
+    /// The input that the kind's handler gets, at most [`INLINE_MAX_BYTES`].
     pub bytes: Vec<u8>,
-    /// Where its output goes: a descriptor if it may be longer than [`INLINE_MAX_BYTES`], or one of its own files, the
-    /// one named `out`.
+    /// Where its output goes: inline, into a descriptor if it may be longer than [`INLINE_MAX_BYTES`], or into the
+    /// job's own file named `out`.
     pub output: OutputMode,
-    /// Files that go with it, at most 8.
+    /// Files that the job reads or writes, at most 8.
     pub files: Vec<JobFile>,
 }
 
@@ -63,18 +64,18 @@ impl From<Vec<u8>> for JobInput {
 /// Jobs that go into one request.
 #[derive(Debug)]
 pub(crate) struct JobBatch {
-    /// The place of the first among all inputs, from 0.
+    /// The index of the first job among all inputs, from 0.
     pub(crate) first_index: u64,
     /// Where their outputs go.
     pub(crate) output: OutputMode,
     /// Their inputs.
     pub(crate) inputs: Vec<Payload>,
-    /// The files of the only one.
+    /// The files of its job, if it has only one.
     pub(crate) files: Vec<JobFile>,
 }
 
 impl JobBatch {
-    /// What is left after the daemon took the first `count`.
+    /// The batch without its first `count` jobs, which the daemon accepted; `None` if none is left.
     pub(crate) fn rest(mut self, count: usize) -> Option<Self> {
         self.inputs.drain(..count);
         self.first_index += count as u64;
@@ -82,7 +83,7 @@ impl JobBatch {
     }
 }
 
-/// Cuts inputs into batches.
+/// Splits the inputs into batches.
 #[derive(Debug)]
 pub(crate) struct Batcher<I: Iterator<Item = JobInput>> {
     inputs: std::iter::Peekable<I>,
@@ -95,7 +96,7 @@ impl<I: Iterator<Item = JobInput>> Batcher<I> {
         Self { inputs: inputs.peekable(), returned: None, next_index: 0 }
     }
 
-    /// Inputs that were taken so far.
+    /// How many inputs the daemon has been offered and not refused so far.
     pub(crate) fn taken(&self) -> u64 {
         self.returned.as_ref().map_or(self.next_index, |batch| batch.first_index)
     }
@@ -134,7 +135,7 @@ impl<I: Iterator<Item = JobInput>> Batcher<I> {
         Ok(Some(batch))
     }
 
-    /// Takes back what the daemon did not take.
+    /// Takes back the jobs of a batch that the daemon did not accept; [`Self::next_batch`] returns them first.
     pub(crate) fn give_back(&mut self, rest: Option<JobBatch>) {
         self.returned = rest;
     }

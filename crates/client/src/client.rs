@@ -1,7 +1,7 @@
-//! A connected client: sending requests, and the waiting for answers that all of them share.
+//! A connected client: it sends requests and waits for their answers.
 //!
-//! The requests themselves, typed, stand in `requests`; streams (`run`, `wait`, `events`, lists) have files of their
-//! own and borrow the client. It must never take an answer for that of another question.
+//! The typed requests stand in `requests.rs`; the streams (`run`, `wait`, `events`, lists) have files of their own and
+//! borrow the client. It must never take the answer to one request for the answer to another.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::logs::JobLog;
 use crate::notices::Notices;
 use crate::output::JobEnd;
 
-/// How long a daemon that owes an answer may say nothing at all.
+/// How long the daemon may send nothing at all while a request has no answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to a daemon.
@@ -30,14 +30,14 @@ pub struct DaemonClient {
     reply_timeout: Duration,
 }
 
-/// Until when to wait for an answer.
+/// When a wait for an answer ends without one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until {
-    /// As long as the connection lives.
+    /// When the connection closes.
     Closed,
-    /// Up to this moment.
+    /// At this moment.
     Moment(Instant),
-    /// Until the daemon has said nothing for the client's reply_timeout.
+    /// When the daemon has sent nothing for the client's reply timeout.
     Silence,
 }
 
@@ -46,28 +46,29 @@ impl DaemonClient {
         Self { socket, inbox: Inbox::default(), notices: Notices::default(), reply_timeout: REPLY_TIMEOUT }
     }
 
-    /// How long a daemon that owes an answer may say nothing (30 s unless told).
+    /// Sets how long the daemon may send nothing while a request has no answer (30 s by default).
     pub fn set_reply_timeout(&mut self, reply_timeout: Duration) {
         self.reply_timeout = reply_timeout;
     }
 
-    /// From now on these signals end every wait with [`Error::Interrupted`]. Gives back those of before.
+    /// From now on these signals end every wait with [`Error::Interrupted`]. Returns the ones that were set before.
     pub fn set_interrupts(&mut self, interrupts: Option<Interrupts>) -> Option<Interrupts> {
         self.socket.set_interrupts(interrupts)
     }
 
-    /// From now on `hear` is called with each notice of the daemon: why jobs that this client waits for do not start,
-    /// or that they do again. They arrive while it waits for something else; without this they are dropped.
+    /// From now on calls `hear` with each notice of the daemon. A notice says why jobs that this client waits for do
+    /// not start, or that they start again. Notices arrive while the client waits for other replies; without a listener
+    /// they are dropped.
     pub fn on_notice(&mut self, hear: impl FnMut(&str) + Send + 'static) {
         self.notices.set(hear);
     }
 
-    /// Sends a request; its tag is open until [`DaemonClient::close`].
+    /// Queues a request. Its tag stays open until [`DaemonClient::close`].
     pub(crate) fn send(&mut self, request: Request) -> Result<Tag, Error> {
         self.send_with(request, &[])
     }
 
-    /// As [`DaemonClient::send`], with files.
+    /// As [`DaemonClient::send`], with the files of a job.
     pub(crate) fn send_with(&mut self, request: Request, files: &[JobFile]) -> Result<Tag, Error> {
         let tag = self.inbox.open();
         let queued = self.socket.queue(&RequestFrame { tag, request }, files);
@@ -77,17 +78,17 @@ impl DaemonClient {
         queued.map(|()| tag)
     }
 
-    /// Whatever else is answered to this request is dropped.
+    /// Closes a request: further replies to it are dropped.
     pub(crate) fn close(&mut self, tag: Tag) {
         self.inbox.close(tag);
     }
 
-    /// Asks, and waits for the one answer.
+    /// Sends a request that has one answer, and waits for it.
     pub(crate) fn ask(&mut self, request: Request) -> Result<Reply, Error> {
         self.ask_with(request, &[])
     }
 
-    /// As [`DaemonClient::ask`], with files.
+    /// As [`DaemonClient::ask`], with the files of a job.
     pub(crate) fn ask_with(&mut self, request: Request, files: &[JobFile]) -> Result<Reply, Error> {
         match self.ask_answer(request, files)? {
             Answer::Plain(reply) => Ok(reply),
@@ -109,7 +110,7 @@ impl DaemonClient {
         }
     }
 
-    /// The next answer to this request, which is none about ended jobs.
+    /// The next reply to this request, which must not be about ended jobs.
     pub(crate) fn receive_reply(&mut self, tag: Tag, until: Until) -> Result<Reply, Error> {
         match self.receive(|one| one == tag, until)? {
             Some(ReceivedReply { answer: Answer::Plain(reply), .. }) => Ok(reply),
@@ -118,7 +119,7 @@ impl DaemonClient {
         }
     }
 
-    /// The next answer to any of the wanted requests; `None` when it does not come in time.
+    /// The next reply to any of the wanted requests; `None` if none arrives in time.
     pub(crate) fn receive(
         &mut self,
         wanted: impl Fn(Tag) -> bool,
@@ -146,7 +147,7 @@ impl DaemonClient {
         }
     }
 
-    /// The next reply of what was read, with its descriptors. Notices are heard on the way.
+    /// The next reply among the bytes that were read, with its descriptors. Notices go to their listener.
     fn arrived(&mut self) -> Result<Option<ReceivedReply>, Error> {
         let (frame, bytes) = loop {
             match self.socket.next_frame()? {
@@ -182,17 +183,17 @@ impl DaemonClient {
         Ok(received)
     }
 
-    /// The error for a daemon that owes an answer.
+    /// The error for a daemon that did not answer within the reply timeout.
     pub(crate) fn silence(&self) -> Error {
         Error::NoReply { waited: self.reply_timeout }
     }
 
-    /// The error for a fault that was found beyond the wire; the connection is of no more use.
+    /// The error for a reply that breaks the protocol. The connection cannot be used any more.
     pub(crate) fn give_up(&mut self, fault: ProtocolError) -> Error {
         self.socket.give_up(fault)
     }
 
-    /// The error for an answer to another question.
+    /// The error for a reply of a kind that does not answer its request.
     pub(crate) fn unexpected(&mut self, reply: &Reply) -> Error {
         self.socket.give_up(ProtocolError::Reply(reply_name(reply)))
     }

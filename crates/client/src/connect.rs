@@ -1,7 +1,7 @@
-//! From a path to a client: connect, exchange hellos, read the verdict.
+//! Connects to a daemon's socket: connect, exchange hellos, read the daemon's verdict.
 //!
-//! Every step has a deadline. A daemon that is stopped still has a listening socket, and its kernel still takes
-//! connections: only the missing hello tells.
+//! Every step has a deadline. The kernel accepts connections for a daemon that is stopped, so only the missing hello
+//! shows that nobody will answer.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::FileTypeExt;
@@ -16,18 +16,18 @@ use crate::client::DaemonClient;
 use crate::error::ConnectFailure;
 use crate::frame_socket::FrameSocket;
 
-/// How long a daemon may take to say hello.
+/// How long a daemon may take to send its hello.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to the daemon that listens at `path`.
 ///
 /// # Errors
-/// [`ConnectFailure`] names the path and what to do; it comes after 10 s at the latest.
+/// [`ConnectFailure`], after 10 s at the latest. It names the path and what to do.
 pub fn connect(path: &Path) -> Result<DaemonClient, ConnectFailure> {
     connect_within(path, HELLO_TIMEOUT)
 }
 
-/// As [`connect`], for a daemon that may take this long to say hello.
+/// As [`connect`], with another deadline for the daemon's hello.
 ///
 /// # Errors
 /// As [`connect`], after `timeout` at the latest.
@@ -42,7 +42,7 @@ pub fn connect_within(path: &Path, timeout: Duration) -> Result<DaemonClient, Co
 fn dial(path: &Path) -> Result<UnixStream, ConnectFailure> {
     let path = path.to_owned();
     bulkhead_sys::dial::dial(&path).map_err(|error| match error.kind() {
-        // The kernel refuses a connection to a plain file as it does one to a socket that nobody listens on.
+        // connect(2) fails with ECONNREFUSED for a regular file, as for a socket without a listener.
         ErrorKind::ConnectionRefused if is_no_socket(&path) => {
             ConnectFailure::Io { path, error: std::io::Error::other("it is not a socket") }
         }
@@ -57,14 +57,14 @@ fn is_no_socket(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_socket())
 }
 
-/// Says hello and reads the daemon's. Its verdict may come before ours was read, and the connection be closed: then
-/// our write fails, and its hello is there all the same.
+/// Sends our hello and reads the daemon's. A daemon may send its verdict and close the connection before it reads our
+/// hello. Our write then fails with EPIPE, but the daemon's hello can still be read.
 fn exchange(socket: &mut UnixStream, path: &Path, timeout: Duration) -> Result<Hello, ConnectFailure> {
     let until = Instant::now() + timeout;
     let failed = |error: std::io::Error| ConnectFailure::Io { path: path.to_owned(), error };
     let silent = || ConnectFailure::NoAnswer { path: path.to_owned(), waited: timeout };
     let ended = || ConnectFailure::NotADaemon { path: path.to_owned() };
-    // Sixteen bytes always fit the empty buffer of a new socket: this does not block.
+    // The empty buffer of a new socket has room for the sixteen bytes, so this write does not block.
     if let Err(error) = socket.write_all(&Hello::new(Hello::WELCOME).to_bytes())
         && error.kind() != ErrorKind::BrokenPipe
     {

@@ -1,9 +1,9 @@
-//! Which daemon a command talks to.
+//! Finds the daemon that a command talks to.
 //!
-//! In this order: the socket that the caller names; the one in `BULKHEAD_SOCKET` (an error if nobody listens
-//! there: a wish that fails is not replaced by a guess); the user's own daemon; the system's. The paths themselves
-//! are [`bulkhead_proto::client::places`], which the daemon uses too. The context are an argument of [`choose`], so
-//! that the order can be tested.
+//! The order: the socket that the caller names; the socket in `BULKHEAD_SOCKET` (an error if no process listens there:
+//! no other daemon takes its place); the user's own daemon; the system's daemon. The paths stand in
+//! [`bulkhead_proto::client::places`], which the daemon uses too. The environment is an argument of [`choose`], so that
+//! the order can be tested.
 
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
@@ -16,21 +16,21 @@ use crate::client::DaemonClient;
 use crate::connect::{HELLO_TIMEOUT, connect_within};
 use crate::error::ConnectFailure;
 
-/// What the choice of a daemon depends on.
+/// The values on which the choice of a daemon depends.
 #[derive(Clone, Debug, Default)]
 pub struct DiscoveryContext {
     /// The socket that the caller names (`--socket`).
     pub named: Option<PathBuf>,
-    /// `BULKHEAD_SOCKET`; an empty one is none.
+    /// `BULKHEAD_SOCKET`; an empty value counts as unset.
     pub variable: Option<OsString>,
     /// `XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<OsString>,
-    /// The user's number.
+    /// The user's uid.
     pub uid: u32,
 }
 
 impl DiscoveryContext {
-    /// Those of this process, and the socket that its caller names.
+    /// The values of this process, with the socket that the caller names.
     pub fn current(named: Option<&Path>) -> Self {
         Self {
             named: named.map(Path::to_owned),
@@ -41,16 +41,16 @@ impl DiscoveryContext {
     }
 }
 
-/// Where to look.
+/// The sockets to try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketChoice {
-    /// Here and nowhere else.
+    /// This socket alone.
     Only(PathBuf),
-    /// Here, in this order; the next one if nobody listens.
+    /// These sockets in this order, the next one if no process listens.
     FirstOf(Vec<PathBuf>),
 }
 
-/// Where to look in these context.
+/// The sockets to try, for these values.
 pub fn choose(context: &DiscoveryContext) -> SocketChoice {
     if let Some(path) = &context.named {
         return SocketChoice::Only(path.clone());
@@ -64,15 +64,16 @@ pub fn choose(context: &DiscoveryContext) -> SocketChoice {
     }
 }
 
-/// Connects to the daemon that this process should talk to; `named` comes first if it is given.
+/// Connects to the daemon that this process should talk to. If `named` is given, only that socket is tried.
 ///
 /// # Errors
-/// [`ConnectFailure::NoDaemon`] if none was named and nobody listens at any place; otherwise as [`crate::connect::connect`].
+/// [`ConnectFailure::NoDaemon`] if no socket was named and no process listens on any; otherwise as
+/// [`crate::connect::connect`].
 pub fn find(named: Option<&Path>) -> Result<DaemonClient, ConnectFailure> {
     find_within(named, HELLO_TIMEOUT)
 }
 
-/// As [`find`], for a daemon that may take this long to say hello.
+/// As [`find`], with another deadline for the daemon's hello.
 ///
 /// # Errors
 /// As [`find`].
@@ -95,7 +96,8 @@ fn first_of(paths: Vec<PathBuf>, uid: u32, timeout: Duration) -> Result<DaemonCl
     Err(ConnectFailure::NoDaemon { tried: paths })
 }
 
-/// Anybody may make a folder in `/tmp` under another user's number, and listen there.
+/// Refuses a folder in `/tmp` that another user owns: any user can make the folder with our uid in its name and listen
+/// there.
 fn check_folder(path: &Path, uid: u32) -> Result<(), ConnectFailure> {
     let Some(folder) = path.parent().filter(|folder| folder.starts_with("/tmp")) else { return Ok(()) };
     match std::fs::symlink_metadata(folder) {

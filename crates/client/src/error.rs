@@ -1,7 +1,7 @@
-//! What can go wrong between a client and its daemon, in words that say what to do.
+//! The errors of a client, in words that say what to do.
 //!
-//! Two enums: [`ConnectFailure`] until the daemon has said welcome, [`Error`] from then on. Each text is a fragment
-//! that names the path, limit or version it is about.
+//! Two enums: [`ConnectFailure`] until the daemon has accepted the connection, [`Error`] afterwards. Each text is a
+//! fragment that names the path, the limit or the version that it is about.
 
 use std::fmt;
 use std::io;
@@ -15,20 +15,20 @@ use bulkhead_proto::codec::CodecError;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
 
-/// Why there is no connection.
+/// Why there is no connection to a daemon.
 #[derive(Debug)]
 pub enum ConnectFailure {
-    /// Nobody listens at this path.
+    /// No process listens on this socket.
     Nobody {
         /// The path.
         path: PathBuf,
     },
-    /// Nobody listens at any of the usual places.
+    /// No process listens on any of the usual sockets.
     NoDaemon {
-        /// The places, in the order in which they were tried.
+        /// Their paths, in the order in which they were tried.
         tried: Vec<PathBuf>,
     },
-    /// The file system does not let this user connect.
+    /// The permissions of the socket do not let this user connect.
     NoPermission {
         /// The path.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum ConnectFailure {
         /// The path.
         path: PathBuf,
     },
-    /// The daemon serves as many connections as it may.
+    /// The daemon has as many connections as its limit allows.
     Busy {
         /// The path.
         path: PathBuf,
@@ -50,23 +50,23 @@ pub enum ConnectFailure {
         /// The daemon's version.
         daemon: u32,
     },
-    /// Whoever listens there is no Bulkhead daemon.
+    /// The process that listens there is no Bulkhead daemon.
     NotADaemon {
         /// The path.
         path: PathBuf,
     },
-    /// Somebody listens there and says nothing.
+    /// A process listens there and sends no hello.
     NoAnswer {
         /// The path.
         path: PathBuf,
-        /// How long we waited.
+        /// How long the client waited.
         waited: Duration,
     },
-    /// The folder in which the user's own socket would be belongs to somebody else.
+    /// The folder of the user's own socket belongs to another user.
     ForeignFolder {
         /// The folder.
         folder: PathBuf,
-        /// Its owner's number.
+        /// The uid of its owner.
         owner: u32,
     },
     /// A system call failed.
@@ -107,7 +107,7 @@ impl fmt::Display for ConnectFailure {
             Self::Busy { path } => {
                 write!(
                     out,
-                    "the daemon on {} has all the clients it may have: try again later",
+                    "the daemon on {} has reached its limit of connected clients: try again later",
                     path.display()
                 )
             }
@@ -119,7 +119,11 @@ impl fmt::Display for ConnectFailure {
                 path.display()
             ),
             Self::NotADaemon { path } => {
-                write!(out, "whoever listens on {} is no Bulkhead daemon", path.display())
+                write!(
+                    out,
+                    "the process that listens on {} is no Bulkhead daemon: give another --socket",
+                    path.display()
+                )
             }
             Self::NoAnswer { path, waited } => write!(
                 out,
@@ -129,8 +133,8 @@ impl fmt::Display for ConnectFailure {
             ),
             Self::ForeignFolder { folder, owner } => write!(
                 out,
-                "folder {} belongs to user {owner}, not to you: nothing in it is trusted; set XDG_RUNTIME_DIR or \
-                 name a socket",
+                "the folder {} belongs to user {owner}, not to you, so no socket in it is trusted: set \
+                 XDG_RUNTIME_DIR, or give --socket",
                 folder.display()
             ),
             Self::Io { path, error } => write!(out, "cannot connect to {}: {error}", path.display()),
@@ -154,39 +158,39 @@ impl std::error::Error for ConnectFailure {}
 /// What went wrong on a connection.
 #[derive(Debug)]
 pub enum Error {
-    /// The daemon said no to the request.
+    /// The daemon refused the request.
     Refused(Refusal),
-    /// The daemon ends the connection, and says why.
+    /// The daemon closed the connection and gave this reason.
     Goodbye(Refusal),
-    /// The connection ended without a goodbye: the daemon died, or the connection was given up after a fault.
+    /// The connection ended without a goodbye: the daemon died, or this client closed it after a protocol error.
     Closed {
         /// Whether it ended in the middle of a frame.
         in_a_frame: bool,
     },
     /// The daemon broke the protocol.
     Protocol(ProtocolError),
-    /// The daemon is connected and says nothing.
+    /// The connection is open and the daemon sends nothing.
     NoReply {
         /// How long we waited.
         waited: Duration,
     },
-    /// A signal came that [`crate::Interrupts`] watches.
+    /// A signal arrived that [`crate::Interrupts`] watches.
     Interrupted,
-    /// An input is longer than what travels inline.
+    /// An input is longer than an inline input may be.
     InputTooLong {
-        /// Its place among the inputs, from 0.
+        /// Its index among the inputs, from 0.
         index: u64,
         /// Its length.
         bytes: usize,
     },
     /// The request does not fit a frame.
     TooLong(Oversized),
-    /// Answers to other requests on this connection piled up and nobody took them.
+    /// More replies to other requests arrived on this connection than the client buffers.
     ReplyBufferFull {
         /// The limit.
         limit_bytes: usize,
     },
-    /// Whoever was to be handed what came could not take it.
+    /// The callback that gets log entries returned an error.
     Callback(io::Error),
     /// A system call failed.
     Io(io::Error),
@@ -195,34 +199,34 @@ pub enum Error {
 /// How a daemon can break the protocol.
 #[derive(Debug)]
 pub enum ProtocolError {
-    /// A frame longer than any may be.
+    /// A frame above the size limit.
     Frame(Oversized),
-    /// A frame that is no reply.
+    /// A frame that cannot be decoded as a reply.
     Codec(CodecError),
     /// A reply to a request that was never made.
     Tag(Tag),
-    /// A reply that does not answer its request; the word says which came.
+    /// A reply of a kind that does not answer its request; the word names the kind.
     Reply(&'static str),
-    /// More or fewer jobs than were submitted.
+    /// An answer for more or fewer jobs than were submitted.
     Count {
         /// Jobs asked for.
         asked: usize,
         /// Jobs answered for.
         answered: u64,
     },
-    /// A job that was not asked for, or ended twice.
+    /// A job that this request is not about, or that ended twice.
     Job(JobId),
     /// A reply that announces a descriptor came without one.
     NoDescriptor(JobId),
-    /// Descriptors that no reply announces.
+    /// Descriptors that no reply announced.
     StrayDescriptors(usize),
-    /// A descriptor that does not hold what the reply says.
+    /// A descriptor of another size than its reply announced.
     DescriptorSize {
-        /// Whose output it is.
+        /// The job whose output it is.
         job: JobId,
         /// Bytes announced.
         announced: u64,
-        /// Bytes there.
+        /// Bytes in the file.
         there: u64,
     },
 }
@@ -252,9 +256,12 @@ impl fmt::Display for Error {
             }
             Self::TooLong(oversized) => write!(out, "the request is too long: {oversized}"),
             Self::ReplyBufferFull { limit_bytes } => {
-                write!(out, "more than {limit_bytes} bytes of answers to other requests were not taken")
+                write!(
+                    out,
+                    "more than {limit_bytes} bytes of replies to other requests are waiting to be read"
+                )
             }
-            Self::Callback(error) => write!(out, "what came cannot be handed on: {error}"),
+            Self::Callback(error) => write!(out, "cannot write what the job logged: {error}"),
             Self::Io(error) => write!(out, "connection to the daemon failed: {error}"),
         }
     }
@@ -265,14 +272,16 @@ impl fmt::Display for ProtocolError {
         match self {
             Self::Frame(oversized) => oversized.fmt(out),
             Self::Codec(error) => error.fmt(out),
-            Self::Tag(tag) => write!(out, "answer to request {tag}, which was never made"),
-            Self::Reply(word) => write!(out, "unexpected answer ({word})"),
-            Self::Count { asked, answered } => write!(out, "{asked} jobs submitted, {answered} answered for"),
-            Self::Job(job) => write!(out, "end of job {job}, which was not awaited"),
-            Self::NoDescriptor(job) => write!(out, "output of job {job} came without its descriptor"),
-            Self::StrayDescriptors(count) => write!(out, "{count} descriptors that no answer announced"),
+            Self::Tag(tag) => write!(out, "a reply to request {tag}, which was never sent"),
+            Self::Reply(word) => write!(out, "a reply of the wrong kind ({word})"),
+            Self::Count { asked, answered } => {
+                write!(out, "{asked} jobs were submitted, the reply is about {answered}")
+            }
+            Self::Job(job) => write!(out, "the end of job {job}, which this request is not about"),
+            Self::NoDescriptor(job) => write!(out, "the output of job {job} arrived without its descriptor"),
+            Self::StrayDescriptors(count) => write!(out, "{count} descriptors that no reply announced"),
             Self::DescriptorSize { job, announced, there } => {
-                write!(out, "output of job {job} has {there} bytes, {announced} were announced")
+                write!(out, "the output of job {job} has {there} bytes, {announced} were announced")
             }
         }
     }

@@ -1,7 +1,8 @@
-//! What happened in the daemon, as a stream: what it has kept, then, if asked, what happens from now on.
+//! The daemon's events as a stream: first the records that the daemon has kept, then, with `follow`, new ones as they
+//! come.
 //!
-//! The stream has the connection to itself while it lives. Records that were not read in time are counted, never
-//! left out in silence.
+//! The stream borrows the client, so the connection can do nothing else while it lives. If the daemon drops records
+//! because this client reads too slowly, [`EventBatch::missed`] counts them; none is left out without being counted.
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::record::Record;
@@ -10,18 +11,18 @@ use bulkhead_proto::ids::Tag;
 use crate::client::{DaemonClient, Until};
 use crate::error::Error;
 
-/// Records that came together.
+/// The records of one reply.
 #[derive(Clone, Debug)]
 pub struct EventBatch {
-    /// Records that the daemon dropped before the first of these, because nobody read them in time.
+    /// How many records the daemon dropped before the first of these because this client read too slowly.
     pub missed: u64,
     /// The records, oldest first.
     pub records: Vec<Record>,
-    /// Whether everything that had happened by then has been sent.
+    /// Whether the daemon has sent every record that it had at this moment.
     pub caught_up: bool,
 }
 
-/// Gives batches of records; without `follow` it ends with the first that has caught up.
+/// Iterates over batches of records. Without `follow` it ends with the first batch that has caught up.
 #[derive(Debug)]
 pub struct Events<'c> {
     client: &'c mut DaemonClient,
@@ -30,7 +31,7 @@ pub struct Events<'c> {
 }
 
 impl DaemonClient {
-    /// The records after this index (0: from the oldest kept), and, with `follow`, those still to come.
+    /// The records after this index (0: from the oldest kept), and, with `follow`, also those of the future.
     ///
     /// # Errors
     /// The request cannot be sent.

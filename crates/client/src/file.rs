@@ -1,8 +1,9 @@
-//! Files that go with a job: what is too long to travel inline, as open descriptors.
+//! Files of a job, passed to the daemon as open descriptors.
 //!
-//! The daemon hands them to the worker that runs the job, and never opens a path that a client names. A file that is to
-//! be read should be a plain one: pipes and devices are copied first ([`crate::input_file`]). One that is to be written
-//! should have no name until it is whole ([`crate::AtomicFile`]).
+//! The daemon hands the descriptors to the worker that runs the job. It never opens a path that a client names and
+//! never copies the data. A file that the job reads should be a regular file; pipes and devices are copied into one
+//! first ([`crate::input_file`]). A file that the job writes should have no name until it is complete
+//! ([`crate::AtomicFile`]).
 
 use std::fs::File;
 use std::path::Path;
@@ -10,16 +11,16 @@ use std::sync::Arc;
 
 use bulkhead_proto::file::{FileUse, Way};
 
-/// An open file that goes with a job, under the name that the job knows it by.
+/// An open file for a job, under the name by which the job asks for it.
 ///
-/// A clone is the same open file. It is closed here once the job was accepted and nobody else has a clone of it.
+/// A clone shares the open file. This process closes it when the job was accepted and every clone is dropped.
 #[derive(Clone, Debug)]
 pub struct JobFile {
-    /// What the job calls it: 1 to 64 of A-Z, a-z, 0-9 and _, not a digit first.
+    /// Its name for the job: 1 to 64 characters of A-Z, a-z, 0-9 and _, not beginning with a digit.
     pub name: String,
-    /// Whether the job reads or writes it. It must be open for that.
+    /// Whether the job reads or writes it. The file must be open in that mode.
     pub way: Way,
-    /// The file. Its offset means nothing to built-in kinds: they read and write by position.
+    /// The file. The built-in kinds ignore its offset: they use pread and pwrite.
     pub file: Arc<File>,
 }
 
@@ -34,7 +35,7 @@ impl JobFile {
         Self { name: name.into(), way: Way::Out, file: file.into() }
     }
 
-    /// Opens a plain file for the job to read.
+    /// Opens a regular file for the job to read.
     ///
     /// # Errors
     /// It cannot be opened.

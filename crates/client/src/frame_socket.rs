@@ -1,8 +1,9 @@
-//! The connection as bytes: what waits to be sent, what was read, and the descriptors that came with it.
+//! The connection as frames and bytes: unsent bytes, bytes that were read, and the descriptors that arrived with them.
 //!
-//! The socket never blocks. [`FrameSocket::turn`] is the only wait: it sends and reads whatever the socket allows, so a
-//! daemon that is blocked on us is always being read while we write. Bounds: one read beyond one frame is held, and
-//! callers queue a request only when the last one has an answer or a window.
+//! The socket is non-blocking. [`FrameSocket::turn`] is the only wait; it sends and reads whatever the socket allows,
+//! so a daemon that blocks on a write to us is read while we write. Bounds: at most one read beyond one frame is
+//! buffered, and a caller queues a request only after the last one was answered or inside a window. Driven by
+//! `client.rs`.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -20,10 +21,10 @@ use crate::error::{Error, ProtocolError};
 use crate::file::JobFile;
 use crate::interrupt::Interrupts;
 
-/// Bytes read at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 128 << 10;
-/// Descriptors that may be held for replies that are still being read. An honest daemon sends each with the first
-/// byte of its reply, so there are never more than one read can bring.
+/// Most descriptors that are kept for replies that are not read to their end. The daemon sends each descriptor with the
+/// first byte of its reply, so there are never more than one read can bring.
 const DESCRIPTORS_MAX: usize = 64;
 
 /// A connected socket.
@@ -32,19 +33,19 @@ pub(crate) struct FrameSocket {
     socket: UnixStream,
     outgoing: Vec<u8>,
     sent: usize,
-    /// Files that go with the byte at this place of `outgoing`, the first of a frame.
+    /// Files to be sent with the byte at this index of `outgoing`, the first of a frame.
     attached: VecDeque<(usize, Vec<JobFile>)>,
     frames: Frames,
     descriptors: VecDeque<OwnedFd>,
     buffer: Vec<u8>,
     last_heard: Instant,
     interrupts: Option<Interrupts>,
-    /// After a fault nothing of this stream makes sense any more.
+    /// Set after a protocol error: the rest of the stream cannot be trusted.
     broken: bool,
 }
 
 impl FrameSocket {
-    /// Takes over a socket on which the hellos are exchanged.
+    /// Takes over a socket on which the hellos were exchanged.
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
@@ -61,17 +62,17 @@ impl FrameSocket {
         })
     }
 
-    /// From now on these signals end a wait.
+    /// From now on these signals end a wait. Returns the ones that were set before.
     pub(crate) fn set_interrupts(&mut self, interrupts: Option<Interrupts>) -> Option<Interrupts> {
         std::mem::replace(&mut self.interrupts, interrupts)
     }
 
-    /// When the daemon last said anything.
+    /// When the last bytes of the daemon arrived.
     pub(crate) fn last_heard(&self) -> Instant {
         self.last_heard
     }
 
-    /// Puts a request in line, with the files that go with it; [`FrameSocket::turn`] sends it.
+    /// Queues a request with its files; [`FrameSocket::turn`] sends it.
     pub(crate) fn queue(&mut self, frame: &RequestFrame, files: &[JobFile]) -> Result<(), Error> {
         if self.broken {
             return Err(Error::Closed { in_a_frame: false });
@@ -88,7 +89,7 @@ impl FrameSocket {
         Ok(())
     }
 
-    /// The next whole reply of what was read, and its size in bytes.
+    /// The next complete reply among the bytes that were read, and its size in bytes.
     pub(crate) fn next_frame(&mut self) -> Result<Option<(ReplyFrame, usize)>, Error> {
         match self.frames.next_frame() {
             Ok(None) => Ok(None),
@@ -100,28 +101,28 @@ impl FrameSocket {
         }
     }
 
-    /// The descriptor that goes with the reply being looked at. Replies take them in the order in which they came.
+    /// The descriptor of the current reply. Replies take descriptors in the order of their arrival.
     pub(crate) fn next_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptors.pop_front()
     }
 
-    /// Ends the use of this connection because of what the daemon sent.
+    /// Marks the connection as broken after a protocol error, and returns the error.
     pub(crate) fn give_up(&mut self, fault: ProtocolError) -> Error {
         self.broken = true;
         self.descriptors.clear();
         fault.into()
     }
 
-    /// Waits until the socket takes or brings something, and does it. `false`: `until` has passed.
+    /// Waits until the socket is writable or readable, then sends and reads. `false` if `until` passes first.
     pub(crate) fn turn(&mut self, until: Option<Instant>) -> Result<bool, Error> {
         if self.broken {
             return Err(Error::Closed { in_a_frame: false });
         }
-        // What is new nearly always fits the socket: then only the answer is waited for.
+        // A new request nearly always fits the socket buffer, so poll waits only for the answer.
         self.send()?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let fd = self.socket.as_fd();
-        // Ready to read while it waits to write, or it and the daemon would wait for each other.
+        // It polls for reading while it waits to write: else client and daemon could wait for each other.
         let socket = PollTarget { fd, readable: true, writable: self.sent < self.outgoing.len() };
         let signals =
             self.interrupts.as_ref().map_or(PollTarget::end(fd), |found| PollTarget::readable(found.as_fd()));
@@ -138,8 +139,8 @@ impl FrameSocket {
         Ok(readable || writable || left.is_none_or(|left| !left.is_zero()))
     }
 
-    /// Sends what the socket takes. A daemon that hung up may have said why: that is still to be read, so a broken
-    /// pipe only drops what was to be sent, and the end is reported by the read that finds it.
+    /// Sends as much as the socket takes. A daemon that hung up may have sent a goodbye that is still to be read. So
+    /// EPIPE only drops the unsent bytes; the read that finds the end reports it.
     fn send(&mut self) -> Result<(), Error> {
         while self.sent < self.outgoing.len() {
             match self.send_some() {
@@ -158,8 +159,9 @@ impl FrameSocket {
         Ok(())
     }
 
-    /// Sends up to the next byte that has files, and from there on with them. They are gone with the first byte that
-    /// is, however few were taken: the rest of the frame must not bring them again.
+    /// Calls sendmsg once. It sends the bytes up to the next byte that has files, or from that byte on together with
+    /// the files. The files go out with the first byte of their frame, however few bytes the kernel takes; the rest of
+    /// the frame is sent without them.
     fn send_some(&mut self) -> io::Result<()> {
         let next = self.attached.front().map_or(usize::MAX, |(first, _)| *first);
         let (here, end) = if next == self.sent {

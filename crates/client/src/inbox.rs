@@ -1,8 +1,8 @@
-//! Answers that came while somebody waited for another one.
+//! Buffers replies to requests other than the one that is being waited for.
 //!
-//! Pure. Knows which requests are open, holds what comes for them in the order in which it came, and refuses to hold
-//! more than [`HELD_MAX_BYTES`]. An answer to a request that was given up is dropped; one to a request that was
-//! never made is a fault.
+//! Pure. It knows which requests are open and keeps their replies in the order of arrival, at most [`HELD_MAX_BYTES`].
+//! A reply to a request that was closed is dropped; a reply to a request that was never sent is a protocol error.
+//! Driven by `client.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,17 +13,17 @@ use crate::error::{Error, ProtocolError};
 use crate::logs::JobLog;
 use crate::output::JobEnd;
 
-/// Most bytes of answers that are held for requests other than the one being waited for.
+/// Most bytes of replies that are buffered for requests other than the one being waited for.
 pub(crate) const HELD_MAX_BYTES: usize = 64 << 20;
 
-/// A reply with its descriptors in their places.
+/// The content of a reply, each descriptor at the output or the log that it belongs to.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// Jobs that have ended.
     Ended(Vec<JobEnd>),
-    /// The log of an attempt, unless it was just dropped.
+    /// The log of an attempt; `None` if the daemon has just dropped it.
     Log(Option<JobLog>),
-    /// Anything else.
+    /// Any other reply.
     Plain(Reply),
 }
 
@@ -32,13 +32,13 @@ pub(crate) enum Answer {
 pub(crate) struct ReceivedReply {
     /// The request it answers.
     pub(crate) tag: Tag,
-    /// What it says.
+    /// Its content.
     pub(crate) answer: Answer,
-    /// Its size on the wire.
+    /// The size of its frame.
     pub(crate) bytes: usize,
 }
 
-/// Open requests, and what came for them.
+/// The open requests, each with its buffered replies.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     open: BTreeMap<Tag, VecDeque<ReceivedReply>>,
@@ -48,7 +48,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// A tag for a new request; it is open until [`Inbox::close`].
+    /// Opens a request and returns its tag. It stays open until [`Inbox::close`].
     pub(crate) fn open(&mut self) -> Tag {
         self.highest =
             self.highest.checked_add(1).expect("a connection does not live for 4 billion requests");
@@ -57,7 +57,7 @@ impl Inbox {
         tag
     }
 
-    /// Nobody waits for answers to this request any more; those that are held are dropped.
+    /// Closes a request and drops its buffered replies.
     pub(crate) fn close(&mut self, tag: Tag) {
         for dropped in self.open.remove(&tag).into_iter().flatten() {
             self.held -= 1;
@@ -65,7 +65,7 @@ impl Inbox {
         }
     }
 
-    /// The oldest held answer to one of the wanted requests.
+    /// The oldest buffered reply to one of the wanted requests.
     pub(crate) fn take(&mut self, wanted: &impl Fn(Tag) -> bool) -> Option<ReceivedReply> {
         if self.held == 0 {
             return None;
@@ -77,7 +77,7 @@ impl Inbox {
         Some(arrived)
     }
 
-    /// Holds an answer that nobody waits for right now.
+    /// Buffers a reply.
     pub(crate) fn hold(&mut self, arrived: ReceivedReply) -> Result<(), Error> {
         match self.open.get_mut(&arrived.tag) {
             Some(queue) => {

@@ -1,8 +1,8 @@
-//! Inputs that are no plain files: pipes and devices are copied into a file of our own before anything is submitted.
+//! Inputs that are no regular files: pipes and devices are copied into an unnamed file before anything is submitted.
 //!
-//! So no slow producer holds a worker or a descriptor of the daemon, and what a job reads can be read again when it is
-//! tried again. The copy has no name: it goes with its last holder. It never grows beyond a limit, since some devices
-//! have no end, and a signal that is watched ends it.
+//! So a slow producer occupies no worker and no descriptor of the daemon, and a retried job reads the same bytes again.
+//! The copy has no name: the kernel frees it with its last descriptor. It never grows beyond a limit, since some
+//! devices have no end, and a watched signal ends it. Driven by the command line.
 
 use std::fmt;
 use std::fs::File;
@@ -18,24 +18,24 @@ use crate::atomic_file;
 use crate::interrupt::{Interrupts, wait_readable};
 use crate::permission::name_user;
 
-/// Bytes that are copied at once.
+/// Bytes of one read.
 const PIECE_BYTES: usize = 1 << 20;
-/// How long a producer may be silent before it is asked again; it may be so for ever.
+/// The timeout of one poll for input. The copy then polls again: a producer may be silent for ever.
 const SILENCE: Duration = Duration::from_secs(3600);
-/// Where copies go unless `TMPDIR` says otherwise: on a disk, unlike `/tmp` on many machines.
+/// The folder of copies unless `TMPDIR` names another. It lies on a disk, unlike `/tmp` on many machines.
 const FOLDER: &str = "/var/tmp";
 
 /// An input that was opened.
 #[derive(Debug)]
 pub enum InputSource {
-    /// A plain file, which a job can read as it is.
+    /// A regular file, which a job can read as it is.
     Plain(File),
-    /// Anything else, to be copied.
+    /// A pipe, socket or device, to be copied.
     Stream(File),
 }
 
 impl InputSource {
-    /// Opens an input. A FIFO is open at once, whether or not anybody writes to it yet.
+    /// Opens an input. Opening a FIFO does not wait for a writer.
     ///
     /// # Errors
     /// It cannot be opened, or is a folder.
@@ -50,7 +50,7 @@ impl InputSource {
         Ok(if found.is_file() { Self::Plain(file) } else { Self::Stream(file) })
     }
 
-    /// The standard input of this process. A plain file that somebody has read from counts from where it stands.
+    /// The standard input of this process. A regular file whose offset is not 0 is copied from its offset on.
     ///
     /// # Errors
     /// It is closed, or is a folder.
@@ -72,7 +72,7 @@ pub enum InputCopyError {
     Read(io::Error),
     /// The copy cannot be written.
     Write {
-        /// Where it lies.
+        /// The folder of the copy.
         folder: PathBuf,
         /// Why.
         error: io::Error,
@@ -82,7 +82,7 @@ pub enum InputCopyError {
         /// The limit.
         limit_bytes: u64,
     },
-    /// A signal came that [`Interrupts`] watches.
+    /// A signal arrived that [`Interrupts`] watches.
     Interrupted,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for InputCopyError {
             Self::Read(error) => error.fmt(out),
             Self::Write { folder, error } => {
                 let folder = folder.display();
-                write!(out, "no copy of it can be written to {folder}: {error}; TMPDIR names another folder")
+                write!(out, "its copy cannot be written to {folder}: {error}; set TMPDIR to another folder")
             }
             Self::TooLong { limit_bytes } => {
                 write!(out, "it is longer than the limit of {limit_bytes} bytes")
@@ -104,11 +104,11 @@ impl fmt::Display for InputCopyError {
 
 impl std::error::Error for InputCopyError {}
 
-/// Copies `head` and all that `source` brings into a file without a name, and gives that, at its beginning. `copied` is
-/// called with the bytes so far.
+/// Copies `head` and then all of `source` into an unnamed file, and returns that file with its offset at 0. `copied` is
+/// called with the number of bytes so far.
 ///
 /// # Errors
-/// [`InputCopyError`]; nothing is left then.
+/// [`InputCopyError`]; the copy is gone then.
 pub fn copy(
     head: &[u8],
     source: &File,
@@ -122,7 +122,7 @@ pub fn copy(
     file.write_all(head).map_err(failed)?;
     let (mut total, mut piece) = (head.len() as u64, vec![0; PIECE_BYTES]);
     loop {
-        // Asked for by itself: a source that always has something would never be waited for.
+        // Checked apart from the poll: a source that is always ready would hide the signal.
         if interrupts.as_deref_mut().is_some_and(Interrupts::take) {
             return Err(InputCopyError::Interrupted);
         }
@@ -149,10 +149,10 @@ pub fn copy(
     Ok(file)
 }
 
-/// An empty file without a name for what passes through this process, where copies go.
+/// An empty unnamed file in the folder of copies, for data that passes through this process.
 ///
 /// # Errors
-/// No folder takes one, and memory neither.
+/// The folder takes no file, and no memfd can be made in its place.
 pub fn scratch() -> io::Result<File> {
     let folder = folder();
     make(&folder).map_err(|error| {
@@ -173,7 +173,8 @@ fn make(folder: &Path) -> io::Result<File> {
             std::fs::remove_file(path)?;
             Ok(file)
         }
-        // A machine may lack the usual folder. One that was named is another matter: what comes may be long.
+        // Without the usual folder the copy goes into a memfd. A folder that TMPDIR names is never replaced so: the
+        // input may be too long for memory.
         Err(error) if error.kind() == ErrorKind::NotFound && folder == Path::new(FOLDER) => {
             unnamed_file::in_memory("bulkhead-input")
         }

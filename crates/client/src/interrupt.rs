@@ -1,8 +1,8 @@
-//! Signals that end a wait instead of the process, and waiting for one descriptor.
+//! Signals that end a wait instead of the process, and waits for one descriptor.
 //!
-//! A program that must clean up after Ctrl-C makes [`Interrupts`] before it begins and gives them to its client:
-//! whatever waits then ends with [`crate::Error::Interrupted`], and the program decides. Handlers only write to a
-//! pipe; nothing else happens in them.
+//! A program that must clean up after Ctrl-C makes [`Interrupts`] at its start and gives them to its client. A signal
+//! then ends the client's current wait with [`crate::Error::Interrupted`], and the program decides what to do. The
+//! signal handlers only write to a pipe.
 
 use std::fmt;
 use std::io;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use bulkhead_sys::poll::{self, PollTarget};
 use bulkhead_sys::signals::{self, Signals};
 
-/// SIGINT and SIGTERM, as something to wait for. While it lives they do not end the process.
+/// Watches SIGINT and SIGTERM. While it lives, they do not end the process.
 pub struct Interrupts {
     signals: Signals,
 }
 
 impl Interrupts {
-    /// Watches SIGINT and SIGTERM from now on.
+    /// Sets the handlers of SIGINT and SIGTERM.
     ///
     /// # Errors
     /// The handlers cannot be set.
@@ -26,15 +26,15 @@ impl Interrupts {
         Ok(Self { signals: Signals::new(&[signals::INT, signals::TERM])? })
     }
 
-    /// Whether a signal came since the last question.
+    /// Whether a signal arrived since the last call.
     pub fn take(&mut self) -> bool {
         !self.signals.pending().is_empty()
     }
 
-    /// Something that writers can watch, while the signals are still told to whoever has this.
+    /// A descriptor that becomes readable with a signal, for [`wait_writable`]. Watching it does not take the signal.
     ///
     /// # Errors
-    /// No descriptor is to be had.
+    /// The descriptor cannot be duplicated.
     pub fn fd(&self) -> io::Result<InterruptFd> {
         Ok(InterruptFd(self.signals.as_fd().try_clone_to_owned()?))
     }
@@ -50,7 +50,7 @@ impl fmt::Debug for Interrupts {
     }
 }
 
-/// A wait ended because of a signal.
+/// The error of a wait that a signal ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted;
 
@@ -62,14 +62,14 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Rings from a signal until [`Interrupts::take`], or the client that has them, has heard it.
+/// A descriptor that is readable from a signal until [`Interrupts::take`], or the client that owns them, has taken it.
 #[derive(Debug)]
 pub struct InterruptFd(OwnedFd);
 
-/// Waits until `fd` takes something, or is broken, which the next write tells.
+/// Waits until `fd` is writable, or broken, which the next write reports.
 ///
 /// # Errors
-/// `Err(Interrupted)` inside `Ok` if a watched signal came; an I/O error if it cannot be waited.
+/// `Err(Interrupted)` inside `Ok` if a watched signal arrived; an I/O error if poll fails.
 pub fn wait_writable(fd: BorrowedFd<'_>, interrupt_fd: &InterruptFd) -> io::Result<Result<(), Interrupted>> {
     loop {
         let writer = PollTarget { fd, readable: false, writable: true };
@@ -83,10 +83,10 @@ pub fn wait_writable(fd: BorrowedFd<'_>, interrupt_fd: &InterruptFd) -> io::Resu
     }
 }
 
-/// Waits until `fd` has something to read or is at its end; `false` when `limit` has passed first.
+/// Waits until `fd` is readable or at its end; `false` if `limit` passes first.
 ///
 /// # Errors
-/// `Err(Interrupted)` inside `Ok` if a watched signal came; an I/O error if it cannot be waited.
+/// `Err(Interrupted)` inside `Ok` if a watched signal arrived; an I/O error if poll fails.
 pub fn wait_readable(
     fd: BorrowedFd<'_>,
     limit: Duration,

@@ -1,7 +1,7 @@
-//! The list of jobs, upwards or downwards, page by page: one page is asked for when the last one is used up.
+//! The list of jobs in ascending or descending order of their numbers, fetched page by page.
 //!
-//! A page may be empty and the list go on: the daemon looks at so many jobs at once, wanted or not. One that does not
-//! get on is a fault of the daemon: the list would never end.
+//! A page may be empty although more follow: the daemon looks at a fixed number of jobs for each page, whether they
+//! match or not. A page that does not advance is a protocol error, because the list would never end.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use bulkhead_proto::limits::BATCH_MAX;
 use crate::client::DaemonClient;
 use crate::error::{Error, ProtocolError};
 
-/// Gives the jobs in the order of their numbers, or the other way round.
+/// Iterates over the jobs in ascending or descending order of their numbers.
 #[derive(Debug)]
 pub struct JobList<'c> {
     client: &'c mut DaemonClient,
@@ -30,7 +30,7 @@ impl DaemonClient {
         self.walk_jobs(state, Walk::Up(after))
     }
 
-    /// The same from the newest job down.
+    /// The same jobs in descending order, from the newest.
     pub fn newest_jobs(&mut self, state: Option<JobState>) -> JobList<'_> {
         self.walk_jobs(state, Walk::Down(JobId(u64::MAX)))
     }

@@ -1,9 +1,10 @@
-//! The blocking client of the Bulkhead daemon: [`discovery::find`] or [`connect::connect`] give a [`DaemonClient`], whose
-//! methods are the daemon's requests, typed.
+//! The blocking client of the Bulkhead daemon. [`discovery::find`] or [`connect::connect`] returns a [`DaemonClient`];
+//! its methods are the daemon's requests, with typed answers.
 //!
-//! Three things it must never do: hang on a daemon that is dead (every wait is a `poll` with a deadline, or ends
-//! when the socket does), block on a write while the daemon is blocked on us (one wait both reads and writes), and
-//! grow without a bound (jobs in flight, held answers and unsent bytes all have a limit).
+//! This crate must never do three things. It must not hang on a dead daemon: every wait is a `poll` with a deadline, or
+//! ends when the socket closes. It must not block on a write while the daemon blocks on a write to it: one wait both
+//! reads and writes. It must not grow without a bound: jobs in flight, buffered replies and unsent bytes each have a
+//! limit.
 //!
 //! ```no_run
 //! use bulkhead_client::{JobInput, RunOptions, Spec, discovery};
@@ -56,9 +57,9 @@ pub use run::{Run, RunItem, RunOptions};
 pub use submit::{Submission, SubmitOptions};
 pub use wait::{AwaitedJobs, WaitItem};
 
-/// The words of the protocol that this crate's answers are made of, by name.
+/// The modules of the protocol whose types appear in this crate's requests and answers.
 ///
-/// What only workers speak, such as the layout of their shared pages, is not among them.
+/// The modules that only workers use, such as the layout of their shared pages, are left out.
 pub mod proto {
     pub use bulkhead_proto::{bound, client, death, exec, file, ids, job, kind, limits, log};
 }

@@ -1,8 +1,8 @@
-//! What jobs write, read from their logs: files that their workers fill while they run.
+//! Reads the logs of jobs: files that the workers fill while the jobs run.
 //!
-//! The daemon hands over a descriptor and knows nothing of what is in it; it is read here by position, and what a
-//! hostile worker may have written into it does no harm. A log that is followed is looked at every
-//! [`LOOK_EVERY`] while its job runs: nobody could tell more cheaply that a byte was written.
+//! The daemon passes a descriptor and never reads the log itself. The client reads it by position and checks every
+//! block, because a hostile worker may have written anything. A write to a memfd wakes no reader, so a followed log is
+//! read every [`LOOK_EVERY`] while its job runs; the daemon reports the end of the job.
 
 use std::fs::File;
 use std::io;
@@ -20,41 +20,41 @@ use crate::error::{Error, ProtocolError};
 use crate::inbox::{Answer, ReceivedReply};
 use crate::output::JobEnd;
 
-/// How often a log that is followed is looked at.
+/// How often a followed log is read.
 pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The log of one attempt of a job.
 #[derive(Debug)]
 pub struct JobLog {
-    /// Whose it is.
+    /// The job.
     pub job: JobId,
-    /// Which attempt, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     file: File,
     reader: Reader,
 }
 
-/// Something that a reader of logs is told.
+/// One step of reading a log.
 #[derive(Debug)]
 pub enum LogItem {
-    /// From here on it is the log of this attempt.
+    /// The entries that follow are from the log of this attempt.
     Attempt(u32),
-    /// What is new in it.
+    /// A new entry, or a gap.
     Found(Found),
-    /// The job has ended: nothing more comes.
+    /// The job has ended; this is the last item.
     Ended(JobEnd),
 }
 
 impl JobLog {
-    /// The log that came with a reply.
+    /// The log whose descriptor arrived with a reply.
     pub(crate) fn new(job: JobId, attempt: u32, file: OwnedFd) -> Self {
         Self { job, attempt, file: File::from(file), reader: Reader::default() }
     }
 
-    /// Hands over what is new since the last look.
+    /// Calls `each` with every entry that was written since the last call.
     ///
     /// # Errors
-    /// [`Error::Callback`] with that of `each`; [`Error::Io`]: the descriptor is none that can be read.
+    /// [`Error::Callback`] with the error of `each`; [`Error::Io`] if the log cannot be read.
     pub fn look(&mut self, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> Result<(), Error> {
         let (file, mut refused) = (&self.file, None);
         let read = self.reader.read(
@@ -72,10 +72,10 @@ impl JobLog {
 }
 
 impl DaemonClient {
-    /// Hands over what the latest attempt of a job has written so far, the attempt's number first.
+    /// Calls `each` with the number of a job's latest attempt, then with every entry of its log so far.
     ///
     /// # Errors
-    /// As every request; refused if the job is unknown or has no log. [`Error::Callback`] with that of `each`.
+    /// As every request; refused if the job is unknown or has no log. [`Error::Callback`] with the error of `each`.
     pub fn log(&mut self, job: JobId, each: &mut dyn FnMut(LogItem) -> io::Result<()>) -> Result<(), Error> {
         match self.ask_answer(Request::Logs { job, follow: false }, &[])? {
             Answer::Log(Some(mut log)) if log.job == job => {
@@ -92,7 +92,7 @@ impl DaemonClient {
         }
     }
 
-    /// Hands over what a job writes until it has ended, in all attempts from the one that runs now.
+    /// Calls `each` with the entries of a job's log until the job has ended: of the current attempt and all later ones.
     ///
     /// # Errors
     /// As [`DaemonClient::log`]; [`Error::Interrupted`].
@@ -120,7 +120,7 @@ impl DaemonClient {
             let until =
                 if log.is_some() { Until::Moment(Instant::now() + LOOK_EVERY) } else { Until::Closed };
             let arrived = self.receive(|tag| tag == logs || tag == ends, until)?;
-            // What was written before something came belongs before it.
+            // Entries that were written before this reply come before it.
             if let Some(log) = &mut log {
                 log.look(each)?;
             }

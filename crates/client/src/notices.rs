@@ -1,25 +1,25 @@
-//! What the daemon says without having been asked, on its way to whoever wants to hear it.
+//! Delivers the daemon's notices to a listener.
 //!
-//! A notice answers nothing and changes nothing: it says why jobs that are waited for do not start. Driven by the
-//! client's receive.
+//! A notice is a reply without a request: it says why jobs that this client waits for do not start. It answers nothing
+//! and changes nothing. Driven by `DaemonClient::receive`.
 
 use std::fmt;
 
 type NoticeListener = Box<dyn FnMut(&str) + Send>;
 
-/// Who hears notices, if anybody does.
+/// The listener for notices, if one is set.
 #[derive(Default)]
 pub(crate) struct Notices {
     hear: Option<NoticeListener>,
 }
 
 impl Notices {
-    /// Notices are for this one.
+    /// Sets the listener.
     pub(crate) fn set(&mut self, hear: impl FnMut(&str) + Send + 'static) {
         self.hear = Some(Box::new(hear));
     }
 
-    /// One came.
+    /// Calls the listener with a notice.
     pub(crate) fn hear(&mut self, text: &str) {
         if let Some(hear) = &mut self.hear {
             hear(text);

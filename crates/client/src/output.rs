@@ -1,7 +1,7 @@
 //! The end of a job as a client holds it: its outcome, and its output as bytes or as a file.
 //!
-//! A descriptor's word is checked on arrival: it must be a file as long as announced. It is read by position only:
-//! everybody who got this output shares one file offset, so nobody may use it.
+//! The size of a descriptor is compared with the announced size when it arrives. Its file is read by position only
+//! (pread): all processes that hold this output share one file offset.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,27 +13,27 @@ use bulkhead_proto::ids::JobId;
 
 use crate::error::{Error, ProtocolError};
 
-/// How a job ended, and what it left.
+/// How a job ended, and its output.
 #[derive(Debug)]
 pub struct JobEnd {
-    /// Which job.
+    /// The job.
     pub job: JobId,
     /// How it ended.
     pub outcome: Outcome,
-    /// What it left.
+    /// Its output.
     pub output: ReceivedOutput,
     /// Attempts that were started.
     pub attempts: u32,
 }
 
-/// What a job left: its result, or what it had written when it failed.
+/// The output of a job: its result, or what it had written before it failed.
 #[derive(Debug)]
 pub enum ReceivedOutput {
-    /// Nothing: the job is not `done`, or failed and left nothing.
+    /// None: the job did not end `done`, or it failed and had written nothing.
     None,
-    /// Bytes that came with the answer.
+    /// Bytes that arrived in the reply.
     Inline(Vec<u8>),
-    /// A file, for what is longer.
+    /// A file, for longer outputs.
     File(ReceivedFile),
 }
 
@@ -48,7 +48,7 @@ impl ReceivedOutput {
     }
 }
 
-/// An output in a descriptor of its own: sealed against change, gone when the last holder drops it.
+/// An output in a descriptor of its own, sealed against changes. The kernel frees it with its last descriptor.
 #[derive(Debug)]
 pub struct ReceivedFile {
     file: File,
@@ -61,18 +61,18 @@ impl ReceivedFile {
         self.bytes
     }
 
-    /// Reads it from its beginning. Any number of readers may read at once.
+    /// A reader that begins at byte 0. Any number of readers may read at the same time.
     pub fn reader(&self) -> OutputReader<'_> {
         OutputReader { output: self, at: 0 }
     }
 
-    /// The file itself. Read it by position (`read_at`): its offset is shared with others and may be anywhere.
+    /// The file itself. Read it by position (`read_at`): other processes share its offset and move it.
     pub fn into_file(self) -> File {
         self.file
     }
 }
 
-/// Reads an [`ReceivedFile`] without touching its offset.
+/// Reads a [`ReceivedFile`] without using its offset.
 #[derive(Debug)]
 pub struct OutputReader<'a> {
     output: &'a ReceivedFile,
@@ -92,7 +92,7 @@ impl Read for OutputReader<'_> {
 }
 
 impl JobEnd {
-    /// Takes what the daemon said, and the descriptor if it announced one.
+    /// Makes it from the daemon's reply, and from the descriptor if the reply announces one.
     pub(crate) fn receive(
         ended: Ended,
         mut descriptor: impl FnMut() -> Option<OwnedFd>,

@@ -1,43 +1,43 @@
-//! How far jobs are, on its way to whoever wants to hear it.
+//! Delivers the progress of a run's jobs to a listener.
 //!
-//! It comes now and then, at most a few times a second for each job, and only if somebody listens; it is never a
-//! promise, and nothing depends on it. Driven by the run that submitted the jobs.
+//! The daemon sends progress at most a few times a second for each job, and only if the submit asked for it. Progress
+//! is approximate; no result depends on it. Driven by `run.rs`.
 
 use std::fmt;
 
 use bulkhead_proto::ids::JobId;
 
-/// How far an unended job is.
+/// The progress of a job that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JobProgress {
-    /// The place of its input, from 0.
+    /// The index of its input, from 0.
     pub index: u64,
-    /// Which job.
+    /// The job.
     pub job: JobId,
-    /// So much of it is done, in a unit of its own: parts, frames, bytes...
+    /// How much is done, in a unit that the kind chooses: parts, frames, bytes.
     pub done: u64,
-    /// ...of so much, or of 0 when that cannot be told.
+    /// How much there is in all, in the same unit; 0 if it is not known.
     pub total: u64,
 }
 
-/// Who hears it, if anybody does.
+/// The listener for progress, if one is set.
 #[derive(Default)]
 pub(crate) struct ProgressListener<'c> {
     hear: Option<Box<dyn FnMut(JobProgress) + 'c>>,
 }
 
 impl<'c> ProgressListener<'c> {
-    /// JobProgress is for this one.
+    /// Sets the listener.
     pub(crate) fn set(&mut self, hear: impl FnMut(JobProgress) + 'c) {
         self.hear = Some(Box::new(hear));
     }
 
-    /// Whether anybody listens.
+    /// Whether a listener is set.
     pub(crate) fn is_there(&self) -> bool {
         self.hear.is_some()
     }
 
-    /// Some came.
+    /// Calls the listener.
     pub(crate) fn hear(&mut self, progress: JobProgress) {
         if let Some(hear) = &mut self.hear {
             hear(progress);

@@ -1,7 +1,7 @@
-//! Puts what comes in any order into the order of its places.
+//! Returns items in the order of their indexes, whatever the order of their arrival.
 //!
-//! Pure. Holds what came too early; how much that can be is bounded by whoever feeds it: it never holds a place that
-//! is further ahead than the window.
+//! Pure. It keeps the items that arrived before their predecessors. Its size is bounded by the caller (`run.rs`), which
+//! never has more than a window of jobs under way.
 
 use std::collections::BTreeMap;
 
@@ -17,24 +17,24 @@ impl<T> ReorderBuffer<T> {
         Self { early: BTreeMap::new(), next: 0 }
     }
 
-    /// Takes the item of this place.
-    pub(crate) fn push(&mut self, place: u64, item: T) {
-        self.early.insert(place, item);
+    /// Stores the item with this index.
+    pub(crate) fn push(&mut self, index: u64, item: T) {
+        self.early.insert(index, item);
     }
 
-    /// The next item in order, if it has come.
+    /// The next item in order, if it has arrived.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let item = self.early.remove(&self.next)?;
         self.next += 1;
         Some(item)
     }
 
-    /// Whether the next item in order has come.
+    /// Whether the next item in order has arrived.
     pub(crate) fn is_ready(&self) -> bool {
         self.early.contains_key(&self.next)
     }
 
-    /// The place that is due.
+    /// The index of the next item in order.
     pub(crate) fn next(&self) -> u64 {
         self.next
     }

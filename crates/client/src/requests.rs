@@ -1,6 +1,7 @@
-//! The requests that have one answer, typed.
+//! The requests that have one answer, as typed methods.
 //!
-//! Nothing here decides: each method asks, checks that the answer is one to this question, and hands it over.
+//! Each method sends its request, checks that the reply is of the right kind and about the right job, and returns it.
+//! No method decides anything.
 
 use std::time::{Duration, Instant};
 
@@ -22,20 +23,20 @@ use crate::output::JobEnd;
 pub struct Pong {
     /// The daemon's process id.
     pub pid: u32,
-    /// From the question to the answer.
+    /// The time from the request to the reply.
     pub round_trip: Duration,
 }
 
-/// What became of a cancel, retry or forget.
+/// The result of a cancel, retry or forget.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Jobs that were changed.
+    /// How many jobs were changed.
     pub count: u64,
-    /// Why the others were not, one for each.
+    /// Why each of the other jobs was not changed.
     pub refused: Vec<Refusal>,
 }
 
-/// A daemon that was told to drain.
+/// A daemon that drains.
 #[derive(Debug)]
 pub struct Draining<'c> {
     client: &'c mut DaemonClient,
@@ -44,7 +45,7 @@ pub struct Draining<'c> {
 }
 
 impl DaemonClient {
-    /// Asks whether the daemon is there.
+    /// Checks that the daemon answers.
     ///
     /// # Errors
     /// As every request: [`Error`] if the daemon refuses, is gone, silent, or breaks the protocol.
@@ -100,10 +101,10 @@ impl DaemonClient {
         }
     }
 
-    /// All about one job.
+    /// Everything that the daemon knows about one job.
     ///
     /// # Errors
-    /// As every request; refused if no job of this user has this number.
+    /// As every request; refused if this user has no job with this number.
     pub fn job(&mut self, job: JobId) -> Result<JobDetail, Error> {
         match self.ask(Request::Job { job })? {
             Reply::Job(detail) => Ok(*detail),
@@ -111,10 +112,10 @@ impl DaemonClient {
         }
     }
 
-    /// Why a job waits, is tried again or has ended as it has.
+    /// Why a job waits, is retried, or ended as it did.
     ///
     /// # Errors
-    /// As every request; refused if the job never was, is not this user's, or was forgotten.
+    /// As every request; refused if the job never existed, belongs to another user, or was forgotten.
     pub fn why(&mut self, job: JobId) -> Result<Why, Error> {
         match self.ask(Request::Why { job })? {
             Reply::Why(why) if why.job == job => Ok(*why),
@@ -148,7 +149,7 @@ impl DaemonClient {
         self.change(jobs, |jobs| Request::Cancel { jobs })
     }
 
-    /// Runs jobs that have ended badly again, with fresh budgets.
+    /// Runs jobs again that did not end `done`, with fresh budgets.
     ///
     /// # Errors
     /// As every request. Jobs that cannot be retried are no error: [`Changed::refused`] has them.
@@ -164,7 +165,7 @@ impl DaemonClient {
         self.change(jobs, |jobs| Request::Forget { jobs })
     }
 
-    /// Tells the daemon to take no new jobs, to end what it has within `grace`, and to stop.
+    /// Asks the daemon to accept no new jobs, to finish the accepted ones within `grace`, and to stop.
     ///
     /// # Errors
     /// As every request; refused if the user is no administrator.
@@ -194,15 +195,15 @@ impl DaemonClient {
 }
 
 impl Draining<'_> {
-    /// Jobs that were still to end when the daemon answered.
+    /// How many jobs had not ended when the daemon answered.
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Waits until the daemon is gone. Gives how many jobs were lost; `None`: it ended without a word.
+    /// Waits until the daemon is gone. Returns how many jobs were lost; `None` if the daemon ended without saying so.
     ///
     /// # Errors
-    /// Everything but the end of the connection.
+    /// Any error but the end of the connection.
     pub fn wait(self) -> Result<Option<u64>, Error> {
         let mut said = None;
         loop {

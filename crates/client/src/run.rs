@@ -1,13 +1,14 @@
-//! Attached jobs: submitted and streamed back on one connection, as many as the caller has.
+//! Attached jobs: submitted and streamed back on one connection, any number of them.
 //!
-//! A window bounds what is in flight: no more jobs are submitted while it is full, so neither side has to hold
-//! results that nobody takes. One batch at a time waits to be accepted; any number have jobs that run. While the
-//! daemon is busy, results go on coming, and the rest of the batch is sent again when it says.
+//! A window bounds the jobs in flight: while it is full no more are submitted, so neither side holds results that the
+//! caller does not take. At most one batch waits to be accepted; any number of accepted batches have running jobs. If
+//! the daemon is busy, results keep arriving, and the rest of the batch is sent again after the time that the daemon
+//! gave.
 //!
-//! | state of a batch | leaves when |
+//! | state of a batch | leaves it when |
 //! |---|---|
-//! | in the batcher | the window has room, and no other batch is asked |
-//! | asked | accepted: running; the refused rest goes back into the batcher |
+//! | in the batcher | the window has room, and no other batch waits for its answer |
+//! | asked | the daemon accepted it: running; refused jobs go back into the batcher |
 //! | running | its last job has ended |
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,26 +30,26 @@ use crate::progress::{JobProgress, ProgressListener};
 use crate::reorder_buffer::ReorderBuffer;
 use crate::submit::{Acceptance, retry_after};
 
-/// How much may be under way, in jobs.
+/// The limits of jobs in flight.
 struct Window {
-    /// Of one batch.
+    /// Jobs of one batch.
     batch: u64,
-    /// That have not ended. More would only make the daemon's table too large for its cache.
+    /// Jobs that have not ended. More would only make the daemon's table too large for its cache.
     unended: u64,
-    /// That were not given to the caller: in order, one slow job keeps all behind it.
+    /// Jobs whose ends the caller has not got yet: in an ordered run, one slow job holds back all later ends.
     kept: u64,
 }
 
 const INLINE: Window = Window { batch: 1024, unended: 8 * 1024, kept: 64 * 1024 };
-/// For jobs whose outputs come as descriptors: this process may hold few hundred of them.
+/// For jobs with outputs in descriptors: this process may have only a few hundred descriptors open.
 const DESCRIPTOR: Window = Window { batch: 16, unended: 64, kept: 64 };
 
-/// How to run.
+/// The options of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct RunOptions {
-    /// Whether ends come in the order of the inputs, instead of the order in which the jobs end.
+    /// Whether to return the ends in the order of the inputs, instead of the order in which the jobs end.
     pub ordered: bool,
-    /// Whether to wait while the daemon is busy, instead of ending with its refusal.
+    /// Whether to wait while the daemon is busy, instead of returning its refusal.
     pub wait_when_busy: bool,
 }
 
@@ -61,13 +62,14 @@ impl Default for RunOptions {
 /// The end of one job of a run.
 #[derive(Debug)]
 pub struct RunItem {
-    /// The place of its input, from 0.
+    /// The index of its input, from 0.
     pub index: u64,
     /// How it ended.
     pub end: JobEnd,
 }
 
-/// Jobs in flight: gives their ends. After a refusal, what was accepted before still comes, and the refusal last.
+/// Iterates over the ends of attached jobs. After a refusal it still returns the ends of the accepted jobs, then the
+/// refusal.
 #[derive(Debug)]
 pub struct Run<'c, I: Iterator<Item = JobInput>> {
     client: &'c mut DaemonClient,
@@ -86,8 +88,8 @@ pub struct Run<'c, I: Iterator<Item = JobInput>> {
 }
 
 impl DaemonClient {
-    /// Submits one attached job for each input and streams their ends back. The jobs are cancelled some time after
-    /// this connection has ended; [`Run::cancel_rest`] does it at once.
+    /// Submits one attached job for each input and streams their ends back. The daemon cancels the jobs some time after
+    /// this connection has ended; [`Run::cancel_rest`] cancels them at once.
     pub fn run<I: IntoIterator<Item = JobInput>>(
         &mut self,
         spec: Spec,
@@ -113,17 +115,17 @@ impl DaemonClient {
 }
 
 impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
-    /// From now on `hear` is called with how far the jobs are that are submitted after this, while the run waits for
-    /// their ends. Without it nothing of it is asked for.
+    /// Calls `hear` with the progress of the jobs that are submitted from now on, while the run waits for their ends.
+    /// Without it the daemon is not asked for progress.
     pub fn on_progress(&mut self, hear: impl FnMut(JobProgress) + 'c) {
         self.progress.set(hear);
     }
 
-    /// Cancels what has not ended, and waits until the daemon has done so. Tells how many jobs that were. Ends that
-    /// come meanwhile are dropped, and nothing more is submitted.
+    /// Cancels the jobs that have not ended, waits until the daemon has done so, and returns how many it cancelled.
+    /// Ends that arrive during the wait are dropped, and nothing more is submitted.
     ///
     /// # Errors
-    /// As every request; a signal that comes meanwhile ends it too.
+    /// As every request; a watched signal ends the wait too.
     pub fn cancel_rest(&mut self) -> Result<u64, Error> {
         self.over = true;
         while self.asked.is_some() {
@@ -159,12 +161,12 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         Ok(cancelled)
     }
 
-    /// Jobs that were accepted and have not ended.
+    /// How many accepted jobs have not ended.
     pub fn unended(&self) -> u64 {
         self.unended
     }
 
-    /// Whether the next item is there already: asking for it will not wait. A good moment to flush is when not.
+    /// Whether `next` has an item without waiting. If not, it is a good moment to flush an output.
     pub fn is_ready(&self) -> bool {
         if self.options.ordered { self.early.is_ready() } else { !self.ready.is_empty() }
     }
@@ -183,7 +185,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         }
     }
 
-    /// Sends the next batch if there is one and the window has room.
+    /// Sends the next batch, if there is one and the window has room for it.
     fn submit_some(&mut self) -> Result<(), Error> {
         if self.not_before.is_some_and(|moment| moment <= Instant::now()) {
             self.not_before = None;
@@ -208,7 +210,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         Ok(())
     }
 
-    /// Jobs that were submitted and not yet given to the caller.
+    /// How many jobs were submitted whose ends the caller has not got.
     fn kept(&self) -> u64 {
         if self.options.ordered {
             self.batcher.taken() - self.early.next()
@@ -250,7 +252,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         Ok(())
     }
 
-    /// The batch that was asked has its answer.
+    /// Handles the answer to the batch that was sent last.
     fn answered(&mut self, reply: Reply) -> Result<(), Error> {
         let (tag, batch) = self.asked.take().expect("called only while a batch is asked");
         let reply = match reply {
@@ -303,7 +305,7 @@ impl<I: Iterator<Item = JobInput>> Iterator for Run<'_, I> {
             return None;
         }
         let next = self.advance().transpose();
-        // A signal ends the wait, not the run: the caller goes on or cancels the rest.
+        // A signal ends this call, not the run: the caller goes on or cancels the rest.
         self.over = !matches!(next, Some(Ok(_) | Err(Error::Interrupted)));
         next
     }

@@ -1,7 +1,8 @@
-//! Submitting jobs that outlive the connection: what comes back are their numbers.
+//! Submits jobs that outlive the connection and returns their numbers.
 //!
-//! One batch at a time: a round trip takes some ten microseconds and a batch has up to 4096 jobs, so the daemon is
-//! never short of work. If it is busy, the rest of a batch is sent again when the daemon says, if asked to.
+//! Batches are sent one at a time: a round trip takes some ten microseconds and a batch has up to 4096 jobs, so the
+//! daemon never runs out of work. With `wait_when_busy`, the rest of a batch that a busy daemon refused is sent again
+//! after the time that the daemon gave.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -15,18 +16,18 @@ use crate::batch::{Batcher, JobBatch, JobInput, Spec};
 use crate::client::{DaemonClient, Until};
 use crate::error::{Error, ProtocolError};
 
-/// Longest wait before a busy daemon is asked again, whatever it says.
+/// Longest wait before a batch is sent to a busy daemon again, whatever the daemon asks for.
 const RETRY_AFTER_MAX_MS: u64 = 60_000;
 
-/// How to submit.
+/// The options of a submit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SubmitOptions {
-    /// Whether to wait while the daemon is busy, instead of ending with its refusal.
+    /// Whether to wait while the daemon is busy, instead of returning its refusal.
     pub wait_when_busy: bool,
 }
 
-/// Jobs on their way into the daemon: gives the numbers of those accepted, range by range in the order of the
-/// inputs, and ends after the first error.
+/// Iterates over the numbers of the accepted jobs, a range at a time in the order of the inputs, and ends after the
+/// first error.
 #[derive(Debug)]
 pub struct Submission<'c, I: Iterator<Item = JobInput>> {
     client: &'c mut DaemonClient,
@@ -39,7 +40,7 @@ pub struct Submission<'c, I: Iterator<Item = JobInput>> {
 }
 
 impl DaemonClient {
-    /// Submits one job for each input; they are kept for `wait` and `result` whatever becomes of this connection.
+    /// Submits one job for each input. The daemon keeps the jobs for `wait` and `result` after this connection ends.
     pub fn submit<I: IntoIterator<Item = JobInput>>(
         &mut self,
         spec: Spec,
@@ -65,7 +66,7 @@ impl<I: Iterator<Item = JobInput>> Submission<'_, I> {
                 return Err(Error::Refused(refusal));
             }
             if let Some(moment) = self.not_before.take() {
-                // Nothing is asked: this waits for the moment, or for the end of the connection.
+                // No request is open: this waits for the moment, or for the end of the connection.
                 self.client.receive(|_| false, Until::Moment(moment))?;
             }
             let Some(batch) = self.batcher.next_batch(BATCH_MAX)? else { return Ok(None) };
@@ -110,7 +111,7 @@ impl<I: Iterator<Item = JobInput>> Iterator for Submission<'_, I> {
     }
 }
 
-/// How long a busy daemon asks to be left alone; `None` for a refusal that waiting does not change.
+/// How long to wait before the next try; `None` for a refusal that does not go away by waiting.
 pub(crate) fn retry_after(refusal: &Refusal) -> Option<Duration> {
     match refusal {
         Refusal::Busy { retry_after_ms, .. } => {
@@ -120,14 +121,14 @@ pub(crate) fn retry_after(refusal: &Refusal) -> Option<Duration> {
     }
 }
 
-/// An [`Reply::Accepted`] that was checked against its question.
+/// A [`Reply::Accepted`] that was checked against its request.
 #[derive(Debug)]
 pub(crate) struct Acceptance {
     /// The number of the first job.
     pub(crate) first: u64,
-    /// How many.
+    /// How many jobs were accepted.
     pub(crate) count: usize,
-    /// Why not all of them.
+    /// Why the other jobs were refused.
     pub(crate) refused: Option<Refusal>,
 }
 

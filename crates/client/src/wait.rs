@@ -1,7 +1,7 @@
-//! AwaitedJobs for jobs that were submitted earlier, by whomever.
+//! Waits for jobs that were submitted earlier, on this or another connection.
 //!
-//! Numbers are sent in batches, a bounded count of them at once; ends come in the order in which the jobs end. A job
-//! that nobody knows has its refusal as its item, and the others go on.
+//! The numbers are sent in batches, at most 64 of them open at once; the ends arrive in the order in which the jobs
+//! end. For a job that the daemon does not know the item is a refusal; the other jobs are still waited for.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,10 +15,10 @@ use crate::error::{Error, ProtocolError};
 use crate::inbox::{Answer, ReceivedReply};
 use crate::output::JobEnd;
 
-/// Batches that wait at once.
+/// Most batches that are open at once.
 const BATCHES: usize = 64;
 
-/// What came of waiting for one job.
+/// The result of waiting for one job.
 #[derive(Debug)]
 pub enum WaitItem {
     /// It has ended.
@@ -32,19 +32,19 @@ pub enum WaitItem {
     },
 }
 
-/// Jobs that are waited for: gives one item for each number.
+/// Iterates over the jobs that are waited for: one item for each number.
 #[derive(Debug)]
 pub struct AwaitedJobs<'c> {
     client: &'c mut DaemonClient,
     jobs: VecDeque<JobId>,
-    /// For each request that is open, how many jobs are still to be told of.
+    /// The open requests, each with the number of jobs for which no item has arrived.
     open: BTreeMap<Tag, usize>,
     ready: VecDeque<WaitItem>,
     over: bool,
 }
 
 impl DaemonClient {
-    /// Waits until these jobs have ended. A number that is given twice has one item.
+    /// Waits until these jobs have ended. A number that is given twice gets one item.
     pub fn wait(&mut self, jobs: impl IntoIterator<Item = JobId>) -> AwaitedJobs<'_> {
         let jobs: std::collections::BTreeSet<JobId> = jobs.into_iter().collect();
         AwaitedJobs {
@@ -103,7 +103,7 @@ impl AwaitedJobs<'_> {
     }
 }
 
-/// The one job that a refusal is about.
+/// The job that a refusal is about, if it is about one.
 fn about(refusal: &Refusal) -> Option<JobId> {
     match refusal {
         Refusal::NeverWas { job, .. }
