@@ -1,7 +1,7 @@
-//! The command line, as clap reads it: global options and the table of verbs.
+//! The command line as clap parses it: the global options and the table of verbs.
 //!
-//! Help, usage errors and examples all come from these definitions. A usage error ends with code 2 before anything
-//! is sent.
+//! Help texts, usage errors and examples come from these definitions. A usage error ends the command with exit code 2
+//! before anything is sent to a daemon. Driven by `main.rs`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,22 +24,22 @@ pub(crate) struct Cli {
     pub(crate) verb: Verb,
 }
 
-/// A usage error as it is shown. An argument that is no text is named, which clap does not do.
+/// Adds the argument that is not UTF-8 to a usage error, because clap's message does not name it.
 pub(crate) fn name_non_utf8_argument(error: clap::Error) -> clap::Error {
     let odd = |(_, argument): &(usize, OsString)| argument.to_str().is_none();
     match std::env::args_os().enumerate().find(odd) {
         Some((place, argument)) if error.kind() == ErrorKind::InvalidUtf8 => Cli::command().error(
             ErrorKind::InvalidUtf8,
             format!(
-                "argument {place} is not UTF-8 text: {argument:?}. A file with such a name can be given as standard \
-                 input or output (-)"
+                "argument {place} is not UTF-8 text: {argument:?}. Redirect a file with such a name to standard input \
+                 or output and write -"
             ),
         ),
         _ => error,
     }
 }
 
-/// What every verb understands.
+/// The options that every verb accepts.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct GlobalArgs {
     /// Socket of the daemon [default: $BULKHEAD_SOCKET, else your own daemon's, else the system's]
@@ -48,7 +48,7 @@ pub(crate) struct GlobalArgs {
     /// Print JSON: one object a line, with stable field names
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say nothing about jobs that go wrong, show no progress
+    /// Print no progress and no line about a job that did not end done
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Log what this command does; twice for more
@@ -57,14 +57,14 @@ pub(crate) struct GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// The daemon that this command talks to.
+    /// Connects to the daemon that this command talks to.
     pub(crate) fn connect(&self) -> Result<DaemonClient, ConnectFailure> {
         let client = discovery::find(self.socket.as_deref())?;
         log::info!("connected");
         Ok(client)
     }
 
-    /// As [`Self::connect`], for a daemon that has so long for each answer.
+    /// As [`Self::connect`], with this deadline for the hello and for each answer.
     pub(crate) fn connect_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
         let mut client = discovery::find_within(self.socket.as_deref(), patience)?;
         client.set_reply_timeout(patience);
@@ -96,7 +96,7 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    /// Does it, and gives the exit code.
+    /// Runs the verb and returns the exit code.
     pub(crate) fn perform(&self, global: &GlobalArgs) -> anyhow::Result<u8> {
         match self {
             Self::Run(args) => args.perform(global),

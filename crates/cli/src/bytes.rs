@@ -1,20 +1,22 @@
-//! Sizes on the command line and in texts. On the way in they need a unit, as spans of time do.
+//! Sizes on the command line and in texts. A size that a user gives needs a unit, like a span of time.
 //!
-//! Pure. Units are powers of 1024, by one letter. Driven by clap for options, and by `job` for limits.
+//! Pure. Units are powers of 1024, named by one letter. Driven by clap for options, and by `verb/job.rs` for limits.
 
-/// Units that are understood, and their bytes.
+/// The units, and the bytes of each.
 const UNITS: [(&str, u64); 5] = [("B", 1), ("K", 1 << 10), ("M", 1 << 20), ("G", 1 << 30), ("T", 1 << 40)];
 
-/// Reads `512M`, `2G`, `65536B`.
+/// Parses `512M`, `2G`, `65536B`.
 ///
 /// # Errors
-/// Says what is wrong and what would be right.
+/// The text says what is wrong and gives correct examples.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
     match (number.parse::<u64>().ok(), factor) {
-        (Some(number), Some(factor)) => number.checked_mul(factor).ok_or_else(|| "it is too much".to_owned()),
+        (Some(number), Some(factor)) => {
+            number.checked_mul(factor).ok_or_else(|| "it is more than 2^64 bytes".to_owned())
+        }
         (Some(_), None) if unit.is_empty() => {
             Err(format!("it needs a unit: {number}M, {number}G, {number}B"))
         }
@@ -22,7 +24,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
-/// In the largest unit that needs no fraction, so that it reads back as the same.
+/// Prints a size in the largest unit that needs no fraction, so that [`parse`] returns the same size.
 pub(crate) fn exact(bytes: u64) -> String {
     let fits = |(_, factor): &&(&str, u64)| bytes >= *factor && bytes.is_multiple_of(*factor);
     let (unit, factor) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[0]);

@@ -1,26 +1,28 @@
-//! Spans of time on the command line and in texts. On the way in they need a unit: `5` could be anything.
+//! Spans of time on the command line and in texts. A span that a user gives needs a unit: `5` alone could mean
+//! anything.
 //!
-//! Pure. Driven by clap for options, and by the tables for ages; spans of events have their own, finer form in
+//! Pure. Driven by clap for options, and by the tables for ages. The spans in events are formatted by
 //! `proto::client::record_text`.
 
 use std::time::Duration;
 
-/// Units that are understood, and their milliseconds.
+/// The units, and the milliseconds of each.
 const UNITS: [(&str, u64); 5] =
     [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 24 * 3_600_000)];
 
-/// Reads `500ms`, `5s`, `2m`, `1h`, `1d`.
+/// Parses `500ms`, `5s`, `2m`, `1h`, `1d`.
 ///
 /// # Errors
-/// Says what is wrong and what would be right.
+/// The text says what is wrong and gives correct examples.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
     match (number.parse::<u64>().ok(), factor) {
-        (Some(number), Some(factor)) => {
-            number.checked_mul(factor).map(Duration::from_millis).ok_or_else(|| "it is too long".to_owned())
-        }
+        (Some(number), Some(factor)) => number
+            .checked_mul(factor)
+            .map(Duration::from_millis)
+            .ok_or_else(|| "it is more than 2^64 milliseconds".to_owned()),
         (Some(_), None) if unit.is_empty() => {
             Err(format!("it needs a unit: {number}s, {number}ms, {number}m"))
         }
@@ -28,14 +30,14 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Milliseconds in the largest unit that needs no fraction, so that they read back as the same.
+/// Prints milliseconds in the largest unit that needs no fraction, so that [`parse`] returns the same span.
 pub(crate) fn exact(ms: u64) -> String {
     let fits = |(_, factor): &&(&str, u64)| ms >= *factor && ms.is_multiple_of(*factor);
     let (unit, factor) = UNITS.iter().rev().find(fits).unwrap_or(&UNITS[0]);
     format!("{}{unit}", ms / factor)
 }
 
-/// The two largest units of a span: `3h12m`, `45s`.
+/// Prints a span in its two largest units: `3h12m`, `45s`.
 pub(crate) fn rough(us: u64) -> String {
     let seconds = us / 1_000_000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);

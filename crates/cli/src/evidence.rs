@@ -1,13 +1,14 @@
-//! What is known of a death beside how it ended: a line for each thing.
+//! The evidence of a death as lines of text, each with a heading.
 //!
-//! Words and names in it come from a worker that died, and may be anything: they are escaped here.
+//! The last words and the names in it come from the worker that died and may hold any bytes, so they are escaped here.
+//! Used by the verbs `job` and `deaths`.
 
 use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::client::record_text::Span;
 
 use crate::symbols::SymbolCache;
 
-/// What else is known of it: a heading of at most nine letters and a text for each line.
+/// The lines: for each a heading of at most nine letters and a text.
 pub(crate) fn details(evidence: &Evidence, symbol_cache: &mut SymbolCache) -> Vec<(&'static str, String)> {
     let mut lines = Vec::new();
     lines.extend(evidence.seen.as_deref().map(|seen| ("seen", seen_text(seen))));

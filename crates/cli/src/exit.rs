@@ -1,7 +1,9 @@
-//! From an error to an exit code and one line on stderr. The codes themselves are `proto::client::exit`, a public table.
+//! Turns an error into an exit code and one line on stderr. The codes themselves stand in `proto::client::exit`, a
+//! public table.
 //!
-//! A closed stdout (`bulkhead run ... | head`) ends the command quietly, with the code that a shell shows of one that
-//! SIGPIPE ended: as that of any Unix tool, it counts only under `pipefail`. What was accepted until then stays.
+//! A closed stdout (`bulkhead run ... | head`) ends the command quietly, with the code that a shell reports for a
+//! process that SIGPIPE killed; as for any Unix tool it counts only under `pipefail`. Jobs that were accepted before
+//! stay accepted. Driven by `main.rs`.
 
 use std::fmt;
 use std::io;
@@ -14,23 +16,23 @@ use crate::plural;
 use crate::stdio::say;
 use crate::write_wait;
 
-/// The table, as `bulkhead --help` shows it.
+/// The table of exit codes that `bulkhead --help` prints.
 pub(crate) const TABLE: &str = "\
 Exit codes (for several jobs: that of the first, in the order given, that was not done;
 an exec job that failed gives its program's own code, 128 + n if signal n killed it, 126 and 127 if it cannot be run):
     0  done
-    1  failed: a job's own code said no, or the daemon refused
-    2  usage: the command line is wrong, no job was made of it
+    1  failed: a job's own code reported a failure, or the daemon refused the request
+    2  usage: the command line is wrong, no job was submitted
    69  no daemon answered
    75  busy: the daemon is full or draining, try again later
   122  lost: the service stopped before the job ended; of `drain`: before all had ended
-  123  expired: the job waited longer than it was worth
+  123  expired: the job waited longer than its --expires
   124  timed out: the job ran longer than its limit
   125  crashed: the job killed its workers and is quarantined
   130  cancelled: the job, or this command, was cancelled
-  141  nobody reads standard output any more; what was accepted stays";
+  141  the reader of standard output closed it; accepted jobs stay accepted";
 
-/// The command line is wrong, beyond what clap can see.
+/// The command line is wrong in a way that clap does not check.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
 
@@ -42,24 +44,24 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// The connection ended while jobs were attached to it: their ends will never come.
+/// The connection ended while jobs were attached to it. Their ends will never arrive.
 #[derive(Debug)]
 pub(crate) struct JobsLost {
     /// How many jobs.
     pub(crate) jobs: u64,
-    /// What happened.
+    /// Why the connection ended.
     pub(crate) error: Error,
 }
 
 impl fmt::Display for JobsLost {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} without an end: {}", plural::count(self.jobs, "job"), self.error)
+        write!(out, "{} had not ended: {}", plural::count(self.jobs, "job"), self.error)
     }
 }
 
 impl std::error::Error for JobsLost {}
 
-/// No daemon was there, and none could be started for this command.
+/// No daemon was running, and a private one could not be started for this command.
 #[derive(Debug)]
 pub(crate) struct DaemonNotStarted;
 
@@ -69,7 +71,7 @@ impl fmt::Display for DaemonNotStarted {
     }
 }
 
-/// Says what went wrong, and gives the code for it.
+/// Prints the error on stderr and returns its exit code.
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let code = code_of(error);
     if code != PIPE {
@@ -96,7 +98,7 @@ fn code_of(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// The code for output that nobody takes.
+/// The code for a failed write to stdout or to a file.
 fn of_writing(error: &io::Error) -> u8 {
     match error.kind() {
         io::ErrorKind::BrokenPipe => PIPE,
@@ -135,21 +137,21 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> u8 {
     }
 }
 
-/// The code of several jobs: that of the first, in the order given, that was not done.
+/// The exit code of several jobs: that of the first, in the order given, that did not end `done`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CombinedExit {
     first_bad: Option<(u64, u8)>,
 }
 
 impl CombinedExit {
-    /// Takes the code of the job at this place; places may come in any order.
+    /// Adds the code of the job at this index. Indexes may be added in any order.
     pub(crate) fn add(&mut self, place: u64, code: u8) {
         if code != DONE && self.first_bad.is_none_or(|(first, _)| place < first) {
             self.first_bad = Some((place, code));
         }
     }
 
-    /// The code of them all.
+    /// The code of all jobs.
     pub(crate) fn code(self) -> u8 {
         self.first_bad.map_or(DONE, |(_, code)| code)
     }

@@ -1,7 +1,7 @@
-//! The inputs of a command's jobs: counted, and made one by one when they are sent.
+//! The inputs of a command's jobs. They are counted first and made one by one when they are sent.
 //!
-//! A range of ten million numbers is two numbers here. Any place can be asked for again, so that a result can be
-//! shown beside what it is the result of.
+//! A range of ten million numbers is stored as two numbers. The input at any index can be made again, so that a result
+//! can be printed beside its input. Used by `run` and `submit`.
 
 use bulkhead_client::JobInput;
 use bulkhead_proto::job::OutputMode;
@@ -15,14 +15,14 @@ use crate::numbers::NumberRange;
 /// Most jobs of one command.
 pub(crate) const JOBS_MAX: u64 = 100_000_000;
 
-/// What the jobs of a command work on.
+/// The inputs of the jobs of a command.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     source: InputSet,
-    /// Inputs of one pass through the source.
+    /// How many inputs one repetition has.
     pass: u64,
     total: u64,
-    /// Every output goes into a descriptor.
+    /// Whether every output goes into a descriptor (`--large`).
     large: bool,
 }
 
@@ -30,13 +30,13 @@ pub(crate) struct Inputs {
 enum InputSet {
     /// Numbers, each range with the place of its first.
     Numbers { ranges: Vec<(u64, NumberRange)>, form: Form },
-    /// The same text each time.
+    /// The same text for each job.
     Text(String),
     /// A text for each job.
     Texts(Vec<String>),
-    /// The same program each time: as people read it, and as it travels.
+    /// The same program for each job: its words for messages, and its encoded input.
     Program { label: String, fed: ExecInput },
-    /// Each job's own place.
+    /// The index of each job.
     Places,
 }
 
@@ -58,12 +58,12 @@ impl Inputs {
         Self::new(InputSet::Text(text), 1, times)
     }
 
-    /// This program, `times` times; `label` is how people name it.
+    /// This program, `times` times; `label` names it in messages.
     pub(crate) fn program(label: String, fed: ExecInput, times: u64) -> Result<Self, String> {
         Self::new(InputSet::Program { label, fed }, 1, times)
     }
 
-    /// The beginning of a standard input that goes to the program as a file.
+    /// The beginning of standard input, if the program gets its standard input as a file.
     pub(crate) fn stdin(&self) -> Option<&[u8]> {
         match &self.source {
             InputSet::Program { fed, .. } => fed.stdin.as_deref(),
@@ -86,12 +86,14 @@ impl Inputs {
     fn new(source: InputSet, pass: u64, times: u64) -> Result<Self, String> {
         match pass.checked_mul(times).filter(|total| (1..=JOBS_MAX).contains(total)) {
             Some(total) => Ok(Self { source, pass, total, large: false }),
-            None if times == 0 => Err("no job is to be made: give --count 1 or more".to_owned()),
-            None => Err(format!("these are more than {JOBS_MAX} jobs: give fewer to one command")),
+            None if times == 0 => Err("--count 0 makes no job: give 1 or more".to_owned()),
+            None => {
+                Err(format!("these are more than {JOBS_MAX} jobs, the limit for one command: give fewer"))
+            }
         }
     }
 
-    /// The same jobs, whose outputs may be long.
+    /// The same jobs, with outputs in descriptors, which may be long.
     pub(crate) fn with_large_outputs(self) -> Self {
         Self { large: true, ..self }
     }
@@ -101,7 +103,7 @@ impl Inputs {
         self.total
     }
 
-    /// The input at a place, as people name it.
+    /// The input at an index, in words for messages.
     pub(crate) fn label(&self, place: u64) -> String {
         match &self.source {
             InputSet::Numbers { .. } => self.number(place).to_string(),

@@ -1,6 +1,6 @@
-//! The arguments that describe jobs, shared by `run` and `submit`: kind, inputs, policy.
+//! The arguments that describe jobs, shared by `run` and `submit`: kind, inputs, files, policy.
 //!
-//! They are checked whole before a daemon is looked for.
+//! All of them are checked before the command looks for a daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::job_files::{FileArg, InputFileArgs};
 use crate::numbers;
 use crate::transform_args::TransformArgs;
 
-/// Which jobs, and how they are to be treated.
+/// The kind, the inputs and the policy of the jobs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobArgs {
     /// Kind of the jobs; `bulkhead kinds` lists them
@@ -37,7 +37,7 @@ pub(crate) struct JobArgs {
     /// Each INPUT is the input of a job of its own, for any kind
     #[arg(long)]
     each: bool,
-    /// How a factorial is shown
+    /// The form in which a factorial is printed
     #[arg(long = "as", value_name = "FORM", value_parser = PossibleValuesParser::new(Form::NAMES.map(|(name, _)| name)))]
     form: Option<String>,
     /// File of numbers and ranges for factorial, one or many a line, # begins a comment; - is stdin
@@ -46,7 +46,7 @@ pub(crate) struct JobArgs {
     /// The same inputs N times over; noop without an input gets 0, 1, 2, ... instead
     #[arg(long, value_name = "N", default_value_t = 1)]
     count: u64,
-    /// The results may be longer than 4096 bytes, up to 1 GiB each; factorial knows by itself when they are
+    /// The results may be longer than 4096 bytes, up to 1 GiB each; factorial needs no flag for this
     #[arg(long)]
     large: bool,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(crate) struct JobArgs {
     policy: PolicyArgs,
 }
 
-/// How jobs are to be treated.
+/// The policy of the jobs.
 #[derive(Debug, clap::Args)]
 struct PolicyArgs {
     /// 0 (last) to 9 (first) among your own jobs; waiting raises it
@@ -91,14 +91,14 @@ struct PolicyArgs {
 /// What to do while the daemon's queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum WhenBusy {
-    /// Wait as long as the daemon says, and go on
+    /// Wait as long as the daemon asks, and go on
     Wait,
-    /// End with code 75; jobs accepted before stay accepted
+    /// End with code 75; jobs that were accepted before stay accepted
     Fail,
 }
 
 impl JobArgs {
-    /// What the jobs share.
+    /// The kind and the policy that all jobs share.
     pub(crate) fn spec(&self) -> Result<Spec, UsageError> {
         let ms =
             |limit: Option<Duration>| limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
@@ -124,7 +124,7 @@ impl JobArgs {
         &self.kind
     }
 
-    /// What the jobs work on.
+    /// The inputs of the jobs.
     pub(crate) fn inputs(&self) -> Result<Inputs, UsageError> {
         let inputs = self.read_inputs()?;
         Ok(if self.large { inputs.with_large_outputs() } else { inputs })
@@ -138,7 +138,7 @@ impl JobArgs {
         }
     }
 
-    /// Most bytes to take from a pipe or device.
+    /// Most bytes to copy from a pipe or device.
     pub(crate) fn input_max(&self) -> u64 {
         self.files.input_max
     }
@@ -160,7 +160,9 @@ impl JobArgs {
         self.program.refuse_for(&self.kind)?;
         if self.each {
             if self.inputs.is_empty() {
-                return Err(UsageError("--each of what? give an input for each job".to_owned()));
+                return Err(UsageError(
+                    "--each is given without an input: give an input for each job".to_owned(),
+                ));
             }
             return Inputs::texts(self.inputs.clone(), self.count).map_err(UsageError);
         }
@@ -168,7 +170,7 @@ impl JobArgs {
         match self.kind.as_str() {
             NOOP if self.inputs.is_empty() => Inputs::places(self.count),
             CHAOS if text.is_empty() => {
-                Err("chaos of what? `bulkhead kinds` lists what it can do".to_owned())
+                Err("chaos needs a mode as its input: `bulkhead kinds` lists the modes".to_owned())
             }
             SLEEP => check_sleep(&text).and_then(|()| Inputs::text(text, self.count)),
             _ => Inputs::text(text, self.count),
@@ -176,12 +178,12 @@ impl JobArgs {
         .map_err(UsageError)
     }
 
-    /// Whether the jobs are programs, whose output is shown as it is.
+    /// Whether the jobs run programs, whose output is printed as it is.
     pub(crate) fn runs_programs(&self) -> bool {
         self.kind == EXEC
     }
 
-    /// Whether the job is a clip that is changed, which knows its files by itself.
+    /// Whether the job transforms a clip: its files then come from INPUT and -o.
     pub(crate) fn transforms(&self) -> bool {
         self.kind == TRANSFORM
     }
@@ -189,16 +191,19 @@ impl JobArgs {
     fn transform(&self) -> Result<Inputs, UsageError> {
         self.program.refuse_for(&self.kind)?;
         if self.inputs.len() != 1 {
-            return Err(UsageError("transform of what? give one clip, or - for standard input".to_owned()));
+            return Err(UsageError(
+                "transform needs one clip as its input: give a file, or - for standard input".to_owned(),
+            ));
         }
         let wrong = [
             (self.form.is_some() || self.file.is_some(), "--as and --file are for factorial"),
-            (self.each || self.count != 1, "--each and --count make several jobs: a transform is one"),
-            (!self.files.ins.is_empty(), "--in is for other kinds: a transform reads the clip alone"),
+            (self.each || self.count != 1, "--each and --count make several jobs: transform makes one"),
+            (!self.files.ins.is_empty(), "--in is not for transform: its only input file is the clip"),
         ];
         match wrong.into_iter().find(|(is_so, _)| *is_so) {
             Some((_, said)) => Err(UsageError(said.to_owned())),
-            // Unless it writes into a file of the client, a clip is too long for anything but a descriptor.
+            // A clip is too long to be inline. So unless the job writes into a file of the client, its output goes into
+            // a descriptor.
             None => Inputs::text(self.chain.text()?, 1).map(Inputs::with_large_outputs).map_err(UsageError),
         }
     }
@@ -209,7 +214,8 @@ impl JobArgs {
         }
         if self.program.takes_stdin() && self.files.ins.iter().any(|one| one.name == STDIN) {
             return Err(
-                "--stdin and --in stdin=PATH: a program has one standard input, give one of both".to_owned()
+                "--stdin and --in stdin=PATH both give the program a standard input: give only one of them"
+                    .to_owned(),
             );
         }
         Inputs::program(self.inputs.join(" "), self.program.input(&self.inputs)?, self.count)
@@ -227,7 +233,10 @@ impl JobArgs {
             numbers::read_file(path, &mut ranges)?;
         }
         if ranges.is_empty() {
-            return Err("factorial of what? give numbers, ranges such as 1..200, or --file FILE".to_owned());
+            return Err(
+                "factorial needs a number as its input: give numbers, ranges such as 1..200, or --file FILE"
+                    .to_owned(),
+            );
         }
         let form = self.form.as_deref().and_then(Form::named).unwrap_or_default();
         Inputs::numbers(&ranges, form, self.count)
@@ -282,33 +291,33 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         for (line, fault) in [
-            ("factorial", "factorial of what"),
+            ("factorial", "factorial needs a number as its input"),
             ("factorial -3", "negative"),
             ("factorial 2.5", "whole number"),
             ("factorial 10000001", "from 0 to 10000000"),
             ("factorial 5 --as roman", "possible values"),
             ("factorial 5 hex", "write --as hex"),
-            ("chaos", "chaos of what"),
+            ("chaos", "chaos needs a mode as its input"),
             ("noop --as hex", "for factorial"),
             ("sleep", "sleep of \"\""),
             ("sleep 5s", "sleep of \"5s\""),
             ("sleep 86400001", "86400000"),
             ("exec", "exec of what"),
             ("exec --each a b", "--each is not for exec"),
-            ("exec --stdin --in stdin=a true", "give one of both"),
+            ("exec --stdin --in stdin=a true", "give only one of them"),
             ("exec --env PATH true", "--env PATH is no NAME=VALUE"),
             ("noop --env A=b", "for exec, not for noop"),
             ("sleep --stdin 5", "for exec, not for sleep"),
-            ("transform --gray", "transform of what"),
-            ("transform a b --gray", "transform of what"),
-            ("transform a", "transform how"),
+            ("transform --gray", "transform needs one clip as its input"),
+            ("transform a b --gray", "transform needs one clip as its input"),
+            ("transform a", "no operation is given for transform"),
             ("transform a --scale 5", "give scale a size"),
-            ("transform a --gray --in b=c", "--in is for other kinds"),
-            ("transform a --gray --count 2", "a transform is one"),
+            ("transform a --gray --in b=c", "--in is not for transform"),
+            ("transform a --gray --count 2", "transform makes one"),
             ("transform a --gray --env A=b", "for exec, not for transform"),
-            ("noop a --gray", "gray is an operation of transform, noop has none"),
+            ("noop a --gray", "gray is an operation of transform and cannot be used with noop"),
             ("noop --in b", "NAME=PATH"),
-            ("noop --count 0", "--count 1 or more"),
+            ("noop --count 0", "--count 0 makes no job"),
             ("noop --priority 10", "priority 10"),
             ("noop --crashes-max 0", "crashes_max 0"),
             ("noop --timeout 5", "needs a unit"),

@@ -1,8 +1,8 @@
-//! The files of a job: opened before anything is submitted, given their names when it is done.
+//! The files of a job: opened before the job is submitted, and given their names when it is done.
 //!
-//! What the job reads is passed as it is, or copied if it is a pipe or device. What it writes has no name until then, so
-//! that a job that fails, or a command that is killed, leaves the older files as they were. What can be known to be
-//! wrong is told before a daemon is looked for.
+//! A file that the job reads is passed as it is, or copied first if it is a pipe or device. A file that the job writes
+//! has no name until the job is done, so that a failed job or a killed command leaves the older files unchanged. Every
+//! wrong name or path that can be found is reported before the command looks for a daemon. Used by `run` and `submit`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,15 +21,15 @@ use crate::exit::UsageError;
 use crate::output_target::OutputTarget;
 use crate::progress::{CopyProgress, ProgressMode};
 
-/// What people call `-` that is read.
+/// The name of `-` as an input, for messages.
 const STANDARD: &str = "standard input";
 
-/// A file as the command line has it.
+/// A file as the command line names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileArg {
-    /// What the job calls it.
+    /// Its name for the job.
     pub(crate) name: String,
-    /// Where it is; `-` is stdin or stdout.
+    /// Its path; `-` is stdin or stdout.
     pub(crate) path: PathBuf,
 }
 
@@ -50,42 +50,42 @@ impl FileArg {
     }
 }
 
-/// What jobs read.
+/// The flags for files that jobs read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InputFileArgs {
-    /// A file that the job reads, and what it calls it; may be given again. - is stdin, a pipe is copied first
+    /// A file that the job reads, and its name for the job; may be repeated. - is stdin; a pipe is copied first
     #[arg(long = "in", help_heading = "Files", value_name = "NAME=PATH", value_parser = FileArg::parse)]
     pub(crate) ins: Vec<FileArg>,
-    /// Most bytes that are copied from a pipe or device
+    /// Most bytes to copy from a pipe or device
     #[arg(long, help_heading = "Files", value_name = "SIZE", value_parser = bytes::parse, default_value = "64G")]
     pub(crate) input_max: u64,
 }
 
-/// What jobs write.
+/// The flags for files that jobs write.
 #[derive(Debug, clap::Args)]
 pub(crate) struct OutputFileArgs {
-    /// A file that the job writes, and what it calls it; may be given again. It appears when the job is done
+    /// A file that the job writes, and its name for the job; may be repeated. It appears when the job is done
     #[arg(long = "out", help_heading = "Files", value_name = "NAME=PATH", value_parser = FileArg::parse)]
     pub(crate) outs: Vec<FileArg>,
 }
 
-/// Which files a job is to have.
+/// The files that a command asks for.
 #[derive(Debug, Default)]
 pub(crate) struct FileRequest {
-    /// What it reads.
+    /// Files that the job reads.
     pub(crate) ins: Vec<FileArg>,
-    /// What it writes.
+    /// Files that the job writes.
     pub(crate) outs: Vec<FileArg>,
-    /// Where its result goes, if the job itself is to write it there.
+    /// The file into which the job itself writes its result, if it does.
     pub(crate) result: Option<PathBuf>,
-    /// Where the results go, if this command writes them.
+    /// The file into which this command writes the results, if it does.
     pub(crate) results: Option<PathBuf>,
-    /// What was read of standard input, if that and the rest is a file too.
+    /// The beginning of standard input, which was read already, if standard input becomes a file of the job.
     pub(crate) stdin: Option<Vec<u8>>,
 }
 
 impl FileRequest {
-    /// Names and paths that cannot be; nothing is opened.
+    /// Checks names and paths without opening anything.
     pub(crate) fn check(&self) -> Result<(), UsageError> {
         if let Some(fault) = file::fault(&self.uses()) {
             return Err(UsageError(fault));
@@ -96,16 +96,18 @@ impl FileRequest {
         }
         let outs = self.outs.iter().map(|one| one.path.as_path()).chain(self.result.as_deref());
         let mut taken = BTreeSet::new();
-        // ./x is x; what is no path is found when it is opened.
+        // ./x is x. A path that cannot be made absolute is reported when it is opened.
         let is_twice =
             |path: &&Path| !taken.insert(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()));
         match outs.chain(self.results.as_deref()).find(is_twice) {
-            Some(twice) => Err(UsageError(format!("two outputs go to {}", twice.display()))),
+            Some(twice) => {
+                Err(UsageError(format!("two outputs go to {}: give each a file of its own", twice.display())))
+            }
             None => Ok(()),
         }
     }
 
-    /// Whether standard output is one of the files.
+    /// Whether the job writes to standard output.
     pub(crate) fn takes_stdout(&self) -> bool {
         self.outs.iter().any(FileArg::is_standard) || self.result.as_deref() == Some(Path::new("-"))
     }
@@ -118,8 +120,8 @@ impl FileRequest {
         ins.chain(outs).chain(result).chain(stdin).collect()
     }
 
-    /// Opens all of them: first what is written, since pipes may bring much before it turns out that they could not.
-    /// Signals are watched from the moment on at which something has to be waited for.
+    /// Opens all files. Outputs come first: an output that cannot be opened is then reported before an input pipe is
+    /// copied, which may take long. Signals are watched from the first copy on.
     pub(crate) fn open(
         &self,
         input_max: u64,
@@ -147,7 +149,7 @@ impl FileRequest {
     }
 }
 
-/// A file to be read, as it is or as a copy.
+/// Opens a file to be read, or makes a copy of it if it is no regular file.
 fn open_in(
     one: &FileArg,
     input_max: u64,
@@ -166,7 +168,7 @@ fn open_in(
     copy(&[], &stream, &name, input_max, shown, interrupts)
 }
 
-/// What was read already and the rest of a stream, in a file of our own.
+/// Copies `head` and the rest of a stream into an unnamed file, with a progress bar.
 fn copy(
     head: &[u8],
     stream: &File,
@@ -183,22 +185,22 @@ fn copy(
     match copied {
         Err(InputCopyError::Interrupted) => Err(Error::Interrupted.into()),
         Err(error @ InputCopyError::TooLong { .. }) => {
-            Err(UsageError(format!("cannot take {name}: {error} (--input-max)")).into())
+            Err(UsageError(format!("cannot copy {name}: {error}; raise --input-max")).into())
         }
-        other => other.with_context(|| format!("cannot take {name}")),
+        other => other.with_context(|| format!("cannot copy {name}")),
     }
 }
 
-/// Files that are open.
+/// The open files of a job.
 #[derive(Debug, Default)]
 pub(crate) struct JobFiles {
-    /// What goes with the job.
+    /// The files to attach to the job.
     pub(crate) attached: AttachedFiles,
-    /// What it writes.
+    /// The files that the job writes.
     pub(crate) outs: OutputFiles,
 }
 
-/// Files on their way to a job.
+/// Files to attach to each job.
 #[derive(Debug, Default)]
 pub(crate) struct AttachedFiles {
     files: Vec<JobFile>,
@@ -206,7 +208,7 @@ pub(crate) struct AttachedFiles {
 }
 
 impl AttachedFiles {
-    /// Puts them with a job.
+    /// Adds the files to a job.
     pub(crate) fn to(&self, job: JobInput) -> JobInput {
         let output = if self.takes_result { OutputMode::File } else { job.output };
         JobInput { output, files: self.files.clone(), ..job }
@@ -218,13 +220,13 @@ impl AttachedFiles {
 pub(crate) struct OutputFiles(Vec<OutputTarget>);
 
 impl OutputFiles {
-    /// Length of the file that has the result of a job that is done: it was opened last.
+    /// The length of the file with the job's result, which was opened last.
     pub(crate) fn result_bytes(&self) -> Result<u64> {
         let last = self.0.last().context("the job wrote no file")?;
-        Ok(last.file().metadata().context("cannot look at what the job wrote")?.len())
+        Ok(last.file().metadata().context("cannot read the size of the file that the job wrote")?.len())
     }
 
-    /// The job is done: they get their names, or are brought out.
+    /// Gives the files their names, or copies them to a pipe or device, after the job ended `done`.
     pub(crate) fn finish(&mut self, mut interrupts: Option<&mut Interrupts>) -> Result<()> {
         self.0.drain(..).try_for_each(|out| out.finish(interrupts.as_deref_mut()))
     }
@@ -290,7 +292,7 @@ mod tests {
         let mut interrupts = None;
         let zero = wanted(&["a=/dev/zero"], &[], Some("-"));
         let error = zero.open(1 << 20, ProgressMode::default(), &mut interrupts).unwrap_err();
-        let said = "cannot take /dev/zero: it is longer than the limit of 1048576 bytes (--input-max)";
+        let said = "cannot copy /dev/zero: it is longer than the limit of 1048576 bytes; raise --input-max";
         assert_eq!(error.downcast_ref::<UsageError>().unwrap().0, said);
         assert!(interrupts.is_some(), "from then on signals are watched");
         let missing =

@@ -1,7 +1,7 @@
-//! Numbers of jobs on the command line: single ones, ranges with both their ends, and `-` for stdin.
+//! Numbers of jobs on the command line: single numbers, ranges that include both ends, and `-` for stdin.
 //!
-//! They are read whole, and bounded, before the daemon is looked for: a wrong number is a usage error and nothing
-//! was asked. Used by every verb that is about jobs that exist.
+//! All numbers are read and checked before the command looks for a daemon, so a wrong number is a usage error and no
+//! request is sent. Used by the verbs about existing jobs.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -10,10 +10,10 @@ use bulkhead_proto::ids::JobId;
 
 use crate::exit::UsageError;
 
-/// Most jobs that one command names.
+/// Most jobs of one command.
 const IDS_MAX: usize = 1_000_000;
 
-/// The jobs that a command is about.
+/// The jobs that a command names.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobIdArgs {
     /// Jobs: numbers, ranges such as 5..10 (both ends included), or - to read them from stdin
@@ -22,7 +22,7 @@ pub(crate) struct JobIdArgs {
 }
 
 impl JobIdArgs {
-    /// All of them, in the order given, each once.
+    /// The numbers in the order given, each once.
     pub(crate) fn read(&self) -> Result<Vec<JobId>, UsageError> {
         let mut found = Vec::new();
         for word in &self.jobs {
@@ -37,14 +37,14 @@ impl JobIdArgs {
                 push(word, &mut found)?;
             }
         }
-        // What was named twice is meant once: a second cancel would only be refused.
+        // A number that is given twice counts once: the daemon would refuse a second cancel.
         let mut seen = BTreeSet::new();
         found.retain(|job| seen.insert(*job));
         Ok(found)
     }
 }
 
-/// Reads the number of one job.
+/// Parses the number of one job.
 pub(crate) fn one(word: &str) -> Result<JobId, String> {
     let number = word.parse::<u64>().ok().filter(|number| *number > 0);
     number.map(JobId).ok_or_else(|| "give the number of one job, from 1".to_owned())
@@ -54,7 +54,7 @@ fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), UsageError> {
     let number = |text: &str| {
         text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
             UsageError(format!(
-                "{word:?} is no job: give a number from 1, a range such as 5..10, or - for stdin"
+                "{word:?} is no job number: give a number from 1, a range such as 5..10, or - for stdin"
             ))
         })
     };
@@ -66,7 +66,9 @@ fn push(word: &str, into: &mut Vec<JobId>) -> Result<(), UsageError> {
         return Err(UsageError(format!("range {word} runs backwards: write {last}..{first}")));
     }
     if last - first >= (IDS_MAX - into.len()) as u64 {
-        return Err(UsageError(format!("{word} makes it more than {IDS_MAX} jobs: name fewer at once")));
+        return Err(UsageError(format!(
+            "{word} makes more than {IDS_MAX} jobs, the limit for one command: give fewer"
+        )));
     }
     into.extend((first..=last).map(JobId));
     Ok(())

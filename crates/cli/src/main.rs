@@ -1,8 +1,8 @@
-//! The `bulkhead` command: one verb for each thing that a client can ask of the daemon.
+//! The `bulkhead` command: one verb for each request that a client can send to the daemon.
 //!
-//! This file parses, dispatches and turns what comes back into an exit code. Verbs stand in `verb/`, one file each,
-//! and stay thin: what they share (inputs, results, texts) stands beside this file. Nothing here decides anything
-//! about a job.
+//! This file parses the command line, runs the verb and turns its result into an exit code. The verbs stand in `verb/`,
+//! one file each, and stay thin: code that they share (inputs, results, texts) stands beside this file. Nothing here
+//! decides anything about a job.
 
 mod args;
 mod bytes;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let error = args::name_non_utf8_argument(error);
-            // Nobody reads what cannot be printed; the code still tells.
+            // A failed write to stderr is ignored; the exit code still tells.
             drop(error.print());
             let code = if error.use_stderr() {
                 bulkhead_proto::client::exit::USAGE
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `BULKHEAD_LOG` chooses what is logged, else `-v` (info) and `-vv` (debug) do.
+/// Starts the log at the level of `BULKHEAD_LOG`, else of `-v` (info) or `-vv` (debug).
 fn start_log(verbose: u8) {
     let level = match verbose {
         0 => "warn",

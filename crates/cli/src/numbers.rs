@@ -1,7 +1,8 @@
-//! Numbers for the `factorial` kind: single ones, ranges, and files of both.
+//! Numbers for the `factorial` kind: single numbers, ranges, and files of both.
 //!
-//! A range `1..200` has both its ends, as `seq 1 200` and the shell's `{1..200}` do; `1..=200` says the same.
-//! Everything is checked before anything is sent; an error names the value, and in a file the line.
+//! A range `1..200` includes both ends, like `seq 1 200` and the shell's `{1..200}`; `1..=200` means the same. All
+//! numbers are checked before anything is sent. An error names the value and, in a file, the line. Used by
+//! `job_args.rs`.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,7 +28,7 @@ impl NumberRange {
     }
 }
 
-/// Reads one argument: a number, a range, or `@FILE`.
+/// Parses one argument: a number, a range, or `@FILE`.
 pub(crate) fn parse_argument(text: &str, into: &mut Vec<NumberRange>) -> Result<(), String> {
     match text.strip_prefix('@') {
         Some(path) => read_file(Path::new(path), into),
@@ -38,7 +39,7 @@ pub(crate) fn parse_argument(text: &str, into: &mut Vec<NumberRange>) -> Result<
     }
 }
 
-/// Reads a number or a range.
+/// Parses a number or a range.
 fn parse(text: &str) -> Result<NumberRange, String> {
     let Some((first, last)) = text.split_once("..") else {
         let n = parse_n(text).map_err(|bad| bad.to_string())?;
@@ -52,7 +53,7 @@ fn parse(text: &str) -> Result<NumberRange, String> {
     Ok(range)
 }
 
-/// Reads a file of numbers and ranges, one or many a line; `#` begins a comment; `-` is stdin.
+/// Reads a file of numbers and ranges, one or more on a line; `#` begins a comment; `-` is stdin.
 pub(crate) fn read_file(path: &Path, into: &mut Vec<NumberRange>) -> Result<(), String> {
     let name = path.display();
     let failed = |error: std::io::Error| format!("cannot read numbers from {name}: {}", name_user(error));
@@ -64,7 +65,7 @@ pub(crate) fn read_file(path: &Path, into: &mut Vec<NumberRange>) -> Result<(), 
         File::open(path).map_err(failed)?.take(limit).read_to_string(&mut text)
     };
     if read.map_err(failed)? as u64 > FILE_MAX_BYTES {
-        return Err(format!("{name} is longer than {FILE_MAX_BYTES} bytes: split it"));
+        return Err(format!("{name} is longer than the limit of {FILE_MAX_BYTES} bytes: split it"));
     }
     parse_lines(&text, &name.to_string(), into)
 }

@@ -1,7 +1,7 @@
-//! A job's output on its way to stdout or a file: in pieces, never wholly in memory.
+//! Writes a job's output to stdout or to a file, a block at a time, so that it is never wholly in memory.
 //!
-//! On stdout an output ends with a line end, so that a prompt or the next result begins a line of its own. A file
-//! (`-o`) has the exact bytes.
+//! On stdout an output ends with a newline, so that the prompt or the next result begins on a line of its own. A file
+//! (`-o`) gets the exact bytes. Used by `run`, `result` and `logs`.
 
 use std::io::{self, Read, Write};
 
@@ -10,12 +10,12 @@ use bulkhead_client::{JobEnd, ReceivedOutput};
 use bulkhead_views::end::{EndView, ResultLine};
 use serde_json::{Map, Value};
 
-/// Bytes that are copied at once.
+/// Bytes of one read.
 const PIECE_BYTES: usize = 256 << 10;
 
 const WRITE: &str = "cannot write the result";
 
-/// Hands the output to `each` in pieces.
+/// Calls `each` with the output, a block at a time.
 fn pieces(output: &ReceivedOutput, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
     match output {
         ReceivedOutput::None => Ok(()),
@@ -38,7 +38,7 @@ pub(crate) fn write_exact(output: &ReceivedOutput, into: &mut impl Write) -> Res
     pieces(output, |piece| into.write_all(piece))
 }
 
-/// Writes the output, and a line end if it has none.
+/// Writes the output, and a newline if it does not end with one.
 pub(crate) fn write_line(output: &ReceivedOutput, into: &mut impl Write) -> Result<()> {
     let mut last = 0;
     pieces(output, |piece| {
@@ -48,9 +48,9 @@ pub(crate) fn write_line(output: &ReceivedOutput, into: &mut impl Write) -> Resu
     if last == b'\n' { Ok(()) } else { into.write_all(b"\n").context(WRITE) }
 }
 
-/// Writes one line of JSON: these fields, how the job ended, and its output as the text `result` (bytes that are not
-/// UTF-8 are replaced). A long output is escaped on its way through. Of one that the job wrote into a file, so many bytes,
-/// only these are told.
+/// Writes one line of JSON: these fields, how the job ended, and its output as the text `result`, in which bytes that
+/// are not UTF-8 are replaced. A long output is escaped block by block. `in_file` is the length of an output that the
+/// job wrote into a file; then the line has only the length.
 pub(crate) fn write_json(
     fields: Map<String, Value>,
     end: &JobEnd,
@@ -67,7 +67,7 @@ pub(crate) fn write_json(
     line.finish().context(WRITE)
 }
 
-/// A job's end for programs, without its output.
+/// The fields of a job's end, without its output.
 pub(crate) fn view(end: &JobEnd) -> EndView<'_> {
     EndView { job: end.job, outcome: &end.outcome, attempts: end.attempts, output_bytes: end.output.bytes() }
 }

@@ -1,8 +1,9 @@
-//! What `-o` and `--out` name: a file that appears when it is whole, or a pipe or device that is written to.
+//! The target of `-o` and `--out`: a file that appears when it is complete, or a pipe or device that is written to.
 //!
-//! It replaces an older file in one step; until then that stays as it was. `-` is stdout. What is no plain file cannot
-//! be handed to a job, nor be left alone once bytes are in it: a job then writes into a file without a name, which is
-//! copied when the job is done. Errors name the file as the user does.
+//! A regular file is replaced in one step; until then the older file stays as it was. `-` is stdout. A job cannot be
+//! given a pipe, terminal or device, and bytes that were written to one cannot be taken back. So for those the job
+//! writes into an unnamed file, which is copied to the target when the job is done. Errors name the file as the user
+//! does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -17,12 +18,12 @@ use bulkhead_client::{AtomicFile, Error, InterruptFd, Interrupts, input_file, na
 
 use crate::write_wait::{self, WriteWait};
 
-/// Bytes that are copied at once.
+/// Bytes of one read.
 const PIECE_BYTES: usize = 1 << 20;
-/// How long a reader may be silent before it is looked at again; it may be so for ever.
+/// The timeout of one poll while a copy runs. The command then polls again: a reader may be silent for ever.
 const SILENCE: Duration = Duration::from_secs(3600);
 
-/// A file that is being made.
+/// A file, pipe or device that is being written.
 #[derive(Debug)]
 pub(crate) struct OutputTarget {
     inner: TargetKind,
@@ -33,7 +34,8 @@ pub(crate) struct OutputTarget {
 #[derive(Debug)]
 enum TargetKind {
     Whole(AtomicFile),
-    /// Stdout, a pipe, terminal or device: written as it comes or, if a job writes, copied at the end; never replaced.
+    /// Stdout, a pipe, terminal or device. This command writes to it at once; the output of a job is copied to it at
+    /// the end. It is never replaced.
     Special {
         file: Arc<File>,
         copied_to: Option<File>,
@@ -41,12 +43,12 @@ enum TargetKind {
 }
 
 impl OutputTarget {
-    /// Begins a file for `path`, to be written here. A link is followed.
+    /// Opens `path` to be written by this command. A symbolic link is followed.
     pub(crate) fn create(path: &Path) -> Result<Self> {
         Self::open(path, |special| Ok(TargetKind::Special { file: Arc::new(special), copied_to: None }))
     }
 
-    /// Begins a file for `path`, to be written by a job.
+    /// Opens `path` to be written by a job.
     pub(crate) fn for_job(path: &Path) -> Result<Self> {
         Self::open(path, |special| {
             Ok(TargetKind::Special { file: Arc::new(input_file::scratch()?), copied_to: Some(special) })
@@ -67,13 +69,13 @@ impl OutputTarget {
         Ok(Self { inner, name, write_wait: WriteWait::default() })
     }
 
-    /// From now on a signal ends a wait for whoever reads.
+    /// From now on a signal ends a write that waits for the reader of a pipe.
     pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
         self.write_wait = WriteWait::with(self.file().as_fd(), interrupt_fd)?;
         Ok(())
     }
 
-    /// What is written into.
+    /// The file that is written into.
     pub(crate) fn file(&self) -> &Arc<File> {
         match &self.inner {
             TargetKind::Whole(atomic) => atomic.file(),
@@ -81,7 +83,7 @@ impl OutputTarget {
         }
     }
 
-    /// Gives it its name, or brings out what the job wrote. A signal ends a wait for a reader.
+    /// Gives the file its name, or copies the job's output to the pipe or device. A signal ends the copy.
     pub(crate) fn finish(self, interrupts: Option<&mut Interrupts>) -> Result<()> {
         let write = || format!("cannot write to {}", self.name);
         match self.inner {
@@ -95,12 +97,12 @@ impl OutputTarget {
     }
 }
 
-/// Copies in a thread of its own: whoever reads may never read on, and a signal must end this all the same.
+/// Copies in a thread of its own: the reader may stop reading for ever, and a signal must end the command all the same.
 fn copy_out(scratch: Arc<File>, to: File, interrupts: Option<&mut Interrupts>) -> io::Result<()> {
     let (ended, held) = io::pipe()?;
     let copier = std::thread::spawn(move || {
         let copied = copy(&scratch, to);
-        // Whoever waits wakes when the other end is gone.
+        // Closing this end wakes the poll below.
         drop(held);
         copied
     });
@@ -112,7 +114,7 @@ fn copy_out(scratch: Arc<File>, to: File, interrupts: Option<&mut Interrupts>) -
             Ok(_) => {}
         }
     }
-    copier.join().unwrap_or_else(|_| Err(io::Error::other("the copy broke off")))
+    copier.join().unwrap_or_else(|_| Err(io::Error::other("the thread that copies has panicked")))
 }
 
 fn copy(scratch: &File, mut to: File) -> io::Result<()> {
@@ -132,7 +134,7 @@ impl Write for OutputTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = Arc::clone(self.file());
         let written = self.write_wait.write(&mut file.as_ref(), bytes);
-        // The kind stays: whoever closes a pipe is told apart by it, and an interrupted write is tried again.
+        // The kind stays the same: BrokenPipe decides the exit code, and an Interrupted write is tried again.
         written.map_err(|error| match write_wait::is_interrupted(&error) {
             true => error,
             false => io::Error::new(error.kind(), format!("{}: {error}", self.name)),

@@ -1,7 +1,8 @@
 //! The words in which the tables name the state of a job, of a worker and of a pool.
 //!
-//! Scripts match these words, so each is spelt out here and never derived from a variant's name: renaming a variant must
-//! not change what a user sees. They equal the words of `--json`. Used by the verbs `job`, `jobs`, `workers`, `status`.
+//! Scripts match these words, so each is spelt out here and never derived from a variant's name: renaming a variant
+//! must not change what a user sees. They equal the words of `--json`. Used by the verbs `job`, `jobs`, `workers`,
+//! `status`.
 
 use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::job::JobState;

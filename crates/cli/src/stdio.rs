@@ -1,7 +1,7 @@
-//! What all verbs do at their beginning and their end: find the daemon, write to stdout.
+//! Standard output and standard error of the command.
 //!
-//! LockedStdout is buffered and locked once; whoever waits must flush before, or a reader sees results late. A closed
-//! stdout is an error here and a quiet end in `exit`.
+//! Stdout is locked once and buffered, so a verb must flush before it waits: else a reader sees results late. A closed
+//! stdout is an error here; `exit.rs` turns it into a quiet end. Used by all verbs.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::os::fd::AsFd;
@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use crate::write_wait::WriteWait;
 
-/// Writes one line to stderr. One that is closed or full is no reason to end: nobody reads there, and the code still tells.
+/// Writes one line to stderr. A failed write is ignored: the exit code still tells how the command ended.
 pub(crate) fn say(line: impl std::fmt::Display) {
     drop(io::stderr().lock().write_all(format!("{line}\n").as_bytes()));
 }
 
-/// LockedStdout, buffered; [`StdoutWriter::flush`] before anything that waits, and at the end.
+/// Buffered standard output. Call [`StdoutWriter::flush`] before anything that waits, and at the end.
 pub(crate) struct StdoutWriter {
     stdout: BufWriter<LockedStdout>,
 }
@@ -43,7 +43,7 @@ impl StdoutWriter {
         Self { stdout: BufWriter::with_capacity(64 << 10, stdout) }
     }
 
-    /// From now on a signal ends a wait for whoever reads.
+    /// From now on a signal ends a write that waits for the reader of stdout.
     pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
         let stdout = self.stdout.get_mut();
         stdout.write_wait = WriteWait::with(stdout.lock.as_fd(), interrupt_fd)?;
@@ -61,12 +61,12 @@ impl StdoutWriter {
         self.stdout.write_all(b"\n").context(WRITE)
     }
 
-    /// Brings everything out.
+    /// Writes all that is buffered.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.stdout.flush().context(WRITE)
     }
 
-    /// For whoever writes bytes.
+    /// The buffer, to write bytes to.
     pub(crate) fn writer(&mut self) -> &mut impl Write {
         &mut self.stdout
     }

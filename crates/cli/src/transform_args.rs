@@ -1,15 +1,15 @@
-//! The flags of `transform`: each is an operation, and they are done in the order in which they stand.
+//! The flags of the kind `transform`: each is one operation, and the operations run in the order of the flags.
 //!
-//! The words are those of the chain text, which the job gets as its input, so `--scale 320x180 --gray` and `--chain
-//! scale=320x180,gray` are the same. What suits a clip is not known here; what is no operation at all is told before
-//! anything is submitted.
+//! The names are those of the chain text that the job gets as its input, so `--scale 320x180 --gray` and `--chain
+//! scale=320x180,gray` are the same. An unknown operation is refused before anything is submitted. Whether an operation
+//! fits a clip is checked by the job's plan task. Driven by `job_args.rs`.
 
 use bulkhead_frames::OperationChain;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::exit::UsageError;
 
-/// The flags: name, form of the value if it has one, help.
+/// The flags: the name, the form of the value if there is one, and the help text.
 const FLAGS: [(&str, Option<&str>, &str); 7] = [
     ("scale", Some("WxH[:FILTER]"), "To this size; the filter is lanczos (sharp, the default) or bilinear"),
     ("crop", Some("WxH+X+Y"), "A part of this size, X pixels from the left and Y from the top"),
@@ -22,30 +22,35 @@ const FLAGS: [(&str, Option<&str>, &str); 7] = [
 
 const CHAIN: &str = "chain";
 
-/// What is done to each frame, in order.
+/// The operations on each frame, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TransformArgs {
-    /// Operations as the chain text has them.
+    /// Each operation in the form of the chain text.
     operations: Vec<String>,
 }
 
 impl TransformArgs {
-    /// The chain, as it travels.
+    /// The chain text, which becomes the input of the job.
     pub(crate) fn text(&self) -> Result<String, UsageError> {
         if self.operations.is_empty() {
             let flags: Vec<String> = FLAGS.iter().map(|(name, ..)| format!("--{name}")).collect();
-            return Err(UsageError(format!("transform how? give some of {}", flags.join(", "))));
+            return Err(UsageError(format!(
+                "no operation is given for transform: give at least one of {}",
+                flags.join(", ")
+            )));
         }
         let chain: OperationChain =
             self.operations.join(",").parse().map_err(|fault| UsageError(format!("{fault}")))?;
         Ok(chain.to_string())
     }
 
-    /// For kinds that transform nothing.
+    /// Refuses the flags for any kind but `transform`.
     pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), UsageError> {
         match self.operations.first() {
             None => Ok(()),
-            Some(first) => Err(UsageError(format!("{first} is an operation of transform, {kind} has none"))),
+            Some(first) => Err(UsageError(format!(
+                "{first} is an operation of transform and cannot be used with {kind}"
+            ))),
         }
     }
 }
@@ -54,7 +59,7 @@ impl clap::Args for TransformArgs {
     fn augment_args(command: Command) -> Command {
         FLAGS.iter().fold(command, |command, (name, value, help)| {
             let flag = Arg::new(*name).long(*name).help(*help).help_heading("Transform");
-            // A flag without a value is a value too: that is how its place is known, each time it stands there.
+            // A flag without a value gets an empty one, so that clap records an index for each time it is given.
             let flag = flag.action(ArgAction::Append);
             command.arg(match value {
                 Some(value) => flag.value_name(*value),
@@ -144,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_no_operation_is_told() {
         for (line, fault) in [
-            ("in.y4m", "transform how? give some of --scale, --crop"),
+            ("in.y4m", "no operation is given for transform: give at least one of --scale, --crop"),
             ("--scale 320", "give scale a size of 1 to"),
             ("--blur 0", "give blur a radius of 1 to"),
             ("--rotate 45", "90, 180 or 270"),
@@ -159,7 +164,7 @@ mod tests {
         let gray = TransformArgs { operations: vec!["gray".to_owned()] };
         assert_eq!(
             gray.refuse_for("noop").unwrap_err().0,
-            "gray is an operation of transform, noop has none"
+            "gray is an operation of transform and cannot be used with noop"
         );
     }
 }

@@ -197,7 +197,7 @@ fn a_daemon_that_dies_under_running_jobs_has_lost_them() {
     };
     let output = against(script, &["run", "noop", "--count", "2"]);
     assert_eq!((code(&output), text(&output.stdout)), (122, "first\n"));
-    assert!(text(&output.stderr).contains("1 job without an end"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("1 job had not ended"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -221,14 +221,18 @@ fn what_is_wrong_is_told_before_a_daemon_is_looked_for() {
         ("run transform in.y4m -o no/out --gray", 1, "cannot write to no/out: No such file"),
         ("run transform in.y4m -o /proc/out --gray", 1, "cannot write to /proc/out: "),
         ("run transform in.y4m --gray", 2, "transform into what?"),
-        ("run transform in.y4m -o out", 2, "transform how?"),
+        ("run transform in.y4m -o out", 2, "no operation is given for transform"),
         ("run transform in.y4m -o out --blur 0", 2, "a radius of 1 to"),
         ("run transform in.y4m -o out --gray --out a=b", 2, "--out is for other kinds"),
         ("run transform in.y4m -o - --gray --json", 2, "both go to standard output"),
         ("run noop --count 2 --out a=b", 2, "for a single job"),
         ("run noop --out a=-", 2, "both go to standard output"),
         ("run noop --out a=b -o ./b --json", 2, "two outputs go to ./b"),
-        ("run transform /dev/zero -o out --gray --input-max 3M", 2, "limit of 3145728 bytes (--input-max)"),
+        (
+            "run transform /dev/zero -o out --gray --input-max 3M",
+            2,
+            "limit of 3145728 bytes; raise --input-max",
+        ),
     ] {
         let output = desk.bulkhead(line).output().unwrap();
         let stderr = text(&output.stderr);

@@ -1,5 +1,5 @@
-//! `bulkhead logs`: what a job writes, its standard output to stdout and its standard error to stderr, while it runs and
-//! after.
+//! `bulkhead logs`: what a job writes, its standard output to stdout and its standard error to stderr, while it runs
+//! and after.
 //!
 //! Bytes come out as they were written. What the log had no room for is said on stderr; when following, so are further
 //! attempts, and how the job ended, which gives the exit code.

@@ -1,6 +1,7 @@
 //! `bulkhead ping`: whether the daemon is there, and how quickly it answers.
 //!
-//! It waits less than others do: who asks wants to know whether the daemon answers now. The round trip is that of one request on a connection that stands; the hello before it is not counted.
+//! It waits less than others do: who asks wants to know whether the daemon answers now. The round trip is that of one
+//! request on a connection that stands; the hello before it is not counted.
 
 use std::time::Duration;
 

@@ -188,7 +188,8 @@ fn take_back<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>) {
     }
 }
 
-/// As [`take_back`], after a write that failed. The signal that ended it may be unheard: then it ends the first try, too.
+/// As [`take_back`], after a write that failed. The signal that ended it may be unheard: then it ends the first try,
+/// too.
 fn take_back_unheard<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, error: &anyhow::Error) {
     if error.downcast_ref().is_some_and(write_wait::is_interrupted) && run.cancel_rest().is_ok() {
         return;
