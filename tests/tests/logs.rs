@@ -110,7 +110,7 @@ fn of_too_much_the_beginning_and_the_end_are_kept() {
     let (out, said) = (text(&output.stdout), text(&output.stderr));
     assert!(out.starts_with("begin\ny\n") && out.ends_with("y\nend\n"), "{} bytes", out.len());
     assert!(out.len() as u64 > LOG_BYTES / 2 && (out.len() as u64) < LOG_BYTES, "{} bytes", out.len());
-    assert!(said.contains("bytes are not kept here") && said.ends_with("err\n"), "{said}");
+    assert!(said.contains("bytes are missing here") && said.ends_with("err\n"), "{said}");
     for flags in [&["logs", &job][..], &["--json", "logs", &job], &["logs", &job, "--follow"]] {
         let closed = std::io::pipe().expect("a pipe").1;
         let left = daemon.command(flags).stdout(closed).output().expect("it runs");

@@ -1,6 +1,7 @@
-//! The arguments of the `exec` kind: what its program gets beside its words.
+//! The flags of the kind `exec`: the environment and the standard input of its program.
 //!
-//! All of it is checked before a daemon is looked for; standard input is read only when it was asked for.
+//! They are checked before the command looks for a daemon; standard input is read only with `--stdin`. Driven by
+//! `job_args.rs`.
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
@@ -12,35 +13,35 @@ use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
 use crate::exit::UsageError;
 
-/// What a program gets.
+/// The flags for the program's environment and standard input.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExecArgs {
-    /// A variable of the program's environment, which has none of yours; may be given again
+    /// A variable for the program's environment, which has none of yours; may be repeated
     #[arg(long, help_heading = "Exec", value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// The program reads what comes on this command's standard input: a pipe or a file
+    /// The program gets this command's standard input: a pipe or a file
     #[arg(long, help_heading = "Exec")]
     stdin: bool,
 }
 
-/// A job that runs a program.
+/// The encoded input of a job that runs a program.
 #[derive(Debug)]
 pub(crate) struct ExecInput {
     /// Its input.
     pub(crate) input: Vec<u8>,
-    /// The beginning of a standard input that is too long to travel in it; the rest was not read yet.
+    /// The beginning of a standard input that is too long to be part of the input; the rest is still unread.
     pub(crate) stdin: Option<Vec<u8>>,
 }
 
 impl ExecArgs {
-    /// The job that runs these words.
+    /// Encodes these words, the environment and standard input.
     pub(crate) fn input(&self, words: &[String]) -> Result<ExecInput, String> {
         let mut argv: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
         if let (Some(name), Some(first)) = (words.first(), argv.first_mut()) {
             *first = from_here(name)?;
         }
         let env = self.env.iter().map(|pair| variable(pair)).collect::<Result<_, _>>()?;
-        // A missing program is told before anything is read.
+        // A missing program is reported before standard input is read.
         let mut program = Program { argv, env, stdin: Vec::new() };
         let input = program.to_input().map_err(|error| error.to_string())?;
         if !self.stdin {
@@ -53,12 +54,12 @@ impl ExecArgs {
         })
     }
 
-    /// Whether the program gets this command's own standard input.
+    /// Whether the program gets this command's standard input.
     pub(crate) fn takes_stdin(&self) -> bool {
         self.stdin
     }
 
-    /// For kinds that run no program.
+    /// Refuses the flags for any kind but `exec`.
     pub(crate) fn refuse_for(&self, kind: &str) -> Result<(), UsageError> {
         if self.stdin || !self.env.is_empty() {
             return Err(UsageError(format!("--env and --stdin are for exec, not for {kind}")));
@@ -67,7 +68,7 @@ impl ExecArgs {
     }
 }
 
-/// A program runs in a folder of its own: a path that begins here has to be a whole one.
+/// Makes a path with a slash absolute, because the program runs in another folder.
 fn from_here(name: &str) -> Result<Vec<u8>, String> {
     if !name.contains('/') {
         return Ok(name.as_bytes().to_vec());
@@ -81,7 +82,7 @@ fn variable(pair: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
     Ok((name.as_bytes().to_vec(), value.as_bytes().to_vec()))
 }
 
-/// All of standard input if it may fit a job's input, else the beginning of it. Nothing else is taken from it.
+/// Reads all of standard input if it fits a job's input, else one byte more than fits.
 fn read_stdin() -> Result<Vec<u8>, String> {
     let stdin = io::stdin();
     if stdin.is_terminal() {

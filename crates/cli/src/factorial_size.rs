@@ -1,15 +1,15 @@
-//! How long a factorial's text will be, before anybody has computed it.
+//! An upper bound for the length of a factorial's text, computed before the job is submitted.
 //!
-//! It decides whether the output may come inline or needs a descriptor; so it must never say too little.
+//! It decides whether the output may be inline or needs a descriptor, so it must never be too low. Used by `inputs.rs`.
 
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::Form;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
-/// Room for a sign of care: rounding, and a line end.
+/// Bytes added for rounding errors and a newline.
 const SLACK_BYTES: f64 = 16.0;
 
-/// Where the text of n! in this form should go.
+/// The output mode for the text of n! in this form.
 pub(crate) fn output_mode(n: u64, form: Form) -> OutputMode {
     let base: f64 = match form {
         Form::Decimal => 10.0,

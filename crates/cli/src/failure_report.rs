@@ -1,6 +1,7 @@
-//! What is said on stderr of a job that did not end `done`.
+//! Messages on stderr about jobs that did not end `done`, and the daemon's notices.
 //!
-//! One line when it ends; for those that crashed, at the end, the deaths that were charged and what to do now.
+//! A job gets one line when it ends. At the end of the command, the deaths that were charged to crashed jobs are
+//! printed, and the next step for the user. Used by `run`, `wait`, `result`, `logs`, `job`.
 
 use bulkhead_client::{DaemonClient, JobEnd};
 use bulkhead_proto::client::outcome::Outcome;
@@ -10,14 +11,14 @@ use bulkhead_proto::ids::JobId;
 use crate::plural;
 use crate::stdio::say;
 
-/// CrashedJobs jobs whose deaths are told; beyond them their count says enough.
+/// Most crashed jobs whose deaths are printed; the others are only counted.
 const DETAILS_MAX: usize = 10;
 
-/// The line about one job; `what` is its kind and input, where known.
+/// The line about one job; `what` is its kind and input, or empty if they are not known.
 pub(crate) fn line(end: &JobEnd, what: &str) -> String {
     let what = if what.is_empty() { String::new() } else { format!(" ({})", shorten(what)) };
     let attempts = plural::count(u64::from(end.attempts), "attempt");
-    // The job's own message comes last: nothing of ours can be taken for a part of it.
+    // The job's own message stands last, so that no text of this command can be taken for a part of it.
     let outcome = end.outcome.to_string();
     match outcome.split_once(": ") {
         Some((word, why)) => format!("bulkhead: job {}{what} {word} after {attempts}: {why}", end.job),
@@ -25,7 +26,7 @@ pub(crate) fn line(end: &JobEnd, what: &str) -> String {
     }
 }
 
-/// Says on stderr what the daemon says about jobs that wait; one line, whatever is in it.
+/// Prints a notice of the daemon on stderr as one line; control characters become blanks.
 pub(crate) fn notice(text: &str) {
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     say(format_args!("bulkhead: {line}"));
@@ -40,25 +41,25 @@ fn shorten(text: &str) -> String {
     short.escape_debug().to_string()
 }
 
-/// Jobs whose evidence is to be shown when everything has ended.
+/// The crashed jobs, whose deaths are printed when all jobs have ended.
 #[derive(Debug, Default)]
 pub(crate) struct CrashedJobs {
     jobs: Vec<JobId>,
     count: u64,
 }
 
-/// What can be done about a quarantined job.
+/// The commands for a quarantined job.
 pub(crate) fn next_step(job: JobId, has_files: bool) -> String {
     if has_files {
         return format!(
-            "submit it anew to run it again, its files were let go; `bulkhead forget {job}` drops it"
+            "submit it again to run it once more, because its files were closed; `bulkhead forget {job}` drops it"
         );
     }
     format!("`bulkhead retry {job}` runs it again, `bulkhead forget {job}` drops it")
 }
 
 impl CrashedJobs {
-    /// Remembers a job if it crashed.
+    /// Adds a job if it crashed.
     pub(crate) fn note(&mut self, end: &JobEnd) {
         if matches!(end.outcome, Outcome::Crashed { .. }) {
             self.count += 1;
@@ -68,7 +69,7 @@ impl CrashedJobs {
         }
     }
 
-    /// Tells the deaths, and what can be done unless the daemon ends with this command.
+    /// Prints the deaths, and the next step unless the daemon ends with this command.
     pub(crate) fn tell(&self, client: &mut DaemonClient, daemon_stays: bool) {
         let mut had_files = None;
         for job in &self.jobs {

@@ -1,6 +1,6 @@
-//! Words for counts: one job, two jobs.
+//! Counts with their nouns: one job, two jobs.
 //!
-//! For people alone; what programs read (`--json`) has the number itself.
+//! For texts that people read; `--json` has the number itself.
 
 /// A number with its noun, which takes an `s` unless there is one of it.
 pub(crate) fn count(number: u64, noun: &str) -> String {

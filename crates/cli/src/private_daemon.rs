@@ -1,8 +1,9 @@
-//! A daemon for one command, when no other is there: it lives in a folder of its own and dies with the command.
+//! A private daemon for one command, started when no other daemon runs. It has a folder of its own and ends with the
+//! command.
 //!
-//! It reads a pipe of ours as its stdin and stops when that ends, so it goes even if this command is killed, and takes
-//! its folder with it. It is
-//! in a process group of its own: Ctrl-C is for this command, which then takes its jobs back in order.
+//! Its stdin is a pipe of this command, and it stops at the end of that pipe. So it ends and removes its folder even if
+//! the command is killed. It has a process group of its own: Ctrl-C reaches only the command, which then cancels its
+//! jobs. Driven by `verb/run.rs`.
 
 use std::fs::{File, Permissions};
 use std::io::Read;
@@ -17,13 +18,13 @@ use anyhow::{Context, Result, bail};
 use bulkhead_client::{DaemonClient, Error, Interrupts, connect, wait_readable};
 use tempfile::TempDir;
 
-/// How long the daemon may take to come up.
-const START_PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may take to leave before it is killed.
-const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// What it says when it takes jobs.
+/// How long the daemon may take to accept jobs.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The line that it prints when it accepts jobs.
 const READY: &[u8] = b"ready\n";
-/// Lines of its log that are shown when it does not come up.
+/// How many lines of its log are shown when it does not start.
 const LOG_LINES: usize = 5;
 
 /// A running private daemon. Dropping it stops it and removes its folder.
@@ -34,7 +35,8 @@ pub(crate) struct PrivateDaemon {
 }
 
 impl PrivateDaemon {
-    /// Starts one and waits until it takes jobs. With `show_log` it logs to our stderr, else to a file in its folder.
+    /// Starts a daemon and waits until it accepts jobs. With `show_log` it logs to our stderr, else to a file in its
+    /// folder.
     pub(crate) fn start(interrupts: &mut Interrupts, show_log: bool) -> Result<Self> {
         let program = find_program()?;
         let folder = make_folder()?;
@@ -61,13 +63,13 @@ impl PrivateDaemon {
         Ok(daemon)
     }
 
-    /// A connection to it.
+    /// Connects to the daemon.
     pub(crate) fn connect(&self) -> Result<DaemonClient> {
         Ok(connect::connect(&socket_in(self.folder.path()))?)
     }
 
     fn await_ready(&mut self, interrupts: &mut Interrupts) -> Result<()> {
-        let until = Instant::now() + START_PATIENCE;
+        let until = Instant::now() + START_TIMEOUT;
         let mut said = Vec::new();
         while !said.ends_with(READY) {
             let stdout = self.child.stdout.as_mut().expect("it was started with a pipe");
@@ -75,32 +77,32 @@ impl PrivateDaemon {
             match wait_readable(stdout.as_fd(), left, Some(interrupts))? {
                 Err(_) => return Err(Error::Interrupted.into()),
                 Ok(false) => {
-                    bail!("it did not come up within {START_PATIENCE:?}{}", self.last_words())
+                    bail!("it did not start within {START_TIMEOUT:?}{}", self.last_words())
                 }
                 Ok(true) => {}
             }
             if !read_some(stdout, &mut said)? || said.len() > READY.len() {
-                bail!("it ended before it took jobs{}", self.last_words());
+                bail!("it ended before it accepted jobs{}", self.last_words());
             }
         }
         Ok(())
     }
 
-    /// The end of its log.
+    /// The last lines of its log.
     fn last_words(&self) -> String {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = &lines[lines.len().saturating_sub(LOG_LINES)..];
-        if last.is_empty() { String::new() } else { format!("; it said:\n{}", last.join("\n")) }
+        if last.is_empty() { String::new() } else { format!("; the end of its log:\n{}", last.join("\n")) }
     }
 
-    /// Closes its stdin and waits for the end of its stdout, which comes with its own end.
+    /// Closes its stdin and waits for the end of its stdout, which closes when the daemon ends.
     fn stop(&mut self) {
         drop(self.child.stdin.take());
         let ended = self.child.stdout.take().is_none_or(|mut stdout| is_ended(&mut stdout));
         if !ended {
             log::warn!("private daemon did not stop, killing it pid={}", self.child.id());
-            // It may have died this very moment; the wait below tells.
+            // A failed kill is ignored: the daemon may have ended just now, and the wait below reaps it.
             drop(self.child.kill());
         }
         if let Err(error) = self.child.wait() {
@@ -115,9 +117,9 @@ impl Drop for PrivateDaemon {
     }
 }
 
-/// Waits for the end of its stdout; `false` if that does not come in time.
+/// Waits for the end of the daemon's stdout; `false` if it does not end in time.
 fn is_ended(stdout: &mut ChildStdout) -> bool {
-    let until = Instant::now() + STOP_PATIENCE;
+    let until = Instant::now() + STOP_TIMEOUT;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         match wait_readable(stdout.as_fd(), left, None) {
@@ -130,7 +132,7 @@ fn is_ended(stdout: &mut ChildStdout) -> bool {
     }
 }
 
-/// Reads what is there; `false` at the end.
+/// Reads once; `false` at the end.
 fn read_some(stdout: &mut ChildStdout, into: &mut Vec<u8>) -> Result<bool> {
     let mut buffer = [0; 256];
     let count = stdout.read(&mut buffer).context("cannot read from the private daemon")?;
@@ -142,7 +144,8 @@ fn socket_in(folder: &Path) -> PathBuf {
     folder.join("s")
 }
 
-/// A short path, since that of a socket has a limit; on tmpfs where the user has one.
+/// Makes the folder, in `XDG_RUNTIME_DIR` (a tmpfs) if that is set. The path is short, because the path of a socket has
+/// a limit of 108 bytes.
 fn make_folder() -> Result<TempDir> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let parent =
@@ -157,7 +160,7 @@ fn make_folder() -> Result<TempDir> {
 /// `bulkhead-supervisor` beside this program, or in PATH.
 fn find_program() -> Result<PathBuf> {
     const NAME: &str = "bulkhead-supervisor";
-    let own = std::env::current_exe().context("cannot tell where this program is")?;
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
     let beside = own.with_file_name(NAME);
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     std::iter::once(beside)

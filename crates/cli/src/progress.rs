@@ -1,7 +1,8 @@
-//! How far things are: a bar on stderr if that is a terminal, lines if they were asked for.
+//! Progress on stderr: a bar if stderr is a terminal, lines if `--progress` asks for them.
 //!
-//! It is drawn when something has happened, never by a clock: an idle command makes no system call. Of many jobs it
-//! counts the ends; of a single one it shows what the daemon tells.
+//! It is drawn only when an event arrives, never by a timer: an idle command makes no system call. For several jobs the
+//! bar counts the ended ones; for a single job it shows the progress that the daemon reports. Driven by `verb/run.rs`
+//! and `job_files.rs`.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -13,21 +14,21 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use crate::failure_report;
 use crate::stdio::say;
 
-/// Many jobs, and how many of them have ended.
+/// The bar for several jobs: how many have ended.
 const JOBS: &str = "{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}";
-/// One job, and how much of it is done.
+/// The bar for one job: how much of it is done.
 const STEPS: &str = "{bar:30} {percent}% {pos}/{len} {per_sec} eta {eta}";
-/// An input that is copied.
+/// The bar for an input that is copied.
 const BYTES: &str = "copying {msg}: {bytes} {bytes_per_sec}";
 
-/// Who is to see how far it is.
+/// How progress is shown.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProgressMode {
-    /// Whoever sits at a terminal.
+    /// As a bar, if stderr is a terminal.
     pub(crate) bar: bool,
-    /// Whoever reads stderr, since it was asked for.
+    /// As lines on stderr (`--progress`).
     pub(crate) lines: bool,
-    /// The lines are objects.
+    /// The lines are JSON objects.
     pub(crate) json: bool,
 }
 
@@ -37,30 +38,30 @@ impl ProgressMode {
     }
 }
 
-/// How far the jobs of a command are.
+/// Shows the progress of the jobs of a command.
 #[derive(Debug)]
 pub(crate) struct ProgressDisplay {
     bar: Option<ProgressBar>,
     shown: ProgressMode,
     is_alone: bool,
-    /// Whether results go to the same terminal: the bar then makes way for each.
+    /// Whether stdout is a terminal too: the bar is then hidden while a result is printed.
     shared: bool,
     bad: u64,
 }
 
 impl ProgressDisplay {
-    /// For so many jobs.
+    /// For this number of jobs.
     pub(crate) fn new(total: u64, shown: ProgressMode) -> Self {
         let is_alone = total == 1;
         let bar = shown.has_bar().then(|| match is_alone {
-            // It shows itself when there is something to show: most jobs are over before.
+            // The bar appears with the first progress: most jobs end before that.
             true => bar(STEPS, total, ProgressDrawTarget::hidden()),
             false => bar(JOBS, total, ProgressDrawTarget::stderr()),
         });
         Self { bar, shown, is_alone, shared: std::io::stdout().is_terminal(), bad: 0 }
     }
 
-    /// What to do with the steps of the job, if anybody is to see them.
+    /// The callback for the progress of a single job; `None` if it is not shown.
     pub(crate) fn steps(&self) -> Option<impl FnMut(JobProgress) + use<>> {
         let (bar, shown) = (self.bar.clone(), self.shown);
         let is_seen = self.is_alone && (bar.is_some() || shown.lines);
@@ -74,7 +75,7 @@ impl ProgressDisplay {
         })
     }
 
-    /// One more job has ended.
+    /// Counts a job that has ended.
     pub(crate) fn ended(&mut self, done: bool) {
         if let Some(bar) = self.bar.as_ref().filter(|_| !self.is_alone) {
             if !done {
@@ -85,7 +86,7 @@ impl ProgressDisplay {
         }
     }
 
-    /// What to do with the daemon's notices: a line on stderr each, with the bar out of its way.
+    /// The callback for the daemon's notices: it prints each as a line on stderr, with the bar hidden.
     pub(crate) fn notices(&self) -> impl FnMut(&str) + Send + use<> {
         let bar = self.bar.clone();
         move |text| {
@@ -94,8 +95,8 @@ impl ProgressDisplay {
         }
     }
 
-    /// Does something that writes to stdout or stderr, with the bar out of its way.
-    pub(crate) fn aside<T>(&self, to_stdout: bool, write: impl FnOnce() -> T) -> T {
+    /// Calls `write`, which writes to stdout or stderr, with the bar hidden.
+    pub(crate) fn with_bar_hidden<T>(&self, to_stdout: bool, write: impl FnOnce() -> T) -> T {
         match &self.bar {
             Some(bar) if self.shared || !to_stdout => bar.suspend(write),
             _ => write(),
@@ -115,13 +116,13 @@ fn bar(template: &str, total: u64, target: ProgressDrawTarget) -> ProgressBar {
     let style =
         ProgressStyle::with_template(template).expect("the templates are constants that a test parses");
     let style = style.with_key("per_sec", |state: &ProgressState, out: &mut dyn Write| {
-        // There is nobody to tell: what is drawn is a text in memory.
+        // Writing to a text in memory cannot fail.
         let _ = out.write_str(&rate(state.per_sec()));
     });
     ProgressBar::with_draw_target(Some(total), target).with_style(style)
 }
 
-/// How many a second, in three figures at least and none that mean nothing.
+/// A rate with one decimal below 100 and none above.
 fn rate(per_second: f64) -> String {
     if per_second < 100.0 { format!("{per_second:.1}/s") } else { format!("{per_second:.0}/s") }
 }
@@ -137,7 +138,7 @@ fn draw(bar: &ProgressBar, step: JobProgress) {
     bar.set_position(step.done);
 }
 
-/// A step for who reads lines.
+/// Progress as a line.
 fn line(step: JobProgress, json: bool) -> String {
     let JobProgress { job, done, total, .. } = step;
     if json {
@@ -154,13 +155,13 @@ fn line(step: JobProgress, json: bool) -> String {
 pub(crate) struct CopyProgress(Option<ProgressBar>);
 
 impl CopyProgress {
-    /// For the input of this name.
+    /// The bar for the input of this name.
     pub(crate) fn new(name: &str, shown: ProgressMode) -> Self {
         let copying = || bar(BYTES, 0, ProgressDrawTarget::stderr()).with_message(name.to_owned());
         Self(shown.has_bar().then(copying))
     }
 
-    /// So many bytes were copied.
+    /// Sets how many bytes were copied.
     pub(crate) fn so_far(&self, bytes: u64) {
         if let Some(bar) = &self.0 {
             bar.set_position(bytes);
@@ -198,7 +199,7 @@ mod tests {
         let mut progress = ProgressDisplay::new(1, ProgressMode::default());
         progress.ended(false);
         assert!(progress.bar.is_none() && progress.steps().is_none(), "nobody asked");
-        assert_eq!(progress.aside(true, || 7), 7);
+        assert_eq!(progress.with_bar_hidden(true, || 7), 7);
         assert!(
             ProgressDisplay::new(1, ProgressMode { lines: true, ..ProgressMode::default() })
                 .steps()

@@ -1,8 +1,9 @@
-//! Addresses of a death's frames as functions and lines, from the file of the worker program.
+//! Resolves the addresses of a death's frames to functions and lines, from the file of the worker program.
 //!
-//! Looked up here and never in a worker, whose memory may be in ruins, nor in the daemon, which must not wait. Only
-//! the very file that ran is asked: one that was replaced since would name wrong functions with confidence. Whatever
-//! it holds can at worst be shown.
+//! The command does this, and neither the worker, whose memory may be corrupted, nor the daemon, which must not wait
+//! for a file. The file is used only if it is the one that ran (same inode, length and modification time): a file that
+//! replaced it would give wrong functions. Names in the file are escaped before they are printed. Used by the verbs
+//! `job` and `deaths`.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,10 +13,10 @@ use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian};
 use bulkhead_proto::client::evidence::{Evidence, Program};
 use object::{Object, ObjectSection, SectionKind};
 
-/// Bytes of the largest program file that is read.
+/// Most bytes that are read of a program file.
 const PROGRAM_MAX_BYTES: u64 = 1 << 30;
 
-/// A section of a program. Programs stay in memory until the command ends: it asks few and ends soon.
+/// A section of a program. Program files are leaked: the command reads few and ends soon.
 type Bytes = EndianSlice<'static, RunTimeEndian>;
 
 /// The symbols of one program.
@@ -24,15 +25,15 @@ struct ProgramSymbols {
     file: &'static [u8],
 }
 
-/// The programs that were asked for, each read once.
+/// The symbols of each program that was looked up, so that each file is read once.
 #[derive(Default)]
 pub(crate) struct SymbolCache {
     programs: Vec<(Program, Result<ProgramSymbols, String>)>,
 }
 
 impl SymbolCache {
-    /// A death's frames as lines, the innermost first: function and place, where they can be had. The last line says
-    /// what should be known of them, if anything.
+    /// A death's frames as lines, the innermost first: function, file and line if they are known, else the address. A
+    /// last line says why names are missing or whether the stack was searched.
     pub(crate) fn backtrace(&mut self, evidence: &Evidence) -> Vec<String> {
         let mut lines = Vec::new();
         let note = match evidence.program.as_ref().map(|program| self.symbols(program)) {
@@ -92,7 +93,8 @@ impl ProgramSymbols {
         found
     }
 
-    /// Functions that were left out of the program still have lines, at addresses where there is no code.
+    /// Whether the address lies in a text section. The debug information also has lines of functions that the linker
+    /// left out, at addresses without code.
     fn is_code(&self, address: u64) -> bool {
         object::File::parse(self.file).is_ok_and(|file| {
             let mut code = file.sections().filter(|section| section.kind() == SectionKind::Text);
@@ -102,7 +104,7 @@ impl ProgramSymbols {
         })
     }
 
-    /// What the table of symbols has, for code without lines.
+    /// The name in the symbol table, for code without line information.
     fn symbol(&self, address: u64) -> Option<String> {
         let symbols = object::File::parse(self.file).ok()?.symbol_map();
         let name = symbols.containing(address).filter(|_| self.is_code(address))?.name();
@@ -110,7 +112,7 @@ impl ProgramSymbols {
     }
 }
 
-/// One frame. Names come from a file that anybody may have made.
+/// One frame as text. Any user may have made the file that the names come from, so they are escaped.
 fn describe(name: &str, place: Option<(&str, u32)>) -> String {
     let name = name.escape_debug();
     match place {
@@ -119,15 +121,15 @@ fn describe(name: &str, place: Option<(&str, u32)>) -> String {
     }
 }
 
-/// The source of Rust itself, without the place where it was compiled.
+/// The path of a source file without the prefix of the Rust toolchain's own sources.
 fn shorten(file: &str) -> &str {
     let rust = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once('/'));
     rust.map_or(file, |(_, file)| file)
 }
 
-/// The file, if it is the one that ran.
+/// Reads the file if it is the one that ran.
 fn read(program: &Program) -> Result<Vec<u8>, String> {
-    // Looked at before it is opened: opening what is no plain file may wait for ever.
+    // Checked with stat before it is opened: opening a FIFO may block for ever.
     let is_same = |found: &std::fs::Metadata| {
         let modified_ns = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
         let seen = (found.ino(), found.len(), modified_ns);
@@ -154,7 +156,7 @@ fn lines_of(file: &'static [u8]) -> Result<addr2line::Context<Bytes>, String> {
     let file = object::File::parse(file).map_err(|error| error.to_string())?;
     let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
     let load = |section: addr2line::gimli::SectionId| {
-        // A compressed section is as good as none: functions then come from the table of symbols.
+        // A compressed section is treated as missing: functions then come from the symbol table.
         let found = file.section_by_name(section.name());
         let bytes = found.filter(|section| section.compressed_file_range().is_ok_and(is_plain));
         let bytes = bytes.and_then(|section| section.data().ok()).unwrap_or_default();

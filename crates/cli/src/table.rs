@@ -1,8 +1,9 @@
-//! Rows in columns, for people. Columns are as wide as what is in them, and lines have no blanks at their end.
+//! Prints rows in columns. A column is as wide as its widest cell; lines have no blanks at their end.
 //!
-//! Pure. Never cuts a cell: what a script greps for must be there. Scripts that want more use `--json`.
+//! Pure. It never cuts a cell, so that scripts can grep for it; `--json` gives them more. Used by the verbs that print
+//! lists.
 
-/// Lays rows out under their headings.
+/// Returns the lines: the headings, then one line for each row.
 pub(crate) fn lay_out<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Vec<String> {
     let mut widths = headings.map(str::len);
     for row in rows {

@@ -371,11 +371,11 @@ fn submit_says_where_outputs_are_instead() {
     for (words, wanted) in [
         (
             "transform in.y4m --gray -o out.y4m",
-            "submit has no -o, the output stays with the job: `bulkhead result ID -o out.y4m`",
+            "submit has no -o, because the daemon keeps the output: use `bulkhead result ID -o out.y4m`",
         ),
         (
             "exec --out a=b -- true",
-            "submit has no --out a=b: files are written for a command that waits, use run",
+            "submit has no --out a=b, because a job writes files only for a command that waits: use `bulkhead run`",
         ),
     ] {
         let output = bulkhead(&["submit"]).args(words.split(' ')).output().unwrap();

@@ -1,6 +1,6 @@
 //! `bulkhead cancel`: ends jobs without a result.
 //!
-//! A job that runs is ended by killing its worker and everything that it started; the worker is replaced.
+//! A running job is ended by killing its worker and every process that it started; the worker is replaced.
 
 use anyhow::Result;
 use bulkhead_client::DaemonClient;

@@ -1,7 +1,7 @@
 //! `bulkhead deaths`: the deaths that ended an attempt of a job, newest first.
 //!
-//! One line each: when, which job and attempt, whose process, of what; with `--evidence`, what else is known below it.
-//! The daemon keeps the last thousand, also of jobs that were forgotten since.
+//! One line each: the time, the job, its kind and attempt, the worker's number and pid, and the cause; `--evidence`
+//! adds the evidence below it. The daemon keeps the last thousand, including those of forgotten jobs.
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
@@ -26,10 +26,10 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// At most so many
+    /// Most deaths to list
     #[arg(long, value_name = "N", default_value_t = DEATHS_KEPT as u32)]
     limit: u32,
-    /// With all that is known of each: what the kernel showed, progress, last words, backtrace
+    /// Print the evidence of each: process state, progress, last words, backtrace
     #[arg(long)]
     evidence: bool,
 }
@@ -50,7 +50,7 @@ impl Args {
         Ok(exit::DONE)
     }
 
-    /// The table; below each death its evidence, if that is wanted.
+    /// The table, with the evidence below each death if `--evidence` was given.
     fn show(&self, rows: &[DeathRow], symbol_cache: &mut SymbolCache) -> Vec<String> {
         let cells: Vec<_> = rows.iter().map(cells).collect();
         let headings = ["AT", "JOB", "KIND", "ATTEMPT", "WORKER", "PID", "DIED OF"];

@@ -1,7 +1,7 @@
-//! `bulkhead drain`: the daemon takes no new jobs, ends what it has, and stops.
+//! `bulkhead drain`: the daemon accepts no new jobs, finishes the accepted ones, and stops.
 //!
-//! The command waits until the daemon is gone, which is the end of its connection. Ending the command does not end
-//! the drain. Its code tells whether jobs were lost.
+//! The command waits until the daemon is gone, which closes the connection. Ending the command does not end the drain.
+//! The exit code tells whether jobs were lost.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ Examples:
 
 Ending this command does not end the drain. The exit code is 122 if jobs were lost.";
 
-/// Stops the daemon in order: no new jobs, what was accepted ends, then it leaves
+/// Stops the daemon after it has finished the jobs that it accepted; it accepts no new ones
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// How long accepted jobs may take, such as 30s; what is left then is lost [default: as long as it takes]
+    /// How long the accepted jobs may take, such as 30s; jobs that are left then are lost [default: no limit]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     grace: Option<Duration>,
 }
@@ -48,7 +48,8 @@ impl Args {
             out.line(match lost {
                 Some(0) => "stopped".to_owned(),
                 Some(lost) => format!("stopped, {} lost", plural::count(lost, "job")),
-                None => "stopped without a word: what had not ended is lost".to_owned(),
+                None => "stopped without saying how many jobs were lost: those that had not ended are lost"
+                    .to_owned(),
             })?;
         }
         out.flush()?;

@@ -1,8 +1,7 @@
-//! `bulkhead events`: what happened in the daemon, one line each; `--follow` goes on with what happens.
+//! `bulkhead events`: the daemon's events, one line each; with `--follow`, also new ones as they happen.
 //!
-//! A line is the moment (UTC, to the microsecond), then what happened in the words that the daemon's own log uses.
-//! This is where a crash can be watched: who died of what, whom it was charged to, who took the place, and which
-//! attempt began how much later.
+//! A line has the time (UTC, to the microsecond) and the event in the words of the daemon's own log. After a crash it
+//! shows the cause of death, the job that was charged, the replacement worker, and when the next attempt began.
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
@@ -21,14 +20,14 @@ Examples:
 
 Moments are UTC. Spans carry their unit: 412us, 1.24ms, 3.05s.";
 
-/// Shows what happened: deaths, blame, replacements, retries
+/// Shows the daemon's events: deaths, blame, replacements, retries
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Go on with what happens from now on
+    /// Go on with new events as they happen
     #[arg(short, long)]
     follow: bool,
-    /// Only what came after the event with this index
+    /// Only events after the one with this index
     #[arg(long, value_name = "INDEX", default_value_t = 0)]
     after: u64,
 }
@@ -42,7 +41,10 @@ impl Args {
             if batch.missed > 0 && global.json {
                 out.json(&answer::missed(batch.missed))?;
             } else if batch.missed > 0 {
-                out.line(format_args!("missed {} events: they were not read in time", batch.missed))?;
+                out.line(format_args!(
+                    "missed {} events: this command read too slowly and the daemon dropped them",
+                    batch.missed
+                ))?;
             }
             for record in &batch.records {
                 if global.json { out.json(record)? } else { out.line(line(record))? }
@@ -53,7 +55,7 @@ impl Args {
     }
 }
 
-/// A record as one line, whatever its texts hold.
+/// A record as one line.
 fn line(record: &Record) -> String {
     format!("{} {}", utc(record.at_us), record.what)
 }

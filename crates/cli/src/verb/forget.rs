@@ -1,6 +1,6 @@
-//! `bulkhead forget`: drops ended jobs, with their results and the evidence of their crashes.
+//! `bulkhead forget`: drops ended jobs with their results and the evidence of their crashes.
 //!
-//! It is how the quarantine of a crashed job ends badly.
+//! With `retry`, it is one of the two ways to end the quarantine of a crashed job.
 
 use anyhow::Result;
 use bulkhead_client::DaemonClient;

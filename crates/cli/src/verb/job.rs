@@ -1,7 +1,7 @@
-//! `bulkhead job`: all about one job, in words.
+//! `bulkhead job`: everything that the daemon knows about one job, in words.
 //!
-//! For a job that crashed this is the evidence: each death with worker, process and cause, what the kernel showed, how
-//! far the task was, what it said last, and where in its code it was.
+//! For a crashed job it shows the evidence of each death: worker, process, cause, process state, progress, last words,
+//! and the backtrace.
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
@@ -26,7 +26,7 @@ Examples:
   bulkhead job 17
   bulkhead job 17 --json | jq .deaths";
 
-/// Shows all about one job: input, policy, outcome, and the deaths that ended its attempts
+/// Shows everything about one job: input, policy, outcome, and the deaths that ended its attempts
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -55,7 +55,7 @@ fn describe(detail: &JobDetail, symbol_cache: &mut SymbolCache) -> Vec<String> {
         format!("job       {} of user {}, {}", row.job, row.uid, attachment(detail)),
         format!("kind      {}", row.kind),
     ];
-    // Of a job that is done it is not kept.
+    // The daemon does not keep the input of a job that is done.
     let input = detail.input.escape_debug();
     lines.extend((!detail.input.is_empty()).then(|| format!("input     {input}")));
     lines.push(format!("state     {}", state(detail)));

@@ -1,6 +1,6 @@
-//! `bulkhead jobs`: the jobs that the user may see, the newest last, where the eye is; of many the newest.
+//! `bulkhead jobs`: the jobs that the user may see, the newest last; if there are more than the limit, the newest.
 //!
-//! States are what a job is doing; for ended ones the outcome's own word can be asked for as well.
+//! `--state` takes a state or, for ended jobs, an outcome.
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Only jobs with a higher number, the oldest of them first; 0 begins with the oldest of all
     #[arg(long, value_name = "JOB")]
     after: Option<JobId>,
-    /// At most so many: the newest, unless --after says where to begin
+    /// Most jobs to list: the newest, unless --after says where to begin
     #[arg(long, value_name = "N", default_value_t = 1000)]
     limit: usize,
 }
@@ -53,7 +53,7 @@ enum StateFilter {
 }
 
 impl StateFilter {
-    /// The state to ask for, and the outcome to look for in what comes.
+    /// The state to ask the daemon for, and the outcome to filter its rows by.
     fn split(self) -> (JobState, Option<&'static str>) {
         match self {
             Self::Queued => (JobState::Queued, None),
@@ -110,7 +110,7 @@ impl Args {
 }
 
 impl Args {
-    /// That the list was cut behind this job.
+    /// Says on stderr that the list was cut after this job.
     fn say_more(&self, last: JobId) {
         if self.after.is_some() {
             say(format_args!(

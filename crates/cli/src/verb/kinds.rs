@@ -1,7 +1,6 @@
-//! `bulkhead kinds`: what the daemon's workers can run.
+//! `bulkhead kinds`: the kinds of jobs that the daemon's workers can run, with the rules of its configuration.
 //!
-//! It is the running daemon's own list, so `chaos` is there only if that daemon was told to offer it, with what its
-//! configuration says of their jobs.
+//! The list comes from the running daemon, so `chaos` is in it only if that daemon was started with it.
 
 use anyhow::Result;
 use bulkhead_proto::bound::Bound;
@@ -45,7 +44,7 @@ impl Args {
     }
 }
 
-/// What holds for jobs of a kind, in words; empty for one without rules of its own.
+/// The rules for jobs of a kind, in words; empty for a kind without rules of its own.
 fn rules(kind: &Kind) -> String {
     let mut said = Vec::new();
     if !kind.pool.is_empty() && kind.pool != DEFAULT_POOL {
@@ -77,7 +76,7 @@ fn rules(kind: &Kind) -> String {
     said.join(", ")
 }
 
-/// The usual limit, and what users may ask for at most.
+/// The default of a limit, and the most that users may ask for.
 fn limit(name: &str, bound: Bound, shown: impl Fn(u64) -> String) -> Option<String> {
     match (bound.usual, bound.most) {
         (None, None) => None,

@@ -1,8 +1,8 @@
-//! `bulkhead logs`: what a job writes, its standard output to stdout and its standard error to stderr, while it runs
-//! and after.
+//! `bulkhead logs`: the log of a job, its standard output to stdout and its standard error to stderr, while it runs and
+//! after.
 //!
-//! Bytes come out as they were written. What the log had no room for is said on stderr; when following, so are further
-//! attempts, and how the job ended, which gives the exit code.
+//! The bytes are printed as they were written. Gaps of a full log are reported on stderr. With `--follow`, so are
+//! further attempts and the end of the job, whose outcome gives the exit code.
 
 use std::io::{self, Write};
 
@@ -28,7 +28,7 @@ Examples:
   bulkhead logs 17 --stderr --timestamps
   bulkhead logs 17 --json | jq -r .text
 
-A log keeps the first 128 KiB and the last 896 KiB of what its job's latest attempt wrote.";
+A log keeps the first 128 KiB and the last 896 KiB that the job's latest attempt wrote.";
 
 /// Shows what a job writes, while it runs and after
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// The job's number
     #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
-    /// Go on until the job has ended, and end with its exit code; wait for it if it has not begun
+    /// Go on until the job has ended, and end with its exit code; wait for it if it has not started
     #[arg(short, long)]
     follow: bool,
     /// Only its standard output
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Only its standard error
     #[arg(long)]
     stderr: bool,
-    /// Put the moment, in UTC, before each piece as it was written
+    /// Print the time, in UTC, before each piece of the log
     #[arg(short, long)]
     timestamps: bool,
 }
@@ -65,7 +65,7 @@ impl Args {
         printer.out.heed(interrupts.fd()?)?;
         client.set_interrupts(Some(interrupts));
         match client.follow_log(self.job, &mut |item| printer.show(item)) {
-            // Whoever stops reading leaves the job alone.
+            // Ctrl-C ends this command and not the job.
             Err(Error::Interrupted) => printer.code = exit::CANCELLED,
             followed => followed?,
         }
@@ -74,7 +74,7 @@ impl Args {
     }
 }
 
-/// Where it is shown.
+/// Prints the items of a log.
 struct LogPrinter<'a> {
     args: &'a Args,
     global: &'a GlobalArgs,
@@ -92,7 +92,7 @@ impl<'a> LogPrinter<'a> {
         match item {
             LogItem::Attempt(attempt) => {
                 if self.begun && !self.global.quiet && !self.global.json {
-                    say(format_args!("bulkhead: job {} begins anew, attempt {attempt}", self.args.job));
+                    say(format_args!("bulkhead: job {} starts again, attempt {attempt}", self.args.job));
                 }
                 self.begun = true;
             }
@@ -101,7 +101,7 @@ impl<'a> LogPrinter<'a> {
             }
             LogItem::Found(Found::Dropped(bytes)) => {
                 self.out.writer().flush()?;
-                say(format_args!("bulkhead: {bytes} bytes are not kept here: the log is full"));
+                say(format_args!("bulkhead: {bytes} bytes are missing here, because the log is full"));
             }
             LogItem::Found(Found::Entry(entry)) => self.entry(entry.wall_us, entry.stream, &entry.bytes)?,
             LogItem::Ended(end) => {
@@ -114,7 +114,7 @@ impl<'a> LogPrinter<'a> {
                 }
             }
         }
-        // Whoever follows sees it now.
+        // With --follow each item is printed at once.
         if self.args.follow { self.out.writer().flush() } else { Ok(()) }
     }
 
@@ -137,7 +137,7 @@ impl<'a> LogPrinter<'a> {
             return self.out.writer().write_all(&line);
         }
         self.out.writer().flush()?;
-        // One that is closed is no reason to end: nobody reads there.
+        // A failed write to stderr is ignored, as in `say`.
         drop(io::stderr().lock().write_all(&line));
         Ok(())
     }

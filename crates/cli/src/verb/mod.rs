@@ -1,7 +1,7 @@
 //! The verbs of the command line, one file each: its arguments, and what it does with them.
 //!
-//! A verb checks its arguments, asks the daemon, prints, and gives an exit code. It must never end the process by
-//! itself, nor ask anything before all its arguments are known to be right. `args::Verb` drives them.
+//! A verb checks its arguments, sends requests, prints the answers and returns an exit code. It must never end the
+//! process by itself, and must send nothing before all its arguments are checked. Driven by `args::Verb`.
 
 pub(crate) mod cancel;
 pub(crate) mod deaths;
@@ -32,7 +32,7 @@ use crate::job_ids::JobIdArgs;
 use crate::plural;
 use crate::stdio::{StdoutWriter, say};
 
-/// Cancels, retries or forgets jobs, as `ask` does, and says what became of that; `done` is the word for it.
+/// Cancels, retries or forgets jobs by calling `ask`, and prints the result; `done` is the verb in that text.
 fn change(
     ids: &JobIdArgs,
     global: &GlobalArgs,

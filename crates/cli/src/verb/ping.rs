@@ -1,7 +1,7 @@
-//! `bulkhead ping`: whether the daemon is there, and how quickly it answers.
+//! `bulkhead ping`: checks that the daemon answers, and measures how quickly.
 //!
-//! It waits less than others do: who asks wants to know whether the daemon answers now. The round trip is that of one
-//! request on a connection that stands; the hello before it is not counted.
+//! Its deadline is shorter than that of the other verbs, because it asks whether the daemon answers now. The round trip
+//! is that of one request on an open connection; the hello before it is not counted.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ Examples:
   bulkhead ping -q && echo up
   bulkhead ping --timeout 500ms";
 
-/// Asks whether the daemon is there
+/// Checks that the daemon answers
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

@@ -1,7 +1,7 @@
 //! `bulkhead result`: the result of a job that has ended, to stdout or into a file.
 //!
-//! Of a program that failed it is what it had written. A line on stderr and the exit code say how a job ended that was
-//! not done; a file is written for done jobs alone.
+//! For a program that failed it prints the output that the program had written. If the job did not end `done`, a line
+//! on stderr and the exit code say how it ended; a file is written for done jobs only.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// The job's number
     #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
-    /// Write the result's exact bytes to a file, which appears when it is whole; - is stdout
+    /// Write the result's exact bytes to a file, which appears when it is complete; - is stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

@@ -1,6 +1,6 @@
 //! `bulkhead retry`: runs jobs that did not end `done` once more, with fresh budgets.
 //!
-//! It is how the quarantine of a crashed job ends well.
+//! With `forget`, it is one of the two ways to end the quarantine of a crashed job.
 
 use anyhow::Result;
 use bulkhead_client::DaemonClient;

@@ -1,7 +1,7 @@
-//! `bulkhead run`: submits jobs, prints their results as they come, and ends with them.
+//! `bulkhead run`: submits jobs, prints their results as they arrive, and ends when all jobs have ended.
 //!
-//! The jobs are attached: they belong to this command. Ctrl-C takes back what has not ended. Without a daemon
-//! anywhere, the command starts a private one that ends with it.
+//! The jobs are attached: they belong to this command. Ctrl-C cancels the jobs that have not ended. If no daemon runs,
+//! the command starts a private one that ends with it.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ Examples:
   bulkhead run exec -- sh -c 'echo hello; exit 3'
   echo text | bulkhead run exec --stdin --env LANG=C -- tr a-z A-Z";
 
-/// Runs jobs and prints their results, one a line, in the order of the inputs; of exec, what its program wrote
+/// Runs jobs and prints their results, one a line, in the order of the inputs; for exec, the output of its program
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -50,16 +50,16 @@ pub(crate) struct Args {
     /// Print results in the order in which the jobs end
     #[arg(long)]
     unordered: bool,
-    /// Print each result behind its input and a tab
+    /// Print each input and a tab before its result
     #[arg(long)]
     with_input: bool,
-    /// Write the results to a file, which appears when all jobs have ended, if one of them was done: until then an
-    /// older one stays; - is stdout. One job's has its exact bytes
+    /// Write the results to a file, which appears when all jobs have ended and at least one was done; until then an
+    /// older file stays; - is stdout. The result of a single job is written byte for byte
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
     outs: OutputFileArgs,
-    /// Tell on stderr how far a single job is, also if that is no terminal; as objects with --json
+    /// Print the progress of a single job on stderr, also if that is no terminal; as JSON objects with --json
     #[arg(long)]
     progress: bool,
     /// What to do while the daemon is full
@@ -74,12 +74,13 @@ impl Args {
         let wanted = self.wanted(global, &inputs)?;
         let mut interrupts = None;
         let shown = self.shown(global);
-        // What is written first, as with the job's own: to open a pipe may wait, and nothing is watched yet.
+        // The output is opened first, as those of the job are: opening a FIFO may block, and signals must not be
+        // watched then.
         let file = wanted.results.as_deref().map(OutputTarget::create).transpose()?;
         let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
         let interrupt_fds = [interrupts.fd()?, interrupts.fd()?];
-        let (mut client, private) = reach(global, interrupts)?;
+        let (mut client, private) = connect_or_start(global, interrupts)?;
         let mut sink = ResultSink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
         if !global.quiet {
             client.on_notice(sink.progress.notices());
@@ -92,7 +93,7 @@ impl Args {
             run.on_progress(hear);
         }
         let ended = follow(run, &mut sink);
-        // Results that came count, whatever happened to the rest.
+        // The output is finished even if the run failed: results that arrived are kept.
         let out = sink.finish(&mut client, ended.is_ok());
         let code = ended?;
         out?;
@@ -106,25 +107,27 @@ impl Args {
         ProgressMode { bar: !global.quiet, lines: self.progress && !global.quiet, json: global.json }
     }
 
-    /// The files that the jobs are to have.
+    /// The files that the jobs get.
     fn wanted(&self, global: &GlobalArgs, inputs: &Inputs) -> Result<FileRequest, UsageError> {
         let (ins, outs) = (self.jobs.ins(), self.outs.outs.clone());
         let stdin = inputs.stdin().map(<[u8]>::to_vec);
         let transforms = self.jobs.transforms();
         if transforms && self.output.is_none() {
             return Err(UsageError(
-                "transform into what? give -o FILE, or -o - for standard output".to_owned(),
+                "transform needs an output: give -o FILE, or -o - for standard output".to_owned(),
             ));
         }
         if transforms && !outs.is_empty() {
-            return Err(UsageError("--out is for other kinds: a transform writes what -o names".to_owned()));
+            return Err(UsageError(
+                "--out is not for transform: it writes the file that -o names".to_owned(),
+            ));
         }
         if !outs.is_empty() && inputs.total() > 1 {
             return Err(UsageError(
                 "--out is for a single job: several would write into the same file".to_owned(),
             ));
         }
-        // With files there may be much to write, and programs write what they like: the job does it itself.
+        // A job with files and a program may write long outputs, so the job itself writes into the file of -o.
         let is_plain = inputs.total() == 1 && !global.json && !self.with_input;
         let writes_much = self.jobs.runs_programs() || !(ins.is_empty() && outs.is_empty());
         let takes_result = transforms || (is_plain && writes_much);
@@ -141,8 +144,11 @@ impl Args {
     }
 }
 
-/// The daemon that there is, or one of our own.
-fn reach(global: &GlobalArgs, mut interrupts: Interrupts) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
+/// Connects to the running daemon, or starts a private one.
+fn connect_or_start(
+    global: &GlobalArgs,
+    mut interrupts: Interrupts,
+) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
     let (mut client, private) = match global.connect() {
         Ok(client) => (client, None),
         Err(ConnectFailure::NoDaemon { .. }) => {
@@ -156,7 +162,7 @@ fn reach(global: &GlobalArgs, mut interrupts: Interrupts) -> Result<(DaemonClien
     Ok((client, private))
 }
 
-/// Takes ends until there are no more; gives the exit code.
+/// Takes the ends of all jobs and returns the exit code.
 fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut ResultSink<'_>) -> Result<u8> {
     loop {
         if !run.is_ready() {
@@ -166,12 +172,12 @@ fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut ResultSi
             None => return Ok(sink.combined_exit.code()),
             Some(Ok(item)) => {
                 if let Err(error) = sink.take(&item) {
-                    take_back_unheard(&mut run, &error);
+                    cancel_rest_after_failed_write(&mut run, &error);
                     return Err(error);
                 }
             }
             Some(Err(Error::Interrupted)) => {
-                take_back(&mut run);
+                cancel_rest_or_log(&mut run);
                 sink.interrupted = true;
                 return Ok(exit::CANCELLED);
             }
@@ -180,24 +186,24 @@ fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut ResultSi
     }
 }
 
-/// Cancels what has not ended; the command ends anyway, so a failure is only worth a line in the log.
-fn take_back<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>) {
+/// Cancels the jobs that have not ended. A failure is only logged, because the command ends anyway.
+fn cancel_rest_or_log<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>) {
     match run.cancel_rest() {
         Ok(count) => log::info!("jobs taken back count={count}"),
         Err(error) => log::warn!("jobs could not be taken back, the daemon will do it error={error}"),
     }
 }
 
-/// As [`take_back`], after a write that failed. The signal that ended it may be unheard: then it ends the first try,
-/// too.
-fn take_back_unheard<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, error: &anyhow::Error) {
+/// As [`cancel_rest_or_log`], after a failed write. If a signal ended the write, the client has not taken that signal
+/// yet, and it ends the first cancel too; then a second one follows.
+fn cancel_rest_after_failed_write<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, error: &anyhow::Error) {
     if error.downcast_ref().is_some_and(write_wait::is_interrupted) && run.cancel_rest().is_ok() {
         return;
     }
-    take_back(run);
+    cancel_rest_or_log(run);
 }
 
-/// A connection that ends under running jobs has lost them.
+/// Turns the end of a connection into [`JobsLost`] if jobs had not ended.
 fn lost_or(error: Error, unended: u64) -> anyhow::Error {
     match error {
         Error::Closed { .. } | Error::Goodbye(_) | Error::Io(_) if unended > 0 => {
@@ -207,17 +213,17 @@ fn lost_or(error: Error, unended: u64) -> anyhow::Error {
     }
 }
 
-/// Where ends go: results to stdout or a file, trouble to stderr.
+/// Prints the ends of jobs: results to stdout or a file, failures to stderr.
 struct ResultSink<'a> {
     args: &'a Args,
     global: &'a GlobalArgs,
     inputs: &'a Inputs,
     out: StdoutWriter,
     file: Option<BufWriter<OutputTarget>>,
-    /// What the job writes by itself, and whether its result is part of that.
+    /// The files that the job writes, and whether its result is one of them.
     outs: OutputFiles,
     takes_result: bool,
-    /// Something stands in the file that is worth a name.
+    /// Whether the file has a result in it, so that it gets its name.
     has_results: bool,
     interrupted: bool,
     progress: ProgressDisplay,
@@ -261,7 +267,7 @@ impl<'a> ResultSink<'a> {
         self.crashed.note(&item.end);
         if !done && !self.global.quiet {
             let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
-            self.progress.aside(false, || say(failure_report::line(&item.end, what.trim_end())));
+            self.progress.with_bar_hidden(false, || say(failure_report::line(&item.end, what.trim_end())));
         }
         if self.takes_result && !self.global.json {
             return Ok(());
@@ -280,21 +286,21 @@ impl<'a> ResultSink<'a> {
         }
     }
 
-    /// Brings out what was printed; if nobody reads any more, the rest is not wanted either.
+    /// Writes what is buffered. If that fails because the reader is gone, the rest of the run is cancelled.
     fn flush<I: Iterator<Item = JobInput>>(&mut self, run: &mut Run<'_, I>) -> Result<()> {
         let file = self.file.as_mut();
-        let flushed = self.progress.aside(true, || match file {
+        let flushed = self.progress.with_bar_hidden(true, || match file {
             Some(file) => file.flush().map_err(anyhow::Error::from),
             None => self.out.flush(),
         });
         if let Err(error) = &flushed {
-            take_back_unheard(run, error);
+            cancel_rest_after_failed_write(run, error);
         }
         flushed
     }
 
-    /// Ends the output; files get their names only if everything has ended and there is a result, those that the job
-    /// wrote only if it is done.
+    /// Finishes the output. The file of the results gets its name only if all jobs have ended and there is a result;
+    /// the files of the job get theirs only if it is done.
     fn finish(&mut self, client: &mut DaemonClient, all: bool) -> Result<()> {
         self.out.flush()?;
         if !all || self.interrupted {
@@ -312,7 +318,7 @@ impl<'a> ResultSink<'a> {
 
 fn print(args: &Args, inputs: &Inputs, item: &RunItem, into: &mut impl Write) -> Result<()> {
     if item.end.outcome != Outcome::Done {
-        // What a program had written before it failed; a file is for results alone.
+        // Prints what a program had written before it failed; a file gets results only.
         let left = if args.output.is_none() { &item.end.output } else { &ReceivedOutput::None };
         return output::write_exact(left, into);
     }

@@ -1,6 +1,6 @@
-//! `bulkhead status`: how the daemon is, in a few lines.
+//! `bulkhead status`: the state of the daemon, its pools and its counts, in a few lines.
 //!
-//! It says plainly what the jobs are worth: in this version they live as long as the daemon.
+//! One line says what this version does not do: jobs live only as long as the daemon.
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
@@ -17,7 +17,7 @@ Examples:
   bulkhead status
   bulkhead status --json | jq .totals";
 
-/// Shows how the daemon is: pool, queue, and counts since its start
+/// Shows the state of the daemon: pools, queue, and counts since its start
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {}
@@ -77,7 +77,7 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
     }
     lines.splice(2..2, pools(status).into_iter().chain(status.stuck.iter().map(stuck)));
     if status.draining {
-        lines.insert(1, "draining  it takes no new jobs, and stops when the last has ended".to_owned());
+        lines.insert(1, "draining  it accepts no new jobs, and stops when the last one has ended".to_owned());
     }
     lines
 }
@@ -86,10 +86,10 @@ fn stuck(row: &WorkerRow) -> String {
     let pid = row.pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
     let seen =
         row.seen.as_ref().map(|seen| format!(", in {}", workers::waiting(row, seen))).unwrap_or_default();
-    format!("stuck     worker {}, pid {pid}: killed, and cannot die{seen}", row.worker)
+    format!("stuck     worker {}, pid {pid}: killed, and has not died yet{seen}", row.worker)
 }
 
-/// One line for each pool; the only one needs no name, and says nothing of what the next lines say.
+/// One line for each pool. A single pool is printed without its name, and without counts that the next lines have.
 fn pools(status: &Status) -> Vec<String> {
     let several = status.pools.len() > 1;
     let line = |pool: &PoolRow| {
@@ -175,9 +175,9 @@ mod tests {
         for part in [
             "pid 812, up 1m01s",
             "volatile: jobs live as long as this daemon",
-            "it takes no new jobs",
+            "it accepts no new jobs",
             "degraded (10 deaths in 10 s), 2 slots, 1 spare",
-            "stuck     worker 3, pid 99: killed, and cannot die, in nfs_wait (unknown)",
+            "stuck     worker 3, pid 99: killed, and has not died yet, in nfs_wait (unknown)",
             "5 queued (of 1000000 at most)",
             "accepted  10:",
             "short     jobs with large results wait: no output descriptor: 64 are open",

@@ -1,6 +1,6 @@
-//! `bulkhead submit`: hands jobs to the daemon and prints their numbers, one a line.
+//! `bulkhead submit`: submits jobs to the daemon and prints their numbers, one a line.
 //!
-//! The jobs belong to the daemon from then on: `wait` and `result` bring their ends.
+//! The jobs then belong to the daemon: `wait` reports their ends and `result` prints their outputs.
 
 use anyhow::Result;
 use bulkhead_client::SubmitOptions;
@@ -32,23 +32,26 @@ pub(crate) struct Args {
     /// What to do while the daemon is full
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = WhenBusy::Fail)]
     when_busy: WhenBusy,
-    /// Not here: what a job gives stays with the daemon
+    /// Refused with a hint: the daemon keeps the output
     #[arg(short, long, hide = true, value_name = "FILE")]
     output: Option<String>,
-    /// Not here: a job writes its files for the command that waits for it
+    /// Refused with a hint: only `run` can name files that a job writes
     #[arg(long, hide = true, value_name = "NAME=PATH")]
     out: Vec<String>,
 }
 
 impl Args {
-    /// Those who know `run` look for its flags here too.
+    /// Refuses the flags of `run` that `submit` does not have, with a hint.
     fn check(&self) -> Result<(), UsageError> {
         let said = match (&self.output, &self.out[..]) {
             (Some(path), _) => format!(
-                "submit has no -o, the output stays with the job: `bulkhead result ID -o {path}` once it is done, or run"
+                "submit has no -o, because the daemon keeps the output: use `bulkhead result ID -o {path}` when the job is done, \
+                 or `bulkhead run`"
             ),
             (None, [first, ..]) => {
-                format!("submit has no --out {first}: files are written for a command that waits, use run")
+                format!(
+                    "submit has no --out {first}, because a job writes files only for a command that waits: use `bulkhead run`"
+                )
             }
             (None, []) => return Ok(()),
         };
@@ -70,7 +73,7 @@ impl Args {
         let JobFiles { attached, .. } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let options = SubmitOptions { wait_when_busy: self.when_busy == WhenBusy::Wait };
         let mut client = global.connect()?;
-        // Signals that were watched once have no effect of their own any more.
+        // Once signals are watched they no longer end the process, so stdout and the client watch them too.
         let mut out = StdoutWriter::new();
         interrupts.as_ref().map_or(Ok(()), |watched| out.heed(watched.fd()?))?;
         client.set_interrupts(interrupts);

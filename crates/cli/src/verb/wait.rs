@@ -1,6 +1,6 @@
-//! `bulkhead wait`: waits until jobs have ended and says how, one line each, in the order of their ends.
+//! `bulkhead wait`: waits until jobs have ended and prints how, one line each, in the order of their ends.
 //!
-//! The line has the number, a tab, and the outcome; the results stay with the daemon for `result`.
+//! A line has the number, a tab, and the outcome. The results stay with the daemon for `result`.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ Examples:
   bulkhead wait 20..30 && echo all done
   bulkhead submit --count 100 noop | bulkhead wait -";
 
-/// Waits until jobs have ended and says how
+/// Waits until jobs have ended and prints how
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

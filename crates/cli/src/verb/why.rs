@@ -1,7 +1,7 @@
-//! `bulkhead why`: why a job waits, runs so long, is tried again or has ended as it has, in sentences.
+//! `bulkhead why`: why a job waits, runs long, is retried, or ended as it did, in sentences.
 //!
-//! The daemon says what it knows, `proto` puts it into words; nothing is worked out here. `--json` has the same as
-//! fields.
+//! The daemon sends the facts and `proto` puts them into words; nothing is derived here. `--json` prints the same facts
+//! as fields.
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
@@ -16,7 +16,7 @@ Examples:
   bulkhead why 17
   bulkhead why 17 --json | jq .now";
 
-/// Says in words why a job waits, is retried, is quarantined or has ended as it has
+/// Says in words why a job waits, is retried, is quarantined or ended as it did
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {

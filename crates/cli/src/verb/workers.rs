@@ -1,6 +1,6 @@
-//! `bulkhead workers`: the worker processes, with what each is doing.
+//! `bulkhead workers`: the worker processes and what each is doing.
 //!
-//! Spares have no slot; a worker that is being replaced is listed until its death is proven.
+//! Spares have no slot. A killed worker is listed until its death is proven.
 
 use anyhow::Result;
 use bulkhead_proto::client::evidence::Seen;
@@ -56,7 +56,7 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
     ]
 }
 
-/// What a process was seen to be doing, in words; whose, where it is not the worker's own.
+/// The state of a process in words, with its pid if it is not the worker itself.
 pub(crate) fn waiting(row: &WorkerRow, seen: &Seen) -> String {
     let mut text = match seen.waits_in.as_str() {
         "" => seen.state.to_string(),
