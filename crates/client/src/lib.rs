@@ -1,10 +1,9 @@
-//! The blocking client of the Bulkhead daemon. [`discovery::find`] or [`connect::connect`] returns a [`DaemonClient`];
-//! its methods are the daemon's requests, with typed answers.
+//! The blocking client of the Bulkhead daemon: [`discovery::find`] or [`connect::connect`] returns a [`DaemonClient`],
+//! whose methods are the daemon's requests.
 //!
-//! This crate must never do three things. It must not hang on a dead daemon: every wait is a `poll` with a deadline, or
-//! ends when the socket closes. It must not block on a write while the daemon blocks on a write to it: one wait both
-//! reads and writes. It must not grow without a bound: jobs in flight, buffered replies and unsent bytes each have a
-//! limit.
+//! It must never hang on a dead daemon (every wait is a `poll` with a deadline, or ends when the socket closes), never
+//! block on a write while the daemon blocks on a write to it (one wait both reads and writes), and never grow without a
+//! bound (jobs in flight, buffered replies and unsent bytes each have a limit).
 //!
 //! ```no_run
 //! use bulkhead_client::{JobInput, RunOptions, Spec, discovery};
