@@ -1,7 +1,7 @@
-//! How a worker comes up, in the order that the crate's header gives.
+//! Starts a worker, in the order that the crate's header gives, until it can be offered tasks.
 //!
-//! Every step can end it; nothing is left behind then but an exit code, a line in the log, and what was said of it on
-//! the lane, and the supervisor tries another worker. Nothing of a task is touched before all of it is done.
+//! Every step can fail. The worker then sends the reason on the lane, logs it and exits; nothing else is left, and the
+//! supervisor starts another worker. No task is touched before all steps have succeeded. Driven by `lib.rs`.
 
 use anyhow::{Context, Error, Result, bail};
 use bulkhead_link::worker::{Channel, WorkerRing};
@@ -18,20 +18,20 @@ use crate::panics;
 use crate::registry::{KindHandler, Registry};
 use crate::runtime::Runtime;
 
-/// By how much a worker comes before its supervisor when the kernel has to kill for want of memory, in thousandths of the
-/// machine's memory. A queue and results take far less.
+/// How much higher the worker's OOM score is than its supervisor's, in thousandths of the machine's memory, so that the
+/// kernel kills the worker first. The supervisor's queue and results take far less memory than this.
 const OOM_SCORE_RAISE: i32 = 200;
 
-/// A worker that is connected and may be offered tasks; `None` if the supervisor left meanwhile.
+/// Connects the worker to its supervisor, so that it can be offered tasks. `None` if the supervisor has ended.
 pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     process::die_with_parent().context("cannot ask to die with the supervisor")?;
-    // Where it cannot be asked for, the kernel judges by size alone, as it does of anybody.
+    // If the score cannot be raised, the kernel chooses by memory size alone.
     if let Err(error) = process::be_killed_first(OOM_SCORE_RAISE) {
         log::debug!("cannot ask to be killed before the supervisor when memory runs out error={error}");
     }
     process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
     panics::install();
-    // A parent that died before it could be watched has closed the lane: the first receive tells.
+    // If the parent died before PDEATHSIG was set, the lane is closed and the first receive reports it.
     let lane = Lane::from_stdin().context("cannot take the lane")?;
     match connect(&lane, registry) {
         Ok(None) => Ok(None),
@@ -43,10 +43,10 @@ pub(crate) fn come_up(registry: &Registry) -> Result<Option<Runtime>> {
     }
 }
 
-/// What a worker has once it is connected.
+/// What [`Runtime::new`] needs: the ring, the task channel, and the handler of each kind.
 type ReadyParts = (WorkerRing, Channel, Vec<Option<KindHandler>>);
 
-/// `None` if the supervisor left meanwhile.
+/// `None` if the supervisor has ended.
 fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
     let Some((frame, pages)) = early_files::receive(lane)? else { return Ok(None) };
     let LaneDown::Setup(setup) = frame else { bail!("the first frame is no setup") };
@@ -57,26 +57,28 @@ fn connect(lane: &Lane, registry: &Registry) -> Result<Option<ReadyParts>> {
     lane.send(&codec::encode(&LaneUp::Hello { path, missing: missing(&setup, &handlers) }), &[])
         .context("cannot say hello")?;
     let channel = server.accept().context("the supervisor did not connect")?;
-    // Before it connects it opens what it wants to see of this process: from now on nobody else may look.
+    // The supervisor opens this process's files of /proc before it connects. From now on other processes of this user
+    // may not open them.
     process::set_not_dumpable().context("cannot forbid others to trace this process")?;
     log::debug!("worker is up worker={} pid={}", setup.worker, std::process::id());
     Ok(Some((ring, channel, handlers)))
 }
 
-/// An exit code alone would not tell what was short. A supervisor that is gone need not know.
+/// Sends the reason on the lane, because an exit code cannot tell it. A failed send is ignored: the supervisor is gone
+/// then.
 fn say_why(lane: &Lane, error: &Error) {
     let mut why = format!("{error:#}");
     why.truncate(why.floor_char_boundary(TEXT_MAX_BYTES));
     drop(lane.send(&codec::encode(&LaneUp::NotUp { why }), &[]));
 }
 
-/// The handler of each kind of the daemon's table. `chaos` is none of them unless the daemon allows it.
+/// The handler of each kind in the daemon's table. `chaos` gets none unless the daemon allows it.
 fn resolve(registry: &Registry, setup: &Setup) -> Vec<Option<KindHandler>> {
     let allowed = |name: &str| setup.enable_chaos || name != CHAOS;
     setup.kinds.iter().map(|name| registry.find(name).filter(|_| allowed(name))).collect()
 }
 
-/// What it should offer and does not. A kind without a name is for the workers of another pool.
+/// The kinds of the table that this program has no handler for. A kind without a name belongs to another pool.
 fn missing(setup: &Setup, handlers: &[Option<KindHandler>]) -> Vec<KindId> {
     let numbered = (0..).map(KindId).zip(setup.kinds.iter().zip(handlers));
     let lacks = |(kind, (name, handler)): (KindId, (&String, &Option<KindHandler>))| {

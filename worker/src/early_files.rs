@@ -1,9 +1,9 @@
-//! RoleFiles of offers, as they come down the lane: each offer's before its task, in the order of seq.
+//! The files of offers, which arrive on the lane: those of each offer before its task, in the order of seq.
 //!
-//! They may come for a task that never does: the offer was taken back, or its message found the channel full. Those
-//! are dropped as soon as a later offer is run. The lane is read while the worker idles as well, so that such ones
-//! cannot fill it up. A client's file is closed on a thread of its own if its task never came: its close may hang, and
-//! that is nobody's here.
+//! Files may arrive for a task that never does, because the offer was taken back or its message found the channel full.
+//! They are dropped when a later offer is run. An idle worker reads the lane too, so that such files cannot fill it.
+//! The file of a client whose task never came is closed on a thread of its own, because its close may hang. Driven by
+//! `runtime.rs`.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,15 +16,16 @@ use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
 use bulkhead_proto::worker::message::{FileRole, LaneDown};
 use bulkhead_sys::lane::{Lane, LaneFrame};
 
-/// What came with one offer.
+/// The files of one offer, each with its role.
 pub(crate) type RoleFiles = Vec<(FileRole, OwnedFd)>;
 
-/// One frame of the supervisor with its descriptors; `None` when it has hung up.
+/// Receives one frame of the supervisor with its descriptors; `None` if the supervisor has hung up.
 pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
     let mut bytes = [0; LANE_FRAME_MAX_BYTES];
     match lane.recv(&mut bytes).context("cannot read the lane")? {
         LaneFrame::Frame { length, descriptors } => {
-            let frame = codec::decode(&bytes[..length]).context("the supervisor speaks another dialect")?;
+            let frame =
+                codec::decode(&bytes[..length]).context("a frame of the supervisor cannot be decoded")?;
             Ok(Some((frame, descriptors)))
         }
         LaneFrame::Refused(fault) => bail!("the supervisor sent a frame that cannot be taken: {fault:?}"),
@@ -32,7 +33,7 @@ pub(crate) fn receive(lane: &Lane) -> Result<Option<(LaneDown, Vec<OwnedFd>)>> {
     }
 }
 
-/// The lane, and the files that came down it ahead of their tasks.
+/// The lane, and the files that arrived before their tasks.
 #[derive(Debug)]
 pub(crate) struct EarlyFiles {
     lane: Lane,
@@ -40,12 +41,12 @@ pub(crate) struct EarlyFiles {
 }
 
 impl EarlyFiles {
-    /// After the setup, nothing but files comes down `lane`.
+    /// Takes over the lane after the setup: only files arrive from then on.
     pub(crate) fn new(lane: Lane) -> Self {
         Self { lane, early: VecDeque::new() }
     }
 
-    /// Takes one frame, waiting for it. `false`: the supervisor has hung up.
+    /// Waits for one frame and stores its files. `false` if the supervisor has hung up.
     pub(crate) fn take_frame(&mut self) -> Result<bool> {
         match receive(&self.lane)? {
             None => Ok(false),
@@ -63,8 +64,7 @@ impl EarlyFiles {
         }
     }
 
-    /// The files of an offer, waiting for them; those of earlier offers are dropped. `None` when the supervisor has
-    /// hung up.
+    /// Waits for the files of an offer; those of earlier offers are dropped. `None` if the supervisor has hung up.
     pub(crate) fn files_of(&mut self, wanted: Seq) -> Result<Option<RoleFiles>> {
         loop {
             self.drop_before(wanted);
@@ -79,17 +79,17 @@ impl EarlyFiles {
         }
     }
 
-    /// Drops the files of offers before this one: their tasks will not come any more.
+    /// Drops the files of offers before this one: their tasks will never arrive.
     pub(crate) fn drop_before(&mut self, seq: Seq) {
         while self.early.front().is_some_and(|(early, _)| *early < seq) {
             self.early.pop_front().into_iter().for_each(|(_, files)| dispose(files));
         }
     }
 
-    /// Sends a frame up if the lane has room; a full lane is fine. `false`: the supervisor has hung up.
+    /// Sends a doorbell to the supervisor without blocking. `false` if the supervisor has hung up.
     pub(crate) fn ring(&self, doorbell: &[u8]) -> Result<bool> {
         match self.lane.send_now(doorbell) {
-            // A full lane holds doorbells that were not heard yet; one of them does.
+            // A full lane holds doorbells that the supervisor has not read yet; one of them is enough.
             Ok(_) => Ok(true),
             Err(error) if is_hang_up(&error) => Ok(false),
             Err(error) => Err(error).context("cannot ring the supervisor"),
@@ -107,7 +107,8 @@ impl AsFd for EarlyFiles {
     }
 }
 
-/// Closes the files of a task that is not run here. Without a thread to spare it may have to wait for a client's.
+/// Closes the files of a task that this worker does not run, on a thread if a client's file is among them. If no thread
+/// can be made, the close of a client's file may block this worker.
 pub(crate) fn dispose(files: RoleFiles) {
     if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
         drop(thread::Builder::new().name("disposal".to_owned()).spawn(move || drop(files)));

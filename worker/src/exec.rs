@@ -1,8 +1,16 @@
-//! The `exec` kind: runs any program, gives its standard output, and tells how it ended.
+//! The `exec` kind: runs a program, returns its standard output, and reports how it ended.
 //!
-//! A program gets a folder of its own, empty and gone with it, and a clean environment; nothing of the worker is open
-//! in it. What it left running is killed when it ends. What it wrote to standard error is kept as far as its last
-//! words. It is foreign code: it runs with the rights of the daemon, so a daemon in system mode does not offer it.
+//! The program gets an empty folder of its own, which is removed afterwards, and a clean environment. It runs with the
+//! rights of the daemon, so a daemon in system mode must not offer this kind. `sys::program` starts it with
+//! posix_spawn, in a process group of its own: scripts end with `kill 0`, which must not hit the worker. While it runs,
+//! the worker is a subreaper: every process that the program leaves, in any session, becomes the worker's child and is
+//! killed and reaped before the task ends.
+//!
+//! The worker polls both output streams and the program's pidfd, and only the pidfd ends the task: a stream may close
+//! early, or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the
+//! start, or a file of the job that is opened anew. Files of the job stay open in the program under their descriptor
+//! numbers, and everything else is closed; the program opens them by `/proc/self/fd/N`, so each process has a file
+//! offset of its own. It inherits the worker's mark and its limits of memory and file size.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -29,20 +37,21 @@ use stderr_tail::StderrTail;
 
 mod stderr_tail;
 
-/// Where programs are looked up, unless their environment says otherwise.
+/// The search path for programs whose environment has no `PATH`.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// The exit codes of shells for what cannot be run, for what is not there, and what they add to a signal's number.
+/// The exit codes of shells: for a program that cannot be executed, for one that is not found, and the number that is
+/// added to that of a signal.
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 const SIGNALLED: i32 = 128;
-// By their Linux numbers (signal(7), x86 and ARM).
+// Linux signal numbers (signal(7), x86 and ARM).
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
-/// Runs the program that `input` spells.
+/// Runs the program that `input` encodes.
 ///
 /// # Errors
-/// It cannot be run, ended otherwise than with code 0, or wrote too much.
+/// The program cannot be run, did not end with code 0, or wrote more than its limit.
 pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let mut program = Program::from_input(input).map_err(|error| TaskFailure::new(error.to_string()))?;
     let files = task.files();
@@ -72,20 +81,22 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
     }
 }
 
-/// Tells a program where its files are: it has them open under the numbers that they have here.
+/// Replaces the names of files in the program's words by their paths: the program has the files open under the same
+/// descriptor numbers as this worker.
 fn place(program: &mut Program, files: &[Arc<dyn PositionedFile>]) {
     let paths: Vec<String> = files.iter().map(|file| program::path_of(file.as_fd())).collect();
     let places = files.iter().zip(&paths).map(|(file, path)| (file.name(), path.as_bytes()));
     program.place_files(&places.collect::<Vec<_>>());
 }
 
-/// Most that it may write to its standard output: into a file of the client's as much as that one's disk takes.
+/// Most bytes that the program may write to its standard output. If that is a file of the client, only the disk limits
+/// it.
 fn out_max_bytes(files: &[Arc<dyn PositionedFile>]) -> u64 {
     let has_out = files.iter().any(|file| file.name() == OUT && file.way() == Way::Out);
     if has_out { u64::MAX } else { EXEC_OUTPUT_MAX_BYTES }
 }
 
-/// What every program has, then what was asked for: of two with one name the later counts.
+/// The environment: the variables that every program has, then those of the job. Of two with one name the later counts.
 fn environment(folder: &Path, own: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(OsString, OsString)> {
     let given = [
         ("PATH", OsStr::new(PATH)),
@@ -99,7 +110,7 @@ fn environment(folder: &Path, own: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(OsString, Os
     given.chain(own).collect()
 }
 
-/// The file of a program: as it is with a slash in its name, else the first that may be run on the program's `PATH`.
+/// The path of a program: its name if that has a slash, else the first executable file of this name on its `PATH`.
 fn look_up(name: &OsStr, env: &[(OsString, OsString)], folder: &Path) -> Result<PathBuf, TaskFailure> {
     if name.as_encoded_bytes().contains(&b'/') {
         return Ok(folder.join(name));
@@ -127,7 +138,7 @@ fn failed(code: u8, text: String) -> TaskFailure {
     }
 }
 
-/// A program that did not come to run, or could not be followed.
+/// The failure of a program that could not be started or watched.
 fn not_run(name: &OsStr, error: &io::Error) -> TaskFailure {
     // The kernel's numbers: ENOENT, E2BIG, ENOEXEC, EACCES, ENOTDIR, EISDIR, ELOOP.
     let code = match error.raw_os_error() {
@@ -143,7 +154,7 @@ fn not_run(name: &OsStr, error: &io::Error) -> TaskFailure {
     failed(code, format!("cannot run {name:?}: {error}{hint}"))
 }
 
-/// What is done with what a program writes.
+/// Handles the output of a program while it runs.
 struct ProgramListener<'a> {
     task: &'a mut dyn TaskContext,
     out_bytes: u64,
@@ -171,7 +182,7 @@ impl<'a> ProgramListener<'a> {
         }
     }
 
-    /// An end that is no success, in words.
+    /// The failure for a program that ended with this status.
     fn fate(&self, status: ExitStatus) -> TaskFailure {
         let (code, mut text) = match status {
             ExitStatus::Code(code) => (code, format!("exit code {code}")),
@@ -228,7 +239,8 @@ fn killed_by(signal: i32) -> String {
     }
 }
 
-/// A folder for one program, in the worker's own. If it cannot be removed, it goes with that one.
+/// The folder of one program, inside the worker's own. If it cannot be removed, the supervisor removes it with the
+/// worker's.
 struct WorkFolder(PathBuf);
 
 impl WorkFolder {

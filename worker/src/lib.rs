@@ -1,11 +1,11 @@
-//! The worker runtime: comes up, takes tasks one at a time, reports, and leaves when it is told to. Below it is the guide
-//! for those who write kinds of their own.
+//! The worker runtime: it connects to its supervisor, runs tasks one at a time, reports their results, and exits when
+//! the supervisor closes its channel. Below stands the guide for writing kinds of one's own.
 //!
-//! It trusts its supervisor and nobody else, and keeps nothing between tasks. It must never run a task that it
-//! has not claimed, and never say that one is done before its result stands in the box.
+//! It trusts its supervisor and no other process, and keeps nothing between tasks. It must never run a task that it has
+//! not claimed, and must never report a task as done before its result is in the box.
 //!
-//! Bootstrap, in order: die with the parent; take the lane from standard input; receive the setup with box and
-//! orders; open the ipc channel's one-shot server; name it on the lane; accept the supervisor.
+//! The start, in order: ask to die with the parent (PDEATHSIG); take the lane from standard input; receive the setup
+//! with box and orders; open the one-shot server of ipc-channel; send its name on the lane; accept the supervisor.
 
 #![doc = include_str!("../GUIDE.md")]
 
@@ -35,7 +35,7 @@ pub use bulkhead_sys::allocator::TrackingAllocator;
 pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
-/// the channel. The exit code is a failure only if the worker did not come up, if its channel broke, or if a task
+/// the channel. The exit code is a failure only if the worker could not start, if its channel broke, or if a task
 /// panicked. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its global allocator also tells how much memory
 /// a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
@@ -53,7 +53,7 @@ pub fn run(registry: &Registry) -> ExitCode {
 fn serve(registry: &Registry) -> Result<ExitReason> {
     match bootstrap::come_up(registry)? {
         Some(mut runtime) => runtime.serve(),
-        // The supervisor left before this worker was up: there is nobody to fail.
+        // The supervisor ended before this worker was connected, so no one needs an error.
         None => Ok(ExitReason::Closed),
     }
 }

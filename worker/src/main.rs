@@ -1,6 +1,6 @@
-//! `bulkhead-worker`: the worker of the built-in kinds.
+//! `bulkhead-worker`: the worker program of the built-in kinds.
 //!
-//! Started by the supervisor, never by hand: its standard input is its lane.
+//! The supervisor starts it with the lane as its standard input; it must never be started by hand.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use bulkhead_sys::allocator::TrackingAllocator;
 use bulkhead_sys::gmp;
 use bulkhead_worker::{Registry, run};
 
-/// So that a task that dies of want of memory can say how much it wanted, GMP's numbers included.
+/// Records the size of a refused allocation, GMP's included, so that the death of a task can report it.
 #[global_allocator]
 static ALLOCATOR: TrackingAllocator = TrackingAllocator;
 

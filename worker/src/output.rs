@@ -1,8 +1,9 @@
-//! Where a task's output goes: into the box while it is short, into a file once it is not, or into the client's file.
+//! The output of a task: into the box while it is short, else into a file of the supervisor or of the client.
 //!
-//! A write that failed is not forgotten: the task fails with it even if its handler goes on as if nothing had
-//! happened, so that no output is ever told as whole that is not. Nothing is synced here: a client that wants its file
-//! on the disk syncs it when the job is done, as `bulkhead -o` does before it gives the file its name.
+//! A failed write is kept: the task fails with it even if its handler ignores the error, so an incomplete output is
+//! never reported as done. Nothing is synced here: a client that wants its file on the disk syncs it when the job is
+//! done, as `bulkhead -o` does before it gives the file its name. The merge seals the shared output; a merge that finds
+//! it sealed knows that an earlier merge had done all the work. Driven by `runtime.rs`.
 
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroU8;
@@ -21,7 +22,7 @@ use crate::task_log::TaskLog;
 
 const FILE_BUFFER_BYTES: usize = 256 << 10;
 
-/// The output of one task, its files, and its way to the box.
+/// The output of one task, with its files and its log.
 pub(crate) struct TaskOutput<'a> {
     ring: &'a WorkerRing,
     files: TaskFiles,
@@ -30,7 +31,7 @@ pub(crate) struct TaskOutput<'a> {
     inline: Vec<u8>,
     place: OverflowTarget,
     file: Option<BufWriter<FileCursor>>,
-    /// Bytes that went into the file.
+    /// Bytes that were written into the file.
     spilled: u64,
     /// The first write that failed.
     failure: Option<String>,
@@ -41,25 +42,25 @@ pub(crate) struct TaskOutput<'a> {
 enum OverflowTarget {
     /// Nowhere.
     None,
-    /// Into a file of the supervisor's.
+    /// Into a file of the supervisor.
     Ours(Arc<CheckedFile>),
-    /// Into the client's, all of it.
+    /// Into the client's file: all of the output.
     Clients,
 }
 
-/// How a task ended and what it has left, once its files are closed.
+/// How a task ended and its output, after its files are closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum TaskEnd {
     /// Done, with these bytes.
     Inline(Vec<u8>),
     /// Done, with its output in its descriptor.
     Descriptor { bytes: u64 },
-    /// It failed, with this text, and what it wrote before as far as it is kept.
+    /// It failed with this text; `inline` or `spilled` is the output before the failure, if it is kept.
     Failed { text: String, code: Option<NonZeroU8>, inline: Vec<u8>, spilled: u64 },
 }
 
 impl TaskEnd {
-    /// As the box takes it.
+    /// The form in which it is written to the box.
     pub(crate) fn as_finish(&self) -> Finish<'_> {
         match self {
             Self::Inline(bytes) => Finish::Inline(bytes),
@@ -77,7 +78,7 @@ impl TaskEnd {
 }
 
 impl<'a> TaskOutput<'a> {
-    /// For a task of this stage with these files, whose output goes there.
+    /// For a task of this stage with these files and this output mode.
     pub(crate) fn new(ring: &'a WorkerRing, mut files: TaskFiles, stage: Stage, mode: OutputMode) -> Self {
         let of_job = matches!(stage, Stage::Whole | Stage::Merge { .. });
         let ours = files.output.as_ref().or(files.shared.as_ref().filter(|_| of_job));
@@ -91,7 +92,7 @@ impl<'a> TaskOutput<'a> {
         Self { ring, files, log, stage, inline, place, file, spilled: 0, failure, breathed: false }
     }
 
-    /// What the task was given.
+    /// The files of the task.
     pub(crate) fn files(&self) -> &TaskFiles {
         &self.files
     }
@@ -101,19 +102,19 @@ impl<'a> TaskOutput<'a> {
         self.inline.is_empty() && self.spilled == 0
     }
 
-    /// The kind's own code is done with the plan: what is written now is the plan itself.
+    /// The kind's plan function has returned; from now on the runtime writes the packed plan.
     pub(crate) fn plan_ends(&self) {
         self.files.forget_in_place();
     }
 
-    /// The end of the task, all its files closed: everything written, in the place where it ends up, or why it failed.
+    /// Completes the output and closes all files. Returns where the output is, or why the task failed.
     pub(crate) fn end(mut self, fate: Result<(), TaskFailure>) -> TaskEnd {
         fate.and_then(|()| self.finish()).unwrap_or_else(|failure| self.fail(&failure))
     }
 
     /// # Errors
-    /// [`TaskFailure`]: a write failed, a file that was read has changed, the last bytes cannot be written, or the task keeps
-    /// its output in use.
+    /// [`TaskFailure`]: a write failed, a file that was read has changed, the last bytes cannot be written, or the
+    /// output cannot be sealed because the task still uses it.
     fn finish(&mut self) -> Result<TaskEnd, TaskFailure> {
         let ended = self.complete();
         match self.failure.take().map(io::Error::other).map(TaskFailure::from).or_else(|| self.files.fault())
@@ -123,7 +124,7 @@ impl<'a> TaskOutput<'a> {
         }
     }
 
-    /// If a file of the task has changed meanwhile, that is said first.
+    /// Builds the failure. If a file of the task has changed meanwhile, its text begins with that.
     fn fail(&mut self, failure: &TaskFailure) -> TaskEnd {
         let said = failure.to_string();
         let text = match self.files.fault().map(|fault| fault.to_string()) {
@@ -134,13 +135,13 @@ impl<'a> TaskOutput<'a> {
         TaskEnd::Failed { text, code: failure.code(), inline, spilled }
     }
 
-    /// What a task that failed with this text has written, as far as there is a place for it: inline, or so many bytes in
-    /// its descriptor.
+    /// The output of a failed task, if there is room for it: bytes beside the text, or the number of bytes in its
+    /// descriptor.
     fn keep(&mut self, text: &str) -> (Vec<u8>, u64) {
         if self.spilled == 0 && PartialOutput::fits(text, self.inline.len()) {
             return (std::mem::take(&mut self.inline), 0);
         }
-        // What other tasks of the job write too is not this one's to seal.
+        // An output that other tasks of the job write too must not be sealed by this one.
         let own = self.files.output.clone().filter(|_| self.stage == Stage::Whole);
         let Some(file) = own else { return (Vec::new(), 0) };
         match self.move_inline_to_file().and_then(|()| Ok(file.seal()?)) {
@@ -161,7 +162,7 @@ impl<'a> TaskOutput<'a> {
                 let file = Arc::clone(file);
                 self.move_inline_to_file()?;
                 file.set_length(self.spilled)?;
-                // Here and not in the supervisor: the kernel may wait for whoever has it in use.
+                // Sealed here and not in the supervisor, because the kernel may wait for processes that use the file.
                 Ok(TaskEnd::Descriptor { bytes: file.seal()? })
             }
             OverflowTarget::Clients if !self.is_left_as_it_is() => {
@@ -173,19 +174,19 @@ impl<'a> TaskOutput<'a> {
         }
     }
 
-    /// Whether the output is what the tasks of the job wrote in place.
+    /// Whether the output was written in place by the tasks of the job.
     fn is_left_in_place(&self, file: &CheckedFile) -> Result<bool, TaskFailure> {
         let is_of_all = self.files.shared.as_ref().is_some_and(|shared| std::ptr::eq(&**shared, file));
         let may_be = is_of_all || self.stage == Stage::Whole;
         Ok(may_be && self.is_empty() && file.size()? > 0)
     }
 
-    /// Whether the client's file has its output already: it was written in place, by this task or by those before.
+    /// Whether the client's file is complete already: this task or earlier ones have written it in place.
     fn is_left_as_it_is(&self) -> bool {
         self.files.is_in_place() || matches!(self.stage, Stage::Merge { .. }) && self.is_empty()
     }
 
-    /// Moves what is inline to the file, and writes all that is buffered.
+    /// Moves the inline bytes to the file and flushes its buffer.
     fn move_inline_to_file(&mut self) -> Result<(), TaskFailure> {
         let inline = std::mem::take(&mut self.inline);
         self.spill(&inline)?;
@@ -195,7 +196,7 @@ impl<'a> TaskOutput<'a> {
         Ok(())
     }
 
-    /// The task is over and its worker lives, whatever the task had announced.
+    /// Clears the time of death that the task stamped (`last_breath`), because its worker lives.
     pub(crate) fn announce_alive(&self) {
         if self.breathed {
             self.ring.breathe_on();
@@ -298,7 +299,7 @@ impl TaskContext for TaskOutput<'_> {
     }
 }
 
-/// Writes a file from its start, wherever its descriptor stands.
+/// Writes a file from byte 0 on by position, whatever the offset of its descriptor.
 struct FileCursor {
     file: Arc<CheckedFile>,
     at: u64,

@@ -1,7 +1,7 @@
-//! Panics of a handler: caught, and told with their place as the failure of the task.
+//! Catches panics of a handler and reports them, with file and line, as the failure of the task.
 //!
-//! What the handler had half changed when it panicked nobody knows; so the worker reports the failure and leaves, and
-//! another takes its place.
+//! After a panic the state of the handler is unknown, so the worker reports the failure and exits; another worker takes
+//! its place. Driven by `runtime.rs`.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -13,8 +13,8 @@ thread_local! {
     static LAST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Makes every panic leave its text for [`caught`]. No backtrace is taken: resolving one takes longer than all
-/// else that happens around a crash.
+/// Sets a panic hook that stores the text for [`caught`]. It takes no backtrace: resolving one takes longer than all
+/// other steps of a crash.
 pub(crate) fn install() {
     set_hook(Box::new(|info| {
         let text = describe(info);
@@ -31,10 +31,11 @@ fn describe(info: &PanicHookInfo<'_>) -> String {
     }
 }
 
-/// Runs `handler`; `Err` is its panic, as the failure of the task. One that began in a thread of the handler's and was handed
-/// on by it, as `rayon` does, is told without its place: the hook spoke to that thread.
+/// Calls `handler`; `Err` is its panic as the failure of the task. A panic that a thread of the handler raised and that
+/// the handler raised again, as `rayon` does, is reported without file and line: the hook stored them in the other
+/// thread.
 pub(crate) fn caught<T>(handler: impl FnOnce() -> T) -> Result<T, TaskFailure> {
-    // What an earlier task has caught by itself is not this one's.
+    // Drops the text of a panic that an earlier task caught by itself.
     LAST.with(|last| last.borrow_mut().take());
     catch_unwind(AssertUnwindSafe(handler)).map_err(|payload| {
         let text = LAST.with(|last| last.borrow_mut().take());

@@ -1,9 +1,9 @@
-//! The kinds that a worker offers, by name.
+//! The kinds that a worker program offers, by name.
 //!
-//! A worker program fills one and hands it to [`crate::run`]; the runtime looks handlers up in it once, when the
-//! supervisor has named the kinds of its table. A handler takes bytes and writes bytes ([`Registry::with`]), or has
-//! types of its own for both ([`Registry::typed`]). A kind whose jobs are split over the workers has three of them
-//! ([`Registry::planned`], and over bytes [`Registry::with_plan`]).
+//! A worker program fills a registry and passes it to [`crate::run`]; the runtime looks handlers up once, when the
+//! supervisor has sent the names of its kinds. A handler reads and writes bytes ([`Registry::with`]) or values
+//! ([`Registry::typed`]). A kind whose jobs are split over the workers has three functions ([`Registry::planned`], with
+//! bytes [`Registry::with_plan`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ mod typed_plan;
 pub(crate) enum KindHandler {
     /// Each of its jobs is one task.
     Whole(Arc<Handler>),
-    /// Its jobs are split.
+    /// Its jobs are split into parts.
     Split(Arc<dyn FanOut>),
 }
 
@@ -49,7 +49,7 @@ impl Registry {
         registry.with(EXEC, exec::run)
     }
 
-    /// Adds a kind that reads its input's bytes and writes its output's; one of the same name is replaced.
+    /// Adds a kind whose handler reads and writes bytes. A kind of the same name is replaced.
     #[must_use]
     pub fn with<F>(self, name: &str, handler: F) -> Self
     where
@@ -58,9 +58,9 @@ impl Registry {
         self.add(name, KindHandler::Whole(Arc::new(handler)))
     }
 
-    /// Adds a kind whose input and output are values: JSON on the wire, which is what a command line and every
-    /// language can write. Input that is no `I` fails the task, and the failure says where it is wrong; so does
-    /// whatever error the handler gives, in its own words. A panic of it is caught and told with its place.
+    /// Adds a kind whose input and output are values, encoded as JSON, which a command line and every language can
+    /// write. An input that cannot be parsed as `I` fails the task, and the failure says where it is wrong. An error of
+    /// the handler fails the task with the error's text. A panic is caught and reported with file and line.
     #[must_use]
     pub fn typed<I, O, E, F>(self, name: &str, handler: F) -> Self
     where
@@ -76,12 +76,12 @@ impl Registry {
         })
     }
 
-    /// Adds a kind whose jobs are split over the workers, with values as in [`Registry::typed`]. `plan` makes parts of a
-    /// job, `run` does one of them, wherever a worker is free, and `merge` makes the output of what all of them gave, in
-    /// the order of the parts. Each is a task of its own, with progress, last words and limits of its own. A part whose
-    /// worker died is run again; one that fails ends the job with its words. The result of a part is at most 4096 bytes
-    /// of JSON; a part that gives more writes it in place, see [`TaskContext::shared`]. The kind's table in the config says
-    /// `plans = true`.
+    /// Adds a kind whose jobs are split over the workers, with values as in [`Registry::typed`]. `plan` splits a job
+    /// into parts, `run` does one part in any free worker, and `merge` makes the output from the results, in the order
+    /// of the parts. Each call is a task of its own, with its own progress, last words and limits. A part whose worker
+    /// died is run again; a part that fails ends the job with its error. The result of a part is at most 4096 bytes of
+    /// JSON; a longer one is written in place, see [`TaskContext::shared`]. The kind's table in the config needs `plans
+    /// = true`.
     ///
     /// ```no_run
     /// use bulkhead_worker::{Registry, TaskContext, run};
@@ -127,8 +127,8 @@ impl Registry {
         self.add(name, KindHandler::Split(Arc::new(typed_plan::TypedPlan::new(plan, run, merge))))
     }
 
-    /// Adds a kind whose jobs are split over the workers and which reads and writes bytes, for instance a file that comes
-    /// with the job ([`TaskContext::file`]) and an output that all parts write in place ([`TaskContext::shared`]).
+    /// Adds a kind whose jobs are split over the workers and whose functions read and write bytes, for instance a file
+    /// of the job ([`TaskContext::file`]) and an output that all parts write in place ([`TaskContext::shared`]).
     ///
     /// ```
     /// use bulkhead_worker::{TaskFailure, FanOut, PackedParts, Planned, Registry, Split, TaskContext};

@@ -1,8 +1,9 @@
 //! The loop of a worker: receive, claim, run, finish, ring.
 //!
-//! A worker that is about to wait has nothing more to tell: each result was followed by a look whether the
-//! supervisor sleeps. It waits for its channel and its lane, and leaves when either is closed, or after a task
-//! that panicked.
+//! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
+//! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
+//! after a task that panicked. The limit of file size (1 GiB, for outputs in memory) is lifted while a task writes a
+//! client's file: then only the disk limits it. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
 
@@ -24,16 +25,16 @@ use crate::registry::KindHandler;
 use crate::stage_call;
 use crate::task_files::TaskFiles;
 
-/// Why a worker leaves.
+/// Why a worker exits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExitReason {
-    /// The channel is closed (retired), or the lane (there is nobody to tell results to).
+    /// The supervisor closed the channel (the worker is retired) or the lane (the supervisor is gone).
     Closed,
-    /// A task panicked; that was reported.
+    /// A task panicked, and the failure was reported.
     Panicked,
 }
 
-/// A worker that is up.
+/// A worker that is connected.
 pub(crate) struct Runtime {
     early_files: EarlyFiles,
     ring: WorkerRing,
@@ -43,7 +44,7 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// `handlers` by the number of their kind.
+    /// `handlers` has the handler of each kind at the kind's number.
     pub(crate) fn new(
         lane: Lane,
         ring: WorkerRing,
@@ -54,7 +55,7 @@ impl Runtime {
         Self { early_files: EarlyFiles::new(lane), ring, channel, handlers, doorbell }
     }
 
-    /// Runs tasks until there is a reason to leave.
+    /// Runs tasks until there is a reason to exit.
     pub(crate) fn serve(&mut self) -> Result<ExitReason> {
         loop {
             let watched =
@@ -67,7 +68,7 @@ impl Runtime {
             } else if lane.readable {
                 unless(self.early_files.take_frame()?)
             } else {
-                // A signal was handled; the lane blocks, so it is read only when it has something.
+                // A signal was handled. The lane blocks, so it is read only when poll says that it is readable.
                 None
             };
             if let Some(leave) = leave {
@@ -76,7 +77,7 @@ impl Runtime {
         }
     }
 
-    /// Runs the tasks of one message, as long as there is no reason to leave.
+    /// Runs the tasks of one message until there is a reason to exit.
     fn take_message(&mut self) -> Result<Option<ExitReason>> {
         let Some(message) = self.channel.recv().context("the task channel broke")? else {
             return Ok(Some(ExitReason::Closed));
@@ -102,7 +103,7 @@ impl Runtime {
             RoleFiles::new()
         };
         if !self.ring.claim(task.seq) {
-            // Taken back: somebody else runs it.
+            // The supervisor has taken the offer back; another worker runs the task.
             dispose(files);
             return Ok(None);
         }
@@ -119,18 +120,20 @@ impl Runtime {
         Ok(unless(is_heard))
     }
 
-    /// Runs a claimed task, and says whether it panicked. All of its files are closed then.
+    /// Runs a claimed task and closes all of its files. Returns its end and whether it panicked.
     fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
         let writes_a_clients = files.writes_a_clients();
         if writes_a_clients {
-            // How long that one may become is for its disk to say.
+            // The client's disk limits this file.
             process::limit_file_size(None).context("cannot lift the limit of outputs")?;
         }
         let mut output = TaskOutput::new(&self.ring, files, task.stage, task.output);
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
             Ok(_) => self.call(task, &mut output),
-            Err(error) => Err(TaskFailure::new(format!("its memory cannot be limited: {error}"))),
+            Err(error) => {
+                Err(TaskFailure::new(format!("the memory limit of the task cannot be set: {error}")))
+            }
         });
         if let Ok(Some(limit)) = limit {
             limit.lift().context("a task has lowered the limits of its worker")?;
@@ -152,7 +155,7 @@ impl Runtime {
     }
 }
 
-/// A reason to leave, unless the supervisor is there.
+/// A reason to exit, unless the supervisor is there.
 fn unless(is_there: bool) -> Option<ExitReason> {
     (!is_there).then_some(ExitReason::Closed)
 }

@@ -1,8 +1,9 @@
-//! Which code of its kind a task runs: all of it, or the plan, a part or the merge of a job that is split.
+//! Calls the function of a kind that a task's stage needs: the handler, or the plan, run or merge of a job that is
+//! split.
 //!
-//! It carries the plan from one task to the others: parts and brief as the plan task packed them, which nobody but
-//! workers reads. It checks what it reads, because another worker wrote it, and files that the job reads against what
-//! the plan task saw of them.
+//! The plan task packs its parts, and a brief for all later tasks, into its output (`proto/src/worker/stage.rs`); only
+//! workers read more of it than the count of parts. Each later task checks every offset of the plan, because another
+//! worker wrote it, and compares the files that the job reads with what the plan task saw. Driven by `runtime.rs`.
 
 use std::io::Write;
 
@@ -15,10 +16,10 @@ use crate::output::TaskOutput;
 use crate::registry::KindHandler;
 use crate::task_files::CheckedFile;
 
-/// Runs what a task of this stage is.
+/// Calls the function of this stage.
 ///
 /// # Errors
-/// [`TaskFailure`] of the kind's own code, or of what lies between its tasks.
+/// [`TaskFailure`] of the kind's own code, or because the plan, the results or the files of the job are wrong.
 pub(crate) fn call(
     code: &KindHandler,
     stage: Stage,
@@ -43,7 +44,7 @@ fn plan(kind: &dyn FanOut, input: &[u8], output: &mut TaskOutput<'_>) -> Result<
     let split = kind.plan(input, output)?;
     if !output.is_empty() {
         return Err(TaskFailure::new(
-            "the plan of a job writes no output: leave that to its parts and its merge",
+            "the plan of a job must not write output: let its parts or its merge write it",
         ));
     }
     output.plan_ends();
@@ -57,7 +58,7 @@ fn plan(kind: &dyn FanOut, input: &[u8], output: &mut TaskOutput<'_>) -> Result<
     if common.len() > FRAME_MAX_BYTES {
         let bytes = common.len();
         return Err(TaskFailure::new(format!(
-            "the plan tells all tasks {bytes} bytes, the limit is {FRAME_MAX_BYTES}"
+            "the common data of the plan has {bytes} bytes, the limit is {FRAME_MAX_BYTES}: make it shorter"
         )));
     }
     output.write_all(&pack(&parts))?;
@@ -84,7 +85,7 @@ fn merge(
     output: &mut TaskOutput<'_>,
 ) -> Result<(), TaskFailure> {
     if output.files().shared.as_ref().is_some_and(|shared| shared.is_sealed()) {
-        // An earlier merge did everything and died before it could say so.
+        // An earlier merge task did everything and died before it reported it.
         return Ok(());
     }
     let file = output.files().plan.clone();
@@ -112,6 +113,8 @@ fn open<'a>(file: &'a CheckedFile, parts: u32, what: &str) -> Result<PackedParts
     let packed = PackedParts::open(file, file.length())?;
     match packed.len() {
         count if count == parts => Ok(packed),
-        count => Err(TaskFailure::new(format!("{what} of the job has {count} parts, {parts} were told"))),
+        count => {
+            Err(TaskFailure::new(format!("{what} of the job has {count} parts, {parts} were announced")))
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! The log of a worker: standard error, which it shares with its supervisor, and never waits for.
+//! The log of a worker: standard error, which it shares with its supervisor. A write never waits for the reader.
 //!
-//! Whoever reads it may be stalled. A worker that waited for them would take no task, or never tell that one has
-//! panicked; so a line that the reader has no room for is dropped. The supervisor's log says what became of a worker.
+//! If the reader stalls, a blocking write would keep the worker from taking a task or from reporting a panic. So a line
+//! is dropped if the pipe has no room for it. The supervisor's own log records how each worker ended.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bulkhead_sys::poll::{self, PollTarget};
 
-/// Standard error, as far as it takes lines at once. A pipe that says so has room for the longest of ours.
+/// Standard error, written only if poll says that it is writable. Such a pipe has room for the longest line of a
+/// worker.
 struct NonBlockingStderr;
 
 impl Write for NonBlockingStderr {
@@ -18,7 +19,7 @@ impl Write for NonBlockingStderr {
         let watched = [PollTarget { fd: stderr.as_fd(), readable: false, writable: true }];
         let has_room = poll::wait(watched, Some(Duration::ZERO)).is_ok_and(|seen| seen[0].writable);
         if has_room {
-            // Without a reader there is nobody to tell that there is none.
+            // A failed write is ignored: without a reader there is no place to report it.
             drop(stderr.write_all(line));
         }
         Ok(line.len())
@@ -29,7 +30,7 @@ impl Write for NonBlockingStderr {
     }
 }
 
-/// Makes it the process's logger; its level is that of `BULKHEAD_LOG`, `info` without it.
+/// Installs the logger of the process, at the level of `BULKHEAD_LOG` or else `info`.
 pub(crate) fn install() {
     let filter = std::env::var("BULKHEAD_LOG").unwrap_or_else(|_| "info".to_owned());
     let mut builder = env_logger::Builder::new();

@@ -1,8 +1,12 @@
-//! The files of one task: what came with its offer, by what each is for.
+//! The files of one task, which arrived with its offer, sorted by their roles.
 //!
-//! A client's file may be anything, and may hang whoever touches it: it is looked at when the task asks for it, not
-//! before, by its own worker and by nobody else. All of them are closed before the task is told as done, so that a close
-//! that hangs is the task's own time.
+//! A client's file may be anything, and a call on it may hang. So the worker calls `stat` on it only when the task asks
+//! for it, and no other process does. All files are closed before the task is reported as done, so that a close that
+//! hangs counts as the task's own time.
+//!
+//! The plan task reads the length and the time of modification of every file that the job reads, once; all parts and
+//! the merge compare their own `stat` with these, so that every task of the job works on the same file. The output that
+//! all parts write in place is the shared file of the supervisor or the client's file `out`.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -20,24 +24,24 @@ pub(crate) use checked_file::CheckedFile;
 
 mod checked_file;
 
-/// What a task was given.
+/// The files of a task.
 #[derive(Debug, Default)]
 pub(crate) struct TaskFiles {
-    /// A file of the supervisor's for the output of this task alone.
+    /// A file of the supervisor for the output of this task alone.
     pub(crate) output: Option<Arc<CheckedFile>>,
-    /// A file of the supervisor's for the output of all tasks of the job.
+    /// A file of the supervisor for the output of all tasks of the job.
     pub(crate) shared: Option<Arc<CheckedFile>>,
     pub(crate) plan: Option<Arc<CheckedFile>>,
     pub(crate) results: Option<Arc<CheckedFile>>,
-    /// Where what it writes is kept for whoever looks.
+    /// The log of the attempt.
     pub(crate) log: Option<File>,
     named: Vec<Arc<CheckedFile>>,
-    /// The task has asked for the output that is written in place.
+    /// Whether the task has asked for the output that is written in place.
     asked_for_shared: Cell<bool>,
 }
 
 impl TaskFiles {
-    /// Sorts them by their roles.
+    /// Sorts the files by their roles.
     pub(crate) fn new(files: RoleFiles) -> Self {
         let mut sorted = Self::default();
         for (role, descriptor) in files {
@@ -59,7 +63,7 @@ impl TaskFiles {
         sorted
     }
 
-    /// The client's file of this name, looked at.
+    /// The client's file of this name, checked by [`CheckedFile::look`].
     pub(crate) fn named(&self, name: &str) -> Result<Arc<CheckedFile>, TaskFailure> {
         let Some(file) = self.named.iter().find(|file| file.name() == name) else {
             let all: Vec<_> = self.named.iter().map(|file| format!("{:?}", file.name())).collect();
@@ -72,17 +76,17 @@ impl TaskFiles {
         Ok(Arc::clone(file))
     }
 
-    /// All of the client's files, not looked at.
+    /// All files of the client, unchecked.
     pub(crate) fn all(&self) -> Vec<Arc<dyn PositionedFile>> {
         self.named.iter().map(|file| Arc::clone(file) as Arc<dyn PositionedFile>).collect()
     }
 
-    /// Whether the task writes a file of the client's, which may be as long as its disk allows.
+    /// Whether the task writes a file of the client. Such a file may be as long as its disk allows.
     pub(crate) fn writes_a_clients(&self) -> bool {
         self.named.iter().any(|file| file.way() == Way::Out)
     }
 
-    /// The client's file for the output of the job, looked at.
+    /// The client's file for the output of the job, checked.
     pub(crate) fn out(&self) -> Result<Arc<CheckedFile>, TaskFailure> {
         let out = self.named(OUT)?;
         match out.way() {
@@ -93,7 +97,7 @@ impl TaskFiles {
         }
     }
 
-    /// The output that is written in place.
+    /// The output that is written in place, checked.
     pub(crate) fn in_place(&self, stage: Stage) -> Result<Arc<CheckedFile>, TaskFailure> {
         self.asked_for_shared.set(true);
         let own = self.output.as_ref().filter(|_| stage == Stage::Whole);
@@ -109,26 +113,27 @@ impl TaskFiles {
         ))
     }
 
-    /// As if [`Self::in_place`] had not been asked for.
+    /// Forgets that the task asked for [`Self::in_place`].
     pub(crate) fn forget_in_place(&self) {
         self.asked_for_shared.set(false);
     }
 
-    /// Whether [`Self::in_place`] was asked for.
+    /// Whether the task asked for [`Self::in_place`].
     pub(crate) fn is_in_place(&self) -> bool {
         self.asked_for_shared.get()
     }
 
-    /// What the files that the job reads look like to this task; those that nobody can read are left out.
+    /// The length and the time of modification of each file that the job reads; files that cannot be checked are left
+    /// out.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         let read = self.named.iter().filter(|file| file.way() == Way::In);
         read.filter_map(|file| file.look().ok()).cloned().collect()
     }
 
-    /// Holds them to what an earlier task of the job saw.
+    /// Compares the files with what an earlier task of the job saw.
     ///
     /// # Errors
-    /// [`TaskFailure`] that names the one that has changed.
+    /// [`TaskFailure`] that names the file that has changed.
     pub(crate) fn expect(&self, seen: &[Seen]) -> Result<(), TaskFailure> {
         for before in seen {
             if let Some(file) = self.named.iter().find(|file| file.name() == before.name) {
@@ -138,7 +143,7 @@ impl TaskFiles {
         Ok(())
     }
 
-    /// What became of them while the task ran: the first write that failed, the first one read that has changed.
+    /// The first failed write, or the first file that changed while the task read it.
     pub(crate) fn fault(&self) -> Option<TaskFailure> {
         let ours = [&self.output, &self.shared].into_iter().flatten();
         self.named.iter().chain(ours).find_map(|file| file.fault())

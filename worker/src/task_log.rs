@@ -1,7 +1,8 @@
-//! The log of a task: what it writes while it runs, put where whoever follows the job finds it at once.
+//! Writes the log of a task while it runs, so that a reader who follows the job finds new entries at once.
 //!
-//! A log is for whoever looks, and nothing depends on it: if it cannot be written any more, that is said once and the task
-//! goes on. Driven by `TaskContext::log`.
+//! For each attempt of a kind that keeps logs the supervisor makes a memfd and sends it with the offer; this file
+//! writes to it, and clients read it through a descriptor that can only be read. No result depends on the log: if it
+//! cannot be written any more, that is logged once and the task goes on. Driven by `TaskContext::log`.
 
 use std::fs::File;
 use std::io;
@@ -10,21 +11,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bulkhead_proto::log::{LogStream, Write, Writer};
 
-/// A log that is written.
+/// The log of one task.
 #[derive(Debug)]
 pub(crate) struct TaskLog {
-    /// `None`: it cannot be written.
+    /// `None` if there is no log, or it cannot be written any more.
     file: Option<File>,
     writer: Writer,
 }
 
 impl TaskLog {
-    /// Into an empty file of the supervisor's, if there is one.
+    /// Writes into an empty file of the supervisor, if there is one.
     pub(crate) fn new(file: Option<File>) -> Self {
         Self { file, writer: Writer::default() }
     }
 
-    /// Adds what was written just now.
+    /// Adds bytes with the current time.
     pub(crate) fn add(&mut self, stream: LogStream, bytes: &[u8]) {
         let Some(file) = &self.file else { return };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -36,7 +37,7 @@ impl TaskLog {
     }
 }
 
-/// The records first, then the head that speaks of them: a reader never sees a head without its records.
+/// Writes the records first and then the head that counts them, so that a reader never sees a head without its records.
 fn put(file: &File, write: &Write<'_>) -> io::Result<()> {
     if write.is_reused {
         file.write_all_at(&[0; 8], write.at)?;

@@ -1,11 +1,11 @@
-//! The end of what a program wrote to its standard error, as one line of text.
+//! The end of a program's standard error, as one line of text.
 //!
-//! It keeps a bounded number of bytes, however much is written. What is no text, or would move a terminal's cursor,
-//! never comes out of it. Driven by the `exec` kind.
+//! It keeps a fixed number of bytes, however much the program writes. Bytes that are no UTF-8 are replaced, and control
+//! characters, which could move a terminal's cursor, become blanks. Driven by `exec.rs`.
 
 use bulkhead_proto::limits::LAST_WORDS_MAX_BYTES;
 
-/// What is kept, in bytes.
+/// How many bytes are kept.
 const KEPT_BYTES: usize = 600;
 
 /// The last bytes of a stream.
@@ -13,7 +13,7 @@ const KEPT_BYTES: usize = 600;
 pub(super) struct StderrTail(Vec<u8>);
 
 impl StderrTail {
-    /// More was written.
+    /// Adds bytes that the program wrote.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         let new = &bytes[bytes.len().saturating_sub(KEPT_BYTES)..];
         let over = (self.0.len() + new.len()).saturating_sub(KEPT_BYTES);
@@ -21,9 +21,9 @@ impl StderrTail {
         self.0.extend_from_slice(new);
     }
 
-    /// All that is kept: lines are joined by ` / `, control characters become blanks.
+    /// The kept bytes as text: lines are joined by ` / `, control characters become blanks.
     pub(super) fn text(&self) -> String {
-        // A cut may fall into a character: the rest of that one is left out.
+        // If the cut fell inside a character, the rest of that character is left out.
         let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
         let start = self.0.iter().take(3).take_while(is_rest).count();
         let text = String::from_utf8_lossy(&self.0[start..]);
@@ -32,7 +32,7 @@ impl StderrTail {
         line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
     }
 
-    /// As much of its end as fits the last words of a task.
+    /// The end of the text that fits the last words of a task.
     pub(super) fn last_words(&self) -> String {
         let text = self.text();
         let start = text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_MAX_BYTES));

@@ -1,7 +1,7 @@
 //! Kinds that plan, with types of their own: three plain functions, and JSON between their tasks.
 //!
-//! It knows nothing of stages or files. Every task reads the job's input again, because it may run in another worker
-//! than the one before. Driven by `stage_call.rs` as any other kind that plans.
+//! It knows nothing of stages or files. Every task parses the job's input again, because it may run in another worker
+//! than the one before. Driven by `stage_call.rs`, like any other kind that plans.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::{read_input, write_output};
 
-/// What goes in and comes out; none of them is held.
+/// The value types, for `PhantomData`: no value is stored.
 type Values<I, P, R, O> = fn(I, P) -> (R, O);
 
 /// Three functions over values: plan: `I` to parts `P`, run: `P` to `R`, merge: all `R` to `O`.
@@ -67,12 +67,12 @@ where
     }
 }
 
-/// An error of the kind's own, in its own words.
+/// The failure for an error of the kind's function, with its text.
 fn said(error: impl fmt::Display) -> TaskFailure {
     TaskFailure::new(error.to_string())
 }
 
-/// A value that does not survive its way between two tasks of its own kind.
+/// The failure for a part or result that cannot be serialised or parsed again.
 fn lost(error: serde_json::Error) -> TaskFailure {
-    TaskFailure::new(format!("a part or its result does not come back from JSON as it went in: {error}"))
+    TaskFailure::new(format!("a part or its result cannot be converted to JSON and back: {error}"))
 }

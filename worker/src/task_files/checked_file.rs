@@ -1,9 +1,9 @@
-//! One file of a task: what it is, what it looked like first, and what went wrong with it.
+//! One file of a task: what it is, what its first `stat` returned, and the first write that failed.
 //!
-//! Reads and writes go by position and are never mapped: a file that shrinks under a reader gives a short read, and
-//! no signal. That it changed is told by its length and by when it was written last, by a clock that ticks every few
-//! milliseconds: a change within a tick of the first look that keeps the length is not seen. A new name or other rights
-//! are no change.
+//! It is read and written by position (pread, pwrite) and never mapped: if the file shrinks, a read is short and no
+//! signal is raised. A change is noticed by the length and the time of modification (mtime), whose clock ticks every
+//! few milliseconds: a change that keeps the length within one tick of the first `stat` is not noticed. A new name or
+//! new permissions are no change.
 
 use std::fs::{File, FileType, Metadata};
 use std::io::{self, ErrorKind, IsTerminal};
@@ -17,13 +17,13 @@ use bulkhead_proto::worker::stage::Seen;
 use bulkhead_sys::memfd;
 use bulkhead_sys::open_flags::is_appending;
 
-/// A file, and what is known of it.
+/// A file with the results of its checks.
 #[derive(Debug)]
 pub(crate) struct CheckedFile {
     name: String,
     way: Way,
     file: File,
-    /// Longest that it may become, in bytes.
+    /// The longest that it may become, in bytes; `None` if only its disk limits it.
     room: Option<u64>,
     seen: OnceLock<Seen>,
     /// The first write that failed.
@@ -36,15 +36,15 @@ impl CheckedFile {
         Self { name: name.to_owned(), way, file, room: None, seen, failure }
     }
 
-    /// The same with a limit to its length.
+    /// The same with a limit on its length.
     pub(crate) fn with_room(self, bytes: u64) -> Self {
         Self { room: Some(bytes), ..self }
     }
 
-    /// What it looked like at the first look.
+    /// Checks that it is a regular file or memfd, once, and returns what the first `stat` returned.
     ///
     /// # Errors
-    /// [`TaskFailure`] if it is no file that can be read or written at any place: what it is, and what to do.
+    /// [`TaskFailure`] if it cannot be read or written at any position: what it is, and what to do.
     pub(crate) fn look(&self) -> Result<&Seen, TaskFailure> {
         if let Some(seen) = self.seen.get() {
             return Ok(seen);
@@ -52,24 +52,24 @@ impl CheckedFile {
         let seen = self.stat()?;
         if self.way == Way::Out && is_appending(self.file.as_fd()).unwrap_or(false) {
             return Err(self.failed(
-                "is open for appending, so that nothing can be written in its place: open it without",
+                "is open for appending (O_APPEND), so it cannot be written at a position: open it without",
             ));
         }
         Ok(self.seen.get_or_init(|| seen))
     }
 
-    /// Holds it to what an earlier task of the job saw.
+    /// Compares the file with what an earlier task of the job saw.
     pub(crate) fn expect(&self, before: &Seen) -> Result<(), TaskFailure> {
         let seen = self.look()?;
         if seen == before { Ok(()) } else { Err(self.changed(before, seen)) }
     }
 
-    /// Bytes in it now.
+    /// Its current length in bytes.
     pub(crate) fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 
-    /// Freezes it for ever, unless an earlier task did, and gives its length.
+    /// Seals it against changes, unless an earlier task did, and returns its length.
     pub(crate) fn seal(&self) -> io::Result<u64> {
         match memfd::sealed_size(self.as_fd())? {
             Some(bytes) => Ok(bytes),
@@ -82,7 +82,7 @@ impl CheckedFile {
         memfd::sealed_size(self.as_fd()).is_ok_and(|size| size.is_some())
     }
 
-    /// What became of it since the first look.
+    /// The first failed write, or a change since the first check.
     pub(crate) fn fault(&self) -> Option<TaskFailure> {
         if let Some(failure) = self.failure.get() {
             return Some(TaskFailure::new(failure.clone()));
@@ -97,7 +97,7 @@ impl CheckedFile {
 
     fn stat(&self) -> Result<Seen, TaskFailure> {
         let stat = self.file.metadata();
-        let stat = stat.map_err(|error| self.failed(&format!("cannot be looked at: {error}")))?;
+        let stat = stat.map_err(|error| self.failed(&format!("cannot be examined (fstat): {error}")))?;
         if !stat.is_file() {
             return Err(self.failed(&self.no_file(stat.file_type())));
         }
@@ -108,29 +108,27 @@ impl CheckedFile {
         Seen { name: self.name.clone(), length: stat.len(), modified: (stat.mtime(), stat.mtime_nsec()) }
     }
 
-    /// What it is instead, and what to do.
+    /// What the file is instead of a regular file, and what to do.
     fn no_file(&self, what: FileType) -> String {
         let (what, more) = if what.is_dir() {
             ("directory", "")
         } else if what.is_fifo() {
-            ("pipe", ", in which nothing has a place; copy what comes through it into a file first")
+            ("pipe", ", which cannot be read at a position; copy its data into a file first")
         } else if what.is_socket() {
-            ("socket", ", in which nothing has a place; copy what comes through it into a file first")
+            ("socket", ", which cannot be read at a position; copy its data into a file first")
         } else if self.file.is_terminal() {
             ("terminal", "; redirect it")
         } else if what.is_block_device() {
-            ("block device", "; copy what is wanted of it into a file first")
+            ("block device", "; copy the data that is needed into a file first")
         } else {
-            ("device", ", in which nothing has a place")
+            ("device", ", which cannot be read at a position")
         };
         format!("is a {what}{more}: give a regular file")
     }
 
     fn changed(&self, before: &Seen, now: &Seen) -> TaskFailure {
         let how = match now.length {
-            length if length == before.length => {
-                "its bytes or its owner's marks are not those of before".to_owned()
-            }
+            length if length == before.length => "it has the same length, but was modified".to_owned(),
             length => format!("it had {} bytes and has {length}", before.length),
         };
         self.failed(&format!("changed while it was read, {how}: run it again on a file that nobody writes"))
@@ -140,8 +138,8 @@ impl CheckedFile {
         TaskFailure::new(format!("file {:?} {what}", self.name))
     }
 
-    /// A write that failed, in words that keep its meaning. It is not forgotten: the task fails with it even if its
-    /// handler goes on as if nothing had happened.
+    /// The error of a failed write, in words that name the file. It is kept: the task fails with it even if its handler
+    /// ignores the error.
     fn unwritten(&self, error: &io::Error) -> io::Error {
         let name = &self.name;
         let text = match error.kind() {
@@ -154,7 +152,7 @@ impl CheckedFile {
                 "the quota is used up where the output goes: file {name:?} has no room, free some or write elsewhere"
             ),
             ErrorKind::FileTooLarge => {
-                format!("file {name:?} cannot become so long: its file system or RLIMIT_FSIZE forbids it")
+                format!("file {name:?} cannot become this long: its file system or RLIMIT_FSIZE forbids it")
             }
             _ => format!("file {name:?} cannot be written: {error}"),
         };
@@ -162,7 +160,7 @@ impl CheckedFile {
         FileError::of_kind(error.kind(), text)
     }
 
-    /// Whether it may become so long.
+    /// Checks that the job may write it, and that this length is within its limit.
     fn has_room(&self, bytes: Option<u64>) -> io::Result<()> {
         if self.way == Way::In {
             return Err(FileError::of_kind(
@@ -210,7 +208,7 @@ impl FileExt for CheckedFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
         self.has_room(at.checked_add(bytes.len() as u64))?;
         match self.file.write_at(bytes, at) {
-            // No failure: it is tried again.
+            // An interrupted write is tried again by its caller and is no failure.
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(self.unwritten(&error)),
             written => written,
         }

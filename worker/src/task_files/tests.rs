@@ -38,12 +38,12 @@ fn what_is_no_file_is_named_with_what_to_do() {
     let (socket, _other) = UnixStream::pair().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let cases: [(OwnedFd, &str); 4] = [
-        (pipe.into(), "file \"in\" is a pipe, in which nothing has a place; copy"),
-        (socket.into(), "file \"in\" is a socket, in which nothing has a place; copy"),
+        (pipe.into(), "file \"in\" is a pipe, which cannot be read at a position; copy"),
+        (socket.into(), "file \"in\" is a socket, which cannot be read at a position; copy"),
         (File::open(folder.path()).unwrap().into(), "file \"in\" is a directory: give a regular file"),
         (
             File::open("/dev/zero").unwrap().into(),
-            "file \"in\" is a device, in which nothing has a place: give",
+            "file \"in\" is a device, which cannot be read at a position: give",
         ),
     ];
     for (descriptor, text) in cases {
@@ -84,7 +84,7 @@ fn a_change_while_it_is_read_is_noticed_and_one_before_is_not() {
     assert_eq!(files.fault(), None);
     change(&kept, |file| file.write_all_at(b"y", 0).unwrap());
     let fault = files.fault().unwrap().to_string();
-    assert!(fault.starts_with("file \"in\" changed while it was read, its bytes"), "{fault}");
+    assert!(fault.starts_with("file \"in\" changed while it was read, it has the same length"), "{fault}");
 
     let (files, kept) = input(b"0123456789");
     files.named("in").unwrap();
