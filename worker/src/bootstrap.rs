@@ -1,4 +1,10 @@
-//! Starts a worker, in the order that the crate's header gives, until it can be offered tasks.
+//! Starts a worker until it can be offered tasks.
+//!
+//! In this order it asks to die with its parent (PDEATHSIG), raises its OOM score so that the kernel kills it before
+//! the daemon, limits its file size, installs the panic hook, takes the lane from standard input (which becomes
+//! `/dev/null`), receives the setup with both pages, maps the box for writing and the orders for reading, installs the
+//! handlers of fatal signals, opens an ipc-channel one-shot server in its boot folder, names it in its hello, accepts
+//! the supervisor, and makes itself not dumpable.
 //!
 //! Every step can fail. The worker then sends the reason on the lane, logs it and exits; nothing else is left, and the
 //! supervisor starts another worker. No task is touched before all steps have succeeded. Driven by `lib.rs`.

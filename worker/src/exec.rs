@@ -1,16 +1,17 @@
 //! The `exec` kind: runs a program, returns its standard output, and reports how it ended.
 //!
-//! The program gets an empty folder of its own, which is removed afterwards, and a clean environment. It runs with the
-//! rights of the daemon, so a daemon in system mode must not offer this kind. `sys::program` starts it with
-//! posix_spawn, in a process group of its own: scripts end with `kill 0`, which must not hit the worker. While it runs,
-//! the worker is a subreaper: every process that the program leaves, in any session, becomes the worker's child and is
-//! killed and reaped before the task ends.
+//! The program gets an empty folder, which is removed afterwards, and a clean environment. It runs with the rights of
+//! the daemon, so a daemon in system mode must not offer this kind. `sys::program` starts it with posix_spawn in a
+//! process group of its own: scripts end with `kill 0`, which must not hit the worker. The worker is a subreaper: every
+//! process that the program leaves, in any session, becomes its child and is killed and reaped before the task ends. If
+//! the worker dies first, they become the supervisor's strays with this worker's mark, and the proof of death waits for
+//! them.
 //!
-//! The worker polls both output streams and the program's pidfd, and only the pidfd ends the task: a stream may close
-//! early, or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the
-//! start, or a file of the job that is opened anew. Files of the job stay open in the program under their descriptor
-//! numbers, and everything else is closed; the program opens them by `/proc/self/fd/N`, so each process has a file
-//! offset of its own. It inherits the worker's mark and its limits of memory and file size.
+//! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
+//! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a
+//! file of the job that is opened anew. Other files of the job stay open under their numbers and everything else is
+//! closed; the program opens them by `/proc/self/fd/N`, so each process has its own offset. The mark and the limits of
+//! memory and file size are inherited.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};

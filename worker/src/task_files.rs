@@ -1,12 +1,12 @@
-//! The files of one task, which arrived with its offer, sorted by their roles.
+//! The files of one task, which arrived with its offer in one frame of the lane, sorted by their roles (`FileRole`).
 //!
-//! A client's file may be anything, and a call on it may hang. So the worker calls `stat` on it only when the task asks
-//! for it, and no other process does. All files are closed before the task is reported as done, so that a close that
-//! hangs counts as the task's own time.
+//! The roles: the output of this task, the output that all tasks of the job share, the plan, the results of the parts,
+//! the log, and the client's files. A call on a client's file may hang, for example on a dead file server. So the
+//! worker calls `fstat` on it only when the task first asks for it, and no other process does. All files are closed
+//! before the task is reported as done, so a call that hangs costs the job's own time, which its limits end.
 //!
-//! The plan task reads the length and the time of modification of every file that the job reads, once; all parts and
-//! the merge compare their own `stat` with these, so that every task of the job works on the same file. The output that
-//! all parts write in place is the shared file of the supervisor or the client's file `out`.
+//! Length and modification time of the first `fstat` are compared again when the handler has ended. The plan task
+//! stores them in the plan, and every part and the merge compare their files with them.
 
 use std::cell::Cell;
 use std::fs::File;

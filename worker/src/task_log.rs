@@ -1,8 +1,10 @@
 //! Writes the log of a task while it runs, so that a reader who follows the job finds new entries at once.
 //!
-//! For each attempt of a kind that keeps logs the supervisor makes a memfd and sends it with the offer; this file
-//! writes to it, and clients read it through a descriptor that can only be read. No result depends on the log: if it
-//! cannot be written any more, that is logged once and the task goes on. Driven by `TaskContext::log`.
+//! For each attempt of a kind that keeps logs the supervisor makes a memfd of 1 MiB, sealed in its size. The worker
+//! gets it with its offer and writes to it. Users who may see the job get a second descriptor, which can only be read,
+//! and read it themselves; the file's mode lets no other process open it again. The format (`proto/src/log.rs`) needs
+//! no lock. No result depends on the log: if it cannot be written any more, that is logged once and the task goes on.
+//! Driven by `TaskContext::log`.
 
 use std::fs::File;
 use std::io;

@@ -1,34 +1,34 @@
-//! `chaos MODE`: ends its own process in the way that was asked for, to show that nobody else is hurt.
+//! `chaos MODE`: ends its own process in the chosen way, to show that no other job is hurt.
 //!
-//! Whoever may run it decides elsewhere: the daemon offers it only when started with `--enable-chaos`. It must
-//! draw its last breath right before each death that no handler sees, so that the time until the supervisor noticed
-//! can be told; the others stamp their moment themselves.
+//! The daemon offers this kind only if it was started with `--enable-chaos`. Right before a death that no signal
+//! handler sees, it must call `last_breath`, which stores the time, so that the time until the supervisor noticed can
+//! be reported. The signal handler stores the time of all other deaths.
 
 use bulkhead_sys::raise;
 
 use crate::{TaskContext, TaskFailure, quoted, text_of};
 
-// By their Linux numbers (signal(7), x86 and ARM).
+// Linux signal numbers (signal(7), x86 and ARM).
 const SIGKILL: i32 = 9;
 const SIGSTOP: i32 = 19;
 const SIGXCPU: i32 = 24;
 const SIGSYS: i32 = 31;
 
-/// More bytes than any address space has.
+/// More bytes than an address space has.
 const TOO_MANY_BYTES: usize = 1 << 62;
 
 const MIB: usize = 1 << 20;
-/// How often a stall makes progress first.
+/// How often `stall` reports progress before it hangs.
 const STALL_PARTS: u64 = 3;
 
 /// The modes, as a usage text.
 const USAGE: &str = "give segv, bus, ill, fpe, sys, xcpu, stack-overflow, alloc, abort, kill, exit:N, panic, loop, hang, stall, stop, \
      eat:MIB or share:MIB";
 
-/// The ways to go.
+/// The ways to end the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChaosMode {
-    /// A store to memory that may not be written: the kernel sends SIGSEGV.
+    /// A store to read-only memory: SIGSEGV.
     Segv,
     /// A store behind the end of a mapped file: SIGBUS.
     Bus,
@@ -36,38 +36,38 @@ enum ChaosMode {
     Ill,
     /// A whole number divided by zero: SIGFPE.
     Fpe,
-    /// SIGSYS to itself, as a system call that is forbidden ends.
+    /// SIGSYS to itself, as after a forbidden system call.
     Sys,
-    /// SIGXCPU to itself, as too much processor time ends.
+    /// SIGXCPU to itself, as after too much processor time.
     Xcpu,
     /// Recursion without an end.
     StackOverflow,
-    /// More memory than there is, for code that must have it.
+    /// An allocation that cannot be satisfied, in code that cannot go on without it.
     Alloc,
     /// abort(3): SIGABRT.
     Abort,
-    /// SIGKILL to itself: nothing can be said afterwards.
+    /// SIGKILL to itself: no handler runs.
     Kill,
-    /// Leaves in the middle of its duty with this code.
+    /// exit(3) with this code in the middle of the task.
     Exit(u8),
-    /// A panic in the handler's own code: a failure of the job; its worker reports it and leaves.
+    /// A panic in the handler: the job fails; the worker reports it and exits.
     Panic,
-    /// Runs for ever, busily; only a limit or a cancel ends it.
+    /// A busy loop; only a limit or a cancel ends it.
     Loop,
-    /// Waits for ever, in the kernel; only a limit or a cancel ends it.
+    /// A wait in the kernel without end; only a limit or a cancel ends it.
     Hang,
-    /// Makes progress a few times, then hangs.
+    /// Reports progress a few times, then hangs.
     Stall,
-    /// SIGSTOP to itself. It ends done if somebody lets it go on.
+    /// SIGSTOP to itself. It ends done after a SIGCONT.
     Stop,
-    /// Takes so many MiB of memory of its own, gives them back, and ends done.
+    /// Allocates this many MiB of private memory, frees them, and ends done.
     Eat(u32),
-    /// Takes so many MiB of memory that could be shared, which no limit on data covers, and hangs.
+    /// Maps this many MiB of shared memory, which RLIMIT_DATA does not cover, and hangs.
     Share(u32),
 }
 
 impl ChaosMode {
-    /// Whether the process ends without a signal handler being asked.
+    /// Whether the process ends without a signal handler running.
     fn is_silent(self) -> bool {
         matches!(self, Self::Kill | Self::Exit(_))
     }
@@ -114,25 +114,25 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
     }
 }
 
-/// Whatever comes back from a death did not work.
+/// The failure for a call that should have ended the process and returned.
 fn cannot(died: std::io::Result<()>) -> Result<(), TaskFailure> {
     died.map_err(|error| TaskFailure::new(format!("end itself: {error}")))
 }
 
-/// Calls itself for ever, a page of stack at a time.
+/// Recurses without end, with a page of stack in each call.
 fn deeper(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 512]);
     if frame[0] == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[1] }
 }
 
-/// Takes memory in steps, each touched before the next is asked for.
+/// Allocates memory in steps and writes to each before the next.
 fn eat(mib: u32) -> usize {
     let meal: Vec<Vec<u8>> = (0..mib).map(|_| std::hint::black_box(vec![1; MIB])).collect();
     meal.len()
 }
 
 fn leave(code: u8) -> ! {
-    #[expect(clippy::disallowed_methods, reason = "leaving without a word is what this job was asked to do")]
+    #[expect(clippy::disallowed_methods, reason = "ending the process is what this job was asked to do")]
     std::process::exit(i32::from(code))
 }
 
@@ -158,7 +158,7 @@ fn parse(text: &str) -> Result<ChaosMode, TaskFailure> {
     }
 }
 
-/// The modes with a number.
+/// Parses the modes with a number.
 fn parse_number(word: &str) -> Result<ChaosMode, &'static str> {
     let (name, number) = word.split_once(':').ok_or(USAGE)?;
     let mib = || number.parse().map_err(|_| "give a whole number of MiB");

@@ -1,14 +1,15 @@
-//! How many decimal digits a huge number has, without converting it: for 10,000,000! the conversion takes six
+//! Counts the decimal digits of a huge number without converting it to text: for 10,000,000! the conversion takes six
 //! times as long as the factorial itself.
 //!
-//! Exact for every number, also right beside a power of ten, where a logarithm alone would be a guess.
+//! The count is exact for every number, also next to a power of ten, where a logarithm alone could be wrong by one.
+//! Used by `factorial.rs`.
 
 use rug::{Complete, Integer};
 
-/// How many decimal digits a number above 0 has: exact, and without converting it.
+/// The number of decimal digits of a number above 0.
 ///
-/// The logarithm decides, unless the number is so close to a power of ten that its rounding could be wrong;
-/// then the two are compared.
+/// It computes the logarithm. If the number is so close to a power of ten that rounding could be wrong, it compares the
+/// two numbers instead.
 pub(crate) fn count(number: &Integer) -> u64 {
     let (mantissa, exponent) = number.to_f64_exp();
     let log = mantissa.log10() + f64::from(exponent) * std::f64::consts::LOG10_2;

@@ -1,9 +1,8 @@
-//! `factorial N [FORM]`: n! with GMP, one task each.
+//! `factorial N [FORM]`: n! with GMP, as one task.
 //!
-//! GMP's own factorial (by prime swing) is one task on purpose: splitting one n! over two workers was measured
-//! slower. So is its conversion to text: GMP in one piece was 11 to 25 % faster than pieces split at powers of
-//! ten, at the same peak of memory (190 MB for 10,000,000!). Where a long text may go is the task's to say. Its
-//! progress is two parts: the product, and its form.
+//! GMP's own factorial (by prime swing) is one task on purpose: splitting one n! over two workers was measured slower.
+//! So is its conversion to text: GMP in one call was 11 to 25 % faster than blocks split at powers of ten, with the
+//! same peak of memory (190 MB for 10,000,000!). It reports two steps of progress: the product, and its form.
 
 use bulkhead_proto::kind::{Form, parse_n};
 use rug::{Complete, Integer};
@@ -54,7 +53,7 @@ fn unknown_form(name: &str) -> TaskFailure {
     ))
 }
 
-/// The number as text; the number itself is gone afterwards, so that only one of the two is held.
+/// The number as text. It takes the number by value and frees it, so that only one of the two is in memory.
 fn text(value: Integer, radix: i32) -> String {
     value.to_string_radix(radix)
 }

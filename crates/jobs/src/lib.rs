@@ -1,8 +1,8 @@
-//! The built-in kinds as plain functions: input bytes in, output written to a [`TaskContext`].
+//! The built-in kinds as plain functions: they read input bytes and write their output to a [`TaskContext`].
 //!
-//! They know nothing of workers, offers or descriptors, so each is tested without a process. What the daemon
-//! must know of a kind stands in `bulkhead_proto::kind`; the table here is the code behind those names.
-//! Driven by the worker runtime, one task at a time.
+//! They must not know workers, offers or descriptors, so each is tested without a process. The facts about a kind that
+//! the daemon needs stand in `bulkhead_proto::kind`; the table here has the code for those names. Driven by the worker
+//! runtime, one task at a time.
 
 mod chaos;
 mod digit_count;
@@ -25,13 +25,13 @@ pub use fan_out::{FanOut, Planned, Split};
 pub use packed_parts::PackedParts;
 pub use task::{FileError, PositionedFile, TaskContext};
 
-/// The code of a kind: reads `input`, writes its output to `task`.
+/// A handler: reads `input` and writes its output to `task`.
 ///
 /// # Errors
-/// [`TaskFailure`] when the task itself says no: bad input, or output that cannot be written.
+/// [`TaskFailure`]: the input is wrong, or the output cannot be written.
 pub type Handler = fn(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure>;
 
-/// Why a task ended without a result, in words for its client.
+/// Why a task ended without a result, as a text for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskFailure {
     text: String,
@@ -40,29 +40,29 @@ pub struct TaskFailure {
 }
 
 impl TaskFailure {
-    /// A failure with this text: a lower-case fragment that names the thing that was wrong.
+    /// A failure with this text: a lower-case fragment that names what was wrong.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: None, keeps_output: false }
     }
 
-    /// The same of a program that ended with this exit code, or as a shell would tell it.
+    /// Adds the exit code of the program that the task ran, or the code that a shell would report for it.
     #[must_use]
     pub fn with_code(self, code: NonZeroU8) -> Self {
         Self { code: Some(code), ..self }
     }
 
-    /// The same, with all that the task has written as far as it goes: its client gets that too.
+    /// The client also gets the output that the task had written.
     #[must_use]
     pub fn with_output(self) -> Self {
         Self { keeps_output: true, ..self }
     }
 
-    /// Whether its client is to have what the task has written.
+    /// Whether the client gets the output that the task had written.
     pub fn keeps_output(&self) -> bool {
         self.keeps_output
     }
 
-    /// The exit code of the program that the task was.
+    /// The exit code of the program that the task ran.
     pub fn code(&self) -> Option<NonZeroU8> {
         self.code
     }
@@ -77,7 +77,7 @@ impl fmt::Display for TaskFailure {
 impl std::error::Error for TaskFailure {}
 
 impl From<std::io::Error> for TaskFailure {
-    /// The only I/O of a handler are its files, whose errors name them, and its output.
+    /// A handler's only I/O is on its files, whose errors name the file, and on its output.
     fn from(error: std::io::Error) -> Self {
         match error.get_ref().is_some_and(|inner| inner.is::<FileError>()) {
             true => Self::new(error.to_string()),
@@ -91,7 +91,7 @@ impl From<std::io::Error> for TaskFailure {
 pub enum BuiltinKind {
     /// Each of its jobs is one task.
     Whole(Handler),
-    /// Its jobs are split.
+    /// Its jobs are split into parts.
     Split(&'static dyn FanOut),
 }
 
@@ -121,7 +121,7 @@ fn text_of(input: &[u8]) -> Result<&str, TaskFailure> {
     })
 }
 
-/// Text that came from a client, quoted and cut for a message.
+/// A client's text, quoted and cut for a message.
 fn quoted(text: &str) -> String {
     format!("{:?}", text.chars().take(40).collect::<String>())
 }

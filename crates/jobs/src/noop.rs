@@ -1,6 +1,6 @@
-//! `noop`: gives its input back, byte for byte. The yardstick for what everything else costs.
+//! `noop`: returns its input, byte for byte. It measures the cost of everything around a task.
 //!
-//! It never looks at the bytes, so it is also the kind that takes any of them.
+//! It never examines the bytes, so it accepts any input.
 
 use crate::{TaskContext, TaskFailure};
 

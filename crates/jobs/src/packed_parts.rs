@@ -1,7 +1,9 @@
-//! Many pieces in one file, in the form of `bulkhead_proto::worker::stage`: a plan's parts, and the results of parts.
+//! Reads the packed parts of a plan, or the packed results of parts, from a file (the format of
+//! `bulkhead_proto::worker::stage`).
 //!
-//! Pieces are read one at a time, so that a plan of 65,536 parts costs a run task no more than its own. Every offset
-//! is checked against the file before anything is allocated: the file comes from another process.
+//! Parts are read one at a time, so a run task of a plan with 65,536 parts reads only its own. Every offset is checked
+//! against the length of the file before anything is allocated, because another process wrote the file. Driven by the
+//! worker's `stage_call.rs`.
 
 use std::os::unix::fs::FileExt;
 
@@ -9,19 +11,19 @@ use bulkhead_proto::worker::stage::{COUNT_BYTES, parts_of, table_bytes};
 
 use crate::TaskFailure;
 
-/// Pieces that are read when they are asked for.
+/// Parts or results in a file, each read when it is asked for.
 #[derive(Clone, Copy)]
 pub struct PackedParts<'a> {
-    /// The file and its length; without one, all pieces are empty.
+    /// The file and its length; without a file all parts are empty.
     file: Option<(&'a dyn FileExt, u64)>,
     count: u32,
 }
 
 impl<'a> PackedParts<'a> {
-    /// The pieces in `file`, which is `length` bytes long.
+    /// Opens the parts in `file`, which is `length` bytes long.
     ///
     /// # Errors
-    /// [`TaskFailure`] if it cannot be read or holds no such pieces.
+    /// [`TaskFailure`] if the file cannot be read or its count of parts does not fit its length.
     pub fn open(file: &'a dyn FileExt, length: u64) -> Result<Self, TaskFailure> {
         let mut head = [0; COUNT_BYTES];
         file.read_exact_at(&mut head, 0)?;
@@ -29,44 +31,44 @@ impl<'a> PackedParts<'a> {
         Ok(Self { file: Some((file, length)), count })
     }
 
-    /// So many pieces, and nothing in any of them.
+    /// This many empty parts.
     pub fn empty(count: u32) -> Self {
         Self { file: None, count }
     }
 
-    /// How many there are.
+    /// The number of parts.
     pub fn len(&self) -> u32 {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether there are no parts.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// One of them, counted from 0.
+    /// Reads one part, counted from 0.
     ///
     /// # Errors
-    /// [`TaskFailure`] if there is no such piece, or it cannot be read.
-    pub fn get(&self, piece: u32) -> Result<Vec<u8>, TaskFailure> {
-        if piece >= self.count {
-            return Err(TaskFailure::new(format!("there is no part {piece}, only {}", self.count)));
+    /// [`TaskFailure`] if there is no such part, or it cannot be read.
+    pub fn get(&self, part: u32) -> Result<Vec<u8>, TaskFailure> {
+        if part >= self.count {
+            return Err(TaskFailure::new(format!("there is no part {part}, only {}", self.count)));
         }
         let mut pair = [0; 2 * COUNT_BYTES];
         let Some((file, length)) = self.file else { return Ok(Vec::new()) };
-        file.read_exact_at(&mut pair, COUNT_BYTES as u64 * (u64::from(piece) + 1))?;
+        file.read_exact_at(&mut pair, COUNT_BYTES as u64 * (u64::from(part) + 1))?;
         let word = |place: usize| {
             u64::from_le_bytes(*pair[place..].first_chunk().expect("the pair holds two words of eight bytes"))
         };
-        self.piece(file, (word(0), word(COUNT_BYTES)), length)
+        self.read_range(file, (word(0), word(COUNT_BYTES)), length)
     }
 
-    /// All of them, one after the other.
+    /// Reads all parts in order.
     pub fn iter(&self) -> impl Iterator<Item = Result<Vec<u8>, TaskFailure>> + '_ {
-        (0..self.count).map(|piece| self.get(piece))
+        (0..self.count).map(|part| self.get(part))
     }
 
-    /// What lies behind the last piece.
+    /// Reads the bytes after the last part.
     ///
     /// # Errors
     /// [`TaskFailure`] if it cannot be read.
@@ -74,17 +76,22 @@ impl<'a> PackedParts<'a> {
         let Some((file, length)) = self.file else { return Ok(Vec::new()) };
         let mut end = [0; COUNT_BYTES];
         file.read_exact_at(&mut end, COUNT_BYTES as u64 * (u64::from(self.count) + 1))?;
-        self.piece(file, (u64::from_le_bytes(end), length), length)
+        self.read_range(file, (u64::from_le_bytes(end), length), length)
     }
 
-    fn piece(&self, file: &dyn FileExt, (from, to): (u64, u64), length: u64) -> Result<Vec<u8>, TaskFailure> {
+    fn read_range(
+        &self,
+        file: &dyn FileExt,
+        (from, to): (u64, u64),
+        length: u64,
+    ) -> Result<Vec<u8>, TaskFailure> {
         if from < table_bytes(self.count) || from > to || to > length {
             return Err(malformed("a part", length));
         }
         let bytes = usize::try_from(to - from).map_err(|_| malformed("a part", length))?;
-        let mut piece = vec![0; bytes];
-        file.read_exact_at(&mut piece, from)?;
-        Ok(piece)
+        let mut part = vec![0; bytes];
+        file.read_exact_at(&mut part, from)?;
+        Ok(part)
     }
 }
 

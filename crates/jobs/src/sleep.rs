@@ -1,7 +1,7 @@
-//! `sleep MS`: holds its worker for that long and gives nothing back.
+//! `sleep MS`: keeps its worker for this long and returns nothing.
 //!
-//! The one place of the project where a thread may sleep, because here sleeping is the job. Uses no processor
-//! time, so that many of them can stand in for slow work.
+//! It is the only place of the project where a thread may sleep, because here sleeping is the job. It uses no processor
+//! time, so many such jobs can stand in for slow work.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
-//! For tests: a task that keeps its output in memory, and can be told to refuse it.
+//! A task for tests: it keeps its output and its files in memory, and can refuse writes after a number of bytes.
+//!
+//! It exists only in test builds. Used by the tests of every kind.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,12 +11,12 @@ use bulkhead_proto::file::Way;
 
 use crate::{Handler, PositionedFile, TaskContext, TaskFailure};
 
-/// A file that is none.
+/// The bytes of a file in memory.
 #[derive(Default)]
 pub(crate) struct MemoryFile(RwLock<Vec<u8>>);
 
 impl MemoryFile {
-    /// With these bytes.
+    /// A file with these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(RwLock::new(bytes.to_vec()))
     }
@@ -47,7 +49,7 @@ impl FileExt for MemoryFile {
     }
 }
 
-/// A file of a trial.
+/// A file of the test task.
 pub(crate) struct NamedMemoryFile {
     name: String,
     way: Way,
@@ -94,11 +96,11 @@ impl PositionedFile for NamedMemoryFile {
 pub(crate) struct TestTask {
     /// What was written.
     pub(crate) output: Vec<u8>,
-    /// How often the last breath was drawn.
+    /// How often `last_breath` was called.
     pub(crate) breaths: usize,
-    /// The last progress that was told.
+    /// The last progress that was reported.
     pub(crate) progress: Option<(u64, u64)>,
-    /// Everything that was said.
+    /// All last words.
     pub(crate) said: Vec<String>,
     /// Bytes after which writing fails.
     pub(crate) room: Option<usize>,
@@ -123,7 +125,7 @@ impl TestTask {
     }
 }
 
-/// A task that has nothing but what every one has.
+/// A task with the default methods of the trait.
 struct DefaultTask;
 
 impl io::Write for DefaultTask {

@@ -1,8 +1,9 @@
-//! `transform CHAIN`: a Y4M clip, file `in`, to another one that is written in place, a range of frames a task.
+//! `transform CHAIN`: reads a Y4M clip, the file `in`, and writes the transformed clip in place, a range of frames in
+//! each run task.
 //!
-//! What is done to the samples, and where each frame lies, is `bulkhead_frames`'s; this is its plan, run and merge as
-//! tasks. Every run task writes to bytes of its own and writes the same when it runs again, so the output does not
-//! depend on how many workers there are, nor on what becomes of them. The input is the chain's text.
+//! The work on samples and the position of each frame are those of `bulkhead_frames`; this file is the plan, run and
+//! merge around it. Every run task writes its own bytes and writes the same bytes when it runs again, so the output
+//! depends neither on the number of workers nor on their deaths. The input is the text of the operation chain.
 
 use std::ops::ControlFlow;
 
@@ -59,14 +60,14 @@ fn fault(fault: TransformError) -> TaskFailure {
     TaskFailure::new(fault.to_string())
 }
 
-/// The recipe is made again by each task: the clip's header and the chain are all of it.
+/// Makes the recipe again from the clip's header and the chain, which determine it.
 fn recipe_of(job: Planned<'_>) -> Result<Recipe, TaskFailure> {
     let line = job.common.strip_suffix(b"\n").unwrap_or(job.common);
     let chain = text_of(job.input)?.parse().map_err(fault)?;
     Recipe::new(Header::parse(line).map_err(fault)?, chain).map_err(fault)
 }
 
-/// A part is a range, as six words.
+/// Encodes a range of frames as six words.
 fn part_of(range: &FrameRange) -> Vec<u8> {
     bytes_of([
         range.first,

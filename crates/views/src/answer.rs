@@ -1,47 +1,48 @@
-//! The short answers: one object for each reply that is neither a row nor the end of a job.
+//! The short answers: one JSON object for each reply that is neither a row of a list nor the end of a job.
 //!
-//! Each function is named after what it tells. The values are arguments; nothing is worked out here.
+//! Each function is named after the answer. All values are arguments; nothing is computed here. Driven by the verbs of
+//! the command line.
 
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use serde_json::{Value, json};
 
-/// A job was accepted under this number.
+/// A job was accepted with this number.
 pub fn accepted(job: JobId) -> Value {
     json!({ "job": job })
 }
 
-/// So many jobs were changed, and these were not.
+/// How many jobs were changed, and why the others were not.
 pub fn changed(count: u64, refused: &[Refusal]) -> Value {
     json!({ "count": count, "refused": refused })
 }
 
-/// The daemon said no to a request about this job.
+/// The daemon refused a request about this job.
 pub fn refused(job: JobId, refusal: &Refusal) -> Value {
     json!({ "job": job, "refused": refusal })
 }
 
-/// How far a job is: so many of `total` units of its own; a total of 0 is not known.
+/// The progress of a job: `done` of `total` units; a total of 0 is not known.
 pub fn progress(job: JobId, done: u64, total: u64) -> Value {
     json!({ "job": job, "done": done, "total": total })
 }
 
-/// So many events were dropped before they were read.
+/// How many events the daemon dropped before they were read.
 pub fn missed(count: u64) -> Value {
     json!({ "event": "missed", "count": count })
 }
 
-/// The daemon's process id, and the microseconds that its answer took.
+/// The daemon's process id, and the time of its answer in microseconds.
 pub fn pong(pid: u32, round_trip_us: u64) -> Value {
     json!({ "pid": pid, "round_trip_us": round_trip_us })
 }
 
-/// The daemon drains; so many jobs are still to end.
+/// The daemon drains; `left` jobs have not ended.
 pub fn draining(left: u64) -> Value {
     json!({ "draining": true, "left": left })
 }
 
-/// The daemon has stopped; so many jobs were lost, or `None` if it said nothing.
+/// The daemon has stopped; `lost` is `None` if it did not say how many jobs were lost.
 pub fn drained(lost: Option<u64>) -> Value {
     json!({ "stopped": true, "lost": lost })
 }

@@ -1,6 +1,6 @@
-//! Deaths: as the daemon has them, with their frames as lines.
+//! Deaths, as the daemon sends them, with their frames as lines of text.
 //!
-//! Addresses become lines where the worker program can be read, which is the caller's affair: it hands the lines in.
+//! The caller resolves addresses to lines, because that needs the file of the worker program; this crate opens no file.
 
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::view::{DeathRow, JobDetail};

@@ -1,7 +1,7 @@
-//! How a job ended: its outcome as fields, and its output as the text `result`.
+//! The end of a job: its outcome as fields, and its output as the text `result`.
 //!
-//! An output may be long, so its line is written in pieces; see [`ResultLine`]. Of an output that a job wrote into a file
-//! of the client only the length is shown.
+//! An output may be long, so its line is written block by block; see [`ResultLine`]. For an output that a job wrote
+//! into a file of the client only the length is shown.
 
 use std::io::{self, Write};
 
@@ -14,18 +14,18 @@ use crate::text::EscapedText;
 /// A job's end, without its output.
 #[derive(Clone, Copy, Debug)]
 pub struct EndView<'a> {
-    /// Which job.
+    /// The job.
     pub job: JobId,
     /// How it ended.
     pub outcome: &'a Outcome,
     /// Attempts that were started.
     pub attempts: u32,
-    /// Bytes of its output, wherever they are.
+    /// The length of its output in bytes, wherever the output is.
     pub output_bytes: u64,
 }
 
 impl EndView<'_> {
-    /// Its fields: those of the outcome stand beside the others.
+    /// Its fields, with those of the outcome on the same level.
     pub fn fields(&self) -> Map<String, Value> {
         let mut object = Map::new();
         object.insert("job".to_owned(), json!(self.job));
@@ -38,13 +38,13 @@ impl EndView<'_> {
     }
 }
 
-/// Which of many inputs a job had: its place, from 0, and the input in words.
+/// Which input a job had: its index, from 0, and the input in words.
 pub fn of_input(index: u64, input: &str) -> Map<String, Value> {
     Map::from_iter([("index".to_owned(), json!(index)), ("input".to_owned(), json!(input))])
 }
 
-/// One line of JSON: fields, how the job ended, and, if it is begun, its output as the text `result`, in which bytes that
-/// are no UTF-8 are replaced.
+/// One line of JSON: fields, how the job ended, and, after [`Self::begin_result`], its output as the text `result`, in
+/// which bytes that are no UTF-8 are replaced.
 #[derive(Debug)]
 pub struct ResultLine<W> {
     into: W,
@@ -55,7 +55,7 @@ impl<W: Write> ResultLine<W> {
     /// Writes these fields and those of the end.
     ///
     /// # Errors
-    /// If the writer has one.
+    /// The writer fails.
     pub fn begin(mut fields: Map<String, Value>, end: &EndView<'_>, mut into: W) -> io::Result<Self> {
         fields.append(&mut end.fields());
         let text = Value::Object(fields).to_string();
@@ -64,19 +64,19 @@ impl<W: Write> ResultLine<W> {
         Ok(Self { into, text: None })
     }
 
-    /// Begins the output; without this there is no `result` in the line.
+    /// Begins the output; without this call the line has no `result`.
     ///
     /// # Errors
-    /// If the writer has one.
+    /// The writer fails.
     pub fn begin_result(&mut self) -> io::Result<()> {
         self.text = Some(EscapedText::default());
         self.into.write_all(b",\"result\":\"")
     }
 
-    /// Writes a piece of the output that was begun.
+    /// Writes a block of the output.
     ///
     /// # Errors
-    /// If the writer has one, or no output was begun.
+    /// The writer fails, or [`Self::begin_result`] was not called.
     pub fn piece(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.text {
             Some(text) => text.write(bytes, &mut self.into),
@@ -87,7 +87,7 @@ impl<W: Write> ResultLine<W> {
     /// Ends the line.
     ///
     /// # Errors
-    /// If the writer has one.
+    /// The writer fails.
     pub fn finish(mut self) -> io::Result<()> {
         if let Some(text) = self.text.take() {
             text.finish(&mut self.into)?;

@@ -1,6 +1,7 @@
-//! What a job writes: one object for each piece, and one where something is missing.
+//! The entries of a job's log: one object for each entry, and one for each gap.
 //!
-//! The same for a log that is read once and for one that is followed. Bytes that are no UTF-8 are replaced.
+//! The objects are the same for a log that is read once and for one that is followed. Bytes that are no UTF-8 are
+//! replaced.
 
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::log::LogStream;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::time::utc;
 
-/// The name of a stream, as programs know it.
+/// The name of a stream.
 pub fn stream_name(stream: LogStream) -> &'static str {
     match stream {
         LogStream::Out => "stdout",
@@ -22,7 +23,7 @@ pub fn entry(job: JobId, wall_us: u64, stream: LogStream, bytes: &[u8]) -> Value
     json!({ "job": job, "at": utc(wall_us), "stream": stream_name(stream), "text": text })
 }
 
-/// So many bytes are not kept here: the log is full.
+/// This many bytes are missing here, because the log is full.
 pub fn dropped(job: JobId, bytes: u64) -> Value {
     json!({ "job": job, "dropped_bytes": bytes })
 }

@@ -1,11 +1,11 @@
-//! Text that comes in pieces, escaped on its way into a JSON string.
+//! Escapes text that arrives in blocks into a JSON string.
 //!
-//! Between two pieces it holds no more than a letter that was cut in two, so that a long output need not fit in memory.
-//! Driven by [`crate::end::ResultLine`].
+//! Between two blocks it keeps at most one incomplete UTF-8 character, so a long output need not fit in memory. Driven
+//! by [`crate::end::ResultLine`].
 
 use std::io::{self, Write};
 
-/// Escapes text that comes in pieces: a letter may be cut in two.
+/// Escapes text block by block; a block may end inside a character.
 #[derive(Debug, Default)]
 pub(crate) struct EscapedText {
     cut: Vec<u8>,
@@ -16,7 +16,7 @@ impl EscapedText {
         self.cut.extend_from_slice(piece);
         let whole = match std::str::from_utf8(&self.cut) {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            // A fault in the middle: all of it is made valid, but for a letter that may be cut at the end.
+            // Invalid bytes in the middle are replaced; only a character that may be cut at the end is kept.
             Err(_) => whole_letters(&self.cut),
             Ok(_) => self.cut.len(),
         };
@@ -30,7 +30,7 @@ impl EscapedText {
     }
 }
 
-/// Length without a letter that has begun at the end and is not complete.
+/// The length without an incomplete character at the end.
 fn whole_letters(bytes: &[u8]) -> usize {
     let tail = bytes.len().saturating_sub(3);
     match bytes[tail..].iter().rposition(|byte| byte & 0b1100_0000 == 0b1100_0000) {

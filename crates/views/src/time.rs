@@ -1,7 +1,7 @@
-//! Moments as people and programs read them: UTC to the microsecond, as RFC 3339 writes it.
+//! Timestamps for people and programs: UTC to the microsecond, as RFC 3339 writes it.
 //!
-//! UTC, because lines from several machines and the journal then compare as text, and no table of time zones is
-//! needed. The moment is an argument; nothing here asks a clock.
+//! In UTC, lines from several machines and the journal compare as text, and no table of time zones is needed. The time
+//! is an argument; nothing here reads a clock.
 
 /// `2026-11-22T14:03:07.123456Z`, from microseconds since 1970.
 pub fn utc(us: u64) -> String {
@@ -11,8 +11,8 @@ pub fn utc(us: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
-/// The date of a day since 1970-01-01, in the Gregorian calendar: Howard Hinnant, "chrono-compatible low-level date
-/// algorithms", `civil_from_days`. Years begin in March there, so that the leap day is the last.
+/// The Gregorian date of a day since 1970-01-01, by Howard Hinnant, "chrono-compatible low-level date algorithms",
+/// `civil_from_days`. There a year begins in March, so that the leap day is its last day.
 fn civil(day: u64) -> (u64, u64, u64) {
     let shifted = day + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
