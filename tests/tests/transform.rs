@@ -152,7 +152,7 @@ fn what_is_wrong_with_a_clip_is_told_by_its_byte_and_nothing_is_left() {
             format!("clip at byte {}: the clip ends within frame 2", whole.len() - 100),
         ),
         (&whole[..18], "clip at byte 18: the clip has no frames".to_owned()),
-        (b"YUV4MPEG2 W99999 H20\nFRAME\n", "clip at byte 10: width \"99999\" is not possible".to_owned()),
+        (b"YUV4MPEG2 W99999 H20\nFRAME\n", "clip at byte 10: width \"99999\" is not valid".to_owned()),
         (b"RIFF....AVI ", "clip at byte 0: it does not begin with \"YUV4MPEG2 \"".to_owned()),
         (b"", "clip at byte 0".to_owned()),
     ] {

@@ -1,7 +1,7 @@
-//! A Y4M clip read from front to back, as from a pipe.
+//! Reads a Y4M clip from front to back, for example from a pipe.
 //!
-//! It holds one frame at a time and never looks ahead further than the reader's own buffer. What can be read
-//! at any place goes through `clip_scan.rs` instead.
+//! It keeps one frame at a time and reads no further ahead than the reader's own buffer. Clips with positioned reads go
+//! through `clip_scan.rs` instead. Driven by `stream.rs`.
 
 use std::io::{self, BufRead, Read};
 
@@ -25,7 +25,7 @@ impl<R: BufRead> ClipReader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// [`TransformError::Clip`] if it is none, [`TransformError::Read`].
+    /// [`TransformError::Clip`] if the header is wrong, [`TransformError::Read`].
     pub fn open(mut reader: R) -> Result<Self, TransformError> {
         let mut line = Vec::new();
         take_line(&mut reader, HEADER_MAX_BYTES, &mut line)
@@ -39,11 +39,12 @@ impl<R: BufRead> ClipReader<R> {
         &self.header
     }
 
-    /// Reads the next frame, which must have the clip's shape, and the line before it with its newline.
-    /// Gives `false` at the end of the clip.
+    /// Reads the next FRAME line with its newline, and the frame, which must have the clip's shape. `false` at the end
+    /// of the clip.
     ///
     /// # Errors
-    /// [`TransformError::Clip`] if there is something else or only a part of it, or no frame at all; [`TransformError::Read`].
+    /// [`TransformError::Clip`] if the frame is wrong or incomplete, or the clip has no frame;
+    /// [`TransformError::Read`].
     pub fn next(&mut self, line: &mut Vec<u8>, frame: &mut Frame) -> Result<bool, TransformError> {
         let at = self.at;
         take_line(&mut self.reader, FRAME_LINE_MAX_BYTES, line)
@@ -70,7 +71,7 @@ impl<R: BufRead> ClipReader<R> {
     }
 }
 
-/// Reads the bytes of a clip's first line as a header; a newline that is missing is one of the flaws.
+/// Parses a clip's first line. A missing newline is an error.
 pub(crate) fn parse_first(line: &[u8]) -> Result<Header, TransformError> {
     match line.strip_suffix(b"\n") {
         Some(line) => Header::parse(line),
@@ -81,14 +82,14 @@ pub(crate) fn parse_first(line: &[u8]) -> Result<Header, TransformError> {
     }
 }
 
-/// Reads up to and with the next newline, but not more than one byte beyond `most`.
+/// Reads through the next newline, but at most one byte more than `most`.
 fn take_line(reader: &mut impl BufRead, most: usize, line: &mut Vec<u8>) -> io::Result<()> {
     line.clear();
     reader.by_ref().take(most as u64 + 1).read_until(b'\n', line)?;
     Ok(())
 }
 
-/// Reads until `bytes` is full or the end; gives how many there were.
+/// Reads until `bytes` is full or the input ends; returns how many bytes were read.
 fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {

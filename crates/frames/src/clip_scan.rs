@@ -1,8 +1,8 @@
-//! A Y4M clip read at any place: its header, the line before a frame, and where frames begin.
+//! Reads a Y4M clip at any position: its header, a FRAME line, and the positions of frames.
 //!
-//! Where no FRAME line has parameters, every frame takes the same number of bytes and its place is arithmetic;
-//! otherwise the lines are walked once, without reading the samples between them. The reader is anything that
-//! has positioned reads, so that many tasks can share one clip. Driven by `plan.rs` and `range_run.rs`.
+//! If no FRAME line has parameters, every frame takes the same number of bytes and its position is computed; otherwise
+//! the lines are read one after the other, without the samples between them. The input is anything with positioned
+//! reads, so many tasks can share one clip. Driven by `plan.rs` and `range_run.rs`.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -13,15 +13,15 @@ use crate::frame::{PLAIN_LINE, check_line, missing_of_line};
 use crate::header::Header;
 use crate::limits::{FRAME_LINE_MAX_BYTES, HEADER_MAX_BYTES};
 
-/// Clips up to this size are always walked: it takes no time, and then nothing at all is taken on trust.
+/// Clips up to this size always have every FRAME line read: it takes little time and assumes nothing.
 const WALK_MAX_BYTES: u64 = 64 << 20;
 
-/// Where a range of frames begins.
+/// The start of a range of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RangeStart {
     /// Its first frame.
     pub(crate) frame: u64,
-    /// The byte of that frame's line.
+    /// The byte offset of that frame's line.
     pub(crate) at: u64,
 }
 
@@ -32,11 +32,11 @@ pub(crate) struct ClipScan<'a, F: ?Sized> {
     pub(crate) length: u64,
     /// Bytes of its header.
     pub(crate) header_bytes: u64,
-    /// Bytes of a frame, its line left out.
+    /// Bytes of a frame, without its line.
     pub(crate) frame_bytes: u64,
 }
 
-/// Reads the header, and how many bytes it takes.
+/// Reads the header, and returns it with its length in bytes.
 pub(crate) fn header(file: &(impl FileExt + ?Sized)) -> Result<(Header, u64), TransformError> {
     let mut line = vec![0; HEADER_MAX_BYTES + 1];
     let filled = fill(file, &mut line, 0)?;
@@ -47,7 +47,7 @@ pub(crate) fn header(file: &(impl FileExt + ?Sized)) -> Result<(Header, u64), Tr
     Ok((parse_first(&line)?, line.len() as u64))
 }
 
-/// Reads the line before the frame that begins here, newline and all.
+/// Reads the FRAME line at this position, with its newline.
 pub(crate) fn frame_line(
     file: &(impl FileExt + ?Sized),
     (frame, at): (u64, u64),
@@ -77,7 +77,7 @@ pub(crate) fn frame_line(
     }
 }
 
-/// Reads as much as there is from this byte on.
+/// Reads from this byte on until `bytes` is full or the file ends.
 pub(crate) fn fill(
     file: &(impl FileExt + ?Sized),
     bytes: &mut [u8],
@@ -97,17 +97,17 @@ pub(crate) fn fill(
 }
 
 impl<F: FileExt + ?Sized> ClipScan<'_, F> {
-    /// Most frames that the clip can have.
+    /// The largest number of frames that the clip can have.
     pub(crate) fn frames_at_most(&self) -> u64 {
         (self.length - self.header_bytes).div_ceil(self.stride())
     }
 
-    /// Bytes of a frame with a plain line.
+    /// Bytes of a frame and a line without parameters.
     fn stride(&self) -> u64 {
         PLAIN_LINE.len() as u64 + self.frame_bytes
     }
 
-    /// The start of each range of `each` frames, and the end of the last one as one more.
+    /// The start of each range of `each` frames, and at last the end of the clip.
     pub(crate) fn starts(&self, each: u64) -> Result<Vec<RangeStart>, TransformError> {
         if self.length == self.header_bytes {
             return Err(TransformError::clip(self.length, Flaw::NoFrames));
@@ -118,8 +118,8 @@ impl<F: FileExt + ?Sized> ClipScan<'_, F> {
         }
     }
 
-    /// By arithmetic, if the length allows it and each range begins where it then must. The run tasks look at
-    /// every line; a clip that fooled this one is refused there.
+    /// Computes the starts, if the length is that of frames with plain lines and each range begins with such a line.
+    /// The run tasks check every line, so a clip that passes here by accident is refused there.
     fn counted(&self, each: u64) -> Result<Option<Vec<RangeStart>>, TransformError> {
         let samples = self.length - self.header_bytes;
         if !samples.is_multiple_of(self.stride()) {
@@ -140,7 +140,7 @@ impl<F: FileExt + ?Sized> ClipScan<'_, F> {
         Ok(Some(starts))
     }
 
-    /// By reading every FRAME line.
+    /// Finds the starts by reading every FRAME line.
     fn walked(&self, each: u64) -> Result<Vec<RangeStart>, TransformError> {
         let (mut frame, mut at) = (0, self.header_bytes);
         let (mut starts, mut line) = (Vec::new(), Vec::new());

@@ -1,25 +1,24 @@
-//! The colour spaces of Y4M that can be transformed: how chroma is subsampled, where it sits, how many bits a
-//! sample has.
+//! The colour spaces of Y4M that can be transformed: chroma subsampling, chroma position, and bits of a sample.
 //!
-//! One table, in the words of the format's `C` tag. Everything else asks for the fields, never for the tag.
+//! One table with the values of the format's `C` tag. All other code asks for the fields and never for the tag.
 
 use std::fmt;
 
-/// How many chroma samples there are for the luma samples.
+/// The subsampling of chroma.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chroma {
     /// None: luma alone.
     Mono,
-    /// One for two by two.
+    /// One chroma sample for 2 x 2 luma samples.
     C420,
-    /// One for two beside each other.
+    /// One chroma sample for two luma samples in a row.
     C422,
-    /// One for each.
+    /// One chroma sample for each luma sample.
     C444,
 }
 
 impl Chroma {
-    /// Luma samples for one chroma sample, across and down.
+    /// How many luma samples one chroma sample covers, across and down.
     pub fn steps(self) -> (u32, u32) {
         match self {
             Self::C420 => (2, 2),
@@ -67,8 +66,8 @@ pub struct Colour {
     depth: Depth,
 }
 
-/// Every colour space that is known. Of the rows that differ only in where chroma sits, the first is the one
-/// that a quarter turn leaves as it is.
+/// Every known colour space. Of the rows that differ only in the position of chroma, the first is the one that a
+/// quarter turn does not change.
 const TABLE: [Colour; 11] = [
     row("420jpeg", Chroma::C420, Depth::Eight), // between the four pixels
     row("420mpeg2", Chroma::C420, Depth::Eight), // on the left ones, between the rows
@@ -93,7 +92,7 @@ impl Colour {
         TABLE.iter().find(|row| row.tag == tag).copied()
     }
 
-    /// What a clip has that does not say: 4:2:0, 8 bit.
+    /// The colour space of a clip without a `C` tag: 4:2:0, 8 bit.
     pub fn unsaid() -> Self {
         TABLE[0]
     }
@@ -123,8 +122,8 @@ impl Colour {
         self.like(Chroma::Mono)
     }
 
-    /// The same once the picture was turned: where chroma sits beside its pixels turns too, and only the
-    /// middle stays the middle. Y4M has no words for the other places, so the middle is what is said.
+    /// The colour space after a quarter turn. The position of chroma turns with the picture, and only the middle
+    /// position stays the same. Y4M has no tags for the other turned positions, so the result has the middle one.
     pub(crate) fn turned(self) -> Self {
         match self.tag {
             "420" => self,

@@ -1,7 +1,6 @@
-//! What can be wrong with a clip, a chain or the I/O around them, in words for whoever asked for the transform.
+//! The errors of a transform: what is wrong with a clip, a chain or the I/O, in words for the user.
 //!
-//! A fault of a clip names the byte where it was seen, counted from the start of the clip. Nothing here decides
-//! what happens next.
+//! An error in a clip names its byte offset from the start of the clip. Nothing here decides what happens next.
 
 use std::{fmt, io};
 
@@ -10,41 +9,41 @@ use crate::limits::{FRAME_LINE_MAX_BYTES, FRAME_MAX_BYTES, HEADER_MAX_BYTES};
 /// Why a transform cannot be done.
 #[derive(Debug)]
 pub enum TransformError {
-    /// The clip is no Y4M, or not a whole one.
+    /// The clip is no Y4M, or incomplete.
     Clip {
-        /// The byte where that was seen, from the start of the clip.
+        /// The byte offset, from the start of the clip.
         at: u64,
-        /// What was seen there.
+        /// What is wrong there.
         flaw: Flaw,
     },
     /// The clip could not be read.
     Read {
-        /// The byte from which on.
+        /// The byte offset of the read.
         at: u64,
-        /// What the system said.
+        /// The error of the system call.
         error: io::Error,
     },
     /// The output could not be written.
     Write {
-        /// The byte from which on.
+        /// The byte offset of the write.
         at: u64,
-        /// What the system said.
+        /// The error of the system call.
         error: io::Error,
     },
-    /// The chain says no operation, or cannot be done to this clip.
+    /// The chain has an unknown operation, or cannot be applied to this clip.
     Chain(String),
-    /// What the run tasks told does not add up to the plan.
+    /// The reports of the run tasks do not match the plan.
     Merge(String),
-    /// Whoever asked for it said in the middle that it is to stop.
+    /// The caller stopped it in the middle.
     Stopped,
 }
 
 /// What is wrong at a byte of a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// It does not begin as every Y4M clip does.
+    /// It does not begin with the magic bytes of Y4M.
     NotY4m,
-    /// There is not a byte: whoever should have written it has probably failed.
+    /// It has no bytes: the program that should have written it has probably failed.
     Empty,
     /// The header has no end.
     HeaderTooLong,
@@ -52,35 +51,35 @@ pub enum Flaw {
     HeaderCut,
     /// A tag that must be there is not.
     Missing(&'static str),
-    /// The same tag again, which may have only one value.
+    /// A tag that may stand only once stands twice.
     Twice(&'static str),
-    /// A tag that Y4M does not know.
+    /// A tag that Y4M does not define.
     UnknownTag(String),
-    /// A value that the tag cannot have, and what it can.
+    /// A tag with an invalid value.
     Value {
-        /// What the tag is for.
+        /// The meaning of the tag.
         name: &'static str,
-        /// What stands there.
+        /// The value.
         value: String,
-        /// What could stand there.
+        /// The valid values.
         wanted: String,
     },
     /// A frame of this many bytes.
     FrameTooLarge(u64),
-    /// A header and nothing behind it.
+    /// The clip ends after its header.
     NoFrames,
-    /// Something else where the line before a frame must stand.
+    /// Other bytes where a FRAME line is expected.
     NoFrameLine,
-    /// A line before a frame that does not end.
+    /// A FRAME line without an end.
     FrameLineTooLong,
     /// The clip ends within a frame.
     Cut {
         /// The frame, counted from 0.
         frame: u64,
-        /// How many of its bytes are not there.
+        /// How many of its bytes are missing.
         missing: u64,
     },
-    /// The clip is not the one that was planned for.
+    /// The clip has changed since the plan was made.
     Changed,
 }
 
@@ -98,7 +97,7 @@ impl fmt::Display for TransformError {
             Self::Read { at, error } => write!(out, "clip at byte {at}: it cannot be read: {error}"),
             Self::Write { at, error } => write!(out, "output at byte {at}: it cannot be written: {error}"),
             Self::Chain(text) | Self::Merge(text) => out.write_str(text),
-            Self::Stopped => out.write_str("it was stopped in the middle"),
+            Self::Stopped => out.write_str("it was stopped before its end"),
         }
     }
 }
@@ -116,19 +115,19 @@ impl fmt::Display for Flaw {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotY4m => out.write_str("it does not begin with \"YUV4MPEG2 \"; give a Y4M clip"),
-            Self::Empty => {
-                out.write_str("it is empty; give a Y4M clip, and see what became of whoever writes it")
-            }
+            Self::Empty => out.write_str(
+                "it is empty; give a Y4M clip, and check whether the program that writes it has failed",
+            ),
             Self::HeaderTooLong => write!(out, "the header has no end within {HEADER_MAX_BYTES} bytes"),
             Self::HeaderCut => out.write_str("the clip ends within its header"),
             Self::Missing(name) => write!(out, "the header gives no {name}"),
             Self::Twice(name) => write!(out, "the header gives the {name} twice"),
             Self::UnknownTag(tag) => write!(out, "the header has a tag {tag:?} that Y4M does not know"),
             Self::Value { name, value, wanted } => {
-                write!(out, "{name} {value:?} is not possible; {wanted} is")
+                write!(out, "{name} {value:?} is not valid; give {wanted}")
             }
             Self::FrameTooLarge(bytes) => {
-                write!(out, "a frame of {bytes} bytes is too large; {FRAME_MAX_BYTES} are possible")
+                write!(out, "a frame has {bytes} bytes, the limit is {FRAME_MAX_BYTES}")
             }
             Self::NoFrames => out.write_str("the clip has no frames"),
             Self::NoFrameLine => out.write_str("no FRAME line where a frame must begin"),

@@ -1,7 +1,7 @@
-//! One frame in memory, and the line before it.
+//! One frame in memory, and the FRAME line before it.
 //!
-//! The bytes are those of the clip, planes one behind the other. They lie so that 10-bit samples can be worked on
-//! in place; buffers are kept from frame to frame. Filled by `clip_reader.rs` and `clip_scan.rs`.
+//! The bytes are those of the clip, one plane after the other. They are aligned so that 10-bit samples can be processed
+//! in place; buffers are reused from frame to frame. Filled by `clip_reader.rs` and `clip_scan.rs`.
 
 use crate::error::Flaw;
 use crate::limits::FRAME_LINE_MAX_BYTES;
@@ -22,28 +22,28 @@ impl Frame {
         Self { words: vec![0; bytes.div_ceil(2)], length: bytes }
     }
 
-    /// Its bytes as they stand in a clip.
+    /// Its bytes, as in a clip.
     pub fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.length]
     }
 
-    /// The same, to be filled.
+    /// The same, mutable.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.length]
     }
 
-    /// Its 10-bit samples, the low byte first whatever the machine's own order is.
+    /// Its 10-bit samples, in little-endian order on every machine.
     pub(crate) fn words(&self) -> &[u16] {
         &self.words
     }
 
-    /// The same, to be filled.
+    /// The same, mutable.
     pub(crate) fn words_mut(&mut self) -> &mut [u16] {
         &mut self.words
     }
 }
 
-/// Whether this is the line before a frame, its newline included.
+/// Checks that this is a FRAME line with its newline.
 ///
 /// # Errors
 /// [`Flaw::NoFrameLine`] or [`Flaw::FrameLineTooLong`].
@@ -56,7 +56,7 @@ pub(crate) fn check_line(line: &[u8]) -> Result<(), Flaw> {
     }
 }
 
-/// How many bytes at least a line lacks that begins as it must and was cut short by the end of the clip.
+/// The least number of bytes that are missing from a FRAME line that the end of the clip cut; `None` if it is not one.
 pub(crate) fn missing_of_line(line: &[u8]) -> Option<usize> {
     if line.ends_with(b"\n") || line.len() > FRAME_LINE_MAX_BYTES {
         return None;

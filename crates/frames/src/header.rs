@@ -1,7 +1,7 @@
-//! The first line of a Y4M clip: read into fields, and written from them.
+//! The header (first line) of a Y4M clip: parsed into fields, and written from them.
 //!
-//! It keeps what it is given: rate, aspect, interlacing and comments come out as they went in, unless an
-//! operation changes them. Tags are written in one fixed order. Driven by `clip_reader.rs` and `clip_scan.rs`.
+//! Rate, aspect, interlacing and comments are written as they were read, unless an operation changes them. Tags are
+//! written in one fixed order. Driven by `clip_reader.rs` and `clip_scan.rs`.
 
 use std::fmt::Write as _;
 
@@ -10,28 +10,28 @@ use crate::error::{Flaw, TransformError};
 use crate::limits::SIDE_MAX;
 use crate::shape::{Shape, Size};
 
-/// What every clip begins with.
+/// The magic bytes at the start of every clip.
 pub(crate) const MAGIC: &[u8] = b"YUV4MPEG2";
 
-/// A fraction as it was written, 0:0 for unknown.
+/// A fraction, not reduced; 0:0 means unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ratio {
-    /// Above the line.
+    /// The numerator.
     pub over: u32,
-    /// Below it.
+    /// The denominator.
     pub under: u32,
 }
 
-/// How the rows of a frame belong to moments.
+/// Which rows of a frame belong to the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interlacing {
-    /// `Ip`: all to one.
+    /// `Ip`: all rows to one moment.
     Progressive,
-    /// `It`: to two, the first row to the earlier one.
+    /// `It`: rows of two moments alternate, the first row belongs to the earlier one.
     TopFirst,
-    /// `Ib`: to two, the first row to the later one.
+    /// `Ib`: rows of two moments alternate, the first row belongs to the later one.
     BottomFirst,
-    /// `Im`: each FRAME line says.
+    /// `Im`: each FRAME line says it for its frame.
     Mixed,
     /// `I?`: not known.
     Unknown,
@@ -52,19 +52,19 @@ pub struct Header {
     pub shape: Shape,
     /// Frames a second, if given.
     pub rate: Option<Ratio>,
-    /// How rows belong to moments, if given.
+    /// The interlacing, if given.
     pub interlacing: Option<Interlacing>,
-    /// Width to height of a pixel, if given.
+    /// The ratio of a pixel's width to its height, if given.
     pub aspect: Option<Ratio>,
-    /// The `X` tags, their letter left out, in their order; any bytes.
+    /// The `X` tags without their letter, in their order; any bytes.
     pub comments: Vec<Vec<u8>>,
 }
 
 impl Header {
-    /// Reads the first line of a clip, its newline left out.
+    /// Parses the first line of a clip, without its newline.
     ///
     /// # Errors
-    /// [`TransformError::Clip`] that names the byte of the tag that is wrong.
+    /// [`TransformError::Clip`] with the byte offset of the wrong tag.
     pub fn parse(line: &[u8]) -> Result<Self, TransformError> {
         let rest = line.strip_prefix(MAGIC).filter(|rest| rest.is_empty() || rest[0] == b' ');
         let rest = rest.ok_or(TransformError::clip(0, Flaw::NotY4m))?;
@@ -105,14 +105,14 @@ impl Header {
         line
     }
 
-    /// Whether rows of two moments are, or may be, in one frame.
+    /// Whether a frame has, or may have, rows of two moments.
     pub(crate) fn is_interlaced(&self) -> bool {
         use Interlacing::{BottomFirst, Mixed, TopFirst};
         matches!(self.interlacing, Some(TopFirst | BottomFirst | Mixed))
     }
 }
 
-/// The tags seen so far.
+/// The tags that were parsed so far.
 #[derive(Default)]
 struct Tags {
     width: Option<u32>,
@@ -125,7 +125,7 @@ struct Tags {
 }
 
 impl Tags {
-    /// Takes one word of the line; it is not empty.
+    /// Parses one word of the line, which is not empty.
     fn take(&mut self, word: &[u8]) -> Result<(), Flaw> {
         if let Some(comment) = word.strip_prefix(b"X") {
             self.comments.push(comment.to_vec());
@@ -188,7 +188,7 @@ fn colour(value: &str) -> Result<Colour, Flaw> {
     Colour::named(value).ok_or_else(|| bad("colour space", value, format!("one of {}", Colour::tags())))
 }
 
-/// A number in plain digits: no sign, no blank, nothing that does not fit.
+/// Parses a number of digits alone: no sign, no blank, no overflow.
 pub(crate) fn digits(text: &str) -> Option<u32> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
@@ -198,7 +198,7 @@ fn bad(name: &'static str, value: &str, wanted: String) -> Flaw {
     Flaw::Value { name, value: cut(value), wanted }
 }
 
-/// Text of a stranger, cut for a message.
+/// Untrusted text, cut for a message.
 pub(crate) fn cut(text: &str) -> String {
     text.chars().take(40).collect()
 }

@@ -1,8 +1,8 @@
-//! Y4M clips and what `transform` does to their frames: read, checked, changed and written as plain functions.
+//! Y4M clips and the operations of `transform` on their frames: read, checked, changed and written as plain functions.
 //!
-//! It knows nothing of jobs, workers or descriptors: clips come from a reader or from positioned reads, and
-//! leave through positioned writes. The same clip and chain give the same bytes, however the frames are cut into
-//! ranges and in whatever order those run. A crate of its own so that it is optimised in test builds too.
+//! It must not know jobs, workers or descriptors: a clip comes from a reader or from positioned reads, and is written
+//! with positioned writes. The same clip and chain give the same bytes, however the frames are split into ranges and in
+//! whatever order the ranges run. It is a crate of its own so that it is optimised in test builds too.
 
 mod clip_reader;
 mod clip_scan;

@@ -1,7 +1,8 @@
-//! Merge: every range was done once, and as planned; then the output gets its header.
+//! The merge of a transform: it checks that every range was done once and as planned, and then writes the output's
+//! header.
 //!
-//! The header is written last, so that an output of which a part is missing is no clip. It reads nothing of what
-//! the run tasks wrote.
+//! The header is written last, so an output with a missing part is no valid clip. It must not read the output of the
+//! run tasks. Driven by the kind `transform`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -12,19 +13,19 @@ use crate::error::TransformError;
 use crate::plan::Plan;
 use crate::range_run::{RangeDone, write};
 
-/// A transform that is done.
+/// The size of a complete output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Merged {
     /// Frames of the output.
     pub frames: u64,
-    /// Bytes of the output, which is exactly as long.
+    /// Bytes of the output.
     pub bytes: u64,
 }
 
 /// Checks what the run tasks reported, in any order, and completes the output.
 ///
 /// # Errors
-/// [`TransformError::Merge`] that names the range by its first frame, [`TransformError::Write`].
+/// [`TransformError::Merge`], which names the range by its first frame; [`TransformError::Write`].
 pub fn merge(
     plan: &Plan,
     done: &[RangeDone],

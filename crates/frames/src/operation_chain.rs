@@ -1,8 +1,7 @@
-//! The chain of operations as its user writes it: `scale=320x180:lanczos,gray,blur=2,rotate=90,crop=64x48+8+0`.
+//! The chain of operations as the user writes it: `scale=320x180:lanczos,gray,blur=2,rotate=90,crop=64x48+8+0`.
 //!
-//! This text is also the form in which a chain travels and is kept. It needs no version: an operation never
-//! changes its meaning, one that means something else gets another name, and an unknown name is refused. Whether
-//! a chain suits a clip is `recipe.rs`'s to say.
+//! Jobs carry and store a chain as this text. It needs no version: an operation never changes its meaning, a new
+//! meaning gets a new name, and an unknown name is refused. `recipe.rs` decides whether a chain fits a clip.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,18 +11,18 @@ use crate::header::{cut, digits};
 use crate::limits::{BLUR_RADIUS_MAX, OPERATIONS_MAX, SIDE_MAX};
 use crate::shape::Size;
 
-/// How samples between samples are found.
+/// The interpolation filter of a scale operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// A windowed sinc of three lobes: sharp; the default.
+    /// A windowed sinc with three lobes: sharp; the default.
     Lanczos,
-    /// A triangle: soft, and quicker.
+    /// A triangle: softer and faster.
     Bilinear,
 }
 
 const FILTERS: [(&str, Filter); 2] = [("lanczos", Filter::Lanczos), ("bilinear", Filter::Bilinear)];
 
-/// A turn of the picture, clockwise.
+/// A clockwise rotation of the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// By 90 degrees.
@@ -36,14 +35,14 @@ pub enum Turn {
 
 const TURNS: [(&str, Turn); 3] = [("90", Turn::Quarter), ("180", Turn::Half), ("270", Turn::ThreeQuarters)];
 
-/// One operation, done to each frame alone.
+/// One operation. It is applied to each frame independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `scale=WxH[:lanczos|:bilinear]`: to this size.
     Scale(Size, Filter),
-    /// `gray`: chroma becomes neutral; luma and the colour space stay.
+    /// `gray`: chroma becomes neutral; luma and the colour space stay the same.
     Gray,
-    /// `mono`: chroma is left out of the clip; luma stays.
+    /// `mono`: the clip loses its chroma planes; luma stays the same.
     Mono,
     /// `blur=N`: each sample becomes the mean of the (2N + 1) x (2N + 1) pixels around it.
     Blur(u32),
@@ -51,7 +50,7 @@ pub enum Operation {
     Rotate(Turn),
     /// `crop=WxH+X+Y`: a part of this size, X pixels from the left and Y from the top.
     Crop {
-        /// What is kept.
+        /// The size of the part that is kept.
         size: Size,
         /// Columns left out at the left.
         x: u32,
@@ -60,7 +59,7 @@ pub enum Operation {
     },
 }
 
-/// At least one operation, done from the first to the last.
+/// At least one operation, applied from the first to the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationChain(Vec<Operation>);
 
@@ -70,7 +69,7 @@ impl OperationChain {
         &self.0
     }
 
-    /// Whether chroma has no part in the output.
+    /// Whether the output has no chroma of the input.
     pub(crate) fn drops_chroma(&self) -> bool {
         self.0.iter().any(|operation| matches!(operation, Operation::Gray | Operation::Mono))
     }
@@ -89,7 +88,7 @@ impl FromStr for OperationChain {
         if words.len() > OPERATIONS_MAX {
             let count = words.len();
             return Err(TransformError::Chain(format!(
-                "the chain has {count} operations; {OPERATIONS_MAX} are possible"
+                "the chain has {count} operations, the limit is {OPERATIONS_MAX}"
             )));
         }
         words.into_iter().map(operation).collect::<Result<_, _>>().map(Self).map_err(TransformError::Chain)
@@ -114,7 +113,7 @@ fn operation(word: &str) -> Result<Operation, String> {
     read.map_err(|wanted| format!("operation {:?}: give {name} {wanted}", cut(word)))
 }
 
-/// Each of these reads a value or says what it should have been.
+/// Each of these functions parses a value; the error says what is expected.
 fn scale(value: &str) -> Result<Operation, String> {
     let (wanted, name) = value.split_once(':').unwrap_or((value, "lanczos"));
     let filter = FILTERS.iter().find(|row| row.0 == name);
@@ -232,6 +231,6 @@ mod tests {
         assert!(told("grey").starts_with("operation \"grey\" is not known; give some of scale=WxH"));
         assert!(told("gray,").starts_with("operation \"\" is not known"));
         assert!(told("  ").starts_with("the chain has no operation; give some of"));
-        assert_eq!(told(&["gray"; 17].join(",")), "the chain has 17 operations; 16 are possible");
+        assert_eq!(told(&["gray"; 17].join(",")), "the chain has 17 operations, the limit is 16");
     }
 }

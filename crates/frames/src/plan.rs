@@ -1,7 +1,9 @@
-//! The plan of a transform: the recipe, the ranges of frames that run tasks take, and each one's place in the output.
+//! The plan of a transform: the recipe, the ranges of frames for the run tasks, and the position of each range in the
+//! output.
 //!
-//! Made once from the clip's header and its FRAME lines; no sample is read. The same clip and chain always give
-//! the same plan. Every range writes to bytes of its own, so ranges run in any order, and again after a crash.
+//! It is made once from the clip's header and FRAME lines, without reading a sample. The same clip and chain always
+//! give the same plan. Every range is written to bytes of its own, so ranges may run in any order, and again after a
+//! crash.
 
 use std::os::unix::fs::FileExt;
 
@@ -14,47 +16,48 @@ use crate::limits::RANGES_MAX;
 use crate::operation_chain::OperationChain;
 use crate::recipe::{PlaneOperation, PlaneStage, Recipe};
 
-/// What a range takes at most: short beside what one would like to lose or wait for.
+/// The longest estimated time of a range: short enough that losing one to a crash does not matter.
 const RANGE_MAX_NS: u64 = 300_000_000;
-/// What it takes at least: long beside what a task costs.
+/// The shortest estimated time of a range: long compared with the overhead of a task.
 const RANGE_MIN_NS: u64 = 20_000_000;
-/// Ranges that a clip gets as long as they are not too short: so many workers can share it evenly.
+/// The number of ranges of a clip, unless they would be too short or too long. It is high so that workers share a clip
+/// evenly.
 const RANGES: u64 = 64;
 
-/// Longest file that there is, with room for a header: places in it are signed numbers (lseek(2)).
+/// The longest possible file minus room for a header: file offsets are signed 64-bit numbers (lseek(2)).
 const OUTPUT_MAX_BYTES: u128 = (1 << 63) - (1 << 13);
 
-/// Frames that one run task takes.
+/// The frames of one run task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrameRange {
     /// The first frame.
     pub first: u64,
-    /// How many.
+    /// The number of frames.
     pub frames: u64,
-    /// Where the first one's line begins in the clip.
+    /// The byte offset of the first frame's line in the clip.
     pub input_at: u64,
-    /// Bytes of them all in the clip, lines included.
+    /// Bytes of the range in the clip, lines included.
     pub input_bytes: u64,
-    /// Where the first one's line begins in the output.
+    /// The byte offset of the first frame's line in the output.
     pub output_at: u64,
-    /// Bytes of them all in the output, lines included.
+    /// Bytes of the range in the output, lines included.
     pub output_bytes: u64,
 }
 
-/// How a clip is transformed.
+/// The plan for one clip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What is done to each frame.
+    /// The operations on each frame.
     pub recipe: Recipe,
-    /// The ranges, one behind the other.
+    /// The ranges, in order.
     pub ranges: Vec<FrameRange>,
 }
 
 impl Plan {
-    /// Plans the transform of the clip in `file`, which has `length` bytes.
+    /// Makes the plan for the clip in `file`, which is `length` bytes long.
     ///
     /// # Errors
-    /// [`TransformError::Clip`] if it is no Y4M clip or not a whole one, [`TransformError::Chain`] if the chain does not suit it,
+    /// [`TransformError::Clip`] if it is no complete Y4M clip, [`TransformError::Chain`] if the chain does not fit it,
     /// [`TransformError::Read`].
     pub fn new(
         file: &(impl FileExt + ?Sized),
@@ -73,16 +76,16 @@ impl Plan {
         let mut output_at = recipe.output().to_line().len() as u64;
         let starts = scan.starts(each)?;
         let frames = starts.last().map_or(0, |end| end.frame);
-        // Its lines are not longer than the clip.
+        // The FRAME lines together are shorter than the clip.
         if u128::from(frames) * u128::from(output_bytes) + u128::from(length) > OUTPUT_MAX_BYTES {
             return Err(TransformError::Chain(format!(
-                "the output would have {frames} frames of {output_bytes} bytes, no file is so long: make them smaller"
+                "the output would have {frames} frames of {output_bytes} bytes, longer than a file can be: make them smaller"
             )));
         }
         let ranges = starts.windows(2).map(|pair| {
             let frames = pair[1].frame - pair[0].frame;
             let input_bytes = pair[1].at - pair[0].at;
-            // What is not samples is lines, and those go over as they are.
+            // All bytes that are no samples are FRAME lines, which are copied unchanged.
             let range = FrameRange {
                 first: pair[0].frame,
                 frames,
@@ -98,26 +101,26 @@ impl Plan {
         Ok(Self { recipe, ranges })
     }
 
-    /// Frames in all.
+    /// The number of frames of the clip.
     pub fn frames(&self) -> u64 {
         self.ranges.iter().map(|range| range.frames).sum()
     }
 
-    /// Bytes of the whole output.
+    /// The length of the output in bytes.
     pub fn output_bytes(&self) -> u64 {
         let header = self.recipe.output().to_line().len() as u64;
         header + self.ranges.iter().map(|range| range.output_bytes).sum::<u64>()
     }
 }
 
-/// How many frames a range gets.
+/// The number of frames in each range.
 fn frames_in_a_range(recipe: &Recipe, frames_at_most: u64) -> u64 {
     let each_ns = frame_ns(recipe).max(1);
     let range_ns = (each_ns.saturating_mul(frames_at_most) / RANGES).clamp(RANGE_MIN_NS, RANGE_MAX_NS);
     (range_ns / each_ns).max(1).max(frames_at_most.div_ceil(RANGES_MAX))
 }
 
-/// About how long a frame takes on a core of a few years ago; a factor of three either way does no harm.
+/// The estimated time of a frame on a core that is a few years old. An error of a factor of three does no harm.
 fn frame_ns(recipe: &Recipe) -> u64 {
     let moved = recipe.input().shape.bytes() + recipe.output().shape.bytes() + 2 * PLAIN_LINE.len() as u64;
     let stages = |stages: &[PlaneStage]| stages.iter().map(stage_ps).sum::<u64>();
@@ -125,7 +128,7 @@ fn frame_ns(recipe: &Recipe) -> u64 {
     (moved * 200 + deep * (stages(recipe.luma()) + 2 * stages(recipe.chroma()))) / 1000
 }
 
-/// Picoseconds of a stage, from its samples.
+/// The estimated picoseconds of a stage, from its number of samples.
 fn stage_ps(stage: &PlaneStage) -> u64 {
     let (from, to) = (stage.from.samples() as u64, stage.to.samples() as u64);
     match stage.step {
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(told(30_000_000_000).unwrap().frames(), 30_000_000_000);
         for frames in [40_000_000_000, 80_000_000_000, (u64::MAX >> 1) / 7] {
             let fault = told(frames).map(|plan| plan.frames()).unwrap_err().to_string();
-            assert!(fault.contains("no file is so long"), "{fault}");
+            assert!(fault.contains("longer than a file can be"), "{fault}");
         }
     }
 

@@ -1,7 +1,7 @@
-//! The operations on one plane of samples: each reads a plane and writes another, whatever the plane is for.
+//! The operations on one plane of samples: each reads a plane and writes another one.
 //!
-//! Generic over 8 and 10-bit samples. No state from one plane reaches the next: scratch memory is only kept to
-//! spare its allocation. Driven by `transform.rs`, stage by stage.
+//! Generic over 8 and 10-bit samples. No state passes from one plane to the next: scratch memory is kept only to save
+//! its allocation. Driven by `transform.rs`, stage by stage.
 
 pub(crate) mod blur;
 mod lanczos;
@@ -14,19 +14,19 @@ use crate::shape::Size;
 
 /// A sample of 8 or 10 bits.
 pub(crate) trait Sample: bytemuck::Pod + Into<i32> + Ord {
-    /// What the scaler calls it: the same memory.
+    /// The scaler's type for the same memory.
     type Pixel: PixelTrait + bytemuck::Pod;
-    /// The largest value.
+    /// The largest value of a sample.
     const MAX: Self;
-    /// The value without colour.
+    /// The value of a chroma sample without colour.
     const NEUTRAL: Self;
     /// Samples in eight bytes.
     const LANES: usize = 8 / size_of::<Self>();
 
-    /// The low bits of a word, which hold no more than [`Self::MAX`].
+    /// The sample in the low bits of a word, at most [`Self::MAX`].
     fn from_low_bits(word: u32) -> Self;
 
-    /// Turns rows into columns: `rows` are `LANES` rows of as many samples each, the first one lowest.
+    /// Transposes `LANES` rows of `LANES` samples each; the first sample of a row is in its lowest bits.
     fn transpose(rows: &mut [u64; 8]);
 }
 
@@ -62,7 +62,7 @@ impl Sample for u16 {
     }
 }
 
-/// Copies the part of the plane that begins at column `x` of row `y` and is as large as `into`.
+/// Copies the part of the plane that begins at column `x` of row `y` and has the size `kept`.
 pub(crate) fn crop<S: Sample>(from: &[S], size: Size, (x, y): (u32, u32), into: &mut [S], kept: Size) {
     let rows = from.chunks_exact(size.width as usize).skip(y as usize);
     let columns = x as usize..(x + kept.width) as usize;

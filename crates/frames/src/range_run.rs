@@ -1,7 +1,8 @@
-//! Run: one range of frames, read where it lies in the clip and written to its place in the output.
+//! Runs one range of frames: reads them at their positions in the clip and writes them at theirs in the output.
 //!
-//! It trusts the plan for places only: every FRAME line is looked at again, so that a clip that was changed is
-//! noticed. Run twice it writes the same bytes to the same places. It holds one frame in and one out.
+//! It trusts the plan for positions only: every FRAME line is checked again, so that a changed clip is noticed. A
+//! second run writes the same bytes to the same positions. It keeps one input frame and one output frame. Driven by the
+//! kind `transform`.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -16,7 +17,7 @@ use crate::plan::FrameRange;
 use crate::recipe::Recipe;
 use crate::transform::FrameTransform;
 
-/// What a run task did.
+/// The report of a run task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeDone {
     /// The range's first frame, which names it.
@@ -27,10 +28,12 @@ pub struct RangeDone {
     pub bytes: u64,
 }
 
-/// Transforms the frames of `range`; `progress` is told how many of them are done, after each, and says whether to go on.
+/// Transforms the frames of `range`. After each frame it calls `progress` with the number of done frames; the result
+/// says whether to go on.
 ///
 /// # Errors
-/// [`TransformError::Clip`] if the clip is not what the plan says any more, [`TransformError::Read`], [`TransformError::Write`], [`TransformError::Stopped`].
+/// [`TransformError::Clip`] if the clip no longer matches the plan, [`TransformError::Read`],
+/// [`TransformError::Write`], [`TransformError::Stopped`].
 pub fn run(
     recipe: &Recipe,
     range: &FrameRange,
@@ -62,7 +65,7 @@ pub fn run(
     Ok(RangeDone { first: range.first, frames: range.frames, bytes })
 }
 
-/// Where in the clip a range is.
+/// The position in the clip while a range is read.
 struct RangeReader<'a, F: ?Sized> {
     clip: &'a F,
     at: u64,
@@ -70,7 +73,7 @@ struct RangeReader<'a, F: ?Sized> {
 }
 
 impl<F: FileExt + ?Sized> RangeReader<'_, F> {
-    /// Reads the next frame and the line before it. Chroma that nobody needs is not read.
+    /// Reads the next FRAME line and frame. Chroma is read only if the recipe needs it.
     fn frame(
         &mut self,
         recipe: &Recipe,

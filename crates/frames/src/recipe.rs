@@ -1,7 +1,7 @@
-//! A chain made to suit a clip: what comes out, and the stages that each plane goes through.
+//! A chain applied to one clip's header: the header of the output, and the stages for each plane.
 //!
-//! It decides once for all frames what each operation means for this clip's geometry, and refuses what would come
-//! out wrong. It touches no samples; `transform.rs` performs the stages.
+//! It decides once for all frames what each operation means for the clip's geometry, and refuses operations whose
+//! result would be wrong. It touches no samples; `transform.rs` runs the stages.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::operation_chain::{Filter, Operation, OperationChain, Turn};
 use crate::plane::blur::Radius;
 use crate::shape::{Shape, Size};
 
-/// What is done to one plane, from one size to another.
+/// The operation of a stage on one plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlaneOperation {
     Scale(Filter),
@@ -21,7 +21,7 @@ pub(crate) enum PlaneOperation {
     Crop { x: u32, y: u32 },
 }
 
-/// A step with its sizes.
+/// An operation with the sizes of the plane before and after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaneStage {
     pub(crate) step: PlaneOperation,
@@ -31,7 +31,7 @@ pub(crate) struct PlaneStage {
 
 /// A chain for the frames of one clip.
 ///
-/// It travels as the clip's header and the chain's text, and is made again from them.
+/// It is serialised as the clip's header and the chain's text, and made again from them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RecipeText", into = "RecipeText")]
 pub struct Recipe {
@@ -39,11 +39,11 @@ pub struct Recipe {
     output: Header,
     chain: OperationChain,
     luma: Vec<PlaneStage>,
-    /// For both planes of chroma; none if nothing of the clip's chroma is in the output.
+    /// The stages of both chroma planes; empty if the output has nothing of the clip's chroma.
     chroma: Vec<PlaneStage>,
 }
 
-/// The form in which a recipe travels.
+/// The serialised form of a recipe.
 #[derive(Clone, Serialize, Deserialize)]
 struct RecipeText {
     header: Vec<u8>,
@@ -66,10 +66,11 @@ impl TryFrom<RecipeText> for Recipe {
 }
 
 impl Recipe {
-    /// What this chain does to a clip with this header.
+    /// Applies this chain to a clip with this header.
     ///
     /// # Errors
-    /// [`TransformError::Chain`] that names the operation, if it cannot be done to this clip or would come out wrong.
+    /// [`TransformError::Chain`], which names the operation, if it cannot be applied to this clip or its result would
+    /// be wrong.
     pub fn new(input: Header, chain: OperationChain) -> Result<Self, TransformError> {
         let mut recipe = Self { output: input.clone(), input, chain, luma: Vec::new(), chroma: Vec::new() };
         for operation in recipe.chain.operations().to_vec() {
@@ -81,7 +82,7 @@ impl Recipe {
             recipe.chroma.clear();
         }
         if recipe.output.shape.colour() != recipe.input.shape.colour() {
-            // A comment that programs add says the colour space again; it would be a lie now.
+            // Programs add a comment that repeats the colour space; it would be wrong now.
             recipe.output.comments.retain(|comment| !comment.starts_with(b"YSCSS="));
         }
         Ok(recipe)
@@ -92,7 +93,7 @@ impl Recipe {
         &self.input
     }
 
-    /// The header of what comes out.
+    /// The header of the output.
     pub fn output(&self) -> &Header {
         &self.output
     }
@@ -146,7 +147,7 @@ impl Recipe {
 
     fn blur(&mut self, radius: u32) -> Result<(), String> {
         self.refuse_interlaced()?;
-        // On subsampled chroma the same distance is fewer samples; a half counts as a whole one.
+        // On subsampled chroma the same distance is fewer samples, rounded to the nearest, a half up.
         let samples = |step: u32| (radius + step / 2) / step;
         self.step(self.output.shape, |(across, down)| {
             PlaneOperation::Blur(Radius { across: samples(across), down: samples(down) })
@@ -174,7 +175,7 @@ impl Recipe {
         let (lying, standing) = (before.chroma_size(), before.chroma_size().turned());
         self.chroma.push(PlaneStage { step: PlaneOperation::Turn(turn), from: lying, to: standing });
         if standing != after.chroma_size() {
-            // 4:2:2 on its side is halved downwards, for which Y4M has no word: chroma is scaled back to 4:2:2.
+            // Rotated 4:2:2 is subsampled vertically, for which Y4M has no tag. So its chroma is scaled back to 4:2:2.
             let step = PlaneOperation::Scale(Filter::Lanczos);
             self.chroma.push(PlaneStage { step, from: standing, to: after.chroma_size() });
         }
@@ -188,14 +189,17 @@ impl Recipe {
         if u64::from(x) + u64::from(size.width) > u64::from(width)
             || u64::from(y) + u64::from(size.height) > u64::from(height)
         {
-            return Err(format!("it reaches beyond the picture, which is {} there", before.size()));
+            return Err(format!(
+                "it reaches beyond the picture, which is {} at that operation",
+                before.size()
+            ));
         }
         let chroma = before.colour().chroma();
         let (across, down) = chroma.steps();
-        // Chroma rows of interlaced frames take turns, so two of them belong together.
+        // The chroma rows of interlaced frames alternate between two moments, so two of them belong together.
         let down = if self.output.is_interlaced() && down == 2 { 4 } else { down };
         if !x.is_multiple_of(across) || !y.is_multiple_of(down) {
-            return Err(format!("in {chroma} it can only begin at multiples of {across} and {down}"));
+            return Err(format!("in {chroma} it can only begin at multiples of {across} (X) and {down} (Y)"));
         }
         if self.output.is_interlaced() && !y.is_multiple_of(2) {
             self.output.interlacing = Some(self.other_field_first()?);
@@ -205,7 +209,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// Adds a stage to all planes; `step` gets the luma samples for one sample of the plane, across and down.
+    /// Adds a stage to all planes. `step` gets how many luma samples one sample of the plane covers, across and down.
     fn step(&mut self, after: Shape, step: impl Fn((u32, u32)) -> PlaneOperation) {
         let before = std::mem::replace(&mut self.output.shape, after);
         self.luma.push(PlaneStage { step: step((1, 1)), from: before.size(), to: after.size() });
@@ -220,13 +224,13 @@ impl Recipe {
     fn refuse_interlaced(&self) -> Result<(), String> {
         if self.output.is_interlaced() {
             return Err(
-                "the clip is interlaced, rows of two moments would be mixed; deinterlace it first".into()
+                "the clip is interlaced, so rows of two moments would be mixed; deinterlace it first".into(),
             );
         }
         Ok(())
     }
 
-    /// What becomes of the interlacing when the first row goes.
+    /// The interlacing without the first row.
     fn other_field_first(&self) -> Result<Interlacing, String> {
         match self.output.interlacing {
             Some(Interlacing::TopFirst) => Ok(Interlacing::BottomFirst),
@@ -236,7 +240,7 @@ impl Recipe {
     }
 }
 
-/// The shape of a pixel once the picture was squeezed: the picture keeps its shape on the screen.
+/// The aspect of a pixel after scaling, such that the picture keeps its shape on the screen.
 fn squeezed(aspect: Ratio, before: Size, after: Size) -> Ratio {
     let wide = |side: u32| u128::from(side);
     let over = wide(aspect.over) * wide(before.width) * wide(after.height);
@@ -248,7 +252,7 @@ fn squeezed(aspect: Ratio, before: Size, after: Size) -> Ratio {
     let part = |whole: u128| u32::try_from(whole / divisor.max(1)).ok();
     match (part(over), part(under)) {
         (Some(over), Some(under)) => Ratio { over, under },
-        // Nothing that a player could use; unknown is true.
+        // The numbers do not fit, so the aspect is unknown.
         _ => Ratio { over: 0, under: 0 },
     }
 }

@@ -1,7 +1,7 @@
-//! The shape of a frame: its size, its planes, and how many bytes all of it takes.
+//! The shape of a frame: its size, its planes, and its length in bytes.
 //!
-//! Chroma of an odd size rounds up: 5 pixels in 4:2:0 have 3 chroma samples. Every size that enters here has
-//! been checked against the limits, so nothing overflows.
+//! The chroma size of an odd size is rounded up: 5 pixels in 4:2:0 have 3 chroma samples. Every size was checked
+//! against the limits before, so no product overflows.
 
 use crate::colour::{Chroma, Colour};
 use crate::error::Flaw;
@@ -27,12 +27,12 @@ impl Size {
         self.width as usize * self.height as usize
     }
 
-    /// The same on its side.
+    /// The size after a quarter turn.
     pub(crate) fn turned(self) -> Self {
         Self::new(self.height, self.width)
     }
 
-    /// Whether a clip can have it.
+    /// Whether the size is within the limits.
     pub(crate) fn is_possible(self) -> bool {
         let possible = 1..=SIDE_MAX;
         possible.contains(&self.width) && possible.contains(&self.height)
@@ -45,7 +45,7 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// What all frames of a clip look like.
+/// The size and the colour space of all frames of a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     size: Size,
@@ -53,10 +53,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// A shape that is possible.
+    /// A shape within the limits.
     ///
     /// # Errors
-    /// [`Flaw::FrameTooLarge`]; the sides were looked at before, where their places are known.
+    /// [`Flaw::FrameTooLarge`]. The caller has checked the sides before, because it knows their byte offsets.
     pub(crate) fn new(size: Size, colour: Colour) -> Result<Self, Flaw> {
         debug_assert!(size.is_possible());
         let shape = Self { size, colour };
@@ -93,7 +93,7 @@ impl Shape {
         self.planes().map(Size::samples).sum()
     }
 
-    /// Bytes of a whole frame, the line before it left out.
+    /// Bytes of a whole frame, without its line.
     pub fn bytes(self) -> u64 {
         self.samples() as u64 * self.colour.depth().bytes()
     }

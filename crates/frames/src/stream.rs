@@ -1,6 +1,6 @@
 //! A whole transform from front to back, as from a pipe to a pipe: no plan, no ranges, one frame at a time.
 //!
-//! What comes out is, byte for byte, what ranges give. It is also the measure by which those are tested.
+//! Its output is byte for byte that of the ranges; the tests compare the two.
 
 use std::io::{BufRead, Write};
 
@@ -12,7 +12,7 @@ use crate::operation_chain::OperationChain;
 use crate::recipe::Recipe;
 use crate::transform::FrameTransform;
 
-/// Transforms the clip that `reader` gives; `progress` is told how many frames are done, after each.
+/// Transforms the clip of `reader`. After each frame it calls `progress` with the number of done frames.
 ///
 /// # Errors
 /// [`TransformError::Clip`], [`TransformError::Chain`], [`TransformError::Read`], [`TransformError::Write`].

@@ -1,4 +1,6 @@
-//! For tests: a file that lies in memory, with positioned reads and writes, and a clip of noise.
+//! For tests: a file in memory with positioned reads and writes, and a clip of noise.
+//!
+//! It exists only in test builds.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -10,7 +12,7 @@ use crate::header::Header;
 #[derive(Debug, Default)]
 pub(crate) struct MemoryClip {
     pub(crate) contents: RwLock<Vec<u8>>,
-    /// Bytes beyond which nothing can be written.
+    /// Writes beyond this length fail.
     pub(crate) room: Option<u64>,
 }
 
@@ -32,7 +34,7 @@ impl FileExt for MemoryClip {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let bytes = self.contents.read().unwrap();
         let rest = bytes.get(at as usize..).unwrap_or_default();
-        // Never more than a few at once, as a file may do.
+        // Returns at most 1000 bytes at once, because a file may return fewer bytes than asked for.
         let count = rest.len().min(into.len()).min(1000);
         into[..count].copy_from_slice(&rest[..count]);
         Ok(count)
@@ -51,7 +53,7 @@ impl FileExt for MemoryClip {
     }
 }
 
-/// A clip of noise with this header (its first word left out) and these FRAME lines.
+/// A clip of noise with this header (without its first word) and these FRAME lines.
 pub(crate) fn clip(header: &str, lines: &[&str]) -> Vec<u8> {
     let line = format!("YUV4MPEG2 {header}\n");
     let shape = Header::parse(line.trim_end().as_bytes()).unwrap().shape;

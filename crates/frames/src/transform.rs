@@ -1,7 +1,7 @@
-//! Frames through the stages of a recipe: the one place where samples are worked on.
+//! Runs frames through the stages of a recipe: the only code that processes samples.
 //!
-//! Each plane goes through its stages by itself, between two buffers that are kept from frame to frame. What a
-//! frame becomes depends on that frame and the recipe alone.
+//! Each plane goes through its stages by itself, between two buffers that are reused from frame to frame. The result
+//! for a frame depends only on that frame and the recipe. Driven by `range_run.rs` and `stream.rs`.
 
 use crate::colour::Depth;
 use crate::frame::Frame;
@@ -12,14 +12,14 @@ use crate::plane::{Sample, crop};
 use crate::recipe::{PlaneOperation, PlaneStage, Recipe};
 use crate::shape::Shape;
 
-/// A recipe with the memory to follow it.
+/// A recipe with the memory that its stages need.
 #[derive(Debug)]
 pub struct FrameTransform<'a> {
     recipe: &'a Recipe,
     pipeline: DepthPipeline,
 }
 
-/// Scratch memory for samples of the clip's depth.
+/// The pipeline for samples of the clip's depth.
 #[derive(Debug)]
 enum DepthPipeline {
     Eight(PlanePipeline<u8>),
@@ -27,7 +27,7 @@ enum DepthPipeline {
 }
 
 impl<'a> FrameTransform<'a> {
-    /// Makes ready to follow this recipe.
+    /// Prepares the memory for this recipe.
     pub fn new(recipe: &'a Recipe) -> Self {
         let pipeline = match recipe.input().shape.colour().depth() {
             Depth::Eight => DepthPipeline::Eight(PlanePipeline::default()),
@@ -36,7 +36,7 @@ impl<'a> FrameTransform<'a> {
         Self { recipe, pipeline }
     }
 
-    /// Makes `output` of `input`, which it may use as scratch memory. Both have the sizes that the recipe says.
+    /// Transforms `input` into `output`. It may overwrite `input`. Both must have the sizes of the recipe.
     pub fn apply(&mut self, input: &mut Frame, output: &mut Frame) {
         let recipe = self.recipe;
         match &mut self.pipeline {
@@ -52,12 +52,12 @@ impl<'a> FrameTransform<'a> {
     }
 }
 
-/// What the two depths do alike.
+/// The stages and buffers for samples of one depth.
 #[derive(Debug)]
 struct PlanePipeline<S> {
-    /// What a stage leaves for the next one.
+    /// The result of the last stage, which the next one reads.
     between: Vec<S>,
-    /// What it leaves that `between` is read for.
+    /// The buffer that the next stage writes; the two are swapped after each stage.
     beside: Vec<S>,
     scaler: Scaler<S>,
     blur: Scratch,
@@ -86,7 +86,7 @@ impl<S: Sample> PlanePipeline<S> {
         }
     }
 
-    /// Takes one plane through its stages.
+    /// Runs one plane through its stages.
     fn plane(&mut self, stages: &[PlaneStage], from: &[S], into: &mut [S]) {
         let Some((last, before)) = stages.split_last() else {
             into.copy_from_slice(from);

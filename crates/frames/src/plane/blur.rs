@@ -1,17 +1,18 @@
 //! Box blur: each sample becomes the mean of the window around it, exactly rounded.
 //!
-//! A running sum down each column and one along each row make the cost of a sample the same for every radius.
-//! Beyond its edges the plane goes on as its mirror image, the edge sample twice. The sums are whole numbers;
-//! a mean is found by multiplying with the inverse of the window's odd area, precisely enough that it can never
-//! fall on the wrong side of a half (see [`Mean`]), so no rounding depends on the order of work.
+//! A running sum down each column and one along each row make the cost of a sample independent of the radius. Beyond
+//! its edges the plane is mirrored, with the edge sample twice. The sums are integers. A mean is the sum times the
+//! inverse of the window's odd area, precise enough never to fall on the wrong side of a half (see [`Mean`]), so no
+//! rounding depends on the order of the work.
 
 use super::Sample;
 use crate::shape::Size;
 
-/// MemoryClip that is kept from plane to plane.
+/// Memory that is reused from plane to plane.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// The sum of each column's window, mirrored beyond both ends: `across + 1` to the left, `across` to the right.
+    /// The sum of each column's window, mirrored beyond both ends: `across + 1` columns to the left, `across` to the
+    /// right.
     columns: Vec<i32>,
     /// The sum of each sample's window.
     windows: Vec<i32>,
@@ -48,7 +49,7 @@ pub(crate) fn blur<S: Sample>(scratch: &mut Scratch, radius: Radius, from: &[S],
     }
 }
 
-/// The place of an index that may lie beyond the ends, where the plane is its own mirror image.
+/// The index inside the plane of an index that may lie beyond its ends, where the plane is mirrored.
 fn mirror(index: i64, length: usize) -> usize {
     let turn = index.rem_euclid(2 * length as i64) as usize;
     turn.min(2 * length - 1 - turn)
@@ -68,7 +69,7 @@ fn slide_down<S: Sample>(columns: &mut [i32], leaves: &[S], comes: &[S]) {
     }
 }
 
-/// Fills what lies beyond both ends of the columns.
+/// Fills the mirrored columns beyond both ends.
 fn mirror_ends(columns: &mut [i32], across: usize, width: usize) {
     let first = across + 1;
     for beyond in 1..=across as i64 + 1 {
@@ -80,7 +81,7 @@ fn mirror_ends(columns: &mut [i32], across: usize, width: usize) {
     }
 }
 
-/// The sum of each window of `length` columns, from the one that begins at the second column on.
+/// The sum of each window of `length` columns, beginning with the window at the second column.
 fn slide_along(columns: &[i32], length: usize, windows: &mut [i32]) {
     let mut sum: i32 = columns[..length].iter().sum();
     for ((window, leaves), comes) in windows.iter_mut().zip(columns).zip(&columns[length..]) {
@@ -89,7 +90,7 @@ fn slide_along(columns: &[i32], length: usize, windows: &mut [i32]) {
     }
 }
 
-/// How a sum becomes a mean.
+/// Converts a sum to a mean.
 ///
 /// The area of a window is odd, so the exact mean is never a half: it stays at least 1 / (2 area) away from one.
 /// A single-precision product is off by less than `max` / 2^23. Adding 2^23 then rounds it to a whole number in the

@@ -1,8 +1,8 @@
-//! The lanczos kernel of three lobes: sinc(x) sinc(x / 3) within 3 on both sides, 0 beyond.
+//! The Lanczos kernel with three lobes: sinc(x) sinc(x / 3) for |x| < 3, else 0.
 //!
-//! The scaler asks for it thousands of times a frame, as often as a tenth of what it does with the samples, so it
-//! is computed without a sine of the system's library: by one series for both sines. That it does not depend on
-//! that library's version is welcome too.
+//! The scaler calls it thousands of times a frame, as often as a tenth of its work on samples. So it does not call the
+//! system's sine: one series gives both sines. It also makes the result independent of the version of the system's
+//! library.
 
 use std::f64::consts::PI;
 
@@ -17,7 +17,7 @@ pub(crate) fn kernel(x: f64) -> f64 {
     if x >= LOBES {
         return 0.0;
     }
-    // So near the middle the kernel is 1 - 1.83 x^2 and the quotient below would lose its digits.
+    // This close to 0 the kernel is 1 - 1.83 x^2, and the quotient below would lose precision.
     if x < 1e-5 {
         return 1.0;
     }

@@ -1,8 +1,7 @@
-//! Turns by 90, 180 and 270 degrees.
+//! Rotations by 90, 180 and 270 degrees.
 //!
-//! Quarter turns go tile by tile, so that what is read and what is written stay in the first-level cache, and
-//! within a tile in blocks of eight bytes a side that are transposed in registers. What is left over at the edges
-//! is moved sample by sample.
+//! Quarter turns go tile by tile, so that source and target stay in the first-level cache, and within a tile in blocks
+//! of eight bytes a side, which are transposed in registers. The rest at the edges is moved sample by sample.
 
 use super::Sample;
 use crate::operation_chain::Turn;
@@ -26,7 +25,7 @@ pub(crate) fn rotate<S: Sample>(turn: Turn, from: &[S], size: Size, into: &mut [
     }
 }
 
-/// A plane on its way to its side.
+/// A plane that is being turned by a quarter.
 struct Plane<'a, S> {
     from: &'a [S],
     width: usize,
@@ -49,7 +48,7 @@ impl<S: Sample> Plane<'_, S> {
         self.samples(x..whole_right, whole_bottom..bottom, into);
     }
 
-    /// Moves eight bytes a side.
+    /// Moves a block of eight bytes a side.
     fn block(&self, x: usize, y: usize, into: &mut [S]) {
         let lanes = S::LANES;
         let is_quarter = self.turn == Turn::Quarter;

@@ -1,9 +1,9 @@
-//! Scaling, by `fast_image_resize`: the filter's kernel is widened when the picture shrinks, so nothing aliases.
+//! Scaling with `fast_image_resize`. Its kernel is widened when the picture shrinks, so there is no aliasing.
 //!
-//! It chooses the processor's best instructions at run time, and is at its best down the columns: there whole rows
-//! are added up, while along a row it took 70 % of its time (1080p to 540p). So the width is scaled down the columns
-//! too, of the plane on its side; both quarter turns together are cheaper than what they save. Chroma is scaled as if its samples lay in the
-//! middle of their pixels, as ffmpeg's scaler does unless told otherwise.
+//! The crate chooses the processor's best instructions at run time, and is fastest down the columns, where it adds
+//! whole rows; along a row it took 70 % of its time (1080p to 540p). So the width is scaled down the columns too, on
+//! the rotated plane: both quarter turns together cost less than they save. Chroma is scaled as if its samples lay in
+//! the middle of their pixels, as ffmpeg's scaler does by default.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::{Filter as Kernel, FilterType, ResizeAlg, ResizeOptions, Resizer};
@@ -13,13 +13,13 @@ use super::{Sample, lanczos};
 use crate::operation_chain::{Filter, Turn};
 use crate::shape::Size;
 
-/// The scaler with memory that is kept from plane to plane.
+/// The scaler with memory that is reused from plane to plane.
 #[derive(Debug)]
 pub(crate) struct Scaler<S> {
     resizer: Resizer,
-    /// The plane in its new height, then on its side in its new width.
+    /// The plane with its new height, later the rotated plane with its new width.
     first: Vec<S>,
-    /// The plane in its new height on its side.
+    /// The rotated plane with its new height.
     second: Vec<S>,
 }
 
@@ -42,13 +42,13 @@ impl<S: Sample> Scaler<S> {
         } else {
             self.squeeze_both(filter, (from, size), (into, wanted));
         }
-        // The scaler works in 16 bits; beside an edge the kernel swings above the 10 that there are.
+        // The scaler works in 16 bits, and beside an edge the kernel overshoots the 10 bits of a sample.
         if size_of::<S>() > 1 {
             into.iter_mut().for_each(|sample| *sample = (*sample).min(S::MAX));
         }
     }
 
-    /// First the height, then, on its side, the width.
+    /// Scales the height, then, on the rotated plane, the width.
     fn squeeze_both(&mut self, filter: Filter, (from, size): (&[S], Size), (into, wanted): (&mut [S], Size)) {
         let (mut first, mut second) = (std::mem::take(&mut self.first), std::mem::take(&mut self.second));
         let low = Size::new(size.width, wanted.height);
@@ -66,7 +66,7 @@ impl<S: Sample> Scaler<S> {
         (self.first, self.second) = (first, second);
     }
 
-    /// Changes the height alone.
+    /// Scales the height alone.
     fn squeeze(&mut self, filter: Filter, (from, size): (&[S], Size), (into, wanted): (&mut [S], Size)) {
         let filter = match filter {
             Filter::Lanczos => FilterType::Custom(
