@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: builds everything with all optimisations, then measures it beside what people use today.
+//! `cargo xtask bench`: builds everything with optimisations and runs the benchmark against the tools that people use
+//! today.
 //!
-//! The measuring is `tests/benches/side_by_side`; this only brings what it needs. The one peer that has to be
-//! installed, gmpy2, goes into a folder of the build's own; without it its ratios are left out, and that is said.
+//! The measurements stand in `tests/benches/side_by_side`; this file only provides what they need. gmpy2, the one tool
+//! that must be installed, goes into a folder inside the build folder; without it, its ratios are left out and a line
+//! says so.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,13 +12,14 @@ use anyhow::Result;
 
 use crate::{cargo, setup};
 
-/// The Python library that factorials are compared with; LGPL, used beside us and never shipped.
+/// The Python library that factorials are compared with. Its licence is LGPL; it is used for the comparison and never
+/// shipped.
 const GMPY2: &str = "gmpy2==2.2.1";
 
 /// Runs the bench with these arguments.
 ///
 /// # Errors
-/// If something cannot be built, or the bench fails.
+/// A build or the benchmark fails.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::run(setup::Purpose::Tests)?;
     cargo::run(&["build", "--release", "--workspace"])?;
@@ -31,7 +34,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     cargo::run(&words)
 }
 
-/// Puts gmpy2 where only the bench looks for it.
+/// Installs gmpy2 into a folder that only the benchmark uses.
 fn install(modules: &Path) -> Result<bool> {
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target"]);

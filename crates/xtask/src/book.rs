@@ -1,7 +1,7 @@
 //! `cargo xtask book`: the pages in `docs/` as a web site, built by mdBook.
 //!
-//! It writes into the build folder and never into the tree, and installs nothing: without mdBook it says how to get it. The
-//! tests check the pages without it (`tests/tests/tidy_book.rs`, `tests/tests/reference.rs`).
+//! It writes into the build folder and never into the tree, and installs nothing: without mdBook it says how to get it.
+//! The tests check the pages without it (`tests/tests/tidy_book.rs`, `tests/tests/reference.rs`).
 
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,6 @@
-//! Calls to cargo: the one that runs us, with its output where ours goes.
+//! Calls of cargo, by the program that runs this one; its output goes to ours.
 //!
-//! Every call is printed as one could type it, with the time it took. Driven by the verbs.
+//! Every call is printed as a user could type it, with the time that it took. Driven by the verbs.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-/// Runs `cargo ARGUMENTS` and says what and how long.
+/// Runs `cargo ARGUMENTS`, and prints the call and its time.
 ///
 /// # Errors
-/// If cargo cannot be started or fails; it has said why itself.
+/// Cargo cannot be started, or it fails; it has printed the reason then.
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     run_with(arguments, &[])
 }
@@ -27,13 +27,13 @@ pub(crate) fn run_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result
     })
 }
 
-/// Whether `cargo ARGUMENTS` can be run at all; says nothing.
+/// Whether `cargo ARGUMENTS` succeeds; it prints nothing.
 pub(crate) fn runs(arguments: &[&str]) -> bool {
     let status = cargo().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
 
-/// The same, and shows each line of its standard output to `read` as well.
+/// As [`run`], and passes each line of its standard output to `read` too.
 ///
 /// # Errors
 /// As [`run`].

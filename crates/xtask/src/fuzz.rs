@@ -1,7 +1,8 @@
 //! `cargo xtask fuzz TARGET [SECONDS]`: runs a fuzz target with libFuzzer and the address sanitizer.
 //!
-//! It begins from the checked-in corpus, which it never writes; what it finds beside lies in the build folder. It
-//! installs nothing: without cargo-fuzz it says how to get it. The targets themselves stand in `tests/src/fuzz.rs`.
+//! It begins with the checked-in corpus, which it never writes; new inputs go into the build folder. It installs
+//! nothing: without cargo-fuzz it prints the command that installs it. The targets themselves stand in
+//! `tests/src/fuzz.rs`.
 
 use std::path::Path;
 
@@ -9,23 +10,23 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
 
-/// How long a run takes that was not told.
+/// The length of a run in seconds, if the arguments give none.
 const USUAL_SECONDS: u32 = 60;
-/// The project of cargo-fuzz, from the root.
+/// The folder of the cargo-fuzz project, relative to the root.
 const PROJECT: &str = "tests/fuzz";
 
 /// Runs the target that the arguments name.
 ///
 /// # Errors
-/// If there is no such target, cargo-fuzz is missing, the build fails, or the target does.
+/// There is no such target, cargo-fuzz is missing, the build fails, or the target finds a failure.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let project = cargo::workspace().join(PROJECT);
     let (target, seconds) = read(arguments, &targets(&project)?)?;
     ensure!(
         cargo::runs(&["fuzz", "--version"]),
-        "cargo-fuzz is not there; run:\n\n    cargo install --locked cargo-fuzz\n"
+        "cargo-fuzz is not installed; run:\n\n    cargo install --locked cargo-fuzz\n"
     );
-    // The versions that are shipped; cargo adds libFuzzer's to them.
+    // So the target is built with the versions that are shipped; cargo adds libFuzzer.
     std::fs::copy(cargo::workspace().join("Cargo.lock"), project.join("Cargo.lock"))
         .with_context(|| format!("copy Cargo.lock into {PROJECT}"))?;
     let build = cargo::programs("fuzz");
@@ -34,16 +35,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (build, found) = (build.display().to_string(), found.display().to_string());
     let (seeds, time) = (format!("tests/corpus/{target}"), format!("-max_total_time={seconds}"));
     let place = ["--fuzz-dir", PROJECT, "--target-dir", &build, &target];
-    // The sanitizer's flags are not stable yet; this is how a stable compiler takes them.
+    // The sanitizer's flags are unstable; with this variable a stable compiler accepts them.
     let unstable = [("RUSTC_BOOTSTRAP", "1")];
-    // Apart from the run, so that a build that fails is not taken for a target that does.
+    // A step of its own, so that a failed build is not reported as a failure of the target.
     cargo::run_with(&[&["fuzz", "build"], &place[..]].concat(), &unstable)?;
     let options = [&found, &seeds, "--", &time, "-max_len=8192", "-print_final_stats=1"];
-    cargo::run_with(&[&["fuzz", "run"], &place[..], &options].concat(), &unstable)
-        .with_context(|| format!("what {target} failed on belongs into {seeds}, once it is mended"))
+    cargo::run_with(&[&["fuzz", "run"], &place[..], &options].concat(), &unstable).with_context(|| {
+        format!("once the fault is fixed, add the input on which {target} failed to {seeds}")
+    })
 }
 
-/// The targets, by the files of their programs.
+/// The names of the targets, from the files of their programs.
 fn targets(project: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(project.join("targets")).context("read the folder of the targets")? {
@@ -54,18 +56,19 @@ fn targets(project: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Target and seconds.
+/// Parses the target and the seconds.
 fn read(arguments: &[String], targets: &[String]) -> Result<(String, u32)> {
     let (target, seconds) = match arguments {
         [target] => (target, None),
         [target, seconds] => (target, Some(seconds)),
-        _ => bail!("say which target, one of {}, and for how many seconds", targets.join(", ")),
+        _ => bail!("give a target, one of {}, and optionally a number of seconds", targets.join(", ")),
     };
     ensure!(targets.contains(target), "there is no target {target}; there are {}", targets.join(", "));
     let number = |text: &String| text.parse().ok().filter(|number| *number > 0);
     let seconds = match seconds {
         None => USUAL_SECONDS,
-        Some(text) => number(text).with_context(|| format!("{text} is no number of seconds from 1 on"))?,
+        Some(text) => number(text)
+            .with_context(|| format!("{text} is no number of seconds: give a whole number from 1"))?,
     };
     Ok((target.clone(), seconds))
 }
@@ -87,7 +90,7 @@ mod tests {
             (&[][..], "one of lane, ring"),
             (&["rings"], "no target rings; there are lane, ring"),
             (&["ring", "0"], "0 is no number of seconds"),
-            (&["ring", "5", "6"], "say which target"),
+            (&["ring", "5", "6"], "give a target"),
         ] {
             assert!(read(words).unwrap_err().contains(fault), "{words:?}");
         }

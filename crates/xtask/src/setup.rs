@@ -1,7 +1,7 @@
-//! `cargo xtask setup`: the Debian packages that build and tests requirement, and the clips that tests transform.
+//! `cargo xtask setup`: installs the Debian packages that the build and the tests need, and the clips that tests transform.
 //!
-//! As root it installs what is missing; otherwise it prints the exact command and fails. It touches nothing
-//! else on the machine, and does nothing when nothing is missing.
+//! As root it installs missing packages; otherwise it prints the exact command and fails. It changes nothing else on the
+//! machine, and does nothing if nothing is missing.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,18 +11,18 @@ use anyhow::{Result, bail};
 
 use crate::clips;
 
-/// What the packages are wanted for; each includes the one before.
+/// What packages are installed for; each purpose includes the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Purpose {
     /// Building the programs.
     Build,
     /// Running every test.
     Tests,
-    /// Tests that only root can run, and that skip themselves without it.
+    /// Tests that only root can run; they skip themselves for other users.
     RootTests,
 }
 
-/// A program, the package it comes in, and why it is wanted.
+/// A program or file, its package, and why it is needed.
 struct Requirement {
     program: &'static str,
     package: &'static str,
@@ -66,10 +66,10 @@ const REQUIREMENTS: [Requirement; 8] = [
     },
 ];
 
-/// Makes sure that all that `purpose` needs is installed.
+/// Makes sure that all packages for `purpose` are installed.
 ///
 /// # Errors
-/// If something is missing and we are not root, or apt-get fails.
+/// A package is missing and this user is not root, or apt-get fails.
 pub(crate) fn run(purpose: Purpose) -> Result<()> {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let upto = if root && purpose == Purpose::Tests { Purpose::RootTests } else { purpose };
@@ -88,7 +88,7 @@ pub(crate) fn run(purpose: Purpose) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing, or says how.
+/// Installs the missing packages, or prints the command that does.
 fn provide(missing: &[&Requirement], root: bool) -> Result<()> {
     for requirement in missing {
         println!("set-up: missing {} ({})", requirement.package, requirement.why);
@@ -114,7 +114,8 @@ fn install_command<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     words
 }
 
-/// Installs; when the package lists are missing or old, fetches them once and tries again.
+/// Runs apt-get install. If it fails, runs apt-get update once and tries again, because the package lists may be
+/// missing or old.
 fn install(packages: &[&str]) -> Result<()> {
     let command = install_command(packages);
     println!("set-up: {}", command.join(" "));
@@ -124,7 +125,7 @@ fn install(packages: &[&str]) -> Result<()> {
     bail!("`{}` failed; is this Debian, and is the network there?", command.join(" "))
 }
 
-/// Runs apt-get quietly; when it fails, shows what it said.
+/// Runs apt-get without output; if it fails, prints its standard error.
 fn apt(command: &[&str]) -> bool {
     let output = Command::new(command[0])
         .args(&command[1..])

@@ -1,8 +1,7 @@
-//! `cargo xtask test`: everything that is tested, from an empty build folder to the last line.
+//! `cargo xtask test`: runs all tests, from an empty build folder on.
 //!
-//! It adds nothing to the tests of cargo but what they need beforehand, packages and programs, and at the end what
-//! sums them up: every test that skipped itself with its reason, and a line `N passed, N failed, N skipped`. A test that
-//! skipped itself is none that passed.
+//! It runs cargo's tests after it has provided their packages and programs. At the end it prints every test that skipped
+//! itself with its reason, and a line `N passed, N failed, N skipped`. A test that skipped itself has not passed.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +9,13 @@ use anyhow::{Result, ensure};
 
 use crate::{cargo, setup};
 
-/// How the line begins in which a test says that, and why, it skipped itself: the macro in `tests/src/skip.rs`.
+/// The beginning of the line in which a test says that it skipped itself, and why: the macro in `tests/src/skip.rs`.
 const SKIPPED: &str = "SKIPPED ";
 
 /// Sets up, builds every target, runs every test.
 ///
 /// # Errors
-/// If a package is missing and cannot be installed, the build fails, or a test does.
+/// A package is missing and cannot be installed, the build fails, or a test fails.
 pub(crate) fn run() -> Result<()> {
     setup::run(setup::Purpose::Tests)?;
     // The end-to-end tests start the real programs, which `cargo test` alone need not build.
@@ -33,7 +32,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// The sum of all test programs.
+/// The totals of all test programs.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TestCounts {
     passed: u64,

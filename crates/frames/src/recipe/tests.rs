@@ -99,7 +99,10 @@ fn a_blur_reaches_as_far_in_chroma() {
 fn a_crop_that_does_not_fit_is_refused() {
     for chain in ["crop=6x4+1+0", "crop=6x4+0+1", "crop=7x1+0+0", "crop=1x5+0+0", "crop=1x1+16383+0"] {
         let told = refused("W6 H4 C444", chain);
-        assert_eq!(told, format!("operation {chain}: it reaches beyond the picture, which is 6x4 at that operation"));
+        assert_eq!(
+            told,
+            format!("operation {chain}: it reaches beyond the picture, which is 6x4 at that operation")
+        );
     }
     let told = refused("W6 H4", "crop=2x2+1+0");
     assert_eq!(told, "operation crop=2x2+1+0: in 4:2:0 it can only begin at multiples of 2 (X) and 2 (Y)");

@@ -1,7 +1,7 @@
-//! Checks a factorial without GMP: its digits and the product 1 * 2 * ... * n, both modulo a prime.
+//! Checks a factorial without GMP: compares its digits with the product 1 * 2 * ... * n, both modulo a prime.
 //!
-//! Two different numbers agree modulo 2^61 - 1 by accident once in 2 * 10^18, so a result that passes was
-//! neither torn, nor cut, nor mixed up with another one.
+//! Two different numbers are equal modulo 2^61 - 1 by chance once in 2 * 10^18, so a result that passes was neither
+//! cut, corrupted, nor mixed up with another one.
 
 /// A Mersenne prime: 2^61 - 1.
 const PRIME: u64 = (1 << 61) - 1;
@@ -14,7 +14,7 @@ pub(crate) fn factorial(n: u64) -> u64 {
     (1..=n).fold(1, multiply)
 }
 
-/// The number that these decimal digits spell, modulo the prime; `None` if they are not digits.
+/// The number with these decimal digits, modulo the prime; `None` if a character is no digit.
 pub(crate) fn digits(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

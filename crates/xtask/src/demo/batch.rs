@@ -1,6 +1,6 @@
-//! A batch of factorials: submitted by one command, its results checked one by one without GMP.
+//! A batch of factorials: submitted by one command, each result checked without GMP.
 //!
-//! Nothing is taken on trust: not the digits, not the exit codes, not the counts of attempts.
+//! The digits, the exit codes and the counts of attempts are all checked.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -20,7 +20,7 @@ impl FactorialBatch {
     /// Submits n! for every `n`, all decimal digits.
     ///
     /// # Errors
-    /// If they are refused.
+    /// The daemon refuses them.
     pub(crate) fn submit(daemon: &Daemon, range: RangeInclusive<u64>) -> Result<Self> {
         let numbers: Vec<String> = range.clone().map(|n| n.to_string()).collect();
         let mut arguments = vec!["submit", "factorial", "--as", "decimal"];
@@ -40,7 +40,7 @@ impl FactorialBatch {
         Ok(Self { jobs: ids.into_iter().zip(range).collect() })
     }
 
-    /// How many jobs.
+    /// The number of jobs.
     pub(crate) fn len(&self) -> usize {
         self.jobs.len()
     }
@@ -48,7 +48,7 @@ impl FactorialBatch {
     /// Waits until the first `count` have ended, all `done`.
     ///
     /// # Errors
-    /// If one ends otherwise.
+    /// A job ends otherwise.
     pub(crate) fn wait(&self, daemon: &Daemon, count: usize) -> Result<()> {
         let ids: Vec<String> = self.jobs.iter().take(count).map(|(job, _)| job.to_string()).collect();
         let mut arguments = vec!["wait"];
@@ -59,7 +59,7 @@ impl FactorialBatch {
     /// Fetches every result and checks it against the product 1 * 2 * ... * n modulo a prime.
     ///
     /// # Errors
-    /// If one is missing or wrong.
+    /// A result is missing or wrong.
     pub(crate) fn check(&self, daemon: &Daemon) -> Result<()> {
         for (job, n) in &self.jobs {
             let text = daemon.tell(&["result", &job.to_string()])?;
@@ -69,10 +69,10 @@ impl FactorialBatch {
         Ok(())
     }
 
-    /// Checks that every job is done at its first attempt, but for the `victim`, done at its second.
+    /// Checks that every job was done at its first attempt, except for the `victim`, which was done at its second.
     ///
     /// # Errors
-    /// If one is not.
+    /// The counts of a job are different.
     pub(crate) fn judge(&self, rows: &BTreeMap<u64, Value>, victim: u64) -> Result<()> {
         for (job, _) in &self.jobs {
             let row = rows.get(job).with_context(|| format!("job {job} is not in `bulkhead jobs`"))?;

@@ -1,7 +1,7 @@
-//! The demo's own daemon: started in a folder of its own, spoken to with the `bulkhead` command alone.
+//! The demo's own daemon: started in a folder of its own, used only through the `bulkhead` command.
 //!
-//! However the demo ends, the daemon sees the end of its standard input and stops, and the shell that started
-//! it removes the folder: also when the demo itself is killed. Nothing is left behind.
+//! However the demo ends, also if it is killed, the daemon's standard input closes, so the daemon stops, and the shell
+//! that started it removes the folder. Nothing is left behind.
 
 use std::fs::DirBuilder;
 use std::io::{BufRead, BufReader, Read};
@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// No step of the demo takes nearly as long; only a hang is cut off by it.
+/// The limit of each step. No step takes nearly as long; it only ends a hang.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs the daemon, then removes its folder, whoever is still there to see it.
+/// The shell script that runs the daemon and then removes its folder, also if the demo is gone.
 const SHELL: &str = r#"folder=$1; shift; "$@"; code=$?; rm -rf "$folder"; exit $code"#;
 
 /// A running daemon.
@@ -30,10 +30,10 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon of `programs` with two workers and `chaos` enabled; returns when it takes jobs.
+    /// Starts the daemon of `programs` with two workers and `chaos` enabled; returns when it accepts jobs.
     ///
     /// # Errors
-    /// If it cannot be started or does not become ready; then with what it logged.
+    /// The daemon cannot be started or does not become ready; the error has the end of its log.
     pub(crate) fn start(programs: &Path) -> Result<Self> {
         let folder = Path::new("/tmp").join(format!("bulkhead-demo-{}", std::process::id()));
         DirBuilder::new()
@@ -74,7 +74,7 @@ impl Daemon {
     /// Runs a `bulkhead` command to its end, whatever its exit code.
     ///
     /// # Errors
-    /// If it cannot be started or takes longer than the deadline.
+    /// The command cannot be started or takes longer than the deadline.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<Output> {
         let command = self.command(arguments);
         let seconds = DEADLINE.as_secs().to_string();
@@ -89,10 +89,10 @@ impl Daemon {
         Ok(output)
     }
 
-    /// What a `bulkhead` command that must succeed prints.
+    /// Runs a `bulkhead` command that must succeed, and returns its standard output.
     ///
     /// # Errors
-    /// As [`Self::ask`], or if it fails; then with what it said and what the daemon logged.
+    /// As [`Self::ask`], or the command fails; the error has its standard error and the end of the daemon's log.
     pub(crate) fn tell(&self, arguments: &[&str]) -> Result<String> {
         let output = self.ask(arguments)?;
         let said = String::from_utf8_lossy(&output.stderr);
@@ -107,10 +107,10 @@ impl Daemon {
             .with_context(|| format!("output of bulkhead {}", arguments.join(" ")))
     }
 
-    /// Stops the daemon and sees to it that nothing of it is left.
+    /// Stops the daemon and checks that nothing of it is left.
     ///
     /// # Errors
-    /// If it does not stop by itself, fails, or leaves its folder.
+    /// The daemon does not stop, fails, or leaves its folder behind.
     pub(crate) fn stop(mut self) -> Result<()> {
         ensure!(self.end(), "the daemon did not stop when asked\n{}", self.last_log_lines());
         let status = self.shell.wait().context("wait for the daemon")?;
@@ -119,7 +119,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Ends its standard input and waits for the end of its output; whether that came in time.
+    /// Closes its standard input and waits for the end of its output; `false` if that takes too long.
     fn end(&mut self) -> bool {
         drop(self.shell.stdin.take());
         loop {
@@ -140,7 +140,7 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if !self.end() {
-            // The whole process group of the shell: it, the supervisor, and with the supervisor its workers.
+            // The process group of the shell: the shell and the supervisor, with which its workers end.
             let group = format!("-{}", self.shell.id());
             _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             _ = std::fs::remove_dir_all(&self.folder);
@@ -149,7 +149,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The lines of a pipe, as they come, from a thread that ends with it.
+/// The lines of a pipe as they arrive, read by a thread that ends with the pipe.
 fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(pipe) = pipe {

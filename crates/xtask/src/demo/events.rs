@@ -1,6 +1,6 @@
-//! What the daemon tells about itself, followed live: `bulkhead events --follow --json`.
+//! The daemon's events, followed live with `bulkhead events --follow --json`.
 //!
-//! The demo waits for nothing but these records, and takes all of its figures from their timestamps.
+//! The demo waits only for these records, and takes all of its times from their timestamps.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -27,12 +27,12 @@ impl EventRecord {
         self.0[field].as_u64()
     }
 
-    /// A field that says yes or no.
+    /// A field that is true or false.
     pub(crate) fn flag(&self, field: &str) -> bool {
         self.0[field].as_bool().unwrap_or(false)
     }
 
-    /// Its place in the order, from 1.
+    /// Its index, from 1.
     pub(crate) fn index(&self) -> u64 {
         self.number("index").unwrap_or(0)
     }
@@ -43,7 +43,7 @@ impl EventRecord {
     }
 }
 
-/// All records from the daemon's start on, as they come.
+/// All records from the daemon's start on, as they arrive.
 pub(crate) struct EventFollower {
     follower: Child,
     coming: Receiver<Value>,
@@ -54,7 +54,7 @@ impl EventFollower {
     /// Begins to follow.
     ///
     /// # Errors
-    /// If the command cannot be started.
+    /// The command cannot be started.
     pub(crate) fn follow(daemon: &Daemon) -> Result<Self> {
         let mut follower = daemon
             .command(&["events", "--follow", "--json"])
@@ -73,10 +73,10 @@ impl EventFollower {
         Ok(Self { follower, coming, seen: Vec::new() })
     }
 
-    /// The first record, seen or still to come, that is what is looked for.
+    /// The first record, seen or future, for which `wanted` is true.
     ///
     /// # Errors
-    /// If none comes in time; `what` says what was waited for.
+    /// None arrives in time; `what` names it in the error.
     pub(crate) fn find(&mut self, what: &str, wanted: impl Fn(&EventRecord) -> bool) -> Result<EventRecord> {
         if let Some(record) = self.seen.iter().find(|record| wanted(record)) {
             return Ok(record.clone());
@@ -84,7 +84,8 @@ impl EventFollower {
         let until = Instant::now() + DEADLINE;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let next = self.coming.recv_timeout(left).map_err(|_| anyhow!("no event told of {what}"))?;
+            let next =
+                self.coming.recv_timeout(left).map_err(|_| anyhow!("no event arrived about {what}"))?;
             let record = EventRecord(next);
             self.seen.push(record.clone());
             if wanted(&record) {
@@ -93,7 +94,7 @@ impl EventFollower {
         }
     }
 
-    /// The process ids of all workers that were ever spawned, as far as seen.
+    /// The process ids of all workers in the spawn records that were seen.
     pub(crate) fn pids(&self) -> Vec<u64> {
         self.seen
             .iter()

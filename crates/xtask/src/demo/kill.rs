@@ -1,7 +1,7 @@
-//! The chapter in which a busy worker is killed, and the figures of what followed.
+//! The chapter in which a busy worker is killed, with the times of what followed.
 //!
-//! The moment of the kill is stamped by the shell that does it, right before; everything after it is in the
-//! daemon's own records. Both read the same wall clock.
+//! The shell that kills stores the time right before the kill; all later times are those of the daemon's records. Both
+//! read the same wall clock.
 
 use std::process::Command;
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::demo::daemon::Daemon;
 use crate::demo::events::{self, EventFollower, EventRecord};
 
-/// bash stamps and kills in one breath; its `kill` is a builtin, so nothing is started in between.
+/// bash prints the time and then kills; its `kill` is a builtin, so no process is started in between.
 const KILL: &str = r#"echo "$EPOCHREALTIME"; kill -9 "$1""#;
 
-/// How often a kill may hit the moment between two jobs, in which nobody is to blame.
+/// How often a kill may hit the moment between two jobs, in which no job is to blame.
 const TRIES: usize = 20;
 
 /// The job that lost its worker.
@@ -23,10 +23,10 @@ pub(crate) struct Victim {
     pub(crate) job: u64,
 }
 
-/// Kills a worker in the middle of a job, waits until that job is answered all the same, and prints how.
+/// Kills a worker in the middle of a job, waits until that job is done all the same, and prints the steps.
 ///
 /// # Errors
-/// If the daemon does not notice, replace, retry and answer.
+/// The daemon does not notice the death, replace the worker, retry the job or answer it.
 pub(crate) fn run(daemon: &Daemon, events: &mut EventFollower) -> Result<Victim> {
     for _ in 0..TRIES {
         let (worker, pid) = busy_worker(daemon)?;
@@ -46,7 +46,7 @@ pub(crate) fn run(daemon: &Daemon, events: &mut EventFollower) -> Result<Victim>
     anyhow::bail!("{TRIES} kills all hit an idle moment: the workers had nothing to run")
 }
 
-/// A worker that runs a job now: its number and its process.
+/// The number and the pid of a worker that runs a job now.
 fn busy_worker(daemon: &Daemon) -> Result<(u64, u64)> {
     let rows = daemon.tell(&["workers", "--json"])?;
     for line in rows.lines() {
@@ -60,18 +60,18 @@ fn busy_worker(daemon: &Daemon) -> Result<(u64, u64)> {
     anyhow::bail!("no worker is busy:\n{rows}")
 }
 
-/// Kills and gives the moment right before, in microseconds since 1970.
+/// Kills the process and returns the time right before, in microseconds since 1970.
 fn kill(pid: u64) -> Result<u64> {
     let output =
         Command::new("bash").args(["-c", KILL, "kill", &pid.to_string()]).output().context("start bash")?;
     ensure!(output.status.success(), "kill -9 {pid}: {}", String::from_utf8_lossy(&output.stderr).trim());
     let stamp = String::from_utf8_lossy(&output.stdout);
-    // Seconds and microseconds, with whatever decimal sign the locale has between them.
+    // Seconds and microseconds, with the locale's decimal sign between them.
     let digits: String = stamp.chars().filter(char::is_ascii_digit).collect();
     digits.parse().with_context(|| format!("bash gave the time as {stamp:?}"))
 }
 
-/// Follows what the death led to, and prints it.
+/// Waits for the events that followed the death, and prints them.
 fn aftermath(
     daemon: &Daemon,
     events: &mut EventFollower,

@@ -1,6 +1,6 @@
-//! The chapter of the poison job: one that kills every worker it is given, amid jobs that do no harm.
+//! The chapter of the poison job: one that kills every worker that runs it, among harmless jobs.
 //!
-//! It must be retried exactly to its budget, then be quarantined under its own name, and nobody else charged.
+//! The daemon must retry it exactly to its budget and then quarantine it, and must charge no other job.
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,16 +16,16 @@ const EXIT_CRASHED: i32 = 125;
 /// Submits the job that kills its workers.
 ///
 /// # Errors
-/// If it is refused.
+/// The daemon refuses it.
 pub(crate) fn submit(daemon: &Daemon) -> Result<u64> {
     let id = daemon.tell(&["submit", "chaos", "segv"])?;
     id.trim().parse().with_context(|| format!("bulkhead submit said {id:?}"))
 }
 
-/// Waits for its end and shows the way there.
+/// Waits for its end and prints the events that led there.
 ///
 /// # Errors
-/// If it was not retried exactly to its budget and then quarantined.
+/// It was not retried exactly to its budget and then quarantined.
 pub(crate) fn run(daemon: &Daemon, events: &mut EventFollower, job: u64) -> Result<()> {
     let is_of_job = |record: &EventRecord| record.number("job") == Some(job);
     let ended = events.find("the poison job's end", |record| record.is("ended") && is_of_job(record))?;
