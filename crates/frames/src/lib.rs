@@ -29,7 +29,7 @@ pub use error::{Flaw, TransformError};
 pub use frame::Frame;
 pub use header::{Header, Interlacing, Ratio};
 pub use merge::{Merged, merge};
-pub use operation_chain::{Filter, Operation, OperationChain, Turn};
+pub use operation_chain::{Filter, Operation, OperationChain, Rotation};
 pub use plan::{FrameRange, Plan};
 pub use range_run::{RangeDone, run};
 pub use recipe::Recipe;

@@ -24,7 +24,7 @@ const FILTERS: [(&str, Filter); 2] = [("lanczos", Filter::Lanczos), ("bilinear",
 
 /// A clockwise rotation of the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Rotation {
     /// By 90 degrees.
     Quarter,
     /// By 180 degrees.
@@ -33,7 +33,8 @@ pub enum Turn {
     ThreeQuarters,
 }
 
-const TURNS: [(&str, Turn); 3] = [("90", Turn::Quarter), ("180", Turn::Half), ("270", Turn::ThreeQuarters)];
+const ROTATIONS: [(&str, Rotation); 3] =
+    [("90", Rotation::Quarter), ("180", Rotation::Half), ("270", Rotation::ThreeQuarters)];
 
 /// One operation. It is applied to each frame independently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub enum Operation {
     /// `blur=N`: each sample becomes the mean of the (2N + 1) x (2N + 1) pixels around it.
     Blur(u32),
     /// `rotate=90`, `180` or `270`, clockwise.
-    Rotate(Turn),
+    Rotate(Rotation),
     /// `crop=WxH+X+Y`: a part of this size, X pixels from the left and Y from the top.
     Crop {
         /// The size of the part that is kept.
@@ -128,7 +129,7 @@ fn blur(value: &str) -> Result<Operation, String> {
 }
 
 fn rotate(value: &str) -> Result<Operation, String> {
-    let turn = TURNS.iter().find(|row| row.0 == value);
+    let turn = ROTATIONS.iter().find(|row| row.0 == value);
     turn.map(|row| Operation::Rotate(row.1)).ok_or_else(|| "90, 180 or 270 degrees, as rotate=90".to_owned())
 }
 
@@ -153,7 +154,7 @@ impl fmt::Display for Operation {
             Self::Gray => out.write_str("gray"),
             Self::Mono => out.write_str("mono"),
             Self::Blur(radius) => write!(out, "blur={radius}"),
-            Self::Rotate(turn) => write!(out, "rotate={}", name(&TURNS, *turn)),
+            Self::Rotate(turn) => write!(out, "rotate={}", name(&ROTATIONS, *turn)),
             Self::Crop { size, x, y } => write!(out, "crop={size}+{x}+{y}"),
         }
     }

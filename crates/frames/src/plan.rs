@@ -134,7 +134,7 @@ fn stage_ps(stage: &PlaneStage) -> u64 {
     match stage.step {
         PlaneOperation::Scale(_) => (from + to) * 1000,
         PlaneOperation::Blur(_) => from * 1500,
-        PlaneOperation::Turn(_) => from * 500,
+        PlaneOperation::Rotate(_) => from * 500,
         PlaneOperation::Crop { .. } => to * 100,
     }
 }

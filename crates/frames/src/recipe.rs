@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::colour::Chroma;
 use crate::error::TransformError;
 use crate::header::{Header, Interlacing, Ratio};
-use crate::operation_chain::{Filter, Operation, OperationChain, Turn};
+use crate::operation_chain::{Filter, Operation, OperationChain, Rotation};
 use crate::plane::blur::Radius;
 use crate::shape::{Shape, Size};
 
@@ -17,7 +17,7 @@ use crate::shape::{Shape, Size};
 pub(crate) enum PlaneOperation {
     Scale(Filter),
     Blur(Radius),
-    Turn(Turn),
+    Rotate(Rotation),
     Crop { x: u32, y: u32 },
 }
 
@@ -155,25 +155,25 @@ impl Recipe {
         Ok(())
     }
 
-    fn rotate(&mut self, turn: Turn) -> Result<(), String> {
+    fn rotate(&mut self, turn: Rotation) -> Result<(), String> {
         self.refuse_interlaced()?;
         let before = self.output.shape;
         let colour = before.colour().turned();
-        if turn == Turn::Half {
+        if turn == Rotation::Half {
             let after = Shape::new(before.size(), colour).expect("a turn keeps the size");
-            self.step(after, |_| PlaneOperation::Turn(turn));
+            self.step(after, |_| PlaneOperation::Rotate(turn));
             return Ok(());
         }
         let swap = |Ratio { over, under }| Ratio { over: under, under: over };
         self.output.aspect = self.output.aspect.map(swap);
         let after = Shape::new(before.size().turned(), colour).map_err(|flaw| flaw.to_string())?;
         self.luma.push(PlaneStage {
-            step: PlaneOperation::Turn(turn),
+            step: PlaneOperation::Rotate(turn),
             from: before.size(),
             to: after.size(),
         });
         let (lying, standing) = (before.chroma_size(), before.chroma_size().turned());
-        self.chroma.push(PlaneStage { step: PlaneOperation::Turn(turn), from: lying, to: standing });
+        self.chroma.push(PlaneStage { step: PlaneOperation::Rotate(turn), from: lying, to: standing });
         if standing != after.chroma_size() {
             // Rotated 4:2:2 is subsampled vertically, for which Y4M has no tag. So its chroma is scaled back to 4:2:2.
             let step = PlaneOperation::Scale(Filter::Lanczos);

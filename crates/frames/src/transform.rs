@@ -108,7 +108,7 @@ impl<S: Sample> PlanePipeline<S> {
         match step {
             PlaneOperation::Scale(filter) => self.scaler.scale(filter, (from, size), (into, to)),
             PlaneOperation::Blur(radius) => blur(&mut self.blur, radius, from, size, into),
-            PlaneOperation::Turn(turn) => rotate(turn, from, size, into),
+            PlaneOperation::Rotate(turn) => rotate(turn, from, size, into),
             PlaneOperation::Crop { x, y } => crop(from, size, (x, y), into, to),
         }
     }

@@ -21,7 +21,7 @@ pub mod skip;
 const ROUNDS: u64 = 8;
 const FRAMES: u64 = 24;
 /// Measurements of each side, taken in turns; the best counts.
-const TURNS: usize = 5;
+const ROTATIONS: usize = 5;
 
 /// What is compared: pixel format, our chain, ffmpeg's filter.
 const CASES: [(&str, &str, &str); 13] = [
@@ -91,7 +91,7 @@ fn frames_a_second_beside_ffmpeg() {
             peer::filtered(&source, "scale=1920:1080", format, &clip);
         }
         let (mut least_ours, mut least_theirs) = (f64::MAX, f64::MAX);
-        for _ in 0..TURNS {
+        for _ in 0..ROTATIONS {
             least_ours = least_ours.min(ours(&clip, chain));
             least_theirs = least_theirs.min(theirs(&clip, filter));
         }

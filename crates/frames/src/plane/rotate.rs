@@ -4,18 +4,18 @@
 //! of eight bytes a side, which are transposed in registers. The rest at the edges is moved sample by sample.
 
 use super::Sample;
-use crate::operation_chain::Turn;
+use crate::operation_chain::Rotation;
 use crate::shape::Size;
 
 /// Columns and rows of a tile: a cache line of 8-bit samples.
 const TILE: usize = 64;
 
 /// Fills `into`, which has the turned size, with the turned plane.
-pub(crate) fn rotate<S: Sample>(turn: Turn, from: &[S], size: Size, into: &mut [S]) {
+pub(crate) fn rotate<S: Sample>(turn: Rotation, from: &[S], size: Size, into: &mut [S]) {
     let plane = Plane { from, width: size.width as usize, height: size.height as usize, turn };
     match turn {
-        Turn::Half => into.iter_mut().zip(from.iter().rev()).for_each(|(into, from)| *into = *from),
-        Turn::Quarter | Turn::ThreeQuarters => {
+        Rotation::Half => into.iter_mut().zip(from.iter().rev()).for_each(|(into, from)| *into = *from),
+        Rotation::Quarter | Rotation::ThreeQuarters => {
             for y in (0..plane.height).step_by(TILE) {
                 for x in (0..plane.width).step_by(TILE) {
                     plane.tile(x, y, into);
@@ -30,7 +30,7 @@ struct Plane<'a, S> {
     from: &'a [S],
     width: usize,
     height: usize,
-    turn: Turn,
+    turn: Rotation,
 }
 
 impl<S: Sample> Plane<'_, S> {
@@ -51,7 +51,7 @@ impl<S: Sample> Plane<'_, S> {
     /// Moves a block of eight bytes a side.
     fn block(&self, x: usize, y: usize, into: &mut [S]) {
         let lanes = S::LANES;
-        let is_quarter = self.turn == Turn::Quarter;
+        let is_quarter = self.turn == Rotation::Quarter;
         let mut rows = [0_u64; 8];
         for (lane, row) in rows[..lanes].iter_mut().enumerate() {
             // A quarter turn puts the lowest row first.
@@ -75,7 +75,7 @@ impl<S: Sample> Plane<'_, S> {
         for y in rows {
             for x in columns.clone() {
                 let (line, column) = match self.turn {
-                    Turn::Quarter => (x, self.height - 1 - y),
+                    Rotation::Quarter => (x, self.height - 1 - y),
                     _ => (self.width - 1 - x, y),
                 };
                 into[line * self.height + column] = self.from[y * self.width + x];
@@ -102,18 +102,18 @@ mod tests {
     use super::super::tests::{SIZES, noise};
     use super::*;
 
-    fn turned<S: Sample>(turn: Turn, from: &[S], size: Size) -> Vec<S> {
+    fn turned<S: Sample>(turn: Rotation, from: &[S], size: Size) -> Vec<S> {
         let mut into = vec![S::from_low_bits(0); from.len()];
         rotate(turn, from, size, &mut into);
         into
     }
 
     /// Where the sample at (x, y) must come to lie, by the definition alone.
-    fn place(turn: Turn, size: Size, x: u32, y: u32) -> usize {
+    fn place(turn: Rotation, size: Size, x: u32, y: u32) -> usize {
         let (line, column, width) = match turn {
-            Turn::Quarter => (x, size.height - 1 - y, size.height),
-            Turn::Half => (size.height - 1 - y, size.width - 1 - x, size.width),
-            Turn::ThreeQuarters => (size.width - 1 - x, y, size.height),
+            Rotation::Quarter => (x, size.height - 1 - y, size.height),
+            Rotation::Half => (size.height - 1 - y, size.width - 1 - x, size.width),
+            Rotation::ThreeQuarters => (size.width - 1 - x, y, size.height),
         };
         (line * width + column) as usize
     }
@@ -122,7 +122,7 @@ mod tests {
         for (width, height) in SIZES {
             let size = Size::new(width, height);
             let from: Vec<S> = noise(size, width * 1000 + height);
-            for turn in [Turn::Quarter, Turn::Half, Turn::ThreeQuarters] {
+            for turn in [Rotation::Quarter, Rotation::Half, Rotation::ThreeQuarters] {
                 let into = turned(turn, &from, size);
                 for y in 0..height {
                     for x in 0..width {
@@ -145,9 +145,12 @@ mod tests {
         for (width, height) in SIZES {
             let size = Size::new(width, height);
             let from: Vec<u8> = noise(size, 7);
-            let quarter = turned(Turn::Quarter, &from, size);
-            assert_eq!(turned(Turn::Quarter, &quarter, size.turned()), turned(Turn::Half, &from, size));
-            assert_eq!(turned(Turn::ThreeQuarters, &quarter, size.turned()), from);
+            let quarter = turned(Rotation::Quarter, &from, size);
+            assert_eq!(
+                turned(Rotation::Quarter, &quarter, size.turned()),
+                turned(Rotation::Half, &from, size)
+            );
+            assert_eq!(turned(Rotation::ThreeQuarters, &quarter, size.turned()), from);
         }
     }
 }

@@ -10,7 +10,7 @@ use fast_image_resize::{Filter as Kernel, FilterType, ResizeAlg, ResizeOptions, 
 
 use super::rotate::rotate;
 use super::{Sample, lanczos};
-use crate::operation_chain::{Filter, Turn};
+use crate::operation_chain::{Filter, Rotation};
 use crate::shape::Size;
 
 /// The scaler with memory that is reused from plane to plane.
@@ -54,15 +54,15 @@ impl<S: Sample> Scaler<S> {
         let low = Size::new(size.width, wanted.height);
         second.resize(low.samples(), S::NEUTRAL);
         if size.height == wanted.height {
-            rotate(Turn::Quarter, from, low, &mut second);
+            rotate(Rotation::Quarter, from, low, &mut second);
         } else {
             first.resize(low.samples(), S::NEUTRAL);
             self.squeeze(filter, (from, size), (&mut first, low));
-            rotate(Turn::Quarter, &first, low, &mut second);
+            rotate(Rotation::Quarter, &first, low, &mut second);
         }
         first.resize(wanted.samples(), S::NEUTRAL);
         self.squeeze(filter, (&second, low.turned()), (&mut first, wanted.turned()));
-        rotate(Turn::ThreeQuarters, &first, wanted.turned(), into);
+        rotate(Rotation::ThreeQuarters, &first, wanted.turned(), into);
         (self.first, self.second) = (first, second);
     }
 
