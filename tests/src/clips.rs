@@ -1,7 +1,7 @@
-//! Y4M clips for tests: noise of every shape, real ones, and what `transform` must make of them.
+//! Y4M clips for tests: noise of every shape, real clips, and the expected results of `transform`.
 //!
-//! What it must make is computed here, in this process and by one task after the other, without daemon or worker. Real
-//! clips come from `cargo xtask setup`; where they or ffmpeg are missing, a test that wants one skips itself.
+//! The expected result is computed in this process, one task after the other, without a daemon or a worker. Real clips
+//! come from `cargo xtask setup`; a test that needs a clip or ffmpeg and finds none skips itself and says so.
 
 use std::fs::File;
 use std::ops::ControlFlow;
@@ -10,10 +10,10 @@ use std::process::{Command, Stdio};
 
 use bulkhead_frames::{ClipReader, Frame, Plan, merge, run};
 
-/// A clip of so many frames of noise; `tags` as in its header, 8 bit 4:2:0 without any.
+/// A clip with this number of frames of noise; `tags` are those of its header (8 bit 4:2:0 without any).
 ///
 /// # Panics
-/// If such a header cannot be.
+/// The header is not valid.
 pub fn noise(tags: &str, frames: usize) -> Vec<u8> {
     let mut clip = format!("YUV4MPEG2 {tags}\n").into_bytes();
     let reader = ClipReader::open(&clip[..]).expect("a possible header");
@@ -32,10 +32,10 @@ pub fn noise(tags: &str, frames: usize) -> Vec<u8> {
     clip
 }
 
-/// What a chain makes of the clip in this file.
+/// The result of a chain for the clip in this file.
 ///
 /// # Panics
-/// If it makes nothing of it.
+/// The chain cannot be applied to it.
 pub fn transformed(clip: &Path, chain: &str) -> Vec<u8> {
     let clip = File::open(clip).expect("the clip");
     let output = tempfile::tempfile().expect("a file");
@@ -74,7 +74,7 @@ pub fn real(name: &str) -> Result<PathBuf, String> {
 /// ffmpeg that turns `input` into Y4M of this pixel format by this filter, at most 24 frames; `-` is a pipe.
 ///
 /// # Panics
-/// If a path is no text.
+/// A path is not UTF-8.
 pub fn ffmpeg(input: &Path, filter: &str, format: &str, output: &str) -> Command {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-v", "error", "-y", "-i", input.to_str().expect("a path of text")]);
@@ -86,7 +86,7 @@ pub fn ffmpeg(input: &Path, filter: &str, format: &str, output: &str) -> Command
 /// Peak signal-to-noise ratio of the luma of two clips of 8 bits, in decibels; infinite if they are the same.
 ///
 /// # Panics
-/// If they are of different sizes or lengths.
+/// Their sizes or lengths differ.
 pub fn luma_psnr(one: &[u8], other: &[u8]) -> f64 {
     let (mut one, mut other) = [one, other].map(|clip| ClipReader::open(clip).expect("a clip")).into();
     let samples = one.header().shape.size().samples();

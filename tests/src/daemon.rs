@@ -1,7 +1,7 @@
-//! A real daemon of the test's own, in a folder of its own.
+//! A real daemon for one test, in a folder of its own.
 //!
-//! It is started `--private`, so it ends when the test's process ends, however that happens; dropping it stops
-//! it and checks that nothing of it is left: no process, no socket, no boot folder.
+//! It is started with `--private`, so it ends when the process of the test ends, however that happens. Dropping it
+//! stops it and checks that nothing of it is left: no process, no socket, no boot folder.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use bulkhead_proto::client::places;
 use bulkhead_proto::client::view::{WorkerRow, WorkerState};
 use tempfile::TempDir;
 
-/// How long anything may take before a test calls it hung. Generous: machines are slow and shared.
+/// How long a step may take before a test counts it as hung. It is long, because machines are slow and shared.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The folder of the binaries under test: the one that holds this test's own folder.
 ///
 /// # Panics
-/// If they were not built: `cargo build --workspace` builds them, `cargo xtask test` does it by itself.
+/// They were not built: `cargo build --workspace` builds them; `cargo xtask test` does so itself.
 pub fn binary(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("a test knows its own path");
     let folder = own.parent().and_then(Path::parent).expect("tests lie two folders down");
@@ -27,7 +27,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// How a daemon is to be started.
+/// The settings with which a daemon is started.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// `--workers`.
@@ -36,9 +36,9 @@ pub struct Setup {
     pub chaos: bool,
     /// Text of a config file.
     pub config: String,
-    /// A command that runs the daemon's, which is appended to it, in its own place.
+    /// A command to which the daemon's command is appended, and which replaces itself by it (exec).
     pub through: Vec<String>,
-    /// The folder of the programs; empty for those under test themselves.
+    /// The folder of the programs; empty for the programs under test.
     pub programs: PathBuf,
 }
 
@@ -62,7 +62,7 @@ impl Daemon {
         Self::start_with(&Setup::default())
     }
 
-    /// As `setup` says; returns when it takes jobs.
+    /// Starts it with these settings; returns when it accepts jobs.
     pub fn start_with(setup: &Setup) -> Self {
         Self::start_in(new_folder(), setup)
     }
@@ -74,7 +74,7 @@ impl Daemon {
         daemon
     }
 
-    /// Starts it again in its folder, over whatever is left there; the one before has ended.
+    /// Starts it again in its folder, with all that is left there, after the one before has ended.
     pub fn start_again(&mut self, setup: &Setup) {
         let mut next = Self::spawn(self.folder.path(), setup);
         self.stdin = next.stdin.take();
@@ -144,7 +144,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -161,7 +161,7 @@ impl Daemon {
         self.command(arguments).output().expect("the command runs")
     }
 
-    /// Runs one that must succeed; its standard output.
+    /// Runs a `bulkhead` command that must succeed, and returns its standard output.
     pub fn ok(&self, arguments: &[&str]) -> String {
         let output = self.cli(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -169,7 +169,7 @@ impl Daemon {
         String::from_utf8(output.stdout).expect("output is text")
     }
 
-    /// The workers as they are now.
+    /// The current rows of `workers`.
     pub fn workers(&self) -> Vec<WorkerRow> {
         let rows = self.ok(&["workers", "--json"]);
         rows.lines().map(|row| serde_json::from_str(row).expect("a row of `workers --json`")).collect()
@@ -204,7 +204,7 @@ impl Daemon {
         eventually("the daemon ends", || self.child.try_wait().expect("its status can be asked"))
     }
 
-    /// What is left of it in its folder and among the processes.
+    /// The leftovers in its folder and among the processes.
     pub fn leftovers(&self) -> Vec<String> {
         let mut left: Vec<String> = [self.socket(), places::boot_folder(&self.socket())]
             .iter()
@@ -236,18 +236,18 @@ impl Drop for Daemon {
     }
 }
 
-/// A folder for one daemon, with a short name: paths of sockets have a limit.
+/// A folder for one daemon. Its name is short, because the path of a socket has a limit.
 pub fn new_folder() -> TempDir {
     tempfile::Builder::new().prefix("bh-").tempdir().expect("a temporary folder")
 }
 
-/// Sends a signal, by its name, to a process this test started or was told of by its daemon.
+/// Sends a signal, by its name, to a process that this test or its daemon started.
 pub fn send_signal(pid: u32, signal: &str) {
     let status = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
     assert!(status.expect("kill runs").success(), "cannot send {signal} to {pid}");
 }
 
-/// Asks again and again until there is an answer, with a generous deadline against hangs.
+/// Calls `ask` again and again until it returns a value, with a long deadline against hangs.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {

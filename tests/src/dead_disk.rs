@@ -1,11 +1,11 @@
 //! File systems that do not answer: FUSE mounts whose servers are these tests.
 //!
-//! A dead one, as a dead NFS server's, says hello and takes every request, and answers none: whoever opens a file on it
-//! waits in the kernel, and not even SIGKILL ends that. A silent one lets its file be opened, and never answers the
-//! flush that comes with each close of a descriptor of it: each exec and each exit that closes one waits. All waits end
-//! when the server leaves. Driven by the tests.
+//! A dead one behaves like a dead NFS server: it answers the first message and no later request, so a process that
+//! opens a file on it waits in the kernel, and not even SIGKILL ends that wait. A silent one lets its file be opened
+//! and never answers the flush that each close of a descriptor sends: every exec and every exit that closes one waits.
+//! All waits end when the server ends. Driven by the tests.
 //!
-//! While a process has a silent disk's file open, it must start no other: that would wait in its exec.
+//! While a process has the file of a silent disk open, it must start no other process: that one would wait in its exec.
 
 use std::cell::Cell;
 use std::fs::{File, OpenOptions};
@@ -29,20 +29,20 @@ const INIT: u32 = 26;
 const INIT_OUT_BYTES: usize = 64;
 /// Bytes before what is particular to a request: after this come the arguments.
 const HEADER_BYTES: usize = 40;
-/// Who looks this name up asks the server to leave.
+/// A lookup of this name asks the server to end.
 const LEAVE: &str = "leave";
 /// The number of the folder, and of the file in it.
 const ROOT: u64 = 1;
 const FILE: u64 = 2;
 
-/// What a server does.
+/// How a server behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Dead,
     Silent,
 }
 
-/// A mounted one.
+/// A mounted file system that does not answer.
 #[derive(Debug)]
 pub struct DeadDisk {
     folder: TempDir,
@@ -83,7 +83,7 @@ impl DeadDisk {
         self.folder.path().join("file")
     }
 
-    /// Waits until somebody waits for a dead one.
+    /// Waits until a process waits for a dead one.
     pub fn await_victim(&self) {
         loop {
             if self.taken.recv_timeout(DEADLINE).expect("nobody asked for the file") != INIT {
@@ -92,17 +92,17 @@ impl DeadDisk {
         }
     }
 
-    /// Waits until somebody closes a descriptor of the file and, as there is no answer, goes on waiting.
+    /// Waits until a process closes a descriptor of the file and waits for the answer that never comes.
     pub fn await_flush(&self) {
         while self.taken.recv_timeout(DEADLINE).expect("nobody closed the file") != FLUSH {}
     }
 
-    /// How many more have begun to wait for a flush since the last look.
+    /// How many more closes have begun to wait since the last call.
     pub fn flushes(&self) -> usize {
         self.taken.try_iter().filter(|code| *code == FLUSH).count()
     }
 
-    /// The server leaves: all waits end with an error.
+    /// Ends the server: all waits end with an error.
     pub fn leave(&self) {
         if self.has_left.replace(true) {
             return;
@@ -111,8 +111,8 @@ impl DeadDisk {
         if self.manner == Manner::Silent {
             drop(std::fs::symlink_metadata(self.folder.path().join(LEAVE)));
         }
-        // By force, which aborts the connection: the server's thread and everybody who waits get an error. The path of a
-        // dead one must not be looked at: that would wait as well.
+        // By force, which aborts the connection: the server's thread and everybody who waits get an error. The path of
+        // a dead one must not be looked at: that would wait as well.
         let umount = Command::new("umount").args(["-i", "-c", "-f", "-l"]).arg(self.folder.path()).status();
         if !umount.is_ok_and(|status| status.success()) {
             eprintln!("cannot unmount {}", self.folder.path().display());
@@ -152,7 +152,7 @@ fn serve(mut requests: File, manner: Manner, take: impl Fn(u32) -> bool) {
             return;
         }
         if let Some(answer) = answer(manner, code, request) {
-            // Whoever asked may be gone.
+            // The process that sent the request may be gone.
             drop(requests.write_all(&answer));
         }
     }

@@ -1,7 +1,7 @@
 //! A control group in which processes cannot die: the freezer of cgroup v1, where SIGKILL waits for the thaw.
 //!
-//! The freezer of cgroup v2 lets SIGKILL through, so it is of no use here. Dropping one thaws it and removes it, so
-//! that a test that failed leaves nobody frozen. Driven by the tests.
+//! The freezer of cgroup v2 lets SIGKILL through, so it is of no use here. Dropping the group thaws and removes it, so
+//! that a failed test leaves no process frozen. Driven by the tests.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,7 +48,7 @@ impl Freezer {
         });
     }
 
-    /// Lets them go on, or die.
+    /// Thaws them: they go on, or die.
     pub fn thaw(&self) {
         self.set("THAWED");
     }
@@ -58,7 +58,7 @@ impl Drop for Freezer {
     fn drop(&mut self) {
         self.thaw();
         let end = std::time::Instant::now() + crate::daemon::DEADLINE;
-        // It can be removed once the last of its processes is gone.
+        // The group can be removed only when its last process is gone.
         while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < end {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }

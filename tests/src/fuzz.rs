@@ -1,7 +1,8 @@
-//! What the fuzz targets do with arbitrary bytes, and what must hold whatever they are.
+//! The fuzz targets: what each does with arbitrary bytes, and what must hold for every input.
 //!
-//! Plain functions: libFuzzer calls them (`cargo xtask fuzz`, through `tests/fuzz`), and so does an ordinary test
-//! (`tests/tests/fuzz.rs`) with every seed and some ten thousand mutations of them. A target fails by a panic and in no other way. Nothing here starts a process.
+//! They are plain functions. libFuzzer calls them (`cargo xtask fuzz`, through `tests/fuzz`), and so does an ordinary
+//! test (`tests/tests/fuzz.rs`) with every seed and some ten thousand mutations of them. A target fails only by a
+//! panic. Nothing here starts a process.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -31,8 +32,8 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: [Target; 4] = [("frames", frames), ("lane", lane), ("ring", ring), ("config", config)];
 
-/// A stream from a client, cut as its first byte says: no frame is longer than may be, none is handed out in another
-/// way when the stream is cut otherwise, and what was understood is understood again.
+/// A stream from a client, cut into reads as its first byte says. No frame is longer than the limit, the frames do not
+/// depend on how the stream is cut, and a decoded frame that is encoded again decodes to the same.
 ///
 /// # Panics
 /// If that does not hold.
@@ -74,22 +75,22 @@ fn cut_into_frames(stream: &[u8], size: usize) -> Vec<Vec<u8>> {
 /// A message on a lane or down a channel.
 ///
 /// # Panics
-/// If what was understood is not understood again.
+/// A decoded message that is encoded again does not decode to the same.
 pub fn lane(data: &[u8]) {
     again::<LaneUp>(data);
     again::<LaneDown>(data);
     again::<Tasks>(data);
 }
 
-/// What can be decoded at all is the same after a way over the wire.
+/// A value that can be decoded is the same after encoding and decoding.
 fn again<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
     if let Ok(value) = codec::decode::<T>(bytes) {
         assert_eq!(codec::decode::<T>(&codec::encode(&value)).as_ref(), Ok(&value));
     }
 }
 
-/// A worker that writes what it likes into its box between the steps of its supervisor: each offer ends once and in
-/// one way, and none ends that was not made.
+/// A worker that writes anything into its box between the steps of its supervisor. Each offer ends exactly once, and no
+/// offer ends that was not made.
 ///
 /// # Panics
 /// If that does not hold.
@@ -97,7 +98,7 @@ pub fn ring(data: &[u8]) {
     let (ring, descriptors) = Ring::create().expect("two pages");
     let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).expect("the same page");
     let mut play = Play { ring, liar, next: 1, open: BTreeMap::new(), ended: Vec::new() };
-    // A step is one byte that says what and ten that say with what.
+    // A step is one byte for the action and ten for its arguments.
     for step in data.chunks(11) {
         play.step(step);
     }
@@ -167,7 +168,7 @@ impl Play {
         }
     }
 
-    /// The worker is dead: what is left is told, each offer once, and how it died.
+    /// The worker is dead: the ring reports each open offer once, and the death.
     fn finish(mut self) {
         self.poll();
         for (seq, _) in self.ring.remains() {

@@ -1,7 +1,8 @@
-//! The test's end of the trees that `hostile::grove` grows: hears who is in them, and sees that nobody is any more.
+//! The test's side of the process trees that `hostile::grove` grows: it learns the members and waits until all are
+//! gone.
 //!
-//! A tree's members share one connection. Its end can be read when the last of them has closed it, which no process
-//! that lives does: so "gone" is seen, and never guessed after a pause.
+//! The members of a tree share one connection. Its end can be read only after the last member has closed it, which no
+//! living member does. So the test observes that the tree is gone, and never guesses it after a pause.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -13,7 +14,7 @@ use bulkhead_sys::socket::peer_cred;
 use crate::daemon::{DEADLINE, eventually};
 use crate::hostile::grove::SHAPES;
 
-/// Where trees are grown.
+/// The socket at which trees report.
 #[derive(Debug)]
 pub struct Grove {
     listener: UnixListener,
@@ -25,7 +26,7 @@ pub struct Grove {
 pub struct Tree {
     /// The process of the worker that grew it.
     pub worker: u32,
-    /// The numbers that its members told.
+    /// The process ids that its members sent.
     pub members: Vec<u32>,
     orders: UnixStream,
     held: UnixStream,
@@ -52,7 +53,7 @@ impl Grove {
         stream
     }
 
-    /// The next attempt that begins to grow a tree: nothing of that tree was heard yet.
+    /// The next attempt that begins to grow a tree; no member of that tree has reported yet.
     pub fn next(&self) -> Tree {
         let (orders, held) = (self.accept(), self.accept());
         let worker = peer_cred(orders.as_fd()).expect("the worker connected").pid;
@@ -79,7 +80,7 @@ impl Tree {
         assert!(self.lives());
     }
 
-    /// Orders its job to do this.
+    /// Sends this order to its job.
     pub fn order(&mut self, order: u8) {
         self.orders.write_all(&[order]).expect("the worker lives");
     }
@@ -105,7 +106,7 @@ impl Tree {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
-                // A socket with a deadline is not waited on again by the kernel: signal(7).
+                // After a signal the kernel does not restart a wait on a socket with a timeout: signal(7).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("somebody of the tree {:?} lives: {error}", self.members),
             }

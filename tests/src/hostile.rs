@@ -1,9 +1,9 @@
 //! The hostile worker: every attack by name, and how one is chosen.
 //!
-//! A daemon gives its workers a clean environment, so the attack is named by a file beside the path that the
-//! worker was started by, a link in the test's own folder. Only so many processes attack as another file there
-//! allows; all others are honest, and so the daemon always has somebody to go on with. An attack must leave alone
-//! what is not the daemon's that started it.
+//! A daemon gives its workers a clean environment, so a file names the attack; it lies beside the path by which the
+//! worker was started, a link in the test's folder. Another file limits how many processes attack; all others are
+//! honest, so the daemon always has a worker to go on with. An attack must touch only what belongs to the daemon that
+//! started it.
 
 mod boot;
 mod claims;
@@ -36,17 +36,17 @@ pub const ATTACK_FILE: &str = "attack";
 /// The file that says how many workers attack.
 pub const ATTACKERS_FILE: &str = "attackers";
 
-/// The file that says at which port of the loopback somebody listens and never reads.
+/// The file with the port of the loopback at which a process listens and never reads.
 pub const READER_FILE: &str = "reader";
 
-/// When an attack begins, and what it does.
+/// The moment at which an attack begins, and its function.
 #[derive(Clone, Copy, Debug)]
 pub enum Deed {
-    /// From the first instruction on; the process sits for ever when it returns.
+    /// From the first instruction on; after it returns, the process waits for ever.
     Boot(fn()),
-    /// When it is given a task with the input [`BAIT`], which it has not claimed.
+    /// When it gets a task with the input [`BAIT`], before it claims it.
     Offered(fn(&mut Puppet, &TaskMessage) -> After),
-    /// When it has claimed such a task; with the output descriptor that came with it, if one did.
+    /// When it has claimed such a task; it gets the task's output descriptor, if there is one.
     Claimed(fn(&mut Puppet, &TaskMessage, Option<File>) -> After),
     /// When it is given such a task and others behind it in the same message: the bait is the first. It enlists by
     /// itself; `None`: it could not attack, and all that it has not ended is still to do.
@@ -99,7 +99,7 @@ impl Orders {
         (0..count).map(|place| taken_file(&self.0, place))
     }
 
-    /// Whether there is still somebody to attack; nothing is taken.
+    /// Whether another attacker is allowed; it does not take the place.
     fn wants_more(&self) -> bool {
         self.places().any(|place| !place.exists())
     }
@@ -111,12 +111,12 @@ impl Orders {
     }
 }
 
-/// Where the attacker of this number leaves its process's number.
+/// The file in which the attacker of this number leaves its process id.
 pub fn taken_file(folder: &Path, place: usize) -> PathBuf {
     folder.join(format!("taken-{place}"))
 }
 
-/// Where a test keeps what no attack may reach.
+/// The folder for files that no attack may reach.
 pub fn precious_folder(folder: &Path) -> PathBuf {
     folder.join("precious")
 }
@@ -127,7 +127,7 @@ pub(crate) fn program_folder() -> PathBuf {
     own.parent().unwrap_or(Path::new("/nowhere")).to_owned()
 }
 
-/// Runs this process as what it was started for: a child of an attack, an attack, or an honest worker.
+/// Runs this process in its role: a child of an attack, an attack, or an honest worker.
 pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some((role, rest)) = words.split_first() {

@@ -1,7 +1,7 @@
-//! A worker with a kind of its own: it tells, grows, and dies on whichever thread it is told to.
+//! A worker with a kind of its own: it reports progress, uses memory, and dies on the thread that its input names.
 //!
-//! What `chaos` must not be able to do, since it is in every worker: hold much memory, fault on threads of its own.
-//! Its kind stands in the place of `noop`, so that the daemon knows it. Driven by `odd-worker`.
+//! It does what `chaos`, which is in every worker, must not be able to do: use much memory, and fault on threads of its
+//! own. Its kind replaces `noop`, so that the daemon knows it. Driven by `odd-worker`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,19 +10,19 @@ use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_sys::raise;
 use bulkhead_worker::Registry;
 
-/// Says how far it is and what it does, leaves a file of the name [`TOLD`] in its boot folder, and goes on for ever.
+/// Reports progress and last words, makes a file [`TOLD`] in its boot folder, and goes on for ever.
 pub const TELL: &str = "tell";
 /// Faults on a thread of its own.
 pub const THREAD: &str = "thread";
 /// Uses up the stack of a thread of its own.
 pub const THREAD_OVERFLOW: &str = "thread-overflow";
-/// Followed by a number: fills so many bytes, then faults.
+/// Followed by a number: fills this many bytes, then faults.
 pub const GROW: &str = "grow:";
 
 /// The last words of [`TELL`].
 pub const WORDS: &str = "row 3, \u{1b}[31mred\n";
 
-/// The file that says that [`TELL`] has told all.
+/// The file that shows that [`TELL`] has reported everything.
 pub const TOLD: &str = "told";
 
 /// Runs this process as a worker.
@@ -65,7 +65,7 @@ fn overflow_on_a_thread() -> ! {
     unreachable!("an overflow on any thread ends the process")
 }
 
-/// Calls itself for ever.
+/// Recurses without end.
 fn deeper(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 512]);
     if frame[0] == u64::MAX { 0 } else { deeper(depth + 1) + std::hint::black_box(frame)[1] }

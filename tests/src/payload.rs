@@ -1,7 +1,8 @@
-//! Jobs with files: a worker that reads and writes them as it is told, and a client that attaches them.
+//! Jobs with files: a worker that reads and writes them as its input says, and a client that attaches them.
 //!
-//! The worker's kind stands in the place of `noop`, so that the daemon knows it; beside it is one that plans (`pieces.rs`). Where a test has to act in the middle of
-//! a task, the task waits for it at a named pipe. Driven by `payload-worker` and by the tests.
+//! The worker's kind replaces `noop`, so that the daemon knows it; beside it is a kind that plans (`pieces.rs`). If a
+//! test has to act in the middle of a task, the task waits for it at a named pipe. Driven by `payload-worker` and by
+//! the tests.
 
 use std::fs::File;
 use std::io;
@@ -29,8 +30,8 @@ pub const SUM: &str = "sum";
 pub const ENDS: &str = "ends";
 /// Copies `in` into `out`.
 pub const COPY: &str = "copy";
-/// Followed by a path: as [`SUM`], but in the middle it leaves a file with its process id there and waits until somebody
-/// opens the named pipe of that name with `.go` behind it. The next one that finds the file does not wait.
+/// Followed by a path: as [`SUM`], but in the middle it writes its process id to that path and waits until the test
+/// opens the named pipe `PATH.go`. A later task that finds the file does not wait.
 pub const PAUSE: &str = "pause:";
 
 /// Bytes read at a time.
@@ -95,7 +96,7 @@ pub(crate) fn pause(path: &Path) -> io::Result<()> {
     }
     std::fs::write(&told, std::process::id().to_string())?;
     std::fs::rename(&told, path)?;
-    // Until the other side is opened.
+    // open blocks until the test opens the other side.
     File::open(path.with_extension("go")).map(drop)
 }
 
@@ -103,21 +104,21 @@ fn add(sum: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
 }
 
-/// Where a task waits in its middle, see [`PAUSE`].
+/// The point at which a task waits in its middle, see [`PAUSE`].
 #[derive(Debug)]
 pub struct Gate {
     folder: TempDir,
 }
 
 impl Gate {
-    /// One that nobody has come to yet.
+    /// A gate that no task has reached yet.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         hostile_peer::make_fifo(&folder.path().join("pid.go")).expect("a named pipe");
         Self { folder }
     }
 
-    /// What a task is told of it.
+    /// The part of the input that names it.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("pid")
     }
@@ -139,18 +140,18 @@ impl Default for Gate {
     }
 }
 
-/// What [`SUM`] says of these bytes.
+/// The output of [`SUM`] for these bytes.
 pub fn sum_of(bytes: &[u8]) -> String {
     format!("{} {}", bytes.len(), add(0, bytes))
 }
 
-/// A daemon whose workers are these.
+/// A daemon with these workers.
 pub fn daemon() -> Daemon {
     let config = format!("worker_program = {:?}\n", binary("payload-worker"));
     Daemon::start_with(&Setup { config, ..Setup::default() })
 }
 
-/// Submits one attached job that does `deed` with these files, and gives its number.
+/// Submits one attached job that does `deed` with these files, and returns its number.
 pub fn submit(wire: &mut Wire, deed: &str, files: &[(FileUse, BorrowedFd<'_>)]) -> JobId {
     submit_as(wire, "noop", deed, files)
 }
@@ -193,7 +194,7 @@ pub fn result(ended: &Ended) -> &[u8] {
     }
 }
 
-/// What a job said that must have failed.
+/// The failure text of a job that must have failed.
 pub fn failure(ended: &Ended) -> &str {
     match &ended.outcome {
         Outcome::Failed { message, .. } => message,

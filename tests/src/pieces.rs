@@ -1,8 +1,8 @@
-//! A kind whose jobs are split, and whose merge can be caught in its middle.
+//! A kind whose jobs are split, and whose merge can be stopped in its middle.
 //!
-//! Each part fills a piece of the one output in place, the merge writes what comes behind them: one half, then a wait at a
-//! gate, then the other half. The input is the path of the gate; who has begun to merge is remembered beside it. Driven by
-//! `payload-worker`, whose config declares it with `plans = true`.
+//! Each part writes its range of the shared output. The merge writes the bytes behind them: one half, then a wait at a
+//! gate, then the other half. The input is the path of the gate; a file beside it records the processes that have begun
+//! to merge. Driven by `payload-worker`, whose config declares it with `plans = true`.
 
 use std::fs::File;
 use std::io::Write;
@@ -24,7 +24,7 @@ const SECOND_HALF: &[u8] = b"and the rest of it\n";
 #[derive(Debug)]
 pub struct Pieces;
 
-/// What the job leaves in its output.
+/// The expected output of the job.
 pub fn whole() -> Vec<u8> {
     let pieces = (0..PARTS).flat_map(|part| vec![part; PIECE_BYTES]);
     pieces.chain(FIRST_HALF.iter().chain(SECOND_HALF).copied()).collect()

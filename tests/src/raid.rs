@@ -1,7 +1,7 @@
-//! Attacks by clients, one after the other on the same daemon, each beside a neighbour who must not notice.
+//! Attacks by clients, one after the other on the same daemon, each beside a neighbour that must not notice.
 //!
 //! A raid is a table of attacks by name. Afterwards the daemon must have as many descriptors, threads and children as
-//! one that was never attacked, and about the memory that it had before. Driven by the tests.
+//! one that was never attacked, and about as much memory as before. Driven by the tests.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -17,10 +17,10 @@ use crate::wire::Wire;
 /// An attack and its name.
 pub type Attack = (&'static str, fn(&Siege));
 
-/// What the daemon may have grown by when all is over, in pages: what its allocator keeps of the last flood.
+/// How many pages the daemon may have grown by at the end: memory that its allocator keeps from the last flood.
 const GROWN_PAGES: u64 = (96 << 20) / 4096;
 
-/// Carries out all of these, and looks for what they leave behind.
+/// Runs all of these attacks, then checks that they left nothing behind.
 pub fn withstand(attacks: &[Attack]) {
     let mut siege = Siege::by_clients();
     siege.beside_a_neighbour(|_| ());
@@ -34,7 +34,7 @@ pub fn withstand(attacks: &[Attack]) {
     siege.assert_nothing_left();
 }
 
-/// A request as it travels.
+/// The frame of a request.
 pub fn frame(tag: u32, request: Request) -> Vec<u8> {
     let mut bytes = Vec::new();
     push_frame(&RequestFrame { tag: Tag(tag), request }, &mut bytes).expect("it fits a frame");
@@ -52,13 +52,13 @@ pub fn body(request: Request) -> Vec<u8> {
     codec::encode(&RequestFrame { tag: Tag(1), request })
 }
 
-/// The daemon still talks to this client.
+/// Checks that the daemon still answers this client.
 pub fn assert_answers(wire: &mut Wire) {
     assert!(matches!(wire.call(Request::Ping), Reply::Pong { .. }), "it is not served any more");
 }
 
-/// Sends the same again and again without reading, until `most` times, the end of the connection, or so long a stall
-/// that the daemon clearly has stopped reading.
+/// Sends the same bytes again and again without reading: `most` times, or until the connection ends, or until a write
+/// blocks so long that the daemon has clearly stopped reading.
 pub fn flood(wire: &mut Wire, bytes: &[u8], most: usize) {
     let stall = std::time::Duration::from_millis(500);
     wire.socket.set_write_timeout(Some(stall)).expect("a deadline");

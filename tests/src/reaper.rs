@@ -1,8 +1,7 @@
-//! Kills workers of a daemon from outside, at random moments, and counts what the daemon says of it.
+//! Kills workers of a daemon from outside, at random moments, and counts what the daemon reports.
 //!
-//! It follows the events of the daemon: so it knows of each process as soon as it is spawned, and of each death what
-//! it cost. The seed is printed; the same one gives the same choices, at moments that only the machine knows. Driven
-//! by the tests.
+//! It follows the daemon's events, so it knows each process as soon as it is spawned, and the cost of each death. It
+//! prints its seed; the same seed gives the same choices, at moments that depend on the machine. Driven by the tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -46,17 +45,17 @@ impl Dice {
 pub struct Reaper {
     events: Receiver<What>,
     daemon: u32,
-    /// Whom it has killed.
+    /// The workers that it has killed.
     pub killed: BTreeSet<WorkerId>,
-    /// Those with a slot, by their processes.
+    /// The workers with a slot, by their process ids.
     pub placed: BTreeMap<WorkerId, u32>,
-    /// Those that were spawned and have no slot yet.
+    /// The workers that were spawned and have no slot yet.
     pub spawned: BTreeMap<WorkerId, u32>,
-    /// How many of those that it killed were not up yet.
+    /// How many of the killed workers were not connected yet.
     pub unborn: BTreeSet<WorkerId>,
-    /// How many of those that it killed had a job, which was charged.
+    /// How many of the killed workers had a job that was charged.
     pub charged: BTreeSet<WorkerId>,
-    /// How many died, in all.
+    /// How many workers died in all.
     pub deaths: u64,
     /// How often each job was told to have ended.
     pub ends: BTreeMap<JobId, u32>,
@@ -83,7 +82,7 @@ impl Reaper {
         }
     }
 
-    /// Hears what happens until this moment; at once when `is_enough`. Gives whether it was enough.
+    /// Reads events until this moment, or until `is_enough`. Returns whether it was enough.
     pub fn hear_until(&mut self, moment: Instant, is_enough: impl Fn(&Self) -> bool) -> bool {
         while !is_enough(self) {
             match self.events.recv_timeout(moment.saturating_duration_since(Instant::now())) {
@@ -95,7 +94,7 @@ impl Reaper {
         true
     }
 
-    /// Hears until it is enough.
+    /// Reads events until `is_enough`.
     pub fn await_that(&mut self, what: &str, is_enough: impl Fn(&Self) -> bool) {
         assert!(self.hear_until(Instant::now() + DEADLINE, is_enough), "it never happened that {what}");
     }
@@ -123,7 +122,7 @@ impl Reaper {
         }
     }
 
-    /// Kills a worker, if it is there still. Only a child of the daemon is ever killed.
+    /// Kills a worker if it still exists. It only kills children of the daemon.
     pub fn kill(&mut self, worker: WorkerId, pid: u32) {
         let Ok(process) = Process::open(pid) else { return };
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! Takes something away from a running daemon and gives it back, and looks what becomes of it meanwhile.
+//! Takes a resource away from a running daemon, gives it back, and checks what the daemon does meanwhile.
 //!
-//! Whatever is short, a job that runs goes on, the daemon answers, the pool says why nothing starts, and workers are
-//! not tried again and again without a pause. All is well when it is there again. Driven by the tests.
+//! During every shortage a running job goes on, the daemon answers, the pool says why no worker starts, and new workers
+//! are tried only with pauses. All is well when the resource is back. Driven by the tests.
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -17,13 +17,13 @@ use bulkhead_proto::job::JobState;
 use crate::daemon::{Daemon, binary, eventually, send_signal};
 use crate::wire::Wire;
 
-/// As long as a sleep may be: nothing but its cancel ends this job.
+/// The longest sleep: only a cancel ends this job.
 const FOR_EVER_MS: &str = "86400000";
 /// The least and the longest pause of the documented backoff, halved by its jitter, in microseconds.
 const PAUSE_US: (u64, u64) = (50_000, 15_000_000);
 
-/// Sets a soft limit of the daemon's, by the name that `prlimit` knows it by; its hard limit stays. Done as the
-/// daemon's own user, who may.
+/// Sets a soft limit of the daemon by its name for `prlimit`; the hard limit stays. It runs as the daemon's own user,
+/// who has the permission.
 pub fn limit(daemon: &Daemon, name: &str, soft: &str) {
     let owner = std::fs::metadata(daemon.folder()).expect("its folder is there").uid();
     let arguments = [format!("--pid={}", daemon.pid()), format!("--{name}={soft}:")];
@@ -123,7 +123,7 @@ impl Witness {
         self.assert_job_runs();
     }
 
-    /// What was said of each worker that did not come up.
+    /// The reason that was reported for each worker that did not start.
     pub fn failed_spawns(&mut self) -> Vec<String> {
         let records = self.wire.records().into_iter();
         let error = |record: Record| match record.what {
@@ -143,7 +143,7 @@ impl Witness {
         status.totals.deaths >= deaths && up == usize::from(status.slots) + 1
     }
 
-    /// No more workers were tried than the backoff allows in the time that it took.
+    /// Checks that no more workers were tried than the backoff allows in the elapsed time.
     pub fn assert_no_storm(&mut self) {
         let status = self.wire.status();
         let places = u64::from(status.slots) + 1;

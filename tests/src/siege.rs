@@ -1,8 +1,8 @@
-//! One daemon under attack by its own workers: starts it, keeps a neighbour's jobs running, and looks afterwards
-//! whether anything is left.
+//! One daemon under attack by its own workers: starts it, keeps a neighbour's jobs running, and checks for leftovers.
 //!
-//! Whatever the attack is, the neighbour must get every result once, the attacker must be gone, and the daemon must
-//! have as many descriptors, threads, children and folders as one that was never attacked. Driven by the tests.
+//! In every attack the neighbour must get every result exactly once, the attacker must be gone at the end, and the
+//! daemon must have as many descriptors, threads, children and folders as one that was never attacked. Driven by the
+//! tests.
 
 use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
@@ -66,7 +66,7 @@ impl DeafReader {
 impl Drop for DeafReader {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
-        // One more connection lets it look.
+        // One more connection wakes it, so that it sees the flag.
         let _last = TcpStream::connect(("127.0.0.1", self.port));
         drop(self.thread.take().map(JoinHandle::join));
     }
@@ -123,10 +123,10 @@ pub struct Siege {
     watch: Wire,
 }
 
-/// What a daemon has at a moment when nothing is going on.
+/// The resources of an idle daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Belongings {
-    /// Open descriptors; `None` where the test may not look.
+    /// Open descriptors; `None` if the test has no permission to count them.
     descriptors: Option<usize>,
     threads: usize,
     children: usize,
@@ -219,7 +219,7 @@ impl Siege {
         }
     }
 
-    /// Waits until some event is told, and gives what `pick` made of it.
+    /// Waits until `pick` returns a value for an event, and returns it.
     pub fn await_record<T>(&mut self, what: &str, pick: impl Fn(&What) -> Option<T>) -> T {
         eventually(what, || self.records().iter().find_map(|record| pick(&record.what)))
     }
@@ -233,7 +233,7 @@ impl Siege {
         });
     }
 
-    /// Waits until the daemon has what one has that was never attacked; then ends it and looks for leftovers.
+    /// Waits until the daemon has the resources of one that was never attacked; then ends it and checks for leftovers.
     pub fn assert_nothing_left(mut self) {
         self.await_peace();
         let should = untroubled();
@@ -292,7 +292,7 @@ impl Belongings {
     }
 }
 
-/// What a daemon has whose workers are honest, after some jobs, with one connection.
+/// The resources of a daemon with honest workers, after some jobs and with one connection.
 fn untroubled() -> &'static Belongings {
     static UNTROUBLED: OnceLock<Belongings> = OnceLock::new();
     UNTROUBLED.get_or_init(|| {

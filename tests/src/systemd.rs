@@ -1,9 +1,9 @@
-//! A machine of the test's own: a real systemd as PID 1 of fresh namespaces, on a throw-away overlay of this
-//! machine's root, so that units are tested for real without touching the host.
+//! A machine for one test: a real systemd as PID 1 of fresh namespaces, on a temporary overlay of this machine's root,
+//! so that units are tested for real without touching the host.
 //!
-//! Nothing the host has is written or stopped. However the test ends, the machine ends with it: it dies with the
-//! thread that booted it, and its drop removes its cgroup and its folder. Where it cannot be booted, the test
-//! skips itself and tells the reason.
+//! It writes and stops nothing of the host. However the test ends, the machine ends with it: it dies with the thread
+//! that booted it, and its drop removes its cgroup and its folder. If it cannot be booted, the test prints the reason
+//! and skips itself.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::daemon::DEADLINE;
 
-/// What runs inside the new namespaces until systemd takes over.
+/// The script that runs inside the new namespaces until systemd starts.
 const BOOT: &str = include_str!("../systemd/boot.sh");
 
 /// Enters the machine's cgroup first, so that the cgroup namespace begins there; dies with the thread that
@@ -27,7 +27,7 @@ exec setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --cgroup
     --propagation private bash "$2/boot.sh" "$2"
 "#;
 
-/// Programs without which no machine can be booted.
+/// The programs that booting a machine needs.
 const PROGRAMS: [&str; 7] = [
     "/lib/systemd/systemd",
     "/usr/bin/systemctl",
@@ -126,7 +126,7 @@ impl Machine {
         self.try_run(&words)
     }
 
-    /// Asks until it is so.
+    /// Calls `is_so` until it is true.
     ///
     /// # Panics
     /// If it is not so within the deadline; then with the machine's console and journal.

@@ -1,6 +1,6 @@
-//! What a daemon tells of a job and of deaths, as the end-to-end tests ask for it: by the command, as JSON.
+//! Reads what a daemon reports about a job and about deaths, through the command's `--json`.
 //!
-//! It waits for what must come and reads; it judges nothing.
+//! It waits for reports and reads them; it checks nothing. Used by the end-to-end tests.
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ pub fn ended(daemon: &Daemon, words: &[&str]) -> (String, Option<i32>) {
     (id, code)
 }
 
-/// All about one job, as `job --json` has it.
+/// The output of `job --json` for one job.
 pub fn job(daemon: &Daemon, id: &str) -> Value {
     serde_json::from_str(&daemon.ok(&["job", id, "--json"])).expect("a job")
 }

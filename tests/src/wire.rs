@@ -1,7 +1,7 @@
-//! A client by hand: frames on a socket, and nothing that would keep a test from misbehaving.
+//! A client by hand: frames on a socket, without the checks of the client library.
 //!
-//! It shares the protocol's types with the daemon but none of the client library's care, so a test can send half
-//! a frame, stop reading, or vanish. Every read has a generous deadline against hangs.
+//! It shares only the protocol's types with the daemon, so a test can send half a frame, stop reading, or vanish. Every
+//! read has a long deadline against hangs.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -30,7 +30,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects without a word.
+    /// Connects without sending a hello.
     pub fn silent(path: &Path) -> Self {
         Self::on(UnixStream::connect(path).expect("the daemon listens"))
     }
@@ -62,12 +62,12 @@ impl Wire {
         Hello::from_bytes(&bytes).expect("the daemon's magic")
     }
 
-    /// Bytes as they are.
+    /// Sends these bytes.
     pub fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the daemon reads");
     }
 
-    /// A request; its tag.
+    /// Sends a request and returns its tag.
     pub fn ask(&mut self, request: Request) -> Tag {
         let mut bytes = Vec::new();
         self.last += 1;
@@ -77,7 +77,7 @@ impl Wire {
         tag
     }
 
-    /// The next reply, or `None` when the daemon has closed the connection. Notices are put aside.
+    /// The next reply, or `None` if the daemon has closed the connection. Notices are collected.
     pub fn next_reply(&mut self) -> Option<ReplyFrame> {
         loop {
             match self.next_frame()? {
@@ -126,7 +126,7 @@ impl Wire {
         }
     }
 
-    /// How the daemon is.
+    /// The daemon's status.
     pub fn status(&mut self) -> Status {
         match self.call(Request::Status) {
             Reply::Status(status) => *status,
@@ -142,7 +142,7 @@ impl Wire {
         }
     }
 
-    /// All about one job.
+    /// The details of one job.
     pub fn job(&mut self, job: JobId) -> JobDetail {
         match self.call(Request::Job { job }) {
             Reply::Job(detail) => *detail,
@@ -150,7 +150,7 @@ impl Wire {
         }
     }
 
-    /// Everything that happened so far.
+    /// All events so far.
     pub fn records(&mut self) -> Vec<Record> {
         let mut all: Vec<Record> = Vec::new();
         loop {

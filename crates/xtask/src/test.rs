@@ -101,7 +101,7 @@ mod tests {
             "test a ... FAILED",
             "test result: FAILED. 10 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.36s",
         ] {
-            counts.read(line);
+            tally.read(line);
         }
         assert_eq!(tally.told, ["a: only root can: at all", "attack: a part of a test", "b::c: no disk"]);
         assert_eq!(tally.ignored, 2);

@@ -1,8 +1,9 @@
-//! The worker of the bench: the built-in kinds, and a few that only a measurement wants.
+//! The worker of the benchmark: the built-in kinds, and a few that only a measurement needs.
 //!
-//! `once PATH` tells its process id on the datagram socket at PATH and waits there to be killed, unless it did so
-//! before: the file `PATH.ID` with the job's own word remembers. `grow:MIB` in front of that makes the process that
-//! large first. A job with a file `in` has it read, and gives as many bytes of its own. Started by the supervisor of a bench, never by hand.
+//! `once PATH` sends its process id to the datagram socket at PATH and waits there to be killed, unless an earlier
+//! attempt did so: the file `PATH.ID`, with the job's own word, records that. `grow:MIB` before it makes the process
+//! that large first. A job with a file `in` reads it and writes as many bytes of its own. The supervisor of a benchmark
+//! starts it; it must never be started by hand.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)] // a bench that cannot go on says so by a panic
 

@@ -1,7 +1,7 @@
 //! The fuzz target `config`: text that an administrator may have written.
 //!
-//! What is taken must lie within the ranges that the sample names, whatever the reader thinks of it, and a machine with
-//! it must start and go on at any time of its clock. The ranges stand here once more, on purpose.
+//! Every accepted value must lie within the ranges that the sample names, and a machine with it must start and go on at
+//! any time of its clock. The ranges are repeated here on purpose, so that they do not depend on the reader under test.
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
@@ -81,8 +81,8 @@ fn within(Bound { usual, most }: Bound, low: u64, high: u64) {
     assert!(usual.is_none_or(|usual| most.is_none_or(|most| usual <= most)), "{usual:?} {most:?}");
 }
 
-/// The first turn, with spawns that all fail, then each turn that the machine asks for, with the clock of a machine that
-/// was up for a year and then for a century.
+/// The first turn, with spawns that all fail, then each turn that the machine asks for, with the clock of a machine
+/// that was up for a year and then for a century.
 fn starts(mut config: Config) {
     // More workers are only more of the same, and slow.
     (config.slots, config.spares) = (config.slots.min(4), config.spares.min(4));

@@ -1,9 +1,9 @@
-//! A little mutator: makes an input that is nearly another one, the same ones for the same seed.
+//! A small mutator: it makes an input that is similar to another one. The same seed gives the same inputs.
 //!
-//! No coverage, no memory: it stands in for libFuzzer in the ordinary tests, where it only has to go a little beyond
+//! It has no coverage and no memory: it stands in for libFuzzer in the ordinary tests, which only go a little beyond
 //! the seeds. Driven by `tests/tests/fuzz.rs`.
 
-/// Numbers at which code tends to change its mind.
+/// Numbers at which code often changes its behaviour.
 const EDGES: [u64; 12] = [0, 1, 7, 8, 127, 128, 251, 253, 255, 65_535, u32::MAX as u64, u64::MAX];
 /// No input grows beyond this.
 const LONGEST_BYTES: usize = 8192;

@@ -1,7 +1,7 @@
-//! The seeds of the fuzz targets: small honest inputs from which mutations begin.
+//! The seeds of the fuzz targets: small valid inputs from which mutations begin.
 //!
-//! They are written to `tests/corpus` by `cargo test -p bulkhead-tests --test fuzz -- --ignored`, and checked in
-//! there, beside whatever input once made a target fail.
+//! `cargo test -p bulkhead-tests --test fuzz -- --ignored` writes them to `tests/corpus`, which is checked in together
+//! with every input on which a target once failed.
 
 use bulkhead_proto::client::frame::{Hello, push_frame};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Walk};

@@ -1,7 +1,6 @@
-//! Attacks on the bootstrap: hellos that never come, or that name what is not the worker's own.
+//! Attacks on the bootstrap: hellos that never arrive, or that name a socket that is not the worker's own.
 //!
-//! The supervisor has to find out from the kernel, not from the worker, who listens where. Driven by
-//! `hostile::main`.
+//! The supervisor has to ask the kernel, and not the worker, which process listens there. Driven by `hostile::main`.
 
 use std::io::Read;
 use std::os::unix::fs::symlink;
@@ -39,7 +38,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("hello-of-another-process", Deed::Boot(another_process)),
 ];
 
-/// Keeps whatever it is given for ever.
+/// Keeps a value for ever.
 fn drop_nothing<T>(kept: T) {
     std::mem::forget(kept);
 }
@@ -74,7 +73,7 @@ fn missing_kinds() {
     drop_nothing((server, newborn));
 }
 
-/// Fills the queue of its own server, so that whoever connects next has to wait.
+/// Fills the queue of its own server, so that the next connect has to wait.
 fn full_queue() {
     let newborn = Newborn::take();
     let (server, path) = Channel::listen().expect("a server");

@@ -1,8 +1,8 @@
 //! Attacks on claim words: claims, steps and seqs that no rule allows, and whole boxes of garbage.
 //!
-//! A worker may only say what it was asked about; everything else is a lie, or is never looked at. Each rings after
-//! its lie, as it may: one that keeps silent is like a task that goes on for ever until somebody else wakes the daemon.
-//! Driven by `hostile::main` when a worker gets its bait.
+//! A worker may write only about its own offers; any other write is a protocol violation, or is never read. Each attack
+//! rings afterwards: one that stays silent looks like a task that goes on for ever, until another event wakes the
+//! daemon. Driven by `hostile::main` when a worker gets its bait.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;

@@ -1,7 +1,7 @@
-//! Attacks by children: they hold on to lane and channel, leave the process group, or are orphaned in heaps.
+//! Attacks by children: they keep lane and channel open, leave the process group, or are orphaned in large numbers.
 //!
-//! Whatever a worker leaves behind has to be gone before its death counts as proven. Driven by `hostile::main`,
-//! which also plays the children: the program starts itself with the name of a role.
+//! Every process that a worker leaves behind has to be gone before its death counts as proven. Driven by
+//! `hostile::main`, which also runs the children: the program starts itself with the name of a role.
 
 use std::fs::File;
 use std::io::Write;
@@ -79,7 +79,7 @@ fn child(lane: &impl AsFd, page: &impl AsFd, place: Where) {
     if place == Where::OwnSession {
         command.status().expect("setsid leaves");
     } else {
-        // Nobody waits for it: its parent is about to die.
+        // Its parent is about to die and does not wait for it.
         std::mem::forget(command.spawn().expect("a child"));
     }
 }

@@ -1,6 +1,7 @@
-//! Attacks by what a worker leaves in its folder: more than anybody wants to walk through, deeper than a stack.
+//! Attacks by the contents of a worker's folder: more files than the daemon should walk through, and deeper than a
+//! stack.
 //!
-//! The folder has to go without stopping the daemon. Driven by `hostile::main` when a worker gets its bait.
+//! The folder has to be removed without stopping the daemon. Driven by `hostile::main` when a worker gets its bait.
 
 use std::fs::{File, Permissions, create_dir, set_permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -53,7 +54,7 @@ fn locked() {
     set_permissions(boot_folder(), Permissions::from_mode(0o000)).expect("permissions");
 }
 
-/// What they point to belongs to somebody else and must survive.
+/// The targets of the links do not belong to the worker and must survive.
 fn links() {
     let precious = precious_folder(&program_folder());
     for (name, target) in [("file", precious.join("file")), ("folder", precious), ("loop", "loop".into())] {

@@ -1,9 +1,10 @@
-//! The kind of job that grows a tree: grandchildren of every sort, which tell the test that they live.
+//! The kind of job that grows a tree of processes: grandchildren of every sort, which report to the test that they
+//! live.
 //!
-//! The input is `SHAPE PATH`, or `SHAPE PATH FILE` for a job that then opens that file itself. The job connects to the socket at `PATH` twice. One connection, the job's own, takes its
-//! orders: what the job does next is one byte. The other is inherited by the whole tree and by nobody else: each member
-//! writes its process number to it, and the test reads its end only when every last member is gone. Driven by the
-//! workers of the tests, in place of `chaos`.
+//! The input is `SHAPE PATH`, or `SHAPE PATH FILE` for a job that then opens that file itself. The job connects to the
+//! socket at `PATH` twice. On one connection, its own, it gets its orders, one byte each. Only the tree inherits the
+//! other: each member writes its process id to it, and the test can read its end only when every member is gone. It
+//! replaces `chaos` in the workers of the tests, which drive it.
 
 use std::fs::File;
 use std::io::Read;
@@ -70,7 +71,7 @@ const SIT: &str = "echo $$ >&3; read line <&3";
 const HOP: &str = "ROUND=$((ROUND + 1)); export ROUND; \
     hop() { if [ $1 -lt 900 ]; then (hop $(($1 + 1))) & elif [ $ROUND -lt 300 ]; then exec sh -c \"$HOP\"; fi; }; hop 0";
 
-/// Grows the tree, then does as it is told.
+/// Grows the tree, then follows its orders.
 pub(super) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let input = String::from_utf8_lossy(input);
     let mut words = input.split(' ');
@@ -85,7 +86,7 @@ pub(super) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", &script]).env("SIT", SIT).env("HOP", HOP);
     shell.stdin(Stdio::from(OwnedFd::from(held))).stdout(Stdio::null());
-    // Nobody waits for it: what becomes of it is what the test is about.
+    // The job does not wait for the tree: the test checks what happens to it.
     std::mem::forget(shell.spawn()?);
     drop(shell);
     if let Some(file) = words.next() {

@@ -1,7 +1,7 @@
-//! Attacks on the lane: frames that are none, too many of them, descriptors where only bytes may come, and ends
-//! that are closed while their worker lives on.
+//! Attacks on the lane: invalid frames, too many frames, descriptors where only bytes are allowed, and ends that are
+//! closed while their worker lives.
 //!
-//! Driven by `hostile::main`, most of them once the worker is up and idle.
+//! Driven by `hostile::main`, most of them when the worker is connected and idle.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -69,7 +69,7 @@ fn flood_on(puppet: &Puppet, bytes: &[u8]) -> ! {
     sit()
 }
 
-/// Comes up and passes descriptors up, so many in each of so many frames.
+/// Starts and passes descriptors up, in a number of frames with a number of descriptors each.
 fn pass(descriptors: usize, frames: usize) {
     let puppet = Puppet::come_up();
     let passed: Vec<BorrowedFd<'_>> = (0..descriptors).map(|_| puppet.channel.as_fd()).collect();

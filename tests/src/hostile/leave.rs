@@ -1,6 +1,6 @@
-//! Attacks by workers that were asked to leave: they answer, scribble, ring and stay.
+//! Attacks by workers that were asked to leave: they answer, write garbage, ring and stay.
 //!
-//! Nothing is believed of them any more, and in the end they are killed. Driven by `hostile::main` when the
+//! The daemon must believe nothing that they write, and must kill them in the end. Driven by `hostile::main` when the
 //! channel is closed.
 
 use bulkhead_link::worker::Finish;

@@ -1,9 +1,9 @@
-//! Attacks with a descriptor whose last close waits for an hour: a connection that lingers, to a reader that does not
-//! read and does not die with its worker.
+//! Attacks with a descriptor whose last close waits for an hour: a TCP connection with SO_LINGER, to a peer that does
+//! not read and does not die with its worker.
 //!
-//! It is passed up wherever something can be passed up, at each stage of a worker's life, behind frames that hide it,
-//! and left lying in a socket that the daemon is about to close. Whoever drops it in the loop waits, and everybody with it.
-//! Driven by `hostile::main`.
+//! It is passed up wherever a worker can pass descriptors, at each stage of its life, behind frames that hide it, and
+//! left in a socket that the daemon is about to close. If the daemon's loop closed it, all clients would wait. Driven
+//! by `hostile::main`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

@@ -1,6 +1,6 @@
-//! Attacks by output descriptors: as long as they are not, still mapped, never sealed.
+//! Attacks by output descriptors: of another length than announced, still mapped, or never sealed.
 //!
-//! What a client gets must be what can never change again. Driven by `hostile::main` when a worker gets a bait
+//! A client must get only an output that can never change again. Driven by `hostile::main` when a worker gets a bait
 //! whose output goes into a descriptor.
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Attacks on the pages themselves: the box must keep its size, the orders must stay read-only.
 //!
-//! Nothing of this may succeed; what does ends the worker with a code that no test expects. Driven by
+//! None of these calls may succeed; if one does, the worker exits with a code that no test expects. Driven by
 //! `hostile::main` when a worker gets its bait.
 
 use std::fs::File;

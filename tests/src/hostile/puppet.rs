@@ -1,7 +1,7 @@
 //! A worker runtime by hand: each step of the bootstrap and each step of a task can be done wrongly.
 //!
-//! What an attack does not touch is done as the real runtime does it, so that the daemon has no other reason to
-//! complain. Driven by the attacks.
+//! All other steps are done like in the real runtime, so that the daemon has no other reason to complain. Driven by the
+//! attacks.
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
@@ -135,7 +135,7 @@ impl TaskContext for Text {
 }
 
 impl Puppet {
-    /// All of the bootstrap, done well.
+    /// Does the whole bootstrap correctly.
     pub(crate) fn come_up() -> Self {
         Newborn::take().come_up()
     }
@@ -216,7 +216,7 @@ impl Puppet {
         }
     }
 
-    /// Says that a task is done, with what its kind makes of its input, and rings if need be.
+    /// Reports a task as done, with the output of its kind, and rings if the daemon sleeps.
     pub(crate) fn finish(&mut self, task: &TaskMessage) {
         let kind = self.kinds.get(usize::from(task.kind.0)).map_or("", String::as_str);
         let Some(bulkhead_jobs::BuiltinKind::Whole(handler)) = bulkhead_jobs::find(kind) else {
@@ -260,8 +260,8 @@ impl Puppet {
         self.box_page.store(boxes::entry_at(boxes::index_of(seq)) + field, value, Ordering::SeqCst);
     }
 
-    /// Waits until the daemon has looked at the box since now: it has slept and woken a few times. Somebody else
-    /// must keep it busy.
+    /// Waits until the daemon has read the box after this call: it has slept and woken a few times. Other jobs must
+    /// keep it busy.
     pub(crate) fn await_looks(&self) {
         let nap = || self.orders_page.load(NAP_AT, Ordering::SeqCst);
         let until = nap() + 6;

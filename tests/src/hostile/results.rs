@@ -1,7 +1,7 @@
-//! Attacks by results: forms that do not exist, lengths that do not fit, text that is none.
+//! Attacks by results: unknown forms, lengths that do not fit, text that is no UTF-8.
 //!
-//! Each says DONE about its own bait, so only the form of the result is wrong. Driven by `hostile::main` when a
-//! worker gets its bait.
+//! Each reports its own bait as DONE, so only the form of the result is wrong. Driven by `hostile::main` when a worker
+//! gets its bait.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;

@@ -1,6 +1,6 @@
-//! Attacks by ending or stopping: at each step of the bootstrap, when it is up, and in the middle of a task.
+//! Attacks by ending or stopping: at each step of the bootstrap, when connected, and in the middle of a task.
 //!
-//! A stopped worker says nothing and dies of nothing; only a deadline finds it. Driven by `hostile::main`.
+//! A stopped worker sends nothing and does not die; only a deadline finds it. Driven by `hostile::main`.
 
 use bulkhead_sys::raise::{fault, raise};
 

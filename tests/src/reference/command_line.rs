@@ -1,7 +1,7 @@
 //! From help texts, as clap prints them, to the book's page about the command line.
 //!
-//! A help text is read into its parts (usage, sections of items, what stands at the end) and written as Markdown. It must
-//! drop nothing but what is said once for all verbs. Driven by the test `reference`, which runs the programs.
+//! A help text is read into its parts (usage, sections of items, what stands at the end) and written as Markdown. It
+//! must drop nothing but what is said once for all verbs. Driven by the test `reference`, which runs the programs.
 
 use std::fmt::Write;
 

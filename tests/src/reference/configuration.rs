@@ -1,7 +1,7 @@
 //! The rows of the book's page about config keys, and the fields of the structs that serde reads those keys into.
 //!
-//! Texts in, plain values out, so that the readers can be tested on made-up ones. It knows no key and no default. Driven by
-//! the test `reference`.
+//! Texts in, plain values out, so that the readers can be tested on made-up ones. It knows no key and no default.
+//! Driven by the test `reference`.
 
 /// A row of a table of the page.
 #[derive(Clone, Debug, PartialEq, Eq)]
