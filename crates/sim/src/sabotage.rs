@@ -103,6 +103,7 @@ pub enum Sabotage {
 impl Sabotage {
     /// Breaks what the core decided.
     pub(crate) fn spoil(self, out: &mut Output, rng: &mut Rng) {
+        self.spoil_logs(&mut out.actions, rng);
         let Output { records, actions } = out;
         match self {
             Self::LoseReplies => actions.retain(|action| !(is_reply(action) && rng.chance(200))),
@@ -137,22 +138,6 @@ impl Sabotage {
             }),
             Self::LeakFiles => actions.retain(|action| !matches!(action, Action::DropFile { .. })),
             Self::LeakScratches => actions.retain(|action| !matches!(action, Action::DropScratch { .. })),
-            Self::LeakLogs => actions.retain(|action| !matches!(action, Action::DropLog { .. })),
-            Self::DropLogTwice => double(actions, |action| match action {
-                Action::DropLog { .. } => Some(action.clone()),
-                _ => None,
-            }),
-            Self::LoseLogs => double(actions, |action| match action {
-                Action::ShowLog { log, .. } => Some(Action::DropLog { log: *log }),
-                _ => None,
-            }),
-            Self::WrongLog | Self::WrongAttempt => actions.iter_mut().for_each(|action| {
-                if let Action::ShowLog { log, reply: Reply::Logs { attempt, .. }, .. } = action {
-                    log.0 -= u64::from(self == Self::WrongLog);
-                    *attempt -= u32::from(self == Self::WrongAttempt);
-                }
-            }),
-            Self::HideLogs => actions.retain(|action| !is_shown(action) || rng.chance(300)),
             Self::LoseFiles => double(actions, |action| {
                 let Action::Offer { task, .. } = action else { return None };
                 task.files.iter().find_map(|file| match file {
@@ -174,21 +159,31 @@ impl Sabotage {
             Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
-            Self::EarlyProof
-            | Self::WrongRemains
-            | Self::LoseReports
-            | Self::FalseTakeBack
-            | Self::TwiceTold
-            | Self::NoKill
-            | Self::KeepOutputs
-            | Self::KeepLogs
-            | Self::Exaggerate
-            | Self::DeafToStops
-            | Self::OneForAll
-            | Self::WrongPool
-            | Self::AllAdmins
-            | Self::EndlessLogs
-            | Self::NoRecycling => {}
+            // The others break the shell, or what the core is told.
+            _ => {}
+        }
+    }
+
+    /// Breaks what the core decided about logs.
+    fn spoil_logs(self, actions: &mut Vec<Action>, rng: &mut Rng) {
+        match self {
+            Self::LeakLogs => actions.retain(|action| !matches!(action, Action::DropLog { .. })),
+            Self::DropLogTwice => double(actions, |action| match action {
+                Action::DropLog { .. } => Some(action.clone()),
+                _ => None,
+            }),
+            Self::LoseLogs => double(actions, |action| match action {
+                Action::ShowLog { log, .. } => Some(Action::DropLog { log: *log }),
+                _ => None,
+            }),
+            Self::WrongLog | Self::WrongAttempt => actions.iter_mut().for_each(|action| {
+                if let Action::ShowLog { log, reply: Reply::Logs { attempt, .. }, .. } = action {
+                    log.0 -= u64::from(self == Self::WrongLog);
+                    *attempt -= u32::from(self == Self::WrongAttempt);
+                }
+            }),
+            Self::HideLogs => actions.retain(|action| !is_shown(action) || rng.chance(300)),
+            _ => {}
         }
     }
 }
