@@ -7,11 +7,9 @@
 //! - `limits`: a kill for a limit is true; a timed-out job met its limit; `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
-//! - `replies`: each request gets what it was promised, in order, within its client's credit
+//! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
-//! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `records`: they count up without a gap
-//! - `users`: who is no administrator neither sees nor changes jobs of others
-//! - `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest
+//! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes with its job or attempt; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
 //! They see events as they are told, output as it is decided, and the boxes. They never ask the core.
