@@ -171,8 +171,8 @@ impl World {
             let answer = self.ask_as_inspector(vec![Request::Result { job: *job }])?;
             let told = matches!(answer.as_slice(), [Reply::Ended(all)] if all.len() == 1);
             // Retention may end between the list and the question.
-            let gone =
-                matches!(answer.as_slice(), [Reply::Refused(_)]) && self.scenario.config.keep_ms < 10_000;
+            let gone = matches!(answer.as_slice(), [Reply::Refused(_)])
+                && self.oracles.ledger.may_be_old(*job, self.clock.now());
             if !told && !gone {
                 return broken("lost", format!("job {job} has ended, and its result is {answer:?}"));
             }

@@ -75,6 +75,11 @@ impl Ledger {
         self.jobs.len() as u64
     }
 
+    /// Whether a job may have been kept for as long as ended jobs are.
+    pub fn may_be_old(&self, job: JobId, now: Now) -> bool {
+        self.jobs.get(&job).is_some_and(|job| now.mono_ns >= job.accepted_ns + self.keep_ns)
+    }
+
     /// Lives of a job; 0 if it never was.
     pub fn lives(&self, job: JobId) -> u32 {
         self.jobs.get(&job).map_or(0, |job| job.life)
