@@ -3,6 +3,8 @@
 //! This is ground truth: the oracles look here, and never ask the core who runs what. The worker's steps and
 //! the supervisor's are single methods, so that the world can put anything between any two of them.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::death::Lie;

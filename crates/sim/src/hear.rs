@@ -3,6 +3,8 @@
 //! Within one source the order is the real one's: the end of the bootstrap, results, lies, the hint of death,
 //! and the proof last, after a last look into the box. Between sources any order goes.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::num::NonZeroU8;
 
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};

@@ -3,6 +3,8 @@
 //! Each way is one that a hostile process has; what it must not do is make the supervisor believe it about anything but its
 //! own offers. Driven by `moves.rs`, for workers that are liars.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord};

@@ -4,6 +4,8 @@
 //! Drawn apart from everything else, so that a seed without logs means what it always did. Nobody reads what stands in a
 //! log: the supervisor does not either.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use bulkhead_core::config::Config;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::ids::{ClientId, LogId, Tag};
@@ -52,11 +54,10 @@ impl World {
 
     /// Sends a log, if it could be made.
     pub(crate) fn show_log(&mut self, client: ClientId, tag: Tag, reply: Reply, log: LogId) -> Verdict {
-        let reply = match reply {
-            Reply::Logs { job, attempt, .. } => {
-                Reply::Logs { job, attempt, is_there: self.logs.contains(&log) }
-            }
-            other => other,
+        let reply = if let Reply::Logs { job, attempt, .. } = reply {
+            Reply::Logs { job, attempt, is_there: self.logs.contains(&log) }
+        } else {
+            reply
         };
         self.deliver(client, tag, reply, None)
     }

@@ -3,6 +3,8 @@
 //! An honest worker follows the rules of the claim word one step at a time; each step is a move of its own, so
 //! that the supervisor can act between any two.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use bulkhead_core::action::Task;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::worker::boxes::ReportStatus;
@@ -146,7 +148,7 @@ impl World {
         let after_ns = match Truth::of_task(&task.input, task.stage) {
             Truth::Slow(ms) => u64::from(ms) * MS,
             Truth::Harmless(us) => u64::from(us) * US,
-            _ => self.rng.span(3 * MS),
+            Truth::Poison(_) | Truth::Fails(_) | Truth::Loops | Truth::Fan(..) => self.rng.span(3 * MS),
         };
         let ends = match Truth::of_task(&task.input, task.stage) {
             Truth::Loops => return (Ends::Never, 0),
@@ -157,7 +159,9 @@ impl World {
                 let text = format!("no, for the {count}. time");
                 Ends::Report(Written::failed(&text, left_over(task, count), after_ns))
             }
-            _ => Ends::Report(done(task, count, after_ns)),
+            Truth::Harmless(_) | Truth::Slow(_) | Truth::Poison(_) | Truth::Fails(_) | Truth::Fan(..) => {
+                Ends::Report(done(task, count, after_ns))
+            }
         };
         (ends, after_ns)
     }

@@ -2,6 +2,8 @@
 //!
 //! The shell reads a client only while less than its credit is on the way to it, as the real one does.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use bulkhead_core::event::{Attached, Event, Peer};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::codec;
@@ -67,7 +69,7 @@ impl World {
             let (uid, role) = (client.uid, client.role);
             match client.connection {
                 Connection::On => client.connection = Connection::Lost,
-                _ => client.hang_up(),
+                Connection::New | Connection::Lost | Connection::Over => client.hang_up(),
             }
             self.news.insert(Source::Client(place));
             if self.clients.len() < 20 {
@@ -104,7 +106,7 @@ impl World {
             _ if !waits => return,
             Pace::Never if !self.calm => return,
             Pace::Slow if !self.calm => self.rng.span(10 * S),
-            _ => self.rng.span(100 * US),
+            Pace::Prompt | Pace::Slow | Pace::Never => self.rng.span(100 * US),
         };
         client.reading = true;
         self.plan(after, Move::Flush(place));
@@ -129,9 +131,10 @@ impl World {
             for _ in 0..reads {
                 let Some((tag, request)) = client.written.pop_front() else { break };
                 // Now and then something comes with a request that takes nothing.
-                let count = match &request {
-                    Request::Submit(submit) => submit.files.len() as u64,
-                    _ => u64::from(self.rng.chance(20)),
+                let count = if let Request::Submit(submit) = &request {
+                    submit.files.len() as u64
+                } else {
+                    u64::from(self.rng.chance(20))
                 };
                 let mut files = Vec::new();
                 for _ in 0..count {

@@ -4,6 +4,8 @@
 //! `tests/tests/ring_twins.rs`, where it stands what this one lets through and the real one does not. It believes a
 //! box only about what was offered, and copies each entry once.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::BTreeMap;
 
 use bulkhead_core::action::{Task, TaskFile};
@@ -58,7 +60,10 @@ impl Ring {
         let free = before.is_none_or(|old| !self.notes.contains_key(&old));
         let scratch = task.files.iter().find_map(|file| match file {
             TaskFile::Shared { scratch } => Some(*scratch),
-            _ => None,
+            TaskFile::Client { .. }
+            | TaskFile::Log { .. }
+            | TaskFile::Plan { .. }
+            | TaskFile::Results { .. } => None,
         });
         let (output, stage) = (task.output, task.stage);
         self.notes.insert(seq, Note { known: Known::Offered, output, stage, scratch });
@@ -156,7 +161,9 @@ fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Optio
             Ok(None)
         }
         ClaimState::Done => well_formed(pages, seq, note.output).map(Some),
-        _ => Err(Lie::ClaimWord),
+        ClaimState::Settled | ClaimState::Offered | ClaimState::Claimed | ClaimState::Taken => {
+            Err(Lie::ClaimWord)
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! It holds both sides of the worker - the truth and the supervisor's notes - so that the oracles can compare
 //! them. What moves it stands in `moves` (the world) and `hear`, `hands` (the supervisor).
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 use std::collections::VecDeque;
 
 use bulkhead_core::action::Task;

@@ -142,30 +142,49 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
         {
             Death::LeftAfterPanic
         }
-        other => other,
+        own @ (Death::Exited { .. }
+        | Death::LeftInMidJob
+        | Death::LeftAfterPanic
+        | Death::Signalled { .. }
+        | Death::Fault { .. }
+        | Death::StackOverflow { .. }
+        | Death::AllocationFailed { .. }
+        | Death::Sent { .. }) => own,
+        ours @ (Death::Killed { .. } | Death::Retired) => ours,
     }
 }
 
 fn verdict(worker: &Worker, death: &Death) -> Verdict {
-    let cause = worker.why_killed();
+    let why_killed = worker.why_killed();
+    if why_killed == Some(Cause::Bootstrap) {
+        return Verdict::Nobody;
+    }
     match death {
         Death::Retired | Death::LeftAfterPanic => Verdict::Nobody,
-        _ if cause == Some(Cause::Bootstrap) => Verdict::Nobody,
-        Death::Killed {
-            why:
-                KillReason::Timeout
-                | KillReason::NoProgress
-                | KillReason::CpuTime
-                | KillReason::Cancel
-                | KillReason::Stop,
-        } => Verdict::Nobody,
-        Death::Killed { why: KillReason::Lie { .. } | KillReason::Memory { .. } | KillReason::Stopped } => {
-            Verdict::Charge
-        }
-        Death::Killed { why: KillReason::Unresponsive } if cause == Some(Cause::HungUp) => Verdict::Charge,
-        Death::Killed { why: KillReason::Unresponsive } => Verdict::ChargeSlot,
-        // All others are its own: see `Death::is_own`.
-        _ if worker.shown() == WorkerState::Starting => Verdict::NeverUp,
-        _ => Verdict::Charge,
+        Death::Killed { why } => match why {
+            KillReason::Timeout
+            | KillReason::NoProgress
+            | KillReason::CpuTime
+            | KillReason::Cancel
+            | KillReason::Stop => Verdict::Nobody,
+            KillReason::Lie { .. } | KillReason::Memory { .. } | KillReason::Stopped => Verdict::Charge,
+            KillReason::Unresponsive if why_killed == Some(Cause::HungUp) => Verdict::Charge,
+            KillReason::Unresponsive => Verdict::ChargeSlot,
+        },
+        Death::Exited { .. }
+        | Death::LeftInMidJob
+        | Death::Signalled { .. }
+        | Death::Fault { .. }
+        | Death::StackOverflow { .. }
+        | Death::AllocationFailed { .. }
+        | Death::Sent { .. } => match worker.shown() {
+            WorkerState::Starting => Verdict::NeverUp,
+            WorkerState::Spare
+            | WorkerState::Idle
+            | WorkerState::Busy
+            | WorkerState::Retiring
+            | WorkerState::Killed
+            | WorkerState::Stuck => Verdict::Charge,
+        },
     }
 }

@@ -97,7 +97,15 @@ impl Core {
         let limit = match cause {
             Cause::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
             Cause::CpuTime => limits.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
-            _ => None,
+            Cause::Timeout
+            | Cause::Memory { .. }
+            | Cause::Cancel
+            | Cause::Stop
+            | Cause::Lie(_)
+            | Cause::Unresponsive
+            | Cause::Stopped
+            | Cause::Bootstrap
+            | Cause::HungUp => None,
         };
         if let Some((limit, limit_ms)) = limit {
             self.time_out(run, limit, limit_ms);

@@ -4,6 +4,8 @@
 //! to workers, results to clients, what is dropped, whom to spawn, whether to leave. Each part decides in its own
 //! file; this one only calls them.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod alarms;
 mod audit;
 mod cancel;

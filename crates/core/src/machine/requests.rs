@@ -22,18 +22,14 @@ type Change = fn(&mut Core, Run, Peer) -> Result<(), Refusal>;
 impl Core {
     /// A client asked something. One that has gone since is not answered: its requests may stand in the same batch as its
     /// end.
-    pub(super) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, files: Vec<Attached>) {
+    pub(super) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, mut files: Vec<Attached>) {
         let Some(peer) = self.clients.see(id).map(|client| client.peer()) else {
             return self.turn_away(files);
         };
-        let files = match request {
-            Request::Submit(_) => files,
+        if !matches!(request, Request::Submit(_)) {
             // Nothing else takes any.
-            _ => {
-                self.turn_away(files);
-                Vec::new()
-            }
-        };
+            self.turn_away(std::mem::take(&mut files));
+        }
         match request {
             Request::Submit(submit) => self.submit(id, tag, submit, files),
             Request::Wait { jobs } => self.wait(id, tag, peer, &jobs),

@@ -3,6 +3,8 @@
 //! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
 //! administrators alone.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod values;
 mod why;
 

@@ -229,11 +229,9 @@ impl View<'_> {
     /// The last failure of this job that was tried again, while its record is kept. Messages are long and failing jobs can
     /// be many, so no job keeps its own: the ring of records is bounded, and looked through only when somebody asks.
     fn last_failure(&self, wanted: JobId) -> Option<Failure> {
-        self.turn.records().newest().find_map(|record| match &record.what {
-            What::Backoff { job, attempt, message, .. } if *job == wanted => {
-                Some(Failure { attempt: *attempt, message: message.clone() })
-            }
-            _ => None,
+        self.turn.records().newest().find_map(|record| {
+            let What::Backoff { job, attempt, message, .. } = &record.what else { return None };
+            (*job == wanted).then(|| Failure { attempt: *attempt, message: message.clone() })
         })
     }
 

@@ -173,7 +173,12 @@ impl<T: Copy> Worker<T> {
     pub(crate) fn seen(&self) -> Option<&Seen> {
         match &self.state {
             State::Stuck { seen, .. } => seen.as_ref(),
-            _ => None,
+            State::Starting
+            | State::Spare
+            | State::Idle { .. }
+            | State::Busy { .. }
+            | State::Retiring
+            | State::Killed { .. } => None,
         }
     }
 

@@ -22,6 +22,8 @@
 //! | `prefetch`, `balance`, `shortage` | what is offered ahead, taken back, and waits |
 //! | `restart`, `recycle` | pools that keep dying; workers that have done their share |
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod audit;
 mod balance;
 mod end_order;

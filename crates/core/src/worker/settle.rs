@@ -35,9 +35,12 @@ impl<T: Copy> Workers<T> {
         let is_first = worker.ring.push(offer, turn.now_ns());
         match worker.state {
             State::Idle { slot } => self.enter(id, State::Busy { slot }),
-            ref state => {
-                assert!(matches!(state, State::Busy { .. }), "worker {id} is offered a task as {state:?}")
-            }
+            State::Busy { .. } => {}
+            ref state @ (State::Starting
+            | State::Spare
+            | State::Retiring
+            | State::Killed { .. }
+            | State::Stuck { .. }) => panic!("worker {id} has no slot, and is offered a task as {state:?}"),
         }
         self.watch(turn, id, seq, limits);
         is_first
