@@ -18,7 +18,8 @@ impl<T: Copy> Workers<T> {
         for worker in self.table.values() {
             worker.ring.audit();
             assert!(worker.watch.is_none() || worker.ring.len() == 1, "what is watched shares its ring");
-            audit_state(worker);
+            let offers = worker.ring.len();
+            assert!(worker.state.fits(offers), "a worker is {:?} with {offers} offers", worker.state);
         }
         self.pool_ids().for_each(|pool| self.audit_pool(pool));
     }
@@ -56,16 +57,5 @@ impl<T: Copy> Workers<T> {
         assert_eq!(own().filter(is_replaced).count(), pool.stuck_replaced);
         let is_spare = |spare| self.table.get(spare).is_some_and(|worker| worker.pool == id);
         assert!(pool.spares.iter().all(is_spare), "a spare stands by its own pool");
-    }
-}
-
-fn audit_state<T: Copy>(worker: &Worker<T>) {
-    let is_empty = worker.ring.is_empty();
-    match worker.state {
-        State::Starting | State::Spare | State::Retiring | State::Idle { .. } => {
-            assert!(is_empty, "tasks run in slots: {:?}", worker.state);
-        }
-        State::Busy { .. } => assert!(!is_empty, "a busy worker holds an offer"),
-        State::Killed { .. } | State::Stuck { .. } => {}
     }
 }

@@ -21,9 +21,17 @@ pub(super) struct EndOrder {
 impl<T: Copy> Workers<T> {
     /// A look found a task running that nobody wants: it is asked to end, or, if it had its time or gets none, its worker
     /// is to be killed.
+    ///
+    /// # Panics
+    /// If the worker does not hold the offer.
     pub(crate) fn end_unwanted(&mut self, turn: &mut Turn, id: WorkerId, offer: &Offer<T>) -> Need {
         let now_ns = turn.now_ns();
         let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+        assert!(
+            worker.ring.holds(offer.seq()),
+            "worker {id} is to end offer {}, which it does not hold",
+            offer.seq()
+        );
         if worker.is_killed() {
             return Need::Nothing;
         }
@@ -50,6 +58,9 @@ impl<T: Copy> Workers<T> {
     }
 
     /// The time of a task that was to end is over: look whether it still runs.
+    ///
+    /// # Panics
+    /// If its alarm was not set.
     pub(crate) fn order_over(&mut self, turn: &mut Turn, id: WorkerId) {
         if let Some(worker) = self.table.get_mut(&id) {
             worker.rang(WorkerAlarm::EndOrder);

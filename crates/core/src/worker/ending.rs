@@ -101,7 +101,7 @@ impl<T: Copy> Workers<T> {
             if let State::Stuck { place, .. } = &mut worker.state {
                 *place = Place::GivenAway;
             }
-            self.pool_mut(pool).stuck_replaced += 1;
+            self.pool_mut(pool).replace_stuck();
             self.vacate(turn, id, pool, slot);
         }
     }

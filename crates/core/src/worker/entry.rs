@@ -115,13 +115,29 @@ impl<T: Copy> Worker<T> {
     }
 
     /// One of its alarms went off.
+    ///
+    /// # Panics
+    /// If it was not set: a worker's alarms are cancelled with what they were set for.
     pub(super) fn rang(&mut self, alarm: WorkerAlarm) {
+        assert!(self.alarm_ns(alarm).is_some(), "alarm {alarm:?} of a worker went off and was not set");
         self.alarms[alarm as usize].clear();
     }
 
     /// When one of its alarms goes off, if it is set.
     pub(super) fn alarm_ns(&self, alarm: WorkerAlarm) -> Option<u64> {
         self.alarms[alarm as usize].at_ns()
+    }
+
+    /// What it has done was settled before.
+    ///
+    /// # Panics
+    /// If it has ended or given back more offers than it has settled.
+    pub(super) fn check_served(&self, id: WorkerId) {
+        let (served, settled) = (self.served.ended + u64::from(self.served.requeued), self.ring.settled());
+        assert!(
+            served <= settled,
+            "worker {id} has settled {settled} offers, and ended or gave back {served}"
+        );
     }
 
     /// Where it works.

@@ -33,6 +33,9 @@ impl<T: Copy> Workers<T> {
 
     /// The first task of a ring has had its time, or should have begun: look whether it runs. With a worker that is
     /// killed already there is nothing to see, and a job that met its limit is not kept waiting for the proof.
+    ///
+    /// # Panics
+    /// If its alarm was not set.
     pub(crate) fn head_limit_met(&mut self, turn: &mut Turn, id: WorkerId, is_there: bool) -> HeadNeed {
         let Some(worker) = self.table.get_mut(&id) else { return HeadNeed::Nothing };
         worker.rang(WorkerAlarm::Limit);

@@ -42,13 +42,18 @@ impl<T: Copy> Workers<T> {
         (self.missing(pool, is_leaving) > 0).then_some(self.pool(pool).next_spawn_ns)
     }
 
-    fn spawn(&mut self, turn: &mut Turn, pool: PoolId) {
+    /// Adds a worker and asks for its process.
+    ///
+    /// # Panics
+    /// If the pool misses no worker, or the number was given to another worker.
+    pub(super) fn spawn(&mut self, turn: &mut Turn, pool: PoolId) {
+        assert!(self.pool(pool).missing() > 0, "pool {} misses no worker", self.pool(pool).name);
         self.last += 1;
         let id = WorkerId(self.last);
         let mut worker = Worker::new(pool, turn);
         worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(turn.config().bootstrap_ms));
-        self.pool_mut(pool).counts[worker.shown() as usize] += 1;
-        self.table.insert(id, worker);
+        self.pool_mut(pool).count_in(worker.shown());
+        assert!(self.table.insert(id, worker).is_none(), "worker {id} is spawned once");
         turn.count(Tally::Spawned, 1);
         turn.act(Action::Spawn { worker: id, pool });
     }
@@ -56,23 +61,37 @@ impl<T: Copy> Workers<T> {
     /// The one way from state to state.
     ///
     /// # Panics
-    /// If the table of states does not have it.
+    /// If the table of states does not have it, the worker's ring does not fit the new state, the slot of the new state
+    /// is another worker's, or the worker would keep a slot that the new state does not name.
     pub(super) fn enter(&mut self, id: WorkerId, state: State) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         let (from, to) = (worker.shown(), state.shown());
         assert!(leads_to(from).contains(&to), "worker {id} went from {from:?} to {to:?}");
+        assert!(state.fits(worker.ring.len()), "worker {id} is {to:?} with {} offers", worker.ring.len());
+        let has = |slot: SlotId| self.slots[usize::from(slot.0)].worker == Some(id);
+        match (worker.slot(), state.slot()) {
+            (_, Some(slot)) => {
+                assert!(has(slot), "worker {id} is {to:?} in slot {slot}, which it does not have")
+            }
+            (Some(slot), None) => assert!(!has(slot), "worker {id} is {to:?} and keeps slot {slot}"),
+            (None, None) => {}
+        }
         worker.state = state;
         let pool = &mut self.pools[usize::from(worker.pool.0)];
-        pool.counts[from as usize] -= 1;
-        pool.counts[to as usize] += 1;
+        pool.count_out(from);
+        pool.count_in(to);
         if from == WorkerState::Spare {
             pool.unspare(id);
         }
     }
 
-    /// A process exists.
+    /// The process of a worker exists.
+    ///
+    /// # Panics
+    /// If the shell says so twice.
     pub(crate) fn spawned(&mut self, turn: &mut Turn, id: WorkerId, pid: u32) {
         let Some(worker) = self.table.get_mut(&id) else { return };
+        assert_eq!(worker.birth.pid, None, "worker {id} has its process already");
         worker.birth.pid = Some(pid);
         turn.record(What::Spawned { worker: id, pid }, None);
     }
@@ -90,7 +109,7 @@ impl<T: Copy> Workers<T> {
         turn.record(What::Ready { worker: id, pid, after_us }, None);
         self.enter(id, State::Spare);
         if !is_stopped {
-            self.pool_mut(pool).spares.push_back(id);
+            self.pool_mut(pool).add_spare(id);
         }
         self.note_came_up(turn, id);
         // Said once: a client that waits for the start need not wait for all of them.
@@ -125,30 +144,34 @@ impl<T: Copy> Workers<T> {
     /// Puts a spare into a free slot.
     ///
     /// # Panics
-    /// If the slot is not free, or of another pool.
+    /// If the worker is no spare, or the slot is not free, or of another pool.
     pub(super) fn place(&mut self, turn: &mut Turn, id: WorkerId, slot: usize) {
         let number = SlotId(u16::try_from(slot).expect("slots are counted by a u16"));
-        self.enter(id, State::Idle { slot: number });
-        assert!(self.slots[slot].worker.is_none(), "slot {number} is free for worker {id}");
+        let Some(pool) = self.table.get(&id).map(|worker| worker.pool) else { return };
+        assert!(self.places(pool).contains(&slot), "slot {number} is not of the pool of worker {id}");
+        assert!(self.slots[slot].worker.is_none(), "slot {number} is not free for worker {id}");
         let vacated = self.slots[slot].vacated.take();
         self.slots[slot].worker = Some(id);
+        self.enter(id, State::Idle { slot: number });
+        self.pool_mut(pool).fill();
         let Some(worker) = self.table.get(&id) else { return };
         let warm = vacated.is_some_and(|(_, since_ns)| worker.birth.ready_ns <= since_ns);
         let after_us = vacated.map_or(0, |(_, since_ns)| (turn.now_ns() - since_ns) / 1000);
         let replaces = vacated.map(|(before, _)| before);
-        let pool = &mut self.pools[usize::from(worker.pool.0)];
-        assert!(pool.places.contains(&slot), "slot {number} is of the pool of worker {id}");
-        pool.vacant -= 1;
         turn.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, None);
     }
 
     /// Frees the slot that a worker had.
+    ///
+    /// # Panics
+    /// If another worker has the slot, or none.
     pub(super) fn vacate(&mut self, turn: &Turn, id: WorkerId, pool: PoolId, slot: Option<SlotId>) {
         if let Some(slot) = slot {
             let slot = usize::from(slot.0);
-            assert_eq!(self.slots[slot].worker, Some(id), "a worker leaves its own slot");
+            let before = self.slots[slot].worker;
+            assert_eq!(before, Some(id), "worker {id} leaves slot {slot}, which it does not have");
             self.slots[slot] = WorkerSlot { worker: None, vacated: Some((id, turn.now_ns())) };
-            self.pool_mut(pool).vacant += 1;
+            self.pool_mut(pool).free();
         }
     }
 
@@ -170,6 +193,9 @@ impl<T: Copy> Workers<T> {
     }
 
     /// Asks an idle worker or a spare to leave; its slot is free at once.
+    ///
+    /// # Panics
+    /// If the worker is neither.
     pub(crate) fn retire(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get(&id) else { return };
         let (pool, slot) = (worker.pool, worker.slot());
@@ -187,6 +213,9 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker stayed in its state for too long.
+    ///
+    /// # Panics
+    /// If its alarm was not set.
     pub(crate) fn overdue(&mut self, turn: &mut Turn, id: WorkerId) -> Need {
         let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
         worker.rang(WorkerAlarm::Overdue);
@@ -209,15 +238,18 @@ impl<T: Copy> Workers<T> {
     }
 
     /// Removes a worker whose death is proven, or that never was a process, with its alarms and from its slot.
+    ///
+    /// # Panics
+    /// If its slot is another worker's, or its pool does not count it.
     pub(crate) fn remove(&mut self, turn: &mut Turn, id: WorkerId) -> Option<Worker<T>> {
         let mut worker = self.table.remove(&id)?;
         worker.cancel_all(turn, id);
         self.vacate(turn, id, worker.pool, worker.slot());
         let pool = self.pool_mut(worker.pool);
-        pool.counts[worker.shown() as usize] -= 1;
+        pool.count_out(worker.shown());
         pool.unspare(id);
         if matches!(worker.state, State::Stuck { place: Place::GivenAway, .. }) {
-            pool.stuck_replaced -= 1;
+            pool.forget_stuck();
         }
         self.replace_stuck(turn, worker.pool);
         Some(worker)

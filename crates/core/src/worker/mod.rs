@@ -15,7 +15,7 @@
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | `state`, `entry`, `pool`, `ring` | what a worker can be doing, where it stands, what it was offered |
+//! | `state`, `entry`, `pool`, `offer`, `ring` | what a worker can be doing, where it stands, what it was offered |
 //! | `life` | spawn, ready, place, retire |
 //! | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; tasks that nobody wants |
 //! | `settle`, `head`, `task_watch` | answers; limits of wall time; limits that are met by what a task does |
@@ -31,6 +31,7 @@ mod ending;
 mod entry;
 mod head;
 mod life;
+mod offer;
 mod pool;
 mod prefetch;
 mod recycle;
@@ -41,6 +42,8 @@ mod shortage;
 mod state;
 mod stopped;
 mod task_watch;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::collections::BTreeMap;
@@ -50,9 +53,9 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
 
 pub(crate) use entry::Worker;
+pub(crate) use offer::Offer;
 pub(crate) use pool::Pool;
 pub(crate) use prefetch::ALONE_NS;
-pub(crate) use ring::Offer;
 pub(crate) use state::Cause;
 pub(crate) use values::{Fit, HeadNeed, Need, NewOffer, NowDegraded, NowHealthy, Settled};
 

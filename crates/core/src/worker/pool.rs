@@ -108,6 +108,67 @@ impl Pool {
         wanted.saturating_sub(there + self.filled())
     }
 
+    /// Counts a worker that is in this state from now on.
+    pub(super) fn count_in(&mut self, state: WorkerState) {
+        self.counts[state as usize] += 1;
+    }
+
+    /// Counts a worker out that leaves this state.
+    ///
+    /// # Panics
+    /// If none is counted there.
+    pub(super) fn count_out(&mut self, state: WorkerState) {
+        let count = &mut self.counts[state as usize];
+        let less = count.checked_sub(1);
+        *count = less.unwrap_or_else(|| panic!("pool {} counts no worker as {state:?}", self.name));
+    }
+
+    /// A slot of it gets a worker.
+    ///
+    /// # Panics
+    /// If every slot is counted as filled.
+    pub(super) fn fill(&mut self) {
+        let less = self.vacant.checked_sub(1);
+        self.vacant = less.unwrap_or_else(|| panic!("pool {} has no vacant slot to fill", self.name));
+    }
+
+    /// A slot of it loses its worker.
+    ///
+    /// # Panics
+    /// If every slot is counted as vacant.
+    pub(super) fn free(&mut self) {
+        assert!(self.vacant < self.size(), "pool {} has no filled slot to free", self.name);
+        self.vacant += 1;
+    }
+
+    /// The slot of a stuck worker is given to another worker.
+    ///
+    /// # Panics
+    /// If that was done for as many workers as the pool has slots.
+    pub(super) fn replace_stuck(&mut self) {
+        assert!(self.stuck_replaced < self.size(), "pool {} replaces too many stuck workers", self.name);
+        self.stuck_replaced += 1;
+    }
+
+    /// A stuck worker whose slot was given away is gone.
+    ///
+    /// # Panics
+    /// If no such worker is counted.
+    pub(super) fn forget_stuck(&mut self) {
+        let less = self.stuck_replaced.checked_sub(1);
+        self.stuck_replaced = less.unwrap_or_else(|| panic!("pool {} replaced no stuck worker", self.name));
+    }
+
+    /// A worker in state [`WorkerState::Spare`] may get a slot.
+    ///
+    /// # Panics
+    /// If all such workers are listed already.
+    pub(super) fn add_spare(&mut self, id: WorkerId) {
+        let is_counted = self.spares.len() < self.count(WorkerState::Spare);
+        assert!(is_counted, "pool {} lists worker {id} among more spares than it has", self.name);
+        self.spares.push_back(id);
+    }
+
     /// A spare is not to get a slot for now, or is none any more.
     pub(super) fn unspare(&mut self, id: WorkerId) {
         self.spares.retain(|spare| *spare != id);

@@ -53,6 +53,9 @@ impl PrefetchDepth {
     }
 
     /// Hears how long one took. The estimate rises at once and falls by an eighth of the difference.
+    ///
+    /// # Panics
+    /// If the depth was none, or comes to be none or more than a ring.
     pub(crate) fn hear(&mut self, elapsed_ns: u64) {
         let elapsed_ns = elapsed_ns.max(FLOOR_NS);
         self.estimate_ns = if elapsed_ns >= self.estimate_ns {
@@ -71,6 +74,7 @@ impl PrefetchDepth {
             self.depth = (self.depth * 2).min(wanted);
             self.streak = 0;
         }
+        assert!((1..=self.ring).contains(&self.depth), "{} tasks for a ring of {}", self.depth, self.ring);
     }
 }
 
@@ -180,6 +184,13 @@ mod tests {
         assert_eq!((depth.depth(), depth.cost_ns()), (1, ALONE_NS));
         depth.hear(1000);
         assert_eq!(depth.depth(), 1, "one short task proves nothing");
+    }
+
+    #[test]
+    #[should_panic(expected = "0 tasks for a ring of 8")]
+    fn the_depth_is_never_none() {
+        let mut depth = PrefetchDepth { depth: 0, ..PrefetchDepth::new(8) };
+        depth.hear(PAIR_NS);
     }
 
     #[test]

@@ -84,10 +84,13 @@ impl<T: Copy> Workers<T> {
         now_degraded
     }
 
-    fn degrade(&mut self, turn: &mut Turn, id: PoolId, seen: String, last: &str) -> NowDegraded {
+    /// # Panics
+    /// If the pool is degraded already.
+    pub(super) fn degrade(&mut self, turn: &mut Turn, id: PoolId, seen: String, last: &str) -> NowDegraded {
         let degraded = Degraded { seen, last: last.to_owned(), since_ns: turn.now_ns(), level: 0 };
         let reason = degraded.reason();
         let pool = self.pool_mut(id);
+        assert!(pool.restart.degraded.is_none(), "pool {} degrades and is degraded already", pool.name);
         pool.restart.faults.clear();
         pool.restart.degraded = Some(degraded);
         turn.record(What::Degraded { pool: pool.name.clone(), reason }, None);
@@ -142,6 +145,9 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker of a degraded pool has lived for a whole period.
+    ///
+    /// # Panics
+    /// If its alarm was not set.
     pub(crate) fn survived(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
         self.table.get_mut(&id)?.rang(WorkerAlarm::Survival);
         self.works(turn, id)

@@ -6,93 +6,12 @@
 
 use std::collections::VecDeque;
 
-use bulkhead_proto::ids::{Fence, JobId, Seq};
+use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
 
 use crate::worker::NewOffer;
+use crate::worker::offer::{Offer, Recall};
 use crate::worker::prefetch::{AHEAD_NS, PAIR_NS};
-
-/// A task that was handed to a worker and is not settled. `T` is what the machine wants back with it: nothing here looks
-/// into that.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Offer<T> {
-    seq: Seq,
-    ticket: T,
-    number: JobId,
-    count: u32,
-    shown: JobId,
-    fence: Fence,
-    cost_ns: u64,
-    timeout_ms: Option<u64>,
-    grace_ms: u32,
-    /// A take-back was asked for.
-    recalled: bool,
-    /// A take-back was lost, so the worker has begun or ended it.
-    claimed: bool,
-}
-
-impl<T: Copy> Offer<T> {
-    /// Which offer of its worker it is.
-    pub(crate) fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    /// What the machine wants back with it.
-    pub(crate) fn ticket(&self) -> T {
-        self.ticket
-    }
-
-    /// The number of the task: of the job, or of the part.
-    pub(crate) fn number(&self) -> JobId {
-        self.number
-    }
-
-    /// How many tasks, whose numbers follow each other.
-    pub(crate) fn count(&self) -> u32 {
-        self.count
-    }
-
-    /// The job, as clients know it.
-    pub(crate) fn shown(&self) -> JobId {
-        self.shown
-    }
-
-    /// Which offer of its task it is.
-    pub(crate) fn fence(&self) -> Fence {
-        self.fence
-    }
-
-    /// Its limit of wall time, in milliseconds.
-    pub(crate) fn timeout_ms(&self) -> Option<u64> {
-        self.timeout_ms
-    }
-
-    /// How long its task may take to end by itself once nobody wants it, in milliseconds.
-    pub(super) fn grace_ms(&self) -> u32 {
-        self.grace_ms
-    }
-
-    /// Whether it is known that the worker has begun it.
-    pub(crate) fn is_claimed(&self) -> bool {
-        self.claimed
-    }
-
-    fn recall(&mut self) -> Seq {
-        self.recalled = true;
-        self.seq
-    }
-}
-
-/// What became of an offer that was to be recalled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recall {
-    /// A take-back is to be asked for.
-    Now,
-    /// One was asked for before.
-    Before,
-    /// The worker has begun it.
-    Claimed,
-}
 
 /// The offers of one worker.
 #[derive(Debug)]
@@ -162,6 +81,11 @@ impl<T: Copy> Ring<T> {
         self.next
     }
 
+    /// How many offers were settled.
+    pub(super) fn settled(&self) -> u64 {
+        self.next.0 - 1 - self.offers.len() as u64
+    }
+
     /// Adds an offer; gives whether it is the first.
     ///
     /// # Panics
@@ -173,19 +97,7 @@ impl<T: Copy> Ring<T> {
             self.head_ns = now_ns;
         }
         self.ahead_ns += offer.cost_ns;
-        self.offers.push_back(Offer {
-            seq: self.next,
-            ticket: offer.ticket,
-            number: offer.number,
-            count: offer.count,
-            shown: offer.shown,
-            fence: offer.fence,
-            cost_ns: offer.cost_ns,
-            timeout_ms: offer.timeout_ms,
-            grace_ms: offer.grace_ms,
-            recalled: false,
-            claimed: false,
-        });
+        self.offers.push_back(Offer::new(self.next, offer));
         self.next.0 += 1;
         is_first
     }
@@ -201,10 +113,15 @@ impl<T: Copy> Ring<T> {
     }
 
     /// Removes an offer that is settled now. `None` if it was settled before, or never made.
+    ///
+    /// # Panics
+    /// If the work ahead does not add up.
     pub(super) fn remove(&mut self, seq: Seq, now_ns: u64) -> Option<Offer<T>> {
         let at = self.position(seq)?;
         let offer = self.offers.remove(at)?;
-        self.ahead_ns -= offer.cost_ns;
+        let left_ns =
+            self.ahead_ns.checked_sub(offer.cost_ns).filter(|left_ns| *left_ns == 0 || !self.is_empty());
+        self.ahead_ns = left_ns.expect("the work ahead is that of the offers in the ring");
         if at == 0 {
             self.head_ns = now_ns;
         }
@@ -272,6 +189,8 @@ impl<T: Copy> Ring<T> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::ids::{Fence, JobId};
+
     use super::*;
 
     fn push(ring: &mut Ring<()>, cost_ns: u64) {
@@ -338,5 +257,13 @@ mod tests {
         ring.remove(Seq(1), 11);
         assert_eq!((ring.head_ns(), ring.head().map(|head| head.seq)), (11, Some(Seq(3))));
         assert!(!ring.holds(Seq(99)));
+    }
+
+    #[test]
+    #[should_panic(expected = "the work ahead is that of the offers in the ring")]
+    fn work_ahead_that_does_not_add_up_is_noticed() {
+        let mut ring = ring(1);
+        ring.ahead_ns += 1;
+        ring.remove(Seq(1), 6);
     }
 }

@@ -5,7 +5,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
 use crate::worker::entry::Channel;
-use crate::worker::ring::Recall;
+use crate::worker::offer::Recall;
 use crate::worker::state::State;
 use crate::worker::{Cause, Need, NewOffer, Settled, Workers};
 
@@ -22,7 +22,7 @@ impl<T: Copy> Workers<T> {
     /// first there.
     ///
     /// # Panics
-    /// If the worker has no slot, or the ring no room.
+    /// If the worker has no slot, the ring no room, or a task that is watched would share its ring.
     pub(crate) fn offer_to(
         &mut self,
         turn: &mut Turn,
@@ -33,6 +33,8 @@ impl<T: Copy> Workers<T> {
         let Some(worker) = self.table.get_mut(&id) else { return false };
         let seq = worker.ring.next_seq();
         let is_first = worker.ring.push(offer, turn.now_ns());
+        let is_shared = worker.watch.is_some() || limits.are_watched() && !is_first;
+        assert!(!is_shared, "worker {id} is offered a task beside one whose limits are watched");
         match worker.state {
             State::Idle { slot } => self.enter(id, State::Busy { slot }),
             State::Busy { .. } => {}
@@ -62,18 +64,26 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A settled offer brought a report: the worker has ended a task, and takes what is sent.
+    ///
+    /// # Panics
+    /// If the worker has settled no offer for it.
     pub(crate) fn note_ended(&mut self, turn: &mut Turn, id: WorkerId, is_failed: bool) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         worker.served.ended += 1;
         worker.served.failed_last = is_failed;
+        worker.check_served(id);
         worker.channel = Channel::Open;
         worker.cancel(turn, id, WorkerAlarm::Resume);
     }
 
     /// A settled offer that never began is waited for again: it counts among those of a worker that is dying.
+    ///
+    /// # Panics
+    /// If the worker has settled no offer for it.
     pub(crate) fn note_requeued(&mut self, id: WorkerId) {
         if let Some(worker) = self.table.get_mut(&id) {
             worker.served.requeued += u32::from(worker.is_hung_up() || worker.is_killed());
+            worker.check_served(id);
         }
     }
 

@@ -39,7 +39,11 @@ impl<T: Copy> Workers<T> {
     }
 
     /// What was missing may be there again.
+    ///
+    /// # Panics
+    /// If nothing was short.
     pub(crate) fn shortage_over(&mut self) {
+        assert!(self.is_short(), "the alarm of a shortage went off and nothing is short");
         self.shortage.on = None;
     }
 

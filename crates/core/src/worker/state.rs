@@ -125,6 +125,15 @@ impl State {
         }
     }
 
+    /// Whether a worker in this state may hold so many offers.
+    pub(super) fn fits(&self, offers: usize) -> bool {
+        match self {
+            State::Starting | State::Spare | State::Idle { .. } | State::Retiring => offers == 0,
+            State::Busy { .. } => offers > 0,
+            State::Killed { .. } | State::Stuck { .. } => true,
+        }
+    }
+
     /// Why it was killed, if it was.
     pub(super) fn why_killed(&self) -> Option<Cause> {
         match *self {

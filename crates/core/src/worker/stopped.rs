@@ -38,11 +38,14 @@ impl<T: Copy> Workers<T> {
         let (is_spare, pool) = (worker.state == State::Spare && !worker.is_hung_up(), worker.pool);
         turn.record(What::Resumed { worker: id }, None);
         if is_spare {
-            self.pool_mut(pool).spares.push_back(id);
+            self.pool_mut(pool).add_spare(id);
         }
     }
 
     /// Nobody let a stopped worker go on.
+    ///
+    /// # Panics
+    /// If its alarm was not set.
     pub(crate) fn stopped_too_long(&mut self, id: WorkerId) -> Need {
         let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
         worker.rang(WorkerAlarm::Stopped);

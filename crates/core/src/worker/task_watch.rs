@@ -127,6 +127,9 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A watched task may have met a limit by now.
+    ///
+    /// # Panics
+    /// If its alarm was not set.
     pub(crate) fn watch_due(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id).filter(|worker| worker.watch.is_some()) else { return };
         worker.rang(WorkerAlarm::Watch);

@@ -4,7 +4,7 @@
 
 use bulkhead_proto::ids::{Fence, JobId, PoolId};
 
-use crate::worker::ring::Offer;
+use crate::worker::offer::Offer;
 use crate::worker::state::Cause;
 
 /// Tasks that a worker is to be offered.

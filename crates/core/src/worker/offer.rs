@@ -1,0 +1,108 @@
+//! One offer: a task that was handed to a worker, as the core remembers it until it is settled.
+//!
+//! The ring that holds it changes it; other rooms read it by the methods here. The claim word of the offer stands in a
+//! shared page, which the shell alone reads.
+
+use bulkhead_proto::ids::{Fence, JobId, Seq};
+
+use crate::worker::NewOffer;
+
+/// A task that was handed to a worker and is not settled. `T` is what the machine wants back with it: nothing here looks
+/// into that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offer<T> {
+    pub(super) seq: Seq,
+    ticket: T,
+    number: JobId,
+    count: u32,
+    shown: JobId,
+    fence: Fence,
+    pub(super) cost_ns: u64,
+    timeout_ms: Option<u64>,
+    grace_ms: u32,
+    /// A take-back was asked for.
+    pub(super) recalled: bool,
+    /// A take-back was lost, so the worker has begun or ended it.
+    pub(super) claimed: bool,
+}
+
+impl<T: Copy> Offer<T> {
+    /// An offer of this number that is made now.
+    pub(super) fn new(seq: Seq, offer: NewOffer<T>) -> Self {
+        Self {
+            seq,
+            ticket: offer.ticket,
+            number: offer.number,
+            count: offer.count,
+            shown: offer.shown,
+            fence: offer.fence,
+            cost_ns: offer.cost_ns,
+            timeout_ms: offer.timeout_ms,
+            grace_ms: offer.grace_ms,
+            recalled: false,
+            claimed: false,
+        }
+    }
+
+    /// Which offer of its worker it is.
+    pub(crate) fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// What the machine wants back with it.
+    pub(crate) fn ticket(&self) -> T {
+        self.ticket
+    }
+
+    /// The number of the task: of the job, or of the part.
+    pub(crate) fn number(&self) -> JobId {
+        self.number
+    }
+
+    /// How many tasks, whose numbers follow each other.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The job, as clients know it.
+    pub(crate) fn shown(&self) -> JobId {
+        self.shown
+    }
+
+    /// Which offer of its task it is.
+    pub(crate) fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Its limit of wall time, in milliseconds.
+    pub(crate) fn timeout_ms(&self) -> Option<u64> {
+        self.timeout_ms
+    }
+
+    /// How long its task may take to end by itself once nobody wants it, in milliseconds.
+    pub(super) fn grace_ms(&self) -> u32 {
+        self.grace_ms
+    }
+
+    /// Whether it is known that the worker has begun it.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.claimed
+    }
+
+    /// A take-back is asked for; gives which offer it is.
+    pub(super) fn recall(&mut self) -> Seq {
+        self.recalled = true;
+        self.seq
+    }
+}
+
+/// What became of an offer that was to be recalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recall {
+    /// A take-back is to be asked for.
+    Now,
+    /// One was asked for before.
+    Before,
+    /// The worker has begun it.
+    Claimed,
+}
