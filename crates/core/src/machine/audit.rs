@@ -4,7 +4,7 @@
 //! never does.
 
 use crate::machine::Core;
-use crate::machine::settle::held;
+use crate::machine::settle::held_by;
 use crate::turn::Alarm;
 
 impl Core {
@@ -28,7 +28,7 @@ impl Core {
         for (id, worker) in self.workers.iter() {
             let mut lonely = false;
             for offer in worker.ring().iter() {
-                let Some(alone) = self.jobs.current_alone(&held(id, offer)) else { continue };
+                let Some(alone) = self.jobs.current_alone(&held_by(id, offer)) else { continue };
                 current += 1;
                 lonely |= alone;
             }

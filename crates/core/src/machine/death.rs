@@ -1,4 +1,8 @@
-//! A proven death: who is charged with it, and what becomes of what the worker held (rules 8 and 9).
+//! A proven death, from top to bottom: proof, name, blame, retry or quarantine, slot (rules 8 and 9).
+//!
+//! `died` takes the worker out of the table, which frees its slot; `named` says how it died; `blame` says who is charged;
+//! `charge_for` charges a task, whose job is retried or quarantined, or the pool; `give_back` puts the other offers
+//! back in front of the queue. `Workers::place_spares` fills the slot at the end of the same turn.
 //!
 //! | death | first claimed offer | further claimed | offered | none claimed |
 //! |---|---|---|---|---|
@@ -10,8 +14,8 @@
 //! | left after a panic | - | - | given back | nobody is charged |
 //! | retired | given back | given back | given back | nobody is charged |
 //!
-//! Given back means: to the front of the queue, not charged. The first claimed job keeps the death as evidence in any
-//! case; one that is charged may have its outcome already, and then the charge is off.
+//! Given back means: to the front of the queue, not charged. The job of the first claimed offer keeps the death as
+//! evidence in every case. If that job has its outcome already, nothing is charged to it.
 
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::record::What;
@@ -22,26 +26,26 @@ use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 use crate::event::{Leftover, Remains};
 use crate::job::{Dead, Run};
-use crate::machine::settle::held;
+use crate::machine::settle::held_by;
 use crate::machine::{Core, Offer, Worker};
 use crate::turn::Tally;
 use crate::worker::Cause;
 
-/// What a death means.
+/// Who is charged with a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The first claimed offer is charged, or else the slot.
-    Charge,
-    /// No job is charged, but the slot is.
-    ChargeSlot,
-    /// It never came up: that is a failed spawn.
-    NeverUp,
-    /// We meant it, or it was counted before.
+enum Blame {
+    /// The task of the first claimed offer; the slot if none was claimed.
+    FirstClaimed,
+    /// The slot, even if an offer was claimed.
+    Slot,
+    /// The pool, for a spawn that failed: the worker was never ready.
+    Spawn,
+    /// Nobody: the core meant the death, or has counted it before.
     Nobody,
 }
 
 impl Core {
-    /// A worker's death is proven.
+    /// The death of a worker is proven.
     pub(super) fn died(
         &mut self,
         id: WorkerId,
@@ -68,75 +72,25 @@ impl Core {
         };
         self.turn.record(died, None);
         self.workers.pause_spawns(&self.turn, pool);
-        let verdict = verdict(&worker, &death);
         let dead = Dead { worker: id, pid, death: &death, evidence: &evidence };
-        self.settle_remains((dead, pool), &worker, verdict, remains);
-    }
-
-    /// Charges whom the verdict names and gives back the rest.
-    fn settle_remains(
-        &mut self,
-        (dead, pool): (Dead<'_>, PoolId),
-        worker: &Worker,
-        verdict: Verdict,
-        remains: &[Remains],
-    ) {
-        let id = dead.worker;
         let is_claimed = |offer: &Offer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
         let offers: Vec<(Offer, bool)> =
             worker.ring().iter().map(|offer| (*offer, is_claimed(offer))).collect();
-        let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| *offer);
-        match (verdict, first_claimed) {
-            (Verdict::Charge, Some(offer)) => {
-                if let Some(run) = self.current(id, &offer) {
-                    self.charge(run, &dead);
-                }
-            }
-            (Verdict::Charge | Verdict::ChargeSlot, _) => self.charge_nobody(&dead, pool),
-            (Verdict::NeverUp, _) => {
-                self.spawn_fault((id, pool), format!("it died before it was up: {}", dead.death));
-            }
-            (Verdict::Nobody, _) => {}
-        }
-        if let Some(offer) = first_claimed {
-            self.jobs.note_uncharged(&self.turn, &held(id, &offer), offer.shown(), &dead);
-        }
-        let mut count = worker.requeued();
-        for (offer, claimed) in offers.iter().rev() {
-            if let Some(run) = self.current(id, offer) {
-                self.requeue(run, *claimed);
-                count += 1;
-            }
-            self.jobs.unload(&mut self.turn, offer.ticket());
-        }
-        if count > 0 {
-            self.turn.record(What::Requeued { worker: id, count }, None);
-        }
-    }
-
-    fn charge_nobody(&mut self, dead: &Dead<'_>, pool: PoolId) {
-        if !self.drain.is_leaving() {
-            self.turn.record(What::NobodyBlamed { worker: dead.worker }, None);
-            self.fault(pool, &dead.death.to_string());
-        }
-    }
-
-    /// Charges a death to the task whose attempt it ended: it runs alone from now on, or its job is quarantined.
-    fn charge(&mut self, run: Run, dead: &Dead<'_>) {
-        if let Some(outcome) = self.jobs.charge(&mut self.turn, run, dead) {
-            self.end_task(run, outcome, Leftover::Nothing);
-        }
+        let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| offer);
+        self.charge_for(&dead, pool, blame(&worker, &death), first_claimed);
+        self.give_back(&worker, id, &offers);
     }
 }
 
-/// What leaving by itself means depends on what the worker was doing.
+/// How a worker died, where the wait status alone does not say it: what exit code 0, or the code for a panic, means
+/// depends on what the worker was doing.
 fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
     let in_mid_job = remains.iter().any(|left| left.claimed);
     match death {
         Death::Exited { code: 0 } if worker.shown() == WorkerState::Retiring => Death::Retired,
         Death::Exited { code: 0 } if in_mid_job => Death::LeftInMidJob,
-        // Its word alone is not enough: each such leave must have cost a job that failed, so there are never more
-        // of these than of those.
+        // The exit code is the worker's word. It counts only after a task that was reported as failed, so every such
+        // death has cost a failed job.
         Death::Exited { code }
             if code == i32::from(LEFT_AFTER_PANIC) && !in_mid_job && worker.failed_last() =>
         {
@@ -154,22 +108,23 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
     }
 }
 
-fn verdict(worker: &Worker, death: &Death) -> Verdict {
+/// Who is charged with a death, by its name and by why the worker was killed.
+fn blame(worker: &Worker, death: &Death) -> Blame {
     let why_killed = worker.why_killed();
     if why_killed == Some(Cause::Bootstrap) {
-        return Verdict::Nobody;
+        return Blame::Nobody;
     }
     match death {
-        Death::Retired | Death::LeftAfterPanic => Verdict::Nobody,
+        Death::Retired | Death::LeftAfterPanic => Blame::Nobody,
         Death::Killed { why } => match why {
             KillReason::Timeout
             | KillReason::NoProgress
             | KillReason::CpuTime
             | KillReason::Cancel
-            | KillReason::Stop => Verdict::Nobody,
-            KillReason::Lie { .. } | KillReason::Memory { .. } | KillReason::Stopped => Verdict::Charge,
-            KillReason::Unresponsive if why_killed == Some(Cause::HungUp) => Verdict::Charge,
-            KillReason::Unresponsive => Verdict::ChargeSlot,
+            | KillReason::Stop => Blame::Nobody,
+            KillReason::Lie { .. } | KillReason::Memory { .. } | KillReason::Stopped => Blame::FirstClaimed,
+            KillReason::Unresponsive if why_killed == Some(Cause::HungUp) => Blame::FirstClaimed,
+            KillReason::Unresponsive => Blame::Slot,
         },
         Death::Exited { .. }
         | Death::LeftInMidJob
@@ -178,13 +133,66 @@ fn verdict(worker: &Worker, death: &Death) -> Verdict {
         | Death::StackOverflow { .. }
         | Death::AllocationFailed { .. }
         | Death::Sent { .. } => match worker.shown() {
-            WorkerState::Starting => Verdict::NeverUp,
+            WorkerState::Starting => Blame::Spawn,
             WorkerState::Spare
             | WorkerState::Idle
             | WorkerState::Busy
             | WorkerState::Retiring
             | WorkerState::Killed
-            | WorkerState::Stuck => Verdict::Charge,
+            | WorkerState::Stuck => Blame::FirstClaimed,
         },
+    }
+}
+
+impl Core {
+    /// Charges the death to whom `blame` names. The job of the first claimed offer keeps it as evidence in every case.
+    fn charge_for(&mut self, dead: &Dead<'_>, pool: PoolId, blame: Blame, first_claimed: Option<&Offer>) {
+        let id = dead.worker;
+        match (blame, first_claimed) {
+            (Blame::FirstClaimed, Some(offer)) => {
+                if let Some(run) = self.current(id, offer) {
+                    self.charge_task(run, dead);
+                }
+            }
+            (Blame::FirstClaimed | Blame::Slot, _) => self.charge_slot(dead, pool),
+            (Blame::Spawn, _) => {
+                self.spawn_fault((id, pool), format!("it died before it was up: {}", dead.death));
+            }
+            (Blame::Nobody, _) => {}
+        }
+        if let Some(offer) = first_claimed {
+            self.jobs.note_uncharged(&self.turn, &held_by(id, offer), offer.shown(), dead);
+        }
+    }
+
+    /// Charges the death to the task whose attempt it ended. The task runs alone from now on, or its job is quarantined.
+    fn charge_task(&mut self, run: Run, dead: &Dead<'_>) {
+        if let Some(outcome) = self.jobs.charge(&mut self.turn, run, dead) {
+            self.end_task(run, outcome, Leftover::Nothing);
+        }
+    }
+
+    /// Charges the death to the pool's restart intensity, unless the daemon is leaving.
+    fn charge_slot(&mut self, dead: &Dead<'_>, pool: PoolId) {
+        if !self.drain.is_leaving() {
+            self.turn.record(What::NobodyBlamed { worker: dead.worker }, None);
+            self.fault(pool, &dead.death.to_string());
+        }
+    }
+
+    /// Puts the tasks of all offers that are still current back in front of the queue, the last offer first, so that
+    /// their order stays. The attachments of every offer are released.
+    fn give_back(&mut self, worker: &Worker, id: WorkerId, offers: &[(Offer, bool)]) {
+        let mut count = worker.requeued();
+        for (offer, claimed) in offers.iter().rev() {
+            if let Some(run) = self.current(id, offer) {
+                self.requeue(run, *claimed);
+                count += 1;
+            }
+            self.jobs.unload(&mut self.turn, offer.ticket());
+        }
+        if count > 0 {
+            self.turn.record(What::Requeued { worker: id, count }, None);
+        }
     }
 }

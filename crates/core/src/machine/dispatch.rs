@@ -101,12 +101,12 @@ impl Core {
     }
 
     /// A client that has just this one job, while others wait, is not to wait behind much.
-    fn note_company(&mut self, pool: PoolId, uid: u32, client: ClientId) {
-        if self.workers.company_changes(pool, client)
+    fn cap_depth(&mut self, pool: PoolId, uid: u32, client: ClientId) {
+        if self.workers.client_changes(pool, client)
             && self.jobs.queued_in(pool) > 0
             && !self.jobs.has_queued(pool, uid, client)
         {
-            self.workers.note_company(&self.turn, pool);
+            self.workers.cap_depth(&self.turn, pool);
         }
     }
 
@@ -129,7 +129,7 @@ impl Core {
             self.watch_head(id);
             self.jobs.begin_progress(&mut self.turn, run);
         }
-        self.note_company(pool, uid, client);
+        self.cap_depth(pool, uid, client);
         task.files.extend(self.jobs.begin_log(&mut self.turn, run));
         self.turn.act(Action::Offer { worker: id, seq, task });
         self.show_log(run);

@@ -18,7 +18,7 @@ use crate::action::Action;
 use crate::event::{Leftover, Peer};
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, ms};
-use crate::view::DrainSeen;
+use crate::view::DrainState;
 use crate::worker::Cause;
 
 /// How long the end waits for clients that do not read their last results, in milliseconds.
@@ -54,8 +54,8 @@ impl Drain {
     }
 
     /// As views show it.
-    pub(super) fn seen(&self) -> DrainSeen {
-        DrainSeen { is_open: self.is_open(), is_leaving: self.is_leaving(), until_ns: self.alarm.at_ns() }
+    pub(super) fn seen(&self) -> DrainState {
+        DrainState { is_open: self.is_open(), is_leaving: self.is_leaving(), until_ns: self.alarm.at_ns() }
     }
 
     /// Whether every job has ended and workers are on their way out.

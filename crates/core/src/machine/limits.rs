@@ -12,31 +12,31 @@ use crate::event::{Head, Leftover};
 use crate::job::Run;
 use crate::machine::{Core, Offer};
 use crate::turn::TaskLimits;
-use crate::worker::{Cause, HeadNeed};
+use crate::worker::{Cause, HeadCheck};
 
 impl Core {
     /// Another task is the first of a ring, or none: its limit of wall time is watched.
     pub(super) fn watch_head(&mut self, id: WorkerId) {
-        let is_there = self.head_is_there(id);
-        self.workers.watch_head(&mut self.turn, id, is_there);
+        let is_job_known = self.is_head_known(id);
+        self.workers.watch_head(&mut self.turn, id, is_job_known);
     }
 
     /// Whether the task at the head of a ring is in the table still.
-    fn head_is_there(&self, id: WorkerId) -> bool {
-        self.workers.head(id).is_some_and(|head| self.there(&head).is_some())
+    fn is_head_known(&self, id: WorkerId) -> bool {
+        self.workers.head(id).is_some_and(|head| self.run_in_table(&head).is_some())
     }
 
     /// The first task of a ring has had its time, or should have begun.
     pub(super) fn limit_met(&mut self, id: WorkerId) {
-        let is_there = self.head_is_there(id);
-        match self.workers.head_limit_met(&mut self.turn, id, is_there) {
-            HeadNeed::Watch => self.watch_head(id),
-            HeadNeed::TimedOut { limit_ms } => {
+        let is_job_known = self.is_head_known(id);
+        match self.workers.head_limit_met(&mut self.turn, id, is_job_known) {
+            HeadCheck::Watch => self.watch_head(id),
+            HeadCheck::TimedOut { limit_ms } => {
                 if let Some(run) = self.workers.head(id).and_then(|head| self.current(id, &head)) {
                     self.time_out(run, TimeLimit::Wall, limit_ms);
                 }
             }
-            HeadNeed::Nothing | HeadNeed::TimeOut { .. } | HeadNeed::Unresponsive => {}
+            HeadCheck::Nothing | HeadCheck::TimeOut { .. } | HeadCheck::Unresponsive => {}
         }
     }
 
@@ -53,7 +53,7 @@ impl Core {
             Some(run) => self.judge_running(id, run, &offer),
             None if offer.is_claimed() => {
                 let need = self.workers.end_unwanted(&mut self.turn, id, &offer);
-                self.see_to(id, need);
+                self.follow_up(id, need);
             }
             None => self.workers.recall_or_look(&mut self.turn, id, seq),
         }
@@ -64,13 +64,13 @@ impl Core {
             return self.enforce(id, run, cause);
         }
         match self.workers.judge_head(&mut self.turn, id, offer.timeout_ms(), offer.is_claimed()) {
-            HeadNeed::Nothing | HeadNeed::TimedOut { .. } => {}
-            HeadNeed::Watch => self.watch_head(id),
-            HeadNeed::TimeOut { limit_ms } => {
+            HeadCheck::Nothing | HeadCheck::TimedOut { .. } => {}
+            HeadCheck::Watch => self.watch_head(id),
+            HeadCheck::TimeOut { limit_ms } => {
                 self.time_out(run, TimeLimit::Wall, limit_ms);
                 self.kill(id, Cause::Timeout);
             }
-            HeadNeed::Unresponsive => self.kill(id, Cause::Unresponsive),
+            HeadCheck::Unresponsive => self.kill(id, Cause::Unresponsive),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::client::Letter;
 use crate::event::{Attached, Peer};
 use crate::job::Run;
 use crate::machine::Core;
-use crate::view::{Shown, View};
+use crate::view::{View, ViewReply};
 
 /// A change of one job: done, or why not.
 type Change = fn(&mut Core, Run, Peer) -> Result<(), Refusal>;
@@ -54,10 +54,10 @@ impl Core {
     }
 
     /// Answers with what a view shows, or why it shows nothing.
-    fn show(&mut self, id: ClientId, tag: Tag, look: impl FnOnce(&View<'_>) -> Result<Shown, Refusal>) {
+    fn show(&mut self, id: ClientId, tag: Tag, look: impl FnOnce(&View<'_>) -> Result<ViewReply, Refusal>) {
         let Core { turn, jobs, workers, clients, drain } = &*self;
         match look(&View::new(turn, jobs, workers, clients, drain.seen())) {
-            Ok(Shown { reply, bytes }) => self.reply(id, tag, reply, bytes),
+            Ok(ViewReply { reply, bytes }) => self.reply(id, tag, reply, bytes),
             Err(refusal) => self.refuse(id, tag, refusal),
         }
     }

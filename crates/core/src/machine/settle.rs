@@ -16,11 +16,11 @@ use crate::worker::Settled;
 impl Core {
     /// The run that an offer is of, while it is that run's current offer.
     pub(super) fn current(&self, id: WorkerId, offer: &Offer) -> Option<Run> {
-        self.jobs.current(&held(id, offer))
+        self.jobs.current(&held_by(id, offer))
     }
 
     /// The run that an offer is of, while it is in the table, whatever became of it since.
-    pub(super) fn there(&self, offer: &Offer) -> Option<Run> {
+    pub(super) fn run_in_table(&self, offer: &Offer) -> Option<Run> {
         self.jobs.there(offer.ticket(), offer.number(), offer.count())
     }
 
@@ -40,13 +40,13 @@ impl Core {
         match self.current(id, &settled.offer) {
             None => self.drop_stale(report.result),
             Some(run) => {
-                self.workers.hear_elapsed(self.jobs.batch(run).kind(), report.elapsed_ns);
+                self.workers.note_elapsed(self.jobs.batch(run).kind(), report.elapsed_ns);
                 self.task_done(run, report.result);
             }
         }
-        let healthy = self.workers.works(&mut self.turn, id);
+        let healthy = self.workers.note_alive(&mut self.turn, id);
         self.tell_healthy(healthy);
-        self.workers.weigh(&mut self.turn, id);
+        self.workers.check_size(&mut self.turn, id);
         self.after_settling(id, settled.was_head);
     }
 
@@ -69,7 +69,7 @@ impl Core {
 
     /// The ring has changed: another offer may be its first, or none.
     fn after_settling(&mut self, id: WorkerId, was_head: bool) {
-        self.workers.rest(id);
+        self.workers.idle_if_empty(id);
         if was_head {
             self.watch_head(id);
         }
@@ -123,14 +123,14 @@ impl Core {
             Some(what) => self.fall_short(&what),
             None => {
                 let need = self.workers.refused(&mut self.turn, id);
-                self.see_to(id, need);
+                self.follow_up(id, need);
             }
         }
     }
 }
 
 /// An offer, as the room of jobs asks for it.
-pub(super) fn held(worker: WorkerId, offer: &Offer) -> Held {
+pub(super) fn held_by(worker: WorkerId, offer: &Offer) -> Held {
     let (seq, number, count) = (offer.seq(), offer.number(), offer.count());
     Held { worker, seq, number, count, fence: offer.fence(), ticket: offer.ticket() }
 }

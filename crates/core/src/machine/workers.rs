@@ -5,7 +5,7 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::machine::Core;
 use crate::turn::{Tally, WorkerAlarm};
-use crate::worker::{Cause, Need, NowDegraded, NowHealthy};
+use crate::worker::{Cause, FollowUp, NowDegraded, NowHealthy};
 
 impl Core {
     /// An alarm of a worker went off.
@@ -14,13 +14,13 @@ impl Core {
         match alarm {
             WorkerAlarm::Overdue => {
                 let need = self.workers.overdue(turn, id);
-                self.see_to(id, need);
+                self.follow_up(id, need);
             }
             WorkerAlarm::Limit => self.limit_met(id),
             WorkerAlarm::Watch => self.workers.watch_due(turn, id),
             WorkerAlarm::Stopped => {
                 let need = self.workers.stopped_too_long(id);
-                self.see_to(id, need);
+                self.follow_up(id, need);
             }
             WorkerAlarm::EndOrder => self.workers.order_over(turn, id),
             WorkerAlarm::Resume => self.workers.resume(turn, id),
@@ -32,11 +32,11 @@ impl Core {
     }
 
     /// Does what the room of workers says has to be done about a worker.
-    pub(super) fn see_to(&mut self, id: WorkerId, need: Need) {
+    pub(super) fn follow_up(&mut self, id: WorkerId, need: FollowUp) {
         match need {
-            Need::Nothing => {}
-            Need::Kill(cause) => self.kill(id, cause),
-            Need::Bootstrap(error) => self.bootstrap_failed(id, error),
+            FollowUp::Nothing => {}
+            FollowUp::Kill(cause) => self.kill(id, cause),
+            FollowUp::Bootstrap(error) => self.bootstrap_failed(id, error),
         }
     }
 

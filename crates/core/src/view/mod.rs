@@ -18,7 +18,7 @@ use bulkhead_proto::job::{JobState, OutputMode};
 use bulkhead_proto::kind::EXEC;
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
-pub(crate) use values::{DrainSeen, Shown};
+pub(crate) use values::{DrainState, ViewReply};
 
 use crate::client::Clients;
 use crate::event::{Leftover, Peer};
@@ -49,7 +49,7 @@ pub(crate) struct View<'a> {
     jobs: &'a Jobs,
     workers: &'a Workers<Ticket>,
     clients: &'a Clients,
-    drain: DrainSeen,
+    drain: DrainState,
 }
 
 impl<'a> View<'a> {
@@ -59,14 +59,14 @@ impl<'a> View<'a> {
         jobs: &'a Jobs,
         workers: &'a Workers<Ticket>,
         clients: &'a Clients,
-        drain: DrainSeen,
+        drain: DrainState,
     ) -> Self {
         Self { turn, jobs, workers, clients, drain }
     }
 
     /// Answers `ping`.
-    pub(crate) fn pong(&self) -> Shown {
-        Shown { reply: Reply::Pong { pid: self.turn.config().pid }, bytes: 16 }
+    pub(crate) fn pong(&self) -> ViewReply {
+        ViewReply { reply: Reply::Pong { pid: self.turn.config().pid }, bytes: 16 }
     }
 
     /// One line of a list. What is long (input, policy, deaths) is only in the detail.
@@ -85,7 +85,7 @@ impl<'a> View<'a> {
     }
 
     /// Answers `jobs`: a page of those that the client may see.
-    pub(crate) fn jobs(&self, peer: Peer, state: Option<JobState>, walk: Walk, limit: u32) -> Shown {
+    pub(crate) fn jobs(&self, peer: Peer, state: Option<JobState>, walk: Walk, limit: u32) -> ViewReply {
         let limit = (limit as usize).clamp(1, BATCH_MAX);
         let (mut rows, mut bytes, mut more) = (Vec::new(), 16, false);
         let (Walk::Up(mut last) | Walk::Down(mut last)) = walk;
@@ -117,14 +117,14 @@ impl<'a> View<'a> {
                 rows.push(row);
             }
         }
-        Shown { reply: Reply::Jobs { rows, last, more }, bytes }
+        ViewReply { reply: Reply::Jobs { rows, last, more }, bytes }
     }
 
     /// Answers `job`.
-    pub(crate) fn job(&self, peer: Peer, job: JobId) -> Result<Shown, Refusal> {
+    pub(crate) fn job(&self, peer: Peer, job: JobId) -> Result<ViewReply, Refusal> {
         let detail = self.detail(self.jobs.visible(peer, job)?);
         let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
-        Ok(Shown { reply: Reply::Job(Box::new(detail)), bytes })
+        Ok(ViewReply { reply: Reply::Job(Box::new(detail)), bytes })
     }
 
     /// Everything; the input is cut, for it may be 4 KiB of anything and this is for people.
@@ -164,7 +164,7 @@ impl<'a> View<'a> {
     }
 
     /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
-    pub(crate) fn workers(&self, peer: Peer) -> Shown {
+    pub(crate) fn workers(&self, peer: Peer) -> ViewReply {
         let rows: Vec<WorkerRow> = self
             .workers
             .iter()
@@ -172,7 +172,7 @@ impl<'a> View<'a> {
             .map(|(id, worker)| self.worker_row(id, worker, peer))
             .collect();
         let bytes = 16 + rows.iter().map(|row| ROW_BYTES + row.pool.len() as u64).sum::<u64>();
-        Shown { reply: Reply::Workers(rows), bytes }
+        ViewReply { reply: Reply::Workers(rows), bytes }
     }
 
     fn worker_row(&self, id: WorkerId, worker: &Worker<Ticket>, peer: Peer) -> WorkerRow {
@@ -214,7 +214,7 @@ impl<'a> View<'a> {
     }
 
     /// Answers `status`.
-    pub(crate) fn status(&self, peer: Peer) -> Shown {
+    pub(crate) fn status(&self, peer: Peer) -> ViewReply {
         let (health, health_reason) = self.workers.health();
         let jobs = self.jobs;
         let status = Status {
@@ -243,21 +243,21 @@ impl<'a> View<'a> {
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
         let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
         let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools;
-        Shown { reply: Reply::Status(Box::new(status)), bytes }
+        ViewReply { reply: Reply::Status(Box::new(status)), bytes }
     }
 
     /// Answers `deaths`: those that the client may see, newest first.
-    pub(crate) fn deaths(&self, peer: Peer, limit: u32) -> Shown {
+    pub(crate) fn deaths(&self, peer: Peer, limit: u32) -> ViewReply {
         let visible = |row: &&DeathRow| peer.admin || row.uid == peer.uid;
         let rows: Vec<DeathRow> = self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
         let bytes = 16 + rows.iter().map(death_bytes).sum::<u64>();
-        Shown { reply: Reply::Deaths(rows), bytes }
+        ViewReply { reply: Reply::Deaths(rows), bytes }
     }
 
     /// Answers `kinds`.
-    pub(crate) fn kinds(&self) -> Shown {
+    pub(crate) fn kinds(&self) -> ViewReply {
         let kinds = self.turn.config().kinds.clone();
-        Shown { reply: Reply::Kinds(kinds), bytes: 1024 }
+        ViewReply { reply: Reply::Kinds(kinds), bytes: 1024 }
     }
 }
 

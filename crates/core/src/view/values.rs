@@ -5,14 +5,14 @@
 use bulkhead_proto::client::message::Reply;
 
 /// What a request for a list or a row is answered with, and about how many bytes that takes.
-pub(crate) struct Shown {
+pub(crate) struct ViewReply {
     pub(crate) reply: Reply,
     pub(crate) bytes: u64,
 }
 
 /// How far the end of the daemon is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DrainSeen {
+pub(crate) struct DrainState {
     /// New jobs are taken.
     pub(crate) is_open: bool,
     /// Every job has ended and workers are on their way out.

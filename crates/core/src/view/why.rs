@@ -16,7 +16,7 @@ use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 use crate::event::Peer;
 use crate::job::{Doing, Run};
 use crate::turn::ms;
-use crate::view::{Shown, View};
+use crate::view::{View, ViewReply};
 
 /// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
 const WHY_BYTES: u64 = 512;
@@ -24,10 +24,10 @@ const DEATH_BYTES: u64 = 256;
 
 impl View<'_> {
     /// Answers `why`.
-    pub(crate) fn why(&self, peer: Peer, job: JobId) -> Result<Shown, Refusal> {
+    pub(crate) fn why(&self, peer: Peer, job: JobId) -> Result<ViewReply, Refusal> {
         let why = self.why_of(self.jobs.visible(peer, job)?, peer);
         let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
-        Ok(Shown { reply: Reply::Why(Box::new(why)), bytes })
+        Ok(ViewReply { reply: Reply::Why(Box::new(why)), bytes })
     }
 
     fn why_of(&self, run: Run, peer: Peer) -> Why {

@@ -6,7 +6,7 @@
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::PoolId;
 
-use crate::worker::state::{Place, State};
+use crate::worker::state::{StuckSlot, WorkerDuty};
 use crate::worker::{Worker, Workers};
 
 impl<T: Copy> Workers<T> {
@@ -52,8 +52,9 @@ impl<T: Copy> Workers<T> {
             let found = own().filter(|worker| worker.shown() == state).count();
             assert_eq!(found, pool.count(state), "workers are counted by state {state:?}");
         }
-        let is_replaced =
-            |worker: &&Worker<T>| matches!(worker.state, State::Stuck { place: Place::GivenAway, .. });
+        let is_replaced = |worker: &&Worker<T>| {
+            matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. })
+        };
         assert_eq!(own().filter(is_replaced).count(), pool.stuck_replaced);
         let is_spare = |spare| self.table.get(spare).is_some_and(|worker| worker.pool == id);
         assert!(pool.spares.iter().all(is_spare), "a spare stands by its own pool");

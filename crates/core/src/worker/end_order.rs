@@ -8,7 +8,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
-use crate::worker::{Cause, Need, Offer, Workers};
+use crate::worker::{Cause, FollowUp, Offer, Workers};
 
 /// A task whose worker was told that nobody wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,29 +24,29 @@ impl<T: Copy> Workers<T> {
     ///
     /// # Panics
     /// If the worker does not hold the offer.
-    pub(crate) fn end_unwanted(&mut self, turn: &mut Turn, id: WorkerId, offer: &Offer<T>) -> Need {
+    pub(crate) fn end_unwanted(&mut self, turn: &mut Turn, id: WorkerId, offer: &Offer<T>) -> FollowUp {
         let now_ns = turn.now_ns();
-        let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+        let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };
         assert!(
             worker.ring.holds(offer.seq()),
             "worker {id} is to end offer {}, which it does not hold",
             offer.seq()
         );
         if worker.is_killed() {
-            return Need::Nothing;
+            return FollowUp::Nothing;
         }
         let is_able = worker.stopped_until_ns.is_none() && !worker.is_hung_up();
         match worker.end_order {
-            Some(order) if order.seq == offer.seq() && now_ns < order.until_ns => return Need::Nothing,
+            Some(order) if order.seq == offer.seq() && now_ns < order.until_ns => return FollowUp::Nothing,
             None if offer.grace_ms() > 0 && is_able => {}
-            _ => return Need::Kill(Cause::Cancel),
+            _ => return FollowUp::Kill(Cause::Cancel),
         }
         let until_ns = turn.after_ms(u64::from(offer.grace_ms()));
         worker.end_order = Some(EndOrder { seq: offer.seq(), until_ns });
         worker.set(turn, id, WorkerAlarm::EndOrder, until_ns);
         self.recall_all(turn, id);
         turn.act(Action::Unwant { worker: id, seq: offer.seq() });
-        Need::Nothing
+        FollowUp::Nothing
     }
 
     /// An offer is settled: if it was the one that was to end, its worker is as any other again.

@@ -10,7 +10,7 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::entry::LaneState;
-use crate::worker::state::{Place, Proof, State};
+use crate::worker::state::{Proof, StuckSlot, WorkerDuty};
 use crate::worker::{Cause, Worker, Workers};
 
 /// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
@@ -31,7 +31,7 @@ impl<T: Copy> Workers<T> {
         let Some(worker) = self.table.get(&id) else { return };
         let (job, slot) = (worker.ring.head().map(|offer| offer.shown()), worker.slot());
         self.recall_all(turn, id);
-        self.enter(id, State::Killed { why: cause, slot, proof: Proof::Awaited });
+        self.enter(id, WorkerDuty::Killed { why: cause, slot, proof: Proof::Awaited });
         turn.record(What::Killing { worker: id, job, why: cause.reason() }, owner);
         self.set_overdue(turn, id, turn.config().stuck_after_ms);
         turn.act(Action::Kill { worker: id, why: cause.reason() });
@@ -48,7 +48,7 @@ impl<T: Copy> Workers<T> {
     /// A lane hung up: most likely the worker is dead, and the proof is on its way.
     pub(crate) fn hung_up(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
-        if worker.is_hung_up() || worker.is_killed() || worker.state == State::Retiring {
+        if worker.is_hung_up() || worker.is_killed() || worker.state == WorkerDuty::Retiring {
             return;
         }
         worker.lane = LaneState::HungUp;
@@ -60,7 +60,7 @@ impl<T: Copy> Workers<T> {
 
     /// The pool of a worker that is coming up.
     pub(crate) fn pool_of_starting(&self, id: WorkerId) -> Option<PoolId> {
-        let worker = self.table.get(&id).filter(|worker| worker.state == State::Starting)?;
+        let worker = self.table.get(&id).filter(|worker| worker.state == WorkerDuty::Starting)?;
         Some(worker.pool)
     }
 
@@ -68,8 +68,8 @@ impl<T: Copy> Workers<T> {
     /// the pool if that is a fault of it.
     pub(crate) fn spawn_failed(&mut self, turn: &mut Turn, id: WorkerId) -> Option<PoolId> {
         let worker = self.table.get(&id)?;
-        let is_starting = worker.state == State::Starting;
-        if worker.pid().is_some() || !is_starting && !matches!(worker.state, State::Killed { .. }) {
+        let is_starting = worker.state == WorkerDuty::Starting;
+        if worker.pid().is_some() || !is_starting && !matches!(worker.state, WorkerDuty::Killed { .. }) {
             return None;
         }
         let worker = self.remove(turn, id)?;
@@ -80,10 +80,10 @@ impl<T: Copy> Workers<T> {
     /// of these are replaced as the pool has slots.
     pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
         let Some(worker) = self.table.get(&id) else { return };
-        let State::Killed { why, slot, proof: Proof::Late } = worker.state else { return };
+        let WorkerDuty::Killed { why, slot, proof: Proof::Late } = worker.state else { return };
         let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());
-        let place = slot.map_or(Place::None, Place::Slot);
-        self.enter(id, State::Stuck { why, place, seen: seen.clone() });
+        let place = slot.map_or(StuckSlot::None, StuckSlot::Slot);
+        self.enter(id, WorkerDuty::Stuck { why, place, seen: seen.clone() });
         self.replace_stuck(turn, pool);
         turn.record(What::Stuck { worker: id, pid, seen }, None);
     }
@@ -92,14 +92,15 @@ impl<T: Copy> Workers<T> {
     pub(super) fn replace_stuck(&mut self, turn: &Turn, pool: PoolId) {
         while self.pool(pool).stuck_replaced < self.pool(pool).size() {
             let holds_slot = |worker: &Worker<T>| {
-                worker.pool == pool && matches!(worker.state, State::Stuck { place: Place::Slot(_), .. })
+                worker.pool == pool
+                    && matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::Slot(_), .. })
             };
             let Some((&id, worker)) = self.table.iter_mut().find(|(_, worker)| holds_slot(worker)) else {
                 return;
             };
             let slot = worker.slot();
-            if let State::Stuck { place, .. } = &mut worker.state {
-                *place = Place::GivenAway;
+            if let WorkerDuty::Stuck { place, .. } = &mut worker.state {
+                *place = StuckSlot::GivenAway;
             }
             self.pool_mut(pool).replace_stuck();
             self.vacate(turn, id, pool, slot);

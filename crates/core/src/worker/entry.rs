@@ -11,12 +11,12 @@ use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
 use crate::worker::ring::Ring;
-use crate::worker::state::{Cause, State};
+use crate::worker::state::{Cause, WorkerDuty};
 use crate::worker::task_watch::TaskWatch;
 
 /// When a worker came to be, and as which process.
 #[derive(Debug)]
-pub(super) struct Birth {
+pub(super) struct SpawnedProcess {
     pub(super) spawned_us: u64,
     pub(super) spawned_ns: u64,
     /// When it was connected; 0 before.
@@ -27,7 +27,7 @@ pub(super) struct Birth {
 
 /// What a worker has done.
 #[derive(Debug, Default)]
-pub(super) struct Served {
+pub(super) struct WorkerStats {
     /// Tasks it has ended.
     pub(super) ended: u64,
     /// The last of them was reported as failed.
@@ -35,7 +35,7 @@ pub(super) struct Served {
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
     /// When that may be looked at again after a task.
-    pub(super) weigh_from_ns: u64,
+    pub(super) check_size_from_ns: u64,
     /// Offers taken back from it since it was killed or hung up.
     pub(super) requeued: u32,
 }
@@ -62,10 +62,10 @@ pub(super) enum LaneState {
 /// One worker; `T` is what comes back with its offers.
 #[derive(Debug)]
 pub(crate) struct Worker<T> {
-    pub(super) state: State,
-    /// Where it works, from its spawn to its end.
+    pub(super) state: WorkerDuty,
+    /// Where it note_alive, from its spawn to its end.
     pub(super) pool: PoolId,
-    pub(super) birth: Birth,
+    pub(super) process: SpawnedProcess,
     pub(super) ring: Ring<T>,
     pub(super) channel: Channel,
     pub(super) lane: LaneState,
@@ -75,7 +75,7 @@ pub(crate) struct Worker<T> {
     pub(super) watch: Option<TaskWatch>,
     /// The task that it was asked to end.
     pub(super) end_order: Option<EndOrder>,
-    pub(super) served: Served,
+    pub(super) stats: WorkerStats,
     alarms: [AlarmSlot; WORKER_ALARMS],
 }
 
@@ -83,16 +83,21 @@ impl<T: Copy> Worker<T> {
     /// A worker whose process is about to be spawned.
     pub(super) fn new(pool: PoolId, turn: &Turn) -> Self {
         Self {
-            state: State::Starting,
+            state: WorkerDuty::Starting,
             pool,
-            birth: Birth { spawned_us: turn.wall_us(), spawned_ns: turn.now_ns(), ready_ns: 0, pid: None },
+            process: SpawnedProcess {
+                spawned_us: turn.wall_us(),
+                spawned_ns: turn.now_ns(),
+                ready_ns: 0,
+                pid: None,
+            },
             ring: Ring::new(),
             channel: Channel::Open,
             lane: LaneState::Up,
             stopped_until_ns: None,
             watch: None,
             end_order: None,
-            served: Served::default(),
+            stats: WorkerStats::default(),
             alarms: Default::default(),
         }
     }
@@ -132,15 +137,12 @@ impl<T: Copy> Worker<T> {
     ///
     /// # Panics
     /// If it has ended or given back more offers than it has settled.
-    pub(super) fn check_served(&self, id: WorkerId) {
-        let (served, settled) = (self.served.ended + u64::from(self.served.requeued), self.ring.settled());
-        assert!(
-            served <= settled,
-            "worker {id} has settled {settled} offers, and ended or gave back {served}"
-        );
+    pub(super) fn check_stats(&self, id: WorkerId) {
+        let (stats, settled) = (self.stats.ended + u64::from(self.stats.requeued), self.ring.settled());
+        assert!(stats <= settled, "worker {id} has settled {settled} offers, and ended or gave back {stats}");
     }
 
-    /// Where it works.
+    /// Where it note_alive.
     pub(crate) fn pool(&self) -> PoolId {
         self.pool
     }
@@ -157,12 +159,12 @@ impl<T: Copy> Worker<T> {
 
     /// Its process, once there is one.
     pub(crate) fn pid(&self) -> Option<u32> {
-        self.birth.pid
+        self.process.pid
     }
 
     /// When it was spawned, wall time in microseconds since 1970.
     pub(crate) fn spawned_us(&self) -> u64 {
-        self.birth.spawned_us
+        self.process.spawned_us
     }
 
     /// The offers that it holds.
@@ -172,29 +174,29 @@ impl<T: Copy> Worker<T> {
 
     /// Tasks it has ended.
     pub(crate) fn ended(&self) -> u64 {
-        self.served.ended
+        self.stats.ended
     }
 
     /// Whether the last task that it ended was reported as failed.
     pub(crate) fn failed_last(&self) -> bool {
-        self.served.failed_last
+        self.stats.failed_last
     }
 
     /// Offers taken back from it since it was killed or hung up.
     pub(crate) fn requeued(&self) -> u32 {
-        self.served.requeued
+        self.stats.requeued
     }
 
     /// What was seen of it when it became stuck.
     pub(crate) fn seen(&self) -> Option<&Seen> {
         match &self.state {
-            State::Stuck { seen, .. } => seen.as_ref(),
-            State::Starting
-            | State::Spare
-            | State::Idle { .. }
-            | State::Busy { .. }
-            | State::Retiring
-            | State::Killed { .. } => None,
+            WorkerDuty::Stuck { seen, .. } => seen.as_ref(),
+            WorkerDuty::Starting
+            | WorkerDuty::Spare
+            | WorkerDuty::Idle { .. }
+            | WorkerDuty::Busy { .. }
+            | WorkerDuty::Retiring
+            | WorkerDuty::Killed { .. } => None,
         }
     }
 
@@ -225,7 +227,7 @@ impl<T: Copy> Worker<T> {
 
     /// Whether it may be offered tasks.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Idle { .. } | State::Busy { .. })
+        matches!(self.state, WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. })
             && !self.is_hung_up()
             && !self.is_full()
             && self.end_order.is_none()
@@ -234,11 +236,11 @@ impl<T: Copy> Worker<T> {
 
     /// Whether it waits for a task.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.state, State::Idle { .. }) && self.is_open()
+        matches!(self.state, WorkerDuty::Idle { .. }) && self.is_open()
     }
 
     /// Whether it has run nothing: whatever it was offered was taken back before it began.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.served.ended == 0 && self.ring.is_empty()
+        self.stats.ended == 0 && self.ring.is_empty()
     }
 }

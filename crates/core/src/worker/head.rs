@@ -6,22 +6,23 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm, ms};
-use crate::worker::{HeadNeed, Workers};
+use crate::worker::{HeadCheck, Workers};
 
 impl<T: Copy> Workers<T> {
     /// Watches the time of the task that is now the first of a ring, if its job is there: its limit, if it has one, and
     /// whether it is begun at all. An alarm that is early enough stays, so that most tasks set none.
-    pub(crate) fn watch_head(&mut self, turn: &mut Turn, id: WorkerId, is_there: bool) {
+    pub(crate) fn watch_head(&mut self, turn: &mut Turn, id: WorkerId, is_job_known: bool) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         let (set, head_ns) = (worker.alarm_ns(WorkerAlarm::Limit), worker.ring.head_ns());
         let patience_ns = head_ns.saturating_add(ms(turn.config().bootstrap_ms));
-        let wanted_ns = worker.ring.head().filter(|_| is_there).and_then(|head| match head.timeout_ms() {
-            Some(limit_ms) => {
-                let limit_ns = head_ns.saturating_add(ms(limit_ms));
-                Some(if head.is_claimed() { limit_ns } else { limit_ns.min(patience_ns) })
-            }
-            None => (!head.is_claimed()).then(|| set.unwrap_or(patience_ns).min(patience_ns)),
-        });
+        let wanted_ns =
+            worker.ring.head().filter(|_| is_job_known).and_then(|head| match head.timeout_ms() {
+                Some(limit_ms) => {
+                    let limit_ns = head_ns.saturating_add(ms(limit_ms));
+                    Some(if head.is_claimed() { limit_ns } else { limit_ns.min(patience_ns) })
+                }
+                None => (!head.is_claimed()).then(|| set.unwrap_or(patience_ns).min(patience_ns)),
+            });
         if wanted_ns == set {
             return;
         }
@@ -36,24 +37,24 @@ impl<T: Copy> Workers<T> {
     ///
     /// # Panics
     /// If its alarm was not set.
-    pub(crate) fn head_limit_met(&mut self, turn: &mut Turn, id: WorkerId, is_there: bool) -> HeadNeed {
-        let Some(worker) = self.table.get_mut(&id) else { return HeadNeed::Nothing };
+    pub(crate) fn head_limit_met(&mut self, turn: &mut Turn, id: WorkerId, is_job_known: bool) -> HeadCheck {
+        let Some(worker) = self.table.get_mut(&id) else { return HeadCheck::Nothing };
         worker.rang(WorkerAlarm::Limit);
         let (is_killed, head_ns) = (worker.is_killed(), worker.ring.head_ns());
-        let Some(head) = worker.ring.head() else { return HeadNeed::Nothing };
-        let limit_ms = head.timeout_ms().filter(|_| is_there);
+        let Some(head) = worker.ring.head() else { return HeadCheck::Nothing };
+        let limit_ms = head.timeout_ms().filter(|_| is_job_known);
         let is_early = |span_ms: u64| turn.now_ns() < head_ns.saturating_add(ms(span_ms));
         match limit_ms {
             Some(limit_ms) if is_killed && is_early(limit_ms) => {
                 worker.set(turn, id, WorkerAlarm::Limit, head_ns + ms(limit_ms));
             }
-            Some(limit_ms) if is_killed => return HeadNeed::TimedOut { limit_ms },
+            Some(limit_ms) if is_killed => return HeadCheck::TimedOut { limit_ms },
             None if is_killed => {}
             // The alarm was that of an earlier task.
-            None if is_early(turn.config().bootstrap_ms) => return HeadNeed::Watch,
+            None if is_early(turn.config().bootstrap_ms) => return HeadCheck::Watch,
             _ => turn.act(Action::Look { worker: id }),
         }
-        HeadNeed::Nothing
+        HeadCheck::Nothing
     }
 
     /// A look found the first unfinished task of a ring, which is wanted: what its limit of wall time asks for.
@@ -63,23 +64,23 @@ impl<T: Copy> Workers<T> {
         id: WorkerId,
         timeout_ms: Option<u64>,
         is_claimed: bool,
-    ) -> HeadNeed {
-        let Some(worker) = self.table.get_mut(&id) else { return HeadNeed::Nothing };
+    ) -> HeadCheck {
+        let Some(worker) = self.table.get_mut(&id) else { return HeadCheck::Nothing };
         let (now_ns, head_ns) = (turn.now_ns(), worker.ring.head_ns());
         if !is_claimed && now_ns >= head_ns.saturating_add(ms(turn.config().bootstrap_ms)) {
-            return HeadNeed::Unresponsive;
+            return HeadCheck::Unresponsive;
         }
-        let Some(limit_ms) = timeout_ms else { return HeadNeed::Nothing };
+        let Some(limit_ms) = timeout_ms else { return HeadCheck::Nothing };
         let patience_ns = head_ns.saturating_add(ms(limit_ms.max(turn.config().retire_ms)));
         if now_ns < head_ns.saturating_add(ms(limit_ms)) {
-            HeadNeed::Watch
+            HeadCheck::Watch
         } else if is_claimed {
-            HeadNeed::TimeOut { limit_ms }
+            HeadCheck::TimeOut { limit_ms }
         } else if now_ns < patience_ns {
             worker.set(turn, id, WorkerAlarm::Limit, patience_ns);
-            HeadNeed::Nothing
+            HeadCheck::Nothing
         } else {
-            HeadNeed::Unresponsive
+            HeadCheck::Unresponsive
         }
     }
 }

@@ -10,8 +10,8 @@ use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 use crate::action::Action;
 use crate::turn::{Tally, Turn, WorkerAlarm};
 use crate::worker::pool::WorkerSlot;
-use crate::worker::state::{Place, Proof, State, leads_to};
-use crate::worker::{Cause, Need, Worker, Workers};
+use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
+use crate::worker::{Cause, FollowUp, Worker, Workers};
 
 impl<T: Copy> Workers<T> {
     /// Spawns the workers that pools miss, as far as it is time; none when the daemon is leaving.
@@ -63,7 +63,7 @@ impl<T: Copy> Workers<T> {
     /// # Panics
     /// If the table of states does not have it, the worker's ring does not fit the new state, the slot of the new state
     /// is another worker's, or the worker would keep a slot that the new state does not name.
-    pub(super) fn enter(&mut self, id: WorkerId, state: State) {
+    pub(super) fn enter(&mut self, id: WorkerId, state: WorkerDuty) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         let (from, to) = (worker.shown(), state.shown());
         assert!(leads_to(from).contains(&to), "worker {id} went from {from:?} to {to:?}");
@@ -91,23 +91,24 @@ impl<T: Copy> Workers<T> {
     /// If the shell says so twice.
     pub(crate) fn spawned(&mut self, turn: &mut Turn, id: WorkerId, pid: u32) {
         let Some(worker) = self.table.get_mut(&id) else { return };
-        assert_eq!(worker.birth.pid, None, "worker {id} has its process already");
-        worker.birth.pid = Some(pid);
+        assert_eq!(worker.process.pid, None, "worker {id} has its process already");
+        worker.process.pid = Some(pid);
         turn.record(What::Spawned { worker: id, pid }, None);
     }
 
     /// A worker is connected: it is a spare until it gets a slot, this turn if one is free.
     pub(crate) fn ready(&mut self, turn: &mut Turn, id: WorkerId) {
-        let Some(worker) = self.table.get_mut(&id).filter(|worker| worker.state == State::Starting) else {
+        let Some(worker) = self.table.get_mut(&id).filter(|worker| worker.state == WorkerDuty::Starting)
+        else {
             return;
         };
-        worker.birth.ready_ns = turn.now_ns();
+        worker.process.ready_ns = turn.now_ns();
         worker.cancel(turn, id, WorkerAlarm::Overdue);
-        let after_us = (turn.now_ns() - worker.birth.spawned_ns) / 1000;
+        let after_us = (turn.now_ns() - worker.process.spawned_ns) / 1000;
         let pid = worker.pid().unwrap_or(0);
         let (is_stopped, pool) = (worker.stopped_until_ns.is_some(), worker.pool);
         turn.record(What::Ready { worker: id, pid, after_us }, None);
-        self.enter(id, State::Spare);
+        self.enter(id, WorkerDuty::Spare);
         if !is_stopped {
             self.pool_mut(pool).add_spare(id);
         }
@@ -152,10 +153,10 @@ impl<T: Copy> Workers<T> {
         assert!(self.slots[slot].worker.is_none(), "slot {number} is not free for worker {id}");
         let vacated = self.slots[slot].vacated.take();
         self.slots[slot].worker = Some(id);
-        self.enter(id, State::Idle { slot: number });
+        self.enter(id, WorkerDuty::Idle { slot: number });
         self.pool_mut(pool).fill();
         let Some(worker) = self.table.get(&id) else { return };
-        let warm = vacated.is_some_and(|(_, since_ns)| worker.birth.ready_ns <= since_ns);
+        let warm = vacated.is_some_and(|(_, since_ns)| worker.process.ready_ns <= since_ns);
         let after_us = vacated.map_or(0, |(_, since_ns)| (turn.now_ns() - since_ns) / 1000);
         let replaces = vacated.map(|(before, _)| before);
         turn.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, None);
@@ -200,7 +201,7 @@ impl<T: Copy> Workers<T> {
         let Some(worker) = self.table.get(&id) else { return };
         let (pool, slot) = (worker.pool, worker.slot());
         self.vacate(turn, id, pool, slot);
-        self.enter(id, State::Retiring);
+        self.enter(id, WorkerDuty::Retiring);
         self.set_overdue(turn, id, turn.config().retire_ms);
         turn.act(Action::Retire { worker: id });
     }
@@ -216,24 +217,31 @@ impl<T: Copy> Workers<T> {
     ///
     /// # Panics
     /// If its alarm was not set.
-    pub(crate) fn overdue(&mut self, turn: &mut Turn, id: WorkerId) -> Need {
-        let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+    pub(crate) fn overdue(&mut self, turn: &mut Turn, id: WorkerId) -> FollowUp {
+        let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };
         worker.rang(WorkerAlarm::Overdue);
         let is_hung_up = worker.is_hung_up();
         match &mut worker.state {
-            State::Starting if is_hung_up => Need::Bootstrap("its lane hung up before it was up".to_owned()),
-            State::Starting => {
-                Need::Bootstrap(format!("it did not come up within {} ms", turn.config().bootstrap_ms))
+            WorkerDuty::Starting if is_hung_up => {
+                FollowUp::Bootstrap("its lane hung up before it was up".to_owned())
             }
-            State::Retiring => Need::Kill(Cause::Unresponsive),
-            State::Killed { proof, .. } => {
+            WorkerDuty::Starting => {
+                FollowUp::Bootstrap(format!("it did not come up within {} ms", turn.config().bootstrap_ms))
+            }
+            WorkerDuty::Retiring => FollowUp::Kill(Cause::Unresponsive),
+            WorkerDuty::Killed { proof, .. } => {
                 // Where the worker waits is of interest.
                 *proof = Proof::Late;
                 turn.act(Action::Examine { worker: id });
-                Need::Nothing
+                FollowUp::Nothing
             }
-            State::Spare | State::Idle { .. } | State::Busy { .. } if is_hung_up => Need::Kill(Cause::HungUp),
-            State::Spare | State::Idle { .. } | State::Busy { .. } | State::Stuck { .. } => Need::Nothing,
+            WorkerDuty::Spare | WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. } if is_hung_up => {
+                FollowUp::Kill(Cause::HungUp)
+            }
+            WorkerDuty::Spare
+            | WorkerDuty::Idle { .. }
+            | WorkerDuty::Busy { .. }
+            | WorkerDuty::Stuck { .. } => FollowUp::Nothing,
         }
     }
 
@@ -248,7 +256,7 @@ impl<T: Copy> Workers<T> {
         let pool = self.pool_mut(worker.pool);
         pool.count_out(worker.shown());
         pool.unspare(id);
-        if matches!(worker.state, State::Stuck { place: Place::GivenAway, .. }) {
+        if matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. }) {
             pool.forget_stuck();
         }
         self.replace_stuck(turn, worker.pool);

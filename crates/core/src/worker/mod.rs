@@ -57,7 +57,7 @@ pub(crate) use offer::Offer;
 pub(crate) use pool::Pool;
 pub(crate) use prefetch::ALONE_NS;
 pub(crate) use state::Cause;
-pub(crate) use values::{Fit, HeadNeed, Need, NewOffer, NowDegraded, NowHealthy, Settled};
+pub(crate) use values::{Fit, FollowUp, HeadCheck, NewOffer, NowDegraded, NowHealthy, Settled};
 
 use crate::config::Config;
 use crate::worker::pool::WorkerSlot;

@@ -10,7 +10,7 @@ use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::ids::WorkerId;
 
 use crate::config::PoolSize;
-use crate::worker::prefetch::Company;
+use crate::worker::prefetch::DepthCap;
 use crate::worker::restart::Restart;
 
 /// A place for a worker.
@@ -40,7 +40,7 @@ pub(crate) struct Pool {
     /// Before this nobody is spawned, CLOCK_MONOTONIC nanoseconds.
     pub(super) next_spawn_ns: u64,
     pub(super) restart: Restart,
-    pub(super) company: Company,
+    pub(super) depth_cap: DepthCap,
 }
 
 impl Pool {
@@ -57,7 +57,7 @@ impl Pool {
             counts: [0; 7],
             next_spawn_ns: 0,
             restart: Restart::default(),
-            company: Company::default(),
+            depth_cap: DepthCap::default(),
         }
     }
 

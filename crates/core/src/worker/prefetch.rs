@@ -9,7 +9,7 @@ use bulkhead_proto::limits::RING;
 
 use crate::turn::Turn;
 use crate::worker::recycle::is_due;
-use crate::worker::state::State;
+use crate::worker::state::WorkerDuty;
 use crate::worker::{Fit, Workers};
 
 /// Tasks that take this long, in nanoseconds, are never queued behind another. Handing out a task takes 0.1 to 0.2 ms
@@ -23,9 +23,9 @@ pub(crate) const ALONE_NS: u64 = 1 << 40;
 const FLOOR_NS: u64 = 1000;
 
 /// Offers that one worker may hold while somebody with few jobs is about.
-const COMPANY_DEPTH: usize = 48;
+const CAPPED_DEPTH: usize = 48;
 /// How long somebody is thought to be about who was handed a job.
-const COMPANY_NS: u64 = 50_000_000;
+const CAPPED_NS: u64 = 50_000_000;
 
 /// What reports have told of one kind.
 #[derive(Clone, Debug)]
@@ -81,12 +81,12 @@ impl PrefetchDepth {
 /// Whether somebody has few jobs in a pool beside others who have many: these then hold less ahead, since whoever comes
 /// waits behind all that was offered before.
 #[derive(Debug, Default)]
-pub(super) struct Company {
+pub(super) struct DepthCap {
     last: Option<ClientId>,
     until_ns: u64,
 }
 
-impl Company {
+impl DepthCap {
     /// Whether it is somebody else's turn than the last time.
     pub(crate) fn changes(&mut self, client: ClientId) -> bool {
         self.last.replace(client).is_some_and(|last| last != client)
@@ -94,18 +94,18 @@ impl Company {
 
     /// Somebody's only job was handed out while others wait.
     pub(crate) fn note(&mut self, now_ns: u64) {
-        self.until_ns = now_ns + COMPANY_NS;
+        self.until_ns = now_ns + CAPPED_NS;
     }
 
     /// Offers that one worker may hold.
     pub(crate) fn depth(&self, now_ns: u64) -> usize {
-        if now_ns < self.until_ns { COMPANY_DEPTH } else { RING }
+        if now_ns < self.until_ns { CAPPED_DEPTH } else { RING }
     }
 }
 
 impl<T: Copy> Workers<T> {
     /// A task of this kind took so long.
-    pub(crate) fn hear_elapsed(&mut self, kind: KindId, elapsed_ns: u64) {
+    pub(crate) fn note_elapsed(&mut self, kind: KindId, elapsed_ns: u64) {
         self.depths[usize::from(kind.0)].hear(elapsed_ns);
     }
 
@@ -121,7 +121,7 @@ impl<T: Copy> Workers<T> {
 
     /// The busy workers of a pool that may be offered more ahead.
     pub(crate) fn open_ahead(&self, turn: &Turn, pool: PoolId) -> Vec<WorkerId> {
-        let busy = self.in_slots(pool).filter(|(_, worker)| matches!(worker.state, State::Busy { .. }));
+        let busy = self.in_slots(pool).filter(|(_, worker)| matches!(worker.state, WorkerDuty::Busy { .. }));
         busy.filter(|(_, worker)| worker.is_open() && !worker.ring.is_overdue(turn.now_ns()))
             .map(|(id, _)| id)
             .collect()
@@ -131,7 +131,7 @@ impl<T: Copy> Workers<T> {
     pub(crate) fn has_room_ahead(&self, turn: &Turn, id: WorkerId) -> bool {
         let Some(worker) = self.table.get(&id) else { return false };
         let pool = self.pool(worker.pool);
-        let most = self.deepest().min(pool.company.depth(turn.now_ns()));
+        let most = self.deepest().min(pool.depth_cap.depth(turn.now_ns()));
         // A worker that is due to be recycled comes to its end while a spare stands ready for its slot.
         let stays = !pool.has_spare() || !is_due(worker, turn);
         !worker.ring.is_full() && worker.ring.len() < most && stays
@@ -152,13 +152,13 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A client's task was handed out in a pool. Gives whether it is another client than the last time.
-    pub(crate) fn company_changes(&mut self, pool: PoolId, client: ClientId) -> bool {
-        self.pool_mut(pool).company.changes(client)
+    pub(crate) fn client_changes(&mut self, pool: PoolId, client: ClientId) -> bool {
+        self.pool_mut(pool).depth_cap.changes(client)
     }
 
     /// A client's only job was handed out while others wait.
-    pub(crate) fn note_company(&mut self, turn: &Turn, pool: PoolId) {
-        self.pool_mut(pool).company.note(turn.now_ns());
+    pub(crate) fn cap_depth(&mut self, turn: &Turn, pool: PoolId) {
+        self.pool_mut(pool).depth_cap.note(turn.now_ns());
     }
 }
 

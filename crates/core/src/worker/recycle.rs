@@ -29,8 +29,8 @@ fn why_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> Option<Enough> {
     let config = turn.config();
     let ended = worker.ended() + worker.ring.len() as u64;
     let over = |limit: Option<u64>, value: u64| limit.is_some_and(|limit| value >= limit);
-    let age_ns = turn.now_ns().saturating_sub(worker.birth.ready_ns);
-    let bytes = worker.served.resident_bytes;
+    let age_ns = turn.now_ns().saturating_sub(worker.process.ready_ns);
+    let bytes = worker.stats.resident_bytes;
     match () {
         () if worker.ended() == 0 => None,
         () if over(config.recycle_tasks, ended) => Some(Enough::Tasks { ended }),
@@ -61,10 +61,11 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker has ended a task: it may have grown.
-    pub(crate) fn weigh(&mut self, turn: &mut Turn, id: WorkerId) {
+    pub(crate) fn check_size(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
-        if turn.config().recycle_resident_bytes.is_some() && turn.now_ns() >= worker.served.weigh_from_ns {
-            worker.served.weigh_from_ns = turn.after_ms(SIZE_EVERY_MS);
+        if turn.config().recycle_resident_bytes.is_some() && turn.now_ns() >= worker.stats.check_size_from_ns
+        {
+            worker.stats.check_size_from_ns = turn.after_ms(SIZE_EVERY_MS);
             turn.act(Action::Examine { worker: id });
         }
     }
@@ -72,7 +73,7 @@ impl<T: Copy> Workers<T> {
     /// A worker was examined, for whatever reason.
     pub(super) fn note_size(&mut self, id: WorkerId, seen: Option<&Seen>) {
         if let (Some(worker), Some(seen)) = (self.table.get_mut(&id), seen) {
-            worker.served.resident_bytes = seen.resident_bytes;
+            worker.stats.resident_bytes = seen.resident_bytes;
         }
     }
 }

@@ -150,13 +150,13 @@ impl<T: Copy> Workers<T> {
     /// If its alarm was not set.
     pub(crate) fn survived(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
         self.table.get_mut(&id)?.rang(WorkerAlarm::Survival);
-        self.works(turn, id)
+        self.note_alive(turn, id)
     }
 
     /// A worker lived on, or ended a task: if it came up since the pool degraded, all is well again.
-    pub(crate) fn works(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
+    pub(crate) fn note_alive(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
         let worker = self.table.get(&id)?;
-        let (pool_id, ready_ns, is_killed) = (worker.pool, worker.birth.ready_ns, worker.is_killed());
+        let (pool_id, ready_ns, is_killed) = (worker.pool, worker.process.ready_ns, worker.is_killed());
         let pool = self.pool_mut(pool_id);
         let degraded = pool.restart.degraded.as_ref()?;
         if ready_ns < degraded.since_ns || is_killed {

@@ -6,8 +6,8 @@ use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
 use crate::worker::entry::Channel;
 use crate::worker::offer::Recall;
-use crate::worker::state::State;
-use crate::worker::{Cause, Need, NewOffer, Settled, Workers};
+use crate::worker::state::WorkerDuty;
+use crate::worker::{Cause, FollowUp, NewOffer, Settled, Workers};
 
 /// How long a worker with a full channel and nothing to do is left alone, in milliseconds.
 const FULL_MS: u64 = 100;
@@ -36,13 +36,15 @@ impl<T: Copy> Workers<T> {
         let is_shared = worker.watch.is_some() || limits.are_watched() && !is_first;
         assert!(!is_shared, "worker {id} is offered a task beside one whose limits are watched");
         match worker.state {
-            State::Idle { slot } => self.enter(id, State::Busy { slot }),
-            State::Busy { .. } => {}
-            ref state @ (State::Starting
-            | State::Spare
-            | State::Retiring
-            | State::Killed { .. }
-            | State::Stuck { .. }) => panic!("worker {id} has no slot, and is offered a task as {state:?}"),
+            WorkerDuty::Idle { slot } => self.enter(id, WorkerDuty::Busy { slot }),
+            WorkerDuty::Busy { .. } => {}
+            ref state @ (WorkerDuty::Starting
+            | WorkerDuty::Spare
+            | WorkerDuty::Retiring
+            | WorkerDuty::Killed { .. }
+            | WorkerDuty::Stuck { .. }) => {
+                panic!("worker {id} has no slot, and is offered a task as {state:?}")
+            }
         }
         self.watch(turn, id, seq, limits);
         is_first
@@ -69,9 +71,9 @@ impl<T: Copy> Workers<T> {
     /// If the worker has settled no offer for it.
     pub(crate) fn note_ended(&mut self, turn: &mut Turn, id: WorkerId, is_failed: bool) {
         let Some(worker) = self.table.get_mut(&id) else { return };
-        worker.served.ended += 1;
-        worker.served.failed_last = is_failed;
-        worker.check_served(id);
+        worker.stats.ended += 1;
+        worker.stats.failed_last = is_failed;
+        worker.check_stats(id);
         worker.channel = Channel::Open;
         worker.cancel(turn, id, WorkerAlarm::Resume);
     }
@@ -82,18 +84,18 @@ impl<T: Copy> Workers<T> {
     /// If the worker has settled no offer for it.
     pub(crate) fn note_requeued(&mut self, id: WorkerId) {
         if let Some(worker) = self.table.get_mut(&id) {
-            worker.served.requeued += u32::from(worker.is_hung_up() || worker.is_killed());
-            worker.check_served(id);
+            worker.stats.requeued += u32::from(worker.is_hung_up() || worker.is_killed());
+            worker.check_stats(id);
         }
     }
 
     /// A worker that has settled all that it held waits for a task again.
-    pub(crate) fn rest(&mut self, id: WorkerId) {
+    pub(crate) fn idle_if_empty(&mut self, id: WorkerId) {
         let Some(worker) = self.table.get(&id) else { return };
-        if let State::Busy { slot } = worker.state
+        if let WorkerDuty::Busy { slot } = worker.state
             && worker.ring.is_empty()
         {
-            self.enter(id, State::Idle { slot });
+            self.enter(id, WorkerDuty::Idle { slot });
         }
     }
 
@@ -113,9 +115,9 @@ impl<T: Copy> Workers<T> {
 
     /// A worker's channel took nothing: nothing is offered to it until something of it ends, or a while has passed. One
     /// with nothing to do that takes nothing for long is to be killed.
-    pub(crate) fn refused(&mut self, turn: &mut Turn, id: WorkerId) -> Need {
+    pub(crate) fn refused(&mut self, turn: &mut Turn, id: WorkerId) -> FollowUp {
         let now_ns = turn.now_ns();
-        let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+        let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };
         let since_ns = match worker.channel {
             Channel::Open => now_ns,
             Channel::Refusing { since_ns, .. } => since_ns,
@@ -123,13 +125,13 @@ impl<T: Copy> Workers<T> {
         worker.channel = Channel::Refusing { since_ns, is_full: true };
         let is_tried_again = worker.alarm_ns(WorkerAlarm::Resume).is_some();
         if !worker.ring.is_empty() || is_tried_again || worker.is_killed() {
-            return Need::Nothing;
+            return FollowUp::Nothing;
         }
         if now_ns - since_ns > ms(turn.config().retire_ms) {
-            return Need::Kill(Cause::Unresponsive);
+            return FollowUp::Kill(Cause::Unresponsive);
         }
         worker.set(turn, id, WorkerAlarm::Resume, now_ns + ms(FULL_MS));
-        Need::Nothing
+        FollowUp::Nothing
     }
 
     /// A worker whose channel was full may be offered tasks again.

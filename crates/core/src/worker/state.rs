@@ -62,7 +62,7 @@ impl Cause {
 
 /// What a worker is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum WorkerDuty {
     /// Spawned, not yet connected.
     Starting,
     /// Warm, has run nothing, has no slot.
@@ -76,7 +76,7 @@ pub(super) enum State {
     /// Killed; its death is not proven yet.
     Killed { why: Cause, slot: Option<SlotId>, proof: Proof },
     /// Killed long ago, and still no proof; this was seen of it then.
-    Stuck { why: Cause, place: Place, seen: Option<Seen> },
+    Stuck { why: Cause, place: StuckSlot, seen: Option<Seen> },
 }
 
 /// How long the proof of a death has been awaited.
@@ -90,7 +90,7 @@ pub(super) enum Proof {
 
 /// What became of the slot of a stuck worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum StuckSlot {
     /// It had none when it was killed.
     None,
     /// It has it still: as many others of its pool were replaced as may be.
@@ -99,48 +99,52 @@ pub(super) enum Place {
     GivenAway,
 }
 
-impl State {
+impl WorkerDuty {
     /// As clients see it; also its place among the counts.
     pub(super) fn shown(&self) -> WorkerState {
         match self {
-            State::Starting => WorkerState::Starting,
-            State::Spare => WorkerState::Spare,
-            State::Idle { .. } => WorkerState::Idle,
-            State::Busy { .. } => WorkerState::Busy,
-            State::Retiring => WorkerState::Retiring,
-            State::Killed { .. } => WorkerState::Killed,
-            State::Stuck { .. } => WorkerState::Stuck,
+            WorkerDuty::Starting => WorkerState::Starting,
+            WorkerDuty::Spare => WorkerState::Spare,
+            WorkerDuty::Idle { .. } => WorkerState::Idle,
+            WorkerDuty::Busy { .. } => WorkerState::Busy,
+            WorkerDuty::Retiring => WorkerState::Retiring,
+            WorkerDuty::Killed { .. } => WorkerState::Killed,
+            WorkerDuty::Stuck { .. } => WorkerState::Stuck,
         }
     }
 
     /// The slot that it has.
     pub(super) fn slot(&self) -> Option<SlotId> {
         match *self {
-            State::Idle { slot } | State::Busy { slot } | State::Stuck { place: Place::Slot(slot), .. } => {
-                Some(slot)
-            }
-            State::Killed { slot, .. } => slot,
-            State::Starting | State::Spare | State::Retiring => None,
-            State::Stuck { place: Place::None | Place::GivenAway, .. } => None,
+            WorkerDuty::Idle { slot }
+            | WorkerDuty::Busy { slot }
+            | WorkerDuty::Stuck { place: StuckSlot::Slot(slot), .. } => Some(slot),
+            WorkerDuty::Killed { slot, .. } => slot,
+            WorkerDuty::Starting | WorkerDuty::Spare | WorkerDuty::Retiring => None,
+            WorkerDuty::Stuck { place: StuckSlot::None | StuckSlot::GivenAway, .. } => None,
         }
     }
 
     /// Whether a worker in this state may hold so many offers.
     pub(super) fn fits(&self, offers: usize) -> bool {
         match self {
-            State::Starting | State::Spare | State::Idle { .. } | State::Retiring => offers == 0,
-            State::Busy { .. } => offers > 0,
-            State::Killed { .. } | State::Stuck { .. } => true,
+            WorkerDuty::Starting | WorkerDuty::Spare | WorkerDuty::Idle { .. } | WorkerDuty::Retiring => {
+                offers == 0
+            }
+            WorkerDuty::Busy { .. } => offers > 0,
+            WorkerDuty::Killed { .. } | WorkerDuty::Stuck { .. } => true,
         }
     }
 
     /// Why it was killed, if it was.
     pub(super) fn why_killed(&self) -> Option<Cause> {
         match *self {
-            State::Killed { why, .. } | State::Stuck { why, .. } => Some(why),
-            State::Starting | State::Spare | State::Idle { .. } | State::Busy { .. } | State::Retiring => {
-                None
-            }
+            WorkerDuty::Killed { why, .. } | WorkerDuty::Stuck { why, .. } => Some(why),
+            WorkerDuty::Starting
+            | WorkerDuty::Spare
+            | WorkerDuty::Idle { .. }
+            | WorkerDuty::Busy { .. }
+            | WorkerDuty::Retiring => None,
         }
     }
 }

@@ -8,8 +8,8 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::WorkerId;
 
 use crate::turn::{Turn, WorkerAlarm};
-use crate::worker::state::State;
-use crate::worker::{Cause, Need, Workers};
+use crate::worker::state::WorkerDuty;
+use crate::worker::{Cause, FollowUp, Workers};
 
 impl<T: Copy> Workers<T> {
     /// A signal stopped a worker. `owner` is the user whose job is the first in its ring.
@@ -35,7 +35,7 @@ impl<T: Copy> Workers<T> {
             return;
         }
         worker.cancel(turn, id, WorkerAlarm::Stopped);
-        let (is_spare, pool) = (worker.state == State::Spare && !worker.is_hung_up(), worker.pool);
+        let (is_spare, pool) = (worker.state == WorkerDuty::Spare && !worker.is_hung_up(), worker.pool);
         turn.record(What::Resumed { worker: id }, None);
         if is_spare {
             self.pool_mut(pool).add_spare(id);
@@ -46,15 +46,17 @@ impl<T: Copy> Workers<T> {
     ///
     /// # Panics
     /// If its alarm was not set.
-    pub(crate) fn stopped_too_long(&mut self, id: WorkerId) -> Need {
-        let Some(worker) = self.table.get_mut(&id) else { return Need::Nothing };
+    pub(crate) fn stopped_too_long(&mut self, id: WorkerId) -> FollowUp {
+        let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };
         worker.rang(WorkerAlarm::Stopped);
         // It stays stopped: the mark goes with the worker.
         worker.stopped_until_ns = Some(u64::MAX);
         match worker.state {
-            State::Starting => Need::Bootstrap("a signal stopped it before it was up".to_owned()),
-            State::Spare | State::Idle { .. } | State::Busy { .. } => Need::Kill(Cause::Stopped),
-            State::Retiring | State::Killed { .. } | State::Stuck { .. } => Need::Nothing,
+            WorkerDuty::Starting => FollowUp::Bootstrap("a signal stopped it before it was up".to_owned()),
+            WorkerDuty::Spare | WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. } => {
+                FollowUp::Kill(Cause::Stopped)
+            }
+            WorkerDuty::Retiring | WorkerDuty::Killed { .. } | WorkerDuty::Stuck { .. } => FollowUp::Nothing,
         }
     }
 }

@@ -45,7 +45,7 @@ struct Usage {
 }
 
 /// Until the rest of a limit can be used up at the earliest, if all cores work on it; at least a twentieth of the
-/// limit, within 20 ms and 1 s, so that a task that hardly works is hardly looked at.
+/// limit, within 20 ms and 1 s, so that a task that hardly note_alive is hardly looked at.
 fn cpu_pause_ns(limit_ms: u64, used_us: u64, cores: u32) -> u64 {
     let least_ms = (limit_ms / CPU_PART).clamp(CPU_PAUSE_MS.0, CPU_PAUSE_MS.1);
     let left_ns = ms(limit_ms).saturating_sub(used_us.saturating_mul(1000));

@@ -6,7 +6,7 @@
 use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, SlotId, WorkerId};
 use bulkhead_proto::limits::RING;
 
-use super::state::{Place, Proof, State};
+use super::state::{Proof, StuckSlot, WorkerDuty};
 use super::*;
 use crate::action::Output;
 use crate::config::PoolSize;
@@ -100,7 +100,7 @@ fn a_worker_that_keeps_the_rules_goes_through_its_life() {
     room.offer_with(1, watched());
     room.settle(1, 1);
     room.workers.note_ended(&mut room.turn, WorkerId(1), false);
-    room.workers.rest(WorkerId(1));
+    room.workers.idle_if_empty(WorkerId(1));
     room.workers.audit();
     room.workers.retire(&mut room.turn, WorkerId(1));
     room.offer(2);
@@ -164,7 +164,7 @@ fn no_worker_gets_a_slot_before_it_is_up() {
 fn no_worker_comes_back_from_being_killed() {
     let mut room = Room::up();
     room.kill(1);
-    room.workers.enter(WorkerId(1), State::Idle { slot: SlotId(0) });
+    room.workers.enter(WorkerId(1), WorkerDuty::Idle { slot: SlotId(0) });
 }
 
 #[test]
@@ -172,14 +172,14 @@ fn no_worker_comes_back_from_being_killed() {
 fn no_idle_worker_holds_an_offer() {
     let mut room = Room::up();
     room.offer(1);
-    room.workers.enter(WorkerId(1), State::Idle { slot: SlotId(0) });
+    room.workers.enter(WorkerId(1), WorkerDuty::Idle { slot: SlotId(0) });
 }
 
 #[test]
 #[should_panic(expected = "worker 1 is Busy with 0 offers")]
 fn no_busy_worker_is_without_an_offer() {
     let mut room = Room::up();
-    room.workers.enter(WorkerId(1), State::Busy { slot: SlotId(0) });
+    room.workers.enter(WorkerId(1), WorkerDuty::Busy { slot: SlotId(0) });
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn no_busy_worker_is_without_an_offer() {
 fn no_state_names_the_slot_of_another_worker() {
     let mut room = Room::up();
     let slot = Some(SlotId(1));
-    let state = State::Killed { why: Cause::Stop, slot, proof: Proof::Awaited };
+    let state = WorkerDuty::Killed { why: Cause::Stop, slot, proof: Proof::Awaited };
     room.workers.enter(WorkerId(1), state);
 }
 
@@ -195,7 +195,7 @@ fn no_state_names_the_slot_of_another_worker() {
 #[should_panic(expected = "worker 1 is Retiring and keeps slot 0")]
 fn no_worker_keeps_a_slot_that_its_state_does_not_name() {
     let mut room = Room::up();
-    room.workers.enter(WorkerId(1), State::Retiring);
+    room.workers.enter(WorkerId(1), WorkerDuty::Retiring);
 }
 
 #[test]
@@ -263,7 +263,10 @@ fn no_replaced_stuck_worker_is_forgotten_twice() {
     room.kill(1);
     room.workers.overdue(&mut room.turn, WorkerId(1));
     room.workers.note_seen(&mut room.turn, WorkerId(1), None);
-    assert!(matches!(room.workers.table[&WorkerId(1)].state, State::Stuck { place: Place::GivenAway, .. }));
+    assert!(matches!(
+        room.workers.table[&WorkerId(1)].state,
+        WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. }
+    ));
     room.workers.pool_mut(FIRST).stuck_replaced = 0;
     room.workers.remove(&mut room.turn, WorkerId(1));
 }

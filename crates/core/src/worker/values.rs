@@ -37,7 +37,7 @@ pub(crate) struct Settled<T> {
 
 /// What is to be done about a worker, and is not this room's alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum FollowUp {
     /// Nothing.
     Nothing,
     /// It has to be killed.
@@ -48,7 +48,7 @@ pub(crate) enum Need {
 
 /// What is to be done about the task at the head of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeadNeed {
+pub(crate) enum HeadCheck {
     /// Nothing, or nothing yet.
     Nothing,
     /// It is the first now: its limit is to be watched.
