@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::WorkerId;
 
-use crate::rng::Rng;
+use crate::rng::SimRng;
 
 /// One thing that happens outside the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Agenda {
 
 impl Agenda {
     /// Plans a move.
-    pub fn add(&mut self, at_ns: u64, what: Move, rng: &mut Rng) {
+    pub fn add(&mut self, at_ns: u64, what: Move, rng: &mut SimRng) {
         self.added += 1;
         self.moves.insert((at_ns, rng.draw(), self.added), what);
     }

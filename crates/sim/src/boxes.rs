@@ -17,7 +17,7 @@ use crate::task::TaskId;
 
 /// What a worker wrote into an entry before it stored DONE.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct FakeResult {
     /// A packed [`ReportStatus`], or nonsense.
     pub status: u64,
     /// The result or the failure's text.
@@ -30,7 +30,7 @@ pub struct Written {
     pub elapsed_ns: u64,
 }
 
-impl Written {
+impl FakeResult {
     /// A result that travels inline.
     pub fn inline(bytes: Vec<u8>, elapsed_ns: u64) -> Self {
         Self { status: ReportStatus::Inline.pack(), bytes, output_bytes: 0, parts: 0, elapsed_ns }
@@ -68,7 +68,7 @@ impl Written {
 #[derive(Debug)]
 pub struct Pages {
     words: Vec<u64>,
-    written: BTreeMap<usize, Written>,
+    written: BTreeMap<usize, FakeResult>,
     orders: BTreeMap<usize, (Seq, TaskId)>,
     /// Entries held by a claim that rule 2 allows, whatever was written over others.
     claims: BTreeMap<usize, TaskId>,
@@ -148,7 +148,7 @@ impl Pages {
     }
 
     /// Rule 4, worker, first half: the result.
-    pub fn write(&mut self, seq: Seq, written: Written) {
+    pub fn write(&mut self, seq: Seq, written: FakeResult) {
         self.written.insert(index_of(seq), written);
     }
 
@@ -158,7 +158,7 @@ impl Pages {
     }
 
     /// What stands in an entry's result.
-    pub fn written(&self, seq: Seq) -> Option<&Written> {
+    pub fn written(&self, seq: Seq) -> Option<&FakeResult> {
         self.written.get(&index_of(seq))
     }
 

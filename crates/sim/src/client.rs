@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub enum ClientLife {
     /// Its hello was good; the core does not know it yet.
     New,
     /// Served.
@@ -44,7 +44,7 @@ pub enum Pace {
 
 /// One client.
 #[derive(Debug)]
-pub struct Client {
+pub struct FakeClient {
     /// Its number.
     pub id: ClientId,
     /// Its user.
@@ -54,7 +54,7 @@ pub struct Client {
     /// What it is there for.
     pub role: Role,
     /// How far its connection is.
-    pub connection: Connection,
+    pub connection: ClientLife,
     /// How it reads.
     pub pace: Pace,
     /// Requests written and not yet read by the daemon.
@@ -73,7 +73,7 @@ pub struct Client {
     pub jobs: Vec<JobId>,
 }
 
-impl Client {
+impl FakeClient {
     /// One that just connected.
     pub fn new(id: ClientId, uid: u32, admin: bool, role: Role, pace: Pace, acts_left: u32) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Client {
             uid,
             admin,
             role,
-            connection: Connection::New,
+            connection: ClientLife::New,
             pace,
             written: VecDeque::new(),
             unread_bytes: 0,
@@ -95,7 +95,7 @@ impl Client {
 
     /// Whether it can still ask.
     pub fn is_there(&self) -> bool {
-        matches!(self.connection, Connection::New | Connection::On)
+        matches!(self.connection, ClientLife::New | ClientLife::On)
     }
 
     /// Writes a request.
@@ -106,7 +106,7 @@ impl Client {
 
     /// Its connection is over, and with it all that was on its way.
     pub fn hang_up(&mut self) {
-        self.connection = Connection::Over;
+        self.connection = ClientLife::Over;
         self.written.clear();
         self.acts_left = 0;
         self.unread_bytes = 0;

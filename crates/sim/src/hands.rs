@@ -13,14 +13,14 @@ use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::Move;
-use crate::boxes::Written;
+use crate::boxes::FakeResult;
 use crate::clock::{MS, S, US};
 use crate::report::{Verdict, broken};
 use crate::sabotage::Sabotage;
 use crate::scenario::GRACE_MS;
 use crate::task::TaskId;
-use crate::worker::{Ends, Life, Worker};
-use crate::world::{Source, World};
+use crate::worker::{Ends, FakeWorker, Life};
+use crate::world::{NewsSource, World};
 
 /// Tasks on their way to one worker.
 type Bundle = Vec<(WorkerId, Seq, Task)>;
@@ -86,7 +86,7 @@ impl World {
         }
         let capacity = if self.rng.chance(faults.narrow) { self.rng.between(1, 3) } else { 300 };
         let liar = self.rng.chance(faults.liar);
-        self.workers.insert(id, Worker::new(id, capacity as usize, liar));
+        self.workers.insert(id, FakeWorker::new(id, capacity as usize, liar));
         self.told_back.push(Event::WorkerSpawned { worker: id, pid: 10_000 + id.0 as u32 });
         if !self.rng.chance(faults.boot_hangs) {
             let after = 500 * US + self.rng.span(4 * MS);
@@ -178,7 +178,7 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(run) = worker.run.as_mut().filter(|run| run.seq == seq && heeds) else { return };
         if let Ends::Report(written) = &mut run.ends {
-            *written = Written::failed("nobody wants it", 0, after);
+            *written = FakeResult::failed("nobody wants it", 0, after);
             self.report.heeded += 1;
             self.plan(after, Move::Work(id));
         }
@@ -211,7 +211,7 @@ impl World {
         let freezes = self.rng.chance(500);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.closed = true;
-        self.news.insert(Source::Worker(id));
+        self.news.insert(NewsSource::Worker(id));
         // Who is dead already keeps its own death.
         if worker.lives() {
             worker.kill.get_or_insert(why);

@@ -14,16 +14,16 @@ use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
 use bulkhead_proto::worker::boxes::ReportStatus;
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::boxes::Written;
-use crate::ring::Found;
+use crate::boxes::FakeResult;
+use crate::ring::EntryRead;
 use crate::sabotage::Sabotage;
-use crate::worker::{Life, Worker};
-use crate::world::{Source, World};
+use crate::worker::{FakeWorker, Life};
+use crate::world::{NewsSource, World};
 
 impl World {
     /// Looks at whoever has something to say, and at some of them only next time.
     pub(crate) fn hear(&mut self, batch: &mut Vec<Event>) {
-        let mut sources: Vec<Source> = self.news.iter().copied().collect();
+        let mut sources: Vec<NewsSource> = self.news.iter().copied().collect();
         while !sources.is_empty() {
             let place = self.rng.place(sources.len());
             let source = sources.swap_remove(place);
@@ -32,8 +32,8 @@ impl World {
             }
             self.news.remove(&source);
             match source {
-                Source::Worker(worker) => self.hear_worker(worker, batch),
-                Source::Client(client) => self.hear_client(client, batch),
+                NewsSource::Worker(worker) => self.hear_worker(worker, batch),
+                NewsSource::Client(client) => self.hear_client(client, batch),
             }
         }
     }
@@ -94,8 +94,8 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         for found in worker.ring.poll(&worker.pages) {
             match found {
-                Found::Done(seq, written) => self.finished(id, seq, &written, batch),
-                Found::Lie(lie) => {
+                EntryRead::Done(seq, written) => self.finished(id, seq, &written, batch),
+                EntryRead::Lie(lie) => {
                     if let Some(worker) = self.workers.get_mut(&id) {
                         worker.closed = true;
                     }
@@ -105,7 +105,7 @@ impl World {
         }
     }
 
-    fn finished(&mut self, worker: WorkerId, seq: Seq, written: &Written, batch: &mut Vec<Event>) {
+    fn finished(&mut self, worker: WorkerId, seq: Seq, written: &FakeResult, batch: &mut Vec<Event>) {
         if self.sabotage == Some(Sabotage::LoseReports) && self.rng.chance(100) {
             return;
         }
@@ -149,7 +149,7 @@ impl World {
 }
 
 /// How a worker died, as the supervisor sees it: what it did itself comes first.
-fn obituary(worker: &Worker) -> Death {
+fn obituary(worker: &FakeWorker) -> Death {
     let own = match &worker.life {
         Life::Gone(death) | Life::Dead(death) => death.clone(),
         Life::Booting | Life::Up => Death::Signalled { signal: 9, core: false },

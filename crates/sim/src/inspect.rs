@@ -8,7 +8,7 @@ use bulkhead_proto::client::view::{JobRow, Totals};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 
-use crate::report::{Verdict, Violation, broken};
+use crate::report::{BrokenRule, Verdict, broken};
 use crate::world::World;
 
 /// Rows of one page.
@@ -47,7 +47,7 @@ impl World {
     }
 
     /// All jobs, page by page.
-    pub(crate) fn list_all(&mut self) -> Result<Vec<JobRow>, Violation> {
+    pub(crate) fn list_all(&mut self) -> Result<Vec<JobRow>, BrokenRule> {
         let mut rows: Vec<JobRow> = Vec::new();
         let mut after = JobId(0);
         loop {

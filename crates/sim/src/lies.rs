@@ -9,10 +9,10 @@ use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord};
 
-use crate::boxes::Written;
+use crate::boxes::FakeResult;
 use crate::report::Verdict;
 use crate::worker::Ends;
-use crate::world::{Source, World};
+use crate::world::{NewsSource, World};
 
 impl World {
     /// Rule 6: one of the ways in which a worker can break the rules.
@@ -20,7 +20,7 @@ impl World {
         let way = self.rng.below(8);
         let early = self.rng.draw();
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
-        self.news.insert(Source::Worker(id));
+        self.news.insert(NewsSource::Worker(id));
         if way == 0 {
             const LIES: [Lie; 5] = [Lie::Lane, Lie::Descriptor, Lie::Output, Lie::Hello, Lie::Plan];
             worker.tells.lane_lie = Some(LIES[(early % LIES.len() as u64) as usize]);
@@ -65,7 +65,7 @@ impl World {
         }
         worker.begun += 1;
         if end {
-            worker.pages.write(seq, Written::inline(which.to_le_bytes().to_vec(), which));
+            worker.pages.write(seq, FakeResult::inline(which.to_le_bytes().to_vec(), which));
             worker.pages.dispute(seq);
             worker.pages.done(seq);
         } else if let Some(task) = task {

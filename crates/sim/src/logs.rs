@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, LogId, Tag};
 
 use crate::clock::MS;
 use crate::report::Verdict;
-use crate::rng::Rng;
+use crate::rng::SimRng;
 use crate::sabotage::Sabotage;
 use crate::world::World;
 
@@ -21,7 +21,7 @@ const SALT: u64 = 0x0106_691d;
 
 /// Lets the kinds of some seeds keep logs; one that plans never does.
 pub(crate) fn keep(seed: u64, config: &mut Config) -> bool {
-    let mut rng = Rng::new(seed ^ SALT);
+    let mut rng = SimRng::new(seed ^ SALT);
     if !rng.chance(500) {
         return false;
     }

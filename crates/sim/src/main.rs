@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::process::ExitCode;
 
-use bulkhead_sim::report::{Failure, Report};
+use bulkhead_sim::report::{RunReport, SeedFailure};
 use bulkhead_sim::runner::{run, run_kept};
 use bulkhead_sim::scenario::Scenario;
 use bulkhead_sim::trace::Keep;
@@ -17,14 +17,14 @@ const USAGE: &str = "usage: bulkhead-sim (--seed N | --seeds A..B) [--hashes | -
 
 /// What to do.
 #[derive(Debug)]
-struct Wanted {
+struct CommandLine {
     seeds: Range<u64>,
     trace: bool,
     hashes: bool,
 }
 
-fn parse(args: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted { seeds: 0..0, trace: false, hashes: false };
+fn parse(args: impl Iterator<Item = String>) -> Option<CommandLine> {
+    let mut wanted = CommandLine { seeds: 0..0, trace: false, hashes: false };
     let mut args = args;
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -46,14 +46,14 @@ fn parse(args: impl Iterator<Item = String>) -> Option<Wanted> {
     if wanted.seeds.is_empty() || both { None } else { Some(wanted) }
 }
 
-fn trace(seed: u64) -> Result<Report, Box<Failure>> {
+fn trace(seed: u64) -> Result<RunReport, Box<SeedFailure>> {
     let (result, lines) = run_kept(seed, None, Keep::All);
     println!("seed {seed}");
     for line in lines {
         println!("{line}");
     }
     let profile = Scenario::new(seed).profile;
-    result.map_err(|violation| Box::new(Failure { seed, profile, violation, tail: Vec::new() }))
+    result.map_err(|violation| Box::new(SeedFailure { seed, profile, violation, tail: Vec::new() }))
 }
 
 fn main() -> ExitCode {

@@ -15,13 +15,13 @@ use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::Move;
-use crate::boxes::Written;
+use crate::boxes::FakeResult;
 use crate::clock::{MS, S, US};
 use crate::report::Verdict;
 use crate::task::TaskId;
 use crate::truth::Truth;
-use crate::worker::{Ends, Life, Run};
-use crate::world::{Source, World};
+use crate::worker::{Ends, FakeRun, Life};
+use crate::world::{NewsSource, World};
 
 impl World {
     /// Performs one move of the outside world.
@@ -47,7 +47,7 @@ impl World {
     fn tell(&mut self, id: WorkerId, change: impl FnOnce(&mut crate::worker::Tells)) {
         if let Some(worker) = self.workers.get_mut(&id) {
             change(&mut worker.tells);
-            self.news.insert(Source::Worker(id));
+            self.news.insert(NewsSource::Worker(id));
         }
     }
 
@@ -129,7 +129,7 @@ impl World {
         let loops = Truth::of_task(&task.input, task.stage) == Truth::Loops;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.hung |= matches!(ends, Ends::Never);
-        self.begin_run(id, Run { seq, ends, loops });
+        self.begin_run(id, FakeRun { seq, ends, loops });
         self.oracles.exclusive.claimed(id, TaskId::of(task), &self.workers)?;
         self.plan_work(id, after_ns);
         Ok(())
@@ -157,7 +157,7 @@ impl World {
             }
             Truth::Fails(times) if count <= u32::from(times) => {
                 let text = format!("no, for the {count}. time");
-                Ends::Report(Written::failed(&text, left_over(task, count), after_ns))
+                Ends::Report(FakeResult::failed(&text, left_over(task, count), after_ns))
             }
             Truth::Harmless(_) | Truth::Slow(_) | Truth::Poison(_) | Truth::Fails(_) | Truth::Fan(..) => {
                 Ends::Report(done(task, count, after_ns))
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Rule 4: the result, then the word. Death may come between the two.
-    fn end_run(&mut self, id: WorkerId, run: Run) {
+    fn end_run(&mut self, id: WorkerId, run: FakeRun) {
         let (crash, now_ns) = (self.scenario.faults.crash, self.clock.ns());
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match run.ends {
@@ -181,7 +181,7 @@ impl World {
                 }
                 worker.pages.done(run.seq);
                 worker.vitals.end(now_ns);
-                self.news.insert(Source::Worker(id));
+                self.news.insert(NewsSource::Worker(id));
                 if panicked {
                     return self.die(id, Death::Exited { code: i32::from(LEFT_AFTER_PANIC) });
                 }
@@ -189,7 +189,7 @@ impl World {
                 self.plan_work(id, after);
             }
             Ends::Death(death) => {
-                worker.run = Some(Run { seq: run.seq, ends: Ends::Never, loops: false });
+                worker.run = Some(FakeRun { seq: run.seq, ends: Ends::Never, loops: false });
                 self.die(id, death);
             }
             Ends::Never => worker.run = Some(run),
@@ -234,24 +234,24 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if let Life::Dead(death) = &worker.life {
             worker.life = Life::Gone(death.clone());
-            self.news.insert(Source::Worker(id));
+            self.news.insert(NewsSource::Worker(id));
         }
     }
 }
 
 /// The report of a task that is done; each execution's is different, so that two can be told apart.
-fn done(task: &Task, count: u32, elapsed_ns: u64) -> Written {
+fn done(task: &Task, count: u32, elapsed_ns: u64) -> FakeResult {
     match task.output {
         OutputMode::Descriptor if task.stage == Stage::Plan => {
             let parts = Truth::parts(&task.input);
-            Written { parts, ..Written::descriptor(16 + 8 * u64::from(parts), elapsed_ns) }
+            FakeResult { parts, ..FakeResult::descriptor(16 + 8 * u64::from(parts), elapsed_ns) }
         }
-        OutputMode::Descriptor => Written::descriptor(1_000_000 + u64::from(count), elapsed_ns),
+        OutputMode::Descriptor => FakeResult::descriptor(1_000_000 + u64::from(count), elapsed_ns),
         OutputMode::Inline | OutputMode::File => {
             let mut bytes = task.input.as_bytes().to_vec();
             bytes.extend_from_slice(&TaskId::of(task).part.to_le_bytes());
             bytes.extend_from_slice(&count.to_le_bytes());
-            Written::inline(bytes, elapsed_ns)
+            FakeResult::inline(bytes, elapsed_ns)
         }
     }
 }

@@ -10,11 +10,11 @@ use bulkhead_proto::codec;
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Tag};
 
 use crate::agenda::Move;
-use crate::client::{Client, Connection, Pace, Role};
+use crate::client::{ClientLife, FakeClient, Pace, Role};
 use crate::clock::{MS, S, US};
 use crate::report::{Verdict, broken};
 use crate::scenario::{Profile, Shutdown};
-use crate::world::{Source, World};
+use crate::world::{NewsSource, World};
 
 /// Requests read from one client in one turn.
 const READS_PER_TURN: u64 = 8;
@@ -50,10 +50,10 @@ impl World {
         };
         let admin = role == Role::Mixed && self.rng.chance(100);
         let acts = if role == Role::Single { 60 } else { self.scenario.acts };
-        let client = Client::new(ClientId(self.clients_made), uid, admin, role, pace, acts);
+        let client = FakeClient::new(ClientId(self.clients_made), uid, admin, role, pace, acts);
         let place = self.clients.len();
         self.clients.push(client);
-        self.news.insert(Source::Client(place));
+        self.news.insert(NewsSource::Client(place));
         let after = self.rng.span(20 * MS);
         self.plan(after, Move::Act(place));
     }
@@ -68,10 +68,10 @@ impl World {
         if client.role == Role::Mixed && self.rng.chance(self.scenario.faults.vanish) {
             let (uid, role) = (client.uid, client.role);
             match client.connection {
-                Connection::On => client.connection = Connection::Lost,
-                Connection::New | Connection::Lost | Connection::Over => client.hang_up(),
+                ClientLife::On => client.connection = ClientLife::Lost,
+                ClientLife::New | ClientLife::Lost | ClientLife::Over => client.hang_up(),
             }
-            self.news.insert(Source::Client(place));
+            self.news.insert(NewsSource::Client(place));
             if self.clients.len() < 20 {
                 self.connect(role, uid);
             }
@@ -79,7 +79,7 @@ impl World {
         }
         let request = self.make_request(place);
         self.clients[place].ask(request);
-        self.news.insert(Source::Client(place));
+        self.news.insert(NewsSource::Client(place));
         if self.clients[place].role != Role::Single {
             let longest = self.scenario.pause_ns;
             let after = if self.rng.chance(500) { self.rng.span(longest) } else { self.rng.below(longest) };
@@ -94,7 +94,7 @@ impl World {
         if client.is_there() && client.unread_bytes > 0 {
             client.unread_bytes = 0;
             client.flushed = true;
-            self.news.insert(Source::Client(place));
+            self.news.insert(NewsSource::Client(place));
         }
     }
 
@@ -118,8 +118,8 @@ impl World {
         let reads = self.rng.between(1, READS_PER_TURN);
         let client = &mut self.clients[place];
         let id = client.id;
-        if client.connection == Connection::New {
-            client.connection = Connection::On;
+        if client.connection == ClientLife::New {
+            client.connection = ClientLife::On;
             let peer = Peer { uid: client.uid, admin: client.admin };
             batch.push(Event::ClientConnected { client: id, peer });
         }
@@ -146,12 +146,12 @@ impl World {
                 batch.push(Event::ClientSaid { client: id, tag, request, files });
             }
             if !client.written.is_empty() {
-                self.news.insert(Source::Client(place));
+                self.news.insert(NewsSource::Client(place));
             }
         }
-        if client.connection == Connection::Lost {
+        if client.connection == ClientLife::Lost {
             client.hang_up();
-            self.news.remove(&Source::Client(place));
+            self.news.remove(&NewsSource::Client(place));
             batch.push(Event::ClientGone { client: id });
         }
     }
@@ -213,7 +213,7 @@ impl World {
     pub(crate) fn ask_as_inspector(
         &mut self,
         requests: Vec<Request>,
-    ) -> Result<Vec<Reply>, crate::report::Violation> {
+    ) -> Result<Vec<Reply>, crate::report::BrokenRule> {
         let client = self.inspector;
         let mut batch = std::mem::take(&mut self.told_back);
         let peer = Peer { uid: 0, admin: true };

@@ -12,7 +12,7 @@ use crate::agenda::Move;
 use crate::client::Pace;
 use crate::clock::{MS, S};
 use crate::oracle::fairness::SINGLE_UID;
-use crate::report::{Report, Verdict, Violation, broken};
+use crate::report::{BrokenRule, RunReport, Verdict, broken};
 use crate::scenario::Faults;
 use crate::truth::Truth;
 use crate::world::World;
@@ -29,7 +29,7 @@ impl World {
     ///
     /// # Errors
     /// The first broken promise.
-    pub fn run(&mut self) -> Result<Report, Violation> {
+    pub fn run(&mut self) -> Result<RunReport, BrokenRule> {
         self.trouble()?;
         self.calm_down();
         let asked = |event: &Event| matches!(event, Event::Drain { .. } | Event::Stop);
@@ -142,7 +142,7 @@ impl World {
         broken("ends", format!("after {} s of calm there are still {live:?}", REST_NS / S))
     }
 
-    fn is_at_rest(&mut self) -> Result<bool, Violation> {
+    fn is_at_rest(&mut self) -> Result<bool, BrokenRule> {
         let mut live = self.list_all()?;
         live.retain(|row| row.state != JobState::Ended);
         self.end_loops(&live.iter().map(|row| row.job).collect::<Vec<_>>())?;

@@ -10,7 +10,7 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 use crate::agenda::Move;
 use crate::clock::S;
 use crate::report::Verdict;
-use crate::rng::Rng;
+use crate::rng::SimRng;
 use crate::scenario::Profile;
 use crate::world::World;
 
@@ -28,7 +28,7 @@ pub struct Down {
 
 /// Gives some seeds a second pool, and takes one of both down in most of these.
 pub(crate) fn split(seed: u64, profile: Profile, config: &mut Config) -> Option<Down> {
-    let mut rng = Rng::new(seed ^ 0x9001_0002);
+    let mut rng = SimRng::new(seed ^ 0x9001_0002);
     // Whom a flood passes over is counted as if there were one queue.
     if profile == Profile::Flood || !rng.chance(400) {
         return None;

@@ -8,7 +8,7 @@ use crate::scenario::Profile;
 
 /// A broken promise: which oracle saw it, and what it saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct BrokenRule {
     /// The oracle's name.
     pub oracle: &'static str,
     /// What it saw.
@@ -16,19 +16,19 @@ pub struct Violation {
 }
 
 /// What an oracle says after each step.
-pub type Verdict = Result<(), Violation>;
+pub type Verdict = Result<(), BrokenRule>;
 
 /// The verdict that a promise was broken.
 ///
 /// # Errors
 /// Always.
-pub fn broken<T>(oracle: &'static str, what: impl Into<String>) -> Result<T, Violation> {
-    Err(Violation { oracle, what: what.into() })
+pub fn broken<T>(oracle: &'static str, what: impl Into<String>) -> Result<T, BrokenRule> {
+    Err(BrokenRule { oracle, what: what.into() })
 }
 
 /// A run in which every promise held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct RunReport {
     /// The seed.
     pub seed: u64,
     /// The trace as one number.
@@ -77,18 +77,18 @@ pub struct Report {
 
 /// A run in which a promise was broken.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct SeedFailure {
     /// The seed.
     pub seed: u64,
     /// What it was about.
     pub profile: Profile,
     /// What was broken.
-    pub violation: Violation,
+    pub violation: BrokenRule,
     /// The end of the trace.
     pub tail: Vec<String>,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for SeedFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.tail {
             let cut = line.char_indices().nth(400).map_or(line.len(), |(at, _)| at);
@@ -104,4 +104,4 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for SeedFailure {}

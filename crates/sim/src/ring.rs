@@ -17,11 +17,11 @@ use bulkhead_proto::limits::RING;
 use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord, ReportStatus};
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::boxes::{Pages, Written};
+use crate::boxes::{FakeResult, Pages};
 
 /// How far an offer is known to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
+enum EntryKnown {
     Offered,
     Claimed,
     Taken,
@@ -32,7 +32,7 @@ enum Known {
 
 #[derive(Clone, Copy, Debug)]
 struct Note {
-    known: Known,
+    known: EntryKnown,
     output: OutputMode,
     stage: Stage,
     scratch: Option<ScratchId>,
@@ -40,20 +40,20 @@ struct Note {
 
 /// Something newly found in a box.
 #[derive(Clone, Debug)]
-pub enum Found {
+pub enum EntryRead {
     /// An entry is DONE and well-formed.
-    Done(Seq, Written),
+    Done(Seq, FakeResult),
     /// A rule was broken.
     Lie(Lie),
 }
 
 /// Notes on what is outstanding.
 #[derive(Debug, Default)]
-pub struct Ring {
+pub struct RingNotes {
     notes: BTreeMap<Seq, Note>,
 }
 
-impl Ring {
+impl RingNotes {
     /// Notes an offer; false if its entry was not settled yet.
     pub fn offer(&mut self, seq: Seq, task: &Task) -> bool {
         let before = seq.0.checked_sub(RING as u64).map(Seq);
@@ -66,7 +66,7 @@ impl Ring {
             | TaskFile::Results { .. } => None,
         });
         let (output, stage) = (task.output, task.stage);
-        self.notes.insert(seq, Note { known: Known::Offered, output, stage, scratch });
+        self.notes.insert(seq, Note { known: EntryKnown::Offered, output, stage, scratch });
         free
     }
 
@@ -85,12 +85,12 @@ impl Ring {
     pub fn take_back(&mut self, pages: &mut Pages, seq: Seq) -> Option<Result<bool, Lie>> {
         let note = self.notes.get_mut(&seq)?;
         let answer = match note.known {
-            Known::Offered | Known::Claimed => pages.take_back(seq),
-            Known::Taken | Known::Reported | Known::Lied => Ok(false),
+            EntryKnown::Offered | EntryKnown::Claimed => pages.take_back(seq),
+            EntryKnown::Taken | EntryKnown::Reported | EntryKnown::Lied => Ok(false),
         };
         match answer {
-            Ok(true) => note.known = Known::Taken,
-            Err(_) => note.known = Known::Lied,
+            Ok(true) => note.known = EntryKnown::Taken,
+            Err(_) => note.known = EntryKnown::Lied,
             Ok(false) => {}
         }
         Some(answer)
@@ -98,7 +98,7 @@ impl Ring {
 
     /// Rule 5; false if the offer is unknown or nothing was said about it yet.
     pub fn settle(&mut self, pages: &mut Pages, seq: Seq) -> bool {
-        let said = |note: &Note| matches!(note.known, Known::Taken | Known::Reported);
+        let said = |note: &Note| matches!(note.known, EntryKnown::Taken | EntryKnown::Reported);
         let known = self.notes.remove(&seq).is_some_and(|note| said(&note));
         if known {
             pages.settle(seq);
@@ -107,22 +107,22 @@ impl Ring {
     }
 
     /// Rules 4 to 6: what is new, in the order of seq.
-    pub fn poll(&mut self, pages: &Pages) -> Vec<Found> {
+    pub fn poll(&mut self, pages: &Pages) -> Vec<EntryRead> {
         let mut found = Vec::new();
         let mut claimed = false;
         for (seq, note) in &mut self.notes {
-            if !matches!(note.known, Known::Offered | Known::Claimed) {
+            if !matches!(note.known, EntryKnown::Offered | EntryKnown::Claimed) {
                 continue;
             }
             match read(pages, *seq, note, claimed) {
                 Ok(Some(written)) => {
-                    note.known = Known::Reported;
-                    found.push(Found::Done(*seq, written));
+                    note.known = EntryKnown::Reported;
+                    found.push(EntryRead::Done(*seq, written));
                 }
-                Ok(None) => claimed |= note.known == Known::Claimed,
+                Ok(None) => claimed |= note.known == EntryKnown::Claimed,
                 Err(lie) => {
-                    note.known = Known::Lied;
-                    found.push(Found::Lie(lie));
+                    note.known = EntryKnown::Lied;
+                    found.push(EntryRead::Lie(lie));
                 }
             }
         }
@@ -131,7 +131,7 @@ impl Ring {
 
     /// The first entry that is neither settled, taken nor reported.
     pub fn head(&self, pages: &Pages) -> Option<Head> {
-        let open = |note: &Note| !matches!(note.known, Known::Taken | Known::Reported);
+        let open = |note: &Note| !matches!(note.known, EntryKnown::Taken | EntryKnown::Reported);
         let (seq, _) = self.notes.iter().find(|(_, note)| open(note))?;
         Some(Head { seq: *seq, claimed: !pages.is(*seq, ClaimState::Offered) })
     }
@@ -141,9 +141,9 @@ impl Ring {
         let mut remains = Vec::new();
         for (seq, note) in &mut self.notes {
             let claimed = match note.known {
-                Known::Taken | Known::Reported => continue,
-                Known::Lied => true,
-                Known::Offered | Known::Claimed => pages.take_back(*seq) != Ok(true),
+                EntryKnown::Taken | EntryKnown::Reported => continue,
+                EntryKnown::Lied => true,
+                EntryKnown::Offered | EntryKnown::Claimed => pages.take_back(*seq) != Ok(true),
             };
             remains.push(Remains { seq: *seq, claimed });
         }
@@ -152,12 +152,12 @@ impl Ring {
 }
 
 /// Reads one entry: its result if DONE, and what is wrong with it.
-fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Option<Written>, Lie> {
+fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Option<FakeResult>, Lie> {
     let word = ClaimWord::unpack(pages.word(seq)).filter(|word| word.seq == seq).ok_or(Lie::ClaimWord)?;
     match word.state {
-        ClaimState::Offered if note.known == Known::Offered => Ok(None),
+        ClaimState::Offered if note.known == EntryKnown::Offered => Ok(None),
         ClaimState::Claimed if !claimed => {
-            note.known = Known::Claimed;
+            note.known = EntryKnown::Claimed;
             Ok(None)
         }
         ClaimState::Done => well_formed(pages, seq, note.output).map(Some),
@@ -167,7 +167,7 @@ fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Optio
     }
 }
 
-fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<Written, Lie> {
+fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<FakeResult, Lie> {
     let written = pages.written(seq).ok_or(Lie::Result)?;
     match (ReportStatus::unpack(written.status), output) {
         (Some(ReportStatus::Failed { .. }), _)

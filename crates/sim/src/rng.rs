@@ -6,9 +6,9 @@
 
 /// A seeded generator.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub struct SimRng(u64);
 
-impl Rng {
+impl SimRng {
     /// One that always gives the same numbers for the same seed.
     pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x5851_f42d_4c95_7f2d)
@@ -63,15 +63,15 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_numbers() {
-        let mut first = Rng::new(7);
-        let mut second = Rng::new(7);
+        let mut first = SimRng::new(7);
+        let mut second = SimRng::new(7);
         assert!((0..100).all(|_| first.draw() == second.draw()));
-        assert_ne!(Rng::new(7).draw(), Rng::new(8).draw());
+        assert_ne!(SimRng::new(7).draw(), SimRng::new(8).draw());
     }
 
     #[test]
     fn draws_keep_their_bounds() {
-        let mut rng = Rng::new(1);
+        let mut rng = SimRng::new(1);
         for _ in 0..1000 {
             assert!(rng.below(3) < 3);
             assert!((5..=9).contains(&rng.between(5, 9)));

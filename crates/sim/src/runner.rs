@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::report::{Failure, Report, Violation};
+use crate::report::{BrokenRule, RunReport, SeedFailure};
 use crate::sabotage::Sabotage;
 use crate::scenario::Scenario;
 use crate::trace::{Keep, Trace};
@@ -15,7 +15,7 @@ use crate::world::World;
 ///
 /// # Errors
 /// The first broken promise, with the end of the trace.
-pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+pub fn run(seed: u64) -> Result<RunReport, Box<SeedFailure>> {
     run_broken(seed, None)
 }
 
@@ -23,13 +23,13 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
 ///
 /// # Errors
 /// The first broken promise, with the end of the trace.
-pub fn run_broken(seed: u64, sabotage: Option<Sabotage>) -> Result<Report, Box<Failure>> {
+pub fn run_broken(seed: u64, sabotage: Option<Sabotage>) -> Result<RunReport, Box<SeedFailure>> {
     match run_kept(seed, sabotage, Keep::Hash).0 {
         Ok(report) => Ok(report),
         Err(violation) => {
             let (_, tail) = run_kept(seed, sabotage, Keep::Tail);
             let profile = Scenario::new(seed).profile;
-            Err(Box::new(Failure { seed, profile, violation, tail }))
+            Err(Box::new(SeedFailure { seed, profile, violation, tail }))
         }
     }
 }
@@ -39,12 +39,12 @@ pub fn run_kept(
     seed: u64,
     sabotage: Option<Sabotage>,
     keep: Keep,
-) -> (Result<Report, Violation>, Vec<String>) {
+) -> (Result<RunReport, BrokenRule>, Vec<String>) {
     let mut world = World::new(Scenario::new(seed), sabotage, Trace::new(keep));
     let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Violation { oracle: "panic", what: text.unwrap_or_else(|| "without a text".to_owned()) })
+        Err(BrokenRule { oracle: "panic", what: text.unwrap_or_else(|| "without a text".to_owned()) })
     });
     (result, world.trace.take_lines())
 }

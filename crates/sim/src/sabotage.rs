@@ -13,7 +13,7 @@ use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::rng::Rng;
+use crate::rng::SimRng;
 
 /// One way of being broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Breaks what the core decided.
-    pub(crate) fn spoil(self, out: &mut Output, rng: &mut Rng) {
+    pub(crate) fn spoil(self, out: &mut Output, rng: &mut SimRng) {
         self.spoil_logs(&mut out.actions, rng);
         let Output { records, actions } = out;
         match self {
@@ -165,7 +165,7 @@ impl Sabotage {
     }
 
     /// Breaks what the core decided about logs.
-    fn spoil_logs(self, actions: &mut Vec<Action>, rng: &mut Rng) {
+    fn spoil_logs(self, actions: &mut Vec<Action>, rng: &mut SimRng) {
         match self {
             Self::LeakLogs => actions.retain(|action| !matches!(action, Action::DropLog { .. })),
             Self::DropLogTwice => double(actions, |action| match action {

@@ -9,7 +9,7 @@ use bulkhead_proto::kind::Kind;
 use crate::clock::{MS, S};
 use crate::logs;
 use crate::pools::{self, Down};
-use crate::rng::Rng;
+use crate::rng::SimRng;
 
 /// What a run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Scenario {
     /// The scenario of a seed.
     pub fn new(seed: u64) -> Self {
         let profile = PROFILES[(seed % PROFILES.len() as u64) as usize];
-        let mut rng = Rng::new(seed ^ 0x5ce0_a210);
+        let mut rng = SimRng::new(seed ^ 0x5ce0_a210);
         let flood = profile == Profile::Flood;
         let mut scenario = Self {
             seed,
@@ -160,7 +160,7 @@ fn pauses(profile: Profile) -> &'static [u64] {
     }
 }
 
-fn shutdown(profile: Profile, rng: &mut Rng) -> Option<Shutdown> {
+fn shutdown(profile: Profile, rng: &mut SimRng) -> Option<Shutdown> {
     if profile == Profile::Flood || !rng.chance(150) {
         return None;
     }
@@ -172,11 +172,11 @@ fn shutdown(profile: Profile, rng: &mut Rng) -> Option<Shutdown> {
 }
 
 /// A fault class that this seed may have turned off.
-fn some(rng: &mut Rng, chances: &[u32]) -> u32 {
+fn some(rng: &mut SimRng, chances: &[u32]) -> u32 {
     if rng.chance(500) { 0 } else { *rng.pick(chances) }
 }
 
-fn faults(profile: Profile, rng: &mut Rng) -> Faults {
+fn faults(profile: Profile, rng: &mut SimRng) -> Faults {
     let mut faults = Faults {
         slow_turn: some(rng, &[100, 500, 900]),
         interleave: some(rng, &[20, 200]),
@@ -234,7 +234,7 @@ fn kinds() -> Vec<Kind> {
     rows.map(kind).to_vec()
 }
 
-fn config(seed: u64, profile: Profile, rng: &mut Rng) -> Config {
+fn config(seed: u64, profile: Profile, rng: &mut SimRng) -> Config {
     let mut config = Config {
         pid: 4242,
         seed,

@@ -10,17 +10,17 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::agenda::Move;
 use crate::clock::{MS, S};
-use crate::rng::Rng;
+use crate::rng::SimRng;
 use crate::sabotage::Sabotage;
-use crate::worker::{Life, Run};
-use crate::world::{Source, World};
+use crate::worker::{FakeRun, Life};
+use crate::world::{NewsSource, World};
 
 /// What SIGSTOP is.
 const SIGSTOP: i32 = 19;
 
 /// What a worker uses, as of some instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct ResourceUse {
     /// Processor time of its life and of what it has started, in microseconds.
     pub cpu_us: u64,
     /// Resident memory, in bytes.
@@ -44,25 +44,25 @@ struct Manner {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vitals {
     /// When nothing runs.
-    rest: Used,
+    rest: ResourceUse,
     runs: Option<Manner>,
     /// Since when it is stopped.
     pub stopped_ns: Option<u64>,
     /// What it had used when it was last offered a task while it had none.
-    pub offered: Used,
+    pub offered: ResourceUse,
     /// What was last shown of it.
-    pub shown: Used,
+    pub shown: ResourceUse,
 }
 
 impl Vitals {
     /// The truth at this instant.
-    pub fn at(&self, now_ns: u64) -> Used {
+    pub fn at(&self, now_ns: u64) -> ResourceUse {
         let Some(manner) = self.runs else { return self.rest };
         let now_ns = self.stopped_ns.unwrap_or(now_ns);
         let ran_ns = now_ns.saturating_sub(manner.since_ns);
         let steps = ran_ns.checked_div(manner.progress_every_ns).unwrap_or(0);
         let progress_ns = manner.since_ns + steps * manner.progress_every_ns;
-        Used {
+        ResourceUse {
             cpu_us: self.rest.cpu_us + ran_ns / 1000 * manner.cores / 1000,
             resident_bytes: self.rest.resident_bytes + ran_ns / MS * manner.bytes_per_ms,
             progress_ns: if steps > 0 { progress_ns } else { 0 },
@@ -78,7 +78,7 @@ impl Vitals {
     }
 
     /// A task begins, and may use so many cores.
-    pub fn begin(&mut self, now_ns: u64, cores: u32, rng: &mut Rng) {
+    pub fn begin(&mut self, now_ns: u64, cores: u32, rng: &mut SimRng) {
         let most = u64::from(cores) * 1000;
         self.runs = Some(Manner {
             since_ns: now_ns,
@@ -92,7 +92,8 @@ impl Vitals {
     pub fn end(&mut self, now_ns: u64) {
         let used = self.at(now_ns);
         let grown = used.resident_bytes - self.rest.resident_bytes;
-        self.rest = Used { resident_bytes: self.rest.resident_bytes + grown / 4, progress_ns: 0, ..used };
+        self.rest =
+            ResourceUse { resident_bytes: self.rest.resident_bytes + grown / 4, progress_ns: 0, ..used };
         self.runs = None;
     }
 
@@ -145,7 +146,7 @@ impl World {
         worker.vitals.stopped_ns = Some(now_ns);
         worker.tells.stops.push(Event::Suspended { worker: id, signal: SIGSTOP });
         self.report.stopped += 1;
-        self.news.insert(Source::Worker(id));
+        self.news.insert(NewsSource::Worker(id));
         if goes_on {
             self.plan(after, Move::Continue(id));
         }
@@ -159,12 +160,12 @@ impl World {
         }
         worker.vitals.resume(now_ns);
         worker.tells.stops.push(Event::Resumed { worker: id });
-        self.news.insert(Source::Worker(id));
+        self.news.insert(NewsSource::Worker(id));
         self.plan_work(id, MS);
     }
 
     /// The task of a worker begins.
-    pub(crate) fn begin_run(&mut self, id: WorkerId, run: Run) {
+    pub(crate) fn begin_run(&mut self, id: WorkerId, run: FakeRun) {
         let (now_ns, cores) = (self.clock.ns(), self.scenario.config.cores);
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.run = Some(run);

@@ -12,8 +12,8 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::death::{Death, KillReason, Lie};
 use bulkhead_proto::ids::{Seq, WorkerId};
 
-use crate::boxes::{Pages, Written};
-use crate::ring::Ring;
+use crate::boxes::{FakeResult, Pages};
+use crate::ring::RingNotes;
 use crate::vitals::Vitals;
 
 /// How far a process is.
@@ -31,7 +31,7 @@ pub enum Life {
 
 /// What a worker runs.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct FakeRun {
     /// The offer.
     pub seq: Seq,
     /// How it will end.
@@ -44,7 +44,7 @@ pub struct Run {
 #[derive(Clone, Debug)]
 pub enum Ends {
     /// With a report.
-    Report(Written),
+    Report(FakeResult),
     /// With the death of its worker.
     Death(Death),
     /// Never.
@@ -66,7 +66,7 @@ pub struct Tells {
 
 /// One fake worker.
 #[derive(Debug)]
-pub struct Worker {
+pub struct FakeWorker {
     /// Its number.
     pub id: WorkerId,
     /// How far its process is.
@@ -74,7 +74,7 @@ pub struct Worker {
     /// Its box and orders.
     pub pages: Pages,
     /// The supervisor's notes on them.
-    pub ring: Ring,
+    pub ring: RingNotes,
     /// Its task channel.
     pub inbox: VecDeque<(Seq, Task)>,
     /// Messages that its channel takes.
@@ -86,7 +86,7 @@ pub struct Worker {
     /// Why the supervisor killed it.
     pub kill: Option<KillReason>,
     /// What it runs.
-    pub run: Option<Run>,
+    pub run: Option<FakeRun>,
     /// Whether it lies now and then.
     pub liar: bool,
     /// Whether it stands still, for ever or until its death.
@@ -103,14 +103,14 @@ pub struct Worker {
     pub tells: Tells,
 }
 
-impl Worker {
+impl FakeWorker {
     /// A process that was just spawned.
     pub fn new(id: WorkerId, capacity: usize, liar: bool) -> Self {
         Self {
             id,
             life: Life::Booting,
             pages: Pages::new(),
-            ring: Ring::default(),
+            ring: RingNotes::default(),
             inbox: VecDeque::new(),
             capacity,
             closed: false,

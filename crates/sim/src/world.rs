@@ -14,19 +14,19 @@ use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, PoolId, ScratchId, 
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::{Agenda, Move};
-use crate::client::Client;
+use crate::client::FakeClient;
 use crate::clock::{Clock, MS, S, US};
 use crate::oracle::Oracles;
-use crate::report::{Report, Verdict, Violation};
-use crate::rng::Rng;
+use crate::report::{BrokenRule, RunReport, Verdict};
+use crate::rng::SimRng;
 use crate::sabotage::{self, Sabotage};
 use crate::scenario::Scenario;
 use crate::trace::Trace;
-use crate::worker::Worker;
+use crate::worker::FakeWorker;
 
 /// Where the supervisor may find something to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
+pub(crate) enum NewsSource {
     Worker(WorkerId),
     Client(usize),
 }
@@ -36,18 +36,18 @@ pub struct World {
     pub(crate) core: Core,
     pub(crate) scenario: Scenario,
     pub(crate) sabotage: Option<Sabotage>,
-    pub(crate) rng: Rng,
+    pub(crate) rng: SimRng,
     pub(crate) clock: Clock,
     pub(crate) agenda: Agenda,
-    pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    pub(crate) clients: Vec<Client>,
+    pub(crate) workers: BTreeMap<WorkerId, FakeWorker>,
+    pub(crate) clients: Vec<FakeClient>,
     pub(crate) clients_made: u64,
     /// Executions of each task so far, by its input and part: what a job that fails n times counts by.
     pub(crate) executions: BTreeMap<Vec<u8>, u32>,
     /// What performing brought, to be told in the next turn.
     pub(crate) told_back: Vec<Event>,
     /// Who has something to say.
-    pub(crate) news: BTreeSet<Source>,
+    pub(crate) news: BTreeSet<NewsSource>,
     /// Descriptors that the fake shell holds.
     pub(crate) held: BTreeSet<OutputId>,
     pub(crate) outputs_made: u64,
@@ -75,7 +75,7 @@ pub struct World {
     /// What happened.
     pub trace: Trace,
     /// Counts for the report.
-    pub report: Report,
+    pub report: RunReport,
 }
 
 impl World {
@@ -85,9 +85,9 @@ impl World {
         let down = scenario.down.filter(|down| down.early).map(|down| down.pool);
         let mut world = Self {
             core: Core::new(sabotage::told(&scenario.config, sabotage), clock.now()),
-            rng: Rng::new(scenario.seed),
+            rng: SimRng::new(scenario.seed),
             oracles: Oracles::new(&scenario),
-            report: Report { seed: scenario.seed, ..Report::default() },
+            report: RunReport { seed: scenario.seed, ..RunReport::default() },
             scenario,
             sabotage,
             clock,
@@ -123,7 +123,7 @@ impl World {
     ///
     /// # Errors
     /// A broken promise.
-    pub(crate) fn tick(&mut self) -> Result<bool, Violation> {
+    pub(crate) fn tick(&mut self) -> Result<bool, BrokenRule> {
         let now = self.clock.ns();
         let due = self.agenda.next_ns().is_some_and(|at| at <= now);
         let can_turn = self.can_turn();

@@ -19,7 +19,7 @@ use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sim::oracle::Oracles;
 use bulkhead_sim::report::Verdict;
 use bulkhead_sim::scenario::Scenario;
-use bulkhead_sim::worker::Worker;
+use bulkhead_sim::worker::FakeWorker;
 
 const OWNER: ClientId = ClientId(1);
 const OTHER: ClientId = ClientId(2);
@@ -30,7 +30,7 @@ const JOB: JobId = JobId(1);
 /// Oracles beside a pool with one worker, whose first kind keeps logs.
 struct Bench {
     oracles: Oracles,
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: BTreeMap<WorkerId, FakeWorker>,
     now: Now,
     tags: u32,
     seqs: u64,
@@ -45,7 +45,7 @@ impl Bench {
         scenario.config.keep_logs_max = 1;
         let mut bench = Self {
             oracles: Oracles::new(&scenario),
-            workers: BTreeMap::from([(WORKER, Worker::new(WORKER, 10, false))]),
+            workers: BTreeMap::from([(WORKER, FakeWorker::new(WORKER, 10, false))]),
             now: Now { mono_ns: 1_000_000_000, wall_us: 1 },
             tags: 0,
             seqs: 0,

@@ -19,7 +19,7 @@ use bulkhead_sim::oracle::Oracles;
 use bulkhead_sim::report::Verdict;
 use bulkhead_sim::scenario::Scenario;
 use bulkhead_sim::task::TaskId;
-use bulkhead_sim::worker::Worker;
+use bulkhead_sim::worker::FakeWorker;
 
 const CLIENT: ClientId = ClientId(1);
 const WORKER: WorkerId = WorkerId(1);
@@ -27,7 +27,7 @@ const WORKER: WorkerId = WorkerId(1);
 /// Oracles beside a pool with one placed worker and one accepted job.
 struct Bench {
     oracles: Oracles,
-    workers: BTreeMap<WorkerId, Worker>,
+    workers: BTreeMap<WorkerId, FakeWorker>,
     records: u64,
     now: Now,
 }
@@ -38,7 +38,7 @@ impl Bench {
         scenario.config.kinds.iter_mut().for_each(|kind| kind.logs = false);
         let mut bench = Self {
             oracles: Oracles::new(&scenario),
-            workers: BTreeMap::from([(WORKER, Worker::new(WORKER, 10, false))]),
+            workers: BTreeMap::from([(WORKER, FakeWorker::new(WORKER, 10, false))]),
             records: 0,
             now: Now { mono_ns: 1_000_000_000, wall_us: 1 },
         };
@@ -209,7 +209,7 @@ fn after_a_charge_the_worker_must_be_fresh() {
     let placed =
         What::Placed { worker: WorkerId(2), slot: SlotId(0), replaces: None, after_us: 0, warm: true };
     bench.decide(vec![placed], vec![]).unwrap();
-    let mut worker = Worker::new(WorkerId(2), 10, false);
+    let mut worker = FakeWorker::new(WorkerId(2), 10, false);
     worker.begun = 1;
     bench.workers.insert(WorkerId(2), worker);
     assert_eq!(oracle(bench.offer(WorkerId(2), 1, 2)), "budget");
@@ -273,7 +273,7 @@ fn nobody_gets_what_was_not_asked_for() {
 
 #[test]
 fn turns_need_a_cause() {
-    let mut quiet = bulkhead_sim::oracle::quiet::Quiet::default();
+    let mut quiet = bulkhead_sim::oracle::quiet::QuietOracle::default();
     let verdict = (0..1000).try_for_each(|_| quiet.step(5, false));
     assert_eq!(oracle(verdict), "quiet");
     assert_eq!((0..1000).try_for_each(|_| quiet.step(5, true)), Ok(()));

@@ -9,21 +9,26 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
-use crate::worker::Worker;
+use crate::worker::FakeWorker;
 
 /// Counts claims.
 #[derive(Debug, Default)]
-pub struct Exclusive {
+pub struct ExclusiveOracle {
     /// Claims seen.
     pub claims: u64,
 }
 
-impl Exclusive {
+impl ExclusiveOracle {
     /// A worker has claimed a task.
     ///
     /// # Errors
     /// Another one runs it.
-    pub fn claimed(&mut self, by: WorkerId, task: TaskId, workers: &BTreeMap<WorkerId, Worker>) -> Verdict {
+    pub fn claimed(
+        &mut self,
+        by: WorkerId,
+        task: TaskId,
+        workers: &BTreeMap<WorkerId, FakeWorker>,
+    ) -> Verdict {
         self.claims += 1;
         let other = workers.values().find(|worker| worker.id != by && worker.pages.runs(task));
         match other {

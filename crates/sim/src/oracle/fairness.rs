@@ -16,7 +16,7 @@ pub const SINGLE_UID: u32 = 1100;
 
 /// Counts who is passed over.
 #[derive(Debug)]
-pub struct Fairness {
+pub struct FairnessOracle {
     active: bool,
     bound: u64,
     /// Single jobs that wait for their first offer, and how many flood jobs went first.
@@ -26,7 +26,7 @@ pub struct Fairness {
     pub most: u64,
 }
 
-impl Fairness {
+impl FairnessOracle {
     /// With so many slots, each may take one more of the flood before the single job's turn.
     pub fn new(profile: Profile, slots: u16) -> Self {
         Self {

@@ -22,7 +22,7 @@ enum Carried {
 
 /// Everything that is held, and by whom it is used.
 #[derive(Debug, Default)]
-pub struct Files {
+pub struct FileOracle {
     most: (u64, u64),
     users: BTreeMap<ClientId, u32>,
     /// Files with their users and what they pin.
@@ -33,7 +33,7 @@ pub struct Files {
     carried: BTreeMap<(WorkerId, Seq), Vec<Carried>>,
 }
 
-impl Files {
+impl FileOracle {
     /// Nothing is held.
     pub fn new(config: &Config) -> Self {
         Self { most: (config.files_max, config.files_bytes_max), ..Self::default() }

@@ -12,7 +12,7 @@ use bulkhead_proto::worker::stage::Stage;
 
 /// How a job ended, as somebody was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct KnownEnd {
     /// The outcome.
     pub outcome: Outcome,
     /// The output and its descriptor, once somebody was shown it.
@@ -21,7 +21,7 @@ pub struct End {
 
 /// One accepted job.
 #[derive(Debug)]
-pub struct Job {
+pub struct KnownJob {
     /// Who submitted it.
     pub client: ClientId,
     /// Its user.
@@ -39,11 +39,11 @@ pub struct Job {
     /// Lives begun: 1, and one more for each accepted retry.
     pub life: u32,
     /// The end of the life before this one.
-    pub before: Option<End>,
+    pub before: Option<KnownEnd>,
     /// When it last ended or began anew, monotonic nanoseconds: a view of the same instant may be older.
     pub changed_ns: u64,
     /// The end of this life, once known.
-    pub end: Option<End>,
+    pub end: Option<KnownEnd>,
     /// The record of its end was made in this life.
     pub end_recorded: bool,
     /// The offer that is not resolved.
@@ -80,7 +80,7 @@ pub struct Job {
     pub told: Option<(Fence, u64)>,
 }
 
-impl Job {
+impl KnownJob {
     /// One of which nothing happened yet.
     pub fn new(
         client: ClientId,

@@ -16,11 +16,11 @@ use bulkhead_proto::ids::{ClientId, JobId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
 
 use crate::boxes::Guilt;
-use crate::oracle::job::Job;
-use crate::oracle::pool::Pool;
+use crate::oracle::job::KnownJob;
+use crate::oracle::pool::PoolOracle;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
-use crate::worker::Worker;
+use crate::worker::FakeWorker;
 
 /// A death for which a job may be charged in this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub(crate) struct Due {
 /// All jobs.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) jobs: BTreeMap<JobId, KnownJob>,
     /// Parts of jobs that have been offered, each followed as a job is.
-    pub(crate) parts: BTreeMap<TaskId, Job>,
+    pub(crate) parts: BTreeMap<TaskId, KnownJob>,
     plans: Vec<bool>,
     pub(crate) kinds: Vec<String>,
     pub(crate) keep_ns: u64,
@@ -87,14 +87,14 @@ impl Ledger {
 
     /// Some jobs of each sort that a person would ask about: that wait, that run, that were charged, that ended badly.
     pub fn curious(&self, each: usize) -> Vec<JobId> {
-        let is_there = |job: &&Job| !job.forgotten;
-        let sorts: [fn(&Job) -> bool; 4] = [
+        let is_there = |job: &&KnownJob| !job.forgotten;
+        let sorts: [fn(&KnownJob) -> bool; 4] = [
             |job| job.end.is_none() && job.offer.is_none() && job.charges == 0,
             |job| job.end.is_none() && job.offer.is_some(),
             |job| job.end.is_none() && job.charges > 0,
             |job| job.end.as_ref().is_some_and(|end| end.outcome != Outcome::Done),
         ];
-        let of = |sort: fn(&Job) -> bool| {
+        let of = |sort: fn(&KnownJob) -> bool| {
             let jobs = self.jobs.iter().rev().filter(move |(_, job)| is_there(job) && sort(job));
             jobs.map(|(id, _)| *id).take(each)
         };
@@ -106,11 +106,11 @@ impl Ledger {
         self.jobs.get(&job).map(|job| &job.input)
     }
 
-    pub(crate) fn task(&self, task: TaskId) -> Option<&Job> {
+    pub(crate) fn task(&self, task: TaskId) -> Option<&KnownJob> {
         if task.part == 0 { self.jobs.get(&task.job) } else { self.parts.get(&task) }
     }
 
-    pub(crate) fn task_mut(&mut self, task: TaskId) -> Option<&mut Job> {
+    pub(crate) fn task_mut(&mut self, task: TaskId) -> Option<&mut KnownJob> {
         if task.part == 0 { self.jobs.get_mut(&task.job) } else { self.parts.get_mut(&task) }
     }
 
@@ -120,7 +120,7 @@ impl Ledger {
     }
 
     /// Follows what the core is told.
-    pub fn told(&mut self, now: Now, event: &Event, pool: &Pool) {
+    pub fn told(&mut self, now: Now, event: &Event, pool: &PoolOracle) {
         match event {
             Event::ClientSaid { request: Request::Cancel { jobs }, .. } => {
                 jobs.iter().for_each(|job| self.change(*job, |job| job.cancel = true));
@@ -138,7 +138,7 @@ impl Ledger {
         }
     }
 
-    fn change(&mut self, job: JobId, change: impl FnOnce(&mut Job)) {
+    fn change(&mut self, job: JobId, change: impl FnOnce(&mut KnownJob)) {
         if let Some(job) = self.jobs.get_mut(&job) {
             change(job);
         }
@@ -230,12 +230,12 @@ impl Ledger {
             let id = JobId(first.0 + next as u64);
             let plans = self.plans.get(kind).copied().unwrap_or(false);
             let files = submit.files.clone();
-            let job = Job {
+            let job = KnownJob {
                 attached: submit.attached,
                 cancel: self.cancels.contains(&id),
                 plans,
                 files,
-                ..Job::new(client, uid, kind as u16, submit.policy.clone(), input.clone(), now.mono_ns)
+                ..KnownJob::new(client, uid, kind as u16, submit.policy.clone(), input.clone(), now.mono_ns)
             };
             self.jobs.insert(id, job);
         }
@@ -275,7 +275,7 @@ impl Ledger {
         worker: WorkerId,
         seq: Seq,
         task: &Task,
-        truth: Option<&Worker>,
+        truth: Option<&FakeWorker>,
     ) -> Verdict {
         let id = TaskId::of(task);
         self.offered_in_turn(now, task)?;

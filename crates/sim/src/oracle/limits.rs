@@ -9,13 +9,13 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::oracle::ledger::Ledger;
 use crate::report::{Verdict, broken};
-use crate::worker::Worker;
+use crate::worker::FakeWorker;
 
 /// A worker is to be killed.
 ///
 /// # Errors
 /// It is said to have met a limit, and has not.
-pub fn killed(now: Now, why: &KillReason, worker: &Worker, ledger: &Ledger) -> Verdict {
+pub fn killed(now: Now, why: &KillReason, worker: &FakeWorker, ledger: &Ledger) -> Verdict {
     let is_of_limit = matches!(why, KillReason::NoProgress | KillReason::CpuTime | KillReason::Memory { .. });
     if !is_of_limit {
         return Ok(());
@@ -50,7 +50,7 @@ pub fn killed(now: Now, why: &KillReason, worker: &Worker, ledger: &Ledger) -> V
 
 impl Ledger {
     /// Jobs whose offers a worker holds.
-    fn held_by(&self, worker: WorkerId) -> Vec<&crate::oracle::job::Job> {
+    fn held_by(&self, worker: WorkerId) -> Vec<&crate::oracle::job::KnownJob> {
         use bulkhead_proto::ids::Seq;
         let held = self.offers.range((worker, Seq(0))..=(worker, Seq(u64::MAX)));
         held.filter_map(|(_, task)| self.task(*task)).collect()

@@ -21,7 +21,7 @@ use crate::report::{Verdict, broken};
 
 /// A log that is held.
 #[derive(Clone, Debug)]
-struct Held {
+struct HeldLog {
     job: JobId,
     /// The attempts that it may be of.
     attempts: RangeInclusive<u32>,
@@ -67,13 +67,13 @@ struct Follower {
 
 /// Every log, and who asks for which.
 #[derive(Debug, Default)]
-pub struct Logs {
+pub struct LogOracle {
     /// Whether each kind keeps logs.
     keeps: Vec<bool>,
     max: usize,
     turn: u64,
     last: LogId,
-    held: BTreeMap<LogId, Held>,
+    held: BTreeMap<LogId, HeldLog>,
     /// The log of each job's latest attempt.
     latest: BTreeMap<JobId, LogId>,
     attempts: BTreeMap<JobId, Attempts>,
@@ -92,7 +92,7 @@ pub struct Logs {
     unexplained: Vec<Unexplained>,
 }
 
-impl Logs {
+impl LogOracle {
     /// No log yet.
     pub fn new(config: &Config) -> Self {
         let keeps = config.kinds.iter().map(|kind| kind.logs && !kind.plans).collect();
@@ -166,7 +166,7 @@ impl Logs {
         let (sure, all) = attempts.unbegun;
         let attempts = attempts.offered - all..=attempts.offered - sure;
         self.last = *log;
-        self.held.insert(*log, Held { job, attempts, turn: self.turn });
+        self.held.insert(*log, HeldLog { job, attempts, turn: self.turn });
         self.latest.insert(job, *log);
         self.offers.insert(offer, (job, ledger.lives(job)));
         // The one before went for this one.
@@ -296,7 +296,7 @@ impl Logs {
 
     fn dropped(&mut self, log: LogId, ledger: &Ledger) -> Verdict {
         let too_many = self.held.len() > self.max;
-        let Some(Held { job, .. }) = self.held.remove(&log) else {
+        let Some(HeldLog { job, .. }) = self.held.remove(&log) else {
             return broken("logs", format!("log {log} is let go, and is not held"));
         };
         if self.back.iter().any(|back| back.0 == job) {

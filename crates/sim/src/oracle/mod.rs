@@ -42,32 +42,32 @@ use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
 
 use crate::report::Verdict;
 use crate::scenario::Scenario;
-use crate::worker::Worker;
+use crate::worker::FakeWorker;
 
 /// All oracles.
 pub struct Oracles {
     /// `lost`, `outcome`, `blame`, `budget`.
     pub ledger: ledger::Ledger,
     /// `exclusive`.
-    pub exclusive: exclusive::Exclusive,
+    pub exclusive: exclusive::ExclusiveOracle,
     /// `pool`.
-    pub pool: pool::Pool,
+    pub pool: pool::PoolOracle,
     /// `replies`.
-    pub replies: replies::Replies,
+    pub replies: replies::ReplyOracle,
     /// `records`.
-    pub records: records::Records,
+    pub records: records::RecordOracle,
     /// `quiet`.
-    pub quiet: quiet::Quiet,
+    pub quiet: quiet::QuietOracle,
     /// `outputs`.
-    pub outputs: outputs::Outputs,
+    pub outputs: outputs::OutputOracle,
     /// `fairness`.
-    pub fairness: fairness::Fairness,
+    pub fairness: fairness::FairnessOracle,
     /// `unwanted`.
-    pub unwanted: unwanted::Unwanted,
+    pub unwanted: unwanted::UnwantedOracle,
     /// `files`.
-    pub files: files::Files,
+    pub files: files::FileOracle,
     /// `logs`.
-    pub logs: logs::Logs,
+    pub logs: logs::LogOracle,
 }
 
 impl Oracles {
@@ -75,16 +75,16 @@ impl Oracles {
     pub fn new(scenario: &Scenario) -> Self {
         Self {
             ledger: ledger::Ledger::new(&scenario.config),
-            exclusive: exclusive::Exclusive::default(),
-            pool: pool::Pool::new(&scenario.config),
-            replies: replies::Replies::new(scenario.config.client_credit_bytes),
-            records: records::Records::default(),
-            quiet: quiet::Quiet::default(),
-            outputs: outputs::Outputs::default(),
-            fairness: fairness::Fairness::new(scenario.profile, scenario.config.slots),
-            unwanted: unwanted::Unwanted::new(&scenario.config),
-            files: files::Files::new(&scenario.config),
-            logs: logs::Logs::new(&scenario.config),
+            exclusive: exclusive::ExclusiveOracle::default(),
+            pool: pool::PoolOracle::new(&scenario.config),
+            replies: replies::ReplyOracle::new(scenario.config.client_credit_bytes),
+            records: records::RecordOracle::default(),
+            quiet: quiet::QuietOracle::default(),
+            outputs: outputs::OutputOracle::default(),
+            fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),
+            unwanted: unwanted::UnwantedOracle::new(&scenario.config),
+            files: files::FileOracle::new(&scenario.config),
+            logs: logs::LogOracle::new(&scenario.config),
         }
     }
 
@@ -108,7 +108,7 @@ impl Oracles {
     ///
     /// # Errors
     /// A broken promise.
-    pub fn decided(&mut self, now: Now, out: &Output, workers: &BTreeMap<WorkerId, Worker>) -> Verdict {
+    pub fn decided(&mut self, now: Now, out: &Output, workers: &BTreeMap<WorkerId, FakeWorker>) -> Verdict {
         for action in &out.actions {
             if let Action::Reply { client, tag, reply: Reply::Accepted { first, count, .. }, .. } = action
                 && let Some((uid, submit)) = self.replies.submit(*client, *tag)

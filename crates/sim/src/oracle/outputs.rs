@@ -14,11 +14,11 @@ use crate::report::{Verdict, broken};
 
 /// All outputs that were ever held; true while they are.
 #[derive(Debug, Default)]
-pub struct Outputs {
+pub struct OutputOracle {
     held: BTreeMap<OutputId, bool>,
 }
 
-impl Outputs {
+impl OutputOracle {
     /// A report may bring an output.
     pub fn told(&mut self, event: &Event) {
         if let Event::Finished { report, .. } = event

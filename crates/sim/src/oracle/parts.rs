@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{JobId, OutputId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::oracle::job::Job;
+use crate::oracle::job::KnownJob;
 use crate::oracle::ledger::Ledger;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
@@ -38,7 +38,7 @@ impl Ledger {
         self.has_files(task, job)?;
         if id.part > 0 && !self.parts.contains_key(&id) {
             let (policy, input) = (job.policy.clone(), job.input.clone());
-            let part = Job::new(job.client, job.uid, job.kind, policy, input, now.mono_ns);
+            let part = KnownJob::new(job.client, job.uid, job.kind, policy, input, now.mono_ns);
             self.parts.insert(id, part);
         }
         Ok(())
@@ -56,7 +56,7 @@ impl Ledger {
         Some(all)
     }
 
-    fn has_files(&self, task: &Task, job: &Job) -> Verdict {
+    fn has_files(&self, task: &Task, job: &KnownJob) -> Verdict {
         let wants_shared = task.stage != Stage::Whole && job.policy.output == OutputMode::Descriptor;
         let plan: Option<OutputId> = job.planned.map(|plan| plan.0);
         let results = match task.stage {

@@ -18,7 +18,7 @@ use crate::report::{Verdict, broken};
 
 /// What is known of a worker.
 #[derive(Debug, Default)]
-struct Known {
+struct KnownWorker {
     pool: PoolId,
     ready: bool,
     killed: bool,
@@ -39,18 +39,18 @@ struct Known {
 
 /// Follows the pool.
 #[derive(Debug)]
-pub struct Pool {
+pub struct PoolOracle {
     /// Slots and spares of each pool.
     sizes: Vec<(u16, u16)>,
     rings: Vec<u16>,
     /// Which pool runs a kind.
     homes: Vec<PoolId>,
     recycle_tasks: Option<u64>,
-    workers: BTreeMap<WorkerId, Known>,
+    workers: BTreeMap<WorkerId, KnownWorker>,
     newest: WorkerId,
 }
 
-impl Pool {
+impl PoolOracle {
     /// Nobody lives yet.
     pub fn new(config: &Config) -> Self {
         Self {
@@ -116,7 +116,7 @@ impl Pool {
         }
     }
 
-    fn change(&mut self, worker: WorkerId, change: impl FnOnce(&mut Known)) {
+    fn change(&mut self, worker: WorkerId, change: impl FnOnce(&mut KnownWorker)) {
         if let Some(known) = self.workers.get_mut(&worker) {
             change(known);
         }
@@ -173,7 +173,7 @@ impl Pool {
             return broken("pool", format!("worker {worker} is spawned after worker {}", self.newest));
         }
         self.newest = worker;
-        self.workers.insert(worker, Known { pool, ..Known::default() });
+        self.workers.insert(worker, KnownWorker { pool, ..KnownWorker::default() });
         Ok(())
     }
 

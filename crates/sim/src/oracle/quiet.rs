@@ -14,14 +14,14 @@ const OVERDUE_MAX: u32 = 20;
 
 /// Counts turns.
 #[derive(Debug, Default)]
-pub struct Quiet {
+pub struct QuietOracle {
     at_ns: u64,
     turns: u32,
     /// Steps in a row after which the deadline was in the past.
     overdue: u32,
 }
 
-impl Quiet {
+impl QuietOracle {
     /// A turn at this instant; `outside`: something happened that the core did not ask for.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::report::{Verdict, broken};
 
 /// Every record that was made.
 #[derive(Debug, Default)]
-pub struct Records {
+pub struct RecordOracle {
     all: BTreeMap<u64, Record>,
     last: u64,
     /// Workers that were stuck.
@@ -20,7 +20,7 @@ pub struct Records {
     pub charges: u64,
 }
 
-impl Records {
+impl RecordOracle {
     /// One was made.
     ///
     /// # Errors

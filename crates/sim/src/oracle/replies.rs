@@ -17,7 +17,7 @@ use crate::report::{Verdict, broken};
 
 /// One connection.
 #[derive(Debug)]
-struct Known {
+struct KnownClient {
     peer: Peer,
     credit: Credit,
     promises: BTreeMap<Tag, Promise>,
@@ -29,14 +29,14 @@ struct Known {
 
 /// All connections.
 #[derive(Debug)]
-pub struct Replies {
-    clients: BTreeMap<ClientId, Known>,
+pub struct ReplyOracle {
+    clients: BTreeMap<ClientId, KnownClient>,
     credit_bytes: u64,
     /// Those that left in the step that is being judged: the core may have answered before it heard so.
     leaving: Vec<ClientId>,
 }
 
-impl Replies {
+impl ReplyOracle {
     /// Nobody is connected.
     pub fn new(credit_bytes: u64) -> Self {
         Self { clients: BTreeMap::new(), credit_bytes, leaving: Vec::new() }
@@ -50,7 +50,7 @@ impl Replies {
         match event {
             Event::ClientConnected { client, peer } => {
                 let (credit, promises) = (Credit::default(), BTreeMap::new());
-                let known = Known { peer: *peer, credit, promises, gone: false, closed: false };
+                let known = KnownClient { peer: *peer, credit, promises, gone: false, closed: false };
                 self.clients.insert(*client, known);
             }
             Event::ClientSaid { client, tag, request, .. } => {

@@ -14,13 +14,13 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::worker::boxes::ClaimState;
 
 use crate::clock::MS;
-use crate::oracle::pool::Pool;
+use crate::oracle::pool::PoolOracle;
 use crate::report::{Verdict, broken};
-use crate::worker::Worker;
+use crate::worker::FakeWorker;
 
 /// Follows who was asked.
 #[derive(Debug)]
-pub struct Unwanted {
+pub struct UnwantedOracle {
     graces_ms: Vec<u32>,
     /// The offer that each worker was last asked to end, and when.
     asked: BTreeMap<WorkerId, (Seq, u64)>,
@@ -28,7 +28,7 @@ pub struct Unwanted {
     resumed: BTreeSet<WorkerId>,
 }
 
-impl Unwanted {
+impl UnwantedOracle {
     /// Nobody was asked yet.
     pub fn new(config: &Config) -> Self {
         let graces_ms = config.kinds.iter().map(|kind| kind.cancel_grace_ms).collect();
@@ -51,7 +51,13 @@ impl Unwanted {
     ///
     /// # Errors
     /// It comes too early, or twice.
-    pub fn decided(&mut self, now: Now, action: &Action, pool: &Pool, truth: Option<&Worker>) -> Verdict {
+    pub fn decided(
+        &mut self,
+        now: Now,
+        action: &Action,
+        pool: &PoolOracle,
+        truth: Option<&FakeWorker>,
+    ) -> Verdict {
         match action {
             Action::Unwant { worker, seq } => self.asks(now, *worker, *seq, truth),
             Action::Kill { worker, why: KillReason::Cancel } => self.kills(now, *worker, pool, truth),
@@ -66,7 +72,7 @@ impl Unwanted {
         }
     }
 
-    fn asks(&mut self, now: Now, worker: WorkerId, seq: Seq, truth: Option<&Worker>) -> Verdict {
+    fn asks(&mut self, now: Now, worker: WorkerId, seq: Seq, truth: Option<&FakeWorker>) -> Verdict {
         let honest = truth.filter(|truth| !truth.liar);
         if honest.is_some_and(|truth| truth.pages.is(seq, ClaimState::Offered)) {
             return broken(
@@ -82,7 +88,7 @@ impl Unwanted {
         }
     }
 
-    fn kills(&self, now: Now, worker: WorkerId, pool: &Pool, truth: Option<&Worker>) -> Verdict {
+    fn kills(&self, now: Now, worker: WorkerId, pool: &PoolOracle, truth: Option<&FakeWorker>) -> Verdict {
         let is_deaf = pool.is_deaf(worker) || self.resumed.contains(&worker);
         let Some(truth) = truth.filter(|truth| !truth.liar && !is_deaf) else { return Ok(()) };
         let running = truth.run.as_ref().map(|run| run.seq);

@@ -13,7 +13,7 @@ use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
 use bulkhead_proto::job::JobState;
 
-use crate::oracle::job::{End, Job};
+use crate::oracle::job::{KnownEnd, KnownJob};
 use crate::oracle::ledger::Ledger;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
@@ -57,7 +57,7 @@ impl Ledger {
         }
         for id in std::mem::take(&mut self.touched) {
             let (Some(job), Some(of)) = (self.task(id), self.jobs.get(&id.job)) else { continue };
-            let quarantined = matches!(of.end, Some(End { outcome: Outcome::Crashed { .. }, .. }));
+            let quarantined = matches!(of.end, Some(KnownEnd { outcome: Outcome::Crashed { .. }, .. }));
             if (job.charges >= u32::from(job.policy.crash_budget())) != quarantined && of.end.is_none() {
                 return broken("budget", format!("{id:?} goes on after {} charges", job.charges));
             }
@@ -135,7 +135,7 @@ impl Ledger {
         }
         let left = has_left(job, gone, now, vanished_ns);
         let range = TaskId { job: id, part: 1 }..=TaskId { job: id, part: u32::MAX };
-        let sound = |task: &Job| is_sound(task, outcome, now, left, stopping);
+        let sound = |task: &KnownJob| is_sound(task, outcome, now, left, stopping);
         if !sound(job) && !self.parts.range(range).any(|(_, part)| *outcome != Outcome::Done && sound(part)) {
             return broken(
                 "outcome",
@@ -143,7 +143,7 @@ impl Ledger {
             );
         }
         job.changed_ns = now.mono_ns;
-        job.end = Some(End { outcome: outcome.clone(), output: None });
+        job.end = Some(KnownEnd { outcome: outcome.clone(), output: None });
         Ok(())
     }
 
@@ -227,12 +227,12 @@ impl Ledger {
 }
 
 /// Whether a job's client vanished so long ago that its attached jobs are cancelled.
-fn has_left(job: &Job, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_ns: u64) -> bool {
+fn has_left(job: &KnownJob, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_ns: u64) -> bool {
     job.attached && gone.get(&job.client).is_some_and(|at| now.mono_ns >= at + vanished_ns)
 }
 
 /// Whether a job, or a part of it, can have ended like that.
-fn is_sound(job: &Job, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> bool {
+fn is_sound(job: &KnownJob, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> bool {
     let retries = u32::from(job.policy.retry_budget()) + 1;
     let ran_ms = (now.mono_ns - job.offered_ns.min(now.mono_ns)) / 1_000_000;
     match outcome {
