@@ -1,6 +1,6 @@
-//! The end: what is still done, what is lost, and when the daemon leaves.
+//! The drain: which jobs still end, which are lost, and when the daemon exits.
 //!
-//! The table of stages stands in `src/drain.rs`; each way through it is walked here.
+//! The table of stages stands in `src/machine/drain.rs`; each way through it is walked here.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request, Submit};

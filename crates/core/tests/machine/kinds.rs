@@ -1,6 +1,6 @@
-//! What a kind says of its jobs: limits over the daemon's, budgets, files that they need, where their output goes.
+//! The rules of a kind for its jobs: limits over the daemon's, budgets, required files, where the output goes.
 //!
-//! The kind `ruled` has rules of its own; `quick` stands beside it and has those of the daemon.
+//! The kind `ruled` has rules of its own; `quick` has those of the daemon.
 
 use bulkhead_core::config::{Bound, Config, Limits};
 use bulkhead_proto::client::message::{Reply, Request, Submit};

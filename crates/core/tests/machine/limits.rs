@@ -1,4 +1,4 @@
-//! Limits in time and number: timeouts, expiry, failures with backoff, full channels.
+//! Limits of time and number: timeouts, expiry, failures with backoff, full channels.
 //!
 //! Time passes only when a test says so, with a turn at each deadline that the machine asked for.
 

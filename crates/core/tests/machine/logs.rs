@@ -1,4 +1,4 @@
-//! Logs of jobs: one for each attempt, the latest kept, who may read it, and what becomes of too many.
+//! Logs of jobs: one for each attempt, the latest kept, who may read it, and which are dropped when there are too many.
 
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;

@@ -1,21 +1,22 @@
-//! The machine, driven through `step` by a small shell that does as tests say. One file for each part.
+//! Tests of the machine through `Core::step`. A file here has the name of the core's file that it tests, as far as there
+//! is one; `rig` and `rig_requests` are the shell and the clients that the tests drive it with.
 //!
-//! No test looks inside: what the machine decides shows in its actions, records and replies.
+//! No test looks inside: each reads the actions, records and replies of a turn.
 
-mod ask;
-mod blame;
-mod clients;
+mod attachments;
+mod death;
+mod deliver;
 mod drain;
-mod files;
-mod grants;
-mod keep;
+mod end_order;
+mod grant;
+mod kept;
 mod kinds;
 mod limits;
 mod logs;
 mod part_ends;
 mod part_turns;
 mod parts;
-mod pools;
+mod pool;
 mod prefetch;
 mod progress;
 mod quarantine;
@@ -23,10 +24,10 @@ mod queue;
 mod recycle;
 mod restart;
 mod rig;
+mod rig_requests;
 mod shortage;
 mod speed;
-mod suspend;
-mod unwanted;
-mod watch;
+mod stopped;
+mod task_watch;
 mod why;
 mod why_waiting;

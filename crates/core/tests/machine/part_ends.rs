@@ -1,4 +1,4 @@
-//! How jobs that are done in parts end before their merge: by a part, by somebody's wish, with the daemon.
+//! How jobs with parts end before their merge: a part fails, the job is cancelled, the daemon stops.
 
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;

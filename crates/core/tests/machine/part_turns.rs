@@ -1,4 +1,4 @@
-//! Whose turn it is when jobs have parts: nobody waits for all of them, and many are no burden.
+//! The order in which parts of jobs are offered: other jobs do not wait for all of them, and many parts cost little.
 
 use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::client::outcome::Outcome;

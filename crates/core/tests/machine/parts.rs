@@ -1,4 +1,4 @@
-//! Plan, run and merge: what is offered when, with which files, and what becomes of a job when one of its parts does.
+//! Plan, run and merge: which task is offered when, with which files, and how the end of a part changes its job.
 
 use std::rc::Rc;
 

@@ -1,7 +1,7 @@
-//! Work ahead: only for short tasks, breadth first, and taken back when somebody else could do it.
+//! Prefetch: only short tasks are offered ahead, evenly over the workers, and they are taken back for an idle worker.
 //!
-//! What is short is known from reports alone, so each test first ends some tasks quickly. Beside somebody who has one job
-//! at a time there is less of it.
+//! The core learns how long tasks take from reports alone, so each test first ends some tasks quickly. While a client
+//! with a single job shares the pool, less is offered ahead.
 
 use bulkhead_core::event::TaskResult;
 use bulkhead_proto::ids::JobId;

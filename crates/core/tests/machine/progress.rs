@@ -1,4 +1,4 @@
-//! How far jobs are: told to who asked, while they run, now and then, and never backwards.
+//! Progress of jobs: sent to clients that subscribed, while the job runs, at most once in a while, and never backwards.
 
 use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::client::evidence::Progress;

@@ -1,6 +1,6 @@
-//! The whole way of a poisonous job: charged, alone, quarantined with all that is known, and out of it again.
+//! The whole way of a poisonous job: charged, alone, quarantined with its evidence, and out of quarantine again.
 //!
-//! Who is charged with one death is `blame.rs`'s; here is what follows from it over several attempts.
+//! `death.rs` tests who is charged with one death; this file tests several attempts.
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;

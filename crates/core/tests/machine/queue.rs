@@ -1,6 +1,6 @@
-//! The queue: whose turn it is, what waiting is worth, what fits, what is refused.
+//! The queue: the order of jobs, ageing, bounds, and refusals.
 //!
-//! With one slot and tasks that are not short, the order of ends is the order of turns.
+//! With one slot and tasks that are not short, jobs end in the order in which they were offered.
 
 use bulkhead_core::config::Config;
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};

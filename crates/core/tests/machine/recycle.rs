@@ -1,4 +1,4 @@
-//! Recycling: by number, age and size; never without a ready spare, never at a job's cost.
+//! Recycling of workers by number of tasks, age and size: never without a ready spare, never at a job's cost.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;

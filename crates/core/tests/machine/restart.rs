@@ -1,6 +1,6 @@
-//! Workers that keep dying: warm replacements, intensity, backoff, and the way back to health.
+//! Workers that keep dying: warm replacements, restart intensity, backoff, and recovery of the pool.
 //!
-//! Workers die here with nothing claimed, so that no job is to blame.
+//! Workers die here with nothing claimed, so that no job is charged.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;

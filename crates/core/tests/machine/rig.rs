@@ -1,7 +1,7 @@
-//! A shell for tests: performs what the core decides with workers that do as they are told.
+//! A shell for tests: performs the core's actions with workers that do as the test says.
 //!
-//! Workers come up at once, claim nothing by themselves and end tasks when a test says so. After every turn the
-//! core audits itself.
+//! Workers come up at once, claim nothing by themselves, and end tasks when a test says so. After every turn the core
+//! audits itself.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Something is short: workers do not come up, or outputs have nowhere to go. Who waits is told why, once, and that it
-//! is over; the pool says so, and tries again at growing distances.
+//! Shortages: workers do not come up, or outputs cannot be made. Clients whose jobs wait are told why, once, and when it
+//! is over; the pool is degraded, and spawns again with growing pauses.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;

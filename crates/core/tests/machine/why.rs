@@ -1,7 +1,6 @@
-//! What `why` says of a job that is tried again, runs or has ended: what it died of, what may end it, who ended it.
+//! What `why` answers for a job that is tried again, runs or has ended: its deaths, its limits, who ended it.
 //!
-//! The words themselves are `proto`'s and tested there; here is what the machine puts into them. Jobs that wait are in
-//! `why_waiting.rs`.
+//! `proto` has the words and tests them; these tests compare the values. `why_waiting.rs` has the jobs that wait.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request};

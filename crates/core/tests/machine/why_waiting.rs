@@ -1,6 +1,6 @@
-//! What `why` says of a job that waits: who goes first, how the workers are, what is short.
+//! What `why` answers for a job that waits: the jobs before it, the state of the workers, what is short.
 //!
-//! The words themselves are `proto`'s and tested there; here is what the machine puts into them.
+//! `proto` has the words and tests them; these tests compare the values.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};

@@ -1,4 +1,4 @@
-//! Cancelled tasks of a kind that gives them time: asked first, killed if they do not end by themselves.
+//! Cancelled tasks of a kind with `cancel_grace_ms`: the worker is told first, and killed if the task goes on.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;

@@ -1,6 +1,6 @@
-//! Deaths: who is charged, who is not, and that nothing runs again before the proof.
+//! Deaths: who is charged, who is not, and that nothing runs again before the death is proven.
 //!
-//! Workers die here with boxes that say what they had claimed; the table of verdicts stands in `src/blame.rs`.
+//! Workers die here with boxes that say what they had claimed. The table of deaths stands in `src/machine/death.rs`.
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config};
 use bulkhead_core::event::{Event, Leftover};

@@ -1,6 +1,6 @@
-//! Results on their way: streams, waits, credit, and clients that vanish.
+//! Results on their way to clients: streams, waits, credit, and clients that vanish.
 //!
-//! A client's credit is used up by what it is sent and restored when the shell says that all has left.
+//! A reply uses up its client's credit; `ClientFlushed` restores it.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Leftover, TaskResult};

@@ -1,6 +1,6 @@
-//! What tests ask of the machine as clients, and what they look up afterwards.
+//! What tests send to the machine as clients, and what they look up afterwards.
 //!
-//! Every helper asks through a real request, so that tests see what clients see.
+//! Every helper sends a real request, so that tests see what clients see.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request, Submit};

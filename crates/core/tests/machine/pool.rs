@@ -1,6 +1,6 @@
-//! Two pools side by side: who runs what, who waits for whom, and what a pool in trouble leaves alone.
+//! Two pools side by side: which pool runs a job, and that a degraded pool leaves the other alone.
 //!
-//! Kinds `quick` and `fan` are the default pool's, `foreign` is run by a pool of its own.
+//! The kinds `quick` and `fan` belong to the default pool, `foreign` to a pool of its own.
 
 use bulkhead_core::config::{Config, PoolSize};
 use bulkhead_core::event::Event;

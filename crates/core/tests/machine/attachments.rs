@@ -1,4 +1,4 @@
-//! Files that come with jobs: which are taken, whom they go to, and that each is let go once and not too early.
+//! Files that come with jobs: which are taken, which tasks get them, and that each is dropped once and not too early.
 
 use bulkhead_core::action::TaskFile;
 use bulkhead_core::config::Config;

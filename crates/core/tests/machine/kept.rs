@@ -1,6 +1,6 @@
-//! What is kept of ended jobs, and for how long.
+//! Which ended jobs are kept, and for how long.
 //!
-//! Each maximum of the configuration is met once, and time passes without anybody asking.
+//! Each maximum of the configuration is reached once, and time passes without a request.
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;

@@ -1,6 +1,6 @@
-//! Limits that have to be watched: no progress, processor time, memory; and a worker that is examined for them.
+//! Limits that need examinations: no progress, processor time, memory.
 //!
-//! What examining shows, a test sets; time passes with a turn at each deadline that the machine asked for.
+//! A test sets what an examination shows. Time passes with a turn at each deadline that the machine asked for.
 
 use bulkhead_proto::client::evidence::{Evidence, Seen};
 use bulkhead_proto::client::message::{Reply, Request};

@@ -1,4 +1,4 @@
-//! Workers that a signal stopped: spared for a while, then replaced.
+//! Workers that a signal stopped: they are offered nothing for a while, then killed and replaced.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};

@@ -1,4 +1,4 @@
-//! Limits of the configuration: what a job gets that asks for nothing, and what may be asked for.
+//! Limits of the configuration: the limits of a job that asks for none, and the most that a job may ask for.
 
 use bulkhead_core::config::{Bound, Config, Limits};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
