@@ -1,4 +1,7 @@
-//! How the daemon stops.
+//! The drain: how the daemon stops, stage by stage.
+//!
+//! A client or the first SIGTERM begins it; `begin_drain`, `grace_over`, `stop` and `tend_drain`, which every turn calls,
+//! go through the stages. Anything else than the table says is an assertion.
 //!
 //! | stage | new jobs | jobs | workers | leaves to |
 //! |---|---|---|---|---|
@@ -33,17 +36,29 @@ enum DrainStage {
     Over,
 }
 
-/// How far the end is.
+impl DrainStage {
+    /// The stages that this one may be left for: the table at the top of this file.
+    fn leads_to(self) -> &'static [DrainStage] {
+        match self {
+            DrainStage::Open => &[DrainStage::Draining, DrainStage::Leaving],
+            DrainStage::Draining => &[DrainStage::Leaving],
+            DrainStage::Leaving => &[DrainStage::Over],
+            DrainStage::Over => &[],
+        }
+    }
+}
+
+/// How far the drain is.
 #[derive(Debug, Default)]
 pub(super) struct Drain {
     stage: DrainStage,
-    /// When the grace or the farewell is over.
+    /// When the grace or the wait for clients is over.
     alarm: AlarmSlot,
-    /// Whether clients had their time to read.
+    /// Whether [`FAREWELL_MS`] have passed since every worker ended.
     farewell_over: bool,
-    /// Who asked for it, and is told when it is over.
+    /// Clients that asked for the drain: each gets [`Reply::Drained`] at its end.
     asked: Vec<(ClientId, Tag)>,
-    /// Jobs that were lost.
+    /// Jobs that ended as lost because of the drain.
     lost: u64,
 }
 
@@ -63,14 +78,24 @@ impl Drain {
         matches!(self.stage, DrainStage::Leaving | DrainStage::Over)
     }
 
-    /// Whether all is said and done.
+    /// Whether the daemon was told to exit.
     pub(super) fn is_over(&self) -> bool {
         self.stage == DrainStage::Over
+    }
+
+    /// The one way from stage to stage.
+    ///
+    /// # Panics
+    /// If the table of stages does not have it.
+    fn enter(&mut self, stage: DrainStage) {
+        let from = self.stage;
+        assert!(from.leads_to().contains(&stage), "the drain went from {from:?} to {stage:?}");
+        self.stage = stage;
     }
 }
 
 impl Core {
-    /// A client asks for the end.
+    /// A client asks for the drain. Only root and administrators may.
     pub(super) fn asked_to_drain(&mut self, id: ClientId, tag: Tag, peer: Peer, grace_ms: Option<u64>) {
         if !peer.admin {
             let needed = "only root and administrators drain the daemon".to_owned();
@@ -79,7 +104,7 @@ impl Core {
         self.begin_drain(grace_ms);
         let left = self.jobs.unended();
         self.reply(id, tag, Reply::Draining { left }, 16);
-        // One for each client, so that the list stays as long as those who are there.
+        // One entry for each connected client, so the list is no longer than that of clients.
         let clients = &self.clients;
         self.drain.asked.retain(|(other, _)| *other != id && clients.is_connected(*other));
         self.drain.asked.push((id, tag));
@@ -91,19 +116,19 @@ impl Core {
             return;
         }
         if self.drain.is_open() {
-            self.drain.stage = DrainStage::Draining;
+            self.drain.enter(DrainStage::Draining);
             let left = self.jobs.unended();
             self.turn.record(What::Draining { left, grace_ms }, None);
         }
         let Some(grace_ms) = grace_ms else { return };
         let until_ns = self.turn.now_ns().saturating_add(ms(grace_ms));
-        // A later, longer grace does not give back what was taken: somebody relies on the earlier end.
+        // A later drain with a longer grace changes nothing: another client relies on the earlier end.
         if self.drain.alarm.at_ns().is_none_or(|old_ns| until_ns < old_ns) {
             self.turn.set(&mut self.drain.alarm, Alarm::Grace, until_ns);
         }
     }
 
-    /// The grace, or the farewell, is over.
+    /// The alarm went off: the grace of the drain, or the wait for clients, is over.
     pub(super) fn grace_over(&mut self) {
         self.drain.alarm.clear();
         if self.drain.is_leaving() {
@@ -113,7 +138,7 @@ impl Core {
         }
     }
 
-    /// Ends everything at once: what has not ended is lost.
+    /// Ends every job that has not ended as lost, and kills all workers.
     pub(super) fn stop(&mut self) {
         if self.drain.is_open() {
             let left = self.jobs.unended();
@@ -128,18 +153,18 @@ impl Core {
             let reason = "the service stopped".to_owned();
             self.end_task(run, Outcome::Lost { reason }, Leftover::Nothing);
         }
-        // All at once: nothing that they could still bring would be wanted.
+        // All at once: no result of theirs is waited for any more.
         for id in self.workers.ids() {
             self.kill(id, Cause::Stop);
         }
     }
 
     fn leave(&mut self) {
-        self.drain.stage = DrainStage::Leaving;
+        self.drain.enter(DrainStage::Leaving);
         self.turn.cancel(&mut self.drain.alarm, Alarm::Grace);
     }
 
-    /// Goes on towards the end, if it is wanted.
+    /// Moves the drain on, at the end of each turn: workers leave once no job is left.
     pub(super) fn tend_drain(&mut self) {
         if self.drain.stage == DrainStage::Draining && self.jobs.unended() == 0 {
             self.leave();
@@ -147,7 +172,7 @@ impl Core {
         if self.drain.stage != DrainStage::Leaving {
             return;
         }
-        // No task is left: whoever still holds an offer runs what nobody wants any more.
+        // Every job has ended, so the offers that workers still hold are of ended jobs.
         let workers: Vec<(WorkerId, WorkerState)> =
             self.workers.iter().map(|(id, worker)| (id, worker.shown())).collect();
         for (id, state) in workers {
@@ -163,7 +188,7 @@ impl Core {
         }
     }
 
-    /// Clients that read get their last results; those that do not hold the end up for a bounded time.
+    /// Waits at most [`FAREWELL_MS`] for clients to read their last results, then tells the shell to exit.
     fn say_farewell(&mut self) {
         if self.clients.have_letters() && !self.drain.farewell_over {
             if self.drain.alarm.at_ns().is_none() {
@@ -171,7 +196,7 @@ impl Core {
             }
             return;
         }
-        self.drain.stage = DrainStage::Over;
+        self.drain.enter(DrainStage::Over);
         self.turn.cancel(&mut self.drain.alarm, Alarm::Grace);
         let lost = self.drain.lost;
         for (id, tag) in std::mem::take(&mut self.drain.asked) {
@@ -179,5 +204,18 @@ impl Core {
         }
         self.turn.record(What::Stopped, None);
         self.turn.act(Action::Exit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "the drain went from Leaving to Draining")]
+    fn the_drain_never_goes_back() {
+        let mut drain = Drain::default();
+        drain.enter(DrainStage::Leaving);
+        drain.enter(DrainStage::Draining);
     }
 }

@@ -1,7 +1,7 @@
-//! What must hold of workers between any two turns, as assertions: rings, slots, counts, spares.
+//! The invariants of workers between any two turns, as assertions: rings, slots, counts, spares.
 //!
 //! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon never does.
-//! What holds between workers and jobs is `machine/audit.rs`'s.
+//! `machine/audit.rs` checks what ties workers to jobs.
 
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::PoolId;

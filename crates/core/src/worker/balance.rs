@@ -1,7 +1,7 @@
-//! Takes work ahead back when somebody else could do it now: a worker is idle and nothing is queued, or the head
-//! of a ring takes longer than the work ahead was meant to.
+//! Takes offers ahead back when another worker could run them now: a worker is idle and nothing is queued, or the head of
+//! a ring takes longer than all work ahead may.
 //!
-//! Only looked at in turns that happen anyway; no alarm is set for it.
+//! `machine/dispatch.rs` calls it at the end of each dispatch; no alarm is set for it.
 
 use bulkhead_proto::ids::{PoolId, Seq, WorkerId};
 
@@ -10,7 +10,7 @@ use crate::turn::Turn;
 use crate::worker::Workers;
 
 impl<T: Copy> Workers<T> {
-    /// Asks for offers back that others could run.
+    /// Takes offers of a pool back that other workers could run.
     pub(crate) fn balance(&mut self, turn: &mut Turn, pool: PoolId) {
         let (mut idle, mut moving, mut holders) = (0, 0, Vec::new());
         for (id, worker) in self.in_slots(pool) {
@@ -21,15 +21,15 @@ impl<T: Copy> Workers<T> {
                 holders.push((id, overdue));
             }
         }
-        // With nobody who could take it up, what was taken back would only wait elsewhere.
+        // If no worker could run them, they would only wait in the queue instead.
         if holders.is_empty() || moving == 0 {
             return;
         }
         for &(id, _) in holders.iter().filter(|(_, overdue)| *overdue) {
             self.recall(turn, id, usize::MAX);
         }
-        // Half of what the richest holds for each idle worker: halves level out in a few turns, and what has begun meanwhile
-        // is simply not won.
+        // For each idle worker, half of what the worker with most offers holds: halves level out in a few turns. A
+        // take-back of an offer that has begun meanwhile fails, which changes nothing.
         for _ in 0..idle {
             let spare = |id: &WorkerId| self.table.get(id).map_or(0, |worker| worker.ring.spare_offers());
             let richest = holders.iter().map(|(id, _)| (spare(id), *id)).max();

@@ -1,8 +1,9 @@
-//! Tasks that have begun and that nobody wants any more: their job was cancelled, or went another way.
+//! Running tasks whose job has ended, because it was cancelled or one of its parts failed.
 //!
-//! A kind may give its tasks time to end by themselves: then the worker is told, and killed only if the task still runs
-//! when that time is over. The client that cancelled was answered before any of this. Meanwhile the worker is offered
-//! nothing, and what it may not have begun goes to others. A limit that is met is no cancel: its task is never asked.
+//! A kind with `cancel_grace_ms` gives its tasks that time to end by themselves: [`Action::Unwant`] tells the worker, which
+//! is killed only if the task still runs when the time is over. Until then the worker is offered nothing, and its other
+//! offers are taken back. The client that cancelled was answered before any of this. A task that meets a limit is killed
+//! at once.
 
 use bulkhead_proto::ids::{Seq, WorkerId};
 
@@ -10,7 +11,7 @@ use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::{Cause, FollowUp, Offer, Workers};
 
-/// A task whose worker was told that nobody wants it.
+/// A task that its worker was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndOrder {
     seq: Seq,
@@ -19,8 +20,8 @@ pub(super) struct EndOrder {
 }
 
 impl<T: Copy> Workers<T> {
-    /// A look found a task running that nobody wants: it is asked to end, or, if it had its time or gets none, its worker
-    /// is to be killed.
+    /// A look found a running task whose job has ended. The worker is told to end it, or is to be killed if the time for
+    /// that is over or its kind gives none.
     ///
     /// # Panics
     /// If the worker does not hold the offer.
@@ -49,7 +50,7 @@ impl<T: Copy> Workers<T> {
         FollowUp::Nothing
     }
 
-    /// An offer is settled: if it was the one that was to end, its worker is as any other again.
+    /// An offer is settled. If its worker was told to end it, the worker may be offered tasks again.
     pub(super) fn forget_order(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         if worker.end_order.take_if(|order| order.seq == seq).is_some() {
@@ -57,7 +58,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// The time of a task that was to end is over: look whether it still runs.
+    /// The time of a task that was told to end is over: asks for a look whether it still runs.
     ///
     /// # Panics
     /// If its alarm was not set.

@@ -1,7 +1,8 @@
-//! Ends workers that must not live on, and waits for the proof.
+//! Kills workers, hears that lanes hung up, and waits for the proof of each death.
 //!
-//! A hint of death or a kill settles nothing: what the worker may not have begun is taken back, the rest waits
-//! for proof. Without proof in time the worker is stuck: its slot goes to another, its task to nobody.
+//! A kill or a hang-up settles nothing: the core takes back the offers that the worker may not have begun, and the rest
+//! waits for proof of death. Without proof in time the worker is stuck: another worker gets its slot, and its task is
+//! never offered again.
 
 use bulkhead_proto::client::evidence::Seen;
 use bulkhead_proto::client::record::What;
@@ -13,12 +14,12 @@ use crate::worker::entry::LaneState;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty};
 use crate::worker::{Cause, Worker, Workers};
 
-/// How long a worker whose lane hung up may take to die of itself, in milliseconds. A dying process closes its
-/// lane a moment before its death can be seen; killing it in between would hide what it died of.
+/// How long a worker whose lane hung up may take to die by itself, in milliseconds. A dying process closes its lane a
+/// moment before its death can be seen, and a kill in between would hide its own cause of death.
 const HANG_UP_PATIENCE_MS: u64 = 250;
 
 impl<T: Copy> Workers<T> {
-    /// Whether a worker is there and was not killed before.
+    /// Whether a worker exists and was not killed before.
     pub(crate) fn may_be_killed(&self, id: WorkerId) -> bool {
         self.table.get(&id).is_some_and(|worker| !worker.is_killed())
     }
@@ -37,7 +38,7 @@ impl<T: Copy> Workers<T> {
         turn.act(Action::Kill { worker: id, why: cause.reason() });
     }
 
-    /// Takes back whatever a worker may not have begun.
+    /// Takes back all offers of a worker that are not known to have begun.
     pub(super) fn recall_all(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         for seq in worker.ring.recall_all() {
@@ -45,7 +46,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A lane hung up: most likely the worker is dead, and the proof is on its way.
+    /// A lane hung up. Most likely the worker is dead and `Event::Died` follows; if not, it is killed.
     pub(crate) fn hung_up(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         if worker.is_hung_up() || worker.is_killed() || worker.state == WorkerDuty::Retiring {
@@ -64,8 +65,8 @@ impl<T: Copy> Workers<T> {
         Some(worker.pool)
     }
 
-    /// No process came into being: there is nothing to kill, and no proof to wait for if that was decided before. Gives
-    /// the pool if that is a fault of it.
+    /// No process could be spawned: removes the worker, even if it was killed meanwhile. Gives the pool if the failed spawn
+    /// counts against it.
     pub(crate) fn spawn_failed(&mut self, turn: &mut Turn, id: WorkerId) -> Option<PoolId> {
         let worker = self.table.get(&id)?;
         let is_starting = worker.state == WorkerDuty::Starting;
@@ -76,8 +77,8 @@ impl<T: Copy> Workers<T> {
         is_starting.then_some(worker.pool)
     }
 
-    /// A worker was examined: if that was asked because the proof of its death is late, it is stuck now. At most as many
-    /// of these are replaced as the pool has slots.
+    /// A worker was examined. If that was because the proof of its death is late, it is stuck now. At most as many stuck
+    /// workers are replaced as the pool has slots.
     pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
         let Some(worker) = self.table.get(&id) else { return };
         let WorkerDuty::Killed { why, slot, proof: Proof::Late } = worker.state else { return };
@@ -88,7 +89,7 @@ impl<T: Copy> Workers<T> {
         turn.record(What::Stuck { worker: id, pid, seen }, None);
     }
 
-    /// Gives the slots of stuck workers of a pool away, the oldest worker's first, as far as they may be.
+    /// Frees the slots of stuck workers of a pool, the oldest worker's first, for at most as many as the pool has slots.
     pub(super) fn replace_stuck(&mut self, turn: &Turn, pool: PoolId) {
         while self.pool(pool).stuck_replaced < self.pool(pool).size() {
             let holds_slot = |worker: &Worker<T>| {

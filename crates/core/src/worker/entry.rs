@@ -1,8 +1,8 @@
-//! One worker as this room holds it.
+//! One worker: its state and the data that does not depend on the state.
 //!
-//! Its states stand in `state.rs`; beside them stands what is independent of them: its ring, its channel, its lane, whether
-//! a signal stopped it, what is watched of its task. Other rooms read by the methods here; fields are written in this
-//! folder alone.
+//! `state.rs` has the states. Independent of them are the ring, the channel, the lane, whether a signal stopped the worker,
+//! the watched limits of its task, and its alarms. Other rooms read by the methods here; only files of this folder write
+//! fields.
 
 use bulkhead_proto::client::evidence::Seen;
 use bulkhead_proto::client::view::WorkerState;
@@ -14,27 +14,27 @@ use crate::worker::ring::Ring;
 use crate::worker::state::{Cause, WorkerDuty};
 use crate::worker::task_watch::TaskWatch;
 
-/// When a worker came to be, and as which process.
+/// The process of a worker, and when it was spawned and connected.
 #[derive(Debug)]
 pub(super) struct SpawnedProcess {
     pub(super) spawned_us: u64,
     pub(super) spawned_ns: u64,
-    /// When it was connected; 0 before.
+    /// When it was connected, CLOCK_MONOTONIC nanoseconds; 0 before.
     pub(super) ready_ns: u64,
-    /// Its process, once there is one.
+    /// Its process id, once [`Event::WorkerSpawned`](crate::event::Event::WorkerSpawned) told it.
     pub(super) pid: Option<u32>,
 }
 
-/// What a worker has done.
+/// Counters and measurements of one worker.
 #[derive(Debug, Default)]
 pub(super) struct WorkerStats {
-    /// Tasks it has ended.
+    /// Tasks that it has ended.
     pub(super) ended: u64,
-    /// The last of them was reported as failed.
+    /// Whether the last of them was reported as failed.
     pub(super) failed_last: bool,
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
-    /// When that may be looked at again after a task.
+    /// The earliest time of the next examination of its size, CLOCK_MONOTONIC nanoseconds.
     pub(super) check_size_from_ns: u64,
     /// Offers taken back from it since it was killed or hung up.
     pub(super) requeued: u32,
@@ -43,37 +43,37 @@ pub(super) struct WorkerStats {
 /// The channel to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Channel {
-    /// It takes what is sent.
+    /// Messages can be sent.
     Open,
-    /// It took nothing since then, and nothing of the worker ended. While it is full nothing is offered: until something
-    /// ends, or a while has passed.
+    /// A message could not be sent at `since_ns`, and no task of the worker has ended since. While `is_full`, the worker is
+    /// offered nothing; a task that ends or the alarm `Resume` clears it.
     Refusing { since_ns: u64, is_full: bool },
 }
 
-/// Whether a worker's lane is up.
+/// The lane of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LaneState {
-    /// It is.
+    /// Connected.
     Up,
-    /// It hung up: the worker is offered nothing any more.
+    /// Hung up: the worker is offered nothing any more.
     HungUp,
 }
 
-/// One worker; `T` is what comes back with its offers.
+/// One worker. `T` is the machine's ticket in an offer.
 #[derive(Debug)]
 pub(crate) struct Worker<T> {
     pub(super) state: WorkerDuty,
-    /// Where it note_alive, from its spawn to its end.
+    /// Its pool, from its spawn to its end.
     pub(super) pool: PoolId,
     pub(super) process: SpawnedProcess,
     pub(super) ring: Ring<T>,
     pub(super) channel: Channel,
     pub(super) lane: LaneState,
-    /// A signal stopped it: it is offered nothing until it goes on, and then is killed unless it does.
+    /// When it is killed because a signal stopped it. While this is set, the worker is offered nothing.
     pub(super) stopped_until_ns: Option<u64>,
-    /// The task in its ring, if that has limits that have to be watched.
+    /// The limits of the task in its ring, if examinations are needed for them.
     pub(super) watch: Option<TaskWatch>,
-    /// The task that it was asked to end.
+    /// The task that [`Action::Unwant`](crate::action::Action::Unwant) told it to end.
     pub(super) end_order: Option<EndOrder>,
     pub(super) stats: WorkerStats,
     alarms: [AlarmSlot; WORKER_ALARMS],
@@ -133,7 +133,7 @@ impl<T: Copy> Worker<T> {
         self.alarms[alarm as usize].at_ns()
     }
 
-    /// What it has done was settled before.
+    /// Checks the counters against the offers that were settled.
     ///
     /// # Panics
     /// If it has ended or given back more offers than it has settled.
@@ -142,22 +142,22 @@ impl<T: Copy> Worker<T> {
         assert!(stats <= settled, "worker {id} has settled {settled} offers, and ended or gave back {stats}");
     }
 
-    /// Where it note_alive.
+    /// Its pool.
     pub(crate) fn pool(&self) -> PoolId {
         self.pool
     }
 
-    /// What it is doing, as clients see it.
+    /// Its state, as clients see it.
     pub(crate) fn shown(&self) -> WorkerState {
         self.state.shown()
     }
 
-    /// The slot that it has.
+    /// Its slot, if it has one.
     pub(crate) fn slot(&self) -> Option<SlotId> {
         self.state.slot()
     }
 
-    /// Its process, once there is one.
+    /// Its process id, once it is known.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.pid
     }
@@ -172,7 +172,7 @@ impl<T: Copy> Worker<T> {
         &self.ring
     }
 
-    /// Tasks it has ended.
+    /// Tasks that it has ended.
     pub(crate) fn ended(&self) -> u64 {
         self.stats.ended
     }
@@ -187,7 +187,7 @@ impl<T: Copy> Worker<T> {
         self.stats.requeued
     }
 
-    /// What was seen of it when it became stuck.
+    /// What an examination showed when it became stuck.
     pub(crate) fn seen(&self) -> Option<&Seen> {
         match &self.state {
             WorkerDuty::Stuck { seen, .. } => seen.as_ref(),
@@ -220,7 +220,7 @@ impl<T: Copy> Worker<T> {
         self.lane == LaneState::HungUp
     }
 
-    /// Whether its channel takes nothing for now.
+    /// Whether its channel is full.
     pub(super) fn is_full(&self) -> bool {
         matches!(self.channel, Channel::Refusing { is_full: true, .. })
     }
@@ -239,7 +239,7 @@ impl<T: Copy> Worker<T> {
         matches!(self.state, WorkerDuty::Idle { .. }) && self.is_open()
     }
 
-    /// Whether it has run nothing: whatever it was offered was taken back before it began.
+    /// Whether it has run nothing: each of its offers was taken back before it began.
     pub(crate) fn is_fresh(&self) -> bool {
         self.stats.ended == 0 && self.ring.is_empty()
     }

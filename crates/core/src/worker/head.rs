@@ -1,6 +1,6 @@
-//! The task at the head of a ring: its limit of wall time, and whether it is begun at all.
+//! The task at the head of a ring: its limit of wall time, and whether its worker begins it at all.
 //!
-//! Whether its job still stands is the machine's to say, which asks the room of jobs.
+//! The machine says whether the job of that task is still in the table of jobs: this room does not know jobs.
 
 use bulkhead_proto::ids::WorkerId;
 
@@ -9,8 +9,8 @@ use crate::turn::{Turn, WorkerAlarm, ms};
 use crate::worker::{HeadCheck, Workers};
 
 impl<T: Copy> Workers<T> {
-    /// Watches the time of the task that is now the first of a ring, if its job is there: its limit, if it has one, and
-    /// whether it is begun at all. An alarm that is early enough stays, so that most tasks set none.
+    /// Sets the alarm for the first task of a ring, if its job is known: for its limit of wall time, and for a worker that
+    /// does not begin it. An alarm that is early enough stays, so that most tasks set none.
     pub(crate) fn watch_head(&mut self, turn: &mut Turn, id: WorkerId, is_job_known: bool) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         let (set, head_ns) = (worker.alarm_ns(WorkerAlarm::Limit), worker.ring.head_ns());
@@ -32,8 +32,8 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// The first task of a ring has had its time, or should have begun: look whether it runs. With a worker that is
-    /// killed already there is nothing to see, and a job that met its limit is not kept waiting for the proof.
+    /// The alarm for the first task of a ring went off: asks for a look whether the task runs. If the worker is killed
+    /// already there is no look, and a job that met its limit does not wait for the proof of death.
     ///
     /// # Panics
     /// If its alarm was not set.
@@ -57,7 +57,7 @@ impl<T: Copy> Workers<T> {
         HeadCheck::Nothing
     }
 
-    /// A look found the first unfinished task of a ring, which is wanted: what its limit of wall time asks for.
+    /// A look found the first unfinished task of a ring, whose job has not ended: checks its limit of wall time.
     pub(crate) fn judge_head(
         &mut self,
         turn: &mut Turn,

@@ -1,7 +1,8 @@
-//! From a worker's spawn to its removal: warm spares, slots that outlive their workers, and who is spawned when.
+//! The life of a worker: spawned, ready, placed in a slot, retired, removed.
 //!
-//! A free slot takes a ready spare at once; the spare's own replacement is spawned a little later, so that
-//! answers and retries go first. After a death a pool spawns at most one worker in a turn.
+//! A free slot takes a ready spare at once. The spare's replacement is spawned 2 ms later (`respawn_delay_ms`), so that
+//! answers and retries go first. After its first turn a pool spawns at most one worker a turn. `enter` is the one way from
+//! state to state.
 
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
@@ -14,7 +15,7 @@ use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
 use crate::worker::{Cause, FollowUp, Worker, Workers};
 
 impl<T: Copy> Workers<T> {
-    /// Spawns the workers that pools miss, as far as it is time; none when the daemon is leaving.
+    /// Spawns missing workers of pools whose pause is over; none when the daemon is leaving.
     pub(crate) fn tend(&mut self, turn: &mut Turn, is_leaving: bool) {
         let is_first = turn.records().is_empty();
         for pool in self.pool_ids() {
@@ -113,14 +114,14 @@ impl<T: Copy> Workers<T> {
             self.pool_mut(pool).add_spare(id);
         }
         self.note_came_up(turn, id);
-        // Said once: a client that waits for the start need not wait for all of them.
+        // Sent for the first worker: a client that waits for the start does not wait for all workers.
         let slots = self.slots.len();
         let filled: usize = self.pools.iter().map(|pool| pool.filled()).sum();
         let up = self.count(WorkerState::Spare) + filled;
         self.say_ready(turn, || format!("taking jobs, {} of {slots} workers up so far", up.min(slots)));
     }
 
-    /// Tells the shell that waiting for the start is over, once.
+    /// Sends [`Action::Ready`], once: the wait for the start is over.
     pub(super) fn say_ready(&mut self, turn: &mut Turn, status: impl FnOnce() -> String) {
         if !std::mem::replace(&mut self.said_ready, true) {
             turn.act(Action::Ready { status: status() });
@@ -176,7 +177,8 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker in a slot of a pool that has run nothing; if need be an idle one leaves and a spare takes its place.
+    /// A worker in a slot of a pool that has run nothing. If there is none, an idle worker retires and a spare takes its
+    /// slot.
     pub(crate) fn fresh(&mut self, turn: &mut Turn, pool: PoolId) -> Option<WorkerId> {
         let mut used = None;
         for slot in self.places(pool) {
@@ -206,7 +208,7 @@ impl<T: Copy> Workers<T> {
         turn.act(Action::Retire { worker: id });
     }
 
-    /// A worker has so many milliseconds to leave the state that it is in.
+    /// Sets the alarm of a worker that has to leave its state within so many milliseconds.
     pub(super) fn set_overdue(&mut self, turn: &mut Turn, id: WorkerId, after_ms: u64) {
         if let Some(worker) = self.table.get_mut(&id) {
             worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(after_ms));
@@ -230,7 +232,7 @@ impl<T: Copy> Workers<T> {
             }
             WorkerDuty::Retiring => FollowUp::Kill(Cause::Unresponsive),
             WorkerDuty::Killed { proof, .. } => {
-                // Where the worker waits is of interest.
+                // The examination shows in which kernel function the worker waits.
                 *proof = Proof::Late;
                 turn.act(Action::Examine { worker: id });
                 FollowUp::Nothing
@@ -245,7 +247,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// Removes a worker whose death is proven, or that never was a process, with its alarms and from its slot.
+    /// Removes a worker whose death is proven, or that never had a process. Its alarms are cancelled, its slot is free.
     ///
     /// # Panics
     /// If its slot is another worker's, or its pool does not count it.
@@ -263,7 +265,7 @@ impl<T: Copy> Workers<T> {
         Some(worker)
     }
 
-    /// A worker of a pool died: the next one is spawned a little later, so that answers go first.
+    /// A worker of a pool died: the next one is spawned after `respawn_delay_ms`, so that answers go first.
     pub(crate) fn pause_spawns(&mut self, turn: &Turn, pool: PoolId) {
         let pause_ns = turn.after_ms(turn.config().respawn_delay_ms);
         let pool = self.pool_mut(pool);

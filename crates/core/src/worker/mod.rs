@@ -1,26 +1,27 @@
-//! Workers: the only writer of a worker, its ring, its slot, and of the pools that they work in.
+//! Workers: the only writer of workers, their rings and slots, and of pools.
 //!
-//! A state and what goes with it (the counts, the slot, the list of spares, the alarm) change in one method: `spawn`,
-//! `ready`, `place`, `offer`, `settle`, `retire`, `kill`, `remove`. Each asserts what must hold before it; `audit.rs`
-//! checks everything between turns. What has to happen elsewhere is returned, never called: a worker that has to be
-//! killed, a pool that is degraded now. Offers carry a ticket of the machine's that nothing here looks into.
+//! A worker's state changes together with the counts, the slot, the list of spares and the alarm, in one method: `spawn`,
+//! `ready`, `place`, `offer_to`, `settle`, `retire`, `kill`, `remove`. Each method that writes asserts what must hold,
+//! in constant time and never on a worker's word; `audit.rs` checks everything between turns, for tests. This room calls
+//! no other: a worker that has to be killed or a pool that has just degraded is returned to the machine. Offers carry a
+//! ticket of the machine's; this room never looks into it.
 //!
 //! | of one pool | of all together |
 //! |---|---|
 //! | slots, wanted and ready spares, when the next worker is spawned | numbers of workers and slots |
 //! | restart intensity, degraded or not | the table of workers: a number says which pool it is of |
-//! | how much is offered ahead while a client with one job is about | how long tasks of a kind take, recycling, limits |
+//! | the prefetch depth while a client with one job shares it | how long tasks of a kind take, recycling, limits |
 //!
 //! So nothing that happens in one pool delays another. The default pool is number 0.
 //!
-//! | file | what it is about |
+//! | file | subject |
 //! |---|---|
-//! | `state`, `entry`, `pool`, `offer`, `ring` | what a worker can be doing, where it stands, what it was offered |
+//! | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 //! | `life` | spawn, ready, place, retire |
-//! | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; tasks that nobody wants |
-//! | `settle`, `head`, `task_watch` | answers; limits of wall time; limits that are met by what a task does |
-//! | `prefetch`, `balance`, `shortage` | what is offered ahead, taken back, and waits |
-//! | `restart`, `recycle` | pools that keep dying; workers that have done their share |
+//! | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks whose job has ended |
+//! | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
+//! | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
+//! | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -64,19 +65,19 @@ use crate::worker::pool::WorkerSlot;
 use crate::worker::prefetch::PrefetchDepth;
 use crate::worker::shortage::Shortage;
 
-/// All workers, their slots and their pools; `T` is what comes back with offers.
+/// All workers, their slots and their pools. `T` is the machine's ticket in an offer.
 #[derive(Debug)]
 pub(crate) struct Workers<T> {
     table: BTreeMap<WorkerId, Worker<T>>,
     slots: Vec<WorkerSlot>,
     pools: Vec<Pool>,
-    /// By the number of the kind: who runs it.
+    /// By the number of the kind: the pool that runs it.
     pool_of_kind: Vec<PoolId>,
     /// By the number of the kind: how many of its tasks one worker may hold.
     depths: Vec<PrefetchDepth>,
     shortage: Shortage,
     last: u64,
-    /// Whether the shell was told that waiting for the start is over.
+    /// Whether [`Action::Ready`](crate::action::Action::Ready) was sent.
     said_ready: bool,
 }
 
@@ -111,7 +112,7 @@ impl<T: Copy> Workers<T> {
         self.pools.iter()
     }
 
-    /// One of them.
+    /// One pool.
     pub(crate) fn pool(&self, pool: PoolId) -> &Pool {
         &self.pools[usize::from(pool.0)]
     }
@@ -120,7 +121,7 @@ impl<T: Copy> Workers<T> {
         &mut self.pools[usize::from(pool.0)]
     }
 
-    /// Who runs this kind.
+    /// The pool that runs this kind.
     pub(crate) fn pool_of_kind(&self, kind: KindId) -> PoolId {
         self.pool_of_kind.get(usize::from(kind.0)).copied().unwrap_or_default()
     }
@@ -135,7 +136,7 @@ impl<T: Copy> Workers<T> {
         self.table.iter().map(|(id, worker)| (*id, worker))
     }
 
-    /// How many there are.
+    /// The number of workers.
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
@@ -160,13 +161,13 @@ impl<T: Copy> Workers<T> {
         self.pool(pool).places.clone()
     }
 
-    /// Who has this slot, if somebody has.
+    /// The worker in this slot, if it has one.
     pub(crate) fn in_slot(&self, slot: usize) -> Option<(WorkerId, &Worker<T>)> {
         let id = self.slots.get(slot)?.worker?;
         self.table.get(&id).map(|worker| (id, worker))
     }
 
-    /// Who is in the slots of a pool.
+    /// The workers in the slots of a pool.
     pub(crate) fn in_slots(&self, pool: PoolId) -> impl Iterator<Item = (WorkerId, &Worker<T>)> {
         self.places(pool).filter_map(|slot| self.in_slot(slot))
     }

@@ -1,14 +1,13 @@
 //! One offer: a task that was handed to a worker, as the core remembers it until it is settled.
 //!
-//! The ring that holds it changes it; other rooms read it by the methods here. The claim word of the offer stands in a
-//! shared page, which the shell alone reads.
+//! `ring.rs` writes it; other rooms read it by the methods here. The claim word of the offer stands in a shared page, which
+//! the shell alone reads.
 
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 
 use crate::worker::NewOffer;
 
-/// A task that was handed to a worker and is not settled. `T` is what the machine wants back with it: nothing here looks
-/// into that.
+/// A task that was handed to a worker and is not settled. `T` is the machine's ticket: this room never looks into it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer<T> {
     pub(super) seq: Seq,
@@ -49,7 +48,7 @@ impl<T: Copy> Offer<T> {
         self.seq
     }
 
-    /// What the machine wants back with it.
+    /// The machine's ticket.
     pub(crate) fn ticket(&self) -> T {
         self.ticket
     }
@@ -79,7 +78,7 @@ impl<T: Copy> Offer<T> {
         self.timeout_ms
     }
 
-    /// How long its task may take to end by itself once nobody wants it, in milliseconds.
+    /// How long its task may take to end by itself after its job was cancelled, in milliseconds.
     pub(super) fn grace_ms(&self) -> u32 {
         self.grace_ms
     }
@@ -96,13 +95,13 @@ impl<T: Copy> Offer<T> {
     }
 }
 
-/// What became of an offer that was to be recalled.
+/// What is to be done to recall an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recall {
-    /// A take-back is to be asked for.
+    /// Ask for the take-back.
     Now,
-    /// One was asked for before.
+    /// Nothing: the take-back was asked for before.
     Before,
-    /// The worker has begun it.
+    /// Look at the worker: it has begun the task.
     Claimed,
 }

@@ -1,7 +1,7 @@
 //! One pool, and the slots that outlive their workers.
 //!
-//! A kind belongs to one pool, and so do a worker and a slot, for good. Counts and lists here follow what workers do and
-//! are written by `life.rs` and `ending.rs`.
+//! A kind, a worker and a slot belong to one pool, for good. `life.rs`, `ending.rs` and `stopped.rs` call the methods that
+//! count; each asserts that the count adds up.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::worker::restart::Restart;
 #[derive(Debug, Default)]
 pub(super) struct WorkerSlot {
     pub(super) worker: Option<WorkerId>,
-    /// Who had it before, and since when it is free.
+    /// The worker that had it before, and since when it is free, CLOCK_MONOTONIC nanoseconds.
     pub(super) vacated: Option<(WorkerId, u64)>,
 }
 
@@ -37,14 +37,14 @@ pub(crate) struct Pool {
     pub(super) stuck_replaced: usize,
     /// Workers in each state.
     pub(super) counts: [usize; 7],
-    /// Before this nobody is spawned, CLOCK_MONOTONIC nanoseconds.
+    /// No worker is spawned before this, CLOCK_MONOTONIC nanoseconds.
     pub(super) next_spawn_ns: u64,
     pub(super) restart: Restart,
     pub(super) depth_cap: DepthCap,
 }
 
 impl Pool {
-    /// One without workers, whose slots begin at this one.
+    /// A pool without workers. Its slots begin at `first`.
     pub(super) fn new(size: PoolSize, first: usize) -> Self {
         let slots = usize::from(size.slots);
         Self {
@@ -66,7 +66,7 @@ impl Pool {
         &self.name
     }
 
-    /// Its slots, as many as there are.
+    /// The number of its slots.
     pub(crate) fn size(&self) -> usize {
         self.places.len()
     }
@@ -91,7 +91,7 @@ impl Pool {
         self.restart.degraded.as_ref().map(|degraded| degraded.reason())
     }
 
-    /// How it is, and why if it is not well.
+    /// Its health, and the reason if it is not healthy.
     pub(crate) fn health(&self) -> (PoolHealth, String) {
         match self.degraded() {
             Some(reason) => (PoolHealth::Degraded, reason),
@@ -100,8 +100,8 @@ impl Pool {
         }
     }
 
-    /// Workers that are there or on their way, against those that should be. A slot whose worker is about to
-    /// die counts as filled until it is free.
+    /// How many workers are to be spawned: slots and wanted spares, less the filled slots, the spares and the workers that
+    /// are starting. A slot whose worker was killed counts as filled until it is free.
     pub(super) fn missing(&self) -> usize {
         let wanted = self.size() + usize::from(self.spares_wanted);
         let there = self.count(WorkerState::Starting) + self.count(WorkerState::Spare);

@@ -1,8 +1,8 @@
-//! Prefetch depth: how fast a kind is, and so how many of its tasks one worker may hold.
+//! Prefetch depth: how many tasks of a kind one worker may hold, by how long tasks of the kind take.
 //!
-//! About a millisecond of work, of tasks that take less than half of one; of tasks up to [`PAIR_NS`] one that waits
-//! behind the one that runs, so that no worker idles while its answer travels; of longer ones none. One long task makes
-//! the depth one at once; it at most doubles after a whole depth of short ones.
+//! Tasks shorter than half a millisecond: about a millisecond of work. Tasks up to [`PAIR_NS`]: two, so that the worker
+//! has the next one while its answer travels. Longer tasks: one. One long task lowers the depth at once; after as many
+//! short tasks as the depth it at most doubles. `note_elapsed` hears each report; `machine/dispatch.rs` asks the rest.
 
 use bulkhead_proto::ids::{ClientId, KindId, PoolId, WorkerId};
 use bulkhead_proto::limits::RING;
@@ -13,21 +13,22 @@ use crate::worker::state::WorkerDuty;
 use crate::worker::{Fit, Workers};
 
 /// Tasks that take this long, in nanoseconds, are never queued behind another. Handing out a task takes 0.1 to 0.2 ms
-/// when everybody has to be woken: 200 tasks of 0.52 ms took 40 % longer than their work without one that waits ready.
+/// when supervisor and worker both have to wake up: without a second task in the ring, 200 tasks of 0.52 ms took 40 %
+/// longer than their work.
 pub(super) const PAIR_NS: u64 = 5_000_000;
-/// Work that a worker may have ahead, in nanoseconds.
+/// The most work that a worker may have ahead, in nanoseconds.
 pub(super) const AHEAD_NS: u64 = 1_000_000;
-/// The cost of a task that must not share a ring: more than anybody may have ahead.
+/// The cost of a task that must not share a ring: more than a worker may have ahead.
 pub(crate) const ALONE_NS: u64 = 1 << 40;
-/// A task costs at least this much in estimates: the channel is not free.
+/// The least cost of a task in estimates, in nanoseconds, for the channel.
 const FLOOR_NS: u64 = 1000;
 
-/// Offers that one worker may hold while somebody with few jobs is about.
+/// Offers that one worker may hold while a client with a single job shares the pool.
 const CAPPED_DEPTH: usize = 48;
-/// How long somebody is thought to be about who was handed a job.
+/// How long the lower depth holds after such a job was offered, in nanoseconds.
 const CAPPED_NS: u64 = 50_000_000;
 
-/// What reports have told of one kind.
+/// The prefetch depth of one kind, from the reports of its tasks.
 #[derive(Clone, Debug)]
 pub(super) struct PrefetchDepth {
     ring: usize,
@@ -37,7 +38,7 @@ pub(super) struct PrefetchDepth {
 }
 
 impl PrefetchDepth {
-    /// Nothing is known of it; one worker may at most hold `ring` of it.
+    /// The depth before the first report: 1. It never exceeds `ring`.
     pub(crate) fn new(ring: u16) -> Self {
         Self { ring: usize::from(ring).clamp(1, RING), estimate_ns: PAIR_NS, depth: 1, streak: 0 }
     }
@@ -52,7 +53,7 @@ impl PrefetchDepth {
         if self.depth == 1 { ALONE_NS } else { self.estimate_ns }
     }
 
-    /// Hears how long one took. The estimate rises at once and falls by an eighth of the difference.
+    /// Hears how long one task took. The estimate rises to it at once, and falls by an eighth of the difference.
     ///
     /// # Panics
     /// If the depth was none, or comes to be none or more than a ring.
@@ -78,28 +79,28 @@ impl PrefetchDepth {
     }
 }
 
-/// Whether somebody has few jobs in a pool beside others who have many: these then hold less ahead, since whoever comes
-/// waits behind all that was offered before.
+/// The cap on all depths of a pool. It is lower while a client with a single job shares the pool with clients that have
+/// many, because that job waits behind every offer made before it.
 #[derive(Debug, Default)]
 pub(super) struct DepthCap {
-    last: Option<ClientId>,
-    until_ns: u64,
+    last_client: Option<ClientId>,
+    low_until_ns: u64,
 }
 
 impl DepthCap {
-    /// Whether it is somebody else's turn than the last time.
-    pub(crate) fn changes(&mut self, client: ClientId) -> bool {
-        self.last.replace(client).is_some_and(|last| last != client)
+    /// Notes whose task is offered. Gives whether the last task was another client's.
+    pub(super) fn client_changes(&mut self, client: ClientId) -> bool {
+        self.last_client.replace(client).is_some_and(|last| last != client)
     }
 
-    /// Somebody's only job was handed out while others wait.
-    pub(crate) fn note(&mut self, now_ns: u64) {
-        self.until_ns = now_ns + CAPPED_NS;
+    /// Lowers the cap for [`CAPPED_NS`].
+    pub(super) fn lower(&mut self, now_ns: u64) {
+        self.low_until_ns = now_ns + CAPPED_NS;
     }
 
-    /// Offers that one worker may hold.
-    pub(crate) fn depth(&self, now_ns: u64) -> usize {
-        if now_ns < self.until_ns { CAPPED_DEPTH } else { RING }
+    /// Offers that one worker may hold, of whichever kind.
+    pub(super) fn depth(&self, now_ns: u64) -> usize {
+        if now_ns < self.low_until_ns { CAPPED_DEPTH } else { RING }
     }
 }
 
@@ -109,12 +110,12 @@ impl<T: Copy> Workers<T> {
         self.depths[usize::from(kind.0)].hear(elapsed_ns);
     }
 
-    /// What a task of this kind adds to the work ahead of the worker that gets it.
+    /// The nanoseconds that a task of this kind adds to the work ahead of its worker.
     pub(crate) fn cost_ns(&self, kind: KindId, is_for_itself: bool) -> u64 {
         if is_for_itself { ALONE_NS } else { self.depths[usize::from(kind.0)].cost_ns() }
     }
 
-    /// The depth of the kind of which one worker may hold most.
+    /// The greatest depth of all kinds.
     pub(crate) fn deepest(&self) -> usize {
         self.depths.iter().map(PrefetchDepth::depth).max().unwrap_or(1)
     }
@@ -151,14 +152,14 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A client's task was handed out in a pool. Gives whether it is another client than the last time.
+    /// Notes whose task is offered in a pool. Gives whether the last task there was another client's.
     pub(crate) fn client_changes(&mut self, pool: PoolId, client: ClientId) -> bool {
-        self.pool_mut(pool).depth_cap.changes(client)
+        self.pool_mut(pool).depth_cap.client_changes(client)
     }
 
-    /// A client's only job was handed out while others wait.
+    /// A client's only job was offered while jobs of other clients wait: lowers the cap of the pool for a while.
     pub(crate) fn cap_depth(&mut self, turn: &Turn, pool: PoolId) {
-        self.pool_mut(pool).depth_cap.note(turn.now_ns());
+        self.pool_mut(pool).depth_cap.lower(turn.now_ns());
     }
 }
 

@@ -1,12 +1,12 @@
-//! Recycling: workers that have run enough tasks, are old or have grown are replaced by spares, one by one.
+//! Recycling: a worker that has run enough tasks, is old enough or has grown is replaced by a spare.
 //!
-//! Only a spare that stands ready makes room, so the pool never has fewer workers for it; without one (slow spawns, a
-//! degraded pool) the old worker goes on. A due worker that holds short tasks is offered no more of them while a
-//! spare is ready, so that it comes to its end under full load too. It leaves idle: no task is lost, no job charged,
-//! and a worker that was asked to leave is no fault of the pool.
+//! It is replaced only when a spare is ready, so the pool never has fewer workers; without one (slow spawns, a degraded
+//! pool) the old worker goes on. A due worker is offered no short tasks ahead while a spare is ready, so that it becomes
+//! idle under full load too. Only idle workers are recycled: no task is lost, no job is charged, and the pool's restart
+//! intensity is not.
 //!
-//! Looked at in turns that happen anyway: an idle pool does not age, and a spare has run nothing. The size of a
-//! worker is examined after a task of it ended, at most once in [`SIZE_EVERY_MS`].
+//! `Core::step` calls `recycle` each turn; no alarm is set for it, so an idle pool does not age. The size of a worker is
+//! examined after one of its tasks has ended, at most once in [`SIZE_EVERY_MS`].
 
 use bulkhead_proto::client::evidence::Seen;
 use bulkhead_proto::client::record::{Enough, What};
@@ -16,15 +16,15 @@ use crate::action::Action;
 use crate::turn::{Turn, ms};
 use crate::worker::{Worker, Workers};
 
-/// How often the size of one worker is examined at most, in milliseconds.
+/// The least time between two examinations of the size of one worker, in milliseconds.
 const SIZE_EVERY_MS: u64 = 1000;
 
-/// Whether a worker has done its share: it has run something, and what it holds makes it enough.
+/// Whether a worker is due: it has ended a task, and meets a limit when its offers have ended.
 pub(super) fn is_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> bool {
     why_due(worker, turn).is_some()
 }
 
-/// What is enough of it.
+/// The limit that makes a worker due, if one does.
 fn why_due<T: Copy>(worker: &Worker<T>, turn: &Turn) -> Option<Enough> {
     let config = turn.config();
     let ended = worker.ended() + worker.ring.len() as u64;
@@ -60,7 +60,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker has ended a task: it may have grown.
+    /// A worker has ended a task and may have grown: examines its size, if that matters and it is time.
     pub(crate) fn check_size(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         if turn.config().recycle_resident_bytes.is_some() && turn.now_ns() >= worker.stats.check_size_from_ns
@@ -70,7 +70,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker was examined, for whatever reason.
+    /// A worker was examined: notes its size.
     pub(super) fn note_size(&mut self, id: WorkerId, seen: Option<&Seen>) {
         if let (Some(worker), Some(seen)) = (self.table.get_mut(&id), seen) {
             worker.stats.resident_bytes = seen.resident_bytes;

@@ -1,9 +1,10 @@
-//! Restart intensity: what happens when workers of a pool keep dying and no job is to blame.
+//! Restart intensity: what a pool does when its workers keep dying and no job is charged.
 //!
-//! As with an OTP supervisor, two numbers: more than `restart_intensity` such faults within `restart_period_ms`
-//! and the pool is degraded. Where OTP gives up, we go on with exponential backoff and jitter, and say so; the
-//! daemon never exits because of its workers. A pool is degraded, too, when as many workers in a row did not come up as
-//! it has places; the other pools go on as if nothing were. A worker that came up since and ends a task, or lives for a period, makes it healthy again.
+//! Two numbers, as in an OTP supervisor: more than `restart_intensity` such faults within `restart_period_ms` degrade the
+//! pool. Where OTP gives up, a degraded pool goes on with exponential backoff and jitter, and says so; the daemon never
+//! exits because of its workers. A pool is also degraded when as many workers in a row did not come up as it has slots and
+//! spares. Other pools are not affected. A worker that came up since then and ends a task, or lives for a period, makes
+//! the pool healthy again.
 
 use std::collections::VecDeque;
 
@@ -14,12 +15,12 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 use crate::turn::{Turn, WorkerAlarm, doubled, ms};
 use crate::worker::{NowDegraded, NowHealthy, Pool, Workers};
 
-/// A pool in trouble.
+/// Why a pool is degraded.
 #[derive(Debug)]
 pub(super) struct Degraded {
-    /// What was seen when it degraded, in words.
+    /// What degraded it, in words.
     seen: String,
-    /// The last fault.
+    /// The last fault, in words.
     last: String,
     since_ns: u64,
     /// Faults since then.
@@ -27,7 +28,7 @@ pub(super) struct Degraded {
 }
 
 impl Degraded {
-    /// Why, in words, as it stands now.
+    /// The reason that clients and records get.
     pub(super) fn reason(&self) -> String {
         let Self { seen, last, level, .. } = self;
         let more = if *level > 0 { format!(", {level} more since") } else { String::new() };
@@ -35,11 +36,11 @@ impl Degraded {
     }
 }
 
-/// What is remembered of faults.
+/// The faults of a pool.
 #[derive(Debug, Default)]
 pub(super) struct Restart {
     faults: VecDeque<u64>,
-    /// Workers that did not come up since one did.
+    /// Workers that did not come up since the last one that did.
     stillborn: usize,
     pub(super) degraded: Option<Degraded>,
     /// Whether a worker was ever ready.
@@ -47,15 +48,15 @@ pub(super) struct Restart {
 }
 
 impl Pool {
-    /// Whether a whole pool of workers was tried and not one came up: slow failures, such as a worker that hangs
-    /// before it is up, never exceed the intensity.
+    /// Whether as many spawns in a row failed as the pool has slots and spares. Slow failures, such as a worker that hangs
+    /// before it is ready, never exceed the intensity.
     fn nobody_comes_up(&self) -> bool {
         self.restart.stillborn >= self.size() + usize::from(self.spares_wanted)
     }
 }
 
 impl<T: Copy> Workers<T> {
-    /// A worker died, or did not come up, and no job is to blame. Gives the pool if it is degraded by this.
+    /// A worker died or did not come up, and no job is charged. Gives the pool if this degrades it.
     pub(crate) fn fault(&mut self, turn: &mut Turn, id: PoolId, what: &str) -> Option<NowDegraded> {
         let now_ns = turn.now_ns();
         let (period_ms, intensity) =
@@ -94,7 +95,7 @@ impl<T: Copy> Workers<T> {
         pool.restart.faults.clear();
         pool.restart.degraded = Some(degraded);
         turn.record(What::Degraded { pool: pool.name.clone(), reason }, None);
-        // Another pool may come up in a moment, and then there is better to say.
+        // While another pool is not degraded, a worker of it may still come up and send a better status.
         if self.pools.iter().all(|pool| pool.restart.degraded.is_some()) {
             let (_, reasons) = self.health();
             self.say_ready(turn, || format!("degraded: {reasons}"));
@@ -102,8 +103,8 @@ impl<T: Copy> Workers<T> {
         NowDegraded(id)
     }
 
-    /// A worker could not be brought up: the next one of its pool waits at least the least backoff. Gives the pool if it
-    /// is degraded by this.
+    /// A worker did not come up: the next spawn of its pool waits at least `backoff_min_ms`. Gives the pool if this degrades
+    /// it.
     pub(crate) fn spawn_fault(
         &mut self,
         turn: &mut Turn,
@@ -133,7 +134,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker came up. In a degraded pool it is looked at again a period from now.
+    /// A worker came up. In a degraded pool the alarm `Survival` is set for a period from now.
     pub(super) fn note_came_up(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         let restart = &mut self.pools[usize::from(worker.pool.0)].restart;
@@ -153,7 +154,7 @@ impl<T: Copy> Workers<T> {
         self.note_alive(turn, id)
     }
 
-    /// A worker lived on, or ended a task: if it came up since the pool degraded, all is well again.
+    /// A worker ended a task or survived a period. If it came up since its pool degraded, the pool is healthy again.
     pub(crate) fn note_alive(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
         let worker = self.table.get(&id)?;
         let (pool_id, ready_ns, is_killed) = (worker.pool, worker.process.ready_ns, worker.is_killed());
@@ -169,7 +170,7 @@ impl<T: Copy> Workers<T> {
         Some(NowHealthy(pool_id))
     }
 
-    /// How all pools are together, and why if one is not well. It is named where there are several.
+    /// The worst health of all pools, and the reasons if it is not healthy; with several pools each reason names its pool.
     pub(crate) fn health(&self) -> (PoolHealth, String) {
         let all: Vec<(&Pool, (PoolHealth, String))> =
             self.pools.iter().map(|pool| (pool, pool.health())).collect();

@@ -1,8 +1,8 @@
-//! What the core knows of one worker's ring: its offers in the order of their seq.
+//! The core's list of one worker's ring: its offers that are not settled, in the order of their seq.
 //!
-//! The words themselves stand in shared pages that the shell reads; here is who was offered what, so that every
-//! answer can be matched and every death accounted for. A seq is never reused, and never more than a ring's
-//! length ahead of the oldest that is not settled.
+//! The claim words stand in shared pages that the shell reads. With this list every answer is matched to its offer, and
+//! every death to its tasks. A seq is never reused, and is less than [`RING`] ahead of the oldest offer that is not
+//! settled.
 
 use std::collections::VecDeque;
 
@@ -24,12 +24,12 @@ pub(crate) struct Ring<T> {
 }
 
 impl<T: Copy> Ring<T> {
-    /// None yet.
+    /// An empty ring.
     pub(super) fn new() -> Self {
         Self { offers: VecDeque::new(), next: Seq(1), ahead_ns: 0, head_ns: 0 }
     }
 
-    /// Offers that are not settled.
+    /// The number of offers.
     pub(crate) fn len(&self) -> usize {
         self.offers.len()
     }
@@ -49,13 +49,13 @@ impl<T: Copy> Ring<T> {
         self.head_ns
     }
 
-    /// All of them, in order.
+    /// All offers, in order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Offer<T>> {
         self.offers.iter()
     }
 
-    /// Whether one more of this cost has room: in the ring, and in the millisecond of work ahead or as the second of a
-    /// pair.
+    /// Whether one more offer of this cost has room: in the ring, and in the millisecond of work ahead or as the second of
+    /// a pair.
     pub(crate) fn has_room(&self, cost_ns: u64) -> bool {
         let Some(head) = self.head() else { return true };
         let is_pair = self.offers.len() == 1 && head.cost_ns.max(cost_ns) < PAIR_NS;
@@ -63,8 +63,8 @@ impl<T: Copy> Ring<T> {
         has_time && self.has_entry()
     }
 
-    /// Whether the first of them takes longer than the work ahead was meant to, or twice what it was expected to:
-    /// nothing is to wait behind it.
+    /// Whether the first offer has taken longer than all work ahead may, and longer than twice its estimate: nothing is to
+    /// wait behind it.
     pub(crate) fn is_overdue(&self, now_ns: u64) -> bool {
         let expected_ns = self.head().map(|head| head.cost_ns).filter(|cost_ns| *cost_ns < PAIR_NS);
         now_ns.saturating_sub(self.head_ns)
@@ -81,7 +81,7 @@ impl<T: Copy> Ring<T> {
         self.next
     }
 
-    /// How many offers were settled.
+    /// The number of offers that were settled.
     pub(super) fn settled(&self) -> u64 {
         self.next.0 - 1 - self.offers.len() as u64
     }
@@ -107,7 +107,7 @@ impl<T: Copy> Ring<T> {
         self.head().is_none_or(|head| self.next.0 - head.seq.0 < RING as u64)
     }
 
-    /// One of them, to be looked at.
+    /// One offer.
     pub(crate) fn get(&self, seq: Seq) -> Option<&Offer<T>> {
         self.offers.get(self.position(seq)?)
     }
@@ -164,18 +164,21 @@ impl<T: Copy> Ring<T> {
         self.offers.iter().skip(1).filter(|offer| !offer.recalled).count()
     }
 
-    /// Marks up to `count` of them as recalled, from the last, and gives their seqs.
+    /// Marks up to `count` of these as recalled, the last first, and gives their seqs.
     pub(super) fn recall_tail(&mut self, count: usize) -> Vec<Seq> {
         let behind = self.offers.iter_mut().skip(1).rev().filter(|offer| !offer.recalled);
         behind.take(count).map(Offer::recall).collect()
     }
 
-    /// Marks all that may not have begun as recalled, and gives their seqs.
+    /// Marks all offers that are not known to have begun as recalled, and gives their seqs.
     pub(super) fn recall_all(&mut self) -> Vec<Seq> {
         self.offers.iter_mut().filter(|offer| !offer.recalled && !offer.claimed).map(Offer::recall).collect()
     }
 
-    /// Checks what must always hold.
+    /// Checks the invariants of a ring.
+    ///
+    /// # Panics
+    /// If one is broken.
     pub(super) fn audit(&self) {
         let ordered =
             self.offers.iter().zip(self.offers.iter().skip(1)).all(|(one, next)| one.seq < next.seq);

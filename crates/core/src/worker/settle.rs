@@ -1,4 +1,7 @@
-//! Offers: made, answered, taken back, refused by a full channel. Every offer is settled exactly once.
+//! Offers from their making to their settling: answered, taken back, or refused by a full channel.
+//!
+//! `machine/settle.rs` and `machine/dispatch.rs` drive it. Every offer is settled exactly once: `settle` gives it once, and
+//! nothing for an unknown seq.
 
 use bulkhead_proto::ids::{Seq, WorkerId};
 
@@ -9,7 +12,7 @@ use crate::worker::offer::Recall;
 use crate::worker::state::WorkerDuty;
 use crate::worker::{Cause, FollowUp, NewOffer, Settled, Workers};
 
-/// How long a worker with a full channel and nothing to do is left alone, in milliseconds.
+/// How long an idle worker with a full channel is offered nothing, in milliseconds.
 const FULL_MS: u64 = 100;
 
 impl<T: Copy> Workers<T> {
@@ -18,8 +21,8 @@ impl<T: Copy> Workers<T> {
         self.table.get(&id).map(|worker| worker.ring.next_seq())
     }
 
-    /// Puts an offer into a worker's ring, and watches its task if that has limits which need it. Gives whether it is the
-    /// first there.
+    /// Puts an offer into a worker's ring, and watches the task if its limits need that. Gives whether the offer is the
+    /// first in the ring.
     ///
     /// # Panics
     /// If the worker has no slot, the ring no room, or a task that is watched would share its ring.
@@ -50,7 +53,7 @@ impl<T: Copy> Workers<T> {
         is_first
     }
 
-    /// Removes an offer that is settled from its ring. `None` if it was settled before, or never made.
+    /// Removes an offer from its ring: it is settled. `None` if it was settled before, or never made.
     pub(crate) fn settle(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) -> Option<Settled<T>> {
         let worker = self.table.get_mut(&id)?;
         let was_head = worker.ring.head().is_some_and(|head| head.seq() == seq);
@@ -65,7 +68,7 @@ impl<T: Copy> Workers<T> {
         Some(Settled { offer, was_head })
     }
 
-    /// A settled offer brought a report: the worker has ended a task, and takes what is sent.
+    /// A settled offer came with a report: counts a task that ended. The worker's channel is open again.
     ///
     /// # Panics
     /// If the worker has settled no offer for it.
@@ -78,7 +81,8 @@ impl<T: Copy> Workers<T> {
         worker.cancel(turn, id, WorkerAlarm::Resume);
     }
 
-    /// A settled offer that never began is waited for again: it counts among those of a worker that is dying.
+    /// The task of a settled offer never began and is queued again: counts it if the worker is dying, for the record of
+    /// its death.
     ///
     /// # Panics
     /// If the worker has settled no offer for it.
@@ -89,7 +93,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker that has settled all that it held waits for a task again.
+    /// A busy worker whose last offer was settled is idle again.
     pub(crate) fn idle_if_empty(&mut self, id: WorkerId) {
         let Some(worker) = self.table.get(&id) else { return };
         if let WorkerDuty::Busy { slot } = worker.state
@@ -99,12 +103,12 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A take-back was lost, or a look showed it: the worker has begun an offer, or ended it already. Gives the offer.
+    /// A take-back failed, or a look showed a claim: the worker has begun an offer, or ended it. Gives the offer.
     pub(crate) fn note_claimed(&mut self, id: WorkerId, seq: Seq) -> Option<crate::worker::Offer<T>> {
         self.table.get_mut(&id)?.ring.claim(seq)
     }
 
-    /// Nobody wants an offer any more: takes it back, or looks whether it runs.
+    /// The job of an offer has ended: takes the offer back, or asks for a look if it has begun.
     pub(crate) fn recall_or_look(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) {
         match self.table.get_mut(&id).and_then(|worker| worker.ring.recall(seq)) {
             Some(Recall::Claimed) => turn.act(Action::Look { worker: id }),
@@ -113,8 +117,8 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A worker's channel took nothing: nothing is offered to it until something of it ends, or a while has passed. One
-    /// with nothing to do that takes nothing for long is to be killed.
+    /// A worker's channel is full: the worker is offered nothing until one of its tasks ends or [`FULL_MS`] have passed. An
+    /// idle worker whose channel is full for `retire_ms` is to be killed.
     pub(crate) fn refused(&mut self, turn: &mut Turn, id: WorkerId) -> FollowUp {
         let now_ns = turn.now_ns();
         let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };

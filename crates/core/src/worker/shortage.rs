@@ -1,8 +1,8 @@
-//! What to do while no output, log or plan can be made: jobs that need one wait, everything else goes on.
+//! Shortage: while the shell cannot make an output, a log or a plan, jobs that need a descriptor wait; others go on.
 //!
-//! The shell finds it out at an offer and says what is short; nothing that needs a descriptor is offered for a moment
-//! then, and after it the next offer tries again. Recorded at most every so often; which clients are told is
-//! `machine/notices.rs`'s.
+//! The shell notices it at an offer (`Event::OfferFailed`). For [`TRY_AFTER_MS`] no job that needs a descriptor is offered;
+//! the next offer after that tries again. A record is made at most every [`SAY_EVERY_MS`]; `machine/notices.rs` tells
+//! clients.
 
 use bulkhead_proto::client::record::What;
 
@@ -14,10 +14,10 @@ const TRY_AFTER_MS: u64 = 100;
 /// Shortest time between two records that say that something is short.
 const SAY_EVERY_MS: u64 = 10_000;
 
-/// What is short, if something is.
+/// The shortage, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Shortage {
-    /// Until when nothing is tried, and what was missing.
+    /// The alarm for the next try, and what is short.
     on: Option<(AlarmSlot, String)>,
     say_from_ns: u64,
 }
@@ -28,7 +28,7 @@ impl<T: Copy> Workers<T> {
         self.shortage.on.is_some()
     }
 
-    /// Until when.
+    /// When it is tried again, CLOCK_MONOTONIC nanoseconds, if something is short.
     pub(crate) fn short_until_ns(&self) -> Option<u64> {
         self.shortage.on.as_ref()?.0.at_ns()
     }
@@ -38,7 +38,7 @@ impl<T: Copy> Workers<T> {
         self.shortage.on.as_ref().map_or("", |(_, what)| what)
     }
 
-    /// What was missing may be there again.
+    /// The alarm went off: the next offer tries again.
     ///
     /// # Panics
     /// If nothing was short.
@@ -47,7 +47,7 @@ impl<T: Copy> Workers<T> {
         self.shortage.on = None;
     }
 
-    /// A descriptor could not be made; `what` says why. Gives whether that was recorded, so that clients are to be told.
+    /// A descriptor could not be made; `what` says why. Gives whether this was recorded: then clients are to be told too.
     pub(crate) fn fall_short(&mut self, turn: &mut Turn, what: &str) -> bool {
         if self.is_short() {
             return false;

@@ -1,4 +1,7 @@
-//! What a worker can be doing, and the legal ways between that.
+//! The states of a worker and the legal ways between them.
+//!
+//! `Workers::enter` alone changes a state. Shells and records see `KillReason`, clients see `WorkerState`; the states here
+//! carry the data that goes with them.
 //!
 //! | from \ to | spare | idle | busy | retiring | killed | stuck |
 //! |---|---|---|---|---|---|---|
@@ -16,7 +19,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{KillReason, Lie};
 use bulkhead_proto::ids::SlotId;
 
-/// Why we killed a worker: what its death will mean is decided by this.
+/// Why the core killed a worker. `machine/death.rs` decides by it who is charged with the death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// The task at its head met its limit of wall time.
@@ -31,20 +34,20 @@ pub(crate) enum Cause {
     Cancel,
     /// The service stops.
     Stop,
-    /// It broke a rule.
+    /// It broke a rule of the worker protocol.
     Lie(Lie),
     /// It took no offer, or did not leave.
     Unresponsive,
-    /// A signal stopped it, and nobody let it go on in time.
+    /// A signal stopped it, and it was not continued in time.
     Stopped,
-    /// It did not come up; that was counted when it was noticed.
+    /// It did not come up. The failed spawn is counted already, so its death is not.
     Bootstrap,
-    /// Its lane hung up and it did not die of itself.
+    /// Its lane hung up and it did not die by itself.
     HungUp,
 }
 
 impl Cause {
-    /// As the shell and the records are told.
+    /// The reason in [`Action::Kill`](crate::action::Action::Kill) and in records.
     pub(crate) fn reason(self) -> KillReason {
         match self {
             Cause::Timeout => KillReason::Timeout,
@@ -60,7 +63,7 @@ impl Cause {
     }
 }
 
-/// What a worker is doing.
+/// The state of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WorkerDuty {
     /// Spawned, not yet connected.
@@ -75,32 +78,32 @@ pub(super) enum WorkerDuty {
     Retiring,
     /// Killed; its death is not proven yet.
     Killed { why: Cause, slot: Option<SlotId>, proof: Proof },
-    /// Killed long ago, and still no proof; this was seen of it then.
+    /// Killed, and without proof of death for too long. `seen` is what an examination showed then.
     Stuck { why: Cause, place: StuckSlot, seen: Option<Seen> },
 }
 
-/// How long the proof of a death has been awaited.
+/// Whether the proof of a death is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// Not for long.
+    /// Not yet.
     Awaited,
-    /// Too long: the worker is examined before it is called stuck.
+    /// Yes: the worker is being examined, and is stuck after that.
     Late,
 }
 
-/// What became of the slot of a stuck worker.
+/// The slot of a stuck worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StuckSlot {
     /// It had none when it was killed.
     None,
-    /// It has it still: as many others of its pool were replaced as may be.
+    /// It keeps its slot: as many stuck workers of its pool were replaced as the pool has slots.
     Slot(SlotId),
     /// Another worker has it.
     GivenAway,
 }
 
 impl WorkerDuty {
-    /// As clients see it; also its place among the counts.
+    /// The state as clients see it; also its index in the counts of a pool.
     pub(super) fn shown(&self) -> WorkerState {
         match self {
             WorkerDuty::Starting => WorkerState::Starting,
@@ -113,7 +116,7 @@ impl WorkerDuty {
         }
     }
 
-    /// The slot that it has.
+    /// The worker's slot, if it has one.
     pub(super) fn slot(&self) -> Option<SlotId> {
         match *self {
             WorkerDuty::Idle { slot }
@@ -149,7 +152,7 @@ impl WorkerDuty {
     }
 }
 
-/// Where a worker may go from a state: the table at the top of this file.
+/// The states that a worker may go to from a state: the table at the top of this file.
 pub(super) fn leads_to(from: WorkerState) -> &'static [WorkerState] {
     use WorkerState::{Busy, Idle, Killed, Retiring, Spare, Starting, Stuck};
     match from {

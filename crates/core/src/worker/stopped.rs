@@ -1,8 +1,8 @@
-//! Workers that a signal stopped: nothing is offered to them, what they may not have begun goes to others, and one
-//! that nobody lets go on in time is killed and replaced.
+//! Workers that a signal stopped: such a worker is offered nothing, its offers that may not have begun are taken back, and
+//! it is killed if it is not continued within `stopped_ms`.
 //!
-//! Limits go on counting meanwhile: the first that is met gives the reason. A worker that is to die, or was asked
-//! to leave, has its deadline already.
+//! Limits go on counting meanwhile; the first limit that is met gives the reason of the kill. A killed or retiring worker
+//! has a deadline already.
 
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::WorkerId;
@@ -42,14 +42,14 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// Nobody let a stopped worker go on.
+    /// A stopped worker was not continued in time.
     ///
     /// # Panics
     /// If its alarm was not set.
     pub(crate) fn stopped_too_long(&mut self, id: WorkerId) -> FollowUp {
         let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };
         worker.rang(WorkerAlarm::Stopped);
-        // It stays stopped: the mark goes with the worker.
+        // It stays stopped until it dies.
         worker.stopped_until_ns = Some(u64::MAX);
         match worker.state {
             WorkerDuty::Starting => FollowUp::Bootstrap("a signal stopped it before it was up".to_owned()),

@@ -1,9 +1,9 @@
-//! Limits that are met by what a task does: no progress, processor time, memory. (Wall time is `head.rs`'s.)
+//! Limits that need examinations of the worker: no progress, processor time, memory. (`head.rs` has wall time.)
 //!
-//! A task with any of these has its worker's ring for itself, so that what is measured is its own. The worker is
-//! examined right before the offer, which gives what the task starts from, and then only as often as its limits
-//! need; without such a task nobody is examined. A limit is met by what was examined, but enforced only after a look
-//! into the ring that shows the task still running: whatever is done by then is done.
+//! A task with such a limit has its worker's ring for itself, so that all that is measured is its own. The worker is
+//! examined right before the offer, for the values that the task starts from, and then only as often as the limits need;
+//! a worker without such a task is not examined. An examination shows that a limit is met; it is enforced after a look
+//! into the ring that shows the task still running. A task that is done by then is done.
 //!
 //! | limit | examined next | met when |
 //! |---|---|---|
@@ -18,21 +18,21 @@ use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
 use crate::worker::{Cause, Offer, Workers};
 
-/// A task with a limit of processor time is examined at most so often, as a part of that limit and within these
-/// milliseconds: it may use so much more than its limit, on each core.
+/// The least time between two examinations of processor time: this part of the limit, within [`CPU_PAUSE_MS`]. A task may
+/// use that much more than its limit, on each core.
 const CPU_PART: u64 = 20;
 const CPU_PAUSE_MS: (u64, u64) = (20, 1000);
-/// Pauses between two looks at the memory of a task, in milliseconds: at its limit, and far from it.
+/// Pauses between two examinations of a task's memory, in milliseconds: at its limit, and far from it.
 const MEMORY_PAUSE_MS: (u64, u64) = (10, 250);
 
-/// What is watched of the task in a worker's ring.
+/// The watched limits of the task in a worker's ring.
 #[derive(Debug)]
 pub(super) struct TaskWatch {
     seq: Seq,
     limits: TaskLimits,
     /// Since when it has had to make progress, CLOCK_MONOTONIC nanoseconds.
     since_ns: u64,
-    /// What its worker had used before it.
+    /// What its worker had used before the task.
     before: Option<Usage>,
     /// The limit that it met, if the next look shows that it still runs.
     met: Option<Cause>,
@@ -44,8 +44,8 @@ struct Usage {
     resident_bytes: u64,
 }
 
-/// Until the rest of a limit can be used up at the earliest, if all cores work on it; at least a twentieth of the
-/// limit, within 20 ms and 1 s, so that a task that hardly note_alive is hardly looked at.
+/// The shortest time in which all cores can use up the rest of a limit; at least a twentieth of the
+/// limit, within 20 ms and 1 s, so that a task that uses little processor time is examined rarely.
 fn cpu_pause_ns(limit_ms: u64, used_us: u64, cores: u32) -> u64 {
     let least_ms = (limit_ms / CPU_PART).clamp(CPU_PAUSE_MS.0, CPU_PAUSE_MS.1);
     let left_ns = ms(limit_ms).saturating_sub(used_us.saturating_mul(1000));
@@ -81,7 +81,7 @@ impl TaskWatch {
             let pause_ns = if limits.are_measured() { ms(MEMORY_PAUSE_MS.1) } else { u64::MAX };
             return Ok(next_ns.min(now_ns.saturating_add(pause_ns)));
         };
-        // What it starts counts like itself: a program that it runs, and all that this runs.
+        // Processor time of child processes counts too: a program that the task runs, and all that this runs.
         let cpu_us = seen.cpu_us.saturating_add(seen.below_us);
         let start = Usage { cpu_us, resident_bytes: seen.resident_bytes };
         let before = *self.before.get_or_insert(start);
@@ -116,7 +116,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// The task that was watched is settled, or its worker is gone: `None` stands for whichever it was.
+    /// The watched task is settled, or its job has ended. `seq` limits this to one offer.
     pub(super) fn unwatch(&mut self, turn: &mut Turn, id: WorkerId, seq: Option<Seq>) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         if worker.watch.as_ref().is_none_or(|watch| seq.is_some_and(|seq| watch.seq != seq)) {
@@ -143,14 +143,14 @@ impl<T: Copy> Workers<T> {
         worker.ring.head().filter(|head| head.seq() == seq).copied()
     }
 
-    /// A worker was examined, for whatever reason: its size is noted, and that it is stuck if that was awaited.
+    /// A worker was examined: notes its size, and that it is stuck if the proof of its death is late.
     pub(crate) fn note_seen(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
         self.note_size(id, seen);
         self.note_stuck(turn, id, seen);
     }
 
-    /// What examining a worker showed of the task that is watched, which is wanted while `is_wanted`. Gives the limit that
-    /// it met if its worker is killed already: then nothing of it is to be seen any more.
+    /// Compares an examination with the limits of the watched task; `is_wanted` while its job has not ended. Asks for a look
+    /// if a limit is met. Gives the limit if the worker is killed already, because a look shows nothing then.
     pub(crate) fn judge_watched(
         &mut self,
         turn: &mut Turn,
@@ -166,7 +166,7 @@ impl<T: Copy> Workers<T> {
         let worker = self.table.get_mut(&id)?;
         let is_killed = worker.is_killed();
         let watch = worker.watch.as_mut()?;
-        // Of a worker that is killed already, only time is worth waiting for.
+        // Of a killed worker only the limit of progress counts: its task uses nothing any more.
         let limits = match is_killed {
             true => TaskLimits { cpu_ms: None, memory_bytes: None, ..watch.limits },
             false => watch.limits,
@@ -186,7 +186,7 @@ impl<T: Copy> Workers<T> {
         }
     }
 
-    /// A look found the current offer at the head of a ring: gives the limit that it met, if it has begun.
+    /// A look found the watched offer at the head of a ring: gives the limit that it met, if it has begun.
     pub(crate) fn watched_met(&mut self, turn: &mut Turn, id: WorkerId, offer: &Offer<T>) -> Option<Cause> {
         let worker = self.table.get_mut(&id)?;
         let watch = worker.watch.as_mut()?;
@@ -194,7 +194,7 @@ impl<T: Copy> Workers<T> {
         if offer.is_claimed() {
             return Some(cause);
         }
-        // It has not begun: its time starts now. Whether it begins at all is `watch_head`'s to ask.
+        // It has not begun: its time starts now. `watch_head` deals with a worker that never begins it.
         watch.since_ns = turn.now_ns();
         watch.before = None;
         worker.set(turn, id, WorkerAlarm::Watch, turn.after_ms(MEMORY_PAUSE_MS.1));

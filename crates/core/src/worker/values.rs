@@ -1,4 +1,4 @@
-//! Plain values that this room takes and gives: what is to be offered, and what came of an answer, an alarm or a death.
+//! Plain values that this room takes and gives: a new offer, a settled one, and what the machine has to do next.
 //!
 //! None of them is part of the room's state; nothing can be changed through one.
 
@@ -10,7 +10,7 @@ use crate::worker::state::Cause;
 /// Tasks that a worker is to be offered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewOffer<T> {
-    /// What the machine wants back with it.
+    /// The machine's ticket, given back with the offer.
     pub(crate) ticket: T,
     /// The number of the first task: of the job, or of the part.
     pub(crate) number: JobId,
@@ -19,11 +19,11 @@ pub(crate) struct NewOffer<T> {
     /// The job, as clients know it.
     pub(crate) shown: JobId,
     pub(crate) fence: Fence,
-    /// What it adds to the work ahead, in nanoseconds.
+    /// The work that it adds ahead of the worker, in nanoseconds.
     pub(crate) cost_ns: u64,
     /// Its limit of wall time, in milliseconds.
     pub(crate) timeout_ms: Option<u64>,
-    /// How long its task may take to end by itself once nobody wants it, in milliseconds.
+    /// How long its task may take to end by itself after its job was cancelled, in milliseconds.
     pub(crate) grace_ms: u32,
 }
 
@@ -31,33 +31,33 @@ pub(crate) struct NewOffer<T> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settled<T> {
     pub(crate) offer: Offer<T>,
-    /// It was the first: another one is now, or none.
+    /// Whether it was the first: another offer is the first now, or the ring is empty.
     pub(crate) was_head: bool,
 }
 
-/// What is to be done about a worker, and is not this room's alone.
+/// What the machine has to do about a worker, because jobs and clients are concerned too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FollowUp {
     /// Nothing.
     Nothing,
-    /// It has to be killed.
+    /// Kill it.
     Kill(Cause),
-    /// It did not come up, for this reason.
+    /// Count a failed spawn, for this reason, and kill it.
     Bootstrap(String),
 }
 
-/// What is to be done about the task at the head of a ring.
+/// What a check of the task at the head of a ring asks the machine to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadCheck {
-    /// Nothing, or nothing yet.
+    /// Nothing for now.
     Nothing,
-    /// It is the first now: its limit is to be watched.
+    /// Set the alarm for its limit.
     Watch,
-    /// It has had its time, in milliseconds: its job is to be ended; its worker is killed already.
+    /// End its job, which met this limit of wall time. Its worker is killed already.
     TimedOut { limit_ms: u64 },
-    /// The same of a worker that is to be killed for it.
+    /// End its job, which met this limit of wall time, and kill its worker.
     TimeOut { limit_ms: u64 },
-    /// Its worker took the offer and does not begin it.
+    /// Kill its worker, which does not begin the task.
     Unresponsive,
 }
 
@@ -73,8 +73,8 @@ pub(crate) struct NowHealthy(pub(crate) PoolId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fit {
     Now,
-    /// There is no room at the moment.
+    /// Not at the moment: there is no room.
     NoRoom,
-    /// Tasks of its kind need an idle worker.
+    /// No: tasks of its kind need an idle worker.
     NeverAhead,
 }
