@@ -1,6 +1,6 @@
-//! Everything that the core can ask for. Nothing else is in this file.
+//! The actions: all output of the core beside records. Nothing else is in this file.
 //!
-//! The shell performs actions in the order given. None of them waits: what comes of them is told by events.
+//! The shell performs actions in the order given, and never waits for one: events tell the result.
 
 use std::rc::Rc;
 
@@ -18,13 +18,13 @@ use bulkhead_proto::worker::stage::Stage;
 /// What one turn decided.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// What happened, for whoever watches and, later, for the journal.
+    /// What happened, for people who watch and, later, for the journal.
     pub records: Vec<Record>,
-    /// What is to be done.
+    /// What the shell has to do.
     pub actions: Vec<Action>,
 }
 
-/// One thing to do.
+/// One thing for the shell to do.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Send this to a client. If `output` is set, the reply has one entry with a descriptor: attach that one.
@@ -69,32 +69,32 @@ pub enum Action {
         /// Which offer.
         seq: Seq,
     },
-    /// Tell a worker that nobody wants the task of this offer any more, which it has begun: it may end it early.
+    /// Tell a worker that the job of this offer, which it has begun, has ended: it may end the task early.
     Unwant {
         /// Who.
         worker: WorkerId,
         /// Which offer.
         seq: Seq,
     },
-    /// Look how far a worker is: `Looked` follows, after `Finished` for whatever is done.
+    /// Read a worker's box: `Finished` follows for each entry that is done, then `Looked`.
     Look {
         /// Who.
         worker: WorkerId,
     },
-    /// See what the kernel shows of a worker, and when it last made progress: `Examined` follows.
+    /// Read `/proc` of a worker, and its progress: `Examined` follows.
     Examine {
         /// Who.
         worker: WorkerId,
     },
-    /// All was said about this offer: its entry may be used again.
+    /// The core has dealt with this offer: its entry may be used again.
     Settle {
         /// Who.
         worker: WorkerId,
         /// Which offer.
         seq: Seq,
     },
-    /// Kill a worker and its tree: `Died` follows when the death is proven. A worker that was dying by itself
-    /// before the kill reached it keeps its own death.
+    /// Kill a worker and its tree: `Died` follows when the death is proven. A worker that died by itself before the kill
+    /// reached it keeps its own death.
     Kill {
         /// Who.
         worker: WorkerId,
@@ -106,7 +106,7 @@ pub enum Action {
         /// Who.
         worker: WorkerId,
     },
-    /// Send this to a client and attach the log for reading only; if it is not there, the reply says so.
+    /// Send this to a client and attach the log for reading only. If the log could not be made, set `is_there` to false.
     ShowLog {
         /// Who.
         client: ClientId,
@@ -137,12 +137,12 @@ pub enum Action {
         /// Which.
         scratch: ScratchId,
     },
-    /// The pool can run jobs for the first time, or will not for a while: whoever waits for the start may go on.
+    /// The first worker is ready, or all pools are degraded: programs that wait for the start of the daemon may go on.
     Ready {
-        /// What to tell, in one line.
+        /// The status, in one line.
         status: String,
     },
-    /// Everything has ended and no worker lives but those that are stuck, which are left behind killed: flush the clients and leave.
+    /// Every job has ended and no worker lives but stuck ones, which are left behind killed: flush the clients and exit.
     Exit,
 }
 
@@ -163,7 +163,7 @@ pub struct Task {
     pub stage: Stage,
     /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for.
     pub files: Vec<TaskFile>,
-    /// What to run it on.
+    /// Its input.
     pub input: Payload,
 }
 
@@ -183,7 +183,7 @@ pub enum TaskFile {
         /// Which.
         scratch: ScratchId,
     },
-    /// What the task writes while it runs is kept in it; made for this offer.
+    /// The log of the attempt, which the task writes while it runs; made for this offer.
     Log {
         /// Which.
         log: LogId,
@@ -193,7 +193,7 @@ pub enum TaskFile {
         /// The held output of its plan task.
         output: OutputId,
     },
-    /// What its parts left, in their order: written into a file for this offer.
+    /// The results of its parts, in their order: written into a file for this offer.
     Results {
         /// One for each part.
         results: Rc<Vec<Payload>>,

@@ -1,7 +1,7 @@
-//! Everything that the core can be told. Nothing else is in this file.
+//! The events: all input of the core. Nothing else is in this file.
 //!
-//! The shell (the supervisor's loop, or the simulation) makes these from what it saw; it draws no conclusion of
-//! its own. A batch of them is one turn.
+//! The shell (the supervisor's loop, or the simulation) makes an event from what it saw, and decides nothing. A batch of
+//! events is one turn of `Core::step`.
 
 use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
 use bulkhead_proto::client::message::Request;
@@ -9,21 +9,21 @@ use bulkhead_proto::death::{Death, Lie};
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
-/// The two clocks, read once for each turn.
+/// The two clocks. The shell reads them once for each turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
     /// CLOCK_MONOTONIC, in nanoseconds: limits, backoff, deadlines.
     pub mono_ns: u64,
-    /// Wall time, in microseconds since 1970: what people read.
+    /// Wall time, in microseconds since 1970: for people.
     pub wall_us: u64,
 }
 
-/// Who a client is, as the kernel says.
+/// The user of a client, from the kernel (SO_PEERCRED, SO_PEERGROUPS).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// The user.
     pub uid: u32,
-    /// Whether it may see and end everybody's jobs: root, the daemon's own user in user mode, or a member of
+    /// Whether it may see and end the jobs of all users: root, the daemon's own user in user mode, or a member of
     /// the group of administrators.
     pub admin: bool,
 }
@@ -47,7 +47,7 @@ pub enum Event {
         /// Who it is.
         peer: Peer,
     },
-    /// A client asked something.
+    /// A client sent a request.
     ClientSaid {
         /// Who.
         client: ClientId,
@@ -55,11 +55,11 @@ pub enum Event {
         tag: Tag,
         /// What.
         request: Request,
-        /// The descriptors that came with it, as many as it speaks of, in their order: the shell holds them until
+        /// The descriptors that came with it, as many as the request names, in their order. The shell holds them until
         /// [`crate::action::Action::DropFile`].
         files: Vec<Attached>,
     },
-    /// All that was to be sent to this client has left: its credit is whole again.
+    /// All replies to this client have left: it has its whole credit again.
     ClientFlushed {
         /// Who.
         client: ClientId,
@@ -77,14 +77,14 @@ pub enum Event {
         /// Its process.
         pid: u32,
     },
-    /// No process could be spawned: there is nothing to kill and nobody will die.
+    /// No process could be spawned: there is nothing to kill, and no `Died` follows.
     SpawnFailed {
         /// Who.
         worker: WorkerId,
         /// Why.
         error: String,
     },
-    /// A worker said hello and is connected: it may be offered tasks.
+    /// A worker has sent its hello and is connected: it may be offered tasks.
     WorkerReady {
         /// Who.
         worker: WorkerId,
@@ -103,10 +103,9 @@ pub enum Event {
         worker: WorkerId,
         /// Which offer.
         seq: Seq,
-        /// Whether it was won back. If not, the worker has claimed it all the same.
+        /// Whether it was taken back. If not, the worker has claimed it although the message was not sent.
         taken: bool,
-        /// Why it could not be sent: what is missing on the supervisor's side (descriptors, memory), or `None`
-        /// when the worker's channel is full or closed.
+        /// What the supervisor lacks to send it (descriptors, memory), or `None` if the worker's channel is full or closed.
         shortage: Option<String>,
     },
     /// The answer to [`crate::action::Action::TakeBack`].
@@ -115,7 +114,7 @@ pub enum Event {
         worker: WorkerId,
         /// Which offer.
         seq: Seq,
-        /// Whether it was won back. If not, the worker has claimed or done it.
+        /// Whether it was taken back. If not, the worker has claimed or done it.
         won: bool,
     },
     /// The answer to [`crate::action::Action::Look`].
@@ -129,12 +128,13 @@ pub enum Event {
     Examined {
         /// Who.
         worker: WorkerId,
-        /// What the kernel shows of it; `None`: it is gone.
+        /// What `/proc` shows of it; `None`: it is gone.
         seen: Option<Seen>,
-        /// When its task last said that it made progress, CLOCK_MONOTONIC nanoseconds: the worker's word, but never
-        /// later than now. `None`: it never did.
+        /// When its task last reported progress, CLOCK_MONOTONIC nanoseconds: the worker's word, but never later than now.
+        /// `None`: it never did.
         progress_ns: Option<u64>,
-        /// How far its task says it is, if it has claimed the first of its offers that are not done. Its word, too.
+        /// The progress that its task reports, if it has claimed the first of its offers that are not done. The worker's
+        /// word, too.
         progress: Option<Progress>,
     },
     /// A signal stopped a worker.
@@ -144,18 +144,18 @@ pub enum Event {
         /// Which signal.
         signal: i32,
     },
-    /// A stopped worker goes on.
+    /// A stopped worker was continued.
     Resumed {
         /// Who.
         worker: WorkerId,
     },
-    /// An entry is DONE; it was copied once and checked for form.
+    /// An entry is DONE. The shell copied it once and checked its form.
     Finished {
         /// Who.
         worker: WorkerId,
         /// Which offer.
         seq: Seq,
-        /// What the worker says of it.
+        /// The worker's report.
         report: Report,
     },
     /// A worker broke a rule (rule 6).
@@ -174,14 +174,14 @@ pub enum Event {
     Died {
         /// Who.
         worker: WorkerId,
-        /// How, as the wait status says.
+        /// How, from the wait status.
         death: Death,
-        /// What else is known of it.
+        /// What else was found out about it.
         evidence: Evidence,
-        /// From the death to its notice in microseconds, where the worker left the moment of its death.
+        /// From the death to this event in microseconds, if the worker wrote down the moment of its death.
         noticed_after_us: Option<u64>,
-        /// What its box says of each offer that was not yet settled or reported, in the order of seq. DONE
-        /// entries come as [`Event::Finished`] before this event.
+        /// The entries of its box that were neither settled nor reported, in the order of seq. DONE entries come as
+        /// [`Event::Finished`] before this event.
         remains: Vec<Remains>,
     },
 
@@ -212,7 +212,7 @@ pub struct Remains {
     pub claimed: bool,
 }
 
-/// What a worker says of a task it ended. Its word: believed only about what that worker was given.
+/// A worker's report of a task that it ended. It is the worker's word: believed only about that offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How it ended.
@@ -221,7 +221,7 @@ pub struct Report {
     pub elapsed_ns: u64,
 }
 
-/// What a task that failed had written into an output of its own; never the one that the tasks of a job share.
+/// What a failed task had written into an output of its own; never the output that the tasks of a job share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// Nothing, or nothing that is kept.
@@ -258,13 +258,13 @@ pub enum TaskResult {
         /// How many parts it has.
         parts: u32,
     },
-    /// Its own code said no.
+    /// It failed by its own code.
     Failed {
         /// What it had written, as far as it is kept.
         output: Leftover,
-        /// What it said.
+        /// Its message.
         message: String,
-        /// The exit code of the program that it was.
+        /// The exit code, if the task was a program.
         code: Option<u8>,
     },
 }

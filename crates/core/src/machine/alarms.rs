@@ -1,6 +1,6 @@
-//! Alarms whose time has come: each leads to the file that says what is to be done.
+//! Alarms whose time has come: `ring` calls the method for each.
 //!
-//! Each looks first whether what it was set for still holds.
+//! That method checks first whether the reason for the alarm still holds.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;

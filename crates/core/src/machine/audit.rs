@@ -1,4 +1,4 @@
-//! What must hold between any two turns, as assertions: each room by itself, and what ties them together.
+//! The invariants between any two turns, as assertions: those of each room, and those between rooms.
 //!
 //! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon
 //! never does.
@@ -23,7 +23,7 @@ impl Core {
 
     /// Each running job is the current one of exactly one offer.
     fn audit_offers(&self) {
-        // An offer of a job that has ended, or was offered anew, is not current: its worker holds it, and nobody waits for it.
+        // An offer of a job that has ended, or was offered again, is not current, though its worker holds it.
         let mut current = 0;
         for (id, worker) in self.workers.iter() {
             let mut lonely = false;
@@ -49,7 +49,7 @@ impl Core {
         assert_eq!(current, running, "no job is with two workers");
     }
 
-    /// Every alarm of a worker is remembered by it: none rings for what is over.
+    /// Every alarm that is set is in a slot of its owner, with the same time.
     fn audit_alarms(&self) {
         for (at_ns, alarm) in self.turn.alarms() {
             let remembered = match alarm {

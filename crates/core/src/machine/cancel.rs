@@ -1,4 +1,6 @@
-//! A job that nobody wants: its outcome first, then what becomes of the task that may run.
+//! A cancelled job: first its outcome, then the take-back of its offer or the kill of its worker.
+//!
+//! A client cancels it, or does not come back in time; `requests.rs` and the alarm `Vanished` call the methods here.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::why::Canceller;
@@ -9,17 +11,17 @@ use crate::job::{Doing, EndedBy, Run};
 use crate::machine::Core;
 
 impl Core {
-    /// Ends a job that nobody wants. What runs is killed, unless it can be taken back before it begins.
+    /// Cancels a job. Its offer is taken back, or its worker is killed if the task has begun.
     pub(super) fn cancel_job(&mut self, run: Run, by: Canceller) {
         let doing = self.jobs.job(run).doing();
-        // Its outcome comes first: a client that cancelled does not wait for the proof of the worker's death.
+        // The outcome comes first: a client that cancels does not wait for the proof of the worker's death.
         self.end_job(run, Outcome::Cancelled, Leftover::Nothing, EndedBy::Canceller(by));
         if let Doing::Running { worker, seq, .. } = doing {
             self.workers.recall_or_look(&mut self.turn, worker, seq);
         }
     }
 
-    /// A client did not come back: what it wanted for itself is wanted by nobody.
+    /// A client did not come back in time: its attached jobs are cancelled.
     pub(super) fn vanish(&mut self, id: ClientId) {
         let after_ms = self.turn.config().vanished_ms;
         for (first, count) in self.clients.remove_vanished(id) {

@@ -1,27 +1,27 @@
-//! Clients that come, take what was sent, and go.
+//! Clients that have received all replies, and clients whose connection is over.
 
 use bulkhead_proto::ids::ClientId;
 
 use crate::machine::Core;
 
 impl Core {
-    /// A client took all that was sent.
+    /// All replies to a client have left: it has its whole credit again.
     pub(super) fn client_flushed(&mut self, id: ClientId) {
         self.clients.flushed(&self.turn, id);
         self.notify_flushed(id);
     }
 
-    /// A connection is over: its jobs live on for a while, as if they were not attached.
+    /// A connection is over. Its attached jobs live on until the alarm `Vanished`.
     pub(super) fn client_gone(&mut self, id: ClientId) {
         let Some(gone) = self.clients.hang_up(id) else { return };
         for (first, count) in gone.batches {
             self.jobs.detach(first, count);
         }
-        // Nobody will read these, so what they tell of is told: results that waited for this client alone are shelved now.
+        // These letters will never be sent: results that waited for this client alone are kept from now on.
         for letter in gone.letters {
             self.told(id, letter);
         }
-        // It was held back for what it had not read; nothing waits for it any more.
+        // Its jobs rested for its unread replies, which are gone.
         self.jobs.park(gone.uid, id, false);
         self.clients.vanish(&mut self.turn, id);
     }

@@ -1,6 +1,6 @@
-//! Results on their way to clients, as fast as these take them: from a letter to the end of its job to a reply.
+//! Delivery of results to clients, within their credit: a letter names a job, and its end becomes a reply.
 //!
-//! A client that does not read stops its own next jobs and nothing else.
+//! A client that does not read stops its own next jobs and nothing else: they rest (`park_unread`) until it reads.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
@@ -23,7 +23,7 @@ impl Core {
         self.reply(id, tag, Reply::Refused(refusal), 2 * ENTRY_BYTES);
     }
 
-    /// Sends whatever clients have credit for.
+    /// Sends the letters that clients have credit for.
     pub(super) fn deliver(&mut self) {
         let mut ready = self.clients.take_ready();
         for id in ready.drain(..) {
@@ -39,7 +39,7 @@ impl Core {
 
     fn open_letter(&mut self, id: ClientId, letter: Letter, envelopes: &mut Envelopes) {
         let (tag, job) = (letter.tag(), letter.job());
-        // Forgotten or dropped while its letter waited. What was said for this request before goes out first.
+        // Its job was forgotten or evicted while the letter waited. Earlier ends for this request are sent first.
         let Some(run) = self.jobs.find(job) else {
             self.told(id, letter);
             self.clients.seal(&mut self.turn, (id, tag), envelopes);
@@ -63,7 +63,7 @@ impl Core {
         }
     }
 
-    /// A job that was asked to run again before its end was told: the next end will do.
+    /// A job was retried before this letter was sent: the client waits for the next end.
     fn wait_again(&mut self, id: ClientId, run: Run, letter: Letter) {
         if letter.is_own() {
             self.clients.add_wait(id);
@@ -71,7 +71,7 @@ impl Core {
         self.jobs.wait_again(run, (id, letter.tag()));
     }
 
-    /// Answers `result` at once.
+    /// Answers `Request::Result` at once.
     pub(super) fn give_result(&mut self, id: ClientId, tag: Tag, run: Run) {
         let (ended, output) = self.jobs.copy_end(run);
         let bytes = bytes_of(&ended);
@@ -85,8 +85,8 @@ impl Core {
         }
     }
 
-    /// Lets the jobs of parked clients go on once little enough waits: they may have read, somebody else may have
-    /// taken their results or dropped them, or the whole shelf of unread results may have room again.
+    /// Lets the jobs of parked clients go on once little enough is unread: they may have read, their results may have been
+    /// taken or dropped by others, or the bytes of all unread results may be below their bound again.
     pub(super) fn unpark_read(&mut self) {
         let read: Vec<(u32, ClientId)> = (self.jobs.parked_clients())
             .filter_map(|id| Some((id, self.is_unread(id)?)))

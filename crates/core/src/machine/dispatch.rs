@@ -1,7 +1,7 @@
-//! Who runs what, in each pool by itself: idle workers first, each one task; then, for short tasks, a little work ahead.
+//! Dispatch of queued jobs to workers, in each pool by itself: one task for each idle worker, then short tasks ahead.
 //!
-//! Jobs that have to run alone come before all others whenever a worker that has run nothing is to be had. Work
-//! ahead never delays a job whose turn it is: if that job needs an idle worker, busy ones are not refilled.
+//! Jobs that have to run alone come first whenever a worker that has run nothing is available. Tasks ahead never delay the
+//! first job of the queue: if that job needs an idle worker, busy workers are not refilled.
 
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
@@ -11,7 +11,7 @@ use crate::machine::Core;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
 impl Core {
-    /// Hands out whatever can be handed out.
+    /// Offers queued jobs of all pools.
     pub(super) fn dispatch(&mut self) {
         if self.drain.is_leaving() {
             return;
@@ -38,7 +38,7 @@ impl Core {
         }
     }
 
-    /// Gives each idle worker one job; names those that got one.
+    /// Offers each idle worker one job. Gives the workers that got one.
     fn fill_idle(&mut self, pool: PoolId) -> Vec<WorkerId> {
         let mut filled = Vec::new();
         let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
@@ -56,12 +56,12 @@ impl Core {
         filled
     }
 
-    /// Gives busy workers short tasks ahead, those with the fewest offers first.
+    /// Offers busy workers short tasks ahead, those with the fewest offers first.
     fn deepen(&mut self, pool: PoolId, refilled: &[WorkerId]) {
         if self.workers.deepest() == 1 {
             return;
         }
-        // A worker of its own waits for a job that has to run alone: let somebody become idle.
+        // A spare is ready for a job that has to run alone: do not refill, so that a worker becomes idle for it.
         let reserved = self.jobs.first_alone(pool).is_some() && self.workers.pool(pool).has_spare();
         let mut open = self.workers.open_ahead(&self.turn, pool);
         open.retain(|id| !reserved || refilled.contains(id));
@@ -76,10 +76,10 @@ impl Core {
         self.workers.get(id).map(|worker| worker.ring().len())
     }
 
-    /// Gives a busy worker one more short task. `false`: none fits it now.
+    /// Offers a busy worker one more short task. `false`: no queued task fits it now.
     ///
-    /// A worker that was idle in this turn may take what fits, past a job that needs an idle worker: its turn is
-    /// worth a millisecond of work. Others must not overtake such a job.
+    /// A worker that was idle in this turn may take a task from behind a job that needs an idle worker, up to the
+    /// millisecond of work ahead. Other workers must not overtake such a job.
     fn offer_ahead(&mut self, id: WorkerId, pool: PoolId, may_overtake: bool) -> bool {
         if !self.workers.has_room_ahead(&self.turn, id) {
             return false;
@@ -100,7 +100,7 @@ impl Core {
         true
     }
 
-    /// A client that has just this one job, while others wait, is not to wait behind much.
+    /// Lowers the prefetch depth of a pool for a while if this client's only job there was offered while others wait.
     fn cap_depth(&mut self, pool: PoolId, uid: u32, client: ClientId) {
         if self.workers.client_changes(pool, client)
             && self.jobs.queued_in(pool) > 0
@@ -110,7 +110,7 @@ impl Core {
         }
     }
 
-    /// Hands one task to a worker.
+    /// Offers one task to a worker.
     fn offer(&mut self, id: WorkerId, run: Run, cost_ns: u64) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
         let begun = self.jobs.start(&mut self.turn, run, id, seq);
@@ -135,7 +135,7 @@ impl Core {
         self.show_log(run);
     }
 
-    /// What a run adds to the work ahead of the worker that gets it.
+    /// The nanoseconds that a run adds to the work ahead of its worker.
     fn cost_ns(&self, run: Run) -> u64 {
         self.workers.cost_ns(self.jobs.batch(run).kind(), self.jobs.is_for_itself(run))
     }

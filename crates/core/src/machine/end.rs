@@ -1,5 +1,5 @@
-//! The end of a job, from top to bottom: its parts go, it gets its outcome, everybody who is to be told gets a letter, and
-//! it is kept until it is forgotten.
+//! The end of a job, from top to bottom: its parts end, it gets its outcome, waiting clients get letters, and it is kept
+//! until it is forgotten.
 //!
 //! Every way to end goes through [`Core::end_task`] or [`Core::end_job`].
 
@@ -25,8 +25,8 @@ impl Core {
         }
     }
 
-    /// Ends a job that has not ended. Its parts end with it: what of them runs is killed, unless it can be taken back
-    /// before it begins. An offer of it that is still with a worker stays there until it is settled.
+    /// Ends a job that has not ended, and its parts with it. Offers of its parts are taken back; a worker that has begun one
+    /// is killed. The job's own offer stays in its worker's ring until it is settled.
     pub(super) fn end_job(&mut self, run: Run, outcome: Outcome, left: Leftover, by: EndedBy) {
         for (worker, seq) in self.jobs.close_parts(&mut self.turn, run) {
             self.workers.recall_or_look(&mut self.turn, worker, seq);
@@ -35,7 +35,7 @@ impl Core {
         self.announce(run, notice);
     }
 
-    /// Writes letters to all who are to be told. The job is kept if nobody takes it away.
+    /// Writes a letter to each client that waits for the job. The job is kept until all letters are sent, or longer.
     fn announce(&mut self, run: Run, notice: EndNotice) {
         let mut told = 0;
         let (job, count) = (run.first(), run.count());
@@ -50,7 +50,7 @@ impl Core {
         }
     }
 
-    /// A letter was read, or nobody is there to read it.
+    /// A letter was sent, or its client is gone.
     pub(super) fn told(&mut self, id: ClientId, letter: Letter) {
         self.clients.letter_read(id, letter);
         let released = self.jobs.told(&mut self.turn, letter.job());
@@ -63,7 +63,7 @@ impl Core {
         self.relieve(released);
     }
 
-    /// Clients have to remember less: an end that waited for them, a batch.
+    /// Tells the room of clients which unread ends and batches are gone.
     pub(super) fn relieve(&mut self, released: Released) {
         if let Some(untold) = released.untold {
             self.clients.remove_untold(untold.client, untold.bytes, untold.outputs);
@@ -73,9 +73,9 @@ impl Core {
         }
     }
 
-    /// Drops kept results that are too old or too many.
+    /// Forgets kept jobs that are too old or too many.
     pub(super) fn evict(&mut self) {
-        // A bounded number, for a million results may have grown old at once; the deadline brings the next turn.
+        // At most [`AGED_PER_TURN`]: a million results may become too old at once. The deadline brings the next turn.
         for _ in 0..AGED_PER_TURN {
             let Some(run) = self.jobs.too_old(&self.turn) else { break };
             self.forget(run);

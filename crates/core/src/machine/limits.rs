@@ -1,8 +1,8 @@
-//! Limits that a task meets, and what a look into its worker's ring shows of it.
+//! Limits that a task meets, and the looks into its worker's ring that enforce them.
 //!
-//! A limit is met by what an alarm or an examination says, but enforced only after a look that shows the task still
-//! running: whatever is done by then is done. A limit of time ends the job at once; its worker is killed, and the proof of
-//! its death is not waited for.
+//! An alarm or an examination shows that a limit is met. It is enforced only after a look that shows the task still
+//! running; a task that is done by then is done. A limit of time ends the job at once: its worker is killed, and the job
+//! does not wait for the proof of death.
 
 use bulkhead_proto::client::evidence::{Progress, Seen};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
@@ -15,18 +15,18 @@ use crate::turn::TaskLimits;
 use crate::worker::{Cause, HeadCheck};
 
 impl Core {
-    /// Another task is the first of a ring, or none: its limit of wall time is watched.
+    /// The first task of a ring has changed: sets the alarm for its limit of wall time.
     pub(super) fn watch_head(&mut self, id: WorkerId) {
         let is_job_known = self.is_head_known(id);
         self.workers.watch_head(&mut self.turn, id, is_job_known);
     }
 
-    /// Whether the task at the head of a ring is in the table still.
+    /// Whether the task at the head of a ring is still in the table of jobs.
     fn is_head_known(&self, id: WorkerId) -> bool {
         self.workers.head(id).is_some_and(|head| self.run_in_table(&head).is_some())
     }
 
-    /// The first task of a ring has had its time, or should have begun.
+    /// The alarm for the first task of a ring went off.
     pub(super) fn limit_met(&mut self, id: WorkerId) {
         let is_job_known = self.is_head_known(id);
         match self.workers.head_limit_met(&mut self.turn, id, is_job_known) {
@@ -40,10 +40,10 @@ impl Core {
         }
     }
 
-    /// How far a worker is. What is done was said before this.
+    /// A look shows the first unfinished entry of a ring. Finished entries came as `Event::Finished` before this.
     pub(super) fn looked(&mut self, id: WorkerId, head: Option<Head>) {
         let Some(Head { seq, claimed }) = head else { return };
-        // A claim that was seen is not unseen: a worker that steps back would be looked at again and again.
+        // A claim is remembered: a worker that takes one back in its box would be looked at again and again.
         let offer = match claimed {
             true => self.workers.note_claimed(id, seq),
             false => self.workers.offer(id, seq).copied(),
@@ -74,7 +74,7 @@ impl Core {
         }
     }
 
-    /// A worker was examined.
+    /// A worker was examined, for progress, for a limit, or because the proof of its death is late.
     pub(super) fn examined(
         &mut self,
         id: WorkerId,
@@ -91,7 +91,7 @@ impl Core {
         }
     }
 
-    /// A task met a limit: its job ends at once if that was a limit of time, and its worker is killed.
+    /// A task met a limit: its job ends at once if it was a limit of time, and its worker is killed.
     fn enforce(&mut self, id: WorkerId, run: Run, cause: Cause) {
         let limits = TaskLimits::of(self.jobs.batch(run).policy());
         let limit = match cause {

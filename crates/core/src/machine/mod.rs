@@ -1,8 +1,8 @@
-//! The machine: its parts, and the order of one turn.
+//! The machine: the rooms that it owns, and the order of one turn.
 //!
-//! A turn hears everything first: events in their order, then alarms whose time has come. Then it decides: tasks
-//! to workers, results to clients, what is dropped, whom to spawn, whether to leave. Each part decides in its own
-//! file; this one only calls them.
+//! `step` handles all events in their order, then the alarms whose time has come. Then it decides: tasks for workers,
+//! results for clients, evictions, spawns, the end of a drain. Everything that concerns more than one room has a file here;
+//! this file only calls them.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -33,7 +33,7 @@ use crate::machine::drain::Drain;
 use crate::turn::Turn;
 use crate::worker::Workers;
 
-/// An offer as workers hold it, and a worker that holds such.
+/// Offers and workers, with the ticket that jobs give.
 type Offer = crate::worker::Offer<Ticket>;
 type Worker = crate::worker::Worker<Ticket>;
 
@@ -74,10 +74,10 @@ impl Core {
         }
     }
 
-    /// One turn: takes all of `batch`, appends what was decided to `out`.
+    /// One turn: takes all events of `batch`, and appends records and actions to `out`.
     ///
     /// # Panics
-    /// If the shell breaks its word (a client number used twice), or if the machine itself is wrong.
+    /// If the shell breaks a promise of `event.rs` (a client number used twice), or the machine has a fault.
     pub fn step(&mut self, now: Now, batch: &mut Vec<Event>, out: &mut Output) {
         self.turn.begin(now, out);
         for event in batch.drain(..) {
@@ -106,7 +106,7 @@ impl Core {
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
     pub fn deadline(&self) -> Option<u64> {
-        // Alarms of jobs and clients may still be set; nobody is left to care.
+        // Alarms of jobs and clients may still be set; after the exit they have no effect.
         if self.drain.is_over() {
             return None;
         }

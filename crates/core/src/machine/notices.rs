@@ -1,8 +1,8 @@
-//! What clients are told without having asked: that their jobs wait for something that is no job's fault, why, and
+//! Notices to clients without a request: that their jobs wait because a pool is degraded or a descriptor is short, why, and
 //! that it is over.
 //!
-//! Only who waits for ends is told, and once for each time that a pool degrades; who does not read what it was sent is
-//! told when it has. A notice promises nothing and changes nothing: the jobs stay where they are.
+//! Only clients that wait for ends get notices, once for each time that a pool degrades; a client without credit gets its
+//! notice when it has read. A notice changes nothing: the jobs stay where they are.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{ClientId, PoolId, Tag};
@@ -11,18 +11,18 @@ use crate::client::Client;
 use crate::machine::Core;
 use crate::worker::Pool;
 
-/// What a notice takes beside its text, in bytes, about.
+/// The size of a notice beside its text, in bytes, about.
 const NOTICE_BYTES: u64 = 32;
 
 impl Core {
-    /// A pool has degraded: everybody who waits for jobs of it is told.
+    /// A pool has degraded: clients that wait for jobs of it get a notice.
     pub(super) fn notify_waiting(&mut self, pool: PoolId) {
         for id in self.clients.waiting() {
             self.notify_degraded(id, pool);
         }
     }
 
-    /// A client waits from now on, or has room again: it is told of the degraded pools that its jobs wait in.
+    /// A client begins to wait, or has credit again: it gets a notice for each degraded pool that its jobs wait in.
     pub(super) fn notify_waiter(&mut self, id: ClientId) {
         for pool in self.workers.pool_ids() {
             self.notify_degraded(id, pool);
@@ -54,13 +54,13 @@ impl Core {
         })
     }
 
-    /// Which pool it is, where there are several.
+    /// The words for a pool, where there are several.
     fn in_pool(&self, pool: &Pool) -> String {
         let several = self.workers.pools().count() > 1;
         if several { format!(" in pool {}", pool.name()) } else { String::new() }
     }
 
-    /// A pool is healthy again: who was told otherwise is told.
+    /// A pool is healthy again: clients that had a notice of it get another.
     pub(super) fn notify_recovered(&mut self, pool: PoolId) {
         let place = self.in_pool(self.workers.pool(pool));
         for id in self.clients.forget_told_degraded(pool) {
@@ -68,7 +68,7 @@ impl Core {
         }
     }
 
-    /// A descriptor could not be made; `what` says why. Clients whose attached jobs need one are told now and then.
+    /// A descriptor could not be made; `what` says why. Clients whose attached jobs need one get a notice now and then.
     pub(super) fn fall_short(&mut self, what: &str) {
         if !self.workers.fall_short(&mut self.turn, what) {
             return;
@@ -84,14 +84,14 @@ impl Core {
         self.clients.see(id).is_some_and(|client| client.attached().any(|batch| batch.needs_descriptor()))
     }
 
-    /// A client has taken all that it was sent: what it was not told for want of credit it is told now.
+    /// A client has its whole credit again: it gets the notices that it had no credit for.
     pub(super) fn notify_flushed(&mut self, id: ClientId) {
         if self.clients.see(id).is_some_and(Client::waits) {
             self.notify_waiter(id);
         }
     }
 
-    /// Tells one client, if it has credit. `false`: it has none, or is gone.
+    /// Sends a notice to one client, if it has credit. `false`: it has none, or is gone.
     pub(super) fn notify(&mut self, id: ClientId, text: String) -> bool {
         let has_credit = self.clients.has_credit(id);
         if has_credit {

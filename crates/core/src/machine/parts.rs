@@ -1,4 +1,6 @@
-//! A task is done, or its own code said no: what that means for its job, which may be done in parts.
+//! The result of a task, done or failed, for its job, which may consist of a plan, parts and a merge.
+//!
+//! `settle.rs` calls `task_done` for each report that is current.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::PoolId;
@@ -33,7 +35,7 @@ impl Core {
                     self.end_task(job, outcome, Leftover::Nothing);
                 }
             }
-            // The shell holds a worker to the form of its task, so these do not come.
+            // The shell checks the form of a report against its task, so these do not occur.
             (_, TaskResult::Held { output, .. } | TaskResult::Planned { output, .. }) => {
                 self.turn.act(Action::DropOutput { output });
                 let message = "its task brought an output that was not asked for".to_owned();
@@ -50,7 +52,7 @@ impl Core {
         self.workers.pool(pool).size()
     }
 
-    /// What one of several tasks had written before it failed is of no use.
+    /// Drops the output of a failed task that is one of several of its job.
     fn let_go(&mut self, output: Leftover) -> Leftover {
         if let Leftover::Held { output, .. } = output {
             self.turn.act(Action::DropOutput { output });
@@ -58,7 +60,7 @@ impl Core {
         Leftover::Nothing
     }
 
-    /// A task's own code said no, with this exit code if it was a program, and had left this.
+    /// A task failed by its own code, with this exit code if it was a program: its job is tried again or fails.
     fn task_failed(&mut self, run: Run, mut message: String, code: Option<u8>, left: Leftover) {
         truncate(&mut message);
         if self.jobs.may_retry(run) {

@@ -1,4 +1,6 @@
-//! How far jobs are, for clients that subscribed: looks at jobs when it is time, and tells what is news.
+//! Progress of jobs for clients that subscribed: examines the worker when it is time, and sends what has changed.
+//!
+//! Progress of a job with parts is counted by the core; of another job it is its worker's word.
 
 use bulkhead_proto::client::evidence::Progress;
 use bulkhead_proto::client::message::Reply;
@@ -8,16 +10,16 @@ use crate::action::Action;
 use crate::job::{ProgressLook, Run};
 use crate::machine::Core;
 
-/// What one reply takes on the wire, in bytes, about.
+/// The size of one reply, in bytes, about.
 const TELL_BYTES: u64 = 32;
 
 impl Core {
-    /// It is time to look at a job.
+    /// The alarm of a progress subscription went off.
     pub(super) fn progress_due(&mut self, job: JobId) {
         match self.jobs.progress_due(&mut self.turn, job) {
             ProgressLook::Over | ProgressLook::Unknown => {}
             ProgressLook::Parts(run, fence, progress) => self.tell_progress(run, fence, progress),
-            // What its worker says is of the task that it has claimed: this one, if it has no other.
+            // A worker reports progress of the task that it has claimed, which is this one if it has no other.
             ProgressLook::Worker(worker) if self.workers.has_one_offer(worker) => {
                 self.turn.act(Action::Examine { worker });
             }
@@ -25,7 +27,7 @@ impl Core {
         }
     }
 
-    /// A worker was examined, for whatever reason.
+    /// A worker was examined: its progress is sent, if the job in its ring has a subscription.
     pub(super) fn note_progress(&mut self, id: WorkerId, progress: Option<Progress>) {
         if !self.jobs.has_subscriptions() || !self.workers.has_one_offer(id) {
             return;
@@ -39,7 +41,7 @@ impl Core {
         }
     }
 
-    /// Tells a client how far a job is, if that is further than it was told of this attempt.
+    /// Sends a client the progress of a job, if it is further than what was sent for this attempt.
     fn tell_progress(&mut self, run: Run, fence: Fence, progress: Progress) {
         let Some((client, tag, progress)) = self.jobs.progress_news(run, fence, progress) else { return };
         if !self.clients.has_credit(client) {

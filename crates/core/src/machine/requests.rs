@@ -1,6 +1,7 @@
-//! What clients ask about jobs that exist: wait, result, cancel, retry, forget.
+//! Requests of clients: `asked` calls the method for each, and the rest of this file has those about existing jobs.
 //!
-//! Every field of a request is hostile. A job of another user does not exist for who is no administrator.
+//! Every field of a request is hostile. A client that is no administrator is answered as if jobs of other users did not
+//! exist.
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
@@ -16,18 +17,18 @@ use crate::job::Run;
 use crate::machine::Core;
 use crate::view::{View, ViewReply};
 
-/// A change of one job: done, or why not.
+/// A method that changes one job, or refuses to.
 type Change = fn(&mut Core, Run, Peer) -> Result<(), Refusal>;
 
 impl Core {
-    /// A client asked something. One that has gone since is not answered: its requests may stand in the same batch as its
-    /// end.
+    /// A client sent a request. A client that is gone is not answered: its requests may be in the same batch as the end of
+    /// its connection.
     pub(super) fn asked(&mut self, id: ClientId, tag: Tag, request: Request, mut files: Vec<Attached>) {
         let Some(peer) = self.clients.see(id).map(|client| client.peer()) else {
             return self.turn_away(files);
         };
         if !matches!(request, Request::Submit(_)) {
-            // Nothing else takes any.
+            // No other request takes files.
             self.turn_away(std::mem::take(&mut files));
         }
         match request {
@@ -53,7 +54,7 @@ impl Core {
         }
     }
 
-    /// Answers with what a view shows, or why it shows nothing.
+    /// Answers with the reply of a view, or its refusal.
     fn show(&mut self, id: ClientId, tag: Tag, look: impl FnOnce(&View<'_>) -> Result<ViewReply, Refusal>) {
         let Core { turn, jobs, workers, clients, drain } = &*self;
         match look(&View::new(turn, jobs, workers, clients, drain.seen())) {
@@ -77,8 +78,8 @@ impl Core {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }
-        // Every wait costs memory until its job ends, so their number is bounded as that of jobs is; one whole batch
-        // always fits, or a client could never get on.
+        // Every wait costs memory until its job ends, so their number is bounded like that of queued jobs. One whole batch
+        // always fits.
         let limit = self.turn.config().queue_max.max(BATCH_MAX as u64);
         let Some(client) = self.clients.see(id) else { return };
         if client.asked_waits() + jobs.len() as u64 > limit {
@@ -98,7 +99,7 @@ impl Core {
 
     fn wait_for(&mut self, id: ClientId, tag: Tag, run: Run) {
         self.clients.add_wait(id);
-        // An end is a letter like any other, also one that is there already: it waits for credit behind the others.
+        // A job that has ended already is a letter too: it waits for credit behind the other letters.
         if self.jobs.job(run).end().is_some() {
             self.jobs.tell_one_more(run);
             self.clients.post(id, Letter::new(tag, false, run.first(), run.count()));
@@ -135,7 +136,7 @@ impl Core {
         self.give_log(id, tag, run);
     }
 
-    /// An attempt was offered: clients that follow its job are given its log.
+    /// An attempt was offered: clients that follow its job get its log.
     pub(super) fn show_log(&mut self, run: Run) {
         for (id, tag) in self.jobs.log_followers(run) {
             self.give_log(id, tag, run);
@@ -149,7 +150,7 @@ impl Core {
         self.clients.show_log(&mut self.turn, (id, tag), reply, log);
     }
 
-    /// Files that no job takes.
+    /// Drops files that no job takes.
     pub(super) fn turn_away(&mut self, files: Vec<Attached>) {
         for Attached { file, .. } in files {
             self.turn.act(Action::DropFile { file });
@@ -160,7 +161,7 @@ impl Core {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }
-        // Each job for itself: one that cannot be changed does not keep the others from it.
+        // One job that cannot be changed does not keep the others from being changed.
         let (mut count, mut refused) = (0, Vec::new());
         for &job in jobs {
             match self.jobs.visible(peer, job).and_then(|run| change(self, run, peer)) {
@@ -206,7 +207,7 @@ impl Core {
         if !self.drain.is_open() {
             return Err(Refusal::Draining);
         }
-        // Never twice at once: as long as a worker holds the last offer, that attempt may still run.
+        // No job runs twice at once: while a worker holds the last offer, that attempt may still run.
         let is_held = end.holder().is_some_and(|(worker, seq)| self.workers.holds(worker, seq));
         if is_held || self.jobs.are_attachments_held(run) {
             return Self::wrong_state(run, "its last attempt is still being ended: try again in a moment");

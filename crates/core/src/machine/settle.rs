@@ -1,7 +1,7 @@
-//! What workers say of their offers, from top to bottom: done, taken back, not taken back, not even sent.
+//! The four answers to an offer, from top to bottom: finished, taken back, not taken back, not sent.
 //!
-//! An answer counts only if its offer is the job's current one; an older one is counted and dropped. Every offer
-//! is settled exactly once, whatever it brought.
+//! An answer counts only if its offer is the job's current one; an older one is counted as stale and dropped. Every offer
+//! is settled exactly once.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{Seq, WorkerId};
@@ -14,17 +14,17 @@ use crate::turn::Tally;
 use crate::worker::Settled;
 
 impl Core {
-    /// The run that an offer is of, while it is that run's current offer.
+    /// The run of an offer, if this is the run's current offer.
     pub(super) fn current(&self, id: WorkerId, offer: &Offer) -> Option<Run> {
         self.jobs.current(&held_by(id, offer))
     }
 
-    /// The run that an offer is of, while it is in the table, whatever became of it since.
+    /// The run of an offer, if its jobs are still in the table, even if this offer is not the current one.
     pub(super) fn run_in_table(&self, offer: &Offer) -> Option<Run> {
         self.jobs.there(offer.ticket(), offer.number(), offer.count())
     }
 
-    /// An entry is DONE.
+    /// A worker has finished an offer: its entry is DONE.
     pub(super) fn finished(&mut self, id: WorkerId, seq: Seq, report: Report) {
         if let TaskResult::Held { .. } = report.result
             && let Some(offer) = self.workers.offer(id, seq)
@@ -60,14 +60,14 @@ impl Core {
         }
     }
 
-    /// Removes an offer from its ring; it has its attachments no more.
+    /// Removes an offer from its ring, and releases its attachments.
     fn settle(&mut self, id: WorkerId, seq: Seq) -> Option<Settled<crate::job::Ticket>> {
         let settled = self.workers.settle(&mut self.turn, id, seq)?;
         self.jobs.unload(&mut self.turn, settled.offer.ticket());
         Some(settled)
     }
 
-    /// The ring has changed: another offer may be its first, or none.
+    /// An offer has left its ring: the worker may be idle now, or another offer the first.
     fn after_settling(&mut self, id: WorkerId, was_head: bool) {
         self.workers.idle_if_empty(id);
         if was_head {
@@ -75,7 +75,7 @@ impl Core {
         }
     }
 
-    /// An offer was taken back, or could not be.
+    /// The answer to a take-back.
     pub(super) fn took_back(&mut self, id: WorkerId, seq: Seq, won: bool) {
         if won {
             self.turn.count(Tally::TakenBack, 1);
@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// An offer never began: its task is as before it.
+    /// An offer never began: its task is queued again, uncharged.
     fn settle_unbegun(&mut self, id: WorkerId, seq: Seq) {
         let Some(settled) = self.settle(id, seq) else {
             return self.turn.count(Tally::Stale, 1);
@@ -98,14 +98,14 @@ impl Core {
         self.after_settling(id, settled.was_head);
     }
 
-    /// An offer came back uncharged: its task waits again, in front, or has expired meanwhile.
+    /// Puts an uncharged task back in front of the queue, or ends its job if that has expired meanwhile.
     pub(super) fn requeue(&mut self, run: Run, begun: bool) {
         if !self.jobs.requeue(&mut self.turn, run, begun) {
             self.end_task(run, Outcome::Expired, Leftover::Nothing);
         }
     }
 
-    /// A take-back was lost: the worker has begun the task, or ended it already. If nobody wants it any more, look.
+    /// A take-back failed: the worker has begun the task, or ended it. If its job has ended, asks for a look.
     fn mark_claimed(&mut self, id: WorkerId, seq: Seq) {
         let Some(offer) = self.workers.note_claimed(id, seq) else { return };
         if self.current(id, &offer).is_none() {
@@ -129,7 +129,7 @@ impl Core {
     }
 }
 
-/// An offer, as the room of jobs asks for it.
+/// An offer in a worker's ring, as the room of jobs takes it.
 pub(super) fn held_by(worker: WorkerId, offer: &Offer) -> Held {
     let (seq, number, count) = (offer.seq(), offer.number(), offer.count());
     Held { worker, seq, number, count, fence: offer.fence(), ticket: offer.ticket() }

@@ -1,6 +1,6 @@
-//! Admission: which jobs are taken, and what those are told that are not.
+//! Admission of submitted jobs, and the refusals.
 //!
-//! What a request says is checked here; for how many jobs there is room, and the taking in, are `job/admit.rs`'s.
+//! This file checks the request; `job/admit.rs` knows for how many jobs there is room, and takes them in.
 
 use bulkhead_proto::client::message::{Reply, Submit};
 use bulkhead_proto::client::record::What;
@@ -44,7 +44,7 @@ impl Core {
         }
     }
 
-    /// Takes in the first `room` jobs of a submit that was checked, and says so.
+    /// Accepts the first `room` jobs of a checked submit, and answers.
     fn take_in(
         &mut self,
         (id, tag): (ClientId, Tag),
@@ -68,7 +68,7 @@ impl Core {
         }
     }
 
-    /// Whether the request may be looked at at all. Everything in it is hostile: texts are cut before they are repeated.
+    /// Checks a submit; gives its kind. Every field is hostile: texts are cut before they are repeated in a refusal.
     fn check(&self, submit: &Submit) -> Result<KindId, Refusal> {
         let invalid = |why: String| Err(Refusal::Invalid { why });
         if !self.drain.is_open() {

@@ -1,4 +1,6 @@
-//! Workers that come up, hang up, lie, are stopped or have to be killed: what of that concerns jobs and clients too.
+//! Events and alarms of workers that concern jobs or clients too: failed spawns, kills, violations, stops, health of pools.
+//!
+//! The rest of an event is done by `Workers`, which returns a `FollowUp` or a pool that has changed its health.
 
 use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{PoolId, WorkerId};
@@ -31,7 +33,7 @@ impl Core {
         }
     }
 
-    /// Does what the room of workers says has to be done about a worker.
+    /// Does what the room of workers returned as to be done about a worker.
     pub(super) fn follow_up(&mut self, id: WorkerId, need: FollowUp) {
         match need {
             FollowUp::Nothing => {}
@@ -53,7 +55,7 @@ impl Core {
         self.workers.head_job(id).and_then(|job| self.jobs.owner_of(job))
     }
 
-    /// A worker broke a rule: it gets no second chance.
+    /// A worker broke a rule of the protocol: it is killed.
     pub(super) fn lied(&mut self, id: WorkerId, lie: Lie) {
         if self.workers.get(id).is_some() {
             self.turn.count(Tally::Lies, 1);
@@ -74,7 +76,7 @@ impl Core {
         self.kill(id, Cause::Bootstrap);
     }
 
-    /// No process came into being.
+    /// No process could be spawned.
     pub(super) fn spawn_failed(&mut self, id: WorkerId, error: String) {
         if let Some(pool) = self.workers.spawn_failed(&mut self.turn, id) {
             self.spawn_fault((id, pool), error);
@@ -87,7 +89,7 @@ impl Core {
         self.tell_degraded(degraded);
     }
 
-    /// A worker died and no job is to blame.
+    /// A worker died and no job is charged.
     pub(super) fn fault(&mut self, pool: PoolId, what: &str) {
         let degraded = self.workers.fault(&mut self.turn, pool, what);
         self.tell_degraded(degraded);
@@ -99,7 +101,7 @@ impl Core {
         }
     }
 
-    /// Clients are told of a pool that is healthy again.
+    /// Sends notices about a pool that is healthy again.
     pub(super) fn tell_healthy(&mut self, healthy: Option<NowHealthy>) {
         if let Some(NowHealthy(pool)) = healthy {
             self.notify_recovered(pool);

@@ -1,7 +1,7 @@
-//! What the daemon shows of itself: jobs, workers, status, kinds.
+//! Replies that show the state of the daemon: jobs, workers, deaths, status, kinds.
 //!
-//! Reads, and changes nothing. Every list stops well below a frame, and what belongs to another user is shown to
-//! administrators alone.
+//! A view takes shared references and changes nothing. Every list stops well below the size of a frame. Only
+//! administrators see what belongs to other users.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -26,24 +26,24 @@ use crate::job::{Doing, Jobs, Run, Ticket};
 use crate::turn::Turn;
 use crate::worker::{Offer, Worker, Workers};
 
-/// What a row of a list takes on the wire beside its texts, at most, in bytes.
+/// The greatest size of a row beside its texts, in bytes.
 const ROW_BYTES: u64 = 64;
-/// What a death takes on the wire beside its texts and frames, in bytes, about.
+/// The size of a death beside its texts and frames, in bytes, about.
 const DEATH_BYTES: u64 = 128;
 /// Rows of lists stop here: well below a frame.
 const LIST_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
-/// Jobs that one request for a list looks at, wanted or not: a table of a million takes many turns, and nobody's jobs
-/// wait for it.
+/// Jobs that one request for a list looks at, shown or not, so that a table of a million jobs is listed in many turns and
+/// delays no other client.
 const WALK_MAX: usize = 8192;
 /// Characters of an input that are shown.
 const INPUT_CHARS: usize = 200;
 
 /// Stuck workers in a status.
 const STUCK_SHOWN: usize = 100;
-/// What one of them takes on the wire, at most about: the kernel's function names are short.
+/// The size of one of them, in bytes, about, at most: the kernel's function names are short.
 const STUCK_BYTES: u64 = 192;
 
-/// Everything that is shown, to be looked at.
+/// References to everything that replies show.
 pub(crate) struct View<'a> {
     turn: &'a Turn,
     jobs: &'a Jobs,
@@ -53,7 +53,7 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Of these.
+    /// A view of these.
     pub(crate) fn new(
         turn: &'a Turn,
         jobs: &'a Jobs,
@@ -69,7 +69,7 @@ impl<'a> View<'a> {
         ViewReply { reply: Reply::Pong { pid: self.turn.config().pid }, bytes: 16 }
     }
 
-    /// One line of a list. What is long (input, policy, deaths) is only in the detail.
+    /// One row of a list. Input, policy and deaths are only in the detail.
     fn row(&self, run: Run) -> JobRow {
         let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
         JobRow {
@@ -103,7 +103,7 @@ impl<'a> View<'a> {
             last = job;
             let batch = self.jobs.batch(run);
             if !peer.admin && batch.uid() != peer.uid {
-                // The whole batch is somebody else's.
+                // The whole batch is another user's.
                 let (first, count) = batch.numbers();
                 last = match walk {
                     Walk::Up(_) => JobId(first.0 + u64::from(count) - 1).max(job),
@@ -127,7 +127,7 @@ impl<'a> View<'a> {
         Ok(ViewReply { reply: Reply::Job(Box::new(detail)), bytes })
     }
 
-    /// Everything; the input is cut, for it may be 4 KiB of anything and this is for people.
+    /// All about one job. The input is cut to [`INPUT_CHARS`], because the detail is read by people.
     fn detail(&self, run: Run) -> JobDetail {
         let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
         let end = job.end();
@@ -155,7 +155,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A program as its words, anything else as the text that it may be.
+    /// The input as text: a program as its words, other input as UTF-8 with replacements.
     fn input_of(&self, run: Run) -> String {
         let input = self.jobs.job(run).input().as_bytes();
         let is_program = self.turn.kind_name(self.jobs.batch(run).kind()) == EXEC;
@@ -192,7 +192,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Workers that cannot die, some of them where there are many.
+    /// The first [`STUCK_SHOWN`] stuck workers.
     fn stuck_rows(&self, peer: Peer) -> Vec<WorkerRow> {
         let stuck = self.workers.iter().filter(|(_, worker)| worker.shown() == WorkerState::Stuck);
         stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(id, worker, peer)).collect()
@@ -261,7 +261,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// What a death takes on the wire, in bytes, about.
+/// The size of a death, in bytes, about.
 fn death_bytes(row: &DeathRow) -> u64 {
     DEATH_BYTES + row.kind.len() as u64 + row.death.evidence.wire_bytes()
 }

@@ -1,16 +1,16 @@
-//! Plain values that views take and give: how far the end of the daemon is, and a reply with its size.
+//! Plain values that views take and give: the state of the drain, and a reply with its size.
 //!
 //! Nothing can be changed through one.
 
 use bulkhead_proto::client::message::Reply;
 
-/// What a request for a list or a row is answered with, and about how many bytes that takes.
+/// The reply of a view, and its size in bytes, about.
 pub(crate) struct ViewReply {
     pub(crate) reply: Reply,
     pub(crate) bytes: u64,
 }
 
-/// How far the end of the daemon is.
+/// The state of the drain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DrainState {
     /// New jobs are taken.

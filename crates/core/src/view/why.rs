@@ -1,7 +1,7 @@
-//! Answers `why`: what a job waits for, what became of its attempts, how it ended and at whose wish.
+//! Answers `why`: what a job waits for, how its attempts ended, how it ended and who ended it.
 //!
-//! Reads, and decides nothing: every value here is one that some decision looks at, or was noted when it was made.
-//! What belongs to somebody else is counted but not named, except to administrators.
+//! Reads, and decides nothing: every value here is one that a decision uses, or that was noted when it was made. Jobs of
+//! other users are counted; only administrators see their numbers.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
@@ -18,7 +18,7 @@ use crate::job::{Doing, Run};
 use crate::turn::ms;
 use crate::view::{View, ViewReply};
 
-/// What an answer takes on the wire beside the deaths it lists, and each of those, about, in bytes.
+/// The sizes of an answer without its deaths, and of each death, in bytes, about.
 const WHY_BYTES: u64 = 512;
 const DEATH_BYTES: u64 = 256;
 
@@ -64,7 +64,7 @@ impl View<'_> {
         })
     }
 
-    /// When it is cancelled because the client that it is attached to is gone.
+    /// The milliseconds until the job is cancelled because its client is gone, if it is.
     fn why_vanished(&self, run: Run) -> Option<u64> {
         let batch = self.jobs.batch(run);
         let is_wanted_by_it = batch.is_watched() && self.jobs.job(run).end().is_none();
@@ -82,7 +82,7 @@ impl View<'_> {
         }
     }
 
-    /// Who goes first is counted by the very rules that the queue takes by.
+    /// The jobs before it are counted by the rules by which the queue takes jobs.
     fn why_queued(&self, run: Run, peer: Peer) -> Now {
         let batch = self.jobs.batch(run);
         let waited_ms = self.since_ms(batch.since_ns());
@@ -99,7 +99,7 @@ impl View<'_> {
         }
     }
 
-    /// When a descriptor is tried for again, if this job needs one and none could be made.
+    /// The milliseconds until the next try to make a descriptor, if this job needs one and none could be made.
     fn why_shortage(&self, run: Run) -> Option<u64> {
         let needs_one = self.jobs.needs_descriptor(run);
         self.workers.short_until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
@@ -199,7 +199,7 @@ impl View<'_> {
         Some(Longest { job, worker: id, for_ms: self.since_ms(worker.ring().head_ns()) })
     }
 
-    /// What waits for a client to read, while its jobs rest for that.
+    /// The unread replies of a client, if its jobs rest because of them.
     fn unread(&self, client: ClientId) -> Option<Unread> {
         let all_full = self.jobs.untold_bytes() > self.turn.config().keep_bytes_max;
         self.clients.unread(self.turn, client, all_full).filter(|_| self.jobs.is_parked(client))
@@ -211,7 +211,7 @@ impl View<'_> {
         (!self.drain.is_open).then_some(Drain { left_ms })
     }
 
-    /// Budgets are those since the last time somebody asked for the job; deaths and lost attempts those of its whole life.
+    /// Budgets count since the submit or the last retry of the job; deaths and lost attempts count over its whole life.
     fn past(&self, run: Run) -> Past {
         let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
         Past {
@@ -226,8 +226,8 @@ impl View<'_> {
         }
     }
 
-    /// The last failure of this job that was tried again, while its record is kept. Messages are long and failing jobs can
-    /// be many, so no job keeps its own: the ring of records is bounded, and looked through only when somebody asks.
+    /// The last failure after which this job was tried again, while its record is kept. Messages are long and many jobs may
+    /// fail, so jobs do not keep them: a request for `why` searches the bounded ring of records.
     fn last_failure(&self, wanted: JobId) -> Option<Failure> {
         self.turn.records().newest().find_map(|record| {
             let What::Backoff { job, attempt, message, .. } = &record.what else { return None };
@@ -239,7 +239,7 @@ impl View<'_> {
         self.turn.now_ns().saturating_sub(at_ns) / 1_000_000
     }
 
-    /// Until then, rounded up: a job whose time is not over is never said to have none left.
+    /// The milliseconds until then, rounded up: the answer is 0 only when the time is over.
     fn left_ms(&self, at_ns: u64) -> u64 {
         at_ns.saturating_sub(self.turn.now_ns()).div_ceil(1_000_000)
     }
