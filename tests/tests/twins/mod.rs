@@ -9,8 +9,8 @@ use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ReportStatus, STATUS_AT, WORD_AT};
 use bulkhead_proto::worker::stage::Stage;
-use bulkhead_sim::boxes::{Pages, Written};
-use bulkhead_sim::ring::{Found, Ring as Notes};
+use bulkhead_sim::boxes::{FakeResult, Pages};
+use bulkhead_sim::ring::{EntryRead, RingNotes as Notes};
 use bulkhead_sim::task::TaskId;
 use bulkhead_sys::shared_page::SharedPage;
 use std::os::fd::AsFd;
@@ -183,7 +183,7 @@ impl Twin for Simulated {
     fn poll(&mut self) -> (Vec<u64>, bool) {
         let mut seqs = Vec::new();
         for found in self.notes.poll(&self.pages) {
-            let Found::Done(seq, written) = found else { return (seqs, true) };
+            let EntryRead::Done(seq, written) = found else { return (seqs, true) };
             match ReportStatus::unpack(written.status) {
                 Some(ReportStatus::Inline) => {
                     assert_eq!(seq_of(&written.bytes), seq.0, "it is another's result")
@@ -214,17 +214,17 @@ impl Twin for Simulated {
     }
 
     fn end(&mut self, seq: u64) {
-        self.pages.write(Seq(seq), Written::inline(seq.to_le_bytes().to_vec(), 1));
+        self.pages.write(Seq(seq), FakeResult::inline(seq.to_le_bytes().to_vec(), 1));
         self.pages.done(Seq(seq));
     }
 
     fn fail(&mut self, seq: u64) {
-        self.pages.write(Seq(seq), Written::failed(NO, 0, 1));
+        self.pages.write(Seq(seq), FakeResult::failed(NO, 0, 1));
         self.pages.done(Seq(seq));
     }
 
     fn end_badly(&mut self, seq: u64) {
-        self.pages.write(Seq(seq), Written { status: NONSENSE, ..Written::inline(Vec::new(), 1) });
+        self.pages.write(Seq(seq), FakeResult { status: NONSENSE, ..FakeResult::inline(Vec::new(), 1) });
         self.pages.done(Seq(seq));
     }
 
