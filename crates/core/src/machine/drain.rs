@@ -212,6 +212,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_table_of_stages_is_the_code() {
+        use DrainStage::{Draining, Leaving, Open, Over};
+        let names = |stages: &[DrainStage]| stages.iter().map(|stage| format!("{stage:?}")).collect();
+        let code =
+            [Open, Draining, Leaving, Over].map(|stage| (format!("{stage:?}"), names(stage.leads_to())));
+        crate::state_tables::assert_told(include_str!("drain.rs"), code);
+    }
+
+    #[test]
     #[should_panic(expected = "the drain went from Leaving to Draining")]
     fn the_drain_never_goes_back() {
         let mut drain = Drain::default();
