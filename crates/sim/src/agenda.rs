@@ -1,7 +1,7 @@
-//! What will happen in the world outside the daemon, by time.
+//! The agenda of the world outside the daemon: moves, ordered by time.
 //!
-//! Moves of the same instant come in random order: each gets a drawn number as its second key. Nothing here
-//! acts; the world takes the next move and performs it.
+//! Moves of the same instant come in random order: each gets a drawn number as its second key. The agenda performs
+//! nothing; `World` takes the next move and performs it.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ pub enum Move {
     Boot(WorkerId),
     /// A signal reaches a worker.
     Die(WorkerId),
-    /// Somebody stops a worker.
+    /// A signal stops a worker.
     Stop(WorkerId),
-    /// Somebody lets a stopped worker go on.
+    /// A stopped worker is continued.
     Continue(WorkerId),
     /// A dead worker's lane hangs up.
     HangUp(WorkerId),
@@ -32,9 +32,9 @@ pub enum Move {
     Act(usize),
     /// A client has read all that was sent to it.
     Flush(usize),
-    /// Somebody sets the wall clock.
+    /// The wall clock is set.
     SetWall,
-    /// Somebody stops the daemon.
+    /// The daemon is told to drain or to stop.
     Shutdown,
 }
 
@@ -63,7 +63,7 @@ impl Agenda {
         if due { self.moves.pop_first().map(|(_, what)| what) } else { None }
     }
 
-    /// Drops what is no longer wanted.
+    /// Drops moves that are no longer wanted.
     pub fn keep(&mut self, wanted: impl Fn(Move) -> bool) {
         self.moves.retain(|_, what| wanted(*what));
     }

@@ -1,7 +1,7 @@
 //! The two shared pages of a fake worker, with the claim word exactly as the real ones have it.
 //!
-//! This is ground truth: the oracles look here, and never ask the core who runs what. The worker's steps and
-//! the supervisor's are single methods, so that the world can put anything between any two of them.
+//! The pages are the ground truth: the oracles read them, and never ask the core which worker runs a task. Each step of
+//! the worker and of the supervisor is one method, so that the world can put a move between any two steps.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -15,7 +15,7 @@ use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord, ReportStatus, index_o
 
 use crate::task::TaskId;
 
-/// What a worker wrote into an entry before it stored DONE.
+/// The result that a worker wrote into an entry before it stored DONE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FakeResult {
     /// A packed [`ReportStatus`], or nonsense.
@@ -24,14 +24,14 @@ pub struct FakeResult {
     pub bytes: Vec<u8>,
     /// Bytes in the output descriptor.
     pub output_bytes: u64,
-    /// Parts of the plan that stands there.
+    /// The parts of the plan in the output descriptor.
     pub parts: u32,
-    /// How long it took, as the worker says.
+    /// How long the task took, on the worker's word.
     pub elapsed_ns: u64,
 }
 
 impl FakeResult {
-    /// A result that travels inline.
+    /// An inline result.
     pub fn inline(bytes: Vec<u8>, elapsed_ns: u64) -> Self {
         Self { status: ReportStatus::Inline.pack(), bytes, output_bytes: 0, parts: 0, elapsed_ns }
     }
@@ -70,23 +70,23 @@ pub struct Pages {
     words: Vec<u64>,
     written: BTreeMap<usize, FakeResult>,
     orders: BTreeMap<usize, (Seq, TaskId)>,
-    /// Entries held by a claim that rule 2 allows, whatever was written over others.
+    /// Entries with a claim that rule 2 allows.
     claims: BTreeMap<usize, TaskId>,
-    /// Entries that the worker wrote nonsense over.
+    /// Entries over which the worker wrote nonsense.
     scribbled: BTreeSet<usize>,
 }
 
-/// Who may be charged with a death, by the truth of a box.
+/// The offers that may be charged with a death, by the truth of a box.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guilt {
     /// The first CLAIMED entry.
     pub first: Option<(Seq, TaskId)>,
-    /// Entries that were lied about: each may count as CLAIMED, if the lie was seen.
+    /// Entries that break a rule: each may count as CLAIMED, if the violation was seen.
     pub disputed: Vec<(Seq, TaskId)>,
 }
 
 impl Pages {
-    /// As the supervisor makes them: all zero.
+    /// New pages, all zero, as the supervisor makes them.
     pub fn new() -> Self {
         Self {
             words: vec![0; RING],
@@ -157,7 +157,7 @@ impl Pages {
         self.store(seq, ClaimWord::pack(seq, ClaimState::Done));
     }
 
-    /// What stands in an entry's result.
+    /// The result in an entry.
     pub fn written(&self, seq: Seq) -> Option<&FakeResult> {
         self.written.get(&index_of(seq))
     }
@@ -170,13 +170,13 @@ impl Pages {
         self.scribbled.remove(&index_of(seq));
     }
 
-    /// Rule 6: a worker may write whatever it likes.
+    /// Rule 6: a worker may write any word into its box.
     pub fn scribble(&mut self, seq: Seq, word: u64) {
         self.store(seq, word);
         self.scribbled.insert(index_of(seq));
     }
 
-    /// A result that is nonsense is as good as a nonsense word.
+    /// A nonsense result breaks rule 6 as a nonsense word does.
     pub fn dispute(&mut self, seq: Seq) {
         self.scribbled.insert(index_of(seq));
     }
@@ -186,7 +186,7 @@ impl Pages {
         self.claims.values().any(|claimed| *claimed == job)
     }
 
-    /// Who may be charged if the worker dies now.
+    /// The offers that may be charged if the worker dies now.
     pub fn guilt(&self) -> Guilt {
         let mut orders: Vec<_> = self.orders.iter().map(|(index, order)| (*order, *index)).collect();
         orders.sort_unstable();

@@ -1,18 +1,18 @@
-//! A fake client: who it is, what it wrote, how it reads.
+//! A fake client: its user, the requests that it wrote, how it reads.
 //!
-//! It remembers only what a client could know. What it asks stands in `requests`.
+//! It remembers only what a real client could know. `requests.rs` draws its requests, `people.rs` moves it.
 
 use std::collections::VecDeque;
 
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientLife {
     /// Its hello was good; the core does not know it yet.
     New,
-    /// Served.
+    /// Known to the core.
     On,
     /// It vanished; the core does not know yet.
     Lost,
@@ -20,7 +20,7 @@ pub enum ClientLife {
     Over,
 }
 
-/// What a client is there for.
+/// The sort of requests that a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// A bit of everything.
@@ -49,11 +49,11 @@ pub struct FakeClient {
     pub id: ClientId,
     /// Its user.
     pub uid: u32,
-    /// Whether it may do everything.
+    /// Whether it is an administrator.
     pub admin: bool,
-    /// What it is there for.
+    /// The sort of its requests.
     pub role: Role,
-    /// How far its connection is.
+    /// The state of its connection.
     pub connection: ClientLife,
     /// How it reads.
     pub pace: Pace,
@@ -69,7 +69,7 @@ pub struct FakeClient {
     pub acts_left: u32,
     /// Its last tag.
     pub tag: u32,
-    /// Jobs that it was told of.
+    /// Jobs whose numbers it knows.
     pub jobs: Vec<JobId>,
 }
 
@@ -104,7 +104,7 @@ impl FakeClient {
         self.written.push_back((Tag(self.tag), request));
     }
 
-    /// Its connection is over, and with it all that was on its way.
+    /// Ends its connection, and drops all that was on its way.
     pub fn hang_up(&mut self) {
         self.connection = ClientLife::Over;
         self.written.clear();

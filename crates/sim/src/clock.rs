@@ -1,7 +1,7 @@
 //! The two clocks of the world. They move only when the world says so.
 //!
-//! The monotonic clock never runs backwards and never stands for a wait; the wall clock goes along with it and
-//! may be set forwards or backwards, as an administrator or NTP does.
+//! The monotonic clock never runs backwards; the wall clock goes along with it and may be set forwards or backwards, as
+//! an administrator or NTP does.
 
 use bulkhead_core::event::Now;
 
@@ -24,7 +24,7 @@ impl Clock {
         Self { now: Now { mono_ns: 100 * S, wall_us: 1_790_000_000_000_000 } }
     }
 
-    /// Both, as one turn sees them.
+    /// Both clocks, as one turn reads them.
     pub fn now(&self) -> Now {
         self.now
     }

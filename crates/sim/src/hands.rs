@@ -1,4 +1,4 @@
-//! The fake shell's hands: performs actions in their order, exactly as each promises, without ever waiting.
+//! The fake shell's hands: performs actions in their order, as `action.rs` promises each, without ever waiting.
 //!
 //! Offers to one worker that follow each other travel in one message. Between any two actions, and between the
 //! halves of one, the world may move.
@@ -26,7 +26,7 @@ use crate::world::{NewsSource, World};
 type Bundle = Vec<(WorkerId, Seq, Task)>;
 
 impl World {
-    /// Performs all that was decided.
+    /// Performs the actions of one turn.
     pub(crate) fn perform(&mut self, actions: &mut Vec<Action>) -> Verdict {
         let mut bundle = Bundle::new();
         for action in actions.drain(..) {
@@ -171,7 +171,7 @@ impl World {
         }
     }
 
-    /// Most tasks heed that nobody wants them, about in time; some are deaf.
+    /// Most tasks end when they are told to, about in time; some do not.
     fn unwant(&mut self, id: WorkerId, seq: Seq) {
         self.report.asked += 1;
         let (heeds, after) = (self.rng.chance(700), self.rng.span(3 * GRACE_MS * MS / 2));
@@ -212,7 +212,7 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.closed = true;
         self.news.insert(NewsSource::Worker(id));
-        // Who is dead already keeps its own death.
+        // A worker that is dead already keeps its own death.
         if worker.lives() {
             worker.kill.get_or_insert(why);
             worker.hung |= late && freezes;
@@ -249,7 +249,7 @@ impl World {
 
     fn exit(&mut self) -> Verdict {
         self.exited = true;
-        // Who is stuck may never die: it is left behind, killed as it is.
+        // A stuck worker may never die: the daemon leaves it behind, killed.
         match self.workers.keys().find(|worker| !self.oracles.pool.is_stuck(**worker)) {
             Some(left) => broken("ends", format!("the daemon leaves while worker {left} lives")),
             None => Ok(()),

@@ -1,7 +1,7 @@
-//! The fake shell's ears: makes events of what can be seen, and draws no conclusion.
+//! The fake shell's ears: makes events of what a shell can see, and decides nothing.
 //!
-//! Within one source the order is the real one's: the end of the bootstrap, results, lies, the hint of death,
-//! and the proof last, after a last look into the box. Between sources any order goes.
+//! Within one source the order is the real one's: the end of the bootstrap, results, violations, the hint of
+//! death, and the proof last, after a last look into the box. Between sources the order is random.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -21,7 +21,7 @@ use crate::worker::{FakeWorker, Life};
 use crate::world::{NewsSource, World};
 
 impl World {
-    /// Looks at whoever has something to say, and at some of them only next time.
+    /// Hears the sources that have news, and leaves some of them for the next turn.
     pub(crate) fn hear(&mut self, batch: &mut Vec<Event>) {
         let mut sources: Vec<NewsSource> = self.news.iter().copied().collect();
         while !sources.is_empty() {
@@ -148,7 +148,7 @@ impl World {
     }
 }
 
-/// How a worker died, as the supervisor sees it: what it did itself comes first.
+/// How a worker died, as the supervisor sees it: its own death comes before a kill.
 fn obituary(worker: &FakeWorker) -> Death {
     let own = match &worker.life {
         Life::Gone(death) | Life::Dead(death) => death.clone(),

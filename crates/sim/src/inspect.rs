@@ -1,7 +1,6 @@
-//! The administrator's eyes: now and then the daemon is asked for its own view, and that is compared with what
-//! the oracles know.
+//! The inspector: an administrator who now and then asks for views, which are compared with what the oracles know.
 //!
-//! It must be answered in the same turn; a view that is late, or that lacks a job, is a broken promise.
+//! A view must come in the same turn; one that is late, or that lacks a job, is a broken promise.
 
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::view::{JobRow, Totals};

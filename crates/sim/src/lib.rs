@@ -1,8 +1,8 @@
 //! The whole daemon in one thread: the real core, and fakes for everything around it.
 //!
-//! One seed decides everything: which faults there are, who asks what, in which order things happen. Workers
-//! crash, hang, lie and answer late between any two steps of the claim word; after every step the oracles
-//! (see [`oracle`]) compare what the core decided with what truly happened. The same seed gives the same trace,
+//! One seed decides everything: the faults, the requests of clients, the order of all steps. Workers crash, hang, break
+//! the protocol and answer late between any two steps of the claim word; after every step the oracles (see
+//! [`oracle`]) compare what the core decided with what truly happened. The same seed gives the same trace,
 //! so a failing seed is a bug that can be looked at as often as it takes.
 //!
 //! It must never read a clock, a file or an environment, and never share code with the core: a mistake made

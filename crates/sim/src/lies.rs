@@ -1,7 +1,7 @@
-//! How a worker breaks the rules: claim words that no rule allows, results of no known form, offers out of turn.
+//! Protocol violations of workers: claim words that no rule allows, results of no known form, offers out of turn.
 //!
-//! Each way is one that a hostile process has; what it must not do is make the supervisor believe it about anything but its
-//! own offers. Driven by `moves.rs`, for workers that are liars.
+//! A hostile process can do each of them. None must make the supervisor believe anything about other offers than the
+//! worker's own. `moves.rs` drives it, for workers that are liars.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -34,7 +34,7 @@ impl World {
         match way {
             3 => worker.pages.scribble(seq, ClaimWord::pack(Seq(seq.0 + 1), ClaimState::Claimed)),
             4 => {
-                // It says that it did not begin, and nobody can know better.
+                // The worker says that it did not begin, and nothing shows otherwise.
                 worker.begun -= u64::from(worker.pages.is(seq, ClaimState::Claimed));
                 worker.pages.scribble(seq, ClaimWord::pack(seq, ClaimState::Offered));
             }

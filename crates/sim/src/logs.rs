@@ -1,8 +1,8 @@
-//! Scenarios whose kinds keep logs: which kinds do, how many logs are kept, who asks for which, and what the shell does
-//! with them.
+//! Scenarios whose kinds keep logs: which kinds do, how many logs are kept, which clients ask for them, and how the fake
+//! shell holds them.
 //!
-//! Drawn apart from everything else, so that a seed without logs means what it always did. Nobody reads what stands in a
-//! log: the supervisor does not either.
+//! Drawn apart from everything else, so that a seed without logs means what it always did. Logs have no content here: the
+//! supervisor reads none either.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -33,7 +33,7 @@ pub(crate) fn keep(seed: u64, config: &mut Config) -> bool {
 }
 
 impl World {
-    /// A client asks for the log of a job of its own, of somebody else's, or of none.
+    /// A client asks for the log of its own job, of another user's job, or of none.
     pub(crate) fn ask_for_log(&mut self, place: usize) -> Request {
         let place = if self.rng.chance(300) { self.rng.place(self.clients.len()) } else { place };
         Request::Logs { job: self.some_job(place), follow: self.rng.chance(500) }
@@ -62,7 +62,7 @@ impl World {
         self.deliver(client, tag, reply, None)
     }
 
-    /// Lets go of a log.
+    /// Drops a log.
     pub(crate) fn drop_log(&mut self, log: LogId) {
         if self.sabotage != Some(Sabotage::KeepLogs) {
             self.logs.remove(&log);

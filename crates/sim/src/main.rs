@@ -15,7 +15,7 @@ use bulkhead_sim::trace::Keep;
 
 const USAGE: &str = "usage: bulkhead-sim (--seed N | --seeds A..B) [--hashes | --trace]";
 
-/// What to do.
+/// The arguments.
 #[derive(Debug)]
 struct CommandLine {
     seeds: Range<u64>,

@@ -1,4 +1,4 @@
-//! What worker processes do by themselves: come up, claim, run, report, crash, hang, die. How they lie is in `lies.rs`.
+//! The moves of worker processes: come up, claim, run, report, crash, hang, die. `lies.rs` has protocol violations.
 //!
 //! An honest worker follows the rules of the claim word one step at a time; each step is a move of its own, so
 //! that the supervisor can act between any two.

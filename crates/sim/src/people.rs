@@ -1,4 +1,4 @@
-//! What clients do: connect, ask, read, vanish; and how the fake shell hears and answers them.
+//! The moves of clients: connect, ask, read, vanish; and how the fake shell hears and answers them.
 //!
 //! The shell reads a client only while less than its credit is on the way to it, as the real one does.
 
@@ -20,7 +20,7 @@ use crate::world::{NewsSource, World};
 const READS_PER_TURN: u64 = 8;
 
 impl World {
-    /// The clients of the start, and what is planned from the start.
+    /// Connects the clients of the start, and plans the moves that are known at the start.
     pub(crate) fn populate(&mut self) {
         let flood = self.scenario.profile == Profile::Flood;
         for number in 0..self.scenario.clients {
@@ -58,7 +58,7 @@ impl World {
         self.plan(after, Move::Act(place));
     }
 
-    /// A client does something.
+    /// A client sends a request, or vanishes.
     pub(crate) fn act(&mut self, place: usize) {
         let client = &mut self.clients[place];
         if self.calm || client.acts_left == 0 || !client.is_there() {
@@ -112,7 +112,7 @@ impl World {
         self.plan(after, Move::Flush(place));
     }
 
-    /// What the shell hears of one client.
+    /// The shell hears one client.
     pub(crate) fn hear_client(&mut self, place: usize, batch: &mut Vec<Event>) {
         let credit = self.scenario.config.client_credit_bytes;
         let reads = self.rng.between(1, READS_PER_TURN);
@@ -130,7 +130,7 @@ impl World {
         if client.unread_bytes < credit {
             for _ in 0..reads {
                 let Some((tag, request)) = client.written.pop_front() else { break };
-                // Now and then something comes with a request that takes nothing.
+                // Now and then a file comes with a request that takes none.
                 let count = if let Request::Submit(submit) = &request {
                     submit.files.len() as u64
                 } else {
@@ -191,7 +191,7 @@ impl World {
         Ok(())
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub(crate) fn set_wall(&mut self) {
         let by = self.rng.span(7_200_000_000) as i64;
         self.clock.set_wall(if self.rng.chance(500) { -by } else { by });
@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// Somebody stops the daemon in the middle of everything.
+    /// Tells the daemon to drain or to stop while there are faults.
     pub(crate) fn shut_down(&mut self) {
         self.told_back.push(match self.scenario.shutdown {
             Some(Shutdown::Drain(grace_ms)) => Event::Drain { grace_ms },
@@ -209,7 +209,7 @@ impl World {
         });
     }
 
-    /// What is asked through the eyes of the administrator, answered in the same turn.
+    /// Sends requests of the inspector, and gives the replies of the same turn.
     pub(crate) fn ask_as_inspector(
         &mut self,
         requests: Vec<Request>,

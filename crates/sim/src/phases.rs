@@ -1,7 +1,7 @@
-//! The course of a run: trouble, then calm, then the end.
+//! The course of a run: faults, then calm, then the end.
 //!
-//! Everything has to come to rest by itself once faults stop: that is what the bounds here are for. They are
-//! simulated time and counted steps, never the host's clock.
+//! Once faults stop, everything has to come to rest by itself, within the bounds here. They are simulated time and counted
+//! steps, never the host's clock.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request, Walk};
@@ -17,7 +17,7 @@ use crate::scenario::Faults;
 use crate::truth::Truth;
 use crate::world::World;
 
-/// Longest trouble, in simulated nanoseconds.
+/// The longest time of faults, in simulated nanoseconds.
 const TROUBLE_NS: u64 = 300 * S;
 /// How long everything may take to come to rest: the longest backoffs, proofs and limits, several times over.
 const REST_NS: u64 = 2 * 3600 * S;
@@ -51,7 +51,7 @@ impl World {
         Ok(report)
     }
 
-    /// Clients ask and faults happen until everybody has asked everything, and then some.
+    /// Clients ask and faults happen until all clients have sent all their requests, and a while longer.
     fn trouble(&mut self) -> Verdict {
         let least = self.clock.ns() + self.scenario.trouble_ns;
         let end = self.clock.ns() + TROUBLE_NS;
@@ -68,7 +68,7 @@ impl World {
         Ok(())
     }
 
-    /// Faults stop, clients stop asking and read what they are sent, what hung goes on.
+    /// Faults stop: clients send nothing more and read all replies, and hung workers go on.
     fn calm_down(&mut self) {
         self.calm = true;
         let timing = self.scenario.faults;
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    /// A liar repents, and a worker that hung dies of it; a task that never ends goes on not ending.
+    /// A liar keeps to the rules from now on, and a hung worker dies. A task that never ends goes on.
     fn thaw(&mut self, id: bulkhead_proto::ids::WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (broken_rules, stopped) = (worker.liar, worker.vitals.stopped_ns.is_some());
@@ -125,7 +125,7 @@ impl World {
                 break;
             }
             if !self.tick()? {
-                // Nothing happens by itself any more: a look may find a loop to end, and has to find rest then.
+                // No move is left: a look may find a task that never ends, which is cancelled, and then has to find rest.
                 idle += 1;
                 next_look = self.clock.ns();
                 if idle > 10 {
@@ -152,7 +152,7 @@ impl World {
         Ok(live.is_empty() && !unheard && settled && self.oracles.pool.is_whole_but(self.down).is_ok())
     }
 
-    /// What loops for ever ends only when somebody ends it.
+    /// A task that never ends is cancelled.
     fn end_loops(&mut self, live: &[JobId]) -> Verdict {
         let loops = |job: &JobId| self.oracles.ledger.input(*job).is_some_and(Truth::loops);
         let jobs: Vec<JobId> = live.iter().copied().filter(loops).collect();
@@ -162,7 +162,7 @@ impl World {
         Ok(())
     }
 
-    /// Every job has ended: each has one outcome, everybody was told, and forgetting leaves nothing behind.
+    /// Every job has ended: each has one outcome, every waiting client got it, and forgetting leaves nothing behind.
     fn settle_accounts(&mut self) -> Verdict {
         self.inspect()?;
         self.oracles.replies.finish(|_| true)?;
@@ -199,7 +199,7 @@ impl World {
         self.wait_for_silence()
     }
 
-    /// Lets time pass until what is kept for a while was kept that long.
+    /// Lets time pass until the retention of all jobs is over.
     fn wait_for_retention(&mut self) -> Verdict {
         let end = self.clock.ns() + self.scenario.config.keep_ms * 9 / 8 * MS + 60 * S;
         for _ in 0..TICKS_MAX {
@@ -238,9 +238,9 @@ impl World {
         }
     }
 
-    /// The daemon was asked to stop: it leaves, with no worker alive, and everybody who stayed was told.
+    /// The daemon was told to stop: it exits, with no worker alive, and every connected client got its ends.
     fn leave(&mut self) -> Verdict {
-        // What waits for a pool that is down holds a drain without a grace, and rightly so.
+        // A job that waits for a pool that is down rightly holds up a drain without a grace.
         self.down = None;
         let end = self.clock.ns() + REST_NS;
         let mut cancelled = 0;
@@ -267,7 +267,7 @@ impl World {
         if self.exited { Ok(()) } else { broken("ends", "the daemon was asked to stop, and does not leave") }
     }
 
-    /// A drain without a grace waits for what loops for ever, until somebody ends it.
+    /// A drain without a grace waits for a task that never ends, until it is cancelled.
     fn end_left_loops(&mut self) -> Verdict {
         let answer = self.ask_as_inspector(vec![Request::Jobs {
             state: None,

@@ -1,8 +1,8 @@
 //! Scenarios with two pools: which kinds the second one runs, and which of both cannot start a worker.
 //!
-//! A pool that is down stays so until the other one has come to rest beside it: that nothing which happens in one pool
-//! holds the other up is judged then (`ends`). Drawn apart from everything else, so that a seed without a second pool
-//! means what it always did.
+//! A pool that is down stays so until the other one has come to rest beside it; the oracle `ends` judges then that one pool
+//! does not hold up the other. Drawn apart from everything else, so that a seed without a second pool means what it always
+//! did.
 
 use bulkhead_core::config::{Config, PoolSize};
 use bulkhead_proto::ids::{PoolId, WorkerId};
@@ -29,7 +29,7 @@ pub struct Down {
 /// Gives some seeds a second pool, and takes one of both down in most of these.
 pub(crate) fn split(seed: u64, profile: Profile, config: &mut Config) -> Option<Down> {
     let mut rng = SimRng::new(seed ^ 0x9001_0002);
-    // Whom a flood passes over is counted as if there were one queue.
+    // The oracle `fairness` counts as if there were one queue.
     if profile == Profile::Flood || !rng.chance(400) {
         return None;
     }

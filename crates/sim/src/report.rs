@@ -1,4 +1,4 @@
-//! What comes of a run: a [`Report`], or the [`Failure`] of one oracle with the way to see it again.
+//! The result of a run: a [`RunReport`], or a [`SeedFailure`] with the way to replay it.
 //!
 //! Nothing here decides; the texts are for the person who has to find the bug.
 
@@ -15,7 +15,7 @@ pub struct BrokenRule {
     pub what: String,
 }
 
-/// What an oracle says after each step.
+/// The verdict of an oracle after each step.
 pub type Verdict = Result<(), BrokenRule>;
 
 /// The verdict that a promise was broken.
@@ -43,7 +43,7 @@ pub struct RunReport {
     pub parts: u64,
     /// Offers of merges.
     pub merges: u64,
-    /// Files of clients that were let go.
+    /// Files of clients that were dropped.
     pub files: u64,
     /// Logs that were shown.
     pub logs: u64,
@@ -55,7 +55,7 @@ pub struct RunReport {
     pub stopped: u64,
     /// Kills for a limit of progress, processor time or memory.
     pub limits: u64,
-    /// Tasks that were asked to end because nobody wanted them.
+    /// Tasks that were told to end because their job had ended.
     pub asked: u64,
     /// Those of them that did so by themselves.
     pub heeded: u64,
@@ -63,11 +63,11 @@ pub struct RunReport {
     pub retired: u64,
     /// Deaths charged to a job.
     pub charges: u64,
-    /// Lies told.
+    /// Protocol violations seen.
     pub lies: u64,
     /// Workers that were stuck.
     pub stuck: u64,
-    /// Offers won back.
+    /// Offers taken back.
     pub taken_back: u64,
     /// Offers that could not be sent.
     pub failed_offers: u64,
@@ -80,9 +80,9 @@ pub struct RunReport {
 pub struct SeedFailure {
     /// The seed.
     pub seed: u64,
-    /// What it was about.
+    /// Its profile.
     pub profile: Profile,
-    /// What was broken.
+    /// The broken promise.
     pub violation: BrokenRule,
     /// The end of the trace.
     pub tail: Vec<String>,

@@ -1,7 +1,7 @@
-//! What clients ask: drawn from everything that the protocol allows, and some that it does not.
+//! Requests of clients: drawn from everything that the protocol allows, and some that it does not.
 //!
-//! A client knows only the numbers that it was told, and now and then guesses one. What is drawn here is never
-//! looked at again: the oracles follow what the core is told.
+//! A client knows only the numbers in its replies, and now and then guesses one. The oracles never see the draws: they
+//! follow the events that the core gets.
 
 use bulkhead_proto::client::message::{Request, Submit, Walk};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
@@ -172,7 +172,7 @@ impl World {
         Request::Jobs { state, walk, limit: self.rng.between(1, 100) as u32 }
     }
 
-    /// What no sane client asks.
+    /// A request that no sane client sends.
     fn nonsense(&mut self) -> Request {
         let mut submit = Submit {
             kind: "quick".to_owned(),

@@ -19,14 +19,14 @@ use bulkhead_proto::worker::stage::Stage;
 
 use crate::boxes::{FakeResult, Pages};
 
-/// How far an offer is known to be.
+/// The known state of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EntryKnown {
     Offered,
     Claimed,
     Taken,
     Reported,
-    /// The worker lied about it: counts as claimed.
+    /// The worker broke a rule about it: counts as claimed.
     Lied,
 }
 
@@ -38,7 +38,7 @@ struct Note {
     scratch: Option<ScratchId>,
 }
 
-/// Something newly found in a box.
+/// A new entry that was read from a box.
 #[derive(Clone, Debug)]
 pub enum EntryRead {
     /// An entry is DONE and well-formed.
@@ -47,7 +47,7 @@ pub enum EntryRead {
     Lie(Lie),
 }
 
-/// Notes on what is outstanding.
+/// Notes on the offers that are not settled.
 #[derive(Debug, Default)]
 pub struct RingNotes {
     notes: BTreeMap<Seq, Note>,
@@ -75,7 +75,7 @@ impl RingNotes {
         self.notes.get(&seq).map_or((Stage::Whole, None), |note| (note.stage, note.scratch))
     }
 
-    /// Whether what a task leaves when it fails travels inline: it has no output of its own, and shares none.
+    /// Whether a failed task leaves inline bytes: it has no output of its own, and shares none.
     pub fn leaves_inline(&self, seq: Seq) -> bool {
         let is_inline = |note: &Note| note.stage == Stage::Whole && note.output != OutputMode::Descriptor;
         self.notes.get(&seq).is_some_and(is_inline)
@@ -106,7 +106,7 @@ impl RingNotes {
         known
     }
 
-    /// Rules 4 to 6: what is new, in the order of seq.
+    /// Rules 4 to 6: new entries, in the order of seq.
     pub fn poll(&mut self, pages: &Pages) -> Vec<EntryRead> {
         let mut found = Vec::new();
         let mut claimed = false;

@@ -1,8 +1,8 @@
 //! The one source of chance: a small seeded generator.
 //!
 //! Splitmix64 (Steele, Lea and Flood, 2014): one word of state, good enough for choosing faults, and the same
-//! on every machine. It must never be seeded from anything but the seed of the run. Everybody in the world
-//! draws from the same one, so that the order of draws is part of the trace.
+//! on every machine. It must never be seeded from anything but the seed of the run. The whole world draws
+//! from one generator, so that the order of draws is part of the trace.
 
 /// A seeded generator.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Runs a seed, and turns whatever goes wrong into a failure that can be replayed.
+//! Runs a seed, and turns a broken promise or a panic into a failure that can be replayed.
 //!
 //! A panic of the core (an assertion, or its audit) is the oracle `panic`. A run is done without text first;
 //! only a seed that failed is run again with it.

@@ -15,20 +15,20 @@ use bulkhead_proto::worker::stage::Stage;
 
 use crate::rng::SimRng;
 
-/// One way of being broken.
+/// One deliberate defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// Shell: says that a worker that runs something is dead.
     EarlyProof,
-    /// Shell: what was claimed is told as offered, and the other way round.
+    /// Shell: reports claimed offers as unclaimed, and the other way round.
     WrongRemains,
     /// Shell: loses reports.
     LoseReports,
-    /// Shell: says that every take-back was won.
+    /// Shell: says that every take-back succeeded.
     FalseTakeBack,
     /// Shell: sends each reply twice.
     TwiceTold,
-    /// Shell: kills nobody.
+    /// Shell: kills no worker.
     NoKill,
     /// Shell: keeps outputs for ever.
     KeepOutputs,
@@ -48,60 +48,60 @@ pub enum Sabotage {
     LoseReplies,
     /// Core: loses the first ends of each turn.
     LoseEnds,
-    /// Core: charges nobody.
+    /// Core: charges no job.
     NoBlame,
-    /// Core: charges an innocent.
+    /// Core: charges an innocent job.
     WrongBlame,
-    /// Core: says that what is done was cancelled.
+    /// Core: says that done jobs were cancelled.
     FalseOutcome,
-    /// Core: spawns nobody after a while.
+    /// Core: spawns no worker after a while.
     NoSpawn,
     /// Core: skips a seq.
     SkipSeq,
     /// Core: makes the same offer to the next seq again.
     OfferTwice,
-    /// Core: never lets an output go.
+    /// Core: never drops an output.
     LeakOutputs,
-    /// Core: lets an output go twice.
+    /// Core: drops an output twice.
     DropTwice,
-    /// Core: never lets a file go.
+    /// Core: never drops a file.
     LeakFiles,
-    /// Core: lets a file go as soon as it is offered.
+    /// Core: drops a file as soon as it is offered.
     LoseFiles,
-    /// Core: never lets a shared output go.
+    /// Core: never drops a shared output.
     LeakScratches,
     /// Core: takes every client for an administrator.
     AllAdmins,
-    /// Core: never lets a log go.
+    /// Core: never drops a log.
     LeakLogs,
-    /// Core: lets a log go twice.
+    /// Core: drops a log twice.
     DropLogTwice,
-    /// Core: lets a log go as soon as it was shown.
+    /// Core: drops a log as soon as it was shown.
     LoseLogs,
     /// Core: shows the log that was made before.
     WrongLog,
     /// Core: shows a log as that of the attempt before.
     WrongAttempt,
-    /// Core: shows few of the logs that somebody waits for.
+    /// Core: shows few of the logs that clients wait for.
     HideLogs,
     /// Core: is told that there may be any number of logs.
     EndlessLogs,
     /// Core: offers the first part again and again.
     SamePart,
-    /// Core: offers merges without what the parts left.
+    /// Core: offers merges without the results of their parts.
     LoseResults,
-    /// Core: says that what is done is to be done, and the other way round.
+    /// Core: swaps the done and the missing part of a job's progress.
     FalseProgress,
     /// Core: counts records wrongly.
     WrongRecords,
-    /// Core: asks no task to end.
+    /// Core: tells no task to end.
     AskNobody,
     /// Core: never settles.
     SettleNothing,
 }
 
 impl Sabotage {
-    /// Breaks what the core decided.
+    /// Breaks the output of the core.
     pub(crate) fn spoil(self, out: &mut Output, rng: &mut SimRng) {
         self.spoil_logs(&mut out.actions, rng);
         let Output { records, actions } = out;
@@ -188,7 +188,7 @@ impl Sabotage {
     }
 }
 
-/// The configuration as the core is told it.
+/// The configuration as the core gets it.
 pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
     let mut config = config.clone();
     match sabotage {
@@ -209,7 +209,7 @@ fn begin_again(action: &mut Action) {
     }
 }
 
-/// The events as the core is told them.
+/// The events as the core gets them.
 pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
     match sabotage {
         Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),

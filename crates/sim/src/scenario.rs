@@ -1,4 +1,4 @@
-//! What kind of trouble a seed means: swarm testing (Groce et al., 2012). Each seed turns a random half of the
+//! The faults and settings of a seed: swarm testing (Groce et al., 2012). Each seed turns a random half of the
 //! fault classes of its profile off, so that faults are also seen alone, and draws the daemon's settings.
 //!
 //! Chances are so many in a thousand. Nothing here is decided later in a run: a scenario is a constant.
@@ -11,14 +11,14 @@ use crate::logs;
 use crate::pools::{self, Down};
 use crate::rng::SimRng;
 
-/// What a run is about.
+/// The sort of faults in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     /// Hardly a fault: bugs of the plain path.
     Quiet,
     /// Workers crash, hang and fail to come up.
     Crashy,
-    /// Workers lie.
+    /// Workers break the protocol.
     Lying,
     /// One user floods, another has single jobs.
     Flood,
@@ -47,7 +47,7 @@ pub struct Faults {
     pub crash: u32,
     /// A worker hangs in a task.
     pub hang: u32,
-    /// Somebody stops a worker that runs.
+    /// A signal stops a worker that runs.
     pub stop: u32,
     /// A worker is a liar.
     pub liar: u32,
@@ -69,7 +69,7 @@ pub struct Faults {
     pub rude: u32,
     /// A client reads slowly, or not at all.
     pub slow_reader: u32,
-    /// Somebody sets the wall clock.
+    /// The wall clock is set.
     pub set_wall: u32,
     /// A wake-up comes late.
     pub oversleep: u32,
@@ -81,7 +81,7 @@ pub struct Faults {
     pub interleave: u32,
 }
 
-/// How the daemon is asked to end while there is trouble.
+/// How the daemon is told to end while there are faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// SIGTERM, with a grace in milliseconds or without one.
@@ -95,9 +95,9 @@ pub enum Shutdown {
 pub struct Scenario {
     /// The seed.
     pub seed: u64,
-    /// What it is about.
+    /// Its profile.
     pub profile: Profile,
-    /// What goes wrong.
+    /// The chance of each fault.
     pub faults: Faults,
     /// The daemon's settings.
     pub config: Config,
@@ -118,7 +118,7 @@ pub struct Scenario {
     pub trouble: u32,
     /// Turns between two looks through the eyes of an administrator.
     pub look_every: u64,
-    /// An end in the middle of everything.
+    /// A drain or a stop while there are faults.
     pub shutdown: Option<Shutdown>,
     /// Whether jobs are forgotten by request at the end, or by retention.
     pub forget: bool,
@@ -217,7 +217,7 @@ fn faults(profile: Profile, rng: &mut SimRng) -> Faults {
     faults
 }
 
-/// What the kinds with a grace give their tasks to end by themselves, in milliseconds.
+/// The time that kinds with a grace give their tasks to end by themselves, in milliseconds.
 pub(crate) const GRACE_MS: u64 = 20;
 
 /// The kinds of the simulated daemon: a full ring, a small one, none, and one that is done in parts; two of them with a

@@ -1,7 +1,7 @@
 //! Names of tasks: a job's own (whole, plan and merge follow each other and never overlap), and its parts.
 //!
-//! What the real orders pages do not tell apart the simulation does, so that two parts of one job may run at once, and
-//! one part never twice.
+//! Real orders pages do not tell the parts of a job apart. The simulation does, because two parts of one job may run at
+//! once, and one part never twice.
 
 use bulkhead_core::action::Task;
 use bulkhead_proto::client::why::Part;

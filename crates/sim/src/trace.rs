@@ -1,4 +1,4 @@
-//! What happened in a run: a hash of all of it, and, when asked for, the lines.
+//! The trace of a run: a hash of every line, and the lines themselves if they are wanted.
 //!
 //! Every event, record and action goes through here, so that two runs of one seed can be compared by one
 //! number. It must never look at anything that is not part of the run (addresses, clocks of the host).
@@ -61,7 +61,7 @@ impl Trace {
         }
     }
 
-    /// One number for all that happened.
+    /// The hash of all lines.
     pub fn hash(&self) -> u64 {
         self.hasher.0
     }

@@ -1,6 +1,6 @@
-//! What a job truly is, whatever the daemon believes: hidden in its input, where the fake worker reads it.
+//! The true nature of a job, hidden in its input, where the fake worker reads it.
 //!
-//! The daemon must never look inside; a nonce makes every input different, so that a mixed-up one is seen.
+//! The daemon must never look into an input. A nonce makes every input different, so that a mixed-up one is noticed.
 
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::worker::stage::Stage;
@@ -14,7 +14,7 @@ pub enum Truth {
     Slow(u16),
     /// Kills its worker, so many times in a thousand.
     Poison(u16),
-    /// Says no so many times, then is done.
+    /// Fails so many times, then is done.
     Fails(u16),
     /// Never ends by itself.
     Loops,
@@ -60,7 +60,7 @@ impl Truth {
         if let Self::Fan(parts, _) = Self::find(input) { u32::from(parts) } else { 0 }
     }
 
-    /// What one task of a job is.
+    /// The nature of one task of a job.
     pub fn of_task(input: &Payload, stage: Stage) -> Self {
         let Self::Fan(_, trouble) = Self::find(input) else { return Self::find(input) };
         let number = match stage {

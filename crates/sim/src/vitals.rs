@@ -1,7 +1,7 @@
-//! What the kernel would show of a fake worker: processor time, resident memory, progress, stops by a signal.
+//! The vitals of a fake worker as the kernel would show them: processor time, resident memory, progress, stops by a signal.
 //!
-//! Plain functions of time, so that the truth at any instant is known. What was shown to the core is kept, for the
-//! oracles to judge by. Moved by the world; it decides nothing.
+//! They are plain functions of time, so that the truth at any instant is known. The values last shown to the core are kept
+//! for the oracles. The world moves them; they decide nothing.
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::evidence::{Progress, RunState, Seen};
@@ -15,10 +15,10 @@ use crate::sabotage::Sabotage;
 use crate::worker::{FakeRun, Life};
 use crate::world::{NewsSource, World};
 
-/// What SIGSTOP is.
+/// The number of SIGSTOP.
 const SIGSTOP: i32 = 19;
 
-/// What a worker uses, as of some instant.
+/// What a worker uses at an instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceUse {
     /// Processor time of its life and of what it has started, in microseconds.
@@ -128,7 +128,7 @@ impl World {
         self.told_back.push(Event::Examined { worker: id, seen, progress_ns, progress });
     }
 
-    /// Somebody may stop a worker while it runs, and may let it go on.
+    /// A signal may stop a worker while it runs, and it may be continued.
     pub(crate) fn plan_stop(&mut self, id: WorkerId) {
         if self.rng.chance(self.scenario.faults.stop) {
             let after = self.rng.span(20 * MS);

@@ -1,7 +1,7 @@
-//! A fake worker process: how far its life is, what it runs, and what the supervisor could see of it.
+//! A fake worker process: its life, the task that it runs, and the news that the supervisor could see.
 //!
-//! It holds both sides of the worker - the truth and the supervisor's notes - so that the oracles can compare
-//! them. What moves it stands in `moves` (the world) and `hear`, `hands` (the supervisor).
+//! It holds both sides of the worker - the truth and the supervisor's notes - so that the oracles can compare them.
+//! `moves.rs` (the world) and `hear.rs`, `hands.rs` (the supervisor) move it.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -16,7 +16,7 @@ use crate::boxes::{FakeResult, Pages};
 use crate::ring::RingNotes;
 use crate::vitals::Vitals;
 
-/// How far a process is.
+/// The life of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Life {
     /// Spawned, not connected.
@@ -36,7 +36,7 @@ pub struct FakeRun {
     pub seq: Seq,
     /// How it will end.
     pub ends: Ends,
-    /// Whether that is its nature, so that only somebody who ends it ends it.
+    /// Whether the task never ends by its nature, and so only by a cancel or a limit.
     pub loops: bool,
 }
 
@@ -56,7 +56,7 @@ pub enum Ends {
 pub struct Tells {
     /// The end of the bootstrap.
     pub boot: Option<Result<(), String>>,
-    /// Lies on the lane.
+    /// Violations on the lane.
     pub lane_lie: Option<Lie>,
     /// The lane hung up.
     pub hung_up: bool,
@@ -87,7 +87,7 @@ pub struct FakeWorker {
     pub kill: Option<KillReason>,
     /// What it runs.
     pub run: Option<FakeRun>,
-    /// Whether it lies now and then.
+    /// Whether it breaks the protocol now and then.
     pub liar: bool,
     /// Whether it stands still, for ever or until its death.
     pub hung: bool,

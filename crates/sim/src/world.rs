@@ -1,7 +1,7 @@
-//! The whole daemon in one thread: the core, a fake shell around it, and fake everything around that.
+//! The world: the core, a fake shell around it, fake workers and clients, and the loop that drives them.
 //!
-//! The loop: take a random due move of the outside world, or a turn of the supervisor, or let time pass until
-//! the next of either. It never decides what the daemon should do, and asks the oracles after every step.
+//! Each round takes a random due move of the outside world or a turn of the supervisor, or lets time pass until the next of
+//! either. The world never decides what the daemon should do, and asks the oracles after every step.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,9 +44,9 @@ pub struct World {
     pub(crate) clients_made: u64,
     /// Executions of each task so far, by its input and part: what a job that fails n times counts by.
     pub(crate) executions: BTreeMap<Vec<u8>, u32>,
-    /// What performing brought, to be told in the next turn.
+    /// Events that performing made, for the next turn.
     pub(crate) told_back: Vec<Event>,
-    /// Who has something to say.
+    /// The sources that have news.
     pub(crate) news: BTreeSet<NewsSource>,
     /// Descriptors that the fake shell holds.
     pub(crate) held: BTreeSet<OutputId>,
@@ -70,9 +70,9 @@ pub struct World {
     /// The pool that cannot start a worker now.
     pub(crate) down: Option<PoolId>,
     pub(crate) calm: bool,
-    /// What the oracles know.
+    /// The oracles.
     pub oracles: Oracles,
-    /// What happened.
+    /// The trace.
     pub trace: Trace,
     /// Counts for the report.
     pub report: RunReport,
@@ -119,7 +119,7 @@ impl World {
         world
     }
 
-    /// One thing happens. `false`: nothing ever will.
+    /// Does one step. `false`: nothing is left to happen.
     ///
     /// # Errors
     /// A broken promise.
@@ -233,7 +233,7 @@ impl World {
         }
     }
 
-    /// Looks through the inspector's eyes neither need a cause nor are one.
+    /// Whether an event is the inspector's: the oracle `quiet` neither asks for its cause nor takes it as one.
     fn is_ours(&self, event: &Event) -> bool {
         match event {
             Event::ClientSaid { client, .. } | Event::ClientFlushed { client } => *client == self.inspector,
@@ -241,7 +241,7 @@ impl World {
         }
     }
 
-    /// Whether this is what the inspector sees.
+    /// Whether an action is a reply to the inspector.
     fn is_look(&self, action: &Action) -> bool {
         let (Action::Reply { client, .. } | Action::ShowLog { client, .. }) = action else { return false };
         *client == self.inspector

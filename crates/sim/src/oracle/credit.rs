@@ -1,7 +1,7 @@
-//! Credit: what may be on its way to a client that does not read.
+//! Credit: the bytes that may be on their way to a client that does not read.
 //!
-//! Streams (ends, records) are the daemon's own doing and stop when the credit is used up. Answers are the
-//! client's doing: the shell stops reading a client that has too much unread.
+//! Streams (ends, records) stop when the credit is used up. Answers do not: the shell stops reading a client that has too
+//! much unread.
 
 /// Bytes on their way to one client.
 #[derive(Debug, Default)]
@@ -10,14 +10,14 @@ pub struct Credit {
 }
 
 impl Credit {
-    /// More was sent; true if it is within what was promised. The core counts roughly, so it may be off by two.
+    /// More was sent; true if it is within the credit. The core estimates sizes, so it may be off by a factor of two.
     pub fn sent(&mut self, bytes: u64, streamed: bool, credit: u64) -> bool {
         let before = self.unread;
         self.unread += bytes;
         !streamed || before < 2 * credit
     }
 
-    /// Whether so little is on the way that nothing may be held back.
+    /// Whether so little is on the way that a reply must be sent.
     pub fn is_plenty(&self, credit: u64) -> bool {
         self.unread * 2 < credit
     }

@@ -1,7 +1,7 @@
 //! `exclusive`: at no moment do two workers, whose deaths are not proven, run the same task.
 //!
-//! Truth is the boxes alone: a claim is a won compare-and-swap, and lasts until DONE or until the worker is
-//! gone and the core was told so. It never asks what the core believes.
+//! The boxes alone are the truth: a claim is a successful compare-and-swap, and lasts until DONE or until the worker is gone
+//! and the core has the event for it. It never asks the core.
 
 use std::collections::BTreeMap;
 

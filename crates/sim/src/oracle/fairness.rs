@@ -14,7 +14,7 @@ use crate::scenario::Profile;
 /// The user who has one job at a time.
 pub const SINGLE_UID: u32 = 1100;
 
-/// Counts who is passed over.
+/// Counts the flood jobs that go before single jobs.
 #[derive(Debug)]
 pub struct FairnessOracle {
     active: bool,
@@ -22,7 +22,7 @@ pub struct FairnessOracle {
     /// Single jobs that wait for their first offer, and how many flood jobs went first.
     waiting: BTreeMap<JobId, u64>,
     flood: BTreeSet<JobId>,
-    /// The most that was seen.
+    /// The greatest such number.
     pub most: u64,
 }
 
@@ -38,7 +38,7 @@ impl FairnessOracle {
         }
     }
 
-    /// A drained or stopped daemon owes nobody a turn.
+    /// A drained or stopped daemon need not offer anything.
     pub fn told(&mut self, event: &Event) {
         self.active &= !matches!(event, Event::Drain { .. } | Event::Stop);
     }

@@ -1,5 +1,5 @@
-//! `files`: what came with a request, and what the tasks of a job share, is held while it may be used, given only while
-//! held, and let go exactly once; nobody has more of it than the budgets say.
+//! `files`: files of requests, and shared outputs of jobs, are held while they may be used, offered only while held, and
+//! dropped exactly once; no user holds more than the budgets allow.
 //!
 //! It follows requests, offers and their ends, and never asks the core which job a file belongs to.
 
@@ -20,26 +20,26 @@ enum Carried {
     Scratch(ScratchId),
 }
 
-/// Everything that is held, and by whom it is used.
+/// Everything that is held, and the offers that use it.
 #[derive(Debug, Default)]
 pub struct FileOracle {
     most: (u64, u64),
     users: BTreeMap<ClientId, u32>,
-    /// Files with their users and what they pin.
+    /// Files with their users and the bytes that they pin.
     held: BTreeMap<FileId, (u32, u64)>,
     scratches: BTreeSet<ScratchId>,
-    /// Scratches that became results, or were let go.
+    /// Scratches that became results, or were dropped.
     over: BTreeSet<ScratchId>,
     carried: BTreeMap<(WorkerId, Seq), Vec<Carried>>,
 }
 
 impl FileOracle {
-    /// Nothing is held.
+    /// An oracle that holds nothing.
     pub fn new(config: &Config) -> Self {
         Self { most: (config.files_max, config.files_bytes_max), ..Self::default() }
     }
 
-    /// Follows what the core is told.
+    /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         match event {
             Event::ClientConnected { client, peer } => drop(self.users.insert(*client, peer.uid)),
@@ -72,7 +72,7 @@ impl FileOracle {
     /// Follows an action.
     ///
     /// # Errors
-    /// Something is given that is not held, or let go twice or too early.
+    /// Something is offered that is not held, or dropped twice or too early.
     pub fn decided(&mut self, action: &Action) -> Verdict {
         match action {
             Action::Offer { worker, seq, task } => self.offered(*worker, *seq, task),

@@ -1,7 +1,7 @@
-//! What the oracles know of one job: its submit, its life so far, and the evidence for how it may end.
+//! The knowledge of the oracles about one job: its submit, its life so far, and the evidence for how it may end.
 //!
-//! A life begins with the acceptance, and again with each retry that a client asked for. Plain data: the
-//! ledger changes it, the verdicts judge it.
+//! A life begins with the acceptance, and again with each retry that a client asked for. `ledger.rs` changes the data here,
+//! `verdicts.rs` judges it.
 
 use bulkhead_core::event::TaskResult;
 use bulkhead_proto::client::outcome::{self, Outcome};
@@ -10,19 +10,19 @@ use bulkhead_proto::ids::{ClientId, Fence, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 use bulkhead_proto::worker::stage::Stage;
 
-/// How a job ended, as somebody was told.
+/// How a job ended, from the first reply that said so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownEnd {
     /// The outcome.
     pub outcome: Outcome,
-    /// The output and its descriptor, once somebody was shown it.
+    /// The output and its descriptor, once a client got it.
     pub output: Option<(outcome::Output, Option<OutputId>)>,
 }
 
 /// One accepted job.
 #[derive(Debug)]
 pub struct KnownJob {
-    /// Who submitted it.
+    /// The client that submitted it.
     pub client: ClientId,
     /// Its user.
     pub uid: u32,
@@ -56,9 +56,9 @@ pub struct KnownJob {
     pub offered_ns: u64,
     /// The fence of its last offer.
     pub fence: Fence,
-    /// What workers reported as done.
+    /// Results that workers reported.
     pub reports: Vec<TaskResult>,
-    /// What they reported as failed.
+    /// Failures that workers reported.
     pub refusals: Vec<TaskResult>,
     /// Failures in this life: at least, and at most, for some came from a worker that was already killed.
     pub failures: (u32, u32),
@@ -66,9 +66,9 @@ pub struct KnownJob {
     pub charges: u32,
     /// Deaths charged ever.
     pub charges_ever: u32,
-    /// Somebody asked to cancel it, or may have.
+    /// A client asked to cancel it, or may have.
     pub cancel: bool,
-    /// Somebody forgot it.
+    /// A client had it forgotten.
     pub forgotten: bool,
     /// Whether it is done in parts.
     pub plans: bool,
@@ -76,12 +76,12 @@ pub struct KnownJob {
     pub planned: Option<(OutputId, u32)>,
     /// Files that came with it.
     pub files: Vec<FileUse>,
-    /// How far it was said to be, and in which attempt.
+    /// The last progress that its client got, and in which attempt.
     pub told: Option<(Fence, u64)>,
 }
 
 impl KnownJob {
-    /// One of which nothing happened yet.
+    /// A job that was just accepted.
     pub fn new(
         client: ClientId,
         uid: u32,

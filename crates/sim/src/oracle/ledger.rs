@@ -1,7 +1,6 @@
 //! The ledger of all accepted jobs: behind `lost`, `outcome`, `blame` and `budget`.
 //!
-//! This file follows what happens to jobs; what is judged about their ends stands in `verdicts`. It knows what
-//! the core was told and what it decided, and never asks it.
+//! This file follows jobs through events, actions and records; `verdicts.rs` judges their ends. It never asks the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,14 +42,14 @@ pub struct Ledger {
     pub(crate) vanished_ns: u64,
     /// Offers that are not resolved.
     pub(crate) offers: BTreeMap<(WorkerId, Seq), TaskId>,
-    /// The truth of each worker whose death is about to be told.
+    /// The truth of each worker whose death is about to be an event.
     pub(crate) guilts: BTreeMap<WorkerId, Guilt>,
     pub(crate) dues: Vec<Due>,
     /// Jobs whose charges changed in this step, so that a quarantine may be due.
     pub(crate) touched: BTreeSet<TaskId>,
-    /// Jobs that somebody asked to cancel in this step: they may be accepted in it too.
+    /// Jobs that a client asked to cancel in this step: they may be accepted in it too.
     pub(crate) cancels: BTreeSet<JobId>,
-    /// When each client that left did so.
+    /// The time at which each client left.
     pub(crate) gone: BTreeMap<ClientId, u64>,
     /// The daemon was asked to stop: jobs may be lost.
     pub(crate) stopping: bool,
@@ -85,7 +84,7 @@ impl Ledger {
         self.jobs.get(&job).map_or(0, |job| job.life)
     }
 
-    /// Some jobs of each sort that a person would ask about: that wait, that run, that were charged, that ended badly.
+    /// Some jobs of each sort that a person would ask about: waiting, running, charged, ended badly.
     pub fn curious(&self, each: usize) -> Vec<JobId> {
         let is_there = |job: &&KnownJob| !job.forgotten;
         let sorts: [fn(&KnownJob) -> bool; 4] = [
@@ -101,7 +100,7 @@ impl Ledger {
         sorts.into_iter().flat_map(of).collect()
     }
 
-    /// What a job was asked to run on: what it truly is hides there.
+    /// The input of a job, which hides its true nature.
     pub fn input(&self, job: JobId) -> Option<&Payload> {
         self.jobs.get(&job).map(|job| &job.input)
     }
@@ -114,12 +113,12 @@ impl Ledger {
         if task.part == 0 { self.jobs.get_mut(&task.job) } else { self.parts.get_mut(&task) }
     }
 
-    /// The truth of a worker whose death is about to be told.
+    /// Notes the truth of a worker whose death is about to be an event.
     pub fn proof(&mut self, worker: WorkerId, guilt: Guilt) {
         self.guilts.insert(worker, guilt);
     }
 
-    /// Follows what the core is told.
+    /// Follows an event.
     pub fn told(&mut self, now: Now, event: &Event, pool: &PoolOracle) {
         match event {
             Event::ClientSaid { request: Request::Cancel { jobs }, .. } => {
@@ -185,7 +184,7 @@ impl Ledger {
                     | KillReason::Stop
             }
         );
-        // Whoever claimed while it was killed for not claiming may go uncharged.
+        // A task that was claimed while its worker was killed for not claiming may go uncharged.
         let unresponsive = *death == Death::Killed { why: KillReason::Unresponsive };
         let sure = guilt.disputed.is_empty() && !unresponsive;
         let charged = guilt.first.into_iter().map(|(seq, task)| (seq, task, sure));

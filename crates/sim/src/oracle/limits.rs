@@ -1,7 +1,7 @@
-//! `limits`: a worker is killed for a limit only if its task met it, by what the fake worker had used when it was
-//! last shown to the core.
+//! `limits`: a worker is killed for a limit only if its task met it, by the usage of the fake worker when it was last shown
+//! to the core.
 //!
-//! It judges kills as they are decided. Limits come from what was submitted, usage from the worker itself.
+//! It judges kills as they are decided. Limits come from the submit, usage from the fake worker.
 
 use bulkhead_core::event::Now;
 use bulkhead_proto::death::KillReason;
@@ -14,7 +14,7 @@ use crate::worker::FakeWorker;
 /// A worker is to be killed.
 ///
 /// # Errors
-/// It is said to have met a limit, and has not.
+/// The task has not met that limit.
 pub fn killed(now: Now, why: &KillReason, worker: &FakeWorker, ledger: &Ledger) -> Verdict {
     let is_of_limit = matches!(why, KillReason::NoProgress | KillReason::CpuTime | KillReason::Memory { .. });
     if !is_of_limit {
@@ -22,7 +22,7 @@ pub fn killed(now: Now, why: &KillReason, worker: &FakeWorker, ledger: &Ledger) 
     }
     let (vitals, held) = (&worker.vitals, ledger.held_by(worker.id));
     if held.is_empty() {
-        // It ran when it was looked at, and was done by the time that was told: too late for its outcome.
+        // The task ran when the core looked, and was done before the event came: too late for its outcome.
         return Ok(());
     }
     let [job] = held.as_slice() else {

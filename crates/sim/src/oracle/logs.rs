@@ -1,9 +1,9 @@
-//! `logs`: what a job writes is kept for each attempt, read by its owner and administrators alone, and goes with its job.
+//! `logs`: each attempt has a log, which only the job's owner and administrators get, and which is dropped with its job.
 //!
-//! It follows offers, questions and what is let go, and knows the attempt of each log by its own count. Judged: no log is
-//! shown to another user, under another job or attempt, or after it was let go; each is let go exactly once, with its
-//! job or attempt, or as the oldest of those that do not run when there are more than may be; a follower gets each one.
-//! It never asks the core whose a log is.
+//! It follows offers, requests for logs and drops, and counts attempts by itself. It judges: no log is shown to another
+//! user, under another job or attempt, or after it was dropped; each is dropped exactly once, with its job or attempt, or
+//! as the oldest log of jobs that do not run when there are too many; a follower gets each log. It never asks the core to
+//! whom a log belongs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -29,7 +29,7 @@ struct HeldLog {
     turn: u64,
 }
 
-/// A log that was let go with no cause seen yet: its job must be gone, or there were too many.
+/// A log that was dropped with no cause seen yet: its job must be gone, or there were too many.
 #[derive(Clone, Debug)]
 struct Unexplained {
     log: LogId,
@@ -65,7 +65,7 @@ struct Follower {
     sure: bool,
 }
 
-/// Every log, and who asks for which.
+/// Every log, and the clients that ask for it.
 #[derive(Debug, Default)]
 pub struct LogOracle {
     /// Whether each kind keeps logs.
@@ -82,11 +82,11 @@ pub struct LogOracle {
     /// Offers that came back in this turn, and whether they surely had not begun.
     back: Vec<(JobId, u32, bool)>,
     peers: BTreeMap<ClientId, Peer>,
-    /// Those that are gone, or go in this turn.
+    /// Clients that are gone, or leave in this turn.
     gone: BTreeSet<ClientId>,
     asked: BTreeMap<(ClientId, Tag), Question>,
     followers: BTreeMap<JobId, BTreeMap<ClientId, Follower>>,
-    /// What followers have to be given in this turn.
+    /// Logs that followers have to get in this turn.
     owed: BTreeSet<(ClientId, LogId)>,
     given: BTreeSet<(ClientId, Tag, LogId)>,
     unexplained: Vec<Unexplained>,
@@ -99,7 +99,7 @@ impl LogOracle {
         Self { keeps, max: usize::try_from(config.keep_logs_max).unwrap_or(usize::MAX), ..Self::default() }
     }
 
-    /// Follows what the core is told.
+    /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         match event {
             Event::ClientConnected { client, peer } => drop(self.peers.insert(*client, *peer)),
@@ -129,7 +129,7 @@ impl LogOracle {
     /// Follows an action.
     ///
     /// # Errors
-    /// A log is made, shown or let go as it must not be, or a question for one is answered wrongly.
+    /// A log is made, shown or dropped as it must not be, or a request for one is answered wrongly.
     pub fn decided(&mut self, now: Now, action: &Action, ledger: &Ledger) -> Verdict {
         match action {
             Action::Offer { worker, seq, task } => self.offered(now, (*worker, *seq), task, ledger),
@@ -172,7 +172,7 @@ impl LogOracle {
         // The one before went for this one.
         let turn = self.turn;
         self.unexplained.retain(|dropped| dropped.job != job || dropped.turn != turn);
-        // Whoever asked before in this turn, and was not refused, has been waiting for it.
+        // A client that asked before in this turn, and was not refused, waits for it.
         let asked = self.asked.iter().filter(|(_, asked)| asked.follow && asked.job == job);
         for (client, tag) in asked.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.follow(now, client, tag, job, ledger);
@@ -185,7 +185,7 @@ impl LogOracle {
     /// A client has asked to follow a job, and was not refused.
     fn follow(&mut self, now: Now, client: ClientId, tag: Tag, job: JobId, ledger: &Ledger) {
         let follower = self.followers.entry(job).or_default().entry(client).or_default();
-        // In the turn of its end or of a retry the question may have come while it had ended: then nobody follows.
+        // In the turn of the job's end or retry the request may have come while it had ended: then the client does not follow.
         if ledger.jobs.get(&job).is_some_and(|job| job.end.is_none() && job.changed_ns != now.mono_ns) {
             *follower = Follower { tags: BTreeSet::new(), sure: true };
         }
@@ -276,7 +276,7 @@ impl LogOracle {
             Refusal::NoLog { job: named, .. } => {
                 *named == job && !is_there && self.may_read(client, job, ledger)
             }
-            // Nobody learns from a refusal whether somebody else's job is there.
+            // A refusal does not tell whether a job of another user exists.
             Refusal::Gone { job: named, others } => {
                 let admin = self.peers.get(&client).is_some_and(|peer| peer.admin);
                 let hidden = *others && !self.may_read(client, job, ledger);
@@ -308,7 +308,7 @@ impl LogOracle {
         Ok(())
     }
 
-    /// All that a turn decided was judged.
+    /// The end of a turn, after all its actions were judged.
     ///
     /// # Errors
     /// A question is not answered, a follower was not given a log, or more are held than may be.
@@ -345,7 +345,7 @@ impl LogOracle {
     /// All jobs are listed, in a turn that has just been judged.
     ///
     /// # Errors
-    /// A log is held for a job that is not there, or one was let go that had to stay.
+    /// A log is held for a job that is gone, or one was dropped that had to stay.
     pub fn listed(&mut self, rows: &[JobRow]) -> Verdict {
         let there: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
         if let Some((log, held)) = self.held.iter().find(|(_, held)| !there.contains(&held.job)) {

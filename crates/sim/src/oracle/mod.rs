@@ -9,10 +9,10 @@
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
-//! - `files`, `outputs`: each is let go exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes with its job or attempt; `records`: they count up without a gap
+//! - `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
-//! They see events as they are told, output as it is decided, and the boxes. They never ask the core.
+//! They see the events, the output of each turn, and the boxes. They never ask the core.
 
 pub mod credit;
 pub mod exclusive;
@@ -88,7 +88,7 @@ impl Oracles {
         }
     }
 
-    /// The core is about to be told this.
+    /// The core is about to get this event.
     ///
     /// # Errors
     /// A broken promise.
@@ -196,7 +196,7 @@ impl Oracles {
     }
 }
 
-/// The worker that is told to do or to be something about a cancel.
+/// The worker of an action that concerns the oracle `unwanted`.
 fn target(action: &Action) -> Option<WorkerId> {
     match action {
         Action::Unwant { worker, .. } | Action::Kill { worker, .. } | Action::Offer { worker, .. } => {

@@ -1,7 +1,7 @@
 //! `outputs`: each descriptor that the shell holds is attached only while held, and dropped exactly once.
 //!
-//! It follows reports, replies and actions; what the shell truly holds is compared at the end. It never asks the
-//! core which job an output belongs to: the ledger does that.
+//! It follows reports, replies and actions, and compares with what the shell holds at the end. `ledger.rs` knows which job
+//! an output belongs to.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ impl OutputOracle {
         }
     }
 
-    /// The core lets go of one.
+    /// The core drops an output.
     ///
     /// # Errors
     /// It was never held, or dropped before.

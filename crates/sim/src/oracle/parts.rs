@@ -1,7 +1,7 @@
-//! `parts` and `progress`: jobs that are planned, run in parts and merged, and how far they are said to be.
+//! `parts` and `progress`: jobs that are planned, run in parts and merged, and the progress that clients get.
 //!
-//! Each task comes in its turn and with the files that it needs: the plan first, parts of it while one is not done, the
-//! merge when all are, with exactly what they left. Part of the ledger, and as blind to the core.
+//! Each task comes in its turn and with the files that it needs: the plan first, then the parts, and the merge when all
+//! parts are done, with exactly their results. It is a part of the ledger, and never asks the core.
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Now, TaskResult};
@@ -44,7 +44,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What all parts of a job left, in their order, if all are done.
+    /// The results of all parts of a job, in their order, if all are done.
     fn left_by(&self, job: JobId, parts: u32) -> Option<Vec<Payload>> {
         let mut all = Vec::new();
         for part in 1..=parts {
@@ -93,7 +93,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// A client is told how far a job is.
+    /// A client gets the progress of a job.
     ///
     /// # Errors
     /// It went back, or is not true.

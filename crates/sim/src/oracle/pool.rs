@@ -1,9 +1,9 @@
-//! `pool`: who may be offered what.
+//! `pool`: which worker may be offered which task.
 //!
-//! Workers have numbers that are never reused; offers go only to those that are ready, placed, and neither
-//! killed nor retired, and of the pool that runs the kind; seqs count up by one; no worker holds more of a kind than its ring allows, and what
-//! has a ring of one is alone; each slot has at
-//! most one worker that is not stuck and not about to leave. It follows actions, records and proofs, and never asks the core.
+//! Numbers of workers are never reused. Offers go only to workers that are ready, in a slot of the pool that runs the kind,
+//! and neither killed nor retired. Seqs count up by one. No worker holds more of a kind than its ring allows, and a kind
+//! with a ring of one is alone. Each slot has at most one worker that is neither stuck nor about to leave. It follows
+//! actions, records and proofs, and never asks the core.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use bulkhead_proto::worker::stage::Stage;
 
 use crate::report::{Verdict, broken};
 
-/// What is known of a worker.
+/// The knowledge about one worker.
 #[derive(Debug, Default)]
 struct KnownWorker {
     pool: PoolId,
@@ -27,7 +27,7 @@ struct KnownWorker {
     hung_up: bool,
     /// A signal stopped it, and the core was told so.
     suspended: bool,
-    /// Tasks that it was said to have ended.
+    /// Tasks of it that the core was told to have ended.
     ended: u64,
     slot: Option<SlotId>,
     last: u64,
@@ -51,7 +51,7 @@ pub struct PoolOracle {
 }
 
 impl PoolOracle {
-    /// Nobody lives yet.
+    /// An oracle that knows no worker.
     pub fn new(config: &Config) -> Self {
         Self {
             sizes: config.all_pools().map(|pool| (pool.slots, pool.spares)).collect(),
@@ -68,7 +68,7 @@ impl PoolOracle {
         self.workers.get(&worker).is_none_or(|known| known.killed)
     }
 
-    /// Where a worker works, while it lives.
+    /// The pool of a worker, while it lives.
     pub fn pool_of(&self, worker: WorkerId) -> Option<PoolId> {
         self.workers.get(&worker).map(|known| known.pool)
     }
@@ -95,7 +95,7 @@ impl PoolOracle {
         self.workers.get(&worker).is_none_or(|known| known.suspended || known.hung_up)
     }
 
-    /// Follows what the core is told.
+    /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         match event {
             Event::SpawnFailed { worker, .. } | Event::Died { worker, .. } => {
@@ -177,7 +177,7 @@ impl PoolOracle {
         Ok(())
     }
 
-    /// Whether somebody of this pool stands ready to take a slot.
+    /// Whether a spare of this pool is ready.
     fn has_spare(&self, pool: PoolId) -> bool {
         self.workers.values().filter(|known| known.pool == pool).any(|known| {
             let closed = known.killed || known.retired || known.hung_up || known.suspended;

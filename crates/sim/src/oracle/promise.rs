@@ -1,7 +1,7 @@
-//! What one request was promised, and what of it is still to come.
+//! The replies that one request was promised, and those still to come.
 //!
-//! One entry for each kind of request, as the protocol's documentation says it. It knows nothing of what the
-//! jobs are doing: whether an end is true is for the ledger to say.
+//! There is one entry for each kind of request, as the protocol's documentation says it. `ledger.rs` judges whether an end
+//! is true; this file does not know jobs.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 
-/// A request and what it has got so far.
+/// A request and its replies so far.
 #[derive(Debug)]
 pub struct Promise {
-    /// Who asked.
+    /// The client.
     pub peer: Peer,
-    /// What was asked.
+    /// The request.
     pub request: Request,
     /// Replies so far.
     pub replies: u64,
@@ -56,7 +56,7 @@ impl Promise {
         if let Request::Submit(submit) = &self.request { Some(submit) } else { None }
     }
 
-    /// Takes a reply; says what is wrong with it. `lives` tells how often a job has begun anew.
+    /// Takes a reply; gives what is wrong with it. `lives` gives how often a job has begun anew.
     pub fn take(&mut self, reply: &Reply, lives: impl Fn(JobId) -> u32) -> Result<(), String> {
         self.replies += 1;
         if self.refused {
@@ -153,7 +153,7 @@ impl Promise {
         let anywhere = self.replies == 1 && self.last_record == 0;
         let mut expected = self.last_record + missed + 1;
         for record in records {
-            // Users see only what concerns them; administrators see everything.
+            // Users see only records about their own jobs; administrators see all.
             let gap = anywhere && record.index == records[0].index || !self.peer.admin;
             if record.index != expected && !(gap && record.index > expected) {
                 return Err(format!("record {} instead of {expected}", record.index));
@@ -168,7 +168,7 @@ impl Promise {
     pub fn is_kept(&self, ended: impl Fn(JobId) -> bool) -> bool {
         let caught_up = self.caught_up || !matches!(self.request, Request::Events { .. });
         let owed = self.left.keys().any(|job| ended(*job));
-        // Whoever follows may wait for a first attempt for ever.
+        // A follower may wait for a first attempt for ever.
         let follows = matches!(self.request, Request::Logs { follow: true, .. });
         self.refused || follows || self.replies > 0 && caught_up && !owed
     }

@@ -38,7 +38,7 @@ impl QuietOracle {
         Ok(())
     }
 
-    /// When the core wants to be woken after a step.
+    /// Notes when the core wants to be woken after a step.
     ///
     /// # Errors
     /// It keeps wanting what is past.

@@ -1,7 +1,7 @@
-//! `records`: indices count up from 1 without a gap, and whoever asks for events gets what was recorded.
+//! `records`: indices count up from 1 without a gap, and a client that asks for events gets the records that were made.
 //!
-//! It keeps every record that was ever made, so that one that is shown differently later is noticed. Whether
-//! a record is true is judged elsewhere: `verdicts` for jobs, `pool` for workers.
+//! It keeps every record, so that one that is shown differently later is noticed. `verdicts.rs` judges the truth of records
+//! about jobs, `pool.rs` of those about workers.
 
 use std::collections::BTreeMap;
 

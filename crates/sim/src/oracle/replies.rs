@@ -1,8 +1,7 @@
-//! `replies`: every request gets what it was promised, in order, within its client's credit, and nobody gets
-//! anything else.
+//! `replies`: every request gets the replies that it was promised, in order, within its client's credit, and no others.
 //!
-//! It judges what reaches a client, not what was decided, so that a shell that loses or doubles a reply is seen
-//! too. What each kind of request is promised stands in `promise`.
+//! It judges the replies that reach a client, not the actions, so that a shell that loses or doubles a reply is found too.
+//! `promise.rs` has the promise of each kind of request.
 
 use std::collections::BTreeMap;
 
@@ -37,12 +36,12 @@ pub struct ReplyOracle {
 }
 
 impl ReplyOracle {
-    /// Nobody is connected.
+    /// An oracle that knows no client.
     pub fn new(credit_bytes: u64) -> Self {
         Self { clients: BTreeMap::new(), credit_bytes, leaving: Vec::new() }
     }
 
-    /// Follows what the core is told.
+    /// Follows an event.
     ///
     /// # Errors
     /// Never for a shell that works.
@@ -71,7 +70,7 @@ impl ReplyOracle {
         Some((known.peer.uid, known.promises.get(&tag)?.submit()?))
     }
 
-    /// Who a client is.
+    /// The user of a client.
     pub fn peer(&self, client: ClientId) -> Option<Peer> {
         self.clients.get(&client).map(|known| known.peer)
     }
@@ -148,7 +147,7 @@ impl ReplyOracle {
         Ok(())
     }
 
-    /// A reply was judged by everybody: what needs no memory is forgotten.
+    /// Every oracle has judged a reply: forgets the request if no more replies can follow.
     pub fn answered(&mut self, client: ClientId, tag: Tag, reply: &Reply) {
         use Reply::{Accepted, Draining, Ended, Events, Logs, Progress};
         let more = matches!(reply, Accepted { .. } | Draining { .. } | Ended(_) | Events { .. });
@@ -160,7 +159,7 @@ impl ReplyOracle {
         }
     }
 
-    /// The step is over: whoever left in it gets nothing more.
+    /// The step is over: clients that left in it get nothing more.
     pub fn over(&mut self) {
         for client in self.leaving.drain(..) {
             if let Some(known) = self.clients.get_mut(&client) {
@@ -170,7 +169,7 @@ impl ReplyOracle {
         }
     }
 
-    /// Nothing more will come: every client that stayed has got all that it was promised.
+    /// The run is over: every client that stayed has got all that it was promised.
     ///
     /// # Errors
     /// A promise was not kept.

@@ -1,8 +1,8 @@
-//! `unwanted`: a task of a kind with a grace is asked to end before its worker is killed for a cancel, and has its time.
+//! `unwanted`: a task of a kind with a grace is told to end before its worker is killed for a cancel, and gets its time.
 //!
-//! It judges what is decided, by the truth of the boxes: only a task that has begun is asked, and a worker that is asked
-//! gets no offer before that task has ended. A worker that cannot hear, stopped or hung up, may be killed at once; so may
-//! one that goes on in the very turn that decides it, as what was heard before that had decided already.
+//! It judges actions by the truth of the boxes: only a task that has begun is told to end, and its worker gets no offer
+//! before that task has ended. A worker that is stopped or hung up may be killed at once, and so may one that is continued
+//! in the turn of the kill.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,31 +18,31 @@ use crate::oracle::pool::PoolOracle;
 use crate::report::{Verdict, broken};
 use crate::worker::FakeWorker;
 
-/// Follows who was asked.
+/// Follows the tasks that were told to end.
 #[derive(Debug)]
 pub struct UnwantedOracle {
     graces_ms: Vec<u32>,
-    /// The offer that each worker was last asked to end, and when.
+    /// The offer that each worker was last told to end, and when.
     asked: BTreeMap<WorkerId, (Seq, u64)>,
-    /// Who was stopped when this turn began, and goes on since.
+    /// Workers that were stopped when this turn began, and were continued in it.
     resumed: BTreeSet<WorkerId>,
 }
 
 impl UnwantedOracle {
-    /// Nobody was asked yet.
+    /// An oracle that knows no such task.
     pub fn new(config: &Config) -> Self {
         let graces_ms = config.kinds.iter().map(|kind| kind.cancel_grace_ms).collect();
         Self { graces_ms, asked: BTreeMap::new(), resumed: BTreeSet::new() }
     }
 
-    /// Follows what the core is told.
+    /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         if let Event::Resumed { worker } = event {
             self.resumed.insert(*worker);
         }
     }
 
-    /// All that a turn decided was judged.
+    /// The end of a turn, after all its actions were judged.
     pub fn turn_over(&mut self) {
         self.resumed.clear();
     }

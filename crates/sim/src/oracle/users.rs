@@ -1,7 +1,7 @@
-//! `users`: nobody but an administrator is shown, or may change, what belongs to a job of another user.
+//! `users`: only administrators see or change jobs of other users.
 //!
-//! It judges replies by who asked and whose the jobs that they name are; logs, which do not travel in replies, have an
-//! oracle of their own. It never asks the core whose a job is.
+//! It judges replies by the user of the client and the owners of the jobs that they name. Logs are descriptors, not
+//! replies, and have an oracle of their own. It never asks the core for the owner of a job.
 
 use bulkhead_core::event::Peer;
 use bulkhead_proto::client::message::{Reply, Request};

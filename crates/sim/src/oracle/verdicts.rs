@@ -1,7 +1,7 @@
-//! What the ledger judges: whether a charge, an end or a list is true.
+//! The verdicts of the ledger: whether a charge, an end or a list is true.
 //!
-//! An end is believed only with evidence: a report for `done`, failures for `failed`, charges for `crashed`,
-//! a limit that has passed for `timed-out`, somebody who asked for `cancelled`, a stop for `lost`.
+//! An end needs evidence: a report for `done`, failures for `failed`, charges for `crashed`, a limit that has passed for
+//! `timed-out`, a client's request for `cancelled`, a stop for `lost`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,16 +34,16 @@ impl Ledger {
             job.charges_ever += 1;
         }
         self.dues.remove(due);
-        // One death has one culprit: what else was disputed of this worker is off.
+        // One death is charged once: other possible charges of this worker are off.
         self.dues.retain(|due| due.worker != worker);
         self.touched.insert(id);
         Ok(())
     }
 
-    /// After each step: whoever is guilty was charged, and whoever used up its budget has ended.
+    /// After each step: guilty jobs were charged, and jobs without a budget left have ended.
     ///
     /// # Errors
-    /// Somebody got away.
+    /// A guilty job was not charged, or has not ended.
     pub fn check(&mut self) -> Verdict {
         self.cancels.clear();
         for due in std::mem::take(&mut self.dues) {
@@ -77,7 +77,7 @@ impl Ledger {
     /// A client is told of an end.
     ///
     /// # Errors
-    /// It is not true, or not what was told before.
+    /// It is not true, or differs from an earlier reply.
     pub fn ended(&mut self, now: Now, ended: &Ended, output: Option<OutputId>) -> Verdict {
         let id = ended.job;
         let Some(job) = self.jobs.get_mut(&id) else {
@@ -147,7 +147,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What a Changed reply did.
+    /// Follows the changes that a `Changed` reply reports.
     ///
     /// # Errors
     /// It did what must not be.
