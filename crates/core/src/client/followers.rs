@@ -123,7 +123,34 @@ fn text_bytes(what: &What) -> u64 {
         What::Degraded { pool, reason } => pool.len() + reason.len(),
         What::Recovered { pool } => pool.len(),
         What::Short { what } => what.len(),
-        _ => 0,
+        What::Ended {
+            outcome:
+                Outcome::Done
+                | Outcome::Crashed { .. }
+                | Outcome::TimedOut { .. }
+                | Outcome::Cancelled
+                | Outcome::Expired
+                | Outcome::Lost { .. },
+            ..
+        }
+        | What::Started { .. }
+        | What::Spawned { .. }
+        | What::Ready { .. }
+        | What::Placed { .. }
+        | What::Killing { .. }
+        | What::Suspended { .. }
+        | What::Resumed { .. }
+        | What::Stuck { .. }
+        | What::Accepted { .. }
+        | What::Blamed { .. }
+        | What::NobodyBlamed { .. }
+        | What::Requeued { .. }
+        | What::Retried { .. }
+        | What::RetryAsked { .. }
+        | What::Evicted { .. }
+        | What::Draining { .. }
+        | What::Stopped
+        | What::Recycled { .. } => 0,
     };
     bytes as u64
 }

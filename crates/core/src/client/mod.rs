@@ -10,6 +10,8 @@
 //! | `mail` | ends that wait as letters, and the replies that they travel in |
 //! | `followers` | who reads the records, and how far |
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod connection;
 mod credit;
 mod followers;

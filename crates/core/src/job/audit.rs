@@ -36,7 +36,7 @@ impl Jobs {
             State::Running { worker, seq, .. } => {
                 Some((job.id, job.fence, worker, seq, self.table.batches[job.batch as usize].pool))
             }
-            _ => None,
+            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
         })
     }
 

@@ -66,7 +66,7 @@ impl Jobs {
         // Who runs it is noted, not stopped: a timeout or cancel kills, a result has ended it already.
         let holder = match job.state {
             State::Running { worker, seq, .. } => Some((worker, seq)),
-            _ => None,
+            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
         let end = End { outcome, left, at_us, at_ns, holder, part, by, untold: 0, shelf: Shelf::Untold };
@@ -311,7 +311,7 @@ impl Jobs {
         }
         let after_us = match job.state {
             State::Running { since_ns, .. } => (turn.now_ns() - since_ns) / 1000,
-            _ => 0,
+            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => 0,
         };
         let what = What::Ended { job: job.id, outcome: outcome.clone(), attempts: job.attempts, after_us };
         turn.record(what, Some(self.table.batch(key).uid));

@@ -173,7 +173,9 @@ impl Job {
     pub(crate) fn end(&self) -> Option<&End> {
         match &self.state {
             State::Ended(end) => Some(end),
-            _ => None,
+            State::Queued | State::Waiting { .. } | State::Solo | State::Running { .. } | State::Parted => {
+                None
+            }
         }
     }
 
@@ -181,7 +183,9 @@ impl Job {
     pub(super) fn end_mut(&mut self) -> Option<&mut End> {
         match &mut self.state {
             State::Ended(end) => Some(end),
-            _ => None,
+            State::Queued | State::Waiting { .. } | State::Solo | State::Running { .. } | State::Parted => {
+                None
+            }
         }
     }
 
@@ -209,12 +213,19 @@ impl Job {
     pub(crate) fn kept_bytes(&self) -> u64 {
         let left = match self.end().map(|end| &end.left) {
             Some(Leftover::Inline(payload)) => payload.as_bytes().len(),
-            _ => 0,
+            Some(Leftover::Nothing | Leftover::Held { .. }) | None => 0,
         };
         let said = match self.end().map(|end| &end.outcome) {
             Some(Outcome::Failed { message, .. }) => message.len(),
             Some(Outcome::Crashed { last, .. }) => last.len(),
-            _ => 0,
+            Some(
+                Outcome::Done
+                | Outcome::TimedOut { .. }
+                | Outcome::Cancelled
+                | Outcome::Expired
+                | Outcome::Lost { .. },
+            )
+            | None => 0,
         };
         let fixed = size_of::<Job>() + size_of::<Reply>();
         (fixed + left + said + self.input.as_bytes().len()) as u64
@@ -224,7 +235,7 @@ impl Job {
     pub(crate) fn held(&self) -> Option<OutputId> {
         match self.end().map(|end| &end.left) {
             Some(Leftover::Held { output, .. }) => Some(*output),
-            _ => None,
+            Some(Leftover::Nothing | Leftover::Inline(_)) | None => None,
         }
     }
 }

@@ -15,6 +15,8 @@
 //! | `ending`, `kept` | outcomes, and how long they are kept |
 //! | `attachments`, `logs`, `progress`, `deaths` | what belongs to a job beside its input |
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod admit;
 mod attachments;
 mod attempt;

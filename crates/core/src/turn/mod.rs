@@ -4,6 +4,8 @@
 //! count. [`Turn`] knows no job, worker or client: it holds their numbers only. It is the one module that the other
 //! rooms may import, so nothing here may import a room.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod alarms;
 
 mod random;
