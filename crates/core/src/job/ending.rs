@@ -254,12 +254,17 @@ impl Jobs {
         batch.attached = false;
         batch.watched = false;
         batch.since_ns = turn.now_ns();
-        if let Some(limit_ms) = batch.policy.expires_ms.filter(|_| attempts == 0) {
-            turn.set(&mut batch.expiry, Alarm::Expiry(first, 1), turn.after_ms(limit_ms));
-        }
+        let expires_ms = batch.policy.expires_ms.filter(|_| attempts == 0);
         let place = self.table.open_batch(batch);
         let gone = self.table.rebatch(key, place);
-        batch_gone(turn, gone)
+        let gone = batch_gone(turn, gone);
+        // Only now: the old batch may have set an equal alarm, for this very moment, which goes with it.
+        if let Some(limit_ms) = expires_ms {
+            let at_ns = turn.after_ms(limit_ms);
+            let expiry = &mut self.table.batches[place as usize].expiry;
+            turn.set(expiry, Alarm::Expiry(first, 1), at_ns);
+        }
+        gone
     }
 
     /// The jobs of a batch that have waited for their first attempt for too long.
