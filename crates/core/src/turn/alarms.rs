@@ -79,7 +79,11 @@ impl AlarmSlot {
     }
 
     /// The alarm went off.
+    ///
+    /// # Panics
+    /// If it was not set.
     pub(crate) fn clear(&mut self) {
+        assert!(self.at_ns.is_some(), "an alarm goes off that was set");
         self.at_ns = None;
     }
 }
@@ -92,10 +96,14 @@ pub(super) struct Alarms {
 
 impl Alarms {
     /// Sets one, in place of an earlier one of this slot.
+    ///
+    /// # Panics
+    /// If it is set for that moment by another slot.
     pub(super) fn set(&mut self, slot: &mut AlarmSlot, alarm: Alarm, at_ns: u64) {
         self.cancel(slot, alarm);
         slot.at_ns = Some(at_ns);
-        self.set.insert((at_ns, alarm));
+        let is_new = self.set.insert((at_ns, alarm));
+        assert!(is_new, "{alarm:?} is set by one slot");
     }
 
     /// Takes one away. One that went off is not there any more, which is well.

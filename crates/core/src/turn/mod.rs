@@ -7,9 +7,11 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod alarms;
-
+mod counted;
 mod random;
 mod records;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use bulkhead_proto::client::outcome::Outcome;
@@ -19,6 +21,7 @@ use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::Kind;
 
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
+pub(crate) use counted::count_down;
 pub(crate) use random::doubled;
 pub(crate) use records::Records;
 pub(crate) use values::TaskLimits;
@@ -62,6 +65,8 @@ pub(crate) enum Tally {
 pub(crate) struct Turn {
     config: Config,
     now: Now,
+    /// Whether a turn has begun and has not ended.
+    is_open: bool,
     started_us: Option<u64>,
     out: Output,
     alarms: Alarms,
@@ -75,6 +80,7 @@ impl Turn {
     pub(crate) fn new(config: Config, now: Now) -> Self {
         Self {
             now,
+            is_open: false,
             started_us: None,
             out: Output::default(),
             alarms: Alarms::default(),
@@ -88,20 +94,30 @@ impl Turn {
     /// Begins a turn that writes into the caller's buffers, which keep their room from turn to turn.
     ///
     /// CLOCK_MONOTONIC never goes back here, because spans are differences; wall time is for people and may.
+    ///
+    /// # Panics
+    /// If the turn before it did not end.
     pub(crate) fn begin(&mut self, now: Now, out: &mut Output) {
+        assert!(!self.is_open, "a turn begins when the one before has ended");
+        self.is_open = true;
         self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
         self.started_us.get_or_insert(now.wall_us);
         std::mem::swap(&mut self.out, out);
     }
 
     /// Ends the turn: gives the caller's buffers back.
+    ///
+    /// # Panics
+    /// If no turn has begun.
     pub(crate) fn end(&mut self, out: &mut Output) {
+        assert!(self.is_open, "a turn ends that has begun");
+        self.is_open = false;
         std::mem::swap(&mut self.out, out);
     }
 
     /// Whether nothing was decided that is not handed over.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.out.actions.is_empty() && self.out.records.is_empty()
+        !self.is_open && self.out.actions.is_empty() && self.out.records.is_empty()
     }
 
     /// CLOCK_MONOTONIC, nanoseconds.
@@ -140,12 +156,20 @@ impl Turn {
     }
 
     /// Asks the shell for something.
+    ///
+    /// # Panics
+    /// Between two turns: the action would leave with the next one.
     pub(crate) fn act(&mut self, action: Action) {
+        assert!(self.is_open, "actions belong to a turn");
         self.out.actions.push(action);
     }
 
     /// Says that something happened; `owner` is the user whose job it is about, if it is about one.
+    ///
+    /// # Panics
+    /// Between two turns: the record would have the time of the last one.
     pub(crate) fn record(&mut self, what: What, owner: Option<u32>) {
+        assert!(self.is_open, "records belong to a turn");
         let record = Record { index: self.records.next_index(), at_us: self.now.wall_us, what };
         self.records.push(record.clone(), owner);
         self.out.records.push(record);
@@ -157,6 +181,9 @@ impl Turn {
     }
 
     /// Sets the alarm of a slot, at CLOCK_MONOTONIC nanoseconds, instead of an earlier one.
+    ///
+    /// # Panics
+    /// If another slot has set the same alarm for the same moment: one of the two could not be cancelled.
     pub(crate) fn set(&mut self, slot: &mut AlarmSlot, alarm: Alarm, at_ns: u64) {
         self.alarms.set(slot, alarm, at_ns);
     }
@@ -210,9 +237,11 @@ impl Turn {
 
     /// Counts jobs out again that had ended so and are to run once more: each accepted job counts once, by the outcome
     /// that it has in the end.
+    ///
+    /// # Panics
+    /// If so many ends were not counted.
     pub(crate) fn uncount_end(&mut self, outcome: &Outcome, count: u64) {
-        let total = total_of(&mut self.totals, outcome);
-        *total = total.checked_sub(count).expect("an end that is taken back was counted");
+        count_down(total_of(&mut self.totals, outcome), count, "ends of jobs that run again");
     }
 
     /// The counts since the start.

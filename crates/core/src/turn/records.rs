@@ -37,7 +37,11 @@ impl Records {
     }
 
     /// Keeps a record; the oldest goes if there are too many.
+    ///
+    /// # Panics
+    /// If it does not have the next index: readers go on by counting.
     pub(crate) fn push(&mut self, record: Record, owner: Option<u32>) {
+        assert_eq!(record.index, self.next_index(), "records are numbered without a gap");
         self.last = record.index;
         if self.records.len() == self.max {
             self.records.pop_front();

@@ -1,0 +1,34 @@
+//! Counts that only fall by what was added to them before.
+//!
+//! Release builds wrap an integer that falls below zero without a word; a count of the core that does so is wrong, and
+//! every decision made by it with it. Pure arithmetic; driven by the owners that keep such counts.
+
+/// Takes `by` away from a count of `what`.
+///
+/// # Panics
+/// If less than that was counted.
+pub(crate) fn count_down<N>(count: &mut N, by: N, what: &str)
+where
+    N: Copy + Ord + std::ops::SubAssign,
+{
+    assert!(*count >= by, "{what} are counted before they go");
+    *count -= by;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_falls_by_what_was_counted() {
+        let mut count = 3_u64;
+        count_down(&mut count, 3, "jobs");
+        assert_eq!(count, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "jobs are counted before they go")]
+    fn a_count_never_falls_below_zero() {
+        count_down(&mut 1_u32, 2, "jobs");
+    }
+}
