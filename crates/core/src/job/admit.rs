@@ -54,10 +54,11 @@ impl Jobs {
     /// Queues the first jobs of a submit that was checked; gives them.
     ///
     /// # Panics
-    /// If there is no job to take in, or fewer inputs than jobs.
+    /// If there is no job to take in, fewer inputs than jobs, or files for more than one job.
     pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> Run {
         let Admission { client, tag, uid, kind, pool, submit, files, count } = admission;
         assert!(count > 0 && submit.inputs.len() >= count as usize, "jobs are taken in with their inputs");
+        assert!(files.is_empty() || count == 1, "files are taken in with one job");
         let first = self.table.next_id();
         let mut expiry = AlarmSlot::default();
         if let Some(limit_ms) = submit.policy.expires_ms {

@@ -22,7 +22,7 @@ use crate::event::Attached;
 use crate::job::Jobs;
 use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
-use crate::turn::Turn;
+use crate::turn::{Turn, count_down};
 
 /// Names the attachments of one job; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +59,7 @@ pub(crate) struct AttachmentTable {
 }
 
 impl AttachmentTable {
-    /// Counts files in, or out again.
+    /// Counts files in, or out again; `change` does it for one of the two counts.
     fn count(&mut self, uid: u32, change: impl Fn(&mut Used)) {
         change(&mut self.all);
         let used = self.of.entry(uid).or_default();
@@ -69,7 +69,14 @@ impl AttachmentTable {
         }
     }
 
+    fn get_mut(&mut self, id: AttachmentsId) -> &mut Attachments {
+        self.held.get_mut(&id).expect("attachments that a job or an offer has are held")
+    }
+
     /// Holds the files of a job that is accepted, if any came with it.
+    ///
+    /// # Panics
+    /// If they have not a name each.
     pub(super) fn hold(
         &mut self,
         uid: u32,
@@ -79,6 +86,7 @@ impl AttachmentTable {
         if came.is_empty() {
             return None;
         }
+        assert_eq!(came.len(), names.len(), "each file of a job has a name");
         let files: Vec<_> = came.iter().map(|file| file.file).zip(names).collect();
         Some(self.open(uid, files, pinned(&came)))
     }
@@ -186,6 +194,9 @@ impl Jobs {
     }
 
     /// The attachments of a job's task that is about to be offered; the offer has them from now on.
+    ///
+    /// # Panics
+    /// If the job has let them go.
     pub(super) fn attach(&mut self, job: Key, stage: Stage) -> (Option<AttachmentsId>, Vec<TaskFile>) {
         let (uid, output) = (self.table.batch(job).uid, self.table.batch(job).policy.output);
         let id = match self.table[job].attachments() {
@@ -198,8 +209,8 @@ impl Jobs {
             }
         };
         let results = self.fan_of(job).filter(|fan| fan.bytes > 0).map(|fan| Rc::clone(&fan.results));
-        let attachments =
-            self.attachments.held.get_mut(&id).expect("a job that has not ended holds its attachments");
+        let next = ScratchId(self.attachments.scratches + 1);
+        let attachments = self.attachments.get_mut(id);
         attachments.users += 1;
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };
         let mut files: Vec<TaskFile> = attachments.files.iter().map(client).collect();
@@ -208,7 +219,6 @@ impl Jobs {
         }
         files.extend(attachments.plan.map(|output| TaskFile::Plan { output }));
         if output == OutputMode::Descriptor {
-            let next = ScratchId(self.attachments.scratches + 1);
             let scratch = *attachments.scratch.get_or_insert(next);
             self.attachments.scratches = self.attachments.scratches.max(scratch.0);
             files.push(TaskFile::Shared { scratch });
@@ -220,39 +230,52 @@ impl Jobs {
     }
 
     /// Keeps the plan of a job for its parts and its merge.
+    ///
+    /// # Panics
+    /// If the job has no attachments: they are made when its plan task is offered.
     pub(super) fn keep_plan(&mut self, turn: &mut Turn, job: Key, plan: OutputId) {
         let attachments = self.table[job].attachments().and_then(|id| self.attachments.held.get_mut(&id));
-        if let Some(old) = attachments.and_then(|attachments| attachments.plan.replace(plan)) {
+        let attachments = attachments.expect("a job at its plan holds its attachments");
+        if let Some(old) = attachments.plan.replace(plan) {
             turn.act(Action::DropOutput { output: old });
         }
     }
 
     /// An offer ended with a held output. If that was the one that the tasks of its job share, it is no scratch any
     /// more.
+    ///
+    /// # Panics
+    /// If the offer has attachments that are not held: it was settled before.
     pub(crate) fn take_scratch(&mut self, ticket: Ticket) {
-        if let Some(attachments) = ticket.attachments.and_then(|id| self.attachments.held.get_mut(&id)) {
-            attachments.scratch = None;
+        if let Some(id) = ticket.attachments {
+            self.attachments.get_mut(id).scratch = None;
         }
     }
 
     /// An offer is settled, or its worker's death proven: it has its attachments no more.
+    ///
+    /// # Panics
+    /// If all who had them let them go before.
     pub(crate) fn unload(&mut self, turn: &mut Turn, ticket: Ticket) {
         self.release(turn, ticket.attachments);
     }
 
     /// One holder less of these attachments, the job itself or an offer: the last lets the files go, each once.
+    ///
+    /// # Panics
+    /// If all who had them let them go before.
     pub(super) fn release(&mut self, turn: &mut Turn, attachments: Option<AttachmentsId>) {
         let Some(id) = attachments else { return };
-        let attachments = self.attachments.held.get_mut(&id).expect("what somebody has is held");
-        attachments.users -= 1;
+        let attachments = self.attachments.get_mut(id);
+        count_down(&mut attachments.users, 1, "holders of attachments");
         if attachments.users > 0 {
             return;
         }
         let Some(attachments) = self.attachments.held.remove(&id) else { return };
         let count = attachments.files.len() as u64;
         self.attachments.count(attachments.uid, |used| {
-            used.files -= count;
-            used.bytes -= attachments.pinned_bytes;
+            count_down(&mut used.files, count, "files of jobs");
+            count_down(&mut used.bytes, attachments.pinned_bytes, "bytes in files of jobs");
         });
         for (file, _) in attachments.files {
             turn.act(Action::DropFile { file });

@@ -25,13 +25,13 @@ use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
 use crate::job::state::{Phase, State, Step};
 use crate::job::{Begun, Dead, Held, Jobs};
-use crate::turn::{Alarm, AlarmSlot, Tally, TaskLimits, Turn, doubled};
+use crate::turn::{Alarm, AlarmSlot, Tally, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
     /// Begins an attempt: the task is with this worker from now on, as this offer. Its log is made by [`Jobs::begin_log`].
     ///
     /// # Panics
-    /// If it was not taken out of the list that it waited in.
+    /// If it was not taken out of the list that it waited in, or waits in none.
     pub(crate) fn start(&mut self, turn: &mut Turn, run: Run, worker: WorkerId, seq: Seq) -> Begun {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
@@ -40,7 +40,7 @@ impl Jobs {
         let input = self.table[own].input.clone();
         let shown = self.table[own].id;
         let job = &mut self.table[key];
-        assert!(job.links.are_loose(), "job {} is in no list when it is offered", job.id);
+        assert!(job.links.are_loose(), "job {} is taken before it is offered", job.id);
         job.fence = Fence(job.fence.0 + 1);
         job.attempts += 1;
         let (fence, attempt, alone, lost_ns) = (job.fence, job.attempts, job.alone, job.lost_ns());
@@ -92,6 +92,9 @@ impl Jobs {
 
     /// Puts a run whose offer came back uncharged in front again. If it had begun, that attempt is lost; else it never
     /// was one. `false`: it expired meanwhile and has to be ended as that.
+    ///
+    /// # Panics
+    /// If it is with no worker.
     pub(crate) fn requeue(&mut self, turn: &mut Turn, run: Run, begun: bool) -> bool {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
@@ -104,7 +107,7 @@ impl Jobs {
             aside.lost += 1;
         } else {
             // Nothing of it ran: the offer was counted when it was made, and is not one any more.
-            job.attempts -= 1;
+            count_down(&mut job.attempts, 1, "attempts of a job");
             self.drop_log(turn, key);
         }
         let job = &self.table[key];
@@ -131,7 +134,7 @@ impl Jobs {
     /// Lets a run whose own code said no wait for its next attempt; what it had written is dropped.
     ///
     /// # Panics
-    /// If it may not be tried again.
+    /// If it may not be tried again, or is with no worker.
     pub(crate) fn back_off(&mut self, turn: &mut Turn, run: Run, message: String, left: Leftover) {
         assert!(self.may_retry(run), "job {} has no retry left", run.first());
         let key = self.table.open(run);
@@ -177,13 +180,17 @@ impl Jobs {
 
     /// Charges a death to the run whose attempt it ended: from now on it runs alone, or never again. Then it is still
     /// running, and this gives the outcome that it is to end with.
+    ///
+    /// # Panics
+    /// If it is with no worker, or was charged as often as its policy allows before.
     pub(crate) fn charge(&mut self, turn: &mut Turn, run: Run, dead: &Dead<'_>) -> Option<Outcome> {
         let key = self.table.open(run);
         let batch = self.table.batch(key);
         let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);
         let job = &mut self.table[key];
         assert_eq!(job.state.phase(), Phase::Running, "job {} was with the dead worker", job.id);
-        job.crashes = job.crashes.saturating_add(1);
+        assert!(job.crashes < crashes_max.max(1), "job {} has a crash left to be charged", job.id);
+        job.crashes += 1;
         job.alone = true;
         let (attempt, crashes) = (job.attempts, job.crashes);
         job.aside_mut().lost_ns = Some(turn.now_ns());

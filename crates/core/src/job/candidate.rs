@@ -10,7 +10,7 @@ use crate::job::fan::Fans;
 use crate::job::list::{Key, List};
 use crate::job::parts::plan_waits;
 use crate::job::run::Run;
-use crate::job::state::Step;
+use crate::job::state::{Phase, Step};
 use crate::job::table::Table;
 use crate::turn::{TaskLimits, Turn, ms};
 
@@ -68,7 +68,18 @@ impl Jobs {
         let key = self.queues.take(pool, &mut self.table, ageing(turn), &mut |table, key| {
             judge(&Candidate { table, fans, key })
         })?;
-        Some(self.table.run(key))
+        Some(self.taken(key, Phase::Queued))
+    }
+
+    /// A run that was taken out of the list that its state names.
+    pub(super) fn taken(&self, key: Key, phase: Phase) -> Run {
+        let job = &self.table[key];
+        assert!(
+            job.state.phase() == phase && job.links.are_loose(),
+            "job {} was taken out of its list",
+            job.id
+        );
+        self.table.run(key)
     }
 
     /// The first run of a pool that waits to run alone.
@@ -81,10 +92,10 @@ impl Jobs {
     pub(crate) fn take_alone(&mut self, pool: PoolId) -> Option<Run> {
         let key = self.queues.solo(pool).head()?;
         self.queues.unlink_solo(&mut self.table, key);
-        Some(self.table.run(key))
+        Some(self.taken(key, Phase::Solo))
     }
 
-    /// Lets a client's turns pass, or gives them back.
+    /// Lets a client's turns pass, or gives them back. Asked twice, it changes nothing.
     pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
         self.queues.park(uid, client, parked);
     }

@@ -23,12 +23,16 @@ const EVIDENCE_MAX: usize = 32;
 /// The ring, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Deaths {
-    rows: VecDeque<DeathRow>,
+    pub(super) rows: VecDeque<DeathRow>,
 }
 
 impl Deaths {
     /// Keeps a death; the oldest goes if there are too many.
+    ///
+    /// # Panics
+    /// If there were too many before.
     fn push(&mut self, row: DeathRow) {
+        assert!(self.rows.len() <= DEATHS_KEPT, "the ring of deaths has a bound");
         if self.rows.len() == DEATHS_KEPT {
             self.rows.pop_front();
         }
@@ -64,6 +68,9 @@ impl Jobs {
     }
 
     /// Adds a death to the evidence of a job, and to the ring.
+    ///
+    /// # Panics
+    /// If the job is a part, or has more evidence than is kept.
     pub(super) fn keep_death(
         &mut self,
         turn: &Turn,
@@ -78,7 +85,9 @@ impl Jobs {
         let death = JobDeath { at_us, part, attempt, worker, pid, death, charged, evidence };
         let job = &mut self.table[key];
         let id = job.id;
+        assert!(!job.is_part(), "the evidence of part {id} is its job's");
         let deaths = &mut job.aside_mut().deaths;
+        assert!(deaths.len() <= EVIDENCE_MAX, "the evidence of job {id} has a bound");
         if deaths.len() == EVIDENCE_MAX {
             deaths.remove(0);
         }

@@ -17,7 +17,7 @@ use crate::job::list::Key;
 use crate::job::run::Run;
 use crate::job::state::{End, Phase, Shelf, State, Step};
 use crate::job::{BatchGone, EndNotice, Jobs, Released, Untold};
-use crate::turn::{Alarm, Turn};
+use crate::turn::{Alarm, Turn, count_down};
 
 /// How a job ends, and by whom, if not by itself.
 pub(crate) enum EndedBy {
@@ -69,7 +69,7 @@ impl Jobs {
             State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
-        let end = End { outcome, left, at_us, at_ns, holder, part, by, untold: 0, shelf: Shelf::Untold };
+        let end = End { outcome, left, at_us, at_ns, holder, part, by, untold: 0, shelf: Shelf::New };
         self.table.enter(key, State::Ended(Box::new(end)));
         let job = &mut self.table[key];
         let attachments = job.attachments();
@@ -81,18 +81,29 @@ impl Jobs {
 
     /// So many clients are to be told of an end that was just given. An attached end is its client's, and is never
     /// dropped for others': gives what it weighs. Any other competes for the shelf.
+    ///
+    /// # Panics
+    /// If it has not ended, was announced, or is attached and nobody is to be told.
     pub(crate) fn announced(&mut self, run: Run, clients: u32) -> Option<Untold> {
         let key = self.table.open(run);
         let end = self.table[key].end_mut().expect("what is announced has ended");
-        assert!(end.untold == 0 && end.shelf == Shelf::Untold, "job {} is announced once", run.first());
+        assert_eq!(end.shelf, Shelf::New, "job {} is announced once", run.first());
         end.untold = clients;
         if !self.table.batch(key).attached {
             self.shelve(key);
             return None;
         }
+        assert!(clients > 0, "the client of attached job {} is to be told of its end", run.first());
+        self.mark_untold(key);
         let untold = self.weigh_untold(key);
         self.kept.add_untold(untold.bytes);
         Some(untold)
+    }
+
+    fn mark_untold(&mut self, key: Key) {
+        if let Some(end) = self.table[key].end_mut() {
+            end.shelf = Shelf::Untold;
+        }
     }
 
     /// What the end of a job weighs that its client was not told.
@@ -105,14 +116,19 @@ impl Jobs {
     /// One more client is to be told of an end.
     ///
     /// # Panics
-    /// If the job has not ended.
+    /// If the job has not ended, or its end was not announced.
     pub(crate) fn tell_one_more(&mut self, run: Run) {
         let key = self.table.open(run);
-        self.table[key].end_mut().expect("its end is there to be told").untold += 1;
+        let end = self.table[key].end_mut().expect("its end is there to be told");
+        assert_ne!(end.shelf, Shelf::New, "the end of job {} is announced first", run.first());
+        end.untold += 1;
     }
 
     /// A client waits for the end of a job that has not ended. `is_there` says which clients still are: others are
     /// dropped from the list now and then, so that it stays as long as its living.
+    ///
+    /// # Panics
+    /// If the job has ended, or is a part.
     pub(crate) fn add_waiter(
         &mut self,
         run: Run,
@@ -120,7 +136,7 @@ impl Jobs {
         is_there: impl Fn(ClientId) -> bool,
     ) {
         let key = self.table.open(run);
-        assert!(self.table[key].end().is_none(), "job {} has not ended", run.first());
+        self.assert_may_be_waited_for(key);
         let waiters = &mut self.table[key].aside_mut().waiters;
         waiters.push(waiter);
         if waiters.len() >= 8 && waiters.len().is_power_of_two() {
@@ -129,18 +145,35 @@ impl Jobs {
     }
 
     /// A client that was to be told of an end waits for the next one: the job was asked to run again meanwhile.
+    ///
+    /// # Panics
+    /// If the job has ended, or is a part.
     pub(crate) fn wait_again(&mut self, run: Run, waiter: (ClientId, Tag)) {
         let key = self.table.open(run);
+        self.assert_may_be_waited_for(key);
         self.table[key].aside_mut().waiters.push(waiter);
+    }
+
+    fn assert_may_be_waited_for(&self, key: Key) {
+        let job = &self.table[key];
+        assert!(job.end().is_none() && !job.is_part(), "job {} is a job that has not ended", job.id);
     }
 
     /// A client was told of the end of this job, or is gone: when all were, a done one that was attached is forgotten and
     /// any other is kept.
+    ///
+    /// # Panics
+    /// If an attached end is told more often than it was announced.
     pub(crate) fn told(&mut self, turn: &mut Turn, number: JobId) -> Released {
         let Some(key) = self.table.find(number) else { return Released::default() };
         let Some(end) = self.table[key].end_mut() else { return Released::default() };
-        end.untold = end.untold.saturating_sub(1);
-        if end.untold > 0 || end.shelf != Shelf::Untold {
+        if end.shelf != Shelf::Untold {
+            // Letters of an earlier end are counted too, if the job was asked to run again before they were read.
+            end.untold = end.untold.saturating_sub(1);
+            return Released::default();
+        }
+        count_down(&mut end.untold, 1, "clients to be told of an end");
+        if end.untold > 0 {
             return Released::default();
         }
         let is_done = end.outcome == Outcome::Done;
@@ -162,6 +195,9 @@ impl Jobs {
     }
 
     /// Removes an ended job from everywhere.
+    ///
+    /// # Panics
+    /// If it has not ended.
     pub(crate) fn forget(&mut self, turn: &mut Turn, run: Run) -> Released {
         let (job, released) = self.leave_table(turn, run);
         if let Some(output) = job.held() {
@@ -175,6 +211,9 @@ impl Jobs {
 
     /// Removes an ended job and moves its end out of it. A held output stays with the caller, who drops it once it was
     /// sent.
+    ///
+    /// # Panics
+    /// If it has not ended.
     pub(crate) fn take_end(&mut self, turn: &mut Turn, run: Run) -> (Ended, Option<OutputId>, Released) {
         let (job, released) = self.leave_table(turn, run);
         if let Some(log) = job.log() {
@@ -213,12 +252,14 @@ impl Jobs {
     /// Puts an ended job back into the queue, with fresh budgets and detached from the client that submitted it.
     ///
     /// # Panics
-    /// If it is done, or has files of a client, which were let go at its end.
+    /// If it has not ended, is done, has files of a client, which were let go at its end, or if a worker still holds an
+    /// offer of it that carries attachments.
     pub(crate) fn retry(&mut self, turn: &mut Turn, run: Run) -> Released {
         let key = self.table.open(run);
         let (uid, job) = (self.table.batch(key).uid, &self.table[key]);
         let outcome = job.end().map(|end| end.outcome.clone()).expect("only an ended job is run again");
         assert!(outcome != Outcome::Done && !job.has_files(), "job {} can be run again", job.id);
+        assert!(!self.are_attachments_held(run), "the attachments of job {} were let go", run.first());
         turn.record(What::RetryAsked { job: job.id }, Some(uid));
         // Each accepted job counts once, by the outcome that it has in the end.
         turn.uncount_end(&outcome, 1);
@@ -282,12 +323,15 @@ impl Jobs {
     }
 
     /// The client of an attached batch is gone: its jobs live on for a while, as if they were not attached.
+    ///
+    /// # Panics
+    /// If no client keeps a note of such a batch, or if it was detached before.
     pub(crate) fn detach(&mut self, first: JobId, count: u32) {
-        let found = self.watched_jobs(first, count).next();
-        if let Some(key) = found {
-            let batch = self.table[key].batch;
-            self.table.batches[batch as usize].attached = false;
-        }
+        let key = self.watched_jobs(first, count).next();
+        let key = key.expect("a batch that its client keeps a note of has a job");
+        let batch = self.table[key].batch;
+        let was_attached = std::mem::replace(&mut self.table.batches[batch as usize].attached, false);
+        assert!(was_attached, "the batch of job {first} is detached once");
     }
 
     /// The jobs of a batch that a client kept a note of, and that have not ended. A job that somebody asked to run again

@@ -62,12 +62,15 @@ pub(crate) struct Fan {
 
 impl Fan {
     /// Keeps what a part left. Gives the bytes of all of them.
+    ///
+    /// # Panics
+    /// If all parts are done, or somebody has the results already.
     pub(crate) fn keep(&mut self, part: u32, result: Payload) -> u64 {
+        assert!(self.done < self.next, "part {part} of job {} was made and is not done", self.id);
         self.done += 1;
         self.bytes += result.as_bytes().len() as u64;
-        if let Some(place) = Rc::get_mut(&mut self.results).and_then(|all| all.get_mut(part as usize)) {
-            *place = result;
-        }
+        let results = Rc::get_mut(&mut self.results).expect("nobody has the results before the merge");
+        results[part as usize] = result;
         self.bytes
     }
 }
@@ -92,11 +95,14 @@ impl Fans {
     }
 
     /// Removes one.
-    pub(crate) fn close(&mut self, id: FanId) -> Option<Fan> {
-        let fan = self.map.remove(&id)?;
+    ///
+    /// # Panics
+    /// If it was removed before.
+    pub(crate) fn close(&mut self, id: FanId) -> Fan {
+        let fan = self.map.remove(&id).expect("the parts of a job are closed once");
         count_out(&mut self.of, (fan.client, fan.pool));
         count_out(&mut self.of_user, (fan.uid, fan.pool));
-        Some(fan)
+        fan
     }
 
     /// One of them.
@@ -131,11 +137,10 @@ impl Fans {
 }
 
 fn count_out<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&key);
-        }
+    let count = counts.get_mut(&key).expect("jobs with parts are counted");
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&key);
     }
 }
 

@@ -30,6 +30,9 @@ impl Ids {
     }
 
     /// Remembers a number that is not in the table.
+    ///
+    /// # Panics
+    /// If it is in the table.
     pub(crate) fn insert(&mut self, number: u64, key: Key) {
         let place = number / PAGE;
         // Mostly the newest, which is not searched for.
@@ -41,18 +44,25 @@ impl Ids {
                 .entry(place)
                 .or_insert_with(|| Page { keys: Box::new([NONE; PAGE as usize]), live: 0 }),
         };
-        page.keys[(number % PAGE) as usize] = key;
+        let entry = &mut page.keys[(number % PAGE) as usize];
+        assert!(*entry == NONE, "number {number} is given to one job");
+        *entry = key;
         page.live += 1;
     }
 
     /// Forgets a number that is in the table.
+    ///
+    /// # Panics
+    /// If it is not in the table.
     pub(crate) fn remove(&mut self, number: u64) {
-        if let Some(page) = self.pages.get_mut(&(number / PAGE)) {
-            page.keys[(number % PAGE) as usize] = NONE;
+        let page = self.pages.get_mut(&(number / PAGE));
+        let key = page.map(|page| {
             page.live -= 1;
-            if page.live == 0 {
-                self.pages.remove(&(number / PAGE));
-            }
+            (page.live, std::mem::replace(&mut page.keys[(number % PAGE) as usize], NONE))
+        });
+        assert!(key.is_some_and(|(_, key)| key != NONE), "number {number} is forgotten once");
+        if key.is_some_and(|(live, _)| live == 0) {
+            self.pages.remove(&(number / PAGE));
         }
     }
 

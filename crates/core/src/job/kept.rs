@@ -15,7 +15,7 @@ use crate::job::run::Run;
 use crate::job::state::{Phase, Shelf};
 use crate::job::table::Table;
 use crate::job::{Jobs, Untold};
-use crate::turn::{Tally, Turn, ms};
+use crate::turn::{Tally, Turn, count_down, ms};
 
 /// Shortest time between two records that say that results were dropped early.
 const SAY_EVERY_MS: u64 = 10_000;
@@ -24,7 +24,7 @@ const SAY_EVERY_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     list: List,
-    count: u64,
+    pub(super) count: u64,
     bytes: u64,
     /// Held outputs by their number, so that the oldest can be found: they are bounded by descriptors, not by bytes.
     outputs: BTreeMap<OutputId, Key>,
@@ -44,8 +44,11 @@ impl Kept {
     }
 
     /// An end waits for its client no more.
+    ///
+    /// # Panics
+    /// If so many bytes were not counted.
     pub(super) fn remove_untold(&mut self, bytes: u64) {
-        self.untold_bytes = self.untold_bytes.checked_sub(bytes).expect("what waits for clients was counted");
+        count_down(&mut self.untold_bytes, bytes, "bytes of ends that wait for clients");
     }
 
     /// Checks what must always hold.
@@ -58,6 +61,7 @@ impl Kept {
         }
         let quarantined = self.quarantine.walk(&jobs.slab).count() as u64;
         assert_eq!((count, bytes, quarantined), (self.count, self.bytes, self.quarantined));
+        // One that is new is on none: the counts differ then.
         let (mut untold, mut untold_bytes) = (0, 0);
         for (_, job) in
             jobs.slab.iter().filter(|(_, job)| job.end().is_some_and(|end| end.shelf == Shelf::Untold))
@@ -72,8 +76,12 @@ impl Kept {
 
 impl Jobs {
     /// Keeps an ended job that nobody is going to take away.
+    ///
+    /// # Panics
+    /// If it has not ended, or is on a shelf.
     pub(super) fn shelve(&mut self, key: Key) {
         let end = self.table[key].end_mut().expect("only ended jobs are kept");
+        assert!(matches!(end.shelf, Shelf::New | Shelf::Untold), "an ended job is put on one shelf");
         let crashed = matches!(end.outcome, Outcome::Crashed { .. });
         end.shelf = if crashed { Shelf::Quarantine } else { Shelf::Kept };
         let kept = &mut self.kept;
@@ -86,16 +94,21 @@ impl Jobs {
             kept.count += 1;
             kept.bytes += self.table[key].kept_bytes();
             if let Some(output) = self.table[key].held() {
-                kept.outputs.insert(output, key);
+                let other = kept.outputs.insert(output, key);
+                assert!(other.is_none(), "output {output} is held for one job");
             }
         }
     }
 
     /// Takes an ended job from its shelf; gives what its client is relieved of if it was still to be told.
+    ///
+    /// # Panics
+    /// If it has not ended, or was not announced.
     pub(super) fn take_from_shelf(&mut self, key: Key) -> Option<Untold> {
-        let shelf = self.table[key].end().map(|end| end.shelf)?;
+        let shelf = self.table[key].end().map(|end| end.shelf).expect("only ended jobs are on a shelf");
         let kept = &mut self.kept;
         match shelf {
+            Shelf::New => panic!("job {} was announced before it leaves its shelf", self.table[key].id),
             Shelf::Untold => {
                 let untold = self.weigh_untold(key);
                 self.kept.remove_untold(untold.bytes);
@@ -103,14 +116,15 @@ impl Jobs {
             }
             Shelf::Quarantine => {
                 kept.quarantine.unlink(&mut self.table.slab, key);
-                kept.quarantined -= 1;
+                count_down(&mut kept.quarantined, 1, "quarantined jobs");
             }
             Shelf::Kept => {
                 kept.list.unlink(&mut self.table.slab, key);
-                kept.count -= 1;
-                kept.bytes -= self.table[key].kept_bytes();
+                count_down(&mut kept.count, 1, "kept jobs");
+                count_down(&mut kept.bytes, self.table[key].kept_bytes(), "bytes of kept jobs");
                 if let Some(output) = self.table[key].held() {
-                    kept.outputs.remove(&output);
+                    let was_held = kept.outputs.remove(&output);
+                    assert_eq!(was_held, Some(key), "output {output} is held for one job");
                 }
             }
         }

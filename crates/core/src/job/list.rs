@@ -8,8 +8,10 @@ use crate::job::entry::Job;
 
 /// A job's place in the slab.
 pub(crate) type Key = u32;
-/// No place.
+/// No place: the end of a list.
 pub(crate) const NONE: Key = Key::MAX;
+/// Both links of a job that is in no list.
+const OUT: Key = Key::MAX - 1;
 
 /// What a job knows of its neighbours in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +22,12 @@ pub(crate) struct Links {
 
 impl Default for Links {
     fn default() -> Self {
-        Self { next: NONE, prev: NONE }
+        Self { next: OUT, prev: OUT }
     }
 }
 
 impl Links {
-    /// Whether nobody stands beside the job. One that is alone in its list looks so too.
+    /// Whether the job is in no list. One that is alone in a list has [`NONE`] on both sides.
     pub(crate) fn are_loose(&self) -> bool {
         *self == Self::default()
     }
@@ -56,7 +58,11 @@ impl List {
     }
 
     /// Puts a job at the end.
+    ///
+    /// # Panics
+    /// If it is in a list.
     pub(crate) fn push_back(&mut self, slab: &mut Slab<Job>, key: Key) {
+        assert_loose(&slab[key as usize]);
         slab[key as usize].links = Links { next: NONE, prev: self.tail };
         match self.tail {
             NONE => self.head = key,
@@ -66,7 +72,11 @@ impl List {
     }
 
     /// Puts a job at the front.
+    ///
+    /// # Panics
+    /// If it is in a list.
     pub(crate) fn push_front(&mut self, slab: &mut Slab<Job>, key: Key) {
+        assert_loose(&slab[key as usize]);
         slab[key as usize].links = Links { next: self.head, prev: NONE };
         match self.head {
             NONE => self.tail = key,
@@ -76,8 +86,13 @@ impl List {
     }
 
     /// Takes a job of this list out of it.
+    ///
+    /// # Panics
+    /// If it is in no list, or at the end of another one.
     pub(crate) fn unlink(&mut self, slab: &mut Slab<Job>, key: Key) {
-        let Links { next, prev } = std::mem::take(&mut slab[key as usize].links);
+        let job = &mut slab[key as usize];
+        assert!(!job.links.are_loose(), "job {} leaves a list that it is in", job.id);
+        let Links { next, prev } = std::mem::take(&mut job.links);
         match prev {
             NONE => {
                 assert_eq!(self.head, key, "a job without a predecessor heads its list");
@@ -86,7 +101,10 @@ impl List {
             prev => slab[prev as usize].links.next = next,
         }
         match next {
-            NONE => self.tail = prev,
+            NONE => {
+                assert_eq!(self.tail, key, "a job without a successor ends its list");
+                self.tail = prev;
+            }
             next => slab[next as usize].links.prev = prev,
         }
     }
@@ -117,4 +135,8 @@ impl List {
             Some(prev)
         })
     }
+}
+
+fn assert_loose(job: &Job) {
+    assert!(job.links.are_loose(), "job {} enters a list and is in none", job.id);
 }

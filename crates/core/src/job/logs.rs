@@ -33,6 +33,9 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// A log is wanted no more.
+    ///
+    /// # Panics
+    /// If it is not held.
     pub(super) fn forget(&mut self, turn: &mut Turn, log: LogId) {
         let was_held = self.of.remove(&log).is_some();
         assert!(was_held, "log {log} of a job is held");
@@ -52,11 +55,16 @@ impl Logs {
 
 impl Jobs {
     /// A new log for an attempt that is about to be offered, in place of the one before; `None` if its kind keeps none.
+    ///
+    /// # Panics
+    /// If the task is with no worker: [`Jobs::start`] is first.
     pub(crate) fn begin_log(&mut self, turn: &mut Turn, run: Run) -> Option<TaskFile> {
         let key = self.table.open(run);
         if !turn.kind(self.table.batch(key).kind).is_some_and(|kind| kind.logs && !kind.plans) {
             return None;
         }
+        let phase = self.table[key].state.phase();
+        assert_eq!(phase, Phase::Running, "job {} has started before its log begins", run.first());
         self.drop_log(turn, key);
         self.logs.last += 1;
         let log = LogId(self.logs.last);

@@ -40,6 +40,8 @@ mod queues;
 mod run;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use bulkhead_proto::client::refusal::Refusal;

@@ -14,7 +14,7 @@ use bulkhead_proto::client::view::Parts;
 use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
-use bulkhead_proto::limits::RESULTS_MAX_BYTES;
+use bulkhead_proto::limits::{PARTS_MAX, RESULTS_MAX_BYTES};
 
 use crate::job::Jobs;
 use crate::job::attempt::truncate;
@@ -39,10 +39,12 @@ impl Jobs {
     /// The plan of a job is there, with so many parts: they are done from now on, in a pool of so many slots.
     ///
     /// # Panics
-    /// If the job was not at its plan.
+    /// If the job was not at its plan with a worker, has parts, or has more than [`PARTS_MAX`].
     pub(crate) fn planned(&mut self, turn: &mut Turn, run: Run, plan: OutputId, parts: u32, slots: usize) {
         let key = self.table.open(run);
-        assert_eq!(self.table[key].step, Step::Plan, "job {} was at its plan", run.first());
+        let job = &self.table[key];
+        assert!(job.step == Step::Plan && job.fan().is_none(), "job {} was at its plan", job.id);
+        assert!(parts <= PARTS_MAX, "job {} has {parts} parts, at most {PARTS_MAX} have numbers", job.id);
         self.keep_plan(turn, key, plan);
         self.table.enter(key, State::Parted);
         let job = &self.table[key];
@@ -75,7 +77,7 @@ impl Jobs {
 
     /// Makes the next parts, as many as may be there at a time, or has the job merged when all are done.
     fn make_parts(&mut self, id: FanId, slots: usize) {
-        let Some(fan) = self.fans.get_mut(id) else { return };
+        let fan = self.fans.get_mut(id).expect("a job in parts has parts until its end");
         if fan.done == fan.parts {
             let job = fan.job;
             return self.await_merge(job);
@@ -104,10 +106,19 @@ impl Jobs {
 
     /// A part is done, in a pool of so many slots. Gives the job and the outcome that it is to end with if its parts left
     /// more than may be kept.
+    ///
+    /// # Panics
+    /// If it is no part, or is with no worker.
     pub(crate) fn part_done(&mut self, run: Run, result: Payload, slots: usize) -> Option<(Run, Outcome)> {
         let key = self.table.open(run);
-        let (id, part) = part_of(run.first())?;
-        let fan = self.remove_part(key, id)?;
+        let (id, part) = part_of(run.first()).expect("a part is done as a part");
+        assert_eq!(
+            self.table[key].state.phase(),
+            Phase::Running,
+            "part {} was done by a worker",
+            run.first()
+        );
+        let fan = self.remove_part(key, id);
         if fan.keep(part, result) > RESULTS_MAX_BYTES {
             let (job, done, parts) = (fan.job, fan.done, fan.parts);
             let message = format!(
@@ -121,16 +132,14 @@ impl Jobs {
     }
 
     /// A part has ended other than well, and is gone: gives its job, which is to end with this outcome.
-    pub(crate) fn part_ended(
-        &mut self,
-        turn: &mut Turn,
-        run: Run,
-        outcome: Outcome,
-    ) -> Option<(Run, Part, Outcome)> {
+    ///
+    /// # Panics
+    /// If it is no part.
+    pub(crate) fn part_ended(&mut self, turn: &mut Turn, run: Run, outcome: Outcome) -> (Run, Part, Outcome) {
         let key = self.table.open(run);
-        let (id, part) = part_of(run.first())?;
+        let (id, part) = part_of(run.first()).expect("a part ends as a part");
         self.leave_list(turn, key);
-        let fan = self.remove_part(key, id)?;
+        let fan = self.remove_part(key, id);
         let (job, part) = (fan.job, Part { number: part + 1, parts: fan.parts });
         let outcome = match outcome {
             Outcome::Failed { message, code } => {
@@ -146,23 +155,29 @@ impl Jobs {
             }
             Outcome::Done | Outcome::Cancelled | Outcome::Expired | Outcome::Lost { .. } => outcome,
         };
-        Some((self.table.run(job), part, outcome))
+        (self.table.run(job), part, outcome)
     }
 
     /// Takes a part out of the table.
-    fn remove_part(&mut self, key: Key, id: FanId) -> Option<&mut Fan> {
+    fn remove_part(&mut self, key: Key, id: FanId) -> &mut Fan {
         let part = self.table.remove_part(key);
-        let fan = self.fans.get_mut(id)?;
-        fan.live.remove(&key);
+        let fan = self.fans.get_mut(id).expect("a part never outlives its job");
+        let was_live = fan.live.remove(&key);
+        assert!(was_live, "part {} is gone once", part.id);
         fan.attempts = fan.attempts.max(part.attempts);
-        Some(fan)
+        fan
     }
 
     /// A job is about to end: its parts are gone. Gives the offers of those that a worker holds.
+    ///
+    /// # Panics
+    /// If it has ended.
     pub(crate) fn close_parts(&mut self, turn: &mut Turn, run: Run) -> Vec<(WorkerId, Seq)> {
         let key = self.table.open(run);
-        let id = self.table[key].aside.as_mut().and_then(|aside| aside.fan.take());
-        let Some(fan) = id.and_then(|id| self.fans.close(id)) else { return Vec::new() };
+        let job = &mut self.table[key];
+        assert!(job.end().is_none(), "job {} has parts until its end", job.id);
+        let Some(id) = job.aside.as_mut().and_then(|aside| aside.fan.take()) else { return Vec::new() };
+        let fan = self.fans.close(id);
         let mut held = Vec::new();
         let mut attempts = fan.attempts;
         for part in fan.live {

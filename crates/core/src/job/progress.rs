@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag, WorkerId};
 
 use crate::job::Jobs;
 use crate::job::run::Run;
-use crate::job::state::{State, Step};
+use crate::job::state::{Phase, State, Step};
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
 /// How often a job is looked at, and so told of at most, in milliseconds.
@@ -47,12 +47,17 @@ pub(crate) enum ProgressLook {
 
 impl Jobs {
     /// A job begins to run, or its parts do: it is looked at from now on, if its client asked for that.
+    ///
+    /// # Panics
+    /// If it does not run.
     pub(crate) fn begin_progress(&mut self, turn: &mut Turn, run: Run) {
         let batch = self.batch(run);
         if !(batch.progress && batch.attached) {
             return;
         }
         let job = run.first();
+        let phase = self.job(run).state.phase();
+        assert!(matches!(phase, Phase::Running | Phase::Parted), "job {job} runs when its progress begins");
         if let Entry::Vacant(place) = self.progress.map.entry(job) {
             let mut alarm = AlarmSlot::default();
             turn.set(&mut alarm, Alarm::Progress(job), turn.after_ms(EVERY_MS));
@@ -68,12 +73,19 @@ impl Jobs {
     }
 
     /// It is time to look at a job: gives how. While it runs and its client is there, it is time again in a while.
+    ///
+    /// # Panics
+    /// If no client subscribed to it: its alarm goes with the subscription.
     pub(crate) fn progress_due(&mut self, turn: &mut Turn, job: JobId) -> ProgressLook {
         let look = self.progress_look(job);
+        let Entry::Occupied(mut subscription) = self.progress.map.entry(job) else {
+            panic!("job {job} has a progress subscription when it is looked at");
+        };
         if look == ProgressLook::Over {
-            self.progress.map.remove(&job);
-        } else if let Some(subscription) = self.progress.map.get_mut(&job) {
-            turn.set(&mut subscription.alarm, Alarm::Progress(job), turn.after_ms(EVERY_MS));
+            subscription.remove();
+        } else {
+            let alarm = &mut subscription.get_mut().alarm;
+            turn.set(alarm, Alarm::Progress(job), turn.after_ms(EVERY_MS));
         }
         look
     }
@@ -123,10 +135,16 @@ impl Jobs {
     }
 
     /// A client was told so.
+    ///
+    /// # Panics
+    /// If no client subscribed to the job, or was told of a later attempt, or of more of this one.
     pub(crate) fn progress_told(&mut self, run: Run, fence: Fence, progress: Progress) {
-        if let Some(subscription) = self.progress.map.get_mut(&run.first()) {
-            subscription.told = Some((fence, progress));
-        }
+        let job = run.first();
+        let subscription = self.progress.map.get_mut(&job);
+        let told = &mut subscription.expect("a job whose progress is told has a subscription").told;
+        let goes_on = told.is_none_or(|(of, told)| of < fence || of == fence && told.done <= progress.done);
+        assert!(goes_on, "the progress of job {job} does not go back within an attempt");
+        *told = Some((fence, progress));
     }
 
     /// When this job is looked at next, for the audit.

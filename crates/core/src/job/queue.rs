@@ -15,7 +15,9 @@ use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::backlog::{Ageing, Backlog, Found, Place, Verdict, place_of};
 use crate::job::list::{Key, List};
+use crate::job::state::Phase;
 use crate::job::table::Table;
+use crate::turn::count_down;
 
 /// One user's queued jobs. `listed`: the user has its place among the turns. Who has nothing queued, or only jobs of
 /// parked clients, has none, so that looking for the next job does not stumble over them.
@@ -54,12 +56,18 @@ impl Queue {
     }
 
     /// Puts a job at the end of its list.
+    ///
+    /// # Panics
+    /// If it is not queued, or is in a list.
     pub(crate) fn push_back(&mut self, jobs: &mut Table, key: Key) {
         let place = place_of(jobs, key);
         self.enter(jobs, key, place).push_back(&mut jobs.slab, key);
     }
 
     /// Puts a job that was given back at the front of its list.
+    ///
+    /// # Panics
+    /// If it is not queued, or is in a list.
     pub(crate) fn push_front(&mut self, jobs: &mut Table, key: Key) {
         let place = place_of(jobs, key);
         self.enter(jobs, key, place).push_front(&mut jobs.slab, key);
@@ -67,6 +75,7 @@ impl Queue {
 
     /// Counts a job in and sees to it that its client has its turns.
     fn enter(&mut self, jobs: &Table, key: Key, place: Place) -> &mut List {
+        assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
         self.length += 1;
         self.bytes += jobs[key].input.as_bytes().len() as u64;
         let owner = self.owners.entry(place.uid).or_default();
@@ -86,13 +95,16 @@ impl Queue {
     }
 
     /// Takes a job out of the middle of its list.
+    ///
+    /// # Panics
+    /// If it is not in this queue.
     pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key) {
         let place = place_of(jobs, key);
-        self.length -= 1;
-        self.bytes -= jobs[key].input.as_bytes().len() as u64;
-        let Some(owner) = self.owners.get_mut(&place.uid) else { return };
-        owner.length -= 1;
-        let Some(backlog) = owner.backlogs.get_mut(&place.client) else { return };
+        self.count_out(jobs, key);
+        let owner = self.owners.get_mut(&place.uid).expect("the user of a queued job is in the queue");
+        count_down(&mut owner.length, 1, "queued jobs of a user");
+        let backlog =
+            owner.backlogs.get_mut(&place.client).expect("the client of a queued job is in the queue");
         backlog.unlink(jobs, key, place.list);
         // One that is listed is removed when its turn comes and finds nothing: to look for it among the turns would cost
         // as much as there are clients.
@@ -104,7 +116,12 @@ impl Queue {
         }
     }
 
-    /// Lets a client's turns pass, or gives them back.
+    fn count_out(&mut self, jobs: &Table, key: Key) {
+        count_down(&mut self.length, 1, "queued jobs");
+        count_down(&mut self.bytes, jobs[key].input.as_bytes().len() as u64, "bytes of queued inputs");
+    }
+
+    /// Lets a client's turns pass, or gives them back. Asked twice, it changes nothing.
     pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
         if parked {
             self.parked.insert(client);
@@ -166,7 +183,7 @@ impl Queue {
         // Once around at most: users whose jobs nobody wants now keep their places.
         for _ in 0..self.turns.len() {
             let uid = *self.turns.front()?;
-            let owner = self.owners.get_mut(&uid)?;
+            let owner = self.owners.get_mut(&uid).expect("a user with a turn is in the queue");
             let found = owner.take(jobs, ageing, &self.parked, judge);
             // Nothing was taken, so the turn is not used up: the job that must not be overtaken is looked at first next time.
             if matches!(found, Found::Stopped) {
@@ -180,8 +197,7 @@ impl Queue {
                 self.owners.remove(&uid);
             }
             if let Found::Job(key) = found {
-                self.length -= 1;
-                self.bytes -= jobs[key].input.as_bytes().len() as u64;
+                self.count_out(jobs, key);
                 return Some(key);
             }
         }
@@ -233,7 +249,7 @@ impl Owner {
     ) -> Found {
         for _ in 0..self.turns.len() {
             let Some(&client) = self.turns.front() else { break };
-            let Some(backlog) = self.backlogs.get_mut(&client) else { break };
+            let backlog = self.backlogs.get_mut(&client).expect("a client with a turn is in the queue");
             let found =
                 if parked.contains(&client) { Found::Nothing } else { backlog.take(jobs, ageing, judge) };
             if matches!(found, Found::Stopped) {
@@ -247,7 +263,7 @@ impl Owner {
                 self.backlogs.remove(&client);
             }
             if matches!(found, Found::Job(_)) {
-                self.length -= 1;
+                count_down(&mut self.length, 1, "queued jobs of a user");
                 return found;
             }
         }

@@ -9,6 +9,7 @@ use bulkhead_proto::ids::{ClientId, PoolId};
 use crate::job::backlog::{Ageing, Verdict};
 use crate::job::list::{Key, List};
 use crate::job::queue::Queue;
+use crate::job::state::Phase;
 use crate::job::table::Table;
 
 /// All queued jobs.
@@ -62,17 +63,29 @@ impl Queues {
     }
 
     /// Puts a job at the end of those that wait to run alone.
+    ///
+    /// # Panics
+    /// If it does not wait to run alone, or is in a list.
     pub(crate) fn push_back_solo(&mut self, jobs: &mut Table, key: Key) {
+        assert_alone(jobs, key);
         self.solo[usize::from(jobs.batch(key).pool.0)].push_back(&mut jobs.slab, key);
     }
 
     /// Puts a job that was given back before those that wait to run alone.
+    ///
+    /// # Panics
+    /// If it does not wait to run alone, or is in a list.
     pub(crate) fn push_front_solo(&mut self, jobs: &mut Table, key: Key) {
+        assert_alone(jobs, key);
         self.solo[usize::from(jobs.batch(key).pool.0)].push_front(&mut jobs.slab, key);
     }
 
     /// Takes a job out of those that wait to run alone.
+    ///
+    /// # Panics
+    /// If it does not wait to run alone, or is in no list.
     pub(crate) fn unlink_solo(&mut self, jobs: &mut Table, key: Key) {
+        assert_alone(jobs, key);
         self.solo[usize::from(jobs.batch(key).pool.0)].unlink(&mut jobs.slab, key);
     }
 
@@ -137,4 +150,8 @@ impl Queues {
         }
         found
     }
+}
+
+fn assert_alone(jobs: &Table, key: Key) {
+    assert_eq!(jobs[key].state.phase(), Phase::Solo, "job {} waits to run alone", jobs[key].id);
 }

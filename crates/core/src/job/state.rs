@@ -178,6 +178,8 @@ impl End {
 /// Which list of ended jobs a job is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shelf {
+    /// None: it has just ended, and [`crate::job::Jobs::announced`] is next.
+    New,
     /// None: it waits for its client to take it.
     Untold,
     /// The kept ones: dropped by age and by amount.

@@ -15,6 +15,7 @@ use crate::job::ids::Ids;
 use crate::job::list::Key;
 use crate::job::run::{Handle, Run};
 use crate::job::state::{PHASES, Phase, State, Step};
+use crate::turn::count_down;
 
 /// All jobs.
 #[derive(Debug, Default)]
@@ -131,7 +132,11 @@ impl Table {
     }
 
     /// Adds a part, queued, under this number. It has no input of its own.
+    ///
+    /// # Panics
+    /// If the number is a job's, or is taken.
     pub(crate) fn insert_part(&mut self, batch: u32, number: JobId) -> Key {
+        assert!(number >= FIRST_PART, "number {number} of a part is no job's");
         self.parts[Phase::Queued as usize] += 1;
         self.enter_table(Job::new(number, batch, Payload::default(), Step::Run))
     }
@@ -145,33 +150,46 @@ impl Table {
     }
 
     /// Removes a part, whatever it was doing: the caller takes it out of whatever it waits in.
+    ///
+    /// # Panics
+    /// If it is no part, or still in a list.
     pub(crate) fn remove_part(&mut self, key: Key) -> Job {
         let job = self.slab.remove(key as usize);
         assert!(job.is_part(), "job {} is removed as a part", job.id);
+        assert!(job.links.are_loose(), "part {} has left its list before it goes", job.id);
         self.ids.remove(job.id.0);
-        self.parts[job.state.phase() as usize] -= 1;
+        count_down(&mut self.parts[job.state.phase() as usize], 1, "parts in a phase");
         // Its fan has the batch too, and lets it go last.
-        self.batches[job.batch as usize].refs -= 1;
+        let refs = &mut self.batches[job.batch as usize].refs;
+        assert!(*refs > 1, "the batch of part {} outlives it", job.id);
+        *refs -= 1;
         job
     }
 
     /// The one way from state to state; gives the old one.
+    ///
+    /// # Panics
+    /// If the table in `state.rs` has no such way.
     pub(crate) fn enter(&mut self, key: Key, state: State) -> State {
         let job = &mut self.slab[key as usize];
         let (from, to) = (job.state.phase(), state.phase());
         assert!(from.leads_to().contains(&to), "job {} went from {from:?} to {to:?}", job.id);
         let counts = if job.is_part() { &mut self.parts } else { &mut self.counts };
-        counts[from as usize] -= 1;
+        count_down(&mut counts[from as usize], 1, "jobs in a phase");
         counts[to as usize] += 1;
         std::mem::replace(&mut job.state, state)
     }
 
     /// Removes an ended job, and its batch if it was the last one of it: the caller unlinks both elsewhere.
+    ///
+    /// # Panics
+    /// If it has not ended, or is still in a list.
     pub(crate) fn remove(&mut self, key: Key) -> (Job, Option<Batch>) {
         let job = self.slab.remove(key as usize);
-        assert_eq!(job.state.phase(), Phase::Ended, "only ended jobs leave the table");
+        assert_eq!(job.state.phase(), Phase::Ended, "job {} leaves the table after its end", job.id);
+        assert!(job.links.are_loose(), "job {} has left its list before it goes", job.id);
         self.ids.remove(job.id.0);
-        self.counts[Phase::Ended as usize] -= 1;
+        count_down(&mut self.counts[Phase::Ended as usize], 1, "ended jobs");
         let gone = self.release_batch(job.batch);
         (job, gone)
     }
@@ -184,9 +202,12 @@ impl Table {
     }
 
     /// One user less of a batch; gives it if that was the last.
+    ///
+    /// # Panics
+    /// If nobody uses it.
     pub(crate) fn release_batch(&mut self, key: u32) -> Option<Batch> {
         let batch = &mut self.batches[key as usize];
-        batch.refs -= 1;
+        count_down(&mut batch.refs, 1, "users of a batch");
         (batch.refs == 0).then(|| self.batches.remove(key as usize))
     }
 }

@@ -20,9 +20,8 @@ impl Core {
         if !run.is_part() {
             return self.end_job(run, outcome, left, EndedBy::Itself);
         }
-        if let Some((job, part, outcome)) = self.jobs.part_ended(&mut self.turn, run, outcome) {
-            self.end_job(job, outcome, Leftover::Nothing, EndedBy::Part(part));
-        }
+        let (job, part, outcome) = self.jobs.part_ended(&mut self.turn, run, outcome);
+        self.end_job(job, outcome, Leftover::Nothing, EndedBy::Part(part));
     }
 
     /// Ends a job that has not ended, and its parts with it. Offers of its parts are taken back; a worker that has begun one

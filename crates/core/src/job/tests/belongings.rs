@@ -1,0 +1,174 @@
+//! What belongs to a job beside its input: attachments, logs, progress subscriptions, deaths.
+
+use bulkhead_proto::client::evidence::{Evidence, Progress};
+use bulkhead_proto::client::view::{DeathRow, JobDeath};
+use bulkhead_proto::death::Death;
+use bulkhead_proto::file::{FileUse, Way};
+use bulkhead_proto::ids::{Fence, FileId, JobId, LogId};
+use bulkhead_proto::limits::DEATHS_KEPT;
+
+use super::{LOGGED, Room, WORKER};
+use crate::event::Attached;
+use crate::job::Run;
+
+fn with_file(room: &mut Room) -> Run {
+    room.admit(1, |admission| {
+        admission.submit.files = vec![FileUse { name: "in".to_owned(), way: Way::In }];
+        admission.files = vec![Attached { file: FileId(3), pinned_bytes: 10 }];
+    })
+}
+
+#[test]
+fn attachments_are_let_go_by_the_last_who_has_them() {
+    let mut room = Room::new();
+    let run = with_file(&mut room);
+    room.take();
+    let ticket = room.start(run).ticket;
+    room.end_for(run, 0);
+    assert!(room.jobs.are_attachments_held(run), "its offer has them");
+    room.jobs.unload(&mut room.turn, ticket);
+    assert!(!room.jobs.are_attachments_held(run));
+    room.audit();
+}
+
+#[test]
+#[should_panic(expected = "attachments that a job or an offer has are held")]
+fn attachments_are_let_go_once() {
+    let mut room = Room::new();
+    let run = with_file(&mut room);
+    room.take();
+    let ticket = room.start(run).ticket;
+    room.end_for(run, 0);
+    room.jobs.unload(&mut room.turn, ticket);
+    room.jobs.unload(&mut room.turn, ticket);
+}
+
+#[test]
+#[should_panic(expected = "attachments that a job or an offer has are held")]
+fn a_settled_offer_has_no_scratch() {
+    let mut room = Room::new();
+    let run = with_file(&mut room);
+    room.take();
+    let ticket = room.start(run).ticket;
+    room.end_for(run, 0);
+    room.jobs.unload(&mut room.turn, ticket);
+    room.jobs.take_scratch(ticket);
+}
+
+#[test]
+#[should_panic(expected = "attachments that a job or an offer has are held")]
+fn a_job_is_offered_with_attachments_that_are_held() {
+    let mut room = Room::new();
+    let run = with_file(&mut room);
+    let attachments = room.jobs.job(run).attachments();
+    room.jobs.release(&mut room.turn, attachments);
+    room.take();
+    room.start(run);
+}
+
+#[test]
+#[should_panic(expected = "each file of a job has a name")]
+fn each_file_of_a_job_has_a_name() {
+    let files = vec![Attached { file: FileId(3), pinned_bytes: 10 }];
+    Room::new().admit(1, |admission| admission.files = files);
+}
+
+#[test]
+#[should_panic(expected = "log 9 of a job is held")]
+fn a_log_is_forgotten_once() {
+    let mut room = Room::new();
+    room.jobs.logs.forget(&mut room.turn, LogId(9));
+}
+
+#[test]
+#[should_panic(expected = "job 1 has started before its log begins")]
+fn a_log_begins_after_its_attempt() {
+    let mut room = Room::new();
+    let run = room.of_kind(LOGGED);
+    room.jobs.begin_log(&mut room.turn, run);
+}
+
+fn subscribed(room: &mut Room) -> Run {
+    room.admit(1, |admission| (admission.submit.attached, admission.submit.progress) = (true, true));
+    let run = room.next_running();
+    room.jobs.begin_progress(&mut room.turn, run);
+    run
+}
+
+#[test]
+#[should_panic(expected = "job 1 runs when its progress begins")]
+fn a_queued_job_makes_no_progress() {
+    let mut room = Room::new();
+    let run =
+        room.admit(1, |admission| (admission.submit.attached, admission.submit.progress) = (true, true));
+    room.jobs.begin_progress(&mut room.turn, run);
+}
+
+#[test]
+#[should_panic(expected = "job 1 has a progress subscription when it is looked at")]
+fn nobody_looks_at_a_job_without_a_subscription() {
+    let mut room = Room::new();
+    room.running();
+    room.jobs.progress_due(&mut room.turn, JobId(1));
+}
+
+#[test]
+#[should_panic(expected = "a job whose progress is told has a subscription")]
+fn nobody_is_told_of_a_job_without_a_subscription() {
+    let mut room = Room::new();
+    let run = room.running();
+    room.jobs.progress_told(run, Fence(1), Progress { done: 1, total: 2 });
+}
+
+#[test]
+#[should_panic(expected = "the progress of job 1 does not go back within an attempt")]
+fn progress_does_not_go_back_within_an_attempt() {
+    let mut room = Room::new();
+    let run = subscribed(&mut room);
+    room.jobs.progress_told(run, Fence(1), Progress { done: 2, total: 2 });
+    room.jobs.progress_told(run, Fence(2), Progress { done: 1, total: 2 });
+    room.jobs.progress_told(run, Fence(2), Progress { done: 0, total: 2 });
+}
+
+#[test]
+#[should_panic(expected = "the progress of job 1 does not go back within an attempt")]
+fn no_earlier_attempt_is_told() {
+    let mut room = Room::new();
+    let run = subscribed(&mut room);
+    room.jobs.progress_told(run, Fence(2), Progress { done: 1, total: 2 });
+    room.jobs.progress_told(run, Fence(1), Progress { done: 2, total: 2 });
+}
+
+fn a_death() -> JobDeath {
+    JobDeath {
+        at_us: 1,
+        part: None,
+        attempt: 1,
+        worker: WORKER,
+        pid: 7,
+        death: Death::LeftInMidJob,
+        charged: true,
+        evidence: Evidence::default(),
+    }
+}
+
+#[test]
+#[should_panic(expected = "the ring of deaths has a bound")]
+fn the_ring_of_deaths_has_a_bound() {
+    let mut room = Room::new();
+    let row = DeathRow { job: JobId(1), kind: String::new(), uid: 0, death: a_death() };
+    room.jobs.deaths.rows.resize(DEATHS_KEPT + 1, row);
+    let run = room.running();
+    room.charge(run);
+}
+
+#[test]
+#[should_panic(expected = "is its job's")]
+fn the_evidence_of_a_part_is_its_jobs() {
+    let mut room = Room::new();
+    room.in_parts(2);
+    let part = room.next_running();
+    let (death, evidence) = (Death::LeftInMidJob, Evidence::default());
+    let dead = crate::job::Dead { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
+    room.jobs.keep_death(&room.turn, (part.handle.index, None, 1), &dead, true);
+}
