@@ -145,11 +145,14 @@ impl Clients {
     }
 
     /// A client's attached batch was accepted.
+    ///
+    /// # Panics
+    /// If the client is not connected, the batch has no jobs, or it was attached before.
     pub(crate) fn attach(&mut self, id: ClientId, first: JobId, batch: AttachedBatch) {
-        if let Some(client) = self.connected(id) {
-            let old = client.batches.insert(first, batch);
-            assert!(old.is_none(), "the batch of job {first} is attached once");
-        }
+        assert!(batch.count > 0, "the batch of job {first} has jobs");
+        let client = self.connected(id).expect("a client is connected when its batch is accepted");
+        let old = client.batches.insert(first, batch);
+        assert!(old.is_none(), "the batch of job {first} is attached once");
     }
 
     /// A connection is over: nothing more is sent. [`Clients::vanish`] is next, when what this gives is done.
@@ -163,8 +166,13 @@ impl Clients {
     }
 
     /// A client that hung up is remembered for a while if it has attached jobs.
+    ///
+    /// # Panics
+    /// If it is not connected, or did not hang up.
     pub(crate) fn vanish(&mut self, turn: &mut Turn, id: ClientId) {
-        let Some(client) = self.connected(id) else { return };
+        let client = self.connected(id).expect("a client vanishes once");
+        let has_hung_up = client.letters.is_empty() && client.readers.is_empty();
+        assert!(has_hung_up, "client {id} hung up before it vanishes");
         if client.batches.is_empty() {
             self.map.remove(&id);
             return;
@@ -175,9 +183,13 @@ impl Clients {
     }
 
     /// The last job of a client's batch is gone, or left it. A client that vanished is remembered for its batches alone.
+    ///
+    /// # Panics
+    /// If it has no such batch.
     pub(crate) fn batch_gone(&mut self, turn: &mut Turn, id: ClientId, first: JobId) {
         let Some(client) = self.map.get_mut(&id) else { return };
-        client.batches.remove(&first);
+        let batch = client.batches.remove(&first);
+        assert!(batch.is_some(), "the batch of job {first} is attached to client {id}");
         let is_last = client.batches.is_empty();
         if let Presence::Vanished(alarm) = &mut client.presence
             && is_last
@@ -190,9 +202,9 @@ impl Clients {
     /// A client that vanished does not come back: gives its batches, each by its first job and the count of its jobs.
     ///
     /// # Panics
-    /// If it did not vanish.
+    /// If it did not vanish, or was forgotten with its last batch: its alarm went with it.
     pub(crate) fn remove_vanished(&mut self, id: ClientId) -> Vec<(JobId, u32)> {
-        let Some(client) = self.map.remove(&id) else { return Vec::new() };
+        let client = self.map.remove(&id).expect("a client that vanished is forgotten once");
         assert!(!client.is_connected(), "client {id} vanished before it is forgotten");
         client.batches().collect()
     }

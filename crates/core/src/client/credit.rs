@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{ClientId, LogId, OutputId, Tag};
 
 use crate::action::Action;
 use crate::client::Clients;
-use crate::turn::Turn;
+use crate::turn::{Turn, count_down};
 
 /// Descriptors that use up a client's whole credit: an outbox holds few of them.
 const OUTPUTS_ON_THEIR_WAY: u64 = 64;
@@ -63,23 +63,24 @@ impl Clients {
         }
     }
 
-    /// An attached end waits for its client, if that is there still.
+    /// An attached end waits for its client.
+    ///
+    /// # Panics
+    /// If that is not connected: its jobs were detached when it hung up.
     pub(crate) fn add_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
-        if let Some(client) = self.map.get_mut(&id) {
-            client.untold_bytes += bytes;
-            client.untold_outputs += outputs;
-        }
+        let client = self.connected(id).expect("the client of an attached job is connected");
+        client.untold_bytes += bytes;
+        client.untold_outputs += outputs;
     }
 
-    /// An attached end waits for its client no more.
+    /// An attached end waits for its client no more, if that is remembered still.
     ///
     /// # Panics
     /// If it was not counted.
     pub(crate) fn remove_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
         let Some(client) = self.map.get_mut(&id) else { return };
-        let left = (client.untold_bytes.checked_sub(bytes), client.untold_outputs.checked_sub(outputs));
-        let (Some(bytes), Some(outputs)) = left else { panic!("what waited for client {id} was counted") };
-        (client.untold_bytes, client.untold_outputs) = (bytes, outputs);
+        count_down(&mut client.untold_bytes, bytes, "bytes of ends that a client was not told");
+        count_down(&mut client.untold_outputs, outputs, "outputs that a client was not told");
     }
 
     /// What waits for a connected client to read, and how much may. `all_full`: what waits for all clients together is

@@ -11,7 +11,7 @@ use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
 use crate::client::Clients;
-use crate::turn::Turn;
+use crate::turn::{Turn, count_down};
 
 /// Bytes of results in one reply: well below a frame.
 const REPLY_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
@@ -63,6 +63,14 @@ pub(crate) struct Envelopes {
     bytes: u64,
 }
 
+#[cfg(test)]
+impl Envelopes {
+    /// One envelope whose bytes are not in the sum, for a test.
+    pub(super) fn miscounted(tag: Tag) -> Self {
+        Self { of: BTreeMap::from([(tag, Envelope { ended: Vec::new(), bytes: 1 })]), bytes: 0 }
+    }
+}
+
 impl Clients {
     /// Writes a letter. `false`: nobody is there to read it.
     pub(crate) fn post(&mut self, id: ClientId, letter: Letter) -> bool {
@@ -93,8 +101,7 @@ impl Clients {
     /// If they were not waited for.
     pub(crate) fn letter_read(&mut self, id: ClientId, letter: Letter) {
         if let Some(client) = self.connected(id).filter(|_| !letter.own) {
-            let left = client.waits.checked_sub(u64::from(letter.count));
-            client.waits = left.expect("an end that is told was waited for");
+            count_down(&mut client.waits, u64::from(letter.count), "ends that a client waits for");
         }
     }
 
@@ -110,7 +117,11 @@ impl Clients {
     }
 
     /// What was marked meanwhile has been looked at, or is looked at again next turn.
+    ///
+    /// # Panics
+    /// If a client of the list was not looked at: it would be marked for ever and never looked at again.
     pub(crate) fn put_ready(&mut self, mut ready: Vec<ClientId>) {
+        assert!(ready.is_empty(), "every client that was ready has been looked at");
         ready.append(&mut self.ready);
         self.ready = ready;
     }
@@ -157,9 +168,12 @@ impl Clients {
     }
 
     /// Sends what is in the envelope of one request.
+    ///
+    /// # Panics
+    /// If more is in it than in all envelopes of its client.
     pub(crate) fn seal(&mut self, turn: &mut Turn, (id, tag): (ClientId, Tag), envelopes: &mut Envelopes) {
         if let Some(envelope) = envelopes.of.remove(&tag) {
-            envelopes.bytes -= envelope.bytes;
+            count_down(&mut envelopes.bytes, envelope.bytes, "bytes in envelopes");
             self.reply(turn, (id, tag), Reply::Ended(envelope.ended), envelope.bytes, None);
         }
     }

@@ -16,6 +16,8 @@ mod connection;
 mod credit;
 mod followers;
 mod mail;
+#[cfg(test)]
+mod tests;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,8 +70,16 @@ impl Clients {
     }
 
     /// Remembers that a client was told that a pool is degraded.
+    ///
+    /// # Panics
+    /// If it was told so before.
     pub(crate) fn note_told_degraded(&mut self, id: ClientId, pool: PoolId) {
         if let Some(client) = self.connected(id) {
+            assert!(
+                !client.was_told_degraded(pool),
+                "client {id} is told once that pool {} is degraded",
+                pool.0
+            );
             client.told_degraded.push(pool);
         }
     }
