@@ -1,12 +1,12 @@
 //! The attempts of a task: from an offer to what became of it.
 //!
-//! | method | state before | state after | list |
+//! | method | from | to | list |
 //! |---|---|---|---|
-//! | `start` | queued, or waits to run alone; in no list any more | running | none |
-//! | `requeue` | running | as before it was offered, in front; or running still, to be ended as expired | queue, solo |
-//! | `back_off` | running | waits for its backoff | none, an alarm |
-//! | `backoff_over` | waits for its backoff | queued, or waits to run alone | queue, solo |
-//! | `charge` | running | waits to run alone; or running still, to be ended as crashed | solo |
+//! | `start` | queued, solo (taken out of their lists) | running | none |
+//! | `requeue` | running | queued, solo (in front), running (has expired: `end` is next) | queue, solo |
+//! | `back_off` | running | waiting | none, an alarm |
+//! | `backoff_over` | waiting | queued, solo (charged before) | queue, solo |
+//! | `charge` | running | solo, running (charged too often: `end` is next) | solo |
 //!
 //! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths. What was
 //! given back uncharged costs nothing and goes to the front.

@@ -1,8 +1,113 @@
 //! Attempts: from an offer to what becomes of it.
 
+use std::collections::BTreeSet;
+
 use super::{POOL, Room};
-use crate::event::Leftover;
+use crate::event::{Leftover, Now};
+use crate::job::Run;
 use crate::job::state::{Phase, State};
+
+/// A method, the state before it and the state after it.
+type Way = (String, String, String);
+
+/// The ways in the table of a header: each state of the second column to each of the third, without what is in brackets.
+fn ways_told(source: &str) -> BTreeSet<Way> {
+    let states = |cell: &str| {
+        let outside: String =
+            cell.split('(').map(|text| text.split_once(')').map_or(text, |(_, rest)| rest)).collect();
+        outside.split(',').map(|state| state.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let mut ways = BTreeSet::new();
+    for row in source.lines().filter_map(|line| line.strip_prefix("//! | `")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        for from in states(cells[1]) {
+            let method = cells[0].trim_end_matches('`').to_owned();
+            ways.extend(states(cells[2]).into_iter().map(|to| (method.clone(), from.clone(), to)));
+        }
+    }
+    ways
+}
+
+/// Calls methods and notes the ways that they went.
+struct Watched {
+    room: Room,
+    run: Run,
+    seen: BTreeSet<Way>,
+}
+
+impl Watched {
+    fn call(&mut self, method: &str, change: impl FnOnce(&mut Room, Run)) {
+        let index = self.run.handle.index;
+        let phase = |room: &Room| format!("{:?}", room.jobs.table[index].state.phase()).to_lowercase();
+        let from = phase(&self.room);
+        change(&mut self.room, self.run);
+        self.seen.insert((method.to_owned(), from, phase(&self.room)));
+    }
+
+    fn start(&mut self) {
+        if let Phase::Solo = self.room.jobs.table[self.run.handle.index].state.phase() {
+            self.room.jobs.take_alone(POOL);
+        } else {
+            self.room.take();
+        }
+        self.call("start", |room, run| drop(room.start(run)));
+    }
+
+    fn requeue(&mut self, begun: bool) {
+        self.call("requeue", |room, run| {
+            room.jobs.requeue(&mut room.turn, run, begun);
+        });
+    }
+
+    fn fail(&mut self) {
+        let no = "no".to_owned();
+        self.call("back_off", |room, run| room.jobs.back_off(&mut room.turn, run, no, Leftover::Nothing));
+        self.call("backoff_over", |room, run| room.jobs.backoff_over(run.first()));
+    }
+
+    fn charge(&mut self) {
+        self.call("charge", |room, run| drop(room.charge(run)));
+    }
+}
+
+#[test]
+fn the_table_of_attempts_is_the_code() {
+    let mut room = Room::new();
+    let run = room.admit(1, |admission| {
+        let policy = &mut admission.submit.policy;
+        (policy.crashes_max, policy.retries_max, policy.expires_ms) = (Some(2), Some(2), Some(5));
+    });
+    let mut watched = Watched { room, run, seen: BTreeSet::new() };
+    watched.start();
+    // Its first attempt began after all, or it would have expired.
+    watched.requeue(true);
+    watched.start();
+    watched.fail();
+    watched.start();
+    watched.charge();
+    watched.start();
+    watched.requeue(true);
+    watched.start();
+    watched.fail();
+    watched.start();
+    watched.charge();
+    let mut seen = watched.seen;
+    // Another one, given back unbegun when its time is over.
+    let mut room = Room::new();
+    let run = room.admit(1, |admission| admission.submit.policy.expires_ms = Some(5));
+    let mut watched = Watched { room, run, seen: BTreeSet::new() };
+    watched.start();
+    watched.room.turn.end(&mut crate::action::Output::default());
+    let later = Now { mono_ns: 2_000_000_000, wall_us: 2 };
+    watched.room.turn.begin(later, &mut crate::action::Output::default());
+    watched.requeue(false);
+    seen.append(&mut watched.seen);
+    assert_eq!(
+        ways_told(include_str!("../attempt.rs")),
+        seen,
+        "left: the table in the header, right: the code"
+    );
+}
 
 #[test]
 #[should_panic(expected = "job 1 is taken before it is offered")]
