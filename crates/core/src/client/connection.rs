@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bulkhead_proto::ids::{ClientId, JobId, PoolId};
 
 use crate::client::credit::whole_credit;
-use crate::client::followers::Reader;
+use crate::client::followers::RecordReader;
 use crate::client::mail::Letter;
 use crate::client::{Clients, HungUp};
 use crate::event::Peer;
@@ -58,7 +58,7 @@ pub(crate) struct Client {
     pub(super) untold_outputs: u64,
     /// Its attached batches, by the number of their first job.
     pub(super) batches: BTreeMap<JobId, AttachedBatch>,
-    pub(super) readers: Vec<Reader>,
+    pub(super) readers: Vec<RecordReader>,
     /// Whether it is on the list of those to be looked at.
     pub(super) listed: bool,
     /// The pools of which it was told that they are degraded.

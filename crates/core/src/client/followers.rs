@@ -21,7 +21,7 @@ const READERS_MAX: usize = 16;
 
 /// One `events` request that is not at its end.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct RecordReader {
     tag: Tag,
     /// Index of the next record to be sent.
     next: u64,
@@ -49,7 +49,7 @@ impl Clients {
             return Err(Refusal::Busy { what, limit: READERS_MAX as u64, retry_after_ms: 1000 });
         }
         let next = if after == 0 { first } else { after.saturating_add(1) };
-        client.readers.push(Reader { tag, next, follow, begun: false });
+        client.readers.push(RecordReader { tag, next, follow, begun: false });
         self.readers.insert(id);
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Clients {
     }
 
     /// Sends one reader what there is. `false`: it is at its end.
-    fn read_on(&mut self, turn: &mut Turn, id: ClientId, reader: &mut Reader) -> bool {
+    fn read_on(&mut self, turn: &mut Turn, id: ClientId, reader: &mut RecordReader) -> bool {
         loop {
             let Some(client) = self.connected(id) else { return false };
             if client.credit <= 0 {

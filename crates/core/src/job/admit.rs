@@ -9,7 +9,7 @@ use bulkhead_proto::job::Payload;
 
 use crate::job::batch::Batch;
 use crate::job::run::Run;
-use crate::job::state::Step;
+use crate::job::state::TaskKind;
 use crate::job::{Admission, Jobs};
 use crate::turn::{Alarm, AlarmSlot, Tally, Turn};
 
@@ -84,13 +84,13 @@ impl Jobs {
             expiry,
         });
         let attachments = self.attachments.hold(uid, submit.files, files);
-        let step = if plans { Step::Plan } else { Step::Whole };
+        let task_kind = if plans { TaskKind::Plan } else { TaskKind::Whole };
         let mut run = None;
         for input in submit.inputs.into_iter().take(count as usize) {
-            let key = self.table.insert(batch, input, step);
+            let key = self.table.insert(batch, input, task_kind);
             if let Some(attachments) = attachments {
-                let aside = self.table[key].aside_mut();
-                (aside.attachments, aside.has_files) = (Some(attachments), true);
+                let rare = self.table[key].rare_mut();
+                (rare.attachments, rare.has_files) = (Some(attachments), true);
             }
             self.queues.push_back(&mut self.table, key);
             run.get_or_insert(self.table.run(key));

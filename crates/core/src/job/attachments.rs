@@ -43,7 +43,7 @@ struct Attachments {
 
 /// What is held, of all or of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Used {
+struct FilesHeld {
     files: u64,
     bytes: u64,
 }
@@ -54,17 +54,17 @@ pub(crate) struct AttachmentTable {
     held: BTreeMap<AttachmentsId, Attachments>,
     last: u64,
     scratches: u64,
-    all: Used,
-    of: BTreeMap<u32, Used>,
+    all: FilesHeld,
+    of: BTreeMap<u32, FilesHeld>,
 }
 
 impl AttachmentTable {
     /// Counts files in, or out again; `change` does it for one of the two counts.
-    fn count(&mut self, uid: u32, change: impl Fn(&mut Used)) {
+    fn count(&mut self, uid: u32, change: impl Fn(&mut FilesHeld)) {
         change(&mut self.all);
         let used = self.of.entry(uid).or_default();
         change(used);
-        if *used == Used::default() {
+        if *used == FilesHeld::default() {
             self.of.remove(&uid);
         }
     }
@@ -105,7 +105,7 @@ impl AttachmentTable {
 
     /// Checks what must always hold; `users` tells who has which attachments.
     pub(crate) fn audit(&self, users: &BTreeMap<AttachmentsId, u32>) {
-        let (mut all, mut of) = (Used::default(), BTreeMap::<u32, Used>::new());
+        let (mut all, mut of) = (FilesHeld::default(), BTreeMap::<u32, FilesHeld>::new());
         for (id, attachments) in &self.held {
             assert_eq!(
                 users.get(id),
@@ -117,7 +117,7 @@ impl AttachmentTable {
                 used.bytes += attachments.pinned_bytes;
             }
         }
-        of.retain(|_, used| *used != Used::default());
+        of.retain(|_, used| *used != FilesHeld::default());
         assert!(users.keys().all(|id| self.held.contains_key(id)), "what somebody has is held");
         assert_eq!((all, of), (self.all, self.of.clone()), "files are counted");
     }
@@ -205,10 +205,13 @@ impl Jobs {
             // A job that is done in parts has a plan, even if no file came with it.
             None => {
                 let id = self.attachments.open(uid, Vec::new(), 0);
-                *self.table[job].aside_mut().attachments.insert(id)
+                *self.table[job].rare_mut().attachments.insert(id)
             }
         };
-        let results = self.fan_of(job).filter(|fan| fan.bytes > 0).map(|fan| Rc::clone(&fan.results));
+        let results = self
+            .part_set_of(job)
+            .filter(|part_set| part_set.bytes > 0)
+            .map(|part_set| Rc::clone(&part_set.results));
         let next = ScratchId(self.attachments.scratches + 1);
         let attachments = self.attachments.get_mut(id);
         attachments.users += 1;

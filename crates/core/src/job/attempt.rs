@@ -23,7 +23,7 @@ use crate::action::{Action, Task};
 use crate::event::Leftover;
 use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
-use crate::job::state::{Phase, State, Step};
+use crate::job::state::{Phase, State, TaskKind};
 use crate::job::{Begun, Dead, Held, Jobs};
 use crate::turn::{Alarm, AlarmSlot, Tally, TaskLimits, Turn, count_down, doubled};
 
@@ -71,14 +71,16 @@ impl Jobs {
 
     /// Which task of its job it is, as its worker is told.
     fn stage_of(&self, key: Key) -> Stage {
-        match self.table[key].step {
-            Step::Whole => Stage::Whole,
-            Step::Plan => Stage::Plan,
-            Step::Run => match self.task_of(key).1 {
+        match self.table[key].task_kind {
+            TaskKind::Whole => Stage::Whole,
+            TaskKind::Plan => Stage::Plan,
+            TaskKind::Run => match self.task_of(key).1 {
                 Some(Part { number, parts }) => Stage::Run { part: number - 1, parts },
                 None => Stage::Whole,
             },
-            Step::Merge => Stage::Merge { parts: self.fan_of(key).map_or(0, |fan| fan.parts) },
+            TaskKind::Merge => {
+                Stage::Merge { parts: self.part_set_of(key).map_or(0, |part_set| part_set.parts) }
+            }
         }
     }
 
@@ -102,9 +104,9 @@ impl Jobs {
         let job = &mut self.table[key];
         assert_eq!(job.state.phase(), Phase::Running, "job {} is given back by a worker", job.id);
         if begun {
-            let aside = job.aside_mut();
-            aside.lost_ns = Some(now_ns);
-            aside.lost += 1;
+            let rare = job.rare_mut();
+            rare.lost_ns = Some(now_ns);
+            rare.lost += 1;
         } else {
             // Nothing of it ran: the offer was counted when it was made, and is not one any more.
             count_down(&mut job.attempts, 1, "attempts of a job");
@@ -150,7 +152,7 @@ impl Jobs {
         self.table.enter(key, State::Waiting { alarm });
         let job = &mut self.table[key];
         job.retries += 1;
-        job.aside_mut().lost_ns = Some(turn.now_ns());
+        job.rare_mut().lost_ns = Some(turn.now_ns());
         let attempt = job.attempts;
         let uid = self.table.batch(key).uid;
         let (own, part) = self.task_of(key);
@@ -193,7 +195,7 @@ impl Jobs {
         job.crashes += 1;
         job.alone = true;
         let (attempt, crashes) = (job.attempts, job.crashes);
-        job.aside_mut().lost_ns = Some(turn.now_ns());
+        job.rare_mut().lost_ns = Some(turn.now_ns());
         let (own, part) = self.task_of(key);
         self.keep_death(turn, (own, part, attempt), dead, true);
         let job = self.table[own].id;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, WorkerId};
 
-use crate::job::fan::{FIRST_PART, part_of};
+use crate::job::part_set::{FIRST_PART, part_of};
 use crate::job::run::Ticket;
-use crate::job::state::{PHASES, Phase, State, Step};
+use crate::job::state::{PHASES, Phase, State, TaskKind};
 use crate::job::{Held, Jobs};
 use crate::turn::{Alarm, Turn};
 
@@ -67,8 +67,12 @@ impl Jobs {
             assert!(batch.refs > 0, "a batch goes with its last job");
             refs += u64::from(batch.refs);
         }
-        let fans = self.fans.iter().count() as u64;
-        assert_eq!(refs, self.table.slab.len() as u64 + fans, "every job has a batch, and so have its parts");
+        let part_sets = self.part_sets.iter().count() as u64;
+        assert_eq!(
+            refs,
+            self.table.slab.len() as u64 + part_sets,
+            "every job has a batch, and so have its parts"
+        );
     }
 
     fn audit_entries(&self, turn: &Turn) {
@@ -77,8 +81,8 @@ impl Jobs {
             assert!(job.end().is_some() || job.attempts <= job.fence.0, "an attempt is an offer");
             assert_eq!(job.is_part(), job.id >= FIRST_PART, "parts have numbers of their own");
             let has_parts =
-                matches!(job.state, State::Parted) || job.end().is_none() && job.step == Step::Merge;
-            assert_eq!(job.fan().is_some(), has_parts, "a job has parts from its plan to its end");
+                matches!(job.state, State::Parted) || job.end().is_none() && job.task_kind == TaskKind::Merge;
+            assert_eq!(job.part_set().is_some(), has_parts, "a job has parts from its plan to its end");
             match &job.state {
                 State::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
                 State::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
@@ -94,21 +98,28 @@ impl Jobs {
     /// No part without its job, no job with parts that are not there.
     fn audit_parts(&self) {
         let mut live = 0;
-        for (id, fan) in self.fans.iter() {
-            let job = &self.table[fan.job];
-            assert_eq!((job.id, job.fan()), (fan.id, Some(id)), "parts have a job");
+        for (id, part_set) in self.part_sets.iter() {
+            let job = &self.table[part_set.job];
+            assert_eq!((job.id, job.part_set()), (part_set.id, Some(id)), "parts have a job");
             assert_eq!(
-                fan.next,
-                fan.done + fan.live.len() as u32,
+                part_set.next,
+                part_set.done + part_set.live.len() as u32,
                 "a part that was made is done, or is there"
             );
-            assert!(fan.next <= fan.parts, "no more parts than were planned");
-            assert_eq!(fan.done == fan.parts, job.step == Step::Merge, "when all are done, they are merged");
-            for part in &fan.live {
+            assert!(part_set.next <= part_set.parts, "no more parts than were planned");
+            assert_eq!(
+                part_set.done == part_set.parts,
+                job.task_kind == TaskKind::Merge,
+                "when all are done, they are merged"
+            );
+            for part in &part_set.live {
                 let found = part_of(self.table[*part].id);
-                assert!(found.is_some_and(|(of, part)| of == id && part < fan.next), "a part knows its job");
+                assert!(
+                    found.is_some_and(|(of, part)| of == id && part < part_set.next),
+                    "a part knows its job"
+                );
             }
-            live += fan.live.len() as u64;
+            live += part_set.live.len() as u64;
         }
         let there = self.table.slab.iter().filter(|(_, job)| job.is_part()).count() as u64;
         assert_eq!(there, live, "every part has a job that waits for it");

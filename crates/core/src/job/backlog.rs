@@ -6,9 +6,9 @@
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::PRIORITY_MAX;
 
-use crate::job::list::{Key, List};
-use crate::job::state::Step;
-use crate::job::table::Table;
+use crate::job::list::{JobList, Key};
+use crate::job::state::TaskKind;
+use crate::job::table::JobTable;
 
 /// Lists of jobs, one for each priority...
 const LEVELS: usize = PRIORITY_MAX as usize + 1;
@@ -29,7 +29,7 @@ pub(crate) enum Verdict {
 }
 
 /// What one look through a part of the queue came to.
-pub(crate) enum Found {
+pub(crate) enum Picked {
     Job(Key),
     Nothing,
     Stopped,
@@ -44,7 +44,7 @@ pub(crate) struct Ageing {
 
 impl Ageing {
     /// How urgent a job is that stands in the list of this priority.
-    fn urgency(self, jobs: &Table, list: usize, key: Key) -> u64 {
+    fn urgency(self, jobs: &JobTable, list: usize, key: Key) -> u64 {
         let waited = self.now_ns.saturating_sub(jobs.batch(key).since_ns);
         ((list % LEVELS) as u64).saturating_mul(self.step_ns).saturating_add(waited)
     }
@@ -52,7 +52,7 @@ impl Ageing {
 
 /// Where a queued job stands.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct QueuePlace {
     pub(super) uid: u32,
     pub(super) client: ClientId,
     pub(super) list: usize,
@@ -61,7 +61,7 @@ pub(crate) struct Place {
 /// The jobs of one client that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    pub(super) lists: [List; LISTS],
+    pub(super) lists: [JobList; LISTS],
     /// A bit for each list that is not empty.
     pub(super) filled: u32,
     /// Whether its last turn went to a part.
@@ -74,28 +74,28 @@ impl Backlog {
     /// Takes its most urgent job that `judge` wants.
     pub(crate) fn take(
         &mut self,
-        jobs: &mut Table,
+        jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
-    ) -> Found {
+        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
+    ) -> Picked {
         let mut left = self.filled;
         while let Some((list, key)) = self.next(jobs, ageing, left) {
             match judge(jobs, key) {
                 Verdict::Take => {
                     self.was_part = list >= LEVELS;
                     self.unlink(jobs, key, list);
-                    return Found::Job(key);
+                    return Picked::Job(key);
                 }
                 Verdict::Skip => left &= !(1 << list),
-                Verdict::Stop => return Found::Stopped,
+                Verdict::Stop => return Picked::Stopped,
             }
         }
-        Found::Nothing
+        Picked::Nothing
     }
 
     /// The most urgent head among the lists in `mask`. Parts and jobs of one priority take turns: a job of many parts
     /// does not hold up the jobs behind it, nor these it.
-    fn next(&self, jobs: &Table, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
+    fn next(&self, jobs: &JobTable, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
         let job = self.most_urgent(jobs, ageing, mask & JOBS);
         let part = self.most_urgent(jobs, ageing, mask & !JOBS);
         let ((_, (job_list, _)), (_, (part_list, _))) = match (job, part) {
@@ -110,7 +110,7 @@ impl Backlog {
     }
 
     /// The most urgent head among the lists in `mask`, and how urgent it is; among equals the higher priority.
-    fn most_urgent(&self, jobs: &Table, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
+    fn most_urgent(&self, jobs: &JobTable, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
         let mut best = None;
         while mask != 0 {
             let list = mask.trailing_zeros() as usize;
@@ -126,9 +126,9 @@ impl Backlog {
 
     /// Jobs of this client that go before one of its own, counted up to `most`: those before it in its list, and those
     /// of other lists that are as urgent.
-    pub(crate) fn before(&self, jobs: &Table, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
+    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
         let urgency = ageing.urgency(jobs, own, key);
-        let mut count = List::before(&jobs.slab, key, most);
+        let mut count = JobList::before(&jobs.slab, key, most);
         // Parts are no jobs, and take turns with them.
         for (list, others) in self.lists[..LEVELS].iter().enumerate().filter(|(list, _)| *list != own) {
             let goes_first = |other: &Key| {
@@ -142,7 +142,7 @@ impl Backlog {
     }
 
     /// Takes a job out of the middle of one of its lists.
-    pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key, list: usize) {
+    pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key, list: usize) {
         self.lists[list].unlink(&mut jobs.slab, key);
         if self.lists[list].is_empty() {
             self.filled &= !(1 << list);
@@ -151,9 +151,9 @@ impl Backlog {
 }
 
 /// Where this job stands.
-pub(crate) fn place_of(jobs: &Table, key: Key) -> Place {
+pub(crate) fn place_of(jobs: &JobTable, key: Key) -> QueuePlace {
     let batch = jobs.batch(key);
-    let has_begun = matches!(jobs[key].step, Step::Run | Step::Merge);
+    let has_begun = matches!(jobs[key].task_kind, TaskKind::Run | TaskKind::Merge);
     let list = usize::from(batch.policy.priority) + if has_begun { LEVELS } else { 0 };
-    Place { uid: batch.uid, client: batch.client, list }
+    QueuePlace { uid: batch.uid, client: batch.client, list }
 }

@@ -6,19 +6,19 @@ use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::Jobs;
 use crate::job::backlog::{Ageing, Verdict};
-use crate::job::fan::Fans;
-use crate::job::list::{Key, List};
+use crate::job::list::{JobList, Key};
+use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
 use crate::job::run::Run;
-use crate::job::state::{Phase, Step};
-use crate::job::table::Table;
+use crate::job::state::{Phase, TaskKind};
+use crate::job::table::JobTable;
 use crate::turn::{TaskLimits, Turn, ms};
 
 /// A run that waits, to be looked at.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidate<'a> {
-    table: &'a Table,
-    fans: &'a Fans,
+    table: &'a JobTable,
+    part_sets: &'a PartSets,
     key: Key,
 }
 
@@ -41,7 +41,8 @@ impl Candidate<'_> {
 
     /// Whether its plan has to wait, with so many slots in its pool: others of its client are still done in parts.
     pub(crate) fn plan_waits(&self, slots: usize) -> bool {
-        self.table[self.key].step == Step::Plan && plan_waits(self.fans, slots, self.table.batch(self.key))
+        self.table[self.key].task_kind == TaskKind::Plan
+            && plan_waits(self.part_sets, slots, self.table.batch(self.key))
     }
 }
 
@@ -64,9 +65,9 @@ impl Jobs {
         mut judge: impl FnMut(&Candidate<'_>) -> Verdict,
     ) -> Option<Run> {
         assert!(at_most > 0, "a run has a task");
-        let fans = &self.fans;
+        let part_sets = &self.part_sets;
         let key = self.queues.take(pool, &mut self.table, ageing(turn), &mut |table, key| {
-            judge(&Candidate { table, fans, key })
+            judge(&Candidate { table, part_sets, key })
         })?;
         Some(self.taken(key, Phase::Queued))
     }
@@ -85,7 +86,7 @@ impl Jobs {
     /// The first run of a pool that waits to run alone.
     pub(crate) fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
         let key = self.queues.solo(pool).head()?;
-        Some(Candidate { table: &self.table, fans: &self.fans, key })
+        Some(Candidate { table: &self.table, part_sets: &self.part_sets, key })
     }
 
     /// Takes the first run of a pool that waits to run alone: [`Jobs::start`] is next.
@@ -122,7 +123,7 @@ impl Jobs {
 
     /// How many stand before a job that waits to run alone, counted up to `WHY_COUNT_MAX`.
     pub(crate) fn before_alone(&self, run: Run) -> u64 {
-        List::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
+        JobList::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
     }
 
     /// Whether a descriptor of the daemon's own goes with the next task of a run.
@@ -141,10 +142,10 @@ impl Jobs {
     }
 }
 
-impl Table {
+impl JobTable {
     fn is_for_itself(&self, key: Key) -> bool {
         TaskLimits::of(&self.batch(key).policy).are_watched()
             || self[key].attachments().is_some()
-            || self[key].step != Step::Whole
+            || self[key].task_kind != TaskKind::Whole
     }
 }

@@ -1,4 +1,4 @@
-//! Deaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of a fixed length
+//! RecentDeaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of a fixed length
 //! for `deaths`.
 //!
 //! The ring remembers whose job it was, for a job may be forgotten before its deaths are. It never grows beyond its
@@ -11,22 +11,22 @@ use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::DEATHS_KEPT;
 
-use crate::job::entry::{Aside, Job};
-use crate::job::fan::part_of;
+use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
+use crate::job::part_set::part_of;
 use crate::job::{Dead, Held, Jobs};
 use crate::turn::Turn;
 
-/// Deaths that are kept as evidence of one job; the oldest go first.
+/// RecentDeaths that are kept as evidence of one job; the oldest go first.
 const EVIDENCE_MAX: usize = 32;
 
 /// The ring, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Deaths {
+pub(crate) struct RecentDeaths {
     pub(super) rows: VecDeque<DeathRow>,
 }
 
-impl Deaths {
+impl RecentDeaths {
     /// Keeps a death; the oldest goes if there are too many.
     ///
     /// # Panics
@@ -49,8 +49,8 @@ impl Jobs {
     /// Keeps a death that ended an attempt of a job and is not charged to it: its outcome says why, or its next attempt.
     /// `shown` is the job as clients know it.
     pub(crate) fn note_uncharged(&mut self, turn: &Turn, held: &Held, shown: JobId, dead: &Dead<'_>) {
-        let charged = |aside: &Aside| aside.deaths.iter().any(|death| death.worker == dead.worker);
-        let is_noted = |job: &Job| job.aside.as_deref().is_some_and(charged);
+        let charged = |rare: &RareFields| rare.deaths.iter().any(|death| death.worker == dead.worker);
+        let is_noted = |job: &Job| job.rare.as_deref().is_some_and(charged);
         if let Some(run) = self.there(held.ticket, held.number, held.count) {
             let key = self.table.open(run);
             let (own, part) = self.task_of(key);
@@ -86,7 +86,7 @@ impl Jobs {
         let job = &mut self.table[key];
         let id = job.id;
         assert!(!job.is_part(), "the evidence of part {id} is its job's");
-        let deaths = &mut job.aside_mut().deaths;
+        let deaths = &mut job.rare_mut().deaths;
         assert!(deaths.len() <= EVIDENCE_MAX, "the evidence of job {id} has a bound");
         if deaths.len() == EVIDENCE_MAX {
             deaths.remove(0);

@@ -15,7 +15,7 @@ use crate::job::batch::Batch;
 use crate::job::entry::Job;
 use crate::job::list::Key;
 use crate::job::run::Run;
-use crate::job::state::{End, Phase, Shelf, State, Step};
+use crate::job::state::{End, Phase, Retention, State, TaskKind};
 use crate::job::{BatchGone, EndNotice, Jobs, Released, Untold};
 use crate::turn::{Alarm, Turn, count_down};
 
@@ -45,7 +45,7 @@ impl Jobs {
     ) -> EndNotice {
         let key = self.table.open(run);
         assert!(
-            !run.is_part() && self.table[key].fan().is_none(),
+            !run.is_part() && self.table[key].part_set().is_none(),
             "job {} ends after its parts",
             run.first()
         );
@@ -69,28 +69,38 @@ impl Jobs {
             State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
-        let end = End { outcome, left, at_us, at_ns, holder, part, by, untold: 0, shelf: Shelf::New };
+        let end = End {
+            outcome,
+            left,
+            at_us,
+            at_ns,
+            holder,
+            part,
+            by,
+            untold: 0,
+            retention: Retention::Unannounced,
+        };
         self.table.enter(key, State::Ended(Box::new(end)));
         let job = &mut self.table[key];
         let attachments = job.attachments();
-        let waiters = job.aside.as_mut().map(|aside| std::mem::take(&mut aside.waiters)).unwrap_or_default();
+        let waiters = job.rare.as_mut().map(|rare| std::mem::take(&mut rare.waiters)).unwrap_or_default();
         self.release(turn, attachments);
         let batch = self.table.batch(key);
         EndNotice { waiters, attached: batch.attached.then_some((batch.client, batch.tag)) }
     }
 
     /// So many clients are to be told of an end that was just given. An attached end is its client's, and is never
-    /// dropped for others': gives what it weighs. Any other competes for the shelf.
+    /// dropped for others': gives what it weighs. Any other competes for the retention.
     ///
     /// # Panics
     /// If it has not ended, was announced, or is attached and nobody is to be told.
     pub(crate) fn announced(&mut self, run: Run, clients: u32) -> Option<Untold> {
         let key = self.table.open(run);
         let end = self.table[key].end_mut().expect("what is announced has ended");
-        assert_eq!(end.shelf, Shelf::New, "job {} is announced once", run.first());
+        assert_eq!(end.retention, Retention::Unannounced, "job {} is announced once", run.first());
         end.untold = clients;
         if !self.table.batch(key).attached {
-            self.shelve(key);
+            self.keep_ended(key);
             return None;
         }
         assert!(clients > 0, "the client of attached job {} is to be told of its end", run.first());
@@ -102,7 +112,7 @@ impl Jobs {
 
     fn mark_untold(&mut self, key: Key) {
         if let Some(end) = self.table[key].end_mut() {
-            end.shelf = Shelf::Untold;
+            end.retention = Retention::Untold;
         }
     }
 
@@ -120,7 +130,12 @@ impl Jobs {
     pub(crate) fn tell_one_more(&mut self, run: Run) {
         let key = self.table.open(run);
         let end = self.table[key].end_mut().expect("its end is there to be told");
-        assert_ne!(end.shelf, Shelf::New, "the end of job {} is announced first", run.first());
+        assert_ne!(
+            end.retention,
+            Retention::Unannounced,
+            "the end of job {} is announced first",
+            run.first()
+        );
         end.untold += 1;
     }
 
@@ -137,7 +152,7 @@ impl Jobs {
     ) {
         let key = self.table.open(run);
         self.assert_may_be_waited_for(key);
-        let waiters = &mut self.table[key].aside_mut().waiters;
+        let waiters = &mut self.table[key].rare_mut().waiters;
         waiters.push(waiter);
         if waiters.len() >= 8 && waiters.len().is_power_of_two() {
             waiters.retain(|(waiter, _)| is_there(*waiter));
@@ -151,7 +166,7 @@ impl Jobs {
     pub(crate) fn wait_again(&mut self, run: Run, waiter: (ClientId, Tag)) {
         let key = self.table.open(run);
         self.assert_may_be_waited_for(key);
-        self.table[key].aside_mut().waiters.push(waiter);
+        self.table[key].rare_mut().waiters.push(waiter);
     }
 
     fn assert_may_be_waited_for(&self, key: Key) {
@@ -167,7 +182,7 @@ impl Jobs {
     pub(crate) fn told(&mut self, turn: &mut Turn, number: JobId) -> Released {
         let Some(key) = self.table.find(number) else { return Released::default() };
         let Some(end) = self.table[key].end_mut() else { return Released::default() };
-        if end.shelf != Shelf::Untold {
+        if end.retention != Retention::Untold {
             // Letters of an earlier end are counted too, if the job was asked to run again before they were read.
             end.untold = end.untold.saturating_sub(1);
             return Released::default();
@@ -180,8 +195,8 @@ impl Jobs {
         if is_done && self.table.batch(key).attached {
             self.forget(turn, self.table.run(key))
         } else {
-            let untold = self.take_from_shelf(key);
-            self.shelve(key);
+            let untold = self.stop_keeping(key);
+            self.keep_ended(key);
             Released { untold, batch: None }
         }
     }
@@ -190,7 +205,7 @@ impl Jobs {
     pub(crate) fn is_last_word(&self, run: Run, client: ClientId) -> bool {
         let batch = self.batch(run);
         let is_last =
-            |end: &End| end.untold == 1 && end.shelf == Shelf::Untold && end.outcome == Outcome::Done;
+            |end: &End| end.untold == 1 && end.retention == Retention::Untold && end.outcome == Outcome::Done;
         batch.attached && batch.client == client && self.job(run).end().is_some_and(is_last)
     }
 
@@ -226,7 +241,7 @@ impl Jobs {
     fn leave_table(&mut self, turn: &mut Turn, run: Run) -> (Job, Released) {
         let key = self.table.open(run);
         // From its shelf first, while it still can be asked what it holds there.
-        let untold = self.take_from_shelf(key);
+        let untold = self.stop_keeping(key);
         let (job, gone) = self.table.remove(key);
         let batch = batch_gone(turn, gone);
         (job, Released { untold, batch })
@@ -263,7 +278,7 @@ impl Jobs {
         turn.record(What::RetryAsked { job: job.id }, Some(uid));
         // Each accepted job counts once, by the outcome that it has in the end.
         turn.uncount_end(&outcome, 1);
-        let untold = self.take_from_shelf(key);
+        let untold = self.stop_keeping(key);
         if let Some(output) = self.table[key].held() {
             turn.act(Action::DropOutput { output });
         }
@@ -272,14 +287,14 @@ impl Jobs {
         let job = &mut self.table[key];
         job.crashes = 0;
         job.retries = 0;
-        if job.step == Step::Merge {
-            job.step = Step::Plan;
+        if job.task_kind == TaskKind::Merge {
+            job.task_kind = TaskKind::Plan;
         }
         // Its attempts are those of whichever of its tasks took most, and each is an offer.
         job.fence = Fence(job.fence.0.max(job.attempts));
-        let aside = job.aside_mut();
-        aside.asked += 1;
-        aside.attachments = None;
+        let rare = job.rare_mut();
+        rare.asked += 1;
+        rare.attachments = None;
         self.wait_behind(key);
         Released { untold, batch }
     }
@@ -353,7 +368,7 @@ impl Jobs {
     /// somebody looks for.
     fn record_end(&self, turn: &mut Turn, key: Key, outcome: &Outcome) {
         let job = &self.table[key];
-        let died = job.aside.as_ref().is_some_and(|aside| !aside.deaths.is_empty());
+        let died = job.rare.as_ref().is_some_and(|rare| !rare.deaths.is_empty());
         let troubled = job.alone || job.retries > 0 || job.lost_ns().is_some() || died;
         if !troubled && (*outcome == Outcome::Done || job.attempts == 0) {
             return;

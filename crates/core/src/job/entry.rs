@@ -1,6 +1,6 @@
 //! One job as this room holds it: lean while it is queued, with what is rare beside it.
 //!
-//! Its states stand in `state.rs`. A part of a job is an entry like a job, but no job: see `fan.rs`. Other rooms read by
+//! Its states stand in `state.rs`. A part of a job is an entry like a job, but no job: see `part_set.rs`. Other rooms read by
 //! the methods here; fields are written in this folder alone.
 
 use bulkhead_proto::client::message::Reply;
@@ -11,14 +11,14 @@ use bulkhead_proto::job::{JobState, Payload};
 
 use crate::event::Leftover;
 use crate::job::attachments::AttachmentsId;
-use crate::job::fan::FanId;
-use crate::job::list::Links;
-use crate::job::state::{Doing, End, Phase, State, Step};
+use crate::job::list::JobLinks;
+use crate::job::part_set::PartSetId;
+use crate::job::state::{Doing, End, Phase, State, TaskKind};
 
 /// What few jobs have.
 #[derive(Debug, Default)]
-pub(crate) struct Aside {
-    /// Deaths that ended its attempts, charged or not, oldest first.
+pub(crate) struct RareFields {
+    /// RecentDeaths that ended its attempts, charged or not, oldest first.
     pub(super) deaths: Vec<JobDeath>,
     /// When its last attempt was lost, once one was.
     pub(super) lost_ns: Option<u64>,
@@ -31,7 +31,7 @@ pub(crate) struct Aside {
     /// Whether files of its client are among them.
     pub(super) has_files: bool,
     /// Its parts, from its plan to its end.
-    pub(super) fan: Option<FanId>,
+    pub(super) part_set: Option<PartSetId>,
     /// What its latest attempt writes, or wrote, while it is kept.
     pub(super) log: Option<LogId>,
     /// That log went to make room.
@@ -48,10 +48,10 @@ pub(crate) struct Job {
     pub(super) id: JobId,
     pub(super) state: State,
     pub(super) input: Payload,
-    pub(super) aside: Option<Box<Aside>>,
+    pub(super) rare: Option<Box<RareFields>>,
     /// Its batch's place in the slab of batches.
     pub(super) batch: u32,
-    pub(super) links: Links,
+    pub(super) links: JobLinks,
     /// The last offer of it.
     pub(super) fence: Fence,
     /// Offers that were claimed, or may have been.
@@ -61,42 +61,42 @@ pub(crate) struct Job {
     /// A death was charged to it once: every attempt from then on runs alone.
     pub(super) alone: bool,
     /// Its task.
-    pub(super) step: Step,
+    pub(super) task_kind: TaskKind,
 }
 
 impl Job {
     /// A new one.
-    pub(crate) fn new(id: JobId, batch: u32, input: Payload, step: Step) -> Self {
+    pub(crate) fn new(id: JobId, batch: u32, input: Payload, task_kind: TaskKind) -> Self {
         Self {
             id,
             state: State::Queued,
             input,
-            aside: None,
+            rare: None,
             batch,
-            links: Links::default(),
+            links: JobLinks::default(),
             fence: Fence(0),
             attempts: 0,
             crashes: 0,
             retries: 0,
             alone: false,
-            step,
+            task_kind,
         }
     }
 
     /// Whether it is a part of a job, and no job.
     pub(crate) fn is_part(&self) -> bool {
-        self.step == Step::Run
+        self.task_kind == TaskKind::Run
     }
 
     /// Whether no attempt of any of its tasks has begun: only then can it expire.
     pub(crate) fn never_began(&self) -> bool {
-        self.attempts == 0 && matches!(self.step, Step::Whole | Step::Plan)
+        self.attempts == 0 && matches!(self.task_kind, TaskKind::Whole | TaskKind::Plan)
     }
 
     /// As clients see it: one that waits for its merge has long begun.
     pub(crate) fn shown(&self) -> JobState {
-        match (self.state.phase(), self.step) {
-            (Phase::Queued, Step::Merge) => JobState::Running,
+        match (self.state.phase(), self.task_kind) {
+            (Phase::Queued, TaskKind::Merge) => JobState::Running,
             (phase, _) => phase.shown(),
         }
     }
@@ -109,7 +109,7 @@ impl Job {
     /// What it is doing.
     pub(crate) fn doing(&self) -> Doing {
         match self.state {
-            State::Queued if self.step == Step::Merge => Doing::Parted,
+            State::Queued if self.task_kind == TaskKind::Merge => Doing::Parted,
             State::Queued => Doing::Queued,
             State::Waiting { ref alarm } => Doing::Backoff { until_ns: alarm.at_ns().unwrap_or(0) },
             State::Solo => Doing::Alone,
@@ -124,7 +124,7 @@ impl Job {
         self.attempts
     }
 
-    /// Deaths that were charged to it since somebody asked for it last.
+    /// RecentDeaths that were charged to it since somebody asked for it last.
     pub(crate) fn crashes(&self) -> u8 {
         self.crashes
     }
@@ -144,29 +144,29 @@ impl Job {
         &self.input
     }
 
-    /// Deaths that ended its attempts, charged or not, oldest first.
+    /// RecentDeaths that ended its attempts, charged or not, oldest first.
     pub(crate) fn deaths(&self) -> &[JobDeath] {
-        self.aside.as_ref().map_or(&[], |aside| aside.deaths.as_slice())
+        self.rare.as_ref().map_or(&[], |rare| rare.deaths.as_slice())
     }
 
     /// Attempts that had begun and were given back uncharged.
     pub(crate) fn lost(&self) -> u32 {
-        self.aside.as_ref().map_or(0, |aside| aside.lost)
+        self.rare.as_ref().map_or(0, |rare| rare.lost)
     }
 
     /// How often somebody asked to run it again.
     pub(crate) fn asked(&self) -> u32 {
-        self.aside.as_ref().map_or(0, |aside| aside.asked)
+        self.rare.as_ref().map_or(0, |rare| rare.asked)
     }
 
     /// Whether files of its client came with it.
     pub(crate) fn has_files(&self) -> bool {
-        self.aside.as_ref().is_some_and(|aside| aside.has_files)
+        self.rare.as_ref().is_some_and(|rare| rare.has_files)
     }
 
     /// Its parts, while it has any.
-    pub(crate) fn fan(&self) -> Option<FanId> {
-        self.aside.as_ref().and_then(|aside| aside.fan)
+    pub(crate) fn part_set(&self) -> Option<PartSetId> {
+        self.rare.as_ref().and_then(|rare| rare.part_set)
     }
 
     /// Its end, if it has ended.
@@ -190,23 +190,23 @@ impl Job {
     }
 
     /// What few jobs have, made when first needed.
-    pub(super) fn aside_mut(&mut self) -> &mut Aside {
-        self.aside.get_or_insert_default()
+    pub(super) fn rare_mut(&mut self) -> &mut RareFields {
+        self.rare.get_or_insert_default()
     }
 
     /// When its last attempt was lost.
     pub(crate) fn lost_ns(&self) -> Option<u64> {
-        self.aside.as_ref().and_then(|aside| aside.lost_ns)
+        self.rare.as_ref().and_then(|rare| rare.lost_ns)
     }
 
     /// The files that its tasks carry.
     pub(crate) fn attachments(&self) -> Option<AttachmentsId> {
-        self.aside.as_ref().and_then(|aside| aside.attachments)
+        self.rare.as_ref().and_then(|rare| rare.attachments)
     }
 
     /// The log of its latest attempt.
     pub(crate) fn log(&self) -> Option<LogId> {
-        self.aside.as_ref().and_then(|aside| aside.log)
+        self.rare.as_ref().and_then(|rare| rare.log)
     }
 
     /// Bytes it costs to keep this job after its end, and about those that telling of it takes.

@@ -10,10 +10,10 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::OutputId;
 
-use crate::job::list::{Key, List};
+use crate::job::list::{JobList, Key};
 use crate::job::run::Run;
-use crate::job::state::{Phase, Shelf};
-use crate::job::table::Table;
+use crate::job::state::{Phase, Retention};
+use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
 use crate::turn::{Tally, Turn, count_down, ms};
 
@@ -22,13 +22,13 @@ const SAY_EVERY_MS: u64 = 10_000;
 
 /// The shelves.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
-    list: List,
+pub(crate) struct KeptJobs {
+    list: JobList,
     pub(super) count: u64,
     bytes: u64,
     /// Held outputs by their number, so that the oldest can be found: they are bounded by descriptors, not by bytes.
     outputs: BTreeMap<OutputId, Key>,
-    quarantine: List,
+    quarantine: JobList,
     quarantined: u64,
     /// Bytes of what waits for its client.
     untold_bytes: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Kept {
     say_from_ns: u64,
 }
 
-impl Kept {
+impl KeptJobs {
     /// An end waits for its client, and weighs so much.
     pub(super) fn add_untold(&mut self, bytes: u64) {
         self.untold_bytes += bytes;
@@ -52,10 +52,10 @@ impl Kept {
     }
 
     /// Checks what must always hold.
-    pub(crate) fn audit(&self, jobs: &Table) {
+    pub(crate) fn audit(&self, jobs: &JobTable) {
         let (mut count, mut bytes) = (0, 0);
         for key in self.list.walk(&jobs.slab) {
-            assert_eq!(jobs[key].end().map(|end| end.shelf), Some(Shelf::Kept));
+            assert_eq!(jobs[key].end().map(|end| end.retention), Some(Retention::Kept));
             count += 1;
             bytes += jobs[key].kept_bytes();
         }
@@ -63,8 +63,10 @@ impl Kept {
         assert_eq!((count, bytes, quarantined), (self.count, self.bytes, self.quarantined));
         // One that is new is on none: the counts differ then.
         let (mut untold, mut untold_bytes) = (0, 0);
-        for (_, job) in
-            jobs.slab.iter().filter(|(_, job)| job.end().is_some_and(|end| end.shelf == Shelf::Untold))
+        for (_, job) in jobs
+            .slab
+            .iter()
+            .filter(|(_, job)| job.end().is_some_and(|end| end.retention == Retention::Untold))
         {
             untold += 1;
             untold_bytes += job.kept_bytes();
@@ -78,12 +80,15 @@ impl Jobs {
     /// Keeps an ended job that nobody is going to take away.
     ///
     /// # Panics
-    /// If it has not ended, or is on a shelf.
-    pub(super) fn shelve(&mut self, key: Key) {
+    /// If it has not ended, or is on a retention.
+    pub(super) fn keep_ended(&mut self, key: Key) {
         let end = self.table[key].end_mut().expect("only ended jobs are kept");
-        assert!(matches!(end.shelf, Shelf::New | Shelf::Untold), "an ended job is put on one shelf");
+        assert!(
+            matches!(end.retention, Retention::Unannounced | Retention::Untold),
+            "an ended job is put on one shelf"
+        );
         let crashed = matches!(end.outcome, Outcome::Crashed { .. });
-        end.shelf = if crashed { Shelf::Quarantine } else { Shelf::Kept };
+        end.retention = if crashed { Retention::Quarantine } else { Retention::Kept };
         let kept = &mut self.kept;
         // Evidence is wanted long after ordinary results are not, and is small: so it has a bound of its own.
         if crashed {
@@ -100,25 +105,28 @@ impl Jobs {
         }
     }
 
-    /// Takes an ended job from its shelf; gives what its client is relieved of if it was still to be told.
+    /// Takes an ended job from its retention; gives what its client is relieved of if it was still to be told.
     ///
     /// # Panics
     /// If it has not ended, or was not announced.
-    pub(super) fn take_from_shelf(&mut self, key: Key) -> Option<Untold> {
-        let shelf = self.table[key].end().map(|end| end.shelf).expect("only ended jobs are on a shelf");
+    pub(super) fn stop_keeping(&mut self, key: Key) -> Option<Untold> {
+        let retention =
+            self.table[key].end().map(|end| end.retention).expect("only ended jobs are on a shelf");
         let kept = &mut self.kept;
-        match shelf {
-            Shelf::New => panic!("job {} was announced before it leaves its shelf", self.table[key].id),
-            Shelf::Untold => {
+        match retention {
+            Retention::Unannounced => {
+                panic!("job {} was announced before it leaves its shelf", self.table[key].id)
+            }
+            Retention::Untold => {
                 let untold = self.weigh_untold(key);
                 self.kept.remove_untold(untold.bytes);
                 return Some(untold);
             }
-            Shelf::Quarantine => {
+            Retention::Quarantine => {
                 kept.quarantine.unlink(&mut self.table.slab, key);
                 count_down(&mut kept.quarantined, 1, "quarantined jobs");
             }
-            Shelf::Kept => {
+            Retention::Kept => {
                 kept.list.unlink(&mut self.table.slab, key);
                 count_down(&mut kept.count, 1, "kept jobs");
                 count_down(&mut kept.bytes, self.table[key].kept_bytes(), "bytes of kept jobs");

@@ -15,18 +15,18 @@ const OUT: Key = Key::MAX - 1;
 
 /// What a job knows of its neighbours in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Links {
+pub(crate) struct JobLinks {
     pub(super) next: Key,
     pub(super) prev: Key,
 }
 
-impl Default for Links {
+impl Default for JobLinks {
     fn default() -> Self {
         Self { next: OUT, prev: OUT }
     }
 }
 
-impl Links {
+impl JobLinks {
     /// Whether the job is in no list. One that is alone in a list has [`NONE`] on both sides.
     pub(crate) fn are_loose(&self) -> bool {
         *self == Self::default()
@@ -35,18 +35,18 @@ impl Links {
 
 /// A list; its jobs hold it together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct List {
+pub(crate) struct JobList {
     head: Key,
     tail: Key,
 }
 
-impl Default for List {
+impl Default for JobList {
     fn default() -> Self {
         Self { head: NONE, tail: NONE }
     }
 }
 
-impl List {
+impl JobList {
     /// The first, if any.
     pub(crate) fn head(&self) -> Option<Key> {
         (self.head != NONE).then_some(self.head)
@@ -63,7 +63,7 @@ impl List {
     /// If it is in a list.
     pub(crate) fn push_back(&mut self, slab: &mut Slab<Job>, key: Key) {
         assert_loose(&slab[key as usize]);
-        slab[key as usize].links = Links { next: NONE, prev: self.tail };
+        slab[key as usize].links = JobLinks { next: NONE, prev: self.tail };
         match self.tail {
             NONE => self.head = key,
             tail => slab[tail as usize].links.next = key,
@@ -77,7 +77,7 @@ impl List {
     /// If it is in a list.
     pub(crate) fn push_front(&mut self, slab: &mut Slab<Job>, key: Key) {
         assert_loose(&slab[key as usize]);
-        slab[key as usize].links = Links { next: self.head, prev: NONE };
+        slab[key as usize].links = JobLinks { next: self.head, prev: NONE };
         match self.head {
             NONE => self.tail = key,
             head => slab[head as usize].links.prev = key,
@@ -92,7 +92,7 @@ impl List {
     pub(crate) fn unlink(&mut self, slab: &mut Slab<Job>, key: Key) {
         let job = &mut slab[key as usize];
         assert!(!job.links.are_loose(), "job {} leaves a list that it is in", job.id);
-        let Links { next, prev } = std::mem::take(&mut job.links);
+        let JobLinks { next, prev } = std::mem::take(&mut job.links);
         match prev {
             NONE => {
                 assert_eq!(self.head, key, "a job without a predecessor heads its list");

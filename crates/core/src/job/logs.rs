@@ -15,7 +15,7 @@ use crate::job::Jobs;
 use crate::job::list::Key;
 use crate::job::run::Run;
 use crate::job::state::Phase;
-use crate::job::table::Table;
+use crate::job::table::JobTable;
 use crate::turn::Turn;
 
 /// Shortest time between two records that say that logs were dropped, in milliseconds.
@@ -43,10 +43,10 @@ impl Logs {
     }
 
     /// Checks what must always hold.
-    pub(super) fn audit(&self, table: &Table) {
+    pub(super) fn audit(&self, table: &JobTable) {
         for (log, key) in &self.of {
-            let aside = table[*key].aside.as_ref();
-            assert_eq!(aside.and_then(|aside| aside.log), Some(*log), "a log is its job's");
+            let rare = table[*key].rare.as_ref();
+            assert_eq!(rare.and_then(|rare| rare.log), Some(*log), "a log is its job's");
         }
         let with_log = table.slab.iter().filter(|(_, job)| job.log().is_some()).count();
         assert_eq!(with_log, self.of.len(), "every log of a job is held");
@@ -69,15 +69,15 @@ impl Jobs {
         self.logs.last += 1;
         let log = LogId(self.logs.last);
         self.logs.of.insert(log, key);
-        let aside = self.table[key].aside_mut();
-        aside.log = Some(log);
-        aside.log_dropped = false;
+        let rare = self.table[key].rare_mut();
+        rare.log = Some(log);
+        rare.log_dropped = false;
         Some(TaskFile::Log { log })
     }
 
     /// The log of a job is wanted no more.
     pub(super) fn drop_log(&mut self, turn: &mut Turn, key: Key) {
-        if let Some(log) = self.table[key].aside.as_mut().and_then(|aside| aside.log.take()) {
+        if let Some(log) = self.table[key].rare.as_mut().and_then(|rare| rare.log.take()) {
             self.logs.forget(turn, log);
         }
     }
@@ -89,7 +89,7 @@ impl Jobs {
             let idle = |key: &&Key| self.table[**key].state.phase() != Phase::Running;
             let Some(key) = self.logs.of.values().find(idle).copied() else { break };
             self.drop_log(turn, key);
-            self.table[key].aside_mut().log_dropped = true;
+            self.table[key].rare_mut().log_dropped = true;
             count += 1;
         }
         if count > 0 {
@@ -107,7 +107,7 @@ impl Jobs {
         if job.log().is_some() || (follow && job.end().is_none()) {
             return None;
         }
-        let was_dropped = job.aside.as_ref().is_some_and(|aside| aside.log_dropped);
+        let was_dropped = job.rare.as_ref().is_some_and(|rare| rare.log_dropped);
         Some(match job.end() {
             _ if was_dropped => {
                 format!("its log went to make room, at most {} are kept", turn.config().keep_logs_max)
@@ -129,14 +129,14 @@ impl Jobs {
         if self.table[key].end().is_some() {
             return;
         }
-        let followers = &mut self.table[key].aside_mut().followers;
+        let followers = &mut self.table[key].rare_mut().followers;
         followers.retain(|(follower, _)| *follower != reader.0 && is_there(*follower));
         followers.push(reader);
     }
 
     /// Who is given the log of each attempt of a job as it begins.
     pub(crate) fn log_followers(&self, run: Run) -> Vec<(ClientId, Tag)> {
-        self.job(run).aside.as_ref().map(|aside| aside.followers.clone()).unwrap_or_default()
+        self.job(run).rare.as_ref().map(|rare| rare.followers.clone()).unwrap_or_default()
     }
 }
 

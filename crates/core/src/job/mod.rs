@@ -11,7 +11,7 @@
 //! | `admit`, `grant` | which jobs are taken, with which policy |
 //! | `queues`, `queue`, `backlog`, `candidate` | whose turn it is |
 //! | `attempt` | from an offer to what becomes of it |
-//! | `fan`, `parts` | jobs that are done in parts |
+//! | `part_set`, `parts` | jobs that are done in parts |
 //! | `ending`, `kept` | outcomes, and how long they are kept |
 //! | `attachments`, `logs`, `progress`, `deaths` | what belongs to a job beside its input |
 
@@ -27,12 +27,12 @@ mod candidate;
 mod deaths;
 mod ending;
 mod entry;
-mod fan;
 mod grant;
-mod ids;
 mod kept;
 mod list;
 mod logs;
+mod number_index;
+mod part_set;
 mod parts;
 mod progress;
 mod queue;
@@ -55,30 +55,30 @@ pub(crate) use entry::Job;
 pub(crate) use grant::{grant, missing_file};
 pub(crate) use progress::ProgressLook;
 pub(crate) use run::{Run, Ticket};
-pub(crate) use state::{Doing, Step as TaskKind};
+pub(crate) use state::{Doing, TaskKind};
 pub(crate) use values::{Admission, BatchGone, Begun, Dead, EndNotice, Held, Released, Untold};
 
 use crate::event::Peer;
 use crate::job::attachments::AttachmentTable;
-use crate::job::deaths::Deaths;
-use crate::job::fan::{FIRST_PART, Fans};
-use crate::job::kept::Kept;
+use crate::job::deaths::RecentDeaths;
+use crate::job::kept::KeptJobs;
 use crate::job::logs::Logs;
+use crate::job::part_set::{FIRST_PART, PartSets};
 use crate::job::progress::Subscriptions;
 use crate::job::queues::Queues;
 use crate::job::state::Phase;
-use crate::job::table::Table;
+use crate::job::table::JobTable;
 
 /// All jobs, their parts, and everything that belongs to them.
 #[derive(Debug)]
 pub(crate) struct Jobs {
-    table: Table,
+    table: JobTable,
     queues: Queues,
-    kept: Kept,
+    kept: KeptJobs,
     attachments: AttachmentTable,
-    fans: Fans,
+    part_sets: PartSets,
     logs: Logs,
-    deaths: Deaths,
+    deaths: RecentDeaths,
     progress: Subscriptions,
 }
 
@@ -86,13 +86,13 @@ impl Jobs {
     /// No jobs, with a queue for each of so many pools.
     pub(crate) fn new(pools: usize) -> Self {
         Self {
-            table: Table::default(),
+            table: JobTable::default(),
             queues: Queues::new(pools),
-            kept: Kept::default(),
+            kept: KeptJobs::default(),
             attachments: AttachmentTable::default(),
-            fans: Fans::default(),
+            part_sets: PartSets::default(),
             logs: Logs::default(),
-            deaths: Deaths::default(),
+            deaths: RecentDeaths::default(),
             progress: Subscriptions::default(),
         }
     }

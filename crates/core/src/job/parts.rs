@@ -1,4 +1,4 @@
-//! Plan, run and merge: how a job is done in parts. What a part is stands in `fan.rs`.
+//! Plan, run and merge: how a job is done in parts. What a part is stands in `part_set.rs`.
 //!
 //! Parts are made a few for each slot at a time, and stand in lists of their own between the jobs of their client, so
 //! that a job of ten thousand parts is no burden and holds nobody up. A part that ends badly ends its job; the others
@@ -19,16 +19,16 @@ use bulkhead_proto::limits::{PARTS_MAX, RESULTS_MAX_BYTES};
 use crate::job::Jobs;
 use crate::job::attempt::truncate;
 use crate::job::batch::Batch;
-use crate::job::fan::{Fan, FanId, Fans, part_of};
 use crate::job::list::Key;
+use crate::job::part_set::{PartSet, PartSetId, PartSets, part_of};
 use crate::job::run::Run;
-use crate::job::state::{Phase, State, Step};
+use crate::job::state::{Phase, State, TaskKind};
 use crate::turn::Turn;
 
 /// Jobs of one client that have parts in one pool at a time, at most: one for each slot and one more, within this.
-const FANS_MAX: usize = 16;
+const PART_SETS_MAX: usize = 16;
 /// Jobs that have parts at a time, of all clients: each may keep `RESULTS_MAX_BYTES`, and a place for each part.
-const FANS_ALL_MAX: usize = 128;
+const PART_SETS_ALL_MAX: usize = 128;
 
 /// Parts of one job that may be there at a time, in a pool of so many slots.
 fn window(slots: usize) -> usize {
@@ -43,19 +43,23 @@ impl Jobs {
     pub(crate) fn planned(&mut self, turn: &mut Turn, run: Run, plan: OutputId, parts: u32, slots: usize) {
         let key = self.table.open(run);
         let job = &self.table[key];
-        assert!(job.step == Step::Plan && job.fan().is_none(), "job {} was at its plan", job.id);
+        assert!(
+            job.task_kind == TaskKind::Plan && job.part_set().is_none(),
+            "job {} was at its plan",
+            job.id
+        );
         assert!(parts <= PARTS_MAX, "job {} has {parts} parts, at most {PARTS_MAX} have numbers", job.id);
         self.keep_plan(turn, key, plan);
         self.table.enter(key, State::Parted);
         let job = &self.table[key];
         let (id, attempts) = (job.id, job.attempts);
         let mut batch = self.table.batch(key).copy();
-        // Held by the fan, so that it outlives the last part that is there for the moment.
+        // Held by the part_set, so that it outlives the last part that is there for the moment.
         batch.refs = 1;
         (batch.attached, batch.watched, batch.progress) = (false, false, false);
         batch.since_ns = turn.now_ns();
         let (client, uid, pool) = (batch.client, batch.uid, batch.pool);
-        let fan = self.fans.open(Fan {
+        let part_set = self.part_sets.open(PartSet {
             job: key,
             id,
             client,
@@ -70,22 +74,22 @@ impl Jobs {
             bytes: 0,
             attempts,
         });
-        self.table[key].aside_mut().fan = Some(fan);
+        self.table[key].rare_mut().part_set = Some(part_set);
         self.begin_progress(turn, run);
-        self.make_parts(fan, slots);
+        self.make_parts(part_set, slots);
     }
 
     /// Makes the next parts, as many as may be there at a time, or has the job merged when all are done.
-    fn make_parts(&mut self, id: FanId, slots: usize) {
-        let fan = self.fans.get_mut(id).expect("a job in parts has parts until its end");
-        if fan.done == fan.parts {
-            let job = fan.job;
+    fn make_parts(&mut self, id: PartSetId, slots: usize) {
+        let part_set = self.part_sets.get_mut(id).expect("a job in parts has parts until its end");
+        if part_set.done == part_set.parts {
+            let job = part_set.job;
             return self.await_merge(job);
         }
-        while fan.next < fan.parts && fan.live.len() < window(slots) {
-            let key = self.table.insert_part(fan.batch, id.number(fan.next));
-            fan.next += 1;
-            fan.live.insert(key);
+        while part_set.next < part_set.parts && part_set.live.len() < window(slots) {
+            let key = self.table.insert_part(part_set.batch, id.number(part_set.next));
+            part_set.next += 1;
+            part_set.live.insert(key);
             self.queues.push_back(&mut self.table, key);
         }
     }
@@ -93,7 +97,7 @@ impl Jobs {
     /// All parts are done: the job itself goes on, before any part that waits.
     fn await_merge(&mut self, key: Key) {
         let job = &mut self.table[key];
-        job.step = Step::Merge;
+        job.task_kind = TaskKind::Merge;
         job.attempts = 0;
         if job.alone {
             self.table.enter(key, State::Solo);
@@ -118,9 +122,9 @@ impl Jobs {
             "part {} was done by a worker",
             run.first()
         );
-        let fan = self.remove_part(key, id);
-        if fan.keep(part, result) > RESULTS_MAX_BYTES {
-            let (job, done, parts) = (fan.job, fan.done, fan.parts);
+        let part_set = self.remove_part(key, id);
+        if part_set.keep(part, result) > RESULTS_MAX_BYTES {
+            let (job, done, parts) = (part_set.job, part_set.done, part_set.parts);
             let message = format!(
                 "{done} of its {parts} parts left more than the {RESULTS_MAX_BYTES} bytes that may be kept for its \
                  merge: large results belong into the output"
@@ -139,8 +143,8 @@ impl Jobs {
         let key = self.table.open(run);
         let (id, part) = part_of(run.first()).expect("a part ends as a part");
         self.leave_list(turn, key);
-        let fan = self.remove_part(key, id);
-        let (job, part) = (fan.job, Part { number: part + 1, parts: fan.parts });
+        let part_set = self.remove_part(key, id);
+        let (job, part) = (part_set.job, Part { number: part + 1, parts: part_set.parts });
         let outcome = match outcome {
             Outcome::Failed { message, code } => {
                 let mut message = format!("{part}: {message}");
@@ -159,13 +163,13 @@ impl Jobs {
     }
 
     /// Takes a part out of the table.
-    fn remove_part(&mut self, key: Key, id: FanId) -> &mut Fan {
+    fn remove_part(&mut self, key: Key, id: PartSetId) -> &mut PartSet {
         let part = self.table.remove_part(key);
-        let fan = self.fans.get_mut(id).expect("a part never outlives its job");
-        let was_live = fan.live.remove(&key);
+        let part_set = self.part_sets.get_mut(id).expect("a part never outlives its job");
+        let was_live = part_set.live.remove(&key);
         assert!(was_live, "part {} is gone once", part.id);
-        fan.attempts = fan.attempts.max(part.attempts);
-        fan
+        part_set.attempts = part_set.attempts.max(part.attempts);
+        part_set
     }
 
     /// A job is about to end: its parts are gone. Gives the offers of those that a worker holds.
@@ -176,11 +180,11 @@ impl Jobs {
         let key = self.table.open(run);
         let job = &mut self.table[key];
         assert!(job.end().is_none(), "job {} has parts until its end", job.id);
-        let Some(id) = job.aside.as_mut().and_then(|aside| aside.fan.take()) else { return Vec::new() };
-        let fan = self.fans.close(id);
+        let Some(id) = job.rare.as_mut().and_then(|rare| rare.part_set.take()) else { return Vec::new() };
+        let part_set = self.part_sets.close(id);
         let mut held = Vec::new();
-        let mut attempts = fan.attempts;
-        for part in fan.live {
+        let mut attempts = part_set.attempts;
+        for part in part_set.live {
             self.leave_list(turn, part);
             let part = self.table.remove_part(part);
             attempts = attempts.max(part.attempts);
@@ -190,42 +194,42 @@ impl Jobs {
         }
         let job = &mut self.table[key];
         job.attempts = job.attempts.max(attempts);
-        let gone = self.table.release_batch(fan.batch);
+        let gone = self.table.release_batch(part_set.batch);
         assert!(gone.is_some_and(|batch| !batch.watched), "parts have a batch that no client knows");
         held
     }
 
     /// The job that a task is of, and the part if it is one.
     pub(super) fn task_of(&self, key: Key) -> (Key, Option<Part>) {
-        let found = part_of(self.table[key].id).and_then(|(id, part)| Some((self.fans.get(id)?, part)));
+        let found = part_of(self.table[key].id).and_then(|(id, part)| Some((self.part_sets.get(id)?, part)));
         match found {
-            Some((fan, part)) => (fan.job, Some(Part { number: part + 1, parts: fan.parts })),
+            Some((part_set, part)) => (part_set.job, Some(Part { number: part + 1, parts: part_set.parts })),
             None => (key, None),
         }
     }
 
     /// The parts of a job, while it has any.
-    pub(super) fn fan_of(&self, key: Key) -> Option<&Fan> {
-        self.fans.get(self.table[key].fan()?)
+    pub(super) fn part_set_of(&self, key: Key) -> Option<&PartSet> {
+        self.part_sets.get(self.table[key].part_set()?)
     }
 
     /// Which task of its job a run is.
-    pub(crate) fn task_kind(&self, run: Run) -> Step {
-        self.job(run).step
+    pub(crate) fn task_kind(&self, run: Run) -> TaskKind {
+        self.job(run).task_kind
     }
 
     /// How far the parts of a job are, while it has any.
     pub(crate) fn parts_of(&self, run: Run) -> Option<Parts> {
-        let fan = self.fan_of(self.table.open(run))?;
+        let part_set = self.part_set_of(self.table.open(run))?;
         let runs = |part: &&Key| self.table[**part].state.phase() == Phase::Running;
-        let running = u32::try_from(fan.live.iter().filter(runs).count()).unwrap_or(u32::MAX);
-        Some(Parts { done: fan.done, running, total: fan.parts })
+        let running = u32::try_from(part_set.live.iter().filter(runs).count()).unwrap_or(u32::MAX);
+        Some(Parts { done: part_set.done, running, total: part_set.parts })
     }
 
     /// Attempts of whichever of a job's tasks took most.
     pub(crate) fn attempts_of(&self, run: Run) -> u32 {
         let key = self.table.open(run);
-        self.table[key].attempts.max(self.fan_of(key).map_or(0, |fan| fan.attempts))
+        self.table[key].attempts.max(self.part_set_of(key).map_or(0, |part_set| part_set.attempts))
     }
 
     /// A part of a job has its turn: its job's next one waits from now on.
@@ -238,8 +242,8 @@ impl Jobs {
 }
 
 /// Whether the plan of a job of this batch has to wait, with so many slots in its pool.
-pub(super) fn plan_waits(fans: &Fans, slots: usize, batch: &Batch) -> bool {
-    let most = (slots + 1).min(FANS_MAX);
-    fans.count_of(batch.client, batch.pool) >= most
-        || fans.count() >= FANS_ALL_MAX && fans.count_of_user(batch.uid, batch.pool) > 0
+pub(super) fn plan_waits(part_sets: &PartSets, slots: usize, batch: &Batch) -> bool {
+    let most = (slots + 1).min(PART_SETS_MAX);
+    part_sets.count_of(batch.client, batch.pool) >= most
+        || part_sets.count() >= PART_SETS_ALL_MAX && part_sets.count_of_user(batch.uid, batch.pool) > 0
 }

@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag, WorkerId};
 
 use crate::job::Jobs;
 use crate::job::run::Run;
-use crate::job::state::{Phase, State, Step};
+use crate::job::state::{Phase, State, TaskKind};
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
 /// How often a job is looked at, and so told of at most, in milliseconds.
@@ -100,7 +100,9 @@ impl Jobs {
             return ProgressLook::Parts(run, entry.fence, progress);
         }
         match entry.state {
-            State::Running { worker, .. } if entry.step == Step::Whole => ProgressLook::Worker(worker),
+            State::Running { worker, .. } if entry.task_kind == TaskKind::Whole => {
+                ProgressLook::Worker(worker)
+            }
             State::Running { .. } => ProgressLook::Unknown,
             State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => {
                 ProgressLook::Over
@@ -115,7 +117,7 @@ impl Jobs {
 
     /// Whether what a worker says of a task is how far its job is.
     pub(crate) fn is_whole(&self, run: Run) -> bool {
-        self.job(run).step == Step::Whole
+        self.job(run).task_kind == TaskKind::Whole
     }
 
     /// Who is to be told that a job is so far, and in which words, if that is further than what was told of this attempt.

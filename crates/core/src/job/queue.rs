@@ -13,16 +13,16 @@ use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
-use crate::job::backlog::{Ageing, Backlog, Found, Place, Verdict, place_of};
-use crate::job::list::{Key, List};
+use crate::job::backlog::{Ageing, Backlog, Picked, QueuePlace, Verdict, place_of};
+use crate::job::list::{JobList, Key};
 use crate::job::state::Phase;
-use crate::job::table::Table;
+use crate::job::table::JobTable;
 use crate::turn::count_down;
 
 /// One user's queued jobs. `listed`: the user has its place among the turns. Who has nothing queued, or only jobs of
 /// parked clients, has none, so that looking for the next job does not stumble over them.
 #[derive(Debug, Default)]
-struct Owner {
+struct UserQueue {
     backlogs: BTreeMap<ClientId, Backlog>,
     turns: VecDeque<ClientId>,
     listed: bool,
@@ -31,15 +31,15 @@ struct Owner {
 
 /// The queued jobs of one pool.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    owners: BTreeMap<u32, Owner>,
+pub(crate) struct PoolQueue {
+    users: BTreeMap<u32, UserQueue>,
     turns: VecDeque<u32>,
     parked: BTreeSet<ClientId>,
     length: u64,
     bytes: u64,
 }
 
-impl Queue {
+impl PoolQueue {
     /// Jobs in it.
     pub(crate) fn length(&self) -> u64 {
         self.length
@@ -52,14 +52,14 @@ impl Queue {
 
     /// Jobs of one user in it.
     pub(crate) fn length_of(&self, uid: u32) -> u64 {
-        self.owners.get(&uid).map_or(0, |owner| owner.length)
+        self.users.get(&uid).map_or(0, |user| user.length)
     }
 
     /// Puts a job at the end of its list.
     ///
     /// # Panics
     /// If it is not queued, or is in a list.
-    pub(crate) fn push_back(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
         let place = place_of(jobs, key);
         self.enter(jobs, key, place).push_back(&mut jobs.slab, key);
     }
@@ -68,26 +68,26 @@ impl Queue {
     ///
     /// # Panics
     /// If it is not queued, or is in a list.
-    pub(crate) fn push_front(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn push_front(&mut self, jobs: &mut JobTable, key: Key) {
         let place = place_of(jobs, key);
         self.enter(jobs, key, place).push_front(&mut jobs.slab, key);
     }
 
     /// Counts a job in and sees to it that its client has its turns.
-    fn enter(&mut self, jobs: &Table, key: Key, place: Place) -> &mut List {
+    fn enter(&mut self, jobs: &JobTable, key: Key, place: QueuePlace) -> &mut JobList {
         assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
         self.length += 1;
         self.bytes += jobs[key].input.as_bytes().len() as u64;
-        let owner = self.owners.entry(place.uid).or_default();
-        owner.length += 1;
-        if !owner.listed {
-            owner.listed = true;
+        let user = self.users.entry(place.uid).or_default();
+        user.length += 1;
+        if !user.listed {
+            user.listed = true;
             self.turns.push_back(place.uid);
         }
-        let backlog = owner.backlogs.entry(place.client).or_default();
+        let backlog = user.backlogs.entry(place.client).or_default();
         if !backlog.listed && !self.parked.contains(&place.client) {
             backlog.listed = true;
-            owner.turns.push_back(place.client);
+            user.turns.push_back(place.client);
         }
         // The caller is about to put it into that list.
         backlog.filled |= 1 << place.list;
@@ -98,25 +98,25 @@ impl Queue {
     ///
     /// # Panics
     /// If it is not in this queue.
-    pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key) {
         let place = place_of(jobs, key);
         self.count_out(jobs, key);
-        let owner = self.owners.get_mut(&place.uid).expect("the user of a queued job is in the queue");
-        count_down(&mut owner.length, 1, "queued jobs of a user");
+        let user = self.users.get_mut(&place.uid).expect("the user of a queued job is in the queue");
+        count_down(&mut user.length, 1, "queued jobs of a user");
         let backlog =
-            owner.backlogs.get_mut(&place.client).expect("the client of a queued job is in the queue");
+            user.backlogs.get_mut(&place.client).expect("the client of a queued job is in the queue");
         backlog.unlink(jobs, key, place.list);
         // One that is listed is removed when its turn comes and finds nothing: to look for it among the turns would cost
         // as much as there are clients.
         if backlog.filled == 0 && !backlog.listed {
-            owner.backlogs.remove(&place.client);
+            user.backlogs.remove(&place.client);
         }
-        if owner.backlogs.is_empty() && !owner.listed {
-            self.owners.remove(&place.uid);
+        if user.backlogs.is_empty() && !user.listed {
+            self.users.remove(&place.uid);
         }
     }
 
-    fn count_out(&mut self, jobs: &Table, key: Key) {
+    fn count_out(&mut self, jobs: &JobTable, key: Key) {
         count_down(&mut self.length, 1, "queued jobs");
         count_down(&mut self.bytes, jobs[key].input.as_bytes().len() as u64, "bytes of queued inputs");
     }
@@ -127,14 +127,14 @@ impl Queue {
             self.parked.insert(client);
         } else if self.parked.remove(&client) {
             // Its turns passed meanwhile, and with them its place: it starts again at the end.
-            let Some(owner) = self.owners.get_mut(&uid) else { return };
-            let Some(backlog) = owner.backlogs.get_mut(&client) else { return };
+            let Some(user) = self.users.get_mut(&uid) else { return };
+            let Some(backlog) = user.backlogs.get_mut(&client) else { return };
             if !backlog.listed {
                 backlog.listed = true;
-                owner.turns.push_back(client);
+                user.turns.push_back(client);
             }
-            if !owner.listed {
-                owner.listed = true;
+            if !user.listed {
+                user.listed = true;
                 self.turns.push_back(uid);
             }
         }
@@ -142,24 +142,24 @@ impl Queue {
 
     /// Whether this client has jobs here.
     pub(crate) fn has_jobs_of(&self, uid: u32, client: ClientId) -> bool {
-        let backlog = self.owners.get(&uid).and_then(|owner| owner.backlogs.get(&client));
+        let backlog = self.users.get(&uid).and_then(|user| user.backlogs.get(&client));
         backlog.is_some_and(|backlog| backlog.filled != 0)
     }
 
     /// Who goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
-    pub(crate) fn before(&self, jobs: &Table, ageing: Ageing, key: Key) -> Before {
+    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> Before {
         let place = place_of(jobs, key);
         let others = self.length - self.length_of(place.uid);
         let users =
-            self.owners.iter().filter(|(uid, owner)| **uid != place.uid && owner.length > 0).count() as u64;
-        let Some(owner) = self.owners.get(&place.uid) else { return Before::default() };
-        let same_client = owner
+            self.users.iter().filter(|(uid, user)| **uid != place.uid && user.length > 0).count() as u64;
+        let Some(user) = self.users.get(&place.uid) else { return Before::default() };
+        let same_client = user
             .backlogs
             .get(&place.client)
             .map_or(0, |backlog| backlog.before(jobs, ageing, (place.list, key), WHY_COUNT_MAX));
         let is_other =
             |(client, backlog): &(&ClientId, &Backlog)| **client != place.client && backlog.filled != 0;
-        let clients = owner.backlogs.iter().filter(is_other).count() as u64;
+        let clients = user.backlogs.iter().filter(is_other).count() as u64;
         Before { same_client, clients, others, users, alone: 0 }
     }
 
@@ -176,27 +176,27 @@ impl Queue {
     /// Takes the first job, in the order of turns, that `judge` wants.
     pub(crate) fn take(
         &mut self,
-        jobs: &mut Table,
+        jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
+        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
     ) -> Option<Key> {
         // Once around at most: users whose jobs nobody wants now keep their places.
         for _ in 0..self.turns.len() {
             let uid = *self.turns.front()?;
-            let owner = self.owners.get_mut(&uid).expect("a user with a turn is in the queue");
-            let found = owner.take(jobs, ageing, &self.parked, judge);
+            let user = self.users.get_mut(&uid).expect("a user with a turn is in the queue");
+            let found = user.take(jobs, ageing, &self.parked, judge);
             // Nothing was taken, so the turn is not used up: the job that must not be overtaken is looked at first next time.
-            if matches!(found, Found::Stopped) {
+            if matches!(found, Picked::Stopped) {
                 return None;
             }
             self.turns.pop_front();
-            owner.listed = !owner.turns.is_empty();
-            if owner.listed {
+            user.listed = !user.turns.is_empty();
+            if user.listed {
                 self.turns.push_back(uid);
-            } else if owner.backlogs.is_empty() {
-                self.owners.remove(&uid);
+            } else if user.backlogs.is_empty() {
+                self.users.remove(&uid);
             }
-            if let Found::Job(key) = found {
+            if let Picked::Job(key) = found {
                 self.count_out(jobs, key);
                 return Some(key);
             }
@@ -205,11 +205,11 @@ impl Queue {
     }
 
     /// Checks what must always hold of the queue of this pool; gives the queued jobs it found.
-    pub(crate) fn audit(&self, jobs: &Table, pool: usize) -> u64 {
+    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize) -> u64 {
         let mut length = 0;
-        for (uid, owner) in &self.owners {
+        for (uid, user) in &self.users {
             let mut owned = 0;
-            for (client, backlog) in &owner.backlogs {
+            for (client, backlog) in &user.backlogs {
                 for (number, list) in backlog.lists.iter().enumerate() {
                     assert_eq!(
                         backlog.filled & (1 << number) == 0,
@@ -227,11 +227,11 @@ impl Queue {
                         owned += 1;
                     }
                 }
-                assert_eq!(backlog.listed, owner.turns.contains(client), "a listed client has one turn");
+                assert_eq!(backlog.listed, user.turns.contains(client), "a listed client has one turn");
                 assert!(backlog.listed || self.parked.contains(client), "a client with jobs has its turns");
             }
-            assert_eq!(owned, owner.length);
-            assert_eq!(owner.listed, self.turns.contains(uid), "a listed user has one turn");
+            assert_eq!(owned, user.length);
+            assert_eq!(user.listed, self.turns.contains(uid), "a listed user has one turn");
             length += owned;
         }
         assert_eq!(length, self.length);
@@ -239,20 +239,20 @@ impl Queue {
     }
 }
 
-impl Owner {
+impl UserQueue {
     fn take(
         &mut self,
-        jobs: &mut Table,
+        jobs: &mut JobTable,
         ageing: Ageing,
         parked: &BTreeSet<ClientId>,
-        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
-    ) -> Found {
+        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
+    ) -> Picked {
         for _ in 0..self.turns.len() {
             let Some(&client) = self.turns.front() else { break };
             let backlog = self.backlogs.get_mut(&client).expect("a client with a turn is in the queue");
             let found =
-                if parked.contains(&client) { Found::Nothing } else { backlog.take(jobs, ageing, judge) };
-            if matches!(found, Found::Stopped) {
+                if parked.contains(&client) { Picked::Nothing } else { backlog.take(jobs, ageing, judge) };
+            if matches!(found, Picked::Stopped) {
                 return found;
             }
             self.turns.pop_front();
@@ -262,11 +262,11 @@ impl Owner {
             } else if backlog.filled == 0 {
                 self.backlogs.remove(&client);
             }
-            if matches!(found, Found::Job(_)) {
+            if matches!(found, Picked::Job(_)) {
                 count_down(&mut self.length, 1, "queued jobs of a user");
                 return found;
             }
         }
-        Found::Nothing
+        Picked::Nothing
     }
 }

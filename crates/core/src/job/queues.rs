@@ -7,24 +7,27 @@ use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::job::backlog::{Ageing, Verdict};
-use crate::job::list::{Key, List};
-use crate::job::queue::Queue;
+use crate::job::list::{JobList, Key};
+use crate::job::queue::PoolQueue;
 use crate::job::state::Phase;
-use crate::job::table::Table;
+use crate::job::table::JobTable;
 
 /// All queued jobs.
 #[derive(Debug)]
 pub(crate) struct Queues {
     /// By the number of the pool; at least one.
-    list: Vec<Queue>,
+    list: Vec<PoolQueue>,
     /// Of each pool, the jobs that wait to run alone.
-    solo: Vec<List>,
+    solo: Vec<JobList>,
 }
 
 impl Queues {
     /// Empty ones.
     pub(crate) fn new(pools: usize) -> Self {
-        Self { list: (0..pools).map(|_| Queue::default()).collect(), solo: vec![List::default(); pools] }
+        Self {
+            list: (0..pools).map(|_| PoolQueue::default()).collect(),
+            solo: vec![JobList::default(); pools],
+        }
     }
 
     /// Jobs in the queue of one pool.
@@ -34,7 +37,7 @@ impl Queues {
 
     /// Bytes of the inputs of all.
     pub(crate) fn bytes(&self) -> u64 {
-        self.list.iter().map(Queue::bytes).sum()
+        self.list.iter().map(PoolQueue::bytes).sum()
     }
 
     /// Whether this client has jobs in the queue of one pool.
@@ -48,17 +51,17 @@ impl Queues {
     }
 
     /// Puts a job at the end of its list.
-    pub(crate) fn push_back(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
         self.queue_of(jobs, key).push_back(jobs, key);
     }
 
     /// Puts a job that was given back at the front of its list.
-    pub(crate) fn push_front(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn push_front(&mut self, jobs: &mut JobTable, key: Key) {
         self.queue_of(jobs, key).push_front(jobs, key);
     }
 
     /// Takes a job out of the middle of its list.
-    pub(crate) fn unlink(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key) {
         self.queue_of(jobs, key).unlink(jobs, key);
     }
 
@@ -66,7 +69,7 @@ impl Queues {
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in a list.
-    pub(crate) fn push_back_solo(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn push_back_solo(&mut self, jobs: &mut JobTable, key: Key) {
         assert_alone(jobs, key);
         self.solo[usize::from(jobs.batch(key).pool.0)].push_back(&mut jobs.slab, key);
     }
@@ -75,7 +78,7 @@ impl Queues {
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in a list.
-    pub(crate) fn push_front_solo(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn push_front_solo(&mut self, jobs: &mut JobTable, key: Key) {
         assert_alone(jobs, key);
         self.solo[usize::from(jobs.batch(key).pool.0)].push_front(&mut jobs.slab, key);
     }
@@ -84,17 +87,17 @@ impl Queues {
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in no list.
-    pub(crate) fn unlink_solo(&mut self, jobs: &mut Table, key: Key) {
+    pub(crate) fn unlink_solo(&mut self, jobs: &mut JobTable, key: Key) {
         assert_alone(jobs, key);
         self.solo[usize::from(jobs.batch(key).pool.0)].unlink(&mut jobs.slab, key);
     }
 
     /// The jobs of a pool that wait to run alone.
-    pub(crate) fn solo(&self, pool: PoolId) -> &List {
+    pub(crate) fn solo(&self, pool: PoolId) -> &JobList {
         &self.solo[usize::from(pool.0)]
     }
 
-    fn queue_of(&mut self, jobs: &Table, key: Key) -> &mut Queue {
+    fn queue_of(&mut self, jobs: &JobTable, key: Key) -> &mut PoolQueue {
         &mut self.list[usize::from(jobs.batch(key).pool.0)]
     }
 
@@ -110,11 +113,11 @@ impl Queues {
 
     /// The clients that are parked.
     pub(crate) fn parked_clients(&self) -> impl Iterator<Item = ClientId> + '_ {
-        self.list.iter().take(1).flat_map(Queue::parked_clients)
+        self.list.iter().take(1).flat_map(PoolQueue::parked_clients)
     }
 
     /// Who goes before a queued job, or takes turns with its user.
-    pub(crate) fn before(&self, jobs: &Table, ageing: Ageing, key: Key) -> Before {
+    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> Before {
         self.list[usize::from(jobs.batch(key).pool.0)].before(jobs, ageing, key)
     }
 
@@ -122,21 +125,21 @@ impl Queues {
     pub(crate) fn take(
         &mut self,
         pool: PoolId,
-        jobs: &mut Table,
+        jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&Table, Key) -> Verdict,
+        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
     ) -> Option<Key> {
         self.list[usize::from(pool.0)].take(jobs, ageing, judge)
     }
 
     /// Checks what must always hold; gives the queued jobs it found.
-    pub(crate) fn audit(&self, jobs: &Table) -> u64 {
-        let of_pool = |(at, queue): (usize, &Queue)| queue.audit(jobs, at);
+    pub(crate) fn audit(&self, jobs: &JobTable) -> u64 {
+        let of_pool = |(at, queue): (usize, &PoolQueue)| queue.audit(jobs, at);
         self.list.iter().enumerate().map(of_pool).sum()
     }
 
     /// Checks the lists of those that run alone; gives the jobs it found.
-    pub(crate) fn audit_solo(&self, jobs: &Table) -> u64 {
+    pub(crate) fn audit_solo(&self, jobs: &JobTable) -> u64 {
         let mut found = 0;
         for (pool, list) in self.solo.iter().enumerate() {
             for key in list.walk(&jobs.slab) {
@@ -152,6 +155,6 @@ impl Queues {
     }
 }
 
-fn assert_alone(jobs: &Table, key: Key) {
+fn assert_alone(jobs: &JobTable, key: Key) {
     assert_eq!(jobs[key].state.phase(), Phase::Solo, "job {} waits to run alone", jobs[key].id);
 }

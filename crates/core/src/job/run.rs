@@ -7,8 +7,8 @@
 use bulkhead_proto::ids::JobId;
 
 use crate::job::attachments::AttachmentsId;
-use crate::job::fan::FIRST_PART;
 use crate::job::list::Key;
+use crate::job::part_set::FIRST_PART;
 
 /// Where a run stands in the tables of this room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! | parted | all parts done: to be merged | | the same, was charged | | | by a part: failed, crashed, timed out; cancelled, lost |
 //! | ended | asked to retry | | asked to retry, was charged | | | |
 //!
-//! Anything else is an assertion. A part of a job is an entry of the same table, but no job: see `fan.rs`.
+//! Anything else is an assertion. A part of a job is an entry of the same table, but no job: see `part_set.rs`.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::why::{Canceller, Part};
@@ -35,7 +35,7 @@ pub(crate) enum State {
         /// When it was offered.
         since_ns: u64,
     },
-    /// Its plan is there, and its parts are done one by one: see `fan.rs`.
+    /// Its plan is there, and its parts are done one by one: see `part_set.rs`.
     Parted,
     /// Has its outcome.
     Ended(Box<End>),
@@ -74,7 +74,7 @@ pub(crate) const PHASES: usize = Phase::Ended as usize + 1;
 
 /// Which task of its job is next, or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum TaskKind {
     /// The only one.
     Whole,
     /// Says how the job is split.
@@ -140,7 +140,7 @@ pub(crate) struct End {
     pub(super) by: Option<Canceller>,
     /// Clients that are still to be told.
     pub(super) untold: u32,
-    pub(super) shelf: Shelf,
+    pub(super) retention: Retention,
 }
 
 impl End {
@@ -177,9 +177,9 @@ impl End {
 
 /// Which list of ended jobs a job is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shelf {
+pub(crate) enum Retention {
     /// None: it has just ended, and [`crate::job::Jobs::announced`] is next.
-    New,
+    Unannounced,
     /// None: it waits for its client to take it.
     Untold,
     /// The kept ones: dropped by age and by amount.

@@ -1,6 +1,6 @@
 //! The table of jobs: slab, numbers, batches, and how many jobs are doing what.
 //!
-//! Every change of a job's state goes through [`Table::enter`], which holds it to the table in `state.rs`.
+//! Every change of a job's state goes through [`JobTable::enter`], which holds it to the table in `state.rs`.
 
 use std::ops::{Index, IndexMut};
 
@@ -10,18 +10,18 @@ use slab::Slab;
 
 use crate::job::batch::Batch;
 use crate::job::entry::Job;
-use crate::job::fan::FIRST_PART;
-use crate::job::ids::Ids;
 use crate::job::list::Key;
+use crate::job::number_index::NumberIndex;
+use crate::job::part_set::FIRST_PART;
 use crate::job::run::{Handle, Run};
-use crate::job::state::{PHASES, Phase, State, Step};
+use crate::job::state::{PHASES, Phase, State, TaskKind};
 use crate::turn::count_down;
 
 /// All jobs.
 #[derive(Debug, Default)]
-pub(crate) struct Table {
+pub(crate) struct JobTable {
     pub(super) slab: Slab<Job>,
-    ids: Ids,
+    numbers: NumberIndex,
     pub(super) batches: Slab<Batch>,
     last: u64,
     counts: [u64; PHASES],
@@ -29,7 +29,7 @@ pub(crate) struct Table {
     parts: [u64; PHASES],
 }
 
-impl Index<Key> for Table {
+impl Index<Key> for JobTable {
     type Output = Job;
 
     fn index(&self, key: Key) -> &Job {
@@ -37,13 +37,13 @@ impl Index<Key> for Table {
     }
 }
 
-impl IndexMut<Key> for Table {
+impl IndexMut<Key> for JobTable {
     fn index_mut(&mut self, key: Key) -> &mut Job {
         &mut self.slab[key as usize]
     }
 }
 
-impl Table {
+impl JobTable {
     /// The number that the next job gets.
     pub(crate) fn next_id(&self) -> JobId {
         JobId(self.last + 1)
@@ -56,19 +56,19 @@ impl Table {
 
     /// Where the job of this number is.
     pub(crate) fn find(&self, job: JobId) -> Option<Key> {
-        self.ids.find(job.0)
+        self.numbers.find(job.0)
     }
 
     /// The first job at or after this number.
     pub(crate) fn next_from(&self, job: JobId) -> Option<(JobId, Key)> {
-        let found = self.ids.next_from(job.0).map(|(number, key)| (JobId(number), key));
+        let found = self.numbers.next_from(job.0).map(|(number, key)| (JobId(number), key));
         found.filter(|(number, _)| *number < FIRST_PART)
     }
 
     /// The last job at or before this number.
     pub(crate) fn last_to(&self, job: JobId) -> Option<(JobId, Key)> {
         let last = JobId(FIRST_PART.0 - 1).min(job);
-        self.ids.last_to(last.0).map(|(number, key)| (JobId(number), key))
+        self.numbers.last_to(last.0).map(|(number, key)| (JobId(number), key))
     }
 
     /// Whether the task that was at this place is still there.
@@ -100,7 +100,7 @@ impl Table {
     /// Whether a descriptor of the daemon's own goes with its next task: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self, key: Key) -> bool {
         let batch = self.batch(key);
-        self[key].step != Step::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
+        self[key].task_kind != TaskKind::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
     }
 
     /// Jobs in this phase.
@@ -125,10 +125,10 @@ impl Table {
     }
 
     /// Adds a job to a batch, queued, under the next number.
-    pub(crate) fn insert(&mut self, batch: u32, input: Payload, step: Step) -> Key {
+    pub(crate) fn insert(&mut self, batch: u32, input: Payload, task_kind: TaskKind) -> Key {
         self.last += 1;
         self.counts[Phase::Queued as usize] += 1;
-        self.enter_table(Job::new(JobId(self.last), batch, input, step))
+        self.enter_table(Job::new(JobId(self.last), batch, input, task_kind))
     }
 
     /// Adds a part, queued, under this number. It has no input of its own.
@@ -138,14 +138,14 @@ impl Table {
     pub(crate) fn insert_part(&mut self, batch: u32, number: JobId) -> Key {
         assert!(number >= FIRST_PART, "number {number} of a part is no job's");
         self.parts[Phase::Queued as usize] += 1;
-        self.enter_table(Job::new(number, batch, Payload::default(), Step::Run))
+        self.enter_table(Job::new(number, batch, Payload::default(), TaskKind::Run))
     }
 
     fn enter_table(&mut self, job: Job) -> Key {
         self.batches[job.batch as usize].refs += 1;
         let number = job.id.0;
         let key = Key::try_from(self.slab.insert(job)).expect("the queue's bound lies far below 2^32");
-        self.ids.insert(number, key);
+        self.numbers.insert(number, key);
         key
     }
 
@@ -157,9 +157,9 @@ impl Table {
         let job = self.slab.remove(key as usize);
         assert!(job.is_part(), "job {} is removed as a part", job.id);
         assert!(job.links.are_loose(), "part {} has left its list before it goes", job.id);
-        self.ids.remove(job.id.0);
+        self.numbers.remove(job.id.0);
         count_down(&mut self.parts[job.state.phase() as usize], 1, "parts in a phase");
-        // Its fan has the batch too, and lets it go last.
+        // Its part_set has the batch too, and lets it go last.
         let refs = &mut self.batches[job.batch as usize].refs;
         assert!(*refs > 1, "the batch of part {} outlives it", job.id);
         *refs -= 1;
@@ -188,7 +188,7 @@ impl Table {
         let job = self.slab.remove(key as usize);
         assert_eq!(job.state.phase(), Phase::Ended, "job {} leaves the table after its end", job.id);
         assert!(job.links.are_loose(), "job {} has left its list before it goes", job.id);
-        self.ids.remove(job.id.0);
+        self.numbers.remove(job.id.0);
         count_down(&mut self.counts[Phase::Ended as usize], 1, "ended jobs");
         let gone = self.release_batch(job.batch);
         (job, gone)

@@ -23,7 +23,7 @@ use bulkhead_proto::kind::Kind;
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
 pub(crate) use counted::count_down;
 pub(crate) use random::doubled;
-pub(crate) use records::Records;
+pub(crate) use records::RecentRecords;
 pub(crate) use values::TaskLimits;
 
 use crate::action::{Action, Output};
@@ -70,7 +70,7 @@ pub(crate) struct Turn {
     started_us: Option<u64>,
     out: Output,
     alarms: Alarms,
-    records: Records,
+    records: RecentRecords,
     totals: Totals,
     random: Rng,
 }
@@ -84,7 +84,7 @@ impl Turn {
             started_us: None,
             out: Output::default(),
             alarms: Alarms::default(),
-            records: Records::new(config.records_max),
+            records: RecentRecords::new(config.records_max),
             totals: Totals::default(),
             random: Rng::new(config.seed),
             config,
@@ -176,7 +176,7 @@ impl Turn {
     }
 
     /// The records that are kept.
-    pub(crate) fn records(&self) -> &Records {
+    pub(crate) fn records(&self) -> &RecentRecords {
         &self.records
     }
 

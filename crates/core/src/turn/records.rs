@@ -8,14 +8,14 @@ use bulkhead_proto::client::record::Record;
 
 /// The ring.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub(crate) struct RecentRecords {
     /// Each with the user whose job it is about.
     records: VecDeque<(Record, Option<u32>)>,
     last: u64,
     max: usize,
 }
 
-impl Records {
+impl RecentRecords {
     /// An empty one that keeps `max` records, at least one.
     pub(crate) fn new(max: usize) -> Self {
         Self { records: VecDeque::new(), last: 0, max: max.max(1) }

@@ -213,7 +213,7 @@ fn the_evidence_of_a_job_has_a_bound() {
     let mut room = Room::new();
     let run = room.running();
     room.charge(run);
-    let deaths = &mut room.jobs.table[run.handle.index].aside_mut().deaths;
+    let deaths = &mut room.jobs.table[run.handle.index].rare_mut().deaths;
     let death = deaths[0].clone();
     deaths.resize(33, death);
     let run = room.jobs.take_alone(POOL).unwrap();

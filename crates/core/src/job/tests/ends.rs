@@ -5,7 +5,7 @@ use bulkhead_proto::ids::{JobId, OutputId, Tag};
 
 use super::{ALICE, Room, failed};
 use crate::event::Leftover;
-use crate::job::state::Shelf;
+use crate::job::state::Retention;
 use crate::job::{BatchGone, EndedBy, Released, Untold};
 
 #[test]
@@ -118,7 +118,7 @@ fn an_attached_end_is_not_told_more_often() {
 fn an_ended_job_is_on_one_shelf() {
     let mut room = Room::new();
     let run = room.ended();
-    room.jobs.shelve(run.handle.index);
+    room.jobs.keep_ended(run.handle.index);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn an_ended_job_is_on_one_shelf() {
 fn only_ended_jobs_are_kept() {
     let mut room = Room::new();
     let run = room.queued();
-    room.jobs.shelve(run.handle.index);
+    room.jobs.keep_ended(run.handle.index);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn the_batch_of_an_attached_job_goes_with_it() {
     let mut room = Room::new();
     let run = room.attached();
     room.end_for(run, 1);
-    assert_eq!(room.jobs.job(run).end().unwrap().shelf, Shelf::Untold);
+    assert_eq!(room.jobs.job(run).end().unwrap().retention, Retention::Untold);
     let released = room.jobs.forget(&mut room.turn, run);
     assert_eq!(released.batch, Some(BatchGone { client: ALICE, first: JobId(1) }));
     room.audit();

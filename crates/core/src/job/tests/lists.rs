@@ -3,9 +3,9 @@
 use bulkhead_proto::job::Payload;
 
 use super::{POOL, Room};
-use crate::job::fan::FIRST_PART;
-use crate::job::list::List;
-use crate::job::state::{State, Step};
+use crate::job::list::JobList;
+use crate::job::part_set::FIRST_PART;
+use crate::job::state::{State, TaskKind};
 use crate::job::{Run, Verdict};
 
 #[test]
@@ -13,7 +13,7 @@ use crate::job::{Run, Verdict};
 fn a_job_is_in_one_list() {
     let mut room = Room::new();
     let run = room.queued();
-    List::default().push_back(&mut room.jobs.table.slab, run.handle.index);
+    JobList::default().push_back(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_job_is_in_one_list() {
 fn a_job_is_not_put_before_another_list() {
     let mut room = Room::new();
     let run = room.queued();
-    List::default().push_front(&mut room.jobs.table.slab, run.handle.index);
+    JobList::default().push_front(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_job_leaves_its_list_once() {
     let mut room = Room::new();
     let run = room.queued();
     room.take();
-    List::default().unlink(&mut room.jobs.table.slab, run.handle.index);
+    JobList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_job_leaves_its_list_once() {
 fn a_job_leaves_its_own_list() {
     let mut room = Room::new();
     let run = room.queued();
-    List::default().unlink(&mut room.jobs.table.slab, run.handle.index);
+    JobList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -47,13 +47,13 @@ fn the_last_job_leaves_its_own_list() {
     let mut room = Room::new();
     room.queued();
     let last = room.queued();
-    List::default().unlink(&mut room.jobs.table.slab, last.handle.index);
+    JobList::default().unlink(&mut room.jobs.table.slab, last.handle.index);
 }
 
 #[test]
 #[should_panic(expected = "number 1 is given to one job")]
 fn a_number_names_one_job() {
-    let mut ids = crate::job::ids::Ids::default();
+    let mut ids = crate::job::number_index::NumberIndex::default();
     ids.insert(1, 7);
     ids.insert(1, 8);
 }
@@ -61,7 +61,7 @@ fn a_number_names_one_job() {
 #[test]
 #[should_panic(expected = "number 1 is forgotten once")]
 fn a_number_is_forgotten_once() {
-    let mut ids = crate::job::ids::Ids::default();
+    let mut ids = crate::job::number_index::NumberIndex::default();
     ids.insert(1, 7);
     ids.insert(2, 8);
     ids.remove(1);
@@ -71,7 +71,7 @@ fn a_number_is_forgotten_once() {
 #[test]
 #[should_panic(expected = "number 9 is forgotten once")]
 fn a_number_that_was_never_given_is_not_forgotten() {
-    crate::job::ids::Ids::default().remove(9);
+    crate::job::number_index::NumberIndex::default().remove(9);
 }
 
 #[test]
@@ -100,11 +100,9 @@ fn a_job_is_not_removed_as_a_part() {
 
 fn queued_part(room: &mut Room) -> Run {
     room.in_parts(2);
-    let found = room
-        .jobs
-        .table
-        .find(FIRST_PART)
-        .or_else(|| room.jobs.fans.iter().flat_map(|(_, fan)| fan.live.iter().copied()).next());
+    let found = room.jobs.table.find(FIRST_PART).or_else(|| {
+        room.jobs.part_sets.iter().flat_map(|(_, part_set)| part_set.live.iter().copied()).next()
+    });
     room.jobs.table.run(found.unwrap())
 }
 
@@ -156,7 +154,7 @@ fn a_batch_goes_with_its_last_job() {
 fn jobs_are_counted_by_phase() {
     let mut room = Room::new();
     let run = room.queued();
-    let key = room.jobs.table.insert(run.handle.batch, Payload::default(), Step::Whole);
+    let key = room.jobs.table.insert(run.handle.batch, Payload::default(), TaskKind::Whole);
     // It was never counted as running.
     room.jobs.table[key].state =
         State::Running { worker: super::WORKER, seq: bulkhead_proto::ids::Seq(1), since_ns: 0 };

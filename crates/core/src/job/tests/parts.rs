@@ -8,7 +8,7 @@ use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::PARTS_MAX;
 
 use super::{PARTED, Room, WORKER};
-use crate::job::state::Step;
+use crate::job::state::TaskKind;
 
 #[test]
 fn parts_are_done_one_by_one_and_merged() {
@@ -19,7 +19,7 @@ fn parts_are_done_one_by_one_and_merged() {
         assert!(part.is_part());
         assert!(room.jobs.part_done(part, Payload::default(), 1).is_none());
     }
-    assert_eq!(room.jobs.task_kind(job), Step::Merge);
+    assert_eq!(room.jobs.task_kind(job), TaskKind::Merge);
     let merge = room.next_running();
     assert_eq!(merge, job);
     assert_eq!(room.jobs.close_parts(&mut room.turn, job), Vec::new());
@@ -97,8 +97,8 @@ fn a_part_does_not_outlive_its_job() {
     let mut room = Room::new();
     room.in_parts(2);
     let part = room.next_running();
-    let (id, _) = room.jobs.fans.iter().next().unwrap();
-    room.jobs.fans.close(id);
+    let (id, _) = room.jobs.part_sets.iter().next().unwrap();
+    room.jobs.part_sets.close(id);
     room.jobs.part_done(part, Payload::default(), 1);
 }
 
@@ -108,8 +108,8 @@ fn a_job_knows_its_live_parts() {
     let mut room = Room::new();
     room.in_parts(2);
     let part = room.next_running();
-    let (id, _) = room.jobs.fans.iter().next().unwrap();
-    room.jobs.fans.get_mut(id).unwrap().live.remove(&part.handle.index);
+    let (id, _) = room.jobs.part_sets.iter().next().unwrap();
+    room.jobs.part_sets.get_mut(id).unwrap().live.remove(&part.handle.index);
     room.jobs.part_done(part, Payload::default(), 1);
 }
 
@@ -118,10 +118,10 @@ fn a_job_knows_its_live_parts() {
 fn no_more_parts_are_done_than_were_made() {
     let mut room = Room::new();
     room.in_parts(2);
-    let (id, _) = room.jobs.fans.iter().next().unwrap();
-    let fan = room.jobs.fans.get_mut(id).unwrap();
-    fan.done = fan.next;
-    fan.keep(0, Payload::default());
+    let (id, _) = room.jobs.part_sets.iter().next().unwrap();
+    let part_set = room.jobs.part_sets.get_mut(id).unwrap();
+    part_set.done = part_set.next;
+    part_set.keep(0, Payload::default());
 }
 
 #[test]
@@ -129,10 +129,10 @@ fn no_more_parts_are_done_than_were_made() {
 fn results_are_not_shared_before_the_merge() {
     let mut room = Room::new();
     room.in_parts(2);
-    let (id, _) = room.jobs.fans.iter().next().unwrap();
-    let fan = room.jobs.fans.get_mut(id).unwrap();
-    let _shared = Rc::clone(&fan.results);
-    fan.keep(0, Payload::default());
+    let (id, _) = room.jobs.part_sets.iter().next().unwrap();
+    let part_set = room.jobs.part_sets.get_mut(id).unwrap();
+    let _shared = Rc::clone(&part_set.results);
+    part_set.keep(0, Payload::default());
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn results_are_not_shared_before_the_merge() {
 fn the_parts_of_a_job_are_closed_once() {
     let mut room = Room::new();
     room.in_parts(2);
-    let (id, _) = room.jobs.fans.iter().next().unwrap();
-    room.jobs.fans.close(id);
-    room.jobs.fans.close(id);
+    let (id, _) = room.jobs.part_sets.iter().next().unwrap();
+    room.jobs.part_sets.close(id);
+    room.jobs.part_sets.close(id);
 }
 
 #[test]

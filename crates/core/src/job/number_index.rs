@@ -10,18 +10,18 @@ use crate::job::list::{Key, NONE};
 const PAGE: u64 = 512;
 
 #[derive(Debug)]
-struct Page {
+struct IndexPage {
     keys: Box<[Key; PAGE as usize]>,
     live: u32,
 }
 
 /// The table.
 #[derive(Debug, Default)]
-pub(crate) struct Ids {
-    pages: BTreeMap<u64, Page>,
+pub(crate) struct NumberIndex {
+    pages: BTreeMap<u64, IndexPage>,
 }
 
-impl Ids {
+impl NumberIndex {
     /// Where this number's job is.
     pub(crate) fn find(&self, number: u64) -> Option<Key> {
         let page = self.pages.get(&(number / PAGE))?;
@@ -42,7 +42,7 @@ impl Ids {
             None => self
                 .pages
                 .entry(place)
-                .or_insert_with(|| Page { keys: Box::new([NONE; PAGE as usize]), live: 0 }),
+                .or_insert_with(|| IndexPage { keys: Box::new([NONE; PAGE as usize]), live: 0 }),
         };
         let entry = &mut page.keys[(number % PAGE) as usize];
         assert!(*entry == NONE, "number {number} is given to one job");
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_number_that_stays_pins_its_own_page_alone() {
-        let mut ids = Ids::default();
+        let mut ids = NumberIndex::default();
         for number in 1..=10_000 {
             ids.insert(number, number as Key);
         }
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn numbers_are_walked_in_order_across_gaps() {
-        let mut ids = Ids::default();
+        let mut ids = NumberIndex::default();
         for number in [3, 511, 512, 5000] {
             ids.insert(number, number as Key);
         }

@@ -30,11 +30,11 @@ const _: () = assert!(PARTS_MAX <= 1 << PART_BITS, "every part has its number");
 
 /// Names the parts of one job; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FanId(u64);
+pub(crate) struct PartSetId(u64);
 
 /// The parts of one job.
 #[derive(Debug)]
-pub(crate) struct Fan {
+pub(crate) struct PartSet {
     /// The job's place.
     pub(super) job: Key,
     /// The job.
@@ -43,7 +43,7 @@ pub(crate) struct Fan {
     pub(super) uid: u32,
     /// Whose workers do them.
     pub(super) pool: PoolId,
-    /// The batch that its parts share; the fan holds it too.
+    /// The batch that its parts share; the part_set holds it too.
     pub(super) batch: u32,
     /// How many parts there are.
     pub(super) parts: u32,
@@ -60,7 +60,7 @@ pub(crate) struct Fan {
     pub(super) attempts: u32,
 }
 
-impl Fan {
+impl PartSet {
     /// Keeps what a part left. Gives the bytes of all of them.
     ///
     /// # Panics
@@ -77,41 +77,41 @@ impl Fan {
 
 /// All jobs that have parts.
 #[derive(Debug, Default)]
-pub(crate) struct Fans {
-    map: BTreeMap<FanId, Fan>,
+pub(crate) struct PartSets {
+    map: BTreeMap<PartSetId, PartSet>,
     last: u64,
     of: BTreeMap<(ClientId, PoolId), usize>,
     of_user: BTreeMap<(u32, PoolId), usize>,
 }
 
-impl Fans {
+impl PartSets {
     /// Adds one.
-    pub(crate) fn open(&mut self, fan: Fan) -> FanId {
+    pub(crate) fn open(&mut self, part_set: PartSet) -> PartSetId {
         self.last += 1;
-        *self.of.entry((fan.client, fan.pool)).or_default() += 1;
-        *self.of_user.entry((fan.uid, fan.pool)).or_default() += 1;
-        self.map.insert(FanId(self.last), fan);
-        FanId(self.last)
+        *self.of.entry((part_set.client, part_set.pool)).or_default() += 1;
+        *self.of_user.entry((part_set.uid, part_set.pool)).or_default() += 1;
+        self.map.insert(PartSetId(self.last), part_set);
+        PartSetId(self.last)
     }
 
     /// Removes one.
     ///
     /// # Panics
     /// If it was removed before.
-    pub(crate) fn close(&mut self, id: FanId) -> Fan {
-        let fan = self.map.remove(&id).expect("the parts of a job are closed once");
-        count_out(&mut self.of, (fan.client, fan.pool));
-        count_out(&mut self.of_user, (fan.uid, fan.pool));
-        fan
+    pub(crate) fn close(&mut self, id: PartSetId) -> PartSet {
+        let part_set = self.map.remove(&id).expect("the parts of a job are closed once");
+        count_out(&mut self.of, (part_set.client, part_set.pool));
+        count_out(&mut self.of_user, (part_set.uid, part_set.pool));
+        part_set
     }
 
     /// One of them.
-    pub(crate) fn get(&self, id: FanId) -> Option<&Fan> {
+    pub(crate) fn get(&self, id: PartSetId) -> Option<&PartSet> {
         self.map.get(&id)
     }
 
     /// One of them, to be changed.
-    pub(super) fn get_mut(&mut self, id: FanId) -> Option<&mut Fan> {
+    pub(super) fn get_mut(&mut self, id: PartSetId) -> Option<&mut PartSet> {
         self.map.get_mut(&id)
     }
 
@@ -131,8 +131,8 @@ impl Fans {
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (FanId, &Fan)> {
-        self.map.iter().map(|(id, fan)| (*id, fan))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PartSetId, &PartSet)> {
+        self.map.iter().map(|(id, part_set)| (*id, part_set))
     }
 }
 
@@ -144,7 +144,7 @@ fn count_out<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
     }
 }
 
-impl FanId {
+impl PartSetId {
     /// The number of one of its parts.
     pub(crate) fn number(self, part: u32) -> JobId {
         JobId(FIRST_PART.0 | self.0 << PART_BITS | u64::from(part))
@@ -152,10 +152,10 @@ impl FanId {
 }
 
 /// Whose part has this number, and which it is; `None` if it is a job's.
-pub(crate) fn part_of(number: JobId) -> Option<(FanId, u32)> {
+pub(crate) fn part_of(number: JobId) -> Option<(PartSetId, u32)> {
     let part = number.0 & ((1 << PART_BITS) - 1);
-    let fan = (number.0 & !FIRST_PART.0) >> PART_BITS;
-    (number >= FIRST_PART).then_some((FanId(fan), part as u32))
+    let part_set = (number.0 & !FIRST_PART.0) >> PART_BITS;
+    (number >= FIRST_PART).then_some((PartSetId(part_set), part as u32))
 }
 
 #[cfg(test)]
@@ -164,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_part_has_a_number_of_its_own() {
-        for (fan, part) in [(1, 0), (1, PARTS_MAX - 1), (2, 0), (1 << 40, 77)] {
-            assert_eq!(part_of(FanId(fan).number(part)), Some((FanId(fan), part)));
+        for (part_set, part) in [(1, 0), (1, PARTS_MAX - 1), (2, 0), (1 << 40, 77)] {
+            assert_eq!(part_of(PartSetId(part_set).number(part)), Some((PartSetId(part_set), part)));
         }
-        assert_ne!(FanId(1).number(PARTS_MAX - 1), FanId(2).number(0));
+        assert_ne!(PartSetId(1).number(PARTS_MAX - 1), PartSetId(2).number(0));
         assert_eq!(part_of(JobId(u64::from(u32::MAX))), None);
     }
 }
