@@ -10,9 +10,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use bulkhead_proto::client::message::Submit;
-use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::file::{self, FileUse, Way};
+use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{FileId, OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::stage::Stage;
@@ -20,6 +18,7 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
 use crate::job::Jobs;
+use crate::job::files::pinned;
 use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
 use crate::turn::{Turn, count_down};
@@ -43,9 +42,9 @@ struct Attachments {
 
 /// What is held, of all or of one user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct FilesHeld {
-    files: u64,
-    bytes: u64,
+pub(super) struct FilesHeld {
+    pub(super) files: u64,
+    pub(super) bytes: u64,
 }
 
 /// Everything that is held for jobs.
@@ -54,8 +53,8 @@ pub(crate) struct AttachmentTable {
     held: BTreeMap<AttachmentsId, Attachments>,
     last: u64,
     scratches: u64,
-    all: FilesHeld,
-    of: BTreeMap<u32, FilesHeld>,
+    pub(super) all: FilesHeld,
+    pub(super) of: BTreeMap<u32, FilesHeld>,
 }
 
 impl AttachmentTable {
@@ -124,75 +123,6 @@ impl AttachmentTable {
 }
 
 impl Jobs {
-    /// Whether the files of a submit may be taken. How many may be held is asked last: who is told to try again must
-    /// not be refused for good then.
-    pub(crate) fn check_files(
-        &self,
-        turn: &Turn,
-        uid: u32,
-        submit: &Submit,
-        came: &[Attached],
-    ) -> Result<(), Refusal> {
-        let invalid = |why: String| Err(Refusal::Invalid { why });
-        let files = &submit.files;
-        if let Some(fault) = file::fault(files) {
-            return invalid(fault);
-        }
-        if files.len() != came.len() {
-            let (named, came) = (files.len(), came.len());
-            return invalid(format!("the submit names {named} files and {came} came with it"));
-        }
-        let to_out = files.iter().any(|file| file.name == file::OUT && file.way == Way::Out);
-        if submit.policy.output == OutputMode::File && !to_out {
-            return invalid(format!(
-                "the output is to go into a file, and no {:?} to be written came",
-                file::OUT
-            ));
-        }
-        if files.is_empty() {
-            return Ok(());
-        }
-        if submit.inputs.len() != 1 {
-            let inputs = submit.inputs.len();
-            return invalid(format!(
-                "files belong to one job, and the submit has {inputs} inputs: submit each by itself"
-            ));
-        }
-        self.room_for_files(turn, uid, came)
-    }
-
-    fn room_for_files(&self, turn: &Turn, uid: u32, came: &[Attached]) -> Result<(), Refusal> {
-        let (used, of) = (self.attachments.all, self.attachments.of.get(&uid).copied().unwrap_or_default());
-        let (files, bytes) = (came.len() as u64, pinned(came));
-        let sorts = [
-            ("files that come with jobs", files, used.files, of.files, turn.config().files_max),
-            (
-                "bytes of memory in files that come with jobs",
-                bytes,
-                used.bytes,
-                of.bytes,
-                turn.config().files_bytes_max,
-            ),
-        ];
-        for (what, wanted, all, own, most) in sorts {
-            let share = if uid == 0 { most } else { most - most / 4 };
-            if wanted > share {
-                let why = format!("{wanted} {what}, at most {share} fit: leave large files on a disk");
-                return Err(Refusal::Invalid { why });
-            }
-            let retry_after_ms = turn.retry_after_ms(1);
-            if own.saturating_add(wanted) > share {
-                let what = format!("your share of the {what}");
-                return Err(Refusal::Busy { what, limit: share, retry_after_ms });
-            }
-            if all.saturating_add(wanted) > most {
-                let what = format!("the table of {what}");
-                return Err(Refusal::Busy { what, limit: most, retry_after_ms });
-            }
-        }
-        Ok(())
-    }
-
     /// The attachments of a job's task that is about to be offered; the offer has them from now on.
     ///
     /// # Panics
@@ -295,9 +225,4 @@ impl Jobs {
     pub(crate) fn are_attachments_held(&self, run: Run) -> bool {
         self.job(run).attachments().is_some_and(|id| self.attachments.held.contains_key(&id))
     }
-}
-
-/// Memory that these hold in all; a file's size is whatever its maker says.
-fn pinned(came: &[Attached]) -> u64 {
-    came.iter().fold(0, |sum: u64, file| sum.saturating_add(file.pinned_bytes))
 }

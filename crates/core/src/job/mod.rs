@@ -18,15 +18,18 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod admit;
+mod announce;
 mod attachments;
 mod attempt;
 mod audit;
 mod backlog;
 mod batch;
+mod batches;
 mod candidate;
 mod deaths;
 mod ending;
 mod entry;
+mod files;
 mod grant;
 mod kept;
 mod list;
@@ -37,6 +40,7 @@ mod parts;
 mod progress;
 mod queue;
 mod queues;
+mod retry;
 mod run;
 mod state;
 mod table;
