@@ -1,76 +1,76 @@
-//! What an administrator may choose, as far as it decides anything.
+//! The configuration, as far as the core decides by it.
 //!
-//! The supervisor reads it from files and arguments; here it is plain values, and the core never asks where they
-//! come from. Walls that no choice may pass stand in `proto`'s limits.
+//! The supervisor reads files and arguments into these plain values; the core does not know where they come from.
+//! Limits that no configuration may exceed are in `proto`'s `limits`.
 
 use bulkhead_proto::ids::PoolId;
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 
 pub use bulkhead_proto::bound::{Bound, Limits};
 
-/// The choices; [`Config::default`] gives the documented ones. Times are milliseconds.
+/// The configuration; [`Config::default`] has the documented values. Times are milliseconds.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Process id of the daemon, to be shown.
+    /// Process id of the daemon, for `ping` and `status`.
     pub pid: u32,
     /// Seed of the jitter.
     pub seed: u64,
     /// The table of kinds.
     pub kinds: Vec<Kind>,
-    /// Cores of the machine: how fast processor time can pass. At least 1.
+    /// Cores of the machine: they bound how much processor time a task can use in a second. At least 1.
     pub cores: u32,
-    /// Limits of jobs that ask for none, and the most that may be asked for; a kind may have others.
+    /// The usual and the greatest limits of jobs; a kind may have its own.
     pub limits: Limits,
     /// Slots of the default pool: workers that run tasks at the same time. At least 1.
     pub slots: u16,
     /// Warm workers kept beside them. At least 1, so that a crash never waits for a spawn.
     pub spares: u16,
-    /// Pools beside the default one, whose size is the two above. A kind names the pool that runs it.
+    /// Pools beside the default one. A kind names the pool that runs it.
     pub pools: Vec<PoolSize>,
-    /// Jobs that may be queued, in all.
+    /// Most queued jobs, in all.
     pub queue_max: u64,
-    /// Bytes of input that may be queued, in all.
+    /// Most bytes of queued inputs, in all.
     pub queue_bytes_max: u64,
-    /// Files that clients sent with their jobs and that are held, in all; one user but root may have three quarters.
+    /// Most files of jobs that are held, in all; a user who is not root may have three quarters of it.
     pub files_max: u64,
-    /// Bytes of memory that those pin, in all; shared as their number is.
+    /// Most bytes of memory that these files pin, shared in the same way.
     pub files_bytes_max: u64,
-    /// Ended jobs that are kept for `result` and `job`.
+    /// Most ended jobs that are kept for `result` and `job`.
     pub keep_jobs_max: u64,
-    /// Bytes of their results.
+    /// Most bytes of their results.
     pub keep_bytes_max: u64,
-    /// Outputs held in descriptors.
+    /// Most outputs of theirs in held descriptors.
     pub keep_outputs_max: u64,
-    /// Logs kept, of jobs that do not run; the oldest go first.
+    /// Most logs that are kept; the oldest go first, logs of running jobs never.
     pub keep_logs_max: u64,
-    /// How long they are kept.
+    /// How long ended jobs are kept.
     pub keep_ms: u64,
-    /// Quarantined jobs that are kept; the oldest go first.
+    /// Most quarantined jobs; the oldest go first.
     pub quarantine_max: u64,
-    /// Records kept for `events`.
+    /// Most records kept for `events`.
     pub records_max: usize,
-    /// How long the attached jobs of a client that vanished live on.
+    /// How long the attached jobs of a vanished client are kept running.
     pub vanished_ms: u64,
-    /// Bytes of replies that may be on their way to one client.
+    /// Most bytes of replies on their way to one client.
     pub client_credit_bytes: u64,
-    /// How long a worker may take from spawn to ready.
+    /// Longest time from the spawn of a worker until it is ready.
     pub bootstrap_ms: u64,
-    /// How long proof of death may take; then the worker is `stuck`.
+    /// Longest time for a proof of death; then the worker is `stuck`.
     pub stuck_after_ms: u64,
-    /// How long an idle worker may take to leave when asked.
+    /// Longest time for an idle worker to leave when asked.
     pub retire_ms: u64,
-    /// How long a worker that a signal stopped may stay so; then it is killed.
+    /// Longest time that a worker may stay stopped by a signal; then it is killed.
     pub stopped_ms: u64,
-    /// Tasks after which a worker is replaced when a spare is ready; `None`: never for their number.
+    /// Tasks after which a worker is replaced when a spare is ready; `None`: no number does that.
     pub recycle_tasks: Option<u64>,
-    /// Age, counted from when it was ready, at which a worker is replaced after its task.
+    /// Age since it was ready at which a worker is replaced after its task.
     pub recycle_age_ms: Option<u64>,
-    /// Resident size in bytes at which a worker is replaced after its task; see `recycle.rs` for how often it is examined.
+    /// Resident size in bytes at which a worker is replaced after its task; `recycle.rs` says how often it is read.
     pub recycle_resident_bytes: Option<u64>,
-    /// How long after a death its replacement is spawned, so that answers go first.
+    /// Time from a death to the spawn of its replacement, so that answers go first.
     pub respawn_delay_ms: u64,
-    /// Restart intensity: deaths that no job is charged with, within `restart_period_ms`, that degrade the pool.
-    /// As the `intensity` of an OTP supervisor, but beyond it we back off instead of giving up.
+    /// Restart intensity: uncharged deaths within `restart_period_ms` that degrade the pool. As the `intensity` of an
+    /// OTP supervisor, but beyond it spawns back off instead of stopping.
     pub restart_intensity: u32,
     /// The period of the restart intensity.
     pub restart_period_ms: u64,
@@ -78,14 +78,14 @@ pub struct Config {
     pub backoff_min_ms: u64,
     /// Longest backoff.
     pub backoff_max_ms: u64,
-    /// Waiting that raises a queued job's priority by one.
+    /// Waiting time that raises the urgency of a queued job by one priority.
     pub ageing_ms: u64,
 }
 
-/// One more pool.
+/// A pool beside the default one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSize {
-    /// Its name, as kinds name it.
+    /// Its name, by which kinds choose it.
     pub name: String,
     /// Its slots. At least 1.
     pub slots: u16,
@@ -94,13 +94,13 @@ pub struct PoolSize {
 }
 
 impl Config {
-    /// Every pool, the default one first: its place here is its number.
+    /// Every pool, the default one first; its index here is its number.
     pub fn all_pools(&self) -> impl Iterator<Item = PoolSize> + '_ {
         let default = PoolSize { name: DEFAULT_POOL.to_owned(), slots: self.slots, spares: self.spares };
         std::iter::once(default).chain(self.pools.iter().cloned())
     }
 
-    /// Which pool runs a kind. One that names none, or none that is there, belongs to the default one.
+    /// The pool that runs a kind: the default one if the kind names none, or one that does not exist.
     pub fn pool_of(&self, kind: &Kind) -> PoolId {
         let found = self.pools.iter().position(|pool| pool.name == kind.pool);
         PoolId(found.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or_default())

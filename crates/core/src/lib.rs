@@ -1,11 +1,11 @@
-//! Decides everything, and does nothing: the state machine of the daemon.
+//! The state machine of the daemon: it decides everything and does nothing.
 //!
-//! One call is one turn: a batch of [`event::Event`]s goes in, [`action::Output`] comes out. No clock, no I/O, no
-//! threads, no randomness that is not seeded: the same events give the same actions. The supervisor's loop and
-//! the simulation drive the same machine.
+//! One call of [`Core::step`] is one turn: a batch of [`event::Event`]s goes in, [`action::Output`] comes out. The
+//! core has no clock, no I/O, no threads and no randomness but a seeded generator: the same events give the same
+//! actions. The supervisor's loop and the simulation drive the same machine.
 //!
-//! What clients and workers say is hostile and never panics here. What the shell itself promises (an id that is
-//! not used twice, a death that is told once) may be asserted.
+//! Nothing that a client or worker says makes the core panic. What the shell promises (no number is used twice, no
+//! death is told twice) is asserted.
 
 mod client;
 mod job;

@@ -1,11 +1,11 @@
-//! One client, from its connection to when it is forgotten.
+//! One client, from its connection until it is forgotten.
 //!
-//! | a client is | and |
+//! | a client is | meaning |
 //! |---|---|
-//! | connected | may ask, is sent replies while it has credit |
-//! | vanished | has attached jobs that are cancelled at its alarm, unless they all end before |
+//! | connected | it may send requests, and is sent replies while it has credit |
+//! | vanished | its connection is over; its attached jobs are cancelled at its alarm, unless they end before |
 //!
-//! A client number is never used again.
+//! A client without attached jobs is forgotten when its connection ends. Its number is never used again.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +18,7 @@ use crate::client::{Clients, HungUp};
 use crate::event::Peer;
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
-/// A batch that a client submitted attached.
+/// A batch that its client submitted attached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttachedBatch {
     count: u32,
@@ -27,50 +27,50 @@ pub(crate) struct AttachedBatch {
 }
 
 impl AttachedBatch {
-    /// One of so many jobs at first, whose numbers follow each other, that run in this pool; `needs_descriptor`: a
-    /// descriptor of the daemon's own goes with their tasks.
+    /// A batch of `count` jobs at admission that run in this pool; `needs_descriptor`: their tasks need descriptors
+    /// of the daemon's own.
     pub(crate) fn new(count: u32, pool: PoolId, needs_descriptor: bool) -> Self {
         Self { count, pool, needs_descriptor }
     }
 
-    /// Whose workers run its jobs.
+    /// The pool that runs its jobs.
     pub(crate) fn pool(&self) -> PoolId {
         self.pool
     }
 
-    /// Whether a descriptor of the daemon's own goes with its tasks.
+    /// Whether its tasks need descriptors of the daemon's own.
     pub(crate) fn needs_descriptor(&self) -> bool {
         self.needs_descriptor
     }
 }
 
-/// One connection.
+/// A client.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(super) peer: Peer,
-    /// Bytes that may still be sent; at 0 or below it is choked until all has left.
+    /// Bytes that may still be sent. At 0 or below nothing that can wait is sent until all replies have left.
     pub(super) credit: i64,
     pub(super) letters: VecDeque<Letter>,
-    /// Ends it has asked for and was not told, letters included.
+    /// Ends that it waits for by request, unread letters included.
     pub(super) waits: u64,
-    /// Ends of attached jobs that it was not told, in bytes, and how many of them hold outputs.
+    /// Ends of its attached jobs that it has not read: their bytes, and how many have held outputs.
     pub(super) untold_bytes: u64,
     pub(super) untold_outputs: u64,
     /// Its attached batches, by the number of their first job.
     pub(super) batches: BTreeMap<JobId, AttachedBatch>,
     pub(super) readers: Vec<RecordReader>,
-    /// Whether it is on the list of those to be looked at.
+    /// Whether it is in [`Clients`]'s list of ready clients.
     pub(super) listed: bool,
     /// The pools of which it was told that they are degraded.
     pub(super) told_degraded: Vec<PoolId>,
     presence: Presence,
 }
 
-/// Whether a client is there.
+/// Whether a client is connected.
 #[derive(Debug)]
 enum Presence {
     Connected,
-    /// It is gone; its jobs are cancelled at this alarm.
+    /// Its connection is over; its attached jobs are cancelled at this alarm.
     Vanished(AlarmSlot),
 }
 
@@ -91,17 +91,17 @@ impl Client {
         }
     }
 
-    /// Who it is.
+    /// The user and rights of the client.
     pub(crate) fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// Whether it is there.
+    /// Whether it is connected.
     pub(super) fn is_connected(&self) -> bool {
         matches!(self.presence, Presence::Connected)
     }
 
-    /// When its jobs are cancelled, if it is gone.
+    /// When its attached jobs are cancelled, if it vanished.
     pub(super) fn vanishes_ns(&self) -> Option<u64> {
         match &self.presence {
             Presence::Connected => None,
@@ -114,12 +114,12 @@ impl Client {
         self.batches.values()
     }
 
-    /// Ends that it asked for and was not told.
+    /// Ends that it waits for by request, unread letters included.
     pub(crate) fn asked_waits(&self) -> u64 {
         self.waits
     }
 
-    /// Whether it waits for the end of some job.
+    /// Whether it waits for the end of any job.
     pub(crate) fn waits(&self) -> bool {
         self.waits > 0 || !self.batches.is_empty()
     }
@@ -135,19 +135,19 @@ impl Client {
 }
 
 impl Clients {
-    /// A client is there.
+    /// Adds a client that connected.
     ///
     /// # Panics
-    /// If its number was used before: the shell broke its word.
+    /// If the shell has used its number before.
     pub(crate) fn connect(&mut self, turn: &Turn, id: ClientId, peer: Peer) {
         let old = self.map.insert(id, Client::new(peer, turn));
         assert!(old.is_none(), "client {id} connected twice");
     }
 
-    /// A client's attached batch was accepted.
+    /// Adds an attached batch that was admitted.
     ///
     /// # Panics
-    /// If the client is not connected, the batch has no jobs, or it was attached before.
+    /// If the client is not connected, the batch has no jobs, or it was added before.
     pub(crate) fn attach(&mut self, id: ClientId, first: JobId, batch: AttachedBatch) {
         assert!(batch.count > 0, "the batch of job {first} has jobs");
         let client = self.connected(id).expect("a client is connected when its batch is accepted");
@@ -155,7 +155,7 @@ impl Clients {
         assert!(old.is_none(), "the batch of job {first} is attached once");
     }
 
-    /// A connection is over: nothing more is sent. [`Clients::vanish`] is next, when what this gives is done.
+    /// Takes the letters and batches of a client whose connection is over. [`Clients::vanish`] must follow.
     pub(crate) fn hang_up(&mut self, id: ClientId) -> Option<HungUp> {
         let client = self.connected(id)?;
         let letters = std::mem::take(&mut client.letters);
@@ -165,10 +165,10 @@ impl Clients {
         Some(hung_up)
     }
 
-    /// A client that hung up is remembered for a while if it has attached jobs.
+    /// Forgets a client that hung up, or remembers it for `vanished_ms` if it has attached jobs.
     ///
     /// # Panics
-    /// If it is not connected, or did not hang up.
+    /// If it is not connected, or [`Clients::hang_up`] was not called.
     pub(crate) fn vanish(&mut self, turn: &mut Turn, id: ClientId) {
         let client = self.connected(id).expect("a client vanishes once");
         let has_hung_up = client.letters.is_empty() && client.readers.is_empty();
@@ -182,10 +182,10 @@ impl Clients {
         client.presence = Presence::Vanished(alarm);
     }
 
-    /// The last job of a client's batch is gone, or left it. A client that vanished is remembered for its batches alone.
+    /// Removes a batch whose last job is gone. A vanished client is forgotten with its last batch.
     ///
     /// # Panics
-    /// If it has no such batch.
+    /// If the client has no such batch.
     pub(crate) fn batch_gone(&mut self, turn: &mut Turn, id: ClientId, first: JobId) {
         let Some(client) = self.map.get_mut(&id) else { return };
         let batch = client.batches.remove(&first);
@@ -199,10 +199,11 @@ impl Clients {
         }
     }
 
-    /// A client that vanished does not come back: gives its batches, each by its first job and the count of its jobs.
+    /// Forgets a client that has vanished for `vanished_ms`; returns its batches: the first job of each, and the
+    /// count.
     ///
     /// # Panics
-    /// If it did not vanish, or was forgotten with its last batch: its alarm went with it.
+    /// If it has not vanished, or was forgotten before: its alarm is cancelled then.
     pub(crate) fn remove_vanished(&mut self, id: ClientId) -> Vec<(JobId, u32)> {
         let client = self.map.remove(&id).expect("a client that vanished is forgotten once");
         assert!(!client.is_connected(), "client {id} vanished before it is forgotten");

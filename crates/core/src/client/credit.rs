@@ -1,7 +1,8 @@
-//! Replies, and how much more may be sent to a client.
+//! Credit: how many bytes of replies may be on their way to a client.
 //!
-//! Every reply is charged to its client's credit, whole until something is sent and whole again when all has left. A client
-//! without credit is sent nothing that can wait; much that waits for it stops its own next jobs and nothing else.
+//! Each reply is charged to its client's credit; the credit is whole again when the shell has sent everything. A
+//! client without credit is sent no result, no page of records and no notice. A client that leaves too much unread
+//! has its own jobs parked, and no others.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::why::Unread;
@@ -11,16 +12,16 @@ use crate::action::Action;
 use crate::client::Clients;
 use crate::turn::{Turn, count_down};
 
-/// Descriptors that use up a client's whole credit: an outbox holds few of them.
+/// A reply with a descriptor costs this part of the whole credit: an outbox holds few descriptors.
 const OUTPUTS_ON_THEIR_WAY: u64 = 64;
-/// What a reply with a log takes of a client's credit beside its descriptor, in bytes.
+/// What a reply with a log costs beside its descriptor, in bytes.
 const LOG_BYTES: u64 = 48;
-/// A client's jobs rest when what it was not told is worth so many times its credit.
+/// A client's jobs are parked when its unread ends weigh so many times its whole credit...
 const UNREAD_CREDITS: u64 = 4;
-/// The same for held outputs.
+/// ...or have so many held outputs.
 const UNREAD_OUTPUTS: u64 = 16;
 
-/// What a client may be sent before it has to take some of it, in bytes.
+/// The whole credit of a client, in bytes.
 pub(super) fn whole_credit(turn: &Turn) -> i64 {
     i64::try_from(turn.config().client_credit_bytes).unwrap_or(i64::MAX).max(1)
 }
@@ -50,12 +51,12 @@ impl Clients {
         turn.act(Action::ShowLog { client: id, tag, reply, log });
     }
 
-    /// Whether a connected client may be sent more.
+    /// Whether a client is connected and has credit.
     pub(crate) fn has_credit(&self, id: ClientId) -> bool {
         self.see(id).is_some_and(|client| client.credit > 0)
     }
 
-    /// A client took all that was sent.
+    /// All replies to a client have left: its credit is whole again.
     pub(crate) fn flushed(&mut self, turn: &Turn, id: ClientId) {
         if let Some(client) = self.connected(id) {
             client.credit = whole_credit(turn);
@@ -63,17 +64,17 @@ impl Clients {
         }
     }
 
-    /// An attached end waits for its client.
+    /// Counts an end of an attached job that its client has not read.
     ///
     /// # Panics
-    /// If that is not connected: its jobs were detached when it hung up.
+    /// If the client is not connected: [`Clients::hang_up`] detached its jobs.
     pub(crate) fn add_untold(&mut self, id: ClientId, bytes: u64, outputs: u64) {
         let client = self.connected(id).expect("the client of an attached job is connected");
         client.untold_bytes += bytes;
         client.untold_outputs += outputs;
     }
 
-    /// An attached end waits for its client no more, if that is remembered still.
+    /// Uncounts an end of an attached job, if its client is not forgotten.
     ///
     /// # Panics
     /// If it was not counted.
@@ -83,8 +84,8 @@ impl Clients {
         count_down(&mut client.untold_outputs, outputs, "outputs that a client was not told");
     }
 
-    /// What waits for a connected client to read, and how much may. `all_full`: what waits for all clients together is
-    /// more than may.
+    /// What a connected client has not read, and how much it may leave unread. `all_full`: the unread ends of all
+    /// clients together exceed their bound.
     pub(crate) fn unread(&self, turn: &Turn, id: ClientId, all_full: bool) -> Option<Unread> {
         let most = turn.config().client_credit_bytes.saturating_mul(UNREAD_CREDITS);
         let client = self.see(id)?;

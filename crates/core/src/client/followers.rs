@@ -1,7 +1,7 @@
-//! Who reads the records, and how far: `events`, with and without `--follow`.
+//! Readers of records: `events`, with and without `--follow`.
 //!
-//! A reader is sent records while it has credit, and goes on from where it was. Administrators see all of them;
-//! others those about their own jobs and about no job.
+//! A reader is sent pages of records while its client has credit, and goes on from the last one. Administrators are
+//! sent all records; other users those about their own jobs and those about no job.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
@@ -12,29 +12,29 @@ use bulkhead_proto::ids::{ClientId, Tag};
 use crate::client::Clients;
 use crate::turn::Turn;
 
-/// Records in one reply.
+/// Most records in one reply.
 const PAGE: usize = 256;
-/// What one record takes on the wire beside its texts and frames, in bytes, about.
+/// About the bytes of one record in a frame, beside its texts and backtraces.
 const RECORD_BYTES: u64 = 160;
-/// Readers that one client may have at a time.
+/// Most readers of one client.
 const READERS_MAX: usize = 16;
 
-/// One `events` request that is not at its end.
+/// One `events` request that has not been answered to its end.
 #[derive(Debug)]
 pub(super) struct RecordReader {
     tag: Tag,
     /// Index of the next record to be sent.
     next: u64,
     follow: bool,
-    /// Whether something was sent for it.
+    /// Whether a page was sent.
     begun: bool,
 }
 
 impl Clients {
-    /// A client wants to read records.
+    /// Adds a reader of the records after this index; 0 begins with the oldest.
     ///
     /// # Errors
-    /// If it reads them with as many requests already as it may have at a time.
+    /// If the client has `READERS_MAX` readers.
     pub(crate) fn read_records(
         &mut self,
         turn: &Turn,
@@ -54,7 +54,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Sends every reader what it has credit for.
+    /// Sends every reader the records that its client has credit for.
     pub(crate) fn follow_all(&mut self, turn: &mut Turn) {
         if self.readers.is_empty() {
             return;
@@ -76,7 +76,7 @@ impl Clients {
         }
     }
 
-    /// Sends one reader what there is. `false`: it is at its end.
+    /// Sends one reader what it has credit for. `false`: its request has been answered to its end.
     fn read_on(&mut self, turn: &mut Turn, id: ClientId, reader: &mut RecordReader) -> bool {
         loop {
             let Some(client) = self.connected(id) else { return false };
@@ -98,7 +98,7 @@ impl Clients {
                 }
             }
             let caught_up = reader.next >= turn.records().next_index();
-            // The last page is sent even if it is empty: it is what tells a reader that does not follow of the end.
+            // The last page is sent even if it is empty: `caught_up` tells a reader that does not follow of the end.
             let is_last = caught_up && !reader.follow;
             if !records.is_empty() || missed > 0 || !reader.begun || is_last {
                 reader.begun = true;
@@ -112,7 +112,7 @@ impl Clients {
     }
 }
 
-/// What the texts and frames in a record take, in bytes, about.
+/// About the bytes of the texts and backtraces of a record in a frame.
 fn text_bytes(what: &What) -> u64 {
     let bytes = match what {
         What::Died { evidence, .. } => return evidence.wire_bytes(),

@@ -1,7 +1,7 @@
-//! Ends on their way to clients: letters that wait, and the replies that they travel in.
+//! Mail: ends that wait for a client's credit as letters, and the replies that carry them.
 //!
-//! Ends wait as letters of a few bytes; the results themselves stay with their jobs until the client has credit. What
-//! ended in one turn for one request travels in one reply; an output in a descriptor travels alone.
+//! A letter is a few bytes; the result stays with its job until the letter is read. The ends that a turn sends for
+//! one request share a reply, the envelope. An end with a descriptor has a reply of its own.
 
 use std::collections::BTreeMap;
 
@@ -13,12 +13,12 @@ use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 use crate::client::Clients;
 use crate::turn::{Turn, count_down};
 
-/// Bytes of results in one reply: well below a frame.
+/// Bytes of results in one reply: half a frame.
 const REPLY_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
-/// What an entry of a reply takes beside its result, in bytes, about.
+/// About the bytes of an end in a reply, beside its result.
 pub(crate) const ENTRY_BYTES: u64 = 24;
 
-/// Ends that a client is to be told.
+/// A letter: jobs whose ends a client is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Letter {
     pub(super) tag: Tag,
@@ -28,7 +28,8 @@ pub(crate) struct Letter {
 }
 
 impl Letter {
-    /// One about so many jobs from this one on. `own`: the client submitted them attached; else it waits for them.
+    /// A letter about so many jobs from this one on. `own`: the client submitted them attached; else it waits for
+    /// them.
     pub(crate) fn new(tag: Tag, own: bool, job: JobId, count: u32) -> Self {
         Self { tag, own, job, count }
     }
@@ -38,7 +39,7 @@ impl Letter {
         self.tag
     }
 
-    /// Whether the client submitted the job attached.
+    /// Whether the client submitted the jobs attached.
     pub(crate) fn is_own(self) -> bool {
         self.own
     }
@@ -49,14 +50,14 @@ impl Letter {
     }
 }
 
-/// Entries of one reply that is not sent yet.
+/// The ends of one reply that is not sent yet.
 #[derive(Default)]
 struct Envelope {
     ended: Vec<Ended>,
     bytes: u64,
 }
 
-/// Replies of one client that are not sent yet, one for each of its requests.
+/// The unsent replies to one client, one for each of its requests.
 #[derive(Default)]
 pub(crate) struct Envelopes {
     of: BTreeMap<Tag, Envelope>,
@@ -72,7 +73,7 @@ impl Envelopes {
 }
 
 impl Clients {
-    /// Writes a letter. `false`: nobody is there to read it.
+    /// Adds a letter for a client. `false`: it is not connected.
     pub(crate) fn post(&mut self, id: ClientId, letter: Letter) -> bool {
         let Some(client) = self.connected(id) else { return false };
         client.letters.push_back(letter);
@@ -80,7 +81,7 @@ impl Clients {
         true
     }
 
-    /// Has a client looked at in this turn, or in the next.
+    /// Adds a client to the ready ones, which are looked at in this turn or the next.
     pub(super) fn mark(&mut self, id: ClientId) {
         let Some(client) = self.map.get_mut(&id) else { return };
         if !std::mem::replace(&mut client.listed, true) {
@@ -88,45 +89,45 @@ impl Clients {
         }
     }
 
-    /// A client waits for one more end.
+    /// Counts an end that a client waits for by request.
     pub(crate) fn add_wait(&mut self, id: ClientId) {
         if let Some(client) = self.connected(id) {
             client.waits += 1;
         }
     }
 
-    /// A letter was read, or nobody is there to read it: fewer ends are waited for, if it was not about attached ones.
+    /// Uncounts the ends of a letter that was read, or whose client is gone, unless they are of attached jobs.
     ///
     /// # Panics
-    /// If they were not waited for.
+    /// If so many ends were not counted.
     pub(crate) fn letter_read(&mut self, id: ClientId, letter: Letter) {
         if let Some(client) = self.connected(id).filter(|_| !letter.own) {
             count_down(&mut client.waits, u64::from(letter.count), "ends that a client waits for");
         }
     }
 
-    /// Whether a client is still to be told of an end.
+    /// Whether any client has unread letters.
     pub(crate) fn have_letters(&self) -> bool {
         self.map.values().any(|client| !client.letters.is_empty())
     }
 
-    /// The clients with new letters or new credit, taken out whole: what is done for them may mark clients again, and
-    /// those have their turn next time. [`Clients::put_ready`] takes the empty list back.
+    /// Takes the list of clients with new letters or new credit. Clients that become ready while the machine works
+    /// through it are looked at next turn. [`Clients::put_ready`] takes the emptied list back, to reuse its memory.
     pub(crate) fn take_ready(&mut self) -> Vec<ClientId> {
         std::mem::take(&mut self.ready)
     }
 
-    /// What was marked meanwhile has been looked at, or is looked at again next turn.
+    /// Takes back the list that [`Clients::take_ready`] gave.
     ///
     /// # Panics
-    /// If a client of the list was not looked at: it would be marked for ever and never looked at again.
+    /// If it is not empty: those clients would stay marked and never be looked at again.
     pub(crate) fn put_ready(&mut self, mut ready: Vec<ClientId>) {
         assert!(ready.is_empty(), "every client that was ready has been looked at");
         ready.append(&mut self.ready);
         self.ready = ready;
     }
 
-    /// The next letter of a client, while it has credit for what is in the envelopes already.
+    /// The next letter of a client, if its credit exceeds the bytes in its envelopes.
     pub(crate) fn next_letter(&mut self, id: ClientId, envelopes: &Envelopes) -> Option<Letter> {
         let client = self.connected(id)?;
         client.listed = false;
@@ -134,7 +135,7 @@ impl Clients {
         if left > 0 { client.letters.pop_front() } else { None }
     }
 
-    /// Puts an end into its request's envelope, or sends it alone if an output goes with it.
+    /// Puts an end into the envelope of its request, or sends it at once if an output goes with it.
     pub(crate) fn tell(
         &mut self,
         turn: &mut Turn,
@@ -167,10 +168,10 @@ impl Clients {
         }
     }
 
-    /// Sends what is in the envelope of one request.
+    /// Sends the envelope of one request.
     ///
     /// # Panics
-    /// If more is in it than in all envelopes of its client.
+    /// If its bytes were not counted in the sum of all envelopes.
     pub(crate) fn seal(&mut self, turn: &mut Turn, (id, tag): (ClientId, Tag), envelopes: &mut Envelopes) {
         if let Some(envelope) = envelopes.of.remove(&tag) {
             count_down(&mut envelopes.bytes, envelope.bytes, "bytes in envelopes");
@@ -178,7 +179,7 @@ impl Clients {
         }
     }
 
-    /// Sends what is in all envelopes of a client.
+    /// Sends all envelopes of a client.
     pub(crate) fn seal_all(&mut self, turn: &mut Turn, id: ClientId, envelopes: Envelopes) {
         for (tag, envelope) in envelopes.of {
             self.reply(turn, (id, tag), Reply::Ended(envelope.ended), envelope.bytes, None);
@@ -186,7 +187,7 @@ impl Clients {
     }
 }
 
-/// What an end takes in a reply, in bytes, about.
+/// About the bytes of an end in a reply.
 pub(crate) fn bytes_of(ended: &Ended) -> u64 {
     let output = match &ended.output {
         Output::Inline(payload) => payload.as_bytes().len(),

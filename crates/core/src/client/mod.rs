@@ -1,14 +1,14 @@
-//! Clients: the only writer of connections, their credit, their mail and what they follow.
+//! Clients: the only writer of connections, their credit, their mail and their readers of records.
 //!
-//! A client that vanished is remembered while it has attached jobs: after a while these are cancelled. Nothing here knows
-//! a job but by its number; what an end says is put into a reply by the machine, which asks the room of jobs.
+//! A client that vanished is remembered while it has attached jobs, which are cancelled after a while. Nothing here
+//! knows more of a job than its number: the machine asks the room of jobs for the contents of a reply.
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | `connection` | one client, from its connection to when it is forgotten |
-//! | `credit` | replies, and how much more a client may be sent |
-//! | `mail` | ends that wait as letters, and the replies that they travel in |
-//! | `followers` | who reads the records, and how far |
+//! | `connection` | one client, from its connection until it is forgotten |
+//! | `credit` | how many bytes of replies may be on their way |
+//! | `mail` | ends that wait as letters, and the replies that carry them |
+//! | `followers` | readers of records |
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -32,9 +32,9 @@ pub(crate) use values::HungUp;
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     map: BTreeMap<ClientId, Client>,
-    /// Those with new letters or new credit.
+    /// Clients with new letters or new credit.
     ready: Vec<ClientId>,
-    /// Those that read records.
+    /// Clients with readers of records.
     readers: BTreeSet<ClientId>,
 }
 
@@ -43,7 +43,7 @@ impl Clients {
         self.map.get_mut(&id).filter(|client| client.is_connected())
     }
 
-    /// A client that is connected.
+    /// A client, if it is connected.
     pub(crate) fn see(&self, id: ClientId) -> Option<&Client> {
         self.map.get(&id).filter(|client| client.is_connected())
     }
@@ -53,23 +53,23 @@ impl Clients {
         self.see(id).is_some()
     }
 
-    /// When the jobs of a client that is gone are cancelled; `None` if it is there.
+    /// When the attached jobs of a client are cancelled, if it vanished.
     pub(crate) fn vanishes_ns(&self, id: ClientId) -> Option<u64> {
         self.map.get(&id)?.vanishes_ns()
     }
 
-    /// Clients that are connected.
+    /// The number of connected clients.
     pub(crate) fn count(&self) -> usize {
         self.map.values().filter(|client| client.is_connected()).count()
     }
 
-    /// Connected clients that wait for the end of some job.
+    /// Connected clients that wait for the end of any job.
     pub(crate) fn waiting(&self) -> Vec<ClientId> {
         let waiting = self.map.iter().filter(|(_, client)| client.is_connected() && client.waits());
         waiting.map(|(id, _)| *id).collect()
     }
 
-    /// Remembers that a client was told that a pool is degraded.
+    /// Notes that a client was told that a pool is degraded.
     ///
     /// # Panics
     /// If it was told so before.
@@ -84,7 +84,7 @@ impl Clients {
         }
     }
 
-    /// Those that were told that a pool is degraded; from now on they were not.
+    /// The clients that were told that a pool is degraded; the notes are removed.
     pub(crate) fn forget_told_degraded(&mut self, pool: PoolId) -> Vec<ClientId> {
         let told = self.map.iter_mut().filter(|(_, client)| client.told_degraded.contains(&pool));
         told.map(|(id, client)| {

@@ -1,6 +1,6 @@
-//! Plain values that this room gives: what a connection that is over leaves to be done elsewhere.
+//! Plain values that this room returns: what a client that hung up leaves for the machine to do.
 //!
-//! None of them is part of the room's state; nothing can be changed through one.
+//! None of them is part of the room's state, and no change of one changes the room.
 
 use std::collections::VecDeque;
 
@@ -8,11 +8,11 @@ use bulkhead_proto::ids::JobId;
 
 use crate::client::Letter;
 
-/// What a client that hung up leaves to be done.
+/// What the machine does for a client that hung up.
 pub(crate) struct HungUp {
     pub(crate) uid: u32,
-    /// Ends that it was to be told.
+    /// Its unread letters.
     pub(crate) letters: VecDeque<Letter>,
-    /// Its attached batches: the first job of each, and how many there were at first.
+    /// Its attached batches: the first job of each, and how many there were at admission.
     pub(crate) batches: Vec<(JobId, u32)>,
 }

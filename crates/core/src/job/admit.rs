@@ -1,8 +1,8 @@
-//! Admission: how many jobs there is room for, and the taking in.
+//! Admission: how many jobs of a submit the queue has room for, and [`Jobs::admit`], which queues them.
 //!
-//! The queue is bounded in jobs and bytes. When it is full, users who have next to nothing in it may still add a
-//! little, so that one user's flood does not shut the others out. Whether a request may be looked at at all is
-//! `machine/submit.rs`'s.
+//! The queue is bounded in jobs and in bytes of input. When it is full, a user with less than 1/64 of it may still
+//! add jobs, up to 1/8 beyond the bound for all such users together: one user's flood does not shut the others out.
+//! The request itself is checked by `machine/submit.rs`, which drives this file.
 
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::job::Payload;
@@ -19,16 +19,16 @@ const SMALL_PART: u64 = 64;
 const BEYOND_PART: u64 = 8;
 
 impl Jobs {
-    /// How many of these inputs there is room for, and why not for more.
+    /// How many of these inputs fit into the queue, and the refusal of the rest.
     pub(crate) fn room(&self, turn: &Turn, uid: u32, inputs: &[Payload]) -> (u64, Option<Refusal>) {
         let (config, count) = (turn.config(), inputs.len() as u64);
         let small = self.queues.length_of(uid) < config.queue_max / SMALL_PART;
         let bound = |max: u64| if small { max.saturating_add(max / BEYOND_PART) } else { max };
-        // Jobs that wait for a backoff or a fresh worker will come back to the queue, so they hold their places.
+        // Jobs that wait for a backoff or a fresh worker return to the queue, so they keep their places in it.
         let waiting = self.queued() + self.retrying();
         let jobs_left = bound(config.queue_max).saturating_sub(waiting);
         let mut bytes_left = bound(config.queue_bytes_max).saturating_sub(self.queues.bytes());
-        // The first ones that fit, in order, and none behind one that does not: ids follow each other without a gap.
+        // Inputs are admitted in order up to the first that does not fit: the numbers of a batch have no gap.
         let mut fitting = 0;
         for input in inputs {
             let bytes = input.as_bytes().len() as u64;
@@ -51,7 +51,7 @@ impl Jobs {
         }
     }
 
-    /// Queues the first jobs of a submit that was checked; gives them.
+    /// Queues the first `count` jobs of a checked submit and returns the run of the first.
     ///
     /// # Panics
     /// If there is no job to take in, fewer inputs than jobs, or files for more than one job.

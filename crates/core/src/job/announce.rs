@@ -1,7 +1,8 @@
-//! Who is still to be told of an end: clients that wait for it, and the client that the job is attached to.
+//! Announcing an end: clients that wait for it, and the client that the job is attached to.
 //!
-//! [`Jobs::end`] gives the clients that wait, `machine/end.rs` writes them letters and says here how many there were,
-//! and each letter that is read comes back as [`Jobs::told`]. Letters themselves are the room of clients'.
+//! [`Jobs::end`] returns the waiting clients, `machine/end.rs` posts a letter to each and calls [`Jobs::announced`]
+//! with their number, and [`Jobs::told`] is called for each letter that is read. The room of clients owns the
+//! letters.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
@@ -14,11 +15,11 @@ use crate::job::{Jobs, Released, Untold};
 use crate::turn::{Turn, count_down};
 
 impl Jobs {
-    /// So many clients are to be told of an end that was just given. An attached end is its client's, and is never
-    /// dropped for others': gives what it weighs. Any other competes for the retention.
+    /// Records that an end was announced to so many clients. The end of an attached job is kept until its client has
+    /// read it, and its weight is returned; any other end is kept within the bounds of `kept.rs`.
     ///
     /// # Panics
-    /// If it has not ended, was announced, or is attached and nobody is to be told.
+    /// If the job has not ended, was announced before, or is attached and no client was posted a letter.
     pub(crate) fn announced(&mut self, run: Run, clients: u32) -> Option<Untold> {
         let key = self.table.open(run);
         let end = self.table[key].end_mut().expect("what is announced has ended");
@@ -41,14 +42,14 @@ impl Jobs {
         }
     }
 
-    /// What the end of a job weighs that its client was not told.
+    /// The weight of an end that its attached client has not read.
     pub(super) fn weigh_untold(&self, key: Key) -> Untold {
         let job = &self.table[key];
         let is_held = job.end().is_some_and(|end| matches!(end.left, Leftover::Held { .. }));
         Untold { client: self.table.batch(key).client, bytes: job.kept_bytes(), outputs: u64::from(is_held) }
     }
 
-    /// One more client is to be told of an end.
+    /// One more client was posted a letter about an end.
     ///
     /// # Panics
     /// If the job has not ended, or its end was not announced.
@@ -64,8 +65,8 @@ impl Jobs {
         end.untold += 1;
     }
 
-    /// A client waits for the end of a job that has not ended. `is_there` says which clients still are: others are
-    /// dropped from the list now and then, so that it stays as long as its living.
+    /// Adds a client that waits for the end of a job. `is_there` says whether a client is connected: each time the
+    /// list has doubled, clients that are not connected are dropped from it.
     ///
     /// # Panics
     /// If the job has ended, or is a part.
@@ -84,7 +85,7 @@ impl Jobs {
         }
     }
 
-    /// A client that was to be told of an end waits for the next one: the job was asked to run again meanwhile.
+    /// Adds a client whose letter is about an end that a retry has taken back: it waits for the next end.
     ///
     /// # Panics
     /// If the job has ended, or is a part.
@@ -99,16 +100,16 @@ impl Jobs {
         assert!(job.end().is_none() && !job.is_part(), "job {} is a job that has not ended", job.id);
     }
 
-    /// A client was told of the end of this job, or is gone: when all were, a done one that was attached is forgotten and
-    /// any other is kept.
+    /// A letter about the end of this job was read, or its client is gone. After the last letter, an attached job
+    /// that is done is forgotten and any other is kept.
     ///
     /// # Panics
-    /// If an attached end is told more often than it was announced.
+    /// If the end of an attached job is told more often than it was announced.
     pub(crate) fn told(&mut self, turn: &mut Turn, number: JobId) -> Released {
         let Some(key) = self.table.find(number) else { return Released::default() };
         let Some(end) = self.table[key].end_mut() else { return Released::default() };
         if end.retention != Retention::Untold {
-            // Letters of an earlier end are counted too, if the job was asked to run again before they were read.
+            // After a retry, unread letters about the earlier end are counted here too.
             end.untold = end.untold.saturating_sub(1);
             return Released::default();
         }
@@ -126,7 +127,7 @@ impl Jobs {
         }
     }
 
-    /// Whether nobody will ask for this job again once this client, which submitted it attached, has its end.
+    /// Whether this job can be forgotten as soon as this client, which submitted it attached, is sent its end.
     pub(crate) fn is_last_word(&self, run: Run, client: ClientId) -> bool {
         let batch = self.batch(run);
         let is_last =

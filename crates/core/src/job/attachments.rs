@@ -1,11 +1,10 @@
-//! Files that clients sent with their jobs: how many may be held, whom they go to, and when they are let go.
+//! Attachments: the files that go with the tasks of a job, and when they are closed.
 //!
-//! What goes with the tasks of one job are its *attachments*. They are held by the job until its end and by every offer that
-//! carries it until that is settled or its worker's death proven; whoever leaves last lets the files go, each once. A
-//! descriptor can pin memory and is one of a few, so both have budgets: in all, and three quarters of that for one
-//! user who is not root.
+//! The attachments of a job are its client's files, its plan and the output that its tasks share. The job holds them
+//! until its end, and so does each offer that carries them until it is settled or its worker's death is proven. The
+//! last holder's [`Jobs::unload`] or [`Jobs::end`] makes the shell drop each file once.
 //!
-//! Nothing is opened, read or closed here: a file is a number.
+//! A file is a number here: this room opens, reads and closes nothing. `files.rs` checks the files of a submit.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,31 +22,31 @@ use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
 use crate::turn::{Turn, count_down};
 
-/// Names the attachments of one job; never used again.
+/// The number of one job's attachments; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AttachmentsId(u64);
 
-/// What goes with the tasks of one job.
+/// The attachments of one job.
 #[derive(Debug)]
 struct Attachments {
     uid: u32,
     files: Vec<(FileId, FileUse)>,
     pinned_bytes: u64,
-    /// The output that all its tasks share, once one was told of it.
+    /// The output that all tasks of the job share, once a task was offered with it.
     scratch: Option<ScratchId>,
     plan: Option<OutputId>,
-    /// The job itself until its end, and each offer that carries it.
+    /// How many hold them: the job until its end, and each offer that carries them.
     users: u32,
 }
 
-/// What is held, of all or of one user.
+/// Files and bytes of memory that are held, for all users or for one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct FilesHeld {
     pub(super) files: u64,
     pub(super) bytes: u64,
 }
 
-/// Everything that is held for jobs.
+/// The attachments of all jobs.
 #[derive(Debug, Default)]
 pub(crate) struct AttachmentTable {
     held: BTreeMap<AttachmentsId, Attachments>,
@@ -58,7 +57,7 @@ pub(crate) struct AttachmentTable {
 }
 
 impl AttachmentTable {
-    /// Counts files in, or out again; `change` does it for one of the two counts.
+    /// Applies `change` to the counts of all users and to those of one.
     fn count(&mut self, uid: u32, change: impl Fn(&mut FilesHeld)) {
         change(&mut self.all);
         let used = self.of.entry(uid).or_default();
@@ -72,10 +71,10 @@ impl AttachmentTable {
         self.held.get_mut(&id).expect("attachments that a job or an offer has are held")
     }
 
-    /// Holds the files of a job that is accepted, if any came with it.
+    /// Holds the files that came with a job; `None` if none came.
     ///
     /// # Panics
-    /// If they have not a name each.
+    /// If there are not as many names as files.
     pub(super) fn hold(
         &mut self,
         uid: u32,
@@ -102,7 +101,7 @@ impl AttachmentTable {
         id
     }
 
-    /// Checks what must always hold; `users` tells who has which attachments.
+    /// Checks what must always hold; `users` counts the holders of each attachments.
     pub(crate) fn audit(&self, users: &BTreeMap<AttachmentsId, u32>) {
         let (mut all, mut of) = (FilesHeld::default(), BTreeMap::<u32, FilesHeld>::new());
         for (id, attachments) in &self.held {
@@ -117,16 +116,19 @@ impl AttachmentTable {
             }
         }
         of.retain(|_, used| *used != FilesHeld::default());
-        assert!(users.keys().all(|id| self.held.contains_key(id)), "what somebody has is held");
+        assert!(
+            users.keys().all(|id| self.held.contains_key(id)),
+            "attachments that a job or an offer has are held"
+        );
         assert_eq!((all, of), (self.all, self.of.clone()), "files are counted");
     }
 }
 
 impl Jobs {
-    /// The attachments of a job's task that is about to be offered; the offer has them from now on.
+    /// Adds an offer as a holder of its job's attachments, and lists the files that go with it.
     ///
     /// # Panics
-    /// If the job has let them go.
+    /// If the job's attachments are closed.
     pub(super) fn attach(&mut self, job: Key, stage: Stage) -> (Option<AttachmentsId>, Vec<TaskFile>) {
         let (uid, output) = (self.table.batch(job).uid, self.table.batch(job).policy.output);
         let id = match self.table[job].attachments() {
@@ -174,8 +176,8 @@ impl Jobs {
         }
     }
 
-    /// An offer ended with a held output. If that was the one that the tasks of its job share, it is no scratch any
-    /// more.
+    /// An offer ended with a held output. If it was the output that the tasks of the job share, the job has no shared
+    /// output any more.
     ///
     /// # Panics
     /// If the offer has attachments that are not held: it was settled before.
@@ -185,18 +187,18 @@ impl Jobs {
         }
     }
 
-    /// An offer is settled, or its worker's death proven: it has its attachments no more.
+    /// An offer is settled, or its worker's death is proven: it holds its attachments no more.
     ///
     /// # Panics
-    /// If all who had them let them go before.
+    /// If the attachments had no holder left.
     pub(crate) fn unload(&mut self, turn: &mut Turn, ticket: Ticket) {
         self.release(turn, ticket.attachments);
     }
 
-    /// One holder less of these attachments, the job itself or an offer: the last lets the files go, each once.
+    /// Removes one holder of attachments, a job or an offer; the last one's files are dropped.
     ///
     /// # Panics
-    /// If all who had them let them go before.
+    /// If the attachments had no holder left.
     pub(super) fn release(&mut self, turn: &mut Turn, attachments: Option<AttachmentsId>) {
         let Some(id) = attachments else { return };
         let attachments = self.attachments.get_mut(id);
@@ -221,7 +223,7 @@ impl Jobs {
         }
     }
 
-    /// Whether an offer of a job, or of a part of it, still holds its attachments.
+    /// Whether an offer of the job, or of one of its parts, still holds its attachments.
     pub(crate) fn are_attachments_held(&self, run: Run) -> bool {
         self.job(run).attachments().is_some_and(|id| self.attachments.held.contains_key(&id))
     }

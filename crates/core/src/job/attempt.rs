@@ -1,4 +1,4 @@
-//! The attempts of a task: from an offer to what became of it.
+//! The attempts of a task: from [`Jobs::start`], which offers it, to the method that ends the attempt.
 //!
 //! | method | from | to | list |
 //! |---|---|---|---|
@@ -8,8 +8,8 @@
 //! | `backoff_over` | waiting | queued, solo (charged before) | queue, solo |
 //! | `charge` | running | solo, running (charged too often: `end` is next) | solo |
 //!
-//! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths. What was
-//! given back uncharged costs nothing and goes to the front.
+//! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths. An
+//! attempt that is given back uncharged costs neither, and its task goes to the front of its list.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
@@ -28,10 +28,10 @@ use crate::job::{Begun, Dead, Held, Jobs};
 use crate::turn::{Alarm, AlarmSlot, Tally, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
-    /// Begins an attempt: the task is with this worker from now on, as this offer. Its log is made by [`Jobs::begin_log`].
+    /// Begins an attempt: the task is offered to this worker as `seq`. [`Jobs::begin_log`] makes its log.
     ///
     /// # Panics
-    /// If it was not taken out of the list that it waited in, or waits in none.
+    /// If [`Jobs::take`] or [`Jobs::take_alone`] did not take it out of its list, or it runs already.
     pub(crate) fn start(&mut self, turn: &mut Turn, run: Run, worker: WorkerId, seq: Seq) -> Begun {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
@@ -69,7 +69,7 @@ impl Jobs {
         Begun { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client, pool }
     }
 
-    /// Which task of its job it is, as its worker is told.
+    /// Which task of its job this is, in the terms of the worker protocol.
     fn stage_of(&self, key: Key) -> Stage {
         match self.table[key].task_kind {
             TaskKind::Whole => Stage::Whole,
@@ -84,7 +84,7 @@ impl Jobs {
         }
     }
 
-    /// The run that an offer is of, while that offer is its current one: it has not ended and was not offered anew.
+    /// The run of an offer, if the offer is the run's current one: the run has not ended and was not offered again.
     pub(crate) fn current(&self, held: &Held) -> Option<Run> {
         let run = self.there(held.ticket, held.number, held.count)?;
         let job = self.job(run);
@@ -92,11 +92,11 @@ impl Jobs {
         (job.fence == held.fence && is_with_it).then_some(run)
     }
 
-    /// Puts a run whose offer came back uncharged in front again. If it had begun, that attempt is lost; else it never
-    /// was one. `false`: it expired meanwhile and has to be ended as that.
+    /// Puts a run whose offer came back uncharged at the front of its list. If it had begun, the attempt counts as
+    /// lost; if not, it does not count as an attempt. `false`: it has expired meanwhile, and the caller ends it so.
     ///
     /// # Panics
-    /// If it is with no worker.
+    /// If it does not run.
     pub(crate) fn requeue(&mut self, turn: &mut Turn, run: Run, begun: bool) -> bool {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
@@ -108,12 +108,12 @@ impl Jobs {
             rare.lost_ns = Some(now_ns);
             rare.lost += 1;
         } else {
-            // Nothing of it ran: the offer was counted when it was made, and is not one any more.
+            // `start` counted the offer as an attempt; nothing of it ran.
             count_down(&mut job.attempts, 1, "attempts of a job");
             self.drop_log(turn, key);
         }
         let job = &self.table[key];
-        // Its alarm may have gone off while it was with a worker, and passed it over: it does not go off again.
+        // Its expiry alarm skips jobs that run, and does not go off again.
         if job.never_began() && expires_ns.is_some_and(|expires_ns| expires_ns <= now_ns) {
             return false;
         }
@@ -128,22 +128,23 @@ impl Jobs {
         true
     }
 
-    /// Whether its policy lets a run be tried again after a failure that its own code reported.
+    /// Whether the policy of a run allows one more retry after a failure that its own code reported.
     pub(crate) fn may_retry(&self, run: Run) -> bool {
         self.job(run).retries < self.batch(run).policy.retry_budget()
     }
 
-    /// Lets a run whose own code said no wait for its next attempt; what it had written is dropped.
+    /// Lets a run whose own code reported a failure wait for its backoff; the output of the failed attempt is
+    /// dropped.
     ///
     /// # Panics
-    /// If it may not be tried again, or is with no worker.
+    /// If it has no retry left, or does not run.
     pub(crate) fn back_off(&mut self, turn: &mut Turn, run: Run, message: String, left: Leftover) {
         assert!(self.may_retry(run), "job {} has no retry left", run.first());
         let key = self.table.open(run);
         if let Leftover::Held { output, .. } = left {
             turn.act(Action::DropOutput { output });
         }
-        // Jitter, so that jobs which failed together for one reason do not come back together.
+        // Jitter keeps jobs that failed together from coming back together.
         let (first_ms, most_ms) = (turn.config().backoff_min_ms, turn.config().backoff_max_ms);
         let span = doubled(first_ms, u32::from(self.table[key].retries), most_ms);
         let retry_after_ms = turn.jitter(span);
@@ -160,7 +161,7 @@ impl Jobs {
         turn.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Some(uid));
     }
 
-    /// The alarm of a backoff went off. The task may have been cancelled, or even forgotten, in this very turn.
+    /// The alarm of a backoff went off. The task may have been cancelled or forgotten earlier in this turn.
     pub(crate) fn backoff_over(&mut self, number: JobId) {
         let Some(key) = self.table.find(number) else { return };
         if self.table[key].state.phase() != Phase::Waiting {
@@ -169,7 +170,7 @@ impl Jobs {
         self.wait_behind(key);
     }
 
-    /// Queues a task behind the others, or with those that run alone if a death was charged to it once.
+    /// Queues a task at the back: of the solo list if a death was charged to it, else of its pool's queue.
     pub(super) fn wait_behind(&mut self, key: Key) {
         if self.table[key].alone {
             self.table.enter(key, State::Solo);
@@ -180,11 +181,11 @@ impl Jobs {
         }
     }
 
-    /// Charges a death to the run whose attempt it ended: from now on it runs alone, or never again. Then it is still
-    /// running, and this gives the outcome that it is to end with.
+    /// Charges a death to the run whose attempt it ended. From now on the run is tried alone in fresh workers. If its
+    /// budget of crashes is used up, it stays in its state and its outcome is returned: the caller ends it.
     ///
     /// # Panics
-    /// If it is with no worker, or was charged as often as its policy allows before.
+    /// If it does not run, or its budget was used up before.
     pub(crate) fn charge(&mut self, turn: &mut Turn, run: Run, dead: &Dead<'_>) -> Option<Outcome> {
         let key = self.table.open(run);
         let batch = self.table.batch(key);
@@ -211,7 +212,7 @@ impl Jobs {
     }
 }
 
-/// Where the output of a task goes. A plan is a file of its own; what a part leaves goes to the merge.
+/// Where the output of a task goes: a plan into a descriptor, the result of a part inline to the merge.
 fn output_of(stage: Stage, wanted: OutputMode) -> OutputMode {
     match stage {
         Stage::Whole | Stage::Merge { .. } => wanted,
@@ -220,7 +221,7 @@ fn output_of(stage: Stage, wanted: OutputMode) -> OutputMode {
     }
 }
 
-/// Cuts a worker's text to what travels, between characters.
+/// Cuts a text of a worker to `TEXT_MAX_BYTES`, between two characters.
 pub(crate) fn truncate(text: &mut String) {
     let mut end = text.len().min(TEXT_MAX_BYTES);
     while !text.is_char_boundary(end) {

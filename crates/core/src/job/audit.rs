@@ -1,7 +1,7 @@
-//! What must hold of jobs between any two turns, as assertions: counts, lists, parts, attachments, logs, kept ones.
+//! The invariants of this room between two turns, as assertions: counts, lists, parts, attachments, logs, kept jobs.
 //!
-//! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon never does.
-//! What holds between jobs and workers is `machine/audit.rs`'s.
+//! [`Jobs::audit`] walks everything: the simulation and the tests call it after each turn, the daemon never does.
+//! Invariants between jobs and workers are in `machine/audit.rs`.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::job::{Held, Jobs};
 use crate::turn::{Alarm, Turn};
 
 impl Jobs {
-    /// Checks every invariant of this room; `tickets` are those of all offers that workers hold.
+    /// Checks every invariant of this room; `tickets` are the tickets of all offers that workers hold.
     ///
     /// # Panics
     /// If one is broken: the machine is wrong.
@@ -30,7 +30,7 @@ impl Jobs {
         assert_eq!(self.queues.audit_solo(&self.table), count_all(Phase::Solo));
     }
 
-    /// Every task that is with a worker: as what, with which worker, in which pool, and whether it runs alone.
+    /// Every task that runs: its number, fence, worker, sequence number and pool.
     pub(crate) fn all_running(&self) -> impl Iterator<Item = (JobId, Fence, WorkerId, Seq, PoolId)> + '_ {
         self.table.slab.iter().filter_map(|(_, job)| match job.state {
             State::Running { worker, seq, .. } => {
@@ -50,7 +50,7 @@ impl Jobs {
         self.progress_alarm_ns(job)
     }
 
-    /// Counted afresh from the table, to be held against the counters that decisions are made by.
+    /// Counts the table afresh and compares that with the counters.
     fn audit_table(&self) {
         let mut counts = [[0; PHASES]; 2];
         let mut refs = 0;
@@ -95,7 +95,7 @@ impl Jobs {
         }
     }
 
-    /// No part without its job, no job with parts that are not there.
+    /// Every part has a job, and every job with parts has them all.
     fn audit_parts(&self) {
         let mut live = 0;
         for (id, part_set) in self.part_sets.iter() {
@@ -125,7 +125,7 @@ impl Jobs {
         assert_eq!(there, live, "every part has a job that waits for it");
     }
 
-    /// Attachments are held by jobs that have not ended, and by offers.
+    /// Attachments are held by jobs that have not ended and by offers, and by nothing else.
     fn audit_attachments(&self, tickets: impl Iterator<Item = Ticket>) {
         let mut users = BTreeMap::new();
         let jobs = self.table.slab.iter().map(|(_, job)| job).filter(|job| job.end().is_none());

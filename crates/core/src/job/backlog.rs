@@ -1,7 +1,8 @@
-//! One client's place in the queue: a list of jobs for each priority.
+//! The backlog of one client in a pool's queue: two lists of jobs for each priority.
 //!
-//! Its turn takes the most urgent of the heads: `priority * ageing + waited`, so that waiting outweighs priority
-//! in the end and only ten heads are compared. Driven by `queue.rs`, which knows whose turn it is.
+//! A turn of the client takes the most urgent of the list heads. Urgency is `priority * ageing + waited`, so that
+//! waiting outweighs priority in the end, and only heads are compared. `queue.rs` drives this file and decides whose
+//! turn it is.
 
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::PRIORITY_MAX;
@@ -10,32 +11,32 @@ use crate::job::list::{JobList, Key};
 use crate::job::state::TaskKind;
 use crate::job::table::JobTable;
 
-/// Lists of jobs, one for each priority...
+/// Lists of jobs that have not begun, one for each priority...
 const LEVELS: usize = PRIORITY_MAX as usize + 1;
-/// ...and as many of parts and merges of jobs that have begun.
+/// ...and as many lists of parts and of merges.
 const LISTS: usize = 2 * LEVELS;
-/// The lists of jobs in a mask.
+/// The bits of the lists of jobs that have not begun.
 const JOBS: u32 = (1 << LEVELS) - 1;
 
-/// What the machine wants done about the run whose turn it is.
+/// The machine's answer about the run whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Take it.
+    /// Take this run.
     Take,
-    /// Look at others; it keeps its place in its list.
+    /// Look at the next list; this run keeps its place.
     Skip,
-    /// Take nothing: it must not be overtaken.
+    /// Take nothing: no run may overtake this one.
     Stop,
 }
 
-/// What one look through a part of the queue came to.
+/// The result of a search in a part of the queue.
 pub(crate) enum Picked {
     Job(Key),
     Nothing,
     Stopped,
 }
 
-/// The clock of one look: now, and how much waiting weighs as much as one priority.
+/// The clock of one search: now, and the waiting time that weighs as much as one priority.
 #[derive(Clone, Copy)]
 pub(crate) struct Ageing {
     pub(super) now_ns: u64,
@@ -43,14 +44,14 @@ pub(crate) struct Ageing {
 }
 
 impl Ageing {
-    /// How urgent a job is that stands in the list of this priority.
+    /// The urgency of a job in the list of this priority.
     fn urgency(self, jobs: &JobTable, list: usize, key: Key) -> u64 {
         let waited = self.now_ns.saturating_sub(jobs.batch(key).since_ns);
         ((list % LEVELS) as u64).saturating_mul(self.step_ns).saturating_add(waited)
     }
 }
 
-/// Where a queued job stands.
+/// The user, the client and the list of a queued job.
 #[derive(Clone, Copy)]
 pub(crate) struct QueuePlace {
     pub(super) uid: u32,
@@ -58,20 +59,20 @@ pub(crate) struct QueuePlace {
     pub(super) list: usize,
 }
 
-/// The jobs of one client that wait.
+/// The queued jobs of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     pub(super) lists: [JobList; LISTS],
-    /// A bit for each list that is not empty.
+    /// One bit for each list that is not empty.
     pub(super) filled: u32,
-    /// Whether its last turn went to a part.
+    /// Whether the last turn took a part or a merge.
     was_part: bool,
-    /// Whether it has its place among its user's turns.
+    /// Whether the client is in the turn order of its user.
     pub(super) listed: bool,
 }
 
 impl Backlog {
-    /// Takes its most urgent job that `judge` wants.
+    /// Takes the most urgent job for which `judge` answers `Take`.
     pub(crate) fn take(
         &mut self,
         jobs: &mut JobTable,
@@ -93,8 +94,8 @@ impl Backlog {
         Picked::Nothing
     }
 
-    /// The most urgent head among the lists in `mask`. Parts and jobs of one priority take turns: a job of many parts
-    /// does not hold up the jobs behind it, nor these it.
+    /// The most urgent head of the lists in `mask`. Parts and jobs of one priority take turns, so that neither a job
+    /// of many parts nor a row of jobs holds up the other.
     fn next(&self, jobs: &JobTable, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
         let job = self.most_urgent(jobs, ageing, mask & JOBS);
         let part = self.most_urgent(jobs, ageing, mask & !JOBS);
@@ -109,7 +110,7 @@ impl Backlog {
         if part_first { part } else { job }.map(|(_, found)| found)
     }
 
-    /// The most urgent head among the lists in `mask`, and how urgent it is; among equals the higher priority.
+    /// The most urgent head of the lists in `mask`, with its urgency; of equal ones the higher priority.
     fn most_urgent(&self, jobs: &JobTable, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
         let mut best = None;
         while mask != 0 {
@@ -124,12 +125,12 @@ impl Backlog {
         best
     }
 
-    /// Jobs of this client that go before one of its own, counted up to `most`: those before it in its list, and those
-    /// of other lists that are as urgent.
+    /// Counts jobs of this client that go before one of its jobs, up to `most`: those before it in its list, and
+    /// those of other lists that are at least as urgent.
     pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
         let urgency = ageing.urgency(jobs, own, key);
         let mut count = JobList::before(&jobs.slab, key, most);
-        // Parts are no jobs, and take turns with them.
+        // Parts are no jobs and take turns with them, so they are not counted.
         for (list, others) in self.lists[..LEVELS].iter().enumerate().filter(|(list, _)| *list != own) {
             let goes_first = |other: &Key| {
                 let urgency_of_other = ageing.urgency(jobs, list, *other);
@@ -150,7 +151,7 @@ impl Backlog {
     }
 }
 
-/// Where this job stands.
+/// The user, client and list in which this job is queued.
 pub(crate) fn place_of(jobs: &JobTable, key: Key) -> QueuePlace {
     let batch = jobs.batch(key);
     let has_begun = matches!(jobs[key].task_kind, TaskKind::Run | TaskKind::Merge);

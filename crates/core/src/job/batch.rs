@@ -1,7 +1,7 @@
-//! What the jobs of one submit share, so that each of them stays lean.
+//! A batch: the fields that all jobs of one submit share, so that each job stays small.
 //!
-//! Counted by its jobs and gone with the last of them. It never changes after admission, but for `attached`,
-//! which ends when its client is gone.
+//! `refs` counts the jobs of a batch, and the last job removes it. After admission only `attached` changes, when the
+//! client is gone, and `since_ns`, when a part has its turn.
 
 use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Tag};
 use bulkhead_proto::job::Policy;
@@ -13,44 +13,44 @@ use crate::turn::AlarmSlot;
 pub(crate) struct Batch {
     /// Number of its first job.
     pub(super) first: JobId,
-    /// Jobs it had at first; their numbers follow each other.
+    /// Jobs in it when it was admitted; their numbers follow each other.
     pub(super) count: u32,
-    /// Jobs of it that are still in the table.
+    /// Jobs of it in the table, plus one for a part set.
     pub(super) refs: u32,
     pub(super) kind: KindId,
     /// Whether a log goes with each task of that kind.
     pub(super) logs: bool,
-    /// Whose workers run that kind.
+    /// The pool whose workers run the kind.
     pub(super) pool: PoolId,
     pub(super) policy: Policy,
     pub(super) uid: u32,
     pub(super) client: ClientId,
     pub(super) tag: Tag,
-    /// Whether ends stream to the client. Over when the client is gone.
+    /// Whether ends are sent to the client as they come. `false` once the client is gone.
     pub(super) attached: bool,
-    /// Whether the client wants to be told how far its jobs are, while it is attached to them.
+    /// Whether the client subscribed to the progress of its jobs, while they are attached.
     pub(super) progress: bool,
     pub(super) accepted_us: u64,
-    /// Whether the client keeps a note of it, to cancel its jobs when it has vanished.
+    /// Whether the client keeps the batch in its list, so that its jobs are cancelled after it has vanished.
     pub(super) watched: bool,
-    /// Since when its jobs may be dispatched, for ageing and for `expires_ms`.
+    /// When its jobs could first be dispatched: ageing and `expires_ms` count from here.
     pub(super) since_ns: u64,
-    /// When jobs of it that had no attempt yet expire.
+    /// When its jobs expire that have had no attempt yet.
     pub(super) expiry: AlarmSlot,
 }
 
 impl Batch {
-    /// What its jobs are to run.
+    /// The kind of its jobs.
     pub(crate) fn kind(&self) -> KindId {
         self.kind
     }
 
-    /// Whose workers run that kind.
+    /// The pool whose workers run the kind.
     pub(crate) fn pool(&self) -> PoolId {
         self.pool
     }
 
-    /// How its jobs are to be treated.
+    /// The granted policy of its jobs.
     pub(crate) fn policy(&self) -> &Policy {
         &self.policy
     }
@@ -65,17 +65,17 @@ impl Batch {
         self.client
     }
 
-    /// Its numbers: the first, and how many there were at first.
+    /// The number of its first job, and how many there were at admission.
     pub(crate) fn numbers(&self) -> (JobId, u32) {
         (self.first, self.count)
     }
 
-    /// Whether ends stream to the client.
+    /// Whether ends are sent to the client as they come.
     pub(crate) fn is_attached(&self) -> bool {
         self.attached
     }
 
-    /// Whether the client keeps a note of it, to cancel its jobs when it has vanished.
+    /// Whether the client keeps the batch in its list, so that its jobs are cancelled after it has vanished.
     pub(crate) fn is_watched(&self) -> bool {
         self.watched
     }
@@ -85,7 +85,7 @@ impl Batch {
         self.accepted_us
     }
 
-    /// Since when its jobs may be dispatched, CLOCK_MONOTONIC nanoseconds.
+    /// When its jobs could first be dispatched, CLOCK_MONOTONIC nanoseconds.
     pub(crate) fn since_ns(&self) -> u64 {
         self.since_ns
     }
@@ -95,7 +95,7 @@ impl Batch {
         self.expiry.at_ns()
     }
 
-    /// The same without an expiry, which the new one sets for itself.
+    /// A copy with an empty expiry slot.
     pub(crate) fn copy(&self) -> Self {
         Self { policy: self.policy.clone(), expiry: AlarmSlot::default(), ..*self }
     }

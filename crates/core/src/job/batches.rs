@@ -1,7 +1,7 @@
-//! What happens to the jobs of a batch together: they expire, lose their client, or are all gone.
+//! Changes of a whole batch: its jobs expire, its client is gone, or its last job is removed.
 //!
-//! A batch is found by the number of its first job and its count, as alarms and clients remember it; each method looks
-//! its jobs up by number and leaves out those that have got a batch of their own since.
+//! Alarms and clients remember a batch by the number of its first job and its count. Each method looks the jobs up by
+//! number and skips those that a retry has moved to a batch of their own.
 
 use bulkhead_proto::ids::JobId;
 
@@ -13,7 +13,7 @@ use crate::job::{BatchGone, Jobs};
 use crate::turn::{Alarm, Turn};
 
 impl Jobs {
-    /// The jobs of a batch that have waited for their first attempt for too long.
+    /// The jobs of a batch that have expired: still queued, and without an attempt.
     pub(crate) fn expired(&self, turn: &Turn, first: JobId, count: u32) -> Vec<Run> {
         let of_batch =
             (first.0..first.0 + u64::from(count)).filter_map(|number| self.table.find(JobId(number)));
@@ -27,10 +27,10 @@ impl Jobs {
         of_batch.filter(is_over).map(|key| self.table.run(key)).collect()
     }
 
-    /// The client of an attached batch is gone: its jobs live on for a while, as if they were not attached.
+    /// Detaches an attached batch whose client is gone: its jobs live on for a while.
     ///
     /// # Panics
-    /// If no client keeps a note of such a batch, or if it was detached before.
+    /// If the batch is in no client's list, or was detached before.
     pub(crate) fn detach(&mut self, first: JobId, count: u32) {
         let key = self.watched_jobs(first, count).next();
         let key = key.expect("a batch that its client keeps a note of has a job");
@@ -39,8 +39,7 @@ impl Jobs {
         assert!(was_attached, "the batch of job {first} is detached once");
     }
 
-    /// The jobs of a batch that a client kept a note of, and that have not ended. A job that somebody asked to run again
-    /// since is not that client's any more: it has a batch of its own.
+    /// The jobs of a batch in a client's list that have not ended.
     pub(crate) fn of_watched_batch(&self, first: JobId, count: u32) -> Vec<Run> {
         let unended = self.watched_jobs(first, count).filter(|key| self.table[*key].end().is_none());
         unended.map(|key| self.table.run(key)).collect()
@@ -55,7 +54,7 @@ impl Jobs {
     }
 }
 
-/// The last job of a batch is gone, or left it: its expiry is over. Gives it if its client keeps a note of it.
+/// The last job of a batch was removed or moved: cancels its expiry, and returns it if it is in a client's list.
 pub(super) fn batch_gone(turn: &mut Turn, gone: Option<Batch>) -> Option<BatchGone> {
     let mut batch = gone?;
     turn.cancel(&mut batch.expiry, Alarm::Expiry(batch.first, batch.count));

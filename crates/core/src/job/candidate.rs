@@ -1,4 +1,7 @@
-//! A run whose turn it is, as the machine judges it before it is taken: who may run it, and beside what.
+//! Taking a run: the machine judges each run whose turn it is by its kind, descriptors and limits, and takes one.
+//!
+//! Driven by `machine/dispatch.rs`. A run that was taken is in no list; [`Jobs::start`] must follow in the same
+//! call.
 
 use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, KindId, PoolId};
@@ -14,7 +17,7 @@ use crate::job::state::{Phase, TaskKind};
 use crate::job::table::JobTable;
 use crate::turn::{TaskLimits, Turn, ms};
 
-/// A run that waits, to be looked at.
+/// A waiting run, as the machine judges it.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidate<'a> {
     table: &'a JobTable,
@@ -23,23 +26,23 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
-    /// What it is to run.
+    /// The kind of the run.
     pub(crate) fn kind(&self) -> KindId {
         self.table.batch(self.key).kind
     }
 
-    /// Whether a descriptor of the daemon's own goes with its next task: an output, a log, a plan, results.
+    /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self) -> bool {
         self.table.needs_descriptor(self.key)
     }
 
-    /// Whether nothing may share a ring with it: what is watched is measured by itself, and files that wait behind
+    /// Whether nothing may share a ring with it: a watched task is measured by its worker's figures, and files behind
     /// another task would be held by a worker that does not use them.
     pub(crate) fn is_for_itself(&self) -> bool {
         self.table.is_for_itself(self.key)
     }
 
-    /// Whether its plan has to wait, with so many slots in its pool: others of its client are still done in parts.
+    /// Whether its plan has to wait in a pool of so many slots, because its client has enough jobs in parts.
     pub(crate) fn plan_waits(&self, slots: usize) -> bool {
         self.table[self.key].task_kind == TaskKind::Plan
             && plan_waits(self.part_sets, slots, self.table.batch(self.key))
@@ -52,11 +55,11 @@ pub(super) fn ageing(turn: &Turn) -> Ageing {
 }
 
 impl Jobs {
-    /// Takes the first run of a pool, in the order of turns, that `judge` wants, with at most so many tasks. It is in no
-    /// queue any more: [`Jobs::start`] is next.
+    /// Takes the first run of a pool, in the order of turns, for which `judge` answers `Take`, with at most `at_most`
+    /// tasks.
     ///
     /// # Panics
-    /// If it is not to have a task.
+    /// If `at_most` is 0.
     pub(crate) fn take(
         &mut self,
         turn: &Turn,
@@ -72,7 +75,7 @@ impl Jobs {
         Some(self.taken(key, Phase::Queued))
     }
 
-    /// A run that was taken out of the list that its state names.
+    /// The run at a place that has just left its list. Panics if its state names another list, or it is still in one.
     pub(super) fn taken(&self, key: Key, phase: Phase) -> Run {
         let job = &self.table[key];
         assert!(
@@ -89,30 +92,30 @@ impl Jobs {
         Some(Candidate { table: &self.table, part_sets: &self.part_sets, key })
     }
 
-    /// Takes the first run of a pool that waits to run alone: [`Jobs::start`] is next.
+    /// Takes the first run of a pool that waits to run alone.
     pub(crate) fn take_alone(&mut self, pool: PoolId) -> Option<Run> {
         let key = self.queues.solo(pool).head()?;
         self.queues.unlink_solo(&mut self.table, key);
         Some(self.taken(key, Phase::Solo))
     }
 
-    /// Lets a client's turns pass, or gives them back. Asked twice, it changes nothing.
+    /// Parks a client, whose turns are skipped then, or unparks it. A second call changes nothing.
     pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
         self.queues.park(uid, client, parked);
     }
 
-    /// Whether a client's turns pass.
+    /// Whether a client is parked.
     pub(crate) fn is_parked(&self, client: ClientId) -> bool {
         self.queues.is_parked(client)
     }
 
-    /// The clients whose turns pass.
+    /// The parked clients.
     pub(crate) fn parked_clients(&self) -> impl Iterator<Item = ClientId> + '_ {
         self.queues.parked_clients()
     }
 
-    /// Who goes before a queued job, or takes turns with its user. Jobs that run alone go before all; they are counted
-    /// up to `WHY_COUNT_MAX`.
+    /// Counts the jobs that go before a queued job, and the users and clients that take turns with its own. Jobs that
+    /// run alone go before all; they are counted up to `WHY_COUNT_MAX`.
     pub(crate) fn before(&self, turn: &Turn, run: Run) -> Before {
         let key = self.table.open(run);
         let solo =
@@ -121,12 +124,12 @@ impl Jobs {
         Before { alone, ..self.queues.before(&self.table, ageing(turn), key) }
     }
 
-    /// How many stand before a job that waits to run alone, counted up to `WHY_COUNT_MAX`.
+    /// Counts the jobs before one that waits to run alone, up to `WHY_COUNT_MAX`.
     pub(crate) fn before_alone(&self, run: Run) -> u64 {
         JobList::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
     }
 
-    /// Whether a descriptor of the daemon's own goes with the next task of a run.
+    /// Whether the next task of a run needs a descriptor of the daemon's own.
     pub(crate) fn needs_descriptor(&self, run: Run) -> bool {
         self.table.needs_descriptor(self.table.open(run))
     }
@@ -136,7 +139,7 @@ impl Jobs {
         self.table.is_for_itself(self.table.open(run))
     }
 
-    /// Whether this client has jobs in the queue of a pool.
+    /// Whether a client has jobs in the queue of a pool.
     pub(crate) fn has_queued(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
         self.queues.has_jobs_of(pool, uid, client)
     }

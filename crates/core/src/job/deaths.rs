@@ -1,8 +1,8 @@
-//! RecentDeaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of a fixed length
-//! for `deaths`.
+//! Deaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of the last
+//! `DEATHS_KEPT` for `deaths`.
 //!
-//! The ring remembers whose job it was, for a job may be forgotten before its deaths are. It never grows beyond its
-//! bound; nothing here decides who is charged, which is `machine/death.rs`'s.
+//! A row of the ring names its job and user, because a job may be forgotten before its deaths are. Who is charged is
+//! decided in `machine/death.rs`.
 
 use std::collections::VecDeque;
 
@@ -17,20 +17,20 @@ use crate::job::part_set::part_of;
 use crate::job::{Dead, Held, Jobs};
 use crate::turn::Turn;
 
-/// RecentDeaths that are kept as evidence of one job; the oldest go first.
+/// Deaths kept as evidence of one job; the oldest go first.
 const EVIDENCE_MAX: usize = 32;
 
-/// The ring, oldest first.
+/// The last deaths, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct RecentDeaths {
     pub(super) rows: VecDeque<DeathRow>,
 }
 
 impl RecentDeaths {
-    /// Keeps a death; the oldest goes if there are too many.
+    /// Adds a death and drops the oldest if there are `DEATHS_KEPT`.
     ///
     /// # Panics
-    /// If there were too many before.
+    /// If there were more than that before.
     fn push(&mut self, row: DeathRow) {
         assert!(self.rows.len() <= DEATHS_KEPT, "the ring of deaths has a bound");
         if self.rows.len() == DEATHS_KEPT {
@@ -46,8 +46,8 @@ impl Jobs {
         self.deaths.rows.iter().rev()
     }
 
-    /// Keeps a death that ended an attempt of a job and is not charged to it: its outcome says why, or its next attempt.
-    /// `shown` is the job as clients know it.
+    /// Keeps a death that ended an attempt of a job and is not charged to it. `shown` is the number of the job that
+    /// clients know.
     pub(crate) fn note_uncharged(&mut self, turn: &Turn, held: &Held, shown: JobId, dead: &Dead<'_>) {
         let charged = |rare: &RareFields| rare.deaths.iter().any(|death| death.worker == dead.worker);
         let is_noted = |job: &Job| job.rare.as_deref().is_some_and(charged);
@@ -59,7 +59,7 @@ impl Jobs {
                 self.keep_death(turn, (own, part, attempt), dead, false);
             }
         } else if let (Some((_, part)), Some(own)) = (part_of(held.number), self.table.find(shown)) {
-            // A part that is gone with its job. That others were ended with it is no news.
+            // The part is gone with its job. Only the part that ended the job keeps the death.
             let end = self.table[own].end().and_then(|end| end.part);
             if let Some(this) = end.filter(|end| end.number == part + 1 && !is_noted(&self.table[own])) {
                 self.keep_death(turn, (own, Some(this), held.fence.0), dead, false);
@@ -70,7 +70,7 @@ impl Jobs {
     /// Adds a death to the evidence of a job, and to the ring.
     ///
     /// # Panics
-    /// If the job is a part, or has more evidence than is kept.
+    /// If the job is a part, or has more than `EVIDENCE_MAX` deaths.
     pub(super) fn keep_death(
         &mut self,
         turn: &Turn,

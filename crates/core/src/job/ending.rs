@@ -1,7 +1,8 @@
-//! The end of a job: one outcome, and what becomes of it until it is forgotten or run again.
+//! The end of a job: its one outcome, and its removal from the table.
 //!
-//! The table of states lets nothing end twice. What a worker still holds of an ended job is settled later and counts no
-//! more. Who is told of an end, and in which order, is `machine/end.rs`'s.
+//! [`Jobs::end`] enters the state `ended` once; the table in `state.rs` has no second way. An offer of the job that
+//! is still with a worker stays there until it is settled, and what it brings is dropped. `machine/end.rs` drives
+//! this file; `announce.rs`, `kept.rs` and `retry.rs` say what follows an end.
 
 use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
 use bulkhead_proto::client::record::What;
@@ -19,19 +20,19 @@ use crate::job::state::{End, Phase, Retention, State};
 use crate::job::{EndNotice, Jobs, Released};
 use crate::turn::{Alarm, Turn};
 
-/// How a job ends, and by whom, if not by itself.
+/// What ended a job, other than its own task.
 pub(crate) enum EndedBy {
-    /// Itself, or the daemon.
+    /// Its own task, or the daemon.
     Itself,
     /// One of its parts.
     Part(Part),
-    /// Somebody who took it back.
+    /// A user who cancelled it, or a client that vanished.
     Canceller(Canceller),
 }
 
 impl Jobs {
-    /// Ends a job that has not ended and has no parts any more. An offer of it that is still with a worker stays there
-    /// until it is settled; nothing that it brings counts any more. [`Jobs::announced`] is next.
+    /// Ends a job that has not ended and has no parts any more; returns the clients to be told. [`Jobs::announced`]
+    /// must follow in the same call.
     ///
     /// # Panics
     /// If it is a part, has parts, or has ended.
@@ -59,11 +60,11 @@ impl Jobs {
             EndedBy::Canceller(by) => (None, Some(by)),
         };
         let job = &mut self.table[key];
-        // It will not run again, as only `done` jobs cannot be retried: the input is not kept any longer.
+        // A done job is never run again, so its input is not kept.
         if outcome == Outcome::Done {
             job.input = Payload::default();
         }
-        // Who runs it is noted, not stopped: a timeout or cancel kills, a result has ended it already.
+        // The machine recalls or kills the offer; here it is only noted.
         let holder = match job.state {
             State::Running { worker, seq, .. } => Some((worker, seq)),
             State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
@@ -89,7 +90,7 @@ impl Jobs {
         EndNotice { waiters, attached: batch.attached.then_some((batch.client, batch.tag)) }
     }
 
-    /// Removes an ended job from everywhere.
+    /// Removes an ended job, and drops its held output and its log.
     ///
     /// # Panics
     /// If it has not ended.
@@ -104,8 +105,7 @@ impl Jobs {
         released
     }
 
-    /// Removes an ended job and moves its end out of it. A held output stays with the caller, who drops it once it was
-    /// sent.
+    /// Removes an ended job and returns its end. The caller sends the held output and then drops it.
     ///
     /// # Panics
     /// If it has not ended.
@@ -120,14 +120,14 @@ impl Jobs {
 
     fn leave_table(&mut self, turn: &mut Turn, run: Run) -> (Job, Released) {
         let key = self.table.open(run);
-        // From its shelf first, while it still can be asked what it holds there.
+        // First its retention, which is counted by what the job still holds.
         let untold = self.stop_keeping(key);
         let (job, gone) = self.table.remove(key);
         let batch = batch_gone(turn, gone);
         (job, Released { untold, batch })
     }
 
-    /// The end of a job that stays, copied, and the output that is held for it.
+    /// A copy of the end of a job that stays, and its held output.
     pub(crate) fn copy_end(&self, run: Run) -> (Ended, Option<OutputId>) {
         let job = self.job(run);
         let (outcome, output) = match job.end() {
@@ -144,8 +144,8 @@ impl Jobs {
         (Ended { job: job.id, outcome, output, attempts: job.attempts }, job.held())
     }
 
-    /// Ordinary ends leave no record, nor do jobs that never began: a flood of them must not wash away what
-    /// somebody looks for.
+    /// Records an end that somebody may look for. Jobs that are done without trouble and jobs that never began leave
+    /// no record: a flood of them would push the others out of the ring.
     fn record_end(&self, turn: &mut Turn, key: Key, outcome: &Outcome) {
         let job = &self.table[key];
         let died = job.rare.as_ref().is_some_and(|rare| !rare.deaths.is_empty());
@@ -161,7 +161,7 @@ impl Jobs {
         turn.record(what, Some(self.table.batch(key).uid));
     }
 
-    /// Takes a task out of whatever it waits in, before it ends or goes.
+    /// Takes a task out of its list, or cancels its backoff, before it ends or is removed.
     pub(super) fn leave_list(&mut self, turn: &mut Turn, key: Key) {
         let id = self.table[key].id;
         match self.table[key].state.phase() {
@@ -177,7 +177,7 @@ impl Jobs {
     }
 }
 
-/// The end of a job that has left the table.
+/// The end of a job that was removed from the table.
 fn ended_of(job: Job) -> Ended {
     let State::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
     let output = match end.left {

@@ -1,7 +1,7 @@
-//! One job as this room holds it: lean while it is queued, with what is rare beside it.
+//! One entry of the job table: small while the job is queued, with rarely used fields in a box of their own.
 //!
-//! Its states stand in `state.rs`. A part of a job is an entry like a job, but no job: see `part_set.rs`. Other rooms read by
-//! the methods here; fields are written in this folder alone.
+//! The states are in `state.rs`. A part of a job is an entry too, but no job: see `part_set.rs`. Other rooms read an
+//! entry by the methods here; only this folder writes its fields.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
@@ -15,34 +15,34 @@ use crate::job::list::JobLinks;
 use crate::job::part_set::PartSetId;
 use crate::job::state::{Doing, End, Phase, State, TaskKind};
 
-/// What few jobs have.
+/// Fields that few jobs use.
 #[derive(Debug, Default)]
 pub(crate) struct RareFields {
-    /// RecentDeaths that ended its attempts, charged or not, oldest first.
+    /// Deaths that ended its attempts, charged or not, oldest first.
     pub(super) deaths: Vec<JobDeath>,
     /// When its last attempt was lost, once one was.
     pub(super) lost_ns: Option<u64>,
     /// Attempts that had begun and were given back uncharged.
     pub(super) lost: u32,
-    /// How often somebody asked to run it again.
+    /// How often a client asked to run it again.
     pub(super) asked: u32,
-    /// The files that its tasks carry; they are let go at its end, once no worker holds an offer of it.
+    /// Its attachments. Their files are dropped after its end, once no worker holds an offer of it.
     pub(super) attachments: Option<AttachmentsId>,
-    /// Whether files of its client are among them.
+    /// Whether its client sent files with it.
     pub(super) has_files: bool,
-    /// Its parts, from its plan to its end.
+    /// Its part set, from its plan to its end.
     pub(super) part_set: Option<PartSetId>,
-    /// What its latest attempt writes, or wrote, while it is kept.
+    /// The log of its latest attempt, while it is kept.
     pub(super) log: Option<LogId>,
-    /// That log went to make room.
+    /// Whether that log was dropped to make room.
     pub(super) log_dropped: bool,
-    /// Who is given the log of each attempt as it begins.
+    /// Clients that are sent the log of each attempt as it begins.
     pub(super) followers: Vec<(ClientId, Tag)>,
-    /// Who waits for its end.
+    /// Clients that wait for its end.
     pub(super) waiters: Vec<(ClientId, Tag)>,
 }
 
-/// A job.
+/// A job, or a part of one.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(super) id: JobId,
@@ -52,20 +52,20 @@ pub(crate) struct Job {
     /// Its batch's place in the slab of batches.
     pub(super) batch: u32,
     pub(super) links: JobLinks,
-    /// The last offer of it.
+    /// The fence of its last offer.
     pub(super) fence: Fence,
     /// Offers that were claimed, or may have been.
     pub(super) attempts: u32,
     pub(super) crashes: u8,
     pub(super) retries: u8,
-    /// A death was charged to it once: every attempt from then on runs alone.
+    /// Whether a death was ever charged to it: every later attempt runs alone.
     pub(super) alone: bool,
-    /// Its task.
+    /// Which task of its job is next, or runs.
     pub(super) task_kind: TaskKind,
 }
 
 impl Job {
-    /// A new one.
+    /// A new, queued one.
     pub(crate) fn new(id: JobId, batch: u32, input: Payload, task_kind: TaskKind) -> Self {
         Self {
             id,
@@ -88,12 +88,12 @@ impl Job {
         self.task_kind == TaskKind::Run
     }
 
-    /// Whether no attempt of any of its tasks has begun: only then can it expire.
+    /// Whether no attempt of any task of the job has begun: only then can it expire.
     pub(crate) fn never_began(&self) -> bool {
         self.attempts == 0 && matches!(self.task_kind, TaskKind::Whole | TaskKind::Plan)
     }
 
-    /// As clients see it: one that waits for its merge has long begun.
+    /// Its state as clients see it: a job that is queued for its merge is shown as running.
     pub(crate) fn shown(&self) -> JobState {
         match (self.state.phase(), self.task_kind) {
             (Phase::Queued, TaskKind::Merge) => JobState::Running,
@@ -106,7 +106,7 @@ impl Job {
         self.id
     }
 
-    /// What it is doing.
+    /// Its state, as other rooms see it.
     pub(crate) fn doing(&self) -> Doing {
         match self.state {
             State::Queued if self.task_kind == TaskKind::Merge => Doing::Parted,
@@ -119,32 +119,32 @@ impl Job {
         }
     }
 
-    /// Offers that were claimed, or may have been, of its task.
+    /// Offers of its task that were claimed, or may have been.
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// RecentDeaths that were charged to it since somebody asked for it last.
+    /// Deaths charged to it since it was submitted or last asked to run again.
     pub(crate) fn crashes(&self) -> u8 {
         self.crashes
     }
 
-    /// Failures that it was tried again after since somebody asked for it last.
+    /// Retries after failures since it was submitted or last asked to run again.
     pub(crate) fn retries(&self) -> u8 {
         self.retries
     }
 
-    /// Whether a death was charged to it once, so that it runs alone.
+    /// Whether a death was ever charged to it, so that it runs alone.
     pub(crate) fn is_alone(&self) -> bool {
         self.alone
     }
 
-    /// Its input; empty once it is done.
+    /// Its input; empty once the job is done.
     pub(crate) fn input(&self) -> &Payload {
         &self.input
     }
 
-    /// RecentDeaths that ended its attempts, charged or not, oldest first.
+    /// Deaths that ended its attempts, charged or not, oldest first.
     pub(crate) fn deaths(&self) -> &[JobDeath] {
         self.rare.as_ref().map_or(&[], |rare| rare.deaths.as_slice())
     }
@@ -154,17 +154,17 @@ impl Job {
         self.rare.as_ref().map_or(0, |rare| rare.lost)
     }
 
-    /// How often somebody asked to run it again.
+    /// How often a client asked to run it again.
     pub(crate) fn asked(&self) -> u32 {
         self.rare.as_ref().map_or(0, |rare| rare.asked)
     }
 
-    /// Whether files of its client came with it.
+    /// Whether its client sent files with it.
     pub(crate) fn has_files(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| rare.has_files)
     }
 
-    /// Its parts, while it has any.
+    /// Its part set, while it has one.
     pub(crate) fn part_set(&self) -> Option<PartSetId> {
         self.rare.as_ref().and_then(|rare| rare.part_set)
     }
@@ -179,7 +179,7 @@ impl Job {
         }
     }
 
-    /// Its end, to be changed.
+    /// Its end, to be changed, if it has ended.
     pub(super) fn end_mut(&mut self) -> Option<&mut End> {
         match &mut self.state {
             State::Ended(end) => Some(end),
@@ -189,7 +189,7 @@ impl Job {
         }
     }
 
-    /// What few jobs have, made when first needed.
+    /// Its rarely used fields; the first call allocates them.
     pub(super) fn rare_mut(&mut self) -> &mut RareFields {
         self.rare.get_or_insert_default()
     }
@@ -199,7 +199,7 @@ impl Job {
         self.rare.as_ref().and_then(|rare| rare.lost_ns)
     }
 
-    /// The files that its tasks carry.
+    /// Its attachments.
     pub(crate) fn attachments(&self) -> Option<AttachmentsId> {
         self.rare.as_ref().and_then(|rare| rare.attachments)
     }
@@ -209,7 +209,7 @@ impl Job {
         self.rare.as_ref().and_then(|rare| rare.log)
     }
 
-    /// Bytes it costs to keep this job after its end, and about those that telling of it takes.
+    /// Bytes that this job takes after its end, and about the bytes of a reply about it.
     pub(crate) fn kept_bytes(&self) -> u64 {
         let left = match self.end().map(|end| &end.left) {
             Some(Leftover::Inline(payload)) => payload.as_bytes().len(),
@@ -231,7 +231,7 @@ impl Job {
         (fixed + left + said + self.input.as_bytes().len()) as u64
     }
 
-    /// The output that is held for it.
+    /// Its output, if a descriptor holds it.
     pub(crate) fn held(&self) -> Option<OutputId> {
         match self.end().map(|end| &end.left) {
             Some(Leftover::Held { output, .. }) => Some(*output),

@@ -1,7 +1,7 @@
-//! Whether the files that came with a submit may be taken: their names, their number, and the room that is left.
+//! Checks of the files that came with a submit: their names, their number, and the room that is left.
 //!
-//! A descriptor can pin memory and is one of a few, so both have budgets: in all, and three quarters of that for one user
-//! who is not root. What becomes of files that were taken is `attachments.rs`'s.
+//! A descriptor can pin memory and the process has few of them, so both have budgets: one in all, and three quarters
+//! of it for one user who is not root. `attachments.rs` holds the files that were admitted.
 
 use bulkhead_proto::client::message::Submit;
 use bulkhead_proto::client::refusal::Refusal;
@@ -13,8 +13,11 @@ use crate::job::Jobs;
 use crate::turn::Turn;
 
 impl Jobs {
-    /// Whether the files of a submit may be taken. How many may be held is asked last: who is told to try again must
-    /// not be refused for good then.
+    /// Checks the files of a submit. The budgets are checked last, because `busy` tells a client to try again, and
+    /// that must not fail for another reason then.
+    ///
+    /// # Errors
+    /// A refusal that says what is wrong with the files, or which budget is used up.
     pub(crate) fn check_files(
         &self,
         turn: &Turn,
@@ -83,7 +86,7 @@ impl Jobs {
     }
 }
 
-/// Memory that these hold in all; a file's size is whatever its maker says.
+/// Bytes of memory that these files pin. Their makers choose the sizes, so the sum saturates.
 pub(super) fn pinned(came: &[Attached]) -> u64 {
     came.iter().fold(0, |sum: u64, file| sum.saturating_add(file.pinned_bytes))
 }

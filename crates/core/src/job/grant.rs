@@ -1,7 +1,8 @@
-//! What a job gets of what it asks for: limits, budgets, the place of its output.
+//! Grants: the limits, budgets and output mode that a job gets of those that it asks for.
 //!
-//! Its kind says what is usual and the most that users may ask for; where the kind says nothing, the daemon does.
-//! Decided once, at admission; from then on the policy of the job says it all. Driven by `admit.rs`.
+//! A kind gives the usual value and the most that users may ask for; where it gives none, the daemon's configuration
+//! does. [`grant`] is called once, at admission, and writes the result into the job's policy, which alone is read
+//! later.
 
 use bulkhead_proto::bound::{Bound, Limits};
 use bulkhead_proto::client::refusal::Refusal;
@@ -9,8 +10,8 @@ use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::job::{CRASHES_MAX, OutputMode, Policy};
 use bulkhead_proto::kind::Kind;
 
-/// What a job gets that asks for this; `Err` is the most that it may ask for. Who asks for nothing gets the usual limit,
-/// and an ordinary user at most the most.
+/// The value of one limit for a job that asks for `asked`; `Err` is the most that it may ask for. A job that asks for
+/// nothing gets the usual value, and at most `most` unless its user is an administrator.
 fn grant_one(bound: Bound, asked: Option<u64>, admin: bool) -> Result<Option<u64>, u64> {
     let most = bound.most.filter(|_| !admin);
     match (asked, most) {
@@ -21,7 +22,7 @@ fn grant_one(bound: Bound, asked: Option<u64>, admin: bool) -> Result<Option<u64
     }
 }
 
-/// Writes what a job of this kind gets into its policy.
+/// Writes the granted values into the policy of a job of this kind.
 ///
 /// # Errors
 /// A refusal that names the first limit that is above what the user may ask for.
@@ -55,7 +56,7 @@ fn grant_limits(limits: &Limits, policy: &mut Policy, admin: bool) -> Result<(),
     Ok(())
 }
 
-/// The first file that a job of this kind must bring and that is not among these, in words, or `None`.
+/// The first file that a job of this kind needs and that is not among `files`, in words for its client.
 pub(crate) fn missing_file(kind: &Kind, files: &[FileUse]) -> Option<String> {
     let needed = kind.needs.iter().find(|needed| !files.contains(needed))?;
     let (name, way) = (&needed.name, if needed.way == Way::In { "read" } else { "write" });

@@ -1,8 +1,8 @@
-//! Ended jobs that are kept: for `wait`, `result` and `job`, within what the configuration allows.
+//! Ended jobs that are kept for `wait`, `result` and `job`, within the bounds of the configuration.
 //!
-//! Three shelves. *Untold*: an attached job whose client has not taken its end; it is neither dropped for its
-//! age nor for the space, its client's next jobs wait instead. *Kept*: dropped by age, number, bytes and held
-//! outputs, the oldest first. *Quarantine*: crashed jobs, dropped by number alone.
+//! Three retentions. *Untold*: an attached job whose client has not read its end; no bound drops it, its client's
+//! next jobs wait instead. *Kept*: dropped by age, number, bytes and held outputs, the oldest first. *Quarantine*:
+//! crashed jobs, dropped by number alone.
 
 use std::collections::BTreeMap;
 
@@ -17,33 +17,33 @@ use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
 use crate::turn::{Tally, Turn, count_down, ms};
 
-/// Shortest time between two records that say that results were dropped early.
+/// Shortest time between two records about results that were dropped early, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
 
-/// The shelves.
+/// The ended jobs of each retention, and their counts.
 #[derive(Debug, Default)]
 pub(crate) struct KeptJobs {
     list: JobList,
     pub(super) count: u64,
     bytes: u64,
-    /// Held outputs by their number, so that the oldest can be found: they are bounded by descriptors, not by bytes.
+    /// Jobs by their held outputs, the oldest first: descriptors have a bound of their own.
     outputs: BTreeMap<OutputId, Key>,
     quarantine: JobList,
     quarantined: u64,
-    /// Bytes of what waits for its client.
+    /// Bytes of untold ends.
     untold_bytes: u64,
-    /// Dropped early and not said yet.
+    /// Results dropped early since the last record about them.
     unsaid: u32,
     say_from_ns: u64,
 }
 
 impl KeptJobs {
-    /// An end waits for its client, and weighs so much.
+    /// Counts an end that became untold.
     pub(super) fn add_untold(&mut self, bytes: u64) {
         self.untold_bytes += bytes;
     }
 
-    /// An end waits for its client no more.
+    /// Counts an end that is untold no more.
     ///
     /// # Panics
     /// If so many bytes were not counted.
@@ -61,7 +61,7 @@ impl KeptJobs {
         }
         let quarantined = self.quarantine.walk(&jobs.slab).count() as u64;
         assert_eq!((count, bytes, quarantined), (self.count, self.bytes, self.quarantined));
-        // One that is new is on none: the counts differ then.
+        // An end that is not announced is in no retention, so the sum of these would be too small.
         let (mut untold, mut untold_bytes) = (0, 0);
         for (_, job) in jobs
             .slab
@@ -77,10 +77,10 @@ impl KeptJobs {
 }
 
 impl Jobs {
-    /// Keeps an ended job that nobody is going to take away.
+    /// Keeps an ended job: in quarantine if it crashed.
     ///
     /// # Panics
-    /// If it has not ended, or is on a retention.
+    /// If it has not ended, or is kept already.
     pub(super) fn keep_ended(&mut self, key: Key) {
         let end = self.table[key].end_mut().expect("only ended jobs are kept");
         assert!(
@@ -90,7 +90,7 @@ impl Jobs {
         let crashed = matches!(end.outcome, Outcome::Crashed { .. });
         end.retention = if crashed { Retention::Quarantine } else { Retention::Kept };
         let kept = &mut self.kept;
-        // Evidence is wanted long after ordinary results are not, and is small: so it has a bound of its own.
+        // Evidence is wanted much longer than ordinary results and is small, so it has a bound of its own.
         if crashed {
             kept.quarantine.push_back(&mut self.table.slab, key);
             kept.quarantined += 1;
@@ -105,7 +105,7 @@ impl Jobs {
         }
     }
 
-    /// Takes an ended job from its retention; gives what its client is relieved of if it was still to be told.
+    /// Takes an ended job out of its retention; returns its weight if it was untold.
     ///
     /// # Panics
     /// If it has not ended, or was not announced.
@@ -139,13 +139,13 @@ impl Jobs {
         None
     }
 
-    /// The oldest kept job, if it is too old.
+    /// The oldest kept job, if it is older than `keep_ms`.
     pub(crate) fn too_old(&self, turn: &Turn) -> Option<Run> {
         let key = self.kept.list.head()?;
         (self.aged_ns(turn, key) <= turn.now_ns()).then(|| self.table.run(key))
     }
 
-    /// The next job that has to go to stay within what may be kept, and which bound that is.
+    /// The next job to be dropped because a bound is exceeded, and the name of that bound.
     pub(crate) fn too_many(&self, turn: &Turn) -> Option<(Run, &'static str)> {
         let (kept, config) = (&self.kept, turn.config());
         let (key, bound) = if kept.quarantined > config.quarantine_max {
@@ -162,8 +162,8 @@ impl Jobs {
         Some((self.table.run(key), bound))
     }
 
-    /// So many results were dropped early, the last for this bound. Recorded now and then and not each time: under a flood
-    /// every end drops an older one.
+    /// Counts results that were dropped early, the last one for this bound. At most one record in `SAY_EVERY_MS`: in
+    /// a flood every end drops an older one.
     pub(crate) fn note_evicted(&mut self, turn: &mut Turn, count: u32, bound: &str) {
         self.kept.unsaid += count;
         turn.count(Tally::Evicted, u64::from(count));
@@ -179,18 +179,19 @@ impl Jobs {
         ended_ns.saturating_add(ms(turn.config().keep_ms))
     }
 
-    /// When the next results have grown too old; a little later than that, so that many go at one waking.
+    /// When [`Jobs::too_old`] is to be asked next: a little after the oldest has grown too old, so that many go in
+    /// one turn.
     pub(crate) fn next_eviction_ns(&self, turn: &Turn) -> Option<u64> {
         let aged_ns = self.aged_ns(turn, self.kept.list.head()?);
         Some(aged_ns.saturating_add(ms(turn.config().keep_ms / 16)))
     }
 
-    /// Bytes of everything that is kept.
+    /// Bytes of all ended jobs outside quarantine.
     pub(crate) fn kept_bytes(&self) -> u64 {
         self.kept.bytes + self.kept.untold_bytes
     }
 
-    /// Bytes of what waits for its client.
+    /// Bytes of untold ends.
     pub(crate) fn untold_bytes(&self) -> u64 {
         self.kept.untold_bytes
     }

@@ -1,6 +1,7 @@
-//! Doubly linked lists through the job slab: eight bytes a job, and leaving one from its middle costs nothing.
+//! Doubly linked lists through the slab of jobs: eight bytes a job, and a job leaves from the middle in O(1).
 //!
-//! A job is in at most one list at a time; whoever moves it takes it out of the old one first.
+//! A job is in at most one list at a time, and its links say whether it is in one. Pushing asserts that it is in
+//! none, unlinking that it is in one.
 
 use slab::Slab;
 
@@ -13,7 +14,7 @@ pub(crate) const NONE: Key = Key::MAX;
 /// Both links of a job that is in no list.
 const OUT: Key = Key::MAX - 1;
 
-/// What a job knows of its neighbours in its list.
+/// The neighbours of a job in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JobLinks {
     pub(super) next: Key,
@@ -33,7 +34,7 @@ impl JobLinks {
     }
 }
 
-/// A list; its jobs hold it together.
+/// The two ends of a list; the links of its jobs hold it together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JobList {
     head: Key,
@@ -47,12 +48,12 @@ impl Default for JobList {
 }
 
 impl JobList {
-    /// The first, if any.
+    /// The first job, if any.
     pub(crate) fn head(&self) -> Option<Key> {
         (self.head != NONE).then_some(self.head)
     }
 
-    /// Whether nobody is in it.
+    /// Whether it has no jobs.
     pub(crate) fn is_empty(&self) -> bool {
         self.head == NONE
     }
@@ -109,7 +110,7 @@ impl JobList {
         }
     }
 
-    /// How many stand before this one in its list, counted up to `most`.
+    /// Counts the jobs before this one in its list, up to `most`.
     pub(crate) fn before(slab: &Slab<Job>, key: Key, most: u64) -> u64 {
         let (mut count, mut at) = (0, slab[key as usize].links.prev);
         while at != NONE && count < most {
@@ -119,7 +120,7 @@ impl JobList {
         count
     }
 
-    /// Everybody, from the first; checks the links on the way.
+    /// All jobs, from the first; checks the links on the way.
     pub(crate) fn walk<'a>(&'a self, slab: &'a Slab<Job>) -> impl Iterator<Item = Key> + 'a {
         let mut prev = NONE;
         let mut key = self.head;

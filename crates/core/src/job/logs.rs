@@ -1,9 +1,10 @@
-//! The logs of jobs: what a job writes, in a file that the shell makes for each attempt and that only its worker and its
-//! readers touch.
+//! Logs: what the code of a job writes, in a file that the shell makes for each attempt. Only the worker and the
+//! readers of a log touch its bytes.
 //!
-//! A job has the log of its latest attempt, from that offer on until the job is dropped. How many are kept has a limit:
-//! beyond it the oldest goes, of a job that does not run. Who may have one is who may see the job. A reader that follows
-//! is given each attempt's as it begins; the end of the job it learns by waiting for it, like everybody else.
+//! A job has the log of its latest attempt, from the offer of that attempt until the job is forgotten. Beyond
+//! `keep_logs_max` the oldest log of a job that does not run is dropped. A client that may see a job may read its
+//! log. A client that follows is sent the log of each attempt as it begins; it learns of the end by waiting for the
+//! job.
 
 use std::collections::BTreeMap;
 
@@ -18,21 +19,21 @@ use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::turn::Turn;
 
-/// Shortest time between two records that say that logs were dropped, in milliseconds.
+/// Shortest time between two records about dropped logs, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
 
-/// All logs that the shell holds, the oldest first, and whose they are.
+/// All logs that the shell holds, the oldest first, each with its job.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
     of: BTreeMap<LogId, Key>,
     last: u64,
-    /// Dropped and not said yet.
+    /// Logs dropped since the last record about them.
     unsaid: u32,
     say_from_ns: u64,
 }
 
 impl Logs {
-    /// A log is wanted no more.
+    /// Drops a log.
     ///
     /// # Panics
     /// If it is not held.
@@ -54,10 +55,10 @@ impl Logs {
 }
 
 impl Jobs {
-    /// A new log for an attempt that is about to be offered, in place of the one before; `None` if its kind keeps none.
+    /// Makes a new log for an attempt that has started, in place of the one before; `None` if the kind keeps no logs.
     ///
     /// # Panics
-    /// If the task is with no worker: [`Jobs::start`] is first.
+    /// If the task does not run: [`Jobs::start`] comes first.
     pub(crate) fn begin_log(&mut self, turn: &mut Turn, run: Run) -> Option<TaskFile> {
         let key = self.table.open(run);
         if !turn.kind(self.table.batch(key).kind).is_some_and(|kind| kind.logs && !kind.plans) {
@@ -75,14 +76,14 @@ impl Jobs {
         Some(TaskFile::Log { log })
     }
 
-    /// The log of a job is wanted no more.
+    /// Drops the log of a job, if it has one.
     pub(super) fn drop_log(&mut self, turn: &mut Turn, key: Key) {
         if let Some(log) = self.table[key].rare.as_mut().and_then(|rare| rare.log.take()) {
             self.logs.forget(turn, log);
         }
     }
 
-    /// Drops the oldest logs beyond the limit. Those of jobs that run stay: they are as few as the workers.
+    /// Drops the oldest logs beyond `keep_logs_max`. Logs of running jobs stay: there are at most as many as workers.
     pub(crate) fn evict_logs(&mut self, turn: &mut Turn) {
         let mut count = 0;
         while self.logs.of.len() as u64 > turn.config().keep_logs_max {
@@ -97,7 +98,7 @@ impl Jobs {
         }
     }
 
-    /// Why there is nothing to read, and never will be if nobody follows.
+    /// Why a job has no log to read, for its client; `None` if it has one, or will have one while the client follows.
     pub(crate) fn why_no_log(&self, turn: &Turn, run: Run, follow: bool) -> Option<String> {
         let kind = turn.kind(self.batch(run).kind)?;
         let job = self.job(run);
@@ -117,8 +118,8 @@ impl Jobs {
         })
     }
 
-    /// A client is given the log of each attempt of a job as it begins, if the job has not ended. `is_there` says which
-    /// clients still are: the list stays as long as those, with one place for each.
+    /// Adds a client that is sent the log of each attempt of a job as it begins, unless the job has ended. Clients
+    /// that are not connected by `is_there` are dropped from the list, and each client is in it once.
     pub(crate) fn follow_log(
         &mut self,
         run: Run,
@@ -134,14 +135,14 @@ impl Jobs {
         followers.push(reader);
     }
 
-    /// Who is given the log of each attempt of a job as it begins.
+    /// Clients that are sent the log of each attempt of a job as it begins.
     pub(crate) fn log_followers(&self, run: Run) -> Vec<(ClientId, Tag)> {
         self.job(run).rare.as_ref().map(|rare| rare.followers.clone()).unwrap_or_default()
     }
 }
 
 impl Logs {
-    /// Recorded now and then and not each time: where there are many, each new one drops an older one.
+    /// Counts dropped logs. At most one record in `SAY_EVERY_MS`: with many jobs each new log drops an older one.
     fn note_evicted(&mut self, turn: &mut Turn, count: u32) {
         self.unsaid += count;
         if turn.now_ns() < self.say_from_ns {

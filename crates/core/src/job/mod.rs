@@ -1,19 +1,20 @@
-//! Jobs: the only writer of a job, of what it waits in, and of all that belongs to it.
+//! Jobs: the only writer of jobs, their queues, and all that belongs to a job.
 //!
 //! A state and the list that goes with it change in one method: `admit` queues, `take` takes out of a queue, `start`
-//! begins an attempt, `requeue`, `back_off`, `charge` and `await_fresh` end one, `end` gives the outcome, `retry` and
-//! `forget` follow it. Each asserts what must hold before it; `audit.rs` checks everything between turns. Other rooms
-//! name jobs by [`Run`]s and get plain values back; what has to happen elsewhere is returned, never called.
+//! begins an attempt, `requeue`, `back_off` and `charge` end one, `end` gives the outcome, `retry` and `forget`
+//! follow it. Each method asserts what must hold before it, and `tests/` has a test for each assertion; `audit.rs`
+//! checks everything between turns. Other rooms name jobs by [`Run`]s and get plain values back. What has to change
+//! in another room is returned, never called.
 //!
 //! | file | what it is about |
 //! |---|---|
-//! | `state`, `entry`, `table`, `batch`, `ids`, `list` | what a job can be doing, and where it stands |
-//! | `admit`, `grant` | which jobs are taken, with which policy |
-//! | `queues`, `queue`, `backlog`, `candidate` | whose turn it is |
-//! | `attempt` | from an offer to what becomes of it |
+//! | `state`, `entry`, `table`, `batch`, `number_index`, `list` | the states of a job, and where it is stored |
+//! | `admit`, `grant`, `files` | which jobs are admitted, with which policy and which files |
+//! | `queues`, `queue`, `backlog`, `candidate` | which job is next |
+//! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
-//! | `ending`, `kept` | outcomes, and how long they are kept |
-//! | `attachments`, `logs`, `progress`, `deaths` | what belongs to a job beside its input |
+//! | `ending`, `announce`, `kept`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
+//! | `attachments`, `logs`, `progress`, `deaths` | files, logs, progress subscriptions and evidence of a job |
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -73,7 +74,7 @@ use crate::job::queues::Queues;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 
-/// All jobs, their parts, and everything that belongs to them.
+/// All jobs and parts, and everything that belongs to them.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     table: JobTable,
@@ -87,7 +88,7 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs, with a queue for each of so many pools.
+    /// No jobs, and an empty queue for each of `pools` pools.
     pub(crate) fn new(pools: usize) -> Self {
         Self {
             table: JobTable::default(),
@@ -101,7 +102,7 @@ impl Jobs {
         }
     }
 
-    /// The job, or part, of this number.
+    /// The job or part of this number.
     pub(crate) fn find(&self, number: JobId) -> Option<Run> {
         self.table.find(number).map(|key| self.table.run(key))
     }
@@ -116,14 +117,17 @@ impl Jobs {
         self.table.last_to(number).map(|(_, key)| self.table.run(key))
     }
 
-    /// The task that an offer is of, while it is in the table, whatever became of it since.
+    /// The task of an offer, if it is still in the table, in whatever state.
     pub(crate) fn there(&self, ticket: Ticket, number: JobId, count: u32) -> Option<Run> {
         let run = Run { handle: ticket.handle, first: number, count };
         self.table.is_there(ticket.handle, number).then_some(run)
     }
 
-    /// The job of this number, if this client may know of it. One that is not there and one that is somebody else's are
-    /// refused in the same words, so that nobody learns from a refusal who has which jobs.
+    /// The job of this number, if this client may see it.
+    ///
+    /// # Errors
+    /// A refusal in the same words for a job that is gone and for a job of another user, so that a refusal does not
+    /// tell which numbers others have.
     pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Run, Refusal> {
         match self.find(job).filter(|_| job < FIRST_PART) {
             Some(run) if peer.admin || self.batch(run).uid() == peer.uid => Ok(run),
@@ -131,7 +135,7 @@ impl Jobs {
         }
     }
 
-    /// Why there is no such job. Whoever may not see all jobs is not told which of the numbers are those of `others`.
+    /// The refusal for a number that names no visible job; `others`: the number may be a job of another user.
     fn absent(&self, job: JobId, others: bool) -> Refusal {
         let last = self.table.last_id();
         if job > last || job == JobId(0) {
@@ -141,17 +145,17 @@ impl Jobs {
         }
     }
 
-    /// What a run's first task is and does, to be read.
+    /// The entry of the first task of a run.
     pub(crate) fn job(&self, run: Run) -> &Job {
         &self.table[self.table.open(run)]
     }
 
-    /// What a run shares with the rest of its batch, to be read.
+    /// The batch of a run.
     pub(crate) fn batch(&self, run: Run) -> &Batch {
         self.table.batch(self.table.open(run))
     }
 
-    /// The user whose job this is, if it is still there.
+    /// The user of a job, if it is in the table.
     pub(crate) fn owner_of(&self, job: JobId) -> Option<u32> {
         self.table.find(job).map(|key| self.table.batch(key).uid())
     }
@@ -166,17 +170,17 @@ impl Jobs {
         self.table.count(Phase::Queued)
     }
 
-    /// Jobs that wait for a backoff, or to run alone.
+    /// Jobs that wait for their backoff, or to run alone.
     pub(crate) fn retrying(&self) -> u64 {
         self.table.count(Phase::Waiting) + self.table.count(Phase::Solo)
     }
 
-    /// Jobs that run, or whose parts do.
+    /// Jobs that run or whose parts do.
     pub(crate) fn running(&self) -> u64 {
         self.table.count(Phase::Running) + self.table.count(Phase::Parted)
     }
 
-    /// Jobs that have ended and are still there.
+    /// Ended jobs that are still in the table.
     pub(crate) fn ended(&self) -> u64 {
         self.table.count(Phase::Ended)
     }
@@ -186,7 +190,7 @@ impl Jobs {
         self.queues.length_in(pool)
     }
 
-    /// Every job that has not ended, as many as there are: for the end of the daemon alone.
+    /// All jobs that have not ended. It walks the table: only the end of the daemon calls it.
     pub(crate) fn all_unended(&self) -> Vec<Run> {
         let unended = self.table.slab.iter().filter(|(_, job)| job.end().is_none() && !job.is_part());
         unended.map(|(at, _)| self.table.run(at as u32)).collect()

@@ -1,7 +1,6 @@
-//! From a job's number to its place in the slab, by small pages.
+//! The index from a job's number to its place in the slab, in pages of 512 numbers.
 //!
-//! Numbers only grow, and jobs end in any order: one job that does not end pins its page of 512 numbers, never
-//! the rest.
+//! Numbers only grow, and jobs end in any order. A job that does not end keeps its own page in memory and no other.
 
 use std::collections::BTreeMap;
 
@@ -15,27 +14,27 @@ struct IndexPage {
     live: u32,
 }
 
-/// The table.
+/// The index.
 #[derive(Debug, Default)]
 pub(crate) struct NumberIndex {
     pages: BTreeMap<u64, IndexPage>,
 }
 
 impl NumberIndex {
-    /// Where this number's job is.
+    /// The place of the job of this number.
     pub(crate) fn find(&self, number: u64) -> Option<Key> {
         let page = self.pages.get(&(number / PAGE))?;
         let key = page.keys[(number % PAGE) as usize];
         (key != NONE).then_some(key)
     }
 
-    /// Remembers a number that is not in the table.
+    /// Adds a number.
     ///
     /// # Panics
-    /// If it is in the table.
+    /// If it is in the index.
     pub(crate) fn insert(&mut self, number: u64, key: Key) {
         let place = number / PAGE;
-        // Mostly the newest, which is not searched for.
+        // Mostly it is on the newest page, which needs no search.
         let newest = self.pages.last_entry().filter(|newest| *newest.key() == place);
         let page = match newest {
             Some(newest) => newest.into_mut(),
@@ -50,10 +49,10 @@ impl NumberIndex {
         page.live += 1;
     }
 
-    /// Forgets a number that is in the table.
+    /// Removes a number.
     ///
     /// # Panics
-    /// If it is not in the table.
+    /// If it is not in the index.
     pub(crate) fn remove(&mut self, number: u64) {
         let page = self.pages.get_mut(&(number / PAGE));
         let key = page.map(|page| {
@@ -66,7 +65,7 @@ impl NumberIndex {
         }
     }
 
-    /// The last number at or before `from` that is in the table, and where its job is.
+    /// The last number at or before `from` in the index, with its place.
     pub(crate) fn last_to(&self, from: u64) -> Option<(u64, Key)> {
         for (&number, page) in self.pages.range(..=from / PAGE).rev() {
             let end = if number == from / PAGE { (from % PAGE) as usize + 1 } else { PAGE as usize };
@@ -77,7 +76,7 @@ impl NumberIndex {
         None
     }
 
-    /// The first number at or after `from` that is in the table, and where its job is.
+    /// The first number at or after `from` in the index, with its place.
     pub(crate) fn next_from(&self, from: u64) -> Option<(u64, Key)> {
         for (&number, page) in self.pages.range(from / PAGE..) {
             let start = if number == from / PAGE { (from % PAGE) as usize } else { 0 };

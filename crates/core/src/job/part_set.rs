@@ -1,17 +1,17 @@
-//! The parts of one job, from its plan to its end, and the table of all jobs that have parts.
+//! Part sets: the parts of one job from its plan to its end, and the table of all jobs that have parts.
 //!
-//! A part stands in the same table as jobs and goes the same ways, with budgets, limits and blame of its own, but it is
-//! no job: its number lies beyond all that clients can name, it is counted apart, it has no input but its job's, and at
-//! its end it is gone. It never outlives its job.
+//! A part is an entry of the job table and goes through the same states, with its own budgets, limits and blame. It
+//! is no job: clients cannot name its number, it is counted apart, its input is its job's, and it is removed at its
+//! end. It never outlives its job.
 //!
 //! | its job is | its parts are |
 //! |---|---|
 //! | at its plan: queued, waiting, solo, running | not known yet |
 //! | parted | done, or queued, waiting, solo, running (a window of them at a time), or not made yet |
 //! | at its merge: queued, waiting, solo, running | all done, their results kept |
-//! | ended | gone; a worker may still hold an offer of one, which nobody wants |
+//! | ended | removed; a worker may still hold an offer of one, whose result is dropped |
 //!
-//! Plain data; driven by `parts.rs`.
+//! Plain data. `parts.rs` drives it; nothing here looks at a job.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -22,60 +22,60 @@ use bulkhead_proto::limits::PARTS_MAX;
 
 use crate::job::list::Key;
 
-/// Numbers from here on name parts; jobs count up from 1 and never come here.
+/// Parts have numbers from here on. Jobs are numbered from 1 and never reach it.
 pub(crate) const FIRST_PART: JobId = JobId(1 << 63);
-/// Parts of one job share all but so many bits of their numbers.
+/// The lowest bits of a part's number count the parts of its job.
 const PART_BITS: u32 = 16;
 const _: () = assert!(PARTS_MAX <= 1 << PART_BITS, "every part has its number");
 
-/// Names the parts of one job; never used again.
+/// The number of a part set; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PartSetId(u64);
 
 /// The parts of one job.
 #[derive(Debug)]
 pub(crate) struct PartSet {
-    /// The job's place.
+    /// The place of the job.
     pub(super) job: Key,
-    /// The job.
+    /// The number of the job.
     pub(super) id: JobId,
     pub(super) client: ClientId,
     pub(super) uid: u32,
-    /// Whose workers do them.
+    /// The pool that runs them.
     pub(super) pool: PoolId,
-    /// The batch that its parts share; the part_set holds it too.
+    /// The batch of the parts; the part set counts as one user of it.
     pub(super) batch: u32,
-    /// How many parts there are.
+    /// How many parts the plan has.
     pub(super) parts: u32,
-    /// The next one that is to be made.
+    /// The next part to be made.
     pub(super) next: u32,
     pub(super) done: u32,
-    /// Those that were made and are not done.
+    /// Parts that were made and are not done.
     pub(super) live: BTreeSet<Key>,
-    /// What each left. Nobody else has it before the merge.
+    /// The result of each part. Shared with an offer only at the merge.
     pub(super) results: Rc<Vec<Payload>>,
-    /// Bytes of that.
+    /// Bytes of all results.
     pub(super) bytes: u64,
-    /// The most attempts that one task of the job took so far.
+    /// The most attempts that one part took.
     pub(super) attempts: u32,
 }
 
 impl PartSet {
-    /// Keeps what a part left. Gives the bytes of all of them.
+    /// Keeps the result of a part; returns the bytes of all results.
     ///
     /// # Panics
-    /// If all parts are done, or somebody has the results already.
+    /// If every part that was made is done, or an offer shares the results.
     pub(crate) fn keep(&mut self, part: u32, result: Payload) -> u64 {
         assert!(self.done < self.next, "part {part} of job {} was made and is not done", self.id);
         self.done += 1;
         self.bytes += result.as_bytes().len() as u64;
-        let results = Rc::get_mut(&mut self.results).expect("nobody has the results before the merge");
+        let results = Rc::get_mut(&mut self.results).expect("no offer has the results before the merge");
         results[part as usize] = result;
         self.bytes
     }
 }
 
-/// All jobs that have parts.
+/// The part sets of all jobs.
 #[derive(Debug, Default)]
 pub(crate) struct PartSets {
     map: BTreeMap<PartSetId, PartSet>,
@@ -85,7 +85,7 @@ pub(crate) struct PartSets {
 }
 
 impl PartSets {
-    /// Adds one.
+    /// Adds a part set.
     pub(crate) fn open(&mut self, part_set: PartSet) -> PartSetId {
         self.last += 1;
         *self.of.entry((part_set.client, part_set.pool)).or_default() += 1;
@@ -94,7 +94,7 @@ impl PartSets {
         PartSetId(self.last)
     }
 
-    /// Removes one.
+    /// Removes a part set.
     ///
     /// # Panics
     /// If it was removed before.
@@ -105,12 +105,12 @@ impl PartSets {
         part_set
     }
 
-    /// One of them.
+    /// The part set of this number.
     pub(crate) fn get(&self, id: PartSetId) -> Option<&PartSet> {
         self.map.get(&id)
     }
 
-    /// One of them, to be changed.
+    /// The part set of this number, to be changed.
     pub(super) fn get_mut(&mut self, id: PartSetId) -> Option<&mut PartSet> {
         self.map.get_mut(&id)
     }
@@ -130,7 +130,7 @@ impl PartSets {
         self.of_user.get(&(uid, pool)).copied().unwrap_or(0)
     }
 
-    /// All of them.
+    /// All part sets.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PartSetId, &PartSet)> {
         self.map.iter().map(|(id, part_set)| (*id, part_set))
     }
@@ -145,13 +145,13 @@ fn count_out<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 }
 
 impl PartSetId {
-    /// The number of one of its parts.
+    /// The number of one of its parts in the job table.
     pub(crate) fn number(self, part: u32) -> JobId {
         JobId(FIRST_PART.0 | self.0 << PART_BITS | u64::from(part))
     }
 }
 
-/// Whose part has this number, and which it is; `None` if it is a job's.
+/// The part set and the index of the part of this number; `None` if it is a job's.
 pub(crate) fn part_of(number: JobId) -> Option<(PartSetId, u32)> {
     let part = number.0 & ((1 << PART_BITS) - 1);
     let part_set = (number.0 & !FIRST_PART.0) >> PART_BITS;

@@ -1,10 +1,10 @@
-//! Plan, run and merge: how a job is done in parts. What a part is stands in `part_set.rs`.
+//! Plan, run and merge: how a job is done in parts. The data of the parts is in `part_set.rs`.
 //!
-//! Parts are made a few for each slot at a time, and stand in lists of their own between the jobs of their client, so
-//! that a job of ten thousand parts is no burden and holds nobody up. A part that ends badly ends its job; the others
-//! are taken back or killed then, and charged to nobody. So that plans do not pile up with nothing done, a client has a
-//! few jobs in parts at a time: the next one is planned when one of them has ended. What parts leave takes memory, so all
-//! together have a bound as well, beyond which a user has one.
+//! A few parts for each slot are made at a time and stand in lists of their own beside the jobs of their client, so
+//! that a job of ten thousand parts holds nobody up. A part that ends other than done ends its job; its other parts
+//! are removed, and their workers recalled or killed, without a charge. The number of jobs in parts has bounds:
+//! one for each client and pool, so that jobs are finished before more are planned, and one in all, because results
+//! take memory; beyond that one a user has one such job in a pool.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -25,21 +25,21 @@ use crate::job::run::Run;
 use crate::job::state::{Phase, State, TaskKind};
 use crate::turn::Turn;
 
-/// Jobs of one client that have parts in one pool at a time, at most: one for each slot and one more, within this.
+/// Most jobs in parts of one client in one pool: one for each slot and one more, but no more than this.
 const PART_SETS_MAX: usize = 16;
-/// Jobs that have parts at a time, of all clients: each may keep `RESULTS_MAX_BYTES`, and a place for each part.
+/// Most jobs in parts of all clients: each may keep `RESULTS_MAX_BYTES`, and a place for each part.
 const PART_SETS_ALL_MAX: usize = 128;
 
-/// Parts of one job that may be there at a time, in a pool of so many slots.
+/// Parts of one job that are in the table at a time, in a pool of so many slots.
 fn window(slots: usize) -> usize {
     2 * slots + 2
 }
 
 impl Jobs {
-    /// The plan of a job is there, with so many parts: they are done from now on, in a pool of so many slots.
+    /// Begins the parts of a job whose plan task is done, in a pool of so many slots.
     ///
     /// # Panics
-    /// If the job was not at its plan with a worker, has parts, or has more than [`PARTS_MAX`].
+    /// If the job does not run its plan task, has parts, or gets more than [`PARTS_MAX`].
     pub(crate) fn planned(&mut self, turn: &mut Turn, run: Run, plan: OutputId, parts: u32, slots: usize) {
         let key = self.table.open(run);
         let job = &self.table[key];
@@ -54,7 +54,7 @@ impl Jobs {
         let job = &self.table[key];
         let (id, attempts) = (job.id, job.attempts);
         let mut batch = self.table.batch(key).copy();
-        // Held by the part_set, so that it outlives the last part that is there for the moment.
+        // The part set is one user of the batch: it stays when no part is in the table for a moment.
         batch.refs = 1;
         (batch.attached, batch.watched, batch.progress) = (false, false, false);
         batch.since_ns = turn.now_ns();
@@ -79,7 +79,7 @@ impl Jobs {
         self.make_parts(part_set, slots);
     }
 
-    /// Makes the next parts, as many as may be there at a time, or has the job merged when all are done.
+    /// Makes the next parts, up to the window, or queues the merge when all parts are done.
     fn make_parts(&mut self, id: PartSetId, slots: usize) {
         let part_set = self.part_sets.get_mut(id).expect("a job in parts has parts until its end");
         if part_set.done == part_set.parts {
@@ -94,7 +94,7 @@ impl Jobs {
         }
     }
 
-    /// All parts are done: the job itself goes on, before any part that waits.
+    /// Queues the merge of a job before the parts of other jobs.
     fn await_merge(&mut self, key: Key) {
         let job = &mut self.table[key];
         job.task_kind = TaskKind::Merge;
@@ -108,11 +108,11 @@ impl Jobs {
         }
     }
 
-    /// A part is done, in a pool of so many slots. Gives the job and the outcome that it is to end with if its parts left
-    /// more than may be kept.
+    /// Keeps the result of a part and removes the part, in a pool of so many slots. If the results exceed what may be
+    /// kept, returns the job and the outcome that the caller ends it with.
     ///
     /// # Panics
-    /// If it is no part, or is with no worker.
+    /// If it is no part, or does not run.
     pub(crate) fn part_done(&mut self, run: Run, result: Payload, slots: usize) -> Option<(Run, Outcome)> {
         let key = self.table.open(run);
         let (id, part) = part_of(run.first()).expect("a part is done as a part");
@@ -135,7 +135,8 @@ impl Jobs {
         None
     }
 
-    /// A part has ended other than well, and is gone: gives its job, which is to end with this outcome.
+    /// Removes a part that ended other than done; returns its job, the part, and the outcome that the caller ends the
+    /// job with.
     ///
     /// # Panics
     /// If it is no part.
@@ -162,7 +163,7 @@ impl Jobs {
         (self.table.run(job), part, outcome)
     }
 
-    /// Takes a part out of the table.
+    /// Removes a part from the table and from its part set.
     fn remove_part(&mut self, key: Key, id: PartSetId) -> &mut PartSet {
         let part = self.table.remove_part(key);
         let part_set = self.part_sets.get_mut(id).expect("a part never outlives its job");
@@ -172,7 +173,7 @@ impl Jobs {
         part_set
     }
 
-    /// A job is about to end: its parts are gone. Gives the offers of those that a worker holds.
+    /// Removes all parts of a job that is about to end; returns the offers of those that run.
     ///
     /// # Panics
     /// If it has ended.
@@ -199,7 +200,7 @@ impl Jobs {
         held
     }
 
-    /// The job that a task is of, and the part if it is one.
+    /// The place of the job of a task, and which part the task is, if it is one.
     pub(super) fn task_of(&self, key: Key) -> (Key, Option<Part>) {
         let found = part_of(self.table[key].id).and_then(|(id, part)| Some((self.part_sets.get(id)?, part)));
         match found {
@@ -208,7 +209,7 @@ impl Jobs {
         }
     }
 
-    /// The parts of a job, while it has any.
+    /// The part set of a job, while it has one.
     pub(super) fn part_set_of(&self, key: Key) -> Option<&PartSet> {
         self.part_sets.get(self.table[key].part_set()?)
     }
@@ -218,7 +219,7 @@ impl Jobs {
         self.job(run).task_kind
     }
 
-    /// How far the parts of a job are, while it has any.
+    /// How many parts of a job are done and run, while it has any.
     pub(crate) fn parts_of(&self, run: Run) -> Option<Parts> {
         let part_set = self.part_set_of(self.table.open(run))?;
         let runs = |part: &&Key| self.table[**part].state.phase() == Phase::Running;
@@ -226,13 +227,13 @@ impl Jobs {
         Some(Parts { done: part_set.done, running, total: part_set.parts })
     }
 
-    /// Attempts of whichever of a job's tasks took most.
+    /// The most attempts that one task of a job took.
     pub(crate) fn attempts_of(&self, run: Run) -> u32 {
         let key = self.table.open(run);
         self.table[key].attempts.max(self.part_set_of(key).map_or(0, |part_set| part_set.attempts))
     }
 
-    /// A part of a job has its turn: its job's next one waits from now on.
+    /// Ageing of a job's parts counts from the last turn that one of them had.
     pub(super) fn note_turn(&mut self, key: Key, now_ns: u64) {
         if self.table[key].is_part() {
             let batch = self.table[key].batch;
@@ -241,7 +242,7 @@ impl Jobs {
     }
 }
 
-/// Whether the plan of a job of this batch has to wait, with so many slots in its pool.
+/// Whether the plan of a job of this batch has to wait in a pool of so many slots.
 pub(super) fn plan_waits(part_sets: &PartSets, slots: usize, batch: &Batch) -> bool {
     let most = (slots + 1).min(PART_SETS_MAX);
     part_sets.count_of(batch.client, batch.pool) >= most

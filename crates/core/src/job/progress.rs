@@ -1,8 +1,8 @@
-//! Progress subscriptions: how far attached jobs are, for clients that asked to be told.
+//! Progress subscriptions: attached jobs whose client asked to be told how far they are.
 //!
-//! While such a job runs it is looked at every [`EVERY_MS`], and its client is told when it has moved and has credit: a
-//! job in parts counts the parts that are done, any other is as far as its worker says. Within an attempt it never goes
-//! back. Nobody is looked at and no alarm is set for jobs that nobody asked about.
+//! While such a job runs, an alarm looks at it every [`EVERY_MS`], and its client is sent a reply if it has moved and
+//! the client has credit. A job in parts counts the parts that are done; any other is as far as its worker says. The
+//! figure never falls within an attempt. A job without a subscription costs no alarm and no look.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,38 +15,38 @@ use crate::job::run::Run;
 use crate::job::state::{Phase, State, TaskKind};
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
-/// How often a job is looked at, and so told of at most, in milliseconds.
+/// Time between two looks at a job, and so the shortest between two replies about it, in milliseconds.
 const EVERY_MS: u64 = 200;
 
-/// One job that its client wants to be told of, and that runs.
+/// The subscription of one running job.
 #[derive(Debug)]
 struct Subscription {
     alarm: AlarmSlot,
-    /// What was told last, and of which attempt.
+    /// The figure that was sent last, and the fence of its attempt.
     told: Option<(Fence, Progress)>,
 }
 
-/// All of them.
+/// The subscriptions of all running jobs.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
     map: BTreeMap<JobId, Subscription>,
 }
 
-/// How far a job is can be found out so.
+/// How the progress of a job is found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProgressLook {
-    /// It does not run now, or nobody is there to be told.
+    /// Not at all: it does not run, or it is not attached any more.
     Over,
     /// By its parts.
     Parts(Run, Fence, Progress),
     /// By examining the worker that runs it, if it has no other offer.
     Worker(WorkerId),
-    /// Not by itself: it is one task of several.
+    /// Not by a worker: it is one task of several.
     Unknown,
 }
 
 impl Jobs {
-    /// A job begins to run, or its parts do: it is looked at from now on, if its client asked for that.
+    /// Subscribes to a job that begins to run, or whose parts do, if its client asked for progress.
     ///
     /// # Panics
     /// If it does not run.
@@ -65,17 +65,18 @@ impl Jobs {
         }
     }
 
-    /// A job has ended.
+    /// Ends the subscription of a job that has ended.
     pub(super) fn end_progress(&mut self, turn: &mut Turn, job: JobId) {
         if let Some(mut subscription) = self.progress.map.remove(&job) {
             turn.cancel(&mut subscription.alarm, Alarm::Progress(job));
         }
     }
 
-    /// It is time to look at a job: gives how. While it runs and its client is there, it is time again in a while.
+    /// The alarm of a subscription went off: returns how to look at the job, and sets the alarm again while the job
+    /// runs.
     ///
     /// # Panics
-    /// If no client subscribed to it: its alarm goes with the subscription.
+    /// If the job has no subscription: its alarm is cancelled with it.
     pub(crate) fn progress_due(&mut self, turn: &mut Turn, job: JobId) -> ProgressLook {
         let look = self.progress_look(job);
         let Entry::Occupied(mut subscription) = self.progress.map.entry(job) else {
@@ -110,17 +111,17 @@ impl Jobs {
         }
     }
 
-    /// Whether any client wants to be told of a job that runs.
+    /// Whether any job has a subscription.
     pub(crate) fn has_subscriptions(&self) -> bool {
         !self.progress.map.is_empty()
     }
 
-    /// Whether what a worker says of a task is how far its job is.
+    /// Whether the figure of the worker that runs this task is the progress of its job.
     pub(crate) fn is_whole(&self, run: Run) -> bool {
         self.job(run).task_kind == TaskKind::Whole
     }
 
-    /// Who is to be told that a job is so far, and in which words, if that is further than what was told of this attempt.
+    /// The client to be told, and the figure, if it is news: more than was sent of this attempt.
     pub(crate) fn progress_news(
         &self,
         run: Run,
@@ -136,10 +137,10 @@ impl Jobs {
         is_news.then_some((batch.client, batch.tag, progress))
     }
 
-    /// A client was told so.
+    /// Notes that a figure was sent.
     ///
     /// # Panics
-    /// If no client subscribed to the job, or was told of a later attempt, or of more of this one.
+    /// If the job has no subscription, or the figure falls within an attempt or is of an earlier one.
     pub(crate) fn progress_told(&mut self, run: Run, fence: Fence, progress: Progress) {
         let job = run.first();
         let subscription = self.progress.map.get_mut(&job);
@@ -149,7 +150,7 @@ impl Jobs {
         *told = Some((fence, progress));
     }
 
-    /// When this job is looked at next, for the audit.
+    /// When the alarm of a subscription goes off, for the audit.
     pub(super) fn progress_alarm_ns(&self, job: JobId) -> Option<u64> {
         self.progress.map.get(&job).and_then(|subscription| subscription.alarm.at_ns())
     }

@@ -1,11 +1,9 @@
 //! The queue of one pool: fair between users, then between the clients of one user, then by priority with ageing.
 //!
-//! Users take turns; within one user's turn the clients take turns; a client's turn takes the most urgent of
-//! the heads of its lists, one list for each priority. Waiting raises a job: its urgency is
-//! `priority * ageing + waited`, so that nothing waits for ever and only list heads are compared. Parts of jobs stand
-//! in lists of their own, see `backlog.rs`.
+//! Users take turns, within a user's turn its clients take turns, and a client's turn takes the most urgent of its
+//! list heads, see `backlog.rs`. A waiting job grows more urgent, so no job waits for ever.
 //!
-//! A client that does not read its results is parked: its jobs stay, its turns pass.
+//! A client that does not read its results is parked: its jobs stay queued, and its turns are skipped.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,8 +17,8 @@ use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::turn::count_down;
 
-/// One user's queued jobs. `listed`: the user has its place among the turns. Who has nothing queued, or only jobs of
-/// parked clients, has none, so that looking for the next job does not stumble over them.
+/// The queued jobs of one user. `listed`: the user is in the turn order. A user without queued jobs, or with jobs of
+/// parked clients only, is not in it, so that a search for the next job does not pass over many such users.
 #[derive(Debug, Default)]
 struct UserQueue {
     backlogs: BTreeMap<ClientId, Backlog>,
@@ -40,7 +38,7 @@ pub(crate) struct PoolQueue {
 }
 
 impl PoolQueue {
-    /// Jobs in it.
+    /// Queued jobs.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
@@ -50,7 +48,7 @@ impl PoolQueue {
         self.bytes
     }
 
-    /// Jobs of one user in it.
+    /// Queued jobs of one user.
     pub(crate) fn length_of(&self, uid: u32) -> u64 {
         self.users.get(&uid).map_or(0, |user| user.length)
     }
@@ -73,7 +71,8 @@ impl PoolQueue {
         self.enter(jobs, key, place).push_front(&mut jobs.slab, key);
     }
 
-    /// Counts a job in and sees to it that its client has its turns.
+    /// Counts a job in and puts its client and user into the turn order; returns the list that the caller puts it
+    /// into.
     fn enter(&mut self, jobs: &JobTable, key: Key, place: QueuePlace) -> &mut JobList {
         assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
         self.length += 1;
@@ -89,12 +88,12 @@ impl PoolQueue {
             backlog.listed = true;
             user.turns.push_back(place.client);
         }
-        // The caller is about to put it into that list.
+        // Marked here, filled by the caller.
         backlog.filled |= 1 << place.list;
         &mut backlog.lists[place.list]
     }
 
-    /// Takes a job out of the middle of its list.
+    /// Takes a job out of its list.
     ///
     /// # Panics
     /// If it is not in this queue.
@@ -106,7 +105,7 @@ impl PoolQueue {
         let backlog =
             user.backlogs.get_mut(&place.client).expect("the client of a queued job is in the queue");
         backlog.unlink(jobs, key, place.list);
-        // One that is listed is removed when its turn comes and finds nothing: to look for it among the turns would cost
+        // An empty backlog that is in the turn order is removed when its turn comes: a search for it there would cost
         // as much as there are clients.
         if backlog.filled == 0 && !backlog.listed {
             user.backlogs.remove(&place.client);
@@ -121,12 +120,12 @@ impl PoolQueue {
         count_down(&mut self.bytes, jobs[key].input.as_bytes().len() as u64, "bytes of queued inputs");
     }
 
-    /// Lets a client's turns pass, or gives them back. Asked twice, it changes nothing.
+    /// Parks a client, or unparks it. A second call changes nothing.
     pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
         if parked {
             self.parked.insert(client);
         } else if self.parked.remove(&client) {
-            // Its turns passed meanwhile, and with them its place: it starts again at the end.
+            // It lost its place in the turn order while it was parked, and starts at the end.
             let Some(user) = self.users.get_mut(&uid) else { return };
             let Some(backlog) = user.backlogs.get_mut(&client) else { return };
             if !backlog.listed {
@@ -140,13 +139,13 @@ impl PoolQueue {
         }
     }
 
-    /// Whether this client has jobs here.
+    /// Whether this client has queued jobs.
     pub(crate) fn has_jobs_of(&self, uid: u32, client: ClientId) -> bool {
         let backlog = self.users.get(&uid).and_then(|user| user.backlogs.get(&client));
         backlog.is_some_and(|backlog| backlog.filled != 0)
     }
 
-    /// Who goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
+    /// Counts what goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
     pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> Before {
         let place = place_of(jobs, key);
         let others = self.length - self.length_of(place.uid);
@@ -163,7 +162,7 @@ impl PoolQueue {
         Before { same_client, clients, others, users, alone: 0 }
     }
 
-    /// Whether a client's turns pass.
+    /// Whether a client is parked.
     pub(crate) fn is_parked(&self, client: ClientId) -> bool {
         self.parked.contains(&client)
     }
@@ -173,19 +172,20 @@ impl PoolQueue {
         self.parked.iter().copied()
     }
 
-    /// Takes the first job, in the order of turns, that `judge` wants.
+    /// Takes the first job, in the order of turns, for which `judge` answers `Take`.
     pub(crate) fn take(
         &mut self,
         jobs: &mut JobTable,
         ageing: Ageing,
         judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
     ) -> Option<Key> {
-        // Once around at most: users whose jobs nobody wants now keep their places.
+        // At most one round: users none of whose jobs is wanted now keep their places.
         for _ in 0..self.turns.len() {
             let uid = *self.turns.front()?;
             let user = self.users.get_mut(&uid).expect("a user with a turn is in the queue");
             let found = user.take(jobs, ageing, &self.parked, judge);
-            // Nothing was taken, so the turn is not used up: the job that must not be overtaken is looked at first next time.
+            // Nothing was taken, so the turn is not used up: the next search begins with the job that must not be
+            // overtaken.
             if matches!(found, Picked::Stopped) {
                 return None;
             }
@@ -204,7 +204,7 @@ impl PoolQueue {
         None
     }
 
-    /// Checks what must always hold of the queue of this pool; gives the queued jobs it found.
+    /// Checks what must always hold of the queue of this pool; returns the jobs in it.
     pub(crate) fn audit(&self, jobs: &JobTable, pool: usize) -> u64 {
         let mut length = 0;
         for (uid, user) in &self.users {

@@ -1,7 +1,7 @@
-//! The queues: one for each pool, each fair between users by itself, see `queue.rs`.
+//! The queues of all pools, and for each pool the list of jobs that wait to run alone.
 //!
-//! A job waits in the queue of the pool that runs its kind, and so does a part of a planned job. Admission is bounded
-//! over all of them. A client that does not read its results is parked in every one.
+//! A job or part is queued in the pool that runs its kind. Each queue is fair by itself, see `queue.rs`; admission is
+//! bounded over all queues together, and a client is parked in all of them at once.
 
 use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, PoolId};
@@ -15,14 +15,14 @@ use crate::job::table::JobTable;
 /// All queued jobs.
 #[derive(Debug)]
 pub(crate) struct Queues {
-    /// By the number of the pool; at least one.
+    /// One for each pool, by its number; at least one.
     list: Vec<PoolQueue>,
-    /// Of each pool, the jobs that wait to run alone.
+    /// For each pool, the jobs that wait to run alone.
     solo: Vec<JobList>,
 }
 
 impl Queues {
-    /// Empty ones.
+    /// An empty queue for each of `pools` pools.
     pub(crate) fn new(pools: usize) -> Self {
         Self {
             list: (0..pools).map(|_| PoolQueue::default()).collect(),
@@ -35,7 +35,7 @@ impl Queues {
         self.list[usize::from(pool.0)].length()
     }
 
-    /// Bytes of the inputs of all.
+    /// Bytes of the inputs of all queued jobs.
     pub(crate) fn bytes(&self) -> u64 {
         self.list.iter().map(PoolQueue::bytes).sum()
     }
@@ -45,7 +45,7 @@ impl Queues {
         self.list[usize::from(pool.0)].has_jobs_of(uid, client)
     }
 
-    /// Jobs of one user.
+    /// Queued jobs of one user.
     pub(crate) fn length_of(&self, uid: u32) -> u64 {
         self.list.iter().map(|queue| queue.length_of(uid)).sum()
     }
@@ -60,12 +60,12 @@ impl Queues {
         self.queue_of(jobs, key).push_front(jobs, key);
     }
 
-    /// Takes a job out of the middle of its list.
+    /// Takes a job out of its list.
     pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key) {
         self.queue_of(jobs, key).unlink(jobs, key);
     }
 
-    /// Puts a job at the end of those that wait to run alone.
+    /// Puts a job at the end of those of its pool that wait to run alone.
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in a list.
@@ -74,7 +74,7 @@ impl Queues {
         self.solo[usize::from(jobs.batch(key).pool.0)].push_back(&mut jobs.slab, key);
     }
 
-    /// Puts a job that was given back before those that wait to run alone.
+    /// Puts a job that was given back before those of its pool that wait to run alone.
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in a list.
@@ -101,12 +101,12 @@ impl Queues {
         &mut self.list[usize::from(jobs.batch(key).pool.0)]
     }
 
-    /// Lets a client's turns pass everywhere, or gives them back.
+    /// Parks a client in every queue, or unparks it.
     pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
         self.list.iter_mut().for_each(|queue| queue.park(uid, client, parked));
     }
 
-    /// Whether a client's turns pass.
+    /// Whether a client is parked.
     pub(crate) fn is_parked(&self, client: ClientId) -> bool {
         self.list.first().is_some_and(|queue| queue.is_parked(client))
     }
@@ -116,12 +116,12 @@ impl Queues {
         self.list.iter().take(1).flat_map(PoolQueue::parked_clients)
     }
 
-    /// Who goes before a queued job, or takes turns with its user.
+    /// Counts what goes before a queued job, or takes turns with its user.
     pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> Before {
         self.list[usize::from(jobs.batch(key).pool.0)].before(jobs, ageing, key)
     }
 
-    /// Takes the first job of a pool, in the order of turns, that `judge` wants.
+    /// Takes the first job of a pool, in the order of turns, for which `judge` answers `Take`.
     pub(crate) fn take(
         &mut self,
         pool: PoolId,
@@ -132,13 +132,13 @@ impl Queues {
         self.list[usize::from(pool.0)].take(jobs, ageing, judge)
     }
 
-    /// Checks what must always hold; gives the queued jobs it found.
+    /// Checks what must always hold; returns the queued jobs.
     pub(crate) fn audit(&self, jobs: &JobTable) -> u64 {
         let of_pool = |(at, queue): (usize, &PoolQueue)| queue.audit(jobs, at);
         self.list.iter().enumerate().map(of_pool).sum()
     }
 
-    /// Checks the lists of those that run alone; gives the jobs it found.
+    /// Checks the lists of jobs that run alone; returns the jobs in them.
     pub(crate) fn audit_solo(&self, jobs: &JobTable) -> u64 {
         let mut found = 0;
         for (pool, list) in self.solo.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! A job that is asked to run again after its end: back into the queue, with fresh budgets and a batch of its own.
+//! Retry: a client asked to run an ended job again. It is queued with fresh budgets and in a batch of its own.
 //!
-//! Whether a client may ask for it is checked in `machine/requests.rs`. The old batch keeps the client that submitted
-//! the job: that client is told of one end, which it was or will be.
+//! `machine/requests.rs` checks whether the client may ask for it. The client that submitted the job stays with the
+//! old batch, because it is told of one end of the job and no second one.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
@@ -16,11 +16,11 @@ use crate::job::{BatchGone, Jobs, Released};
 use crate::turn::{Alarm, Turn};
 
 impl Jobs {
-    /// Puts an ended job back into the queue, with fresh budgets and detached from the client that submitted it.
+    /// Queues an ended job again, with fresh budgets and not attached.
     ///
     /// # Panics
-    /// If it has not ended, is done, has files of a client, which were let go at its end, or if a worker still holds an
-    /// offer of it that carries attachments.
+    /// If it has not ended, is done, came with files, which its end has dropped, or if a worker still holds an offer
+    /// of it that carries attachments.
     pub(crate) fn retry(&mut self, turn: &mut Turn, run: Run) -> Released {
         let key = self.table.open(run);
         let (uid, job) = (self.table.batch(key).uid, &self.table[key]);
@@ -28,7 +28,7 @@ impl Jobs {
         assert!(outcome != Outcome::Done && !job.has_files(), "job {} can be run again", job.id);
         assert!(!self.are_attachments_held(run), "the attachments of job {} were let go", run.first());
         turn.record(What::RetryAsked { job: job.id }, Some(uid));
-        // Each accepted job counts once, by the outcome that it has in the end.
+        // Each accepted job is counted once, by its last outcome.
         turn.uncount_end(&outcome, 1);
         let untold = self.stop_keeping(key);
         if let Some(output) = self.table[key].held() {
@@ -42,7 +42,7 @@ impl Jobs {
         if job.task_kind == TaskKind::Merge {
             job.task_kind = TaskKind::Plan;
         }
-        // Its attempts are those of whichever of its tasks took most, and each is an offer.
+        // `attempts` may be that of a part that took more, and an attempt is an offer.
         job.fence = Fence(job.fence.0.max(job.attempts));
         let rare = job.rare_mut();
         rare.asked += 1;
@@ -51,10 +51,10 @@ impl Jobs {
         Released { untold, batch }
     }
 
-    /// Gives a job that is to run again a batch of its own: not attached, and as old as this moment.
+    /// Moves a job that is to run again to a batch of its own: not attached, and ageing from now on.
     fn rebatch_for_retry(&mut self, turn: &mut Turn, key: Key) -> Option<BatchGone> {
         let (first, attempts) = (self.table[key].id, self.table[key].attempts);
-        // The old batch's client is owed one end of it and no second one; ageing counts from now on.
+        // The client of the old batch is told of one end and no second one.
         let mut batch = self.table.batch(key).copy();
         batch.first = first;
         batch.count = 1;
@@ -66,7 +66,7 @@ impl Jobs {
         let place = self.table.open_batch(batch);
         let gone = self.table.rebatch(key, place);
         let gone = batch_gone(turn, gone);
-        // Only now: the old batch may have set an equal alarm, for this very moment, which goes with it.
+        // Only now: the old batch may have set an equal alarm for this very moment, which its removal cancels.
         if let Some(limit_ms) = expires_ms {
             let at_ns = turn.after_ms(limit_ms);
             let expiry = &mut self.table.batches[place as usize].expiry;

@@ -1,8 +1,8 @@
-//! How other rooms name what they were given: runs of equal tasks, and the handles that only this room opens.
+//! How other rooms name tasks: runs of equal tasks, and handles that only this room opens.
 //!
-//! A [`Run`] is one task today, a job's or a part's; many equal jobs can later be one. Its handle is a place in the tables
-//! of this room, so that nothing is searched for when a task is settled; every method that opens it checks that the
-//! number still stands there. A [`Ticket`] goes with an offer to a worker and comes back with it; it may outlive its job.
+//! A [`Run`] is one task today, of a job or a part; many equal jobs can later be one run. Its handle is a place in
+//! the tables of this room, so that settling a task needs no search; every method that opens it checks the number
+//! there. A [`Ticket`] goes with an offer to a worker's ring and comes back with it; it may outlive its job.
 
 use bulkhead_proto::ids::JobId;
 
@@ -10,12 +10,12 @@ use crate::job::attachments::AttachmentsId;
 use crate::job::list::Key;
 use crate::job::part_set::FIRST_PART;
 
-/// Where a run stands in the tables of this room.
+/// The place of a run in the tables of this room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Handle {
-    /// The batch.
+    /// The place of the batch.
     pub(super) batch: u32,
-    /// The entry.
+    /// The place of the first entry.
     pub(super) index: Key,
 }
 
@@ -28,12 +28,12 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The number of the first task: of the job, or of the part.
+    /// The number of the first task: of a job, or of a part.
     pub(crate) fn first(self) -> JobId {
         self.first
     }
 
-    /// How many tasks.
+    /// The number of tasks.
     pub(crate) fn count(self) -> u32 {
         self.count
     }
@@ -44,7 +44,7 @@ impl Run {
     }
 }
 
-/// What an offer carries for this room: the handle of its task, and the attachments that it holds.
+/// What the ring keeps of an offer for this room: the handle of the task, and the attachments that the offer holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     pub(super) handle: Handle,

@@ -1,4 +1,4 @@
-//! What a job can be doing, and the legal ways between that.
+//! The states of a job, and the legal ways between them.
 //!
 //! | from \ to | queued | waiting | solo | running | parted | ended |
 //! |---|---|---|---|---|---|---|
@@ -9,7 +9,7 @@
 //! | parted | all parts done: to be merged | | the same, was charged | | | by a part: failed, crashed, timed out; cancelled, lost |
 //! | ended | asked to retry | | asked to retry, was charged | | | |
 //!
-//! Anything else is an assertion. A part of a job is an entry of the same table, but no job: see `part_set.rs`.
+//! Any other way is an assertion in `JobTable::enter`. A part of a job goes the same ways: see `part_set.rs`.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::why::{Canceller, Part};
@@ -19,10 +19,10 @@ use bulkhead_proto::job::JobState;
 use crate::event::Leftover;
 use crate::turn::AlarmSlot;
 
-/// What a job is doing.
+/// The state of a job, with its data.
 #[derive(Debug)]
 pub(crate) enum State {
-    /// In the queue.
+    /// In the queue of its pool.
     Queued,
     /// Its code failed: it waits for its backoff to pass.
     Waiting { alarm: AlarmSlot },
@@ -35,24 +35,24 @@ pub(crate) enum State {
         /// When it was offered.
         since_ns: u64,
     },
-    /// Its plan is there, and its parts are done one by one: see `part_set.rs`.
+    /// Its plan is done, and its parts are done one by one: see `part_set.rs`.
     Parted,
-    /// Has its outcome.
+    /// It has its outcome.
     Ended(Box<End>),
 }
 
-/// What a job is doing, for those who read.
+/// The state of a job, as other rooms see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
     /// It waits in the queue.
     Queued,
-    /// It waits for a backoff, until then; CLOCK_MONOTONIC nanoseconds.
+    /// It waits for its backoff until then, CLOCK_MONOTONIC nanoseconds.
     Backoff { until_ns: u64 },
     /// It waits to run alone.
     Alone,
-    /// It is with a worker.
+    /// It is offered to a worker.
     Running { worker: WorkerId, seq: Seq, since_ns: u64 },
-    /// Its parts are done, or it waits to join what they left.
+    /// Its parts are done, or its merge is queued.
     Parted,
     /// It has its outcome.
     Ended,
@@ -72,21 +72,21 @@ pub(crate) enum Phase {
 /// How many phases there are.
 pub(crate) const PHASES: usize = Phase::Ended as usize + 1;
 
-/// Which task of its job is next, or runs.
+/// A task of a job: the one that is next, or runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskKind {
     /// The only one.
     Whole,
-    /// Says how the job is split.
+    /// Splits the job into parts.
     Plan,
-    /// Does one part: the entry is a part, and no job.
+    /// Does one part; the entry is a part, and no job.
     Run,
-    /// Joins what the parts left.
+    /// Joins the results of the parts.
     Merge,
 }
 
 impl Phase {
-    /// Where a job may go from here: the table at the top of this file.
+    /// The phases that a job may go to from this one: the table at the top of this file.
     pub(crate) fn leads_to(self) -> &'static [Phase] {
         match self {
             Phase::Queued => &[Phase::Running, Phase::Ended],
@@ -123,22 +123,22 @@ impl State {
     }
 }
 
-/// How a job ended, and what is left of it.
+/// The outcome of a job, and what is kept with it.
 #[derive(Debug)]
 pub(crate) struct End {
     pub(super) outcome: Outcome,
-    /// A done one's result; what a failed one had written.
+    /// The result of a job that is done, or the output of one that failed.
     pub(super) left: Leftover,
     pub(super) at_us: u64,
     pub(super) at_ns: u64,
-    /// The offer that was still with a worker when the job ended: until that is settled or its worker's death
-    /// proven, the job must not run again.
+    /// The offer that was with a worker when the job ended. Until it is settled or the worker's death is proven, the
+    /// job must not run again.
     pub(super) holder: Option<(WorkerId, Seq)>,
     /// The part that ended it, if one did.
     pub(super) part: Option<Part>,
-    /// Who took it back, if it was cancelled.
+    /// Who cancelled it, if it was cancelled.
     pub(super) by: Option<Canceller>,
-    /// Clients that are still to be told.
+    /// Letters about this end that were not read.
     pub(super) untold: u32,
     pub(super) retention: Retention,
 }
@@ -149,7 +149,7 @@ impl End {
         &self.outcome
     }
 
-    /// What it left.
+    /// The result of a job that is done, or the output of one that failed.
     pub(crate) fn left(&self) -> &Leftover {
         &self.left
     }
@@ -159,7 +159,7 @@ impl End {
         self.at_us
     }
 
-    /// The offer that was still with a worker then.
+    /// The offer that was with a worker when the job ended.
     pub(crate) fn holder(&self) -> Option<(WorkerId, Seq)> {
         self.holder
     }
@@ -169,22 +169,22 @@ impl End {
         self.part
     }
 
-    /// Who took it back, if it was cancelled.
+    /// Who cancelled it, if it was cancelled.
     pub(crate) fn by(&self) -> Option<Canceller> {
         self.by
     }
 }
 
-/// Which list of ended jobs a job is in.
+/// How long an ended job is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retention {
-    /// None: it has just ended, and [`crate::job::Jobs::announced`] is next.
+    /// It has just ended, and [`crate::job::Jobs::announced`] is next.
     Unannounced,
-    /// None: it waits for its client to take it.
+    /// Until its attached client has read its end.
     Untold,
-    /// The kept ones: dropped by age and by amount.
+    /// Within bounds of age, number, bytes and outputs.
     Kept,
-    /// The quarantined ones: dropped by number alone.
+    /// Within a bound of number: it crashed.
     Quarantine,
 }
 

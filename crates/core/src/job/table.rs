@@ -1,6 +1,6 @@
-//! The table of jobs: slab, numbers, batches, and how many jobs are doing what.
+//! The table of jobs: the slab of entries, the index of their numbers, their batches, and counts by phase.
 //!
-//! Every change of a job's state goes through [`JobTable::enter`], which holds it to the table in `state.rs`.
+//! [`JobTable::enter`] makes every change of state, and asserts that `state.rs` allows it.
 
 use std::ops::{Index, IndexMut};
 
@@ -17,7 +17,7 @@ use crate::job::run::{Handle, Run};
 use crate::job::state::{PHASES, Phase, State, TaskKind};
 use crate::turn::count_down;
 
-/// All jobs.
+/// All jobs and parts, and their batches.
 #[derive(Debug, Default)]
 pub(crate) struct JobTable {
     pub(super) slab: Slab<Job>,
@@ -25,7 +25,7 @@ pub(crate) struct JobTable {
     pub(super) batches: Slab<Batch>,
     last: u64,
     counts: [u64; PHASES],
-    /// The same of parts, which are no jobs.
+    /// The same counts of parts, which are no jobs.
     parts: [u64; PHASES],
 }
 
@@ -54,7 +54,7 @@ impl JobTable {
         JobId(self.last)
     }
 
-    /// Where the job of this number is.
+    /// The place of the job of this number.
     pub(crate) fn find(&self, job: JobId) -> Option<Key> {
         self.numbers.find(job.0)
     }
@@ -76,17 +76,17 @@ impl JobTable {
         self.slab.get(handle.index as usize).is_some_and(|job| job.id == number)
     }
 
-    /// The run that begins at this place.
+    /// The run at this place.
     pub(crate) fn run(&self, key: Key) -> Run {
         let job = &self[key];
         Run { handle: Handle { batch: job.batch, index: key }, first: job.id, count: 1 }
     }
 
-    /// Where a run stands.
+    /// The place of a run.
     ///
     /// # Panics
-    /// If its number does not stand there any more: whoever holds a run uses it before the next change of its job, or
-    /// asks whether it is there.
+    /// If its number is not at that place any more. A caller uses a run before the next change of its job, or asks
+    /// [`JobTable::is_there`].
     pub(crate) fn open(&self, run: Run) -> Key {
         assert!(self.is_there(run.handle, run.first), "job {} is not where it was", run.first);
         run.handle.index
@@ -97,7 +97,7 @@ impl JobTable {
         &self.batches[self[key].batch as usize]
     }
 
-    /// Whether a descriptor of the daemon's own goes with its next task: an output, a log, a plan, results.
+    /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self, key: Key) -> bool {
         let batch = self.batch(key);
         self[key].task_kind != TaskKind::Whole || batch.logs || batch.policy.output == OutputMode::Descriptor
@@ -118,7 +118,7 @@ impl JobTable {
         self.counts.iter().sum::<u64>() - self.count(Phase::Ended)
     }
 
-    /// Takes in a batch that has no jobs yet.
+    /// Adds a batch that has no jobs yet.
     pub(crate) fn open_batch(&mut self, batch: Batch) -> u32 {
         let key = self.batches.insert(batch);
         u32::try_from(key).expect("fewer batches than jobs, and those are bounded far below")
@@ -131,7 +131,7 @@ impl JobTable {
         self.enter_table(Job::new(JobId(self.last), batch, input, task_kind))
     }
 
-    /// Adds a part, queued, under this number. It has no input of its own.
+    /// Adds a queued part under this number. It has no input of its own.
     ///
     /// # Panics
     /// If the number is a job's, or is taken.
@@ -149,7 +149,7 @@ impl JobTable {
         key
     }
 
-    /// Removes a part, whatever it was doing: the caller takes it out of whatever it waits in.
+    /// Removes a part in any state. The caller has taken it out of its list.
     ///
     /// # Panics
     /// If it is no part, or still in a list.
@@ -159,17 +159,17 @@ impl JobTable {
         assert!(job.links.are_loose(), "part {} has left its list before it goes", job.id);
         self.numbers.remove(job.id.0);
         count_down(&mut self.parts[job.state.phase() as usize], 1, "parts in a phase");
-        // Its part_set has the batch too, and lets it go last.
+        // The part set is a user of the batch too, and releases it last.
         let refs = &mut self.batches[job.batch as usize].refs;
         assert!(*refs > 1, "the batch of part {} outlives it", job.id);
         *refs -= 1;
         job
     }
 
-    /// The one way from state to state; gives the old one.
+    /// Changes the state of a job or part; returns the old state.
     ///
     /// # Panics
-    /// If the table in `state.rs` has no such way.
+    /// If `state.rs` does not allow it.
     pub(crate) fn enter(&mut self, key: Key, state: State) -> State {
         let job = &mut self.slab[key as usize];
         let (from, to) = (job.state.phase(), state.phase());
@@ -180,7 +180,7 @@ impl JobTable {
         std::mem::replace(&mut job.state, state)
     }
 
-    /// Removes an ended job, and its batch if it was the last one of it: the caller unlinks both elsewhere.
+    /// Removes an ended job, and its batch if it was the last job of it. The caller has taken it out of its list.
     ///
     /// # Panics
     /// If it has not ended, or is still in a list.
@@ -194,17 +194,17 @@ impl JobTable {
         (job, gone)
     }
 
-    /// Moves a job to another batch; gives the old one if it was the last one of it.
+    /// Moves a job to another batch; returns the old batch if it was the last job of it.
     pub(crate) fn rebatch(&mut self, key: Key, batch: u32) -> Option<Batch> {
         self.batches[batch as usize].refs += 1;
         let old = std::mem::replace(&mut self[key].batch, batch);
         self.release_batch(old)
     }
 
-    /// One user less of a batch; gives it if that was the last.
+    /// Removes one user of a batch; returns the batch if that was the last.
     ///
     /// # Panics
-    /// If nobody uses it.
+    /// If it has no user.
     pub(crate) fn release_batch(&mut self, key: u32) -> Option<Batch> {
         let batch = &mut self.batches[key as usize];
         count_down(&mut batch.refs, 1, "users of a batch");

@@ -1,4 +1,6 @@
-//! Plain values that this room takes and gives: what is to be admitted, what was begun, what an end leaves to be told.
+//! Plain values that this room takes and returns.
+//!
+//! None of them is part of the room's state, and no change of one changes the room.
 //!
 //! None of them is part of the room's state; nothing can be changed through one.
 
@@ -13,20 +15,20 @@ use crate::job::run::Ticket;
 use crate::turn::TaskLimits;
 use bulkhead_proto::ids::Fence;
 
-/// Jobs that are to be taken in: the first `count` of a submit that was checked.
+/// The first `count` jobs of a checked submit, to be admitted.
 pub(crate) struct Admission {
     pub(crate) client: ClientId,
     pub(crate) tag: Tag,
     pub(crate) uid: u32,
     pub(crate) kind: KindId,
-    /// Whose workers run that kind.
+    /// The pool that runs the kind.
     pub(crate) pool: PoolId,
     pub(crate) submit: Submit,
     pub(crate) files: Vec<Attached>,
     pub(crate) count: u32,
 }
 
-/// An attempt that was begun: what its worker is to be offered.
+/// An attempt that has begun: what is offered to the worker.
 pub(crate) struct Begun {
     pub(crate) task: Task,
     pub(crate) ticket: Ticket,
@@ -36,29 +38,29 @@ pub(crate) struct Begun {
     pub(crate) pool: PoolId,
 }
 
-/// An offer as its worker's ring remembers it.
+/// An offer in a worker's ring, as this room looks its task up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     pub(crate) worker: WorkerId,
     pub(crate) seq: Seq,
-    /// The number of the task: the job's, or the part's.
+    /// The number of the task: of a job, or of a part.
     pub(crate) number: JobId,
-    /// How many tasks, whose numbers follow each other.
+    /// The number of tasks; their numbers follow each other.
     pub(crate) count: u32,
     pub(crate) fence: Fence,
     pub(crate) ticket: Ticket,
 }
 
-/// What an ended job's client was not told weighs, against what may wait for it.
+/// The weight of an end that its attached client has not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Untold {
     pub(crate) client: ClientId,
     pub(crate) bytes: u64,
-    /// Outputs that are held for it.
+    /// Held outputs.
     pub(crate) outputs: u64,
 }
 
-/// A batch whose last job is gone, and that its client keeps a note of.
+/// A batch in its client's list whose last job is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BatchGone {
     pub(crate) client: ClientId,
@@ -66,22 +68,22 @@ pub(crate) struct BatchGone {
     pub(crate) first: JobId,
 }
 
-/// What clients have to be relieved of when an ended job leaves its shelf or the table.
+/// What the room of clients stops counting when an ended job leaves its retention or the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Released {
     pub(crate) untold: Option<Untold>,
     pub(crate) batch: Option<BatchGone>,
 }
 
-/// Who is to be told of an end.
+/// The clients to be told of an end.
 pub(crate) struct EndNotice {
-    /// Those that wait for it.
+    /// Clients that wait for the job.
     pub(crate) waiters: Vec<(ClientId, Tag)>,
-    /// The client that it is attached to.
+    /// The client that the job is attached to.
     pub(crate) attached: Option<(ClientId, Tag)>,
 }
 
-/// A proven death, as far as it is evidence.
+/// A proven death, as evidence.
 #[derive(Clone, Copy)]
 pub(crate) struct Dead<'a> {
     pub(crate) worker: WorkerId,

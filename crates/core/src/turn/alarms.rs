@@ -1,38 +1,39 @@
-//! Everything that is to happen at a time, in one order, and the slots in which owners remember what they set.
+//! Alarms: everything that is due at a time, in one order, and the slots in which owners keep what they set.
 //!
-//! An owner keeps a [`AlarmSlot`] for each alarm that it may set; setting moves an earlier one, and what is over is cancelled,
-//! so nothing wakes an idle daemon for the sake of what is over. A new alarm is a variant of [`Alarm`], its slot in its
-//! owner, and an arm in `machine/alarms.rs`; an alarm of a worker needs no slot of its own, and dies with the worker.
-//! Alarms of one moment go off in the order of the variants here. Jobs without limits have no entry.
+//! An owner has an [`AlarmSlot`] for each alarm that it may set. Setting an alarm moves an earlier one of the slot,
+//! and an owner cancels its alarms when their cause is over, so no alarm wakes an idle daemon for nothing. A new
+//! alarm is a variant of [`Alarm`], a slot in its owner and an arm in `machine/alarms.rs`; an alarm of a worker has
+//! its slot by [`WorkerAlarm::ALL`] and is cancelled with the worker. Alarms of one moment go off in the order of the
+//! variants here.
 
 use std::collections::BTreeSet;
 
 use bulkhead_proto::ids::{ClientId, JobId, WorkerId};
 
-/// What a worker may be looked at for.
+/// Why a worker is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum WorkerAlarm {
-    /// It did not leave the state it is in in time.
+    /// It has been too long in its state.
     Overdue,
-    /// The task at the head of its ring meets its limit of wall time, or should have begun.
+    /// The task at the head of its ring meets its limit of wall time, or has not begun in time.
     Limit,
-    /// The task that is watched in its ring may meet a limit.
+    /// The watched task in its ring may meet a limit.
     Watch,
     /// A signal stopped it and it was not continued.
     Stopped,
-    /// It was asked to end its task and has had its time.
+    /// It was asked to end its task, and its grace is over.
     EndOrder,
-    /// Its channel was full and it may be tried again.
+    /// Its channel was full and is tried again.
     Resume,
-    /// It came up in a degraded pool and has lived long enough.
+    /// It came up in a degraded pool and has lived long enough to count as healthy.
     Survival,
 }
 
-/// How many alarms a worker has.
+/// The number of alarms of one worker.
 pub(crate) const WORKER_ALARMS: usize = WorkerAlarm::ALL.len();
 
 impl WorkerAlarm {
-    /// Every one, in order: its place here is its place among the slots of a worker.
+    /// All of them; the index here is the index of the slot in a worker.
     pub(crate) const ALL: [Self; 7] = [
         Self::Overdue,
         Self::Limit,
@@ -47,58 +48,58 @@ impl WorkerAlarm {
 const _: () =
     assert!(WorkerAlarm::Survival as usize + 1 == WORKER_ALARMS, "every alarm of a worker has a slot");
 
-/// What is to be looked at when its time has come.
+/// Why the machine is woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Alarm {
-    /// One of a worker's.
+    /// One of a worker's alarms.
     Worker(WorkerAlarm, WorkerId),
     /// A job's backoff is over.
     Backoff(JobId),
-    /// A job is looked at: its client wants to know how far it is.
+    /// A progress subscription looks at its job.
     Progress(JobId),
-    /// Jobs from this one on, so many, expire unless they have begun.
+    /// Jobs that have not begun expire: the first of a batch, and how many.
     Expiry(JobId, u32),
-    /// A client that vanished does not come back.
+    /// A client vanished and its attached jobs are cancelled.
     Vanished(ClientId),
-    /// What was missing for an output descriptor may be there again.
+    /// A descriptor that could not be made is tried again.
     Shortage,
-    /// The grace of the drain, or of the farewell, is over.
+    /// The grace of the drain, or of clients that read their last results, is over.
     Grace,
 }
 
-/// Where an owner remembers when its alarm goes off. After that it says so still, until the owner empties it.
+/// The time of an owner's alarm. It stays after the alarm went off, until the owner calls [`AlarmSlot::clear`].
 #[derive(Debug, Default)]
 pub(crate) struct AlarmSlot {
     at_ns: Option<u64>,
 }
 
 impl AlarmSlot {
-    /// When the alarm goes off, CLOCK_MONOTONIC nanoseconds, if one was set.
+    /// The time of the alarm, CLOCK_MONOTONIC nanoseconds, if one was set.
     pub(crate) fn at_ns(&self) -> Option<u64> {
         self.at_ns
     }
 
-    /// The alarm went off.
+    /// Empties the slot of an alarm that went off.
     ///
     /// # Panics
-    /// If it was not set.
+    /// If the slot is empty.
     pub(crate) fn clear(&mut self) {
         assert!(self.at_ns.is_some(), "an alarm goes off that was set");
         self.at_ns = None;
     }
 }
 
-/// All alarms that are set.
+/// All set alarms, in order.
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     set: BTreeSet<(u64, Alarm)>,
 }
 
 impl Alarms {
-    /// Sets one, in place of an earlier one of this slot.
+    /// Sets an alarm, and cancels an earlier one of this slot.
     ///
     /// # Panics
-    /// If it is set for that moment by another slot.
+    /// If another slot has set the same alarm for the same moment.
     pub(super) fn set(&mut self, slot: &mut AlarmSlot, alarm: Alarm, at_ns: u64) {
         self.cancel(slot, alarm);
         slot.at_ns = Some(at_ns);
@@ -106,19 +107,19 @@ impl Alarms {
         assert!(is_new, "{alarm:?} is set by one slot");
     }
 
-    /// Takes one away. One that went off is not there any more, which is well.
+    /// Cancels the alarm of a slot, if one is set and has not gone off.
     pub(super) fn cancel(&mut self, slot: &mut AlarmSlot, alarm: Alarm) {
         if let Some(at_ns) = slot.at_ns.take() {
             self.set.remove(&(at_ns, alarm));
         }
     }
 
-    /// When the first goes off.
+    /// The time of the first alarm.
     pub(super) fn next_ns(&self) -> Option<u64> {
         self.set.first().map(|&(at_ns, _)| at_ns)
     }
 
-    /// The first whose time has come, taken away.
+    /// Removes and returns the first alarm whose time has come.
     pub(super) fn due(&mut self, now_ns: u64) -> Option<Alarm> {
         if self.next_ns()? > now_ns {
             return None;
@@ -126,7 +127,7 @@ impl Alarms {
         self.set.pop_first().map(|(_, alarm)| alarm)
     }
 
-    /// Alarms that are set.
+    /// All set alarms.
     pub(super) fn iter(&self) -> impl Iterator<Item = &(u64, Alarm)> {
         self.set.iter()
     }

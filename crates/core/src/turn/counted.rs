@@ -1,12 +1,12 @@
-//! Counts that only fall by what was added to them before.
+//! Counts that fall only by what was added to them.
 //!
-//! Release builds wrap an integer that falls below zero without a word; a count of the core that does so is wrong, and
-//! every decision made by it with it. Pure arithmetic; driven by the owners that keep such counts.
+//! In a release build an integer wraps silently below zero, and every decision made by such a count would be wrong.
+//! The owners of counts call [`count_down`] instead of `-=`. Pure arithmetic.
 
-/// Takes `by` away from a count of `what`.
+/// Subtracts `by` from a count of `what`.
 ///
 /// # Panics
-/// If less than that was counted.
+/// If the count is smaller than `by`.
 pub(crate) fn count_down<N>(count: &mut N, by: N, what: &str)
 where
     N: Copy + Ord + std::ops::SubAssign,

@@ -1,8 +1,8 @@
-//! One turn of the machine, as every room sees it: the clock, the configuration, and what the turn has decided.
+//! One turn of the machine, as every room sees it: the clock, the configuration, and the decisions of the turn.
 //!
-//! The machine begins and ends a turn; rooms append actions and records to it, set and cancel alarms, draw jitter and
-//! count. [`Turn`] knows no job, worker or client: it holds their numbers only. It is the one module that the other
-//! rooms may import, so nothing here may import a room.
+//! The machine begins and ends a turn. Rooms append actions and records to it, set and cancel alarms, draw jitter and
+//! count. [`Turn`] holds numbers of jobs, workers and clients and nothing else of them. It is the one module that
+//! other rooms may import, so it imports no room.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -37,22 +37,22 @@ pub(crate) fn ms(milliseconds: u64) -> u64 {
     milliseconds.saturating_mul(1_000_000)
 }
 
-/// What is counted since the start, beside ends of jobs.
+/// Totals since the start, beside those of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tally {
-    /// Jobs that were accepted.
+    /// Jobs that were admitted.
     Accepted,
     /// Jobs that were refused.
     Refused,
     /// Attempts that follow a lost one.
     Retries,
-    /// Workers that died without being asked to.
+    /// Workers that died and were not killed or asked to leave.
     Deaths,
     /// Workers that were spawned.
     Spawned,
     /// Offers that were taken back.
     TakenBack,
-    /// Answers that were dropped because their offer is not current.
+    /// Answers that were dropped because their offer was not current.
     Stale,
     /// Violations of the protocol by workers.
     Lies,
@@ -60,7 +60,7 @@ pub(crate) enum Tally {
     Evicted,
 }
 
-/// The clock, the configuration, the alarms and the output of one turn; it lasts from turn to turn.
+/// The clock, the configuration, the alarms and the output of one turn. One object serves all turns.
 #[derive(Debug)]
 pub(crate) struct Turn {
     config: Config,
@@ -76,7 +76,7 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Before the first turn.
+    /// A turn that has not begun.
     pub(crate) fn new(config: Config, now: Now) -> Self {
         Self {
             now,
@@ -91,12 +91,12 @@ impl Turn {
         }
     }
 
-    /// Begins a turn that writes into the caller's buffers, which keep their room from turn to turn.
+    /// Begins a turn that appends to the caller's buffers.
     ///
-    /// CLOCK_MONOTONIC never goes back here, because spans are differences; wall time is for people and may.
+    /// The monotonic clock never goes back here, because spans are differences; wall time may, and is only shown.
     ///
     /// # Panics
-    /// If the turn before it did not end.
+    /// If the turn before has not ended.
     pub(crate) fn begin(&mut self, now: Now, out: &mut Output) {
         assert!(!self.is_open, "a turn begins when the one before has ended");
         self.is_open = true;
@@ -105,7 +105,7 @@ impl Turn {
         std::mem::swap(&mut self.out, out);
     }
 
-    /// Ends the turn: gives the caller's buffers back.
+    /// Ends the turn and gives the caller's buffers back.
     ///
     /// # Panics
     /// If no turn has begun.
@@ -115,7 +115,7 @@ impl Turn {
         std::mem::swap(&mut self.out, out);
     }
 
-    /// Whether nothing was decided that is not handed over.
+    /// Whether no turn has begun, and no decision is left over from the last one.
     pub(crate) fn is_at_rest(&self) -> bool {
         !self.is_open && self.out.actions.is_empty() && self.out.records.is_empty()
     }
@@ -130,7 +130,7 @@ impl Turn {
         self.now.wall_us
     }
 
-    /// So many milliseconds from now, on CLOCK_MONOTONIC in nanoseconds.
+    /// The time in `milliseconds` from now, CLOCK_MONOTONIC nanoseconds.
     pub(crate) fn after_ms(&self, milliseconds: u64) -> u64 {
         self.now.mono_ns.saturating_add(ms(milliseconds))
     }
@@ -140,31 +140,31 @@ impl Turn {
         self.started_us
     }
 
-    /// The choices of the administrator.
+    /// The configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The kind of this number, if there is one.
+    /// The kind of this number.
     pub(crate) fn kind(&self, kind: KindId) -> Option<&Kind> {
         self.config.kinds.get(usize::from(kind.0))
     }
 
-    /// The name of a kind; empty if there is none of this number.
+    /// The name of a kind; empty for a number that no kind has.
     pub(crate) fn kind_name(&self, kind: KindId) -> String {
         self.kind(kind).map(|kind| kind.name.clone()).unwrap_or_default()
     }
 
-    /// Asks the shell for something.
+    /// Appends an action for the shell.
     ///
     /// # Panics
-    /// Between two turns: the action would leave with the next one.
+    /// Between two turns: the action would leave with the next turn.
     pub(crate) fn act(&mut self, action: Action) {
         assert!(self.is_open, "actions belong to a turn");
         self.out.actions.push(action);
     }
 
-    /// Says that something happened; `owner` is the user whose job it is about, if it is about one.
+    /// Appends a record; `owner` is the user of the job that it is about, if it is about one.
     ///
     /// # Panics
     /// Between two turns: the record would have the time of the last one.
@@ -175,12 +175,12 @@ impl Turn {
         self.out.records.push(record);
     }
 
-    /// The records that are kept.
+    /// The kept records.
     pub(crate) fn records(&self) -> &RecentRecords {
         &self.records
     }
 
-    /// Sets the alarm of a slot, at CLOCK_MONOTONIC nanoseconds, instead of an earlier one.
+    /// Sets the alarm of a slot at CLOCK_MONOTONIC nanoseconds, and cancels an earlier one of the slot.
     ///
     /// # Panics
     /// If another slot has set the same alarm for the same moment: one of the two could not be cancelled.
@@ -188,32 +188,32 @@ impl Turn {
         self.alarms.set(slot, alarm, at_ns);
     }
 
-    /// Takes the alarm of a slot away, if one is set.
+    /// Cancels the alarm of a slot, if one is set.
     pub(crate) fn cancel(&mut self, slot: &mut AlarmSlot, alarm: Alarm) {
         self.alarms.cancel(slot, alarm);
     }
 
-    /// The first alarm whose time has come, taken away. Its owner empties the slot.
+    /// Removes and returns the first alarm whose time has come. Its owner clears the slot.
     pub(crate) fn due(&mut self) -> Option<Alarm> {
         self.alarms.due(self.now.mono_ns)
     }
 
-    /// When the next alarm goes off.
+    /// The time of the next alarm.
     pub(crate) fn next_alarm_ns(&self) -> Option<u64> {
         self.alarms.next_ns()
     }
 
-    /// The alarms that are set, for the audit.
+    /// All set alarms, for the audit.
     pub(crate) fn alarms(&self) -> impl Iterator<Item = &(u64, Alarm)> {
         self.alarms.iter()
     }
 
-    /// Between half of `span` and all of it.
+    /// A random span between half of `span` and all of it.
     pub(crate) fn jitter(&mut self, span: u64) -> u64 {
         self.random.jitter(span)
     }
 
-    /// Counts something.
+    /// Adds to a total.
     pub(crate) fn count(&mut self, what: Tally, count: u64) {
         let totals = &mut self.totals;
         let total = match what {
@@ -230,29 +230,29 @@ impl Turn {
         *total += count;
     }
 
-    /// Counts jobs that ended so.
+    /// Adds to the total of an outcome.
     pub(crate) fn count_end(&mut self, outcome: &Outcome, count: u64) {
         *total_of(&mut self.totals, outcome) += count;
     }
 
-    /// Counts jobs out again that had ended so and are to run once more: each accepted job counts once, by the outcome
-    /// that it has in the end.
+    /// Subtracts jobs that are asked to run again from the total of their outcome: each admitted job counts once, by
+    /// its last outcome.
     ///
     /// # Panics
-    /// If so many ends were not counted.
+    /// If fewer ends were counted.
     pub(crate) fn uncount_end(&mut self, outcome: &Outcome, count: u64) {
         count_down(total_of(&mut self.totals, outcome), count, "ends of jobs that run again");
     }
 
-    /// The counts since the start.
+    /// The totals since the start.
     pub(crate) fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// About how long until there is room for `over` more jobs, in milliseconds: the mean pace since the first turn, at
-    /// worst a second each.
+    /// An estimate in milliseconds until there is room for `over` more jobs: the mean rate of ends since the first
+    /// turn, or one second while no job has ended.
     pub(crate) fn retry_after_ms(&self, over: u64) -> u64 {
-        /// What a refused client is told to wait at least and at most.
+        /// The least and the most of the estimate.
         const RETRY_AFTER_MS: (u64, u64) = (10, 10_000);
         let up_ms = self.now.wall_us.saturating_sub(self.started_us.unwrap_or(0)) / 1000;
         let estimate = match self.totals.done + self.totals.failed {

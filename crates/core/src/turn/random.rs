@@ -1,13 +1,13 @@
-//! The jitter's generator: splitmix64, small and seeded, so that the same events give the same actions.
+//! Jitter: a small seeded generator, splitmix64, so that the same events give the same actions.
 //!
-//! Not for secrets. Constants: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+//! Never for secrets. Constants: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 
-/// A generator.
+/// A splitmix64 generator.
 #[derive(Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// One for this seed.
+    /// A generator for this seed.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -20,14 +20,14 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Between half of `span` and all of it: spread out, but never at once.
+    /// A random span between half of `span` and all of it: retries spread out, and none comes at once.
     pub(crate) fn jitter(&mut self, span: u64) -> u64 {
         let half = span / 2;
         half + self.next() % (span - half + 1)
     }
 }
 
-/// `first`, doubled `times` times, at most `most`.
+/// `first` doubled `times` times, but at most `most`.
 pub(crate) fn doubled(first: u64, times: u32, most: u64) -> u64 {
     let factor = 1_u64.checked_shl(times.min(32)).unwrap_or(u64::MAX);
     first.saturating_mul(factor).min(most)

@@ -1,32 +1,32 @@
-//! The last records, for `events`: a ring of a fixed length. It waits for no reader: one who reads too
-//! slowly is told how many records were missed. Each record remembers whose job it is about, for a job may be
-//! forgotten before its records are.
+//! The last records, for `events`: a ring of a fixed length that waits for no reader. A reader that is too slow is
+//! sent the number of records that it missed. Each record keeps the user of its job, because the job may be forgotten
+//! before its records are.
 
 use std::collections::VecDeque;
 
 use bulkhead_proto::client::record::Record;
 
-/// The ring.
+/// The ring of records.
 #[derive(Debug)]
 pub(crate) struct RecentRecords {
-    /// Each with the user whose job it is about.
+    /// Each record with the user of the job that it is about.
     records: VecDeque<(Record, Option<u32>)>,
     last: u64,
     max: usize,
 }
 
 impl RecentRecords {
-    /// An empty one that keeps `max` records, at least one.
+    /// An empty ring that keeps `max` records, at least one.
     pub(crate) fn new(max: usize) -> Self {
         Self { records: VecDeque::new(), last: 0, max: max.max(1) }
     }
 
-    /// Whether nothing ever happened.
+    /// Whether no record was ever made.
     pub(crate) fn is_empty(&self) -> bool {
         self.last == 0
     }
 
-    /// The index that the next record gets.
+    /// The index of the next record.
     pub(crate) fn next_index(&self) -> u64 {
         self.last + 1
     }
@@ -36,10 +36,10 @@ impl RecentRecords {
         self.next_index() - self.records.len() as u64
     }
 
-    /// Keeps a record; the oldest goes if there are too many.
+    /// Adds a record, and drops the oldest beyond `max`.
     ///
     /// # Panics
-    /// If it does not have the next index: readers go on by counting.
+    /// If its index is not the next one.
     pub(crate) fn push(&mut self, record: Record, owner: Option<u32>) {
         assert_eq!(record.index, self.next_index(), "records are numbered without a gap");
         self.last = record.index;

@@ -1,11 +1,11 @@
-//! Plain values that rooms hand to each other through the machine: the limits of one attempt, which jobs give and workers
-//! enforce.
+//! Plain values that rooms hand to each other through the machine: the limits of one attempt, which the room of jobs takes
+//! from the policy and the room of workers enforces.
 //!
-//! None of them is part of a state; nothing can be changed through one.
+//! None of them is part of a state, and no change of one changes a room.
 
 use bulkhead_proto::job::Policy;
 
-/// What one attempt may take.
+/// The limits of one attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TaskLimits {
     /// Wall time, in milliseconds.
@@ -19,7 +19,7 @@ pub(crate) struct TaskLimits {
 }
 
 impl TaskLimits {
-    /// Those of a job with this policy.
+    /// The limits of a job with this policy.
     pub(crate) fn of(policy: &Policy) -> Self {
         Self {
             timeout_ms: policy.timeout_ms,
@@ -29,12 +29,12 @@ impl TaskLimits {
         }
     }
 
-    /// Whether the task has to have its worker's ring for itself: what is measured must be its own.
+    /// Whether the task needs its worker's ring for itself, because what is measured must be its own.
     pub(crate) fn are_watched(&self) -> bool {
         self.no_progress_ms.is_some() || self.are_measured()
     }
 
-    /// Whether the worker has to be examined for it.
+    /// Whether the worker is examined during the task.
     pub(crate) fn are_measured(&self) -> bool {
         self.cpu_ms.is_some() || self.memory_bytes.is_some()
     }

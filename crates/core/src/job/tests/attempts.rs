@@ -10,7 +10,7 @@ use crate::job::state::{Phase, State};
 /// A method, the state before it and the state after it.
 type Way = (String, String, String);
 
-/// The ways in the table of a header: each state of the second column to each of the third, without what is in brackets.
+/// The ways in the table of a header: each state of the second column to each of the third, without text in brackets.
 fn ways_told(source: &str) -> BTreeSet<Way> {
     let states = |cell: &str| {
         let outside: String =

@@ -1,8 +1,7 @@
 //! Every assertion of this room bites: each test here breaks one rule and is stopped by its name.
 //!
-//! The fixture is a turn and the jobs of one pool, driven by the room's own methods as the machine drives them; where no
-//! method can break a rule, a test writes the field that breaks it. What the room does when it is driven well is tested
-//! from outside, in `core/tests`.
+//! The fixture is a turn and the jobs of one pool, driven by the room's own methods as the machine drives them. Where no
+//! method can break a rule, a test writes the field that breaks it. `core/tests` tests the room from outside, driven well.
 
 mod attempts;
 mod belongings;

@@ -125,7 +125,7 @@ fn no_more_parts_are_done_than_were_made() {
 }
 
 #[test]
-#[should_panic(expected = "nobody has the results before the merge")]
+#[should_panic(expected = "no offer has the results before the merge")]
 fn results_are_not_shared_before_the_merge() {
     let mut room = Room::new();
     room.in_parts(2);
