@@ -11,7 +11,7 @@ use crate::job::batch::Batch;
 use crate::job::run::Run;
 use crate::job::state::TaskKind;
 use crate::job::{Admission, Jobs};
-use crate::turn::{Alarm, AlarmSlot, Tally, Turn};
+use crate::turn::{Alarm, AlarmSlot, Counter, Turn};
 
 /// A user with less than this part of the queue may go beyond its bound...
 const SMALL_PART: u64 = 64;
@@ -95,7 +95,7 @@ impl Jobs {
             self.queues.push_back(&mut self.table, key);
             run.get_or_insert(self.table.run(key));
         }
-        turn.count(Tally::Accepted, u64::from(count));
+        turn.count(Counter::Accepted, u64::from(count));
         Run { count, ..run.expect("at least one was taken in") }
     }
 }

@@ -24,15 +24,15 @@ use crate::event::Leftover;
 use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
 use crate::job::state::{Phase, State, TaskKind};
-use crate::job::{Begun, Dead, Held, Jobs};
-use crate::turn::{Alarm, AlarmSlot, Tally, TaskLimits, Turn, count_down, doubled};
+use crate::job::{Jobs, OfferRef, ProvenDeath, StartedAttempt};
+use crate::turn::{Alarm, AlarmSlot, Counter, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
     /// Begins an attempt: the task is offered to this worker as `seq`. [`Jobs::begin_log`] makes its log.
     ///
     /// # Panics
     /// If [`Jobs::take`] or [`Jobs::take_alone`] did not take it out of its list, or it runs already.
-    pub(crate) fn start(&mut self, turn: &mut Turn, run: Run, worker: WorkerId, seq: Seq) -> Begun {
+    pub(crate) fn start(&mut self, turn: &mut Turn, run: Run, worker: WorkerId, seq: Seq) -> StartedAttempt {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
         let (own, part) = self.task_of(key);
@@ -50,7 +50,7 @@ impl Jobs {
         let pool = batch.pool;
         let limits = TaskLimits::of(&batch.policy);
         if let Some(lost_ns) = lost_ns {
-            turn.count(Tally::Retries, 1);
+            turn.count(Counter::Retries, 1);
             let after_us = (now_ns - lost_ns) / 1000;
             turn.record(What::Retried { job: shown, part, attempt, worker, after_us, alone }, Some(uid));
         }
@@ -66,7 +66,7 @@ impl Jobs {
             files,
             input,
         };
-        Begun { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client, pool }
+        StartedAttempt { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client, pool }
     }
 
     /// Which task of its job this is, in the terms of the worker protocol.
@@ -85,11 +85,11 @@ impl Jobs {
     }
 
     /// The run of an offer, if the offer is the run's current one: the run has not ended and was not offered again.
-    pub(crate) fn current(&self, held: &Held) -> Option<Run> {
-        let run = self.there(held.ticket, held.number, held.count)?;
+    pub(crate) fn current(&self, offer: &OfferRef) -> Option<Run> {
+        let run = self.there(offer.ticket, offer.number, offer.count)?;
         let job = self.job(run);
-        let is_with_it = matches!(job.state, State::Running { worker, seq, .. } if worker == held.worker && seq == held.seq);
-        (job.fence == held.fence && is_with_it).then_some(run)
+        let is_with_it = matches!(job.state, State::Running { worker, seq, .. } if worker == offer.worker && seq == offer.seq);
+        (job.fence == offer.fence && is_with_it).then_some(run)
     }
 
     /// Puts a run whose offer came back uncharged at the front of its list. If it had begun, the attempt counts as
@@ -186,7 +186,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it does not run, or its budget was used up before.
-    pub(crate) fn charge(&mut self, turn: &mut Turn, run: Run, dead: &Dead<'_>) -> Option<Outcome> {
+    pub(crate) fn charge(&mut self, turn: &mut Turn, run: Run, dead: &ProvenDeath<'_>) -> Option<Outcome> {
         let key = self.table.open(run);
         let batch = self.table.batch(key);
         let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);

@@ -10,7 +10,7 @@ use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, WorkerId};
 use crate::job::part_set::{FIRST_PART, part_of};
 use crate::job::run::Ticket;
 use crate::job::state::{PHASES, Phase, State, TaskKind};
-use crate::job::{Held, Jobs};
+use crate::job::{Jobs, OfferRef};
 use crate::turn::{Alarm, Turn};
 
 impl Jobs {
@@ -41,8 +41,8 @@ impl Jobs {
     }
 
     /// Whether the task of a current offer runs alone; `None` if the offer is not current.
-    pub(crate) fn current_alone(&self, held: &Held) -> Option<bool> {
-        self.current(held).map(|run| self.job(run).alone)
+    pub(crate) fn current_alone(&self, offer: &OfferRef) -> Option<bool> {
+        self.current(offer).map(|run| self.job(run).alone)
     }
 
     /// When a progress subscription is looked at next.

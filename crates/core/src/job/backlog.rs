@@ -20,7 +20,7 @@ const JOBS: u32 = (1 << LEVELS) - 1;
 
 /// The machine's answer about the run whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum TakeChoice {
     /// Take this run.
     Take,
     /// Look at the next list; this run keeps its place.
@@ -77,18 +77,18 @@ impl Backlog {
         &mut self,
         jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
+        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
     ) -> Picked {
         let mut left = self.filled;
         while let Some((list, key)) = self.next(jobs, ageing, left) {
             match judge(jobs, key) {
-                Verdict::Take => {
+                TakeChoice::Take => {
                     self.was_part = list >= LEVELS;
                     self.unlink(jobs, key, list);
                     return Picked::Job(key);
                 }
-                Verdict::Skip => left &= !(1 << list),
-                Verdict::Stop => return Picked::Stopped,
+                TakeChoice::Skip => left &= !(1 << list),
+                TakeChoice::Stop => return Picked::Stopped,
             }
         }
         Picked::Nothing

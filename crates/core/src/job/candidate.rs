@@ -8,7 +8,7 @@ use bulkhead_proto::ids::{ClientId, KindId, PoolId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::Jobs;
-use crate::job::backlog::{Ageing, Verdict};
+use crate::job::backlog::{Ageing, TakeChoice};
 use crate::job::list::{JobList, Key};
 use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
@@ -65,7 +65,7 @@ impl Jobs {
         turn: &Turn,
         pool: PoolId,
         at_most: u32,
-        mut judge: impl FnMut(&Candidate<'_>) -> Verdict,
+        mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
     ) -> Option<Run> {
         assert!(at_most > 0, "a run has a task");
         let part_sets = &self.part_sets;

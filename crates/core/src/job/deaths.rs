@@ -14,7 +14,7 @@ use bulkhead_proto::limits::DEATHS_KEPT;
 use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
 use crate::job::part_set::part_of;
-use crate::job::{Dead, Held, Jobs};
+use crate::job::{Jobs, OfferRef, ProvenDeath};
 use crate::turn::Turn;
 
 /// Deaths kept as evidence of one job; the oldest go first.
@@ -48,21 +48,27 @@ impl Jobs {
 
     /// Keeps a death that ended an attempt of a job and is not charged to it. `shown` is the number of the job that
     /// clients know.
-    pub(crate) fn note_uncharged(&mut self, turn: &Turn, held: &Held, shown: JobId, dead: &Dead<'_>) {
+    pub(crate) fn note_uncharged(
+        &mut self,
+        turn: &Turn,
+        offer: &OfferRef,
+        shown: JobId,
+        dead: &ProvenDeath<'_>,
+    ) {
         let charged = |rare: &RareFields| rare.deaths.iter().any(|death| death.worker == dead.worker);
         let is_noted = |job: &Job| job.rare.as_deref().is_some_and(charged);
-        if let Some(run) = self.there(held.ticket, held.number, held.count) {
+        if let Some(run) = self.there(offer.ticket, offer.number, offer.count) {
             let key = self.table.open(run);
             let (own, part) = self.task_of(key);
             let (attempt, fence) = (self.table[key].attempts, self.table[key].fence);
-            if fence == held.fence && !is_noted(&self.table[own]) {
+            if fence == offer.fence && !is_noted(&self.table[own]) {
                 self.keep_death(turn, (own, part, attempt), dead, false);
             }
-        } else if let (Some((_, part)), Some(own)) = (part_of(held.number), self.table.find(shown)) {
+        } else if let (Some((_, part)), Some(own)) = (part_of(offer.number), self.table.find(shown)) {
             // The part is gone with its job. Only the part that ended the job keeps the death.
             let end = self.table[own].end().and_then(|end| end.part);
             if let Some(this) = end.filter(|end| end.number == part + 1 && !is_noted(&self.table[own])) {
-                self.keep_death(turn, (own, Some(this), held.fence.0), dead, false);
+                self.keep_death(turn, (own, Some(this), offer.fence.0), dead, false);
             }
         }
     }
@@ -75,7 +81,7 @@ impl Jobs {
         &mut self,
         turn: &Turn,
         (key, part, attempt): (Key, Option<Part>, u32),
-        dead: &Dead<'_>,
+        dead: &ProvenDeath<'_>,
         charged: bool,
     ) {
         let batch = self.table.batch(key);

@@ -15,7 +15,7 @@ use crate::job::run::Run;
 use crate::job::state::{Phase, Retention};
 use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
-use crate::turn::{Tally, Turn, count_down, ms};
+use crate::turn::{Counter, Turn, count_down, ms};
 
 /// Shortest time between two records about results that were dropped early, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
@@ -166,7 +166,7 @@ impl Jobs {
     /// a flood every end drops an older one.
     pub(crate) fn note_evicted(&mut self, turn: &mut Turn, count: u32, bound: &str) {
         self.kept.unsaid += count;
-        turn.count(Tally::Evicted, u64::from(count));
+        turn.count(Counter::Evicted, u64::from(count));
         if count > 0 && turn.now_ns() >= self.kept.say_from_ns {
             self.kept.say_from_ns = turn.after_ms(SAY_EVERY_MS);
             let count = std::mem::take(&mut self.kept.unsaid);

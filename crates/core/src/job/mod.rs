@@ -53,7 +53,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, PoolId};
 
 pub(crate) use attempt::truncate;
-pub(crate) use backlog::Verdict;
+pub(crate) use backlog::TakeChoice;
 pub(crate) use batch::Batch;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
@@ -61,7 +61,9 @@ pub(crate) use grant::{grant, missing_file};
 pub(crate) use progress::ProgressLook;
 pub(crate) use run::{Run, Ticket};
 pub(crate) use state::{Doing, TaskKind};
-pub(crate) use values::{Admission, BatchGone, Begun, Dead, EndNotice, Held, Released, Untold};
+pub(crate) use values::{
+    Admission, BatchGone, EndNotice, OfferRef, ProvenDeath, Released, StartedAttempt, Untold,
+};
 
 use crate::event::Peer;
 use crate::job::attachments::AttachmentTable;

@@ -11,7 +11,7 @@ use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
-use crate::job::backlog::{Ageing, Backlog, Picked, QueuePlace, Verdict, place_of};
+use crate::job::backlog::{Ageing, Backlog, Picked, QueuePlace, TakeChoice, place_of};
 use crate::job::list::{JobList, Key};
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
@@ -177,7 +177,7 @@ impl PoolQueue {
         &mut self,
         jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
+        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
     ) -> Option<Key> {
         // At most one round: users none of whose jobs is wanted now keep their places.
         for _ in 0..self.turns.len() {
@@ -245,7 +245,7 @@ impl UserQueue {
         jobs: &mut JobTable,
         ageing: Ageing,
         parked: &BTreeSet<ClientId>,
-        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
+        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
     ) -> Picked {
         for _ in 0..self.turns.len() {
             let Some(&client) = self.turns.front() else { break };

@@ -6,7 +6,7 @@
 use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
-use crate::job::backlog::{Ageing, Verdict};
+use crate::job::backlog::{Ageing, TakeChoice};
 use crate::job::list::{JobList, Key};
 use crate::job::queue::PoolQueue;
 use crate::job::state::Phase;
@@ -127,7 +127,7 @@ impl Queues {
         pool: PoolId,
         jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&JobTable, Key) -> Verdict,
+        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
     ) -> Option<Key> {
         self.list[usize::from(pool.0)].take(jobs, ageing, judge)
     }

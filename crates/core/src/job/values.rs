@@ -29,7 +29,7 @@ pub(crate) struct Admission {
 }
 
 /// An attempt that has begun: what is offered to the worker.
-pub(crate) struct Begun {
+pub(crate) struct StartedAttempt {
     pub(crate) task: Task,
     pub(crate) ticket: Ticket,
     pub(crate) limits: TaskLimits,
@@ -40,7 +40,7 @@ pub(crate) struct Begun {
 
 /// An offer in a worker's ring, as this room looks its task up.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
+pub(crate) struct OfferRef {
     pub(crate) worker: WorkerId,
     pub(crate) seq: Seq,
     /// The number of the task: of a job, or of a part.
@@ -85,7 +85,7 @@ pub(crate) struct EndNotice {
 
 /// A proven death, as evidence.
 #[derive(Clone, Copy)]
-pub(crate) struct Dead<'a> {
+pub(crate) struct ProvenDeath<'a> {
     pub(crate) worker: WorkerId,
     pub(crate) pid: u32,
     pub(crate) death: &'a Death,

@@ -25,10 +25,10 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 use crate::event::{Leftover, Remains};
-use crate::job::{Dead, Run};
+use crate::job::{ProvenDeath, Run};
 use crate::machine::settle::held_by;
 use crate::machine::{Core, Offer, Worker};
-use crate::turn::Tally;
+use crate::turn::Counter;
 use crate::worker::Cause;
 
 /// Who is charged with a death.
@@ -55,12 +55,12 @@ impl Core {
         evidence: Evidence,
     ) {
         let Some(worker) = self.workers.remove(&mut self.turn, id) else {
-            return self.turn.count(Tally::Stale, 1);
+            return self.turn.count(Counter::Stale, 1);
         };
         let (pool, slot, pid, ended) =
             (worker.pool(), worker.slot(), worker.pid().unwrap_or(0), worker.ended());
         let death = named(&worker, death, remains);
-        self.turn.count(Tally::Deaths, u64::from(death.is_own()));
+        self.turn.count(Counter::Deaths, u64::from(death.is_own()));
         let died = What::Died {
             worker: id,
             pid,
@@ -72,7 +72,7 @@ impl Core {
         };
         self.turn.record(died, None);
         self.workers.pause_spawns(&self.turn, pool);
-        let dead = Dead { worker: id, pid, death: &death, evidence: &evidence };
+        let dead = ProvenDeath { worker: id, pid, death: &death, evidence: &evidence };
         let is_claimed = |offer: &Offer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
         let offers: Vec<(Offer, bool)> =
             worker.ring().iter().map(|offer| (*offer, is_claimed(offer))).collect();
@@ -146,7 +146,13 @@ fn blame(worker: &Worker, death: &Death) -> Blame {
 
 impl Core {
     /// Charges the death to whom `blame` names. The job of the first claimed offer keeps it as evidence in every case.
-    fn charge_for(&mut self, dead: &Dead<'_>, pool: PoolId, blame: Blame, first_claimed: Option<&Offer>) {
+    fn charge_for(
+        &mut self,
+        dead: &ProvenDeath<'_>,
+        pool: PoolId,
+        blame: Blame,
+        first_claimed: Option<&Offer>,
+    ) {
         let id = dead.worker;
         match (blame, first_claimed) {
             (Blame::FirstClaimed, Some(offer)) => {
@@ -166,14 +172,14 @@ impl Core {
     }
 
     /// Charges the death to the task whose attempt it ended. The task runs alone from now on, or its job is quarantined.
-    fn charge_task(&mut self, run: Run, dead: &Dead<'_>) {
+    fn charge_task(&mut self, run: Run, dead: &ProvenDeath<'_>) {
         if let Some(outcome) = self.jobs.charge(&mut self.turn, run, dead) {
             self.end_task(run, outcome, Leftover::Nothing);
         }
     }
 
     /// Charges the death to the pool's restart intensity, unless the daemon is leaving.
-    fn charge_slot(&mut self, dead: &Dead<'_>, pool: PoolId) {
+    fn charge_slot(&mut self, dead: &ProvenDeath<'_>, pool: PoolId) {
         if !self.drain.is_leaving() {
             self.turn.record(What::NobodyBlamed { worker: dead.worker }, None);
             self.fault(pool, &dead.death.to_string());

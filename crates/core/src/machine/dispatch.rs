@@ -6,7 +6,7 @@
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{Begun, Run, Verdict};
+use crate::job::{Run, StartedAttempt, TakeChoice};
 use crate::machine::Core;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
@@ -47,7 +47,7 @@ impl Core {
             let Some((id, _)) = idle else { continue };
             let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
                 let waits = short && candidate.needs_descriptor() || candidate.plan_waits(slots);
-                if waits { Verdict::Skip } else { Verdict::Take }
+                if waits { TakeChoice::Skip } else { TakeChoice::Take }
             });
             let Some(run) = found else { break };
             self.offer(id, run, self.cost_ns(run));
@@ -87,12 +87,12 @@ impl Core {
         let (workers, short) = (&self.workers, self.workers.is_short());
         let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
             if short && candidate.needs_descriptor() {
-                return Verdict::Skip;
+                return TakeChoice::Skip;
             }
             match workers.fits_ahead(id, candidate.kind(), candidate.is_for_itself()) {
-                Fit::Now => Verdict::Take,
-                Fit::NeverAhead if !may_overtake => Verdict::Stop,
-                Fit::NeverAhead | Fit::NoRoom => Verdict::Skip,
+                Fit::Now => TakeChoice::Take,
+                Fit::NeverAhead if !may_overtake => TakeChoice::Stop,
+                Fit::NeverAhead | Fit::NoRoom => TakeChoice::Skip,
             }
         });
         let Some(run) = found else { return false };
@@ -114,7 +114,7 @@ impl Core {
     fn offer(&mut self, id: WorkerId, run: Run, cost_ns: u64) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
         let begun = self.jobs.start(&mut self.turn, run, id, seq);
-        let Begun { mut task, ticket, limits, uid, client, pool } = begun;
+        let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;
         let offer = NewOffer {
             ticket,
             number: run.first(),

@@ -8,9 +8,9 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::event::{Leftover, Report, TaskResult};
-use crate::job::{Held, Run};
+use crate::job::{OfferRef, Run};
 use crate::machine::{Core, Offer};
-use crate::turn::Tally;
+use crate::turn::Counter;
 use crate::worker::Settled;
 
 impl Core {
@@ -51,7 +51,7 @@ impl Core {
     }
 
     fn drop_stale(&mut self, result: TaskResult) {
-        self.turn.count(Tally::Stale, 1);
+        self.turn.count(Counter::Stale, 1);
         if let TaskResult::Held { output, .. }
         | TaskResult::Planned { output, .. }
         | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = result
@@ -78,7 +78,7 @@ impl Core {
     /// The answer to a take-back.
     pub(super) fn took_back(&mut self, id: WorkerId, seq: Seq, won: bool) {
         if won {
-            self.turn.count(Tally::TakenBack, 1);
+            self.turn.count(Counter::TakenBack, 1);
             self.settle_unbegun(id, seq);
         } else {
             self.mark_claimed(id, seq);
@@ -88,7 +88,7 @@ impl Core {
     /// An offer never began: its task is queued again, uncharged.
     fn settle_unbegun(&mut self, id: WorkerId, seq: Seq) {
         let Some(settled) = self.settle(id, seq) else {
-            return self.turn.count(Tally::Stale, 1);
+            return self.turn.count(Counter::Stale, 1);
         };
         self.turn.act(Action::Settle { worker: id, seq });
         if let Some(run) = self.current(id, &settled.offer) {
@@ -130,7 +130,7 @@ impl Core {
 }
 
 /// An offer in a worker's ring, as the room of jobs takes it.
-pub(super) fn held_by(worker: WorkerId, offer: &Offer) -> Held {
+pub(super) fn held_by(worker: WorkerId, offer: &Offer) -> OfferRef {
     let (seq, number, count) = (offer.seq(), offer.number(), offer.count());
-    Held { worker, seq, number, count, fence: offer.fence(), ticket: offer.ticket() }
+    OfferRef { worker, seq, number, count, fence: offer.fence(), ticket: offer.ticket() }
 }

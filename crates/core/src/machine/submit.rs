@@ -12,7 +12,7 @@ use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
 use crate::job::{Admission, grant, missing_file};
 use crate::machine::Core;
-use crate::turn::Tally;
+use crate::turn::Counter;
 
 impl Core {
     /// A client submits jobs.
@@ -28,13 +28,13 @@ impl Core {
         let kind = match kind {
             Ok(kind) => kind,
             Err(refusal) => {
-                self.turn.count(Tally::Refused, count);
+                self.turn.count(Counter::Refused, count);
                 self.turn_away(files);
                 return self.refuse(id, tag, refusal);
             }
         };
         let (room, refusal) = self.jobs.room(&self.turn, uid, &submit.inputs);
-        self.turn.count(Tally::Refused, count - room);
+        self.turn.count(Counter::Refused, count - room);
         match refusal {
             Some(refusal) if room == 0 => {
                 self.turn_away(files);

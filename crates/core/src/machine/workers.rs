@@ -6,7 +6,7 @@ use bulkhead_proto::death::Lie;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::machine::Core;
-use crate::turn::{Tally, WorkerAlarm};
+use crate::turn::{Counter, WorkerAlarm};
 use crate::worker::{Cause, FollowUp, NowDegraded, NowHealthy};
 
 impl Core {
@@ -58,7 +58,7 @@ impl Core {
     /// A worker broke a rule of the protocol: it is killed.
     pub(super) fn lied(&mut self, id: WorkerId, lie: Lie) {
         if self.workers.get(id).is_some() {
-            self.turn.count(Tally::Lies, 1);
+            self.turn.count(Counter::Lies, 1);
             self.kill(id, Cause::Lie(lie));
         }
     }

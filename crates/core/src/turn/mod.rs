@@ -39,7 +39,7 @@ pub(crate) fn ms(milliseconds: u64) -> u64 {
 
 /// Totals since the start, beside those of outcomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tally {
+pub(crate) enum Counter {
     /// Jobs that were admitted.
     Accepted,
     /// Jobs that were refused.
@@ -214,18 +214,18 @@ impl Turn {
     }
 
     /// Adds to a total.
-    pub(crate) fn count(&mut self, what: Tally, count: u64) {
+    pub(crate) fn count(&mut self, what: Counter, count: u64) {
         let totals = &mut self.totals;
         let total = match what {
-            Tally::Accepted => &mut totals.accepted,
-            Tally::Refused => &mut totals.refused,
-            Tally::Retries => &mut totals.retries,
-            Tally::Deaths => &mut totals.deaths,
-            Tally::Spawned => &mut totals.spawned,
-            Tally::TakenBack => &mut totals.taken_back,
-            Tally::Stale => &mut totals.stale,
-            Tally::Lies => &mut totals.lies,
-            Tally::Evicted => &mut totals.evicted,
+            Counter::Accepted => &mut totals.accepted,
+            Counter::Refused => &mut totals.refused,
+            Counter::Retries => &mut totals.retries,
+            Counter::Deaths => &mut totals.deaths,
+            Counter::Spawned => &mut totals.spawned,
+            Counter::TakenBack => &mut totals.taken_back,
+            Counter::Stale => &mut totals.stale,
+            Counter::Lies => &mut totals.lies,
+            Counter::Evicted => &mut totals.evicted,
         };
         *total += count;
     }

@@ -9,7 +9,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
-use crate::turn::{Tally, Turn, WorkerAlarm};
+use crate::turn::{Counter, Turn, WorkerAlarm};
 use crate::worker::pool::WorkerSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
 use crate::worker::{Cause, FollowUp, Worker, Workers};
@@ -55,7 +55,7 @@ impl<T: Copy> Workers<T> {
         worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(turn.config().bootstrap_ms));
         self.pool_mut(pool).count_in(worker.shown());
         assert!(self.table.insert(id, worker).is_none(), "worker {id} is spawned once");
-        turn.count(Tally::Spawned, 1);
+        turn.count(Counter::Spawned, 1);
         turn.act(Action::Spawn { worker: id, pool });
     }
 

@@ -169,6 +169,6 @@ fn the_evidence_of_a_part_is_its_jobs() {
     room.in_parts(2);
     let part = room.next_running();
     let (death, evidence) = (Death::LeftInMidJob, Evidence::default());
-    let dead = crate::job::Dead { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
+    let dead = crate::job::ProvenDeath { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
     room.jobs.keep_death(&room.turn, (part.handle.index, None, 1), &dead, true);
 }

@@ -72,10 +72,10 @@ impl Room {
     }
 
     fn take(&mut self) -> Run {
-        self.jobs.take(&self.turn, POOL, 1, |_| Verdict::Take).unwrap()
+        self.jobs.take(&self.turn, POOL, 1, |_| TakeChoice::Take).unwrap()
     }
 
-    fn start(&mut self, run: Run) -> Begun {
+    fn start(&mut self, run: Run) -> StartedAttempt {
         self.jobs.start(&mut self.turn, run, WORKER, Seq(1))
     }
 
@@ -109,7 +109,7 @@ impl Room {
 
     fn charge(&mut self, run: Run) -> Option<Outcome> {
         let (death, evidence) = (Death::Signalled { signal: 11, core: false }, Evidence::default());
-        let dead = Dead { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
+        let dead = ProvenDeath { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
         self.jobs.charge(&mut self.turn, run, &dead)
     }
 
