@@ -23,7 +23,7 @@ use crate::action::{Action, Task};
 use crate::event::Leftover;
 use crate::job::list::Key;
 use crate::job::run::{Run, Ticket};
-use crate::job::state::{Phase, State, TaskKind};
+use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::job::{Jobs, OfferRef, ProvenDeath, StartedAttempt};
 use crate::turn::{Alarm, AlarmSlot, Counter, TaskLimits, Turn, count_down, doubled};
 
@@ -44,7 +44,7 @@ impl Jobs {
         job.fence = Fence(job.fence.0 + 1);
         job.attempts += 1;
         let (fence, attempt, alone, lost_ns) = (job.fence, job.attempts, job.alone, job.lost_ns());
-        self.table.enter(key, State::Running { worker, seq, since_ns: now_ns });
+        self.table.enter(key, EntryState::Running { worker, seq, since_ns: now_ns });
         let batch = self.table.batch(key);
         let (kind, uid, client, output) = (batch.kind, batch.uid, batch.client, batch.policy.output);
         let pool = batch.pool;
@@ -88,7 +88,7 @@ impl Jobs {
     pub(crate) fn current(&self, offer: &OfferRef) -> Option<Run> {
         let run = self.there(offer.ticket, offer.number, offer.count)?;
         let job = self.job(run);
-        let is_with_it = matches!(job.state, State::Running { worker, seq, .. } if worker == offer.worker && seq == offer.seq);
+        let is_with_it = matches!(job.state, EntryState::Running { worker, seq, .. } if worker == offer.worker && seq == offer.seq);
         (job.fence == offer.fence && is_with_it).then_some(run)
     }
 
@@ -118,10 +118,10 @@ impl Jobs {
             return false;
         }
         if job.alone {
-            self.table.enter(key, State::Solo);
+            self.table.enter(key, EntryState::Solo);
             self.queues.push_front_solo(&mut self.table, key);
         } else {
-            self.table.enter(key, State::Queued);
+            self.table.enter(key, EntryState::Queued);
             // To the front: it had its turn, and lost it through no fault of its own.
             self.queues.push_front(&mut self.table, key);
         }
@@ -150,7 +150,7 @@ impl Jobs {
         let retry_after_ms = turn.jitter(span);
         let mut alarm = AlarmSlot::default();
         turn.set(&mut alarm, Alarm::Backoff(run.first()), turn.after_ms(retry_after_ms));
-        self.table.enter(key, State::Waiting { alarm });
+        self.table.enter(key, EntryState::Waiting { alarm });
         let job = &mut self.table[key];
         job.retries += 1;
         job.rare_mut().lost_ns = Some(turn.now_ns());
@@ -173,10 +173,10 @@ impl Jobs {
     /// Queues a task at the back: of the solo list if a death was charged to it, else of its pool's queue.
     pub(super) fn wait_behind(&mut self, key: Key) {
         if self.table[key].alone {
-            self.table.enter(key, State::Solo);
+            self.table.enter(key, EntryState::Solo);
             self.queues.push_back_solo(&mut self.table, key);
         } else {
-            self.table.enter(key, State::Queued);
+            self.table.enter(key, EntryState::Queued);
             self.queues.push_back(&mut self.table, key);
         }
     }

@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, WorkerId};
 
 use crate::job::part_set::{FIRST_PART, part_of};
 use crate::job::run::Ticket;
-use crate::job::state::{PHASES, Phase, State, TaskKind};
+use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
 use crate::job::{Jobs, OfferRef};
 use crate::turn::{Alarm, Turn};
 
@@ -33,10 +33,14 @@ impl Jobs {
     /// Every task that runs: its number, fence, worker, sequence number and pool.
     pub(crate) fn all_running(&self) -> impl Iterator<Item = (JobId, Fence, WorkerId, Seq, PoolId)> + '_ {
         self.table.slab.iter().filter_map(|(_, job)| match job.state {
-            State::Running { worker, seq, .. } => {
+            EntryState::Running { worker, seq, .. } => {
                 Some((job.id, job.fence, worker, seq, self.table.batches[job.batch as usize].pool))
             }
-            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
+            EntryState::Queued
+            | EntryState::Waiting { .. }
+            | EntryState::Solo
+            | EntryState::Parted
+            | EntryState::Ended(_) => None,
         })
     }
 
@@ -80,17 +84,17 @@ impl Jobs {
             assert_eq!(self.table.find(job.id), u32::try_from(at).ok(), "a job is found by its number");
             assert!(job.end().is_some() || job.attempts <= job.fence.0, "an attempt is an offer");
             assert_eq!(job.is_part(), job.id >= FIRST_PART, "parts have numbers of their own");
-            let has_parts =
-                matches!(job.state, State::Parted) || job.end().is_none() && job.task_kind == TaskKind::Merge;
+            let has_parts = matches!(job.state, EntryState::Parted)
+                || job.end().is_none() && job.task_kind == TaskKind::Merge;
             assert_eq!(job.part_set().is_some(), has_parts, "a job has parts from its plan to its end");
             match &job.state {
-                State::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
-                State::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
-                State::Waiting { alarm } => {
+                EntryState::Solo => assert!(job.alone, "only charged jobs wait to run alone"),
+                EntryState::Queued => assert!(!job.alone, "a charged job never shares a worker again"),
+                EntryState::Waiting { alarm } => {
                     let wanted = alarm.at_ns().map(|at_ns| (at_ns, Alarm::Backoff(job.id)));
                     assert!(turn.alarms().any(|alarm| Some(*alarm) == wanted), "a backoff ends");
                 }
-                State::Running { .. } | State::Parted | State::Ended(_) => {}
+                EntryState::Running { .. } | EntryState::Parted | EntryState::Ended(_) => {}
             }
         }
     }

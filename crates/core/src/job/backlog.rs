@@ -7,7 +7,7 @@
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::PRIORITY_MAX;
 
-use crate::job::list::{JobList, Key};
+use crate::job::list::{IntrusiveList, Key};
 use crate::job::state::TaskKind;
 use crate::job::table::JobTable;
 
@@ -62,7 +62,7 @@ pub(crate) struct QueuePlace {
 /// The queued jobs of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    pub(super) lists: [JobList; LISTS],
+    pub(super) lists: [IntrusiveList; LISTS],
     /// One bit for each list that is not empty.
     pub(super) filled: u32,
     /// Whether the last turn took a part or a merge.
@@ -129,7 +129,7 @@ impl Backlog {
     /// those of other lists that are at least as urgent.
     pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
         let urgency = ageing.urgency(jobs, own, key);
-        let mut count = JobList::before(&jobs.slab, key, most);
+        let mut count = IntrusiveList::before(&jobs.slab, key, most);
         // Parts are no jobs and take turns with them, so they are not counted.
         for (list, others) in self.lists[..LEVELS].iter().enumerate().filter(|(list, _)| *list != own) {
             let goes_first = |other: &Key| {

@@ -9,7 +9,7 @@ use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::Jobs;
 use crate::job::backlog::{Ageing, TakeChoice};
-use crate::job::list::{JobList, Key};
+use crate::job::list::{IntrusiveList, Key};
 use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
 use crate::job::run::Run;
@@ -126,7 +126,7 @@ impl Jobs {
 
     /// Counts the jobs before one that waits to run alone, up to `WHY_COUNT_MAX`.
     pub(crate) fn before_alone(&self, run: Run) -> u64 {
-        JobList::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
+        IntrusiveList::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
     }
 
     /// Whether the next task of a run needs a descriptor of the daemon's own.

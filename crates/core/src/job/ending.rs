@@ -16,7 +16,7 @@ use crate::job::batches::batch_gone;
 use crate::job::entry::Job;
 use crate::job::list::Key;
 use crate::job::run::Run;
-use crate::job::state::{End, Phase, Retention, State};
+use crate::job::state::{End, EntryState, Phase, Retention};
 use crate::job::{EndNotice, Jobs, Released};
 use crate::turn::{Alarm, Turn};
 
@@ -66,8 +66,12 @@ impl Jobs {
         }
         // The machine recalls or kills the offer; here it is only noted.
         let holder = match job.state {
-            State::Running { worker, seq, .. } => Some((worker, seq)),
-            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => None,
+            EntryState::Running { worker, seq, .. } => Some((worker, seq)),
+            EntryState::Queued
+            | EntryState::Waiting { .. }
+            | EntryState::Solo
+            | EntryState::Parted
+            | EntryState::Ended(_) => None,
         };
         let (at_us, at_ns) = (turn.wall_us(), turn.now_ns());
         let end = End {
@@ -81,7 +85,7 @@ impl Jobs {
             untold: 0,
             retention: Retention::Unannounced,
         };
-        self.table.enter(key, State::Ended(Box::new(end)));
+        self.table.enter(key, EntryState::Ended(Box::new(end)));
         let job = &mut self.table[key];
         let attachments = job.attachments();
         let waiters = job.rare.as_mut().map(|rare| std::mem::take(&mut rare.waiters)).unwrap_or_default();
@@ -154,8 +158,12 @@ impl Jobs {
             return;
         }
         let after_us = match job.state {
-            State::Running { since_ns, .. } => (turn.now_ns() - since_ns) / 1000,
-            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => 0,
+            EntryState::Running { since_ns, .. } => (turn.now_ns() - since_ns) / 1000,
+            EntryState::Queued
+            | EntryState::Waiting { .. }
+            | EntryState::Solo
+            | EntryState::Parted
+            | EntryState::Ended(_) => 0,
         };
         let what = What::Ended { job: job.id, outcome: outcome.clone(), attempts: job.attempts, after_us };
         turn.record(what, Some(self.table.batch(key).uid));
@@ -168,7 +176,7 @@ impl Jobs {
             Phase::Queued => self.queues.unlink(&mut self.table, key),
             Phase::Solo => self.queues.unlink_solo(&mut self.table, key),
             Phase::Waiting => {
-                if let State::Waiting { alarm } = &mut self.table[key].state {
+                if let EntryState::Waiting { alarm } = &mut self.table[key].state {
                     turn.cancel(alarm, Alarm::Backoff(id));
                 }
             }
@@ -179,7 +187,7 @@ impl Jobs {
 
 /// The end of a job that was removed from the table.
 fn ended_of(job: Job) -> Ended {
-    let State::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
+    let EntryState::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
     let output = match end.left {
         Leftover::Nothing => Output::None,
         Leftover::Inline(payload) => Output::Inline(payload),

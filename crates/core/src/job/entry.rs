@@ -13,7 +13,7 @@ use crate::event::Leftover;
 use crate::job::attachments::AttachmentsId;
 use crate::job::list::JobLinks;
 use crate::job::part_set::PartSetId;
-use crate::job::state::{Doing, End, Phase, State, TaskKind};
+use crate::job::state::{Doing, End, EntryState, Phase, TaskKind};
 
 /// Fields that few jobs use.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub(crate) struct RareFields {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(super) id: JobId,
-    pub(super) state: State,
+    pub(super) state: EntryState,
     pub(super) input: Payload,
     pub(super) rare: Option<Box<RareFields>>,
     /// Its batch's place in the slab of batches.
@@ -69,7 +69,7 @@ impl Job {
     pub(crate) fn new(id: JobId, batch: u32, input: Payload, task_kind: TaskKind) -> Self {
         Self {
             id,
-            state: State::Queued,
+            state: EntryState::Queued,
             input,
             rare: None,
             batch,
@@ -109,13 +109,13 @@ impl Job {
     /// Its state, as other rooms see it.
     pub(crate) fn doing(&self) -> Doing {
         match self.state {
-            State::Queued if self.task_kind == TaskKind::Merge => Doing::Parted,
-            State::Queued => Doing::Queued,
-            State::Waiting { ref alarm } => Doing::Backoff { until_ns: alarm.at_ns().unwrap_or(0) },
-            State::Solo => Doing::Alone,
-            State::Running { worker, seq, since_ns } => Doing::Running { worker, seq, since_ns },
-            State::Parted => Doing::Parted,
-            State::Ended(_) => Doing::Ended,
+            EntryState::Queued if self.task_kind == TaskKind::Merge => Doing::Parted,
+            EntryState::Queued => Doing::Queued,
+            EntryState::Waiting { ref alarm } => Doing::Backoff { until_ns: alarm.at_ns().unwrap_or(0) },
+            EntryState::Solo => Doing::Alone,
+            EntryState::Running { worker, seq, since_ns } => Doing::Running { worker, seq, since_ns },
+            EntryState::Parted => Doing::Parted,
+            EntryState::Ended(_) => Doing::Ended,
         }
     }
 
@@ -172,20 +172,24 @@ impl Job {
     /// Its end, if it has ended.
     pub(crate) fn end(&self) -> Option<&End> {
         match &self.state {
-            State::Ended(end) => Some(end),
-            State::Queued | State::Waiting { .. } | State::Solo | State::Running { .. } | State::Parted => {
-                None
-            }
+            EntryState::Ended(end) => Some(end),
+            EntryState::Queued
+            | EntryState::Waiting { .. }
+            | EntryState::Solo
+            | EntryState::Running { .. }
+            | EntryState::Parted => None,
         }
     }
 
     /// Its end, to be changed, if it has ended.
     pub(super) fn end_mut(&mut self) -> Option<&mut End> {
         match &mut self.state {
-            State::Ended(end) => Some(end),
-            State::Queued | State::Waiting { .. } | State::Solo | State::Running { .. } | State::Parted => {
-                None
-            }
+            EntryState::Ended(end) => Some(end),
+            EntryState::Queued
+            | EntryState::Waiting { .. }
+            | EntryState::Solo
+            | EntryState::Running { .. }
+            | EntryState::Parted => None,
         }
     }
 

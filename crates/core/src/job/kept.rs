@@ -10,7 +10,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::OutputId;
 
-use crate::job::list::{JobList, Key};
+use crate::job::list::{IntrusiveList, Key};
 use crate::job::run::Run;
 use crate::job::state::{Phase, Retention};
 use crate::job::table::JobTable;
@@ -23,12 +23,12 @@ const SAY_EVERY_MS: u64 = 10_000;
 /// The ended jobs of each retention, and their counts.
 #[derive(Debug, Default)]
 pub(crate) struct KeptJobs {
-    list: JobList,
+    list: IntrusiveList,
     pub(super) count: u64,
     bytes: u64,
     /// Jobs by their held outputs, the oldest first: descriptors have a bound of their own.
     outputs: BTreeMap<OutputId, Key>,
-    quarantine: JobList,
+    quarantine: IntrusiveList,
     quarantined: u64,
     /// Bytes of untold ends.
     untold_bytes: u64,

@@ -36,18 +36,18 @@ impl JobLinks {
 
 /// The two ends of a list; the links of its jobs hold it together.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct JobList {
+pub(crate) struct IntrusiveList {
     head: Key,
     tail: Key,
 }
 
-impl Default for JobList {
+impl Default for IntrusiveList {
     fn default() -> Self {
         Self { head: NONE, tail: NONE }
     }
 }
 
-impl JobList {
+impl IntrusiveList {
     /// The first job, if any.
     pub(crate) fn head(&self) -> Option<Key> {
         (self.head != NONE).then_some(self.head)

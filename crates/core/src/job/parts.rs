@@ -22,7 +22,7 @@ use crate::job::batch::Batch;
 use crate::job::list::Key;
 use crate::job::part_set::{PartSet, PartSetId, PartSets, part_of};
 use crate::job::run::Run;
-use crate::job::state::{Phase, State, TaskKind};
+use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::turn::Turn;
 
 /// Most jobs in parts of one client in one pool: one for each slot and one more, but no more than this.
@@ -50,7 +50,7 @@ impl Jobs {
         );
         assert!(parts <= PARTS_MAX, "job {} has {parts} parts, at most {PARTS_MAX} have numbers", job.id);
         self.keep_plan(turn, key, plan);
-        self.table.enter(key, State::Parted);
+        self.table.enter(key, EntryState::Parted);
         let job = &self.table[key];
         let (id, attempts) = (job.id, job.attempts);
         let mut batch = self.table.batch(key).copy();
@@ -100,10 +100,10 @@ impl Jobs {
         job.task_kind = TaskKind::Merge;
         job.attempts = 0;
         if job.alone {
-            self.table.enter(key, State::Solo);
+            self.table.enter(key, EntryState::Solo);
             self.queues.push_back_solo(&mut self.table, key);
         } else {
-            self.table.enter(key, State::Queued);
+            self.table.enter(key, EntryState::Queued);
             self.queues.push_front(&mut self.table, key);
         }
     }
@@ -189,7 +189,7 @@ impl Jobs {
             self.leave_list(turn, part);
             let part = self.table.remove_part(part);
             attempts = attempts.max(part.attempts);
-            if let State::Running { worker, seq, .. } = part.state {
+            if let EntryState::Running { worker, seq, .. } = part.state {
                 held.push((worker, seq));
             }
         }

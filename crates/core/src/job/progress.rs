@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag, WorkerId};
 
 use crate::job::Jobs;
 use crate::job::run::Run;
-use crate::job::state::{Phase, State, TaskKind};
+use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
 /// Time between two looks at a job, and so the shortest between two replies about it, in milliseconds.
@@ -101,13 +101,15 @@ impl Jobs {
             return ProgressLook::Parts(run, entry.fence, progress);
         }
         match entry.state {
-            State::Running { worker, .. } if entry.task_kind == TaskKind::Whole => {
+            EntryState::Running { worker, .. } if entry.task_kind == TaskKind::Whole => {
                 ProgressLook::Worker(worker)
             }
-            State::Running { .. } => ProgressLook::Unknown,
-            State::Queued | State::Waiting { .. } | State::Solo | State::Parted | State::Ended(_) => {
-                ProgressLook::Over
-            }
+            EntryState::Running { .. } => ProgressLook::Unknown,
+            EntryState::Queued
+            | EntryState::Waiting { .. }
+            | EntryState::Solo
+            | EntryState::Parted
+            | EntryState::Ended(_) => ProgressLook::Over,
         }
     }
 

@@ -12,7 +12,7 @@ use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::backlog::{Ageing, Backlog, Picked, QueuePlace, TakeChoice, place_of};
-use crate::job::list::{JobList, Key};
+use crate::job::list::{IntrusiveList, Key};
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::turn::count_down;
@@ -73,7 +73,7 @@ impl PoolQueue {
 
     /// Counts a job in and puts its client and user into the turn order; returns the list that the caller puts it
     /// into.
-    fn enter(&mut self, jobs: &JobTable, key: Key, place: QueuePlace) -> &mut JobList {
+    fn enter(&mut self, jobs: &JobTable, key: Key, place: QueuePlace) -> &mut IntrusiveList {
         assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
         self.length += 1;
         self.bytes += jobs[key].input.as_bytes().len() as u64;

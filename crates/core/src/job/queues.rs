@@ -7,7 +7,7 @@ use bulkhead_proto::client::why::Before;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::job::backlog::{Ageing, TakeChoice};
-use crate::job::list::{JobList, Key};
+use crate::job::list::{IntrusiveList, Key};
 use crate::job::queue::PoolQueue;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
@@ -18,7 +18,7 @@ pub(crate) struct Queues {
     /// One for each pool, by its number; at least one.
     list: Vec<PoolQueue>,
     /// For each pool, the jobs that wait to run alone.
-    solo: Vec<JobList>,
+    solo: Vec<IntrusiveList>,
 }
 
 impl Queues {
@@ -26,7 +26,7 @@ impl Queues {
     pub(crate) fn new(pools: usize) -> Self {
         Self {
             list: (0..pools).map(|_| PoolQueue::default()).collect(),
-            solo: vec![JobList::default(); pools],
+            solo: vec![IntrusiveList::default(); pools],
         }
     }
 
@@ -93,7 +93,7 @@ impl Queues {
     }
 
     /// The jobs of a pool that wait to run alone.
-    pub(crate) fn solo(&self, pool: PoolId) -> &JobList {
+    pub(crate) fn solo(&self, pool: PoolId) -> &IntrusiveList {
         &self.solo[usize::from(pool.0)]
     }
 

@@ -21,7 +21,7 @@ use crate::turn::AlarmSlot;
 
 /// The state of a job, with its data.
 #[derive(Debug)]
-pub(crate) enum State {
+pub(crate) enum EntryState {
     /// In the queue of its pool.
     Queued,
     /// Its code failed: it waits for its backoff to pass.
@@ -109,16 +109,16 @@ impl Phase {
     }
 }
 
-impl State {
+impl EntryState {
     /// This state without its data.
     pub(crate) fn phase(&self) -> Phase {
         match self {
-            State::Queued => Phase::Queued,
-            State::Waiting { .. } => Phase::Waiting,
-            State::Solo => Phase::Solo,
-            State::Running { .. } => Phase::Running,
-            State::Parted => Phase::Parted,
-            State::Ended(_) => Phase::Ended,
+            EntryState::Queued => Phase::Queued,
+            EntryState::Waiting { .. } => Phase::Waiting,
+            EntryState::Solo => Phase::Solo,
+            EntryState::Running { .. } => Phase::Running,
+            EntryState::Parted => Phase::Parted,
+            EntryState::Ended(_) => Phase::Ended,
         }
     }
 }

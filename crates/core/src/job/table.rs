@@ -14,7 +14,7 @@ use crate::job::list::Key;
 use crate::job::number_index::NumberIndex;
 use crate::job::part_set::FIRST_PART;
 use crate::job::run::{Handle, Run};
-use crate::job::state::{PHASES, Phase, State, TaskKind};
+use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
 use crate::turn::count_down;
 
 /// All jobs and parts, and their batches.
@@ -170,7 +170,7 @@ impl JobTable {
     ///
     /// # Panics
     /// If `state.rs` does not allow it.
-    pub(crate) fn enter(&mut self, key: Key, state: State) -> State {
+    pub(crate) fn enter(&mut self, key: Key, state: EntryState) -> EntryState {
         let job = &mut self.slab[key as usize];
         let (from, to) = (job.state.phase(), state.phase());
         assert!(from.leads_to().contains(&to), "job {} went from {from:?} to {to:?}", job.id);

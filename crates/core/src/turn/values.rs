@@ -1,5 +1,5 @@
-//! Plain values that rooms hand to each other through the machine: the limits of one attempt, which the room of jobs takes
-//! from the policy and the room of workers enforces.
+//! Plain values that rooms hand to each other through the machine: the limits of one attempt, which the room of jobs
+//! takes from the policy and the room of workers enforces.
 //!
 //! None of them is part of a state, and no change of one changes a room.
 

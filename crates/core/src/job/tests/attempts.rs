@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{POOL, Room};
 use crate::event::{Leftover, Now};
 use crate::job::Run;
-use crate::job::state::{Phase, State};
+use crate::job::state::{EntryState, Phase};
 
 /// A method, the state before it and the state after it.
 type Way = (String, String, String);
@@ -134,7 +134,7 @@ fn a_taken_job_is_of_the_state_of_its_list() {
     // Its state says otherwise than its list.
     let index = run.handle.index;
     room.jobs.queues.unlink_solo(&mut room.jobs.table, index);
-    room.jobs.table[index].state = State::Queued;
+    room.jobs.table[index].state = EntryState::Queued;
     room.jobs.taken(index, Phase::Solo);
 }
 

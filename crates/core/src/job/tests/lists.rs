@@ -3,9 +3,9 @@
 use bulkhead_proto::job::Payload;
 
 use super::{POOL, Room};
-use crate::job::list::JobList;
+use crate::job::list::IntrusiveList;
 use crate::job::part_set::FIRST_PART;
-use crate::job::state::{State, TaskKind};
+use crate::job::state::{EntryState, TaskKind};
 use crate::job::{Run, TakeChoice};
 
 #[test]
@@ -13,7 +13,7 @@ use crate::job::{Run, TakeChoice};
 fn a_job_is_in_one_list() {
     let mut room = Room::new();
     let run = room.queued();
-    JobList::default().push_back(&mut room.jobs.table.slab, run.handle.index);
+    IntrusiveList::default().push_back(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_job_is_in_one_list() {
 fn a_job_is_not_put_before_another_list() {
     let mut room = Room::new();
     let run = room.queued();
-    JobList::default().push_front(&mut room.jobs.table.slab, run.handle.index);
+    IntrusiveList::default().push_front(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn a_job_leaves_its_list_once() {
     let mut room = Room::new();
     let run = room.queued();
     room.take();
-    JobList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
+    IntrusiveList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_job_leaves_its_list_once() {
 fn a_job_leaves_its_own_list() {
     let mut room = Room::new();
     let run = room.queued();
-    JobList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
+    IntrusiveList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn the_last_job_leaves_its_own_list() {
     let mut room = Room::new();
     room.queued();
     let last = room.queued();
-    JobList::default().unlink(&mut room.jobs.table.slab, last.handle.index);
+    IntrusiveList::default().unlink(&mut room.jobs.table.slab, last.handle.index);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_number_that_was_never_given_is_not_forgotten() {
 fn there_is_one_way_from_state_to_state() {
     let mut room = Room::new();
     let run = room.queued();
-    room.jobs.table.enter(run.handle.index, State::Parted);
+    room.jobs.table.enter(run.handle.index, EntryState::Parted);
 }
 
 #[test]
@@ -157,8 +157,8 @@ fn jobs_are_counted_by_phase() {
     let key = room.jobs.table.insert(run.handle.batch, Payload::default(), TaskKind::Whole);
     // It was never counted as running.
     room.jobs.table[key].state =
-        State::Running { worker: super::WORKER, seq: bulkhead_proto::ids::Seq(1), since_ns: 0 };
-    room.jobs.table.enter(key, State::Solo);
+        EntryState::Running { worker: super::WORKER, seq: bulkhead_proto::ids::Seq(1), since_ns: 0 };
+    room.jobs.table.enter(key, EntryState::Solo);
 }
 
 #[test]

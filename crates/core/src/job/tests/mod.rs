@@ -1,7 +1,8 @@
 //! Every assertion of this room bites: each test here breaks one rule and is stopped by its name.
 //!
-//! The fixture is a turn and the jobs of one pool, driven by the room's own methods as the machine drives them. Where no
-//! method can break a rule, a test writes the field that breaks it. `core/tests` tests the room from outside, driven well.
+//! The fixture is a turn and the jobs of one pool, driven by the room's own methods as the machine drives them. Where
+//! no method can break a rule, a test writes the field that breaks it. `core/tests` tests the room from outside, driven
+//! well.
 
 mod attempts;
 mod belongings;
