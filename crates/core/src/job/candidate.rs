@@ -134,11 +134,6 @@ impl Jobs {
         self.table.needs_descriptor(self.table.open(run))
     }
 
-    /// Whether nothing may share a ring with a run.
-    pub(crate) fn is_for_itself(&self, run: Run) -> bool {
-        self.table.is_for_itself(self.table.open(run))
-    }
-
     /// Whether a client has jobs in the queue of a pool.
     pub(crate) fn has_queued(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
         self.queues.has_jobs_of(pool, uid, client)
@@ -147,7 +142,7 @@ impl Jobs {
 
 impl JobTable {
     fn is_for_itself(&self, key: Key) -> bool {
-        TaskLimits::of(&self.batch(key).policy).are_watched()
+        TaskLimits::watches(&self.batch(key).policy)
             || self[key].attachments().is_some()
             || self[key].task_kind != TaskKind::Whole
     }

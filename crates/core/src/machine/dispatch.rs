@@ -45,12 +45,16 @@ impl Core {
         for slot in self.workers.places(pool) {
             let idle = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle());
             let Some((id, _)) = idle else { continue };
+            let mut cost_ns = 0;
             let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
-                let waits = short && candidate.needs_descriptor() || candidate.plan_waits(slots);
-                if waits { TakeChoice::Skip } else { TakeChoice::Take }
+                if short && candidate.needs_descriptor() || candidate.plan_waits(slots) {
+                    return TakeChoice::Skip;
+                }
+                cost_ns = self.workers.cost_ns(candidate.kind(), candidate.is_for_itself());
+                TakeChoice::Take
             });
             let Some(run) = found else { break };
-            self.offer(id, run, self.cost_ns(run));
+            self.offer(id, run, cost_ns);
             filled.push(id);
         }
         filled
@@ -85,18 +89,24 @@ impl Core {
             return false;
         }
         let (workers, short) = (&self.workers, self.workers.is_short());
+        let Some(worker) = workers.get(id) else { return false };
+        let mut cost_ns = 0;
         let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
             if short && candidate.needs_descriptor() {
                 return TakeChoice::Skip;
             }
-            match workers.fits_ahead(id, candidate.kind(), candidate.is_for_itself()) {
-                Fit::Now => TakeChoice::Take,
+            let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());
+            match workers.fits_ahead(worker, kind, is_for_itself) {
+                Fit::Now => {
+                    cost_ns = workers.cost_ns(kind, is_for_itself);
+                    TakeChoice::Take
+                }
                 Fit::NeverAhead if !may_overtake => TakeChoice::Stop,
                 Fit::NeverAhead | Fit::NoRoom => TakeChoice::Skip,
             }
         });
         let Some(run) = found else { return false };
-        self.offer(id, run, self.cost_ns(run));
+        self.offer(id, run, cost_ns);
         true
     }
 
@@ -133,10 +143,5 @@ impl Core {
         task.files.extend(self.jobs.begin_log(&mut self.turn, run));
         self.turn.act(Action::Offer { worker: id, seq, task });
         self.show_log(run);
-    }
-
-    /// The nanoseconds that a run adds to the work ahead of its worker.
-    fn cost_ns(&self, run: Run) -> u64 {
-        self.workers.cost_ns(self.jobs.batch(run).kind(), self.jobs.is_for_itself(run))
     }
 }

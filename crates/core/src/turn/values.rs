@@ -34,6 +34,11 @@ impl TaskLimits {
         self.no_progress_ms.is_some() || self.are_measured()
     }
 
+    /// The same of a job with this policy: asked for each job that may be offered ahead, so nothing is copied.
+    pub(crate) fn watches(policy: &Policy) -> bool {
+        policy.no_progress_ms.is_some() || policy.cpu_ms.is_some() || policy.memory_bytes.is_some()
+    }
+
     /// Whether the worker is examined during the task.
     pub(crate) fn are_measured(&self) -> bool {
         self.cpu_ms.is_some() || self.memory_bytes.is_some()

@@ -156,6 +156,10 @@ impl<T: Copy> Workers<T> {
 
     /// A worker ended a task or survived a period. If it came up since its pool degraded, the pool is healthy again.
     pub(crate) fn note_alive(&mut self, turn: &mut Turn, id: WorkerId) -> Option<NowHealthy> {
+        // Asked after each task, and nearly always in vain.
+        if self.pools.iter().all(|pool| pool.restart.degraded.is_none()) {
+            return None;
+        }
         let worker = self.table.get(&id)?;
         let (pool_id, ready_ns, is_killed) = (worker.pool, worker.process.ready_ns, worker.is_killed());
         let pool = self.pool_mut(pool_id);
