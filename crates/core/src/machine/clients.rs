@@ -1,4 +1,6 @@
 //! Clients that have received all replies, and clients whose connection is over.
+//!
+//! `Core::hear` calls the methods here. The room of clients does the rest; this file moves what concerns jobs.
 
 use bulkhead_proto::ids::ClientId;
 

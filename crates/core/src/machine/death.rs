@@ -4,18 +4,7 @@
 //! `charge_for` charges a task, whose job is retried or quarantined, or the pool; `give_back` puts the other offers
 //! back in front of the queue. `Workers::place_spares` fills the slot at the end of the same turn.
 //!
-//! | death | first claimed offer | further claimed | offered | none claimed |
-//! |---|---|---|---|---|
-//! | its own: exited, any signal | charged | given back | given back | the slot is charged |
-//! | killed: lie, memory, stopped by a signal, or its lane hung up | charged | given back | given back | the slot is charged |
-//! | killed: a limit of time, cancel, stop | has its outcome | given back | given back | nobody is charged |
-//! | killed: unresponsive | given back | given back | given back | the slot is charged |
-//! | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
-//! | left after a panic | - | - | given back | nobody is charged |
-//! | retired | given back | given back | given back | nobody is charged |
-//!
-//! Given back means: to the front of the queue, not charged. The job of the first claimed offer keeps the death as
-//! evidence in every case. If that job has its outcome already, nothing is charged to it.
+//! The table of deaths stands at `blame`.
 
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::record::What;
@@ -109,6 +98,19 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
 }
 
 /// Who is charged with a death, by its name and by why the worker was killed.
+///
+/// | death | first claimed offer | further claimed | offered | none claimed |
+/// |---|---|---|---|---|
+/// | its own: exited, any signal | charged | given back | given back | the slot is charged |
+/// | killed: lie, memory, stopped by a signal, or its lane hung up | charged | given back | given back | the slot is charged |
+/// | killed: a limit of time, cancel, stop | has its outcome | given back | given back | nobody is charged |
+/// | killed: unresponsive | given back | given back | given back | the slot is charged |
+/// | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
+/// | left after a panic | - | - | given back | nobody is charged |
+/// | retired | given back | given back | given back | nobody is charged |
+///
+/// Given back means: to the front of the queue, not charged. The job of the first claimed offer keeps the death as
+/// evidence in every case. If that job has its outcome already, nothing is charged to it.
 fn blame(worker: &Worker, death: &Death) -> Blame {
     let why_killed = worker.why_killed();
     if why_killed == Some(Cause::Bootstrap) {

@@ -5,23 +5,6 @@
 //! in constant time and never on a worker's word; `audit.rs` checks everything between turns, for tests. This room calls
 //! no other: a worker that has to be killed or a pool that has just degraded is returned to the machine. Offers carry a
 //! ticket of the machine's; this room never looks into it.
-//!
-//! | of one pool | of all together |
-//! |---|---|
-//! | slots, wanted and ready spares, when the next worker is spawned | numbers of workers and slots |
-//! | restart intensity, degraded or not | the table of workers: a number says which pool it is of |
-//! | the prefetch depth while a client with one job shares it | how long tasks of a kind take, recycling, limits |
-//!
-//! So nothing that happens in one pool delays another. The default pool is number 0.
-//!
-//! | file | subject |
-//! |---|---|
-//! | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
-//! | `life` | spawn, ready, place, retire |
-//! | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks whose job has ended |
-//! | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
-//! | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
-//! | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
@@ -66,6 +49,23 @@ use crate::worker::prefetch::PrefetchDepth;
 use crate::worker::shortage::Shortage;
 
 /// All workers, their slots and their pools. `T` is the machine's ticket in an offer.
+///
+/// | of one pool | of all together |
+/// |---|---|
+/// | slots, wanted and ready spares, when the next worker is spawned | numbers of workers and slots |
+/// | restart intensity, degraded or not | the table of workers: a number says which pool it is of |
+/// | the prefetch depth while a client with one job shares it | how long tasks of a kind take, recycling, limits |
+///
+/// So nothing that happens in one pool delays another. The default pool is number 0.
+///
+/// | file | subject |
+/// |---|---|
+/// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
+/// | `life` | spawn, ready, place, retire |
+/// | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks whose job has ended |
+/// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
+/// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
+/// | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |
 #[derive(Debug)]
 pub(crate) struct Workers<T> {
     table: BTreeMap<WorkerId, Worker<T>>,
