@@ -7,6 +7,8 @@
 //! Nothing that a client or worker says makes the core panic. What the shell promises (no number is used twice, no
 //! death is told twice) is asserted.
 
+#![deny(clippy::wildcard_enum_match_arm)] // a new state, event or cause of death is considered in every match
+
 mod client;
 mod job;
 mod machine;

@@ -10,8 +10,6 @@
 //! | `mail` | ends that wait as letters, and the replies that carry them |
 //! | `followers` | readers of records |
 
-#![deny(clippy::wildcard_enum_match_arm)]
-
 mod connection;
 mod credit;
 mod followers;

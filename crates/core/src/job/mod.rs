@@ -16,8 +16,6 @@
 //! | `ending`, `announce`, `kept`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
 //! | `attachments`, `logs`, `progress`, `deaths` | files, logs, progress subscriptions and evidence of a job |
 
-#![deny(clippy::wildcard_enum_match_arm)]
-
 mod admit;
 mod announce;
 mod attachments;

@@ -4,8 +4,6 @@
 //! results for clients, evictions, spawns, the end of a drain. Everything that concerns more than one room has a file here;
 //! this file only calls them.
 
-#![deny(clippy::wildcard_enum_match_arm)]
-
 mod alarms;
 mod audit;
 mod cancel;

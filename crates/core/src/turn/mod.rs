@@ -4,8 +4,6 @@
 //! count. [`Turn`] holds numbers of jobs, workers and clients and nothing else of them. It is the one module that
 //! other rooms may import, so it imports no room.
 
-#![deny(clippy::wildcard_enum_match_arm)]
-
 mod alarms;
 mod counted;
 mod random;

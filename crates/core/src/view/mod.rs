@@ -3,8 +3,6 @@
 //! A view takes shared references and changes nothing. Every list stops well below the size of a frame. Only
 //! administrators see what belongs to other users.
 
-#![deny(clippy::wildcard_enum_match_arm)]
-
 mod values;
 mod why;
 
