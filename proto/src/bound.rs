@@ -10,7 +10,7 @@ use crate::codec::{Decode, Encode};
 
 /// The bounds of every limit that an attempt of a job can have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Limits {
+pub struct KindLimits {
     /// Wall time, in milliseconds.
     pub timeout_ms: Bound,
     /// Time without progress, in milliseconds.
@@ -30,11 +30,11 @@ pub struct Bound {
     pub most: Option<u64>,
 }
 
-impl Limits {
+impl KindLimits {
     /// These limits, with the daemon's in place of those that are not set.
     #[must_use]
-    pub fn over(self, daemon: Limits) -> Limits {
-        Limits {
+    pub fn over(self, daemon: KindLimits) -> KindLimits {
+        KindLimits {
             timeout_ms: self.timeout_ms.over(daemon.timeout_ms),
             no_progress_ms: self.no_progress_ms.over(daemon.no_progress_ms),
             cpu_ms: self.cpu_ms.over(daemon.cpu_ms),

@@ -98,9 +98,11 @@ pub enum KillReason {
     /// The service is stopping.
     Stop,
     /// It broke the worker protocol.
-    Lie {
+    #[serde(rename = "lie")]
+    Violation {
         /// The rule that it broke.
-        lie: Lie,
+        #[serde(rename = "lie")]
+        violation: Violation,
     },
     /// It did not start in time, or accepted no offer, or did not exit when asked.
     Unresponsive,
@@ -110,7 +112,7 @@ pub enum KillReason {
 /// corrupted, or the worker is hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Lie {
+pub enum Violation {
     /// A claim word that the protocol does not allow: wrong seq, step back, second claim.
     ClaimWord,
     /// A result that is too long, too short or of an unknown form.
@@ -127,7 +129,7 @@ pub enum Lie {
     Plan,
 }
 
-impl fmt::Display for Lie {
+impl fmt::Display for Violation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::ClaimWord => "impossible claim word",
@@ -151,7 +153,7 @@ impl fmt::Display for KillReason {
             Self::Stopped => out.write_str("stopped by a signal and not continued"),
             Self::Cancel => out.write_str("cancel"),
             Self::Stop => out.write_str("stop of the service"),
-            Self::Lie { lie } => write!(out, "lie ({lie})"),
+            Self::Violation { violation } => write!(out, "protocol violation ({violation})"),
             Self::Unresponsive => out.write_str("not responding"),
         }
     }

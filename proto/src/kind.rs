@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bound::Limits;
+use crate::bound::KindLimits;
 use crate::codec::{Decode, Encode};
 use crate::file::{FileUse, IN, Way};
 use crate::job::OutputMode;
@@ -35,7 +35,7 @@ pub struct Kind {
     /// Files that each job of it must bring.
     pub needs: Vec<FileUse>,
     /// The limits of its jobs; where the kind sets none of its own, those of the daemon.
-    pub limits: Limits,
+    pub limits: KindLimits,
     /// `crashes_max` of a job whose policy has none; `None`: [`crate::job::CRASHES_MAX`].
     pub crashes_max: Option<u8>,
     /// `retries_max` of a job whose policy has none; `None`: 0.

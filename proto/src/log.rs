@@ -44,7 +44,7 @@ pub enum LogStream {
 
 /// One record of a log: bytes that were written together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     /// When, in microseconds since 1970.
     pub wall_us: u64,
     /// The stream.
@@ -61,7 +61,7 @@ pub fn place_of(block: u64) -> u64 {
 
 /// Lays out the blocks of a log. It does no I/O: its caller writes each [`Write`] into the file.
 #[derive(Debug)]
-pub struct Writer {
+pub struct LogWriter {
     number: u64,
     before: u64,
     block: Vec<u8>,
@@ -84,13 +84,13 @@ pub struct Write<'a> {
     pub head: [u8; BLOCK_HEAD],
 }
 
-impl Default for Writer {
+impl Default for LogWriter {
     fn default() -> Self {
         Self { number: 0, before: 0, block: vec![0; BLOCK_HEAD], held: 0, written: BLOCK_HEAD }
     }
 }
 
-impl Writer {
+impl LogWriter {
     /// Appends `bytes` to the log, in several records where they do not fit one block, and calls `put` for each piece.
     ///
     /// # Errors
@@ -145,10 +145,10 @@ impl Writer {
     }
 }
 
-/// Reads a log while a worker writes it: each [`Reader::read`] gives the new records, and how much was overwritten
+/// Reads a log while a worker writes it: each [`LogReader::read`] gives the new records, and how much was overwritten
 /// unread.
 #[derive(Debug)]
-pub struct Reader {
+pub struct LogReader {
     number: u64,
     /// Bytes of the block that were read.
     read: usize,
@@ -156,22 +156,22 @@ pub struct Reader {
     passed: u64,
 }
 
-/// One thing that a [`Reader`] found.
+/// One thing that a [`LogReader`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum LogFound {
     /// A record.
-    Entry(Entry),
+    Entry(LogEntry),
     /// This many bytes were written here and have been overwritten.
     Dropped(u64),
 }
 
-impl Default for Reader {
+impl Default for LogReader {
     fn default() -> Self {
         Self { number: 0, read: BLOCK_HEAD, passed: 0 }
     }
 }
 
-impl Reader {
+impl LogReader {
     /// Calls `each` for everything new. `load` reads from this offset of the file until the slice is full.
     ///
     /// # Errors
@@ -179,7 +179,7 @@ impl Reader {
     pub fn read<E>(
         &mut self,
         mut load: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
-        mut each: impl FnMut(Found) -> Result<(), E>,
+        mut each: impl FnMut(LogFound) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut block = vec![0; BLOCK_BYTES];
         // The bound: a worker that writes faster than this loop reads, or writes nonsense, cannot keep it here.
@@ -213,16 +213,16 @@ impl Reader {
     }
 
     /// Calls `each` for the new records of a block, and before them for the bytes that are missing.
-    fn take<E>(&mut self, block: &[u8], each: &mut impl FnMut(Found) -> Result<(), E>) -> Result<(), E> {
+    fn take<E>(&mut self, block: &[u8], each: &mut impl FnMut(LogFound) -> Result<(), E>) -> Result<(), E> {
         let (before, used) = (word(block, 8), word(block, 16));
         let used = usize::try_from(used).unwrap_or(usize::MAX).clamp(self.read, BLOCK_BYTES);
         if self.read == BLOCK_HEAD && before > self.passed {
-            each(Found::Dropped(before - self.passed))?;
+            each(LogFound::Dropped(before - self.passed))?;
             self.passed = before;
         }
         for entry in entries(&block[self.read..used]) {
             self.passed = self.passed.saturating_add(entry.bytes.len() as u64);
-            each(Found::Entry(entry))?;
+            each(LogFound::Entry(entry))?;
         }
         self.read = used;
         Ok(())
@@ -239,13 +239,13 @@ fn word(block: &[u8], at: usize) -> u64 {
 }
 
 /// The records in these bytes, up to the first that is cut off.
-fn entries(mut bytes: &[u8]) -> Vec<Entry> {
+fn entries(mut bytes: &[u8]) -> Vec<LogEntry> {
     let mut entries = Vec::new();
     while let Some((head, rest)) = bytes.split_at_checked(RECORD_HEAD) {
         let length = usize::from(u16::from_le_bytes([head[8], head[9]]));
         let Some((written, rest)) = rest.split_at_checked(length) else { break };
         let stream = if head[10] == LogStream::Err as u8 { LogStream::Err } else { LogStream::Out };
-        entries.push(Entry { wall_us: word(head, 0), stream, bytes: written.to_vec() });
+        entries.push(LogEntry { wall_us: word(head, 0), stream, bytes: written.to_vec() });
         bytes = rest;
     }
     entries

@@ -62,7 +62,9 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
             LaneRead::Hello(_) => return Ok(Vec::new()),
             LaneRead::MissingKinds(missing) => return Ok(missing),
             LaneRead::Ended(Event::BootstrapFailed { error, .. }) => bail!(error),
-            LaneRead::Ended(Event::Lied { lie, .. }) => bail!("it answers as no worker does: {lie}"),
+            LaneRead::Ended(Event::Violated { violation, .. }) => {
+                bail!("it answers as no worker does: {violation}")
+            }
             LaneRead::Ended(_) => bail!(how_it_ended(worker, left)?),
             LaneRead::More => {}
             LaneRead::Nothing => {

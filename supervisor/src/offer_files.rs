@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Leftover, TaskResult};
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::FileRole;
@@ -100,16 +100,16 @@ impl OfferFiles {
     ///
     /// # Errors
     /// The rule that the worker broke. The file must be sealed already, see [`OutputStore::take`].
-    pub(crate) fn take_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
+    pub(crate) fn take_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Violation> {
         let taken = match (self.output, self.shared) {
             (Some(output), _) => outputs.take(output, bytes),
             (None, Some(scratch)) => outputs.take_scratch(scratch, bytes),
-            (None, None) => return Err(Lie::Result),
+            (None, None) => return Err(Violation::Result),
         };
         match taken {
             Ok(Some(output)) if self.is_plan => planned_result(output, bytes, outputs),
             Ok(Some(output)) => Ok(TaskResult::Held { output, bytes }),
-            Ok(None) => Err(Lie::Output),
+            Ok(None) => Err(Violation::Output),
             Err(error) => Ok(lost_output(&error)),
         }
     }
@@ -118,10 +118,14 @@ impl OfferFiles {
     ///
     /// # Errors
     /// The rule that the worker broke.
-    pub(crate) fn take_failure_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<Leftover, Lie> {
-        match outputs.take(self.output.ok_or(Lie::Result)?, bytes) {
+    pub(crate) fn take_failure_output(
+        self,
+        bytes: u64,
+        outputs: &mut OutputStore,
+    ) -> Result<Leftover, Violation> {
+        match outputs.take(self.output.ok_or(Violation::Result)?, bytes) {
             Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
-            Ok(None) => Err(Lie::Output),
+            Ok(None) => Err(Violation::Output),
             Err(error) => {
                 log::warn!("the output of a failed task could not be kept error={error}");
                 Ok(Leftover::Nothing)
@@ -136,11 +140,11 @@ fn lost_output(error: &io::Error) -> TaskResult {
 }
 
 /// Reads the number of parts at the head of a plan, which is sealed.
-fn planned_result(output: OutputId, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
+fn planned_result(output: OutputId, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Violation> {
     let result = match outputs.head(output) {
         Ok(head) => match head.and_then(|head| stage::parts_of(head, bytes)) {
             Some(parts) => return Ok(TaskResult::Planned { output, bytes, parts }),
-            None => Err(Lie::Plan),
+            None => Err(Violation::Plan),
         },
         Err(error) => Ok(lost_output(&error)),
     };
@@ -191,7 +195,7 @@ mod tests {
     }
 
     /// A plan task that wrote these bytes and reports a size of `said`.
-    fn plan(written: &[u8], said: u64, outputs: &mut OutputStore) -> Result<TaskResult, Lie> {
+    fn plan(written: &[u8], said: u64, outputs: &mut OutputStore) -> Result<TaskResult, Violation> {
         let task = task(Stage::Plan, OutputMode::Descriptor, vec![shared()]);
         let offer_files = OfferFiles::make(&task, outputs).unwrap();
         assert_eq!(roles(&offer_files, &task, outputs), [FileRole::Output, FileRole::Shared]);
@@ -207,9 +211,9 @@ mod tests {
         let good = stage::pack(&[b"a", b"b", b"c"]);
         let planned = plan(&good, good.len() as u64, &mut outputs).unwrap();
         assert!(matches!(planned, TaskResult::Planned { parts: 3, .. }), "{planned:?}");
-        assert_eq!(plan(&good, good.len() as u64 + 1, &mut outputs), Err(Lie::Output));
+        assert_eq!(plan(&good, good.len() as u64 + 1, &mut outputs), Err(Violation::Output));
         for bad in [&b""[..], b"short", &[255; 64], &good[..39]] {
-            assert_eq!(plan(bad, bad.len() as u64, &mut outputs), Err(Lie::Plan), "{bad:?}");
+            assert_eq!(plan(bad, bad.len() as u64, &mut outputs), Err(Violation::Plan), "{bad:?}");
         }
         outputs.drop_scratch(ScratchId(7));
         let TaskResult::Planned { output, .. } = planned else { unreachable!("as asserted") };
@@ -226,7 +230,7 @@ mod tests {
         let merge = task(Stage::Merge { parts: 1 }, OutputMode::Descriptor, vec![shared()]);
         let premature = OfferFiles::make(&merge, &mut outputs).unwrap();
         assert_eq!(roles(&premature, &merge, &outputs), [FileRole::Shared], "it has no output of its own");
-        assert_eq!(premature.take_output(0, &mut outputs), Err(Lie::Output), "it is not sealed");
+        assert_eq!(premature.take_output(0, &mut outputs), Err(Violation::Output), "it is not sealed");
         let all = outputs.scratch(ScratchId(7)).unwrap().as_fd();
         write(all, b"together");
         memfd::seal_output(all).unwrap();
@@ -247,7 +251,7 @@ mod tests {
         let mut read = vec![0; packed.len() + 1];
         let count = memfd::read_at(offer_files.results.as_ref().unwrap().as_fd(), &mut read, 0).unwrap();
         assert_eq!(&read[..count], &packed[..]);
-        assert_eq!(offer_files.take_output(0, &mut outputs), Err(Lie::Result), "it has no output");
+        assert_eq!(offer_files.take_output(0, &mut outputs), Err(Violation::Result), "it has no output");
         assert_eq!(outputs.open(), 0);
         let plan = task(Stage::Plan, OutputMode::Inline, vec![TaskFile::Plan { output: OutputId(9) }]);
         let offer_files = OfferFiles::make(&plan, &mut outputs).unwrap();

@@ -7,7 +7,7 @@
 //! waits needs a right that root alone has. State and processor time tell an endless loop from a wait for ever; this
 //! file does not judge. Nothing here waits for the worker. Owned by `worker_process.rs`.
 
-use bulkhead_proto::client::evidence::{RunState, Seen};
+use bulkhead_proto::client::evidence::{ProcessSeen, RunState};
 use bulkhead_sys::pidfd::Process;
 use bulkhead_sys::process_stats::ProcessStats;
 
@@ -20,7 +20,7 @@ pub(crate) struct WorkerSampler {
     /// Its processor time when it got an offer while it had no other.
     offered_cpu_ns: Option<u64>,
     /// The sample taken before the kill.
-    pub(crate) last: Option<Seen>,
+    pub(crate) last: Option<ProcessSeen>,
 }
 
 impl WorkerSampler {
@@ -55,10 +55,10 @@ impl WorkerSampler {
     }
 
     /// Takes a sample. `None`: the worker is gone or hidden.
-    pub(crate) fn sample(&self) -> Option<Seen> {
+    pub(crate) fn sample(&self) -> Option<ProcessSeen> {
         let seen = self.stats.as_ref()?.sample().ok().flatten()?;
         let of_task = self.offered_cpu_ns.map(|before| seen.cpu_ns.saturating_sub(before) / 1000);
-        Some(Seen {
+        Some(ProcessSeen {
             pid: self.pid,
             state: state(seen.state),
             cpu_us: seen.cpu_ns / 1000,

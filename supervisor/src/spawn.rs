@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_link::supervisor::Ring;
-use bulkhead_proto::client::evidence::Program;
+use bulkhead_proto::client::evidence::ProgramFile;
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::kind;
@@ -81,7 +81,7 @@ impl WorkerTemplate {
     }
 
     /// The error text for a worker program that lacks these kinds.
-    pub(crate) fn describe_missing_kinds(&self, program: Option<&Program>, missing: &[KindId]) -> String {
+    pub(crate) fn describe_missing_kinds(&self, program: Option<&ProgramFile>, missing: &[KindId]) -> String {
         let names: Vec<&str> = missing.iter().filter_map(|kind| self.kind_name(*kind)).collect();
         let path = program.map(|program| format!(" {}", program.path)).unwrap_or_default();
         let is_own = |name: &&str| kind::builtin(true).iter().all(|known| known.name != **name);
@@ -210,9 +210,9 @@ impl WorkerTemplate {
 }
 
 /// Identifies the program file for a later lookup of stack frames. `None` if its path is too long or not UTF-8.
-fn identify(path: &Path) -> Option<Program> {
+fn identify(path: &Path) -> Option<ProgramFile> {
     let name = path.to_str().filter(|name| name.len() <= PROGRAM_PATH_MAX_BYTES)?;
     let file = std::fs::metadata(path).ok()?;
     let modified_ns = file.mtime().saturating_mul(1_000_000_000).saturating_add(file.mtime_nsec());
-    Some(Program { path: name.to_owned(), inode: file.ino(), bytes: file.len(), modified_ns })
+    Some(ProgramFile { path: name.to_owned(), inode: file.ino(), bytes: file.len(), modified_ns })
 }

@@ -15,10 +15,10 @@ use std::os::fd::AsFd;
 
 use bulkhead_core::event::{Event, Head, Remains};
 use bulkhead_link::supervisor::{FinishedTask, Ring, Sender};
-use bulkhead_proto::client::evidence::{Evidence, Program};
+use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use bulkhead_proto::client::plain::Plain;
 use bulkhead_proto::codec;
-use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::worker::message::{LaneDown, LaneUp};
@@ -152,7 +152,7 @@ pub(crate) struct WorkerProcess {
     pub(crate) offer_files: BTreeMap<Seq, OfferFiles>,
     pub(crate) spawned_ns: u64,
     /// The program file that it was started from.
-    pub(crate) program: Option<Program>,
+    pub(crate) program: Option<ProgramFile>,
     /// The reason and time of our kill, if its lane had not hung up before.
     pub(crate) killed: Option<(KillReason, u64)>,
     /// The worker bears its mark, and all its descendants inherit it.
@@ -177,8 +177,10 @@ impl WorkerProcess {
         for _ in 0..LANE_FRAMES_PER_TURN {
             let frame = match self.lane.recv(&mut bytes) {
                 Ok(LaneFrame::Frame { length, .. }) => codec::decode::<LaneUp>(&bytes[..length]),
-                Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.violated(Lie::Lane),
-                Ok(LaneFrame::Refused(LaneFault::Descriptors)) => return self.violated(Lie::Descriptor),
+                Ok(LaneFrame::Refused(LaneFault::Truncated)) => return self.violated(Violation::Lane),
+                Ok(LaneFrame::Refused(LaneFault::Descriptors)) => {
+                    return self.violated(Violation::Descriptor);
+                }
                 Ok(LaneFrame::HungUp) => return self.hung_up(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return LaneRead::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -202,7 +204,7 @@ impl WorkerProcess {
                     let error = Plain(&why).to_string();
                     return LaneRead::Ended(Event::BootstrapFailed { worker: self.id, error });
                 }
-                _ => return self.violated(Lie::Lane),
+                _ => return self.violated(Violation::Lane),
             }
         }
         LaneRead::More
@@ -225,12 +227,12 @@ impl WorkerProcess {
     }
 
     /// The worker broke a rule of the protocol: nothing more is sent to it or read from it but its box.
-    pub(crate) fn violated(&mut self, violation: Lie) -> LaneRead {
+    pub(crate) fn violated(&mut self, violation: Violation) -> LaneRead {
         if self.reached.is_closed() {
             return LaneRead::Nothing;
         }
         self.reached.close();
-        LaneRead::Ended(Event::Lied { worker: self.id, lie: violation })
+        LaneRead::Ended(Event::Violated { worker: self.id, violation })
     }
 
     /// The lane hung up, or the leader is reaped while others of its tree live on.
@@ -373,7 +375,7 @@ fn needs_evidence(why: &KillReason) -> bool {
         | KillReason::Memory { .. }
         | KillReason::Stopped
         | KillReason::Unresponsive => true,
-        KillReason::Cancel | KillReason::Stop | KillReason::Lie { .. } => false,
+        KillReason::Cancel | KillReason::Stop | KillReason::Violation { .. } => false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::os::fd::AsRawFd;
 use anyhow::{Context, Result};
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
 use bulkhead_link::supervisor::{FailureOutput, FinishedResult, FinishedTask};
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::shortage;
@@ -166,7 +166,7 @@ impl WorkerTable {
                     worker.reached.close();
                     events.push(if error.is_violation() {
                         log::warn!("a worker's hello breaks a rule worker={id} error=\"{error}\"");
-                        Event::Lied { worker: id, lie: Lie::Hello }
+                        Event::Violated { worker: id, violation: Violation::Hello }
                     } else {
                         Event::BootstrapFailed { worker: id, error: error.to_string() }
                     });
@@ -240,7 +240,7 @@ fn read_box(
                 })
             }
             (FinishedResult::Descriptor { bytes }, Some(files)) => files.take_output(bytes, outputs),
-            (FinishedResult::Descriptor { .. }, None) => Err(Lie::Result),
+            (FinishedResult::Descriptor { .. }, None) => Err(Violation::Result),
         };
         match result {
             Ok(result) => {
@@ -249,7 +249,7 @@ fn read_box(
             }
             Err(violation) => {
                 worker.disputed.push(seq);
-                events.push(Event::Lied { worker: worker.id, lie: violation });
+                events.push(Event::Violated { worker: worker.id, violation });
             }
         }
     }
@@ -261,10 +261,12 @@ fn failure_output(
     left: FailureOutput,
     files: Option<OfferFiles>,
     outputs: &mut OutputStore,
-) -> std::result::Result<Leftover, Lie> {
+) -> std::result::Result<Leftover, Violation> {
     match left {
         FailureOutput::Nothing => Ok(Leftover::Nothing),
         FailureOutput::Inline(payload) => Ok(Leftover::Inline(payload)),
-        FailureOutput::Descriptor { bytes } => files.ok_or(Lie::Result)?.take_failure_output(bytes, outputs),
+        FailureOutput::Descriptor { bytes } => {
+            files.ok_or(Violation::Result)?.take_failure_output(bytes, outputs)
+        }
     }
 }

@@ -96,8 +96,8 @@ fn again<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(bytes: &[u8]) {
 /// If that does not hold.
 pub fn ring(data: &[u8]) {
     let (ring, descriptors) = Ring::create().expect("two pages");
-    let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).expect("the same page");
-    let mut play = Play { ring, liar, next: 1, open: BTreeMap::new(), ended: Vec::new() };
+    let hostile = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).expect("the same page");
+    let mut play = Play { ring, hostile, next: 1, open: BTreeMap::new(), ended: Vec::new() };
     // A step is one byte for the action and ten for its arguments.
     for step in data.chunks(11) {
         play.step(step);
@@ -107,7 +107,7 @@ pub fn ring(data: &[u8]) {
 
 struct Play {
     ring: Ring,
-    liar: SharedPage,
+    hostile: SharedPage,
     next: u64,
     /// Offers that are outstanding, or ended and not settled, by their entries.
     open: BTreeMap<u64, Seq>,
@@ -122,8 +122,8 @@ impl Play {
         match byte(0) % 8 {
             0 | 1 => self.offer(),
             // Words near the beginning, where the header and the first entries stand, and words anywhere.
-            2 => self.liar.store(place % 256 * 8, value, Ordering::Release),
-            3 => self.liar.store(place * 8 % BOX_BYTES, value, Ordering::Release),
+            2 => self.hostile.store(place % 256 * 8, value, Ordering::Release),
+            3 => self.hostile.store(place * 8 % BOX_BYTES, value, Ordering::Release),
             4 => self.poll(),
             5 => self.take_back(Seq(value % (self.next + 1))),
             6 => self.settle(),
@@ -145,7 +145,7 @@ impl Play {
 
     fn poll(&mut self) {
         let mut found: Vec<FinishedTask> = Vec::new();
-        let _lie = self.ring.poll(&mut found);
+        let _violation = self.ring.poll(&mut found);
         found.iter().for_each(|found| self.end(found.seq));
     }
 

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use bulkhead_jobs::{TaskContext, TaskFailure};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
-use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::file::{FileUse, IN, OUT};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_sys::hostile_peer::{self, SendMode};
@@ -179,7 +179,7 @@ fn wire_fd(wire: &Wire) -> BorrowedFd<'_> {
 }
 
 /// How the next job of this connection ended.
-pub fn end(wire: &mut Wire) -> Ended {
+pub fn end(wire: &mut Wire) -> JobEnded {
     match wire.next_reply().expect("the daemon answers").reply {
         Reply::Ended(mut ended) if ended.len() == 1 => ended.remove(0),
         other => panic!("unexpected reply: {other:?}"),
@@ -187,15 +187,15 @@ pub fn end(wire: &mut Wire) -> Ended {
 }
 
 /// The result of a job that must be done.
-pub fn result(ended: &Ended) -> &[u8] {
+pub fn result(ended: &JobEnded) -> &[u8] {
     match (&ended.outcome, &ended.output) {
-        (Outcome::Done, Output::Inline(payload)) => payload.as_bytes(),
+        (Outcome::Done, JobOutput::Inline(payload)) => payload.as_bytes(),
         _ => panic!("it is not done: {ended:?}"),
     }
 }
 
 /// The failure text of a job that must have failed.
-pub fn failure(ended: &Ended) -> &str {
+pub fn failure(ended: &JobEnded) -> &str {
     match &ended.outcome {
         Outcome::Failed { message, .. } => message,
         _ => panic!("it has not failed: {ended:?}"),

@@ -33,9 +33,9 @@ pub trait Shell {
 fn answers(action: &Action) -> &'static [&'static str] {
     match action {
         Action::Spawn { .. } => &["WorkerSpawned", "SpawnFailed"],
-        Action::Offer { .. } => &["OfferFailed", "Lied"],
-        Action::TakeBack { .. } => &["TookBack", "Lied"],
-        Action::Look { .. } => &["Finished", "Lied", "Looked"],
+        Action::Offer { .. } => &["OfferFailed", "Violated"],
+        Action::TakeBack { .. } => &["TookBack", "Violated"],
+        Action::Look { .. } => &["Finished", "Violated", "Looked"],
         Action::Examine { .. } => &["Examined"],
         Action::Reply { .. }
         | Action::Close { .. }

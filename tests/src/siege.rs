@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use bulkhead_proto::client::message::{Reply, Request, Submit};
-use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::client::places;
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::client::view::{WorkerRow, WorkerState};
@@ -182,7 +182,7 @@ impl Siege {
     }
 
     /// Submits jobs that make their workers attack, and takes their ends.
-    pub fn run_bait(&self, count: usize, policy: Policy) -> Vec<Ended> {
+    pub fn run_bait(&self, count: usize, policy: Policy) -> Vec<JobEnded> {
         let mut wire = Wire::connect(&self.daemon.socket());
         let inputs = vec![crate::hostile::BAIT; count];
         let bait = Submit { policy, ..submit("noop", &inputs, true) };
@@ -337,9 +337,11 @@ fn run_rounds(socket: &Path, over: &AtomicBool, rounds: &AtomicU64) {
 }
 
 /// The output of a job that must be done.
-fn text_of(end: &Ended) -> String {
+fn text_of(end: &JobEnded) -> String {
     match (&end.outcome, &end.output) {
-        (Outcome::Done, Output::Inline(payload)) => String::from_utf8_lossy(payload.as_bytes()).into_owned(),
+        (Outcome::Done, JobOutput::Inline(payload)) => {
+            String::from_utf8_lossy(payload.as_bytes()).into_owned()
+        }
         _ => panic!("a neighbour's job did not end well: {end:?}"),
     }
 }

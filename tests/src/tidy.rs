@@ -24,7 +24,7 @@ pub use tree::{Sources, root};
 
 /// A rule that is broken, and where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Violation {
+pub struct StyleFault {
     /// The file, from the project's root.
     pub file: PathBuf,
     /// The line, from 1; 0 is the file as a whole.
@@ -33,7 +33,7 @@ pub struct Violation {
     pub what: String,
 }
 
-impl Violation {
+impl StyleFault {
     /// One of a file as a whole.
     pub fn of_file(file: impl Into<PathBuf>, what: impl Into<String>) -> Self {
         Self { file: file.into(), line: 0, what: what.into() }
@@ -45,7 +45,7 @@ impl Violation {
     }
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for StyleFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             0 => write!(out, "{}: {}", self.file.display(), self.what),

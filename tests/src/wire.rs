@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bulkhead_proto::client::frame::{Frames, Hello, push_frame};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
-use bulkhead_proto::client::outcome::Ended;
+use bulkhead_proto::client::outcome::JobEnded;
 use bulkhead_proto::client::record::Record;
 use bulkhead_proto::client::view::{JobDetail, Status, WorkerRow};
 use bulkhead_proto::codec;
@@ -176,12 +176,12 @@ impl Wire {
     }
 
     /// Submits attached and takes all results, in the order of their ends.
-    pub fn run(&mut self, kind: &str, inputs: &[&str]) -> Vec<Ended> {
+    pub fn run(&mut self, kind: &str, inputs: &[&str]) -> Vec<JobEnded> {
         self.run_submit(submit(kind, inputs, true))
     }
 
     /// The same for a submit of any policy.
-    pub fn run_submit(&mut self, submit: Submit) -> Vec<Ended> {
+    pub fn run_submit(&mut self, submit: Submit) -> Vec<JobEnded> {
         let count = submit.inputs.len();
         let tag = self.ask(Request::Submit(submit));
         let mut ended = Vec::new();

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::message::{Reply, Request, Walk};
-use bulkhead_proto::client::outcome::{Ended, Outcome};
+use bulkhead_proto::client::outcome::{JobEnded, Outcome};
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
 use bulkhead_tests::wire::{Wire, submit};
 
 /// Waits for all of `jobs`; their ends, in the order they came.
-fn wait_for(wire: &mut Wire, jobs: Vec<JobId>) -> Vec<Ended> {
+fn wait_for(wire: &mut Wire, jobs: Vec<JobId>) -> Vec<JobEnded> {
     let count = jobs.len();
     let tag = wire.ask(Request::Wait { jobs });
     let mut ended = Vec::new();

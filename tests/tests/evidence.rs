@@ -1,5 +1,5 @@
 //! What is known of a death beside its name: where it was, how far, and what it said last, whoever ends it and
-//! whichever thread it is; and what a liar leaves there harms nobody who looks.
+//! whichever thread it is; and what a hostile worker leaves there harms nobody who looks.
 
 use std::path::Path;
 

@@ -30,7 +30,7 @@ const ATTACKERS: [usize; 2] = [100, 1000];
 /// it gains nothing (ten pages from the 1300th attacker to the 2300th); a box left mapped is more for each than this.
 const GAIN_PAGES: u64 = 1536;
 
-/// Baits until so many workers have attacked. A liar may hide what it had begun, or blame a job that it had ended: then
+/// Baits until so many workers have attacked. A hostile worker may hide what it had begun, or blame a job that it had ended: then
 /// the bait is done by an honest one.
 fn attack(siege: &Siege, attackers: usize) {
     let once = Policy { crashes_max: Some(1), ..Policy::default() };

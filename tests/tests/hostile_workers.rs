@@ -1,4 +1,4 @@
-//! Workers that lie: each attack by its name, against a real daemon, beside a neighbour who must not notice.
+//! Workers that break the protocol: each attack by its name, against a real daemon, beside a neighbour who must not notice.
 //!
 //! A row of a table is an attack (its code stands in `src/hostile/`), the end that the attacker must meet, whether a
 //! job is charged with it, and how the job that made it attack must end.
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_proto::job::Policy;
 use bulkhead_tests::hostile::{Deed, attacks};
@@ -17,8 +17,8 @@ use bulkhead_tests::siege::{Siege, large};
 /// The end that an attacker must meet.
 #[derive(Clone, Copy, Debug)]
 enum End {
-    /// Killed for this lie.
-    Lied(Lie),
+    /// Killed for this protocol violation.
+    Violated(Violation),
     /// Said not to have come up, in words that hold these, and killed.
     NeverUp(&'static str),
     /// Killed because its job met its limit.
@@ -39,110 +39,110 @@ enum End {
     Lives,
 }
 
-use End::{Dormant, Exited, Gone, Halted, Left, Lied, Lives, NeverUp, Signalled, Timeout};
+use End::{Dormant, Exited, Gone, Halted, Left, Lives, NeverUp, Signalled, Timeout, Violated};
 
 /// An attack, its end, and whether a job is charged with that.
 type Row = (&'static str, End, bool);
 
 const HELLOS: &[Row] = &[
-    ("hello-twice", Lied(Lie::Lane), false),
+    ("hello-twice", Violated(Violation::Lane), false),
     ("hello-missing-kinds", NeverUp("does not offer the kind factorial"), false),
-    ("hello-outside", Lied(Lie::Hello), false),
-    ("hello-dot-dot", Lied(Lie::Hello), false),
-    ("hello-relative", Lied(Lie::Hello), false),
-    ("hello-empty", Lied(Lie::Hello), false),
-    ("hello-symlink", Lied(Lie::Hello), false),
-    ("hello-linked-folder", Lied(Lie::Hello), false),
-    ("hello-file", Lied(Lie::Hello), false),
-    ("hello-nothing-there", Lied(Lie::Hello), false),
-    ("hello-nul", Lied(Lie::Hello), false),
-    ("hello-long", Lied(Lie::Hello), false),
-    ("hello-10-kilobytes", Lied(Lie::Lane), false),
+    ("hello-outside", Violated(Violation::Hello), false),
+    ("hello-dot-dot", Violated(Violation::Hello), false),
+    ("hello-relative", Violated(Violation::Hello), false),
+    ("hello-empty", Violated(Violation::Hello), false),
+    ("hello-symlink", Violated(Violation::Hello), false),
+    ("hello-linked-folder", Violated(Violation::Hello), false),
+    ("hello-file", Violated(Violation::Hello), false),
+    ("hello-nothing-there", Violated(Violation::Hello), false),
+    ("hello-nul", Violated(Violation::Hello), false),
+    ("hello-long", Violated(Violation::Hello), false),
+    ("hello-10-kilobytes", Violated(Violation::Lane), false),
     ("hello-dead-socket", NeverUp("connect"), false),
     ("hello-stream-socket", NeverUp("connect"), false),
-    ("hello-of-another-process", Lied(Lie::Hello), false),
+    ("hello-of-another-process", Violated(Violation::Hello), false),
 ];
 
 const LANES: &[Row] = &[
-    ("lane-garbage", Lied(Lie::Lane), false),
-    ("lane-empty", Lied(Lie::Lane), false),
-    ("lane-oversized", Lied(Lie::Lane), false),
-    ("lane-cut", Lied(Lie::Lane), false),
-    ("lane-more-than-a-frame", Lied(Lie::Lane), false),
-    ("lane-hello-when-up", Lied(Lie::Lane), false),
-    ("lane-garbage-before-hello", Lied(Lie::Lane), false),
-    ("lane-flood-of-garbage", Lied(Lie::Lane), false),
-    ("doorbell-before-hello", Lied(Lie::Lane), false),
-    ("doorbell-flood", Lied(Lie::Lane), false),
-    ("doorbell-flood-in-a-task", Lied(Lie::Lane), true),
-    ("descriptor", Lied(Lie::Descriptor), false),
-    ("descriptors-3", Lied(Lie::Descriptor), false),
-    ("descriptors-200", Lied(Lie::Descriptor), false),
-    ("descriptor-before-hello", Lied(Lie::Descriptor), false),
+    ("lane-garbage", Violated(Violation::Lane), false),
+    ("lane-empty", Violated(Violation::Lane), false),
+    ("lane-oversized", Violated(Violation::Lane), false),
+    ("lane-cut", Violated(Violation::Lane), false),
+    ("lane-more-than-a-frame", Violated(Violation::Lane), false),
+    ("lane-hello-when-up", Violated(Violation::Lane), false),
+    ("lane-garbage-before-hello", Violated(Violation::Lane), false),
+    ("lane-flood-of-garbage", Violated(Violation::Lane), false),
+    ("doorbell-before-hello", Violated(Violation::Lane), false),
+    ("doorbell-flood", Violated(Violation::Lane), false),
+    ("doorbell-flood-in-a-task", Violated(Violation::Lane), true),
+    ("descriptor", Violated(Violation::Descriptor), false),
+    ("descriptors-3", Violated(Violation::Descriptor), false),
+    ("descriptors-200", Violated(Violation::Descriptor), false),
+    ("descriptor-before-hello", Violated(Violation::Descriptor), false),
     ("lane-closed", Signalled(9), false),
     ("lane-closed-before-hello", NeverUp("hung up"), false),
     ("channel-closed", Dormant, false),
 ];
 
 const LINGERING: &[Row] = &[
-    ("linger-before-setup", Lied(Lie::Descriptor), false),
-    ("linger-before-hello", Lied(Lie::Descriptor), false),
-    ("linger-with-hello", Lied(Lie::Descriptor), false),
-    ("linger-while-connecting", Lied(Lie::Descriptor), false),
-    ("linger-on-channel-while-connecting", Lied(Lie::Lane), false),
-    ("linger-when-up", Lied(Lie::Descriptor), false),
-    ("linger-759-when-up", Lied(Lie::Descriptor), false),
-    ("linger-urgent", Lied(Lie::Descriptor), false),
-    ("linger-behind-garbage", Lied(Lie::Lane), false),
-    ("linger-behind-empty-frames", Lied(Lie::Lane), false),
-    ("linger-on-channel", Lied(Lie::Lane), false),
+    ("linger-before-setup", Violated(Violation::Descriptor), false),
+    ("linger-before-hello", Violated(Violation::Descriptor), false),
+    ("linger-with-hello", Violated(Violation::Descriptor), false),
+    ("linger-while-connecting", Violated(Violation::Descriptor), false),
+    ("linger-on-channel-while-connecting", Violated(Violation::Lane), false),
+    ("linger-when-up", Violated(Violation::Descriptor), false),
+    ("linger-759-when-up", Violated(Violation::Descriptor), false),
+    ("linger-urgent", Violated(Violation::Descriptor), false),
+    ("linger-behind-garbage", Violated(Violation::Lane), false),
+    ("linger-behind-empty-frames", Violated(Violation::Lane), false),
+    ("linger-on-channel", Violated(Violation::Lane), false),
     ("linger-and-be-killed", Gone, false),
-    ("linger-in-a-task", Lied(Lie::Descriptor), true),
-    ("linger-on-channel-in-a-task", Lied(Lie::Lane), true),
+    ("linger-in-a-task", Violated(Violation::Descriptor), true),
+    ("linger-on-channel-in-a-task", Violated(Violation::Lane), true),
 ];
 
 const CLAIMS: &[Row] = &[
-    ("claims-twice", Lied(Lie::ClaimWord), true),
+    ("claims-twice", Violated(Violation::ClaimWord), true),
     ("claims-the-second-first", Lives, false),
     ("done-without-claim", Lives, false),
     ("done-to-claimed", Lives, false),
-    ("claimed-to-offered", Lied(Lie::ClaimWord), true),
-    ("claimed-to-settled", Lied(Lie::ClaimWord), true),
-    ("claimed-to-taken", Lied(Lie::ClaimWord), true),
-    ("offered-to-settled", Lied(Lie::ClaimWord), true),
-    ("offered-to-taken", Lied(Lie::ClaimWord), true),
-    ("state-5", Lied(Lie::ClaimWord), true),
-    ("state-6", Lied(Lie::ClaimWord), true),
-    ("state-7", Lied(Lie::ClaimWord), true),
-    ("word-all-ones", Lied(Lie::ClaimWord), true),
-    ("seq-of-before", Lied(Lie::ClaimWord), true),
-    ("seq-of-the-next-round", Lied(Lie::ClaimWord), true),
-    ("seq-of-a-neighbour", Lied(Lie::ClaimWord), true),
+    ("claimed-to-offered", Violated(Violation::ClaimWord), true),
+    ("claimed-to-settled", Violated(Violation::ClaimWord), true),
+    ("claimed-to-taken", Violated(Violation::ClaimWord), true),
+    ("offered-to-settled", Violated(Violation::ClaimWord), true),
+    ("offered-to-taken", Violated(Violation::ClaimWord), true),
+    ("state-5", Violated(Violation::ClaimWord), true),
+    ("state-6", Violated(Violation::ClaimWord), true),
+    ("state-7", Violated(Violation::ClaimWord), true),
+    ("word-all-ones", Violated(Violation::ClaimWord), true),
+    ("seq-of-before", Violated(Violation::ClaimWord), true),
+    ("seq-of-the-next-round", Violated(Violation::ClaimWord), true),
+    ("seq-of-a-neighbour", Violated(Violation::ClaimWord), true),
     ("answers-ahead", Lives, false),
-    ("box-of-zeros", Lied(Lie::ClaimWord), true),
-    ("box-of-ones", Lied(Lie::ClaimWord), true),
-    ("box-of-garbage", Lied(Lie::ClaimWord), true),
+    ("box-of-zeros", Violated(Violation::ClaimWord), true),
+    ("box-of-ones", Violated(Violation::ClaimWord), true),
+    ("box-of-garbage", Violated(Violation::ClaimWord), true),
 ];
 
 const RESULTS: &[Row] = &[
-    ("status-0", Lied(Lie::Result), true),
-    ("status-4", Lied(Lie::Result), true),
-    ("status-all-ones", Lied(Lie::Result), true),
-    ("length-over-the-limit", Lied(Lie::Result), true),
-    ("length-all-ones", Lied(Lie::Result), true),
-    ("length-of-a-box", Lied(Lie::Result), true),
-    ("text-over-the-limit", Lied(Lie::Result), true),
-    ("text-that-is-none", Lied(Lie::Result), true),
-    ("descriptor-without-one", Lied(Lie::Result), true),
-    ("output-over-the-limit", Lied(Lie::Result), true),
+    ("status-0", Violated(Violation::Result), true),
+    ("status-4", Violated(Violation::Result), true),
+    ("status-all-ones", Violated(Violation::Result), true),
+    ("length-over-the-limit", Violated(Violation::Result), true),
+    ("length-all-ones", Violated(Violation::Result), true),
+    ("length-of-a-box", Violated(Violation::Result), true),
+    ("text-over-the-limit", Violated(Violation::Result), true),
+    ("text-that-is-none", Violated(Violation::Result), true),
+    ("descriptor-without-one", Violated(Violation::Result), true),
+    ("output-over-the-limit", Violated(Violation::Result), true),
     ("evidence-of-garbage", Signalled(11), true),
     ("takes-for-ever-it-says", Lives, false),
     ("takes-no-time-it-says", Lives, false),
-    ("output-shorter-than-it-says", Lied(Lie::Output), true),
-    ("output-longer-than-it-says", Lied(Lie::Output), true),
-    ("output-still-mapped", Lied(Lie::Output), true),
-    ("output-never-sealed", Lied(Lie::Output), true),
-    ("output-cut-after-the-answer", Lied(Lie::Output), true),
+    ("output-shorter-than-it-says", Violated(Violation::Output), true),
+    ("output-longer-than-it-says", Violated(Violation::Output), true),
+    ("output-still-mapped", Violated(Violation::Output), true),
+    ("output-never-sealed", Violated(Violation::Output), true),
+    ("output-cut-after-the-answer", Violated(Violation::Output), true),
 ];
 
 const PAGES: &[Row] = &[
@@ -380,7 +380,7 @@ fn meet(siege: &mut Siege, end: End) {
     });
     let killed = |why: KillReason| death == Death::Killed { why };
     let right = match end {
-        Lied(lie) => killed(KillReason::Lie { lie }),
+        Violated(violation) => killed(KillReason::Violation { violation }),
         NeverUp(words) => never_up(siege, worker, words),
         Dormant => killed(KillReason::Unresponsive) || killed(KillReason::Stopped),
         Halted => killed(KillReason::Stopped),

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
-use bulkhead_proto::client::outcome::{Outcome, Output};
+use bulkhead_proto::client::outcome::{JobOutput, Outcome};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
@@ -57,10 +57,10 @@ fn a_bad_factorial_on_the_wire_is_a_failure_that_names_it() {
         let ended = wire.run("factorial", &[input]).remove(0);
         let Outcome::Failed { message, .. } = &ended.outcome else { panic!("{input:?}: {ended:?}") };
         assert!(message.contains("factorial"), "{input:?}: {message}");
-        assert_eq!(ended.output, Output::None);
+        assert_eq!(ended.output, JobOutput::None);
     }
     let fine = wire.run("factorial", &["20"]).remove(0);
-    assert_eq!(fine.output, Output::Inline(Payload::from(b"2432902008176640000".to_vec())));
+    assert_eq!(fine.output, JobOutput::Inline(Payload::from(b"2432902008176640000".to_vec())));
 }
 
 /// What the daemon says to a submit that it must refuse whole.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
-use bulkhead_proto::client::outcome::{Ended, Outcome};
+use bulkhead_proto::client::outcome::{JobEnded, Outcome};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Policy};
 use bulkhead_tests::daemon::{DEADLINE, Daemon, Setup, send_signal};
@@ -39,7 +39,7 @@ fn undying() -> Policy {
 }
 
 /// How often the end of each job was told to a client.
-type Told = BTreeMap<JobId, Vec<Ended>>;
+type Told = BTreeMap<JobId, Vec<JobEnded>>;
 
 /// Submits these attached, and gives their ids and all that is told of them until each has ended.
 fn run(socket: &Path, asked: Submit) -> (BTreeSet<JobId>, Told) {
@@ -85,7 +85,7 @@ fn leave(socket: &Path, asked: Submit, cancelled: usize) -> (BTreeSet<JobId>, To
     (accepted, told)
 }
 
-fn note(told: &mut Told, some: Vec<Ended>) {
+fn note(told: &mut Told, some: Vec<JobEnded>) {
     some.into_iter().for_each(|end| told.entry(end.job).or_default().push(end));
 }
 
@@ -162,7 +162,7 @@ fn nothing_is_lost() {
 }
 
 /// The daemon has counted what its clients were told: each job once, by its outcome.
-fn assert_counted(daemon: &Daemon, told: &[Ended]) {
+fn assert_counted(daemon: &Daemon, told: &[JobEnded]) {
     let totals = Wire::connect(&daemon.socket()).status().totals;
     let count = |is: fn(&Outcome) -> bool| told.iter().filter(|end| is(&end.outcome)).count() as u64;
     let (done, failed) =
@@ -264,7 +264,7 @@ fn nothing_runs_twice_at_once_or_beyond_its_budget() {
 }
 
 /// Waits for these; the end of each.
-fn wait_for(socket: &Path, jobs: Vec<JobId>) -> BTreeMap<JobId, Ended> {
+fn wait_for(socket: &Path, jobs: Vec<JobId>) -> BTreeMap<JobId, JobEnded> {
     let (mut wire, count) = (Wire::connect(socket), jobs.len());
     wire.socket.set_read_timeout(Some(2 * DEADLINE)).unwrap();
     wire.ask(Request::Wait { jobs });

@@ -1,7 +1,7 @@
 //! The ring of the worker channel and its twin in the simulation pass one suite of cases: the table of the claim word in
 //! ARCHITECTURE.md, row by row, then scripts made at random.
 //!
-//! A case is a list of steps of the supervisor, the worker and a liar with the answer that each must have.
+//! A case is a list of steps of the supervisor, the worker and a hostile worker with the answer that each must have.
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::worker::boxes::ClaimWord;
 
-use twins::cases::{ALL, Case, HONEST, LIES, STRICTER, Step};
+use twins::cases::{ALL, Case, HONEST, STRICTER, Step, VIOLATIONS};
 use twins::{Real, Simulated, Twin};
 
 mod twins;
@@ -86,13 +86,13 @@ fn the_simulated_ring_knows_every_step_of_the_claim_word() {
 }
 
 #[test]
-fn the_real_ring_finds_every_lie() {
-    play_all::<Real>(LIES);
+fn the_real_ring_finds_every_violation() {
+    play_all::<Real>(VIOLATIONS);
 }
 
 #[test]
-fn the_simulated_ring_finds_every_lie() {
-    play_all::<Simulated>(LIES);
+fn the_simulated_ring_finds_every_violation() {
+    play_all::<Simulated>(VIOLATIONS);
 }
 
 #[test]
@@ -202,7 +202,7 @@ impl Life {
     fn poll(&mut self) {
         let found = self.real.poll();
         assert_eq!(found, self.simulated.poll());
-        assert!(!found.1, "an honest worker was called a liar");
+        assert!(!found.1, "an honest worker was called a hostile worker");
         self.ended.extend(found.0);
     }
 

@@ -8,12 +8,12 @@ use std::process::Command;
 
 use bulkhead_tests::daemon::binary;
 use bulkhead_tests::tidy::source::Source;
-use bulkhead_tests::tidy::{Sources, Violation, book, documents, manifests, root, rules};
+use bulkhead_tests::tidy::{Sources, StyleFault, book, documents, manifests, root, rules};
 
 /// Fails with all violations, one a line.
-fn expect_none(mut found: Vec<Violation>) {
+fn expect_none(mut found: Vec<StyleFault>) {
     found.sort();
-    let lines: Vec<String> = found.iter().map(Violation::to_string).collect();
+    let lines: Vec<String> = found.iter().map(StyleFault::to_string).collect();
     assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
 }
 
@@ -119,7 +119,7 @@ fn functions_and_test_modules_are_found() {
 fn planted(path: &str, text: &str) -> Vec<String> {
     let mut sources = Sources::default();
     sources.add(Path::new(path), text);
-    rules::check(&sources).iter().map(Violation::to_string).collect()
+    rules::check(&sources).iter().map(StyleFault::to_string).collect()
 }
 
 const HEAD: &str = "//! one\n//! two\n//! three\n";

@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use bulkhead_tests::tidy::book::{self, Documents};
-use bulkhead_tests::tidy::{Violation, promises, root};
+use bulkhead_tests::tidy::{StyleFault, promises, root};
 
 /// Fails with all violations, one a line.
-fn expect_none(mut found: Vec<Violation>) {
+fn expect_none(mut found: Vec<StyleFault>) {
     found.sort();
-    let lines: Vec<String> = found.iter().map(Violation::to_string).collect();
+    let lines: Vec<String> = found.iter().map(StyleFault::to_string).collect();
     assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
 }
 
@@ -20,11 +20,11 @@ fn made_up(texts: &[(&str, &str)]) -> Documents {
 /// What is wrong with the links of these documents, where `LICENSE` is the only other file.
 fn links(texts: &[(&str, &str)]) -> Vec<String> {
     let found = book::links(&made_up(texts), |path| path == Path::new("LICENSE"));
-    found.iter().map(Violation::to_string).collect()
+    found.iter().map(StyleFault::to_string).collect()
 }
 
 fn summary(texts: &[(&str, &str)]) -> Vec<String> {
-    book::summary(&made_up(texts)).iter().map(Violation::to_string).collect()
+    book::summary(&made_up(texts)).iter().map(StyleFault::to_string).collect()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_promise_without_its_test_is_found() {
     let read = |path: &str| (path == "t/a.rs").then(|| "#[test]\nfn it_holds() {}\n".to_owned());
     let check = |rows: &str| {
         let readme = format!("## Promises\n\n| promise | test |\n|---|---|\n{rows}\n## Next\n| x | y |\n");
-        promises::check(&readme, read).iter().map(Violation::to_string).collect::<Vec<_>>()
+        promises::check(&readme, read).iter().map(StyleFault::to_string).collect::<Vec<_>>()
     };
     assert_eq!(check("| One. | [a.rs](t/a.rs) `it_holds` |\n| Two. | `t/b.rs` |"), [""; 0]);
     assert_eq!(check("| One. | |"), ["README.md:5: this promise names no test file"]);

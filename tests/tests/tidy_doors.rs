@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use bulkhead_tests::state_tables;
-use bulkhead_tests::tidy::{Sources, Violation, skips, tables};
+use bulkhead_tests::tidy::{Sources, StyleFault, skips, tables};
 
 /// Fails with all violations, one a line.
-fn expect_none(mut found: Vec<Violation>) {
+fn expect_none(mut found: Vec<StyleFault>) {
     found.sort();
-    let lines: Vec<String> = found.iter().map(Violation::to_string).collect();
+    let lines: Vec<String> = found.iter().map(StyleFault::to_string).collect();
     assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use bulkhead_tests::tidy::{Sources, Violation, names, rooms};
+use bulkhead_tests::tidy::{Sources, StyleFault, names, rooms};
 
-fn expect_none(found: &[Violation]) {
-    let lines: Vec<String> = found.iter().map(Violation::to_string).collect();
+fn expect_none(found: &[StyleFault]) {
+    let lines: Vec<String> = found.iter().map(StyleFault::to_string).collect();
     assert!(lines.is_empty(), "{} violations:\n{}", lines.len(), lines.join("\n"));
 }
 

@@ -16,7 +16,7 @@ use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
 use bulkhead_proto::worker::message::FileRole;
-use bulkhead_proto::worker::stage::{Seen, Stage};
+use bulkhead_proto::worker::stage::{PlannedFile, Stage};
 
 use crate::early_files::RoleFiles;
 
@@ -125,7 +125,7 @@ impl TaskFiles {
 
     /// The length and the time of modification of each file that the job reads; files that cannot be checked are left
     /// out.
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<PlannedFile> {
         let read = self.named.iter().filter(|file| file.way() == Way::In);
         read.filter_map(|file| file.look().ok()).cloned().collect()
     }
@@ -134,7 +134,7 @@ impl TaskFiles {
     ///
     /// # Errors
     /// [`TaskFailure`] that names the file that has changed.
-    pub(crate) fn expect(&self, seen: &[Seen]) -> Result<(), TaskFailure> {
+    pub(crate) fn expect(&self, seen: &[PlannedFile]) -> Result<(), TaskFailure> {
         for before in seen {
             if let Some(file) = self.named.iter().find(|file| file.name() == before.name) {
                 file.expect(before)?;

@@ -11,20 +11,20 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bulkhead_proto::log::{LogStream, Write, Writer};
+use bulkhead_proto::log::{LogStream, LogWriter, Write};
 
 /// The log of one task.
 #[derive(Debug)]
 pub(crate) struct TaskLog {
     /// `None` if there is no log, or it cannot be written any more.
     file: Option<File>,
-    writer: Writer,
+    writer: LogWriter,
 }
 
 impl TaskLog {
     /// Writes into an empty file of the supervisor, if there is one.
     pub(crate) fn new(file: Option<File>) -> Self {
-        Self { file, writer: Writer::default() }
+        Self { file, writer: LogWriter::default() }
     }
 
     /// Adds bytes with the current time.
@@ -51,7 +51,7 @@ fn put(file: &File, write: &Write<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::log::{Found, LOG_BYTES, Reader};
+    use bulkhead_proto::log::{LOG_BYTES, LogFound, LogReader};
     use bulkhead_sys::memfd::log_file;
 
     use super::*;
@@ -61,12 +61,12 @@ mod tests {
         let (writer, reader) = log_file("log", LOG_BYTES).unwrap();
         let (mut log, file) = (TaskLog::new(Some(writer.into())), File::from(reader));
         let mut whole = Vec::new();
-        let mut reading = Reader::default();
+        let mut reading = LogReader::default();
         let mut read = Vec::new();
-        let mut look = |reading: &mut Reader| {
+        let mut look = |reading: &mut LogReader| {
             let load = |at: u64, into: &mut [u8]| file.read_exact_at(into, at);
             let each = |found| {
-                if let Found::Entry(entry) = found {
+                if let LogFound::Entry(entry) = found {
                     assert!(entry.wall_us > 1_600_000_000_000_000);
                     read.extend(entry.bytes);
                 }

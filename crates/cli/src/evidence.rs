@@ -3,7 +3,7 @@
 //! The last words and the names in it come from the worker that died and may hold any bytes, so they are escaped here.
 //! Used by the verbs `job` and `deaths`.
 
-use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::record_text::Span;
 
 use crate::symbols::SymbolCache;
@@ -20,12 +20,12 @@ pub(crate) fn details(evidence: &Evidence, symbol_cache: &mut SymbolCache) -> Ve
     lines
 }
 
-fn progress_text(Progress { done, total }: Progress) -> String {
+fn progress_text(TaskProgress { done, total }: TaskProgress) -> String {
     if total == 0 { format!("{done}") } else { format!("{done} of {total}") }
 }
 
-fn seen_text(seen: &Seen) -> String {
-    let Seen { state, cpu_us, task_cpu_us, below_us, resident_bytes, waits_in, pid: _ } = seen;
+fn seen_text(seen: &ProcessSeen) -> String {
+    let ProcessSeen { state, cpu_us, task_cpu_us, below_us, resident_bytes, waits_in, pid: _ } = seen;
     let cpu = match task_cpu_us {
         Some(us) => format!("{} of processor time for it", Span::us(*us)),
         None => format!("{} of processor time in its life", Span::us(*cpu_us)),
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_known_has_its_line_and_harms_no_terminal() {
-        let seen = Seen {
+        let seen = ProcessSeen {
             pid: 0,
             state: RunState::Sleeping,
             cpu_us: 7000,
@@ -57,7 +57,7 @@ mod tests {
         };
         let evidence = Evidence {
             frames: vec![0x10, 0x20],
-            progress: Some(Progress { done: 3, total: 7 }),
+            progress: Some(TaskProgress { done: 3, total: 7 }),
             last_words: "row \u{1b}[31m\n4\u{202e}".to_owned(),
             seen: Some(Box::new(seen)),
             ..Evidence::default()

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
 use addr2line::gimli::{Dwarf, EndianSlice, RunTimeEndian};
-use bulkhead_proto::client::evidence::{Evidence, Program};
+use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use object::{Object, ObjectSection, SectionKind};
 
 /// Most bytes that are read of a program file.
@@ -28,7 +28,7 @@ struct ProgramSymbols {
 /// The symbols of each program that was looked up, so that each file is read once.
 #[derive(Default)]
 pub(crate) struct SymbolCache {
-    programs: Vec<(Program, Result<ProgramSymbols, String>)>,
+    programs: Vec<(ProgramFile, Result<ProgramSymbols, String>)>,
 }
 
 impl SymbolCache {
@@ -57,7 +57,7 @@ impl SymbolCache {
         lines
     }
 
-    fn symbols(&mut self, program: &Program) -> Result<&ProgramSymbols, &String> {
+    fn symbols(&mut self, program: &ProgramFile) -> Result<&ProgramSymbols, &String> {
         let known = self.programs.iter().position(|(known, _)| known == program);
         let place = known.unwrap_or_else(|| {
             self.programs.push((program.clone(), ProgramSymbols::of(program)));
@@ -68,7 +68,7 @@ impl SymbolCache {
 }
 
 impl ProgramSymbols {
-    fn of(program: &Program) -> Result<Self, String> {
+    fn of(program: &ProgramFile) -> Result<Self, String> {
         let file: &'static [u8] =
             read(program).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?.leak();
         let lines = lines_of(file).map_err(|error| format!("{}: {error}", program.path.escape_debug()))?;
@@ -128,7 +128,7 @@ fn shorten(file: &str) -> &str {
 }
 
 /// Reads the file if it is the one that ran.
-fn read(program: &Program) -> Result<Vec<u8>, String> {
+fn read(program: &ProgramFile) -> Result<Vec<u8>, String> {
     // Checked with stat before it is opened: opening a FIFO may block for ever.
     let is_same = |found: &std::fs::Metadata| {
         let modified_ns = found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec());
@@ -171,12 +171,12 @@ mod tests {
     use super::*;
 
     /// This test's own program.
-    fn own() -> Program {
+    fn own() -> ProgramFile {
         let path = std::env::current_exe().unwrap();
         let file = std::fs::metadata(&path).unwrap();
         let modified_ns = file.mtime() * 1_000_000_000 + file.mtime_nsec();
         let path = path.to_str().unwrap().to_owned();
-        Program { path, inode: file.ino(), bytes: file.len(), modified_ns }
+        ProgramFile { path, inode: file.ino(), bytes: file.len(), modified_ns }
     }
 
     /// Where a function of this program is, by its symbol.
@@ -186,7 +186,7 @@ mod tests {
         symbols.symbols().iter().find(|symbol| symbol.name().contains(part)).unwrap().address()
     }
 
-    fn evidence(program: Option<Program>) -> Evidence {
+    fn evidence(program: Option<ProgramFile>) -> Evidence {
         let frames = vec![address_of("7symbols8is_plain") + 1, 0];
         Evidence { frames, program: program.map(Box::new), ..Evidence::default() }
     }
@@ -205,11 +205,11 @@ mod tests {
     fn another_file_than_the_one_that_ran_is_not_asked() {
         let plain = format!("{:#x}", address_of("7symbols8is_plain") + 1);
         for (program, why) in [
-            (Program { bytes: own().bytes + 1, ..own() }, "it is not the file that ran"),
-            (Program { inode: own().inode + 1, ..own() }, "it is not the file that ran"),
-            (Program { modified_ns: 7, ..own() }, "it is not the file that ran"),
-            (Program { path: "/nowhere/at\nall".to_owned(), ..own() }, "No such file"),
-            (Program { path: "/dev".to_owned(), ..own() }, "it is not the file that ran"),
+            (ProgramFile { bytes: own().bytes + 1, ..own() }, "it is not the file that ran"),
+            (ProgramFile { inode: own().inode + 1, ..own() }, "it is not the file that ran"),
+            (ProgramFile { modified_ns: 7, ..own() }, "it is not the file that ran"),
+            (ProgramFile { path: "/nowhere/at\nall".to_owned(), ..own() }, "No such file"),
+            (ProgramFile { path: "/dev".to_owned(), ..own() }, "it is not the file that ran"),
         ] {
             let lines = SymbolCache::default().backtrace(&evidence(Some(program)));
             assert_eq!(lines[..2], [plain.clone(), "0x0".to_owned()]);
@@ -225,7 +225,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, b"\x7fELF and no more").unwrap();
         let found = file.as_file().metadata().unwrap();
-        let program = Program {
+        let program = ProgramFile {
             path: file.path().to_str().unwrap().to_owned(),
             inode: found.ino(),
             bytes: found.len(),

@@ -16,9 +16,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use bulkhead_proto::client::message::{Reply, Request};
-use bulkhead_proto::client::outcome::{self, Ended, Outcome, TimeLimit};
+use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::client::why::{Now, Past, Why};
+use bulkhead_proto::client::why::{Past, Why, WhyNow};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::OutputMode;
 use fake::{Fake, Peer, done, done_in_file};
@@ -45,8 +45,8 @@ fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn ended(job: u64, outcome: Outcome) -> Ended {
-    Ended { job: JobId(job), outcome, output: outcome::Output::None, attempts: 1 }
+fn ended(job: u64, outcome: Outcome) -> JobEnded {
+    JobEnded { job: JobId(job), outcome, output: outcome::JobOutput::None, attempts: 1 }
 }
 
 /// Ends each job with its own input, the last one first.
@@ -223,7 +223,7 @@ fn why_is_told_in_sentences_one_a_line() {
     let why = Why {
         job: JobId(7),
         attempts: 2,
-        now: Now::Backoff { left_ms: 1500, alone: false },
+        now: WhyNow::Backoff { left_ms: 1500, alone: false },
         vanished_ms: None,
         past: Past { failures: 1, retries_max: 3, ..Past::default() },
     };

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use bulkhead_proto::client::message::{Reply, Request, Submit};
-use bulkhead_proto::client::outcome::{self, Ended, Outcome};
+use bulkhead_proto::client::outcome::{self, JobEnded, Outcome};
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::OutputMode;
@@ -110,8 +110,8 @@ fn failing(mut peer: Peer) {
     let (tag, _) = work(&mut peer);
     peer.accept(tag, 1, 1);
     let outcome = Outcome::Failed { message: "no such clip".to_owned(), code: None };
-    let output = outcome::Output::None;
-    peer.reply(tag, Reply::Ended(vec![Ended { job: JobId(1), outcome, output, attempts: 1 }]));
+    let output = outcome::JobOutput::None;
+    peer.reply(tag, Reply::Ended(vec![JobEnded { job: JobId(1), outcome, output, attempts: 1 }]));
 }
 
 const TRANSFORM: &str = "run transform in.y4m -o out.y4m --rotate 90 --gray --scale 8x4";

@@ -171,7 +171,7 @@ impl DaemonClient {
         Ok(Some(ReceivedReply { tag: frame.tag, answer, bytes }))
     }
 
-    fn with_descriptors(&mut self, ends: Vec<outcome::Ended>) -> Result<Vec<JobEnd>, Error> {
+    fn with_descriptors(&mut self, ends: Vec<outcome::JobEnded>) -> Result<Vec<JobEnd>, Error> {
         let mut received = Vec::with_capacity(ends.len());
         for ended in ends {
             match JobEnd::receive(ended, || self.socket.next_descriptor()) {

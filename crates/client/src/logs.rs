@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
-use bulkhead_proto::log::{Found, Reader};
+use bulkhead_proto::log::{LogFound, LogReader};
 
 use crate::client::{DaemonClient, Until};
 use crate::error::{Error, ProtocolError};
@@ -31,7 +31,7 @@ pub struct JobLog {
     /// The number of the attempt, from 1.
     pub attempt: u32,
     file: File,
-    reader: Reader,
+    reader: LogReader,
 }
 
 /// One step of reading a log.
@@ -40,7 +40,7 @@ pub enum LogItem {
     /// The entries that follow are from the log of this attempt.
     Attempt(u32),
     /// A new entry, or a gap.
-    Found(Found),
+    Found(LogFound),
     /// The job has ended; this is the last item.
     Ended(JobEnd),
 }
@@ -48,7 +48,7 @@ pub enum LogItem {
 impl JobLog {
     /// The log whose descriptor arrived with a reply.
     pub(crate) fn new(job: JobId, attempt: u32, file: OwnedFd) -> Self {
-        Self { job, attempt, file: File::from(file), reader: Reader::default() }
+        Self { job, attempt, file: File::from(file), reader: LogReader::default() }
     }
 
     /// Calls `each` with every entry that was written since the last call.

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use bulkhead_proto::client::outcome::{self, Ended, Outcome};
+use bulkhead_proto::client::outcome::{self, JobEnded, Outcome};
 use bulkhead_proto::ids::JobId;
 
 use crate::error::{Error, ProtocolError};
@@ -94,14 +94,14 @@ impl Read for OutputReader<'_> {
 impl JobEnd {
     /// Makes it from the daemon's reply, and from the descriptor if the reply announces one.
     pub(crate) fn receive(
-        ended: Ended,
+        ended: JobEnded,
         mut descriptor: impl FnMut() -> Option<OwnedFd>,
     ) -> Result<Self, Error> {
-        let Ended { job, outcome, output, attempts } = ended;
+        let JobEnded { job, outcome, output, attempts } = ended;
         let output = match output {
-            outcome::Output::None => ReceivedOutput::None,
-            outcome::Output::Inline(payload) => ReceivedOutput::Inline(payload.into()),
-            outcome::Output::Descriptor { bytes } => {
+            outcome::JobOutput::None => ReceivedOutput::None,
+            outcome::JobOutput::Inline(payload) => ReceivedOutput::Inline(payload.into()),
+            outcome::JobOutput::Descriptor { bytes } => {
                 let file = File::from(descriptor().ok_or(ProtocolError::NoDescriptor(job))?);
                 let there = file.metadata()?.len();
                 if there != bytes {

@@ -1,4 +1,4 @@
-//! Answers: whatever their order, pieces and lies, the asker gets its own or an error.
+//! Answers: whatever their order, pieces and violations of the protocol, the asker gets its own or an error.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

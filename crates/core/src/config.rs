@@ -6,7 +6,7 @@
 use bulkhead_proto::ids::PoolId;
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 
-pub use bulkhead_proto::bound::{Bound, Limits};
+pub use bulkhead_proto::bound::{Bound, KindLimits};
 
 /// The configuration; [`Config::default`] has the documented values. Times are milliseconds.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct Config {
     /// Cores of the machine: they bound how much processor time a task can use in a second. At least 1.
     pub cores: u32,
     /// The usual and the greatest limits of jobs; a kind may have its own.
-    pub limits: Limits,
+    pub limits: KindLimits,
     /// Slots of the default pool: workers that run tasks at the same time. At least 1.
     pub slots: u16,
     /// Warm workers kept beside them. At least 1, so that a crash never waits for a spawn.
@@ -114,7 +114,7 @@ impl Default for Config {
             seed: 0,
             kinds: bulkhead_proto::kind::builtin(false),
             cores: 1,
-            limits: Limits::default(),
+            limits: KindLimits::default(),
             slots: 1,
             spares: 1,
             pools: Vec::new(),

@@ -3,9 +3,9 @@
 //! The shell (the supervisor's loop, or the simulation) makes an event from what it saw, and decides nothing. A batch of
 //! events is one turn of `Core::step`.
 
-use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
-use bulkhead_proto::death::{Death, Lie};
+use bulkhead_proto::death::{Death, Violation};
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
@@ -129,13 +129,13 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
         /// What `/proc` shows of it; `None`: it is gone.
-        seen: Option<Seen>,
+        seen: Option<ProcessSeen>,
         /// When its task last reported progress, CLOCK_MONOTONIC nanoseconds: the worker's word, but never later than now.
         /// `None`: it never did.
         progress_ns: Option<u64>,
         /// The progress that its task reports, if it has claimed the first of its offers that are not done. The worker's
         /// word, too.
-        progress: Option<Progress>,
+        progress: Option<TaskProgress>,
     },
     /// A signal stopped a worker.
     Suspended {
@@ -159,11 +159,11 @@ pub enum Event {
         report: Report,
     },
     /// A worker broke a rule (rule 6).
-    Lied {
+    Violated {
         /// Who.
         worker: WorkerId,
         /// Which rule.
-        lie: Lie,
+        violation: Violation,
     },
     /// A hint of death: the lane hung up, or the process ended while others of its tree live on (rule 7).
     HungUp {

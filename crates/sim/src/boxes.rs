@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
@@ -137,13 +137,13 @@ impl Pages {
     ///
     /// # Errors
     /// A word that no rule allows.
-    pub fn take_back(&mut self, seq: Seq) -> Result<bool, Lie> {
+    pub fn take_back(&mut self, seq: Seq) -> Result<bool, Violation> {
         if self.swap(seq, ClaimState::Offered, ClaimState::Taken) {
             return Ok(true);
         }
         match ClaimWord::unpack(self.word(seq)) {
             Some(word) if word.seq == seq && word.state != ClaimState::Settled => Ok(false),
-            _ => Err(Lie::ClaimWord),
+            _ => Err(Violation::ClaimWord),
         }
     }
 
@@ -248,7 +248,7 @@ mod tests {
         pages.settle(Seq(1));
         pages.offer(late, TaskId::own(JobId(2)));
         assert!(!pages.claim(Seq(1)));
-        assert_eq!(pages.take_back(Seq(1)), Err(Lie::ClaimWord));
+        assert_eq!(pages.take_back(Seq(1)), Err(Violation::ClaimWord));
         assert_eq!(pages.task(Seq(1)), None);
         assert!(pages.claim(late));
     }

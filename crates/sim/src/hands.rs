@@ -85,8 +85,8 @@ impl World {
             return;
         }
         let capacity = if self.rng.chance(faults.narrow) { self.rng.between(1, 3) } else { 300 };
-        let liar = self.rng.chance(faults.liar);
-        self.workers.insert(id, FakeWorker::new(id, capacity as usize, liar));
+        let hostile = self.rng.chance(faults.hostile);
+        self.workers.insert(id, FakeWorker::new(id, capacity as usize, hostile));
         self.told_back.push(Event::WorkerSpawned { worker: id, pid: 10_000 + id.0 as u32 });
         if !self.rng.chance(faults.boot_hangs) {
             let after = 500 * US + self.rng.span(4 * MS);
@@ -154,7 +154,7 @@ impl World {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match worker.ring.take_back(&mut worker.pages, seq) {
             Some(Ok(taken)) => self.told_back.push(Event::OfferFailed { worker: id, seq, taken, shortage }),
-            Some(Err(lie)) => self.told_back.push(Event::Lied { worker: id, lie }),
+            Some(Err(violation)) => self.told_back.push(Event::Violated { worker: id, violation }),
             None => {}
         }
     }
@@ -166,7 +166,7 @@ impl World {
                 let won = won || self.sabotage == Some(Sabotage::FalseTakeBack);
                 self.told_back.push(Event::TookBack { worker: id, seq, won });
             }
-            Some(Err(lie)) => self.told_back.push(Event::Lied { worker: id, lie }),
+            Some(Err(violation)) => self.told_back.push(Event::Violated { worker: id, violation }),
             None => {}
         }
     }

@@ -47,9 +47,9 @@ impl World {
         }
         self.read_box(id, batch);
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if let Some(lie) = worker.tells.lane_lie.take() {
+        if let Some(violation) = worker.tells.lane_violation.take() {
             worker.closed = true;
-            batch.push(Event::Lied { worker: id, lie });
+            batch.push(Event::Violated { worker: id, violation });
         }
         batch.append(&mut worker.tells.stops);
         if std::mem::take(&mut worker.tells.hung_up) {
@@ -95,11 +95,11 @@ impl World {
         for found in worker.ring.poll(&worker.pages) {
             match found {
                 EntryRead::Done(seq, written) => self.finished(id, seq, &written, batch),
-                EntryRead::Lie(lie) => {
+                EntryRead::Violation(violation) => {
                     if let Some(worker) = self.workers.get_mut(&id) {
                         worker.closed = true;
                     }
-                    batch.push(Event::Lied { worker: id, lie });
+                    batch.push(Event::Violated { worker: id, violation });
                 }
             }
         }

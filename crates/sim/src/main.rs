@@ -53,7 +53,7 @@ fn trace(seed: u64) -> Result<RunReport, Box<SeedFailure>> {
         println!("{line}");
     }
     let profile = Scenario::new(seed).profile;
-    result.map_err(|violation| Box::new(SeedFailure { seed, profile, violation, tail: Vec::new() }))
+    result.map_err(|broken| Box::new(SeedFailure { seed, profile, broken, tail: Vec::new() }))
 }
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             Err(failure) => {
                 failed += 1;
                 if wanted.hashes {
-                    println!("{seed} broken {}", failure.violation.oracle);
+                    println!("{seed} broken {}", failure.broken.oracle);
                 } else {
                     println!("{failure}");
                 }

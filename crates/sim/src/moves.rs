@@ -1,4 +1,4 @@
-//! The moves of worker processes: come up, claim, run, report, crash, hang, die. `lies.rs` has protocol violations.
+//! The moves of worker processes: come up, claim, run, report, crash, hang, die. `violations.rs` has protocol violations.
 //!
 //! An honest worker follows the rules of the claim word one step at a time; each step is a move of its own, so
 //! that the supervisor can act between any two.
@@ -84,14 +84,14 @@ impl World {
         if worker.life != Life::Up || worker.hung || worker.vitals.stopped_ns.is_some() {
             return Ok(());
         }
-        let liar = worker.liar;
+        let hostile = worker.hostile;
         if self.rng.chance(faults.crash) {
             let death = self.own_death();
             self.die(id, death);
             return Ok(());
         }
-        if liar && self.rng.chance(400) {
-            self.lie(id)?;
+        if hostile && self.rng.chance(400) {
+            self.violate(id)?;
             let after = self.rng.span(MS);
             self.plan_work(id, after);
             return Ok(());

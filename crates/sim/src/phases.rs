@@ -92,11 +92,11 @@ impl World {
         }
     }
 
-    /// A liar keeps to the rules from now on, and a hung worker dies. A task that never ends goes on.
+    /// A hostile worker keeps to the rules from now on, and a hung worker dies. A task that never ends goes on.
     fn thaw(&mut self, id: bulkhead_proto::ids::WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let (broken_rules, stopped) = (worker.liar, worker.vitals.stopped_ns.is_some());
-        worker.liar = false;
+        let (broken_rules, stopped) = (worker.hostile, worker.vitals.stopped_ns.is_some());
+        worker.hostile = false;
         let loops = worker.run.as_ref().is_some_and(|run| run.loops);
         let is_doomed = broken_rules || worker.hung && !loops;
         if stopped {

@@ -64,7 +64,7 @@ pub struct RunReport {
     /// Deaths charged to a job.
     pub charges: u64,
     /// Protocol violations seen.
-    pub lies: u64,
+    pub violations: u64,
     /// Workers that were stuck.
     pub stuck: u64,
     /// Offers taken back.
@@ -83,7 +83,7 @@ pub struct SeedFailure {
     /// Its profile.
     pub profile: Profile,
     /// The broken promise.
-    pub violation: BrokenRule,
+    pub broken: BrokenRule,
     /// The end of the trace.
     pub tail: Vec<String>,
 }
@@ -94,12 +94,8 @@ impl fmt::Display for SeedFailure {
             let cut = line.char_indices().nth(400).map_or(line.len(), |(at, _)| at);
             writeln!(out, "{}", &line[..cut])?;
         }
-        writeln!(
-            out,
-            "seed {} ({:?}) broke the oracle `{}`:",
-            self.seed, self.profile, self.violation.oracle
-        )?;
-        writeln!(out, "  {}", self.violation.what)?;
+        writeln!(out, "seed {} ({:?}) broke the oracle `{}`:", self.seed, self.profile, self.broken.oracle)?;
+        writeln!(out, "  {}", self.broken.what)?;
         write!(out, "replay: cargo run -p bulkhead-sim -- --seed {} --trace", self.seed)
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_core::action::{Task, TaskFile};
 use bulkhead_core::event::{Head, Remains};
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{ScratchId, Seq};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::RING;
@@ -27,7 +27,7 @@ enum EntryKnown {
     Taken,
     Reported,
     /// The worker broke a rule about it: counts as claimed.
-    Lied,
+    Violated,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +44,7 @@ pub enum EntryRead {
     /// An entry is DONE and well-formed.
     Done(Seq, FakeResult),
     /// A rule was broken.
-    Lie(Lie),
+    Violation(Violation),
 }
 
 /// Notes on the offers that are not settled.
@@ -82,15 +82,15 @@ impl RingNotes {
     }
 
     /// Rule 3; `None` if nothing is known of this offer.
-    pub fn take_back(&mut self, pages: &mut Pages, seq: Seq) -> Option<Result<bool, Lie>> {
+    pub fn take_back(&mut self, pages: &mut Pages, seq: Seq) -> Option<Result<bool, Violation>> {
         let note = self.notes.get_mut(&seq)?;
         let answer = match note.known {
             EntryKnown::Offered | EntryKnown::Claimed => pages.take_back(seq),
-            EntryKnown::Taken | EntryKnown::Reported | EntryKnown::Lied => Ok(false),
+            EntryKnown::Taken | EntryKnown::Reported | EntryKnown::Violated => Ok(false),
         };
         match answer {
             Ok(true) => note.known = EntryKnown::Taken,
-            Err(_) => note.known = EntryKnown::Lied,
+            Err(_) => note.known = EntryKnown::Violated,
             Ok(false) => {}
         }
         Some(answer)
@@ -120,9 +120,9 @@ impl RingNotes {
                     found.push(EntryRead::Done(*seq, written));
                 }
                 Ok(None) => claimed |= note.known == EntryKnown::Claimed,
-                Err(lie) => {
-                    note.known = EntryKnown::Lied;
-                    found.push(EntryRead::Lie(lie));
+                Err(violation) => {
+                    note.known = EntryKnown::Violated;
+                    found.push(EntryRead::Violation(violation));
                 }
             }
         }
@@ -142,7 +142,7 @@ impl RingNotes {
         for (seq, note) in &mut self.notes {
             let claimed = match note.known {
                 EntryKnown::Taken | EntryKnown::Reported => continue,
-                EntryKnown::Lied => true,
+                EntryKnown::Violated => true,
                 EntryKnown::Offered | EntryKnown::Claimed => pages.take_back(*seq) != Ok(true),
             };
             remains.push(Remains { seq: *seq, claimed });
@@ -152,8 +152,9 @@ impl RingNotes {
 }
 
 /// Reads one entry: its result if DONE, and what is wrong with it.
-fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Option<FakeResult>, Lie> {
-    let word = ClaimWord::unpack(pages.word(seq)).filter(|word| word.seq == seq).ok_or(Lie::ClaimWord)?;
+fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Option<FakeResult>, Violation> {
+    let word =
+        ClaimWord::unpack(pages.word(seq)).filter(|word| word.seq == seq).ok_or(Violation::ClaimWord)?;
     match word.state {
         ClaimState::Offered if note.known == EntryKnown::Offered => Ok(None),
         ClaimState::Claimed if !claimed => {
@@ -162,17 +163,17 @@ fn read(pages: &Pages, seq: Seq, note: &mut Note, claimed: bool) -> Result<Optio
         }
         ClaimState::Done => well_formed(pages, seq, note.output).map(Some),
         ClaimState::Settled | ClaimState::Offered | ClaimState::Claimed | ClaimState::Taken => {
-            Err(Lie::ClaimWord)
+            Err(Violation::ClaimWord)
         }
     }
 }
 
-fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<FakeResult, Lie> {
-    let written = pages.written(seq).ok_or(Lie::Result)?;
+fn well_formed(pages: &Pages, seq: Seq, output: OutputMode) -> Result<FakeResult, Violation> {
+    let written = pages.written(seq).ok_or(Violation::Result)?;
     match (ReportStatus::unpack(written.status), output) {
         (Some(ReportStatus::Failed { .. }), _)
         | (Some(ReportStatus::Inline), OutputMode::Inline | OutputMode::File)
         | (Some(ReportStatus::Descriptor), OutputMode::Descriptor) => Ok(written.clone()),
-        _ => Err(Lie::Result),
+        _ => Err(Violation::Result),
     }
 }

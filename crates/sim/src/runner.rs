@@ -26,10 +26,10 @@ pub fn run(seed: u64) -> Result<RunReport, Box<SeedFailure>> {
 pub fn run_broken(seed: u64, sabotage: Option<Sabotage>) -> Result<RunReport, Box<SeedFailure>> {
     match run_kept(seed, sabotage, Keep::Hash).0 {
         Ok(report) => Ok(report),
-        Err(violation) => {
+        Err(broken) => {
             let (_, tail) = run_kept(seed, sabotage, Keep::Tail);
             let profile = Scenario::new(seed).profile;
-            Err(Box::new(SeedFailure { seed, profile, violation, tail }))
+            Err(Box::new(SeedFailure { seed, profile, broken, tail }))
         }
     }
 }

@@ -19,7 +19,7 @@ pub enum Profile {
     /// Workers crash, hang and fail to come up.
     Crashy,
     /// Workers break the protocol.
-    Lying,
+    Hostile,
     /// One user floods, another has single jobs.
     Flood,
     /// Every budget is tiny.
@@ -30,7 +30,7 @@ pub enum Profile {
 
 /// All profiles; a seed's profile is its remainder by their number.
 pub const PROFILES: [Profile; 6] =
-    [Profile::Quiet, Profile::Crashy, Profile::Lying, Profile::Flood, Profile::Starved, Profile::Stuck];
+    [Profile::Quiet, Profile::Crashy, Profile::Hostile, Profile::Flood, Profile::Starved, Profile::Stuck];
 
 /// How often each thing goes wrong, in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,8 +49,8 @@ pub struct Faults {
     pub hang: u32,
     /// A signal stops a worker that runs.
     pub stop: u32,
-    /// A worker is a liar.
-    pub liar: u32,
+    /// A worker breaks the protocol now and then.
+    pub hostile: u32,
     /// A task channel takes few messages.
     pub narrow: u32,
     /// The supervisor has no descriptor or memory for an offer.
@@ -207,7 +207,7 @@ fn faults(profile: Profile, rng: &mut SimRng) -> Faults {
     faults.stop = some(rng, &[5, 50]);
     faults.late_kill = some(rng, &[200, 800]);
     match profile {
-        Profile::Lying => faults.liar = *rng.pick(&[200, 600, 950]),
+        Profile::Hostile => faults.hostile = *rng.pick(&[200, 600, 950]),
         Profile::Stuck => {
             faults.very_late_proof = *rng.pick(&[50, 300, 700]);
             faults.crash = *rng.pick(&[5, 30]);

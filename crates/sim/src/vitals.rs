@@ -4,7 +4,7 @@
 //! for the oracles. The world moves them; they decide nothing.
 
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::evidence::{Progress, RunState, Seen};
+use bulkhead_proto::client::evidence::{ProcessSeen, RunState, TaskProgress};
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::WorkerId;
 
@@ -70,11 +70,11 @@ impl Vitals {
     }
 
     /// How far the task says it is: its steps forward, of some number that it knows or not.
-    fn steps(&self, now_ns: u64) -> Option<Progress> {
+    fn steps(&self, now_ns: u64) -> Option<TaskProgress> {
         let manner = self.runs?;
         let ran_ns = self.stopped_ns.unwrap_or(now_ns).saturating_sub(manner.since_ns);
         let done = ran_ns.checked_div(manner.progress_every_ns)?;
-        Some(Progress { done, total: if manner.cores == 0 { 0 } else { 7 } })
+        Some(TaskProgress { done, total: if manner.cores == 0 { 0 } else { 7 } })
     }
 
     /// A task begins, and may use so many cores.
@@ -115,12 +115,12 @@ impl World {
         worker.vitals.shown = used;
         // A third of it by what it has started.
         let below_us = used.cpu_us / 3 * factor;
-        let seen = Seen {
+        let seen = ProcessSeen {
             state: if worker.vitals.stopped_ns.is_some() { RunState::Stopped } else { RunState::Running },
             cpu_us: used.cpu_us * factor - below_us,
             below_us,
             resident_bytes: used.resident_bytes * factor,
-            ..Seen::default()
+            ..ProcessSeen::default()
         };
         let progress = worker.vitals.steps(now_ns).filter(|_| worker.run.is_some());
         let progress_ns = (used.progress_ns > 0 && factor == 1).then_some(used.progress_ns);

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use bulkhead_core::action::Task;
 use bulkhead_core::event::Event;
-use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::boxes::{FakeResult, Pages};
@@ -57,7 +57,7 @@ pub struct Tells {
     /// The end of the bootstrap.
     pub boot: Option<Result<(), String>>,
     /// Violations on the lane.
-    pub lane_lie: Option<Lie>,
+    pub lane_violation: Option<Violation>,
     /// The lane hung up.
     pub hung_up: bool,
     /// It was stopped, or continued.
@@ -88,7 +88,7 @@ pub struct FakeWorker {
     /// What it runs.
     pub run: Option<FakeRun>,
     /// Whether it breaks the protocol now and then.
-    pub liar: bool,
+    pub hostile: bool,
     /// Whether it stands still, for ever or until its death.
     pub hung: bool,
     /// Whether its next step is on the agenda.
@@ -105,7 +105,7 @@ pub struct FakeWorker {
 
 impl FakeWorker {
     /// A process that was just spawned.
-    pub fn new(id: WorkerId, capacity: usize, liar: bool) -> Self {
+    pub fn new(id: WorkerId, capacity: usize, hostile: bool) -> Self {
         Self {
             id,
             life: Life::Booting,
@@ -117,7 +117,7 @@ impl FakeWorker {
             retired: false,
             kill: None,
             run: None,
-            liar,
+            hostile,
             hung: false,
             planned: false,
             buried: false,

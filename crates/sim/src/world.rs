@@ -250,7 +250,7 @@ impl World {
     fn count_event(&mut self, event: &Event) {
         match event {
             Event::Died { .. } => self.report.deaths += 1,
-            Event::Lied { .. } => self.report.lies += 1,
+            Event::Violated { .. } => self.report.violations += 1,
             Event::TookBack { won: true, .. } => self.report.taken_back += 1,
             Event::OfferFailed { .. } => self.report.failed_offers += 1,
             _ => {}

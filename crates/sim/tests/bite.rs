@@ -13,10 +13,10 @@ fn expect_bite(sabotage: Sabotage, right: &[&str]) {
         let Err(failure) = run_broken(seed, Some(sabotage)) else { continue };
         assert!(failure.to_string().contains(&format!("--seed {seed} ")), "a failure says how to replay it");
         assert!(!failure.tail.is_empty(), "a failure shows the end of its trace");
-        if right.contains(&failure.violation.oracle) {
+        if right.contains(&failure.broken.oracle) {
             return;
         }
-        others.push(failure.violation);
+        others.push(failure.broken);
     }
     panic!("{sabotage:?} was not seen by {right:?} in {SEEDS} seeds, but by {others:#?}");
 }

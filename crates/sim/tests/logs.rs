@@ -159,9 +159,9 @@ fn no_log() -> Refusal {
 
 /// The oracle that sees it is the right one, and this is what it sees.
 fn sees(verdict: Verdict, what: &str) {
-    let violation = verdict.expect_err("the oracle sees it");
-    assert_eq!(violation.oracle, "logs", "{violation:?}");
-    assert!(violation.what.contains(what), "{violation:?}");
+    let broken = verdict.expect_err("the oracle sees it");
+    assert_eq!(broken.oracle, "logs", "{broken:?}");
+    assert!(broken.what.contains(what), "{broken:?}");
 }
 
 #[test]

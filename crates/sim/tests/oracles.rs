@@ -8,7 +8,7 @@ use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::event::{Event, Now, Peer, Remains, Report, TaskResult};
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
-use bulkhead_proto::client::outcome::{self, Ended, Outcome, TimeLimit};
+use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, PoolId, Seq, SlotId, Tag, WorkerId};
@@ -124,8 +124,8 @@ fn blamed(crashes: u8) -> What {
     What::Blamed { job: JobId(1), part: None, attempt: 1, worker: WORKER, crashes, crashes_max: 2 }
 }
 
-fn ended(outcome: Outcome, output: outcome::Output) -> Reply {
-    Reply::Ended(vec![Ended { job: JobId(1), outcome, output, attempts: 1 }])
+fn ended(outcome: Outcome, output: outcome::JobOutput) -> Reply {
+    Reply::Ended(vec![JobEnded { job: JobId(1), outcome, output, attempts: 1 }])
 }
 
 fn segv() -> Death {
@@ -217,7 +217,7 @@ fn after_a_charge_the_worker_must_be_fresh() {
 
 #[test]
 fn an_end_needs_evidence_and_stays() {
-    let output = outcome::Output::Inline(Payload::from(vec![7]));
+    let output = outcome::JobOutput::Inline(Payload::from(vec![7]));
     let mut early = Bench::new();
     early.offer(WORKER, 1, 1).unwrap();
     assert_eq!(oracle(early.get(ended(Outcome::Done, output.clone()), None)), "outcome");

@@ -40,7 +40,7 @@ fn run_profile(profile: Profile) {
     let is_flood = profile == Profile::Flood;
     assert!(is_flood || files > 0 && told > 0, "{files} files, told {told} times");
     assert!(is_flood || logs > SEEDS / 2, "{logs} logs were shown");
-    let is_rough = matches!(profile, Profile::Crashy | Profile::Lying);
+    let is_rough = matches!(profile, Profile::Crashy | Profile::Hostile);
     assert!(!is_rough || heeded > 0 && asked > heeded, "{asked} {heeded}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
 }
@@ -57,7 +57,7 @@ fn crashy_seeds_keep_every_promise() {
 
 #[test]
 fn lying_seeds_keep_every_promise() {
-    run_profile(Profile::Lying);
+    run_profile(Profile::Hostile);
 }
 
 #[test]

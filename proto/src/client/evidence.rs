@@ -2,7 +2,7 @@
 //!
 //! The supervisor collects it, the core stores it, and `bulkhead job`, `deaths`, `events` and `workers` show it. Frames,
 //! progress and last words were written by the worker and may be anything: nothing may ever be decided by them.
-//! [`Seen`] comes from the kernel.
+//! [`ProcessSeen`] comes from the kernel.
 
 use std::fmt;
 
@@ -23,13 +23,13 @@ pub struct Evidence {
     /// that had already returned.
     pub searched: bool,
     /// The file that the frames belong to. `None` without frames, or if its path is too long.
-    pub program: Option<Box<Program>>,
+    pub program: Option<Box<ProgramFile>>,
     /// The last progress that its task reported.
-    pub progress: Option<Progress>,
+    pub progress: Option<TaskProgress>,
     /// The last words that its task reported; at most [`crate::limits::LAST_WORDS_MAX_BYTES`].
     pub last_words: String,
     /// What the kernel showed of it right before the supervisor killed it.
-    pub seen: Option<Box<Seen>>,
+    pub seen: Option<Box<ProcessSeen>>,
 }
 
 impl Evidence {
@@ -43,7 +43,7 @@ impl Evidence {
 
 /// The file of a worker program when the worker was started: frames may be looked up only in a file with these values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Program {
+pub struct ProgramFile {
     /// Its path; at most [`crate::limits::PROGRAM_PATH_MAX_BYTES`].
     pub path: String,
     /// Its inode number.
@@ -56,7 +56,7 @@ pub struct Program {
 
 /// The progress that a task reports, in a unit that the kind chooses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Progress {
+pub struct TaskProgress {
     /// How much is done.
     pub done: u64,
     /// How much there is to do in all; 0 if unknown.
@@ -65,7 +65,7 @@ pub struct Progress {
 
 /// What the kernel shows of a living process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ProcessSeen {
     /// The process: the worker itself, or, once the worker is reaped, a process that it left behind.
     pub pid: u32,
     /// Its state.
@@ -125,8 +125,8 @@ impl fmt::Display for Evidence {
             write!(out, "{seen}")?;
         }
         match self.progress {
-            Some(Progress { done, total: 0 }) => write!(out, " progress={done}")?,
-            Some(Progress { done, total }) => write!(out, " progress={done}/{total}")?,
+            Some(TaskProgress { done, total: 0 }) => write!(out, " progress={done}")?,
+            Some(TaskProgress { done, total }) => write!(out, " progress={done}/{total}")?,
             None => {}
         }
         if let Some(innermost) = self.frames.first() {
@@ -139,7 +139,7 @@ impl fmt::Display for Evidence {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for ProcessSeen {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cpu = Span::us(self.task_cpu_us.unwrap_or(self.cpu_us));
         write!(out, " state={} cpu={cpu}", self.state)?;

@@ -5,7 +5,7 @@
 //! to different requests in any order. A request that cannot be decoded is never answered: the supervisor sends
 //! [`Reply::Goodbye`] and closes the connection.
 
-use crate::client::outcome::Ended;
+use crate::client::outcome::JobEnded;
 use crate::client::record::Record;
 use crate::client::refusal::Refusal;
 use crate::client::view::{DeathRow, JobDetail, JobRow, Status, WorkerRow};
@@ -170,9 +170,9 @@ pub enum Reply {
         /// How much there is to do in all, in the same unit; 0 if unknown.
         total: u64,
     },
-    /// Jobs that have ended. An entry with [`crate::client::outcome::Output::Descriptor`] is alone in its frame, and
+    /// Jobs that have ended. An entry with [`crate::client::outcome::JobOutput::Descriptor`] is alone in its frame, and
     /// the descriptor is attached to it.
-    Ended(Vec<Ended>),
+    Ended(Vec<JobEnded>),
     /// The log of an attempt, as an attached read-only descriptor.
     Logs {
         /// The job.

@@ -113,7 +113,7 @@ impl fmt::Display for TimeLimit {
 
 /// The output of an ended job in a reply: its result, or what it had written when it failed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Output {
+pub enum JobOutput {
     /// No output: the job is not `done`, or failed without output.
     None,
     /// The bytes.
@@ -127,13 +127,13 @@ pub enum Output {
 
 /// The end of a job in a reply.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Ended {
+pub struct JobEnded {
     /// The job.
     pub job: JobId,
     /// Its outcome.
     pub outcome: Outcome,
     /// Its output.
-    pub output: Output,
+    pub output: JobOutput,
     /// Attempts that were started.
     pub attempts: u32,
 }

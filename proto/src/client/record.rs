@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::evidence::{Evidence, Seen};
+use crate::client::evidence::{Evidence, ProcessSeen};
 use crate::client::outcome::Outcome;
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
@@ -123,7 +123,7 @@ pub enum What {
         /// Its process id.
         pid: u32,
         /// What the kernel shows of the process that has not ended.
-        seen: Option<Seen>,
+        seen: Option<ProcessSeen>,
     },
     /// Jobs were accepted.
     Accepted {

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::evidence::{Evidence, Seen};
+use crate::client::evidence::{Evidence, ProcessSeen};
 use crate::client::outcome::Outcome;
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
@@ -150,7 +150,7 @@ pub struct WorkerRow {
     /// When it was spawned.
     pub spawned_us: u64,
     /// What the kernel showed of it when it became stuck.
-    pub seen: Option<Seen>,
+    pub seen: Option<ProcessSeen>,
 }
 
 /// The health of a pool.
@@ -263,7 +263,8 @@ pub struct Totals {
     /// Answers dropped because their fence was old.
     pub stale: u64,
     /// Protocol violations by workers.
-    pub lies: u64,
+    #[serde(rename = "lies")]
+    pub violations: u64,
     /// Kept results that were dropped early because a limit of what is kept was reached.
     pub evicted: u64,
 }

@@ -20,7 +20,7 @@ pub struct Why {
     /// Attempts started since it was accepted.
     pub attempts: u32,
     /// Its state, and what it waits for.
-    pub now: Now,
+    pub now: WhyNow,
     /// Set once the client that it is attached to has disconnected: time until it is cancelled.
     pub vanished_ms: Option<u64>,
     /// How its earlier attempts ended.
@@ -30,13 +30,13 @@ pub struct Why {
 /// The state of a job, and what it waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "now")]
-pub enum Now {
+pub enum WhyNow {
     /// It is in the queue.
     Queued {
         /// Time since it could first be dispatched.
         waited_ms: u64,
         /// The jobs that go before it.
-        before: Before,
+        before: QueuedBefore,
         /// Its own priority.
         priority: u8,
         /// By how much waiting has raised its priority.
@@ -48,7 +48,7 @@ pub enum Now {
         /// Time until it expires, if it can expire.
         expires_in_ms: Option<u64>,
         /// The pool that runs its kind.
-        pool: Pool,
+        pool: WhyPool,
     },
     /// Its own code failed, and its backoff has not passed.
     Backoff {
@@ -64,7 +64,7 @@ pub enum Now {
         /// Set while it is not offered because no output descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
         /// The pool that runs its kind.
-        pool: Pool,
+        pool: WhyPool,
     },
     /// It runs in parts, or waits for its merge.
     Parted {
@@ -75,17 +75,17 @@ pub enum Now {
         /// Set while no part is offered because no descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
         /// The pool that runs its kind.
-        pool: Pool,
+        pool: WhyPool,
     },
     /// A worker has it.
     Running(Running),
     /// It has ended.
-    Ended(End),
+    Ended(WhyEnded),
 }
 
 /// Queued jobs that go before another one, or take turns with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Before {
+pub struct QueuedBefore {
     /// Jobs of the same client that go first. Counted up to [`crate::limits::WHY_COUNT_MAX`].
     pub same_client: u64,
     /// Other clients of the same user that have queued jobs: clients take turns.
@@ -116,7 +116,7 @@ pub struct Unread {
 
 /// The state of the pool that runs a waiting job's kind.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Pool {
+pub struct WhyPool {
     /// Its name.
     pub name: String,
     /// Number of its slots.
@@ -144,7 +144,7 @@ pub struct Pool {
     /// The running task that began first.
     pub longest: Option<Longest>,
     /// Set while the daemon drains.
-    pub drain: Option<Drain>,
+    pub drain: Option<DrainLeft>,
 }
 
 /// The running task that began first.
@@ -160,7 +160,7 @@ pub struct Longest {
 
 /// A drain that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Drain {
+pub struct DrainLeft {
     /// The rest of the grace; `None`: the drain has no time limit.
     pub left_ms: Option<u64>,
 }
@@ -192,14 +192,14 @@ pub struct Running {
     /// Set while a signal has stopped its worker: time until the worker is killed, unless a SIGCONT continues it.
     pub stopped_ms: Option<u64>,
     /// Set while the daemon drains.
-    pub drain: Option<Drain>,
+    pub drain: Option<DrainLeft>,
     /// Its limits.
-    pub limits: Limits,
+    pub limits: RunningLimits,
 }
 
 /// The limits of an attempt; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Limits {
+pub struct RunningLimits {
     /// Wall time.
     pub timeout_ms: Option<u64>,
     /// The rest of the wall time.
@@ -229,7 +229,7 @@ impl fmt::Display for Part {
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct End {
+pub struct WhyEnded {
     /// The outcome.
     pub how: Outcome,
     /// The part that ended it, if one did.
@@ -281,7 +281,7 @@ pub struct Past {
     /// How many failures are tried again at most.
     pub retries_max: u8,
     /// The last failure, if its record is still kept.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<LastFailure>,
     /// Attempts since it was accepted that had begun and were lost with a worker whose death was not charged to the job.
     pub lost: u32,
     /// How often a client asked to run it again after its end.
@@ -290,7 +290,7 @@ pub struct Past {
 
 /// A failure of a job's own code.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-pub struct Failure {
+pub struct LastFailure {
     /// The attempt that failed.
     pub attempt: u32,
     /// The error that its code reported.

@@ -13,7 +13,7 @@ use std::fmt;
 use crate::client::outcome::Outcome;
 use crate::client::record_text::Span;
 use crate::client::view::{JobDeath, Parts};
-use crate::client::why::{Canceller, End, Holder, Limits, Now, Past, Running, Why};
+use crate::client::why::{Canceller, Holder, Past, Running, RunningLimits, Why, WhyEnded, WhyNow};
 use crate::limits::WHY_COUNT_MAX;
 use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
 
@@ -28,13 +28,13 @@ impl Why {
     pub fn sentences(&self) -> Vec<String> {
         let mut said = Vec::new();
         match &self.now {
-            Now::Queued { .. } => self.say_queued(&mut said),
-            Now::Backoff { left_ms, alone } => {
+            WhyNow::Queued { .. } => self.say_queued(&mut said),
+            WhyNow::Backoff { left_ms, alone } => {
                 let then = if *alone { "; then it waits for a worker of its own" } else { "" };
                 let left = span(*left_ms);
                 said.push(format!("{} failed and is tried again in {left}{then}.", self.name()));
             }
-            Now::Alone { before, shortage_ms, pool } => {
+            WhyNow::Alone { before, shortage_ms, pool } => {
                 said.push(format!(
                     "{} waits for a worker that has run nothing: a death was charged to it, so it runs alone.",
                     self.name()
@@ -45,7 +45,7 @@ impl Why {
                 said.extend(shortage_ms.map(shortage));
                 say_pool(pool, true, &mut said);
             }
-            Now::Parted { parts, unread, shortage_ms, pool } => {
+            WhyNow::Parted { parts, unread, shortage_ms, pool } => {
                 let Parts { done, running, total } = parts;
                 let all = many(u64::from(*total), "part", "parts");
                 said.push(match done < total {
@@ -61,8 +61,8 @@ impl Why {
                     _ => said.extend(pool.drain.map(drain_text)),
                 }
             }
-            Now::Running(running) => say_running(&self.name(), self.attempts, running, &mut said),
-            Now::Ended(end) => self.say_ended(end, &mut said),
+            WhyNow::Running(running) => say_running(&self.name(), self.attempts, running, &mut said),
+            WhyNow::Ended(end) => self.say_ended(end, &mut said),
         }
         said.extend(self.vanished_ms.map(|left| {
             format!(
@@ -79,7 +79,7 @@ impl Why {
     }
 
     fn say_queued(&self, said: &mut Vec<String>) {
-        let Now::Queued { waited_ms, before, priority, raised, unread, shortage_ms, expires_in_ms, pool } =
+        let WhyNow::Queued { waited_ms, before, priority, raised, unread, shortage_ms, expires_in_ms, pool } =
             &self.now
         else {
             return;
@@ -96,7 +96,7 @@ impl Why {
         said.extend(expires_in_ms.map(|ms| format!("It expires in {} unless it begins.", span(ms))));
     }
 
-    fn say_ended(&self, end: &End, said: &mut Vec<String>) {
+    fn say_ended(&self, end: &WhyEnded, said: &mut Vec<String>) {
         let (name, attempt) = (self.name(), self.attempts);
         let Past { crashes_max, retries_max, .. } = self.past;
         said.push(match &end.how {
@@ -147,7 +147,7 @@ impl Why {
     fn say_past(&self, said: &mut Vec<String>) {
         let past = &self.past;
         said.extend(past.deaths.iter().map(death));
-        if past.crashes > 0 && !matches!(self.now, Now::Ended(_)) {
+        if past.crashes > 0 && !matches!(self.now, WhyNow::Ended(_)) {
             said.push(format!(
                 "Deaths charged to it: {}; at {} it is quarantined.",
                 past.crashes, past.crashes_max
@@ -200,7 +200,7 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
     say_limits(limits, said);
 }
 
-fn say_limits(limits: &Limits, said: &mut Vec<String>) {
+fn say_limits(limits: &RunningLimits, said: &mut Vec<String>) {
     if let (Some(all), Some(left)) = (limits.timeout_ms, limits.timeout_left_ms) {
         said.push(format!("It may run for another {} of its {}.", span(left), span(all)));
     }

@@ -41,14 +41,14 @@ pub enum Stage {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Brief {
     /// The files that the job reads, as they were when it was planned.
-    pub seen: Vec<Seen>,
+    pub seen: Vec<PlannedFile>,
     /// Bytes that the kind passes to all of them.
     pub common: Vec<u8>,
 }
 
 /// A file as the plan task found it: a later task that finds other values knows that the file was changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Seen {
+pub struct PlannedFile {
     /// The name that the job uses for it.
     pub name: String,
     /// Its length in bytes.

@@ -3,7 +3,7 @@
 //! A value out of its range is an error that names the key. Used by `policy.rs` and `kinds.rs`.
 
 use anyhow::{Result, ensure};
-use bulkhead_proto::bound::{Bound, Limits};
+use bulkhead_proto::bound::{Bound, KindLimits};
 use bulkhead_proto::limits::{LIMIT_MAX_MS, MEMORY_MIN_BYTES};
 
 /// The longest time limit, in seconds.
@@ -19,7 +19,7 @@ pub(super) struct LimitKeys {
 
 impl LimitKeys {
     /// Converts them to the core's units. Errors prefix each key with `table`, which ends with a dot.
-    pub(super) fn read(&self, table: &str) -> Result<Limits> {
+    pub(super) fn read(&self, table: &str) -> Result<KindLimits> {
         let seconds = |key: &str, values| {
             let name = format!("{table}{key}");
             let Bound { usual, most } = bound(&name, "_seconds", values, (1, LIMIT_MAX_SECONDS))?;
@@ -27,7 +27,7 @@ impl LimitKeys {
             anyhow::Ok(Bound { usual: usual.map(in_ms), most: most.map(in_ms) })
         };
         let memory = format!("{table}memory");
-        Ok(Limits {
+        Ok(KindLimits {
             timeout_ms: seconds("timeout", self.timeout)?,
             no_progress_ms: seconds("no_progress", self.no_progress)?,
             cpu_ms: seconds("cpu", self.cpu)?,
@@ -56,7 +56,7 @@ fn bound(key: &str, unit: &str, values: (Option<u64>, Option<u64>), range: (u64,
 }
 
 /// A default of a kind above the daemon's maximum is an error; otherwise it would silently be lowered.
-pub(super) fn check_over(table: &str, own: &Limits, daemon: &Limits) -> Result<()> {
+pub(super) fn check_over(table: &str, own: &KindLimits, daemon: &KindLimits) -> Result<()> {
     let sorts = [
         ("timeout", "_seconds", 1000, own.timeout_ms, daemon.timeout_ms),
         ("no_progress", "_seconds", 1000, own.no_progress_ms, daemon.no_progress_ms),

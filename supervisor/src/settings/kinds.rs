@@ -5,7 +5,7 @@
 //! `policy.rs`.
 
 use anyhow::{Context, Result, ensure};
-use bulkhead_proto::bound::Limits;
+use bulkhead_proto::bound::KindLimits;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::{self, Kind};
@@ -64,7 +64,7 @@ enum OutputSetting {
 }
 
 /// Builds the table of kinds; `limits` are the daemon's own.
-pub(super) fn table(file: &File, enable_chaos: bool, limits: &Limits) -> Result<Vec<Kind>> {
+pub(super) fn table(file: &File, enable_chaos: bool, limits: &KindLimits) -> Result<Vec<Kind>> {
     let mut kinds = if file.builtin_kinds.unwrap_or(true) { kind::builtin(enable_chaos) } else { Vec::new() };
     // In system mode programs of clients would run as the daemon's own user, so `exec` needs user mode until there is
     // a sandbox.
@@ -113,7 +113,7 @@ impl OwnKind {
     }
 
     /// Builds a kind that the config file declares.
-    fn declare(&self, name: &str, limits: &Limits) -> Result<Kind> {
+    fn declare(&self, name: &str, limits: &KindLimits) -> Result<Kind> {
         let ring = self.ring.unwrap_or(1);
         ensure!(
             (1..=RING).contains(&usize::from(ring)),
@@ -163,7 +163,7 @@ impl OwnKind {
     }
 
     /// Sets the limits and budgets of its jobs.
-    fn set_rules(&self, kind: &mut Kind, limits: &Limits) -> Result<()> {
+    fn set_rules(&self, kind: &mut Kind, limits: &KindLimits) -> Result<()> {
         let table = format!("kinds.{}.", kind.name);
         ensure!(
             self.crashes_max != Some(0),
@@ -226,10 +226,10 @@ mod tests {
         assert_eq!((noop.limits.timeout_ms.usual, noop.retries_max, noop.ring), (Some(2000), Some(4), 256));
         let own = kinds.last().unwrap();
         let bound = |usual, most| Bound { usual, most };
-        let limits = Limits {
+        let limits = KindLimits {
             timeout_ms: bound(Some(6000), Some(7000)),
             memory_bytes: bound(Some(1 << 20), None),
-            ..Limits::default()
+            ..KindLimits::default()
         };
         assert_eq!(own.limits, limits);
         let needs = [("in", Way::In), ("a", Way::Out), ("b", Way::Out)];

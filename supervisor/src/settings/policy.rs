@@ -142,7 +142,7 @@ fn check_ranges(file: &File) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::config::{Bound, Limits};
+    use bulkhead_core::config::{Bound, KindLimits};
 
     use super::*;
 
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(config.limits.timeout_ms, Bound { usual: Some(60_000), most: None });
         assert_eq!(config.limits.cpu_ms, Bound { usual: None, most: Some(5000) });
         assert_eq!(config.limits.memory_bytes.usual, Some(1 << 20));
-        assert_eq!(read("").unwrap().limits, Limits::default());
+        assert_eq!(read("").unwrap().limits, KindLimits::default());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
-use bulkhead_core::config::{Bound, Config, Limits};
+use bulkhead_core::config::{Bound, Config, KindLimits};
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::file;
 use bulkhead_proto::job::OutputMode;
@@ -67,7 +67,7 @@ fn in_range(config: &Config) {
     }
 }
 
-fn limits(limits: &Limits) {
+fn limits(limits: &KindLimits) {
     for bound in [limits.timeout_ms, limits.no_progress_ms, limits.cpu_ms] {
         within(bound, 1000, LIMIT_MAX_MS);
     }

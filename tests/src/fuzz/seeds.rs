@@ -76,10 +76,10 @@ fn ring() -> Vec<Vec<u8>> {
         bare(6),
         bare(5),
     ];
-    let liar =
+    let hostile =
         [bare(0), claim(1, ClaimState::Taken), bare(4), bare(0), claim(2, ClaimState::Claimed), bare(4)];
     let many = [bare(0).repeat(300), bare(5).repeat(20), bare(6).repeat(20), bare(0).repeat(20)];
-    vec![honest.concat(), liar.concat(), many.concat()]
+    vec![honest.concat(), hostile.concat(), many.concat()]
 }
 
 /// One step beyond each range: mutations alone do not find the key that goes with the value.

@@ -72,7 +72,7 @@ fn while_connecting() {
     std::mem::forget((server, newborn));
 }
 
-/// The channel stands, and by the time that the daemon's thread brings it to the loop its worker may have lied.
+/// The channel stands, and by the time that the daemon's thread brings it to the loop its worker may have broken the protocol.
 fn channel_while_connecting() {
     let newborn = Newborn::take();
     let server = newborn.listen();
@@ -97,7 +97,7 @@ fn urgent() {
     std::mem::forget(puppet);
 }
 
-/// The frame in front is a lie, so what comes behind it is still there when the lane is closed.
+/// The frame in front is a protocol violation, so what comes behind it is still there when the lane is closed.
 fn behind(bytes: &[u8], frames: usize) {
     let puppet = Puppet::come_up();
     let lane = puppet.lane.as_fd();
@@ -108,7 +108,7 @@ fn behind(bytes: &[u8], frames: usize) {
     std::mem::forget(puppet);
 }
 
-/// Nothing is ever read from the channel; it is closed when the worker lies.
+/// Nothing is ever read from the channel; it is closed when the worker breaks the protocol.
 fn on_channel() {
     let puppet = Puppet::come_up();
     leave_on_channel(&puppet);

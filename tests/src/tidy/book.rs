@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::Violation;
+use super::StyleFault;
 use super::tree::{files_below, root};
 
 /// Pages that are written from the code: what stands there alone was explained by nobody.
@@ -48,12 +48,12 @@ pub fn prose() -> String {
 
 /// Every relative link leads to a file that `is_there`, and its `#anchor` to a heading. A link of a page of the book
 /// stays in the book: the built book has no other files.
-pub fn links(documents: &Documents, is_there: impl Fn(&Path) -> bool) -> Vec<Violation> {
+pub fn links(documents: &Documents, is_there: impl Fn(&Path) -> bool) -> Vec<StyleFault> {
     let mut found = Vec::new();
     for (document, text) in documents {
         for (line, target) in targets(text).filter(|(_, target)| !is_web(target)) {
             let fault = link_fault(documents, &is_there, document, target);
-            found.extend(fault.map(|fault| Violation::of_line(document, line, fault)));
+            found.extend(fault.map(|fault| StyleFault::of_line(document, line, fault)));
         }
     }
     found
@@ -82,26 +82,26 @@ fn link_fault(
 }
 
 /// The summary names each page of the book once, and nothing else.
-pub fn summary(documents: &Documents) -> Vec<Violation> {
+pub fn summary(documents: &Documents) -> Vec<StyleFault> {
     let Some(text) = documents.get(Path::new(SUMMARY)) else {
-        return vec![Violation::of_file(SUMMARY, "the book has no summary")];
+        return vec![StyleFault::of_file(SUMMARY, "the book has no summary")];
     };
     let mut found = Vec::new();
     let mut listed: Vec<PathBuf> = Vec::new();
     for (line, target) in targets(text) {
         let page = resolve(Path::new(SUMMARY), target).unwrap_or_default();
         if !documents.contains_key(&page) {
-            found.push(Violation::of_line(SUMMARY, line, format!("the page {target} is not there")));
+            found.push(StyleFault::of_line(SUMMARY, line, format!("the page {target} is not there")));
         }
         if listed.contains(&page) {
-            found.push(Violation::of_line(SUMMARY, line, format!("the page {target} is listed twice")));
+            found.push(StyleFault::of_line(SUMMARY, line, format!("the page {target} is listed twice")));
         }
         listed.push(page);
     }
     let pages =
         documents.keys().filter(|path| path.starts_with(PAGES) && path.as_path() != Path::new(SUMMARY));
     let unlisted = pages.filter(|page| !listed.contains(page));
-    found.extend(unlisted.map(|page| Violation::of_file(page, "the page is not in SUMMARY.md")));
+    found.extend(unlisted.map(|page| StyleFault::of_file(page, "the page is not in SUMMARY.md")));
     found
 }
 

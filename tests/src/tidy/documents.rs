@@ -5,13 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Violation;
+use super::StyleFault;
 
 /// The page with the table of exit codes.
 pub const EXIT_CODES: &str = "docs/src/reference/exit-codes.md";
 
 /// Every exit code of the table in code has a row in the table of a document.
-pub fn exit_codes(code: &str, document: &str) -> Vec<Violation> {
+pub fn exit_codes(code: &str, document: &str) -> Vec<StyleFault> {
     let rows: Vec<&str> = document.lines().filter(|line| line.starts_with('|')).collect();
     let mut found = Vec::new();
     for line in code.lines() {
@@ -22,7 +22,7 @@ pub fn exit_codes(code: &str, document: &str) -> Vec<Violation> {
         let value = value.trim_end_matches(';');
         let told = rows.iter().any(|row| row.split('|').any(|cell| cell.trim().trim_matches('`') == value));
         if !told {
-            found.push(Violation::of_file(
+            found.push(StyleFault::of_file(
                 EXIT_CODES,
                 format!("exit code {value} ({name}) has no row in a table"),
             ));
@@ -33,22 +33,23 @@ pub fn exit_codes(code: &str, document: &str) -> Vec<Violation> {
 
 /// Every key of the config file stands in the sample, as a line `key = ...`, commented out or not, and no other; a key
 /// that is a table stands there as the header `[key.name]` of one.
-pub fn config_keys(settings: &str, kinds: &str, sample: &str) -> Vec<Violation> {
+pub fn config_keys(settings: &str, kinds: &str, sample: &str) -> Vec<StyleFault> {
     let mut known: BTreeSet<&str> = fields(settings, "struct File {");
     known.extend(fields(kinds, "struct OwnKind {"));
     let shown: BTreeSet<&str> = sample.lines().filter_map(|line| key(line).or_else(|| table(line))).collect();
     let mut found = Vec::new();
     if known.is_empty() {
-        found.push(Violation::of_file("supervisor/src/settings.rs", "no `struct File` with the config keys"));
+        found
+            .push(StyleFault::of_file("supervisor/src/settings.rs", "no `struct File` with the config keys"));
     }
     for missing in known.difference(&shown) {
-        found.push(Violation::of_file(
+        found.push(StyleFault::of_file(
             "systemd/bulkhead.toml",
             format!("config key {missing} is not in the sample"),
         ));
     }
     for unknown in shown.difference(&known) {
-        found.push(Violation::of_file("systemd/bulkhead.toml", format!("{unknown} is no config key")));
+        found.push(StyleFault::of_file("systemd/bulkhead.toml", format!("{unknown} is no config key")));
     }
     found
 }
@@ -98,7 +99,7 @@ pub fn flags(help: &str) -> Vec<String> {
 }
 
 /// Every one of these words of a command stands in a document, as a word of its own.
-pub fn told(command: &str, words: &[String], documents: &str) -> Vec<Violation> {
+pub fn told(command: &str, words: &[String], documents: &str) -> Vec<StyleFault> {
     let is_inside = |letter: char| letter == '-' || letter.is_ascii_alphanumeric();
     let stands = |word: &str| {
         documents.match_indices(word).any(|(at, _)| {
@@ -109,6 +110,6 @@ pub fn told(command: &str, words: &[String], documents: &str) -> Vec<Violation> 
     };
     let missing = words.iter().filter(|word| !stands(word));
     missing
-        .map(|word| Violation::of_file("docs/src", format!("`{command}`: {word} is documented nowhere")))
+        .map(|word| StyleFault::of_file("docs/src", format!("`{command}`: {word} is documented nowhere")))
         .collect()
 }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Violation;
+use super::StyleFault;
 
 /// A package's folder, the packages of the project that it may depend on, and, if fixed, the libraries.
 type Row = (&'static str, &'static [&'static str], Option<&'static [&'static str]>);
@@ -47,7 +47,7 @@ const PURE: [&str; 6] =
 ///
 /// # Panics
 /// If a manifest cannot be read.
-pub fn check(root: &Path) -> Vec<Violation> {
+pub fn check(root: &Path) -> Vec<StyleFault> {
     let mut found = Vec::new();
     for folder in packages(root) {
         let text =
@@ -63,8 +63,10 @@ pub fn check(root: &Path) -> Vec<Violation> {
             "std::collections::HashMap",
         ] {
             if !bans.contains(ban) {
-                found
-                    .push(Violation::of_file(format!("{folder}/clippy.toml"), format!("does not ban {ban}")));
+                found.push(StyleFault::of_file(
+                    format!("{folder}/clippy.toml"),
+                    format!("does not ban {ban}"),
+                ));
             }
         }
     }
@@ -85,12 +87,12 @@ pub fn packages(root: &Path) -> Vec<PathBuf> {
 ///
 /// # Panics
 /// If it is no TOML.
-pub fn check_one(folder: &str, text: &str) -> Vec<Violation> {
+pub fn check_one(folder: &str, text: &str) -> Vec<StyleFault> {
     let file = format!("{folder}/Cargo.toml");
     let manifest: toml::Table = text.parse().expect("a manifest is TOML");
     let row = ARROWS.iter().find(|(name, ..)| *name == folder);
     if row.is_none() && !TESTS.contains(&folder) {
-        return vec![Violation::of_file(file, "a package that the table of arrows does not know")];
+        return vec![StyleFault::of_file(file, "a package that the table of arrows does not know")];
     }
     let mut found = Vec::new();
     for name in names(&manifest, "dependencies") {
@@ -100,7 +102,7 @@ pub fn check_one(folder: &str, text: &str) -> Vec<Violation> {
             None => libraries.is_some_and(|known| !known.contains(&name.as_str())),
         };
         if wrong {
-            found.push(Violation::of_file(&file, format!("may not depend on {name}")));
+            found.push(StyleFault::of_file(&file, format!("may not depend on {name}")));
         }
     }
     for name in ["dependencies", "dev-dependencies", "build-dependencies"]
@@ -110,7 +112,8 @@ pub fn check_one(folder: &str, text: &str) -> Vec<Violation> {
         if let Some((_, owners)) = OWNED.iter().find(|(library, _)| *library == name)
             && !owners.contains(&folder)
         {
-            found.push(Violation::of_file(&file, format!("only {} may depend on {name}", owners.join(", "))));
+            found
+                .push(StyleFault::of_file(&file, format!("only {} may depend on {name}", owners.join(", "))));
         }
     }
     found

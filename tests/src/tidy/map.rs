@@ -3,7 +3,7 @@
 //!
 //! Takes the document's text and two questions about the tree, so that it can be tested on made-up ones.
 
-use super::Violation;
+use super::StyleFault;
 
 /// The document.
 pub const MAP: &str = "ARCHITECTURE.md";
@@ -24,11 +24,11 @@ pub struct Tree<'a> {
 }
 
 /// Runs every rule of this file.
-pub fn check(document: &str, tree: &Tree<'_>) -> Vec<Violation> {
+pub fn check(document: &str, tree: &Tree<'_>) -> Vec<StyleFault> {
     let mut found = Vec::new();
     let lines = document.lines().count();
     if lines > LINES_MAX {
-        found.push(Violation::of_file(MAP, format!("{lines} lines, at most {LINES_MAX} are a map")));
+        found.push(StyleFault::of_file(MAP, format!("{lines} lines, at most {LINES_MAX} are a map")));
     }
     for (at, line) in document.lines().enumerate() {
         check_paths(line, at + 1, tree, &mut found);
@@ -36,7 +36,7 @@ pub fn check(document: &str, tree: &Tree<'_>) -> Vec<Violation> {
     for package in tree.packages {
         let row = [format!("| `{package}` |"), format!("| `{package}/` |")];
         if !row.iter().any(|row| document.contains(row)) {
-            found.push(Violation::of_file(MAP, format!("package {package} has no row in the map")));
+            found.push(StyleFault::of_file(MAP, format!("package {package} has no row in the map")));
         }
     }
     check_glossary(document, &mut found);
@@ -44,7 +44,7 @@ pub fn check(document: &str, tree: &Tree<'_>) -> Vec<Violation> {
 }
 
 /// Each path between backticks exists; names in backticks and parentheses right behind it stand in that file.
-fn check_paths(line: &str, at: usize, tree: &Tree<'_>, found: &mut Vec<Violation>) {
+fn check_paths(line: &str, at: usize, tree: &Tree<'_>, found: &mut Vec<StyleFault>) {
     let pieces: Vec<&str> = line.split('`').collect();
     let mut text = None;
     for (number, piece) in pieces.iter().enumerate() {
@@ -58,31 +58,31 @@ fn check_paths(line: &str, at: usize, tree: &Tree<'_>, found: &mut Vec<Violation
         if TOPS.iter().any(|top| piece.starts_with(top)) && !piece.contains([' ', '*']) {
             text = (tree.read)(piece);
             if text.is_none() {
-                found.push(Violation::of_line(MAP, at, format!("{piece} does not exist")));
+                found.push(StyleFault::of_line(MAP, at, format!("{piece} does not exist")));
             }
         } else if let Some(text) = &text
             && !text.contains(piece)
         {
-            found.push(Violation::of_line(MAP, at, format!("{piece} does not stand in the file before it")));
+            found.push(StyleFault::of_line(MAP, at, format!("{piece} does not stand in the file before it")));
         }
     }
 }
 
 /// A word a line, each once.
-fn check_glossary(document: &str, found: &mut Vec<Violation>) {
+fn check_glossary(document: &str, found: &mut Vec<StyleFault>) {
     let section = document.split("\n## Words\n").nth(1).and_then(|rest| rest.split("\n## ").next());
     let rows = section.unwrap_or_default().lines().filter(|line| line.starts_with("| ")).skip(1);
     let words: Vec<&str> = rows.filter_map(|row| row.split('|').nth(1)).map(str::trim).collect();
     if !(WORDS.0..=WORDS.1).contains(&words.len()) {
         let (least, most) = WORDS;
-        found.push(Violation::of_file(
+        found.push(StyleFault::of_file(
             MAP,
             format!("{} words in the glossary, {least} to {most} are wanted", words.len()),
         ));
     }
     for (at, word) in words.iter().enumerate() {
         if words[..at].contains(word) {
-            found.push(Violation::of_file(MAP, format!("{word} stands twice in the glossary")));
+            found.push(StyleFault::of_file(MAP, format!("{word} stands twice in the glossary")));
         }
     }
 }

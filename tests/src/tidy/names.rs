@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Sources, Violation};
+use super::{Sources, StyleFault};
 
 /// Names that may stand more than once: the name, by how the paths begin that may define it, and why.
 pub const SHARED: [(&str, &[&str], &str); 1] = [(
@@ -16,7 +16,7 @@ pub const SHARED: [(&str, &[&str], &str); 1] = [(
 )];
 
 /// Runs the rule.
-pub fn check(sources: &Sources) -> Vec<Violation> {
+pub fn check(sources: &Sources) -> Vec<StyleFault> {
     let mut places: BTreeMap<String, Vec<(&Path, usize)>> = BTreeMap::new();
     for (path, source) in sources.iter().filter(|(path, _)| !sources.is_test(path) && !is_example(path)) {
         for (at, code) in source.code.iter().enumerate().filter(|(at, _)| !source.test[*at]) {
@@ -29,14 +29,14 @@ pub fn check(sources: &Sources) -> Vec<Violation> {
     twice.flat_map(|(name, places)| violations(name, places)).collect()
 }
 
-fn violations(name: &str, places: &[(&Path, usize)]) -> Vec<Violation> {
+fn violations(name: &str, places: &[(&Path, usize)]) -> Vec<StyleFault> {
     let shared =
         SHARED.iter().find(|(shared, ..)| *shared == name).map_or(&[][..], |(_, folders, _)| *folders);
     let is_shared = |path: &Path| folders_hold(shared, path);
     let (first, _) = places[0];
     let others = places.iter().skip(1).filter(|(path, _)| !(is_shared(first) && is_shared(path)));
     let what = format!("type {name} stands in {} too: give it a name of its own", first.display());
-    others.map(|(path, line)| Violation::of_line(path, *line, what.clone())).collect()
+    others.map(|(path, line)| StyleFault::of_line(path, *line, what.clone())).collect()
 }
 
 fn folders_hold(folders: &[&str], path: &Path) -> bool {

@@ -3,23 +3,23 @@
 //! A row links to files of tests and names functions of them in backticks; a name belongs to the link before it. It takes
 //! the texts, so that it can be tested on made-up ones. Driven by the test `tidy_book`.
 
-use super::Violation;
+use super::StyleFault;
 
 /// The heading that the table stands under.
 const HEADING: &str = "## Promises";
 
 /// Every row of the table names a test file, and every test that it names is a function there. `read` gives the text of a
 /// file by its path from the root.
-pub fn check(readme: &str, read: impl Fn(&str) -> Option<String>) -> Vec<Violation> {
+pub fn check(readme: &str, read: impl Fn(&str) -> Option<String>) -> Vec<StyleFault> {
     let lines = readme.lines().enumerate().skip_while(|(_, line)| !line.starts_with(HEADING)).skip(1);
     let lines = lines.take_while(|(_, line)| !line.starts_with("## "));
     let rows: Vec<(usize, &str)> = lines.filter(|(_, line)| line.starts_with("| ")).skip(1).collect();
     let mut found = Vec::new();
     if rows.is_empty() {
-        found.push(Violation::of_file("README.md", format!("no table below {HEADING}")));
+        found.push(StyleFault::of_file("README.md", format!("no table below {HEADING}")));
     }
     for (number, row) in rows {
-        let mut say = |what| found.push(Violation::of_line("README.md", number + 1, what));
+        let mut say = |what| found.push(StyleFault::of_line("README.md", number + 1, what));
         let Some(cell) =
             row.trim_end_matches(['|', ' ']).rsplit(" | ").next().filter(|cell| cell.contains(".rs"))
         else {

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::source::{Source, is_of_word};
-use super::{Sources, Violation};
+use super::{Sources, StyleFault};
 
 /// Where the rooms are.
 const CORE: &str = "crates/core/src/";
@@ -22,13 +22,13 @@ const VALUES: &str = "values.rs";
 const GUARDS: [&str; 6] = ["&mut", "RefMut<", "Ref<", "MutexGuard<", "RwLockWriteGuard<", "IterMut<"];
 
 /// Runs every rule of this file.
-pub fn check(sources: &Sources) -> Vec<Violation> {
+pub fn check(sources: &Sources) -> Vec<StyleFault> {
     let mut found = Vec::new();
     for (path, source) in sources.iter() {
         let Some(inside) = path.to_str().and_then(|path| path.strip_prefix(CORE)) else { continue };
         match inside.split_once('/') {
             None if !OUTSIDE.contains(&inside) => {
-                found.push(Violation::of_file(path, format!("beside the rooms stand only {OUTSIDE:?}")));
+                found.push(StyleFault::of_file(path, format!("beside the rooms stand only {OUTSIDE:?}")));
             }
             None => check_paths(path, source, &ROOMS, "the words of the core know no room", &mut found),
             Some((room, file)) => check_room(path, source, (room, file), &mut found),
@@ -37,9 +37,9 @@ pub fn check(sources: &Sources) -> Vec<Violation> {
     found
 }
 
-fn check_room(path: &Path, source: &Source, (room, file): (&str, &str), found: &mut Vec<Violation>) {
+fn check_room(path: &Path, source: &Source, (room, file): (&str, &str), found: &mut Vec<StyleFault>) {
     if !ROOMS.contains(&room) {
-        return found.push(Violation::of_file(path, format!("{room}/ is no room: the rooms are {ROOMS:?}")));
+        return found.push(StyleFault::of_file(path, format!("{room}/ is no room: the rooms are {ROOMS:?}")));
     }
     let others: Vec<&str> = ROOMS.into_iter().filter(|other| *other != room).collect();
     let (banned, why): (Vec<&str>, &str) = match room {
@@ -59,7 +59,7 @@ fn check_room(path: &Path, source: &Source, (room, file): (&str, &str), found: &
 }
 
 /// No path into one of these rooms, in test modules as little as elsewhere, and no path that hides one.
-fn check_paths(path: &Path, source: &Source, banned: &[&str], why: &str, found: &mut Vec<Violation>) {
+fn check_paths(path: &Path, source: &Source, banned: &[&str], why: &str, found: &mut Vec<StyleFault>) {
     if banned.is_empty() {
         return;
     }
@@ -68,20 +68,20 @@ fn check_paths(path: &Path, source: &Source, banned: &[&str], why: &str, found: 
             let wanted = format!("crate::{room}");
             let ends = |start: usize| !code[start + wanted.len()..].starts_with(is_of_word);
             if code.match_indices(&wanted).any(|(start, _)| ends(start)) {
-                found.push(Violation::of_line(path, at + 1, format!("names {room}/: {why}")));
+                found.push(StyleFault::of_line(path, at + 1, format!("names {room}/: {why}")));
             }
         }
         for hidden in ["crate::{", "crate::*", "super::super", "crate as ", "crate::self"] {
             if code.contains(hidden) {
                 let what = format!("{hidden} hides which room is named: write one path for each");
-                found.push(Violation::of_line(path, at + 1, what));
+                found.push(StyleFault::of_line(path, at + 1, what));
             }
         }
     }
 }
 
 /// No field of a room can be seen outside its folder, but those of plain values.
-fn check_fields(path: &Path, source: &Source, file: &str, found: &mut Vec<Violation>) {
+fn check_fields(path: &Path, source: &Source, file: &str, found: &mut Vec<StyleFault>) {
     if file == VALUES {
         return;
     }
@@ -96,17 +96,17 @@ fn check_fields(path: &Path, source: &Source, file: &str, found: &mut Vec<Violat
             let what = format!(
                 "field {name} can be seen outside its room: give a method, or move the type to {VALUES}"
             );
-            found.push(Violation::of_line(path, at + 1, what));
+            found.push(StyleFault::of_line(path, at + 1, what));
         }
     }
 }
 
 /// No method that can be seen outside an owner lends a part of it to be changed.
-fn check_returns(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+fn check_returns(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
     for (at, result) in signatures(source) {
         if let Some(guard) = GUARDS.iter().find(|guard| result.contains(*guard)) {
             let what = format!("returns {guard}: an owner gives plain values, or references to be read");
-            found.push(Violation::of_line(path, at + 1, what));
+            found.push(StyleFault::of_line(path, at + 1, what));
         }
     }
 }
@@ -136,10 +136,10 @@ fn signatures(source: &Source) -> Vec<(usize, String)> {
 }
 
 /// A view changes nothing.
-fn check_reading(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+fn check_reading(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
     for (at, code) in source.code.iter().enumerate() {
         if code.contains("&mut self") || code.contains(": &mut ") || code.contains("&'a mut ") {
-            found.push(Violation::of_line(path, at + 1, "a view takes references to be read"));
+            found.push(StyleFault::of_line(path, at + 1, "a view takes references to be read"));
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use bulkhead_proto::kind;
 
 use super::source::{Source, is_of_word};
-use super::{Sources, Violation};
+use super::{Sources, StyleFault};
 
 /// Fewest and most lines of a file's header.
 const HEADER_LINES: (usize, usize) = (3, 15);
@@ -135,7 +135,7 @@ const KIND_NAMES_TYPED_IN: &str = "crates/xtask/";
 const MARKS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 /// Runs every rule of this file.
-pub fn check(sources: &Sources) -> Vec<Violation> {
+pub fn check(sources: &Sources) -> Vec<StyleFault> {
     let mut found = Vec::new();
     for (path, source) in sources.iter() {
         let is_test = sources.is_test(path);
@@ -150,7 +150,7 @@ pub fn check(sources: &Sources) -> Vec<Violation> {
     found
 }
 
-fn header(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation>) {
+fn header(path: &Path, source: &Source, is_test: bool, found: &mut Vec<StyleFault>) {
     let lines = source.header_lines();
     let (fewest, most) = HEADER_LINES;
     // The harness of the end-to-end tests is code like any other; a test says in one line what it shows.
@@ -159,14 +159,14 @@ fn header(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation
         let what = format!(
             "its header has {lines} lines; say in {fewest} to {most} what it is, must never do, and who drives it"
         );
-        found.push(Violation::of_file(path, what));
+        found.push(StyleFault::of_file(path, what));
     }
 }
 
-fn lengths(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+fn lengths(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
     let lines = source.code_lines();
     if lines > FILE_LINES_MAX {
-        found.push(Violation::of_file(path, format!("{lines} lines of code, {FILE_LINES_MAX} are allowed")));
+        found.push(StyleFault::of_file(path, format!("{lines} lines of code, {FILE_LINES_MAX} are allowed")));
     }
     for function in source.functions() {
         let lines = source.length_of(&function);
@@ -175,12 +175,12 @@ fn lengths(path: &Path, source: &Source, found: &mut Vec<Violation>) {
                 "function {} has {lines} lines of code, {FUNCTION_LINES_MAX} are allowed",
                 function.name
             );
-            found.push(Violation::of_line(path, function.lines.start + 1, what));
+            found.push(StyleFault::of_line(path, function.lines.start + 1, what));
         }
     }
 }
 
-fn words(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation>) {
+fn words(path: &Path, source: &Source, is_test: bool, found: &mut Vec<StyleFault>) {
     for (line, code) in source.code.iter().enumerate() {
         let in_test = is_test || source.test[line];
         for rule in &WORDS {
@@ -188,37 +188,37 @@ fn words(path: &Path, source: &Source, is_test: bool, found: &mut Vec<Violation>
             allowed |= in_test && rule.in_tests;
             if !allowed && says(code, rule.word) {
                 let what = format!("{} may not stand here: {}", rule.word, rule.why);
-                found.push(Violation::of_line(path, line + 1, what));
+                found.push(StyleFault::of_line(path, line + 1, what));
             }
         }
         for mark in MARKS.iter().filter(|mark| says(&source.lines[line], mark)) {
-            found.push(Violation::of_line(path, line + 1, format!("{mark}: nothing is left for later")));
+            found.push(StyleFault::of_line(path, line + 1, format!("{mark}: nothing is left for later")));
         }
     }
 }
 
-fn apart(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+fn apart(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
     let stands_in =
         |rule: &&Apart| rule.folders.iter().any(|place| path.to_string_lossy().starts_with(place));
     for rule in APART.iter().filter(stands_in) {
         for (line, code) in source.code.iter().enumerate() {
             for name in rule.paths.iter().filter(|name| says(code, name)) {
                 let what = format!("{name} may not stand here: {}", rule.why);
-                found.push(Violation::of_line(path, line + 1, what));
+                found.push(StyleFault::of_line(path, line + 1, what));
             }
         }
     }
 }
 
 /// A kind's name as a text of its own stands once, in the table of kinds; all others use its constant.
-fn kind_names(path: &Path, source: &Source, found: &mut Vec<Violation>) {
+fn kind_names(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
     for kind in kind::builtin(true) {
         let stands = (0..source.code.len()).filter(|&line| !source.test[line]);
         let stands =
             stands.flat_map(|line| std::iter::repeat_n(line, source.count_literals(line, &kind.name)));
         for line in stands.skip(usize::from(path == Path::new(KIND_NAMES_IN))) {
             let what = format!("{:?} stands in {KIND_NAMES_IN} alone: use its constant", kind.name);
-            found.push(Violation::of_line(path, line + 1, what));
+            found.push(StyleFault::of_line(path, line + 1, what));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::source::{Source, is_of_word};
-use super::{Sources, Violation};
+use super::{Sources, StyleFault};
 
 /// Where the macros stand.
 const MACROS: &str = "tests/src/skip.rs";
@@ -16,17 +16,17 @@ const MACROS: &str = "tests/src/skip.rs";
 const PRINTS: [&str; 6] = ["print!(", "println!(", "eprint!(", "eprintln!(", "write!(", "writeln!("];
 
 /// Every way around the macros, in all test code.
-pub fn check(sources: &Sources) -> Vec<Violation> {
+pub fn check(sources: &Sources) -> Vec<StyleFault> {
     let mut found = Vec::new();
     for (path, source) in sources.iter().filter(|(path, _)| *path != Path::new(MACROS)) {
         let is_test = |line: usize| sources.is_test(path) || source.test[line];
         let prints = (0..source.code.len()).filter(|&line| is_test(line) && says_skip(source, line));
         let what = "prints that it is skipped, which no tally sees: end the test by `skip!` or `or_skip!`";
-        found.extend(prints.map(|line| Violation::of_line(path, line + 1, what)));
+        found.extend(prints.map(|line| StyleFault::of_line(path, line + 1, what)));
         let returns =
             tests(source).into_iter().flatten().filter(|&line| returns_silently(&source.code[line]));
         let what = "a test that ends early says why: `skip!` or `or_skip!`; a test that branches has an `if`";
-        found.extend(returns.map(|line| Violation::of_line(path, line + 1, what)));
+        found.extend(returns.map(|line| StyleFault::of_line(path, line + 1, what)));
     }
     found
 }

@@ -3,11 +3,11 @@
 //!
 //! Which tables these are the reader of the tables decides; what a test compares is the test's.
 
-use super::{Sources, Violation};
+use super::{Sources, StyleFault};
 use crate::state_tables;
 
 /// Every state table without a test.
-pub fn check(sources: &Sources) -> Vec<Violation> {
+pub fn check(sources: &Sources) -> Vec<StyleFault> {
     let mut found = Vec::new();
     for (path, source) in sources.iter() {
         let has_table = state_tables::read(&source.lines.join("\n")).is_some();
@@ -15,7 +15,7 @@ pub fn check(sources: &Sources) -> Vec<Violation> {
         if has_table && !compares {
             let what =
                 "its table of states is compared with no code: call `state_tables::assert_told` in a test";
-            found.push(Violation::of_file(path, what));
+            found.push(StyleFault::of_file(path, what));
         }
     }
     found

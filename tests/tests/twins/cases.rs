@@ -1,4 +1,4 @@
-//! The cases: what a supervisor, a worker and a liar do to a ring, and what must come of each step.
+//! The cases: what a supervisor, a worker and a hostile worker do to a ring, and what must come of each step.
 //!
 //! The table of the claim word in ARCHITECTURE.md, row by row, and then what no row allows.
 
@@ -17,11 +17,11 @@ pub(crate) enum Step {
     OfferInUse(u64),
     /// It takes one back: whether it won.
     TakeBack(u64, bool),
-    /// It tries to, and finds a lie.
+    /// It tries to, and finds a protocol violation.
     TakeBackLie(u64),
     /// It looks for results: the seqs that are newly done.
     Poll(&'static [u64]),
-    /// It looks for results, and finds these and then a lie.
+    /// It looks for results, and finds these and then a protocol violation.
     PollLie(&'static [u64]),
     /// The first offer that is not done, and whether it is claimed.
     Head(Option<(u64, bool)>),
@@ -39,9 +39,9 @@ pub(crate) enum Step {
     Fail(u64),
     /// It ends it with a result of no known form.
     EndBadly(u64),
-    /// A liar writes the word (seq, state) into the entry of a seq.
+    /// A hostile worker writes the word (seq, state) into the entry of a seq.
     Say(u64, u64, ClaimState),
-    /// A liar writes a word that is none.
+    /// A hostile worker writes a word that is none.
     Scribble(u64),
 }
 
@@ -215,7 +215,7 @@ pub(crate) const HONEST: &[Case] = &[
 ];
 
 /// The worker breaks a rule (6): it is found, what came before it is kept, and the entry counts as claimed.
-pub(crate) const LIES: &[Case] = &[
+pub(crate) const VIOLATIONS: &[Case] = &[
     (
         "a state that is the supervisor's: taken",
         &[Offer(1, 2), Say(1, 1, Taken), PollLie(&[]), Remains(&[(1, true), (2, false)])],
@@ -263,7 +263,7 @@ pub(crate) const LIES: &[Case] = &[
         &[Offer(1, 2), Claim(1, true), EndBadly(1), PollLie(&[]), Remains(&[(1, true), (2, false)])],
     ),
     (
-        "what came before a lie is kept",
+        "what came before a violation is kept",
         &[
             Offer(1, 3),
             Claim(1, true),
@@ -274,7 +274,7 @@ pub(crate) const LIES: &[Case] = &[
         ],
     ),
     (
-        "a lie that is put right stays one",
+        "a violation that is put right stays one",
         &[
             Offer(1, 2),
             Claim(1, true),
@@ -286,9 +286,9 @@ pub(crate) const LIES: &[Case] = &[
     ),
 ];
 
-/// A liar goes further than its turn, or on after its lie: the name, what the real ring does, what its twin does. The
-/// simulation's liars may do more, so that the core is tried with more than the real ring lets through: results out of
-/// turn, results after a lie, and a lie that wins a task back. Whoever changes one of the two has to look here.
+/// A hostile worker goes further than its turn, or on after its protocol violation: the name, what the real ring does, what its twin does. The
+/// simulation's hostile workers may do more, so that the core is tried with more than the real ring lets through: results out of
+/// turn, results after a protocol violation, and a protocol violation that wins a task back. Whoever changes one of the two has to look here.
 pub(crate) const STRICTER: &[(&str, &[Step], &[Step])] = &[
     (
         "a result out of turn waits for those before it",
@@ -308,7 +308,7 @@ pub(crate) const STRICTER: &[(&str, &[Step], &[Step])] = &[
         &[Offer(1, 2), Claim(1, true), Claim(2, true), End(2), Poll(&[2]), Remains(&[(1, true)])],
     ),
     (
-        "no result is taken after a lie",
+        "no result is taken after a violation",
         &[
             Offer(1, 2),
             Scribble(1),

@@ -1,6 +1,6 @@
 //! The two rings behind one trait, so that a case can be played with either.
 //!
-//! Each twin is both halves of a channel: the supervisor's notes, the worker's steps, and a page for a liar.
+//! Each twin is both halves of a channel: the supervisor's notes, the worker's steps, and a page for a hostile worker.
 
 use bulkhead_core::action::Task;
 use bulkhead_link::supervisor::{FinishedResult, Ring};
@@ -24,7 +24,7 @@ const NO: &str = "no";
 const NONSENSE: u64 = 99;
 
 /// A worker broke a rule.
-pub(crate) type Lie = ();
+pub(crate) type Violation = ();
 
 /// A ring and who acts on it.
 pub(crate) trait Twin {
@@ -35,8 +35,8 @@ pub(crate) trait Twin {
     /// The supervisor offers; false, or a panic: the entry is in use.
     fn offer(&mut self, seq: u64) -> bool;
     /// The supervisor takes back.
-    fn take_back(&mut self, seq: u64) -> Result<bool, Lie>;
-    /// The supervisor looks for results, up to the first lie; whether there was one.
+    fn take_back(&mut self, seq: u64) -> Result<bool, Violation>;
+    /// The supervisor looks for results, up to the first violation; whether there was one.
     fn poll(&mut self) -> (Vec<u64>, bool);
     /// The first that is not done, and whether it is claimed.
     fn head(&self) -> Option<(u64, bool)>;
@@ -52,7 +52,7 @@ pub(crate) trait Twin {
     fn fail(&mut self, seq: u64);
     /// The worker reports what is no report.
     fn end_badly(&mut self, seq: u64);
-    /// A liar writes the word of an entry.
+    /// A hostile worker writes the word of an entry.
     fn scribble(&mut self, entry: u64, word: u64);
 }
 
@@ -60,7 +60,7 @@ pub(crate) trait Twin {
 pub(crate) struct Real {
     ring: Ring,
     worker: WorkerRing,
-    liar: SharedPage,
+    hostile: SharedPage,
 }
 
 fn entry_of(seq: u64) -> usize {
@@ -77,9 +77,9 @@ impl Twin for Real {
 
     fn new() -> Self {
         let (ring, descriptors) = Ring::create().unwrap();
-        let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
+        let hostile = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
         let worker = WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap();
-        Self { ring, worker, liar }
+        Self { ring, worker, hostile }
     }
 
     fn offer(&mut self, seq: u64) -> bool {
@@ -87,13 +87,13 @@ impl Twin for Real {
         true
     }
 
-    fn take_back(&mut self, seq: u64) -> Result<bool, Lie> {
+    fn take_back(&mut self, seq: u64) -> Result<bool, Violation> {
         self.ring.take_back(Seq(seq)).map_err(|_| ())
     }
 
     fn poll(&mut self) -> (Vec<u64>, bool) {
         let mut found = Vec::new();
-        let lied = self.ring.poll(&mut found).is_err();
+        let violated = self.ring.poll(&mut found).is_err();
         let seqs = found.iter().map(|found| match &found.result {
             FinishedResult::Inline(payload) => {
                 assert_eq!(seq_of(payload.as_bytes()), found.seq.0, "it is another's result");
@@ -102,7 +102,7 @@ impl Twin for Real {
             FinishedResult::Failed { message, .. } if message == NO => found.seq.0,
             other => panic!("nobody reported this: {other:?}"),
         });
-        (seqs.collect(), lied)
+        (seqs.collect(), violated)
     }
 
     fn head(&self) -> Option<(u64, bool)> {
@@ -133,11 +133,11 @@ impl Twin for Real {
 
     fn end_badly(&mut self, seq: u64) {
         self.end(seq);
-        self.liar.store(entry_of(seq) + STATUS_AT, NONSENSE, Ordering::Release);
+        self.hostile.store(entry_of(seq) + STATUS_AT, NONSENSE, Ordering::Release);
     }
 
     fn scribble(&mut self, entry: u64, word: u64) {
-        self.liar.store(entry_of(entry) + WORD_AT, word, Ordering::Release);
+        self.hostile.store(entry_of(entry) + WORD_AT, word, Ordering::Release);
     }
 }
 
@@ -175,7 +175,7 @@ impl Twin for Simulated {
         free
     }
 
-    fn take_back(&mut self, seq: u64) -> Result<bool, Lie> {
+    fn take_back(&mut self, seq: u64) -> Result<bool, Violation> {
         // Of an offer that it does not know the simulation says nothing: it is not won.
         self.notes.take_back(&mut self.pages, Seq(seq)).unwrap_or(Ok(false)).map_err(|_| ())
     }

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use bulkhead_jobs::{FileError, PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
-use bulkhead_proto::worker::stage::Seen;
+use bulkhead_proto::worker::stage::PlannedFile;
 use bulkhead_sys::memfd;
 use bulkhead_sys::open_flags::is_appending;
 
@@ -25,7 +25,7 @@ pub(crate) struct CheckedFile {
     file: File,
     /// The longest that it may become, in bytes; `None` if only its disk limits it.
     room: Option<u64>,
-    seen: OnceLock<Seen>,
+    seen: OnceLock<PlannedFile>,
     /// The first write that failed.
     failure: OnceLock<String>,
 }
@@ -45,7 +45,7 @@ impl CheckedFile {
     ///
     /// # Errors
     /// [`TaskFailure`] if it cannot be read or written at any position: what it is, and what to do.
-    pub(crate) fn look(&self) -> Result<&Seen, TaskFailure> {
+    pub(crate) fn look(&self) -> Result<&PlannedFile, TaskFailure> {
         if let Some(seen) = self.seen.get() {
             return Ok(seen);
         }
@@ -59,7 +59,7 @@ impl CheckedFile {
     }
 
     /// Compares the file with what an earlier task of the job saw.
-    pub(crate) fn expect(&self, before: &Seen) -> Result<(), TaskFailure> {
+    pub(crate) fn expect(&self, before: &PlannedFile) -> Result<(), TaskFailure> {
         let seen = self.look()?;
         if seen == before { Ok(()) } else { Err(self.changed(before, seen)) }
     }
@@ -95,7 +95,7 @@ impl CheckedFile {
         }
     }
 
-    fn stat(&self) -> Result<Seen, TaskFailure> {
+    fn stat(&self) -> Result<PlannedFile, TaskFailure> {
         let stat = self.file.metadata();
         let stat = stat.map_err(|error| self.failed(&format!("cannot be examined (fstat): {error}")))?;
         if !stat.is_file() {
@@ -104,8 +104,12 @@ impl CheckedFile {
         Ok(self.seen_in(&stat))
     }
 
-    fn seen_in(&self, stat: &Metadata) -> Seen {
-        Seen { name: self.name.clone(), length: stat.len(), modified: (stat.mtime(), stat.mtime_nsec()) }
+    fn seen_in(&self, stat: &Metadata) -> PlannedFile {
+        PlannedFile {
+            name: self.name.clone(),
+            length: stat.len(),
+            modified: (stat.mtime(), stat.mtime_nsec()),
+        }
     }
 
     /// What the file is instead of a regular file, and what to do.
@@ -126,7 +130,7 @@ impl CheckedFile {
         format!("is a {what}{more}: give a regular file")
     }
 
-    fn changed(&self, before: &Seen, now: &Seen) -> TaskFailure {
+    fn changed(&self, before: &PlannedFile, now: &PlannedFile) -> TaskFailure {
         let how = match now.length {
             length if length == before.length => "it has the same length, but was modified".to_owned(),
             length => format!("it had {} bytes and has {length}", before.length),

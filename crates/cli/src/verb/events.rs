@@ -65,7 +65,7 @@ mod tests {
     use bulkhead_proto::client::evidence::Evidence;
     use bulkhead_proto::client::outcome::Outcome;
     use bulkhead_proto::client::record::{Enough, What};
-    use bulkhead_proto::death::{Death, KillReason, Lie};
+    use bulkhead_proto::death::{Death, KillReason, Violation};
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
 
     use super::*;
@@ -78,7 +78,7 @@ mod tests {
         let text = || "two\nlines".to_owned();
         let death = Death::Signalled { signal: 9, core: false };
         let slot = Some(SlotId(1));
-        let lie = KillReason::Lie { lie: Lie::ClaimWord };
+        let violation = KillReason::Violation { violation: Violation::ClaimWord };
         vec![
             (What::Started { pid: 8, slots: 2 }, "pid=8 slots=2"),
             (What::Spawned { worker: W, pid: 8 }, "worker=3 pid=8"),
@@ -98,7 +98,7 @@ mod tests {
                 What::Placed { worker: W, slot: SlotId(1), replaces: None, after_us: 0, warm: false },
                 "worker=3 slot=1",
             ),
-            (What::Killing { worker: W, job: Some(J), why: lie }, "job=17"),
+            (What::Killing { worker: W, job: Some(J), why: violation }, "job=17"),
             (
                 What::Died {
                     worker: W,

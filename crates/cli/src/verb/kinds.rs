@@ -88,7 +88,7 @@ fn limit(name: &str, bound: Bound, shown: impl Fn(u64) -> String) -> Option<Stri
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::bound::Limits;
+    use bulkhead_proto::bound::KindLimits;
     use bulkhead_proto::file::FileUse;
 
     use super::*;
@@ -98,11 +98,11 @@ mod tests {
         assert_eq!(rules(&Kind::default()), "");
         assert_eq!(rules(&Kind { pool: DEFAULT_POOL.to_owned(), ..Kind::default() }), "");
         let bound = |usual, most| Bound { usual, most };
-        let limits = Limits {
+        let limits = KindLimits {
             timeout_ms: bound(Some(60_000), Some(3_600_000)),
             cpu_ms: bound(None, Some(5000)),
             memory_bytes: bound(Some(1 << 30), None),
-            ..Limits::default()
+            ..KindLimits::default()
         };
         let needs = vec![FileUse::new("in", Way::In), FileUse::new("out", Way::Out)];
         let output = OutputMode::Descriptor;

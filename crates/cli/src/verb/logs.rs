@@ -11,7 +11,7 @@ use bulkhead_client::{Error, Interrupts, LogItem};
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::log::{Found, LogStream};
+use bulkhead_proto::log::{LogFound, LogStream};
 use bulkhead_views::log;
 use bulkhead_views::time::utc;
 
@@ -96,14 +96,16 @@ impl<'a> LogPrinter<'a> {
                 }
                 self.begun = true;
             }
-            LogItem::Found(Found::Dropped(bytes)) if self.global.json => {
+            LogItem::Found(LogFound::Dropped(bytes)) if self.global.json => {
                 self.json(&log::dropped(self.args.job, bytes))?;
             }
-            LogItem::Found(Found::Dropped(bytes)) => {
+            LogItem::Found(LogFound::Dropped(bytes)) => {
                 self.out.writer().flush()?;
                 say(format_args!("bulkhead: {bytes} bytes are missing here, because the log is full"));
             }
-            LogItem::Found(Found::Entry(entry)) => self.entry(entry.wall_us, entry.stream, &entry.bytes)?,
+            LogItem::Found(LogFound::Entry(entry)) => {
+                self.entry(entry.wall_us, entry.stream, &entry.bytes)?
+            }
             LogItem::Ended(end) => {
                 self.code = exit::of(&end.outcome);
                 self.out.writer().flush()?;

@@ -116,7 +116,7 @@ fn health(pool: &PoolRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::client::evidence::Seen;
+    use bulkhead_proto::client::evidence::ProcessSeen;
     use bulkhead_proto::client::view::{PoolHealth, Totals, WorkerState};
     use bulkhead_proto::ids::WorkerId;
 
@@ -153,7 +153,11 @@ mod tests {
                 offers: 1,
                 ended: 7,
                 spawned_us: 0,
-                seen: Some(Seen { pid: 99, waits_in: "nfs_wait".to_owned(), ..Seen::default() }),
+                seen: Some(ProcessSeen {
+                    pid: 99,
+                    waits_in: "nfs_wait".to_owned(),
+                    ..ProcessSeen::default()
+                }),
             }],
             clients: 1,
             queued: 5,

@@ -3,7 +3,7 @@
 //! Spares have no slot. A killed worker is listed until its death is proven.
 
 use anyhow::Result;
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::exit;
 use bulkhead_proto::client::view::WorkerRow;
 
@@ -57,7 +57,7 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
 }
 
 /// The state of a process in words, with its pid if it is not the worker itself.
-pub(crate) fn waiting(row: &WorkerRow, seen: &Seen) -> String {
+pub(crate) fn waiting(row: &WorkerRow, seen: &ProcessSeen) -> String {
     let mut text = match seen.waits_in.as_str() {
         "" => seen.state.to_string(),
         function => format!("{function} ({})", seen.state),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bulkhead_client::{DaemonClient, connect};
 use bulkhead_proto::client::frame::{Frames, Hello, push_frame};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame, Submit};
-use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::codec;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::Payload;
@@ -141,15 +141,15 @@ pub(crate) fn frame(tag: Tag, reply: Reply) -> Vec<u8> {
 }
 
 /// The end of a job that is done.
-pub(crate) fn done(job: u64, output: &[u8]) -> Ended {
-    let output = Output::Inline(Payload::from(output.to_vec()));
-    Ended { job: JobId(job), outcome: Outcome::Done, output, attempts: 1 }
+pub(crate) fn done(job: u64, output: &[u8]) -> JobEnded {
+    let output = JobOutput::Inline(Payload::from(output.to_vec()));
+    JobEnded { job: JobId(job), outcome: Outcome::Done, output, attempts: 1 }
 }
 
 /// The end of a job whose output is in a descriptor.
-pub(crate) fn done_in_file(job: u64, bytes: u64) -> Ended {
-    let output = Output::Descriptor { bytes };
-    Ended { job: JobId(job), outcome: Outcome::Done, output, attempts: 1 }
+pub(crate) fn done_in_file(job: u64, bytes: u64) -> JobEnded {
+    let output = JobOutput::Descriptor { bytes };
+    JobEnded { job: JobId(job), outcome: Outcome::Done, output, attempts: 1 }
 }
 
 /// A path at which nobody listens, in a folder that lives as long as the first of the two.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
@@ -53,7 +53,7 @@ impl Letter {
 /// The ends of one reply that is not sent yet.
 #[derive(Default)]
 struct Envelope {
-    ended: Vec<Ended>,
+    ended: Vec<JobEnded>,
     bytes: u64,
 }
 
@@ -140,7 +140,7 @@ impl Clients {
         &mut self,
         turn: &mut Turn,
         (id, tag): (ClientId, Tag),
-        ended: Ended,
+        ended: JobEnded,
         output: Option<OutputId>,
         envelopes: &mut Envelopes,
     ) {
@@ -155,7 +155,7 @@ impl Clients {
         &mut self,
         turn: &mut Turn,
         (id, tag): (ClientId, Tag),
-        ended: Ended,
+        ended: JobEnded,
         envelopes: &mut Envelopes,
     ) {
         let bytes = bytes_of(&ended);
@@ -188,10 +188,10 @@ impl Clients {
 }
 
 /// About the bytes of an end in a reply.
-pub(crate) fn bytes_of(ended: &Ended) -> u64 {
+pub(crate) fn bytes_of(ended: &JobEnded) -> u64 {
     let output = match &ended.output {
-        Output::Inline(payload) => payload.as_bytes().len(),
-        Output::None | Output::Descriptor { .. } => 0,
+        JobOutput::Inline(payload) => payload.as_bytes().len(),
+        JobOutput::None | JobOutput::Descriptor { .. } => 0,
     };
     let text = match &ended.outcome {
         Outcome::Failed { message, .. } => message.len(),

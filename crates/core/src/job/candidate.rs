@@ -3,7 +3,7 @@
 //! Driven by `machine/dispatch.rs`. A run that was taken is in no list; [`Jobs::start`] must follow in the same
 //! call.
 
-use bulkhead_proto::client::why::Before;
+use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::{ClientId, KindId, PoolId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
@@ -116,12 +116,12 @@ impl Jobs {
 
     /// Counts the jobs that go before a queued job, and the users and clients that take turns with its own. Jobs that
     /// run alone go before all; they are counted up to `WHY_COUNT_MAX`.
-    pub(crate) fn before(&self, turn: &Turn, run: Run) -> Before {
+    pub(crate) fn before(&self, turn: &Turn, run: Run) -> QueuedBefore {
         let key = self.table.open(run);
         let solo =
             self.queues.solo(self.table.batch(key).pool).walk(&self.table.slab).take(WHY_COUNT_MAX as usize);
         let alone = solo.filter(|key| !self.table[*key].is_part()).count() as u64;
-        Before { alone, ..self.queues.before(&self.table, ageing(turn), key) }
+        QueuedBefore { alone, ..self.queues.before(&self.table, ageing(turn), key) }
     }
 
     /// Counts the jobs before one that waits to run alone, up to `WHY_COUNT_MAX`.

@@ -4,7 +4,7 @@
 //! is still with a worker stays there until it is settled, and what it brings is dropped. `machine/end.rs` drives
 //! this file; `announce.rs`, `kept.rs` and `retry.rs` say what follows an end.
 
-use bulkhead_proto::client::outcome::{Ended, Outcome, Output};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::why::{Canceller, Part};
 use bulkhead_proto::ids::OutputId;
@@ -113,7 +113,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it has not ended.
-    pub(crate) fn take_end(&mut self, turn: &mut Turn, run: Run) -> (Ended, Option<OutputId>, Released) {
+    pub(crate) fn take_end(&mut self, turn: &mut Turn, run: Run) -> (JobEnded, Option<OutputId>, Released) {
         let (job, released) = self.leave_table(turn, run);
         if let Some(log) = job.log() {
             self.logs.forget(turn, log);
@@ -132,20 +132,20 @@ impl Jobs {
     }
 
     /// A copy of the end of a job that stays, and its held output.
-    pub(crate) fn copy_end(&self, run: Run) -> (Ended, Option<OutputId>) {
+    pub(crate) fn copy_end(&self, run: Run) -> (JobEnded, Option<OutputId>) {
         let job = self.job(run);
         let (outcome, output) = match job.end() {
-            None => (Outcome::Lost { reason: String::new() }, Output::None),
+            None => (Outcome::Lost { reason: String::new() }, JobOutput::None),
             Some(end) => {
                 let output = match &end.left {
-                    Leftover::Nothing => Output::None,
-                    Leftover::Inline(payload) => Output::Inline(payload.clone()),
-                    Leftover::Held { bytes, .. } => Output::Descriptor { bytes: *bytes },
+                    Leftover::Nothing => JobOutput::None,
+                    Leftover::Inline(payload) => JobOutput::Inline(payload.clone()),
+                    Leftover::Held { bytes, .. } => JobOutput::Descriptor { bytes: *bytes },
                 };
                 (end.outcome.clone(), output)
             }
         };
-        (Ended { job: job.id, outcome, output, attempts: job.attempts }, job.held())
+        (JobEnded { job: job.id, outcome, output, attempts: job.attempts }, job.held())
     }
 
     /// Records an end that somebody may look for. Jobs that are done without trouble and jobs that never began leave
@@ -186,12 +186,12 @@ impl Jobs {
 }
 
 /// The end of a job that was removed from the table.
-fn ended_of(job: Job) -> Ended {
+fn ended_of(job: Job) -> JobEnded {
     let EntryState::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
     let output = match end.left {
-        Leftover::Nothing => Output::None,
-        Leftover::Inline(payload) => Output::Inline(payload),
-        Leftover::Held { bytes, .. } => Output::Descriptor { bytes },
+        Leftover::Nothing => JobOutput::None,
+        Leftover::Inline(payload) => JobOutput::Inline(payload),
+        Leftover::Held { bytes, .. } => JobOutput::Descriptor { bytes },
     };
-    Ended { job: job.id, outcome: end.outcome, output, attempts: job.attempts }
+    JobEnded { job: job.id, outcome: end.outcome, output, attempts: job.attempts }
 }

@@ -4,7 +4,7 @@
 //! does. [`grant`] is called once, at admission, and writes the result into the job's policy, which alone is read
 //! later.
 
-use bulkhead_proto::bound::{Bound, Limits};
+use bulkhead_proto::bound::{Bound, KindLimits};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::job::{CRASHES_MAX, OutputMode, Policy};
@@ -36,7 +36,7 @@ pub(crate) fn grant(kind: &Kind, policy: &mut Policy, admin: bool) -> Result<(),
     Ok(())
 }
 
-fn grant_limits(limits: &Limits, policy: &mut Policy, admin: bool) -> Result<(), Refusal> {
+fn grant_limits(limits: &KindLimits, policy: &mut Policy, admin: bool) -> Result<(), Refusal> {
     let sorts = [
         ("timeout_ms", limits.timeout_ms, &mut policy.timeout_ms),
         ("no_progress_ms", limits.no_progress_ms, &mut policy.no_progress_ms),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use bulkhead_proto::client::evidence::Progress;
+use bulkhead_proto::client::evidence::TaskProgress;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag, WorkerId};
 
 use crate::job::Jobs;
@@ -23,7 +23,7 @@ const EVERY_MS: u64 = 200;
 struct Subscription {
     alarm: AlarmSlot,
     /// The figure that was sent last, and the fence of its attempt.
-    told: Option<(Fence, Progress)>,
+    told: Option<(Fence, TaskProgress)>,
 }
 
 /// The subscriptions of all running jobs.
@@ -38,7 +38,7 @@ pub(crate) enum ProgressLook {
     /// Not at all: it does not run, or it is not attached any more.
     Over,
     /// By its parts.
-    Parts(Run, Fence, Progress),
+    Parts(Run, Fence, TaskProgress),
     /// By examining the worker that runs it, if it has no other offer.
     Worker(WorkerId),
     /// Not by a worker: it is one task of several.
@@ -97,7 +97,7 @@ impl Jobs {
         };
         let entry = self.job(run);
         if let Some(parts) = self.parts_of(run) {
-            let progress = Progress { done: parts.done.into(), total: parts.total.into() };
+            let progress = TaskProgress { done: parts.done.into(), total: parts.total.into() };
             return ProgressLook::Parts(run, entry.fence, progress);
         }
         match entry.state {
@@ -128,11 +128,11 @@ impl Jobs {
         &self,
         run: Run,
         fence: Fence,
-        Progress { done, total }: Progress,
-    ) -> Option<(ClientId, Tag, Progress)> {
+        TaskProgress { done, total }: TaskProgress,
+    ) -> Option<(ClientId, Tag, TaskProgress)> {
         let subscription = self.progress.map.get(&run.first())?;
         let done = if total == 0 { done } else { done.min(total) };
-        let progress = Progress { done, total };
+        let progress = TaskProgress { done, total };
         let told = subscription.told.filter(|(of, _)| *of == fence).map(|(_, told)| told);
         let is_news = told.is_none_or(|told| done >= told.done && progress != told);
         let batch = self.batch(run);
@@ -143,7 +143,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If the job has no subscription, or the figure falls within an attempt or is of an earlier one.
-    pub(crate) fn progress_told(&mut self, run: Run, fence: Fence, progress: Progress) {
+    pub(crate) fn progress_told(&mut self, run: Run, fence: Fence, progress: TaskProgress) {
         let job = run.first();
         let subscription = self.progress.map.get_mut(&job);
         let told = &mut subscription.expect("a job whose progress is told has a subscription").told;

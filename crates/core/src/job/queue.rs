@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bulkhead_proto::client::why::Before;
+use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
@@ -146,12 +146,12 @@ impl PoolQueue {
     }
 
     /// Counts what goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
-    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> Before {
+    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> QueuedBefore {
         let place = place_of(jobs, key);
         let others = self.length - self.length_of(place.uid);
         let users =
             self.users.iter().filter(|(uid, user)| **uid != place.uid && user.length > 0).count() as u64;
-        let Some(user) = self.users.get(&place.uid) else { return Before::default() };
+        let Some(user) = self.users.get(&place.uid) else { return QueuedBefore::default() };
         let same_client = user
             .backlogs
             .get(&place.client)
@@ -159,7 +159,7 @@ impl PoolQueue {
         let is_other =
             |(client, backlog): &(&ClientId, &Backlog)| **client != place.client && backlog.filled != 0;
         let clients = user.backlogs.iter().filter(is_other).count() as u64;
-        Before { same_client, clients, others, users, alone: 0 }
+        QueuedBefore { same_client, clients, others, users, alone: 0 }
     }
 
     /// Whether a client is parked.

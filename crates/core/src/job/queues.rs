@@ -3,7 +3,7 @@
 //! A job or part is queued in the pool that runs its kind. Each queue is fair by itself, see `queue.rs`; admission is
 //! bounded over all queues together, and a client is parked in all of them at once.
 
-use bulkhead_proto::client::why::Before;
+use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::job::backlog::{Ageing, TakeChoice};
@@ -117,7 +117,7 @@ impl Queues {
     }
 
     /// Counts what goes before a queued job, or takes turns with its user.
-    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> Before {
+    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> QueuedBefore {
         self.list[usize::from(jobs.batch(key).pool.0)].before(jobs, ageing, key)
     }
 

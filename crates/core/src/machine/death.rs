@@ -102,7 +102,7 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
 /// | death | first claimed offer | further claimed | offered | none claimed |
 /// |---|---|---|---|---|
 /// | its own: exited, any signal | charged | given back | given back | the slot is charged |
-/// | killed: lie, memory, stopped by a signal, or its lane hung up | charged | given back | given back | the slot is charged |
+/// | killed: protocol violation, memory, stopped by a signal, or its lane hung up | charged | given back | given back | the slot is charged |
 /// | killed: a limit of time, cancel, stop | has its outcome | given back | given back | nobody is charged |
 /// | killed: unresponsive | given back | given back | given back | the slot is charged |
 /// | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
@@ -124,7 +124,9 @@ fn blame(worker: &Worker, death: &Death) -> Blame {
             | KillReason::CpuTime
             | KillReason::Cancel
             | KillReason::Stop => Blame::Nobody,
-            KillReason::Lie { .. } | KillReason::Memory { .. } | KillReason::Stopped => Blame::FirstClaimed,
+            KillReason::Violation { .. } | KillReason::Memory { .. } | KillReason::Stopped => {
+                Blame::FirstClaimed
+            }
             KillReason::Unresponsive if why_killed == Some(Cause::HungUp) => Blame::FirstClaimed,
             KillReason::Unresponsive => Blame::Slot,
         },

@@ -4,7 +4,7 @@
 //! running; a task that is done by then is done. A limit of time ends the job at once: its worker is killed, and the job
 //! does not wait for the proof of death.
 
-use bulkhead_proto::client::evidence::{Progress, Seen};
+use bulkhead_proto::client::evidence::{ProcessSeen, TaskProgress};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::ids::WorkerId;
 
@@ -78,9 +78,9 @@ impl Core {
     pub(super) fn examined(
         &mut self,
         id: WorkerId,
-        seen: Option<Seen>,
+        seen: Option<ProcessSeen>,
         progress_ns: Option<u64>,
-        progress: Option<Progress>,
+        progress: Option<TaskProgress>,
     ) {
         self.note_progress(id, progress);
         self.workers.note_seen(&mut self.turn, id, seen.as_ref());
@@ -101,7 +101,7 @@ impl Core {
             | Cause::Memory { .. }
             | Cause::Cancel
             | Cause::Stop
-            | Cause::Lie(_)
+            | Cause::Violation(_)
             | Cause::Unresponsive
             | Cause::Stopped
             | Cause::Bootstrap

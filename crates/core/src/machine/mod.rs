@@ -135,7 +135,7 @@ impl Core {
             Event::Suspended { worker, signal } => self.stopped(worker, signal),
             Event::Resumed { worker } => self.workers.continued(&mut self.turn, worker),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
-            Event::Lied { worker, lie } => self.lied(worker, lie),
+            Event::Violated { worker, violation } => self.violated(worker, violation),
             Event::HungUp { worker } => self.workers.hung_up(&mut self.turn, worker),
             Event::Died { worker, death, evidence, noticed_after_us, remains } => {
                 self.died(worker, death, noticed_after_us, &remains, evidence);

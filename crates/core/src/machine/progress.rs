@@ -2,7 +2,7 @@
 //!
 //! Progress of a job with parts is counted by the core; of another job it is its worker's word.
 
-use bulkhead_proto::client::evidence::Progress;
+use bulkhead_proto::client::evidence::TaskProgress;
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{Fence, JobId, WorkerId};
 
@@ -28,7 +28,7 @@ impl Core {
     }
 
     /// A worker was examined: its progress is sent, if the job in its ring has a subscription.
-    pub(super) fn note_progress(&mut self, id: WorkerId, progress: Option<Progress>) {
+    pub(super) fn note_progress(&mut self, id: WorkerId, progress: Option<TaskProgress>) {
         if !self.jobs.has_subscriptions() || !self.workers.has_one_offer(id) {
             return;
         }
@@ -42,13 +42,13 @@ impl Core {
     }
 
     /// Sends a client the progress of a job, if it is further than what was sent for this attempt.
-    fn tell_progress(&mut self, run: Run, fence: Fence, progress: Progress) {
+    fn tell_progress(&mut self, run: Run, fence: Fence, progress: TaskProgress) {
         let Some((client, tag, progress)) = self.jobs.progress_news(run, fence, progress) else { return };
         if !self.clients.has_credit(client) {
             return;
         }
         self.jobs.progress_told(run, fence, progress);
-        let Progress { done, total } = progress;
+        let TaskProgress { done, total } = progress;
         self.reply(client, tag, Reply::Progress { job: run.first(), done, total }, TELL_BYTES);
     }
 }

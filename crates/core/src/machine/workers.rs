@@ -2,7 +2,7 @@
 //!
 //! The rest of an event is done by `Workers`, which returns a `FollowUp` or a pool that has changed its health.
 
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::machine::Core;
@@ -56,10 +56,10 @@ impl Core {
     }
 
     /// A worker broke a rule of the protocol: it is killed.
-    pub(super) fn lied(&mut self, id: WorkerId, lie: Lie) {
+    pub(super) fn violated(&mut self, id: WorkerId, violation: Violation) {
         if self.workers.get(id).is_some() {
-            self.turn.count(Counter::Lies, 1);
-            self.kill(id, Cause::Lie(lie));
+            self.turn.count(Counter::Violations, 1);
+            self.kill(id, Cause::Violation(violation));
         }
     }
 

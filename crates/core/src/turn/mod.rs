@@ -53,7 +53,7 @@ pub(crate) enum Counter {
     /// Answers that were dropped because their offer was not current.
     Stale,
     /// Violations of the protocol by workers.
-    Lies,
+    Violations,
     /// Kept results that were dropped early.
     Evicted,
 }
@@ -222,7 +222,7 @@ impl Turn {
             Counter::Spawned => &mut totals.spawned,
             Counter::TakenBack => &mut totals.taken_back,
             Counter::Stale => &mut totals.stale,
-            Counter::Lies => &mut totals.lies,
+            Counter::Violations => &mut totals.violations,
             Counter::Evicted => &mut totals.evicted,
         };
         *total += count;

@@ -9,7 +9,8 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::client::why::{
-    Drain, End, Failure, Holder, Limits, Longest, Now, Past, Pool, Running, Unread, Why,
+    DrainLeft, Holder, LastFailure, Longest, Past, Running, RunningLimits, Unread, Why, WhyEnded, WhyNow,
+    WhyPool,
 };
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 
@@ -36,9 +37,9 @@ impl View<'_> {
             Doing::Parted => self.why_parted(run, peer),
             Doing::Queued => self.why_queued(run, peer),
             Doing::Backoff { until_ns } => {
-                Now::Backoff { left_ms: self.left_ms(until_ns), alone: job.is_alone() }
+                WhyNow::Backoff { left_ms: self.left_ms(until_ns), alone: job.is_alone() }
             }
-            Doing::Alone => Now::Alone {
+            Doing::Alone => WhyNow::Alone {
                 before: self.jobs.before_alone(run),
                 shortage_ms: self.why_shortage(run),
                 pool: self.why_pool(run, peer),
@@ -50,10 +51,10 @@ impl View<'_> {
         Why { job: job.id(), attempts: self.jobs.attempts_of(run), now, vanished_ms, past: self.past(run) }
     }
 
-    fn why_ended(&self, run: Run) -> Now {
+    fn why_ended(&self, run: Run) -> WhyNow {
         let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
         let end = job.end().expect("a job that is shown as ended has ended");
-        Now::Ended(End {
+        WhyNow::Ended(WhyEnded {
             how: end.outcome().clone(),
             part: end.part(),
             by: end.by(),
@@ -72,9 +73,9 @@ impl View<'_> {
         Some(self.left_ms(at_ns))
     }
 
-    fn why_parted(&self, run: Run, peer: Peer) -> Now {
+    fn why_parted(&self, run: Run, peer: Peer) -> WhyNow {
         let client = self.jobs.batch(run).client();
-        Now::Parted {
+        WhyNow::Parted {
             parts: self.jobs.parts_of(run).unwrap_or_default(),
             unread: self.unread(client),
             shortage_ms: self.workers.short_until_ns().map(|at_ns| self.left_ms(at_ns)),
@@ -83,11 +84,11 @@ impl View<'_> {
     }
 
     /// The jobs before it are counted by the rules by which the queue takes jobs.
-    fn why_queued(&self, run: Run, peer: Peer) -> Now {
+    fn why_queued(&self, run: Run, peer: Peer) -> WhyNow {
         let batch = self.jobs.batch(run);
         let waited_ms = self.since_ms(batch.since_ns());
         let has_begun = !self.jobs.job(run).never_began();
-        Now::Queued {
+        WhyNow::Queued {
             waited_ms,
             before: self.jobs.before(self.turn, run),
             priority: batch.policy().priority,
@@ -106,7 +107,7 @@ impl View<'_> {
     }
 
     /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
-    fn why_running(&self, run: Run, id: WorkerId, seq: Seq, since_ns: u64) -> Now {
+    fn why_running(&self, run: Run, id: WorkerId, seq: Seq, since_ns: u64) -> WhyNow {
         let policy = self.jobs.batch(run).policy();
         let worker = self.workers.get(id);
         let behind =
@@ -114,7 +115,7 @@ impl View<'_> {
         // Its time counts from when it became the first of its ring: see `watch_head`.
         let begun_ns = worker.filter(|_| behind == 0).map_or(since_ns, |worker| worker.ring().head_ns());
         let ends_ns = policy.timeout_ms.map(|limit_ms| begun_ns.saturating_add(ms(limit_ms)));
-        Now::Running(Running {
+        WhyNow::Running(Running {
             holder: self.holder(id, seq).unwrap_or(Holder {
                 worker: id,
                 pid: None,
@@ -129,7 +130,7 @@ impl View<'_> {
                 .and_then(|worker| worker.stopped_until_ns())
                 .map(|at_ns| self.left_ms(at_ns)),
             drain: self.why_drain(),
-            limits: Limits {
+            limits: RunningLimits {
                 timeout_ms: policy.timeout_ms,
                 timeout_left_ms: ends_ns.filter(|_| behind == 0).map(|at_ns| self.left_ms(at_ns)),
                 no_progress_ms: policy.no_progress_ms,
@@ -151,7 +152,7 @@ impl View<'_> {
     }
 
     /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
-    fn why_pool(&self, run: Run, peer: Peer) -> Pool {
+    fn why_pool(&self, run: Run, peer: Peer) -> WhyPool {
         let id = self.jobs.batch(run).pool();
         let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
@@ -168,7 +169,7 @@ impl View<'_> {
             stuck -= u16::from(worker.shown() == WorkerState::Stuck);
         }
         let (health, health_reason) = pool.health();
-        Pool {
+        WhyPool {
             name: pool.name().to_owned(),
             slots: u16::try_from(pool.size()).unwrap_or(u16::MAX),
             busy,
@@ -206,9 +207,9 @@ impl View<'_> {
     }
 
     /// A drain whose grace has no end has no alarm.
-    fn why_drain(&self) -> Option<Drain> {
+    fn why_drain(&self) -> Option<DrainLeft> {
         let left_ms = self.drain.until_ns.map(|at_ns| self.left_ms(at_ns));
-        (!self.drain.is_open).then_some(Drain { left_ms })
+        (!self.drain.is_open).then_some(DrainLeft { left_ms })
     }
 
     /// Budgets count since the submit or the last retry of the job; deaths and lost attempts count over its whole life.
@@ -228,10 +229,10 @@ impl View<'_> {
 
     /// The last failure after which this job was tried again, while its record is kept. Messages are long and many jobs may
     /// fail, so jobs do not keep them: a request for `why` searches the bounded ring of records.
-    fn last_failure(&self, wanted: JobId) -> Option<Failure> {
+    fn last_failure(&self, wanted: JobId) -> Option<LastFailure> {
         self.turn.records().newest().find_map(|record| {
             let What::Backoff { job, attempt, message, .. } = &record.what else { return None };
-            (*job == wanted).then(|| Failure { attempt: *attempt, message: message.clone() })
+            (*job == wanted).then(|| LastFailure { attempt: *attempt, message: message.clone() })
         })
     }
 

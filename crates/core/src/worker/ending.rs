@@ -4,7 +4,7 @@
 //! waits for proof of death. Without proof in time the worker is stuck: another worker gets its slot, and its task is
 //! never offered again.
 
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
@@ -79,7 +79,7 @@ impl<T: Copy> Workers<T> {
 
     /// A worker was examined. If that was because the proof of its death is late, it is stuck now. At most as many stuck
     /// workers are replaced as the pool has slots.
-    pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
+    pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&ProcessSeen>) {
         let Some(worker) = self.table.get(&id) else { return };
         let WorkerDuty::Killed { why, slot, proof: Proof::Late } = worker.state else { return };
         let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());

@@ -4,7 +4,7 @@
 //! the watched limits of its task, and its alarms. Other rooms read by the methods here; only files of this folder write
 //! fields.
 
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
@@ -188,7 +188,7 @@ impl<T: Copy> Worker<T> {
     }
 
     /// What an examination showed when it became stuck.
-    pub(crate) fn seen(&self) -> Option<&Seen> {
+    pub(crate) fn seen(&self) -> Option<&ProcessSeen> {
         match &self.state {
             WorkerDuty::Stuck { seen, .. } => seen.as_ref(),
             WorkerDuty::Starting

@@ -8,7 +8,7 @@
 //! `Core::step` calls `recycle` each turn; no alarm is set for it, so an idle pool does not age. The size of a worker is
 //! examined after one of its tasks has ended, at most once in [`SIZE_EVERY_MS`].
 
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::ids::WorkerId;
 
@@ -71,7 +71,7 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker was examined: notes its size.
-    pub(super) fn note_size(&mut self, id: WorkerId, seen: Option<&Seen>) {
+    pub(super) fn note_size(&mut self, id: WorkerId, seen: Option<&ProcessSeen>) {
         if let (Some(worker), Some(seen)) = (self.table.get_mut(&id), seen) {
             worker.stats.resident_bytes = seen.resident_bytes;
         }

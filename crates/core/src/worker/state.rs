@@ -5,18 +5,18 @@
 //!
 //! | from \ to | spare | idle | busy | retiring | killed | stuck |
 //! |---|---|---|---|---|---|---|
-//! | starting | ready | | | | not up in time, hung up, lied, stop | |
-//! | spare | | got a slot | | not needed any more | stopped by a signal, hung up, lied, stop | |
-//! | idle | | | offered a task | makes room for a fresh one, recycled, drained | stopped by a signal, hung up, lied, stop | |
-//! | busy | | all settled | | | any limit, cancel, stopped by a signal, lie, hung up, stop | |
+//! | starting | ready | | | | not up in time, hung up, protocol violation, stop | |
+//! | spare | | got a slot | | not needed any more | stopped by a signal, hung up, protocol violation, stop | |
+//! | idle | | | offered a task | makes room for a fresh one, recycled, drained | stopped by a signal, hung up, protocol violation, stop | |
+//! | busy | | all settled | | | any limit, cancel, stopped by a signal, protocol violation, hung up, stop | |
 //! | retiring | | | | | did not leave in time, stop | |
 //! | killed | | | | | | no proof of death in time |
 //!
 //! Anything else is an assertion. Proof of death removes a worker from every state.
 
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_proto::death::{KillReason, Lie};
+use bulkhead_proto::death::{KillReason, Violation};
 use bulkhead_proto::ids::SlotId;
 
 /// Why the core killed a worker. `machine/death.rs` decides by it who is charged with the death.
@@ -35,7 +35,7 @@ pub(crate) enum Cause {
     /// The service stops.
     Stop,
     /// It broke a rule of the worker protocol.
-    Lie(Lie),
+    Violation(Violation),
     /// It took no offer, or did not leave.
     Unresponsive,
     /// A signal stopped it, and it was not continued in time.
@@ -57,7 +57,7 @@ impl Cause {
             Cause::Stopped => KillReason::Stopped,
             Cause::Cancel => KillReason::Cancel,
             Cause::Stop => KillReason::Stop,
-            Cause::Lie(lie) => KillReason::Lie { lie },
+            Cause::Violation(violation) => KillReason::Violation { violation },
             Cause::Unresponsive | Cause::Bootstrap | Cause::HungUp => KillReason::Unresponsive,
         }
     }
@@ -79,7 +79,7 @@ pub(super) enum WorkerDuty {
     /// Killed; its death is not proven yet.
     Killed { why: Cause, slot: Option<SlotId>, proof: Proof },
     /// Killed, and without proof of death for too long. `seen` is what an examination showed then.
-    Stuck { why: Cause, place: StuckSlot, seen: Option<Seen> },
+    Stuck { why: Cause, place: StuckSlot, seen: Option<ProcessSeen> },
 }
 
 /// Whether the proof of a death is late.

@@ -11,7 +11,7 @@
 //! | processor time | when all cores together could have used up the rest, see [`cpu_pause_ns`] | used >= limit |
 //! | memory | the sooner the nearer it is to its limit, see [`memory_pause_ns`] | grown by >= limit |
 
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
@@ -65,7 +65,7 @@ impl TaskWatch {
     fn judge(
         &mut self,
         limits: &TaskLimits,
-        seen: Option<&Seen>,
+        seen: Option<&ProcessSeen>,
         progress_ns: Option<u64>,
         (now_ns, cores): (u64, u32),
     ) -> Result<u64, Cause> {
@@ -144,7 +144,7 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker was examined: notes its size, and that it is stuck if the proof of its death is late.
-    pub(crate) fn note_seen(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&Seen>) {
+    pub(crate) fn note_seen(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&ProcessSeen>) {
         self.note_size(id, seen);
         self.note_stuck(turn, id, seen);
     }
@@ -156,7 +156,7 @@ impl<T: Copy> Workers<T> {
         turn: &mut Turn,
         id: WorkerId,
         is_wanted: bool,
-        seen: Option<&Seen>,
+        seen: Option<&ProcessSeen>,
         progress_ns: Option<u64>,
     ) -> Option<Cause> {
         if !is_wanted {

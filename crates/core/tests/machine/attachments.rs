@@ -6,7 +6,7 @@ use bulkhead_core::event::{Attached, Event, TaskResult};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::client::why::{End, Now, Why};
+use bulkhead_proto::client::why::{Why, WhyEnded, WhyNow};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, Tag};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
@@ -118,7 +118,7 @@ fn what_ended_with_files_is_not_run_again() {
     let (count, refused) = rig.change(ALICE, Request::Retry { jobs: vec![job] });
     assert_eq!(count, 0);
     assert!(refused[0].to_string().contains("submit it anew"), "{refused:?}");
-    let had_files = |why: Why| matches!(why.now, Now::Ended(End { had_files: true, .. }));
+    let had_files = |why: Why| matches!(why.now, WhyNow::Ended(WhyEnded { had_files: true, .. }));
     assert!(had_files(rig.why(ALICE, job)) && rig.detail(job).has_files);
     let plain = rig.submit(1);
     rig.fail(plain);

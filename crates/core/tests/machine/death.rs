@@ -8,7 +8,7 @@ use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
 use bulkhead_proto::limits::DEATHS_KEPT;
@@ -240,12 +240,12 @@ fn no_proof_no_retry_but_the_slot_is_replaced() {
     let mut rig = Rig::new(1);
     let job = rig.submit(1);
     let worker = rig.claim(job);
-    rig.tell(Event::Lied { worker, lie: Lie::ClaimWord });
+    rig.tell(Event::Violated { worker, violation: Violation::ClaimWord });
     rig.sleep(60_000);
     assert_eq!(rig.detail(job).row.state, JobState::Running, "the proof is not there");
     assert!(rig.rows().iter().any(|row| row.worker == worker && row.state == WorkerState::Stuck));
     assert!(rig.rows().iter().any(|row| row.slot.is_some() && row.state == WorkerState::Idle));
-    rig.die(worker, Death::Killed { why: KillReason::Lie { lie: Lie::ClaimWord } });
+    rig.die(worker, Death::Killed { why: KillReason::Violation { violation: Violation::ClaimWord } });
     assert_eq!(rig.detail(job).row.crashes, 1);
 }
 
@@ -255,7 +255,7 @@ fn at_most_as_many_stuck_workers_as_slots_are_replaced() {
     for _ in 0..3 {
         let idle = rig.rows().into_iter().find(|row| row.state == WorkerState::Idle);
         let Some(idle) = idle else { break };
-        rig.tell(Event::Lied { worker: idle.worker, lie: Lie::Lane });
+        rig.tell(Event::Violated { worker: idle.worker, violation: Violation::Lane });
         rig.sleep(20_000);
     }
     let rows = rig.rows();
@@ -264,11 +264,11 @@ fn at_most_as_many_stuck_workers_as_slots_are_replaced() {
     let stuck: Vec<WorkerId> =
         rows.iter().filter(|row| row.state == WorkerState::Stuck).map(|row| row.worker).collect();
     // One of them dies at last, and makes room for the replacement of the other.
-    rig.die(stuck[0], Death::Killed { why: KillReason::Lie { lie: Lie::Lane } });
+    rig.die(stuck[0], Death::Killed { why: KillReason::Violation { violation: Violation::Lane } });
     rig.sleep(1000);
     assert!(rig.rows().iter().any(|row| row.state == WorkerState::Idle), "the other is not replaced");
     for worker in stuck.into_iter().skip(1) {
-        rig.die(worker, Death::Killed { why: KillReason::Lie { lie: Lie::Lane } });
+        rig.die(worker, Death::Killed { why: KillReason::Violation { violation: Violation::Lane } });
     }
     rig.sleep(1000);
     assert!(rig.rows().iter().any(|row| row.state == WorkerState::Idle));

@@ -5,7 +5,7 @@
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Leftover, TaskResult};
 use bulkhead_proto::client::message::{Reply, Request};
-use bulkhead_proto::client::outcome::{Outcome, Output};
+use bulkhead_proto::client::outcome::{JobOutput, Outcome};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
@@ -137,7 +137,7 @@ fn held_outputs_travel_alone_and_are_dropped_after_the_reply() {
     let job = rig.submit_as(ALICE, "quick", 1, policy.clone(), true);
     rig.finish_with(job, TaskResult::Held { output: OutputId(5), bytes: 99 }, 1);
     let (_, _, reply, output) = rig.replies.last().unwrap();
-    assert!(matches!(reply, Reply::Ended(ended) if ended[0].output == Output::Descriptor { bytes: 99 }));
+    assert!(matches!(reply, Reply::Ended(ended) if ended[0].output == JobOutput::Descriptor { bytes: 99 }));
     assert_eq!((*output, rig.dropped.as_slice()), (Some(OutputId(5)), &[OutputId(5)][..]));
 
     let kept = rig.submit_as(ALICE, "quick", 1, policy, false);
@@ -162,7 +162,7 @@ fn what_a_failed_job_had_written_is_told_and_kept_like_a_result() {
     rig.sleep(5000);
     rig.finish_with(job, failed(held(2)), 1);
     let (_, _, reply, output) = rig.replies.last().unwrap();
-    assert!(matches!(reply, Reply::Ended(ended) if ended[0].output == Output::Descriptor { bytes: 7 }));
+    assert!(matches!(reply, Reply::Ended(ended) if ended[0].output == JobOutput::Descriptor { bytes: 7 }));
     assert_eq!((*output, rig.dropped.len()), (Some(OutputId(2)), 1), "a failed job is kept");
     assert_eq!(rig.detail(job).output_bytes, Some(7));
     rig.change(ALICE, Request::Forget { jobs: vec![job] });
@@ -172,7 +172,7 @@ fn what_a_failed_job_had_written_is_told_and_kept_like_a_result() {
     rig.finish_with(short, failed(Leftover::Inline(Payload::from(vec![1, 2]))), 1);
     rig.ask(ALICE, Request::Result { job: short });
     let (_, _, reply, output) = rig.replies.last().unwrap();
-    let told = Output::Inline(Payload::from(vec![1, 2]));
+    let told = JobOutput::Inline(Payload::from(vec![1, 2]));
     assert!(output.is_none() && matches!(reply, Reply::Ended(ended) if ended[0].output == told));
 }
 

@@ -1,6 +1,6 @@
 //! Limits of the configuration: the limits of a job that asks for none, and the most that a job may ask for.
 
-use bulkhead_core::config::{Bound, Config, Limits};
+use bulkhead_core::config::{Bound, Config, KindLimits};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::ClientId;
@@ -9,7 +9,7 @@ use bulkhead_proto::job::{Payload, Policy};
 use crate::rig::{ADMIN, ALICE, Rig, config};
 
 fn rig() -> Rig {
-    let limits = Limits {
+    let limits = KindLimits {
         timeout_ms: Bound { usual: Some(500), most: Some(2000) },
         no_progress_ms: Bound { usual: None, most: Some(300) },
         cpu_ms: Bound { usual: Some(900), most: None },

@@ -2,7 +2,7 @@
 //!
 //! The kind `ruled` has rules of its own; `quick` has those of the daemon.
 
-use bulkhead_core::config::{Bound, Config, Limits};
+use bulkhead_core::config::{Bound, Config, KindLimits};
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::file::{FileUse, Way};
@@ -14,7 +14,7 @@ use crate::rig::{ADMIN, ALICE, Rig, SEGV, config};
 
 fn rig_with(ruled: Kind) -> Rig {
     let timeout_ms = Bound { usual: Some(100), most: Some(1000) };
-    let mut config = Config { limits: Limits { timeout_ms, ..Limits::default() }, ..config(1) };
+    let mut config = Config { limits: KindLimits { timeout_ms, ..KindLimits::default() }, ..config(1) };
     config.kinds.push(Kind { name: "ruled".to_owned(), ring: 1, ..ruled });
     Rig::with(config)
 }
@@ -41,10 +41,10 @@ fn refused(rig: &mut Rig, kind: &str, policy: Policy, files: &[FileUse]) -> Stri
 
 #[test]
 fn limits_of_a_kind_go_over_those_of_the_daemon() {
-    let limits = Limits {
+    let limits = KindLimits {
         timeout_ms: Bound { usual: Some(5000), most: Some(9000) },
         cpu_ms: Bound { usual: Some(50), most: None },
-        ..Limits::default()
+        ..KindLimits::default()
     };
     let mut rig = rig_with(Kind { limits, ..Kind::default() });
     let got = |policy: &Policy| (policy.timeout_ms, policy.cpu_ms);

@@ -88,7 +88,7 @@ fn a_timeout_is_answered_even_if_its_worker_never_dies() {
     let mut rig = Rig::new(1);
     let job = rig.submit_as(ALICE, "quick", 1, timed(30_000), false);
     let worker = rig.claim(job);
-    rig.tell(Event::Lied { worker, lie: bulkhead_proto::death::Lie::ClaimWord });
+    rig.tell(Event::Violated { worker, violation: bulkhead_proto::death::Violation::ClaimWord });
     rig.sleep(31_000);
     assert_eq!(
         rig.outcome(job),

@@ -7,7 +7,7 @@ use bulkhead_core::event::{Leftover, TaskResult};
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::Parts;
-use bulkhead_proto::client::why::Now;
+use bulkhead_proto::client::why::WhyNow;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 use bulkhead_proto::worker::stage::Stage;
@@ -187,7 +187,7 @@ fn how_far_the_parts_are_is_shown() {
     let parts = Parts { done: 1, running: 2, total: 5 };
     assert_eq!(rig.detail(job).parts, Some(parts));
     let why = rig.why(ALICE, job);
-    assert!(matches!(why.now, Now::Parted { parts: shown, .. } if shown == parts), "{why:?}");
+    assert!(matches!(why.now, WhyNow::Parted { parts: shown, .. } if shown == parts), "{why:?}");
     assert!(why.to_string().contains("done in 5 parts: 1 are done, 2 run."), "{why}");
 }
 

@@ -7,7 +7,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::{PoolHealth, PoolRow};
-use bulkhead_proto::client::why::Now;
+use bulkhead_proto::client::why::WhyNow;
 use bulkhead_proto::ids::{ClientId, JobId, WorkerId};
 use bulkhead_proto::job::Policy;
 
@@ -147,7 +147,7 @@ fn why_tells_of_the_pool_of_the_kind() {
     let mut rig = Rig::with(two(3));
     let jobs: Vec<JobId> = (0..2).map(|_| run(&mut rig, ALICE, "foreign")).collect();
     let why = rig.why(ALICE, jobs[1]);
-    let Now::Queued { pool, .. } = &why.now else { panic!("{:?}", why.now) };
+    let WhyNow::Queued { pool, .. } = &why.now else { panic!("{:?}", why.now) };
     assert_eq!((pool.name.as_str(), pool.slots, pool.busy, pool.spares), ("heavy", 1, 1, 1));
     let said = why.to_string();
     assert!(said.contains("Its kind has workers of its own, pool heavy."), "{said}");

@@ -1,7 +1,7 @@
 //! Progress of jobs: sent to clients that subscribed, while the job runs, at most once in a while, and never backwards.
 
 use bulkhead_core::event::{Event, TaskResult};
-use bulkhead_proto::client::evidence::Progress;
+use bulkhead_proto::client::evidence::TaskProgress;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId};
 use bulkhead_proto::job::{Payload, Policy};
@@ -35,7 +35,7 @@ impl Rig {
 
     /// The worker says so, and a while passes.
     fn says(&mut self, done: u64, total: u64) {
-        self.progress = Some(Progress { done, total });
+        self.progress = Some(TaskProgress { done, total });
         self.sleep(200);
     }
 }

@@ -2,7 +2,7 @@
 
 use bulkhead_core::config::Config;
 use bulkhead_core::event::TaskResult;
-use bulkhead_proto::client::evidence::Seen;
+use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::{Enough, What};
 use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::death::Death;
@@ -108,7 +108,7 @@ fn a_worker_that_has_grown_leaves_after_its_task() {
     }
     assert_eq!(rig.examined, 1, "once a second at most");
     assert!(rig.retired.is_empty());
-    rig.seen = Some(Seen { resident_bytes: 2 << 20, ..Seen::default() });
+    rig.seen = Some(ProcessSeen { resident_bytes: 2 << 20, ..ProcessSeen::default() });
     rig.pass(1001);
     let grown = run_one(&mut rig);
     assert_eq!(rig.retired, [grown]);

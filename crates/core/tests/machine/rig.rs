@@ -9,7 +9,7 @@ use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, TaskResult};
-use bulkhead_proto::client::evidence::{Evidence, Progress, Seen};
+use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::{Death, KillReason};
@@ -54,9 +54,9 @@ pub(crate) struct Rig {
     pub(crate) looks: usize,
     pub(crate) examined: usize,
     /// What examining shows, of whomever.
-    pub(crate) seen: Option<Seen>,
+    pub(crate) seen: Option<ProcessSeen>,
     pub(crate) progress_ns: Option<u64>,
-    pub(crate) progress: Option<Progress>,
+    pub(crate) progress: Option<TaskProgress>,
     pub(crate) exited: bool,
     /// Whether spawned workers come up by themselves.
     pub(crate) come_up: bool,
@@ -114,7 +114,7 @@ impl Rig {
             ready: Vec::new(),
             looks: 0,
             examined: 0,
-            seen: Some(Seen::default()),
+            seen: Some(ProcessSeen::default()),
             progress_ns: None,
             progress: None,
             exited: false,

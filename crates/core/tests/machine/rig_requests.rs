@@ -4,7 +4,7 @@
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
-use bulkhead_proto::client::outcome::{Ended, Outcome};
+use bulkhead_proto::client::outcome::{JobEnded, Outcome};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::{JobDetail, Status, WorkerRow};
@@ -95,7 +95,7 @@ impl Rig {
     }
 
     /// The ends that a client was told under this tag, or under any.
-    pub(crate) fn told(&self, client: ClientId, tag: Option<Tag>) -> Vec<Ended> {
+    pub(crate) fn told(&self, client: ClientId, tag: Option<Tag>) -> Vec<JobEnded> {
         let mut all = Vec::new();
         for (to, of, reply, _) in &self.replies {
             if let Reply::Ended(ended) = reply

@@ -2,12 +2,12 @@
 //!
 //! A test sets what an examination shows. Time passes with a turn at each deadline that the machine asked for.
 
-use bulkhead_proto::client::evidence::{Evidence, Seen};
+use bulkhead_proto::client::evidence::{Evidence, ProcessSeen};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_proto::death::{Death, KillReason, Lie};
+use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{ClientId, JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Payload, Policy};
 
@@ -30,8 +30,8 @@ fn memory(crashes_max: u8) -> Policy {
     Policy { memory_bytes: Some(MEMORY), crashes_max: Some(crashes_max), ..Policy::default() }
 }
 
-fn seen(cpu_ms: u64, resident_bytes: u64) -> Option<Seen> {
-    Some(Seen { cpu_us: cpu_ms * 1000, resident_bytes, ..Seen::default() })
+fn seen(cpu_ms: u64, resident_bytes: u64) -> Option<ProcessSeen> {
+    Some(ProcessSeen { cpu_us: cpu_ms * 1000, resident_bytes, ..ProcessSeen::default() })
 }
 
 /// A job that has begun, in a worker that had used 70 ms and 1 MiB before it.
@@ -65,7 +65,7 @@ fn deaths_seen_by(rig: &mut Rig, client: ClientId) -> usize {
 fn what_a_task_starts_uses_its_processor_time() {
     let mut rig = Rig::new(1);
     let used = |own_ms: u64, below_ms: u64| {
-        seen(own_ms, 1 << 20).map(|seen| Seen { below_us: below_ms * 1000, ..seen })
+        seen(own_ms, 1 << 20).map(|seen| ProcessSeen { below_us: below_ms * 1000, ..seen })
     };
     rig.seen = used(70, 5000);
     let job = rig.submit_as(ALICE, "quick", 1, cpu(200), false);
@@ -225,7 +225,7 @@ fn a_watched_task_shares_its_ring_with_nobody() {
 fn a_job_of_a_killed_worker_does_not_wait_for_the_proof() {
     let mut rig = Rig::new(1);
     let (job, worker) = begun(&mut rig, Policy { cpu_ms: Some(10), ..no_progress(30_000) });
-    rig.tell(Event::Lied { worker, lie: Lie::ClaimWord });
+    rig.tell(Event::Violated { worker, violation: Violation::ClaimWord });
     rig.seen = seen(100_000, 0);
     rig.sleep(29_000);
     assert_eq!(rig.detail(job).row.state, JobState::Running, "what a killed worker uses is nobody's");
@@ -260,8 +260,8 @@ fn a_death_in_mid_job_stays_as_evidence_though_nobody_is_charged() {
 fn a_stuck_worker_says_where_it_waits() {
     let mut rig = Rig::new(1);
     let (_, worker) = begun(&mut rig, Policy::default());
-    rig.tell(Event::Lied { worker, lie: Lie::ClaimWord });
-    rig.seen = Some(Seen { waits_in: "vfork".to_owned(), ..Seen::default() });
+    rig.tell(Event::Violated { worker, violation: Violation::ClaimWord });
+    rig.seen = Some(ProcessSeen { waits_in: "vfork".to_owned(), ..ProcessSeen::default() });
     rig.sleep(10_001);
     let stuck =
         |what: &What| matches!(what, What::Stuck { seen: Some(seen), .. } if seen.waits_in == "vfork");

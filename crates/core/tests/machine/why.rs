@@ -6,7 +6,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::client::why::{Before, Canceller, Drain, End, Now, Running};
+use bulkhead_proto::client::why::{Canceller, DrainLeft, QueuedBefore, Running, WhyEnded, WhyNow};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
@@ -22,23 +22,23 @@ pub(crate) fn busy() -> (Rig, JobId) {
     (rig, long)
 }
 
-pub(crate) fn before(rig: &mut Rig, job: JobId) -> Before {
+pub(crate) fn before(rig: &mut Rig, job: JobId) -> QueuedBefore {
     match rig.why(ADMIN, job).now {
-        Now::Queued { before, .. } => before,
+        WhyNow::Queued { before, .. } => before,
         other => panic!("not queued: {other:?}"),
     }
 }
 
-fn end(rig: &mut Rig, job: JobId) -> End {
+fn end(rig: &mut Rig, job: JobId) -> WhyEnded {
     match rig.why(ADMIN, job).now {
-        Now::Ended(end) => end,
+        WhyNow::Ended(end) => end,
         other => panic!("not ended: {other:?}"),
     }
 }
 
 pub(crate) fn running(rig: &mut Rig, job: JobId) -> Running {
     match rig.why(ADMIN, job).now {
-        Now::Running(running) => running,
+        WhyNow::Running(running) => running,
         other => panic!("not running: {other:?}"),
     }
 }
@@ -50,7 +50,7 @@ fn a_failed_job_says_what_its_code_said_and_when_it_is_tried_again() {
     let job = rig.submit_as(ALICE, "quick", 1, policy, false);
     rig.fail(job);
     let why = rig.why(ALICE, job);
-    assert!(matches!(why.now, Now::Backoff { left_ms: 1..=100, alone: false }), "{why:?}");
+    assert!(matches!(why.now, WhyNow::Backoff { left_ms: 1..=100, alone: false }), "{why:?}");
     let failure = why.past.last_failure.expect("its record is kept");
     assert_eq!((failure.attempt, failure.message.as_str()), (1, "no"));
     rig.sleep(200);
@@ -67,7 +67,7 @@ fn a_charged_job_says_what_it_waits_for_and_each_death() {
     rig.crash(guilty);
     rig.crash(guilty);
     let why = rig.why(ALICE, guilty);
-    let Now::Alone { before: 0, shortage_ms: None, pool } = &why.now else { panic!("{why:?}") };
+    let WhyNow::Alone { before: 0, shortage_ms: None, pool } = &why.now else { panic!("{why:?}") };
     assert_eq!((pool.spares, pool.busy + pool.idle, pool.next_spawn_ms), (0, 0, Some(2)));
     assert_eq!((why.past.crashes, why.past.crashes_max, why.past.deaths.len()), (2, 3, 2));
     // A second one waits behind it.
@@ -112,7 +112,7 @@ fn a_running_job_says_what_is_about_to_end_it() {
     rig.tell(Event::Drain { grace_ms: Some(60_000) });
     rig.pass(1000);
     let now = running(&mut rig, job);
-    assert_eq!((now.stopped_ms, now.drain), (Some(9_000), Some(Drain { left_ms: Some(59_000) })));
+    assert_eq!((now.stopped_ms, now.drain), (Some(9_000), Some(DrainLeft { left_ms: Some(59_000) })));
     assert_eq!(rig.why(ADMIN, job).vanished_ms, Some(29_000));
     rig.tell(Event::Resumed { worker });
     assert_eq!(running(&mut rig, job).stopped_ms, None);

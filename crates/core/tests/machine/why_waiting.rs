@@ -5,8 +5,8 @@
 use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::client::view::PoolHealth;
-use bulkhead_proto::client::why::{Before, Drain, Longest, Now, Pool};
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::client::why::{DrainLeft, Longest, QueuedBefore, WhyNow, WhyPool};
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 
@@ -17,9 +17,9 @@ fn with_priority(rig: &mut Rig, priority: u8) -> JobId {
     rig.submit_as(ALICE, "quick", 1, Policy { priority, ..Policy::default() }, false)
 }
 
-fn pool(rig: &mut Rig, job: JobId) -> Pool {
+fn pool(rig: &mut Rig, job: JobId) -> WhyPool {
     match rig.why(ADMIN, job).now {
-        Now::Queued { pool, .. } | Now::Alone { pool, .. } => pool,
+        WhyNow::Queued { pool, .. } | WhyNow::Alone { pool, .. } => pool,
         other => panic!("not waiting: {other:?}"),
     }
 }
@@ -33,15 +33,17 @@ fn who_goes_before_a_queued_job_is_counted_as_the_queue_will_take_them() {
     rig.submit_as(BOB, "quick", 3, Policy::default(), false);
     rig.connect(bulkhead_proto::ids::ClientId(9), 1, false);
     rig.submit_as(bulkhead_proto::ids::ClientId(9), "quick", 2, Policy::default(), false);
-    let rest = Before { same_client: 0, clients: 1, others: 3, users: 1, alone: 0 };
-    assert_eq!(before(&mut rig, low), Before { same_client: 2, ..rest });
+    let rest = QueuedBefore { same_client: 0, clients: 1, others: 3, users: 1, alone: 0 };
+    assert_eq!(before(&mut rig, low), QueuedBefore { same_client: 2, ..rest });
     assert_eq!(before(&mut rig, middle), rest);
-    assert_eq!(before(&mut rig, later), Before { same_client: 1, ..rest });
+    assert_eq!(before(&mut rig, later), QueuedBefore { same_client: 1, ..rest });
     // Waiting outweighs priority in the end: a younger urgent job no longer goes first.
     rig.pass(100_000);
     let urgent = with_priority(&mut rig, 9);
     assert_eq!(before(&mut rig, urgent).same_client, 3);
-    let Now::Queued { waited_ms, raised, priority, .. } = rig.why(ALICE, low).now else { panic!("queued") };
+    let WhyNow::Queued { waited_ms, raised, priority, .. } = rig.why(ALICE, low).now else {
+        panic!("queued")
+    };
     assert_eq!((waited_ms, raised, priority), (100_000, 10, 0));
 }
 
@@ -70,17 +72,17 @@ fn a_waiting_job_is_told_of_the_workers_and_not_of_whose_jobs_they_run() {
     let job = rig.submit_as(BOB, "quick", 1, Policy { expires_ms: Some(5000), ..Policy::default() }, false);
     rig.pass(1);
     let worker = rig.holder(long).unwrap().0;
-    let Now::Queued { pool, expires_in_ms, unread, shortage_ms, .. } = rig.why(BOB, job).now else {
+    let WhyNow::Queued { pool, expires_in_ms, unread, shortage_ms, .. } = rig.why(BOB, job).now else {
         panic!("queued")
     };
     assert_eq!((pool.slots, pool.busy, pool.idle, pool.spares), (1, 1, 0, 1));
     assert_eq!(pool.longest, Some(Longest { job: None, worker, for_ms: 2001 }), "not his job");
     assert_eq!((expires_in_ms, unread, shortage_ms), (Some(4999), None, None));
-    let Now::Queued { pool, .. } = rig.why(ADMIN, job).now else { panic!("queued") };
+    let WhyNow::Queued { pool, .. } = rig.why(ADMIN, job).now else { panic!("queued") };
     assert_eq!(pool.longest.unwrap().job, Some(long));
     assert_eq!(pool.drain, None);
     rig.tell(Event::Drain { grace_ms: Some(700) });
-    assert_eq!(self::pool(&mut rig, job).drain, Some(Drain { left_ms: Some(700) }));
+    assert_eq!(self::pool(&mut rig, job).drain, Some(DrainLeft { left_ms: Some(700) }));
 }
 
 #[test]
@@ -109,10 +111,10 @@ fn a_killed_worker_keeps_its_slot_until_the_proof() {
     let worker = rig.holder(long).unwrap().0;
     let job = rig.submit(1);
     rig.come_up = false;
-    rig.tell(Event::Lied { worker, lie: Lie::Lane });
+    rig.tell(Event::Violated { worker, violation: Violation::Lane });
     assert_eq!(pool(&mut rig, job).dying, 1);
     let holder = running(&mut rig, long).holder;
-    assert_eq!(holder.killed.as_deref(), Some("lie (malformed lane frame)"));
+    assert_eq!(holder.killed.as_deref(), Some("protocol violation (malformed lane frame)"));
     assert!(!holder.stuck);
     rig.sleep(20_000);
     assert!(running(&mut rig, long).holder.stuck);
@@ -127,7 +129,7 @@ fn a_client_that_does_not_read_holds_its_own_jobs_back() {
         rig.finish_with(next, TaskResult::Inline(Payload::from(vec![1; 2048])), 2_000_000);
         next.0 += 1;
     }
-    let Now::Queued { unread, .. } = rig.why(ADMIN, next).now else { panic!("queued") };
+    let WhyNow::Queued { unread, .. } = rig.why(ADMIN, next).now else { panic!("queued") };
     let unread = unread.expect("she has read nothing");
     assert!(unread.bytes > unread.bytes_max && !unread.all_full, "{unread:?}");
     rig.tell(Event::ClientFlushed { client: ALICE });
@@ -144,6 +146,6 @@ fn a_shortage_of_descriptors_is_said_to_those_who_need_one() {
     let (worker, seq) = rig.holder(job).unwrap();
     rig.workers.get_mut(&worker).unwrap().clear();
     rig.tell(Event::OfferFailed { worker, seq, taken: true, shortage: Some("no descriptors".into()) });
-    let Now::Queued { shortage_ms, .. } = rig.why(ALICE, job).now else { panic!("queued") };
+    let WhyNow::Queued { shortage_ms, .. } = rig.why(ALICE, job).now else { panic!("queued") };
     assert_eq!(shortage_ms, Some(100));
 }

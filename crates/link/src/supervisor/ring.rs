@@ -11,8 +11,8 @@ use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
-use bulkhead_proto::client::evidence::{Evidence, Progress};
-use bulkhead_proto::death::{Death, Lie};
+use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
+use bulkhead_proto::death::{Death, Violation};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
@@ -117,7 +117,7 @@ pub struct Ring {
     outstanding: usize,
     nap: u64,
     /// The first rule that the worker broke. After that no result is taken, whatever the box holds later.
-    violation: Option<Lie>,
+    violation: Option<Violation>,
 }
 
 impl fmt::Debug for Ring {
@@ -176,7 +176,7 @@ impl Ring {
     ///
     /// # Errors
     /// A claim word that no rule allows; the offer stays outstanding.
-    pub fn take_back(&mut self, seq: Seq) -> Result<bool, Lie> {
+    pub fn take_back(&mut self, seq: Seq) -> Result<bool, Violation> {
         if !self.is_outstanding(seq) {
             return Ok(false);
         }
@@ -187,7 +187,7 @@ impl Ring {
         match self.observe(seq)? {
             ClaimState::Claimed | ClaimState::Done => Ok(false),
             ClaimState::Settled | ClaimState::Offered | ClaimState::Taken => {
-                Err(self.record_violation(seq, Lie::ClaimWord))
+                Err(self.record_violation(seq, Violation::ClaimWord))
             }
         }
     }
@@ -254,7 +254,7 @@ impl Ring {
     /// # Errors
     /// The rule that the worker broke, now or before; the results appended before are valid. The entry in question
     /// and those after it have no result, and it counts as claimed, whatever it holds later.
-    pub fn poll(&mut self, into: &mut Vec<FinishedTask>) -> Result<(), Lie> {
+    pub fn poll(&mut self, into: &mut Vec<FinishedTask>) -> Result<(), Violation> {
         self.violation.map_or(Ok(()), Err)?;
         while let Some(seq) = self.first_outstanding() {
             match self.observe(seq)? {
@@ -266,7 +266,7 @@ impl Ring {
                 ClaimState::Claimed if self.is_overtaken(seq) => {
                     // An honest worker stores DONE before it claims the next one.
                     if self.observe(seq)? != ClaimState::Done {
-                        return Err(self.record_violation(seq, Lie::ClaimWord));
+                        return Err(self.record_violation(seq, Violation::ClaimWord));
                     }
                 }
                 ClaimState::Settled | ClaimState::Offered | ClaimState::Claimed | ClaimState::Taken => break,
@@ -326,13 +326,13 @@ impl Ring {
 
     /// The progress of the claimed task, as it reports it; `None` if no task is claimed or it has not reported any.
     /// Progress of an earlier task was cleared before the claim.
-    pub fn progress(&self) -> Option<Progress> {
+    pub fn progress(&self) -> Option<TaskProgress> {
         let (_, claimed) = self.head()?;
         if claimed { evidence::progress(&self.box_page) } else { None }
     }
 
     /// Loads the word of an open offer and checks the step from the last state seen.
-    fn observe(&mut self, seq: Seq) -> Result<ClaimState, Lie> {
+    fn observe(&mut self, seq: Seq) -> Result<ClaimState, Violation> {
         use ClaimState::{Claimed, Done, Offered};
         let word = ClaimWord::unpack(self.box_page.load(word_at(seq), Ordering::Acquire));
         let entry = &mut self.entries[boxes::index_of(seq)];
@@ -344,12 +344,12 @@ impl Ring {
                 entry.state = Claimed;
                 Ok(Claimed)
             }
-            _ => Err(self.record_violation(seq, Lie::ClaimWord)),
+            _ => Err(self.record_violation(seq, Violation::ClaimWord)),
         }
     }
 
     /// Records that the worker broke a rule with this entry, which counts as claimed from now on.
-    fn record_violation(&mut self, seq: Seq, violation: Lie) -> Lie {
+    fn record_violation(&mut self, seq: Seq, violation: Violation) -> Violation {
         self.entries[boxes::index_of(seq)].state = ClaimState::Claimed;
         *self.violation.get_or_insert(violation)
     }

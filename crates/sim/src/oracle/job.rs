@@ -16,7 +16,7 @@ pub struct KnownEnd {
     /// The outcome.
     pub outcome: Outcome,
     /// The output and its descriptor, once a client got it.
-    pub output: Option<(outcome::Output, Option<OutputId>)>,
+    pub output: Option<(outcome::JobOutput, Option<OutputId>)>,
 }
 
 /// One accepted job.

@@ -49,8 +49,9 @@ impl OutputOracle {
     /// # Errors
     /// The reply and its descriptor do not go together.
     pub fn attached(&self, reply: &Reply, output: Option<OutputId>) -> Verdict {
-        let entries: &[outcome::Ended] = if let Reply::Ended(entries) = reply { entries } else { &[] };
-        let named = entries.iter().filter(|ended| matches!(ended.output, outcome::Output::Descriptor { .. }));
+        let entries: &[outcome::JobEnded] = if let Reply::Ended(entries) = reply { entries } else { &[] };
+        let named =
+            entries.iter().filter(|ended| matches!(ended.output, outcome::JobOutput::Descriptor { .. }));
         let named = named.count();
         let fits = match output {
             Some(output) => named == 1 && entries.len() == 1 && self.held.contains_key(&output),

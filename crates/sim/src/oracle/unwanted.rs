@@ -73,7 +73,7 @@ impl UnwantedOracle {
     }
 
     fn asks(&mut self, now: Now, worker: WorkerId, seq: Seq, truth: Option<&FakeWorker>) -> Verdict {
-        let honest = truth.filter(|truth| !truth.liar);
+        let honest = truth.filter(|truth| !truth.hostile);
         if honest.is_some_and(|truth| truth.pages.is(seq, ClaimState::Offered)) {
             return broken(
                 "unwanted",
@@ -90,7 +90,7 @@ impl UnwantedOracle {
 
     fn kills(&self, now: Now, worker: WorkerId, pool: &PoolOracle, truth: Option<&FakeWorker>) -> Verdict {
         let is_deaf = pool.is_deaf(worker) || self.resumed.contains(&worker);
-        let Some(truth) = truth.filter(|truth| !truth.liar && !is_deaf) else { return Ok(()) };
+        let Some(truth) = truth.filter(|truth| !truth.hostile && !is_deaf) else { return Ok(()) };
         let running = truth.run.as_ref().map(|run| run.seq);
         let Some((seq, kind)) = running.and_then(|seq| Some((seq, pool.kind_of(worker, seq)?))) else {
             return Ok(());

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::event::{Leftover, Now, TaskResult};
 use bulkhead_proto::client::message::Request;
-use bulkhead_proto::client::outcome::{Ended, Outcome, Output, TimeLimit};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, TimeLimit};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
@@ -78,7 +78,7 @@ impl Ledger {
     ///
     /// # Errors
     /// It is not true, or differs from an earlier reply.
-    pub fn ended(&mut self, now: Now, ended: &Ended, output: Option<OutputId>) -> Verdict {
+    pub fn ended(&mut self, now: Now, ended: &JobEnded, output: Option<OutputId>) -> Verdict {
         let id = ended.job;
         let Some(job) = self.jobs.get_mut(&id) else {
             return broken("outcome", format!("job {id} has ended, but never was"));
@@ -96,14 +96,14 @@ impl Ledger {
             return broken("records", format!("job {id} ended {}, and there is no record", ended.outcome));
         }
         let is_failed = matches!(ended.outcome, Outcome::Failed { .. });
-        if !is_failed && (ended.outcome == Outcome::Done) == (ended.output == Output::None) {
+        if !is_failed && (ended.outcome == Outcome::Done) == (ended.output == JobOutput::None) {
             return broken("outcome", format!("job {id} ended {} with {:?}", ended.outcome, ended.output));
         }
         let shown = (ended.output.clone(), output);
         if ended.outcome == Outcome::Done && !job.reports.iter().any(|report| is_same(report, &shown)) {
             return broken("outcome", format!("job {id} is done with {shown:?}, which nobody reported"));
         }
-        if is_failed && job.plans && ended.output != Output::None {
+        if is_failed && job.plans && ended.output != JobOutput::None {
             return broken("outcome", format!("job {id} failed in parts, and left {shown:?}"));
         }
         if is_failed && !job.plans && !job.refusals.iter().any(|report| is_same(report, &shown)) {
@@ -257,19 +257,19 @@ fn is_sound(job: &KnownJob, outcome: &Outcome, now: Now, left: bool, stopping: b
     }
 }
 
-fn is_same(report: &TaskResult, shown: &(Output, Option<OutputId>)) -> bool {
+fn is_same(report: &TaskResult, shown: &(JobOutput, Option<OutputId>)) -> bool {
     match (report, shown) {
-        (TaskResult::Inline(one), (Output::Inline(other), None))
-        | (TaskResult::Failed { output: Leftover::Inline(one), .. }, (Output::Inline(other), None)) => {
+        (TaskResult::Inline(one), (JobOutput::Inline(other), None))
+        | (TaskResult::Failed { output: Leftover::Inline(one), .. }, (JobOutput::Inline(other), None)) => {
             one == other
         }
-        (TaskResult::Held { output, bytes }, (Output::Descriptor { bytes: shown }, Some(attached))) => {
+        (TaskResult::Held { output, bytes }, (JobOutput::Descriptor { bytes: shown }, Some(attached))) => {
             output == attached && bytes == shown
         }
-        (TaskResult::Failed { output: Leftover::Nothing, .. }, (Output::None, None)) => true,
+        (TaskResult::Failed { output: Leftover::Nothing, .. }, (JobOutput::None, None)) => true,
         (
             TaskResult::Failed { output: Leftover::Held { output, bytes }, .. },
-            (Output::Descriptor { bytes: shown }, Some(attached)),
+            (JobOutput::Descriptor { bytes: shown }, Some(attached)),
         ) => output == attached && bytes == shown,
         _ => false,
     }

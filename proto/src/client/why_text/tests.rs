@@ -3,20 +3,20 @@
 //! Each test builds a [`Why`] by hand and looks for whole sentences; every line must be a sentence.
 
 use super::*;
-use crate::client::evidence::{Evidence, Progress};
+use crate::client::evidence::{Evidence, TaskProgress};
 use crate::client::outcome::TimeLimit;
 use crate::client::view::PoolHealth;
-use crate::client::why::{Before, Drain, Failure, Longest, Pool, Unread};
+use crate::client::why::{DrainLeft, LastFailure, Longest, QueuedBefore, Unread, WhyPool};
 use crate::death::{Death, KillReason};
 use crate::ids::{JobId, WorkerId};
 
-fn why(now: Now) -> Why {
+fn why(now: WhyNow) -> Why {
     let past = Past { crashes_max: 3, ..Past::default() };
     Why { job: JobId(17), attempts: 1, now, vanished_ms: None, past }
 }
 
-fn pool() -> Pool {
-    Pool {
+fn pool() -> WhyPool {
+    WhyPool {
         name: "default".to_owned(),
         slots: 2,
         busy: 2,
@@ -34,8 +34,8 @@ fn pool() -> Pool {
     }
 }
 
-fn queued(before: Before, unread: Option<Unread>, pool: Pool) -> Why {
-    why(Now::Queued {
+fn queued(before: QueuedBefore, unread: Option<Unread>, pool: WhyPool) -> Why {
+    why(WhyNow::Queued {
         waited_ms: 3_720_000,
         before,
         priority: 4,
@@ -48,7 +48,7 @@ fn queued(before: Before, unread: Option<Unread>, pool: Pool) -> Why {
 }
 
 fn ended(how: Outcome, by: Option<Canceller>) -> Why {
-    why(Now::Ended(End {
+    why(WhyNow::Ended(WhyEnded {
         how,
         part: None,
         by,
@@ -75,7 +75,7 @@ fn assert_says(why: &Why, parts: &[&str]) {
 
 #[test]
 fn a_queued_job_says_who_goes_first_and_what_the_workers_do() {
-    let before = Before { same_client: 12, clients: 1, others: 40, users: 2, alone: 1 };
+    let before = QueuedBefore { same_client: 12, clients: 1, others: 40, users: 2, alone: 1 };
     assert_says(
         &queued(before, None, pool()),
         &[
@@ -93,26 +93,26 @@ fn a_queued_job_says_who_goes_first_and_what_the_workers_do() {
 
 #[test]
 fn what_was_not_counted_to_its_end_is_said_so() {
-    let before = Before { same_client: WHY_COUNT_MAX, ..Before::default() };
+    let before = QueuedBefore { same_client: WHY_COUNT_MAX, ..QueuedBefore::default() };
     assert_says(&queued(before, None, pool()), &["10000 or more jobs of its client go before it."]);
 }
 
 #[test]
 fn a_queued_job_says_what_the_pool_lacks() {
     let reason = "10 workers ended".to_owned();
-    let ill = Pool {
+    let ill = WhyPool {
         busy: 0,
         starting: 1,
         stuck: 1,
         next_spawn_ms: Some(2300),
         health: PoolHealth::Degraded,
         health_reason: reason,
-        drain: Some(Drain { left_ms: Some(9000) }),
+        drain: Some(DrainLeft { left_ms: Some(9000) }),
         longest: None,
         ..pool()
     };
     assert_says(
-        &queued(Before::default(), None, ill),
+        &queued(QueuedBefore::default(), None, ill),
         &[
             "It is the next one in the queue.",
             "No worker is up: 1 worker is starting, 1 killed worker has not ended yet, the next worker is spawned \
@@ -122,9 +122,9 @@ fn a_queued_job_says_what_the_pool_lacks() {
         ],
     );
     let longest = Some(Longest { job: None, worker: WorkerId(3), for_ms: 5 });
-    let half = Pool { busy: 1, longest, ..pool() };
+    let half = WhyPool { busy: 1, longest, ..pool() };
     assert_says(
-        &queued(Before::default(), None, half),
+        &queued(QueuedBefore::default(), None, half),
         &[
             "1 worker is busy, in 2 slots: worker 3 has run a job of another user for 5.00ms",
             "1 of 2 slots have",
@@ -147,14 +147,14 @@ fn a_client_that_does_not_read_holds_its_jobs_back() {
             "the daemon keeps as many unread results of all clients as it may",
         ),
     ] {
-        assert_says(&queued(Before::default(), Some(unread), pool()), &[said]);
+        assert_says(&queued(QueuedBefore::default(), Some(unread), pool()), &[said]);
     }
 }
 
 #[test]
 fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
-    let mut job = why(Now::Backoff { left_ms: 1500, alone: true });
-    let last_failure = Some(Failure { attempt: 2, message: "no\nrow".to_owned() });
+    let mut job = why(WhyNow::Backoff { left_ms: 1500, alone: true });
+    let last_failure = Some(LastFailure { attempt: 2, message: "no\nrow".to_owned() });
     job.past = Past { failures: 1, retries_max: 4, last_failure, lost: 1, asked: 2, ..job.past };
     assert_says(
         &job,
@@ -165,7 +165,7 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
             "It was run again on request 2 times after its end",
         ],
     );
-    let evidence = Evidence { progress: Some(Progress { done: 3, total: 10 }), ..Evidence::default() };
+    let evidence = Evidence { progress: Some(TaskProgress { done: 3, total: 10 }), ..Evidence::default() };
     let death = JobDeath {
         at_us: 1,
         part: None,
@@ -182,7 +182,8 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
         evidence: Evidence::default(),
         ..death.clone()
     };
-    let mut job = why(Now::Alone { before: 1, shortage_ms: Some(80), pool: Pool { spares: 0, ..pool() } });
+    let mut job =
+        why(WhyNow::Alone { before: 1, shortage_ms: Some(80), pool: WhyPool { spares: 0, ..pool() } });
     job.past = Past { deaths: vec![death, killed], crashes: 1, ..job.past };
     assert_says(
         &job,
@@ -200,12 +201,12 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
 
 #[test]
 fn a_running_job_says_where_since_when_and_what_is_left() {
-    let limits = Limits {
+    let limits = RunningLimits {
         timeout_ms: Some(60_000),
         timeout_left_ms: Some(48_000),
         cpu_ms: Some(2000),
         memory_bytes: Some(1 << 20),
-        ..Limits::default()
+        ..RunningLimits::default()
     };
     let running = Running {
         holder: holder(None, false),
@@ -217,7 +218,7 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
         limits,
     };
     assert_says(
-        &why(Now::Running(running.clone())),
+        &why(WhyNow::Running(running.clone())),
         &[
             "Job 17 has been running for 12.00s, attempt 1, in worker 3 (pid 812).",
             "It runs alone, in a worker that had run nothing",
@@ -225,20 +226,20 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
             "An attempt may take at most 2.00s of processor time, 1048576 bytes of memory.",
         ],
     );
-    let dying = holder(Some("lie (malformed result)"), true);
-    let running = Running { holder: dying, behind: 2, limits: Limits::default(), ..running };
+    let dying = holder(Some("protocol violation (malformed result)"), true);
+    let running = Running { holder: dying, behind: 2, limits: RunningLimits::default(), ..running };
     assert_says(
-        &why(Now::Running(running.clone())),
+        &why(WhyNow::Running(running.clone())),
         &[
             "Job 17 was handed to worker 3 (pid 812) 12.00s ago, attempt 1; 2 shorter tasks there go first.",
-            "was killed (lie (malformed result)) and is stuck: it should have ended long ago.",
+            "was killed (protocol violation (malformed result)) and is stuck: it should have ended long ago.",
             "It has no limit",
         ],
     );
-    let drain = Some(Drain { left_ms: Some(9_000) });
+    let drain = Some(DrainLeft { left_ms: Some(9_000) });
     let threatened = Running { holder: holder(None, false), stopped_ms: Some(7_500), drain, ..running };
     assert_says(
-        &Why { vanished_ms: Some(12_000), ..why(Now::Running(threatened)) },
+        &Why { vanished_ms: Some(12_000), ..why(WhyNow::Running(threatened)) },
         &[
             "A signal stopped that worker: it is killed in 7.50s unless SIGCONT continues it.",
             "The daemon is draining: jobs that have not ended in 9.00s are lost.",
@@ -252,7 +253,7 @@ fn a_job_that_came_with_files_is_not_said_to_run_again() {
     let crashed = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
     for (how, told) in [(crashed, true), (Outcome::Cancelled, true), (Outcome::Done, false)] {
         let mut why = ended(how, None);
-        let Now::Ended(end) = &mut why.now else { unreachable!("as made") };
+        let WhyNow::Ended(end) = &mut why.now else { unreachable!("as made") };
         end.had_files = true;
         let text = why.to_string();
         assert_eq!(text.contains("The daemon closed the files that came with it"), told, "{text}");
@@ -295,7 +296,7 @@ fn an_ended_job_says_why_it_ended_so_and_what_can_be_done() {
         assert_says(&ended(how, by), &[said]);
     }
     let mut job = ended(Outcome::Cancelled, None);
-    let Now::Ended(end) = &mut job.now else { unreachable!("it has ended") };
+    let WhyNow::Ended(end) = &mut job.now else { unreachable!("it has ended") };
     end.holder = Some(holder(Some("cancel"), false));
     assert_says(&job, &["still being ended: worker 3 (pid 812) was killed (cancel) and has not ended yet."]);
 }

@@ -1,16 +1,16 @@
 //! The sentences of `bulkhead why` on what a job waits for: jobs that go first, workers, unread results, descriptors.
 //!
 //! `why_text.rs` calls these functions for a job that waits. They never speak of earlier attempts, and say no more than
-//! the fields of [`Before`], [`Pool`] and [`Unread`] do.
+//! the fields of [`QueuedBefore`], [`WhyPool`] and [`Unread`] do.
 
 use super::{counted, many, span};
 use crate::client::view::PoolHealth;
-use crate::client::why::{Before, Drain, Longest, Pool, Unread};
+use crate::client::why::{DrainLeft, Longest, QueuedBefore, Unread, WhyPool};
 use crate::kind::DEFAULT_POOL;
 
 /// The jobs that go before it in the queue.
-pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
-    let Before { same_client, clients, others, users, alone } = *before;
+pub(super) fn say_before(before: &QueuedBefore, said: &mut Vec<String>) {
+    let QueuedBefore { same_client, clients, others, users, alone } = *before;
     if same_client > 0 {
         said.push(format!(
             "{} before it.",
@@ -36,7 +36,7 @@ pub(super) fn say_before(before: &Before, said: &mut Vec<String>) {
 }
 
 /// The state of the pool that will run it; `fresh` if it needs a worker that has run nothing.
-pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
+pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
     let up = pool.busy + pool.idle + pool.closed;
     if pool.name != DEFAULT_POOL {
         said.push(format!("Its kind has workers of its own, pool {}.", pool.name));
@@ -65,7 +65,7 @@ pub(super) fn say_pool(pool: &Pool, fresh: bool, said: &mut Vec<String>) {
     said.extend(pool.drain.map(drain_text));
 }
 
-pub(super) fn drain_text(drain: Drain) -> String {
+pub(super) fn drain_text(drain: DrainLeft) -> String {
     match drain.left_ms {
         Some(left) => format!("The daemon is draining: jobs that have not ended in {} are lost.", span(left)),
         None => "The daemon is draining: it takes no new jobs and runs this one before it stops.".to_owned(),
@@ -73,7 +73,7 @@ pub(super) fn drain_text(drain: Drain) -> String {
 }
 
 /// Why a worker is missing, and when the next one is spawned.
-fn say_missing(pool: &Pool, fresh: bool, up: u16, said: &mut Vec<String>) {
+fn say_missing(pool: &WhyPool, fresh: bool, up: u16, said: &mut Vec<String>) {
     let what = match (up, fresh && pool.spares == 0) {
         (0, _) => "No worker is up".to_owned(),
         (_, true) => "No spare is ready (a worker that has run nothing)".to_owned(),

@@ -1,6 +1,6 @@
 //! What belongs to a job beside its input: attachments, logs, progress subscriptions, deaths.
 
-use bulkhead_proto::client::evidence::{Evidence, Progress};
+use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
 use bulkhead_proto::client::view::{DeathRow, JobDeath};
 use bulkhead_proto::death::Death;
 use bulkhead_proto::file::{FileUse, Way};
@@ -117,7 +117,7 @@ fn nobody_looks_at_a_job_without_a_subscription() {
 fn nobody_is_told_of_a_job_without_a_subscription() {
     let mut room = Room::new();
     let run = room.running();
-    room.jobs.progress_told(run, Fence(1), Progress { done: 1, total: 2 });
+    room.jobs.progress_told(run, Fence(1), TaskProgress { done: 1, total: 2 });
 }
 
 #[test]
@@ -125,9 +125,9 @@ fn nobody_is_told_of_a_job_without_a_subscription() {
 fn progress_does_not_go_back_within_an_attempt() {
     let mut room = Room::new();
     let run = subscribed(&mut room);
-    room.jobs.progress_told(run, Fence(1), Progress { done: 2, total: 2 });
-    room.jobs.progress_told(run, Fence(2), Progress { done: 1, total: 2 });
-    room.jobs.progress_told(run, Fence(2), Progress { done: 0, total: 2 });
+    room.jobs.progress_told(run, Fence(1), TaskProgress { done: 2, total: 2 });
+    room.jobs.progress_told(run, Fence(2), TaskProgress { done: 1, total: 2 });
+    room.jobs.progress_told(run, Fence(2), TaskProgress { done: 0, total: 2 });
 }
 
 #[test]
@@ -135,8 +135,8 @@ fn progress_does_not_go_back_within_an_attempt() {
 fn no_earlier_attempt_is_told() {
     let mut room = Room::new();
     let run = subscribed(&mut room);
-    room.jobs.progress_told(run, Fence(2), Progress { done: 1, total: 2 });
-    room.jobs.progress_told(run, Fence(1), Progress { done: 2, total: 2 });
+    room.jobs.progress_told(run, Fence(2), TaskProgress { done: 1, total: 2 });
+    room.jobs.progress_told(run, Fence(1), TaskProgress { done: 2, total: 2 });
 }
 
 fn a_death() -> JobDeath {

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bulkhead_proto::client::evidence::{Evidence, Progress};
+use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
 use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES};
 use bulkhead_proto::worker::boxes::{
     CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_WORDS_AT, PROGRESS_DONE_AT,
@@ -30,10 +30,10 @@ fn frames(page: &SharedPage) -> Vec<u64> {
     (0..count).map(|frame| page.load(FRAMES_AT + 8 * frame, Ordering::Relaxed)).collect()
 }
 
-pub(super) fn progress(page: &SharedPage) -> Option<Progress> {
+pub(super) fn progress(page: &SharedPage) -> Option<TaskProgress> {
     let ns = page.load(PROGRESS_NS_AT, Ordering::Acquire);
     let word = |at: usize| page.load(at, Ordering::Relaxed);
-    (ns != 0).then(|| Progress { done: word(PROGRESS_DONE_AT), total: word(PROGRESS_TOTAL_AT) })
+    (ns != 0).then(|| TaskProgress { done: word(PROGRESS_DONE_AT), total: word(PROGRESS_TOTAL_AT) })
 }
 
 /// Invalid UTF-8 is replaced, which can lengthen the text, so it is cut again.
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
     use crate::worker::Finish;
 
-    fn lying(words: &[(usize, u64)]) -> SharedPage {
+    fn forged(words: &[(usize, u64)]) -> SharedPage {
         let (page, _) = SharedPage::create("box", BOX_HEADER_BYTES).unwrap();
         words.iter().for_each(|(at, value)| page.store(*at, *value, Ordering::Relaxed));
         page
@@ -74,7 +74,7 @@ mod tests {
         worker.say("row 3");
         worker.say("row 4");
         let told = ring.evidence(None);
-        assert_eq!(told.progress, Some(Progress { done: 3, total: 7 }));
+        assert_eq!(told.progress, Some(TaskProgress { done: 3, total: 7 }));
         assert_eq!(ring.progress(), told.progress);
         assert_eq!(told.last_words, "row 4");
         let moment = ring.progress_ns(u64::MAX).unwrap();
@@ -96,19 +96,19 @@ mod tests {
 
     #[test]
     fn a_death_in_mid_sentence_leaves_the_one_before() {
-        let (ring, worker, liar) = rings();
+        let (ring, worker, hostile) = rings();
         worker.say("whole");
         // The bytes of the next words are there, the word that points to them is not.
-        liar.write_bytes(words_at(1), b"half");
+        hostile.write_bytes(words_at(1), b"half");
         assert_eq!(ring.evidence(None).last_words, "whole");
     }
 
     #[test]
     fn words_that_cannot_be_are_none_and_no_text_is_made_text() {
         for word in [1, pack_words(LAST_WORDS_MAX_BYTES + 1, 0), u64::MAX] {
-            assert_eq!(read(&lying(&[(LAST_WORDS_AT, word)]), None).last_words, "");
+            assert_eq!(read(&forged(&[(LAST_WORDS_AT, word)]), None).last_words, "");
         }
-        let page = lying(&[(LAST_WORDS_AT, pack_words(LAST_WORDS_MAX_BYTES, 1))]);
+        let page = forged(&[(LAST_WORDS_AT, pack_words(LAST_WORDS_MAX_BYTES, 1))]);
         page.write_bytes(words_at(1), &[0xff; LAST_WORDS_MAX_BYTES]);
         let text = read(&page, None).last_words;
         assert!(
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn frames_are_bounded_and_of_the_signal_that_the_kernel_names() {
-        let page = lying(&[(CAUSE_SIGNAL_AT, 11), (FRAME_COUNT_AT, u64::MAX), (FRAMES_AT, 7)]);
+        let page = forged(&[(CAUSE_SIGNAL_AT, 11), (FRAME_COUNT_AT, u64::MAX), (FRAMES_AT, 7)]);
         assert_eq!(read(&page, Some(11)).frames[..2], [7, 0]);
         assert_eq!(read(&page, Some(11)).frames.len(), BACKTRACE_MAX);
         assert!(!read(&page, Some(11)).searched);

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
@@ -17,25 +17,25 @@ use bulkhead_sys::shared_page::SharedPage;
 use super::{FailureOutput, FinishedResult, FinishedTask};
 
 /// The result of an entry that was seen DONE with Acquire.
-pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Lie> {
+pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Violation> {
     let index = boxes::index_of(seq);
     let field = |at: usize| page.load(boxes::entry_at(index) + at, Ordering::Relaxed);
-    let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Lie::Result)?;
+    let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Violation::Result)?;
     let result = match status {
         ReportStatus::Inline => {
             let length = usize::try_from(field(LENGTH_AT)).ok().filter(|length| *length <= INLINE_MAX_BYTES);
-            let mut payload = Payload::zeroed(length.ok_or(Lie::Result)?);
+            let mut payload = Payload::zeroed(length.ok_or(Violation::Result)?);
             page.read_bytes(boxes::result_at(index, payload.as_bytes().len()), payload.as_bytes_mut());
             FinishedResult::Inline(payload)
         }
         ReportStatus::Failed { code } => {
             let (text, output) = failure(page, index, field(LENGTH_AT), field(OUTPUT_BYTES_AT))?;
-            let message = String::from_utf8(text).map_err(|_| Lie::Result)?;
+            let message = String::from_utf8(text).map_err(|_| Violation::Result)?;
             FinishedResult::Failed { message, code, output }
         }
         ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
             bytes @ 0..=OUTPUT_MAX_BYTES => FinishedResult::Descriptor { bytes },
-            _ => return Err(Lie::Result),
+            _ => return Err(Violation::Result),
         },
     };
     Ok(FinishedTask { seq, elapsed_ns: field(ELAPSED_NS_AT), result })
@@ -47,9 +47,9 @@ fn failure(
     index: usize,
     text_bytes: u64,
     output_bytes: u64,
-) -> Result<(Vec<u8>, FailureOutput), Lie> {
+) -> Result<(Vec<u8>, FailureOutput), Violation> {
     let text_bytes = usize::try_from(text_bytes).ok().filter(|bytes| *bytes <= TEXT_MAX_BYTES);
-    let text_bytes = text_bytes.ok_or(Lie::Result)?;
+    let text_bytes = text_bytes.ok_or(Violation::Result)?;
     let behind = boxes::behind_text(text_bytes, output_bytes);
     let length = text_bytes + behind.unwrap_or(0);
     let mut text = vec![0; length];
@@ -58,7 +58,7 @@ fn failure(
         (0, _) => FailureOutput::Nothing,
         (_, Some(_)) => FailureOutput::Inline(Payload::from(text.split_off(text_bytes))),
         (bytes @ 0..=OUTPUT_MAX_BYTES, None) => FailureOutput::Descriptor { bytes },
-        _ => return Err(Lie::Result),
+        _ => return Err(Violation::Result),
     };
     Ok((text, output))
 }

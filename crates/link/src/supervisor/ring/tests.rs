@@ -11,22 +11,22 @@ use crate::worker::{Finish, PartialOutput, WorkerRing};
 /// Both halves, and a mapping through which a hostile worker writes into the box.
 pub(super) fn rings() -> (Ring, WorkerRing, SharedPage) {
     let (ring, descriptors) = Ring::create().unwrap();
-    let liar = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
-    (ring, WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap(), liar)
+    let hostile = SharedPage::map_shared(descriptors.box_page.as_fd(), BOX_BYTES).unwrap();
+    (ring, WorkerRing::map(&[descriptors.box_page, descriptors.orders_page]).unwrap(), hostile)
 }
 
 pub(super) fn offer(ring: &mut Ring, seqs: std::ops::RangeInclusive<u64>) {
     seqs.for_each(|seq| ring.offer(Seq(seq), JobId(seq), Fence(1)));
 }
 
-fn polled(ring: &mut Ring) -> Result<Vec<(u64, FinishedResult)>, Lie> {
+fn polled(ring: &mut Ring) -> Result<Vec<(u64, FinishedResult)>, Violation> {
     let mut found = Vec::new();
     ring.poll(&mut found)?;
     Ok(found.into_iter().map(|found| (found.seq.0, found.result)).collect())
 }
 
-fn say(liar: &SharedPage, entry: u64, seq: u64, state: ClaimState) {
-    liar.store(word_at(Seq(entry)), ClaimWord::pack(Seq(seq), state), Ordering::Release);
+fn say(hostile: &SharedPage, entry: u64, seq: u64, state: ClaimState) {
+    hostile.store(word_at(Seq(entry)), ClaimWord::pack(Seq(seq), state), Ordering::Release);
 }
 
 #[test]
@@ -144,40 +144,40 @@ fn words_that_no_rule_allows_are_violations() {
     for (entry, seq, state) in
         [(1, 1, Taken), (1, 1, Settled), (1, 2, Claimed), (1, 257, Claimed), (1, 2, Done), (1, 0, Offered)]
     {
-        let (mut ring, _worker, liar) = rings();
+        let (mut ring, _worker, hostile) = rings();
         offer(&mut ring, 1..=2);
-        say(&liar, entry, seq, state);
-        assert_eq!(polled(&mut ring), Err(Lie::ClaimWord), "seq={seq} {state:?}");
-        assert_eq!(ring.take_back(Seq(1)), Err(Lie::ClaimWord), "seq={seq} {state:?}");
+        say(&hostile, entry, seq, state);
+        assert_eq!(polled(&mut ring), Err(Violation::ClaimWord), "seq={seq} {state:?}");
+        assert_eq!(ring.take_back(Seq(1)), Err(Violation::ClaimWord), "seq={seq} {state:?}");
         assert_eq!(ring.remains(), [(Seq(1), true), (Seq(2), false)]);
     }
-    let (mut ring, _worker, liar) = rings();
+    let (mut ring, _worker, hostile) = rings();
     offer(&mut ring, 1..=1);
-    liar.store(word_at(Seq(1)), 1 << 3 | 7, Ordering::Release);
-    assert_eq!(polled(&mut ring), Err(Lie::ClaimWord));
+    hostile.store(word_at(Seq(1)), 1 << 3 | 7, Ordering::Release);
+    assert_eq!(polled(&mut ring), Err(Violation::ClaimWord));
 }
 
 #[test]
-fn a_step_back_is_a_lie() {
-    let (mut ring, worker, liar) = rings();
+fn a_step_back_is_a_violation() {
+    let (mut ring, worker, hostile) = rings();
     offer(&mut ring, 1..=1);
     assert!(worker.claim(Seq(1)));
     assert_eq!(polled(&mut ring).unwrap(), []);
-    say(&liar, 1, 1, ClaimState::Offered);
-    assert_eq!(ring.take_back(Seq(1)), Err(Lie::ClaimWord), "an offer that was claimed was taken back");
-    assert_eq!(polled(&mut ring), Err(Lie::ClaimWord));
+    say(&hostile, 1, 1, ClaimState::Offered);
+    assert_eq!(ring.take_back(Seq(1)), Err(Violation::ClaimWord), "an offer that was claimed was taken back");
+    assert_eq!(polled(&mut ring), Err(Violation::ClaimWord));
     assert_eq!(ring.remains(), [(Seq(1), true)]);
 }
 
 #[test]
-fn a_second_claim_is_a_lie() {
+fn a_second_claim_is_a_violation() {
     for second in [ClaimState::Claimed, ClaimState::Done] {
-        let (mut ring, worker, liar) = rings();
+        let (mut ring, worker, hostile) = rings();
         offer(&mut ring, 1..=3);
         assert!(worker.claim(Seq(1)));
         assert!(ring.take_back(Seq(2)).unwrap());
-        say(&liar, 3, 3, second);
-        assert_eq!(polled(&mut ring), Err(Lie::ClaimWord));
+        say(&hostile, 3, 3, second);
+        assert_eq!(polled(&mut ring), Err(Violation::ClaimWord));
         assert_eq!(ring.remains(), [(Seq(1), true), (Seq(3), true)]);
     }
 }
@@ -195,47 +195,47 @@ fn results_of_no_known_form_are_violations() {
         vec![status(ReportStatus::Failed { code: None }), (OUTPUT_BYTES_AT, u64::MAX)],
         vec![status(ReportStatus::Descriptor), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
     ] {
-        let (mut ring, worker, liar) = rings();
+        let (mut ring, worker, hostile) = rings();
         offer(&mut ring, 1..=2);
         assert!(worker.claim(Seq(1)));
         worker.finish(Seq(1), &Finish::Inline(&[1]));
         for &(at, value) in &fields {
-            liar.store(boxes::entry_at(1) + at, value, Ordering::Release);
+            hostile.store(boxes::entry_at(1) + at, value, Ordering::Release);
         }
-        assert_eq!(polled(&mut ring), Err(Lie::Result), "{fields:?}");
+        assert_eq!(polled(&mut ring), Err(Violation::Result), "{fields:?}");
         assert_eq!(ring.remains(), [(Seq(1), true), (Seq(2), false)]);
     }
-    let (mut ring, worker, liar) = rings();
+    let (mut ring, worker, hostile) = rings();
     offer(&mut ring, 1..=1);
     assert!(worker.claim(Seq(1)));
     worker.finish(Seq(1), &Finish::Failed { text: "text", output: PartialOutput::Nothing, code: None });
-    liar.write_bytes(boxes::result_at(1, 4), b"\xff\xff\xff\xff");
-    assert_eq!(polled(&mut ring), Err(Lie::Result));
+    hostile.write_bytes(boxes::result_at(1, 4), b"\xff\xff\xff\xff");
+    assert_eq!(polled(&mut ring), Err(Violation::Result));
 }
 
 #[test]
-fn a_lie_that_is_put_right_stays_a_lie() {
-    let (mut ring, worker, liar) = rings();
+fn a_violation_that_is_put_right_stays_a_violation() {
+    let (mut ring, worker, hostile) = rings();
     offer(&mut ring, 1..=3);
     assert!(worker.claim(Seq(1)));
     worker.finish(Seq(1), &Finish::Inline(b"good"));
-    liar.store(word_at(Seq(1)) + STATUS_AT, 9, Ordering::Release);
-    assert_eq!(polled(&mut ring), Err(Lie::Result));
-    liar.store(word_at(Seq(1)) + STATUS_AT, ReportStatus::Inline.pack(), Ordering::Release);
-    assert_eq!(polled(&mut ring), Err(Lie::Result), "its result is not taken any more");
-    say(&liar, 1, 1, ClaimState::Offered);
+    hostile.store(word_at(Seq(1)) + STATUS_AT, 9, Ordering::Release);
+    assert_eq!(polled(&mut ring), Err(Violation::Result));
+    hostile.store(word_at(Seq(1)) + STATUS_AT, ReportStatus::Inline.pack(), Ordering::Release);
+    assert_eq!(polled(&mut ring), Err(Violation::Result), "its result is not taken any more");
+    say(&hostile, 1, 1, ClaimState::Offered);
     assert_eq!(ring.remains(), [(Seq(1), true), (Seq(2), false), (Seq(3), false)], "nor is it taken back");
 }
 
 #[test]
 fn what_came_before_a_violation_is_kept() {
-    let (mut ring, worker, liar) = rings();
+    let (mut ring, worker, hostile) = rings();
     offer(&mut ring, 1..=2);
     assert!(worker.claim(Seq(1)));
     worker.finish(Seq(1), &Finish::Inline(&[]));
-    say(&liar, 2, 2, ClaimState::Taken);
+    say(&hostile, 2, 2, ClaimState::Taken);
     let mut found = Vec::new();
-    assert_eq!(ring.poll(&mut found), Err(Lie::ClaimWord));
+    assert_eq!(ring.poll(&mut found), Err(Violation::ClaimWord));
     assert_eq!(found.len(), 1);
 }
 

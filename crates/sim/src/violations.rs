@@ -1,11 +1,11 @@
 //! Protocol violations of workers: claim words that no rule allows, results of no known form, offers out of turn.
 //!
 //! A hostile process can do each of them. None must make the supervisor believe anything about other offers than the
-//! worker's own. `moves.rs` drives it, for workers that are liars.
+//! worker's own. `moves.rs` drives it, for hostile workers.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use bulkhead_proto::death::Lie;
+use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::worker::boxes::{ClaimState, ClaimWord};
 
@@ -16,14 +16,20 @@ use crate::world::{NewsSource, World};
 
 impl World {
     /// Rule 6: one of the ways in which a worker can break the rules.
-    pub(crate) fn lie(&mut self, id: WorkerId) -> Verdict {
+    pub(crate) fn violate(&mut self, id: WorkerId) -> Verdict {
         let way = self.rng.below(8);
         let early = self.rng.draw();
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         self.news.insert(NewsSource::Worker(id));
         if way == 0 {
-            const LIES: [Lie; 5] = [Lie::Lane, Lie::Descriptor, Lie::Output, Lie::Hello, Lie::Plan];
-            worker.tells.lane_lie = Some(LIES[(early % LIES.len() as u64) as usize]);
+            const VIOLATIONS: [Violation; 5] = [
+                Violation::Lane,
+                Violation::Descriptor,
+                Violation::Output,
+                Violation::Hello,
+                Violation::Plan,
+            ];
+            worker.tells.lane_violation = Some(VIOLATIONS[(early % VIOLATIONS.len() as u64) as usize]);
             return Ok(());
         }
         if way == 1 || way == 2 {
