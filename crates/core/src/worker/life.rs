@@ -51,10 +51,11 @@ impl<T: Copy> Workers<T> {
         assert!(self.pool(pool).missing() > 0, "pool {} misses no worker", self.pool(pool).name);
         self.last += 1;
         let id = WorkerId(self.last);
+        assert!(!self.table.contains_key(&id), "worker {id} is spawned once");
         let mut worker = Worker::new(pool, turn);
         worker.set(turn, id, WorkerAlarm::Overdue, turn.after_ms(turn.config().bootstrap_ms));
         self.pool_mut(pool).count_in(worker.shown());
-        assert!(self.table.insert(id, worker).is_none(), "worker {id} is spawned once");
+        self.table.insert(id, worker);
         turn.count(Counter::Spawned, 1);
         turn.act(Action::Spawn { worker: id, pool });
     }
