@@ -8,7 +8,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::job::Payload;
 
 use crate::job::batch::Batch;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::TaskKind;
 use crate::job::{Admission, Jobs};
 use crate::turn::{Alarm, AlarmSlot, Counter, Turn};
@@ -55,7 +55,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If there is no job to take in, fewer inputs than jobs, or files for more than one job.
-    pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> Run {
+    pub(crate) fn admit(&mut self, turn: &mut Turn, admission: Admission) -> TaskRun {
         let Admission { client, tag, uid, kind, pool, submit, files, count } = admission;
         assert!(count > 0 && submit.inputs.len() >= count as usize, "jobs are taken in with their inputs");
         assert!(files.is_empty() || count == 1, "files are taken in with one job");
@@ -96,6 +96,6 @@ impl Jobs {
             run.get_or_insert(self.table.run(key));
         }
         turn.count(Counter::Accepted, u64::from(count));
-        Run { count, ..run.expect("at least one was taken in") }
+        TaskRun { count, ..run.expect("at least one was taken in") }
     }
 }

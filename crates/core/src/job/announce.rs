@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::event::Leftover;
 use crate::job::list::Key;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::{End, Retention};
 use crate::job::{Jobs, Released, Untold};
 use crate::turn::{Turn, count_down};
@@ -20,7 +20,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If the job has not ended, was announced before, or is attached and no client was posted a letter.
-    pub(crate) fn announced(&mut self, run: Run, clients: u32) -> Option<Untold> {
+    pub(crate) fn announced(&mut self, run: TaskRun, clients: u32) -> Option<Untold> {
         let key = self.table.open(run);
         let end = self.table[key].end_mut().expect("what is announced has ended");
         assert_eq!(end.retention, Retention::Unannounced, "job {} is announced once", run.first());
@@ -53,7 +53,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If the job has not ended, or its end was not announced.
-    pub(crate) fn tell_one_more(&mut self, run: Run) {
+    pub(crate) fn tell_one_more(&mut self, run: TaskRun) {
         let key = self.table.open(run);
         let end = self.table[key].end_mut().expect("its end is there to be told");
         assert_ne!(
@@ -72,7 +72,7 @@ impl Jobs {
     /// If the job has ended, or is a part.
     pub(crate) fn add_waiter(
         &mut self,
-        run: Run,
+        run: TaskRun,
         waiter: (ClientId, Tag),
         is_there: impl Fn(ClientId) -> bool,
     ) {
@@ -89,7 +89,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If the job has ended, or is a part.
-    pub(crate) fn wait_again(&mut self, run: Run, waiter: (ClientId, Tag)) {
+    pub(crate) fn wait_again(&mut self, run: TaskRun, waiter: (ClientId, Tag)) {
         let key = self.table.open(run);
         self.assert_may_be_waited_for(key);
         self.table[key].rare_mut().waiters.push(waiter);
@@ -128,7 +128,7 @@ impl Jobs {
     }
 
     /// Whether this job can be forgotten as soon as this client, which submitted it attached, is sent its end.
-    pub(crate) fn is_last_word(&self, run: Run, client: ClientId) -> bool {
+    pub(crate) fn is_last_word(&self, run: TaskRun, client: ClientId) -> bool {
         let batch = self.batch(run);
         let is_last =
             |end: &End| end.untold == 1 && end.retention == Retention::Untold && end.outcome == Outcome::Done;

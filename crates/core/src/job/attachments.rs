@@ -19,7 +19,7 @@ use crate::event::Attached;
 use crate::job::Jobs;
 use crate::job::files::pinned;
 use crate::job::list::Key;
-use crate::job::run::{Run, Ticket};
+use crate::job::run::{TaskRun, Ticket};
 use crate::turn::{Turn, count_down};
 
 /// The number of one job's attachments; never used again.
@@ -224,7 +224,7 @@ impl Jobs {
     }
 
     /// Whether an offer of the job, or of one of its parts, still holds its attachments.
-    pub(crate) fn are_attachments_held(&self, run: Run) -> bool {
+    pub(crate) fn are_attachments_held(&self, run: TaskRun) -> bool {
         self.job(run).attachments().is_some_and(|id| self.attachments.held.contains_key(&id))
     }
 }

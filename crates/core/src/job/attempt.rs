@@ -22,7 +22,7 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::action::{Action, Task};
 use crate::event::Leftover;
 use crate::job::list::Key;
-use crate::job::run::{Run, Ticket};
+use crate::job::run::{TaskRun, Ticket};
 use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::job::{Jobs, OfferRef, ProvenDeath, StartedAttempt};
 use crate::turn::{Alarm, AlarmSlot, Counter, TaskLimits, Turn, count_down, doubled};
@@ -32,7 +32,13 @@ impl Jobs {
     ///
     /// # Panics
     /// If [`Jobs::take`] or [`Jobs::take_alone`] did not take it out of its list, or it runs already.
-    pub(crate) fn start(&mut self, turn: &mut Turn, run: Run, worker: WorkerId, seq: Seq) -> StartedAttempt {
+    pub(crate) fn start(
+        &mut self,
+        turn: &mut Turn,
+        run: TaskRun,
+        worker: WorkerId,
+        seq: Seq,
+    ) -> StartedAttempt {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
         let (own, part) = self.task_of(key);
@@ -85,7 +91,7 @@ impl Jobs {
     }
 
     /// The run of an offer, if the offer is the run's current one: the run has not ended and was not offered again.
-    pub(crate) fn current(&self, offer: &OfferRef) -> Option<Run> {
+    pub(crate) fn current(&self, offer: &OfferRef) -> Option<TaskRun> {
         let run = self.there(offer.ticket, offer.number, offer.count)?;
         let job = self.job(run);
         let is_with_it = matches!(job.state, EntryState::Running { worker, seq, .. } if worker == offer.worker && seq == offer.seq);
@@ -97,7 +103,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it does not run.
-    pub(crate) fn requeue(&mut self, turn: &mut Turn, run: Run, begun: bool) -> bool {
+    pub(crate) fn requeue(&mut self, turn: &mut Turn, run: TaskRun, begun: bool) -> bool {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
         let expires_ns = self.table.batch(key).expiry.at_ns();
@@ -129,7 +135,7 @@ impl Jobs {
     }
 
     /// Whether the policy of a run allows one more retry after a failure that its own code reported.
-    pub(crate) fn may_retry(&self, run: Run) -> bool {
+    pub(crate) fn may_retry(&self, run: TaskRun) -> bool {
         self.job(run).retries < self.batch(run).policy.retry_budget()
     }
 
@@ -138,7 +144,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it has no retry left, or does not run.
-    pub(crate) fn back_off(&mut self, turn: &mut Turn, run: Run, message: String, left: Leftover) {
+    pub(crate) fn back_off(&mut self, turn: &mut Turn, run: TaskRun, message: String, left: Leftover) {
         assert!(self.may_retry(run), "job {} has no retry left", run.first());
         let key = self.table.open(run);
         if let Leftover::Held { output, .. } = left {
@@ -186,7 +192,12 @@ impl Jobs {
     ///
     /// # Panics
     /// If it does not run, or its budget was used up before.
-    pub(crate) fn charge(&mut self, turn: &mut Turn, run: Run, dead: &ProvenDeath<'_>) -> Option<Outcome> {
+    pub(crate) fn charge(
+        &mut self,
+        turn: &mut Turn,
+        run: TaskRun,
+        dead: &ProvenDeath<'_>,
+    ) -> Option<Outcome> {
         let key = self.table.open(run);
         let batch = self.table.batch(key);
         let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);

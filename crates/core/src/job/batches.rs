@@ -7,14 +7,14 @@ use bulkhead_proto::ids::JobId;
 
 use crate::job::batch::Batch;
 use crate::job::list::Key;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::Phase;
 use crate::job::{BatchGone, Jobs};
 use crate::turn::{Alarm, Turn};
 
 impl Jobs {
     /// The jobs of a batch that have expired: still queued, and without an attempt.
-    pub(crate) fn expired(&self, turn: &Turn, first: JobId, count: u32) -> Vec<Run> {
+    pub(crate) fn expired(&self, turn: &Turn, first: JobId, count: u32) -> Vec<TaskRun> {
         let of_batch =
             (first.0..first.0 + u64::from(count)).filter_map(|number| self.table.find(JobId(number)));
         let is_over = |key: &Key| {
@@ -40,7 +40,7 @@ impl Jobs {
     }
 
     /// The jobs of a batch in a client's list that have not ended.
-    pub(crate) fn of_watched_batch(&self, first: JobId, count: u32) -> Vec<Run> {
+    pub(crate) fn of_watched_batch(&self, first: JobId, count: u32) -> Vec<TaskRun> {
         let unended = self.watched_jobs(first, count).filter(|key| self.table[*key].end().is_none());
         unended.map(|key| self.table.run(key)).collect()
     }

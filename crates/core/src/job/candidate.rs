@@ -12,7 +12,7 @@ use crate::job::backlog::{Ageing, TakeChoice};
 use crate::job::list::{IntrusiveList, Key};
 use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::{Phase, TaskKind};
 use crate::job::table::JobTable;
 use crate::turn::{TaskLimits, Turn, ms};
@@ -66,7 +66,7 @@ impl Jobs {
         pool: PoolId,
         at_most: u32,
         mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
-    ) -> Option<Run> {
+    ) -> Option<TaskRun> {
         assert!(at_most > 0, "a run has a task");
         let part_sets = &self.part_sets;
         let key = self.queues.take(pool, &mut self.table, ageing(turn), &mut |table, key| {
@@ -76,7 +76,7 @@ impl Jobs {
     }
 
     /// The run at a place that has just left its list. Panics if its state names another list, or it is still in one.
-    pub(super) fn taken(&self, key: Key, phase: Phase) -> Run {
+    pub(super) fn taken(&self, key: Key, phase: Phase) -> TaskRun {
         let job = &self.table[key];
         assert!(
             job.state.phase() == phase && job.links.are_loose(),
@@ -93,7 +93,7 @@ impl Jobs {
     }
 
     /// Takes the first run of a pool that waits to run alone.
-    pub(crate) fn take_alone(&mut self, pool: PoolId) -> Option<Run> {
+    pub(crate) fn take_alone(&mut self, pool: PoolId) -> Option<TaskRun> {
         let key = self.queues.solo(pool).head()?;
         self.queues.unlink_solo(&mut self.table, key);
         Some(self.taken(key, Phase::Solo))
@@ -116,7 +116,7 @@ impl Jobs {
 
     /// Counts the jobs that go before a queued job, and the users and clients that take turns with its own. Jobs that
     /// run alone go before all; they are counted up to `WHY_COUNT_MAX`.
-    pub(crate) fn before(&self, turn: &Turn, run: Run) -> QueuedBefore {
+    pub(crate) fn before(&self, turn: &Turn, run: TaskRun) -> QueuedBefore {
         let key = self.table.open(run);
         let solo =
             self.queues.solo(self.table.batch(key).pool).walk(&self.table.slab).take(WHY_COUNT_MAX as usize);
@@ -125,12 +125,12 @@ impl Jobs {
     }
 
     /// Counts the jobs before one that waits to run alone, up to `WHY_COUNT_MAX`.
-    pub(crate) fn before_alone(&self, run: Run) -> u64 {
+    pub(crate) fn before_alone(&self, run: TaskRun) -> u64 {
         IntrusiveList::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
     }
 
     /// Whether the next task of a run needs a descriptor of the daemon's own.
-    pub(crate) fn needs_descriptor(&self, run: Run) -> bool {
+    pub(crate) fn needs_descriptor(&self, run: TaskRun) -> bool {
         self.table.needs_descriptor(self.table.open(run))
     }
 

@@ -15,7 +15,7 @@ use crate::event::Leftover;
 use crate::job::batches::batch_gone;
 use crate::job::entry::Job;
 use crate::job::list::Key;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::{End, EntryState, Phase, Retention};
 use crate::job::{EndNotice, Jobs, Released};
 use crate::turn::{Alarm, Turn};
@@ -39,7 +39,7 @@ impl Jobs {
     pub(crate) fn end(
         &mut self,
         turn: &mut Turn,
-        run: Run,
+        run: TaskRun,
         outcome: Outcome,
         left: Leftover,
         ended_by: EndedBy,
@@ -98,7 +98,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it has not ended.
-    pub(crate) fn forget(&mut self, turn: &mut Turn, run: Run) -> Released {
+    pub(crate) fn forget(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
         let (job, released) = self.leave_table(turn, run);
         if let Some(output) = job.held() {
             turn.act(Action::DropOutput { output });
@@ -113,7 +113,11 @@ impl Jobs {
     ///
     /// # Panics
     /// If it has not ended.
-    pub(crate) fn take_end(&mut self, turn: &mut Turn, run: Run) -> (JobEnded, Option<OutputId>, Released) {
+    pub(crate) fn take_end(
+        &mut self,
+        turn: &mut Turn,
+        run: TaskRun,
+    ) -> (JobEnded, Option<OutputId>, Released) {
         let (job, released) = self.leave_table(turn, run);
         if let Some(log) = job.log() {
             self.logs.forget(turn, log);
@@ -122,7 +126,7 @@ impl Jobs {
         (ended_of(job), output, released)
     }
 
-    fn leave_table(&mut self, turn: &mut Turn, run: Run) -> (Job, Released) {
+    fn leave_table(&mut self, turn: &mut Turn, run: TaskRun) -> (Job, Released) {
         let key = self.table.open(run);
         // First its retention, which is counted by what the job still holds.
         let untold = self.stop_keeping(key);
@@ -132,7 +136,7 @@ impl Jobs {
     }
 
     /// A copy of the end of a job that stays, and its held output.
-    pub(crate) fn copy_end(&self, run: Run) -> (JobEnded, Option<OutputId>) {
+    pub(crate) fn copy_end(&self, run: TaskRun) -> (JobEnded, Option<OutputId>) {
         let job = self.job(run);
         let (outcome, output) = match job.end() {
             None => (Outcome::Lost { reason: String::new() }, JobOutput::None),

@@ -11,7 +11,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::OutputId;
 
 use crate::job::list::{IntrusiveList, Key};
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::{Phase, Retention};
 use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
@@ -140,13 +140,13 @@ impl Jobs {
     }
 
     /// The oldest kept job, if it is older than `keep_ms`.
-    pub(crate) fn too_old(&self, turn: &Turn) -> Option<Run> {
+    pub(crate) fn too_old(&self, turn: &Turn) -> Option<TaskRun> {
         let key = self.kept.list.head()?;
         (self.aged_ns(turn, key) <= turn.now_ns()).then(|| self.table.run(key))
     }
 
     /// The next job to be dropped because a bound is exceeded, and the name of that bound.
-    pub(crate) fn too_many(&self, turn: &Turn) -> Option<(Run, &'static str)> {
+    pub(crate) fn too_many(&self, turn: &Turn) -> Option<(TaskRun, &'static str)> {
         let (kept, config) = (&self.kept, turn.config());
         let (key, bound) = if kept.quarantined > config.quarantine_max {
             (kept.quarantine.head()?, "quarantined jobs")

@@ -14,7 +14,7 @@ use bulkhead_proto::ids::{ClientId, LogId, Tag};
 use crate::action::{Action, TaskFile};
 use crate::job::Jobs;
 use crate::job::list::Key;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::turn::Turn;
@@ -59,7 +59,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If the task does not run: [`Jobs::start`] comes first.
-    pub(crate) fn begin_log(&mut self, turn: &mut Turn, run: Run) -> Option<TaskFile> {
+    pub(crate) fn begin_log(&mut self, turn: &mut Turn, run: TaskRun) -> Option<TaskFile> {
         let key = self.table.open(run);
         if !turn.kind(self.table.batch(key).kind).is_some_and(|kind| kind.logs && !kind.plans) {
             return None;
@@ -99,7 +99,7 @@ impl Jobs {
     }
 
     /// Why a job has no log to read, for its client; `None` if it has one, or will have one while the client follows.
-    pub(crate) fn why_no_log(&self, turn: &Turn, run: Run, follow: bool) -> Option<String> {
+    pub(crate) fn why_no_log(&self, turn: &Turn, run: TaskRun, follow: bool) -> Option<String> {
         let kind = turn.kind(self.batch(run).kind)?;
         let job = self.job(run);
         if !kind.logs {
@@ -122,7 +122,7 @@ impl Jobs {
     /// that are not connected by `is_there` are dropped from the list, and each client is in it once.
     pub(crate) fn follow_log(
         &mut self,
-        run: Run,
+        run: TaskRun,
         reader: (ClientId, Tag),
         is_there: impl Fn(ClientId) -> bool,
     ) {
@@ -136,7 +136,7 @@ impl Jobs {
     }
 
     /// Clients that are sent the log of each attempt of a job as it begins.
-    pub(crate) fn log_followers(&self, run: Run) -> Vec<(ClientId, Tag)> {
+    pub(crate) fn log_followers(&self, run: TaskRun) -> Vec<(ClientId, Tag)> {
         self.job(run).rare.as_ref().map(|rare| rare.followers.clone()).unwrap_or_default()
     }
 }

@@ -1,10 +1,7 @@
 //! Jobs: the only writer of jobs, their queues, and all that belongs to a job.
 //!
-//! A state and the list that goes with it change in one method: `admit` queues, `take` takes out of a queue, `start`
-//! begins an attempt, `requeue`, `back_off` and `charge` end one, `end` gives the outcome, `retry` and `forget`
-//! follow it. Each method asserts what must hold before it, and `tests/` has a test for each assertion; `audit.rs`
-//! checks everything between turns. Other rooms name jobs by [`Run`]s and get plain values back. What has to change
-//! in another room is returned, never called.
+//! A state and the list that goes with it change in one method, which asserts what must hold before it; `tests/` has a
+//! test for each assertion. Other rooms name jobs by [`TaskRun`]s; what has to change there is returned, never called.
 //!
 //! | file | what it is about |
 //! |---|---|
@@ -57,7 +54,7 @@ pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use grant::{grant, missing_file};
 pub(crate) use progress::ProgressLook;
-pub(crate) use run::{Run, Ticket};
+pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
 pub(crate) use values::{
     Admission, BatchGone, EndNotice, OfferRef, ProvenDeath, Released, StartedAttempt, Untold,
@@ -103,23 +100,23 @@ impl Jobs {
     }
 
     /// The job or part of this number.
-    pub(crate) fn find(&self, number: JobId) -> Option<Run> {
+    pub(crate) fn find(&self, number: JobId) -> Option<TaskRun> {
         self.table.find(number).map(|key| self.table.run(key))
     }
 
     /// The first job at or after this number.
-    pub(crate) fn next_from(&self, number: JobId) -> Option<Run> {
+    pub(crate) fn next_from(&self, number: JobId) -> Option<TaskRun> {
         self.table.next_from(number).map(|(_, key)| self.table.run(key))
     }
 
     /// The last job at or before this number.
-    pub(crate) fn last_to(&self, number: JobId) -> Option<Run> {
+    pub(crate) fn last_to(&self, number: JobId) -> Option<TaskRun> {
         self.table.last_to(number).map(|(_, key)| self.table.run(key))
     }
 
     /// The task of an offer, if it is still in the table, in whatever state.
-    pub(crate) fn there(&self, ticket: Ticket, number: JobId, count: u32) -> Option<Run> {
-        let run = Run { handle: ticket.handle, first: number, count };
+    pub(crate) fn there(&self, ticket: Ticket, number: JobId, count: u32) -> Option<TaskRun> {
+        let run = TaskRun { handle: ticket.handle, first: number, count };
         self.table.is_there(ticket.handle, number).then_some(run)
     }
 
@@ -128,7 +125,7 @@ impl Jobs {
     /// # Errors
     /// A refusal in the same words for a job that is gone and for a job of another user, so that a refusal does not
     /// tell which numbers others have.
-    pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<Run, Refusal> {
+    pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<TaskRun, Refusal> {
         match self.find(job).filter(|_| job < FIRST_PART) {
             Some(run) if peer.admin || self.batch(run).uid() == peer.uid => Ok(run),
             _ => Err(self.absent(job, !peer.admin)),
@@ -146,12 +143,12 @@ impl Jobs {
     }
 
     /// The entry of the first task of a run.
-    pub(crate) fn job(&self, run: Run) -> &Job {
+    pub(crate) fn job(&self, run: TaskRun) -> &Job {
         &self.table[self.table.open(run)]
     }
 
     /// The batch of a run.
-    pub(crate) fn batch(&self, run: Run) -> &Batch {
+    pub(crate) fn batch(&self, run: TaskRun) -> &Batch {
         self.table.batch(self.table.open(run))
     }
 
@@ -191,7 +188,7 @@ impl Jobs {
     }
 
     /// All jobs that have not ended. It walks the table: only the end of the daemon calls it.
-    pub(crate) fn all_unended(&self) -> Vec<Run> {
+    pub(crate) fn all_unended(&self) -> Vec<TaskRun> {
         let unended = self.table.slab.iter().filter(|(_, job)| job.end().is_none() && !job.is_part());
         unended.map(|(at, _)| self.table.run(at as u32)).collect()
     }

@@ -21,7 +21,7 @@ use crate::job::attempt::truncate;
 use crate::job::batch::Batch;
 use crate::job::list::Key;
 use crate::job::part_set::{PartSet, PartSetId, PartSets, part_of};
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::turn::Turn;
 
@@ -40,7 +40,14 @@ impl Jobs {
     ///
     /// # Panics
     /// If the job does not run its plan task, has parts, or gets more than [`PARTS_MAX`].
-    pub(crate) fn planned(&mut self, turn: &mut Turn, run: Run, plan: OutputId, parts: u32, slots: usize) {
+    pub(crate) fn planned(
+        &mut self,
+        turn: &mut Turn,
+        run: TaskRun,
+        plan: OutputId,
+        parts: u32,
+        slots: usize,
+    ) {
         let key = self.table.open(run);
         let job = &self.table[key];
         assert!(
@@ -113,7 +120,12 @@ impl Jobs {
     ///
     /// # Panics
     /// If it is no part, or does not run.
-    pub(crate) fn part_done(&mut self, run: Run, result: Payload, slots: usize) -> Option<(Run, Outcome)> {
+    pub(crate) fn part_done(
+        &mut self,
+        run: TaskRun,
+        result: Payload,
+        slots: usize,
+    ) -> Option<(TaskRun, Outcome)> {
         let key = self.table.open(run);
         let (id, part) = part_of(run.first()).expect("a part is done as a part");
         assert_eq!(
@@ -140,7 +152,12 @@ impl Jobs {
     ///
     /// # Panics
     /// If it is no part.
-    pub(crate) fn part_ended(&mut self, turn: &mut Turn, run: Run, outcome: Outcome) -> (Run, Part, Outcome) {
+    pub(crate) fn part_ended(
+        &mut self,
+        turn: &mut Turn,
+        run: TaskRun,
+        outcome: Outcome,
+    ) -> (TaskRun, Part, Outcome) {
         let key = self.table.open(run);
         let (id, part) = part_of(run.first()).expect("a part ends as a part");
         self.leave_list(turn, key);
@@ -177,7 +194,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it has ended.
-    pub(crate) fn close_parts(&mut self, turn: &mut Turn, run: Run) -> Vec<(WorkerId, Seq)> {
+    pub(crate) fn close_parts(&mut self, turn: &mut Turn, run: TaskRun) -> Vec<(WorkerId, Seq)> {
         let key = self.table.open(run);
         let job = &mut self.table[key];
         assert!(job.end().is_none(), "job {} has parts until its end", job.id);
@@ -215,12 +232,12 @@ impl Jobs {
     }
 
     /// Which task of its job a run is.
-    pub(crate) fn task_kind(&self, run: Run) -> TaskKind {
+    pub(crate) fn task_kind(&self, run: TaskRun) -> TaskKind {
         self.job(run).task_kind
     }
 
     /// How many parts of a job are done and run, while it has any.
-    pub(crate) fn parts_of(&self, run: Run) -> Option<Parts> {
+    pub(crate) fn parts_of(&self, run: TaskRun) -> Option<Parts> {
         let part_set = self.part_set_of(self.table.open(run))?;
         let runs = |part: &&Key| self.table[**part].state.phase() == Phase::Running;
         let running = u32::try_from(part_set.live.iter().filter(runs).count()).unwrap_or(u32::MAX);
@@ -228,7 +245,7 @@ impl Jobs {
     }
 
     /// The most attempts that one task of a job took.
-    pub(crate) fn attempts_of(&self, run: Run) -> u32 {
+    pub(crate) fn attempts_of(&self, run: TaskRun) -> u32 {
         let key = self.table.open(run);
         self.table[key].attempts.max(self.part_set_of(key).map_or(0, |part_set| part_set.attempts))
     }

@@ -11,7 +11,7 @@ use bulkhead_proto::client::evidence::TaskProgress;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, Tag, WorkerId};
 
 use crate::job::Jobs;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::turn::{Alarm, AlarmSlot, Turn};
 
@@ -38,7 +38,7 @@ pub(crate) enum ProgressLook {
     /// Not at all: it does not run, or it is not attached any more.
     Over,
     /// By its parts.
-    Parts(Run, Fence, TaskProgress),
+    Parts(TaskRun, Fence, TaskProgress),
     /// By examining the worker that runs it, if it has no other offer.
     Worker(WorkerId),
     /// Not by a worker: it is one task of several.
@@ -50,7 +50,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If it does not run.
-    pub(crate) fn begin_progress(&mut self, turn: &mut Turn, run: Run) {
+    pub(crate) fn begin_progress(&mut self, turn: &mut Turn, run: TaskRun) {
         let batch = self.batch(run);
         if !(batch.progress && batch.attached) {
             return;
@@ -119,14 +119,14 @@ impl Jobs {
     }
 
     /// Whether the figure of the worker that runs this task is the progress of its job.
-    pub(crate) fn is_whole(&self, run: Run) -> bool {
+    pub(crate) fn is_whole(&self, run: TaskRun) -> bool {
         self.job(run).task_kind == TaskKind::Whole
     }
 
     /// The client to be told, and the figure, if it is news: more than was sent of this attempt.
     pub(crate) fn progress_news(
         &self,
-        run: Run,
+        run: TaskRun,
         fence: Fence,
         TaskProgress { done, total }: TaskProgress,
     ) -> Option<(ClientId, Tag, TaskProgress)> {
@@ -143,7 +143,7 @@ impl Jobs {
     ///
     /// # Panics
     /// If the job has no subscription, or the figure falls within an attempt or is of an earlier one.
-    pub(crate) fn progress_told(&mut self, run: Run, fence: Fence, progress: TaskProgress) {
+    pub(crate) fn progress_told(&mut self, run: TaskRun, fence: Fence, progress: TaskProgress) {
         let job = run.first();
         let subscription = self.progress.map.get_mut(&job);
         let told = &mut subscription.expect("a job whose progress is told has a subscription").told;

@@ -10,7 +10,7 @@ use bulkhead_proto::ids::Fence;
 use crate::action::Action;
 use crate::job::batches::batch_gone;
 use crate::job::list::Key;
-use crate::job::run::Run;
+use crate::job::run::TaskRun;
 use crate::job::state::TaskKind;
 use crate::job::{BatchGone, Jobs, Released};
 use crate::turn::{Alarm, Turn};
@@ -21,7 +21,7 @@ impl Jobs {
     /// # Panics
     /// If it has not ended, is done, came with files, which its end has dropped, or if a worker still holds an offer
     /// of it that carries attachments.
-    pub(crate) fn retry(&mut self, turn: &mut Turn, run: Run) -> Released {
+    pub(crate) fn retry(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
         let key = self.table.open(run);
         let (uid, job) = (self.table.batch(key).uid, &self.table[key]);
         let outcome = job.end().map(|end| end.outcome.clone()).expect("only an ended job is run again");

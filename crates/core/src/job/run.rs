@@ -1,6 +1,6 @@
 //! How other rooms name tasks: runs of equal tasks, and handles that only this room opens.
 //!
-//! A [`Run`] is one task today, of a job or a part; many equal jobs can later be one run. Its handle is a place in
+//! A [`TaskRun`] is one task today, of a job or a part; many equal jobs can later be one run. Its handle is a place in
 //! the tables of this room, so that settling a task needs no search; every method that opens it checks the number
 //! there. A [`Ticket`] goes with an offer to a worker's ring and comes back with it; it may outlive its job.
 
@@ -21,13 +21,13 @@ pub(crate) struct Handle {
 
 /// Tasks of one batch whose numbers follow each other; today one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct TaskRun {
     pub(super) handle: Handle,
     pub(super) first: JobId,
     pub(super) count: u32,
 }
 
-impl Run {
+impl TaskRun {
     /// The number of the first task: of a job, or of a part.
     pub(crate) fn first(self) -> JobId {
         self.first

@@ -13,7 +13,7 @@ use crate::job::entry::Job;
 use crate::job::list::Key;
 use crate::job::number_index::NumberIndex;
 use crate::job::part_set::FIRST_PART;
-use crate::job::run::{Handle, Run};
+use crate::job::run::{Handle, TaskRun};
 use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
 use crate::turn::count_down;
 
@@ -77,9 +77,9 @@ impl JobTable {
     }
 
     /// The run at this place.
-    pub(crate) fn run(&self, key: Key) -> Run {
+    pub(crate) fn run(&self, key: Key) -> TaskRun {
         let job = &self[key];
-        Run { handle: Handle { batch: job.batch, index: key }, first: job.id, count: 1 }
+        TaskRun { handle: Handle { batch: job.batch, index: key }, first: job.id, count: 1 }
     }
 
     /// The place of a run.
@@ -87,7 +87,7 @@ impl JobTable {
     /// # Panics
     /// If its number is not at that place any more. A caller uses a run before the next change of its job, or asks
     /// [`JobTable::is_there`].
-    pub(crate) fn open(&self, run: Run) -> Key {
+    pub(crate) fn open(&self, run: TaskRun) -> Key {
         assert!(self.is_there(run.handle, run.first), "job {} is not where it was", run.first);
         run.handle.index
     }

@@ -7,12 +7,12 @@ use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::ClientId;
 
 use crate::event::Leftover;
-use crate::job::{Doing, EndedBy, Run};
+use crate::job::{Doing, EndedBy, TaskRun};
 use crate::machine::Core;
 
 impl Core {
     /// Cancels a job. Its offer is taken back, or its worker is killed if the task has begun.
-    pub(super) fn cancel_job(&mut self, run: Run, by: Canceller) {
+    pub(super) fn cancel_job(&mut self, run: TaskRun, by: Canceller) {
         let doing = self.jobs.job(run).doing();
         // The outcome comes first: a client that cancels does not wait for the proof of the worker's death.
         self.end_job(run, Outcome::Cancelled, Leftover::Nothing, EndedBy::Canceller(by));

@@ -14,7 +14,7 @@ use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 use crate::event::{Leftover, Remains};
-use crate::job::{ProvenDeath, Run};
+use crate::job::{ProvenDeath, TaskRun};
 use crate::machine::settle::held_by;
 use crate::machine::{Core, Offer, Worker};
 use crate::turn::Counter;
@@ -176,7 +176,7 @@ impl Core {
     }
 
     /// Charges the death to the task whose attempt it ended. The task runs alone from now on, or its job is quarantined.
-    fn charge_task(&mut self, run: Run, dead: &ProvenDeath<'_>) {
+    fn charge_task(&mut self, run: TaskRun, dead: &ProvenDeath<'_>) {
         if let Some(outcome) = self.jobs.charge(&mut self.turn, run, dead) {
             self.end_task(run, outcome, Leftover::Nothing);
         }

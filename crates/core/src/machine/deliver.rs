@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{ClientId, Tag};
 
 use crate::action::Action;
 use crate::client::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
-use crate::job::Run;
+use crate::job::TaskRun;
 use crate::machine::Core;
 
 impl Core {
@@ -64,7 +64,7 @@ impl Core {
     }
 
     /// A job was retried before this letter was sent: the client waits for the next end.
-    fn wait_again(&mut self, id: ClientId, run: Run, letter: Letter) {
+    fn wait_again(&mut self, id: ClientId, run: TaskRun, letter: Letter) {
         if letter.is_own() {
             self.clients.add_wait(id);
         }
@@ -72,7 +72,7 @@ impl Core {
     }
 
     /// Answers `Request::Result` at once.
-    pub(super) fn give_result(&mut self, id: ClientId, tag: Tag, run: Run) {
+    pub(super) fn give_result(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
         let (ended, output) = self.jobs.copy_end(run);
         let bytes = bytes_of(&ended);
         self.clients.reply(&mut self.turn, (id, tag), Reply::Ended(vec![ended]), bytes, output);

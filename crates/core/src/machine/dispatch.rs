@@ -6,7 +6,7 @@
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{Run, StartedAttempt, TakeChoice};
+use crate::job::{StartedAttempt, TakeChoice, TaskRun};
 use crate::machine::Core;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
@@ -121,7 +121,7 @@ impl Core {
     }
 
     /// Offers one task to a worker.
-    fn offer(&mut self, id: WorkerId, run: Run, cost_ns: u64) {
+    fn offer(&mut self, id: WorkerId, run: TaskRun, cost_ns: u64) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
         let begun = self.jobs.start(&mut self.turn, run, id, seq);
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;

@@ -8,7 +8,7 @@ use bulkhead_proto::ids::ClientId;
 
 use crate::client::Letter;
 use crate::event::Leftover;
-use crate::job::{EndNotice, EndedBy, Released, Run};
+use crate::job::{EndNotice, EndedBy, Released, TaskRun};
 use crate::machine::Core;
 
 /// Jobs dropped for their age in one turn.
@@ -16,7 +16,7 @@ const AGED_PER_TURN: usize = 4096;
 
 impl Core {
     /// Ends the job of a task that has not ended: the task's own, or the one that it is a part of.
-    pub(super) fn end_task(&mut self, run: Run, outcome: Outcome, left: Leftover) {
+    pub(super) fn end_task(&mut self, run: TaskRun, outcome: Outcome, left: Leftover) {
         if !run.is_part() {
             return self.end_job(run, outcome, left, EndedBy::Itself);
         }
@@ -26,7 +26,7 @@ impl Core {
 
     /// Ends a job that has not ended, and its parts with it. Offers of its parts are taken back; a worker that has begun one
     /// is killed. The job's own offer stays in its worker's ring until it is settled.
-    pub(super) fn end_job(&mut self, run: Run, outcome: Outcome, left: Leftover, by: EndedBy) {
+    pub(super) fn end_job(&mut self, run: TaskRun, outcome: Outcome, left: Leftover, by: EndedBy) {
         for (worker, seq) in self.jobs.close_parts(&mut self.turn, run) {
             self.workers.recall_or_look(&mut self.turn, worker, seq);
         }
@@ -35,7 +35,7 @@ impl Core {
     }
 
     /// Writes a letter to each client that waits for the job. The job is kept until all letters are sent, or longer.
-    fn announce(&mut self, run: Run, notice: EndNotice) {
+    fn announce(&mut self, run: TaskRun, notice: EndNotice) {
         let mut told = 0;
         let (job, count) = (run.first(), run.count());
         for (client, tag) in notice.waiters {
@@ -57,7 +57,7 @@ impl Core {
     }
 
     /// Removes an ended job from everywhere.
-    pub(super) fn forget(&mut self, run: Run) {
+    pub(super) fn forget(&mut self, run: TaskRun) {
         let released = self.jobs.forget(&mut self.turn, run);
         self.relieve(released);
     }

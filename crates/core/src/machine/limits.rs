@@ -9,7 +9,7 @@ use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::ids::WorkerId;
 
 use crate::event::{Head, Leftover};
-use crate::job::Run;
+use crate::job::TaskRun;
 use crate::machine::{Core, Offer};
 use crate::turn::TaskLimits;
 use crate::worker::{Cause, HeadCheck};
@@ -59,7 +59,7 @@ impl Core {
         }
     }
 
-    fn judge_running(&mut self, id: WorkerId, run: Run, offer: &Offer) {
+    fn judge_running(&mut self, id: WorkerId, run: TaskRun, offer: &Offer) {
         if let Some(cause) = self.workers.watched_met(&mut self.turn, id, offer) {
             return self.enforce(id, run, cause);
         }
@@ -92,7 +92,7 @@ impl Core {
     }
 
     /// A task met a limit: its job ends at once if it was a limit of time, and its worker is killed.
-    fn enforce(&mut self, id: WorkerId, run: Run, cause: Cause) {
+    fn enforce(&mut self, id: WorkerId, run: TaskRun, cause: Cause) {
         let limits = TaskLimits::of(self.jobs.batch(run).policy());
         let limit = match cause {
             Cause::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
@@ -113,7 +113,7 @@ impl Core {
         self.kill(id, cause);
     }
 
-    fn time_out(&mut self, run: Run, limit: TimeLimit, limit_ms: u64) {
+    fn time_out(&mut self, run: TaskRun, limit: TimeLimit, limit_ms: u64) {
         self.end_task(run, Outcome::TimedOut { limit, limit_ms, part: None }, Leftover::Nothing);
     }
 }

@@ -8,12 +8,12 @@ use bulkhead_proto::limits::PARTS_MAX;
 
 use crate::action::Action;
 use crate::event::{Leftover, TaskResult};
-use crate::job::{Run, TaskKind, truncate};
+use crate::job::{TaskKind, TaskRun, truncate};
 use crate::machine::Core;
 
 impl Core {
     /// A task has ended, with this result.
-    pub(super) fn task_done(&mut self, run: Run, result: TaskResult) {
+    pub(super) fn task_done(&mut self, run: TaskRun, result: TaskResult) {
         match (self.jobs.task_kind(run), result) {
             (kind, TaskResult::Failed { output, message, code }) => {
                 let left = if kind == TaskKind::Whole { output } else { self.let_go(output) };
@@ -61,7 +61,7 @@ impl Core {
     }
 
     /// A task failed by its own code, with this exit code if it was a program: its job is tried again or fails.
-    fn task_failed(&mut self, run: Run, mut message: String, code: Option<u8>, left: Leftover) {
+    fn task_failed(&mut self, run: TaskRun, mut message: String, code: Option<u8>, left: Leftover) {
         truncate(&mut message);
         if self.jobs.may_retry(run) {
             self.jobs.back_off(&mut self.turn, run, message, left);

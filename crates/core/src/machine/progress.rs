@@ -7,7 +7,7 @@ use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::ids::{Fence, JobId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{ProgressLook, Run};
+use crate::job::{ProgressLook, TaskRun};
 use crate::machine::Core;
 
 /// The size of one reply, in bytes, about.
@@ -42,7 +42,7 @@ impl Core {
     }
 
     /// Sends a client the progress of a job, if it is further than what was sent for this attempt.
-    fn tell_progress(&mut self, run: Run, fence: Fence, progress: TaskProgress) {
+    fn tell_progress(&mut self, run: TaskRun, fence: Fence, progress: TaskProgress) {
         let Some((client, tag, progress)) = self.jobs.progress_news(run, fence, progress) else { return };
         if !self.clients.has_credit(client) {
             return;

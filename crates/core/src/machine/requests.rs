@@ -13,12 +13,12 @@ use bulkhead_proto::limits::BATCH_MAX;
 use crate::action::Action;
 use crate::client::Letter;
 use crate::event::{Attached, Peer};
-use crate::job::Run;
+use crate::job::TaskRun;
 use crate::machine::Core;
 use crate::view::{View, ViewReply};
 
 /// A method that changes one job, or refuses to.
-type Change = fn(&mut Core, Run, Peer) -> Result<(), Refusal>;
+type Change = fn(&mut Core, TaskRun, Peer) -> Result<(), Refusal>;
 
 impl Core {
     /// A client sent a request. A client that is gone is not answered: its requests may be in the same batch as the end of
@@ -97,7 +97,7 @@ impl Core {
         }
     }
 
-    fn wait_for(&mut self, id: ClientId, tag: Tag, run: Run) {
+    fn wait_for(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
         self.clients.add_wait(id);
         // A job that has ended already is a letter too: it waits for credit behind the other letters.
         if self.jobs.job(run).end().is_some() {
@@ -137,13 +137,13 @@ impl Core {
     }
 
     /// An attempt was offered: clients that follow its job get its log.
-    pub(super) fn show_log(&mut self, run: Run) {
+    pub(super) fn show_log(&mut self, run: TaskRun) {
         for (id, tag) in self.jobs.log_followers(run) {
             self.give_log(id, tag, run);
         }
     }
 
-    fn give_log(&mut self, id: ClientId, tag: Tag, run: Run) {
+    fn give_log(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
         let job = self.jobs.job(run);
         let Some(log) = job.log() else { return };
         let reply = Reply::Logs { job: job.id(), attempt: job.attempts(), is_there: true };
@@ -173,11 +173,11 @@ impl Core {
         self.reply(id, tag, Reply::Changed { count, refused }, bytes);
     }
 
-    fn wrong_state(run: Run, needed: &str) -> Result<(), Refusal> {
+    fn wrong_state(run: TaskRun, needed: &str) -> Result<(), Refusal> {
         Err(Refusal::WrongState { job: run.first(), needed: needed.to_owned() })
     }
 
-    fn try_cancel(&mut self, run: Run, peer: Peer) -> Result<(), Refusal> {
+    fn try_cancel(&mut self, run: TaskRun, peer: Peer) -> Result<(), Refusal> {
         if self.jobs.job(run).end().is_some() {
             return Self::wrong_state(run, "it has ended already");
         }
@@ -188,7 +188,7 @@ impl Core {
         Ok(())
     }
 
-    fn try_forget(&mut self, run: Run, _: Peer) -> Result<(), Refusal> {
+    fn try_forget(&mut self, run: TaskRun, _: Peer) -> Result<(), Refusal> {
         if self.jobs.job(run).end().is_none() {
             return Self::wrong_state(run, "it has not ended: cancel it first");
         }
@@ -197,7 +197,7 @@ impl Core {
     }
 
     /// Puts an ended job back into the queue, with fresh budgets.
-    fn try_retry(&mut self, run: Run, _: Peer) -> Result<(), Refusal> {
+    fn try_retry(&mut self, run: TaskRun, _: Peer) -> Result<(), Refusal> {
         let Some(end) = self.jobs.job(run).end() else {
             return Self::wrong_state(run, "it has not ended yet");
         };

@@ -8,19 +8,19 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::event::{Leftover, Report, TaskResult};
-use crate::job::{OfferRef, Run};
+use crate::job::{OfferRef, TaskRun};
 use crate::machine::{Core, Offer};
 use crate::turn::Counter;
 use crate::worker::Settled;
 
 impl Core {
     /// The run of an offer, if this is the run's current offer.
-    pub(super) fn current(&self, id: WorkerId, offer: &Offer) -> Option<Run> {
+    pub(super) fn current(&self, id: WorkerId, offer: &Offer) -> Option<TaskRun> {
         self.jobs.current(&held_by(id, offer))
     }
 
     /// The run of an offer, if its jobs are still in the table, even if this offer is not the current one.
-    pub(super) fn run_in_table(&self, offer: &Offer) -> Option<Run> {
+    pub(super) fn run_in_table(&self, offer: &Offer) -> Option<TaskRun> {
         self.jobs.there(offer.ticket(), offer.number(), offer.count())
     }
 
@@ -99,7 +99,7 @@ impl Core {
     }
 
     /// Puts an uncharged task back in front of the queue, or ends its job if that has expired meanwhile.
-    pub(super) fn requeue(&mut self, run: Run, begun: bool) {
+    pub(super) fn requeue(&mut self, run: TaskRun, begun: bool) {
         if !self.jobs.requeue(&mut self.turn, run, begun) {
             self.end_task(run, Outcome::Expired, Leftover::Nothing);
         }

@@ -20,7 +20,7 @@ pub(crate) use values::{DrainState, ViewReply};
 
 use crate::client::Clients;
 use crate::event::{Leftover, Peer};
-use crate::job::{Doing, Jobs, Run, Ticket};
+use crate::job::{Doing, Jobs, TaskRun, Ticket};
 use crate::turn::Turn;
 use crate::worker::{Offer, Worker, Workers};
 
@@ -68,7 +68,7 @@ impl<'a> View<'a> {
     }
 
     /// One row of a list. Input, policy and deaths are only in the detail.
-    fn row(&self, run: Run) -> JobRow {
+    fn row(&self, run: TaskRun) -> JobRow {
         let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
         JobRow {
             job: job.id(),
@@ -126,7 +126,7 @@ impl<'a> View<'a> {
     }
 
     /// All about one job. The input is cut to [`INPUT_CHARS`], because the detail is read by people.
-    fn detail(&self, run: Run) -> JobDetail {
+    fn detail(&self, run: TaskRun) -> JobDetail {
         let (job, batch) = (self.jobs.job(run), self.jobs.batch(run));
         let end = job.end();
         JobDetail {
@@ -154,7 +154,7 @@ impl<'a> View<'a> {
     }
 
     /// The input as text: a program as its words, other input as UTF-8 with replacements.
-    fn input_of(&self, run: Run) -> String {
+    fn input_of(&self, run: TaskRun) -> String {
         let input = self.jobs.job(run).input().as_bytes();
         let is_program = self.turn.kind_name(self.jobs.batch(run).kind()) == EXEC;
         let program = is_program.then(|| Program::from_input(input).ok()).flatten();

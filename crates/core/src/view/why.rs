@@ -15,7 +15,7 @@ use bulkhead_proto::client::why::{
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 
 use crate::event::Peer;
-use crate::job::{Doing, Run};
+use crate::job::{Doing, TaskRun};
 use crate::turn::ms;
 use crate::view::{View, ViewReply};
 
@@ -31,7 +31,7 @@ impl View<'_> {
         Ok(ViewReply { reply: Reply::Why(Box::new(why)), bytes })
     }
 
-    fn why_of(&self, run: Run, peer: Peer) -> Why {
+    fn why_of(&self, run: TaskRun, peer: Peer) -> Why {
         let job = self.jobs.job(run);
         let now = match job.doing() {
             Doing::Parted => self.why_parted(run, peer),
@@ -51,7 +51,7 @@ impl View<'_> {
         Why { job: job.id(), attempts: self.jobs.attempts_of(run), now, vanished_ms, past: self.past(run) }
     }
 
-    fn why_ended(&self, run: Run) -> WhyNow {
+    fn why_ended(&self, run: TaskRun) -> WhyNow {
         let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
         let end = job.end().expect("a job that is shown as ended has ended");
         WhyNow::Ended(WhyEnded {
@@ -66,14 +66,14 @@ impl View<'_> {
     }
 
     /// The milliseconds until the job is cancelled because its client is gone, if it is.
-    fn why_vanished(&self, run: Run) -> Option<u64> {
+    fn why_vanished(&self, run: TaskRun) -> Option<u64> {
         let batch = self.jobs.batch(run);
         let is_wanted_by_it = batch.is_watched() && self.jobs.job(run).end().is_none();
         let at_ns = self.clients.vanishes_ns(batch.client()).filter(|_| is_wanted_by_it)?;
         Some(self.left_ms(at_ns))
     }
 
-    fn why_parted(&self, run: Run, peer: Peer) -> WhyNow {
+    fn why_parted(&self, run: TaskRun, peer: Peer) -> WhyNow {
         let client = self.jobs.batch(run).client();
         WhyNow::Parted {
             parts: self.jobs.parts_of(run).unwrap_or_default(),
@@ -84,7 +84,7 @@ impl View<'_> {
     }
 
     /// The jobs before it are counted by the rules by which the queue takes jobs.
-    fn why_queued(&self, run: Run, peer: Peer) -> WhyNow {
+    fn why_queued(&self, run: TaskRun, peer: Peer) -> WhyNow {
         let batch = self.jobs.batch(run);
         let waited_ms = self.since_ms(batch.since_ns());
         let has_begun = !self.jobs.job(run).never_began();
@@ -101,13 +101,13 @@ impl View<'_> {
     }
 
     /// The milliseconds until the next try to make a descriptor, if this job needs one and none could be made.
-    fn why_shortage(&self, run: Run) -> Option<u64> {
+    fn why_shortage(&self, run: TaskRun) -> Option<u64> {
         let needs_one = self.jobs.needs_descriptor(run);
         self.workers.short_until_ns().filter(|_| needs_one).map(|at_ns| self.left_ms(at_ns))
     }
 
     /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
-    fn why_running(&self, run: Run, id: WorkerId, seq: Seq, since_ns: u64) -> WhyNow {
+    fn why_running(&self, run: TaskRun, id: WorkerId, seq: Seq, since_ns: u64) -> WhyNow {
         let policy = self.jobs.batch(run).policy();
         let worker = self.workers.get(id);
         let behind =
@@ -152,7 +152,7 @@ impl View<'_> {
     }
 
     /// Slots by what their workers do. The rest of `slots` has no worker: one is starting, or is spawned in a while.
-    fn why_pool(&self, run: Run, peer: Peer) -> WhyPool {
+    fn why_pool(&self, run: TaskRun, peer: Peer) -> WhyPool {
         let id = self.jobs.batch(run).pool();
         let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
@@ -213,7 +213,7 @@ impl View<'_> {
     }
 
     /// Budgets count since the submit or the last retry of the job; deaths and lost attempts count over its whole life.
-    fn past(&self, run: Run) -> Past {
+    fn past(&self, run: TaskRun) -> Past {
         let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
         Past {
             deaths: job.deaths().to_vec(),

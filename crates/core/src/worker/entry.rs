@@ -10,7 +10,7 @@ use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
-use crate::worker::ring::Ring;
+use crate::worker::ring::OfferRing;
 use crate::worker::state::{Cause, WorkerDuty};
 use crate::worker::task_watch::TaskWatch;
 
@@ -42,7 +42,7 @@ pub(super) struct WorkerStats {
 
 /// The channel to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Channel {
+pub(super) enum ChannelState {
     /// Messages can be sent.
     Open,
     /// A message could not be sent at `since_ns`, and no task of the worker has ended since. While `is_full`, the worker is
@@ -66,8 +66,8 @@ pub(crate) struct Worker<T> {
     /// Its pool, from its spawn to its end.
     pub(super) pool: PoolId,
     pub(super) process: SpawnedProcess,
-    pub(super) ring: Ring<T>,
-    pub(super) channel: Channel,
+    pub(super) ring: OfferRing<T>,
+    pub(super) channel: ChannelState,
     pub(super) lane: LaneState,
     /// When it is killed because a signal stopped it. While this is set, the worker is offered nothing.
     pub(super) stopped_until_ns: Option<u64>,
@@ -91,8 +91,8 @@ impl<T: Copy> Worker<T> {
                 ready_ns: 0,
                 pid: None,
             },
-            ring: Ring::new(),
-            channel: Channel::Open,
+            ring: OfferRing::new(),
+            channel: ChannelState::Open,
             lane: LaneState::Up,
             stopped_until_ns: None,
             watch: None,
@@ -168,7 +168,7 @@ impl<T: Copy> Worker<T> {
     }
 
     /// The offers that it holds.
-    pub(crate) fn ring(&self) -> &Ring<T> {
+    pub(crate) fn ring(&self) -> &OfferRing<T> {
         &self.ring
     }
 
@@ -222,7 +222,7 @@ impl<T: Copy> Worker<T> {
 
     /// Whether its channel is full.
     pub(super) fn is_full(&self) -> bool {
-        matches!(self.channel, Channel::Refusing { is_full: true, .. })
+        matches!(self.channel, ChannelState::Refusing { is_full: true, .. })
     }
 
     /// Whether it may be offered tasks.

@@ -15,7 +15,7 @@ use crate::worker::prefetch::{AHEAD_NS, PAIR_NS};
 
 /// The offers of one worker.
 #[derive(Debug)]
-pub(crate) struct Ring<T> {
+pub(crate) struct OfferRing<T> {
     offers: VecDeque<Offer<T>>,
     next: Seq,
     ahead_ns: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Ring<T> {
     head_ns: u64,
 }
 
-impl<T: Copy> Ring<T> {
+impl<T: Copy> OfferRing<T> {
     /// An empty ring.
     pub(super) fn new() -> Self {
         Self { offers: VecDeque::new(), next: Seq(1), ahead_ns: 0, head_ns: 0 }
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn push(ring: &mut Ring<()>, cost_ns: u64) {
+    fn push(ring: &mut OfferRing<()>, cost_ns: u64) {
         let (number, fence) = (JobId(ring.next_seq().0), Fence(1));
         let offer = NewOffer {
             ticket: (),
@@ -211,8 +211,8 @@ mod tests {
         ring.push(offer, 5);
     }
 
-    fn ring(count: u64) -> Ring<()> {
-        let mut ring = Ring::new();
+    fn ring(count: u64) -> OfferRing<()> {
+        let mut ring = OfferRing::new();
         (0..count).for_each(|_| push(&mut ring, 10));
         ring
     }
@@ -230,13 +230,13 @@ mod tests {
 
     #[test]
     fn a_longer_task_has_room_behind_one_and_waits_for_twice_its_time() {
-        let mut ring = Ring::new();
+        let mut ring = OfferRing::new();
         push(&mut ring, 2_000_000);
         assert!(ring.has_room(2_000_000) && !ring.has_room(PAIR_NS));
         assert!(!ring.is_overdue(4_000_005) && ring.is_overdue(4_000_006));
         push(&mut ring, 2_000_000);
         assert!(ring.is_full(), "one waits, and no second one");
-        let mut alone = Ring::new();
+        let mut alone = OfferRing::new();
         push(&mut alone, PAIR_NS);
         assert!(!alone.has_room(1000) && alone.is_overdue(AHEAD_NS + 6));
     }

@@ -7,7 +7,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
-use crate::worker::entry::Channel;
+use crate::worker::entry::ChannelState;
 use crate::worker::offer::Recall;
 use crate::worker::state::WorkerDuty;
 use crate::worker::{Cause, FollowUp, NewOffer, Settled, Workers};
@@ -77,7 +77,7 @@ impl<T: Copy> Workers<T> {
         worker.stats.ended += 1;
         worker.stats.failed_last = is_failed;
         worker.check_stats(id);
-        worker.channel = Channel::Open;
+        worker.channel = ChannelState::Open;
         worker.cancel(turn, id, WorkerAlarm::Resume);
     }
 
@@ -123,10 +123,10 @@ impl<T: Copy> Workers<T> {
         let now_ns = turn.now_ns();
         let Some(worker) = self.table.get_mut(&id) else { return FollowUp::Nothing };
         let since_ns = match worker.channel {
-            Channel::Open => now_ns,
-            Channel::Refusing { since_ns, .. } => since_ns,
+            ChannelState::Open => now_ns,
+            ChannelState::Refusing { since_ns, .. } => since_ns,
         };
-        worker.channel = Channel::Refusing { since_ns, is_full: true };
+        worker.channel = ChannelState::Refusing { since_ns, is_full: true };
         let is_tried_again = worker.alarm_ns(WorkerAlarm::Resume).is_some();
         if !worker.ring.is_empty() || is_tried_again || worker.is_killed() {
             return FollowUp::Nothing;
@@ -142,7 +142,7 @@ impl<T: Copy> Workers<T> {
     pub(crate) fn resume(&mut self, turn: &mut Turn, id: WorkerId) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         worker.cancel(turn, id, WorkerAlarm::Resume);
-        if let Channel::Refusing { is_full, .. } = &mut worker.channel {
+        if let ChannelState::Refusing { is_full, .. } = &mut worker.channel {
             *is_full = false;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{POOL, Room};
 use crate::event::{Leftover, Now};
-use crate::job::Run;
+use crate::job::TaskRun;
 use crate::job::state::{EntryState, Phase};
 
 /// A method, the state before it and the state after it.
@@ -31,12 +31,12 @@ fn ways_told(source: &str) -> BTreeSet<Way> {
 /// Calls methods and notes the ways that they went.
 struct Watched {
     room: Room,
-    run: Run,
+    run: TaskRun,
     seen: BTreeSet<Way>,
 }
 
 impl Watched {
-    fn call(&mut self, method: &str, change: impl FnOnce(&mut Room, Run)) {
+    fn call(&mut self, method: &str, change: impl FnOnce(&mut Room, TaskRun)) {
         let index = self.run.handle.index;
         let phase = |room: &Room| format!("{:?}", room.jobs.table[index].state.phase()).to_lowercase();
         let from = phase(&self.room);

@@ -9,9 +9,9 @@ use bulkhead_proto::limits::DEATHS_KEPT;
 
 use super::{LOGGED, Room, WORKER};
 use crate::event::Attached;
-use crate::job::Run;
+use crate::job::TaskRun;
 
-fn with_file(room: &mut Room) -> Run {
+fn with_file(room: &mut Room) -> TaskRun {
     room.admit(1, |admission| {
         admission.submit.files = vec![FileUse { name: "in".to_owned(), way: Way::In }];
         admission.files = vec![Attached { file: FileId(3), pinned_bytes: 10 }];
@@ -88,7 +88,7 @@ fn a_log_begins_after_its_attempt() {
     room.jobs.begin_log(&mut room.turn, run);
 }
 
-fn subscribed(room: &mut Room) -> Run {
+fn subscribed(room: &mut Room) -> TaskRun {
     room.admit(1, |admission| (admission.submit.attached, admission.submit.progress) = (true, true));
     let run = room.next_running();
     room.jobs.begin_progress(&mut room.turn, run);

@@ -6,7 +6,7 @@ use super::{POOL, Room};
 use crate::job::list::IntrusiveList;
 use crate::job::part_set::FIRST_PART;
 use crate::job::state::{EntryState, TaskKind};
-use crate::job::{Run, TakeChoice};
+use crate::job::{TakeChoice, TaskRun};
 
 #[test]
 #[should_panic(expected = "job 1 enters a list and is in none")]
@@ -98,7 +98,7 @@ fn a_job_is_not_removed_as_a_part() {
     room.jobs.table.remove_part(run.handle.index);
 }
 
-fn queued_part(room: &mut Room) -> Run {
+fn queued_part(room: &mut Room) -> TaskRun {
     room.in_parts(2);
     let found = room.jobs.table.find(FIRST_PART).or_else(|| {
         room.jobs.part_sets.iter().flat_map(|(_, part_set)| part_set.live.iter().copied()).next()

@@ -50,72 +50,72 @@ impl Room {
     }
 
     /// Takes in so many jobs, detached unless `change` attaches them.
-    fn admit(&mut self, count: u32, change: impl FnOnce(&mut Admission)) -> Run {
+    fn admit(&mut self, count: u32, change: impl FnOnce(&mut Admission)) -> TaskRun {
         let submit = Submit { inputs: vec![Payload::default(); count as usize], ..Submit::default() };
         let (client, tag, uid) = (ALICE, Tag(1), 1000);
         let mut admission =
             Admission { client, tag, uid, kind: PLAIN, pool: POOL, submit, files: Vec::new(), count };
         change(&mut admission);
         let run = self.jobs.admit(&mut self.turn, admission);
-        Run { count: 1, ..run }
+        TaskRun { count: 1, ..run }
     }
 
-    fn queued(&mut self) -> Run {
+    fn queued(&mut self) -> TaskRun {
         self.admit(1, |_| {})
     }
 
-    fn attached(&mut self) -> Run {
+    fn attached(&mut self) -> TaskRun {
         self.admit(1, |admission| admission.submit.attached = true)
     }
 
-    fn of_kind(&mut self, kind: KindId) -> Run {
+    fn of_kind(&mut self, kind: KindId) -> TaskRun {
         self.admit(1, |admission| admission.kind = kind)
     }
 
-    fn take(&mut self) -> Run {
+    fn take(&mut self) -> TaskRun {
         self.jobs.take(&self.turn, POOL, 1, |_| TakeChoice::Take).unwrap()
     }
 
-    fn start(&mut self, run: Run) -> StartedAttempt {
+    fn start(&mut self, run: TaskRun) -> StartedAttempt {
         self.jobs.start(&mut self.turn, run, WORKER, Seq(1))
     }
 
     /// The first job of the queue, with a worker.
-    fn next_running(&mut self) -> Run {
+    fn next_running(&mut self) -> TaskRun {
         let run = self.take();
         self.start(run);
         run
     }
 
-    fn running(&mut self) -> Run {
+    fn running(&mut self) -> TaskRun {
         self.queued();
         self.next_running()
     }
 
-    fn end_as(&mut self, run: Run, outcome: Outcome) {
+    fn end_as(&mut self, run: TaskRun, outcome: Outcome) {
         self.jobs.end(&mut self.turn, run, outcome, Leftover::Nothing, EndedBy::Itself);
     }
 
     /// Ends a job as cancelled and announces it to so many clients.
-    fn end_for(&mut self, run: Run, clients: u32) {
+    fn end_for(&mut self, run: TaskRun, clients: u32) {
         self.end_as(run, Outcome::Cancelled);
         self.jobs.announced(run, clients);
     }
 
-    fn ended(&mut self) -> Run {
+    fn ended(&mut self) -> TaskRun {
         let run = self.queued();
         self.end_for(run, 0);
         run
     }
 
-    fn charge(&mut self, run: Run) -> Option<Outcome> {
+    fn charge(&mut self, run: TaskRun) -> Option<Outcome> {
         let (death, evidence) = (Death::Signalled { signal: 11, core: false }, Evidence::default());
         let dead = ProvenDeath { worker: WORKER, pid: 7, death: &death, evidence: &evidence };
         self.jobs.charge(&mut self.turn, run, &dead)
     }
 
     /// A job that is done in this many parts, of which the first few are queued.
-    fn in_parts(&mut self, parts: u32) -> Run {
+    fn in_parts(&mut self, parts: u32) -> TaskRun {
         self.of_kind(PARTED);
         let run = self.next_running();
         self.jobs.planned(&mut self.turn, run, bulkhead_proto::ids::OutputId(9), parts, 1);
@@ -195,6 +195,6 @@ fn a_job_asked_again_in_the_turn_of_its_submit_expires() {
     assert_eq!(room.turn.next_alarm_ns(), expires_ns);
 }
 
-fn run_of(room: &Room, number: u64) -> Run {
+fn run_of(room: &Room, number: u64) -> TaskRun {
     room.jobs.find(JobId(number)).unwrap()
 }
