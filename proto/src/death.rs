@@ -77,7 +77,7 @@ pub enum Death {
 }
 
 /// Why the supervisor killed a worker.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "why")]
 pub enum KillReason {
     /// Its task reached its wall time limit.

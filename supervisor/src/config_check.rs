@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bulkhead_core::event::Event;
+use bulkhead_core::event::{Event, ProcessEnd};
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_sys::clock;
@@ -80,7 +80,7 @@ fn await_hello(worker: &mut WorkerProcess, limit: Duration) -> Result<Vec<KindId
 fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     wait_readable(worker.tree.process().as_fd(), left).context("cannot wait for its end")?;
     Ok(match worker.advance().map(|status| worker.death_event(status, clock::monotonic_ns())) {
-        Some(Event::Died { death, .. }) => format!("it ended at once: {death}"),
+        Some(Event::Died { end: ProcessEnd::Itself(death), .. }) => format!("it ended at once: {death}"),
         _ => "it closed its standard input, its connection to the supervisor".to_owned(),
     })
 }

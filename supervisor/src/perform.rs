@@ -96,7 +96,6 @@ impl Performer {
             }
             Action::Retire { worker } => {
                 if let Some(worker) = self.workers.get(worker) {
-                    worker.retired = true;
                     worker.reached.close();
                 }
             }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 
-use bulkhead_core::event::{Event, Head, Remains};
+use bulkhead_core::event::{Event, Head, ProcessEnd, Remains};
 use bulkhead_link::supervisor::{FinishedTask, Ring, Sender};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use bulkhead_proto::client::plain::Plain;
@@ -153,14 +153,12 @@ pub(crate) struct WorkerProcess {
     pub(crate) spawned_ns: u64,
     /// The program file that it was started from.
     pub(crate) program: Option<ProgramFile>,
-    /// The reason and time of our kill, if its lane had not hung up before.
-    pub(crate) killed: Option<(KillReason, u64)>,
+    /// When we killed it, if its lane had not hung up before; CLOCK_MONOTONIC nanoseconds.
+    pub(crate) killed_ns: Option<u64>,
     /// The worker bears its mark, and all its descendants inherit it.
     pub(crate) is_marked: bool,
     /// Its lane hung up before we killed it: the worker was dying by itself.
     pub(crate) is_hung_up: bool,
-    /// The worker was asked to exit.
-    pub(crate) retired: bool,
     /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
     pub(crate) disputed: Vec<Seq>,
     /// Naps announced to the worker, and doorbells received from it. More doorbells than naps break the protocol.
@@ -314,7 +312,7 @@ impl WorkerProcess {
             self.sampler.keep_as_evidence();
         }
         if !self.is_hung_up {
-            self.killed.get_or_insert((why, clock::monotonic_ns()));
+            self.killed_ns.get_or_insert_with(clock::monotonic_ns);
         }
         if let Err(error) = self.tree.kill() {
             log::error!(
@@ -339,15 +337,14 @@ impl WorkerProcess {
         let since =
             |moment: u64| (self.spawned_ns..=now_ns).contains(&moment).then(|| (now_ns - moment) / 1000);
         let last_breath = self.ring.last_breath_ns().and_then(since);
-        let (death, noticed_after_us) = match (status, self.killed.take()) {
-            (ExitStatus::Signal { signal: SIGKILL, .. }, Some((why, when))) => {
-                (Death::Killed { why }, since(when))
+        let pid = self.tree.process().pid();
+        let itself = |death| (ProcessEnd::Itself(death), last_breath);
+        let (end, noticed_after_us) = match (status, self.killed_ns.take()) {
+            (ExitStatus::Signal { signal: SIGKILL, .. }, Some(killed_ns)) => {
+                (ProcessEnd::ByUs, since(killed_ns))
             }
-            (ExitStatus::Code(0), _) if self.retired => (Death::Retired, None),
-            (ExitStatus::Code(code), _) => (Death::Exited { code }, last_breath),
-            (ExitStatus::Signal { signal, core }, _) => {
-                (self.ring.death_by(signal, core, self.tree.process().pid()), last_breath)
-            }
+            (ExitStatus::Code(code), _) => itself(Death::Exited { code }),
+            (ExitStatus::Signal { signal, core }, _) => itself(self.ring.death_by(signal, core, pid)),
         };
         let signal = match status {
             ExitStatus::Signal { signal, .. } => Some(signal),
@@ -356,7 +353,7 @@ impl WorkerProcess {
         let mut evidence =
             Evidence { seen: self.sampler.last.take().map(Box::new), ..self.ring.evidence(signal) };
         evidence.program = self.program.take().filter(|_| !evidence.frames.is_empty()).map(Box::new);
-        Event::Died { worker: self.id, death, evidence, noticed_after_us, remains }
+        Event::Died { worker: self.id, end, evidence, noticed_after_us, remains }
     }
 
     /// Its lane and its pidfd, to be registered with the poll.

@@ -8,7 +8,7 @@
 #![allow(clippy::wildcard_enum_match_arm)] // a script waits for one event of many
 
 use bulkhead_core::action::{Action, Task};
-use bulkhead_core::event::{Event, Head, Remains, TaskResult};
+use bulkhead_core::event::{Event, Head, ProcessEnd, Remains, TaskResult};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{Fence, FileId, JobId, KindId, LogId, PoolId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
@@ -111,11 +111,9 @@ fn await_ready(shell: &mut impl Shell, worker: WorkerId) {
 }
 
 /// The proof of a death: how, and what was left.
-fn await_death(shell: &mut impl Shell, worker: WorkerId) -> (Death, Vec<Remains>) {
+fn await_death(shell: &mut impl Shell, worker: WorkerId) -> (ProcessEnd, Vec<Remains>) {
     await_event(shell, "a death is proven", |event| match event {
-        Event::Died { worker: is, death, remains, .. } if *is == worker => {
-            Some((death.clone(), remains.clone()))
-        }
+        Event::Died { worker: is, end, remains, .. } if *is == worker => Some((end.clone(), remains.clone())),
         _ => None,
     })
 }
@@ -135,10 +133,10 @@ pub fn keep_every_promise(shell: &mut impl Shell) {
     spawn(shell, second);
     await_ready(shell, second);
     quietly(shell, Action::Retire { worker: second });
-    assert_eq!(await_death(shell, second), (Death::Retired, Vec::new()));
+    assert_eq!(await_death(shell, second), (ProcessEnd::Itself(Death::Exited { code: 0 }), Vec::new()));
     spawn(shell, third);
     quietly(shell, Action::Kill { worker: third, why: KillReason::Stop });
-    assert_eq!(await_death(shell, third), (Death::Killed { why: KillReason::Stop }, Vec::new()));
+    assert_eq!(await_death(shell, third), (ProcessEnd::ByUs, Vec::new()));
 
     for action in [
         Action::DropFile { file: FileId(1) },
@@ -203,9 +201,9 @@ fn what_is_begun_is_not_won_back(shell: &mut impl Shell, worker: WorkerId) {
 
 fn a_kill_is_told_with_what_was_left(shell: &mut impl Shell, worker: WorkerId) {
     let why = KillReason::Timeout;
-    quietly(shell, Action::Kill { worker, why: why.clone() });
+    quietly(shell, Action::Kill { worker, why });
     let left = vec![Remains { seq: Seq(3), claimed: true }];
-    assert_eq!(await_death(shell, worker), (Death::Killed { why }, left));
+    assert_eq!(await_death(shell, worker), (ProcessEnd::ByUs, left));
 }
 
 fn nothing_comes_of_a_worker_that_is_gone(shell: &mut impl Shell, worker: WorkerId) {

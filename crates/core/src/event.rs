@@ -174,8 +174,8 @@ pub enum Event {
     Died {
         /// Who.
         worker: WorkerId,
-        /// How, from the wait status.
-        death: Death,
+        /// How its process ended.
+        end: ProcessEnd,
         /// What else was found out about it.
         evidence: Evidence,
         /// From the death to this event in microseconds, if the worker wrote down the moment of its death.
@@ -192,6 +192,17 @@ pub enum Event {
     },
     /// Stop at once (a second SIGTERM, or SIGINT).
     Stop,
+}
+
+/// How the process of a worker ended, as the shell can tell. Why the core had it killed, and whether it left because it was
+/// asked to, the core knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessEnd {
+    /// By itself or by a stranger's hand: as the wait status and what the worker left in its box say. Never
+    /// [`Death::Killed`] or [`Death::Retired`].
+    Itself(Death),
+    /// By the shell's kill, which [`Action::Kill`](crate::action::Action::Kill) asked for.
+    ByUs,
 }
 
 /// The first unfinished entry of a worker's ring.

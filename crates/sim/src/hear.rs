@@ -7,7 +7,7 @@
 
 use std::num::NonZeroU8;
 
-use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
+use bulkhead_core::event::{Event, Leftover, ProcessEnd, Report, TaskResult};
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
@@ -75,18 +75,12 @@ impl World {
         if spoil {
             remains.iter_mut().for_each(|left| left.claimed = !left.claimed);
         }
-        let death = obituary(worker);
+        let end = process_end(worker);
         if worker.is_gone() {
             self.workers.remove(&id);
         }
         let noticed_after_us = if self.rng.chance(500) { Some(self.rng.span(1_000_000)) } else { None };
-        batch.push(Event::Died {
-            worker: id,
-            death,
-            evidence: Evidence::default(),
-            noticed_after_us,
-            remains,
-        });
+        batch.push(Event::Died { worker: id, end, evidence: Evidence::default(), noticed_after_us, remains });
     }
 
     /// Rules 4 to 6.
@@ -148,15 +142,13 @@ impl World {
     }
 }
 
-/// How a worker died, as the supervisor sees it: its own death comes before a kill.
-fn obituary(worker: &FakeWorker) -> Death {
-    let own = match &worker.life {
+/// How the process of a worker ended, as the supervisor tells it: its own death comes before a kill.
+fn process_end(worker: &FakeWorker) -> ProcessEnd {
+    if worker.kill.is_some() {
+        return ProcessEnd::ByUs;
+    }
+    ProcessEnd::Itself(match &worker.life {
         Life::Gone(death) | Life::Dead(death) => death.clone(),
         Life::Booting | Life::Up => Death::Signalled { signal: 9, core: false },
-    };
-    match (&worker.kill, own) {
-        (Some(why), _) => Death::Killed { why: why.clone() },
-        (None, Death::Exited { code: 0 }) if worker.retired => Death::Retired,
-        (None, own) => own,
-    }
+    })
 }

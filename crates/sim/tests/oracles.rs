@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_core::action::{Action, Output, Task};
-use bulkhead_core::event::{Event, Now, Peer, Remains, Report, TaskResult};
+use bulkhead_core::event::{Event, Now, Peer, ProcessEnd, Remains, Report, TaskResult};
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
@@ -109,9 +109,16 @@ impl Bench {
         let first = guilty.then_some((Seq(1), TaskId::own(JobId(1))));
         self.oracles.ledger.proof(WORKER, Guilt { first, disputed: vec![] });
         let remains = vec![Remains { seq: Seq(1), claimed: guilty }];
+        let end = match death {
+            Death::Killed { why } => {
+                self.oracles.ledger.killed(WORKER, why);
+                ProcessEnd::ByUs
+            }
+            own => ProcessEnd::Itself(own),
+        };
         self.tell(Event::Died {
             worker: WORKER,
-            death,
+            end,
             evidence: Evidence::default(),
             noticed_after_us: None,
             remains,

@@ -13,12 +13,11 @@ use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
-use crate::event::{Leftover, Remains};
+use crate::event::{Leftover, ProcessEnd, Remains};
 use crate::job::{ProvenDeath, TaskRun};
 use crate::machine::settle::held_by;
 use crate::machine::{Core, Offer, Worker};
 use crate::turn::Counter;
-use crate::worker::Cause;
 
 /// Who is charged with a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +37,7 @@ impl Core {
     pub(super) fn died(
         &mut self,
         id: WorkerId,
-        death: Death,
+        end: ProcessEnd,
         noticed_after_us: Option<u64>,
         remains: &[Remains],
         evidence: Evidence,
@@ -48,7 +47,7 @@ impl Core {
         };
         let (pool, slot, pid, ended) =
             (worker.pool(), worker.slot(), worker.pid().unwrap_or(0), worker.ended());
-        let death = named(&worker, death, remains);
+        let death = named(&worker, end, remains);
         self.turn.count(Counter::Deaths, u64::from(death.is_own()));
         let died = What::Died {
             worker: id,
@@ -71,12 +70,19 @@ impl Core {
     }
 }
 
-/// How a worker died, where the wait status alone does not say it: what exit code 0, or the code for a panic, means
-/// depends on what the worker was doing.
-fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
+/// How a worker died. The shell says how its process ended, and no more: the core knows why it killed a worker, and what
+/// exit code 0, or the code for a panic, means depends on what the worker was doing.
+fn named(worker: &Worker, end: ProcessEnd, remains: &[Remains]) -> Death {
     let in_mid_job = remains.iter().any(|left| left.claimed);
-    match death {
-        Death::Exited { code: 0 } if worker.shown() == WorkerState::Retiring => Death::Retired,
+    let own = match end {
+        ProcessEnd::ByUs => {
+            let kill = worker.kill().expect("the shell kills a worker only when it is asked to");
+            return Death::Killed { why: kill.why() };
+        }
+        ProcessEnd::Itself(own) => own,
+    };
+    match own {
+        Death::Exited { code: 0 } if worker.was_retiring() => Death::Retired,
         Death::Exited { code: 0 } if in_mid_job => Death::LeftInMidJob,
         // The exit code is the worker's word. It counts only after a task that was reported as failed, so every such
         // death has cost a failed job.
@@ -85,15 +91,16 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
         {
             Death::LeftAfterPanic
         }
-        own @ (Death::Exited { .. }
+        Death::Exited { .. }
         | Death::LeftInMidJob
         | Death::LeftAfterPanic
         | Death::Signalled { .. }
         | Death::Fault { .. }
         | Death::StackOverflow { .. }
         | Death::AllocationFailed { .. }
-        | Death::Sent { .. }) => own,
-        ours @ (Death::Killed { .. } | Death::Retired) => ours,
+        | Death::Sent { .. }
+        | Death::Killed { .. }
+        | Death::Retired => own,
     }
 }
 
@@ -112,10 +119,10 @@ fn named(worker: &Worker, death: Death, remains: &[Remains]) -> Death {
 /// Given back means: to the front of the queue, not charged. The job of the first claimed offer keeps the death as
 /// evidence in every case. If that job has its outcome already, nothing is charged to it.
 fn blame(worker: &Worker, death: &Death) -> Blame {
-    let why_killed = worker.why_killed();
-    if why_killed == Some(Cause::Bootstrap) {
+    if worker.kill().is_some_and(|kill| kill.is_counted()) {
         return Blame::Nobody;
     }
+    let is_of_hung_up = worker.kill().is_some_and(|kill| kill.is_of_hung_up());
     match death {
         Death::Retired | Death::LeftAfterPanic => Blame::Nobody,
         Death::Killed { why } => match why {
@@ -127,7 +134,7 @@ fn blame(worker: &Worker, death: &Death) -> Blame {
             KillReason::Violation { .. } | KillReason::Memory { .. } | KillReason::Stopped => {
                 Blame::FirstClaimed
             }
-            KillReason::Unresponsive if why_killed == Some(Cause::HungUp) => Blame::FirstClaimed,
+            KillReason::Unresponsive if is_of_hung_up => Blame::FirstClaimed,
             KillReason::Unresponsive => Blame::Slot,
         },
         Death::Exited { .. }

@@ -15,6 +15,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, Tag, WorkerId};
 
 use crate::action::Action;
@@ -22,7 +23,6 @@ use crate::event::{Leftover, Peer};
 use crate::machine::Core;
 use crate::turn::{Alarm, AlarmSlot, ms};
 use crate::view::DrainState;
-use crate::worker::Cause;
 
 /// How long the end waits for clients that do not read their last results, in milliseconds.
 const FAREWELL_MS: u64 = 2000;
@@ -155,7 +155,7 @@ impl Core {
         }
         // All at once: no result of theirs is waited for any more.
         for id in self.workers.ids() {
-            self.kill(id, Cause::Stop);
+            self.kill(id, KillReason::Stop);
         }
     }
 
@@ -178,7 +178,7 @@ impl Core {
         for (id, state) in workers {
             match state {
                 WorkerState::Spare | WorkerState::Idle => self.workers.retire(&mut self.turn, id),
-                WorkerState::Starting | WorkerState::Busy => self.kill(id, Cause::Stop),
+                WorkerState::Starting | WorkerState::Busy => self.kill(id, KillReason::Stop),
                 WorkerState::Retiring | WorkerState::Killed | WorkerState::Stuck => {}
             }
         }

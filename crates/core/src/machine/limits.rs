@@ -6,13 +6,14 @@
 
 use bulkhead_proto::client::evidence::{ProcessSeen, TaskProgress};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::WorkerId;
 
 use crate::event::{Head, Leftover};
 use crate::job::TaskRun;
 use crate::machine::{Core, Offer};
 use crate::turn::TaskLimits;
-use crate::worker::{Cause, HeadCheck};
+use crate::worker::HeadCheck;
 
 impl Core {
     /// The first task of a ring has changed: sets the alarm for its limit of wall time.
@@ -68,9 +69,9 @@ impl Core {
             HeadCheck::Watch => self.watch_head(id),
             HeadCheck::TimeOut { limit_ms } => {
                 self.time_out(run, TimeLimit::Wall, limit_ms);
-                self.kill(id, Cause::Timeout);
+                self.kill(id, KillReason::Timeout);
             }
-            HeadCheck::Unresponsive => self.kill(id, Cause::Unresponsive),
+            HeadCheck::Unresponsive => self.kill(id, KillReason::Unresponsive),
         }
     }
 
@@ -92,25 +93,23 @@ impl Core {
     }
 
     /// A task met a limit: its job ends at once if it was a limit of time, and its worker is killed.
-    fn enforce(&mut self, id: WorkerId, run: TaskRun, cause: Cause) {
+    fn enforce(&mut self, id: WorkerId, run: TaskRun, why: KillReason) {
         let limits = TaskLimits::of(self.jobs.batch(run).policy());
-        let limit = match cause {
-            Cause::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
-            Cause::CpuTime => limits.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
-            Cause::Timeout
-            | Cause::Memory { .. }
-            | Cause::Cancel
-            | Cause::Stop
-            | Cause::Violation(_)
-            | Cause::Unresponsive
-            | Cause::Stopped
-            | Cause::Bootstrap
-            | Cause::HungUp => None,
+        let limit = match why {
+            KillReason::NoProgress => limits.no_progress_ms.map(|limit_ms| (TimeLimit::NoProgress, limit_ms)),
+            KillReason::CpuTime => limits.cpu_ms.map(|limit_ms| (TimeLimit::Cpu, limit_ms)),
+            KillReason::Timeout
+            | KillReason::Memory { .. }
+            | KillReason::Cancel
+            | KillReason::Stop
+            | KillReason::Violation { .. }
+            | KillReason::Unresponsive
+            | KillReason::Stopped => None,
         };
         if let Some((limit, limit_ms)) = limit {
             self.time_out(run, limit, limit_ms);
         }
-        self.kill(id, cause);
+        self.kill(id, why);
     }
 
     fn time_out(&mut self, run: TaskRun, limit: TimeLimit, limit_ms: u64) {

@@ -137,8 +137,8 @@ impl Core {
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::Violated { worker, violation } => self.violated(worker, violation),
             Event::HungUp { worker } => self.workers.hung_up(&mut self.turn, worker),
-            Event::Died { worker, death, evidence, noticed_after_us, remains } => {
-                self.died(worker, death, noticed_after_us, &remains, evidence);
+            Event::Died { worker, end, evidence, noticed_after_us, remains } => {
+                self.died(worker, end, noticed_after_us, &remains, evidence);
             }
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),

@@ -2,12 +2,12 @@
 //!
 //! The rest of an event is done by `Workers`, which returns a `FollowUp` or a pool that has changed its health.
 
-use bulkhead_proto::death::Violation;
+use bulkhead_proto::death::{KillReason, Violation};
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
 use crate::machine::Core;
 use crate::turn::{Counter, WorkerAlarm};
-use crate::worker::{Cause, FollowUp, NowDegraded, NowHealthy};
+use crate::worker::{FollowUp, Kill, NowDegraded, NowHealthy};
 
 impl Core {
     /// An alarm of a worker went off.
@@ -37,16 +37,16 @@ impl Core {
     pub(super) fn follow_up(&mut self, id: WorkerId, need: FollowUp) {
         match need {
             FollowUp::Nothing => {}
-            FollowUp::Kill(cause) => self.kill(id, cause),
+            FollowUp::Kill(kill) => self.kill(id, kill),
             FollowUp::Bootstrap(error) => self.bootstrap_failed(id, error),
         }
     }
 
     /// Kills a worker, unless that was done before.
-    pub(super) fn kill(&mut self, id: WorkerId, cause: Cause) {
+    pub(super) fn kill(&mut self, id: WorkerId, kill: impl Into<Kill>) {
         if self.workers.may_be_killed(id) {
             let owner = self.head_owner(id);
-            self.workers.kill(&mut self.turn, id, cause, owner);
+            self.workers.kill(&mut self.turn, id, kill.into(), owner);
         }
     }
 
@@ -59,7 +59,7 @@ impl Core {
     pub(super) fn violated(&mut self, id: WorkerId, violation: Violation) {
         if self.workers.get(id).is_some() {
             self.turn.count(Counter::Violations, 1);
-            self.kill(id, Cause::Violation(violation));
+            self.kill(id, KillReason::Violation { violation });
         }
     }
 
@@ -73,7 +73,7 @@ impl Core {
     pub(super) fn bootstrap_failed(&mut self, id: WorkerId, error: String) {
         let Some(pool) = self.workers.pool_of_starting(id) else { return };
         self.spawn_fault((id, pool), error);
-        self.kill(id, Cause::Bootstrap);
+        self.kill(id, Kill::FAILED_SPAWN);
     }
 
     /// No process could be spawned.

@@ -146,7 +146,7 @@ impl View<'_> {
         Some(Holder {
             worker: id,
             pid: worker.pid(),
-            killed: worker.why_killed().map(|cause| cause.reason().to_string()),
+            killed: worker.kill().map(|kill| kill.why().to_string()),
             stuck: worker.shown() == WorkerState::Stuck,
         })
     }

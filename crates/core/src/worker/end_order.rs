@@ -5,11 +5,12 @@
 //! offers are taken back. The client that cancelled was answered before any of this. A task that meets a limit is killed
 //! at once.
 
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
-use crate::worker::{Cause, FollowUp, Offer, Workers};
+use crate::worker::{FollowUp, Offer, Workers};
 
 /// A task that its worker was told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl<T: Copy> Workers<T> {
         match worker.end_order {
             Some(order) if order.seq == offer.seq() && now_ns < order.until_ns => return FollowUp::Nothing,
             None if offer.grace_ms() > 0 && is_able => {}
-            _ => return FollowUp::Kill(Cause::Cancel),
+            _ => return FollowUp::Kill(KillReason::Cancel.into()),
         }
         let until_ns = turn.after_ms(u64::from(offer.grace_ms()));
         worker.end_order = Some(EndOrder { seq: offer.seq(), until_ns });

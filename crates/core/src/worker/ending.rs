@@ -12,7 +12,7 @@ use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::entry::LaneState;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty};
-use crate::worker::{Cause, Worker, Workers};
+use crate::worker::{Kill, Worker, Workers};
 
 /// How long a worker whose lane hung up may take to die by itself, in milliseconds. A dying process closes its lane a
 /// moment before its death can be seen, and a kill in between would hide its own cause of death.
@@ -28,14 +28,15 @@ impl<T: Copy> Workers<T> {
     ///
     /// # Panics
     /// If it was killed before.
-    pub(crate) fn kill(&mut self, turn: &mut Turn, id: WorkerId, cause: Cause, owner: Option<u32>) {
+    pub(crate) fn kill(&mut self, turn: &mut Turn, id: WorkerId, kill: Kill, owner: Option<u32>) {
         let Some(worker) = self.table.get(&id) else { return };
         let (job, slot) = (worker.ring.head().map(|offer| offer.shown()), worker.slot());
+        let was_retiring = worker.was_retiring();
         self.recall_all(turn, id);
-        self.enter(id, WorkerDuty::Killed { why: cause, slot, proof: Proof::Awaited });
-        turn.record(What::Killing { worker: id, job, why: cause.reason() }, owner);
+        self.enter(id, WorkerDuty::Killed { kill, was_retiring, slot, proof: Proof::Awaited });
+        turn.record(What::Killing { worker: id, job, why: kill.why() }, owner);
         self.set_overdue(turn, id, turn.config().stuck_after_ms);
-        turn.act(Action::Kill { worker: id, why: cause.reason() });
+        turn.act(Action::Kill { worker: id, why: kill.why() });
     }
 
     /// Takes back all offers of a worker that are not known to have begun.
@@ -81,10 +82,12 @@ impl<T: Copy> Workers<T> {
     /// workers are replaced as the pool has slots.
     pub(super) fn note_stuck(&mut self, turn: &mut Turn, id: WorkerId, seen: Option<&ProcessSeen>) {
         let Some(worker) = self.table.get(&id) else { return };
-        let WorkerDuty::Killed { why, slot, proof: Proof::Late } = worker.state else { return };
+        let WorkerDuty::Killed { kill, was_retiring, slot, proof: Proof::Late } = worker.state else {
+            return;
+        };
         let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());
         let place = slot.map_or(StuckSlot::None, StuckSlot::Slot);
-        self.enter(id, WorkerDuty::Stuck { why, place, seen: seen.clone() });
+        self.enter(id, WorkerDuty::Stuck { kill, was_retiring, place, seen: seen.clone() });
         self.replace_stuck(turn, pool);
         turn.record(What::Stuck { worker: id, pid, seen }, None);
     }

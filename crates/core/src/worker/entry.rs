@@ -11,7 +11,7 @@ use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
 use crate::worker::ring::OfferRing;
-use crate::worker::state::{Cause, WorkerDuty};
+use crate::worker::state::{Kill, WorkerDuty};
 use crate::worker::task_watch::TaskWatch;
 
 /// The process of a worker, and when it was spawned and connected.
@@ -200,14 +200,19 @@ impl<T: Copy> Worker<T> {
         }
     }
 
-    /// Why it was killed, if it was.
-    pub(crate) fn why_killed(&self) -> Option<Cause> {
-        self.state.why_killed()
+    /// How the core killed it, if it did.
+    pub(crate) fn kill(&self) -> Option<Kill> {
+        self.state.kill()
+    }
+
+    /// Whether it was asked to leave, whatever came of that.
+    pub(crate) fn was_retiring(&self) -> bool {
+        self.state.was_retiring()
     }
 
     /// Whether it was killed.
     pub(crate) fn is_killed(&self) -> bool {
-        self.why_killed().is_some()
+        self.kill().is_some()
     }
 
     /// When it is killed because a signal stopped it, if one did.

@@ -6,13 +6,14 @@
 
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{Counter, Turn, WorkerAlarm};
 use crate::worker::pool::WorkerSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
-use crate::worker::{Cause, FollowUp, Worker, Workers};
+use crate::worker::{FollowUp, Kill, Worker, Workers};
 
 impl<T: Copy> Workers<T> {
     /// Spawns missing workers of pools whose pause is over; none when the daemon is leaving.
@@ -231,7 +232,7 @@ impl<T: Copy> Workers<T> {
             WorkerDuty::Starting => {
                 FollowUp::Bootstrap(format!("it did not come up within {} ms", turn.config().bootstrap_ms))
             }
-            WorkerDuty::Retiring => FollowUp::Kill(Cause::Unresponsive),
+            WorkerDuty::Retiring => FollowUp::Kill(KillReason::Unresponsive.into()),
             WorkerDuty::Killed { proof, .. } => {
                 // The examination shows in which kernel function the worker waits.
                 *proof = Proof::Late;
@@ -239,7 +240,7 @@ impl<T: Copy> Workers<T> {
                 FollowUp::Nothing
             }
             WorkerDuty::Spare | WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. } if is_hung_up => {
-                FollowUp::Kill(Cause::HungUp)
+                FollowUp::Kill(Kill::HUNG_UP)
             }
             WorkerDuty::Spare
             | WorkerDuty::Idle { .. }

@@ -38,7 +38,7 @@ pub(crate) use entry::Worker;
 pub(crate) use offer::Offer;
 pub(crate) use pool::Pool;
 pub(crate) use prefetch::ALONE_NS;
-pub(crate) use state::Cause;
+pub(crate) use state::Kill;
 pub(crate) use values::{Fit, FollowUp, HeadCheck, NewOffer, NowDegraded, NowHealthy, Settled};
 
 use crate::config::Config;

@@ -3,6 +3,7 @@
 //! `machine/settle.rs` and `machine/dispatch.rs` drive it. Every offer is settled exactly once: `settle` gives it once, and
 //! nothing for an unknown seq.
 
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
@@ -10,7 +11,7 @@ use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
 use crate::worker::entry::ChannelState;
 use crate::worker::offer::Recall;
 use crate::worker::state::WorkerDuty;
-use crate::worker::{Cause, FollowUp, NewOffer, Settled, Workers};
+use crate::worker::{FollowUp, NewOffer, Settled, Workers};
 
 /// How long an idle worker with a full channel is offered nothing, in milliseconds.
 const FULL_MS: u64 = 100;
@@ -132,7 +133,7 @@ impl<T: Copy> Workers<T> {
             return FollowUp::Nothing;
         }
         if now_ns - since_ns > ms(turn.config().retire_ms) {
-            return FollowUp::Kill(Cause::Unresponsive);
+            return FollowUp::Kill(KillReason::Unresponsive.into());
         }
         worker.set(turn, id, WorkerAlarm::Resume, now_ns + ms(FULL_MS));
         FollowUp::Nothing

@@ -16,50 +16,54 @@
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_proto::death::{KillReason, Violation};
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::SlotId;
 
-/// Why the core killed a worker. `machine/death.rs` decides by it who is charged with the death.
+/// A kill by the core: the reason, as the shell and records see it, and what they need not know. `machine/death.rs` decides
+/// by it who is charged with the death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// The task at its head met its limit of wall time.
-    Timeout,
-    /// The task at its head made no progress for too long.
-    NoProgress,
-    /// The task at its head used its processor time.
-    CpuTime,
-    /// The task at its head has more memory than it may.
-    Memory { limit_bytes: u64 },
-    /// The task at its head was cancelled.
-    Cancel,
-    /// The service stops.
-    Stop,
-    /// It broke a rule of the worker protocol.
-    Violation(Violation),
-    /// It took no offer, or did not leave.
-    Unresponsive,
-    /// A signal stopped it, and it was not continued in time.
-    Stopped,
+pub(crate) struct Kill {
+    why: KillReason,
+    occasion: Occasion,
+}
+
+/// On what occasion a worker was killed, beside the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Occasion {
+    /// The reason says it all.
+    Usual,
     /// It did not come up. The failed spawn is counted already, so its death is not.
-    Bootstrap,
+    FailedSpawn,
     /// Its lane hung up and it did not die by itself.
     HungUp,
 }
 
-impl Cause {
-    /// The reason in [`Action::Kill`](crate::action::Action::Kill) and in records.
-    pub(crate) fn reason(self) -> KillReason {
-        match self {
-            Cause::Timeout => KillReason::Timeout,
-            Cause::NoProgress => KillReason::NoProgress,
-            Cause::CpuTime => KillReason::CpuTime,
-            Cause::Memory { limit_bytes } => KillReason::Memory { limit_bytes },
-            Cause::Stopped => KillReason::Stopped,
-            Cause::Cancel => KillReason::Cancel,
-            Cause::Stop => KillReason::Stop,
-            Cause::Violation(violation) => KillReason::Violation { violation },
-            Cause::Unresponsive | Cause::Bootstrap | Cause::HungUp => KillReason::Unresponsive,
-        }
+impl Kill {
+    /// Of a worker that did not come up.
+    pub(crate) const FAILED_SPAWN: Self =
+        Self { why: KillReason::Unresponsive, occasion: Occasion::FailedSpawn };
+    /// Of a worker whose lane hung up.
+    pub(super) const HUNG_UP: Self = Self { why: KillReason::Unresponsive, occasion: Occasion::HungUp };
+
+    /// The reason.
+    pub(crate) fn why(self) -> KillReason {
+        self.why
+    }
+
+    /// Whether what made the core kill the worker is counted already.
+    pub(crate) fn is_counted(self) -> bool {
+        self.occasion == Occasion::FailedSpawn
+    }
+
+    /// Whether the worker's lane had hung up.
+    pub(crate) fn is_of_hung_up(self) -> bool {
+        self.occasion == Occasion::HungUp
+    }
+}
+
+impl From<KillReason> for Kill {
+    fn from(why: KillReason) -> Self {
+        Self { why, occasion: Occasion::Usual }
     }
 }
 
@@ -76,10 +80,10 @@ pub(super) enum WorkerDuty {
     Busy { slot: SlotId },
     /// Asked to leave; has no slot any more.
     Retiring,
-    /// Killed; its death is not proven yet.
-    Killed { why: Cause, slot: Option<SlotId>, proof: Proof },
+    /// Killed; its death is not proven yet. `was_retiring`: it had been asked to leave before.
+    Killed { kill: Kill, was_retiring: bool, slot: Option<SlotId>, proof: Proof },
     /// Killed, and without proof of death for too long. `seen` is what an examination showed then.
-    Stuck { why: Cause, place: StuckSlot, seen: Option<ProcessSeen> },
+    Stuck { kill: Kill, was_retiring: bool, place: StuckSlot, seen: Option<ProcessSeen> },
 }
 
 /// Whether the proof of a death is late.
@@ -139,10 +143,21 @@ impl WorkerDuty {
         }
     }
 
-    /// Why it was killed, if it was.
-    pub(super) fn why_killed(&self) -> Option<Cause> {
+    /// Whether the worker was asked to leave.
+    pub(super) fn was_retiring(&self) -> bool {
         match *self {
-            WorkerDuty::Killed { why, .. } | WorkerDuty::Stuck { why, .. } => Some(why),
+            WorkerDuty::Retiring => true,
+            WorkerDuty::Killed { was_retiring, .. } | WorkerDuty::Stuck { was_retiring, .. } => was_retiring,
+            WorkerDuty::Starting | WorkerDuty::Spare | WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. } => {
+                false
+            }
+        }
+    }
+
+    /// Why it was killed, if it was.
+    pub(super) fn kill(&self) -> Option<Kill> {
+        match *self {
+            WorkerDuty::Killed { kill, .. } | WorkerDuty::Stuck { kill, .. } => Some(kill),
             WorkerDuty::Starting
             | WorkerDuty::Spare
             | WorkerDuty::Idle { .. }

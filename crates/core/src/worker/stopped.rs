@@ -5,11 +5,12 @@
 //! has a deadline already.
 
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::WorkerId;
 
 use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::state::WorkerDuty;
-use crate::worker::{Cause, FollowUp, Workers};
+use crate::worker::{FollowUp, Workers};
 
 impl<T: Copy> Workers<T> {
     /// A signal stopped a worker. `owner` is the user whose job is the first in its ring.
@@ -54,7 +55,7 @@ impl<T: Copy> Workers<T> {
         match worker.state {
             WorkerDuty::Starting => FollowUp::Bootstrap("a signal stopped it before it was up".to_owned()),
             WorkerDuty::Spare | WorkerDuty::Idle { .. } | WorkerDuty::Busy { .. } => {
-                FollowUp::Kill(Cause::Stopped)
+                FollowUp::Kill(KillReason::Stopped.into())
             }
             WorkerDuty::Retiring | WorkerDuty::Killed { .. } | WorkerDuty::Stuck { .. } => FollowUp::Nothing,
         }

@@ -12,11 +12,12 @@
 //! | memory | the sooner the nearer it is to its limit, see [`memory_pause_ns`] | grown by >= limit |
 
 use bulkhead_proto::client::evidence::ProcessSeen;
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
-use crate::worker::{Cause, Offer, Workers};
+use crate::worker::{Offer, Workers};
 
 /// The least time between two examinations of processor time: this part of the limit, within [`CPU_PAUSE_MS`]. A task may
 /// use that much more than its limit, on each core.
@@ -35,7 +36,7 @@ pub(super) struct TaskWatch {
     /// What its worker had used before the task.
     before: Option<Usage>,
     /// The limit that it met, if the next look shows that it still runs.
-    met: Option<Cause>,
+    met: Option<KillReason>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,13 +69,13 @@ impl TaskWatch {
         seen: Option<&ProcessSeen>,
         progress_ns: Option<u64>,
         (now_ns, cores): (u64, u32),
-    ) -> Result<u64, Cause> {
+    ) -> Result<u64, KillReason> {
         self.since_ns = self.since_ns.max(progress_ns.unwrap_or(0).min(now_ns));
         let mut next_ns = u64::MAX;
         if let Some(limit_ms) = limits.no_progress_ms {
             next_ns = self.since_ns.saturating_add(ms(limit_ms));
             if next_ns <= now_ns {
-                return Err(Cause::NoProgress);
+                return Err(KillReason::NoProgress);
             }
         }
         let Some(seen) = seen else {
@@ -88,14 +89,14 @@ impl TaskWatch {
         if let Some(limit_ms) = limits.cpu_ms {
             let used_us = cpu_us.saturating_sub(before.cpu_us);
             if used_us >= limit_ms.saturating_mul(1000) {
-                return Err(Cause::CpuTime);
+                return Err(KillReason::CpuTime);
             }
             next_ns = next_ns.min(now_ns.saturating_add(cpu_pause_ns(limit_ms, used_us, cores)));
         }
         if let Some(limit_bytes) = limits.memory_bytes {
             let used_bytes = seen.resident_bytes.saturating_sub(before.resident_bytes);
             if used_bytes >= limit_bytes {
-                return Err(Cause::Memory { limit_bytes });
+                return Err(KillReason::Memory { limit_bytes });
             }
             next_ns = next_ns.min(now_ns.saturating_add(memory_pause_ns(limit_bytes, used_bytes)));
         }
@@ -158,7 +159,7 @@ impl<T: Copy> Workers<T> {
         is_wanted: bool,
         seen: Option<&ProcessSeen>,
         progress_ns: Option<u64>,
-    ) -> Option<Cause> {
+    ) -> Option<KillReason> {
         if !is_wanted {
             self.unwatch(turn, id, None);
             return None;
@@ -187,7 +188,12 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A look found the watched offer at the head of a ring: gives the limit that it met, if it has begun.
-    pub(crate) fn watched_met(&mut self, turn: &mut Turn, id: WorkerId, offer: &Offer<T>) -> Option<Cause> {
+    pub(crate) fn watched_met(
+        &mut self,
+        turn: &mut Turn,
+        id: WorkerId,
+        offer: &Offer<T>,
+    ) -> Option<KillReason> {
         let worker = self.table.get_mut(&id)?;
         let watch = worker.watch.as_mut()?;
         let cause = watch.met.take().filter(|_| watch.seq == offer.seq())?;

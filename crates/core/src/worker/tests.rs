@@ -3,6 +3,7 @@
 //! The fixture is a turn and the workers of two pools, driven by the room's own methods; where no method can break a
 //! rule, a test writes the field that breaks it.
 
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, SlotId, WorkerId};
 use bulkhead_proto::limits::RING;
 
@@ -85,7 +86,7 @@ impl Room {
     }
 
     fn kill(&mut self, id: u64) {
-        self.workers.kill(&mut self.turn, WorkerId(id), Cause::Stop, None);
+        self.workers.kill(&mut self.turn, WorkerId(id), KillReason::Stop.into(), None);
     }
 }
 
@@ -187,7 +188,12 @@ fn no_busy_worker_is_without_an_offer() {
 fn no_state_names_the_slot_of_another_worker() {
     let mut room = Room::up();
     let slot = Some(SlotId(1));
-    let state = WorkerDuty::Killed { why: Cause::Stop, slot, proof: Proof::Awaited };
+    let state = WorkerDuty::Killed {
+        kill: KillReason::Stop.into(),
+        was_retiring: false,
+        slot,
+        proof: Proof::Awaited,
+    };
     room.workers.enter(WorkerId(1), state);
 }
 

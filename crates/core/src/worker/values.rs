@@ -5,7 +5,7 @@
 use bulkhead_proto::ids::{Fence, JobId, PoolId};
 
 use crate::worker::offer::Offer;
-use crate::worker::state::Cause;
+use crate::worker::state::Kill;
 
 /// Tasks that a worker is to be offered.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub(crate) enum FollowUp {
     /// Nothing.
     Nothing,
     /// Kill it.
-    Kill(Cause),
+    Kill(Kill),
     /// Count a failed spawn, for this reason, and kill it.
     Bootstrap(String),
 }

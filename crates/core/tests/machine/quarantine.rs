@@ -4,7 +4,6 @@
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Policy};
 
@@ -103,9 +102,8 @@ fn a_charged_job_that_is_given_back_stays_alone_and_is_not_charged_for_it() {
     let unbegun = alone(&rig, guilty, b"0");
     rig.die(unbegun, SEGV);
     rig.sleep(10);
-    let begun = alone(&rig, guilty, b"0");
-    rig.claim(guilty);
-    rig.die(begun, Death::Killed { why: KillReason::Unresponsive });
+    alone(&rig, guilty, b"0");
+    rig.die_unresponsive(guilty);
     rig.sleep(10);
     alone(&rig, guilty, b"0");
     let detail = rig.detail(guilty);

@@ -181,7 +181,7 @@ fn a_running_job_is_cancelled_at_once_and_its_worker_killed() {
     assert_eq!(rig.killed.len(), 1);
     let (count, refused) = rig.change(ALICE, Request::Retry { jobs: vec![job] });
     assert_eq!((count, refused.len()), (0, 1), "its last attempt may still run");
-    let why = rig.killed[&worker].clone();
+    let why = rig.killed[&worker];
     rig.die(worker, bulkhead_proto::death::Death::Killed { why });
     assert_eq!(rig.status().totals.deaths, 0);
     assert_eq!(rig.change(ALICE, Request::Retry { jobs: vec![job] }).0, 1);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output, Task};
 use bulkhead_core::config::Config;
-use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, Remains, Report, TaskResult};
+use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, ProcessEnd, Remains, Report, TaskResult};
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
@@ -287,7 +287,26 @@ impl Rig {
     pub(crate) fn die_with(&mut self, worker: WorkerId, death: Death, evidence: Evidence) {
         let held = self.workers.remove(&worker).unwrap_or_default();
         let remains = held.iter().map(|held| Remains { seq: held.seq, claimed: held.claimed }).collect();
-        self.tell(Event::Died { worker, death, evidence, noticed_after_us: Some(1), remains });
+        // The shell says how the process ended, and no more.
+        let end = match death {
+            Death::Killed { .. } => ProcessEnd::ByUs,
+            Death::Retired => ProcessEnd::Itself(Death::Exited { code: 0 }),
+            own => ProcessEnd::Itself(own),
+        };
+        self.tell(Event::Died { worker, end, evidence, noticed_after_us: Some(1), remains });
+    }
+
+    /// The worker that was offered this job does not begin it in time, is killed for that, and has claimed it all the same.
+    pub(crate) fn die_unresponsive(&mut self, job: JobId) {
+        let (worker, _) = self.holder(job).expect("the job is offered");
+        self.answer = false;
+        self.sleep(10_000);
+        self.look(worker);
+        self.turn();
+        assert_eq!(self.killed.get(&worker), Some(&KillReason::Unresponsive));
+        self.claim(job);
+        self.answer = true;
+        self.die(worker, Death::Killed { why: KillReason::Unresponsive });
     }
 
     /// The job is claimed and kills its worker.

@@ -7,7 +7,6 @@ use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::why::{Canceller, DrainLeft, QueuedBefore, Running, WhyEnded, WhyNow};
-use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
 
@@ -123,10 +122,10 @@ fn a_running_job_says_what_is_about_to_end_it() {
 
 #[test]
 fn a_lost_attempt_is_told_and_not_charged() {
-    let (mut rig, long) = busy();
-    let worker = rig.claim(long);
-    rig.die(worker, Death::Killed { why: KillReason::Unresponsive });
-    let past = rig.why(ALICE, long).past;
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    rig.die_unresponsive(job);
+    let past = rig.why(ALICE, job).past;
     assert_eq!((past.lost, past.crashes), (1, 0));
     assert!(past.deaths.iter().all(|death| !death.charged), "{past:?}");
 }

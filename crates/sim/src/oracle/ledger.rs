@@ -10,7 +10,7 @@ use bulkhead_core::event::{Event, Now, TaskResult};
 use bulkhead_proto::client::message::{Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, JobId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
 
@@ -33,6 +33,8 @@ pub(crate) struct Due {
 /// All jobs.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Why the core had workers killed that are not proven dead.
+    kills: BTreeMap<WorkerId, KillReason>,
     pub(crate) jobs: BTreeMap<JobId, KnownJob>,
     /// Parts of jobs that have been offered, each followed as a job is.
     pub(crate) parts: BTreeMap<TaskId, KnownJob>,
@@ -132,7 +134,7 @@ impl Ledger {
             Event::Finished { worker, seq, report } => {
                 self.finished(*worker, *seq, &report.result, pool.is_killed(*worker));
             }
-            Event::Died { worker, death, .. } => self.died(*worker, death),
+            Event::Died { worker, .. } => self.died(*worker),
             _ => {}
         }
     }
@@ -172,20 +174,26 @@ impl Ledger {
         }
     }
 
-    fn died(&mut self, worker: WorkerId, death: &Death) {
+    /// The core has a worker killed: what is charged with its death depends on why.
+    pub fn killed(&mut self, worker: WorkerId, why: KillReason) {
+        self.kills.insert(worker, why);
+    }
+
+    fn died(&mut self, worker: WorkerId) {
+        let kill = self.kills.remove(&worker);
         let guilt = self.guilts.remove(&worker).unwrap_or_default();
         let ours = matches!(
-            death,
-            Death::Killed {
-                why: KillReason::Cancel
+            kill,
+            Some(
+                KillReason::Cancel
                     | KillReason::Timeout
                     | KillReason::NoProgress
                     | KillReason::CpuTime
                     | KillReason::Stop
-            }
+            )
         );
         // A task that was claimed while its worker was killed for not claiming may go uncharged.
-        let unresponsive = *death == Death::Killed { why: KillReason::Unresponsive };
+        let unresponsive = kill == Some(KillReason::Unresponsive);
         let sure = guilt.disputed.is_empty() && !unresponsive;
         let charged = guilt.first.into_iter().map(|(seq, task)| (seq, task, sure));
         let disputed = guilt.disputed.into_iter().map(|(seq, task)| (seq, task, false));

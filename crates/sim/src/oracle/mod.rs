@@ -127,10 +127,11 @@ impl Oracles {
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
             self.files.decided(action)?;
-            if let Action::Kill { worker, why } = action
-                && let Some(truth) = workers.get(worker)
-            {
-                limits::killed(now, why, truth, &self.ledger)?;
+            if let Action::Kill { worker, why } = action {
+                self.ledger.killed(*worker, *why);
+                if let Some(truth) = workers.get(worker) {
+                    limits::killed(now, why, truth, &self.ledger)?;
+                }
             }
             if let Action::Offer { worker, seq, task } = action {
                 self.ledger.offered(now, *worker, *seq, task, workers.get(worker))?;
