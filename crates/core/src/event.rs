@@ -97,7 +97,7 @@ pub enum Event {
         error: String,
     },
     /// An offer could not be sent: the channel is full or closed, or no output descriptor could be made. The
-    /// shell tried to take it back (rule 3).
+    /// shell tried to take it back.
     OfferFailed {
         /// Who.
         worker: WorkerId,
@@ -158,19 +158,19 @@ pub enum Event {
         /// The worker's report.
         report: Report,
     },
-    /// A worker broke a rule (rule 6).
+    /// A worker broke a rule of the protocol.
     Violated {
         /// Who.
         worker: WorkerId,
         /// Which rule.
         violation: Violation,
     },
-    /// A hint of death: the lane hung up, or the process ended while others of its tree live on (rule 7).
+    /// A hint of death: the lane hung up, or the process ended while others of its tree live on.
     HungUp {
         /// Who.
         worker: WorkerId,
     },
-    /// Proof of death: the process is reaped, its group is empty, no stray child is left (rule 8).
+    /// Proof of death: the process is reaped, its group is empty, no stray child is left.
     Died {
         /// Who.
         worker: WorkerId,

@@ -70,7 +70,7 @@ pub struct Pages {
     words: Vec<u64>,
     written: BTreeMap<usize, FakeResult>,
     orders: BTreeMap<usize, (Seq, TaskId)>,
-    /// Entries with a claim that rule 2 allows.
+    /// Entries with a claim that the claim word allows.
     claims: BTreeMap<usize, TaskId>,
     /// Entries over which the worker wrote nonsense.
     scribbled: BTreeSet<usize>,
@@ -176,12 +176,12 @@ impl Pages {
         self.scribbled.insert(index_of(seq));
     }
 
-    /// A nonsense result breaks rule 6 as a nonsense word does.
+    /// A nonsense result breaks the protocol as a nonsense word does.
     pub fn dispute(&mut self, seq: Seq) {
         self.scribbled.insert(index_of(seq));
     }
 
-    /// Whether the worker runs this task by a claim that rule 2 allows.
+    /// Whether the worker runs this task by a claim that the claim word allows.
     pub fn runs(&self, job: TaskId) -> bool {
         self.claims.values().any(|claimed| *claimed == job)
     }

@@ -17,6 +17,7 @@ use crate::turn::{Alarm, Turn};
 
 impl Jobs {
     /// Queues an ended job again, with fresh budgets and not attached.
+    /// A job in parts starts again from its plan: no plan and no result of a part is kept after its end.
     ///
     /// # Panics
     /// If it has not ended, is done, came with files, which its end has dropped, or if a worker still holds an offer

@@ -1,4 +1,4 @@
-//! A proven death, from top to bottom: proof, name, blame, retry or quarantine, slot (rules 8 and 9).
+//! A proven death, from top to bottom: proof, name, blame, retry or quarantine, slot.
 //!
 //! `died` takes the worker out of the table, which frees its slot; `named` says how it died; `blame` says who is charged;
 //! `charge_for` charges a task, whose job is retried or quarantined, or the pool; `give_back` puts the other offers

@@ -13,6 +13,9 @@ use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::{FollowUp, Offer, Workers};
 
 /// A task that its worker was told to end.
+///
+/// If the task ends in time, its result is dropped as stale and the worker stays warm. A task that met a limit gets no such
+/// time: it has had its time, and what it did then is evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndOrder {
     seq: Seq,

@@ -2,7 +2,7 @@
 //!
 //! A kill or a hang-up settles nothing: the core takes back the offers that the worker may not have begun, and the rest
 //! waits for proof of death. Without proof in time the worker is stuck: another worker gets its slot, and its task is
-//! never offered again.
+//! not offered again before the proof.
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::What;

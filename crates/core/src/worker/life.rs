@@ -268,6 +268,7 @@ impl<T: Copy> Workers<T> {
     }
 
     /// A worker of a pool died: the next one is spawned after `respawn_delay_ms`, so that answers go first.
+    /// A spawn blocks the loop for about a millisecond.
     pub(crate) fn pause_spawns(&mut self, turn: &Turn, pool: PoolId) {
         let pause_ns = turn.after_ms(turn.config().respawn_delay_ms);
         let pool = self.pool_mut(pool);

@@ -54,7 +54,7 @@ use crate::worker::shortage::Shortage;
 /// | restart intensity, degraded or not | the table of workers: a number says which pool it is of |
 /// | the prefetch depth while a client with one job shares it | how long tasks of a kind take, recycling, limits |
 ///
-/// So nothing that happens in one pool delays another. The default pool is number 0.
+/// No decision about a pool reads another pool, so nothing that happens in one delays another. The default pool is number 0.
 ///
 /// | file | subject |
 /// |---|---|
