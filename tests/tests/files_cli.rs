@@ -270,9 +270,9 @@ fn a_quarantined_job_with_files_is_to_be_submitted_anew() {
     let mut run = desk.daemon.command(&["run", "chaos", "segv", "--crashes-max", "1", "--in", "a=in.y4m"]);
     let output = run.current_dir(desk.daemon.folder()).output().expect("it runs");
     let said = stderr(&output);
-    assert!(said.contains("quarantined: submit it anew") && !said.contains("bulkhead retry"), "{said}");
+    assert!(said.contains("quarantined: submit it again") && !said.contains("bulkhead retry"), "{said}");
     let shown = desk.daemon.ok(&["job", "1"]);
-    assert!(shown.contains("next      submit it anew") && !shown.contains("bulkhead retry"), "{shown}");
+    assert!(shown.contains("next      submit it again") && !shown.contains("bulkhead retry"), "{shown}");
     let plain = stderr(&desk.daemon.cli(&["run", "chaos", "segv", "--crashes-max", "1"]));
     assert!(plain.contains("quarantined: `bulkhead retry 2` runs it again"), "{plain}");
 }
