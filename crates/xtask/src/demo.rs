@@ -49,7 +49,7 @@ fn show(programs: &Path) -> Result<()> {
     let mut events = EventFollower::follow(&daemon)?;
     println!("    $ bulkhead-supervisor --workers 2 --enable-chaos");
     let large = FactorialBatch::submit(&daemon, LARGE_N..=LARGE_N + LARGE - 1)?;
-    println!("    $ bulkhead submit factorial --as decimal {LARGE_N} ... {}", LARGE_N + LARGE - 1);
+    println!("    $ bulkhead submit factorial --as decimal {LARGE_N}..{}", LARGE_N + LARGE - 1);
     println!("    {} factorials are accepted, each of about 973,000 digits.", large.len());
 
     chapter(2, "kill -9 in the middle of it");
