@@ -28,6 +28,10 @@ use crate::turn::{self, EventLoop};
 use crate::worker_table::WorkerTable;
 
 /// Runs the daemon until the core decides to exit.
+///
+/// The end of the process can block: the kernel closes its descriptors first, and the close of a file on FUSE waits for
+/// the file's server. The workers die nevertheless: they die with the spawner thread, which has a descriptor table of
+/// its own, so that its end does not wait (`sys/spawner.rs`).
 pub(crate) fn serve(settings: Settings) -> Result<()> {
     let own_folder = settings.own_folder;
     let (event_loop, instance) = assemble(settings)?;

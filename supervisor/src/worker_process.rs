@@ -298,7 +298,8 @@ impl WorkerProcess {
         }
     }
 
-    /// Sends SIGURG, so that a task that waits reads its orders. Not sent to a reaped process.
+    /// Sends SIGURG, so that a task that waits reads its orders. Not sent to a reaped process. No handler is
+    /// installed for it but while `exec` runs a program; elsewhere its default action is to be ignored.
     pub(crate) fn nudge(&self) {
         if !self.tree.is_reaped() {
             drop(self.tree.process().kill(signals::URG));

@@ -3,7 +3,8 @@
 //! Each process counts with its own time and that of the children it has waited for. A parent is read before its
 //! children, so no time is counted twice. The sum is a lower bound: at most [`READS_MAX`] files are read, a process
 //! that ends during the walk may be missed until the next sample, and the time of a dead child that its parent never
-//! waited for is lost. Where `hidepid` hides a process, its descendants are not seen.
+//! waited for is lost. Where `hidepid` hides a process, its descendants are not seen. So the service, whose /proc has
+//! `hidepid`, sees no living descendant of a worker; it offers no `exec` yet.
 //!
 //! It reads counters and waits for no lock that a process could hold. Memory is not summed: shared pages would count
 //! for each process, and an exact sum would wait for locks of theirs. Driven by `process_stats.rs`.

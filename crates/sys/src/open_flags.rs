@@ -1,7 +1,7 @@
 //! How a descriptor was opened.
 //!
 //! Reads the flags of the open file (F_GETFL), never the file itself, so it cannot block. Used by the worker's
-//! `files/held.rs`.
+//! `task_files/checked_file.rs`.
 
 use std::io;
 use std::os::fd::BorrowedFd;

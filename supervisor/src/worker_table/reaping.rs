@@ -28,7 +28,8 @@ use crate::worker_process::WorkerProcess;
 
 /// When to repeat a sweep that failed, because the kernel does not report when resources are free again.
 const SWEEP_RETRY_NS: u64 = 100_000_000;
-/// How long a dead worker's resources are kept: until then the retry of its job has been sent.
+/// How long a dead worker's resources are kept: until then the retry of its job has been sent. Removing a boot folder
+/// takes as long as its disk needs.
 const KEEP_DEAD_NS: u64 = 2_000_000;
 
 impl WorkerTable {

@@ -3,7 +3,8 @@
 //! The claim word of an entry decides who has a task, see [`Ring`]. Words are loaded with Acquire, so that a result
 //! seen as DONE is complete, and stored with Release, so that the orders are visible before their offer. The ring
 //! keeps the last state seen of each entry, because a step back is a protocol violation. Driven by the supervisor's
-//! `worker_table.rs` and `perform.rs`; the worker's side is `worker/ring.rs`, the layout `proto/src/boxes.rs`.
+//! `worker_table.rs` and `perform.rs`; the worker's side is `worker/ring.rs`, the layout
+//! `proto/src/worker/boxes.rs`.
 
 use std::fmt;
 use std::io;
