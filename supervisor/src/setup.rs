@@ -23,7 +23,7 @@ use crate::settings::{Mode, Settings};
 #[derive(Debug)]
 pub(crate) struct Instance {
     /// The socket's path, device and inode: a socket of another daemon at the path is not removed.
-    socket: Option<(PathBuf, FileId)>,
+    socket: Option<(PathBuf, FileIdentity)>,
     boot_folder: PathBuf,
     _lock: InstanceLock,
 }
@@ -60,9 +60,9 @@ impl Drop for Instance {
 }
 
 /// Device and inode.
-type FileId = (u64, u64);
+type FileIdentity = (u64, u64);
 
-fn file_id(path: &Path) -> io::Result<FileId> {
+fn file_id(path: &Path) -> io::Result<FileIdentity> {
     std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 

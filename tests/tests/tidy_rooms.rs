@@ -45,6 +45,12 @@ fn a_breach_of_a_wall_is_found() {
         ("machine/a.rs", "struct A {\n    pub jobs: u32,\n}"),
         ("worker/a.rs", "pub(crate) fn a(&mut self) -> Option<&mut Worker> {"),
         ("client/a.rs", "pub(crate) fn a(\n    &mut self,\n    id: u32,\n) -> RefMut<'_, Client> {"),
+        ("job/mod.rs", "use super::worker::Workers;"),
+        ("job/a.rs", "fn a(core: &crate::Core) {}"),
+        ("job/a.rs", "pub(crate) struct A(pub(crate) u32);"),
+        ("worker/a.rs", "pub(crate) fn a<'a>(&'a mut self) -> &'a mut Worker {"),
+        ("worker/a.rs", "pub(crate) fn a<F>(&mut self, f: F) -> &mut Worker where F: Fn() -> bool {"),
+        ("view/a.rs", "fn a(jobs: Option<&mut Jobs>) {}"),
         ("view/a.rs", "fn a(&mut self) {}"),
         ("view/a.rs", "fn a(jobs: &mut Jobs) {}"),
         ("job/a.rs", "#[cfg(test)]\nmod tests {\n    use crate::machine::Core;\n}"),
@@ -88,6 +94,7 @@ fn a_name_that_stands_twice_is_found() {
         ("proto/src/a.rs", "pub struct Stage;\n#[cfg(test)]\nmod tests {\n    struct Held;\n}\n"),
         ("worker/src/a.rs", "struct Held;\n// struct Stage;\n"),
         ("worker/examples/a.rs", "struct Stage;\n"),
+        ("link/src/a.rs", "impl A for B {\n    type Stage = u32;\n}\n"),
         ("tests/src/a.rs", "struct Stage;\n"),
     ];
     expect_none(&names::check(&planted(&own)));

@@ -111,6 +111,6 @@ impl AsFd for EarlyFiles {
 /// can be made, the close of a client's file may block this worker.
 pub(crate) fn dispose(files: RoleFiles) {
     if files.iter().any(|(role, _)| matches!(role, FileRole::Named(_))) {
-        drop(thread::Builder::new().name("disposal".to_owned()).spawn(move || drop(files)));
+        drop(thread::Builder::new().name("closer".to_owned()).spawn(move || drop(files)));
     }
 }

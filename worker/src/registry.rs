@@ -21,12 +21,12 @@ mod typed_plan;
 #[derive(Clone)]
 pub(crate) enum KindHandler {
     /// Each of its jobs is one task.
-    Whole(Arc<Handler>),
+    Whole(Arc<BoxedHandler>),
     /// Its jobs are split into parts.
     Split(Arc<dyn FanOut>),
 }
 
-type Handler = dyn Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailure> + Send + Sync;
+type BoxedHandler = dyn Fn(&[u8], &mut dyn TaskContext) -> Result<(), TaskFailure> + Send + Sync;
 
 /// Names and handlers.
 #[derive(Clone, Default)]

@@ -17,11 +17,11 @@ use object::{Object, ObjectSection, SectionKind};
 const PROGRAM_MAX_BYTES: u64 = 1 << 30;
 
 /// A section of a program. Program files are leaked: the command reads few and ends soon.
-type Bytes = EndianSlice<'static, RunTimeEndian>;
+type FileBytes = EndianSlice<'static, RunTimeEndian>;
 
 /// The symbols of one program.
 struct ProgramSymbols {
-    lines: addr2line::Context<Bytes>,
+    lines: addr2line::Context<FileBytes>,
     file: &'static [u8],
 }
 
@@ -152,7 +152,7 @@ fn is_plain(range: object::CompressedFileRange) -> bool {
     range.format == object::CompressionFormat::None
 }
 
-fn lines_of(file: &'static [u8]) -> Result<addr2line::Context<Bytes>, String> {
+fn lines_of(file: &'static [u8]) -> Result<addr2line::Context<FileBytes>, String> {
     let file = object::File::parse(file).map_err(|error| error.to_string())?;
     let endian = if file.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
     let load = |section: addr2line::gimli::SectionId| {
@@ -160,7 +160,7 @@ fn lines_of(file: &'static [u8]) -> Result<addr2line::Context<Bytes>, String> {
         let found = file.section_by_name(section.name());
         let bytes = found.filter(|section| section.compressed_file_range().is_ok_and(is_plain));
         let bytes = bytes.and_then(|section| section.data().ok()).unwrap_or_default();
-        Ok::<_, addr2line::gimli::Error>(Bytes::new(bytes, endian))
+        Ok::<_, addr2line::gimli::Error>(FileBytes::new(bytes, endian))
     };
     let lines = Dwarf::load(load).and_then(addr2line::Context::from_dwarf);
     lines.map_err(|error| error.to_string())

@@ -23,12 +23,12 @@ use crate::worker::{Ends, FakeWorker, Life};
 use crate::world::{NewsSource, World};
 
 /// Tasks on their way to one worker.
-type Bundle = Vec<(WorkerId, Seq, Task)>;
+type OfferBundle = Vec<(WorkerId, Seq, Task)>;
 
 impl World {
     /// Performs the actions of one turn.
     pub(crate) fn perform(&mut self, actions: &mut Vec<Action>) -> Verdict {
-        let mut bundle = Bundle::new();
+        let mut bundle = OfferBundle::new();
         for action in actions.drain(..) {
             self.interleave()?;
             if let Action::Offer { worker, seq, task } = action {
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Rule 1: orders and word, then the descriptor; the message goes with the bundle.
-    fn offer(&mut self, id: WorkerId, seq: Seq, task: Task, bundle: &mut Bundle) -> Verdict {
+    fn offer(&mut self, id: WorkerId, seq: Seq, task: Task, bundle: &mut OfferBundle) -> Verdict {
         self.report.offers += 1;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         if !worker.ring.offer(seq, &task) {
@@ -128,7 +128,7 @@ impl World {
         Ok(())
     }
 
-    fn send_bundle(&mut self, bundle: &mut Bundle) {
+    fn send_bundle(&mut self, bundle: &mut OfferBundle) {
         let Some(id) = bundle.first().map(|first| first.0) else { return };
         let sent = self.workers.get_mut(&id).is_some_and(|worker| {
             let room = worker.inbox.is_empty() || worker.inbox.len() + bundle.len() <= worker.capacity;

@@ -5,6 +5,7 @@
 
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::JobState;
 
@@ -171,7 +172,7 @@ impl World {
             let answer = self.ask_as_inspector(vec![Request::Result { job: *job }])?;
             let told = matches!(answer.as_slice(), [Reply::Ended(all)] if all.len() == 1);
             // Retention may end between the list and the question.
-            let gone = matches!(answer.as_slice(), [Reply::Refused(_)])
+            let gone = matches!(answer.as_slice(), [Reply::Refused(Refusal::Gone { .. })])
                 && self.oracles.ledger.may_be_old(*job, self.clock.now());
             if !told && !gone {
                 return broken("lost", format!("job {job} has ended, and its result is {answer:?}"));

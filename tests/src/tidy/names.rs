@@ -51,7 +51,9 @@ fn is_example(path: &Path) -> bool {
 fn defined(code: &str) -> Option<&str> {
     let mut words = code.split_whitespace().skip_while(|word| word.starts_with("pub") || *word == "unsafe");
     let kind = words.next()?;
-    if !["struct", "enum", "trait", "union"].contains(&kind) {
+    // An indented `type` is that of a trait or an impl.
+    let is_alias = kind == "type" && !code.starts_with(' ');
+    if !is_alias && !["struct", "enum", "trait", "union"].contains(&kind) {
         return None;
     }
     let name = words.next()?;

@@ -71,7 +71,10 @@ fn check_paths(path: &Path, source: &Source, banned: &[&str], why: &str, found: 
                 found.push(StyleFault::of_line(path, at + 1, format!("names {room}/: {why}")));
             }
         }
-        for hidden in ["crate::{", "crate::*", "super::super", "crate as ", "crate::self"] {
+        // In a room's own mod.rs, `super` is the crate itself.
+        let is_root = path.components().count() == 5 && path.ends_with("mod.rs") && !source.test[at];
+        let root = if is_root { "super::" } else { "super::super" };
+        for hidden in ["crate::{", "crate::*", root, "crate as ", "crate::self", "crate::Core"] {
             if code.contains(hidden) {
                 let what = format!("{hidden} hides which room is named: write one path for each");
                 found.push(StyleFault::of_line(path, at + 1, what));
@@ -87,6 +90,13 @@ fn check_fields(path: &Path, source: &Source, file: &str, found: &mut Vec<StyleF
     }
     for (at, code) in source.code.iter().enumerate() {
         let code = code.trim_start();
+        if code.contains("struct ") && (code.contains("(pub(crate)") || code.contains("(pub ")) {
+            found.push(StyleFault::of_line(
+                path,
+                at + 1,
+                "a field without a name can be seen outside its room",
+            ));
+        }
         let Some(rest) = code.strip_prefix("pub(crate) ").or_else(|| code.strip_prefix("pub ")) else {
             continue;
         };
@@ -115,7 +125,9 @@ fn check_returns(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
 fn signatures(source: &Source) -> Vec<(usize, String)> {
     let begins = |code: &str| {
         let code = code.trim_start();
-        ["pub(crate) fn ", "pub fn ", "pub(crate) const fn "].iter().any(|start| code.starts_with(start))
+        ["pub(crate) fn ", "pub fn ", "pub(crate) const fn ", "pub const fn "]
+            .iter()
+            .any(|start| code.starts_with(start))
     };
     let mut found = Vec::new();
     for (at, _) in source.code.iter().enumerate().filter(|(_, code)| begins(code)) {
@@ -128,17 +140,30 @@ fn signatures(source: &Source) -> Vec<(usize, String)> {
             }
         }
         let head = signature.split('{').next().unwrap_or_default();
+        let head = head.split(" where ").next().unwrap_or_default();
         if let Some((_, result)) = head.rsplit_once("->") {
-            found.push((at, result.to_owned()));
+            found.push((at, without_lifetimes(result)));
         }
     }
     found
 }
 
+/// `&'a mut Job` as `&mut Job`.
+fn without_lifetimes(result: &str) -> String {
+    let words = result.split_whitespace().map(|word| match word.split_once("&'") {
+        Some((before, _)) => format!("{before}&"),
+        None => word.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" ").replace("& mut", "&mut")
+}
+
 /// A view changes nothing.
 fn check_reading(path: &Path, source: &Source, found: &mut Vec<StyleFault>) {
     for (at, code) in source.code.iter().enumerate() {
-        if code.contains("&mut self") || code.contains(": &mut ") || code.contains("&'a mut ") {
+        let takes = code.contains("fn ") || code.contains(": ");
+        let lends = ["&mut self", ": &mut ", "<&mut ", "(&mut "].iter().any(|form| code.contains(form));
+        let is_value = code.contains(" = ") || code.contains("let ");
+        if takes && lends && !is_value || code.contains("mut self") && code.contains("&'") {
             found.push(StyleFault::of_line(path, at + 1, "a view takes references to be read"));
         }
     }

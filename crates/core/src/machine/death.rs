@@ -16,7 +16,7 @@ use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 use crate::event::{Leftover, ProcessEnd, Remains};
 use crate::job::{ProvenDeath, TaskRun};
 use crate::machine::settle::held_by;
-use crate::machine::{Core, Offer, Worker};
+use crate::machine::{Core, JobOffer, JobWorker};
 use crate::turn::Counter;
 
 /// Who is charged with a death.
@@ -61,8 +61,9 @@ impl Core {
         self.turn.record(died, None);
         self.workers.pause_spawns(&self.turn, pool);
         let dead = ProvenDeath { worker: id, pid, death: &death, evidence: &evidence };
-        let is_claimed = |offer: &Offer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
-        let offers: Vec<(Offer, bool)> =
+        let is_claimed =
+            |offer: &JobOffer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
+        let offers: Vec<(JobOffer, bool)> =
             worker.ring().iter().map(|offer| (*offer, is_claimed(offer))).collect();
         let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| offer);
         self.charge_for(&dead, pool, blame(&worker, &death), first_claimed);
@@ -72,7 +73,7 @@ impl Core {
 
 /// How a worker died. The shell says how its process ended, and no more: the core knows why it killed a worker, and what
 /// exit code 0, or the code for a panic, means depends on what the worker was doing.
-fn named(worker: &Worker, end: ProcessEnd, remains: &[Remains]) -> Death {
+fn named(worker: &JobWorker, end: ProcessEnd, remains: &[Remains]) -> Death {
     let in_mid_job = remains.iter().any(|left| left.claimed);
     let own = match end {
         ProcessEnd::ByUs => {
@@ -118,7 +119,7 @@ fn named(worker: &Worker, end: ProcessEnd, remains: &[Remains]) -> Death {
 ///
 /// Given back means: to the front of the queue, not charged. The job of the first claimed offer keeps the death as
 /// evidence in every case. If that job has its outcome already, nothing is charged to it.
-fn blame(worker: &Worker, death: &Death) -> Blame {
+fn blame(worker: &JobWorker, death: &Death) -> Blame {
     if worker.kill().is_some_and(|kill| kill.is_counted()) {
         return Blame::Nobody;
     }
@@ -162,7 +163,7 @@ impl Core {
         dead: &ProvenDeath<'_>,
         pool: PoolId,
         blame: Blame,
-        first_claimed: Option<&Offer>,
+        first_claimed: Option<&JobOffer>,
     ) {
         let id = dead.worker;
         match (blame, first_claimed) {
@@ -199,7 +200,7 @@ impl Core {
 
     /// Puts the tasks of all offers that are still current back in front of the queue, the last offer first, so that
     /// their order stays. The attachments of every offer are released.
-    fn give_back(&mut self, worker: &Worker, id: WorkerId, offers: &[(Offer, bool)]) {
+    fn give_back(&mut self, worker: &JobWorker, id: WorkerId, offers: &[(JobOffer, bool)]) {
         let mut count = worker.requeued();
         for (offer, claimed) in offers.iter().rev() {
             if let Some(run) = self.current(id, offer) {

@@ -11,7 +11,7 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::event::{Head, Leftover};
 use crate::job::TaskRun;
-use crate::machine::{Core, Offer};
+use crate::machine::{Core, JobOffer};
 use crate::turn::TaskLimits;
 use crate::worker::HeadCheck;
 
@@ -60,7 +60,7 @@ impl Core {
         }
     }
 
-    fn judge_running(&mut self, id: WorkerId, run: TaskRun, offer: &Offer) {
+    fn judge_running(&mut self, id: WorkerId, run: TaskRun, offer: &JobOffer) {
         if let Some(cause) = self.workers.watched_met(&mut self.turn, id, offer) {
             return self.enforce(id, run, cause);
         }

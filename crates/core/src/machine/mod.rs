@@ -32,8 +32,8 @@ use crate::turn::Turn;
 use crate::worker::Workers;
 
 /// Offers and workers, with the ticket that jobs give.
-type Offer = crate::worker::Offer<Ticket>;
-type Worker = crate::worker::Worker<Ticket>;
+type JobOffer = crate::worker::Offer<Ticket>;
+type JobWorker = crate::worker::Worker<Ticket>;
 
 /// The state machine of the daemon.
 #[derive(Debug)]

@@ -9,18 +9,18 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 use crate::action::Action;
 use crate::event::{Leftover, Report, TaskResult};
 use crate::job::{OfferRef, TaskRun};
-use crate::machine::{Core, Offer};
+use crate::machine::{Core, JobOffer};
 use crate::turn::Counter;
 use crate::worker::Settled;
 
 impl Core {
     /// The run of an offer, if this is the run's current offer.
-    pub(super) fn current(&self, id: WorkerId, offer: &Offer) -> Option<TaskRun> {
+    pub(super) fn current(&self, id: WorkerId, offer: &JobOffer) -> Option<TaskRun> {
         self.jobs.current(&held_by(id, offer))
     }
 
     /// The run of an offer, if its jobs are still in the table, even if this offer is not the current one.
-    pub(super) fn run_in_table(&self, offer: &Offer) -> Option<TaskRun> {
+    pub(super) fn run_in_table(&self, offer: &JobOffer) -> Option<TaskRun> {
         self.jobs.there(offer.ticket(), offer.number(), offer.count())
     }
 
@@ -130,7 +130,7 @@ impl Core {
 }
 
 /// An offer in a worker's ring, as the room of jobs takes it.
-pub(super) fn held_by(worker: WorkerId, offer: &Offer) -> OfferRef {
+pub(super) fn held_by(worker: WorkerId, offer: &JobOffer) -> OfferRef {
     let (seq, number, count) = (offer.seq(), offer.number(), offer.count());
     OfferRef { worker, seq, number, count, fence: offer.fence(), ticket: offer.ticket() }
 }

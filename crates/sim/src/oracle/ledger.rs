@@ -76,9 +76,10 @@ impl Ledger {
         self.jobs.len() as u64
     }
 
-    /// Whether a job may have been kept for as long as ended jobs are.
+    /// Whether a job may have been kept for as long as ended jobs are: since it was accepted, or last asked to change.
     pub fn may_be_old(&self, job: JobId, now: Now) -> bool {
-        self.jobs.get(&job).is_some_and(|job| now.mono_ns >= job.accepted_ns + self.keep_ns)
+        let since_ns = |job: &KnownJob| job.accepted_ns.max(job.changed_ns);
+        self.jobs.get(&job).is_some_and(|job| now.mono_ns >= since_ns(job) + self.keep_ns)
     }
 
     /// Lives of a job; 0 if it never was.
