@@ -213,7 +213,8 @@ impl ProgramObserver for ProgramListener<'_> {
         if self.failure.is_some() { NextStep::Stop } else { NextStep::Continue }
     }
 
-    /// Called at the start, and when SIGURG woke the wait. If the job was cancelled, the program is ended with all its descendants.
+    /// Called at the start, and when SIGURG woke the wait. If the job was cancelled, the program is ended with all its
+    /// descendants.
     fn on_nudge(&mut self) -> NextStep {
         if !self.task.is_cancelled() {
             return NextStep::Continue;
