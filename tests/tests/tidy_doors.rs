@@ -35,8 +35,23 @@ fn a_planted_skip_is_found() {
         "let Some(x) = y() else { return };",
         "if x { return; }",
         "match x { Err(_) => return, Ok(x) => x };",
+        "let Ok(x) = f().map_err(|e| e.to_string()) else { return };",
+        "if x.iter().any(|y| *y) { return; }",
+        "if x || y { return }",
+        "let _ = x || { return };",
+        "return ();",
+        "return drop(x);",
+        "return Ok(());",
+        "let f = |x| -> u8 { x }; return;",
     ] {
         assert_eq!(planted_skips("tests/tests/a.rs", body), [3], "{body}");
+    }
+    for (body, line) in [
+        ("let Ok(x) = f().map_err(|e| e.to_string()) else {\n    return;\n};", 4),
+        ("if x.iter().all(|y| y.is_none()) {\n    return Ok(());\n}", 4),
+        ("let f = |x| {\n    return;\n};\nlet Some(x) = y(|| 1) else {\n    return\n};", 7),
+    ] {
+        assert_eq!(planted_skips("tests/tests/a.rs", body), [line], "{body}");
     }
     let unit = "#[cfg(test)]\nmod tests {\n    #[test]\n    fn a() {\n        return println!(\"skip\");\n    }\n}\n";
     let mut sources = Sources::default();
@@ -46,7 +61,12 @@ fn a_planted_skip_is_found() {
         ("tests/tests/a.rs", "skip!(\"no root\");"),
         ("tests/tests/a.rs", "println!(\"{}\", x.iter().nth(1)); x.iter().skip(1);"),
         ("tests/tests/a.rs", "let f = || {\n    return;\n};"),
+        ("tests/tests/a.rs", "a.map(|(x, y): (u8, u8)| -> Option<u8> {\n    return;\n});"),
+        ("tests/tests/a.rs", "spawn(move || {\n    if x { return }\n});"),
+        ("tests/tests/a.rs", "spawn(move || loop {\n    if x { return }\n});"),
         ("tests/tests/a.rs", "fn b() -> bool {\n    return true;\n}"),
+        ("tests/tests/a.rs", "fn b() {\n    return;\n}"),
+        ("tests/tests/a.rs", "return Err(x);"),
         ("tests/src/skip.rs", "println!(\"SKIPPED\");"),
     ] {
         assert_eq!(planted_skips(path, body), [0; 0], "{body}");

@@ -83,6 +83,14 @@ impl Source {
         text.words("fn").filter_map(|at| text.function(at)).collect()
     }
 
+    /// Whether the function that begins in this line, from 0, has `#[test]` above it; other attributes and comments may
+    /// stand between.
+    pub fn is_test_function(&self, line: usize) -> bool {
+        let above = self.code[..line].iter().rev().map(|line| line.trim());
+        let mut attributes = above.take_while(|line| line.is_empty() || line.starts_with("#["));
+        attributes.any(|line| line == "#[test]")
+    }
+
     /// Lines of code of a function.
     pub fn length_of(&self, function: &Function) -> usize {
         function.lines.clone().filter(|&line| self.is_code(line)).count()
