@@ -20,7 +20,8 @@ fn wanted(words: usize) -> String {
 
 /// The violations of a made-up document, in a tree with one package and one file.
 fn planted(document: &str) -> Vec<String> {
-    let file = |path: &str| (path == "proto/src/job.rs").then(|| "pub struct Policy;".to_owned());
+    let text = "//! No Comment.\npub struct Policy;\nfn a() -> Return { \"Text\" }\n";
+    let file = |path: &str| (path == "proto/src/job.rs").then(|| text.to_owned());
     let is_folder = |path: &str| (path == "proto/").then(String::new);
     let read = |path: &str| file(path).or_else(|| is_folder(path));
     let packages = ["proto".to_owned()];
@@ -55,6 +56,10 @@ fn what_is_not_true_is_found() {
         (wanted(25) + "\nSee `proto/src/gone.rs`.\n", "proto/src/gone.rs does not exist"),
         (wanted(25) + "\nSee `proto/src/job.rs` (`Gone`).\n", "Gone does not stand in the file before it"),
         (wanted(25) + "\nSee `proto/src/job.rs` (`Policy`, `Gone`).\n", "Gone does not stand"),
+        (wanted(25) + "\nSee `proto/src/job.rs` (`Polic`).\n", "Polic does not stand"),
+        (wanted(25) + "\nSee `proto/src/job.rs` (`turn`).\n", "turn does not stand"),
+        (wanted(25) + "\nSee `proto/src/job.rs` (`Comment`).\n", "Comment does not stand"),
+        (wanted(25) + "\nSee `proto/src/job.rs` (`Text`).\n", "Text does not stand"),
         (wanted(19), "19 words in the glossary"),
         (wanted(31), "31 words in the glossary"),
         (wanted(25) + "| word3 | again |\n", "word3 stands twice"),

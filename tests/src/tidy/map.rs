@@ -4,6 +4,7 @@
 //! Takes the document's text and two questions about the tree, so that it can be tested on made-up ones.
 
 use super::StyleFault;
+use super::source::{Source, is_of_word};
 
 /// The document.
 pub const MAP: &str = "ARCHITECTURE.md";
@@ -56,16 +57,32 @@ fn check_paths(line: &str, at: usize, tree: &Tree<'_>, found: &mut Vec<StyleFaul
             continue;
         }
         if TOPS.iter().any(|top| piece.starts_with(top)) && !piece.contains([' ', '*']) {
-            text = (tree.read)(piece);
+            text = (tree.read)(piece).map(|text| if piece.ends_with(".rs") { code_of(&text) } else { text });
             if text.is_none() {
                 found.push(StyleFault::of_line(MAP, at, format!("{piece} does not exist")));
             }
         } else if let Some(text) = &text
-            && !text.contains(piece)
+            && !has_words(text, piece)
         {
             found.push(StyleFault::of_line(MAP, at, format!("{piece} does not stand in the file before it")));
         }
     }
+}
+
+/// The text of a Rust file without what stands in its comments and strings.
+fn code_of(text: &str) -> String {
+    Source::new(text).code.join("\n")
+}
+
+/// Whether a text has this piece in whole words: no word goes on where the piece begins or ends.
+fn has_words(text: &str, piece: &str) -> bool {
+    let goes_on =
+        |one: Option<char>, other: Option<char>| one.is_some_and(is_of_word) && other.is_some_and(is_of_word);
+    text.match_indices(piece).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + piece.len()..]);
+        !goes_on(before.chars().next_back(), piece.chars().next())
+            && !goes_on(piece.chars().next_back(), after.chars().next())
+    })
 }
 
 /// A word a line, each once.
