@@ -47,7 +47,18 @@ fn every_promise_names_tests_that_are_there() {
 
 #[test]
 fn a_promise_without_its_test_is_found() {
-    let read = |path: &str| (path == "t/a.rs").then(|| "#[test]\nfn it_holds() {}\n".to_owned());
+    let text = "\
+#[test]
+/// Held.
+#[allow(unused)]
+fn it_holds() {}
+
+fn it_helps() {}
+
+// #[test]
+fn it_rests() {}
+";
+    let read = |path: &str| (path == "t/a.rs").then(|| text.to_owned());
     let check = |rows: &str| {
         let readme = format!("## Promises\n\n| promise | test |\n|---|---|\n{rows}\n## Next\n| x | y |\n");
         promises::check(&readme, read).iter().map(StyleFault::to_string).collect::<Vec<_>>()
@@ -59,6 +70,10 @@ fn a_promise_without_its_test_is_found() {
         ["README.md:5: t/a.rs has no test it_held"]
     );
     assert_eq!(check("| One. | [b.rs](t/b.rs) `it_holds` |"), ["README.md:5: t/b.rs has no test it_holds"]);
+    for plain in ["it_helps", "it_rests"] {
+        let found = check(&format!("| One. | [a.rs](t/a.rs) `{plain}` |"));
+        assert_eq!(found, [format!("README.md:5: t/a.rs has no test {plain}")]);
+    }
     assert_eq!(check(""), ["README.md: no table below ## Promises"]);
 }
 
