@@ -455,8 +455,7 @@ mod tests {
 
     #[test]
     fn the_table_of_states_is_the_code() {
-        use ConnectionPhase::{Closing, Faulty, Greeting, Open};
-        let code = [Greeting, Open, Faulty, Closing].map(|state| {
+        let code = crate::every_state!(ConnectionPhase: Greeting, Open, Faulty, Closing).map(|state| {
             let to = state.leads_to().iter().map(|to| format!("{to:?}")).collect();
             (format!("{state:?}"), to)
         });

@@ -383,8 +383,7 @@ mod tests {
 
     #[test]
     fn the_table_of_stages_is_the_code() {
-        use WorkerPhase::{Closed, Connecting, Ready, Starting};
-        let code = [Starting, Connecting, Ready, Closed].map(|stage| {
+        let code = crate::every_state!(WorkerPhase: Starting, Connecting, Ready, Closed).map(|stage| {
             let to = stage.leads_to().iter().map(|to| format!("{to:?}")).collect();
             (format!("{stage:?}"), to)
         });

@@ -6,8 +6,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// For each state those that it may be left for; a state without any is not in it.
+/// For each state those that it may be left for: none, for the last ones.
 pub type Moves = BTreeMap<String, BTreeSet<String>>;
+
+/// All states of an enum without data, as an array. A state that is left out does not compile, so that a new one comes
+/// into the comparison with the table.
+///
+/// ```
+/// enum Phase { Open, Closed }
+/// let all = bulkhead_tests::every_state!(Phase: Open, Closed);
+/// assert_eq!(all.len(), 2);
+/// ```
+///
+/// ```compile_fail,E0004
+/// enum Phase { Open, Closed, Added }
+/// let all = bulkhead_tests::every_state!(Phase: Open, Closed);
+/// ```
+#[macro_export]
+macro_rules! every_state {
+    ($states:ident: $($state:ident),+ $(,)?) => {{
+        let _is_whole = |state: $states| match state {
+            $($states::$state => {})+
+        };
+        [$($states::$state),+]
+    }};
+}
 
 /// Compares the table in the header of a file with its code.
 ///
@@ -15,8 +38,8 @@ pub type Moves = BTreeMap<String, BTreeSet<String>>;
 /// If they differ.
 pub fn assert_told<N: ToString>(source: &str, code: impl IntoIterator<Item = (N, Vec<N>)>) {
     let lower = |name: N| name.to_string().to_lowercase();
-    let moves = code.into_iter().map(|(from, to)| (lower(from), to.into_iter().map(lower).collect()));
-    let code: Moves = moves.filter(|(_, to): &(_, BTreeSet<_>)| !to.is_empty()).collect();
+    let code: Moves =
+        code.into_iter().map(|(from, to)| (lower(from), to.into_iter().map(lower).collect())).collect();
     let told = read(source).expect("the header has a table of states");
     assert_eq!(told, code, "left: the table in the header, right: the code");
 }
@@ -28,12 +51,15 @@ pub fn read(source: &str) -> Option<Moves> {
     let (top, rows) = rows.split_first()?;
     // Between the two is the line of dashes.
     let rows = rows.get(1..)?;
-    let moves: Moves = match (top.first(), top.last()) {
-        (Some(&"from \\ to"), _) => rows.iter().map(|row| (row[0].to_owned(), filled(top, row))).collect(),
-        (_, Some(&"leaves to")) => rows.iter().map(|row| (row[0].to_owned(), named(row))).collect(),
-        _ => return None,
-    };
-    Some(moves.into_iter().filter(|(_, to)| !to.is_empty()).collect())
+    match (top.first(), top.last()) {
+        (Some(&"from \\ to"), _) => {
+            // A state that is never left may have only its column.
+            let columns = top.iter().skip(1).map(|state| ((*state).to_owned(), BTreeSet::new()));
+            Some(columns.chain(rows.iter().map(|row| (row[0].to_owned(), filled(top, row)))).collect())
+        }
+        (_, Some(&"leaves to")) => Some(rows.iter().map(|row| (row[0].to_owned(), named(row))).collect()),
+        _ => None,
+    }
 }
 
 /// The cells of a row of a table.

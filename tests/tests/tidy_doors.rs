@@ -99,6 +99,13 @@ fn a_state_table_that_the_code_has_left_behind_is_found() {
             let found = std::panic::catch_unwind(|| state_tables::assert_told(source, code(wrong)));
             assert!(found.is_err(), "{wrong:?} is not what stands in {source}");
         }
+        // A state that is never left counts as well: one that only the code has, and one that only the table has.
+        let added = code(&["C"]).into_iter().chain([("Added", vec![])]);
+        let gone = code(&["C"]).into_iter().take(2);
+        for wrong in [added.collect::<Vec<_>>(), gone.collect()] {
+            let found = std::panic::catch_unwind(|| state_tables::assert_told(source, wrong.clone()));
+            assert!(found.is_err(), "{wrong:?} is not what stands in {source}");
+        }
     }
     assert_eq!(state_tables::read("//! | what | why |\n//! |---|---|\n//! | a | b |\n"), None);
 }
@@ -117,8 +124,10 @@ fn a_planted_state_table_without_a_test_is_found() {
         tables::check(&sources).len()
     };
     assert_eq!(found("worker/src/a.rs", ""), 1);
+    let compares = "fn a() { crate::state_tables::assert_told(include_str!(\"a.rs\"), b); }\n";
+    assert_eq!(found("worker/src/a.rs", &format!("fn b() {{ [A, B]; }}\n{compares}")), 1);
     assert_eq!(
-        found("worker/src/a.rs", "fn a() { crate::state_tables::assert_told(include_str!(\"a.rs\"), b); }\n"),
+        found("worker/src/a.rs", &format!("fn b() {{ crate::every_state!(S: A, B); }}\n{compares}")),
         0
     );
 }

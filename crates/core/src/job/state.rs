@@ -190,12 +190,12 @@ pub(crate) enum Retention {
 
 #[cfg(test)]
 mod tests {
-    use super::Phase::{self, Ended, Parted, Queued, Running, Solo, Waiting};
+    use super::Phase;
 
     #[test]
     fn the_table_of_phases_is_the_code() {
         let names = |phases: &[Phase]| phases.iter().map(|phase| format!("{phase:?}")).collect();
-        let code = [Queued, Waiting, Solo, Running, Parted, Ended]
+        let code = crate::every_state!(Phase: Queued, Waiting, Solo, Running, Parted, Ended)
             .map(|phase| (format!("{phase:?}"), names(phase.leads_to())));
         crate::state_tables::assert_told(include_str!("state.rs"), code);
     }

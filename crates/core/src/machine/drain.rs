@@ -213,10 +213,9 @@ mod tests {
 
     #[test]
     fn the_table_of_stages_is_the_code() {
-        use DrainStage::{Draining, Leaving, Open, Over};
         let names = |stages: &[DrainStage]| stages.iter().map(|stage| format!("{stage:?}")).collect();
-        let code =
-            [Open, Draining, Leaving, Over].map(|stage| (format!("{stage:?}"), names(stage.leads_to())));
+        let code = crate::every_state!(DrainStage: Open, Draining, Leaving, Over)
+            .map(|stage| (format!("{stage:?}"), names(stage.leads_to())));
         crate::state_tables::assert_told(include_str!("drain.rs"), code);
     }
 

@@ -196,9 +196,8 @@ mod tests {
     }
     #[test]
     fn the_table_of_states_is_the_code() {
-        use WorkerState::{Busy, Idle, Killed, Retiring, Spare, Starting, Stuck};
         let names = |states: &[WorkerState]| states.iter().map(|state| format!("{state:?}")).collect();
-        let code = [Starting, Spare, Idle, Busy, Retiring, Killed, Stuck]
+        let code = crate::every_state!(WorkerState: Starting, Spare, Idle, Busy, Retiring, Killed, Stuck)
             .map(|state| (format!("{state:?}"), names(leads_to(state))));
         crate::state_tables::assert_told(include_str!("state.rs"), code);
     }
