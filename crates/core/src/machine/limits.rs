@@ -24,7 +24,8 @@ impl Core {
 
     /// Whether the task at the head of a ring is still in the table of jobs.
     fn is_head_known(&self, id: WorkerId) -> bool {
-        self.workers.head(id).is_some_and(|head| self.run_in_table(&head).is_some())
+        let head = self.workers.get(id).and_then(|worker| worker.ring().head());
+        head.is_some_and(|head| self.run_in_table(head).is_some())
     }
 
     /// The alarm for the first task of a ring went off.

@@ -62,9 +62,12 @@ impl<T: Copy> Workers<T> {
 
     /// A worker has ended a task and may have grown: examines its size, if that matters and it is time.
     pub(crate) fn check_size(&mut self, turn: &mut Turn, id: WorkerId) {
+        // Asked after each task; most daemons have no such bound.
+        if turn.config().recycle_resident_bytes.is_none() {
+            return;
+        }
         let Some(worker) = self.table.get_mut(&id) else { return };
-        if turn.config().recycle_resident_bytes.is_some() && turn.now_ns() >= worker.stats.check_size_from_ns
-        {
+        if turn.now_ns() >= worker.stats.check_size_from_ns {
             worker.stats.check_size_from_ns = turn.after_ms(SIZE_EVERY_MS);
             turn.act(Action::Examine { worker: id });
         }
