@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod odd;
 pub mod payload;
 pub mod pieces;
+pub mod program_file;
 pub mod raid;
 pub mod reaper;
 pub mod reference;

@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use bulkhead_tests::daemon::{binary, new_folder, processes_under};
+use bulkhead_tests::program_file::write_program;
 use bulkhead_tests::tidy::root;
 
 /// Exit code, standard output, standard error.
@@ -107,8 +107,7 @@ fn a_program_that_does_not_come_up_is_told_and_leaves_nothing() {
         ("kill -KILL $$", "it ended at once: SIGKILL"),
         ("echo x >&0; sleep 600", "it answers as no worker does: malformed lane frame"),
     ] {
-        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &format!("#!/bin/sh\n{script}\n"), 0o755);
         let temporary = folder.path().join("tmp");
         fs::create_dir(&temporary).unwrap();
         let output = Command::new(binary("bulkhead-supervisor"))

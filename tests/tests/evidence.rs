@@ -8,6 +8,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, send_signal};
 use bulkhead_tests::hostile::BAIT;
 use bulkhead_tests::odd;
+use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::siege::Siege;
 use serde_json::{Value, json};
 
@@ -75,13 +76,13 @@ fn threads_of_a_kinds_own_are_traced_too() {
 fn a_worker_program_that_was_replaced_is_not_asked_for_names() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = folder.path().join("worker");
-    std::fs::copy(binary("odd-worker"), &program).expect("a copy");
+    copy_program(&binary("odd-worker"), &program);
     let daemon = daemon_of(&program);
     let id = daemon.ok(&["submit", "noop", odd::THREAD, "--crashes-max", "1"]).trim().to_owned();
     daemon.cli(&["wait", &id]);
     assert!(is_traced(&newest(&daemon), "bulkhead_sys::raise::fault", "raise.rs:"));
     let other = folder.path().join("other");
-    std::fs::copy(binary("odd-worker"), &other).expect("a copy");
+    copy_program(&binary("odd-worker"), &other);
     std::fs::rename(&other, &program).expect("it is replaced");
     let shown = daemon.ok(&["job", &id]);
     assert!(shown.contains("it is not the file that ran") && shown.contains("  at        0x"), "{shown}");

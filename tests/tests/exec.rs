@@ -1,13 +1,13 @@
 //! Programs as jobs: what they are given, how their ends are told, and that nothing of them is left.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Output, Stdio};
 
 use bulkhead_proto::client::places;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::limits::EXEC_OUTPUT_MAX_BYTES;
 use bulkhead_tests::daemon::{DEADLINE, Daemon, eventually, send_signal};
+use bulkhead_tests::program_file::write_program;
 
 /// `run exec -- sh -c SCRIPT`.
 fn sh(daemon: &Daemon, script: &str) -> Output {
@@ -247,8 +247,7 @@ fn what_cannot_be_run_is_named_with_the_codes_of_a_shell() {
     let daemon = Daemon::start();
     let script = |name: &str, text: &str, mode: u32| {
         let path = daemon.folder().join(name);
-        std::fs::write(&path, text).expect("a script");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+        write_program(&path, text, mode);
         path.display().to_string()
     };
     for (program, exit, fault) in [

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use bulkhead_tests::daemon::{Daemon, binary};
+use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::skip;
 
 const WIDTH: usize = 64;
@@ -302,7 +303,7 @@ fn a_file_that_is_forbidden_is_told_with_its_user() {
     std::fs::set_permissions(desk.daemon.folder(), PermissionsExt::from_mode(0o755)).expect("permissions");
     std::fs::set_permissions(desk.path("in.y4m"), PermissionsExt::from_mode(0o600)).expect("permissions");
     let copy = desk.path("bulkhead");
-    std::fs::copy(binary("bulkhead"), &copy).expect("a copy that others may run");
+    copy_program(&binary("bulkhead"), &copy);
     for (words, expected) in [
         ("run noop --in a=in.y4m", "cannot read in.y4m: permission denied for user 65534"),
         ("run transform in.y4m -o - --gray", "cannot read in.y4m: permission denied for user 65534"),

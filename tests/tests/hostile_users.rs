@@ -14,6 +14,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
+use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::raid::{assert_answers, may_become_others};
 use bulkhead_tests::wire::{Wire, submit};
 use bulkhead_tests::{or_skip, skip};
@@ -120,7 +121,7 @@ fn root_of_another_namespace_is_no_root() {
     or_skip!(may_become_others());
     let daemon = system_daemon("");
     let program = daemon.folder().join("bulkhead");
-    std::fs::copy(binary("bulkhead"), &program).unwrap();
+    copy_program(&binary("bulkhead"), &program);
     let inside = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "60001", "--regid", "65534", "--clear-groups"]);

@@ -14,6 +14,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, processes_under, send_signal};
+use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::skip;
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -195,7 +196,7 @@ fn no_permission_is_said_as_such() {
     // cannot look, so they get a copy.
     std::fs::set_permissions(daemon.folder(), PermissionsExt::from_mode(0o755)).expect("permissions");
     let copy = daemon.folder().join("bulkhead");
-    std::fs::copy(binary("bulkhead"), &copy).expect("a copy");
+    copy_program(&binary("bulkhead"), &copy);
     let mut command = Command::new(&copy);
     command.arg("--socket").arg(daemon.socket()).arg("ping").uid(65534).gid(65534);
     let output = match command.output() {

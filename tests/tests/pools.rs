@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use bulkhead_proto::client::view::{PoolHealth, Status, WorkerRow, WorkerState};
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, processes_under};
+use bulkhead_tests::program_file::write_program;
 
 fn config_of(workers: u16, config: String) -> Setup {
     Setup { workers, chaos: false, config, ..Setup::default() }
@@ -87,8 +88,7 @@ fn a_slow_kind_with_one_worker_starves_nobody_and_takes_no_other() {
 fn a_pool_that_never_comes_up_is_degraded_by_itself() {
     let folder = new_folder();
     let program = folder.path().join("own-worker");
-    fs::write(&program, "#!/bin/sh\nexit 3\n").expect("a program");
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it may run");
+    write_program(&program, "#!/bin/sh\nexit 3\n", 0o755);
     let config = format!("backoff_max_ms = 200\n{}", with_squares(&program));
     let daemon = Daemon::start_in(folder, &config_of(2, config));
     let job = daemon.ok(&["submit", "square", "12"]);

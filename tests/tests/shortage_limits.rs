@@ -14,6 +14,7 @@ use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually, new_folder, send_signal};
 use bulkhead_tests::or_skip;
+use bulkhead_tests::program_file::copy_program;
 use bulkhead_tests::shortage::{Witness, limit, possible, restore};
 use bulkhead_tests::wire::{Wire, submit};
 
@@ -140,7 +141,7 @@ fn strangers_daemon() -> Daemon {
     let folder = new_folder();
     std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("permissions");
     for name in ["bulkhead-supervisor", "bulkhead-worker"] {
-        std::fs::copy(binary(name), folder.path().join(name)).expect("a copy");
+        copy_program(&binary(name), &folder.path().join(name));
     }
     chown(folder.path(), Some(STRANGER), Some(STRANGER)).expect("root gives it away");
     let user = [format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")];

@@ -1,15 +1,14 @@
 //! A worker program that vanished, cannot be run, ends at once or hangs: what runs goes on, the pool says what is wrong
 //! with which file, whoever waits is told, and all is well when the program is there again.
 
-use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_tests::daemon::{Daemon, Setup, eventually, new_folder};
+use bulkhead_tests::program_file::write_program;
 use bulkhead_tests::shortage::{Witness, restore};
 use bulkhead_tests::wire::Wire;
 use tempfile::TempDir;
@@ -17,8 +16,7 @@ use tempfile::TempDir;
 /// Puts another file in the place of the worker program, at once.
 fn exchange(program: &Path, text: &str, mode: u32) {
     let other = program.with_extension("new");
-    std::fs::write(&other, text).expect("a file");
-    std::fs::set_permissions(&other, Permissions::from_mode(mode)).expect("permissions");
+    write_program(&other, text, mode);
     std::fs::rename(&other, program).expect("it is put in place");
 }
 
