@@ -18,12 +18,12 @@ const NOBODY: ClientId = ClientId(9);
 const PEER: Peer = Peer { uid: 1000, admin: false };
 const JOB: JobId = JobId(1);
 
-struct Room {
+struct ClientRoom {
     turn: Turn,
     clients: Clients,
 }
 
-impl Room {
+impl ClientRoom {
     fn new() -> Self {
         let mut turn = Turn::new(Config::default(), Now::default());
         turn.begin(Now { mono_ns: 1_000_000_000, wall_us: 1 }, &mut Output::default());
@@ -56,7 +56,7 @@ fn letter(own: bool) -> Letter {
 
 #[test]
 fn a_client_is_remembered_while_it_has_attached_jobs() {
-    let mut room = Room::with_batch();
+    let mut room = ClientRoom::with_batch();
     assert!(room.clients.post(ALICE, letter(true)));
     let hung_up = room.clients.hang_up(ALICE).unwrap();
     assert_eq!((hung_up.letters.len(), hung_up.batches), (1, vec![(JOB, 2)]));
@@ -69,32 +69,32 @@ fn a_client_is_remembered_while_it_has_attached_jobs() {
 #[test]
 #[should_panic(expected = "client 1 connected twice")]
 fn a_client_connects_once() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.connect(&room.turn, ALICE, PEER);
 }
 
 #[test]
 #[should_panic(expected = "the batch of job 1 is attached once")]
 fn a_batch_is_attached_once() {
-    Room::with_batch().attach(ALICE, 2);
+    ClientRoom::with_batch().attach(ALICE, 2);
 }
 
 #[test]
 #[should_panic(expected = "the batch of job 1 has jobs")]
 fn a_batch_has_jobs() {
-    Room::new().attach(ALICE, 0);
+    ClientRoom::new().attach(ALICE, 0);
 }
 
 #[test]
 #[should_panic(expected = "a client is connected when its batch is accepted")]
 fn a_batch_is_attached_to_a_connected_client() {
-    Room::new().attach(NOBODY, 1);
+    ClientRoom::new().attach(NOBODY, 1);
 }
 
 #[test]
 #[should_panic(expected = "client 1 hung up before it vanishes")]
 fn a_client_hangs_up_before_it_vanishes() {
-    let mut room = Room::with_batch();
+    let mut room = ClientRoom::with_batch();
     room.clients.post(ALICE, letter(true));
     room.clients.vanish(&mut room.turn, ALICE);
 }
@@ -102,7 +102,7 @@ fn a_client_hangs_up_before_it_vanishes() {
 #[test]
 #[should_panic(expected = "a client vanishes once")]
 fn a_client_vanishes_once() {
-    let mut room = Room::with_batch();
+    let mut room = ClientRoom::with_batch();
     room.vanish();
     room.vanish();
 }
@@ -110,7 +110,7 @@ fn a_client_vanishes_once() {
 #[test]
 #[should_panic(expected = "the batch of job 1 is attached to client 1")]
 fn a_batch_is_gone_once() {
-    let mut room = Room::with_batch();
+    let mut room = ClientRoom::with_batch();
     room.clients.batch_gone(&mut room.turn, ALICE, JOB);
     room.clients.batch_gone(&mut room.turn, ALICE, JOB);
 }
@@ -118,13 +118,13 @@ fn a_batch_is_gone_once() {
 #[test]
 #[should_panic(expected = "client 1 vanished before it is forgotten")]
 fn a_connected_client_is_not_forgotten() {
-    Room::with_batch().clients.remove_vanished(ALICE);
+    ClientRoom::with_batch().clients.remove_vanished(ALICE);
 }
 
 #[test]
 #[should_panic(expected = "a client that vanished is forgotten once")]
 fn a_client_is_forgotten_once() {
-    let mut room = Room::with_batch();
+    let mut room = ClientRoom::with_batch();
     room.vanish();
     assert_eq!(room.clients.remove_vanished(ALICE), [(JOB, 2)]);
     room.clients.remove_vanished(ALICE);
@@ -133,7 +133,7 @@ fn a_client_is_forgotten_once() {
 #[test]
 #[should_panic(expected = "the client of an attached job is connected")]
 fn an_attached_end_waits_for_a_connected_client() {
-    let mut room = Room::with_batch();
+    let mut room = ClientRoom::with_batch();
     room.vanish();
     room.clients.add_untold(ALICE, 10, 0);
 }
@@ -141,7 +141,7 @@ fn an_attached_end_waits_for_a_connected_client() {
 #[test]
 #[should_panic(expected = "bytes of ends that a client was not told are counted before they go")]
 fn bytes_that_wait_for_a_client_are_counted() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.add_untold(ALICE, 10, 1);
     room.clients.remove_untold(ALICE, 11, 1);
 }
@@ -149,7 +149,7 @@ fn bytes_that_wait_for_a_client_are_counted() {
 #[test]
 #[should_panic(expected = "outputs that a client was not told are counted before they go")]
 fn outputs_that_wait_for_a_client_are_counted() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.add_untold(ALICE, 10, 1);
     room.clients.remove_untold(ALICE, 10, 2);
 }
@@ -157,7 +157,7 @@ fn outputs_that_wait_for_a_client_are_counted() {
 #[test]
 #[should_panic(expected = "ends that a client waits for are counted before they go")]
 fn an_end_that_is_told_was_waited_for() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.add_wait(ALICE);
     room.clients.letter_read(ALICE, letter(false));
     // An attached end was never counted.
@@ -168,7 +168,7 @@ fn an_end_that_is_told_was_waited_for() {
 #[test]
 #[should_panic(expected = "every client that was ready has been looked at")]
 fn every_client_that_was_ready_is_looked_at() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.post(ALICE, letter(true));
     let ready = room.clients.take_ready();
     room.clients.put_ready(ready);
@@ -177,14 +177,14 @@ fn every_client_that_was_ready_is_looked_at() {
 #[test]
 #[should_panic(expected = "bytes in envelopes are counted before they go")]
 fn an_envelope_holds_no_more_than_all_of_them() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.seal(&mut room.turn, (ALICE, Tag(1)), &mut Envelopes::miscounted(Tag(1)));
 }
 
 #[test]
 #[should_panic(expected = "client 2 is told once that pool 0 is degraded")]
 fn a_client_is_told_once_that_a_pool_is_degraded() {
-    let mut room = Room::new();
+    let mut room = ClientRoom::new();
     room.clients.note_told_degraded(BOB, PoolId(0));
     assert_eq!(room.clients.forget_told_degraded(PoolId(0)), [BOB]);
     room.clients.note_told_degraded(BOB, PoolId(0));

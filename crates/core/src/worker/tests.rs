@@ -21,12 +21,12 @@ const SECOND: PoolId = PoolId(1);
 /// Its slot.
 const SLOT_OF_SECOND: usize = 2;
 
-struct Room {
+struct WorkerRoom {
     turn: Turn,
     workers: Workers<()>,
 }
 
-impl Room {
+impl WorkerRoom {
     /// Two pools, every worker of which is spawned and none of which is up: 1 to 3 of the first, 4 and 5 of the second.
     fn new() -> Self {
         let pools = vec![PoolSize { name: "other".to_owned(), slots: 1, spares: 1 }];
@@ -97,7 +97,7 @@ fn watched() -> TaskLimits {
 
 #[test]
 fn a_worker_that_keeps_the_rules_goes_through_its_life() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer_with(1, watched());
     room.settle(1, 1);
     room.workers.note_ended(&mut room.turn, WorkerId(1), false);
@@ -118,14 +118,14 @@ fn a_worker_that_keeps_the_rules_goes_through_its_life() {
 #[test]
 #[should_panic(expected = "pool default misses no worker")]
 fn no_more_workers_are_spawned_than_are_missing() {
-    let mut room = Room::new();
+    let mut room = WorkerRoom::new();
     room.workers.spawn(&mut room.turn, FIRST);
 }
 
 #[test]
 #[should_panic(expected = "worker 5 is spawned once")]
 fn no_number_of_a_worker_is_used_twice() {
-    let mut room = Room::new();
+    let mut room = WorkerRoom::new();
     room.kill(4);
     room.workers.last = 4;
     room.workers.spawn(&mut room.turn, SECOND);
@@ -134,14 +134,14 @@ fn no_number_of_a_worker_is_used_twice() {
 #[test]
 #[should_panic(expected = "worker 1 has its process already")]
 fn no_worker_gets_a_second_process() {
-    let mut room = Room::with_spares(&[1]);
+    let mut room = WorkerRoom::with_spares(&[1]);
     room.workers.spawned(&mut room.turn, WorkerId(1), 101);
 }
 
 #[test]
 #[should_panic(expected = "worker 1 went from Killed to Killed")]
 fn no_worker_is_killed_twice() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.kill(1);
     room.kill(1);
 }
@@ -149,7 +149,7 @@ fn no_worker_is_killed_twice() {
 #[test]
 #[should_panic(expected = "worker 1 went from Busy to Retiring")]
 fn no_busy_worker_is_asked_to_leave() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer(1);
     room.workers.retire(&mut room.turn, WorkerId(1));
 }
@@ -157,13 +157,13 @@ fn no_busy_worker_is_asked_to_leave() {
 #[test]
 #[should_panic(expected = "worker 1 went from Starting to Idle")]
 fn no_worker_gets_a_slot_before_it_is_up() {
-    Room::new().place(1, 0);
+    WorkerRoom::new().place(1, 0);
 }
 
 #[test]
 #[should_panic(expected = "worker 1 went from Killed to Idle")]
 fn no_worker_comes_back_from_being_killed() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.kill(1);
     room.workers.enter(WorkerId(1), WorkerDuty::Idle { slot: SlotId(0) });
 }
@@ -171,7 +171,7 @@ fn no_worker_comes_back_from_being_killed() {
 #[test]
 #[should_panic(expected = "worker 1 is Idle with 1 offers")]
 fn no_idle_worker_holds_an_offer() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer(1);
     room.workers.enter(WorkerId(1), WorkerDuty::Idle { slot: SlotId(0) });
 }
@@ -179,14 +179,14 @@ fn no_idle_worker_holds_an_offer() {
 #[test]
 #[should_panic(expected = "worker 1 is Busy with 0 offers")]
 fn no_busy_worker_is_without_an_offer() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.workers.enter(WorkerId(1), WorkerDuty::Busy { slot: SlotId(0) });
 }
 
 #[test]
 #[should_panic(expected = "worker 1 is Killed in slot 1, which it does not have")]
 fn no_state_names_the_slot_of_another_worker() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     let slot = Some(SlotId(1));
     let state = WorkerDuty::Killed {
         kill: KillReason::Stop.into(),
@@ -200,33 +200,33 @@ fn no_state_names_the_slot_of_another_worker() {
 #[test]
 #[should_panic(expected = "worker 1 is Retiring and keeps slot 0")]
 fn no_worker_keeps_a_slot_that_its_state_does_not_name() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.workers.enter(WorkerId(1), WorkerDuty::Retiring);
 }
 
 #[test]
 #[should_panic(expected = "slot 0 is not free for worker 3")]
 fn no_slot_has_two_workers() {
-    Room::up().place(3, 0);
+    WorkerRoom::up().place(3, 0);
 }
 
 #[test]
 #[should_panic(expected = "slot 2 is not of the pool of worker 1")]
 fn no_worker_gets_a_slot_of_another_pool() {
-    Room::with_spares(&[1]).place(1, SLOT_OF_SECOND);
+    WorkerRoom::with_spares(&[1]).place(1, SLOT_OF_SECOND);
 }
 
 #[test]
 #[should_panic(expected = "worker 1 leaves slot 1, which it does not have")]
 fn no_worker_vacates_the_slot_of_another_worker() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.workers.vacate(&room.turn, WorkerId(1), FIRST, Some(SlotId(1)));
 }
 
 #[test]
 #[should_panic(expected = "pool default has no vacant slot to fill")]
 fn no_more_slots_are_filled_than_were_vacant() {
-    let mut room = Room::with_spares(&[1]);
+    let mut room = WorkerRoom::with_spares(&[1]);
     room.workers.pool_mut(FIRST).vacant = 0;
     room.place(1, 0);
 }
@@ -234,7 +234,7 @@ fn no_more_slots_are_filled_than_were_vacant() {
 #[test]
 #[should_panic(expected = "pool default has no filled slot to free")]
 fn no_more_slots_are_freed_than_were_filled() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.workers.pool_mut(FIRST).vacant = 2;
     room.workers.retire(&mut room.turn, WorkerId(1));
 }
@@ -242,7 +242,7 @@ fn no_more_slots_are_freed_than_were_filled() {
 #[test]
 #[should_panic(expected = "pool default counts no worker as Idle")]
 fn no_worker_leaves_a_state_that_counts_none() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.workers.pool_mut(FIRST).counts = [0; 7];
     room.offer(1);
 }
@@ -250,7 +250,7 @@ fn no_worker_leaves_a_state_that_counts_none() {
 #[test]
 #[should_panic(expected = "pool default counts no worker as Starting")]
 fn no_worker_is_removed_that_its_pool_does_not_count() {
-    let mut room = Room::new();
+    let mut room = WorkerRoom::new();
     room.workers.pool_mut(FIRST).counts = [0; 7];
     room.workers.remove(&mut room.turn, WorkerId(1));
 }
@@ -258,14 +258,14 @@ fn no_worker_is_removed_that_its_pool_does_not_count() {
 #[test]
 #[should_panic(expected = "pool default lists worker 3 among more spares than it has")]
 fn no_spare_is_listed_twice() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.workers.pool_mut(FIRST).add_spare(WorkerId(3));
 }
 
 #[test]
 #[should_panic(expected = "pool default replaced no stuck worker")]
 fn no_replaced_stuck_worker_is_forgotten_twice() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.kill(1);
     room.workers.overdue(&mut room.turn, WorkerId(1));
     room.workers.note_seen(&mut room.turn, WorkerId(1), None);
@@ -280,27 +280,27 @@ fn no_replaced_stuck_worker_is_forgotten_twice() {
 #[test]
 #[should_panic(expected = "pool default replaces too many stuck workers")]
 fn no_more_stuck_workers_are_replaced_than_there_are_slots() {
-    let mut room = Room::new();
+    let mut room = WorkerRoom::new();
     (0..3).for_each(|_| room.workers.pool_mut(FIRST).replace_stuck());
 }
 
 #[test]
 #[should_panic(expected = "worker 3 has no slot, and is offered a task as Spare")]
 fn no_worker_without_a_slot_is_offered_a_task() {
-    Room::up().offer(3);
+    WorkerRoom::up().offer(3);
 }
 
 #[test]
 #[should_panic(expected = "an offer has an entry of the ring, and a task")]
 fn no_offer_is_made_beyond_the_ring() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     (0..=RING).for_each(|_| room.offer(1));
 }
 
 #[test]
 #[should_panic(expected = "worker 1 is offered a task beside one whose limits are watched")]
 fn no_task_is_offered_beside_a_watched_one() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer_with(1, watched());
     room.offer(1);
 }
@@ -308,7 +308,7 @@ fn no_task_is_offered_beside_a_watched_one() {
 #[test]
 #[should_panic(expected = "worker 1 is offered a task beside one whose limits are watched")]
 fn no_watched_task_is_offered_beside_another() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer(1);
     room.offer_with(1, watched());
 }
@@ -316,7 +316,7 @@ fn no_watched_task_is_offered_beside_another() {
 #[test]
 #[should_panic(expected = "worker 1 has settled 0 offers, and ended or gave back 1")]
 fn no_worker_has_ended_what_it_has_not_settled() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer(1);
     room.workers.note_ended(&mut room.turn, WorkerId(1), false);
 }
@@ -324,7 +324,7 @@ fn no_worker_has_ended_what_it_has_not_settled() {
 #[test]
 #[should_panic(expected = "worker 1 has settled 0 offers, and ended or gave back 1")]
 fn no_worker_gives_back_what_it_has_not_settled() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer(1);
     room.kill(1);
     room.workers.note_requeued(WorkerId(1));
@@ -333,7 +333,7 @@ fn no_worker_gives_back_what_it_has_not_settled() {
 #[test]
 #[should_panic(expected = "worker 1 is to end offer 1, which it does not hold")]
 fn no_worker_is_asked_to_end_what_it_does_not_hold() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     room.offer(1);
     let offer = room.workers.head(WorkerId(1)).expect("it has just been offered");
     room.settle(1, 1);
@@ -343,7 +343,7 @@ fn no_worker_is_asked_to_end_what_it_does_not_hold() {
 #[test]
 #[should_panic(expected = "pool default degrades and is degraded already")]
 fn no_pool_degrades_twice() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     for _ in 0..2 {
         room.workers.degrade(&mut room.turn, FIRST, "seen".to_owned(), "last");
     }
@@ -352,16 +352,16 @@ fn no_pool_degrades_twice() {
 #[test]
 #[should_panic(expected = "the alarm of a shortage went off and nothing is short")]
 fn no_shortage_is_over_twice() {
-    let mut room = Room::up();
+    let mut room = WorkerRoom::up();
     assert!(room.workers.fall_short(&mut room.turn, "no memory"));
     room.workers.shortage_over();
     room.workers.shortage_over();
 }
 
 /// Whether the method that hears an alarm of a worker asserts that it was set.
-fn asserts_alarm(alarm: WorkerAlarm, ring: impl FnOnce(&mut Room) + std::panic::UnwindSafe) {
+fn asserts_alarm(alarm: WorkerAlarm, ring: impl FnOnce(&mut WorkerRoom) + std::panic::UnwindSafe) {
     let panicked = std::panic::catch_unwind(|| {
-        let mut room = Room::up();
+        let mut room = WorkerRoom::up();
         room.offer_with(1, watched());
         let (turn, workers) = (&mut room.turn, &mut room.workers);
         workers.table.get_mut(&WorkerId(1)).expect("it was spawned").cancel(turn, WorkerId(1), alarm);

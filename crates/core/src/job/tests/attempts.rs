@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{POOL, Room};
+use super::{JobRoom, POOL};
 use crate::event::{Leftover, Now};
 use crate::job::TaskRun;
 use crate::job::state::{EntryState, Phase};
@@ -30,15 +30,15 @@ fn ways_told(source: &str) -> BTreeSet<Way> {
 
 /// Calls methods and notes the ways that they went.
 struct Watched {
-    room: Room,
+    room: JobRoom,
     run: TaskRun,
     seen: BTreeSet<Way>,
 }
 
 impl Watched {
-    fn call(&mut self, method: &str, change: impl FnOnce(&mut Room, TaskRun)) {
+    fn call(&mut self, method: &str, change: impl FnOnce(&mut JobRoom, TaskRun)) {
         let index = self.run.handle.index;
-        let phase = |room: &Room| format!("{:?}", room.jobs.table[index].state.phase()).to_lowercase();
+        let phase = |room: &JobRoom| format!("{:?}", room.jobs.table[index].state.phase()).to_lowercase();
         let from = phase(&self.room);
         change(&mut self.room, self.run);
         self.seen.insert((method.to_owned(), from, phase(&self.room)));
@@ -72,7 +72,7 @@ impl Watched {
 
 #[test]
 fn the_table_of_attempts_is_the_code() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.admit(1, |admission| {
         let policy = &mut admission.submit.policy;
         (policy.crashes_max, policy.retries_max, policy.expires_ms) = (Some(2), Some(2), Some(5));
@@ -93,7 +93,7 @@ fn the_table_of_attempts_is_the_code() {
     watched.charge();
     let mut seen = watched.seen;
     // Another one, given back unbegun when its time is over.
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.admit(1, |admission| admission.submit.policy.expires_ms = Some(5));
     let mut watched = Watched { room, run, seen: BTreeSet::new() };
     watched.start();
@@ -112,7 +112,7 @@ fn the_table_of_attempts_is_the_code() {
 #[test]
 #[should_panic(expected = "job 1 is taken before it is offered")]
 fn a_job_is_taken_before_it_starts() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.start(run);
 }
@@ -120,7 +120,7 @@ fn a_job_is_taken_before_it_starts() {
 #[test]
 #[should_panic(expected = "job 1 went from Running to Running")]
 fn an_attempt_starts_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.start(run);
 }
@@ -128,7 +128,7 @@ fn an_attempt_starts_once() {
 #[test]
 #[should_panic(expected = "job 1 was taken out of its list")]
 fn a_taken_job_is_of_the_state_of_its_list() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.charge(run);
     // Its state says otherwise than its list.
@@ -141,7 +141,7 @@ fn a_taken_job_is_of_the_state_of_its_list() {
 #[test]
 #[should_panic(expected = "job 1 is given back by a worker")]
 fn a_queued_job_is_not_given_back() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.requeue(&mut room.turn, run, false);
 }
@@ -149,7 +149,7 @@ fn a_queued_job_is_not_given_back() {
 #[test]
 #[should_panic(expected = "job 1 is given back by a worker")]
 fn a_job_is_given_back_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     assert!(room.jobs.requeue(&mut room.turn, run, true));
     room.jobs.requeue(&mut room.turn, run, true);
@@ -158,7 +158,7 @@ fn a_job_is_given_back_once() {
 #[test]
 #[should_panic(expected = "attempts of a job are counted before they go")]
 fn an_offer_that_did_not_begin_was_counted() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.table[run.handle.index].attempts = 0;
     room.jobs.requeue(&mut room.turn, run, false);
@@ -167,7 +167,7 @@ fn an_offer_that_did_not_begin_was_counted() {
 #[test]
 #[should_panic(expected = "job 1 has no retry left")]
 fn a_job_backs_off_within_its_budget() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.back_off(&mut room.turn, run, "no".to_owned(), Leftover::Nothing);
 }
@@ -175,7 +175,7 @@ fn a_job_backs_off_within_its_budget() {
 #[test]
 #[should_panic(expected = "job 1 went from Queued to Waiting")]
 fn a_queued_job_does_not_back_off() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.admit(1, |admission| admission.submit.policy.retries_max = Some(1));
     room.jobs.back_off(&mut room.turn, run, "no".to_owned(), Leftover::Nothing);
 }
@@ -183,7 +183,7 @@ fn a_queued_job_does_not_back_off() {
 #[test]
 #[should_panic(expected = "job 1 was with the dead worker")]
 fn a_queued_job_is_not_charged() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.charge(run);
 }
@@ -191,7 +191,7 @@ fn a_queued_job_is_not_charged() {
 #[test]
 #[should_panic(expected = "job 1 was with the dead worker")]
 fn a_death_is_charged_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.charge(run);
     room.charge(run);
@@ -200,7 +200,7 @@ fn a_death_is_charged_once() {
 #[test]
 #[should_panic(expected = "job 1 has a crash left to be charged")]
 fn a_job_is_charged_within_its_budget() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.admit(1, |admission| admission.submit.policy.crashes_max = Some(1));
     room.next_running();
     assert!(room.charge(run).is_some());
@@ -210,7 +210,7 @@ fn a_job_is_charged_within_its_budget() {
 #[test]
 #[should_panic(expected = "the evidence of job 1 has a bound")]
 fn the_evidence_of_a_job_has_a_bound() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.charge(run);
     let deaths = &mut room.jobs.table[run.handle.index].rare_mut().deaths;

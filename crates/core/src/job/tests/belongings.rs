@@ -7,11 +7,11 @@ use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::ids::{Fence, FileId, JobId, LogId};
 use bulkhead_proto::limits::DEATHS_KEPT;
 
-use super::{LOGGED, Room, WORKER};
+use super::{JobRoom, LOGGED, WORKER};
 use crate::event::Attached;
 use crate::job::TaskRun;
 
-fn with_file(room: &mut Room) -> TaskRun {
+fn with_file(room: &mut JobRoom) -> TaskRun {
     room.admit(1, |admission| {
         admission.submit.files = vec![FileUse { name: "in".to_owned(), way: Way::In }];
         admission.files = vec![Attached { file: FileId(3), pinned_bytes: 10 }];
@@ -20,7 +20,7 @@ fn with_file(room: &mut Room) -> TaskRun {
 
 #[test]
 fn attachments_are_let_go_by_the_last_who_has_them() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = with_file(&mut room);
     room.take();
     let ticket = room.start(run).ticket;
@@ -34,7 +34,7 @@ fn attachments_are_let_go_by_the_last_who_has_them() {
 #[test]
 #[should_panic(expected = "attachments that a job or an offer has are held")]
 fn attachments_are_let_go_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = with_file(&mut room);
     room.take();
     let ticket = room.start(run).ticket;
@@ -46,7 +46,7 @@ fn attachments_are_let_go_once() {
 #[test]
 #[should_panic(expected = "attachments that a job or an offer has are held")]
 fn a_settled_offer_has_no_scratch() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = with_file(&mut room);
     room.take();
     let ticket = room.start(run).ticket;
@@ -58,7 +58,7 @@ fn a_settled_offer_has_no_scratch() {
 #[test]
 #[should_panic(expected = "attachments that a job or an offer has are held")]
 fn a_job_is_offered_with_attachments_that_are_held() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = with_file(&mut room);
     let attachments = room.jobs.job(run).attachments();
     room.jobs.release(&mut room.turn, attachments);
@@ -70,25 +70,25 @@ fn a_job_is_offered_with_attachments_that_are_held() {
 #[should_panic(expected = "each file of a job has a name")]
 fn each_file_of_a_job_has_a_name() {
     let files = vec![Attached { file: FileId(3), pinned_bytes: 10 }];
-    Room::new().admit(1, |admission| admission.files = files);
+    JobRoom::new().admit(1, |admission| admission.files = files);
 }
 
 #[test]
 #[should_panic(expected = "log 9 of a job is held")]
 fn a_log_is_forgotten_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.jobs.logs.forget(&mut room.turn, LogId(9));
 }
 
 #[test]
 #[should_panic(expected = "job 1 has started before its log begins")]
 fn a_log_begins_after_its_attempt() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.of_kind(LOGGED);
     room.jobs.begin_log(&mut room.turn, run);
 }
 
-fn subscribed(room: &mut Room) -> TaskRun {
+fn subscribed(room: &mut JobRoom) -> TaskRun {
     room.admit(1, |admission| (admission.submit.attached, admission.submit.progress) = (true, true));
     let run = room.next_running();
     room.jobs.begin_progress(&mut room.turn, run);
@@ -98,7 +98,7 @@ fn subscribed(room: &mut Room) -> TaskRun {
 #[test]
 #[should_panic(expected = "job 1 runs when its progress begins")]
 fn a_queued_job_makes_no_progress() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run =
         room.admit(1, |admission| (admission.submit.attached, admission.submit.progress) = (true, true));
     room.jobs.begin_progress(&mut room.turn, run);
@@ -107,7 +107,7 @@ fn a_queued_job_makes_no_progress() {
 #[test]
 #[should_panic(expected = "job 1 has a progress subscription when it is looked at")]
 fn nobody_looks_at_a_job_without_a_subscription() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.running();
     room.jobs.progress_due(&mut room.turn, JobId(1));
 }
@@ -115,7 +115,7 @@ fn nobody_looks_at_a_job_without_a_subscription() {
 #[test]
 #[should_panic(expected = "a job whose progress is told has a subscription")]
 fn nobody_is_told_of_a_job_without_a_subscription() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.progress_told(run, Fence(1), TaskProgress { done: 1, total: 2 });
 }
@@ -123,7 +123,7 @@ fn nobody_is_told_of_a_job_without_a_subscription() {
 #[test]
 #[should_panic(expected = "the progress of job 1 does not go back within an attempt")]
 fn progress_does_not_go_back_within_an_attempt() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = subscribed(&mut room);
     room.jobs.progress_told(run, Fence(1), TaskProgress { done: 2, total: 2 });
     room.jobs.progress_told(run, Fence(2), TaskProgress { done: 1, total: 2 });
@@ -133,7 +133,7 @@ fn progress_does_not_go_back_within_an_attempt() {
 #[test]
 #[should_panic(expected = "the progress of job 1 does not go back within an attempt")]
 fn no_earlier_attempt_is_told() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = subscribed(&mut room);
     room.jobs.progress_told(run, Fence(2), TaskProgress { done: 1, total: 2 });
     room.jobs.progress_told(run, Fence(1), TaskProgress { done: 2, total: 2 });
@@ -155,7 +155,7 @@ fn a_death() -> JobDeath {
 #[test]
 #[should_panic(expected = "the ring of deaths has a bound")]
 fn the_ring_of_deaths_has_a_bound() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let row = DeathRow { job: JobId(1), kind: String::new(), uid: 0, death: a_death() };
     room.jobs.deaths.rows.resize(DEATHS_KEPT + 1, row);
     let run = room.running();
@@ -165,7 +165,7 @@ fn the_ring_of_deaths_has_a_bound() {
 #[test]
 #[should_panic(expected = "is its job's")]
 fn the_evidence_of_a_part_is_its_jobs() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.in_parts(2);
     let part = room.next_running();
     let (death, evidence) = (Death::LeftInMidJob, Evidence::default());

@@ -3,7 +3,7 @@
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{JobId, OutputId, Tag};
 
-use super::{ALICE, Room, failed};
+use super::{ALICE, JobRoom, failed};
 use crate::event::Leftover;
 use crate::job::state::Retention;
 use crate::job::{BatchGone, EndedBy, Released, Untold};
@@ -11,7 +11,7 @@ use crate::job::{BatchGone, EndedBy, Released, Untold};
 #[test]
 #[should_panic(expected = "job 1 went from Ended to Ended")]
 fn a_job_ends_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.end_as(run, Outcome::Cancelled);
 }
@@ -19,7 +19,7 @@ fn a_job_ends_once() {
 #[test]
 #[should_panic(expected = "job 1 ends after its parts")]
 fn a_job_ends_after_its_parts() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.in_parts(2);
     room.end_as(run, Outcome::Cancelled);
 }
@@ -27,7 +27,7 @@ fn a_job_ends_after_its_parts() {
 #[test]
 #[should_panic(expected = "what is announced has ended")]
 fn a_job_is_announced_after_its_end() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.announced(run, 0);
 }
@@ -35,7 +35,7 @@ fn a_job_is_announced_after_its_end() {
 #[test]
 #[should_panic(expected = "job 1 is announced once")]
 fn an_end_is_announced_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.announced(run, 0);
 }
@@ -43,7 +43,7 @@ fn an_end_is_announced_once() {
 #[test]
 #[should_panic(expected = "the client of attached job 1 is to be told of its end")]
 fn an_attached_end_has_a_client() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.attached();
     room.end_for(run, 0);
 }
@@ -51,7 +51,7 @@ fn an_attached_end_has_a_client() {
 #[test]
 #[should_panic(expected = "job 1 was announced before it leaves its shelf")]
 fn an_end_is_announced_before_it_is_forgotten() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.end_as(run, Outcome::Cancelled);
     room.jobs.forget(&mut room.turn, run);
@@ -60,7 +60,7 @@ fn an_end_is_announced_before_it_is_forgotten() {
 #[test]
 #[should_panic(expected = "the end of job 1 is announced first")]
 fn an_end_is_announced_before_more_are_told() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.end_as(run, Outcome::Cancelled);
     room.jobs.tell_one_more(run);
@@ -69,7 +69,7 @@ fn an_end_is_announced_before_more_are_told() {
 #[test]
 #[should_panic(expected = "its end is there to be told")]
 fn nobody_is_told_of_an_end_that_is_not_there() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.tell_one_more(run);
 }
@@ -77,7 +77,7 @@ fn nobody_is_told_of_an_end_that_is_not_there() {
 #[test]
 #[should_panic(expected = "job 1 is a job that has not ended")]
 fn nobody_waits_for_an_end_that_is_there() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.add_waiter(run, (ALICE, Tag(2)), |_| true);
 }
@@ -85,14 +85,14 @@ fn nobody_waits_for_an_end_that_is_there() {
 #[test]
 #[should_panic(expected = "job 1 is a job that has not ended")]
 fn nobody_waits_again_for_an_end_that_is_there() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.wait_again(run, (ALICE, Tag(2)));
 }
 
 #[test]
 fn an_attached_end_is_told_as_often_as_it_was_announced() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.attached();
     room.end_for(run, 2);
     assert_eq!(room.jobs.told(&mut room.turn, run.first()), Released::default());
@@ -105,7 +105,7 @@ fn an_attached_end_is_told_as_often_as_it_was_announced() {
 #[test]
 #[should_panic(expected = "clients to be told of an end are counted before they go")]
 fn an_attached_end_is_not_told_more_often() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.attached();
     room.end_for(run, 1);
     // As if its letter had been read without a word to this room.
@@ -116,7 +116,7 @@ fn an_attached_end_is_not_told_more_often() {
 #[test]
 #[should_panic(expected = "an ended job is put on one shelf")]
 fn an_ended_job_is_on_one_shelf() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.keep_ended(run.handle.index);
 }
@@ -124,7 +124,7 @@ fn an_ended_job_is_on_one_shelf() {
 #[test]
 #[should_panic(expected = "only ended jobs are kept")]
 fn only_ended_jobs_are_kept() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.keep_ended(run.handle.index);
 }
@@ -132,7 +132,7 @@ fn only_ended_jobs_are_kept() {
 #[test]
 #[should_panic(expected = "only ended jobs are on a shelf")]
 fn only_ended_jobs_are_forgotten() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.forget(&mut room.turn, run);
 }
@@ -140,7 +140,7 @@ fn only_ended_jobs_are_forgotten() {
 #[test]
 #[should_panic(expected = "only ended jobs are on a shelf")]
 fn only_ended_jobs_are_taken_by_their_clients() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.take_end(&mut room.turn, run);
 }
@@ -148,7 +148,7 @@ fn only_ended_jobs_are_taken_by_their_clients() {
 #[test]
 #[should_panic(expected = "kept jobs are counted before they go")]
 fn kept_jobs_are_counted() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let (first, second) = (room.ended(), room.ended());
     // The second was never counted.
     room.jobs.kept.count -= 1;
@@ -159,7 +159,7 @@ fn kept_jobs_are_counted() {
 #[test]
 #[should_panic(expected = "bytes of ends that wait for clients are counted before they go")]
 fn bytes_of_untold_ends_are_counted() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.attached();
     room.end_for(run, 1);
     room.jobs.kept.remove_untold(1);
@@ -169,7 +169,7 @@ fn bytes_of_untold_ends_are_counted() {
 #[test]
 #[should_panic(expected = "output 7 is held for one job")]
 fn an_output_is_held_for_one_job() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     for _ in 0..2 {
         let run = room.queued();
         let left = Leftover::Held { output: OutputId(7), bytes: 1 };
@@ -181,7 +181,7 @@ fn an_output_is_held_for_one_job() {
 #[test]
 #[should_panic(expected = "only an ended job is run again")]
 fn only_an_ended_job_is_run_again() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.retry(&mut room.turn, run);
 }
@@ -189,7 +189,7 @@ fn only_an_ended_job_is_run_again() {
 #[test]
 #[should_panic(expected = "job 1 can be run again")]
 fn a_done_job_is_not_run_again() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.end_as(run, Outcome::Done);
     room.jobs.announced(run, 0);
@@ -199,7 +199,7 @@ fn a_done_job_is_not_run_again() {
 #[test]
 #[should_panic(expected = "only an ended job is run again")]
 fn a_job_is_asked_again_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.retry(&mut room.turn, run);
     let run = super::run_of(&room, 1);
@@ -209,7 +209,7 @@ fn a_job_is_asked_again_once() {
 #[test]
 #[should_panic(expected = "the attachments of job 1 were let go")]
 fn a_job_is_run_again_after_its_offers_were_settled() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.in_parts(2);
     // The offer of its plan is never settled, so it still carries what the job had.
     room.jobs.close_parts(&mut room.turn, run);
@@ -220,7 +220,7 @@ fn a_job_is_run_again_after_its_offers_were_settled() {
 #[test]
 #[should_panic(expected = "the batch of job 1 is detached once")]
 fn a_batch_is_detached_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.attached();
     room.jobs.detach(JobId(1), 1);
     room.jobs.detach(JobId(1), 1);
@@ -229,14 +229,14 @@ fn a_batch_is_detached_once() {
 #[test]
 #[should_panic(expected = "a batch that its client keeps a note of has a job")]
 fn an_unknown_batch_is_not_detached() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.queued();
     room.jobs.detach(JobId(1), 1);
 }
 
 #[test]
 fn the_batch_of_an_attached_job_goes_with_it() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.attached();
     room.end_for(run, 1);
     assert_eq!(room.jobs.job(run).end().unwrap().retention, Retention::Untold);

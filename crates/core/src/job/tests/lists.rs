@@ -2,7 +2,7 @@
 
 use bulkhead_proto::job::Payload;
 
-use super::{POOL, Room};
+use super::{JobRoom, POOL};
 use crate::job::list::IntrusiveList;
 use crate::job::part_set::FIRST_PART;
 use crate::job::state::{EntryState, TaskKind};
@@ -11,7 +11,7 @@ use crate::job::{TakeChoice, TaskRun};
 #[test]
 #[should_panic(expected = "job 1 enters a list and is in none")]
 fn a_job_is_in_one_list() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     IntrusiveList::default().push_back(&mut room.jobs.table.slab, run.handle.index);
 }
@@ -19,7 +19,7 @@ fn a_job_is_in_one_list() {
 #[test]
 #[should_panic(expected = "job 1 enters a list and is in none")]
 fn a_job_is_not_put_before_another_list() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     IntrusiveList::default().push_front(&mut room.jobs.table.slab, run.handle.index);
 }
@@ -27,7 +27,7 @@ fn a_job_is_not_put_before_another_list() {
 #[test]
 #[should_panic(expected = "job 1 leaves a list that it is in")]
 fn a_job_leaves_its_list_once() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.take();
     IntrusiveList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
@@ -36,7 +36,7 @@ fn a_job_leaves_its_list_once() {
 #[test]
 #[should_panic(expected = "a job without a predecessor heads its list")]
 fn a_job_leaves_its_own_list() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     IntrusiveList::default().unlink(&mut room.jobs.table.slab, run.handle.index);
 }
@@ -44,7 +44,7 @@ fn a_job_leaves_its_own_list() {
 #[test]
 #[should_panic(expected = "a job without a successor ends its list")]
 fn the_last_job_leaves_its_own_list() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.queued();
     let last = room.queued();
     IntrusiveList::default().unlink(&mut room.jobs.table.slab, last.handle.index);
@@ -77,7 +77,7 @@ fn a_number_that_was_never_given_is_not_forgotten() {
 #[test]
 #[should_panic(expected = "job 1 went from Queued to Parted")]
 fn there_is_one_way_from_state_to_state() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.enter(run.handle.index, EntryState::Parted);
 }
@@ -85,7 +85,7 @@ fn there_is_one_way_from_state_to_state() {
 #[test]
 #[should_panic(expected = "of a part is no job's")]
 fn a_part_has_no_number_of_a_job() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.insert_part(run.handle.batch, run.first());
 }
@@ -93,12 +93,12 @@ fn a_part_has_no_number_of_a_job() {
 #[test]
 #[should_panic(expected = "job 1 is removed as a part")]
 fn a_job_is_not_removed_as_a_part() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.remove_part(run.handle.index);
 }
 
-fn queued_part(room: &mut Room) -> TaskRun {
+fn queued_part(room: &mut JobRoom) -> TaskRun {
     room.in_parts(2);
     let found = room.jobs.table.find(FIRST_PART).or_else(|| {
         room.jobs.part_sets.iter().flat_map(|(_, part_set)| part_set.live.iter().copied()).next()
@@ -109,7 +109,7 @@ fn queued_part(room: &mut Room) -> TaskRun {
 #[test]
 #[should_panic(expected = "has left its list before it goes")]
 fn a_queued_part_is_not_removed() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let part = queued_part(&mut room);
     room.jobs.table.remove_part(part.handle.index);
 }
@@ -117,7 +117,7 @@ fn a_queued_part_is_not_removed() {
 #[test]
 #[should_panic(expected = "outlives it")]
 fn the_batch_of_parts_outlives_them() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let part = queued_part(&mut room);
     room.jobs.table.batches[part.handle.batch as usize].refs = 1;
     room.jobs.queues.unlink(&mut room.jobs.table, part.handle.index);
@@ -127,7 +127,7 @@ fn the_batch_of_parts_outlives_them() {
 #[test]
 #[should_panic(expected = "job 1 leaves the table after its end")]
 fn a_job_leaves_the_table_after_its_end() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.remove(run.handle.index);
 }
@@ -135,7 +135,7 @@ fn a_job_leaves_the_table_after_its_end() {
 #[test]
 #[should_panic(expected = "job 1 has left its list before it goes")]
 fn a_kept_job_leaves_its_shelf_before_the_table() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.table.remove(run.handle.index);
 }
@@ -143,7 +143,7 @@ fn a_kept_job_leaves_its_shelf_before_the_table() {
 #[test]
 #[should_panic(expected = "users of a batch are counted before they go")]
 fn a_batch_goes_with_its_last_job() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.batches[run.handle.batch as usize].refs = 0;
     room.jobs.table.release_batch(run.handle.batch);
@@ -152,7 +152,7 @@ fn a_batch_goes_with_its_last_job() {
 #[test]
 #[should_panic(expected = "jobs in a phase are counted before they go")]
 fn jobs_are_counted_by_phase() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     let key = room.jobs.table.insert(run.handle.batch, Payload::default(), TaskKind::Whole);
     // It was never counted as running.
@@ -164,7 +164,7 @@ fn jobs_are_counted_by_phase() {
 #[test]
 #[should_panic(expected = "job 1 enters the queue")]
 fn only_queued_jobs_enter_the_queue() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.queues.push_back(&mut room.jobs.table, run.handle.index);
 }
@@ -172,7 +172,7 @@ fn only_queued_jobs_enter_the_queue() {
 #[test]
 #[should_panic(expected = "job 1 waits to run alone")]
 fn only_charged_jobs_wait_to_run_alone() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.queues.push_back_solo(&mut room.jobs.table, run.handle.index);
 }
@@ -180,7 +180,7 @@ fn only_charged_jobs_wait_to_run_alone() {
 #[test]
 #[should_panic(expected = "job 1 waits to run alone")]
 fn only_charged_jobs_are_given_back_to_run_alone() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.queues.push_front_solo(&mut room.jobs.table, run.handle.index);
 }
@@ -188,7 +188,7 @@ fn only_charged_jobs_are_given_back_to_run_alone() {
 #[test]
 #[should_panic(expected = "job 1 waits to run alone")]
 fn a_queued_job_is_not_among_those_that_run_alone() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.queues.unlink_solo(&mut room.jobs.table, run.handle.index);
 }
@@ -196,7 +196,7 @@ fn a_queued_job_is_not_among_those_that_run_alone() {
 #[test]
 #[should_panic(expected = "queued jobs are counted before they go")]
 fn the_queue_counts_its_jobs() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.running();
     room.jobs.queues.unlink(&mut room.jobs.table, run.handle.index);
 }
@@ -204,7 +204,7 @@ fn the_queue_counts_its_jobs() {
 #[test]
 #[should_panic(expected = "the client of a queued job is in the queue")]
 fn a_job_leaves_the_backlog_of_its_client() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.batches[run.handle.batch as usize].client = bulkhead_proto::ids::ClientId(77);
     room.jobs.queues.unlink(&mut room.jobs.table, run.handle.index);
@@ -213,7 +213,7 @@ fn a_job_leaves_the_backlog_of_its_client() {
 #[test]
 #[should_panic(expected = "the user of a queued job is in the queue")]
 fn a_job_leaves_the_queue_of_its_user() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.jobs.table.batches[run.handle.batch as usize].uid = 77;
     room.jobs.queues.unlink(&mut room.jobs.table, run.handle.index);
@@ -222,14 +222,14 @@ fn a_job_leaves_the_queue_of_its_user() {
 #[test]
 #[should_panic(expected = "a run has a task")]
 fn a_run_of_no_task_is_not_taken() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     room.queued();
     room.jobs.take(&room.turn, POOL, 0, |_| TakeChoice::Take);
 }
 
 #[test]
 fn a_job_that_is_not_wanted_keeps_its_place() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     assert_eq!(room.jobs.take(&room.turn, POOL, 1, |_| TakeChoice::Stop), None);
     assert_eq!(room.take(), run);

@@ -34,12 +34,12 @@ const PARTED: KindId = KindId(1);
 /// A kind that keeps logs.
 const LOGGED: KindId = KindId(2);
 
-struct Room {
+struct JobRoom {
     turn: Turn,
     jobs: Jobs,
 }
 
-impl Room {
+impl JobRoom {
     fn new() -> Self {
         let kind = |name: &str, plans, logs| Kind { name: name.to_owned(), plans, logs, ..Kind::default() };
         let kinds =
@@ -134,7 +134,7 @@ fn failed() -> Outcome {
 
 #[test]
 fn a_room_that_is_driven_well_passes_its_audit() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.queued();
     room.audit();
     let taken = room.take();
@@ -158,25 +158,25 @@ fn a_room_that_is_driven_well_passes_its_audit() {
 #[should_panic(expected = "files are taken in with one job")]
 fn files_come_with_one_job() {
     let file = crate::event::Attached { file: bulkhead_proto::ids::FileId(1), pinned_bytes: 0 };
-    Room::new().admit(2, |admission| admission.files = vec![file]);
+    JobRoom::new().admit(2, |admission| admission.files = vec![file]);
 }
 
 #[test]
 #[should_panic(expected = "jobs are taken in with their inputs")]
 fn jobs_come_with_their_inputs() {
-    Room::new().admit(1, |admission| admission.count = 2);
+    JobRoom::new().admit(1, |admission| admission.count = 2);
 }
 
 #[test]
 #[should_panic(expected = "jobs are taken in with their inputs")]
 fn a_submit_of_no_job_is_not_taken_in() {
-    Room::new().admit(0, |_| {});
+    JobRoom::new().admit(0, |_| {});
 }
 
 #[test]
 #[should_panic(expected = "job 1 is not where it was")]
 fn a_run_does_not_outlive_its_job() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.ended();
     room.jobs.forget(&mut room.turn, run);
     room.queued();
@@ -186,7 +186,7 @@ fn a_run_does_not_outlive_its_job() {
 /// A submit, its cancel and its retry in one turn set two equal alarms, one after the other.
 #[test]
 fn a_job_asked_again_in_the_turn_of_its_submit_expires() {
-    let mut room = Room::new();
+    let mut room = JobRoom::new();
     let run = room.admit(1, |admission| admission.submit.policy.expires_ms = Some(50));
     room.end_for(run, 0);
     room.jobs.retry(&mut room.turn, run);
@@ -195,6 +195,6 @@ fn a_job_asked_again_in_the_turn_of_its_submit_expires() {
     assert_eq!(room.turn.next_alarm_ns(), expires_ns);
 }
 
-fn run_of(room: &Room, number: u64) -> TaskRun {
+fn run_of(room: &JobRoom, number: u64) -> TaskRun {
     room.jobs.find(JobId(number)).unwrap()
 }
