@@ -135,6 +135,7 @@ fn a_planted_word_is_found() {
         ("use ipc_channel::ipc;", "worker/src/a.rs"),
         ("use bincode::Encode;", "proto/src/a.rs"),
         ("Ordering::SeqCst", "supervisor/src/a.rs"),
+        ("std::fs::copy(binary(x), y);", "tests/tests/a.rs"),
         (concat!("// TO", "DO: later"), "proto/src/a.rs"),
         ("pub use bulkhead_proto;", "crates/client/src/lib.rs"),
         ("pub use bulkhead_proto as proto;", "crates/client/src/lib.rs"),
