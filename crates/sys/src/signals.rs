@@ -116,10 +116,13 @@ mod tests {
     #[test]
     fn what_is_ignored_is_known() {
         in_child("signals::tests::what_is_ignored_is_known", || {
-            assert!(!is_ignored(HUP).unwrap() && is_ignored(1000).is_err());
-            // SAFETY: to ignore a signal runs no code.
-            unsafe { libc::signal(HUP, libc::SIG_IGN) };
-            assert!(is_ignored(HUP).unwrap());
+            assert!(is_ignored(1000).is_err());
+            // HUP may have been ignored from the start (nohup), so both cases are made here.
+            for (action, ignored) in [(libc::SIG_DFL, false), (libc::SIG_IGN, true)] {
+                // SAFETY: neither action runs code of this process.
+                unsafe { libc::signal(HUP, action) };
+                assert_eq!(is_ignored(HUP).unwrap(), ignored);
+            }
         });
     }
 
