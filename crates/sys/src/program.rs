@@ -1,7 +1,7 @@
 //! Runs a program to its end, passes on its output as it arrives, and ends all processes that it leaves.
 //!
-//! The program leads a process group of its own, so that a program which signals its group (`kill 0`) does not hit
-//! the caller. While it runs, the caller is a subreaper: when the program has ended, its remaining descendants are
+//! The program leads a session and a process group of its own (`program/start.rs`), so that a program which signals
+//! its group (`kill 0`) does not hit the caller. While it runs, the caller is a subreaper: when the program has ended, its remaining descendants are
 //! killed and reaped, and what they wrote until then is passed on. If the caller dies first, they become strays of
 //! the subreaper above; a caller that will die with its parent ends them first (`program/parent.rs`). Never call it
 //! in a process with other children, because it would end those too.
@@ -11,15 +11,11 @@
 //! by the worker's `exec`.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, PipeReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::process::CommandExt;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
@@ -30,8 +26,10 @@ use crate::strays::end_children;
 use crate::tree::{become_subreaper, stop_being_subreaper};
 
 use parent::Parent;
+use start::start;
 
 mod parent;
+mod start;
 
 /// Bytes that fit an unread pipe in any case.
 pub const STDIN_MAX_BYTES: usize = 4096;
@@ -104,10 +102,6 @@ pub trait ProgramObserver {
 /// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: a resource is exhausted.
 /// EINVAL: its standard input is too long. EPERM: a process that it left runs as another user and cannot be killed.
 pub fn run(program: &ProgramSpec<'_>, observer: &mut dyn ProgramObserver) -> io::Result<ExitStatus> {
-    close_at_exec()?;
-    for file in program.files {
-        fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    }
     // Dropped last: if the parent has died meanwhile, this process dies here, after the program's processes have
     // ended.
     let parent = Parent::hold()?;
@@ -124,58 +118,18 @@ fn run_below(
     let nudges = Signals::new(&[signals::URG])?;
     let (out, out_writer) = reader()?;
     let (err, err_writer) = reader()?;
-    let child = Command::new(program.path)
-        .arg0(program.name)
-        .args(program.args)
-        .env_clear()
-        .envs(program.env.iter().map(|(name, value)| (name, value)))
-        .current_dir(program.folder)
-        .stdin(stdin(program.stdin)?)
-        .stdout(out_writer)
-        .stderr(err_writer)
-        .process_group(0)
-        .spawn()?;
+    let child = start(program, out_writer, err_writer)?;
     let pipes = [(Stream::Out, Some(out)), (Stream::Err, Some(err))];
     let mut streams = Streams { pipes, parent, nudges, observer };
     // If the program cannot be followed, it is killed like the processes that it leaves.
-    streams.run_to_end(child.id()).or_else(|error| end_children().and(Err(error)))
-}
-
-/// Marks all descriptors but the standard ones close-on-exec: a library may have created some without that flag, and
-/// this process may have inherited some.
-fn close_at_exec() -> io::Result<()> {
-    // SAFETY: close_range takes three integers; with this flag it closes nothing in this process.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    Errno::result(result)?;
-    Ok(())
+    streams.run_to_end(child).or_else(|error| end_children().and(Err(error)))
 }
 
 /// A pipe with a non-blocking reader.
-fn reader() -> io::Result<(PipeReader, Stdio)> {
+fn reader() -> io::Result<(PipeReader, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((reader, writer.into()))
-}
-
-/// A file is opened again, because the offset of its descriptor is where an earlier reader left off.
-fn stdin(input: Input<'_>) -> io::Result<Stdio> {
-    match input {
-        Input::Bytes(bytes) => filled(bytes),
-        Input::File(file) => Ok(File::open(path_of(file))?.into()),
-    }
-}
-
-/// A pipe that is filled before the program starts; the bytes fit its buffer.
-fn filled(bytes: &[u8]) -> io::Result<Stdio> {
-    if bytes.is_empty() {
-        return Ok(Stdio::null());
-    }
-    if bytes.len() > STDIN_MAX_BYTES {
-        return Err(Errno::EINVAL.into());
-    }
-    let (reader, mut writer) = io::pipe()?;
-    writer.write_all(bytes)?;
-    Ok(reader.into())
 }
 
 /// Waits for the end of a process.

@@ -1,5 +1,7 @@
 //! Programs run to their end, each in a test process of its own, because children of other tests would be killed too.
 
+use std::fs::File;
+
 use super::*;
 use crate::testing::in_child;
 
@@ -139,5 +141,64 @@ fn full_pipes_do_not_lock_it_up() {
         let ended = ran(script, b"", 1 << 30);
         assert_eq!(ended.status.unwrap(), ExitStatus::Code(0));
         assert_eq!((ended.out.len(), ended.err.len()), (3_000_000, 3_000_000));
+    });
+}
+
+/// This process blocks and ignores what it can, as if it had inherited that; nothing of it reaches the program.
+#[test]
+fn a_program_starts_as_in_a_fresh_login() {
+    in_child("program::tests::a_program_starts_as_in_a_fresh_login", || {
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGPIPE, 34, 64] {
+            // SAFETY: to ignore a signal runs no code.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        nix::sys::signal::SigSet::all().thread_block().unwrap();
+        let signals = ran("exec grep -E '^Sig(Blk|Ign):' /proc/self/status", b"", 1 << 20);
+        let none = "0000000000000000";
+        assert_eq!(text(&signals.out), format!("SigBlk:\t{none}\nSigIgn:\t{none}\n"));
+        let session = "read -r pid name state parent group session tty rest </proc/$$/stat; \
+            echo $((group - $$)) $((session - $$)) $tty; true </dev/tty";
+        let session = ran(session, b"", 1 << 20);
+        assert_eq!(text(&session.out), "0 0 0\n");
+        assert!(text(&session.err).contains("No such device"), "{}", text(&session.err));
+    });
+}
+
+#[test]
+fn a_program_that_cannot_start_is_an_error() {
+    in_child("program::tests::a_program_that_cannot_start_is_an_error", || {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (file, root, sh) = (file.path(), Path::new("/"), Path::new("/bin/sh"));
+        let long = [OsString::from("x".repeat(1 << 20))];
+        let cases: [(&Path, &Path, &[OsString], i32); 5] = [
+            (Path::new("/nowhere"), root, &[], libc::ENOENT),
+            (file, root, &[], libc::EACCES),
+            (root, root, &[], libc::EACCES),
+            (sh, root, &long, libc::E2BIG),
+            (sh, Path::new("/nowhere"), &[], libc::ENOENT),
+        ];
+        for (path, folder, args, number) in cases {
+            let (name, stdin) = (OsStr::new("x"), Input::Bytes(b""));
+            let program = ProgramSpec { path, name, args, env: &[], folder, stdin, files: &[] };
+            let error = run(&program, &mut Ears::default()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(number), "{path:?} in {folder:?}: {error}");
+        }
+        let args = [OsString::from("a\0b")];
+        let (name, stdin) = (OsStr::new("x"), Input::Bytes(b""));
+        let program = ProgramSpec { path: sh, name, args: &args, env: &[], folder: root, stdin, files: &[] };
+        assert_eq!(run(&program, &mut Ears::default()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    });
+}
+
+#[test]
+fn of_two_variables_with_one_name_the_later_counts() {
+    in_child("program::tests::of_two_variables_with_one_name_the_later_counts", || {
+        let env = [("A", "1"), ("B", "2"), ("A", "3")].map(|(name, value)| (name.into(), value.into()));
+        let (path, name, stdin) = (Path::new("/usr/bin/env"), OsStr::new("env"), Input::Bytes(b""));
+        let program =
+            ProgramSpec { path, name, args: &[], env: &env, folder: Path::new("/"), stdin, files: &[] };
+        let mut ears = Ears { room: 1 << 20, ..Ears::default() };
+        assert_eq!(run(&program, &mut ears).unwrap(), ExitStatus::Code(0));
+        assert_eq!(text(&ears.out), "A=3\nB=2\n");
     });
 }
