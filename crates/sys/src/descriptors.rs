@@ -51,6 +51,15 @@ pub fn find_connection(is_meant: &dyn Fn(&SocketNames) -> bool) -> io::Result<Op
     Ok(inspect(number)?.filter(|found| is_meant(&found.names)))
 }
 
+/// The numbers that this thread has open.
+pub(crate) fn open_numbers() -> io::Result<Vec<RawFd>> {
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/thread-self/fd")? {
+        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    Ok(numbers)
+}
+
 /// Closes the `SOCK_SEQPACKET` sockets of this process that are neither connected nor listening, and returns their
 /// number. The caller ensures that no thread is creating such a socket or is in [`find_connection`]; then the
 /// remaining ones, untrusted ones aside, have no owner.

@@ -12,6 +12,7 @@
 pub mod skip;
 
 pub mod allocator;
+pub mod call_filter;
 pub mod clock;
 pub mod crash_handler;
 mod descendants;
@@ -20,6 +21,8 @@ pub mod dial;
 pub mod exit;
 #[cfg(feature = "gmp")]
 pub mod gmp;
+#[cfg(any(test, feature = "hostile-peer"))]
+pub mod hostile_filter;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod hostile_peer;
 pub mod interrupt_timer;

@@ -52,6 +52,14 @@ impl Marks {
         Ok(())
     }
 
+    /// Reads a limit of a process, to see whether the call works.
+    ///
+    /// # Errors
+    /// A filter refuses the call.
+    pub(crate) fn check(pid: u32) -> io::Result<()> {
+        exchange(pid, RISING, None).map(drop)
+    }
+
     /// The number of this process's mark; `None` if it has none or its limits cannot be read.
     pub fn of(&self, pid: u32) -> Option<u64> {
         let number = exchange(pid, RISING, None).ok()?.checked_sub(self.base)?;

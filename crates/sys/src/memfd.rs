@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 
+use crate::call_filter::refused;
 use crate::shared_page::SharedPage;
 
 /// Creates an empty file that can be sealed. `name` is shown in /proc and has no other meaning.
@@ -43,7 +44,7 @@ pub(crate) fn create(name: &str) -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     match memfd_create(&name, flags | libc::MFD_NOEXEC_SEAL) {
         Err(Errno::EINVAL) => Ok(memfd_create(&name, flags)?),
-        made => Ok(made?),
+        made => made.map_err(|error| refused("memfd_create(2)", error)),
     }
 }
 

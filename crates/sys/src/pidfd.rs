@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::call_filter::refused;
+
 /// A process. Its descriptor is readable after the process has died.
 #[derive(Debug)]
 pub struct Process {
@@ -20,11 +22,13 @@ impl Process {
     /// process as before.
     ///
     /// # Errors
-    /// ESRCH: there is no such process. EMFILE, ENFILE, ENOMEM: no descriptor is free.
+    /// ESRCH: there is no such process. EMFILE, ENFILE, ENOMEM: no descriptor is free. Without errno: a filter refuses the
+    /// call, by its name.
     pub fn open(pid: u32) -> io::Result<Self> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let fd = i32::try_from(Errno::result(result)?).expect("a descriptor fits 32 bits");
+        let result = Errno::result(result).map_err(|error| refused("pidfd_open(2)", error))?;
+        let fd = i32::try_from(result).expect("a descriptor fits 32 bits");
         // SAFETY: the kernel has just made this descriptor for us and no other code has it.
         Ok(Self { pid, pidfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }

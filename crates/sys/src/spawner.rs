@@ -2,8 +2,9 @@
 //! descriptors.
 //!
 //! The exec of a child closes its copies of all descriptors of the thread that spawned it, and the close of a file on
-//! FUSE waits for the server's answer to a flush, which may never come. So this thread unshares its descriptor table
-//! at the start (CLONE_FILES); from then on it has the standard descriptors and one socket, on which the standard
+//! FUSE waits for the server's answer to a flush, which may never come. So this thread splits its descriptor table
+//! from the others' at the start (close_range(2) with CLOSE_RANGE_UNSHARE, or unshare(2) before Linux 5.9 and where a
+//! filter refuses the former; filters of containers refuse the latter). From then on it has the standard descriptors and one socket, on which the standard
 //! input of each child arrives. No child ever has a copy of another descriptor (`tests/tests/silent_disk.rs`).
 //!
 //! Children with PDEATHSIG die when this thread ends: when its [`Spawner`] is dropped or the process is killed, even
@@ -21,6 +22,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use crate::call_filter::{of_io, refused};
+use crate::descriptors::open_numbers;
 use crate::message;
 use crate::pidfd::Process;
 use crate::spawn::{ExecStrings, Spawn, take_hold};
@@ -39,8 +42,8 @@ impl Spawner {
     /// close can block, because the thread closes its copies of all that is open.
     ///
     /// # Errors
-    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc is missing. EPERM: a filter of system
-    /// calls forbids unshare(2).
+    /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. ENOENT: /proc is missing. Without errno: a filter
+    /// refuses the calls, by their names.
     pub fn start() -> io::Result<Self> {
         let (stdins, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
@@ -59,7 +62,10 @@ impl Spawner {
             // The caller of `start` gets the error, if it still waits.
             Err(error) => drop(tell_settled.send(Err(error))),
         };
-        thread::Builder::new().name("spawner".to_owned()).spawn(run)?;
+        thread::Builder::new()
+            .name("spawner".to_owned())
+            .spawn(run)
+            .map_err(|error| of_io("clone3(2)", error))?;
         settled.recv().map_err(|_| gone())??;
         // Closed only now, because the thread copies it by its number.
         drop(theirs);
@@ -84,12 +90,12 @@ fn gone() -> io::Error {
     io::Error::other("the thread that spawns is gone")
 }
 
-/// Unshares this thread's table. Returns its end of the socket, and the signal mask from before.
+/// Splits this thread's table from the others'. Returns its end of the socket, and the signal mask from before.
 fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
     // Blocked before the table is unshared: handlers may run until here.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // From here on the thread's descriptor numbers are its own, and still refer to the same files.
-    unshare(CloneFlags::CLONE_FILES)?;
+    split_table()?;
     for open in open_numbers()? {
         if open > libc::STDERR_FILENO && open != number {
             // SAFETY: a copy that was made for this thread alone, and nothing in it knows of it. The one that the
@@ -101,13 +107,18 @@ fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
     Ok((unsafe { OwnedFd::from_raw_fd(number) }, mask))
 }
 
-/// The numbers that this thread has open.
-fn open_numbers() -> io::Result<Vec<RawFd>> {
-    let mut numbers = Vec::new();
-    for entry in std::fs::read_dir("/proc/thread-self/fd")? {
-        numbers.extend(entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()));
+/// Gives this thread a descriptor table of its own. close_range(2) gets a range in which nothing is open, so it closes
+/// nothing.
+fn split_table() -> io::Result<()> {
+    // SAFETY: close_range takes three integers.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
+    match Errno::result(result) {
+        Ok(_) => Ok(()),
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => unshare(CloneFlags::CLONE_FILES)
+            .map_err(|error| refused("close_range(2), and unshare(2) in its place,", error)),
+        Err(error) => Err(error.into()),
     }
-    Ok(numbers)
 }
 
 fn serve(stdins: &OwnedFd, mask: &SigSet, orders: &Receiver<ExecStrings>, answers: &Sender<io::Result<u32>>) {

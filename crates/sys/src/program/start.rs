@@ -21,6 +21,8 @@ use nix::libc;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::SigSet;
 
+use crate::descriptors::open_numbers;
+
 use super::{Input, ProgramSpec, STDIN_MAX_BYTES, path_of};
 
 /// Starts a program and returns its process id, which is the number of its session and process group too. `out` and
@@ -101,9 +103,23 @@ fn word(text: &OsStr) -> io::Result<CString> {
 fn keep_open(program: &ProgramSpec<'_>) -> io::Result<()> {
     // SAFETY: close_range takes three integers; with this flag it closes nothing in this process.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    Errno::result(result)?;
+    match Errno::result(result) {
+        Ok(_) => {}
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => close_each_at_exec()?,
+        Err(error) => return Err(error.into()),
+    }
     for file in program.files {
         fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    Ok(())
+}
+
+/// The same by one call for each descriptor: the kernel or a filter of system calls does not know the other one.
+fn close_each_at_exec() -> io::Result<()> {
+    for number in open_numbers()?.into_iter().filter(|number| *number > libc::STDERR_FILENO) {
+        // SAFETY: fcntl takes three integers. The one that the listing was read with is closed already, which is an
+        // error without any effect.
+        unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
 }
