@@ -20,6 +20,7 @@ use bulkhead_sys::spawner::Spawner;
 use crate::background_closer::BackgroundCloser;
 use crate::boot_folder::BootFolder;
 use crate::settings::Settings;
+use crate::setup;
 use crate::spawn::WorkerTemplate;
 use crate::worker_process::{LaneRead, WorkerProcess};
 
@@ -29,6 +30,9 @@ use crate::worker_process::{LaneRead, WorkerProcess};
 /// A worker does not start or lacks a kind of its pool. The text says which, and what to do.
 pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
+    for loss in setup::check_calls()? {
+        eprintln!("bulkhead-supervisor: {loss}");
+    }
     let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
     let folder = BootFolder::make(path.clone()).with_context(|| format!("cannot make {}", path.display()))?;
     let template = WorkerTemplate::new(settings, folder.0.clone(), BackgroundCloser::default(), spawner);

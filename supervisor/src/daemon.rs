@@ -46,6 +46,9 @@ pub(crate) fn serve(settings: Settings) -> Result<()> {
 /// Claims the socket and creates all parts. The loop does not run yet.
 pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
+    for loss in setup::check_calls()? {
+        log::warn!("{loss}");
+    }
     let descriptors = setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
     let (instance, listener) = setup::claim_instance(&settings)?;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bulkhead_proto::client::places;
+use bulkhead_sys::call_filter::{self, RefusedCall};
 use bulkhead_sys::lock::{InstanceLock, LockError};
 use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
@@ -64,6 +65,21 @@ type FileIdentity = (u64, u64);
 
 fn file_id(path: &Path) -> io::Result<FileIdentity> {
     std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Tries the system calls that a filter may refuse. Returns a text for each that the daemon can do without.
+///
+/// # Errors
+/// A call does not work without which no worker can be started. The text names it and the likely filter.
+pub(crate) fn check_calls() -> Result<Vec<String>> {
+    let mut losses = Vec::new();
+    for RefusedCall { error, loss } in call_filter::check() {
+        match loss {
+            Some(loss) => losses.push(format!("{loss}: {error}")),
+            None => bail!(error),
+        }
+    }
+    Ok(losses)
 }
 
 /// Prepares the process. Returns the number of descriptors that it may open.
