@@ -188,6 +188,7 @@ impl World {
     pub(crate) fn step(&mut self, mut batch: Vec<Event>) -> Verdict {
         let now = self.clock.now();
         self.report.steps += 1;
+        self.oracles.ledger.pauses.step(now.mono_ns, self.core.deadline());
         let mut outside = false;
         let looks = batch.iter().any(|event| self.is_ours(event));
         for event in &batch {

@@ -18,6 +18,8 @@ const FOUND: &[(u64, &str)] = &[
     (339, "a turn ends with more logs than may be held, after a late offer"),
     (31, "a job whose log cannot be made is offered in turn after turn"),
     (40, "a job whose log cannot be made is offered in turn after turn"),
+    (178, "a job is timed out for time in which nothing ran"),
+    (268, "a job is timed out for time in which nothing ran"),
     (24_694, "a list of records that ends with those of others has no end"),
 ];
 

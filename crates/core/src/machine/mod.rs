@@ -77,6 +77,10 @@ impl Core {
     /// # Panics
     /// If the shell breaks a promise of `event.rs` (a client number used twice), or the machine has a fault.
     pub fn step(&mut self, now: Now, batch: &mut Vec<Event>, out: &mut Output) {
+        if self.turn.is_lateness_in_doubt(now) {
+            let asked_ns = self.asked_ns();
+            self.turn.judge_lateness(now, asked_ns);
+        }
         self.turn.begin(now, out);
         for event in batch.drain(..) {
             self.hear(event);
@@ -104,13 +108,19 @@ impl Core {
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
     pub fn deadline(&self) -> Option<u64> {
+        self.asked_ns().map(|at_ns| self.turn.to_mono_ns(at_ns))
+    }
+
+    /// The same on the clock of the turns.
+    fn asked_ns(&self) -> Option<u64> {
         // Alarms of jobs and clients may still be set; after the exit they have no effect.
         if self.drain.is_over() {
             return None;
         }
         let next_spawns = self.workers.pool_ids();
         let next_spawns = next_spawns.map(|pool| self.workers.next_spawn_ns(pool, self.drain.is_leaving()));
-        let alone = [self.turn.next_alarm_ns(), self.jobs.next_eviction_ns(&self.turn)];
+        let alone =
+            [self.turn.next_alarm_ns(), self.turn.latest_ns(), self.jobs.next_eviction_ns(&self.turn)];
         alone.into_iter().chain(next_spawns).flatten().min()
     }
 
@@ -130,6 +140,7 @@ impl Core {
             Event::TookBack { worker, seq, won } => self.took_back(worker, seq, won),
             Event::Looked { worker, head } => self.looked(worker, head),
             Event::Examined { worker, seen, progress_ns, progress } => {
+                let progress_ns = progress_ns.map(|mono_ns| self.turn.run_ns(mono_ns));
                 self.examined(worker, seen, progress_ns, progress);
             }
             Event::Suspended { worker, signal } => self.stopped(worker, signal),

@@ -67,6 +67,17 @@ pub(crate) enum Alarm {
     Grace,
 }
 
+impl Alarm {
+    /// Whether the time until this alarm counts against a task, a worker or a client.
+    pub(super) fn is_charged(self) -> bool {
+        match self {
+            Self::Worker(WorkerAlarm::Resume | WorkerAlarm::Survival, _) => false,
+            Self::Worker(_, _) | Self::Expiry(_, _) | Self::Vanished(_) | Self::Grace => true,
+            Self::Backoff(_) | Self::Progress(_) | Self::Shortage => false,
+        }
+    }
+}
+
 /// The time of an owner's alarm. It stays after the alarm went off, until the owner calls [`AlarmSlot::clear`].
 #[derive(Debug, Default)]
 pub(crate) struct AlarmSlot {
@@ -74,7 +85,7 @@ pub(crate) struct AlarmSlot {
 }
 
 impl AlarmSlot {
-    /// The time of the alarm, CLOCK_MONOTONIC nanoseconds, if one was set.
+    /// The time of the alarm on the clock of the turns, nanoseconds, if one was set.
     pub(crate) fn at_ns(&self) -> Option<u64> {
         self.at_ns
     }
@@ -93,6 +104,8 @@ impl AlarmSlot {
 #[derive(Debug, Default)]
 pub(super) struct Alarms {
     set: BTreeSet<(u64, Alarm)>,
+    /// How many of them are charged.
+    charged: usize,
 }
 
 impl Alarms {
@@ -105,12 +118,15 @@ impl Alarms {
         slot.at_ns = Some(at_ns);
         let is_new = self.set.insert((at_ns, alarm));
         assert!(is_new, "{alarm:?} is set by one slot");
+        self.charged += usize::from(alarm.is_charged());
     }
 
     /// Cancels the alarm of a slot, if one is set and has not gone off.
     pub(super) fn cancel(&mut self, slot: &mut AlarmSlot, alarm: Alarm) {
-        if let Some(at_ns) = slot.at_ns.take() {
-            self.set.remove(&(at_ns, alarm));
+        if let Some(at_ns) = slot.at_ns.take()
+            && self.set.remove(&(at_ns, alarm))
+        {
+            self.charged -= usize::from(alarm.is_charged());
         }
     }
 
@@ -124,7 +140,14 @@ impl Alarms {
         if self.next_ns()? > now_ns {
             return None;
         }
-        self.set.pop_first().map(|(_, alarm)| alarm)
+        let (_, alarm) = self.set.pop_first()?;
+        self.charged -= usize::from(alarm.is_charged());
+        Some(alarm)
+    }
+
+    /// Whether the time until one of them counts against somebody.
+    pub(super) fn is_charged(&self) -> bool {
+        self.charged > 0
     }
 
     /// All set alarms.

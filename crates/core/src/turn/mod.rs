@@ -8,6 +8,7 @@ mod alarms;
 mod counted;
 mod random;
 mod records;
+mod run_clock;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -29,6 +30,7 @@ use crate::config::Config;
 use crate::event::Now;
 use crate::turn::alarms::Alarms;
 use crate::turn::random::Rng;
+use crate::turn::run_clock::RunClock;
 
 /// Nanoseconds of these milliseconds.
 pub(crate) fn ms(milliseconds: u64) -> u64 {
@@ -62,6 +64,8 @@ pub(crate) enum Counter {
 #[derive(Debug)]
 pub(crate) struct Turn {
     config: Config,
+    clock: RunClock,
+    /// The time of the turn: that of [`RunClock`], and wall time.
     now: Now,
     /// Whether a turn has begun and has not ended.
     is_open: bool,
@@ -77,6 +81,7 @@ impl Turn {
     /// A turn that has not begun.
     pub(crate) fn new(config: Config, now: Now) -> Self {
         Self {
+            clock: RunClock::default(),
             now,
             is_open: false,
             started_us: None,
@@ -98,7 +103,7 @@ impl Turn {
     pub(crate) fn begin(&mut self, now: Now, out: &mut Output) {
         assert!(!self.is_open, "a turn begins when the one before has ended");
         self.is_open = true;
-        self.now = Now { mono_ns: now.mono_ns.max(self.now.mono_ns), wall_us: now.wall_us };
+        self.now = Now { mono_ns: self.run_ns(now.mono_ns).max(self.now.mono_ns), wall_us: now.wall_us };
         self.started_us.get_or_insert(now.wall_us);
         std::mem::swap(&mut self.out, out);
     }
@@ -118,7 +123,32 @@ impl Turn {
         !self.is_open && self.out.actions.is_empty() && self.out.records.is_empty()
     }
 
-    /// CLOCK_MONOTONIC, nanoseconds.
+    /// Whether [`Self::judge_lateness`] has to be called before a turn at this time begins.
+    pub(crate) fn is_lateness_in_doubt(&self, now: Now) -> bool {
+        self.clock.is_in_doubt(now, self.now.mono_ns)
+    }
+
+    /// Judges whether nothing ran since the last turn, which asked for a turn at `asked_ns`.
+    pub(crate) fn judge_lateness(&mut self, now: Now, asked_ns: Option<u64>) {
+        self.clock.judge(now, self.now.mono_ns, asked_ns);
+    }
+
+    /// The latest time for the next turn, if a time that passes counts against somebody.
+    pub(crate) fn latest_ns(&self) -> Option<u64> {
+        self.clock.latest(self.now.mono_ns, self.alarms.is_charged())
+    }
+
+    /// CLOCK_MONOTONIC as the clock of the core.
+    pub(crate) fn run_ns(&self, mono_ns: u64) -> u64 {
+        self.clock.of(mono_ns)
+    }
+
+    /// A time to come, as CLOCK_MONOTONIC.
+    pub(crate) fn to_mono_ns(&self, run_ns: u64) -> u64 {
+        self.clock.to_mono(run_ns)
+    }
+
+    /// The time of the turn: CLOCK_MONOTONIC without pauses, nanoseconds.
     pub(crate) fn now_ns(&self) -> u64 {
         self.now.mono_ns
     }
@@ -128,7 +158,7 @@ impl Turn {
         self.now.wall_us
     }
 
-    /// The time in `milliseconds` from now, CLOCK_MONOTONIC nanoseconds.
+    /// The time in `milliseconds` from now, in nanoseconds of [`Self::now_ns`].
     pub(crate) fn after_ms(&self, milliseconds: u64) -> u64 {
         self.now.mono_ns.saturating_add(ms(milliseconds))
     }
@@ -178,7 +208,7 @@ impl Turn {
         &self.records
     }
 
-    /// Sets the alarm of a slot at CLOCK_MONOTONIC nanoseconds, and cancels an earlier one of the slot.
+    /// Sets the alarm of a slot, in nanoseconds of [`Self::now_ns`], and cancels an earlier one of the slot.
     ///
     /// # Panics
     /// If another slot has set the same alarm for the same moment: one of the two could not be cancelled.

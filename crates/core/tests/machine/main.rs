@@ -16,6 +16,7 @@ mod logs;
 mod part_ends;
 mod part_turns;
 mod parts;
+mod pauses;
 mod pool;
 mod prefetch;
 mod progress;

@@ -54,7 +54,7 @@ fn priority_goes_first_until_waiting_outweighs_it() {
     let mut rig = Rig::with(Config { ageing_ms: 1000, ..config(1) });
     let running = rig.submit(1);
     let low = rig.submit_as(ALICE, "quick", 1, policy(1), false);
-    rig.pass(2500);
+    rig.sleep(2500);
     let middle = rig.submit_as(ALICE, "quick", 1, policy(3), false);
     let high = rig.submit_as(ALICE, "quick", 1, policy(9), false);
     // The low one has waited for two and a half steps and was two below the middle one.

@@ -90,7 +90,7 @@ fn a_running_job_says_where_since_when_and_its_limits() {
     let policy = Policy { timeout_ms: Some(60_000), cpu_ms: Some(7), ..Policy::default() };
     let job = rig.submit_as(ALICE, "quick", 1, policy, false);
     let worker = rig.claim(job);
-    rig.pass(1500);
+    rig.sleep(1500);
     let running = running(&mut rig, job);
     assert_eq!((running.holder.worker, running.for_ms, running.behind), (worker, 1500, 0));
     assert_eq!(running.holder.pid, Some(1000 + worker.0 as u32));

@@ -38,7 +38,7 @@ fn who_goes_before_a_queued_job_is_counted_as_the_queue_will_take_them() {
     assert_eq!(before(&mut rig, middle), rest);
     assert_eq!(before(&mut rig, later), QueuedBefore { same_client: 1, ..rest });
     // Waiting outweighs priority in the end: a younger urgent job no longer goes first.
-    rig.pass(100_000);
+    rig.sleep(100_000);
     let urgent = with_priority(&mut rig, 9);
     assert_eq!(before(&mut rig, urgent).same_client, 3);
     let WhyNow::Queued { waited_ms, raised, priority, .. } = rig.why(ALICE, low).now else {

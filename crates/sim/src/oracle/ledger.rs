@@ -16,6 +16,7 @@ use bulkhead_proto::job::Payload;
 
 use crate::boxes::Guilt;
 use crate::oracle::job::KnownJob;
+use crate::oracle::pauses::PauseOracle;
 use crate::oracle::pool::PoolOracle;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
@@ -51,6 +52,8 @@ pub struct Ledger {
     pub(crate) touched: BTreeSet<TaskId>,
     /// Jobs that a client asked to cancel in this step: they may be accepted in it too.
     pub(crate) cancels: BTreeSet<JobId>,
+    /// The time in which nothing ran.
+    pub pauses: PauseOracle,
     /// The time at which each client left.
     pub(crate) gone: BTreeMap<ClientId, u64>,
     /// The daemon was asked to stop: jobs may be lost.

@@ -4,7 +4,7 @@
 //! - `exclusive`: no job runs twice at once, by the truth of the boxes
 //! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
-//! - `limits`: a kill for a limit is true; a timed-out job met its limit; `unwanted`: a task whose kind gives it time is
+//! - `limits`: a kill for a limit is true; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others
@@ -24,6 +24,7 @@ pub mod limits;
 pub mod logs;
 pub mod outputs;
 pub mod parts;
+pub mod pauses;
 pub mod pool;
 pub mod promise;
 pub mod quiet;

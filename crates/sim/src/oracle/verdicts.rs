@@ -123,6 +123,7 @@ impl Ledger {
 
     fn know_end(&mut self, now: Now, id: JobId, outcome: &Outcome) -> Verdict {
         let (stopping, gone, vanished_ns) = (self.stopping, &self.gone, self.vanished_ns);
+        let pauses = &self.pauses;
         let Some(job) = self.jobs.get_mut(&id) else {
             return broken("outcome", format!("job {id} has ended, but never was"));
         };
@@ -135,7 +136,9 @@ impl Ledger {
         }
         let left = has_left(job, gone, now, vanished_ns);
         let range = TaskId { job: id, part: 1 }..=TaskId { job: id, part: u32::MAX };
-        let sound = |task: &KnownJob| is_sound(task, outcome, now, left, stopping);
+        let sound = |task: &KnownJob| {
+            is_sound(task, outcome, pauses.ran_ns(task.offered_ns, now.mono_ns), left, stopping)
+        };
         if !sound(job) && !self.parts.range(range).any(|(_, part)| *outcome != Outcome::Done && sound(part)) {
             return broken(
                 "outcome",
@@ -231,10 +234,10 @@ fn has_left(job: &KnownJob, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_n
     job.attached && gone.get(&job.client).is_some_and(|at| now.mono_ns >= at + vanished_ns)
 }
 
-/// Whether a job, or a part of it, can have ended like that.
-fn is_sound(job: &KnownJob, outcome: &Outcome, now: Now, left: bool, stopping: bool) -> bool {
+/// Whether a job, or a part of it, that has run for so long can have ended like that.
+fn is_sound(job: &KnownJob, outcome: &Outcome, ran_ns: u64, left: bool, stopping: bool) -> bool {
     let retries = u32::from(job.policy.retry_budget()) + 1;
-    let ran_ms = (now.mono_ns - job.offered_ns.min(now.mono_ns)) / 1_000_000;
+    let ran_ms = ran_ns / 1_000_000;
     match outcome {
         Outcome::Done => !job.reports.is_empty(),
         Outcome::Failed { .. } => job.failures.0 <= retries && retries <= job.failures.1,
