@@ -329,6 +329,13 @@ impl ClientTable {
         self.drop_overdue(now_ns);
     }
 
+    /// The loop woke up so much later than it had asked for: clients of a machine that was paused get as much more time.
+    pub(crate) fn postpone_timeouts(&mut self, late_ns: u64) {
+        for (when, _) in &mut self.timeouts {
+            *when += late_ns;
+        }
+    }
+
     /// Drops clients that exceeded the time for hello or goodbye.
     fn drop_overdue(&mut self, now_ns: u64) {
         let mut gone = Vec::new();

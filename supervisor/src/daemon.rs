@@ -85,8 +85,17 @@ pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> 
     let grace_ms = settings.grace_ms;
     let core = Core::new(settings.core, turn::now());
     let spin = SpinBeforeSleep::default();
-    let event_loop =
-        EventLoop { poll, core, performer, signals, spin, grace_ms, draining: false, orphaned: false };
+    let event_loop = EventLoop {
+        poll,
+        core,
+        performer,
+        signals,
+        spin,
+        grace_ms,
+        asked_ns: None,
+        draining: false,
+        orphaned: false,
+    };
     Ok((event_loop, instance))
 }
 

@@ -32,6 +32,9 @@ const ROUNDS: usize = 8;
 const EVENTS: usize = 1024;
 /// How long the daemon waits at its end until clients have received their last replies.
 const LAST_REPLIES_NS: u64 = 1_000_000_000;
+/// A sleep that ends so much later than asked for shows that the machine or the daemon was stopped; as in the core's
+/// `turn/run_clock.rs`.
+const LATE_NS: u64 = 1_000_000_000;
 
 /// The loop and all that it drives.
 pub(crate) struct EventLoop {
@@ -41,6 +44,8 @@ pub(crate) struct EventLoop {
     pub(crate) signals: Signals,
     pub(crate) spin: SpinBeforeSleep,
     pub(crate) grace_ms: u64,
+    /// When the sleep was to end at the latest, CLOCK_MONOTONIC nanoseconds.
+    pub(crate) asked_ns: Option<u64>,
     pub(crate) draining: bool,
     /// The parent of a private daemon has ended.
     pub(crate) orphaned: bool,
@@ -112,16 +117,27 @@ impl EventLoop {
         }
     }
 
+    /// Gives clients more time if the loop woke up much later than it had asked for. The core does so by itself.
+    fn excuse_lateness(&mut self, now_ns: u64) {
+        let late_ns = self.asked_ns.take().map_or(0, |asked_ns| now_ns.saturating_sub(asked_ns));
+        if late_ns > LATE_NS {
+            log::warn!("the daemon did not run: limits of time go on from where they were late_ns={late_ns}");
+            self.performer.clients.postpone_timeouts(late_ns);
+        }
+    }
+
     fn until_deadline(&mut self) -> Option<Duration> {
         let deadlines =
             [self.core.deadline(), self.performer.clients.deadline(), self.performer.workers.deadline()];
         let next = deadlines.into_iter().flatten().min()?;
+        self.asked_ns = Some(next);
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
     }
 
     /// Turns all that is ready into events: deaths and results first, then the requests of clients.
     fn collect_events(&mut self, ready: &Events, batch: &mut Vec<Event>) {
         let now_ns = clock::monotonic_ns();
+        self.excuse_lateness(now_ns);
         let (mut signalled, mut parent_gone) = (false, false);
         for event in ready {
             match PollSource::of(event.token()) {
