@@ -7,22 +7,26 @@
 //! in a process with other children, because it would end those too.
 //!
 //! It polls both streams and the program's pidfd together, so full pipes cannot block the program for ever. The
-//! program's own exit ends the run: it may close its output early, and its children may keep the output open. Driven
-//! by the worker's `exec`.
+//! program's own exit ends the run: it may close its output early, and its children may keep the output open. A program
+//! that was asked to end has until its grace is over, with its whole group: a shell may die of TERM while what it runs
+//! writes its last bytes. Driven by the worker's `exec`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
 use crate::poll::{PollTarget, wait};
 use crate::signals::{self, Signals};
-use crate::strays::end_children;
+use crate::strays::{end_children, has_others_in_group};
 use crate::tree::{become_subreaper, stop_being_subreaper};
 
 use parent::Parent;
@@ -83,6 +87,8 @@ pub enum Stream {
 pub enum NextStep {
     /// Let the program run.
     Continue,
+    /// Ask the program to end: TERM to its group, and CONT, so that a stopped one hears it. Kill it after this time.
+    End(Duration),
     /// Kill the program.
     Stop,
 }
@@ -115,7 +121,7 @@ fn run_below(
     parent: Option<&Parent>,
     observer: &mut dyn ProgramObserver,
 ) -> io::Result<ExitStatus> {
-    let nudges = Signals::new(&[signals::URG])?;
+    let nudges = Signals::new(&[signals::URG, signals::CHLD])?;
     let (out, out_writer) = reader()?;
     let (err, err_writer) = reader()?;
     let child = start(program, out_writer, err_writer)?;
@@ -130,6 +136,13 @@ fn reader() -> io::Result<(PipeReader, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok((reader, writer.into()))
+}
+
+/// Signals a program's group; a group that is gone or runs as another user is passed over.
+fn signal_group(leader: &Process, signal: Signal) {
+    if let Ok(group) = i32::try_from(leader.pid()) {
+        let _ = killpg(Pid::from_raw(group), signal);
+    }
 }
 
 /// Waits for the end of a process.
@@ -155,11 +168,13 @@ impl Streams<'_> {
     fn run_to_end(&mut self, child: u32) -> io::Result<ExitStatus> {
         let process = Process::open(child)?;
         let followed = self.follow(&process);
-        // Dead or alive, its pid is not reused before it is reaped.
+        // Dead or alive, its pid is not reused before it is reaped, and neither is the number of its group. One call
+        // ends a group that forks without pause; killed one by one, its members could outrun this process.
         process.kill(libc::SIGKILL)?;
+        signal_group(&process, Signal::SIGKILL);
         let status = end(&process)?;
         end_children()?;
-        if followed? == NextStep::Continue {
+        if followed? != NextStep::Stop {
             self.drain()?;
         }
         Ok(status)
@@ -169,18 +184,35 @@ impl Streams<'_> {
     fn follow(&mut self, process: &Process) -> io::Result<NextStep> {
         // A SIGURG before the handler was installed was lost, so the first answer is always asked for.
         let mut nudged = true;
+        let (mut until, mut is_dead) = (None, false);
         loop {
-            if nudged && self.observer.on_nudge() == NextStep::Stop {
-                return Ok(NextStep::Stop);
+            if nudged && until.is_none() {
+                match self.observer.on_nudge() {
+                    NextStep::Continue => {}
+                    NextStep::Stop => return Ok(NextStep::Stop),
+                    NextStep::End(grace) => {
+                        signal_group(process, Signal::SIGTERM);
+                        signal_group(process, Signal::SIGCONT);
+                        until = Some(Instant::now() + grace);
+                    }
+                }
+            }
+            let left = until.map(|until: Instant| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(NextStep::Continue);
             }
             let [out, err] = [0, 1].map(|place| self.watch(place, process.as_fd()));
             let parent = self
                 .parent
                 .map_or(PollTarget::end(process.as_fd()), |parent| PollTarget::readable(parent.as_fd()));
             let nudge = PollTarget::readable(self.nudges.as_fd());
-            let [out, err, died, orphaned, nudge] =
-                wait([out, err, PollTarget::readable(process.as_fd()), parent, nudge], None)?;
-            nudged = nudge.readable && !self.nudges.pending().is_empty();
+            let death = match is_dead {
+                true => PollTarget::end(process.as_fd()),
+                false => PollTarget::readable(process.as_fd()),
+            };
+            let [out, err, died, orphaned, nudge] = wait([out, err, death, parent, nudge], left)?;
+            nudged = nudge.readable && self.nudges.pending().contains(&signals::URG);
+            is_dead |= died.readable;
             if orphaned.readable {
                 return Ok(NextStep::Stop);
             }
@@ -190,7 +222,7 @@ impl Streams<'_> {
                     return Ok(NextStep::Stop);
                 }
             }
-            if died.readable {
+            if is_dead && (until.is_none() || !has_others_in_group(process.pid())?) {
                 return Ok(NextStep::Continue);
             }
         }

@@ -9,19 +9,25 @@
 //! followed by another one. A killed stray's own children become ours when it dies, and each death raises SIGCHLD, so
 //! sweeping at each SIGCHLD ends them all. Driven by the supervisor's `worker_table/reaping.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
 use crate::exit::{Reap, Which, wait_for_any, wait_now};
 use crate::mark::Marks;
+use crate::pidfd::Process;
+use crate::process_stats::{field, fields_of};
 
 /// Passes in one sweep, few because the caller has others to serve. Strays that remain are reported, and their
 /// SIGCHLD causes the next sweep.
 const PASSES_MAX: usize = 8;
+
+/// Passes over the descendants of one stray in one sweep, few for the same reason.
+const SWEEP_FREEZE_PASSES_MAX: usize = 4;
 
 /// Tells a sweep which processes to spare.
 #[expect(missing_debug_implementations, reason = "functions have no text")]
@@ -102,7 +108,18 @@ pub fn reap_orphans(is_leader: &dyn Fn(u32) -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Kills and reaps all children of this process, also those that it inherits meanwhile. Blocks until there are none.
+/// Whether a child of this process other than the leader is alive in the group of a dead leader that is not reaped yet.
+/// Reaps the other dead.
+pub(crate) fn has_others_in_group(leader: u32) -> io::Result<bool> {
+    reap_orphans(&|pid| pid == leader)?;
+    let is_member = |child: &u32| *child != leader && group_of(*child) == Some(leader);
+    Ok(children()?.iter().any(is_member))
+}
+
+/// Kills and reaps all descendants of this process, also those that it inherits meanwhile. Blocks until there are none.
+///
+/// Processes that fork without pause are not outrun one by one: each pass first stops them all and takes from each the
+/// right to fork, see [`freeze`].
 ///
 /// # Errors
 /// EPERM: the remaining ones run as another user. Otherwise as [`sweep_strays`].
@@ -114,7 +131,7 @@ pub(crate) fn end_children() -> io::Result<()> {
             Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => return Ok(()),
             Err(error) => return Err(error),
         }
-        let listed = children()?;
+        let listed = freeze(children()?, std::process::id(), FREEZE_PASSES_MAX);
         let killed = listed.iter().filter(|child| kill_with_group(**child)).count();
         if killed > 0 {
             // Interrupted or not, the next pass checks.
@@ -123,6 +140,73 @@ pub(crate) fn end_children() -> io::Result<()> {
             return Err(Errno::EPERM.into());
         }
     }
+}
+
+/// Passes of one freeze: each finds only what was forked during the one before.
+const FREEZE_PASSES_MAX: usize = 64;
+
+/// Stops children of `parent` and all their descendants, and sets RLIMIT_NPROC of each to 0, until a pass finds nobody
+/// new. Returns them. None of them forks any more: a stopped one does not run, and one that somebody continues may not
+/// fork, unless it is root's, for whom the limit does not count.
+fn freeze(roots: Vec<u32>, parent: u32, passes_max: usize) -> BTreeSet<u32> {
+    let mut frozen = BTreeSet::new();
+    for _ in 0..passes_max {
+        let mut found_new = false;
+        let mut left: Vec<(u32, u32)> = roots.iter().map(|root| (*root, parent)).collect();
+        while let Some((pid, parent)) = left.pop() {
+            if !frozen.contains(&pid) {
+                if !stop_forking(pid, parent) {
+                    continue;
+                }
+                found_new = true;
+                frozen.insert(pid);
+            }
+            left.extend(children_of(pid).into_iter().map(|child| (child, pid)));
+        }
+        if !found_new {
+            break;
+        }
+    }
+    frozen
+}
+
+/// Stops a process that is a child of `parent`; `false` if there is none. A pid may have been reused since it was listed,
+/// so the process is held by a descriptor before its parent is checked.
+fn stop_forking(pid: u32, parent: u32) -> bool {
+    let Ok(process) = Process::open(pid) else { return false };
+    let is_child = std::fs::read(format!("/proc/{pid}/stat"))
+        .ok()
+        .and_then(|stat| field(fields_of(&stat)?, PARENT_AT))
+        .is_some_and(|found| found == u64::from(parent));
+    if !is_child {
+        return false;
+    }
+    let _ = process.kill(libc::SIGSTOP);
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    if let Ok(pid) = i32::try_from(pid) {
+        // SAFETY: the new limit lives through the call, and a null pointer for the old one is allowed.
+        unsafe { libc::prlimit(pid, libc::RLIMIT_NPROC, &raw const none, std::ptr::null_mut()) };
+    }
+    true
+}
+
+/// The place of the parent in a `stat` line behind the name.
+const PARENT_AT: usize = 1;
+
+/// The children of another process; none if it is gone.
+fn children_of(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| pids_of(&list)).collect()
+}
+
+fn pids_of(list: &str) -> Vec<u32> {
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn group_of(pid: u32) -> Option<u32> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?);
+    u32::try_from(getpgid(Some(pid)).ok()?.as_raw()).ok()
 }
 
 /// `false`: it runs as another user.
@@ -150,6 +234,13 @@ fn treat(child: u32, sweep: &Sweep<'_>) -> StrayOutcome {
         None => group.is_some_and(|group| u32::try_from(group.as_raw()).is_ok_and(sweep.leads_unmarked)),
     };
     if !spared {
+        // The processes below it become ours when it dies. Those that fork without pause would outrun the sweeps, so all
+        // of them end in this pass.
+        for below in freeze(vec![child], std::process::id(), SWEEP_FREEZE_PASSES_MAX) {
+            if below != child {
+                kill_with_group(below);
+            }
+        }
         // EPERM: it runs as another user now. It remains, so its worker's death is not proven.
         let _ = signal::kill(pid, Signal::SIGKILL);
         if group == Some(pid) {
@@ -169,7 +260,7 @@ fn children() -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for thread in std::fs::read_dir("/proc/self/task")? {
         match std::fs::read_to_string(thread?.path().join("children")) {
-            Ok(list) => found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok())),
+            Ok(list) => found.extend(pids_of(&list)),
             // The thread has ended and its children belong to another one; the next sweep finds those that are not
             // listed yet. If the list of the own thread is missing, nothing is known.
             Err(error) if is_gone(&error) && std::fs::exists("/proc/thread-self/children")? => {}

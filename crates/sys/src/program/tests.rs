@@ -17,9 +17,17 @@ fn ran(script: &str, stdin: &[u8], room: usize) -> Ran {
 }
 
 fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usize) -> Ran {
+    ran_by(script, stdin, files, Ears { room, ..Ears::default() })
+}
+
+/// Runs a shell script that is asked to end once it has written something.
+fn ran_with_grace(script: &str, grace: Duration) -> Ran {
+    ran_by(script, Input::Bytes(b""), &[], Ears { room: 1 << 20, grace: Some(grace), ..Ears::default() })
+}
+
+fn ran_by(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], mut ears: Ears) -> Ran {
     let args = [OsString::from("-c"), OsString::from(script)];
     let env = [(OsString::from("PATH"), OsString::from("/usr/bin:/bin"))];
-    let mut ears = Ears { room, ..Ears::default() };
     let program = ProgramSpec {
         path: Path::new("/bin/sh"),
         name: OsStr::new("shell"),
@@ -39,6 +47,8 @@ fn ran_with(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], room: usiz
 #[derive(Default)]
 struct Ears {
     room: usize,
+    /// Asks for the end by a nudge of its own at the first output, with this grace.
+    grace: Option<Duration>,
     out: Vec<u8>,
     err: Vec<u8>,
 }
@@ -49,11 +59,19 @@ impl ProgramObserver for Ears {
             Stream::Out => self.out.extend_from_slice(bytes),
             Stream::Err => self.err.extend_from_slice(bytes),
         }
+        if self.grace.is_some() {
+            // SAFETY: raise takes one integer.
+            unsafe { libc::raise(libc::SIGURG) };
+        }
         if self.out.len() > self.room { NextStep::Stop } else { NextStep::Continue }
     }
 
     fn on_nudge(&mut self) -> NextStep {
-        if self.out.is_empty() { NextStep::Continue } else { NextStep::Stop }
+        match self.grace {
+            _ if self.out.is_empty() => NextStep::Continue,
+            Some(grace) => NextStep::End(grace),
+            None => NextStep::Stop,
+        }
     }
 }
 
@@ -200,5 +218,106 @@ fn of_two_variables_with_one_name_the_later_counts() {
         let mut ears = Ears { room: 1 << 20, ..Ears::default() };
         assert_eq!(run(&program, &mut ears).unwrap(), ExitStatus::Code(0));
         assert_eq!(text(&ears.out), "A=3\nB=2\n");
+    });
+}
+
+const LONG: Duration = crate::testing::PATIENCE;
+const SHORT: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_program_that_is_asked_to_end_runs_its_trap_and_is_heard() {
+    in_child("program::tests::a_program_that_is_asked_to_end_runs_its_trap_and_is_heard", || {
+        let ended =
+            ran_with_grace("trap 'echo bye; exit 7' TERM; echo on; while :; do sleep 0.01; done", LONG);
+        assert_eq!((ended.status.unwrap(), text(&ended.out)), (ExitStatus::Code(7), "on\nbye\n"));
+        let stopped =
+            "trap 'echo bye; exit 7' TERM; (echo on; kill -STOP $$) & wait; while :; do sleep 0.01; done";
+        let ended = ran_with_grace(stopped, LONG);
+        assert_eq!((ended.status.unwrap(), text(&ended.out)), (ExitStatus::Code(7), "on\nbye\n"));
+    });
+}
+
+/// The shell dies of TERM at once; what it runs has the rest of the grace.
+#[test]
+fn the_grace_is_for_the_whole_group() {
+    in_child("program::tests::the_grace_is_for_the_whole_group", || {
+        let slow =
+            "sh -c 'trap \"sleep 0.3; echo bye; exit\" TERM; echo on; while :; do sleep 0.01; done'; true";
+        let ended = ran_with_grace(slow, LONG);
+        assert_eq!(ended.status.unwrap(), ExitStatus::Signal { signal: libc::SIGTERM, core: false });
+        assert_eq!(text(&ended.out), "on\nbye\n");
+        // Nobody waits for a process that has left the group and so has heard no TERM.
+        let ended = ran_with_grace("setsid sleep 3000 & echo on; sleep 3000", LONG);
+        assert_eq!(ended.status.unwrap(), ExitStatus::Signal { signal: libc::SIGTERM, core: false });
+    });
+}
+
+#[test]
+fn a_program_that_goes_on_after_its_grace_is_killed_and_heard() {
+    in_child("program::tests::a_program_that_goes_on_after_its_grace_is_killed_and_heard", || {
+        let deaf = "trap '' TERM; echo on; while :; do sleep 0.01; done";
+        let ended = ran_with_grace(deaf, SHORT);
+        assert_eq!(ended.status.unwrap(), ExitStatus::Signal { signal: libc::SIGKILL, core: false });
+        assert_eq!(text(&ended.out), "on\n");
+        let child = "(trap '' TERM; echo on; while :; do sleep 0.01; done) & wait";
+        let ended = ran_with_grace(child, SHORT);
+        assert_eq!(ended.status.unwrap(), ExitStatus::Signal { signal: libc::SIGTERM, core: false });
+        assert_eq!(text(&ended.out), "on\n");
+    });
+}
+
+/// A user that no other process runs as.
+const BOMBER: u32 = 60_137;
+
+/// How many processes of [`BOMBER`] there are, dead ones included.
+fn processes_of_bomber() -> usize {
+    let status = |pid: &std::fs::DirEntry| std::fs::read_to_string(pid.path().join("status")).ok();
+    let is_his = |text: String| text.lines().any(|line| line.starts_with(&format!("Uid:\t{BOMBER}\t")));
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    all.filter(|entry| entry.metadata().is_ok_and(|file| file.is_dir()))
+        .filter(|entry| status(entry).is_some_and(is_his))
+        .count()
+}
+
+/// How many processes [`BOMBER`] may have.
+const PROCESSES_MAX: u64 = 60;
+
+/// Forks without pause, up to the limit of the user; `in_child` is done by each of them.
+fn bomb(in_child: &str) -> String {
+    format!(
+        "exec perl -MPOSIX -e '$SIG{{CHLD}}=\"IGNORE\"; while(1){{ my $pid = fork; \
+         syswrite(STDOUT, \"f\") unless defined $pid; {in_child} if defined $pid && $pid == 0; \
+         select(undef,undef,undef,0.002) }}'"
+    )
+}
+
+#[test]
+fn a_fork_bomb_of_a_user_is_ended_in_one_group_and_in_many_sessions() {
+    if !Path::new("/usr/bin/perl").exists() {
+        skip!("there is no perl");
+    }
+    in_child("program::tests::a_fork_bomb_of_a_user_is_ended_in_one_group_and_in_many_sessions", || {
+        if !nix::unistd::geteuid().is_root() {
+            skip!("only root becomes another user");
+        }
+        nix::unistd::setgid(BOMBER.into()).unwrap();
+        nix::unistd::setuid(BOMBER.into()).unwrap();
+        // Before any bomb: without this limit it would take the whole machine.
+        let limit = nix::sys::resource::Resource::RLIMIT_NPROC;
+        nix::sys::resource::setrlimit(limit, PROCESSES_MAX, PROCESSES_MAX).unwrap();
+        for in_child in ["1", "POSIX::setsid()"] {
+            for _ in 0..10 {
+                // Stopped at its first byte: no more processes are allowed.
+                let ended = ran(&bomb(in_child), b"", 0);
+                assert!(!ended.out.is_empty(), "{}", text(&ended.err));
+                assert_eq!(ended.status.unwrap(), ExitStatus::Signal { signal: libc::SIGKILL, core: false });
+                // One that its parent does not wait for is listed until the kernel has released it.
+                let until = Instant::now() + crate::testing::PATIENCE;
+                while processes_of_bomber() > 1 {
+                    assert!(Instant::now() < until, "{} are left, {in_child}", processes_of_bomber() - 1);
+                    std::thread::yield_now();
+                }
+            }
+        }
     });
 }
