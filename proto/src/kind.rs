@@ -42,8 +42,8 @@ pub struct Kind {
     pub retries_max: Option<u8>,
     /// Where the output goes if the job's policy says [`OutputMode::Inline`].
     pub output: OutputMode,
-    /// How long a cancelled task may take to end by itself, in milliseconds; then its worker is killed. 0: the worker is
-    /// killed at once.
+    /// How long a task may take to end by itself after a cancel, a limit of time or a stop, in milliseconds; then its worker
+    /// is killed. 0: the worker is killed at once.
     pub cancel_grace_ms: u32,
 }
 

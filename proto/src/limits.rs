@@ -4,7 +4,7 @@
 //! file, never here; these numbers bound them.
 
 /// Must be raised with every change to the meaning of bytes on the client socket or a worker channel.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest frame on the client socket, length prefix not counted, in bytes.
 pub const FRAME_MAX_BYTES: usize = 1 << 20;

@@ -171,6 +171,7 @@ mod tests {
             fence: Fence(1),
             kind: KindId(0),
             memory_bytes: None,
+            grace_ms: 0,
             output,
             stage,
             files,

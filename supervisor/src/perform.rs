@@ -178,6 +178,7 @@ impl Performer {
             stage: task.stage,
             has_files,
             memory_bytes: task.memory_bytes,
+            grace_ms: task.grace_ms,
             output: task.output,
             input: task.input,
         };

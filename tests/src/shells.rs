@@ -89,6 +89,7 @@ fn task(number: u64, (kind, input): (KindId, Payload)) -> Task {
         fence: Fence(1),
         kind,
         memory_bytes: None,
+        grace_ms: 0,
         output: OutputMode::Inline,
         stage: Stage::Whole,
         files: Vec::new(),

@@ -213,14 +213,10 @@ impl ProgramObserver for ProgramListener<'_> {
         if self.failure.is_some() { NextStep::Stop } else { NextStep::Continue }
     }
 
-    /// Called at the start, and when SIGURG woke the wait. If the job was cancelled, the program is ended with all its
-    /// descendants.
+    /// Called at the start, and when SIGURG woke the wait. A program whose task is to end is asked to end, and is killed
+    /// with all its descendants after its grace. What it wrote is handed in either way.
     fn on_nudge(&mut self) -> NextStep {
-        if !self.task.is_cancelled() {
-            return NextStep::Continue;
-        }
-        self.failure = Some(TaskFailure::new("the job was cancelled"));
-        NextStep::Stop
+        if self.task.is_cancelled() { NextStep::End(self.task.grace()) } else { NextStep::Continue }
     }
 }
 

@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::num::NonZeroU8;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkhead_jobs::{FileError, PositionedFile, TaskContext, TaskFailure};
 use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
@@ -25,6 +26,7 @@ const FILE_BUFFER_BYTES: usize = 256 << 10;
 /// The output of one task, with its files and its log.
 pub(crate) struct TaskOutput<'a> {
     ring: &'a WorkerRing,
+    grace: Duration,
     files: TaskFiles,
     log: TaskLog,
     stage: Stage,
@@ -89,7 +91,13 @@ impl<'a> TaskOutput<'a> {
         };
         let (inline, file, failure) = (Vec::new(), None, None);
         let log = TaskLog::new(files.log.take());
-        Self { ring, files, log, stage, inline, place, file, spilled: 0, failure, breathed: false }
+        let grace = Duration::ZERO;
+        Self { ring, grace, files, log, stage, inline, place, file, spilled: 0, failure, breathed: false }
+    }
+
+    /// The same for a task that has so long to end when it is told to.
+    pub(crate) fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
     }
 
     /// The files of the task.
@@ -272,6 +280,10 @@ impl TaskContext for TaskOutput<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.ring.is_cancelled()
+    }
+
+    fn grace(&self) -> Duration {
+        self.grace
     }
 
     fn last_breath(&mut self) {

@@ -6,6 +6,7 @@
 //! client's file: then only the disk limits it. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_jobs::TaskFailure;
@@ -127,7 +128,8 @@ impl Runtime {
             // The client's disk limits this file.
             process::limit_file_size(None).context("cannot lift the limit of outputs")?;
         }
-        let mut output = TaskOutput::new(&self.ring, files, task.stage, task.output);
+        let grace = Duration::from_millis(u64::from(task.grace_ms));
+        let mut output = TaskOutput::new(&self.ring, files, task.stage, task.output).with_grace(grace);
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
             Ok(_) => self.call(task, &mut output),

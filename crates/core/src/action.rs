@@ -157,6 +157,8 @@ pub struct Task {
     pub kind: KindId,
     /// Memory that it may have beyond what the worker has, in bytes.
     pub memory_bytes: Option<u64>,
+    /// How long it may take to end by itself when it is told to, in milliseconds.
+    pub grace_ms: u32,
     /// Where the output goes.
     pub output: OutputMode,
     /// Which task of the job it is.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bulkhead_proto::file::Way;
 use bulkhead_proto::log::LogStream;
@@ -62,10 +63,15 @@ pub trait TaskContext: io::Write {
         ))
     }
 
-    /// Whether the job was cancelled. A handler that calls this now and then, and returns any failure when it is true,
-    /// keeps its worker from being killed.
+    /// Whether the task is to end: the job was cancelled, met a limit of time, or the service stops. A handler that calls
+    /// this now and then, and returns any failure when it is true, keeps its worker from being killed.
     fn is_cancelled(&self) -> bool {
         false
+    }
+
+    /// How long the task may take to end from the moment when it is to end (`cancel_grace_ms` of its kind).
+    fn grace(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -111,6 +111,7 @@ impl Bench {
             fence: Fence(fence),
             kind: KindId(0),
             memory_bytes: None,
+            grace_ms: 0,
             output: OutputMode::Inline,
             stage: Stage::Whole,
             files: vec![TaskFile::Log { log: LogId(log) }],

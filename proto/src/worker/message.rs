@@ -99,6 +99,8 @@ pub struct TaskMessage {
     pub has_files: bool,
     /// Memory that the task may use beyond what the worker uses before it, in bytes.
     pub memory_bytes: Option<u64>,
+    /// How long it may take to end by itself when the orders say so, in milliseconds.
+    pub grace_ms: u32,
     /// Where the output goes.
     pub output: OutputMode,
     /// The input.

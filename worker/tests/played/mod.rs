@@ -132,6 +132,7 @@ impl Played {
             stage: Stage::Whole,
             has_files: false,
             memory_bytes: None,
+            grace_ms: 2000,
             output: OutputMode::Inline,
             input: Payload::from(input.as_bytes().to_vec()),
         }

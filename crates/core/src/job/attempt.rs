@@ -67,6 +67,7 @@ impl Jobs {
             fence,
             kind,
             memory_bytes: limits.memory_bytes,
+            grace_ms: turn.kind(kind).map_or(0, |kind| kind.cancel_grace_ms),
             output: output_of(stage, output),
             stage,
             files,

@@ -1,4 +1,4 @@
-//! A cancelled job: first its outcome, then the take-back of its offer or the kill of its worker.
+//! A cancelled job: first its outcome, then the take-back of its offer or the end of its task.
 //!
 //! A client cancels it, or does not come back in time; `requests.rs` and the alarm `Vanished` call the methods here.
 
@@ -11,11 +11,15 @@ use crate::job::{Doing, EndedBy, TaskRun};
 use crate::machine::Core;
 
 impl Core {
-    /// Cancels a job. Its offer is taken back, or its worker is killed if the task has begun.
+    /// Cancels a job. Its offer is taken back, or its task is told to end if it has begun. A job that met a limit of time
+    /// and waits for the end of its task has timed out, and waits no longer.
     pub(super) fn cancel_job(&mut self, run: TaskRun, by: Canceller) {
         let doing = self.jobs.job(run).doing();
         // The outcome comes first: a client that cancels does not wait for the proof of the worker's death.
-        self.end_job(run, Outcome::Cancelled, Leftover::Nothing, EndedBy::Canceller(by));
+        match self.met_limit(run) {
+            Some(met) => self.end_task(run, met.outcome(), Leftover::Nothing),
+            None => self.end_job(run, Outcome::Cancelled, Leftover::Nothing, EndedBy::Canceller(by)),
+        }
         if let Doing::Running { worker, seq, .. } = doing {
             self.workers.recall_or_look(&mut self.turn, worker, seq);
         }

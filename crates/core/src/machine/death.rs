@@ -42,6 +42,7 @@ impl Core {
         remains: &[Remains],
         evidence: Evidence,
     ) {
+        self.end_timed_out(id);
         let Some(worker) = self.workers.remove(&mut self.turn, id) else {
             return self.turn.count(Counter::Stale, 1);
         };

@@ -125,6 +125,7 @@ impl Core {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
         let begun = self.jobs.start(&mut self.turn, run, id, seq);
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;
+        let grace_ms = task.grace_ms;
         let offer = NewOffer {
             ticket,
             number: run.first(),
@@ -133,7 +134,7 @@ impl Core {
             fence: task.fence,
             cost_ns,
             timeout_ms: limits.timeout_ms,
-            grace_ms: self.turn.kind(task.kind).map_or(0, |kind| kind.cancel_grace_ms),
+            grace_ms,
         };
         if self.workers.offer_to(&mut self.turn, id, offer, limits) {
             self.watch_head(id);

@@ -7,8 +7,11 @@
 //! |---|---|---|---|---|
 //! | open | taken | run | kept | draining (drain), leaving (stop) |
 //! | draining | refused | run until none is left | kept | leaving (none left, grace over, stop) |
-//! | leaving | refused | all have ended | asked to leave or killed | over (none alive, letters read or farewell over) |
+//! | leaving | refused | all have ended | asked to leave; tasks told to end; killed | over (none alive, letters read or farewell over) |
 //! | over | refused | - | - | |
+//!
+//! Tasks that still run in `leaving` have the grace of their kind; those of kinds without one have their workers killed.
+//! A stop in that stage, as a further signal asks for it, kills all workers at once.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
@@ -138,24 +141,32 @@ impl Core {
         }
     }
 
-    /// Ends every job that has not ended as lost, and kills all workers.
+    /// Ends every job that has not ended as lost, and has `tend_drain` end its workers; a second stop kills them.
     pub(super) fn stop(&mut self) {
         if self.drain.is_open() {
             let left = self.jobs.unended();
             self.turn.record(What::Draining { left, grace_ms: Some(0) }, None);
         }
-        if !self.drain.is_leaving() {
-            self.leave();
+        if self.drain.is_leaving() {
+            for id in self.workers.ids() {
+                self.kill(id, KillReason::Stop);
+            }
+            return;
         }
-        let unended = self.jobs.all_unended();
-        self.drain.lost += unended.len() as u64;
-        for run in unended {
-            let reason = "the service stopped".to_owned();
-            self.end_task(run, Outcome::Lost { reason }, Leftover::Nothing);
+        self.leave();
+        for run in self.jobs.all_unended() {
+            let outcome = match self.met_limit(run) {
+                Some(met) => met.outcome(),
+                None => Outcome::Lost { reason: "the service stopped".to_owned() },
+            };
+            self.drain.lost += u64::from(matches!(outcome, Outcome::Lost { .. }));
+            self.end_task(run, outcome, Leftover::Nothing);
         }
-        // All at once: no result of theirs is waited for any more.
+        // All at once, but tasks that have a grace: no result of theirs is waited for any more.
         for id in self.workers.ids() {
-            self.kill(id, KillReason::Stop);
+            if !self.workers.gives_grace(id) {
+                self.kill(id, KillReason::Stop);
+            }
         }
     }
 
@@ -178,7 +189,11 @@ impl Core {
         for (id, state) in workers {
             match state {
                 WorkerState::Spare | WorkerState::Idle => self.workers.retire(&mut self.turn, id),
-                WorkerState::Starting | WorkerState::Busy => self.kill(id, KillReason::Stop),
+                WorkerState::Starting => self.kill(id, KillReason::Stop),
+                WorkerState::Busy => {
+                    let need = self.workers.end_for_stop(&mut self.turn, id);
+                    self.follow_up(id, need);
+                }
                 WorkerState::Retiring | WorkerState::Killed | WorkerState::Stuck => {}
             }
         }

@@ -10,6 +10,7 @@ use crate::action::Action;
 use crate::event::{Leftover, TaskResult};
 use crate::job::{TaskKind, TaskRun, truncate};
 use crate::machine::Core;
+use crate::worker::MetLimit;
 
 impl Core {
     /// A task has ended, with this result.
@@ -48,11 +49,26 @@ impl Core {
         }
     }
 
+    /// A task has ended that met a limit of time before: the limit has decided the outcome, and what the task wrote is
+    /// kept as that of a failed one is.
+    pub(super) fn timed_out_task_ended(&mut self, run: TaskRun, met: MetLimit, result: TaskResult) {
+        let output = match result {
+            TaskResult::Inline(payload) => Leftover::Inline(payload),
+            TaskResult::Held { output, bytes } | TaskResult::Planned { output, bytes, .. } => {
+                Leftover::Held { output, bytes }
+            }
+            TaskResult::Failed { output, .. } => output,
+        };
+        let is_whole = self.jobs.task_kind(run) == TaskKind::Whole;
+        let left = if is_whole { output } else { self.let_go(output) };
+        self.end_task(run, met.outcome(), left);
+    }
+
     fn slots_of(&self, pool: PoolId) -> usize {
         self.workers.pool(pool).size()
     }
 
-    /// Drops the output of a failed task that is one of several of its job.
+    /// Drops the output of a task that failed or timed out and is one of several of its job.
     fn let_go(&mut self, output: Leftover) -> Leftover {
         if let Leftover::Held { output, .. } = output {
             self.turn.act(Action::DropOutput { output });

@@ -37,9 +37,10 @@ impl Core {
         let is_failed = matches!(report.result, TaskResult::Failed { .. });
         self.workers.note_ended(&mut self.turn, id, is_failed);
         self.turn.act(Action::Settle { worker: id, seq });
-        match self.current(id, &settled.offer) {
-            None => self.drop_stale(report.result),
-            Some(run) => {
+        match (self.current(id, &settled.offer), settled.met) {
+            (None, _) => self.drop_stale(report.result),
+            (Some(run), Some(met)) => self.timed_out_task_ended(run, met, report.result),
+            (Some(run), None) => {
                 self.workers.note_elapsed(self.jobs.batch(run).kind(), report.elapsed_ns);
                 self.task_done(run, report.result);
             }

@@ -45,6 +45,7 @@ impl Core {
     /// Kills a worker, unless that was done before.
     pub(super) fn kill(&mut self, id: WorkerId, kill: impl Into<Kill>) {
         if self.workers.may_be_killed(id) {
+            self.end_timed_out(id);
             let owner = self.head_owner(id);
             self.workers.kill(&mut self.turn, id, kill.into(), owner);
         }

@@ -34,6 +34,7 @@ use std::ops::Range;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
 
+pub(crate) use end_order::MetLimit;
 pub(crate) use entry::Worker;
 pub(crate) use offer::Offer;
 pub(crate) use pool::Pool;
@@ -60,7 +61,7 @@ use crate::worker::shortage::Shortage;
 /// |---|---|
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 /// | `life` | spawn, ready, place, retire |
-/// | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks whose job has ended |
+/// | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks that are told to end |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
 /// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
 /// | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |

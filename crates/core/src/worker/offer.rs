@@ -78,7 +78,7 @@ impl<T: Copy> Offer<T> {
         self.timeout_ms
     }
 
-    /// How long its task may take to end by itself after its job was cancelled, in milliseconds.
+    /// How long its task may take to end by itself when it is told to, in milliseconds.
     pub(super) fn grace_ms(&self) -> u32 {
         self.grace_ms
     }

@@ -63,10 +63,8 @@ impl<T: Copy> Workers<T> {
         if is_watched {
             self.unwatch(turn, id, Some(seq));
         }
-        if has_order {
-            self.forget_order(turn, id, seq);
-        }
-        Some(Settled { offer, was_head })
+        let met = if has_order { self.forget_order(turn, id, seq) } else { None };
+        Some(Settled { offer, was_head, met })
     }
 
     /// A settled offer came with a report: counts a task that ended. The worker's channel is open again.

@@ -17,6 +17,7 @@ use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
+use crate::worker::end_order::limits_in_grace;
 use crate::worker::{Offer, Workers};
 
 /// The least time between two examinations of processor time: this part of the limit, within [`CPU_PAUSE_MS`]. A task may
@@ -125,6 +126,19 @@ impl<T: Copy> Workers<T> {
         }
         worker.watch = None;
         worker.cancel(turn, id, WorkerAlarm::Watch);
+    }
+
+    /// A watched task was told to end: from now on only its memory limit counts.
+    pub(super) fn watch_memory_alone(&mut self, turn: &mut Turn, id: WorkerId) {
+        let Some(worker) = self.table.get_mut(&id) else { return };
+        let Some(watch) = worker.watch.as_mut() else { return };
+        watch.limits = limits_in_grace(&watch.limits);
+        watch.met = None;
+        if watch.limits.are_watched() {
+            worker.set(turn, id, WorkerAlarm::Watch, turn.after_ms(MEMORY_PAUSE_MS.0));
+        } else {
+            self.unwatch(turn, id, None);
+        }
     }
 
     /// A watched task may have met a limit by now.

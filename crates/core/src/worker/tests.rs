@@ -337,7 +337,7 @@ fn no_worker_is_asked_to_end_what_it_does_not_hold() {
     room.offer(1);
     let offer = room.workers.head(WorkerId(1)).expect("it has just been offered");
     room.settle(1, 1);
-    room.workers.end_unwanted(&mut room.turn, WorkerId(1), &offer);
+    room.workers.end_unwanted(&mut room.turn, WorkerId(1), &offer, KillReason::Cancel);
 }
 
 #[test]

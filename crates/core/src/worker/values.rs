@@ -4,6 +4,7 @@
 
 use bulkhead_proto::ids::{Fence, JobId, PoolId};
 
+use crate::worker::end_order::MetLimit;
 use crate::worker::offer::Offer;
 use crate::worker::state::Kill;
 
@@ -23,7 +24,7 @@ pub(crate) struct NewOffer<T> {
     pub(crate) cost_ns: u64,
     /// Its limit of wall time, in milliseconds.
     pub(crate) timeout_ms: Option<u64>,
-    /// How long its task may take to end by itself after its job was cancelled, in milliseconds.
+    /// How long its task may take to end by itself when it is told to, in milliseconds.
     pub(crate) grace_ms: u32,
 }
 
@@ -33,6 +34,8 @@ pub(crate) struct Settled<T> {
     pub(crate) offer: Offer<T>,
     /// Whether it was the first: another offer is the first now, or the ring is empty.
     pub(crate) was_head: bool,
+    /// The limit of time that its task met before, if its job waits for the end of the task.
+    pub(crate) met: Option<MetLimit>,
 }
 
 /// What the machine has to do about a worker, because jobs and clients are concerned too.
@@ -55,7 +58,7 @@ pub(crate) enum HeadCheck {
     Watch,
     /// End its job, which met this limit of wall time. Its worker is killed already.
     TimedOut { limit_ms: u64 },
-    /// End its job, which met this limit of wall time, and kill its worker.
+    /// Its job met this limit of wall time and runs on.
     TimeOut { limit_ms: u64 },
     /// Kill its worker, which does not begin the task.
     Unresponsive,

@@ -145,6 +145,7 @@ mod tests {
             stage: Stage::Run { part: u32::MAX, parts: u32::MAX },
             has_files: true,
             memory_bytes: Some(u64::MAX),
+            grace_ms: 0,
             output: OutputMode::Descriptor,
             input: Payload::from(vec![255; input]),
         }

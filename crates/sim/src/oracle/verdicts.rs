@@ -95,13 +95,22 @@ impl Ledger {
         if ended.outcome != Outcome::Done && !job.end_recorded && ended.attempts > 0 {
             return broken("records", format!("job {id} ended {}, and there is no record", ended.outcome));
         }
+        // What a task wrote that failed, or ended after its limit of time, is kept if it wrote something.
         let is_failed = matches!(ended.outcome, Outcome::Failed { .. });
-        if !is_failed && (ended.outcome == Outcome::Done) == (ended.output == JobOutput::None) {
+        let is_timed_out = matches!(ended.outcome, Outcome::TimedOut { .. });
+        if !is_failed
+            && !is_timed_out
+            && (ended.outcome == Outcome::Done) == (ended.output == JobOutput::None)
+        {
             return broken("outcome", format!("job {id} ended {} with {:?}", ended.outcome, ended.output));
         }
         let shown = (ended.output.clone(), output);
         if ended.outcome == Outcome::Done && !job.reports.iter().any(|report| is_same(report, &shown)) {
             return broken("outcome", format!("job {id} is done with {shown:?}, which nobody reported"));
+        }
+        let mut told = job.reports.iter().chain(&job.refusals);
+        if is_timed_out && ended.output != JobOutput::None && !told.any(|report| is_same(report, &shown)) {
+            return broken("outcome", format!("job {id} timed out with {shown:?}, which nobody reported"));
         }
         if is_failed && job.plans && ended.output != JobOutput::None {
             return broken("outcome", format!("job {id} failed in parts, and left {shown:?}"));
