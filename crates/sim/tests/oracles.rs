@@ -92,6 +92,7 @@ impl Bench {
             fence: Fence(fence),
             kind: KindId(0),
             memory_bytes: None,
+            grace_ms: 0,
             output: OutputMode::Inline,
             stage: Stage::Whole,
             files: Vec::new(),

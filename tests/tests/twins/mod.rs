@@ -154,6 +154,7 @@ fn task(seq: u64) -> Task {
         fence: Fence(1),
         kind: KindId(0),
         memory_bytes: None,
+        grace_ms: 0,
         output: OutputMode::Inline,
         stage: Stage::Whole,
         files: Vec::new(),

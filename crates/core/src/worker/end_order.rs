@@ -11,40 +11,16 @@
 //! | its job ended before: cancelled, a part failed, stop | before the order | dropped as stale |
 //! | a limit of time | with the report, the kill or the death, as [`MetLimit`] says | its output is kept |
 
-use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{TaskLimits, Turn, WorkerAlarm, ms};
-use crate::worker::{FollowUp, Offer, Worker, Workers};
+use crate::worker::{FollowUp, MetLimit, Offer, Worker, Workers};
 
 /// How long after its grace a task may take to report, in milliseconds. A worker itself kills a program that goes on, and
 /// then hands in what the program wrote; killed at the same moment, it could not.
 pub(super) const REPORT_MS: u64 = 1000;
-
-/// A limit of time that a task met: the outcome of its job, whatever the task does in its grace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MetLimit {
-    pub(crate) limit: TimeLimit,
-    pub(crate) limit_ms: u64,
-}
-
-impl MetLimit {
-    /// The outcome of the job.
-    pub(crate) fn outcome(self) -> Outcome {
-        Outcome::TimedOut { limit: self.limit, limit_ms: self.limit_ms, part: None }
-    }
-
-    /// Why a worker is killed for it.
-    pub(crate) fn kill_reason(self) -> KillReason {
-        match self.limit {
-            TimeLimit::Wall => KillReason::Timeout,
-            TimeLimit::NoProgress => KillReason::NoProgress,
-            TimeLimit::Cpu => KillReason::CpuTime,
-        }
-    }
-}
 
 /// A task that its worker was told to end. If it ends in time, the worker stays warm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,13 +34,12 @@ use std::ops::Range;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
 
-pub(crate) use end_order::MetLimit;
 pub(crate) use entry::Worker;
 pub(crate) use offer::Offer;
 pub(crate) use pool::Pool;
 pub(crate) use prefetch::ALONE_NS;
 pub(crate) use state::Kill;
-pub(crate) use values::{Fit, FollowUp, HeadCheck, NewOffer, NowDegraded, NowHealthy, Settled};
+pub(crate) use values::{Fit, FollowUp, HeadCheck, MetLimit, NewOffer, NowDegraded, NowHealthy, Settled};
 
 use crate::config::Config;
 use crate::worker::pool::WorkerSlot;

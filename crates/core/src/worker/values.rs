@@ -2,9 +2,10 @@
 //!
 //! None of them is part of the room's state; nothing can be changed through one.
 
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Fence, JobId, PoolId};
 
-use crate::worker::end_order::MetLimit;
 use crate::worker::offer::Offer;
 use crate::worker::state::Kill;
 
@@ -36,6 +37,29 @@ pub(crate) struct Settled<T> {
     pub(crate) was_head: bool,
     /// The limit of time that its task met before, if its job waits for the end of the task.
     pub(crate) met: Option<MetLimit>,
+}
+
+/// A limit of time that a task met: the outcome of its job, whatever the task does in its grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MetLimit {
+    pub(crate) limit: TimeLimit,
+    pub(crate) limit_ms: u64,
+}
+
+impl MetLimit {
+    /// The outcome of the job.
+    pub(crate) fn outcome(self) -> Outcome {
+        Outcome::TimedOut { limit: self.limit, limit_ms: self.limit_ms, part: None }
+    }
+
+    /// Why a worker is killed for it.
+    pub(crate) fn kill_reason(self) -> KillReason {
+        match self.limit {
+            TimeLimit::Wall => KillReason::Timeout,
+            TimeLimit::NoProgress => KillReason::NoProgress,
+            TimeLimit::Cpu => KillReason::CpuTime,
+        }
+    }
 }
 
 /// What the machine has to do about a worker, because jobs and clients are concerned too.
