@@ -135,9 +135,11 @@ impl Program {
         }
     }
 
-    /// Puts the paths of the job's files into the program: `{NAME}` in an argument becomes the path of the file `NAME`,
-    /// and the environment variable `NAME` is set to it. Braces around other words stay as they are, and so does the
-    /// program's own name. Names inside an inserted path are not replaced.
+    /// Puts the paths of the job's files into the program: the environment variable `NAME` is set to the path of the
+    /// file `NAME`, and so is each word `{NAME}` of an argument. A word is an argument, or a stretch of one between
+    /// blanks, `=`, `:`, `,`, quotes, `<`, `>` or `;`. So `${NAME}` of a shell, `$ENV{NAME}` and the braces of awk stay
+    /// as they are, and a word `{{NAME}}` becomes `{NAME}`. The program's own name stays too, and so do the bytes of an
+    /// inserted path.
     pub fn place_files(&mut self, files: &[(&str, &[u8])]) {
         for argument in self.argv.iter_mut().skip(1) {
             *argument = placed(argument, files);
@@ -163,25 +165,32 @@ impl Program {
     }
 }
 
-/// `argument` with each `{NAME}` replaced by the path of the file `NAME`.
+/// `argument` with each word `{NAME}` replaced by the path of the file `NAME`, and each `{{NAME}}` by `{NAME}`.
 fn placed(argument: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut written = Vec::with_capacity(argument.len());
-    let mut rest = argument;
-    while let Some((&first, behind)) = rest.split_first() {
-        let end = behind.iter().position(|byte| *byte == b'}').filter(|_| first == b'{');
-        let file = end.and_then(|end| files.iter().find(|(name, _)| name.as_bytes() == &behind[..end]));
-        match (end, file) {
-            (Some(end), Some((_, path))) => {
-                written.extend_from_slice(path);
-                rest = &behind[end + 1..];
-            }
-            _ => {
-                written.push(first);
-                rest = behind;
-            }
-        }
+    for stretch in argument.split_inclusive(|byte| ends_word(*byte)) {
+        let end = stretch.last().is_some_and(|byte| ends_word(*byte));
+        let (word, end) = stretch.split_at(stretch.len() - usize::from(end));
+        written.extend_from_slice(file_of(word, files).unwrap_or(word));
+        written.extend_from_slice(end);
     }
     written
+}
+
+/// Whether a word of an argument ends before this byte.
+fn ends_word(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, b'=' | b':' | b',' | b'\'' | b'"' | b'<' | b'>' | b';')
+}
+
+/// What replaces a word that names a file in braces; `None` for any other word.
+fn file_of<'a>(word: &'a [u8], files: &[(&str, &'a [u8])]) -> Option<&'a [u8]> {
+    let inner = word.strip_prefix(b"{")?.strip_suffix(b"}")?;
+    let of = |name: &[u8]| files.iter().find(|(file, _)| file.as_bytes() == name);
+    let doubled = || inner.strip_prefix(b"{")?.strip_suffix(b"}");
+    match of(inner) {
+        Some((_, path)) => Some(path),
+        None => doubled().and_then(of).map(|_| inner),
+    }
 }
 
 #[cfg(test)]
@@ -243,18 +252,54 @@ mod tests {
         assert!(said.contains("standard input 4096") && said.contains("the limit is 4096 bytes"), "{said}");
     }
 
-    #[test]
-    fn files_are_told_by_argument_and_by_variable() {
-        let words = ["{a}", "-i{a}=", "{b}{a}}", "{{a}", "{c} {", "a $a {print}"];
+    /// The arguments of a program with the files `a` at `/3` and `b` at `{a}`.
+    fn with_files(words: &[&str]) -> Program {
         let mut program = Program {
             argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
             env: vec![(b"a".to_vec(), b"old".to_vec()), (b"LANG".to_vec(), b"C".to_vec())],
             ..Program::default()
         };
         program.place_files(&[("a", b"/3"), ("b", b"{a}")]);
-        let said: Vec<&str> = program.argv.iter().map(|word| std::str::from_utf8(word).unwrap()).collect();
-        assert_eq!(said, ["{a}", "-i/3=", "{a}/3}", "{/3", "{c} {", "a $a {print}"]);
+        program
+    }
+
+    #[test]
+    fn files_are_told_by_argument_and_by_variable() {
+        let program = with_files(&["{a}", "{a}"]);
+        assert_eq!(program.argv, [b"{a}".to_vec(), b"/3".to_vec()], "the program's own name stays");
         let pair = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
         assert_eq!(program.env, [pair("LANG", "C"), pair("a", "/3"), pair("b", "{a}")]);
+    }
+
+    #[test]
+    fn braces_name_a_file_only_where_they_are_a_whole_word() {
+        for (word, placed) in [
+            ("{a}", "/3"),
+            ("if={a}", "if=/3"),
+            ("{a}:{b},{a}", "/3:{a},/3"),
+            ("cat {a}>{b};x<{a}", "cat /3>{a};x</3"),
+            ("'{a}' \"{a}\"\t{a}\n{a}", "'/3' \"/3\"\t/3\n/3"),
+            ("{{a}}", "{a}"),
+            ("x={{b}}", "x={b}"),
+            ("{{{a}}}", "{{{a}}}"),
+            ("${a}", "${a}"),
+            ("${{a}}", "${{a}}"),
+            ("print $ENV{a}", "print $ENV{a}"),
+            ("/x/{a}", "/x/{a}"),
+            ("-i{a}", "-i{a}"),
+            ("NR>1{a}", "NR>1{a}"),
+            ("({a})", "({a})"),
+            ("{b}{a}", "{b}{a}"),
+            ("{c} {{c}} { } {} {", "{c} {{c}} { } {} {"),
+            ("{a }", "{a }"),
+            ("a $a {print}", "a $a {print}"),
+            ("", ""),
+        ] {
+            let said = with_files(&["x", word]).argv.remove(1);
+            assert_eq!(String::from_utf8_lossy(&said), placed, "{word}");
+        }
+        let mut bytes = Program { argv: vec![b"x".to_vec(), b"\xff={a}".to_vec()], ..Program::default() };
+        bytes.place_files(&[("a", b"/\xfe")]);
+        assert_eq!(bytes.argv[1], b"\xff=/\xfe");
     }
 }

@@ -255,6 +255,27 @@ fn a_program_has_its_files() {
     assert!(desk.read("shout.y4m") == shout, "a program that fails replaces nothing");
 }
 
+/// Shell, awk and perl have braces of their own around a name that a file has too.
+#[test]
+fn the_braces_of_a_language_are_its_own() {
+    let desk = Desk::new();
+    std::fs::write(desk.path("words"), "one two\n").expect("a file");
+    for words in [
+        &["sh", "-c", "a=${a}; cat \"${a}\" && test {{a}} = '{''a}'"][..],
+        &["awk", "BEGIN{a}{print}", "{a}"],
+        &["perl", "-e", "open(F, $ENV{a}); print <F>"],
+        &["dd", "if={a}", "status=none"],
+    ] {
+        if Command::new(words[0]).arg("--version").stdin(Stdio::null()).output().is_err() {
+            skip!("there is no {}", words[0]);
+        }
+        let mut run = desk.daemon.command(&["run", "exec", "--in", "a=words", "--"]);
+        let output = run.args(words).current_dir(desk.daemon.folder()).output().expect("it runs");
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "one two\n", "{words:?}");
+    }
+}
+
 #[test]
 fn json_tells_how_long_the_file_is_that_the_job_wrote() {
     let desk = Desk::new();
