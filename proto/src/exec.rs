@@ -5,7 +5,9 @@
 //! payload, so [`INLINE_MAX_BYTES`] is the limit for all of it together. Names, arguments and values are bytes, as the
 //! kernel takes them.
 //!
-//! The files of the job have paths only in the worker, which puts them into the program with [`Program::place_files`].
+//! The client's paths of the job's files go along as words ([`Program::paths`]). Only the worker looks at them, and
+//! believes one only if it leads to the file whose descriptor came with the job. The worker then puts the paths into
+//! the program with [`Program::place_files`].
 
 use std::fmt;
 
@@ -13,7 +15,7 @@ use crate::codec::{CodecError, Decode, Encode, decode, encode};
 use crate::limits::INLINE_MAX_BYTES;
 
 /// First byte of every encoding; must be raised with every change to the meaning of the bytes after it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The name of the file that replaces [`Program::stdin`] if the job brings it: for a standard input that is too long to
 /// be inline. The program reads it from its beginning.
@@ -28,6 +30,9 @@ pub struct Program {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// The bytes of its standard input.
     pub stdin: Vec<u8>,
+    /// Names of files of the job, each with the absolute path under which the client opened it. One that is left out, or
+    /// that does not lead to that file, is no error: the program then gets another path.
+    pub paths: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Why a program cannot be sent to a worker, or why bytes are not a program.
@@ -102,16 +107,18 @@ impl fmt::Display for Program {
 }
 
 impl Program {
-    /// Encodes it as the input of an `exec` job.
+    /// Encodes it as the input of an `exec` job. Paths of files that make it too long are left out.
     ///
     /// # Errors
     /// The program is missing, an argument or a variable cannot be passed to a program, or all of it is too long.
     pub fn to_input(&self) -> Result<Vec<u8>, BadProgram> {
         self.check()?;
-        let mut bytes = vec![VERSION];
-        bytes.extend(encode(self));
+        let bytes = self.to_bytes();
         if bytes.len() <= INLINE_MAX_BYTES {
             return Ok(bytes);
+        }
+        if !self.paths.is_empty() {
+            return Self { paths: Vec::new(), ..self.clone() }.to_input();
         }
         Err(BadProgram::TooLong {
             argv: self.argv.iter().map(Vec::len).sum(),
@@ -119,6 +126,23 @@ impl Program {
             stdin: self.stdin.len(),
             total: bytes.len(),
         })
+    }
+
+    /// Whether all of it can be sent, the paths of files included.
+    pub fn fits(&self) -> bool {
+        self.to_bytes().len() <= INLINE_MAX_BYTES
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![VERSION];
+        bytes.extend(encode(self));
+        bytes
+    }
+
+    /// The client's path of the job's file of this name, if it came along. Nothing has checked it.
+    pub fn path_of(&self, file: &str) -> Option<&[u8]> {
+        let found = self.paths.iter().find(|(name, _)| name == file.as_bytes());
+        found.map(|(_, path)| path.as_slice())
     }
 
     /// Decodes the input of an `exec` job.
@@ -202,6 +226,7 @@ mod tests {
             argv: vec![b"sh".to_vec(), b"-c".to_vec(), b"exit \xff".to_vec()],
             env: vec![(b"A".to_vec(), b"b=c".to_vec())],
             stdin: vec![0, 1, 255],
+            paths: vec![(b"a".to_vec(), b"/\xff".to_vec())],
         }
     }
 
@@ -209,9 +234,10 @@ mod tests {
     fn a_program_survives_its_journey() {
         let program = shell();
         let input = program.to_input().unwrap();
+        assert_eq!((program.path_of("a"), program.path_of("b")), (Some(&b"/\xff"[..]), None));
         assert_eq!(Program::from_input(&input), Ok(program));
         assert_eq!(shell().to_string(), "A=b=c sh -c exit \u{fffd}");
-        assert_eq!(Program::from_input(&[2, 0]), Err(BadProgram::Version(Some(2))));
+        assert_eq!(Program::from_input(&[1, 0]), Err(BadProgram::Version(Some(1))));
         assert_eq!(Program::from_input(&[]), Err(BadProgram::Version(None)));
         for cut in 1..input.len() {
             assert!(Program::from_input(&input[..cut]).is_err(), "cut after {cut} bytes");
@@ -247,6 +273,11 @@ mod tests {
     fn the_limit_is_one_for_all_of_it_and_says_what_is_long() {
         let mut program = Program { stdin: vec![7; INLINE_MAX_BYTES - 64], ..shell() };
         assert!(program.to_input().unwrap().len() <= INLINE_MAX_BYTES);
+        let deep = vec![(b"a".to_vec(), vec![b'/'; INLINE_MAX_BYTES])];
+        let with_path = Program { paths: deep, ..program.clone() };
+        assert!(program.fits() && !with_path.fits());
+        let sent = Program::from_input(&with_path.to_input().unwrap()).unwrap();
+        assert_eq!(sent, Program { paths: Vec::new(), ..program.clone() }, "the path stays behind");
         program.stdin.resize(INLINE_MAX_BYTES, 7);
         let said = program.to_input().unwrap_err().to_string();
         assert!(said.contains("standard input 4096") && said.contains("the limit is 4096 bytes"), "{said}");

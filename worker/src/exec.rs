@@ -9,9 +9,10 @@
 //!
 //! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
 //! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a
-//! file of the job that is opened anew. Other files of the job stay open under their numbers and everything else is
-//! closed; the program opens them by `/proc/self/fd/N`, so each process has its own offset. The mark and the limits of
-//! memory and file size are inherited.
+//! file of the job that is opened anew. A file that the job reads has the client's own path if that leads to it
+//! (`exec/real_path.rs`). Every file stays open under its number, everything else is closed, and a file without a path
+//! is opened by `/proc/self/fd/N`, so each process has its own offset. The mark and the limits of memory and file size
+//! are inherited.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -36,6 +37,7 @@ use bulkhead_sys::remove_tree::remove_tree;
 
 use stderr_tail::StderrTail;
 
+mod real_path;
 mod stderr_tail;
 
 /// The search path for programs whose environment has no `PATH`.
@@ -82,11 +84,16 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
     }
 }
 
-/// Replaces the names of files in the program's words by their paths: the program has the files open under the same
-/// descriptor numbers as this worker.
+/// Replaces the names of files in the program's words by their paths: the client's own if it is proven, else the one of
+/// the descriptor, which the program has open under the same number as this worker.
 fn place(program: &mut Program, files: &[Arc<dyn PositionedFile>]) {
-    let paths: Vec<String> = files.iter().map(|file| program::path_of(file.as_fd())).collect();
-    let places = files.iter().zip(&paths).map(|(file, path)| (file.name(), path.as_bytes()));
+    let path_of = |file: &Arc<dyn PositionedFile>| {
+        let told = program.path_of(file.name()).filter(|_| file.way() == Way::In);
+        let told = told.filter(|told| real_path::leads_to(told, file.as_fd()));
+        told.map_or_else(|| program::path_of(file.as_fd()).into_bytes(), <[u8]>::to_vec)
+    };
+    let paths: Vec<Vec<u8>> = files.iter().map(path_of).collect();
+    let places = files.iter().zip(&paths).map(|(file, path)| (file.name(), path.as_slice()));
     program.place_files(&places.collect::<Vec<_>>());
 }
 

@@ -34,23 +34,28 @@ pub(crate) struct ExecInput {
 }
 
 impl ExecArgs {
-    /// Encodes these words, the environment and standard input.
-    pub(crate) fn input(&self, words: &[String]) -> Result<ExecInput, String> {
+    /// Encodes these words, the environment, standard input, and the paths of the job's files with their names.
+    pub(crate) fn input(
+        &self,
+        words: &[String],
+        paths: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<ExecInput, String> {
         let mut argv: Vec<Vec<u8>> = words.iter().map(|word| word.clone().into_bytes()).collect();
         if let (Some(name), Some(first)) = (words.first(), argv.first_mut()) {
             *first = from_here(name)?;
         }
         let env = self.env.iter().map(|pair| variable(pair)).collect::<Result<_, _>>()?;
         // A missing program is reported before standard input is read.
-        let mut program = Program { argv, env, stdin: Vec::new() };
+        let mut program = Program { argv, env, stdin: Vec::new(), paths };
         let input = program.to_input().map_err(|error| error.to_string())?;
         if !self.stdin {
             return Ok(ExecInput { input, stdin: None });
         }
         program.stdin = read_stdin()?;
+        // A standard input that leaves no room for the paths becomes a file too.
         Ok(match program.to_input() {
-            Ok(input) => ExecInput { input, stdin: None },
-            Err(_) => ExecInput { input, stdin: Some(program.stdin) },
+            Ok(input) if program.fits() => ExecInput { input, stdin: None },
+            _ => ExecInput { input, stdin: Some(program.stdin) },
         })
     }
 

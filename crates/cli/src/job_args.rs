@@ -218,7 +218,8 @@ impl JobArgs {
                     .to_owned(),
             );
         }
-        Inputs::program(self.inputs.join(" "), self.program.input(&self.inputs)?, self.count)
+        let paths = self.files.ins.iter().filter_map(FileArg::named_path).collect();
+        Inputs::program(self.inputs.join(" "), self.program.input(&self.inputs, paths)?, self.count)
     }
 
     fn factorials(&self) -> Result<Inputs, String> {
@@ -282,7 +283,7 @@ mod tests {
             ("chaos exit:3", vec!["exit:3"]),
             ("own-kind a b", vec!["a b"]),
             ("transform --rotate 90 in.y4m --gray", vec!["rotate=90,gray"]),
-            ("exec -- true", vec!["\u{1}\u{1}\u{4}true\0\0"]),
+            ("exec -- true", vec!["\u{2}\u{1}\u{4}true\0\0\0"]),
         ] {
             assert_eq!(read(line).unwrap(), inputs, "{line}");
         }

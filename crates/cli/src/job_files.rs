@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::IsTerminal;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -43,6 +44,12 @@ impl FileArg {
             Some((name, path)) if !path.is_empty() => Ok(Self::new(name, path)),
             _ => Err("give NAME=PATH, such as table=data.csv".to_owned()),
         }
+    }
+
+    /// Its name and its absolute path, unless it is stdin or stdout.
+    pub(crate) fn named_path(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let path = std::path::absolute(&self.path).ok().filter(|_| !self.is_standard())?;
+        Some((self.name.clone().into_bytes(), path.into_os_string().into_vec()))
     }
 
     fn is_standard(&self) -> bool {
