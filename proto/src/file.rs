@@ -23,6 +23,8 @@ pub enum Way {
     In,
     /// The job writes it.
     Out,
+    /// An empty folder, open for reading, in which a program makes one file. Only the kind `exec` uses one.
+    Folder,
 }
 
 /// The name and the direction of one descriptor of a submit.

@@ -57,11 +57,12 @@ impl ClientFile {
     fn fault(&self, wanted: &FileUse) -> Option<String> {
         let name = &wanted.name;
         match (self.descriptor().access(), wanted.way) {
-            (Ok(Access { read: true, .. }), Way::In) | (Ok(Access { write: true, .. }), Way::Out) => None,
+            (Ok(Access { read: true, .. }), Way::In | Way::Folder)
+            | (Ok(Access { write: true, .. }), Way::Out) => None,
             (Ok(Access { append: true, .. }), Way::Out) => Some(format!(
                 "file {name:?} was opened for appending, and a job writes where it wants to: open it without O_APPEND"
             )),
-            (Ok(_), Way::In) => {
+            (Ok(_), Way::In | Way::Folder) => {
                 Some(format!("file {name:?} was not opened for reading: open it with O_RDONLY"))
             }
             (Ok(_), Way::Out) => {

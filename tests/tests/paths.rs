@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use bulkhead_tests::daemon::{Daemon, binary, new_folder};
+use bulkhead_proto::client::view::WorkerState;
+use bulkhead_tests::daemon::{Daemon, binary, eventually, new_folder, send_signal};
 use bulkhead_tests::skip;
 
 /// The user `nobody`.
@@ -45,6 +46,11 @@ impl Bench {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("files").join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let all = std::fs::read_dir(self.path("")).expect("a folder");
+        all.map(|one| text(one.expect("an entry").file_name().as_encoded_bytes())).collect()
     }
 
     fn write(&self, name: &str, content: &str) {
@@ -202,4 +208,111 @@ fn a_path_that_leads_elsewhere_is_not_used() {
     }
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "the client's");
+}
+
+/// An older file stays until the program is done, and the new one is found under its own name in a folder of its own.
+#[test]
+fn an_output_is_made_by_real_tools_under_its_own_name() {
+    if !is_root() {
+        skip!("only root can become another user");
+    }
+    let sql = "create table if not exists t(x); insert into t values(1); select count(*) from t;";
+    let tools: [(&str, &str, &[&str]); 5] = [
+        ("sqlite3", "old.db", &["sqlite3", "{b}", sql]),
+        ("zip", "x.zip", &["sh", "-c", "cp \"$a\" in.txt; zip -q \"$b\" in.txt"]),
+        ("ffmpeg", "x.mp4", &["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=d=1:s=64x48", "{b}"]),
+        ("sed", "x.txt", &["sh", "-c", "cp \"$a\" \"$b\"; sed -i s/content/edited/ \"$b\""]),
+        (
+            "node",
+            "x.json",
+            &["node", "-e", "require('child_process').execFileSync('cp', [process.env.a, process.env.b])"],
+        ),
+    ];
+    let missing: Vec<&str> = tools.iter().map(|(tool, ..)| *tool).filter(|tool| !has(tool)).collect();
+    as_both(|bench| {
+        bench.write("a.txt", "content\n");
+        for (_, name, words) in tools.iter().filter(|(tool, ..)| !missing.contains(tool)) {
+            bench.write(name, "older");
+            let out = format!("b={name}");
+            let words = [&["--in", "a=a.txt", "--out", &out, "--retries-max", "1", "--"], *words].concat();
+            let said = bench.ok(&words);
+            let made = std::fs::read(bench.path(name)).expect("it is there");
+            assert!(!made.is_empty() && made != b"older", "{name}: {said}");
+        }
+        let left: Vec<_> = bench
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with('.') || name.contains("deleted"))
+            .collect();
+        assert!(left.iter().all(|name| name == ".local"), "{left:?}");
+    });
+    if !missing.is_empty() {
+        skip!("not installed: {}", missing.join(", "));
+    }
+}
+
+#[test]
+fn what_is_not_made_replaces_nothing_and_fails() {
+    let daemon = Daemon::start();
+    let path = |name: &str| daemon.folder().join(name).display().to_string();
+    std::fs::write(path("old"), "older").expect("a file");
+    let out = format!("b={}", path("old"));
+    for (script, code, fault) in [
+        ("true", 1, "left no file for \"b\""),
+        ("mkdir \"$b\"", 1, "something else than a regular file"),
+        ("ln -s /etc/passwd \"$b\"", 1, "something else than a regular file"),
+        ("mkfifo \"$b\"", 1, "something else than a regular file"),
+        ("echo half > \"$b\"; exit 3", 3, "exit code 3"),
+        ("test -e \"$b\" || { echo half > \"$b\"; touch \"$b-side\"; exit 4; }", 4, "after 3 attempts"),
+    ] {
+        let output =
+            daemon.cli(&["run", "exec", "--retries-max", "2", "--out", &out, "--", "sh", "-c", script]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(code) && said.contains(fault), "{script}: {said}");
+        assert_eq!(std::fs::read_to_string(path("old")).expect("it is there"), "older", "{script}");
+    }
+    let kept = daemon.cli(&["run", "exec", "--out", &out, "--", "sh", "-c", "echo told"]);
+    assert_eq!((kept.status.code(), text(&kept.stdout).as_str()), (Some(1), "told\n"));
+    assert!(!hidden(daemon.folder()), "nothing is left beside it");
+}
+
+fn hidden(folder: &Path) -> bool {
+    let names = std::fs::read_dir(folder).expect("a folder").map(|one| one.expect("an entry").file_name());
+    names.into_iter().any(|name| text(name.as_encoded_bytes()).starts_with(".bulkhead-"))
+}
+
+/// The command is killed: its worker ends the program and removes the folder. If no worker has it, the next run does.
+#[test]
+fn the_folder_of_a_killed_command_is_removed() {
+    let daemon = Daemon::start();
+    let path = |name: &str| daemon.folder().join(name).display().to_string();
+    let (out, mark) = (format!("b={}", path("out")), path("mark"));
+    let script = "echo half > \"$b\"; echo > \"$1\"; exec sleep 3000";
+    let mut run = daemon.command(&["run", "exec", "--out", &out, "--", "sh", "-c", script, "sh", &mark]);
+    let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it runs");
+    eventually("the program runs", || Path::new(&mark).exists().then_some(()));
+    assert!(hidden(daemon.folder()));
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    eventually("the folder is gone", || (!hidden(daemon.folder())).then_some(()));
+    std::fs::create_dir(path(".bulkhead-out-5")).expect("a folder");
+    std::fs::write(path(".bulkhead-out-5/out"), "half").expect("a file");
+    daemon.ok(&["run", "exec", "--out", &out, "--", "cp", "/etc/hostname", "{b}"]);
+    assert!(!hidden(daemon.folder()) && Path::new(&path("out")).is_file());
+}
+
+/// Killed workers leave what their program had made; the next attempt must not find it.
+#[test]
+fn an_attempt_after_a_killed_worker_finds_an_empty_folder() {
+    let daemon = Daemon::start();
+    let path = |name: &str| daemon.folder().join(name).display().to_string();
+    let (out, mark) = (format!("b={}", path("out")), path("mark"));
+    let script = "test -e \"$b\" && exit 9; echo half > \"$b\"; test -e \"$1\" && exit 0; echo > \"$1\"; exec sleep 3000";
+    let mut run = daemon.command(&["run", "exec", "--out", &out, "--", "sh", "-c", script, "sh", &mark]);
+    let child = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+    eventually("the program runs", || Path::new(&mark).exists().then_some(()));
+    send_signal(daemon.await_worker(WorkerState::Busy).pid.expect("it runs"), "KILL");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!hidden(daemon.folder()) && Path::new(&path("out")).is_file());
 }

@@ -10,7 +10,7 @@
 //! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
 //! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a
 //! file of the job that is opened anew. A file that the job reads has the client's own path if that leads to it
-//! (`exec/real_path.rs`). Every file stays open under its number, everything else is closed, and a file without a path
+//! (`exec/real_path.rs`), and one that it writes is made in a folder of the client (`exec/output_folder.rs`). Every file stays open under its number, everything else is closed, and a file without a path
 //! is opened by `/proc/self/fd/N`, so each process has its own offset. The mark and the limits of memory and file size
 //! are inherited.
 
@@ -35,8 +35,10 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
 use bulkhead_sys::remove_tree::remove_tree;
 
+use output_folder::OutputFolder;
 use stderr_tail::StderrTail;
 
+mod output_folder;
 mod real_path;
 mod stderr_tail;
 
@@ -58,6 +60,9 @@ const SIGXFSZ: i32 = 25;
 pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
     let mut program = Program::from_input(input).map_err(|error| TaskFailure::new(error.to_string()))?;
     let files = task.files();
+    let told = |file: &Arc<dyn PositionedFile>| OutputFolder::new(file, program.path_of(file.name()));
+    let folders: Vec<OutputFolder> = files.iter().filter_map(told).collect();
+    folders.iter().try_for_each(OutputFolder::empty)?;
     place(&mut program, &files);
     let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
     let stdin_file = files.iter().any(|file| file.name() == STDIN).then(|| task.file(STDIN)).transpose()?;
@@ -76,9 +81,12 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
         program::ProgramSpec { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
     let mut listener = ProgramListener::new(task, out_max_bytes(&files));
     let ended = program::run(&program, &mut listener);
+    if listener.task.is_cancelled() {
+        folders.iter().for_each(OutputFolder::remove);
+    }
     match (listener.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(ExitStatus::Code(0))) => Ok(()),
+        (None, Ok(ExitStatus::Code(0))) => folders.iter().try_for_each(OutputFolder::expect_file),
         (None, Ok(status)) => Err(listener.fate(status)),
         (None, Err(error)) => Err(not_run(name, &error)),
     }
@@ -88,6 +96,9 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
 /// the descriptor, which the program has open under the same number as this worker.
 fn place(program: &mut Program, files: &[Arc<dyn PositionedFile>]) {
     let path_of = |file: &Arc<dyn PositionedFile>| {
+        if let Some(folder) = OutputFolder::new(file, program.path_of(file.name())) {
+            return folder.path().as_os_str().as_encoded_bytes().to_vec();
+        }
         let told = program.path_of(file.name()).filter(|_| file.way() == Way::In);
         let told = told.filter(|told| real_path::leads_to(told, file.as_fd()));
         told.map_or_else(|| program::path_of(file.as_fd()).into_bytes(), <[u8]>::to_vec)

@@ -83,7 +83,7 @@ impl TaskFiles {
 
     /// Whether the task writes a file of the client. Such a file may be as long as its disk allows.
     pub(crate) fn writes_a_clients(&self) -> bool {
-        self.named.iter().any(|file| file.way() == Way::Out)
+        self.named.iter().any(|file| file.way() != Way::In)
     }
 
     /// The client's file for the output of the job, checked.
@@ -91,8 +91,8 @@ impl TaskFiles {
         let out = self.named(OUT)?;
         match out.way() {
             Way::Out => Ok(out),
-            Way::In => Err(TaskFailure::new(format!(
-                "file {OUT:?} is one that the job reads: it cannot be its output"
+            Way::In | Way::Folder => Err(TaskFailure::new(format!(
+                "file {OUT:?} is not one that the job writes: it cannot be its output"
             ))),
         }
     }

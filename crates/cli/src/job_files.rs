@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bulkhead_client::input_file::{self, InputCopyError, InputSource};
 use bulkhead_client::{Error, Interrupts, JobFile, JobInput};
-use bulkhead_proto::exec::STDIN;
+use bulkhead_proto::exec::{Program, STDIN};
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::job::OutputMode;
 
@@ -85,6 +85,8 @@ pub(crate) struct FileRequest {
     pub(crate) outs: Vec<FileArg>,
     /// The file into which the job itself writes its result, if it does.
     pub(crate) result: Option<PathBuf>,
+    /// Whether the job runs a program, which makes the files of `outs` itself.
+    pub(crate) makes_files: bool,
     /// The file into which this command writes the results, if it does.
     pub(crate) results: Option<PathBuf>,
     /// The beginning of standard input, which was read already, if standard input becomes a file of the job.
@@ -138,9 +140,16 @@ impl FileRequest {
         let mut open = JobFiles::default();
         open.attached.takes_result = self.result.is_some();
         let result = self.result.as_ref().map(|path| FileArg::new(file::OUT, path));
-        for one in self.outs.iter().chain(&result) {
-            let new = OutputTarget::for_job(&one.path)?;
-            open.attached.files.push(JobFile::written(&one.name, std::sync::Arc::clone(new.file())));
+        let makes_files = self.outs.iter().map(|_| self.makes_files).chain([false]);
+        for (one, is_made) in self.outs.iter().chain(&result).zip(makes_files) {
+            let new = match is_made {
+                true => OutputTarget::for_program(&one.path, &one.name)?,
+                false => OutputTarget::for_job(&one.path)?,
+            };
+            let (attached, path) = new.job_file(&one.name);
+            open.attached.files.push(attached);
+            let path = path.map(|path| (one.name.clone().into_bytes(), path.into_os_string().into_vec()));
+            open.attached.paths.extend(path);
             open.outs.0.push(new);
         }
         for one in &self.ins {
@@ -207,18 +216,45 @@ pub(crate) struct JobFiles {
     pub(crate) outs: OutputFiles,
 }
 
+impl JobFiles {
+    /// Passes files in place of folders, for a daemon of another user, whose programs may not enter them.
+    pub(crate) fn without_folders(mut self) -> Self {
+        self.outs.0 = self.outs.0.into_iter().map(OutputTarget::without_folder).collect();
+        for (file, out) in self.attached.files.iter_mut().zip(&self.outs.0) {
+            *file = out.job_file(&file.name).0;
+        }
+        self.attached.paths.clear();
+        self
+    }
+}
+
 /// Files to attach to each job.
 #[derive(Debug, Default)]
 pub(crate) struct AttachedFiles {
     files: Vec<JobFile>,
     takes_result: bool,
+    /// The paths at which a program is to make files, with their names.
+    paths: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl AttachedFiles {
     /// Adds the files to a job.
     pub(crate) fn to(&self, job: JobInput) -> JobInput {
         let output = if self.takes_result { OutputMode::File } else { job.output };
-        JobInput { output, files: self.files.clone(), ..job }
+        JobInput { output, files: self.files.clone(), bytes: self.with_paths(job.bytes) }
+    }
+
+    /// The input of a program with the paths of the files that it makes.
+    fn with_paths(&self, input: Vec<u8>) -> Vec<u8> {
+        if self.paths.is_empty() {
+            return input;
+        }
+        let told = Program::from_input(&input).and_then(|mut program| {
+            program.paths.extend(self.paths.iter().cloned());
+            program.to_input()
+        });
+        // It was a program that could be encoded, so this does not fail; without paths the program finds its files too.
+        told.unwrap_or(input)
     }
 }
 

@@ -9,12 +9,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bulkhead_client::{AtomicFile, Error, InterruptFd, Interrupts, input_file, name_user, wait_readable};
+use bulkhead_client::{
+    AtomicFile, Error, HiddenFolder, InterruptFd, Interrupts, JobFile, input_file, name_user, wait_readable,
+};
 
 use crate::write_wait::{self, WriteWait};
 
@@ -34,6 +36,11 @@ pub(crate) struct OutputTarget {
 #[derive(Debug)]
 enum TargetKind {
     Whole(AtomicFile),
+    /// A program makes the file, in a folder beside the path.
+    Made {
+        folder: HiddenFolder,
+        name: String,
+    },
     /// Stdout, a pipe, terminal or device. This command writes to it at once; the output of a job is copied to it at
     /// the end. It is never replaced.
     Special {
@@ -69,6 +76,33 @@ impl OutputTarget {
         Ok(Self { inner, name, write_wait: WriteWait::default() })
     }
 
+    /// Opens `path` to be written by a program, which has the file as `name`.
+    pub(crate) fn for_program(path: &Path, name: &str) -> Result<Self> {
+        let this = Self::for_job(path)?;
+        let TargetKind::Whole(_) = this.inner else { return Ok(this) };
+        let folder = HiddenFolder::create(path).with_context(|| format!("cannot write to {}", this.name))?;
+        Ok(Self { inner: TargetKind::Made { folder, name: name.to_owned() }, ..this })
+    }
+
+    /// Replaces a folder, in which a program would make the file, by the file itself.
+    pub(crate) fn without_folder(self) -> Self {
+        let inner = match self.inner {
+            TargetKind::Made { folder, .. } => TargetKind::Whole(folder.into_file()),
+            inner => inner,
+        };
+        Self { inner, ..self }
+    }
+
+    /// The file or folder as a file of a job, and the path of the file in the folder.
+    pub(crate) fn job_file(&self, name: &str) -> (JobFile, Option<PathBuf>) {
+        match &self.inner {
+            TargetKind::Made { folder, .. } => {
+                (JobFile::folder(name, Arc::clone(folder.folder())), Some(folder.file_path()))
+            }
+            _ => (JobFile::written(name, Arc::clone(self.file())), None),
+        }
+    }
+
     /// From now on a signal ends a write that waits for the reader of a pipe.
     pub(crate) fn heed(&mut self, interrupt_fd: InterruptFd) -> Result<()> {
         self.write_wait = WriteWait::with(self.file().as_fd(), interrupt_fd)?;
@@ -79,6 +113,7 @@ impl OutputTarget {
     pub(crate) fn file(&self) -> &Arc<File> {
         match &self.inner {
             TargetKind::Whole(atomic) => atomic.file(),
+            TargetKind::Made { folder, .. } => folder.folder(),
             TargetKind::Special { file, .. } => file,
         }
     }
@@ -88,6 +123,7 @@ impl OutputTarget {
         let write = || format!("cannot write to {}", self.name);
         match self.inner {
             TargetKind::Whole(atomic) => atomic.publish().with_context(write),
+            TargetKind::Made { folder, name } => folder.publish(&name).with_context(write),
             TargetKind::Special { copied_to: None, .. } => Ok(()),
             TargetKind::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),

@@ -90,6 +90,10 @@ fn work(peer: &mut Peer) -> (Tag, Submit) {
         match one.way {
             Way::In => drop(file.read_to_string(&mut read).unwrap()),
             Way::Out => to_write.push((file, one.name.clone())),
+            Way::Folder => {
+                let path = format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&file), one.name);
+                to_write.push((File::create(path).unwrap(), one.name.clone()));
+            }
         }
     }
     for (mut file, name) in to_write {

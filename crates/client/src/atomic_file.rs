@@ -58,6 +58,20 @@ impl AtomicFile {
         &self.file
     }
 
+    /// The path under which it will appear.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Takes a finished file in place of its own, which is dropped. `path` names it, on the same file system.
+    pub(crate) fn finished_as(mut self, file: File, path: PathBuf) -> Self {
+        if let Some(own) = self.temporary.replace(path) {
+            drop(std::fs::remove_file(own));
+        }
+        self.file = Arc::new(file);
+        self
+    }
+
     /// Syncs the file to the disk, gives it the permissions of the file that it replaces and then its name, and syncs
     /// the folder.
     ///
@@ -132,7 +146,7 @@ fn in_folder(error: io::Error, folder: &Path) -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, text)
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

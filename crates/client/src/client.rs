@@ -51,6 +51,12 @@ impl DaemonClient {
         self.reply_timeout = reply_timeout;
     }
 
+    /// Whether the daemon runs as the user of this process. If it does not, its programs have other rights than this
+    /// process, and may not be able to enter a folder of ours.
+    pub fn has_our_user(&self) -> bool {
+        self.socket.peer_uid().is_ok_and(|uid| uid == bulkhead_sys::socket::own_uid())
+    }
+
     /// From now on these signals end every wait with [`Error::Interrupted`]. Returns the ones that were set before.
     pub fn set_interrupts(&mut self, interrupts: Option<Interrupts>) -> Option<Interrupts> {
         self.socket.set_interrupts(interrupts)

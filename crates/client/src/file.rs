@@ -35,6 +35,11 @@ impl JobFile {
         Self { name: name.into(), way: Way::Out, file: file.into() }
     }
 
+    /// An empty folder, in which the program of an `exec` job makes a file.
+    pub fn folder(name: impl Into<String>, folder: impl Into<Arc<File>>) -> Self {
+        Self { name: name.into(), way: Way::Folder, file: folder.into() }
+    }
+
     /// Opens a regular file for the job to read.
     ///
     /// # Errors

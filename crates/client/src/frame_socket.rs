@@ -45,6 +45,11 @@ pub(crate) struct FrameSocket {
 }
 
 impl FrameSocket {
+    /// The user who called listen on the other side.
+    pub(crate) fn peer_uid(&self) -> io::Result<u32> {
+        Ok(socket::peer_cred(self.socket.as_fd())?.uid)
+    }
+
     /// Takes over a socket on which the hellos were exchanged.
     pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;

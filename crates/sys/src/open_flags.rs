@@ -1,12 +1,24 @@
-//! How a descriptor was opened.
+//! How a descriptor was opened, and an open that takes folders alone.
 //!
-//! Reads the flags of the open file (F_GETFL), never the file itself, so it cannot block. Used by the worker's
-//! `task_files/checked_file.rs`.
+//! Reads the flags of the open file (F_GETFL), never the file itself, so that cannot block. Used by the worker's
+//! `task_files/checked_file.rs` and by `client` for hidden folders.
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+
+/// Opens a folder for reading (O_DIRECTORY), and no symbolic link.
+///
+/// # Errors
+/// ENOTDIR: it is no folder, or a link. ENOENT, EACCES, EMFILE.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
+}
 
 /// Whether it was opened with O_APPEND, so that each write goes to the end of the file.
 ///

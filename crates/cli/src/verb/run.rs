@@ -77,10 +77,12 @@ impl Args {
         // The output is opened first, as those of the job are: opening a FIFO may block, and signals must not be
         // watched then.
         let file = wanted.results.as_deref().map(OutputTarget::create).transpose()?;
-        let JobFiles { attached, outs } = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
+        let files = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
         let interrupt_fds = [interrupts.fd()?, interrupts.fd()?];
         let (mut client, private) = connect_or_start(global, interrupts)?;
+        let files = if client.has_our_user() { files } else { files.without_folders() };
+        let JobFiles { attached, outs } = files;
         let mut sink = ResultSink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
         if !global.quiet {
             client.on_notice(sink.progress.notices());
@@ -133,7 +135,8 @@ impl Args {
         let takes_result = transforms || (is_plain && writes_much);
         let (result, results) =
             if takes_result { (self.output.clone(), None) } else { (None, self.output.clone()) };
-        let wanted = FileRequest { ins, outs, result, results, stdin };
+        let wanted =
+            FileRequest { ins, outs, result, makes_files: self.jobs.runs_programs(), results, stdin };
         wanted.check()?;
         if wanted.takes_stdout() && (global.json || self.output.is_none()) {
             return Err(UsageError(

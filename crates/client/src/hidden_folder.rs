@@ -1,0 +1,197 @@
+//! The output of a program: a hidden folder beside a path, in which the program makes a file that then gets the path.
+//!
+//! The folder is `.bulkhead-out-N` with mode 0700, and its descriptor goes to the worker as a file of the job. So the
+//! program writes a real file, of the path's own name and with room beside it, and an older file under the path stays
+//! as it is until the new one is finished. The descriptor is locked (flock), and a lock lasts until all holders of that
+//! open file have closed it: a folder whose lock is free belongs to nobody that lives, and is removed by the next
+//! command that makes one there. Nothing else is ever removed here. Driven by the command line.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bulkhead_sys::open_flags::open_folder;
+use bulkhead_sys::remove_tree::remove_tree;
+use bulkhead_sys::socket;
+
+use crate::atomic_file::{AtomicFile, folder_of};
+
+/// After this many names in a row that are free, no folder of a killed command is looked for any more.
+const FREE_NAMES: u32 = 64;
+
+/// A folder for one file that is not there yet. Dropping it removes it.
+#[derive(Debug)]
+pub struct HiddenFolder {
+    /// The file that would get the path; it shows that the path can be written, and the program's takes its place.
+    target: AtomicFile,
+    made: MadeFolder,
+    name: PathBuf,
+}
+
+/// The folder itself, which is removed with its content when this is dropped.
+#[derive(Debug)]
+struct MadeFolder {
+    path: PathBuf,
+    folder: Arc<File>,
+}
+
+impl HiddenFolder {
+    /// Makes the folder beside `path`. If `path` is a symbolic link to a file, that file will be replaced.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::create`].
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let target = AtomicFile::create(path)?;
+        let place = std::path::absolute(folder_of(target.target()))?;
+        let name = target.target().file_name().map(PathBuf::from);
+        let name = name.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it names no file"))?;
+        Ok(Self { target, made: make(&place)?, name })
+    }
+
+    /// Gives up the folder, and returns the file that gets the path: for programs that may not enter the folder.
+    pub fn into_file(self) -> AtomicFile {
+        self.target
+    }
+
+    /// The folder, open for reading.
+    pub fn folder(&self) -> &Arc<File> {
+        &self.made.folder
+    }
+
+    /// The path of the file that the program is to make.
+    pub fn file_path(&self) -> PathBuf {
+        self.made.path.join(&self.name)
+    }
+
+    /// Gives the program's file the path. `name` is its other possible name in the folder, used by a worker that did
+    /// not get [`Self::file_path`].
+    ///
+    /// # Errors
+    /// There is no regular file, or as [`AtomicFile::publish`]. The older file is then unchanged.
+    pub fn publish(self, name: &str) -> io::Result<()> {
+        let paths = [self.file_path(), self.made.path.join(name)];
+        let is_file = |path: &&PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
+        let missing = || io::Error::new(ErrorKind::NotFound, "the program left no regular file for it");
+        let path = paths.iter().find(is_file).ok_or_else(missing)?;
+        self.target.finished_as(File::open(path)?, path.clone()).publish()
+    }
+}
+
+impl Drop for MadeFolder {
+    fn drop(&mut self) {
+        // Only the folder that is held: somebody may have moved it away and put another in its place.
+        if is_at(&self.folder, &self.path) {
+            drop(remove_tree(&self.path));
+        }
+    }
+}
+
+/// Makes a locked folder under the first free name, and removes those of killed commands.
+fn make(place: &Path) -> io::Result<MadeFolder> {
+    let (mut made, mut free) = (None, 0);
+    for number in 0_u32.. {
+        let path = place.join(format!(".bulkhead-out-{number}"));
+        remove_abandoned(&path);
+        if made.is_none() {
+            made = make_one(&path)?.map(|folder| MadeFolder { path, folder: Arc::new(folder) });
+        } else if path.symlink_metadata().is_err() {
+            free += 1;
+        } else {
+            free = 0;
+        }
+        if made.is_some() && free >= FREE_NAMES {
+            break;
+        }
+    }
+    made.ok_or_else(|| ErrorKind::AlreadyExists.into())
+}
+
+/// `None`: the name is taken, or another command took the new folder for one of a killed command.
+fn make_one(path: &Path) -> io::Result<Option<File>> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
+        made => made?,
+    }
+    let Ok(folder) = open_folder(path) else { return Ok(None) };
+    // Where the file system has no such locks, no command can take the folder for an abandoned one.
+    let is_taken = matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock));
+    Ok((!is_taken && is_at(&folder, path)).then_some(folder))
+}
+
+/// Removes a folder of our user that nobody has locked.
+fn remove_abandoned(path: &Path) {
+    let Ok(folder) = open_folder(path) else { return };
+    let is_own = folder.metadata().is_ok_and(|found| found.uid() == socket::own_uid());
+    if is_own && folder.try_lock().is_ok() && is_at(&folder, path) {
+        drop(remove_tree(path));
+    }
+}
+
+/// Whether this open folder is the one under the path.
+fn is_at(folder: &File, path: &Path) -> bool {
+    let (Ok(own), Ok(found)) = (folder.metadata(), path.symlink_metadata()) else { return false };
+    (own.dev(), own.ino()) == (found.dev(), found.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let all = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = all.map(|one| one.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_programs_file_gets_the_path_and_nothing_stays_beside_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("old.db");
+        fs::write(&path, "older").unwrap();
+        for publish in [false, true] {
+            let hidden = HiddenFolder::create(&path).unwrap();
+            assert!(hidden.file_path().ends_with("old.db") && !hidden.file_path().exists());
+            fs::write(hidden.file_path(), "new").unwrap();
+            fs::write(hidden.file_path().with_extension("journal"), "x").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"older");
+            if publish {
+                hidden.publish("b").unwrap();
+            }
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(place.path()), ["old.db"]);
+    }
+
+    #[test]
+    fn what_is_no_file_replaces_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("out");
+        fs::write(&path, "older").unwrap();
+        type Leave = fn(&Path) -> io::Result<()>;
+        let link: Leave = |path| std::os::unix::fs::symlink("/etc/passwd", path);
+        for leave in [(|_| Ok(())) as Leave, |path| fs::create_dir(path), link] {
+            let hidden = HiddenFolder::create(&path).unwrap();
+            leave(&hidden.file_path()).unwrap();
+            assert!(hidden.publish("b").unwrap_err().to_string().contains("no regular file"));
+            assert_eq!(fs::read(&path).unwrap(), b"older");
+            assert_eq!(names(place.path()), ["out"]);
+        }
+    }
+
+    #[test]
+    fn folders_of_the_dead_are_removed_and_those_of_the_living_stay() {
+        let place = tempfile::tempdir().unwrap();
+        for number in [0, 1, 40] {
+            fs::create_dir_all(place.path().join(format!(".bulkhead-out-{number}/x"))).unwrap();
+        }
+        fs::write(place.path().join(".bulkhead-out-3"), "a file").unwrap();
+        let first = HiddenFolder::create(&place.path().join("a")).unwrap();
+        let second = HiddenFolder::create(&place.path().join("a")).unwrap();
+        assert_eq!(names(place.path()), [".bulkhead-out-0", ".bulkhead-out-1", ".bulkhead-out-3"]);
+        drop((first, second));
+        assert_eq!(names(place.path()), [".bulkhead-out-3"]);
+    }
+}
