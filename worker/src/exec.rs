@@ -10,9 +10,9 @@
 //! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
 //! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a
 //! file of the job that is opened anew. A file that the job reads has the client's own path if that leads to it
-//! (`exec/real_path.rs`), and one that it writes is made in a folder of the client (`exec/output_folder.rs`). Every file stays open under its number, everything else is closed, and a file without a path
-//! is opened by `/proc/self/fd/N`, so each process has its own offset. The mark and the limits of memory and file size
-//! are inherited.
+//! (`exec/real_path.rs`), and one that it writes is made in a folder of the client (`exec/output_folder.rs`). Every file
+//! stays open under its number, everything else is closed, and a file without a path is opened by `/proc/self/fd/N`, so
+//! each process has its own offset. The mark and the limits of memory and file size are inherited.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};

@@ -58,7 +58,10 @@ fn grant_limits(limits: &KindLimits, policy: &mut Policy, admin: bool) -> Result
 
 /// The first file that a job of this kind needs and that is not among `files`, in words for its client.
 pub(crate) fn missing_file(kind: &Kind, files: &[FileUse]) -> Option<String> {
-    let needed = kind.needs.iter().find(|needed| !files.contains(needed))?;
+    // A program makes a file that its kind writes in a folder that it gets.
+    let is_made =
+        |needed: &FileUse| needed.way == Way::Out && files.contains(&FileUse::new(&needed.name, Way::Folder));
+    let needed = kind.needs.iter().find(|needed| !files.contains(needed) && !is_made(needed))?;
     let (name, way) = (&needed.name, if needed.way == Way::In { "read" } else { "write" });
     let other_way = files.iter().any(|file| file.name == *name);
     let told = if other_way { "it came the other way" } else { "none of that name came" };

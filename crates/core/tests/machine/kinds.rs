@@ -94,8 +94,12 @@ fn a_job_without_a_file_that_its_kind_needs_is_refused_with_its_name() {
     assert!(said.contains("a ruled job needs a file \"clip\" to read, and none of that name came"), "{said}");
     let said = refused(&mut rig, "ruled", Policy::default(), std::slice::from_ref(&clip));
     assert!(said.contains("needs a file \"report\" to write, and none of that name came"), "{said}");
-    let said = refused(&mut rig, "ruled", Policy::default(), &[clip, FileUse::new("report", Way::In)]);
+    let said =
+        refused(&mut rig, "ruled", Policy::default(), &[clip.clone(), FileUse::new("report", Way::In)]);
     assert!(said.contains("needs a file \"report\" to write, and it came the other way"), "{said}");
+    let made = [clip, FileUse::new("report", Way::Folder)];
+    let said = refused(&mut rig, "ruled", Policy::default(), &made);
+    assert!(said.contains("names 2 files and 0 came"), "a folder for it does: {said}");
 }
 
 #[test]
