@@ -192,8 +192,7 @@ fn a_path_that_leads_elsewhere_is_not_used() {
     let folder = daemon.folder().join("disk");
     std::fs::create_dir(&folder).expect("a folder");
     std::fs::write(folder.join("a.txt"), "the worker's").expect("a file");
-    let script =
-        "mount -t tmpfs none \"$1\" && printf \"the client's\" > \"$1/a.txt\" || exit 77; shift; exec \"$@\"";
+    let script = "mount -t tmpfs none \"$1\" && printf \"the client's\" > \"$1/a.txt\" || exit 77; disk=$1; shift; \"$@\" && cat \"$disk/out\" && ls -A \"$disk\"";
     let mut command = Command::new("unshare");
     command
         .args(["-m", "sh", "-c", script, "sh"])
@@ -202,12 +201,17 @@ fn a_path_that_leads_elsewhere_is_not_used() {
         .arg("--socket")
         .arg(daemon.socket());
     command.args(["run", "exec", "--in"]).arg(format!("a={}", folder.join("a.txt").display()));
-    let output = command.args(["--", "cat", "{a}"]).output().expect("unshare is there");
+    command.arg("--out").arg(format!("b={}", folder.join("out").display()));
+    let output = command
+        .args(["--", "sh", "-c", "cat \"$1\" > \"$b\"; echo more >> \"$2\"", "sh", "{a}", "{b}"])
+        .output()
+        .expect("unshare is there");
     if output.status.code() == Some(77) || text(&output.stderr).contains("unshare") {
         skip!("no tmpfs can be mounted here: {}", text(&output.stderr));
     }
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "the client's");
+    assert_eq!(text(&output.stdout), "the client'smore\na.txt\nout\n");
+    assert!(!folder.join("out").exists());
 }
 
 /// An older file stays until the program is done, and the new one is found under its own name in a folder of its own.
