@@ -64,7 +64,7 @@ const FLAGS_AT: u32 = 20;
 /// Refuses these calls, each with its errno.
 ///
 /// # Errors
-/// EINVAL: no call of [`OURS`] has that name. ENOSYS, EACCES: this machine has no filters.
+/// EINVAL: no call of the table of calls has that name. ENOSYS, EACCES: this machine has no filters.
 pub fn refuse_calls(calls: &[(&str, i32)]) -> io::Result<()> {
     let mut filter = vec![load(NUMBER_AT)];
     for (name, errno) in calls {
