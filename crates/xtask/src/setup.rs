@@ -30,7 +30,7 @@ struct Requirement {
     why: &'static str,
 }
 
-const REQUIREMENTS: [Requirement; 8] = [
+const REQUIREMENTS: [Requirement; 11] = [
     Requirement { program: "cc", package: "gcc", wanted: Purpose::Build, why: "links, and compiles GMP" },
     Requirement {
         program: "/usr/include/stdio.h",
@@ -58,6 +58,14 @@ const REQUIREMENTS: [Requirement; 8] = [
         wanted: Purpose::Tests,
         why: "fetches those clips",
     },
+    Requirement {
+        program: "sqlite3",
+        package: "sqlite3",
+        wanted: Purpose::Tests,
+        why: "keeps a journal beside its file",
+    },
+    Requirement { program: "zip", package: "zip", wanted: Purpose::Tests, why: "goes by extensions" },
+    Requirement { program: "unzip", package: "unzip", wanted: Purpose::Tests, why: "reads what zip wrote" },
     Requirement {
         program: "/lib/systemd/systemd",
         package: "systemd",
