@@ -1,11 +1,12 @@
 //! Explains errors of system calls that mean an exhausted resource: the limit, its value, and how to raise it.
 //!
 //! For messages to people, because the kernel's own text names no limit. No decision depends on it. Used by the
-//! supervisor and `link`.
+//! supervisor, `link` and the client.
 
 use std::io;
 
 use nix::errno::Errno;
+use nix::libc::RLIM_INFINITY;
 use nix::sys::resource::{Resource, getrlimit};
 
 /// The limit that was reached, its value and how to raise it; `None` for other errors.
@@ -23,6 +24,7 @@ pub fn remedy(error: &io::Error) -> Option<String> {
         ),
         Errno::ENOMEM => "memory is short: free some, or raise MemoryMax of the unit".to_owned(),
         Errno::ENOSPC | Errno::EDQUOT => "the file system is full: free space or inodes there".to_owned(),
+        Errno::EFBIG => file_size_remedy(),
         Errno::EROFS => "the file system is read-only: mount it writable".to_owned(),
         _ => return None,
     };
@@ -37,8 +39,25 @@ pub fn explain(error: &io::Error) -> String {
     }
 }
 
+/// What to do about EFBIG, the error of a write or ftruncate(2) beyond the limit of file size.
+pub fn file_size_remedy() -> String {
+    match soft(Resource::RLIMIT_FSIZE).as_str() {
+        UNLIMITED => "the file system holds no file of this size".to_owned(),
+        limit => format!(
+            "the limit of file size is {limit} bytes: raise it (LimitFSIZE in a unit, ulimit -f in a shell)"
+        ),
+    }
+}
+
+/// How [`soft`] shows that there is no limit.
+const UNLIMITED: &str = "unlimited";
+
 fn soft(resource: Resource) -> String {
-    getrlimit(resource).map_or_else(|_| "unknown".to_owned(), |(soft, _)| soft.to_string())
+    match getrlimit(resource) {
+        Ok((RLIM_INFINITY, _)) => UNLIMITED.to_owned(),
+        Ok((soft, _)) => soft.to_string(),
+        Err(_) => "unknown".to_owned(),
+    }
 }
 
 #[cfg(test)]
