@@ -54,7 +54,8 @@ pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> 
     let (instance, listener) = setup::claim_instance(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
-    let signals = catch_signals().context("cannot catch signals")?;
+    let caught = [signals::TERM, signals::INT, signals::CHLD, signals::HUP];
+    let signals = Signals::new(&caught).context("cannot catch signals")?;
     poll.registry()
         .register(
             &mut SourceFd(&signals.as_fd().as_raw_fd()),
@@ -97,15 +98,6 @@ pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> 
         orphaned: false,
     };
     Ok((event_loop, instance))
-}
-
-/// SIGHUP is caught unless it is ignored: nohup(1) ignores it for daemons that shall outlive their terminal.
-fn catch_signals() -> io::Result<Signals> {
-    let mut caught = vec![signals::TERM, signals::INT, signals::CHLD];
-    if !signals::is_ignored(signals::HUP)? {
-        caught.push(signals::HUP);
-    }
-    Signals::new(&caught)
 }
 
 /// A private daemon (`--private`) stops when its standard input reaches end of file: its parent holds the other end.

@@ -85,10 +85,16 @@ mod worker_table;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bulkhead_sys::inherited_signals;
 use clap::Parser;
 
 /// Runs the daemon as its command line says. Returns the exit code of the program.
 pub fn run() -> ExitCode {
+    let clean = inherited_signals::start_clean().and_then(|()| inherited_signals::survive_file_size_limit());
+    if let Err(error) = clean {
+        eprintln!("bulkhead-supervisor: cannot reset the signals that it was started with: {error}");
+        return ExitCode::FAILURE;
+    }
     let args = args::DaemonArgs::parse();
     if args.check_config.is_some() {
         return print_check(args);

@@ -4,7 +4,7 @@
 //! It trusts its supervisor and no other process, and keeps nothing between tasks. It must never run a task that it has
 //! not claimed, and must never report a task as done before its result is in the box.
 //!
-//! The start, in order: ask to die with the parent (PDEATHSIG); take the lane from standard input; receive the setup
+//! The start, in order: unblock all signals; ask to die with the parent (PDEATHSIG); take the lane from standard input; receive the setup
 //! with box and orders; open the one-shot server of ipc-channel; send its name on the lane; accept the supervisor.
 
 #![doc = include_str!("../GUIDE.md")]
@@ -23,7 +23,7 @@ mod task_log;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
 
 use crate::runtime::ExitReason;
@@ -51,6 +51,8 @@ pub fn run(registry: &Registry) -> ExitCode {
 }
 
 fn serve(registry: &Registry) -> Result<ExitReason> {
+    bulkhead_sys::inherited_signals::start_clean()
+        .context("cannot reset the signals that it was started with")?;
     match bootstrap::come_up(registry)? {
         Some(mut runtime) => runtime.serve(),
         // The supervisor ended before this worker was connected, so no one needs an error.

@@ -37,6 +37,9 @@ use args::Cli;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if let Err(error) = bulkhead_client::start_clean() {
+        eprintln!("bulkhead: cannot reset the signals that it was started with: {error}");
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -9,10 +9,28 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use bulkhead_sys::inherited_signals;
 use bulkhead_sys::poll::{self, PollTarget};
+use bulkhead_sys::shortage;
 use bulkhead_sys::signals::{self, Signals};
 
-/// Watches SIGINT and SIGTERM. While it lives, they do not end the process.
+/// Unblocks all signals and undoes inherited ignoring, except of INT, QUIT and HUP; a write beyond the limit of file size
+/// becomes an error. For a program of its own, first in its `main`, before it has a second thread.
+///
+/// # Errors
+/// None that a program can meet.
+pub fn start_clean() -> io::Result<()> {
+    inherited_signals::start_clean()?;
+    inherited_signals::survive_file_size_limit()
+}
+
+/// What to do about a write that failed with [`io::ErrorKind::FileTooLarge`]: names the limit and its value.
+pub fn file_size_remedy() -> String {
+    shortage::file_size_remedy()
+}
+
+/// Watches SIGINT and SIGTERM. While it lives, they do not end the process. A SIGINT that was ignored at the start, as
+/// by a shell's `&`, stays ignored.
 pub struct Interrupts {
     signals: Signals,
 }

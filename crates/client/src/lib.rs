@@ -47,7 +47,9 @@ pub use error::{ConnectFailure, Error, ProtocolError};
 pub use events::{EventBatch, Events};
 pub use file::JobFile;
 pub use hidden_folder::HiddenFolder;
-pub use interrupt::{InterruptFd, Interrupted, Interrupts, wait_readable, wait_writable};
+pub use interrupt::{
+    InterruptFd, Interrupted, Interrupts, file_size_remedy, start_clean, wait_readable, wait_writable,
+};
 pub use job_list::JobList;
 pub use logs::{JobLog, LOOK_EVERY, LogItem};
 pub use output::{JobEnd, OutputReader, ReceivedFile, ReceivedOutput};

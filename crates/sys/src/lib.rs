@@ -25,6 +25,7 @@ pub mod gmp;
 pub mod hostile_filter;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod hostile_peer;
+pub mod inherited_signals;
 pub mod interrupt_timer;
 pub mod lane;
 pub mod lock;

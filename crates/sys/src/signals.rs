@@ -1,7 +1,8 @@
 //! Signals as events: each handler sets a flag and writes a byte to a socket pair, and the loop acts on the flag.
 //!
-//! Handlers decide nothing. Signals of one number that arrive before the loop reads them are one. Used by the
-//! supervisor's loop, the client and `program.rs`.
+//! Handlers decide nothing. Signals of one number that arrive before the loop reads them are one. INT, QUIT and HUP
+//! that were ignored at the start stay ignored (`inherited_signals.rs`). Used by the supervisor's loop, the client and
+//! `program.rs`.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,9 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
-use nix::libc;
 use signal_hook::{SigId, consts, flag, low_level};
+
+use crate::inherited_signals::is_ignored;
 
 /// Asks for a drain; a second one asks for a stop.
 pub const TERM: i32 = consts::SIGTERM;
@@ -24,18 +25,8 @@ pub const URG: i32 = consts::SIGURG;
 /// The terminal was closed.
 pub const HUP: i32 = consts::SIGHUP;
 
-/// Whether a signal is ignored, for instance because `nohup` started this process with HUP ignored. Such a signal
-/// should not be caught.
-///
-/// # Errors
-/// EINVAL: there is no such signal.
-pub fn is_ignored(signal: i32) -> io::Result<bool> {
-    // SAFETY: all-zero bytes are a valid sigaction: the default one.
-    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: with a null pointer for the new action it only writes the present one to the given address.
-    Errno::result(unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) })?;
-    Ok(now.sa_sigaction == libc::SIG_IGN)
-}
+/// Signals that stay ignored if they are: `nohup` and a shell's `&` ignore them.
+const STAY_IGNORED: [i32; 3] = [consts::SIGINT, consts::SIGQUIT, consts::SIGHUP];
 
 /// Catches some signals until it is dropped. Its descriptor is readable after one of them arrived.
 #[derive(Debug)]
@@ -46,7 +37,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches `signals` from now on, for the whole process.
+    /// Catches `signals` from now on, for the whole process. INT, QUIT and HUP are left alone if they are ignored.
     ///
     /// # Errors
     /// EINVAL: one of them cannot be caught. EMFILE, ENFILE: no descriptor is free.
@@ -55,6 +46,9 @@ impl Signals {
         wakes.set_nonblocking(true)?;
         let mut caught = Self { wakes, flags: Vec::new(), handlers: Vec::new() };
         for &signal in signals {
+            if STAY_IGNORED.contains(&signal) && is_ignored(signal)? {
+                continue;
+            }
             let flag = Arc::new(AtomicBool::new(false));
             // Handlers of one signal run in the order of their registration: the flag is set before the byte is
             // written.
@@ -114,15 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_is_known() {
-        in_child("signals::tests::what_is_ignored_is_known", || {
-            assert!(is_ignored(1000).is_err());
-            // HUP may have been ignored from the start (nohup), so both cases are made here.
-            for (action, ignored) in [(libc::SIG_DFL, false), (libc::SIG_IGN, true)] {
-                // SAFETY: neither action runs code of this process.
-                unsafe { libc::signal(HUP, action) };
-                assert_eq!(is_ignored(HUP).unwrap(), ignored);
-            }
+    fn what_is_ignored_is_not_caught() {
+        in_child("signals::tests::what_is_ignored_is_not_caught", || {
+            // SAFETY: to ignore a signal runs no code.
+            unsafe { nix::libc::signal(INT, nix::libc::SIG_IGN) };
+            let mut signals = Signals::new(&[TERM, INT]).unwrap();
+            low_level::raise(INT).unwrap();
+            assert!(is_ignored(INT).unwrap());
+            assert_eq!(signals.pending(), []);
         });
     }
 

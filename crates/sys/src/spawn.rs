@@ -45,8 +45,7 @@ pub struct Spawn<'a> {
 /// later. `InvalidInput`: a string contains a NUL. If the child was created but no pidfd could be opened, it is
 /// killed and left to [`crate::tree::sweep_strays`].
 pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
-    let mask = SigSet::thread_get_mask()?;
-    ExecStrings::of(&spawn)?.start(spawn.stdin, &mask).and_then(take_hold)
+    ExecStrings::of(&spawn)?.start(spawn.stdin).and_then(take_hold)
 }
 
 /// Opens a pidfd of a child that was just created.
@@ -81,8 +80,8 @@ impl ExecStrings {
         Ok(Self { program, args, env: spawn.env.iter().map(variable).collect::<io::Result<_>>()? })
     }
 
-    /// Creates the process with the signal mask `mask`. Our copy of `stdin` is closed when this returns.
-    pub(crate) fn start(&self, stdin: OwnedFd, mask: &SigSet) -> io::Result<u32> {
+    /// Creates the process with no signal blocked and none ignored. Our copy of `stdin` is closed when this returns.
+    pub(crate) fn start(&self, stdin: OwnedFd) -> io::Result<u32> {
         let null = File::options().read(true).write(true).open("/dev/null")?;
         let mut actions = PosixSpawnFileActions::init()?;
         actions.add_dup2(stdin.as_raw_fd(), libc::STDIN_FILENO)?;
@@ -94,9 +93,8 @@ impl ExecStrings {
                 | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
         )?;
         attributes.set_pgroup(Pid::from_raw(0))?;
-        attributes.set_sigmask(mask)?;
-        // Rust programs ignore SIGPIPE, and the child would inherit that.
-        attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+        attributes.set_sigmask(&SigSet::empty())?;
+        attributes.set_sigdefault(&SigSet::all())?;
         let child = posix_spawn(self.program.as_c_str(), &actions, &attributes, &self.args, &self.env)?;
         Ok(u32::try_from(child.as_raw()).expect("a process id is not negative"))
     }
@@ -115,7 +113,7 @@ mod tests {
 
     use super::*;
     use crate::poll::wait_readable;
-    use crate::testing::{reap, spawning};
+    use crate::testing::{in_child, reap, spawning};
     use std::os::fd::AsFd;
 
     /// The bytes that `script` writes to its standard input, which is a socket.
@@ -150,6 +148,23 @@ mod tests {
         let group =
             "exec 3<&0; read -r pid name state parent group rest </proc/$$/stat; echo $((group - $$)) >&3";
         assert_eq!(said(group, &[]), "0\n");
+    }
+
+    #[test]
+    fn a_child_starts_with_no_signal_blocked_or_ignored() {
+        in_child("spawn::tests::a_child_starts_with_no_signal_blocked_or_ignored", || {
+            SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_SETMASK).unwrap();
+            for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGXFSZ, 40] {
+                // SAFETY: to ignore a signal runs no code.
+                unsafe { libc::signal(signal, libc::SIG_IGN) };
+            }
+            let said = said("exec 3<&0; exec /usr/bin/grep -E '^Sig(Blk|Ign)' /proc/self/status >&3", &[]);
+            let (blocked, ignored) = said.split_once("SigIgn:").unwrap();
+            assert_eq!(blocked, "SigBlk:\t0000000000000000\n");
+            // The C library's own two signals, 32 and 33: its posix_spawn ignores them in every child.
+            let own = 0b11 << 31;
+            assert_eq!(u64::from_str_radix(ignored.trim(), 16).unwrap() & !own, 0, "{ignored}");
+        });
     }
 
     #[test]

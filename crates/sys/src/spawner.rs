@@ -52,11 +52,11 @@ impl Spawner {
         let (tell_settled, settled) = channel();
         let number = theirs.as_raw_fd();
         let run = move || match settle(number) {
-            Ok((stdins, mask)) => {
+            Ok(stdins) => {
                 let settled = tell_settled.send(Ok(()));
                 drop(tell_settled);
                 if settled.is_ok() {
-                    serve(&stdins, &mask, &incoming, &tell);
+                    serve(&stdins, &incoming, &tell);
                 }
             }
             // The caller of `start` gets the error, if it still waits.
@@ -90,10 +90,10 @@ fn gone() -> io::Error {
     io::Error::other("the thread that spawns is gone")
 }
 
-/// Splits this thread's table from the others'. Returns its end of the socket, and the signal mask from before.
-fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
+/// Splits this thread's table from the others'. Returns its end of the socket.
+fn settle(number: RawFd) -> io::Result<OwnedFd> {
     // Blocked before the table is unshared: handlers may run until here.
-    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     // From here on the thread's descriptor numbers are its own, and still refer to the same files.
     split_table()?;
     for open in open_numbers()? {
@@ -104,7 +104,7 @@ fn settle(number: RawFd) -> io::Result<(OwnedFd, SigSet)> {
         }
     }
     // SAFETY: the copy in this thread's table has no other owner; the caller closes its own in the table of the others.
-    Ok((unsafe { OwnedFd::from_raw_fd(number) }, mask))
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Gives this thread a descriptor table of its own. close_range(2) gets a range in which nothing is open, so it closes
@@ -121,9 +121,9 @@ fn split_table() -> io::Result<()> {
     }
 }
 
-fn serve(stdins: &OwnedFd, mask: &SigSet, orders: &Receiver<ExecStrings>, answers: &Sender<io::Result<u32>>) {
+fn serve(stdins: &OwnedFd, orders: &Receiver<ExecStrings>, answers: &Sender<io::Result<u32>>) {
     for words in orders {
-        let child = next_stdin(stdins).and_then(|stdin| words.start(stdin, mask));
+        let child = next_stdin(stdins).and_then(|stdin| words.start(stdin));
         if answers.send(child).is_err() {
             return;
         }
