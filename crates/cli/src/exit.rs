@@ -75,9 +75,21 @@ impl fmt::Display for DaemonNotStarted {
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     let code = code_of(error);
     if code != PIPE {
-        say(format_args!("bulkhead: {error:#}"));
+        say(format_args!("bulkhead: {error:#}{}", remedy(error)));
     }
     code
+}
+
+/// What to do about a write that met the limit of file size. The kernel's text names neither limit nor value.
+fn remedy(error: &anyhow::Error) -> String {
+    let is_too_large = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
+    };
+    if error.chain().any(is_too_large) {
+        format!("; {}", bulkhead_client::file_size_remedy())
+    } else {
+        String::new()
+    }
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {
