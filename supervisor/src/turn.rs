@@ -77,6 +77,7 @@ impl EventLoop {
             for record in out.records.drain(..) {
                 log_record(&record);
             }
+            self.performer.workers.log_ended_strays();
             if leave {
                 return true;
             }

@@ -17,7 +17,7 @@ use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::shortage;
-use bulkhead_sys::tree::RemainingStrays;
+use bulkhead_sys::tree::{EndedStrays, RemainingStrays};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
@@ -47,6 +47,7 @@ pub(crate) struct WorkerTable {
     sweep_retry_ns: Option<u64>,
     /// The strays that were alive after the last sweep.
     remaining_strays: RemainingStrays,
+    ended_strays: EndedStrays,
     /// Workers whose deaths were reported, and when to drop what is left of them.
     dead: Vec<WorkerProcess>,
     drop_dead_ns: Option<u64>,
@@ -68,6 +69,7 @@ impl WorkerTable {
             may_have_stops: false,
             sweep_retry_ns: None,
             remaining_strays: RemainingStrays::default(),
+            ended_strays: EndedStrays::default(),
             dead: Vec::new(),
             drop_dead_ns: None,
             found: Vec::new(),

@@ -18,6 +18,7 @@ pub mod crash_handler;
 mod descendants;
 pub mod descriptors;
 pub mod dial;
+mod ended_strays;
 pub mod exit;
 #[cfg(feature = "gmp")]
 pub mod gmp;

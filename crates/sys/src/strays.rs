@@ -17,6 +17,7 @@ use nix::libc;
 use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
+use crate::ended_strays::EndedStrays;
 use crate::exit::{Reap, Which, wait_for_any, wait_now};
 use crate::mark::Marks;
 use crate::pidfd::Process;
@@ -67,19 +68,20 @@ impl RemainingStrays {
 }
 
 /// Kills each child of this process that belongs to no living worker, reaps the dead, and returns those that remain.
-/// Never blocks.
+/// Notes in `ended` those that it ended. Never blocks.
 ///
 /// Must not run during a spawn: a child that is spawned but not registered yet looks like a stray.
 ///
 /// # Errors
 /// ENOENT: /proc is missing or has no lists of children (`CONFIG_PROC_CHILDREN`). EMFILE, ENFILE: retry later.
-pub fn sweep_strays(sweep: &Sweep<'_>) -> io::Result<RemainingStrays> {
+pub fn sweep_strays(sweep: &Sweep<'_>, ended: &mut EndedStrays) -> io::Result<RemainingStrays> {
+    ended.begin_sweep();
     let mut left = RemainingStrays::default();
     for _ in 0..PASSES_MAX {
         left = RemainingStrays::default();
         let mut reaped = false;
         for child in children()?.into_iter().filter(|child| !(sweep.is_leader)(*child)) {
-            match treat(child, sweep) {
+            match treat(child, sweep, ended) {
                 StrayOutcome::Spared => {}
                 StrayOutcome::Reaped => reaped = true,
                 StrayOutcome::Left(Some(mark)) => drop(left.marked.insert(mark, child)),
@@ -225,7 +227,7 @@ enum StrayOutcome {
 }
 
 /// A child's pid is not reused before it is reaped, so this cannot hit another process.
-fn treat(child: u32, sweep: &Sweep<'_>) -> StrayOutcome {
+fn treat(child: u32, sweep: &Sweep<'_>, ended: &mut EndedStrays) -> StrayOutcome {
     let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
     let group = getpgid(Some(pid)).ok();
     let mark = sweep.marks.of(child);
@@ -238,17 +240,20 @@ fn treat(child: u32, sweep: &Sweep<'_>) -> StrayOutcome {
         // of them end in this pass.
         for below in freeze(vec![child], std::process::id(), SWEEP_FREEZE_PASSES_MAX) {
             if below != child {
-                kill_with_group(below);
+                ended.end(below, mark, || kill_with_group(below));
             }
         }
         // EPERM: it runs as another user now. It remains, so its worker's death is not proven.
-        let _ = signal::kill(pid, Signal::SIGKILL);
+        ended.end(child, mark, || signal::kill(pid, Signal::SIGKILL).is_ok());
         if group == Some(pid) {
             let _ = killpg(pid, Signal::SIGKILL);
         }
     }
     match wait_now(Which::Pid(child), Reap::Yes) {
-        Ok(Some(_)) => StrayOutcome::Reaped,
+        Ok(Some(_)) => {
+            ended.forget(child);
+            StrayOutcome::Reaped
+        }
         Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => StrayOutcome::Reaped,
         Ok(None) | Err(_) if spared => StrayOutcome::Spared,
         Ok(None) | Err(_) => StrayOutcome::Left(mark),
@@ -288,12 +293,15 @@ mod tests {
 
     /// Sweeps, sparing `leader`, strays with the mark of `living`, and the group of `unmarked`.
     fn sweep_beside(leader: u32, living: u64, unmarked: u32) -> RemainingStrays {
-        sweep_strays(&Sweep {
-            is_leader: &|pid| pid == leader,
-            marks: marks(),
-            lives: &|mark| mark == living,
-            leads_unmarked: &|pid| pid == unmarked,
-        })
+        sweep_strays(
+            &Sweep {
+                is_leader: &|pid| pid == leader,
+                marks: marks(),
+                lives: &|mark| mark == living,
+                leads_unmarked: &|pid| pid == unmarked,
+            },
+            &mut EndedStrays::default(),
+        )
         .unwrap()
     }
 

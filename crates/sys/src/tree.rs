@@ -16,6 +16,7 @@ use nix::libc;
 use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::Pid;
 
+pub use crate::ended_strays::{EndedStray, EndedStrays};
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
 pub use crate::strays::{RemainingStrays, Sweep, reap_orphans, sweep_strays};
@@ -164,13 +165,13 @@ mod tests {
         loop {
             signals.pending();
             let end = tree.advance().unwrap();
-            let left = sweep_strays(&Sweep {
+            let sweep = Sweep {
                 is_leader: &|pid| end == TreeEnd::Alive && pid == tree.process().pid(),
                 marks: crate::mark::Marks::new(1),
                 lives: &|_| false,
                 leads_unmarked: &|_| false,
-            });
-            let left = left.unwrap();
+            };
+            let left = sweep_strays(&sweep, &mut EndedStrays::default()).unwrap();
             match end {
                 TreeEnd::Ended(status) if left == RemainingStrays::default() => return status,
                 _ => {

@@ -19,7 +19,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::ids::WorkerId;
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
-use bulkhead_sys::tree::{self, RemainingStrays, Sweep};
+use bulkhead_sys::tree::{self, EndedStray, RemainingStrays, Sweep};
 use mio::unix::SourceFd;
 
 use super::{WorkerTable, read_box};
@@ -164,17 +164,31 @@ impl WorkerTable {
     /// Kills the strays of dead workers and remembers those that still live. Returns `false` if the sweep failed.
     fn sweep(&mut self) -> bool {
         let leaders = self.leaders();
-        let result = tree::sweep_strays(&Sweep {
+        let workers = &self.workers;
+        let sweep = Sweep {
             is_leader: &|pid| leaders.contains(&pid),
             marks: self.template.marks,
-            lives: &|mark| self.workers.get(&WorkerId(mark)).is_some_and(|worker| !worker.tree.is_reaped()),
-            leads_unmarked: &|pid| self.workers.values().any(|worker| worker.leads(pid) && !worker.is_marked),
-        });
+            lives: &|mark| workers.get(&WorkerId(mark)).is_some_and(|worker| !worker.tree.is_reaped()),
+            leads_unmarked: &|pid| workers.values().any(|worker| worker.leads(pid) && !worker.is_marked),
+        };
+        let result = tree::sweep_strays(&sweep, &mut self.ended_strays);
         self.child_ended = false;
         let left = self.note_sweep(result);
         let is_seen = left.is_some();
         self.remaining_strays =
             left.unwrap_or(RemainingStrays { is_partial: true, ..RemainingStrays::default() });
         is_seen
+    }
+
+    /// Logs the strays that were ended since the last call.
+    pub(crate) fn log_ended_strays(&mut self) {
+        let (named, more) = self.ended_strays.take();
+        for EndedStray { pid, name, mark } in named {
+            let worker = mark.map_or_else(|| "unknown".to_owned(), |mark| mark.to_string());
+            log::info!("ended a process that a worker left pid={pid} name={name:?} worker={worker}");
+        }
+        if more > 0 {
+            log::info!("ended more processes that workers left count={more}");
+        }
     }
 }
