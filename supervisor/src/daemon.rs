@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
 use bulkhead_proto::client::places;
+use bulkhead_sys::outer::OuterProcess;
 use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
 use mio::unix::SourceFd;
@@ -32,9 +33,9 @@ use crate::worker_table::WorkerTable;
 /// The end of the process can block: the kernel closes its descriptors first, and the close of a file on FUSE waits for
 /// the file's server. The workers die nevertheless: they die with the spawner thread, which has a descriptor table of
 /// its own, so that its end does not wait (`sys/spawner.rs`).
-pub(crate) fn serve(settings: Settings) -> Result<()> {
+pub(crate) fn serve(settings: Settings, outer: Option<OuterProcess>) -> Result<()> {
     let own_folder = settings.own_folder;
-    let (event_loop, instance) = assemble(settings)?;
+    let (event_loop, instance) = assemble(settings, outer)?;
     let orphaned = event_loop.run()?;
     // A living parent removes the folder itself, after it has read what it needs from it.
     if own_folder && orphaned {
@@ -43,8 +44,8 @@ pub(crate) fn serve(settings: Settings) -> Result<()> {
     Ok(())
 }
 
-/// Claims the socket and creates all parts. The loop does not run yet.
-pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> {
+/// Claims the socket and creates all parts. The loop does not run yet. `outer`: the process above, if the start split.
+pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> Result<(EventLoop, Instance)> {
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     for loss in setup::check_calls()? {
         log::warn!("{loss}");
@@ -55,14 +56,12 @@ pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> 
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
     let caught = [signals::TERM, signals::INT, signals::CHLD, signals::HUP];
-    let signals = Signals::new(&caught).context("cannot catch signals")?;
-    poll.registry()
-        .register(
-            &mut SourceFd(&signals.as_fd().as_raw_fd()),
-            PollSource::Signals.token(),
-            Interest::READABLE,
-        )
-        .context("cannot watch for signals")?;
+    let signals = Signals::behind(outer.as_ref().map(OuterProcess::pid), &caught);
+    let signals = signals.context("cannot catch signals")?;
+    watch(poll.registry(), &signals, PollSource::Signals).context("cannot watch for signals")?;
+    if let Some(outer) = &outer {
+        watch(poll.registry(), outer, PollSource::Outer).context("cannot watch the outer process")?;
+    }
     if settings.private {
         watch_parent(poll.registry())?;
     }
@@ -81,7 +80,7 @@ pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> 
         clients,
         WorkerTable::new(template, registry()?)?,
         outputs,
-        ServiceNotifier::new(settings.private),
+        ServiceNotifier::new(settings.private, outer),
     );
     let grace_ms = settings.grace_ms;
     let core = Core::new(settings.core, turn::now());
@@ -100,13 +99,12 @@ pub(crate) fn assemble(mut settings: Settings) -> Result<(EventLoop, Instance)> 
     Ok((event_loop, instance))
 }
 
+fn watch(registry: &Registry, what: impl AsFd, source: PollSource) -> io::Result<()> {
+    registry.register(&mut SourceFd(&what.as_fd().as_raw_fd()), source.token(), Interest::READABLE)
+}
+
 /// A private daemon (`--private`) stops when its standard input reaches end of file: its parent holds the other end.
 fn watch_parent(registry: &Registry) -> Result<()> {
-    registry
-        .register(
-            &mut SourceFd(&io::stdin().as_fd().as_raw_fd()),
-            PollSource::Parent.token(),
-            Interest::READABLE,
-        )
+    watch(registry, io::stdin(), PollSource::Parent)
         .context("--private needs a pipe as standard input, to know when its parent ends")
 }

@@ -86,6 +86,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bulkhead_sys::inherited_signals;
+use bulkhead_sys::outer::{self, Split};
 use clap::Parser;
 
 /// Runs the daemon as its command line says. Returns the exit code of the program.
@@ -99,8 +100,18 @@ pub fn run() -> ExitCode {
     if args.check_config.is_some() {
         return print_check(args);
     }
+    // A fork copies the calling thread alone, so this comes before the log writer's thread.
+    let outer = match outer::split() {
+        Ok(Split::Whole) => None,
+        Ok(Split::Inner(outer)) => Some(outer),
+        Ok(Split::Ended(code)) => return ExitCode::from(code),
+        Err(error) => {
+            eprintln!("bulkhead-supervisor: cannot start the process that keeps other children: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     log_writer::install();
-    let result = settings::Settings::gather(args).and_then(daemon::serve);
+    let result = settings::Settings::gather(args).and_then(|settings| daemon::serve(settings, outer));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -17,6 +17,8 @@ pub(crate) enum PollSource {
     Bootstrap,
     /// Standard input: the pipe of a private parent.
     Parent,
+    /// The pidfd of the outer process.
+    Outer,
     /// A client's connection.
     Client(ClientId),
     /// A worker's lane.
@@ -33,6 +35,7 @@ impl PollSource {
             Self::Signals => (0, 1),
             Self::Bootstrap => (0, 2),
             Self::Parent => (0, 3),
+            Self::Outer => (0, 4),
             Self::Client(client) => (1, client.0),
             Self::Lane(worker) => (2, worker.0),
             Self::Death(worker) => (3, worker.0),
@@ -49,6 +52,7 @@ impl PollSource {
             (0, 1) => Some(Self::Signals),
             (0, 2) => Some(Self::Bootstrap),
             (0, 3) => Some(Self::Parent),
+            (0, 4) => Some(Self::Outer),
             (1, _) => Some(Self::Client(ClientId(number))),
             (2, _) => Some(Self::Lane(WorkerId(number))),
             (3, _) => Some(Self::Death(WorkerId(number))),
@@ -68,6 +72,7 @@ mod tests {
             PollSource::Signals,
             PollSource::Bootstrap,
             PollSource::Parent,
+            PollSource::Outer,
             PollSource::Client(ClientId(1)),
             PollSource::Lane(WorkerId(77)),
             PollSource::Death(WorkerId(u64::MAX >> 2)),

@@ -1,26 +1,30 @@
 //! Reports the daemon's state to the process that started it: to systemd by sd_notify(3), to a private parent by a
 //! line.
 //!
-//! A report that fails is logged and has no other effect. Driven by `perform.rs` and `turn.rs`.
+//! systemd listens to the main process alone (NotifyAccess=main), so below an outer process that sends the reports
+//! (`sys/outer.rs`). A report that fails is logged and has no other effect. Driven by `perform.rs` and `turn.rs`.
 
 use std::io::Write;
+
+use bulkhead_sys::outer::OuterProcess;
 
 /// Who gets reports.
 #[derive(Debug)]
 pub(crate) struct ServiceNotifier {
     private: bool,
+    outer: Option<OuterProcess>,
 }
 
 impl ServiceNotifier {
     /// `private`: a parent reads our standard output.
-    pub(crate) fn new(private: bool) -> Self {
-        Self { private }
+    pub(crate) fn new(private: bool, outer: Option<OuterProcess>) -> Self {
+        Self { private, outer }
     }
 
     /// Reports that jobs are accepted.
     pub(crate) fn ready(&self, status: &str) {
         log::info!("ready status={status:?}");
-        notify(&format!("READY=1\nSTATUS={status}"));
+        self.notify(&format!("READY=1\nSTATUS={status}"));
         if self.private {
             let mut stdout = std::io::stdout();
             if writeln!(stdout, "ready").and_then(|()| stdout.flush()).is_err() {
@@ -31,12 +35,16 @@ impl ServiceNotifier {
 
     /// Reports that the daemon is stopping.
     pub(crate) fn stopping(&self) {
-        notify("STOPPING=1\nSTATUS=draining");
+        self.notify("STOPPING=1\nSTATUS=draining");
     }
-}
 
-fn notify(state: &str) {
-    if let Err(error) = bulkhead_sys::notify::notify(state) {
-        log::warn!("cannot notify the service manager error={error}");
+    fn notify(&self, state: &str) {
+        let sent = match &self.outer {
+            Some(outer) => outer.notify(state),
+            None => bulkhead_sys::notify::notify(state),
+        };
+        if let Err(error) = sent {
+            log::warn!("cannot notify the service manager error={error}");
+        }
     }
 }

@@ -139,13 +139,14 @@ impl EventLoop {
     fn collect_events(&mut self, ready: &Events, batch: &mut Vec<Event>) {
         let now_ns = clock::monotonic_ns();
         self.excuse_lateness(now_ns);
-        let (mut signalled, mut parent_gone) = (false, false);
+        let (mut signalled, mut parent_gone, mut outer_gone) = (false, false, false);
         for event in ready {
             match PollSource::of(event.token()) {
                 Some(PollSource::Listener) => self.performer.clients.mark_acceptable(),
                 Some(PollSource::Signals) => signalled = true,
                 Some(PollSource::Bootstrap) | None => {}
                 Some(PollSource::Parent) => parent_gone |= event.is_read_closed(),
+                Some(PollSource::Outer) => outer_gone = true,
                 Some(PollSource::Client(client)) => {
                     self.performer.clients.mark_ready(client, SocketReadiness::of(event))
                 }
@@ -160,6 +161,10 @@ impl EventLoop {
             log::info!("the parent has ended: stopping");
             batch.push(Event::Stop);
             self.orphaned = true;
+        }
+        if outer_gone {
+            log::warn!("the outer process, with which this daemon was started, has ended: stopping");
+            batch.push(Event::Stop);
         }
         let Performer { clients, workers, outputs, .. } = &mut self.performer;
         workers.take_bootstrap_results(batch);

@@ -2,7 +2,8 @@
 //!
 //! It calls waitid(2), not waitpid(2): it can check a dead child without reaping it, and wait for exactly the process
 //! behind a pidfd. The system call is made directly, because nix's wrapper fails for a process that a realtime signal
-//! ended, after reaping it. Used by `tree.rs`, `strays.rs` and `program.rs`.
+//! ended, after reaping it. Used by `tree.rs`, `strays.rs`, `program.rs` and
+//! `outer/run.rs`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -78,20 +79,32 @@ pub(crate) fn wait_for_any() -> io::Result<()> {
 pub(crate) fn wait_now(which: Which<'_>, reap: Reap) -> io::Result<Option<ExitStatus>> {
     let (kind, id) = which.as_wait_arguments();
     let keep = if reap == Reap::No { libc::WNOWAIT } else { 0 };
+    Ok(ask(kind, id, keep)?.map(|(_, status)| status))
+}
+
+/// Reaps any dead child, also one that does not raise SIGCHLD. Returns its pid and how it ended; `None`: all children are
+/// alive. Never blocks.
+///
+/// # Errors
+/// ECHILD: we have none.
+pub(crate) fn reap_any() -> io::Result<Option<(u32, ExitStatus)>> {
+    ask(libc::P_ALL, 0, libc::__WALL)
+}
+
+/// The pid of a dead child, and how it ended.
+fn ask(kind: libc::idtype_t, id: libc::id_t, options: libc::c_int) -> io::Result<Option<(u32, ExitStatus)>> {
     // SAFETY: all-zero bytes are a valid siginfo_t: it is plain data for the kernel to fill.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: `info` is a siginfo_t of our own that lives through the call.
-    let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | keep) };
+    let result = unsafe { libc::waitid(kind, id, &raw mut info, libc::WEXITED | libc::WNOHANG | options) };
     Errno::result(result)?;
     // SAFETY: waitid succeeded, so the fields of a SIGCHLD are filled, or still zero when no child was dead.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    if pid == 0 {
-        return Ok(None);
-    }
-    Ok(Some(match info.si_code {
+    let status = match info.si_code {
         libc::CLD_EXITED => ExitStatus::Code(status),
         code => ExitStatus::Signal { signal: status, core: code == libc::CLD_DUMPED },
-    }))
+    };
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid != 0).map(|pid| (pid, status)))
 }
 
 #[cfg(test)]

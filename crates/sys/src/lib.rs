@@ -36,6 +36,7 @@ pub mod memory_limit;
 mod message;
 pub mod notify;
 pub mod open_flags;
+pub mod outer;
 pub mod pidfd;
 pub mod poll;
 pub mod process;

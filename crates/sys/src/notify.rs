@@ -20,6 +20,11 @@ pub fn notify(state: &str) -> io::Result<bool> {
     }
 }
 
+/// Whether there is a service manager to notify.
+pub(crate) fn has_manager() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|name| !name.is_empty())
+}
+
 fn send(name: &OsStr, state: &str) -> io::Result<()> {
     let address = match name.as_bytes() {
         [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,

@@ -1,16 +1,20 @@
 //! Signals as events: each handler sets a flag and writes a byte to a socket pair, and the loop acts on the flag.
 //!
 //! Handlers decide nothing. Signals of one number that arrive before the loop reads them are one. INT, QUIT and HUP
-//! that were ignored at the start stay ignored (`inherited_signals.rs`). Used by the supervisor's loop, the client and
-//! `program.rs`.
+//! that were ignored at the start stay ignored (`inherited_signals.rs`).
+//!
+//! Behind an outer process (`outer.rs`) a signal to the whole group or cgroup arrives twice: from its sender, and passed
+//! on by the outer process. The handlers count both ways apart, and the higher count is what was sent. So a signal to
+//! both is one, and a second one to either is a second one. Used by the supervisor's loop, the client and `program.rs`.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use signal_hook::{SigId, consts, flag, low_level};
+use nix::libc::siginfo_t;
+use signal_hook::{SigId, consts, low_level};
 
 use crate::inherited_signals::is_ignored;
 
@@ -25,15 +29,31 @@ pub const URG: i32 = consts::SIGURG;
 /// The terminal was closed.
 pub const HUP: i32 = consts::SIGHUP;
 
-/// Signals that stay ignored if they are: `nohup` and a shell's `&` ignore them.
+/// Signals whose being ignored is a user's wish.
 const STAY_IGNORED: [i32; 3] = [consts::SIGINT, consts::SIGQUIT, consts::SIGHUP];
 
 /// Catches some signals until it is dropped. Its descriptor is readable after one of them arrived.
 #[derive(Debug)]
 pub struct Signals {
     wakes: UnixStream,
-    flags: Vec<(i32, Arc<AtomicBool>)>,
+    caught: Vec<Caught>,
     handlers: Vec<SigId>,
+}
+
+/// How often one signal arrived.
+#[derive(Debug)]
+struct Caught {
+    signal: i32,
+    counts: Arc<Counts>,
+    /// How many arrivals were reported.
+    told: u32,
+}
+
+/// Arrivals of one signal, by the way they came.
+#[derive(Debug, Default)]
+struct Counts {
+    direct: AtomicU32,
+    passed_on: AtomicU32,
 }
 
 impl Signals {
@@ -42,31 +62,59 @@ impl Signals {
     /// # Errors
     /// EINVAL: one of them cannot be caught. EMFILE, ENFILE: no descriptor is free.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
+        Self::behind(None, signals)
+    }
+
+    /// The same in a process to which the process `outer` passes on its own signals.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn behind(outer: Option<u32>, signals: &[i32]) -> io::Result<Self> {
         let (wakes, writer) = UnixStream::pair()?;
         wakes.set_nonblocking(true)?;
-        let mut caught = Self { wakes, flags: Vec::new(), handlers: Vec::new() };
+        let mut all = Self { wakes, caught: Vec::new(), handlers: Vec::new() };
         for &signal in signals {
             if STAY_IGNORED.contains(&signal) && is_ignored(signal)? {
                 continue;
             }
-            let flag = Arc::new(AtomicBool::new(false));
-            // Handlers of one signal run in the order of their registration: the flag is set before the byte is
-            // written.
-            caught.handlers.push(flag::register(signal, Arc::clone(&flag))?);
-            caught.handlers.push(low_level::pipe::register(signal, writer.try_clone()?)?);
-            caught.flags.push((signal, flag));
+            let counts = Arc::new(Counts::default());
+            // Handlers of one signal run in the order of their registration: it is counted before the byte is written.
+            all.handlers.push(count(signal, outer, Arc::clone(&counts))?);
+            all.handlers.push(low_level::pipe::register(signal, writer.try_clone()?)?);
+            all.caught.push(Caught { signal, counts, told: 0 });
         }
-        Ok(caught)
+        Ok(all)
     }
 
     /// The signals that arrived since the last call, each number once, in the order given to [`Self::new`].
     pub fn pending(&mut self) -> Vec<i32> {
-        // The bytes are read before the flags: a later signal leaves a new byte, which causes the next call.
+        // The bytes are read before the counts: a later signal leaves a new byte, which causes the next call.
         while matches!(self.wakes.read(&mut [0; 64]), Ok(64)) {}
-        let came =
-            |(signal, flag): &(i32, Arc<AtomicBool>)| flag.swap(false, Ordering::SeqCst).then_some(*signal);
-        self.flags.iter().filter_map(came).collect()
+        self.caught.iter_mut().filter_map(Caught::news).collect()
     }
+}
+
+impl Caught {
+    /// The signal, if it was sent since the last call.
+    fn news(&mut self) -> Option<i32> {
+        let direct = self.counts.direct.load(Ordering::SeqCst);
+        let sent = direct.max(self.counts.passed_on.load(Ordering::SeqCst));
+        (std::mem::replace(&mut self.told, sent) != sent).then_some(self.signal)
+    }
+}
+
+/// Registers the handler that counts.
+fn count(signal: i32, outer: Option<u32>, counts: Arc<Counts>) -> io::Result<SigId> {
+    let is_passed_on = move |info: &siginfo_t| {
+        // SAFETY: a signal with such a code comes from a process, whose number it carries.
+        info.si_code <= 0 && outer.is_some_and(|outer| unsafe { info.si_pid() }.cast_unsigned() == outer)
+    };
+    let handler = move |info: &siginfo_t| {
+        let count = if is_passed_on(info) { &counts.passed_on } else { &counts.direct };
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    // SAFETY: the handler adds to a number and does nothing else.
+    unsafe { signal_hook_registry::register_sigaction(signal, handler) }
 }
 
 impl AsFd for Signals {
@@ -116,6 +164,34 @@ mod tests {
             low_level::raise(INT).unwrap();
             assert!(is_ignored(INT).unwrap());
             assert_eq!(signals.pending(), []);
+        });
+    }
+
+    /// A test process is its own outer process here.
+    #[test]
+    fn a_signal_that_comes_twice_is_one() {
+        let direct = Counts::default();
+        let mut caught = Caught { signal: TERM, counts: Arc::new(direct), told: 0 };
+        let mut told = |direct: u32, passed_on: u32| {
+            caught.counts.direct.fetch_add(direct, Ordering::SeqCst);
+            caught.counts.passed_on.fetch_add(passed_on, Ordering::SeqCst);
+            caught.news().is_some()
+        };
+        assert!(told(1, 0) && !told(0, 1), "to the whole group, read in between");
+        assert!(told(1, 1), "a second one, read at once");
+        assert!(told(0, 1) && told(0, 1), "to the outer process alone");
+        assert!(!told(0, 0));
+    }
+
+    #[test]
+    fn who_passes_on_is_known() {
+        in_child("signals::tests::who_passes_on_is_known", || {
+            let mut signals = Signals::behind(Some(std::process::id()), &[TERM]).unwrap();
+            low_level::raise(TERM).unwrap();
+            assert_eq!(signals.pending(), [TERM]);
+            let counts = &signals.caught[0].counts;
+            let seen = (&counts.direct, &counts.passed_on);
+            assert_eq!((seen.0.load(Ordering::SeqCst), seen.1.load(Ordering::SeqCst)), (0, 1));
         });
     }
 

@@ -72,7 +72,7 @@ fn the_real_shell_keeps_every_promise() {
             DaemonArgs { config: Some(config), socket, state, enable_chaos: true, ..DaemonArgs::default() };
         let settings = Settings::gather(args).unwrap();
         let kinds = settings.core.kinds.iter().map(|kind| kind.name.clone()).collect();
-        let (event_loop, _instance) = daemon::assemble(settings).unwrap();
+        let (event_loop, _instance) = daemon::assemble(settings, None).unwrap();
         keep_every_promise(&mut RealShell { event_loop, ready: Events::with_capacity(EVENTS), kinds });
     } else {
         let name = "turn::tests::the_real_shell_keeps_every_promise";
