@@ -48,6 +48,9 @@ fn a_daemon_that_was_started_with_all_signals_blocked_hears_them() {
     }
     let crashed = daemon.cli(&["run", "chaos", "segv"]);
     assert_eq!(crashed.status.code(), Some(125), "{}", String::from_utf8_lossy(&crashed.stderr));
+    // timeout(1) ends its command by TERM and leaves with 124. If TERM were blocked in both, sleep's own code came, 0.
+    let limited = daemon.cli(&["run", "exec", "--", "timeout", "1", "sleep", "8"]);
+    assert_eq!(limited.status.code(), Some(124), "{}", String::from_utf8_lossy(&limited.stderr));
     assert_eq!(signal_set(daemon.pid(), "SigBlk"), 0);
     assert!(daemon.end("TERM").success());
 }
@@ -68,19 +71,20 @@ fn a_signal_that_was_ignored_for_the_daemon_stays_so_and_its_workers_do_not_inhe
     assert!(daemon.ok(&["run", "noop", "on"]).contains("on"));
 }
 
-/// As a shell's `&` starts it. It is stopped by TERM.
+/// As a shell's `&` starts it, and `nohup`. It is stopped by TERM.
 #[test]
 fn a_command_in_the_background_ignores_ctrl_c() {
     let Some(daemon) = started_through(&["--ignore-signal=INT"]) else {
         skip!("env cannot ignore signals");
     };
     let mut command = Command::new("env");
-    command.arg("--ignore-signal=INT").arg("--block-signal").arg(binary("bulkhead"));
+    command.arg("--ignore-signal=INT,HUP").arg("--block-signal").arg(binary("bulkhead"));
     command.arg("--socket").arg(daemon.socket()).args(["run", "sleep", "600000"]);
     let mut run = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
     daemon.await_worker(bulkhead_proto::client::view::WorkerState::Busy);
     let (ignored, blocked) = (signal_set(run.id(), "SigIgn"), signal_set(run.id(), "SigBlk"));
-    if (ignored & bit(INT), blocked) != (bit(INT), 0) {
+    let kept = bit(INT) | bit(HUP);
+    if (ignored & kept, blocked) != (kept, 0) {
         run.kill().expect("it is ours");
         panic!("ignored {ignored:x}, blocked {blocked:x}");
     }
