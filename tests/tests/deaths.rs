@@ -1,9 +1,11 @@
 //! Each way to die has a name and its evidence, whoever asks: the events, the job, the command.
 
 use bulkhead_proto::client::exit;
+use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_tests::daemon::{Daemon, eventually, send_signal};
-use bulkhead_tests::wire::Wire;
+use bulkhead_tests::wire::{Wire, submit};
 use serde_json::Value;
 
 /// A mode of chaos, the name of its death in JSON, its signal, and what people read of it.
@@ -146,12 +148,12 @@ fn each_way_to_die_is_named_charged_and_quarantined_with_its_evidence() {
     assert_eq!(Wire::connect(&daemon.socket()).run("noop", &["still here"]).len(), 1);
 }
 
-/// A signal from outside is told with its sender, except for SIGKILL, of which nobody can speak.
+/// A fault that another process sent is told with its sender. SIGKILL is not: no handler runs for it.
 #[test]
 fn a_signal_from_outside_is_told_with_its_sender() {
     let daemon = Daemon::start();
     let mut wire = Wire::connect(&daemon.socket());
-    for (name, number) in [("TERM", 15), ("SEGV", 11), ("USR1", 10)] {
+    for (name, number) in [("ABRT", 6), ("SEGV", 11), ("XCPU", 24)] {
         let job = wire.submit("sleep", &["60000"]);
         loop {
             let victim = eventually("the job runs", || {
@@ -182,4 +184,31 @@ fn a_signal_from_outside_is_told_with_its_sender() {
         }
         daemon.ok(&["cancel", &job.to_string()]);
     }
+}
+
+/// As `systemctl kill` sends them to all processes of a unit. HUP drains the daemon; the job runs on and ends well.
+#[test]
+fn a_signal_to_the_whole_unit_charges_no_job() {
+    let mut daemon = Daemon::start();
+    let mut wire = Wire::connect(&daemon.socket());
+    let sleeps = wire.ask(Request::Submit(submit("sleep", &["1500"], true)));
+    let busy = daemon.await_worker(WorkerState::Busy).pid.expect("a busy worker has a process");
+    for signal in ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO"] {
+        send_signal(busy, signal);
+    }
+    let workers: Vec<u32> = daemon.workers().into_iter().filter_map(|row| row.pid).collect();
+    assert!(workers.contains(&busy));
+    for pid in workers.into_iter().chain([daemon.pid()]) {
+        send_signal(pid, "HUP");
+    }
+    let mut outcome = None;
+    while let Some(frame) = wire.next_reply() {
+        if let (true, Reply::Ended(some)) = (frame.tag == sleeps, frame.reply) {
+            outcome = some.into_iter().next().map(|end| end.outcome);
+        }
+    }
+    assert_eq!(outcome, Some(Outcome::Done));
+    assert!(daemon.await_end().success());
+    let log = daemon.log();
+    assert!(!log.contains("sent by process") && !log.contains("charged"), "{log}");
 }

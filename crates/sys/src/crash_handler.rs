@@ -7,6 +7,9 @@
 //! started have no signal stack, so their stack overflow is a plain SIGSEGV without a record; so is a fault of a task
 //! that installed a handler of its own and then restored the default action.
 //!
+//! A signal from outside that is no fault ([`HARMLESS`]) does nothing: an administrator sends HUP or TERM to all processes of
+//! a unit and means the daemon, and the task of a worker is not charged for that. Raised by the process itself, it ends it.
+//!
 //! It replaces the Rust runtime's handler of SIGSEGV and SIGBUS, which only prints a message on a stack overflow.
 //! Installed by the worker, once, on the thread that runs its tasks; `link/supervisor/ring/death_cause.rs` reads the
 //! record.
@@ -50,6 +53,22 @@ const CAUGHT: [c_int; 19] = [
     libc::SIGPROF,
     libc::SIGIO,
 ];
+
+/// Signals of [`CAUGHT`] that do nothing if another process sent them, or a terminal.
+const HARMLESS: [c_int; 10] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+];
+/// Those that a terminal sends. The kernel sends the others for timers and files of the process itself.
+const OF_TERMINALS: [c_int; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
 
 /// Size of the handler's stack: the largest frame that a kernel pushes (about 11 KiB with AMX) and a reserve.
 const HANDLER_STACK_BYTES: usize = 64 << 10;
@@ -191,7 +210,7 @@ fn catch(signal: c_int) -> io::Result<()> {
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = handle;
     let mut action = before;
     action.sa_sigaction = handler as libc::sighandler_t;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: the mask is ours. Nothing else may interrupt the handler; a fault in it ends the process at once.
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };
     // SAFETY: the handler has the form that SA_SIGINFO asks for and does only what is safe in a handler.
@@ -199,11 +218,15 @@ fn catch(signal: c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// The handler: stores the record, then lets the signal take its default action.
+/// The handler: stores the record, then lets the signal take its default action. It leaves errno as it is if it returns.
 extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     if let Some(record) = CRASH_RECORD.get()
         && record.pid == process::id()
     {
+        // SAFETY: the kernel hands a filled siginfo_t to a handler that was installed with SA_SIGINFO.
+        if is_harmless(signal, unsafe { &*info }, record.pid) {
+            return;
+        }
         if RECORDED.swap(true, Ordering::AcqRel) {
             wait_for_the_end();
         }
@@ -222,6 +245,17 @@ extern "C" fn handle(signal: c_int, info: *mut siginfo_t, context: *mut c_void) 
         libc::sigaction(signal, &std::mem::zeroed(), std::ptr::null_mut());
         libc::raise(signal);
     }
+}
+
+/// Whether a signal comes from outside and is no fault. In a forked child of a task it never is: its parent may end it so.
+fn is_harmless(signal: c_int, info: &siginfo_t, own: u32) -> bool {
+    let is_from_outside = match info.si_code {
+        // SAFETY: a signal with such a code carries the sender's process id, 0 for one in another pid namespace.
+        libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL => unsafe { info.si_pid() }.cast_unsigned() != own,
+        libc::SI_KERNEL => OF_TERMINALS.contains(&signal),
+        _ => false,
+    };
+    is_from_outside && HARMLESS.contains(&signal)
 }
 
 /// Waits while another thread records. That thread never blocks, and ends the process.

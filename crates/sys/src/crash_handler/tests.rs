@@ -136,6 +136,8 @@ fn dies() {
             std::process::abort();
         }
         "child" => fork_and_fault(),
+        "asks" => hear_a_child(),
+        "asked-child" => end_a_child(),
         signal => raise::raise(signal.parse().unwrap()).unwrap(),
     }
 }
@@ -151,6 +153,39 @@ fn fork_and_fault() {
             assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
             assert_eq!(libc::WTERMSIG(status), libc::SIGSEGV);
         }
+    }
+}
+
+/// A child sends each harmless signal to this process, which goes on.
+fn hear_a_child() {
+    let script = format!(
+        "for signal in {}; do kill -$signal $PPID; done",
+        HARMLESS.map(|number| number.to_string()).join(" ")
+    );
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+}
+
+/// A forked child is ended by TERM from its parent, as without the handler.
+fn end_a_child() {
+    // SAFETY: the child only waits.
+    match unsafe { libc::fork() } {
+        0 => wait_for_the_end(),
+        child => {
+            let mut status = 0;
+            // SAFETY: signals and waits for our own child; `status` is ours.
+            unsafe { libc::kill(child, libc::SIGTERM) };
+            // SAFETY: as above.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(libc::WTERMSIG(status), libc::SIGTERM);
+        }
+    }
+}
+
+#[test]
+fn a_signal_from_outside_that_is_no_fault_does_nothing() {
+    for mode in ["asks", "asked-child"] {
+        let left = dies_of(mode);
+        assert_eq!((left.signal, left.word(LAYOUT.signal)), (None, 0), "{mode}");
     }
 }
 
