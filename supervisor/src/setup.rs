@@ -82,6 +82,22 @@ pub(crate) fn check_calls() -> Result<Vec<String>> {
     Ok(losses)
 }
 
+/// Fails if /proc does not show this process under its own pid: then it belongs to another pid namespace, and the children
+/// listed there are other processes than those that have these pids here.
+pub(crate) fn check_proc() -> Result<()> {
+    let own = std::process::id();
+    let shown = std::fs::read_link("/proc/self");
+    let why = match shown {
+        Ok(path) if path.as_os_str() == own.to_string().as_str() => return Ok(()),
+        Ok(path) => format!("it shows this process, pid {own} here, as pid {}", path.display()),
+        Err(error) => format!("it does not show this process, pid {own}: {error}"),
+    };
+    bail!(
+        "/proc is not of this pid namespace: {why}: mount a /proc in the namespace (unshare --mount-proc), as container \
+         runtimes do"
+    )
+}
+
 /// Prepares the process. Returns the number of descriptors that it may open.
 pub(crate) fn prepare_process() -> Result<u64> {
     process::set_not_dumpable().context("cannot forbid others to trace the daemon")?;

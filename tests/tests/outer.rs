@@ -306,6 +306,29 @@ fn as_the_first_process_of_a_namespace_it_leaves_with_a_shells_code() {
     assert_eq!(daemon.await_end().code(), Some(128 + SIGKILL));
 }
 
+/// A pid namespace with the /proc of another one: the pids of its children would be looked up among strangers.
+#[test]
+fn a_namespace_without_a_proc_of_its_own_is_refused() {
+    or_skip!(possible(&NAMESPACE));
+    let folder = new_folder();
+    let config = folder.path().join("bulkhead.toml");
+    std::fs::write(&config, "").expect("a file");
+    for arguments in [["--check-config"], ["--config"]] {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(binary("bulkhead-supervisor"));
+        command.args(arguments).arg(&config);
+        if arguments == ["--config"] {
+            command.arg("--private").arg("--socket").arg(folder.path().join("s"));
+            command.arg("--state").arg(folder.path().join("state"));
+        }
+        let output = command.stdin(Stdio::piped()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let names = "/proc is not of this pid namespace: it shows this process, pid ";
+        assert!(output.status.code() == Some(1) && said.contains(names), "{} {said}", output.status);
+        assert!(!folder.path().join("s").exists() && !folder.path().join("state").exists());
+    }
+}
+
 #[test]
 fn an_unprivileged_daemon_splits_as_well() {
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
