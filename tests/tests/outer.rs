@@ -182,6 +182,21 @@ fn a_signal_to_both_processes_counts_once() {
     }
 }
 
+/// As a shell's Ctrl-Z and `fg`. The group of the daemon must not be an orphaned one, which TSTP does not stop.
+#[test]
+fn a_stop_by_the_terminal_stops_both_and_a_continue_wakes_both() {
+    or_skip!(there_is("python3"));
+    let own_group = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])";
+    let (daemon, _stranger) = with_a_child(&["python3", "-c", own_group]);
+    let both = [daemon.pid(), inner(daemon.pid())];
+    let are_stopped = || both.map(|pid| stat(pid).is_some_and(|stat| stat.1 == "T"));
+    send_signal(both[0], "TSTP");
+    eventually("both are stopped", || (are_stopped() == [true; 2]).then_some(()));
+    send_signal(both[0], "CONT");
+    eventually("both go on", || (are_stopped() == [false; 2]).then_some(()));
+    assert_eq!(daemon.ok(&["run", "noop", "on"]), "on\n");
+}
+
 /// The outer process leaves as the inner one did: with its code, or by its signal.
 #[test]
 fn the_exit_status_is_the_daemons_own() {

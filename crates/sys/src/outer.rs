@@ -15,7 +15,7 @@
 //!
 //! | the outer process | does |
 //! |---|---|
-//! | gets a signal | passes it on; after TSTP, TTIN and TTOU it stops itself too, so that the shell sees it stopped |
+//! | gets a signal | passes it on; TSTP, TTIN and TTOU stop it too, so that its shell sees it stopped |
 //! | gets a report | sends it to the service manager, which with NotifyAccess=main hears the main process alone |
 //! | has a dead child | reaps it |
 //! | sees the inner one dead | sends the last reports and leaves: with its exit code, by its signal, or as PID 1, which no signal of its own ends, with 128 + the signal's number |

@@ -11,14 +11,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::{INIT_PID, say};
 use crate::descriptors::open_numbers;
 use crate::exit::{ExitStatus, reap_any};
-use crate::inherited_signals::is_ignored;
 use crate::notify;
 use crate::poll::{PollTarget, wait};
 use crate::process::set_not_dumpable;
@@ -103,9 +102,8 @@ impl Outer {
             // SAFETY: kill takes two integers. An error means that the inner process is dead, which is seen next.
             unsafe { libc::kill(inner, signal) };
         }
-        if STOPPING.contains(&signal) && !is_ignored(signal).unwrap_or(true) {
-            // SAFETY: raise takes one integer. The kernel ignores it for PID 1.
-            unsafe { libc::raise(libc::SIGSTOP) };
+        if STOPPING.contains(&signal) {
+            stop_by(signal);
         }
     }
 
@@ -155,6 +153,16 @@ fn close_beside(kept: &[RawFd]) -> io::Result<()> {
         first = last.saturating_add(2);
     }
     Ok(())
+}
+
+/// Lets this process have the default action of a signal that stops: the kernel knows whether it stops it (not if it is
+/// ignored, nor in an orphaned process group, nor PID 1). Returns after SIGCONT.
+fn stop_by(signal: c_int) {
+    let Ok(signal) = Signal::try_from(signal) else { return };
+    let alone = SigSet::from(signal);
+    let _ = raise(signal);
+    let _ = alone.thread_unblock();
+    let _ = alone.thread_block();
 }
 
 /// Ends this process by the signal that ended the inner one, without a core file: the inner process may have left one.
