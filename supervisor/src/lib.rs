@@ -86,7 +86,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bulkhead_sys::inherited_signals;
-use bulkhead_sys::outer::{self, Split};
+use bulkhead_sys::outer::{self, SplitSide};
 use clap::Parser;
 
 /// Runs the daemon as its command line says. Returns the exit code of the program.
@@ -102,9 +102,9 @@ pub fn run() -> ExitCode {
     }
     // A fork copies the calling thread alone, so this comes before the log writer's thread.
     let outer = match outer::split() {
-        Ok(Split::Whole) => None,
-        Ok(Split::Inner(outer)) => Some(outer),
-        Ok(Split::Ended(code)) => return ExitCode::from(code),
+        Ok(SplitSide::Whole) => None,
+        Ok(SplitSide::Inner(outer)) => Some(outer),
+        Ok(SplitSide::Ended(code)) => return ExitCode::from(code),
         Err(error) => {
             eprintln!("bulkhead-supervisor: cannot start the process that keeps other children: {error}");
             return ExitCode::FAILURE;

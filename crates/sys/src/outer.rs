@@ -2,7 +2,14 @@
 //!
 //! A daemon ends each child that belongs to no living worker, and a subreaper gets the orphans below it. A parent that
 //! starts a program in the background and then execs the daemon leaves it a child that was never a job; PID 1 gets the
-//! orphans of all processes of its namespace. So such a process forks first:
+//! orphans of all processes of its namespace. So such a process forks first: the outer process keeps those children, and
+//! the inner one is the daemon.
+//!
+//! The outer process is no subreaper, kills nobody, and has nothing open that somebody could wait for the end of: only
+//! standard error, and /dev/null as standard input and output. If it is killed, the inner one stops in order. Called
+//! once, by the supervisor's `lib.rs`, before there is a second thread.
+
+//! # Between the two
 //!
 //! ```text
 //!  outer (the pid that was started)              inner (the daemon, a subreaper)
@@ -19,10 +26,6 @@
 //! | gets a report | sends it to the service manager, which with NotifyAccess=main hears the main process alone |
 //! | has a dead child | reaps it |
 //! | sees the inner one dead | sends the last reports and leaves: with its exit code, by its signal, or as PID 1, which no signal of its own ends, with 128 + the signal's number |
-//!
-//! The outer process is no subreaper, kills nobody, and has nothing open that somebody could wait for the end of: only
-//! standard error, and /dev/null as standard input and output. If it is killed, the inner one stops in order. Called
-//! once, by the supervisor's `lib.rs`, before there is a second thread.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -46,7 +49,7 @@ const INIT_PID: u32 = 1;
 
 /// What this process is after [`split`].
 #[derive(Debug)]
-pub enum Split {
+pub enum SplitSide {
     /// The daemon, which needs no outer process.
     Whole,
     /// The daemon, below an outer process.
@@ -88,14 +91,14 @@ impl AsFd for OuterProcess {
     }
 }
 
-/// Splits this process if it is PID 1 or has children. The outer process returns [`Split::Ended`] after the inner one has
+/// Splits this process if it is PID 1 or has children. The outer process returns [`SplitSide::Ended`] after the inner one has
 /// ended. Must be called while the process has one thread: a fork copies no other.
 ///
 /// # Errors
 /// EAGAIN, ENOMEM, EMFILE, ENFILE: a resource is exhausted. Without errno: a filter refuses a call, by its name.
-pub fn split() -> io::Result<Split> {
+pub fn split() -> io::Result<SplitSide> {
     if std::process::id() != INIT_PID && !has_children()? {
-        return Ok(Split::Whole);
+        return Ok(SplitSide::Whole);
     }
     // All that can fail comes before the fork.
     let process = Process::open(std::process::id())?;
@@ -109,12 +112,12 @@ pub fn split() -> io::Result<Split> {
     match unsafe { fork() } {
         Ok(ForkResult::Child) => {
             before.thread_set_mask()?;
-            Ok(Split::Inner(OuterProcess { process, reports }))
+            Ok(SplitSide::Inner(OuterProcess { process, reports }))
         }
         Ok(ForkResult::Parent { child }) => {
             drop((process, reports));
             let inner = u32::try_from(child.as_raw()).expect("a process id is not negative");
-            Ok(Split::Ended(run::outer(inner, signals, told, null)))
+            Ok(SplitSide::Ended(run::outer(inner, signals, told, null)))
         }
         Err(error) => {
             before.thread_set_mask()?;
