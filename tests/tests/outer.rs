@@ -321,6 +321,33 @@ fn as_the_first_process_of_a_namespace_it_leaves_with_a_shells_code() {
     assert_eq!(daemon.await_end().code(), Some(128 + SIGKILL));
 }
 
+/// Under the default profile of container runtimes, with and without close_range(2); and a call that is refused is named.
+#[test]
+fn it_splits_under_a_filter_of_system_calls() {
+    let filter = binary("refuse-calls").display().to_string();
+    for rules in [&["container"][..], &["close_range=EPERM"]] {
+        let (mut daemon, stranger) = with_a_child(&[&[&*filter], rules, &["--"]].concat());
+        let null = std::fs::read_link(format!("/proc/{}/fd/1", daemon.pid())).expect("it is ours");
+        assert_eq!(null, Path::new("/dev/null"));
+        let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("it is ours").count();
+        assert_eq!(open, 5, "the standard streams, its signals, its reports");
+        crash_a_worker(&daemon);
+        assert!(stranger.lives(), "it was no job");
+        assert!(daemon.end("TERM").success());
+    }
+    for (rule, call) in [("signalfd4=EPERM", "signalfd(2)"), ("clone=ENOSYS", "clone(2)")] {
+        let folder = new_folder();
+        let file = folder.path().join("stranger");
+        let mut command = Command::new("sh");
+        command.args(["-c", WITH_A_CHILD]).arg(&file).args([&*filter, rule, "--"]);
+        let output = command.arg(binary("bulkhead-supervisor")).output().expect("it runs");
+        let _stranger = Stranger::of(&file);
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_named = said.contains(call) && said.contains("seccomp");
+        assert!(output.status.code() == Some(1) && is_named, "{} {said}", output.status);
+    }
+}
+
 /// A pid namespace with the /proc of another one: the pids of its children would be looked up among strangers.
 #[test]
 fn a_namespace_without_a_proc_of_its_own_is_refused() {

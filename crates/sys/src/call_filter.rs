@@ -5,7 +5,7 @@
 //! (old ones EPERM) for a call that is newer than the profile. An old kernel answers ENOSYS as well. [`check`] makes
 //! each call once without an effect. It never retries and never waits. Driven by the supervisor, at its start and in
 //! `--check-config`; [`refused`] is used wherever such a call is made.
-//!
+
 //! | call | without it | first kernel |
 //! |---|---|---|
 //! | close_range(2) | unshare(2), then fcntl(2) on each descriptor | 5.9 |
@@ -13,6 +13,7 @@
 //! | prlimit(2), which glibc uses for setrlimit(3) too | nothing can be started | 2.6.36 |
 //! | pidfd_open(2), pidfd_send_signal(2), waitid(2) with P_PIDFD | nothing can be started | 5.4 |
 //! | memfd_create(2) | nothing can be started | 3.17 |
+//! | signalfd4(2), clone(2) without flags of namespaces: not tried | no start as PID 1 or with children (`outer.rs`) | 2.6.27 |
 
 use std::io;
 use std::os::fd::AsFd;

@@ -42,12 +42,12 @@ const REFUSED_HERE: &[(&str, c_long)] = &[];
 
 /// What this project calls, or its libraries do, and may do without, or has to name.
 const OURS: &[(&str, c_long)] = &calls![
-    clone3 SYS_clone3, close_range SYS_close_range, copy_file_range SYS_copy_file_range,
+    clone SYS_clone, clone3 SYS_clone3, close_range SYS_close_range, copy_file_range SYS_copy_file_range,
     fallocate SYS_fallocate, faccessat2 SYS_faccessat2, kcmp SYS_kcmp, memfd_create SYS_memfd_create,
     openat2 SYS_openat2, personality SYS_personality, pidfd_open SYS_pidfd_open,
     pidfd_send_signal SYS_pidfd_send_signal, prlimit64 SYS_prlimit64,
     process_vm_readv SYS_process_vm_readv, ptrace SYS_ptrace, renameat2 SYS_renameat2,
-    sched_setaffinity SYS_sched_setaffinity, statx SYS_statx, unshare SYS_unshare, waitid SYS_waitid,
+    sched_setaffinity SYS_sched_setaffinity, signalfd4 SYS_signalfd4, statx SYS_statx, unshare SYS_unshare, waitid SYS_waitid,
 ];
 
 /// Calls from this number on are newer than the profile.

@@ -121,7 +121,7 @@ pub fn split() -> io::Result<SplitSide> {
         }
         Err(error) => {
             before.thread_set_mask()?;
-            Err(error.into())
+            Err(refused("clone(2)", error))
         }
     }
 }
@@ -133,7 +133,7 @@ fn has_children() -> io::Result<bool> {
     match Errno::result(unsafe { libc::waitid(libc::P_ALL, 0, std::ptr::null_mut(), options) }) {
         Ok(_) => Ok(true),
         Err(Errno::ECHILD) => Ok(false),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(refused("waitid(2)", error)),
     }
 }
 
