@@ -218,13 +218,13 @@ pub(crate) struct JobFiles {
 
 impl JobFiles {
     /// Passes files in place of folders, for a daemon of another user, whose programs may not enter them.
-    pub(crate) fn without_folders(mut self) -> Self {
-        self.outs.0 = self.outs.0.into_iter().map(OutputTarget::without_folder).collect();
+    pub(crate) fn without_folders(mut self) -> Result<Self> {
+        self.outs.0 = self.outs.0.into_iter().map(OutputTarget::without_folder).collect::<Result<_>>()?;
         for (file, out) in self.attached.files.iter_mut().zip(&self.outs.0) {
             *file = out.job_file(&file.name).0;
         }
         self.attached.paths.clear();
-        self
+        Ok(self)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The target of `-o` and `--out`: a file that appears when it is complete, or a pipe or device that is written to.
 //!
-//! A regular file is replaced in one step; until then the older file stays as it was. `-` is stdout. A job cannot be
-//! given a pipe, terminal or device, and bytes that were written to one cannot be taken back. So for those the job
-//! writes into an unnamed file, which is copied to the target when the job is done. Errors name the file as the user
-//! does.
+//! A regular file is replaced in one step; until then the older file stays as it was. What of it could not be kept is
+//! told on stderr. `-` is stdout. A job cannot be given a pipe, terminal or device, and bytes that were written to one
+//! cannot be taken back. So for those the job writes into an unnamed file, which is copied to the target when the job is
+//! done. Errors name the file as the user does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_client::{
-    AtomicFile, Error, HiddenFolder, InterruptFd, Interrupts, JobFile, input_file, name_user, wait_readable,
+    AtomicFile, Error, HiddenFolder, InterruptFd, Interrupts, JobFile, NotKept, input_file, name_user,
+    wait_readable,
 };
 
+use crate::stdio::say;
 use crate::write_wait::{self, WriteWait};
 
 /// Bytes of one read.
@@ -85,12 +87,15 @@ impl OutputTarget {
     }
 
     /// Replaces a folder, in which a program would make the file, by the file itself.
-    pub(crate) fn without_folder(self) -> Self {
+    pub(crate) fn without_folder(self) -> Result<Self> {
         let inner = match self.inner {
-            TargetKind::Made { folder, .. } => TargetKind::Whole(folder.into_file()),
+            TargetKind::Made { folder, .. } => {
+                let file = folder.into_file();
+                TargetKind::Whole(file.with_context(|| format!("cannot write to {}", self.name))?)
+            }
             inner => inner,
         };
-        Self { inner, ..self }
+        Ok(Self { inner, ..self })
     }
 
     /// The file or folder as a file of a job, and the path of the file in the folder.
@@ -122,8 +127,10 @@ impl OutputTarget {
     pub(crate) fn finish(self, interrupts: Option<&mut Interrupts>) -> Result<()> {
         let write = || format!("cannot write to {}", self.name);
         match self.inner {
-            TargetKind::Whole(atomic) => atomic.publish().with_context(write),
-            TargetKind::Made { folder, name } => folder.publish(&name).with_context(write),
+            TargetKind::Whole(atomic) => atomic.publish().map(|lost| tell(&lost)).with_context(write),
+            TargetKind::Made { folder, name } => {
+                folder.publish(&name).map(|lost| tell(&lost)).with_context(write)
+            }
             TargetKind::Special { copied_to: None, .. } => Ok(()),
             TargetKind::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),
@@ -131,6 +138,11 @@ impl OutputTarget {
             },
         }
     }
+}
+
+/// Tells what of the older file could not be kept.
+fn tell(not_kept: &[NotKept]) {
+    not_kept.iter().for_each(|what| say(format_args!("bulkhead: {what}")));
 }
 
 /// Copies in a thread of its own: the reader may stop reading for ever, and a signal must end the command all the same.

@@ -1,30 +1,34 @@
 //! A file that appears under its name only when it is complete (a write to a temporary file, then a rename).
 //!
 //! It is made with `O_TMPFILE` and has no name until [`AtomicFile::publish`], so a killed process leaves nothing
-//! behind. An older file under the name stays as it is and is replaced in one step (`rename`); this code must never
-//! write to it. Where the file system has no `O_TMPFILE` (NFS, some overlays), the file has a temporary name that
+//! behind. An older file under the name stays as it is until then; how it is replaced stands in `destination.rs`. A file
+//! that cannot have its name is kept beside it. Where the file system has no `O_TMPFILE` (NFS, some overlays), the file has a temporary name that
 //! begins with `.bulkhead-`, which a kill leaves behind.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_sys::unnamed_file;
 
+use crate::destination::{Destination, NotPlaced};
+use crate::inheritance::NotKept;
+use crate::input_file;
+use crate::kept_file;
 use crate::permission::name_user;
 
 /// The permissions of a new file, before the umask.
 const MODE: u32 = 0o666;
+/// Those of a file that replaces another, until it gets the ones of that.
+const PRIVATE_MODE: u32 = 0o600;
 
 /// A file that has not got its name yet. If it is dropped before [`AtomicFile::publish`], nothing is left of it.
 #[derive(Debug)]
 pub struct AtomicFile {
     file: Arc<File>,
-    target: PathBuf,
-    /// The permissions of the file that it replaces.
-    mode: Option<u32>,
+    destination: Destination,
     /// Its temporary name, if it has one.
     temporary: Option<PathBuf>,
 }
@@ -33,24 +37,25 @@ impl AtomicFile {
     /// Creates the file in the folder of `path`. If `path` is a symbolic link to a file, that file will be replaced.
     ///
     /// # Errors
-    /// No file can be created in the folder, or `path` is no regular file, such as a dangling link.
+    /// No file can be created in the folder, or `path` is no regular file, such as a dangling link, or one that can
+    /// neither be replaced nor written through ([`Destination::look`]).
     pub fn create(path: &Path) -> io::Result<Self> {
-        let (target, mode) = match path.metadata() {
-            Ok(found) if found.is_file() => (path.canonicalize()?, Some(found.permissions().mode() & 0o7777)),
-            Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
-            Ok(_) => return Err(io::Error::new(ErrorKind::InvalidInput, "it is no plain file")),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(name_user(error)),
-            Err(_) => (unless_link(path)?, None),
-        };
-        let folder = folder_of(&target);
-        let (file, temporary) = match unnamed_file::create(folder, MODE) {
+        Self::at(Destination::look(path)?)
+    }
+
+    /// Creates the file for this destination.
+    pub(crate) fn at(destination: Destination) -> io::Result<Self> {
+        let folder = destination.folder();
+        let mode = if destination.has_older() { PRIVATE_MODE } else { MODE };
+        let (file, temporary) = match unnamed_file::create(folder, mode) {
+            Err(_) if destination.is_written_through() => input_file::scratch().map(|file| (file, None)),
             Err(error) if unnamed_file::is_unknown(&error) => {
-                named(folder).map(|(file, path)| (file, Some(path)))
+                named(folder, mode).map(|(file, path)| (file, Some(path)))
             }
             other => other.map(|file| (file, None)),
         }
         .map_err(|error| in_folder(error, folder))?;
-        Ok(Self { file: Arc::new(file), target, mode, temporary })
+        Ok(Self { file: Arc::new(file), destination, temporary })
     }
 
     /// The file, to be written to.
@@ -58,49 +63,22 @@ impl AtomicFile {
         &self.file
     }
 
-    /// The path under which it will appear.
-    pub(crate) fn target(&self) -> &Path {
-        &self.target
-    }
-
-    /// Takes a finished file in place of its own, which is dropped. `path` names it, on the same file system.
-    pub(crate) fn finished_as(mut self, file: File, path: PathBuf) -> Self {
-        if let Some(own) = self.temporary.replace(path) {
-            drop(std::fs::remove_file(own));
-        }
-        self.file = Arc::new(file);
-        self
-    }
-
-    /// Syncs the file to the disk, gives it the permissions of the file that it replaces and then its name, and syncs
-    /// the folder.
+    /// Syncs the file to the disk, gives it owner, permissions and labels of the file that it replaces and then its
+    /// name, and syncs the folder. Returns what of the older file could not be kept.
     ///
     /// # Errors
-    /// The disk is full or fails, or the name cannot be set. The older file is then unchanged, unless only the sync of
-    /// the folder failed.
-    pub fn publish(mut self) -> io::Result<()> {
-        self.put()?;
-        sync_folder(folder_of(&self.target))
+    /// [`NotPlaced`]: the disk is full or fails, or the name cannot be set. The finished file is then beside its path.
+    pub fn publish(mut self) -> Result<Vec<NotKept>, NotPlaced> {
+        self.destination.place(&self.file, self.temporary.take())
     }
 
-    fn put(&mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        if let Some(mode) = self.mode {
-            self.file.set_permissions(Permissions::from_mode(mode))?;
-        }
-        if self.temporary.is_none() {
-            match unnamed_file::link(&self.file, &self.target) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                other => return other,
-            }
-            let folder = folder_of(&self.target);
-            let (_, path) = free_name(folder, |path| unnamed_file::link(&self.file, path))?;
-            self.temporary = Some(path);
-        }
-        let temporary = self.temporary.as_ref().expect("it was given a name just now, if it had none");
-        std::fs::rename(temporary, &self.target)?;
-        self.temporary = None;
-        Ok(())
+    /// Keeps a file that is not complete: under its path with `.partial` after it, while the older file stays. Returns
+    /// its path.
+    ///
+    /// # Errors
+    /// No folder takes it.
+    pub fn keep_partial(mut self) -> io::Result<PathBuf> {
+        kept_file::keep(&self.file, self.temporary.take(), self.destination.path(), "partial")
     }
 }
 
@@ -113,32 +91,9 @@ impl Drop for AtomicFile {
     }
 }
 
-/// Syncs the folder's entries to the disk, unless this user may not open it or its file system cannot do that.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    match File::open(folder).map(|folder| folder.sync_all()) {
-        Ok(Err(error)) if error.kind() != ErrorKind::InvalidInput => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Accepts a path where no file is, and refuses a dangling link: another user may have set it as a trap, and the link
-/// itself must not be replaced.
-fn unless_link(path: &Path) -> io::Result<PathBuf> {
-    match path.read_link() {
-        Ok(target) => Err(io::Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "it is a link to {}, which is not there: make that file, or remove the link",
-                target.display()
-            ),
-        )),
-        Err(_) => Ok(path.to_owned()),
-    }
-}
-
 /// The older file is replaced and not written to, so the permission that counts is that of the folder. The error says
 /// so.
-fn in_folder(error: io::Error, folder: &Path) -> io::Error {
+pub(crate) fn in_folder(error: io::Error, folder: &Path) -> io::Error {
     if error.kind() != ErrorKind::PermissionDenied {
         return error;
     }
@@ -146,33 +101,18 @@ fn in_folder(error: io::Error, folder: &Path) -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, text)
 }
 
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Creates a file with a temporary name in `folder`. Returns both.
-pub(crate) fn named(folder: &Path) -> io::Result<(File, PathBuf)> {
+pub(crate) fn named(folder: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(MODE);
-    free_name(folder, |path| options.open(path))
-}
-
-/// Calls `make` with one temporary name after the other until one is free.
-fn free_name<T>(folder: &Path, make: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, PathBuf)> {
-    let pid = std::process::id();
-    let mut tries = (0_u32..).map(|number| folder.join(format!(".bulkhead-{pid}-{number}")));
-    loop {
-        let path = tries.next().ok_or(ErrorKind::AlreadyExists)?;
-        match make(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            made => return made.map(|made| (made, path)),
-        }
-    }
+    options.read(true).write(true).create_new(true).mode(mode);
+    kept_file::hidden(folder, |path| options.open(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
     use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -234,11 +174,26 @@ mod tests {
         let path = folder.path().join("out");
         let atomic = AtomicFile::create(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        atomic.publish().unwrap_err();
-        assert_eq!(names(folder.path()), ["out"], "nothing is left beside it");
+        write(&atomic, "finished");
+        let kept = atomic.publish().unwrap_err().kept.unwrap();
+        assert_eq!(names(folder.path()), ["out", "out.done"]);
+        assert_eq!(std::fs::read(kept).unwrap(), b"finished");
         assert_eq!(AtomicFile::create(&path).unwrap_err().kind(), ErrorKind::IsADirectory);
         assert_eq!(AtomicFile::create(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(AtomicFile::create(&folder.path().join("a/b")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_not_complete_is_kept_beside_the_older_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        std::fs::write(&path, "older").unwrap();
+        let atomic = AtomicFile::create(&path).unwrap();
+        write(&atomic, "a part");
+        let kept = atomic.keep_partial().unwrap();
+        assert_eq!(names(folder.path()), ["out", "out.partial"]);
+        assert_eq!(std::fs::read(kept).unwrap(), b"a part");
+        assert_eq!(std::fs::read(path).unwrap(), b"older");
     }
 
     #[test]
@@ -246,14 +201,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("out");
         for publish in [true, false] {
-            let (file, path) = named(folder.path()).unwrap();
-            let (mode, temporary) = (None, Some(path));
-            let atomic = AtomicFile { file: Arc::new(file), target: target.clone(), mode, temporary };
+            let destination = Destination::look(&target).unwrap();
+            let (file, path) = named(folder.path(), MODE).unwrap();
+            let atomic = AtomicFile { file: Arc::new(file), destination, temporary: Some(path) };
             assert_eq!(names(folder.path()).len(), if publish { 1 } else { 2 });
             if publish {
-                atomic.publish().unwrap()
+                atomic.publish().unwrap();
             } else {
-                drop(atomic)
+                drop(atomic);
             }
             assert_eq!(names(folder.path()), ["out"]);
         }

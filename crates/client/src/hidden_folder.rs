@@ -16,7 +16,10 @@ use bulkhead_sys::open_flags::open_folder;
 use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::socket;
 
-use crate::atomic_file::{AtomicFile, folder_of};
+use crate::atomic_file::{AtomicFile, in_folder};
+use crate::destination::{Destination, NotPlaced};
+use crate::inheritance::NotKept;
+use crate::input_file;
 
 /// After this many names in a row that are free, no folder of a killed command is looked for any more.
 const FREE_NAMES: u32 = 64;
@@ -24,8 +27,7 @@ const FREE_NAMES: u32 = 64;
 /// A folder for one file that is not there yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct HiddenFolder {
-    /// The file that would get the path; it shows that the path can be written, and the program's takes its place.
-    target: AtomicFile,
+    destination: Destination,
     made: MadeFolder,
     name: PathBuf,
 }
@@ -43,16 +45,24 @@ impl HiddenFolder {
     /// # Errors
     /// As [`AtomicFile::create`].
     pub fn create(path: &Path) -> io::Result<Self> {
-        let target = AtomicFile::create(path)?;
-        let place = std::path::absolute(folder_of(target.target()))?;
-        let name = target.target().file_name().map(PathBuf::from);
+        let destination = Destination::look(path)?;
+        let name = destination.path().file_name().map(PathBuf::from);
         let name = name.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it names no file"))?;
-        Ok(Self { target, made: make(&place)?, name })
+        let place = std::path::absolute(destination.folder())?;
+        let made = match make(&place) {
+            // The older file will be written through, so the new one need not be beside it.
+            Err(_) if destination.is_written_through() => make(&input_file::folder()),
+            made => made.map_err(|error| in_folder(error, destination.folder())),
+        }?;
+        Ok(Self { destination, made, name })
     }
 
-    /// Gives up the folder, and returns the file that gets the path: for programs that may not enter the folder.
-    pub fn into_file(self) -> AtomicFile {
-        self.target
+    /// Gives up the folder, and returns a file that gets the path: for programs that may not enter the folder.
+    ///
+    /// # Errors
+    /// As [`AtomicFile::create`].
+    pub fn into_file(self) -> io::Result<AtomicFile> {
+        AtomicFile::at(self.destination)
     }
 
     /// The folder, open for reading.
@@ -66,16 +76,22 @@ impl HiddenFolder {
     }
 
     /// Gives the program's file the path. `name` is its other possible name in the folder, used by a worker that did
-    /// not get [`Self::file_path`].
+    /// not get [`Self::file_path`]. Returns what of the older file could not be kept.
     ///
     /// # Errors
-    /// There is no regular file, or as [`AtomicFile::publish`]. The older file is then unchanged.
-    pub fn publish(self, name: &str) -> io::Result<()> {
+    /// There is no regular file, or as [`AtomicFile::publish`].
+    pub fn publish(self, name: &str) -> Result<Vec<NotKept>, NotPlaced> {
+        let (file, path) = self.find(name).map_err(NotPlaced::from)?;
+        self.destination.place(&file, Some(path))
+    }
+
+    /// The file that the program made, and its path.
+    fn find(&self, name: &str) -> io::Result<(File, PathBuf)> {
         let paths = [self.file_path(), self.made.path.join(name)];
-        let is_file = |path: &&PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
+        let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
         let missing = || io::Error::new(ErrorKind::NotFound, "the program left no regular file for it");
-        let path = paths.iter().find(is_file).ok_or_else(missing)?;
-        self.target.finished_as(File::open(path)?, path.clone()).publish()
+        let path = paths.into_iter().find(is_file).ok_or_else(missing)?;
+        Ok((File::open(&path)?, path))
     }
 }
 

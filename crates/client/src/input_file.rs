@@ -161,7 +161,8 @@ pub fn scratch() -> io::Result<File> {
     })
 }
 
-fn folder() -> PathBuf {
+/// The folder of copies: `TMPDIR` if it is an absolute path, else `/var/tmp`.
+pub(crate) fn folder() -> PathBuf {
     let named = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
     named.unwrap_or_else(|| PathBuf::from(FOLDER))
 }
@@ -169,7 +170,7 @@ fn folder() -> PathBuf {
 fn make(folder: &Path) -> io::Result<File> {
     match unnamed_file::create(folder, 0o600) {
         Err(error) if unnamed_file::is_unknown(&error) => {
-            let (file, path) = atomic_file::named(folder)?;
+            let (file, path) = atomic_file::named(folder, 0o600)?;
             std::fs::remove_file(path)?;
             Ok(file)
         }

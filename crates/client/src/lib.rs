@@ -14,11 +14,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(test)]
+#[macro_use]
+#[path = "../../../tests/src/skip.rs"]
+pub mod skip;
+
 mod accepted_batch;
 mod atomic_file;
 mod batch;
 mod client;
 pub mod connect;
+mod destination;
 pub mod discovery;
 mod error;
 mod events;
@@ -26,9 +32,11 @@ mod file;
 mod frame_socket;
 mod hidden_folder;
 mod inbox;
+mod inheritance;
 pub mod input_file;
 mod interrupt;
 mod job_list;
+mod kept_file;
 mod logs;
 mod notices;
 mod output;
@@ -43,10 +51,12 @@ mod wait;
 pub use atomic_file::AtomicFile;
 pub use batch::{JobInput, Spec};
 pub use client::DaemonClient;
+pub use destination::{Destination, NotPlaced};
 pub use error::{ConnectFailure, Error, ProtocolError};
 pub use events::{EventBatch, Events};
 pub use file::JobFile;
 pub use hidden_folder::HiddenFolder;
+pub use inheritance::{NotKept, NotKeptKind};
 pub use interrupt::{
     InterruptFd, Interrupted, Interrupts, file_size_remedy, start_clean, wait_readable, wait_writable,
 };

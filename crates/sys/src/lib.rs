@@ -20,6 +20,7 @@ pub mod descriptors;
 pub mod dial;
 mod ended_strays;
 pub mod exit;
+pub mod extended_attributes;
 #[cfg(feature = "gmp")]
 pub mod gmp;
 #[cfg(any(test, feature = "hostile-peer"))]
@@ -27,6 +28,7 @@ pub mod hostile_filter;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod hostile_peer;
 pub mod inherited_signals;
+pub mod inode_flags;
 pub mod interrupt_timer;
 pub mod lane;
 pub mod lock;

@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, fallocate};
 use nix::libc;
 use nix::unistd::linkat;
+use rustix::fs::{CWD, RenameFlags};
 
 use crate::memfd;
 
@@ -49,6 +51,27 @@ pub fn link(file: &File, path: &Path) -> io::Result<()> {
     Ok(linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
 }
 
+/// Reserves the blocks for the first `bytes` of an open file, without changing its length or content. A file system
+/// that cannot do that is no error.
+///
+/// # Errors
+/// ENOSPC, EDQUOT, EFBIG: so much does not fit.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let Some(bytes) = libc::off_t::try_from(bytes).ok().filter(|bytes| *bytes > 0) else { return Ok(()) };
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Renames `from` to `to`, which must not be there.
+///
+/// # Errors
+/// EEXIST: it is there. EINVAL: the file system cannot do that in one step. Else as rename(2).
+pub fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+}
+
 /// Opens a file for reading with O_NONBLOCK: a FIFO without a writer opens at once and can be polled.
 ///
 /// # Errors
@@ -76,6 +99,20 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let other = create(folder.path(), 0o600).unwrap();
         assert_eq!(link(&other, &path).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn blocks_are_reserved_and_no_name_is_taken_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("name"), folder.path().join("other"));
+        std::fs::write(&path, "whole").unwrap();
+        reserve(&OpenOptions::new().write(true).open(&path).unwrap(), 1 << 20).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        std::fs::write(&other, "mine").unwrap();
+        assert_eq!(rename_to_free_name(&path, &other).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&other).unwrap(), b"mine");
+        rename_to_free_name(&path, &folder.path().join("free")).unwrap();
+        assert!(!path.exists());
     }
 
     #[test]

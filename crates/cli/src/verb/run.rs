@@ -81,7 +81,7 @@ impl Args {
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
         let interrupt_fds = [interrupts.fd()?, interrupts.fd()?];
         let (mut client, private) = connect_or_start(global, interrupts)?;
-        let files = if client.has_our_user() { files } else { files.without_folders() };
+        let files = if client.has_our_user() { files } else { files.without_folders()? };
         let JobFiles { attached, outs } = files;
         let mut sink = ResultSink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
         if !global.quiet {
