@@ -48,6 +48,9 @@ impl AtomicFile {
         let folder = destination.folder();
         let mode = if destination.has_older() { PRIVATE_MODE } else { MODE };
         let (file, temporary) = match unnamed_file::create(folder, mode) {
+            Ok(file) if !unnamed_file::can_be_linked(&file) => {
+                named(folder, mode).map(|(file, path)| (file, Some(path)))
+            }
             Err(_) if destination.is_written_through() => input_file::scratch().map(|file| (file, None)),
             Err(error) if unnamed_file::is_unknown(&error) => {
                 named(folder, mode).map(|(file, path)| (file, Some(path)))
@@ -115,6 +118,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::destination::FinishedFile;
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(folder)
@@ -175,7 +179,7 @@ mod tests {
         let atomic = AtomicFile::create(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         write(&atomic, "finished");
-        let kept = atomic.publish().unwrap_err().kept.unwrap();
+        let FinishedFile::Kept(kept) = atomic.publish().unwrap_err().finished else { panic!("it is kept") };
         assert_eq!(names(folder.path()), ["out", "out.done"]);
         assert_eq!(std::fs::read(kept).unwrap(), b"finished");
         assert_eq!(AtomicFile::create(&path).unwrap_err().kind(), ErrorKind::IsADirectory);

@@ -2,23 +2,30 @@
 //!
 //! An older file under the name is replaced in one step (rename). Where that cannot be, it is found before the job
 //! runs, and the older file is written through, or the path refused. What goes wrong later leaves the finished file
-//! beside the path, under a name that the error tells; it must never be lost here. Driven by `atomic_file.rs`, and open
-//! to any code that has a finished file ([`Destination::place`]).
+//! beside the path, under a name that the error tells; it must never be lost here. Driven by `atomic_file.rs` and
+//! `hidden_folder.rs`, and open to any code that has a finished file ([`Destination::place`]).
 //!
 //! | what stands under the path | what is done |
 //! |---|---|
 //! | nothing, or a file that may be renamed over | renamed |
-//! | a file with something mounted on it (EBUSY), another user's in a sticky folder, one in a folder that takes no new names or loses none | written through, if this user may write to it; else refused |
+//! | a file with something mounted on it (EBUSY), one that a sticky folder holds, one in a folder that takes no new names or loses none | written through, if this user may write to it; else refused |
+//! | another user's file in a sticky folder that all may write to, whose owner it does not belong to | refused, as by the kernel's `fs.protected_regular`: that user made it there, perhaps as a trap |
 //! | a file that is immutable or only appended to (`chattr +i`, `+a`) | refused |
-//! | a folder, a pipe or device, a link to nothing | refused |
+//! | a folder, a pipe or device, a link to nothing, a name with `/` at its end | refused |
+//! | what can only be written through at the moment of the rename | written through then, if this user may |
+//!
+//! A file is written through in this order: the finished one gets a name beside it, all blocks are reserved, the bytes
+//! are copied, the name goes. So a kill or a full disk in between leaves the finished file, and what fails before the
+//! first byte leaves the older one too; if it fails later, the error says that the older file is damaged.
 
 use std::fmt;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use bulkhead_sys::{inode_flags, socket, unnamed_file};
+use bulkhead_sys::{inode_flags, open_flags, socket, unnamed_file};
 
 use crate::inheritance::{self, NotKept};
 use crate::kept_file;
@@ -26,6 +33,8 @@ use crate::permission::name_user;
 
 /// The bit of a folder in which only its owner, and the owner of a file, may remove the file.
 const STICKY: u32 = 0o1000;
+/// The permission of all users to write.
+const ALL_WRITE: u32 = 0o002;
 
 /// A path that was found to take a finished file.
 #[derive(Debug)]
@@ -41,15 +50,36 @@ pub struct Destination {
 pub struct NotPlaced {
     /// Why.
     pub error: io::Error,
-    /// Where it is now; `None` if it could not be kept anywhere, or is in its place and only the sync of its folder
-    /// failed.
-    pub kept: Option<PathBuf>,
+    /// Whether the older file was written to, and holds a part of the new one now.
+    pub is_damaged: bool,
+    /// Where it is.
+    pub finished: FinishedFile,
+}
+
+/// Where a finished file is that did not reach its path, or did and is not safe there.
+#[derive(Debug)]
+pub enum FinishedFile {
+    /// There is none.
+    Missing,
+    /// Under its path.
+    Placed,
+    /// Beside its path, or in the folder of temporary files.
+    Kept(PathBuf),
+    /// No folder took it.
+    Lost(io::Error),
 }
 
 impl fmt::Display for NotPlaced {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}", self.error)?;
-        self.kept.as_ref().map_or(Ok(()), |kept| write!(out, "; the finished file is {}", kept.display()))
+        if self.is_damaged {
+            out.write_str("; the older file is damaged: a part of it was written over")?;
+        }
+        match &self.finished {
+            FinishedFile::Missing | FinishedFile::Placed => Ok(()),
+            FinishedFile::Kept(path) => write!(out, "; the finished file is {}", path.display()),
+            FinishedFile::Lost(error) => write!(out, "; the finished file could not be kept: {error}"),
+        }
     }
 }
 
@@ -58,7 +88,19 @@ impl std::error::Error for NotPlaced {}
 impl From<io::Error> for NotPlaced {
     /// There is no finished file.
     fn from(error: io::Error) -> Self {
-        Self { error, kept: None }
+        Self { error, is_damaged: false, finished: FinishedFile::Missing }
+    }
+}
+
+/// A failure to give a file its path, while the file is still to be kept.
+struct Failure {
+    error: io::Error,
+    is_damaged: bool,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { error, is_damaged: false }
     }
 }
 
@@ -69,15 +111,15 @@ impl Destination {
     /// No file can come there: see the table in the header. Whether the folder takes a new file is found out by the
     /// caller, who makes one in it.
     pub fn look(path: &Path) -> io::Result<Self> {
-        let (path, has_older) = match path.metadata() {
+        let (path, older) = match path.metadata() {
             Ok(found) if found.is_file() => (path.canonicalize()?, Some(found)),
             Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
             Ok(_) => return Err(io::Error::new(ErrorKind::InvalidInput, "it is no plain file")),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Err(name_user(error)),
-            Err(_) => (unless_link(path)?, None),
+            Err(error) if error.kind() == ErrorKind::NotFound => (new_name(path)?, None),
+            Err(error) => return Err(name_user(error)),
         };
-        let through = has_older.as_ref().map_or(Ok(None), |found| open_unless_replaceable(&path, found))?;
-        Ok(Self { path, has_older: has_older.is_some(), through })
+        let through = older.as_ref().map_or(Ok(None), |found| open_unless_replaceable(&path, found))?;
+        Ok(Self { path, has_older: older.is_some(), through })
     }
 
     /// The path, free of links if a file stands under it.
@@ -104,30 +146,40 @@ impl Destination {
     /// on the file system of [`Self::folder`], if it has one. Returns what of the older file was not kept.
     ///
     /// # Errors
-    /// [`NotPlaced`]: the older file is unchanged, unless it was being written through, or only the sync of the folder
-    /// failed.
+    /// [`NotPlaced`]: the older file is unchanged, unless the error says that it is damaged.
     pub fn place(&self, file: &File, name: Option<PathBuf>) -> Result<Vec<NotKept>, NotPlaced> {
         let mut name = name;
         let placed = match &self.through {
-            Some(older) => write_through(file, older).map(|()| Vec::new()),
-            None => self.replace(file, &mut name),
+            Some(older) => self.write_through(file, older, &mut name),
+            None => self.replace(file, &mut name).or_else(|error| {
+                let older = open_held(&self.path).filter(|_| is_held(&error));
+                older.map_or(Err(error.into()), |older| self.write_through(file, &older, &mut name))
+            }),
         };
         match placed {
             Ok(not_kept) => {
                 // Written through: the copy is not needed any more. It may be gone already.
                 name.map(std::fs::remove_file);
-                sync_folder(self.folder()).map_err(|error| NotPlaced { error, kept: None })?;
-                Ok(not_kept)
+                sync_folder(self.folder()).map(|()| not_kept).map_err(|error| NotPlaced {
+                    error: explained(
+                        "it is in its place, and its folder could not be synced to the disk",
+                        error,
+                    ),
+                    is_damaged: false,
+                    finished: FinishedFile::Placed,
+                })
             }
-            Err(error) => {
-                Err(NotPlaced { error, kept: kept_file::keep(file, name, &self.path, "done").ok() })
+            Err(Failure { error, is_damaged }) => {
+                let kept = kept_file::keep(file, name, &self.path, "done");
+                let finished = kept.map_or_else(FinishedFile::Lost, FinishedFile::Kept);
+                Err(NotPlaced { error: name_user(error), is_damaged, finished })
             }
         }
     }
 
     /// Gives the file the path by a link, or by a rename of its name, which is then `None`.
     fn replace(&self, file: &File, name: &mut Option<PathBuf>) -> io::Result<Vec<NotKept>> {
-        file.sync_all()?;
+        file.sync_all().map_err(|error| explained("not all of it reached the disk", error))?;
         let not_kept = inheritance::take_over(&self.path, file)?;
         if name.is_none() {
             match unnamed_file::link(file, &self.path) {
@@ -143,16 +195,48 @@ impl Destination {
         *name = None;
         Ok(not_kept)
     }
+
+    /// Copies the finished file into the older one, as the header says. `name` becomes the name that the finished file
+    /// has for that long.
+    fn write_through(
+        &self,
+        finished: &File,
+        older: &File,
+        name: &mut Option<PathBuf>,
+    ) -> Result<Vec<NotKept>, Failure> {
+        let (length, before) = (finished.metadata()?.len(), older.metadata()?.len());
+        *name = kept_file::named(finished, name.take(), &self.path, "done");
+        if let Err(error) = unnamed_file::reserve(older, length) {
+            // Gives back what was reserved.
+            drop(older.set_len(before));
+            return Err(error.into());
+        }
+        let copied = kept_file::copy_bytes(finished, older)
+            .and_then(|()| older.set_len(length))
+            .and_then(|()| older.sync_all());
+        copied.map(|()| Vec::new()).map_err(|error| Failure { error, is_damaged: true })
+    }
 }
 
-/// Copies the finished file into the older one. All blocks are reserved first, so that a full disk is found before a
-/// byte of the older file is lost.
-fn write_through(finished: &File, older: &File) -> io::Result<()> {
-    let length = finished.metadata()?.len();
-    unnamed_file::reserve(older, length)?;
-    kept_file::copy_bytes(finished, older)?;
-    older.set_len(length)?;
-    older.sync_all()
+/// Whether a rename failed because of the file that stands under the name, or of its folder, and not of the new file.
+fn is_held(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ResourceBusy
+            | ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::CrossesDevices
+    )
+}
+
+fn explained(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// The regular file under this path, open for writing; a link is not followed any more.
+fn open_held(path: &Path) -> Option<File> {
+    let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+    is_file.then(|| open_flags::open_to_write(path).ok()).flatten()
 }
 
 /// Returns the older file open for writing if it cannot be renamed over, or `None` if it can, as far as can be seen.
@@ -165,15 +249,21 @@ fn open_unless_replaceable(path: &Path, found: &Metadata) -> io::Result<Option<F
         return refuse(ErrorKind::PermissionDenied, text.to_owned());
     }
     if flags.is_append_only {
-        let text = "it is append-only and cannot be replaced: `chattr -a` takes that from it, or append to it with `-o - >> FILE`";
+        let text = "it is append-only and cannot be replaced: `chattr -a` takes that from it, or append to it with \
+                    `-o - >> FILE`";
         return refuse(ErrorKind::PermissionDenied, text.to_owned());
     }
     let folder = folder_of(path);
     let folder_flags = inode_flags::look(folder).unwrap_or_default();
     let why = if flags.is_mounted_on {
         "it is a mount of its own, so it cannot be replaced".to_owned()
-    } else if is_held_by_sticky(folder, found) {
-        format!("it belongs to user {} in the sticky folder {}", found.uid(), folder.display())
+    } else if let Some(sticky) = folder.metadata().ok().filter(|folder| is_held_by_sticky(folder, found)) {
+        let why = format!("it belongs to user {} in the sticky folder {}", found.uid(), folder.display());
+        if sticky.mode() & ALL_WRITE != 0 && found.uid() != sticky.uid() {
+            let text = format!("{why}, which all may write to: choose another name");
+            return refuse(ErrorKind::PermissionDenied, text);
+        }
+        why
     } else if folder_flags.is_immutable || folder_flags.is_append_only {
         format!(
             "the folder {} is immutable or append-only, so no file in it can be replaced",
@@ -181,11 +271,11 @@ fn open_unless_replaceable(path: &Path, found: &Metadata) -> io::Result<Option<F
         )
     } else if !inode_flags::takes_names(folder) {
         // If neither can be written, the folder is told, where a new file is tried.
-        return Ok(OpenOptions::new().write(true).open(path).ok());
+        return Ok(open_flags::open_to_write(path).ok());
     } else {
         return Ok(None);
     };
-    match OpenOptions::new().write(true).open(path) {
+    match open_flags::open_to_write(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) => {
             refuse(error.kind(), format!("{why}, and it cannot be written to: {}", name_user(error)))
@@ -194,23 +284,30 @@ fn open_unless_replaceable(path: &Path, found: &Metadata) -> io::Result<Option<F
 }
 
 /// Whether the folder's sticky bit keeps this user from renaming over the file.
-fn is_held_by_sticky(folder: &Path, file: &Metadata) -> bool {
+fn is_held_by_sticky(folder: &Metadata, file: &Metadata) -> bool {
     let user = socket::own_uid();
-    let Ok(folder) = folder.metadata() else { return false };
     folder.mode() & STICKY != 0 && user != 0 && user != file.uid() && user != folder.uid()
 }
 
 /// Syncs the folder's entries to the disk, unless this user may not open it or its file system cannot do that.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder).map(|folder| folder.sync_all()) {
-        Ok(Err(error)) if error.kind() != ErrorKind::InvalidInput => Err(error),
+        Ok(Err(error))
+            if !matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::ReadOnlyFilesystem) =>
+        {
+            Err(error)
+        }
         _ => Ok(()),
     }
 }
 
-/// Accepts a path where no file is, and refuses a dangling link: another user may have set it as a trap, and the link
-/// itself must not be replaced.
-fn unless_link(path: &Path) -> io::Result<PathBuf> {
+/// Accepts a path where no file is. Refuses one that names a folder, and a dangling link: another user may have set it
+/// as a trap, and the link itself must not be replaced.
+fn new_name(path: &Path) -> io::Result<PathBuf> {
+    let bytes = path.as_os_str().as_bytes();
+    if path.file_name().is_none() || bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
+        return Err(io::Error::new(ErrorKind::NotFound, "it names a folder that is not there"));
+    }
     match path.read_link() {
         Ok(target) => Err(io::Error::new(
             ErrorKind::NotFound,
@@ -230,7 +327,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
+    use std::fs::{OpenOptions, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -279,10 +376,35 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         let (file, name) = finished(folder.path());
         let not_placed = destination.place(&file, Some(name.clone())).unwrap_err();
-        let kept = not_placed.kept.as_ref().unwrap();
+        let FinishedFile::Kept(kept) = &not_placed.finished else { panic!("{not_placed}") };
         assert_eq!(kept, &folder.path().join("out.done"));
         assert!(not_placed.to_string().ends_with(&format!("; the finished file is {}", kept.display())));
         assert_eq!(std::fs::read(kept).unwrap(), b"new");
         assert!(!name.exists());
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_told_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        std::os::unix::fs::symlink("loop", folder.path().join("loop")).unwrap();
+        for name in ["new/", "new/.", "", "file/new", "loop", &"x".repeat(256)] {
+            let path = [folder.path().as_os_str().as_bytes(), b"/", name.as_bytes()].concat();
+            let looked = Destination::look(Path::new(std::ffi::OsStr::from_bytes(&path)));
+            assert!(looked.is_err(), "{name}: {looked:?}");
+        }
+    }
+
+    /// The file of /proc reserves nothing, and takes numbers alone.
+    #[test]
+    fn a_disk_that_fails_in_the_middle_is_said_to_have_damaged_the_older_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let through = Some(open_flags::open_to_write(Path::new("/proc/self/oom_score_adj")).unwrap());
+        let destination = Destination { path: folder.path().join("out"), has_older: true, through };
+        let (file, name) = finished(folder.path());
+        let not_placed = destination.place(&file, Some(name)).unwrap_err();
+        assert!(not_placed.is_damaged, "{not_placed}");
+        let text = not_placed.to_string();
+        assert!(text.contains("the older file is damaged") && text.ends_with("/out.done"), "{text}");
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! The folder is `.bulkhead-out-N` with mode 0700, and its descriptor goes to the worker as a file of the job. So the
 //! program writes a real file, of the path's own name and with room beside it, and an older file under the path stays
-//! as it is until the new one is finished. The descriptor is locked (flock), and a lock lasts until all holders of that
+//! as it is until the new one is finished; how it gets the path stands in `destination.rs`. The descriptor is locked (flock), and a lock lasts until all holders of that
 //! open file have closed it: a folder whose lock is free belongs to nobody that lives, and is removed by the next
 //! command that makes one there. Nothing else is ever removed here. Driven by the command line.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,12 +18,16 @@ use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::socket;
 
 use crate::atomic_file::{AtomicFile, in_folder};
-use crate::destination::{Destination, NotPlaced};
+use crate::destination::{Destination, FinishedFile, NotPlaced};
 use crate::inheritance::NotKept;
 use crate::input_file;
 
 /// After this many names in a row that are free, no folder of a killed command is looked for any more.
 const FREE_NAMES: u32 = 64;
+/// The permissions of a folder.
+const MODE: u32 = 0o700;
+/// Those of one that stays.
+const LEFT_MODE: u32 = 0o500;
 
 /// A folder for one file that is not there yet. Dropping it removes it.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub struct HiddenFolder {
 struct MadeFolder {
     path: PathBuf,
     folder: Arc<File>,
+    /// Whether a file in it could not be brought elsewhere.
+    stays: bool,
 }
 
 impl HiddenFolder {
@@ -80,27 +87,66 @@ impl HiddenFolder {
     ///
     /// # Errors
     /// There is no regular file, or as [`AtomicFile::publish`].
-    pub fn publish(self, name: &str) -> Result<Vec<NotKept>, NotPlaced> {
+    pub fn publish(mut self, name: &str) -> Result<Vec<NotKept>, NotPlaced> {
         let (file, path) = self.find(name).map_err(NotPlaced::from)?;
-        self.destination.place(&file, Some(path))
+        let placed = self.destination.place(&file, Some(path.clone()));
+        if matches!(&placed, Err(NotPlaced { finished: FinishedFile::Kept(kept), .. }) if *kept == path) {
+            self.made.leave();
+        }
+        placed
     }
 
     /// The file that the program made, and its path.
     fn find(&self, name: &str) -> io::Result<(File, PathBuf)> {
-        let paths = [self.file_path(), self.made.path.join(name)];
+        let missing = |text: String| io::Error::new(ErrorKind::NotFound, text);
+        let folder = self.made.current_path().ok_or_else(|| {
+            let path = self.made.path.display();
+            missing(format!("the folder {path}, in which the program made it, was removed while it ran"))
+        })?;
         let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
-        let missing = || io::Error::new(ErrorKind::NotFound, "the program left no regular file for it");
-        let path = paths.into_iter().find(is_file).ok_or_else(missing)?;
-        Ok((File::open(&path)?, path))
+        let path = [folder.join(&self.name), folder.join(name)].into_iter().find(is_file);
+        let path = path.ok_or_else(|| missing("the program left no regular file for it".to_owned()))?;
+        Ok((open_made(&path)?, path))
+    }
+}
+
+impl MadeFolder {
+    /// Where it is now: it may have been moved with a folder above it.
+    fn current_path(&self) -> Option<PathBuf> {
+        let by_descriptor = || std::fs::read_link(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).ok();
+        let path = Some(self.path.clone()).filter(|path| is_at(&self.folder, path)).or_else(by_descriptor);
+        path.filter(|path| is_at(&self.folder, path))
+    }
+
+    /// Lets it stay for good, because a file in it could not be brought elsewhere: no command takes it for an
+    /// abandoned one.
+    fn leave(&mut self) {
+        self.stays = true;
+        // Where even this fails, the next command that makes a folder there cannot remove anything either.
+        drop(self.folder.set_permissions(Permissions::from_mode(LEFT_MODE)));
     }
 }
 
 impl Drop for MadeFolder {
     fn drop(&mut self) {
-        // Only the folder that is held: somebody may have moved it away and put another in its place.
-        if is_at(&self.folder, &self.path) {
-            drop(remove_tree(&self.path));
+        // Only the folder that is held: somebody may have put another in its place.
+        if let Some(path) = self.current_path().filter(|_| !self.stays) {
+            drop(remove_tree(&path));
         }
+    }
+}
+
+/// Opens a file that its program may have made unreadable.
+fn open_made(path: &Path) -> io::Result<File> {
+    match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            let own = path.symlink_metadata()?.permissions();
+            fs::set_permissions(path, Permissions::from_mode(own.mode() | 0o400))?;
+            let file = File::open(path)?;
+            file.set_permissions(own)?;
+            Ok(file)
+        }
+        opened => opened,
     }
 }
 
@@ -111,7 +157,7 @@ fn make(place: &Path) -> io::Result<MadeFolder> {
         let path = place.join(format!(".bulkhead-out-{number}"));
         remove_abandoned(&path);
         if made.is_none() {
-            made = make_one(&path)?.map(|folder| MadeFolder { path, folder: Arc::new(folder) });
+            made = make_one(&path)?.map(|folder| MadeFolder { path, folder: Arc::new(folder), stays: false });
         } else if path.symlink_metadata().is_err() {
             free += 1;
         } else {
@@ -126,7 +172,7 @@ fn make(place: &Path) -> io::Result<MadeFolder> {
 
 /// `None`: the name is taken, or another command took the new folder for one of a killed command.
 fn make_one(path: &Path) -> io::Result<Option<File>> {
-    match DirBuilder::new().mode(0o700).create(path) {
+    match DirBuilder::new().mode(MODE).create(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
         made => made?,
     }
@@ -139,8 +185,9 @@ fn make_one(path: &Path) -> io::Result<Option<File>> {
 /// Removes a folder of our user that nobody has locked.
 fn remove_abandoned(path: &Path) {
     let Ok(folder) = open_folder(path) else { return };
-    let is_own = folder.metadata().is_ok_and(|found| found.uid() == socket::own_uid());
-    if is_own && folder.try_lock().is_ok() && is_at(&folder, path) {
+    let is_left = |found: &Metadata| found.mode() & 0o777 == LEFT_MODE;
+    let is_ours = folder.metadata().is_ok_and(|found| found.uid() == socket::own_uid() && !is_left(&found));
+    if is_ours && folder.try_lock().is_ok() && is_at(&folder, path) {
         drop(remove_tree(path));
     }
 }
@@ -209,5 +256,36 @@ mod tests {
         assert_eq!(names(place.path()), [".bulkhead-out-0", ".bulkhead-out-1", ".bulkhead-out-3"]);
         drop((first, second));
         assert_eq!(names(place.path()), [".bulkhead-out-3"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_brought_elsewhere_stays_and_its_folder_with_it() {
+        let place = tempfile::tempdir().unwrap();
+        let mut hidden = HiddenFolder::create(&place.path().join("out")).unwrap();
+        let path = hidden.file_path();
+        fs::write(&path, "new").unwrap();
+        hidden.made.leave();
+        drop(hidden);
+        drop(HiddenFolder::create(&place.path().join("other")).unwrap());
+        assert_eq!(fs::read(path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_folder_that_was_moved_is_found_and_one_that_is_gone_is_told() {
+        let above = tempfile::tempdir().unwrap();
+        let (place, moved) = (above.path().join("place"), above.path().join("moved"));
+        fs::create_dir(&place).unwrap();
+        let hidden = HiddenFolder::create(&place.join("out")).unwrap();
+        fs::write(hidden.file_path(), "new").unwrap();
+        fs::rename(&place, &moved).unwrap();
+        let FinishedFile::Kept(kept) = hidden.publish("b").unwrap_err().finished else { panic!() };
+        let content = fs::read(&kept);
+        fs::remove_file(&kept).unwrap();
+        assert_eq!(content.unwrap(), b"new");
+        assert_eq!(names(&moved), [""; 0]);
+        let hidden = HiddenFolder::create(&moved.join("out")).unwrap();
+        fs::remove_dir_all(&moved).unwrap();
+        let said = hidden.publish("b").unwrap_err().to_string();
+        assert!(said.contains("was removed while it ran"), "{said}");
     }
 }

@@ -51,7 +51,7 @@ mod wait;
 pub use atomic_file::AtomicFile;
 pub use batch::{JobInput, Spec};
 pub use client::DaemonClient;
-pub use destination::{Destination, NotPlaced};
+pub use destination::{Destination, FinishedFile, NotPlaced};
 pub use error::{ConnectFailure, Error, ProtocolError};
 pub use events::{EventBatch, Events};
 pub use file::JobFile;
@@ -61,6 +61,7 @@ pub use interrupt::{
     InterruptFd, Interrupted, Interrupts, file_size_remedy, start_clean, wait_readable, wait_writable,
 };
 pub use job_list::JobList;
+pub use kept_file::keep_finished;
 pub use logs::{JobLog, LOOK_EVERY, LogItem};
 pub use output::{JobEnd, OutputReader, ReceivedFile, ReceivedOutput};
 pub use permission::name_user;

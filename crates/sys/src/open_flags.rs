@@ -1,7 +1,7 @@
-//! How a descriptor was opened, and an open that takes folders alone.
+//! How a descriptor was opened, and opens that follow no symbolic link.
 //!
 //! Reads the flags of the open file (F_GETFL), never the file itself, so that cannot block. Used by the worker's
-//! `task_files/checked_file.rs` and by `client` for hidden folders.
+//! `task_files/checked_file.rs` and by `client` for its outputs.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,6 +20,14 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path)
 }
 
+/// Opens a file that is there for writing, and no symbolic link. It is neither created nor emptied.
+///
+/// # Errors
+/// ELOOP: it is a link. ENOENT, EACCES, EPERM, EROFS, ETXTBSY, EMFILE.
+pub fn open_to_write(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
 /// Whether it was opened with O_APPEND, so that each write goes to the end of the file.
 ///
 /// # Errors
@@ -34,6 +42,17 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+
+    #[test]
+    fn a_link_is_not_written_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("file"), folder.path().join("link"));
+        std::fs::write(&path, "whole").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        open_to_write(&path).unwrap();
+        open_to_write(&link).unwrap_err();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+    }
 
     #[test]
     fn a_file_that_is_open_for_appending_is_known() {

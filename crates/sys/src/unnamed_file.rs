@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, fallocate};
@@ -41,14 +41,22 @@ pub fn in_memory(name: &str) -> io::Result<File> {
     memfd::create(name).map(File::from)
 }
 
+/// Whether [`link`] can find the file: not where no `/proc` is mounted.
+pub fn can_be_linked(file: &File) -> bool {
+    own_path(file).exists()
+}
+
+fn own_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
+}
+
 /// Links a file of [`create`] under a name on its own file system.
 ///
 /// # Errors
 /// EEXIST: the name is taken. ENOENT: the file was not created without a name, or the folder is gone. EXDEV: another
 /// file system.
 pub fn link(file: &File, path: &Path) -> io::Result<()> {
-    let own = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    Ok(linkat(AT_FDCWD, own.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
+    Ok(linkat(AT_FDCWD, &own_path(file), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)?)
 }
 
 /// Reserves the blocks for the first `bytes` of an open file, without changing its length or content. A file system
@@ -64,12 +72,19 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Renames `from` to `to`, which must not be there.
+/// Renames `from` to `to`, which must not be there. Where the file system cannot do that in one step, `from` gets a
+/// second name and loses the first.
 ///
 /// # Errors
-/// EEXIST: it is there. EINVAL: the file system cannot do that in one step. Else as rename(2).
+/// EEXIST: it is there. Else as rename(2).
 pub fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
-    Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?)
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+            std::fs::hard_link(from, to)?;
+            std::fs::remove_file(from)
+        }
+        renamed => Ok(renamed?),
+    }
 }
 
 /// Opens a file for reading with O_NONBLOCK: a FIFO without a writer opens at once and can be polled.
@@ -93,6 +108,7 @@ mod tests {
         let mut file = create(folder.path(), 0o600).unwrap();
         file.write_all(b"whole").unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(can_be_linked(&file));
         let path = folder.path().join("name");
         link(&file, &path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
