@@ -29,6 +29,13 @@ impl<T> ReorderBuffer<T> {
         Some(item)
     }
 
+    /// The next item that has arrived, whether or not its predecessors have.
+    pub(crate) fn pop_early(&mut self) -> Option<T> {
+        let (index, item) = self.early.pop_first()?;
+        self.next = index + 1;
+        Some(item)
+    }
+
     /// Whether the next item in order has arrived.
     pub(crate) fn is_ready(&self) -> bool {
         self.early.contains_key(&self.next)
@@ -54,5 +61,9 @@ mod tests {
         }
         assert_eq!(out, [0, 1, 2, 3, 4]);
         assert_eq!(reorder.next(), 5);
+        reorder.push(9, 9);
+        reorder.push(7, 7);
+        assert_eq!(reorder.pop(), None);
+        assert_eq!(std::iter::from_fn(|| reorder.pop_early()).collect::<Vec<_>>(), [7, 9]);
     }
 }

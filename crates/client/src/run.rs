@@ -122,7 +122,7 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
     }
 
     /// Cancels the jobs that have not ended, waits until the daemon has done so, and returns how many it cancelled.
-    /// Ends that arrive during the wait are dropped, and nothing more is submitted.
+    /// Nothing more is submitted. Ends that arrive during the wait are for [`Run::next_arrived`].
     ///
     /// # Errors
     /// As every request; a watched signal ends the wait too.
@@ -145,10 +145,8 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
                     open.retain(|one| *one != tag);
                     cancelled += u64::from(count);
                 }
-                Some(ReceivedReply {
-                    answer: Answer::Ended(_) | Answer::Plain(Reply::Progress { .. }),
-                    ..
-                }) => {}
+                Some(ReceivedReply { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends)?,
+                Some(ReceivedReply { answer: Answer::Plain(Reply::Progress { .. }), .. }) => {}
                 Some(ReceivedReply { answer: Answer::Plain(other), .. }) => {
                     return Err(self.client.unexpected(&other));
                 }
@@ -159,6 +157,12 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             }
         }
         Ok(cancelled)
+    }
+
+    /// An end that has arrived and was not returned yet, in the order of the inputs, whether or not those before it have
+    /// arrived: for a caller that gives up the run. It waits for nothing.
+    pub fn next_arrived(&mut self) -> Option<RunItem> {
+        if self.options.ordered { self.early.pop_early() } else { self.ready.pop_front() }
     }
 
     /// How many accepted jobs have not ended.

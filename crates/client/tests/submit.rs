@@ -277,6 +277,9 @@ fn a_signal_ends_the_wait_and_the_rest_is_cancelled() {
     assert_eq!(run.unended(), 2);
     assert_eq!(run.cancel_rest().unwrap(), 1);
     assert!(run.next().is_none());
+    let late = run.next_arrived().unwrap();
+    assert_eq!((late.index, late.end.job), (0, JobId(1)), "what ended during the cancel is there");
+    assert!(run.next_arrived().is_none());
     drop(run);
     client.set_reply_timeout(Duration::from_millis(1));
     fake.finish();
