@@ -8,7 +8,7 @@
 use std::fmt;
 use std::io;
 
-use bulkhead_client::{ConnectFailure, Error};
+use bulkhead_client::{ConnectFailure, Error, NotPlaced};
 use bulkhead_proto::client::exit::{BUSY, CANCELLED, DONE, FAILED, LOST, NO_DAEMON, PIPE, USAGE};
 use bulkhead_proto::client::refusal::Refusal;
 
@@ -83,13 +83,27 @@ pub(crate) fn report(error: &anyhow::Error) -> u8 {
 /// What to do about a write that met the limit of file size. The kernel's text names neither limit nor value.
 fn remedy(error: &anyhow::Error) -> String {
     let is_too_large = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
+        let not_placed = || cause.downcast_ref::<NotPlaced>().map(|not_placed| &not_placed.error);
+        let error = cause.downcast_ref::<io::Error>().or_else(not_placed);
+        error.is_some_and(|error| error.kind() == io::ErrorKind::FileTooLarge)
     };
     if error.chain().any(is_too_large) {
         format!("; {}", bulkhead_client::file_size_remedy())
     } else {
         String::new()
     }
+}
+
+/// Returns the first error, and prints the others on stderr.
+pub(crate) fn first_error(
+    results: impl IntoIterator<Item = Result<(), anyhow::Error>>,
+) -> Result<(), anyhow::Error> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    for error in errors {
+        report(&error);
+    }
+    first.map_or(Ok(()), Err)
 }
 
 fn code_of(error: &anyhow::Error) -> u8 {

@@ -117,6 +117,28 @@ impl Inputs {
         }
     }
 
+    /// The inputs from one index to another, both included, in words for messages: numbers as the command line takes
+    /// them, other inputs by their places, from 1.
+    pub(crate) fn span(&self, first: u64, last: u64) -> String {
+        match &self.source {
+            InputSet::Numbers { ranges, .. } if self.is_one_range(ranges, first, last) => {
+                match (self.number(first), self.number(last)) {
+                    (one, other) if one == other => one.to_string(),
+                    (one, other) => format!("{one}..{other}"),
+                }
+            }
+            InputSet::Texts(_) if first == last => format!("input {} ({:?})", first + 1, self.label(first)),
+            _ if first == last => format!("input {}", first + 1),
+            _ => format!("inputs {}..{}", first + 1, last + 1),
+        }
+    }
+
+    fn is_one_range(&self, ranges: &[(u64, NumberRange)], first: u64, last: u64) -> bool {
+        let at =
+            |place: u64| (place / self.pass, ranges.partition_point(|(one, _)| *one <= place % self.pass));
+        at(first) == at(last)
+    }
+
     /// The jobs, in order.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = JobInput> + '_ {
         (0..self.total).map(|place| {
@@ -169,6 +191,7 @@ mod tests {
     fn each_text_is_a_job_of_its_own() {
         let inputs = Inputs::texts(vec!["a b".to_owned(), "c".to_owned()], 2).unwrap();
         assert_eq!(texts(&inputs), ["a b", "c", "a b", "c"]);
+        assert_eq!([inputs.span(0, 0), inputs.span(1, 3)], ["input 1 (\"a b\")", "inputs 2..4"]);
         assert!(Inputs::texts(vec!["x".repeat(INLINE_MAX_BYTES + 1)], 1).is_err());
     }
 
@@ -180,6 +203,8 @@ mod tests {
         let once = ["5 bits", "1 bits", "2 bits", "3 bits"];
         assert_eq!(texts(&inputs), [once, once].concat());
         assert_eq!(inputs.label(7), "3");
+        let spans = [(0, 0), (1, 3), (2, 2), (0, 3), (3, 5)].map(|(first, last)| inputs.span(first, last));
+        assert_eq!(spans, ["5", "1..3", "2", "inputs 1..4", "inputs 4..6"]);
     }
 
     #[test]

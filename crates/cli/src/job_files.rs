@@ -269,9 +269,10 @@ impl OutputFiles {
         Ok(last.file().metadata().context("cannot read the size of the file that the job wrote")?.len())
     }
 
-    /// Gives the files their names, or copies them to a pipe or device, after the job ended `done`.
-    pub(crate) fn finish(&mut self, mut interrupts: Option<&mut Interrupts>) -> Result<()> {
-        self.0.drain(..).try_for_each(|out| out.finish(interrupts.as_deref_mut()))
+    /// Gives the files their names, or copies them to a pipe or device, after the job ended `done`. One that fails does
+    /// not keep the others from it.
+    pub(crate) fn finish(&mut self, mut interrupts: Option<&mut Interrupts>) -> Vec<Result<()>> {
+        self.0.drain(..).map(|out| out.finish(interrupts.as_deref_mut())).collect()
     }
 }
 

@@ -30,6 +30,7 @@ mod time;
 mod transform_args;
 mod verb;
 mod write_wait;
+mod written_results;
 
 use std::process::ExitCode;
 

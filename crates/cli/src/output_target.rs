@@ -3,7 +3,7 @@
 //! A regular file is replaced in one step; until then the older file stays as it was. What of it could not be kept is
 //! told on stderr. `-` is stdout. A job cannot be given a pipe, terminal or device, and bytes that were written to one
 //! cannot be taken back. So for those the job writes into an unnamed file, which is copied to the target when the job is
-//! done. Errors name the file as the user does.
+//! done. If that copy fails, it is kept, unless its reader has gone. Errors name the file as the user does.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bulkhead_client::{
-    AtomicFile, Error, HiddenFolder, InterruptFd, Interrupts, JobFile, NotKept, input_file, name_user,
-    wait_readable,
+    AtomicFile, Error, FinishedFile, HiddenFolder, InterruptFd, Interrupts, JobFile, NotKept, NotPlaced,
+    input_file, keep_finished, name_user, wait_readable,
 };
 
 use crate::stdio::say;
@@ -24,6 +24,11 @@ use crate::write_wait::{self, WriteWait};
 
 /// Bytes of one read.
 const PIECE_BYTES: usize = 1 << 20;
+/// The descriptors that every command has.
+const STDOUT: u32 = 1;
+const STDERR: u32 = 2;
+/// Symbolic links on the way to a descriptor of this process.
+const LINKS_MAX: u32 = 8;
 /// The timeout of one poll while a copy runs. The command then polls again: a reader may be silent for ever.
 const SILENCE: Duration = Duration::from_secs(3600);
 
@@ -33,6 +38,8 @@ pub(crate) struct OutputTarget {
     inner: TargetKind,
     name: String,
     write_wait: WriteWait,
+    /// Bytes that were written by this command.
+    written: u64,
 }
 
 #[derive(Debug)]
@@ -67,15 +74,16 @@ impl OutputTarget {
     fn open(path: &Path, special: impl FnOnce(File) -> io::Result<TargetKind>) -> Result<Self> {
         let is_stdout = path == Path::new("-");
         let name = if is_stdout { "stdout".to_owned() } else { path.display().to_string() };
+        let own = if is_stdout { Some(STDOUT) } else { own_descriptor(path) };
         let open = || match path.metadata() {
-            _ if is_stdout => special(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+            _ if own.is_some() => special(open_own(own, path)?),
             Ok(found) if !found.is_file() && !found.is_dir() => {
                 special(OpenOptions::new().write(true).open(path).map_err(name_user)?)
             }
             _ => AtomicFile::create(path).map(TargetKind::Whole),
         };
         let inner = open().with_context(|| format!("cannot write to {name}"))?;
-        Ok(Self { inner, name, write_wait: WriteWait::default() })
+        Ok(Self { inner, name, write_wait: WriteWait::default(), written: 0 })
     }
 
     /// Opens `path` to be written by a program, which has the file as `name`.
@@ -132,12 +140,68 @@ impl OutputTarget {
                 folder.publish(&name).map(|lost| tell(&lost)).with_context(write)
             }
             TargetKind::Special { copied_to: None, .. } => Ok(()),
-            TargetKind::Special { file, copied_to: Some(to) } => match copy_out(file, to, interrupts) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),
-                copied => copied.with_context(write),
-            },
+            TargetKind::Special { file, copied_to: Some(to) } => {
+                match copy_out(Arc::clone(&file), to, interrupts) {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => Err(Error::Interrupted.into()),
+                    // The reader has as much as it wants.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(error).with_context(write),
+                    Err(error) => Err(kept(error, &file, &self.name)).with_context(write),
+                }
+            }
         }
     }
+
+    /// The name that the user gave.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many bytes this command has written.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Keeps the first `bytes` of a file that will not be complete, beside its path, and returns where. A pipe or device
+    /// has what was written to it.
+    pub(crate) fn keep_partial(self, bytes: u64) -> Result<Option<PathBuf>> {
+        match self.inner {
+            TargetKind::Whole(atomic) => {
+                atomic.file().set_len(bytes)?;
+                Ok(Some(atomic.keep_partial()?))
+            }
+            TargetKind::Made { .. } | TargetKind::Special { .. } => Ok(None),
+        }
+    }
+}
+
+/// The descriptor of this process that the path names, such as `/dev/stdout` or `/dev/fd/3`. What is written there goes
+/// on where the shell has left off, also if it is a regular file, which is then not replaced.
+fn own_descriptor(path: &Path) -> Option<u32> {
+    let own = PathBuf::from(format!("/proc/{}/fd", std::process::id()));
+    let mut path = std::path::absolute(path).ok()?;
+    for _ in 0..LINKS_MAX {
+        let folder = path.parent()?.canonicalize().ok()?;
+        if folder == own {
+            return path.file_name()?.to_str()?.parse().ok();
+        }
+        path = folder.join(path.read_link().ok()?);
+    }
+    None
+}
+
+fn open_own(own: Option<u32>, path: &Path) -> io::Result<File> {
+    Ok(File::from(match own {
+        Some(STDOUT) => io::stdout().as_fd().try_clone_to_owned()?,
+        Some(STDERR) => io::stderr().as_fd().try_clone_to_owned()?,
+        _ => OpenOptions::new().append(true).open(path).map_err(name_user)?.into(),
+    }))
+}
+
+/// The failure to copy a finished file to a device: the file is kept.
+fn kept(error: io::Error, file: &File, name: &str) -> NotPlaced {
+    let finished = keep_finished(file, Path::new(name)).map_or_else(FinishedFile::Lost, FinishedFile::Kept);
+    NotPlaced { error, is_damaged: false, finished }
 }
 
 /// Tells what of the older file could not be kept.
@@ -182,6 +246,7 @@ impl Write for OutputTarget {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let file = Arc::clone(self.file());
         let written = self.write_wait.write(&mut file.as_ref(), bytes);
+        self.written += written.as_ref().map_or(0, |count| *count as u64);
         // The kind stays the same: BrokenPipe decides the exit code, and an Interrupted write is tried again.
         written.map_err(|error| match write_wait::is_interrupted(&error) {
             true => error,
@@ -230,6 +295,10 @@ mod tests {
         full.file().as_ref().write_all(b"x").unwrap();
         let error = format!("{:#}", full.finish(None).unwrap_err());
         assert!(error.starts_with("cannot write to /dev/full: No space"), "{error}");
+        let (_, kept) = error.rsplit_once("; the finished file is ").unwrap();
+        let content = std::fs::read(kept);
+        std::fs::remove_file(kept).unwrap();
+        assert_eq!(content.unwrap(), b"x");
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out");
         let file = OutputTarget::create(&path).unwrap();
@@ -238,6 +307,16 @@ mod tests {
         assert!(error.contains(path.to_str().unwrap()) && !error.contains("temporary"), "{error}");
         let error = format!("{:#}", OutputTarget::for_job(&path).unwrap_err());
         assert!(error.contains("is a directory"), "{error}");
+    }
+
+    #[test]
+    fn a_descriptor_of_this_process_is_known_by_any_name() {
+        for (path, number) in [("/dev/stdout", 1), ("/dev/fd/2", 2), ("/proc/self/fd/7", 7)] {
+            assert_eq!(own_descriptor(Path::new(path)), Some(number), "{path}");
+        }
+        for path in ["/dev/null", "/dev/full", "/proc/1/fd/1", "out", "/nowhere/1"] {
+            assert_eq!(own_descriptor(Path::new(path)), None, "{path}");
+        }
     }
 
     #[test]

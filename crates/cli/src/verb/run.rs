@@ -1,7 +1,8 @@
 //! `bulkhead run`: submits jobs, prints their results as they arrive, and ends when all jobs have ended.
 //!
 //! The jobs are attached: they belong to this command. Ctrl-C cancels the jobs that have not ended. If no daemon runs,
-//! the command starts a private one that ends with it.
+//! the command starts a private one that ends with it. If the command ends before all jobs have, the results of `-o` are
+//! kept beside their file, and what is missing is told.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_views::end;
 
 use crate::args::GlobalArgs;
-use crate::exit::{CombinedExit, DaemonNotStarted, JobsLost, UsageError};
+use crate::exit::{CombinedExit, DaemonNotStarted, JobsLost, UsageError, first_error};
 use crate::failure_report::{self, CrashedJobs};
 use crate::inputs::Inputs;
 use crate::job_args::{JobArgs, WhenBusy};
@@ -27,6 +28,7 @@ use crate::private_daemon::PrivateDaemon;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::stdio::{StdoutWriter, say};
 use crate::write_wait;
+use crate::written_results::WrittenResults;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -96,9 +98,9 @@ impl Args {
         }
         let ended = follow(run, &mut sink);
         // The output is finished even if the run failed: results that arrived are kept.
-        let out = sink.finish(&mut client, ended.is_ok());
-        let code = ended?;
-        out?;
+        let out = sink.finish(&mut client);
+        let code = *ended.as_ref().unwrap_or(&exit::DONE);
+        first_error([ended.map(drop), out])?;
         if !global.quiet {
             sink.crashed.tell(&mut client, private.is_none());
         }
@@ -181,10 +183,13 @@ fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut ResultSi
             }
             Some(Err(Error::Interrupted)) => {
                 cancel_rest_or_log(&mut run);
-                sink.interrupted = true;
+                sink.take_arrived(&mut run);
                 return Ok(exit::CANCELLED);
             }
-            Some(Err(error)) => return Err(lost_or(error, run.unended())),
+            Some(Err(error)) => {
+                sink.take_arrived(&mut run);
+                return Err(lost_or(error, run.unended()));
+            }
         }
     }
 }
@@ -228,7 +233,10 @@ struct ResultSink<'a> {
     takes_result: bool,
     /// Whether the file has a result in it, so that it gets its name.
     has_results: bool,
-    interrupted: bool,
+    /// Whether a job has ended `done`, so that the files that it wrote get their names.
+    has_done: bool,
+    written: WrittenResults,
+    write_failed: bool,
     progress: ProgressDisplay,
     combined_exit: CombinedExit,
     crashed: CrashedJobs,
@@ -255,7 +263,9 @@ impl<'a> ResultSink<'a> {
             outs,
             takes_result,
             has_results: false,
-            interrupted: false,
+            has_done: false,
+            written: WrittenResults::default(),
+            write_failed: false,
             progress: ProgressDisplay::new(inputs.total(), args.shown(global)),
             combined_exit: CombinedExit::default(),
             crashed: CrashedJobs::default(),
@@ -265,6 +275,7 @@ impl<'a> ResultSink<'a> {
     fn take(&mut self, item: &RunItem) -> Result<()> {
         let done = item.end.outcome == Outcome::Done;
         self.has_results |= done || self.global.json;
+        self.has_done |= done;
         self.progress.ended(done);
         self.combined_exit.add(item.index, exit::of(&item.end.outcome));
         self.crashed.note(&item.end);
@@ -275,6 +286,18 @@ impl<'a> ResultSink<'a> {
         if self.takes_result && !self.global.json {
             return Ok(());
         }
+        let written = self.write(item, done);
+        self.write_failed |= written.is_err();
+        written?;
+        if let Some(file) = &self.file {
+            let written = file.get_ref().written();
+            self.written.note(item.index, done, written + file.buffer().len() as u64);
+            self.written.reached(written);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, item: &RunItem, done: bool) -> Result<()> {
         if self.global.json {
             let in_file = (done && self.takes_result).then(|| self.outs.result_bytes()).transpose()?;
             let fields = end::of_input(item.index, &self.inputs.label(item.index));
@@ -289,6 +312,19 @@ impl<'a> ResultSink<'a> {
         }
     }
 
+    /// Takes what has arrived out of turn, for a file that will not be complete. It is not printed on stdout, where the
+    /// order is all that tells the results apart.
+    fn take_arrived<I: Iterator<Item = JobInput>>(&mut self, run: &mut Run<'_, I>) {
+        while self.file.is_some()
+            && let Some(item) = run.next_arrived()
+        {
+            // A job that this command has cancelled is no news.
+            if item.end.outcome != Outcome::Cancelled && self.take(&item).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Writes what is buffered. If that fails because the reader is gone, the rest of the run is cancelled.
     fn flush<I: Iterator<Item = JobInput>>(&mut self, run: &mut Run<'_, I>) -> Result<()> {
         let file = self.file.as_mut();
@@ -297,25 +333,33 @@ impl<'a> ResultSink<'a> {
             None => self.out.flush(),
         });
         if let Err(error) = &flushed {
+            self.write_failed = true;
             cancel_rest_after_failed_write(run, error);
         }
         flushed
     }
 
-    /// Finishes the output. The file of the results gets its name only if all jobs have ended and there is a result;
-    /// the files of the job get theirs only if it is done.
-    fn finish(&mut self, client: &mut DaemonClient, all: bool) -> Result<()> {
-        self.out.flush()?;
-        if !all || self.interrupted {
-            return Ok(());
+    /// Finishes the output. The file of the results gets its name only if all jobs have ended and there is a result, and
+    /// is kept beside it else; the files of the job get theirs only if it is done.
+    fn finish(&mut self, client: &mut DaemonClient) -> Result<()> {
+        // A write that has failed is told already.
+        let mut ends = Vec::from_iter((!self.write_failed).then(|| self.out.flush()));
+        ends.extend(self.file.take().filter(|_| self.has_results).map(|file| self.finish_file(file)));
+        if self.has_done && self.combined_exit.code() == exit::DONE {
+            ends.extend(self.outs.finish(client.set_interrupts(None).as_mut()));
         }
-        if let Some(file) = self.file.take().filter(|_| self.has_results) {
-            file.into_inner().map_err(|error| error.into_error())?.finish(None)?;
+        first_error(ends)
+    }
+
+    /// Names the file of the results if all jobs have theirs in it.
+    fn finish_file(&mut self, mut file: BufWriter<OutputTarget>) -> Result<()> {
+        let flushed = if self.write_failed { Ok(()) } else { file.flush() };
+        let file = file.into_parts().0;
+        self.written.reached(file.written());
+        match self.written.settled() == self.inputs.total() {
+            true => file.finish(None),
+            false => self.written.keep(file, self.inputs).and(flushed.map_err(anyhow::Error::from)),
         }
-        if self.combined_exit.code() == exit::DONE {
-            self.outs.finish(client.set_interrupts(None).as_mut())?;
-        }
-        Ok(())
     }
 }
 
