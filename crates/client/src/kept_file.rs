@@ -31,22 +31,23 @@ pub(crate) fn hidden<T>(folder: &Path, make: impl FnMut(&Path) -> io::Result<T>)
 
 /// Gives `file` a name for good: beside `path` with `suffix` after its name, or else in the folder of temporary files,
 /// as a copy if it must be. `name` is the name that it has now, if it has one, which goes; if no folder takes the file,
-/// it keeps that. Returns where it is.
+/// it keeps that. Returns where it is, as an absolute path.
 ///
 /// # Errors
 /// No folder takes it, and it has no name.
 pub(crate) fn keep(file: &File, name: Option<PathBuf>, path: &Path, suffix: &str) -> io::Result<PathBuf> {
-    match move_beside(file, name.as_deref(), path, suffix) {
-        Ok(free) => Ok(free),
+    let kept = match move_beside(file, name.as_deref(), path, suffix) {
+        Ok(free) => free,
         Err(_) => match copy_to_spare(file, path, suffix) {
             Ok(free) => {
                 // It may be gone already.
                 name.map(std::fs::remove_file);
-                Ok(free)
+                free
             }
-            Err(error) => name.ok_or(error),
+            Err(error) => name.ok_or(error)?,
         },
-    }
+    };
+    Ok(std::path::absolute(&kept).unwrap_or(kept))
 }
 
 /// As [`keep`], without a copy and without an error: if no folder takes the file by a mere name, it has the name that
