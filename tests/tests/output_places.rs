@@ -3,14 +3,13 @@
 //! a job writes itself, and a file that its program makes; as root and as an unprivileged user.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use bulkhead_sys::extended_attributes::{self, ACCESS_LIST};
-use bulkhead_tests::daemon::{Daemon, binary, eventually, new_folder, send_signal};
+use bulkhead_tests::daemon::{binary, new_folder};
+use bulkhead_tests::or_skip;
 use bulkhead_tests::raid::may_become_others;
-use bulkhead_tests::{or_skip, skip};
 
 /// The users: root, and `nobody`.
 const USERS: [u32; 2] = [0, 65_534];
@@ -434,54 +433,4 @@ fn standard_output_by_its_name_goes_on_where_the_shell_left_off() {
         }
         Ok(())
     }));
-}
-
-/// `bulkhead result -o` goes the same way.
-#[test]
-fn a_result_that_is_fetched_later_is_written_through_too() {
-    let daemon = Daemon::start();
-    let out = daemon.folder().join("out");
-    std::fs::write(&out, "older").expect("a file");
-    let id = daemon.ok(&["submit", "factorial", "5"]);
-    daemon.ok(&["wait", id.trim()]);
-    let script = "mount --bind out out || exit 77; \"$@\" && cat out";
-    let run = daemon.command(&["result", id.trim(), "-o", "out"]);
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).arg(run.get_program()).args(run.get_args());
-    let output = command.current_dir(daemon.folder()).output().expect("unshare is there");
-    if output.status.code() == Some(77) || text(&output.stderr).contains("unshare") {
-        skip!("nothing can be mounted here: {}", text(&output.stderr));
-    }
-    assert_eq!(text(&output.stdout), "120", "{}", text(&output.stderr));
-}
-
-/// One job is done, and the others wait for ever.
-#[test]
-fn an_interrupted_batch_keeps_what_was_done() {
-    let daemon = Daemon::start();
-    let path = daemon.folder().display().to_string();
-    std::fs::write(daemon.folder().join("out"), "older").expect("a file");
-    let script = "if mkdir \"$0/first\" 2>/dev/null; then echo done; else exec sleep 1000; fi";
-    let mut command =
-        daemon.command(&["run", "exec", "--count", "4", "-o", "out", "--", "sh", "-c", script, &path]);
-    command.current_dir(daemon.folder()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.process_group(0).spawn().expect("it starts");
-    eventually("a job is done", || {
-        let jobs = daemon.ok(&["jobs", "--json"]);
-        daemon
-            .events_named("job-ended")
-            .first()
-            .map(|_| ())
-            .or_else(|| jobs.contains("\"done\"").then_some(()))
-    });
-    send_signal(child.id(), "INT");
-    let output: Output = child.wait_with_output().expect("it ends");
-    let stderr = text(&output.stderr);
-    assert_eq!((output.status.code(), text(&output.stdout)), (Some(130), String::new()), "{stderr}");
-    assert!(
-        stderr.contains("/out.partial; missing: input") && stderr.contains("bulkhead: 1 of 4 results is in "),
-        "{stderr}"
-    );
-    let read = |name: &str| std::fs::read_to_string(daemon.folder().join(name)).expect("it is there");
-    assert_eq!((read("out.partial"), read("out")), ("done\n".to_owned(), "older".to_owned()));
 }

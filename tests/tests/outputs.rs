@@ -2,12 +2,16 @@
 
 use std::process::{Command, Stdio};
 
-use bulkhead_tests::daemon::{Daemon, binary, processes_under};
+use bulkhead_tests::daemon::{Daemon, binary, eventually, processes_under, send_signal};
 use bulkhead_tests::skip;
 use sha2::{Digest, Sha256};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// All 5,565,709 decimal digits of 1,000,000! reach standard output, and they are the right ones: their hash is
@@ -84,4 +88,52 @@ fn run_without_a_daemon_brings_its_own() {
     let left: Vec<_> = std::fs::read_dir(folder.path()).expect("it is there").flatten().collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     assert_eq!(processes_under(folder.path()), Vec::<String>::new());
+}
+
+/// A file that is a mount of its own cannot be replaced; `run -o` has more of it in `output_places.rs`.
+#[test]
+fn a_result_that_is_fetched_later_is_written_through_too() {
+    let daemon = Daemon::start();
+    let out = daemon.folder().join("out");
+    std::fs::write(&out, "older").expect("a file");
+    let id = daemon.ok(&["submit", "factorial", "5"]);
+    daemon.ok(&["wait", id.trim()]);
+    let script = "mount --bind out out || exit 77; \"$@\" && cat out";
+    let run = daemon.command(&["result", id.trim(), "-o", "out"]);
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(run.get_program()).args(run.get_args());
+    let output = command.current_dir(daemon.folder()).output().expect("unshare is there");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    if output.status.code() == Some(77) || stderr.contains("unshare") {
+        skip!("nothing can be mounted here: {stderr}");
+    }
+    assert_eq!(stdout, "120", "{stderr}");
+}
+
+/// One job is done, and the others wait for ever.
+#[test]
+fn an_interrupted_batch_keeps_what_was_done() {
+    let daemon = Daemon::start();
+    let path = daemon.folder().display().to_string();
+    std::fs::write(daemon.folder().join("out"), "older").expect("a file");
+    let script =
+        "if mkdir \"$0/first\" 2>/dev/null; then echo done; else touch \"$0/hangs-$$\"; exec sleep 1000; fi";
+    let mut command =
+        daemon.command(&["run", "exec", "--count", "4", "-o", "out", "--", "sh", "-c", script, &path]);
+    command.current_dir(daemon.folder()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    // Both workers hang, so the first job has ended.
+    eventually("all workers hang", || {
+        let all = std::fs::read_dir(daemon.folder()).expect("its folder");
+        let names = all.map(|one| one.expect("an entry").file_name().to_string_lossy().into_owned());
+        (names.filter(|name| name.starts_with("hangs-")).count() == 2).then_some(())
+    });
+    send_signal(child.id(), "INT");
+    let output = child.wait_with_output().expect("it ends");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), stdout.as_str()), (Some(130), ""), "{stderr}");
+    let [place, missing] = ["bulkhead: 1 of 4 results is in ", "/out.partial; missing: input"];
+    assert!(stderr.contains(place) && stderr.contains(missing), "{stderr}");
+    let read = |name: &str| std::fs::read_to_string(daemon.folder().join(name)).expect("it is there");
+    assert_eq!((read("out.partial"), read("out")), ("done\n".to_owned(), "older".to_owned()));
 }

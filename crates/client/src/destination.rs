@@ -1,22 +1,17 @@
 //! Where a finished file goes: looked at before the job runs, and given the file when it is finished.
 //!
-//! An older file under the name is replaced in one step (rename). Where that cannot be, it is found before the job
-//! runs, and the older file is written through, or the path refused. What goes wrong later leaves the finished file
-//! beside the path, under a name that the error tells; it must never be lost here. Driven by `atomic_file.rs` and
-//! `hidden_folder.rs`, and open to any code that has a finished file ([`Destination::place`]).
+//! An older file under the name is replaced in one step (rename), or written through, or the path is refused. What goes
+//! wrong later leaves the finished file beside the path, under a name that the error tells; it must never be lost here.
+//! Driven by `atomic_file.rs` and `hidden_folder.rs`, and open to any code that has a finished file.
 //!
 //! | what stands under the path | what is done |
 //! |---|---|
 //! | nothing, or a file that may be renamed over | renamed |
 //! | a file with something mounted on it (EBUSY), one that a sticky folder holds, one in a folder that takes no new names or loses none | written through, if this user may write to it; else refused |
-//! | another user's file in a sticky folder that all may write to, whose owner it does not belong to | refused, as by the kernel's `fs.protected_regular`: that user made it there, perhaps as a trap |
+//! | another user's file in a sticky folder that all may write to, whose owner it does not belong to | refused, as by the kernel's `fs.protected_regular`: it may be a trap |
 //! | a file that is immutable or only appended to (`chattr +i`, `+a`) | refused |
 //! | a folder, a pipe or device, a link to nothing, a name with `/` at its end | refused |
-//! | what can only be written through at the moment of the rename | written through then, if this user may |
-//!
-//! A file is written through in this order: the finished one gets a name beside it, all blocks are reserved, the bytes
-//! are copied, the name goes. So a kill or a full disk in between leaves the finished file, and what fails before the
-//! first byte leaves the older one too; if it fails later, the error says that the older file is damaged.
+//! | what is found at the rename only to be held | written through then, if this user may |
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -196,8 +191,9 @@ impl Destination {
         Ok(not_kept)
     }
 
-    /// Copies the finished file into the older one, as the header says. `name` becomes the name that the finished file
-    /// has for that long.
+    /// Copies the finished file into the older one: the finished one gets a name beside it, all blocks are reserved, the
+    /// bytes are copied; the caller removes the name. So a kill or a full disk in between leaves the finished file, and
+    /// what fails before the first byte leaves the older one too.
     fn write_through(
         &self,
         finished: &File,

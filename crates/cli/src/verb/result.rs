@@ -31,7 +31,8 @@ pub(crate) struct Args {
     /// The job's number
     #[arg(value_name = "JOB", value_parser = job_ids::one)]
     job: JobId,
-    /// Write the result's exact bytes to a file, which appears when it is complete; - is stdout
+    /// Write the result's exact bytes to a file, which appears when it is complete; until then an older file stays; - is
+    /// stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

@@ -56,7 +56,8 @@ pub(crate) struct Args {
     #[arg(long)]
     with_input: bool,
     /// Write the results to a file, which appears when all jobs have ended and at least one was done; until then an
-    /// older file stays; - is stdout. The result of a single job is written byte for byte
+    /// older file stays; - is stdout. The result of a single job is written byte for byte. If the command ends before all
+    /// jobs have, what was done is kept as FILE.partial
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
