@@ -214,15 +214,12 @@ fn a_kill_in_the_middle_leaves_the_finished_file() {
 #[test]
 fn a_folder_that_goes_while_the_job_runs_leaves_the_file_in_another() {
     or_skip!(each(|bench, way| {
-        let gone = bench.path("gone");
-        let deed = if way == Way::Program { "mv" } else { "rm -r" };
-        let deed = format!(
-            "test ! -d {0} || {deed} {0} {1}",
-            gone.display(),
-            if deed == "mv" { "moved" } else { "" }
-        );
-        // The program runs in a folder of its own, so the name is absolute.
-        let deed = deed.replace(" moved", &format!(" {}", bench.path("moved").display()));
+        // The program runs in a folder of its own, so the names are absolute.
+        let (gone, moved) = (bench.path("gone"), bench.path("moved"));
+        let deed = match way {
+            Way::Program => format!("mv {} {}", gone.display(), moved.display()),
+            Way::Batch | Way::Result => format!("rm -rf {}", gone.display()),
+        };
         let seen = bench.run(
             &bench.words(way, "gone/out", &deed),
             "mkdir gone && chown $U gone",
