@@ -363,3 +363,24 @@ fn a_disk_that_is_full_leaves_the_name_alone() {
     assert_eq!(code(&output), 1);
     assert!(text(&output.stderr).contains("cannot write to /dev/full: No space"), "{}", text(&output.stderr));
 }
+
+/// The job is done: neither a device that takes nothing nor a stdout that nobody reads costs the other files.
+#[test]
+fn an_output_that_fails_costs_no_other() {
+    let desk = Desk::new();
+    let output = desk.against(honest, "run my-kind x --in a=in.y4m --out b=/dev/full --out c=c.txt");
+    let stderr = text(&output.stderr);
+    assert_eq!((code(&output), desk.text("c.txt").as_str()), (1, "[clip] c"), "{stderr}");
+    assert!(stderr.contains("cannot write to /dev/full: No space left"), "{stderr}");
+    assert_eq!(desk.text("bulkhead-full.done"), "[clip] b");
+    let fake = Fake::serve(|mut peer| {
+        let (tag, _) = work(&mut peer);
+        peer.accept(tag, 1, 1);
+        peer.reply(tag, Reply::Ended(vec![done(1, b"result")]));
+    });
+    let mut command = desk.bulkhead("run my-kind x --in a=in.y4m --out e=e.txt");
+    let closed = command.env("BULKHEAD_SOCKET", fake.path()).stdout(std::io::pipe().unwrap().1);
+    let output = closed.output().unwrap();
+    fake.finish();
+    assert_eq!((code(&output), text(&output.stderr), desk.text("e.txt").as_str()), (141, "", "[clip] e"));
+}
