@@ -169,6 +169,24 @@ fn a_file_that_is_a_mount_of_its_own_is_written_through() {
     }));
 }
 
+/// The look before the job finds nothing; the rename does.
+#[test]
+fn a_file_that_becomes_a_mount_while_the_job_runs_is_written_through() {
+    or_skip!(each(|bench, way| {
+        if bench.uid != 0 {
+            // Only a program of root can mount.
+            return Ok(());
+        }
+        let before = bench.older("out").metadata().expect("it is there").ino();
+        let deed = format!("mount --bind {0} {0}", bench.path("out").display());
+        let seen = bench.run(&bench.words(way, "out", &deed), "true", SHOW)?;
+        assert_eq!((seen.code, seen.stderr.as_str()), (0, ""), "{way:?} {seen:?}");
+        assert_eq!(seen.shown, format!("{}\nout\n", way.content()));
+        assert_eq!(bench.path("out").metadata().expect("it is there").ino(), before);
+        Ok(())
+    }));
+}
+
 /// The file's own disk has no room for the new one, the folder's has.
 #[test]
 fn a_full_disk_behind_a_mount_damages_nothing() {
