@@ -393,8 +393,17 @@ impl Connection {
 
     /// Sends what the socket takes. Returns `false` if the connection has ended.
     pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
-        if self.outbox.flush(self.socket.as_fd()).is_err() {
-            return self.end(events);
+        if let Err(error) = self.outbox.flush(self.socket.as_fd()) {
+            let has_left = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
+            if !has_left || self.state.phase() != ConnectionPhase::Open {
+                return self.end(events);
+            }
+            // What it sent before it left is heard, such as its last receipt; the read that finds the end reports it.
+            // Nothing counts as flushed: the core keeps further results.
+            self.outbox = Outbox::default();
+            self.flush_unreported = false;
+            self.mark_readable(true);
+            return true;
         }
         if self.outbox.waiting_bytes() > 0 {
             return true;
@@ -440,6 +449,7 @@ fn named_files(request: &Request) -> &[FileUse] {
         | Request::Kinds
         | Request::Events { .. }
         | Request::Drain { .. }
+        | Request::Received { .. }
         | Request::Ping => &[],
     }
 }

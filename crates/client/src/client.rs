@@ -1,7 +1,8 @@
 //! A connected client: it sends requests and waits for their answers.
 //!
 //! The typed requests stand in `requests.rs`; the streams (`run`, `wait`, `events`, lists) have files of their own and
-//! borrow the client. It must never take the answer to one request for the answer to another.
+//! borrow the client. It must never take the answer to one request for the answer to another. Receipts of held results go
+//! out with the next request, before the next wait, or when the client is dropped; none has a reply to wait for.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::interrupt::Interrupts;
 use crate::logs::JobLog;
 use crate::notices::Notices;
 use crate::output::JobEnd;
+use crate::receipts::Receipts;
 
 /// How long the daemon may send nothing at all while a request has no answer.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +29,7 @@ pub struct DaemonClient {
     socket: FrameSocket,
     inbox: Inbox,
     notices: Notices,
+    receipts: Receipts,
     reply_timeout: Duration,
 }
 
@@ -43,7 +46,13 @@ pub(crate) enum Until {
 
 impl DaemonClient {
     pub(crate) fn new(socket: FrameSocket) -> Self {
-        Self { socket, inbox: Inbox::default(), notices: Notices::default(), reply_timeout: REPLY_TIMEOUT }
+        Self {
+            socket,
+            inbox: Inbox::default(),
+            notices: Notices::default(),
+            receipts: Receipts::default(),
+            reply_timeout: REPLY_TIMEOUT,
+        }
     }
 
     /// Sets how long the daemon may send nothing while a request has no answer (30 s by default).
@@ -69,6 +78,26 @@ impl DaemonClient {
         self.notices.set(hear);
     }
 
+    /// Reports that every result which held runs on this client have returned so far is where the caller wants it: in a
+    /// file, written to a pipe, used. The daemon then forgets them. Nothing is sent yet, and nothing is waited for: the
+    /// receipt goes out with the next request, before the next wait, or when this client is dropped.
+    pub fn received(&mut self) {
+        self.receipts.report();
+    }
+
+    /// The caller gets a held end.
+    pub(crate) fn returned(&mut self, number: u64) {
+        self.receipts.returned(number);
+    }
+
+    /// Queues the receipt of what was reported, if it was not sent yet.
+    fn queue_receipt(&mut self) -> Result<(), Error> {
+        let Some(through) = self.receipts.take() else { return Ok(()) };
+        let tag = self.inbox.open();
+        self.inbox.close(tag);
+        self.socket.queue(&RequestFrame { tag, request: Request::Received { through } }, &[])
+    }
+
     /// Queues a request. Its tag stays open until [`DaemonClient::close`].
     pub(crate) fn send(&mut self, request: Request) -> Result<Tag, Error> {
         self.send_with(request, &[])
@@ -76,6 +105,7 @@ impl DaemonClient {
 
     /// As [`DaemonClient::send`], with the files of a job.
     pub(crate) fn send_with(&mut self, request: Request, files: &[JobFile]) -> Result<Tag, Error> {
+        self.queue_receipt()?;
         let tag = self.inbox.open();
         let queued = self.socket.queue(&RequestFrame { tag, request }, files);
         if queued.is_err() {
@@ -98,7 +128,7 @@ impl DaemonClient {
     pub(crate) fn ask_with(&mut self, request: Request, files: &[JobFile]) -> Result<Reply, Error> {
         match self.ask_answer(request, files)? {
             Answer::Plain(reply) => Ok(reply),
-            Answer::Ended(_) => Err(self.socket.give_up(ProtocolError::Reply("ended"))),
+            Answer::Ended(_) | Answer::Held(..) => Err(self.socket.give_up(ProtocolError::Reply("ended"))),
             Answer::Log(_) => Err(self.socket.give_up(ProtocolError::Reply("logs"))),
         }
     }
@@ -134,6 +164,7 @@ impl DaemonClient {
         if let Some(held) = self.inbox.take(&wanted) {
             return Ok(Some(held));
         }
+        self.queue_receipt()?;
         let asked = Instant::now();
         loop {
             while let Some(arrived) = self.arrived()? {
@@ -165,6 +196,7 @@ impl DaemonClient {
         let answer = match frame.reply {
             Reply::Goodbye(refusal) => return Err(Error::Goodbye(refusal)),
             Reply::Ended(ends) => Answer::Ended(self.with_descriptors(ends)?),
+            Reply::Held { first, ended } => Answer::Held(first, self.with_descriptors(ended)?),
             Reply::Logs { job, attempt, is_there } => {
                 let file = if is_there { Some(self.socket.next_descriptor()) } else { None };
                 match file {
@@ -205,11 +237,21 @@ impl DaemonClient {
     }
 }
 
+impl Drop for DaemonClient {
+    /// Sends the last receipt if the socket takes it. If not, the daemon keeps these results within its bounds.
+    fn drop(&mut self) {
+        if self.queue_receipt().is_ok() {
+            self.socket.send_last();
+        }
+    }
+}
+
 fn reply_name(reply: &Reply) -> &'static str {
     match reply {
         Reply::Accepted { .. } => "accepted",
         Reply::Progress { .. } => "progress",
         Reply::Ended(_) => "ended",
+        Reply::Held { .. } => "held",
         Reply::Logs { .. } => "logs",
         Reply::Refused(_) => "refused",
         Reply::Changed { .. } => "changed",

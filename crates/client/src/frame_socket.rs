@@ -144,6 +144,13 @@ impl FrameSocket {
         Ok(readable || writable || left.is_none_or(|left| !left.is_zero()))
     }
 
+    /// Sends as much of the queued frames as the socket takes, before it is closed. No error is reported.
+    pub(crate) fn send_last(&mut self) {
+        if !self.broken {
+            drop(self.send());
+        }
+    }
+
     /// Sends as much as the socket takes. A daemon that hung up may have sent a goodbye that is still to be read. So
     /// EPIPE only drops the unsent bytes; the read that finds the end reports it.
     fn send(&mut self) -> Result<(), Error> {

@@ -21,6 +21,8 @@ pub(crate) const HELD_MAX_BYTES: usize = 64 << 20;
 pub(crate) enum Answer {
     /// Jobs that have ended.
     Ended(Vec<JobEnd>),
+    /// Jobs that have ended and whose results the daemon holds: the number of the first end, and the ends.
+    Held(u64, Vec<JobEnd>),
     /// The log of an attempt; `None` if the daemon has just dropped it.
     Log(Option<JobLog>),
     /// Any other reply.

@@ -42,6 +42,7 @@ mod notices;
 mod output;
 mod permission;
 mod progress;
+mod receipts;
 mod reorder_buffer;
 mod requests;
 mod run;

@@ -82,6 +82,7 @@ impl DaemonClient {
                 each(LogItem::Attempt(log.attempt)).map_err(Error::Callback)?;
                 log.look(each)
             }
+            Answer::Held(..) => Err(self.give_up(ProtocolError::Reply("held"))),
             Answer::Log(None) => {
                 let why = "there is no log of it at the moment: try again".to_owned();
                 Err(Error::Refused(Refusal::NoLog { job, why }))
@@ -136,6 +137,7 @@ impl DaemonClient {
                         .into_iter()
                         .try_for_each(|end| each(LogItem::Ended(end)).map_err(Error::Callback));
                 }
+                Some(Answer::Held(..)) => return Err(self.give_up(ProtocolError::Reply("held"))),
                 Some(Answer::Plain(Reply::Refused(refusal))) => return Err(Error::Refused(refusal)),
                 Some(Answer::Plain(other)) => return Err(self.unexpected(&other)),
             }

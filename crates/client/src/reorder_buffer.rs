@@ -36,6 +36,11 @@ impl<T> ReorderBuffer<T> {
         Some(item)
     }
 
+    /// The items that have arrived and were not returned, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.early.values()
+    }
+
     /// Whether the next item in order has arrived.
     pub(crate) fn is_ready(&self) -> bool {
         self.early.contains_key(&self.next)
@@ -64,6 +69,7 @@ mod tests {
         reorder.push(9, 9);
         reorder.push(7, 7);
         assert_eq!(reorder.pop(), None);
+        assert_eq!(reorder.iter().collect::<Vec<_>>(), [&7, &9]);
         assert_eq!(std::iter::from_fn(|| reorder.pop_early()).collect::<Vec<_>>(), [7, 9]);
     }
 }

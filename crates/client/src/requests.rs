@@ -132,6 +132,7 @@ impl DaemonClient {
         let mut ends = match self.ask_answer(Request::Result { job }, &[])? {
             Answer::Ended(ends) => ends,
             Answer::Plain(other) => return Err(self.unexpected(&other)),
+            Answer::Held(..) => return Err(self.give_up(ProtocolError::Reply("held"))),
             Answer::Log(_) => return Err(self.give_up(ProtocolError::Reply("logs"))),
         };
         match (ends.pop(), ends.is_empty()) {

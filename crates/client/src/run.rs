@@ -10,6 +10,9 @@
 //! | in the batcher | the window has room, and no other batch waits for its answer |
 //! | asked | the daemon accepted it: running; refused jobs go back into the batcher |
 //! | running | its last job has ended |
+//!
+//! In a held run the daemon keeps each result until [`Run::received`] reports it: a caller that dies, or whose disk is
+//! full, has lost nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -51,11 +54,14 @@ pub struct RunOptions {
     pub ordered: bool,
     /// Whether to wait while the daemon is busy, instead of returning its refusal.
     pub wait_when_busy: bool,
+    /// Whether the daemon keeps each result until [`Run::received`] or [`DaemonClient::received`] reports it, within the
+    /// bounds of kept results. Otherwise a result that was sent is forgotten.
+    pub held: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { ordered: true, wait_when_busy: true }
+        Self { ordered: true, wait_when_busy: true, held: false }
     }
 }
 
@@ -66,6 +72,14 @@ pub struct RunItem {
     pub index: u64,
     /// How it ended.
     pub end: JobEnd,
+}
+
+/// The end of one job, until the caller gets it.
+#[derive(Debug)]
+struct ArrivedEnd {
+    item: RunItem,
+    /// Its number, if the daemon holds the result.
+    number: Option<u64>,
 }
 
 /// Iterates over the ends of attached jobs. After a refusal it still returns the ends of the accepted jobs, then the
@@ -81,8 +95,8 @@ pub struct Run<'c, I: Iterator<Item = JobInput>> {
     unended: u64,
     not_before: Option<Instant>,
     refused: Option<Refusal>,
-    ready: VecDeque<RunItem>,
-    early: ReorderBuffer<RunItem>,
+    ready: VecDeque<ArrivedEnd>,
+    early: ReorderBuffer<ArrivedEnd>,
     progress: ProgressListener<'c>,
     over: bool,
 }
@@ -145,7 +159,12 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
                     open.retain(|one| *one != tag);
                     cancelled += u64::from(count);
                 }
-                Some(ReceivedReply { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends)?,
+                Some(ReceivedReply { tag, answer: Answer::Ended(ends), .. }) => {
+                    self.ended(tag, None, ends)?
+                }
+                Some(ReceivedReply { tag, answer: Answer::Held(first, ends), .. }) => {
+                    self.ended(tag, Some(first), ends)?;
+                }
                 Some(ReceivedReply { answer: Answer::Plain(Reply::Progress { .. }), .. }) => {}
                 Some(ReceivedReply { answer: Answer::Plain(other), .. }) => {
                     return Err(self.client.unexpected(&other));
@@ -162,7 +181,19 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
     /// An end that has arrived and was not returned yet, in the order of the inputs, whether or not those before it have
     /// arrived: for a caller that gives up the run. It waits for nothing.
     pub fn next_arrived(&mut self) -> Option<RunItem> {
-        if self.options.ordered { self.early.pop_early() } else { self.ready.pop_front() }
+        let arrived = if self.options.ordered { self.early.pop_early() } else { self.ready.pop_front() };
+        arrived.map(|arrived| self.returned(arrived))
+    }
+
+    /// The ends that have arrived and were not returned. In a held run the daemon keeps their results.
+    pub fn not_returned(&self) -> impl Iterator<Item = &RunItem> {
+        self.early.iter().chain(&self.ready).map(|arrived| &arrived.item)
+    }
+
+    /// Reports that every result which this run has returned so far is where the caller wants it, see
+    /// [`DaemonClient::received`]. Without [`RunOptions::held`] it does nothing.
+    pub fn received(&mut self) {
+        self.client.received();
     }
 
     /// How many accepted jobs have not ended.
@@ -178,8 +209,8 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
     fn advance(&mut self) -> Result<Option<RunItem>, Error> {
         loop {
             let ready = if self.options.ordered { self.early.pop() } else { self.ready.pop_front() };
-            if let Some(item) = ready {
-                return Ok(Some(item));
+            if let Some(arrived) = ready {
+                return Ok(Some(self.returned(arrived)));
             }
             self.submit_some()?;
             if self.asked.is_none() && self.accepted.is_empty() && self.not_before.is_none() {
@@ -187,6 +218,14 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             }
             self.receive_one()?;
         }
+    }
+
+    /// The caller gets this end.
+    fn returned(&mut self, arrived: ArrivedEnd) -> RunItem {
+        if let Some(number) = arrived.number {
+            self.client.returned(number);
+        }
+        arrived.item
     }
 
     /// Sends the next batch, if there is one and the window has room for it.
@@ -206,8 +245,12 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
             return Ok(());
         }
         if let Some(batch) = self.batcher.next_batch(usize::try_from(window.batch).unwrap_or(BATCH_MAX))? {
-            let submit =
-                Submit { attached: true, progress: self.progress.is_there(), ..self.spec.submit(&batch) };
+            let submit = Submit {
+                attached: true,
+                held: self.options.held,
+                progress: self.progress.is_there(),
+                ..self.spec.submit(&batch)
+            };
             let tag = self.client.send_with(Request::Submit(submit), &batch.files)?;
             self.asked = Some((tag, batch));
         }
@@ -234,7 +277,10 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         match self.client.receive(|tag| Some(tag) == asked || accepted.contains_key(&tag), until)? {
             None if asked.is_some() => Err(self.client.silence()),
             None => Ok(()),
-            Some(ReceivedReply { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, ends),
+            Some(ReceivedReply { tag, answer: Answer::Ended(ends), .. }) => self.ended(tag, None, ends),
+            Some(ReceivedReply { tag, answer: Answer::Held(first, ends), .. }) => {
+                self.ended(tag, Some(first), ends)
+            }
             Some(ReceivedReply { answer: Answer::Log(_), .. }) => {
                 Err(self.client.give_up(ProtocolError::Reply("logs")))
             }
@@ -281,17 +327,19 @@ impl<'c, I: Iterator<Item = JobInput>> Run<'c, I> {
         Ok(())
     }
 
-    fn ended(&mut self, tag: Tag, ends: Vec<JobEnd>) -> Result<(), Error> {
+    /// Takes ends; `first`: the number of the first one, if they are held.
+    fn ended(&mut self, tag: Tag, first: Option<u64>, ends: Vec<JobEnd>) -> Result<(), Error> {
         let Some(accepted) = self.accepted.get_mut(&tag) else {
             return Err(self.client.give_up(ProtocolError::Reply("ended before accepted")));
         };
-        for end in ends {
+        for (end, next) in ends.into_iter().zip(0..) {
             let Some(index) = accepted.end(end.job) else {
                 return Err(self.client.give_up(ProtocolError::Job(end.job)));
             };
             self.unended -= 1;
-            let item = RunItem { index, end };
-            if self.options.ordered { self.early.push(index, item) } else { self.ready.push_back(item) }
+            let number = first.map(|first| first.saturating_add(next));
+            let arrived = ArrivedEnd { item: RunItem { index, end }, number };
+            if self.options.ordered { self.early.push(index, arrived) } else { self.ready.push_back(arrived) }
         }
         if accepted.is_over() {
             self.accepted.remove(&tag);

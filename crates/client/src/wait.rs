@@ -86,6 +86,7 @@ impl AwaitedJobs<'_> {
                 None => return Err(Error::Refused(refusal)),
             },
             Answer::Plain(other) => return Err(self.client.unexpected(&other)),
+            Answer::Held(..) => return Err(self.client.give_up(ProtocolError::Reply("held"))),
             Answer::Log(_) => return Err(self.client.give_up(ProtocolError::Reply("logs"))),
         };
         let left = self.open.entry(arrived.tag).or_default();

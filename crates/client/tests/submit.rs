@@ -110,7 +110,7 @@ fn a_busy_daemon_is_asked_again_for_the_rest() {
 fn without_waiting_a_busy_daemon_ends_it_after_what_was_accepted() {
     let fake = Fake::serve(reluctant);
     let mut client = fake.client();
-    let options = RunOptions { ordered: true, wait_when_busy: false };
+    let options = RunOptions { ordered: true, wait_when_busy: false, held: false };
     let items: Vec<_> = client.run(Spec::new("noop"), inputs(8), options).collect();
     assert_eq!(items.len(), 4);
     assert!(items[..3].iter().all(Result::is_ok));
@@ -130,7 +130,7 @@ fn results_come_in_the_order_of_the_inputs_or_of_their_ends() {
     for ordered in [true, false] {
         let fake = Fake::serve(|mut peer| while echo_backwards(&mut peer, 1).is_some() {});
         let mut client = fake.client();
-        let options = RunOptions { ordered, wait_when_busy: true };
+        let options = RunOptions { ordered, ..RunOptions::default() };
         let indexes: Vec<u64> = client
             .run(Spec::new("noop"), inputs(5), options)
             .map(|item| item.unwrap())
@@ -268,7 +268,7 @@ fn a_signal_ends_the_wait_and_the_rest_is_cancelled() {
     });
     let mut client = fake.client();
     client.set_interrupts(Some(Interrupts::new().unwrap()));
-    let options = RunOptions { ordered: false, wait_when_busy: true };
+    let options = RunOptions { ordered: false, ..RunOptions::default() };
     let mut run = client.run(Spec::new("noop"), inputs(3), options);
     assert_eq!(run.next().unwrap().unwrap().end.job, JobId(2));
     let pid = std::process::id().to_string();

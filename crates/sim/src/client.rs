@@ -69,6 +69,8 @@ pub struct FakeClient {
     pub acts_left: u32,
     /// Its last tag.
     pub tag: u32,
+    /// The number of the last held end that it got.
+    pub held: u64,
     /// Jobs whose numbers it knows.
     pub jobs: Vec<JobId>,
 }
@@ -89,6 +91,7 @@ impl FakeClient {
             flushed: false,
             acts_left,
             tag: 0,
+            held: 0,
             jobs: Vec::new(),
         }
     }

@@ -179,10 +179,13 @@ impl World {
             return Ok(());
         }
         client.unread_bytes += bytes;
-        if let Reply::Accepted { first, count, .. } = reply {
-            client.jobs.extend((0..u64::from(count)).map(|next| bulkhead_proto::ids::JobId(first.0 + next)));
+        if let Reply::Accepted { first, count, .. } = &reply {
+            client.jobs.extend((0..u64::from(*count)).map(|next| bulkhead_proto::ids::JobId(first.0 + next)));
         }
-        let answered = matches!(reply, Reply::Ended(_) | Reply::Refused(_));
+        if let Reply::Held { first, ended } = &reply {
+            client.held = first + ended.len() as u64 - 1;
+        }
+        let answered = reply.ends().is_some() || matches!(reply, Reply::Refused(_));
         if client.role == Role::Single && answered {
             let after = self.rng.span(MS);
             self.plan(after, Move::Act(place));

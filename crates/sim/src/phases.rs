@@ -167,7 +167,9 @@ impl World {
     fn settle_accounts(&mut self) -> Verdict {
         self.inspect()?;
         self.oracles.replies.finish(|_| true)?;
-        let kept: Vec<JobId> = self.list_all()?.iter().map(|row| row.job).collect();
+        let rows = self.list_all()?;
+        self.oracles.ledger.kept(&rows)?;
+        let kept: Vec<JobId> = rows.iter().map(|row| row.job).collect();
         for job in kept.iter().take(100) {
             let answer = self.ask_as_inspector(vec![Request::Result { job: *job }])?;
             let told = matches!(answer.as_slice(), [Reply::Ended(all)] if all.len() == 1);

@@ -23,7 +23,7 @@ impl World {
             Role::Mixed if self.scenario.logs && self.rng.chance(250) => return self.ask_for_log(place),
             Role::Mixed => {}
         }
-        match self.rng.below(21) {
+        match self.rng.below(23) {
             0..=7 => self.submit(),
             8..=9 => Request::Wait { jobs: self.some_jobs(place) },
             10 => Request::Result { job: self.some_job(place) },
@@ -39,6 +39,7 @@ impl World {
             17 => Request::Workers,
             18 => Request::Status,
             19 => Request::Deaths { limit: self.rng.below(50) as u32 },
+            20..=21 => self.receipt(place),
             _ if self.rng.chance(500) => Request::Kinds,
             _ => Request::Ping,
         }
@@ -102,7 +103,19 @@ impl World {
         }
         let attached = self.rng.chance(600);
         let progress = attached && self.rng.chance(400);
-        Request::Submit(Submit { kind, policy, attached, progress, files, inputs })
+        let held = attached && self.rng.chance(500);
+        Request::Submit(Submit { kind, policy, attached, held, progress, files, inputs })
+    }
+
+    /// A receipt of some of the held ends that a client got, now and then of one that it did not get.
+    fn receipt(&mut self, place: usize) -> Request {
+        let got = self.clients[place].held;
+        let through = match self.rng.below(10) {
+            0 => got + self.rng.below(3),
+            1..=3 => self.rng.below(got + 1),
+            _ => got,
+        };
+        Request::Received { through }
     }
 
     /// A job that is done in parts: none, few, many.

@@ -6,7 +6,7 @@
 use bulkhead_core::action::{Action, Output, TaskFile};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
-use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::Death;
@@ -98,6 +98,10 @@ pub enum Sabotage {
     AskNobody,
     /// Core: never settles.
     SettleNothing,
+    /// Core: takes each receipt for one of more ends.
+    GreedyReceipts,
+    /// Core: hears no receipt.
+    DeafToReceipts,
 }
 
 impl Sabotage {
@@ -213,12 +217,25 @@ fn begin_again(action: &mut Action) {
 pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
     match sabotage {
         Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),
+        Some(Sabotage::DeafToReceipts) => batch.retain(|event| receipt(event).is_none()),
+        Some(Sabotage::GreedyReceipts) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientSaid { request: Request::Received { through }, .. } = event {
+                *through += 1;
+            }
+        }),
         Some(Sabotage::AllAdmins) => batch.iter_mut().for_each(|event| {
             if let Event::ClientConnected { peer, .. } = event {
                 peer.admin = true;
             }
         }),
         _ => {}
+    }
+}
+
+fn receipt(event: &Event) -> Option<u64> {
+    match event {
+        Event::ClientSaid { request: Request::Received { through }, .. } => Some(*through),
+        _ => None,
     }
 }
 
@@ -231,7 +248,7 @@ fn is_reply(action: &Action) -> bool {
 }
 
 fn is_end(action: &Action) -> bool {
-    matches!(action, Action::Reply { reply: Reply::Ended(_), .. })
+    matches!(action, Action::Reply { reply: Reply::Ended(_) | Reply::Held { .. }, .. })
 }
 
 fn is_late_spawn(action: &Action) -> bool {
@@ -239,7 +256,7 @@ fn is_late_spawn(action: &Action) -> bool {
 }
 
 fn falsify(action: &mut Action) {
-    if let Action::Reply { reply: Reply::Ended(all), .. } = action {
+    if let Action::Reply { reply: Reply::Ended(all) | Reply::Held { ended: all, .. }, .. } = action {
         for ended in all.iter_mut().filter(|ended| ended.outcome == Outcome::Done) {
             ended.outcome = Outcome::Crashed { crashes: 1, last: Death::Retired.to_string() };
         }

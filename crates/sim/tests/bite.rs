@@ -74,4 +74,6 @@ bites! {
     records_with_gaps: WrongRecords by "records";
     tasks_that_are_not_asked: AskNobody by "unwanted";
     entries_that_are_not_settled: SettleNothing by "pool";
+    results_forgotten_before_their_receipt: GreedyReceipts by "lost";
+    results_kept_after_their_receipt: DeafToReceipts by "receipts";
 }

@@ -4,6 +4,25 @@
 //! a [`Tag`] that the client chooses, and every reply to it has the same tag. Replies to one request come in order, those
 //! to different requests in any order. A request that cannot be decoded is never answered: the supervisor sends
 //! [`Reply::Goodbye`] and closes the connection.
+//!
+//! **Receipts.** A reply that was read is not yet a result that is safe: the client still has to write it. A submit can
+//! ask for that time (`Submit::held`, which needs `attached`):
+//!
+//! | step | what becomes of the result of a job that is done |
+//! |---|---|
+//! | the daemon sends it in a [`Reply::Held`] | it is kept as the results of other ended jobs are: within the bounds of age, number, bytes and outputs |
+//! | the client sends [`Request::Received`] with its number, or a higher one | it is forgotten, as soon as no other client waits for it |
+//! | the client reports nothing, vanishes, or its connection ends | it stays kept, and `Request::Result` gives it as often as it is asked |
+//! | a bound is met before | it is dropped, the oldest first; more than a quarter of a bound is never kept for one connection's receipts |
+//!
+//! Each connection numbers the ends that it is sent in `Reply::Held` from 1, without a gap, in the order in which they
+//! are sent, whatever their outcome and request. `through` is cumulative, so one request reports any number of ends, and
+//! has no reply. A lower `through` than an earlier one changes nothing. One above what was sent is refused, and forgets
+//! nothing. The end of a job that is not done is kept for `why`, `job` and `retry` as it is without `held`, also after its
+//! receipt. [`Reply::Ended`] has no numbers: jobs that are not attached, which `Wait` and `Result` are about, are
+//! kept whoever reads them; so is the end of an attached job that a `Retry` of another client ran again. An output in a
+//! descriptor ([`crate::client::outcome::JobOutput::Descriptor`]) is kept as an inline one is: client and daemon each
+//! hold the file.
 
 use crate::client::outcome::JobEnded;
 use crate::client::record::Record;
@@ -37,7 +56,8 @@ pub struct ReplyFrame {
 /// A request. It has at most [`crate::limits::BATCH_MAX`] inputs or ids.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
-    /// Run these jobs. Replies: [`Reply::Accepted`]; then, if attached, [`Reply::Ended`] until each job has ended.
+    /// Run these jobs. Replies: [`Reply::Accepted`]; then, if attached, [`Reply::Ended`] or, if held,
+    /// [`Reply::Held`] until each job has ended.
     Submit(Submit),
     /// Wait for the ends of these jobs. For each id there is, in the order in which the jobs end, an entry of a
     /// [`Reply::Ended`], or a [`Reply::Refused`] if the job is unknown.
@@ -119,6 +139,12 @@ pub enum Request {
     },
     /// Check that the daemon answers. Reply: [`Reply::Pong`].
     Ping,
+    /// The results up to this number are where the client wants them: the daemon need not keep them. No reply, or
+    /// [`Reply::Refused`] if so many were not sent.
+    Received {
+        /// The number of the last of these ends, see [`Reply::Held`].
+        through: u64,
+    },
 }
 
 /// Jobs of one kind under one policy.
@@ -131,6 +157,9 @@ pub struct Submit {
     /// Whether results are sent on this connection, and the jobs are cancelled after it has closed. An attached job that
     /// is `done` is forgotten once its result was sent. Jobs that are not attached are kept for `wait` and `result`.
     pub attached: bool,
+    /// Whether results that were sent are kept until the client reports that it has them, see [`Request::Received`].
+    /// Needs `attached`.
+    pub held: bool,
     /// Whether to send [`Reply::Progress`] while the jobs run. Needs `attached`.
     pub progress: bool,
     /// The files of the job: their descriptors are attached to the frame, in this order. With files there must be
@@ -173,6 +202,13 @@ pub enum Reply {
     /// Jobs that have ended. An entry with [`crate::client::outcome::JobOutput::Descriptor`] is alone in its frame, and
     /// the descriptor is attached to it.
     Ended(Vec<JobEnded>),
+    /// The same for jobs that were submitted held: these ends are numbered.
+    Held {
+        /// The number of the first of them; the others have the numbers after it.
+        first: u64,
+        /// The ends.
+        ended: Vec<JobEnded>,
+    },
     /// The log of an attempt, as an attached read-only descriptor.
     Logs {
         /// The job.
@@ -242,4 +278,14 @@ pub enum Reply {
     /// For a client that waits for ends of jobs: why its jobs do not start, as a text for people, or that they start
     /// again. It is no answer to a request.
     Notice(String),
+}
+
+impl Reply {
+    /// The ends of jobs in this reply, if it carries such.
+    pub fn ends(&self) -> Option<&[JobEnded]> {
+        match self {
+            Self::Ended(ended) | Self::Held { ended, .. } => Some(ended),
+            _ => None,
+        }
+    }
 }

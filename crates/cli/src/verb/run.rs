@@ -90,8 +90,11 @@ impl Args {
         if !global.quiet {
             client.on_notice(sink.progress.notices());
         }
-        let options =
-            RunOptions { ordered: !self.unordered, wait_when_busy: self.when_busy == WhenBusy::Wait };
+        let options = RunOptions {
+            ordered: !self.unordered,
+            wait_when_busy: self.when_busy == WhenBusy::Wait,
+            held: false,
+        };
         let jobs = inputs.jobs().map(|job| attached.to(job));
         let mut run = client.run(spec, jobs, options);
         if let Some(hear) = sink.progress.steps() {

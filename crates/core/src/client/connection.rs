@@ -14,6 +14,7 @@ use bulkhead_proto::ids::{ClientId, JobId, PoolId};
 use crate::client::credit::whole_credit;
 use crate::client::followers::RecordReader;
 use crate::client::mail::Letter;
+use crate::client::receipts::SentEnds;
 use crate::client::{Clients, HungUp};
 use crate::event::Peer;
 use crate::turn::{Alarm, AlarmSlot, Turn};
@@ -59,6 +60,8 @@ pub(crate) struct Client {
     /// Its attached batches, by the number of their first job.
     pub(super) batches: BTreeMap<JobId, AttachedBatch>,
     pub(super) readers: Vec<RecordReader>,
+    /// Ends that it was sent and has not reported as received.
+    pub(super) sent: SentEnds,
     /// Whether it is in [`Clients`]'s list of ready clients.
     pub(super) listed: bool,
     /// The pools of which it was told that they are degraded.
@@ -85,6 +88,7 @@ impl Client {
             untold_outputs: 0,
             batches: BTreeMap::new(),
             readers: Vec::new(),
+            sent: SentEnds::default(),
             listed: false,
             told_degraded: Vec::new(),
             presence: Presence::Connected,
@@ -160,6 +164,8 @@ impl Clients {
         let client = self.connected(id)?;
         let letters = std::mem::take(&mut client.letters);
         client.readers.clear();
+        // Results without a receipt stay kept, and nobody can report them any more.
+        client.sent = SentEnds::default();
         let hung_up = HungUp { uid: client.peer.uid, letters, batches: client.batches().collect() };
         self.readers.remove(&id);
         Some(hung_up)

@@ -1,7 +1,8 @@
 //! Mail: ends that wait for a client's credit as letters, and the replies that carry them.
 //!
 //! A letter is a few bytes; the result stays with its job until the letter is read. The ends that a turn sends for
-//! one request share a reply, the envelope. An end with a descriptor has a reply of its own.
+//! one request share a reply, the envelope. An end with a descriptor has a reply of its own. Ends of held jobs are in
+//! envelopes of their own, because their replies number them (`receipts.rs`).
 
 use std::collections::BTreeMap;
 
@@ -57,10 +58,13 @@ struct Envelope {
     bytes: u64,
 }
 
-/// The unsent replies to one client, one for each of its requests.
+/// Which envelope an end goes into: that of a request, for its held ends or for the others.
+type Place = (Tag, bool);
+
+/// The unsent replies to one client, one or two for each of its requests.
 #[derive(Default)]
 pub(crate) struct Envelopes {
-    of: BTreeMap<Tag, Envelope>,
+    of: BTreeMap<Place, Envelope>,
     bytes: u64,
 }
 
@@ -68,7 +72,7 @@ pub(crate) struct Envelopes {
 impl Envelopes {
     /// One envelope whose bytes are not in the sum, for a test.
     pub(super) fn miscounted(tag: Tag) -> Self {
-        Self { of: BTreeMap::from([(tag, Envelope { ended: Vec::new(), bytes: 1 })]), bytes: 0 }
+        Self { of: BTreeMap::from([((tag, false), Envelope { ended: Vec::new(), bytes: 1 })]), bytes: 0 }
     }
 }
 
@@ -139,50 +143,68 @@ impl Clients {
     pub(crate) fn tell(
         &mut self,
         turn: &mut Turn,
-        (id, tag): (ClientId, Tag),
+        (id, place): (ClientId, Place),
         ended: JobEnded,
         output: Option<OutputId>,
         envelopes: &mut Envelopes,
     ) {
         if output.is_none() {
-            return self.enclose(turn, (id, tag), ended, envelopes);
+            return self.enclose(turn, (id, place), ended, envelopes);
         }
-        self.seal(turn, (id, tag), envelopes);
-        self.reply(turn, (id, tag), Reply::Ended(vec![ended]), 2 * ENTRY_BYTES, output);
+        self.seal_one(turn, (id, place), envelopes);
+        self.send_ends(turn, (id, place), vec![ended], 2 * ENTRY_BYTES, output);
     }
 
     fn enclose(
         &mut self,
         turn: &mut Turn,
-        (id, tag): (ClientId, Tag),
+        (id, place): (ClientId, Place),
         ended: JobEnded,
         envelopes: &mut Envelopes,
     ) {
         let bytes = bytes_of(&ended);
         envelopes.bytes += bytes;
-        let envelope = envelopes.of.entry(tag).or_default();
+        let envelope = envelopes.of.entry(place).or_default();
         envelope.bytes += bytes;
         envelope.ended.push(ended);
         if envelope.ended.len() == BATCH_MAX || envelope.bytes >= REPLY_BYTES {
-            self.seal(turn, (id, tag), envelopes);
+            self.seal_one(turn, (id, place), envelopes);
         }
     }
 
-    /// Sends the envelope of one request.
+    /// Sends the envelopes of one request.
     ///
     /// # Panics
-    /// If its bytes were not counted in the sum of all envelopes.
+    /// If their bytes were not counted in the sum of all envelopes.
     pub(crate) fn seal(&mut self, turn: &mut Turn, (id, tag): (ClientId, Tag), envelopes: &mut Envelopes) {
-        if let Some(envelope) = envelopes.of.remove(&tag) {
+        self.seal_one(turn, (id, (tag, false)), envelopes);
+        self.seal_one(turn, (id, (tag, true)), envelopes);
+    }
+
+    fn seal_one(&mut self, turn: &mut Turn, (id, place): (ClientId, Place), envelopes: &mut Envelopes) {
+        if let Some(envelope) = envelopes.of.remove(&place) {
             count_down(&mut envelopes.bytes, envelope.bytes, "bytes in envelopes");
-            self.reply(turn, (id, tag), Reply::Ended(envelope.ended), envelope.bytes, None);
+            self.send_ends(turn, (id, place), envelope.ended, envelope.bytes, None);
         }
+    }
+
+    fn send_ends(
+        &mut self,
+        turn: &mut Turn,
+        (id, (tag, held)): (ClientId, Place),
+        ended: Vec<JobEnded>,
+        bytes: u64,
+        output: Option<OutputId>,
+    ) {
+        let Some(client) = self.connected(id) else { return };
+        let reply = if held { client.sent.number(ended) } else { Reply::Ended(ended) };
+        self.reply(turn, (id, tag), reply, bytes, output);
     }
 
     /// Sends all envelopes of a client.
     pub(crate) fn seal_all(&mut self, turn: &mut Turn, id: ClientId, envelopes: Envelopes) {
-        for (tag, envelope) in envelopes.of {
-            self.reply(turn, (id, tag), Reply::Ended(envelope.ended), envelope.bytes, None);
+        for (place, envelope) in envelopes.of {
+            self.send_ends(turn, (id, place), envelope.ended, envelope.bytes, None);
         }
     }
 }

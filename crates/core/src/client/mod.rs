@@ -8,12 +8,14 @@
 //! | `connection` | one client, from its connection until it is forgotten |
 //! | `credit` | how many bytes of replies may be on their way |
 //! | `mail` | ends that wait as letters, and the replies that carry them |
+//! | `receipts` | ends that were sent and that their client may report as received |
 //! | `followers` | readers of records |
 
 mod connection;
 mod credit;
 mod followers;
 mod mail;
+mod receipts;
 #[cfg(test)]
 mod tests;
 mod values;

@@ -77,6 +77,7 @@ impl Jobs {
             client,
             tag,
             attached: submit.attached,
+            held: submit.held,
             progress: submit.progress,
             watched: submit.attached,
             accepted_us: turn.wall_us(),

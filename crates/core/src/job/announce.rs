@@ -3,6 +3,12 @@
 //! [`Jobs::end`] returns the waiting clients, `machine/end.rs` posts a letter to each and calls [`Jobs::announced`]
 //! with their number, and [`Jobs::told`] is called for each letter that is read. The room of clients owns the
 //! letters.
+//!
+//! | the result of a done, attached job | is forgotten |
+//! |---|---|
+//! | not held | when its last letter is read |
+//! | held, not received | never for having been sent: it is kept within the bounds of `kept.rs` |
+//! | held, received | at once, or when the last letter to another client is read |
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
@@ -101,7 +107,7 @@ impl Jobs {
     }
 
     /// A letter about the end of this job was read, or its client is gone. After the last letter, an attached job
-    /// that is done is forgotten and any other is kept.
+    /// that is done and not held, or received, is forgotten and any other is kept.
     ///
     /// # Panics
     /// If the end of an attached job is told more often than it was announced.
@@ -111,14 +117,16 @@ impl Jobs {
         if end.retention != Retention::Untold {
             // After a retry, unread letters about the earlier end are counted here too.
             end.untold = end.untold.saturating_sub(1);
-            return Released::default();
+            let is_over = end.received && end.untold == 0;
+            return if is_over { self.forget(turn, self.table.run(key)) } else { Released::default() };
         }
         count_down(&mut end.untold, 1, "clients to be told of an end");
         if end.untold > 0 {
             return Released::default();
         }
-        let is_done = end.outcome == Outcome::Done;
-        if is_done && self.table.batch(key).attached {
+        let (is_done, received) = (end.outcome == Outcome::Done, end.received);
+        let batch = self.table.batch(key);
+        if is_done && batch.attached && (received || !batch.held) {
             self.forget(turn, self.table.run(key))
         } else {
             let untold = self.stop_keeping(key);
@@ -127,11 +135,26 @@ impl Jobs {
         }
     }
 
+    /// A client has a result that was sent to it: the job is forgotten if it is done, of a held batch of that client,
+    /// and no letter about it waits to be read. `None`: it stays. The number may be of a job that was forgotten or
+    /// evicted meanwhile.
+    pub(crate) fn received(&mut self, turn: &mut Turn, number: JobId, client: ClientId) -> Option<Released> {
+        let key = self.table.find(number)?;
+        let batch = self.table.batch(key);
+        if !batch.held || batch.client != client {
+            return None;
+        }
+        let end = self.table[key].end_mut().filter(|end| end.outcome == Outcome::Done)?;
+        end.received = true;
+        let is_over = end.untold == 0;
+        is_over.then(|| self.forget(turn, self.table.run(key)))
+    }
+
     /// Whether this job can be forgotten as soon as this client, which submitted it attached, is sent its end.
     pub(crate) fn is_last_word(&self, run: TaskRun, client: ClientId) -> bool {
         let batch = self.batch(run);
         let is_last =
             |end: &End| end.untold == 1 && end.retention == Retention::Untold && end.outcome == Outcome::Done;
-        batch.attached && batch.client == client && self.job(run).end().is_some_and(is_last)
+        batch.attached && !batch.held && batch.client == client && self.job(run).end().is_some_and(is_last)
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Batch {
     pub(super) tag: Tag,
     /// Whether ends are sent to the client as they come. `false` once the client is gone.
     pub(super) attached: bool,
+    /// Whether a result that was sent to the client is kept until its receipt.
+    pub(super) held: bool,
     /// Whether the client subscribed to the progress of its jobs, while they are attached.
     pub(super) progress: bool,
     pub(super) accepted_us: u64,
@@ -73,6 +75,11 @@ impl Batch {
     /// Whether ends are sent to the client as they come.
     pub(crate) fn is_attached(&self) -> bool {
         self.attached
+    }
+
+    /// Whether a result that was sent to the client is kept until its receipt.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Whether the client keeps the batch in its list, so that its jobs are cancelled after it has vanished.

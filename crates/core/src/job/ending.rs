@@ -83,6 +83,7 @@ impl Jobs {
             part,
             by,
             untold: 0,
+            received: false,
             retention: Retention::Unannounced,
         };
         self.table.enter(key, EntryState::Ended(Box::new(end)));

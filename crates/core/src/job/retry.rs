@@ -61,6 +61,7 @@ impl Jobs {
         batch.count = 1;
         batch.refs = 0;
         batch.attached = false;
+        batch.held = false;
         batch.watched = false;
         batch.since_ns = turn.now_ns();
         let expires_ms = batch.policy.expires_ms.filter(|_| attempts == 0);

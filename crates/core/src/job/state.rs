@@ -140,6 +140,8 @@ pub(crate) struct End {
     pub(super) by: Option<Canceller>,
     /// Letters about this end that were not read.
     pub(super) untold: u32,
+    /// Whether its client has reported that it has the result, while letters about it were not read.
+    pub(super) received: bool,
     pub(super) retention: Retention,
 }
 

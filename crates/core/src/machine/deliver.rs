@@ -1,11 +1,12 @@
 //! Delivery of results to clients, within their credit: a letter names a job, and its end becomes a reply.
 //!
 //! A client that does not read stops its own next jobs and nothing else: they rest (`park_unread`) until it reads.
+//! The end of a held job is copied into its reply, and its result is kept until `received`.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::why::Unread;
-use bulkhead_proto::ids::{ClientId, Tag};
+use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::action::Action;
 use crate::client::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
@@ -32,6 +33,7 @@ impl Core {
                 self.open_letter(id, letter, &mut envelopes);
             }
             self.clients.seal_all(&mut self.turn, id, envelopes);
+            self.bound_unreceived(id);
             self.park_unread(id);
         }
         self.clients.put_ready(ready);
@@ -52,14 +54,45 @@ impl Core {
         if letter.is_own() && self.jobs.is_last_word(run, id) {
             let (ended, output, released) = self.jobs.take_end(&mut self.turn, run);
             self.relieve(released);
-            self.clients.tell(&mut self.turn, (id, tag), ended, output, envelopes);
+            self.clients.tell(&mut self.turn, (id, (tag, false)), ended, output, envelopes);
             if let Some(output) = output {
                 self.turn.act(Action::DropOutput { output });
             }
         } else {
             let (ended, output) = self.jobs.copy_end(run);
-            self.clients.tell(&mut self.turn, (id, tag), ended, output, envelopes);
+            let held = letter.is_own() && self.jobs.batch(run).is_held();
+            self.clients.tell(&mut self.turn, (id, (tag, held)), ended, output, envelopes);
             self.told(id, letter);
+        }
+    }
+
+    /// A client has the ends up to this number where it wants them: their results need not be kept.
+    pub(super) fn received(&mut self, id: ClientId, tag: Tag, through: u64) {
+        match self.clients.receive(id, through) {
+            Ok(jobs) => jobs.into_iter().for_each(|job| _ = self.forget_received(id, job)),
+            Err(last) => {
+                let why = format!("receipt through {through}, and {last} held ends were sent so far");
+                self.refuse(id, tag, Refusal::Invalid { why });
+            }
+        }
+    }
+
+    /// `true`: its result was dropped.
+    fn forget_received(&mut self, id: ClientId, job: JobId) -> bool {
+        let released = self.jobs.received(&mut self.turn, job, id);
+        let dropped = released.is_some();
+        self.relieve(released.unwrap_or_default());
+        dropped
+    }
+
+    /// Forgets the oldest results without a receipt of a client that has more of them than its share.
+    fn bound_unreceived(&mut self, id: ClientId) {
+        let mut count = 0;
+        while let Some(job) = self.clients.too_much_unreceived(&self.turn, id) {
+            count += u32::from(self.forget_received(id, job));
+        }
+        if count > 0 {
+            self.jobs.note_evicted(&mut self.turn, count, "results that one client has not received");
         }
     }
 

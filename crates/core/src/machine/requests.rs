@@ -40,6 +40,7 @@ impl Core {
             Request::Retry { jobs } => self.change(id, tag, peer, &jobs, Core::try_retry),
             Request::Forget { jobs } => self.change(id, tag, peer, &jobs, Core::try_forget),
             Request::Events { after, follow } => self.read_records(id, tag, after, follow),
+            Request::Received { through } => self.received(id, tag, through),
             Request::Drain { grace_ms } => self.asked_to_drain(id, tag, peer, grace_ms),
             Request::Jobs { state, walk, limit } => {
                 self.show(id, tag, |view| Ok(view.jobs(peer, state, walk, limit)))

@@ -85,6 +85,11 @@ impl Core {
         if submit.progress && !submit.attached {
             return invalid("progress is told to whom the jobs are attached, and these are not".to_owned());
         }
+        if submit.held && !submit.attached {
+            return invalid(
+                "results are held for the client that the jobs are attached to, and these are not".to_owned(),
+            );
+        }
         if submit.inputs.is_empty() {
             return invalid("the submit has no inputs".to_owned());
         }

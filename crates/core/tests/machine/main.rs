@@ -22,6 +22,7 @@ mod prefetch;
 mod progress;
 mod quarantine;
 mod queue;
+mod receipts;
 mod recycle;
 mod restart;
 mod rig;

@@ -32,6 +32,10 @@ pub struct KnownJob {
     pub policy: Policy,
     /// Whether it is attached.
     pub attached: bool,
+    /// Whether its result is held until its client has received it.
+    pub held: bool,
+    /// Whether its client has received the result.
+    pub received: bool,
     /// Its input.
     pub input: Payload,
     /// When it was accepted, monotonic nanoseconds.
@@ -96,6 +100,8 @@ impl KnownJob {
             kind,
             policy,
             attached: false,
+            held: false,
+            received: false,
             input,
             accepted_ns,
             life: 1,

@@ -143,6 +143,11 @@ impl Ledger {
         }
     }
 
+    /// Clients have received the results of these jobs.
+    pub fn received(&mut self, jobs: Vec<JobId>) {
+        jobs.into_iter().for_each(|job| self.change(job, |job| job.received = true));
+    }
+
     fn change(&mut self, job: JobId, change: impl FnOnce(&mut KnownJob)) {
         if let Some(job) = self.jobs.get_mut(&job) {
             change(job);
@@ -243,6 +248,7 @@ impl Ledger {
             let files = submit.files.clone();
             let job = KnownJob {
                 attached: submit.attached,
+                held: submit.held,
                 cancel: self.cancels.contains(&id),
                 plans,
                 files,

@@ -8,6 +8,7 @@
 //!   asked to end before its worker is killed for a cancel
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others
+//! - `receipts`: held ends are numbered, and each result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
@@ -28,6 +29,7 @@ pub mod pauses;
 pub mod pool;
 pub mod promise;
 pub mod quiet;
+pub mod receipts;
 pub mod records;
 pub mod replies;
 pub mod unwanted;
@@ -96,6 +98,7 @@ impl Oracles {
     pub fn told(&mut self, now: Now, event: &Event) -> Verdict {
         self.pool.told(event);
         self.replies.told(event)?;
+        self.ledger.received(self.replies.take_received());
         self.outputs.told(event);
         self.files.told(event);
         self.logs.told(event);
@@ -169,7 +172,7 @@ impl Oracles {
             users::got(peer, self.replies.request(client, tag), reply, &self.ledger)?;
         }
         match reply {
-            Reply::Ended(all) => {
+            Reply::Ended(all) | Reply::Held { ended: all, .. } => {
                 for ended in all {
                     self.ledger.ended(now, ended, output)?;
                 }

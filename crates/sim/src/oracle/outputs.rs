@@ -49,7 +49,7 @@ impl OutputOracle {
     /// # Errors
     /// The reply and its descriptor do not go together.
     pub fn attached(&self, reply: &Reply, output: Option<OutputId>) -> Verdict {
-        let entries: &[outcome::JobEnded] = if let Reply::Ended(entries) = reply { entries } else { &[] };
+        let entries: &[outcome::JobEnded] = reply.ends().unwrap_or_default();
         let named =
             entries.iter().filter(|ended| matches!(ended.output, outcome::JobOutput::Descriptor { .. }));
         let named = named.count();

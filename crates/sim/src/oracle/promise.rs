@@ -65,6 +65,16 @@ impl Promise {
         let first = self.replies == 1;
         match (&self.request, reply) {
             (Request::Submit(_), Reply::Accepted { .. }) if first => self.take_accepted(reply),
+            (Request::Submit(submit), Reply::Held { ended: all, .. }) if submit.held && !first => {
+                let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
+                jobs.into_iter().try_for_each(|job| self.take_end(job, lives(job)))
+            }
+            // The end of a held job is not held if another client had it run again.
+            (Request::Submit(submit), Reply::Ended(all))
+                if submit.held && all.iter().any(|ended| lives(ended.job) == 1) =>
+            {
+                Err("the job is held, and its end has no number".to_owned())
+            }
             (Request::Submit(submit), Reply::Ended(all)) if submit.attached && !first => {
                 let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
                 jobs.into_iter().try_for_each(|job| self.take_end(job, lives(job)))

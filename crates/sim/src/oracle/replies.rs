@@ -12,6 +12,7 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use crate::oracle::credit::Credit;
 use crate::oracle::ledger::Ledger;
 use crate::oracle::promise::Promise;
+use crate::oracle::receipts::Receipts;
 use crate::report::{Verdict, broken};
 
 /// One connection.
@@ -20,6 +21,7 @@ struct KnownClient {
     peer: Peer,
     credit: Credit,
     promises: BTreeMap<Tag, Promise>,
+    receipts: Receipts,
     /// The core was told that it is gone.
     gone: bool,
     /// The core closed it.
@@ -33,12 +35,14 @@ pub struct ReplyOracle {
     credit_bytes: u64,
     /// Those that left in the step that is being judged: the core may have answered before it heard so.
     leaving: Vec<ClientId>,
+    /// Jobs whose done results were received since the ledger asked.
+    received: Vec<JobId>,
 }
 
 impl ReplyOracle {
     /// An oracle that knows no client.
     pub fn new(credit_bytes: u64) -> Self {
-        Self { clients: BTreeMap::new(), credit_bytes, leaving: Vec::new() }
+        Self { clients: BTreeMap::new(), credit_bytes, leaving: Vec::new(), received: Vec::new() }
     }
 
     /// Follows an event.
@@ -48,20 +52,30 @@ impl ReplyOracle {
     pub fn told(&mut self, event: &Event) -> Verdict {
         match event {
             Event::ClientConnected { client, peer } => {
-                let (credit, promises) = (Credit::default(), BTreeMap::new());
-                let known = KnownClient { peer: *peer, credit, promises, gone: false, closed: false };
+                let (credit, promises, receipts) = Default::default();
+                let known =
+                    KnownClient { peer: *peer, credit, promises, receipts, gone: false, closed: false };
                 self.clients.insert(*client, known);
             }
             Event::ClientSaid { client, tag, request, .. } => {
                 let Some(known) = self.clients.get_mut(client) else {
                     return broken("replies", format!("client {client} asks before it is connected"));
                 };
+                if let Some(receipt) = known.receipts.hear(request).filter(|_| !known.closed) {
+                    self.received.extend(receipt);
+                    return Ok(());
+                }
                 known.promises.insert(*tag, Promise::new(known.peer, request.clone()));
             }
             Event::ClientGone { client } => self.leaving.push(*client),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Jobs whose done results clients have received since the last call.
+    pub fn take_received(&mut self) -> Vec<JobId> {
+        std::mem::take(&mut self.received)
     }
 
     /// The submit that a tag stands for, and its user.
@@ -139,8 +153,10 @@ impl ReplyOracle {
                 format!("client {client} asked {request:?} ({tag}), gets {reply:?}: {why}"),
             );
         }
-        let streamed = matches!(reply, Reply::Ended(_) | Reply::Events { .. } | Reply::Progress { .. })
-            && promise.replies > 1;
+        known.receipts.got(reply).or_else(|why| broken("receipts", format!("client {client}: {why}")))?;
+        let streamed =
+            reply.ends().is_some() || matches!(reply, Reply::Events { .. } | Reply::Progress { .. });
+        let streamed = streamed && promise.replies > 1;
         if !known.credit.sent(bytes, streamed, credit_bytes) {
             return broken("replies", format!("client {client} does not read, and gets {bytes} bytes more"));
         }
@@ -149,8 +165,9 @@ impl ReplyOracle {
 
     /// Every oracle has judged a reply: forgets the request if no more replies can follow.
     pub fn answered(&mut self, client: ClientId, tag: Tag, reply: &Reply) {
-        use Reply::{Accepted, Draining, Ended, Events, Logs, Progress};
-        let more = matches!(reply, Accepted { .. } | Draining { .. } | Ended(_) | Events { .. });
+        use Reply::{Accepted, Draining, Ended, Events, Held, Logs, Progress};
+        let more =
+            matches!(reply, Accepted { .. } | Draining { .. } | Ended(_) | Held { .. } | Events { .. });
         let single = !more && !matches!(reply, Logs { .. } | Progress { .. });
         let Some(known) = self.clients.get_mut(&client) else { return };
         let waits = known.promises.get(&tag).is_some_and(|promise| !promise.left.is_empty());

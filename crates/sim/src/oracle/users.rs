@@ -29,7 +29,9 @@ pub(crate) fn got(peer: Peer, request: Option<&Request>, reply: &Reply, ledger: 
 /// The jobs that a reply shows or that were changed with it.
 fn shown(request: Option<&Request>, reply: &Reply) -> Vec<JobId> {
     match (reply, request) {
-        (Reply::Ended(all), _) => all.iter().map(|ended| ended.job).collect(),
+        (Reply::Ended(all) | Reply::Held { ended: all, .. }, _) => {
+            all.iter().map(|ended| ended.job).collect()
+        }
         (Reply::Progress { job, .. } | Reply::Logs { job, .. }, _) => vec![*job],
         (Reply::Jobs { rows, .. }, _) => rows.iter().map(|row| row.job).collect(),
         (Reply::Job(detail), _) => vec![detail.row.job],

@@ -227,7 +227,8 @@ impl Ledger {
             {
                 return broken("lost", format!("job {id} is not listed, and it has not ended"));
             }
-            let streamed = job.attached && job.end.as_ref().is_none_or(|end| end.outcome == Outcome::Done);
+            let done = job.end.as_ref().is_none_or(|end| end.outcome == Outcome::Done);
+            let streamed = job.attached && done && (job.received || !job.held);
             let expired = now.mono_ns >= job.accepted_ns + self.keep_ns;
             unexplained += u64::from(!streamed && !expired);
         }
@@ -235,6 +236,19 @@ impl Ledger {
             return broken("lost", format!("{unexplained} jobs are gone, and {evicted} were evicted"));
         }
         Ok(())
+    }
+}
+
+impl Ledger {
+    /// All replies were read: a result that its client has received is not kept any more.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn kept(&self, rows: &[JobRow]) -> Verdict {
+        match rows.iter().find(|row| self.jobs.get(&row.job).is_some_and(|job| job.received)) {
+            Some(row) => broken("receipts", format!("its client has received it, and it is kept: {row:?}")),
+            None => Ok(()),
+        }
     }
 }
 
