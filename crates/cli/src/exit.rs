@@ -106,6 +106,11 @@ pub(crate) fn first_error(
     first.map_or(Ok(()), Err)
 }
 
+/// Whether the error is that the reader of stdout has closed it: nothing is said about that.
+pub(crate) fn is_quiet(error: &anyhow::Error) -> bool {
+    code_of(error) == PIPE
+}
+
 fn code_of(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         USAGE

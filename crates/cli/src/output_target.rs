@@ -122,6 +122,12 @@ impl OutputTarget {
         Ok(())
     }
 
+    /// Whether bytes are where they are to go as soon as they are written, and not only when [`OutputTarget::finish`] has
+    /// given them a name.
+    pub(crate) fn is_written_through(&self) -> bool {
+        matches!(self.inner, TargetKind::Special { copied_to: None, .. })
+    }
+
     /// The file that is written into.
     pub(crate) fn file(&self) -> &Arc<File> {
         match &self.inner {

@@ -4,10 +4,11 @@
 //! its bytes. Memory grows with the gaps between the results and with what is buffered, never with the number of jobs.
 //! Driven by the verb `run`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use anyhow::{Context, Result};
 
+use crate::index_ranges::IndexRanges;
 use crate::inputs::Inputs;
 use crate::output_target::OutputTarget;
 use crate::plural;
@@ -54,7 +55,7 @@ impl WrittenResults {
 
     /// How many jobs have ended with all that they have in the output.
     pub(crate) fn settled(&self) -> u64 {
-        self.settled.0.iter().map(|(first, last)| last - first + 1).sum()
+        self.settled.count()
     }
 
     /// Keeps an output that will not be complete, up to the end of the last whole result. Prints where the results are,
@@ -92,23 +93,9 @@ impl WrittenResults {
 
     /// The ranges of jobs, both ends included, that have not settled, of `total` jobs.
     fn missing(&self, total: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let ends = self.settled.0.iter().map(|(first, last)| (*first, last + 1)).chain([(total, total)]);
+        let ends = self.settled.iter().map(|(first, last)| (first, last + 1)).chain([(total, total)]);
         let gaps = ends.scan(0, |from, (first, next)| Some((std::mem::replace(from, next), first)));
         gaps.filter(|(from, first)| from < first).map(|(from, first)| (from, first - 1))
-    }
-}
-
-/// Indexes as ranges that do not touch: the first of each, and its last.
-#[derive(Debug, Default)]
-struct IndexRanges(BTreeMap<u64, u64>);
-
-impl IndexRanges {
-    fn insert(&mut self, index: u64) {
-        let last = self.0.remove(&(index + 1)).unwrap_or(index);
-        match self.0.range_mut(..=index).next_back() {
-            Some((_, before)) if *before + 1 >= index => *before = last.max(*before),
-            _ => drop(self.0.insert(index, last)),
-        }
     }
 }
 
@@ -149,14 +136,5 @@ mod tests {
         written.reached(0);
         let told = written.told("x", &Inputs::places(30).unwrap());
         assert!(told.ends_with("input 18, input 20 and 5 ranges more"), "{told}");
-    }
-
-    #[test]
-    fn indexes_in_any_order_become_few_ranges() {
-        let mut ranges = IndexRanges::default();
-        for index in [5, 3, 4, 0, 9, 1, 8, 2, 7, 6] {
-            ranges.insert(index);
-        }
-        assert_eq!(ranges.0.into_iter().collect::<Vec<_>>(), [(0, 9)]);
     }
 }

@@ -18,9 +18,10 @@ use std::process::{Command, Output, Stdio};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
 use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::client::why::{Past, Why, WhyNow};
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::job::{JobState, OutputMode};
 use fake::{Fake, Peer, done, done_in_file};
 
 fn bulkhead(arguments: &[&str]) -> Command {
@@ -311,6 +312,10 @@ fn a_signal_ends_a_write_that_nobody_reads() {
             peer.reply_with(tag, Reply::Ended(vec![done_in_file(1, 1 << 20)]), file.as_fd());
             let mut asked = 0;
             while let Some(frame) = peer.request() {
+                if let Request::Jobs { .. } = frame.request {
+                    peer.reply(frame.tag, Reply::Jobs { rows: vec![row(1)], last: JobId(1), more: false });
+                    continue;
+                }
                 assert_eq!(frame.request, Request::Cancel { jobs: vec![JobId(2)] });
                 peer.reply(frame.tag, Reply::Changed { count: 1, refused: Vec::new() });
                 asked += 1;
@@ -323,8 +328,29 @@ fn a_signal_ends_a_write_that_nobody_reads() {
         let mut stdout = child.stdout.take().unwrap();
         stdout.read_exact(&mut [0; 10]).unwrap();
         assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
-        assert_eq!(child.wait().unwrap().code(), Some(130));
+        let output = child.wait_with_output().unwrap();
+        drop(stdout);
+        assert_eq!(code(&output), 130);
+        let said = text(&output.stderr);
+        assert!(
+            said.contains("the daemon still has the result of job 1, and `bulkhead result 1` prints it"),
+            "{said}"
+        );
         fake.finish();
+    }
+}
+
+/// The row of a job that is done.
+fn row(job: u64) -> JobRow {
+    JobRow {
+        job: JobId(job),
+        kind: "factorial".to_owned(),
+        state: JobState::Ended,
+        outcome: Some("done".to_owned()),
+        attempts: 1,
+        crashes: 0,
+        uid: 0,
+        accepted_us: 0,
     }
 }
 

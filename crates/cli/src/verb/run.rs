@@ -3,6 +3,11 @@
 //! The jobs are attached: they belong to this command. Ctrl-C cancels the jobs that have not ended. If no daemon runs,
 //! the command starts a private one that ends with it. If the command ends before all jobs have, the results of `-o` are
 //! kept beside their file, and what is missing is told.
+//!
+//! The daemon holds each result until it is reported as received: after the flush that wrote it to stdout or a pipe, or
+//! when the file of `-o` has its name. So a command that is killed, or cannot write, leaves its results for
+//! `bulkhead result`. A closed stdout says nothing, and leaves them too. A result that the job itself writes into the
+//! file of `-o` never is with the daemon, and is not held.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -17,7 +22,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_views::end;
 
 use crate::args::GlobalArgs;
-use crate::exit::{CombinedExit, DaemonNotStarted, JobsLost, UsageError, first_error};
+use crate::exit::{CombinedExit, DaemonNotStarted, JobsLost, UsageError, first_error, is_quiet};
 use crate::failure_report::{self, CrashedJobs};
 use crate::inputs::Inputs;
 use crate::job_args::{JobArgs, WhenBusy};
@@ -27,6 +32,7 @@ use crate::output_target::OutputTarget;
 use crate::private_daemon::PrivateDaemon;
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::stdio::{StdoutWriter, say};
+use crate::unwritten::UnwrittenResults;
 use crate::write_wait;
 use crate::written_results::WrittenResults;
 
@@ -42,6 +48,9 @@ Examples:
   ffmpeg -i in.mp4 -f yuv4mpegpipe - | bulkhead run transform - -o - --gray | ffmpeg -i - out.mp4
   bulkhead run exec -- sh -c 'echo hello; exit 3'
   echo text | bulkhead run exec --stdin --env LANG=C -- tr a-z A-Z";
+
+/// Results are written, and reported as received, at least once for so many.
+const UNWRITTEN_MAX: u64 = 1024;
 
 /// Runs jobs and prints their results, one a line, in the order of the inputs; for exec, the output of its program
 #[derive(Debug, clap::Args)]
@@ -93,7 +102,7 @@ impl Args {
         let options = RunOptions {
             ordered: !self.unordered,
             wait_when_busy: self.when_busy == WhenBusy::Wait,
-            held: false,
+            held: private.is_none() && !sink.takes_result,
         };
         let jobs = inputs.jobs().map(|job| attached.to(job));
         let mut run = client.run(spec, jobs, options);
@@ -104,11 +113,29 @@ impl Args {
         // The output is finished even if the run failed: results that arrived are kept.
         let out = sink.finish(&mut client);
         let code = *ended.as_ref().unwrap_or(&exit::DONE);
-        first_error([ended.map(drop), out])?;
+        let ended = first_error([ended.map(drop), out]);
+        self.tell_fate(global, ended, || sink.unwritten.fate(&mut client, private.is_some()))?;
         if !global.quiet {
             sink.crashed.tell(&mut client, private.is_none());
         }
         Ok(code)
+    }
+
+    /// Says what became of results that are not written: as a part of the error, if there is one. A closed stdout is a
+    /// quiet end.
+    fn tell_fate(
+        &self,
+        global: &GlobalArgs,
+        ended: Result<()>,
+        fate: impl FnOnce() -> Option<String>,
+    ) -> Result<()> {
+        let is_told = ended.as_ref().map_or_else(|error| !is_quiet(error), |()| !global.quiet);
+        match (ended, is_told.then(fate).flatten()) {
+            (Err(error), Some(fate)) => return Err(error.context(fate)),
+            (Ok(()), Some(fate)) => say(format_args!("bulkhead: {fate}")),
+            (ended, None) => return ended,
+        }
+        Ok(())
     }
 
     fn shown(&self, global: &GlobalArgs) -> ProgressMode {
@@ -173,25 +200,35 @@ fn connect_or_start(
 
 /// Takes the ends of all jobs and returns the exit code.
 fn follow<I: Iterator<Item = JobInput>>(mut run: Run<'_, I>, sink: &mut ResultSink<'_>) -> Result<u8> {
+    let code = take_all(&mut run, sink);
+    for item in run.not_returned() {
+        if sink.is_to_write(item) {
+            sink.unwritten.note_left(item.end.job);
+        }
+    }
+    code
+}
+
+fn take_all<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, sink: &mut ResultSink<'_>) -> Result<u8> {
     loop {
-        if !run.is_ready() {
-            sink.flush(&mut run)?;
+        if !run.is_ready() || sink.has_many_unwritten() {
+            sink.flush(run)?;
         }
         match run.next() {
             None => return Ok(sink.combined_exit.code()),
             Some(Ok(item)) => {
                 if let Err(error) = sink.take(&item) {
-                    cancel_rest_after_failed_write(&mut run, &error);
+                    cancel_rest_after_failed_write(run, &error);
                     return Err(error);
                 }
             }
             Some(Err(Error::Interrupted)) => {
-                cancel_rest_or_log(&mut run);
-                sink.take_arrived(&mut run);
+                cancel_rest_or_log(run);
+                sink.take_arrived(run);
                 return Ok(exit::CANCELLED);
             }
             Some(Err(error)) => {
-                sink.take_arrived(&mut run);
+                sink.take_arrived(run);
                 return Err(lost_or(error, run.unended()));
             }
         }
@@ -240,6 +277,8 @@ struct ResultSink<'a> {
     /// Whether a job has ended `done`, so that the files that it wrote get their names.
     has_done: bool,
     written: WrittenResults,
+    /// Results that are not in the caller's output, or in a file that has no name yet.
+    unwritten: UnwrittenResults,
     write_failed: bool,
     progress: ProgressDisplay,
     combined_exit: CombinedExit,
@@ -269,6 +308,7 @@ impl<'a> ResultSink<'a> {
             has_results: false,
             has_done: false,
             written: WrittenResults::default(),
+            unwritten: UnwrittenResults::default(),
             write_failed: false,
             progress: ProgressDisplay::new(inputs.total(), args.shown(global)),
             combined_exit: CombinedExit::default(),
@@ -290,6 +330,9 @@ impl<'a> ResultSink<'a> {
         if self.takes_result && !self.global.json {
             return Ok(());
         }
+        if self.is_to_write(item) {
+            self.unwritten.note(item.end.job);
+        }
         let written = self.write(item, done);
         self.write_failed |= written.is_err();
         written?;
@@ -299,6 +342,21 @@ impl<'a> ResultSink<'a> {
             self.written.reached(written);
         }
         Ok(())
+    }
+
+    /// Whether an end has a result that this command writes, or what a program had written before it failed.
+    fn is_to_write(&self, item: &RunItem) -> bool {
+        let is_left = item.end.output.bytes() > 0 && (self.global.json || self.args.output.is_none());
+        !self.takes_result && (item.end.outcome == Outcome::Done || is_left)
+    }
+
+    fn has_many_unwritten(&self) -> bool {
+        self.is_written_through() && self.unwritten.count() >= UNWRITTEN_MAX
+    }
+
+    /// Whether results are where they are to go once they are flushed.
+    fn is_written_through(&self) -> bool {
+        self.file.as_ref().is_none_or(|file| file.get_ref().is_written_through())
     }
 
     fn write(&mut self, item: &RunItem, done: bool) -> Result<()> {
@@ -316,10 +374,11 @@ impl<'a> ResultSink<'a> {
         }
     }
 
-    /// Takes what has arrived out of turn, for a file that will not be complete. It is not printed on stdout, where the
-    /// order is all that tells the results apart.
+    /// Takes what has arrived out of turn, for a file that will not be complete. It is printed on stdout only with its
+    /// input: else the order is all that tells the results apart.
     fn take_arrived<I: Iterator<Item = JobInput>>(&mut self, run: &mut Run<'_, I>) {
-        while self.file.is_some()
+        let is_labelled = self.global.json || self.args.with_input;
+        while (self.file.is_some() || is_labelled)
             && let Some(item) = run.next_arrived()
         {
             // A job that this command has cancelled is no news.
@@ -339,6 +398,9 @@ impl<'a> ResultSink<'a> {
         if let Err(error) = &flushed {
             self.write_failed = true;
             cancel_rest_after_failed_write(run, error);
+        } else if self.is_written_through() {
+            self.unwritten.clear();
+            run.received();
         }
         flushed
     }
@@ -349,6 +411,10 @@ impl<'a> ResultSink<'a> {
         // A write that has failed is told already.
         let mut ends = Vec::from_iter((!self.write_failed).then(|| self.out.flush()));
         ends.extend(self.file.take().filter(|_| self.has_results).map(|file| self.finish_file(file)));
+        if !self.write_failed && ends.iter().all(Result::is_ok) {
+            self.unwritten.clear();
+            client.received();
+        }
         if self.has_done && self.combined_exit.code() == exit::DONE {
             ends.extend(self.outs.finish(client.set_interrupts(None).as_mut()));
         }
