@@ -24,7 +24,7 @@ Examples:
   bulkhead result 17
   bulkhead result 17 -o digits.txt";
 
-/// Prints the result of a job that has ended
+/// Prints the result of a job that has ended, also one that `run` could not write
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
