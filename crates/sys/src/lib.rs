@@ -23,6 +23,7 @@ pub mod exit;
 pub mod extended_attributes;
 #[cfg(feature = "gmp")]
 pub mod gmp;
+pub mod held_folder;
 #[cfg(any(test, feature = "hostile-peer"))]
 pub mod hostile_filter;
 #[cfg(any(test, feature = "hostile-peer"))]

@@ -1,6 +1,7 @@
 //! The instance lock: at most one living daemon serves a socket path.
 //!
-//! It is a flock(2) on a file that is never removed, because otherwise two daemons could lock two files of one name.
+//! It is a flock(2) on a file that the daemon never removes, because otherwise two daemons could lock two files of one
+//! name. A cleaner of temporary files may remove it: the daemon's boot folder is locked too (`held_folder.rs`).
 //! The kernel drops the lock when its holder dies. The file's text is the holder's pid, for people. Driven by the
 //! supervisor's `setup.rs`.
 
@@ -8,11 +9,13 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
+
+use crate::held_folder::FileIdentity;
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -56,29 +59,66 @@ impl InstanceLock {
     /// # Errors
     /// [`LockError`].
     pub fn take(path: &Path) -> Result<Self, LockError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        // SAFETY: flock takes a descriptor, which `file` keeps open, and an integer.
-        let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-        match Errno::result(result) {
-            Ok(_) => {}
-            Err(Errno::EWOULDBLOCK) => return Err(LockError::Held { pid: holder(&mut file) }),
-            Err(error) => return Err(LockError::Io(error.into())),
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(path)?;
+            match lock_file(&file) {
+                Err(LockError::Held { pid }) => {
+                    return Err(LockError::Held { pid: holder(&mut file).or(pid) });
+                }
+                result => result?,
+            }
+            // A cleaner may have removed it between the two steps; then this lock is on a file without a name.
+            if !is_at(&file, path)? {
+                continue;
+            }
+            if !was_a_lock(&mut file)? {
+                let text = "it exists and is no lock file: remove it or choose another place";
+                return Err(LockError::Io(io::Error::new(io::ErrorKind::AlreadyExists, text)));
+            }
+            file.rewind()?;
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())?;
+            return Ok(Self { _file: file });
         }
-        if !was_a_lock(&mut file)? {
-            let text = "it exists and is no lock file: remove it or choose another place";
-            return Err(LockError::Io(io::Error::new(io::ErrorKind::AlreadyExists, text)));
-        }
-        file.rewind()?;
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
-        Ok(Self { _file: file })
+    }
+}
+
+/// Locks an open file or folder until its last descriptor is closed.
+pub(crate) fn lock_file(file: &File) -> Result<(), LockError> {
+    // SAFETY: flock takes a descriptor, which `file` keeps open, and an integer.
+    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    match Errno::result(result) {
+        Ok(_) => Ok(()),
+        Err(Errno::EWOULDBLOCK) => Err(LockError::Held { pid: locker(file) }),
+        Err(error) => Err(LockError::Io(error.into())),
+    }
+}
+
+/// The process that holds a flock(2) on this file, from `/proc/locks`, if that names it.
+fn locker(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino().to_string();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:1234 0 EOF`: the third number of the sixth word is the inode.
+    locks.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (kind, pid, place) = (words.next()?, words.nth(2)?, words.next()?);
+        let is_it = kind == "FLOCK" && place.rsplit(':').next() == Some(inode.as_str());
+        pid.parse().ok().filter(|pid| is_it && *pid > 0)
+    })
+}
+
+/// Whether the path leads to this open file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    match FileIdentity::at(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        found => Ok(found? == FileIdentity::of(file)?),
     }
 }
 

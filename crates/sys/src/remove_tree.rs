@@ -1,87 +1,133 @@
 //! Removes a folder with all that is in it, whatever number, depth and permissions.
 //!
-//! It removes symbolic links, never what they point to. Used by the supervisor for boot folders and by the worker for
+//! It removes symbolic links, never what they point to. All but the first step goes by descriptors, so it never leaves
+//! the folder, whatever takes the place of a path. Used by the supervisor for boot folders and by the worker for
 //! the folders of programs.
 
-use std::fs::{self, DirEntry, Permissions};
+use std::ffi::CStr;
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use crate::clock;
+use nix::dir::{Dir, Entry, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, renameat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// Nested folders that are emptied in place. A path through this many names of full length is short enough for the
-/// kernel.
+use crate::clock;
+use crate::held_folder::HeldFolder;
+
+/// Nested folders that are emptied in place: as many descriptors are open at once.
 const LEVELS: usize = 12;
 
-/// Removes a folder with its content. Folders deeper than twelve levels are moved up first, so that stack, open
-/// descriptors and path length are bounded at any depth. No process may be using it. A missing folder is no error.
+/// Removes a folder with its content. Folders deeper than twelve levels are moved up first, so that stack and open
+/// descriptors are bounded at any depth. No process may be using it. A missing folder is no error. If another folder
+/// takes the place of this one meanwhile, that one stays.
 ///
 /// # Errors
 /// Something in it cannot be removed.
 pub fn remove_tree(folder: &Path) -> io::Result<()> {
-    let mut removal = Removal { folder, stamp: clock::monotonic_ns(), moved: 0 };
-    loop {
-        match fs::remove_dir(folder) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => removal.empty(folder, 1)?,
-            result => return found(result),
-        }
+    // An empty folder needs no descriptor.
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        result => return result,
+    }
+    match HeldFolder::open(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        opened => opened?.remove(folder).map(|_| ()),
     }
 }
 
-/// A folder that is being removed.
+/// Removes all that is in an open folder.
+pub(crate) fn empty(folder: BorrowedFd<'_>) -> io::Result<()> {
+    let dir =
+        Dir::openat(folder, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let mut removal = Removal { folder, stamp: clock::monotonic_ns(), moved: 0 };
+    Ok(removal.empty(dir?, 1)?)
+}
+
+/// A folder that is being emptied.
 struct Removal<'a> {
-    folder: &'a Path,
+    folder: BorrowedFd<'a>,
     /// Makes the names of moved folders unpredictable, together with the count.
     stamp: u64,
     moved: u64,
 }
 
 impl Removal<'_> {
-    fn empty(&mut self, folder: &Path, level: usize) -> io::Result<()> {
-        for_each_entry(folder, |entry| {
-            let path = entry.path();
-            if !entry.file_type()?.is_dir() {
-                fs::remove_file(path)
-            } else if level == LEVELS {
-                self.move_up(&path)
-            } else {
-                self.empty(&path, level + 1)?;
-                fs::remove_dir(path)
+    /// Entries that appear meanwhile, as those that are moved up, are found by a further pass.
+    fn empty(&mut self, mut dir: Dir, level: usize) -> nix::Result<()> {
+        loop {
+            let mut seen = 0;
+            let parent = dir.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+            for entry in dir.iter() {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name != c"." && name != c".." {
+                    seen += 1;
+                    gone_is_fine(self.remove(parent.as_fd(), &entry, level))?;
+                }
             }
-        })
+            if seen == 0 {
+                return Ok(());
+            }
+        }
     }
 
-    fn move_up(&mut self, path: &Path) -> io::Result<()> {
-        open_up(path)?;
+    fn remove(&mut self, parent: BorrowedFd<'_>, entry: &Entry, level: usize) -> nix::Result<()> {
+        let name = entry.file_name();
+        if !is_folder(parent, entry)? {
+            return unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
+        }
+        if level == LEVELS {
+            return self.move_up(parent, name);
+        }
+        match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            result => return result,
+        }
+        self.empty(open_folder(parent, name)?, level + 1)?;
+        unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+    }
+
+    fn move_up(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+        open_up(parent, name)?;
         self.moved += 1;
-        fs::rename(path, self.folder.join(format!("moved-{}-{}", self.stamp, self.moved)))
+        renameat(parent, name, self.folder, format!("moved-{}-{}", self.stamp, self.moved).as_str())
     }
 }
 
-/// Calls `work` for each entry; an entry that is gone meanwhile is skipped.
-fn for_each_entry(folder: &Path, mut work: impl FnMut(&DirEntry) -> io::Result<()>) -> io::Result<()> {
-    if let Err(error) = open_up(folder) {
-        return found(Err(error));
+/// Some file systems do not report the type of an entry.
+fn is_folder(parent: BorrowedFd<'_>, entry: &Entry) -> nix::Result<bool> {
+    if let Some(kind) = entry.file_type() {
+        return Ok(kind == Type::Directory);
     }
-    for entry in fs::read_dir(folder)? {
-        found(work(&entry?))?;
-    }
-    Ok(())
+    let found = fstatat(parent, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+fn open_folder(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<Dir> {
+    open_up(parent, name)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Dir::openat(parent, name, flags, Mode::empty())
 }
 
 /// Restores the permissions of a folder, which its user may have removed.
-fn open_up(folder: &Path) -> io::Result<()> {
-    fs::set_permissions(folder, Permissions::from_mode(0o700))
+fn open_up(parent: BorrowedFd<'_>, name: &CStr) -> nix::Result<()> {
+    fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)
 }
 
-fn found(result: io::Result<()>) -> io::Result<()> {
-    result.or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })
+fn gone_is_fine(result: nix::Result<()>) -> nix::Result<()> {
+    result.or_else(|error| if error == Errno::ENOENT { Ok(()) } else { Err(error) })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{chown, symlink};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use nix::unistd::{Uid, geteuid, seteuid};
 
