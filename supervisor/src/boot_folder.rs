@@ -2,14 +2,15 @@
 //!
 //! A worker can leave any number of files and folders in it, at any depth. The drop removes an empty folder with
 //! rmdir(2); a folder that is not empty is removed by a thread, so that the loop never waits for the disk. Created by
-//! `spawn.rs`, dropped with the worker.
+//! `spawn.rs`, dropped with the worker. The name holds the daemon's pid: a daemon whose boot folder was removed and made
+//! again by its successor shares it, and never takes the successor's names.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bulkhead_sys::held_folder::make_in;
 use bulkhead_sys::remove_tree::remove_tree;
 
 /// The boot folder of one worker. Dropping it removes it with its content.
@@ -17,20 +18,12 @@ use bulkhead_sys::remove_tree::remove_tree;
 pub(crate) struct BootFolder(pub(crate) PathBuf);
 
 impl BootFolder {
-    /// Creates a folder with mode 0700, and those above it if a clean-up job removed them.
+    /// Creates a folder with mode 0700, and those above it if a cleaner of temporary files removed them.
     ///
     /// # Errors
-    /// It exists already; the folder above it cannot be created, is full or read-only.
-    pub(crate) fn make(path: PathBuf) -> io::Result<Self> {
-        let private = || DirBuilder::new().mode(0o700).create(&path);
-        match (private(), path.parent()) {
-            (Err(error), Some(above)) if error.kind() == ErrorKind::NotFound => {
-                DirBuilder::new().mode(0o700).recursive(true).create(above)?;
-                private()?;
-            }
-            (made, _) => made?,
-        }
-        Ok(Self(path))
+    /// It exists already; the folder above it cannot be created, is full or read-only, or belongs to another user.
+    pub(crate) fn make(root: &Path, name: &str) -> io::Result<Self> {
+        make_in(root, name).map(|()| Self(root.join(name)))
     }
 }
 
@@ -80,7 +73,7 @@ mod tests {
     #[test]
     fn an_empty_folder_is_gone_with_its_worker() {
         let place = tempfile::tempdir().unwrap();
-        let folder = BootFolder::make(place.path().join("w1")).unwrap();
+        let folder = BootFolder::make(place.path(), "w1").unwrap();
         let path = folder.0.clone();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         drop(folder);

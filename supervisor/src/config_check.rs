@@ -4,7 +4,9 @@
 //! its answer; it is never connected to, so it never runs a task. No socket, lock or state folder is touched; the
 //! boot folder is a temporary one. Called by `lib.rs`.
 
+use std::fs::DirBuilder;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,6 @@ use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::spawner::Spawner;
 
 use crate::background_closer::BackgroundCloser;
-use crate::boot_folder::BootFolder;
 use crate::settings::Settings;
 use crate::setup;
 use crate::spawn::WorkerTemplate;
@@ -34,9 +35,11 @@ pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     for loss in setup::check_calls()? {
         eprintln!("bulkhead-supervisor: {loss}");
     }
-    let path = std::env::temp_dir().join(format!("bulkhead-check-{}", std::process::id()));
-    let folder = BootFolder::make(path.clone()).with_context(|| format!("cannot make {}", path.display()))?;
-    let template = WorkerTemplate::new(settings, folder.0.clone(), BackgroundCloser::default(), spawner);
+    // Another user can make a folder of any name that is known beforehand in `/tmp`.
+    let name = format!("bulkhead-check-{}-{}", std::process::id(), clock::monotonic_ns());
+    let path = std::env::temp_dir().join(name);
+    DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    let template = WorkerTemplate::new(settings, path.clone(), BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
     let fit = pools.try_for_each(|(pool, program)| check_pool(&template, pool, program, limit));

@@ -3,16 +3,17 @@
 //! Everything that can be wrong with the environment of the daemon is found here, in messages with the path and what
 //! to do. Called once, by `daemon.rs`.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bulkhead_proto::client::places;
 use bulkhead_sys::call_filter::{self, RefusedCall};
+use bulkhead_sys::held_folder::{HeldFile, HeldFolder};
 use bulkhead_sys::lock::{InstanceLock, LockError};
 use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
@@ -20,12 +21,16 @@ use bulkhead_sys::{dial, process, shortage, socket, tree};
 use crate::descriptor_budget;
 use crate::settings::{Mode, Settings};
 
-/// Lock, socket and boot folder of one daemon. Socket and boot folder are removed when it is dropped.
+/// Lock, socket and boot folder of one daemon. Socket and boot folder are removed when it is dropped, if they are its
+/// own: a successor has made others at the same paths if a cleaner of temporary files removed socket, lock file and boot
+/// folder under this daemon.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    /// The socket's path, device and inode: a socket of another daemon at the path is not removed.
-    socket: Option<(PathBuf, FileIdentity)>,
+    /// The socket's path and its file.
+    socket: Option<(PathBuf, HeldFile)>,
     boot_folder: PathBuf,
+    /// The boot folder that this daemon made, with a flock(2) on it.
+    held_boot_folder: HeldFolder,
     _lock: InstanceLock,
 }
 
@@ -52,19 +57,27 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         if let Some((path, own)) = &self.socket
-            && file_id(path).is_ok_and(|found| found == *own)
+            && own.is_at(path)
         {
             drop(std::fs::remove_file(path));
         }
-        drop(remove_tree(&self.boot_folder));
+        if !self.held_boot_folder.is_at(&self.boot_folder) {
+            drop(remove_unused(&self.boot_folder));
+        } else if let Err(error) = self.held_boot_folder.remove(&self.boot_folder) {
+            log::warn!("cannot remove the boot folder path={} error={error}", self.boot_folder.display());
+        }
     }
 }
 
-/// Device and inode.
-type FileIdentity = (u64, u64);
-
-fn file_id(path: &Path) -> io::Result<FileIdentity> {
-    std::fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
+/// Removes a boot folder that is made as ours are and that no living daemon has locked: a worker made it again, or a
+/// killed daemon left it.
+fn remove_unused(path: &Path) -> Result<(), LockError> {
+    let found = HeldFolder::open(path)?;
+    if found.is_private()? {
+        found.lock()?;
+        found.remove(path)?;
+    }
+    Ok(())
 }
 
 /// Tries the system calls that a filter may refuse. Returns a text for each that the daemon can do without.
@@ -134,15 +147,17 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListe
     };
     refuse_if_served(path)?;
     // From here on the drop removes only what was created here, never a folder or socket of another program.
-    let boot_folder = clear_boot_folder(places::boot_folder(path))?;
-    let mut instance = Instance { socket: None, boot_folder, _lock: lock };
+    let boot_folder = places::boot_folder(path);
+    let held_boot_folder = claim_boot_folder(&boot_folder)?;
+    let mut instance = Instance { socket: None, boot_folder, held_boot_folder, _lock: lock };
     let (mode, group) = match settings.mode {
         Mode::User => (0o600, None),
         Mode::System => (0o660, Some(system_group(settings)?)),
     };
     let listener =
         socket::listen(path, mode, group).with_context(|| format!("cannot listen on {}", path.display()))?;
-    let own = file_id(path).with_context(|| format!("cannot look at the new socket {}", path.display()))?;
+    let own =
+        HeldFile::open(path).with_context(|| format!("cannot look at the new socket {}", path.display()))?;
     instance.socket = Some((path.clone(), own));
     Ok((instance, listener))
 }
@@ -190,27 +205,52 @@ fn prepare_socket_folder(socket: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates an empty boot folder, and removes one that a killed daemon left. A folder with another owner or mode is an
-/// error.
-fn clear_boot_folder(folder: PathBuf) -> Result<PathBuf> {
-    match std::fs::symlink_metadata(&folder) {
-        Ok(found) => ensure!(
-            found.is_dir() && found.uid() == socket::own_uid() && found.mode() & 0o777 == 0o700,
-            "{} exists and is not the boot folder of a daemon: remove it or choose another --socket",
-            folder.display()
-        ),
+/// Creates an empty boot folder and locks it. Removes one that a killed daemon left. A folder with another owner or mode
+/// is an error, and one that a living process has locked: that daemon's socket and lock file were removed.
+fn claim_boot_folder(folder: &Path) -> Result<HeldFolder> {
+    let failed = |what: &str, error: &io::Error| {
+        anyhow!("cannot {what} boot folder {}: {}", folder.display(), shortage::explain(error))
+    };
+    match HeldFolder::open(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => bail!("cannot look at boot folder {}: {error}", folder.display()),
+        Err(error) => return Err(failed("open", &error)),
+        Ok(found) => {
+            ensure!(
+                found.is_private().map_err(|error| failed("look at", &error))?,
+                "{} exists and is not the boot folder of a daemon: remove it or choose another --socket",
+                folder.display()
+            );
+            lock_boot_folder(&found, folder)?;
+            found.remove(folder).map_err(|error| failed("clear", &error))?;
+        }
     }
-    remove_tree(&folder).with_context(|| format!("cannot clear boot folder {}", folder.display()))?;
-    let made = DirBuilder::new().mode(0o700).create(&folder);
-    made.and_then(|()| std::fs::set_permissions(&folder, Permissions::from_mode(0o700)))
-        .with_context(|| format!("cannot make boot folder {}", folder.display()))?;
-    Ok(folder)
+    DirBuilder::new().mode(0o700).create(folder).map_err(|error| failed("make", &error))?;
+    let made = HeldFolder::open(folder).map_err(|error| failed("open", &error))?;
+    made.make_private().map_err(|error| failed("make", &error))?;
+    lock_boot_folder(&made, folder)?;
+    Ok(made)
+}
+
+fn lock_boot_folder(folder: &HeldFolder, path: &Path) -> Result<()> {
+    match folder.lock() {
+        Ok(()) => Ok(()),
+        Err(LockError::Held { pid }) => {
+            let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+            bail!(
+                "another process (pid {pid}) uses the boot folder {}: if it is a daemon, its socket and lock file were \
+                 removed; stop it, or choose another --socket",
+                path.display()
+            )
+        }
+        Err(LockError::Io(error)) => bail!("cannot lock boot folder {}: {error}", path.display()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

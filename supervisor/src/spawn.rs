@@ -193,8 +193,9 @@ impl WorkerTemplate {
     }
 
     fn make_folder(&self, id: WorkerId) -> Result<BootFolder> {
-        let path = self.boot_folder.join(format!("w{id}"));
-        BootFolder::make(path.clone()).with_context(|| format!("cannot make boot folder {}", path.display()))
+        let name = format!("w{id}-{}", std::process::id());
+        BootFolder::make(&self.boot_folder, &name)
+            .with_context(|| format!("cannot make boot folder {}", self.boot_folder.join(name).display()))
     }
 
     fn environment(&self, folder: &BootFolder) -> Vec<(&'static str, OsString)> {

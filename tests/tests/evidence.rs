@@ -46,7 +46,7 @@ fn after_a_kill_from_outside_progress_and_last_words_are_whole() {
     let id = daemon.ok(&["submit", "noop", odd::TELL, "--crashes-max", "1"]).trim().to_owned();
     let victim = daemon.await_worker(WorkerState::Busy);
     let pid = victim.pid.expect("a busy worker has a process");
-    let folder = places::boot_folder(&daemon.socket()).join(format!("w{}", victim.worker));
+    let folder = places::boot_folder(&daemon.socket()).join(format!("w{}-{}", victim.worker, daemon.pid()));
     eventually("it has told all", || folder.join(odd::TOLD).exists().then_some(()));
     send_signal(pid, "KILL");
     daemon.cli(&["wait", &id]);

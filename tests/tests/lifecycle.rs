@@ -179,6 +179,72 @@ fn a_boot_folder_that_was_removed_is_made_again() {
     assert!(daemon.events_named("spawn-failed").is_empty());
 }
 
+/// A cleaner of temporary files, while workers are idle: the programs of the same workers find a folder again.
+#[test]
+fn programs_run_after_a_cleaner_took_the_folders_away() {
+    let mut daemon = Daemon::start();
+    daemon.await_worker(WorkerState::Spare);
+    let workers = || -> Vec<u64> { daemon.workers().iter().map(|row| row.worker.0).collect() };
+    let before = workers();
+    let boot = bulkhead_proto::client::places::boot_folder(&daemon.socket());
+    for cleaner in ["find \"$0\" -mindepth 1 -delete", "rm -rf \"$0\"", "find \"$0\" -delete"] {
+        let cleaned = Command::new("sh").args(["-c", cleaner]).arg(&boot).status().expect("it runs");
+        assert!(cleaned.success(), "{cleaner}");
+        for _ in 0..4 {
+            assert_eq!(
+                daemon.ok(&["run", "exec", "--", "sh", "-c", "touch here; ls"]),
+                "here\n",
+                "{cleaner}"
+            );
+        }
+    }
+    assert_eq!(workers(), before, "no worker had to be replaced");
+    assert!(daemon.end("INT").success());
+    assert_eq!(daemon.leftovers(), NOTHING);
+}
+
+/// Socket, lock file and boot folder were removed under a daemon, and a successor has taken the place: the end of the
+/// older one takes nothing of the successor's away.
+#[test]
+fn the_end_of_a_daemon_takes_nothing_of_its_successors_away() {
+    use bulkhead_proto::client::places;
+    let mut old = Daemon::start();
+    let boot = places::boot_folder(&old.socket());
+    let mut wire = Wire::connect(&old.socket());
+    for path in [old.socket(), places::lock_file(&old.socket())] {
+        std::fs::remove_file(path).expect("it is there");
+    }
+    // While the boot folder is there, its lock tells of the older daemon.
+    let text = refused(&old.socket());
+    assert!(text.contains("s.boot") && text.contains(&format!("(pid {})", old.pid())), "{text}");
+    std::fs::remove_dir_all(&boot).expect("it is there");
+    let mut next = supervisor(&old.socket()).stderr(Stdio::null()).spawn().expect("it starts");
+    let ask = |words: &[&str]| {
+        let mut command = Command::new(binary("bulkhead"));
+        command.arg("--socket").arg(old.socket()).args(words).output().expect("it runs")
+    };
+    eventually("the successor serves", || ask(&["ping"]).status.success().then_some(()));
+    // A worker of the older daemon dies, so that it needs a folder where the successor's are.
+    wire.run("chaos", &["abort"]);
+    assert_eq!(wire.run("noop", &["on"])[0].outcome, Outcome::Done);
+    drop(wire);
+    assert_eq!(ask(&["run", "exec", "--", "pwd"]).status.code(), Some(0));
+    send_signal(old.pid(), "INT");
+    let folders = || std::fs::read_dir(&boot).expect("the successor's").count();
+    let socket = old.socket();
+    assert!(old.await_end().success());
+    assert!(socket.exists() && boot.exists() && folders() > 0, "the successor's");
+    let ran = Command::new(binary("bulkhead"))
+        .arg("--socket")
+        .arg(&socket)
+        .args(["run", "exec", "--", "pwd"])
+        .output();
+    assert_eq!(ran.expect("it runs").status.code(), Some(0));
+    drop(next.stdin.take());
+    assert!(next.wait().expect("it ends").success());
+    assert_eq!(old.leftovers(), NOTHING);
+}
+
 #[test]
 fn a_stale_socket_file_is_taken_over() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -35,6 +35,7 @@ use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
 use bulkhead_sys::remove_tree::remove_tree;
 
+use crate::boot_folder;
 use output_folder::OutputFolder;
 use stderr_tail::StderrTail;
 
@@ -265,8 +266,8 @@ impl WorkFolder {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("exec-{}-{number}", std::process::id());
-        let path = std::path::absolute(std::env::temp_dir())?.join(name);
-        DirBuilder::new().mode(0o700).create(&path)?;
+        let path = boot_folder::path()?.join(name);
+        boot_folder::with(|| DirBuilder::new().mode(0o700).create(&path))?;
         Ok(Self(path))
     }
 }

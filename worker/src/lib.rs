@@ -9,6 +9,7 @@
 
 #![doc = include_str!("../GUIDE.md")]
 
+mod boot_folder;
 mod bootstrap;
 mod early_files;
 mod exec;
