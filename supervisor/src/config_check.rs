@@ -4,9 +4,7 @@
 //! its answer; it is never connected to, so it never runs a task. No socket, lock or state folder is touched; the
 //! boot folder is a temporary one. Called by `lib.rs`.
 
-use std::fs::DirBuilder;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,10 +14,10 @@ use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_sys::clock;
 use bulkhead_sys::poll::{PollTarget, wait, wait_readable};
-use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::spawner::Spawner;
 
 use crate::background_closer::BackgroundCloser;
+use crate::boot_folder::BootRoot;
 use crate::settings::Settings;
 use crate::setup;
 use crate::spawn::WorkerTemplate;
@@ -37,13 +35,11 @@ pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     }
     // Another user can make a folder of any name that is known beforehand in `/tmp`.
     let name = format!("bulkhead-check-{}-{}", std::process::id(), clock::monotonic_ns());
-    let path = std::env::temp_dir().join(name);
-    DirBuilder::new().mode(0o700).create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    let template = WorkerTemplate::new(settings, path.clone(), BackgroundCloser::default(), spawner);
+    let root = BootRoot::claim(std::env::temp_dir().join(name), settings.core.seed)?;
+    let template = WorkerTemplate::new(settings, root, BackgroundCloser::default(), spawner);
     let limit = Duration::from_millis(settings.core.bootstrap_ms);
     let mut pools = (0..).map(PoolId).zip(&settings.worker_programs);
-    let fit = pools.try_for_each(|(pool, program)| check_pool(&template, pool, program, limit));
-    fit.and(remove_tree(&path).with_context(|| format!("cannot remove {}", path.display())))
+    pools.try_for_each(|(pool, program)| check_pool(&template, pool, program, limit))
 }
 
 /// Starts one worker, reads its answer and kills it.
@@ -93,11 +89,11 @@ fn how_it_ended(worker: &mut WorkerProcess, left: Duration) -> Result<String> {
     })
 }
 
-/// Kills the worker and removes its folder.
+/// Kills the worker and empties its folder, so that the drop removes it without a thread.
 fn kill_and_clean_up(worker: &mut WorkerProcess, limit: Duration) -> Result<()> {
     worker.kill(KillReason::Stop);
     wait_readable(worker.tree.process().as_fd(), limit).context("cannot wait for the end of a worker")?;
     worker.advance();
-    let folder = &worker.folder.0;
-    remove_tree(folder).with_context(|| format!("cannot remove {}", folder.display()))
+    let folder = &worker.folder;
+    folder.clear().with_context(|| format!("cannot clear {}", folder.path().display()))
 }

@@ -9,7 +9,6 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
-use bulkhead_proto::client::places;
 use bulkhead_sys::outer::OuterProcess;
 use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
@@ -34,11 +33,10 @@ use crate::worker_table::WorkerTable;
 /// the file's server. The workers die nevertheless: they die with the spawner thread, which has a descriptor table of
 /// its own, so that its end does not wait (`sys/spawner.rs`).
 pub(crate) fn serve(settings: Settings, outer: Option<OuterProcess>) -> Result<()> {
-    let own_folder = settings.own_folder;
     let (event_loop, instance) = assemble(settings, outer)?;
     let orphaned = event_loop.run()?;
     // A living parent removes the folder itself, after it has read what it needs from it.
-    if own_folder && orphaned {
+    if orphaned {
         instance.remove_with_folder().context("cannot remove the folder of a private daemon")?;
     }
     Ok(())
@@ -53,7 +51,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     }
     let descriptors = setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
-    let (instance, listener) = setup::claim_instance(&settings)?;
+    let (instance, boot_root, listener) = setup::claim_instance(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");
     let caught = [signals::TERM, signals::INT, signals::CHLD, signals::HUP];
@@ -67,8 +65,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
         watch_parent(poll.registry())?;
     }
     let clients = ClientTable::new(listener, registry()?, &settings, budget.files)?;
-    let boot_folder = places::boot_folder(&settings.socket);
-    let template = WorkerTemplate::new(&settings, boot_folder, clients.closer(), spawner);
+    let template = WorkerTemplate::new(&settings, boot_root, clients.closer(), spawner);
     log::info!(
         "starting pid={} socket={} workers={} pools={}",
         settings.core.pid,

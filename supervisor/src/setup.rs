@@ -15,42 +15,39 @@ use bulkhead_proto::client::places;
 use bulkhead_sys::call_filter::{self, RefusedCall};
 use bulkhead_sys::held_folder::{HeldFile, HeldFolder};
 use bulkhead_sys::lock::{InstanceLock, LockError};
-use bulkhead_sys::remove_tree::remove_tree;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
 
+use crate::boot_folder::BootRoot;
 use crate::descriptor_budget;
 use crate::settings::{Mode, Settings};
 
-/// Lock, socket and boot folder of one daemon. Socket and boot folder are removed when it is dropped, if they are its
-/// own: a successor has made others at the same paths if a cleaner of temporary files removed socket, lock file and boot
-/// folder under this daemon.
+/// Lock and socket of one daemon. The socket is removed when it is dropped, if it is its own: a successor has made
+/// another one at the same path if a cleaner of temporary files removed socket, lock file and boot folder under this
+/// daemon.
 #[derive(Debug)]
 pub(crate) struct Instance {
     /// The socket's path and its file.
     socket: Option<(PathBuf, HeldFile)>,
-    boot_folder: PathBuf,
-    /// The boot folder that this daemon made, with a flock(2) on it.
-    held_boot_folder: HeldFolder,
+    /// The folder that a parent made for this daemon alone, which goes with the daemon if the parent is gone.
+    own_folder: Option<(PathBuf, HeldFolder)>,
     _lock: InstanceLock,
 }
 
 impl Instance {
-    /// Drops the instance and removes the folder of its socket, which a parent that is gone had created for this
-    /// daemon. The folder must be ours with mode 0700, as that parent creates it.
+    /// Where the daemon listens.
+    pub(crate) fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// Drops the instance and removes the folder that a parent had created for this daemon (`--own-folder`), if its path
+    /// still leads to it.
     ///
     /// # Errors
-    /// It is another kind of folder, or cannot be removed.
-    pub(crate) fn remove_with_folder(self) -> Result<()> {
-        let Some((socket, _)) = &self.socket else { return Ok(()) };
-        let folder = socket.parent().context("a socket lies in a folder")?.to_owned();
+    /// It cannot be removed.
+    pub(crate) fn remove_with_folder(mut self) -> Result<()> {
+        let Some((path, folder)) = self.own_folder.take() else { return Ok(()) };
         drop(self);
-        let found = std::fs::symlink_metadata(&folder)?;
-        ensure!(
-            found.is_dir() && found.uid() == socket::own_uid() && found.mode() & 0o777 == 0o700,
-            "{} is not the folder of a single daemon",
-            folder.display()
-        );
-        remove_tree(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+        folder.remove(&path).map(|_| ()).with_context(|| format!("cannot remove {}", path.display()))
     }
 }
 
@@ -61,23 +58,19 @@ impl Drop for Instance {
         {
             drop(std::fs::remove_file(path));
         }
-        if !self.held_boot_folder.is_at(&self.boot_folder) {
-            drop(remove_unused(&self.boot_folder));
-        } else if let Err(error) = self.held_boot_folder.remove(&self.boot_folder) {
-            log::warn!("cannot remove the boot folder path={} error={error}", self.boot_folder.display());
-        }
     }
 }
 
-/// Removes a boot folder that is made as ours are and that no living daemon has locked: a worker made it again, or a
-/// killed daemon left it.
-fn remove_unused(path: &Path) -> Result<(), LockError> {
-    let found = HeldFolder::open(path)?;
-    if found.is_private()? {
-        found.lock()?;
-        found.remove(path)?;
-    }
-    Ok(())
+/// Holds the folder of a private daemon's socket open. It must be ours with mode 0700, as the parent creates it.
+fn hold_own_folder(socket: &Path) -> Result<(PathBuf, HeldFolder)> {
+    let path = socket.parent().context("a socket lies in a folder")?.to_owned();
+    let folder = HeldFolder::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    ensure!(
+        folder.is_private().with_context(|| format!("cannot look at {}", path.display()))?,
+        "--own-folder: {} is not the folder of a single daemon, which is its user's and has mode 0700",
+        path.display()
+    );
+    Ok((path, folder))
 }
 
 /// Tries the system calls that a filter may refuse. Returns a text for each that the daemon can do without.
@@ -124,7 +117,7 @@ pub(crate) fn prepare_process() -> Result<u64> {
 }
 
 /// Creates state folder, lock, boot folder and listening socket.
-pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListener)> {
+pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, BootRoot, UnixListener)> {
     std::fs::create_dir_all(&settings.state).map_err(|error| {
         anyhow!("cannot make state folder {}: {}", settings.state.display(), shortage::explain(&error))
     })?;
@@ -146,10 +139,10 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListe
         }
     };
     refuse_if_served(path)?;
-    // From here on the drop removes only what was created here, never a folder or socket of another program.
-    let boot_folder = places::boot_folder(path);
-    let held_boot_folder = claim_boot_folder(&boot_folder)?;
-    let mut instance = Instance { socket: None, boot_folder, held_boot_folder, _lock: lock };
+    // From here on only what was created here is removed, never a folder or socket of another program.
+    let own_folder = settings.own_folder.then(|| hold_own_folder(path)).transpose()?;
+    let boot_root = BootRoot::claim(places::boot_folder(path), settings.core.seed)?;
+    let mut instance = Instance { socket: None, own_folder, _lock: lock };
     let (mode, group) = match settings.mode {
         Mode::User => (0o600, None),
         Mode::System => (0o660, Some(system_group(settings)?)),
@@ -159,16 +152,23 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, UnixListe
     let own =
         HeldFile::open(path).with_context(|| format!("cannot look at the new socket {}", path.display()))?;
     instance.socket = Some((path.clone(), own));
-    Ok((instance, listener))
+    Ok((instance, boot_root, listener))
 }
 
-/// Fails if a daemon answers at the socket: its lock file may have been removed.
+/// Fails unless connect(2) says that nothing listens at the socket: the lock file of a daemon that serves it may have
+/// been removed.
 fn refuse_if_served(socket: &Path) -> Result<()> {
     let pid = match dial::dial(socket) {
         Ok(stream) => socket::peer_cred(stream.as_fd()).map_or(0, |peer| peer.pid).to_string(),
-        // EAGAIN: its queue of connections is full.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => "unknown".to_owned(),
-        Err(_) => return Ok(()),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(()),
+            // EAGAIN: its queue of connections is full.
+            io::ErrorKind::WouldBlock => "unknown".to_owned(),
+            _ => bail!(
+                "cannot find out whether a process listens on {}: {error}; remove it, or choose another --socket",
+                socket.display()
+            ),
+        },
     };
     bail!(
         "another daemon (pid {pid}) serves {}, although its lock file was removed: stop it, or choose another --socket",
@@ -203,47 +203,6 @@ fn prepare_socket_folder(socket: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// Creates an empty boot folder and locks it. Removes one that a killed daemon left. A folder with another owner or mode
-/// is an error, and one that a living process has locked: that daemon's socket and lock file were removed.
-fn claim_boot_folder(folder: &Path) -> Result<HeldFolder> {
-    let failed = |what: &str, error: &io::Error| {
-        anyhow!("cannot {what} boot folder {}: {}", folder.display(), shortage::explain(error))
-    };
-    match HeldFolder::open(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed("open", &error)),
-        Ok(found) => {
-            ensure!(
-                found.is_private().map_err(|error| failed("look at", &error))?,
-                "{} exists and is not the boot folder of a daemon: remove it or choose another --socket",
-                folder.display()
-            );
-            lock_boot_folder(&found, folder)?;
-            found.remove(folder).map_err(|error| failed("clear", &error))?;
-        }
-    }
-    DirBuilder::new().mode(0o700).create(folder).map_err(|error| failed("make", &error))?;
-    let made = HeldFolder::open(folder).map_err(|error| failed("open", &error))?;
-    made.make_private().map_err(|error| failed("make", &error))?;
-    lock_boot_folder(&made, folder)?;
-    Ok(made)
-}
-
-fn lock_boot_folder(folder: &HeldFolder, path: &Path) -> Result<()> {
-    match folder.lock() {
-        Ok(()) => Ok(()),
-        Err(LockError::Held { pid }) => {
-            let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-            bail!(
-                "another process (pid {pid}) uses the boot folder {}: if it is a daemon, its socket and lock file were \
-                 removed; stop it, or choose another --socket",
-                path.display()
-            )
-        }
-        Err(LockError::Io(error)) => bail!("cannot lock boot folder {}: {error}", path.display()),
-    }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use bulkhead_sys::spawner::Spawner;
 use bulkhead_sys::tree::Tree;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
-use crate::boot_folder::BootFolder;
+use crate::boot_folder::{BootFolder, BootRoot};
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
@@ -42,7 +42,7 @@ pub(crate) struct WorkerTemplate {
     /// The worker programs, one for each pool.
     pub(crate) programs: Vec<PathBuf>,
     /// Where boot folders are made.
-    pub(crate) boot_folder: PathBuf,
+    pub(crate) boot_root: BootRoot,
     /// The table of kinds: the name of each, and the pool that runs it.
     pub(crate) kinds: Vec<(String, PoolId)>,
     /// Whether the `chaos` kind is offered.
@@ -59,14 +59,14 @@ impl WorkerTemplate {
     /// A template for workers of a daemon with these settings.
     pub(crate) fn new(
         settings: &Settings,
-        boot_folder: PathBuf,
+        boot_root: BootRoot,
         closer: BackgroundCloser,
         spawner: Spawner,
     ) -> Self {
         let core = &settings.core;
         Self {
             programs: settings.worker_programs.clone(),
-            boot_folder,
+            boot_root,
             kinds: core.kinds.iter().map(|kind| (kind.name.clone(), core.pool_of(kind))).collect(),
             enable_chaos: settings.enable_chaos,
             marks: Marks::new(core.seed),
@@ -193,14 +193,13 @@ impl WorkerTemplate {
     }
 
     fn make_folder(&self, id: WorkerId) -> Result<BootFolder> {
-        let name = format!("w{id}-{}", std::process::id());
-        BootFolder::make(&self.boot_folder, &name)
-            .with_context(|| format!("cannot make boot folder {}", self.boot_folder.join(name).display()))
+        let root = &self.boot_root;
+        root.make(id).with_context(|| format!("cannot make a boot folder in {}", root.path().display()))
     }
 
     fn environment(&self, folder: &BootFolder) -> Vec<(&'static str, OsString)> {
         let mut environment = vec![
-            ("TMPDIR", folder.0.clone().into_os_string()),
+            ("TMPDIR", folder.path().into()),
             ("RUST_BACKTRACE", OsString::from("0")),
             ("PATH", OsString::from("/usr/bin:/bin")),
         ];

@@ -140,7 +140,7 @@ impl WorkerTable {
                 LaneRead::Hello(path) => {
                     worker.sampler.retry_open(worker.tree.process());
                     let pid = worker.tree.process().pid();
-                    if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.0.clone()) {
+                    if let Err(error) = self.bootstrap.start(id, pid, path, worker.folder.path().to_owned()) {
                         let error = format!("no thread to connect to it: {}", shortage::explain(&error));
                         events.push(Event::BootstrapFailed { worker: id, error });
                     }

@@ -32,8 +32,8 @@ use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
 use bulkhead_sys::exit::ExitStatus;
+use bulkhead_sys::held_folder::HeldFolder;
 use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
-use bulkhead_sys::remove_tree::remove_tree;
 
 use crate::boot_folder;
 use output_folder::OutputFolder;
@@ -73,11 +73,11 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
     };
     let folder = WorkFolder::make()
         .map_err(|error| TaskFailure::new(format!("there is no folder for the program: {error}")))?;
-    let env = environment(&folder.0, program.env);
+    let env = environment(&folder.path, program.env);
     let argv: Vec<OsString> = program.argv.into_iter().map(OsString::from_vec).collect();
     let (name, args) = argv.split_first().ok_or_else(|| TaskFailure::new("there is no program"))?;
-    let path = look_up(name, &env, &folder.0)?;
-    let folder = &folder.0;
+    let path = look_up(name, &env, &folder.path)?;
+    let folder = folder.path.as_path();
     let program =
         program::ProgramSpec { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
     let mut listener = ProgramListener::new(task, out_max_bytes(&files));
@@ -259,7 +259,10 @@ fn killed_by(signal: i32) -> String {
 
 /// The folder of one program, inside the worker's own. If it cannot be removed, the supervisor removes it with the
 /// worker's.
-struct WorkFolder(PathBuf);
+struct WorkFolder {
+    path: PathBuf,
+    held: HeldFolder,
+}
 
 impl WorkFolder {
     fn make() -> io::Result<Self> {
@@ -267,17 +270,20 @@ impl WorkFolder {
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("exec-{}-{number}", std::process::id());
         let path = boot_folder::path()?.join(name);
-        boot_folder::with(|| DirBuilder::new().mode(0o700).create(&path))?;
-        Ok(Self(path))
+        let held = boot_folder::with(|| {
+            DirBuilder::new().mode(0o700).create(&path)?;
+            HeldFolder::open(&path)
+        })?;
+        Ok(Self { path, held })
     }
 }
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        if let Err(error) = remove_tree(&self.0) {
+        if let Err(error) = self.held.remove(&self.path) {
             log::warn!(
                 "a program's folder stays until its worker ends path={} error={error}",
-                self.0.display()
+                self.path.display()
             );
         }
     }

@@ -97,6 +97,14 @@ impl HeldFolder {
         lock::lock_file(&self.0)
     }
 
+    /// Whether its user is ours.
+    ///
+    /// # Errors
+    /// As fstat(2).
+    pub fn is_own(&self) -> io::Result<bool> {
+        Ok(self.0.metadata()?.uid() == own_uid())
+    }
+
     /// Whether its user is ours and its mode is 0700, as those that we make.
     ///
     /// # Errors

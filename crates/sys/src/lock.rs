@@ -60,34 +60,38 @@ impl InstanceLock {
     /// [`LockError`].
     pub fn take(path: &Path) -> Result<Self, LockError> {
         loop {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW)
-                .open(path)?;
-            match lock_file(&file) {
-                Err(LockError::Held { pid }) => {
-                    return Err(LockError::Held { pid: holder(&mut file).or(pid) });
-                }
-                result => result?,
+            if let Some(lock) = Self::take_opened(open(path)?, path)? {
+                return Ok(lock);
             }
-            // A cleaner may have removed it between the two steps; then this lock is on a file without a name.
-            if !is_at(&file, path)? {
-                continue;
-            }
-            if !was_a_lock(&mut file)? {
-                let text = "it exists and is no lock file: remove it or choose another place";
-                return Err(LockError::Io(io::Error::new(io::ErrorKind::AlreadyExists, text)));
-            }
-            file.rewind()?;
-            file.set_len(0)?;
-            writeln!(file, "{}", std::process::id())?;
-            return Ok(Self { _file: file });
         }
     }
+
+    /// `None`: a cleaner removed the file since it was opened, so that a lock on it has no name.
+    fn take_opened(mut file: File, path: &Path) -> Result<Option<Self>, LockError> {
+        match lock_file(&file) {
+            Err(LockError::Held { pid }) => {
+                return Err(LockError::Held { pid: holder(&mut file).or(pid) });
+            }
+            result => result?,
+        }
+        if !is_at(&file, path)? {
+            return Ok(None);
+        }
+        if !was_a_lock(&mut file)? {
+            let text = "it exists and is no lock file: remove it or choose another place";
+            return Err(LockError::Io(io::Error::new(io::ErrorKind::AlreadyExists, text)));
+        }
+        file.rewind()?;
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Some(Self { _file: file }))
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    options.open(path)
 }
 
 /// Locks an open file or folder until its last descriptor is closed.
@@ -163,6 +167,23 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         drop(lock);
         InstanceLock::take(&path).unwrap();
+    }
+
+    /// Between open(2) and flock(2): the file is removed, or removed and made again.
+    #[test]
+    fn a_lock_on_a_file_that_was_removed_is_taken_again() {
+        let _quiet = nobody_spawns();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let early = open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert!(InstanceLock::take_opened(early, &path).unwrap().is_none());
+        let early = open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let lock = InstanceLock::take(&path).unwrap();
+        assert!(InstanceLock::take_opened(early, &path).unwrap().is_none(), "two would serve one path");
+        assert!(path.exists());
+        drop(lock);
     }
 
     #[test]
