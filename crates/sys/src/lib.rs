@@ -60,3 +60,4 @@ mod testing;
 pub mod tree;
 pub mod unnamed_file;
 pub mod untrusted;
+pub mod user_namespace;
