@@ -54,6 +54,9 @@ pub const BACKTRACE_MAX: usize = 16;
 pub const LAST_WORDS_MAX_BYTES: usize = 200;
 /// Longest path of a worker program that is recorded with a death, in bytes; a longer one is left out.
 pub const PROGRAM_PATH_MAX_BYTES: usize = 200;
+/// Longest path of a daemon's socket, in bytes: the paths of the sockets that workers create below it are longer, and
+/// must fit an address too.
+pub const SOCKET_PATH_MAX_BYTES: usize = 64;
 /// Priorities run from 0 (last) to this (first).
 pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).

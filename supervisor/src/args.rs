@@ -18,7 +18,8 @@ pub(crate) struct DaemonArgs {
     /// their kinds, one worker of each pool at a time; no daemon is started
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub(crate) check_config: Option<PathBuf>,
-    /// Socket to listen on [default: the user's own, $XDG_RUNTIME_DIR/bulkhead/bulkhead.sock]
+    /// Socket to listen on [default: bulkhead.sock in the first folder that the user can have of $XDG_RUNTIME_DIR/bulkhead,
+    /// /tmp/bulkhead-UID and $XDG_STATE_HOME/bulkhead]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
     /// Folder for what must outlive the daemon [default: $XDG_STATE_HOME/bulkhead]

@@ -29,6 +29,9 @@ use crate::worker_process::{LaneRead, WorkerProcess};
 /// A worker does not start or lacks a kind of its pool. The text says which, and what to do.
 pub(crate) fn check_workers(settings: &Settings) -> Result<()> {
     setup::check_proc()?;
+    for fault in settings.socket.faults() {
+        eprintln!("bulkhead-supervisor: {fault}");
+    }
     let spawner = Spawner::start().context("cannot start the thread that spawns")?;
     for loss in setup::check_calls()? {
         eprintln!("bulkhead-supervisor: {loss}");

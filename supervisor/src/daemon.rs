@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use bulkhead_core::Core;
@@ -69,7 +70,7 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     log::info!(
         "starting pid={} socket={} workers={} pools={}",
         settings.core.pid,
-        settings.socket.display(),
+        instance.socket().unwrap_or(Path::new("")).display(),
         settings.core.all_pools().map(|pool| usize::from(pool.slots)).sum::<usize>(),
         settings.worker_programs.len()
     );

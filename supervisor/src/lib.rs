@@ -75,6 +75,7 @@ mod sampling;
 mod service_notifier;
 mod settings;
 mod setup;
+mod socket_place;
 mod spawn;
 mod spin_before_sleep;
 mod turn;

@@ -11,22 +11,21 @@ mod sources;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bulkhead_proto::client::places;
+use bulkhead_proto::limits::SOCKET_PATH_MAX_BYTES;
 use bulkhead_sys::socket;
 use serde::Deserialize;
 
 use crate::args::DaemonArgs;
 use crate::descriptor_budget::DescriptorBudget;
+use crate::socket_place::SocketPlace;
 use kinds::OwnKind;
 use policy::HostFacts;
 use pools::OwnPool;
 use sources::ConfigSources;
-
-/// The longest socket path: the paths of ipc-channel sockets are longer, and must fit `sun_path` too.
-const SOCKET_PATH_MAX_BYTES: usize = 64;
 
 /// Whether the daemon serves one user or a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -99,7 +98,7 @@ impl File {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
-    pub(crate) socket: PathBuf,
+    pub(crate) socket: SocketPlace,
     pub(crate) state: PathBuf,
     pub(crate) group: String,
     pub(crate) admin_group: String,
@@ -124,7 +123,7 @@ impl Settings {
         let here = HostFacts::look();
         let settings = Self {
             mode,
-            socket: absolute(args.socket.or(file.socket.clone()).unwrap_or_else(|| default_socket(mode)))?,
+            socket: socket_place(args.socket.or(file.socket.clone()), mode)?,
             state: absolute(args.state.or(file.state.clone()).map_or_else(|| default_state(mode), Ok)?)?,
             group: file.group.clone().unwrap_or_else(|| places::GROUP.to_owned()),
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
@@ -166,11 +165,13 @@ impl Settings {
     }
 
     fn check(&self) -> Result<()> {
-        let length = self.socket.as_os_str().len();
+        // A usual place with a longer path is passed over.
+        let SocketPlace::Named(path) = &self.socket else { return Ok(()) };
+        let length = path.as_os_str().len();
         ensure!(
             length <= SOCKET_PATH_MAX_BYTES,
             "socket path {} is {length} bytes long, the limit is {SOCKET_PATH_MAX_BYTES}: choose a shorter one with --socket",
-            self.socket.display()
+            path.display()
         );
         Ok(())
     }
@@ -186,11 +187,24 @@ pub(crate) fn core_config_of(text: &str) -> Result<bulkhead_core::config::Config
     policy::core_config(&file, None, enable_chaos, &HostFacts { pid: 0, seed: 0, cores: 1, memory_bytes: 0 })
 }
 
-fn default_socket(mode: Mode) -> PathBuf {
-    match mode {
-        Mode::System => PathBuf::from(places::SYSTEM_SOCKET),
-        Mode::User => places::user_socket(std::env::var_os("XDG_RUNTIME_DIR").as_deref(), socket::own_uid()),
-    }
+fn socket_place(named: Option<PathBuf>, mode: Mode) -> Result<SocketPlace> {
+    let named = match (named, mode) {
+        (Some(path), _) => path,
+        (None, Mode::System) => PathBuf::from(places::SYSTEM_SOCKET),
+        (None, Mode::User) => return Ok(SocketPlace::FirstOf(usual_places())),
+    };
+    absolute(named).map(SocketPlace::Named)
+}
+
+fn usual_places() -> Vec<places::OwnPlace> {
+    let [runtime_dir, state_home, home] =
+        ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME"].map(|name| std::env::var_os(name));
+    places::own_places(&places::PlaceContext {
+        runtime_dir: runtime_dir.as_deref(),
+        state_home: state_home.as_deref(),
+        home: home.as_deref(),
+        uid: socket::own_uid(),
+    })
 }
 
 fn default_state(mode: Mode) -> Result<PathBuf> {
@@ -203,15 +217,11 @@ fn default_state(mode: Mode) -> Result<PathBuf> {
 /// A relative `XDG_STATE_HOME` is ignored, as the XDG base directory specification says; a relative `HOME` is an
 /// error, because the state folder would depend on where the daemon was started.
 fn user_state(xdg_state: Option<&OsStr>, home: Option<&OsStr>) -> Result<PathBuf> {
-    if let Some(state) = xdg_state.map(Path::new).filter(|state| state.is_absolute()) {
-        return Ok(state.join("bulkhead"));
+    if let Some(state) = places::user_state(xdg_state, home) {
+        return Ok(state);
     }
-    let home = Path::new(home.context("no state folder: set --state, XDG_STATE_HOME or HOME")?);
-    ensure!(
-        home.is_absolute(),
-        "HOME is {home:?}, not an absolute path: set --state, XDG_STATE_HOME or HOME"
-    );
-    Ok(home.join(".local/state/bulkhead"))
+    let home = home.context("no state folder: set --state, XDG_STATE_HOME or HOME")?;
+    bail!("HOME is {home:?}, not an absolute path: set --state, XDG_STATE_HOME or HOME")
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
@@ -220,6 +230,8 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

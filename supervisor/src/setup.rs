@@ -3,10 +3,8 @@
 //! Everything that can be wrong with the environment of the daemon is found here, in messages with the path and what
 //! to do. Called once, by `daemon.rs`.
 
-use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use bulkhead_proto::client::places;
 use bulkhead_sys::call_filter::{self, RefusedCall};
 use bulkhead_sys::held_folder::{HeldFile, HeldFolder};
-use bulkhead_sys::lock::{InstanceLock, LockError};
+use bulkhead_sys::lock::InstanceLock;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
 
 use crate::boot_folder::BootRoot;
@@ -121,23 +119,8 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, BootRoot,
     std::fs::create_dir_all(&settings.state).map_err(|error| {
         anyhow!("cannot make state folder {}: {}", settings.state.display(), shortage::explain(&error))
     })?;
-    let path = &settings.socket;
-    prepare_socket_folder(path)?;
-    // Checked before the lock file is created, because a name like `/etc/passwd.lock` has a meaning to other
-    // programs.
-    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        bail!("{} is there and is not a socket: choose another --socket", path.display());
-    }
-    let lock = match InstanceLock::take(&places::lock_file(path)) {
-        Ok(lock) => lock,
-        Err(LockError::Held { pid }) => {
-            let pid = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-            bail!("another daemon (pid {pid}) serves {}: stop it, or choose another --socket", path.display())
-        }
-        Err(LockError::Io(error)) => {
-            bail!("cannot lock {}: {}", places::lock_file(path).display(), shortage::explain(&error))
-        }
-    };
+    let (path, lock) = settings.socket.claim()?;
+    let path = &path;
     refuse_if_served(path)?;
     // From here on only what was created here is removed, never a folder or socket of another program.
     let own_folder = settings.own_folder.then(|| hold_own_folder(path)).transpose()?;
@@ -181,50 +164,4 @@ fn system_group(settings: &Settings) -> Result<u32> {
     let found = socket::group_id(name).with_context(|| format!("cannot look up group {name}"))?;
     found
         .with_context(|| format!("there is no group {name}: create it (systemd-sysusers does), or set group"))
-}
-
-/// Creates the folder of the socket if it is missing. A folder in `/tmp` must be owned by us or root, because any
-/// user could have created it and could replace what is in it.
-fn prepare_socket_folder(socket: &Path) -> Result<()> {
-    let folder =
-        socket.parent().with_context(|| format!("socket path {} has no folder", socket.display()))?;
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => bail!("cannot make the socket's folder {}: {error}", folder.display()),
-    }
-    let found = std::fs::symlink_metadata(folder)
-        .with_context(|| format!("cannot look at the socket's folder {}", folder.display()))?;
-    if folder.parent() == Some(Path::new("/tmp")) {
-        ensure!(
-            found.is_dir() && (found.uid() == socket::own_uid() || found.uid() == 0),
-            "the socket's folder {} belongs to somebody else: remove it or choose another --socket",
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn a_folder_that_somebody_else_put_into_tmp_is_refused() {
-        let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let socket = folder.path().join("s");
-        prepare_socket_folder(&socket).unwrap();
-        if socket::own_uid() != 0 {
-            skip!("only root can make a folder of somebody else");
-        }
-        std::os::unix::fs::chown(folder.path(), Some(65534), None).unwrap();
-        for mode in [0o777, 0o1777] {
-            std::fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
-            let error = prepare_socket_folder(&socket).unwrap_err().to_string();
-            assert!(error.contains("somebody else"), "{error}");
-        }
-    }
 }

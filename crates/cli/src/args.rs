@@ -7,11 +7,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bulkhead_client::{ConnectFailure, DaemonClient, discovery};
+use bulkhead_client::discovery::{self, SkippedPlace};
+use bulkhead_client::{ConnectFailure, DaemonClient, connect};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use crate::exit;
+use crate::stdio;
 use crate::verb;
 
 /// Runs CPU-bound jobs in isolated worker processes: a job that crashes takes down its own worker and nothing else.
@@ -42,7 +44,7 @@ pub(crate) fn name_non_utf8_argument(error: clap::Error) -> clap::Error {
 /// The options that every verb accepts.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct GlobalArgs {
-    /// Socket of the daemon [default: $BULKHEAD_SOCKET, else your own daemon's, else the system's]
+    /// Socket of the daemon, whoever listens there [default: $BULKHEAD_SOCKET, else your own daemon's, else the system's]
     #[arg(long, value_name = "PATH", global = true)]
     pub(crate) socket: Option<PathBuf>,
     /// Print JSON: one object a line, with stable field names
@@ -59,16 +61,30 @@ pub(crate) struct GlobalArgs {
 impl GlobalArgs {
     /// Connects to the daemon that this command talks to.
     pub(crate) fn connect(&self) -> Result<DaemonClient, ConnectFailure> {
-        let client = discovery::find(self.socket.as_deref())?;
+        let client = self.find_within(connect::HELLO_TIMEOUT)?;
         log::info!("connected");
         Ok(client)
     }
 
     /// As [`Self::connect`], with this deadline for the hello and for each answer.
     pub(crate) fn connect_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
-        let mut client = discovery::find_within(self.socket.as_deref(), patience)?;
+        let mut client = self.find_within(patience)?;
         client.set_reply_timeout(patience);
         Ok(client)
+    }
+
+    fn find_within(&self, patience: Duration) -> Result<DaemonClient, ConnectFailure> {
+        let found = discovery::find_within(self.socket.as_deref(), patience)?;
+        self.tell_of(&found.skipped);
+        Ok(found.client)
+    }
+
+    /// Says which places for a daemon were passed over, and why.
+    pub(crate) fn tell_of(&self, skipped: &[SkippedPlace]) {
+        skipped
+            .iter()
+            .filter(|_| !self.quiet)
+            .for_each(|place| stdio::say(format_args!("bulkhead: {place}")));
     }
 }
 

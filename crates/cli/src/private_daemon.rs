@@ -15,8 +15,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bulkhead_client::{DaemonClient, Error, Interrupts, connect, wait_readable};
-use tempfile::TempDir;
+use bulkhead_client::{DaemonClient, Error, Interrupts, ListenerTrust, OwnFolder, connect, wait_readable};
 
 /// How long the daemon may take to accept jobs.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,7 +30,7 @@ const LOG_LINES: usize = 5;
 #[derive(Debug)]
 pub(crate) struct PrivateDaemon {
     child: Child,
-    folder: TempDir,
+    folder: OwnFolder,
 }
 
 impl PrivateDaemon {
@@ -65,7 +64,9 @@ impl PrivateDaemon {
 
     /// Connects to the daemon.
     pub(crate) fn connect(&self) -> Result<DaemonClient> {
-        Ok(connect::connect(&socket_in(self.folder.path()))?)
+        // The folder is this user's, and so is everything in it.
+        let trust = ListenerTrust::User(self.folder.owner());
+        Ok(connect::connect_within(&socket_in(self.folder.path()), trust, connect::HELLO_TIMEOUT)?)
     }
 
     fn await_ready(&mut self, interrupts: &mut Interrupts) -> Result<()> {
@@ -144,17 +145,23 @@ fn socket_in(folder: &Path) -> PathBuf {
     folder.join("s")
 }
 
-/// Makes the folder, in `XDG_RUNTIME_DIR` (a tmpfs) if that is set. The path is short, because the path of a socket has
-/// a limit of 108 bytes.
-fn make_folder() -> Result<TempDir> {
+/// Makes the folder, in `XDG_RUNTIME_DIR` (a tmpfs) if that is this user's. The path is short, because the path of a
+/// socket has a limit of 108 bytes.
+fn make_folder() -> Result<OwnFolder> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let parent =
-        runtime.filter(|folder| folder.is_absolute() && folder.is_dir() && folder.as_os_str().len() < 32);
-    tempfile::Builder::new()
+    let parent = runtime.filter(|folder| {
+        folder.is_absolute() && folder.as_os_str().len() < 32 && OwnFolder::may_be_in(folder)
+    });
+    let made = tempfile::Builder::new()
         .prefix("bulkhead-")
         .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(parent.as_deref().unwrap_or(Path::new("/tmp")))
-        .context("cannot make a folder for a private daemon")
+        .tempdir_in(parent.as_deref().unwrap_or(Path::new("/tmp")));
+    let made = made.context("cannot make a folder for a private daemon")?;
+    let own = OwnFolder::take(made.path());
+    let own = own.with_context(|| format!("cannot use the new folder {}", made.path().display()))?;
+    // From now on it is removed only if its path still leads to it.
+    let _path = made.keep();
+    Ok(own)
 }
 
 /// `bulkhead-supervisor` beside this program, or in PATH.

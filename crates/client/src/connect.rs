@@ -1,9 +1,10 @@
-//! Connects to a daemon's socket: connect, exchange hellos, read the daemon's verdict.
+//! Connects to a daemon's socket: connect, ask who listens, exchange hellos, read the daemon's verdict.
 //!
 //! Every step has a deadline. The kernel accepts connections for a daemon that is stopped, so only the missing hello
 //! shows that nobody will answer.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,31 +16,51 @@ use bulkhead_proto::limits::PROTOCOL_VERSION;
 use crate::client::DaemonClient;
 use crate::error::ConnectFailure;
 use crate::frame_socket::FrameSocket;
+use crate::listener_trust::ListenerTrust;
 
 /// How long a daemon may take to send its hello.
-pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to the daemon that listens at `path`.
+/// Connects to the daemon that listens at `path`, whichever user it runs as: the caller's word names it.
 ///
 /// # Errors
 /// [`ConnectFailure`], after 10 s at the latest. It names the path and what to do.
 pub fn connect(path: &Path) -> Result<DaemonClient, ConnectFailure> {
-    connect_within(path, HELLO_TIMEOUT)
+    connect_within(path, ListenerTrust::Anybody, HELLO_TIMEOUT)
 }
 
-/// As [`connect`], with another deadline for the daemon's hello.
+/// As [`connect`], with another deadline for the daemon's hello, and if the user who listens there is trusted.
 ///
 /// # Errors
 /// As [`connect`], after `timeout` at the latest.
-pub fn connect_within(path: &Path, timeout: Duration) -> Result<DaemonClient, ConnectFailure> {
+pub fn connect_within(
+    path: &Path,
+    trust: ListenerTrust,
+    timeout: Duration,
+) -> Result<DaemonClient, ConnectFailure> {
+    greet(dial(path, trust)?, path, timeout)
+}
+
+/// Exchanges hellos on a connected socket.
+pub(crate) fn greet(
+    mut socket: UnixStream,
+    path: &Path,
+    timeout: Duration,
+) -> Result<DaemonClient, ConnectFailure> {
     let failed = |error: std::io::Error| ConnectFailure::Io { path: path.to_owned(), error };
-    let mut socket = dial(path)?;
     let hello = exchange(&mut socket, path, timeout)?;
     judge(hello, path)?;
     Ok(DaemonClient::new(FrameSocket::new(socket).map_err(failed)?))
 }
 
-fn dial(path: &Path) -> Result<UnixStream, ConnectFailure> {
+/// Connects, and asks whose process listens there before a byte is sent.
+pub(crate) fn dial(path: &Path, trust: ListenerTrust) -> Result<UnixStream, ConnectFailure> {
+    let socket = dial_anybody(path)?;
+    trust.check(socket.as_fd(), path)?;
+    Ok(socket)
+}
+
+fn dial_anybody(path: &Path) -> Result<UnixStream, ConnectFailure> {
     let path = path.to_owned();
     bulkhead_sys::dial::dial(&path).map_err(|error| match error.kind() {
         // connect(2) fails with ECONNREFUSED for a regular file, as for a socket without a listener.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulkhead_proto::client::frame::Oversized;
@@ -14,6 +14,9 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec::CodecError;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, PROTOCOL_VERSION};
+use bulkhead_sys::user_namespace::name_of;
+
+use crate::discovery::SkippedPlace;
 
 /// Why there is no connection to a daemon.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub enum ConnectFailure {
     NoDaemon {
         /// Their paths, in the order in which they were tried.
         tried: Vec<PathBuf>,
+        /// The usual places that were passed over, because something of another user is there.
+        skipped: Vec<SkippedPlace>,
     },
     /// The permissions of the socket do not let this user connect.
     NoPermission {
@@ -68,6 +73,31 @@ pub enum ConnectFailure {
         folder: PathBuf,
         /// The uid of its owner.
         owner: u32,
+        /// The user.
+        uid: u32,
+    },
+    /// `XDG_RUNTIME_DIR` names a folder of another user.
+    ForeignRuntimeFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The uid of its owner.
+        owner: u32,
+        /// The user.
+        uid: u32,
+    },
+    /// A process of a user listens there who is not trusted with this socket.
+    ForeignListener {
+        /// The path.
+        path: PathBuf,
+        /// The uid of that user.
+        uid: u32,
+    },
+    /// A process of a user listens there whom the user namespace of this process does not map.
+    UnmappedListener {
+        /// The path.
+        path: PathBuf,
+        /// The uid that stands for all such users.
+        shown_as: u32,
     },
     /// A system call failed.
     Io {
@@ -88,15 +118,7 @@ impl fmt::Display for ConnectFailure {
                     "no daemon listens on {path}: start one with `bulkhead-supervisor --socket {path}`"
                 )
             }
-            Self::NoDaemon { tried } => {
-                let tried: Vec<_> = tried.iter().map(|path| path.display().to_string()).collect();
-                write!(
-                    out,
-                    "no daemon listens on {}: start your own with `bulkhead-supervisor`, or the system's with \
-                     `systemctl start bulkhead`",
-                    tried.join(" or ")
-                )
-            }
+            Self::NoDaemon { tried, skipped } => no_daemon(out, tried, skipped),
             Self::NoPermission { path } => no_permission(out, &path.display().to_string()),
             Self::Denied { path } => write!(
                 out,
@@ -131,15 +153,55 @@ impl fmt::Display for ConnectFailure {
                 path.display(),
                 waited.as_secs_f32()
             ),
-            Self::ForeignFolder { folder, owner } => write!(
+            Self::ForeignFolder { folder, owner, uid } => write!(
                 out,
-                "the folder {} belongs to user {owner}, not to you, so no socket in it is trusted: set \
-                 XDG_RUNTIME_DIR, or give --socket",
-                folder.display()
+                "the folder {} belongs to {}, not to you (user {uid}), so no socket in it is trusted: remove it or have \
+                 it removed, set XDG_RUNTIME_DIR, or give --socket",
+                folder.display(),
+                name_of(*owner)
+            ),
+            Self::ForeignRuntimeFolder { folder, owner, uid } => write!(
+                out,
+                "XDG_RUNTIME_DIR is {}, which belongs to {}, not to you (user {uid}): unset it (su and sudo may keep it), \
+                 or give --socket for that user's daemon",
+                folder.display(),
+                name_of(*owner)
+            ),
+            Self::ForeignListener { path, uid } => write!(
+                out,
+                "a process of user {uid} listens on {}, which {}: if you trust it, give --socket",
+                path.display(),
+                rightful(path)
+            ),
+            Self::UnmappedListener { path, shown_as } => write!(
+                out,
+                "the process that listens on {} runs as a user whom this user namespace does not map (shown as \
+                 {shown_as}), so nothing tells whose it is: if you trust it, give --socket",
+                path.display()
             ),
             Self::Io { path, error } => write!(out, "cannot connect to {}: {error}", path.display()),
         }
     }
+}
+
+/// Whose daemon should listen on a usual socket.
+fn rightful(path: &Path) -> &'static str {
+    if path == Path::new(SYSTEM_SOCKET) {
+        "is for root and the owner of its folder"
+    } else {
+        "is for your own daemon"
+    }
+}
+
+fn no_daemon(out: &mut fmt::Formatter<'_>, tried: &[PathBuf], skipped: &[SkippedPlace]) -> fmt::Result {
+    let tried: Vec<_> = tried.iter().map(|path| path.display().to_string()).collect();
+    let tried = if tried.is_empty() { "any place that is trusted".to_owned() } else { tried.join(" or ") };
+    write!(
+        out,
+        "no daemon listens on {tried}: start your own with `bulkhead-supervisor`, or the system's with `systemctl start \
+         bulkhead`"
+    )?;
+    skipped.iter().try_for_each(|place| write!(out, "; {place}"))
 }
 
 fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
@@ -154,6 +216,19 @@ fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
 }
 
 impl std::error::Error for ConnectFailure {}
+
+impl ConnectFailure {
+    /// Whether something of another user stands where a daemon was looked for.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(
+            self,
+            Self::ForeignFolder { .. }
+                | Self::ForeignRuntimeFolder { .. }
+                | Self::ForeignListener { .. }
+                | Self::UnmappedListener { .. }
+        )
+    }
+}
 
 /// What went wrong on a connection.
 #[derive(Debug)]

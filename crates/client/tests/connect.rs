@@ -7,7 +7,7 @@ mod fake;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use bulkhead_client::{ConnectFailure, connect};
+use bulkhead_client::{ConnectFailure, ListenerTrust, connect};
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::limits::PROTOCOL_VERSION;
 use fake::{Fake, nowhere};
@@ -51,7 +51,8 @@ fn a_verdict_is_read_even_if_it_comes_before_our_hello_is_read() {
 fn a_daemon_that_never_says_hello_is_an_error() {
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let fake = Fake::raw(move |_stream| assert!(wait.recv().is_err()));
-    let error = connect::connect_within(&fake.path(), Duration::from_millis(50)).unwrap_err();
+    let error =
+        connect::connect_within(&fake.path(), ListenerTrust::Anybody, Duration::from_millis(50)).unwrap_err();
     assert!(matches!(error, ConnectFailure::NoAnswer { .. }), "{error}");
     drop(done);
     fake.finish();

@@ -1,7 +1,7 @@
 //! The paths, groups and environment variables that the daemon and its clients must agree on.
 //!
 //! The supervisor and the client library call these functions. They never read the environment or the file system: the
-//! value of `XDG_RUNTIME_DIR` and the user id are arguments.
+//! values of the variables and the user id are arguments.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,73 @@ pub const GROUP: &str = "bulkhead";
 /// The group whose members are administrators: they may see and end the jobs of all users.
 pub const ADMIN_GROUP: &str = "bulkhead-admin";
 
-/// The socket of a daemon in user mode: in `$XDG_RUNTIME_DIR/bulkhead`, or in `/tmp/bulkhead-UID` if the variable is not
-/// set to an absolute path.
-pub fn user_socket(runtime_dir: Option<&OsStr>, uid: u32) -> PathBuf {
-    user_folder(runtime_dir, uid).join("bulkhead.sock")
+/// The variables and the user that decide where a daemon in user mode listens.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlaceContext<'a> {
+    /// `XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<&'a OsStr>,
+    /// `XDG_STATE_HOME`.
+    pub state_home: Option<&'a OsStr>,
+    /// `HOME`.
+    pub home: Option<&'a OsStr>,
+    /// The user.
+    pub uid: u32,
 }
 
-fn user_folder(runtime_dir: Option<&OsStr>, uid: u32) -> PathBuf {
-    match runtime_dir.map(Path::new) {
-        Some(folder) if folder.is_absolute() => folder.join("bulkhead"),
-        _ => PathBuf::from(format!("/tmp/bulkhead-{uid}")),
+/// Why a place is one of a user's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlaceSource {
+    /// It lies in `XDG_RUNTIME_DIR`.
+    RuntimeDir,
+    /// It is the folder in `/tmp` with the user's number, which any other user can make first.
+    Tmp,
+    /// It is the user's state folder.
+    StateFolder,
+}
+
+/// A place where a daemon in user mode may listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnPlace {
+    /// The path of the socket.
+    pub socket: PathBuf,
+    /// Why it is the user's.
+    pub source: PlaceSource,
+}
+
+impl OwnPlace {
+    /// The folder of the socket, which must belong to the user.
+    pub fn folder(&self) -> &Path {
+        self.socket.parent().unwrap_or(&self.socket)
     }
+}
+
+/// The places of a user's own daemon. It listens in the first that it can have, and its clients try them in this order:
+/// `$XDG_RUNTIME_DIR/bulkhead`, `/tmp/bulkhead-UID`, and the state folder. Variables that are no absolute path do not
+/// count.
+pub fn own_places(context: &PlaceContext<'_>) -> Vec<OwnPlace> {
+    let place = |folder: PathBuf, source| OwnPlace { socket: folder.join("bulkhead.sock"), source };
+    let runtime = absolute(context.runtime_dir).map(|folder| folder.join("bulkhead"));
+    let tmp = PathBuf::from(format!("/tmp/bulkhead-{}", context.uid));
+    let state = user_state(context.state_home, context.home);
+    runtime
+        .map(|folder| place(folder, PlaceSource::RuntimeDir))
+        .into_iter()
+        .chain([place(tmp, PlaceSource::Tmp)])
+        .chain(state.map(|folder| place(folder, PlaceSource::StateFolder)))
+        .collect()
+}
+
+/// The folder of a user's daemon for what must outlive it: `$XDG_STATE_HOME/bulkhead` or `$HOME/.local/state/bulkhead`.
+pub fn user_state(state_home: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
+    match absolute(state_home) {
+        Some(state) => Some(state.join("bulkhead")),
+        None => absolute(home).map(|home| home.join(".local/state/bulkhead")),
+    }
+}
+
+/// A variable is ignored unless it is an absolute path, as the XDG base directory specification says.
+fn absolute(variable: Option<&OsStr>) -> Option<&Path> {
+    variable.map(Path::new).filter(|path| path.is_absolute())
 }
 
 /// The file that the daemon of this socket keeps locked while it runs.
@@ -48,13 +104,27 @@ fn beside(socket: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use super::*;
 
+    fn sockets(runtime: Option<&str>, state: Option<&str>, home: Option<&str>) -> Vec<String> {
+        let [runtime_dir, state_home, home] = [runtime, state, home].map(|value| value.map(OsStr::new));
+        let places = own_places(&PlaceContext { runtime_dir, state_home, home, uid: 7 });
+        places.iter().map(|place| place.socket.display().to_string()).collect()
+    }
+
     #[test]
-    fn a_user_without_a_runtime_folder_still_has_a_socket() {
-        let with = user_socket(Some(OsStr::new("/run/user/7")), 7);
-        assert_eq!(with, Path::new("/run/user/7/bulkhead/bulkhead.sock"));
-        for none in [None, Some(OsStr::new("")), Some(OsStr::new("relative"))] {
-            assert_eq!(user_socket(none, 7), Path::new("/tmp/bulkhead-7/bulkhead.sock"));
+    fn a_user_has_up_to_three_places_in_one_order() {
+        let [runtime, tmp] = ["/run/user/7/bulkhead/bulkhead.sock", "/tmp/bulkhead-7/bulkhead.sock"];
+        let state = "/h/.local/state/bulkhead/bulkhead.sock";
+        assert_eq!(sockets(Some("/run/user/7"), None, Some("/h")), [runtime, tmp, state]);
+        assert_eq!(sockets(None, Some("/s"), Some("/h")), [tmp, "/s/bulkhead/bulkhead.sock"]);
+        for none in [None, Some(""), Some("relative")] {
+            assert_eq!(sockets(none, none, Some("/h")), [tmp, state]);
+            assert_eq!(sockets(none, none, none), [tmp]);
         }
-        assert_eq!(boot_folder(&with), Path::new("/run/user/7/bulkhead/bulkhead.sock.boot"));
+    }
+
+    #[test]
+    fn lock_and_boot_folder_lie_beside_the_socket() {
+        assert_eq!(lock_file(Path::new("/r/s")), Path::new("/r/s.lock"));
+        assert_eq!(boot_folder(Path::new("/r/s")), Path::new("/r/s.boot"));
     }
 }

@@ -187,7 +187,8 @@ fn connect_or_start(
 ) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
     let (mut client, private) = match global.connect() {
         Ok(client) => (client, None),
-        Err(ConnectFailure::NoDaemon { .. }) => {
+        Err(ConnectFailure::NoDaemon { skipped, .. }) => {
+            global.tell_of(&skipped);
             let daemon =
                 PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(DaemonNotStarted)?;
             (daemon.connect()?, Some(daemon))
