@@ -191,7 +191,7 @@ fn take_lock(path: &Path) -> Result<Result<InstanceLock, String>> {
 
 /// Clients talk to the first place where a daemon of their user listens.
 fn warn_of_others(own: &[OwnPlace], taken: &OwnPlace) {
-    for place in own.iter().filter(|place| *place != taken) {
+    for place in own.iter().filter(|place| *place != taken && look(place).is_ok()) {
         let peer = dial::dial(&place.socket).and_then(|stream| socket::peer_cred(stream.as_fd()));
         if let Ok(peer) = peer
             && peer.uid == own_uid()
