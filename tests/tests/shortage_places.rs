@@ -37,9 +37,10 @@ fn inside(daemon: &Daemon, command: &[&str]) {
 }
 
 /// Whatever is wrong with the folder in which workers come up, and what is said of it.
-const FOLDERS: [(&str, &str); 3] = [
-    // Room for the folder itself; for a worker's folder and the one below; for nothing but reading.
+const FOLDERS: [(&str, &str); 4] = [
+    // Room for the folder itself; for a worker's folder; for the one below too; for nothing but reading.
     ("mode=700,nr_inodes=1", "No space left on device (os error 28); the file system is full"),
+    ("mode=700,nr_inodes=2", "cannot open the task channel: No space left on device"),
     ("mode=700,nr_inodes=3", "cannot open the task channel: No space left on device"),
     ("mode=700,ro", "Read-only file system (os error 30); the file system is read-only"),
 ];
