@@ -86,14 +86,14 @@ impl BootRoot {
     }
 
     /// Locks the folder that took the place of ours, and says whether it did. If another process has locked it, that is
-    /// a worker of ours, until its end, or a successor.
+    /// a worker of ours, until its end, or a successor. One that is mounted over ours is left alone: it would be busy.
     fn hold_again(&self) -> bool {
         let mut held = self.held.borrow_mut();
         if held.is_at(&self.path) {
             return false;
         }
-        let found = open_unused(&self.path);
-        found.map(|found| *held = found).is_ok()
+        let found = open_unused(&self.path).ok().filter(|found| found.shares_device_with(&held));
+        found.map(|found| *held = found).is_some()
     }
 }
 

@@ -89,6 +89,11 @@ impl HeldFolder {
         matches!((FileIdentity::of(&self.0), FileIdentity::at(path)), (Ok(own), Ok(found)) if own == found)
     }
 
+    /// Whether both lie on one device. What somebody mounted over a folder lies on another one.
+    pub fn shares_device_with(&self, other: &Self) -> bool {
+        matches!((FileIdentity::of(&self.0), FileIdentity::of(&other.0)), (Ok(own), Ok(found)) if own.0 == found.0)
+    }
+
     /// Locks the folder until this value is dropped.
     ///
     /// # Errors
