@@ -46,7 +46,10 @@ fn after_a_kill_from_outside_progress_and_last_words_are_whole() {
     let id = daemon.ok(&["submit", "noop", odd::TELL, "--crashes-max", "1"]).trim().to_owned();
     let victim = daemon.await_worker(WorkerState::Busy);
     let pid = victim.pid.expect("a busy worker has a process");
-    let folder = places::boot_folder(&daemon.socket()).join(format!("w{}-{}", victim.worker, daemon.pid()));
+    let folders = std::fs::read_dir(places::boot_folder(&daemon.socket())).expect("it is there").flatten();
+    let own = format!("w{}-", victim.worker);
+    let is_own = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&own);
+    let folder = folders.into_iter().find(is_own).expect("each worker has a folder").path();
     eventually("it has told all", || folder.join(odd::TOLD).exists().then_some(()));
     send_signal(pid, "KILL");
     daemon.cli(&["wait", &id]);
