@@ -153,32 +153,10 @@ impl fmt::Display for ConnectFailure {
                 path.display(),
                 waited.as_secs_f32()
             ),
-            Self::ForeignFolder { folder, owner, uid } => write!(
-                out,
-                "the folder {} belongs to {}, not to you (user {uid}), so no socket in it is trusted: remove it or have \
-                 it removed, set XDG_RUNTIME_DIR, or give --socket",
-                folder.display(),
-                name_of(*owner)
-            ),
-            Self::ForeignRuntimeFolder { folder, owner, uid } => write!(
-                out,
-                "XDG_RUNTIME_DIR is {}, which belongs to {}, not to you (user {uid}): unset it (su and sudo may keep it), \
-                 or give --socket for that user's daemon",
-                folder.display(),
-                name_of(*owner)
-            ),
-            Self::ForeignListener { path, uid } => write!(
-                out,
-                "a process of user {uid} listens on {}, which {}: if you trust it, give --socket",
-                path.display(),
-                rightful(path)
-            ),
-            Self::UnmappedListener { path, shown_as } => write!(
-                out,
-                "the process that listens on {} runs as a user whom this user namespace does not map (shown as \
-                 {shown_as}), so nothing tells whose it is: if you trust it, give --socket",
-                path.display()
-            ),
+            Self::ForeignFolder { .. }
+            | Self::ForeignRuntimeFolder { .. }
+            | Self::ForeignListener { .. }
+            | Self::UnmappedListener { .. } => self.name_foreigner(out),
             Self::Io { path, error } => write!(out, "cannot connect to {}: {error}", path.display()),
         }
     }
@@ -218,6 +196,39 @@ fn no_permission(out: &mut fmt::Formatter<'_>, path: &str) -> fmt::Result {
 impl std::error::Error for ConnectFailure {}
 
 impl ConnectFailure {
+    /// Whose thing stands where a daemon was looked for, and what to do.
+    fn name_foreigner(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ForeignFolder { folder, owner, uid } => write!(
+                out,
+                "the folder {} belongs to {}, not to you (user {uid}), so no socket in it is trusted: remove it or have \
+                 it removed, set XDG_RUNTIME_DIR, or give --socket",
+                folder.display(),
+                name_of(*owner)
+            ),
+            Self::ForeignRuntimeFolder { folder, owner, uid } => write!(
+                out,
+                "XDG_RUNTIME_DIR is {}, which belongs to {}, not to you (user {uid}): unset it (su and sudo may keep it), \
+                 or give --socket for that user's daemon",
+                folder.display(),
+                name_of(*owner)
+            ),
+            Self::ForeignListener { path, uid } => write!(
+                out,
+                "a process of user {uid} listens on {}, which {}: if you trust it, give --socket",
+                path.display(),
+                rightful(path)
+            ),
+            Self::UnmappedListener { path, shown_as } => write!(
+                out,
+                "the process that listens on {} runs as a user whom this user namespace does not map (shown as \
+                 {shown_as}), so nothing tells whose it is: if you trust it, give --socket",
+                path.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether something of another user stands where a daemon was looked for.
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(
