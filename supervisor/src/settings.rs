@@ -197,8 +197,7 @@ fn socket_place(named: Option<PathBuf>, mode: Mode) -> Result<SocketPlace> {
 }
 
 fn usual_places() -> Vec<places::OwnPlace> {
-    let [runtime_dir, state_home, home] =
-        ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME"].map(|name| std::env::var_os(name));
+    let [runtime_dir, state_home, home] = ["XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME"].map(std::env::var_os);
     places::own_places(&places::PlaceContext {
         runtime_dir: runtime_dir.as_deref(),
         state_home: state_home.as_deref(),

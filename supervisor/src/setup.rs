@@ -141,17 +141,19 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, BootRoot,
 /// Fails unless connect(2) says that nothing listens at the socket: the lock file of a daemon that serves it may have
 /// been removed.
 fn refuse_if_served(socket: &Path) -> Result<()> {
-    let pid = match dial::dial(socket) {
+    let answer = dial::dial(socket);
+    let kind = answer.as_ref().err().map(io::Error::kind);
+    if matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)) {
+        return Ok(());
+    }
+    let pid = match answer {
         Ok(stream) => socket::peer_cred(stream.as_fd()).map_or(0, |peer| peer.pid).to_string(),
-        Err(error) => match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => return Ok(()),
-            // EAGAIN: its queue of connections is full.
-            io::ErrorKind::WouldBlock => "unknown".to_owned(),
-            _ => bail!(
-                "cannot find out whether a process listens on {}: {error}; remove it, or choose another --socket",
-                socket.display()
-            ),
-        },
+        // EAGAIN: its queue of connections is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => "unknown".to_owned(),
+        Err(error) => bail!(
+            "cannot find out whether a process listens on {}: {error}; remove it, or choose another --socket",
+            socket.display()
+        ),
     };
     bail!(
         "another daemon (pid {pid}) serves {}, although its lock file was removed: stop it, or choose another --socket",

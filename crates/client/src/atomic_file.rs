@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bulkhead_sys::held_folder::FileIdentity;
 use bulkhead_sys::unnamed_file;
 
 use crate::destination::{Destination, NotPlaced};
@@ -88,9 +89,15 @@ impl AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Some(path) = &self.temporary {
-            // It does not matter if the file is gone already.
-            drop(std::fs::remove_file(path));
+            remove_own(&self.file, path);
         }
+    }
+}
+
+/// Removes the file if its path still leads to it. It does not matter if it is gone already.
+pub(crate) fn remove_own(file: &File, path: &Path) {
+    if matches!((FileIdentity::of(file), FileIdentity::at(path)), (Ok(own), Ok(found)) if own == found) {
+        drop(std::fs::remove_file(path));
     }
 }
 
@@ -185,6 +192,18 @@ mod tests {
         assert_eq!(AtomicFile::create(&path).unwrap_err().kind(), ErrorKind::IsADirectory);
         assert_eq!(AtomicFile::create(Path::new("/dev/null")).unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(AtomicFile::create(&folder.path().join("a/b")).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    /// Two containers may give their processes one number, and so their files one name.
+    #[test]
+    fn what_took_the_place_of_its_temporary_name_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = Destination::look(&folder.path().join("out")).unwrap();
+        let (file, path) = named(folder.path(), MODE).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "theirs").unwrap();
+        drop(AtomicFile { file: Arc::new(file), destination, temporary: Some(path.clone()) });
+        assert_eq!(std::fs::read(&path).unwrap(), b"theirs");
     }
 
     #[test]

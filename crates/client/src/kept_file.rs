@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_sys::unnamed_file;
 
+use crate::atomic_file::remove_own;
 use crate::destination::folder_of;
 use crate::input_file;
 
@@ -40,8 +41,9 @@ pub(crate) fn keep(file: &File, name: Option<PathBuf>, path: &Path, suffix: &str
         Ok(free) => free,
         Err(_) => match copy_to_spare(file, path, suffix) {
             Ok(free) => {
-                // It may be gone already.
-                name.map(std::fs::remove_file);
+                if let Some(name) = name {
+                    remove_own(file, &name);
+                }
                 free
             }
             Err(error) => name.ok_or(error)?,
