@@ -1,6 +1,16 @@
 //! Turns an error into an exit code and one line on stderr. The codes themselves stand in `proto::client::exit`, a
 //! public table.
 //!
+//! The end of the daemon has one code for each thing that a command may be waiting for, whatever its verb:
+//!
+//! | the daemon ends while the command waits for | verbs | code |
+//! |---|---|---|
+//! | the ends of jobs | `run`, `wait`, `logs --follow` | 122, by [`while_waiting`] |
+//! | that very end | `drain` | 0 if no job was left, else 122, by the verb itself |
+//! | an answer, or events | all others, `events --follow` too | 69, by [`report`] |
+//!
+//! A daemon that ends in order gives each job its outcome `lost` before, which has the same code 122.
+//!
 //! A closed stdout (`bulkhead run ... | head`) ends the command quietly, with the code that a shell reports for a
 //! process that SIGPIPE killed; as for any Unix tool it counts only under `pipefail`. Jobs that were accepted before
 //! stay accepted. Driven by `main.rs`.
@@ -44,22 +54,35 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// The connection ended while jobs were attached to it. Their ends will never arrive.
+/// The connection ended while this command waited for jobs. Their ends will never arrive.
 #[derive(Debug)]
-pub(crate) struct JobsLost {
-    /// How many jobs.
-    pub(crate) jobs: u64,
+struct JobsLost {
+    /// How many jobs; 0 if the daemon had accepted none yet.
+    jobs: u64,
     /// Why the connection ended.
-    pub(crate) error: Error,
+    error: Error,
 }
 
 impl fmt::Display for JobsLost {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} had not ended: {}", plural::count(self.jobs, "job"), self.error)
+        match self.jobs {
+            0 => write!(out, "the jobs were not accepted yet: {}", self.error),
+            jobs => write!(out, "{} had not ended: {}", plural::count(jobs, "job"), self.error),
+        }
     }
 }
 
 impl std::error::Error for JobsLost {}
+
+/// Turns the end of a connection on which a command waited for so many jobs into [`JobsLost`]; any other error stays.
+pub(crate) fn while_waiting(error: Error, jobs: u64) -> anyhow::Error {
+    match error {
+        // A daemon that takes nobody has not accepted the jobs: the same command may succeed later.
+        Error::Goodbye(Refusal::Busy { .. } | Refusal::Draining) if jobs == 0 => error.into(),
+        Error::Closed { .. } | Error::Goodbye(_) | Error::Io(_) => JobsLost { jobs, error }.into(),
+        other => other.into(),
+    }
+}
 
 /// No daemon was running, and a private one could not be started for this command.
 #[derive(Debug)]
@@ -191,6 +214,7 @@ impl CombinedExit {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use bulkhead_proto::client::outcome::Outcome;
 
@@ -201,14 +225,23 @@ mod tests {
         let path = PathBuf::from("/x");
         let busy = Refusal::Busy { what: "queue".to_owned(), limit: 1, retry_after_ms: 1 };
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
-        let cases: [(anyhow::Error, u8); 11] = [
+        let closed = || Error::Closed { in_a_frame: false };
+        let cases: [(anyhow::Error, u8); 19] = [
             (UsageError("x".to_owned()).into(), USAGE),
             (ConnectFailure::Nobody { path: path.clone() }.into(), NO_DAEMON),
             (ConnectFailure::Busy { path }.into(), BUSY),
             (Error::Refused(busy).into(), BUSY),
             (Error::Refused(Refusal::Draining).into(), BUSY),
-            (Error::Closed { in_a_frame: false }.into(), NO_DAEMON),
-            (JobsLost { jobs: 3, error: Error::Closed { in_a_frame: false } }.into(), LOST),
+            (closed().into(), NO_DAEMON),
+            (while_waiting(closed(), 3), LOST),
+            (while_waiting(closed(), 0), LOST),
+            (while_waiting(Error::Closed { in_a_frame: true }, 1), LOST),
+            (while_waiting(Error::Goodbye(Refusal::Draining), 1), LOST),
+            (while_waiting(Error::Goodbye(Refusal::Draining), 0), BUSY),
+            (while_waiting(io::Error::from(io::ErrorKind::TimedOut).into(), 1), LOST),
+            (while_waiting(Error::Refused(Refusal::Draining), 1), BUSY),
+            (while_waiting(Error::NoReply { waited: Duration::ZERO }, 1), NO_DAEMON),
+            (while_waiting(Error::Interrupted, 1), CANCELLED),
             (Error::Interrupted.into(), CANCELLED),
             (anyhow::Error::from(Error::Interrupted).context(DaemonNotStarted), CANCELLED),
             (anyhow::anyhow!("no such program").context(DaemonNotStarted), NO_DAEMON),

@@ -120,12 +120,12 @@ impl DaemonClient {
         loop {
             let until =
                 if log.is_some() { Until::Moment(Instant::now() + LOOK_EVERY) } else { Until::Closed };
-            let arrived = self.receive(|tag| tag == logs || tag == ends, until)?;
-            // Entries that were written before this reply come before it.
+            let arrived = self.receive(|tag| tag == logs || tag == ends, until);
+            // Entries that were written before this reply, or before the end of the daemon, come before it.
             if let Some(log) = &mut log {
                 log.look(each)?;
             }
-            match arrived.map(|ReceivedReply { answer, .. }| answer) {
+            match arrived?.map(|ReceivedReply { answer, .. }| answer) {
                 None => {}
                 Some(Answer::Log(None)) => {}
                 Some(Answer::Log(Some(next))) => {

@@ -16,6 +16,7 @@ use bulkhead_views::log;
 use bulkhead_views::time::utc;
 
 use crate::args::GlobalArgs;
+use crate::exit::while_waiting;
 use crate::failure_report;
 use crate::job_ids;
 use crate::output;
@@ -67,7 +68,7 @@ impl Args {
         match client.follow_log(self.job, &mut |item| printer.show(item)) {
             // Ctrl-C ends this command and not the job.
             Err(Error::Interrupted) => printer.code = exit::CANCELLED,
-            followed => followed?,
+            followed => followed.map_err(|error| while_waiting(error, 1))?,
         }
         printer.out.flush()?;
         Ok(printer.code)

@@ -22,7 +22,7 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_views::end;
 
 use crate::args::GlobalArgs;
-use crate::exit::{CombinedExit, DaemonNotStarted, JobsLost, UsageError, first_error, is_quiet};
+use crate::exit::{CombinedExit, DaemonNotStarted, UsageError, first_error, is_quiet, while_waiting};
 use crate::failure_report::{self, CrashedJobs};
 use crate::inputs::Inputs;
 use crate::job_args::{JobArgs, WhenBusy};
@@ -230,7 +230,7 @@ fn take_all<I: Iterator<Item = JobInput>>(run: &mut Run<'_, I>, sink: &mut Resul
             }
             Some(Err(error)) => {
                 sink.take_arrived(run);
-                return Err(lost_or(error, run.unended()));
+                return Err(while_waiting(error, run.unended()));
             }
         }
     }
@@ -251,16 +251,6 @@ fn cancel_rest_after_failed_write<I: Iterator<Item = JobInput>>(run: &mut Run<'_
         return;
     }
     cancel_rest_or_log(run);
-}
-
-/// Turns the end of a connection into [`JobsLost`] if jobs had not ended.
-fn lost_or(error: Error, unended: u64) -> anyhow::Error {
-    match error {
-        Error::Closed { .. } | Error::Goodbye(_) | Error::Io(_) if unended > 0 => {
-            JobsLost { jobs: unended, error }.into()
-        }
-        other => other.into(),
-    }
 }
 
 /// Prints the ends of jobs: results to stdout or a file, failures to stderr.

@@ -12,7 +12,7 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_views::answer;
 
 use crate::args::GlobalArgs;
-use crate::exit::{CombinedExit, of_refusal};
+use crate::exit::{CombinedExit, of_refusal, while_waiting};
 use crate::failure_report;
 use crate::job_ids::JobIdArgs;
 use crate::output;
@@ -44,8 +44,11 @@ impl Args {
             client.on_notice(failure_report::notice);
         }
         let (mut out, mut combined_exit) = (StdoutWriter::new(), CombinedExit::default());
+        let mut left = places.len() as u64;
         for item in client.wait(jobs) {
-            let (job, code) = match item? {
+            let item = item.map_err(|error| while_waiting(error, left))?;
+            left = left.saturating_sub(1);
+            let (job, code) = match item {
                 WaitItem::Ended(end) => (end.job, tell(&end, global, &mut out)?),
                 WaitItem::Refused { job, refusal } => (job, tell_refused(job, &refusal, global, &mut out)?),
             };
