@@ -46,6 +46,8 @@ pub const LANE_FRAMES_PER_TURN: usize = 64;
 pub const WORKERS_MAX: u16 = 1024;
 /// Charged deaths that the daemon keeps for `deaths`; beyond them, the oldest are dropped.
 pub const DEATHS_KEPT: usize = 1000;
+/// Most ranges of job numbers in one record.
+pub const JOB_RANGES_MAX: usize = 16;
 /// `why` counts at most this many jobs before another one, and then says `or more`.
 pub const WHY_COUNT_MAX: u64 = 10_000;
 /// Most return addresses that are kept of one death.
@@ -62,7 +64,8 @@ pub const PRIORITY_MAX: u8 = 9;
 /// Longest job limit a client may ask for, in milliseconds (30 days).
 pub const LIMIT_MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 
-/// Highest `cancel_grace_ms` of a kind: how long its cancelled tasks may take to end by themselves, in milliseconds.
+/// Longest grace, of a kind (`cancel_grace_ms`) or that a client asks for: how long a task may take to end by itself when
+/// it is to end, in milliseconds.
 pub const CANCEL_GRACE_MAX_MS: u32 = 60_000;
 /// Least memory limit a client may ask for, in bytes.
 pub const MEMORY_MIN_BYTES: u64 = 1 << 20;

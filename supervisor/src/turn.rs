@@ -252,6 +252,7 @@ fn log_record(record: &Record) {
         | What::Retried { .. }
         | What::Backoff { .. }
         | What::Ended { .. }
+        | What::EndedQueued { .. }
         | What::RetryAsked { .. }
         | What::Recovered { .. }
         | What::Short { .. }

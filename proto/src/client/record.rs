@@ -202,6 +202,18 @@ pub enum What {
         /// Time since the last offer; 0 if it never ran.
         after_us: u64,
     },
+    /// Jobs of one user have ended in one turn that had not begun: they expired, the service stopped, or the client that
+    /// they were attached to was gone.
+    EndedQueued {
+        /// Their outcome.
+        outcome: Outcome,
+        /// If they were cancelled because their client was gone: how long it had been gone.
+        gone_ms: Option<u64>,
+        /// How many.
+        count: u64,
+        /// Their numbers, rising; at most [`crate::limits::JOB_RANGES_MAX`] ranges, the first ones.
+        jobs: Vec<JobRange>,
+    },
     /// A client asked to run an ended job again.
     RetryAsked {
         /// The job.
@@ -247,6 +259,22 @@ pub enum What {
         /// The limit that it reached.
         why: Enough,
     },
+}
+
+/// Jobs whose numbers follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct JobRange {
+    /// The first.
+    pub first: JobId,
+    /// The last.
+    pub last: JobId,
+}
+
+impl JobRange {
+    /// How many jobs.
+    pub fn count(self) -> u64 {
+        self.last.0.saturating_sub(self.first.0).saturating_add(1)
+    }
 }
 
 /// Why a worker was recycled: the limit of the configuration that it reached, with its value.

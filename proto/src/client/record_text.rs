@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::client::record::{Enough, What};
+use crate::client::record::{Enough, JobRange, What};
 use crate::client::why::Part;
 use crate::death::Signal;
 
@@ -101,6 +101,7 @@ impl fmt::Display for What {
             | Self::Retried { .. }
             | Self::Backoff { .. }
             | Self::Ended { .. }
+            | Self::EndedQueued { .. }
             | Self::RetryAsked { .. } => job_line(self, out),
         }
     }
@@ -176,6 +177,23 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
+/// Ranges of jobs: `17..19,25`, and `,..` behind them if they are not all of so many jobs.
+struct Ranges<'a>(&'a [JobRange], u64);
+
+impl fmt::Display for Ranges<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, JobRange { first, last }) in self.0.iter().enumerate() {
+            let comma = if place > 0 { "," } else { "" };
+            match first == last {
+                true => write!(out, "{comma}{first}")?,
+                false => write!(out, "{comma}{first}..{last}")?,
+            }
+        }
+        let told: u64 = self.0.iter().map(|range| range.count()).sum();
+        if told < self.1 { out.write_str(",..") } else { Ok(()) }
+    }
+}
+
 /// The field for a part; empty without one.
 fn of(part: Option<Part>) -> String {
     part.map(|Part { number, parts }| format!(" part={number}/{parts}")).unwrap_or_default()
@@ -213,6 +231,14 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             let after = Span::us(*after_us);
             write!(out, "job ended job={job} outcome=\"{outcome}\" attempts={attempts} after={after}")
         }
+        What::EndedQueued { outcome, gone_ms, count, jobs } => {
+            write!(
+                out,
+                "queued jobs ended outcome=\"{outcome}\" count={count} jobs={}",
+                Ranges(jobs, *count)
+            )?;
+            gone_ms.map_or(Ok(()), |ms| write!(out, " client_gone={}", Span::ms(ms)))
+        }
         What::RetryAsked { job } => write!(out, "job is run again on request job={job}"),
         _ => Ok(()),
     }
@@ -222,6 +248,7 @@ fn job_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
 mod tests {
     use super::*;
     use crate::client::evidence::Evidence;
+    use crate::client::outcome::Outcome;
     use crate::death::Death;
     use crate::ids::{JobId, SlotId, WorkerId};
 
@@ -249,6 +276,25 @@ mod tests {
             alone: true,
         };
         assert_eq!(retried.to_string(), "job retried job=17 attempt=2 worker=5 after=412us alone=yes");
+    }
+
+    #[test]
+    fn jobs_that_ended_in_the_queue_are_counted_and_named_by_ranges() {
+        let range = |first, last| JobRange { first: JobId(first), last: JobId(last) };
+        let ended = |outcome, gone_ms, count| What::EndedQueued {
+            outcome,
+            gone_ms,
+            count,
+            jobs: vec![range(17, 19), range(25, 25)],
+        };
+        assert_eq!(
+            ended(Outcome::Expired, None, 4).to_string(),
+            "queued jobs ended outcome=\"expired\" count=4 jobs=17..19,25"
+        );
+        assert_eq!(
+            ended(Outcome::Cancelled, Some(5000), 9).to_string(),
+            "queued jobs ended outcome=\"cancelled\" count=9 jobs=17..19,25,.. client_gone=5.00s"
+        );
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn line(record: &Record) -> String {
 mod tests {
     use bulkhead_proto::client::evidence::Evidence;
     use bulkhead_proto::client::outcome::Outcome;
-    use bulkhead_proto::client::record::{Enough, What};
+    use bulkhead_proto::client::record::{Enough, JobRange, What};
     use bulkhead_proto::death::{Death, KillReason, Violation};
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
 
@@ -125,6 +125,15 @@ mod tests {
             ),
             (What::Backoff { job: J, part: None, attempt: 1, message: text(), retry_after_ms: 5 }, "5.00ms"),
             (What::Ended { job: J, outcome: Outcome::Cancelled, attempts: 2, after_us: 7 }, "cancelled"),
+            (
+                What::EndedQueued {
+                    outcome: Outcome::Expired,
+                    gone_ms: None,
+                    count: 3,
+                    jobs: vec![JobRange { first: J, last: JobId(19) }],
+                },
+                "count=3 jobs=17..19",
+            ),
             (What::RetryAsked { job: J }, "job=17"),
             (What::Degraded { pool: "heavy".to_owned(), reason: text() }, "degraded pool=heavy"),
             (What::Recovered { pool: "heavy".to_owned() }, "pool=heavy"),

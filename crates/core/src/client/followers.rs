@@ -123,6 +123,7 @@ fn text_bytes(what: &What) -> u64 {
         What::Degraded { pool, reason } => pool.len() + reason.len(),
         What::Recovered { pool } => pool.len(),
         What::Short { what } => what.len(),
+        What::EndedQueued { jobs, .. } => std::mem::size_of_val(jobs.as_slice()),
         What::Ended {
             outcome:
                 Outcome::Done

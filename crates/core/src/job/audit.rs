@@ -25,6 +25,7 @@ impl Jobs {
         self.audit_attachments(tickets);
         self.logs.audit(&self.table);
         self.kept.audit(&self.table);
+        assert!(self.unbegun.is_empty(), "jobs that ended before they began are recorded in the same turn");
         let count_all = |phase| self.table.count(phase) + self.table.count_parts(phase);
         assert_eq!(self.queues.audit(&self.table), count_all(Phase::Queued), "queued jobs are in the queue");
         assert_eq!(self.queues.audit_solo(&self.table), count_all(Phase::Solo));

@@ -53,12 +53,12 @@ impl Jobs {
         self.leave_list(turn, key);
         self.end_progress(turn, run.first());
         turn.count_end(&outcome, 1);
-        self.record_end(turn, key, &outcome);
         let (part, by) = match ended_by {
             EndedBy::Itself => (None, None),
             EndedBy::Part(part) => (Some(part), None),
             EndedBy::Canceller(by) => (None, Some(by)),
         };
+        self.record_end(turn, key, &outcome, by);
         let job = &mut self.table[key];
         // A done job is never run again, so its input is not kept.
         if outcome == Outcome::Done {
@@ -153,14 +153,14 @@ impl Jobs {
         (JobEnded { job: job.id, outcome, output, attempts: job.attempts }, job.held())
     }
 
-    /// Records an end that somebody may look for. Jobs that are done without trouble and jobs that never began leave
-    /// no record: a flood of them would push the others out of the ring.
-    fn record_end(&self, turn: &mut Turn, key: Key, outcome: &Outcome) {
+    /// Records an end that somebody may look for. Jobs that are done without trouble leave no record, and jobs that never
+    /// began are recorded together (`unbegun.rs`): a flood of them would push the others out of the ring.
+    fn record_end(&mut self, turn: &mut Turn, key: Key, outcome: &Outcome, by: Option<Canceller>) {
         let job = &self.table[key];
         let died = job.rare.as_ref().is_some_and(|rare| !rare.deaths.is_empty());
         let troubled = job.alone || job.retries > 0 || job.lost_ns().is_some() || died;
         if !troubled && (*outcome == Outcome::Done || job.attempts == 0) {
-            return;
+            return self.unbegun.note(self.table.batch(key).uid, job.id, outcome, by);
         }
         let after_us = match job.state {
             EntryState::Running { since_ns, .. } => (turn.now_ns() - since_ns) / 1000,

@@ -10,7 +10,7 @@
 //! | `queues`, `queue`, `backlog`, `candidate` | which job is next |
 //! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
-//! | `ending`, `announce`, `kept`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
+//! | `ending`, `unbegun`, `announce`, `kept`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
 //! | `attachments`, `logs`, `progress`, `deaths` | files, logs, progress subscriptions and evidence of a job |
 
 mod admit;
@@ -42,6 +42,7 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unbegun;
 mod values;
 
 use bulkhead_proto::client::refusal::Refusal;
@@ -70,6 +71,7 @@ use crate::job::progress::Subscriptions;
 use crate::job::queues::Queues;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
+use crate::job::unbegun::UnbegunEnds;
 
 /// All jobs and parts, and everything that belongs to them.
 #[derive(Debug)]
@@ -82,6 +84,7 @@ pub(crate) struct Jobs {
     logs: Logs,
     deaths: RecentDeaths,
     progress: Subscriptions,
+    unbegun: UnbegunEnds,
 }
 
 impl Jobs {
@@ -96,6 +99,7 @@ impl Jobs {
             logs: Logs::default(),
             deaths: RecentDeaths::default(),
             progress: Subscriptions::default(),
+            unbegun: UnbegunEnds::default(),
         }
     }
 

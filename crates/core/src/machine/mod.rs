@@ -100,6 +100,8 @@ impl Core {
         self.unpark_read();
         // After the last offer of the turn, for each may bring a log.
         self.jobs.evict_logs(&mut self.turn);
+        // After the last end of the turn, and before the record that the daemon stops.
+        self.jobs.record_unbegun(&mut self.turn);
         self.tend_drain();
         self.workers.tend(&mut self.turn, self.drain.is_leaving());
         self.clients.follow_all(&mut self.turn);

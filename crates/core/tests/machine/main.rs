@@ -31,5 +31,6 @@ mod shortage;
 mod speed;
 mod stopped;
 mod task_watch;
+mod unbegun;
 mod why;
 mod why_waiting;

@@ -56,6 +56,8 @@ pub struct Ledger {
     pub pauses: PauseOracle,
     /// The time at which each client left.
     pub(crate) gone: BTreeMap<ClientId, u64>,
+    /// Jobs that ended before they began and that the record of it has no room to name.
+    pub(crate) unnamed_ends: u64,
     /// The daemon was asked to stop: jobs may be lost.
     pub(crate) stopping: bool,
     /// Offers that must have their worker for themselves.
@@ -269,6 +271,7 @@ impl Ledger {
                 self.blamed(TaskId::named(*job, *part), *worker, *crashes, *crashes_max)
             }
             What::Ended { job, outcome, .. } => self.end_recorded(now, *job, outcome),
+            What::EndedQueued { outcome, count, jobs, .. } => self.queued_ended(now, outcome, *count, jobs),
             What::RetryAsked { job } => {
                 self.forget_parts(*job)?;
                 let again = self.cancels.contains(job);

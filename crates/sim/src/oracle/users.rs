@@ -60,6 +60,8 @@ fn subject(what: &What) -> Option<JobId> {
         | What::Backoff { job, .. }
         | What::Ended { job, .. }
         | What::RetryAsked { job } => Some(*job),
+        // All are jobs of one user: see `Ledger::queued_ended`.
+        What::EndedQueued { jobs, .. } => jobs.first().map(|range| range.first),
         _ => None,
     }
 }

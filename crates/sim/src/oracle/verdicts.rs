@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bulkhead_core::event::{Leftover, Now, TaskResult};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, TimeLimit};
+use bulkhead_proto::client::record::JobRange;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
 use bulkhead_proto::job::JobState;
+use bulkhead_proto::limits::JOB_RANGES_MAX;
 
 use crate::oracle::job::{KnownEnd, KnownJob};
 use crate::oracle::ledger::Ledger;
@@ -74,6 +76,30 @@ impl Ledger {
         Ok(())
     }
 
+    /// Jobs ended before they began. A record names the first of many ranges only.
+    pub(crate) fn queued_ended(
+        &mut self,
+        now: Now,
+        outcome: &Outcome,
+        count: u64,
+        ranges: &[JobRange],
+    ) -> Verdict {
+        let told: u64 = ranges.iter().map(|range| range.count()).sum();
+        if told == 0 || told > count || (told < count && ranges.len() < JOB_RANGES_MAX) {
+            return broken("records", format!("{count} queued jobs ended, and {ranges:?} are named"));
+        }
+        self.unnamed_ends += count - told;
+        let mut owners = BTreeSet::new();
+        for id in ranges.iter().flat_map(|range| range.first.0..=range.last.0).map(JobId) {
+            self.end_recorded(now, id, outcome)?;
+            owners.extend(self.jobs.get(&id).map(|job| job.uid));
+        }
+        match owners.len() {
+            1 => Ok(()),
+            _ => broken("records", format!("one record is about jobs of users {owners:?}")),
+        }
+    }
+
     /// A client is told of an end.
     ///
     /// # Errors
@@ -94,6 +120,13 @@ impl Ledger {
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         if ended.outcome != Outcome::Done && !job.end_recorded && ended.attempts > 0 {
             return broken("records", format!("job {id} ended {}, and there is no record", ended.outcome));
+        }
+        let is_news = matches!(ended.outcome, Outcome::Expired | Outcome::Lost { .. });
+        if is_news && !job.end_recorded {
+            let Some(left) = self.unnamed_ends.checked_sub(1) else {
+                return broken("records", format!("job {id} ended {} in silence", ended.outcome));
+            };
+            (self.unnamed_ends, job.end_recorded) = (left, true);
         }
         // What a task wrote that failed, or ended after its limit of time, is kept if it wrote something.
         let is_failed = matches!(ended.outcome, Outcome::Failed { .. });
