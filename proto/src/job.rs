@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::codec::{Decode, Encode};
-use crate::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, PRIORITY_MAX};
+use crate::limits::{CANCEL_GRACE_MAX_MS, INLINE_MAX_BYTES, LIMIT_MAX_MS, MEMORY_MIN_BYTES, PRIORITY_MAX};
 
 /// A payload of up to this many bytes needs no allocation. With 16, a [`Payload`] is as large as a `Vec`.
 const SMALL_BYTES: usize = 16;
@@ -101,6 +101,9 @@ pub struct Policy {
     pub cpu_ms: Option<u64>,
     /// Memory that one attempt may have beyond what its worker had before, in bytes.
     pub memory_bytes: Option<u64>,
+    /// How long a task may take to end by itself after a cancel, a limit of time or a stop, in milliseconds; at most
+    /// [`CANCEL_GRACE_MAX_MS`], and 0 kills it at once. `None`: `cancel_grace_ms` of its kind.
+    pub grace_ms: Option<u32>,
     /// How long the job may wait for its first attempt, in milliseconds; then it is `expired`.
     pub expires_ms: Option<u64>,
     /// How many deaths charged to the job quarantine it; at least 1. `None`: the number of its kind, else
@@ -121,6 +124,7 @@ impl Default for Policy {
             no_progress_ms: None,
             cpu_ms: None,
             memory_bytes: None,
+            grace_ms: None,
             expires_ms: None,
             crashes_max: None,
             retries_max: None,
@@ -151,6 +155,8 @@ impl Policy {
             Some(format!("a time limit is not from 1 to {LIMIT_MAX_MS} ms"))
         } else if self.memory_bytes.is_some_and(|bytes| bytes < MEMORY_MIN_BYTES) {
             Some(format!("a memory limit is below {MEMORY_MIN_BYTES} bytes, less than any task needs"))
+        } else if let Some(ms) = self.grace_ms.filter(|ms| *ms > CANCEL_GRACE_MAX_MS) {
+            Some(format!("a grace of {ms} ms is not from 0 to {CANCEL_GRACE_MAX_MS} ms"))
         } else {
             None
         }

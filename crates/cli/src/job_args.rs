@@ -77,6 +77,10 @@ struct PolicyArgs {
     /// Memory that one attempt may take, such as 512M; one that takes more crashes
     #[arg(long, help_heading = "Policy", value_name = "SIZE", value_parser = bytes::parse)]
     memory: Option<u64>,
+    /// How long a task may take to end by itself after a cancel, a time limit or a stop, at most 60s; 0s kills it at
+    /// once [default: its kind's, 2s for programs]
+    #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
+    grace: Option<Duration>,
     /// How long the job may wait to be started, such as 10m; then it is expired
     #[arg(long, help_heading = "Policy", value_name = "TIME", value_parser = duration::parse)]
     expires: Option<Duration>,
@@ -108,6 +112,7 @@ impl JobArgs {
             no_progress_ms: ms(self.policy.no_progress),
             cpu_ms: ms(self.policy.cpu_time),
             memory_bytes: self.policy.memory,
+            grace_ms: self.policy.grace.map(|grace| u32::try_from(grace.as_millis()).unwrap_or(u32::MAX)),
             expires_ms: ms(self.policy.expires),
             crashes_max: self.policy.crashes_max,
             retries_max: self.policy.retries_max,
@@ -328,6 +333,8 @@ mod tests {
             ("noop --memory 512", "needs a unit"),
             ("noop --memory 512K", "memory limit"),
             ("noop --expires 31d", "time limit"),
+            ("noop --grace 2", "needs a unit"),
+            ("noop --grace 61s", "a grace of 61000 ms is not from 0 to 60000 ms"),
         ] {
             let error = read(line).unwrap_err();
             assert!(error.contains(fault), "{line}: {error}");

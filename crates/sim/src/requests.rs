@@ -7,7 +7,7 @@ use bulkhead_proto::client::message::{Request, Submit, Walk};
 use bulkhead_proto::file::{FileUse, IN, OUT, Way};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
-use bulkhead_proto::limits::{BATCH_MAX, MEMORY_MIN_BYTES};
+use bulkhead_proto::limits::{BATCH_MAX, CANCEL_GRACE_MAX_MS, MEMORY_MIN_BYTES};
 
 use crate::client::Role;
 use crate::truth::Truth;
@@ -78,6 +78,9 @@ impl World {
         }
         if self.rng.chance(150) {
             policy.memory_bytes = Some(MEMORY_MIN_BYTES + self.rng.span(64 << 20));
+        }
+        if self.rng.chance(200) {
+            policy.grace_ms = Some(*self.rng.pick(&[0, 100, 2000]));
         }
         if self.rng.chance(150) {
             policy.expires_ms = Some(1 + self.rng.span(20_000));
@@ -201,6 +204,7 @@ impl World {
             2 => submit.policy.crashes_max = Some(0),
             3 => submit.policy.timeout_ms = Some(0),
             4 => submit.policy.expires_ms = Some(u64::MAX),
+            8 => submit.policy.grace_ms = Some(CANCEL_GRACE_MAX_MS + 1),
             5 => submit.inputs = vec![self.input(), Payload::from(vec![0; 5000])],
             6 => return Request::Cancel { jobs: (0..=BATCH_MAX as u64).map(JobId).collect() },
             7 => return Request::Drain { grace_ms: Some(1) },

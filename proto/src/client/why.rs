@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::outcome::Outcome;
+use crate::client::outcome::{Outcome, TimeLimit};
 use crate::client::view::{JobDeath, Parts, PoolHealth};
 use crate::codec::{Decode, Encode};
 use crate::ids::{JobId, WorkerId};
@@ -176,6 +176,19 @@ pub struct Holder {
     pub killed: Option<String>,
     /// Whether the proof of its death is overdue.
     pub stuck: bool,
+    /// Set while it has the grace to end the attempt.
+    pub ending: Option<EndingTask>,
+}
+
+/// A task that was told to end, and has its grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct EndingTask {
+    /// Time since it was told.
+    pub told_ms: u64,
+    /// The rest of its grace: then it is killed.
+    pub left_ms: u64,
+    /// The limit of time that it met, if its job waits for its end.
+    pub met: Option<TimeLimit>,
 }
 
 /// An attempt that runs, or that a worker has in its ring.

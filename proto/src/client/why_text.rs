@@ -10,10 +10,12 @@ mod tests;
 
 use std::fmt;
 
-use crate::client::outcome::Outcome;
+use crate::client::outcome::{Outcome, TimeLimit};
 use crate::client::record_text::Span;
 use crate::client::view::{JobDeath, Parts};
-use crate::client::why::{Canceller, Holder, Past, Running, RunningLimits, Why, WhyEnded, WhyNow};
+use crate::client::why::{
+    Canceller, EndingTask, Holder, Past, Running, RunningLimits, Why, WhyEnded, WhyNow,
+};
 use crate::limits::WHY_COUNT_MAX;
 use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
 
@@ -190,6 +192,11 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
     if *alone {
         said.push("It runs alone, in a worker that had run nothing: a death was charged to it.".to_owned());
     }
+    if let Some(ending) = &holder.ending {
+        said.extend(ending.met.map(|limit| met(limit, limits)));
+        said.push(format!("It {}.", told_to_end(ending)));
+        return said.extend(drain.map(drain_text));
+    }
     if holder.killed.is_some() {
         said.push(format!("The job is decided when this worker is proven dead: {}.", of_holder(holder)));
     }
@@ -198,6 +205,25 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
     }));
     said.extend(drain.map(drain_text));
     say_limits(limits, said);
+}
+
+fn told_to_end(ending: &EndingTask) -> String {
+    let EndingTask { told_ms, left_ms, .. } = ending;
+    format!(
+        "was told to end {} ago, and is killed in {} unless it ends before",
+        span(*told_ms),
+        span(*left_ms)
+    )
+}
+
+/// The limit that decided the outcome of a job whose task has not ended yet.
+fn met(limit: TimeLimit, limits: &RunningLimits) -> String {
+    let value = match limit {
+        TimeLimit::Wall => limits.timeout_ms,
+        TimeLimit::NoProgress => limits.no_progress_ms,
+        TimeLimit::Cpu => limits.cpu_ms,
+    };
+    format!("It {limit} {}: it has timed out once it has ended.", span(value.unwrap_or(0)))
 }
 
 fn say_limits(limits: &RunningLimits, said: &mut Vec<String>) {
@@ -242,7 +268,10 @@ fn of_holder(holder: &Holder) -> String {
     match (&holder.killed, holder.stuck) {
         (Some(why), false) => format!("{who} was killed ({why}) and has not ended yet"),
         (Some(why), true) => format!("{who} was killed ({why}) and is stuck: it should have ended long ago"),
-        (None, _) => format!("{who} still has it and was told to stop it"),
+        (None, _) => match &holder.ending {
+            Some(ending) => format!("{who} still has it; it {}", told_to_end(ending)),
+            None => format!("{who} still has it and was told to stop it"),
+        },
     }
 }
 

@@ -99,12 +99,13 @@ fn policy(detail: &JobDetail) -> String {
     let limit = |ms: Option<u64>| ms.map_or_else(|| "none".to_owned(), |ms| Span::ms(ms).to_string());
     let policy = &detail.policy;
     format!(
-        "priority {}, timeout {}, no progress {}, cpu time {}, memory {}, expires {}, crashes_max {}, retries_max {}",
+        "priority {}, timeout {}, no progress {}, cpu time {}, memory {}, grace {}, expires {}, crashes_max {}, retries_max {}",
         policy.priority,
         limit(policy.timeout_ms),
         limit(policy.no_progress_ms),
         limit(policy.cpu_ms),
         policy.memory_bytes.map_or_else(|| "none".to_owned(), bytes::exact),
+        limit(policy.grace_ms.filter(|ms| *ms > 0).map(u64::from)),
         limit(policy.expires_ms),
         policy.crash_budget(),
         policy.retry_budget()
@@ -162,7 +163,7 @@ mod tests {
             "state     crashed: killed 1 worker, by SIGKILL; quarantined",
             "412us after it was accepted",
             "parts     12 done, 2 running, of 100",
-            "timeout 5.00s, no progress none, cpu time none, memory 512M, expires none",
+            "timeout 5.00s, no progress none, cpu time none, memory 512M, grace none, expires none",
             "attempt 1: worker 3 (pid 812) died of SIGKILL",
             "\n  said      \"row 7\"\n",
             "`bulkhead retry 17`",

@@ -55,6 +55,7 @@ impl Jobs {
         let (kind, uid, client, output) = (batch.kind, batch.uid, batch.client, batch.policy.output);
         let pool = batch.pool;
         let limits = TaskLimits::of(&batch.policy);
+        let grace_ms = batch.policy.grace_ms.unwrap_or(0);
         if let Some(lost_ns) = lost_ns {
             turn.count(Counter::Retries, 1);
             let after_us = (now_ns - lost_ns) / 1000;
@@ -67,7 +68,7 @@ impl Jobs {
             fence,
             kind,
             memory_bytes: limits.memory_bytes,
-            grace_ms: turn.kind(kind).map_or(0, |kind| kind.cancel_grace_ms),
+            grace_ms,
             output: output_of(stage, output),
             stage,
             files,

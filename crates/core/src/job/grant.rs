@@ -30,6 +30,7 @@ pub(crate) fn grant(kind: &Kind, policy: &mut Policy, admin: bool) -> Result<(),
     grant_limits(&kind.limits, policy, admin)?;
     policy.crashes_max.get_or_insert(kind.crashes_max.unwrap_or(CRASHES_MAX));
     policy.retries_max.get_or_insert(kind.retries_max.unwrap_or(0));
+    policy.grace_ms.get_or_insert(kind.cancel_grace_ms);
     if policy.output == OutputMode::Inline {
         policy.output = kind.output;
     }

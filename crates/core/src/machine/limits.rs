@@ -58,6 +58,10 @@ impl Core {
         match self.current(id, &offer) {
             Some(run) => self.judge_running(id, run, &offer),
             None if offer.is_claimed() => {
+                let met = self.workers.watched_met(&mut self.turn, id, &offer);
+                if let Some(memory @ KillReason::Memory { .. }) = met {
+                    return self.kill(id, memory);
+                }
                 let why = if self.drain.is_leaving() { KillReason::Stop } else { KillReason::Cancel };
                 let need = self.workers.end_unwanted(&mut self.turn, id, &offer, why);
                 self.follow_up(id, need);

@@ -121,6 +121,7 @@ impl View<'_> {
                 pid: None,
                 killed: None,
                 stuck: false,
+                ending: None,
             }),
             for_ms: self.since_ms(begun_ns),
             behind: u32::try_from(behind).unwrap_or(u32::MAX),
@@ -148,6 +149,7 @@ impl View<'_> {
             pid: worker.pid(),
             killed: worker.kill().map(|kill| kill.why().to_string()),
             stuck: worker.shown() == WorkerState::Stuck,
+            ending: worker.ending(self.turn.now_ns(), seq),
         })
     }
 

@@ -1,16 +1,17 @@
 //! Running tasks that their workers were told to end: the job was cancelled, one of its parts failed, the service stops, or
 //! the task met a limit of time.
 //!
-//! A kind with `cancel_grace_ms` gives its tasks that time to end by themselves: [`Action::Unwant`] tells the worker, which
-//! is killed only if the task still runs [`REPORT_MS`] after the time is over. Until then the worker is offered nothing,
-//! and its other offers are taken back. A kind without grace has its worker killed at once. Memory limits, violations and
-//! dead lanes never wait for a grace.
+//! A task has the grace that its job asks for, else the `cancel_grace_ms` of its kind, to end by itself: [`Action::Unwant`]
+//! tells the worker, which is killed only if the task still runs [`REPORT_MS`] after the time is over. Until then the worker
+//! is offered nothing, and its other offers are taken back. A task without grace has its worker killed at once. Memory
+//! limits, violations and dead lanes never wait for a grace.
 //!
 //! | why | when its job ends | what its report is for |
 //! |---|---|---|
 //! | its job ended before: cancelled, a part failed, stop | before the order | dropped as stale |
 //! | a limit of time | with the report, the kill or the death, as [`MetLimit`] says | its output is kept |
 
+use bulkhead_proto::client::why::EndingTask;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
@@ -26,6 +27,9 @@ pub(super) const REPORT_MS: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndOrder {
     seq: Seq,
+    /// When the worker was told, CLOCK_MONOTONIC nanoseconds.
+    since_ns: u64,
+    grace_ms: u32,
     /// When the worker is killed, CLOCK_MONOTONIC nanoseconds.
     until_ns: u64,
     /// Why it is killed then.
@@ -39,6 +43,17 @@ impl<T: Copy> Worker<T> {
     pub(crate) fn met_limit(&self) -> Option<(Seq, MetLimit)> {
         let order = self.end_order.as_ref()?;
         Some((order.seq, order.met?))
+    }
+
+    /// The task of this offer, if the worker was told to end it and is not killed yet.
+    pub(crate) fn ending(&self, now_ns: u64, seq: Seq) -> Option<EndingTask> {
+        let order = self.end_order.as_ref().filter(|order| order.seq == seq && !self.is_killed())?;
+        let over_ns = order.since_ns.saturating_add(ms(u64::from(order.grace_ms)));
+        Some(EndingTask {
+            told_ms: now_ns.saturating_sub(order.since_ns) / 1_000_000,
+            left_ms: over_ns.saturating_sub(now_ns).div_ceil(1_000_000),
+            met: order.met.map(|met| met.limit),
+        })
     }
 
     /// Whether it was told to end a task.
@@ -130,7 +145,8 @@ impl<T: Copy> Workers<T> {
             return FollowUp::Kill(why.into());
         }
         let until_ns = turn.now_ns().saturating_add(ms(u64::from(offer.grace_ms()) + REPORT_MS));
-        worker.end_order = Some(EndOrder { seq, until_ns, why, met });
+        let (since_ns, grace_ms) = (turn.now_ns(), offer.grace_ms());
+        worker.end_order = Some(EndOrder { seq, since_ns, grace_ms, until_ns, why, met });
         worker.set(turn, id, WorkerAlarm::EndOrder, until_ns);
         worker.cancel(turn, id, WorkerAlarm::Limit);
         self.watch_memory_alone(turn, id);

@@ -164,8 +164,9 @@ impl<T: Copy> Workers<T> {
         self.note_stuck(turn, id, seen);
     }
 
-    /// Compares an examination with the limits of the watched task; `is_wanted` while its job has not ended. Asks for a look
-    /// if a limit is met. Gives the limit if the worker is killed already, because a look shows nothing then.
+    /// Compares an examination with the limits of the watched task; `is_wanted` while its job has not ended: after that only
+    /// its memory counts. Asks for a look if a limit is met. Gives the limit if the worker is killed already, because a look
+    /// shows nothing then.
     pub(crate) fn judge_watched(
         &mut self,
         turn: &mut Turn,
@@ -174,18 +175,20 @@ impl<T: Copy> Workers<T> {
         seen: Option<&ProcessSeen>,
         progress_ns: Option<u64>,
     ) -> Option<KillReason> {
-        if !is_wanted {
-            self.unwatch(turn, id, None);
-            return None;
-        }
         let worker = self.table.get_mut(&id)?;
         let is_killed = worker.is_killed();
         let watch = worker.watch.as_mut()?;
         // Of a killed worker only the limit of progress counts: its task uses nothing any more.
-        let limits = match is_killed {
-            true => TaskLimits { cpu_ms: None, memory_bytes: None, ..watch.limits },
-            false => watch.limits,
+        let limits = match (is_wanted, is_killed) {
+            (true, true) => TaskLimits { cpu_ms: None, memory_bytes: None, ..watch.limits },
+            (true, false) => watch.limits,
+            (false, true) => TaskLimits::default(),
+            (false, false) => limits_in_grace(&watch.limits),
         };
+        if !is_wanted && !limits.are_watched() {
+            self.unwatch(turn, id, None);
+            return None;
+        }
         match watch.judge(&limits, seen, progress_ns, (turn.now_ns(), turn.config().cores)) {
             Ok(u64::MAX) => None,
             Ok(next_ns) => {

@@ -13,6 +13,7 @@ mod kept;
 mod kinds;
 mod limits;
 mod logs;
+mod own_grace;
 mod part_ends;
 mod part_turns;
 mod parts;

@@ -85,7 +85,7 @@ impl Oracles {
             quiet: quiet::QuietOracle::default(),
             outputs: outputs::OutputOracle::default(),
             fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),
-            unwanted: unwanted::UnwantedOracle::new(&scenario.config),
+            unwanted: unwanted::UnwantedOracle::default(),
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
         }

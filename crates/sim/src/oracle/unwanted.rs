@@ -1,4 +1,4 @@
-//! `unwanted`: a task of a kind with a grace is told to end before its worker is killed for a cancel, and gets its time.
+//! `unwanted`: a task with a grace is told to end before its worker is killed for a cancel, and gets its time.
 //!
 //! It judges actions by the truth of the boxes: only a task that has begun is told to end, and its worker gets no offer
 //! before that task has ended. A worker that is stopped or hung up may be killed at once, and so may one that is continued
@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::Action;
-use bulkhead_core::config::Config;
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{Seq, WorkerId};
@@ -19,9 +18,10 @@ use crate::report::{Verdict, broken};
 use crate::worker::FakeWorker;
 
 /// Follows the tasks that were told to end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct UnwantedOracle {
-    graces_ms: Vec<u32>,
+    /// The grace of each offer that a worker got, by its own rules or by those of its kind.
+    graces_ms: BTreeMap<(WorkerId, Seq), u32>,
     /// The offer that each worker was last told to end, and when.
     asked: BTreeMap<WorkerId, (Seq, u64)>,
     /// Workers that were stopped when this turn began, and were continued in it.
@@ -29,12 +29,6 @@ pub struct UnwantedOracle {
 }
 
 impl UnwantedOracle {
-    /// An oracle that knows no such task.
-    pub fn new(config: &Config) -> Self {
-        let graces_ms = config.kinds.iter().map(|kind| kind.cancel_grace_ms).collect();
-        Self { graces_ms, asked: BTreeMap::new(), resumed: BTreeSet::new() }
-    }
-
     /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         if let Event::Resumed { worker } = event {
@@ -61,13 +55,16 @@ impl UnwantedOracle {
         match action {
             Action::Unwant { worker, seq } => self.asks(now, *worker, *seq, truth),
             Action::Kill { worker, why: KillReason::Cancel } => self.kills(now, *worker, pool, truth),
-            Action::Offer { worker, seq, .. } => match self.asked.get(worker) {
-                Some((asked, _)) if pool.kind_of(*worker, *asked).is_some() => broken(
-                    "unwanted",
-                    format!("offer {seq} goes to worker {worker}, which is to end {asked}"),
-                ),
-                _ => Ok(()),
-            },
+            Action::Offer { worker, seq, task } => {
+                self.graces_ms.insert((*worker, *seq), task.grace_ms);
+                match self.asked.get(worker) {
+                    Some((asked, _)) if pool.kind_of(*worker, *asked).is_some() => broken(
+                        "unwanted",
+                        format!("offer {seq} goes to worker {worker}, which is to end {asked}"),
+                    ),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }
@@ -92,10 +89,8 @@ impl UnwantedOracle {
         let is_deaf = pool.is_deaf(worker) || self.resumed.contains(&worker);
         let Some(truth) = truth.filter(|truth| !truth.hostile && !is_deaf) else { return Ok(()) };
         let running = truth.run.as_ref().map(|run| run.seq);
-        let Some((seq, kind)) = running.and_then(|seq| Some((seq, pool.kind_of(worker, seq)?))) else {
-            return Ok(());
-        };
-        let grace_ns = u64::from(self.graces_ms[usize::from(kind.0)]) * MS;
+        let Some(seq) = running.filter(|seq| pool.kind_of(worker, *seq).is_some()) else { return Ok(()) };
+        let grace_ns = self.graces_ms.get(&(worker, seq)).map_or(0, |ms| u64::from(*ms) * MS);
         let had_time = |asked: &&(Seq, u64)| asked.0 == seq && now.mono_ns >= asked.1 + grace_ns;
         if grace_ns == 0 || self.asked.get(&worker).filter(had_time).is_some() {
             return Ok(());

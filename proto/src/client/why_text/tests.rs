@@ -60,7 +60,7 @@ fn ended(how: Outcome, by: Option<Canceller>) -> Why {
 }
 
 fn holder(killed: Option<&str>, stuck: bool) -> Holder {
-    Holder { worker: WorkerId(3), pid: Some(812), killed: killed.map(str::to_owned), stuck }
+    Holder { worker: WorkerId(3), pid: Some(812), killed: killed.map(str::to_owned), stuck, ending: None }
 }
 
 fn assert_says(why: &Why, parts: &[&str]) {
