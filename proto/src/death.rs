@@ -5,6 +5,7 @@
 //! "broken pipe". The texts here are part of outcomes and records, so the simulation's trace holds them too.
 
 use std::fmt;
+use std::num::NonZeroU8;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,42 @@ pub enum Death {
     },
     /// It exited because the supervisor had asked it to.
     Retired,
+    /// It lives on: this signal ended the program that its task ran. The job fails, and the death is charged to nobody.
+    OfProgram {
+        /// The signal's number.
+        signal: i32,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+    },
+}
+
+/// How the program ended that a failed task ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramEnd {
+    /// With this exit code, or without having run: then the code that a shell gives for it.
+    Code(NonZeroU8),
+    /// A signal ended it.
+    Signal {
+        /// The signal's number, from 1 to [`SIGNAL_MAX`].
+        signal: u8,
+        /// Whether the kernel wrote a core file.
+        core: bool,
+    },
+}
+
+/// The highest number of a signal (signal(7)).
+pub const SIGNAL_MAX: u8 = 64;
+/// What a shell adds to the number of the signal that ended a program.
+const SIGNALLED: u8 = 128;
+
+impl ProgramEnd {
+    /// The exit code that a shell shows for it.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Code(code) => code.get(),
+            Self::Signal { signal, .. } => SIGNALLED.saturating_add(signal),
+        }
+    }
 }
 
 /// Why the supervisor killed a worker.
@@ -180,6 +217,9 @@ impl fmt::Display for Death {
             }
             Self::Killed { why } => write!(out, "killed by the supervisor: {why}"),
             Self::Retired => out.write_str("retired"),
+            Self::OfProgram { signal, core } => {
+                write!(out, "its program: {}{}", Signal(*signal), left_core(*signal, *core))
+            }
         }
     }
 }
@@ -195,6 +235,9 @@ impl Death {
             Self::Signalled { .. } | Self::Fault { .. } | Self::StackOverflow { .. } | Self::Sent { .. } => {
                 format!("died of {self}")
             }
+            Self::OfProgram { signal, core } => {
+                format!("lives on, its program died of {}{}", Signal(*signal), left_core(*signal, *core))
+            }
         }
     }
 
@@ -209,7 +252,7 @@ impl Death {
             | Self::StackOverflow { .. }
             | Self::AllocationFailed { .. }
             | Self::Sent { .. } => true,
-            Self::Killed { .. } | Self::Retired => false,
+            Self::Killed { .. } | Self::Retired | Self::OfProgram { .. } => false,
         }
     }
 }
@@ -228,6 +271,17 @@ impl fmt::Display for Signal {
 
 fn dumped(core: bool) -> &'static str {
     if core { " (core dumped)" } else { "" }
+}
+
+/// The same for a program, whose user may look for the file: also that there is none, if the signal would leave one.
+fn left_core(signal: i32, core: bool) -> &'static str {
+    if !core && leaves_core(signal) { " (no core)" } else { dumped(core) }
+}
+
+/// Whether the kernel writes a core file for this signal, if limits and settings let it (signal(7), action "Core").
+pub fn leaves_core(signal: i32) -> bool {
+    // QUIT, ILL, TRAP, ABRT, BUS, FPE, SEGV, XCPU, XFSZ, SYS.
+    matches!(signal, 3..=8 | 11 | 24 | 25 | 31)
 }
 
 /// The name of a signal that ends or stops a process, by its Linux number (signal(7), x86 and ARM).
@@ -281,5 +335,19 @@ mod tests {
             assert_eq!(death.to_string(), text);
             assert!(death.is_own());
         }
+    }
+
+    #[test]
+    fn a_program_s_death_is_not_its_worker_s_and_says_whether_a_core_was_left() {
+        for (signal, core, text) in
+            [(11, true, "SIGSEGV (core dumped)"), (6, false, "SIGABRT (no core)"), (9, false, "SIGKILL")]
+        {
+            let death = Death::OfProgram { signal, core };
+            assert_eq!(death.to_string(), format!("its program: {text}"));
+            assert_eq!(death.predicate(), format!("lives on, its program died of {text}"));
+            assert!(!death.is_own());
+        }
+        assert_eq!(ProgramEnd::Signal { signal: 11, core: true }.code(), 139);
+        assert_eq!(ProgramEnd::Signal { signal: SIGNAL_MAX, core: false }.code(), 192);
     }
 }

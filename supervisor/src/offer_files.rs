@@ -136,7 +136,7 @@ impl OfferFiles {
 
 fn lost_output(error: &io::Error) -> TaskResult {
     let message = format!("its output could not be kept: {error}");
-    TaskResult::Failed { message, code: None, output: Leftover::Nothing }
+    TaskResult::Failed { message, program: None, output: Leftover::Nothing }
 }
 
 /// Reads the number of parts at the head of a plan, which is sealed.

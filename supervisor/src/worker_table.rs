@@ -7,7 +7,6 @@ mod reaping;
 mod stops;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU8;
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
@@ -234,10 +233,10 @@ fn read_box(
         let files = worker.offer_files.remove(&seq);
         let result = match (result, files) {
             (FinishedResult::Inline(payload), _) => Ok(TaskResult::Inline(payload)),
-            (FinishedResult::Failed { message, code, output }, files) => {
+            (FinishedResult::Failed { message, program, output }, files) => {
                 failure_output(output, files, outputs).map(|output| TaskResult::Failed {
                     message,
-                    code: code.map(NonZeroU8::get),
+                    program,
                     output,
                 })
             }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulkhead_jobs::{PositionedFile, TaskContext, TaskFailure};
-use bulkhead_proto::death::signal_name;
+use bulkhead_proto::death::{ProgramEnd, SIGNAL_MAX, signal_name};
 use bulkhead_proto::exec::{Program, STDIN};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
@@ -39,17 +39,16 @@ use crate::boot_folder;
 use output_folder::OutputFolder;
 use stderr_tail::StderrTail;
 
+mod core_file;
 mod output_folder;
 mod real_path;
 mod stderr_tail;
 
 /// The search path for programs whose environment has no `PATH`.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// The exit codes of shells: for a program that cannot be executed, for one that is not found, and the number that is
-/// added to that of a signal.
+/// The exit codes of shells: for a program that cannot be executed, and for one that is not found.
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
-const SIGNALLED: i32 = 128;
 // Linux signal numbers (signal(7), x86 and ARM).
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
@@ -153,8 +152,23 @@ fn look_up(name: &OsStr, env: &[(OsString, OsString)], folder: &Path) -> Result<
 fn failed(code: u8, text: String) -> TaskFailure {
     let failure = TaskFailure::new(text);
     match NonZeroU8::new(code) {
-        Some(code) => failure.with_code(code),
+        Some(code) => failure.with_program_end(ProgramEnd::Code(code)),
         None => failure,
+    }
+}
+
+/// How a program ended, if not with code 0.
+fn end_of(status: ExitStatus) -> Option<ProgramEnd> {
+    match status {
+        ExitStatus::Code(0) => None,
+        ExitStatus::Code(code) => {
+            let code = u8::try_from(code).ok().and_then(NonZeroU8::new).unwrap_or(NonZeroU8::MAX);
+            Some(ProgramEnd::Code(code))
+        }
+        ExitStatus::Signal { signal, core } => {
+            let signal = u8::try_from(signal).unwrap_or(SIGNAL_MAX).min(SIGNAL_MAX);
+            Some(ProgramEnd::Signal { signal, core })
+        }
     }
 }
 
@@ -204,16 +218,20 @@ impl<'a> ProgramListener<'a> {
 
     /// The failure for a program that ended with this status.
     fn fate(&self, status: ExitStatus) -> TaskFailure {
-        let (code, mut text) = match status {
-            ExitStatus::Code(code) => (code, format!("exit code {code}")),
-            ExitStatus::Signal { signal, .. } => (SIGNALLED + signal, killed_by(signal)),
+        let mut text = match status {
+            ExitStatus::Code(code) => format!("exit code {code}"),
+            ExitStatus::Signal { signal, core } => killed_by(signal) + &core_file::told(signal, core),
         };
         let words = self.tail.text();
         if !words.is_empty() {
             text.push_str(": ");
             text.push_str(&words);
         }
-        failed(u8::try_from(code).unwrap_or(u8::MAX), text).with_output()
+        let failure = TaskFailure::new(text).with_output();
+        match end_of(status) {
+            Some(end) => failure.with_program_end(end),
+            None => failure,
+        }
     }
 }
 

@@ -6,13 +6,13 @@
 //! it sealed knows that an earlier merge had done all the work. Driven by `runtime.rs`.
 
 use std::io::{self, BufWriter, Write};
-use std::num::NonZeroU8;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulkhead_jobs::{FileError, PositionedFile, TaskContext, TaskFailure};
 use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
+use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
@@ -58,7 +58,7 @@ pub(crate) enum TaskEnd {
     /// Done, with its output in its descriptor.
     Descriptor { bytes: u64 },
     /// It failed with this text; `inline` or `spilled` is the output before the failure, if it is kept.
-    Failed { text: String, code: Option<NonZeroU8>, inline: Vec<u8>, spilled: u64 },
+    Failed { text: String, program: Option<ProgramEnd>, inline: Vec<u8>, spilled: u64 },
 }
 
 impl TaskEnd {
@@ -67,13 +67,13 @@ impl TaskEnd {
         match self {
             Self::Inline(bytes) => Finish::Inline(bytes),
             Self::Descriptor { bytes } => Finish::Descriptor { bytes: *bytes },
-            Self::Failed { text, code, inline, spilled } => {
+            Self::Failed { text, program, inline, spilled } => {
                 let output = match (inline.is_empty(), *spilled) {
                     (true, 0) => PartialOutput::Nothing,
                     (true, bytes) => PartialOutput::Descriptor { bytes },
                     (false, _) => PartialOutput::Inline(inline),
                 };
-                Finish::Failed { text, output, code: *code }
+                Finish::Failed { text, output, program: *program }
             }
         }
     }
@@ -140,7 +140,7 @@ impl<'a> TaskOutput<'a> {
             _ => said,
         };
         let (inline, spilled) = if failure.keeps_output() { self.keep(&text) } else { (Vec::new(), 0) };
-        TaskEnd::Failed { text, code: failure.code(), inline, spilled }
+        TaskEnd::Failed { text, program: failure.program_end(), inline, spilled }
     }
 
     /// The output of a failed task, if there is room for it: bytes beside the text, or the number of bytes in its

@@ -110,7 +110,7 @@ impl Runtime {
         }
         let (ended, panicked) = self.run(task, TaskFiles::new(files))?;
         if let TaskEnd::Failed { text, .. } = &ended {
-            log::debug!("task failed job={} attempt={} error=\"{text}\"", task.job, task.fence);
+            log::debug!("task failed job={} attempt={} error={text:?}", task.job, task.fence);
         }
         self.ring.finish(task.seq, &ended.as_finish());
         let is_heard = !self.ring.should_ring() || self.early_files.ring(&self.doorbell)?;

@@ -5,7 +5,7 @@
 
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
-use bulkhead_proto::death::{Death, Violation};
+use bulkhead_proto::death::{Death, ProgramEnd, Violation};
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
@@ -199,7 +199,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProcessEnd {
     /// By itself or by a stranger's hand: as the wait status and what the worker left in its box say. Never
-    /// [`Death::Killed`] or [`Death::Retired`].
+    /// [`Death::Killed`], [`Death::Retired`] or [`Death::OfProgram`].
     Itself(Death),
     /// By the shell's kill, which [`Action::Kill`](crate::action::Action::Kill) asked for.
     ByUs,
@@ -275,7 +275,7 @@ pub enum TaskResult {
         output: Leftover,
         /// Its message.
         message: String,
-        /// The exit code, if the task was a program.
-        code: Option<u8>,
+        /// How the program ended, if the task was one.
+        program: Option<ProgramEnd>,
     },
 }

@@ -17,8 +17,8 @@ mod test_task;
 mod transform;
 
 use std::fmt;
-use std::num::NonZeroU8;
 
+use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::kind::{CHAOS, FACTORIAL, NOOP, SLEEP, TRANSFORM};
 
 pub use fan_out::{FanOut, Planned, Split};
@@ -35,20 +35,20 @@ pub type Handler = fn(input: &[u8], task: &mut dyn TaskContext) -> Result<(), Ta
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskFailure {
     text: String,
-    code: Option<NonZeroU8>,
+    program: Option<ProgramEnd>,
     keeps_output: bool,
 }
 
 impl TaskFailure {
     /// A failure with this text: a lower-case fragment that names what was wrong.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), code: None, keeps_output: false }
+        Self { text: text.into(), program: None, keeps_output: false }
     }
 
-    /// Adds the exit code of the program that the task ran, or the code that a shell would report for it.
+    /// Adds how the program ended that the task ran.
     #[must_use]
-    pub fn with_code(self, code: NonZeroU8) -> Self {
-        Self { code: Some(code), ..self }
+    pub fn with_program_end(self, end: ProgramEnd) -> Self {
+        Self { program: Some(end), ..self }
     }
 
     /// The client also gets the output that the task had written.
@@ -62,9 +62,9 @@ impl TaskFailure {
         self.keeps_output
     }
 
-    /// The exit code of the program that the task ran.
-    pub fn code(&self) -> Option<NonZeroU8> {
-        self.code
+    /// How the program ended that the task ran.
+    pub fn program_end(&self) -> Option<ProgramEnd> {
+        self.program
     }
 }
 

@@ -50,7 +50,7 @@ impl FakeResult {
     /// A failure that left so many bytes in the output descriptor.
     pub fn failed(text: &str, output_bytes: u64, elapsed_ns: u64) -> Self {
         Self {
-            status: ReportStatus::Failed { code: None }.pack(),
+            status: ReportStatus::Failed { program: None }.pack(),
             bytes: text.as_bytes().to_vec(),
             output_bytes,
             parts: 0,

@@ -5,8 +5,6 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use std::num::NonZeroU8;
-
 use bulkhead_core::event::{Event, Leftover, ProcessEnd, Report, TaskResult};
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::death::Death;
@@ -119,9 +117,9 @@ impl World {
                 }
                 TaskResult::Held { output: self.hold(), bytes: written.output_bytes }
             }
-            Some(ReportStatus::Failed { code }) => TaskResult::Failed {
+            Some(ReportStatus::Failed { program }) => TaskResult::Failed {
                 message: String::from_utf8_lossy(&written.bytes).into_owned(),
-                code: code.map(NonZeroU8::get),
+                program,
                 output: match written.output_bytes {
                     0 if inline => Leftover::Inline(written.payload()),
                     0 => Leftover::Nothing,

@@ -33,6 +33,15 @@ pub fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
+/// The largest core file that this process and its children may leave, in bytes: the soft limit of RLIMIT_CORE.
+///
+/// # Errors
+/// None for valid arguments.
+pub fn core_limit() -> io::Result<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_CORE)?;
+    Ok(soft)
+}
+
 /// Raises RLIMIT_NOFILE to its hard limit and returns that.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use crate::client::view::{JobDeath, Parts};
 use crate::client::why::{
     Canceller, EndingTask, Holder, Past, Running, RunningLimits, Why, WhyEnded, WhyNow,
 };
+use crate::death::Death;
 use crate::limits::WHY_COUNT_MAX;
 use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
 
@@ -278,6 +279,10 @@ fn of_holder(holder: &Holder) -> String {
 fn death(death: &JobDeath) -> String {
     let JobDeath { part, attempt, worker, pid, death, charged, evidence, .. } = death;
     let part = part.map(|part| format!(" of {part}")).unwrap_or_default();
+    if let Death::OfProgram { .. } = death {
+        let who = format!("worker {worker} (pid {pid})");
+        return format!("Attempt {attempt}{part} failed in {who}, which {}.", death.predicate());
+    }
     let how = death.predicate();
     let known = evidence.to_string();
     let known = if known.is_empty() { known } else { format!(" ({})", known.trim_start()) };

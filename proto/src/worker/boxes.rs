@@ -11,6 +11,7 @@
 
 use std::num::NonZeroU8;
 
+use crate::death::{ProgramEnd, SIGNAL_MAX};
 use crate::ids::Seq;
 use crate::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, TEXT_MAX_BYTES};
 
@@ -200,13 +201,17 @@ pub enum ReportStatus {
     Descriptor,
     /// The task's own code failed; the text of the failure is in the box.
     Failed {
-        /// The exit code of the program that an `exec` task ran.
-        code: Option<NonZeroU8>,
+        /// How the program ended that an `exec` task ran.
+        program: Option<ProgramEnd>,
     },
 }
 
-/// The exit code of a failure is in the bits of the status from this one on.
+/// The exit code of a failure is in the 8 bits of the status from this one on.
 const CODE_SHIFT: u32 = 8;
+/// The number of the signal that ended the program, in the 8 bits from this one on; the code is then 0.
+const SIGNAL_SHIFT: u32 = 16;
+/// The bit that is set if that signal left a core file.
+const CORE_SHIFT: u32 = 24;
 
 impl ReportStatus {
     /// The word in the box.
@@ -214,7 +219,11 @@ impl ReportStatus {
         match self {
             Self::Inline => 1,
             Self::Descriptor => 2,
-            Self::Failed { code } => 3 | code.map_or(0, |code| u64::from(code.get()) << CODE_SHIFT),
+            Self::Failed { program: None } => 3,
+            Self::Failed { program: Some(ProgramEnd::Code(code)) } => 3 | u64::from(code.get()) << CODE_SHIFT,
+            Self::Failed { program: Some(ProgramEnd::Signal { signal, core }) } => {
+                3 | u64::from(signal) << SIGNAL_SHIFT | u64::from(core) << CORE_SHIFT
+            }
         }
     }
 
@@ -224,8 +233,13 @@ impl ReportStatus {
             1 => Some(Self::Inline),
             2 => Some(Self::Descriptor),
             _ if status & 0xff == 3 => {
-                let code = u8::try_from(status >> CODE_SHIFT).ok()?;
-                Some(Self::Failed { code: NonZeroU8::new(code) })
+                let [_, code, signal, core, 0, 0, 0, 0] = status.to_le_bytes() else { return None };
+                let program = match (NonZeroU8::new(code), signal, core) {
+                    (code, 0, 0) => code.map(ProgramEnd::Code),
+                    (None, 1..=SIGNAL_MAX, 0 | 1) => Some(ProgramEnd::Signal { signal, core: core == 1 }),
+                    _ => return None,
+                };
+                Some(Self::Failed { program })
             }
             _ => None,
         }
@@ -253,15 +267,26 @@ mod tests {
 
     #[test]
     fn a_status_survives_packing_and_no_other_number_is_one() {
-        let failed = |code| ReportStatus::Failed { code: NonZeroU8::new(code) };
-        for status in [ReportStatus::Inline, ReportStatus::Descriptor, failed(0), failed(1), failed(255)] {
+        let failed = |code| ReportStatus::Failed { program: NonZeroU8::new(code).map(ProgramEnd::Code) };
+        let died = |signal, core| ReportStatus::Failed { program: Some(ProgramEnd::Signal { signal, core }) };
+        for status in [
+            ReportStatus::Inline,
+            ReportStatus::Descriptor,
+            failed(0),
+            failed(1),
+            failed(255),
+            died(1, false),
+            died(SIGNAL_MAX, true),
+        ] {
             assert_eq!(ReportStatus::unpack(status.pack()), Some(status));
         }
         assert_eq!(
             [ReportStatus::Inline, ReportStatus::Descriptor, failed(0)].map(ReportStatus::pack),
             [1, 2, 3]
         );
-        for status in [0, 4, 0x101, 0x102, 0x1_0003, u64::MAX] {
+        for status in
+            [0, 4, 0x101, 0x102, 0x1_0103, 0x41_0003, 0x100_0003, 0x20b_0003, 0x1_0000_0003, u64::MAX]
+        {
             assert_eq!(ReportStatus::unpack(status), None, "{status:#x}");
         }
     }

@@ -227,7 +227,7 @@ impl Puppet {
             Ok(()) => self.ring.finish(task.seq, &Finish::Inline(&output.0)),
             Err(failure) => self.ring.finish(
                 task.seq,
-                &Finish::Failed { text: &failure.to_string(), output: PartialOutput::Nothing, code: None },
+                &Finish::Failed { text: &failure.to_string(), output: PartialOutput::Nothing, program: None },
             ),
         }
         self.ring_if_asleep();

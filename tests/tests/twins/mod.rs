@@ -128,7 +128,7 @@ impl Twin for Real {
 
     fn fail(&mut self, seq: u64) {
         self.worker
-            .finish(Seq(seq), &Finish::Failed { text: NO, output: PartialOutput::Nothing, code: None });
+            .finish(Seq(seq), &Finish::Failed { text: NO, output: PartialOutput::Nothing, program: None });
     }
 
     fn end_badly(&mut self, seq: u64) {

@@ -1,5 +1,5 @@
 //! Deaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of the last
-//! `DEATHS_KEPT` for `deaths`.
+//! `DEATHS_KEPT` for `deaths`. The death of a program that a signal ended is kept as well, though its worker lives on.
 //!
 //! A row of the ring names its job and user, because a job may be forgotten before its deaths are. Who is charged is
 //! decided in `machine/death.rs`.
@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 
 use bulkhead_proto::client::view::{DeathRow, JobDeath};
 use bulkhead_proto::client::why::Part;
+use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::DEATHS_KEPT;
 
 use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
 use crate::job::part_set::part_of;
+use crate::job::run::TaskRun;
 use crate::job::{Jobs, OfferRef, ProvenDeath};
 use crate::turn::Turn;
 
@@ -55,7 +57,9 @@ impl Jobs {
         shown: JobId,
         dead: &ProvenDeath<'_>,
     ) {
-        let charged = |rare: &RareFields| rare.deaths.iter().any(|death| death.worker == dead.worker);
+        let is_of_worker =
+            |death: &JobDeath| death.worker == dead.worker && !matches!(death.death, Death::OfProgram { .. });
+        let charged = |rare: &RareFields| rare.deaths.iter().any(is_of_worker);
         let is_noted = |job: &Job| job.rare.as_deref().is_some_and(charged);
         if let Some(run) = self.there(offer.ticket, offer.number, offer.count) {
             let key = self.table.open(run);
@@ -71,6 +75,17 @@ impl Jobs {
                 self.keep_death(turn, (own, Some(this), offer.fence.0), dead, false);
             }
         }
+    }
+
+    /// Keeps the death of the program that a task ran, whose worker lives on.
+    ///
+    /// # Panics
+    /// If the task is not in the table.
+    pub(crate) fn note_of_program(&mut self, turn: &Turn, run: TaskRun, dead: &ProvenDeath<'_>) {
+        let key = self.table.open(run);
+        let (own, part) = self.task_of(key);
+        let attempt = self.table[key].attempts;
+        self.keep_death(turn, (own, part, attempt), dead, false);
     }
 
     /// Adds a death to the evidence of a job, and to the ring.

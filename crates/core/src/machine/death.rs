@@ -102,7 +102,8 @@ fn named(worker: &JobWorker, end: ProcessEnd, remains: &[Remains]) -> Death {
         | Death::AllocationFailed { .. }
         | Death::Sent { .. }
         | Death::Killed { .. }
-        | Death::Retired => own,
+        | Death::Retired
+        | Death::OfProgram { .. } => own,
     }
 }
 
@@ -126,7 +127,8 @@ fn blame(worker: &JobWorker, death: &Death) -> Blame {
     }
     let is_of_hung_up = worker.kill().is_some_and(|kill| kill.is_of_hung_up());
     match death {
-        Death::Retired | Death::LeftAfterPanic => Blame::Nobody,
+        // No process of a worker ends as a program of its task does.
+        Death::Retired | Death::LeftAfterPanic | Death::OfProgram { .. } => Blame::Nobody,
         Death::Killed { why } => match why {
             KillReason::Timeout
             | KillReason::NoProgress

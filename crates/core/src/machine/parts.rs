@@ -2,13 +2,15 @@
 //!
 //! `settle.rs` calls `task_done` for each report that is current.
 
+use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::death::{Death, ProgramEnd};
 use bulkhead_proto::ids::PoolId;
 use bulkhead_proto::limits::PARTS_MAX;
 
 use crate::action::Action;
 use crate::event::{Leftover, TaskResult};
-use crate::job::{TaskKind, TaskRun, truncate};
+use crate::job::{Doing, ProvenDeath, TaskKind, TaskRun, truncate};
 use crate::machine::Core;
 use crate::worker::MetLimit;
 
@@ -16,9 +18,12 @@ impl Core {
     /// A task has ended, with this result.
     pub(super) fn task_done(&mut self, run: TaskRun, result: TaskResult) {
         match (self.jobs.task_kind(run), result) {
-            (kind, TaskResult::Failed { output, message, code }) => {
+            (kind, TaskResult::Failed { output, message, program }) => {
                 let left = if kind == TaskKind::Whole { output } else { self.let_go(output) };
-                self.task_failed(run, message, code, left);
+                if let Some(ProgramEnd::Signal { signal, core }) = program {
+                    self.note_program_death(run, Death::OfProgram { signal: i32::from(signal), core });
+                }
+                self.task_failed(run, message, program.map(ProgramEnd::code), left);
             }
             (TaskKind::Whole | TaskKind::Merge, TaskResult::Inline(payload)) => {
                 self.end_task(run, Outcome::Done, Leftover::Inline(payload));
@@ -62,6 +67,18 @@ impl Core {
         let is_whole = self.jobs.task_kind(run) == TaskKind::Whole;
         let left = if is_whole { output } else { self.let_go(output) };
         self.end_task(run, met.outcome(), left);
+    }
+
+    /// A signal ended the program of a task that runs: it is kept among the deaths, charged to nobody.
+    fn note_program_death(&mut self, run: TaskRun, death: Death) {
+        let Doing::Running { worker, .. } = self.jobs.job(run).doing() else { return };
+        let pid = self.workers.get(worker).and_then(|worker| worker.pid()).unwrap_or(0);
+        let evidence = Evidence::default();
+        self.jobs.note_of_program(
+            &self.turn,
+            run,
+            &ProvenDeath { worker, pid, death: &death, evidence: &evidence },
+        );
     }
 
     fn slots_of(&self, pool: PoolId) -> usize {

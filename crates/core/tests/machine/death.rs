@@ -23,7 +23,7 @@ fn with_ring_of(count: usize) -> (Rig, JobId) {
             job,
             bulkhead_core::event::TaskResult::Failed {
                 message: String::new(),
-                code: None,
+                program: None,
                 output: Leftover::Nothing,
             },
             1000,

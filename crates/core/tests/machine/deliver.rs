@@ -11,7 +11,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 
-use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
+use crate::rig::{ADMIN, ALICE, BOB, Rig, config, exit_code};
 
 fn attached(rig: &mut Rig, count: usize) -> JobId {
     rig.submit_as(ALICE, "quick", count, Policy::default(), true)
@@ -152,7 +152,8 @@ fn held_outputs_travel_alone_and_are_dropped_after_the_reply() {
 
 #[test]
 fn what_a_failed_job_had_written_is_told_and_kept_like_a_result() {
-    let failed = |output: Leftover| TaskResult::Failed { message: "no".to_owned(), code: Some(3), output };
+    let failed =
+        |output: Leftover| TaskResult::Failed { message: "no".to_owned(), program: exit_code(3), output };
     let held = |number: u64| Leftover::Held { output: OutputId(number), bytes: 7 };
     let mut rig = Rig::new(1);
     let policy = Policy { output: OutputMode::Descriptor, retries_max: Some(1), ..Policy::default() };

@@ -10,7 +10,7 @@ use bulkhead_proto::ids::{JobId, WorkerId};
 use bulkhead_proto::job::{JobState, Payload, Policy};
 use bulkhead_proto::kind::Kind;
 
-use crate::rig::{ALICE, Rig, config};
+use crate::rig::{ALICE, Rig, config, exit_code};
 
 /// The grace of the kind, and the time to report what was done in it.
 const UNTIL_KILL_MS: u64 = 1500;
@@ -144,7 +144,7 @@ fn a_limit_decides_the_outcome_and_what_was_written_is_kept() {
         TaskResult::Failed {
             output: Leftover::Inline(Payload::from(b"bye".to_vec())),
             message: "killed".to_owned(),
-            code: Some(143),
+            program: exit_code(143),
         },
     ] {
         let mut rig = rig();

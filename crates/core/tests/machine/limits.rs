@@ -153,7 +153,7 @@ fn a_long_failure_text_is_cut_between_characters() {
     let job = rig.submit(1);
     rig.finish_with(
         job,
-        TaskResult::Failed { message: "\u{e9}".repeat(4000), code: None, output: Leftover::Nothing },
+        TaskResult::Failed { message: "\u{e9}".repeat(4000), program: None, output: Leftover::Nothing },
         1,
     );
     let Some(Outcome::Failed { message, .. }) = rig.outcome(job) else { panic!("it failed") };

@@ -20,6 +20,7 @@ mod parts;
 mod pauses;
 mod pool;
 mod prefetch;
+mod program_death;
 mod progress;
 mod quarantine;
 mod queue;

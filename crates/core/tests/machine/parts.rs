@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, JobId, OutputId, Seq, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::rig::{ADMIN, ALICE, Rig, SEGV};
+use crate::rig::{ADMIN, ALICE, Rig, SEGV, exit_code};
 
 pub(crate) const PLAN: OutputId = OutputId(1000);
 
@@ -75,7 +75,7 @@ pub(crate) fn left(bytes: &[u8]) -> TaskResult {
 }
 
 pub(crate) fn failed() -> TaskResult {
-    TaskResult::Failed { output: Leftover::Nothing, message: "no".to_owned(), code: Some(3) }
+    TaskResult::Failed { output: Leftover::Nothing, message: "no".to_owned(), program: exit_code(3) }
 }
 
 /// The order in which so many tasks are offered to one worker, each done at once.

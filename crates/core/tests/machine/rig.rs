@@ -4,6 +4,7 @@
 //! audits itself.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output, Task};
@@ -12,7 +13,7 @@ use bulkhead_core::event::{Event, Head, Leftover, Now, Peer, ProcessEnd, Remains
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::death::{Death, KillReason};
+use bulkhead_proto::death::{Death, KillReason, ProgramEnd};
 use bulkhead_proto::ids::{ClientId, FileId, JobId, LogId, OutputId, ScratchId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::kind::Kind;
@@ -73,6 +74,11 @@ pub(crate) fn kinds() -> Vec<Kind> {
 
 pub(crate) fn config(slots: u16) -> Config {
     Config { kinds: kinds(), slots, ..Config::default() }
+}
+
+/// A program that ended with this code, which is not 0.
+pub(crate) fn exit_code(code: u8) -> Option<ProgramEnd> {
+    NonZeroU8::new(code).map(ProgramEnd::Code)
 }
 
 impl Rig {
@@ -274,7 +280,7 @@ impl Rig {
     pub(crate) fn fail(&mut self, job: JobId) {
         self.finish_with(
             job,
-            TaskResult::Failed { message: "no".to_owned(), code: Some(3), output: Leftover::Nothing },
+            TaskResult::Failed { message: "no".to_owned(), program: exit_code(3), output: Leftover::Nothing },
             1000,
         );
     }

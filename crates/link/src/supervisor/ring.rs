@@ -8,12 +8,11 @@
 
 use std::fmt;
 use std::io;
-use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
-use bulkhead_proto::death::{Death, Violation};
+use bulkhead_proto::death::{Death, ProgramEnd, Violation};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::job::Payload;
 use bulkhead_proto::limits::RING;
@@ -68,8 +67,8 @@ pub enum FinishedResult {
         output: FailureOutput,
         /// The message.
         message: String,
-        /// The exit code, if the task was a program.
-        code: Option<NonZeroU8>,
+        /// How the program ended, if the task was one.
+        program: Option<ProgramEnd>,
     },
 }
 

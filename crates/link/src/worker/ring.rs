@@ -6,10 +6,10 @@
 
 use std::cell::Cell;
 use std::io;
-use std::num::NonZeroU8;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
+use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_proto::worker::boxes::{
@@ -53,8 +53,8 @@ pub enum Finish<'a> {
         text: &'a str,
         /// The output before the failure.
         output: PartialOutput<'a>,
-        /// The exit code, if the task was a program.
-        code: Option<NonZeroU8>,
+        /// How the program ended, if the task was one.
+        program: Option<ProgramEnd>,
     },
 }
 
@@ -158,9 +158,9 @@ impl WorkerRing {
         match *finish {
             Finish::Inline(bytes) => put(ReportStatus::Inline, bytes.len(), bytes, 0),
             Finish::Descriptor { bytes } => put(ReportStatus::Descriptor, 0, &[], bytes),
-            Finish::Failed { text, output, code } => {
+            Finish::Failed { text, output, program } => {
                 let text = cut(text, TEXT_MAX_BYTES).as_bytes();
-                let status = ReportStatus::Failed { code };
+                let status = ReportStatus::Failed { program };
                 match output {
                     PartialOutput::Nothing => put(status, text.len(), text, 0),
                     PartialOutput::Inline(bytes) => {

@@ -28,10 +28,10 @@ pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Violatio
             page.read_bytes(boxes::result_at(index, payload.as_bytes().len()), payload.as_bytes_mut());
             FinishedResult::Inline(payload)
         }
-        ReportStatus::Failed { code } => {
+        ReportStatus::Failed { program } => {
             let (text, output) = failure(page, index, field(LENGTH_AT), field(OUTPUT_BYTES_AT))?;
             let message = String::from_utf8(text).map_err(|_| Violation::Result)?;
-            FinishedResult::Failed { message, code, output }
+            FinishedResult::Failed { message, program, output }
         }
         ReportStatus::Descriptor => match field(OUTPUT_BYTES_AT) {
             bytes @ 0..=OUTPUT_MAX_BYTES => FinishedResult::Descriptor { bytes },

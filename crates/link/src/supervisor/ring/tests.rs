@@ -1,7 +1,5 @@
 //! Tests of both halves of the ring, one step at a time: every result, every protocol violation.
 
-use std::num::NonZeroU8;
-
 use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES};
 use bulkhead_proto::worker::boxes::{LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT};
 
@@ -44,16 +42,16 @@ fn results_of_every_form_and_length_arrive_in_order() {
     worker.finish(Seq(7), &Finish::Descriptor { bytes: OUTPUT_MAX_BYTES });
     expected.push((7, FinishedResult::Descriptor { bytes: OUTPUT_MAX_BYTES }));
     assert!(worker.claim(Seq(8)));
-    let code = NonZeroU8::new(7);
+    let program = Some(ProgramEnd::Signal { signal: 11, core: true });
     worker.finish(
         Seq(8),
-        &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), output: PartialOutput::Nothing, code },
+        &Finish::Failed { text: &"ä".repeat(TEXT_MAX_BYTES), output: PartialOutput::Nothing, program },
     );
     expected.push((
         8,
         FinishedResult::Failed {
             message: "ä".repeat(TEXT_MAX_BYTES / 2),
-            code,
+            program,
             output: FailureOutput::Nothing,
         },
     ));
@@ -73,10 +71,11 @@ fn what_a_failure_leaves_arrives_behind_its_text_or_by_descriptor() {
         offer(&mut ring, seq..=seq);
         let bytes: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
         assert!(worker.claim(Seq(seq)) && PartialOutput::fits(text, length));
-        worker.finish(Seq(seq), &Finish::Failed { text, output: PartialOutput::Inline(&bytes), code: None });
+        worker
+            .finish(Seq(seq), &Finish::Failed { text, output: PartialOutput::Inline(&bytes), program: None });
         let output =
             if length == 0 { FailureOutput::Nothing } else { FailureOutput::Inline(Payload::from(bytes)) };
-        let failed = FinishedResult::Failed { message: text.to_owned(), code: None, output };
+        let failed = FinishedResult::Failed { message: text.to_owned(), program: None, output };
         assert_eq!(polled(&mut ring).unwrap(), [(seq, failed)]);
     }
     assert!(!PartialOutput::fits(&text, room + 1));
@@ -86,10 +85,10 @@ fn what_a_failure_leaves_arrives_behind_its_text_or_by_descriptor() {
         assert!(worker.claim(Seq(1)));
         worker.finish(
             Seq(1),
-            &Finish::Failed { text: &text, output: PartialOutput::Descriptor { bytes }, code: None },
+            &Finish::Failed { text: &text, output: PartialOutput::Descriptor { bytes }, program: None },
         );
         let output = FailureOutput::Descriptor { bytes };
-        let failed = FinishedResult::Failed { message: text.clone(), code: None, output };
+        let failed = FinishedResult::Failed { message: text.clone(), program: None, output };
         assert_eq!(polled(&mut ring).unwrap(), [(1, failed)]);
     }
 }
@@ -190,9 +189,9 @@ fn results_of_no_known_form_are_violations() {
         vec![(STATUS_AT, 99)],
         vec![status(ReportStatus::Inline), (LENGTH_AT, INLINE_MAX_BYTES as u64 + 1)],
         vec![status(ReportStatus::Inline), (LENGTH_AT, u64::MAX)],
-        vec![status(ReportStatus::Failed { code: None }), (LENGTH_AT, TEXT_MAX_BYTES as u64 + 1)],
-        vec![status(ReportStatus::Failed { code: None }), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
-        vec![status(ReportStatus::Failed { code: None }), (OUTPUT_BYTES_AT, u64::MAX)],
+        vec![status(ReportStatus::Failed { program: None }), (LENGTH_AT, TEXT_MAX_BYTES as u64 + 1)],
+        vec![status(ReportStatus::Failed { program: None }), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
+        vec![status(ReportStatus::Failed { program: None }), (OUTPUT_BYTES_AT, u64::MAX)],
         vec![status(ReportStatus::Descriptor), (OUTPUT_BYTES_AT, OUTPUT_MAX_BYTES + 1)],
     ] {
         let (mut ring, worker, hostile) = rings();
@@ -208,7 +207,7 @@ fn results_of_no_known_form_are_violations() {
     let (mut ring, worker, hostile) = rings();
     offer(&mut ring, 1..=1);
     assert!(worker.claim(Seq(1)));
-    worker.finish(Seq(1), &Finish::Failed { text: "text", output: PartialOutput::Nothing, code: None });
+    worker.finish(Seq(1), &Finish::Failed { text: "text", output: PartialOutput::Nothing, program: None });
     hostile.write_bytes(boxes::result_at(1, 4), b"\xff\xff\xff\xff");
     assert_eq!(polled(&mut ring), Err(Violation::Result));
 }
