@@ -112,11 +112,15 @@ pub fn run() -> ExitCode {
         }
     };
     log_writer::install();
+    let is_private = args.private;
     let result = settings::Settings::gather(args).and_then(|settings| daemon::serve(settings, outer));
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("cannot go on: {error:#}");
+            if is_private {
+                service_notifier::tell_parent(&error);
+            }
             ExitCode::FAILURE
         }
     };

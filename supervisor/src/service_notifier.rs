@@ -1,5 +1,5 @@
 //! Reports the daemon's state to the process that started it: to systemd by sd_notify(3), to a private parent by a
-//! line.
+//! line, `ready`, or `failed ERRNO TEXT` if the daemon cannot start.
 //!
 //! systemd listens to the main process alone (NotifyAccess=main), so below an outer process that sends the reports
 //! (`sys/outer.rs`). A report that fails is logged and has no other effect. Driven by `perform.rs` and `turn.rs`.
@@ -47,4 +47,14 @@ impl ServiceNotifier {
             log::warn!("cannot notify the service manager error={error}");
         }
     }
+}
+
+/// Tells the parent of a private daemon that the daemon cannot start or go on: the parent cannot read its log if the disk
+/// of that is full.
+pub(crate) fn tell_parent(error: &anyhow::Error) {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let code = causes.filter_map(std::io::Error::raw_os_error).last().unwrap_or(0);
+    let text = format!("{error:#}").replace('\n', " ");
+    // A parent that does not read has ended, or knows already that the daemon has started.
+    drop(writeln!(std::io::stdout(), "failed {code} {text}"));
 }

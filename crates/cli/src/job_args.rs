@@ -124,6 +124,11 @@ impl JobArgs {
         }
     }
 
+    /// The grace that the jobs ask for.
+    pub(crate) fn grace(&self) -> Duration {
+        self.policy.grace.unwrap_or_default()
+    }
+
     /// The kind's name.
     pub(crate) fn kind(&self) -> &str {
         &self.kind

@@ -22,6 +22,7 @@ mod output;
 mod output_target;
 mod plural;
 mod private_daemon;
+mod private_place;
 mod progress;
 mod state_names;
 mod stdio;

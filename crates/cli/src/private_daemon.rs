@@ -3,49 +3,121 @@
 //!
 //! Its stdin is a pipe of this command, and it stops at the end of that pipe. So it ends and removes its folder even if
 //! the command is killed. It has a process group of its own: Ctrl-C reaches only the command, which then cancels its
-//! jobs. Driven by `verb/run.rs`.
+//! jobs, and waits for the grace of their programs; a second Ctrl-C kills the daemon and with it the programs.
+//!
+//! Its stdout is a pipe as well, on which it says one line: `ready`, or `failed ERRNO TEXT`. The text reaches this command
+//! though the disk of the log is full. If that is the reason, the next place is tried (`private_place.rs`). Driven by
+//! `verb/run.rs`.
 
-use std::fs::{File, Permissions};
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use bulkhead_client::{DaemonClient, Error, Interrupts, ListenerTrust, OwnFolder, connect, wait_readable};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use bulkhead_client::{DaemonClient, Interrupts, ListenerTrust, OwnFolder, connect, wait_readable};
+use bulkhead_proto::client::plain::Plain;
+
+use crate::private_place;
+use crate::stdio::say;
 
 /// How long the daemon may take to accept jobs.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take to stop before it is killed.
+/// How long it may take to stop before it is killed, beside the grace of its programs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The line that it prints when it accepts jobs.
 const READY: &[u8] = b"ready\n";
+/// The beginning of the line that it prints if it cannot start.
+const FAILED: &str = "failed ";
+/// The longest such line.
+const LINE_MAX_BYTES: usize = 8 << 10;
 /// How many lines of its log are shown when it does not start.
 const LOG_LINES: usize = 5;
+
+/// How a private daemon is started and stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PrivateOptions {
+    /// It logs to our stderr, else to a file in its folder.
+    pub(crate) show_log: bool,
+    /// Nothing is said about places that have no room.
+    pub(crate) quiet: bool,
+    /// The grace that its jobs ask for: it may take so much longer to stop.
+    pub(crate) grace: Duration,
+}
 
 /// A running private daemon. Dropping it stops it and removes its folder.
 #[derive(Debug)]
 pub(crate) struct PrivateDaemon {
     child: Child,
     folder: OwnFolder,
+    grace: Duration,
+    interrupts: Option<Interrupts>,
+}
+
+/// Why a daemon did not start in one place.
+enum StartFailure {
+    /// The place does not suit: the next one may.
+    Place(Error),
+    /// No place would do.
+    Any(Error),
+}
+
+impl From<Error> for StartFailure {
+    fn from(error: Error) -> Self {
+        Self::Any(error)
+    }
+}
+
+/// The failure of something in a place: the error of a system call decides what it is.
+fn failed_in(error: io::Error, what: &'static str) -> StartFailure {
+    let is_about_place = private_place::is_about_place(&error);
+    let error = Error::from(error).context(what);
+    if is_about_place { StartFailure::Place(error) } else { StartFailure::Any(error) }
 }
 
 impl PrivateDaemon {
-    /// Starts a daemon and waits until it accepts jobs. With `show_log` it logs to our stderr, else to a file in its
-    /// folder.
-    pub(crate) fn start(interrupts: &mut Interrupts, show_log: bool) -> Result<Self> {
+    /// Starts a daemon in the first place that has room for it, and waits until it accepts jobs.
+    pub(crate) fn start(interrupts: &mut Interrupts, options: PrivateOptions) -> Result<Self> {
         let program = find_program()?;
-        let folder = make_folder()?;
-        let log = if show_log {
+        let mut refused: Vec<String> = Vec::new();
+        for place in private_place::all() {
+            match Self::start_in(&place, &program, interrupts, options) {
+                Ok(daemon) => {
+                    if !refused.is_empty() && !options.quiet {
+                        let (place, why) = (place.display(), refused.join("; "));
+                        say(format_args!("bulkhead: the folder of the private daemon is in {place}: {why}"));
+                    }
+                    return Ok(daemon);
+                }
+                Err(StartFailure::Place(error)) => refused.push(format!("{}: {error:#}", place.display())),
+                Err(StartFailure::Any(error)) => return Err(error),
+            }
+        }
+        bail!(
+            "no place has room for its folder: {}; set TMPDIR to a folder that has, with a path below 32 bytes",
+            refused.join("; ")
+        )
+    }
+
+    fn start_in(
+        place: &Path,
+        program: &Path,
+        interrupts: &mut Interrupts,
+        options: PrivateOptions,
+    ) -> Result<Self, StartFailure> {
+        let folder = private_place::make_folder(place)
+            .map_err(|error| failed_in(error, "cannot make a folder for a private daemon"))?;
+        let log = if options.show_log {
             Stdio::inherit()
         } else {
-            File::create(folder.path().join("log")).context("cannot make the private daemon's log")?.into()
+            let made = File::create(folder.path().join("log"));
+            made.map_err(|error| failed_in(error, "cannot make the private daemon's log"))?.into()
         };
         let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        let child = Command::new(&program)
+        let child = Command::new(program)
             .args(["--private", "--own-folder", "--workers", &workers.to_string(), "--socket"])
             .arg(socket_in(folder.path()))
             .arg("--state")
@@ -57,7 +129,7 @@ impl PrivateDaemon {
             .spawn()
             .with_context(|| format!("cannot run {}", program.display()))?;
         log::info!("private daemon started pid={} folder={}", child.id(), folder.path().display());
-        let mut daemon = Self { child, folder };
+        let mut daemon = Self { child, folder, grace: options.grace, interrupts: None };
         daemon.await_ready(interrupts)?;
         Ok(daemon)
     }
@@ -69,24 +141,42 @@ impl PrivateDaemon {
         Ok(connect::connect_within(&socket_in(self.folder.path()), trust, connect::HELLO_TIMEOUT)?)
     }
 
-    fn await_ready(&mut self, interrupts: &mut Interrupts) -> Result<()> {
+    fn await_ready(&mut self, interrupts: &mut Interrupts) -> Result<(), StartFailure> {
         let until = Instant::now() + START_TIMEOUT;
         let mut said = Vec::new();
         while !said.ends_with(READY) {
             let stdout = self.child.stdout.as_mut().expect("it was started with a pipe");
             let left = until.saturating_duration_since(Instant::now());
-            match wait_readable(stdout.as_fd(), left, Some(interrupts))? {
-                Err(_) => return Err(Error::Interrupted.into()),
+            match wait_readable(stdout.as_fd(), left, Some(interrupts)).map_err(Error::from)? {
+                Err(_) => return Err(Error::from(bulkhead_client::Error::Interrupted).into()),
                 Ok(false) => {
-                    bail!("it did not start within {START_TIMEOUT:?}{}", self.last_words())
+                    return Err(
+                        anyhow!("it did not start within {START_TIMEOUT:?}{}", self.last_words()).into()
+                    );
                 }
                 Ok(true) => {}
             }
-            if !read_some(stdout, &mut said)? || said.len() > READY.len() {
-                bail!("it ended before it accepted jobs{}", self.last_words());
+            if !read_some(stdout, &mut said)? || said.len() > LINE_MAX_BYTES {
+                return Err(self.did_not_start(&said));
             }
         }
         Ok(())
+    }
+
+    /// Why it ended before it accepted jobs: what it said on its stdout, else the end of its log.
+    fn did_not_start(&self, said: &[u8]) -> StartFailure {
+        let said = String::from_utf8_lossy(said);
+        let reason = said.trim_end().strip_prefix(FAILED).and_then(|reason| reason.split_once(' '));
+        let Some((code, text)) = reason else {
+            return anyhow!("it ended before it accepted jobs{}", self.last_words()).into();
+        };
+        let error = anyhow!("it did not start: {}", Plain(text));
+        match code.parse().map(io::Error::from_raw_os_error) {
+            // A file that is missing is not one of the place: that was there.
+            Ok(cause) if cause.kind() == io::ErrorKind::NotFound => StartFailure::Any(error),
+            Ok(cause) if private_place::is_about_place(&cause) => StartFailure::Place(error),
+            _ => StartFailure::Any(error),
+        }
     }
 
     /// The last lines of its log.
@@ -97,10 +187,17 @@ impl PrivateDaemon {
         if last.is_empty() { String::new() } else { format!("; the end of its log:\n{}", last.join("\n")) }
     }
 
+    /// From now on a signal ends the wait for its stop: it is killed.
+    pub(crate) fn heed(&mut self, interrupts: Option<Interrupts>) {
+        self.interrupts = interrupts;
+    }
+
     /// Closes its stdin and waits for the end of its stdout, which closes when the daemon ends.
     fn stop(&mut self) {
         drop(self.child.stdin.take());
-        let ended = self.child.stdout.take().is_none_or(|mut stdout| is_ended(&mut stdout));
+        let (patience, mut interrupts) = (STOP_TIMEOUT + self.grace, self.interrupts.take());
+        let stdout = self.child.stdout.take();
+        let ended = stdout.is_none_or(|mut stdout| is_ended(&mut stdout, patience, interrupts.as_mut()));
         if !ended {
             log::warn!("private daemon did not stop, killing it pid={}", self.child.id());
             // A failed kill is ignored: the daemon may have ended just now, and the wait below reaps it.
@@ -118,12 +215,12 @@ impl Drop for PrivateDaemon {
     }
 }
 
-/// Waits for the end of the daemon's stdout; `false` if it does not end in time.
-fn is_ended(stdout: &mut ChildStdout) -> bool {
-    let until = Instant::now() + STOP_TIMEOUT;
+/// Waits for the end of the daemon's stdout; `false` if it does not end in time, or a signal came.
+fn is_ended(stdout: &mut ChildStdout, patience: Duration, mut interrupts: Option<&mut Interrupts>) -> bool {
+    let until = Instant::now() + patience;
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        match wait_readable(stdout.as_fd(), left, None) {
+        match wait_readable(stdout.as_fd(), left, interrupts.as_deref_mut()) {
             Ok(Ok(true)) => {}
             _ => return false,
         }
@@ -145,25 +242,6 @@ fn socket_in(folder: &Path) -> PathBuf {
     folder.join("s")
 }
 
-/// Makes the folder, in `XDG_RUNTIME_DIR` (a tmpfs) if that is this user's. The path is short, because the path of a
-/// socket has a limit of 108 bytes.
-fn make_folder() -> Result<OwnFolder> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let parent = runtime.filter(|folder| {
-        folder.is_absolute() && folder.as_os_str().len() < 32 && OwnFolder::may_be_in(folder)
-    });
-    let made = tempfile::Builder::new()
-        .prefix("bulkhead-")
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(parent.as_deref().unwrap_or(Path::new("/tmp")));
-    let made = made.context("cannot make a folder for a private daemon")?;
-    let own = OwnFolder::take(made.path());
-    let own = own.with_context(|| format!("cannot use the new folder {}", made.path().display()))?;
-    // From now on it is removed only if its path still leads to it.
-    let _path = made.keep();
-    Ok(own)
-}
-
 /// `bulkhead-supervisor` beside this program, or in PATH.
 fn find_program() -> Result<PathBuf> {
     const NAME: &str = "bulkhead-supervisor";
@@ -174,17 +252,4 @@ fn find_program() -> Result<PathBuf> {
         .chain(std::env::split_paths(&in_path).map(|folder| folder.join(NAME)))
         .find(|path| path.is_file())
         .with_context(|| format!("there is no {NAME} beside {} or in PATH", own.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn its_folder_is_for_its_user_alone_and_short() {
-        let folder = make_folder().unwrap();
-        let mode = std::fs::metadata(folder.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
-        assert!(socket_in(folder.path()).as_os_str().len() < 64);
-    }
 }

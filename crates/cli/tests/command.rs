@@ -383,6 +383,19 @@ fn a_private_daemon_that_fails_is_shown_with_its_last_words_and_cleaned_up() {
     let output = run_alone(&folder.path().join("bulkhead"), runtime.path());
     assert_eq!(code(&output), 69);
     assert!(text(&output.stderr).contains("no luck today"), "{}", text(&output.stderr));
+    // What it says on its stdout needs no disk. An error of the place has the next one tried.
+    for (said, tries) in
+        [("failed 28 no \u{202e}room", 3), ("failed 1 forbidden", 1), ("failed 2 not found", 1)]
+    {
+        let script = format!("echo . >> $(dirname $0)/tries; printf '%s\\n' '{said}'; exit 1");
+        let folder = installed(&script);
+        let output = run_alone(&folder.path().join("bulkhead"), runtime.path());
+        let stderr = text(&output.stderr);
+        let reason = said.splitn(3, ' ').nth(2).unwrap().replace('\u{202e}', "\\u{202e}");
+        assert!(code(&output) == 69 && stderr.contains(&format!("it did not start: {reason}")), "{stderr}");
+        let tried = std::fs::read_to_string(folder.path().join("tries")).unwrap().lines().count();
+        assert!(if tries > 1 { tried >= tries } else { tried == 1 }, "{said}: {tried} tries");
+    }
     // Ready, but nobody listens; it must go when its stdin ends.
     let folder = installed("echo ready; cat; echo gone > $(dirname $0)/gone");
     let output = run_alone(&folder.path().join("bulkhead"), runtime.path());

@@ -29,7 +29,7 @@ use crate::job_args::{JobArgs, WhenBusy};
 use crate::job_files::{FileRequest, JobFiles, OutputFileArgs, OutputFiles};
 use crate::output;
 use crate::output_target::OutputTarget;
-use crate::private_daemon::PrivateDaemon;
+use crate::private_daemon::{PrivateDaemon, PrivateOptions};
 use crate::progress::{ProgressDisplay, ProgressMode};
 use crate::stdio::{StdoutWriter, say};
 use crate::unwritten::UnwrittenResults;
@@ -92,7 +92,9 @@ impl Args {
         let files = wanted.open(self.jobs.input_max(), shown, &mut interrupts)?;
         let interrupts = interrupts.map_or_else(Interrupts::new, Ok)?;
         let interrupt_fds = [interrupts.fd()?, interrupts.fd()?];
-        let (mut client, private) = connect_or_start(global, interrupts)?;
+        let options =
+            PrivateOptions { show_log: global.verbose > 0, quiet: global.quiet, grace: self.jobs.grace() };
+        let (mut client, mut private) = connect_or_start(global, interrupts, options)?;
         let files = if client.has_our_user() { files } else { files.without_folders()? };
         let JobFiles { attached, outs } = files;
         let mut sink = ResultSink::open(self, global, &inputs, (file, outs), interrupt_fds)?;
@@ -117,6 +119,9 @@ impl Args {
         self.tell_fate(global, ended, || sink.unwritten.fate(&mut client, private.is_some()))?;
         if !global.quiet {
             sink.crashed.tell(&mut client, private.is_none());
+        }
+        if let Some(private) = &mut private {
+            private.heed(client.set_interrupts(None));
         }
         Ok(code)
     }
@@ -184,13 +189,13 @@ impl Args {
 fn connect_or_start(
     global: &GlobalArgs,
     mut interrupts: Interrupts,
+    options: PrivateOptions,
 ) -> Result<(DaemonClient, Option<PrivateDaemon>)> {
     let (mut client, private) = match global.connect() {
         Ok(client) => (client, None),
         Err(ConnectFailure::NoDaemon { skipped, .. }) => {
             global.tell_of(&skipped);
-            let daemon =
-                PrivateDaemon::start(&mut interrupts, global.verbose > 0).context(DaemonNotStarted)?;
+            let daemon = PrivateDaemon::start(&mut interrupts, options).context(DaemonNotStarted)?;
             (daemon.connect()?, Some(daemon))
         }
         Err(error) => return Err(error.into()),
