@@ -155,10 +155,9 @@ impl Policy {
             Some(format!("a time limit is not from 1 to {LIMIT_MAX_MS} ms"))
         } else if self.memory_bytes.is_some_and(|bytes| bytes < MEMORY_MIN_BYTES) {
             Some(format!("a memory limit is below {MEMORY_MIN_BYTES} bytes, less than any task needs"))
-        } else if let Some(ms) = self.grace_ms.filter(|ms| *ms > CANCEL_GRACE_MAX_MS) {
-            Some(format!("a grace of {ms} ms is not from 0 to {CANCEL_GRACE_MAX_MS} ms"))
         } else {
-            None
+            let over = self.grace_ms.filter(|ms| *ms > CANCEL_GRACE_MAX_MS);
+            over.map(|ms| format!("a grace of {ms} ms is not from 0 to {CANCEL_GRACE_MAX_MS} ms"))
         }
     }
 }

@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bulkhead_proto::client::plain::PlainText;
+
 /// Lines that the queue can hold.
 const QUEUE_LINES: usize = 4096;
 /// How long the daemon waits at its end for the last lines to be written.
@@ -31,7 +33,10 @@ struct LogQueue {
 
 impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(LogMessage::Line(line.to_vec())) {
+        // Its parts may be words of workers and clients.
+        let text = String::from_utf8_lossy(line);
+        let plain = PlainText(&text).to_string();
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(LogMessage::Line(plain.into_bytes())) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

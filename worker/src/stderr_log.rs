@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use bulkhead_proto::client::plain::PlainText;
 use bulkhead_sys::poll::{self, PollTarget};
 
 /// Standard error, written only if poll says that it is writable. Such a pipe has room for the longest line of a
@@ -19,8 +20,11 @@ impl Write for NonBlockingStderr {
         let watched = [PollTarget { fd: stderr.as_fd(), readable: false, writable: true }];
         let has_room = poll::wait(watched, Some(Duration::ZERO)).is_ok_and(|seen| seen[0].writable);
         if has_room {
+            // Its parts may be words of a client.
+            let text = String::from_utf8_lossy(line);
+            let plain = PlainText(&text).to_string();
             // A failed write is ignored: without a reader there is no place to report it.
-            drop(stderr.write_all(line));
+            drop(stderr.write_all(plain.as_bytes()));
         }
         Ok(line.len())
     }

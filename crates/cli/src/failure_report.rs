@@ -5,6 +5,7 @@
 
 use bulkhead_client::{DaemonClient, JobEnd};
 use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::plain::Plain;
 use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
 
@@ -26,10 +27,9 @@ pub(crate) fn line(end: &JobEnd, what: &str) -> String {
     }
 }
 
-/// Prints a notice of the daemon on stderr as one line; control characters become blanks.
+/// Prints a notice of the daemon on stderr as one line.
 pub(crate) fn notice(text: &str) {
-    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    say(format_args!("bulkhead: {line}"));
+    say(format_args!("bulkhead: {}", Plain(text)));
 }
 
 fn shorten(text: &str) -> String {

@@ -172,8 +172,8 @@ impl PrivateDaemon {
         };
         let error = anyhow!("it did not start: {}", Plain(text));
         match code.parse().map(io::Error::from_raw_os_error) {
-            // A file that is missing is not one of the place: that was there.
-            Ok(cause) if cause.kind() == io::ErrorKind::NotFound => StartFailure::Any(error),
+            // The folder is there and is ours: ENOENT is about another file, and EPERM about a call.
+            Ok(cause) if matches!(cause.raw_os_error(), Some(1 | 2)) => StartFailure::Any(error),
             Ok(cause) if private_place::is_about_place(&cause) => StartFailure::Place(error),
             _ => StartFailure::Any(error),
         }

@@ -2,7 +2,8 @@
 //!
 //! | place | if |
 //! |---|---|
-//! | `XDG_RUNTIME_DIR`, `TMPDIR` | set, absolute, and short: the path of a socket has a limit of 108 bytes |
+//! | `XDG_RUNTIME_DIR` | as `TMPDIR`, and this user's own |
+//! | `TMPDIR` | set, absolute, and short: the path of a socket has a limit of 108 bytes |
 //! | `/tmp`, `/dev/shm`, `/var/tmp` | - |
 //!
 //! A place may be full, read-only or forbidden. [`make_folder`] makes the folder and tries whether a few small files fit;
@@ -13,7 +14,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use bulkhead_client::OwnFolder;
 
 /// The longest path of a place, in bytes.
 const PATH_MAX_BYTES: usize = 32;
@@ -23,7 +24,9 @@ const TRIED_BYTES: usize = 64 << 10;
 
 /// The places to try, each once.
 pub(crate) fn all() -> Vec<PathBuf> {
-    let variables = ["XDG_RUNTIME_DIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+    let runtime = named("XDG_RUNTIME_DIR").filter(|folder| OwnFolder::may_be_in(folder));
+    let variables = runtime.into_iter().chain(named("TMPDIR"));
     let usual = ["/tmp", "/dev/shm", "/var/tmp"].map(PathBuf::from);
     let mut places: Vec<PathBuf> = Vec::new();
     for place in variables.filter(|place| is_fit(place)).chain(usual) {
@@ -39,11 +42,14 @@ fn is_fit(place: &Path) -> bool {
 }
 
 /// Makes a folder for one daemon, and tries whether there is room in it.
-pub(crate) fn make_folder(place: &Path) -> io::Result<TempDir> {
+pub(crate) fn make_folder(place: &Path) -> io::Result<OwnFolder> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("bulkhead-").permissions(Permissions::from_mode(0o700));
-    let folder = builder.tempdir_in(place)?;
-    try_room(folder.path()).map(|()| folder)
+    let made = builder.tempdir_in(place)?;
+    let own = OwnFolder::take(made.path())?;
+    // From now on it is removed only if its path still leads to it.
+    let _path = made.keep();
+    try_room(own.path()).map(|()| own)
 }
 
 fn try_room(folder: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 
 use bulkhead_client::JobProgress;
+use bulkhead_proto::client::plain::Plain;
 use bulkhead_views::answer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
@@ -157,7 +158,7 @@ pub(crate) struct CopyProgress(Option<ProgressBar>);
 impl CopyProgress {
     /// The bar for the input of this name.
     pub(crate) fn new(name: &str, shown: ProgressMode) -> Self {
-        let copying = || bar(BYTES, 0, ProgressDrawTarget::stderr()).with_message(name.to_owned());
+        let copying = || bar(BYTES, 0, ProgressDrawTarget::stderr()).with_message(Plain(name).to_string());
         Self(shown.has_bar().then(copying))
     }
 

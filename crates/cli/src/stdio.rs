@@ -3,23 +3,28 @@
 //! Stdout is locked once and buffered, so a verb must flush before it waits: else a reader sees results late. A closed
 //! stdout is an error here; `exit.rs` turns it into a quiet end. Used by all verbs.
 
+use std::fmt::Write as _;
 use std::io::{self, BufWriter, StdoutLock, Write};
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use bulkhead_client::InterruptFd;
+use bulkhead_proto::client::plain::{PlainLine, PlainText};
 use serde::Serialize;
 
 use crate::write_wait::WriteWait;
 
-/// Writes one line to stderr. A failed write is ignored: the exit code still tells how the command ended.
+/// Writes one line to stderr, or more. A failed write is ignored: the exit code still tells how the command ended.
 pub(crate) fn say(line: impl std::fmt::Display) {
-    drop(io::stderr().lock().write_all(format!("{line}\n").as_bytes()));
+    let text = line.to_string();
+    drop(io::stderr().lock().write_all(format!("{}\n", PlainText(&text)).as_bytes()));
 }
 
 /// Buffered standard output. Call [`StdoutWriter::flush`] before anything that waits, and at the end.
 pub(crate) struct StdoutWriter {
     stdout: BufWriter<LockedStdout>,
+    /// The text of the line that is written.
+    line: String,
 }
 
 struct LockedStdout {
@@ -40,7 +45,7 @@ impl Write for LockedStdout {
 impl StdoutWriter {
     pub(crate) fn new() -> Self {
         let stdout = LockedStdout { lock: io::stdout().lock(), write_wait: WriteWait::default() };
-        Self { stdout: BufWriter::with_capacity(64 << 10, stdout) }
+        Self { stdout: BufWriter::with_capacity(64 << 10, stdout), line: String::new() }
     }
 
     /// From now on a signal ends a write that waits for the reader of stdout.
@@ -50,9 +55,12 @@ impl StdoutWriter {
         Ok(())
     }
 
-    /// Writes one line.
+    /// Writes one line for people: nothing in it is obeyed by a terminal.
     pub(crate) fn line(&mut self, line: impl std::fmt::Display) -> Result<()> {
-        writeln!(self.stdout, "{line}").context(WRITE)
+        self.line.clear();
+        // Writing to a text in memory cannot fail.
+        let _ = write!(self.line, "{line}");
+        writeln!(self.stdout, "{}", PlainLine(&self.line)).context(WRITE)
     }
 
     /// Writes one line of JSON.

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use bulkhead_sys::{inode_flags, open_flags, socket, unnamed_file};
 
+use crate::atomic_file::remove_own;
 use crate::inheritance::{self, NotKept};
 use crate::kept_file;
 use crate::permission::name_user;
@@ -153,8 +154,10 @@ impl Destination {
         };
         match placed {
             Ok(not_kept) => {
-                // Written through: the copy is not needed any more. It may be gone already.
-                name.map(std::fs::remove_file);
+                // Written through: the copy is not needed any more.
+                if let Some(name) = name {
+                    remove_own(file, &name);
+                }
                 sync_folder(self.folder()).map(|()| not_kept).map_err(|error| NotPlaced {
                     error: explained(
                         "it is in its place, and its folder could not be synced to the disk",

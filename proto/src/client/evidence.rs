@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::plain::Plain;
 use crate::client::record_text::Span;
 use crate::codec::{Decode, Encode};
 
@@ -148,7 +149,7 @@ impl fmt::Display for ProcessSeen {
         }
         write!(out, " resident_bytes={}", self.resident_bytes)?;
         if !self.waits_in.is_empty() {
-            write!(out, " waits_in={}", self.waits_in)?;
+            write!(out, " waits_in={}", Plain(&self.waits_in))?;
         }
         Ok(())
     }

@@ -74,16 +74,16 @@ impl fmt::Display for Outcome {
             Self::Done | Self::Cancelled | Self::Expired => out.write_str(self.word()),
             Self::Failed { message, .. } => write!(out, "failed: {}", Plain(message)),
             Self::Crashed { crashes: 1, last } => {
-                write!(out, "crashed: killed 1 worker, by {last}; quarantined")
+                write!(out, "crashed: killed 1 worker, by {}; quarantined", Plain(last))
             }
             Self::Crashed { crashes, last } => {
-                write!(out, "crashed: killed {crashes} workers, last one by {last}; quarantined")
+                write!(out, "crashed: killed {crashes} workers, last one by {}; quarantined", Plain(last))
             }
             Self::TimedOut { limit, limit_ms, part: None } => write!(out, "timed out: {limit} {limit_ms} ms"),
             Self::TimedOut { limit, limit_ms, part: Some(part) } => {
                 write!(out, "timed out: {part} {limit} {limit_ms} ms")
             }
-            Self::Lost { reason } => write!(out, "lost: {reason}"),
+            Self::Lost { reason } => write!(out, "lost: {}", Plain(reason)),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::client::plain::Plain;
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::JobState;
@@ -86,6 +87,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Busy { what, limit, retry_after_ms } => {
+                let what = Plain(what);
                 write!(out, "busy: {what} is full (limit {limit}); try again in {retry_after_ms} ms")
             }
             Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
@@ -95,7 +97,7 @@ impl fmt::Display for Refusal {
                  own, in user mode",
             ),
             Self::UnknownKind { kind, known } => {
-                write!(out, "unknown kind {kind:?}: this daemon offers {}", known.join(", "))
+                write!(out, "unknown kind {kind:?}: this daemon offers {}", Plain(&known.join(", ")))
             }
             Self::NeverWas { job, last: JobId(0) } => {
                 write!(out, "job {job} never existed: no job was accepted yet")
@@ -115,10 +117,10 @@ impl fmt::Display for Refusal {
                 let state = format!("{state:?}").to_lowercase();
                 write!(out, "job {job} has not ended, it is {state}: `bulkhead wait {job}` waits for it")
             }
-            Self::NoLog { job, why } => write!(out, "job {job} has no log: {why}"),
-            Self::WrongState { job, needed } => write!(out, "job {job}: {needed}"),
-            Self::Invalid { why } => write!(out, "invalid request: {why}"),
-            Self::Denied { needed } => write!(out, "not allowed: {needed}"),
+            Self::NoLog { job, why } => write!(out, "job {job} has no log: {}", Plain(why)),
+            Self::WrongState { job, needed } => write!(out, "job {job}: {}", Plain(needed)),
+            Self::Invalid { why } => write!(out, "invalid request: {}", Plain(why)),
+            Self::Denied { needed } => write!(out, "not allowed: {}", Plain(needed)),
         }
     }
 }

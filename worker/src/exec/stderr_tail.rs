@@ -1,8 +1,9 @@
 //! The end of a program's standard error, as one line of text.
 //!
-//! It keeps a fixed number of bytes, however much the program writes. Bytes that are no UTF-8 are replaced, and control
-//! characters, which could move a terminal's cursor, become blanks. Driven by `exec.rs`.
+//! It keeps a fixed number of bytes, however much the program writes. Bytes that are no UTF-8 are replaced, and characters
+//! that a terminal would obey become blanks. Driven by `exec.rs`.
 
+use bulkhead_proto::client::plain::is_obeyed;
 use bulkhead_proto::limits::LAST_WORDS_MAX_BYTES;
 
 /// How many bytes are kept.
@@ -21,7 +22,7 @@ impl StderrTail {
         self.0.extend_from_slice(new);
     }
 
-    /// The kept bytes as text: lines are joined by ` / `, control characters become blanks.
+    /// The kept bytes as text: lines are joined by ` / `, characters that a terminal would obey become blanks.
     pub(super) fn text(&self) -> String {
         // If the cut fell inside a character, the rest of that character is left out.
         let is_rest = |byte: &&u8| **byte & 0xc0 == 0x80;
@@ -29,7 +30,7 @@ impl StderrTail {
         let text = String::from_utf8_lossy(&self.0[start..]);
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let line = lines.collect::<Vec<_>>().join(" / ");
-        line.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+        line.chars().map(|letter| if is_obeyed(letter) { ' ' } else { letter }).collect()
     }
 
     /// The end of the text that fits the last words of a task.
@@ -49,8 +50,8 @@ mod tests {
         let mut tail = StderrTail::default();
         assert_eq!((tail.text(), tail.last_words()), (String::new(), String::new()));
         tail.add(b"one\n\n  two\r\nth");
-        tail.add(b"r\x1bee\n");
-        assert_eq!(tail.text(), "one / two / thr ee");
+        tail.add("r\x1bee\u{202e}\u{2066}!\n".as_bytes());
+        assert_eq!(tail.text(), "one / two / thr ee  !");
         for _ in 0..300 {
             tail.add("\u{e9}\u{e9}\u{e9}x".as_bytes());
         }

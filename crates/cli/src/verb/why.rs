@@ -32,7 +32,7 @@ impl Args {
         if global.json {
             out.json(&why)?;
         } else {
-            out.line(&why)?;
+            why.sentences().iter().try_for_each(|sentence| out.line(sentence))?;
         }
         out.flush()?;
         Ok(exit::DONE)
