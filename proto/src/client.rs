@@ -9,7 +9,6 @@ pub mod frame;
 pub mod message;
 pub mod outcome;
 pub mod places;
-pub mod plain;
 pub mod record;
 pub mod record_text;
 pub mod refusal;

@@ -23,4 +23,5 @@ pub mod job;
 pub mod kind;
 pub mod limits;
 pub mod log;
+pub mod plain;
 pub mod worker;

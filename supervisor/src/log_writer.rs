@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bulkhead_proto::client::plain::PlainText;
+use bulkhead_proto::plain::PlainText;
 
 /// Lines that the queue can hold.
 const QUEUE_LINES: usize = 4096;

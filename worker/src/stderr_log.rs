@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bulkhead_proto::client::plain::PlainText;
+use bulkhead_proto::plain::PlainText;
 use bulkhead_sys::poll::{self, PollTarget};
 
 /// Standard error, written only if poll says that it is writable. Such a pipe has room for the longest line of a

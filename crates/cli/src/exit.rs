@@ -1,7 +1,5 @@
-//! Turns an error into an exit code and one line on stderr. The codes themselves stand in `proto::client::exit`, a
-//! public table.
-//!
-//! The end of the daemon has one code for each thing that a command may be waiting for, whatever its verb:
+//! Turns an error into an exit code and one line on stderr. The codes stand in `proto::client::exit`. The end of the daemon
+//! has one code for each thing that a command may be waiting for, whatever its verb:
 //!
 //! | the daemon ends while the command waits for | verbs | code |
 //! |---|---|---|

@@ -5,9 +5,9 @@
 
 use bulkhead_client::{DaemonClient, JobEnd};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::plain::Plain;
 use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::JobId;
+use bulkhead_proto::plain::Plain;
 
 use crate::plural;
 use crate::stdio::say;

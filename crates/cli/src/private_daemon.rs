@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use bulkhead_client::{DaemonClient, Interrupts, ListenerTrust, OwnFolder, connect, wait_readable};
-use bulkhead_proto::client::plain::Plain;
+use bulkhead_proto::plain::Plain;
 
 use crate::private_place;
 use crate::stdio::say;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 
 use bulkhead_client::JobProgress;
-use bulkhead_proto::client::plain::Plain;
+use bulkhead_proto::plain::Plain;
 use bulkhead_views::answer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use bulkhead_client::InterruptFd;
-use bulkhead_proto::client::plain::{PlainLine, PlainText};
+use bulkhead_proto::plain::{PlainLine, PlainText};
 use serde::Serialize;
 
 use crate::write_wait::WriteWait;

@@ -9,10 +9,10 @@ use std::process::{Command, Output, Stdio};
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome};
-use bulkhead_proto::client::plain;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::kind::Kind;
+use bulkhead_proto::plain;
 use fake::{Fake, Peer};
 
 fn against(script: impl FnOnce(Peer) + Send + 'static, arguments: &[&str]) -> Output {

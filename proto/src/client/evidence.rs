@@ -8,9 +8,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::plain::Plain;
 use crate::client::record_text::Span;
 use crate::codec::{Decode, Encode};
+use crate::plain::Plain;
 
 /// All that is known of the end of one attempt. Unknown fields are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]

@@ -7,11 +7,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::plain::Plain;
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::Payload;
+use crate::plain::Plain;
 
 /// The one way in which a job ended.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]

@@ -8,11 +8,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::plain::Plain;
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::JobState;
 use crate::kind::EXEC;
+use crate::plain::Plain;
 
 /// A refused request. Nothing of it was done.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]

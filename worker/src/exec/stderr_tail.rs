@@ -3,8 +3,8 @@
 //! It keeps a fixed number of bytes, however much the program writes. Bytes that are no UTF-8 are replaced, and characters
 //! that a terminal would obey become blanks. Driven by `exec.rs`.
 
-use bulkhead_proto::client::plain::is_obeyed;
 use bulkhead_proto::limits::LAST_WORDS_MAX_BYTES;
+use bulkhead_proto::plain::is_obeyed;
 
 /// How many bytes are kept.
 const KEPT_BYTES: usize = 600;

@@ -78,6 +78,7 @@ mod tests {
         let text = || "two\nlines".to_owned();
         let death = Death::Signalled { signal: 9, core: false };
         let slot = Some(SlotId(1));
+        let jobs = vec![JobRange { first: J, last: JobId(19) }];
         let violation = KillReason::Violation { violation: Violation::ClaimWord };
         vec![
             (What::Started { pid: 8, slots: 2 }, "pid=8 slots=2"),
@@ -125,15 +126,7 @@ mod tests {
             ),
             (What::Backoff { job: J, part: None, attempt: 1, message: text(), retry_after_ms: 5 }, "5.00ms"),
             (What::Ended { job: J, outcome: Outcome::Cancelled, attempts: 2, after_us: 7 }, "cancelled"),
-            (
-                What::EndedQueued {
-                    outcome: Outcome::Expired,
-                    gone_ms: None,
-                    count: 3,
-                    jobs: vec![JobRange { first: J, last: JobId(19) }],
-                },
-                "count=3 jobs=17..19",
-            ),
+            (What::EndedQueued { outcome: Outcome::Expired, gone_ms: None, count: 3, jobs }, "jobs=17..19"),
             (What::RetryAsked { job: J }, "job=17"),
             (What::Degraded { pool: "heavy".to_owned(), reason: text() }, "degraded pool=heavy"),
             (What::Recovered { pool: "heavy".to_owned() }, "pool=heavy"),
