@@ -120,7 +120,11 @@ fn an_end_that_was_not_done_is_numbered_and_stays_after_its_receipt() {
     let mut rig = Rig::new(1);
     let failed = rig.submit_held(1, Policy::default());
     let output = Leftover::Inline(Payload::from(vec![7]));
-    rig.finish_with(failed, TaskResult::Failed { message: "no".to_owned(), code: Some(3), output }, 1);
+    rig.finish_with(
+        failed,
+        TaskResult::Failed { message: "no".to_owned(), program: exit_code(3), output },
+        1,
+    );
     let done = rig.done_held(1);
     assert_eq!(rig.numbered(ALICE), [(1, failed), (2, done)]);
     rig.received(2);
