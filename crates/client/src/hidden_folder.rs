@@ -6,16 +6,13 @@
 //! open file have closed it: a folder whose lock is free belongs to nobody that lives, and is removed by the next
 //! command that makes one there. Nothing else is ever removed here. Driven by the command line.
 
-use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulkhead_sys::open_flags::open_folder;
-use bulkhead_sys::remove_tree::remove_tree;
-use bulkhead_sys::socket;
+use bulkhead_sys::locked_folder::{LockedFolder, remove_abandoned};
 
 use crate::atomic_file::{AtomicFile, in_folder};
 use crate::destination::{Destination, FinishedFile, NotPlaced};
@@ -24,26 +21,13 @@ use crate::input_file;
 
 /// After this many names in a row that are free, no folder of a killed command is looked for any more.
 const FREE_NAMES: u32 = 64;
-/// The permissions of a folder.
-const MODE: u32 = 0o700;
-/// Those of one that stays.
-const LEFT_MODE: u32 = 0o500;
 
 /// A folder for one file that is not there yet. Dropping it removes it.
 #[derive(Debug)]
 pub struct HiddenFolder {
     destination: Destination,
-    made: MadeFolder,
+    made: LockedFolder,
     name: PathBuf,
-}
-
-/// The folder itself, which is removed with its content when this is dropped.
-#[derive(Debug)]
-struct MadeFolder {
-    path: PathBuf,
-    folder: Arc<File>,
-    /// Whether a file in it could not be brought elsewhere.
-    stays: bool,
 }
 
 impl HiddenFolder {
@@ -74,12 +58,12 @@ impl HiddenFolder {
 
     /// The folder, open for reading.
     pub fn folder(&self) -> &Arc<File> {
-        &self.made.folder
+        self.made.folder()
     }
 
     /// The path of the file that the program is to make.
     pub fn file_path(&self) -> PathBuf {
-        self.made.path.join(&self.name)
+        self.made.path().join(&self.name)
     }
 
     /// Gives the program's file the path. `name` is its other possible name in the folder, used by a worker that did
@@ -100,39 +84,13 @@ impl HiddenFolder {
     fn find(&self, name: &str) -> io::Result<(File, PathBuf)> {
         let missing = |text: String| io::Error::new(ErrorKind::NotFound, text);
         let folder = self.made.current_path().ok_or_else(|| {
-            let path = self.made.path.display();
+            let path = self.made.path().display();
             missing(format!("the folder {path}, in which the program made it, was removed while it ran"))
         })?;
         let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
         let path = [folder.join(&self.name), folder.join(name)].into_iter().find(is_file);
         let path = path.ok_or_else(|| missing("the program left no regular file for it".to_owned()))?;
         Ok((open_made(&path)?, path))
-    }
-}
-
-impl MadeFolder {
-    /// Where it is now: it may have been moved with a folder above it.
-    fn current_path(&self) -> Option<PathBuf> {
-        let by_descriptor = || std::fs::read_link(format!("/proc/self/fd/{}", self.folder.as_raw_fd())).ok();
-        let path = Some(self.path.clone()).filter(|path| is_at(&self.folder, path)).or_else(by_descriptor);
-        path.filter(|path| is_at(&self.folder, path))
-    }
-
-    /// Lets it stay for good, because a file in it could not be brought elsewhere: no command takes it for an
-    /// abandoned one.
-    fn leave(&mut self) {
-        self.stays = true;
-        // Where even this fails, the next command that makes a folder there cannot remove anything either.
-        drop(self.folder.set_permissions(Permissions::from_mode(LEFT_MODE)));
-    }
-}
-
-impl Drop for MadeFolder {
-    fn drop(&mut self) {
-        // Only the folder that is held: somebody may have put another in its place.
-        if let Some(path) = self.current_path().filter(|_| !self.stays) {
-            drop(remove_tree(&path));
-        }
     }
 }
 
@@ -151,13 +109,13 @@ fn open_made(path: &Path) -> io::Result<File> {
 }
 
 /// Makes a locked folder under the first free name, and removes those of killed commands.
-fn make(place: &Path) -> io::Result<MadeFolder> {
+fn make(place: &Path) -> io::Result<LockedFolder> {
     let (mut made, mut free) = (None, 0);
     for number in 0_u32.. {
         let path = place.join(format!(".bulkhead-out-{number}"));
         remove_abandoned(&path);
         if made.is_none() {
-            made = make_one(&path)?.map(|folder| MadeFolder { path, folder: Arc::new(folder), stays: false });
+            made = LockedFolder::make_at(&path)?;
         } else if path.symlink_metadata().is_err() {
             free += 1;
         } else {
@@ -170,36 +128,10 @@ fn make(place: &Path) -> io::Result<MadeFolder> {
     made.ok_or_else(|| ErrorKind::AlreadyExists.into())
 }
 
-/// `None`: the name is taken, or another command took the new folder for one of a killed command.
-fn make_one(path: &Path) -> io::Result<Option<File>> {
-    match DirBuilder::new().mode(MODE).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
-        made => made?,
-    }
-    let Ok(folder) = open_folder(path) else { return Ok(None) };
-    // Where the file system has no such locks, no command can take the folder for an abandoned one.
-    let is_taken = matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock));
-    Ok((!is_taken && is_at(&folder, path)).then_some(folder))
-}
-
-/// Removes a folder of our user that nobody has locked.
-fn remove_abandoned(path: &Path) {
-    let Ok(folder) = open_folder(path) else { return };
-    let is_left = |found: &Metadata| found.mode() & 0o777 == LEFT_MODE;
-    let is_ours = folder.metadata().is_ok_and(|found| found.uid() == socket::own_uid() && !is_left(&found));
-    if is_ours && folder.try_lock().is_ok() && is_at(&folder, path) {
-        drop(remove_tree(path));
-    }
-}
-
-/// Whether this open folder is the one under the path.
-fn is_at(folder: &File, path: &Path) -> bool {
-    let (Ok(own), Ok(found)) = (folder.metadata(), path.symlink_metadata()) else { return false };
-    (own.dev(), own.ino()) == (found.dev(), found.ino())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {

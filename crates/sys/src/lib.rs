@@ -21,6 +21,7 @@ pub mod dial;
 mod ended_strays;
 pub mod exit;
 pub mod extended_attributes;
+pub mod file_copy;
 #[cfg(feature = "gmp")]
 pub mod gmp;
 pub mod held_folder;
@@ -33,6 +34,7 @@ pub mod inode_flags;
 pub mod interrupt_timer;
 pub mod lane;
 pub mod lock;
+pub mod locked_folder;
 pub mod mark;
 pub mod memfd;
 pub mod memory_limit;

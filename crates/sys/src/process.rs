@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 use nix::unistd::{SysconfVar, sysconf};
 
 /// Forbids core files, and tracing or reading memory by any user but root.
@@ -83,6 +84,26 @@ pub fn limit_file_size(bytes: Option<u64>) -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
     setrlimit(Resource::RLIMIT_FSIZE, bytes.map_or(hard, |bytes| bytes.min(hard)), hard)?;
     Ok(())
+}
+
+/// The limit that [`limit_file_size`] set, in bytes.
+///
+/// # Errors
+/// None for valid arguments.
+pub fn file_size_limit() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_FSIZE)?.0)
+}
+
+/// The permissions that new files of this process do not get (umask(2)). `None`: /proc cannot be read.
+pub fn umask() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let digits = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(digits.trim(), 8).ok()
+}
+
+/// Sets the umask of this process and of those that it starts, and returns the earlier one.
+pub fn set_umask(mask: u32) -> u32 {
+    nix::sys::stat::umask(Mode::from_bits_truncate(mask)).bits()
 }
 
 /// The OOM score adjustment of this process and its children, from -1000 (never killed) to 1000 (first).
