@@ -33,6 +33,9 @@ pub struct Program {
     /// Names of files of the job, each with the absolute path under which the client opened it. One that is left out, or
     /// that does not lead to that file, is no error: the program then gets another path.
     pub paths: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The umask with which the program starts; `None`: the worker's. With the client's, files that it makes get the
+    /// permissions that they get in the client's shell.
+    pub umask: Option<u32>,
 }
 
 /// Why a program cannot be sent to a worker, or why bytes are not a program.
@@ -227,6 +230,7 @@ mod tests {
             env: vec![(b"A".to_vec(), b"b=c".to_vec())],
             stdin: vec![0, 1, 255],
             paths: vec![(b"a".to_vec(), b"/\xff".to_vec())],
+            umask: Some(0o027),
         }
     }
 

@@ -4,5 +4,6 @@
 //! module: neither `crates/client` nor `crates/cli`.
 
 pub mod boxes;
+pub mod copies;
 pub mod message;
 pub mod stage;

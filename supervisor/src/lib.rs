@@ -60,6 +60,7 @@ mod client_socket;
 mod client_table;
 mod config_check;
 mod connection;
+mod copies_cleaner;
 mod daemon;
 mod deferred_close;
 mod descriptor_budget;

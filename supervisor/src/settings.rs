@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use bulkhead_proto::client::places;
 use bulkhead_proto::limits::SOCKET_PATH_MAX_BYTES;
+use bulkhead_proto::worker::copies;
 use bulkhead_sys::socket;
 use serde::Deserialize;
 
@@ -59,6 +60,7 @@ struct File {
     keep_bytes_max: Option<u64>,
     files_max: Option<u64>,
     files_bytes_max: Option<u64>,
+    copies_bytes_max: Option<u64>,
     worker_program: Option<PathBuf>,
     builtin_kinds: Option<bool>,
     pools: BTreeMap<String, OwnPool>,
@@ -110,6 +112,9 @@ pub(crate) struct Settings {
     pub(crate) private: bool,
     /// Whether a private daemon removes the folder of its socket when its parent is gone.
     pub(crate) own_folder: bool,
+    /// Where workers copy files of jobs to.
+    pub(crate) copies: PathBuf,
+    pub(crate) copies_bytes_max: u64,
     pub(crate) core: bulkhead_core::config::Config,
 }
 
@@ -121,10 +126,13 @@ impl Settings {
         let mode = file.mode.unwrap_or_default();
         let enable_chaos = args.enable_chaos || file.enable_chaos.unwrap_or(false);
         let here = HostFacts::look();
+        let state = absolute(args.state.or(file.state.clone()).map_or_else(|| default_state(mode), Ok)?)?;
         let settings = Self {
             mode,
             socket: socket_place(args.socket.or(file.socket.clone()), mode)?,
-            state: absolute(args.state.or(file.state.clone()).map_or_else(|| default_state(mode), Ok)?)?,
+            copies: if args.own_folder { copies_of_a_command(&state) } else { state.clone() },
+            copies_bytes_max: file.copies_bytes_max.unwrap_or(copies::MAX_BYTES_USUAL),
+            state,
             group: file.group.clone().unwrap_or_else(|| places::GROUP.to_owned()),
             admin_group: file.admin_group.clone().unwrap_or_else(|| places::ADMIN_GROUP.to_owned()),
             grace_ms: file.grace_seconds.unwrap_or(30).saturating_mul(1000),
@@ -221,6 +229,14 @@ fn user_state(xdg_state: Option<&OsStr>, home: Option<&OsStr>) -> Result<PathBuf
     }
     let home = home.context("no state folder: set --state, XDG_STATE_HOME or HOME")?;
     bail!("HOME is {home:?}, not an absolute path: set --state, XDG_STATE_HOME or HOME")
+}
+
+/// The daemon of one command has its state where its socket is, often in memory. Its copies go where the command makes
+/// its own: the folder of `TMPDIR`, else /var/tmp.
+fn copies_of_a_command(state: &Path) -> PathBuf {
+    let named = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let folder = named.unwrap_or_else(|| PathBuf::from("/var/tmp"));
+    if folder.is_dir() { folder } else { state.to_owned() }
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {

@@ -16,18 +16,20 @@ use bulkhead_sys::lock::InstanceLock;
 use bulkhead_sys::{dial, process, shortage, socket, tree};
 
 use crate::boot_folder::BootRoot;
+use crate::copies_cleaner::CopiesCleaner;
 use crate::descriptor_budget;
 use crate::settings::{Mode, Settings};
 
-/// Lock and socket of one daemon. The socket is removed when it is dropped, if it is its own: a successor has made
-/// another one at the same path if a cleaner of temporary files removed socket, lock file and boot folder under this
-/// daemon.
+/// Lock and socket of one daemon. Socket and the copies of dead workers are removed when it is dropped, the socket if it
+/// is its own: a successor has made another one at the same path if a cleaner of temporary files removed socket, lock file
+/// and boot folder under this daemon.
 #[derive(Debug)]
 pub(crate) struct Instance {
     /// The socket's path and its file.
     socket: Option<(PathBuf, HeldFile)>,
     /// The folder that a parent made for this daemon alone, which goes with the daemon if the parent is gone.
     own_folder: Option<(PathBuf, HeldFolder)>,
+    copies: CopiesCleaner,
     _lock: InstanceLock,
 }
 
@@ -56,6 +58,7 @@ impl Drop for Instance {
         {
             drop(std::fs::remove_file(path));
         }
+        self.copies.clean_at_end();
     }
 }
 
@@ -125,7 +128,9 @@ pub(crate) fn claim_instance(settings: &Settings) -> Result<(Instance, BootRoot,
     // From here on only what was created here is removed, never a folder or socket of another program.
     let own_folder = settings.own_folder.then(|| hold_own_folder(path)).transpose()?;
     let boot_root = BootRoot::claim(places::boot_folder(path), settings.core.seed)?;
-    let mut instance = Instance { socket: None, own_folder, _lock: lock };
+    let copies = CopiesCleaner::new(settings.copies.clone());
+    copies.clean();
+    let mut instance = Instance { socket: None, own_folder, copies, _lock: lock };
     let (mode, group) = match settings.mode {
         Mode::User => (0o600, None),
         Mode::System => (0o660, Some(system_group(settings)?)),

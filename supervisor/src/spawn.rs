@@ -18,6 +18,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::ids::{KindId, PoolId, WorkerId};
 use bulkhead_proto::kind;
 use bulkhead_proto::limits::PROGRAM_PATH_MAX_BYTES;
+use bulkhead_proto::worker::copies;
 use bulkhead_proto::worker::message::{LaneDown, Setup};
 use bulkhead_sys::clock;
 use bulkhead_sys::lane::Lane;
@@ -28,6 +29,7 @@ use bulkhead_sys::tree::Tree;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::boot_folder::{BootFolder, BootRoot};
+use crate::copies_cleaner::CopiesCleaner;
 use crate::deferred_close::DeferredClose;
 use crate::sampling::WorkerSampler;
 use crate::settings::Settings;
@@ -47,6 +49,10 @@ pub(crate) struct WorkerTemplate {
     pub(crate) kinds: Vec<(String, PoolId)>,
     /// Whether the `chaos` kind is offered.
     pub(crate) enable_chaos: bool,
+    /// Removes the copies of files that dead workers left.
+    pub(crate) copies: CopiesCleaner,
+    /// Most bytes that such copies may have.
+    pub(crate) copies_bytes_max: u64,
     /// The marks that tell the descendants of one worker from those of another.
     pub(crate) marks: Marks,
     /// Closes lanes and channels in which workers left descriptors.
@@ -69,9 +75,18 @@ impl WorkerTemplate {
             boot_root,
             kinds: core.kinds.iter().map(|kind| (kind.name.clone(), core.pool_of(kind))).collect(),
             enable_chaos: settings.enable_chaos,
+            copies: CopiesCleaner::new(settings.copies.clone()),
+            copies_bytes_max: settings.copies_bytes_max,
             marks: Marks::new(core.seed),
             closer,
             spawner,
+        }
+    }
+
+    /// Has the copies removed that dead workers left, if these can have made any.
+    pub(crate) fn clean_copies(&self) {
+        if self.kinds.iter().any(|(name, _)| name == kind::EXEC) {
+            self.copies.clean_in_thread();
         }
     }
 
@@ -202,6 +217,8 @@ impl WorkerTemplate {
             ("TMPDIR", folder.path().into()),
             ("RUST_BACKTRACE", OsString::from("0")),
             ("PATH", OsString::from("/usr/bin:/bin")),
+            (copies::PLACE_VARIABLE, self.copies.place().into()),
+            (copies::MAX_VARIABLE, self.copies_bytes_max.to_string().into()),
         ];
         environment.extend(std::env::var_os("BULKHEAD_LOG").map(|level| ("BULKHEAD_LOG", level)));
         environment

@@ -9,10 +9,10 @@
 //!
 //! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
 //! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a
-//! file of the job that is opened anew. A file that the job reads has the client's own path if that leads to it
-//! (`exec/real_path.rs`), and one that it writes is made in a folder of the client (`exec/output_folder.rs`). Every file
-//! stays open under its number, everything else is closed, and a file without a path is opened by `/proc/self/fd/N`, so
-//! each process has its own offset. The mark and the limits of memory and file size are inherited.
+//! file of the job that is opened anew. Every file of the job has a path (`exec/placed_files.rs`): the client's own, if
+//! that leads to it (`exec/real_path.rs`, `exec/output_folder.rs`), else that of a copy (`exec/copies.rs`). Every file
+//! also stays open under its number, and everything else is closed. The mark, the limits of memory and file size, and the
+//! client's umask are inherited.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
@@ -31,16 +31,21 @@ use bulkhead_proto::exec::{Program, STDIN};
 use bulkhead_proto::file::{OUT, Way};
 use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 use bulkhead_proto::log::LogStream;
+use bulkhead_proto::worker::copies::MAX_KEY;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::held_folder::HeldFolder;
 use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
 
 use crate::boot_folder;
-use output_folder::OutputFolder;
+use inherited::{ClientUmask, FileSizeLimit};
+use placed_files::PlacedFiles;
 use stderr_tail::StderrTail;
 
+mod copies;
 mod core_file;
+mod inherited;
 mod output_folder;
+mod placed_files;
 mod real_path;
 mod stderr_tail;
 
@@ -58,12 +63,23 @@ const SIGXFSZ: i32 = 25;
 /// # Errors
 /// The program cannot be run, did not end with code 0, or wrote more than its limit.
 pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFailure> {
-    let mut program = Program::from_input(input).map_err(|error| TaskFailure::new(error.to_string()))?;
+    let program = Program::from_input(input).map_err(|error| TaskFailure::new(error.to_string()))?;
+    let mut placed = PlacedFiles::decide(&program, task.files());
+    let ended = placed.make_ready(task).and_then(|()| run_placed(program, &placed, task));
+    if task.is_cancelled() {
+        placed.remove_folders();
+    }
+    ended
+}
+
+/// Runs the program with its files in their places, and takes its outputs.
+fn run_placed(
+    mut program: Program,
+    placed: &PlacedFiles,
+    task: &mut dyn TaskContext,
+) -> Result<(), TaskFailure> {
+    placed.tell(&mut program);
     let files = task.files();
-    let told = |file: &Arc<dyn PositionedFile>| OutputFolder::new(file, program.path_of(file.name()));
-    let folders: Vec<OutputFolder> = files.iter().filter_map(told).collect();
-    folders.iter().try_for_each(OutputFolder::empty)?;
-    place(&mut program, &files);
     let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
     let stdin_file = files.iter().any(|file| file.name() == STDIN).then(|| task.file(STDIN)).transpose()?;
     let stdin = match &stdin_file {
@@ -77,42 +93,31 @@ pub(crate) fn run(input: &[u8], task: &mut dyn TaskContext) -> Result<(), TaskFa
     let (name, args) = argv.split_first().ok_or_else(|| TaskFailure::new("there is no program"))?;
     let path = look_up(name, &env, &folder.path)?;
     let folder = folder.path.as_path();
-    let program =
+    let spec =
         program::ProgramSpec { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
-    let mut listener = ProgramListener::new(task, out_max_bytes(&files));
-    let ended = program::run(&program, &mut listener);
-    if listener.task.is_cancelled() {
-        folders.iter().for_each(OutputFolder::remove);
-    }
+    let file_max = placed.file_max_bytes();
+    let mut listener = ProgramListener::new(task, out_max_bytes(&files, file_max));
+    let ended = {
+        let _umask = ClientUmask::set(program.umask);
+        let _limit = file_max
+            .map(|bytes| FileSizeLimit::set(Some(bytes)))
+            .transpose()
+            .map_err(|error| TaskFailure::new(format!("the size of files cannot be limited: {error}")))?;
+        program::run(&spec, &mut listener)
+    };
     match (listener.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(ExitStatus::Code(0))) => folders.iter().try_for_each(OutputFolder::expect_file),
-        (None, Ok(status)) => Err(listener.fate(status)),
+        (None, Ok(ExitStatus::Code(0))) => placed.take_outputs(task),
+        (None, Ok(status)) => Err(listener.fate(status, file_max)),
         (None, Err(error)) => Err(not_run(name, &error)),
     }
 }
 
-/// Replaces the names of files in the program's words by their paths: the client's own if it is proven, else the one of
-/// the descriptor, which the program has open under the same number as this worker.
-fn place(program: &mut Program, files: &[Arc<dyn PositionedFile>]) {
-    let path_of = |file: &Arc<dyn PositionedFile>| {
-        if let Some(folder) = OutputFolder::new(file, program.path_of(file.name())) {
-            return folder.path().as_os_str().as_encoded_bytes().to_vec();
-        }
-        let told = program.path_of(file.name()).filter(|_| file.way() == Way::In);
-        let told = told.filter(|told| real_path::leads_to(told, file.as_fd()));
-        told.map_or_else(|| program::path_of(file.as_fd()).into_bytes(), <[u8]>::to_vec)
-    };
-    let paths: Vec<Vec<u8>> = files.iter().map(path_of).collect();
-    let places = files.iter().zip(&paths).map(|(file, path)| (file.name(), path.as_slice()));
-    program.place_files(&places.collect::<Vec<_>>());
-}
-
 /// Most bytes that the program may write to its standard output. If that is a file of the client, only the disk limits
-/// it.
-fn out_max_bytes(files: &[Arc<dyn PositionedFile>]) -> u64 {
+/// it, or the limit of copies (`file_max`), which this process has while a program makes files beside copies.
+fn out_max_bytes(files: &[Arc<dyn PositionedFile>], file_max: Option<u64>) -> u64 {
     let has_out = files.iter().any(|file| file.name() == OUT && file.way() == Way::Out);
-    if has_out { u64::MAX } else { EXEC_OUTPUT_MAX_BYTES }
+    if has_out { file_max.unwrap_or(u64::MAX) } else { EXEC_OUTPUT_MAX_BYTES }
 }
 
 /// The environment: the variables that every program has, then those of the job. Of two with one name the later counts.
@@ -206,8 +211,9 @@ impl<'a> ProgramListener<'a> {
     fn take(&mut self, bytes: &[u8]) {
         self.out_bytes += bytes.len() as u64;
         if self.out_bytes > self.out_max_bytes {
+            let max = self.out_max_bytes;
             let failure = TaskFailure::new(format!(
-                "the program wrote more than {EXEC_OUTPUT_MAX_BYTES} bytes to its standard output, the limit, and was \
+                "the program wrote more than {max} bytes to its standard output, the limit, and was \
                  killed: have it write to a file (-o, --out)"
             ));
             self.failure = Some(failure.with_output());
@@ -216,11 +222,13 @@ impl<'a> ProgramListener<'a> {
         }
     }
 
-    /// The failure for a program that ended with this status.
-    fn fate(&self, status: ExitStatus) -> TaskFailure {
+    /// The failure for a program that ended with this status, and that could write files of so many bytes.
+    fn fate(&self, status: ExitStatus, file_max: Option<u64>) -> TaskFailure {
         let mut text = match status {
             ExitStatus::Code(code) => format!("exit code {code}"),
-            ExitStatus::Signal { signal, core } => killed_by(signal) + &core_file::told(signal, core),
+            ExitStatus::Signal { signal, core } => {
+                killed_by(signal, file_max) + &core_file::told(signal, core)
+            }
         };
         let words = self.tail.text();
         if !words.is_empty() {
@@ -264,11 +272,15 @@ fn log_stream(stream: Stream) -> LogStream {
     }
 }
 
-fn killed_by(signal: i32) -> String {
+fn killed_by(signal: i32, file_max: Option<u64>) -> String {
     let name = signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned);
-    match signal {
-        SIGXCPU => format!("killed by {name}, processor time above its limit (RLIMIT_CPU)"),
-        SIGXFSZ => {
+    match (signal, file_max) {
+        (SIGXCPU, _) => format!("killed by {name}, processor time above its limit (RLIMIT_CPU)"),
+        (SIGXFSZ, Some(bytes)) => format!(
+            "killed by {name}, a file above {bytes} bytes ({MAX_KEY} in the daemon's configuration) or its own limit \
+             (RLIMIT_FSIZE)"
+        ),
+        (SIGXFSZ, None) => {
             format!("killed by {name}, a file above {OUTPUT_MAX_BYTES} bytes or its own limit (RLIMIT_FSIZE)")
         }
         _ => format!("killed by {name}"),

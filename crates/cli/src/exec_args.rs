@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
+use bulkhead_client::umask;
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 
@@ -46,7 +47,7 @@ impl ExecArgs {
         }
         let env = self.env.iter().map(|pair| variable(pair)).collect::<Result<_, _>>()?;
         // A missing program is reported before standard input is read.
-        let mut program = Program { argv, env, stdin: Vec::new(), paths };
+        let mut program = Program { argv, env, stdin: Vec::new(), paths, umask: umask() };
         let input = program.to_input().map_err(|error| error.to_string())?;
         if !self.stdin {
             return Ok(ExecInput { input, stdin: None });

@@ -49,7 +49,7 @@ impl FileArg {
     /// Its name and its absolute path, unless it is stdin or stdout.
     pub(crate) fn named_path(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let path = std::path::absolute(&self.path).ok().filter(|_| !self.is_standard())?;
-        Some((self.name.clone().into_bytes(), path.into_os_string().into_vec()))
+        Some(named(&self.name, path))
     }
 
     fn is_standard(&self) -> bool {
@@ -148,8 +148,7 @@ impl FileRequest {
             };
             let (attached, path) = new.job_file(&one.name);
             open.attached.files.push(attached);
-            let path = path.map(|path| (one.name.clone().into_bytes(), path.into_os_string().into_vec()));
-            open.attached.paths.extend(path);
+            open.attached.paths.extend(path.map(|path| named(&one.name, path)));
             open.outs.0.push(new);
         }
         for one in &self.ins {
@@ -163,6 +162,11 @@ impl FileRequest {
         }
         Ok(open)
     }
+}
+
+/// A name of a file of the job, and its path, as a program is told them.
+fn named(name: &str, path: PathBuf) -> (Vec<u8>, Vec<u8>) {
+    (name.as_bytes().to_vec(), path.into_os_string().into_vec())
 }
 
 /// Opens a file to be read, or makes a copy of it if it is no regular file.
@@ -220,10 +224,12 @@ impl JobFiles {
     /// Passes files in place of folders, for a daemon of another user, whose programs may not enter them.
     pub(crate) fn without_folders(mut self) -> Result<Self> {
         self.outs.0 = self.outs.0.into_iter().map(OutputTarget::without_folder).collect::<Result<_>>()?;
-        for (file, out) in self.attached.files.iter_mut().zip(&self.outs.0) {
-            *file = out.job_file(&file.name).0;
-        }
         self.attached.paths.clear();
+        for (file, out) in self.attached.files.iter_mut().zip(&self.outs.0) {
+            let (passed, path) = out.job_file(&file.name);
+            self.attached.paths.extend(path.map(|path| named(&file.name, path)));
+            *file = passed;
+        }
         Ok(self)
     }
 }
@@ -233,7 +239,7 @@ impl JobFiles {
 pub(crate) struct AttachedFiles {
     files: Vec<JobFile>,
     takes_result: bool,
-    /// The paths at which a program is to make files, with their names.
+    /// The paths of files that a program makes, with their names.
     paths: Vec<(Vec<u8>, Vec<u8>)>,
 }
 

@@ -37,6 +37,8 @@ const SILENCE: Duration = Duration::from_secs(3600);
 pub(crate) struct OutputTarget {
     inner: TargetKind,
     name: String,
+    /// Its path, if a program is to make the file.
+    made_at: Option<PathBuf>,
     write_wait: WriteWait,
     /// Bytes that were written by this command.
     written: u64,
@@ -83,12 +85,14 @@ impl OutputTarget {
             _ => AtomicFile::create(path).map(TargetKind::Whole),
         };
         let inner = open().with_context(|| format!("cannot write to {name}"))?;
-        Ok(Self { inner, name, write_wait: WriteWait::default(), written: 0 })
+        Ok(Self { inner, name, made_at: None, write_wait: WriteWait::default(), written: 0 })
     }
 
     /// Opens `path` to be written by a program, which has the file as `name`.
     pub(crate) fn for_program(path: &Path, name: &str) -> Result<Self> {
-        let this = Self::for_job(path)?;
+        let stdout = Path::new("/dev/stdout");
+        let made_at = std::path::absolute(if path == Path::new("-") { stdout } else { path }).ok();
+        let this = Self { made_at, ..Self::for_job(path)? };
         let TargetKind::Whole(_) = this.inner else { return Ok(this) };
         let folder = HiddenFolder::create(path).with_context(|| format!("cannot write to {}", this.name))?;
         Ok(Self { inner: TargetKind::Made { folder, name: name.to_owned() }, ..this })
@@ -106,13 +110,13 @@ impl OutputTarget {
         Ok(Self { inner, ..self })
     }
 
-    /// The file or folder as a file of a job, and the path of the file in the folder.
+    /// The file or folder as a file of a job, and the path of a file that a program makes.
     pub(crate) fn job_file(&self, name: &str) -> (JobFile, Option<PathBuf>) {
         match &self.inner {
             TargetKind::Made { folder, .. } => {
                 (JobFile::folder(name, Arc::clone(folder.folder())), Some(folder.file_path()))
             }
-            _ => (JobFile::written(name, Arc::clone(self.file())), None),
+            _ => (JobFile::written(name, Arc::clone(self.file())), self.made_at.clone()),
         }
     }
 

@@ -53,6 +53,7 @@ mod wait;
 
 pub use atomic_file::AtomicFile;
 pub use batch::{JobInput, Spec};
+pub use bulkhead_sys::process::umask;
 pub use client::DaemonClient;
 pub use destination::{Destination, FinishedFile, NotPlaced};
 pub use error::{ConnectFailure, Error, ProtocolError};

@@ -28,6 +28,19 @@ pub fn open_to_write(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path)
 }
 
+/// Opens a regular file for reading, and no symbolic link. A FIFO or device is not waited for, and not kept open.
+///
+/// # Errors
+/// ELOOP: it is a symbolic link. `InvalidInput`: it is no regular file. ENOENT, EACCES, EMFILE.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok(file)
+}
+
 /// Whether it was opened with O_APPEND, so that each write goes to the end of the file.
 ///
 /// # Errors

@@ -111,6 +111,9 @@ impl WorkerTable {
     /// Drops all dead workers.
     pub(crate) fn drop_dead(&mut self) {
         self.drop_dead_ns = None;
+        if !self.dead.is_empty() {
+            self.template.clean_copies();
+        }
         for worker in self.dead.drain(..) {
             for descriptor in worker.descriptors() {
                 // Closing the descriptors would do the same.

@@ -10,19 +10,20 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
+use bulkhead_sys::locked_folder::remove_open;
 use bulkhead_sys::remove_tree::remove_tree;
 
 /// One folder of the client.
 pub(super) struct OutputFolder {
     folder: Arc<dyn PositionedFile>,
-    /// The file in it, by the client's path or by the descriptor.
-    path: PathBuf,
+    /// The file in it by the client's path, if that leads into the folder.
+    path: Option<PathBuf>,
     /// The file's name.
     name: PathBuf,
 }
@@ -37,14 +38,19 @@ impl OutputFolder {
         let own_name = || PathBuf::from(file.name());
         let name = told.and_then(Path::file_name).map_or_else(own_name, PathBuf::from);
         let is_there = |told: &&Path| told.parent().is_some_and(|above| is_at(file.as_fd(), above));
-        let path =
-            told.filter(is_there).map_or_else(|| by_descriptor(file.as_fd()).join(&name), PathBuf::from);
+        let path = told.filter(is_there).map(PathBuf::from);
         Some(Self { folder: Arc::clone(file), path, name })
     }
 
-    /// The path that the program writes.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// The path that the program writes; `None` if it cannot reach the folder.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.path.clone()
+    }
+
+    /// Makes the file in it, for this worker to write. It must not be there.
+    pub(super) fn create(&self) -> io::Result<File> {
+        let path = by_descriptor(self.folder.as_fd()).join(&self.name);
+        File::options().write(true).create_new(true).mode(0o600).open(path)
     }
 
     /// Removes what is in it: an earlier attempt may have left the output, and tools refuse a file that is there.
@@ -61,25 +67,12 @@ impl OutputFolder {
     /// Fails if the program, which reports success, has not left a regular file.
     pub(super) fn expect_file(&self) -> Result<(), TaskFailure> {
         let found = by_descriptor(self.folder.as_fd()).join(&self.name).symlink_metadata();
-        let what = match found {
-            Ok(found) if found.is_file() => return Ok(()),
-            Ok(_) => "something else than a regular file".to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => "no file".to_owned(),
-            Err(error) => format!("a file that cannot be examined ({error})"),
-        };
-        let name = self.folder.name();
-        let text = format!(
-            "the program ended with code 0 and left {what} for {name:?}: it has to write the path in {{{name}}} or ${name}"
-        );
-        Err(TaskFailure::new(text).with_output())
+        not_left(self.folder.name(), found)
     }
 
-    /// Removes the folder with its content, if it is still where its descriptor says.
+    /// Removes the folder with its content, wherever it is now.
     pub(super) fn remove(&self) {
-        let removed = empty(self.folder.as_fd()).and_then(|()| {
-            let path = fs::read_link(by_descriptor(self.folder.as_fd()))?;
-            if is_at(self.folder.as_fd(), &path) { fs::remove_dir(path) } else { Ok(()) }
-        });
+        let removed = empty(self.folder.as_fd()).and_then(|()| remove_open(self.folder.as_fd()));
         if let Err(error) = removed {
             log::debug!(
                 "the folder of an output is left to its client name={} error={error}",
@@ -87,6 +80,20 @@ impl OutputFolder {
             );
         }
     }
+}
+
+/// Fails if a program, which reports success, has left no regular file. `found` is what was found where it is to be.
+pub(super) fn not_left(file: &str, found: io::Result<fs::Metadata>) -> Result<(), TaskFailure> {
+    let what = match found {
+        Ok(found) if found.is_file() => return Ok(()),
+        Ok(_) => "something else than a regular file".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "no file".to_owned(),
+        Err(error) => format!("a file that cannot be examined ({error})"),
+    };
+    let text = format!(
+        "the program ended with code 0 and left {what} for {file:?}: it has to write the path in {{{file}}} or ${file}"
+    );
+    Err(TaskFailure::new(text).with_output())
 }
 
 fn by_descriptor(folder: BorrowedFd<'_>) -> PathBuf {
@@ -132,10 +139,10 @@ mod tests {
         fs::create_dir(&other).unwrap();
         std::os::unix::fs::symlink("own", place.path().join("link")).unwrap();
         let folder = passed(&own);
-        assert_eq!(told(&folder, &own.join("old.db")).path(), own.join("old.db"));
+        assert_eq!(told(&folder, &own.join("old.db")).path(), Some(own.join("old.db")));
         for elsewhere in [other.join("old.db"), place.path().join("link/old.db"), PathBuf::from("own/old.db")]
         {
-            assert!(told(&folder, &elsewhere).path().starts_with("/proc/self/fd"), "{elsewhere:?}");
+            assert_eq!(told(&folder, &elsewhere).path(), None, "{elsewhere:?}");
         }
         let file = Arc::new(CheckedFile::new("b", Way::Out, File::open(&own).unwrap()));
         assert!(OutputFolder::new(&(file as Arc<dyn PositionedFile>), None).is_none());

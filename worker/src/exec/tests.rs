@@ -32,7 +32,9 @@ fn ends_are_named_and_have_the_codes_of_a_shell() {
         let failure = not_run(OsStr::new("x"), &io::Error::from_raw_os_error(error));
         assert_eq!(failure.program_end().map(ProgramEnd::code), code, "{failure}");
     }
-    assert!(killed_by(25).contains("SIGXFSZ") && killed_by(25).contains("RLIMIT_FSIZE"));
-    assert!(killed_by(24).contains("RLIMIT_CPU"));
-    assert_eq!((killed_by(9).as_str(), killed_by(40).as_str()), ("killed by SIGKILL", "killed by signal 40"));
+    let plain = |signal| killed_by(signal, None);
+    assert!(plain(25).contains("SIGXFSZ") && plain(25).contains("RLIMIT_FSIZE"));
+    assert!(killed_by(25, Some(7)).contains("above 7 bytes (copies_bytes_max"));
+    assert!(plain(24).contains("RLIMIT_CPU"));
+    assert_eq!((plain(9).as_str(), plain(40).as_str()), ("killed by SIGKILL", "killed by signal 40"));
 }

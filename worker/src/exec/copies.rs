@@ -1,0 +1,162 @@
+//! Copies of files between a client and a program that cannot reach them under the client's path.
+//!
+//! They lie in a locked folder on the daemon's disk, one for each job that needs any; it goes when the job ends. If this
+//! worker dies, the supervisor removes it (`sys/locked_folder.rs`). Each copy is a file `NAME.EXT`, as the client names
+//! it, in a folder of its own, so that a program has room beside it. Bytes that go in are bounded by `copies_bytes_max`,
+//! and every step counts as progress and hears a cancel. Nothing here follows a symbolic link. Driven by
+//! `placed_files.rs`.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use bulkhead_jobs::{TaskContext, TaskFailure};
+use bulkhead_proto::worker::copies::{FOLDER_PREFIX, MAX_BYTES_USUAL, MAX_KEY, MAX_VARIABLE, PLACE_VARIABLE};
+use bulkhead_sys::file_copy::{CopyError, FileCopy};
+use bulkhead_sys::locked_folder::LockedFolder;
+
+use super::inherited::FileSizeLimit;
+
+/// The unit of `st_blocks`.
+const BLOCK_BYTES: u64 = 512;
+
+/// The folder for the copies of one job, which is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct CopyFolder(LockedFolder);
+
+impl CopyFolder {
+    pub(super) fn make() -> Result<Self, TaskFailure> {
+        let place = place();
+        let made = LockedFolder::make_in(&place, FOLDER_PREFIX);
+        made.map(Self).map_err(|error| {
+            TaskFailure::new(format!(
+                "there is no folder in {} for copies of the job's files: {error}",
+                place.display()
+            ))
+        })
+    }
+
+    /// The path of a copy that is not there yet, in a new folder. `file` is the name of the file for the job, and
+    /// `name` that of the copy.
+    pub(super) fn path_for(&self, file: &str, name: &OsStr) -> Result<PathBuf, TaskFailure> {
+        let folder = self.0.path().join(file);
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => Ok(folder.join(name)),
+            Err(error) => Err(no_room(file, 0, self.0.path(), &error)
+                .unwrap_or_else(|| TaskFailure::new(format!("cannot make {}: {error}", folder.display())))),
+        }
+    }
+}
+
+/// How many bytes may still go in.
+#[derive(Debug)]
+pub(super) struct CopyRoom {
+    left: u64,
+    most: u64,
+}
+
+impl CopyRoom {
+    /// The limit of the daemon, all of it.
+    pub(super) fn whole() -> Self {
+        let told = std::env::var(MAX_VARIABLE).ok().and_then(|text| text.parse().ok());
+        let most = told.unwrap_or(MAX_BYTES_USUAL);
+        Self { left: most, most }
+    }
+
+    /// No limit.
+    pub(super) fn endless() -> Self {
+        Self { left: u64::MAX, most: u64::MAX }
+    }
+
+    /// The limit in bytes.
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// Refuses a file that is known to be too long before a byte of it is copied.
+    pub(super) fn check(&self, file: &str, found: &Metadata) -> Result<(), TaskFailure> {
+        let limit = FileSizeLimit::now();
+        if found.len() > limit {
+            let bytes = found.len();
+            return Err(TaskFailure::new(format!(
+                "file {file:?} has {bytes} bytes and has to be copied, but a file may have {limit} bytes here (RLIMIT_FSIZE)"
+            )));
+        }
+        let bytes = found.len().min(found.blocks().saturating_mul(BLOCK_BYTES));
+        if bytes > self.left { Err(self.too_long(file)) } else { Ok(()) }
+    }
+
+    fn too_long(&self, file: &str) -> TaskFailure {
+        TaskFailure::new(format!(
+            "file {file:?} has to be copied for the program, and with it the job's copies in {} would have more than \
+             {} bytes, the limit: raise {MAX_KEY} in the daemon's configuration, or give a path that the daemon's \
+             programs can open",
+            place().display(),
+            self.most
+        ))
+    }
+}
+
+/// Copies all of a file into an empty one. `folder` is where the new file lies, for messages.
+pub(super) fn copy(
+    file: &str,
+    (from, to): (&File, &File),
+    folder: &Path,
+    room: &mut CopyRoom,
+    task: &mut dyn TaskContext,
+) -> Result<(), TaskFailure> {
+    let unread = |error| TaskFailure::new(format!("file {file:?} cannot be read: {error}"));
+    let mut copy = FileCopy::new(from, to).map_err(unread)?;
+    if copy.share() {
+        return Ok(());
+    }
+    let (mut done, total) = (0, copy.length());
+    loop {
+        task.progress(done, total);
+        if task.is_cancelled() {
+            return Err(TaskFailure::new(format!("ended while file {file:?} was copied")));
+        }
+        match copy.step(room.left.saturating_add(1)) {
+            Ok(0) => return Ok(()),
+            Ok(bytes) if bytes > room.left => return Err(room.too_long(file)),
+            Ok(bytes) => {
+                room.left -= bytes;
+                done += bytes;
+            }
+            Err(CopyError::Read(error)) => return Err(unread(error)),
+            Err(CopyError::Write(error)) => {
+                let other = || {
+                    let folder = folder.display();
+                    TaskFailure::new(format!("file {file:?} cannot be copied to {folder}: {error}"))
+                };
+                return Err(no_room(file, total, folder, &error).unwrap_or_else(other));
+            }
+        }
+    }
+}
+
+/// The failure for a disk that is full.
+fn no_room(file: &str, bytes: u64, folder: &Path, error: &io::Error) -> Option<TaskFailure> {
+    let what = match error.kind() {
+        ErrorKind::StorageFull => "no space is left",
+        ErrorKind::QuotaExceeded => "the quota is used up",
+        _ => return None,
+    };
+    Some(TaskFailure::new(format!(
+        "{what} in {}, where file {file:?} ({bytes} bytes) is copied to: free some there",
+        folder.display()
+    )))
+}
+
+/// Gives a finished copy the permissions and times of its original. The worker must be able to read it.
+pub(super) fn finish(copy: &File, original: &Metadata) -> io::Result<()> {
+    let times = fs::FileTimes::new().set_accessed(original.accessed()?).set_modified(original.modified()?);
+    copy.set_times(times)?;
+    copy.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(original.mode() & 0o777 | 0o400))
+}
+
+fn place() -> PathBuf {
+    std::env::var_os(PLACE_VARIABLE).map_or_else(std::env::temp_dir, PathBuf::from)
+}
