@@ -18,6 +18,8 @@ use nix::unistd::{Whence, lseek};
 const STEP_BYTES: u64 = 8 << 20;
 /// Bytes of one read.
 const PIECE_BYTES: usize = 1 << 20;
+/// The same of a sparse file that does not show its holes: as many zeroes in a row are left out.
+const SPARSE_PIECE_BYTES: usize = 64 << 10;
 /// The unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
 
@@ -36,7 +38,8 @@ pub struct FileCopy<'a> {
     from: &'a File,
     to: &'a File,
     length: u64,
-    /// The source, opened anew, to ask where its holes are; `None` if it has none that can be seen.
+    is_sparse: bool,
+    /// The source, opened anew, to ask where its holes are; `None` if it has none, or may not be opened.
     holes: Option<File>,
     at: u64,
     data_end: u64,
@@ -52,10 +55,10 @@ impl<'a> FileCopy<'a> {
         let found = from.metadata()?;
         let is_sparse = found.blocks().saturating_mul(BLOCK_BYTES) < found.len();
         // lseek(2) moves the offset of the open file, which others may share. A file that may not be opened again is
-        // read through.
+        // read through, and its zeroes are not written.
         let again = || File::open(format!("/proc/self/fd/{}", from.as_raw_fd())).ok();
         let holes = if is_sparse { again() } else { None };
-        Ok(Self { from, to, length: found.len(), holes, at: 0, data_end: 0, piece: Vec::new() })
+        Ok(Self { from, to, length: found.len(), is_sparse, holes, at: 0, data_end: 0, piece: Vec::new() })
     }
 
     /// The length of the source when the copy began.
@@ -70,22 +73,31 @@ impl<'a> FileCopy<'a> {
         unsafe { libc::ioctl(to, libc::FICLONE, from) == 0 }
     }
 
-    /// Copies the next bytes, at most `most`, and returns how many; holes do not count. 0: nothing is left.
+    /// Copies the next bytes, at most `most`, and returns how many; holes do not count. `None`: nothing is left.
     ///
     /// # Errors
     /// [`CopyError`]; the target then has a part of the bytes.
-    pub fn step(&mut self, most: u64) -> Result<u64, CopyError> {
+    pub fn step(&mut self, most: u64) -> Result<Option<u64>, CopyError> {
         if self.at >= self.data_end && !self.find_data() {
-            self.to.set_len(self.length).map_err(CopyError::Write)?;
-            return Ok(0);
+            return self.end();
         }
         let bytes = most.min(STEP_BYTES).min(self.data_end - self.at);
-        let copied = match self.by_kernel(bytes) {
-            Some(result) => result.map_err(CopyError::Write)?,
-            None => self.by_hand(bytes)?,
-        };
-        self.at += copied;
-        Ok(copied)
+        if let Some(copied) = self.by_kernel(bytes) {
+            let copied = copied.map_err(CopyError::Write)?;
+            self.at += copied;
+            return Ok(Some(copied));
+        }
+        let (read, written) = self.by_hand(bytes)?;
+        self.at += read;
+        if read == 0 { self.end() } else { Ok(Some(written)) }
+    }
+
+    /// Gives the copy of a sparse file its whole length.
+    fn end(&self) -> Result<Option<u64>, CopyError> {
+        if self.is_sparse {
+            self.to.set_len(self.length).map_err(CopyError::Write)?;
+        }
+        Ok(None)
     }
 
     /// Moves on to the next bytes that are no hole. `false`: there are none.
@@ -116,6 +128,9 @@ impl<'a> FileCopy<'a> {
 
     /// `None`: it has to be done by hand, where an error shows which file it is of.
     fn by_kernel(&self, bytes: u64) -> Option<io::Result<u64>> {
+        if self.is_sparse && self.holes.is_none() {
+            return None;
+        }
         let at = i64::try_from(self.at).ok()?;
         let (mut from_at, mut to_at) = (at, at);
         let bytes = usize::try_from(bytes).unwrap_or(PIECE_BYTES);
@@ -131,17 +146,24 @@ impl<'a> FileCopy<'a> {
         }
     }
 
-    fn by_hand(&mut self, bytes: u64) -> Result<u64, CopyError> {
+    /// Returns how many bytes were read and written.
+    fn by_hand(&mut self, bytes: u64) -> Result<(u64, u64), CopyError> {
+        let hides_holes = self.is_sparse && self.holes.is_none();
+        let most = if hides_holes { SPARSE_PIECE_BYTES } else { PIECE_BYTES };
         self.piece.resize(PIECE_BYTES, 0);
-        let most = usize::try_from(bytes).map_or(PIECE_BYTES, |bytes| bytes.min(PIECE_BYTES));
+        let most = usize::try_from(bytes).map_or(most, |bytes| bytes.min(most));
         let count = loop {
             match self.from.read_at(&mut self.piece[..most], self.at) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 read => break read.map_err(CopyError::Read)?,
             }
         };
-        self.to.write_all_at(&self.piece[..count], self.at).map_err(CopyError::Write)?;
-        Ok(count as u64)
+        let read = &self.piece[..count];
+        if hides_holes && read.iter().all(|byte| *byte == 0) {
+            return Ok((count as u64, 0));
+        }
+        self.to.write_all_at(read, self.at).map_err(CopyError::Write)?;
+        Ok((count as u64, count as u64))
     }
 }
 
@@ -161,14 +183,12 @@ mod tests {
 
     fn copied(from: &File) -> (File, u64) {
         let to = tempfile::tempfile().unwrap();
-        let mut bytes = 0;
-        let mut copy = FileCopy::new(from, &to).unwrap();
-        loop {
-            match copy.step(u64::MAX).unwrap() {
-                0 => return (to, bytes),
-                count => bytes += count,
-            }
-        }
+        let bytes = run(&mut FileCopy::new(from, &to).unwrap());
+        (to, bytes)
+    }
+
+    fn run(copy: &mut FileCopy<'_>) -> u64 {
+        std::iter::from_fn(|| copy.step(u64::MAX).unwrap()).sum()
     }
 
     fn content(file: &File) -> Vec<u8> {
@@ -204,6 +224,18 @@ mod tests {
         let mut piece = [0; 6];
         to.read_exact_at(&mut piece, 5 << 30).unwrap();
         assert_eq!((&piece, from.stream_position().unwrap()), (b"middle", 5));
+    }
+
+    /// As for a worker that got the descriptor of a file that it may not open.
+    #[test]
+    fn a_sparse_file_that_hides_its_holes_has_them_again() {
+        let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        from.write_all_at(b"middle", 7_000_000).unwrap();
+        from.set_len(20_000_001).unwrap();
+        let mut copy = FileCopy::new(&from, &to).unwrap();
+        copy.holes = None;
+        assert!(run(&mut copy) <= 2 * SPARSE_PIECE_BYTES as u64);
+        assert!(content(&from) == content(&to) && to.metadata().unwrap().blocks() * BLOCK_BYTES < 1 << 20);
     }
 
     #[test]

@@ -119,9 +119,9 @@ pub(super) fn copy(
             return Err(TaskFailure::new(format!("ended while file {file:?} was copied")));
         }
         match copy.step(room.left.saturating_add(1)) {
-            Ok(0) => return Ok(()),
-            Ok(bytes) if bytes > room.left => return Err(room.too_long(file)),
-            Ok(bytes) => {
+            Ok(None) => return Ok(()),
+            Ok(Some(bytes)) if bytes > room.left => return Err(room.too_long(file)),
+            Ok(Some(bytes)) => {
                 room.left -= bytes;
                 done += bytes;
             }
@@ -159,4 +159,64 @@ pub(super) fn finish(copy: &File, original: &Metadata) -> io::Result<()> {
 
 fn place() -> PathBuf {
     std::env::var_os(PLACE_VARIABLE).map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A task that is to end, or not.
+    struct Task(bool);
+
+    impl io::Write for Task {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl TaskContext for Task {
+        fn progress(&mut self, _: u64, _: u64) {}
+
+        fn say(&mut self, _: &str) {}
+
+        fn last_breath(&mut self) {}
+
+        fn is_cancelled(&self) -> bool {
+            self.0
+        }
+    }
+
+    fn copied(room: &mut CopyRoom, is_cancelled: bool) -> Result<u64, String> {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("from"), [7; 1000]).unwrap();
+        let from = File::open(place.path().join("from")).unwrap();
+        let to = File::create(place.path().join("to")).unwrap();
+        let result = copy("a", (&from, &to), place.path(), room, &mut Task(is_cancelled));
+        result.map(|()| to.metadata().unwrap().len()).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn the_limit_holds_for_all_copies_together_and_a_cancel_ends_one() {
+        let mut room = CopyRoom { left: 2500, most: 2500 };
+        assert_eq!((copied(&mut room, false), copied(&mut room, false)), (Ok(1000), Ok(1000)));
+        let said = copied(&mut room, false).unwrap_err();
+        assert!(said.contains("more than 2500 bytes, the limit: raise copies_bytes_max"), "{said}");
+        assert_eq!(
+            copied(&mut CopyRoom::endless(), true),
+            Err("ended while file \"a\" was copied".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_the_file_its_bytes_and_the_folder() {
+        let said = |error: i32| no_room("a", 7, Path::new("/x"), &io::Error::from_raw_os_error(error));
+        let text = said(28).unwrap().to_string();
+        assert_eq!(text, "no space is left in /x, where file \"a\" (7 bytes) is copied to: free some there");
+        assert!(said(122).unwrap().to_string().starts_with("the quota is used up in /x"));
+        assert!(said(13).is_none());
+    }
 }
