@@ -13,6 +13,7 @@ pub mod grove;
 pub mod hostile;
 pub mod inventory;
 pub mod odd;
+pub mod other_disk;
 pub mod payload;
 pub mod pieces;
 pub mod program_file;

@@ -8,6 +8,7 @@ use std::process::Command;
 use bulkhead_proto::client::places;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::kind;
+use bulkhead_proto::worker::copies::MAX_BYTES_USUAL;
 use bulkhead_supervisor::check_config;
 use bulkhead_tests::daemon::binary;
 use bulkhead_tests::reference::command_line::{Help, page};
@@ -194,6 +195,9 @@ fn default_in_code(row: &Row) -> Option<String> {
     match key.as_str() {
         "grace_seconds" | "clients_max" => {
             Some(format!("file.{key}.unwrap_or({})", default.trim_matches('`')))
+        }
+        "copies_bytes_max" if *default == format!("`{MAX_BYTES_USUAL}`") => {
+            Some(format!("file.{key}.unwrap_or(copies::MAX_BYTES_USUAL)"))
         }
         "group" if *default == format!("`{:?}`", places::GROUP) => Some(group("GROUP")),
         "admin_group" if *default == format!("`{:?}`", places::ADMIN_GROUP) => Some(group("ADMIN_GROUP")),
