@@ -195,7 +195,7 @@ fn a_copy_that_is_cut_off_is_made_anew_or_given_up() {
     }
     let bench = OtherDisk::of(NOBODY);
     let own = new_folder();
-    let (input, bytes) = (own.path().join("in"), 300_000_000);
+    let (input, bytes) = (own.path().join("in"), 150_000_000);
     fs::write(&input, vec![7; bytes]).expect("a file");
     fs::set_permissions(&input, Permissions::from_mode(0o600)).expect("it is ours");
     let state = bench.path("home/state");
