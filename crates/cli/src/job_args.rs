@@ -263,6 +263,7 @@ fn check_sleep(text: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_proto::exec::Program;
     use clap::Parser;
 
     use super::*;
@@ -293,10 +294,13 @@ mod tests {
             ("chaos exit:3", vec!["exit:3"]),
             ("own-kind a b", vec!["a b"]),
             ("transform --rotate 90 in.y4m --gray", vec!["rotate=90,gray"]),
-            ("exec -- true", vec!["\u{2}\u{1}\u{4}true\0\0\0"]),
         ] {
             assert_eq!(read(line).unwrap(), inputs, "{line}");
         }
+        let program =
+            Program { argv: vec![b"true".to_vec()], umask: bulkhead_client::umask(), ..Program::default() };
+        let encoded = String::from_utf8(program.to_input().unwrap()).unwrap();
+        assert_eq!(read("exec -- true").unwrap(), [encoded]);
     }
 
     #[test]
