@@ -11,7 +11,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 
-use crate::rig::{ADMIN, ALICE, Rig, config};
+use crate::rig::{ADMIN, ALICE, Rig, config, exit_code};
 
 impl Rig {
     fn submit_held(&mut self, count: usize, policy: Policy) -> JobId {
