@@ -5,24 +5,7 @@
 //! to different requests in any order. A request that cannot be decoded is never answered: the supervisor sends
 //! [`Reply::Goodbye`] and closes the connection.
 //!
-//! **Receipts.** A reply that was read is not yet a result that is safe: the client still has to write it. A submit can
-//! ask for that time (`Submit::held`, which needs `attached`):
-//!
-//! | step | what becomes of the result of a job that is done |
-//! |---|---|
-//! | the daemon sends it in a [`Reply::Held`] | it is kept as the results of other ended jobs are: within the bounds of age, number, bytes and outputs |
-//! | the client sends [`Request::Received`] with its number, or a higher one | it is forgotten, as soon as no other client waits for it |
-//! | the client reports nothing, vanishes, or its connection ends | it stays kept, and `Request::Result` gives it as often as it is asked |
-//! | a bound is met before | it is dropped, the oldest first; more than a quarter of a bound is never kept for one connection's receipts |
-//!
-//! Each connection numbers the ends that it is sent in `Reply::Held` from 1, without a gap, in the order in which they
-//! are sent, whatever their outcome and request. `through` is cumulative, so one request reports any number of ends, and
-//! has no reply. A lower `through` than an earlier one changes nothing. One above what was sent is refused, and forgets
-//! nothing. The end of a job that is not done is kept for `why`, `job` and `retry` as it is without `held`, also after its
-//! receipt. [`Reply::Ended`] has no numbers: jobs that are not attached, which `Wait` and `Result` are about, are
-//! kept whoever reads them; so is the end of an attached job that a `Retry` of another client ran again. An output in a
-//! descriptor ([`crate::client::outcome::JobOutput::Descriptor`]) is kept as an inline one is: client and daemon each
-//! hold the file.
+//! Results that are held until the client has them: see [`Request::Received`].
 
 use crate::client::outcome::JobEnded;
 use crate::client::record::Record;
@@ -141,6 +124,25 @@ pub enum Request {
     Ping,
     /// The results up to this number are where the client wants them: the daemon need not keep them. No reply, or
     /// [`Reply::Refused`] if so many were not sent.
+    ///
+    /// A reply that was read is not yet a result that is safe: the client still has to write it. A submit can
+    /// ask for that time (`Submit::held`, which needs `attached`):
+    ///
+    /// | step | what becomes of the result of a job that is done |
+    /// |---|---|
+    /// | the daemon sends it in a [`Reply::Held`] | it is kept as the results of other ended jobs are: within the bounds of age, number, bytes and outputs |
+    /// | the client sends `Received` with its number, or a higher one | it is forgotten, as soon as no other client waits for it |
+    /// | the client reports nothing, vanishes, or its connection ends | it stays kept, and `Request::Result` gives it as often as it is asked |
+    /// | a bound is met before | it is dropped, the oldest first; more than a quarter of a bound is never kept for one connection's receipts |
+    ///
+    /// Each connection numbers the ends that it is sent in `Reply::Held` from 1, without a gap, in the order in which they
+    /// are sent, whatever their outcome and request. `through` is cumulative, so one request reports any number of ends, and
+    /// has no reply. A lower `through` than an earlier one changes nothing. One above what was sent is refused, and forgets
+    /// nothing. The end of a job that is not done is kept for `why`, `job` and `retry` as it is without `held`, also after its
+    /// receipt. [`Reply::Ended`] has no numbers: jobs that are not attached, which `Wait` and `Result` are about, are
+    /// kept whoever reads them; so is the end of an attached job that a `Retry` of another client ran again. An output in a
+    /// descriptor ([`crate::client::outcome::JobOutput::Descriptor`]) is kept as an inline one is: client and daemon each
+    /// hold the file.
     Received {
         /// The number of the last of these ends, see [`Reply::Held`].
         through: u64,

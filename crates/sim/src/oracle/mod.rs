@@ -7,8 +7,7 @@
 //! - `limits`: a kill for a limit is true; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
-//! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others
-//! - `receipts`: held ends are numbered, and each result is kept until its receipt and not beyond
+//! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion

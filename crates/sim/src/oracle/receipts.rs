@@ -9,12 +9,12 @@ use bulkhead_proto::ids::JobId;
 
 /// The held ends of one connection, in their order, and whether each job was done.
 #[derive(Debug, Default)]
-pub struct Receipts {
+pub struct ReceiptOracle {
     sent: Vec<(JobId, bool)>,
     received: usize,
 }
 
-impl Receipts {
+impl ReceiptOracle {
     /// A client sends a request: the jobs whose results it has received now; `None` if it is no receipt, or a receipt
     /// that has to be refused.
     pub fn hear(&mut self, request: &Request) -> Option<Vec<JobId>> {

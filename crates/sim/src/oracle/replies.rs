@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use crate::oracle::credit::Credit;
 use crate::oracle::ledger::Ledger;
 use crate::oracle::promise::Promise;
-use crate::oracle::receipts::Receipts;
+use crate::oracle::receipts::ReceiptOracle;
 use crate::report::{Verdict, broken};
 
 /// One connection.
@@ -21,7 +21,7 @@ struct KnownClient {
     peer: Peer,
     credit: Credit,
     promises: BTreeMap<Tag, Promise>,
-    receipts: Receipts,
+    receipts: ReceiptOracle,
     /// The core was told that it is gone.
     gone: bool,
     /// The core closed it.
