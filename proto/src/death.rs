@@ -24,6 +24,9 @@ pub enum Death {
     LeftInMidJob,
     /// It exited after its last task had panicked and was reported as failed. The death is charged to no job.
     LeftAfterPanic,
+    /// It exited after its last task had left processes that it may not end, and had been reported with them. The death is
+    /// charged to no job.
+    LeftProcesses,
     /// A signal that the supervisor did not send ended it, and no more is known: SIGKILL, which no handler can catch, or
     /// a signal that the process sent to itself, as abort(3) does.
     Signalled {
@@ -202,6 +205,7 @@ impl fmt::Display for Death {
             Self::Exited { code } => write!(out, "exit code {code}"),
             Self::LeftInMidJob => out.write_str("left in mid-job with exit code 0"),
             Self::LeftAfterPanic => out.write_str("left after a panic in its task"),
+            Self::LeftProcesses => out.write_str("left because it may not end the processes of its task"),
             Self::Signalled { signal, core } => write!(out, "{}{}", Signal(*signal), dumped(*core)),
             Self::Fault { signal, core, address } => {
                 write!(out, "{} at address {address:#x}{}", Signal(*signal), dumped(*core))
@@ -230,7 +234,9 @@ impl Death {
         match self {
             Self::Killed { .. } => format!("was {self}"),
             Self::Exited { .. } => format!("left with {self}"),
-            Self::LeftInMidJob | Self::LeftAfterPanic | Self::Retired => self.to_string(),
+            Self::LeftInMidJob | Self::LeftAfterPanic | Self::LeftProcesses | Self::Retired => {
+                self.to_string()
+            }
             Self::AllocationFailed { .. } => format!("died when an {self}"),
             Self::Signalled { .. } | Self::Fault { .. } | Self::StackOverflow { .. } | Self::Sent { .. } => {
                 format!("died of {self}")
@@ -247,6 +253,7 @@ impl Death {
             Self::Exited { .. }
             | Self::LeftInMidJob
             | Self::LeftAfterPanic
+            | Self::LeftProcesses
             | Self::Signalled { .. }
             | Self::Fault { .. }
             | Self::StackOverflow { .. }

@@ -54,6 +54,11 @@ pub const WHY_COUNT_MAX: u64 = 10_000;
 pub const BACKTRACE_MAX: usize = 16;
 /// Longest last words of a task, in bytes; longer ones are cut.
 pub const LAST_WORDS_MAX_BYTES: usize = 200;
+
+/// Processes of one task that its worker tells it could not end. There may be more; then these are the first.
+pub const SURVIVORS_TOLD: usize = 8;
+/// Processes in a status that the daemon could not end.
+pub const SURVIVORS_SHOWN: usize = 64;
 /// Longest path of a worker program that is recorded with a death, in bytes; a longer one is left out.
 pub const PROGRAM_PATH_MAX_BYTES: usize = 200;
 /// Longest path of a daemon's socket, in bytes: the paths of the sockets that workers create below it are longer, and

@@ -9,6 +9,7 @@
 
 use bulkhead_proto::client::evidence::{ProcessSeen, RunState};
 use bulkhead_sys::pidfd::Process;
+use bulkhead_sys::process_identity::ProcessIdentity;
 use bulkhead_sys::process_stats::ProcessStats;
 
 /// The sampler of one worker, from its spawn on.
@@ -60,6 +61,7 @@ impl WorkerSampler {
         let of_task = self.offered_cpu_ns.map(|before| seen.cpu_ns.saturating_sub(before) / 1000);
         Some(ProcessSeen {
             pid: self.pid,
+            uid: ProcessIdentity::of(self.pid).uid,
             state: state(seen.state),
             cpu_us: seen.cpu_ns / 1000,
             task_cpu_us: of_task,

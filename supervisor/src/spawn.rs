@@ -167,6 +167,7 @@ impl WorkerTemplate {
         Ok(WorkerProcess {
             id,
             is_marked,
+            marks: self.marks,
             tree,
             sampler,
             lane,

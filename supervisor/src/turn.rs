@@ -32,6 +32,8 @@ const ROUNDS: usize = 8;
 const EVENTS: usize = 1024;
 /// How long the daemon waits at its end until clients have received their last replies.
 const LAST_REPLIES_NS: u64 = 1_000_000_000;
+/// How long the daemon waits at its end for the death of what it has killed.
+const LAST_DEATHS_NS: u64 = 1_000_000_000;
 /// A sleep that ends so much later than asked for shows that the machine or the daemon was stopped; as in the core's
 /// `turn/run_clock.rs`.
 const LATE_NS: u64 = 1_000_000_000;
@@ -199,7 +201,7 @@ impl EventLoop {
         }
     }
 
-    /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and kills the workers that are left.
+    /// Sends the clients their last replies, for at most [`LAST_REPLIES_NS`], and ends the processes that are left.
     fn shut_down(mut self, ready: &mut Events) -> Result<bool> {
         let end_ns = clock::monotonic_ns() + LAST_REPLIES_NS;
         while self.performer.clients.have_unsent() {
@@ -221,9 +223,25 @@ impl EventLoop {
             }
             self.performer.clients.flush(false, &mut Vec::new());
         }
-        self.performer.workers.kill_all();
+        self.end_last_processes(ready);
         log::info!("stopped");
         Ok(self.orphaned)
+    }
+
+    /// Kills what is left of all workers, waits for its death, for at most [`LAST_DEATHS_NS`], and names what outlives the
+    /// daemon.
+    fn end_last_processes(&mut self, ready: &mut Events) {
+        let end_ns = clock::monotonic_ns() + LAST_DEATHS_NS;
+        while self.performer.workers.end_all() {
+            let left_ns = end_ns.saturating_sub(clock::monotonic_ns());
+            let waited = self.poll.poll(ready, Some(Duration::from_nanos(left_ns)));
+            self.signals.pending();
+            if left_ns == 0 || waited.is_err_and(|error| error.kind() != io::ErrorKind::Interrupted) {
+                break;
+            }
+        }
+        self.performer.workers.log_ended_strays();
+        self.performer.workers.name_the_rest();
     }
 }
 
@@ -236,7 +254,11 @@ fn log_record(record: &Record) {
     match &record.what {
         What::Accepted { .. } => log::debug!("{}", record.what),
         What::Died { death: Death::Retired, .. } => log::info!("{}", record.what),
-        What::Died { .. } | What::SpawnFailed { .. } | What::Stuck { .. } | What::Degraded { .. } => {
+        What::Died { .. }
+        | What::SpawnFailed { .. }
+        | What::Stuck { .. }
+        | What::LivesOn { .. }
+        | What::Degraded { .. } => {
             log::warn!("{}", record.what);
         }
         What::Started { .. }

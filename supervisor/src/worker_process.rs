@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains};
 use bulkhead_link::supervisor::{FinishedTask, Ring, Sender};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
+use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::codec;
 use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
@@ -25,7 +26,9 @@ use bulkhead_proto::worker::message::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFault, LaneFrame};
+use bulkhead_sys::mark::Marks;
 use bulkhead_sys::pidfd::Process;
+use bulkhead_sys::process_identity::ProcessIdentity;
 use bulkhead_sys::signals;
 use bulkhead_sys::tree::{Tree, TreeEnd};
 
@@ -157,6 +160,8 @@ pub(crate) struct WorkerProcess {
     pub(crate) killed_ns: Option<u64>,
     /// The worker bears its mark, and all its descendants inherit it.
     pub(crate) is_marked: bool,
+    /// The marks of this daemon.
+    pub(crate) marks: Marks,
     /// Its lane hung up before we killed it: the worker was dying by itself.
     pub(crate) is_hung_up: bool,
     /// Offers whose DONE entries broke a rule; they count as claimed when the worker is dead.
@@ -324,6 +329,22 @@ impl WorkerProcess {
         }
     }
 
+    /// The processes of its last task that the worker says it could not end. Its word is believed only about its own
+    /// descendants, which bear its mark, or whose parent it is.
+    pub(crate) fn survivors(&self) -> Vec<Survivor> {
+        let own = |pid: u32| {
+            let identity = ProcessIdentity::of(pid);
+            let is_own = self.marks.of(pid) == Some(self.id.0) || identity.parent == self.leader();
+            is_own.then(|| survivor(pid, identity))
+        };
+        self.ring.survivors().into_iter().filter_map(own).collect()
+    }
+
+    /// Whether a task of this dead worker may be offered again once its death is proven.
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        self.ring.has_claimed()
+    }
+
     /// The event of its proven death, with what its box says about open offers.
     pub(crate) fn death_event(&mut self, status: ExitStatus, now_ns: u64) -> Event {
         let disputed = self.disputed.drain(..).map(|seq| (seq, true));
@@ -361,6 +382,11 @@ impl WorkerProcess {
     pub(crate) fn descriptors(&self) -> [std::os::fd::BorrowedFd<'_>; 2] {
         [self.lane.as_fd(), self.tree.process().as_fd()]
     }
+}
+
+/// A process as clients are told of it.
+pub(crate) fn survivor(pid: u32, identity: ProcessIdentity) -> Survivor {
+    Survivor { pid, uid: identity.uid, name: identity.name }
 }
 
 /// Whether a sample of the worker explains the kill. A stop of the service kills many workers at once, and a user who

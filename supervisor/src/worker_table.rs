@@ -5,6 +5,7 @@
 
 mod reaping;
 mod stops;
+mod survivors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
@@ -47,6 +48,8 @@ pub(crate) struct WorkerTable {
     /// The strays that were alive after the last sweep.
     remaining_strays: RemainingStrays,
     ended_strays: EndedStrays,
+    /// The strays that the core was told it cannot end.
+    told_survivors: Vec<u32>,
     /// Workers whose deaths were reported, and when to drop what is left of them.
     dead: Vec<WorkerProcess>,
     drop_dead_ns: Option<u64>,
@@ -69,6 +72,7 @@ impl WorkerTable {
             sweep_retry_ns: None,
             remaining_strays: RemainingStrays::default(),
             ended_strays: EndedStrays::default(),
+            told_survivors: Vec::new(),
             dead: Vec::new(),
             drop_dead_ns: None,
             found: Vec::new(),
@@ -211,13 +215,6 @@ impl WorkerTable {
             _ => false,
         }
     }
-
-    /// Kills all workers without waiting for them, because the daemon exits.
-    pub(crate) fn kill_all(&mut self) {
-        for worker in self.workers.values_mut() {
-            drop(worker.tree.kill());
-        }
-    }
 }
 
 fn read_box(
@@ -227,6 +224,9 @@ fn read_box(
     events: &mut Vec<Event>,
 ) {
     let violation = worker.read_box(found);
+    // The worker leaves after a task that has left processes, so they are those of the last one.
+    let mut survivors = if found.is_empty() { Vec::new() } else { worker.survivors() };
+    let last = found.last().map(|task| task.seq);
     for FinishedTask { seq, elapsed_ns, result } in found.drain(..) {
         worker.last_elapsed_ns = Some(elapsed_ns);
         // The files of the offer are dropped here, since its result is known.
@@ -245,7 +245,8 @@ fn read_box(
         };
         match result {
             Ok(result) => {
-                let report = Report { result, elapsed_ns };
+                let survivors = if last == Some(seq) { std::mem::take(&mut survivors) } else { Vec::new() };
+                let report = Report { result, elapsed_ns, survivors };
                 events.push(Event::Finished { worker: worker.id, seq, report });
             }
             Err(violation) => {

@@ -13,6 +13,7 @@ pub mod grove;
 pub mod hostile;
 pub mod inventory;
 pub mod odd;
+pub mod ordinary_user;
 pub mod other_disk;
 pub mod payload;
 pub mod pieces;

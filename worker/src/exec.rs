@@ -3,9 +3,9 @@
 //! The program gets an empty folder, which is removed afterwards, and a clean environment. It runs with the rights of
 //! the daemon, so a daemon in system mode must not offer this kind. `sys::program` starts it with posix_spawn in a
 //! process group of its own: scripts end with `kill 0`, which must not hit the worker. The worker is a subreaper: every
-//! process that the program leaves, in any session, becomes its child and is killed and reaped before the task ends. If
-//! the worker dies first, they become the supervisor's strays with this worker's mark, and the proof of death waits for
-//! them.
+//! process that the program leaves, in any session, becomes its child and is killed and reaped before the task ends. One
+//! that has become another user cannot be killed: the task reports it, and the worker leaves. If the worker dies first, they
+//! become the supervisor's strays with this worker's mark, and the proof of death waits for them.
 //!
 //! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
 //! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a
@@ -34,7 +34,7 @@ use bulkhead_proto::log::LogStream;
 use bulkhead_proto::worker::copies::MAX_KEY;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::held_folder::HeldFolder;
-use bulkhead_sys::program::{self, Input, NextStep, ProgramObserver, Stream};
+use bulkhead_sys::program::{self, EndedProgram, Input, NextStep, ProgramObserver, Stream};
 
 use crate::boot_folder;
 use inherited::{ClientUmask, FileSizeLimit};
@@ -54,6 +54,8 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// The exit codes of shells: for a program that cannot be executed, and for one that is not found.
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
+/// The exit code for a program that was to end and lives on: as if SIGKILL had ended it.
+const LIVES_ON: u8 = 137;
 // Linux signal numbers (signal(7), x86 and ARM).
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
@@ -105,10 +107,19 @@ fn run_placed(
             .map_err(|error| TaskFailure::new(format!("the size of files cannot be limited: {error}")))?;
         program::run(&spec, &mut listener)
     };
+    let survivors = ended.as_ref().map_or(&[][..], |ended| &ended.survivors);
+    if !survivors.is_empty() {
+        log::warn!("a program's processes live on, they run as other users pids={survivors:?}");
+        listener.task.leave_behind(survivors);
+    }
     match (listener.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(ExitStatus::Code(0))) => placed.take_outputs(task),
-        (None, Ok(status)) => Err(listener.fate(status, file_max)),
+        (None, Ok(EndedProgram { status: Some(ExitStatus::Code(0)), .. })) => placed.take_outputs(task),
+        (None, Ok(EndedProgram { status: Some(status), .. })) => Err(listener.fate(status, file_max)),
+        (None, Ok(EndedProgram { status: None, .. })) => {
+            let text = "the program runs as another user, cannot be ended, and lives on".to_owned();
+            Err(failed(LIVES_ON, text).with_output())
+        }
         (None, Err(error)) => Err(not_run(name, &error)),
     }
 }

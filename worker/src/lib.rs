@@ -25,7 +25,7 @@ mod task_log;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LEFT_PROCESSES};
 
 use crate::runtime::ExitReason;
 
@@ -37,13 +37,14 @@ pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
 /// the channel. The exit code is a failure only if the worker could not start, if its channel broke, or if a task
-/// panicked. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its global allocator also tells how much memory
+/// panicked or left processes that it may not end. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its global allocator also tells how much memory
 /// a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
     stderr_log::install();
     match serve(registry) {
         Ok(ExitReason::Closed) => ExitCode::SUCCESS,
         Ok(ExitReason::Panicked) => ExitCode::from(LEFT_AFTER_PANIC),
+        Ok(ExitReason::LeftProcesses) => ExitCode::from(LEFT_PROCESSES),
         Err(error) => {
             log::error!("worker cannot go on pid={} error=\"{error:#}\"", std::process::id());
             ExitCode::FAILURE

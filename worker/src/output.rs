@@ -286,6 +286,10 @@ impl TaskContext for TaskOutput<'_> {
         self.grace
     }
 
+    fn leave_behind(&mut self, pids: &[u32]) {
+        self.ring.leave_behind(pids);
+    }
+
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();

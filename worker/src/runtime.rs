@@ -2,7 +2,7 @@
 //!
 //! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
 //! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
-//! after a task that panicked. The limit of file size (1 GiB, for outputs in memory) is lifted while a task writes a
+//! after a task that panicked or left processes which it may not end. The limit of file size (1 GiB, for outputs in memory) is lifted while a task writes a
 //! client's file: then only the disk limits it. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
@@ -33,6 +33,8 @@ pub(crate) enum ExitReason {
     Closed,
     /// A task panicked, and the failure was reported.
     Panicked,
+    /// A task has left processes that this worker may not end, and they were reported.
+    LeftProcesses,
 }
 
 /// A worker that is connected.
@@ -117,6 +119,10 @@ impl Runtime {
         if panicked {
             self.ring.last_breath();
             return Ok(Some(ExitReason::Panicked));
+        }
+        if self.ring.has_left_processes() {
+            self.ring.last_breath();
+            return Ok(Some(ExitReason::LeftProcesses));
         }
         Ok(unless(is_heard))
     }

@@ -25,7 +25,7 @@ fn progress_text(TaskProgress { done, total }: TaskProgress) -> String {
 }
 
 fn seen_text(seen: &ProcessSeen) -> String {
-    let ProcessSeen { state, cpu_us, task_cpu_us, below_us, resident_bytes, waits_in, pid: _ } = seen;
+    let ProcessSeen { state, cpu_us, task_cpu_us, below_us, resident_bytes, waits_in, pid: _, uid: _ } = seen;
     let cpu = match task_cpu_us {
         Some(us) => format!("{} of processor time for it", Span::us(*us)),
         None => format!("{} of processor time in its life", Span::us(*cpu_us)),
@@ -48,6 +48,7 @@ mod tests {
     fn each_thing_that_is_known_has_its_line_and_harms_no_terminal() {
         let seen = ProcessSeen {
             pid: 0,
+            uid: Some(0),
             state: RunState::Sleeping,
             cpu_us: 7000,
             task_cpu_us: Some(1240),

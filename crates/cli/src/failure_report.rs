@@ -27,6 +27,17 @@ pub(crate) fn line(end: &JobEnd, what: &str) -> String {
     }
 }
 
+/// The lines about the processes that the daemon could not end.
+pub(crate) fn survivor_lines(end: &JobEnd) -> impl Iterator<Item = String> {
+    end.survivors.iter().map(|survivor| {
+        let pid = survivor.pid;
+        format!(
+            "bulkhead: {survivor} of job {} lives on: the daemon may not end it; as that user or as root, `kill {pid}`",
+            end.job
+        )
+    })
+}
+
 /// Prints a notice of the daemon on stderr as one line.
 pub(crate) fn notice(text: &str) {
     say(format_args!("bulkhead: {}", Plain(text)));
@@ -112,19 +123,42 @@ mod tests {
     #[test]
     fn the_line_names_job_input_outcome_and_attempts() {
         let outcome = Outcome::Crashed { crashes: 3, last: "SIGSEGV".to_owned() };
-        let end = JobEnd { job: JobId(17), outcome, output: ReceivedOutput::None, attempts: 3 };
+        let end = JobEnd {
+            job: JobId(17),
+            outcome,
+            output: ReceivedOutput::None,
+            attempts: 3,
+            survivors: Vec::new(),
+        };
         let expected = "bulkhead: job 17 (chaos segv) crashed after 3 attempts: killed 3 workers, last one by \
                         SIGSEGV; quarantined";
         assert_eq!(line(&end, "chaos segv"), expected);
-        let end =
-            JobEnd { job: JobId(1), outcome: Outcome::Cancelled, output: ReceivedOutput::None, attempts: 1 };
+        let end = JobEnd {
+            job: JobId(1),
+            outcome: Outcome::Cancelled,
+            output: ReceivedOutput::None,
+            attempts: 1,
+            survivors: Vec::new(),
+        };
         assert_eq!(line(&end, ""), "bulkhead: job 1 cancelled after 1 attempt");
         let outcome = Outcome::Failed { message: "no: never".to_owned(), code: None };
-        let end = JobEnd { job: JobId(2), outcome, output: ReceivedOutput::None, attempts: 2 };
+        let end = JobEnd {
+            job: JobId(2),
+            outcome,
+            output: ReceivedOutput::None,
+            attempts: 2,
+            survivors: Vec::new(),
+        };
         assert_eq!(line(&end, ""), "bulkhead: job 2 failed after 2 attempts: no: never");
         assert!(line(&end, &"x\n".repeat(60)).len() < 160);
         let outcome = Outcome::Failed { message: "no\u{1b}[2J\nbulkhead: job 3 done".to_owned(), code: None };
-        let end = JobEnd { job: JobId(2), outcome, output: ReceivedOutput::None, attempts: 1 };
+        let end = JobEnd {
+            job: JobId(2),
+            outcome,
+            output: ReceivedOutput::None,
+            attempts: 1,
+            survivors: Vec::new(),
+        };
         let harmless = "bulkhead: job 2 failed after 1 attempt: no\\u{1b}[2J\\nbulkhead: job 3 done";
         assert_eq!(line(&end, ""), harmless);
     }

@@ -69,7 +69,13 @@ pub(crate) fn write_json(
 
 /// The fields of a job's end, without its output.
 pub(crate) fn view(end: &JobEnd) -> EndView<'_> {
-    EndView { job: end.job, outcome: &end.outcome, attempts: end.attempts, output_bytes: end.output.bytes() }
+    EndView {
+        job: end.job,
+        outcome: &end.outcome,
+        attempts: end.attempts,
+        output_bytes: end.output.bytes(),
+        survivors: &end.survivors,
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +107,7 @@ mod tests {
             outcome: Outcome::Done,
             output: ReceivedOutput::Inline("a\"b\né".as_bytes().to_vec()),
             attempts: 2,
+            survivors: Vec::new(),
         };
         let mut out = Vec::new();
         write_json(of_input(3, "x"), &end, None, &mut out).unwrap();
@@ -116,7 +123,8 @@ mod tests {
     #[test]
     fn json_of_an_output_in_a_file_tells_its_length() {
         let output = ReceivedOutput::Inline(Vec::new());
-        let end = JobEnd { job: JobId(7), outcome: Outcome::Done, output, attempts: 1 };
+        let end =
+            JobEnd { job: JobId(7), outcome: Outcome::Done, output, attempts: 1, survivors: Vec::new() };
         let mut out = Vec::new();
         write_json(Map::new(), &end, Some(4096), &mut out).unwrap();
         let value: Value = serde_json::from_slice(&out).unwrap();

@@ -47,7 +47,13 @@ fn code(output: &Output) -> i32 {
 }
 
 fn ended(job: u64, outcome: Outcome) -> JobEnded {
-    JobEnded { job: JobId(job), outcome, output: outcome::JobOutput::None, attempts: 1 }
+    JobEnded {
+        job: JobId(job),
+        outcome,
+        output: outcome::JobOutput::None,
+        attempts: 1,
+        survivors: Vec::new(),
+    }
 }
 
 /// Ends each job with its own input, the last one first.

@@ -115,7 +115,10 @@ fn failing(mut peer: Peer) {
     peer.accept(tag, 1, 1);
     let outcome = Outcome::Failed { message: "no such clip".to_owned(), code: None };
     let output = outcome::JobOutput::None;
-    peer.reply(tag, Reply::Ended(vec![JobEnded { job: JobId(1), outcome, output, attempts: 1 }]));
+    peer.reply(
+        tag,
+        Reply::Ended(vec![JobEnded { job: JobId(1), outcome, output, attempts: 1, survivors: Vec::new() }]),
+    );
 }
 
 const TRANSFORM: &str = "run transform in.y4m -o out.y4m --rotate 90 --gray --scale 8x4";

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use bulkhead_proto::client::outcome::{self, JobEnded, Outcome};
+use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, Survivor};
 use bulkhead_proto::ids::JobId;
 
 use crate::error::{Error, ProtocolError};
@@ -24,6 +24,8 @@ pub struct JobEnd {
     pub output: ReceivedOutput,
     /// Attempts that were started.
     pub attempts: u32,
+    /// Processes of its last attempt that the daemon could not end, because they run as other users.
+    pub survivors: Vec<Survivor>,
 }
 
 /// The output of a job: its result, or what it had written before it failed.
@@ -97,7 +99,7 @@ impl JobEnd {
         ended: JobEnded,
         mut descriptor: impl FnMut() -> Option<OwnedFd>,
     ) -> Result<Self, Error> {
-        let JobEnded { job, outcome, output, attempts } = ended;
+        let JobEnded { job, outcome, output, attempts, survivors } = ended;
         let output = match output {
             outcome::JobOutput::None => ReceivedOutput::None,
             outcome::JobOutput::Inline(payload) => ReceivedOutput::Inline(payload.into()),
@@ -110,6 +112,6 @@ impl JobEnd {
                 ReceivedOutput::File(ReceivedFile { file, bytes })
             }
         };
-        Ok(Self { job, outcome, output, attempts })
+        Ok(Self { job, outcome, output, attempts, survivors })
     }
 }

@@ -5,6 +5,7 @@
 
 use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
+use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::death::{Death, ProgramEnd, Violation};
 use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
@@ -158,6 +159,12 @@ pub enum Event {
         /// The worker's report.
         report: Report,
     },
+    /// The processes that dead workers left and that cannot be ended have changed: these live now. Those that live on after
+    /// a worker are told before its [`Event::Died`].
+    LiveOn {
+        /// All of them, up to [`bulkhead_proto::limits::SURVIVORS_SHOWN`].
+        left: Vec<LeftProcess>,
+    },
     /// A worker broke a rule of the protocol.
     Violated {
         /// Who.
@@ -230,6 +237,17 @@ pub struct Report {
     pub result: TaskResult,
     /// How long it took, in nanoseconds.
     pub elapsed_ns: u64,
+    /// Processes of the task that the worker could not end, as the kernel shows them. The worker leaves if there are some.
+    pub survivors: Vec<Survivor>,
+}
+
+/// A process that a worker left and that cannot be ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftProcess {
+    /// The process.
+    pub survivor: Survivor,
+    /// The worker that it descends from, if its mark shows that.
+    pub worker: Option<WorkerId>,
 }
 
 /// What a failed task had written into an output of its own; never the output that the tasks of a job share.

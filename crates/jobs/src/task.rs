@@ -69,6 +69,12 @@ pub trait TaskContext: io::Write {
         false
     }
 
+    /// Reports processes that the task has started and that cannot be ended, because they run as other users. They are told
+    /// with the end of the job, and the worker leaves after the task.
+    fn leave_behind(&mut self, pids: &[u32]) {
+        let _ = pids;
+    }
+
     /// How long the task may take to end from the moment when it is to end (`cancel_grace_ms` of its kind).
     fn grace(&self) -> Duration {
         Duration::ZERO

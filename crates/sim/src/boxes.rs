@@ -28,12 +28,21 @@ pub struct FakeResult {
     pub parts: u32,
     /// How long the task took, on the worker's word.
     pub elapsed_ns: u64,
+    /// The task has left a process that cannot be ended.
+    pub has_left: bool,
 }
 
 impl FakeResult {
     /// An inline result.
     pub fn inline(bytes: Vec<u8>, elapsed_ns: u64) -> Self {
-        Self { status: ReportStatus::Inline.pack(), bytes, output_bytes: 0, parts: 0, elapsed_ns }
+        Self {
+            status: ReportStatus::Inline.pack(),
+            bytes,
+            output_bytes: 0,
+            parts: 0,
+            elapsed_ns,
+            has_left: false,
+        }
     }
 
     /// A result in the output descriptor.
@@ -44,6 +53,7 @@ impl FakeResult {
             output_bytes,
             parts: 0,
             elapsed_ns,
+            has_left: false,
         }
     }
 
@@ -55,6 +65,7 @@ impl FakeResult {
             output_bytes,
             parts: 0,
             elapsed_ns,
+            has_left: false,
         }
     }
 

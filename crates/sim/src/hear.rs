@@ -7,6 +7,7 @@
 
 use bulkhead_core::event::{Event, Leftover, ProcessEnd, Report, TaskResult};
 use bulkhead_proto::client::evidence::Evidence;
+use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{OutputId, Seq, WorkerId};
 use bulkhead_proto::worker::boxes::ReportStatus;
@@ -128,7 +129,9 @@ impl World {
             },
             _ => TaskResult::Inline(written.payload()),
         };
-        let report = Report { result, elapsed_ns: written.elapsed_ns };
+        let survivors = written.has_left.then(|| Survivor { pid: 7, uid: Some(0), name: "sudo".to_owned() });
+        let report =
+            Report { result, elapsed_ns: written.elapsed_ns, survivors: survivors.into_iter().collect() };
         batch.push(Event::Finished { worker, seq, report });
     }
 

@@ -11,7 +11,7 @@ use bulkhead_proto::worker::boxes::ReportStatus;
 
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LEFT_PROCESSES};
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::agenda::Move;
@@ -171,10 +171,12 @@ impl World {
         let (crash, now_ns) = (self.scenario.faults.crash, self.clock.ns());
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match run.ends {
-            Ends::Report(written) => {
+            Ends::Report(mut written) => {
                 let failed =
                     matches!(ReportStatus::unpack(written.status), Some(ReportStatus::Failed { .. }));
                 let panicked = failed && self.scenario.logs && self.rng.chance(200);
+                written.has_left = panicked && self.rng.chance(400);
+                let code = if written.has_left { LEFT_PROCESSES } else { LEFT_AFTER_PANIC };
                 worker.pages.write(run.seq, written);
                 if self.rng.chance(crash) {
                     return self.die(id, Death::Signalled { signal: 11, core: false });
@@ -183,7 +185,7 @@ impl World {
                 worker.vitals.end(now_ns);
                 self.news.insert(NewsSource::Worker(id));
                 if panicked {
-                    return self.die(id, Death::Exited { code: i32::from(LEFT_AFTER_PANIC) });
+                    return self.die(id, Death::Exited { code: i32::from(code) });
                 }
                 let after = self.rng.span(2 * US);
                 self.plan_work(id, after);

@@ -260,7 +260,8 @@ fn too_many_logs_are_those_of_jobs_that_do_not_run_the_oldest_first() {
     let mut bench = Bench::with_log();
     let second = bench.offer(JobId(2), 1, 2);
     bench.decide(vec![second]).unwrap();
-    let report = Report { result: TaskResult::Inline(Payload::from(vec![7])), elapsed_ns: 1 };
+    let report =
+        Report { result: TaskResult::Inline(Payload::from(vec![7])), elapsed_ns: 1, survivors: Vec::new() };
     let finished = |seq| Event::Finished { worker: WORKER, seq: Seq(seq), report: report.clone() };
     bench.tell(finished(1));
     sees(bench.decide(vec![]), "2 logs are held");

@@ -102,7 +102,7 @@ impl Bench {
     }
 
     fn finish(&mut self, seq: u64, result: TaskResult) {
-        let report = Report { result, elapsed_ns: 1 };
+        let report = Report { result, elapsed_ns: 1, survivors: Vec::new() };
         self.tell(Event::Finished { worker: WORKER, seq: Seq(seq), report }).unwrap();
     }
 
@@ -133,7 +133,7 @@ fn blamed(crashes: u8) -> What {
 }
 
 fn ended(outcome: Outcome, output: outcome::JobOutput) -> Reply {
-    Reply::Ended(vec![JobEnded { job: JobId(1), outcome, output, attempts: 1 }])
+    Reply::Ended(vec![JobEnded { job: JobId(1), outcome, output, attempts: 1, survivors: Vec::new() }])
 }
 
 fn segv() -> Death {

@@ -44,21 +44,22 @@ impl EndedStrays {
         self.before = std::mem::take(&mut self.now);
     }
 
-    /// Kills a process by `kill`, which returns `false` if it may not, and notes it if it was alive.
-    pub(crate) fn end(&mut self, pid: u32, mark: Option<u64>, kill: impl FnOnce() -> bool) {
+    /// Kills a process by `kill`, which returns `false` if it may not, and notes it if it was alive. Returns what `kill` did.
+    pub(crate) fn end(&mut self, pid: u32, mark: Option<u64>, kill: impl FnOnce() -> bool) -> bool {
         let is_known = self.before.contains(&pid) || self.now.contains(&pid);
         // The name is read first: a dead process has none once it is reaped.
         let name = if is_known { None } else { name_of_living(pid) };
         if !kill() {
-            return;
+            return false;
         }
         self.now.insert(pid);
-        let Some(name) = name else { return };
+        let Some(name) = name else { return true };
         if self.named.len() < NAMED_MAX {
             self.named.push(EndedStray { pid, name, mark });
         } else {
             self.unnamed += 1;
         }
+        true
     }
 
     /// It is reaped, so its pid may be another process's from now on.

@@ -34,8 +34,6 @@ pub(crate) enum Which<'a> {
     Pid(u32),
     /// Any child in this process group.
     Group(u32),
-    /// Any child.
-    Any,
 }
 
 impl Which<'_> {
@@ -47,7 +45,6 @@ impl Which<'_> {
             }
             Self::Pid(pid) => (libc::P_PID, pid),
             Self::Group(group) => (libc::P_PGID, group),
-            Self::Any => (libc::P_ALL, 0),
         }
     }
 }

@@ -62,10 +62,24 @@ impl Marks {
 
     /// The number of this process's mark; `None` if it has none or its limits cannot be read.
     pub fn of(&self, pid: u32) -> Option<u64> {
-        let number = exchange(pid, RISING, None).ok()?.checked_sub(self.base)?;
-        let falling = exchange(pid, FALLING, None).ok()?;
+        let (rising, falling) = match (exchange(pid, RISING, None), exchange(pid, FALLING, None)) {
+            (Ok(rising), Ok(falling)) => (rising, falling),
+            // It runs as another user; /proc shows its limits to everybody.
+            _ => shown_limits(&std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?)?,
+        };
+        let number = rising.checked_sub(self.base)?;
         ((1..NUMBERS).contains(&number) && falling == self.base - number).then_some(number)
     }
+}
+
+/// The two hard limits in the text of /proc/PID/limits.
+fn shown_limits(text: &str) -> Option<(u64, u64)> {
+    let hard = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        // Soft limit, hard limit, unit.
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some((hard("Max file locks")?, hard("Max realtime timeout")?))
 }
 
 /// Returns the hard limit of a process; sets soft and hard limit to `new`, if given.
@@ -97,6 +111,18 @@ mod tests {
             text.push(char::from(byte[0]));
         }
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn proc_shows_the_same_mark() {
+        let process = shell("read line");
+        let shown =
+            || shown_limits(&std::fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap());
+        assert_eq!(shown(), None, "unlimited is no number");
+        MARKS.put(process.pid(), 7).unwrap();
+        assert_eq!(shown(), Some((MARKS.base + 7, MARKS.base - 7)));
+        process.kill(9).unwrap();
+        reap(&process);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! The program leads a session and a process group of its own (`program/start.rs`), so that a program which signals
 //! its group (`kill 0`) does not hit the caller. While it runs, the caller is a subreaper: when the program has ended, its remaining descendants are
-//! killed and reaped, and what they wrote until then is passed on. If the caller dies first, they become strays of
+//! killed and reaped, and what they wrote until then is passed on. Processes that have become another user cannot be
+//! killed: they are returned, and live on. If the caller dies first, they become strays of
 //! the subreaper above; a caller that will die with its parent ends them first (`program/parent.rs`). Never call it
 //! in a process with other children, because it would end those too.
 //!
@@ -18,15 +19,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::exit::{ExitStatus, Reap, Which, wait_now};
+use crate::descendants_end::{DescendantsEnd, end_descendants};
+use crate::exit::ExitStatus;
 use crate::pidfd::Process;
 use crate::poll::{PollTarget, wait};
 use crate::signals::{self, Signals};
-use crate::strays::{end_children, has_others_in_group};
+use crate::strays::has_others_in_group;
 use crate::tree::{become_subreaper, stop_being_subreaper};
 
 use parent::Parent;
@@ -39,6 +40,8 @@ mod start;
 pub const STDIN_MAX_BYTES: usize = 4096;
 /// Size of one read.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes that an unread pipe can hold at most (/proc/sys/fs/pipe-max-size), unless root has made it larger.
+const PIPE_MAX_BYTES: usize = 1 << 20;
 
 /// The program to run.
 #[derive(Debug)]
@@ -102,12 +105,22 @@ pub trait ProgramObserver {
     fn on_nudge(&mut self) -> NextStep;
 }
 
-/// Runs a program until it has ended or its observer answers [`NextStep::Stop`], and returns its exit status.
+/// The end of a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedProgram {
+    /// How it ended; `None`: it lives on, because it runs as another user, and is among the survivors.
+    pub status: Option<ExitStatus>,
+    /// Its processes that could not be ended, because they run as other users. They are children of this process, or
+    /// below one.
+    pub survivors: Vec<u32>,
+}
+
+/// Runs a program until it has ended or its observer answers [`NextStep::Stop`], and returns how it ended.
 ///
 /// # Errors
 /// ENOENT, EACCES, ENOEXEC, E2BIG: the program cannot be run. EAGAIN, ENOMEM, EMFILE: a resource is exhausted.
-/// EINVAL: its standard input is too long. EPERM: a process that it left runs as another user and cannot be killed.
-pub fn run(program: &ProgramSpec<'_>, observer: &mut dyn ProgramObserver) -> io::Result<ExitStatus> {
+/// EINVAL: its standard input is too long.
+pub fn run(program: &ProgramSpec<'_>, observer: &mut dyn ProgramObserver) -> io::Result<EndedProgram> {
     // Dropped last: if the parent has died meanwhile, this process dies here, after the program's processes have
     // ended.
     let parent = Parent::hold()?;
@@ -120,7 +133,7 @@ fn run_below(
     program: &ProgramSpec<'_>,
     parent: Option<&Parent>,
     observer: &mut dyn ProgramObserver,
-) -> io::Result<ExitStatus> {
+) -> io::Result<EndedProgram> {
     let nudges = Signals::new(&[signals::URG, signals::CHLD])?;
     let (out, out_writer) = reader()?;
     let (err, err_writer) = reader()?;
@@ -128,7 +141,7 @@ fn run_below(
     let pipes = [(Stream::Out, Some(out)), (Stream::Err, Some(err))];
     let mut streams = Streams { pipes, parent, nudges, observer };
     // If the program cannot be followed, it is killed like the processes that it leaves.
-    streams.run_to_end(child).or_else(|error| end_children().and(Err(error)))
+    streams.run_to_end(child).or_else(|error| end_descendants(None).and(Err(error)))
 }
 
 /// A pipe with a non-blocking reader.
@@ -145,16 +158,6 @@ fn signal_group(leader: &Process, signal: Signal) {
     }
 }
 
-/// Waits for the end of a process.
-fn end(process: &Process) -> io::Result<ExitStatus> {
-    loop {
-        if let Some(status) = wait_now(Which::Pidfd(process.as_fd()), Reap::Yes)? {
-            return Ok(status);
-        }
-        wait([PollTarget::readable(process.as_fd())], None)?;
-    }
-}
-
 struct Streams<'a> {
     /// `None`: the stream has ended.
     pipes: [(Stream, Option<PipeReader>); 2],
@@ -165,19 +168,14 @@ struct Streams<'a> {
 
 impl Streams<'_> {
     /// Follows a child to its end, kills what it left, and reads the rest of its output.
-    fn run_to_end(&mut self, child: u32) -> io::Result<ExitStatus> {
+    fn run_to_end(&mut self, child: u32) -> io::Result<EndedProgram> {
         let process = Process::open(child)?;
         let followed = self.follow(&process);
-        // Dead or alive, its pid is not reused before it is reaped, and neither is the number of its group. One call
-        // ends a group that forks without pause; killed one by one, its members could outrun this process.
-        process.kill(libc::SIGKILL)?;
-        signal_group(&process, Signal::SIGKILL);
-        let status = end(&process)?;
-        end_children()?;
+        let DescendantsEnd { status, survivors } = end_descendants(Some(&process))?;
         if followed? != NextStep::Stop {
-            self.drain()?;
+            self.drain(survivors.is_empty())?;
         }
-        Ok(status)
+        Ok(EndedProgram { status, survivors })
     }
 
     /// Passes on output until the process has ended, the observer stops it, or the parent has died.
@@ -236,10 +234,16 @@ impl Streams<'_> {
             .map_or(PollTarget::end(process), |pipe| PollTarget::readable(pipe.as_fd()))
     }
 
-    /// Reads what is left in the pipes after all writers have ended.
-    fn drain(&mut self) -> io::Result<()> {
+    /// Reads what is left in the pipes. Unless all writers have ended it stops after as much as a pipe can hold, because a
+    /// survivor may write without end.
+    fn drain(&mut self, is_ended: bool) -> io::Result<()> {
+        let reads_max = if is_ended { usize::MAX } else { PIPE_MAX_BYTES / CHUNK_BYTES };
         for place in [0, 1] {
-            while self.read_pipe(place)? == PipeRead::Some {}
+            for _ in 0..reads_max {
+                if self.read_pipe(place)? != PipeRead::Some {
+                    break;
+                }
+            }
         }
         Ok(())
     }

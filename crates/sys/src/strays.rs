@@ -9,19 +9,16 @@
 //! followed by another one. A killed stray's own children become ours when it dies, and each death raises SIGCHLD, so
 //! sweeping at each SIGCHLD ends them all. Driven by the supervisor's `worker_table/reaping.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::signal::{self, Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 
 use crate::ended_strays::EndedStrays;
-use crate::exit::{Reap, Which, wait_for_any, wait_now};
+use crate::exit::{Reap, Which, wait_now};
+use crate::freeze::{KillOutcome, freeze, kill_with_group, pids_of};
 use crate::mark::Marks;
-use crate::pidfd::Process;
-use crate::process_stats::{field, fields_of};
 
 /// Passes in one sweep, few because the caller has others to serve. Strays that remain are reported, and their
 /// SIGCHLD causes the next sweep.
@@ -44,26 +41,50 @@ pub struct Sweep<'a> {
     pub leads_unmarked: &'a dyn Fn(u32) -> bool,
 }
 
-/// The strays that a sweep has killed but that are not dead yet.
+/// A stray that is not dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemainingStray {
+    /// Its process id, which is reserved until it is reaped.
+    pub pid: u32,
+    /// The mark of its worker, if it has one.
+    pub mark: Option<u64>,
+    /// It runs as another user and cannot be killed.
+    pub is_refused: bool,
+}
+
+impl RemainingStray {
+    fn may_be_of(&self, mark: u64) -> bool {
+        self.mark.is_none_or(|own| own == mark)
+    }
+}
+
+/// The strays that a sweep has killed but that are not dead yet, and those that it may not kill.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RemainingStrays {
-    /// For each worker with remaining strays one of them, by the worker's mark.
-    pub marked: BTreeMap<u64, u32>,
-    /// Strays without a mark.
-    pub unmarked: Vec<u32>,
+    /// Those that were seen.
+    pub all: Vec<RemainingStray>,
     /// There may be more, which were not seen.
     pub is_partial: bool,
 }
 
 impl RemainingStrays {
-    /// A remaining stray that may belong to the worker of this mark.
+    /// A remaining stray that may belong to the worker of this mark; first one that bears it.
     pub fn any_of(&self, mark: u64) -> Option<u32> {
-        self.marked.get(&mark).or(self.unmarked.first()).copied()
+        let own = self.all.iter().find(|stray| stray.mark == Some(mark));
+        own.or_else(|| self.all.iter().find(|stray| stray.may_be_of(mark))).map(|stray| stray.pid)
     }
 
-    /// Whether a remaining stray may belong to the worker of this mark.
-    pub fn may_be_of(&self, mark: u64) -> bool {
-        self.is_partial || !self.unmarked.is_empty() || self.marked.contains_key(&mark)
+    /// Whether a remaining stray that may belong to the worker of this mark holds up the proof of its death. A stray that
+    /// cannot be killed does so only while something of the worker `may_be_repeated`: it may live for ever, and only a
+    /// repeated task must never run beside it.
+    pub fn hold_up(&self, mark: u64, may_be_repeated: bool) -> bool {
+        let counts = |stray: &RemainingStray| stray.may_be_of(mark) && (may_be_repeated || !stray.is_refused);
+        self.is_partial || self.all.iter().any(counts)
+    }
+
+    /// The strays that cannot be killed.
+    pub fn refused(&self) -> impl Iterator<Item = &RemainingStray> {
+        self.all.iter().filter(|stray| stray.is_refused)
     }
 }
 
@@ -84,8 +105,9 @@ pub fn sweep_strays(sweep: &Sweep<'_>, ended: &mut EndedStrays) -> io::Result<Re
             match treat(child, sweep, ended) {
                 StrayOutcome::Spared => {}
                 StrayOutcome::Reaped => reaped = true,
-                StrayOutcome::Left(Some(mark)) => drop(left.marked.insert(mark, child)),
-                StrayOutcome::Left(None) => left.unmarked.push(child),
+                StrayOutcome::Left { mark, is_refused } => {
+                    left.all.push(RemainingStray { pid: child, mark, is_refused });
+                }
             }
         }
         if !reaped {
@@ -118,112 +140,15 @@ pub(crate) fn has_others_in_group(leader: u32) -> io::Result<bool> {
     Ok(children()?.iter().any(is_member))
 }
 
-/// Kills and reaps all descendants of this process, also those that it inherits meanwhile. Blocks until there are none.
-///
-/// Processes that fork without pause are not outrun one by one: each pass first stops them all and takes from each the
-/// right to fork, see [`freeze`].
-///
-/// # Errors
-/// EPERM: the remaining ones run as another user. Otherwise as [`sweep_strays`].
-pub(crate) fn end_children() -> io::Result<()> {
-    loop {
-        match wait_now(Which::Any, Reap::Yes) {
-            Ok(Some(_)) => continue,
-            Ok(None) => {}
-            Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        let listed = freeze(children()?, std::process::id(), FREEZE_PASSES_MAX);
-        let killed = listed.iter().filter(|child| kill_with_group(**child)).count();
-        if killed > 0 {
-            // Interrupted or not, the next pass checks.
-            let _ = wait_for_any();
-        } else if !listed.is_empty() {
-            return Err(Errno::EPERM.into());
-        }
-    }
-}
-
-/// Passes of one freeze: each finds only what was forked during the one before.
-const FREEZE_PASSES_MAX: usize = 64;
-
-/// Stops children of `parent` and all their descendants, and sets RLIMIT_NPROC of each to 0, until a pass finds nobody
-/// new. Returns them. None of them forks any more: a stopped one does not run, and one that somebody continues may not
-/// fork, unless it is root's, for whom the limit does not count.
-fn freeze(roots: Vec<u32>, parent: u32, passes_max: usize) -> BTreeSet<u32> {
-    let mut frozen = BTreeSet::new();
-    for _ in 0..passes_max {
-        let mut found_new = false;
-        let mut left: Vec<(u32, u32)> = roots.iter().map(|root| (*root, parent)).collect();
-        while let Some((pid, parent)) = left.pop() {
-            if !frozen.contains(&pid) {
-                if !stop_forking(pid, parent) {
-                    continue;
-                }
-                found_new = true;
-                frozen.insert(pid);
-            }
-            left.extend(children_of(pid).into_iter().map(|child| (child, pid)));
-        }
-        if !found_new {
-            break;
-        }
-    }
-    frozen
-}
-
-/// Stops a process that is a child of `parent`; `false` if there is none. A pid may have been reused since it was listed,
-/// so the process is held by a descriptor before its parent is checked.
-fn stop_forking(pid: u32, parent: u32) -> bool {
-    let Ok(process) = Process::open(pid) else { return false };
-    let is_child = std::fs::read(format!("/proc/{pid}/stat"))
-        .ok()
-        .and_then(|stat| field(fields_of(&stat)?, PARENT_AT))
-        .is_some_and(|found| found == u64::from(parent));
-    if !is_child {
-        return false;
-    }
-    let _ = process.kill(libc::SIGSTOP);
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    if let Ok(pid) = i32::try_from(pid) {
-        // SAFETY: the new limit lives through the call, and a null pointer for the old one is allowed.
-        unsafe { libc::prlimit(pid, libc::RLIMIT_NPROC, &raw const none, std::ptr::null_mut()) };
-    }
-    true
-}
-
-/// The place of the parent in a `stat` line behind the name.
-const PARENT_AT: usize = 1;
-
-/// The children of another process; none if it is gone.
-fn children_of(pid: u32) -> Vec<u32> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
-    lists.flat_map(|list| pids_of(&list)).collect()
-}
-
-fn pids_of(list: &str) -> Vec<u32> {
-    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
 fn group_of(pid: u32) -> Option<u32> {
     let pid = Pid::from_raw(i32::try_from(pid).ok()?);
     u32::try_from(getpgid(Some(pid)).ok()?.as_raw()).ok()
 }
 
-/// `false`: it runs as another user.
-fn kill_with_group(child: u32) -> bool {
-    let pid = Pid::from_raw(i32::try_from(child).expect("a process id fits 31 bits"));
-    if getpgid(Some(pid)) == Ok(pid) {
-        let _ = killpg(pid, Signal::SIGKILL);
-    }
-    signal::kill(pid, Signal::SIGKILL) != Err(Errno::EPERM)
-}
-
 enum StrayOutcome {
     Spared,
     Reaped,
-    Left(Option<u64>),
+    Left { mark: Option<u64>, is_refused: bool },
 }
 
 /// A child's pid is not reused before it is reaped, so this cannot hit another process.
@@ -235,16 +160,17 @@ fn treat(child: u32, sweep: &Sweep<'_>, ended: &mut EndedStrays) -> StrayOutcome
         Some(mark) => (sweep.lives)(mark),
         None => group.is_some_and(|group| u32::try_from(group.as_raw()).is_ok_and(sweep.leads_unmarked)),
     };
+    let mut is_refused = false;
     if !spared {
         // The processes below it become ours when it dies. Those that fork without pause would outrun the sweeps, so all
         // of them end in this pass.
         for below in freeze(vec![child], std::process::id(), SWEEP_FREEZE_PASSES_MAX) {
             if below != child {
-                ended.end(below, mark, || kill_with_group(below));
+                ended.end(below, mark, || kill_with_group(below) == KillOutcome::Sent);
             }
         }
-        // EPERM: it runs as another user now. It remains, so its worker's death is not proven.
-        ended.end(child, mark, || signal::kill(pid, Signal::SIGKILL).is_ok());
+        // EPERM: it runs as another user now.
+        is_refused = !ended.end(child, mark, || signal::kill(pid, Signal::SIGKILL) != Err(Errno::EPERM));
         if group == Some(pid) {
             let _ = killpg(pid, Signal::SIGKILL);
         }
@@ -256,12 +182,12 @@ fn treat(child: u32, sweep: &Sweep<'_>, ended: &mut EndedStrays) -> StrayOutcome
         }
         Err(error) if error.raw_os_error() == Some(Errno::ECHILD as i32) => StrayOutcome::Reaped,
         Ok(None) | Err(_) if spared => StrayOutcome::Spared,
-        Ok(None) | Err(_) => StrayOutcome::Left(mark),
+        Ok(None) | Err(_) => StrayOutcome::Left { mark, is_refused },
     }
 }
 
 /// The children of all threads of this process, dead ones too.
-fn children() -> io::Result<Vec<u32>> {
+pub(crate) fn children() -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for thread in std::fs::read_dir("/proc/self/task")? {
         match std::fs::read_to_string(thread?.path().join("children")) {
@@ -353,10 +279,10 @@ mod tests {
             marks().put(living.pid(), 7).unwrap();
             marks().put(dead.pid(), 8).unwrap();
             let left = sweep_beside(worker.pid(), 7, dead.pid());
-            let of_the_dead =
-                RemainingStrays { marked: BTreeMap::from([(8, dead.pid())]), ..RemainingStrays::default() };
+            let stray = RemainingStray { pid: dead.pid(), mark: Some(8), is_refused: false };
+            let of_the_dead = RemainingStrays { all: vec![stray], is_partial: false };
             assert!(left == of_the_dead || left == RemainingStrays::default(), "{left:?}");
-            assert!(of_the_dead.may_be_of(8) && !of_the_dead.may_be_of(7));
+            assert!(of_the_dead.hold_up(8, false) && !of_the_dead.hold_up(7, true));
             assert!(wait_readable(dead.as_fd(), PATIENCE).unwrap());
             assert_eq!(sweep_beside(worker.pid(), 7, dead.pid()), RemainingStrays::default());
             for spared in [&living, &worker] {
@@ -365,6 +291,20 @@ mod tests {
                 reap(spared);
             }
         });
+    }
+
+    #[test]
+    fn one_that_cannot_be_killed_holds_up_only_what_may_be_repeated() {
+        let stray = |pid, mark, is_refused| RemainingStray { pid, mark, is_refused };
+        let all = vec![stray(5, None, true), stray(6, Some(7), true), stray(9, Some(8), false)];
+        let left = RemainingStrays { all, is_partial: false };
+        for (mark, may_be_repeated, holds_up) in
+            [(7, true, true), (7, false, false), (8, false, true), (3, true, true), (3, false, false)]
+        {
+            assert_eq!(left.hold_up(mark, may_be_repeated), holds_up, "{mark} {may_be_repeated}");
+        }
+        assert_eq!((left.any_of(7), left.any_of(3)), (Some(6), Some(5)));
+        assert!(RemainingStrays { is_partial: true, ..RemainingStrays::default() }.hold_up(1, false));
     }
 
     #[test]

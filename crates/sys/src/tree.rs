@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 pub use crate::ended_strays::{EndedStray, EndedStrays};
 use crate::exit::{ExitStatus, Reap, Which, wait_now};
 use crate::pidfd::Process;
-pub use crate::strays::{RemainingStrays, Sweep, reap_orphans, sweep_strays};
+pub use crate::strays::{RemainingStray, RemainingStrays, Sweep, reap_orphans, sweep_strays};
 
 /// Makes this process the parent of each descendant whose own parent dies.
 ///

@@ -69,6 +69,8 @@ pub struct TaskProgress {
 pub struct ProcessSeen {
     /// The process: the worker itself, or, once the worker is reaped, a process that it left behind.
     pub pid: u32,
+    /// The user that it runs as (its effective uid), if /proc shows it.
+    pub uid: Option<u32>,
     /// Its state.
     pub state: RunState,
     /// Processor time of all its threads since its start, in microseconds.

@@ -125,6 +125,38 @@ pub enum JobOutput {
     },
 }
 
+/// A process that a job has left and that the daemon may not signal, because it runs as another user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Survivor {
+    /// Its process id.
+    pub pid: u32,
+    /// The user that it runs as (its effective uid); `None` if /proc does not show it.
+    pub uid: Option<u32>,
+    /// The name of its program, as the kernel shows it; empty if /proc does not show it.
+    pub name: String,
+}
+
+impl Survivor {
+    /// About how many bytes it takes in a message.
+    pub fn wire_bytes(&self) -> u64 {
+        (12 + self.name.len()) as u64
+    }
+}
+
+impl fmt::Display for Survivor {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, uid, name } = self;
+        write!(out, "process {pid} (")?;
+        if !name.is_empty() {
+            write!(out, "{}, ", Plain(name))?;
+        }
+        match uid {
+            Some(uid) => write!(out, "user {uid})"),
+            None => out.write_str("another user)"),
+        }
+    }
+}
+
 /// The end of a job in a reply.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct JobEnded {
@@ -136,4 +168,6 @@ pub struct JobEnded {
     pub output: JobOutput,
     /// Attempts that were started.
     pub attempts: u32,
+    /// Processes of its last attempt that the daemon could not end; at most [`crate::limits::SURVIVORS_TOLD`].
+    pub survivors: Vec<Survivor>,
 }

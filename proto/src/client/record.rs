@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::evidence::{Evidence, ProcessSeen};
-use crate::client::outcome::Outcome;
+use crate::client::outcome::{Outcome, Survivor};
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
@@ -124,6 +124,16 @@ pub enum What {
         pid: u32,
         /// What the kernel shows of the process that has not ended.
         seen: Option<ProcessSeen>,
+    },
+    /// A process that a worker has left runs as another user, so it cannot be ended.
+    LivesOn {
+        /// The process.
+        #[serde(flatten)]
+        survivor: Survivor,
+        /// The worker that left it, if that is known.
+        worker: Option<WorkerId>,
+        /// The job that left it, if that is known.
+        job: Option<JobId>,
     },
     /// Jobs were accepted.
     Accepted {

@@ -93,6 +93,7 @@ impl fmt::Display for What {
             | Self::Suspended { .. }
             | Self::Resumed { .. }
             | Self::Stuck { .. }
+            | Self::LivesOn { .. }
             | Self::Recycled { .. }
             | Self::NobodyBlamed { .. }
             | Self::Requeued { .. } => worker_line(self, out),
@@ -163,10 +164,22 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         What::Stuck { worker, pid, seen } => {
             write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")?;
             match seen {
-                Some(seen) if seen.pid != *pid => write!(out, " left_behind={}{seen}", seen.pid),
+                Some(seen) if seen.pid != *pid => {
+                    let uid = Maybe(seen.uid, "unknown");
+                    write!(out, " left_behind={} uid={uid}{seen}", seen.pid)
+                }
                 Some(seen) => write!(out, "{seen}"),
                 None => Ok(()),
             }
+        }
+        What::LivesOn { survivor, worker, job } => {
+            let uid = Maybe(survivor.uid, "unknown");
+            let (worker, job) = (Maybe(worker.as_ref(), "unknown"), Maybe(job.as_ref(), "unknown"));
+            write!(
+                out,
+                "a process lives on, it runs as another user pid={} name={:?} uid={uid} worker={worker} job={job}",
+                survivor.pid, survivor.name
+            )
         }
         What::Recycled { worker, why } => write!(out, "worker recycled worker={worker} {why}"),
         What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),

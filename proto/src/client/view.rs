@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::client::evidence::{Evidence, ProcessSeen};
-use crate::client::outcome::Outcome;
+use crate::client::outcome::{Outcome, Survivor};
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::death::Death;
@@ -60,6 +60,8 @@ pub struct JobDetail {
     pub ended_us: Option<u64>,
     /// The deaths that ended its attempts, oldest first.
     pub deaths: Vec<JobDeath>,
+    /// Processes of its last attempt that the daemon could not end. They may have ended since.
+    pub survivors: Vec<Survivor>,
 }
 
 /// The progress of a job that runs in parts.
@@ -153,6 +155,18 @@ pub struct WorkerRow {
     pub seen: Option<ProcessSeen>,
 }
 
+/// A process that the daemon may not end and that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct SurvivorRow {
+    /// The process.
+    #[serde(flatten)]
+    pub survivor: Survivor,
+    /// The worker that left it, if that is known.
+    pub worker: Option<WorkerId>,
+    /// The job that left it, if that is known.
+    pub job: Option<JobId>,
+}
+
 /// The health of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -209,6 +223,9 @@ pub struct Status {
     pub pools: Vec<PoolRow>,
     /// Workers that are stuck: killed, and not dead yet.
     pub stuck: Vec<WorkerRow>,
+    /// Processes that dead workers left, that run as other users and so cannot be ended; the first
+    /// [`crate::limits::SURVIVORS_SHOWN`].
+    pub survivors: Vec<SurvivorRow>,
     /// Connected clients.
     pub clients: u32,
     /// Jobs in a queue.

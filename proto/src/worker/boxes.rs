@@ -13,7 +13,9 @@ use std::num::NonZeroU8;
 
 use crate::death::{ProgramEnd, SIGNAL_MAX};
 use crate::ids::Seq;
-use crate::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, TEXT_MAX_BYTES};
+use crate::limits::{
+    BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, RING, SURVIVORS_TOLD, TEXT_MAX_BYTES,
+};
 
 /// Bytes of the box header: one page.
 pub const BOX_HEADER_BYTES: usize = 4096;
@@ -56,6 +58,11 @@ pub const PROGRESS_NS_AT: usize = 272;
 pub const LAST_WORDS_AT: usize = 280;
 /// Box header: two places for last words, written in turn: after a death during a write, the older words are intact.
 const WORDS_PLACES_AT: usize = 320;
+/// Box header: how many processes of its last task the worker could not end, stored after their process ids and before
+/// that task's DONE; 0 is none. The worker leaves after it has reported some.
+pub const SURVIVOR_COUNT_AT: usize = 1024;
+/// Box header: the process ids of the first [`SURVIVORS_TOLD`] of them.
+pub const SURVIVORS_AT: usize = 1032;
 
 /// Entry: the claim word.
 pub const WORD_AT: usize = 0;
@@ -100,7 +107,8 @@ const _: () = assert!(UNWANTED_AT + 8 <= ORDERS_HEADER_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));
-const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= BOX_HEADER_BYTES);
+const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= SURVIVOR_COUNT_AT);
+const _: () = assert!(SURVIVORS_AT + 8 * SURVIVORS_TOLD <= BOX_HEADER_BYTES);
 
 /// The word of [`LAST_WORDS_AT`] for last words of `bytes` bytes (at least 1) in place 0 or 1.
 pub fn pack_words(bytes: usize, place: u64) -> u64 {

@@ -13,6 +13,9 @@ use crate::worker::stage::Stage;
 /// The exit code of a worker that leaves because a task panicked, after it has reported the task as failed: the panic
 /// may have left the worker's memory half changed. From a worker whose last report was no failure, the code means nothing.
 pub const LEFT_AFTER_PANIC: u8 = 97;
+/// The exit code of a worker that leaves because its last task has left processes which it may not end. From a worker whose
+/// last report named no such process, the code means nothing.
+pub const LEFT_PROCESSES: u8 = 98;
 
 /// A message from the supervisor to a worker, on the lane.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -2,7 +2,8 @@
 //!
 //! A death is proven when the leader is reaped, its process group is empty, and no stray that may descend from the
 //! worker is alive. A stray bears the mark of its worker (`sys/mark.rs`); while a stray without a mark lives, no
-//! death is proven. Nothing here waits: SIGCHLD reports when to sweep again. A sweep reads /proc and needs
+//! death is proven. A stray that has become another user cannot be ended: it delays the proof only for a worker that had
+//! claimed a task, which must not be repeated beside it, and is told to the core (`survivors.rs`). Nothing here waits: SIGCHLD reports when to sweep again. A sweep reads /proc and needs
 //! descriptors for that; if it fails, it is retried after [`SWEEP_RETRY_NS`], and no death is proven until then.
 //!
 //! The turn of a death does first what the retry needs: it reaps, sweeps, reads the box a last time and reports the
@@ -62,25 +63,32 @@ impl WorkerTable {
             let Some(worker) = self.workers.get_mut(id) else { continue };
             let status = worker.advance();
             if worker.tree.is_reaped() {
+                // What it has done decides whether a stray that cannot be ended delays the proof.
+                read_box(worker, &mut self.found, outputs, events);
                 reaped.push((*id, status));
             }
         }
         if reaped.is_empty() {
-            return self.reap_orphans();
+            return self.reap_orphans(events);
         }
         // A worker that waits only for a stray is looked at again at the next SIGCHLD.
-        let is_news =
-            |(id, status): &(WorkerId, Option<_>)| status.is_some() && !self.remaining_strays.may_be_of(id.0);
+        let is_news = |(id, status): &(WorkerId, Option<_>)| status.is_some() && !self.is_held_up(*id);
         if !self.child_ended && !reaped.iter().any(is_news) {
             return;
         }
-        let swept = self.sweep();
+        let swept = self.sweep(events);
         for (id, status) in reaped {
-            match status.filter(|_| swept && !self.remaining_strays.may_be_of(id.0)) {
+            match status.filter(|_| swept && !self.is_held_up(id)) {
                 Some(status) => self.report_death(id, status, outputs, events),
                 None => events.extend(self.workers.get_mut(&id).and_then(|worker| worker.hung_up().event())),
             }
         }
+    }
+
+    /// Whether a stray delays the proof of a worker's death.
+    fn is_held_up(&self, id: WorkerId) -> bool {
+        let may_be_repeated = self.workers.get(&id).is_some_and(WorkerProcess::may_be_repeated);
+        self.remaining_strays.hold_up(id.0, may_be_repeated)
     }
 
     fn report_death(
@@ -128,9 +136,12 @@ impl WorkerTable {
         self.workers.values().filter_map(WorkerProcess::leader).collect()
     }
 
-    /// Reaps orphans that living workers left and that have ended.
-    fn reap_orphans(&mut self) {
-        if std::mem::take(&mut self.child_ended) {
+    /// Reaps orphans that living workers left and that have ended. While a stray cannot be ended, all strays are looked at:
+    /// that one may have ended, and its children are strays then.
+    fn reap_orphans(&mut self, events: &mut Vec<Event>) {
+        if self.child_ended && !self.told_survivors.is_empty() {
+            self.sweep(events);
+        } else if std::mem::take(&mut self.child_ended) {
             let leaders = self.leaders();
             let reaped = tree::reap_orphans(&|pid| leaders.contains(&pid));
             let _ = self.note_sweep(reaped);
@@ -165,7 +176,7 @@ impl WorkerTable {
     }
 
     /// Kills the strays of dead workers and remembers those that still live. Returns `false` if the sweep failed.
-    fn sweep(&mut self) -> bool {
+    pub(super) fn sweep(&mut self, events: &mut Vec<Event>) -> bool {
         let leaders = self.leaders();
         let workers = &self.workers;
         let sweep = Sweep {
@@ -180,6 +191,9 @@ impl WorkerTable {
         let is_seen = left.is_some();
         self.remaining_strays =
             left.unwrap_or(RemainingStrays { is_partial: true, ..RemainingStrays::default() });
+        if is_seen {
+            self.tell_survivors(events);
+        }
         is_seen
     }
 

@@ -63,7 +63,7 @@ fn line(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::client::evidence::Evidence;
-    use bulkhead_proto::client::outcome::Outcome;
+    use bulkhead_proto::client::outcome::{Outcome, Survivor};
     use bulkhead_proto::client::record::{Enough, JobRange, What};
     use bulkhead_proto::death::{Death, KillReason, Violation};
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
@@ -77,7 +77,7 @@ mod tests {
     fn all() -> Vec<(What, &'static str)> {
         let text = || "two\nlines".to_owned();
         let death = Death::Signalled { signal: 9, core: false };
-        let slot = Some(SlotId(1));
+        let (slot, survivor) = (Some(SlotId(1)), Survivor { pid: 8, uid: Some(0), name: text() });
         let jobs = vec![JobRange { first: J, last: JobId(19) }];
         let violation = KillReason::Violation { violation: Violation::ClaimWord };
         vec![
@@ -113,6 +113,10 @@ mod tests {
                 "SIGKILL",
             ),
             (What::Stuck { worker: W, pid: 8, seen: None }, "worker=3 pid=8"),
+            (
+                What::LivesOn { survivor, worker: Some(W), job: Some(J) },
+                "pid=8 name=\"two\\nlines\" uid=0 worker=3 job=17",
+            ),
             (What::Accepted { first: J, count: 5, kind: "noop".to_owned(), uid: 7 }, "first=17 count=5"),
             (
                 What::Blamed { job: J, part: None, attempt: 1, worker: W, crashes: 1, crashes_max: 3 },

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
-use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::record_text::Span;
 use bulkhead_proto::client::view::{JobDetail, Parts};
 use bulkhead_proto::ids::JobId;
@@ -75,6 +75,8 @@ fn describe(detail: &JobDetail, symbol_cache: &mut SymbolCache) -> Vec<String> {
         let details = evidence::details(&one.evidence, symbol_cache);
         lines.extend(details.iter().map(|(heading, text)| format!("  {heading:<8}  {text}")));
     }
+    let lives_on = |survivor: &Survivor| format!("left      {survivor}: it could not be ended");
+    lines.extend(detail.survivors.iter().map(lives_on));
     if matches!(detail.outcome, Some(Outcome::Crashed { .. })) {
         lines.push(format!("next      {}", next_step(row.job, detail.has_files)));
     }
@@ -156,6 +158,7 @@ mod tests {
                 charged: true,
                 evidence: Evidence { last_words: "row 7".to_owned(), ..Evidence::default() },
             }],
+            survivors: vec![Survivor { pid: 813, uid: Some(0), name: "sud\u{1b}o".to_owned() }],
         };
         let text = describe(&detail, &mut SymbolCache::default()).join("\n");
         for part in [
@@ -166,6 +169,7 @@ mod tests {
             "timeout 5.00s, no progress none, cpu time none, memory 512M, grace none, expires none",
             "attempt 1: worker 3 (pid 812) died of SIGKILL",
             "\n  said      \"row 7\"\n",
+            "left      process 813 (sud\\u{1b}o, user 0): it could not be ended\n",
             "`bulkhead retry 17`",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");

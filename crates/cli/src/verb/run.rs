@@ -323,6 +323,9 @@ impl<'a> ResultSink<'a> {
             let what = format!("{} {}", self.args.jobs.kind(), self.inputs.label(item.index));
             self.progress.with_bar_hidden(false, || say(failure_report::line(&item.end, what.trim_end())));
         }
+        if !item.end.survivors.is_empty() {
+            self.progress.with_bar_hidden(false, || failure_report::survivor_lines(&item.end).for_each(say));
+        }
         if self.takes_result && !self.global.json {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
-use bulkhead_proto::client::view::{PoolRow, Status, WorkerRow};
+use bulkhead_proto::client::view::{PoolRow, Status, SurvivorRow, WorkerRow};
 
 use crate::args::GlobalArgs;
 use crate::state_names::pool_health;
@@ -75,7 +75,11 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
     if !status.shortage.is_empty() {
         lines.insert(3, format!("short     jobs with large results wait: {}", status.shortage));
     }
-    lines.splice(2..2, pools(status).into_iter().chain(status.stuck.iter().map(stuck)));
+    let pools = pools(status).into_iter();
+    lines.splice(
+        2..2,
+        pools.chain(status.stuck.iter().map(stuck)).chain(status.survivors.iter().map(lives_on)),
+    );
     if status.draining {
         lines.insert(1, "draining  it accepts no new jobs, and stops when the last one has ended".to_owned());
     }
@@ -87,6 +91,15 @@ fn stuck(row: &WorkerRow) -> String {
     let seen =
         row.seen.as_ref().map(|seen| format!(", in {}", workers::waiting(row, seen))).unwrap_or_default();
     format!("stuck     worker {}, pid {pid}: killed, and has not died yet{seen}", row.worker)
+}
+
+fn lives_on(row: &SurvivorRow) -> String {
+    let of = match (row.job, row.worker) {
+        (Some(job), _) => format!(", of job {job}"),
+        (None, Some(worker)) => format!(", of worker {worker}"),
+        (None, None) => String::new(),
+    };
+    format!("lives on  {}{of}: it could not be ended", row.survivor)
 }
 
 /// One line for each pool. A single pool is printed without its name, and without counts that the next lines have.
@@ -117,8 +130,9 @@ fn health(pool: &PoolRow) -> String {
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::client::evidence::ProcessSeen;
+    use bulkhead_proto::client::outcome::Survivor;
     use bulkhead_proto::client::view::{PoolHealth, Totals, WorkerState};
-    use bulkhead_proto::ids::WorkerId;
+    use bulkhead_proto::ids::{JobId, WorkerId};
 
     use super::*;
 
@@ -159,6 +173,11 @@ mod tests {
                     ..ProcessSeen::default()
                 }),
             }],
+            survivors: vec![SurvivorRow {
+                survivor: Survivor { pid: 813, uid: Some(0), name: "sudo".to_owned() },
+                worker: Some(WorkerId(3)),
+                job: Some(JobId(17)),
+            }],
             clients: 1,
             queued: 5,
             retrying: 0,
@@ -182,6 +201,7 @@ mod tests {
             "it accepts no new jobs",
             "degraded (10 deaths in 10 s), 2 slots, 1 spare",
             "stuck     worker 3, pid 99: killed, and has not died yet, in nfs_wait (unknown)",
+            "lives on  process 813 (sudo, user 0), of job 17: it could not be ended",
             "5 queued (of 1000000 at most)",
             "accepted  10:",
             "short     jobs with large results wait: no output descriptor: 64 are open",

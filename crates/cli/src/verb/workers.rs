@@ -63,7 +63,8 @@ pub(crate) fn waiting(row: &WorkerRow, seen: &ProcessSeen) -> String {
         function => format!("{function} ({})", seen.state),
     };
     if row.pid != Some(seen.pid) {
-        text.push_str(&format!(", pid {} that it left behind", seen.pid));
+        let user = seen.uid.map(|uid| format!(" of user {uid}")).unwrap_or_default();
+        text.push_str(&format!(", pid {}{user} that it left behind", seen.pid));
     }
     text
 }

@@ -143,13 +143,13 @@ pub(crate) fn frame(tag: Tag, reply: Reply) -> Vec<u8> {
 /// The end of a job that is done.
 pub(crate) fn done(job: u64, output: &[u8]) -> JobEnded {
     let output = JobOutput::Inline(Payload::from(output.to_vec()));
-    JobEnded { job: JobId(job), outcome: Outcome::Done, output, attempts: 1 }
+    JobEnded { job: JobId(job), outcome: Outcome::Done, output, attempts: 1, survivors: Vec::new() }
 }
 
 /// The end of a job whose output is in a descriptor.
 pub(crate) fn done_in_file(job: u64, bytes: u64) -> JobEnded {
     let output = JobOutput::Descriptor { bytes };
-    JobEnded { job: JobId(job), outcome: Outcome::Done, output, attempts: 1 }
+    JobEnded { job: JobId(job), outcome: Outcome::Done, output, attempts: 1, survivors: Vec::new() }
 }
 
 /// A path at which nobody listens, in a folder that lives as long as the first of the two.

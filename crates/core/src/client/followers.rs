@@ -120,6 +120,7 @@ fn text_bytes(what: &What) -> u64 {
             message.len()
         }
         What::SpawnFailed { error, .. } => error.len(),
+        What::LivesOn { survivor, .. } => survivor.name.len(),
         What::Degraded { pool, reason } => pool.len() + reason.len(),
         What::Recovered { pool } => pool.len(),
         What::Short { what } => what.len(),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome};
+use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, Survivor};
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
@@ -221,5 +221,6 @@ pub(crate) fn bytes_of(ended: &JobEnded) -> u64 {
         Outcome::Lost { reason } => reason.len(),
         Outcome::Done | Outcome::TimedOut { .. } | Outcome::Cancelled | Outcome::Expired => 0,
     };
-    ENTRY_BYTES + (output + text) as u64
+    let survivors: u64 = ended.survivors.iter().map(Survivor::wire_bytes).sum();
+    ENTRY_BYTES + (output + text) as u64 + survivors
 }

@@ -11,7 +11,7 @@
 //! Two budgets: `retries_max` failures that the job's own code reported, with backoff, and `crashes_max` deaths. An
 //! attempt that is given back uncharged costs neither, and its task goes to the front of its list.
 
-use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::{Fence, JobId, Seq, WorkerId};
@@ -136,9 +136,24 @@ impl Jobs {
         true
     }
 
-    /// Whether the policy of a run allows one more retry after a failure that its own code reported.
+    /// Whether the policy of a run allows one more retry after a failure that its own code reported. An attempt whose
+    /// processes live on is not repeated beside them.
     pub(crate) fn may_retry(&self, run: TaskRun) -> bool {
-        self.job(run).retries < self.batch(run).policy.retry_budget()
+        let (own, _) = self.task_of(self.table.open(run));
+        let is_over = self.table[own].survivors().is_empty();
+        is_over && self.job(run).retries < self.batch(run).policy.retry_budget()
+    }
+
+    /// Keeps the processes of an attempt that could not be ended with its job, unless the job runs again already. `shown` is
+    /// the job that clients know.
+    pub(crate) fn keep_survivors(&mut self, offer: &OfferRef, shown: JobId, survivors: Vec<Survivor>) {
+        let Some(run) = self.there(offer.ticket, offer.number, offer.count) else { return };
+        let key = self.table.open(run);
+        if self.table[key].fence == offer.fence
+            && let Some(own) = self.table.find(shown)
+        {
+            self.table[own].rare_mut().survivors = survivors;
+        }
     }
 
     /// Lets a run whose own code reported a failure wait for its backoff; the output of the failed attempt is

@@ -150,7 +150,8 @@ impl Jobs {
                 (end.outcome.clone(), output)
             }
         };
-        (JobEnded { job: job.id, outcome, output, attempts: job.attempts }, job.held())
+        let survivors = job.survivors().to_vec();
+        (JobEnded { job: job.id, outcome, output, attempts: job.attempts, survivors }, job.held())
     }
 
     /// Records an end that somebody may look for. Jobs that are done without trouble leave no record, and jobs that never
@@ -192,11 +193,12 @@ impl Jobs {
 
 /// The end of a job that was removed from the table.
 fn ended_of(job: Job) -> JobEnded {
+    let survivors = job.rare.map(|rare| rare.survivors).unwrap_or_default();
     let EntryState::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
     let output = match end.left {
         Leftover::Nothing => JobOutput::None,
         Leftover::Inline(payload) => JobOutput::Inline(payload),
         Leftover::Held { bytes, .. } => JobOutput::Descriptor { bytes },
     };
-    JobEnded { job: job.id, outcome: end.outcome, output, attempts: job.attempts }
+    JobEnded { job: job.id, outcome: end.outcome, output, attempts: job.attempts, survivors }
 }

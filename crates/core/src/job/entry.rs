@@ -4,7 +4,7 @@
 //! entry by the methods here; only this folder writes its fields.
 
 use bulkhead_proto::client::message::Reply;
-use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::view::JobDeath;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, LogId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, Payload};
@@ -40,6 +40,8 @@ pub(crate) struct RareFields {
     pub(super) followers: Vec<(ClientId, Tag)>,
     /// Clients that wait for its end.
     pub(super) waiters: Vec<(ClientId, Tag)>,
+    /// Processes of its last attempt that could not be ended.
+    pub(super) survivors: Vec<Survivor>,
 }
 
 /// A job, or a part of one.
@@ -147,6 +149,11 @@ impl Job {
     /// Deaths that ended its attempts, charged or not, oldest first.
     pub(crate) fn deaths(&self) -> &[JobDeath] {
         self.rare.as_ref().map_or(&[], |rare| rare.deaths.as_slice())
+    }
+
+    /// Processes of its last attempt that could not be ended. They may have ended since.
+    pub(crate) fn survivors(&self) -> &[Survivor] {
+        self.rare.as_ref().map_or(&[], |rare| rare.survivors.as_slice())
     }
 
     /// Attempts that had begun and were given back uncharged.

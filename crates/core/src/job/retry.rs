@@ -48,6 +48,7 @@ impl Jobs {
         let rare = job.rare_mut();
         rare.asked += 1;
         rare.attachments = None;
+        rare.survivors = Vec::new();
         self.wait_behind(key);
         Released { untold, batch }
     }

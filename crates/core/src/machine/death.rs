@@ -11,7 +11,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{PoolId, WorkerId};
-use bulkhead_proto::worker::message::LEFT_AFTER_PANIC;
+use bulkhead_proto::worker::message::{LEFT_AFTER_PANIC, LEFT_PROCESSES};
 
 use crate::event::{Leftover, ProcessEnd, Remains};
 use crate::job::{ProvenDeath, TaskRun};
@@ -93,9 +93,16 @@ fn named(worker: &JobWorker, end: ProcessEnd, remains: &[Remains]) -> Death {
         {
             Death::LeftAfterPanic
         }
+        // It has told which processes it left, and ran nothing after that.
+        Death::Exited { code }
+            if code == i32::from(LEFT_PROCESSES) && !in_mid_job && worker.left_by().is_some() =>
+        {
+            Death::LeftProcesses
+        }
         Death::Exited { .. }
         | Death::LeftInMidJob
         | Death::LeftAfterPanic
+        | Death::LeftProcesses
         | Death::Signalled { .. }
         | Death::Fault { .. }
         | Death::StackOverflow { .. }
@@ -116,7 +123,7 @@ fn named(worker: &JobWorker, end: ProcessEnd, remains: &[Remains]) -> Death {
 /// | killed: a limit of time, cancel, stop | has its outcome | given back | given back | nobody is charged |
 /// | killed: unresponsive | given back | given back | given back | the slot is charged |
 /// | killed or died before it was ready | - | - | - | charged once, as a failed spawn |
-/// | left after a panic | - | - | given back | nobody is charged |
+/// | left after a panic, or because of processes that it may not end | - | - | given back | nobody is charged |
 /// | retired | given back | given back | given back | nobody is charged |
 ///
 /// Given back means: to the front of the queue, not charged. The job of the first claimed offer keeps the death as
@@ -128,7 +135,7 @@ fn blame(worker: &JobWorker, death: &Death) -> Blame {
     let is_of_hung_up = worker.kill().is_some_and(|kill| kill.is_of_hung_up());
     match death {
         // No process of a worker ends as a program of its task does.
-        Death::Retired | Death::LeftAfterPanic | Death::OfProgram { .. } => Blame::Nobody,
+        Death::Retired | Death::LeftAfterPanic | Death::LeftProcesses | Death::OfProgram { .. } => Blame::Nobody,
         Death::Killed { why } => match why {
             KillReason::Timeout
             | KillReason::NoProgress

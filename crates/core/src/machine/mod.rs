@@ -20,6 +20,7 @@ mod progress;
 mod requests;
 mod settle;
 mod submit;
+mod survivors;
 mod workers;
 
 use crate::action::Output;
@@ -148,6 +149,7 @@ impl Core {
             Event::Suspended { worker, signal } => self.stopped(worker, signal),
             Event::Resumed { worker } => self.workers.continued(&mut self.turn, worker),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
+            Event::LiveOn { left } => self.live_on(left),
             Event::Violated { worker, violation } => self.violated(worker, violation),
             Event::HungUp { worker } => self.workers.hung_up(&mut self.turn, worker),
             Event::Died { worker, end, evidence, noticed_after_us, remains } => {

@@ -35,8 +35,12 @@ impl Core {
             return self.drop_stale(report.result);
         };
         let is_failed = matches!(report.result, TaskResult::Failed { .. });
+        let has_left = !report.survivors.is_empty();
         self.workers.note_ended(&mut self.turn, id, is_failed);
         self.turn.act(Action::Settle { worker: id, seq });
+        if has_left {
+            self.task_left(id, &settled.offer, report.survivors);
+        }
         match (self.current(id, &settled.offer), settled.met) {
             (None, _) => self.drop_stale(report.result),
             (Some(run), Some(met)) => self.timed_out_task_ended(run, met, report.result),

@@ -7,9 +7,11 @@ mod values;
 mod why;
 
 use bulkhead_proto::client::message::{Reply, Walk};
-use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::client::view::{DeathRow, JobDetail, JobRow, PoolRow, Status, WorkerRow, WorkerState};
+use bulkhead_proto::client::view::{
+    DeathRow, JobDetail, JobRow, PoolRow, Status, SurvivorRow, WorkerRow, WorkerState,
+};
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode};
@@ -121,7 +123,8 @@ impl<'a> View<'a> {
     /// Answers `job`.
     pub(crate) fn job(&self, peer: Peer, job: JobId) -> Result<ViewReply, Refusal> {
         let detail = self.detail(self.jobs.visible(peer, job)?);
-        let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64;
+        let survivors: u64 = detail.survivors.iter().map(Survivor::wire_bytes).sum();
+        let bytes = 512 + 64 * detail.deaths.len() as u64 + detail.input.len() as u64 + survivors;
         Ok(ViewReply { reply: Reply::Job(Box::new(detail)), bytes })
     }
 
@@ -150,6 +153,7 @@ impl<'a> View<'a> {
             }),
             ended_us: end.map(|end| end.at_us()),
             deaths: job.deaths().to_vec(),
+            survivors: job.survivors().to_vec(),
         }
     }
 
@@ -196,6 +200,13 @@ impl<'a> View<'a> {
         stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(id, worker, peer)).collect()
     }
 
+    /// The processes that cannot be ended. Which job left one is shown to its owner and to administrators.
+    fn survivor_rows(&self, peer: Peer) -> Vec<SurvivorRow> {
+        let is_shown = |job: &JobId| peer.admin || self.jobs.owner_of(*job) == Some(peer.uid);
+        let row = |row: &SurvivorRow| SurvivorRow { job: row.job.filter(is_shown), ..row.clone() };
+        self.workers.survivors().iter().map(row).collect()
+    }
+
     fn pool_row(&self, id: PoolId) -> PoolRow {
         let pool = self.workers.pool(id);
         let count = |state| u16::try_from(pool.count(state)).unwrap_or(u16::MAX);
@@ -227,6 +238,7 @@ impl<'a> View<'a> {
             spares: u16::try_from(self.workers.count(WorkerState::Spare)).unwrap_or(u16::MAX),
             pools: self.workers.pool_ids().map(|pool| self.pool_row(pool)).collect(),
             stuck: self.stuck_rows(peer),
+            survivors: self.survivor_rows(peer),
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
             queued: jobs.queued(),
             retrying: jobs.retrying(),
@@ -240,7 +252,8 @@ impl<'a> View<'a> {
         };
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
         let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
-        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools;
+        let survivors: u64 = status.survivors.iter().map(|row| 16 + row.survivor.wire_bytes()).sum();
+        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools + survivors;
         ViewReply { reply: Reply::Status(Box::new(status)), bytes }
     }
 

@@ -49,6 +49,11 @@ impl<T: Copy> Workers<T> {
 
     /// A lane hung up. Most likely the worker is dead and `Event::Died` follows; if not, it is killed.
     pub(crate) fn hung_up(&mut self, turn: &mut Turn, id: WorkerId) {
+        self.hung_up_within(turn, id, HANG_UP_PATIENCE_MS);
+    }
+
+    /// The same, with so much time to die by itself.
+    pub(super) fn hung_up_within(&mut self, turn: &mut Turn, id: WorkerId, patience_ms: u64) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         if worker.is_hung_up() || worker.is_killed() || worker.state == WorkerDuty::Retiring {
             return;
@@ -57,7 +62,7 @@ impl<T: Copy> Workers<T> {
         let pool = worker.pool;
         self.pool_mut(pool).unspare(id);
         self.recall_all(turn, id);
-        self.set_overdue(turn, id, HANG_UP_PATIENCE_MS);
+        self.set_overdue(turn, id, patience_ms);
     }
 
     /// The pool of a worker that is coming up.

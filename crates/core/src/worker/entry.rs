@@ -6,7 +6,7 @@
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
-use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
+use bulkhead_proto::ids::{JobId, PoolId, SlotId, WorkerId};
 
 use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
@@ -32,6 +32,8 @@ pub(super) struct WorkerStats {
     pub(super) ended: u64,
     /// Whether the last of them was reported as failed.
     pub(super) failed_last: bool,
+    /// The job that left processes which the worker could not end.
+    pub(super) left_by: Option<JobId>,
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
     /// The earliest time of the next examination of its size, CLOCK_MONOTONIC nanoseconds.
@@ -180,6 +182,11 @@ impl<T: Copy> Worker<T> {
     /// Whether the last task that it ended was reported as failed.
     pub(crate) fn failed_last(&self) -> bool {
         self.stats.failed_last
+    }
+
+    /// The job that left processes which the worker could not end, and after which it leaves.
+    pub(crate) fn left_by(&self) -> Option<JobId> {
+        self.stats.left_by
     }
 
     /// Offers taken back from it since it was killed or hung up.

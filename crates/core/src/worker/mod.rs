@@ -23,6 +23,7 @@ mod settle;
 mod shortage;
 mod state;
 mod stopped;
+mod survivors;
 mod task_watch;
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bulkhead_proto::client::view::WorkerState;
+use bulkhead_proto::client::view::{SurvivorRow, WorkerState};
 use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
 
 pub(crate) use entry::Worker;
@@ -60,6 +61,7 @@ use crate::worker::shortage::Shortage;
 /// |---|---|
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 /// | `life` | spawn, ready, place, retire |
+/// | `survivors` | processes that cannot be ended |
 /// | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks that are told to end |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
 /// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
@@ -74,6 +76,8 @@ pub(crate) struct Workers<T> {
     /// By the number of the kind: how many of its tasks one worker may hold.
     depths: Vec<PrefetchDepth>,
     shortage: Shortage,
+    /// Processes that dead workers left and that cannot be ended.
+    survivors: Vec<SurvivorRow>,
     last: u64,
     /// Whether [`Action::Ready`](crate::action::Action::Ready) was sent.
     said_ready: bool,
@@ -95,6 +99,7 @@ impl<T: Copy> Workers<T> {
             pool_of_kind: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             depths: config.kinds.iter().map(|kind| PrefetchDepth::new(kind.ring)).collect(),
             shortage: Shortage::default(),
+            survivors: Vec::new(),
             last: 0,
             said_ready: false,
         }

@@ -282,6 +282,7 @@ fn answers_of_the_dead_and_of_strangers_are_counted_and_dropped() {
     let report = || bulkhead_core::event::Report {
         result: bulkhead_core::event::TaskResult::Held { output: bulkhead_proto::ids::OutputId(9), bytes: 1 },
         elapsed_ns: 1,
+        survivors: Vec::new(),
     };
     rig.tell(Event::Finished { worker: WorkerId(999), seq, report: report() });
     rig.tell(Event::Finished { worker, seq: bulkhead_proto::ids::Seq(77), report: report() });

@@ -32,6 +32,7 @@ mod rig_requests;
 mod shortage;
 mod speed;
 mod stopped;
+mod survivors;
 mod task_watch;
 mod unbegun;
 mod why;

@@ -270,7 +270,11 @@ impl Rig {
 
     pub(crate) fn finish_offer(&mut self, worker: WorkerId, seq: Seq, result: TaskResult, elapsed_ns: u64) {
         self.workers.get_mut(&worker).expect("the worker lives and holds it").retain(|held| held.seq != seq);
-        self.tell(Event::Finished { worker, seq, report: Report { result, elapsed_ns } });
+        self.tell(Event::Finished {
+            worker,
+            seq,
+            report: Report { result, elapsed_ns, survivors: Vec::new() },
+        });
     }
 
     pub(crate) fn finish(&mut self, job: JobId) {

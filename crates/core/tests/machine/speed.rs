@@ -42,7 +42,11 @@ fn work(out: &mut Output, batch: &mut Vec<Event>) -> usize {
                 batch.extend([Event::WorkerSpawned { worker, pid: 1 }, Event::WorkerReady { worker }]);
             }
             Action::Offer { worker, seq, .. } => {
-                let report = Report { result: TaskResult::Inline(Payload::default()), elapsed_ns: 1000 };
+                let report = Report {
+                    result: TaskResult::Inline(Payload::default()),
+                    elapsed_ns: 1000,
+                    survivors: Vec::new(),
+                };
                 batch.push(Event::Finished { worker, seq, report });
                 ended += 1;
             }

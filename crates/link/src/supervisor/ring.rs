@@ -316,6 +316,19 @@ impl Ring {
         evidence::read(&self.box_page, signal)
     }
 
+    /// The processes of its last task that the worker could not end, as it says.
+    pub fn survivors(&self) -> Vec<u32> {
+        evidence::survivors(&self.box_page)
+    }
+
+    /// Whether the worker has claimed an open offer, or its word for one is no proof that it has not.
+    pub fn has_claimed(&self) -> bool {
+        (self.first..self.next).map(Seq).filter(|&seq| self.is_outstanding(seq)).any(|seq| {
+            let offered = ClaimWord::pack(seq, ClaimState::Offered);
+            self.box_page.load(word_at(seq), Ordering::Acquire) != offered
+        })
+    }
+
     /// When the running task last reported progress: CLOCK_MONOTONIC nanoseconds, never after `now_ns`.
     pub fn progress_ns(&self, now_ns: u64) -> Option<u64> {
         match self.box_page.load(PROGRESS_NS_AT, Ordering::Acquire) {

@@ -11,12 +11,15 @@ use std::sync::atomic::{Ordering, fence};
 
 use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::ids::Seq;
-use bulkhead_proto::limits::{BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{
+    BACKTRACE_MAX, INLINE_MAX_BYTES, LAST_WORDS_MAX_BYTES, SURVIVORS_TOLD, TEXT_MAX_BYTES,
+};
 use bulkhead_proto::worker::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
     FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_BREATH_AT,
     LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT,
-    PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, UNWANTED_AT, WORD_AT,
+    PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, SURVIVOR_COUNT_AT,
+    SURVIVORS_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::crash_handler::{self, CrashRecordLayout};
@@ -92,6 +95,8 @@ pub struct WorkerRing {
     told: Cell<bool>,
     /// The place for the next words; its lowest bit selects one of two.
     place: Cell<u64>,
+    /// A task has left processes that this worker may not end.
+    has_left: Cell<bool>,
 }
 
 impl WorkerRing {
@@ -111,6 +116,7 @@ impl WorkerRing {
             rung_for: 0,
             told: Cell::new(false),
             place: Cell::new(0),
+            has_left: Cell::new(false),
         })
     }
 
@@ -196,6 +202,22 @@ impl WorkerRing {
         self.box_page.write_bytes(boxes::words_at(place), bytes);
         let word = if bytes.is_empty() { 0 } else { boxes::pack_words(bytes.len(), place) };
         self.box_page.store(LAST_WORDS_AT, word, Ordering::Release);
+    }
+
+    /// Stores the processes of the running task that this worker may not end; more than [`SURVIVORS_TOLD`] are cut. To be
+    /// called before [`Self::finish`]. The worker has to leave after that.
+    pub fn leave_behind(&self, pids: &[u32]) {
+        let told = &pids[..pids.len().min(SURVIVORS_TOLD)];
+        for (place, pid) in told.iter().enumerate() {
+            self.box_page.store(SURVIVORS_AT + 8 * place, u64::from(*pid), Ordering::Relaxed);
+        }
+        self.box_page.store(SURVIVOR_COUNT_AT, told.len() as u64, Ordering::Release);
+        self.has_left.set(self.has_left.get() || !told.is_empty());
+    }
+
+    /// Whether processes of a task were left behind.
+    pub fn has_left_processes(&self) -> bool {
+        self.has_left.get()
     }
 
     /// Whether to ring the doorbell: the supervisor sleeps and was not rung for in this nap. To be called after each

@@ -66,6 +66,8 @@ pub struct KnownJob {
     pub refusals: Vec<TaskResult>,
     /// Failures in this life: at least, and at most, for some came from a worker that was already killed.
     pub failures: (u32, u32),
+    /// A task of this life has left processes that cannot be ended.
+    pub lives_on: bool,
     /// Deaths charged in this life.
     pub charges: u32,
     /// Deaths charged ever.
@@ -117,6 +119,7 @@ impl KnownJob {
             reports: Vec::new(),
             refusals: Vec::new(),
             failures: (0, 0),
+            lives_on: false,
             charges: 0,
             charges_ever: 0,
             cancel: false,
@@ -152,6 +155,7 @@ impl KnownJob {
         self.end_recorded = false;
         self.offers = 0;
         self.failures = (0, 0);
+        self.lives_on = false;
         self.charges = 0;
         self.cancel = false;
         self.reports.clear();

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::Task;
 use bulkhead_core::config::Config;
-use bulkhead_core::event::{Event, Now, TaskResult};
+use bulkhead_core::event::{Event, Now, Report, TaskResult};
 use bulkhead_proto::client::message::{Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
@@ -138,7 +138,7 @@ impl Ledger {
             Event::TookBack { worker, seq, won: true }
             | Event::OfferFailed { worker, seq, taken: true, .. } => drop(self.resolve(*worker, *seq)),
             Event::Finished { worker, seq, report } => {
-                self.finished(*worker, *seq, &report.result, pool.is_killed(*worker));
+                self.finished(*worker, *seq, report, pool.is_killed(*worker));
             }
             Event::Died { worker, .. } => self.died(*worker),
             _ => {}
@@ -167,21 +167,26 @@ impl Ledger {
         Some(task)
     }
 
-    fn finished(&mut self, worker: WorkerId, seq: Seq, result: &TaskResult, killed: bool) {
+    fn finished(&mut self, worker: WorkerId, seq: Seq, report: &Report, killed: bool) {
         let Some(task) = self.resolve(worker, seq) else { return };
         let Some((life, cancel)) = self.jobs.get(&task.job).map(|job| (job.life, job.cancel)) else { return };
         let Some(job) = self.task_mut(task) else { return };
         if job.offer_life != life {
             return;
         }
-        match result {
+        if !report.survivors.is_empty() {
+            job.lives_on = true;
+            // It fails at once, whatever retries it has left.
+            job.failures.1 = u32::MAX / 2;
+        }
+        match &report.result {
             TaskResult::Failed { .. } => {
-                job.refusals.push(result.clone());
+                job.refusals.push(report.result.clone());
                 job.failures.1 += 1;
                 job.failures.0 += u32::from(!killed && !cancel);
             }
             TaskResult::Planned { output, parts, .. } => job.planned = Some((*output, *parts)),
-            _ => job.reports.push(result.clone()),
+            _ => job.reports.push(report.result.clone()),
         }
     }
 
@@ -302,6 +307,9 @@ impl Ledger {
         let Some(job) = self.task(id) else {
             return broken("lost", format!("{id:?} is offered, but nobody was told of it"));
         };
+        if job.lives_on {
+            return broken("exclusive", format!("{id:?} is offered while processes of it live on"));
+        }
         if let Some((other, old)) = job.offer {
             return broken(
                 "exclusive",

@@ -59,7 +59,8 @@ fn subject(what: &What) -> Option<JobId> {
         | What::Retried { job, .. }
         | What::Backoff { job, .. }
         | What::Ended { job, .. }
-        | What::RetryAsked { job } => Some(*job),
+        | What::RetryAsked { job }
+        | What::LivesOn { job: Some(job), .. } => Some(*job),
         // All are jobs of one user: see `Ledger::queued_ended`.
         What::EndedQueued { jobs, .. } => jobs.first().map(|range| range.first),
         _ => None,

@@ -6,10 +6,10 @@
 use std::sync::atomic::Ordering;
 
 use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
-use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES};
+use bulkhead_proto::limits::{BACKTRACE_MAX, LAST_WORDS_MAX_BYTES, SURVIVORS_TOLD};
 use bulkhead_proto::worker::boxes::{
     CAUSE_SIGNAL_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_WORDS_AT, PROGRESS_DONE_AT,
-    PROGRESS_NS_AT, PROGRESS_TOTAL_AT, unpack_words,
+    PROGRESS_NS_AT, PROGRESS_TOTAL_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, unpack_words,
 };
 use bulkhead_sys::shared_page::SharedPage;
 
@@ -22,6 +22,13 @@ pub(super) fn read(page: &SharedPage, signal: Option<i32>) -> Evidence {
     let searched = !frames.is_empty() && page.load(FRAMES_SEARCHED_AT, Ordering::Relaxed) == 1;
     let (progress, last_words) = (progress(page), last_words(page));
     Evidence { frames, searched, progress, last_words, ..Evidence::default() }
+}
+
+/// The process ids of what the worker could not end of its last task, as it says.
+pub(super) fn survivors(page: &SharedPage) -> Vec<u32> {
+    let count = usize::try_from(page.load(SURVIVOR_COUNT_AT, Ordering::Acquire)).unwrap_or(usize::MAX);
+    let pid = |place: usize| u32::try_from(page.load(SURVIVORS_AT + 8 * place, Ordering::Relaxed)).ok();
+    (0..count.min(SURVIVORS_TOLD)).filter_map(pid).collect()
 }
 
 fn frames(page: &SharedPage) -> Vec<u64> {
