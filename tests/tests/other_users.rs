@@ -21,12 +21,17 @@ struct Survivor {
 }
 
 impl Survivor {
-    /// Waits until the process has written its number into this file.
+    /// Waits until the process has written its number into this file, and sleeps.
     fn told(file: &Path) -> Self {
         let pid = eventually("the process tells its number", || {
             std::fs::read_to_string(file).ok()?.strip_suffix('\n')?.parse().ok()
         });
-        Self { pid, process: Process::open(pid).expect("it lives") }
+        let survivor = Self { pid, process: Process::open(pid).expect("it lives") };
+        let name = format!("/proc/{pid}/comm");
+        eventually("it sleeps", || {
+            std::fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n").then_some(())
+        });
+        survivor
     }
 }
 
@@ -128,8 +133,11 @@ fn a_failed_attempt_whose_process_lives_on_is_not_repeated() {
     let daemon = user.daemon(CONFIG, &[]);
     let helper = or_skip!(set_uid_helper(daemon.folder(), &user));
     let file = daemon.folder().join("pid");
-    let script =
-        format!("{} & until [ -s {} ]; do sleep 0.01; done; exit 5", sleeper(&helper, &file), file.display());
+    let script = format!(
+        "{} & until grep -q sleep /proc/$(cat {})/comm; do sleep 0.01; done; exit 5",
+        sleeper(&helper, &file),
+        file.display()
+    );
     let ran = daemon.cli(&["run", "exec", "--json", "--retries-max", "3", "--", "sh", "-c", &script]);
     let survivor = Survivor::told(&file);
     let end = json(&String::from_utf8_lossy(&ran.stdout));
