@@ -29,7 +29,13 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 fn ended(job: u64, outcome: Outcome) -> JobEnded {
-    JobEnded { job: JobId(job), outcome, output: outcome::JobOutput::None, attempts: 1 }
+    JobEnded {
+        job: JobId(job),
+        outcome,
+        output: outcome::JobOutput::None,
+        attempts: 1,
+        survivors: Vec::new(),
+    }
 }
 
 /// A text that hides its end from whoever reads it on a terminal.

@@ -135,7 +135,9 @@ fn blame(worker: &JobWorker, death: &Death) -> Blame {
     let is_of_hung_up = worker.kill().is_some_and(|kill| kill.is_of_hung_up());
     match death {
         // No process of a worker ends as a program of its task does.
-        Death::Retired | Death::LeftAfterPanic | Death::LeftProcesses | Death::OfProgram { .. } => Blame::Nobody,
+        Death::Retired | Death::LeftAfterPanic | Death::LeftProcesses | Death::OfProgram { .. } => {
+            Blame::Nobody
+        }
         Death::Killed { why } => match why {
             KillReason::Timeout
             | KillReason::NoProgress
