@@ -35,6 +35,7 @@ use bulkhead_proto::worker::copies::MAX_KEY;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::held_folder::HeldFolder;
 use bulkhead_sys::program::{self, EndedProgram, Input, NextStep, ProgramObserver, Stream};
+use bulkhead_sys::stops::Stop;
 
 use crate::boot_folder;
 use inherited::{ClientUmask, FileSizeLimit};
@@ -273,6 +274,13 @@ impl ProgramObserver for ProgramListener<'_> {
     /// with all its descendants after its grace. What it wrote is handed in either way.
     fn on_nudge(&mut self) -> NextStep {
         if self.task.is_cancelled() { NextStep::End(self.task.grace()) } else { NextStep::Continue }
+    }
+
+    fn on_stop(&mut self, stop: Stop) {
+        match stop {
+            Stop::Stopped { pid, signal } => self.task.program_stopped(pid, signal),
+            Stop::Continued { .. } => self.task.program_continued(),
+        }
     }
 }
 

@@ -73,7 +73,7 @@ fn said(output: &Output) -> (Option<i32>, &str, &str) {
 }
 
 fn ended(job: u64, outcome: Outcome) -> JobEnded {
-    JobEnded { job: JobId(job), outcome, output: JobOutput::None, attempts: 1 }
+    JobEnded { job: JobId(job), outcome, output: JobOutput::None, attempts: 1, survivors: Vec::new() }
 }
 
 /// Of six jobs the first and the third are done and the second has failed; then the command is interrupted; the fifth

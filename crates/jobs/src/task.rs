@@ -29,6 +29,16 @@ pub trait TaskContext: io::Write {
     /// death can be reported.
     fn last_breath(&mut self);
 
+    /// Tells that a signal has stopped the program that this task runs, a process of this id. `bulkhead why` and
+    /// `bulkhead workers` show it, it counts as no progress whatever [`Self::progress`] reports, and
+    /// `program_stopped_seconds` of the configuration ends the task for it. For handlers that run a program.
+    fn program_stopped(&mut self, pid: u32, signal: i32) {
+        let _ = (pid, signal);
+    }
+
+    /// Tells that the stopped program goes on.
+    fn program_continued(&mut self) {}
+
     /// Adds to the log of the job, which `bulkhead logs` shows while the job runs and after. It makes one or two system
     /// calls. Jobs of kinds without a log (`logs = true` in `[kinds.NAME]`) drop it.
     fn log(&mut self, stream: LogStream, bytes: &[u8]) {

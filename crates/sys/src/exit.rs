@@ -28,6 +28,8 @@ pub enum ExitStatus {
 /// The children to ask for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Which<'a> {
+    /// Any child.
+    Any,
     /// The process behind this pidfd.
     Pidfd(BorrowedFd<'a>),
     /// The child with this process id.
@@ -37,8 +39,10 @@ pub(crate) enum Which<'a> {
 }
 
 impl Which<'_> {
-    fn as_wait_arguments(self) -> (libc::idtype_t, libc::id_t) {
+    /// The first two arguments of waitid(2).
+    pub(crate) fn as_wait_arguments(self) -> (libc::idtype_t, libc::id_t) {
         match self {
+            Self::Any => (libc::P_ALL, 0),
             Self::Pidfd(fd) => {
                 let fd = libc::id_t::try_from(fd.as_raw_fd()).expect("an open descriptor is not negative");
                 (libc::P_PIDFD, fd)

@@ -10,7 +10,8 @@
 //! It polls both streams and the program's pidfd together, so full pipes cannot block the program for ever. The
 //! program's own exit ends the run: it may close its output early, and its children may keep the output open. A program
 //! that was asked to end has until its grace is over, with its whole group: a shell may die of TERM while what it runs
-//! writes its last bytes. Driven by the worker's `exec`.
+//! writes its last bytes. SIGCHLD tells that a signal stopped or continued the program; the run goes on either way. What
+//! the program has started is not seen: the kernel tells such a stop to its parent alone. Driven by the worker's `exec`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read};
@@ -23,10 +24,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::descendants_end::{DescendantsEnd, end_descendants};
-use crate::exit::ExitStatus;
+use crate::exit::{ExitStatus, Which};
 use crate::pidfd::Process;
 use crate::poll::{PollTarget, wait};
 use crate::signals::{self, Signals};
+use crate::stops::{Stop, next_stop_of};
 use crate::strays::has_others_in_group;
 use crate::tree::{become_subreaper, stop_being_subreaper};
 
@@ -103,6 +105,9 @@ pub trait ProgramObserver {
     /// Called after SIGURG, and once at the start because an earlier SIGURG may have been lost: whether the program
     /// may run.
     fn on_nudge(&mut self) -> NextStep;
+    /// Called when a signal has stopped the program itself, or continued it. Of changes in quick succession only the last
+    /// may be told.
+    fn on_stop(&mut self, stop: Stop);
 }
 
 /// The end of a program.
@@ -209,7 +214,7 @@ impl Streams<'_> {
                 false => PollTarget::readable(process.as_fd()),
             };
             let [out, err, died, orphaned, nudge] = wait([out, err, death, parent, nudge], left)?;
-            nudged = nudge.readable && self.nudges.pending().contains(&signals::URG);
+            nudged = nudge.readable && self.hear_signals(process)?;
             is_dead |= died.readable;
             if orphaned.readable {
                 return Ok(NextStep::Stop);
@@ -224,6 +229,18 @@ impl Streams<'_> {
                 return Ok(NextStep::Continue);
             }
         }
+    }
+
+    /// Takes the signals that arrived: tells the observer of a program that was stopped or continued, and returns whether
+    /// there was a SIGURG.
+    fn hear_signals(&mut self, process: &Process) -> io::Result<bool> {
+        let signals = self.nudges.pending();
+        if signals.contains(&signals::CHLD) {
+            while let Some(stop) = next_stop_of(Which::Pidfd(process.as_fd()))? {
+                self.observer.on_stop(stop);
+            }
+        }
+        Ok(signals.contains(&signals::URG))
     }
 
     /// An ended stream keeps its place in the array and is not polled.

@@ -13,6 +13,7 @@ struct Ran {
     out: Vec<u8>,
     err: Vec<u8>,
     survivors: Vec<u32>,
+    stops: Vec<Stop>,
 }
 
 /// Runs a shell script and stops it when it has written more than `room` bytes.
@@ -47,7 +48,7 @@ fn ran_by(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], mut ears: Ea
         assert_eq!(reap_any().unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
     let status = ended.map(|ended| ended.status.unwrap_or(SURVIVED));
-    Ran { status, out: ears.out, err: ears.err, survivors }
+    Ran { status, out: ears.out, err: ears.err, survivors, stops: ears.stops }
 }
 
 /// The status of a program that lives on.
@@ -61,6 +62,17 @@ struct Ears {
     grace: Option<Duration>,
     out: Vec<u8>,
     err: Vec<u8>,
+    stops: Vec<Stop>,
+    /// What it does when it hears that the program is stopped.
+    on_stop: Option<OnStop>,
+}
+
+#[derive(Clone, Copy)]
+enum OnStop {
+    /// Sends it this signal.
+    Send(i32),
+    /// Asks for its end, by a nudge of its own, with this grace.
+    End(Duration),
 }
 
 impl ProgramObserver for Ears {
@@ -78,9 +90,24 @@ impl ProgramObserver for Ears {
 
     fn on_nudge(&mut self) -> NextStep {
         match self.grace {
-            _ if self.out.is_empty() => NextStep::Continue,
-            Some(grace) => NextStep::End(grace),
-            None => NextStep::Stop,
+            Some(grace) if !self.out.is_empty() => NextStep::End(grace),
+            None if !self.out.is_empty() && self.on_stop.is_none() => NextStep::Stop,
+            _ => NextStep::Continue,
+        }
+    }
+
+    fn on_stop(&mut self, stop: Stop) {
+        self.stops.push(stop);
+        match (stop, self.on_stop) {
+            (Stop::Stopped { pid, .. }, Some(OnStop::Send(signal))) => {
+                Process::open(pid).unwrap().kill(signal).unwrap();
+            }
+            (Stop::Stopped { .. }, Some(OnStop::End(grace))) => {
+                self.grace = Some(grace);
+                // SAFETY: raise takes one integer.
+                unsafe { libc::raise(libc::SIGURG) };
+            }
+            (Stop::Continued { .. }, _) | (_, None) => {}
         }
     }
 }
@@ -228,6 +255,51 @@ fn of_two_variables_with_one_name_the_later_counts() {
         let mut ears = Ears { room: 1 << 20, ..Ears::default() };
         assert_eq!(run(&program, &mut ears).unwrap().status, Some(ExitStatus::Code(0)));
         assert_eq!(text(&ears.out), "A=3\nB=2\n");
+    });
+}
+
+/// Its process id is its first word.
+fn ran_and_stopped(script: &str, on_stop: OnStop) -> (Ran, u32) {
+    let ears = Ears { room: 1 << 20, on_stop: Some(on_stop), ..Ears::default() };
+    let ran = ran_by(&format!("echo $$; {script}"), Input::Bytes(b""), &[], ears);
+    let pid = text(&ran.out).lines().next().unwrap().parse().unwrap();
+    (ran, pid)
+}
+
+#[test]
+fn a_program_that_is_stopped_or_continued_is_told() {
+    in_child("program::tests::a_program_that_is_stopped_or_continued_is_told", || {
+        let cont = OnStop::Send(libc::SIGCONT);
+        // TSTP, TTIN and TTOU stop nobody in a session of its own: its process group is orphaned.
+        let script = "kill -TSTP $$; kill -TTIN $$; kill -STOP $$; kill -STOP $$; exit 7";
+        let (ran, pid) = ran_and_stopped(script, cont);
+        assert_eq!(ran.status.unwrap(), ExitStatus::Code(7), "it goes on");
+        let stops = [Stop::Stopped { pid, signal: libc::SIGSTOP }; 2];
+        // The kernel keeps the last change alone, so a continuation may be lost behind the stop or the end after it.
+        let told: Vec<Stop> =
+            ran.stops.iter().copied().filter(|stop| *stop != Stop::Continued { pid }).collect();
+        assert_eq!(told, stops, "{:?}", ran.stops);
+        let (ran, pid) = ran_and_stopped("kill -STOP $$", OnStop::Send(libc::SIGKILL));
+        assert_eq!(ran.status.unwrap(), ExitStatus::Signal { signal: libc::SIGKILL, core: false });
+        assert_eq!(ran.stops, [Stop::Stopped { pid, signal: libc::SIGSTOP }]);
+        let child =
+            "sh -c 'kill -STOP $$' & until grep -q '^State:.T' /proc/$!/status; do :; done; kill -CONT $!";
+        let (ran, _) = ran_and_stopped(child, cont);
+        let told = (ran.status.unwrap(), ran.stops);
+        assert_eq!(told, (ExitStatus::Code(0), Vec::new()), "a child of the program is its own to wait for");
+    });
+}
+
+/// TERM reaches it because CONT follows; it is killed if it stops itself again.
+#[test]
+fn a_stopped_program_that_is_to_end_hears_it() {
+    in_child("program::tests::a_stopped_program_that_is_to_end_hears_it", || {
+        let polite = "trap 'echo bye; exit 7' TERM; kill -STOP $$; echo on";
+        let (ran, pid) = ran_and_stopped(polite, OnStop::End(LONG));
+        assert_eq!((ran.status.unwrap(), text(&ran.out)), (ExitStatus::Code(7), &*format!("{pid}\nbye\n")));
+        let again = "trap 'kill -STOP $$' TERM; kill -STOP $$; echo on";
+        let (ran, _) = ran_and_stopped(again, OnStop::End(SHORT));
+        assert_eq!(ran.status.unwrap(), ExitStatus::Signal { signal: libc::SIGKILL, core: false });
     });
 }
 
