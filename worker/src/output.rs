@@ -16,6 +16,7 @@ use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::INLINE_MAX_BYTES;
 use bulkhead_proto::log::LogStream;
+use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::task_files::{CheckedFile, TaskFiles};
@@ -27,6 +28,8 @@ const FILE_BUFFER_BYTES: usize = 256 << 10;
 pub(crate) struct TaskOutput<'a> {
     ring: &'a WorkerRing,
     grace: Duration,
+    /// Rings the supervisor if it sleeps.
+    bell: Option<&'a dyn Fn()>,
     files: TaskFiles,
     log: TaskLog,
     stage: Stage,
@@ -92,12 +95,30 @@ impl<'a> TaskOutput<'a> {
         let (inline, file, failure) = (Vec::new(), None, None);
         let log = TaskLog::new(files.log.take());
         let grace = Duration::ZERO;
-        Self { ring, grace, files, log, stage, inline, place, file, spilled: 0, failure, breathed: false }
+        Self {
+            ring,
+            grace,
+            bell: None,
+            files,
+            log,
+            stage,
+            inline,
+            place,
+            file,
+            spilled: 0,
+            failure,
+            breathed: false,
+        }
     }
 
     /// The same for a task that has so long to end when it is told to.
     pub(crate) fn with_grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
+    }
+
+    /// The same for a task that may have something to tell before its end.
+    pub(crate) fn with_bell(self, bell: &'a dyn Fn()) -> Self {
+        Self { bell: Some(bell), ..self }
     }
 
     /// The files of the task.
@@ -229,6 +250,14 @@ impl<'a> TaskOutput<'a> {
         Ok(())
     }
 
+    /// Stores that the program of the task was stopped or continued, and rings.
+    fn set_program_stop(&mut self, stop: Option<ProgramStop>) {
+        self.ring.set_program_stop(stop);
+        if let Some(bell) = self.bell {
+            bell();
+        }
+    }
+
     fn too_long(&self) -> io::Error {
         let advice = match self.stage {
             Stage::Run { .. } => "write what is longer into the output that all parts share",
@@ -293,6 +322,14 @@ impl TaskContext for TaskOutput<'_> {
     fn last_breath(&mut self) {
         self.breathed = true;
         self.ring.last_breath();
+    }
+
+    fn program_stopped(&mut self, pid: u32, signal: i32) {
+        self.set_program_stop(Some(ProgramStop { pid, signal }));
+    }
+
+    fn program_continued(&mut self) {
+        self.set_program_stop(None);
     }
 
     fn log(&mut self, stream: LogStream, bytes: &[u8]) {

@@ -135,7 +135,9 @@ impl Runtime {
             process::limit_file_size(None).context("cannot lift the limit of outputs")?;
         }
         let grace = Duration::from_millis(u64::from(task.grace_ms));
-        let mut output = TaskOutput::new(&self.ring, files, task.stage, task.output).with_grace(grace);
+        let bell = || self.ring_if_asleep();
+        let output = TaskOutput::new(&self.ring, files, task.stage, task.output);
+        let mut output = output.with_grace(grace).with_bell(&bell);
         let limit = task.memory_bytes.map(MemoryLimit::set).transpose();
         let fate = panics::caught(|| match &limit {
             Ok(_) => self.call(task, &mut output),
@@ -153,6 +155,14 @@ impl Runtime {
             process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
         }
         Ok((ended, panicked))
+    }
+
+    /// Tells a sleeping supervisor that there is something new in the box while a task runs. If it has hung up, the loop
+    /// finds that after the task.
+    fn ring_if_asleep(&self) {
+        if self.ring.should_ring() {
+            let _ = self.early_files.ring(&self.doorbell);
+        }
     }
 
     fn call(&self, task: &TaskMessage, output: &mut TaskOutput<'_>) -> Result<(), TaskFailure> {

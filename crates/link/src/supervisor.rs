@@ -7,5 +7,5 @@ mod ring;
 mod sender;
 
 pub use connect::{ConnectError, connect};
-pub use ring::{FailureOutput, FinishedResult, FinishedTask, Ring, RingDescriptors};
+pub use ring::{FailureOutput, FinishedResult, FinishedTask, ProgramChange, Ring, RingDescriptors};
 pub use sender::{SendError, Sender, encoded_size, warm_up};

@@ -27,6 +27,9 @@ pub const BOX_BYTES: usize = BOX_HEADER_BYTES + RING * ENTRY_BYTES + RING * INLI
 /// Box header: CLOCK_MONOTONIC nanoseconds at which the worker began to die, in its signal handler or before its exit;
 /// 0 is unknown.
 pub const LAST_BREATH_AT: usize = 0;
+/// Box header: the program that the claimed task runs and that a signal has stopped, a [`ProgramStop`]; 0 is none. The
+/// worker clears it before its next claim. It shares no cache line with the fields that a running task writes often.
+pub const PROGRAM_STOP_AT: usize = 8;
 /// Box header: the signal that is ending the worker; 0 is none. The signal handler writes this field and those that
 /// explain it once, this one last. The supervisor reads them only if the wait status names the same signal.
 pub const CAUSE_SIGNAL_AT: usize = 64;
@@ -105,6 +108,7 @@ pub const ORDER_FENCE_AT: usize = 16;
 const _: () = assert!(SMALL_BYTES == 16 && ENTRY_BYTES.is_multiple_of(8) && ORDER_BYTES.is_multiple_of(8));
 const _: () = assert!(UNWANTED_AT + 8 <= ORDERS_HEADER_BYTES);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES);
+const _: () = assert!(PROGRAM_STOP_AT + 8 <= CAUSE_SIGNAL_AT);
 const _: () = assert!(FRAMES_AT + 8 * BACKTRACE_MAX <= PROGRESS_DONE_AT);
 const _: () = assert!(LAST_WORDS_MAX_BYTES.is_multiple_of(8));
 const _: () = assert!(WORDS_PLACES_AT + 2 * LAST_WORDS_MAX_BYTES <= SURVIVOR_COUNT_AT);
@@ -197,6 +201,36 @@ impl ClaimWord {
             _ => return None,
         };
         Some(Self { seq: Seq(word >> 3), state })
+    }
+}
+
+/// A program that a signal has stopped, as its worker reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramStop {
+    /// Its process id.
+    pub pid: u32,
+    /// The signal's number.
+    pub signal: i32,
+}
+
+/// The highest process id (PID_MAX_LIMIT of the kernel, less one).
+const PID_MAX: u64 = (1 << 22) - 1;
+/// SIGSTOP, SIGTSTP, SIGTTIN and SIGTTOU (signal(7), x86 and ARM): no other signal stops a process.
+const STOP_SIGNALS: std::ops::RangeInclusive<u64> = 19..=22;
+
+impl ProgramStop {
+    /// The word in the box. `count` tells this stop from the one before, which may have been of the same process.
+    pub fn pack(self, count: u64) -> u64 {
+        u64::from(self.pid) | u64::from(self.signal.unsigned_abs() & 0xff) << 32 | count << 40
+    }
+
+    /// Reads a word; `None` for 0, and for a process or a signal that cannot be.
+    pub fn unpack(word: u64) -> Option<Self> {
+        let (pid, signal) = (word & 0xffff_ffff, word >> 32 & 0xff);
+        let is_possible = (1..=PID_MAX).contains(&pid) && STOP_SIGNALS.contains(&signal);
+        let stop = is_possible
+            .then(|| Some(Self { pid: u32::try_from(pid).ok()?, signal: i32::try_from(signal).ok()? }));
+        stop.flatten()
     }
 }
 
@@ -297,6 +331,23 @@ mod tests {
         {
             assert_eq!(ReportStatus::unpack(status), None, "{status:#x}");
         }
+    }
+
+    #[test]
+    fn a_stopped_program_survives_packing_and_nonsense_is_none() {
+        for (pid, signal) in [(1, 19), (4_194_303, 22), (812, 20)] {
+            let stop = ProgramStop { pid, signal };
+            for count in [0, 1, 0xff_ffff] {
+                assert_eq!(ProgramStop::unpack(stop.pack(count)), Some(stop));
+            }
+            assert_ne!(stop.pack(1), stop.pack(2), "each stop is another word");
+        }
+        for (pid, signal) in
+            [(0, 19), (4_194_304, 19), (u32::MAX, 21), (812, 0), (812, 9), (812, 18), (812, 23)]
+        {
+            assert_eq!(ProgramStop::unpack(ProgramStop { pid, signal }.pack(3)), None, "{pid} {signal}");
+        }
+        assert_eq!([0, u64::MAX].map(ProgramStop::unpack), [None, None]);
     }
 
     #[test]

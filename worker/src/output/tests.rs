@@ -1,10 +1,12 @@
 //! Tests of a task's output, against real pages and real files.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use bulkhead_link::supervisor::Ring;
+use bulkhead_link::supervisor::{ProgramChange, Ring};
 use bulkhead_proto::file::{FileUse, OUT, Way};
+use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
 use bulkhead_proto::worker::message::FileRole;
 use bulkhead_sys::memfd::{output_file, sealed_size};
@@ -234,4 +236,21 @@ fn what_a_failed_task_wrote_is_kept_where_it_fits() {
     merge.write_all(&[7; 10_000]).unwrap();
     let TaskEnd::Failed { inline, spilled, .. } = merge.end(Err(no())) else { panic!("it failed") };
     assert_eq!((inline, spilled, sealed_size(kept.as_fd()).unwrap()), (Vec::new(), 0, None));
+}
+
+#[test]
+fn a_stopped_program_is_told_and_rung_for() {
+    let (mut ours, ring) = rings();
+    ours.offer(Seq(1), JobId(1), Fence(1));
+    assert!(ring.claim(Seq(1)));
+    let rung = Cell::new(0);
+    let bell = || rung.set(rung.get() + 1);
+    let mut output =
+        TaskOutput::new(&ring, TaskFiles::new(Vec::new()), Stage::Whole, OutputMode::Inline).with_bell(&bell);
+    output.program_stopped(913, 19);
+    let stop = ProgramStop { pid: 913, signal: 19 };
+    assert_eq!(ours.program_change(), Some(ProgramChange::Stopped { seq: Seq(1), stop }));
+    output.program_continued();
+    assert_eq!(ours.program_change(), Some(ProgramChange::Continued { seq: Seq(1) }));
+    assert_eq!(rung.get(), 2);
 }

@@ -24,7 +24,10 @@ use bulkhead_sys::shared_page::SharedPage;
 
 mod death_cause;
 mod evidence;
+mod program_stop;
 mod result;
+
+pub use program_stop::ProgramChange;
 
 /// A task that its worker has finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +119,9 @@ pub struct Ring {
     next: u64,
     outstanding: usize,
     nap: u64,
+    /// The offer whose program is stopped, and the word of the box that says so, as last returned by
+    /// [`Self::program_change`].
+    stopped: Option<(Seq, u64)>,
     /// The first rule that the worker broke. After that no result is taken, whatever the box holds later.
     violation: Option<Violation>,
 }
@@ -147,6 +153,7 @@ impl Ring {
             next: 1,
             outstanding: 0,
             nap: 0,
+            stopped: None,
             violation: None,
         };
         Ok((ring, RingDescriptors { box_page: box_descriptor, orders_page: orders_descriptor }))

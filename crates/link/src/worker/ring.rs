@@ -2,7 +2,7 @@
 //!
 //! The order matters: the claim right before the task's first instruction, the result before its DONE, DONE before
 //! the next claim. [`WorkerRing::finish`] ends with a fence and [`WorkerRing::should_ring`] is called after each
-//! finish; why no doorbell is lost stands at the supervisor's `Ring::nap`. Driven by the worker runtime.
+//! finish, and after each change of a program that a signal stops; why no doorbell is lost stands at the supervisor's `Ring::nap`. Driven by the worker runtime.
 
 use std::cell::Cell;
 use std::io;
@@ -17,9 +17,9 @@ use bulkhead_proto::limits::{
 use bulkhead_proto::worker::boxes::{
     self, BOX_BYTES, CAUSE_CODE_AT, CAUSE_SIGNAL_AT, CLAIMED_NS_AT, ClaimState, ClaimWord, ELAPSED_NS_AT,
     FAILED_ALLOCATION_AT, FAULT_ADDRESS_AT, FRAME_COUNT_AT, FRAMES_AT, FRAMES_SEARCHED_AT, LAST_BREATH_AT,
-    LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRESS_DONE_AT, PROGRESS_NS_AT,
-    PROGRESS_TOTAL_AT, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT, STATUS_AT, SURVIVOR_COUNT_AT,
-    SURVIVORS_AT, UNWANTED_AT, WORD_AT,
+    LAST_WORDS_AT, LENGTH_AT, NAP_AT, ORDERS_BYTES, OUTPUT_BYTES_AT, PROGRAM_STOP_AT, PROGRESS_DONE_AT,
+    PROGRESS_NS_AT, PROGRESS_TOTAL_AT, ProgramStop, ReportStatus, SENDER_PID_AT, STACK_OVERFLOW_AT,
+    STATUS_AT, SURVIVOR_COUNT_AT, SURVIVORS_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::crash_handler::{self, CrashRecordLayout};
@@ -90,7 +90,9 @@ pub struct WorkerRing {
     /// The last offer that this worker claimed.
     claimed: Cell<Seq>,
     claimed_ns: Cell<u64>,
-    rung_for: u64,
+    rung_for: Cell<u64>,
+    /// Stops of programs so far.
+    stops: Cell<u64>,
     /// The running task has stored progress or words, which must be cleared when it ends.
     told: Cell<bool>,
     /// The place for the next words; its lowest bit selects one of two.
@@ -113,7 +115,8 @@ impl WorkerRing {
             orders: SharedPage::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
             claimed: Cell::new(Seq(0)),
             claimed_ns: Cell::new(0),
-            rung_for: 0,
+            rung_for: Cell::new(0),
+            stops: Cell::new(0),
             told: Cell::new(false),
             place: Cell::new(0),
             has_left: Cell::new(false),
@@ -181,7 +184,9 @@ impl WorkerRing {
         fence(Ordering::SeqCst);
         if self.told.replace(false) {
             let header = |field: usize| self.box_page.store(field, 0, Ordering::Relaxed);
-            [PROGRESS_NS_AT, PROGRESS_DONE_AT, PROGRESS_TOTAL_AT, LAST_WORDS_AT].into_iter().for_each(header);
+            [PROGRESS_NS_AT, PROGRESS_DONE_AT, PROGRESS_TOTAL_AT, LAST_WORDS_AT, PROGRAM_STOP_AT]
+                .into_iter()
+                .for_each(header);
         }
     }
 
@@ -220,13 +225,25 @@ impl WorkerRing {
         self.has_left.get()
     }
 
+    /// Stores that a signal has stopped the program of the running task, or with `None` that it was continued. Ends with
+    /// a fence, as [`Self::finish`] does, and for the same reason: [`Self::should_ring`] is to be called after it.
+    pub fn set_program_stop(&self, stop: Option<ProgramStop>) {
+        self.told.set(true);
+        let word = stop.map_or(0, |stop| {
+            self.stops.set(self.stops.get() + 1);
+            stop.pack(self.stops.get())
+        });
+        self.box_page.store(PROGRAM_STOP_AT, word, Ordering::Release);
+        fence(Ordering::SeqCst);
+    }
+
     /// Whether to ring the doorbell: the supervisor sleeps and was not rung for in this nap. To be called after each
-    /// [`Self::finish`].
-    pub fn should_ring(&mut self) -> bool {
+    /// [`Self::finish`] and [`Self::set_program_stop`].
+    pub fn should_ring(&self) -> bool {
         let nap = self.orders.load(NAP_AT, Ordering::SeqCst);
-        let ring = nap % 2 == 1 && nap != self.rung_for;
+        let ring = nap % 2 == 1 && nap != self.rung_for.get();
         if ring {
-            self.rung_for = nap;
+            self.rung_for.set(nap);
         }
         ring
     }

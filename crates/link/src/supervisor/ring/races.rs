@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::sync_channel;
 
+use bulkhead_proto::worker::boxes::ProgramStop;
+
 use super::tests::{offer, rings};
 use super::*;
 use crate::worker::Finish;
@@ -74,7 +76,7 @@ fn a_claim_and_a_take_back_never_both_win() {
 /// The core of the nap protocol: in either order, one side sees the other.
 #[test]
 fn a_result_is_seen_or_rung_for() {
-    let (ring, mut worker, _) = rings();
+    let (ring, worker, _) = rings();
     let ring = std::cell::RefCell::new(ring);
     offer(&mut ring.borrow_mut(), 1..=1);
     race(
@@ -157,13 +159,39 @@ fn settle_done(ring: &mut Ring, found: &mut Vec<FinishedTask>) -> u64 {
     count
 }
 
+#[test]
+fn a_stopped_program_is_seen_or_rung_for() {
+    let (ring, worker, _) = rings();
+    let ring = std::cell::RefCell::new(ring);
+    offer(&mut ring.borrow_mut(), 1..=1);
+    assert!(worker.claim(Seq(1)));
+    race(
+        20_000,
+        |_| {
+            let mut ring = ring.borrow_mut();
+            ring.nap(true);
+            ring.program_change().is_some()
+        },
+        move |_| {
+            worker.set_program_stop(Some(ProgramStop { pid: 7, signal: 19 }));
+            worker.should_ring()
+        },
+        |round, seen, rung| {
+            assert!(seen || rung, "round={round}: the supervisor sleeps on a stop");
+            let mut ring = ring.borrow_mut();
+            assert!(ring.program_change().is_some() != seen, "round={round}: once");
+            ring.nap(false);
+        },
+    );
+}
+
 /// The supervisor sleeps on a real lane after each last look; a lost doorbell would be a sleep without end.
 #[test]
 fn no_doorbell_is_lost() {
     use bulkhead_sys::lane::Lane;
     use bulkhead_sys::poll::wait_readable;
     const OFFERS: u64 = 20_000;
-    let (mut ring, mut worker, _) = rings();
+    let (mut ring, worker, _) = rings();
     let (lane, theirs) = Lane::pair().unwrap();
     let (to_worker, messages) = sync_channel::<u64>(RING);
     std::thread::scope(|scope| {

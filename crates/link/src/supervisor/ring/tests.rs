@@ -29,7 +29,7 @@ fn say(hostile: &SharedPage, entry: u64, seq: u64, state: ClaimState) {
 
 #[test]
 fn results_of_every_form_and_length_arrive_in_order() {
-    let (mut ring, mut worker, _) = rings();
+    let (mut ring, worker, _) = rings();
     let mut expected = Vec::new();
     offer(&mut ring, 1..=8);
     for (seq, length) in (1..=6).zip([0, 1, 15, 16, 17, INLINE_MAX_BYTES]) {
@@ -240,8 +240,8 @@ fn what_came_before_a_violation_is_kept() {
 
 #[test]
 fn one_doorbell_for_each_nap() {
-    let (mut ring, mut worker, _) = rings();
-    let mut finish = |seq: u64, ring: &mut Ring| {
+    let (mut ring, worker, _) = rings();
+    let finish = |seq: u64, ring: &mut Ring| {
         ring.offer(Seq(seq), JobId(seq), Fence(1));
         assert!(worker.claim(Seq(seq)));
         worker.finish(Seq(seq), &Finish::Inline(&[]));
