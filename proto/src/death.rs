@@ -133,6 +133,8 @@ pub enum KillReason {
     },
     /// A signal stopped it, and no SIGCONT came in time.
     Stopped,
+    /// A signal stopped the program of its task, and no SIGCONT came in time.
+    ProgramStopped,
     /// Its task was cancelled.
     Cancel,
     /// The service is stopping.
@@ -191,6 +193,7 @@ impl fmt::Display for KillReason {
             Self::CpuTime => out.write_str("processor time"),
             Self::Memory { limit_bytes } => write!(out, "memory above its limit of {limit_bytes} bytes"),
             Self::Stopped => out.write_str("stopped by a signal and not continued"),
+            Self::ProgramStopped => out.write_str("its program was stopped by a signal and not continued"),
             Self::Cancel => out.write_str("cancel"),
             Self::Stop => out.write_str("stop of the service"),
             Self::Violation { violation } => write!(out, "protocol violation ({violation})"),

@@ -79,6 +79,7 @@ struct File {
     memory_bytes: Option<u64>,
     memory_max_bytes: Option<u64>,
     stopped_seconds: Option<u64>,
+    program_stopped_seconds: Option<u64>,
     recycle_tasks: Option<u64>,
     recycle_age_seconds: Option<u64>,
     recycle_resident_bytes: Option<u64>,

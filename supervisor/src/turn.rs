@@ -268,6 +268,8 @@ fn log_record(record: &Record) {
         | What::Killing { .. }
         | What::Suspended { .. }
         | What::Resumed { .. }
+        | What::ProgramStopped { .. }
+        | What::ProgramContinued { .. }
         | What::Blamed { .. }
         | What::NobodyBlamed { .. }
         | What::Requeued { .. }

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use bulkhead_core::event::{Event, Head, ProcessEnd, Remains};
-use bulkhead_link::supervisor::{FinishedTask, Ring, Sender};
+use bulkhead_link::supervisor::{FinishedTask, ProgramChange, Ring, Sender};
 use bulkhead_proto::client::evidence::{Evidence, ProgramFile};
 use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::codec;
@@ -22,6 +22,7 @@ use bulkhead_proto::death::{Death, KillReason, Violation};
 use bulkhead_proto::ids::{KindId, Seq, WorkerId};
 use bulkhead_proto::limits::{LANE_FRAME_MAX_BYTES, LANE_FRAMES_PER_TURN};
 use bulkhead_proto::plain::Plain;
+use bulkhead_proto::worker::boxes::ProgramStop;
 use bulkhead_proto::worker::message::{LaneDown, LaneUp};
 use bulkhead_sys::clock;
 use bulkhead_sys::exit::ExitStatus;
@@ -256,6 +257,17 @@ impl WorkerProcess {
         }
     }
 
+    /// The event if a signal has stopped or continued the program of its claimed task since the last call.
+    pub(crate) fn program_event(&mut self) -> Option<Event> {
+        let worker = self.id;
+        Some(match self.ring.program_change()? {
+            ProgramChange::Stopped { seq, stop: ProgramStop { pid, signal } } => {
+                Event::ProgramStopped { worker, seq, pid, signal }
+            }
+            ProgramChange::Continued { seq } => Event::ProgramContinued { worker, seq },
+        })
+    }
+
     /// Announces in its orders whether the loop sleeps, if it holds offers.
     pub(crate) fn nap(&mut self, asleep: bool) {
         if self.ring.has_outstanding() {
@@ -398,6 +410,7 @@ fn needs_evidence(why: &KillReason) -> bool {
         | KillReason::CpuTime
         | KillReason::Memory { .. }
         | KillReason::Stopped
+        | KillReason::ProgramStopped
         | KillReason::Unresponsive => true,
         KillReason::Cancel | KillReason::Stop | KillReason::Violation { .. } => false,
     }

@@ -256,6 +256,8 @@ fn read_box(
         }
     }
     events.extend(violation);
+    // After the results: a change is about the first task that has none.
+    events.extend(worker.program_event());
 }
 
 /// The output that a failed task left, in the box or in its output file.

@@ -61,6 +61,8 @@ pub struct Config {
     pub retire_ms: u64,
     /// Longest time that a worker may stay stopped by a signal; then it is killed.
     pub stopped_ms: u64,
+    /// Longest time that a signal may stop the program of a task; then the task is timed out. `None`: no limit.
+    pub program_stopped_ms: Option<u64>,
     /// Tasks after which a worker is replaced when a spare is ready; `None`: no number does that.
     pub recycle_tasks: Option<u64>,
     /// Age since it was ready at which a worker is replaced after its task.
@@ -135,6 +137,7 @@ impl Default for Config {
             stuck_after_ms: 10_000,
             retire_ms: 2000,
             stopped_ms: 10_000,
+            program_stopped_ms: None,
             recycle_tasks: None,
             recycle_age_ms: None,
             recycle_resident_bytes: None,

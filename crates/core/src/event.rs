@@ -150,6 +150,25 @@ pub enum Event {
         /// Who.
         worker: WorkerId,
     },
+    /// A signal stopped the program of the first task in a worker's ring, perhaps again. The worker's word; the shell checked
+    /// its form.
+    ProgramStopped {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer. The worker has claimed it.
+        seq: Seq,
+        /// The program's process id.
+        pid: u32,
+        /// Which signal.
+        signal: i32,
+    },
+    /// A stopped program was continued. The worker's word, too. A task that ends takes its stop along without this event.
+    ProgramContinued {
+        /// Who.
+        worker: WorkerId,
+        /// Which offer.
+        seq: Seq,
+    },
     /// An entry is DONE. The shell copied it once and checked its form.
     Finished {
         /// Who.

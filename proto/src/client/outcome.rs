@@ -99,6 +99,8 @@ pub enum TimeLimit {
     NoProgress,
     /// Processor time.
     Cpu,
+    /// Time for which a signal has stopped its program.
+    ProgramStopped,
 }
 
 impl fmt::Display for TimeLimit {
@@ -107,6 +109,7 @@ impl fmt::Display for TimeLimit {
             Self::Wall => "ran longer than",
             Self::NoProgress => "made no progress for",
             Self::Cpu => "used more processor time than",
+            Self::ProgramStopped => "ran a program that a signal had stopped for",
         })
     }
 }

@@ -116,6 +116,29 @@ pub enum What {
         /// The worker.
         worker: WorkerId,
     },
+    /// A signal stopped the program of a task. Of a worker whose programs are stopped again and again, not every stop is a
+    /// record.
+    ProgramStopped {
+        /// The worker that runs it.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// The process id of the program, as its worker says.
+        program: u32,
+        /// The signal.
+        signal: i32,
+    },
+    /// A stopped program runs again; made if its stop was a record.
+    ProgramContinued {
+        /// The worker that runs it.
+        worker: WorkerId,
+        /// The job.
+        job: JobId,
+        /// The process id of the program, as its worker says.
+        program: u32,
+        /// Time since the stop.
+        after_us: u64,
+    },
     /// A worker was killed, and the proof of its death is overdue.
     Stuck {
         /// The worker.

@@ -92,6 +92,8 @@ impl fmt::Display for What {
             | Self::Died { .. }
             | Self::Suspended { .. }
             | Self::Resumed { .. }
+            | Self::ProgramStopped { .. }
+            | Self::ProgramContinued { .. }
             | Self::Stuck { .. }
             | Self::LivesOn { .. }
             | Self::Recycled { .. }
@@ -161,6 +163,17 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
         }
         What::Resumed { worker } => write!(out, "worker continued worker={worker}"),
+        What::ProgramStopped { worker, job, program, signal } => {
+            let signal = Signal(*signal);
+            write!(
+                out,
+                "program stopped by a signal worker={worker} job={job} program={program} signal={signal}"
+            )
+        }
+        What::ProgramContinued { worker, job, program, after_us } => {
+            let after = Span::us(*after_us);
+            write!(out, "program continued worker={worker} job={job} program={program} after={after}")
+        }
         What::Stuck { worker, pid, seen } => {
             write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")?;
             match seen {

@@ -4,13 +4,15 @@
 //! names of these fields. They must hold no more than the asking user may see: the core checks that. Moments are
 //! microseconds since 1970 (`_us`); spans have their unit in their name.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::client::evidence::{Evidence, ProcessSeen};
 use crate::client::outcome::{Outcome, Survivor};
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
-use crate::death::Death;
+use crate::death::{Death, Signal};
 use crate::ids::{JobId, SlotId, WorkerId};
 use crate::job::{JobState, Policy};
 
@@ -153,6 +155,30 @@ pub struct WorkerRow {
     pub spawned_us: u64,
     /// What the kernel showed of it when it became stuck.
     pub seen: Option<ProcessSeen>,
+    /// Set while a signal has stopped the program that it runs.
+    pub program: Option<StoppedProgram>,
+}
+
+/// The program of a task, while a signal has stopped it. The worker says so; other processes of the task may run or be
+/// stopped too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct StoppedProgram {
+    /// Its process id.
+    pub pid: u32,
+    /// The signal.
+    pub signal: i32,
+    /// When it was stopped.
+    pub since_us: u64,
+    /// For how long it has been stopped.
+    pub for_ms: u64,
+    /// Time until the task is ended for it, unless a SIGCONT continues the program; `None`: no such limit is set.
+    pub left_ms: Option<u64>,
+}
+
+impl fmt::Display for StoppedProgram {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "its program (pid {}) is stopped by {}", self.pid, Signal(self.signal))
+    }
 }
 
 /// A process that the daemon may not end and that has not ended.

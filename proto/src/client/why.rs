@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::client::outcome::{Outcome, TimeLimit};
-use crate::client::view::{JobDeath, Parts, PoolHealth};
+use crate::client::view::{JobDeath, Parts, PoolHealth, StoppedProgram};
 use crate::codec::{Decode, Encode};
 use crate::ids::{JobId, WorkerId};
 
@@ -204,6 +204,8 @@ pub struct Running {
     pub alone: bool,
     /// Set while a signal has stopped its worker: time until the worker is killed, unless a SIGCONT continues it.
     pub stopped_ms: Option<u64>,
+    /// Set while a signal has stopped its program.
+    pub program: Option<StoppedProgram>,
     /// Set while the daemon drains.
     pub drain: Option<DrainLeft>,
     /// Its limits.

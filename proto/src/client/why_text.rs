@@ -12,11 +12,11 @@ use std::fmt;
 
 use crate::client::outcome::{Outcome, TimeLimit};
 use crate::client::record_text::Span;
-use crate::client::view::{JobDeath, Parts};
+use crate::client::view::{JobDeath, Parts, StoppedProgram};
 use crate::client::why::{
     Canceller, EndingTask, Holder, Past, Running, RunningLimits, Why, WhyEnded, WhyNow,
 };
-use crate::death::Death;
+use crate::death::{Death, Signal};
 use crate::limits::WHY_COUNT_MAX;
 use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
 
@@ -181,7 +181,7 @@ impl Why {
 }
 
 fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<String>) {
-    let Running { holder, for_ms, behind, alone, stopped_ms, drain, limits } = running;
+    let Running { holder, for_ms, behind, alone, stopped_ms, program, drain, limits } = running;
     let (since, who) = (span(*for_ms), worker(holder));
     said.push(match behind {
         0 => format!("{name} has been running for {since}, attempt {attempt}, in {who}."),
@@ -204,8 +204,10 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
     said.extend(stopped_ms.map(|left| {
         format!("A signal stopped that worker: it is killed in {} unless SIGCONT continues it.", span(left))
     }));
+    said.extend(program.as_ref().map(stopped_program));
     said.extend(drain.map(drain_text));
-    say_limits(limits, said);
+    let is_ended_for_it = program.is_some_and(|program| program.left_ms.is_some());
+    say_limits(limits, is_ended_for_it, said);
 }
 
 fn told_to_end(ending: &EndingTask) -> String {
@@ -223,11 +225,29 @@ fn met(limit: TimeLimit, limits: &RunningLimits) -> String {
         TimeLimit::Wall => limits.timeout_ms,
         TimeLimit::NoProgress => limits.no_progress_ms,
         TimeLimit::Cpu => limits.cpu_ms,
+        // The configuration has it, not the job.
+        TimeLimit::ProgramStopped => {
+            return format!(
+                "It {limit} longer than `program_stopped_seconds`: it has timed out once it has ended."
+            );
+        }
     };
     format!("It {limit} {}: it has timed out once it has ended.", span(value.unwrap_or(0)))
 }
 
-fn say_limits(limits: &RunningLimits, said: &mut Vec<String>) {
+/// A program that waits for a SIGCONT, and what ends it if none comes.
+fn stopped_program(program: &StoppedProgram) -> String {
+    let StoppedProgram { pid, signal, for_ms, left_ms, .. } = *program;
+    let then = match left_ms {
+        Some(left) => format!("it is ended in {} unless SIGCONT continues it", span(left)),
+        None => format!("no limit ends it for that, and `kill -CONT {pid}` continues it"),
+    };
+    let (signal, since) = (Signal(signal), span(for_ms));
+    format!("Its program (pid {pid}) has been stopped by {signal} for {since} and makes no progress: {then}.")
+}
+
+/// `is_limited`: a limit that is said elsewhere ends it.
+fn say_limits(limits: &RunningLimits, is_limited: bool, said: &mut Vec<String>) {
     if let (Some(all), Some(left)) = (limits.timeout_ms, limits.timeout_left_ms) {
         said.push(format!("It may run for another {} of its {}.", span(left), span(all)));
     }
@@ -239,7 +259,7 @@ fn say_limits(limits: &RunningLimits, said: &mut Vec<String>) {
     let others: Vec<String> = others.into_iter().flatten().collect();
     if !others.is_empty() {
         said.push(format!("An attempt may take at most {}.", others.join(", ")));
-    } else if limits.timeout_ms.is_none() {
+    } else if limits.timeout_ms.is_none() && !is_limited {
         said.push(
             "It has no limit: it runs until it ends by itself or `bulkhead cancel` stops it.".to_owned(),
         );

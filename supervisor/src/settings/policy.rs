@@ -69,6 +69,7 @@ pub(super) fn core_config(
         backoff_min_ms: backoff[0],
         backoff_max_ms: backoff[1],
         stopped_ms: in_ms(file.stopped_seconds, defaults.stopped_ms),
+        program_stopped_ms: file.program_stopped_seconds.map(|s| s.saturating_mul(1000)),
         recycle_tasks: file.recycle_tasks.or(defaults.recycle_tasks),
         recycle_age_ms: file.recycle_age_seconds.map(|s| s.saturating_mul(1000)).or(defaults.recycle_age_ms),
         recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
@@ -129,6 +130,7 @@ fn check_ranges(file: &File) -> Result<()> {
         ("queue_bytes_max", file.queue_bytes_max, &input),
         ("stuck_after_seconds", file.stuck_after_seconds, &seconds),
         ("stopped_seconds", file.stopped_seconds, &seconds),
+        ("program_stopped_seconds", file.program_stopped_seconds, &seconds),
         ("restart_period_seconds", file.restart_period_seconds, &seconds),
         ("restart_intensity", file.restart_intensity.map(u64::from), &(0..=INTENSITY_MAX)),
     ] {
@@ -181,6 +183,7 @@ mod tests {
             ("queue_bytes_max = 4095", "queue_bytes_max = 4095 is not from 4096 to"),
             ("stuck_after_seconds = 0", "stuck_after_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 0", "stopped_seconds = 0 is not from 1 to 2592000"),
+            ("program_stopped_seconds = 0", "program_stopped_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 2592001", "stopped_seconds = 2592001 is not from 1 to 2592000"),
             ("restart_period_seconds = 2592001", "restart_period_seconds = 2592001 is not from 1 to 2592000"),
             ("restart_intensity = 1000001", "restart_intensity = 1000001 is not from 0 to 1000000"),

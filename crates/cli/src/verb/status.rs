@@ -167,6 +167,7 @@ mod tests {
                 offers: 1,
                 ended: 7,
                 spawned_us: 0,
+                program: None,
                 seen: Some(ProcessSeen {
                     pid: 99,
                     waits_in: "nfs_wait".to_owned(),

@@ -52,7 +52,9 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
         row.offers.to_string(),
         row.ended.to_string(),
         duration::rough(now_us.saturating_sub(row.spawned_us)),
-        or_dash(row.seen.as_ref().map(|seen| waiting(row, seen))),
+        or_dash(
+            row.seen.as_ref().map(|seen| waiting(row, seen)).or(row.program.map(|stop| stop.to_string())),
+        ),
     ]
 }
 

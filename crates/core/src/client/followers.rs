@@ -142,6 +142,8 @@ fn text_bytes(what: &What) -> u64 {
         | What::Killing { .. }
         | What::Suspended { .. }
         | What::Resumed { .. }
+        | What::ProgramStopped { .. }
+        | What::ProgramContinued { .. }
         | What::Stuck { .. }
         | What::Accepted { .. }
         | What::Blamed { .. }

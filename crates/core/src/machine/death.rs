@@ -142,6 +142,7 @@ fn blame(worker: &JobWorker, death: &Death) -> Blame {
             KillReason::Timeout
             | KillReason::NoProgress
             | KillReason::CpuTime
+            | KillReason::ProgramStopped
             | KillReason::Cancel
             | KillReason::Stop => Blame::Nobody,
             KillReason::Violation { .. } | KillReason::Memory { .. } | KillReason::Stopped => {

@@ -77,6 +77,9 @@ impl Core {
         if let Some(need) = self.workers.ordered(&self.turn, id, offer) {
             return self.follow_up(id, need);
         }
+        if let Some(met) = self.workers.program_stop_met(&self.turn, id, offer) {
+            return self.meet(id, run, offer, met);
+        }
         match self.workers.judge_head(&mut self.turn, id, offer.timeout_ms(), offer.is_claimed()) {
             HeadCheck::Nothing | HeadCheck::TimedOut { .. } => {}
             HeadCheck::Watch => self.watch_head(id),
@@ -117,7 +120,8 @@ impl Core {
             | KillReason::Stop
             | KillReason::Violation { .. }
             | KillReason::Unresponsive
-            | KillReason::Stopped => None,
+            | KillReason::Stopped
+            | KillReason::ProgramStopped => None,
         };
         match limit {
             Some((limit, limit_ms)) => self.meet(id, run, offer, MetLimit { limit, limit_ms }),

@@ -148,6 +148,10 @@ impl Core {
             }
             Event::Suspended { worker, signal } => self.stopped(worker, signal),
             Event::Resumed { worker } => self.workers.continued(&mut self.turn, worker),
+            Event::ProgramStopped { worker, seq, pid, signal } => {
+                self.program_stopped(worker, seq, (pid, signal));
+            }
+            Event::ProgramContinued { worker, seq } => self.program_continued(worker, seq),
             Event::Finished { worker, seq, report } => self.finished(worker, seq, report),
             Event::LiveOn { left } => self.live_on(left),
             Event::Violated { worker, violation } => self.violated(worker, violation),

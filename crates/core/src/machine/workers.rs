@@ -3,7 +3,7 @@
 //! The rest of an event is done by `Workers`, which returns a `FollowUp` or a pool that has changed its health.
 
 use bulkhead_proto::death::{KillReason, Violation};
-use bulkhead_proto::ids::{PoolId, WorkerId};
+use bulkhead_proto::ids::{PoolId, Seq, WorkerId};
 
 use crate::machine::Core;
 use crate::turn::{Counter, WorkerAlarm};
@@ -24,6 +24,7 @@ impl Core {
                 let need = self.workers.stopped_too_long(id);
                 self.follow_up(id, need);
             }
+            WorkerAlarm::ProgramStop => self.workers.program_stop_due(turn, id),
             WorkerAlarm::EndOrder => self.workers.order_over(turn, id),
             WorkerAlarm::Resume => self.workers.resume(turn, id),
             WorkerAlarm::Survival => {
@@ -68,6 +69,22 @@ impl Core {
     pub(super) fn stopped(&mut self, id: WorkerId, signal: i32) {
         let owner = self.head_owner(id);
         self.workers.stopped(&mut self.turn, id, signal, owner);
+    }
+
+    /// A signal stopped the program of a task.
+    pub(super) fn program_stopped(&mut self, id: WorkerId, seq: Seq, (pid, signal): (u32, i32)) {
+        let owner = self.head_owner(id);
+        self.workers.program_stopped(&mut self.turn, id, seq, (pid, signal), owner);
+        // The task has begun, so no alarm is needed for a worker that does not begin it.
+        if self.workers.note_claimed(id, seq).is_some() {
+            self.watch_head(id);
+        }
+    }
+
+    /// A stopped program goes on.
+    pub(super) fn program_continued(&mut self, id: WorkerId, seq: Seq) {
+        let owner = self.head_owner(id);
+        self.workers.program_continued(&mut self.turn, id, seq, owner);
     }
 
     /// A worker did not come up: its process may live.

@@ -21,6 +21,8 @@ pub(crate) enum WorkerAlarm {
     Watch,
     /// A signal stopped it and it was not continued.
     Stopped,
+    /// A signal stopped the program of its task and it was not continued.
+    ProgramStop,
     /// It was asked to end its task, and its grace is over.
     EndOrder,
     /// Its channel was full and is tried again.
@@ -34,11 +36,12 @@ pub(crate) const WORKER_ALARMS: usize = WorkerAlarm::ALL.len();
 
 impl WorkerAlarm {
     /// All of them; the index here is the index of the slot in a worker.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Overdue,
         Self::Limit,
         Self::Watch,
         Self::Stopped,
+        Self::ProgramStop,
         Self::EndOrder,
         Self::Resume,
         Self::Survival,

@@ -36,7 +36,7 @@ const CHECK_MS: u64 = 100;
 /// | alarm | after a pause |
 /// |---|---|
 /// | time limit, no progress, cancel grace | what was left of it at the last turn before |
-/// | hello deadline, leaving, proof of death, stopped worker | the same |
+/// | hello deadline, leaving, proof of death, stopped worker, stopped program | the same |
 /// | start of a spare, backoff, full channel, shortage, survival of a worker, progress shown | the same |
 /// | expiry, retention, vanished client, grace of a drain | the same: none of them is wall time, which is only shown |
 /// | processor time, memory | nothing: they do not grow in a pause |

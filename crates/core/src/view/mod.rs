@@ -10,7 +10,7 @@ use bulkhead_proto::client::message::{Reply, Walk};
 use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::{
-    DeathRow, JobDetail, JobRow, PoolRow, Status, SurvivorRow, WorkerRow, WorkerState,
+    DeathRow, JobDetail, JobRow, PoolRow, Status, StoppedProgram, SurvivorRow, WorkerRow, WorkerState,
 };
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
@@ -191,7 +191,23 @@ impl<'a> View<'a> {
             ended: worker.ended(),
             spawned_us: worker.spawned_us(),
             seen: worker.seen().cloned(),
+            program: worker.ring().head().filter(is_shown).and_then(|_| self.stopped_program(worker)),
         }
+    }
+
+    /// The program of a worker's task, while a signal has stopped it.
+    fn stopped_program(&self, worker: &Worker<Ticket>) -> Option<StoppedProgram> {
+        let stop = worker.stopped_task().filter(|_| !worker.is_killed())?;
+        let (pid, signal) = stop.program();
+        Some(StoppedProgram {
+            pid,
+            signal,
+            since_us: stop.since_us(),
+            for_ms: self.turn.now_ns().saturating_sub(stop.since_ns()) / 1_000_000,
+            left_ms: worker
+                .program_stop_ends_ns()
+                .map(|at_ns| at_ns.saturating_sub(self.turn.now_ns()).div_ceil(1_000_000)),
+        })
     }
 
     /// The first [`STUCK_SHOWN`] stuck workers.

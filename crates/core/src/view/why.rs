@@ -130,6 +130,7 @@ impl View<'_> {
                 .filter(|worker| !worker.is_killed())
                 .and_then(|worker| worker.stopped_until_ns())
                 .map(|at_ns| self.left_ms(at_ns)),
+            program: worker.filter(|_| behind == 0).and_then(|worker| self.stopped_program(worker)),
             drain: self.why_drain(),
             limits: RunningLimits {
                 timeout_ms: policy.timeout_ms,

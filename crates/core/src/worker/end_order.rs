@@ -149,6 +149,7 @@ impl<T: Copy> Workers<T> {
         worker.end_order = Some(EndOrder { seq, since_ns, grace_ms, until_ns, why, met });
         worker.set(turn, id, WorkerAlarm::EndOrder, until_ns);
         worker.cancel(turn, id, WorkerAlarm::Limit);
+        worker.cancel(turn, id, WorkerAlarm::ProgramStop);
         self.watch_memory_alone(turn, id);
         self.recall_all(turn, id);
         turn.act(Action::Unwant { worker: id, seq });

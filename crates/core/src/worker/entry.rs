@@ -1,7 +1,7 @@
 //! One worker: its state and the data that does not depend on the state.
 //!
-//! `state.rs` has the states. Independent of them are the ring, the channel, the lane, whether a signal stopped the worker,
-//! the watched limits of its task, and its alarms. Other rooms read by the methods here; only files of this folder write
+//! `state.rs` has the states. Independent of them are the ring, the channel, the lane, whether a signal stopped the worker
+//! or the program of its task, the watched limits of its task, and its alarms. Other rooms read by the methods here; only files of this folder write
 //! fields.
 
 use bulkhead_proto::client::evidence::ProcessSeen;
@@ -10,6 +10,7 @@ use bulkhead_proto::ids::{JobId, PoolId, SlotId, WorkerId};
 
 use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
+use crate::worker::program_stop::StoppedTask;
 use crate::worker::ring::OfferRing;
 use crate::worker::state::{Kill, WorkerDuty};
 use crate::worker::task_watch::TaskWatch;
@@ -73,6 +74,10 @@ pub(crate) struct Worker<T> {
     pub(super) lane: LaneState,
     /// When it is killed because a signal stopped it. While this is set, the worker is offered nothing.
     pub(super) stopped_until_ns: Option<u64>,
+    /// The program of its task, while a signal has stopped it.
+    pub(super) program_stop: Option<StoppedTask>,
+    /// When a stop of a program is recorded again, CLOCK_MONOTONIC nanoseconds.
+    pub(super) record_stops_from_ns: u64,
     /// The limits of the task in its ring, if examinations are needed for them.
     pub(super) watch: Option<TaskWatch>,
     /// The task that [`Action::Unwant`](crate::action::Action::Unwant) told it to end.
@@ -97,6 +102,8 @@ impl<T: Copy> Worker<T> {
             channel: ChannelState::Open,
             lane: LaneState::Up,
             stopped_until_ns: None,
+            program_stop: None,
+            record_stops_from_ns: 0,
             watch: None,
             end_order: None,
             stats: WorkerStats::default(),

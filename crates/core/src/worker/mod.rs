@@ -16,6 +16,7 @@ mod life;
 mod offer;
 mod pool;
 mod prefetch;
+mod program_stop;
 mod recycle;
 mod restart;
 mod ring;
@@ -62,7 +63,8 @@ use crate::worker::shortage::Shortage;
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
 /// | `life` | spawn, ready, place, retire |
 /// | `survivors` | processes that cannot be ended |
-/// | `ending`, `stopped`, `end_order` | kill, hang-up, stuck; stopped by a signal; running tasks that are told to end |
+/// | `ending`, `end_order` | kill, hang-up, stuck; running tasks that are told to end |
+/// | `stopped`, `program_stop` | workers that a signal stopped; tasks whose program a signal stopped |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
 /// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
 /// | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |

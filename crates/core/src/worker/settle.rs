@@ -60,8 +60,12 @@ impl<T: Copy> Workers<T> {
         let was_head = worker.ring.head().is_some_and(|head| head.seq() == seq);
         let offer = worker.ring.remove(seq, turn.now_ns())?;
         let (is_watched, has_order) = (worker.watch.is_some(), worker.end_order.is_some());
+        let is_stopped = worker.program_stop.is_some();
         if is_watched {
             self.unwatch(turn, id, Some(seq));
+        }
+        if is_stopped {
+            self.forget_program_stop(turn, id, seq);
         }
         let met = if has_order { self.forget_order(turn, id, seq) } else { None };
         Some(Settled { offer, was_head, met })

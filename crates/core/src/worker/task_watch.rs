@@ -7,7 +7,7 @@
 //!
 //! | limit | examined next | met when |
 //! |---|---|---|
-//! | no progress | its last progress, or its offer, plus the limit | nothing moved since then |
+//! | no progress | its last progress, or its offer, plus the limit | nothing moved since then, but while a signal had stopped its program |
 //! | processor time | when all cores together could have used up the rest, see [`cpu_pause_ns`] | used >= limit |
 //! | memory | the sooner the nearer it is to its limit, see [`memory_pause_ns`] | grown by >= limit |
 
@@ -189,6 +189,11 @@ impl<T: Copy> Workers<T> {
             self.unwatch(turn, id, None);
             return None;
         }
+        // A stopped program makes no progress, whatever is read of what it or others wrote.
+        let progress_ns = match &worker.program_stop {
+            Some(stop) => progress_ns.map(|at_ns| at_ns.min(stop.since_ns())),
+            None => progress_ns,
+        };
         match watch.judge(&limits, seen, progress_ns, (turn.now_ns(), turn.config().cores)) {
             Ok(u64::MAX) => None,
             Ok(next_ns) => {

@@ -58,6 +58,7 @@ impl MetLimit {
             TimeLimit::Wall => KillReason::Timeout,
             TimeLimit::NoProgress => KillReason::NoProgress,
             TimeLimit::Cpu => KillReason::CpuTime,
+            TimeLimit::ProgramStopped => KillReason::ProgramStopped,
         }
     }
 }

@@ -21,6 +21,7 @@ mod pauses;
 mod pool;
 mod prefetch;
 mod program_death;
+mod program_stop;
 mod progress;
 mod quarantine;
 mod queue;

@@ -310,6 +310,10 @@ fn is_sound(job: &KnownJob, outcome: &Outcome, ran_ns: u64, left: bool, stopping
         Outcome::TimedOut { limit: TimeLimit::Cpu, limit_ms, .. } => {
             job.policy.cpu_ms == Some(*limit_ms) && job.offers > 0 && ran_ms > 0
         }
+        // How long its program was stopped is judged by `programs`.
+        Outcome::TimedOut { limit: TimeLimit::ProgramStopped, limit_ms, .. } => {
+            job.offers > 0 && ran_ms >= *limit_ms
+        }
         Outcome::Cancelled => job.cancel || left,
         Outcome::Expired => job.policy.expires_ms.is_some(),
         Outcome::Lost { .. } => stopping,

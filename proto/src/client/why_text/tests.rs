@@ -214,6 +214,7 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
         behind: 0,
         alone: true,
         stopped_ms: None,
+        program: None,
         drain: None,
         limits,
     };
@@ -237,6 +238,23 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
         ],
     );
     let drain = Some(DrainLeft { left_ms: Some(9_000) });
+    let program = StoppedProgram { pid: 913, signal: 21, since_us: 7, for_ms: 5_000, left_ms: None };
+    assert_says(
+        &why(WhyNow::Running(Running { program: Some(program), behind: 0, ..running.clone() })),
+        &[
+            "Its program (pid 913) has been stopped by SIGTTIN for 5.00s and makes no progress: no limit ends it for \
+             that, and `kill -CONT 913` continues it.",
+            "It has no limit",
+        ],
+    );
+    let program = StoppedProgram { left_ms: Some(2_000), ..program };
+    let ended_for_it =
+        why(WhyNow::Running(Running { program: Some(program), ..running.clone() })).to_string();
+    assert!(
+        ended_for_it.contains("progress: it is ended in 2.00s unless SIGCONT continues it."),
+        "{ended_for_it}"
+    );
+    assert!(!ended_for_it.contains("It has no limit"), "{ended_for_it}");
     let threatened = Running { holder: holder(None, false), stopped_ms: Some(7_500), drain, ..running };
     assert_says(
         &Why { vanished_ms: Some(12_000), ..why(WhyNow::Running(threatened)) },
