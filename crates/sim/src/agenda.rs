@@ -22,6 +22,10 @@ pub enum Move {
     Stop(WorkerId),
     /// A stopped worker is continued.
     Continue(WorkerId),
+    /// A signal stops the program of a worker's task.
+    StopProgram(WorkerId),
+    /// A stopped program is continued.
+    ContinueProgram(WorkerId),
     /// A dead worker's lane hangs up.
     HangUp(WorkerId),
     /// A dead worker's tree is gone: its death can be proven.

@@ -175,8 +175,14 @@ impl World {
     fn unwant(&mut self, id: WorkerId, seq: Seq) {
         self.report.asked += 1;
         let (heeds, after) = (self.rng.chance(700), self.rng.span(3 * GRACE_MS * MS / 2));
+        let is_current = |worker: &FakeWorker| worker.run.as_ref().is_some_and(|run| run.seq == seq);
+        if !heeds || !self.workers.get(&id).is_some_and(is_current) {
+            return;
+        }
+        // CONT comes with TERM.
+        self.continue_program(id);
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(run) = worker.run.as_mut().filter(|run| run.seq == seq && heeds) else { return };
+        let Some(run) = worker.run.as_mut() else { return };
         if let Ends::Report(written) = &mut run.ends {
             *written = FakeResult::failed("nobody wants it", 0, after);
             self.report.heeded += 1;

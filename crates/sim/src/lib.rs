@@ -21,6 +21,7 @@ pub mod oracle;
 mod people;
 mod phases;
 mod pools;
+mod programs;
 pub mod report;
 mod requests;
 pub mod ring;

@@ -33,6 +33,8 @@ impl World {
             Move::Die(worker) => self.end(worker, Death::Signalled { signal: 9, core: false }),
             Move::Stop(worker) => self.stop(worker),
             Move::Continue(worker) => self.go_on(worker),
+            Move::StopProgram(worker) => self.stop_program(worker),
+            Move::ContinueProgram(worker) => self.continue_program(worker),
             Move::HangUp(worker) => self.tell(worker, |tells| tells.hung_up = true),
             Move::Prove(worker) => self.prove(worker),
             Move::LateBoot(worker) => self.late_boot(worker),
@@ -81,7 +83,7 @@ impl World {
         let faults = self.scenario.faults;
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
         worker.planned = false;
-        if worker.life != Life::Up || worker.hung || worker.vitals.stopped_ns.is_some() {
+        if worker.life != Life::Up || worker.hung || worker.vitals.is_still() {
             return Ok(());
         }
         let hostile = worker.hostile;

@@ -97,12 +97,17 @@ impl World {
     fn thaw(&mut self, id: bulkhead_proto::ids::WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let (broken_rules, stopped) = (worker.hostile, worker.vitals.stopped_ns.is_some());
+        let has_stopped_program = worker.vitals.program_stopped_ns.is_some();
         worker.hostile = false;
         let loops = worker.run.as_ref().is_some_and(|run| run.loops);
         let is_doomed = broken_rules || worker.hung && !loops;
         if stopped {
             let after = self.rng.span(S);
             self.plan(after, Move::Continue(id));
+        }
+        if has_stopped_program {
+            let after = self.rng.span(S);
+            self.plan(after, Move::ContinueProgram(id));
         }
         if is_doomed {
             let after = self.rng.span(S);

@@ -53,6 +53,10 @@ pub struct RunReport {
     pub deaths: u64,
     /// Workers that a signal stopped.
     pub stopped: u64,
+    /// Programs of tasks that a signal stopped.
+    pub programs: u64,
+    /// Jobs that were timed out for that.
+    pub programs_ended: u64,
     /// Kills for a limit of progress, processor time or memory.
     pub limits: u64,
     /// Tasks that were told to end because their job had ended.

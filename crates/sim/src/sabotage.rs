@@ -40,6 +40,10 @@ pub enum Sabotage {
     OneForAll,
     /// Shell: does not tell that a worker was stopped.
     DeafToStops,
+    /// Shell: does not tell that a program was stopped.
+    DeafToProgramStops,
+    /// Core: is told of half the limit of stopped programs.
+    ImpatientWithPrograms,
     /// Core: is not told that kinds have pools of their own.
     WrongPool,
     /// Core: lets workers run more than their share of tasks.
@@ -198,6 +202,9 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
     match sabotage {
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
         Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,
+        Some(Sabotage::ImpatientWithPrograms) => {
+            config.program_stopped_ms = config.program_stopped_ms.map(|limit_ms| limit_ms / 2);
+        }
         Some(Sabotage::WrongPool) => config.kinds.iter_mut().for_each(|kind| kind.pool.clear()),
         _ => {}
     }
@@ -223,6 +230,9 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
                 *through += 1;
             }
         }),
+        Some(Sabotage::DeafToProgramStops) => {
+            batch.retain(|event| !matches!(event, Event::ProgramStopped { .. }));
+        }
         Some(Sabotage::AllAdmins) => batch.iter_mut().for_each(|event| {
             if let Event::ClientConnected { peer, .. } = event {
                 peer.admin = true;

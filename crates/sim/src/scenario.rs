@@ -9,6 +9,7 @@ use bulkhead_proto::kind::Kind;
 use crate::clock::{MS, S};
 use crate::logs;
 use crate::pools::{self, Down};
+use crate::programs;
 use crate::rng::SimRng;
 
 /// The sort of faults in a run.
@@ -106,6 +107,8 @@ pub struct Scenario {
     /// Whether kinds keep logs, and clients ask for them. Such a seed also has what other seeds never had: failures that
     /// leave inline bytes, workers that leave after a panic, an inspector that asks for more.
     pub logs: bool,
+    /// Whether signals stop the programs of tasks.
+    pub programs: bool,
     /// Clients at the start.
     pub clients: usize,
     /// Requests of each client.
@@ -137,6 +140,7 @@ impl Scenario {
             config: config(seed, profile, &mut rng),
             down: None,
             logs: false,
+            programs: false,
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
             pause_ns: *rng.pick(pauses(profile)),
@@ -148,6 +152,7 @@ impl Scenario {
         };
         scenario.down = pools::split(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
+        scenario.programs = programs::stop(seed, profile, &mut scenario.config);
         scenario
     }
 }

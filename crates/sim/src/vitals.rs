@@ -48,6 +48,8 @@ pub struct Vitals {
     runs: Option<Manner>,
     /// Since when it is stopped.
     pub stopped_ns: Option<u64>,
+    /// Since when the program of its task is stopped; never together with the field above.
+    pub program_stopped_ns: Option<u64>,
     /// What it had used when it was last offered a task while it had none.
     pub offered: ResourceUse,
     /// What was last shown of it.
@@ -58,7 +60,7 @@ impl Vitals {
     /// The truth at this instant.
     pub fn at(&self, now_ns: u64) -> ResourceUse {
         let Some(manner) = self.runs else { return self.rest };
-        let now_ns = self.stopped_ns.unwrap_or(now_ns);
+        let now_ns = self.still_ns().unwrap_or(now_ns);
         let ran_ns = now_ns.saturating_sub(manner.since_ns);
         let steps = ran_ns.checked_div(manner.progress_every_ns).unwrap_or(0);
         let progress_ns = manner.since_ns + steps * manner.progress_every_ns;
@@ -72,7 +74,7 @@ impl Vitals {
     /// How far the task says it is: its steps forward, of some number that it knows or not.
     fn steps(&self, now_ns: u64) -> Option<TaskProgress> {
         let manner = self.runs?;
-        let ran_ns = self.stopped_ns.unwrap_or(now_ns).saturating_sub(manner.since_ns);
+        let ran_ns = self.still_ns().unwrap_or(now_ns).saturating_sub(manner.since_ns);
         let done = ran_ns.checked_div(manner.progress_every_ns)?;
         Some(TaskProgress { done, total: if manner.cores == 0 { 0 } else { 7 } })
     }
@@ -97,8 +99,19 @@ impl Vitals {
         self.runs = None;
     }
 
-    fn resume(&mut self, now_ns: u64) {
-        let Some(stopped_ns) = self.stopped_ns.take() else { return };
+    /// Since when nothing of it runs.
+    fn still_ns(&self) -> Option<u64> {
+        self.stopped_ns.or(self.program_stopped_ns)
+    }
+
+    /// Whether nothing of it runs.
+    pub fn is_still(&self) -> bool {
+        self.still_ns().is_some()
+    }
+
+    pub(crate) fn resume(&mut self, now_ns: u64) {
+        let Some(stopped_ns) = self.still_ns() else { return };
+        (self.stopped_ns, self.program_stopped_ns) = (None, None);
         if let Some(manner) = &mut self.runs {
             manner.since_ns += now_ns - stopped_ns;
         }
@@ -140,7 +153,7 @@ impl World {
         let (now_ns, goes_on) = (self.clock.ns(), self.rng.chance(600));
         let after = self.rng.span(15 * S);
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if worker.life != Life::Up || worker.vitals.stopped_ns.is_some() {
+        if worker.life != Life::Up || worker.vitals.is_still() {
             return;
         }
         worker.vitals.stopped_ns = Some(now_ns);
@@ -172,6 +185,7 @@ impl World {
             worker.vitals.begin(now_ns, cores, &mut self.rng);
         }
         self.plan_stop(id);
+        self.plan_program_stop(id);
     }
 
     /// One of the ways in which a worker can die by itself.

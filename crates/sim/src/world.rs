@@ -9,6 +9,8 @@ use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, PoolId, ScratchId, WorkerId};
 use bulkhead_proto::worker::stage::Stage;
@@ -259,6 +261,14 @@ impl World {
     }
 
     fn count_actions(&mut self, out: &Output) {
+        let is_for_stop = |what: &What| match what {
+            What::Ended { outcome: Outcome::TimedOut { limit, .. }, .. } => {
+                *limit == TimeLimit::ProgramStopped
+            }
+            _ => false,
+        };
+        let ended = out.records.iter().filter(|record| is_for_stop(&record.what));
+        self.report.programs_ended += ended.count() as u64;
         for action in &out.actions {
             match action {
                 Action::Retire { .. } => self.report.retired += 1,

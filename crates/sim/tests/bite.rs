@@ -42,6 +42,8 @@ bites! {
     outputs_kept_for_ever: KeepOutputs by "outputs";
     usage_exaggerated: Exaggerate by "limits";
     stops_that_are_not_told: DeafToStops by "pool";
+    stops_of_programs_that_are_not_told: DeafToProgramStops by "programs";
+    stopped_programs_ended_too_early: ImpatientWithPrograms by "programs";
     tasks_in_the_wrong_pool: WrongPool by "pool";
     a_pool_that_holds_the_other: OneForAll by "ends" | "pool";
     workers_that_are_not_recycled: NoRecycling by "pool";

@@ -287,3 +287,25 @@ fn turns_need_a_cause() {
     assert_eq!((0..1000).try_for_each(|_| quiet.step(5, true)), Ok(()));
     assert_eq!((0..1000).try_for_each(|now| quiet.step(now, false)), Ok(()));
 }
+
+#[test]
+fn few_stops_of_a_program_are_recorded_and_only_those_that_were_told() {
+    let job = JobId(1);
+    let stopped = || What::ProgramStopped { worker: WORKER, job, program: 77, signal: 19 };
+    let continued = || What::ProgramContinued { worker: WORKER, job, program: 77, after_us: 1 };
+    let mut bench = Bench::new();
+    bench.offer(WORKER, 1, 1).unwrap();
+    assert_eq!(oracle(bench.decide(vec![stopped()], vec![])), "programs");
+    assert_eq!(oracle(bench.decide(vec![continued()], vec![])), "programs");
+    let tell_stop = |bench: &mut Bench, seq| {
+        bench.tell(Event::ProgramStopped { worker: WORKER, seq: Seq(seq), pid: 77, signal: 19 }).unwrap();
+    };
+    tell_stop(&mut bench, 2);
+    assert_eq!(oracle(bench.decide(vec![stopped()], vec![])), "programs");
+    tell_stop(&mut bench, 1);
+    bench.decide(vec![stopped(), continued()], vec![]).unwrap();
+    assert_eq!(oracle(bench.decide(vec![continued()], vec![])), "programs");
+    bench.now.mono_ns += 59_000_000_000;
+    tell_stop(&mut bench, 1);
+    assert_eq!(oracle(bench.decide(vec![stopped()], vec![])), "programs");
+}

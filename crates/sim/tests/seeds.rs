@@ -15,6 +15,7 @@ fn run_profile(profile: Profile) {
         PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
     let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
     let (mut asked, mut heeded) = (0, 0);
+    let (mut programs, mut programs_ended) = (0, 0);
     let (mut parts, mut merges, mut files, mut told, mut logs) = (0, 0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
         assert_eq!(Scenario::new(seed).profile, profile);
@@ -25,6 +26,8 @@ fn run_profile(profile: Profile) {
                 limits += report.limits;
                 retired += report.retired;
                 asked += report.asked;
+                programs += report.programs;
+                programs_ended += report.programs_ended;
                 heeded += report.heeded;
                 parts += report.parts;
                 merges += report.merges;
@@ -42,6 +45,7 @@ fn run_profile(profile: Profile) {
     assert!(is_flood || logs > SEEDS / 2, "{logs} logs were shown");
     let is_rough = matches!(profile, Profile::Crashy | Profile::Hostile);
     assert!(!is_rough || heeded > 0 && asked > heeded, "{asked} {heeded}");
+    assert!(!is_rough || programs > programs_ended && programs_ended > 0, "{programs} {programs_ended}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
 }
 

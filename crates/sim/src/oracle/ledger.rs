@@ -205,6 +205,7 @@ impl Ledger {
                     | KillReason::Timeout
                     | KillReason::NoProgress
                     | KillReason::CpuTime
+                    | KillReason::ProgramStopped
                     | KillReason::Stop
             )
         );

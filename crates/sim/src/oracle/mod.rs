@@ -5,7 +5,7 @@
 //! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
 //! - `limits`: a kill for a limit is true; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
-//!   asked to end before its worker is killed for a cancel
+//!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
@@ -26,6 +26,7 @@ pub mod outputs;
 pub mod parts;
 pub mod pauses;
 pub mod pool;
+pub mod programs;
 pub mod promise;
 pub mod quiet;
 pub mod receipts;
@@ -64,6 +65,8 @@ pub struct Oracles {
     pub outputs: outputs::OutputOracle,
     /// `fairness`.
     pub fairness: fairness::FairnessOracle,
+    /// `programs`.
+    pub programs: programs::ProgramOracle,
     /// `unwanted`.
     pub unwanted: unwanted::UnwantedOracle,
     /// `files`.
@@ -84,6 +87,7 @@ impl Oracles {
             quiet: quiet::QuietOracle::default(),
             outputs: outputs::OutputOracle::default(),
             fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),
+            programs: programs::ProgramOracle::new(&scenario.config),
             unwanted: unwanted::UnwantedOracle::default(),
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
@@ -103,6 +107,7 @@ impl Oracles {
         self.logs.told(event);
         self.fairness.told(event);
         self.unwanted.told(event);
+        self.programs.told(now, event, &self.ledger);
         self.ledger.told(now, event, &self.pool);
         Ok(())
     }
@@ -145,6 +150,8 @@ impl Oracles {
             }
             self.logs.decided(now, action, &self.ledger)?;
         }
+        self.programs.decided(now, out, &self.ledger)?;
+        self.programs.turn_over(now, &self.pool, &self.ledger, workers)?;
         self.logs.turn_over(now, &self.ledger)?;
         self.unwanted.turn_over();
         self.pool.check()?;
