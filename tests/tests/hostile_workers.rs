@@ -104,6 +104,7 @@ const LINGERING: &[Row] = &[
 const CLAIMS: &[Row] = &[
     ("claims-twice", Violated(Violation::ClaimWord), true),
     ("claims-the-second-first", Lives, false),
+    ("program-stops", Lives, false),
     ("done-without-claim", Lives, false),
     ("done-to-claimed", Lives, false),
     ("claimed-to-offered", Violated(Violation::ClaimWord), true),
@@ -320,6 +321,10 @@ fn besiege((name, end, blamed): &Row) {
     siege.await_peace();
     let blames = siege.records().iter().filter(|record| matches!(record.what, What::Blamed { .. })).count();
     assert_eq!(blames, usize::from(*blamed), "charged jobs");
+    let is_stop = |what: &What| matches!(what, What::ProgramStopped { .. } | What::ProgramContinued { .. });
+    let stops = siege.records().iter().filter(|record| is_stop(&record.what)).count();
+    assert!(stops <= 2, "no worker fills the records: {stops} stops of programs");
+    assert!(*name != "program-stops" || stops > 0, "its stops were seen");
     siege.assert_nothing_left();
 }
 

@@ -6,11 +6,12 @@
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bulkhead_link::worker::Finish;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::limits::RING;
-use bulkhead_proto::worker::boxes::{BOX_BYTES, ClaimState, ClaimWord};
+use bulkhead_proto::worker::boxes::{BOX_BYTES, ClaimState, ClaimWord, PROGRAM_STOP_AT, ProgramStop};
 use bulkhead_proto::worker::message::TaskMessage;
 
 use super::puppet::{After, Puppet};
@@ -46,7 +47,23 @@ pub(super) const ATTACKS: &[Attack] = &[
     ("box-of-zeros", Deed::Claimed(|puppet, _, _| fill(puppet, 0))),
     ("box-of-ones", Deed::Claimed(|puppet, _, _| fill(puppet, u64::MAX))),
     ("box-of-garbage", Deed::Claimed(scribble)),
+    ("program-stops", Deed::Claimed(program_stops)),
 ];
+
+/// Says of its task that a signal stopped its program, that it goes on, and nonsense, in turn: more than a daemon may log.
+fn program_stops(puppet: &mut Puppet, task: &TaskMessage, _: Option<File>) -> After {
+    let stop = ProgramStop { pid: 1, signal: 19 };
+    for count in 1..200 {
+        for word in [stop.pack(count), 0, stop.pack(count), u64::MAX, 1 << 40] {
+            puppet.box_page.store(PROGRAM_STOP_AT, word, Ordering::SeqCst);
+            puppet.ring_if_asleep();
+            // Of a busy loop the daemon would see the last word alone.
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    puppet.finish(task);
+    After::Serve
+}
 
 fn done(seq: u64) -> u64 {
     ClaimWord::pack(Seq(seq), ClaimState::Done)
