@@ -32,8 +32,6 @@ struct KnownStop {
     seq: Seq,
     task: TaskId,
     since_ns: u64,
-    /// Whether its worker was told to end it, or was killed.
-    is_ending: bool,
     /// Steps since it met a limit.
     overdue: u32,
 }
@@ -43,6 +41,8 @@ struct KnownStop {
 pub struct ProgramOracle {
     limit_ms: Option<u64>,
     stopped: BTreeMap<WorkerId, KnownStop>,
+    /// The offer that each worker was last told to end, whether or not its program was stopped then.
+    ending: BTreeMap<WorkerId, Seq>,
     /// Workers that told of a stop in this turn.
     told: BTreeSet<WorkerId>,
     /// Jobs whose task was told to end after its program had been stopped for the whole limit.
@@ -55,8 +55,8 @@ impl ProgramOracle {
     /// An oracle that knows no stopped program.
     pub fn new(config: &Config) -> Self {
         let limit_ms = config.program_stopped_ms;
-        let (stopped, recorded) = (BTreeMap::new(), BTreeMap::new());
-        Self { limit_ms, stopped, told: BTreeSet::new(), met: BTreeSet::new(), recorded }
+        let (stopped, ending, recorded) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { limit_ms, stopped, ending, told: BTreeSet::new(), met: BTreeSet::new(), recorded }
     }
 
     /// Follows an event, before the ledger does.
@@ -65,13 +65,7 @@ impl ProgramOracle {
             Event::ProgramStopped { worker, seq, .. } => {
                 let first = ledger.offers.range((*worker, Seq(0))..=(*worker, Seq(u64::MAX))).next();
                 let Some((_, task)) = first.filter(|(key, _)| key.1 == *seq) else { return };
-                let stop = KnownStop {
-                    seq: *seq,
-                    task: *task,
-                    since_ns: now.mono_ns,
-                    is_ending: self.is_ending(*worker, *seq),
-                    overdue: 0,
-                };
+                let stop = KnownStop { seq: *seq, task: *task, since_ns: now.mono_ns, overdue: 0 };
                 self.stopped.insert(*worker, stop);
                 self.told.insert(*worker);
             }
@@ -85,10 +79,6 @@ impl ProgramOracle {
             Event::Died { worker, .. } => drop(self.stopped.remove(worker)),
             _ => {}
         }
-    }
-
-    fn is_ending(&self, worker: WorkerId, seq: Seq) -> bool {
-        self.stopped.get(&worker).is_some_and(|stop| stop.seq == seq && stop.is_ending)
     }
 
     fn is_met(&self, now: Now, stop: &KnownStop, ledger: &Ledger) -> bool {
@@ -111,10 +101,11 @@ impl ProgramOracle {
         }
         for action in &out.actions {
             let (Action::Unwant { worker, .. } | Action::Kill { worker, .. }) = action else { continue };
+            if let Action::Unwant { worker, seq } = action {
+                self.ending.insert(*worker, *seq);
+            }
             let is_met = self.stopped.get(worker).is_some_and(|stop| self.is_met(now, stop, ledger));
-            let Some(stop) = self.stopped.get_mut(worker) else { continue };
-            stop.is_ending = true;
-            if is_met {
+            if let Some(stop) = self.stopped.get(worker).filter(|_| is_met) {
                 self.met.insert(stop.task.job);
             }
         }
@@ -172,7 +163,8 @@ impl ProgramOracle {
             let limits = [self.limit_ms, policy.and_then(|policy| policy.no_progress_ms)];
             let Some(limit_ms) = limits.into_iter().flatten().min() else { continue };
             let ran_ns = ledger.pauses.ran_ns(stop.since_ns, now.mono_ns);
-            let is_left = is_honest && !stop.is_ending && !pool.is_killed(*worker) && !pool.is_deaf(*worker);
+            let is_ending = self.ending.get(worker) == Some(&stop.seq);
+            let is_left = is_honest && !is_ending && !pool.is_killed(*worker) && !pool.is_deaf(*worker);
             if !is_left || ran_ns < limit_ms * MS {
                 continue;
             }
