@@ -72,9 +72,7 @@ impl ProgramOracle {
             Event::ProgramContinued { worker, seq }
             | Event::Finished { worker, seq, .. }
             | Event::TookBack { worker, seq, won: true } => {
-                if self.stopped.get(worker).is_some_and(|stop| stop.seq == *seq) {
-                    self.stopped.remove(worker);
-                }
+                self.stopped.retain(|id, stop| id != worker || stop.seq != *seq);
             }
             Event::Died { worker, .. } => drop(self.stopped.remove(worker)),
             _ => {}
