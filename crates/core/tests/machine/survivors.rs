@@ -11,7 +11,7 @@ use bulkhead_proto::job::Policy;
 use bulkhead_proto::kind::Kind;
 use bulkhead_proto::worker::message::LEFT_PROCESSES;
 
-use crate::rig::{ALICE, Rig, config};
+use crate::rig::{ALICE, Rig, config, exit_code};
 
 fn survivor(pid: u32) -> Survivor {
     Survivor { pid, uid: Some(0), name: "sudo".to_owned() }
@@ -21,7 +21,8 @@ fn survivor(pid: u32) -> Survivor {
 fn fail_and_leave(rig: &mut Rig, job: JobId, pid: u32) -> WorkerId {
     let (worker, seq) = rig.holder(job).expect("the job is offered");
     rig.workers.get_mut(&worker).expect("it lives").retain(|held| held.seq != seq);
-    let result = TaskResult::Failed { message: "no".to_owned(), code: Some(3), output: Leftover::Nothing };
+    let result =
+        TaskResult::Failed { message: "no".to_owned(), program: exit_code(3), output: Leftover::Nothing };
     let report = Report { result, elapsed_ns: 1000, survivors: vec![survivor(pid)] };
     rig.tell(Event::Finished { worker, seq, report });
     worker
