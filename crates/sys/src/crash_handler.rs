@@ -7,7 +7,7 @@
 //! started have no signal stack, so their stack overflow is a plain SIGSEGV without a record; so is a fault of a task
 //! that installed a handler of its own and then restored the default action.
 //!
-//! A signal from outside that is no fault ([`HARMLESS`]) does nothing: an administrator sends HUP or TERM to all processes of
+//! A signal from outside that is no fault (`HARMLESS`) does nothing: an administrator sends HUP or TERM to all processes of
 //! a unit and means the daemon, and the task of a worker is not charged for that. Raised by the process itself, it ends it.
 //!
 //! It replaces the Rust runtime's handler of SIGSEGV and SIGBUS, which only prints a message on a stack overflow.

@@ -20,7 +20,7 @@ const KEPT: [libc::c_int; 7] =
 /// The highest signal number of Linux on x86 and ARM.
 const SIGNAL_MAX: libc::c_int = 64;
 
-/// Unblocks all signals of the calling thread, and gives each ignored signal its default action, except [`KEPT`].
+/// Unblocks all signals of the calling thread, and gives each ignored signal its default action, except `KEPT`.
 ///
 /// # Errors
 /// None for valid arguments.
