@@ -75,9 +75,7 @@ impl Channel {
     /// The folder or socket below `TMPDIR` cannot be created.
     pub fn listen() -> io::Result<(Server, String)> {
         // ipc-channel panics if it cannot make a folder there; the try tells the error.
-        let probe = std::env::temp_dir().join("probe");
-        std::fs::create_dir(&probe)?;
-        std::fs::remove_dir(&probe)?;
+        tempfile::tempdir()?.close()?;
         let (server, path) = while_sharing(IpcOneShotServer::new)?;
         Ok((Server { server, path: path.clone() }, path))
     }
