@@ -183,41 +183,42 @@ fn record(frame: usize, lowest: usize) -> Option<(usize, usize)> {
     is_one.then_some((words[0], words[1]))
 }
 
-/// The return address of the innermost call of the program's code, and the next frame record: those of `called` and
-/// the frame pointer if they are valid, otherwise the first valid ones on the stack.
+/// The return address of the innermost call of the program's code - that is `called`, if it is valid - and the frame
+/// record of the function that made the call.
+///
+/// What was called saved the pointer to that record below the return address, or left it in `frame`. Older words lie there
+/// too, and some are pointers to records of calls that are over or of functions further out. All records of functions
+/// further out lie above the one that is looked for, so the lowest is taken. If there is none, the first one above counts.
 fn search(
     image: &Image,
     stack: usize,
     frame: usize,
     called: Option<usize>,
 ) -> (Option<usize>, Option<usize>) {
-    let is_frame = |frame: usize, lowest: usize| {
-        record(frame, lowest).is_some_and(|(_, caller)| image.is_return(caller))
+    let innermost = || words(stack).find(|&(_, word)| image.is_return(word));
+    let Some((place, caller)) = called.map(|called| (stack, called)).or_else(innermost) else {
+        return (None, None);
     };
-    let (mut caller, mut chain) = (called.map(|called| (called, stack)), None);
-    let mut block = [0; BLOCK_WORDS];
+    let is_frame = |&frame: &usize| record(frame, place).is_some_and(|(_, caller)| image.is_return(caller));
+    let saved = words(stack).take_while(|&(at, _)| at < place).map(|(_, word)| word);
+    let lowest = saved.chain([frame]).filter(is_frame).min();
+    let above = || words(place).map(|(_, word)| word).find(is_frame);
+    (Some(caller), lowest.or_else(above))
+}
+
+/// The readable words from `stack` on, each with its place, as far as the stack is searched.
+fn words(stack: usize) -> impl Iterator<Item = (usize, usize)> {
     let start = stack.next_multiple_of(WORD);
-    for at in (start..start.saturating_add(SEARCH_WORDS * WORD)).step_by(BLOCK_WORDS * WORD) {
-        let read = read_words(at, &mut block);
-        for (place, &word) in (at..).step_by(WORD).zip(&block[..read]) {
-            if caller.is_none() && image.is_return(word) {
-                caller = Some((word, place));
-            }
-            // A saved frame pointer may stand below or above the return address; it points above both.
-            if chain.is_none() && word > place && is_frame(word, place) {
-                chain = Some(word);
-            }
-            if let (Some((caller, place)), Some(chain)) = (caller, chain) {
-                let chain = Some(frame).filter(|&frame| is_frame(frame, place)).or(Some(chain));
-                return (Some(caller), chain);
-            }
+    let mut block = [0; BLOCK_WORDS];
+    let mut read = 0;
+    (0..SEARCH_WORDS).map_while(move |number| {
+        let at = start.checked_add(number * WORD)?;
+        let place = number % BLOCK_WORDS;
+        if place == 0 {
+            read = read_words(at, &mut block);
         }
-        if read < BLOCK_WORDS {
-            break;
-        }
-    }
-    let lowest = caller.map_or(stack, |(_, place)| place);
-    (caller.map(|(caller, _)| caller), Some(frame).filter(|&frame| is_frame(frame, lowest)).or(chain))
+        (place < read).then(|| (at, block[place]))
+    })
 }
 
 /// Copies words of this process as far as they are readable; returns their number.
@@ -270,4 +271,33 @@ fn is_call(before: [u8; WORD]) -> bool {
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn is_call(_before: [u8; WORD]) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A return address in this program's code.
+    fn any_return(image: &Image) -> usize {
+        let start = search as fn(&Image, usize, usize, Option<usize>) -> _ as usize;
+        (start..start + 4096).find(|&address| image.is_return(address)).expect("the function calls others")
+    }
+
+    /// What abort(3) of libc leaves on the stack: words that nothing has overwritten, below the call.
+    #[test]
+    fn a_stale_pointer_does_not_skip_callers() {
+        let image = Image::own();
+        let called = any_return(&image);
+        let mut stack = [0; 64];
+        let at = |word: usize| stack.as_ptr().addr() + word * WORD;
+        let (stale, own, outer) = (at(20), at(11), at(30));
+        (stack[2], stack[4]) = (stale, own);
+        (stack[10], stack[11], stack[12]) = (called, outer, called);
+        (stack[20], stack[21]) = (outer, called);
+        let found = search(&image, stack.as_ptr().expose_provenance(), 0, None);
+        assert_eq!(found, (Some(called), Some(own)));
+        stack[4] = 0;
+        let found = search(&image, stack.as_ptr().expose_provenance(), own, None);
+        assert_eq!(found, (Some(called), Some(own)), "still in the register");
+    }
 }
