@@ -28,9 +28,10 @@ const SQUATTER: u32 = 65534;
 const SERVICE: u32 = 61809;
 const PROGRAMS: &str = "/tmp/programs";
 const SYSTEM: &str = "/run/bulkhead/bulkhead.sock";
-const NEW_MOUNTS: [&str; 6] = ["unshare", "--mount", "sh", "-c", MOUNT, "true"];
-const MOUNT: &str =
-    "mount -t tmpfs -o mode=1777 tmpfs /tmp && mount -t tmpfs -o mode=755 tmpfs /run && exec \"$0\" \"$@\"";
+const NEW_MOUNTS: [&str; 7] = ["unshare", "--mount", "sh", "-c", MOUNT, "/", "true"];
+/// Takes the folder of this build, which may lie below /tmp, and the command to run.
+const MOUNT: &str = "mount --bind \"$0\" /mnt && mount -t tmpfs -o mode=1777 tmpfs /tmp && \
+     mount -t tmpfs -o mode=755 tmpfs /run && exec \"$@\"";
 
 /// Runs `test` with mounts of its own, in a process of its own. `name` is the test's.
 fn with_own_mounts(name: &str, test: impl FnOnce()) {
@@ -38,8 +39,11 @@ fn with_own_mounts(name: &str, test: impl FnOnce()) {
         install_programs();
         return test();
     }
+    let own = std::env::current_exe().expect("a test knows its path");
+    let build = binary("bulkhead").parent().expect("it lies in a folder").to_owned();
+    let below = own.strip_prefix(&build).expect("tests are built beside the programs");
     let mut command = Command::new(NEW_MOUNTS[0]);
-    command.args(&NEW_MOUNTS[1..5]).arg(std::env::current_exe().expect("a test knows its path"));
+    command.args(&NEW_MOUNTS[1..5]).arg(&build).arg(Path::new("/mnt").join(below));
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(INSIDE, "1").stdin(Stdio::null());
     let output = command.output().expect("unshare runs");
     let (said, errors) = (text(&output.stdout), text(&output.stderr));

@@ -31,11 +31,14 @@ fn run_after(script: &str, user: Option<&str>, variables: &[(&str, &str)], words
     let become_user = user.map_or_else(String::new, |user| {
         format!("setpriv --reuid {user} --regid {user} --clear-groups --inh-caps=-all ")
     });
-    let script = format!("set -e; {NO_BYTES}; {EMPTY}; {script}; exec {become_user}\"$0\" run {words}");
+    // The programs may lie below a place that is hidden now.
+    let script = format!(
+        "set -e; mount --bind \"$0\" /mnt; {NO_BYTES}; {EMPTY}; {script}; exec {become_user}/mnt/bulkhead run {words}"
+    );
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
     command
-        .arg(binary("bulkhead"))
+        .arg(binary("bulkhead").parent().expect("it lies in a folder"))
         .env_remove("BULKHEAD_SOCKET")
         .env_remove("XDG_RUNTIME_DIR")
         .env_remove("TMPDIR");
