@@ -163,17 +163,6 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
         }
         What::Resumed { worker } => write!(out, "worker continued worker={worker}"),
-        What::ProgramStopped { worker, job, program, signal } => {
-            let signal = Signal(*signal);
-            write!(
-                out,
-                "program stopped by a signal worker={worker} job={job} program={program} signal={signal}"
-            )
-        }
-        What::ProgramContinued { worker, job, program, after_us } => {
-            let after = Span::us(*after_us);
-            write!(out, "program continued worker={worker} job={job} program={program} after={after}")
-        }
         What::Stuck { worker, pid, seen } => {
             write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")?;
             match seen {
@@ -185,6 +174,29 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 None => Ok(()),
             }
         }
+        What::Recycled { worker, why } => write!(out, "worker recycled worker={worker} {why}"),
+        What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
+        What::Requeued { worker, count } => {
+            write!(out, "uncharged jobs requeued worker={worker} count={count}")
+        }
+        _ => program_line(what, out),
+    }
+}
+
+/// What is told of the processes of a job: they are stopped, continued, or cannot be ended.
+fn program_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match what {
+        What::ProgramStopped { worker, job, program, signal } => {
+            let signal = Signal(*signal);
+            write!(
+                out,
+                "program stopped by a signal worker={worker} job={job} program={program} signal={signal}"
+            )
+        }
+        What::ProgramContinued { worker, job, program, after_us } => {
+            let after = Span::us(*after_us);
+            write!(out, "program continued worker={worker} job={job} program={program} after={after}")
+        }
         What::LivesOn { survivor, worker, job } => {
             let uid = Maybe(survivor.uid, "unknown");
             let (worker, job) = (Maybe(worker.as_ref(), "unknown"), Maybe(job.as_ref(), "unknown"));
@@ -193,11 +205,6 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 "a process lives on, it runs as another user pid={} name={:?} uid={uid} worker={worker} job={job}",
                 survivor.pid, survivor.name
             )
-        }
-        What::Recycled { worker, why } => write!(out, "worker recycled worker={worker} {why}"),
-        What::NobodyBlamed { worker } => write!(out, "no job blamed worker={worker}"),
-        What::Requeued { worker, count } => {
-            write!(out, "uncharged jobs requeued worker={worker} count={count}")
         }
         _ => Ok(()),
     }
