@@ -5,7 +5,10 @@
 //! `tidy`, which runs them all and prints what they found.
 
 pub mod book;
+pub mod deny_list;
 pub mod documents;
+pub mod libraries;
+pub mod library_graph;
 pub mod manifests;
 pub mod map;
 pub mod names;
