@@ -5,9 +5,10 @@
 
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
+use crate::missing::MissingProgram;
 
 /// The program, from the `PATH`.
 const PROGRAM: &str = "mdbook";
@@ -19,11 +20,12 @@ const PROJECT: &str = "docs";
 /// # Errors
 /// If mdBook is missing, or fails.
 pub(crate) fn run() -> Result<()> {
-    ensure!(
-        is_there(),
-        "mdbook is not installed; install it with\n\n    cargo install --locked mdbook\n\nand run this again. The pages can be \
-         read without it: begin with {PROJECT}/src/SUMMARY.md"
-    );
+    if !is_there() {
+        bail!(MissingProgram {
+            program: PROGRAM,
+            instead: "The pages can be read without it: begin with docs/src/SUMMARY.md",
+        });
+    }
     let (book, site) = (cargo::workspace().join(PROJECT), cargo::programs("book"));
     println!("$ {PROGRAM} build --dest-dir {} {}", site.display(), book.display());
     let status = Command::new(PROGRAM).arg("build").arg("--dest-dir").arg(&site).arg(&book).status();

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo;
+use crate::missing::MissingProgram;
 
 /// The length of a run in seconds, if the arguments give none.
 const USUAL_SECONDS: u32 = 60;
@@ -22,10 +23,12 @@ const PROJECT: &str = "tests/fuzz";
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let project = cargo::workspace().join(PROJECT);
     let (target, seconds) = read(arguments, &targets(&project)?)?;
-    ensure!(
-        cargo::runs(&["fuzz", "--version"]),
-        "cargo-fuzz is not installed; run:\n\n    cargo install --locked cargo-fuzz\n"
-    );
+    if !cargo::runs(&["fuzz", "--version"]) {
+        bail!(MissingProgram {
+            program: "cargo-fuzz",
+            instead: "The tests run the same targets without it, on their seeds and mutations of them",
+        });
+    }
     // So the target is built with the versions that are shipped; cargo adds libFuzzer.
     std::fs::copy(cargo::workspace().join("Cargo.lock"), project.join("Cargo.lock"))
         .with_context(|| format!("copy Cargo.lock into {PROJECT}"))?;

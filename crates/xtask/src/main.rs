@@ -1,4 +1,5 @@
-//! `cargo xtask`: set-up, demo, tests, bench, fuzzing and the book, so that a fresh machine needs one command for each.
+//! `cargo xtask`: set-up, demo, tests, bench, fuzzing, the check of libraries and the book, so that a fresh machine
+//! needs one command for each.
 //!
 //! It builds with nothing but Rust: it must run before the tools that the daemon's own build needs are there.
 //! It drives the programs of the project from outside, as a user would, and depends on none of its crates.
@@ -8,7 +9,9 @@ mod book;
 mod cargo;
 mod clips;
 mod demo;
+mod deny;
 mod fuzz;
+mod missing;
 mod setup;
 #[cfg(test)]
 #[macro_use]
@@ -28,7 +31,11 @@ usage: cargo xtask VERB
           build with all optimisations, then measure beside what people use today
   fuzz TARGET [SECONDS]
           run a fuzz target with libFuzzer: frames, lane, ring or config; a minute unless told
+  deny    check the libraries by deny.toml, known security faults too, where cargo-deny is installed
   book    build the manual in docs/ as a web site, where mdbook is installed
+
+exit codes: 0 done; 1 it failed, or found a fault; 2 the command line is wrong; 127 the program that it needs
+(cargo-deny, cargo-fuzz, mdbook) is not installed, and it has said how to install it
 ";
 
 fn main() -> ExitCode {
@@ -43,6 +50,7 @@ fn main() -> ExitCode {
         "test" => test::run(),
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
+        "deny" => deny::run(),
         "book" => book::run(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
@@ -57,7 +65,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cargo xtask {verb}: {error:#}");
-            ExitCode::FAILURE
+            missing::exit_code(&error)
         }
     }
 }
