@@ -1,4 +1,5 @@
-//! A folder of mode 0700 that is locked (flock) as long as somebody uses it.
+//! A folder of mode 0700 that is locked (flock) as long as somebody uses it, for files that outlive neither their job nor
+//! their command. (`held_folder.rs` has folders that are found by their names, such as that of the daemon's socket.)
 //!
 //! A lock lasts until all holders of the open folder have closed it, however they end. So a folder whose lock is free
 //! belongs to nobody that lives, and any process of its user may remove it. Nothing else is ever removed here: before a
@@ -17,6 +18,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use crate::held_folder::FileIdentity;
 use crate::open_flags::open_folder;
 use crate::remove_tree::remove_tree;
 use crate::socket::own_uid;
@@ -39,13 +41,20 @@ impl LockedFolder {
     /// Makes a folder at `path`. `None`: the name is taken, or another process took the new folder for an abandoned one.
     ///
     /// # Errors
-    /// As mkdir(2).
+    /// As mkdir(2). EMFILE, EACCES (a umask that closes it to its owner): the new folder cannot be opened, and is removed.
     pub fn make_at(path: &Path) -> io::Result<Option<Self>> {
         match DirBuilder::new().mode(MODE).create(path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
             made => made?,
         }
-        let Ok(folder) = open_folder(path) else { return Ok(None) };
+        let folder = match open_folder(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                drop(fs::remove_dir(path));
+                return Err(error);
+            }
+            Ok(folder) => folder,
+        };
         // Where the file system has no such locks, no process can take the folder for an abandoned one.
         let is_taken = matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock));
         let is_ours = !is_taken && is_at(&folder, path);
@@ -55,7 +64,7 @@ impl LockedFolder {
     /// Makes a folder in `place` under the first free name, which is `prefix` and a number.
     ///
     /// # Errors
-    /// As mkdir(2).
+    /// As [`Self::make_at`].
     pub fn make_in(place: &Path, prefix: &str) -> io::Result<Self> {
         for number in 0_u32.. {
             let path = place.join(format!("{prefix}{number}"));
@@ -154,14 +163,13 @@ fn id(of: &FileStat) -> (u64, u64) {
 
 /// Whether this open folder is the one under the path.
 fn is_at(folder: &File, path: &Path) -> bool {
-    let (Ok(own), Ok(found)) = (folder.metadata(), path.symlink_metadata()) else { return false };
-    (own.dev(), own.ino()) == (found.dev(), found.ino())
+    matches!((FileIdentity::of(folder), FileIdentity::at(path)), (Ok(own), Ok(found)) if own == found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::nobody_spawns;
+    use crate::testing::{in_child, nobody_spawns};
 
     fn names(folder: &Path) -> Vec<String> {
         let all = fs::read_dir(folder).unwrap();
@@ -191,6 +199,24 @@ mod tests {
         assert_eq!(names(place.path()), ["x-", "x-1a", "x-7", "x-8", "x-a", "y-1"]);
         drop(held);
         assert_eq!(remove_all_abandoned(&place.path().join("missing"), "x-").unwrap(), 0);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_opened_is_an_error_and_does_not_stay() {
+        in_child(
+            "locked_folder::tests::a_folder_that_cannot_be_opened_is_an_error_and_does_not_stay",
+            || {
+                use nix::sys::resource::{Resource, getrlimit, setrlimit};
+                let place = tempfile::tempdir().unwrap();
+                let free = u64::try_from(File::open("/dev/null").unwrap().as_raw_fd()).unwrap();
+                let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+                setrlimit(Resource::RLIMIT_NOFILE, free, hard).unwrap();
+                let error = LockedFolder::make_in(place.path(), "x-").unwrap_err();
+                setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+                assert_eq!(error.raw_os_error(), Some(Errno::EMFILE as i32));
+                assert!(names(place.path()).is_empty(), "{:?}", names(place.path()));
+            },
+        );
     }
 
     #[test]
