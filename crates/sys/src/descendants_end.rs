@@ -54,6 +54,8 @@ pub(crate) fn end_descendants(leader: Option<&Process>) -> io::Result<Descendant
                 let _ = wait([PollTarget::readable(process.as_fd())], None);
             }
             _ if !survivors.is_empty() => {
+                // Those that this pass has killed may be dead by now, `leader` among them.
+                reap_dead(leader, &mut end.status)?;
                 end.survivors = survivors;
                 break;
             }
@@ -116,12 +118,47 @@ fn kill_all() -> io::Result<(Option<Process>, Vec<u32>)> {
     Ok((dying, survivors))
 }
 
-/// Whether a descendant is alive. One that /proc does not show is a child, and is asked for as such.
+/// Whether a descendant is alive. A child that /proc does not show, or shows as dead, is asked for as such: a process
+/// whose first thread has ended is shown as dead while the others run.
 fn lives(pid: u32) -> bool {
-    match std::fs::read(format!("/proc/{pid}/stat")) {
-        Ok(stat) => {
-            fields_of(&stat).is_some_and(|fields| !matches!(fields.first(), Some(b'Z' | b'X' | b'x')))
-        }
-        Err(_) => matches!(wait_now(Which::Pid(pid), Reap::No), Ok(None)),
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_shown_alive =
+        fields_of(&stat).is_some_and(|fields| !matches!(fields.first(), Some(b'Z' | b'X' | b'x')));
+    is_shown_alive || matches!(wait_now(Which::Pid(pid), Reap::No), Ok(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{PATIENCE, in_child};
+
+    /// Its first thread ends, and another one goes on.
+    const SCRIPT: &str = "import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+ctypes.CDLL(None).pthread_exit(None)";
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_lives() {
+        in_child("descendants_end::tests::a_process_whose_first_thread_has_ended_lives", || {
+            let Ok(mut python) = std::process::Command::new("python3").args(["-c", SCRIPT]).spawn() else {
+                skip!("there is no python3");
+            };
+            let pid = python.id();
+            let is_zombie = || {
+                let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
+                fields_of(&stat).unwrap().first() == Some(&b'Z')
+            };
+            let until = std::time::Instant::now() + PATIENCE;
+            while !is_zombie() {
+                assert!(std::time::Instant::now() < until, "its first thread goes on");
+                std::thread::yield_now();
+            }
+            assert!(lives(pid));
+            python.kill().unwrap();
+            wait_for_any().unwrap();
+            assert!(!lives(pid), "it is not reaped yet");
+            python.wait().unwrap();
+            assert!(!lives(pid));
+        });
     }
 }

@@ -447,7 +447,12 @@ fn a_program_that_has_become_another_user_is_heard_to_its_end_and_named_if_it_li
             ),
             ("exec HELPER sh -c 'echo on; exec yes'", SURVIVED),
         ];
-        for (script, status) in cases {
+        // One that has to be killed is dead at another moment each time.
+        let killed = (
+            "trap '' TERM; HELPER sh -c 'echo on; exec sleep 60' & exec sleep 3000",
+            ExitStatus::Signal { signal: libc::SIGKILL, core: false },
+        );
+        for (script, status) in cases.into_iter().chain(std::iter::repeat_n(killed, 10)) {
             let ended = ran_with_grace(&script.replace("HELPER", &helper), SHORT);
             assert_eq!(ended.status.unwrap(), status, "{script}");
             assert!(text(&ended.out).starts_with("on\n"), "{script}");
