@@ -13,7 +13,7 @@ use std::path::Path;
 use nix::dir::{Dir, Entry, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::clock;
@@ -41,8 +41,13 @@ pub fn remove_tree(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes all that is in an open folder.
-pub(crate) fn empty(folder: BorrowedFd<'_>) -> io::Result<()> {
+/// Removes all that is in an open folder, whose mode becomes 0700. No process may be using it.
+///
+/// # Errors
+/// Something in it cannot be removed.
+pub fn empty(folder: BorrowedFd<'_>) -> io::Result<()> {
+    // A program may have taken the rights away. If the folder is another user's, the removal tells what is wrong.
+    let _ = fchmod(folder, Mode::S_IRWXU);
     let dir =
         Dir::openat(folder, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
     let mut removal = Removal { folder, stamp: clock::monotonic_ns(), moved: 0 };
@@ -171,14 +176,16 @@ mod tests {
                 seteuid(Uid::from_raw(65534)).unwrap();
             }
             let folder = place.path().join("go");
-            fs::create_dir_all(folder.join("mod/cache")).unwrap();
-            fs::write(folder.join("mod/cache/file"), "x").unwrap();
-            for (closed, mode) in [("mod/cache", 0o555), ("mod", 0o000)] {
-                fs::set_permissions(folder.join(closed), Permissions::from_mode(mode)).unwrap();
+            for top in [0o755, 0o555, 0o000] {
+                fs::create_dir_all(folder.join("mod/cache")).unwrap();
+                fs::write(folder.join("mod/cache/file"), "x").unwrap();
+                for (closed, mode) in [("mod/cache", 0o555), ("mod", 0o000), ("", top)] {
+                    fs::set_permissions(folder.join(closed), Permissions::from_mode(mode)).unwrap();
+                }
+                assert!(fs::remove_dir_all(&folder).is_err(), "this shows nothing");
+                remove_tree(&folder).unwrap();
+                assert!(!folder.exists());
             }
-            assert!(fs::remove_dir_all(&folder).is_err(), "this shows nothing");
-            remove_tree(&folder).unwrap();
-            assert!(!folder.exists());
         });
     }
 }

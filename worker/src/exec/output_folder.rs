@@ -6,18 +6,18 @@
 //! remove anything but this folder and what is in it.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
 use bulkhead_sys::locked_folder::remove_open;
-use bulkhead_sys::remove_tree::remove_tree;
+use bulkhead_sys::remove_tree::empty;
 
 /// One folder of the client.
 pub(super) struct OutputFolder {
@@ -107,19 +107,11 @@ fn is_at(folder: BorrowedFd<'_>, path: &Path) -> bool {
     found.is_dir() && (own.dev(), own.ino()) == (found.dev(), found.ino())
 }
 
-fn empty(folder: BorrowedFd<'_>) -> io::Result<()> {
-    let own = File::from(folder.try_clone_to_owned()?);
-    // A program may have taken the rights away.
-    own.set_permissions(Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(by_descriptor(folder))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() { remove_tree(&entry.path())? } else { fs::remove_file(entry.path())? }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::task_files::CheckedFile;
 
