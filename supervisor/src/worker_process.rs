@@ -344,9 +344,12 @@ impl WorkerProcess {
     /// The processes of its last task that the worker says it could not end. Its word is believed only about its own
     /// descendants, which bear its mark, or whose parent it is.
     pub(crate) fn survivors(&self) -> Vec<Survivor> {
+        let leader = self.leader();
         let own = |pid: u32| {
             let identity = ProcessIdentity::of(pid);
-            let is_own = self.marks.of(pid) == Some(self.id.0) || identity.parent == self.leader();
+            // A process that is gone has no parent, and a worker that is reaped no leader.
+            let is_child = leader.is_some() && identity.parent == leader;
+            let is_own = is_child || self.marks.of(pid) == Some(self.id.0);
             is_own.then(|| survivor(pid, identity))
         };
         self.ring.survivors().into_iter().filter_map(own).collect()
