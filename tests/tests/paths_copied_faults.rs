@@ -102,6 +102,10 @@ fn copies_are_bounded_and_the_key_is_named() {
         .run_with("size=9m", &["--out", "b=b", "--", "sh", "-c", "exec head -c 2000000 /dev/zero > \"$b\""]);
     let said = text(&output.stderr);
     assert!(output.status.code() == Some(128 + 25) && said.contains("copies_bytes_max"), "{said}");
+    // What the program prints is no copy, and the limit of the program is none of its worker.
+    let both = "head -c 3000000 /dev/zero; head -c 900000 /dev/zero > \"$b\"";
+    let output = bench.run_with("size=9m", &["--out", "b=b", "--", "sh", "-c", both]);
+    assert!(output.status.success() && output.stdout.len() == 3_000_000, "{}", text(&output.stderr));
     let own = new_folder();
     let sparse = own.path().join("sparse");
     fs::File::create(&sparse).expect("a file").set_len(1 << 29).expect("it takes no room");

@@ -38,7 +38,7 @@ use bulkhead_sys::program::{self, EndedProgram, Input, NextStep, ProgramObserver
 use bulkhead_sys::stops::Stop;
 
 use crate::boot_folder;
-use inherited::{ClientUmask, FileSizeLimit};
+use inherited::ClientUmask;
 use placed_files::PlacedFiles;
 use stderr_tail::StderrTail;
 
@@ -83,6 +83,7 @@ fn run_placed(
 ) -> Result<(), TaskFailure> {
     placed.tell(&mut program);
     let files = task.files();
+    let out_max_bytes = out_max_bytes(&files);
     let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
     let stdin_file = files.iter().any(|file| file.name() == STDIN).then(|| task.file(STDIN)).transpose()?;
     let stdin = match &stdin_file {
@@ -96,16 +97,12 @@ fn run_placed(
     let (name, args) = argv.split_first().ok_or_else(|| TaskFailure::new("there is no program"))?;
     let path = look_up(name, &env, &folder.path)?;
     let folder = folder.path.as_path();
-    let spec =
-        program::ProgramSpec { path: &path, name, args, env: &env, folder, stdin, files: &descriptors };
-    let file_max = placed.file_max_bytes();
-    let mut listener = ProgramListener::new(task, out_max_bytes(&files, file_max));
+    let (path, env, files) = (&*path, &*env, &*descriptors);
+    let file_max_bytes = placed.file_max_bytes();
+    let spec = program::ProgramSpec { path, name, args, env, folder, stdin, files, file_max_bytes };
+    let mut listener = ProgramListener::new(task, out_max_bytes);
     let ended = {
         let _umask = ClientUmask::set(program.umask);
-        let _limit = file_max
-            .map(|bytes| FileSizeLimit::set(Some(bytes)))
-            .transpose()
-            .map_err(|error| TaskFailure::new(format!("the size of files cannot be limited: {error}")))?;
         program::run(&spec, &mut listener)
     };
     let survivors = ended.as_ref().map_or(&[][..], |ended| &ended.survivors);
@@ -116,7 +113,7 @@ fn run_placed(
     match (listener.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
         (None, Ok(EndedProgram { status: Some(ExitStatus::Code(0)), .. })) => placed.take_outputs(task),
-        (None, Ok(EndedProgram { status: Some(status), .. })) => Err(listener.fate(status, file_max)),
+        (None, Ok(EndedProgram { status: Some(status), .. })) => Err(listener.fate(status, file_max_bytes)),
         (None, Ok(EndedProgram { status: None, .. })) => {
             let text = "the program runs as another user, cannot be ended, and lives on".to_owned();
             Err(failed(LIVES_ON, text).with_output())
@@ -126,10 +123,10 @@ fn run_placed(
 }
 
 /// Most bytes that the program may write to its standard output. If that is a file of the client, only the disk limits
-/// it, or the limit of copies (`file_max`), which this process has while a program makes files beside copies.
-fn out_max_bytes(files: &[Arc<dyn PositionedFile>], file_max: Option<u64>) -> u64 {
+/// it.
+fn out_max_bytes(files: &[Arc<dyn PositionedFile>]) -> u64 {
     let has_out = files.iter().any(|file| file.name() == OUT && file.way() == Way::Out);
-    if has_out { file_max.unwrap_or(u64::MAX) } else { EXEC_OUTPUT_MAX_BYTES }
+    if has_out { u64::MAX } else { EXEC_OUTPUT_MAX_BYTES }
 }
 
 /// The environment: the variables that every program has, then those of the job. Of two with one name the later counts.

@@ -86,6 +86,20 @@ pub fn limit_file_size(bytes: Option<u64>) -> io::Result<()> {
     Ok(())
 }
 
+/// Does `work` under another limit of file size, which the processes started by it keep; `None`: the limit stays.
+///
+/// # Errors
+/// None for valid arguments.
+pub(crate) fn with_file_size_limit<T>(bytes: Option<u64>, work: impl FnOnce() -> T) -> io::Result<T> {
+    let Some(bytes) = bytes else { return Ok(work()) };
+    let before = file_size_limit()?;
+    limit_file_size(Some(bytes))?;
+    let done = work();
+    // Setting back a soft limit within the hard one does not fail.
+    drop(limit_file_size(Some(before)));
+    Ok(done)
+}
+
 /// The limit that [`limit_file_size`] set, in bytes.
 ///
 /// # Errors

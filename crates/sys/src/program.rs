@@ -62,6 +62,8 @@ pub struct ProgramSpec<'a> {
     pub stdin: Input<'a>,
     /// Files that stay open in it, under the same descriptor numbers; see [`path_of`].
     pub files: &'a [BorrowedFd<'a>],
+    /// The longest file that it may write, in bytes (RLIMIT_FSIZE); `None`: as long as this process may.
+    pub file_max_bytes: Option<u64>,
 }
 
 /// The standard input of a program.

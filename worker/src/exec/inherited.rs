@@ -1,7 +1,8 @@
-//! What a program inherits from this process: its umask, and the longest file that it may write.
+//! Settings of this process that change for a time: its umask while a program runs, which inherits it, and the longest
+//! file that it may write while it copies files.
 //!
-//! Both are set for the time of one program and set back when the guard is dropped. They hold for this process too,
-//! which has one thread. Driven by `exec.rs`.
+//! Both are set back when the guard is dropped. They hold for the whole process, which has one thread. Driven by
+//! `exec.rs` and `placed_files.rs`.
 
 use std::io;
 
@@ -24,15 +25,15 @@ impl Drop for ClientUmask {
     }
 }
 
-/// A limit of file size, until it is dropped.
+/// The limit of file size is lifted until this is dropped.
 #[derive(Debug)]
 pub(super) struct FileSizeLimit(u64);
 
 impl FileSizeLimit {
-    /// Sets it; `None` is the highest that this process may have.
-    pub(super) fn set(bytes: Option<u64>) -> io::Result<Self> {
+    /// Raises it to the highest that this process may have.
+    pub(super) fn lift() -> io::Result<Self> {
         let before = process::file_size_limit()?;
-        process::limit_file_size(bytes)?;
+        process::limit_file_size(None)?;
         Ok(Self(before))
     }
 

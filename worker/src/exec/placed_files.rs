@@ -82,7 +82,7 @@ impl PlacedFiles {
         if !self.files.iter().any(|file| matches!(file.place, FilePlace::Away)) {
             return Ok(());
         }
-        let limit = FileSizeLimit::set(None)
+        let limit = FileSizeLimit::lift()
             .map_err(|error| TaskFailure::new(format!("the limit of file size cannot be lifted: {error}")))?;
         let (copies, mut room) = (CopyFolder::make()?, CopyRoom::whole());
         for file in self.files.iter_mut().filter(|file| matches!(file.place, FilePlace::Away)) {

@@ -22,6 +22,7 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::SigSet;
 
 use crate::descriptors::open_numbers;
+use crate::process::with_file_size_limit;
 
 use super::{Input, ProgramSpec, STDIN_MAX_BYTES, path_of};
 
@@ -45,7 +46,9 @@ pub(super) fn start(program: &ProgramSpec<'_>, out: OwnedFd, err: OwnedFd) -> io
         .collect::<io::Result<_>>()?;
     let env = environment(program.env)?;
     keep_open(program)?;
-    let child = posix_spawn(path.as_c_str(), &actions, &attributes()?, &args, &env)?;
+    let attributes = attributes()?;
+    let spawn = || posix_spawn(path.as_c_str(), &actions, &attributes, &args, &env);
+    let child = with_file_size_limit(program.file_max_bytes, spawn)??;
     Ok(u32::try_from(child.as_raw()).expect("a process id is not negative"))
 }
 

@@ -41,6 +41,7 @@ fn ran_by(script: &str, stdin: Input<'_>, files: &[BorrowedFd<'_>], mut ears: Ea
         folder: Path::new("/"),
         stdin,
         files,
+        file_max_bytes: ears.file_max_bytes,
     };
     let ended = run(&program, &mut ears);
     let survivors = ended.as_ref().map(|ended| ended.survivors.clone()).unwrap_or_default();
@@ -63,6 +64,8 @@ struct Ears {
     out: Vec<u8>,
     err: Vec<u8>,
     stops: Vec<Stop>,
+    /// The longest file that the program may write.
+    file_max_bytes: Option<u64>,
     /// What it does when it hears that the program is stopped.
     on_stop: Option<OnStop>,
 }
@@ -234,13 +237,15 @@ fn a_program_that_cannot_start_is_an_error() {
         ];
         for (path, folder, args, number) in cases {
             let (name, stdin) = (OsStr::new("x"), Input::Bytes(b""));
-            let program = ProgramSpec { path, name, args, env: &[], folder, stdin, files: &[] };
+            let (env, files, file_max_bytes) = (&[], &[], None);
+            let program = ProgramSpec { path, name, args, env, folder, stdin, files, file_max_bytes };
             let error = run(&program, &mut Ears::default()).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(number), "{path:?} in {folder:?}: {error}");
         }
         let args = [OsString::from("a\0b")];
         let (name, stdin) = (OsStr::new("x"), Input::Bytes(b""));
-        let program = ProgramSpec { path: sh, name, args: &args, env: &[], folder: root, stdin, files: &[] };
+        let (path, args, env, folder, files) = (sh, &args, &[], root, &[]);
+        let program = ProgramSpec { path, name, args, env, folder, stdin, files, file_max_bytes: None };
         assert_eq!(run(&program, &mut Ears::default()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     });
 }
@@ -250,11 +255,25 @@ fn of_two_variables_with_one_name_the_later_counts() {
     in_child("program::tests::of_two_variables_with_one_name_the_later_counts", || {
         let env = [("A", "1"), ("B", "2"), ("A", "3")].map(|(name, value)| (name.into(), value.into()));
         let (path, name, stdin) = (Path::new("/usr/bin/env"), OsStr::new("env"), Input::Bytes(b""));
-        let program =
-            ProgramSpec { path, name, args: &[], env: &env, folder: Path::new("/"), stdin, files: &[] };
+        let (args, env, folder, files) = (&[], &env, Path::new("/"), &[]);
+        let program = ProgramSpec { path, name, args, env, folder, stdin, files, file_max_bytes: None };
         let mut ears = Ears { room: 1 << 20, ..Ears::default() };
         assert_eq!(run(&program, &mut ears).unwrap().status, Some(ExitStatus::Code(0)));
         assert_eq!(text(&ears.out), "A=3\nB=2\n");
+    });
+}
+
+#[test]
+fn a_limit_of_file_size_is_the_programs_alone() {
+    in_child("program::tests::a_limit_of_file_size_is_the_programs_alone", || {
+        let before = crate::process::file_size_limit().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("ulimit -f; exec head -c 5000 /dev/zero > {}/file", folder.path().display());
+        let ears = Ears { room: 1 << 20, file_max_bytes: Some(4096), ..Ears::default() };
+        let ended = ran_by(&script, Input::Bytes(b""), &[], ears);
+        assert_eq!(text(&ended.out), "8\n");
+        assert_eq!(ended.status.unwrap(), ExitStatus::Signal { signal: libc::SIGXFSZ, core: false });
+        assert_eq!(crate::process::file_size_limit().unwrap(), before);
     });
 }
 
