@@ -20,6 +20,7 @@
 //! | processes, threads | spawner thread, at the start | the daemon exits with an error | by its service manager |
 //! | | worker process, bootstrap thread | event | by the restart policy |
 //! | | thread that removes a boot folder | logged | with the next folder |
+//! | | thread that removes copies of dead workers | logged | at the next death of a worker |
 //! | | background closer's thread | logged once; descriptors keep their permits until closed | every 100 ms |
 //! | disk space, permission | boot folder full or read-only | event; the worker sends its reason on its lane | by the restart policy |
 //! | | boot folder or its parents removed | nothing: they are created again | - |

@@ -1,11 +1,11 @@
 //! The `exec` kind: runs a program, returns its standard output, and reports how it ended.
 //!
 //! The program gets an empty folder, which is removed afterwards, and a clean environment. It runs with the rights of
-//! the daemon, so a daemon in system mode must not offer this kind. `sys::program` starts it with posix_spawn in a
-//! process group of its own: scripts end with `kill 0`, which must not hit the worker. The worker is a subreaper: every
-//! process that the program leaves, in any session, becomes its child and is killed and reaped before the task ends. One
-//! that has become another user cannot be killed: the task reports it, and the worker leaves. If the worker dies first, they
-//! become the supervisor's strays with this worker's mark, and the proof of death waits for them.
+//! the daemon, so a daemon in system mode must not offer this kind. `sys::program` starts it in a session and a process
+//! group of its own: scripts end with `kill 0`, which must not hit the worker. The worker is a subreaper: every process
+//! that the program leaves, in any session, becomes its child and is killed and reaped before the task ends. One that has
+//! become another user cannot be killed: the task reports it, and the worker leaves. If the worker dies first, they become
+//! the supervisor's strays with this worker's mark, and the proof of death waits for them.
 //!
 //! The worker polls both streams and the program's pidfd, and only the pidfd ends the task: a stream may close early,
 //! or a grandchild may hold it open. Standard input is at most what a pipe holds unread, written before the start, or a

@@ -4,8 +4,9 @@
 //! It trusts its supervisor and no other process, and keeps nothing between tasks. It must never run a task that it has
 //! not claimed, and must never report a task as done before its result is in the box.
 //!
-//! The start, in order: unblock all signals; ask to die with the parent (PDEATHSIG); take the lane from standard input; receive the setup
-//! with box and orders; open the one-shot server of ipc-channel; send its name on the lane; accept the supervisor.
+//! The start, in order: unblock all signals; ask to die with the parent (PDEATHSIG); take the lane from standard input;
+//! receive the setup with box and orders; open the one-shot server of ipc-channel; send its name on the lane; accept the
+//! supervisor.
 
 #![doc = include_str!("../GUIDE.md")]
 
@@ -37,8 +38,8 @@ pub use registry::Registry;
 
 /// Serves the supervisor that started this process, with the kinds of `registry`, until the supervisor closes
 /// the channel. The exit code is a failure only if the worker could not start, if its channel broke, or if a task
-/// panicked or left processes that it may not end. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its global allocator also tells how much memory
-/// a task wanted that dies of the want of it.
+/// panicked or left processes that it may not end. A program that makes `bulkhead_sys::allocator::TrackingAllocator` its
+/// global allocator also tells how much memory a task wanted that dies of the want of it.
 pub fn run(registry: &Registry) -> ExitCode {
     stderr_log::install();
     match serve(registry) {

@@ -2,8 +2,8 @@
 //!
 //! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
 //! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
-//! after a task that panicked or left processes which it may not end. The limit of file size (1 GiB, for outputs in memory) is lifted while a task writes a
-//! client's file: then only the disk limits it. Driven by `lib.rs`.
+//! after a task that panicked or left processes which it may not end. The limit of file size (1 GiB, for outputs in
+//! memory) is lifted while a task writes a client's file: then only the disk limits it. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
 use std::time::Duration;

@@ -2,8 +2,7 @@
 //!
 //! It calls waitid(2), not waitpid(2): it can check a dead child without reaping it, and wait for exactly the process
 //! behind a pidfd. The system call is made directly, because nix's wrapper fails for a process that a realtime signal
-//! ended, after reaping it. Used by `tree.rs`, `strays.rs`, `program.rs` and
-//! `outer/run.rs`.
+//! ended, after reaping it. Used by `tree.rs`, `strays.rs`, `descendants_end.rs`, `stops.rs` and `outer/run.rs`.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,11 +1,11 @@
 //! Runs a program to its end, passes on its output as it arrives, and ends all processes that it leaves.
 //!
 //! The program leads a session and a process group of its own (`program/start.rs`), so that a program which signals
-//! its group (`kill 0`) does not hit the caller. While it runs, the caller is a subreaper: when the program has ended, its remaining descendants are
-//! killed and reaped, and what they wrote until then is passed on. Processes that have become another user cannot be
-//! killed: they are returned, and live on. If the caller dies first, they become strays of
-//! the subreaper above; a caller that will die with its parent ends them first (`program/parent.rs`). Never call it
-//! in a process with other children, because it would end those too.
+//! its group (`kill 0`) does not hit the caller. While it runs, the caller is a subreaper: when the program has ended,
+//! its remaining descendants are killed and reaped, and what they wrote until then is passed on. Processes that have
+//! become another user cannot be killed: they are returned, and live on. If the caller dies first, all of them become
+//! strays of the subreaper above; a caller that will die with its parent ends them first (`program/parent.rs`). Never
+//! call it in a process with other children, because it would end those too.
 //!
 //! It polls both streams and the program's pidfd together, so full pipes cannot block the program for ever. The
 //! program's own exit ends the run: it may close its output early, and its children may keep the output open. A program

@@ -4,8 +4,9 @@
 //! The exec of a child closes its copies of all descriptors of the thread that spawned it, and the close of a file on
 //! FUSE waits for the server's answer to a flush, which may never come. So this thread splits its descriptor table
 //! from the others' at the start (close_range(2) with CLOSE_RANGE_UNSHARE, or unshare(2) before Linux 5.9 and where a
-//! filter refuses the former; filters of containers refuse the latter). From then on it has the standard descriptors and one socket, on which the standard
-//! input of each child arrives. No child ever has a copy of another descriptor (`tests/tests/silent_disk.rs`).
+//! filter refuses the former; filters of containers refuse the latter). From then on it has the standard descriptors and
+//! one socket, on which the standard input of each child arrives. No child ever has a copy of another descriptor
+//! (`tests/tests/silent_disk.rs`).
 //!
 //! Children with PDEATHSIG die when this thread ends: when its [`Spawner`] is dropped or the process is killed, even
 //! if other threads still block in a close of untrusted descriptors. It blocks all signals, because a handler that

@@ -3,8 +3,9 @@
 //! A death is proven when the leader is reaped, its process group is empty, and no stray that may descend from the
 //! worker is alive. A stray bears the mark of its worker (`sys/mark.rs`); while a stray without a mark lives, no
 //! death is proven. A stray that has become another user cannot be ended: it delays the proof only for a worker that had
-//! claimed a task, which must not be repeated beside it, and is told to the core (`survivors.rs`). Nothing here waits: SIGCHLD reports when to sweep again. A sweep reads /proc and needs
-//! descriptors for that; if it fails, it is retried after [`SWEEP_RETRY_NS`], and no death is proven until then.
+//! claimed a task, which must not be repeated beside it, and is told to the core (`survivors.rs`). Nothing here waits:
+//! SIGCHLD reports when to sweep again. A sweep reads /proc and needs descriptors for that; if it fails, it is retried
+//! after [`SWEEP_RETRY_NS`], and no death is proven until then.
 //!
 //! The turn of a death does first what the retry needs: it reaps, sweeps, reads the box a last time and reports the
 //! death, so that the core can send the next offer; then the log is written. The dead worker's pages, lane, channel

@@ -2,7 +2,8 @@
 //!
 //! The order matters: the claim right before the task's first instruction, the result before its DONE, DONE before
 //! the next claim. [`WorkerRing::finish`] ends with a fence and [`WorkerRing::should_ring`] is called after each
-//! finish, and after each change of a program that a signal stops; why no doorbell is lost stands at the supervisor's `Ring::nap`. Driven by the worker runtime.
+//! finish, and after each change of a program that a signal stops; why no doorbell is lost stands at the supervisor's
+//! `Ring::nap`. Driven by the worker runtime.
 
 use std::cell::Cell;
 use std::io;
