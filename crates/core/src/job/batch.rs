@@ -92,7 +92,7 @@ impl Batch {
         self.accepted_us
     }
 
-    /// When its jobs could first be dispatched, CLOCK_MONOTONIC nanoseconds.
+    /// When its jobs could first be dispatched, nanoseconds on the clock of the turns.
     pub(crate) fn since_ns(&self) -> u64 {
         self.since_ns
     }

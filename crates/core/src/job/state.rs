@@ -46,7 +46,7 @@ pub(crate) enum EntryState {
 pub(crate) enum Doing {
     /// It waits in the queue.
     Queued,
-    /// It waits for its backoff until then, CLOCK_MONOTONIC nanoseconds.
+    /// It waits for its backoff until then, nanoseconds on the clock of the turns.
     Backoff { until_ns: u64 },
     /// It waits to run alone.
     Alone,

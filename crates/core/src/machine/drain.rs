@@ -10,8 +10,8 @@
 //! | leaving | refused | all have ended | asked to leave; tasks told to end; killed | over (none alive, letters read or farewell over) |
 //! | over | refused | - | - | |
 //!
-//! Tasks that still run in `leaving` have the grace of their kind; those of kinds without one have their workers killed.
-//! A stop in that stage, as a further signal asks for it, kills all workers at once.
+//! Tasks that still run in `leaving` have the grace that their job asked for, else that of their kind; workers of tasks
+//! without one are killed. A stop in that stage, as a further signal asks for it, kills all workers at once.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;

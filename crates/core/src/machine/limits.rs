@@ -3,7 +3,7 @@
 //! An alarm or an examination shows that a limit is met. It is enforced only after a look that shows the task still
 //! running; a task that is done by then is done.
 //!
-//! A limit of time decides the outcome. The task of a kind with grace is told to end, and its job ends with it, so that
+//! A limit of time decides the outcome. A task with a grace is told to end, and its job ends with it, so that
 //! what it wrote is kept; a cancel, a stop, the kill or the death of the worker ends the job earlier. A part is told to end
 //! as well, but its job ends at the limit, as no output of a part is shown. Without grace the job ends at the limit and the
 //! worker is killed. A memory limit kills at once, in the grace too. No job waits for the proof of a death.

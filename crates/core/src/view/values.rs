@@ -17,6 +17,6 @@ pub(crate) struct DrainState {
     pub(crate) is_open: bool,
     /// Every job has ended and workers are on their way out.
     pub(crate) is_leaving: bool,
-    /// When its grace is over, if it has an end; CLOCK_MONOTONIC nanoseconds.
+    /// When its grace is over, if it has an end; nanoseconds on the clock of the turns.
     pub(crate) until_ns: Option<u64>,
 }

@@ -27,10 +27,10 @@ pub(super) const REPORT_MS: u64 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EndOrder {
     seq: Seq,
-    /// When the worker was told, CLOCK_MONOTONIC nanoseconds.
+    /// When the worker was told, nanoseconds on the clock of the turns.
     since_ns: u64,
     grace_ms: u32,
-    /// When the worker is killed, CLOCK_MONOTONIC nanoseconds.
+    /// When the worker is killed, nanoseconds on the clock of the turns.
     until_ns: u64,
     /// Why it is killed then.
     why: KillReason,

@@ -1,8 +1,8 @@
 //! One worker: its state and the data that does not depend on the state.
 //!
 //! `state.rs` has the states. Independent of them are the ring, the channel, the lane, whether a signal stopped the worker
-//! or the program of its task, the watched limits of its task, and its alarms. Other rooms read by the methods here; only files of this folder write
-//! fields.
+//! or the program of its task, the watched limits of its task, and its alarms. Other rooms read by the methods here; only
+//! files of this folder write fields.
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
@@ -20,7 +20,7 @@ use crate::worker::task_watch::TaskWatch;
 pub(super) struct SpawnedProcess {
     pub(super) spawned_us: u64,
     pub(super) spawned_ns: u64,
-    /// When it was connected, CLOCK_MONOTONIC nanoseconds; 0 before.
+    /// When it was connected, nanoseconds on the clock of the turns; 0 before.
     pub(super) ready_ns: u64,
     /// Its process id, once [`Event::WorkerSpawned`](crate::event::Event::WorkerSpawned) told it.
     pub(super) pid: Option<u32>,
@@ -37,7 +37,7 @@ pub(super) struct WorkerStats {
     pub(super) left_by: Option<JobId>,
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
-    /// The earliest time of the next examination of its size, CLOCK_MONOTONIC nanoseconds.
+    /// The earliest time of the next examination of its size, nanoseconds on the clock of the turns.
     pub(super) check_size_from_ns: u64,
     /// Offers taken back from it since it was killed or hung up.
     pub(super) requeued: u32,
@@ -76,7 +76,7 @@ pub(crate) struct Worker<T> {
     pub(super) stopped_until_ns: Option<u64>,
     /// The program of its task, while a signal has stopped it.
     pub(super) program_stop: Option<StoppedTask>,
-    /// When a stop of a program is recorded again, CLOCK_MONOTONIC nanoseconds.
+    /// When a stop of a program is recorded again, nanoseconds on the clock of the turns.
     pub(super) record_stops_from_ns: u64,
     /// The limits of the task in its ring, if examinations are needed for them.
     pub(super) watch: Option<TaskWatch>,

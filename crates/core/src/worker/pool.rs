@@ -17,7 +17,7 @@ use crate::worker::restart::Restart;
 #[derive(Debug, Default)]
 pub(super) struct WorkerSlot {
     pub(super) worker: Option<WorkerId>,
-    /// The worker that had it before, and since when it is free, CLOCK_MONOTONIC nanoseconds.
+    /// The worker that had it before, and since when it is free, nanoseconds on the clock of the turns.
     pub(super) vacated: Option<(WorkerId, u64)>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Pool {
     pub(super) stuck_replaced: usize,
     /// Workers in each state.
     pub(super) counts: [usize; 7],
-    /// No worker is spawned before this, CLOCK_MONOTONIC nanoseconds.
+    /// No worker is spawned before this, nanoseconds on the clock of the turns.
     pub(super) next_spawn_ns: u64,
     pub(super) restart: Restart,
     pub(super) depth_cap: DepthCap,

@@ -3,7 +3,7 @@
 //! Nothing ends such a task but a limit or a client: the worker keeps it, goes on to hear, and is offered nothing more than
 //! before. The stop counts as no progress (`task_watch.rs`). With `program_stopped_ms` the task is timed out if it is not
 //! continued in time: like any limit of time it is enforced after a look that shows the task still running, and with the
-//! grace of its kind, in which TERM and CONT reach the program.
+//! grace of the task, in which TERM and CONT reach the program.
 //!
 //! | program | told that it stopped | told that it goes on | the alarm goes off | its task is settled | its task is told to end |
 //! |---|---|---|---|---|---|

@@ -44,7 +44,7 @@ impl<T: Copy> OfferRing<T> {
         self.offers.front()
     }
 
-    /// Since when the first of them is the first, CLOCK_MONOTONIC nanoseconds.
+    /// Since when the first of them is the first, nanoseconds on the clock of the turns.
     pub(crate) fn head_ns(&self) -> u64 {
         self.head_ns
     }

@@ -28,7 +28,7 @@ impl<T: Copy> Workers<T> {
         self.shortage.on.is_some()
     }
 
-    /// When it is tried again, CLOCK_MONOTONIC nanoseconds, if something is short.
+    /// When it is tried again, nanoseconds of the clock of the turns, if something is short.
     pub(crate) fn short_until_ns(&self) -> Option<u64> {
         self.shortage.on.as_ref()?.0.at_ns()
     }

@@ -1,5 +1,5 @@
-//! Workers that a signal stopped (`program_stop.rs`: the programs of their tasks): such a worker is offered nothing, its offers that may not have begun are taken back, and
-//! it is killed if it is not continued within `stopped_ms`.
+//! Workers that a signal stopped: such a worker is offered nothing, its offers that may not have begun are taken back, and
+//! it is killed if it is not continued within `stopped_ms`. Programs of tasks that a signal stopped are in `program_stop.rs`.
 //!
 //! Limits go on counting meanwhile; the first limit that is met gives the reason of the kill. A killed or retiring worker
 //! has a deadline already.

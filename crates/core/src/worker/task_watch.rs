@@ -32,7 +32,7 @@ const MEMORY_PAUSE_MS: (u64, u64) = (10, 250);
 pub(super) struct TaskWatch {
     seq: Seq,
     limits: TaskLimits,
-    /// Since when it has had to make progress, CLOCK_MONOTONIC nanoseconds.
+    /// Since when it has had to make progress, nanoseconds on the clock of the turns.
     since_ns: u64,
     /// What its worker had used before the task.
     before: Option<Usage>,
