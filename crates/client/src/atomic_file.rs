@@ -2,8 +2,8 @@
 //!
 //! It is made with `O_TMPFILE` and has no name until [`AtomicFile::publish`], so a killed process leaves nothing
 //! behind. An older file under the name stays as it is until then; how it is replaced stands in `destination.rs`. A file
-//! that cannot have its name is kept beside it. Where the file system has no `O_TMPFILE` (NFS, some overlays), the file has a temporary name that
-//! begins with `.bulkhead-`, which a kill leaves behind.
+//! that cannot have its name is kept beside it. Where the file system has no `O_TMPFILE` (NFS, some overlays), the file
+//! has a temporary name that begins with `.bulkhead-`, which a kill leaves behind.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};

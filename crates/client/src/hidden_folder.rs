@@ -2,9 +2,10 @@
 //!
 //! The folder is `.bulkhead-out-N` with mode 0700, and its descriptor goes to the worker as a file of the job. So the
 //! program writes a real file, of the path's own name and with room beside it, and an older file under the path stays
-//! as it is until the new one is finished; how it gets the path stands in `destination.rs`. The descriptor is locked (flock), and a lock lasts until all holders of that
-//! open file have closed it: a folder whose lock is free belongs to nobody that lives, and is removed by the next
-//! command that makes one there. Nothing else is ever removed here. Driven by the command line.
+//! as it is until the new one is finished; how it gets the path stands in `destination.rs`. The descriptor is locked
+//! (flock), and a lock lasts until all holders of that open file have closed it: a folder whose lock is free belongs to
+//! nobody that lives, and is removed by the next command that makes one there. Nothing else is ever removed here. Driven
+//! by the command line.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
