@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use bulkhead_sys::held_folder::FileIdentity;
 use bulkhead_sys::{inode_flags, open_flags, socket, unnamed_file};
 
 use crate::atomic_file::remove_own;
@@ -196,13 +197,19 @@ impl Destination {
 
     /// Copies the finished file into the older one: the finished one gets a name beside it, all blocks are reserved, the
     /// bytes are copied; the caller removes the name. So a kill or a full disk in between leaves the finished file, and
-    /// what fails before the first byte leaves the older one too.
+    /// what fails before the first byte leaves the older one too. An older file that the path does not lead to any more
+    /// is not written to: nobody would find the bytes.
     fn write_through(
         &self,
         finished: &File,
         older: &File,
         name: &mut Option<PathBuf>,
     ) -> Result<Vec<NotKept>, Failure> {
+        if !matches!(FileIdentity::at(&self.path), Ok(found) if found == FileIdentity::of(older)?) {
+            let text =
+                "the older file, which was to be written over, was removed or replaced while the job ran";
+            return Err(io::Error::new(ErrorKind::NotFound, text).into());
+        }
         let (length, before) = (finished.metadata()?.len(), older.metadata()?.len());
         *name = kept_file::named(finished, name.take(), &self.path, "done");
         if let Err(error) = unnamed_file::reserve(older, length) {
@@ -394,16 +401,42 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_older_file_that_its_path_does_not_lead_to_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        for is_replaced in [false, true] {
+            std::fs::write(&path, "older").unwrap();
+            let through = Some(OpenOptions::new().write(true).open(&path).unwrap());
+            std::fs::remove_file(&path).unwrap();
+            if is_replaced {
+                std::fs::write(&path, "theirs").unwrap();
+            }
+            let (file, name) = finished(folder.path());
+            let destination = Destination { path: path.clone(), has_older: true, through };
+            let not_placed = destination.place(&file, Some(name)).unwrap_err();
+            assert!(!not_placed.is_damaged && not_placed.to_string().contains("was removed or replaced"));
+            let FinishedFile::Kept(kept) = &not_placed.finished else { panic!("{not_placed}") };
+            assert_eq!(std::fs::read(kept).unwrap(), b"new");
+            assert!(!is_replaced || std::fs::read(&path).unwrap() == b"theirs");
+        }
+    }
+
     /// The file of /proc reserves nothing, and takes numbers alone.
     #[test]
     fn a_disk_that_fails_in_the_middle_is_said_to_have_damaged_the_older_file() {
         let folder = tempfile::tempdir().unwrap();
-        let through = Some(open_flags::open_to_write(Path::new("/proc/self/oom_score_adj")).unwrap());
-        let destination = Destination { path: folder.path().join("out"), has_older: true, through };
+        let path = PathBuf::from("/proc/self/oom_score_adj");
+        let through = Some(open_flags::open_to_write(&path).unwrap());
+        let destination = Destination { path, has_older: true, through };
         let (file, name) = finished(folder.path());
         let not_placed = destination.place(&file, Some(name)).unwrap_err();
         assert!(not_placed.is_damaged, "{not_placed}");
-        let text = not_placed.to_string();
-        assert!(text.contains("the older file is damaged") && text.ends_with("/out.done"), "{text}");
+        let FinishedFile::Kept(kept) = &not_placed.finished else { panic!("{not_placed}") };
+        let content = std::fs::read(kept);
+        std::fs::remove_file(kept).unwrap();
+        assert_eq!(content.unwrap(), b"new");
+        let (text, end) = (not_placed.to_string(), format!("; the finished file is {}", kept.display()));
+        assert!(text.contains("the older file is damaged") && text.ends_with(&end), "{text}");
     }
 }
