@@ -153,7 +153,7 @@ fn the_end_of_a_daemon_gives_a_job_its_own_grace_and_a_second_signal_none() {
 }
 
 /// Starts `bulkhead run exec` with a daemon of its own in this folder, and waits until its program says so.
-fn run_alone(folder: &Path, words: &[&str], script: &str) -> std::process::Child {
+fn run_alone(folder: &Path, words: &[&str], script: &str, stdout: Stdio) -> std::process::Child {
     let file = folder.join("words");
     let run = Command::new(binary("bulkhead"))
         .args(["run", "exec"])
@@ -162,12 +162,35 @@ fn run_alone(folder: &Path, words: &[&str], script: &str) -> std::process::Child
         .arg(&file)
         .env("XDG_RUNTIME_DIR", folder)
         .env_remove("BULKHEAD_SOCKET")
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::null())
         .spawn()
         .expect("the command starts");
     eventually("its program runs", || has(&file, "on\n"));
     run
+}
+
+/// Waits until the daemon that a command in this folder has started for itself stops.
+fn await_stop_of_own_daemon(folder: &Path) {
+    let daemon = |row: &String| row.contains("bulkhead-supervisor");
+    let log = || -> Option<String> {
+        let row = bulkhead_tests::daemon::processes_under(folder).into_iter().find(daemon)?;
+        let place = row.split(' ').skip_while(|word| *word != "--socket").nth(1)?;
+        std::fs::read_to_string(Path::new(place).with_file_name("log")).ok()
+    };
+    eventually("its daemon stops", || log().filter(|text| text.contains("the parent has ended")));
+}
+
+/// Sends Ctrl-C until the command has ended, and waits until nothing of it is left. Again and again: the command watches
+/// signals anew a moment after it has let go of its daemon.
+fn end_by_ctrl_c(mut run: std::process::Child, folder: &Path) -> Option<i32> {
+    let code = eventually("it ends", || {
+        send_signal(run.id(), "INT");
+        run.try_wait().expect("it can be asked")
+    });
+    let left = || bulkhead_tests::daemon::processes_under(folder);
+    eventually("all is gone", || left().is_empty().then_some(()));
+    code.code()
 }
 
 /// Says `bye` twelve seconds after it was asked to end: longer than the ten that a daemon has to stop.
@@ -176,7 +199,7 @@ fn a_private_daemon_is_not_killed_while_a_long_grace_runs() {
     const SLOW: &str =
         "trap 'sleep 12; echo bye > \"$1\"; exit 7' TERM; echo on > \"$1\"; while :; do sleep 0.02; done";
     let folder = new_folder();
-    let mut run = run_alone(folder.path(), &["--grace", "60s"], SLOW);
+    let mut run = run_alone(folder.path(), &["--grace", "60s"], SLOW, Stdio::null());
     send_signal(run.id(), "INT");
     assert_eq!(run.wait().expect("it ends").code(), Some(130));
     assert_eq!(
@@ -189,23 +212,26 @@ fn a_private_daemon_is_not_killed_while_a_long_grace_runs() {
 #[test]
 fn a_second_ctrl_c_ends_a_long_grace() {
     let folder = new_folder();
-    let mut run = run_alone(folder.path(), &["--grace", "60s"], DEAF);
+    let run = run_alone(folder.path(), &["--grace", "60s"], DEAF, Stdio::null());
     send_signal(run.id(), "INT");
-    let daemon = |row: &String| row.contains("bulkhead-supervisor");
-    let log = || -> Option<String> {
-        let row = bulkhead_tests::daemon::processes_under(folder.path()).into_iter().find(daemon)?;
-        let place = row.split(' ').skip_while(|word| *word != "--socket").nth(1)?;
-        std::fs::read_to_string(Path::new(place).with_file_name("log")).ok()
-    };
-    eventually("its daemon stops", || log().filter(|text| text.contains("the parent has ended")));
-    // Again and again: the command watches signals anew a moment after it has let go of its daemon.
-    let code = eventually("it ends", || {
-        send_signal(run.id(), "INT");
-        run.try_wait().expect("it can be asked")
-    });
-    assert_eq!(code.code(), Some(130));
-    let left = || bulkhead_tests::daemon::processes_under(folder.path());
-    eventually("all is gone", || left().is_empty().then_some(()));
+    await_stop_of_own_daemon(folder.path());
+    assert_eq!(end_by_ctrl_c(run, folder.path()), Some(130));
+}
+
+/// The result of one job cannot be written; the program of the other ignores that it is to end.
+#[test]
+fn ctrl_c_ends_a_long_grace_after_a_failed_write_too() {
+    const ONE_DEAF: &str = "if mkdir \"$1.one\" 2> /dev/null; then until [ -s \"$1\" ]; do sleep 0.02; done; echo x; exit; fi; \
+                            trap '' TERM; echo on > \"$1\"; while :; do sleep 0.02; done";
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        skip!("on one core two jobs do not run at a time");
+    }
+    let folder = new_folder();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+    let words = ["--unordered", "--count", "2", "--grace", "60s"];
+    let run = run_alone(folder.path(), &words, ONE_DEAF, full.into());
+    await_stop_of_own_daemon(folder.path());
+    assert_eq!(end_by_ctrl_c(run, folder.path()), Some(1));
 }
 
 /// ffmpeg writes an mp4, whose index comes last: with ffprobe it is read after Ctrl-C, a cancel of the daemon's client.

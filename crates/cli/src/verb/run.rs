@@ -116,14 +116,15 @@ impl Args {
         let out = sink.finish(&mut client);
         let code = *ended.as_ref().unwrap_or(&exit::DONE);
         let ended = first_error([ended.map(drop), out]);
-        self.tell_fate(global, ended, || sink.unwritten.fate(&mut client, private.is_some()))?;
-        if !global.quiet {
+        let told = self.tell_fate(global, ended, || sink.unwritten.fate(&mut client, private.is_some()));
+        if told.is_ok() && !global.quiet {
             sink.crashed.tell(&mut client, private.is_none());
         }
+        // After a failed write too: its daemon may wait for the grace of programs.
         if let Some(private) = &mut private {
             private.heed(client.set_interrupts(None));
         }
-        Ok(code)
+        told.map(|()| code)
     }
 
     /// Says what became of results that are not written: as a part of the error, if there is one. A closed stdout is a
@@ -415,7 +416,10 @@ impl<'a> ResultSink<'a> {
             client.received();
         }
         if self.has_done && self.combined_exit.code() == exit::DONE {
-            ends.extend(self.outs.finish(client.set_interrupts(None).as_mut()));
+            let mut interrupts = client.set_interrupts(None);
+            ends.extend(self.outs.finish(interrupts.as_mut()));
+            // They are needed again: dropped, they would leave the signals caught and heard by nobody.
+            drop(client.set_interrupts(interrupts));
         }
         first_error(ends)
     }
