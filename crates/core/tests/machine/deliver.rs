@@ -10,6 +10,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
+use bulkhead_proto::kind::Kind;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config, exit_code};
 
@@ -248,6 +249,47 @@ fn waits_and_readers_of_one_client_are_bounded() {
     assert!(matches!(reply, Reply::Refused(Refusal::Busy { .. })));
     rig.finish(job);
     assert_eq!(rig.told(ALICE, None).len(), 4096);
+}
+
+/// The bound is for ends that are not told yet: it takes one whole batch at a time, as often as one likes.
+#[test]
+fn a_wait_that_is_over_does_not_count() {
+    let mut rig = Rig::with(Config { queue_max: 4096, ..config(1) });
+    for _ in 0..3 {
+        let first = rig.submit(4096);
+        let jobs: Vec<JobId> = (0..4096).map(|number| JobId(first.0 + number)).collect();
+        let wait = rig.ask(ALICE, Request::Wait { jobs: jobs.clone() });
+        rig.change(ALICE, Request::Cancel { jobs });
+        rig.tell(Event::ClientFlushed { client: ALICE });
+        assert_eq!(rig.told(ALICE, Some(wait)).len(), 4096);
+    }
+}
+
+/// A client that reads nothing is sent 64 descriptors, of outputs or of logs, before the rest waits.
+#[test]
+fn descriptors_cost_credit() {
+    let mut config = Config { client_credit_bytes: 1 << 20, ..config(1) };
+    config.kinds.push(Kind { name: "talks".to_owned(), ring: 1, logs: true, ..Kind::default() });
+    let mut rig = Rig::with(config);
+    let policy = Policy { output: OutputMode::Descriptor, ..Policy::default() };
+    let job = rig.submit_as(ALICE, "talks", 1, policy, false);
+    rig.finish_with(job, TaskResult::Held { output: OutputId(5), bytes: 99 }, 1);
+    for request in [Request::Result { job }, Request::Logs { job, follow: false }] {
+        rig.tell(Event::ClientFlushed { client: ALICE });
+        let is_read_at_once = |rig: &mut Rig| {
+            let wait = rig.ask(ALICE, Request::Wait { jobs: vec![job] });
+            (wait, !rig.told(ALICE, Some(wait)).is_empty())
+        };
+        for _ in 0..62 {
+            rig.ask(ALICE, request.clone());
+        }
+        assert!(is_read_at_once(&mut rig).1, "{request:?}: the 63rd descriptor leaves some credit");
+        rig.ask(ALICE, request.clone());
+        let (wait, is_told) = is_read_at_once(&mut rig);
+        assert!(!is_told, "{request:?}: 64 descriptors use it up");
+        rig.tell(Event::ClientFlushed { client: ALICE });
+        assert_eq!(rig.told(ALICE, Some(wait)).len(), 1);
+    }
 }
 
 #[test]

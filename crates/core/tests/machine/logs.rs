@@ -145,3 +145,15 @@ fn an_offer_that_never_began_leaves_no_log() {
     assert_eq!(rig.logs_dropped, [log]);
     assert_ne!(offered(&rig, job), Some(log));
 }
+
+/// No later attempt makes a log in place of this one.
+#[test]
+fn an_offer_that_never_began_leaves_no_log_while_its_job_waits() {
+    let mut rig = rig(10);
+    let job = submit(&mut rig, 0);
+    let log = offered(&rig, job).expect("its kind keeps a log");
+    let (worker, _) = rig.holder(job).expect("it is offered");
+    rig.tell(Event::Suspended { worker, signal: 19 });
+    assert_eq!((offered(&rig, job), rig.logs_dropped.as_slice()), (None, &[log][..]));
+    assert!(refusal(&mut rig, ALICE, job, false).contains("has not run yet"));
+}

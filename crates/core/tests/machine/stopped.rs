@@ -75,6 +75,18 @@ fn a_stopped_spare_gets_no_slot_until_it_goes_on() {
     assert!(rig.killed.is_empty() && rig.holder(job).is_some());
 }
 
+/// No worker is spawned in place of a stopped spare, so one that goes on has to be used again.
+#[test]
+fn a_spare_that_goes_on_takes_the_next_free_slot() {
+    let mut rig = Rig::new(1);
+    let spare = rig.rows().iter().find(|row| row.state == WorkerState::Spare).expect("it is warm").worker;
+    rig.tell(Event::Suspended { worker: spare, signal: SIGSTOP });
+    rig.tell(Event::Resumed { worker: spare });
+    let job = rig.submit(1);
+    rig.crash(job);
+    assert_eq!(rig.holder(job).map(|held| held.0), Some(spare), "in the turn of the death");
+}
+
 #[test]
 fn a_limit_met_by_a_stopped_worker_keeps_its_own_reason() {
     let mut rig = Rig::new(1);

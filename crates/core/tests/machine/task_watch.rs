@@ -221,6 +221,39 @@ fn a_watched_task_shares_its_ring_with_nobody() {
     assert!(rig.holder(plain).is_some() && held(&rig) > 1, "short ones are fetched ahead as ever");
 }
 
+/// The limit is met by a task that waits in the ring: it has all of its time from the look that shows so.
+#[test]
+fn the_time_without_progress_of_a_task_that_had_not_begun_begins_anew() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit_as(ALICE, "quick", 1, no_progress(400), false);
+    rig.sleep(400);
+    assert_eq!((rig.examined, rig.looks), (1, 1), "the limit is met, and the task has not begun");
+    rig.claim(job);
+    rig.sleep(399);
+    assert_eq!(rig.outcome(job), None, "its time began at the look");
+    rig.sleep(1);
+    let limit = TimeLimit::NoProgress;
+    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 400, part: None }));
+}
+
+#[test]
+fn the_processor_time_of_a_task_that_had_not_begun_begins_anew() {
+    let mut rig = Rig::new(1);
+    rig.seen = seen(70, 1 << 20);
+    let job = rig.submit_as(ALICE, "quick", 1, cpu(100), false);
+    rig.seen = seen(170, 1 << 20);
+    rig.sleep(400);
+    assert_eq!(rig.looks, 1, "the limit is met once, and the task has not begun");
+    rig.claim(job);
+    rig.seen = seen(269, 1 << 20);
+    rig.sleep(1000);
+    assert_eq!(rig.outcome(job), None, "what its worker used before the look is not its own");
+    rig.seen = seen(270, 1 << 20);
+    rig.sleep(100);
+    let limit = TimeLimit::Cpu;
+    assert_eq!(rig.outcome(job), Some(Outcome::TimedOut { limit, limit_ms: 100, part: None }));
+}
+
 #[test]
 fn a_job_of_a_killed_worker_does_not_wait_for_the_proof() {
     let mut rig = Rig::new(1);

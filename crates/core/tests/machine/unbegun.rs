@@ -8,7 +8,7 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::JOB_RANGES_MAX;
 
-use crate::rig::{ALICE, BOB, Rig};
+use crate::rig::{ALICE, BOB, Rig, SEGV};
 
 fn range(first: JobId, count: u64) -> JobRange {
     JobRange { first, last: JobId(first.0 + count - 1) }
@@ -115,4 +115,27 @@ fn a_job_that_began_and_waits_again_has_a_record_of_its_own() {
     rig.tell(Event::Stop);
     assert_eq!(told(&rig), []);
     assert_eq!(rig.recorded(|what| matches!(what, What::Ended { job: ended, .. } if *ended == job)), 1);
+}
+
+/// Its expiry passes while it is offered, and does not pass again.
+#[test]
+fn a_job_that_comes_back_unbegun_after_its_expiry_expires() {
+    let mut rig = Rig::new(2);
+    let returned = rig.submit_as(ALICE, "quick", 1, expires(1000), false);
+    let lost = rig.submit_as(ALICE, "quick", 1, expires(1000), false);
+    rig.sleep(1001);
+    assert_eq!((rig.outcome(returned), rig.outcome(lost)), (None, None), "they may have begun");
+    let (worker, seq) = rig.holder(returned).expect("it is offered");
+    rig.take_back(worker, seq);
+    rig.turn();
+    let (worker, _) = rig.holder(lost).expect("it is offered");
+    rig.die(worker, SEGV);
+    for job in [returned, lost] {
+        assert_eq!((rig.outcome(job), rig.holder(job)), (Some(Outcome::Expired), None));
+    }
+    let ended = |job| {
+        let jobs = vec![range(job, 1)];
+        What::EndedQueued { outcome: Outcome::Expired, gone_ms: None, count: 1, jobs }
+    };
+    assert_eq!(told(&rig), [ended(returned), ended(lost)]);
 }
