@@ -13,4 +13,5 @@
 mod ipc_connect;
 pub mod supervisor;
 mod wire;
+mod words;
 pub mod worker;

@@ -18,6 +18,9 @@ use crate::memfd;
 
 const WORD: usize = 8;
 
+/// The orders of [`SharedPage::compare_exchange`]: of an exchange, and of a load that found another word.
+pub const EXCHANGE: (Ordering, Ordering) = (Ordering::AcqRel, Ordering::Acquire);
+
 /// A mapping of a shared file. Dropping it unmaps it.
 #[derive(Debug)]
 pub struct SharedPage {
@@ -132,7 +135,7 @@ impl SharedPage {
         self.writable_word(at).store(value, order);
     }
 
-    /// Replaces the word at `at` by `new` if it is `current` (AcqRel), otherwise returns it (Acquire).
+    /// Replaces the word at `at` by `new` if it is `current`, otherwise returns it, in the orders of [`EXCHANGE`].
     ///
     /// # Errors
     /// The word that was there.
@@ -140,7 +143,7 @@ impl SharedPage {
     /// # Panics
     /// If `at` is no word of this page, or it is mapped for reading only.
     pub fn compare_exchange(&self, at: usize, current: u64, new: u64) -> Result<u64, u64> {
-        self.writable_word(at).compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+        self.writable_word(at).compare_exchange(current, new, EXCHANGE.0, EXCHANGE.1)
     }
 
     /// Copies bytes from `at` into `into`, word by word: a concurrent write can tear it between words.

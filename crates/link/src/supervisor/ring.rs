@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
 use bulkhead_proto::death::{Death, ProgramEnd, Violation};
@@ -21,6 +21,8 @@ use bulkhead_proto::worker::boxes::{
     ORDER_SEQ_AT, ORDERS_BYTES, PROGRESS_NS_AT, UNWANTED_AT, WORD_AT,
 };
 use bulkhead_sys::shared_page::SharedPage;
+
+use crate::words::Words;
 
 mod death_cause;
 mod evidence;
@@ -108,10 +110,10 @@ struct RingEntry {
 /// Anything else (another seq, a second claim, a step back, a result of unknown form) is a protocol violation, and
 /// the worker is killed. After the proof of death, in the order of seq: a done result is taken, an offered task is
 /// taken back, the first claimed one is charged, further claimed ones go back uncharged; if none was claimed, no job
-/// is charged.
-pub struct Ring {
-    box_page: SharedPage,
-    orders: SharedPage,
+/// is charged. `P` is what its pages are made of: shared memory, and in a test the model of one.
+pub struct Ring<P = SharedPage> {
+    box_page: P,
+    orders: P,
     entries: Vec<RingEntry>,
     /// All offers before this one have ended.
     first: u64,
@@ -126,7 +128,7 @@ pub struct Ring {
     violation: Option<Violation>,
 }
 
-impl fmt::Debug for Ring {
+impl<P> fmt::Debug for Ring<P> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Ring")
             .field("outstanding", &self.outstanding)
@@ -144,8 +146,56 @@ impl Ring {
         let (box_page, box_descriptor) = SharedPage::create("bulkhead-box", BOX_BYTES)?;
         let (orders, orders_descriptor) = SharedPage::create("bulkhead-orders", ORDERS_BYTES)?;
         SharedPage::seal_future_writes(orders_descriptor.as_fd())?;
+        let descriptors = RingDescriptors { box_page: box_descriptor, orders_page: orders_descriptor };
+        Ok((Self::over(box_page, orders), descriptors))
+    }
+
+    /// When the worker recorded its coming death, as it says: CLOCK_MONOTONIC nanoseconds.
+    pub fn last_breath_ns(&self) -> Option<u64> {
+        match self.box_page.load(LAST_BREATH_AT, Ordering::Acquire) {
+            0 => None,
+            moment => Some(moment),
+        }
+    }
+
+    /// Names the death of process `pid` by `signal`, as the wait status says, with the crash record in the box. To be
+    /// called once, after the proof.
+    pub fn death_by(&self, signal: i32, core: bool, pid: u32) -> Death {
+        death_cause::name(&self.box_page, signal, core, pid)
+    }
+
+    /// The evidence in the box of a dead worker. `signal` is the one that ended it, as the wait status says; frames
+    /// of another one are ignored.
+    pub fn evidence(&self, signal: Option<i32>) -> Evidence {
+        evidence::read(&self.box_page, signal)
+    }
+
+    /// The processes of its last task that the worker could not end, as it says.
+    pub fn survivors(&self) -> Vec<u32> {
+        evidence::survivors(&self.box_page)
+    }
+
+    /// When the running task last reported progress: CLOCK_MONOTONIC nanoseconds, never after `now_ns`.
+    pub fn progress_ns(&self, now_ns: u64) -> Option<u64> {
+        match self.box_page.load(PROGRESS_NS_AT, Ordering::Acquire) {
+            0 => None,
+            moment => Some(moment.min(now_ns)),
+        }
+    }
+
+    /// The progress of the claimed task, as it reports it; `None` if no task is claimed or it has not reported any.
+    /// Progress of an earlier task was cleared before the claim.
+    pub fn progress(&self) -> Option<TaskProgress> {
+        let (_, claimed) = self.head()?;
+        if claimed { evidence::progress(&self.box_page) } else { None }
+    }
+}
+
+impl<P: Words> Ring<P> {
+    /// A ring without offers over two zeroed pages.
+    pub(crate) fn over(box_page: P, orders: P) -> Self {
         let free = RingEntry { seq: Seq(0), state: ClaimState::Settled };
-        let ring = Self {
+        Self {
             box_page,
             orders,
             entries: vec![free; RING],
@@ -155,8 +205,7 @@ impl Ring {
             nap: 0,
             stopped: None,
             violation: None,
-        };
-        Ok((ring, RingDescriptors { box_page: box_descriptor, orders_page: orders_descriptor }))
+        }
     }
 
     /// SETTLED -> OFFERED: stores the orders, then the word.
@@ -240,7 +289,7 @@ impl Ring {
             (false, false) => return,
         };
         self.orders.store(NAP_AT, self.nap, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        P::fence();
     }
 
     /// Asks the worker to end this offer, which it has claimed, by storing its seq in the orders.
@@ -303,52 +352,12 @@ impl Ring {
         left
     }
 
-    /// When the worker recorded its coming death, as it says: CLOCK_MONOTONIC nanoseconds.
-    pub fn last_breath_ns(&self) -> Option<u64> {
-        match self.box_page.load(LAST_BREATH_AT, Ordering::Acquire) {
-            0 => None,
-            moment => Some(moment),
-        }
-    }
-
-    /// Names the death of process `pid` by `signal`, as the wait status says, with the crash record in the box. To be
-    /// called once, after the proof.
-    pub fn death_by(&self, signal: i32, core: bool, pid: u32) -> Death {
-        death_cause::name(&self.box_page, signal, core, pid)
-    }
-
-    /// The evidence in the box of a dead worker. `signal` is the one that ended it, as the wait status says; frames
-    /// of another one are ignored.
-    pub fn evidence(&self, signal: Option<i32>) -> Evidence {
-        evidence::read(&self.box_page, signal)
-    }
-
-    /// The processes of its last task that the worker could not end, as it says.
-    pub fn survivors(&self) -> Vec<u32> {
-        evidence::survivors(&self.box_page)
-    }
-
     /// Whether the worker has claimed an open offer, or its word for one is no proof that it has not.
     pub fn has_claimed(&self) -> bool {
         (self.first..self.next).map(Seq).filter(|&seq| self.is_outstanding(seq)).any(|seq| {
             let offered = ClaimWord::pack(seq, ClaimState::Offered);
             self.box_page.load(word_at(seq), Ordering::Acquire) != offered
         })
-    }
-
-    /// When the running task last reported progress: CLOCK_MONOTONIC nanoseconds, never after `now_ns`.
-    pub fn progress_ns(&self, now_ns: u64) -> Option<u64> {
-        match self.box_page.load(PROGRESS_NS_AT, Ordering::Acquire) {
-            0 => None,
-            moment => Some(moment.min(now_ns)),
-        }
-    }
-
-    /// The progress of the claimed task, as it reports it; `None` if no task is claimed or it has not reported any.
-    /// Progress of an earlier task was cleared before the claim.
-    pub fn progress(&self) -> Option<TaskProgress> {
-        let (_, claimed) = self.head()?;
-        if claimed { evidence::progress(&self.box_page) } else { None }
     }
 
     /// Loads the word of an open offer and checks the step from the last state seen.
@@ -411,6 +420,8 @@ fn word_at(seq: Seq) -> usize {
     boxes::entry_at(boxes::index_of(seq)) + WORD_AT
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod races;
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use bulkhead_proto::death::ProgramEnd;
 use bulkhead_proto::ids::Seq;
@@ -25,6 +25,8 @@ use bulkhead_proto::worker::boxes::{
 use bulkhead_sys::clock::monotonic_ns;
 use bulkhead_sys::crash_handler::{self, CrashRecordLayout};
 use bulkhead_sys::shared_page::SharedPage;
+
+use crate::words::Words;
 
 /// Where the crash handler stores its words.
 const CRASH_RECORD: CrashRecordLayout = CrashRecordLayout {
@@ -83,11 +85,11 @@ impl PartialOutput<'_> {
     }
 }
 
-/// The mapped box and orders.
+/// The mapped box and orders. `P` is as with the supervisor's `Ring`.
 #[derive(Debug)]
-pub struct WorkerRing {
-    box_page: SharedPage,
-    orders: SharedPage,
+pub struct WorkerRing<P = SharedPage> {
+    box_page: P,
+    orders: P,
     /// The last offer that this worker claimed.
     claimed: Cell<Seq>,
     claimed_ns: Cell<u64>,
@@ -111,17 +113,8 @@ impl WorkerRing {
         let [box_descriptor, orders_descriptor] = descriptors else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "setup needs two descriptors"));
         };
-        Ok(Self {
-            box_page: SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?,
-            orders: SharedPage::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?,
-            claimed: Cell::new(Seq(0)),
-            claimed_ns: Cell::new(0),
-            rung_for: Cell::new(0),
-            stops: Cell::new(0),
-            told: Cell::new(false),
-            place: Cell::new(0),
-            has_left: Cell::new(false),
-        })
+        let box_page = SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?;
+        Ok(Self::over(box_page, SharedPage::map_read_only(orders_descriptor.as_fd(), ORDERS_BYTES)?))
     }
 
     /// Installs the crash handler, which records the cause of a death by a signal in the box. Once per process, on
@@ -132,6 +125,23 @@ impl WorkerRing {
     pub fn install_crash_handler(descriptors: &[OwnedFd]) -> io::Result<()> {
         let box_descriptor = descriptors.first().ok_or(io::ErrorKind::InvalidInput)?;
         crash_handler::install(SharedPage::map_shared(box_descriptor.as_fd(), BOX_BYTES)?, &CRASH_RECORD)
+    }
+}
+
+impl<P: Words> WorkerRing<P> {
+    /// The side of a worker that has claimed nothing.
+    pub(crate) fn over(box_page: P, orders: P) -> Self {
+        Self {
+            box_page,
+            orders,
+            claimed: Cell::new(Seq(0)),
+            claimed_ns: Cell::new(0),
+            rung_for: Cell::new(0),
+            stops: Cell::new(0),
+            told: Cell::new(false),
+            place: Cell::new(0),
+            has_left: Cell::new(false),
+        }
     }
 
     /// OFFERED -> CLAIMED. `false`: the supervisor took the offer back, so nothing of it may run.
@@ -182,7 +192,7 @@ impl WorkerRing {
         }
         store(ELAPSED_NS_AT, monotonic_ns().saturating_sub(self.claimed_ns.get()));
         self.box_page.store(at + WORD_AT, ClaimWord::pack(seq, ClaimState::Done), Ordering::Release);
-        fence(Ordering::SeqCst);
+        P::fence();
         if self.told.replace(false) {
             let header = |field: usize| self.box_page.store(field, 0, Ordering::Relaxed);
             [PROGRESS_NS_AT, PROGRESS_DONE_AT, PROGRESS_TOTAL_AT, LAST_WORDS_AT, PROGRAM_STOP_AT]
@@ -235,7 +245,7 @@ impl WorkerRing {
             stop.pack(self.stops.get())
         });
         self.box_page.store(PROGRAM_STOP_AT, word, Ordering::Release);
-        fence(Ordering::SeqCst);
+        P::fence();
     }
 
     /// Whether to ring the doorbell: the supervisor sleeps and was not rung for in this nap. To be called after each

@@ -10,6 +10,7 @@ use bulkhead_proto::ids::Seq;
 use bulkhead_proto::worker::boxes::{PROGRAM_STOP_AT, ProgramStop};
 
 use super::Ring;
+use crate::words::Words;
 
 /// What changed about the program of a claimed task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub enum ProgramChange {
     },
 }
 
-impl Ring {
+impl<P: Words> Ring<P> {
     /// The change since the last call. Costs one load while no program is stopped. A task that ends takes its stop along:
     /// no change is returned for that.
     pub fn program_change(&mut self) -> Option<ProgramChange> {

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::Ordering;
 
+use super::{FailureOutput, FinishedResult, FinishedTask};
+use crate::words::Words;
 use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::Seq;
 use bulkhead_proto::job::Payload;
@@ -12,12 +14,9 @@ use bulkhead_proto::limits::{INLINE_MAX_BYTES, OUTPUT_MAX_BYTES, TEXT_MAX_BYTES}
 use bulkhead_proto::worker::boxes::{
     self, ELAPSED_NS_AT, LENGTH_AT, OUTPUT_BYTES_AT, ReportStatus, STATUS_AT,
 };
-use bulkhead_sys::shared_page::SharedPage;
-
-use super::{FailureOutput, FinishedResult, FinishedTask};
 
 /// The result of an entry that was seen DONE with Acquire.
-pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Violation> {
+pub(super) fn copy(page: &impl Words, seq: Seq) -> Result<FinishedTask, Violation> {
     let index = boxes::index_of(seq);
     let field = |at: usize| page.load(boxes::entry_at(index) + at, Ordering::Relaxed);
     let status = ReportStatus::unpack(field(STATUS_AT)).ok_or(Violation::Result)?;
@@ -43,7 +42,7 @@ pub(super) fn copy(page: &SharedPage, seq: Seq) -> Result<FinishedTask, Violatio
 
 /// The text of a failure, and the output that its task had written: behind the text, or in the output file.
 fn failure(
-    page: &SharedPage,
+    page: &impl Words,
     index: usize,
     text_bytes: u64,
     output_bytes: u64,

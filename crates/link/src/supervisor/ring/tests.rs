@@ -258,3 +258,18 @@ fn one_doorbell_for_each_nap() {
     ring.nap(true);
     assert!(finish(6, &mut ring), "a nap after a nap asks for a doorbell of its own");
 }
+
+#[test]
+fn an_order_to_end_is_for_one_offer_and_for_none_before_or_after_it() {
+    let (mut ring, worker, _) = rings();
+    offer(&mut ring, 1..=3);
+    assert!(worker.claim(Seq(1)));
+    ring.request_cancel(Seq(2));
+    assert!(!worker.is_cancelled(), "it is for a later one");
+    worker.finish(Seq(1), &Finish::Inline(&[]));
+    assert!(worker.claim(Seq(2)));
+    assert!(worker.is_cancelled());
+    worker.finish(Seq(2), &Finish::Inline(&[]));
+    assert!(worker.claim(Seq(3)));
+    assert!(!worker.is_cancelled(), "it was for an earlier one");
+}
