@@ -1,9 +1,13 @@
-//! The real shell, with real workers, keeps what action.rs promises: the script of the simulation's.
+//! The real loop around no core: with real workers it keeps what action.rs promises, which is the script of the
+//! simulation's, and it does not sleep on a result.
 
 use std::process::{Command, Stdio};
 
 use bulkhead_core::action::Action;
-use bulkhead_proto::ids::KindId;
+use bulkhead_link::supervisor::Ring;
+use bulkhead_link::worker::{Finish, WorkerRing};
+use bulkhead_proto::death::KillReason;
+use bulkhead_proto::ids::{Fence, JobId, KindId, PoolId, Seq, WorkerId};
 use bulkhead_proto::job::Payload;
 
 use super::*;
@@ -55,9 +59,9 @@ impl Shell for RealShell {
     }
 }
 
-/// A process of its own: a supervisor reaps every child of its process, those of other tests too.
-#[test]
-fn the_real_shell_keeps_every_promise() {
+/// Runs `test` with a loop in a process of its own: a supervisor reaps every child of its process, those of other tests
+/// too. `name` is that of the test that calls this, which the new process runs again.
+fn in_own_process(name: &str, test: impl FnOnce(RealShell)) {
     let own = std::env::current_exe().unwrap();
     let program = own.ancestors().nth(2).unwrap().join("bulkhead-worker");
     if !program.is_file() {
@@ -73,13 +77,45 @@ fn the_real_shell_keeps_every_promise() {
         let settings = Settings::gather(args).unwrap();
         let kinds = settings.core.kinds.iter().map(|kind| kind.name.clone()).collect();
         let (event_loop, _instance) = daemon::assemble(settings, None).unwrap();
-        keep_every_promise(&mut RealShell { event_loop, ready: Events::with_capacity(EVENTS), kinds });
+        test(RealShell { event_loop, ready: Events::with_capacity(EVENTS), kinds });
     } else {
-        let name = "turn::tests::the_real_shell_keeps_every_promise";
         let mut test = Command::new(own);
-        test.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(MARK, "1").stdin(Stdio::null());
+        let name = format!("turn::tests::{name}");
+        test.args(["--exact", &name, "--nocapture", "--test-threads=1"]).env(MARK, "1").stdin(Stdio::null());
         let output = test.output().unwrap();
         let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
         assert!(output.status.success() && said[0].contains("1 passed"), "{}\n{}", said[0], said[1]);
     }
+}
+
+#[test]
+fn the_real_shell_keeps_every_promise() {
+    in_own_process("the_real_shell_keeps_every_promise", |mut shell| keep_every_promise(&mut shell));
+}
+
+/// The worker finishes while the loop is awake, so it rings no doorbell. The test plays that worker, in a ring that it
+/// puts in place of that of a real one. Without the look the loop sleeps until the real one has said hello.
+#[test]
+fn the_last_look_before_a_sleep_finds_what_no_doorbell_was_rung_for() {
+    in_own_process("the_last_look_before_a_sleep_finds_what_no_doorbell_was_rung_for", |mut shell| {
+        let (worker, seq) = (WorkerId(1), Seq(1));
+        // Nothing else keeps the loop awake: nobody has connected, and the core asks for its workers, and then for nothing
+        // until they are overdue.
+        assert!(shell.hear().is_empty());
+        shell.event_loop.core.step(now(), &mut Vec::new(), &mut Output::default());
+        let (spawned, _) = shell.perform(Action::Spawn { worker, pool: PoolId(0) });
+        assert!(matches!(spawned[..], [Event::WorkerSpawned { .. }]), "{spawned:?}");
+        let (mut ring, pages) = Ring::create().unwrap();
+        let played = WorkerRing::map(&[pages.box_page, pages.orders_page]).unwrap();
+        ring.offer(seq, JobId(1), Fence(1));
+        shell.event_loop.performer.workers.get(worker).unwrap().ring = ring;
+        assert!(played.claim(seq));
+        played.finish(seq, &Finish::Inline(b"x"));
+        assert!(!played.should_ring(), "the loop is awake");
+        let mut batch = Vec::new();
+        shell.event_loop.sleep(&mut shell.ready, &mut batch).unwrap();
+        let is_it = |event: &Event| matches!(event, Event::Finished { seq: of, .. } if *of == seq);
+        assert!(batch.iter().any(is_it), "the loop slept on a result: {batch:?}");
+        shell.perform(Action::Kill { worker, why: KillReason::Stop });
+    });
 }
