@@ -1,5 +1,8 @@
 //! The outbox of one client: bytes in order, and descriptors at their positions among them.
 //!
+//! The bytes lie in pieces of at most [`PIECE_BYTES`], and a piece that was sent is freed at once: the outbox of a
+//! client that reads all the time, and never quite everything, holds what is unsent and at most one piece beside it.
+//!
 //! It never blocks. Its size is bounded by its callers: the core limits the credit of each client, and
 //! `connection.rs` reads nothing from a client whose outbox is over the mark. Owned by `connection.rs`.
 
@@ -13,6 +16,11 @@ use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_sys::socket;
 
 use crate::output_store::OutputFile;
+
+/// Most bytes of one piece; less than a socket takes at once.
+const PIECE_BYTES: usize = 64 << 10;
+/// The queue of an empty outbox keeps room for so many pieces.
+const PIECES_KEPT: usize = 8;
 
 /// Bytes that are sent together; the descriptor is attached to the first one.
 #[derive(Debug)]
@@ -40,17 +48,38 @@ impl Outbox {
         reply: &ReplyFrame,
         descriptor: Option<Rc<OutputFile>>,
     ) -> Result<(), Oversized> {
-        if descriptor.is_some() || self.pieces.is_empty() {
-            let mut bytes = Vec::new();
-            frame::push_frame(reply, &mut bytes)?;
-            self.waiting_bytes += bytes.len();
-            self.pieces.push_back(Piece { bytes, sent: 0, descriptor });
-        } else if let Some(last) = self.pieces.back_mut() {
-            let before = last.bytes.len();
-            frame::push_frame(reply, &mut last.bytes)?;
-            self.waiting_bytes += last.bytes.len() - before;
+        let last = self.pieces.back_mut().filter(|_| descriptor.is_none());
+        match last.filter(|last| last.bytes.len() < PIECE_BYTES) {
+            Some(last) => {
+                let before = last.bytes.len();
+                frame::push_frame(reply, &mut last.bytes)?;
+                self.waiting_bytes += last.bytes.len() - before;
+            }
+            None => {
+                let mut bytes = Vec::new();
+                frame::push_frame(reply, &mut bytes)?;
+                self.waiting_bytes += bytes.len();
+                if let Some(last) = self.pieces.back_mut() {
+                    // Nothing is appended to it any more.
+                    last.bytes.shrink_to_fit();
+                }
+                self.pieces.push_back(Piece { bytes, sent: 0, descriptor });
+            }
         }
+        self.cut_last();
         Ok(())
+    }
+
+    /// Cuts what is over [`PIECE_BYTES`] off the last piece, into pieces of their own.
+    fn cut_last(&mut self) {
+        let Some(last) = self.pieces.back_mut().filter(|last| last.bytes.len() >= PIECE_BYTES) else {
+            return;
+        };
+        let rest = last.bytes.split_off(PIECE_BYTES);
+        last.bytes.shrink_to_fit();
+        for bytes in rest.chunks(PIECE_BYTES) {
+            self.pieces.push_back(Piece { bytes: bytes.to_vec(), sent: 0, descriptor: None });
+        }
     }
 
     /// Appends raw bytes (a hello).
@@ -103,16 +132,26 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
+        self.pieces.shrink_to(PIECES_KEPT);
         Ok(())
+    }
+
+    /// The memory that it takes up, in bytes.
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        let bytes: usize = self.pieces.iter().map(|piece| piece.bytes.capacity()).sum();
+        bytes + self.pieces.capacity() * size_of::<Piece>()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     use bulkhead_proto::client::message::Reply;
+    use bulkhead_proto::client::refusal::Refusal;
     use bulkhead_proto::codec;
     use bulkhead_proto::ids::Tag;
 
@@ -123,8 +162,10 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let mut outbox = Outbox::default();
+        // A long one too: it lies in several pieces.
         for tag in 0..50_000 {
-            outbox.push(&ReplyFrame { tag: Tag(tag), reply: Reply::Pong { pid: 1 } }, None).unwrap();
+            let reply = if tag == 25_000 { rows(tag) } else { pong(tag) };
+            outbox.push(&reply, None).unwrap();
         }
         outbox.flush(ours.as_fd()).unwrap();
         assert!(outbox.waiting_bytes() > 0, "the socket's own buffer is smaller than that");
@@ -141,6 +182,71 @@ mod tests {
             outbox.flush(ours.as_fd()).unwrap();
         }
         assert_eq!(outbox.waiting_bytes(), 0);
+    }
+
+    fn pong(tag: u32) -> ReplyFrame {
+        ReplyFrame { tag: Tag(tag), reply: Reply::Pong { pid: 1 } }
+    }
+
+    /// A long reply.
+    fn rows(tag: u32) -> ReplyFrame {
+        let name = "k".repeat(1000);
+        let refused = Refusal::UnknownKind { kind: name.clone(), known: vec![name; 300] };
+        ReplyFrame { tag: Tag(tag), reply: Reply::Refused(refused) }
+    }
+
+    #[test]
+    fn what_was_sent_is_freed_while_more_waits() {
+        for (reply, count) in [(pong(1), 20_000), (rows(1), 5)] {
+            let mut outbox = Outbox::default();
+            let sent = Cell::new(0_usize);
+            for round in 0..50 {
+                for _ in 0..count {
+                    outbox.push(&reply, None).unwrap();
+                }
+                // The socket takes so much that one byte is left.
+                let most = Cell::new(outbox.waiting_bytes() - 1);
+                let take = |bytes: &[u8], _: Option<BorrowedFd<'_>>| {
+                    let count = bytes.len().min(most.get()).min(100_000);
+                    most.set(most.get() - count);
+                    sent.set(sent.get() + count);
+                    if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+                };
+                outbox.flush_by(take).unwrap();
+                assert_eq!(outbox.waiting_bytes(), 1);
+                let capacity = outbox.capacity();
+                assert!(capacity <= 2 * PIECE_BYTES + 8192, "{capacity} bytes of memory in round {round}");
+            }
+            assert!(sent.get() > 5 << 20, "{}", sent.get());
+        }
+    }
+
+    #[test]
+    fn what_waits_takes_little_more_memory_than_its_bytes() {
+        let mut outbox = Outbox::default();
+        for round in 0..2000 {
+            let reply = if round % 400 == 7 { rows(round) } else { pong(round) };
+            outbox.push(&reply, None).unwrap();
+            let (capacity, waiting) = (outbox.capacity(), outbox.waiting_bytes());
+            assert!(capacity <= waiting + 2 * PIECE_BYTES + 8192, "{capacity} bytes of memory for {waiting}");
+        }
+        assert!(outbox.pieces.iter().all(|piece| piece.bytes.len() <= PIECE_BYTES));
+        outbox.flush_by(|bytes, _| Ok(bytes.len())).unwrap();
+        assert!(outbox.capacity() <= 8192, "{} bytes of memory for nothing", outbox.capacity());
+    }
+
+    #[test]
+    fn a_reply_that_fits_no_frame_leaves_nothing_behind() {
+        let mut outbox = Outbox::default();
+        let mut long = rows(1);
+        if let Reply::Refused(Refusal::UnknownKind { known, .. }) = &mut long.reply {
+            *known = vec!["k".repeat(1000); 1100];
+        }
+        assert!(outbox.push(&long, None).is_err());
+        outbox.push(&pong(1), None).unwrap();
+        let before = outbox.waiting_bytes();
+        assert!(outbox.push(&long, None).is_err());
+        assert_eq!(outbox.waiting_bytes(), before);
     }
 
     #[test]
