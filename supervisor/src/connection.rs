@@ -29,12 +29,10 @@ use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
 use crate::client_socket::ClientSocket;
 use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
+use crate::request_share::RequestShare;
 
 /// Bytes read from one client in one turn. It bounds how long a flood can delay the other clients.
 const BYTES_PER_TURN: usize = 256 << 10;
-/// Requests taken from one client in one turn; a request whose reply may fill a frame is the last one. Replies count
-/// against the client only once they are in its outbox, so this bounds how many are under way.
-const REQUESTS_PER_TURN: usize = 64;
 /// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 
@@ -198,9 +196,9 @@ impl Connection {
             self.say_goodbye(why);
             return true;
         }
-        let (mut left, mut requests) = (BYTES_PER_TURN, REQUESTS_PER_TURN);
+        let (mut left, mut share) = (BYTES_PER_TURN, RequestShare::whole());
         if self.wants_read() && self.has_unparsed {
-            self.parse(&mut requests, files, events);
+            self.parse(&mut share, files, events);
         }
         while left > 0 && !self.has_unparsed && !self.is_faulty() && self.wants_read() {
             match self.read_socket(buffer, files) {
@@ -208,7 +206,7 @@ impl Connection {
                 Ok(Some(0)) => return self.end(events),
                 Ok(Some(count)) => {
                     left = left.saturating_sub(count);
-                    self.feed(&buffer[..count], &mut requests, files, events);
+                    self.feed(&buffer[..count], &mut share, files, events);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -290,7 +288,7 @@ impl Connection {
     fn feed(
         &mut self,
         bytes: &[u8],
-        requests: &mut usize,
+        share: &mut RequestShare,
         files: &mut ClientFileStore,
         events: &mut Vec<Event>,
     ) {
@@ -303,7 +301,7 @@ impl Connection {
             }
             ConnectionState::Open(frames) => {
                 frames.feed(bytes);
-                self.parse(requests, files, events);
+                self.parse(share, files, events);
             }
             ConnectionState::Faulty(_) | ConnectionState::Closing => {}
         }
@@ -333,11 +331,11 @@ impl Connection {
         self.enter(ConnectionState::Closing);
     }
 
-    /// Turns whole frames into events, at most `requests`; the rest stays unparsed.
-    fn parse(&mut self, requests: &mut usize, files: &mut ClientFileStore, events: &mut Vec<Event>) {
+    /// Turns whole frames into events, as many as the share has room for; the rest stays unparsed.
+    fn parse(&mut self, share: &mut RequestShare, files: &mut ClientFileStore, events: &mut Vec<Event>) {
         let ConnectionState::Open(frames) = &mut self.state else { return };
         let fault = loop {
-            self.has_unparsed = *requests == 0;
+            self.has_unparsed = share.is_used();
             if self.has_unparsed {
                 return;
             }
@@ -353,7 +351,7 @@ impl Connection {
                 Ok(frame) => frame,
                 Err(why) => break Refusal::Invalid { why },
             };
-            *requests = if is_long(&request) { 0 } else { *requests - 1 };
+            share.take(&request);
             let files = match self.unclaimed.claim(named_files(&request)) {
                 FileClaim::Granted(claimed) => files.hold(claimed),
                 FileClaim::Lost(fault) => break fault,
@@ -452,11 +450,6 @@ fn named_files(request: &Request) -> &[FileUse] {
         | Request::Received { .. }
         | Request::Ping => &[],
     }
-}
-
-/// Whether the reply may fill a whole frame.
-fn is_long(request: &Request) -> bool {
-    matches!(request, Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers)
 }
 
 #[cfg(test)]
