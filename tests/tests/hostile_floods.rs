@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
-use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::frame::{Hello, push_frame};
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::JobId;
@@ -20,6 +20,9 @@ const UNREAD: &[Attack] = &[
     ("the same result, again and again", the_same_result),
     ("the same output descriptor, again and again", the_same_output),
     ("4096 jobs to wait for, 300 times", many_waits),
+    ("4096 unknown jobs to wait for, 2000 times", |siege| {
+        flood(&mut siege.connect(), &frame(1, unknown_jobs()), 2000);
+    }),
     ("a follower of events that never reads", deaf_follower),
     ("lists of jobs that are not read", |siege| {
         let request = Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: u32::MAX };
@@ -119,6 +122,38 @@ fn a_thousand_connections_that_all_submit() {
         }
     });
     siege.assert_nothing_left();
+}
+
+/// No number of ids makes more replies than there are requests, nor more bytes.
+#[test]
+fn unknown_jobs_have_one_reply_for_each_request() {
+    let siege = Siege::by_clients();
+    let mut wire = siege.connect();
+    let mut asked_bytes = 0;
+    for _ in 0..64 {
+        asked_bytes += frame(1, unknown_jobs()).len();
+        wire.ask(unknown_jobs());
+    }
+    let ping = wire.ask(Request::Ping);
+    let (mut replies, mut reply_bytes) = (0, 0);
+    loop {
+        let frame = wire.next_reply().unwrap();
+        if frame.tag == ping {
+            break;
+        }
+        let mut bytes = Vec::new();
+        push_frame(&frame, &mut bytes).unwrap();
+        reply_bytes += bytes.len();
+        let Reply::Unknown(unknown) = frame.reply else { panic!("{:?}", frame.reply) };
+        assert_eq!(unknown.jobs.len(), BATCH_MAX);
+        replies += 1;
+    }
+    assert_eq!(replies, 64);
+    assert!(reply_bytes <= asked_bytes + 64 * 16, "{reply_bytes} bytes for {asked_bytes}");
+}
+
+fn unknown_jobs() -> Request {
+    Request::Wait { jobs: (0..BATCH_MAX as u64).map(|number| JobId(1_000_000 + number)).collect() }
 }
 
 fn the_same_result(siege: &Siege) {

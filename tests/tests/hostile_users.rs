@@ -48,6 +48,7 @@ fn is_unknown(reply: &Reply, job: JobId) -> bool {
     match reply {
         Reply::Refused(refusal) => *refusal == unknown,
         Reply::Changed { count: 0, refused } => *refused == [unknown],
+        Reply::Unknown(jobs) => jobs.refusals().eq([(job, unknown)]),
         _ => false,
     }
 }

@@ -253,6 +253,7 @@ fn reply_name(reply: &Reply) -> &'static str {
         Reply::Ended(_) => "ended",
         Reply::Held { .. } => "held",
         Reply::Logs { .. } => "logs",
+        Reply::Unknown(_) => "unknown",
         Reply::Refused(_) => "refused",
         Reply::Changed { .. } => "changed",
         Reply::Jobs { .. } => "jobs",

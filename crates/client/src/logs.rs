@@ -139,6 +139,13 @@ impl DaemonClient {
                 }
                 Some(Answer::Held(..)) => return Err(self.give_up(ProtocolError::Reply("held"))),
                 Some(Answer::Plain(Reply::Refused(refusal))) => return Err(Error::Refused(refusal)),
+                Some(Answer::Plain(Reply::Unknown(unknown))) => {
+                    let gone = unknown.refusals().next();
+                    return Err(gone.map_or_else(
+                        || self.unexpected(&Reply::Unknown(unknown)),
+                        |(_, refusal)| Error::Refused(refusal),
+                    ));
+                }
                 Some(Answer::Plain(other)) => return Err(self.unexpected(&other)),
             }
         }

@@ -81,10 +81,10 @@ impl AwaitedJobs<'_> {
     fn take(&mut self, arrived: ReceivedReply) -> Result<(), Error> {
         let items: Vec<WaitItem> = match arrived.answer {
             Answer::Ended(ends) => ends.into_iter().map(WaitItem::Ended).collect(),
-            Answer::Plain(Reply::Refused(refusal)) => match about(&refusal) {
-                Some(job) => vec![WaitItem::Refused { job, refusal }],
-                None => return Err(Error::Refused(refusal)),
-            },
+            Answer::Plain(Reply::Unknown(unknown)) => {
+                unknown.refusals().map(|(job, refusal)| WaitItem::Refused { job, refusal }).collect()
+            }
+            Answer::Plain(Reply::Refused(refusal)) => return Err(Error::Refused(refusal)),
             Answer::Plain(other) => return Err(self.client.unexpected(&other)),
             Answer::Held(..) => return Err(self.client.give_up(ProtocolError::Reply("held"))),
             Answer::Log(_) => return Err(self.client.give_up(ProtocolError::Reply("logs"))),
@@ -101,17 +101,6 @@ impl AwaitedJobs<'_> {
         }
         self.ready.extend(items);
         Ok(())
-    }
-}
-
-/// The job that a refusal is about, if it is about one.
-fn about(refusal: &Refusal) -> Option<JobId> {
-    match refusal {
-        Refusal::NeverWas { job, .. }
-        | Refusal::Gone { job, .. }
-        | Refusal::NotEnded { job, .. }
-        | Refusal::WrongState { job, .. } => Some(*job),
-        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bulkhead_client::{Error, ProtocolError, ReceivedOutput, WaitItem};
 use bulkhead_proto::client::message::{Reply, Request, Walk};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
 use bulkhead_proto::ids::{JobId, Tag};
 use fake::{Fake, done, done_in_file, frame};
 
@@ -156,20 +156,23 @@ fn a_descriptor_is_announced_there_and_as_long_as_said() {
 fn waiting_gives_one_item_for_each_number() {
     let fake = Fake::serve(|mut peer| {
         let asked = peer.request().unwrap();
-        assert_eq!(asked.request, Request::Wait { jobs: vec![JobId(3), JobId(4), JobId(5)] });
-        peer.reply(asked.tag, Reply::Refused(Refusal::Gone { job: JobId(4), others: true }));
+        assert_eq!(asked.request, Request::Wait { jobs: [3, 4, 5, 6].map(JobId).to_vec() });
+        let unknown = UnknownJobs { jobs: vec![JobId(4), JobId(6)], last: JobId(5), others: true };
+        peer.reply(asked.tag, Reply::Unknown(unknown));
         peer.reply(asked.tag, Reply::Ended(vec![done(5, b""), done(3, b"")]));
     });
     let mut client = fake.client();
-    let jobs = [5, 3, 4, 5].map(JobId);
+    let jobs = [5, 3, 4, 5, 6].map(JobId);
     let order: Vec<u64> = client
         .wait(jobs)
         .map(|item| match item.unwrap() {
             WaitItem::Ended(end) => end.job.0,
-            WaitItem::Refused { job, .. } => 100 + job.0,
+            WaitItem::Refused { job, refusal: Refusal::Gone { others: true, .. } } => 100 + job.0,
+            WaitItem::Refused { job, refusal: Refusal::NeverWas { last: JobId(5), .. } } => 200 + job.0,
+            other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(order, [104, 5, 3]);
+    assert_eq!(order, [104, 206, 5, 3]);
     fake.finish();
 }
 

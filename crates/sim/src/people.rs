@@ -185,7 +185,7 @@ impl World {
         if let Reply::Held { first, ended } = &reply {
             client.held = first + ended.len() as u64 - 1;
         }
-        let answered = reply.ends().is_some() || matches!(reply, Reply::Refused(_));
+        let answered = reply.ends().is_some() || matches!(reply, Reply::Refused(_) | Reply::Unknown(_));
         if client.role == Role::Single && answered {
             let after = self.rng.span(MS);
             self.plan(after, Move::Act(place));

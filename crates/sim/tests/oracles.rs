@@ -10,6 +10,7 @@ use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
 use bulkhead_proto::client::record::{Record, What};
+use bulkhead_proto::client::refusal::UnknownJobs;
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, OutputId, PoolId, Seq, SlotId, Tag, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
@@ -268,6 +269,19 @@ fn outputs_are_attached_while_held_and_dropped_once() {
     assert_eq!(oracle(bench.decide(vec![], drop())), "outputs");
     let pong = Reply::Pong { pid: 1 };
     assert_eq!(oracle(bench.oracles.outputs.attached(&pong, Some(OutputId(1)))), "outputs");
+}
+
+#[test]
+fn unknown_jobs_are_told_in_one_reply() {
+    let mut bench = Bench::new();
+    let (tag, jobs) = (Tag(2), vec![JobId(8), JobId(9)]);
+    let request = Request::Wait { jobs: jobs.clone() };
+    bench.tell(Event::ClientSaid { client: CLIENT, tag, request, files: Vec::new() }).unwrap();
+    let unknown =
+        |jobs: &[JobId]| Reply::Unknown(UnknownJobs { jobs: jobs.to_vec(), last: JobId(1), others: true });
+    let mut get = |reply: Reply| bench.oracles.got(bench.now, CLIENT, tag, &reply, None, 10);
+    get(unknown(&jobs[..1])).unwrap();
+    assert_eq!(oracle(get(unknown(&jobs[1..]))), "replies");
 }
 
 #[test]

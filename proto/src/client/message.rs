@@ -9,7 +9,7 @@
 
 use crate::client::outcome::JobEnded;
 use crate::client::record::Record;
-use crate::client::refusal::Refusal;
+use crate::client::refusal::{Refusal, UnknownJobs};
 use crate::client::view::{DeathRow, JobDetail, JobRow, Status, WorkerRow};
 use crate::client::why::Why;
 use crate::codec::{Decode, Encode};
@@ -42,8 +42,9 @@ pub enum Request {
     /// Run these jobs. Replies: [`Reply::Accepted`]; then, if attached, [`Reply::Ended`] or, if held,
     /// [`Reply::Held`] until each job has ended.
     Submit(Submit),
-    /// Wait for the ends of these jobs. For each id there is, in the order in which the jobs end, an entry of a
-    /// [`Reply::Ended`], or a [`Reply::Refused`] if the job is unknown.
+    /// Wait for the ends of these jobs. For each id there is an entry of a [`Reply::Ended`], in the order in which the
+    /// jobs end, or of a [`Reply::Unknown`] if there is no such job: one reply, the first, has all of which that is
+    /// known at once. [`Reply::Refused`] if the request as a whole was refused.
     Wait {
         /// The jobs.
         jobs: Vec<JobId>,
@@ -220,6 +221,9 @@ pub enum Reply {
         /// Whether the descriptor is attached; it is not if the log was dropped before the reply was sent.
         is_there: bool,
     },
+    /// Jobs of a wait, or of an attached submit, whose ends cannot be told, because there is no such job or because it
+    /// was forgotten before its end was sent.
+    Unknown(UnknownJobs),
     /// The request was refused; nothing of it was done.
     Refused(Refusal),
     /// How many jobs were changed, and why the others were not.

@@ -83,6 +83,32 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// The refusal for a number that names no job which the client may see. `last`: the last number that was given;
+    /// `others`: the number may belong to another user.
+    pub fn unknown(job: JobId, last: JobId, others: bool) -> Self {
+        if job > last || job == JobId(0) { Self::NeverWas { job, last } } else { Self::Gone { job, others } }
+    }
+}
+
+/// Jobs of one request that the client cannot be told of: one reply has them all, in less room than the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct UnknownJobs {
+    /// Their numbers, each as often as the request named it.
+    pub jobs: Vec<JobId>,
+    /// The last number that was given to a job.
+    pub last: JobId,
+    /// Whether those that were given may belong to another user.
+    pub others: bool,
+}
+
+impl UnknownJobs {
+    /// Each number, and why there is no such job.
+    pub fn refusals(&self) -> impl Iterator<Item = (JobId, Refusal)> {
+        self.jobs.iter().map(|job| (*job, Refusal::unknown(*job, self.last, self.others)))
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -138,5 +164,13 @@ mod tests {
         };
         assert!(missing(EXEC).contains("in user mode") && !missing(EXEC).contains("noop"));
         assert!(missing("exce").contains("this daemon offers noop"));
+    }
+
+    #[test]
+    fn a_number_was_never_given_or_its_job_is_gone() {
+        let unknown = UnknownJobs { jobs: [0, 1, 7, 8].map(JobId).to_vec(), last: JobId(7), others: true };
+        let never = |job| (JobId(job), Refusal::NeverWas { job: JobId(job), last: JobId(7) });
+        let gone = |job| (JobId(job), Refusal::Gone { job: JobId(job), others: true });
+        assert_eq!(unknown.refusals().collect::<Vec<_>>(), [never(0), gone(1), gone(7), never(8)]);
     }
 }

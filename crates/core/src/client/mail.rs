@@ -2,12 +2,14 @@
 //!
 //! A letter is a few bytes; the result stays with its job until the letter is read. The ends that a turn sends for
 //! one request share a reply, the envelope. An end with a descriptor has a reply of its own. Ends of held jobs are in
-//! envelopes of their own, because their replies number them (`receipts.rs`).
+//! envelopes of their own, because their replies number them (`receipts.rs`). Jobs that were forgotten before their
+//! letters were read share a second reply, so no number of them makes more replies than the ends would have made.
 
 use std::collections::BTreeMap;
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, Survivor};
+use bulkhead_proto::client::refusal::UnknownJobs;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
@@ -51,10 +53,11 @@ impl Letter {
     }
 }
 
-/// The ends of one reply that is not sent yet.
+/// What is told of one request and not sent yet: ends, and jobs that were forgotten.
 #[derive(Default)]
 struct Envelope {
     ended: Vec<JobEnded>,
+    gone: Vec<JobId>,
     bytes: u64,
 }
 
@@ -72,7 +75,7 @@ pub(crate) struct Envelopes {
 impl Envelopes {
     /// One envelope whose bytes are not in the sum, for a test.
     pub(super) fn miscounted(tag: Tag) -> Self {
-        Self { of: BTreeMap::from([((tag, false), Envelope { ended: Vec::new(), bytes: 1 })]), bytes: 0 }
+        Self { of: BTreeMap::from([((tag, false), Envelope { bytes: 1, ..Envelope::default() })]), bytes: 0 }
     }
 }
 
@@ -151,7 +154,7 @@ impl Clients {
         if output.is_none() {
             return self.enclose(turn, (id, place), ended, envelopes);
         }
-        self.seal_one(turn, (id, place), envelopes);
+        self.seal(turn, (id, place), envelopes);
         self.send_ends(turn, (id, place), vec![ended], 2 * ENTRY_BYTES, output);
     }
 
@@ -168,23 +171,53 @@ impl Clients {
         envelope.bytes += bytes;
         envelope.ended.push(ended);
         if envelope.ended.len() == BATCH_MAX || envelope.bytes >= REPLY_BYTES {
-            self.seal_one(turn, (id, place), envelopes);
+            self.seal(turn, (id, place), envelopes);
         }
     }
 
-    /// Sends the envelopes of one request.
-    ///
-    /// # Panics
-    /// If their bytes were not counted in the sum of all envelopes.
-    pub(crate) fn seal(&mut self, turn: &mut Turn, (id, tag): (ClientId, Tag), envelopes: &mut Envelopes) {
-        self.seal_one(turn, (id, (tag, false)), envelopes);
-        self.seal_one(turn, (id, (tag, true)), envelopes);
+    /// Puts a job that was forgotten before its end was sent into the envelope of its request.
+    pub(crate) fn tell_gone(
+        &mut self,
+        turn: &mut Turn,
+        (id, tag): (ClientId, Tag),
+        job: JobId,
+        envelopes: &mut Envelopes,
+    ) {
+        let place = (tag, false);
+        envelopes.bytes += ENTRY_BYTES;
+        let envelope = envelopes.of.entry(place).or_default();
+        envelope.bytes += ENTRY_BYTES;
+        envelope.gone.push(job);
+        if envelope.gone.len() == BATCH_MAX {
+            self.seal(turn, (id, place), envelopes);
+        }
     }
 
-    fn seal_one(&mut self, turn: &mut Turn, (id, place): (ClientId, Place), envelopes: &mut Envelopes) {
+    /// Sends one envelope.
+    ///
+    /// # Panics
+    /// If its bytes were not counted in the sum of all envelopes.
+    pub(super) fn seal(
+        &mut self,
+        turn: &mut Turn,
+        (id, place): (ClientId, Place),
+        envelopes: &mut Envelopes,
+    ) {
         if let Some(envelope) = envelopes.of.remove(&place) {
             count_down(&mut envelopes.bytes, envelope.bytes, "bytes in envelopes");
-            self.send_ends(turn, (id, place), envelope.ended, envelope.bytes, None);
+            self.send(turn, (id, place), envelope);
+        }
+    }
+
+    fn send(&mut self, turn: &mut Turn, (id, (tag, held)): (ClientId, Place), envelope: Envelope) {
+        let Envelope { ended, gone, bytes } = envelope;
+        let gone_bytes = ENTRY_BYTES * gone.len() as u64;
+        if !ended.is_empty() {
+            self.send_ends(turn, (id, (tag, held)), ended, bytes - gone_bytes, None);
+        }
+        if let Some(last) = gone.iter().max().copied() {
+            let unknown = UnknownJobs { jobs: gone, last, others: false };
+            self.reply(turn, (id, tag), Reply::Unknown(unknown), ENTRY_BYTES + gone_bytes, None);
         }
     }
 
@@ -204,7 +237,7 @@ impl Clients {
     /// Sends all envelopes of a client.
     pub(crate) fn seal_all(&mut self, turn: &mut Turn, id: ClientId, envelopes: Envelopes) {
         for (place, envelope) in envelopes.of {
-            self.send_ends(turn, (id, place), envelope.ended, envelope.bytes, None);
+            self.send(turn, (id, place), envelope);
         }
     }
 }

@@ -178,7 +178,7 @@ fn every_client_that_was_ready_is_looked_at() {
 #[should_panic(expected = "bytes in envelopes are counted before they go")]
 fn an_envelope_holds_no_more_than_all_of_them() {
     let mut room = ClientRoom::new();
-    room.clients.seal(&mut room.turn, (ALICE, Tag(1)), &mut Envelopes::miscounted(Tag(1)));
+    room.clients.seal(&mut room.turn, (ALICE, (Tag(1), false)), &mut Envelopes::miscounted(Tag(1)));
 }
 
 #[test]

@@ -130,20 +130,19 @@ impl Jobs {
     /// A refusal in the same words for a job that is gone and for a job of another user, so that a refusal does not
     /// tell which numbers others have.
     pub(crate) fn visible(&self, peer: Peer, job: JobId) -> Result<TaskRun, Refusal> {
-        match self.find(job).filter(|_| job < FIRST_PART) {
-            Some(run) if peer.admin || self.batch(run).uid() == peer.uid => Ok(run),
-            _ => Err(self.absent(job, !peer.admin)),
-        }
+        let unknown = || Refusal::unknown(job, self.last_id(), !peer.admin);
+        self.find_visible(peer, job).ok_or_else(unknown)
     }
 
-    /// The refusal for a number that names no visible job; `others`: the number may be a job of another user.
-    fn absent(&self, job: JobId, others: bool) -> Refusal {
-        let last = self.table.last_id();
-        if job > last || job == JobId(0) {
-            Refusal::NeverWas { job, last }
-        } else {
-            Refusal::Gone { job, others }
-        }
+    /// The run of this job, if the client may see it.
+    pub(crate) fn find_visible(&self, peer: Peer, job: JobId) -> Option<TaskRun> {
+        let run = self.find(job).filter(|_| job < FIRST_PART)?;
+        (peer.admin || self.batch(run).uid() == peer.uid).then_some(run)
+    }
+
+    /// The last number that was given to a job.
+    pub(crate) fn last_id(&self) -> JobId {
+        self.table.last_id()
     }
 
     /// The entry of the first task of a run.

@@ -41,11 +41,10 @@ impl Core {
 
     fn open_letter(&mut self, id: ClientId, letter: Letter, envelopes: &mut Envelopes) {
         let (tag, job) = (letter.tag(), letter.job());
-        // Its job was forgotten or evicted while the letter waited. Earlier ends for this request are sent first.
+        // Its job was forgotten or evicted while the letter waited.
         let Some(run) = self.jobs.find(job) else {
             self.told(id, letter);
-            self.clients.seal(&mut self.turn, (id, tag), envelopes);
-            return self.refuse(id, tag, Refusal::Gone { job, others: false });
+            return self.clients.tell_gone(&mut self.turn, (id, tag), job, envelopes);
         };
         if self.jobs.job(run).end().is_none() {
             return self.wait_again(id, run, letter);

@@ -5,7 +5,7 @@
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
 use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
@@ -16,6 +16,9 @@ use crate::event::{Attached, Peer};
 use crate::job::TaskRun;
 use crate::machine::Core;
 use crate::view::{View, ViewReply};
+
+/// Most bytes of a number in a reply.
+const UNKNOWN_BYTES: u64 = 9;
 
 /// A method that changes one job, or refuses to.
 type Change = fn(&mut Core, TaskRun, Peer) -> Result<(), Refusal>;
@@ -87,11 +90,17 @@ impl Core {
             let what = "your list of jobs to wait for".to_owned();
             return self.refuse(id, tag, Refusal::Busy { what, limit, retry_after_ms: 1000 });
         }
+        let mut unknown = Vec::new();
         for &job in jobs {
-            match self.jobs.visible(peer, job) {
-                Ok(run) => self.wait_for(id, tag, run),
-                Err(refusal) => self.refuse(id, tag, refusal),
+            match self.jobs.find_visible(peer, job) {
+                Some(run) => self.wait_for(id, tag, run),
+                None => unknown.push(job),
             }
+        }
+        if !unknown.is_empty() {
+            let bytes = UNKNOWN_BYTES * (3 + unknown.len() as u64);
+            let unknown = UnknownJobs { jobs: unknown, last: self.jobs.last_id(), others: !peer.admin };
+            self.reply(id, tag, Reply::Unknown(unknown), bytes);
         }
         if self.clients.see(id).is_some_and(|client| client.asked_waits() > 0) {
             self.notify_waiter(id);

@@ -22,6 +22,59 @@ fn large() -> TaskResult {
     TaskResult::Inline(Payload::from(vec![1; 4096]))
 }
 
+/// The jobs of each reply to this request that says they are unknown.
+fn unknown_in(rig: &Rig, tag: Tag) -> Vec<Vec<JobId>> {
+    let replies = rig.replies.iter().filter(|(_, of, ..)| *of == tag);
+    let unknown = replies.filter_map(|(_, _, reply, _)| match reply {
+        Reply::Unknown(unknown) => Some(unknown.jobs.clone()),
+        _ => None,
+    });
+    unknown.collect()
+}
+
+#[test]
+fn one_reply_has_all_unknown_jobs_of_a_request() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    rig.forget_past();
+    let mut jobs: Vec<JobId> = (0..4095).map(|number| JobId(1 << 62 | number)).collect();
+    jobs[77] = jobs[78];
+    let unknown = jobs.clone();
+    jobs.insert(2000, job);
+    let tag = rig.ask(ALICE, Request::Wait { jobs });
+    assert_eq!(rig.replies.len(), 1);
+    assert_eq!(unknown_in(&rig, tag), [unknown]);
+    rig.finish(job);
+    assert_eq!(rig.told(ALICE, Some(tag)).len(), 1, "the other is waited for");
+}
+
+#[test]
+fn jobs_that_are_forgotten_before_they_are_told_share_a_reply() {
+    let mut rig = Rig::with(Config { client_credit_bytes: 10_000, ..config(1) });
+    let large_one = rig.submit(1);
+    rig.finish_with(large_one, TaskResult::Inline(Payload::from(vec![1; 4000])), 1000);
+    let kept = rig.submit(1);
+    let gone = rig.submit(1);
+    for job in [kept, gone] {
+        rig.finish(job);
+    }
+    // They use up the credit, so that nothing is told of the wait until it is whole again.
+    for _ in 0..3 {
+        rig.ask(ALICE, Request::Result { job: large_one });
+    }
+    let mut jobs = vec![gone; 200];
+    jobs.insert(100, kept);
+    let tag = rig.ask(ALICE, Request::Wait { jobs });
+    rig.change(ADMIN, Request::Forget { jobs: vec![gone] });
+    rig.forget_past();
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    assert_eq!(rig.told(ALICE, Some(tag)).len(), 1);
+    assert_eq!(unknown_in(&rig, tag), [vec![gone; 200]]);
+    assert_eq!(rig.replies.len(), 2);
+    let again = rig.ask(ALICE, Request::Wait { jobs: vec![kept] });
+    assert_eq!(rig.told(ALICE, Some(again)).len(), 1, "those waits are over");
+}
+
 #[test]
 fn attached_results_stream_and_are_forgotten() {
     let mut rig = Rig::new(2);
@@ -74,13 +127,10 @@ fn several_clients_wait_for_one_job() {
     rig.finish(job);
     assert_eq!(rig.told(ALICE, Some(waiting)).len(), 1);
     assert_eq!(rig.told(ADMIN, Some(other)).len(), 1);
-    let refusals = |tag: Tag| {
-        rig.replies
-            .iter()
-            .filter(|(_, of, reply, _)| *of == tag && matches!(reply, Reply::Refused(_)))
-            .count()
-    };
-    assert_eq!((refusals(waiting), refusals(refused)), (1, 1));
+    assert_eq!(
+        (unknown_in(&rig, waiting), unknown_in(&rig, refused)),
+        (vec![vec![unknown]], vec![vec![job]])
+    );
     let late = rig.ask(ALICE, Request::Wait { jobs: vec![job] });
     assert_eq!(rig.told(ALICE, Some(late)).len(), 1, "it has ended already");
     assert!(matches!(rig.answer(ALICE, Request::Result { job }), Reply::Ended(ended) if ended.len() == 1));

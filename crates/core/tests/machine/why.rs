@@ -171,7 +171,7 @@ fn a_wait_tells_what_never_was_from_what_is_forgotten() {
     let job = rig.submit(1);
     let beyond = JobId(job.0 + 1);
     let refused = |rig: &mut Rig, job| match rig.answer(ADMIN, Request::Wait { jobs: vec![job] }) {
-        Reply::Refused(refusal) => refusal,
+        Reply::Unknown(unknown) => unknown.refusals().next().expect("it names the job").1,
         other => panic!("told: {other:?}"),
     };
     assert_eq!(refused(&mut rig, beyond), Refusal::NeverWas { job: beyond, last: job });

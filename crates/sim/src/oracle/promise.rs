@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bulkhead_core::event::Peer;
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
 use bulkhead_proto::ids::JobId;
 
 /// A request and its replies so far.
@@ -87,15 +87,10 @@ impl Promise {
                 jobs.into_iter().try_for_each(|job| self.take_end(job, 1))
             }
             // Forgotten before its end could be told.
-            (Request::Submit(submit), Reply::Refused(Refusal::Gone { job, .. }))
-                if submit.attached && !first =>
-            {
-                self.take_end(*job, 1)
+            (Request::Submit(submit), Reply::Unknown(unknown)) if submit.attached && !first => {
+                self.take_unknown(unknown)
             }
-            (
-                Request::Wait { .. },
-                Reply::Refused(Refusal::NeverWas { job, .. } | Refusal::Gone { job, .. }),
-            ) => self.take_end(*job, 1),
+            (Request::Wait { .. }, Reply::Unknown(unknown)) => self.take_unknown(unknown),
             (Request::Events { .. }, Reply::Events { .. }) => self.take_events(reply),
             (Request::Drain { .. }, Reply::Drained { .. }) if self.replies == 2 => Ok(()),
             (Request::Logs { job, follow }, Reply::Logs { job: of, .. })
@@ -125,6 +120,17 @@ impl Promise {
             self.left = (0..u64::from(*count)).map(|next| (JobId(first.0 + next), 1)).collect();
         }
         Ok(())
+    }
+
+    fn take_unknown(&mut self, unknown: &UnknownJobs) -> Result<(), String> {
+        if unknown.jobs.is_empty() {
+            return Err("it names no job".to_owned());
+        }
+        let never = unknown.refusals().any(|(_, refusal)| matches!(refusal, Refusal::NeverWas { .. }));
+        if never && self.replies > 1 {
+            return Err("the first reply has all jobs that never were".to_owned());
+        }
+        unknown.jobs.iter().try_for_each(|job| self.take_end(*job, 1))
     }
 
     fn take_progress(&self, job: JobId, done: u64, total: u64) -> Result<(), String> {

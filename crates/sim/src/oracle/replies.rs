@@ -154,8 +154,8 @@ impl ReplyOracle {
             );
         }
         known.receipts.got(reply).or_else(|why| broken("receipts", format!("client {client}: {why}")))?;
-        let streamed =
-            reply.ends().is_some() || matches!(reply, Reply::Events { .. } | Reply::Progress { .. });
+        let streamed = reply.ends().is_some()
+            || matches!(reply, Reply::Events { .. } | Reply::Progress { .. } | Reply::Unknown(_));
         let streamed = streamed && promise.replies > 1;
         if !known.credit.sent(bytes, streamed, credit_bytes) {
             return broken("replies", format!("client {client} does not read, and gets {bytes} bytes more"));
