@@ -250,6 +250,24 @@ impl Death {
         }
     }
 
+    /// The death without what it tells of the tasks that the worker ran: addresses, sizes, limits, senders.
+    pub fn brief(&self) -> String {
+        match self {
+            Self::Signalled { signal, .. }
+            | Self::Fault { signal, .. }
+            | Self::StackOverflow { signal, .. }
+            | Self::AllocationFailed { signal, .. }
+            | Self::Sent { signal, .. }
+            | Self::OfProgram { signal, .. } => Signal(*signal).to_string(),
+            Self::Killed { .. } => "killed by the supervisor".to_owned(),
+            Self::Exited { .. }
+            | Self::LeftInMidJob
+            | Self::LeftAfterPanic
+            | Self::LeftProcesses
+            | Self::Retired => self.to_string(),
+        }
+    }
+
     /// Whether the supervisor neither killed it nor asked it to leave.
     pub fn is_own(&self) -> bool {
         match self {
@@ -343,7 +361,8 @@ mod tests {
             (Death::Sent { signal: 15, core, sender_pid: 812 }, "SIGTERM sent by process 812"),
         ] {
             assert_eq!(death.to_string(), text);
-            assert!(death.is_own());
+            assert!(death.is_own() && text.contains(&death.brief()));
+            assert!(!death.brief().contains(' ') || text == "signal 40 (core dumped)");
         }
     }
 

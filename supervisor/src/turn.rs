@@ -265,6 +265,7 @@ fn log_record(record: &Record) {
         | What::Spawned { .. }
         | What::Ready { .. }
         | What::Placed { .. }
+        | What::WorkerGone { .. }
         | What::Killing { .. }
         | What::Suspended { .. }
         | What::Resumed { .. }

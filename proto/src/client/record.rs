@@ -100,6 +100,14 @@ pub enum What {
         /// Tasks that it had ended.
         ended: u64,
     },
+    /// A worker's death is proven, and it ran jobs of other users: stands for [`What::Died`] where a user reads records who is
+    /// no administrator. The core makes none.
+    WorkerGone {
+        /// The worker.
+        worker: WorkerId,
+        /// The slot that it had.
+        slot: Option<SlotId>,
+    },
     /// A signal stopped a worker.
     Suspended {
         /// The worker.

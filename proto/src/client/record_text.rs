@@ -90,6 +90,7 @@ impl fmt::Display for What {
             | Self::Placed { .. }
             | Self::Killing { .. }
             | Self::Died { .. }
+            | Self::WorkerGone { .. }
             | Self::Suspended { .. }
             | Self::Resumed { .. }
             | Self::ProgramStopped { .. }
@@ -156,6 +157,10 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out,
                 "worker died worker={worker} pid={pid} slot={slot} of=\"{death}\" noticed_after={noticed} ended={ended}{evidence}"
             )
+        }
+        What::WorkerGone { worker, slot } => {
+            let slot = Maybe(slot.as_ref(), "none");
+            write!(out, "worker died, it ran jobs of other users worker={worker} slot={slot}")
         }
         What::Suspended { worker, pid, job, signal } => {
             let job = Maybe(job.as_ref(), "none");

@@ -132,7 +132,8 @@ pub enum WorkerState {
     Stuck,
 }
 
-/// A worker in a list.
+/// A worker in a list. What it runs is shown to the user of its task and to administrators: others see no pid, job, look or
+/// program.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct WorkerRow {
     /// Its number.
@@ -141,13 +142,13 @@ pub struct WorkerRow {
     pub pool: String,
     /// Its slot, if it has one.
     pub slot: Option<SlotId>,
-    /// Its process, once spawned.
+    /// Its process, once spawned, if the client may see it.
     pub pid: Option<u32>,
     /// What it is doing.
     pub state: WorkerState,
-    /// The job at the head of its ring.
+    /// The job at the head of its ring, if the client may see it.
     pub job: Option<JobId>,
-    /// Offers that it has.
+    /// Offers that it has, of jobs that the client may see.
     pub offers: u32,
     /// Tasks that it has ended.
     pub ended: u64,
@@ -250,7 +251,7 @@ pub struct Status {
     /// Workers that are stuck: killed, and not dead yet.
     pub stuck: Vec<WorkerRow>,
     /// Processes that dead workers left, that run as other users and so cannot be ended; the first
-    /// [`crate::limits::SURVIVORS_SHOWN`].
+    /// [`crate::limits::SURVIVORS_SHOWN`], those of jobs that the client may see.
     pub survivors: Vec<SurvivorRow>,
     /// Connected clients.
     pub clients: u32,

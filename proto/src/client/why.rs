@@ -170,7 +170,7 @@ pub struct DrainLeft {
 pub struct Holder {
     /// Its number.
     pub worker: WorkerId,
-    /// Its process id, once spawned.
+    /// Its process id, once spawned, unless it runs a task of another user.
     pub pid: Option<u32>,
     /// Set if it was killed and its death is not proven: why it was killed, as a text for people.
     pub killed: Option<String>,

@@ -112,6 +112,7 @@ mod tests {
                 },
                 "SIGKILL",
             ),
+            (What::WorkerGone { worker: W, slot: None }, "worker=3 slot=none"),
             (What::Stuck { worker: W, pid: 8, seen: None }, "worker=3 pid=8"),
             (
                 What::LivesOn { survivor, worker: Some(W), job: Some(J) },

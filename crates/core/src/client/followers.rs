@@ -1,7 +1,7 @@
 //! Readers of records: `events`, with and without `--follow`.
 //!
-//! A reader is sent pages of records while its client has credit, and goes on from the last one. Administrators are
-//! sent all records; other users those about their own jobs and those about no job.
+//! A reader is sent pages of records while its client has credit, and goes on from the last one. What it is shown of
+//! records of other users: `sight.rs`.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
@@ -10,6 +10,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, Tag};
 
 use crate::client::Clients;
+use crate::client::sight::record_for;
 use crate::turn::Turn;
 
 /// Most records in one reply.
@@ -92,9 +93,9 @@ impl Clients {
                     break;
                 }
                 reader.next = record.index + 1;
-                if peer.admin || owner.is_none_or(|uid| uid == peer.uid) {
-                    bytes += RECORD_BYTES + text_bytes(&record.what);
-                    records.push(record.clone());
+                if let Some(shown) = record_for(peer, record, *owner) {
+                    bytes += RECORD_BYTES + text_bytes(&shown.what);
+                    records.push(shown);
                 }
             }
             let caught_up = reader.next >= turn.records().next_index();
@@ -139,6 +140,7 @@ fn text_bytes(what: &What) -> u64 {
         | What::Spawned { .. }
         | What::Ready { .. }
         | What::Placed { .. }
+        | What::WorkerGone { .. }
         | What::Killing { .. }
         | What::Suspended { .. }
         | What::Resumed { .. }

@@ -10,12 +10,14 @@
 //! | `mail` | ends that wait as letters, and the replies that carry them |
 //! | `receipts` | ends that were sent and that their client may report as received |
 //! | `followers` | readers of records |
+//! | `sight` | who sees what of another user's |
 
 mod connection;
 mod credit;
 mod followers;
 mod mail;
 mod receipts;
+mod sight;
 #[cfg(test)]
 mod tests;
 mod values;

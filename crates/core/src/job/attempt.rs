@@ -25,7 +25,7 @@ use crate::job::list::Key;
 use crate::job::run::{TaskRun, Ticket};
 use crate::job::state::{EntryState, Phase, TaskKind};
 use crate::job::{Jobs, OfferRef, ProvenDeath, StartedAttempt};
-use crate::turn::{Alarm, AlarmSlot, Counter, TaskLimits, Turn, count_down, doubled};
+use crate::turn::{Alarm, AlarmSlot, Counter, Owner, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
     /// Begins an attempt: the task is offered to this worker as `seq`. [`Jobs::begin_log`] makes its log.
@@ -59,7 +59,10 @@ impl Jobs {
         if let Some(lost_ns) = lost_ns {
             turn.count(Counter::Retries, 1);
             let after_us = (now_ns - lost_ns) / 1000;
-            turn.record(What::Retried { job: shown, part, attempt, worker, after_us, alone }, Some(uid));
+            turn.record(
+                What::Retried { job: shown, part, attempt, worker, after_us, alone },
+                Owner::User(uid),
+            );
         }
         self.note_turn(key, now_ns);
         let (attachments, files) = self.attach(own, stage);
@@ -181,7 +184,7 @@ impl Jobs {
         let uid = self.table.batch(key).uid;
         let (own, part) = self.task_of(key);
         let job = self.table[own].id;
-        turn.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Some(uid));
+        turn.record(What::Backoff { job, part, attempt, message, retry_after_ms }, Owner::User(uid));
     }
 
     /// The alarm of a backoff went off. The task may have been cancelled or forgotten earlier in this turn.
@@ -230,7 +233,7 @@ impl Jobs {
         let job = self.table[own].id;
         turn.record(
             What::Blamed { job, part, attempt, worker: dead.worker, crashes, crashes_max },
-            Some(uid),
+            Owner::User(uid),
         );
         if crashes >= crashes_max {
             return Some(Outcome::Crashed { crashes, last: dead.death.to_string() });

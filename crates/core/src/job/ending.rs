@@ -18,7 +18,7 @@ use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::{End, EntryState, Phase, Retention};
 use crate::job::{EndNotice, Jobs, Released};
-use crate::turn::{Alarm, Turn};
+use crate::turn::{Alarm, Owner, Turn};
 
 /// What ended a job, other than its own task.
 pub(crate) enum EndedBy {
@@ -172,7 +172,7 @@ impl Jobs {
             | EntryState::Ended(_) => 0,
         };
         let what = What::Ended { job: job.id, outcome: outcome.clone(), attempts: job.attempts, after_us };
-        turn.record(what, Some(self.table.batch(key).uid));
+        turn.record(what, Owner::User(self.table.batch(key).uid));
     }
 
     /// Takes a task out of its list, or cancels its backoff, before it ends or is removed.

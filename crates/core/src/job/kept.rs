@@ -15,7 +15,7 @@ use crate::job::run::TaskRun;
 use crate::job::state::{Phase, Retention};
 use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
-use crate::turn::{Counter, Turn, count_down, ms};
+use crate::turn::{Counter, Owner, Turn, count_down, ms};
 
 /// Shortest time between two records about results that were dropped early, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
@@ -170,7 +170,7 @@ impl Jobs {
         if count > 0 && turn.now_ns() >= self.kept.say_from_ns {
             self.kept.say_from_ns = turn.after_ms(SAY_EVERY_MS);
             let count = std::mem::take(&mut self.kept.unsaid);
-            turn.record(What::Evicted { count, limit: bound.to_owned() }, None);
+            turn.record(What::Evicted { count, limit: bound.to_owned() }, Owner::Service);
         }
     }
 

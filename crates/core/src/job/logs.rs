@@ -17,7 +17,7 @@ use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
-use crate::turn::Turn;
+use crate::turn::{Owner, Turn};
 
 /// Shortest time between two records about dropped logs, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
@@ -150,6 +150,6 @@ impl Logs {
         }
         self.say_from_ns = turn.after_ms(SAY_EVERY_MS);
         let count = std::mem::take(&mut self.unsaid);
-        turn.record(What::Evicted { count, limit: "kept logs".to_owned() }, None);
+        turn.record(What::Evicted { count, limit: "kept logs".to_owned() }, Owner::Service);
     }
 }

@@ -72,6 +72,7 @@ use crate::job::queues::Queues;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::job::unbegun::UnbegunEnds;
+use crate::turn::Owner;
 
 /// All jobs and parts, and everything that belongs to them.
 #[derive(Debug)]
@@ -137,7 +138,7 @@ impl Jobs {
     /// The run of this job, if the client may see it.
     pub(crate) fn find_visible(&self, peer: Peer, job: JobId) -> Option<TaskRun> {
         let run = self.find(job).filter(|_| job < FIRST_PART)?;
-        (peer.admin || self.batch(run).uid() == peer.uid).then_some(run)
+        Owner::User(self.batch(run).uid()).may_be_seen_by(peer).then_some(run)
     }
 
     /// The last number that was given to a job.
@@ -153,11 +154,6 @@ impl Jobs {
     /// The batch of a run.
     pub(crate) fn batch(&self, run: TaskRun) -> &Batch {
         self.table.batch(self.table.open(run))
-    }
-
-    /// The user of a job, if it is in the table.
-    pub(crate) fn owner_of(&self, job: JobId) -> Option<u32> {
-        self.table.find(job).map(|key| self.table.batch(key).uid())
     }
 
     /// Jobs that have not ended.

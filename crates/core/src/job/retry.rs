@@ -13,7 +13,7 @@ use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::TaskKind;
 use crate::job::{BatchGone, Jobs, Released};
-use crate::turn::{Alarm, Turn};
+use crate::turn::{Alarm, Owner, Turn};
 
 impl Jobs {
     /// Queues an ended job again, with fresh budgets and not attached.
@@ -28,7 +28,7 @@ impl Jobs {
         let outcome = job.end().map(|end| end.outcome.clone()).expect("only an ended job is run again");
         assert!(outcome != Outcome::Done && !job.has_files(), "job {} can be run again", job.id);
         assert!(!self.are_attachments_held(run), "the attachments of job {} were let go", run.first());
-        turn.record(What::RetryAsked { job: job.id }, Some(uid));
+        turn.record(What::RetryAsked { job: job.id }, Owner::User(uid));
         // Each accepted job is counted once, by its last outcome.
         turn.uncount_end(&outcome, 1);
         let untold = self.stop_keeping(key);

@@ -14,7 +14,7 @@ use bulkhead_proto::ids::JobId;
 use bulkhead_proto::limits::JOB_RANGES_MAX;
 
 use crate::job::Jobs;
-use crate::turn::Turn;
+use crate::turn::{Owner, Turn};
 
 /// Why jobs ended that had not begun.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,7 +95,7 @@ impl Jobs {
             let mut jobs = merged(ranges);
             let count = jobs.iter().map(|range| range.count()).sum();
             jobs.truncate(JOB_RANGES_MAX);
-            turn.record(cause.record(count, jobs), Some(uid));
+            turn.record(cause.record(count, jobs), Owner::User(uid));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! `charge_for` charges a task, whose job is retried or quarantined, or the pool; `give_back` puts the other offers
 //! back in front of the queue. `Workers::place_spares` fills the slot at the end of the same turn.
 //!
-//! The table of deaths stands at `blame`.
+//! The table of deaths stands at `blame`. Who is shown the records of a death stands at `owner`.
 
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::record::What;
@@ -17,7 +17,7 @@ use crate::event::{Leftover, ProcessEnd, Remains};
 use crate::job::{ProvenDeath, TaskRun};
 use crate::machine::settle::held_by;
 use crate::machine::{Core, JobOffer, JobWorker};
-use crate::turn::Counter;
+use crate::turn::{Counter, Owner};
 
 /// Who is charged with a death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,12 @@ impl Core {
             (worker.pool(), worker.slot(), worker.pid().unwrap_or(0), worker.ended());
         let death = named(&worker, end, remains);
         self.turn.count(Counter::Deaths, u64::from(death.is_own()));
+        let is_claimed =
+            |offer: &JobOffer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
+        let offers: Vec<(JobOffer, bool)> =
+            worker.ring().iter().map(|offer| (*offer, is_claimed(offer))).collect();
+        let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| offer);
+        let owner = owner(&worker, first_claimed);
         let died = What::Died {
             worker: id,
             pid,
@@ -59,17 +65,18 @@ impl Core {
             noticed_after_us,
             ended,
         };
-        self.turn.record(died, None);
+        self.turn.record(died, owner);
         self.workers.pause_spawns(&self.turn, pool);
         let dead = ProvenDeath { worker: id, pid, death: &death, evidence: &evidence };
-        let is_claimed =
-            |offer: &JobOffer| remains.iter().any(|left| left.seq == offer.seq() && left.claimed);
-        let offers: Vec<(JobOffer, bool)> =
-            worker.ring().iter().map(|offer| (*offer, is_claimed(offer))).collect();
-        let first_claimed = offers.iter().find(|(_, claimed)| *claimed).map(|(offer, _)| offer);
-        self.charge_for(&dead, pool, blame(&worker, &death), first_claimed);
-        self.give_back(&worker, id, &offers);
+        self.charge_for(&dead, (pool, owner), blame(&worker, &death), first_claimed);
+        self.give_back((id, &worker), &offers, owner);
     }
+}
+
+/// Who may see all that is recorded of a death: the user of the first claimed offer, because last words and progress are of
+/// that task. Without one, the user of all tasks that the worker was offered.
+fn owner(worker: &JobWorker, first_claimed: Option<&JobOffer>) -> Owner {
+    first_claimed.map_or(worker.offered_for(), |offer| Owner::User(offer.uid()))
 }
 
 /// How a worker died. The shell says how its process ended, and no more: the core knows why it killed a worker, and what
@@ -174,7 +181,7 @@ impl Core {
     fn charge_for(
         &mut self,
         dead: &ProvenDeath<'_>,
-        pool: PoolId,
+        (pool, owner): (PoolId, Owner),
         blame: Blame,
         first_claimed: Option<&JobOffer>,
     ) {
@@ -185,7 +192,7 @@ impl Core {
                     self.charge_task(run, dead);
                 }
             }
-            (Blame::FirstClaimed | Blame::Slot, _) => self.charge_slot(dead, pool),
+            (Blame::FirstClaimed | Blame::Slot, _) => self.charge_slot(dead, pool, owner),
             (Blame::Spawn, _) => {
                 self.spawn_fault((id, pool), format!("it died before it was up: {}", dead.death));
             }
@@ -204,16 +211,17 @@ impl Core {
     }
 
     /// Charges the death to the pool's restart intensity, unless the daemon is leaving.
-    fn charge_slot(&mut self, dead: &ProvenDeath<'_>, pool: PoolId) {
+    fn charge_slot(&mut self, dead: &ProvenDeath<'_>, pool: PoolId, owner: Owner) {
         if !self.drain.is_leaving() {
-            self.turn.record(What::NobodyBlamed { worker: dead.worker }, None);
-            self.fault(pool, &dead.death.to_string());
+            self.turn.record(What::NobodyBlamed { worker: dead.worker }, owner);
+            // Every user is shown why a pool is degraded.
+            self.fault(pool, &dead.death.brief());
         }
     }
 
     /// Puts the tasks of all offers that are still current back in front of the queue, the last offer first, so that
     /// their order stays. The attachments of every offer are released.
-    fn give_back(&mut self, worker: &JobWorker, id: WorkerId, offers: &[(JobOffer, bool)]) {
+    fn give_back(&mut self, (id, worker): (WorkerId, &JobWorker), offers: &[(JobOffer, bool)], owner: Owner) {
         let mut count = worker.requeued();
         for (offer, claimed) in offers.iter().rev() {
             if let Some(run) = self.current(id, offer) {
@@ -223,7 +231,7 @@ impl Core {
             self.jobs.unload(&mut self.turn, offer.ticket());
         }
         if count > 0 {
-            self.turn.record(What::Requeued { worker: id, count }, None);
+            self.turn.record(What::Requeued { worker: id, count }, owner);
         }
     }
 }

@@ -131,6 +131,7 @@ impl Core {
             number: run.first(),
             count: run.count(),
             shown: task.job,
+            uid,
             fence: task.fence,
             cost_ns,
             timeout_ms: limits.timeout_ms,

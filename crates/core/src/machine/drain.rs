@@ -24,7 +24,7 @@ use bulkhead_proto::ids::{ClientId, Tag, WorkerId};
 use crate::action::Action;
 use crate::event::{Leftover, Peer};
 use crate::machine::Core;
-use crate::turn::{Alarm, AlarmSlot, ms};
+use crate::turn::{Alarm, AlarmSlot, Owner, ms};
 use crate::view::DrainState;
 
 /// How long the end waits for clients that do not read their last results, in milliseconds.
@@ -121,7 +121,7 @@ impl Core {
         if self.drain.is_open() {
             self.drain.enter(DrainStage::Draining);
             let left = self.jobs.unended();
-            self.turn.record(What::Draining { left, grace_ms }, None);
+            self.turn.record(What::Draining { left, grace_ms }, Owner::Service);
         }
         let Some(grace_ms) = grace_ms else { return };
         let until_ns = self.turn.now_ns().saturating_add(ms(grace_ms));
@@ -145,7 +145,7 @@ impl Core {
     pub(super) fn stop(&mut self) {
         if self.drain.is_open() {
             let left = self.jobs.unended();
-            self.turn.record(What::Draining { left, grace_ms: Some(0) }, None);
+            self.turn.record(What::Draining { left, grace_ms: Some(0) }, Owner::Service);
         }
         if self.drain.is_leaving() {
             for id in self.workers.ids() {
@@ -217,7 +217,7 @@ impl Core {
         for (id, tag) in std::mem::take(&mut self.drain.asked) {
             self.reply(id, tag, Reply::Drained { lost }, 16);
         }
-        self.turn.record(What::Stopped, None);
+        self.turn.record(What::Stopped, Owner::Service);
         self.turn.act(Action::Exit);
     }
 }

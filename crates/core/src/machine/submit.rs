@@ -12,7 +12,7 @@ use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
 use crate::job::{Admission, grant, missing_file};
 use crate::machine::Core;
-use crate::turn::Counter;
+use crate::turn::{Counter, Owner};
 
 impl Core {
     /// A client submits jobs.
@@ -61,7 +61,7 @@ impl Core {
             let needs_descriptor = self.jobs.needs_descriptor(run);
             self.clients.attach(id, first, AttachedBatch::new(count, pool, needs_descriptor));
         }
-        self.turn.record(What::Accepted { first, count, kind: name, uid }, Some(uid));
+        self.turn.record(What::Accepted { first, count, kind: name, uid }, Owner::User(uid));
         self.reply(id, tag, Reply::Accepted { first, count, refused }, 48);
         if attached {
             self.notify_waiter(id);

@@ -18,13 +18,12 @@ impl Core {
     /// about to leave.
     pub(super) fn task_left(&mut self, id: WorkerId, offer: &JobOffer, survivors: Vec<Survivor>) {
         self.jobs.keep_survivors(&held_by(id, offer), offer.shown(), survivors);
-        self.workers.leaves_processes(&mut self.turn, id, offer.shown());
+        self.workers.leaves_processes(&mut self.turn, id, (offer.shown(), offer.uid()));
     }
 
     /// The list of processes that cannot be ended has changed.
     pub(super) fn live_on(&mut self, left: Vec<LeftProcess>) {
-        for row in self.workers.live_on(left) {
-            let owner = row.job.and_then(|job| self.jobs.owner_of(job));
+        for (row, owner) in self.workers.live_on(left) {
             let what = What::LivesOn { survivor: row.survivor, worker: row.worker, job: row.job };
             self.turn.record(what, owner);
         }

@@ -47,14 +47,8 @@ impl Core {
     pub(super) fn kill(&mut self, id: WorkerId, kill: impl Into<Kill>) {
         if self.workers.may_be_killed(id) {
             self.end_timed_out(id);
-            let owner = self.head_owner(id);
-            self.workers.kill(&mut self.turn, id, kill.into(), owner);
+            self.workers.kill(&mut self.turn, id, kill.into());
         }
-    }
-
-    /// The user whose job is the first in a worker's ring.
-    fn head_owner(&self, id: WorkerId) -> Option<u32> {
-        self.workers.head_job(id).and_then(|job| self.jobs.owner_of(job))
     }
 
     /// A worker broke a rule of the protocol: it is killed.
@@ -67,14 +61,12 @@ impl Core {
 
     /// A signal stopped a worker.
     pub(super) fn stopped(&mut self, id: WorkerId, signal: i32) {
-        let owner = self.head_owner(id);
-        self.workers.stopped(&mut self.turn, id, signal, owner);
+        self.workers.stopped(&mut self.turn, id, signal);
     }
 
     /// A signal stopped the program of a task.
     pub(super) fn program_stopped(&mut self, id: WorkerId, seq: Seq, (pid, signal): (u32, i32)) {
-        let owner = self.head_owner(id);
-        self.workers.program_stopped(&mut self.turn, id, seq, (pid, signal), owner);
+        self.workers.program_stopped(&mut self.turn, id, seq, (pid, signal));
         // The task has begun, so no alarm is needed for a worker that does not begin it.
         if self.workers.note_claimed(id, seq).is_some() {
             self.watch_head(id);
@@ -83,8 +75,7 @@ impl Core {
 
     /// A stopped program goes on.
     pub(super) fn program_continued(&mut self, id: WorkerId, seq: Seq) {
-        let owner = self.head_owner(id);
-        self.workers.program_continued(&mut self.turn, id, seq, owner);
+        self.workers.program_continued(&mut self.turn, id, seq);
     }
 
     /// A worker did not come up: its process may live.

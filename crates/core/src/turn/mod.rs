@@ -23,7 +23,7 @@ pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
 pub(crate) use counted::count_down;
 pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;
-pub(crate) use values::TaskLimits;
+pub(crate) use values::{Owner, TaskLimits};
 
 use crate::action::{Action, Output};
 use crate::config::Config;
@@ -192,11 +192,11 @@ impl Turn {
         self.out.actions.push(action);
     }
 
-    /// Appends a record; `owner` is the user of the job that it is about, if it is about one.
+    /// Appends a record; `owner` says who may see all of it.
     ///
     /// # Panics
     /// Between two turns: the record would have the time of the last one.
-    pub(crate) fn record(&mut self, what: What, owner: Option<u32>) {
+    pub(crate) fn record(&mut self, what: What, owner: Owner) {
         assert!(self.is_open, "records belong to a turn");
         let record = Record { index: self.records.next_index(), at_us: self.now.wall_us, what };
         self.records.push(record.clone(), owner);

@@ -1,16 +1,18 @@
 //! The last records, for `events`: a ring of a fixed length that waits for no reader. A reader that is too slow is
-//! sent the number of records that it missed. Each record keeps the user of its job, because the job may be forgotten
-//! before its records are.
+//! sent the number of records that it missed. Each record keeps its owner, because the job that it is about may be
+//! forgotten before its records are.
 
 use std::collections::VecDeque;
 
 use bulkhead_proto::client::record::Record;
 
+use crate::turn::Owner;
+
 /// The ring of records.
 #[derive(Debug)]
 pub(crate) struct RecentRecords {
-    /// Each record with the user of the job that it is about.
-    records: VecDeque<(Record, Option<u32>)>,
+    /// Each record with its owner.
+    records: VecDeque<(Record, Owner)>,
     last: u64,
     max: usize,
 }
@@ -40,7 +42,7 @@ impl RecentRecords {
     ///
     /// # Panics
     /// If its index is not the next one.
-    pub(crate) fn push(&mut self, record: Record, owner: Option<u32>) {
+    pub(crate) fn push(&mut self, record: Record, owner: Owner) {
         assert_eq!(record.index, self.next_index(), "records are numbered without a gap");
         self.last = record.index;
         if self.records.len() == self.max {
@@ -55,7 +57,7 @@ impl RecentRecords {
     }
 
     /// The kept records from this index on.
-    pub(crate) fn from(&self, index: u64) -> impl Iterator<Item = &(Record, Option<u32>)> {
+    pub(crate) fn from(&self, index: u64) -> impl Iterator<Item = &(Record, Owner)> {
         let skipped = index.saturating_sub(self.first_index()).min(self.records.len() as u64);
         self.records.range(usize::try_from(skipped).unwrap_or(0)..)
     }

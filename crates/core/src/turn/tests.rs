@@ -16,7 +16,7 @@ fn begun() -> Turn {
 fn a_turn_hands_over_what_it_decided() {
     let mut turn = begun();
     turn.act(Action::Exit);
-    turn.record(What::Stopped, None);
+    turn.record(What::Stopped, Owner::Service);
     assert!(!turn.is_at_rest());
     let mut out = Output::default();
     turn.end(&mut out);
@@ -47,14 +47,14 @@ fn no_action_is_decided_between_turns() {
 #[test]
 #[should_panic(expected = "records belong to a turn")]
 fn nothing_is_recorded_between_turns() {
-    Turn::new(Config::default(), Now::default()).record(What::Stopped, None);
+    Turn::new(Config::default(), Now::default()).record(What::Stopped, Owner::Service);
 }
 
 #[test]
 #[should_panic(expected = "records are numbered without a gap")]
 fn records_are_numbered_without_a_gap() {
     let record = Record { index: 2, at_us: 0, what: What::Stopped };
-    RecentRecords::new(3).push(record, None);
+    RecentRecords::new(3).push(record, Owner::Service);
 }
 
 #[test]

@@ -1,9 +1,41 @@
 //! Plain values that rooms hand to each other through the machine: the limits of one attempt, which the room of jobs
-//! takes from the policy and the room of workers enforces.
+//! takes from the policy and the room of workers enforces, and the owner of a record, a worker or a process.
 //!
-//! None of them is part of a state, and no change of one changes a room.
+//! None of them is part of a state, and no change of one changes a room. Who is shown what of another's is the table in
+//! `client/sight.rs`.
 
 use bulkhead_proto::job::Policy;
+
+use crate::event::Peer;
+
+/// Who may see all of a thing, besides administrators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Every user: it tells nothing of any job.
+    #[default]
+    Service,
+    /// The user whose job it is of.
+    User(u32),
+    /// No user: it is of jobs of several users, or it is not known whose it is.
+    Administrators,
+}
+
+impl Owner {
+    /// The owner once it is also of a job of this user.
+    #[must_use]
+    pub(crate) fn and(self, uid: u32) -> Self {
+        match self {
+            Self::Service => Self::User(uid),
+            Self::User(same) if same == uid => self,
+            Self::User(_) | Self::Administrators => Self::Administrators,
+        }
+    }
+
+    /// Whether this client may see all of it.
+    pub(crate) fn may_be_seen_by(self, peer: Peer) -> bool {
+        peer.admin || self == Self::Service || self == Self::User(peer.uid)
+    }
+}
 
 /// The limits of one attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

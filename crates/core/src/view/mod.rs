@@ -1,7 +1,7 @@
 //! Replies that show the state of the daemon: jobs, workers, deaths, status, kinds.
 //!
 //! A view takes shared references and changes nothing. Every list stops well below the size of a frame. Only
-//! administrators see what belongs to other users.
+//! administrators see what belongs to other users: the table is in `client/sight.rs`.
 
 mod values;
 mod why;
@@ -23,8 +23,8 @@ pub(crate) use values::{DrainState, ViewReply};
 use crate::client::Clients;
 use crate::event::{Leftover, Peer};
 use crate::job::{Doing, Jobs, TaskRun, Ticket};
-use crate::turn::Turn;
-use crate::worker::{Offer, Worker, Workers};
+use crate::turn::{Owner, Turn};
+use crate::worker::{Worker, Workers};
 
 /// The greatest size of a row beside its texts, in bytes.
 const ROW_BYTES: u64 = 64;
@@ -102,7 +102,7 @@ impl<'a> View<'a> {
             }
             last = job;
             let batch = self.jobs.batch(run);
-            if !peer.admin && batch.uid() != peer.uid {
+            if !Owner::User(batch.uid()).may_be_seen_by(peer) {
                 // The whole batch is another user's.
                 let (first, count) = batch.numbers();
                 last = match walk {
@@ -165,7 +165,7 @@ impl<'a> View<'a> {
         program.map_or_else(|| String::from_utf8_lossy(input).into_owned(), |program| program.to_string())
     }
 
-    /// Answers `workers`. Which job a worker runs is shown to its owner and to administrators.
+    /// Answers `workers`. What a worker runs is shown to the user of its task and to administrators.
     pub(crate) fn workers(&self, peer: Peer) -> ViewReply {
         let rows: Vec<WorkerRow> = self
             .workers
@@ -178,20 +178,21 @@ impl<'a> View<'a> {
     }
 
     fn worker_row(&self, id: WorkerId, worker: &Worker<Ticket>, peer: Peer) -> WorkerRow {
-        let is_shown =
-            |offer: &&Offer<Ticket>| peer.admin || self.jobs.owner_of(offer.shown()) == Some(peer.uid);
+        // No user is shown the pid of a worker that was offered no task: later it is the pid of some user's task.
+        let is_own = peer.admin || worker.owner() == Owner::User(peer.uid);
+        let own_offers = worker.ring().iter().filter(|offer| Owner::User(offer.uid()).may_be_seen_by(peer));
         WorkerRow {
             worker: id,
             pool: self.workers.pool(worker.pool()).name().to_owned(),
             slot: worker.slot(),
-            pid: worker.pid(),
+            pid: worker.pid().filter(|_| is_own),
             state: worker.shown(),
-            job: worker.ring().head().filter(is_shown).map(|offer| offer.shown()),
-            offers: u32::try_from(worker.ring().len()).unwrap_or(u32::MAX),
+            job: worker.ring().head().filter(|_| is_own).map(|offer| offer.shown()),
+            offers: u32::try_from(own_offers.count()).unwrap_or(u32::MAX),
             ended: worker.ended(),
             spawned_us: worker.spawned_us(),
-            seen: worker.seen().cloned(),
-            program: worker.ring().head().filter(is_shown).and_then(|_| self.stopped_program(worker)),
+            seen: worker.seen().filter(|_| is_own).cloned(),
+            program: self.stopped_program(worker).filter(|_| is_own),
         }
     }
 
@@ -216,11 +217,10 @@ impl<'a> View<'a> {
         stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(id, worker, peer)).collect()
     }
 
-    /// The processes that cannot be ended. Which job left one is shown to its owner and to administrators.
+    /// The processes that cannot be ended and that this client may see.
     fn survivor_rows(&self, peer: Peer) -> Vec<SurvivorRow> {
-        let is_shown = |job: &JobId| peer.admin || self.jobs.owner_of(*job) == Some(peer.uid);
-        let row = |row: &SurvivorRow| SurvivorRow { job: row.job.filter(is_shown), ..row.clone() };
-        self.workers.survivors().iter().map(row).collect()
+        let shown = self.workers.survivors().iter().filter(|(_, owner)| owner.may_be_seen_by(peer));
+        shown.map(|(row, _)| row.clone()).collect()
     }
 
     fn pool_row(&self, id: PoolId) -> PoolRow {
@@ -275,7 +275,7 @@ impl<'a> View<'a> {
 
     /// Answers `deaths`: those that the client may see, newest first.
     pub(crate) fn deaths(&self, peer: Peer, limit: u32) -> ViewReply {
-        let visible = |row: &&DeathRow| peer.admin || row.uid == peer.uid;
+        let visible = |row: &&DeathRow| Owner::User(row.uid).may_be_seen_by(peer);
         let rows: Vec<DeathRow> = self.jobs.deaths().filter(visible).take(limit as usize).cloned().collect();
         let bytes = 16 + rows.iter().map(death_bytes).sum::<u64>();
         ViewReply { reply: Reply::Deaths(rows), bytes }

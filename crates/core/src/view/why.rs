@@ -12,16 +12,19 @@ use bulkhead_proto::client::why::{
     DrainLeft, Holder, LastFailure, Longest, Past, Running, RunningLimits, Unread, Why, WhyEnded, WhyNow,
     WhyPool,
 };
+use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 
 use crate::event::Peer;
 use crate::job::{Doing, TaskRun};
-use crate::turn::ms;
+use crate::turn::{Owner, ms};
 use crate::view::{View, ViewReply};
 
 /// The sizes of an answer without its deaths, and of each death, in bytes, about.
 const WHY_BYTES: u64 = 512;
 const DEATH_BYTES: u64 = 256;
+/// Stands for the reason why a worker was killed that ran a task of another user.
+const OTHERS_KILL: &str = "it ran a job of another user";
 
 impl View<'_> {
     /// Answers `why`.
@@ -44,14 +47,14 @@ impl View<'_> {
                 shortage_ms: self.why_shortage(run),
                 pool: self.why_pool(run, peer),
             },
-            Doing::Running { worker, seq, since_ns } => self.why_running(run, worker, seq, since_ns),
-            Doing::Ended => self.why_ended(run),
+            Doing::Running { worker, seq, since_ns } => self.why_running(run, (worker, seq), since_ns, peer),
+            Doing::Ended => self.why_ended(run, peer),
         };
         let vanished_ms = self.why_vanished(run);
         Why { job: job.id(), attempts: self.jobs.attempts_of(run), now, vanished_ms, past: self.past(run) }
     }
 
-    fn why_ended(&self, run: TaskRun) -> WhyNow {
+    fn why_ended(&self, run: TaskRun, peer: Peer) -> WhyNow {
         let (job, policy) = (self.jobs.job(run), self.jobs.batch(run).policy());
         let end = job.end().expect("a job that is shown as ended has ended");
         WhyNow::Ended(WhyEnded {
@@ -60,7 +63,7 @@ impl View<'_> {
             by: end.by(),
             at_us: end.at_us(),
             expires_ms: policy.expires_ms.filter(|_| *end.outcome() == Outcome::Expired),
-            holder: end.holder().and_then(|(worker, seq)| self.holder(worker, seq)),
+            holder: end.holder().and_then(|(worker, seq)| self.holder(worker, seq, peer)),
             had_files: job.has_files(),
         })
     }
@@ -107,7 +110,7 @@ impl View<'_> {
     }
 
     /// An attempt that stands behind others in its ring has not begun: its time does not count yet.
-    fn why_running(&self, run: TaskRun, id: WorkerId, seq: Seq, since_ns: u64) -> WhyNow {
+    fn why_running(&self, run: TaskRun, (id, seq): (WorkerId, Seq), since_ns: u64, peer: Peer) -> WhyNow {
         let policy = self.jobs.batch(run).policy();
         let worker = self.workers.get(id);
         let behind =
@@ -116,7 +119,7 @@ impl View<'_> {
         let begun_ns = worker.filter(|_| behind == 0).map_or(since_ns, |worker| worker.ring().head_ns());
         let ends_ns = policy.timeout_ms.map(|limit_ms| begun_ns.saturating_add(ms(limit_ms)));
         WhyNow::Running(Running {
-            holder: self.holder(id, seq).unwrap_or(Holder {
+            holder: self.holder(id, seq, peer).unwrap_or(Holder {
                 worker: id,
                 pid: None,
                 killed: None,
@@ -142,13 +145,16 @@ impl View<'_> {
         })
     }
 
-    /// The worker that has not settled this offer.
-    fn holder(&self, id: WorkerId, seq: Seq) -> Option<Holder> {
+    /// The worker that has not settled this offer. While it runs a task of another user, its pid is that task's, and the reason
+    /// why it was killed too.
+    fn holder(&self, id: WorkerId, seq: Seq, peer: Peer) -> Option<Holder> {
         let worker = self.workers.get(id).filter(|worker| worker.ring().holds(seq))?;
+        let is_own = worker.owner().may_be_seen_by(peer);
+        let why = |why: KillReason| if is_own { why.to_string() } else { OTHERS_KILL.to_owned() };
         Some(Holder {
             worker: id,
-            pid: worker.pid(),
-            killed: worker.kill().map(|kill| kill.why().to_string()),
+            pid: worker.pid().filter(|_| is_own),
+            killed: worker.kill().map(|kill| why(kill.why())),
             stuck: worker.shown() == WorkerState::Stuck,
             ending: worker.ending(self.turn.now_ns(), seq),
         })
@@ -198,8 +204,7 @@ impl View<'_> {
         let busy = self.workers.in_slots(pool).filter(|(_, worker)| worker.shown() == WorkerState::Busy);
         let (id, worker) = busy.min_by_key(|(_, worker)| worker.ring().head_ns())?;
         let head = worker.ring().head()?;
-        let owner = self.jobs.owner_of(head.shown());
-        let job = (peer.admin || owner == Some(peer.uid)).then_some(head.shown());
+        let job = Owner::User(head.uid()).may_be_seen_by(peer).then_some(head.shown());
         Some(Longest { job, worker: id, for_ms: self.since_ms(worker.ring().head_ns()) })
     }
 

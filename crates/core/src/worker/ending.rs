@@ -24,14 +24,14 @@ impl<T: Copy> Workers<T> {
         self.table.get(&id).is_some_and(|worker| !worker.is_killed())
     }
 
-    /// Kills a worker. `owner` is the user whose job is the first in its ring.
+    /// Kills a worker.
     ///
     /// # Panics
     /// If it was killed before.
-    pub(crate) fn kill(&mut self, turn: &mut Turn, id: WorkerId, kill: Kill, owner: Option<u32>) {
+    pub(crate) fn kill(&mut self, turn: &mut Turn, id: WorkerId, kill: Kill) {
         let Some(worker) = self.table.get(&id) else { return };
         let (job, slot) = (worker.ring.head().map(|offer| offer.shown()), worker.slot());
-        let was_retiring = worker.was_retiring();
+        let (was_retiring, owner) = (worker.was_retiring(), worker.owner());
         self.recall_all(turn, id);
         self.enter(id, WorkerDuty::Killed { kill, was_retiring, slot, proof: Proof::Awaited });
         turn.record(What::Killing { worker: id, job, why: kill.why() }, owner);
@@ -91,10 +91,11 @@ impl<T: Copy> Workers<T> {
             return;
         };
         let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());
+        let owner = worker.owner();
         let place = slot.map_or(StuckSlot::None, StuckSlot::Slot);
         self.enter(id, WorkerDuty::Stuck { kill, was_retiring, place, seen: seen.clone() });
         self.replace_stuck(turn, pool);
-        turn.record(What::Stuck { worker: id, pid, seen }, None);
+        turn.record(What::Stuck { worker: id, pid, seen }, owner);
     }
 
     /// Frees the slots of stuck workers of a pool, the oldest worker's first, for at most as many as the pool has slots.

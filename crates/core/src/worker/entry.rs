@@ -8,7 +8,7 @@ use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::{JobId, PoolId, SlotId, WorkerId};
 
-use crate::turn::{Alarm, AlarmSlot, Turn, WORKER_ALARMS, WorkerAlarm};
+use crate::turn::{Alarm, AlarmSlot, Owner, Turn, WORKER_ALARMS, WorkerAlarm};
 use crate::worker::end_order::EndOrder;
 use crate::worker::program_stop::StoppedTask;
 use crate::worker::ring::OfferRing;
@@ -33,8 +33,10 @@ pub(super) struct WorkerStats {
     pub(super) ended: u64,
     /// Whether the last of them was reported as failed.
     pub(super) failed_last: bool,
-    /// The job that left processes which the worker could not end.
-    pub(super) left_by: Option<JobId>,
+    /// The job that left processes which the worker could not end, and its user.
+    pub(super) left_by: Option<(JobId, u32)>,
+    /// Whose tasks it was offered, since its start.
+    pub(super) offered_for: Owner,
     /// Resident memory when it was last examined, in bytes.
     pub(super) resident_bytes: u64,
     /// The earliest time of the next examination of its size, nanoseconds on the clock of the turns.
@@ -191,9 +193,19 @@ impl<T: Copy> Worker<T> {
         self.stats.failed_last
     }
 
-    /// The job that left processes which the worker could not end, and after which it leaves.
-    pub(crate) fn left_by(&self) -> Option<JobId> {
+    /// The job that left processes which the worker could not end, and after which it leaves; and its user.
+    pub(crate) fn left_by(&self) -> Option<(JobId, u32)> {
         self.stats.left_by
+    }
+
+    /// Whose tasks it was offered, since its start.
+    pub(crate) fn offered_for(&self) -> Owner {
+        self.stats.offered_for
+    }
+
+    /// The owner of the worker: the user of the first task in its ring, else that of all tasks which it was offered.
+    pub(crate) fn owner(&self) -> Owner {
+        self.ring.head().map_or(self.stats.offered_for, |head| Owner::User(head.uid()))
     }
 
     /// Offers taken back from it since it was killed or hung up.

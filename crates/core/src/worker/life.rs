@@ -10,7 +10,7 @@ use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
-use crate::turn::{Counter, Turn, WorkerAlarm};
+use crate::turn::{Counter, Owner, Turn, WorkerAlarm};
 use crate::worker::pool::WorkerSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty, leads_to};
 use crate::worker::{FollowUp, Kill, Worker, Workers};
@@ -26,7 +26,7 @@ impl<T: Copy> Workers<T> {
             }
             if turn.records().is_empty() {
                 let slots = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
-                turn.record(What::Started { pid: turn.config().pid, slots }, None);
+                turn.record(What::Started { pid: turn.config().pid, slots }, Owner::Service);
             }
             let count = if is_first { missing } else { 1 };
             (0..count).for_each(|_| self.spawn(turn, pool));
@@ -96,7 +96,7 @@ impl<T: Copy> Workers<T> {
         let Some(worker) = self.table.get_mut(&id) else { return };
         assert_eq!(worker.process.pid, None, "worker {id} has its process already");
         worker.process.pid = Some(pid);
-        turn.record(What::Spawned { worker: id, pid }, None);
+        turn.record(What::Spawned { worker: id, pid }, Owner::Administrators);
     }
 
     /// A worker is connected: it is a spare until it gets a slot, this turn if one is free.
@@ -110,7 +110,7 @@ impl<T: Copy> Workers<T> {
         let after_us = (turn.now_ns() - worker.process.spawned_ns) / 1000;
         let pid = worker.pid().unwrap_or(0);
         let (is_stopped, pool) = (worker.stopped_until_ns.is_some(), worker.pool);
-        turn.record(What::Ready { worker: id, pid, after_us }, None);
+        turn.record(What::Ready { worker: id, pid, after_us }, Owner::Administrators);
         self.enter(id, WorkerDuty::Spare);
         if !is_stopped {
             self.pool_mut(pool).add_spare(id);
@@ -162,7 +162,7 @@ impl<T: Copy> Workers<T> {
         let warm = vacated.is_some_and(|(_, since_ns)| worker.process.ready_ns <= since_ns);
         let after_us = vacated.map_or(0, |(_, since_ns)| (turn.now_ns() - since_ns) / 1000);
         let replaces = vacated.map(|(before, _)| before);
-        turn.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, None);
+        turn.record(What::Placed { worker: id, slot: number, replaces, after_us, warm }, Owner::Service);
     }
 
     /// Frees the slot that a worker had.

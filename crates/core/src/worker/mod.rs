@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bulkhead_proto::client::view::{SurvivorRow, WorkerState};
-use bulkhead_proto::ids::{JobId, KindId, PoolId, Seq, WorkerId};
+use bulkhead_proto::ids::{KindId, PoolId, Seq, WorkerId};
 
 pub(crate) use entry::Worker;
 pub(crate) use offer::Offer;
@@ -44,6 +44,7 @@ pub(crate) use state::Kill;
 pub(crate) use values::{Fit, FollowUp, HeadCheck, MetLimit, NewOffer, NowDegraded, NowHealthy, Settled};
 
 use crate::config::Config;
+use crate::turn::Owner;
 use crate::worker::pool::WorkerSlot;
 use crate::worker::prefetch::PrefetchDepth;
 use crate::worker::shortage::Shortage;
@@ -79,7 +80,7 @@ pub(crate) struct Workers<T> {
     depths: Vec<PrefetchDepth>,
     shortage: Shortage,
     /// Processes that dead workers left and that cannot be ended.
-    survivors: Vec<SurvivorRow>,
+    survivors: Vec<(SurvivorRow, Owner)>,
     last: u64,
     /// Whether [`Action::Ready`](crate::action::Action::Ready) was sent.
     said_ready: bool,
@@ -190,11 +191,6 @@ impl<T: Copy> Workers<T> {
     /// The first offer in a worker's ring.
     pub(crate) fn head(&self, id: WorkerId) -> Option<Offer<T>> {
         self.table.get(&id)?.ring.head().copied()
-    }
-
-    /// The job whose task is the first in a worker's ring.
-    pub(crate) fn head_job(&self, id: WorkerId) -> Option<JobId> {
-        self.head(id).map(|offer| offer.shown())
     }
 
     /// Whether a worker holds exactly one offer.

@@ -15,6 +15,7 @@ pub(crate) struct Offer<T> {
     number: JobId,
     count: u32,
     shown: JobId,
+    uid: u32,
     fence: Fence,
     pub(super) cost_ns: u64,
     timeout_ms: Option<u64>,
@@ -34,6 +35,7 @@ impl<T: Copy> Offer<T> {
             number: offer.number,
             count: offer.count,
             shown: offer.shown,
+            uid: offer.uid,
             fence: offer.fence,
             cost_ns: offer.cost_ns,
             timeout_ms: offer.timeout_ms,
@@ -66,6 +68,11 @@ impl<T: Copy> Offer<T> {
     /// The job, as clients know it.
     pub(crate) fn shown(&self) -> JobId {
         self.shown
+    }
+
+    /// The user of the job, which may be forgotten before the offer is settled.
+    pub(crate) fn uid(&self) -> u32 {
+        self.uid
     }
 
     /// Which offer of its task it is.

@@ -19,7 +19,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{Seq, WorkerId};
 
 use crate::action::Action;
-use crate::turn::{Turn, WorkerAlarm, ms};
+use crate::turn::{Owner, Turn, WorkerAlarm, ms};
 use crate::worker::{MetLimit, Offer, Worker, Workers};
 
 /// The least time between two recorded stops of programs in one worker, in milliseconds.
@@ -68,21 +68,11 @@ impl<T: Copy> Worker<T> {
 }
 
 impl<T: Copy> Workers<T> {
-    /// A signal stopped the program of a task: `program` is its process id and the signal. `owner` is the user whose job is
-    /// the first in the ring.
-    pub(crate) fn program_stopped(
-        &mut self,
-        turn: &mut Turn,
-        id: WorkerId,
-        seq: Seq,
-        program: (u32, i32),
-        owner: Option<u32>,
-    ) {
+    /// A signal stopped the program of a task: `program` is its process id and the signal.
+    pub(crate) fn program_stopped(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq, program: (u32, i32)) {
         let (now_ns, limit_ms) = (turn.now_ns(), turn.config().program_stopped_ms);
         let Some(worker) = self.table.get_mut(&id).filter(|worker| !worker.is_killed()) else { return };
-        let Some(job) = worker.ring.head().filter(|head| head.seq() == seq).map(|head| head.shown()) else {
-            return;
-        };
+        let Some(&head) = worker.ring.head().filter(|head| head.seq() == seq) else { return };
         let is_recorded = now_ns >= worker.record_stops_from_ns;
         if is_recorded {
             worker.record_stops_from_ns = now_ns.saturating_add(ms(RECORD_PAUSE_MS));
@@ -94,17 +84,19 @@ impl<T: Copy> Workers<T> {
             worker.set(turn, id, WorkerAlarm::ProgramStop, turn.after_ms(limit_ms));
         }
         if is_recorded {
-            turn.record(What::ProgramStopped { worker: id, job, program: pid, signal }, owner);
+            let what = What::ProgramStopped { worker: id, job: head.shown(), program: pid, signal };
+            turn.record(what, Owner::User(head.uid()));
         }
     }
 
-    /// A stopped program goes on. `owner` is the user whose job is the first in the ring.
-    pub(crate) fn program_continued(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq, owner: Option<u32>) {
-        let job = self.head_job(id);
-        let Some((stop, job)) = self.forget_program_stop(turn, id, seq).zip(job) else { return };
+    /// A stopped program goes on.
+    pub(crate) fn program_continued(&mut self, turn: &mut Turn, id: WorkerId, seq: Seq) {
+        let head = self.head(id);
+        let Some((stop, head)) = self.forget_program_stop(turn, id, seq).zip(head) else { return };
         if stop.is_recorded {
             let after_us = turn.now_ns().saturating_sub(stop.since_ns) / 1000;
-            turn.record(What::ProgramContinued { worker: id, job, program: stop.pid, after_us }, owner);
+            let what = What::ProgramContinued { worker: id, job: head.shown(), program: stop.pid, after_us };
+            turn.record(what, Owner::User(head.uid()));
         }
     }
 

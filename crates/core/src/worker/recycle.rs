@@ -52,8 +52,9 @@ impl<T: Copy> Workers<T> {
             let Some(pool) = self.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
             let Some(&spare) = self.pool(pool).spares.front() else { continue };
             let idle = self.in_slot(slot).filter(|(_, worker)| worker.is_idle());
-            if let Some((old, why)) = idle.and_then(|(id, worker)| Some((id, why_due(worker, turn)?))) {
-                turn.record(What::Recycled { worker: old, why }, None);
+            let due = idle.and_then(|(id, worker)| Some((id, why_due(worker, turn)?, worker.owner())));
+            if let Some((old, why, owner)) = due {
+                turn.record(What::Recycled { worker: old, why }, owner);
                 self.retire(turn, old);
                 self.place(turn, spare, slot);
             }

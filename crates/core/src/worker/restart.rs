@@ -12,7 +12,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::ids::{PoolId, WorkerId};
 
-use crate::turn::{Turn, WorkerAlarm, doubled, ms};
+use crate::turn::{Owner, Turn, WorkerAlarm, doubled, ms};
 use crate::worker::{NowDegraded, NowHealthy, Pool, Workers};
 
 /// Why a pool is degraded.
@@ -94,7 +94,7 @@ impl<T: Copy> Workers<T> {
         assert!(pool.restart.degraded.is_none(), "pool {} degrades and is degraded already", pool.name);
         pool.restart.faults.clear();
         pool.restart.degraded = Some(degraded);
-        turn.record(What::Degraded { pool: pool.name.clone(), reason }, None);
+        turn.record(What::Degraded { pool: pool.name.clone(), reason }, Owner::Service);
         // While another pool is not degraded, a worker of it may still come up and send a better status.
         if self.pools.iter().all(|pool| pool.restart.degraded.is_some()) {
             let (_, reasons) = self.health();
@@ -117,7 +117,7 @@ impl<T: Copy> Workers<T> {
         let pool = self.pool_mut(id);
         pool.next_spawn_ns = pool.next_spawn_ns.max(now_ns + least_ns);
         let retry_after_ms = (pool.next_spawn_ns - now_ns).div_ceil(1_000_000);
-        turn.record(What::SpawnFailed { worker, error, retry_after_ms }, None);
+        turn.record(What::SpawnFailed { worker, error, retry_after_ms }, Owner::Service);
         now_degraded
     }
 
@@ -170,7 +170,7 @@ impl<T: Copy> Workers<T> {
         pool.restart.degraded = None;
         pool.restart.faults.clear();
         pool.next_spawn_ns = turn.now_ns();
-        turn.record(What::Recovered { pool: pool.name.clone() }, None);
+        turn.record(What::Recovered { pool: pool.name.clone() }, Owner::Service);
         Some(NowHealthy(pool_id))
     }
 

@@ -203,6 +203,7 @@ mod tests {
             number,
             count: 1,
             shown: number,
+            uid: 7,
             fence,
             cost_ns,
             timeout_ms: None,

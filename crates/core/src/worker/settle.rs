@@ -36,6 +36,7 @@ impl<T: Copy> Workers<T> {
     ) -> bool {
         let Some(worker) = self.table.get_mut(&id) else { return false };
         let seq = worker.ring.next_seq();
+        worker.stats.offered_for = worker.stats.offered_for.and(offer.uid);
         let is_first = worker.ring.push(offer, turn.now_ns());
         let is_shared = worker.watch.is_some() || limits.are_watched() && !is_first;
         assert!(!is_shared, "worker {id} is offered a task beside one whose limits are watched");

@@ -6,7 +6,7 @@
 
 use bulkhead_proto::client::record::What;
 
-use crate::turn::{Alarm, AlarmSlot, Turn};
+use crate::turn::{Alarm, AlarmSlot, Owner, Turn};
 use crate::worker::Workers;
 
 /// How long nothing that needs a descriptor is offered after one could not be made, in milliseconds.
@@ -59,7 +59,7 @@ impl<T: Copy> Workers<T> {
             return false;
         }
         self.shortage.say_from_ns = turn.after_ms(SAY_EVERY_MS);
-        turn.record(What::Short { what: what.to_owned() }, None);
+        turn.record(What::Short { what: what.to_owned() }, Owner::Service);
         true
     }
 }

@@ -13,8 +13,8 @@ use crate::worker::state::WorkerDuty;
 use crate::worker::{FollowUp, Workers};
 
 impl<T: Copy> Workers<T> {
-    /// A signal stopped a worker. `owner` is the user whose job is the first in its ring.
-    pub(crate) fn stopped(&mut self, turn: &mut Turn, id: WorkerId, signal: i32, owner: Option<u32>) {
+    /// A signal stopped a worker.
+    pub(crate) fn stopped(&mut self, turn: &mut Turn, id: WorkerId, signal: i32) {
         let Some(worker) = self.table.get_mut(&id) else { return };
         if worker.stopped_until_ns.is_some() || worker.is_killed() {
             return;
@@ -22,7 +22,7 @@ impl<T: Copy> Workers<T> {
         let until_ns = turn.after_ms(turn.config().stopped_ms);
         worker.stopped_until_ns = Some(until_ns);
         worker.set(turn, id, WorkerAlarm::Stopped, until_ns);
-        let (pid, pool) = (worker.pid().unwrap_or(0), worker.pool);
+        let (pid, pool, owner) = (worker.pid().unwrap_or(0), worker.pool, worker.owner());
         let job = worker.ring.head().map(|offer| offer.shown());
         self.pool_mut(pool).unspare(id);
         turn.record(What::Suspended { worker: id, pid, job, signal }, owner);
@@ -37,7 +37,7 @@ impl<T: Copy> Workers<T> {
         }
         worker.cancel(turn, id, WorkerAlarm::Stopped);
         let (is_spare, pool) = (worker.state == WorkerDuty::Spare && !worker.is_hung_up(), worker.pool);
-        turn.record(What::Resumed { worker: id }, None);
+        turn.record(What::Resumed { worker: id }, worker.owner());
         if is_spare {
             self.pool_mut(pool).add_spare(id);
         }

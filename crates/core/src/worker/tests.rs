@@ -73,6 +73,7 @@ impl WorkerRoom {
             number,
             count: 1,
             shown: number,
+            uid: 7,
             fence: Fence(1),
             cost_ns: 10,
             timeout_ms: None,
@@ -86,7 +87,7 @@ impl WorkerRoom {
     }
 
     fn kill(&mut self, id: u64) {
-        self.workers.kill(&mut self.turn, WorkerId(id), KillReason::Stop.into(), None);
+        self.workers.kill(&mut self.turn, WorkerId(id), KillReason::Stop.into());
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct NewOffer<T> {
     pub(crate) count: u32,
     /// The job, as clients know it.
     pub(crate) shown: JobId,
+    /// The user of the job.
+    pub(crate) uid: u32,
     pub(crate) fence: Fence,
     /// The work that it adds ahead of the worker, in nanoseconds.
     pub(crate) cost_ns: u64,

@@ -31,6 +31,7 @@ mod restart;
 mod rig;
 mod rig_requests;
 mod shortage;
+mod sight;
 mod speed;
 mod stopped;
 mod survivors;

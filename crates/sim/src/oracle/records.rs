@@ -1,9 +1,10 @@
-//! `records`: indices count up from 1 without a gap, and a client that asks for events gets the records that were made.
+//! `records`: indices count up from 1 without a gap, and a client that asks for events gets the records that were made, of
+//! each death at least that a worker died.
 //!
 //! It keeps every record, so that one that is shown differently later is noticed. `verdicts.rs` judges the truth of records
 //! about jobs, `pool.rs` of those about workers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::client::record::{Record, What};
 
@@ -42,11 +43,33 @@ impl RecordOracle {
     /// Some were shown to a client.
     ///
     /// # Errors
-    /// They are not those that were made.
+    /// They are not those that were made, or a death between them is missing.
     pub fn streamed(&self, records: &[Record]) -> Verdict {
-        match records.iter().find(|record| self.all.get(&record.index) != Some(record)) {
-            Some(strange) => broken("records", format!("a client is shown {strange:?}, which never was")),
+        let (Some(first), Some(last)) = (records.first(), records.last()) else { return Ok(()) };
+        if let Some(strange) = records.iter().find(|record| !self.was_made(record)) {
+            return broken("records", format!("a client is shown {strange:?}, which never was"));
+        }
+        let shown: BTreeSet<u64> = records.iter().map(|record| record.index).collect();
+        let mut deaths =
+            self.all.range(first.index..=last.index).filter(|(_, record)| is_death(&record.what));
+        match deaths.find(|(index, _)| !shown.contains(index)) {
+            Some((_, hidden)) => broken("records", format!("a client is not shown {hidden:?}")),
             None => Ok(()),
         }
     }
+
+    /// Whether a record was made so, or stands for a death that was.
+    fn was_made(&self, shown: &Record) -> bool {
+        let Some(made) = self.all.get(&shown.index) else { return false };
+        match (&made.what, &shown.what) {
+            (What::Died { worker, slot, .. }, What::WorkerGone { worker: gone, slot: left }) => {
+                (worker, slot, made.at_us) == (gone, left, shown.at_us)
+            }
+            _ => made == shown,
+        }
+    }
+}
+
+fn is_death(what: &What) -> bool {
+    matches!(what, What::Died { .. })
 }
