@@ -6,6 +6,7 @@
 use bulkhead_core::action::{Action, Output, TaskFile};
 use bulkhead_core::config::Config;
 use bulkhead_core::event::Event;
+use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
@@ -106,6 +107,12 @@ pub enum Sabotage {
     GreedyReceipts,
     /// Core: hears no receipt.
     DeafToReceipts,
+    /// Core: tells each user all of the deaths of workers that ran tasks of others.
+    TellDeaths,
+    /// Core: does not tell users of those deaths.
+    HideDeaths,
+    /// Core: tells each user the pids of all workers.
+    TellPids,
 }
 
 impl Sabotage {
@@ -167,7 +174,27 @@ impl Sabotage {
             Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
+            Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
+                actions.iter_mut().for_each(|action| self.spoil_sight(action));
+            }
             // The others break the shell, or what the core is told.
+            _ => {}
+        }
+    }
+
+    /// Breaks what a user is shown of others.
+    fn spoil_sight(self, action: &mut Action) {
+        let Action::Reply { reply, .. } = action else { return };
+        match (self, reply) {
+            (Self::TellDeaths, Reply::Events { records, .. }) => {
+                records.iter_mut().for_each(|record| tell_all(&mut record.what));
+            }
+            (Self::HideDeaths, Reply::Events { records, .. }) => {
+                records.retain(|record| !matches!(record.what, What::WorkerGone { .. }));
+            }
+            (Self::TellPids, Reply::Workers(rows)) => {
+                rows.iter_mut().for_each(|row| row.pid = row.pid.or(Some(1)));
+            }
             _ => {}
         }
     }
@@ -251,6 +278,14 @@ fn receipt(event: &Event) -> Option<u64> {
 
 fn is_shown(action: &Action) -> bool {
     matches!(action, Action::ShowLog { .. })
+}
+
+/// Makes a death of a worker that ran tasks of others one that shows everything.
+fn tell_all(what: &mut What) {
+    if let What::WorkerGone { worker, slot } = *what {
+        let (death, evidence) = (Death::Retired, Evidence::default());
+        *what = What::Died { worker, pid: 1, slot, death, evidence, noticed_after_us: None, ended: 0 };
+    }
 }
 
 fn is_reply(action: &Action) -> bool {

@@ -48,6 +48,9 @@ bites! {
     a_pool_that_holds_the_other: OneForAll by "ends" | "pool";
     workers_that_are_not_recycled: NoRecycling by "pool";
     every_client_an_administrator: AllAdmins by "users";
+    deaths_of_others_told_in_full: TellDeaths by "users";
+    deaths_of_others_that_are_hidden: HideDeaths by "records";
+    pids_of_the_workers_of_others: TellPids by "users";
     lost_replies: LoseReplies by "replies";
     ends_that_are_not_told: LoseEnds by "replies";
     nobody_is_blamed: NoBlame by "blame";

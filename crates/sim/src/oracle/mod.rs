@@ -7,7 +7,7 @@
 //! - `limits`: a kill for a limit is true; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
-//! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others; `receipts`: a held result is kept until its receipt and not beyond
+//! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
@@ -73,6 +73,8 @@ pub struct Oracles {
     pub files: files::FileOracle,
     /// `logs`.
     pub logs: logs::LogOracle,
+    /// `users`.
+    pub users: users::UserOracle,
 }
 
 impl Oracles {
@@ -91,6 +93,7 @@ impl Oracles {
             unwanted: unwanted::UnwantedOracle::default(),
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
+            users: users::UserOracle::default(),
         }
     }
 
@@ -105,6 +108,7 @@ impl Oracles {
         self.outputs.told(event);
         self.files.told(event);
         self.logs.told(event);
+        self.users.told(event);
         self.fairness.told(event);
         self.unwanted.told(event);
         self.programs.told(now, event, &self.ledger);
@@ -127,6 +131,7 @@ impl Oracles {
         }
         for record in &out.records {
             self.records.made(record)?;
+            self.users.made(record);
             self.pool.recorded(record)?;
             self.ledger.recorded(now, &record.what)?;
         }
@@ -149,6 +154,7 @@ impl Oracles {
                 self.outputs.dropped(*output)?;
             }
             self.logs.decided(now, action, &self.ledger)?;
+            self.users.decided(action, &self.ledger);
         }
         self.programs.decided(now, out, &self.ledger)?;
         self.programs.turn_over(now, &self.pool, &self.ledger, workers)?;
@@ -175,7 +181,7 @@ impl Oracles {
         self.replies.got(client, tag, reply, bytes, &self.ledger)?;
         self.outputs.attached(reply, output)?;
         if let Some(peer) = self.replies.peer(client) {
-            users::got(peer, self.replies.request(client, tag), reply, &self.ledger)?;
+            self.users.got(peer, self.replies.request(client, tag), reply, &self.ledger)?;
         }
         match reply {
             Reply::Ended(all) | Reply::Held { ended: all, .. } => {
