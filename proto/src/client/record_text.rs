@@ -91,15 +91,15 @@ impl fmt::Display for What {
             | Self::Killing { .. }
             | Self::Died { .. }
             | Self::WorkerGone { .. }
-            | Self::Suspended { .. }
-            | Self::Resumed { .. }
-            | Self::ProgramStopped { .. }
-            | Self::ProgramContinued { .. }
             | Self::Stuck { .. }
-            | Self::LivesOn { .. }
             | Self::Recycled { .. }
             | Self::NobodyBlamed { .. }
             | Self::Requeued { .. } => worker_line(self, out),
+            Self::Suspended { .. }
+            | Self::Resumed { .. }
+            | Self::ProgramStopped { .. }
+            | Self::ProgramContinued { .. }
+            | Self::LivesOn { .. } => stop_line(self, out),
             Self::Accepted { .. }
             | Self::Blamed { .. }
             | Self::Retried { .. }
@@ -162,12 +162,6 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             let slot = Maybe(slot.as_ref(), "none");
             write!(out, "worker died, it ran jobs of other users worker={worker} slot={slot}")
         }
-        What::Suspended { worker, pid, job, signal } => {
-            let job = Maybe(job.as_ref(), "none");
-            let signal = Signal(*signal);
-            write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
-        }
-        What::Resumed { worker } => write!(out, "worker continued worker={worker}"),
         What::Stuck { worker, pid, seen } => {
             write!(out, "worker stuck: killed, no proof of death worker={worker} pid={pid}")?;
             match seen {
@@ -184,13 +178,19 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         What::Requeued { worker, count } => {
             write!(out, "uncharged jobs requeued worker={worker} count={count}")
         }
-        _ => program_line(what, out),
+        _ => Ok(()),
     }
 }
 
-/// What is told of the processes of a job: they are stopped, continued, or cannot be ended.
-fn program_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The lines for stops by signals, and for processes that cannot be ended.
+fn stop_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
     match what {
+        What::Suspended { worker, pid, job, signal } => {
+            let job = Maybe(job.as_ref(), "none");
+            let signal = Signal(*signal);
+            write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
+        }
+        What::Resumed { worker } => write!(out, "worker continued worker={worker}"),
         What::ProgramStopped { worker, job, program, signal } => {
             let signal = Signal(*signal);
             write!(

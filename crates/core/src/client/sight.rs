@@ -1,24 +1,7 @@
 //! Who sees what: the record that a client is shown in place of one of another user.
 //!
 //! Everything that is shown has an [`Owner`], and the owner and administrators see all of it. The daemon's log has every record
-//! whole: it is the administrators'. What another user sees:
-//!
-//! | what | its owner | another user sees |
-//! |---|---|---|
-//! | records `accepted`, `blamed`, `retried`, `backoff`, `ended`, `ended-queued`, `retry-asked` | the user of the job | nothing |
-//! | `died` | the user of the first claimed task; without one, of all tasks that the worker was offered | `worker-gone`: which worker, and its slot |
-//! | `nobody-blamed`, `requeued` | the owner of that death | nothing |
-//! | `killing`, `stuck`, `suspended`, `resumed`, `recycled` | the user of the first task in the worker's ring; without one, of all tasks that the worker was offered | nothing |
-//! | `program-stopped`, `program-continued` | the user of the task | nothing |
-//! | `lives-on`, and the row of the process in `status` | the user whose job left it; if the worker does not say, of all tasks that the worker was offered; of an unknown worker: administrators | nothing |
-//! | `spawned`, `ready` | administrators: the pid is that of each task to come | nothing |
-//! | `started`, `spawn-failed`, `placed`, `degraded`, `recovered`, `short`, `evicted`, `draining`, `stopped` | the service | all of it |
-//! | a notice, the health of a pool in `status` and `why` | the service | all of it: of the last worker that died without a task, the signal or exit code alone (`Death::brief`) |
-//! | a row of `workers`, and of stuck workers in `status` | as of `killing` | the worker, pool, slot, state, age, tasks ended, and how many offers are of own jobs |
-//! | a row of `jobs`, `job`, `why`, `deaths`; a log, a result, an end, progress | the user of the job | nothing, as if the job were not there |
-//! | in `why`: the worker that has an own job | as of `killing` | its number, and that it was killed or stopped |
-//! | in `why`: jobs that go before, the longest running task | the user of each | how many, and for how long |
-//! | counts in `status`, `kinds`, `ping` | the service | all of it |
+//! whole: it is the administrators'. What another user sees is the table at `record_for`.
 //!
 //! "Of all tasks that the worker was offered" is nobody's if they were of several users: then administrators alone see it. A
 //! worker that was offered none tells nothing of any job: its death is shown to all. Driven by `followers.rs`; the rows are
@@ -30,6 +13,23 @@ use crate::event::Peer;
 use crate::turn::Owner;
 
 /// The record as this client is shown it; `None`: it is not shown.
+///
+/// | what | its owner | another user sees |
+/// |---|---|---|
+/// | records `accepted`, `blamed`, `retried`, `backoff`, `ended`, `ended-queued`, `retry-asked` | the user of the job | nothing |
+/// | `died` | the user of the first claimed task; without one, of all tasks that the worker was offered | `worker-gone`: which worker, and its slot |
+/// | `nobody-blamed`, `requeued` | the owner of that death | nothing |
+/// | `killing`, `stuck`, `suspended`, `resumed`, `recycled` | the user of the first task in the worker's ring; without one, of all tasks that the worker was offered | nothing |
+/// | `program-stopped`, `program-continued` | the user of the task | nothing |
+/// | `lives-on`, and the row of the process in `status` | the user whose job left it; if the worker does not say, of all tasks that the worker was offered; of an unknown worker: administrators | nothing |
+/// | `spawned`, `ready` | administrators: the pid is that of each task to come | nothing |
+/// | `started`, `spawn-failed`, `placed`, `degraded`, `recovered`, `short`, `evicted`, `draining`, `stopped` | the service | all of it |
+/// | a notice, the health of a pool in `status` and `why` | the service | all of it: of the last worker that died without a task, the signal or exit code alone (`Death::brief`) |
+/// | a row of `workers`, and of stuck workers in `status` | as of `killing` | the worker, pool, slot, state, age, tasks ended, and how many offers are of own jobs |
+/// | a row of `jobs`, `job`, `why`, `deaths`; a log, a result, an end, progress | the user of the job | nothing, as if the job were not there |
+/// | in `why`: the worker that has an own job | as of `killing` | its number, and that it was killed or stopped |
+/// | in `why`: jobs that go before, the longest running task | the user of each | how many, and for how long |
+/// | counts in `status`, `kinds`, `ping` | the service | all of it |
 pub(super) fn record_for(peer: Peer, record: &Record, owner: Owner) -> Option<Record> {
     if owner.may_be_seen_by(peer) {
         return Some(record.clone());
