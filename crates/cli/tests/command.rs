@@ -17,7 +17,7 @@ use std::process::{Command, Output, Stdio};
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, TimeLimit};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::client::why::{Past, Why, WhyNow};
 use bulkhead_proto::ids::JobId;
@@ -182,7 +182,8 @@ fn a_job_named_twice_is_asked_for_once() {
 fn an_unknown_job_is_told_on_stderr_as_json_or_not() {
     let script = |mut peer: Peer| {
         let asked = peer.request().unwrap();
-        peer.reply(asked.tag, Reply::Refused(Refusal::NeverWas { job: JobId(9), last: JobId(8) }));
+        let unknown = UnknownJobs { jobs: vec![JobId(9)], last: JobId(8), others: false };
+        peer.reply(asked.tag, Reply::Unknown(unknown));
     };
     for (arguments, lines) in [(&["wait", "9"][..], 0), (&["wait", "9", "--json"], 1)] {
         let output = against(script, arguments);
