@@ -164,7 +164,7 @@ impl FileRequest {
     }
 }
 
-/// A name of a file of the job, and its path, as a program is told them.
+/// Name and path of a file of the job, in the form in which a program gets them.
 fn named(name: &str, path: PathBuf) -> (Vec<u8>, Vec<u8>) {
     (name.as_bytes().to_vec(), path.into_os_string().into_vec())
 }

@@ -367,7 +367,7 @@ fn a_disk_that_is_full_leaves_the_name_alone() {
     assert!(text(&output.stderr).contains("cannot write to /dev/full: No space"), "{}", text(&output.stderr));
 }
 
-/// The job is done: neither a device that takes nothing nor a stdout that nobody reads costs the other files.
+/// The job is done. A device that takes nothing costs no other file, and neither does a stdout that nobody reads.
 #[test]
 fn an_output_that_fails_costs_no_other() {
     let desk = Desk::new();

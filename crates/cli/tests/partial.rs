@@ -1,4 +1,4 @@
-//! Batches with `-o` that end early, as people end them, against a daemon made by hand: what is kept, and what is told.
+//! Batches with `-o` that people end early, against a daemon made by hand: what the command keeps, and what it says.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 

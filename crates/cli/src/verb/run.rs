@@ -2,7 +2,7 @@
 //!
 //! The jobs are attached: they belong to this command. Ctrl-C cancels the jobs that have not ended. If no daemon runs,
 //! the command starts a private one that ends with it. If the command ends before all jobs have, the results of `-o` are
-//! kept beside their file, and what is missing is told.
+//! kept beside their file, and a line names the jobs that are missing.
 //!
 //! The daemon holds each result until it is reported as received: after the flush that wrote it to stdout or a pipe, or
 //! when the file of `-o` has its name. So a command that is killed, or cannot write, leaves its results for
@@ -408,7 +408,7 @@ impl<'a> ResultSink<'a> {
     /// Finishes the output. The file of the results gets its name only if all jobs have ended and there is a result, and
     /// is kept beside it else; the files of the job get theirs only if it is done.
     fn finish(&mut self, client: &mut DaemonClient) -> Result<()> {
-        // A write that has failed is told already.
+        // The command has reported a write that failed.
         let mut ends = Vec::from_iter((!self.write_failed).then(|| self.out.flush()));
         ends.extend(self.file.take().filter(|_| self.has_results).map(|file| self.finish_file(file)));
         if !self.write_failed && ends.iter().all(Result::is_ok) {
