@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use bulkhead_core::config::Users;
 use bulkhead_proto::client::places;
 use bulkhead_proto::limits::SOCKET_PATH_MAX_BYTES;
 use bulkhead_proto::worker::copies;
@@ -128,7 +129,7 @@ impl Settings {
         let enable_chaos = args.enable_chaos || file.enable_chaos.unwrap_or(false);
         let here = HostFacts::look();
         let state = absolute(args.state.or(file.state.clone()).map_or_else(|| default_state(mode), Ok)?)?;
-        let settings = Self {
+        let mut settings = Self {
             mode,
             socket: socket_place(args.socket.or(file.socket.clone()), mode)?,
             copies: if args.own_folder { copies_of_a_command(&state) } else { state.clone() },
@@ -144,6 +145,7 @@ impl Settings {
             own_folder: args.own_folder,
             core: sources.judged(|file| policy::core_config(file, args.workers, enable_chaos, &here))?,
         };
+        settings.core.users = if mode == Mode::System { Users::Several } else { Users::One };
         settings.check()?;
         Ok(settings)
     }

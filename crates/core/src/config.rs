@@ -8,11 +8,22 @@ use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 
 pub use bulkhead_proto::bound::{Bound, KindLimits};
 
+/// How many users a daemon has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// One, who gets all of every bound.
+    One,
+    /// Several, each with a share.
+    Several,
+}
+
 /// The configuration; [`Config::default`] has the documented values. Times are milliseconds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Process id of the daemon, for `ping` and `status`.
     pub pid: u32,
+    /// Whether the daemon has one user or several.
+    pub users: Users,
     /// Seed of the jitter.
     pub seed: u64,
     /// The table of kinds.
@@ -113,6 +124,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             pid: 0,
+            users: Users::Several,
             seed: 0,
             kinds: bulkhead_proto::kind::builtin(false),
             cores: 1,

@@ -16,6 +16,7 @@ mod turn;
 mod view;
 mod worker;
 
+pub mod account;
 pub mod action;
 pub mod config;
 pub mod event;

@@ -17,7 +17,7 @@ use crate::client::mail::Letter;
 use crate::client::receipts::SentEnds;
 use crate::client::{Clients, HungUp};
 use crate::event::Peer;
-use crate::turn::{Alarm, AlarmSlot, Turn};
+use crate::turn::{AccountId, Alarm, AlarmSlot, Resource, Turn};
 
 /// A batch that its client submitted attached.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,7 @@ impl AttachedBatch {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(super) peer: Peer,
+    account: AccountId,
     /// Bytes that may still be sent. At 0 or below nothing that can wait is sent until all replies have left.
     pub(super) credit: i64,
     pub(super) letters: VecDeque<Letter>,
@@ -78,9 +79,10 @@ enum Presence {
 }
 
 impl Client {
-    fn new(peer: Peer, turn: &Turn) -> Self {
+    fn new(peer: Peer, account: AccountId, turn: &Turn) -> Self {
         Self {
             peer,
+            account,
             credit: whole_credit(turn),
             letters: VecDeque::new(),
             waits: 0,
@@ -98,6 +100,11 @@ impl Client {
     /// The user and rights of the client.
     pub(crate) fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// The account of its user.
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
     }
 
     /// Whether it is connected.
@@ -143,8 +150,9 @@ impl Clients {
     ///
     /// # Panics
     /// If the shell has used its number before.
-    pub(crate) fn connect(&mut self, turn: &Turn, id: ClientId, peer: Peer) {
-        let old = self.map.insert(id, Client::new(peer, turn));
+    pub(crate) fn connect(&mut self, turn: &mut Turn, id: ClientId, peer: Peer, account: AccountId) {
+        turn.charge(account, Resource::Connections, 1);
+        let old = self.map.insert(id, Client::new(peer, account, turn));
         assert!(old.is_none(), "client {id} connected twice");
     }
 
@@ -180,7 +188,7 @@ impl Clients {
         let has_hung_up = client.letters.is_empty() && client.readers.is_empty();
         assert!(has_hung_up, "client {id} hung up before it vanishes");
         if client.batches.is_empty() {
-            self.map.remove(&id);
+            self.remove(turn, id);
             return;
         }
         let mut alarm = AlarmSlot::default();
@@ -201,7 +209,7 @@ impl Clients {
             && is_last
         {
             turn.cancel(alarm, Alarm::Vanished(id));
-            self.map.remove(&id);
+            self.remove(turn, id);
         }
     }
 
@@ -210,9 +218,16 @@ impl Clients {
     ///
     /// # Panics
     /// If it has not vanished, or was forgotten before: its alarm is cancelled then.
-    pub(crate) fn remove_vanished(&mut self, id: ClientId) -> Vec<(JobId, u32)> {
-        let client = self.map.remove(&id).expect("a client that vanished is forgotten once");
+    pub(crate) fn remove_vanished(&mut self, turn: &mut Turn, id: ClientId) -> Vec<(JobId, u32)> {
+        let client = self.remove(turn, id).expect("a client that vanished is forgotten once");
         assert!(!client.is_connected(), "client {id} vanished before it is forgotten");
         client.batches().collect()
+    }
+
+    /// Forgets a client, and gives its place among its user's back.
+    fn remove(&mut self, turn: &mut Turn, id: ClientId) -> Option<Client> {
+        let client = self.map.remove(&id)?;
+        turn.release(client.account, Resource::Connections, 1);
+        Some(client)
     }
 }

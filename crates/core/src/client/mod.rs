@@ -65,6 +65,11 @@ impl Clients {
         self.map.values().filter(|client| client.is_connected()).count()
     }
 
+    /// The number of clients, vanished ones included.
+    pub(crate) fn remembered(&self) -> u64 {
+        self.map.len() as u64
+    }
+
     /// Connected clients that wait for the end of any job.
     pub(crate) fn waiting(&self) -> Vec<ClientId> {
         let waiting = self.map.iter().filter(|(_, client)| client.is_connected() && client.waits());

@@ -9,7 +9,7 @@ use super::*;
 use crate::action::Output;
 use crate::config::Config;
 use crate::event::{Now, Peer};
-use crate::turn::Turn;
+use crate::turn::{AccountId, Turn};
 
 const ALICE: ClientId = ClientId(1);
 const BOB: ClientId = ClientId(2);
@@ -28,8 +28,8 @@ impl ClientRoom {
         let mut turn = Turn::new(Config::default(), Now::default());
         turn.begin(Now { mono_ns: 1_000_000_000, wall_us: 1 }, &mut Output::default());
         let mut clients = Clients::default();
-        clients.connect(&turn, ALICE, PEER);
-        clients.connect(&turn, BOB, PEER);
+        clients.connect(&mut turn, ALICE, PEER, AccountId::SERVICE);
+        clients.connect(&mut turn, BOB, PEER, AccountId::SERVICE);
         Self { turn, clients }
     }
 
@@ -70,7 +70,7 @@ fn a_client_is_remembered_while_it_has_attached_jobs() {
 #[should_panic(expected = "client 1 connected twice")]
 fn a_client_connects_once() {
     let mut room = ClientRoom::new();
-    room.clients.connect(&room.turn, ALICE, PEER);
+    room.clients.connect(&mut room.turn, ALICE, PEER, AccountId::SERVICE);
 }
 
 #[test]
@@ -118,7 +118,8 @@ fn a_batch_is_gone_once() {
 #[test]
 #[should_panic(expected = "client 1 vanished before it is forgotten")]
 fn a_connected_client_is_not_forgotten() {
-    ClientRoom::with_batch().clients.remove_vanished(ALICE);
+    let mut room = ClientRoom::with_batch();
+    room.clients.remove_vanished(&mut room.turn, ALICE);
 }
 
 #[test]
@@ -126,8 +127,8 @@ fn a_connected_client_is_not_forgotten() {
 fn a_client_is_forgotten_once() {
     let mut room = ClientRoom::with_batch();
     room.vanish();
-    assert_eq!(room.clients.remove_vanished(ALICE), [(JOB, 2)]);
-    room.clients.remove_vanished(ALICE);
+    assert_eq!(room.clients.remove_vanished(&mut room.turn, ALICE), [(JOB, 2)]);
+    room.clients.remove_vanished(&mut room.turn, ALICE);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Tag};
 use bulkhead_proto::job::Policy;
 
-use crate::turn::AlarmSlot;
+use crate::turn::{AccountId, AlarmSlot};
 
 /// The jobs of one submit, or one job that was asked to run again.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Batch {
     pub(super) pool: PoolId,
     pub(super) policy: Policy,
     pub(super) uid: u32,
+    /// The account of that user.
+    pub(super) account: AccountId,
     pub(super) client: ClientId,
     pub(super) tag: Tag,
     /// Whether ends are sent to the client as they come. `false` once the client is gone.

@@ -72,7 +72,7 @@ use crate::job::queues::Queues;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::job::unbegun::UnbegunEnds;
-use crate::turn::Owner;
+use crate::turn::{Charges, Owner};
 
 /// All jobs and parts, and everything that belongs to them.
 #[derive(Debug)]
@@ -139,6 +139,11 @@ impl Jobs {
     pub(crate) fn find_visible(&self, peer: Peer, job: JobId) -> Option<TaskRun> {
         let run = self.find(job).filter(|_| job < FIRST_PART)?;
         Owner::User(self.batch(run).uid()).may_be_seen_by(peer).then_some(run)
+    }
+
+    /// Takes what accounts took and gave back since the last call.
+    pub(crate) fn take_charges(&mut self) -> Charges {
+        std::mem::take(&mut self.table.charges)
     }
 
     /// The last number that was given to a job.

@@ -34,18 +34,12 @@ pub(crate) struct PoolQueue {
     turns: VecDeque<u32>,
     parked: BTreeSet<ClientId>,
     length: u64,
-    bytes: u64,
 }
 
 impl PoolQueue {
     /// Queued jobs.
     pub(crate) fn length(&self) -> u64 {
         self.length
-    }
-
-    /// Bytes of their inputs.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// Queued jobs of one user.
@@ -76,7 +70,6 @@ impl PoolQueue {
     fn enter(&mut self, jobs: &JobTable, key: Key, place: QueuePlace) -> &mut IntrusiveList {
         assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
         self.length += 1;
-        self.bytes += jobs[key].input.as_bytes().len() as u64;
         let user = self.users.entry(place.uid).or_default();
         user.length += 1;
         if !user.listed {
@@ -99,7 +92,7 @@ impl PoolQueue {
     /// If it is not in this queue.
     pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key) {
         let place = place_of(jobs, key);
-        self.count_out(jobs, key);
+        count_down(&mut self.length, 1, "queued jobs");
         let user = self.users.get_mut(&place.uid).expect("the user of a queued job is in the queue");
         count_down(&mut user.length, 1, "queued jobs of a user");
         let backlog =
@@ -113,11 +106,6 @@ impl PoolQueue {
         if user.backlogs.is_empty() && !user.listed {
             self.users.remove(&place.uid);
         }
-    }
-
-    fn count_out(&mut self, jobs: &JobTable, key: Key) {
-        count_down(&mut self.length, 1, "queued jobs");
-        count_down(&mut self.bytes, jobs[key].input.as_bytes().len() as u64, "bytes of queued inputs");
     }
 
     /// Parks a client, or unparks it. A second call changes nothing.
@@ -197,7 +185,7 @@ impl PoolQueue {
                 self.users.remove(&uid);
             }
             if let Picked::Job(key) = found {
-                self.count_out(jobs, key);
+                count_down(&mut self.length, 1, "queued jobs");
                 return Some(key);
             }
         }

@@ -35,19 +35,9 @@ impl Queues {
         self.list[usize::from(pool.0)].length()
     }
 
-    /// Bytes of the inputs of all queued jobs.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.list.iter().map(PoolQueue::bytes).sum()
-    }
-
     /// Whether this client has jobs in the queue of one pool.
     pub(crate) fn has_jobs_of(&self, pool: PoolId, uid: u32, client: ClientId) -> bool {
         self.list[usize::from(pool.0)].has_jobs_of(uid, client)
-    }
-
-    /// Queued jobs of one user.
-    pub(crate) fn length_of(&self, uid: u32) -> u64 {
-        self.list.iter().map(|queue| queue.length_of(uid)).sum()
     }
 
     /// Puts a job at the end of its list.

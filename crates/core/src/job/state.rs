@@ -98,6 +98,12 @@ impl Phase {
         }
     }
 
+    /// Whether a job in it counts against the bound of the queue: jobs that wait for a backoff or a fresh worker return
+    /// to it, so they keep their places.
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Phase::Queued | Phase::Waiting | Phase::Solo)
+    }
+
     /// As clients see it.
     pub(crate) fn shown(self) -> JobState {
         match self {

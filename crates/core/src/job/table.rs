@@ -15,7 +15,7 @@ use crate::job::number_index::NumberIndex;
 use crate::job::part_set::FIRST_PART;
 use crate::job::run::{Handle, TaskRun};
 use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
-use crate::turn::count_down;
+use crate::turn::{Charges, Resource, count_down};
 
 /// All jobs and parts, and their batches.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub(crate) struct JobTable {
     counts: [u64; PHASES],
     /// The same counts of parts, which are no jobs.
     parts: [u64; PHASES],
+    /// What the accounts of users took and gave back.
+    pub(super) charges: Charges,
 }
 
 impl Index<Key> for JobTable {
@@ -128,7 +130,10 @@ impl JobTable {
     pub(crate) fn insert(&mut self, batch: u32, input: Payload, task_kind: TaskKind) -> Key {
         self.last += 1;
         self.counts[Phase::Queued as usize] += 1;
-        self.enter_table(Job::new(JobId(self.last), batch, input, task_kind))
+        let key = self.enter_table(Job::new(JobId(self.last), batch, input, task_kind));
+        self.charges.charge(self.batch(key).account, Resource::Jobs, 1);
+        self.charge_waiting(key, true);
+        key
     }
 
     /// Adds a queued part under this number. It has no input of its own.
@@ -177,7 +182,19 @@ impl JobTable {
         let counts = if job.is_part() { &mut self.parts } else { &mut self.counts };
         count_down(&mut counts[from as usize], 1, "jobs in a phase");
         counts[to as usize] += 1;
-        std::mem::replace(&mut job.state, state)
+        let old = std::mem::replace(&mut job.state, state);
+        if from.waits() != to.waits() && !self[key].is_part() {
+            self.charge_waiting(key, to.waits());
+        }
+        old
+    }
+
+    /// Charges a job that waits from now on to its account, or releases it.
+    fn charge_waiting(&mut self, key: Key, waits: bool) {
+        let (account, bytes) = (self.batch(key).account, self[key].input.as_bytes().len() as u64);
+        let change = if waits { Charges::charge } else { Charges::release };
+        change(&mut self.charges, account, Resource::Queue, 1);
+        change(&mut self.charges, account, Resource::QueueBytes, bytes);
     }
 
     /// Removes an ended job, and its batch if it was the last job of it. The caller has taken it out of its list.
@@ -190,6 +207,7 @@ impl JobTable {
         assert!(job.links.are_loose(), "job {} has left its list before it goes", job.id);
         self.numbers.remove(job.id.0);
         count_down(&mut self.counts[Phase::Ended as usize], 1, "ended jobs");
+        self.charges.release(self.batches[job.batch as usize].account, Resource::Jobs, 1);
         let gone = self.release_batch(job.batch);
         (job, gone)
     }

@@ -12,7 +12,7 @@ use bulkhead_proto::ids::{ClientId, JobId, KindId, PoolId, Seq, Tag, WorkerId};
 use crate::action::Task;
 use crate::event::Attached;
 use crate::job::run::Ticket;
-use crate::turn::TaskLimits;
+use crate::turn::{AccountId, TaskLimits};
 use bulkhead_proto::ids::Fence;
 
 /// The first `count` jobs of a checked submit, to be admitted.
@@ -20,6 +20,7 @@ pub(crate) struct Admission {
     pub(crate) client: ClientId,
     pub(crate) tag: Tag,
     pub(crate) uid: u32,
+    pub(crate) account: AccountId,
     pub(crate) kind: KindId,
     /// The pool that runs the kind.
     pub(crate) pool: PoolId,

@@ -5,7 +5,7 @@
 
 use crate::machine::Core;
 use crate::machine::settle::held_by;
-use crate::turn::Alarm;
+use crate::turn::{Alarm, Resource};
 
 impl Core {
     /// Checks every invariant of the machine.
@@ -17,8 +17,26 @@ impl Core {
         let offers = self.workers.iter().flat_map(|(_, worker)| worker.ring().iter());
         self.jobs.audit(&self.turn, offers.map(|offer| offer.ticket()));
         self.workers.audit();
+        self.audit_ledger();
         self.audit_offers();
         self.audit_alarms();
+    }
+
+    /// The ledger has what the rooms hold.
+    fn audit_ledger(&self) {
+        self.ledger.audit();
+        for (resource, held) in [
+            (Resource::Connections, self.clients.remembered()),
+            (Resource::Jobs, self.jobs.unended() + self.jobs.ended()),
+            (Resource::Queue, self.jobs.queued() + self.jobs.retrying()),
+        ] {
+            assert_eq!(self.ledger.held_by_all(resource), held, "{} are in the ledger", resource.name());
+        }
+        for (account, uid, waiting, bytes) in self.jobs.waiting_by_account() {
+            assert_eq!(self.ledger.find(uid), Some(account), "a batch has the account of its user");
+            assert_eq!(self.ledger.held(account, Resource::Queue), waiting);
+            assert_eq!(self.ledger.held(account, Resource::QueueBytes), bytes);
+        }
     }
 
     /// Each running job is the current one of exactly one offer.

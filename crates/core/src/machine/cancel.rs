@@ -28,7 +28,7 @@ impl Core {
     /// A client did not come back in time: its attached jobs are cancelled.
     pub(super) fn vanish(&mut self, id: ClientId) {
         let after_ms = self.turn.config().vanished_ms;
-        for (first, count) in self.clients.remove_vanished(id) {
+        for (first, count) in self.clients.remove_vanished(&mut self.turn, id) {
             for run in self.jobs.of_watched_batch(first, count) {
                 self.cancel_job(run, Canceller::Vanished { after_ms });
             }

@@ -4,9 +4,17 @@
 
 use bulkhead_proto::ids::ClientId;
 
+use crate::event::Peer;
 use crate::machine::Core;
 
 impl Core {
+    /// A user connected: the connection keeps the place of the user's account.
+    pub(super) fn client_connected(&mut self, id: ClientId, peer: Peer) {
+        self.post_charges();
+        let account = self.ledger.open(peer.uid);
+        self.clients.connect(&mut self.turn, id, peer, account);
+    }
+
     /// All replies to a client have left: it has its whole credit again.
     pub(super) fn client_flushed(&mut self, id: ClientId) {
         self.clients.flushed(&self.turn, id);

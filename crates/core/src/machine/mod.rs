@@ -4,6 +4,7 @@
 //! results for clients, evictions, spawns, the end of a drain. Everything that concerns more than one room has a file here;
 //! this file only calls them.
 
+mod admission;
 mod alarms;
 mod audit;
 mod cancel;
@@ -23,6 +24,9 @@ mod submit;
 mod survivors;
 mod workers;
 
+use bulkhead_proto::limits::{BATCH_MAX, DEATHS_KEPT};
+
+use crate::account::{Ledger, Resource};
 use crate::action::Output;
 use crate::client::Clients;
 use crate::config::Config;
@@ -36,6 +40,25 @@ use crate::worker::Workers;
 type JobOffer = crate::worker::Offer<Ticket>;
 type JobWorker = crate::worker::Worker<Ticket>;
 
+/// A ledger with the bounds that the core decides by.
+fn ledger_of(config: &Config) -> Ledger {
+    let bounds = [
+        (Resource::Queue, config.queue_max),
+        (Resource::QueueBytes, config.queue_bytes_max),
+        (Resource::Files, config.files_max),
+        (Resource::FileBytes, config.files_bytes_max),
+        (Resource::Waits, config.queue_max.max(BATCH_MAX as u64)),
+        (Resource::Kept, config.keep_jobs_max),
+        (Resource::KeptBytes, config.keep_bytes_max),
+        (Resource::KeptOutputs, config.keep_outputs_max),
+        (Resource::Quarantined, config.quarantine_max),
+        (Resource::Logs, config.keep_logs_max),
+        (Resource::Records, config.records_max as u64),
+        (Resource::Deaths, DEATHS_KEPT as u64),
+    ];
+    Ledger::new(config.users, &bounds)
+}
+
 /// The state machine of the daemon.
 #[derive(Debug)]
 pub struct Core {
@@ -43,6 +66,7 @@ pub struct Core {
     jobs: Jobs,
     workers: Workers<Ticket>,
     clients: Clients,
+    ledger: Ledger,
     drain: Drain,
 }
 
@@ -68,6 +92,7 @@ impl Core {
             jobs: Jobs::new(1 + config.pools.len()),
             clients: Clients::default(),
             workers: Workers::new(&config),
+            ledger: ledger_of(&config),
             drain: Drain::default(),
             turn: Turn::new(config, now),
         }
@@ -106,6 +131,7 @@ impl Core {
         self.tend_drain();
         self.workers.tend(&mut self.turn, self.drain.is_leaving());
         self.clients.follow_all(&mut self.turn);
+        self.post_charges();
         self.turn.end(out);
     }
 
@@ -129,7 +155,7 @@ impl Core {
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::ClientConnected { client, peer } => self.clients.connect(&self.turn, client, peer),
+            Event::ClientConnected { client, peer } => self.client_connected(client, peer),
             Event::ClientSaid { client, tag, request, files } => self.asked(client, tag, request, files),
             Event::ClientFlushed { client } => self.client_flushed(client),
             Event::ClientGone { client } => self.client_gone(client),

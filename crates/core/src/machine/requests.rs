@@ -60,7 +60,7 @@ impl Core {
 
     /// Answers with the reply of a view, or its refusal.
     fn show(&mut self, id: ClientId, tag: Tag, look: impl FnOnce(&View<'_>) -> Result<ViewReply, Refusal>) {
-        let Core { turn, jobs, workers, clients, drain } = &*self;
+        let Core { turn, jobs, workers, clients, drain, .. } = &*self;
         match look(&View::new(turn, jobs, workers, clients, drain.seen())) {
             Ok(ViewReply { reply, bytes }) => self.reply(id, tag, reply, bytes),
             Err(refusal) => self.refuse(id, tag, refusal),

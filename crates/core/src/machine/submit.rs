@@ -1,6 +1,6 @@
 //! Admission of submitted jobs, and the refusals.
 //!
-//! This file checks the request; `job/admit.rs` knows for how many jobs there is room, and takes them in.
+//! This file checks the request; `admission.rs` knows for how many jobs there is room, and `job/admit.rs` takes them in.
 
 use bulkhead_proto::client::message::{Reply, Submit};
 use bulkhead_proto::client::record::What;
@@ -12,12 +12,13 @@ use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
 use crate::job::{Admission, grant, missing_file};
 use crate::machine::Core;
-use crate::turn::{Counter, Owner};
+use crate::turn::{AccountId, Counter, Owner};
 
 impl Core {
     /// A client submits jobs.
     pub(super) fn submit(&mut self, id: ClientId, tag: Tag, mut submit: Submit, files: Vec<Attached>) {
-        let Some(Peer { uid, admin }) = self.clients.see(id).map(|client| client.peer()) else { return };
+        let Some(client) = self.clients.see(id) else { return };
+        let (Peer { uid, admin }, account) = (client.peer(), client.account());
         let count = submit.inputs.len() as u64;
         let kind = self.check(&submit);
         let kind = kind.and_then(|kind| {
@@ -33,14 +34,14 @@ impl Core {
                 return self.refuse(id, tag, refusal);
             }
         };
-        let (room, refusal) = self.jobs.room(&self.turn, uid, &submit.inputs);
+        let (room, refusal) = self.room_in_queue(account, &submit.inputs);
         self.turn.count(Counter::Refused, count - room);
         match refusal {
             Some(refusal) if room == 0 => {
                 self.turn_away(files);
                 self.refuse(id, tag, refusal);
             }
-            refused => self.take_in((id, tag), (uid, kind), (submit, files), (room, refused)),
+            refused => self.take_in((id, tag), (uid, account, kind), (submit, files), (room, refused)),
         }
     }
 
@@ -48,13 +49,13 @@ impl Core {
     fn take_in(
         &mut self,
         (id, tag): (ClientId, Tag),
-        (uid, kind): (u32, KindId),
+        (uid, account, kind): (u32, AccountId, KindId),
         (submit, files): (Submit, Vec<Attached>),
         (room, refused): (u64, Option<Refusal>),
     ) {
         let count = u32::try_from(room).expect("a batch is bounded far below 2^32");
         let (pool, attached, name) = (self.workers.pool_of_kind(kind), submit.attached, submit.kind.clone());
-        let admission = Admission { client: id, tag, uid, kind, pool, submit, files, count };
+        let admission = Admission { client: id, tag, uid, account, kind, pool, submit, files, count };
         let run = self.jobs.admit(&mut self.turn, admission);
         let first = run.first();
         if attached {

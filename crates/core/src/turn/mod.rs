@@ -5,6 +5,7 @@
 //! other rooms may import, so it imports no room.
 
 mod alarms;
+mod charges;
 mod counted;
 mod random;
 mod records;
@@ -20,9 +21,11 @@ use bulkhead_proto::ids::KindId;
 use bulkhead_proto::kind::Kind;
 
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
+pub use charges::Charges;
 pub(crate) use counted::count_down;
 pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;
+pub use values::{AccountId, Resource};
 pub(crate) use values::{Owner, TaskLimits};
 
 use crate::action::{Action, Output};
@@ -74,6 +77,7 @@ pub(crate) struct Turn {
     alarms: Alarms,
     records: RecentRecords,
     totals: Totals,
+    charges: Charges,
     random: Rng,
 }
 
@@ -89,6 +93,7 @@ impl Turn {
             alarms: Alarms::default(),
             records: RecentRecords::new(config.records_max),
             totals: Totals::default(),
+            charges: Charges::default(),
             random: Rng::new(config.seed),
             config,
         }
@@ -120,7 +125,8 @@ impl Turn {
 
     /// Whether no turn has begun, and no decision is left over from the last one.
     pub(crate) fn is_at_rest(&self) -> bool {
-        !self.is_open && self.out.actions.is_empty() && self.out.records.is_empty()
+        let is_posted = self.charges.is_empty();
+        !self.is_open && is_posted && self.out.actions.is_empty() && self.out.records.is_empty()
     }
 
     /// Whether [`Self::judge_lateness`] has to be called before a turn at this time begins.
@@ -206,6 +212,21 @@ impl Turn {
     /// The kept records.
     pub(crate) fn records(&self) -> &RecentRecords {
         &self.records
+    }
+
+    /// An account holds so much more of a resource.
+    pub(crate) fn charge(&mut self, account: AccountId, resource: Resource, count: u64) {
+        self.charges.charge(account, resource, count);
+    }
+
+    /// An account holds so much less of a resource.
+    pub(crate) fn release(&mut self, account: AccountId, resource: Resource, count: u64) {
+        self.charges.release(account, resource, count);
+    }
+
+    /// Takes the charges that were not posted yet.
+    pub(crate) fn take_charges(&mut self) -> Charges {
+        std::mem::take(&mut self.charges)
     }
 
     /// Sets the alarm of a slot, in nanoseconds of [`Self::now_ns`], and cancels an earlier one of the slot.

@@ -1,5 +1,6 @@
 //! Plain values that rooms hand to each other through the machine: the limits of one attempt, which the room of jobs
-//! takes from the policy and the room of workers enforces, and the owner of a record, a worker or a process.
+//! takes from the policy and the room of workers enforces, the owner of a record, a worker or a process, and what
+//! accounts count.
 //!
 //! None of them is part of a state, and no change of one changes a room. Who is shown what of another's is the table in
 //! `client/sight.rs`.
@@ -7,6 +8,133 @@
 use bulkhead_proto::job::Policy;
 
 use crate::event::Peer;
+
+/// The place of an account in the ledger that opened it. It may be given to another account once the account holds
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AccountId(pub(crate) u32);
+
+impl AccountId {
+    /// The service's own: records of no user.
+    pub const SERVICE: Self = Self(0);
+}
+
+/// What accounts count. A ledger has a bound for those that its owner decides about, and none for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// Connections, and in the core also clients that vanished and have attached jobs.
+    Connections,
+    /// Jobs in the table, in whatever state.
+    Jobs,
+    /// Jobs that wait: queued, for a backoff, or to run alone.
+    Queue,
+    /// Bytes of the inputs of jobs that wait.
+    QueueBytes,
+    /// Files that came with jobs.
+    Files,
+    /// Bytes of memory that such files pin.
+    FileBytes,
+    /// Ends that clients wait for by request, unread letters included.
+    Waits,
+    /// Requests that go on: `events` and `logs` that follow.
+    Readers,
+    /// Workers that have claimed a task.
+    Workers,
+    /// Ended jobs that are kept.
+    Kept,
+    /// Bytes of their results.
+    KeptBytes,
+    /// Their outputs in held descriptors.
+    KeptOutputs,
+    /// Bytes of memory in outputs and logs.
+    OutputBytes,
+    /// Jobs in quarantine.
+    Quarantined,
+    /// Logs that are kept.
+    Logs,
+    /// Records kept for `events`.
+    Records,
+    /// Deaths kept for `deaths`.
+    Deaths,
+    /// Descriptors that clients attached to requests.
+    Descriptors,
+    /// Bytes of unfinished frames of clients.
+    PartialBytes,
+    /// Bytes of replies that wait for clients to read.
+    UnreadBytes,
+    /// Descriptors that lie unread in sockets of clients.
+    UnreadDescriptors,
+}
+
+impl Resource {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+    /// Every resource, in the order of its number.
+    pub const ALL: [Self; 21] = [
+        Self::Connections,
+        Self::Jobs,
+        Self::Queue,
+        Self::QueueBytes,
+        Self::Files,
+        Self::FileBytes,
+        Self::Waits,
+        Self::Readers,
+        Self::Workers,
+        Self::Kept,
+        Self::KeptBytes,
+        Self::KeptOutputs,
+        Self::OutputBytes,
+        Self::Quarantined,
+        Self::Logs,
+        Self::Records,
+        Self::Deaths,
+        Self::Descriptors,
+        Self::PartialBytes,
+        Self::UnreadBytes,
+        Self::UnreadDescriptors,
+    ];
+
+    /// Whether what is over the bound is dropped, from whoever holds most. Of the others, one user gets a share.
+    pub const fn is_evicted(self) -> bool {
+        matches!(
+            self,
+            Self::Kept
+                | Self::KeptBytes
+                | Self::KeptOutputs
+                | Self::Quarantined
+                | Self::Logs
+                | Self::Records
+                | Self::Deaths
+        )
+    }
+
+    /// What it is, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Jobs => "jobs",
+            Self::Queue => "queued jobs",
+            Self::QueueBytes => "bytes of queued inputs",
+            Self::Files => "files that come with jobs",
+            Self::FileBytes => "bytes of memory in files that come with jobs",
+            Self::Waits => "jobs to wait for",
+            Self::Readers => "running events and logs requests",
+            Self::Workers => "workers",
+            Self::Kept => "kept jobs",
+            Self::KeptBytes => "bytes of kept results",
+            Self::KeptOutputs => "held outputs",
+            Self::OutputBytes => "bytes of memory in outputs and logs",
+            Self::Quarantined => "quarantined jobs",
+            Self::Logs => "kept logs",
+            Self::Records => "records",
+            Self::Deaths => "kept deaths",
+            Self::Descriptors => "descriptors that come with requests",
+            Self::PartialBytes => "bytes of unfinished frames",
+            Self::UnreadBytes => "bytes of unread replies",
+            Self::UnreadDescriptors => "unread descriptors",
+        }
+    }
+}
 
 /// Who may see all of a thing, besides administrators.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! A reply uses up its client's credit; `ClientFlushed` restores it.
 
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::{Event, Leftover, TaskResult};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::{JobOutput, Outcome};
@@ -304,7 +304,7 @@ fn waits_and_readers_of_one_client_are_bounded() {
 /// The bound is for ends that are not told yet: it takes one whole batch at a time, as often as one likes.
 #[test]
 fn a_wait_that_is_over_does_not_count() {
-    let mut rig = Rig::with(Config { queue_max: 4096, ..config(1) });
+    let mut rig = Rig::with(Config { queue_max: 4096, users: Users::One, ..config(1) });
     for _ in 0..3 {
         let first = rig.submit(4096);
         let jobs: Vec<JobId> = (0..4096).map(|number| JobId(first.0 + number)).collect();

@@ -2,7 +2,7 @@
 //!
 //! With one slot and tasks that are not short, jobs end in the order in which they were offered.
 
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, Users};
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::Refusal;
@@ -11,6 +11,8 @@ use bulkhead_proto::job::{JobState, Payload, Policy};
 use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
+
+const CAROL: ClientId = ClientId(7);
 
 fn policy(priority: u8) -> Policy {
     Policy { priority, ..Policy::default() }
@@ -63,7 +65,7 @@ fn priority_goes_first_until_waiting_outweighs_it() {
 
 #[test]
 fn a_full_queue_takes_a_prefix_and_says_busy() {
-    let mut rig = Rig::with(Config { queue_max: 10, ..config(1) });
+    let mut rig = Rig::with(Config { queue_max: 10, users: Users::One, ..config(1) });
     rig.submit(1);
     let inputs = vec![Payload::default(); 15];
     let submit = Submit {
@@ -85,26 +87,42 @@ fn a_full_queue_takes_a_prefix_and_says_busy() {
     assert_eq!(rig.status().totals.refused, 20);
 }
 
-#[test]
-fn a_full_queue_keeps_a_little_room_for_other_users() {
-    let mut rig = Rig::with(Config { queue_max: 640, ..config(1) });
-    rig.submit(641);
-    let bob = rig.submit_as(BOB, "quick", 5, Policy::default(), false);
-    assert!(bob.0 > 641);
-    let inputs = vec![Payload::default(); 1];
-    let submit = Submit {
-        kind: "quick".into(),
-        policy: Policy::default(),
-        attached: false,
-        inputs,
-        ..Submit::default()
+/// The jobs that a submit of so many puts into the queue, and the bound that the rest meets.
+fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(String, u64)>) {
+    let submit =
+        Submit { kind: "quick".into(), inputs: vec![Payload::default(); count], ..Submit::default() };
+    let (count, refused) = match rig.answer(client, Request::Submit(submit)) {
+        Reply::Accepted { count, refused, .. } => (u64::from(count), refused),
+        Reply::Refused(refusal) => (0, Some(refusal)),
+        reply => panic!("{reply:?}"),
     };
-    assert!(matches!(rig.answer(ALICE, Request::Submit(submit)), Reply::Refused(Refusal::Busy { .. })));
+    let bound = refused.map(|refusal| match refusal {
+        Refusal::Busy { what, limit, .. } => (what, limit),
+        refusal => panic!("{refusal:?}"),
+    });
+    (count, bound)
+}
+
+#[test]
+fn one_user_gets_three_quarters_of_the_queue_and_a_small_one_an_eighth_on_top() {
+    let mut rig = Rig::with(Config { queue_max: 640, ..config(1) });
+    // Carol's worker is busy, so that nothing of the others is offered.
+    rig.connect(CAROL, 3, false);
+    rig.submit_as(CAROL, "quick", 1, Policy::default(), false);
+    let share = |limit| Some(("your share of the queued jobs".to_owned(), limit));
+    assert_eq!(admitted(&mut rig, ALICE, 500), (480, share(480)));
+    assert_eq!(admitted(&mut rig, ALICE, 1), (0, share(480)));
+    let all = Some(("the bound of queued jobs".to_owned(), 640));
+    assert_eq!(admitted(&mut rig, BOB, 9), (9, None), "less than a 64th");
+    assert_eq!(admitted(&mut rig, BOB, 160), (160, None), "he may go beyond the bound with this one");
+    assert_eq!(admitted(&mut rig, BOB, 1), (0, all.clone()));
+    assert_eq!(admitted(&mut rig, CAROL, 100), (71, all.clone()), "what is left of the eighth");
+    assert_eq!(admitted(&mut rig, CAROL, 1), (0, all));
 }
 
 #[test]
 fn bytes_are_bounded_too() {
-    let mut rig = Rig::with(Config { queue_bytes_max: 10_000, ..config(1) });
+    let mut rig = Rig::with(Config { queue_bytes_max: 12_000, ..config(1) });
     let inputs = vec![Payload::from(vec![0; 4000]); 4];
     let submit = Submit {
         kind: "quick".into(),

@@ -33,7 +33,7 @@ pub(crate) struct Due {
 
 /// All jobs.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct JobOracle {
     /// Why the core had workers killed that are not proven dead.
     kills: BTreeMap<WorkerId, KillReason>,
     pub(crate) jobs: BTreeMap<JobId, KnownJob>,
@@ -64,7 +64,7 @@ pub struct Ledger {
     pub(crate) alone: BTreeMap<WorkerId, Seq>,
 }
 
-impl Ledger {
+impl JobOracle {
     /// No job yet.
     pub fn new(config: &Config) -> Self {
         Self {

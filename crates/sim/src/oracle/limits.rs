@@ -7,7 +7,7 @@ use bulkhead_core::event::Now;
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::WorkerId;
 
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::report::{Verdict, broken};
 use crate::worker::FakeWorker;
 
@@ -15,7 +15,7 @@ use crate::worker::FakeWorker;
 ///
 /// # Errors
 /// The task has not met that limit.
-pub fn killed(now: Now, why: &KillReason, worker: &FakeWorker, ledger: &Ledger) -> Verdict {
+pub fn killed(now: Now, why: &KillReason, worker: &FakeWorker, ledger: &JobOracle) -> Verdict {
     let is_of_limit = matches!(why, KillReason::NoProgress | KillReason::CpuTime | KillReason::Memory { .. });
     if !is_of_limit {
         return Ok(());
@@ -48,7 +48,7 @@ pub fn killed(now: Now, why: &KillReason, worker: &FakeWorker, ledger: &Ledger) 
     broken("limits", format!("worker {} is killed for {why}, by {policy:?} and {vitals:?}", worker.id))
 }
 
-impl Ledger {
+impl JobOracle {
     /// Jobs whose offers a worker holds.
     fn held_by(&self, worker: WorkerId) -> Vec<&crate::oracle::job::KnownJob> {
         use bulkhead_proto::ids::Seq;

@@ -16,7 +16,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, JobId, LogId, Seq, Tag, WorkerId};
 
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::report::{Verdict, broken};
 
 /// A log that is held.
@@ -130,7 +130,7 @@ impl LogOracle {
     ///
     /// # Errors
     /// A log is made, shown or dropped as it must not be, or a request for one is answered wrongly.
-    pub fn decided(&mut self, now: Now, action: &Action, ledger: &Ledger) -> Verdict {
+    pub fn decided(&mut self, now: Now, action: &Action, ledger: &JobOracle) -> Verdict {
         match action {
             Action::Offer { worker, seq, task } => self.offered(now, (*worker, *seq), task, ledger),
             Action::ShowLog { client, tag, reply, log } => {
@@ -145,7 +145,7 @@ impl LogOracle {
         }
     }
 
-    fn offered(&mut self, now: Now, offer: (WorkerId, Seq), task: &Task, ledger: &Ledger) -> Verdict {
+    fn offered(&mut self, now: Now, offer: (WorkerId, Seq), task: &Task, ledger: &JobOracle) -> Verdict {
         let (job, keeps) = (task.job, self.keeps.get(usize::from(task.kind.0)).copied().unwrap_or(false));
         let logs: Vec<LogId> = task.files.iter().filter_map(log_of).collect();
         if !keeps && logs.is_empty() {
@@ -183,7 +183,7 @@ impl LogOracle {
     }
 
     /// A client has asked to follow a job, and was not refused.
-    fn follow(&mut self, now: Now, client: ClientId, tag: Tag, job: JobId, ledger: &Ledger) {
+    fn follow(&mut self, now: Now, client: ClientId, tag: Tag, job: JobId, ledger: &JobOracle) {
         let follower = self.followers.entry(job).or_default().entry(client).or_default();
         // In the turn of the job's end or retry the request may have come while it had ended: then the client does not follow.
         if ledger.jobs.get(&job).is_some_and(|job| job.end.is_none() && job.changed_ns != now.mono_ns) {
@@ -193,7 +193,7 @@ impl LogOracle {
     }
 
     /// An offer that came back was no attempt, unless its job had ended before.
-    fn count_unbegun(&mut self, job: JobId, ledger: &Ledger) {
+    fn count_unbegun(&mut self, job: JobId, ledger: &JobOracle) {
         let attempts = self.attempts.entry(job).or_default();
         for (_, life, sure) in self.back.iter().filter(|back| back.0 == job) {
             let goes_on = ledger.jobs.get(&job).is_some_and(|job| job.end.is_none() && job.life == *life);
@@ -203,7 +203,7 @@ impl LogOracle {
         self.back.retain(|back| back.0 != job);
     }
 
-    fn may_read(&self, client: ClientId, job: JobId, ledger: &Ledger) -> bool {
+    fn may_read(&self, client: ClientId, job: JobId, ledger: &JobOracle) -> bool {
         let owner = ledger.jobs.get(&job).map(|job| job.uid);
         self.peers.get(&client).is_some_and(|peer| peer.admin || Some(peer.uid) == owner)
     }
@@ -213,7 +213,7 @@ impl LogOracle {
         (client, tag): (ClientId, Tag),
         reply: &Reply,
         log: LogId,
-        ledger: &Ledger,
+        ledger: &JobOracle,
     ) -> Verdict {
         let Reply::Logs { job, attempt, is_there: true } = reply else {
             return broken("logs", format!("log {log} is shown to client {client} with {reply:?}"));
@@ -248,7 +248,7 @@ impl LogOracle {
         (client, tag): (ClientId, Tag),
         reply: &Reply,
         log: LogId,
-        ledger: &Ledger,
+        ledger: &JobOracle,
     ) -> Verdict {
         let Reply::Logs { job, attempt, .. } = reply else { return Ok(()) };
         // What was said once of an attempt stays so.
@@ -268,7 +268,7 @@ impl LogOracle {
         now: Now,
         (client, tag): (ClientId, Tag),
         refusal: &Refusal,
-        ledger: &Ledger,
+        ledger: &JobOracle,
     ) -> Verdict {
         let Some(Question { job, .. }) = self.asked.remove(&(client, tag)) else { return Ok(()) };
         let is_there = self.latest.get(&job).is_some_and(|log| self.held.contains_key(log));
@@ -294,7 +294,7 @@ impl LogOracle {
         broken("logs", format!("client {client} asks for the log of job {job}, and is refused: {refusal:?}"))
     }
 
-    fn dropped(&mut self, log: LogId, ledger: &Ledger) -> Verdict {
+    fn dropped(&mut self, log: LogId, ledger: &JobOracle) -> Verdict {
         let too_many = self.held.len() > self.max;
         let Some(HeldLog { job, .. }) = self.held.remove(&log) else {
             return broken("logs", format!("log {log} is let go, and is not held"));
@@ -312,7 +312,7 @@ impl LogOracle {
     ///
     /// # Errors
     /// A question is not answered, a follower was not given a log, or more are held than may be.
-    pub fn turn_over(&mut self, now: Now, ledger: &Ledger) -> Verdict {
+    pub fn turn_over(&mut self, now: Now, ledger: &JobOracle) -> Verdict {
         let back: BTreeSet<JobId> = self.back.iter().map(|back| back.0).collect();
         back.into_iter().for_each(|job| self.count_unbegun(job, ledger));
         self.turn += 1;
@@ -376,7 +376,7 @@ impl LogOracle {
 }
 
 /// Whether a job is with a worker, as far as that still counts.
-fn runs(job: JobId, ledger: &Ledger) -> bool {
+fn runs(job: JobId, ledger: &JobOracle) -> bool {
     let job = ledger.jobs.get(&job);
     job.is_some_and(|job| job.offer.is_some() && job.offer_life == job.life && job.end.is_none())
 }

@@ -50,7 +50,7 @@ use crate::worker::FakeWorker;
 /// All oracles.
 pub struct Oracles {
     /// `lost`, `outcome`, `blame`, `budget`.
-    pub ledger: ledger::Ledger,
+    pub ledger: ledger::JobOracle,
     /// `exclusive`.
     pub exclusive: exclusive::ExclusiveOracle,
     /// `pool`.
@@ -81,7 +81,7 @@ impl Oracles {
     /// Before the first step.
     pub fn new(scenario: &Scenario) -> Self {
         Self {
-            ledger: ledger::Ledger::new(&scenario.config),
+            ledger: ledger::JobOracle::new(&scenario.config),
             exclusive: exclusive::ExclusiveOracle::default(),
             pool: pool::PoolOracle::new(&scenario.config),
             replies: replies::ReplyOracle::new(scenario.config.client_credit_bytes),

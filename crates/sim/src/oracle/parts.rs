@@ -10,11 +10,11 @@ use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::oracle::job::KnownJob;
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
 
-impl Ledger {
+impl JobOracle {
     /// Whether it is this task's turn, with these files. A part is followed from its first offer on.
     pub(crate) fn offered_in_turn(&mut self, now: Now, task: &Task) -> Verdict {
         let id = TaskId::of(task);

@@ -15,7 +15,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 
 use crate::clock::{MS, S};
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::oracle::pool::PoolOracle;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
@@ -60,7 +60,7 @@ impl ProgramOracle {
     }
 
     /// Follows an event, before the ledger does.
-    pub fn told(&mut self, now: Now, event: &Event, ledger: &Ledger) {
+    pub fn told(&mut self, now: Now, event: &Event, ledger: &JobOracle) {
         match event {
             Event::ProgramStopped { worker, seq, .. } => {
                 let first = ledger.offers.range((*worker, Seq(0))..=(*worker, Seq(u64::MAX))).next();
@@ -79,7 +79,7 @@ impl ProgramOracle {
         }
     }
 
-    fn is_met(&self, now: Now, stop: &KnownStop, ledger: &Ledger) -> bool {
+    fn is_met(&self, now: Now, stop: &KnownStop, ledger: &JobOracle) -> bool {
         let ran_ns = ledger.pauses.ran_ns(stop.since_ns, now.mono_ns);
         self.limit_ms.is_some_and(|limit_ms| ran_ns >= limit_ms * MS)
     }
@@ -88,7 +88,7 @@ impl ProgramOracle {
     ///
     /// # Errors
     /// A job is timed out too early, or a stop is recorded too often.
-    pub fn decided(&mut self, now: Now, out: &Output, ledger: &Ledger) -> Verdict {
+    pub fn decided(&mut self, now: Now, out: &Output, ledger: &JobOracle) -> Verdict {
         for record in &out.records {
             match &record.what {
                 What::ProgramStopped { worker, .. } => self.recorded(now, *worker)?,
@@ -130,7 +130,7 @@ impl ProgramOracle {
         broken("programs", format!("worker {worker}: the end of a stop is recorded without its stop"))
     }
 
-    fn ended(&self, now: Now, job: JobId, outcome: &Outcome, ledger: &Ledger) -> Verdict {
+    fn ended(&self, now: Now, job: JobId, outcome: &Outcome, ledger: &JobOracle) -> Verdict {
         let Outcome::TimedOut { limit: TimeLimit::ProgramStopped, limit_ms, .. } = outcome else {
             return Ok(());
         };
@@ -151,7 +151,7 @@ impl ProgramOracle {
         &mut self,
         now: Now,
         pool: &PoolOracle,
-        ledger: &Ledger,
+        ledger: &JobOracle,
         workers: &BTreeMap<WorkerId, FakeWorker>,
     ) -> Verdict {
         self.told.clear();

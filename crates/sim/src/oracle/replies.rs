@@ -10,7 +10,7 @@ use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::oracle::credit::Credit;
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::oracle::promise::Promise;
 use crate::oracle::receipts::ReceiptOracle;
 use crate::report::{Verdict, broken};
@@ -126,7 +126,14 @@ impl ReplyOracle {
     ///
     /// # Errors
     /// It was not promised, not now, or too much.
-    pub fn got(&mut self, client: ClientId, tag: Tag, reply: &Reply, bytes: u64, ledger: &Ledger) -> Verdict {
+    pub fn got(
+        &mut self,
+        client: ClientId,
+        tag: Tag,
+        reply: &Reply,
+        bytes: u64,
+        ledger: &JobOracle,
+    ) -> Verdict {
         let credit_bytes = self.credit_bytes;
         let Some(known) = self.clients.get_mut(&client) else {
             return broken("replies", format!("client {client} is not there, and gets {reply:?}"));

@@ -15,7 +15,7 @@ use bulkhead_proto::client::view::WorkerRow;
 use bulkhead_proto::client::why::{Why, WhyNow};
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::oracle::verdicts::names;
 use crate::report::{Verdict, broken};
 
@@ -105,7 +105,7 @@ impl UserOracle {
     }
 
     /// Follows an action.
-    pub fn decided(&mut self, action: &Action, ledger: &Ledger) {
+    pub fn decided(&mut self, action: &Action, ledger: &JobOracle) {
         if let Action::Offer { worker, seq, task } = action
             && let Some(job) = ledger.jobs.get(&task.job)
         {
@@ -118,7 +118,7 @@ impl UserOracle {
     ///
     /// # Errors
     /// It is about a job that is not its own, or about a worker that never had a task of its user.
-    pub fn got(&self, peer: Peer, request: Option<&Request>, reply: &Reply, ledger: &Ledger) -> Verdict {
+    pub fn got(&self, peer: Peer, request: Option<&Request>, reply: &Reply, ledger: &JobOracle) -> Verdict {
         if peer.admin {
             return Ok(());
         }
@@ -215,7 +215,7 @@ fn subject(what: &What) -> Option<JobId> {
         | What::Killing { job: Some(job), .. }
         | What::Suspended { job: Some(job), .. }
         | What::LivesOn { job: Some(job), .. } => Some(*job),
-        // All are jobs of one user: see `Ledger::queued_ended`.
+        // All are jobs of one user: see `JobOracle::queued_ended`.
         What::EndedQueued { jobs, .. } => jobs.first().map(|range| range.first),
         _ => None,
     }

@@ -16,11 +16,11 @@ use bulkhead_proto::job::JobState;
 use bulkhead_proto::limits::JOB_RANGES_MAX;
 
 use crate::oracle::job::{KnownEnd, KnownJob};
-use crate::oracle::ledger::Ledger;
+use crate::oracle::ledger::JobOracle;
 use crate::report::{Verdict, broken};
 use crate::task::TaskId;
 
-impl Ledger {
+impl JobOracle {
     pub(crate) fn blamed(&mut self, id: TaskId, worker: WorkerId, crashes: u8, crashes_max: u8) -> Verdict {
         let due = self.dues.iter().position(|due| due.task == id && due.worker == worker);
         let (Some(due), Some(job)) = (due, self.task_mut(id)) else {
@@ -272,7 +272,7 @@ impl Ledger {
     }
 }
 
-impl Ledger {
+impl JobOracle {
     /// All replies were read: a result that its client has received is not kept any more.
     ///
     /// # Errors

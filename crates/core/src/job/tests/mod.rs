@@ -22,7 +22,7 @@ use super::*;
 use crate::action::Output;
 use crate::config::Config;
 use crate::event::{Leftover, Now};
-use crate::turn::Turn;
+use crate::turn::{AccountId, Turn};
 
 const POOL: PoolId = PoolId(0);
 const ALICE: ClientId = ClientId(1);
@@ -53,8 +53,18 @@ impl JobRoom {
     fn admit(&mut self, count: u32, change: impl FnOnce(&mut Admission)) -> TaskRun {
         let submit = Submit { inputs: vec![Payload::default(); count as usize], ..Submit::default() };
         let (client, tag, uid) = (ALICE, Tag(1), 1000);
-        let mut admission =
-            Admission { client, tag, uid, kind: PLAIN, pool: POOL, submit, files: Vec::new(), count };
+        let account = AccountId::SERVICE;
+        let mut admission = Admission {
+            client,
+            tag,
+            uid,
+            account,
+            kind: PLAIN,
+            pool: POOL,
+            submit,
+            files: Vec::new(),
+            count,
+        };
         change(&mut admission);
         let run = self.jobs.admit(&mut self.turn, admission);
         TaskRun { count: 1, ..run }

@@ -1,0 +1,278 @@
+//! Accounts: what each user holds of every bounded resource, and how much more one user may take.
+//!
+//! The core has one [`Ledger`] for what it decides; the shell has another for what it must decide before the core
+//! hears of it. A bound is for all users together. What can be evicted goes from the account that holds most. Of
+//! what cannot:
+//!
+//! | who | may hold of a bound B |
+//! |---|---|
+//! | one user, others there or not | B - B/4 |
+//! | root; the one user of a daemon that has one | B |
+//! | a user who holds less than B/64 | so much that all users together hold B + B/8 |
+//!
+//! So a flood of one user never shuts out another, and no number of users shuts out one who holds little. The machine
+//! posts what the rooms return as [`Charges`]; nothing here knows a job.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use slab::Slab;
+
+pub use crate::config::Users;
+use crate::turn::count_down;
+pub use crate::turn::{AccountId, Charges, Resource};
+
+/// One user may hold all but this part of a bound.
+const KEPT_FROM_ONE: u64 = 4;
+/// A user with less than this part of a bound may go beyond it...
+const SMALL_PART: u64 = 64;
+/// ...by at most this part of it, all such users together.
+const BEYOND_PART: u64 = 8;
+
+/// Who holds what is in an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccountHolder {
+    /// The service itself.
+    Service,
+    /// The user with this uid.
+    User(u32),
+}
+
+/// What one user holds.
+#[derive(Debug)]
+struct Account {
+    holder: AccountHolder,
+    held: [u64; Resource::COUNT],
+}
+
+/// How much more an account may take of a resource, and the bound that it meets then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    left: u64,
+    limit: u64,
+    is_share: bool,
+}
+
+impl Room {
+    /// How much more it may take.
+    pub fn left(self) -> u64 {
+        self.left
+    }
+
+    /// The bound that it meets beyond that.
+    pub fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// Whether that bound is the share of one user. Else it is the bound of all users together.
+    pub fn is_share(self) -> bool {
+        self.is_share
+    }
+}
+
+/// The accounts of all users, and the bounds.
+#[derive(Debug)]
+pub struct Ledger {
+    users: Users,
+    bounds: [u64; Resource::COUNT],
+    held: [u64; Resource::COUNT],
+    accounts: Slab<Account>,
+    of: BTreeMap<u32, AccountId>,
+    /// Of each resource that is evicted, who holds how much of it.
+    order: [BTreeSet<(u64, AccountId)>; Resource::COUNT],
+}
+
+impl Ledger {
+    /// A ledger with these bounds; a resource that is not among them has none.
+    pub fn new(users: Users, bounds: &[(Resource, u64)]) -> Self {
+        let mut ledger = Self {
+            users,
+            bounds: [u64::MAX; Resource::COUNT],
+            held: [0; Resource::COUNT],
+            accounts: Slab::new(),
+            of: BTreeMap::new(),
+            order: std::array::from_fn(|_| BTreeSet::new()),
+        };
+        for (resource, bound) in bounds {
+            ledger.bounds[*resource as usize] = *bound;
+        }
+        let service =
+            ledger.accounts.insert(Account { holder: AccountHolder::Service, held: [0; Resource::COUNT] });
+        assert_eq!(service, AccountId::SERVICE.0 as usize, "the service's account is the first");
+        ledger
+    }
+
+    /// The account of a user. A new one is closed when it holds nothing after it held something, so the caller
+    /// charges it.
+    pub fn open(&mut self, uid: u32) -> AccountId {
+        let accounts = &mut self.accounts;
+        *self.of.entry(uid).or_insert_with(|| {
+            let place =
+                accounts.insert(Account { holder: AccountHolder::User(uid), held: [0; Resource::COUNT] });
+            AccountId(u32::try_from(place).expect("there are fewer accounts than uids"))
+        })
+    }
+
+    /// The account of a user, if it is open.
+    pub fn find(&self, uid: u32) -> Option<AccountId> {
+        self.of.get(&uid).copied()
+    }
+
+    /// An account holds so much more.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn charge(&mut self, account: AccountId, resource: Resource, count: u64) {
+        let mut changes = [0; Resource::COUNT];
+        changes[resource as usize] = i64::try_from(count).unwrap_or(i64::MAX);
+        self.change(account, &changes);
+    }
+
+    /// An account holds so much less; it is closed if it holds nothing now.
+    ///
+    /// # Panics
+    /// If it holds less than that.
+    pub fn release(&mut self, account: AccountId, resource: Resource, count: u64) {
+        let mut changes = [0; Resource::COUNT];
+        changes[resource as usize] = -i64::try_from(count).unwrap_or(i64::MAX);
+        self.change(account, &changes);
+        self.close_if_empty(account);
+    }
+
+    /// Posts what rooms returned. Accounts that hold nothing then are closed.
+    ///
+    /// # Panics
+    /// If more is given back than an account held.
+    pub fn post(&mut self, charges: &mut Charges) {
+        let mut seen = Vec::new();
+        for (account, changes) in charges.drain() {
+            self.change(account, &changes);
+            if seen.last() != Some(&account) {
+                seen.push(account);
+            }
+        }
+        for account in seen {
+            self.close_if_empty(account);
+        }
+    }
+
+    fn change(&mut self, account: AccountId, changes: &[i64; Resource::COUNT]) {
+        let held =
+            &mut self.accounts.get_mut(account.0 as usize).expect("an account that is charged is open").held;
+        for resource in Resource::ALL {
+            let (at, change) = (resource as usize, changes[resource as usize]);
+            if change == 0 {
+                continue;
+            }
+            let before = held[at];
+            for sum in [&mut held[at], &mut self.held[at]] {
+                if change > 0 {
+                    *sum = sum.saturating_add(change.unsigned_abs());
+                } else {
+                    count_down(sum, change.unsigned_abs(), resource.name());
+                }
+            }
+            if resource.is_evicted() {
+                self.order[at].remove(&(before, account));
+                if held[at] > 0 {
+                    self.order[at].insert((held[at], account));
+                }
+            }
+        }
+    }
+
+    fn close_if_empty(&mut self, account: AccountId) {
+        let Some(found) = self.accounts.get(account.0 as usize) else { return };
+        let AccountHolder::User(uid) = found.holder else { return };
+        if found.held.iter().all(|held| *held == 0) {
+            self.accounts.remove(account.0 as usize);
+            self.of.remove(&uid);
+        }
+    }
+
+    /// What an account holds.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn held(&self, account: AccountId, resource: Resource) -> u64 {
+        self.accounts[account.0 as usize].held[resource as usize]
+    }
+
+    /// What all accounts hold together.
+    pub fn held_by_all(&self, resource: Resource) -> u64 {
+        self.held[resource as usize]
+    }
+
+    /// The bound of all users together.
+    pub fn bound(&self, resource: Resource) -> u64 {
+        self.bounds[resource as usize]
+    }
+
+    /// The most that one account may hold.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn share(&self, account: AccountId, resource: Resource) -> u64 {
+        let bound = self.bound(resource);
+        match (self.accounts[account.0 as usize].holder, self.users) {
+            (AccountHolder::User(0) | AccountHolder::Service, _) | (_, Users::One) => bound,
+            (AccountHolder::User(_), Users::Several) => bound - bound / KEPT_FROM_ONE,
+        }
+    }
+
+    /// How much more an account may take.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn room(&self, account: AccountId, resource: Resource) -> Room {
+        let (own, share, bound) =
+            (self.held(account, resource), self.share(account, resource), self.bound(resource));
+        let is_small = own < bound / SMALL_PART;
+        let most = if is_small { bound.saturating_add(bound / BEYOND_PART) } else { bound };
+        let of_share = share.saturating_sub(own);
+        let of_all = most.saturating_sub(self.held_by_all(resource));
+        if of_share < of_all {
+            Room { left: of_share, limit: share, is_share: share < bound }
+        } else {
+            Room { left: of_all, limit: bound, is_share: false }
+        }
+    }
+
+    /// The account that holds most of what can be evicted; of equal ones the last.
+    ///
+    /// # Panics
+    /// If it cannot be evicted: nobody keeps the order.
+    pub fn largest(&self, resource: Resource) -> Option<AccountId> {
+        assert!(resource.is_evicted(), "{} are never evicted", resource.name());
+        self.order[resource as usize].last().map(|(_, account)| *account)
+    }
+
+    /// Every open account, and who holds it.
+    pub fn accounts(&self) -> impl Iterator<Item = (AccountId, AccountHolder)> + '_ {
+        self.accounts.iter().map(|(place, account)| (AccountId(place as u32), account.holder))
+    }
+
+    /// Checks what must always hold.
+    ///
+    /// # Panics
+    /// If it does not: the ledger is wrong.
+    pub fn audit(&self) {
+        let mut sums = [0_u64; Resource::COUNT];
+        for (place, account) in &self.accounts {
+            let id = AccountId(place as u32);
+            if let AccountHolder::User(uid) = account.holder {
+                assert_eq!(self.of.get(&uid), Some(&id), "an account is found by its user");
+                assert!(account.held.iter().any(|held| *held > 0), "an account that holds nothing is closed");
+            }
+            for resource in Resource::ALL {
+                let held = account.held[resource as usize];
+                sums[resource as usize] += held;
+                let ordered = self.order[resource as usize].contains(&(held, id));
+                assert_eq!(ordered, resource.is_evicted() && held > 0, "accounts are in order");
+            }
+        }
+        assert_eq!(sums, self.held, "what all hold is the sum of what each holds");
+    }
+}

@@ -1,0 +1,94 @@
+//! Tests of the ledger: shares, the room of small accounts, evictions, and accounts that close.
+
+use super::*;
+
+const ROOT: u32 = 0;
+
+fn several(bound: u64) -> Ledger {
+    Ledger::new(Users::Several, &[(Resource::Queue, bound), (Resource::Kept, bound)])
+}
+
+#[test]
+fn one_user_gets_three_quarters_and_root_gets_all() {
+    let mut ledger = several(6400);
+    let (alice, root) = (ledger.open(7), ledger.open(ROOT));
+    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 4800, limit: 4800, is_share: true });
+    ledger.charge(alice, Resource::Queue, 4800);
+    assert_eq!(ledger.room(alice, Resource::Queue).left(), 0);
+    // Root is small as well: an eighth on top.
+    assert_eq!(ledger.room(root, Resource::Queue).left(), 6400 - 4800 + 800);
+    ledger.charge(root, Resource::Queue, 1600);
+    assert_eq!(ledger.room(root, Resource::Queue), Room { left: 0, limit: 6400, is_share: false });
+    ledger.audit();
+}
+
+#[test]
+fn where_there_is_one_user_the_share_is_the_bound() {
+    let mut ledger = Ledger::new(Users::One, &[(Resource::Queue, 100)]);
+    let alice = ledger.open(7);
+    ledger.charge(alice, Resource::Queue, 99);
+    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 1, limit: 100, is_share: false });
+}
+
+#[test]
+fn who_holds_little_has_an_eighth_on_top() {
+    let mut ledger = several(6400);
+    let (alice, bob, carol) = (ledger.open(1), ledger.open(2), ledger.open(3));
+    ledger.charge(alice, Resource::Queue, 4800);
+    ledger.charge(bob, Resource::Queue, 1600);
+    assert_eq!(ledger.room(bob, Resource::Queue).left(), 0);
+    assert_eq!(ledger.room(carol, Resource::Queue).left(), 800);
+    ledger.charge(carol, Resource::Queue, 99);
+    assert_eq!(ledger.room(carol, Resource::Queue).left(), 701, "99 is less than a 64th");
+    ledger.charge(carol, Resource::Queue, 1);
+    assert_eq!(ledger.room(carol, Resource::Queue).left(), 0, "100 is a 64th");
+}
+
+#[test]
+fn what_has_no_bound_has_room() {
+    let mut ledger = several(10);
+    let alice = ledger.open(1);
+    ledger.charge(alice, Resource::Jobs, 1 << 40);
+    assert!(ledger.room(alice, Resource::Jobs).left() > 1 << 50);
+}
+
+#[test]
+fn the_largest_is_evicted_first() {
+    let mut ledger = several(10);
+    let (alice, bob) = (ledger.open(1), ledger.open(2));
+    assert_eq!(ledger.largest(Resource::Kept), None);
+    ledger.charge(alice, Resource::Kept, 5);
+    ledger.charge(bob, Resource::Kept, 6);
+    assert_eq!(ledger.largest(Resource::Kept), Some(bob));
+    ledger.release(bob, Resource::Kept, 2);
+    assert_eq!(ledger.largest(Resource::Kept), Some(alice));
+    ledger.charge(AccountId::SERVICE, Resource::Kept, 7);
+    assert_eq!(ledger.largest(Resource::Kept), Some(AccountId::SERVICE));
+    ledger.audit();
+}
+
+#[test]
+fn an_account_that_holds_nothing_is_closed() {
+    let mut ledger = several(10);
+    let alice = ledger.open(1);
+    ledger.charge(alice, Resource::Connections, 1);
+    let mut charges = Charges::default();
+    charges.release(alice, Resource::Connections, 1);
+    charges.charge(AccountId::SERVICE, Resource::Records, 1);
+    charges.charge(alice, Resource::Jobs, 1);
+    ledger.post(&mut charges);
+    assert_eq!(ledger.open(1), alice, "it gave back and took in one turn");
+    charges.release(alice, Resource::Jobs, 1);
+    ledger.post(&mut charges);
+    assert_eq!((ledger.find(1), ledger.accounts().count()), (None, 1), "the service's stays");
+    ledger.audit();
+}
+
+#[test]
+#[should_panic(expected = "queued jobs are counted before they go")]
+fn nothing_is_given_back_that_was_not_taken() {
+    let mut ledger = several(10);
+    let alice = ledger.open(1);
+    ledger.charge(alice, Resource::Jobs, 1);
+    ledger.release(alice, Resource::Queue, 1);
+}

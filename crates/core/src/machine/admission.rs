@@ -1,0 +1,57 @@
+//! Admission by account: for how much more of a bounded resource a user has room, and the refusal of the rest.
+//!
+//! The ledger (`account/`) has the rule. The machine posts what the rooms took and gave back before it asks.
+
+use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::job::Payload;
+
+use crate::account::Room;
+use crate::machine::Core;
+use crate::turn::{AccountId, Resource};
+
+impl Core {
+    /// Posts what the rooms took and gave back to the ledger.
+    pub(super) fn post_charges(&mut self) {
+        let mut charges = self.jobs.take_charges();
+        self.ledger.post(&mut charges);
+        let mut charges = self.turn.take_charges();
+        self.ledger.post(&mut charges);
+    }
+
+    /// How much more of a resource an account may take.
+    pub(super) fn room(&mut self, account: AccountId, resource: Resource) -> Room {
+        self.post_charges();
+        self.ledger.room(account, resource)
+    }
+
+    /// How many of these inputs fit into the queue, and the refusal of the rest.
+    pub(super) fn room_in_queue(&mut self, account: AccountId, inputs: &[Payload]) -> (u64, Option<Refusal>) {
+        let (jobs, bytes) = (self.room(account, Resource::Queue), self.room(account, Resource::QueueBytes));
+        // Inputs are admitted in order up to the first that does not fit: the numbers of a batch have no gap.
+        let (count, mut bytes_left, mut fitting) = (inputs.len() as u64, bytes.left(), 0);
+        for input in inputs {
+            let size = input.as_bytes().len() as u64;
+            if size > bytes_left {
+                break;
+            }
+            bytes_left -= size;
+            fitting += 1;
+        }
+        if count <= jobs.left().min(fitting) {
+            (count, None)
+        } else if jobs.left() <= fitting {
+            (jobs.left(), Some(self.busy(Resource::Queue, jobs, count - jobs.left())))
+        } else {
+            (fitting, Some(self.busy(Resource::QueueBytes, bytes, count - fitting)))
+        }
+    }
+
+    /// The refusal of `over` more of a resource.
+    fn busy(&self, resource: Resource, room: Room, over: u64) -> Refusal {
+        let what = match room.is_share() {
+            true => format!("your share of the {}", resource.name()),
+            false => format!("the bound of {}", resource.name()),
+        };
+        Refusal::Busy { what, limit: room.limit(), retry_after_ms: self.turn.retry_after_ms(over) }
+    }
+}
