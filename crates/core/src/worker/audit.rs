@@ -52,6 +52,11 @@ impl<T: Copy> Workers<T> {
             let found = own().filter(|worker| worker.shown() == state).count();
             assert_eq!(found, pool.count(state), "workers are counted by state {state:?}");
         }
+        assert!(
+            own().all(|worker| worker.counted_for == worker.holder()),
+            "a worker is counted for its holder"
+        );
+        assert_eq!(pool.held.total(), own().filter(|worker| worker.holder().is_some()).count());
         let is_replaced = |worker: &&Worker<T>| {
             matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. })
         };

@@ -112,6 +112,7 @@ impl<T: Copy> Workers<T> {
             if let WorkerDuty::Stuck { place, .. } = &mut worker.state {
                 *place = StuckSlot::GivenAway;
             }
+            worker.note_holder(&mut self.pools[usize::from(pool.0)].held);
             self.pool_mut(pool).replace_stuck();
             self.vacate(turn, id, pool, slot);
         }

@@ -85,6 +85,8 @@ pub(crate) struct Worker<T> {
     /// The task that [`Action::Unwant`](crate::action::Action::Unwant) told it to end.
     pub(super) end_order: Option<EndOrder>,
     pub(super) stats: WorkerStats,
+    /// The user for whom its pool counts it as held.
+    pub(super) counted_for: Option<u32>,
     alarms: [AlarmSlot; WORKER_ALARMS],
 }
 
@@ -109,6 +111,7 @@ impl<T: Copy> Worker<T> {
             watch: None,
             end_order: None,
             stats: WorkerStats::default(),
+            counted_for: None,
             alarms: Default::default(),
         }
     }

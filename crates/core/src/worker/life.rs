@@ -258,6 +258,7 @@ impl<T: Copy> Workers<T> {
         worker.cancel_all(turn, id);
         self.vacate(turn, id, worker.pool, worker.slot());
         let pool = self.pool_mut(worker.pool);
+        pool.held.change(worker.counted_for.take(), None);
         pool.count_out(worker.shown());
         pool.unspare(id);
         if matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. }) {

@@ -12,6 +12,7 @@ mod end_order;
 mod ending;
 mod entry;
 mod head;
+mod held;
 mod life;
 mod offer;
 mod pool;
@@ -62,6 +63,7 @@ use crate::worker::shortage::Shortage;
 /// | file | subject |
 /// |---|---|
 /// | `state`, `entry`, `pool`, `offer`, `ring` | a worker's states, its data, its pool, its offers |
+/// | `held` | how many workers each user holds |
 /// | `life` | spawn, ready, place, retire |
 /// | `survivors` | processes that cannot be ended |
 /// | `ending`, `end_order` | kill, hang-up, stuck; running tasks that are told to end |

@@ -10,6 +10,7 @@ use bulkhead_proto::client::view::{PoolHealth, WorkerState};
 use bulkhead_proto::ids::WorkerId;
 
 use crate::config::PoolSize;
+use crate::worker::held::HeldWorkers;
 use crate::worker::prefetch::DepthCap;
 use crate::worker::restart::Restart;
 
@@ -41,6 +42,8 @@ pub(crate) struct Pool {
     pub(super) next_spawn_ns: u64,
     pub(super) restart: Restart,
     pub(super) depth_cap: DepthCap,
+    /// How many of its workers each user holds.
+    pub(super) held: HeldWorkers,
 }
 
 impl Pool {
@@ -58,6 +61,7 @@ impl Pool {
             next_spawn_ns: 0,
             restart: Restart::default(),
             depth_cap: DepthCap::default(),
+            held: HeldWorkers::default(),
         }
     }
 

@@ -51,6 +51,9 @@ impl<T: Copy> Workers<T> {
                 panic!("worker {id} has no slot, and is offered a task as {state:?}")
             }
         }
+        if is_first && let Some(worker) = self.table.get_mut(&id) {
+            worker.note_holder(&mut self.pools[usize::from(worker.pool.0)].held);
+        }
         self.watch(turn, id, seq, limits);
         is_first
     }
@@ -60,6 +63,7 @@ impl<T: Copy> Workers<T> {
         let worker = self.table.get_mut(&id)?;
         let was_head = worker.ring.head().is_some_and(|head| head.seq() == seq);
         let offer = worker.ring.remove(seq, turn.now_ns())?;
+        worker.note_holder(&mut self.pools[usize::from(worker.pool.0)].held);
         let (is_watched, has_order) = (worker.watch.is_some(), worker.end_order.is_some());
         let is_stopped = worker.program_stop.is_some();
         if is_watched {
