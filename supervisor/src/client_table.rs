@@ -1,7 +1,7 @@
 //! All clients: accepts connections, reads them in turn, sends replies, and drops connections that have ended.
 //!
-//! Each turn reads at most one bounded share from each client, so a flood from one delays its neighbours by no more
-//! than its share. A client that does not send its hello, or does not read its goodbye, within
+//! Users take turns, then each user's clients, and a turn of the loop reads and sends a bounded amount of all together
+//! (`reading_turns.rs`): a flood delays its sender's own clients, and those of others by no more than one turn. A client that does not send its hello, or does not read its goodbye, within
 //! [`HANDSHAKE_TIMEOUT_NS`] is disconnected. Nothing here waits for a client. Driven by `turn.rs` and `perform.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
+use bulkhead_core::UserTurns;
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::refusal::Refusal;
@@ -27,6 +28,8 @@ use crate::connection::Connection;
 use crate::partial_frames::PartialFrames;
 use crate::poll_source::PollSource;
 use crate::rate_limit::RateLimit;
+use crate::reading_turns::{ReadingTurn, SendingTurn};
+use crate::request_share::RequestShare;
 use crate::settings::{Mode, Settings};
 
 /// How long a client may take to send its hello, and to read its goodbye.
@@ -35,6 +38,8 @@ const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
 const RETRY_NS: u64 = 100_000_000;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
+/// Connections dropped in one turn because their time is over.
+const DROPS_PER_TURN: usize = 64;
 /// Size of the buffer that all reads share.
 const READ_BYTES: usize = 64 << 10;
 
@@ -73,9 +78,11 @@ pub(crate) struct ClientTable {
     misbehaviour: RateLimit,
     partial_frames: PartialFrames,
     /// Clients whose sockets may have bytes to read.
-    readable: BTreeSet<ClientId>,
-    /// Clients with replies queued since their last flush.
-    unflushed: BTreeSet<ClientId>,
+    readable: UserTurns,
+    /// Clients with queued replies that their sockets may take.
+    unflushed: UserTurns,
+    /// Clients whose only reply may wait for the end of its job.
+    delayed: Vec<ClientId>,
     /// Deadlines for hello and goodbye, the earliest first.
     timeouts: VecDeque<(u64, ClientId)>,
     /// Clients whose replies wait for kernel resources, and when to retry, also for the background closer.
@@ -113,8 +120,9 @@ impl ClientTable {
             shortages: RateLimit::default(),
             misbehaviour: RateLimit::default(),
             partial_frames: PartialFrames::default(),
-            readable: BTreeSet::new(),
-            unflushed: BTreeSet::new(),
+            readable: UserTurns::default(),
+            unflushed: UserTurns::default(),
+            delayed: Vec::new(),
             timeouts: VecDeque::new(),
             starved: BTreeSet::new(),
             resend_ns: None,
@@ -132,22 +140,27 @@ impl ClientTable {
         if let Some(connection) = self.connections.get_mut(&client) {
             if ready.readable || ready.ending {
                 connection.mark_readable(ready.ending);
-                self.readable.insert(client);
+                self.readable.add(connection.uid(), client);
             }
             if connection.has_unsent() {
-                self.unflushed.insert(client);
+                self.unflushed.add(connection.uid(), client);
             }
         }
     }
 
-    /// Whether a reply was left unsent by the last flush.
-    pub(crate) fn has_unflushed(&self) -> bool {
+    /// Whether the last flush held a reply back, which the next one sends.
+    pub(crate) fn has_delayed(&self) -> bool {
+        !self.delayed.is_empty()
+    }
+
+    /// Whether a flush would send something now.
+    pub(crate) fn is_sending(&self) -> bool {
         !self.unflushed.is_empty()
     }
 
     /// Whether there is work left for the next turn, so that the loop must not sleep.
     pub(crate) fn is_busy(&self) -> bool {
-        self.acceptable || !self.readable.is_empty()
+        self.acceptable || !self.readable.is_empty() || self.is_sending()
     }
 
     /// When [`Self::accept`] or [`Self::run_timers`] has work to do, in nanoseconds of the monotonic clock.
@@ -170,7 +183,7 @@ impl ClientTable {
     /// The connection of a client to which a reply will be sent.
     pub(crate) fn recipient(&mut self, client: ClientId) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(&client)?;
-        self.unflushed.insert(client);
+        self.unflushed.add(connection.uid(), client);
         Some(connection)
     }
 
@@ -233,32 +246,36 @@ impl ClientTable {
             connection.reject(verdict);
         }
         self.connections.insert(client, connection);
-        self.readable.insert(client);
-        self.unflushed.insert(client);
+        self.readable.add(peer.uid, client);
+        self.unflushed.add(peer.uid, client);
         self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
     }
 
-    /// Reads one share from each readable client.
+    /// Reads one share from each readable client, in turn, until that of the turn is used up; the others stay readable.
     pub(crate) fn read(&mut self, now_ns: u64, events: &mut Vec<Event>) {
-        let mut gone = Vec::new();
-        let mut full = BTreeSet::new();
-        for client in std::mem::take(&mut self.readable) {
+        let mut turn = ReadingTurn::whole();
+        let (mut gone, mut full) = (Vec::new(), Vec::new());
+        while !turn.is_used()
+            && let Some(client) = self.readable.take_next()
+        {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
-            if !connection.read(&mut self.buffer, &mut self.files, events) {
+            let mut share = RequestShare::whole();
+            if !connection.read(&mut self.buffer, &mut share, &mut self.files, events) {
                 gone.push(client);
             } else if connection.wants_read() {
-                full.insert(client);
+                full.push((connection.uid(), client));
             }
+            turn.take(&share);
             if connection.is_closing() {
                 self.timeouts.push_back((now_ns + HANDSHAKE_TIMEOUT_NS, client));
             }
             if connection.has_unsent() || connection.is_closing() {
-                self.unflushed.insert(client);
+                self.unflushed.add(connection.uid(), client);
             }
             self.partial_frames.note(client, connection.uid(), connection.partial_frame_bytes());
             log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
         }
-        self.readable = full;
+        full.into_iter().for_each(|(uid, client)| self.readable.add(uid, client));
         self.remove(&gone);
         self.enforce_partial_frame_limit(now_ns);
     }
@@ -274,32 +291,55 @@ impl ClientTable {
                 retry_after_ms: RETRY_NS / 1_000_000,
             });
             log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
-            self.readable.insert(client);
+            self.readable.add(connection.uid(), client);
         }
     }
 
-    /// Sends queued replies, as far as the sockets take them.
+    /// Sends queued replies, as far as the sockets take them and the share of one turn goes; the others stay in line.
     ///
     /// With `expecting`, the acceptance of a single job is held back once, so that it can be sent together with the
     /// job's end and the client wakes once instead of twice. The loop then spins (`spin_before_sleep.rs`), and the
     /// next flush sends it in any case.
     pub(crate) fn flush(&mut self, expecting: bool, events: &mut Vec<Event>) {
-        let mut gone = Vec::new();
-        for client in std::mem::take(&mut self.unflushed) {
+        self.end_delays();
+        let mut turn = SendingTurn::whole();
+        let (mut gone, mut full) = (Vec::new(), Vec::new());
+        while !turn.is_used()
+            && let Some(client) = self.unflushed.take_next()
+        {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             if expecting && connection.take_may_delay() {
-                self.unflushed.insert(client);
+                self.delayed.push(client);
                 continue;
             }
-            if !connection.flush(events) || !watch(&self.registry, client, connection) {
+            let mut left = turn.share();
+            let is_there = connection.flush(&mut left, events) && watch(&self.registry, client, connection);
+            turn.take(left);
+            if !is_there {
                 gone.push(client);
-            } else if connection.wants_read() {
-                self.readable.insert(client);
-            }
-            if connection.is_short() {
+            } else if connection.is_short() {
                 self.starved.insert(client);
+            } else if left == 0 && connection.has_unsent() {
+                full.push((connection.uid(), client));
+            }
+            if is_there && connection.wants_read() {
+                self.readable.add(connection.uid(), client);
             }
         }
+        full.into_iter().for_each(|(uid, client)| self.unflushed.add(uid, client));
+        self.note_starved();
+        self.remove(&gone);
+    }
+
+    /// Replies that were held back are sent by the flush that follows.
+    fn end_delays(&mut self) {
+        for client in std::mem::take(&mut self.delayed) {
+            self.recipient(client);
+        }
+    }
+
+    /// Sets when to retry what the kernel had no resources for.
+    fn note_starved(&mut self) {
         if (!self.starved.is_empty() || self.closer.needs_retry()) && self.resend_ns.is_none() {
             let now_ns = clock::monotonic_ns();
             self.resend_ns = Some(now_ns + RETRY_NS);
@@ -310,14 +350,15 @@ impl ClientTable {
                 );
             }
         }
-        self.remove(&gone);
     }
 
     /// Does what is due: retries after shortages, logs counts of suppressed lines, drops clients whose time is over.
     pub(crate) fn run_timers(&mut self, now_ns: u64) {
         if self.resend_ns.is_some_and(|when| when <= now_ns) {
             self.resend_ns = None;
-            self.unflushed.append(&mut self.starved);
+            for client in std::mem::take(&mut self.starved) {
+                self.recipient(client);
+            }
             self.closer.retry();
         }
         if let Some(count) = self.misbehaviour.take_suppressed(now_ns) {
@@ -336,10 +377,13 @@ impl ClientTable {
         }
     }
 
-    /// Drops clients that exceeded the time for hello or goodbye.
+    /// Drops clients that exceeded the time for hello or goodbye, [`DROPS_PER_TURN`] at most: the next deadline is
+    /// past while some are left.
     fn drop_overdue(&mut self, now_ns: u64) {
         let mut gone = Vec::new();
-        while let Some((when, client)) = self.timeouts.front().copied().filter(|(when, _)| *when <= now_ns) {
+        while gone.len() < DROPS_PER_TURN
+            && let Some((when, client)) = self.timeouts.front().copied().filter(|(when, _)| *when <= now_ns)
+        {
             self.timeouts.pop_front();
             if self.connections.get(&client).is_some_and(Connection::has_timeout) {
                 if self.misbehaviour.allows(now_ns) {

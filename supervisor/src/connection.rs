@@ -31,8 +31,6 @@ use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
 use crate::request_share::RequestShare;
 
-/// Bytes read from one client in one turn. It bounds how long a flood can delay the other clients.
-const BYTES_PER_TURN: usize = 256 << 10;
 /// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
 
@@ -187,6 +185,7 @@ impl Connection {
     pub(crate) fn read(
         &mut self,
         buffer: &mut [u8],
+        share: &mut RequestShare,
         files: &mut ClientFileStore,
         events: &mut Vec<Event>,
     ) -> bool {
@@ -196,17 +195,16 @@ impl Connection {
             self.say_goodbye(why);
             return true;
         }
-        let (mut left, mut share) = (BYTES_PER_TURN, RequestShare::whole());
         if self.wants_read() && self.has_unparsed {
-            self.parse(&mut share, files, events);
+            self.parse(share, files, events);
         }
-        while left > 0 && !self.has_unparsed && !self.is_faulty() && self.wants_read() {
+        while !share.is_read() && !self.has_unparsed && !self.is_faulty() && self.wants_read() {
             match self.read_socket(buffer, files) {
                 Ok(None) => {}
                 Ok(Some(0)) => return self.end(events),
                 Ok(Some(count)) => {
-                    left = left.saturating_sub(count);
-                    self.feed(&buffer[..count], &mut share, files, events);
+                    share.take_bytes(count);
+                    self.feed(&buffer[..count], share, files, events);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -389,9 +387,10 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes. Returns `false` if the connection has ended.
-    pub(crate) fn flush(&mut self, events: &mut Vec<Event>) -> bool {
-        if let Err(error) = self.outbox.flush(self.socket.as_fd()) {
+    /// Sends what the socket takes, about `left` bytes at most, and takes it off `left`. Returns `false` if the
+    /// connection has ended.
+    pub(crate) fn flush(&mut self, left: &mut usize, events: &mut Vec<Event>) -> bool {
+        if let Err(error) = self.outbox.flush(self.socket.as_fd(), left) {
             let has_left = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
             if !has_left || self.state.phase() != ConnectionPhase::Open {
                 return self.end(events);

@@ -73,6 +73,7 @@ mod partial_frames;
 mod perform;
 mod poll_source;
 mod rate_limit;
+mod reading_turns;
 mod request_share;
 mod sampling;
 mod service_notifier;

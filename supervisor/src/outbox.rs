@@ -21,6 +21,8 @@ use crate::output_store::OutputFile;
 const PIECE_BYTES: usize = 64 << 10;
 /// The queue of an empty outbox keeps room for so many pieces.
 const PIECES_KEPT: usize = 8;
+/// A send costs at least as much as that of so many bytes.
+const SEND_MIN_BYTES: usize = 4 << 10;
 
 /// Bytes that are sent together; the descriptor is attached to the first one.
 #[derive(Debug)]
@@ -99,26 +101,28 @@ impl Outbox {
         self.short
     }
 
-    /// Sends what the socket takes.
+    /// Sends what the socket takes until `left` bytes are used up; a send that is begun may be of a whole piece.
     ///
     /// # Errors
     /// The connection has ended.
-    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        self.flush_by(|bytes, descriptor| socket::send_with_fd(socket, bytes, descriptor))
+    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, left: &mut usize) -> io::Result<()> {
+        self.flush_by(left, |bytes, descriptor| socket::send_with_fd(socket, bytes, descriptor))
     }
 
     fn flush_by(
         &mut self,
+        left: &mut usize,
         send: impl Fn(&[u8], Option<BorrowedFd<'_>>) -> io::Result<usize>,
     ) -> io::Result<()> {
         self.short = false;
-        while let Some(piece) = self.pieces.front_mut() {
+        while let Some(piece) = self.pieces.front_mut().filter(|_| *left > 0) {
             let descriptor = if piece.sent == 0 { piece.descriptor.as_ref() } else { None };
             let rest = &piece.bytes[piece.sent..];
             match send(rest, descriptor.map(|held| held.as_fd())) {
                 Ok(count) => {
                     piece.sent += count;
                     self.waiting_bytes -= count;
+                    *left = left.saturating_sub(count.max(SEND_MIN_BYTES));
                     if piece.sent == piece.bytes.len() {
                         self.pieces.pop_front();
                     }
@@ -157,6 +161,24 @@ mod tests {
 
     use super::*;
 
+    /// No bound.
+    fn all() -> usize {
+        usize::MAX
+    }
+
+    #[test]
+    fn what_is_sent_at_once_is_bounded() {
+        let mut outbox = Outbox::default();
+        for tag in 0..40 {
+            outbox.push(&rows(tag), None).unwrap();
+        }
+        let waiting = outbox.waiting_bytes();
+        let mut left = 256 << 10;
+        outbox.flush_by(&mut left, |bytes, _| Ok(bytes.len())).unwrap();
+        let sent = waiting - outbox.waiting_bytes();
+        assert!(left == 0 && sent >= 256 << 10 && sent < (256 << 10) + PIECE_BYTES, "{sent} of {waiting}");
+    }
+
     #[test]
     fn a_reader_that_stalls_gets_every_byte_in_order_later() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -167,7 +189,7 @@ mod tests {
             let reply = if tag == 25_000 { rows(tag) } else { pong(tag) };
             outbox.push(&reply, None).unwrap();
         }
-        outbox.flush(ours.as_fd()).unwrap();
+        outbox.flush(ours.as_fd(), &mut all()).unwrap();
         assert!(outbox.waiting_bytes() > 0, "the socket's own buffer is smaller than that");
         let mut frames = frame::Frames::default();
         let mut expected = 0;
@@ -179,7 +201,7 @@ mod tests {
                 assert_eq!(codec::decode::<ReplyFrame>(bytes).unwrap().tag, Tag(expected));
                 expected += 1;
             }
-            outbox.flush(ours.as_fd()).unwrap();
+            outbox.flush(ours.as_fd(), &mut all()).unwrap();
         }
         assert_eq!(outbox.waiting_bytes(), 0);
     }
@@ -212,7 +234,7 @@ mod tests {
                     sent.set(sent.get() + count);
                     if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
                 };
-                outbox.flush_by(take).unwrap();
+                outbox.flush_by(&mut all(), take).unwrap();
                 assert_eq!(outbox.waiting_bytes(), 1);
                 let capacity = outbox.capacity();
                 assert!(capacity <= 2 * PIECE_BYTES + 8192, "{capacity} bytes of memory in round {round}");
@@ -231,7 +253,7 @@ mod tests {
             assert!(capacity <= waiting + 2 * PIECE_BYTES + 8192, "{capacity} bytes of memory for {waiting}");
         }
         assert!(outbox.pieces.iter().all(|piece| piece.bytes.len() <= PIECE_BYTES));
-        outbox.flush_by(|bytes, _| Ok(bytes.len())).unwrap();
+        outbox.flush_by(&mut all(), |bytes, _| Ok(bytes.len())).unwrap();
         assert!(outbox.capacity() <= 8192, "{} bytes of memory for nothing", outbox.capacity());
     }
 
@@ -257,13 +279,13 @@ mod tests {
         for short in [ETOOMANYREFS, ENOMEM, ENOBUFS] {
             let mut outbox = Outbox::default();
             outbox.push_raw(b"waits");
-            outbox.flush_by(|_, _| Err(io::Error::from_raw_os_error(short))).unwrap();
+            outbox.flush_by(&mut all(), |_, _| Err(io::Error::from_raw_os_error(short))).unwrap();
             assert!(outbox.is_short() && outbox.waiting_bytes() == 5, "{short}");
-            outbox.flush_by(|bytes, _| Ok(bytes.len())).unwrap();
+            outbox.flush_by(&mut all(), |bytes, _| Ok(bytes.len())).unwrap();
             assert!(!outbox.is_short() && outbox.waiting_bytes() == 0, "{short}");
         }
         let mut outbox = Outbox::default();
         outbox.push_raw(b"goes");
-        assert!(outbox.flush_by(|_, _| Err(io::ErrorKind::BrokenPipe.into())).is_err());
+        assert!(outbox.flush_by(&mut all(), |_, _| Err(io::ErrorKind::BrokenPipe.into())).is_err());
     }
 }

@@ -1,38 +1,64 @@
-//! How many requests of one client are taken in one turn, by what their replies may cost.
+//! What is read from one client in one turn: requests, by what their replies may cost, and bytes.
 //!
 //! Replies count against a client only once they are in its outbox, so the share bounds how many are under way. A short
-//! request takes a 64th of it; ids count beside that, because a reply may have a refusal for each; a request whose
-//! reply may fill a frame takes all that is left. It never refuses a request: one that is too long for what is left is
-//! the last of its turn. Owned by `connection.rs`.
+//! request takes a 64th of it. Ids and inputs count beside that, because each takes time; so does what a view collects.
+//! A request whose reply may fill a frame takes all that is left. The share never refuses a request: one that is too
+//! long for what is left is the last of its turn. What all clients together may take: `reading_turns.rs`. Used by
+//! `connection.rs`.
 
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::limits::BATCH_MAX;
 
 /// Short requests taken from one client in one turn.
-const REQUESTS_PER_TURN: usize = 64;
-/// So many ids count as one request more: a whole batch of them fills the share.
-const IDS_PER_REQUEST: usize = BATCH_MAX / REQUESTS_PER_TURN;
+pub(crate) const REQUESTS_PER_TURN: usize = 64;
+/// Bytes read from one client in one turn.
+const BYTES_PER_TURN: usize = 256 << 10;
+/// So many ids or inputs count as one request more: a whole batch of them fills the share.
+const ITEMS_PER_REQUEST: usize = BATCH_MAX / REQUESTS_PER_TURN;
+/// A request whose answer is collected from many places counts as so many.
+const COLLECTED: usize = 8;
 
 /// What is left of the share of one client in this turn.
 #[derive(Debug)]
 pub(crate) struct RequestShare {
-    left: usize,
+    requests: usize,
+    bytes: usize,
 }
 
 impl RequestShare {
     /// The share of a new turn.
     pub(crate) fn whole() -> Self {
-        Self { left: REQUESTS_PER_TURN }
+        Self { requests: REQUESTS_PER_TURN, bytes: BYTES_PER_TURN }
     }
 
     /// Whether no further request is taken in this turn.
     pub(crate) fn is_used(&self) -> bool {
-        self.left == 0
+        self.requests == 0
+    }
+
+    /// Whether no further byte is read in this turn.
+    pub(crate) fn is_read(&self) -> bool {
+        self.bytes == 0
     }
 
     /// Counts a request that is taken.
     pub(crate) fn take(&mut self, request: &Request) {
-        self.left = self.left.saturating_sub(cost(request));
+        self.requests = self.requests.saturating_sub(cost(request));
+    }
+
+    /// Counts bytes that were read.
+    pub(crate) fn take_bytes(&mut self, count: usize) {
+        self.bytes = self.bytes.saturating_sub(count);
+    }
+
+    /// What was taken of the requests, in short ones.
+    pub(crate) fn taken_requests(&self) -> usize {
+        REQUESTS_PER_TURN - self.requests
+    }
+
+    /// How many bytes were read.
+    pub(crate) fn taken_bytes(&self) -> usize {
+        BYTES_PER_TURN - self.bytes
     }
 }
 
@@ -42,16 +68,12 @@ fn cost(request: &Request) -> usize {
         Request::Wait { jobs }
         | Request::Cancel { jobs }
         | Request::Retry { jobs }
-        | Request::Forget { jobs } => 1 + jobs.len() / IDS_PER_REQUEST,
+        | Request::Forget { jobs } => 1 + jobs.len() / ITEMS_PER_REQUEST,
+        Request::Submit(submit) => 1 + submit.inputs.len() / ITEMS_PER_REQUEST,
         Request::Jobs { .. } | Request::Deaths { .. } | Request::Workers => REQUESTS_PER_TURN,
-        // The inputs of a submit have one reply together.
-        Request::Submit(_)
-        | Request::Result { .. }
+        Request::Job { .. } | Request::Why { .. } | Request::Status | Request::Kinds => COLLECTED,
+        Request::Result { .. }
         | Request::Logs { .. }
-        | Request::Job { .. }
-        | Request::Why { .. }
-        | Request::Status
-        | Request::Kinds
         | Request::Events { .. }
         | Request::Drain { .. }
         | Request::Received { .. }
@@ -61,8 +83,9 @@ fn cost(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_proto::client::message::Walk;
+    use bulkhead_proto::client::message::{Submit, Walk};
     use bulkhead_proto::ids::JobId;
+    use bulkhead_proto::job::Payload;
 
     use super::*;
 
@@ -77,10 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn ids_count_against_the_requests_of_a_turn() {
+    fn ids_and_inputs_count_against_the_requests_of_a_turn() {
         let ids = |count| vec![JobId(7); count];
         type WithIds = fn(Vec<JobId>) -> Request;
-        let with_ids: [WithIds; 4] = [
+        let with_ids: [WithIds; 5] = [
+            |jobs| {
+                let inputs = jobs.iter().map(|_| Payload::default()).collect();
+                Request::Submit(Submit { inputs, ..Submit::default() })
+            },
             |jobs| Request::Wait { jobs },
             |jobs| Request::Cancel { jobs },
             |jobs| Request::Retry { jobs },
@@ -97,6 +124,7 @@ mod tests {
     #[test]
     fn a_reply_that_may_fill_a_frame_is_the_last_of_its_turn() {
         assert_eq!(taken(&Request::Ping), 64);
+        assert_eq!(taken(&Request::Status), 8);
         let jobs = Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 1 };
         for long in [jobs, Request::Deaths { limit: 1 }, Request::Workers] {
             assert_eq!(taken(&long), 1);

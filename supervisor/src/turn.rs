@@ -95,9 +95,10 @@ impl EventLoop {
         if batch.is_empty() && !busy {
             self.spin.run(&mut self.performer.workers, &mut self.performer.outputs, batch);
         }
-        if batch.is_empty() && self.performer.clients.has_unflushed() {
+        if batch.is_empty() && self.performer.clients.has_delayed() {
             self.performer.clients.flush(false, batch);
         }
+        let busy = busy || self.performer.clients.is_busy();
         let mut timeout =
             if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };
         let naps = timeout != Some(Duration::ZERO);
@@ -210,7 +211,8 @@ impl EventLoop {
                 log::warn!("some clients did not take their last replies");
                 break;
             }
-            if let Err(error) = self.poll.poll(ready, Some(Duration::from_nanos(end_ns - now_ns)))
+            let most_ns = if self.performer.clients.is_sending() { 0 } else { end_ns - now_ns };
+            if let Err(error) = self.poll.poll(ready, Some(Duration::from_nanos(most_ns)))
                 && error.kind() != io::ErrorKind::Interrupted
             {
                 log::warn!("cannot wait until the last replies are sent error={error}");

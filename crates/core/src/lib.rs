@@ -22,6 +22,7 @@ pub mod config;
 pub mod event;
 
 pub use machine::Core;
+pub use turn::UserTurns;
 
 #[cfg(test)]
 #[path = "../../../tests/src/state_tables.rs"]

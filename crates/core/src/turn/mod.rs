@@ -12,6 +12,7 @@ mod records;
 mod run_clock;
 #[cfg(test)]
 mod tests;
+mod user_turns;
 mod values;
 
 use bulkhead_proto::client::outcome::Outcome;
@@ -25,6 +26,7 @@ pub use charges::Charges;
 pub(crate) use counted::count_down;
 pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;
+pub use user_turns::UserTurns;
 pub use values::{AccountId, Resource};
 pub(crate) use values::{Owner, TaskLimits};
 

@@ -1,0 +1,97 @@
+//! Turns of the loop by user: 800 connections of one user beside one of another. Counted, never timed.
+//!
+//! The witness is the number of a job: jobs are numbered in the order in which their submits were taken, so the
+//! neighbour's numbers tell how many requests of the others came before and between its own.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
+
+use std::os::unix::fs::PermissionsExt;
+
+use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_sys::hostile_peer;
+use bulkhead_tests::daemon::{Daemon, Setup, send_signal};
+use bulkhead_tests::or_skip;
+use bulkhead_tests::raid::{frame, may_become_others};
+use bulkhead_tests::wire::{Wire, submit};
+
+const ALICE: u32 = 60_001;
+const BOB: u32 = 60_002;
+const GROUP: u32 = 65_534;
+/// Connections of the one user.
+const CROWD: usize = 800;
+/// On each: so many submits of one job, and a long request behind each.
+const ROUNDS: u32 = 20;
+
+fn system_daemon() -> Daemon {
+    let config = "mode = \"system\"\ngroup = \"nogroup\"\nadmin_group = \"bulkhead-test-none\"\n".to_owned();
+    let daemon = Daemon::start_with(&Setup { config, ..Setup::default() });
+    std::fs::set_permissions(daemon.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    daemon
+}
+
+fn connect_as(daemon: &Daemon, uid: u32) -> Wire {
+    Wire::on(hostile_peer::connect_as(&daemon.socket(), uid, GROUP).unwrap()).welcome()
+}
+
+/// Submits of one job each, with odd tags, each before a list of jobs.
+fn requests() -> Vec<u8> {
+    let lists = || Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 1 };
+    let pair = |round| {
+        let one = frame(2 * round + 1, Request::Submit(submit("noop", &["x"], false)));
+        [one, frame(2 * round + 2, lists())].concat()
+    };
+    (0..ROUNDS).flat_map(pair).collect()
+}
+
+/// Takes the answers to all of [`requests`], each once; gives the numbers of the jobs.
+fn take_all(wire: &mut Wire) -> Vec<JobId> {
+    let mut open: std::collections::BTreeSet<Tag> = (1..=2 * ROUNDS).map(Tag).collect();
+    let mut jobs = Vec::new();
+    while !open.is_empty() {
+        let answer = wire.next_reply().unwrap();
+        assert!(open.remove(&answer.tag), "{} is answered once", answer.tag);
+        match answer.reply {
+            Reply::Accepted { first, count: 1, refused: None } if !answer.tag.0.is_multiple_of(2) => {
+                jobs.push(first)
+            }
+            Reply::Jobs { .. } if answer.tag.0.is_multiple_of(2) => {}
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+    jobs
+}
+
+#[test]
+fn requests_of_800_connections_are_not_taken_before_those_of_a_neighbour() {
+    or_skip!(may_become_others());
+    bulkhead_sys::process::raise_descriptor_limit().unwrap();
+    let daemon = system_daemon();
+    let mut crowd: Vec<Wire> = (0..CROWD).map(|_| connect_as(&daemon, ALICE)).collect();
+    let mut bob = connect_as(&daemon, BOB);
+    let before = bob.submit("noop", &["x"]);
+    // All of it lies in the sockets when the daemon looks.
+    send_signal(daemon.pid(), "STOP");
+    crowd.iter_mut().for_each(|wire| wire.send(&requests()));
+    bob.ask(Request::Submit(submit("noop", &["x"], false)));
+    send_signal(daemon.pid(), "CONT");
+    let Some(Reply::Accepted { first, .. }) = bob.next_reply().map(|answer| answer.reply) else {
+        panic!("bob's job was not accepted")
+    };
+    let ahead = first.0 - before.0 - 1;
+    assert!(ahead <= 8, "{ahead} of {CROWD} connections were read before the one of a neighbour");
+    // Each of these is sent after the answer to the one before it: between two of them are one turn or two. The test
+    // may be kept from running; not 20 times.
+    let mut last = first;
+    let between = (0..ROUNDS).map(|_| {
+        let next = bob.submit("noop", &["x"]);
+        next.0 - std::mem::replace(&mut last, next).0 - 1
+    });
+    let between: Vec<u64> = between.collect();
+    let least = between.iter().min().unwrap();
+    assert!(*least <= 16, "between two requests of a neighbour, each of {between:?} others were taken");
+    let mut jobs: Vec<JobId> = crowd.iter_mut().flat_map(take_all).collect();
+    jobs.sort_unstable();
+    jobs.dedup();
+    assert_eq!(jobs.len(), CROWD * ROUNDS as usize, "each submit made a job of its own");
+}
