@@ -64,6 +64,11 @@ impl Batch {
         self.uid
     }
 
+    /// The account of that user.
+    pub(crate) fn account(&self) -> AccountId {
+        self.account
+    }
+
     /// The connection that submitted it.
     pub(crate) fn client(&self) -> ClientId {
         self.client

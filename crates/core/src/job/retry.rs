@@ -1,6 +1,7 @@
 //! Retry: a client asked to run an ended job again. It is queued with fresh budgets and in a batch of its own.
 //!
-//! `machine/requests.rs` checks whether the client may ask for it. The client that submitted the job stays with the
+//! `machine/requests.rs` checks whether the client may ask for it, and whether the queue has room for one more job of its
+//! user: a retry passes by the same admission as a submit. The client that submitted the job stays with the
 //! old batch, because it is told of one end of the job and no second one.
 
 use bulkhead_proto::client::outcome::Outcome;

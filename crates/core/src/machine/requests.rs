@@ -226,6 +226,11 @@ impl Core {
             let needed = "the files that came with it were let go at its end: submit it anew";
             return Self::wrong_state(run, needed);
         }
+        // It takes a place of its user in the queue, as a submit of that user does, whoever asks.
+        let (account, input) = (self.jobs.batch(run).account(), self.jobs.job(run).input().clone());
+        if let (_, Some(refusal)) = self.room_in_queue(account, std::slice::from_ref(&input)) {
+            return Err(refusal);
+        }
         let released = self.jobs.retry(&mut self.turn, run);
         self.relieve(released);
         Ok(())

@@ -138,6 +138,30 @@ fn bytes_are_bounded_too() {
     );
 }
 
+/// A retry needs room in the queue as a submit does: what was cancelled does not come back beyond the bound.
+#[test]
+fn a_retry_is_refused_when_the_queue_is_full() {
+    let mut rig = Rig::with(Config { queue_max: 100, ..config(1) });
+    rig.submit_as(BOB, "foreign", 1, Policy::default(), false);
+    let mut cancelled = Vec::new();
+    for _ in 0..2 {
+        let first = rig.submit(75);
+        let jobs: Vec<JobId> = (first.0..first.0 + 75).map(JobId).collect();
+        rig.change(ALICE, Request::Cancel { jobs: jobs.clone() });
+        cancelled.extend(jobs);
+    }
+    let (count, refused) = rig.change(ALICE, Request::Retry { jobs: cancelled.clone() });
+    assert_eq!((count, refused.len()), (75, 75), "her share, and no more");
+    let busy = |refusal: &Refusal| matches!(refusal, Refusal::Busy { limit: 75, .. });
+    assert!(refused.iter().all(busy), "{refused:?}");
+    assert_eq!(rig.detail(cancelled[140]).row.state, JobState::Ended, "it stays as it was");
+    // An administrator takes the place of the job's user, and no other.
+    assert_eq!(rig.change(ADMIN, Request::Retry { jobs: vec![cancelled[140]] }).0, 0);
+    let job = rig.submit_as(BOB, "quick", 1, Policy::default(), false);
+    rig.change(BOB, Request::Cancel { jobs: vec![job] });
+    assert_eq!(rig.change(BOB, Request::Retry { jobs: vec![job] }).0, 1, "there is room for others");
+}
+
 #[test]
 fn hostile_submits_are_refused_with_the_reason() {
     let mut rig = Rig::new(1);
