@@ -271,6 +271,7 @@ fn log_record(record: &Record) {
         | What::Killing { .. }
         | What::Suspended { .. }
         | What::Resumed { .. }
+        | What::SuspendedOften { .. }
         | What::ProgramStopped { .. }
         | What::ProgramContinued { .. }
         | What::Blamed { .. }

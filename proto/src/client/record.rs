@@ -108,7 +108,7 @@ pub enum What {
         /// The slot that it had.
         slot: Option<SlotId>,
     },
-    /// A signal stopped a worker.
+    /// A signal stopped a worker. Of a worker that is stopped again and again, one stop a minute is a record.
     Suspended {
         /// The worker.
         worker: WorkerId,
@@ -119,10 +119,17 @@ pub enum What {
         /// The signal.
         signal: i32,
     },
-    /// A stopped worker runs again.
+    /// A stopped worker runs again; made if its stop was a record.
     Resumed {
         /// The worker.
         worker: WorkerId,
+    },
+    /// Signals stopped a worker again and again, and these stops were no records.
+    SuspendedOften {
+        /// The worker.
+        worker: WorkerId,
+        /// How many stops.
+        count: u64,
     },
     /// A signal stopped the program of a task. Of a worker whose programs are stopped again and again, not every stop is a
     /// record.

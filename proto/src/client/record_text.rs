@@ -97,6 +97,7 @@ impl fmt::Display for What {
             | Self::Requeued { .. } => worker_line(self, out),
             Self::Suspended { .. }
             | Self::Resumed { .. }
+            | Self::SuspendedOften { .. }
             | Self::ProgramStopped { .. }
             | Self::ProgramContinued { .. }
             | Self::LivesOn { .. } => stop_line(self, out),
@@ -191,6 +192,9 @@ fn stop_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
             write!(out, "worker stopped by a signal worker={worker} pid={pid} job={job} signal={signal}")
         }
         What::Resumed { worker } => write!(out, "worker continued worker={worker}"),
+        What::SuspendedOften { worker, count } => {
+            write!(out, "worker stopped and continued again and again worker={worker} count={count}")
+        }
         What::ProgramStopped { worker, job, program, signal } => {
             let signal = Signal(*signal);
             write!(

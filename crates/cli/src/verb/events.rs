@@ -136,6 +136,7 @@ mod tests {
             (What::Degraded { pool: "heavy".to_owned(), reason: text() }, "degraded pool=heavy"),
             (What::Recovered { pool: "heavy".to_owned() }, "pool=heavy"),
             (What::Short { what: text() }, "wait"),
+            (What::SuspendedOften { worker: W, count: 9999 }, "count=9999"),
             (What::Evicted { count: 4, limit: text() }, "count=4"),
             (What::Draining { left: 6, grace_ms: Some(30_000) }, "left=6 grace=30.00s"),
             (What::Stopped, "stopped"),

@@ -144,6 +144,7 @@ fn text_bytes(what: &What) -> u64 {
         | What::Killing { .. }
         | What::Suspended { .. }
         | What::Resumed { .. }
+        | What::SuspendedOften { .. }
         | What::ProgramStopped { .. }
         | What::ProgramContinued { .. }
         | What::Stuck { .. }

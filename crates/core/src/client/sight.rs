@@ -20,6 +20,7 @@ use crate::turn::Owner;
 /// | `died` | the user of the first claimed task; without one, of all tasks that the worker was offered | `worker-gone`: which worker, and its slot |
 /// | `nobody-blamed`, `requeued` | the owner of that death | nothing |
 /// | `killing`, `stuck`, `suspended`, `resumed`, `recycled` | the user of the first task in the worker's ring; without one, of all tasks that the worker was offered | nothing |
+/// | `suspended-often` | the same at each of these stops, if it was the same user at all of them; else administrators | nothing |
 /// | `program-stopped`, `program-continued` | the user of the task | nothing |
 /// | `lives-on`, and the row of the process in `status` | the user whose job left it; if the worker does not say, of all tasks that the worker was offered; of an unknown worker: administrators | nothing |
 /// | `spawned`, `ready` | administrators: the pid is that of each task to come | nothing |

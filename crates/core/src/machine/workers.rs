@@ -24,6 +24,7 @@ impl Core {
                 let need = self.workers.stopped_too_long(id);
                 self.follow_up(id, need);
             }
+            WorkerAlarm::StopsTold => self.workers.stops_due(turn, id),
             WorkerAlarm::ProgramStop => self.workers.program_stop_due(turn, id),
             WorkerAlarm::EndOrder => self.workers.order_over(turn, id),
             WorkerAlarm::Resume => self.workers.resume(turn, id),

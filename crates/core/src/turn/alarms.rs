@@ -23,6 +23,8 @@ pub(crate) enum WorkerAlarm {
     Stopped,
     /// A signal stopped the program of its task and it was not continued.
     ProgramStop,
+    /// Stops of it that were no records are told in one.
+    StopsTold,
     /// It was asked to end its task, and its grace is over.
     EndOrder,
     /// Its channel was full and is tried again.
@@ -36,12 +38,13 @@ pub(crate) const WORKER_ALARMS: usize = WorkerAlarm::ALL.len();
 
 impl WorkerAlarm {
     /// All of them; the index here is the index of the slot in a worker.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Overdue,
         Self::Limit,
         Self::Watch,
         Self::Stopped,
         Self::ProgramStop,
+        Self::StopsTold,
         Self::EndOrder,
         Self::Resume,
         Self::Survival,
@@ -74,7 +77,7 @@ impl Alarm {
     /// Whether the time until this alarm counts against a task, a worker or a client.
     pub(super) fn is_charged(self) -> bool {
         match self {
-            Self::Worker(WorkerAlarm::Resume | WorkerAlarm::Survival, _) => false,
+            Self::Worker(WorkerAlarm::Resume | WorkerAlarm::Survival | WorkerAlarm::StopsTold, _) => false,
             Self::Worker(_, _) | Self::Expiry(_, _) | Self::Vanished(_) | Self::Grace => true,
             Self::Backoff(_) | Self::Progress(_) | Self::Shortage => false,
         }

@@ -159,6 +159,16 @@ impl Owner {
         }
     }
 
+    /// The owner of two things that are told in one.
+    #[must_use]
+    pub(crate) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (same, Self::Service) | (Self::Service, same) => same,
+            (owner, Self::User(uid)) => owner.and(uid),
+            (_, Self::Administrators) => Self::Administrators,
+        }
+    }
+
     /// Whether this client may see all of it.
     pub(crate) fn may_be_seen_by(self, peer: Peer) -> bool {
         peer.admin || self == Self::Service || self == Self::User(peer.uid)

@@ -13,6 +13,7 @@ use crate::worker::end_order::EndOrder;
 use crate::worker::program_stop::StoppedTask;
 use crate::worker::ring::OfferRing;
 use crate::worker::state::{Kill, WorkerDuty};
+use crate::worker::stopped::StopTally;
 use crate::worker::task_watch::TaskWatch;
 
 /// The process of a worker, and when it was spawned and connected.
@@ -76,6 +77,8 @@ pub(crate) struct Worker<T> {
     pub(super) lane: LaneState,
     /// When it is killed because a signal stopped it. While this is set, the worker is offered nothing.
     pub(super) stopped_until_ns: Option<u64>,
+    /// Which of its stops are records.
+    pub(super) stops: StopTally,
     /// The program of its task, while a signal has stopped it.
     pub(super) program_stop: Option<StoppedTask>,
     /// When a stop of a program is recorded again, nanoseconds on the clock of the turns.
@@ -106,6 +109,7 @@ impl<T: Copy> Worker<T> {
             channel: ChannelState::Open,
             lane: LaneState::Up,
             stopped_until_ns: None,
+            stops: StopTally::default(),
             program_stop: None,
             record_stops_from_ns: 0,
             watch: None,

@@ -255,6 +255,7 @@ impl<T: Copy> Workers<T> {
     /// If its slot is another worker's, or its pool does not count it.
     pub(crate) fn remove(&mut self, turn: &mut Turn, id: WorkerId) -> Option<Worker<T>> {
         let mut worker = self.table.remove(&id)?;
+        worker.tell_stops(turn, id);
         worker.cancel_all(turn, id);
         self.vacate(turn, id, worker.pool, worker.slot());
         let pool = self.pool_mut(worker.pool);

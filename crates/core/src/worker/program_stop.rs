@@ -22,7 +22,7 @@ use crate::action::Action;
 use crate::turn::{Owner, Turn, WorkerAlarm, ms};
 use crate::worker::{MetLimit, Offer, Worker, Workers};
 
-/// The least time between two recorded stops of programs in one worker, in milliseconds.
+/// The least time between two recorded stops of one worker, and between two of programs in it, in milliseconds.
 pub(super) const RECORD_PAUSE_MS: u64 = 60_000;
 
 /// A task whose program is stopped.

@@ -75,6 +75,39 @@ fn a_stopped_spare_gets_no_slot_until_it_goes_on() {
     assert!(rig.killed.is_empty() && rig.holder(job).is_some());
 }
 
+/// A task that stops and continues its worker pushes no other record out: the stops of a minute are told in one.
+#[test]
+fn a_worker_that_is_stopped_again_and_again_makes_few_records() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let worker = rig.claim(job);
+    let churn = |rig: &mut Rig, times: u64| {
+        for _ in 0..times {
+            rig.tell(Event::Suspended { worker, signal: SIGSTOP });
+            rig.tell(Event::Resumed { worker });
+        }
+    };
+    let stops = |rig: &Rig| {
+        let told = |what: &What| matches!(what, What::Suspended { .. } | What::Resumed { .. });
+        let summed = rig.records.iter().filter_map(|what| match what {
+            What::SuspendedOften { count, .. } => Some(*count),
+            _ => None,
+        });
+        (rig.recorded(told), summed.collect::<Vec<u64>>())
+    };
+    churn(&mut rig, 5000);
+    assert_eq!(stops(&rig), (2, vec![]));
+    rig.sleep(60_000);
+    assert_eq!(stops(&rig), (2, vec![4999]));
+    churn(&mut rig, 1);
+    assert_eq!(stops(&rig), (4, vec![4999]), "one of the next minute is told by itself");
+    churn(&mut rig, 7);
+    rig.die(worker, Death::Signalled { signal: 11, core: false });
+    assert_eq!(stops(&rig), (4, vec![4999, 7]), "told before its death");
+    rig.sleep(120_000);
+    assert_eq!(stops(&rig), (4, vec![4999, 7]));
+}
+
 /// No worker is spawned in place of a stopped spare, so one that goes on has to be used again.
 #[test]
 fn a_spare_that_goes_on_takes_the_next_free_slot() {

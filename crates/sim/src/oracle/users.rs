@@ -96,6 +96,7 @@ impl UserOracle {
             What::Killing { worker, job: None, .. }
             | What::Suspended { worker, job: None, .. }
             | What::Resumed { worker }
+            | What::SuspendedOften { worker, .. }
             | What::Stuck { worker, .. }
             | What::Recycled { worker, .. } => users(worker),
             What::Spawned { .. } | What::Ready { .. } | What::LivesOn { job: None, .. } => Vec::new(),
