@@ -126,6 +126,16 @@ pub fn memory_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(stat_of(fd)?.st_blocks).unwrap_or(0).saturating_mul(BLOCK_BYTES))
 }
 
+/// What a memfd counts for where memory is shared out, in bytes: its size with all holes, because a holder of it may read
+/// them, or its memory if that is more. Memory comes in whole pages, and fallocate(2) can add some beyond the size. Never
+/// blocks. Of a sealed file it does not change.
+///
+/// # Errors
+/// None for valid arguments.
+pub fn counted_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(size_of(fd)?.max(memory_of(fd)?))
+}
+
 /// The size of the file behind a descriptor, in bytes.
 pub(crate) fn size_of(fd: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(stat_of(fd)?.st_size).unwrap_or(0))
@@ -147,6 +157,8 @@ pub(crate) fn seals_of(fd: BorrowedFd<'_>) -> io::Result<SealFlag> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
+
+    use nix::fcntl::{FallocateFlags, fallocate};
 
     use super::*;
 
@@ -191,6 +203,25 @@ mod tests {
         let mut bytes = [0; 10];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(&bytes, b"the digits");
+    }
+
+    #[test]
+    fn a_file_counts_its_holes_and_what_lies_behind_its_end() {
+        let page = 4096;
+        let written = File::from(output_file("written").unwrap());
+        written.write_all_at(b"x", 0).unwrap();
+        seal_output(written.as_fd()).unwrap();
+        assert_eq!(counted_bytes(written.as_fd()).unwrap(), page, "a byte takes a page");
+        let holes = File::from(output_file("holes").unwrap());
+        holes.set_len(5 << 30).unwrap();
+        assert_eq!(memory_of(holes.as_fd()).unwrap(), 0);
+        seal_output(holes.as_fd()).unwrap();
+        assert_eq!(counted_bytes(holes.as_fd()).unwrap(), 5 << 30, "a hole can be read");
+        let behind = File::from(output_file("behind").unwrap());
+        behind.write_all_at(b"x", 0).unwrap();
+        fallocate(&behind, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 64 * page as i64).unwrap();
+        assert_eq!(seal_output(behind.as_fd()).unwrap(), 1, "its end stays");
+        assert_eq!(counted_bytes(behind.as_fd()).unwrap(), 64 * page);
     }
 
     #[test]
