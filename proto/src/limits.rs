@@ -20,6 +20,12 @@ pub const BATCH_MAX: usize = 4096;
 pub const INLINE_MAX_BYTES: usize = 4096;
 /// Largest output that a worker may write into an output descriptor, in bytes.
 pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
+/// The key of the bound of all outputs and logs in memory, in the daemon's configuration.
+pub const OUTPUTS_KEY: &str = "outputs_bytes_max";
+/// The key of the most bytes of one output of a kind, in the table of that kind.
+pub const KIND_OUTPUT_KEY: &str = "output_max_bytes";
+/// Largest plan of a job that is done in parts, in bytes.
+pub const PLAN_MAX_BYTES: u64 = 64 << 20;
 /// Most files that may come with one job.
 pub const FILES_MAX: usize = 8;
 /// Longest name of such a file, in bytes.
@@ -77,6 +83,8 @@ pub const MEMORY_MIN_BYTES: u64 = 1 << 20;
 
 /// Largest `n` of the `factorial` kind.
 pub const FACTORIAL_N_MAX: u64 = 10_000_000;
+/// Most bytes of a result of the `factorial` kind: 10,000,000! has 65,657,060 digits.
+pub const FACTORIAL_OUTPUT_MAX_BYTES: u64 = 63 << 20;
 /// Most bytes that a program of the `exec` kind may write to its standard output.
 pub const EXEC_OUTPUT_MAX_BYTES: u64 = 64 << 20;
 /// Longest `sleep`, in milliseconds (one day).

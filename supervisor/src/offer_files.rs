@@ -13,7 +13,7 @@ use bulkhead_core::event::{Leftover, TaskResult};
 use bulkhead_proto::death::Violation;
 use bulkhead_proto::ids::{OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
-use bulkhead_proto::worker::message::FileRole;
+use bulkhead_proto::worker::message::{FileRole, OutputRoom};
 use bulkhead_proto::worker::stage::{self, Stage};
 
 use crate::client_files::ClientFileStore;
@@ -23,6 +23,8 @@ use crate::output_store::{OutputFile, OutputStore};
 #[derive(Debug)]
 pub(crate) struct OfferFiles {
     is_plan: bool,
+    /// How long its outputs may become.
+    room: OutputRoom,
     /// The offer's own output file.
     output: Option<OutputFile>,
     /// The output that all tasks of its job share.
@@ -43,7 +45,8 @@ impl OfferFiles {
     /// As many files are open as are allowed; memory or descriptors are short.
     pub(crate) fn make(task: &Task, outputs: &mut OutputStore) -> io::Result<Self> {
         let is_plan = matches!(task.stage, Stage::Plan);
-        let mut offer_files = Self { is_plan, output: None, shared: None, results: None, log: None };
+        let room = task.room;
+        let mut offer_files = Self { is_plan, room, output: None, shared: None, results: None, log: None };
         for file in &task.files {
             match file {
                 TaskFile::Shared { scratch } => {
@@ -99,8 +102,13 @@ impl OfferFiles {
     /// Checks the worker's report that its output is complete and has `bytes` bytes, and stores the output.
     ///
     /// # Errors
-    /// The rule that the worker broke. The file must be sealed already, see [`OutputStore::take`].
+    /// The rule that the worker broke. The file must be sealed already, see [`OutputStore::take`], and no longer than the
+    /// task was told: a worker can lift its limit of file size.
     pub(crate) fn take_output(self, bytes: u64, outputs: &mut OutputStore) -> Result<TaskResult, Violation> {
+        let is_own = self.output.is_some();
+        if bytes > if is_own { self.room.own_bytes } else { self.room.shared_bytes } {
+            return Err(Violation::Output);
+        }
         let taken = match (self.output, self.shared) {
             (Some(output), _) => outputs.take(output, bytes),
             (None, Some(scratch)) => outputs.take_scratch(scratch, bytes),
@@ -123,7 +131,11 @@ impl OfferFiles {
         bytes: u64,
         outputs: &mut OutputStore,
     ) -> Result<Leftover, Violation> {
-        match outputs.take(self.output.ok_or(Violation::Result)?, bytes) {
+        let output = self.output.ok_or(Violation::Result)?;
+        if bytes > self.room.own_bytes {
+            return Err(Violation::Output);
+        }
+        match outputs.take(output, bytes) {
             Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
             Ok(None) => Err(Violation::Output),
             Err(error) => {
@@ -173,6 +185,7 @@ mod tests {
             memory_bytes: None,
             grace_ms: 0,
             output,
+            room: OutputRoom::LARGEST,
             stage,
             files,
             input: Payload::default(),
@@ -220,6 +233,33 @@ mod tests {
         let TaskResult::Planned { output, .. } = planned else { unreachable!("as asserted") };
         outputs.drop_output(output);
         assert_eq!(outputs.open(), 0, "what broke a rule is gone");
+    }
+
+    #[test]
+    fn an_output_that_is_longer_than_its_task_was_told_breaks_a_rule() {
+        let mut outputs = OutputStore::new(8, BackgroundCloser::default());
+        let room = OutputRoom { own_bytes: 5, shared_bytes: 5 };
+        for (bytes, is_allowed) in [(&b"short"[..], true), (b"longer", false)] {
+            let whole = Task { room, ..task(Stage::Whole, OutputMode::Descriptor, Vec::new()) };
+            for failed in [false, true] {
+                let offer_files = OfferFiles::make(&whole, &mut outputs).unwrap();
+                let own = offer_files.output.as_ref().unwrap().as_fd();
+                write(own, bytes);
+                let said = memfd::seal_output(own).unwrap();
+                let taken = match failed {
+                    true => offer_files.take_failure_output(said, &mut outputs).map(drop),
+                    false => offer_files.take_output(said, &mut outputs).map(drop),
+                };
+                assert_eq!(taken, if is_allowed { Ok(()) } else { Err(Violation::Output) });
+            }
+            let merge =
+                Task { room, ..task(Stage::Merge { parts: 1 }, OutputMode::Descriptor, vec![shared()]) };
+            let offer_files = OfferFiles::make(&merge, &mut outputs).unwrap();
+            let all = outputs.scratch(ScratchId(7)).unwrap().as_fd();
+            write(all, bytes);
+            let said = memfd::seal_output(all).unwrap();
+            assert_eq!(offer_files.take_output(said, &mut outputs).is_ok(), is_allowed);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use bulkhead_core::event::{Event, Head, ProcessEnd, Remains, TaskResult};
 use bulkhead_proto::death::{Death, KillReason};
 use bulkhead_proto::ids::{Fence, FileId, JobId, KindId, LogId, PoolId, ScratchId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 
 /// Looks at the world until something must have happened.
@@ -91,6 +92,7 @@ fn task(number: u64, (kind, input): (KindId, Payload)) -> Task {
         memory_bytes: None,
         grace_ms: 0,
         output: OutputMode::Inline,
+        room: OutputRoom::LARGEST,
         stage: Stage::Whole,
         files: Vec::new(),
         input,

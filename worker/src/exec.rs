@@ -83,7 +83,7 @@ fn run_placed(
 ) -> Result<(), TaskFailure> {
     placed.tell(&mut program);
     let files = task.files();
-    let out_max_bytes = out_max_bytes(&files);
+    let (out_max_bytes, own_max_bytes) = (out_max_bytes(&files), own_max_bytes(&files));
     let descriptors: Vec<BorrowedFd<'_>> = files.iter().map(|file| file.as_fd()).collect();
     let stdin_file = files.iter().any(|file| file.name() == STDIN).then(|| task.file(STDIN)).transpose()?;
     let stdin = match &stdin_file {
@@ -98,7 +98,8 @@ fn run_placed(
     let path = look_up(name, &env, &folder.path)?;
     let folder = folder.path.as_path();
     let (path, env, files) = (&*path, &*env, &*descriptors);
-    let file_max_bytes = placed.file_max_bytes();
+    let made_max_bytes = placed.file_max_bytes();
+    let file_max_bytes = made_max_bytes.or(own_max_bytes);
     let spec = program::ProgramSpec { path, name, args, env, folder, stdin, files, file_max_bytes };
     let mut listener = ProgramListener::new(task, out_max_bytes);
     let ended = {
@@ -113,7 +114,7 @@ fn run_placed(
     match (listener.failure.take(), ended) {
         (Some(failure), _) => Err(failure),
         (None, Ok(EndedProgram { status: Some(ExitStatus::Code(0)), .. })) => placed.take_outputs(task),
-        (None, Ok(EndedProgram { status: Some(status), .. })) => Err(listener.fate(status, file_max_bytes)),
+        (None, Ok(EndedProgram { status: Some(status), .. })) => Err(listener.fate(status, made_max_bytes)),
         (None, Ok(EndedProgram { status: None, .. })) => {
             let text = "the program runs as another user, cannot be ended, and lives on".to_owned();
             Err(failed(LIVES_ON, text).with_output())
@@ -127,6 +128,12 @@ fn run_placed(
 fn out_max_bytes(files: &[Arc<dyn PositionedFile>]) -> u64 {
     let has_out = files.iter().any(|file| file.name() == OUT && file.way() == Way::Out);
     if has_out { u64::MAX } else { EXEC_OUTPUT_MAX_BYTES }
+}
+
+/// Most bytes of a file that the program writes: those of the largest output, whatever room is left for the output of this
+/// task, because the program writes that into a pipe. `None` if it writes a file of the client, which has no such limit.
+fn own_max_bytes(files: &[Arc<dyn PositionedFile>]) -> Option<u64> {
+    files.iter().all(|file| file.way() == Way::In).then_some(OUTPUT_MAX_BYTES)
 }
 
 /// The environment: the variables that every program has, then those of the job. Of two with one name the later counts.

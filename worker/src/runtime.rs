@@ -2,8 +2,10 @@
 //!
 //! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
 //! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
-//! after a task that panicked or left processes which it may not end. The limit of file size (1 GiB, for outputs in
-//! memory) is lifted while a task writes a client's file: then only the disk limits it. Driven by `lib.rs`.
+//! after a task that panicked or left processes which it may not end. The limit of file size is 1 GiB, that of outputs in
+//! memory. While a task has an output in memory, it is what that output has room for, so that a write past the checks of
+//! `task_files/checked_file.rs` fails too. While a task writes a client's file, it is lifted: then only the disk limits
+//! the file. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -110,7 +112,7 @@ impl Runtime {
             dispose(files);
             return Ok(None);
         }
-        let (ended, panicked) = self.run(task, TaskFiles::new(files))?;
+        let (ended, panicked) = self.run(task, TaskFiles::new(files, task.room))?;
         if let TaskEnd::Failed { text, .. } = &ended {
             log::debug!("task failed job={} attempt={} error={text:?}", task.job, task.fence);
         }
@@ -129,10 +131,14 @@ impl Runtime {
 
     /// Runs a claimed task and closes all of its files. Returns its end and whether it panicked.
     fn run(&self, task: &TaskMessage, files: TaskFiles) -> Result<(TaskEnd, bool)> {
-        let writes_a_clients = files.writes_a_clients();
-        if writes_a_clients {
+        let file_max = match files.room_bytes() {
             // The client's disk limits this file.
-            process::limit_file_size(None).context("cannot lift the limit of outputs")?;
+            _ if files.writes_a_clients() => None,
+            room => Some(room.unwrap_or(OUTPUT_MAX_BYTES)),
+        };
+        let is_usual = file_max == Some(OUTPUT_MAX_BYTES);
+        if !is_usual {
+            process::limit_file_size(file_max).context("cannot set the limit of outputs")?;
         }
         let grace = Duration::from_millis(u64::from(task.grace_ms));
         let bell = || self.ring_if_asleep();
@@ -151,7 +157,7 @@ impl Runtime {
         output.announce_alive();
         let panicked = fate.is_err();
         let ended = output.end(fate.and_then(|ended| ended));
-        if writes_a_clients {
+        if !is_usual {
             process::limit_file_size(Some(OUTPUT_MAX_BYTES)).context("cannot limit the size of outputs")?;
         }
         Ok((ended, panicked))

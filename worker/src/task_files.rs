@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use bulkhead_jobs::{PositionedFile, TaskFailure};
 use bulkhead_proto::file::{OUT, Way};
-use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
-use bulkhead_proto::worker::message::FileRole;
+use bulkhead_proto::worker::message::{FileRole, OutputRoom};
 use bulkhead_proto::worker::stage::{PlannedFile, Stage};
 
 use crate::early_files::RoleFiles;
@@ -41,19 +40,19 @@ pub(crate) struct TaskFiles {
 }
 
 impl TaskFiles {
-    /// Sorts the files by their roles.
-    pub(crate) fn new(files: RoleFiles) -> Self {
+    /// Sorts the files by their roles. Those in memory that the task writes have so much room.
+    pub(crate) fn new(files: RoleFiles, room: OutputRoom) -> Self {
         let mut sorted = Self::default();
         for (role, descriptor) in files {
             let file = File::from(descriptor);
-            let ours = |name, way, file| {
-                Some(Arc::new(CheckedFile::new(name, way, file).with_room(OUTPUT_MAX_BYTES)))
-            };
+            let written =
+                |file, bytes| Some(Arc::new(CheckedFile::new("output", Way::Out, file).with_room(bytes)));
+            let read = |name, file| Some(Arc::new(CheckedFile::new(name, Way::In, file)));
             match role {
-                FileRole::Output => sorted.output = ours("output", Way::Out, file),
-                FileRole::Shared => sorted.shared = ours("output", Way::Out, file),
-                FileRole::Plan => sorted.plan = ours("plan", Way::In, file),
-                FileRole::Results => sorted.results = ours("results", Way::In, file),
+                FileRole::Output => sorted.output = written(file, room.own_bytes),
+                FileRole::Shared => sorted.shared = written(file, room.shared_bytes),
+                FileRole::Plan => sorted.plan = read("plan", file),
+                FileRole::Results => sorted.results = read("results", file),
                 FileRole::Log => sorted.log = Some(file),
                 FileRole::Named(wanted) => {
                     sorted.named.push(Arc::new(CheckedFile::new(&wanted.name, wanted.way, file)));
@@ -79,6 +78,11 @@ impl TaskFiles {
     /// All files of the client, unchecked.
     pub(crate) fn all(&self) -> Vec<Arc<dyn PositionedFile>> {
         self.named.iter().map(|file| Arc::clone(file) as Arc<dyn PositionedFile>).collect()
+    }
+
+    /// The longest that a file in memory may become which the task writes, in bytes; `None` if it writes none.
+    pub(crate) fn room_bytes(&self) -> Option<u64> {
+        [&self.output, &self.shared].into_iter().flatten().filter_map(|file| file.room()).max()
     }
 
     /// Whether the task writes a file of the client. Such a file may be as long as its disk allows.

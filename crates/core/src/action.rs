@@ -13,6 +13,7 @@ use bulkhead_proto::ids::{
     ClientId, Fence, FileId, JobId, KindId, LogId, OutputId, PoolId, ScratchId, Seq, Tag, WorkerId,
 };
 use bulkhead_proto::job::{OutputMode, Payload};
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 
 /// What one turn decided.
@@ -161,6 +162,8 @@ pub struct Task {
     pub grace_ms: u32,
     /// Where the output goes.
     pub output: OutputMode,
+    /// How long its files in memory may become.
+    pub room: OutputRoom,
     /// Which task of the job it is.
     pub stage: Stage,
     /// Files that go with it, beside an output of its own, which [`OutputMode::Descriptor`] asks for.

@@ -15,6 +15,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, Fence, JobId, KindId, LogId, PoolId, Seq, SlotId, Tag, WorkerId};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sim::oracle::Oracles;
 use bulkhead_sim::report::Verdict;
@@ -113,6 +114,7 @@ impl Bench {
             memory_bytes: None,
             grace_ms: 0,
             output: OutputMode::Inline,
+            room: OutputRoom::LARGEST,
             stage: Stage::Whole,
             files: vec![TaskFile::Log { log: LogId(log) }],
             input: Payload::from(vec![1]),

@@ -8,6 +8,7 @@ use crate::codec::{Decode, Encode};
 use crate::file::FileUse;
 use crate::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use crate::job::{OutputMode, Payload};
+use crate::limits::OUTPUT_MAX_BYTES;
 use crate::worker::stage::Stage;
 
 /// The exit code of a worker that leaves because a task panicked, after it has reported the task as failed: the panic
@@ -106,6 +107,22 @@ pub struct TaskMessage {
     pub grace_ms: u32,
     /// Where the output goes.
     pub output: OutputMode,
+    /// How long its files in memory may become.
+    pub room: OutputRoom,
     /// The input.
     pub input: Payload,
+}
+
+/// How long the files in memory may become that a task writes, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OutputRoom {
+    /// The output of the task alone.
+    pub own_bytes: u64,
+    /// The output that all tasks of its job share.
+    pub shared_bytes: u64,
+}
+
+impl OutputRoom {
+    /// Room for the largest outputs that there may be.
+    pub const LARGEST: Self = Self { own_bytes: OUTPUT_MAX_BYTES, shared_bytes: OUTPUT_MAX_BYTES };
 }

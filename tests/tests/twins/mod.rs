@@ -8,6 +8,7 @@ use bulkhead_link::worker::{Finish, PartialOutput, WorkerRing};
 use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::worker::boxes::{self, BOX_BYTES, ReportStatus, STATUS_AT, WORD_AT};
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sim::boxes::{FakeResult, Pages};
 use bulkhead_sim::ring::{EntryRead, RingNotes as Notes};
@@ -156,6 +157,7 @@ fn task(seq: u64) -> Task {
         memory_bytes: None,
         grace_ms: 0,
         output: OutputMode::Inline,
+        room: OutputRoom::LARGEST,
         stage: Stage::Whole,
         files: Vec::new(),
         input: Payload::from(Vec::new()),

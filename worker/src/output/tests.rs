@@ -8,7 +8,7 @@ use bulkhead_link::supervisor::{ProgramChange, Ring};
 use bulkhead_proto::file::{FileUse, OUT, Way};
 use bulkhead_proto::ids::{Fence, JobId, Seq};
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
-use bulkhead_proto::worker::message::FileRole;
+use bulkhead_proto::worker::message::{FileRole, OutputRoom};
 use bulkhead_sys::memfd::{output_file, sealed_size};
 
 use super::*;
@@ -46,7 +46,7 @@ fn output(
     stage: Stage,
     mode: OutputMode,
 ) -> TaskOutput<'_> {
-    TaskOutput::new(ring, TaskFiles::new(files), stage, mode)
+    TaskOutput::new(ring, TaskFiles::new(files, OutputRoom::LARGEST), stage, mode)
 }
 
 #[test]
@@ -245,8 +245,13 @@ fn a_stopped_program_is_told_and_rung_for() {
     assert!(ring.claim(Seq(1)));
     let rung = Cell::new(0);
     let bell = || rung.set(rung.get() + 1);
-    let mut output =
-        TaskOutput::new(&ring, TaskFiles::new(Vec::new()), Stage::Whole, OutputMode::Inline).with_bell(&bell);
+    let mut output = TaskOutput::new(
+        &ring,
+        TaskFiles::new(Vec::new(), OutputRoom::LARGEST),
+        Stage::Whole,
+        OutputMode::Inline,
+    )
+    .with_bell(&bell);
     output.program_stopped(913, 19);
     let stop = ProgramStop { pid: 913, signal: 19 };
     assert_eq!(ours.program_change(), Some(ProgramChange::Stopped { seq: Seq(1), stop }));

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use bulkhead_jobs::{FileError, PositionedFile, TaskFailure};
 use bulkhead_proto::file::Way;
+use bulkhead_proto::limits::{KIND_OUTPUT_KEY, OUTPUT_MAX_BYTES, OUTPUTS_KEY};
 use bulkhead_proto::worker::stage::PlannedFile;
 use bulkhead_sys::memfd;
 use bulkhead_sys::open_flags::is_appending;
@@ -39,6 +40,11 @@ impl CheckedFile {
     /// The same with a limit on its length.
     pub(crate) fn with_room(self, bytes: u64) -> Self {
         Self { room: Some(bytes), ..self }
+    }
+
+    /// The longest that it may become, in bytes; `None` if only its disk limits it.
+    pub(crate) fn room(&self) -> Option<u64> {
+        self.room
     }
 
     /// Checks that it is a regular file or memfd, once, and returns what the first `stat` returned.
@@ -174,9 +180,17 @@ impl CheckedFile {
         }
         match self.room {
             Some(room) if bytes.is_none_or(|bytes| bytes > room) => {
-                let text = format!(
-                    "longer than the limit of {room} bytes for an output in memory: ask for a file (-o)"
-                );
+                let text = if room < OUTPUT_MAX_BYTES {
+                    format!(
+                        "longer than the {room} bytes that there is room for in memory ({OUTPUTS_KEY}, or \
+                         {KIND_OUTPUT_KEY} of the kind, in the daemon's configuration): ask for a file (-o), or fetch \
+                         or forget other results first"
+                    )
+                } else {
+                    format!(
+                        "longer than the limit of {room} bytes for an output in memory: ask for a file (-o)"
+                    )
+                };
                 drop(self.failure.set(text.clone()));
                 Err(FileError::of_kind(ErrorKind::FileTooLarge, text))
             }

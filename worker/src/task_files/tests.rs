@@ -18,7 +18,7 @@ fn input(bytes: &[u8]) -> (TaskFiles, File) {
     let file = tempfile::tempfile().unwrap();
     file.write_all_at(bytes, 0).unwrap();
     let kept = file.try_clone().unwrap();
-    (TaskFiles::new(vec![named("in", Way::In, file)]), kept)
+    (TaskFiles::new(vec![named("in", Way::In, file)], OutputRoom::LARGEST), kept)
 }
 
 /// Makes sure that a change gets another time than what was before: the kernel's clock ticks every few milliseconds.
@@ -47,7 +47,7 @@ fn what_is_no_file_is_named_with_what_to_do() {
         ),
     ];
     for (descriptor, text) in cases {
-        let files = TaskFiles::new(vec![named("in", Way::In, descriptor)]);
+        let files = TaskFiles::new(vec![named("in", Way::In, descriptor)], OutputRoom::LARGEST);
         assert_eq!(files.all().len(), 1, "it can still be handed on");
         let failure = files.named("in").unwrap_err().to_string();
         assert!(failure.starts_with(text), "{failure}");
@@ -98,7 +98,7 @@ fn a_file_that_loses_its_name_or_rights_has_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("clip");
     std::fs::write(&path, b"0123456789").unwrap();
-    let files = TaskFiles::new(vec![named("in", Way::In, File::open(&path).unwrap())]);
+    let files = TaskFiles::new(vec![named("in", Way::In, File::open(&path).unwrap())], OutputRoom::LARGEST);
     files.named("in").unwrap();
     let changed = || std::fs::metadata(&path).map(|stat| (stat.ctime(), stat.ctime_nsec())).unwrap();
     let before = changed();
@@ -121,10 +121,10 @@ fn later_tasks_hold_a_file_to_what_the_plan_saw() {
     let (files, kept) = input(b"0123456789");
     let seen = files.seen();
     assert_eq!((seen.len(), seen[0].length), (1, 10));
-    let again = TaskFiles::new(vec![named("in", Way::In, kept.try_clone().unwrap())]);
+    let again = TaskFiles::new(vec![named("in", Way::In, kept.try_clone().unwrap())], OutputRoom::LARGEST);
     assert_eq!(again.expect(&seen), Ok(()));
     kept.set_len(11).unwrap();
-    let later = TaskFiles::new(vec![named("in", Way::In, kept)]);
+    let later = TaskFiles::new(vec![named("in", Way::In, kept)], OutputRoom::LARGEST);
     let fault = later.expect(&seen).unwrap_err().to_string();
     assert!(fault.contains("it had 10 bytes and has 11"), "{fault}");
 }
@@ -133,7 +133,7 @@ fn later_tasks_hold_a_file_to_what_the_plan_saw() {
 fn an_output_that_is_open_for_appending_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = File::options().create(true).append(true).open(folder.path().join("out")).unwrap();
-    let files = TaskFiles::new(vec![named(OUT, Way::Out, file)]);
+    let files = TaskFiles::new(vec![named(OUT, Way::Out, file)], OutputRoom::LARGEST);
     let failure = files.in_place(Stage::Merge { parts: 1 }).unwrap_err().to_string();
     assert!(failure.contains("\"out\" is open for appending"), "{failure}");
     assert!(files.writes_a_clients());

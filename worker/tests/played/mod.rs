@@ -14,7 +14,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::ids::{Fence, JobId, KindId, Seq, WorkerId};
 use bulkhead_proto::job::{OutputMode, Payload};
 use bulkhead_proto::limits::LANE_FRAME_MAX_BYTES;
-use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp, Setup, TaskMessage, Tasks};
+use bulkhead_proto::worker::message::{FileRole, LaneDown, LaneUp, OutputRoom, Setup, TaskMessage, Tasks};
 use bulkhead_proto::worker::stage::Stage;
 use bulkhead_sys::exit::ExitStatus;
 use bulkhead_sys::lane::{Lane, LaneFrame};
@@ -31,6 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const KINDS: [&str; 6] = ["noop", "factorial", "sleep", "chaos", "no-such-kind", "transform"];
 pub(crate) const NOOP: KindId = KindId(0);
 pub(crate) const FACTORIAL: KindId = KindId(1);
+pub(crate) const SLEEP: KindId = KindId(2);
 pub(crate) const CHAOS: KindId = KindId(3);
 pub(crate) const UNKNOWN: KindId = KindId(4);
 pub(crate) const TRANSFORM: KindId = KindId(5);
@@ -134,6 +135,7 @@ impl Played {
             memory_bytes: None,
             grace_ms: 2000,
             output: OutputMode::Inline,
+            room: OutputRoom::LARGEST,
             input: Payload::from(input.as_bytes().to_vec()),
         }
     }

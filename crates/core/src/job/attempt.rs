@@ -17,6 +17,7 @@ use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::{Fence, JobId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TEXT_MAX_BYTES;
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::{Action, Task};
@@ -73,6 +74,7 @@ impl Jobs {
             memory_bytes: limits.memory_bytes,
             grace_ms,
             output: output_of(stage, output),
+            room: OutputRoom::LARGEST,
             stage,
             files,
             input,

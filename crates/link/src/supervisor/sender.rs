@@ -129,6 +129,7 @@ mod tests {
     use bulkhead_proto::ids::{Fence, JobId, KindId, Seq};
     use bulkhead_proto::job::{OutputMode, Payload};
     use bulkhead_proto::limits::INLINE_MAX_BYTES;
+    use bulkhead_proto::worker::message::OutputRoom;
     use bulkhead_proto::worker::stage::Stage;
 
     use super::*;
@@ -147,6 +148,7 @@ mod tests {
             memory_bytes: Some(u64::MAX),
             grace_ms: 0,
             output: OutputMode::Descriptor,
+            room: OutputRoom { own_bytes: u64::MAX, shared_bytes: u64::MAX },
             input: Payload::from(vec![255; input]),
         }
     }
