@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on says so by a panic
 
 use bulkhead_proto::client::frame::{Hello, push_frame};
-use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, Walk};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::ids::JobId;
+use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES, UNFINISHED_MAX_BYTES};
 use bulkhead_tests::daemon::eventually;
 use bulkhead_tests::raid::{Attack, assert_answers, flood, frame, withstand};
@@ -150,6 +150,28 @@ fn unknown_jobs_have_one_reply_for_each_request() {
     }
     assert_eq!(replies, 64);
     assert!(reply_bytes <= asked_bytes + 64 * 16, "{reply_bytes} bytes for {asked_bytes}");
+}
+
+/// What a request changes is told in less room than it takes: each reason once, however many jobs it refuses.
+#[test]
+fn a_change_of_a_whole_batch_is_one_short_reply() {
+    let siege = Siege::by_clients();
+    let mut wire = siege.connect();
+    let ended = wire.submit("noop", &["x"]);
+    assert!(matches!(wire.call(Request::Wait { jobs: vec![ended] }), Reply::Ended(_)));
+    let jobs = || {
+        let unknown = (1..BATCH_MAX as u64).map(|number| JobId(1_000_000 + number));
+        std::iter::once(ended).chain(unknown).collect::<Vec<_>>()
+    };
+    for request in [Request::Cancel { jobs: jobs() }, Request::Retry { jobs: jobs() }] {
+        let asked_bytes = frame(1, request.clone()).len();
+        let Reply::Changed { count: 0, refused } = wire.call(request) else { panic!("nothing can change") };
+        assert_eq!(refused.iter().map(|same| same.jobs().len()).collect::<Vec<_>>(), [1, BATCH_MAX - 1]);
+        let mut bytes = Vec::new();
+        let frame = ReplyFrame { tag: Tag(1), reply: Reply::Changed { count: 0, refused } };
+        push_frame(&frame, &mut bytes).unwrap();
+        assert!(bytes.len() <= asked_bytes + 128, "{} bytes for {asked_bytes}", bytes.len());
+    }
 }
 
 fn unknown_jobs() -> Request {

@@ -10,7 +10,7 @@ use std::process::Command;
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
@@ -47,7 +47,7 @@ fn is_unknown(reply: &Reply, job: JobId) -> bool {
     let unknown = Refusal::Gone { job, others: true };
     match reply {
         Reply::Refused(refusal) => *refusal == unknown,
-        Reply::Changed { count: 0, refused } => *refused == [unknown],
+        Reply::Changed { count: 0, refused } => refused.iter().flat_map(RefusedJobs::refusals).eq([unknown]),
         Reply::Unknown(jobs) => jobs.refusals().eq([(job, unknown)]),
         _ => false,
     }

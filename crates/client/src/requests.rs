@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_proto::client::message::{Reply, Request};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::client::view::{DeathRow, JobDetail, Status, WorkerRow};
 use bulkhead_proto::client::why::Why;
 use bulkhead_proto::ids::{JobId, Tag};
@@ -186,7 +186,7 @@ impl DaemonClient {
             match self.ask(request(some.to_vec()))? {
                 Reply::Changed { count, refused } => {
                     all.count += u64::from(count);
-                    all.refused.extend(refused);
+                    all.refused.extend(refused.iter().flat_map(RefusedJobs::refusals));
                 }
                 other => return Err(self.unexpected(&other)),
             }

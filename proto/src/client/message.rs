@@ -9,7 +9,7 @@
 
 use crate::client::outcome::JobEnded;
 use crate::client::record::Record;
-use crate::client::refusal::{Refusal, UnknownJobs};
+use crate::client::refusal::{Refusal, RefusedJobs, UnknownJobs};
 use crate::client::view::{DeathRow, JobDetail, JobRow, Status, WorkerRow};
 use crate::client::why::Why;
 use crate::codec::{Decode, Encode};
@@ -230,8 +230,8 @@ pub enum Reply {
     Changed {
         /// Jobs that were changed.
         count: u32,
-        /// One refusal for each job that was not changed.
-        refused: Vec<Refusal>,
+        /// The jobs that were not changed, by the reason.
+        refused: Vec<RefusedJobs>,
     },
     /// Jobs, and whether there may be more. The core looks at a bounded number of jobs for each request, so `more` can be
     /// set although `rows` has fewer than `limit` rows, or none.

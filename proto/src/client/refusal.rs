@@ -89,6 +89,62 @@ impl Refusal {
     pub fn unknown(job: JobId, last: JobId, others: bool) -> Self {
         if job > last || job == JobId(0) { Self::NeverWas { job, last } } else { Self::Gone { job, others } }
     }
+
+    /// The same refusal about another job.
+    fn about(&self, job: JobId) -> Self {
+        let mut same = self.clone();
+        match &mut same {
+            Self::NeverWas { job: own, .. }
+            | Self::Gone { job: own, .. }
+            | Self::NotEnded { job: own, .. }
+            | Self::NoLog { job: own, .. }
+            | Self::WrongState { job: own, .. } => *own = job,
+            Self::Busy { .. }
+            | Self::Draining
+            | Self::UnknownKind { .. }
+            | Self::Invalid { .. }
+            | Self::Denied { .. } => {}
+        }
+        same
+    }
+
+    /// Whether another refusal gives the same reason, maybe for another job, limit or time.
+    fn has_reason_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Busy { what, .. }, Self::Busy { what: other, .. }) => what == other,
+            _ => self.about(JobId(0)) == other.about(JobId(0)),
+        }
+    }
+}
+
+/// Jobs of one request that were refused for one reason: the reason is told once, so the reply takes hardly more room than
+/// the request.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RefusedJobs {
+    /// The refusal of the first of them. It holds for the others with their numbers.
+    why: Refusal,
+    /// Their numbers, each as often as the request named it.
+    jobs: Vec<JobId>,
+}
+
+impl RefusedJobs {
+    /// Adds a refused job to those of its reason.
+    pub fn add(all: &mut Vec<Self>, job: JobId, why: Refusal) {
+        match all.iter_mut().find(|known| known.why.has_reason_of(&why)) {
+            Some(known) => known.jobs.push(job),
+            None => all.push(Self { why, jobs: vec![job] }),
+        }
+    }
+
+    /// The jobs.
+    pub fn jobs(&self) -> &[JobId] {
+        &self.jobs
+    }
+
+    /// The refusal of each job.
+    pub fn refusals(&self) -> impl Iterator<Item = Refusal> {
+        self.jobs.iter().map(|job| self.why.about(*job))
+    }
 }
 
 /// Jobs of one request that the client cannot be told of: one reply has them all, in less room than the request.
@@ -164,6 +220,21 @@ mod tests {
         };
         assert!(missing(EXEC).contains("in user mode") && !missing(EXEC).contains("noop"));
         assert!(missing("exce").contains("this daemon offers noop"));
+    }
+
+    #[test]
+    fn a_reason_is_told_once_with_all_its_jobs() {
+        let busy = |limit| Refusal::Busy { what: "queued jobs".to_owned(), limit, retry_after_ms: limit };
+        let state = |job| Refusal::WrongState { job: JobId(job), needed: "it has ended already".to_owned() };
+        let mut all = Vec::new();
+        for job in 1..=9 {
+            let why = if job % 3 == 0 { busy(job) } else { state(job) };
+            RefusedJobs::add(&mut all, JobId(job), why);
+        }
+        assert_eq!(all.iter().map(|same| same.jobs().len()).collect::<Vec<_>>(), [6, 3]);
+        let each: Vec<Refusal> = all.iter().flat_map(RefusedJobs::refusals).collect();
+        let expected = [1, 2, 4, 5, 7, 8].map(state).into_iter().chain(std::iter::repeat_n(busy(3), 3));
+        assert_eq!(each, expected.collect::<Vec<_>>());
     }
 
     #[test]

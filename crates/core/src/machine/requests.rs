@@ -5,7 +5,7 @@
 
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::refusal::{Refusal, UnknownJobs};
+use bulkhead_proto::client::refusal::{Refusal, RefusedJobs, UnknownJobs};
 use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
@@ -176,10 +176,11 @@ impl Core {
         for &job in jobs {
             match self.jobs.visible(peer, job).and_then(|run| change(self, run, peer)) {
                 Ok(()) => count += 1,
-                Err(refusal) => refused.push(refusal),
+                Err(why) => RefusedJobs::add(&mut refused, job, why),
             }
         }
-        let bytes = 16 + 80 * refused.len() as u64;
+        let of_jobs = UNKNOWN_BYTES * (jobs.len() as u64 - u64::from(count));
+        let bytes = 16 + 80 * refused.len() as u64 + of_jobs;
         self.reply(id, tag, Reply::Changed { count, refused }, bytes);
     }
 

@@ -6,7 +6,7 @@ use bulkhead_core::event::Event;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobEnded, Outcome};
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::client::view::{JobDetail, Status, WorkerRow};
 use bulkhead_proto::client::why::Why;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
@@ -89,7 +89,9 @@ impl Rig {
     /// How many were changed, and why the others were not.
     pub(crate) fn change(&mut self, client: ClientId, request: Request) -> (u32, Vec<Refusal>) {
         match self.answer(client, request) {
-            Reply::Changed { count, refused } => (count, refused),
+            Reply::Changed { count, refused } => {
+                (count, refused.iter().flat_map(RefusedJobs::refusals).collect())
+            }
             other => panic!("no change: {other:?}"),
         }
     }

@@ -197,7 +197,10 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
         (
             Request::Cancel { jobs } | Request::Retry { jobs } | Request::Forget { jobs },
             Reply::Changed { count, refused },
-        ) => *count as usize + refused.len() == jobs.len(),
+        ) => {
+            let refused: usize = refused.iter().map(|same| same.jobs().len()).sum();
+            *count as usize + refused == jobs.len()
+        }
         (Request::Jobs { limit, walk, .. }, Reply::Jobs { rows, last, more }) => {
             let is_before = |one: &JobId, other: &JobId| match walk {
                 Walk::Up(_) => one < other,

@@ -16,7 +16,6 @@ use bulkhead_proto::client::why::{Why, WhyNow};
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 
 use crate::oracle::ledger::JobOracle;
-use crate::oracle::verdicts::names;
 use crate::report::{Verdict, broken};
 
 /// Who may see a record of a worker, besides administrators.
@@ -184,7 +183,7 @@ fn shown(request: Option<&Request>, reply: &Reply) -> Vec<JobId> {
             Reply::Changed { refused, .. },
             Some(Request::Cancel { jobs } | Request::Retry { jobs } | Request::Forget { jobs }),
         ) => {
-            let is_changed = |job: &&JobId| !refused.iter().any(|refusal| names(refusal, **job));
+            let is_changed = |job: &&JobId| !refused.iter().any(|same| same.jobs().contains(*job));
             jobs.iter().filter(is_changed).copied().collect()
         }
         _ => Vec::new(),

@@ -9,7 +9,7 @@ use bulkhead_core::event::{Leftover, Now, TaskResult};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::{JobEnded, JobOutput, Outcome, TimeLimit};
 use bulkhead_proto::client::record::JobRange;
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::RefusedJobs;
 use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, WorkerId};
 use bulkhead_proto::job::JobState;
@@ -196,10 +196,10 @@ impl JobOracle {
     ///
     /// # Errors
     /// It did what must not be.
-    pub fn changed(&mut self, now: Now, request: &Request, refused: &[Refusal]) -> Verdict {
+    pub fn changed(&mut self, now: Now, request: &Request, refused: &[RefusedJobs]) -> Verdict {
         let Request::Forget { jobs } = request else { return Ok(()) };
         let (stopping, gone, vanished_ns) = (self.stopping, &self.gone, self.vanished_ns);
-        for id in jobs.iter().filter(|id| !refused.iter().any(|no| names(no, **id))) {
+        for id in jobs.iter().filter(|id| !refused.iter().any(|same| same.jobs().contains(*id))) {
             let Some(job) = self.jobs.get_mut(id) else {
                 return broken("lost", format!("job {id} is forgotten, but never was"));
             };
@@ -334,17 +334,6 @@ fn is_same(report: &TaskResult, shown: &(JobOutput, Option<OutputId>)) -> bool {
             TaskResult::Failed { output: Leftover::Held { output, bytes }, .. },
             (JobOutput::Descriptor { bytes: shown }, Some(attached)),
         ) => output == attached && bytes == shown,
-        _ => false,
-    }
-}
-
-/// Whether a refusal is about this job.
-pub(crate) fn names(refusal: &Refusal, id: JobId) -> bool {
-    match refusal {
-        Refusal::NeverWas { job, .. }
-        | Refusal::Gone { job, .. }
-        | Refusal::NotEnded { job, .. }
-        | Refusal::WrongState { job, .. } => *job == id,
         _ => false,
     }
 }
