@@ -86,14 +86,20 @@ pub enum WhyNow {
 /// Queued jobs that go before another one, or take turns with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct QueuedBefore {
-    /// Jobs of the same client that go first. Counted up to [`crate::limits::WHY_COUNT_MAX`].
+    /// Jobs of the same client that go first: those before it of its priority, and more urgent ones. Counted up to
+    /// [`crate::limits::WHY_COUNT_MAX`].
     pub same_client: u64,
-    /// Other clients of the same user that have queued jobs: clients take turns.
+    /// More urgent jobs of other clients of the same user, which go first. Counted up to
+    /// [`crate::limits::WHY_COUNT_MAX`].
+    pub same_user: u64,
+    /// Other clients of the same user that have queued jobs of its priority: they take turns.
     pub clients: u64,
-    /// Jobs of other users: users take turns.
+    /// Jobs of other users.
     pub others: u64,
-    /// The number of those users.
+    /// The number of those users: they take turns.
     pub users: u64,
+    /// Those of them that hold fewer workers of the pool than the user of the job: they go first.
+    pub users_first: u64,
     /// Jobs of all users that have to run alone: they go first once a worker that has run nothing is ready.
     pub alone: u64,
 }

@@ -14,11 +14,17 @@ use crate::job::{Jobs, OfferRef};
 use crate::turn::{AccountId, Alarm, Turn};
 
 impl Jobs {
-    /// Checks every invariant of this room; `tickets` are the tickets of all offers that workers hold.
+    /// Checks every invariant of this room; `tickets` are the tickets of all offers that workers hold, `held` the workers of
+    /// each pool by the user who holds them.
     ///
     /// # Panics
     /// If one is broken: the machine is wrong.
-    pub(crate) fn audit(&self, turn: &Turn, tickets: impl Iterator<Item = Ticket>) {
+    pub(crate) fn audit(
+        &self,
+        turn: &Turn,
+        tickets: impl Iterator<Item = Ticket>,
+        held: &[Option<&BTreeMap<u32, u32>>],
+    ) {
         self.audit_table();
         self.audit_entries(turn);
         self.audit_parts();
@@ -27,7 +33,11 @@ impl Jobs {
         self.kept.audit(&self.table);
         assert!(self.unbegun.is_empty(), "jobs that ended before they began are recorded in the same turn");
         let count_all = |phase| self.table.count(phase) + self.table.count_parts(phase);
-        assert_eq!(self.queues.audit(&self.table), count_all(Phase::Queued), "queued jobs are in the queue");
+        assert_eq!(
+            self.queues.audit(&self.table, held),
+            count_all(Phase::Queued),
+            "queued jobs are in the queue"
+        );
         assert_eq!(self.queues.audit_solo(&self.table), count_all(Phase::Solo));
     }
 

@@ -1,40 +1,21 @@
-//! The backlog of one client in a pool's queue: two lists of jobs for each priority.
+//! The backlog of one user in a pool's queue: one level for each priority, over all of the user's clients.
 //!
-//! A turn of the client takes the most urgent of the list heads. Urgency is `priority * ageing + waited`, so that
-//! waiting outweighs priority in the end, and only heads are compared. `queue.rs` drives this file and decides whose
-//! turn it is.
+//! A turn of the user takes from the most urgent level that has something to take: see `level.rs`. It looks at no more
+//! than so many clients, whatever they have; the next turn goes on behind them: see `turns.rs`. `queue.rs` drives this file and
+//! decides whose turn it is.
 
+use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::ClientId;
-use bulkhead_proto::limits::PRIORITY_MAX;
+use bulkhead_proto::limits::{PRIORITY_MAX, WHY_COUNT_MAX};
 
-use crate::job::list::{IntrusiveList, Key};
-use crate::job::state::TaskKind;
+use crate::job::level::{Judge, Level, Picked, QueuePlace, Side};
+use crate::job::list::Key;
 use crate::job::table::JobTable;
+use crate::job::turns::{Round, Search, TurnCounter, TurnNumber};
+use crate::turn::count_down;
 
-/// Lists of jobs that have not begun, one for each priority...
+/// Levels of a user, one for each priority.
 const LEVELS: usize = PRIORITY_MAX as usize + 1;
-/// ...and as many lists of parts and of merges.
-const LISTS: usize = 2 * LEVELS;
-/// The bits of the lists of jobs that have not begun.
-const JOBS: u32 = (1 << LEVELS) - 1;
-
-/// The machine's answer about the run whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TakeChoice {
-    /// Take this run.
-    Take,
-    /// Look at the next list; this run keeps its place.
-    Skip,
-    /// Take nothing: no run may overtake this one.
-    Stop,
-}
-
-/// The result of a search in a part of the queue.
-pub(crate) enum Picked {
-    Job(Key),
-    Nothing,
-    Stopped,
-}
 
 /// The clock of one search: now, and the waiting time that weighs as much as one priority.
 #[derive(Clone, Copy)]
@@ -44,117 +25,197 @@ pub(crate) struct Ageing {
 }
 
 impl Ageing {
-    /// The urgency of a job in the list of this priority.
-    fn urgency(self, jobs: &JobTable, list: usize, key: Key) -> u64 {
-        let waited = self.now_ns.saturating_sub(jobs.batch(key).since_ns);
-        ((list % LEVELS) as u64).saturating_mul(self.step_ns).saturating_add(waited)
+    /// The urgency of a job of this level that has waited since then.
+    fn urgency(self, level: usize, since_ns: u64) -> u64 {
+        let waited = self.now_ns.saturating_sub(since_ns);
+        (level as u64).saturating_mul(self.step_ns).saturating_add(waited)
+    }
+
+    /// Since when a job of this level has to have waited to be as urgent as `urgency`; `None` if none can have.
+    fn since_ns(self, level: usize, urgency: u64) -> Option<u64> {
+        let waited = urgency.saturating_sub((level as u64).saturating_mul(self.step_ns));
+        self.now_ns.checked_sub(waited)
     }
 }
 
-/// The user, the client and the list of a queued job.
-#[derive(Clone, Copy)]
-pub(crate) struct QueuePlace {
-    pub(super) uid: u32,
-    pub(super) client: ClientId,
-    pub(super) list: usize,
-}
-
-/// The queued jobs of one client.
+/// The queued jobs of one user.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    pub(super) lists: [IntrusiveList; LISTS],
-    /// One bit for each list that is not empty.
-    pub(super) filled: u32,
-    /// Whether the last turn took a part or a merge.
-    was_part: bool,
-    /// Whether the client is in the turn order of its user.
-    pub(super) listed: bool,
+    levels: [Level; LEVELS],
+    /// One bit for each level that has clients in line.
+    filled: u16,
+    round: Option<Round>,
+    /// The place of the user in line, by the workers that the user holds; none without jobs that may be taken.
+    pub(super) turn: Option<(u32, TurnNumber)>,
+    /// All jobs, and those of them whose client is not parked.
+    pub(super) length: u64,
+    pub(super) ready: u64,
 }
 
 impl Backlog {
-    /// Takes the most urgent job for which `judge` answers `Take`.
-    pub(crate) fn take(
+    /// Whether it has a job that may be taken.
+    pub(super) fn is_ready(&self) -> bool {
+        self.filled != 0
+    }
+
+    /// Whether a client has jobs in it.
+    pub(super) fn has_jobs_of(&self, client: ClientId) -> bool {
+        self.levels.iter().any(|level| level.has_jobs_of(client))
+    }
+
+    /// Puts a job into its list.
+    pub(super) fn push(
+        &mut self,
+        jobs: &mut JobTable,
+        (key, place): (Key, QueuePlace),
+        side: Side,
+        is_parked: bool,
+        counter: &mut TurnCounter,
+    ) {
+        let round = &mut self.round;
+        let join = (!is_parked).then_some(|| counter.joining(round));
+        self.levels[place.level].push(jobs, (key, place), side, join);
+        self.length += 1;
+        if !is_parked {
+            self.ready += 1;
+            self.filled |= 1 << place.level;
+        }
+    }
+
+    /// Takes a job out of its list.
+    ///
+    /// # Panics
+    /// If it is not in this backlog.
+    pub(super) fn unlink(&mut self, jobs: &mut JobTable, key: Key, place: QueuePlace, is_parked: bool) {
+        count_down(&mut self.length, 1, "queued jobs of a user");
+        self.levels[place.level].unlink(jobs, key, place);
+        if !is_parked {
+            count_down(&mut self.ready, 1, "queued jobs of a user that do not rest");
+            self.note_filled(place.level);
+        }
+    }
+
+    fn note_filled(&mut self, level: usize) {
+        if self.levels[level].ready() == 0 {
+            self.filled &= !(1 << level);
+        }
+    }
+
+    /// A head of a client may have changed the time since which it waits.
+    pub(super) fn refresh(&mut self, jobs: &JobTable, place: QueuePlace) {
+        self.levels[place.level].refresh(jobs, place.client);
+    }
+
+    /// Lets the jobs of a client rest.
+    pub(super) fn park(&mut self, jobs: &JobTable, client: ClientId) {
+        for level in 0..LEVELS {
+            let rest = self.levels[level].park(jobs, client);
+            count_down(&mut self.ready, rest, "queued jobs of a user that do not rest");
+            self.note_filled(level);
+        }
+    }
+
+    /// Lets the jobs of a client go on, at the end of each line.
+    pub(super) fn unpark(&mut self, jobs: &JobTable, client: ClientId, counter: &mut TurnCounter) {
+        for level in 0..LEVELS {
+            if self.levels[level].has_jobs_of(client) {
+                let turn = counter.joining(&mut self.round);
+                self.ready += self.levels[level].unpark(jobs, client, turn);
+                self.filled |= 1 << level;
+            }
+        }
+    }
+
+    /// Takes the first job in its order for which `judge` answers `Take`. Looks at up to `most` clients, and counts them in
+    /// `looks`.
+    pub(super) fn take(
         &mut self,
         jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
+        (search, counter): (Search, &mut TurnCounter),
+        (most, looks): (u32, &mut u32),
+        judge: &mut Judge<'_>,
     ) -> Picked {
-        let mut left = self.filled;
-        while let Some((list, key)) = self.next(jobs, ageing, left) {
-            match judge(jobs, key) {
-                TakeChoice::Take => {
-                    self.was_part = list >= LEVELS;
-                    self.unlink(jobs, key, list);
+        let round = Round::of(self.round.take(), search, counter);
+        let mut left = most;
+        while let Some(at) = self.most_urgent(ageing, round.limit()) {
+            if left == 0 {
+                self.round = Some(round);
+                return Picked::Unfinished;
+            }
+            left -= 1;
+            *looks += 1;
+            match self.levels[at].look(jobs, || counter.last(), judge) {
+                Picked::Job(key) => {
+                    count_down(&mut self.length, 1, "queued jobs of a user");
+                    count_down(&mut self.ready, 1, "queued jobs of a user that do not rest");
+                    self.note_filled(at);
                     return Picked::Job(key);
                 }
-                TakeChoice::Skip => left &= !(1 << list),
-                TakeChoice::Stop => return Picked::Stopped,
+                Picked::Stopped => return Picked::Stopped,
+                Picked::Nothing | Picked::Unfinished => {}
             }
         }
         Picked::Nothing
     }
 
-    /// The most urgent head of the lists in `mask`. Parts and jobs of one priority take turns, so that neither a job
-    /// of many parts nor a row of jobs holds up the other.
-    fn next(&self, jobs: &JobTable, ageing: Ageing, mask: u32) -> Option<(usize, Key)> {
-        let job = self.most_urgent(jobs, ageing, mask & JOBS);
-        let part = self.most_urgent(jobs, ageing, mask & !JOBS);
-        let ((_, (job_list, _)), (_, (part_list, _))) = match (job, part) {
-            (Some(job), Some(part)) => (job, part),
-            (job, part) => return job.or(part).map(|(_, found)| found),
-        };
-        let part_first = match job_list == part_list - LEVELS {
-            true => !self.was_part,
-            false => part > job,
-        };
-        if part_first { part } else { job }.map(|(_, found)| found)
-    }
-
-    /// The most urgent head of the lists in `mask`, with its urgency; of equal ones the higher priority.
-    fn most_urgent(&self, jobs: &JobTable, ageing: Ageing, mut mask: u32) -> Option<(u64, (usize, Key))> {
-        let mut best = None;
+    /// The most urgent level whose first in line is below `limit`; of equal ones the higher priority.
+    fn most_urgent(&self, ageing: Ageing, limit: TurnNumber) -> Option<usize> {
+        let (mut best, mut mask) = (None, self.filled);
         while mask != 0 {
-            let list = mask.trailing_zeros() as usize;
+            let at = mask.trailing_zeros() as usize;
             mask &= mask - 1;
-            let key = self.lists[list].head()?;
-            let urgency = ageing.urgency(jobs, list, key);
+            let level = &self.levels[at];
+            let Some(since_ns) = level.oldest_ns().filter(|_| level.first_turn() < Some(limit)) else {
+                continue;
+            };
+            let urgency = ageing.urgency(at, since_ns);
             if best.is_none_or(|(most, _)| urgency >= most) {
-                best = Some((urgency, (list, key)));
+                best = Some((urgency, at));
             }
         }
-        best
+        best.map(|(_, at)| at)
     }
 
-    /// Counts jobs of this client that go before one of its jobs, up to `most`: those before it in its list, and
-    /// those of other lists that are at least as urgent.
-    pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, (own, key): (usize, Key), most: u64) -> u64 {
-        let urgency = ageing.urgency(jobs, own, key);
-        let mut count = IntrusiveList::before(&jobs.slab, key, most);
-        // Parts are no jobs and take turns with them, so they are not counted.
-        for (list, others) in self.lists[..LEVELS].iter().enumerate().filter(|(list, _)| *list != own) {
-            let goes_first = |other: &Key| {
-                let urgency_of_other = ageing.urgency(jobs, list, *other);
-                urgency_of_other > urgency || urgency_of_other == urgency && list > own
-            };
-            let left = usize::try_from(most - count).unwrap_or(usize::MAX);
-            count += others.walk(&jobs.slab).take(left).take_while(goes_first).count() as u64;
+    /// Counts jobs of the user that go before one of them: those of the same client before it in its list, and those of
+    /// other levels that are more urgent. Other clients of its level take turns with its own.
+    pub(super) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> QueuedBefore {
+        let place = QueuePlace::of(jobs, key);
+        let urgency = ageing.urgency(place.level, jobs.batch(key).since_ns());
+        let mut own = if place.is_unbegun() { Level::before(jobs, key, WHY_COUNT_MAX) } else { 0 };
+        let mut others = 0;
+        for (at, level) in self.levels.iter().enumerate().filter(|(at, _)| *at != place.level) {
+            // Of equally urgent levels the higher one goes first.
+            let needed = if at > place.level { urgency } else { urgency.saturating_add(1) };
+            let left = WHY_COUNT_MAX.saturating_sub(own + others);
+            let until_ns = ageing.since_ns(at, needed);
+            let (of_client, of_others) = level.older(jobs, until_ns, place.client, left);
+            (own, others) = (own + of_client, others + of_others);
         }
-        count
-    }
-
-    /// Takes a job out of the middle of one of its lists.
-    pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key, list: usize) {
-        self.lists[list].unlink(&mut jobs.slab, key);
-        if self.lists[list].is_empty() {
-            self.filled &= !(1 << list);
+        let level = &self.levels[place.level];
+        let clients = level.ready() - usize::from(level.is_ready(place.client));
+        QueuedBefore {
+            same_client: own,
+            same_user: others,
+            clients: clients as u64,
+            ..QueuedBefore::default()
         }
     }
-}
 
-/// The user, client and list in which this job is queued.
-pub(crate) fn place_of(jobs: &JobTable, key: Key) -> QueuePlace {
-    let batch = jobs.batch(key);
-    let has_begun = matches!(jobs[key].task_kind, TaskKind::Run | TaskKind::Merge);
-    let list = usize::from(batch.policy.priority) + if has_begun { LEVELS } else { 0 };
-    QueuePlace { uid: batch.uid, client: batch.client, list }
+    /// Checks what must always hold of the jobs of this user.
+    pub(super) fn audit(
+        &self,
+        jobs: &JobTable,
+        (pool, uid): (usize, u32),
+        is_parked: impl Fn(ClientId) -> bool,
+    ) {
+        let (mut length, mut ready) = (0, 0);
+        for (at, level) in self.levels.iter().enumerate() {
+            let (owned, going) = level.audit(jobs, (pool, uid, at), &is_parked);
+            assert_eq!(self.filled & (1 << at) != 0, going > 0, "the mask shows levels with clients in line");
+            (length, ready) = (length + owned, ready + going);
+        }
+        assert_eq!((length, ready), (self.length, self.ready), "queued jobs are counted by user");
+        assert!(length > 0, "a user without jobs is not in the queue");
+    }
 }

@@ -8,13 +8,15 @@ use bulkhead_proto::ids::{ClientId, KindId, PoolId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
 use crate::job::Jobs;
-use crate::job::backlog::{Ageing, TakeChoice};
+use crate::job::backlog::Ageing;
+use crate::job::level::TakeChoice;
 use crate::job::list::{IntrusiveList, Key};
 use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
 use crate::job::run::TaskRun;
 use crate::job::state::{Phase, TaskKind};
 use crate::job::table::JobTable;
+use crate::job::turns::Search;
 use crate::turn::{TaskLimits, Turn, ms};
 
 /// A waiting run, as the machine judges it.
@@ -26,6 +28,12 @@ pub(crate) struct Candidate<'a> {
 }
 
 impl Candidate<'_> {
+    /// The number of its job or part.
+    #[cfg(test)]
+    pub(super) fn number(&self) -> bulkhead_proto::ids::JobId {
+        self.table[self.key].id
+    }
+
     /// The kind of the run.
     pub(crate) fn kind(&self) -> KindId {
         self.table.batch(self.key).kind
@@ -55,23 +63,22 @@ pub(super) fn ageing(turn: &Turn) -> Ageing {
 }
 
 impl Jobs {
-    /// Takes the first run of a pool, in the order of turns, for which `judge` answers `Take`, with at most `at_most`
-    /// tasks.
+    /// Takes the first run of a pool, in the order of its queue, for which `judge` answers `Take`, with at most `at_most`
+    /// tasks. Looks at a bounded number of runs; the next search of the same purpose goes on behind them.
     ///
     /// # Panics
     /// If `at_most` is 0.
     pub(crate) fn take(
         &mut self,
         turn: &Turn,
-        pool: PoolId,
+        (pool, search): (PoolId, Search),
         at_most: u32,
         mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
     ) -> Option<TaskRun> {
         assert!(at_most > 0, "a run has a task");
         let part_sets = &self.part_sets;
-        let key = self.queues.take(pool, &mut self.table, ageing(turn), &mut |table, key| {
-            judge(&Candidate { table, part_sets, key })
-        })?;
+        let mut judge = |table: &JobTable, key| judge(&Candidate { table, part_sets, key });
+        let key = self.queues.take(pool, &mut self.table, (ageing(turn), search), &mut judge)?;
         Some(self.taken(key, Phase::Queued))
     }
 
@@ -101,7 +108,17 @@ impl Jobs {
 
     /// Parks a client, whose turns are skipped then, or unparks it. A second call changes nothing.
     pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
-        self.queues.park(uid, client, parked);
+        self.queues.park(&self.table, (uid, client), parked);
+    }
+
+    /// A user holds so many workers of a pool from now on: of users, the one who holds the fewest goes first.
+    pub(crate) fn note_held(&mut self, pool: PoolId, uid: u32, held: u32) {
+        self.queues.note_held(pool, uid, held);
+    }
+
+    /// Whether the last search of a pool for an idle worker found nothing and has not looked at everything.
+    pub(crate) fn is_search_open(&self, pool: PoolId) -> bool {
+        self.queues.is_search_open(pool)
     }
 
     /// Whether a client is parked.
@@ -114,7 +131,7 @@ impl Jobs {
         self.queues.parked_clients()
     }
 
-    /// Counts the jobs that go before a queued job, and the users and clients that take turns with its own. Jobs that
+    /// Counts what goes before a queued job, and the users and clients that take turns with its own. Jobs that
     /// run alone go before all; they are counted up to `WHY_COUNT_MAX`.
     pub(crate) fn before(&self, turn: &Turn, run: TaskRun) -> QueuedBefore {
         let key = self.table.open(run);

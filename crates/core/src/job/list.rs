@@ -53,11 +53,6 @@ impl IntrusiveList {
         (self.head != NONE).then_some(self.head)
     }
 
-    /// Whether it has no jobs.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head == NONE
-    }
-
     /// Puts a job at the end.
     ///
     /// # Panics

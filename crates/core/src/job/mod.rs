@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `state`, `entry`, `table`, `batch`, `number_index`, `list` | the states of a job, and where it is stored |
 //! | `admit`, `grant`, `files` | which jobs are admitted, with which policy and which files |
-//! | `queues`, `queue`, `backlog`, `candidate` | which job is next |
+//! | `queues`, `queue`, `backlog`, `level`, `turns`, `candidate` | which job is next |
 //! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
 //! | `ending`, `unbegun`, `announce`, `kept`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
@@ -28,6 +28,7 @@ mod entry;
 mod files;
 mod grant;
 mod kept;
+mod level;
 mod list;
 mod logs;
 mod number_index;
@@ -42,6 +43,7 @@ mod state;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod unbegun;
 mod values;
 
@@ -49,14 +51,15 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{JobId, PoolId};
 
 pub(crate) use attempt::truncate;
-pub(crate) use backlog::TakeChoice;
 pub(crate) use batch::Batch;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use grant::{grant, missing_file};
+pub(crate) use level::TakeChoice;
 pub(crate) use progress::ProgressLook;
 pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
+pub(crate) use turns::Search;
 pub(crate) use values::{
     Admission, BatchGone, EndNotice, OfferRef, ProvenDeath, Released, StartedAttempt, Untold,
 };

@@ -255,6 +255,7 @@ impl Jobs {
         if self.table[key].is_part() {
             let batch = self.table[key].batch;
             self.table.batches[batch as usize].since_ns = now_ns;
+            self.queues.refresh(&self.table, key);
         }
     }
 }

@@ -1,39 +1,46 @@
-//! The queue of one pool: fair between users, then between the clients of one user, then by priority with ageing.
+//! The queue of one pool: fair between users, then by the urgency of levels, then between the clients of a level.
 //!
-//! Users take turns, within a user's turn its clients take turns, and a client's turn takes the most urgent of its
-//! list heads, see `backlog.rs`. A waiting job grows more urgent, so no job waits for ever.
+//! Of users with jobs that may be taken, the one who holds the fewest workers of the pool goes first, among equals by turns;
+//! `machine/dispatch.rs` passes on who holds how many (`note_held`). A user's turn takes from the user's most urgent level,
+//! whichever client it is of: see `backlog.rs` and `level.rs`. A waiting job grows more urgent, so no job of a user waits for
+//! ever behind others of that user.
 //!
-//! A client that does not read its results is parked: its jobs stay queued, and its turns are skipped.
+//! One take looks at up to [`LOOKS_MAX`] clients, of one user at up to [`USER_LOOKS_MAX`], whatever fits. If more are left, the
+//! next take goes on with them: see `turns.rs`.
+//!
+//! A client that does not read its results is parked: its jobs stay queued, and count neither for a level nor for a turn.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::ClientId;
-use bulkhead_proto::limits::WHY_COUNT_MAX;
 
-use crate::job::backlog::{Ageing, Backlog, Picked, QueuePlace, TakeChoice, place_of};
-use crate::job::list::{IntrusiveList, Key};
+use crate::job::backlog::{Ageing, Backlog};
+use crate::job::level::{Judge, Picked, QueuePlace, Side};
+use crate::job::list::Key;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
+use crate::job::turns::{Round, Search, TurnCounter, TurnNumber};
 use crate::turn::count_down;
 
-/// The queued jobs of one user. `listed`: the user is in the turn order. A user without queued jobs, or with jobs of
-/// parked clients only, is not in it, so that a search for the next job does not pass over many such users.
-#[derive(Debug, Default)]
-struct UserQueue {
-    backlogs: BTreeMap<ClientId, Backlog>,
-    turns: VecDeque<ClientId>,
-    listed: bool,
-    length: u64,
-}
+/// Clients that one take looks at, of all users. Each has at most two heads in a level.
+const LOOKS_MAX: u32 = 64;
+/// Clients that one take looks at of one user, so that one whose jobs do not fit leaves looks for others.
+const USER_LOOKS_MAX: u32 = 16;
 
 /// The queued jobs of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct PoolQueue {
-    users: BTreeMap<u32, UserQueue>,
-    turns: VecDeque<u32>,
+    users: BTreeMap<u32, Backlog>,
+    /// Users with jobs that may be taken, by the workers that they hold and their place in line.
+    order: BTreeMap<(u32, TurnNumber), u32>,
+    /// Workers of the pool that users hold; users that hold none are not in it.
+    held: BTreeMap<u32, u32>,
+    counter: TurnCounter,
+    round: Option<Round>,
     parked: BTreeSet<ClientId>,
     length: u64,
+    ready: u64,
 }
 
 impl PoolQueue {
@@ -42,48 +49,19 @@ impl PoolQueue {
         self.length
     }
 
-    /// Queued jobs of one user.
-    pub(crate) fn length_of(&self, uid: u32) -> u64 {
-        self.users.get(&uid).map_or(0, |user| user.length)
-    }
-
-    /// Puts a job at the end of its list.
+    /// Puts a job into its list, at this end.
     ///
     /// # Panics
     /// If it is not queued, or is in a list.
-    pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
-        let place = place_of(jobs, key);
-        self.enter(jobs, key, place).push_back(&mut jobs.slab, key);
-    }
-
-    /// Puts a job that was given back at the front of its list.
-    ///
-    /// # Panics
-    /// If it is not queued, or is in a list.
-    pub(crate) fn push_front(&mut self, jobs: &mut JobTable, key: Key) {
-        let place = place_of(jobs, key);
-        self.enter(jobs, key, place).push_front(&mut jobs.slab, key);
-    }
-
-    /// Counts a job in and puts its client and user into the turn order; returns the list that the caller puts it
-    /// into.
-    fn enter(&mut self, jobs: &JobTable, key: Key, place: QueuePlace) -> &mut IntrusiveList {
+    pub(crate) fn push(&mut self, jobs: &mut JobTable, key: Key, side: Side) {
         assert_eq!(jobs[key].state.phase(), Phase::Queued, "job {} enters the queue", jobs[key].id);
+        let place = QueuePlace::of(jobs, key);
+        let is_parked = self.is_parked(place.client);
         self.length += 1;
+        self.ready += u64::from(!is_parked);
         let user = self.users.entry(place.uid).or_default();
-        user.length += 1;
-        if !user.listed {
-            user.listed = true;
-            self.turns.push_back(place.uid);
-        }
-        let backlog = user.backlogs.entry(place.client).or_default();
-        if !backlog.listed && !self.parked.contains(&place.client) {
-            backlog.listed = true;
-            user.turns.push_back(place.client);
-        }
-        // Marked here, filled by the caller.
-        backlog.filled |= 1 << place.list;
-        &mut backlog.lists[place.list]
+        user.push(jobs, (key, place), side, is_parked, &mut self.counter);
+        self.line_up(place.uid);
     }
 
     /// Takes a job out of its list.
@@ -91,63 +69,101 @@ impl PoolQueue {
     /// # Panics
     /// If it is not in this queue.
     pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key) {
-        let place = place_of(jobs, key);
-        count_down(&mut self.length, 1, "queued jobs");
+        let place = QueuePlace::of(jobs, key);
+        let is_parked = self.is_parked(place.client);
+        self.count_out(!is_parked);
         let user = self.users.get_mut(&place.uid).expect("the user of a queued job is in the queue");
-        count_down(&mut user.length, 1, "queued jobs of a user");
-        let backlog =
-            user.backlogs.get_mut(&place.client).expect("the client of a queued job is in the queue");
-        backlog.unlink(jobs, key, place.list);
-        // An empty backlog that is in the turn order is removed when its turn comes: a search for it there would cost
-        // as much as there are clients.
-        if backlog.filled == 0 && !backlog.listed {
-            user.backlogs.remove(&place.client);
+        user.unlink(jobs, key, place, is_parked);
+        self.line_up(place.uid);
+    }
+
+    fn count_out(&mut self, was_ready: bool) {
+        count_down(&mut self.length, 1, "queued jobs");
+        count_down(&mut self.ready, u64::from(was_ready), "queued jobs that do not rest");
+    }
+
+    /// Puts a user into the line who has jobs that may be taken, and takes one out of it who has none. Forgets one
+    /// without jobs.
+    fn line_up(&mut self, uid: u32) {
+        let Some(user) = self.users.get_mut(&uid) else { return };
+        match (user.is_ready(), user.turn) {
+            (true, None) => {
+                let held = self.held.get(&uid).copied().unwrap_or(0);
+                let place = (held, self.counter.joining(&mut self.round));
+                user.turn = Some(place);
+                self.order.insert(place, uid);
+            }
+            (false, Some(place)) => {
+                user.turn = None;
+                self.order.remove(&place);
+            }
+            (true, Some(_)) | (false, None) => {}
         }
-        if user.backlogs.is_empty() && !user.listed {
-            self.users.remove(&place.uid);
+        if user.length == 0 {
+            self.users.remove(&uid);
+        }
+    }
+
+    /// A user holds so many workers of the pool from now on.
+    pub(crate) fn note_held(&mut self, uid: u32, held: u32) {
+        match held {
+            0 => self.held.remove(&uid),
+            _ => self.held.insert(uid, held),
+        };
+        if let Some((_, turn)) = self.users.get(&uid).and_then(|user| user.turn) {
+            self.move_user(uid, (held, turn));
+        }
+    }
+
+    /// Moves a user who is in line.
+    fn move_user(&mut self, uid: u32, to: (u32, TurnNumber)) {
+        let Some(user) = self.users.get_mut(&uid) else { return };
+        if let Some(from) = user.turn.replace(to).filter(|from| *from != to) {
+            self.order.remove(&from);
+            self.order.insert(to, uid);
+        }
+    }
+
+    /// A head of this job's client may have changed the time since which it waits.
+    pub(crate) fn refresh(&mut self, jobs: &JobTable, key: Key) {
+        let place = QueuePlace::of(jobs, key);
+        if let Some(user) = self.users.get_mut(&place.uid) {
+            user.refresh(jobs, place);
         }
     }
 
     /// Parks a client, or unparks it. A second call changes nothing.
-    pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
+    pub(crate) fn park(&mut self, jobs: &JobTable, (uid, client): (u32, ClientId), parked: bool) {
+        let is_new = if parked { self.parked.insert(client) } else { self.parked.remove(&client) };
+        let Some(user) = self.users.get_mut(&uid).filter(|_| is_new) else { return };
+        let before = user.ready;
         if parked {
-            self.parked.insert(client);
-        } else if self.parked.remove(&client) {
-            // It lost its place in the turn order while it was parked, and starts at the end.
-            let Some(user) = self.users.get_mut(&uid) else { return };
-            let Some(backlog) = user.backlogs.get_mut(&client) else { return };
-            if !backlog.listed {
-                backlog.listed = true;
-                user.turns.push_back(client);
-            }
-            if !user.listed {
-                user.listed = true;
-                self.turns.push_back(uid);
-            }
+            user.park(jobs, client);
+        } else {
+            user.unpark(jobs, client, &mut self.counter);
         }
+        self.ready = self.ready - before + user.ready;
+        self.line_up(uid);
     }
 
     /// Whether this client has queued jobs.
     pub(crate) fn has_jobs_of(&self, uid: u32, client: ClientId) -> bool {
-        let backlog = self.users.get(&uid).and_then(|user| user.backlogs.get(&client));
-        backlog.is_some_and(|backlog| backlog.filled != 0)
+        self.users.get(&uid).is_some_and(|user| user.has_jobs_of(client))
     }
 
-    /// Counts what goes before a queued job, or takes turns with its user. Jobs that run alone are not in this queue.
+    /// Counts what goes before a queued job, or takes turns with it. Jobs that run alone are not in this queue.
     pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> QueuedBefore {
-        let place = place_of(jobs, key);
-        let others = self.length - self.length_of(place.uid);
-        let users =
-            self.users.iter().filter(|(uid, user)| **uid != place.uid && user.length > 0).count() as u64;
-        let Some(user) = self.users.get(&place.uid) else { return QueuedBefore::default() };
-        let same_client = user
-            .backlogs
-            .get(&place.client)
-            .map_or(0, |backlog| backlog.before(jobs, ageing, (place.list, key), WHY_COUNT_MAX));
-        let is_other =
-            |(client, backlog): &(&ClientId, &Backlog)| **client != place.client && backlog.filled != 0;
-        let clients = user.backlogs.iter().filter(is_other).count() as u64;
-        QueuedBefore { same_client, clients, others, users, alone: 0 }
+        let uid = jobs.batch(key).uid();
+        let Some(user) = self.users.get(&uid) else { return QueuedBefore::default() };
+        let held = self.held.get(&uid).copied().unwrap_or(0);
+        let users = self.order.len() - usize::from(user.is_ready());
+        let first = self.order.range(..(held, TurnNumber::FIRST)).count();
+        QueuedBefore {
+            others: self.ready - user.ready,
+            users: users as u64,
+            users_first: first as u64,
+            ..user.before(jobs, ageing, key)
+        }
     }
 
     /// Whether a client is parked.
@@ -160,101 +176,85 @@ impl PoolQueue {
         self.parked.iter().copied()
     }
 
-    /// Takes the first job, in the order of turns, for which `judge` answers `Take`.
+    /// Whether a search for an idle worker has found nothing so far and has not looked at everything.
+    pub(crate) fn is_search_open(&self) -> bool {
+        self.round.is_some_and(|round| round.search() == Search::Idle)
+    }
+
+    /// Takes the first job in the order of this queue for which `judge` answers `Take`, within the looks of one take.
     pub(crate) fn take(
         &mut self,
         jobs: &mut JobTable,
         ageing: Ageing,
-        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
+        search: Search,
+        judge: &mut Judge<'_>,
     ) -> Option<Key> {
-        // At most one round: users none of whose jobs is wanted now keep their places.
-        for _ in 0..self.turns.len() {
-            let uid = *self.turns.front()?;
+        let mut round = Round::of(self.round.take(), search, &mut self.counter);
+        let (limit, mut looks, mut is_open) = (round.limit(), 0, false);
+        while let Some(((held, _), uid)) = self.next_user(limit) {
+            if looks >= LOOKS_MAX {
+                is_open = true;
+                break;
+            }
             let user = self.users.get_mut(&uid).expect("a user with a turn is in the queue");
-            let found = user.take(jobs, ageing, &self.parked, judge);
-            // Nothing was taken, so the turn is not used up: the next search begins with the job that must not be
-            // overtaken.
-            if matches!(found, Picked::Stopped) {
-                return None;
-            }
-            self.turns.pop_front();
-            user.listed = !user.turns.is_empty();
-            if user.listed {
-                self.turns.push_back(uid);
-            } else if user.backlogs.is_empty() {
-                self.users.remove(&uid);
-            }
-            if let Picked::Job(key) = found {
-                count_down(&mut self.length, 1, "queued jobs");
-                return Some(key);
-            }
+            let most = USER_LOOKS_MAX.min(LOOKS_MAX - looks);
+            let turn = match user.take(jobs, ageing, (search, &mut self.counter), (most, &mut looks), judge) {
+                Picked::Stopped => return None,
+                Picked::Job(key) => {
+                    self.count_out(true);
+                    // A user who is alone has the next turn too.
+                    if self.order.len() > 1 {
+                        let last = self.counter.last();
+                        self.move_user(uid, (held, last));
+                    }
+                    self.line_up(uid);
+                    return Some(key);
+                }
+                Picked::Nothing => self.counter.last(),
+                Picked::Unfinished => {
+                    is_open = true;
+                    round.again()
+                }
+            };
+            self.move_user(uid, (held, turn));
         }
+        self.round = is_open.then_some(round);
         None
     }
 
-    /// Checks what must always hold of the queue of this pool; returns the jobs in it.
-    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize) -> u64 {
-        let mut length = 0;
-        for (uid, user) in &self.users {
-            let mut owned = 0;
-            for (client, backlog) in &user.backlogs {
-                for (number, list) in backlog.lists.iter().enumerate() {
-                    assert_eq!(
-                        backlog.filled & (1 << number) == 0,
-                        list.is_empty(),
-                        "the mask shows filled lists"
-                    );
-                    for key in list.walk(&jobs.slab) {
-                        let place = place_of(jobs, key);
-                        assert_eq!(
-                            usize::from(jobs.batch(key).pool.0),
-                            pool,
-                            "a job waits where its kind runs"
-                        );
-                        assert_eq!((place.uid, place.client, place.list), (*uid, *client, number));
-                        owned += 1;
-                    }
-                }
-                assert_eq!(backlog.listed, user.turns.contains(client), "a listed client has one turn");
-                assert!(backlog.listed || self.parked.contains(client), "a client with jobs has its turns");
+    /// Of users who are to be looked at in this round, the first of those who hold the fewest workers.
+    fn next_user(&self, limit: TurnNumber) -> Option<((u32, TurnNumber), u32)> {
+        let mut from = (0, TurnNumber::FIRST);
+        loop {
+            let (&place, &uid) = self.order.range(from..).next()?;
+            if place.1 < limit {
+                return Some((place, uid));
             }
-            assert_eq!(owned, user.length);
-            assert_eq!(user.listed, self.turns.contains(uid), "a listed user has one turn");
-            length += owned;
+            // All who hold as many were looked at.
+            from = (place.0 + 1, TurnNumber::FIRST);
         }
-        assert_eq!(length, self.length);
-        length
     }
-}
 
-impl UserQueue {
-    fn take(
-        &mut self,
-        jobs: &mut JobTable,
-        ageing: Ageing,
-        parked: &BTreeSet<ClientId>,
-        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
-    ) -> Picked {
-        for _ in 0..self.turns.len() {
-            let Some(&client) = self.turns.front() else { break };
-            let backlog = self.backlogs.get_mut(&client).expect("a client with a turn is in the queue");
-            let found =
-                if parked.contains(&client) { Picked::Nothing } else { backlog.take(jobs, ageing, judge) };
-            if matches!(found, Picked::Stopped) {
-                return found;
-            }
-            self.turns.pop_front();
-            backlog.listed = backlog.filled != 0 && !parked.contains(&client);
-            if backlog.listed {
-                self.turns.push_back(client);
-            } else if backlog.filled == 0 {
-                self.backlogs.remove(&client);
-            }
-            if matches!(found, Picked::Job(_)) {
-                count_down(&mut self.length, 1, "queued jobs of a user");
-                return found;
-            }
+    /// Checks what must always hold of the queue of this pool; returns the jobs in it. `held`: the workers of the pool by who
+    /// holds them, if all changes were passed on.
+    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize, held: Option<&BTreeMap<u32, u32>>) -> u64 {
+        let (mut length, mut ready) = (0, 0);
+        for (uid, user) in &self.users {
+            user.audit(jobs, (pool, *uid), |client| self.is_parked(client));
+            assert_eq!(user.turn.is_some(), user.is_ready(), "a user with jobs that may be taken has turns");
+            let in_line = |place: (u32, TurnNumber)| self.order.get(&place) == Some(uid);
+            assert!(user.turn.is_none_or(in_line), "a user in line has one turn");
+            let holds = self.held.get(uid).copied().unwrap_or(0);
+            assert!(
+                user.turn.is_none_or(|(held, _)| held == holds),
+                "a user stands in line by the workers held"
+            );
+            (length, ready) = (length + user.length, ready + user.ready);
         }
-        Picked::Nothing
+        let in_line = self.users.values().filter(|user| user.turn.is_some()).count();
+        assert_eq!(self.order.len(), in_line, "only users with jobs that may be taken are in line");
+        assert!(held.is_none_or(|held| *held == self.held), "the queue knows who holds how many workers");
+        assert_eq!((length, ready), (self.length, self.ready));
+        length
     }
 }

@@ -3,14 +3,18 @@
 //! A job or part is queued in the pool that runs its kind. Each queue is fair by itself, see `queue.rs`; admission is
 //! bounded over all queues together, and a client is parked in all of them at once.
 
+use std::collections::BTreeMap;
+
 use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::{ClientId, PoolId};
 
-use crate::job::backlog::{Ageing, TakeChoice};
+use crate::job::backlog::Ageing;
+use crate::job::level::{Judge, Side};
 use crate::job::list::{IntrusiveList, Key};
 use crate::job::queue::PoolQueue;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
+use crate::job::turns::Search;
 
 /// All queued jobs.
 #[derive(Debug)]
@@ -42,12 +46,12 @@ impl Queues {
 
     /// Puts a job at the end of its list.
     pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
-        self.queue_of(jobs, key).push_back(jobs, key);
+        self.queue_of(jobs, key).push(jobs, key, Side::Back);
     }
 
     /// Puts a job that was given back at the front of its list.
     pub(crate) fn push_front(&mut self, jobs: &mut JobTable, key: Key) {
-        self.queue_of(jobs, key).push_front(jobs, key);
+        self.queue_of(jobs, key).push(jobs, key, Side::Front);
     }
 
     /// Takes a job out of its list.
@@ -92,8 +96,23 @@ impl Queues {
     }
 
     /// Parks a client in every queue, or unparks it.
-    pub(crate) fn park(&mut self, uid: u32, client: ClientId, parked: bool) {
-        self.list.iter_mut().for_each(|queue| queue.park(uid, client, parked));
+    pub(crate) fn park(&mut self, jobs: &JobTable, owner: (u32, ClientId), parked: bool) {
+        self.list.iter_mut().for_each(|queue| queue.park(jobs, owner, parked));
+    }
+
+    /// A head of this job's client may have changed the time since which it waits.
+    pub(crate) fn refresh(&mut self, jobs: &JobTable, key: Key) {
+        self.queue_of(jobs, key).refresh(jobs, key);
+    }
+
+    /// A user holds so many workers of a pool from now on.
+    pub(crate) fn note_held(&mut self, pool: PoolId, uid: u32, held: u32) {
+        self.list[usize::from(pool.0)].note_held(uid, held);
+    }
+
+    /// Whether a search of a pool for an idle worker is not over.
+    pub(crate) fn is_search_open(&self, pool: PoolId) -> bool {
+        self.list[usize::from(pool.0)].is_search_open()
     }
 
     /// Whether a client is parked.
@@ -106,25 +125,26 @@ impl Queues {
         self.list.iter().take(1).flat_map(PoolQueue::parked_clients)
     }
 
-    /// Counts what goes before a queued job, or takes turns with its user.
+    /// Counts what goes before a queued job, or takes turns with it.
     pub(crate) fn before(&self, jobs: &JobTable, ageing: Ageing, key: Key) -> QueuedBefore {
         self.list[usize::from(jobs.batch(key).pool.0)].before(jobs, ageing, key)
     }
 
-    /// Takes the first job of a pool, in the order of turns, for which `judge` answers `Take`.
+    /// Takes the first job of a pool, in the order of its queue, for which `judge` answers `Take`.
     pub(crate) fn take(
         &mut self,
         pool: PoolId,
         jobs: &mut JobTable,
-        ageing: Ageing,
-        judge: &mut dyn FnMut(&JobTable, Key) -> TakeChoice,
+        (ageing, search): (Ageing, Search),
+        judge: &mut Judge<'_>,
     ) -> Option<Key> {
-        self.list[usize::from(pool.0)].take(jobs, ageing, judge)
+        self.list[usize::from(pool.0)].take(jobs, ageing, search, judge)
     }
 
-    /// Checks what must always hold; returns the queued jobs.
-    pub(crate) fn audit(&self, jobs: &JobTable) -> u64 {
-        let of_pool = |(at, queue): (usize, &PoolQueue)| queue.audit(jobs, at);
+    /// Checks what must always hold; returns the queued jobs. `held`: for each pool, the workers by who holds them.
+    pub(crate) fn audit(&self, jobs: &JobTable, held: &[Option<&BTreeMap<u32, u32>>]) -> u64 {
+        let of_pool =
+            |(at, queue): (usize, &PoolQueue)| queue.audit(jobs, at, held.get(at).copied().flatten());
         self.list.iter().enumerate().map(of_pool).sum()
     }
 

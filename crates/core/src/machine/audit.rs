@@ -15,7 +15,9 @@ impl Core {
     pub fn audit(&self) {
         assert!(self.turn.is_at_rest(), "a turn keeps nothing back");
         let offers = self.workers.iter().flat_map(|(_, worker)| worker.ring().iter());
-        self.jobs.audit(&self.turn, offers.map(|offer| offer.ticket()));
+        let held: Vec<_> = self.workers.pool_ids().map(|pool| self.workers.all_held(pool)).collect();
+        let held: Vec<_> = held.iter().map(Option::as_ref).collect();
+        self.jobs.audit(&self.turn, offers.map(|offer| offer.ticket()), &held);
         self.workers.audit();
         self.audit_ledger();
         self.audit_offers();

@@ -2,24 +2,34 @@
 //!
 //! Jobs that have to run alone come first whenever a worker that has run nothing is available. Tasks ahead never delay the
 //! first job of the queue: if that job needs an idle worker, busy workers are not refilled.
+//!
+//! The queue hears at once who holds how many workers. A search that is longer than one take leaves a worker idle and goes
+//! on in the next turn, which begins at once: `is_searching`.
 
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{StartedAttempt, TakeChoice, TaskRun};
+use crate::job::{Search, StartedAttempt, TakeChoice, TaskRun};
 use crate::machine::Core;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
 impl Core {
     /// Offers queued jobs of all pools.
     pub(super) fn dispatch(&mut self) {
+        self.is_searching = false;
         if self.drain.is_leaving() {
             return;
         }
         for pool in self.workers.pool_ids() {
+            self.tell_held(pool);
             self.dispatch_alone(pool);
-            let refilled = if self.jobs.queued_in(pool) > 0 { self.fill_idle(pool) } else { Vec::new() };
+            let (mut refilled, mut is_searching) = (Vec::new(), false);
             if self.jobs.queued_in(pool) > 0 {
+                (refilled, is_searching) = self.fill_idle(pool);
+            }
+            self.is_searching |= is_searching;
+            // A search of another purpose would begin anew.
+            if self.jobs.queued_in(pool) > 0 && !is_searching {
                 self.deepen(pool, &refilled);
             }
             self.workers.balance(&mut self.turn, pool);
@@ -38,26 +48,33 @@ impl Core {
         }
     }
 
-    /// Offers each idle worker one job. Gives the workers that got one.
-    fn fill_idle(&mut self, pool: PoolId) -> Vec<WorkerId> {
+    /// Tells the queue how many workers of a pool each user holds, where that has changed.
+    fn tell_held(&mut self, pool: PoolId) {
+        while let Some((uid, held)) = self.workers.next_held_change(pool) {
+            self.jobs.note_held(pool, uid, held);
+        }
+    }
+
+    /// Offers each idle worker one job. Gives the workers that got one, and whether the search goes on in the next turn.
+    fn fill_idle(&mut self, pool: PoolId) -> (Vec<WorkerId>, bool) {
         let mut filled = Vec::new();
         let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
         for slot in self.workers.places(pool) {
             let idle = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle());
             let Some((id, _)) = idle else { continue };
             let mut cost_ns = 0;
-            let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
+            let found = self.jobs.take(&self.turn, (pool, Search::Idle), 1, |candidate| {
                 if short && candidate.needs_descriptor() || candidate.plan_waits(slots) {
                     return TakeChoice::Skip;
                 }
                 cost_ns = self.workers.cost_ns(candidate.kind(), candidate.is_for_itself());
                 TakeChoice::Take
             });
-            let Some(run) = found else { break };
+            let Some(run) = found else { return (filled, self.jobs.is_search_open(pool)) };
             self.offer(id, run, cost_ns);
             filled.push(id);
         }
-        filled
+        (filled, false)
     }
 
     /// Offers busy workers short tasks ahead, those with the fewest offers first.
@@ -91,7 +108,7 @@ impl Core {
         let (workers, short) = (&self.workers, self.workers.is_short());
         let Some(worker) = workers.get(id) else { return false };
         let mut cost_ns = 0;
-        let found = self.jobs.take(&self.turn, pool, 1, |candidate| {
+        let found = self.jobs.take(&self.turn, (pool, Search::Ahead), 1, |candidate| {
             if short && candidate.needs_descriptor() {
                 return TakeChoice::Skip;
             }
@@ -139,6 +156,7 @@ impl Core {
         };
         if self.workers.offer_to(&mut self.turn, id, offer, limits) {
             self.watch_head(id);
+            self.tell_held(pool);
             self.jobs.begin_progress(&mut self.turn, run);
         }
         self.cap_depth(pool, uid, client);

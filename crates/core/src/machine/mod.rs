@@ -68,6 +68,8 @@ pub struct Core {
     clients: Clients,
     ledger: Ledger,
     drain: Drain,
+    /// A search for idle workers was longer than one take: the next turn begins at once.
+    is_searching: bool,
 }
 
 impl Core {
@@ -94,6 +96,7 @@ impl Core {
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
             drain: Drain::default(),
+            is_searching: false,
             turn: Turn::new(config, now),
         }
     }
@@ -148,8 +151,12 @@ impl Core {
         }
         let next_spawns = self.workers.pool_ids();
         let next_spawns = next_spawns.map(|pool| self.workers.next_spawn_ns(pool, self.drain.is_leaving()));
-        let alone =
-            [self.turn.next_alarm_ns(), self.turn.latest_ns(), self.jobs.next_eviction_ns(&self.turn)];
+        let alone = [
+            self.is_searching.then_some(self.turn.now_ns()),
+            self.turn.next_alarm_ns(),
+            self.turn.latest_ns(),
+            self.jobs.next_eviction_ns(&self.turn),
+        ];
         alone.into_iter().chain(next_spawns).flatten().min()
     }
 

@@ -56,7 +56,8 @@ impl<T: Copy> Workers<T> {
             own().all(|worker| worker.counted_for == worker.holder()),
             "a worker is counted for its holder"
         );
-        assert_eq!(pool.held.total(), own().filter(|worker| worker.holder().is_some()).count());
+        let of_users = own().filter(|worker| worker.holder().is_some()).count();
+        assert_eq!(pool.held.total() as usize, of_users);
         let is_replaced = |worker: &&Worker<T>| {
             matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::GivenAway, .. })
         };

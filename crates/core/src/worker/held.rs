@@ -2,7 +2,9 @@
 //!
 //! A worker with a slot is held by the user of the first task in its ring: it has claimed that task, or claims it next. The
 //! offers behind that task do not count. A stuck worker whose slot was given away is held by nobody. `offer_to`, `settle`,
-//! `replace_stuck` and `remove` keep the count, in constant time for each task; `machine/dispatch.rs` asks for it.
+//! `replace_stuck` and `remove` keep the count, in constant time for each task; `machine/dispatch.rs` passes changed counts on to the queue.
+
+use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::PoolId;
 
@@ -11,12 +13,14 @@ use crate::worker::{Worker, Workers};
 /// The users who hold workers of one pool, and how many each holds: never 0. Sorted by user; no longer than the pool has slots.
 #[derive(Debug, Default)]
 pub(super) struct HeldWorkers {
-    counts: Vec<(u32, usize)>,
+    counts: Vec<(u32, u32)>,
+    /// Users whose count has changed since it was last passed on.
+    changed: Vec<u32>,
 }
 
 impl HeldWorkers {
     /// The number of workers that this user holds.
-    pub(super) fn of(&self, uid: u32) -> usize {
+    pub(super) fn of(&self, uid: u32) -> u32 {
         self.place(uid).map_or(0, |at| self.counts[at].1)
     }
 
@@ -50,11 +54,16 @@ impl HeldWorkers {
             // The next task of one user's own changes nothing, which is nearly every task.
             from.inspect(|uid| self.less(*uid));
             to.inspect(|uid| self.add(*uid));
+            for uid in from.into_iter().chain(to) {
+                if self.changed.last() != Some(&uid) {
+                    self.changed.push(uid);
+                }
+            }
         }
     }
 
     /// The sum over all users, for the audit.
-    pub(super) fn total(&self) -> usize {
+    pub(super) fn total(&self) -> u32 {
         self.counts.iter().map(|(_, count)| count).sum()
     }
 }
@@ -74,8 +83,21 @@ impl<T: Copy> Worker<T> {
 
 impl<T: Copy> Workers<T> {
     /// How many workers of a pool this user holds: those whose first task is of the user.
-    pub(crate) fn held_by(&self, pool: PoolId, uid: u32) -> usize {
+    pub(crate) fn held_by(&self, pool: PoolId, uid: u32) -> u32 {
         self.pool(pool).held.of(uid)
+    }
+
+    /// A user whose count in a pool has changed since this was last asked, and the count.
+    pub(crate) fn next_held_change(&mut self, pool: PoolId) -> Option<(u32, u32)> {
+        let held = &mut self.pool_mut(pool).held;
+        let uid = held.changed.pop()?;
+        Some((uid, held.of(uid)))
+    }
+
+    /// The users who hold workers of a pool, and how many; `None` while a change is not passed on.
+    pub(crate) fn all_held(&self, pool: PoolId) -> Option<BTreeMap<u32, u32>> {
+        let held = &self.pool(pool).held;
+        held.changed.is_empty().then(|| held.counts.iter().copied().collect())
     }
 }
 

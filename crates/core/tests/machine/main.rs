@@ -36,6 +36,7 @@ mod speed;
 mod stopped;
 mod survivors;
 mod task_watch;
+mod turns;
 mod unbegun;
 mod why;
 mod why_waiting;

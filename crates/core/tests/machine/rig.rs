@@ -157,7 +157,9 @@ impl Rig {
             for action in out.actions {
                 self.perform(action);
             }
-            if self.batch.is_empty() {
+            // A search that is longer than one take goes on at once.
+            let is_asked = self.core.deadline().is_some_and(|at| at <= self.now.mono_ns);
+            if self.batch.is_empty() && !is_asked {
                 return;
             }
         }

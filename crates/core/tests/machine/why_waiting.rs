@@ -7,7 +7,7 @@ use bulkhead_core::event::{Event, TaskResult};
 use bulkhead_proto::client::view::PoolHealth;
 use bulkhead_proto::client::why::{DrainLeft, Longest, QueuedBefore, WhyNow, WhyPool};
 use bulkhead_proto::death::Violation;
-use bulkhead_proto::ids::JobId;
+use bulkhead_proto::ids::{ClientId, JobId};
 use bulkhead_proto::job::{OutputMode, Payload, Policy};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
@@ -31,16 +31,21 @@ fn who_goes_before_a_queued_job_is_counted_as_the_queue_will_take_them() {
     let middle = with_priority(&mut rig, 5);
     let later = with_priority(&mut rig, 5);
     rig.submit_as(BOB, "quick", 3, Policy::default(), false);
-    rig.connect(bulkhead_proto::ids::ClientId(9), 1, false);
-    rig.submit_as(bulkhead_proto::ids::ClientId(9), "quick", 2, Policy::default(), false);
-    let rest = QueuedBefore { same_client: 0, clients: 1, others: 3, users: 1, alone: 0 };
-    assert_eq!(before(&mut rig, low), QueuedBefore { same_client: 2, ..rest });
-    assert_eq!(before(&mut rig, middle), rest);
-    assert_eq!(before(&mut rig, later), QueuedBefore { same_client: 1, ..rest });
+    let second = ClientId(9);
+    rig.connect(second, 1, false);
+    rig.submit_as(second, "quick", 2, Policy { priority: 5, ..Policy::default() }, false);
+    // Alice holds the only worker, so Bob goes first.
+    let rest = QueuedBefore { others: 3, users: 1, users_first: 1, ..QueuedBefore::default() };
+    let told = before(&mut rig, low);
+    assert_eq!(told, QueuedBefore { same_client: 2, same_user: 2, ..rest.clone() }, "all of hers go first");
+    let told = before(&mut rig, middle);
+    assert_eq!(told, QueuedBefore { clients: 1, ..rest.clone() }, "her connections take turns");
+    assert_eq!(before(&mut rig, later), QueuedBefore { same_client: 1, clients: 1, ..rest });
     // Waiting outweighs priority in the end: a younger urgent job no longer goes first.
     rig.sleep(100_000);
     let urgent = with_priority(&mut rig, 9);
-    assert_eq!(before(&mut rig, urgent).same_client, 3);
+    let told = before(&mut rig, urgent);
+    assert_eq!((told.same_client, told.same_user, told.clients), (3, 2, 0));
     let WhyNow::Queued { waited_ms, raised, priority, .. } = rig.why(ALICE, low).now else {
         panic!("queued")
     };

@@ -75,14 +75,24 @@ fn assert_says(why: &Why, parts: &[&str]) {
 
 #[test]
 fn a_queued_job_says_who_goes_first_and_what_the_workers_do() {
-    let before = QueuedBefore { same_client: 12, clients: 1, others: 40, users: 2, alone: 1 };
+    let before = QueuedBefore {
+        same_client: 12,
+        same_user: 1,
+        clients: 1,
+        others: 40,
+        users: 2,
+        users_first: 1,
+        alone: 1,
+    };
     assert_says(
         &queued(before, None, pool()),
         &[
             "Job 17 has been queued for 1h02m, with priority 4.",
             "12 jobs of its client go before it.",
-            "1 other client of its user has queued jobs; clients take turns.",
+            "1 more urgent job of other clients of its user goes before it.",
+            "1 other client of its user has queued jobs of its priority; clients take turns.",
             "40 jobs of 2 other users are queued; users take turns.",
+            "1 of these users holds fewer workers of the pool than the user of this job, and goes first.",
             "1 job that has to run alone waits for a worker that has run nothing, and then goes first.",
             "Waiting has raised its priority by 372",
             "All 2 workers are busy: worker 3 has run job 5 for 12.30s, longer than any other.",

@@ -10,27 +10,39 @@ use crate::kind::DEFAULT_POOL;
 
 /// The jobs that go before it in the queue.
 pub(super) fn say_before(before: &QueuedBefore, said: &mut Vec<String>) {
-    let QueuedBefore { same_client, clients, others, users, alone } = *before;
+    let QueuedBefore { same_client, same_user, clients, others, users, users_first, alone } = *before;
     if same_client > 0 {
         said.push(format!(
             "{} before it.",
             counted(same_client, "job of its client goes", "jobs of its client go")
         ));
     }
+    if same_user > 0 {
+        let jobs = counted(same_user, "more urgent job", "more urgent jobs");
+        said.push(format!(
+            "{jobs} of other clients of its user {} before it.",
+            if same_user == 1 { "goes" } else { "go" }
+        ));
+    }
     if clients > 0 {
         let clients = many(clients, "other client of its user has", "other clients of its user have");
-        said.push(format!("{clients} queued jobs; clients take turns."));
+        said.push(format!("{clients} queued jobs of its priority; clients take turns."));
     }
     if others > 0 {
         let whose = many(users, "other user", "other users");
         let (jobs, are) = if others == 1 { ("job", "is") } else { ("jobs", "are") };
         said.push(format!("{others} {jobs} of {whose} {are} queued; users take turns."));
     }
+    if users_first > 0 {
+        let first = many(users_first, "of these users holds", "of these users hold");
+        let go = if users_first == 1 { "goes" } else { "go" };
+        said.push(format!("{first} fewer workers of the pool than the user of this job, and {go} first."));
+    }
     if alone > 0 {
         let first = many(alone, "job that has to run alone waits", "jobs that have to run alone wait");
         said.push(format!("{first} for a worker that has run nothing, and then goes first."));
     }
-    if same_client + clients + others == 0 {
+    if same_client + same_user + clients + others == 0 {
         said.push("It is the next one in the queue.".to_owned());
     }
 }

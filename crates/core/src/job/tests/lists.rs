@@ -6,7 +6,7 @@ use super::{JobRoom, POOL};
 use crate::job::list::IntrusiveList;
 use crate::job::part_set::FIRST_PART;
 use crate::job::state::{EntryState, TaskKind};
-use crate::job::{TakeChoice, TaskRun};
+use crate::job::{Search, TakeChoice, TaskRun};
 
 #[test]
 #[should_panic(expected = "job 1 enters a list and is in none")]
@@ -224,14 +224,18 @@ fn a_job_leaves_the_queue_of_its_user() {
 fn a_run_of_no_task_is_not_taken() {
     let mut room = JobRoom::new();
     room.queued();
-    room.jobs.take(&room.turn, POOL, 0, |_| TakeChoice::Take);
+    room.jobs.take(&room.turn, (POOL, Search::Idle), 0, |_| TakeChoice::Take);
 }
 
 #[test]
 fn a_job_that_is_not_wanted_keeps_its_place() {
     let mut room = JobRoom::new();
     let run = room.queued();
-    assert_eq!(room.jobs.take(&room.turn, POOL, 1, |_| TakeChoice::Stop), None);
+    assert_eq!(room.jobs.take(&room.turn, (POOL, Search::Idle), 1, |_| TakeChoice::Stop), None);
     assert_eq!(room.take(), run);
-    assert_eq!(room.jobs.take(&room.turn, POOL, 1, |_| TakeChoice::Take), None, "a job is taken once");
+    assert_eq!(
+        room.jobs.take(&room.turn, (POOL, Search::Idle), 1, |_| TakeChoice::Take),
+        None,
+        "a job is taken once"
+    );
 }

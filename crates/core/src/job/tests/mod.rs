@@ -9,6 +9,7 @@ mod belongings;
 mod ends;
 mod lists;
 mod parts;
+mod turns;
 
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::Submit;
@@ -83,7 +84,7 @@ impl JobRoom {
     }
 
     fn take(&mut self) -> TaskRun {
-        self.jobs.take(&self.turn, POOL, 1, |_| TakeChoice::Take).unwrap()
+        self.jobs.take(&self.turn, (POOL, Search::Idle), 1, |_| TakeChoice::Take).unwrap()
     }
 
     fn start(&mut self, run: TaskRun) -> StartedAttempt {
@@ -134,7 +135,7 @@ impl JobRoom {
 
     /// Checks everything that holds between turns, with no offer at any worker.
     fn audit(&self) {
-        self.jobs.audit(&self.turn, std::iter::empty());
+        self.jobs.audit(&self.turn, std::iter::empty(), &[]);
     }
 }
 
