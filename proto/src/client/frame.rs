@@ -11,7 +11,7 @@ use crate::limits::{FRAME_MAX_BYTES, PROTOCOL_VERSION};
 
 const LENGTH_BYTES: usize = 4;
 /// A buffer with a larger capacity is freed once it is empty.
-const ROOMY_BYTES: usize = 64 << 10;
+const ROOMY_BYTES: usize = 4 << 10;
 const MAGIC: [u8; 8] = *b"BULKHEAD";
 
 /// The first bytes in each direction: magic, protocol version, and the daemon's verdict (zero from a client).
@@ -187,6 +187,12 @@ mod tests {
         assert!(frames.next_frame().unwrap().is_some());
         assert_eq!(frames.next_frame(), Ok(None));
         assert_eq!(frames.held_bytes(), 0);
+        // A client that is idle keeps no more than a short buffer.
+        let mut stream = Vec::new();
+        push_frame(&vec![7_u8; ROOMY_BYTES], &mut stream).unwrap();
+        frames.feed(&stream);
+        assert!(frames.next_frame().unwrap().is_some());
+        assert_eq!((frames.next_frame(), frames.held_bytes()), (Ok(None), 0));
     }
 
     #[test]
