@@ -12,7 +12,7 @@ pub const FRAME_MAX_BYTES: usize = 1 << 20;
 pub const DECODE_MAX_BYTES: usize = 2 * FRAME_MAX_BYTES;
 /// Most memory that the daemon uses for incomplete frames of all clients together, in bytes. Above it, the daemon
 /// closes a connection.
-pub const UNFINISHED_MAX_BYTES: usize = 256 * FRAME_MAX_BYTES;
+pub const UNFINISHED_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 /// Most jobs in one submit, ids in one request, rows in one reply.
 pub const BATCH_MAX: usize = 4096;
 

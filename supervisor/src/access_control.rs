@@ -1,4 +1,4 @@
-//! Decides which users may connect, with which rights, and how many connections each may have.
+//! Decides which users may connect, with which rights, and how many connections each may have: its share of `clients_max`.
 //!
 //! It trusts only the credentials that the kernel recorded at connect(2) (SO_PEERCRED, SO_PEERGROUPS). Later changes
 //! of the peer's user do not matter. Called by `client_table.rs` for each new connection.
@@ -6,21 +6,22 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use bulkhead_core::account::Resource;
 use bulkhead_core::event::Peer;
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_sys::socket;
 use mio::net::UnixStream;
 
 use crate::settings::{Mode, Settings};
-use crate::user_quota::{QuotaPermit, UserQuota};
+use crate::shell_ledger::{HeldShare, ShellLedger};
 
-/// The rules of this daemon, and the quota of connections.
+/// The rules of this daemon, and the ledger that counts connections.
 #[derive(Debug)]
 pub(crate) struct AccessControl {
     mode: Mode,
     own_uid: u32,
     admin_group: Option<u32>,
-    quota: UserQuota,
+    ledger: ShellLedger,
 }
 
 impl AccessControl {
@@ -28,33 +29,36 @@ impl AccessControl {
     ///
     /// # Errors
     /// The group database cannot be read.
-    pub(crate) fn new(settings: &Settings) -> io::Result<Self> {
+    pub(crate) fn new(settings: &Settings, ledger: ShellLedger) -> io::Result<Self> {
         Ok(Self {
             mode: settings.mode,
             own_uid: socket::own_uid(),
             admin_group: socket::group_id(&settings.admin_group)?,
-            quota: UserQuota::new(settings.clients_max, settings.mode == Mode::System),
+            ledger,
         })
     }
 
-    /// Identifies the peer. Returns its permit, and a verdict if the connection is refused.
+    /// Identifies the peer. Returns the connection's share of its user's account, and a verdict if the connection is refused;
+    /// a refused one counts until it is closed, for it has a descriptor until then.
     ///
     /// # Errors
     /// The kernel does not report the peer's credentials.
-    pub(crate) fn check(&mut self, stream: &UnixStream) -> io::Result<(Peer, QuotaPermit, Option<u32>)> {
+    pub(crate) fn check(&mut self, stream: &UnixStream) -> io::Result<(Peer, HeldShare, Option<u32>)> {
         let uid = socket::peer_cred(stream.as_fd())?.uid;
         let own = uid == self.own_uid;
         let (admin, let_in) = match self.mode {
             Mode::User => (true, own || uid == 0),
             Mode::System => (uid == 0 || self.is_admin(stream)?, !own || uid == 0),
         };
-        let (permit, full) = self.quota.acquire(uid);
+        let account = self.ledger.open(uid);
+        let full = self.ledger.room(account, Resource::Connections).left() == 0;
+        let held = self.ledger.hold(account, Resource::Connections, 1);
         let verdict = match (let_in, full) {
             (false, _) => Some(Hello::DENIED),
             (true, true) => Some(Hello::BUSY),
             (true, false) => None,
         };
-        Ok((Peer { uid, admin: admin && let_in }, permit, verdict))
+        Ok((Peer { uid, admin: admin && let_in }, held, verdict))
     }
 
     fn is_admin(&self, stream: &UnixStream) -> io::Result<bool> {

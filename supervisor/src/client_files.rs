@@ -3,14 +3,15 @@
 //! The client decides what such a descriptor is (a file on FUSE, a lingering TCP connection, an epoll), so each
 //! operation on it may block for hours. The loop therefore makes only calls that the kernel answers from its own
 //! tables: F_GETFL, F_GET_SEALS, and fstat of a file that has seals. It never reads, maps or closes one. The
-//! descriptors are sent to the workers of their job; the background closer closes our copies. Each holds a permit of
-//! its user's quota until it is closed, and without a free permit nothing is received. The core decides which are
+//! descriptors are sent to the workers of their job; the background closer closes our copies. Each counts in its
+//! user's account until it is closed, and where that has no room nothing is received. The core decides which are
 //! kept, and how long. Used by `connection.rs` and `perform.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use bulkhead_core::account::{AccountId, Resource};
 use bulkhead_core::event::Attached;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
@@ -20,7 +21,7 @@ use bulkhead_sys::untrusted::{Access, UntrustedFd};
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::client_socket::ClientSocket;
-use crate::user_quota::{QuotaPermit, UserQuota};
+use crate::shell_ledger::{HeldShare, ShellLedger};
 
 /// When a client should retry that found no room.
 const RETRY_AFTER_MS: u64 = 1000;
@@ -29,7 +30,7 @@ const RETRY_AFTER_MS: u64 = 1000;
 ///
 /// A message can carry 253 descriptors. The kernel closes those that it cannot install on behalf of the receiver, so
 /// `descriptor_budget.rs` keeps 253 numbers free, and the descriptor table is grown at the start so that it needs no
-/// memory later. A user without a free permit gets a goodbye before anything is received. Received descriptors wait
+/// memory later. A user who has no room gets a goodbye before anything is received. Received descriptors wait
 /// in the connection for the frame that names them; the connection ends if more or fewer arrive than its frames name.
 /// Then the core refers to them by number. The loop never drops the last reference:
 ///
@@ -43,7 +44,7 @@ const RETRY_AFTER_MS: u64 = 1000;
 /// | a worker | the worker: a close that blocks is within its task's time |
 #[derive(Debug)]
 pub(crate) struct ClientFile {
-    inner: Option<(UntrustedFd, QuotaPermit)>,
+    inner: Option<(UntrustedFd, HeldShare)>,
     uid: u32,
     closer: BackgroundCloser,
 }
@@ -87,27 +88,27 @@ impl Drop for ClientFile {
     }
 }
 
-/// All files of clients, and the quota for more.
+/// All files of clients, and the ledger that counts them.
 #[derive(Debug)]
 pub(crate) struct ClientFileStore {
     files: BTreeMap<FileId, ClientFile>,
     last: u64,
-    open_max: usize,
-    quota: UserQuota,
+    ledger: ShellLedger,
     closer: BackgroundCloser,
 }
 
 impl ClientFileStore {
-    /// A store for `open_max` files, three quarters of them for one user if there are `several` users.
-    pub(crate) fn new(open_max: usize, several: bool, closer: BackgroundCloser) -> Self {
-        Self { files: BTreeMap::new(), last: 0, open_max, quota: UserQuota::new(open_max, several), closer }
+    /// An empty store.
+    pub(crate) fn new(ledger: ShellLedger, closer: BackgroundCloser) -> Self {
+        Self { files: BTreeMap::new(), last: 0, ledger, closer }
     }
 
     /// Why no descriptors can be received from this user now, or `None`.
-    pub(crate) fn shortage(&self, uid: u32) -> Option<Refusal> {
-        self.quota.is_full(uid).then(|| Refusal::Busy {
+    pub(crate) fn shortage(&self, account: AccountId) -> Option<Refusal> {
+        let room = self.ledger.room(account, Resource::Descriptors);
+        (room.left() == 0).then(|| Refusal::Busy {
             what: "the room for descriptors of clients".to_owned(),
-            limit: self.open_max as u64,
+            limit: room.limit(),
             retry_after_ms: RETRY_AFTER_MS,
         })
     }
@@ -120,16 +121,16 @@ impl ClientFileStore {
     pub(crate) fn receive(
         &mut self,
         socket: &ClientSocket,
-        uid: u32,
+        (uid, account): (u32, AccountId),
         buffer: &mut [u8],
         unclaimed: &mut UnclaimedFiles,
     ) -> io::Result<usize> {
         let mut descriptors = Vec::new();
         let received = socket.receive(buffer, &mut descriptors);
         for descriptor in descriptors {
-            let (permit, _) = self.quota.acquire(uid);
+            let held = self.ledger.hold(account, Resource::Descriptors, 1);
             let closer = self.closer.clone();
-            unclaimed.0.push_back(ClientFile { inner: Some((descriptor, permit)), uid, closer });
+            unclaimed.0.push_back(ClientFile { inner: Some((descriptor, held)), uid, closer });
         }
         received
     }

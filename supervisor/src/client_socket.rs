@@ -1,38 +1,44 @@
 //! A client's socket: reads never block on attached descriptors, and its close never blocks the loop.
 //!
 //! A client can attach a descriptor whose last close blocks for an hour, and closing a socket closes the descriptors
-//! in its queue. So a socket with something in its queue is closed by the background closer, and keeps its quota
-//! permit until then. Owned by `connection.rs`.
+//! in its queue. So a socket with something in its queue is closed by the background closer, and keeps its share
+//! of its user's account until then. Owned by `connection.rs`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use bulkhead_core::account::AccountId;
 use bulkhead_sys::untrusted::{self, SocketRead, UntrustedFd};
 use mio::net::UnixStream;
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
-use crate::user_quota::QuotaPermit;
+use crate::shell_ledger::HeldShare;
 
 /// Size of the buffer for the last reads when a connection ends.
 const LAST_READ_BYTES: usize = 16 << 10;
 
-/// A client's socket and its quota permit.
+/// A client's socket and its share of its user's account.
 #[derive(Debug)]
 pub(crate) struct ClientSocket {
-    inner: Option<(UnixStream, QuotaPermit)>,
+    inner: Option<(UnixStream, HeldShare)>,
     uid: u32,
     closer: BackgroundCloser,
 }
 
 impl ClientSocket {
     /// Takes ownership of the socket of this user that was just accepted.
-    pub(crate) fn new(socket: UnixStream, permit: QuotaPermit, uid: u32, closer: BackgroundCloser) -> Self {
-        Self { inner: Some((socket, permit)), uid, closer }
+    pub(crate) fn new(socket: UnixStream, held: HeldShare, uid: u32, closer: BackgroundCloser) -> Self {
+        Self { inner: Some((socket, held)), uid, closer }
     }
 
     /// The stream, to be registered with the poll.
     pub(crate) fn stream(&mut self) -> &mut UnixStream {
         &mut self.inner.as_mut().expect(INNER).0
+    }
+
+    /// The account of the client's user. The socket's share keeps it open.
+    pub(crate) fn account(&self) -> AccountId {
+        self.inner.as_ref().expect(INNER).1.account()
     }
 
     /// Reads bytes, see [`untrusted::read`].

@@ -30,7 +30,8 @@ use crate::poll_source::PollSource;
 use crate::rate_limit::RateLimit;
 use crate::reading_turns::{ReadingTurn, SendingTurn};
 use crate::request_share::RequestShare;
-use crate::settings::{Mode, Settings};
+use crate::settings::Settings;
+use crate::shell_ledger::ShellLedger;
 
 /// How long a client may take to send its hello, and to read its goodbye.
 const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
@@ -92,25 +93,25 @@ pub(crate) struct ClientTable {
 }
 
 impl ClientTable {
-    /// Accepts connections from `listener`. At most `files_max` descriptors of clients are ever open.
+    /// Accepts connections from `listener`. Each user has a share of them, as `ledger` says.
     pub(crate) fn new(
         listener: std::os::unix::net::UnixListener,
         registry: Registry,
         settings: &Settings,
-        files_max: usize,
+        ledger: &ShellLedger,
     ) -> Result<Self> {
         let closer = BackgroundCloser::default();
         let mut listener = UnixListener::from_std(listener);
         registry
             .register(&mut listener, PollSource::Listener.token(), Interest::READABLE)
             .context("cannot watch the listening socket")?;
-        let access = AccessControl::new(settings)
+        let access = AccessControl::new(settings, ledger.clone())
             .with_context(|| format!("cannot look up group {}", settings.admin_group))?;
         Ok(Self {
             listener,
             registry,
             access,
-            files: ClientFileStore::new(files_max, settings.mode == Mode::System, closer.clone()),
+            files: ClientFileStore::new(ledger.clone(), closer.clone()),
             closer,
             connections: BTreeMap::new(),
             last: 0,
@@ -119,7 +120,7 @@ impl ClientTable {
             shortage_logged: false,
             shortages: RateLimit::default(),
             misbehaviour: RateLimit::default(),
-            partial_frames: PartialFrames::default(),
+            partial_frames: PartialFrames::new(ledger.clone()),
             readable: UserTurns::default(),
             unflushed: UserTurns::default(),
             delayed: Vec::new(),
@@ -272,7 +273,7 @@ impl ClientTable {
             if connection.has_unsent() || connection.is_closing() {
                 self.unflushed.add(connection.uid(), client);
             }
-            self.partial_frames.note(client, connection.uid(), connection.partial_frame_bytes());
+            self.partial_frames.note(client, connection.account(), connection.partial_frame_bytes());
             log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
         }
         full.into_iter().for_each(|(uid, client)| self.readable.add(uid, client));
@@ -283,8 +284,8 @@ impl ClientTable {
     /// Ends connections until the memory for partial frames is within its limit.
     fn enforce_partial_frame_limit(&mut self, now_ns: u64) {
         while let Some(client) = self.partial_frames.client_to_drop() {
-            self.partial_frames.note(client, 0, 0);
-            let Some(connection) = self.connections.get_mut(&client) else { continue };
+            let Some(connection) = self.connections.get_mut(&client) else { return };
+            self.partial_frames.note(client, connection.account(), 0);
             connection.fail(Refusal::Busy {
                 what: "the room for unfinished frames, in bytes,".to_owned(),
                 limit: UNFINISHED_MAX_BYTES as u64,
@@ -419,7 +420,7 @@ impl ClientTable {
     fn remove(&mut self, gone: &[ClientId]) {
         for client in gone {
             if let Some(mut connection) = self.connections.remove(client) {
-                self.partial_frames.note(*client, connection.uid(), 0);
+                self.partial_frames.note(*client, connection.account(), 0);
                 // Closing the socket would do the same, but maybe later.
                 drop(self.registry.deregister(connection.socket()));
                 // A descriptor is free again, so accepting may succeed.

@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
+use bulkhead_core::account::AccountId;
 use bulkhead_core::event::{Event, Peer};
 use bulkhead_proto::client::frame::{Frames, Hello};
 use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, RequestFrame};
@@ -132,6 +133,11 @@ impl Connection {
         self.peer.uid
     }
 
+    /// The account of that user.
+    pub(crate) fn account(&self) -> AccountId {
+        self.socket.account()
+    }
+
     /// What the client did wrong since the last call.
     pub(crate) fn take_complaint(&mut self) -> Option<String> {
         self.complaint.take()
@@ -242,7 +248,7 @@ impl Connection {
                 self.complaint = Some("it sent descriptors with its hello".to_owned());
                 self.reject(Hello::WRONG_VERSION);
             }
-            SocketRead::Attached => match files.shortage(self.peer.uid) {
+            SocketRead::Attached => match files.shortage(self.socket.account()) {
                 Some(why) => self.fail(why),
                 None => return self.receive(buffer, files).map(Some),
             },
@@ -251,7 +257,8 @@ impl Connection {
     }
 
     fn receive(&mut self, buffer: &mut [u8], files: &mut ClientFileStore) -> io::Result<usize> {
-        let received = files.receive(&self.socket, self.peer.uid, buffer, &mut self.unclaimed);
+        let received =
+            files.receive(&self.socket, (self.peer.uid, self.socket.account()), buffer, &mut self.unclaimed);
         received.inspect_err(|error| {
             if error.kind() != io::ErrorKind::WouldBlock && error.kind() != io::ErrorKind::Interrupted {
                 self.complaint = Some(format!("what it attached could not be received: {error}"));

@@ -23,6 +23,7 @@ use crate::poll_source::PollSource;
 use crate::service_notifier::ServiceNotifier;
 use crate::settings::Settings;
 use crate::setup::{self, Instance};
+use crate::shell_ledger::ShellLedger;
 use crate::spawn::WorkerTemplate;
 use crate::spin_before_sleep::SpinBeforeSleep;
 use crate::turn::{self, EventLoop};
@@ -65,7 +66,8 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     if settings.private {
         watch_parent(poll.registry())?;
     }
-    let clients = ClientTable::new(listener, registry()?, &settings, budget.files)?;
+    let ledger = ShellLedger::of(&settings, &budget);
+    let clients = ClientTable::new(listener, registry()?, &settings, &ledger)?;
     let template = WorkerTemplate::new(&settings, boot_root, clients.closer(), spawner);
     log::info!(
         "starting pid={} socket={} workers={} pools={}",

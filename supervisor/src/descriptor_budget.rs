@@ -52,7 +52,7 @@ impl DescriptorBudget {
         });
         let limit = limit.min(MOST);
         let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * slots + spares);
-        let needed = set_aside + 2 * LEAST + LEAST_FILES;
+        let needed = set_aside + with_eighth(LEAST) + LEAST + with_eighth(LEAST_FILES);
         ensure!(
             limit >= needed,
             "the limit of open files is {limit}, but {slots} workers need {needed}: raise it (LimitNOFILE in a \
@@ -60,8 +60,9 @@ impl DescriptorBudget {
         );
         let rest = limit - set_aside;
         let files = (rest / 4).max(LEAST_FILES).min(wanted.files as u64);
-        let clients = ((rest - files) / 2).min(wanted.clients as u64);
-        let outputs = (rest - files - clients).min(wanted.outputs as u64);
+        let clients = ((rest - with_eighth(files)) * 4 / 9).min(wanted.clients as u64);
+        let outputs = rest - with_eighth(files) - with_eighth(clients);
+        let outputs = outputs.min(wanted.outputs as u64);
         Ok(Self {
             clients: usize::try_from(clients).unwrap_or(usize::MAX),
             outputs: usize::try_from(outputs).unwrap_or(usize::MAX),
@@ -70,6 +71,11 @@ impl DescriptorBudget {
             kept_files: wanted.kept_files.min(files - files / 4),
         })
     }
+}
+
+/// A bound, and what users who hold little may hold beyond it (`bulkhead_core::account`).
+fn with_eighth(bound: u64) -> u64 {
+    bound + bound / 8
 }
 
 #[cfg(test)]
@@ -94,14 +100,15 @@ mod tests {
     fn plenty_gives_what_was_asked_for() {
         let budget = DescriptorBudget::share(524_288, pools(64, 2), &WANTED).unwrap();
         assert_eq!((budget.clients, budget.kept_outputs), (4096, 1024));
-        assert!(budget.outputs > 90_000 && budget.files > 30_000);
+        assert!(budget.outputs > 85_000 && budget.files > 30_000);
     }
 
     #[test]
     fn little_is_shared_so_that_workers_have_theirs() {
         let budget = DescriptorBudget::share(1024, pools(8, 1), &WANTED).unwrap();
         let shared = 1024 - OWN - PER_MESSAGE - PER_WORKER * 17;
-        assert_eq!((budget.clients + budget.outputs + budget.files) as u64, shared);
+        let (clients, files) = (budget.clients as u64, budget.files as u64);
+        assert_eq!(with_eighth(clients) + budget.outputs as u64 + with_eighth(files), shared);
         assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");
         assert_eq!(budget.kept_outputs, budget.outputs as u64 / 2);
     }

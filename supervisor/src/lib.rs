@@ -79,11 +79,11 @@ mod sampling;
 mod service_notifier;
 mod settings;
 mod setup;
+mod shell_ledger;
 mod socket_place;
 mod spawn;
 mod spin_before_sleep;
 mod turn;
-mod user_quota;
 mod worker_process;
 mod worker_table;
 

@@ -170,12 +170,19 @@ mod tests {
     use std::io::Write;
     use std::rc::Rc;
 
+    use bulkhead_core::account::{Ledger, Users};
     use bulkhead_proto::ids::{Fence, JobId, KindId};
     use bulkhead_proto::job::Payload;
     use bulkhead_sys::memfd;
 
     use super::*;
     use crate::background_closer::BackgroundCloser;
+    use crate::shell_ledger::ShellLedger;
+
+    fn no_files() -> ClientFileStore {
+        let ledger = ShellLedger::new(Ledger::new(Users::One, &[]));
+        ClientFileStore::new(ledger, BackgroundCloser::default())
+    }
 
     fn task(stage: Stage, output: OutputMode, files: Vec<TaskFile>) -> Task {
         Task {
@@ -202,10 +209,7 @@ mod tests {
     }
 
     fn roles(offer_files: &OfferFiles, task: &Task, outputs: &OutputStore) -> Vec<FileRole> {
-        offer_files
-            .lane_files(task, outputs, &ClientFileStore::new(8, false, BackgroundCloser::default()))
-            .unwrap()
-            .0
+        offer_files.lane_files(task, outputs, &no_files()).unwrap().0
     }
 
     /// A plan task that wrote these bytes and reports a size of `said`.
@@ -296,10 +300,6 @@ mod tests {
         assert_eq!(outputs.open(), 0);
         let plan = task(Stage::Plan, OutputMode::Inline, vec![TaskFile::Plan { output: OutputId(9) }]);
         let offer_files = OfferFiles::make(&plan, &mut outputs).unwrap();
-        assert!(
-            offer_files
-                .lane_files(&plan, &outputs, &ClientFileStore::new(8, false, BackgroundCloser::default()))
-                .is_none()
-        );
+        assert!(offer_files.lane_files(&plan, &outputs, &no_files()).is_none());
     }
 }

@@ -1,72 +1,93 @@
 //! Limits the memory that partial frames of all clients take up.
 //!
-//! A client can send half of a long frame and then nothing. Beyond [`UNFINISHED_MAX_BYTES`] in all, the user who
-//! holds the most memory loses the connection that holds the most. So a user who fills up the memory loses only
-//! connections of their own. Driven by `client_table.rs`.
+//! A client can send half of a long frame and then nothing. Beyond [`UNFINISHED_MAX_BYTES`] in all, the user whose
+//! connections hold most together loses the connection that holds most. So a user who fills up the memory loses only
+//! connections of their own. The bytes are in the ledger of the shell. Driven by `client_table.rs`.
+//!
+//! [`UNFINISHED_MAX_BYTES`]: bulkhead_proto::limits::UNFINISHED_MAX_BYTES
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_core::account::{AccountId, Resource};
 use bulkhead_proto::ids::ClientId;
-use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
 
-/// What each connection may hold without being counted.
-const ALLOWANCE_BYTES: usize = 64 << 10;
+use crate::shell_ledger::{HeldShare, ShellLedger};
 
-/// Bytes of each connection beyond the allowance.
-#[derive(Debug, Default)]
+/// Bytes of each connection.
+#[derive(Debug)]
 pub(crate) struct PartialFrames {
-    of: BTreeMap<ClientId, (u32, usize)>,
-    total: usize,
+    ledger: ShellLedger,
+    of: BTreeMap<ClientId, HeldShare>,
+    /// The same by account, from the connection that holds least to the one that holds most.
+    order: BTreeSet<(AccountId, u64, ClientId)>,
 }
 
 impl PartialFrames {
-    /// Notes how many bytes a client of this user holds now; 0 if it has left.
-    pub(crate) fn note(&mut self, client: ClientId, uid: u32, bytes: usize) {
-        let beyond = bytes.saturating_sub(ALLOWANCE_BYTES);
-        let old = if beyond > 0 { self.of.insert(client, (uid, beyond)) } else { self.of.remove(&client) };
-        self.total = self.total - old.map_or(0, |(_, bytes)| bytes) + beyond;
+    /// Counts in this ledger.
+    pub(crate) fn new(ledger: ShellLedger) -> Self {
+        Self { ledger, of: BTreeMap::new(), order: BTreeSet::new() }
+    }
+
+    /// Notes how many bytes a client of this account holds now; 0 if it has left.
+    pub(crate) fn note(&mut self, client: ClientId, account: AccountId, bytes: usize) {
+        let bytes = bytes as u64;
+        let before = self.of.get(&client).map_or(0, HeldShare::count);
+        if before == bytes {
+            return;
+        }
+        self.order.remove(&(account, before, client));
+        if bytes == 0 {
+            self.of.remove(&client);
+            return;
+        }
+        self.order.insert((account, bytes, client));
+        let ledger = &self.ledger;
+        let held = self.of.entry(client).or_insert_with(|| ledger.hold(account, Resource::PartialBytes, 0));
+        held.set(ledger, bytes);
     }
 
     /// The client to disconnect, if the limit is exceeded.
     pub(crate) fn client_to_drop(&self) -> Option<ClientId> {
-        if self.total <= UNFINISHED_MAX_BYTES {
-            return None;
-        }
-        let mut users = BTreeMap::new();
-        for (uid, bytes) in self.of.values() {
-            *users.entry(*uid).or_insert(0_usize) += bytes;
-        }
-        let (worst, _) = users.into_iter().max_by_key(|(_, bytes)| *bytes)?;
-        let own = self.of.iter().filter(|(_, (uid, _))| *uid == worst);
-        own.max_by_key(|(_, (_, bytes))| *bytes).map(|(client, _)| *client)
+        let most = self.ledger.excess(Resource::PartialBytes)?;
+        let own = (most, 0, ClientId(0))..=(most, u64::MAX, ClientId(u64::MAX));
+        self.order.range(own).next_back().map(|(_, _, client)| *client)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_core::account::{Ledger, Users};
+
     use super::*;
 
     const MIB: usize = 1 << 20;
 
     #[test]
     fn the_greatest_of_the_greediest_user_gives_way_and_room_comes_back() {
-        let mut frames = PartialFrames::default();
-        let each = ALLOWANCE_BYTES + MIB;
-        let fits = (UNFINISHED_MAX_BYTES / MIB) as u64;
-        frames.note(ClientId(1), 7, ALLOWANCE_BYTES + 2 * MIB);
-        for client in 2..fits {
-            frames.note(ClientId(client), 8, each);
+        let bounds = [(Resource::PartialBytes, 64 * MIB as u64)];
+        let ledger = ShellLedger::new(Ledger::new(Users::Several, &bounds));
+        let (alice, mallory) = (ledger.open(7), ledger.open(8));
+        let connected = [alice, mallory].map(|account| ledger.hold(account, Resource::Connections, 1));
+        let mut frames = PartialFrames::new(ledger.clone());
+        frames.note(ClientId(1), alice, 2 * MIB);
+        for client in 2..64 {
+            frames.note(ClientId(client), mallory, MIB);
         }
-        assert_eq!(frames.client_to_drop(), None, "{}", frames.total);
-        frames.note(ClientId(500), 8, ALLOWANCE_BYTES + 2);
-        frames.note(ClientId(600), 8, each + 1);
+        assert_eq!(frames.client_to_drop(), None, "{frames:?}");
+        frames.note(ClientId(500), mallory, 2);
+        frames.note(ClientId(600), mallory, MIB + 1);
         assert_eq!(frames.client_to_drop(), Some(ClientId(600)), "not the single one of the other user");
-        frames.note(ClientId(600), 8, 0);
-        frames.note(ClientId(500), 8, ALLOWANCE_BYTES);
+        frames.note(ClientId(600), mallory, 0);
+        assert_eq!(frames.client_to_drop(), Some(ClientId(63)), "two small ones are too much as well");
+        frames.note(ClientId(500), mallory, 0);
         assert_eq!(frames.client_to_drop(), None);
-        for client in 1..=600 {
-            frames.note(ClientId(client), 8, 0);
+        for client in 1..64 {
+            let account = if client == 1 { alice } else { mallory };
+            frames.note(ClientId(client), account, 0);
         }
-        assert_eq!((frames.total, frames.of.len()), (0, 0));
+        drop(connected);
+        assert_eq!((frames.of.len(), frames.order.len()), (0, 0));
+        ledger.read(Ledger::audit);
+        assert_eq!(ledger.read(|ledger| ledger.held_by_all(Resource::PartialBytes)), 0);
     }
 }

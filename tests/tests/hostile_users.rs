@@ -21,6 +21,7 @@ use bulkhead_tests::{or_skip, skip};
 
 const ALICE: u32 = 60_001;
 const BOB: u32 = 60_002;
+const CAROL: u32 = 60_003;
 const GROUP: u32 = 65_534;
 
 /// A system daemon for everybody in the group `nogroup`, which every machine has.
@@ -165,6 +166,22 @@ fn one_user_cannot_take_every_connection() {
         (verdict(&mut wire) == Hello::WELCOME).then_some(wire)
     });
     assert_answers(&mut back);
+}
+
+/// Two users fill the bound; one who holds nothing still connects, beyond it.
+#[test]
+fn who_has_no_connection_gets_one() {
+    or_skip!(may_become_others());
+    let daemon = system_daemon("clients_max = 64\n");
+    let alice: Vec<_> = (0..48).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
+    let bob: Vec<_> = (0..16).map(|_| connect_as(&daemon, BOB).welcome()).collect();
+    for uid in [ALICE, BOB] {
+        assert_eq!(verdict(&mut connect_as(&daemon, uid)), Hello::BUSY);
+    }
+    let mut carol = connect_as(&daemon, CAROL).welcome();
+    assert_eq!(carol.run("noop", &["x"])[0].outcome, Outcome::Done);
+    assert_eq!(verdict(&mut connect_as(&daemon, CAROL)), Hello::BUSY, "one is a 64th");
+    drop((alice, bob));
 }
 
 /// What waits for its close waits on its sender's own account.

@@ -105,6 +105,7 @@ impl Resource {
                 | Self::Logs
                 | Self::Records
                 | Self::Deaths
+                | Self::PartialBytes
         )
     }
 
