@@ -26,6 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::ids::{ClientId, PoolId};
 
+use crate::turn::{AccountId, Resource};
+
 pub(crate) use connection::{AttachedBatch, Client};
 pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
 pub(crate) use values::HungUp;
@@ -65,9 +67,9 @@ impl Clients {
         self.map.values().filter(|client| client.is_connected()).count()
     }
 
-    /// The number of clients, vanished ones included.
-    pub(crate) fn remembered(&self) -> u64 {
-        self.map.len() as u64
+    /// What accounts hold here, in any number of rows. Vanished clients count as connections.
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
+        self.map.values().map(|client| (client.account(), Resource::Connections, 1))
     }
 
     /// Connected clients that wait for the end of any job.

@@ -44,7 +44,7 @@ impl Jobs {
             since_ns: turn.now_ns(),
             expiry,
         });
-        let attachments = self.attachments.hold(uid, submit.files, files);
+        let attachments = self.attachments.hold(turn, account, submit.files, files);
         let task_kind = if plans { TaskKind::Plan } else { TaskKind::Whole };
         let mut run = None;
         for input in submit.inputs.into_iter().take(count as usize) {

@@ -4,7 +4,8 @@
 //! until its end, and so does each offer that carries them until it is settled or its worker's death is proven. The
 //! last holder's [`Jobs::unload`] or [`Jobs::end`] makes the shell drop each file once.
 //!
-//! A file is a number here: this room opens, reads and closes nothing. `files.rs` checks the files of a submit.
+//! A file is a number here: this room opens, reads and closes nothing. `files.rs` checks the files of a submit, and
+//! `machine/admission.rs` whether its user has room for them.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -17,10 +18,10 @@ use bulkhead_proto::worker::stage::Stage;
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
 use crate::job::Jobs;
-use crate::job::files::pinned;
+use crate::job::files::pinned_bytes;
 use crate::job::list::Key;
 use crate::job::run::{TaskRun, Ticket};
-use crate::turn::{Turn, count_down};
+use crate::turn::{AccountId, Resource, Turn, count_down};
 
 /// The number of one job's attachments; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +30,7 @@ pub(crate) struct AttachmentsId(u64);
 /// The attachments of one job.
 #[derive(Debug)]
 struct Attachments {
-    uid: u32,
+    account: AccountId,
     files: Vec<(FileId, FileUse)>,
     pinned_bytes: u64,
     /// The output that all tasks of the job share, once a task was offered with it.
@@ -39,45 +40,27 @@ struct Attachments {
     users: u32,
 }
 
-/// Files and bytes of memory that are held, for all users or for one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct FilesHeld {
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-}
-
 /// The attachments of all jobs.
 #[derive(Debug, Default)]
 pub(crate) struct AttachmentTable {
     held: BTreeMap<AttachmentsId, Attachments>,
     last: u64,
     scratches: u64,
-    pub(super) all: FilesHeld,
-    pub(super) of: BTreeMap<u32, FilesHeld>,
 }
 
 impl AttachmentTable {
-    /// Applies `change` to the counts of all users and to those of one.
-    fn count(&mut self, uid: u32, change: impl Fn(&mut FilesHeld)) {
-        change(&mut self.all);
-        let used = self.of.entry(uid).or_default();
-        change(used);
-        if *used == FilesHeld::default() {
-            self.of.remove(&uid);
-        }
-    }
-
     fn get_mut(&mut self, id: AttachmentsId) -> &mut Attachments {
         self.held.get_mut(&id).expect("attachments that a job or an offer has are held")
     }
 
-    /// Holds the files that came with a job; `None` if none came.
+    /// Holds the files that came with a job, and charges them; `None` if none came.
     ///
     /// # Panics
     /// If there are not as many names as files.
     pub(super) fn hold(
         &mut self,
-        uid: u32,
+        turn: &mut Turn,
+        account: AccountId,
         names: Vec<FileUse>,
         came: Vec<Attached>,
     ) -> Option<AttachmentsId> {
@@ -86,41 +69,46 @@ impl AttachmentTable {
         }
         assert_eq!(came.len(), names.len(), "each file of a job has a name");
         let files: Vec<_> = came.iter().map(|file| file.file).zip(names).collect();
-        Some(self.open(uid, files, pinned(&came)))
+        let pinned_bytes = pinned_bytes(&came);
+        turn.charge(account, Resource::Files, files.len() as u64);
+        turn.charge(account, Resource::FileBytes, pinned_bytes);
+        Some(self.open(account, files, pinned_bytes))
     }
 
-    fn open(&mut self, uid: u32, files: Vec<(FileId, FileUse)>, pinned_bytes: u64) -> AttachmentsId {
-        let count = files.len() as u64;
-        self.count(uid, |used| {
-            used.files += count;
-            used.bytes += pinned_bytes;
-        });
+    fn open(
+        &mut self,
+        account: AccountId,
+        files: Vec<(FileId, FileUse)>,
+        pinned_bytes: u64,
+    ) -> AttachmentsId {
         self.last += 1;
         let id = AttachmentsId(self.last);
-        self.held.insert(id, Attachments { uid, files, pinned_bytes, scratch: None, plan: None, users: 1 });
+        self.held
+            .insert(id, Attachments { account, files, pinned_bytes, scratch: None, plan: None, users: 1 });
         id
     }
 
     /// Checks what must always hold; `users` counts the holders of each attachments.
     pub(crate) fn audit(&self, users: &BTreeMap<AttachmentsId, u32>) {
-        let (mut all, mut of) = (FilesHeld::default(), BTreeMap::<u32, FilesHeld>::new());
         for (id, attachments) in &self.held {
             assert_eq!(
                 users.get(id),
                 Some(&attachments.users),
                 "attachments {id:?} is held by those who have it"
             );
-            for used in [&mut all, of.entry(attachments.uid).or_default()] {
-                used.files += attachments.files.len() as u64;
-                used.bytes += attachments.pinned_bytes;
-            }
         }
-        of.retain(|_, used| *used != FilesHeld::default());
         assert!(
             users.keys().all(|id| self.held.contains_key(id)),
             "attachments that a job or an offer has are held"
         );
-        assert_eq!((all, of), (self.all, self.of.clone()), "files are counted");
+    }
+
+    /// What accounts hold of files and of the memory that those pin, one row for each attachments.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
+        self.held.values().flat_map(|attachments| {
+            let Attachments { account, files, pinned_bytes, .. } = attachments;
+            [(*account, Resource::Files, files.len() as u64), (*account, Resource::FileBytes, *pinned_bytes)]
+        })
     }
 }
 
@@ -130,13 +118,13 @@ impl Jobs {
     /// # Panics
     /// If the job's attachments are closed.
     pub(super) fn attach(&mut self, job: Key, stage: Stage) -> (Option<AttachmentsId>, Vec<TaskFile>) {
-        let (uid, output) = (self.table.batch(job).uid, self.table.batch(job).policy.output);
+        let (account, output) = (self.table.batch(job).account, self.table.batch(job).policy.output);
         let id = match self.table[job].attachments() {
             Some(id) => id,
             None if stage == Stage::Whole => return (None, Vec::new()),
             // A job that is done in parts has a plan, even if no file came with it.
             None => {
-                let id = self.attachments.open(uid, Vec::new(), 0);
+                let id = self.attachments.open(account, Vec::new(), 0);
                 *self.table[job].rare_mut().attachments.insert(id)
             }
         };
@@ -207,11 +195,8 @@ impl Jobs {
             return;
         }
         let Some(attachments) = self.attachments.held.remove(&id) else { return };
-        let count = attachments.files.len() as u64;
-        self.attachments.count(attachments.uid, |used| {
-            count_down(&mut used.files, count, "files of jobs");
-            count_down(&mut used.bytes, attachments.pinned_bytes, "bytes in files of jobs");
-        });
+        turn.release(attachments.account, Resource::Files, attachments.files.len() as u64);
+        turn.release(attachments.account, Resource::FileBytes, attachments.pinned_bytes);
         for (file, _) in attachments.files {
             turn.act(Action::DropFile { file });
         }

@@ -11,7 +11,7 @@ use crate::job::part_set::{FIRST_PART, part_of};
 use crate::job::run::Ticket;
 use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
 use crate::job::{Jobs, OfferRef};
-use crate::turn::{AccountId, Alarm, Turn};
+use crate::turn::{AccountId, Alarm, Resource, Turn};
 
 impl Jobs {
     /// Checks every invariant of this room; `tickets` are the tickets of all offers that workers hold, `held` the workers of
@@ -55,18 +55,26 @@ impl Jobs {
         })
     }
 
-    /// For each account that has jobs: its user, how many of them wait, and the bytes of their inputs.
-    pub(crate) fn waiting_by_account(&self) -> impl Iterator<Item = (AccountId, u32, u64, u64)> + use<> {
-        let mut of = BTreeMap::<_, (u64, u64)>::new();
-        for (key, job) in self.table.slab.iter().filter(|(_, job)| !job.is_part()) {
+    /// The account and the user of each job.
+    pub(crate) fn accounts(&self) -> impl Iterator<Item = (AccountId, u32)> + '_ {
+        self.table.slab.iter().map(|(key, _)| {
             let batch = self.table.batch(key as u32);
-            let (waiting, bytes) = of.entry((batch.account, batch.uid)).or_default();
-            if job.state.phase().waits() {
-                *waiting += 1;
-                *bytes += job.input.as_bytes().len() as u64;
-            }
-        }
-        of.into_iter().map(|((account, uid), (waiting, bytes))| (account, uid, waiting, bytes))
+            (batch.account, batch.uid)
+        })
+    }
+
+    /// What accounts hold here, in any number of rows.
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
+        let jobs = self.table.slab.iter().filter(|(_, job)| !job.is_part()).flat_map(|(key, job)| {
+            let account = self.table.batch(key as u32).account;
+            let waiting = u64::from(job.state.phase().waits());
+            [
+                (account, Resource::Jobs, 1),
+                (account, Resource::Queue, waiting),
+                (account, Resource::QueueBytes, waiting * job.input.as_bytes().len() as u64),
+            ]
+        });
+        jobs.chain(self.attachments.held())
     }
 
     /// Whether the task of a current offer runs alone; `None` if the offer is not current.

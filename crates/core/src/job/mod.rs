@@ -54,6 +54,7 @@ pub(crate) use attempt::truncate;
 pub(crate) use batch::Batch;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
+pub(crate) use files::{check_files, pinned_bytes};
 pub(crate) use grant::{grant, missing_file};
 pub(crate) use level::TakeChoice;
 pub(crate) use progress::ProgressLook;

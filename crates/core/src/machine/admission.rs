@@ -6,6 +6,8 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::job::Payload;
 
 use crate::account::Room;
+use crate::event::Attached;
+use crate::job::pinned_bytes;
 use crate::machine::Core;
 use crate::turn::{AccountId, Resource};
 
@@ -44,6 +46,26 @@ impl Core {
         } else {
             (fitting, Some(self.busy(Resource::QueueBytes, bytes, count - fitting)))
         }
+    }
+
+    /// Whether there is room for the files that came with a submit.
+    ///
+    /// # Errors
+    /// They never fit, or not now.
+    pub(super) fn room_for_files(&mut self, account: AccountId, came: &[Attached]) -> Result<(), Refusal> {
+        let wanted = [(Resource::Files, came.len() as u64), (Resource::FileBytes, pinned_bytes(came))];
+        for (resource, wanted) in wanted.into_iter().filter(|(_, wanted)| *wanted > 0) {
+            let (room, share) = (self.room(account, resource), self.ledger.share(account, resource));
+            if wanted > share {
+                let what = resource.name();
+                let why = format!("{wanted} {what}, at most {share} fit: leave large files on a disk");
+                return Err(Refusal::Invalid { why });
+            }
+            if wanted > room.left() {
+                return Err(self.busy(resource, room, 1));
+            }
+        }
+        Ok(())
     }
 
     /// The refusal of `over` more of a resource.

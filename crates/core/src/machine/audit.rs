@@ -3,9 +3,21 @@
 //! It walks everything, so it is for the simulation and the tests, which call it after each turn; the daemon
 //! never does.
 
+use std::collections::BTreeMap;
+
 use crate::machine::Core;
 use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
+
+/// What rooms tell of what they hold (`holdings`), and charge.
+const AUDITED: [Resource; 6] = [
+    Resource::Connections,
+    Resource::Jobs,
+    Resource::Queue,
+    Resource::QueueBytes,
+    Resource::Files,
+    Resource::FileBytes,
+];
 
 impl Core {
     /// Checks every invariant of the machine.
@@ -27,18 +39,28 @@ impl Core {
     /// The ledger has what the rooms hold.
     fn audit_ledger(&self) {
         self.ledger.audit();
-        for (resource, held) in [
-            (Resource::Connections, self.clients.remembered()),
-            (Resource::Jobs, self.jobs.unended() + self.jobs.ended()),
-            (Resource::Queue, self.jobs.queued() + self.jobs.retrying()),
-        ] {
-            assert_eq!(self.ledger.held_by_all(resource), held, "{} are in the ledger", resource.name());
-        }
-        for (account, uid, waiting, bytes) in self.jobs.waiting_by_account() {
+        let queued = self.jobs.queued() + self.jobs.retrying();
+        assert_eq!(self.ledger.held_by_all(Resource::Queue), queued, "queued jobs are in the ledger");
+        for (account, uid) in self.jobs.accounts() {
             assert_eq!(self.ledger.find(uid), Some(account), "a batch has the account of its user");
-            assert_eq!(self.ledger.held(account, Resource::Queue), waiting);
-            assert_eq!(self.ledger.held(account, Resource::QueueBytes), bytes);
         }
+        let mut rooms = BTreeMap::<_, u64>::new();
+        for (account, resource, count) in self.jobs.holdings().chain(self.clients.holdings()) {
+            *rooms.entry((account, resource)).or_default() += count;
+        }
+        for (account, holder) in self.ledger.accounts() {
+            for resource in AUDITED {
+                let held = rooms.remove(&(account, resource)).unwrap_or_default();
+                let name = resource.name();
+                assert_eq!(
+                    self.ledger.held(account, resource),
+                    held,
+                    "{name} of {holder:?} are in the ledger"
+                );
+            }
+        }
+        rooms.retain(|_, held| *held > 0);
+        assert_eq!(rooms, BTreeMap::new(), "who holds something has an account");
     }
 
     /// Each running job is the current one of exactly one offer.

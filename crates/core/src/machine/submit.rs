@@ -10,7 +10,7 @@ use bulkhead_proto::limits::{BATCH_MAX, INLINE_MAX_BYTES};
 
 use crate::client::AttachedBatch;
 use crate::event::{Attached, Peer};
-use crate::job::{Admission, grant, missing_file};
+use crate::job::{Admission, check_files, grant, missing_file};
 use crate::machine::Core;
 use crate::turn::{AccountId, Counter, Owner};
 
@@ -23,7 +23,9 @@ impl Core {
         let kind = self.check(&submit);
         let kind = kind.and_then(|kind| {
             grant(&self.turn.config().kinds[usize::from(kind.0)], &mut submit.policy, admin)?;
-            self.jobs.check_files(&self.turn, uid, &submit, &files)?;
+            check_files(&submit, &files)?;
+            // Last of all: `busy` tells a client to try again, and that must not fail for another reason then.
+            self.room_for_files(account, &files)?;
             Ok(kind)
         });
         let kind = match kind {

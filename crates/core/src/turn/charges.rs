@@ -24,6 +24,10 @@ impl Charges {
     }
 
     fn change(&mut self, account: AccountId, resource: Resource, change: i64) {
+        // An account that holds nothing may be closed by now.
+        if change == 0 {
+            return;
+        }
         if let Some((last, changes)) = self.rows.last_mut()
             && *last == account
         {
@@ -64,5 +68,7 @@ mod tests {
         assert_eq!((rows[0].1[Resource::Queue as usize], rows[0].1[Resource::Jobs as usize]), (2, 3));
         assert_eq!(rows[2].1[Resource::Jobs as usize], -3);
         assert!(charges.is_empty());
+        charges.release(a, Resource::Files, 0);
+        assert!(charges.is_empty(), "nothing is no change");
     }
 }

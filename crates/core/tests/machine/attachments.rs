@@ -205,7 +205,7 @@ fn one_user_has_three_quarters_of_the_files_and_root_all() {
     assert!(why.contains("your share of the files") && why.contains("limit 6"), "{why}");
     let (_, last) = rig.with_files(BOB, both_ways());
     let why = rig.refused(BOB, both_ways(), 2, 1);
-    assert!(why.contains("table of files") && why.contains("limit 8") && why.contains("try again"), "{why}");
+    assert!(why.contains("bound of files") && why.contains("limit 8") && why.contains("try again"), "{why}");
     rig.change(BOB, Request::Cancel { jobs: vec![last] });
     rig.with_files(ADMIN, both_ways());
     rig.change(ALICE, Request::Cancel { jobs: (1..4).map(JobId).collect() });
