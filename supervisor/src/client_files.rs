@@ -106,11 +106,7 @@ impl ClientFileStore {
     /// Why no descriptors can be received from this user now, or `None`.
     pub(crate) fn shortage(&self, account: AccountId) -> Option<Refusal> {
         let room = self.ledger.room(account, Resource::Descriptors);
-        (room.left() == 0).then(|| Refusal::Busy {
-            what: "the room for descriptors of clients".to_owned(),
-            limit: room.limit(),
-            retry_after_ms: RETRY_AFTER_MS,
-        })
+        (room.left() == 0).then(|| room.refusal(Resource::Descriptors, RETRY_AFTER_MS))
     }
 
     /// Reads from a client of this user. Attached descriptors go to `unclaimed`. To be called only if

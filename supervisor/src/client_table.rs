@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use bulkhead_core::UserTurns;
+use bulkhead_core::account::Resource;
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::refusal::Refusal;
@@ -287,8 +288,10 @@ impl ClientTable {
             let Some(connection) = self.connections.get_mut(&client) else { return };
             self.partial_frames.note(client, connection.account(), 0);
             connection.fail(Refusal::Busy {
-                what: "the room for unfinished frames, in bytes,".to_owned(),
+                what: Resource::PartialBytes.name().to_owned(),
                 limit: UNFINISHED_MAX_BYTES as u64,
+                share_of: None,
+                key: None,
                 retry_after_ms: RETRY_NS / 1_000_000,
             });
             log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);

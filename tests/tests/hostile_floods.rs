@@ -61,7 +61,7 @@ fn half_frames_are_held_within_a_bound() {
         assert!(grown < UNFINISHED_MAX_BYTES as u64 + (128 << 20), "it grew by {grown} bytes");
         let gone = eventually("some gave way", || {
             let log = siege.daemon.log();
-            log.contains("the room for unfinished frames").then_some(log)
+            log.contains("bytes of unfinished frames (limit 67108864, which is fixed)").then_some(log)
         });
         assert!(gone.matches("client misbehaved").count() < 50, "not each is said");
     });

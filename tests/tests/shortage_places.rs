@@ -189,7 +189,10 @@ fn a_full_queue_of_bytes_is_refused_by_name_and_takes_jobs_again() {
     let first = witness.wire.submit("noop", &[&long]);
     match witness.wire.call(Request::Submit(submit("noop", &[&long], false))) {
         Reply::Refused(refusal @ Refusal::Busy { limit: 4096, .. }) => {
-            assert!(refusal.to_string().contains("the room for inputs in the queue is full"), "{refusal}");
+            assert!(
+                refusal.to_string().contains("bytes of queued inputs (limit 4096, set by queue_bytes_max)"),
+                "{refusal}"
+            );
         }
         other => panic!("not refused: {other:?}"),
     }

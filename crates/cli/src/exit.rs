@@ -221,7 +221,13 @@ mod tests {
     #[test]
     fn errors_have_the_codes_of_the_table() {
         let path = PathBuf::from("/x");
-        let busy = Refusal::Busy { what: "queue".to_owned(), limit: 1, retry_after_ms: 1 };
+        let busy = Refusal::Busy {
+            what: "queue".to_owned(),
+            limit: 1,
+            share_of: None,
+            key: None,
+            retry_after_ms: 1,
+        };
         let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
         let closed = || Error::Closed { in_a_frame: false };
         let cases: [(anyhow::Error, u8); 19] = [

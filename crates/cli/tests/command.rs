@@ -212,7 +212,16 @@ fn a_daemon_that_dies_under_running_jobs_has_lost_them() {
 fn refusals_have_their_codes() {
     for (refusal, expected) in [
         (Refusal::Draining, 75),
-        (Refusal::Busy { what: "queue".to_owned(), limit: 1, retry_after_ms: 9 }, 75),
+        (
+            Refusal::Busy {
+                what: "queue".to_owned(),
+                limit: 1,
+                share_of: None,
+                key: None,
+                retry_after_ms: 9,
+            },
+            75,
+        ),
         (Refusal::UnknownKind { kind: "x".to_owned(), known: vec!["noop".to_owned()] }, 2),
     ] {
         let said = refusal.to_string();

@@ -75,7 +75,13 @@ fn a_busy_daemon_gets_the_files_again() {
     let fake = Fake::serve(|mut peer| {
         let (tag, _) = peer.submit().unwrap();
         assert_eq!(peer.descriptors.drain(..).count(), 2);
-        let busy = Refusal::Busy { what: "files".to_owned(), limit: 3, retry_after_ms: 1 };
+        let busy = Refusal::Busy {
+            what: "files".to_owned(),
+            limit: 3,
+            share_of: None,
+            key: None,
+            retry_after_ms: 1,
+        };
         peer.reply(tag, Reply::Refused(busy));
         let (tag, _) = peer.submit().unwrap();
         shout(&mut peer);

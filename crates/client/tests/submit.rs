@@ -20,7 +20,7 @@ fn inputs(count: usize) -> impl Iterator<Item = JobInput> {
 }
 
 fn busy() -> Refusal {
-    Refusal::Busy { what: "queue".to_owned(), limit: 3, retry_after_ms: 1 }
+    Refusal::Busy { what: "queue".to_owned(), limit: 3, share_of: None, key: None, retry_after_ms: 1 }
 }
 
 fn text(output: ReceivedOutput) -> String {

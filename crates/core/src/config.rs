@@ -42,7 +42,7 @@ pub struct Config {
     pub queue_max: u64,
     /// Most bytes of queued inputs, in all.
     pub queue_bytes_max: u64,
-    /// Most files of jobs that are held, in all; a user who is not root may have three quarters of it.
+    /// Most files of jobs that are held, in all; shared by users as `account/` says.
     pub files_max: u64,
     /// Most bytes of memory that these files pin, shared in the same way.
     pub files_bytes_max: u64,

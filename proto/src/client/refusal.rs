@@ -20,10 +20,14 @@ use crate::plain::Plain;
 pub enum Refusal {
     /// A limit of the daemon is reached; the same request may succeed later.
     Busy {
-        /// What is full.
+        /// What is bounded, in the plural: "queued jobs".
         what: String,
-        /// Its limit.
+        /// The bound that was met.
         limit: u64,
+        /// The bound of all users together, if `limit` is the share of one.
+        share_of: Option<u64>,
+        /// What sets the bound: a key of the configuration, or a limit of the system. `None`: it is fixed.
+        key: Option<String>,
         /// When to try again.
         retry_after_ms: u64,
     },
@@ -168,9 +172,10 @@ impl UnknownJobs {
 impl fmt::Display for Refusal {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy { what, limit, retry_after_ms } => {
-                let what = Plain(what);
-                write!(out, "busy: {what} is full (limit {limit}); try again in {retry_after_ms} ms")
+            Self::Busy { what, limit, share_of, key, retry_after_ms } => {
+                let (what, key) = (what.clone(), key.clone());
+                let met = MetBound { what, limit: *limit, share_of: *share_of, key };
+                write!(out, "busy: {met}; try again in {retry_after_ms} ms")
             }
             Self::Draining => out.write_str("the daemon is draining and takes no new jobs"),
             Self::UnknownKind { kind, .. } if kind == EXEC => out.write_str(
@@ -209,6 +214,42 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// A bound that was met, as `busy` and `why` name it. The fields are those of [`Refusal::Busy`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct MetBound {
+    /// What is bounded, in the plural.
+    pub what: String,
+    /// The bound that was met.
+    pub limit: u64,
+    /// The bound of all users together, if `limit` is the share of one.
+    pub share_of: Option<u64>,
+    /// What sets the bound; `None`: it is fixed.
+    pub key: Option<String>,
+}
+
+impl MetBound {
+    /// The refusal of more.
+    pub fn busy(self, retry_after_ms: u64) -> Refusal {
+        let Self { what, limit, share_of, key } = self;
+        Refusal::Busy { what, limit, share_of, key, retry_after_ms }
+    }
+}
+
+impl fmt::Display for MetBound {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, limit, share_of, key } = self;
+        let what = Plain(what);
+        match share_of {
+            Some(all) => write!(out, "your share of the {what} is used up (limit {limit} of {all}, ")?,
+            None => write!(out, "there is no room for more {what} (limit {limit}, ")?,
+        }
+        match key {
+            Some(key) => write!(out, "set by {})", Plain(key)),
+            None => out.write_str("which is fixed)"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,7 +265,10 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_once_with_all_its_jobs() {
-        let busy = |limit| Refusal::Busy { what: "queued jobs".to_owned(), limit, retry_after_ms: limit };
+        let busy = |limit| {
+            let what = "queued jobs".to_owned();
+            Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: limit }
+        };
         let state = |job| Refusal::WrongState { job: JobId(job), needed: "it has ended already".to_owned() };
         let mut all = Vec::new();
         for job in 1..=9 {
@@ -235,6 +279,22 @@ mod tests {
         let each: Vec<Refusal> = all.iter().flat_map(RefusedJobs::refusals).collect();
         let expected = [1, 2, 4, 5, 7, 8].map(state).into_iter().chain(std::iter::repeat_n(busy(3), 3));
         assert_eq!(each, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn busy_names_the_bound_its_value_and_what_sets_it() {
+        let busy = |share_of, key: Option<&str>| {
+            let (what, key) = ("queued jobs".to_owned(), key.map(str::to_owned));
+            Refusal::Busy { what, limit: 75, share_of, key, retry_after_ms: 9 }.to_string()
+        };
+        assert_eq!(
+            [busy(Some(100), Some("queue_max")), busy(None, Some("queue_max")), busy(None, None)],
+            [
+                "busy: your share of the queued jobs is used up (limit 75 of 100, set by queue_max); try again in 9 ms",
+                "busy: there is no room for more queued jobs (limit 75, set by queue_max); try again in 9 ms",
+                "busy: there is no room for more queued jobs (limit 75, which is fixed); try again in 9 ms",
+            ]
+        );
     }
 
     #[test]

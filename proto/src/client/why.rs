@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::client::outcome::{Outcome, TimeLimit};
+use crate::client::refusal::MetBound;
 use crate::client::view::{JobDeath, Parts, PoolHealth, StoppedProgram};
 use crate::codec::{Decode, Encode};
 use crate::ids::{JobId, WorkerId};
@@ -105,7 +106,7 @@ pub struct QueuedBefore {
 }
 
 /// The results that a client has not read yet, and their limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 pub struct Unread {
     /// Bytes of unread results.
     pub bytes: u64,
@@ -115,9 +116,9 @@ pub struct Unread {
     pub outputs: u64,
     /// With this many of them, its jobs wait.
     pub outputs_max: u64,
-    /// Whether the unread results of all clients together have reached the daemon's limit: then jobs of every client with
-    /// unread results wait.
-    pub all_full: bool,
+    /// The bound that the unread results of all clients of its user have met, if they have: then jobs of each client of
+    /// that user with unread results wait.
+    pub of_user: Option<MetBound>,
 }
 
 /// The state of the pool that runs a waiting job's kind.

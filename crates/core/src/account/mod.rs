@@ -8,7 +8,7 @@
 //! |---|---|
 //! | one user, others there or not | B - B/4 |
 //! | root; the one user of a daemon that has one | B |
-//! | a user who holds less than B/64 | so much that all users together hold B + B/8 |
+//! | a user who holds less than B/64 | B/64, also beyond the bound, while all users together hold less than B + B/8 |
 //!
 //! So a flood of one user never shuts out another, and no number of users shuts out one who holds little. The machine
 //! posts what the rooms return as [`Charges`]; nothing here knows a job.
@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bulkhead_proto::client::refusal::{MetBound, Refusal};
 use slab::Slab;
 
 pub use crate::config::Users;
@@ -26,9 +27,9 @@ pub use crate::turn::{AccountId, Charges, Resource};
 
 /// One user may hold all but this part of a bound.
 const KEPT_FROM_ONE: u64 = 4;
-/// A user with less than this part of a bound may go beyond it...
+/// A user may have this part of a bound also beyond it...
 const SMALL_PART: u64 = 64;
-/// ...by at most this part of it, all such users together.
+/// ...while all users together are beyond it by less than this part.
 const BEYOND_PART: u64 = 8;
 
 /// Who holds what is in an account.
@@ -52,7 +53,7 @@ struct Account {
 pub struct Room {
     left: u64,
     limit: u64,
-    is_share: bool,
+    bound: u64,
 }
 
 impl Room {
@@ -68,7 +69,22 @@ impl Room {
 
     /// Whether that bound is the share of one user. Else it is the bound of all users together.
     pub fn is_share(self) -> bool {
-        self.is_share
+        self.limit < self.bound
+    }
+
+    /// The refusal of more of this resource.
+    pub fn refusal(self, resource: Resource, retry_after_ms: u64) -> Refusal {
+        self.met(resource).busy(retry_after_ms)
+    }
+
+    /// The bound of this resource that is met beyond what is left.
+    pub fn met(self, resource: Resource) -> MetBound {
+        MetBound {
+            what: resource.name().to_owned(),
+            limit: self.limit,
+            share_of: self.is_share().then_some(self.bound),
+            key: resource.key().map(str::to_owned),
+        }
     }
 }
 
@@ -229,14 +245,15 @@ impl Ledger {
     pub fn room(&self, account: AccountId, resource: Resource) -> Room {
         let (own, share, bound) =
             (self.held(account, resource), self.share(account, resource), self.bound(resource));
-        let is_small = own < bound / SMALL_PART;
-        let most = if is_small { bound.saturating_add(bound / BEYOND_PART) } else { bound };
+        let (all, beyond) = (self.held_by_all(resource), bound.saturating_add(bound / BEYOND_PART));
+        // Beyond the bound nobody comes to hold more than a small part, so that the eighth is there for the next small one.
+        let of_small = (bound / SMALL_PART).saturating_sub(own).min(beyond.saturating_sub(all));
         let of_share = share.saturating_sub(own);
-        let of_all = most.saturating_sub(self.held_by_all(resource));
+        let of_all = bound.saturating_sub(all).max(of_small);
         if of_share < of_all {
-            Room { left: of_share, limit: share, is_share: share < bound }
+            Room { left: of_share, limit: share, bound }
         } else {
-            Room { left: of_all, limit: bound, is_share: false }
+            Room { left: of_all, limit: bound, bound }
         }
     }
 

@@ -12,13 +12,13 @@ fn several(bound: u64) -> Ledger {
 fn one_user_gets_three_quarters_and_root_gets_all() {
     let mut ledger = several(6400);
     let (alice, root) = (ledger.open(7), ledger.open(ROOT));
-    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 4800, limit: 4800, is_share: true });
+    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 4800, limit: 4800, bound: 6400 });
     ledger.charge(alice, Resource::Queue, 4800);
     assert_eq!(ledger.room(alice, Resource::Queue).left(), 0);
     // Root is small as well: an eighth on top.
     assert_eq!(ledger.room(root, Resource::Queue).left(), 6400 - 4800 + 800);
     ledger.charge(root, Resource::Queue, 1600);
-    assert_eq!(ledger.room(root, Resource::Queue), Room { left: 0, limit: 6400, is_share: false });
+    assert_eq!(ledger.room(root, Resource::Queue), Room { left: 0, limit: 6400, bound: 6400 });
     ledger.audit();
 }
 
@@ -27,7 +27,7 @@ fn where_there_is_one_user_the_share_is_the_bound() {
     let mut ledger = Ledger::new(Users::One, &[(Resource::Queue, 100)]);
     let alice = ledger.open(7);
     ledger.charge(alice, Resource::Queue, 99);
-    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 1, limit: 100, is_share: false });
+    assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 1, limit: 100, bound: 100 });
 }
 
 #[test]
@@ -37,11 +37,22 @@ fn who_holds_little_has_an_eighth_on_top() {
     ledger.charge(alice, Resource::Queue, 4800);
     ledger.charge(bob, Resource::Queue, 1600);
     assert_eq!(ledger.room(bob, Resource::Queue).left(), 0);
-    assert_eq!(ledger.room(carol, Resource::Queue).left(), 800);
+    assert_eq!(ledger.room(carol, Resource::Queue).left(), 100, "a 64th, however much an eighth is");
     ledger.charge(carol, Resource::Queue, 99);
-    assert_eq!(ledger.room(carol, Resource::Queue).left(), 701, "99 is less than a 64th");
+    assert_eq!(ledger.room(carol, Resource::Queue).left(), 1, "99 is less than a 64th");
     ledger.charge(carol, Resource::Queue, 1);
     assert_eq!(ledger.room(carol, Resource::Queue).left(), 0, "100 is a 64th");
+    // So there is room for seven more like her.
+    let small: Vec<_> = (10..18).map(|uid| ledger.open(uid)).collect();
+    for account in &small[..7] {
+        assert_eq!(ledger.room(*account, Resource::Queue).left(), 100);
+        ledger.charge(*account, Resource::Queue, 100);
+    }
+    assert_eq!(ledger.room(small[7], Resource::Queue).left(), 0);
+    ledger.release(alice, Resource::Queue, 810);
+    assert_eq!(ledger.room(small[7], Resource::Queue).left(), 100, "ten below the bound, and beyond it");
+    ledger.release(alice, Resource::Queue, 1000);
+    assert_eq!(ledger.room(small[7], Resource::Queue).left(), 1010, "below the bound there is no 64th");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! has its own jobs parked, and no others.
 
 use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::refusal::MetBound;
 use bulkhead_proto::client::why::Unread;
 use bulkhead_proto::ids::{ClientId, LogId, OutputId, Tag};
 
@@ -84,17 +85,17 @@ impl Clients {
         count_down(&mut client.untold_outputs, outputs, "outputs that a client was not told");
     }
 
-    /// What a connected client has not read, and how much it may leave unread. `all_full`: the unread ends of all
-    /// clients together exceed their bound.
-    pub(crate) fn unread(&self, turn: &Turn, id: ClientId, all_full: bool) -> Option<Unread> {
+    /// What a connected client has not read, and how much it may leave unread. `of_user`: the bound that the
+    /// unread ends of all clients of its user have met.
+    pub(crate) fn unread(&self, turn: &Turn, id: ClientId, of_user: Option<MetBound>) -> Option<Unread> {
         let most = turn.config().client_credit_bytes.saturating_mul(UNREAD_CREDITS);
         let client = self.see(id)?;
         Some(Unread {
             bytes: client.untold_bytes,
-            bytes_max: if all_full { 0 } else { most },
+            bytes_max: if of_user.is_some() { 0 } else { most },
             outputs: client.untold_outputs,
             outputs_max: UNREAD_OUTPUTS,
-            all_full,
+            of_user,
         })
     }
 }

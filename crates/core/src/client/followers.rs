@@ -46,8 +46,8 @@ impl Clients {
         let first = turn.records().first_index();
         let Some(client) = self.connected(id) else { return Ok(()) };
         if client.readers.len() == READERS_MAX {
-            let what = "your list of running events requests".to_owned();
-            return Err(Refusal::Busy { what, limit: READERS_MAX as u64, retry_after_ms: 1000 });
+            let (what, limit) = ("running events requests on one connection".to_owned(), READERS_MAX as u64);
+            return Err(Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: 1000 });
         }
         let next = if after == 0 { first } else { after.saturating_add(1) };
         client.readers.push(RecordReader { tag, next, follow, begun: false });

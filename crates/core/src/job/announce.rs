@@ -18,7 +18,7 @@ use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::{End, Retention};
 use crate::job::{Jobs, Released, Untold};
-use crate::turn::{Turn, count_down};
+use crate::turn::{Resource, Turn, count_down};
 
 impl Jobs {
     /// Records that an end was announced to so many clients. The end of an attached job is kept until its client has
@@ -39,6 +39,7 @@ impl Jobs {
         self.mark_untold(key);
         let untold = self.weigh_untold(key);
         self.kept.add_untold(untold.bytes);
+        self.table.charges.charge(self.table.batch(key).account, Resource::UnreadResults, untold.bytes);
         Some(untold)
     }
 

@@ -9,7 +9,7 @@ use bulkhead_proto::ids::{Fence, JobId, PoolId, Seq, WorkerId};
 
 use crate::job::part_set::{FIRST_PART, part_of};
 use crate::job::run::Ticket;
-use crate::job::state::{EntryState, PHASES, Phase, TaskKind};
+use crate::job::state::{EntryState, PHASES, Phase, Retention, TaskKind};
 use crate::job::{Jobs, OfferRef};
 use crate::turn::{AccountId, Alarm, Resource, Turn};
 
@@ -68,10 +68,12 @@ impl Jobs {
         let jobs = self.table.slab.iter().filter(|(_, job)| !job.is_part()).flat_map(|(key, job)| {
             let account = self.table.batch(key as u32).account;
             let waiting = u64::from(job.state.phase().waits());
+            let untold = job.end().is_some_and(|end| end.retention == Retention::Untold);
             [
                 (account, Resource::Jobs, 1),
                 (account, Resource::Queue, waiting),
                 (account, Resource::QueueBytes, waiting * job.input.as_bytes().len() as u64),
+                (account, Resource::UnreadResults, u64::from(untold) * job.kept_bytes()),
             ]
         });
         jobs.chain(self.attachments.held())

@@ -15,7 +15,7 @@ use crate::job::run::TaskRun;
 use crate::job::state::{Phase, Retention};
 use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
-use crate::turn::{Counter, Owner, Turn, count_down, ms};
+use crate::turn::{Counter, Owner, Resource, Turn, count_down, ms};
 
 /// Shortest time between two records about results that were dropped early, in milliseconds.
 const SAY_EVERY_MS: u64 = 10_000;
@@ -120,6 +120,8 @@ impl Jobs {
             Retention::Untold => {
                 let untold = self.weigh_untold(key);
                 self.kept.remove_untold(untold.bytes);
+                let account = self.table.batch(key).account;
+                self.table.charges.release(account, Resource::UnreadResults, untold.bytes);
                 return Some(untold);
             }
             Retention::Quarantine => {
@@ -189,11 +191,6 @@ impl Jobs {
     /// Bytes of all ended jobs outside quarantine.
     pub(crate) fn kept_bytes(&self) -> u64 {
         self.kept.bytes + self.kept.untold_bytes
-    }
-
-    /// Bytes of untold ends.
-    pub(crate) fn untold_bytes(&self) -> u64 {
-        self.kept.untold_bytes
     }
 
     /// Quarantined jobs.

@@ -42,9 +42,9 @@ impl Core {
         if count <= jobs.left().min(fitting) {
             (count, None)
         } else if jobs.left() <= fitting {
-            (jobs.left(), Some(self.busy(Resource::Queue, jobs, count - jobs.left())))
+            (jobs.left(), Some(jobs.refusal(Resource::Queue, self.turn.retry_after_ms(count - jobs.left()))))
         } else {
-            (fitting, Some(self.busy(Resource::QueueBytes, bytes, count - fitting)))
+            (fitting, Some(bytes.refusal(Resource::QueueBytes, self.turn.retry_after_ms(count - fitting))))
         }
     }
 
@@ -62,18 +62,9 @@ impl Core {
                 return Err(Refusal::Invalid { why });
             }
             if wanted > room.left() {
-                return Err(self.busy(resource, room, 1));
+                return Err(room.refusal(resource, self.turn.retry_after_ms(1)));
             }
         }
         Ok(())
-    }
-
-    /// The refusal of `over` more of a resource.
-    fn busy(&self, resource: Resource, room: Room, over: u64) -> Refusal {
-        let what = match room.is_share() {
-            true => format!("your share of the {}", resource.name()),
-            false => format!("the bound of {}", resource.name()),
-        };
-        Refusal::Busy { what, limit: room.limit(), retry_after_ms: self.turn.retry_after_ms(over) }
     }
 }

@@ -5,13 +5,13 @@
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
-use bulkhead_proto::client::why::Unread;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::action::Action;
 use crate::client::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
 use crate::job::TaskRun;
 use crate::machine::Core;
+use crate::turn::Resource;
 
 impl Core {
     /// Sends a reply of about so many bytes.
@@ -118,12 +118,15 @@ impl Core {
     }
 
     /// Lets the jobs of parked clients go on once little enough is unread: they may have read, their results may have been
-    /// taken or dropped by others, or the bytes of all unread results may be below their bound again.
+    /// taken or dropped by others, or the unread results of their user may be below their bound again.
     pub(super) fn unpark_read(&mut self) {
-        let read: Vec<(u32, ClientId)> = (self.jobs.parked_clients())
-            .filter_map(|id| Some((id, self.is_unread(id)?)))
-            .filter_map(|(id, (uid, unread))| (!unread).then_some((uid, id)))
-            .collect();
+        let parked: Vec<ClientId> = self.jobs.parked_clients().collect();
+        let mut read = Vec::new();
+        for id in parked {
+            if let Some((uid, false)) = self.is_unread(id) {
+                read.push((uid, id));
+            }
+        }
         if read.is_empty() {
             return;
         }
@@ -134,14 +137,12 @@ impl Core {
     }
 
     /// A connected client's user, and whether too much waits for it to read.
-    fn is_unread(&self, id: ClientId) -> Option<(u32, bool)> {
-        let unread = self.unread(id)?;
+    fn is_unread(&mut self, id: ClientId) -> Option<(u32, bool)> {
+        let account = self.clients.see(id)?.account();
+        let room = self.room(account, Resource::UnreadResults);
+        let of_user = (room.left() == 0).then(|| room.met(Resource::UnreadResults));
+        let unread = self.clients.unread(&self.turn, id, of_user)?;
         let too_much = unread.bytes > unread.bytes_max || unread.outputs >= unread.outputs_max;
         Some((self.clients.see(id)?.peer().uid, too_much))
-    }
-
-    fn unread(&self, id: ClientId) -> Option<Unread> {
-        let all_full = self.jobs.untold_bytes() > self.turn.config().keep_bytes_max;
-        self.clients.unread(&self.turn, id, all_full)
     }
 }

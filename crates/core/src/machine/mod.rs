@@ -48,6 +48,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Files, config.files_max),
         (Resource::FileBytes, config.files_bytes_max),
         (Resource::Waits, config.queue_max.max(BATCH_MAX as u64)),
+        (Resource::UnreadResults, config.keep_bytes_max),
         (Resource::Kept, config.keep_jobs_max),
         (Resource::KeptBytes, config.keep_bytes_max),
         (Resource::KeptOutputs, config.keep_outputs_max),

@@ -60,8 +60,9 @@ impl Core {
 
     /// Answers with the reply of a view, or its refusal.
     fn show(&mut self, id: ClientId, tag: Tag, look: impl FnOnce(&View<'_>) -> Result<ViewReply, Refusal>) {
-        let Core { turn, jobs, workers, clients, drain, .. } = &*self;
-        match look(&View::new(turn, jobs, workers, clients, drain.seen())) {
+        self.post_charges();
+        let Core { turn, jobs, workers, clients, ledger, drain, .. } = &*self;
+        match look(&View::new(turn, jobs, workers, clients, ledger, drain.seen())) {
             Ok(ViewReply { reply, bytes }) => self.reply(id, tag, reply, bytes),
             Err(refusal) => self.refuse(id, tag, refusal),
         }
@@ -87,8 +88,9 @@ impl Core {
         let limit = self.turn.config().queue_max.max(BATCH_MAX as u64);
         let Some(client) = self.clients.see(id) else { return };
         if client.asked_waits() + jobs.len() as u64 > limit {
-            let what = "your list of jobs to wait for".to_owned();
-            return self.refuse(id, tag, Refusal::Busy { what, limit, retry_after_ms: 1000 });
+            let (what, key) = ("jobs to wait for on one connection".to_owned(), Some("queue_max".to_owned()));
+            let busy = Refusal::Busy { what, limit, share_of: None, key, retry_after_ms: 1000 };
+            return self.refuse(id, tag, busy);
         }
         let mut unknown = Vec::new();
         for &job in jobs {

@@ -40,6 +40,8 @@ pub enum Resource {
     Readers,
     /// Workers that have claimed a task.
     Workers,
+    /// Bytes of results of attached jobs that their clients have not read.
+    UnreadResults,
     /// Ended jobs that are kept.
     Kept,
     /// Bytes of their results.
@@ -70,7 +72,7 @@ impl Resource {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every resource, in the order of its number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Connections,
         Self::Jobs,
         Self::Queue,
@@ -80,6 +82,7 @@ impl Resource {
         Self::Waits,
         Self::Readers,
         Self::Workers,
+        Self::UnreadResults,
         Self::Kept,
         Self::KeptBytes,
         Self::KeptOutputs,
@@ -109,6 +112,32 @@ impl Resource {
         )
     }
 
+    /// What sets the bound of all users together: a key of the configuration, or a limit of the system. `None`: it is
+    /// fixed, or there is none.
+    pub const fn key(self) -> Option<&'static str> {
+        match self {
+            Self::Connections => Some("clients_max"),
+            Self::Queue | Self::Waits => Some("queue_max"),
+            Self::QueueBytes => Some("queue_bytes_max"),
+            Self::Files => Some("files_max"),
+            Self::FileBytes => Some("files_bytes_max"),
+            Self::Kept => Some("keep_jobs_max"),
+            Self::KeptBytes | Self::UnreadResults => Some("keep_bytes_max"),
+            Self::Descriptors | Self::UnreadDescriptors => Some("RLIMIT_NOFILE"),
+            Self::Jobs
+            | Self::Readers
+            | Self::Workers
+            | Self::KeptOutputs
+            | Self::OutputBytes
+            | Self::Quarantined
+            | Self::Logs
+            | Self::Records
+            | Self::Deaths
+            | Self::PartialBytes
+            | Self::UnreadBytes => None,
+        }
+    }
+
     /// What it is, for people.
     pub const fn name(self) -> &'static str {
         match self {
@@ -121,6 +150,7 @@ impl Resource {
             Self::Waits => "jobs to wait for",
             Self::Readers => "running events and logs requests",
             Self::Workers => "workers",
+            Self::UnreadResults => "bytes of unread results",
             Self::Kept => "kept jobs",
             Self::KeptBytes => "bytes of kept results",
             Self::KeptOutputs => "held outputs",

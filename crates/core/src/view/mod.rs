@@ -20,6 +20,7 @@ use bulkhead_proto::limits::{BATCH_MAX, FRAME_MAX_BYTES};
 
 pub(crate) use values::{DrainState, ViewReply};
 
+use crate::account::Ledger;
 use crate::client::Clients;
 use crate::event::{Leftover, Peer};
 use crate::job::{Doing, Jobs, TaskRun, Ticket};
@@ -49,6 +50,7 @@ pub(crate) struct View<'a> {
     jobs: &'a Jobs,
     workers: &'a Workers<Ticket>,
     clients: &'a Clients,
+    ledger: &'a Ledger,
     drain: DrainState,
 }
 
@@ -59,9 +61,10 @@ impl<'a> View<'a> {
         jobs: &'a Jobs,
         workers: &'a Workers<Ticket>,
         clients: &'a Clients,
+        ledger: &'a Ledger,
         drain: DrainState,
     ) -> Self {
-        Self { turn, jobs, workers, clients, drain }
+        Self { turn, jobs, workers, clients, ledger, drain }
     }
 
     /// Answers `ping`.

@@ -17,7 +17,7 @@ use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
 
 use crate::event::Peer;
 use crate::job::{Doing, TaskRun};
-use crate::turn::{Owner, ms};
+use crate::turn::{Owner, Resource, ms};
 use crate::view::{View, ViewReply};
 
 /// The sizes of an answer without its deaths, and of each death, in bytes, about.
@@ -210,8 +210,10 @@ impl View<'_> {
 
     /// The unread replies of a client, if its jobs rest because of them.
     fn unread(&self, client: ClientId) -> Option<Unread> {
-        let all_full = self.jobs.untold_bytes() > self.turn.config().keep_bytes_max;
-        self.clients.unread(self.turn, client, all_full).filter(|_| self.jobs.is_parked(client))
+        let account = self.clients.see(client)?.account();
+        let room = self.ledger.room(account, Resource::UnreadResults);
+        let of_user = (room.left() == 0).then(|| room.met(Resource::UnreadResults));
+        self.clients.unread(self.turn, client, of_user).filter(|_| self.jobs.is_parked(client))
     }
 
     /// A drain whose grace has no end has no alarm.

@@ -202,10 +202,18 @@ fn one_user_has_three_quarters_of_the_files_and_root_all() {
         rig.with_files(ALICE, both_ways());
     }
     let why = rig.refused(ALICE, both_ways(), 2, 1);
-    assert!(why.contains("your share of the files") && why.contains("limit 6"), "{why}");
+    assert!(
+        why.contains(
+            "your share of the files that come with jobs is used up (limit 6 of 8, set by files_max)"
+        ),
+        "{why}"
+    );
     let (_, last) = rig.with_files(BOB, both_ways());
     let why = rig.refused(BOB, both_ways(), 2, 1);
-    assert!(why.contains("bound of files") && why.contains("limit 8") && why.contains("try again"), "{why}");
+    assert!(
+        why.contains("no room for more files that come with jobs (limit 8, set by files_max); try again"),
+        "{why}"
+    );
     rig.change(BOB, Request::Cancel { jobs: vec![last] });
     rig.with_files(ADMIN, both_ways());
     rig.change(ALICE, Request::Cancel { jobs: (1..4).map(JobId).collect() });
@@ -219,7 +227,12 @@ fn memory_that_files_pin_has_a_budget() {
     let mut rig = Rig::with(Config { files_bytes_max: 1000, ..config(1) });
     rig.with_files(ALICE, both_ways());
     let why = rig.refused(ALICE, both_ways(), 2, 300);
-    assert!(why.contains("busy") && why.contains("bytes of memory") && why.contains("limit 750"), "{why}");
+    assert!(
+        why.contains("busy")
+            && why.contains("bytes of memory")
+            && why.contains("(limit 750 of 1000, set by files_bytes_max)"),
+        "{why}"
+    );
     // What can never fit is not told to try again.
     let why = rig.refused(ALICE, both_ways(), 2, u64::MAX);
     assert!(why.contains("invalid") && why.contains("leave large files on a disk"), "{why}");

@@ -88,7 +88,7 @@ fn a_full_queue_takes_a_prefix_and_says_busy() {
 }
 
 /// The jobs that a submit of so many puts into the queue, and the bound that the rest meets.
-fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(String, u64)>) {
+fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(u64, Option<u64>)>) {
     let submit =
         Submit { kind: "quick".into(), inputs: vec![Payload::default(); count], ..Submit::default() };
     let (count, refused) = match rig.answer(client, Request::Submit(submit)) {
@@ -97,26 +97,29 @@ fn admitted(rig: &mut Rig, client: ClientId, count: usize) -> (u64, Option<(Stri
         reply => panic!("{reply:?}"),
     };
     let bound = refused.map(|refusal| match refusal {
-        Refusal::Busy { what, limit, .. } => (what, limit),
+        Refusal::Busy { what, limit, share_of, key, .. } => {
+            assert_eq!((what.as_str(), key.as_deref()), ("queued jobs", Some("queue_max")));
+            (limit, share_of)
+        }
         refusal => panic!("{refusal:?}"),
     });
     (count, bound)
 }
 
 #[test]
-fn one_user_gets_three_quarters_of_the_queue_and_a_small_one_an_eighth_on_top() {
+fn one_user_gets_three_quarters_of_the_queue_and_a_small_one_a_64th_beyond_it() {
     let mut rig = Rig::with(Config { queue_max: 640, ..config(1) });
     // Carol's worker is busy, so that nothing of the others is offered.
     rig.connect(CAROL, 3, false);
     rig.submit_as(CAROL, "quick", 1, Policy::default(), false);
-    let share = |limit| Some(("your share of the queued jobs".to_owned(), limit));
-    assert_eq!(admitted(&mut rig, ALICE, 500), (480, share(480)));
-    assert_eq!(admitted(&mut rig, ALICE, 1), (0, share(480)));
-    let all = Some(("the bound of queued jobs".to_owned(), 640));
+    let share = Some((480, Some(640)));
+    assert_eq!(admitted(&mut rig, ALICE, 500), (480, share));
+    assert_eq!(admitted(&mut rig, ALICE, 1), (0, share));
+    let all = Some((640, None));
     assert_eq!(admitted(&mut rig, BOB, 9), (9, None), "less than a 64th");
-    assert_eq!(admitted(&mut rig, BOB, 160), (160, None), "he may go beyond the bound with this one");
-    assert_eq!(admitted(&mut rig, BOB, 1), (0, all.clone()));
-    assert_eq!(admitted(&mut rig, CAROL, 100), (71, all.clone()), "what is left of the eighth");
+    assert_eq!(admitted(&mut rig, BOB, 160), (151, all), "beyond the bound there is a 64th, and he has more");
+    assert_eq!(admitted(&mut rig, BOB, 1), (0, all));
+    assert_eq!(admitted(&mut rig, CAROL, 100), (10, all), "a 64th");
     assert_eq!(admitted(&mut rig, CAROL, 1), (0, all));
 }
 

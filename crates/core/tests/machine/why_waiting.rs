@@ -136,7 +136,7 @@ fn a_client_that_does_not_read_holds_its_own_jobs_back() {
     }
     let WhyNow::Queued { unread, .. } = rig.why(ADMIN, next).now else { panic!("queued") };
     let unread = unread.expect("she has read nothing");
-    assert!(unread.bytes > unread.bytes_max && !unread.all_full, "{unread:?}");
+    assert!(unread.bytes > unread.bytes_max && unread.of_user.is_none(), "{unread:?}");
     rig.tell(Event::ClientFlushed { client: ALICE });
     rig.tell(Event::ClientFlushed { client: ALICE });
     rig.tell(Event::ClientFlushed { client: ALICE });

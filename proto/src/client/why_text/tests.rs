@@ -5,6 +5,7 @@
 use super::*;
 use crate::client::evidence::{Evidence, TaskProgress};
 use crate::client::outcome::TimeLimit;
+use crate::client::refusal::MetBound;
 use crate::client::view::PoolHealth;
 use crate::client::why::{DrainLeft, LastFailure, Longest, QueuedBefore, Unread, WhyPool};
 use crate::death::{Death, KillReason};
@@ -144,17 +145,23 @@ fn a_queued_job_says_what_the_pool_lacks() {
 
 #[test]
 fn a_client_that_does_not_read_holds_its_jobs_back() {
-    let unread = Unread { bytes: 9, bytes_max: 8, outputs: 1, outputs_max: 16, all_full: false };
+    let unread = Unread { bytes: 9, bytes_max: 8, outputs: 1, outputs_max: 16, of_user: None };
+    let (what, key) = ("bytes of unread results".to_owned(), Some("keep_bytes_max".to_owned()));
+    let met = MetBound { what, limit: 75, share_of: Some(100), key };
     for (unread, said) in [
         (
-            unread,
-            "It waits because its client does not read its results: 9 bytes of results are unread, the limit is 8; \
-             its jobs start again",
+            unread.clone(),
+            "It waits because its client does not read its results: 9 bytes of results are unread (limit 8 on one \
+             connection, which is fixed); its jobs start again",
         ),
-        (Unread { outputs: 16, ..unread }, "16 outputs are unread, the limit is 16"),
         (
-            Unread { all_full: true, ..unread },
-            "the daemon keeps as many unread results of all clients as it may",
+            Unread { outputs: 16, ..unread.clone() },
+            "16 outputs are unread (limit 16 on one connection, which",
+        ),
+        (
+            Unread { of_user: Some(met), ..unread },
+            "your share of the bytes of unread results is used up (limit 75 of 100, set by keep_bytes_max), and 9 bytes \
+             wait for this client",
         ),
     ] {
         assert_says(&queued(QueuedBefore::default(), Some(unread), pool()), &[said]);

@@ -116,13 +116,15 @@ fn of_longest(longest: Longest) -> String {
 }
 
 pub(super) fn unread_text(unread: &Unread) -> String {
-    let Unread { bytes, bytes_max, outputs, outputs_max, all_full } = unread;
-    let held = match (*all_full, outputs >= outputs_max) {
-        (true, _) => format!(
-            "the daemon keeps as many unread results of all clients as it may, {bytes} bytes of them for this one"
+    let Unread { bytes, bytes_max, outputs, outputs_max, of_user } = unread;
+    let held = match (of_user, outputs >= outputs_max) {
+        (Some(met), _) => format!("{met}, and {bytes} bytes wait for this client"),
+        (None, true) => {
+            format!("{outputs} outputs are unread (limit {outputs_max} on one connection, which is fixed)")
+        }
+        (None, false) => format!(
+            "{bytes} bytes of results are unread (limit {bytes_max} on one connection, which is fixed)"
         ),
-        (false, true) => format!("{outputs} outputs are unread, the limit is {outputs_max}"),
-        (false, false) => format!("{bytes} bytes of results are unread, the limit is {bytes_max}"),
     };
     format!(
         "It waits because its client does not read its results: {held}; its jobs start again when it reads."
