@@ -16,6 +16,9 @@ pub const UNFINISHED_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
 /// Most jobs in one submit, ids in one request, rows in one reply.
 pub const BATCH_MAX: usize = 4096;
 
+/// Most ends that all clients together may wait for by request; a user of several gets three quarters.
+pub const WAITS_MAX: u64 = 1 << 18;
+
 /// Largest payload that travels inside a frame, a task message or a box entry, in bytes.
 pub const INLINE_MAX_BYTES: usize = 4096;
 /// Largest output that a worker may write into an output descriptor, in bytes.
@@ -106,5 +109,7 @@ const _: () = assert!(
     "all fit one frame"
 );
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
+const _: () =
+    assert!(WAITS_MAX - WAITS_MAX / 4 >= 4 * BATCH_MAX as u64, "one user's share has room for whole batches");
 const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES, "a failure's text fits a box entry");

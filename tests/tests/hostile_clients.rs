@@ -5,7 +5,7 @@
 use std::net::Shutdown;
 
 use bulkhead_proto::client::frame::Hello;
-use bulkhead_proto::client::message::{Reply, Request, Walk};
+use bulkhead_proto::client::message::{Reply, ReplyFrame, Request, Walk};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::{JobId, Tag};
 use bulkhead_proto::job::{Payload, Policy};
@@ -247,13 +247,9 @@ fn the_same_id(siege: &Siege) {
     let mut wire = siege.connect();
     let job = wire.submit("noop", &["x"]);
     let tag = wire.ask(Request::Wait { jobs: vec![job; BATCH_MAX] });
-    let mut ends = 0;
-    while ends < BATCH_MAX {
-        let reply = wire.next_reply().unwrap();
-        match reply.reply {
-            Reply::Ended(some) if reply.tag == tag => ends += some.len(),
-            other => panic!("unexpected reply: {other:?}"),
-        }
+    match wire.next_reply().unwrap() {
+        ReplyFrame { tag: of, reply: Reply::Ended(ends) } => assert_eq!((of, ends.len()), (tag, 1)),
+        other => panic!("unexpected reply: {other:?}"),
     }
     let Reply::Changed { count, refused } = wire.call(Request::Forget { jobs: vec![job; BATCH_MAX] }) else {
         panic!("no answer")

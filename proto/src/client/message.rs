@@ -42,9 +42,12 @@ pub enum Request {
     /// Run these jobs. Replies: [`Reply::Accepted`]; then, if attached, [`Reply::Ended`] or, if held,
     /// [`Reply::Held`] until each job has ended.
     Submit(Submit),
-    /// Wait for the ends of these jobs. For each id there is an entry of a [`Reply::Ended`], in the order in which the
-    /// jobs end, or of a [`Reply::Unknown`] if there is no such job: one reply, the first, has all of which that is
-    /// known at once. [`Reply::Refused`] if the request as a whole was refused.
+    /// Wait for the ends of these jobs. For each there is an entry of a [`Reply::Ended`], in the order in which the jobs
+    /// end, or of a [`Reply::Unknown`] if there is no such job: one reply, the first, has all of which that is known at
+    /// once. [`Reply::Refused`] if the request as a whole was refused.
+    ///
+    /// A connection waits for a job once: a job that the request names twice has one entry, and one for which an earlier
+    /// request of this connection still waits has its entry in answer to this request, and none in answer to that one.
     Wait {
         /// The jobs.
         jobs: Vec<JobId>,

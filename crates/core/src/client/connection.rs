@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bulkhead_proto::ids::{ClientId, JobId, PoolId};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, Tag};
 
 use crate::client::credit::whole_credit;
 use crate::client::followers::RecordReader;
@@ -49,12 +49,12 @@ impl AttachedBatch {
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(super) peer: Peer,
-    account: AccountId,
+    pub(super) account: AccountId,
     /// Bytes that may still be sent. At 0 or below nothing that can wait is sent until all replies have left.
     pub(super) credit: i64,
     pub(super) letters: VecDeque<Letter>,
-    /// Ends that it waits for by request, unread letters included.
-    pub(super) waits: u64,
+    /// Jobs whose ends it waits for by request, unread letters included, each with the request that is answered.
+    pub(super) waits: BTreeMap<JobId, Tag>,
     /// Ends of its attached jobs that it has not read: their bytes, and how many have held outputs.
     pub(super) untold_bytes: u64,
     pub(super) untold_outputs: u64,
@@ -63,8 +63,6 @@ pub(crate) struct Client {
     pub(super) readers: Vec<RecordReader>,
     /// Ends that it was sent and has not reported as received.
     pub(super) sent: SentEnds,
-    /// Whether it is in [`Clients`]'s list of ready clients.
-    pub(super) listed: bool,
     /// The pools of which it was told that they are degraded.
     pub(super) told_degraded: Vec<PoolId>,
     presence: Presence,
@@ -85,13 +83,12 @@ impl Client {
             account,
             credit: whole_credit(turn),
             letters: VecDeque::new(),
-            waits: 0,
+            waits: BTreeMap::new(),
             untold_bytes: 0,
             untold_outputs: 0,
             batches: BTreeMap::new(),
             readers: Vec::new(),
             sent: SentEnds::default(),
-            listed: false,
             told_degraded: Vec::new(),
             presence: Presence::Connected,
         }
@@ -127,12 +124,17 @@ impl Client {
 
     /// Ends that it waits for by request, unread letters included.
     pub(crate) fn asked_waits(&self) -> u64 {
-        self.waits
+        self.waits.len() as u64
+    }
+
+    /// Whether it waits for the end of this job by request.
+    pub(crate) fn waits_for(&self, job: JobId) -> bool {
+        self.waits.contains_key(&job)
     }
 
     /// Whether it waits for the end of any job.
     pub(crate) fn waits(&self) -> bool {
-        self.waits > 0 || !self.batches.is_empty()
+        !self.waits.is_empty() || !self.batches.is_empty()
     }
 
     /// Whether it was told that this pool is degraded.
@@ -187,6 +189,8 @@ impl Clients {
         let client = self.connected(id).expect("a client vanishes once");
         let has_hung_up = client.letters.is_empty() && client.readers.is_empty();
         assert!(has_hung_up, "client {id} hung up before it vanishes");
+        let waits = std::mem::take(&mut client.waits).len() as u64;
+        turn.release(client.account, Resource::Waits, waits);
         if client.batches.is_empty() {
             self.remove(turn, id);
             return;

@@ -52,6 +52,11 @@ impl Clients {
         turn.act(Action::ShowLog { client: id, tag, reply, log });
     }
 
+    /// The credit of a client; 0 if it is not connected.
+    pub(crate) fn credit(&self, id: ClientId) -> i64 {
+        self.see(id).map_or(0, |client| client.credit)
+    }
+
     /// Whether a client is connected and has credit.
     pub(crate) fn has_credit(&self, id: ClientId) -> bool {
         self.see(id).is_some_and(|client| client.credit > 0)

@@ -21,33 +21,48 @@ const REPLY_BYTES: u64 = FRAME_MAX_BYTES as u64 / 2;
 /// About the bytes of an end in a reply, beside its result.
 pub(crate) const ENTRY_BYTES: u64 = 24;
 
-/// A letter: jobs whose ends a client is to be sent.
+/// Why a client is told of an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LetterReason {
+    /// It submitted the job attached, by this request.
+    Attached(Tag),
+    /// The same, and the job was run again before it was told of its end.
+    RunAgain(Tag),
+    /// It asked for it: `waits.rs` has the request.
+    Asked,
+}
+
+impl LetterReason {
+    /// The reason of one that waits with a job: `submitted` is the request that submitted it, if that is the reason.
+    pub(crate) fn of_waiter(submitted: Option<Tag>) -> Self {
+        submitted.map_or(Self::Asked, Self::RunAgain)
+    }
+}
+
+/// A letter: a job whose end a client is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Letter {
-    pub(super) tag: Tag,
-    pub(super) own: bool,
-    pub(super) job: JobId,
-    pub(super) count: u32,
+    reason: LetterReason,
+    job: JobId,
 }
 
 impl Letter {
-    /// A letter about so many jobs from this one on. `own`: the client submitted them attached; else it waits for
-    /// them.
-    pub(crate) fn new(tag: Tag, own: bool, job: JobId, count: u32) -> Self {
-        Self { tag, own, job, count }
+    /// A letter about this job.
+    pub(crate) fn new(reason: LetterReason, job: JobId) -> Self {
+        Self { reason, job }
     }
 
-    /// The request that it answers.
-    pub(crate) fn tag(self) -> Tag {
-        self.tag
+    /// Why it is sent.
+    pub(crate) fn reason(self) -> LetterReason {
+        self.reason
     }
 
-    /// Whether the client submitted the jobs attached.
+    /// Whether the client submitted the job attached.
     pub(crate) fn is_own(self) -> bool {
-        self.own
+        matches!(self.reason, LetterReason::Attached(_))
     }
 
-    /// The first job.
+    /// The job.
     pub(crate) fn job(self) -> JobId {
         self.job
     }
@@ -90,26 +105,17 @@ impl Clients {
 
     /// Adds a client to the ready ones, which are looked at in this turn or the next.
     pub(super) fn mark(&mut self, id: ClientId) {
-        let Some(client) = self.map.get_mut(&id) else { return };
-        if !std::mem::replace(&mut client.listed, true) {
-            self.ready.push(id);
-        }
+        let Some(client) = self.map.get(&id) else { return };
+        self.ready.add(client.peer.uid, id);
     }
 
-    /// Counts an end that a client waits for by request.
-    pub(crate) fn add_wait(&mut self, id: ClientId) {
-        if let Some(client) = self.connected(id) {
-            client.waits += 1;
-        }
-    }
-
-    /// Uncounts the ends of a letter that was read, or whose client is gone, unless they are of attached jobs.
+    /// A letter was read, or its client is gone: a wait by request is over.
     ///
     /// # Panics
-    /// If so many ends were not counted.
-    pub(crate) fn letter_read(&mut self, id: ClientId, letter: Letter) {
-        if let Some(client) = self.connected(id).filter(|_| !letter.own) {
-            count_down(&mut client.waits, u64::from(letter.count), "ends that a client waits for");
+    /// If the client did not wait for it.
+    pub(crate) fn letter_read(&mut self, turn: &mut Turn, id: ClientId, letter: Letter) {
+        if letter.reason == LetterReason::Asked {
+            self.wait_is_over(turn, id, letter.job);
         }
     }
 
@@ -118,26 +124,26 @@ impl Clients {
         self.map.values().any(|client| !client.letters.is_empty())
     }
 
-    /// Takes the list of clients with new letters or new credit. Clients that become ready while the machine works
-    /// through it are looked at next turn. [`Clients::put_ready`] takes the emptied list back, to reuse its memory.
-    pub(crate) fn take_ready(&mut self) -> Vec<ClientId> {
-        std::mem::take(&mut self.ready)
+    /// How many clients are ready: they have new letters or new credit.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
-    /// Takes back the list that [`Clients::take_ready`] gave.
-    ///
-    /// # Panics
-    /// If it is not empty: those clients would stay marked and never be looked at again.
-    pub(crate) fn put_ready(&mut self, mut ready: Vec<ClientId>) {
-        assert!(ready.is_empty(), "every client that was ready has been looked at");
-        ready.append(&mut self.ready);
-        self.ready = ready;
+    /// Takes the ready client whose turn it is.
+    pub(crate) fn next_ready(&mut self) -> Option<ClientId> {
+        self.ready.take_next()
+    }
+
+    /// Puts a client that was not sent all of its letters at the end of the line, if it has credit for more.
+    pub(crate) fn stay_ready(&mut self, id: ClientId) {
+        if self.see(id).is_some_and(|client| client.credit > 0 && !client.letters.is_empty()) {
+            self.mark(id);
+        }
     }
 
     /// The next letter of a client, if its credit exceeds the bytes in its envelopes.
     pub(crate) fn next_letter(&mut self, id: ClientId, envelopes: &Envelopes) -> Option<Letter> {
         let client = self.connected(id)?;
-        client.listed = false;
         let left = client.credit.saturating_sub_unsigned(envelopes.bytes);
         if left > 0 { client.letters.pop_front() } else { None }
     }

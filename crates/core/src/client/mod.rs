@@ -11,6 +11,7 @@
 //! | `receipts` | ends that were sent and that their client may report as received |
 //! | `followers` | readers of records |
 //! | `sight` | who sees what of another user's |
+//! | `waits` | the jobs whose ends clients asked for |
 
 mod connection;
 mod credit;
@@ -21,6 +22,7 @@ mod sight;
 #[cfg(test)]
 mod tests;
 mod values;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,15 +31,17 @@ use bulkhead_proto::ids::{ClientId, PoolId};
 use crate::turn::{AccountId, Resource};
 
 pub(crate) use connection::{AttachedBatch, Client};
-pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
+pub(crate) use mail::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 pub(crate) use values::HungUp;
+
+use crate::turn::UserTurns;
 
 /// All clients.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     map: BTreeMap<ClientId, Client>,
-    /// Clients with new letters or new credit.
-    ready: Vec<ClientId>,
+    /// Clients with new letters or new credit, in the order of their turns.
+    ready: UserTurns,
     /// Clients with readers of records.
     readers: BTreeSet<ClientId>,
 }
@@ -69,7 +73,10 @@ impl Clients {
 
     /// What accounts hold here, in any number of rows. Vanished clients count as connections.
     pub(crate) fn holdings(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
-        self.map.values().map(|client| (client.account(), Resource::Connections, 1))
+        self.map.values().flat_map(|client| {
+            let waits = (client.account(), Resource::Waits, client.asked_waits());
+            [(client.account(), Resource::Connections, 1), waits]
+        })
     }
 
     /// Connected clients that wait for the end of any job.

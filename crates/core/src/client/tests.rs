@@ -51,7 +51,8 @@ impl ClientRoom {
 }
 
 fn letter(own: bool) -> Letter {
-    Letter::new(Tag(1), own, JOB, 1)
+    let reason = if own { LetterReason::Attached(Tag(1)) } else { LetterReason::Asked };
+    Letter::new(reason, JOB)
 }
 
 #[test]
@@ -156,23 +157,35 @@ fn outputs_that_wait_for_a_client_are_counted() {
 }
 
 #[test]
-#[should_panic(expected = "ends that a client waits for are counted before they go")]
+#[should_panic(expected = "client 1 waits for the job 1 that it is told of")]
 fn an_end_that_is_told_was_waited_for() {
     let mut room = ClientRoom::new();
-    room.clients.add_wait(ALICE);
-    room.clients.letter_read(ALICE, letter(false));
-    // An attached end was never counted.
-    room.clients.letter_read(ALICE, letter(true));
-    room.clients.letter_read(ALICE, letter(false));
+    assert!(room.clients.wait(&mut room.turn, (ALICE, Tag(1)), JOB));
+    room.clients.letter_read(&mut room.turn, ALICE, letter(false));
+    // An attached end is no wait.
+    room.clients.letter_read(&mut room.turn, ALICE, letter(true));
+    room.clients.letter_read(&mut room.turn, ALICE, letter(false));
 }
 
 #[test]
-#[should_panic(expected = "every client that was ready has been looked at")]
-fn every_client_that_was_ready_is_looked_at() {
+#[should_panic(expected = "client 1 waits for the job 1 that it is told of")]
+fn an_end_that_answers_a_wait_was_waited_for() {
+    let room = ClientRoom::new();
+    assert_eq!(room.clients.wait_of(NOBODY, JOB), None);
+    room.clients.wait_of(ALICE, JOB);
+}
+
+#[test]
+fn a_client_waits_for_a_job_once_and_the_latest_request_is_answered() {
     let mut room = ClientRoom::new();
-    room.clients.post(ALICE, letter(true));
-    let ready = room.clients.take_ready();
-    room.clients.put_ready(ready);
+    assert!(room.clients.wait(&mut room.turn, (ALICE, Tag(1)), JOB));
+    assert!(!room.clients.wait(&mut room.turn, (ALICE, Tag(2)), JOB));
+    assert!(room.clients.wait(&mut room.turn, (BOB, Tag(1)), JOB), "another client waits by itself");
+    let waits = |id| room.clients.see(id).map(Client::asked_waits);
+    assert_eq!(
+        (room.clients.wait_of(ALICE, JOB), waits(ALICE), waits(BOB)),
+        (Some(Tag(2)), Some(1), Some(1))
+    );
 }
 
 #[test]

@@ -72,31 +72,27 @@ impl Jobs {
         end.untold += 1;
     }
 
-    /// Adds a client that waits for the end of a job. `is_there` says whether a client is connected: each time the
+    /// Adds a client that asked for the end of a job and did not wait for it before. `is_there` says whether a client is connected: each time the
     /// list has doubled, clients that are not connected are dropped from it.
     ///
     /// # Panics
     /// If the job has ended, or is a part.
-    pub(crate) fn add_waiter(
-        &mut self,
-        run: TaskRun,
-        waiter: (ClientId, Tag),
-        is_there: impl Fn(ClientId) -> bool,
-    ) {
+    pub(crate) fn add_waiter(&mut self, run: TaskRun, waiter: ClientId, is_there: impl Fn(ClientId) -> bool) {
         let key = self.table.open(run);
         self.assert_may_be_waited_for(key);
         let waiters = &mut self.table[key].rare_mut().waiters;
-        waiters.push(waiter);
+        waiters.push((waiter, None));
         if waiters.len() >= 8 && waiters.len().is_power_of_two() {
             waiters.retain(|(waiter, _)| is_there(*waiter));
         }
     }
 
-    /// Adds a client whose letter is about an end that a retry has taken back: it waits for the next end.
+    /// Adds a client whose letter is about an end that a retry has taken back: it waits for the next end. With a
+    /// request: that submitted the job.
     ///
     /// # Panics
     /// If the job has ended, or is a part.
-    pub(crate) fn wait_again(&mut self, run: TaskRun, waiter: (ClientId, Tag)) {
+    pub(crate) fn wait_again(&mut self, run: TaskRun, waiter: (ClientId, Option<Tag>)) {
         let key = self.table.open(run);
         self.assert_may_be_waited_for(key);
         self.table[key].rare_mut().waiters.push(waiter);

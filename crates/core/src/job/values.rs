@@ -78,8 +78,8 @@ pub(crate) struct Released {
 
 /// The clients to be told of an end.
 pub(crate) struct EndNotice {
-    /// Clients that wait for the job.
-    pub(crate) waiters: Vec<(ClientId, Tag)>,
+    /// Clients that wait for the job; with a request, if that submitted it.
+    pub(crate) waiters: Vec<(ClientId, Option<Tag>)>,
     /// The client that the job is attached to.
     pub(crate) attached: Option<(ClientId, Tag)>,
 }

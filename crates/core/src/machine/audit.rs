@@ -10,13 +10,14 @@ use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
 
 /// What rooms tell of what they hold (`holdings`), and charge.
-const AUDITED: [Resource; 7] = [
+const AUDITED: [Resource; 8] = [
     Resource::Connections,
     Resource::Jobs,
     Resource::Queue,
     Resource::QueueBytes,
     Resource::Files,
     Resource::FileBytes,
+    Resource::Waits,
     Resource::UnreadResults,
 ];
 

@@ -2,16 +2,27 @@
 //!
 //! A client that does not read stops its own next jobs and nothing else: they rest (`park_unread`) until it reads.
 //! The end of a held job is copied into its reply, and its result is kept until `received`.
+//!
+//! A turn opens [`LETTERS`] letters, or sends [`LETTER_BYTES`], of all clients together: users take turns, then each
+//! user's clients, and each gets an equal part of what is left, but [`LETTERS_AT_ONCE`] at least, which share a reply. If
+//! letters are left, the machine asks for the next turn at once.
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
 use crate::action::Action;
-use crate::client::{ENTRY_BYTES, Envelopes, Letter, bytes_of};
+use crate::client::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 use crate::job::TaskRun;
 use crate::machine::Core;
 use crate::turn::Resource;
+
+/// Letters that one turn opens, of all clients.
+const LETTERS: usize = 1024;
+/// About the bytes that they carry; one client's may pass it by its credit.
+const LETTER_BYTES: u64 = 4 << 20;
+/// Letters of one client in one turn, at least, while the turn has room.
+const LETTERS_AT_ONCE: usize = 64;
 
 impl Core {
     /// Sends a reply of about so many bytes.
@@ -24,23 +35,53 @@ impl Core {
         self.reply(id, tag, Reply::Refused(refusal), 2 * ENTRY_BYTES);
     }
 
-    /// Sends the letters that clients have credit for.
+    /// Sends the letters that clients have credit for, as many as a turn has room for.
     pub(super) fn deliver(&mut self) {
-        let mut ready = self.clients.take_ready();
-        for id in ready.drain(..) {
-            let mut envelopes = Envelopes::default();
-            while let Some(letter) = self.clients.next_letter(id, &envelopes) {
-                self.open_letter(id, letter, &mut envelopes);
-            }
-            self.clients.seal_all(&mut self.turn, id, envelopes);
+        let (mut letters, mut bytes, mut again) = (LETTERS, LETTER_BYTES, Vec::new());
+        while letters > 0 && bytes > 0 {
+            let clients = self.clients.ready();
+            let Some(id) = self.clients.next_ready() else { break };
+            let part = (letters / clients).max(LETTERS_AT_ONCE).min(letters);
+            let (opened, sent_bytes) = self.open_letters(id, part);
+            letters = letters.saturating_sub(opened.max(1));
+            bytes = bytes.saturating_sub(sent_bytes);
             self.bound_unreceived(id);
             self.park_unread(id);
+            again.push(id);
         }
-        self.clients.put_ready(ready);
+        again.into_iter().for_each(|id| self.clients.stay_ready(id));
+    }
+
+    /// When letters that a turn had no room for are to be sent: at once.
+    pub(super) fn letters_due_ns(&self) -> Option<u64> {
+        (self.clients.ready() > 0).then(|| self.turn.now_ns())
+    }
+
+    /// Opens so many letters of a client at most; gives how many there were, and their bytes.
+    fn open_letters(&mut self, id: ClientId, most: usize) -> (usize, u64) {
+        let credit = self.clients.credit(id);
+        let (mut envelopes, mut count) = (Envelopes::default(), 0);
+        while count < most
+            && let Some(letter) = self.clients.next_letter(id, &envelopes)
+        {
+            self.open_letter(id, letter, &mut envelopes);
+            count += 1;
+        }
+        self.clients.seal_all(&mut self.turn, id, envelopes);
+        (count, u64::try_from(credit - self.clients.credit(id)).unwrap_or(0))
+    }
+
+    /// The request that a letter answers. `None`: its client is gone.
+    fn tag_of(&self, id: ClientId, letter: Letter) -> Option<Tag> {
+        match letter.reason() {
+            LetterReason::Attached(tag) | LetterReason::RunAgain(tag) => Some(tag),
+            LetterReason::Asked => self.clients.wait_of(id, letter.job()),
+        }
     }
 
     fn open_letter(&mut self, id: ClientId, letter: Letter, envelopes: &mut Envelopes) {
-        let (tag, job) = (letter.tag(), letter.job());
+        let Some(tag) = self.tag_of(id, letter) else { return };
+        let job = letter.job();
         // Its job was forgotten or evicted while the letter waited.
         let Some(run) = self.jobs.find(job) else {
             self.told(id, letter);
@@ -97,10 +138,11 @@ impl Core {
 
     /// A job was retried before this letter was sent: the client waits for the next end.
     fn wait_again(&mut self, id: ClientId, run: TaskRun, letter: Letter) {
-        if letter.is_own() {
-            self.clients.add_wait(id);
-        }
-        self.jobs.wait_again(run, (id, letter.tag()));
+        let submitted = match letter.reason() {
+            LetterReason::Attached(tag) | LetterReason::RunAgain(tag) => Some(tag),
+            LetterReason::Asked => None,
+        };
+        self.jobs.wait_again(run, (id, submitted));
     }
 
     /// Answers `Request::Result` at once.

@@ -6,7 +6,7 @@
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::ids::ClientId;
 
-use crate::client::Letter;
+use crate::client::{Letter, LetterReason};
 use crate::event::Leftover;
 use crate::job::{EndNotice, EndedBy, Released, TaskRun};
 use crate::machine::Core;
@@ -37,12 +37,11 @@ impl Core {
     /// Writes a letter to each client that waits for the job. The job is kept until all letters are sent, or longer.
     fn announce(&mut self, run: TaskRun, notice: EndNotice) {
         let mut told = 0;
-        let (job, count) = (run.first(), run.count());
-        for (client, tag) in notice.waiters {
-            told += u32::from(self.clients.post(client, Letter::new(tag, false, job, count)));
-        }
-        if let Some((client, tag)) = notice.attached {
-            told += u32::from(self.clients.post(client, Letter::new(tag, true, job, count)));
+        let waiters = notice.waiters.into_iter();
+        let waiters = waiters.map(|(client, submitted)| (client, LetterReason::of_waiter(submitted)));
+        let attached = notice.attached.map(|(client, tag)| (client, LetterReason::Attached(tag)));
+        for (client, reason) in waiters.chain(attached) {
+            told += u32::from(self.clients.post(client, Letter::new(reason, run.first())));
         }
         if let Some(untold) = self.jobs.announced(run, told) {
             self.clients.add_untold(untold.client, untold.bytes, untold.outputs);
@@ -51,7 +50,7 @@ impl Core {
 
     /// A letter was sent, or its client is gone.
     pub(super) fn told(&mut self, id: ClientId, letter: Letter) {
-        self.clients.letter_read(id, letter);
+        self.clients.letter_read(&mut self.turn, id, letter);
         let released = self.jobs.told(&mut self.turn, letter.job());
         self.relieve(released);
     }

@@ -24,7 +24,7 @@ mod submit;
 mod survivors;
 mod workers;
 
-use bulkhead_proto::limits::{BATCH_MAX, DEATHS_KEPT};
+use bulkhead_proto::limits::{DEATHS_KEPT, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
@@ -47,7 +47,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::QueueBytes, config.queue_bytes_max),
         (Resource::Files, config.files_max),
         (Resource::FileBytes, config.files_bytes_max),
-        (Resource::Waits, config.queue_max.max(BATCH_MAX as u64)),
+        (Resource::Waits, WAITS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),
         (Resource::Kept, config.keep_jobs_max),
         (Resource::KeptBytes, config.keep_bytes_max),
@@ -153,6 +153,7 @@ impl Core {
         let next_spawns = self.workers.pool_ids();
         let next_spawns = next_spawns.map(|pool| self.workers.next_spawn_ns(pool, self.drain.is_leaving()));
         let alone = [
+            self.letters_due_ns(),
             self.is_searching.then_some(self.turn.now_ns()),
             self.turn.next_alarm_ns(),
             self.turn.latest_ns(),

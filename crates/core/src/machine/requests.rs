@@ -3,6 +3,8 @@
 //! Every field of a request is hostile. A client that is no administrator is answered as if jobs of other users did not
 //! exist.
 
+use std::collections::BTreeSet;
+
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::{Refusal, RefusedJobs, UnknownJobs};
@@ -11,12 +13,15 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 
 use crate::action::Action;
-use crate::client::Letter;
+use crate::client::{Letter, LetterReason};
 use crate::event::{Attached, Peer};
 use crate::job::TaskRun;
 use crate::machine::Core;
+use crate::turn::Resource;
 use crate::view::{View, ViewReply};
 
+/// When a client that may wait for no more jobs should try again.
+const WAIT_RETRY_MS: u64 = 1000;
 /// Most bytes of a number in a reply.
 const UNKNOWN_BYTES: u64 = 9;
 
@@ -83,14 +88,8 @@ impl Core {
         if let Some(refusal) = Self::too_many(jobs) {
             return self.refuse(id, tag, refusal);
         }
-        // Every wait costs memory until its job ends, so their number is bounded like that of queued jobs. One whole batch
-        // always fits.
-        let limit = self.turn.config().queue_max.max(BATCH_MAX as u64);
-        let Some(client) = self.clients.see(id) else { return };
-        if client.asked_waits() + jobs.len() as u64 > limit {
-            let (what, key) = ("jobs to wait for on one connection".to_owned(), Some("queue_max".to_owned()));
-            let busy = Refusal::Busy { what, limit, share_of: None, key, retry_after_ms: 1000 };
-            return self.refuse(id, tag, busy);
+        if let Some(refusal) = self.no_room_to_wait(id, jobs) {
+            return self.refuse(id, tag, refusal);
         }
         let mut unknown = Vec::new();
         for &job in jobs {
@@ -109,15 +108,31 @@ impl Core {
         }
     }
 
+    /// Why these jobs are too many to wait for: each wait takes memory until its job ends. One for which the client
+    /// waits already takes none.
+    fn no_room_to_wait(&mut self, id: ClientId, jobs: &[JobId]) -> Option<Refusal> {
+        let account = self.clients.see(id)?.account();
+        let room = self.room(account, Resource::Waits);
+        if jobs.len() as u64 <= room.left() {
+            return None;
+        }
+        let jobs: BTreeSet<JobId> = jobs.iter().copied().collect();
+        let client = self.clients.see(id)?;
+        let new = jobs.iter().filter(|job| !client.waits_for(**job)).count() as u64;
+        (new > room.left()).then(|| room.refusal(Resource::Waits, WAIT_RETRY_MS))
+    }
+
     fn wait_for(&mut self, id: ClientId, tag: Tag, run: TaskRun) {
-        self.clients.add_wait(id);
+        if !self.clients.wait(&mut self.turn, (id, tag), run.first()) {
+            return;
+        }
         // A job that has ended already is a letter too: it waits for credit behind the other letters.
         if self.jobs.job(run).end().is_some() {
             self.jobs.tell_one_more(run);
-            self.clients.post(id, Letter::new(tag, false, run.first(), run.count()));
+            self.clients.post(id, Letter::new(LetterReason::Asked, run.first()));
         } else {
             let clients = &self.clients;
-            self.jobs.add_waiter(run, (id, tag), |waiter| clients.is_connected(waiter));
+            self.jobs.add_waiter(run, id, |waiter| clients.is_connected(waiter));
         }
     }
 

@@ -61,11 +61,6 @@ impl UserTurns {
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
-
-    /// How many users have clients that wait.
-    pub fn users(&self) -> usize {
-        self.users.len()
-    }
 }
 
 #[cfg(test)]
@@ -86,9 +81,9 @@ mod tests {
     #[test]
     fn users_take_turns_and_then_their_clients() {
         let mut turns = line([(7, 1), (7, 2), (7, 3), (8, 4), (9, 5), (9, 6)]);
-        assert_eq!((turns.users(), turns.len()), (3, 6));
+        assert_eq!(turns.len(), 6);
         assert_eq!(order(&mut turns), [1, 4, 5, 2, 6, 3]);
-        assert_eq!((turns.users(), turns.len(), turns.is_empty()), (0, 0, true));
+        assert_eq!((turns.len(), turns.is_empty()), (0, true));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Resource {
     pub const fn key(self) -> Option<&'static str> {
         match self {
             Self::Connections => Some("clients_max"),
-            Self::Queue | Self::Waits => Some("queue_max"),
+            Self::Queue => Some("queue_max"),
             Self::QueueBytes => Some("queue_bytes_max"),
             Self::Files => Some("files_max"),
             Self::FileBytes => Some("files_bytes_max"),
@@ -125,6 +125,7 @@ impl Resource {
             Self::KeptBytes | Self::UnreadResults => Some("keep_bytes_max"),
             Self::Descriptors | Self::UnreadDescriptors => Some("RLIMIT_NOFILE"),
             Self::Jobs
+            | Self::Waits
             | Self::Readers
             | Self::Workers
             | Self::KeptOutputs

@@ -11,6 +11,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 use bulkhead_proto::kind::Kind;
+use bulkhead_proto::limits::WAITS_MAX;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config, exit_code};
 
@@ -54,22 +55,23 @@ fn jobs_that_are_forgotten_before_they_are_told_share_a_reply() {
     let large_one = rig.submit(1);
     rig.finish_with(large_one, TaskResult::Inline(Payload::from(vec![1; 4000])), 1000);
     let kept = rig.submit(1);
-    let gone = rig.submit(1);
-    for job in [kept, gone] {
-        rig.finish(job);
+    let first = rig.submit(200);
+    let gone: Vec<JobId> = (0..200).map(|number| JobId(first.0 + number)).collect();
+    for job in gone.iter().chain([&kept]) {
+        rig.finish(*job);
     }
     // They use up the credit, so that nothing is told of the wait until it is whole again.
     for _ in 0..3 {
         rig.ask(ALICE, Request::Result { job: large_one });
     }
-    let mut jobs = vec![gone; 200];
+    let mut jobs = gone.clone();
     jobs.insert(100, kept);
     let tag = rig.ask(ALICE, Request::Wait { jobs });
-    rig.change(ADMIN, Request::Forget { jobs: vec![gone] });
+    rig.change(ADMIN, Request::Forget { jobs: gone.clone() });
     rig.forget_past();
     rig.tell(Event::ClientFlushed { client: ALICE });
     assert_eq!(rig.told(ALICE, Some(tag)).len(), 1);
-    assert_eq!(unknown_in(&rig, tag), [vec![gone; 200]]);
+    assert_eq!(unknown_in(&rig, tag), [gone]);
     assert_eq!(rig.replies.len(), 2);
     let again = rig.ask(ALICE, Request::Wait { jobs: vec![kept] });
     assert_eq!(rig.told(ALICE, Some(again)).len(), 1, "those waits are over");
@@ -286,19 +288,104 @@ fn events_are_read_in_order_with_what_was_missed() {
 }
 
 #[test]
-fn waits_and_readers_of_one_client_are_bounded() {
-    let mut rig = Rig::with(Config { queue_max: 5000, ..config(1) });
-    let job = rig.submit(1);
-    rig.ask(ALICE, Request::Wait { jobs: vec![job; 4096] });
-    let reply = rig.answer(ALICE, Request::Wait { jobs: vec![job; 4096] });
-    assert!(matches!(reply, Reply::Refused(Refusal::Busy { .. })));
+fn readers_of_one_client_are_bounded() {
+    let mut rig = Rig::new(1);
     for _ in 0..16 {
         rig.ask(ALICE, Request::Events { after: u64::MAX - 1, follow: true });
     }
     let reply = rig.answer(ALICE, Request::Events { after: 0, follow: true });
     assert!(matches!(reply, Reply::Refused(Refusal::Busy { .. })));
+}
+
+/// However often a client asks for a job, it waits once; its latest request is answered, with one entry.
+#[test]
+fn a_client_waits_for_a_job_once() {
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let first = rig.ask(ALICE, Request::Wait { jobs: vec![job; 4096] });
+    let other = rig.ask(ADMIN, Request::Wait { jobs: vec![job] });
+    let latest = rig.ask(ALICE, Request::Wait { jobs: vec![job; 4096] });
     rig.finish(job);
-    assert_eq!(rig.told(ALICE, None).len(), 4096);
+    let told = |rig: &Rig, client, tag| rig.told(client, Some(tag)).len();
+    assert_eq!((told(&rig, ALICE, first), told(&rig, ALICE, latest), told(&rig, ADMIN, other)), (0, 1, 1));
+    let late = rig.ask(ALICE, Request::Wait { jobs: vec![job] });
+    assert_eq!(told(&rig, ALICE, late), 1, "a wait that is over is no wait");
+}
+
+/// One user gets three quarters of all waits, over however many connections; a hung-up connection gives its own back.
+#[test]
+fn waits_of_one_user_are_bounded() {
+    const EACH: u64 = 4096;
+    let mut rig = Rig::new(1);
+    let first = rig.submit(EACH as usize);
+    let jobs: Vec<JobId> = (0..EACH).map(|number| JobId(first.0 + number)).collect();
+    let share = (WAITS_MAX - WAITS_MAX / 4) / EACH;
+    let clients: Vec<ClientId> = (0..share).map(|number| ClientId(100 + number)).collect();
+    for client in &clients {
+        rig.connect(*client, 1, false);
+        rig.ask(*client, Request::Wait { jobs: jobs.clone() });
+    }
+    let refused = |rig: &mut Rig, client| {
+        let tag = rig.ask(client, Request::Wait { jobs: jobs[..1].to_vec() });
+        rig.replies.iter().any(|(_, of, reply, _)| *of == tag && matches!(reply, Reply::Refused(_)))
+    };
+    assert!(!refused(&mut rig, clients[0]), "it waits already");
+    assert!(refused(&mut rig, ALICE), "the share of the user is used up");
+    assert!(!refused(&mut rig, ADMIN), "others have theirs");
+    rig.tell(Event::ClientGone { client: clients[1] });
+    assert!(!refused(&mut rig, ALICE));
+}
+
+/// 3000 connections of one user wait for one job: each turn tells a bounded number of them, and a neighbour at once.
+#[test]
+fn the_end_of_a_job_is_told_over_several_turns_by_user() {
+    const CROWD: u64 = 3000;
+    const MOST: usize = 1024;
+    let mut rig = Rig::new(1);
+    let job = rig.submit(1);
+    let bobs = rig.submit_as(BOB, "quick", 1, Policy::default(), false);
+    for client in (0..CROWD).map(|number| ClientId(100 + number)) {
+        rig.connect(client, 1, false);
+        rig.ask(client, Request::Wait { jobs: vec![job] });
+    }
+    rig.ask(BOB, Request::Wait { jobs: vec![bobs] });
+    rig.forget_past();
+    for (client, jobs) in [(ALICE, vec![job]), (BOB, vec![bobs])] {
+        let (tag, request) = (Tag(9), Request::Cancel { jobs });
+        rig.batch.push(Event::ClientSaid { client, tag, request, files: Vec::new() });
+    }
+    let told = |rig: &Rig| rig.replies.iter().filter(|(.., reply, _)| reply.ends().is_some()).count();
+    let (mut before, mut steps) = (0, 0);
+    loop {
+        rig.step();
+        steps += 1;
+        let so_far = told(&rig);
+        assert!(so_far - before <= MOST, "{} letters in a turn", so_far - before);
+        if steps == 1 {
+            assert_eq!(rig.told(BOB, None).len(), 1, "a neighbour is told in the first turn");
+        }
+        before = so_far;
+        if rig.batch.is_empty() && !rig.is_due() {
+            break;
+        }
+    }
+    assert_eq!(told(&rig), CROWD as usize + 1, "after {steps} turns");
+    assert!((0..CROWD).all(|number| rig.told(ClientId(100 + number), None).len() == 1));
+}
+
+/// A turn also tells one client no more than that, and the rest at once in the next.
+#[test]
+fn the_ends_that_one_client_waits_for_are_told_over_several_turns() {
+    let mut rig = Rig::new(1);
+    let first = rig.submit(4096);
+    let jobs: Vec<JobId> = (0..4096).map(|number| JobId(first.0 + number)).collect();
+    let wait = rig.ask(ALICE, Request::Wait { jobs: jobs.clone() });
+    let (tag, request) = (Tag(9), Request::Cancel { jobs });
+    rig.batch.push(Event::ClientSaid { client: ALICE, tag, request, files: Vec::new() });
+    rig.step();
+    assert_eq!((rig.told(ALICE, Some(wait)).len(), rig.is_due()), (1024, true));
+    rig.turn();
+    assert_eq!((rig.told(ALICE, Some(wait)).len(), rig.is_due()), (4096, false));
 }
 
 /// The bound is for ends that are not told yet: it takes one whole batch at a time, as often as one likes.

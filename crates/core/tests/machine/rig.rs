@@ -146,24 +146,32 @@ impl Rig {
         self.turn();
     }
 
-    /// Steps until nothing comes back from performing.
+    /// Steps until nothing comes back from performing, and the machine does not want to be woken at once.
     pub(crate) fn turn(&mut self) {
         for _ in 0..100 {
-            let mut out = Output::default();
-            let mut batch = std::mem::take(&mut self.batch);
-            self.core.step(self.now, &mut batch, &mut out);
-            self.core.audit();
-            self.records.extend(out.records.into_iter().map(|record| record.what));
-            for action in out.actions {
-                self.perform(action);
-            }
-            // A search that is longer than one take goes on at once.
-            let is_asked = self.core.deadline().is_some_and(|at| at <= self.now.mono_ns);
-            if self.batch.is_empty() && !is_asked {
+            self.step();
+            if self.batch.is_empty() && !self.is_due() {
                 return;
             }
         }
         panic!("the machine does not come to rest");
+    }
+
+    /// Whether the machine wants to be woken at once.
+    pub(crate) fn is_due(&self) -> bool {
+        self.core.deadline().is_some_and(|at_ns| at_ns <= self.now.mono_ns)
+    }
+
+    /// One step.
+    pub(crate) fn step(&mut self) {
+        let mut out = Output::default();
+        let mut batch = std::mem::take(&mut self.batch);
+        self.core.step(self.now, &mut batch, &mut out);
+        self.core.audit();
+        self.records.extend(out.records.into_iter().map(|record| record.what));
+        for action in out.actions {
+            self.perform(action);
+        }
     }
 
     fn perform(&mut self, action: Action) {

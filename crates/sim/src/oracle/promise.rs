@@ -3,7 +3,7 @@
 //! There is one entry for each kind of request, as the protocol's documentation says it. `ledger.rs` judges whether an end
 //! is true; this file does not know jobs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::event::Peer;
 use bulkhead_proto::client::message::{Reply, Request, Submit, Walk};
@@ -23,6 +23,8 @@ pub struct Promise {
     pub refused: bool,
     /// Entries that are still to come for each job, of an attached submit or a wait.
     pub left: BTreeMap<JobId, u32>,
+    /// Jobs among them for which a later request waits.
+    replaced: BTreeSet<JobId>,
     /// Entries that came for each job.
     pub came: BTreeMap<JobId, u32>,
     /// The last record that was streamed.
@@ -45,6 +47,7 @@ impl Promise {
             replies: 0,
             refused: false,
             left,
+            replaced: BTreeSet::new(),
             came: BTreeMap::new(),
             last_record,
             caught_up: false,
@@ -84,13 +87,19 @@ impl Promise {
             }
             (Request::Wait { .. }, Reply::Ended(all)) => {
                 let jobs: Vec<JobId> = all.iter().map(|ended| ended.job).collect();
-                jobs.into_iter().try_for_each(|job| self.take_end(job, 1))
+                jobs.iter().try_for_each(|job| self.take_end(*job, 1))?;
+                self.has_heard_of(&jobs);
+                Ok(())
             }
             // Forgotten before its end could be told.
             (Request::Submit(submit), Reply::Unknown(unknown)) if submit.attached && !first => {
                 self.take_unknown(unknown)
             }
-            (Request::Wait { .. }, Reply::Unknown(unknown)) => self.take_unknown(unknown),
+            (Request::Wait { .. }, Reply::Unknown(unknown)) => {
+                self.take_unknown(unknown)?;
+                self.has_heard_of(&unknown.jobs);
+                Ok(())
+            }
             (Request::Events { .. }, Reply::Events { .. }) => self.take_events(reply),
             (Request::Drain { .. }, Reply::Drained { .. }) if self.replies == 2 => Ok(()),
             (Request::Logs { job, follow }, Reply::Logs { job: of, .. })
@@ -120,6 +129,21 @@ impl Promise {
             self.left = (0..u64::from(*count)).map(|next| (JobId(first.0 + next), 1)).collect();
         }
         Ok(())
+    }
+
+    /// A job that a wait named several times has one end.
+    fn has_heard_of(&mut self, jobs: &[JobId]) {
+        for job in jobs {
+            self.left.remove(job);
+        }
+    }
+
+    /// A later request of the same client waits for these jobs: it is answered instead of this one, unless the answer is
+    /// on its way.
+    pub fn is_replaced(&mut self, jobs: &[JobId]) {
+        if matches!(self.request, Request::Wait { .. }) {
+            self.replaced.extend(jobs.iter().filter(|job| self.left.contains_key(job)));
+        }
     }
 
     fn take_unknown(&mut self, unknown: &UnknownJobs) -> Result<(), String> {
@@ -183,10 +207,11 @@ impl Promise {
     /// Whether the request got all that it was promised; `ended` tells whether a job has ended.
     pub fn is_kept(&self, ended: impl Fn(JobId) -> bool) -> bool {
         let caught_up = self.caught_up || !matches!(self.request, Request::Events { .. });
-        let owed = self.left.keys().any(|job| ended(*job));
+        let owed = self.left.keys().any(|job| ended(*job) && !self.replaced.contains(job));
         // A follower may wait for a first attempt for ever.
         let follows = matches!(self.request, Request::Logs { follow: true, .. });
-        self.refused || follows || self.replies > 0 && caught_up && !owed
+        let is_answered = self.replies > 0 || !self.replaced.is_empty();
+        self.refused || follows || is_answered && caught_up && !owed
     }
 }
 

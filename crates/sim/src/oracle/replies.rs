@@ -65,6 +65,9 @@ impl ReplyOracle {
                     self.received.extend(receipt);
                     return Ok(());
                 }
+                if let Request::Wait { jobs } = request {
+                    known.promises.values_mut().for_each(|earlier| earlier.is_replaced(jobs));
+                }
                 known.promises.insert(*tag, Promise::new(known.peer, request.clone()));
             }
             Event::ClientGone { client } => self.leaving.push(*client),

@@ -79,7 +79,7 @@ fn nobody_is_told_of_an_end_that_is_not_there() {
 fn nobody_waits_for_an_end_that_is_there() {
     let mut room = JobRoom::new();
     let run = room.ended();
-    room.jobs.add_waiter(run, (ALICE, Tag(2)), |_| true);
+    room.jobs.add_waiter(run, ALICE, |_| true);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn nobody_waits_for_an_end_that_is_there() {
 fn nobody_waits_again_for_an_end_that_is_there() {
     let mut room = JobRoom::new();
     let run = room.ended();
-    room.jobs.wait_again(run, (ALICE, Tag(2)));
+    room.jobs.wait_again(run, (ALICE, Some(Tag(2))));
 }
 
 #[test]
