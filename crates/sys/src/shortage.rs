@@ -8,6 +8,7 @@ use std::io;
 use nix::errno::Errno;
 use nix::libc::RLIM_INFINITY;
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::getuid;
 
 /// The limit that was reached, its value and how to raise it; `None` for other errors.
 pub fn remedy(error: &io::Error) -> Option<String> {
@@ -24,6 +25,13 @@ pub fn remedy(error: &io::Error) -> Option<String> {
         ),
         Errno::ENOMEM => "memory is short: free some, or raise MemoryMax of the unit".to_owned(),
         Errno::ENOSPC | Errno::EDQUOT => "the file system is full: free space or inodes there".to_owned(),
+        Errno::ETOOMANYREFS => format!(
+            "more descriptors that user {} has sent over sockets wait there to be received than the limit of open \
+             files, {}: end the clients that do not read their replies and the jobs that send descriptors, or raise \
+             the limit (LimitNOFILE in a unit, ulimit -n in a shell)",
+            getuid(),
+            soft(Resource::RLIMIT_NOFILE)
+        ),
         Errno::EFBIG => file_size_remedy(),
         Errno::EROFS => "the file system is read-only: mount it writable".to_owned(),
         _ => return None,
@@ -70,6 +78,9 @@ mod tests {
         let limit = soft(Resource::RLIMIT_NOFILE);
         assert!(of(Errno::EMFILE).contains(&format!("is {limit}: raise it")), "{}", of(Errno::EMFILE));
         assert!(of(Errno::EAGAIN).contains("processes"));
+        let in_flight = of(Errno::ETOOMANYREFS);
+        let (user, limit) = (format!("user {} has sent", getuid()), format!("open files, {limit}: end"));
+        assert!(in_flight.contains(&user) && in_flight.contains(&limit), "{in_flight}");
         assert_eq!(of(Errno::ENOENT), io::Error::from(Errno::ENOENT).to_string());
         assert_eq!(remedy(&io::Error::other("x")), None);
     }
