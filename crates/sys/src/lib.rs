@@ -52,6 +52,7 @@ pub mod process_stats;
 pub mod program;
 pub mod raise;
 pub mod remove_tree;
+pub mod send_queue;
 pub mod shared_page;
 pub mod shortage;
 pub mod signals;
