@@ -15,6 +15,7 @@ use crate::program_file::copy_program;
 #[derive(Debug)]
 pub struct OrdinaryUser {
     uid: u32,
+    gid: u32,
 }
 
 /// What a set-uid helper is told to become root wholly, so that no other user may signal it.
@@ -26,15 +27,24 @@ impl OrdinaryUser {
     /// # Errors
     /// Why not: the reason to skip the test.
     pub fn new(uid: u32) -> Result<Self, String> {
-        let become_it = Command::new("setpriv").args(Self { uid }.identity()).arg("true").status();
+        Self::in_group(uid, uid)
+    }
+
+    /// The user of this number in one group, which may be somebody else's.
+    ///
+    /// # Errors
+    /// Why not: the reason to skip the test.
+    pub fn in_group(uid: u32, gid: u32) -> Result<Self, String> {
+        let user = Self { uid, gid };
+        let become_it = Command::new("setpriv").args(user.identity()).arg("true").status();
         match become_it {
-            Ok(status) if status.success() => Ok(Self { uid }),
+            Ok(status) if status.success() => Ok(user),
             _ => Err("only root with setpriv becomes another user".to_owned()),
         }
     }
 
     fn identity(&self) -> Vec<String> {
-        vec![format!("--reuid={}", self.uid), format!("--regid={}", self.uid), "--clear-groups".to_owned()]
+        vec![format!("--reuid={}", self.uid), format!("--regid={}", self.gid), "--clear-groups".to_owned()]
     }
 
     /// A daemon of this user with these limits of `prlimit`. Its folder has the programs.
@@ -53,6 +63,15 @@ impl OrdinaryUser {
         through.extend(self.identity());
         let config = config.to_owned();
         Daemon::start_in(folder, &Setup { workers: 2, chaos: false, config, through, programs })
+    }
+
+    /// A program under test, run as this user with as many open files as root may give it, from this folder.
+    pub fn command(&self, name: &str, folder: &Path, arguments: &[&str]) -> Command {
+        let program = folder.join(name);
+        copy_program(&binary(name), &program);
+        let mut command = Command::new("prlimit");
+        command.args(["--nofile=4096:4096", "setpriv"]).args(self.identity()).arg(program).args(arguments);
+        command
     }
 
     /// Its processes, dead ones that are not reaped included.
