@@ -9,7 +9,7 @@ const LATE_NS: u64 = 1_000_000_000;
 /// All pauses so far.
 #[derive(Debug, Default)]
 pub struct PauseOracle {
-    last_ns: u64,
+    last_ns: Option<u64>,
     is_late: bool,
     /// When each began, and how long it was.
     pauses: Vec<(u64, u64)>,
@@ -18,7 +18,8 @@ pub struct PauseOracle {
 impl PauseOracle {
     /// A step comes now; the core had asked for one at that time.
     pub fn step(&mut self, now_ns: u64, asked_ns: Option<u64>) {
-        let last_ns = std::mem::replace(&mut self.last_ns, now_ns);
+        // Before the first step nothing was asked for in time.
+        let Some(last_ns) = self.last_ns.replace(now_ns) else { return };
         let Some(asked_ns) = asked_ns.map(|asked_ns| asked_ns.max(last_ns)) else { return };
         if now_ns > asked_ns + LATE_NS {
             if !std::mem::replace(&mut self.is_late, true) {
@@ -29,9 +30,11 @@ impl PauseOracle {
         }
     }
 
-    /// The nanoseconds from then until now in which something ran.
+    /// The nanoseconds from then until now in which something ran. Of a pause in which `since_ns` lies, only what came after
+    /// it is no such time.
     pub fn ran_ns(&self, since_ns: u64, now_ns: u64) -> u64 {
-        let later = self.pauses.iter().rev().take_while(|(at_ns, _)| *at_ns >= since_ns);
-        now_ns.saturating_sub(since_ns).saturating_sub(later.map(|(_, span_ns)| span_ns).sum())
+        let later = self.pauses.iter().rev().take_while(|(at_ns, span_ns)| at_ns + span_ns > since_ns);
+        let paused_ns: u64 = later.map(|(at_ns, span_ns)| at_ns + span_ns - since_ns.max(*at_ns)).sum();
+        now_ns.saturating_sub(since_ns).saturating_sub(paused_ns)
     }
 }
