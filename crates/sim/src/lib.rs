@@ -29,6 +29,7 @@ pub mod rng;
 pub mod runner;
 pub mod sabotage;
 pub mod scenario;
+mod slack;
 pub mod task;
 pub mod trace;
 pub mod truth;

@@ -15,6 +15,7 @@ use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::rng::SimRng;
+use crate::slack;
 
 /// One deliberate defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,26 @@ pub enum Sabotage {
     HideDeaths,
     /// Core: tells each user the pids of all workers.
     TellPids,
+    /// Core: is told of longer limits of wall time.
+    LateTimeout,
+    /// Core: is told of longer limits of progress.
+    LateNoProgress,
+    /// Core: is told of larger limits of processor time.
+    LateCpu,
+    /// Core: is told of larger limits of memory.
+    LateMemory,
+    /// Core: lets workers come up for ever.
+    EndlessBootstrap,
+    /// Core: lets workers leave for ever.
+    EndlessLeaving,
+    /// Core: lets workers stay stopped for ever.
+    EndlessStops,
+    /// Core: is told that jobs expire later.
+    LateExpiry,
+    /// Core: is told that jobs expire sooner.
+    EarlyExpiry,
+    /// Core: keeps jobs of clients that left for longer.
+    PatientWithVanished,
 }
 
 impl Sabotage {
@@ -226,6 +247,9 @@ impl Sabotage {
 /// The configuration as the core gets it.
 pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
     let mut config = config.clone();
+    if let Some(sabotage) = sabotage {
+        slack::slacken(&mut config, sabotage);
+    }
     match sabotage {
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
         Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,
@@ -249,6 +273,9 @@ fn begin_again(action: &mut Action) {
 
 /// The events as the core gets them.
 pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
+    if let Some(sabotage) = sabotage {
+        slack::slacken_batch(batch, sabotage);
+    }
     match sabotage {
         Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),
         Some(Sabotage::DeafToReceipts) => batch.retain(|event| receipt(event).is_none()),

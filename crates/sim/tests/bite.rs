@@ -80,5 +80,15 @@ bites! {
     tasks_that_are_not_asked: AskNobody by "unwanted";
     entries_that_are_not_settled: SettleNothing by "pool";
     results_forgotten_before_their_receipt: GreedyReceipts by "lost";
+    time_limits_that_fire_too_late: LateTimeout by "limits";
+    progress_limits_that_fire_too_late: LateNoProgress by "limits";
+    processor_limits_that_fire_too_late: LateCpu by "limits";
+    memory_limits_that_fire_too_late: LateMemory by "limits";
+    workers_that_come_up_for_ever: EndlessBootstrap by "limits";
+    workers_that_leave_for_ever: EndlessLeaving by "limits";
+    workers_that_stay_stopped: EndlessStops by "limits";
+    jobs_that_expire_too_late: LateExpiry by "expiry";
+    jobs_that_expire_too_early: EarlyExpiry by "outcome";
+    jobs_of_clients_that_left: PatientWithVanished by "expiry";
     results_kept_after_their_receipt: DeafToReceipts by "receipts";
 }

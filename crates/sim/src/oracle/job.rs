@@ -48,6 +48,10 @@ pub struct KnownJob {
     pub changed_ns: u64,
     /// The end of this life, once known.
     pub end: Option<KnownEnd>,
+    /// When this life began, if it is not the first, monotonic nanoseconds.
+    pub revived_ns: u64,
+    /// An attempt of it has begun, in any life.
+    pub begun: bool,
     /// The record of its end was made in this life.
     pub end_recorded: bool,
     /// The offer that is not resolved.
@@ -110,6 +114,8 @@ impl KnownJob {
             before: None,
             changed_ns: accepted_ns,
             end: None,
+            revived_ns: 0,
+            begun: false,
             end_recorded: false,
             offer: None,
             offer_life: 0,
@@ -131,6 +137,11 @@ impl KnownJob {
         }
     }
 
+    /// When this life began, monotonic nanoseconds.
+    pub fn since_ns(&self) -> u64 {
+        self.accepted_ns.max(self.revived_ns)
+    }
+
     /// Where the output of one of its tasks goes.
     pub fn output(&self, stage: Stage) -> OutputMode {
         match stage {
@@ -150,6 +161,7 @@ impl KnownJob {
     /// A new life with fresh budgets.
     pub fn revive(&mut self, now_ns: u64) {
         self.changed_ns = now_ns;
+        self.revived_ns = now_ns;
         self.life += 1;
         self.before = self.end.take();
         self.end_recorded = false;

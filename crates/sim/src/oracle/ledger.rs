@@ -140,8 +140,21 @@ impl JobOracle {
             Event::Finished { worker, seq, report } => {
                 self.finished(*worker, *seq, report, pool.is_killed(*worker));
             }
-            Event::Died { worker, .. } => self.died(*worker),
+            Event::Died { worker, remains, .. } => {
+                for left in remains.iter().filter(|left| left.claimed) {
+                    self.began(*worker, left.seq);
+                }
+                self.died(*worker);
+            }
             _ => {}
+        }
+    }
+
+    /// A task has begun: its offer is not taken back any more.
+    fn began(&mut self, worker: WorkerId, seq: Seq) {
+        let task = self.offers.get(&(worker, seq)).copied();
+        if let Some(job) = task.and_then(|task| self.task_mut(task)) {
+            job.begun = true;
         }
     }
 
@@ -168,6 +181,7 @@ impl JobOracle {
     }
 
     fn finished(&mut self, worker: WorkerId, seq: Seq, report: &Report, killed: bool) {
+        self.began(worker, seq);
         let Some(task) = self.resolve(worker, seq) else { return };
         let Some((life, cancel)) = self.jobs.get(&task.job).map(|job| (job.life, job.cancel)) else { return };
         let Some(job) = self.task_mut(task) else { return };

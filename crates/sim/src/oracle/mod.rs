@@ -4,8 +4,9 @@
 //! - `exclusive`: no job runs twice at once, by the truth of the boxes
 //! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
-//! - `limits`: a kill for a limit is true; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
+//! - `limits`: a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
+//! - `expiry`: jobs that expire, and jobs of clients that left, end at their time
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
@@ -16,6 +17,7 @@
 
 pub mod credit;
 pub mod exclusive;
+pub mod expiry;
 pub mod fairness;
 pub mod files;
 pub mod job;
@@ -23,6 +25,7 @@ pub mod ledger;
 pub mod limits;
 pub mod logs;
 pub mod outputs;
+pub mod overdue;
 pub mod parts;
 pub mod pauses;
 pub mod pool;
@@ -41,6 +44,7 @@ use std::collections::BTreeMap;
 use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::message::Reply;
+use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
 
 use crate::report::Verdict;
@@ -67,6 +71,10 @@ pub struct Oracles {
     pub fairness: fairness::FairnessOracle,
     /// `programs`.
     pub programs: programs::ProgramOracle,
+    /// `expiry`.
+    pub expiry: expiry::ExpiryOracle,
+    /// `limits`: what met one is ended.
+    pub overdue: overdue::OverdueOracle,
     /// `unwanted`.
     pub unwanted: unwanted::UnwantedOracle,
     /// `files`.
@@ -90,6 +98,8 @@ impl Oracles {
             outputs: outputs::OutputOracle::default(),
             fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),
             programs: programs::ProgramOracle::new(&scenario.config),
+            expiry: expiry::ExpiryOracle::new(&scenario.config),
+            overdue: overdue::OverdueOracle::new(&scenario.config),
             unwanted: unwanted::UnwantedOracle::default(),
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
@@ -111,6 +121,8 @@ impl Oracles {
         self.users.told(event);
         self.fairness.told(event);
         self.unwanted.told(event);
+        self.overdue.told(now, event);
+        self.expiry.told(now, event);
         self.programs.told(now, event, &self.ledger);
         self.ledger.told(now, event, &self.pool);
         Ok(())
@@ -127,6 +139,9 @@ impl Oracles {
             {
                 self.ledger.accepted(now, *client, uid, submit, *first, *count)?;
                 self.fairness.accepted(uid, *first, *count);
+                for (id, job) in self.ledger.jobs.range(*first..) {
+                    self.expiry.begins(now, *id, job);
+                }
             }
         }
         for record in &out.records {
@@ -134,12 +149,18 @@ impl Oracles {
             self.users.made(record);
             self.pool.recorded(record)?;
             self.ledger.recorded(now, &record.what)?;
+            if let What::RetryAsked { job } = &record.what
+                && let Some(known) = self.ledger.jobs.get(job)
+            {
+                self.expiry.begins(now, *job, known);
+            }
         }
         for action in &out.actions {
             self.pool.decided(action)?;
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
             self.files.decided(action)?;
+            self.overdue.decided(now, action);
             if let Action::Kill { worker, why } = action {
                 self.ledger.killed(*worker, *why);
                 if let Some(truth) = workers.get(worker) {
@@ -160,6 +181,8 @@ impl Oracles {
         self.programs.turn_over(now, &self.pool, &self.ledger, workers)?;
         self.logs.turn_over(now, &self.ledger)?;
         self.unwanted.turn_over();
+        self.overdue.turn_over(now, &self.ledger, workers)?;
+        self.expiry.turn_over(now, &self.ledger)?;
         self.pool.check()?;
         self.files.check()?;
         self.ledger.check()

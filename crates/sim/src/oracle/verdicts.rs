@@ -178,8 +178,10 @@ impl JobOracle {
         }
         let left = has_left(job, gone, now, vanished_ns);
         let range = TaskId { job: id, part: 1 }..=TaskId { job: id, part: u32::MAX };
+        let lived_ns = pauses.ran_ns(job.since_ns(), now.mono_ns);
         let sound = |task: &KnownJob| {
-            is_sound(task, outcome, pauses.ran_ns(task.offered_ns, now.mono_ns), left, stopping)
+            let ran_ns = pauses.ran_ns(task.offered_ns, now.mono_ns);
+            is_sound(task, outcome, (lived_ns, ran_ns), left, stopping)
         };
         if !sound(job) && !self.parts.range(range).any(|(_, part)| *outcome != Outcome::Done && sound(part)) {
             return broken(
@@ -290,8 +292,14 @@ fn has_left(job: &KnownJob, gone: &BTreeMap<ClientId, u64>, now: Now, vanished_n
     job.attached && gone.get(&job.client).is_some_and(|at| now.mono_ns >= at + vanished_ns)
 }
 
-/// Whether a job, or a part of it, that has run for so long can have ended like that.
-fn is_sound(job: &KnownJob, outcome: &Outcome, ran_ns: u64, left: bool, stopping: bool) -> bool {
+/// Whether a job, or a part of it, that has lived and run for so long can have ended like that.
+fn is_sound(
+    job: &KnownJob,
+    outcome: &Outcome,
+    (lived_ns, ran_ns): (u64, u64),
+    left: bool,
+    stopping: bool,
+) -> bool {
     let retries = u32::from(job.policy.retry_budget()) + 1;
     let ran_ms = ran_ns / 1_000_000;
     match outcome {
@@ -315,7 +323,9 @@ fn is_sound(job: &KnownJob, outcome: &Outcome, ran_ns: u64, left: bool, stopping
             job.offers > 0 && ran_ms >= *limit_ms
         }
         Outcome::Cancelled => job.cancel || left,
-        Outcome::Expired => job.policy.expires_ms.is_some(),
+        Outcome::Expired => {
+            !job.begun && job.policy.expires_ms.is_some_and(|limit_ms| lived_ns >= limit_ms * 1_000_000)
+        }
         Outcome::Lost { .. } => stopping,
     }
 }
