@@ -129,7 +129,8 @@ impl fmt::Display for ConnectFailure {
             Self::Busy { path } => {
                 write!(
                     out,
-                    "the daemon on {} has reached its limit of connected clients: try again later",
+                    "the daemon on {} takes no further connection of this user: all connections (clients_max), or this \
+                     user's share of them, are in use: end some, or try again later",
                     path.display()
                 )
             }

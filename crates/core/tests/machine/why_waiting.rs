@@ -143,6 +143,30 @@ fn a_client_that_does_not_read_holds_its_own_jobs_back() {
     assert!(rig.holder(next).is_some(), "she reads: it goes on");
 }
 
+/// A user's unread results hold back the jobs of that user alone, and `why` names the share that is used up.
+#[test]
+fn a_user_that_does_not_read_holds_back_nobody_else() {
+    let mut rig = Rig::with(Config { client_credit_bytes: 16_000, keep_bytes_max: 20_000, ..config(1) });
+    let mut next = rig.submit_as(ALICE, "quick", 40, Policy::default(), true);
+    while rig.holder(next).is_some() {
+        rig.finish_with(next, TaskResult::Inline(Payload::from(vec![1; 2048])), 2_000_000);
+        next.0 += 1;
+    }
+    let WhyNow::Queued { unread, .. } = rig.why(ADMIN, next).now else { panic!("queued") };
+    let met = unread.and_then(|unread| unread.of_user).expect("her user has a share");
+    assert_eq!(
+        met.to_string(),
+        "your share of the bytes of unread results is used up (limit 15000 of 20000, set by keep_bytes_max)"
+    );
+    let bobs = rig.submit_as(BOB, "quick", 2, Policy::default(), true);
+    rig.finish(bobs);
+    assert!(rig.holder(JobId(bobs.0 + 1)).is_some(), "he goes on");
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    rig.tell(Event::ClientFlushed { client: ALICE });
+    rig.finish(JobId(bobs.0 + 1));
+    assert!(rig.holder(next).is_some(), "she reads: hers go on");
+}
+
 #[test]
 fn a_shortage_of_descriptors_is_said_to_those_who_need_one() {
     let mut rig = Rig::new(1);
