@@ -68,6 +68,8 @@ pub const LAST_WORDS_MAX_BYTES: usize = 200;
 pub const SURVIVORS_TOLD: usize = 8;
 /// Processes in a status that the daemon could not end.
 pub const SURVIVORS_SHOWN: usize = 64;
+/// Most accounts in a `status` for an administrator, from the core and from the supervisor each.
+pub const ACCOUNTS_SHOWN: usize = 64;
 /// Longest path of a worker program that is recorded with a death, in bytes; a longer one is left out.
 pub const PROGRAM_PATH_MAX_BYTES: usize = 200;
 /// Longest path of a daemon's socket, in bytes: the paths of the sockets that workers create below it are longer, and

@@ -14,6 +14,7 @@ use bulkhead_core::account::Resource;
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::view::Status;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
 use bulkhead_sys::{clock, untrusted};
@@ -65,6 +66,8 @@ pub(crate) struct ClientTable {
     listener: UnixListener,
     registry: Registry,
     access: AccessControl,
+    /// What is counted by user here and in the parts below.
+    ledger: ShellLedger,
     closer: BackgroundCloser,
     /// The descriptors attached to their submits.
     pub(crate) files: ClientFileStore,
@@ -112,6 +115,7 @@ impl ClientTable {
             listener,
             registry,
             access,
+            ledger: ledger.clone(),
             files: ClientFileStore::new(ledger.clone(), closer.clone()),
             closer,
             connections: BTreeMap::new(),
@@ -187,6 +191,14 @@ impl ClientTable {
         let connection = self.connections.get_mut(&client)?;
         self.unflushed.add(connection.uid(), client);
         Some(connection)
+    }
+
+    /// Adds what the shell's ledger has of the accounts that a client may see.
+    pub(crate) fn add_accounts(&self, client: ClientId, status: &mut Status) {
+        if let Some(connection) = self.connections.get(&client) {
+            let (rows, left_out) = self.ledger.read(|ledger| ledger.rows(connection.peer()));
+            status.add_accounts(rows, left_out);
+        }
     }
 
     /// Accepts the connections in the queue, [`ACCEPTS_PER_TURN`] at most.

@@ -128,6 +128,11 @@ impl Connection {
         self.socket.stream()
     }
 
+    /// The client's user and rights.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// The client's user.
     pub(crate) fn uid(&self) -> u32 {
         self.peer.uid

@@ -103,7 +103,10 @@ impl Performer {
         false
     }
 
-    fn reply(&mut self, client: ClientId, tag: Tag, reply: Reply, output: Option<OutputId>) {
+    fn reply(&mut self, client: ClientId, tag: Tag, mut reply: Reply, output: Option<OutputId>) {
+        if let Reply::Status(status) = &mut reply {
+            self.clients.add_accounts(client, status);
+        }
         let descriptor = output.and_then(|output| self.outputs.get(output));
         if let Some(connection) = self.clients.recipient(client) {
             connection.reply(&ReplyFrame { tag, reply }, descriptor);

@@ -89,7 +89,6 @@ impl ShellLedger {
     }
 
     /// Lets `look` read the ledger.
-    #[cfg(test)]
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
         look(&self.posted())
     }

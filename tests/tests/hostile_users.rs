@@ -11,6 +11,7 @@ use bulkhead_proto::client::frame::Hello;
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
+use bulkhead_proto::client::view::{AccountRow, HoldingRow};
 use bulkhead_proto::ids::JobId;
 use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, binary, eventually};
@@ -182,6 +183,45 @@ fn who_has_no_connection_gets_one() {
     assert_eq!(carol.run("noop", &["x"])[0].outcome, Outcome::Done);
     assert_eq!(verdict(&mut connect_as(&daemon, CAROL)), Hello::BUSY, "one is a 64th");
     drop((alice, bob));
+}
+
+#[test]
+fn a_user_sees_its_own_account_and_an_administrator_all() {
+    or_skip!(may_become_others());
+    let daemon = system_daemon("clients_max = 100\nqueue_max = 40\n");
+    let mut alice = connect_as(&daemon, ALICE).welcome();
+    let _more: Vec<_> = (0..4).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
+    let mut bob = connect_as(&daemon, BOB).welcome();
+    alice.submit("sleep", &["600000"; 20]);
+    let status = |wire: &mut Wire| match wire.call(Request::Status) {
+        Reply::Status(status) => status,
+        reply => panic!("no status: {reply:?}"),
+    };
+    let row = |account: &AccountRow, resource: &str| {
+        let row = account.holds.iter().find(|row| row.resource == resource).cloned();
+        row.unwrap_or_else(|| panic!("no {resource} in {account:?}"))
+    };
+    let told = |held, share, bound, key: &str| (held, Some(share), Some(bound), Some(key.to_owned()));
+    let of = |row: HoldingRow| (row.held, row.share, row.bound, row.key);
+    let hers = status(&mut alice).accounts;
+    assert_eq!(hers.iter().map(|account| account.uid).collect::<Vec<_>>(), [Some(ALICE)]);
+    assert_eq!(of(row(&hers[0], "connections")), told(5, 75, 100, "clients_max"), "the shell's");
+    let queued = row(&hers[0], "queued jobs");
+    assert!(queued.held > 0 && of(queued.clone()) == told(queued.held, 30, 40, "queue_max"), "{queued:?}");
+    let connections = hers[0].holds.iter().filter(|row| row.resource == "connections").count();
+    assert_eq!(connections, 1, "the core counts them as well: {hers:?}");
+    let his = status(&mut bob).accounts;
+    assert_eq!(his.iter().map(|account| account.uid).collect::<Vec<_>>(), [Some(BOB)]);
+    assert_eq!(row(&his[0], "queued jobs").held, 0, "his own shows bounds of which he holds nothing");
+    let all = status(&mut Wire::connect(&daemon.socket())).accounts;
+    let uids: Vec<_> = all.iter().filter_map(|account| account.uid).collect();
+    assert_eq!(uids, [0, ALICE, BOB], "one's own first, then by how full they are");
+    assert_eq!(row(&all[1], "queued jobs").held, queued.held);
+    let refused = match alice.call(Request::Submit(submit("noop", &["x"; 40], false))) {
+        Reply::Accepted { refused: Some(refusal), .. } | Reply::Refused(refusal) => refusal.to_string(),
+        reply => panic!("not refused: {reply:?}"),
+    };
+    assert!(refused.contains("your share of the queued jobs is used up (limit 30 of 40, set by queue_max)"));
 }
 
 /// What waits for its close waits on its sender's own account.

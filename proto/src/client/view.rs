@@ -273,6 +273,59 @@ pub struct Status {
     pub shortage: String,
     /// Counts since the start.
     pub totals: Totals,
+    /// What users hold of each bounded resource: the own user's account first; an administrator also sees those of
+    /// others, the fullest first, about [`crate::limits::ACCOUNTS_SHOWN`].
+    pub accounts: Vec<AccountRow>,
+    /// Accounts that the client may see and that are not listed.
+    pub accounts_left_out: u64,
+}
+
+/// What one user holds of the bounded resources.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// The user; `None`: the service itself.
+    pub uid: Option<u32>,
+    /// What it holds. In the own account also resources of which it holds nothing, for their bounds.
+    pub holds: Vec<HoldingRow>,
+}
+
+/// How much one user holds of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct HoldingRow {
+    /// What it is, in the plural.
+    pub resource: String,
+    /// How much the user holds.
+    pub held: u64,
+    /// The most that the user may hold. `None`: there is no bound, or what is beyond it is dropped from the user who
+    /// holds most.
+    pub share: Option<u64>,
+    /// The bound of all users together, if there is one.
+    pub bound: Option<u64>,
+    /// What sets the bound; `None`: it is fixed, or there is none.
+    pub key: Option<String>,
+}
+
+impl Status {
+    /// Adds what another ledger has of the same accounts. Of a resource that both have, the row with a bound stays.
+    pub fn add_accounts(&mut self, rows: Vec<AccountRow>, left_out: u64) {
+        for row in rows {
+            match self.accounts.iter_mut().find(|known| known.uid == row.uid) {
+                Some(known) => row.holds.into_iter().for_each(|holding| known.add(holding)),
+                None => self.accounts.push(row),
+            }
+        }
+        self.accounts_left_out = self.accounts_left_out.max(left_out);
+    }
+}
+
+impl AccountRow {
+    fn add(&mut self, holding: HoldingRow) {
+        match self.holds.iter_mut().find(|known| known.resource == holding.resource) {
+            Some(known) if known.bound.is_none() => *known = holding,
+            Some(_) => {}
+            None => self.holds.push(holding),
+        }
+    }
 }
 
 /// Counts since the daemon started.

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
-use bulkhead_proto::client::view::{PoolRow, Status, SurvivorRow, WorkerRow};
+use bulkhead_proto::client::view::{AccountRow, HoldingRow, PoolRow, Status, SurvivorRow, WorkerRow};
 
 use crate::args::GlobalArgs;
 use crate::state_names::pool_health;
@@ -15,7 +15,12 @@ use crate::{duration, plural, time};
 const EXAMPLES: &str = "\
 Examples:
   bulkhead status
-  bulkhead status --json | jq .totals";
+  bulkhead status --json | jq .totals
+  bulkhead status --json | jq '.accounts[] | {uid, full: [.holds[] | select(.held == .share)]}'";
+
+/// Accounts in the text, and what each holds: the fullest first. `--json` has all.
+const ACCOUNTS_TOLD: usize = 5;
+const HOLDINGS_TOLD: usize = 3;
 
 /// Shows the state of the daemon: pools, queue, and counts since its start
 #[derive(Debug, clap::Args)]
@@ -80,6 +85,7 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
         2..2,
         pools.chain(status.stuck.iter().map(stuck)).chain(status.survivors.iter().map(lives_on)),
     );
+    lines.extend(accounts(status));
     if status.draining {
         lines.insert(1, "draining  it accepts no new jobs, and stops when the last one has ended".to_owned());
     }
@@ -122,6 +128,34 @@ fn pools(status: &Status) -> Vec<String> {
     status.pools.iter().map(line).collect()
 }
 
+/// One line for each account: one's own, and for administrators those that are fullest.
+fn accounts(status: &Status) -> Vec<String> {
+    let told = status.accounts.iter().take(ACCOUNTS_TOLD);
+    let mut lines: Vec<_> = told.filter_map(account).collect();
+    let more = status.accounts.len().saturating_sub(ACCOUNTS_TOLD) as u64 + status.accounts_left_out;
+    if more > 0 {
+        let more = plural::count(more, "account");
+        lines.push(format!("account   {more} more: --json has {}", status.accounts.len()));
+    }
+    lines
+}
+
+/// What an account holds most of, by its share. `None`: it holds nothing that is bounded.
+fn account(row: &AccountRow) -> Option<String> {
+    let most = |row: &HoldingRow| row.share.or(row.bound);
+    let part =
+        |row: &HoldingRow| u128::from(row.held) * 1_000_000 / u128::from(most(row).unwrap_or(1).max(1));
+    let mut holds: Vec<_> = row.holds.iter().filter(|row| row.held > 0 && most(row).is_some()).collect();
+    holds.sort_by_key(|row| std::cmp::Reverse(part(row)));
+    let told = holds.iter().take(HOLDINGS_TOLD).map(|row| {
+        let set_by = row.key.as_deref().map_or_else(String::new, |key| format!(" ({key})"));
+        format!("{} of {} {}{set_by}", row.held, most(row).unwrap_or(row.held), row.resource)
+    });
+    let told: Vec<_> = told.collect();
+    let whose = row.uid.map_or_else(|| "service".to_owned(), |uid| format!("user {uid}"));
+    (!told.is_empty()).then(|| format!("account   {whose}: {}", told.join(", ")))
+}
+
 fn health(pool: &PoolRow) -> String {
     let word = pool_health(pool.health);
     if pool.health_reason.is_empty() { word.to_owned() } else { format!("{word} ({})", pool.health_reason) }
@@ -135,6 +169,11 @@ mod tests {
     use bulkhead_proto::ids::{JobId, WorkerId};
 
     use super::*;
+
+    fn holding(resource: &str, held: u64, share: Option<u64>, key: Option<&str>) -> HoldingRow {
+        let key = key.map(str::to_owned);
+        HoldingRow { resource: resource.to_owned(), held, share, bound: share.map(|share| share + 1), key }
+    }
 
     /// A daemon that is not well, and is asked to leave.
     fn status() -> Status {
@@ -189,6 +228,16 @@ mod tests {
             queue_max: 1_000_000,
             shortage: "no output descriptor: 64 are open".to_owned(),
             totals: Totals { accepted: 10, deaths: 4, ..Totals::default() },
+            accounts: vec![AccountRow {
+                uid: Some(1001),
+                holds: vec![
+                    holding("jobs", 900, None, None),
+                    holding("queued jobs", 30, Some(75), Some("queue_max")),
+                    holding("connections", 3, Some(3), Some("clients_max")),
+                    holding("kept jobs", 0, None, Some("keep_jobs_max")),
+                ],
+            }],
+            accounts_left_out: 2,
         }
     }
 
@@ -207,6 +256,8 @@ mod tests {
             "accepted  10:",
             "short     jobs with large results wait: no output descriptor: 64 are open",
             "4 deaths",
+            "account   user 1001: 3 of 3 connections (clients_max), 30 of 75 queued jobs (queue_max)",
+            "account   2 accounts more: --json has 1",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }

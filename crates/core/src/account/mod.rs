@@ -13,6 +13,7 @@
 //! So a flood of one user never shuts out another, and no number of users shuts out one who holds little. The machine
 //! posts what the rooms return as [`Charges`]; nothing here knows a job.
 
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -206,6 +207,14 @@ impl Ledger {
             self.accounts.remove(account.0 as usize);
             self.of.remove(&uid);
         }
+    }
+
+    /// Who holds what is in an account.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn holder(&self, account: AccountId) -> AccountHolder {
+        self.accounts[account.0 as usize].holder
     }
 
     /// What an account holds.

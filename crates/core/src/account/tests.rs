@@ -1,6 +1,9 @@
 //! Tests of the ledger: shares, the room of small accounts, evictions, and accounts that close.
 
+use bulkhead_proto::client::view::HoldingRow;
+
 use super::*;
+use crate::event::Peer;
 
 const ROOT: u32 = 0;
 
@@ -15,8 +18,7 @@ fn one_user_gets_three_quarters_and_root_gets_all() {
     assert_eq!(ledger.room(alice, Resource::Queue), Room { left: 4800, limit: 4800, bound: 6400 });
     ledger.charge(alice, Resource::Queue, 4800);
     assert_eq!(ledger.room(alice, Resource::Queue).left(), 0);
-    // Root is small as well: an eighth on top.
-    assert_eq!(ledger.room(root, Resource::Queue).left(), 6400 - 4800 + 800);
+    assert_eq!(ledger.room(root, Resource::Queue).left(), 6400 - 4800);
     ledger.charge(root, Resource::Queue, 1600);
     assert_eq!(ledger.room(root, Resource::Queue), Room { left: 0, limit: 6400, bound: 6400 });
     ledger.audit();
@@ -102,4 +104,30 @@ fn nothing_is_given_back_that_was_not_taken() {
     let alice = ledger.open(1);
     ledger.charge(alice, Resource::Jobs, 1);
     ledger.release(alice, Resource::Queue, 1);
+}
+
+#[test]
+fn a_user_sees_its_account_and_an_administrator_the_fullest_ones() {
+    let mut ledger = several(100);
+    let accounts: Vec<_> = (1..=70).map(|uid| ledger.open(uid)).collect();
+    for (at, account) in accounts.iter().enumerate() {
+        ledger.charge(*account, Resource::Queue, 1 + at as u64);
+    }
+    ledger.charge(AccountId::SERVICE, Resource::Records, 1);
+    let (rows, left_out) = ledger.rows(Peer { uid: 3, admin: false });
+    let queue = HoldingRow {
+        resource: "queued jobs".to_owned(),
+        held: 3,
+        share: Some(75),
+        bound: Some(100),
+        key: Some("queue_max".to_owned()),
+    };
+    assert_eq!((rows.len(), rows[0].uid, left_out), (1, Some(3), 0));
+    assert_eq!(rows[0].holds[0], queue);
+    assert!(rows[0].holds.iter().all(|row| row.bound.is_some()), "{rows:?}");
+    let (rows, left_out) = ledger.rows(Peer { uid: 3, admin: true });
+    let uids: Vec<_> = rows.iter().map(|row| row.uid).collect();
+    assert_eq!((uids.len(), &uids[..3], left_out), (65, &[Some(3), Some(70), Some(69)][..], 6));
+    assert_eq!(rows[1].holds.len(), 1, "of others only what they hold");
+    assert!(ledger.rows(Peer { uid: 99, admin: false }).0.is_empty());
 }

@@ -44,6 +44,9 @@ const STUCK_SHOWN: usize = 100;
 /// The size of one of them, in bytes, about, at most: the kernel's function names are short.
 const STUCK_BYTES: u64 = 192;
 
+/// The size of what an account holds of one resource, in bytes, at most.
+const HOLDING_BYTES: u64 = 112;
+
 /// References to everything that replies show.
 pub(crate) struct View<'a> {
     turn: &'a Turn,
@@ -245,6 +248,7 @@ impl<'a> View<'a> {
     pub(crate) fn status(&self, peer: Peer) -> ViewReply {
         let (health, health_reason) = self.workers.health();
         let jobs = self.jobs;
+        let (accounts, accounts_left_out) = self.ledger.rows(peer);
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.turn.config().pid,
@@ -268,11 +272,14 @@ impl<'a> View<'a> {
             queue_max: self.turn.config().queue_max,
             shortage: self.workers.what_is_short().to_owned(),
             totals: self.turn.totals(),
+            accounts,
+            accounts_left_out,
         };
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
         let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
         let survivors: u64 = status.survivors.iter().map(|row| 16 + row.survivor.wire_bytes()).sum();
-        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools + survivors;
+        let held: u64 = status.accounts.iter().map(|row| 16 + HOLDING_BYTES * row.holds.len() as u64).sum();
+        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools + survivors + held;
         ViewReply { reply: Reply::Status(Box::new(status)), bytes }
     }
 

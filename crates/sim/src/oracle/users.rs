@@ -132,7 +132,12 @@ impl UserOracle {
                 records.iter().try_for_each(|record| self.record_shown(peer.uid, record))
             }
             Reply::Workers(rows) => self.rows_shown(peer.uid, rows),
-            Reply::Status(status) => self.rows_shown(peer.uid, &status.stuck),
+            Reply::Status(status) => {
+                match status.accounts.iter().find(|account| account.uid != Some(peer.uid)) {
+                    Some(account) => broken("users", format!("user {} is shown {account:?}", peer.uid)),
+                    None => self.rows_shown(peer.uid, &status.stuck),
+                }
+            }
             _ => Ok(()),
         }
     }
