@@ -8,7 +8,7 @@
 //! |---|---|
 //! | one user, others there or not | B - B/4 |
 //! | root; the one user of a daemon that has one | B |
-//! | a user who holds less than B/64 | B/64, also beyond the bound, while all users together hold less than B + B/8 |
+//! | a user who holds less than B/64 | B/64, also beyond the bound, while all such users together hold less than B/8 |
 //!
 //! So a flood of one user never shuts out another, and no number of users shuts out one who holds little. The machine
 //! posts what the rooms return as [`Charges`]; nothing here knows a job.
@@ -30,7 +30,7 @@ pub use crate::turn::{AccountId, Charges, Resource};
 const KEPT_FROM_ONE: u64 = 4;
 /// A user may have this part of a bound also beyond it...
 const SMALL_PART: u64 = 64;
-/// ...while all users together are beyond it by less than this part.
+/// ...while all who hold no more than that hold less than this part of it together.
 const BEYOND_PART: u64 = 8;
 
 /// Who holds what is in an account.
@@ -95,6 +95,8 @@ pub struct Ledger {
     users: Users,
     bounds: [u64; Resource::COUNT],
     held: [u64; Resource::COUNT],
+    /// What accounts hold together that hold no more than a small part of the bound each.
+    of_small: [u64; Resource::COUNT],
     accounts: Slab<Account>,
     of: BTreeMap<u32, AccountId>,
     /// Of each resource that is evicted, who holds how much of it.
@@ -108,6 +110,7 @@ impl Ledger {
             users,
             bounds: [u64::MAX; Resource::COUNT],
             held: [0; Resource::COUNT],
+            of_small: [0; Resource::COUNT],
             accounts: Slab::new(),
             of: BTreeMap::new(),
             order: std::array::from_fn(|_| BTreeSet::new()),
@@ -191,6 +194,9 @@ impl Ledger {
                     count_down(sum, change.unsigned_abs(), resource.name());
                 }
             }
+            let small = self.bounds[at] / SMALL_PART;
+            let is_small = |held: u64| if held <= small { held } else { 0 };
+            self.of_small[at] = self.of_small[at].saturating_add(is_small(held[at])) - is_small(before);
             if resource.is_evicted() {
                 self.order[at].remove(&(before, account));
                 if held[at] > 0 {
@@ -254,12 +260,12 @@ impl Ledger {
     pub fn room(&self, account: AccountId, resource: Resource) -> Room {
         let (own, share, bound) =
             (self.held(account, resource), self.share(account, resource), self.bound(resource));
-        let (all, beyond) = (self.held_by_all(resource), bound.saturating_add(bound / BEYOND_PART));
-        // Beyond the bound nobody comes to hold more than a small part, so that the eighth is there for the next small one.
-        let of_small = (bound / SMALL_PART).saturating_sub(own).min(beyond.saturating_sub(all));
+        // Whatever the others hold: only those who hold as little use up what small accounts have.
+        let beyond = (bound / BEYOND_PART).saturating_sub(self.of_small[resource as usize]);
+        let of_small = (bound / SMALL_PART).saturating_sub(own).min(beyond);
         let of_share = share.saturating_sub(own);
-        let of_all = bound.saturating_sub(all).max(of_small);
-        if of_share < of_all {
+        let of_all = bound.saturating_sub(self.held_by_all(resource)).max(of_small);
+        if of_share <= of_all {
             Room { left: of_share, limit: share, bound }
         } else {
             Room { left: of_all, limit: bound, bound }
@@ -285,7 +291,7 @@ impl Ledger {
     /// # Panics
     /// If it does not: the ledger is wrong.
     pub fn audit(&self) {
-        let mut sums = [0_u64; Resource::COUNT];
+        let (mut sums, mut of_small) = ([0_u64; Resource::COUNT], [0_u64; Resource::COUNT]);
         for (place, account) in &self.accounts {
             let id = AccountId(place as u32);
             if let AccountHolder::User(uid) = account.holder {
@@ -295,10 +301,14 @@ impl Ledger {
             for resource in Resource::ALL {
                 let held = account.held[resource as usize];
                 sums[resource as usize] += held;
+                if held <= self.bound(resource) / SMALL_PART {
+                    of_small[resource as usize] += held;
+                }
                 let ordered = self.order[resource as usize].contains(&(held, id));
                 assert_eq!(ordered, resource.is_evicted() && held > 0, "accounts are in order");
             }
         }
         assert_eq!(sums, self.held, "what all hold is the sum of what each holds");
+        assert_eq!(of_small, self.of_small, "what small accounts hold is counted");
     }
 }
