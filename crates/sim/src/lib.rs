@@ -12,6 +12,7 @@ pub mod agenda;
 pub mod boxes;
 pub mod client;
 pub mod clock;
+mod crowds;
 mod hands;
 mod hear;
 mod inspect;

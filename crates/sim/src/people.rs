@@ -24,12 +24,13 @@ impl World {
     pub(crate) fn populate(&mut self) {
         let flood = self.scenario.profile == Profile::Flood;
         for number in 0..self.scenario.clients {
-            let role = match (flood, number) {
-                (true, 0) => Role::Flooder,
-                (true, _) => Role::Single,
-                (false, _) => Role::Mixed,
+            let (role, uid) = match (self.scenario.crowd, flood, number) {
+                (Some(crowd), ..) => crowd.maker(number),
+                (None, true, 0) => (Role::Flooder, 1000),
+                (None, true, _) => (Role::Single, 1000 + number as u32 / 2 + 100 * number as u32),
+                (None, false, _) => (Role::Mixed, 1000 + number as u32 / 2),
             };
-            self.connect(role, 1000 + number as u32 / 2 + 100 * number as u32 * u32::from(flood));
+            self.connect(role, uid);
         }
         if self.scenario.faults.set_wall > 0 {
             let after = self.rng.span(10 * S);

@@ -4,16 +4,18 @@
 //! Never used otherwise; a run without one must not depend on this file.
 
 use bulkhead_core::action::{Action, Output, TaskFile};
-use bulkhead_core::config::Config;
+use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 use bulkhead_proto::worker::stage::Stage;
 
+use crate::crowds::FIRST_HOSTILE;
 use crate::rng::SimRng;
 use crate::slack;
 
@@ -134,6 +136,12 @@ pub enum Sabotage {
     EarlyExpiry,
     /// Core: keeps jobs of clients that left for longer.
     PatientWithVanished,
+    /// Core: is told that one user gets all of each bound.
+    NoShares,
+    /// Core: takes each connection of a hostile user for a user.
+    SharesOfConnections,
+    /// Core: has no room beyond its bounds for who holds little: it refuses small submits.
+    RefuseSmall,
 }
 
 impl Sabotage {
@@ -198,6 +206,7 @@ impl Sabotage {
             Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
                 actions.iter_mut().for_each(|action| self.spoil_sight(action));
             }
+            Self::RefuseSmall => actions.iter_mut().for_each(refuse),
             // The others break the shell, or what the core is told.
             _ => {}
         }
@@ -256,6 +265,7 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         Some(Sabotage::ImpatientWithPrograms) => {
             config.program_stopped_ms = config.program_stopped_ms.map(|limit_ms| limit_ms / 2);
         }
+        Some(Sabotage::NoShares) => config.users = Users::One,
         Some(Sabotage::WrongPool) => config.kinds.iter_mut().for_each(|kind| kind.pool.clear()),
         _ => {}
     }
@@ -287,6 +297,20 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
         Some(Sabotage::DeafToProgramStops) => {
             batch.retain(|event| !matches!(event, Event::ProgramStopped { .. }));
         }
+        Some(Sabotage::SharesOfConnections) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientConnected { client, peer } = event
+                && (FIRST_HOSTILE..FIRST_HOSTILE + 100).contains(&peer.uid)
+            {
+                peer.uid = 5000 + client.0 as u32;
+            }
+        }),
+        Some(Sabotage::RefuseSmall) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientSaid { request: Request::Submit(submit), .. } = event
+                && submit.inputs.len() == 1
+            {
+                submit.kind = "no-such-kind".to_owned();
+            }
+        }),
         Some(Sabotage::AllAdmins) => batch.iter_mut().for_each(|event| {
             if let Event::ClientConnected { peer, .. } = event {
                 peer.admin = true;
@@ -312,6 +336,16 @@ fn tell_all(what: &mut What) {
     if let What::WorkerGone { worker, slot } = *what {
         let (death, evidence) = (Death::Retired, Evidence::default());
         *what = What::Died { worker, pid: 1, slot, death, evidence, noticed_after_us: None, ended: 0 };
+    }
+}
+
+/// Says that the queue is full where a kind is unknown.
+fn refuse(action: &mut Action) {
+    if let Action::Reply { reply: Reply::Refused(refusal), .. } = action
+        && matches!(refusal, Refusal::UnknownKind { .. })
+    {
+        let (what, limit) = ("queued jobs".to_owned(), 1);
+        *refusal = Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: 1 };
     }
 }
 

@@ -7,6 +7,7 @@ use bulkhead_core::config::Config;
 use bulkhead_proto::kind::Kind;
 
 use crate::clock::{MS, S};
+use crate::crowds::{self, Crowd};
 use crate::logs;
 use crate::pools::{self, Down};
 use crate::programs;
@@ -107,6 +108,8 @@ pub struct Scenario {
     /// Whether kinds keep logs, and clients ask for them. Such a seed also has what other seeds never had: failures that
     /// leave inline bytes, workers that leave after a panic, an inspector that asks for more.
     pub logs: bool,
+    /// The users, if there are many.
+    pub crowd: Option<Crowd>,
     /// Whether signals stop the programs of tasks.
     pub programs: bool,
     /// Clients at the start.
@@ -140,6 +143,7 @@ impl Scenario {
             config: config(seed, profile, &mut rng),
             down: None,
             logs: false,
+            crowd: None,
             programs: false,
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
@@ -153,6 +157,11 @@ impl Scenario {
         scenario.down = pools::split(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario.programs = programs::stop(seed, profile, &mut scenario.config);
+        scenario.crowd = crowds::gather(seed, profile, &mut scenario.config);
+        if let Some(crowd) = scenario.crowd {
+            scenario.clients = crowd.connections();
+            scenario.acts = scenario.acts.min(crowds::ACTS);
+        }
         scenario
     }
 }

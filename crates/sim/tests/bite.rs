@@ -51,6 +51,9 @@ bites! {
     deaths_of_others_told_in_full: TellDeaths by "users";
     deaths_of_others_that_are_hidden: HideDeaths by "records";
     pids_of_the_workers_of_others: TellPids by "users";
+    bounds_without_shares: NoShares by "accounts";
+    shares_of_connections: SharesOfConnections by "accounts";
+    small_users_refused: RefuseSmall by "accounts";
     lost_replies: LoseReplies by "replies";
     ends_that_are_not_told: LoseEnds by "replies";
     nobody_is_blamed: NoBlame by "blame";

@@ -10,11 +10,12 @@
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
-//! - `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
+//! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
 //! They see the events, the output of each turn, and the boxes. They never ask the core.
 
+pub mod accounts;
 pub mod credit;
 pub mod exclusive;
 pub mod expiry;
@@ -83,6 +84,8 @@ pub struct Oracles {
     pub logs: logs::LogOracle,
     /// `users`.
     pub users: users::UserOracle,
+    /// `accounts`.
+    pub accounts: accounts::AccountOracle,
 }
 
 impl Oracles {
@@ -104,6 +107,7 @@ impl Oracles {
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
             users: users::UserOracle::default(),
+            accounts: accounts::AccountOracle::new(&scenario.config),
         }
     }
 
@@ -119,6 +123,7 @@ impl Oracles {
         self.files.told(event);
         self.logs.told(event);
         self.users.told(event);
+        self.accounts.told(event);
         self.fairness.told(event);
         self.unwanted.told(event);
         self.overdue.told(now, event);
@@ -143,6 +148,9 @@ impl Oracles {
                     self.expiry.begins(now, *id, job);
                 }
             }
+            let submit =
+                |client, tag| self.replies.submit(client, tag).map(|(uid, submit)| (uid, submit.clone()));
+            self.accounts.decided(action, submit, &self.ledger)?;
         }
         for record in &out.records {
             self.records.made(record)?;
