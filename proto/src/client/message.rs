@@ -262,7 +262,8 @@ pub enum Reply {
     Events {
         /// The records.
         records: Vec<Record>,
-        /// How many records before the first of these were dropped before this client read them.
+        /// How many records that this client may see were dropped before it read them, since the last reply that told of
+        /// some. They may lie anywhere between those that it was sent.
         missed: u64,
         /// Whether all kept records were sent; without `follow`, this is the last reply.
         caught_up: bool,

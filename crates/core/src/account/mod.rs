@@ -223,6 +223,15 @@ impl Ledger {
         self.accounts[account.0 as usize].holder
     }
 
+    /// The account that holds most of a resource of which all together hold more than its bound.
+    ///
+    /// # Panics
+    /// If it cannot be evicted: nobody keeps the order.
+    pub fn largest_of_too_much(&self, resource: Resource) -> Option<AccountId> {
+        let is_too_much = self.held_by_all(resource) > self.bound(resource);
+        self.largest(resource).filter(|_| is_too_much)
+    }
+
     /// What an account holds.
     ///
     /// # Panics

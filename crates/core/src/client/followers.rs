@@ -2,6 +2,19 @@
 //!
 //! A reader is sent pages of records while its client has credit, and goes on from the last one. What it is shown of
 //! records of other users: `sight.rs`.
+//!
+//! Records are dropped from any place of the ring (`turn/records.rs`), so a gap in the numbers says nothing: the record
+//! may be another user's, or was dropped before the request came. A reader therefore counts the records that its
+//! client may see, and is told of those that it was not sent:
+//!
+//! | when | `owed` |
+//! |---|---|
+//! | it begins with the oldest record | all that are kept |
+//! | it begins after a number | those that are kept behind it, and at most as many as were dropped behind it |
+//! | records are made | so many more |
+//! | one is sent | one less |
+//! | it has caught up | all that are left are missed: 0 |
+//! | it has no credit left | those are missed that are not kept either: as many as are kept behind it |
 
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::Outcome;
@@ -10,8 +23,9 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, Tag};
 
 use crate::client::Clients;
-use crate::client::sight::record_for;
-use crate::turn::Turn;
+use crate::client::sight::{is_shown, record_for};
+use crate::event::Peer;
+use crate::turn::{RecentRecords, Turn};
 
 /// Most records in one reply.
 const PAGE: usize = 256;
@@ -29,6 +43,53 @@ pub(super) struct RecordReader {
     follow: bool,
     /// Whether a page was sent.
     begun: bool,
+    /// Records that its client may see and that it was neither sent nor told to have missed.
+    owed: u64,
+    /// How many of the records that its client may see were made when `owed` was counted.
+    made: u64,
+    /// Whether its next record was not the next one yet.
+    is_ahead: bool,
+}
+
+impl RecordReader {
+    fn new(records: &RecentRecords, peer: Peer, tag: Tag, after: u64, follow: bool) -> Self {
+        let seen = records.seen_by(peer);
+        let first = records.first_index();
+        let (next, dropped) = match after {
+            0 => (first, 0),
+            _ => (after.saturating_add(1), dropped_behind(records, peer, after)),
+        };
+        let owed = if after < first { seen.left() } else { kept_from(records, peer, next) };
+        let is_ahead = next > records.next_index();
+        Self { tag, next, follow, begun: false, owed: owed + dropped, made: seen.made, is_ahead }
+    }
+
+    /// Counts the records that were made since the last call.
+    fn count_made(&mut self, records: &RecentRecords, peer: Peer) {
+        let made = records.seen_by(peer).made;
+        if self.is_ahead {
+            // Some may have come before the number that it waits for.
+            self.owed = kept_from(records, peer, self.next);
+        } else {
+            self.owed += made.saturating_sub(self.made);
+        }
+        (self.made, self.is_ahead) = (made, self.next > records.next_index());
+    }
+}
+
+/// At most how many of the records that a client may see were dropped behind this one.
+fn dropped_behind(records: &RecentRecords, peer: Peer, index: u64) -> u64 {
+    let (seen, last) = (records.seen_by(peer), records.next_index() - 1);
+    if seen.dropped_to <= index {
+        return 0;
+    }
+    let kept = records.from(index.saturating_add(1)).count() as u64;
+    seen.dropped.min(last.saturating_sub(index).saturating_sub(kept))
+}
+
+/// How many of the records from this one on are kept and shown to a client.
+fn kept_from(records: &RecentRecords, peer: Peer, index: u64) -> u64 {
+    records.from(index).filter(|(record, owner)| is_shown(peer, record, *owner)).count() as u64
 }
 
 impl Clients {
@@ -43,14 +104,12 @@ impl Clients {
         after: u64,
         follow: bool,
     ) -> Result<(), Refusal> {
-        let first = turn.records().first_index();
         let Some(client) = self.connected(id) else { return Ok(()) };
         if client.readers.len() == READERS_MAX {
             let (what, limit) = ("running events requests on one connection".to_owned(), READERS_MAX as u64);
             return Err(Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: 1000 });
         }
-        let next = if after == 0 { first } else { after.saturating_add(1) };
-        client.readers.push(RecordReader { tag, next, follow, begun: false });
+        client.readers.push(RecordReader::new(turn.records(), client.peer, tag, after, follow));
         self.readers.insert(id);
         Ok(())
     }
@@ -58,7 +117,7 @@ impl Clients {
     /// Sends every reader the records that its client has credit for.
     pub(crate) fn follow_all(&mut self, turn: &mut Turn) {
         if self.readers.is_empty() {
-            return;
+            return turn.records_mut().forget_counts();
         }
         for id in self.readers.clone() {
             self.follow(turn, id);
@@ -84,9 +143,8 @@ impl Clients {
             if client.credit <= 0 {
                 return true;
             }
-            let (peer, first) = (client.peer, turn.records().first_index());
-            let missed = first.saturating_sub(reader.next);
-            reader.next = reader.next.max(first);
+            let (peer, credit) = (client.peer, client.credit);
+            reader.count_made(turn.records(), peer);
             let (mut records, mut bytes) = (Vec::new(), RECORD_BYTES);
             for (record, owner) in turn.records().from(reader.next) {
                 if records.len() == PAGE {
@@ -99,6 +157,12 @@ impl Clients {
                 }
             }
             let caught_up = reader.next >= turn.records().next_index();
+            reader.owed = reader.owed.saturating_sub(records.len() as u64);
+            // Between two pages in a row nothing is made or dropped: it is told once, with the last of them.
+            let is_paused = i64::try_from(bytes).is_ok_and(|bytes| bytes >= credit);
+            let kept = if caught_up || !is_paused { 0 } else { kept_from(turn.records(), peer, reader.next) };
+            let missed = if caught_up || is_paused { reader.owed.saturating_sub(kept) } else { 0 };
+            reader.owed -= missed;
             // The last page is sent even if it is empty: `caught_up` tells a reader that does not follow of the end.
             let is_last = caught_up && !reader.follow;
             if !records.is_empty() || missed > 0 || !reader.begun || is_last {

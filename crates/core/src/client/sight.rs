@@ -39,6 +39,11 @@ pub(super) fn record_for(peer: Peer, record: &Record, owner: Owner) -> Option<Re
     Some(Record { what: What::WorkerGone { worker, slot }, ..*record })
 }
 
+/// Whether this client is shown the record, whole or cut: the same as [`record_for`] says, without a copy.
+pub(super) fn is_shown(peer: Peer, record: &Record, owner: Owner) -> bool {
+    owner.may_be_seen_by(peer) || matches!(record.what, What::Died { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use bulkhead_proto::client::evidence::Evidence;
@@ -75,9 +80,11 @@ mod tests {
         ] {
             let shown = [ALICE, BOB, ADMIN].map(|peer| record_for(peer, &whole, owner));
             assert_eq!(shown, who.map(|record| Some(record.clone())), "{owner:?}");
+            assert!([ALICE, BOB, ADMIN].iter().all(|peer| is_shown(*peer, &whole, owner)));
         }
         let other = Record { what: What::NobodyBlamed { worker: WorkerId(3) }, ..died() };
         assert_eq!(record_for(BOB, &other, Owner::User(1)), None);
+        assert!(!is_shown(BOB, &other, Owner::User(1)) && is_shown(ALICE, &other, Owner::User(1)));
     }
 
     #[test]

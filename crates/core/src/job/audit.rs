@@ -31,6 +31,7 @@ impl Jobs {
         self.audit_attachments(tickets);
         self.logs.audit(&self.table);
         self.kept.audit(&self.table);
+        self.deaths.audit();
         assert!(self.unbegun.is_empty(), "jobs that ended before they began are recorded in the same turn");
         let count_all = |phase| self.table.count(phase) + self.table.count_parts(phase);
         assert_eq!(
@@ -76,7 +77,11 @@ impl Jobs {
                 (account, Resource::UnreadResults, u64::from(untold) * job.kept_bytes()),
             ]
         });
+        let deaths = self.deaths.counts().map(|(account, held)| (account, Resource::Deaths, held));
         jobs.chain(self.attachments.held())
+            .chain(self.kept_by_account())
+            .chain(self.idle_logs())
+            .chain(deaths)
     }
 
     /// Whether the task of a current offer runs alone; `None` if the offer is not current.

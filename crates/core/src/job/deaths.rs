@@ -1,51 +1,41 @@
 //! Deaths as evidence: each is kept with the job whose attempt it ended, charged or not, and in a ring of the last
 //! `DEATHS_KEPT` for `deaths`. The death of a program that a signal ended is kept as well, though its worker lives on.
 //!
-//! A row of the ring names its job and user, because a job may be forgotten before its deaths are. Who is charged is
-//! decided in `machine/death.rs`.
-
-use std::collections::VecDeque;
+//! A row of the ring names its job and user, because a job may be forgotten before its deaths are. At the end of a turn,
+//! beyond `DEATHS_KEPT`, the oldest row of the account with most rows goes (`machine/evict.rs`). Who is charged is decided
+//! in `machine/death.rs`.
 
 use bulkhead_proto::client::view::{DeathRow, JobDeath};
 use bulkhead_proto::client::why::Part;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::JobId;
-use bulkhead_proto::limits::DEATHS_KEPT;
 
 use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
 use crate::job::part_set::part_of;
 use crate::job::run::TaskRun;
 use crate::job::{Jobs, OfferRef, ProvenDeath};
-use crate::turn::Turn;
+use crate::turn::{AccountId, FairRing, Resource, Turn};
 
 /// Deaths kept as evidence of one job; the oldest go first.
 const EVIDENCE_MAX: usize = 32;
 
-/// The last deaths, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct RecentDeaths {
-    pub(super) rows: VecDeque<DeathRow>,
-}
-
-impl RecentDeaths {
-    /// Adds a death and drops the oldest if there are `DEATHS_KEPT`.
-    ///
-    /// # Panics
-    /// If there were more than that before.
-    fn push(&mut self, row: DeathRow) {
-        assert!(self.rows.len() <= DEATHS_KEPT, "the ring of deaths has a bound");
-        if self.rows.len() == DEATHS_KEPT {
-            self.rows.pop_front();
-        }
-        self.rows.push_back(row);
-    }
-}
+/// The last deaths, each of the account of its job.
+pub(crate) type RecentDeaths = FairRing<AccountId, DeathRow>;
 
 impl Jobs {
     /// The deaths that are kept, newest first.
     pub(crate) fn deaths(&self) -> impl Iterator<Item = &DeathRow> {
-        self.deaths.rows.iter().rev()
+        self.deaths.from(0).rev()
+    }
+
+    /// Drops the oldest death of an account from the ring.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub(crate) fn drop_oldest_death(&mut self, account: AccountId) {
+        self.deaths.drop_oldest(account).expect("an account that holds deaths has an oldest one");
+        self.table.charges.release(account, Resource::Deaths, 1);
     }
 
     /// Keeps a death that ended an attempt of a job and is not charged to it. `shown` is the number of the job that
@@ -100,7 +90,7 @@ impl Jobs {
         charged: bool,
     ) {
         let batch = self.table.batch(key);
-        let (kind, uid) = (turn.kind_name(batch.kind), batch.uid);
+        let (kind, uid, account) = (turn.kind_name(batch.kind), batch.uid, batch.account);
         let (at_us, worker, pid) = (turn.wall_us(), dead.worker, dead.pid);
         let (death, evidence) = (dead.death.clone(), dead.evidence.clone());
         let death = JobDeath { at_us, part, attempt, worker, pid, death, charged, evidence };
@@ -113,6 +103,7 @@ impl Jobs {
             deaths.remove(0);
         }
         deaths.push(death.clone());
-        self.deaths.push(DeathRow { job: id, kind, uid, death });
+        self.table.charges.charge(account, Resource::Deaths, 1);
+        self.deaths.push(account, DeathRow { job: id, kind, uid, death });
     }
 }

@@ -104,9 +104,6 @@ impl Jobs {
         if let Some(output) = job.held() {
             turn.act(Action::DropOutput { output });
         }
-        if let Some(log) = job.log() {
-            self.logs.forget(turn, log);
-        }
         released
     }
 
@@ -120,9 +117,6 @@ impl Jobs {
         run: TaskRun,
     ) -> (JobEnded, Option<OutputId>, Released) {
         let (job, released) = self.leave_table(turn, run);
-        if let Some(log) = job.log() {
-            self.logs.forget(turn, log);
-        }
         let output = job.held();
         (ended_of(job), output, released)
     }
@@ -131,6 +125,7 @@ impl Jobs {
         let key = self.table.open(run);
         // First its retention, which is counted by what the job still holds.
         let untold = self.stop_keeping(key);
+        self.drop_log(turn, key);
         let (job, gone) = self.table.remove(key);
         let batch = batch_gone(turn, gone);
         (job, Released { untold, batch })

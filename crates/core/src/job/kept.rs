@@ -1,13 +1,15 @@
 //! Ended jobs that are kept for `wait`, `result` and `job`, within the bounds of the configuration.
 //!
 //! Three retentions. *Untold*: an attached job whose client has not read its end; no bound drops it, its client's
-//! next jobs wait instead. *Kept*: dropped by age, number, bytes and held outputs, the oldest first. *Quarantine*:
-//! crashed jobs, dropped by number alone.
+//! next jobs wait instead. *Kept*: dropped by age, number, bytes and held outputs. *Quarantine*: crashed jobs, dropped
+//! by number alone.
+//!
+//! Each account has a list of its own of either, the oldest first: at a bound the machine drops the oldest of the account
+//! that holds most (`machine/evict.rs`). By age, the oldest of all goes: `heads` has the first of each list in that order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::OutputId;
 
 use crate::job::list::{IntrusiveList, Key};
@@ -15,26 +17,35 @@ use crate::job::run::TaskRun;
 use crate::job::state::{Phase, Retention};
 use crate::job::table::JobTable;
 use crate::job::{Jobs, Untold};
-use crate::turn::{Counter, Owner, Resource, Turn, count_down, ms};
+use crate::turn::{AccountId, Resource, Turn, count_down, ms};
 
-/// Shortest time between two records about results that were dropped early, in milliseconds.
-const SAY_EVERY_MS: u64 = 10_000;
+/// The ended jobs of one account.
+#[derive(Debug, Default)]
+struct KeptOfAccount {
+    list: IntrusiveList,
+    quarantine: IntrusiveList,
+}
+
+impl KeptOfAccount {
+    fn is_empty(&self) -> bool {
+        self.list.head().is_none() && self.quarantine.head().is_none()
+    }
+}
 
 /// The ended jobs of each retention, and their counts.
 #[derive(Debug, Default)]
 pub(crate) struct KeptJobs {
-    list: IntrusiveList,
+    /// Of each account that keeps any.
+    of: BTreeMap<AccountId, KeptOfAccount>,
+    /// When the first job of each account's list ended, nanoseconds on the clock of the turns.
+    heads: BTreeSet<(u64, AccountId)>,
     pub(super) count: u64,
     bytes: u64,
     /// Jobs by their held outputs, the oldest first: descriptors have a bound of their own.
     outputs: BTreeMap<OutputId, Key>,
-    quarantine: IntrusiveList,
     quarantined: u64,
     /// Bytes of untold ends.
     untold_bytes: u64,
-    /// Results dropped early since the last record about them.
-    unsaid: u32,
-    say_from_ns: u64,
 }
 
 impl KeptJobs {
@@ -53,13 +64,20 @@ impl KeptJobs {
 
     /// Checks what must always hold.
     pub(crate) fn audit(&self, jobs: &JobTable) {
-        let (mut count, mut bytes) = (0, 0);
-        for key in self.list.walk(&jobs.slab) {
-            assert_eq!(jobs[key].end().map(|end| end.retention), Some(Retention::Kept));
-            count += 1;
-            bytes += jobs[key].kept_bytes();
+        let (mut count, mut bytes, mut quarantined) = (0, 0, 0);
+        let mut heads = BTreeSet::new();
+        for (account, of) in &self.of {
+            for key in of.list.walk(&jobs.slab) {
+                assert_eq!(jobs[key].end().map(|end| end.retention), Some(Retention::Kept));
+                assert_eq!(jobs.batch(key).account, *account, "a job is kept by the account of its user");
+                count += 1;
+                bytes += jobs[key].kept_bytes();
+            }
+            heads.extend(of.list.head().map(|key| (ended_ns(jobs, key), *account)));
+            quarantined += of.quarantine.walk(&jobs.slab).count() as u64;
+            assert!(!of.is_empty(), "an account that keeps nothing goes");
         }
-        let quarantined = self.quarantine.walk(&jobs.slab).count() as u64;
+        assert_eq!(heads, self.heads, "the first of each list is known by its age");
         assert_eq!((count, bytes, quarantined), (self.count, self.bytes, self.quarantined));
         // An end that is not announced is in no retention, so the sum of these would be too small.
         let (mut untold, mut untold_bytes) = (0, 0);
@@ -89,15 +107,24 @@ impl Jobs {
         );
         let crashed = matches!(end.outcome, Outcome::Crashed { .. });
         end.retention = if crashed { Retention::Quarantine } else { Retention::Kept };
+        let account = self.table.batch(key).account;
         let kept = &mut self.kept;
+        let of = kept.of.entry(account).or_default();
         // Evidence is wanted much longer than ordinary results and is small, so it has a bound of its own.
         if crashed {
-            kept.quarantine.push_back(&mut self.table.slab, key);
+            of.quarantine.push_back(&mut self.table.slab, key);
             kept.quarantined += 1;
+            self.table.charges.charge(account, Resource::Quarantined, 1);
         } else {
-            kept.list.push_back(&mut self.table.slab, key);
+            if of.list.head().is_none() {
+                kept.heads.insert((ended_ns(&self.table, key), account));
+            }
+            of.list.push_back(&mut self.table.slab, key);
+            let bytes = self.table[key].kept_bytes();
             kept.count += 1;
-            kept.bytes += self.table[key].kept_bytes();
+            kept.bytes += bytes;
+            self.table.charges.charge(account, Resource::Kept, 1);
+            self.table.charges.charge(account, Resource::KeptBytes, bytes);
             if let Some(output) = self.table[key].held() {
                 let other = kept.outputs.insert(output, key);
                 assert!(other.is_none(), "output {output} is held for one job");
@@ -112,7 +139,6 @@ impl Jobs {
     pub(super) fn stop_keeping(&mut self, key: Key) -> Option<Untold> {
         let retention =
             self.table[key].end().map(|end| end.retention).expect("only ended jobs are on a shelf");
-        let kept = &mut self.kept;
         match retention {
             Retention::Unannounced => {
                 panic!("job {} was announced before it leaves its shelf", self.table[key].id)
@@ -124,68 +150,86 @@ impl Jobs {
                 self.table.charges.release(account, Resource::UnreadResults, untold.bytes);
                 return Some(untold);
             }
-            Retention::Quarantine => {
-                kept.quarantine.unlink(&mut self.table.slab, key);
-                count_down(&mut kept.quarantined, 1, "quarantined jobs");
-            }
-            Retention::Kept => {
-                kept.list.unlink(&mut self.table.slab, key);
-                count_down(&mut kept.count, 1, "kept jobs");
-                count_down(&mut kept.bytes, self.table[key].kept_bytes(), "bytes of kept jobs");
-                if let Some(output) = self.table[key].held() {
-                    let was_held = kept.outputs.remove(&output);
-                    assert_eq!(was_held, Some(key), "output {output} is held for one job");
-                }
-            }
+            Retention::Quarantine | Retention::Kept => self.take_from_list(key, retention),
         }
         None
     }
 
-    /// The oldest kept job, if it is older than `keep_ms`.
-    pub(crate) fn too_old(&self, turn: &Turn) -> Option<TaskRun> {
-        let key = self.kept.list.head()?;
-        (self.aged_ns(turn, key) <= turn.now_ns()).then(|| self.table.run(key))
-    }
-
-    /// The next job to be dropped because a bound is exceeded, and the name of that bound.
-    pub(crate) fn too_many(&self, turn: &Turn) -> Option<(TaskRun, &'static str)> {
-        let (kept, config) = (&self.kept, turn.config());
-        let (key, bound) = if kept.quarantined > config.quarantine_max {
-            (kept.quarantine.head()?, "quarantined jobs")
-        } else if kept.outputs.len() as u64 > config.keep_outputs_max {
-            (*kept.outputs.first_key_value()?.1, "held outputs")
-        } else if kept.count > config.keep_jobs_max {
-            (kept.list.head()?, "kept jobs")
-        } else if kept.bytes > config.keep_bytes_max {
-            (kept.list.head()?, "bytes of kept results")
+    fn take_from_list(&mut self, key: Key, retention: Retention) {
+        let account = self.table.batch(key).account;
+        let kept = &mut self.kept;
+        let of = kept.of.get_mut(&account).expect("the account of a kept job has a list of them");
+        if retention == Retention::Quarantine {
+            of.quarantine.unlink(&mut self.table.slab, key);
+            count_down(&mut kept.quarantined, 1, "quarantined jobs");
+            self.table.charges.release(account, Resource::Quarantined, 1);
         } else {
-            return None;
-        };
-        Some((self.table.run(key), bound))
-    }
-
-    /// Counts results that were dropped early, the last one for this bound. At most one record in `SAY_EVERY_MS`: in
-    /// a flood every end drops an older one.
-    pub(crate) fn note_evicted(&mut self, turn: &mut Turn, count: u32, bound: &str) {
-        self.kept.unsaid += count;
-        turn.count(Counter::Evicted, u64::from(count));
-        if count > 0 && turn.now_ns() >= self.kept.say_from_ns {
-            self.kept.say_from_ns = turn.after_ms(SAY_EVERY_MS);
-            let count = std::mem::take(&mut self.kept.unsaid);
-            turn.record(What::Evicted { count, limit: bound.to_owned() }, Owner::Service);
+            let was_head = of.list.head() == Some(key);
+            if was_head {
+                kept.heads.remove(&(ended_ns(&self.table, key), account));
+            }
+            of.list.unlink(&mut self.table.slab, key);
+            if let Some(head) = of.list.head().filter(|_| was_head) {
+                kept.heads.insert((ended_ns(&self.table, head), account));
+            }
+            let bytes = self.table[key].kept_bytes();
+            count_down(&mut kept.count, 1, "kept jobs");
+            count_down(&mut kept.bytes, bytes, "bytes of kept jobs");
+            self.table.charges.release(account, Resource::Kept, 1);
+            self.table.charges.release(account, Resource::KeptBytes, bytes);
+            if let Some(output) = self.table[key].held() {
+                let was_held = kept.outputs.remove(&output);
+                assert_eq!(was_held, Some(key), "output {output} is held for one job");
+            }
+        }
+        if of.is_empty() {
+            kept.of.remove(&account);
         }
     }
 
-    fn aged_ns(&self, turn: &Turn, key: Key) -> u64 {
-        let ended_ns = self.table[key].end().map_or(0, |end| end.at_ns);
-        ended_ns.saturating_add(ms(turn.config().keep_ms))
+    /// The oldest kept job, if it is older than `keep_ms`.
+    pub(crate) fn too_old(&self, turn: &Turn) -> Option<TaskRun> {
+        let (ended_ns, account) = *self.kept.heads.first()?;
+        let key = self.kept.of.get(&account)?.list.head()?;
+        (aged_ns(turn, ended_ns) <= turn.now_ns()).then(|| self.table.run(key))
     }
 
-    /// When [`Jobs::too_old`] is to be asked next: a little after the oldest has grown too old, so that many go in
-    /// one turn.
+    /// The job with the oldest held output, if there are too many of them.
+    pub(crate) fn too_many_outputs(&self, turn: &Turn) -> Option<TaskRun> {
+        let outputs = &self.kept.outputs;
+        let (_, key) = outputs.first_key_value()?;
+        (outputs.len() as u64 > turn.config().keep_outputs_max).then(|| self.table.run(*key))
+    }
+
+    /// The job that an account drops first at this bound.
+    ///
+    /// # Panics
+    /// If it keeps none.
+    pub(crate) fn oldest_kept(&self, account: AccountId, bound: Resource) -> TaskRun {
+        let of = self.kept.of.get(&account).expect("an account that holds kept jobs has a list of them");
+        let list = if bound == Resource::Quarantined { &of.quarantine } else { &of.list };
+        self.table.run(list.head().expect("an account that holds kept jobs has an oldest one"))
+    }
+
+    /// When [`Jobs::too_old`] and [`Jobs::tell_evicted`] are to be asked next: of results a little after the oldest has
+    /// grown too old, so that many go in one turn.
     pub(crate) fn next_eviction_ns(&self, turn: &Turn) -> Option<u64> {
-        let aged_ns = self.aged_ns(turn, self.kept.list.head()?);
-        Some(aged_ns.saturating_add(ms(turn.config().keep_ms / 16)))
+        let head = self.kept.heads.first();
+        let aged_ns =
+            head.map(|(ended_ns, _)| aged_ns(turn, *ended_ns).saturating_add(ms(turn.config().keep_ms / 16)));
+        aged_ns.into_iter().chain(self.next_told_ns()).min()
+    }
+
+    /// What each account keeps, a row for each job and resource.
+    pub(super) fn kept_by_account(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
+        self.kept.of.iter().flat_map(|(account, of)| {
+            let rows = of
+                .list
+                .walk(&self.table.slab)
+                .flat_map(|key| [(Resource::Kept, 1), (Resource::KeptBytes, self.table[key].kept_bytes())]);
+            let quarantined = of.quarantine.walk(&self.table.slab).map(|_| (Resource::Quarantined, 1));
+            rows.chain(quarantined).map(|(resource, held)| (*account, resource, held))
+        })
     }
 
     /// Bytes of all ended jobs outside quarantine.
@@ -197,4 +241,12 @@ impl Jobs {
     pub(crate) fn quarantined(&self) -> u64 {
         self.kept.quarantined
     }
+}
+
+fn ended_ns(jobs: &JobTable, key: Key) -> u64 {
+    jobs[key].end().map_or(0, |end| end.at_ns)
+}
+
+fn aged_ns(turn: &Turn, ended_ns: u64) -> u64 {
+    ended_ns.saturating_add(ms(turn.config().keep_ms))
 }

@@ -1,14 +1,14 @@
 //! Logs: what the code of a job writes, in a file that the shell makes for each attempt. Only the worker and the
 //! readers of a log touch its bytes.
 //!
-//! A job has the log of its latest attempt, from the offer of that attempt until the job is forgotten. Beyond
-//! `keep_logs_max` the oldest log of a job that does not run is dropped. A client that may see a job may read its
+//! A job has the log of its latest attempt, from the offer of that attempt until the job is forgotten. Logs of running jobs
+//! stay: there are at most as many as workers. Of the others, beyond `keep_logs_max`, the account that holds most drops
+//! its oldest (`machine/evict.rs`); so a log is charged to its account while its job does not run. A client that may see a job may read its
 //! log. A client that follows is sent the log of each attempt as it begins; it learns of the end by waiting for the
 //! job.
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, LogId, Tag};
 
 use crate::action::{Action, TaskFile};
@@ -17,19 +17,13 @@ use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
-use crate::turn::{Owner, Turn};
+use crate::turn::{AccountId, Resource, Turn};
 
-/// Shortest time between two records about dropped logs, in milliseconds.
-const SAY_EVERY_MS: u64 = 10_000;
-
-/// All logs that the shell holds, the oldest first, each with its job.
+/// All logs that the shell holds, by account and the oldest first, each with its job.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    of: BTreeMap<LogId, Key>,
+    of: BTreeMap<(AccountId, LogId), Key>,
     last: u64,
-    /// Logs dropped since the last record about them.
-    unsaid: u32,
-    say_from_ns: u64,
 }
 
 impl Logs {
@@ -37,17 +31,18 @@ impl Logs {
     ///
     /// # Panics
     /// If it is not held.
-    pub(super) fn forget(&mut self, turn: &mut Turn, log: LogId) {
-        let was_held = self.of.remove(&log).is_some();
+    pub(super) fn forget(&mut self, turn: &mut Turn, account: AccountId, log: LogId) {
+        let was_held = self.of.remove(&(account, log)).is_some();
         assert!(was_held, "log {log} of a job is held");
         turn.act(Action::DropLog { log });
     }
 
     /// Checks what must always hold.
     pub(super) fn audit(&self, table: &JobTable) {
-        for (log, key) in &self.of {
+        for ((account, log), key) in &self.of {
             let rare = table[*key].rare.as_ref();
             assert_eq!(rare.and_then(|rare| rare.log), Some(*log), "a log is its job's");
+            assert_eq!(table.batch(*key).account, *account, "a log is of the account of its job");
         }
         let with_log = table.slab.iter().filter(|(_, job)| job.log().is_some()).count();
         assert_eq!(with_log, self.of.len(), "every log of a job is held");
@@ -69,7 +64,7 @@ impl Jobs {
         self.drop_log(turn, key);
         self.logs.last += 1;
         let log = LogId(self.logs.last);
-        self.logs.of.insert(log, key);
+        self.logs.of.insert((self.table.batch(key).account, log), key);
         let rare = self.table[key].rare_mut();
         rare.log = Some(log);
         rare.log_dropped = false;
@@ -78,24 +73,33 @@ impl Jobs {
 
     /// Drops the log of a job, if it has one.
     pub(super) fn drop_log(&mut self, turn: &mut Turn, key: Key) {
-        if let Some(log) = self.table[key].rare.as_mut().and_then(|rare| rare.log.take()) {
-            self.logs.forget(turn, log);
+        let Some(log) = self.table[key].rare.as_mut().and_then(|rare| rare.log.take()) else { return };
+        let account = self.table.batch(key).account;
+        if self.table[key].state.phase() != Phase::Running {
+            self.table.charges.release(account, Resource::Logs, 1);
         }
+        self.logs.forget(turn, account, log);
     }
 
-    /// Drops the oldest logs beyond `keep_logs_max`. Logs of running jobs stay: there are at most as many as workers.
-    pub(crate) fn evict_logs(&mut self, turn: &mut Turn) {
-        let mut count = 0;
-        while self.logs.of.len() as u64 > turn.config().keep_logs_max {
-            let idle = |key: &&Key| self.table[**key].state.phase() != Phase::Running;
-            let Some(key) = self.logs.of.values().find(idle).copied() else { break };
-            self.drop_log(turn, key);
-            self.table[key].rare_mut().log_dropped = true;
-            count += 1;
-        }
-        if count > 0 {
-            self.logs.note_evicted(turn, count);
-        }
+    /// Drops the oldest log of an account whose job does not run; returns the account's user.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn evict_log(&mut self, turn: &mut Turn, account: AccountId) -> u32 {
+        let idle = |key: &&Key| self.table[**key].state.phase() != Phase::Running;
+        let mut held = self.logs.of.range((account, LogId(0))..=(account, LogId(u64::MAX)));
+        let (_, key) = held.find(|(_, key)| idle(key)).expect("an account that holds logs has an idle one");
+        let key = *key;
+        self.drop_log(turn, key);
+        self.table[key].rare_mut().log_dropped = true;
+        self.table.batch(key).uid
+    }
+
+    /// The logs of jobs that do not run, each with its account.
+    pub(super) fn idle_logs(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
+        let is_idle = |key: &Key| self.table[*key].state.phase() != Phase::Running;
+        let idle = self.logs.of.iter().filter(move |(_, key)| is_idle(key));
+        idle.map(|((account, _), _)| (*account, Resource::Logs, 1))
     }
 
     /// Why a job has no log to read, for its client; `None` if it has one, or will have one while the client follows.
@@ -138,18 +142,5 @@ impl Jobs {
     /// Clients that are sent the log of each attempt of a job as it begins.
     pub(crate) fn log_followers(&self, run: TaskRun) -> Vec<(ClientId, Tag)> {
         self.job(run).rare.as_ref().map(|rare| rare.followers.clone()).unwrap_or_default()
-    }
-}
-
-impl Logs {
-    /// Counts dropped logs. At most one record in `SAY_EVERY_MS`: with many jobs each new log drops an older one.
-    fn note_evicted(&mut self, turn: &mut Turn, count: u32) {
-        self.unsaid += count;
-        if turn.now_ns() < self.say_from_ns {
-            return;
-        }
-        self.say_from_ns = turn.after_ms(SAY_EVERY_MS);
-        let count = std::mem::take(&mut self.unsaid);
-        turn.record(What::Evicted { count, limit: "kept logs".to_owned() }, Owner::Service);
     }
 }

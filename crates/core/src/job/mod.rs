@@ -10,7 +10,7 @@
 //! | `queues`, `queue`, `backlog`, `level`, `turns`, `candidate` | which job is next |
 //! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
-//! | `ending`, `unbegun`, `announce`, `kept`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
+//! | `ending`, `unbegun`, `announce`, `kept`, `evictions`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
 //! | `attachments`, `logs`, `progress`, `deaths` | files, logs, progress subscriptions and evidence of a job |
 
 mod admit;
@@ -25,6 +25,7 @@ mod candidate;
 mod deaths;
 mod ending;
 mod entry;
+mod evictions;
 mod files;
 mod grant;
 mod kept;
@@ -68,6 +69,7 @@ pub(crate) use values::{
 use crate::event::Peer;
 use crate::job::attachments::AttachmentTable;
 use crate::job::deaths::RecentDeaths;
+use crate::job::evictions::EvictionNotes;
 use crate::job::kept::KeptJobs;
 use crate::job::logs::Logs;
 use crate::job::part_set::{FIRST_PART, PartSets};
@@ -87,6 +89,7 @@ pub(crate) struct Jobs {
     attachments: AttachmentTable,
     part_sets: PartSets,
     logs: Logs,
+    evictions: EvictionNotes,
     deaths: RecentDeaths,
     progress: Subscriptions,
     unbegun: UnbegunEnds,
@@ -102,6 +105,7 @@ impl Jobs {
             attachments: AttachmentTable::default(),
             part_sets: PartSets::default(),
             logs: Logs::default(),
+            evictions: EvictionNotes::default(),
             deaths: RecentDeaths::default(),
             progress: Subscriptions::default(),
             unbegun: UnbegunEnds::default(),

@@ -186,7 +186,23 @@ impl JobTable {
         if from.waits() != to.waits() && !self[key].is_part() {
             self.charge_waiting(key, to.waits());
         }
+        if from == Phase::Running || to == Phase::Running {
+            self.charge_log(key, from == Phase::Running);
+        }
         old
+    }
+
+    /// Charges the log of a job that does not run any more to its account, or releases that of one that runs now.
+    fn charge_log(&mut self, key: Key, is_idle: bool) {
+        if self[key].log().is_some() {
+            let change = if is_idle { Charges::charge } else { Charges::release };
+            change(
+                &mut self.charges,
+                self.batches[self.slab[key as usize].batch as usize].account,
+                Resource::Logs,
+                1,
+            );
+        }
     }
 
     /// Charges a job that waits from now on to its account, or releases it.

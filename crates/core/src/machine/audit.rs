@@ -10,7 +10,7 @@ use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
 
 /// What rooms tell of what they hold (`holdings`), and charge.
-const AUDITED: [Resource; 8] = [
+const AUDITED: [Resource; 13] = [
     Resource::Connections,
     Resource::Jobs,
     Resource::Queue,
@@ -19,6 +19,11 @@ const AUDITED: [Resource; 8] = [
     Resource::FileBytes,
     Resource::Waits,
     Resource::UnreadResults,
+    Resource::Kept,
+    Resource::KeptBytes,
+    Resource::Quarantined,
+    Resource::Logs,
+    Resource::Deaths,
 ];
 
 impl Core {
@@ -43,6 +48,14 @@ impl Core {
         self.ledger.audit();
         let queued = self.jobs.queued() + self.jobs.retrying();
         assert_eq!(self.ledger.held_by_all(Resource::Queue), queued, "queued jobs are in the ledger");
+        let records = self.turn.records().count();
+        assert_eq!(self.ledger.held_by_all(Resource::Records), records, "records are in the ledger");
+        self.turn.records().audit();
+        for resource in
+            [Resource::Kept, Resource::KeptBytes, Resource::Quarantined, Resource::Records, Resource::Deaths]
+        {
+            assert_eq!(self.ledger.largest_of_too_much(resource), None, "{} are bounded", resource.name());
+        }
         for (account, uid) in self.jobs.accounts() {
             assert_eq!(self.ledger.find(uid), Some(account), "a batch has the account of its user");
         }

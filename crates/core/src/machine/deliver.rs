@@ -15,7 +15,10 @@ use crate::action::Action;
 use crate::client::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 use crate::job::TaskRun;
 use crate::machine::Core;
-use crate::turn::Resource;
+use crate::turn::{Counter, Resource};
+
+/// The bound of results that a client was sent and has not reported, for people.
+const UNRECEIVED: &str = "results that one client has not received";
 
 /// Letters that one turn opens, of all clients.
 const LETTERS: usize = 1024;
@@ -132,7 +135,9 @@ impl Core {
             count += u32::from(self.forget_received(id, job));
         }
         if count > 0 {
-            self.jobs.note_evicted(&mut self.turn, count, "results that one client has not received");
+            let uid = self.clients.see(id).map_or(0, |client| client.peer().uid);
+            self.turn.count(Counter::Evicted, u64::from(count));
+            self.jobs.note_evicted(uid, UNRECEIVED, count);
         }
     }
 

@@ -11,9 +11,6 @@ use crate::event::Leftover;
 use crate::job::{EndNotice, EndedBy, Released, TaskRun};
 use crate::machine::Core;
 
-/// Jobs dropped for their age in one turn.
-const AGED_PER_TURN: usize = 4096;
-
 impl Core {
     /// Ends the job of a task that has not ended: the task's own, or the one that it is a part of.
     pub(super) fn end_task(&mut self, run: TaskRun, outcome: Outcome, left: Leftover) {
@@ -69,20 +66,5 @@ impl Core {
         if let Some(gone) = released.batch {
             self.clients.batch_gone(&mut self.turn, gone.client, gone.first);
         }
-    }
-
-    /// Forgets kept jobs that are too old or too many.
-    pub(super) fn evict(&mut self) {
-        // At most [`AGED_PER_TURN`]: a million results may become too old at once. The deadline brings the next turn.
-        for _ in 0..AGED_PER_TURN {
-            let Some(run) = self.jobs.too_old(&self.turn) else { break };
-            self.forget(run);
-        }
-        let (mut count, mut bound) = (0, "");
-        while let Some((run, met)) = self.jobs.too_many(&self.turn) {
-            (count, bound) = (count + 1, met);
-            self.forget(run);
-        }
-        self.jobs.note_evicted(&mut self.turn, count, bound);
     }
 }

@@ -14,6 +14,7 @@ mod deliver;
 mod dispatch;
 mod drain;
 mod end;
+mod evict;
 mod limits;
 mod notices;
 mod parts;
@@ -54,7 +55,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::KeptOutputs, config.keep_outputs_max),
         (Resource::Quarantined, config.quarantine_max),
         (Resource::Logs, config.keep_logs_max),
-        (Resource::Records, config.records_max as u64),
+        (Resource::Records, config.records_max.max(1) as u64),
         (Resource::Deaths, DEATHS_KEPT as u64),
     ];
     Ledger::new(config.users, &bounds)
@@ -129,11 +130,14 @@ impl Core {
         self.evict();
         self.unpark_read();
         // After the last offer of the turn, for each may bring a log.
-        self.jobs.evict_logs(&mut self.turn);
+        self.evict_logs();
+        self.evict_deaths();
+        self.jobs.tell_evicted(&mut self.turn);
         // After the last end of the turn, and before the record that the daemon stops.
         self.jobs.record_unbegun(&mut self.turn);
         self.tend_drain();
         self.workers.tend(&mut self.turn, self.drain.is_leaving());
+        self.evict_records();
         self.clients.follow_all(&mut self.turn);
         self.post_charges();
         self.turn.end(out);

@@ -7,6 +7,7 @@
 mod alarms;
 mod charges;
 mod counted;
+mod fair_ring;
 mod random;
 mod records;
 mod run_clock;
@@ -24,6 +25,7 @@ use bulkhead_proto::kind::Kind;
 pub(crate) use alarms::{Alarm, AlarmSlot, WORKER_ALARMS, WorkerAlarm};
 pub use charges::Charges;
 pub(crate) use counted::count_down;
+pub(crate) use fair_ring::FairRing;
 pub(crate) use random::doubled;
 pub(crate) use records::RecentRecords;
 pub use user_turns::UserTurns;
@@ -93,7 +95,7 @@ impl Turn {
             started_us: None,
             out: Output::default(),
             alarms: Alarms::default(),
-            records: RecentRecords::new(config.records_max),
+            records: RecentRecords::default(),
             totals: Totals::default(),
             charges: Charges::default(),
             random: Rng::new(config.seed),
@@ -214,6 +216,11 @@ impl Turn {
     /// The kept records.
     pub(crate) fn records(&self) -> &RecentRecords {
         &self.records
+    }
+
+    /// The kept records, to be charged and dropped.
+    pub(crate) fn records_mut(&mut self) -> &mut RecentRecords {
+        &mut self.records
     }
 
     /// An account holds so much more of a resource.

@@ -1,64 +1,200 @@
-//! The last records, for `events`: a ring of a fixed length that waits for no reader. A reader that is too slow is
-//! sent the number of records that it missed. Each record keeps its owner, because the job that it is about may be
-//! forgotten before its records are.
+//! The last records, for `events`. Each keeps its owner, because the job that it is about may be forgotten before its
+//! records are. A ring waits for no reader.
+//!
+//! Records are dropped at the end of a turn, when there are more than their bound: from the account that holds most,
+//! its oldest first (`machine/evict.rs`). So a flood of one user drops that user's own records, and what is left has
+//! gaps. The service's account has a line of its own for workers that come and go, because a task that dies again and
+//! again makes such records too: of its three lines, the longest goes first.
+//!
+//! | records | account | line |
+//! |---|---|---|
+//! | of a user | that user's | that user's |
+//! | of all users, but for the next row | the service's | service |
+//! | `spawned`, `ready`, `placed` | the service's | workers |
+//! | of administrators, because they are of several users | the service's | administrators |
+//!
+//! What a client may see is counted here, so that a reader can be told exactly how many of those records it missed:
+//! see `client/followers.rs`. A client sees its user's records, the service's, and of each death at least that it was.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
-use bulkhead_proto::client::record::Record;
+use bulkhead_proto::client::record::{Record, What};
 
+use crate::event::Peer;
 use crate::turn::Owner;
+use crate::turn::fair_ring::FairRing;
+
+/// Counts of users without records are forgotten, when nobody reads, beyond so many counts.
+const COUNTS_MAX: usize = 1024;
+
+/// What a record makes room for: records of its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum RecordLine {
+    Service,
+    Workers,
+    Administrators,
+    User(u32),
+}
+
+/// The lines of the service's account.
+const SERVICE_LINES: [RecordLine; 3] = [RecordLine::Service, RecordLine::Administrators, RecordLine::Workers];
+
+impl RecordLine {
+    fn of(what: &What, owner: Owner) -> Self {
+        match (what, owner) {
+            (_, Owner::User(uid)) => Self::User(uid),
+            (What::Spawned { .. } | What::Ready { .. } | What::Placed { .. }, _) => Self::Workers,
+            (_, Owner::Administrators) => Self::Administrators,
+            (_, Owner::Service) => Self::Service,
+        }
+    }
+
+    /// The user of its account; `None`: it is the service's.
+    fn uid(self) -> Option<u32> {
+        match self {
+            Self::User(uid) => Some(uid),
+            Self::Service | Self::Workers | Self::Administrators => None,
+        }
+    }
+}
+
+/// How many records of some sort were made and dropped since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecordCount {
+    /// How many were made.
+    pub(crate) made: u64,
+    /// How many of them were dropped.
+    pub(crate) dropped: u64,
+    /// The index of the last that was dropped, or more.
+    pub(crate) dropped_to: u64,
+}
+
+impl RecordCount {
+    fn drop_one(&mut self, index: u64) {
+        self.dropped += 1;
+        self.dropped_to = self.dropped_to.max(index);
+    }
+
+    /// The count of both sorts.
+    fn and(self, other: Self) -> Self {
+        Self {
+            made: self.made + other.made,
+            dropped: self.dropped + other.dropped,
+            dropped_to: self.dropped_to.max(other.dropped_to),
+        }
+    }
+
+    /// How many are left.
+    pub(crate) fn left(self) -> u64 {
+        self.made - self.dropped
+    }
+}
 
 /// The ring of records.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RecentRecords {
-    /// Each record with its owner.
-    records: VecDeque<(Record, Owner)>,
-    last: u64,
-    max: usize,
+    ring: FairRing<RecordLine, (Record, Owner)>,
+    all: RecordCount,
+    /// Deaths of workers, whoever owns them.
+    deaths: RecordCount,
+    /// All others, by owner.
+    of: BTreeMap<Owner, RecordCount>,
+    /// Records made since they were last charged, by the user of their account.
+    uncharged: BTreeMap<Option<u32>, u64>,
 }
 
 impl RecentRecords {
-    /// An empty ring that keeps `max` records, at least one.
-    pub(crate) fn new(max: usize) -> Self {
-        Self { records: VecDeque::new(), last: 0, max: max.max(1) }
-    }
-
     /// Whether no record was ever made.
     pub(crate) fn is_empty(&self) -> bool {
-        self.last == 0
+        self.ring.last() == 0
     }
 
     /// The index of the next record.
     pub(crate) fn next_index(&self) -> u64 {
-        self.last + 1
+        self.ring.last() + 1
     }
 
     /// The index of the oldest kept record, or of the next one.
     pub(crate) fn first_index(&self) -> u64 {
-        self.next_index() - self.records.len() as u64
+        self.ring.first().unwrap_or_else(|| self.next_index())
     }
 
-    /// Adds a record, and drops the oldest beyond `max`.
+    /// How many are kept.
+    pub(crate) fn count(&self) -> u64 {
+        self.ring.count()
+    }
+
+    /// Adds a record.
     ///
     /// # Panics
     /// If its index is not the next one.
     pub(crate) fn push(&mut self, record: Record, owner: Owner) {
         assert_eq!(record.index, self.next_index(), "records are numbered without a gap");
-        self.last = record.index;
-        if self.records.len() == self.max {
-            self.records.pop_front();
+        let line = RecordLine::of(&record.what, owner);
+        self.all.made += 1;
+        self.count_of(&record.what, owner).made += 1;
+        *self.uncharged.entry(line.uid()).or_default() += 1;
+        self.ring.push(line, (record, owner));
+    }
+
+    /// The count that a record is in, beside that of all.
+    fn count_of(&mut self, what: &What, owner: Owner) -> &mut RecordCount {
+        match what {
+            What::Died { .. } => &mut self.deaths,
+            _ => self.of.entry(owner).or_default(),
         }
-        self.records.push_back((record, owner));
+    }
+
+    /// How many records were made since the last call, by the user of their account; `None`: by the service's.
+    pub(crate) fn take_uncharged(&mut self) -> BTreeMap<Option<u32>, u64> {
+        std::mem::take(&mut self.uncharged)
+    }
+
+    /// Drops the oldest record of a user's account, or of the longest line of the service's.
+    ///
+    /// # Panics
+    /// If the account has none.
+    pub(crate) fn drop_oldest(&mut self, uid: Option<u32>) {
+        let longest = SERVICE_LINES.into_iter().max_by_key(|line| self.ring.count_of(*line));
+        let line = uid.map_or(longest.unwrap_or(RecordLine::Service), RecordLine::User);
+        let (index, (record, owner)) =
+            self.ring.drop_oldest(line).expect("an account that holds records has an oldest one");
+        self.all.drop_one(index);
+        self.count_of(&record.what, owner).drop_one(index);
+    }
+
+    /// How many records a client may see were made and dropped: those that `client/sight.rs` shows it.
+    pub(crate) fn seen_by(&self, peer: Peer) -> RecordCount {
+        if peer.admin {
+            return self.all;
+        }
+        let of = |owner| self.of.get(&owner).copied().unwrap_or_default();
+        self.deaths.and(of(Owner::Service)).and(of(Owner::User(peer.uid)))
+    }
+
+    /// Nobody reads: counts of users who have no records are forgotten once there are many.
+    pub(crate) fn forget_counts(&mut self) {
+        if self.of.len() > COUNTS_MAX {
+            self.of.retain(|_, count| count.left() > 0);
+        }
     }
 
     /// The kept records, newest first.
     pub(crate) fn newest(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter().rev().map(|(record, _)| record)
+        self.ring.from(0).rev().map(|(record, _)| record)
     }
 
     /// The kept records from this index on.
     pub(crate) fn from(&self, index: u64) -> impl Iterator<Item = &(Record, Owner)> {
-        let skipped = index.saturating_sub(self.first_index()).min(self.records.len() as u64);
-        self.records.range(usize::try_from(skipped).unwrap_or(0)..)
+        self.ring.from(index)
+    }
+
+    /// Checks what must always hold.
+    pub(crate) fn audit(&self) {
+        self.ring.audit();
+        assert_eq!(self.all.left(), self.count(), "all records that are left are counted");
+        let of_owners: u64 = self.of.values().map(|count| count.left()).sum();
+        assert_eq!(self.all.left(), self.deaths.left() + of_owners, "a record is in one count");
+        assert!(self.uncharged.is_empty(), "records are charged in their turn");
     }
 }

@@ -54,7 +54,7 @@ fn nothing_is_recorded_between_turns() {
 #[should_panic(expected = "records are numbered without a gap")]
 fn records_are_numbered_without_a_gap() {
     let record = Record { index: 2, at_us: 0, what: What::Stopped };
-    RecentRecords::new(3).push(record, Owner::Service);
+    RecentRecords::default().push(record, Owner::Service);
 }
 
 #[test]

@@ -169,7 +169,7 @@ impl Resource {
 }
 
 /// Who may see all of a thing, besides administrators.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
     /// Every user: it tells nothing of any job.
     #[default]

@@ -10,6 +10,7 @@ mod drain;
 mod end_order;
 mod grant;
 mod kept;
+mod kept_by_user;
 mod kinds;
 mod limits;
 mod logs;

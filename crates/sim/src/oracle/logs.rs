@@ -2,7 +2,7 @@
 //!
 //! It follows offers, requests for logs and drops, and counts attempts by itself. It judges: no log is shown to another
 //! user, under another job or attempt, or after it was dropped; each is dropped exactly once, with its job or attempt, or
-//! as the oldest log of jobs that do not run when there are too many; a follower gets each log. It never asks the core to
+//! when there are too many of jobs that do not run, as the oldest of a user who has most of them; a follower gets each log. It never asks the core to
 //! whom a log belongs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +35,12 @@ struct Unexplained {
     log: LogId,
     job: JobId,
     turn: u64,
-    /// More were held than may be.
+    /// More were held of jobs that did not run than may be.
     too_many: bool,
-    /// An older one that did not run either.
+    /// An older one of the same user that did not run either.
     older: Option<LogId>,
+    /// A user who had more of them.
+    greater: Option<u32>,
 }
 
 /// Attempts of a job, counted by its offers.
@@ -295,17 +297,33 @@ impl LogOracle {
     }
 
     fn dropped(&mut self, log: LogId, ledger: &JobOracle) -> Verdict {
-        let too_many = self.held.len() > self.max;
+        let idle = self.idle_by_user(ledger);
+        let too_many = idle.values().sum::<usize>() > self.max;
         let Some(HeldLog { job, .. }) = self.held.remove(&log) else {
             return broken("logs", format!("log {log} is let go, and is not held"));
         };
         if self.back.iter().any(|back| back.0 == job) {
             return Ok(());
         }
-        let mut older = self.held.range(..log).filter(|(_, held)| !runs(held.job, ledger));
+        let uid = ledger.jobs.get(&job).map(|job| job.uid);
+        let of_user = |held: &HeldLog| ledger.jobs.get(&held.job).map(|job| job.uid) == uid;
+        let mut older = self.held.range(..log).filter(|(_, held)| !runs(held.job, ledger) && of_user(held));
         let older = older.next().map(|(older, _)| *older);
-        self.unexplained.push(Unexplained { log, job, turn: self.turn, too_many, older });
+        let own = uid.and_then(|uid| idle.get(&uid)).copied().unwrap_or(0);
+        let greater = idle.into_iter().find(|(_, count)| *count > own).map(|(uid, _)| uid);
+        self.unexplained.push(Unexplained { log, job, turn: self.turn, too_many, older, greater });
         Ok(())
+    }
+
+    /// How many logs of jobs that do not run each user has.
+    fn idle_by_user(&self, ledger: &JobOracle) -> BTreeMap<u32, usize> {
+        let mut counts = BTreeMap::new();
+        for held in self.held.values().filter(|held| !runs(held.job, ledger)) {
+            if let Some(job) = ledger.jobs.get(&held.job) {
+                *counts.entry(job.uid).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// The end of a turn, after all its actions were judged.
@@ -333,11 +351,14 @@ impl LogOracle {
         for all in self.followers.values_mut() {
             all.retain(|client, _| !self.gone.contains(client));
         }
-        let idle = self.held.iter().find(|(_, held)| !runs(held.job, ledger));
+        let idle: usize = self.idle_by_user(ledger).values().sum();
         // A daemon that stops ends jobs after the logs were counted.
-        if let Some((log, held)) = idle.filter(|_| self.held.len() > self.max && !ledger.stopping) {
-            let count = self.held.len();
-            return broken("logs", format!("{count} logs are held, log {log} is one too many: {held:?}"));
+        if idle > self.max && !ledger.stopping {
+            let max = self.max;
+            return broken(
+                "logs",
+                format!("{idle} logs of jobs that do not run are held, and at most {max} may be"),
+            );
         }
         Ok(())
     }
@@ -354,7 +375,7 @@ impl LogOracle {
         // The list was made before the end of its turn.
         let before = self.turn.saturating_sub(1);
         for dropped in self.unexplained.extract_if(.., |dropped| dropped.turn < before) {
-            let wrong = !dropped.too_many || dropped.older.is_some();
+            let wrong = !dropped.too_many || dropped.older.is_some() || dropped.greater.is_some();
             if there.contains(&dropped.job) && wrong {
                 let log = dropped.log;
                 return broken("logs", format!("log {log} is let go, and its job is there: {dropped:?}"));

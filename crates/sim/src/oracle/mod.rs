@@ -10,7 +10,7 @@
 //! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
-//! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest; `records`: they count up without a gap
+//! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most; `records`: they count up without a gap
 //! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
 //!
 //! They see the events, the output of each turn, and the boxes. They never ask the core.
@@ -96,7 +96,7 @@ impl Oracles {
             exclusive: exclusive::ExclusiveOracle::default(),
             pool: pool::PoolOracle::new(&scenario.config),
             replies: replies::ReplyOracle::new(scenario.config.client_credit_bytes),
-            records: records::RecordOracle::default(),
+            records: records::RecordOracle::new(scenario.config.records_max),
             quiet: quiet::QuietOracle::default(),
             outputs: outputs::OutputOracle::default(),
             fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),

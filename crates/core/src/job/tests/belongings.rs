@@ -1,15 +1,14 @@
 //! What belongs to a job beside its input: attachments, logs, progress subscriptions, deaths.
 
 use bulkhead_proto::client::evidence::{Evidence, TaskProgress};
-use bulkhead_proto::client::view::{DeathRow, JobDeath};
 use bulkhead_proto::death::Death;
 use bulkhead_proto::file::{FileUse, Way};
 use bulkhead_proto::ids::{Fence, FileId, JobId, LogId};
-use bulkhead_proto::limits::DEATHS_KEPT;
 
 use super::{JobRoom, LOGGED, WORKER};
 use crate::event::Attached;
 use crate::job::TaskRun;
+use crate::turn::{AccountId, Resource};
 
 fn with_file(room: &mut JobRoom) -> TaskRun {
     room.admit(1, |admission| {
@@ -77,7 +76,7 @@ fn each_file_of_a_job_has_a_name() {
 #[should_panic(expected = "log 9 of a job is held")]
 fn a_log_is_forgotten_once() {
     let mut room = JobRoom::new();
-    room.jobs.logs.forget(&mut room.turn, LogId(9));
+    room.jobs.logs.forget(&mut room.turn, AccountId::SERVICE, LogId(9));
 }
 
 #[test]
@@ -139,27 +138,38 @@ fn no_earlier_attempt_is_told() {
     room.jobs.progress_told(run, Fence(1), TaskProgress { done: 2, total: 2 });
 }
 
-fn a_death() -> JobDeath {
-    JobDeath {
-        at_us: 1,
-        part: None,
-        attempt: 1,
-        worker: WORKER,
-        pid: 7,
-        death: Death::LeftInMidJob,
-        charged: true,
-        evidence: Evidence::default(),
-    }
+#[test]
+#[should_panic(expected = "an account that holds deaths has an oldest one")]
+fn an_account_drops_a_death_that_it_has() {
+    JobRoom::new().jobs.drop_oldest_death(AccountId::SERVICE);
 }
 
 #[test]
-#[should_panic(expected = "the ring of deaths has a bound")]
-fn the_ring_of_deaths_has_a_bound() {
+#[should_panic(expected = "an account that holds logs has an idle one")]
+fn the_log_of_a_running_job_stays() {
     let mut room = JobRoom::new();
-    let row = DeathRow { job: JobId(1), kind: String::new(), uid: 0, death: a_death() };
-    room.jobs.deaths.rows.resize(DEATHS_KEPT + 1, row);
+    let run = room.of_kind(LOGGED);
+    room.take();
+    room.start(run);
+    room.jobs.begin_log(&mut room.turn, run);
+    room.jobs.evict_log(&mut room.turn, AccountId::SERVICE);
+}
+
+#[test]
+#[should_panic(expected = "an account that holds kept jobs has a list of them")]
+fn an_account_drops_a_job_that_it_keeps() {
+    let mut room = JobRoom::new();
+    room.running();
+    room.jobs.oldest_kept(AccountId::SERVICE, Resource::Kept);
+}
+
+#[test]
+#[should_panic(expected = "an account that holds kept jobs has an oldest one")]
+fn a_quarantined_job_is_not_dropped_for_a_kept_one() {
+    let mut room = JobRoom::new();
     let run = room.running();
-    room.charge(run);
+    room.end_for(run, 0);
+    room.jobs.oldest_kept(AccountId::SERVICE, Resource::Quarantined);
 }
 
 #[test]
