@@ -41,9 +41,10 @@ fn who_stops_itself_is_killed_and_charged() {
 /// One that is stopped, by itself or from outside, and continued in time ends its job as if nothing had been.
 #[test]
 fn who_is_continued_in_time_goes_on() {
-    let daemon = patient(3600);
-    let mut wire = Wire::connect(&daemon.socket());
     for (kind, input) in [("chaos", "stop"), ("sleep", "3000")] {
+        // Of a worker that is stopped again within a minute, not every stop is an event.
+        let daemon = patient(3600);
+        let mut wire = Wire::connect(&daemon.socket());
         let id = wire.submit(kind, &[input]);
         let busy = eventually("it runs", || {
             daemon.workers().into_iter().find(|row| row.state == WorkerState::Busy && row.job == Some(id))
@@ -60,8 +61,45 @@ fn who_is_continued_in_time_goes_on() {
         eventually("it goes on", || (of(&daemon, "resumed", &busy).len() > resumed).then_some(()));
         assert_eq!(daemon.cli(&["wait", &id.to_string()]).status.code(), Some(0));
         assert_eq!(job(&daemon, &id.to_string())["row"]["attempts"], 1);
+        assert_eq!(daemon.events_named("died"), Vec::<Value>::new());
     }
-    assert_eq!(daemon.events_named("died"), Vec::<Value>::new());
+}
+
+/// A worker that is stopped and continued again and again leaves two events, and its death tells of the other stops.
+#[test]
+fn stops_of_one_worker_are_summed_up() {
+    let daemon = patient(3600);
+    let mut wire = Wire::connect(&daemon.socket());
+    let id = wire.submit("sleep", &["600000"]);
+    let busy = eventually("it runs", || daemon.workers().into_iter().find(|row| row.job == Some(id)));
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", pid(&busy))).unwrap_or_default();
+    let is_stopped = || state().rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+    let stop = || {
+        send_signal(pid(&busy), "STOP");
+        eventually("it is stopped", || is_stopped().then_some(()));
+    };
+    let go_on = || {
+        send_signal(pid(&busy), "CONT");
+        eventually("it goes on", || (!is_stopped()).then_some(()));
+    };
+    stop();
+    eventually("the stop is noticed", || of(&daemon, "suspended", &busy).pop());
+    go_on();
+    eventually("it is noticed that it goes on", || of(&daemon, "resumed", &busy).pop());
+    for _ in 0..30 {
+        stop();
+        // The row of a stopped worker is as before; what it is asked for shows that the daemon has heard of the stop.
+        wire.workers();
+        go_on();
+        wire.workers();
+    }
+    send_signal(pid(&busy), "KILL");
+    eventually("its death is proven", || of(&daemon, "died", &busy).pop());
+    assert_eq!((of(&daemon, "suspended", &busy).len(), of(&daemon, "resumed", &busy).len()), (1, 1));
+    let summed = of(&daemon, "suspended-often", &busy);
+    let count = summed.first().and_then(|event| event["count"].as_u64()).expect("the others are told in one");
+    assert!(summed.len() == 1 && (1..=30).contains(&count), "{summed:?}");
+    assert!(daemon.log().contains("worker stopped and continued again and again"));
 }
 
 /// Nobody has to give it a job first: a spare and an idle worker are noticed too, and replaced.
