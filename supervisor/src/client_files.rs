@@ -17,10 +17,12 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::ids::FileId;
 use bulkhead_proto::limits::FILES_MAX;
+use bulkhead_sys::clock;
 use bulkhead_sys::untrusted::{Access, UntrustedFd};
 
 use crate::background_closer::{BackgroundCloser, CloseOwner};
 use crate::client_socket::ClientSocket;
+use crate::rate_limit::{self, LineAbout};
 use crate::shell_ledger::{HeldShare, ShellLedger};
 
 /// When a client should retry that found no room.
@@ -137,7 +139,9 @@ impl ClientFileStore {
             self.last += 1;
             let number = FileId(self.last);
             let pinned_bytes = file.descriptor().pinned_bytes().unwrap_or_else(|error| {
-                log::error!("cannot tell how much memory a file takes uid={} error={error}", file.uid);
+                if rate_limit::may_log(LineAbout::Client(file.uid), clock::monotonic_ns()) {
+                    log::error!("cannot tell how much memory a file takes uid={} error={error}", file.uid);
+                }
                 0
             });
             self.files.insert(number, file);

@@ -29,7 +29,7 @@ use crate::client_socket::ClientSocket;
 use crate::connection::Connection;
 use crate::partial_frames::PartialFrames;
 use crate::poll_source::PollSource;
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::{self, LineAbout, RateLimit};
 use crate::reading_turns::{ReadingTurn, SendingTurn};
 use crate::request_share::RequestShare;
 use crate::settings::Settings;
@@ -80,7 +80,6 @@ pub(crate) struct ClientTable {
     /// Whether the shortage was logged, so that its end is logged too.
     shortage_logged: bool,
     shortages: RateLimit,
-    misbehaviour: RateLimit,
     partial_frames: PartialFrames,
     /// Clients whose sockets may have bytes to read.
     readable: UserTurns,
@@ -124,7 +123,6 @@ impl ClientTable {
             retry_ns: None,
             shortage_logged: false,
             shortages: RateLimit::default(),
-            misbehaviour: RateLimit::default(),
             partial_frames: PartialFrames::new(ledger.clone()),
             readable: UserTurns::default(),
             unflushed: UserTurns::default(),
@@ -171,7 +169,7 @@ impl ClientTable {
 
     /// When [`Self::accept`] or [`Self::run_timers`] has work to do, in nanoseconds of the monotonic clock.
     pub(crate) fn deadline(&mut self) -> Option<u64> {
-        let told = [self.shortages.deadline(), self.misbehaviour.deadline()];
+        let told = [self.shortages.deadline()];
         let due = [self.retry_ns, self.resend_ns, self.next_timeout()];
         due.into_iter().chain(told).flatten().min()
     }
@@ -240,7 +238,9 @@ impl ClientTable {
         let (peer, permit, verdict) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
-                log::warn!("cannot read a client's credentials error={error}");
+                if rate_limit::may_log(LineAbout::Unknown, now_ns) {
+                    log::warn!("cannot read a client's credentials error={error}");
+                }
                 return;
             }
         };
@@ -248,13 +248,15 @@ impl ClientTable {
         // Writable events are of interest only while replies are queued, see `watch`.
         let token = PollSource::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
-            log::error!("cannot register a client's socket with the poll client={client} error={error}");
+            if rate_limit::may_log(LineAbout::Client(peer.uid), now_ns) {
+                log::error!("cannot register a client's socket with the poll client={client} error={error}");
+            }
             return;
         }
         let mut connection = Connection::new(client, peer, socket);
         if let Some(verdict) = verdict {
             let word = if verdict == Hello::BUSY { "busy" } else { "denied" };
-            if self.misbehaviour.allows(now_ns) {
+            if rate_limit::may_log(LineAbout::Client(peer.uid), now_ns) {
                 log::warn!("client turned away client={client} uid={} verdict={word}", peer.uid);
             }
             connection.reject(verdict);
@@ -287,7 +289,7 @@ impl ClientTable {
                 self.unflushed.add(connection.uid(), client);
             }
             self.partial_frames.note(client, connection.account(), connection.partial_frame_bytes());
-            log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
+            log_misbehaviour(now_ns, client, connection);
         }
         full.into_iter().for_each(|(uid, client)| self.readable.add(uid, client));
         self.remove(&gone);
@@ -306,7 +308,7 @@ impl ClientTable {
                 key: None,
                 retry_after_ms: RETRY_NS / 1_000_000,
             });
-            log_misbehaviour(&mut self.misbehaviour, now_ns, client, connection);
+            log_misbehaviour(now_ns, client, connection);
             self.readable.add(connection.uid(), client);
         }
     }
@@ -377,9 +379,6 @@ impl ClientTable {
             }
             self.closer.retry();
         }
-        if let Some(count) = self.misbehaviour.take_suppressed(now_ns) {
-            log::warn!("more clients misbehaved or were turned away count={count}");
-        }
         if let Some(count) = self.shortages.take_suppressed(now_ns) {
             log::warn!("further shortages were not logged count={count}");
         }
@@ -401,11 +400,12 @@ impl ClientTable {
             && let Some((when, client)) = self.timeouts.front().copied().filter(|(when, _)| *when <= now_ns)
         {
             self.timeouts.pop_front();
-            if self.connections.get(&client).is_some_and(Connection::has_timeout) {
-                if self.misbehaviour.allows(now_ns) {
+            if let Some(connection) = self.connections.get(&client).filter(|found| found.has_timeout()) {
+                let uid = connection.uid();
+                if rate_limit::may_log(LineAbout::Client(uid), now_ns) {
                     let since_ns = now_ns - when + HANDSHAKE_TIMEOUT_NS;
                     log::info!(
-                        "client disconnected: it did not send its hello or read its goodbye in time client={client} since_ns={since_ns}"
+                        "client disconnected: it did not send its hello or read its goodbye in time client={client} uid={uid} since_ns={since_ns}"
                     );
                 }
                 gone.push(client);
@@ -450,21 +450,18 @@ fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> 
     let Some(writable) = connection.take_interest_change() else { return true };
     let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
     let watched = registry.reregister(connection.socket(), PollSource::Client(client).token(), interest);
-    if let Err(error) = &watched {
+    if let Err(error) = &watched
+        && rate_limit::may_log(LineAbout::Client(connection.uid()), clock::monotonic_ns())
+    {
         log::error!("cannot register a client's socket with the poll client={client} error={error}");
     }
     watched.is_ok()
 }
 
 /// Logs what a client did wrong, unless the rate limit suppresses it.
-fn log_misbehaviour(
-    misbehaviour: &mut RateLimit,
-    now_ns: u64,
-    client: ClientId,
-    connection: &mut Connection,
-) {
+fn log_misbehaviour(now_ns: u64, client: ClientId, connection: &mut Connection) {
     if let Some(why) = connection.take_complaint()
-        && misbehaviour.allows(now_ns)
+        && rate_limit::may_log(LineAbout::Client(connection.uid()), now_ns)
     {
         log::info!("client misbehaved client={client} uid={} why={why:?}", connection.uid());
     }

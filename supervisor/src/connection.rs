@@ -23,6 +23,7 @@ use bulkhead_proto::codec;
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{ClientId, Tag};
 use bulkhead_proto::limits::FRAME_MAX_BYTES;
+use bulkhead_sys::clock;
 use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
 
@@ -30,6 +31,7 @@ use crate::client_files::{ClientFileStore, FileClaim, UnclaimedFiles};
 use crate::client_socket::ClientSocket;
 use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
+use crate::rate_limit::{self, LineAbout};
 use crate::request_share::RequestShare;
 
 /// While the outbox holds more bytes than this, the connection is not read.
@@ -385,7 +387,9 @@ impl Connection {
         let is_one = matches!(frame.reply, Reply::Accepted { count: 1, refused: None, .. });
         self.may_delay = is_one && !self.has_unsent();
         if let Err(error) = self.outbox.push(frame, descriptor) {
-            log::error!("reply does not fit a frame client={} error={error}", self.client);
+            if rate_limit::may_log(LineAbout::Client(self.peer.uid), clock::monotonic_ns()) {
+                log::error!("reply does not fit a frame client={} error={error}", self.client);
+            }
             let why = Refusal::Invalid { why: format!("the answer is too long: {error}; ask for less") };
             refuse(&mut self.outbox, frame.tag, why);
         }

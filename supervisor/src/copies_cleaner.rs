@@ -10,7 +10,10 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bulkhead_proto::worker::copies::FOLDER_PREFIX;
+use bulkhead_sys::clock;
 use bulkhead_sys::locked_folder::remove_all_abandoned;
+
+use crate::rate_limit::{self, LineAbout};
 
 /// How long the end of the daemon waits for the disk.
 const END_WAIT: Duration = Duration::from_secs(5);
@@ -43,7 +46,12 @@ impl CopiesCleaner {
         match remove_all_abandoned(&self.place, FOLDER_PREFIX) {
             Ok(0) => {}
             Ok(count) => {
-                log::info!("removed copies of dead workers count={count} folder={}", self.place.display());
+                if rate_limit::may_log(LineAbout::Workers, clock::monotonic_ns()) {
+                    log::info!(
+                        "removed copies of dead workers count={count} folder={}",
+                        self.place.display()
+                    );
+                }
             }
             Err(error) => {
                 log::warn!(

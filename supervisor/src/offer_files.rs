@@ -15,9 +15,11 @@ use bulkhead_proto::ids::{OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::worker::message::{FileRole, OutputRoom};
 use bulkhead_proto::worker::stage::{self, Stage};
+use bulkhead_sys::clock;
 
 use crate::client_files::ClientFileStore;
 use crate::output_store::{OutputFile, OutputStore};
+use crate::rate_limit::{self, LineAbout};
 
 /// The files of one offer.
 #[derive(Debug)]
@@ -139,7 +141,9 @@ impl OfferFiles {
             Ok(Some(output)) => Ok(Leftover::Held { output, bytes }),
             Ok(None) => Err(Violation::Output),
             Err(error) => {
-                log::warn!("the output of a failed task could not be kept error={error}");
+                if rate_limit::may_log(LineAbout::Outputs, clock::monotonic_ns()) {
+                    log::warn!("the output of a failed task could not be kept error={error}");
+                }
                 Ok(Leftover::Nothing)
             }
         }

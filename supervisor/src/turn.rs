@@ -24,6 +24,7 @@ use mio::{Events, Poll};
 use crate::client_table::SocketReadiness;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
+use crate::rate_limit::{self, LineAbout};
 use crate::spin_before_sleep::SpinBeforeSleep;
 
 /// Steps of the core in one turn before descriptors are read again.
@@ -77,7 +78,7 @@ impl EventLoop {
             self.performer.clients.flush(expecting, batch);
             // Records are logged last: the retry of a job whose worker died has been sent by now.
             for record in out.records.drain(..) {
-                log_record(&record);
+                log_record(&record, self.core.user_of_record(record.index), now.mono_ns);
             }
             self.performer.workers.log_ended_strays();
             if leave {
@@ -131,8 +132,9 @@ impl EventLoop {
     }
 
     fn until_deadline(&mut self) -> Option<Duration> {
-        let deadlines =
-            [self.core.deadline(), self.performer.clients.deadline(), self.performer.workers.deadline()];
+        let of_log = rate_limit::deadline();
+        let Performer { clients, workers, .. } = &mut self.performer;
+        let deadlines = [self.core.deadline(), clients.deadline(), workers.deadline(), of_log];
         let next = deadlines.into_iter().flatten().min()?;
         self.asked_ns = Some(next);
         Some(Duration::from_nanos(next.saturating_sub(clock::monotonic_ns())))
@@ -142,6 +144,7 @@ impl EventLoop {
     fn collect_events(&mut self, ready: &Events, batch: &mut Vec<Event>) {
         let now_ns = clock::monotonic_ns();
         self.excuse_lateness(now_ns);
+        rate_limit::log_counts(now_ns);
         let (mut signalled, mut parent_gone, mut outer_gone) = (false, false, false);
         for event in ready {
             match PollSource::of(event.token()) {
@@ -252,7 +255,57 @@ pub(crate) fn now() -> Now {
     Now { mono_ns: clock::monotonic_ns(), wall_us: clock::wall_us() }
 }
 
-fn log_record(record: &Record) {
+/// Which limit the line of a record has. `None`: it has none, because jobs do not provoke it, or it is not logged.
+fn line_about(what: &What, user: Option<u32>) -> Option<LineAbout> {
+    match (what, user) {
+        (
+            What::Accepted { .. }
+            | What::Started { .. }
+            | What::SpawnFailed { .. }
+            | What::Degraded { .. }
+            | What::Recovered { .. }
+            | What::Short { .. }
+            | What::Draining { .. }
+            | What::Stopped,
+            _,
+        ) => None,
+        (_, Some(uid)) => Some(LineAbout::EventsOf(uid)),
+        (
+            What::Spawned { .. }
+            | What::Ready { .. }
+            | What::Placed { .. }
+            | What::WorkerGone { .. }
+            | What::Killing { .. }
+            | What::Died { .. }
+            | What::Stuck { .. }
+            | What::LivesOn { .. }
+            | What::Suspended { .. }
+            | What::Resumed { .. }
+            | What::SuspendedOften { .. }
+            | What::ProgramStopped { .. }
+            | What::ProgramContinued { .. }
+            | What::Blamed { .. }
+            | What::NobodyBlamed { .. }
+            | What::Requeued { .. }
+            | What::Retried { .. }
+            | What::Backoff { .. }
+            | What::Ended { .. }
+            | What::EndedQueued { .. }
+            | What::RetryAsked { .. }
+            | What::Evicted { .. }
+            | What::Recycled { .. },
+            None,
+        ) => Some(LineAbout::Workers),
+    }
+}
+
+/// Logs a record of this user, unless there are too many of them: they can be provoked.
+fn log_record(record: &Record, user: Option<u32>, now_ns: u64) {
+    if let Some(about) = line_about(&record.what, user)
+        && !rate_limit::may_log(about, now_ns)
+    {
+        return;
+    }
     match &record.what {
         What::Accepted { .. } => log::debug!("{}", record.what),
         What::Died { death: Death::Retired, .. } => log::info!("{}", record.what),

@@ -36,6 +36,7 @@ use bulkhead_sys::tree::{Tree, TreeEnd};
 use crate::boot_folder::BootFolder;
 use crate::deferred_close::DeferredClose;
 use crate::offer_files::{LaneFiles, OfferFiles};
+use crate::rate_limit::{self, LineAbout};
 use crate::sampling::WorkerSampler;
 
 /// The signal that [`WorkerProcess::kill`] sends. Death by another one means that the worker died before it arrived.
@@ -309,7 +310,9 @@ impl WorkerProcess {
             Ok(TreeEnd::Ended(status)) => Some(status),
             Ok(TreeEnd::Alive | TreeEnd::Dying) => None,
             Err(error) => {
-                log::error!("cannot get the state of a worker process worker={} error={error}", self.id);
+                if rate_limit::may_log(LineAbout::Worker(self.id.0), clock::monotonic_ns()) {
+                    log::error!("cannot get the state of a worker process worker={} error={error}", self.id);
+                }
                 None
             }
         }
@@ -332,7 +335,9 @@ impl WorkerProcess {
         if !self.is_hung_up {
             self.killed_ns.get_or_insert_with(clock::monotonic_ns);
         }
-        if let Err(error) = self.tree.kill() {
+        if let Err(error) = self.tree.kill()
+            && rate_limit::may_log(LineAbout::Worker(self.id.0), clock::monotonic_ns())
+        {
             log::error!(
                 "cannot kill a worker worker={} pid={} error={error}",
                 self.id,

@@ -168,3 +168,28 @@ fn retries_leave_the_queue_open_for_others() {
     bob.submit("noop", &["y"]);
     assert_eq!(bob.status().queued, 751);
 }
+
+/// Events of one user's jobs take no room in the log from those of others, and the rest is counted.
+#[test]
+fn a_flood_of_events_is_summed_up_in_the_log() {
+    or_skip!(may_become_others());
+    let daemon = service("");
+    let (mut alice, mut bob) = (connect_as(&daemon, ALICE), connect_as(&daemon, BOB));
+    // A failed job is an event with a line in the log.
+    let hers = alice.submit("factorial", &vec!["no number"; 2000]);
+    await_ends(&mut alice, hers, 2000);
+    let his = crash(&mut bob);
+    let blamed = format!("job blamed job={his} ");
+    eventually("his crash is in the log", || daemon.log().contains(&blamed).then_some(()));
+    let count = eventually("the lines of hers are counted", || {
+        let said = format!("more events of a user were not logged uid={ALICE} count=");
+        let log = daemon.log();
+        let rest = log.split_once(&said)?.1.lines().next()?;
+        rest.trim().parse::<u64>().ok()
+    });
+    let ended =
+        (0..2000).filter(|at| daemon.log().contains(&format!("job ended job={} ", hers.0 + at))).count();
+    assert!((1..=200).contains(&ended) && count >= 1800, "{ended} are logged, {count} are not");
+    let kept = alice.records().iter().filter(|record| matches!(record.what, What::Ended { .. })).count();
+    assert_eq!(kept, 2000, "events has them all");
+}

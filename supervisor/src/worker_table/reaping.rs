@@ -26,6 +26,7 @@ use mio::unix::SourceFd;
 
 use super::{WorkerTable, read_box};
 use crate::output_store::OutputStore;
+use crate::rate_limit::{self, LineAbout};
 use crate::worker_process::WorkerProcess;
 
 /// When to repeat a sweep that failed, because the kernel does not report when resources are free again.
@@ -201,11 +202,17 @@ impl WorkerTable {
     /// Logs the strays that were ended since the last call.
     pub(crate) fn log_ended_strays(&mut self) {
         let (named, more) = self.ended_strays.take();
+        if named.is_empty() && more == 0 {
+            return;
+        }
+        let now_ns = clock::monotonic_ns();
         for EndedStray { pid, name, mark } in named {
             let worker = mark.map_or_else(|| "unknown".to_owned(), |mark| mark.to_string());
-            log::info!("ended a process that a worker left pid={pid} name={name:?} worker={worker}");
+            if rate_limit::may_log(mark.map_or(LineAbout::Workers, LineAbout::Worker), now_ns) {
+                log::info!("ended a process that a worker left pid={pid} name={name:?} worker={worker}");
+            }
         }
-        if more > 0 {
+        if more > 0 && rate_limit::may_log(LineAbout::Workers, now_ns) {
             log::info!("ended more processes that workers left count={more}");
         }
     }

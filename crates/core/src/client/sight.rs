@@ -1,6 +1,6 @@
 //! Who sees what: the record that a client is shown in place of one of another user.
 //!
-//! Everything that is shown has an [`Owner`], and the owner and administrators see all of it. The daemon's log has every record
+//! Everything that is shown has an [`Owner`], and the owner and administrators see all of it. The daemon's log has records
 //! whole: it is the administrators'. What another user sees is the table at `record_for`.
 //!
 //! "Of all tasks that the worker was offered" is nobody's if they were of several users: then administrators alone see it. A

@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::drain::Drain;
-use crate::turn::Turn;
+use crate::turn::{Owner, Turn};
 use crate::worker::Workers;
 
 /// Offers and workers, with the ticket that jobs give.
@@ -141,6 +141,17 @@ impl Core {
         self.clients.follow_all(&mut self.turn);
         self.post_charges();
         self.turn.end(out);
+    }
+
+    /// The user whose record this is; `None`: it is the service's or of several users, or was dropped. Asked for records of
+    /// the last turn.
+    pub fn user_of_record(&self, index: u64) -> Option<u32> {
+        let (_, owner) =
+            self.turn.records().from(index).next().filter(|(record, _)| record.index == index)?;
+        match owner {
+            Owner::User(uid) => Some(*uid),
+            Owner::Service | Owner::Administrators => None,
+        }
     }
 
     /// When the machine wants to be woken, on CLOCK_MONOTONIC in nanoseconds, if it does.
