@@ -42,21 +42,22 @@ pub(crate) struct DescriptorBudget {
 }
 
 impl DescriptorBudget {
-    /// Shares out `limit` descriptors. Each slot of `pools` may have a worker and a stuck one.
+    /// Shares out `limit` descriptors. Each slot of `pools` may have a worker and a stuck one; a slot that is lent has one of
+    /// both.
     ///
     /// # Errors
     /// They are too few for so many workers.
     pub(crate) fn share(limit: u64, pools: impl Iterator<Item = PoolSize>, wanted: &Self) -> Result<Self> {
-        let (slots, spares) = pools.fold((0, 0), |(slots, spares), pool| {
-            (slots + u64::from(pool.slots), spares + u64::from(pool.spares))
+        let (slots, spares, lent) = pools.fold((0, 0, 0), |(slots, spares, lent), pool| {
+            (slots + u64::from(pool.slots), spares + u64::from(pool.spares), lent + u64::from(pool.lend_max))
         });
         let limit = limit.min(MOST);
-        let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * slots + spares);
+        let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * slots + spares + lent);
         let needed = set_aside + with_eighth(LEAST) + LEAST + with_eighth(LEAST_FILES);
         ensure!(
             limit >= needed,
-            "the limit of open files is {limit}, but {slots} workers need {needed}: raise it (LimitNOFILE in a \
-             unit, ulimit -n in a shell) or choose fewer --workers"
+            "the limit of open files is {limit}, but {slots} workers, and {lent} more that pools may lend, need {needed}: \
+             raise it (LimitNOFILE in a unit, ulimit -n in a shell) or choose fewer --workers or a lower lend_max"
         );
         let rest = limit - set_aside;
         let files = (rest / 4).max(LEAST_FILES).min(wanted.files as u64);
@@ -92,7 +93,7 @@ mod tests {
 
     /// Two pools with these slots and spares together.
     fn pools(slots: u16, spares: u16) -> impl Iterator<Item = PoolSize> {
-        let size = |slots, spares| PoolSize { name: String::new(), slots, spares };
+        let size = |slots, spares| PoolSize { slots, spares, ..PoolSize::default() };
         [size(slots - 1, 0), size(1, spares)].into_iter()
     }
 
@@ -111,6 +112,18 @@ mod tests {
         assert_eq!(with_eighth(clients) + budget.outputs as u64 + with_eighth(files), shared);
         assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");
         assert_eq!(budget.kept_outputs, budget.outputs as u64 / 2);
+    }
+
+    #[test]
+    fn a_slot_that_may_be_lent_has_its_descriptors_set_aside() {
+        let lending = |lend_max| std::iter::once(PoolSize { slots: 8, lend_max, ..PoolSize::default() });
+        let shared = |lend_max| {
+            let budget = DescriptorBudget::share(1024, lending(lend_max), &WANTED).unwrap();
+            (budget.clients + budget.outputs + budget.files) as u64
+        };
+        assert_eq!(shared(0) - shared(8), 8 * PER_WORKER);
+        let error = DescriptorBudget::share(512, lending(60), &WANTED).unwrap_err().to_string();
+        assert!(error.contains("60 more that pools may lend") && error.contains("lend_max"), "{error}");
     }
 
     #[test]

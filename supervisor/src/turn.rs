@@ -320,6 +320,8 @@ fn log_record(record: &Record, user: Option<u32>, now_ns: u64) {
         | What::Spawned { .. }
         | What::Ready { .. }
         | What::Placed { .. }
+        | What::Lent { .. }
+        | What::TakenIn { .. }
         | What::WorkerGone { .. }
         | What::Killing { .. }
         | What::Suspended { .. }

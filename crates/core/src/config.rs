@@ -36,6 +36,13 @@ pub struct Config {
     pub slots: u16,
     /// Warm workers kept beside them. At least 1, so that a crash never waits for a spawn.
     pub spares: u16,
+    /// Slots beyond these that the default pool may lend.
+    pub lend_max: u16,
+    /// Most workers of the default pool that one user may hold; `None`: no limit.
+    pub running_max: Option<u16>,
+    /// How long a user who holds no worker of a pool waits for one while others hold all, before the pool lends one;
+    /// `None`: no pool lends.
+    pub lend_after_ms: Option<u64>,
     /// Pools beside the default one. A kind names the pool that runs it.
     pub pools: Vec<PoolSize>,
     /// Most queued jobs, in all.
@@ -104,12 +111,28 @@ pub struct PoolSize {
     pub slots: u16,
     /// Warm workers kept beside them. At least 1.
     pub spares: u16,
+    /// Slots beyond its own that it may lend, if [`Config::lend_after_ms`] is set.
+    pub lend_max: u16,
+    /// Most workers of it that one user may hold. At least 1; `None`: no limit.
+    pub running_max: Option<u16>,
+}
+
+impl Default for PoolSize {
+    fn default() -> Self {
+        Self { name: String::new(), slots: 1, spares: 1, lend_max: 0, running_max: None }
+    }
 }
 
 impl Config {
     /// Every pool, the default one first; its index here is its number.
     pub fn all_pools(&self) -> impl Iterator<Item = PoolSize> + '_ {
-        let default = PoolSize { name: DEFAULT_POOL.to_owned(), slots: self.slots, spares: self.spares };
+        let default = PoolSize {
+            name: DEFAULT_POOL.to_owned(),
+            slots: self.slots,
+            spares: self.spares,
+            lend_max: self.lend_max,
+            running_max: self.running_max,
+        };
         std::iter::once(default).chain(self.pools.iter().cloned())
     }
 
@@ -131,6 +154,9 @@ impl Default for Config {
             limits: KindLimits::default(),
             slots: 1,
             spares: 1,
+            lend_max: 0,
+            running_max: None,
+            lend_after_ms: None,
             pools: Vec::new(),
             queue_max: 1_000_000,
             queue_bytes_max: 1 << 30,

@@ -41,7 +41,7 @@ pub(crate) fn split(seed: u64, profile: Profile, config: &mut Config) -> Option<
         }
     }
     let (slots, spares) = (rng.between(1, 3) as u16, rng.between(1, 2) as u16);
-    config.pools = vec![PoolSize { name: HEAVY.to_owned(), slots, spares }];
+    config.pools = vec![PoolSize { name: HEAVY.to_owned(), slots, spares, ..PoolSize::default() }];
     let (pool, early) = (PoolId(rng.below(2) as u16), rng.chance(500));
     rng.chance(700).then_some(Down { pool, early })
 }

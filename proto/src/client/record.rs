@@ -74,6 +74,24 @@ pub enum What {
         /// Whether it was ready as a spare when it was needed.
         warm: bool,
     },
+    /// A user who held no worker of a pool has waited while others held all: a spare has a slot beyond the number of the pool.
+    Lent {
+        /// The worker.
+        worker: WorkerId,
+        /// The slot.
+        slot: SlotId,
+        /// The user: the worker runs tasks of no other one.
+        uid: u32,
+    },
+    /// A worker in a lent slot got a slot of its pool's own: the loan is over.
+    TakenIn {
+        /// The worker.
+        worker: WorkerId,
+        /// Its slot now.
+        slot: SlotId,
+        /// The worker that had the slot before.
+        replaces: Option<WorkerId>,
+    },
     /// The supervisor kills a worker; its death is not proven yet.
     Killing {
         /// The worker.

@@ -88,6 +88,8 @@ impl fmt::Display for What {
             | Self::Ready { .. }
             | Self::SpawnFailed { .. }
             | Self::Placed { .. }
+            | Self::Lent { .. }
+            | Self::TakenIn { .. }
             | Self::Killing { .. }
             | Self::Died { .. }
             | Self::WorkerGone { .. }
@@ -146,6 +148,13 @@ fn worker_line(what: &What, out: &mut fmt::Formatter<'_>) -> fmt::Result {
                 out,
                 "worker replaced worker={worker} slot={slot} replaces={old} after={after} spare={how}"
             )
+        }
+        What::Lent { worker, slot, uid } => {
+            write!(out, "slot lent worker={worker} slot={slot} uid={uid}")
+        }
+        What::TakenIn { worker, slot, replaces } => {
+            let replaces = Maybe(replaces.as_ref(), "none");
+            write!(out, "lent worker taken in worker={worker} slot={slot} replaces={replaces}")
         }
         What::Killing { worker, job, why } => {
             let job = Maybe(job.as_ref(), "none");

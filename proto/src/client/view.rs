@@ -142,6 +142,10 @@ pub struct WorkerRow {
     pub pool: String,
     /// Its slot, if it has one.
     pub slot: Option<SlotId>,
+    /// Whether that slot is lent: one beyond the number of its pool.
+    pub lent: bool,
+    /// The user to whom it is lent, if the client may see that.
+    pub lent_to: Option<u32>,
     /// Its process, once spawned, if the client may see it.
     pub pid: Option<u32>,
     /// What it is doing.
@@ -223,6 +227,12 @@ pub struct PoolRow {
     pub spares: u16,
     /// Jobs, and parts of jobs, in its queue.
     pub waiting: u64,
+    /// Slots beyond its number that it has lent.
+    pub lent: u16,
+    /// The most that it lends.
+    pub lend_max: u16,
+    /// The most of its workers that one user may hold; `None`: no limit.
+    pub running_max: Option<u16>,
 }
 
 /// The state of the daemon.
@@ -250,6 +260,8 @@ pub struct Status {
     pub pools: Vec<PoolRow>,
     /// Workers that are stuck: killed, and not dead yet.
     pub stuck: Vec<WorkerRow>,
+    /// Workers in slots that are lent.
+    pub lent: Vec<WorkerRow>,
     /// Processes that dead workers left, that run as other users and so cannot be ended; the first
     /// [`crate::limits::SURVIVORS_SHOWN`], those of jobs that the client may see.
     pub survivors: Vec<SurvivorRow>,

@@ -11,7 +11,7 @@ use crate::client::outcome::{Outcome, TimeLimit};
 use crate::client::refusal::MetBound;
 use crate::client::view::{JobDeath, Parts, PoolHealth, StoppedProgram};
 use crate::codec::{Decode, Encode};
-use crate::ids::{JobId, WorkerId};
+use crate::ids::{JobId, SlotId, WorkerId};
 
 /// The facts about one job.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -150,8 +150,29 @@ pub struct WhyPool {
     pub health_reason: String,
     /// The running task that began first.
     pub longest: Option<Longest>,
+    /// The user's share of it.
+    pub share: WhyShare,
     /// Set while the daemon drains.
     pub drain: Option<DrainLeft>,
+}
+
+/// The share of a pool that the user of a waiting job has, and the slots that the pool lends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct WhyShare {
+    /// Workers that run tasks of the user.
+    pub held: u16,
+    /// The most that one user may hold (`running_max`); `None`: no limit.
+    pub running_max: Option<u16>,
+    /// Whether the user holds none, and all workers run tasks of others.
+    pub others_hold_all: bool,
+    /// How long a user waits then before the pool lends a slot (`lend_after_seconds`); `None`: this daemon lends none.
+    pub lend_after_ms: Option<u64>,
+    /// Time until the pool may lend this user one, if the user waits for that; 0: as soon as it can.
+    pub lends_in_ms: Option<u64>,
+    /// Slots that the pool has lent.
+    pub lent: u16,
+    /// The most that it lends (`lend_max`).
+    pub lend_max: u16,
 }
 
 /// The running task that began first.
@@ -209,6 +230,8 @@ pub struct Running {
     pub behind: u32,
     /// Whether it runs alone in a worker that had run nothing, because a death was charged to it.
     pub alone: bool,
+    /// The worker's slot, if it is one that the pool lends to the job's user.
+    pub lent: Option<SlotId>,
     /// Set while a signal has stopped its worker: time until the worker is killed, unless a SIGCONT continues it.
     pub stopped_ms: Option<u64>,
     /// Set while a signal has stopped its program.

@@ -181,7 +181,7 @@ impl Why {
 }
 
 fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<String>) {
-    let Running { holder, for_ms, behind, alone, stopped_ms, program, drain, limits } = running;
+    let Running { holder, for_ms, behind, alone, lent, stopped_ms, program, drain, limits } = running;
     let (since, who) = (span(*for_ms), worker(holder));
     said.push(match behind {
         0 => format!("{name} has been running for {since}, attempt {attempt}, in {who}."),
@@ -193,6 +193,9 @@ fn say_running(name: &str, attempt: u32, running: &Running, said: &mut Vec<Strin
     if *alone {
         said.push("It runs alone, in a worker that had run nothing: a death was charged to it.".to_owned());
     }
+    said.extend(lent.map(|slot| {
+        format!("It runs in slot {slot}, which the pool lends to its user: others held all workers of the pool's own.")
+    }));
     if let Some(ending) = &holder.ending {
         said.extend(ending.met.map(|limit| met(limit, limits)));
         said.push(format!("It {}.", told_to_end(ending)));

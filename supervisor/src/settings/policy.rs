@@ -51,10 +51,14 @@ pub(super) fn core_config(
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     let limits = file.limits().read("")?;
     let kinds = kinds::table(file, enable_chaos, &limits)?;
+    let lending = pools::Lending::of(file);
     let config = Config {
         pid: here.pid,
         seed: here.seed,
-        pools: pools::sizes(file, &kinds)?,
+        lend_after_ms: lending.after_ms(),
+        lend_max: lending.lend_max("lend_max", file.lend_max, slots)?,
+        running_max: pools::running_max("running_max", file.running_max)?,
+        pools: pools::sizes(file, &kinds, &lending)?,
         kinds,
         cores: u32::from(here.cores),
         limits,
@@ -128,6 +132,7 @@ fn check_ranges(file: &File) -> Result<()> {
         ("clients_max", file.clients_max, &wide),
         ("queue_max", file.queue_max, &wide),
         ("queue_bytes_max", file.queue_bytes_max, &input),
+        ("lend_after_seconds", file.lend_after_seconds, &seconds),
         ("stuck_after_seconds", file.stuck_after_seconds, &seconds),
         ("stopped_seconds", file.stopped_seconds, &seconds),
         ("program_stopped_seconds", file.program_stopped_seconds, &seconds),
@@ -182,6 +187,7 @@ mod tests {
             ("queue_max = 0", "queue_max = 0 is not from 1 to 18446744073709551615"),
             ("queue_bytes_max = 4095", "queue_bytes_max = 4095 is not from 4096 to"),
             ("stuck_after_seconds = 0", "stuck_after_seconds = 0 is not from 1 to 2592000"),
+            ("lend_after_seconds = 0", "lend_after_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 0", "stopped_seconds = 0 is not from 1 to 2592000"),
             ("program_stopped_seconds = 0", "program_stopped_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 2592001", "stopped_seconds = 2592001 is not from 1 to 2592000"),

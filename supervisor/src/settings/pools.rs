@@ -13,8 +13,11 @@ use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
 use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, WORKERS_MAX};
 use serde::Deserialize;
 
-use super::File;
 use super::kinds::is_name;
+use super::{File, Mode};
+
+/// How long a user waits before a slot is lent, unless the file says otherwise.
+const LEND_AFTER_SECONDS: u64 = 5;
 
 /// A table `[pools.NAME]` of the config file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -24,12 +27,51 @@ pub(super) struct OwnPool {
     workers: Option<u16>,
     /// The number of warm spare workers. Default 1.
     spares: Option<u16>,
+    /// The number of slots beyond its workers that it may lend. Default: as many as it has workers.
+    lend_max: Option<u16>,
+    /// The most of its workers that one user may hold. Default: no limit.
+    running_max: Option<u16>,
     /// Its worker program. Default: that of the default pool.
     worker_program: Option<PathBuf>,
 }
 
+/// Whether pools lend slots to users who wait: only a daemon that serves several users does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lending {
+    after_seconds: Option<u64>,
+}
+
+impl Lending {
+    /// By the mode of the daemon.
+    pub(super) fn of(file: &File) -> Self {
+        let after_seconds = file.lend_after_seconds.unwrap_or(LEND_AFTER_SECONDS);
+        let is_on = file.mode == Some(Mode::System);
+        Self { after_seconds: is_on.then_some(after_seconds) }
+    }
+
+    /// How long a user waits before a slot is lent, in milliseconds.
+    pub(super) fn after_ms(self) -> Option<u64> {
+        self.after_seconds.map(|seconds| seconds.saturating_mul(1000))
+    }
+
+    /// The slots that a pool of so many workers may lend.
+    pub(super) fn lend_max(self, key: &str, said: Option<u16>, workers: u16) -> Result<u16> {
+        let count = said.unwrap_or(workers);
+        ensure!(count <= WORKERS_MAX, "{key} = {count} is not from 0 to {WORKERS_MAX}");
+        Ok(if self.after_seconds.is_some() { count } else { 0 })
+    }
+}
+
+/// The most workers of a pool that one user may hold.
+pub(super) fn running_max(key: &str, said: Option<u16>) -> Result<Option<u16>> {
+    let is_fit = said.is_none_or(|most| (1..=WORKERS_MAX).contains(&most));
+    let shown = said.unwrap_or(0);
+    ensure!(is_fit, "{key} = {shown} is not from 1 to {WORKERS_MAX}: leave it out for no such limit");
+    Ok(said)
+}
+
 /// The pools other than the default one, sorted by name.
-pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
+pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &Lending) -> Result<Vec<PoolSize>> {
     for kind in kinds {
         let (name, pool) = (&kind.name, &kind.pool);
         ensure!(
@@ -60,7 +102,13 @@ pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
             kinds.iter().any(|kind| kind.pool == *name),
             "pools.{name} has nothing to run: set kinds.NAME.pool = {name:?} for a kind, or drop the table"
         );
-        sizes.push(PoolSize { name: name.clone(), slots, spares });
+        sizes.push(PoolSize {
+            name: name.clone(),
+            slots,
+            spares,
+            lend_max: lending.lend_max(&format!("pools.{name}.lend_max"), own.lend_max, slots)?,
+            running_max: running_max(&format!("pools.{name}.running_max"), own.running_max)?,
+        });
     }
     let is_default = |kind: &Kind| kind.pool.is_empty() || kind.pool == DEFAULT_POOL;
     ensure!(
@@ -74,7 +122,8 @@ pub(super) fn sizes(file: &File, kinds: &[Kind]) -> Result<Vec<PoolSize>> {
 pub(super) fn check_sum(config: &Config) -> Result<()> {
     let workers: u64 = config.all_pools().map(|pool| u64::from(pool.slots)).sum();
     let spares: u64 = config.all_pools().map(|pool| u64::from(pool.spares)).sum();
-    for (key, sum) in [("workers", workers), ("spares", spares)] {
+    let lent: u64 = config.all_pools().map(|pool| u64::from(pool.lend_max)).sum();
+    for (key, sum) in [("workers", workers), ("spares", spares), ("lend_max", lent)] {
         ensure!(
             sum <= u64::from(WORKERS_MAX),
             "{key} of all pools together are {sum}, the limit is {WORKERS_MAX}: give some pools fewer"
@@ -135,6 +184,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_of_a_system_daemon_lends_as_many_slots_as_it_has_workers_unless_told() {
+        let text = "workers = 3\nrunning_max = 2\n[pools.gpu]\nlend_max = 0\nrunning_max = 1\n[pools.heavy]\nworkers = 4\n\
+                    [kinds.sleep]\npool = \"heavy\"\n[kinds.factorial]\npool = \"gpu\"\n";
+        let lent = |config: &bulkhead_core::config::Config| {
+            config.all_pools().map(|pool| (pool.lend_max, pool.running_max)).collect::<Vec<_>>()
+        };
+        let system = core_config_of(&format!("mode = \"system\"\n{text}")).unwrap();
+        assert_eq!(lent(&system), [(3, Some(2)), (0, Some(1)), (4, None)]);
+        assert_eq!(system.lend_after_ms, Some(5000));
+        let own = core_config_of(text).unwrap();
+        assert_eq!(lent(&own), [(0, Some(2)), (0, Some(1)), (0, None)], "one user waits behind nobody else");
+        assert_eq!(own.lend_after_ms, None);
+        let slow = core_config_of("mode = \"system\"\nlend_after_seconds = 60\nlend_max = 1").unwrap();
+        assert_eq!((slow.lend_after_ms, slow.lend_max), (Some(60_000), 1));
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_named() {
         for (text, fault) in [
             (
@@ -146,6 +212,16 @@ mod tests {
             ("[pools.big]\nworkers = 0", "pools.big.workers = 0 is not from 1 to 1024"),
             ("[pools.big]\nspares = 1025", "pools.big.spares = 1025 is not from 1 to 1024"),
             ("[pools.big]", "pools.big has nothing to run: set kinds.NAME.pool = \"big\" for a kind"),
+            ("running_max = 0", "running_max = 0 is not from 1 to 1024: leave it out"),
+            (
+                "[pools.big]\nrunning_max = 1025\n[kinds.noop]\npool = \"big\"",
+                "pools.big.running_max = 1025 is not from 1 to 1024",
+            ),
+            ("lend_max = 1025", "lend_max = 1025 is not from 0 to 1024"),
+            (
+                "mode = \"system\"\nlend_max = 1024\n[pools.big]\n[kinds.noop]\npool = \"big\"",
+                "lend_max of all pools together are 1025, the limit is 1024",
+            ),
             ("[pools.big]\nworker = 1", "unknown field `worker`"),
             (
                 "workers = 1000\n[pools.big]\nworkers = 25\n[kinds.noop]\npool = \"big\"",

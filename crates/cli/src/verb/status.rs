@@ -4,7 +4,9 @@
 
 use anyhow::Result;
 use bulkhead_proto::client::exit;
-use bulkhead_proto::client::view::{AccountRow, HoldingRow, PoolRow, Status, SurvivorRow, WorkerRow};
+use bulkhead_proto::client::view::{
+    AccountRow, HoldingRow, PoolRow, Status, SurvivorRow, WorkerRow, WorkerState,
+};
 
 use crate::args::GlobalArgs;
 use crate::state_names::pool_health;
@@ -83,13 +85,23 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
     let pools = pools(status).into_iter();
     lines.splice(
         2..2,
-        pools.chain(status.stuck.iter().map(stuck)).chain(status.survivors.iter().map(lives_on)),
+        pools
+            .chain(status.lent.iter().map(lent))
+            .chain(status.stuck.iter().map(stuck))
+            .chain(status.survivors.iter().map(lives_on)),
     );
     lines.extend(accounts(status));
     if status.draining {
         lines.insert(1, "draining  it accepts no new jobs, and stops when the last one has ended".to_owned());
     }
     lines
+}
+
+fn lent(row: &WorkerRow) -> String {
+    let slot = row.slot.map(|slot| slot.to_string()).unwrap_or_default();
+    let whom = row.lent_to.map_or_else(|| "another user".to_owned(), |uid| format!("user {uid}"));
+    let whom = if row.state == WorkerState::Stuck { "nobody: its worker is stuck".to_owned() } else { whom };
+    format!("lent      slot {slot} of pool {}, worker {}, to {whom}", row.pool, row.worker)
 }
 
 fn stuck(row: &WorkerRow) -> String {
@@ -165,14 +177,32 @@ fn health(pool: &PoolRow) -> String {
 mod tests {
     use bulkhead_proto::client::evidence::ProcessSeen;
     use bulkhead_proto::client::outcome::Survivor;
-    use bulkhead_proto::client::view::{PoolHealth, Totals, WorkerState};
-    use bulkhead_proto::ids::{JobId, WorkerId};
+    use bulkhead_proto::client::view::{PoolHealth, Totals};
+    use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
 
     use super::*;
 
     fn holding(resource: &str, held: u64, share: Option<u64>, key: Option<&str>) -> HoldingRow {
         let key = key.map(str::to_owned);
         HoldingRow { resource: resource.to_owned(), held, share, bound: share.map(|share| share + 1), key }
+    }
+
+    fn worker(number: u64, slot: Option<SlotId>, state: WorkerState) -> WorkerRow {
+        WorkerRow {
+            worker: WorkerId(number),
+            pool: "default".to_owned(),
+            slot,
+            lent: false,
+            lent_to: None,
+            pid: None,
+            state,
+            job: None,
+            offers: 0,
+            ended: 7,
+            spawned_us: 0,
+            seen: None,
+            program: None,
+        }
     }
 
     /// A daemon that is not well, and is asked to leave.
@@ -195,23 +225,24 @@ mod tests {
                 busy: 1,
                 spares: 1,
                 waiting: 5,
+                lent: 1,
+                lend_max: 2,
+                running_max: None,
+            }],
+            lent: vec![WorkerRow {
+                lent: true,
+                lent_to: Some(1002),
+                ..worker(4, Some(SlotId(2)), WorkerState::Busy)
             }],
             stuck: vec![WorkerRow {
-                pool: "default".to_owned(),
-                worker: WorkerId(3),
-                slot: None,
                 pid: Some(99),
-                state: WorkerState::Stuck,
-                job: None,
                 offers: 1,
-                ended: 7,
-                spawned_us: 0,
-                program: None,
                 seen: Some(ProcessSeen {
                     pid: 99,
                     waits_in: "nfs_wait".to_owned(),
                     ..ProcessSeen::default()
                 }),
+                ..worker(3, None, WorkerState::Stuck)
             }],
             survivors: vec![SurvivorRow {
                 survivor: Survivor { pid: 813, uid: Some(0), name: "sudo".to_owned() },
@@ -250,6 +281,7 @@ mod tests {
             "volatile: jobs live as long as this daemon",
             "it accepts no new jobs",
             "degraded (10 deaths in 10 s), 2 slots, 1 spare",
+            "lent      slot 2 of pool default, worker 4, to user 1002",
             "stuck     worker 3, pid 99: killed, and has not died yet, in nfs_wait (unknown)",
             "lives on  process 813 (sudo, user 0), of job 17: it could not be ended",
             "5 queued (of 1000000 at most)",

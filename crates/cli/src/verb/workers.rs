@@ -45,7 +45,7 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
     [
         row.worker.to_string(),
         row.pool.clone(),
-        or_dash(row.slot),
+        or_dash(row.slot.map(|slot| format!("{slot}{}", lent(row)))),
         or_dash(row.pid),
         worker_state(row.state).to_owned(),
         or_dash(row.job),
@@ -56,6 +56,15 @@ fn cells(row: &WorkerRow, now_us: u64) -> [String; 10] {
             row.seen.as_ref().map(|seen| waiting(row, seen)).or(row.program.map(|stop| stop.to_string())),
         ),
     ]
+}
+
+/// Whether the slot of a worker is lent, and to whom, in words; empty if it is not.
+pub(crate) fn lent(row: &WorkerRow) -> String {
+    match row.lent_to {
+        Some(uid) => format!(" lent to user {uid}"),
+        None if row.lent => " lent".to_owned(),
+        None => String::new(),
+    }
 }
 
 /// The state of a process in words, with its pid if it is not the worker itself.

@@ -204,6 +204,8 @@ fn text_bytes(what: &What) -> u64 {
         | What::Spawned { .. }
         | What::Ready { .. }
         | What::Placed { .. }
+        | What::Lent { .. }
+        | What::TakenIn { .. }
         | What::WorkerGone { .. }
         | What::Killing { .. }
         | What::Suspended { .. }

@@ -26,7 +26,9 @@ use crate::turn::Owner;
 /// | `spawned`, `ready` | administrators: the pid is that of each task to come | nothing |
 /// | `started`, `spawn-failed`, `placed`, `degraded`, `recovered`, `short`, `evicted`, `draining`, `stopped` | the service | all of it |
 /// | a notice, the health of a pool in `status` and `why` | the service | all of it: of the last worker that died without a task, the signal or exit code alone (`Death::brief`) |
-/// | a row of `workers`, and of stuck workers in `status` | as of `killing` | the worker, pool, slot, state, age, tasks ended, and how many offers are of own jobs |
+/// | `lent` | the user to whom the slot is lent | nothing |
+/// | `taken-in` | as of `killing` | nothing |
+/// | a row of `workers`, and of stuck workers and those in lent slots in `status` | as of `killing`; to whom the slot is lent: that user | the worker, pool, slot, whether it is lent, state, age, tasks ended, and how many offers are of own jobs |
 /// | a row of `jobs`, `job`, `why`, `deaths`; a log, a result, an end, progress | the user of the job | nothing, as if the job were not there |
 /// | in `why`: the worker that has an own job | as of `killing` | its number, and that it was killed or stopped |
 /// | in `why`: jobs that go before, the longest running task | the user of each | how many, and for how long |

@@ -10,7 +10,7 @@ use bulkhead_proto::limits::WHY_COUNT_MAX;
 use crate::job::Jobs;
 use crate::job::backlog::Ageing;
 use crate::job::level::TakeChoice;
-use crate::job::list::{IntrusiveList, Key};
+use crate::job::list::Key;
 use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
 use crate::job::run::TaskRun;
@@ -37,6 +37,11 @@ impl Candidate<'_> {
     /// The kind of the run.
     pub(crate) fn kind(&self) -> KindId {
         self.table.batch(self.key).kind
+    }
+
+    /// The user who submitted it.
+    pub(crate) fn uid(&self) -> u32 {
+        self.table.batch(self.key).uid
     }
 
     /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
@@ -93,16 +98,47 @@ impl Jobs {
         self.table.run(key)
     }
 
-    /// The first run of a pool that waits to run alone.
-    pub(crate) fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
-        let key = self.queues.solo(pool).head()?;
+    /// Takes the first run of a user in a pool for which `judge` answers `Take`, one task of it. No user loses a turn.
+    pub(crate) fn take_of(
+        &mut self,
+        turn: &Turn,
+        (pool, uid): (PoolId, u32),
+        mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
+    ) -> Option<TaskRun> {
+        let part_sets = &self.part_sets;
+        let mut judge = |table: &JobTable, key| judge(&Candidate { table, part_sets, key });
+        let key = self.queues.take_of((pool, uid), &mut self.table, ageing(turn), &mut judge)?;
+        Some(self.taken(key, Phase::Queued))
+    }
+
+    /// The users who have tasks in a pool that wait for a worker and do not rest, some of them perhaps twice.
+    pub(crate) fn waiting_users(&self, pool: PoolId) -> impl Iterator<Item = u32> + '_ {
+        self.queues.users_with_jobs(pool).chain(self.queues.solo(pool).users())
+    }
+
+    /// The first run of a pool that waits to run alone, of users for whom `held` has a number: who holds the fewest workers goes
+    /// first, among equals by turns.
+    pub(crate) fn first_alone(
+        &self,
+        pool: PoolId,
+        held: impl Fn(u32) -> Option<u32>,
+    ) -> Option<Candidate<'_>> {
+        let users = self.queues.solo(pool).users().filter_map(|uid| Some((held(uid)?, uid)));
+        let (_, uid) = users.min_by_key(|(count, _)| *count)?;
+        self.first_alone_of(pool, uid)
+    }
+
+    /// The first run of a user in a pool that waits to run alone.
+    pub(crate) fn first_alone_of(&self, pool: PoolId, uid: u32) -> Option<Candidate<'_>> {
+        let key = self.queues.solo(pool).head_of(uid)?;
         Some(Candidate { table: &self.table, part_sets: &self.part_sets, key })
     }
 
-    /// Takes the first run of a pool that waits to run alone.
-    pub(crate) fn take_alone(&mut self, pool: PoolId) -> Option<TaskRun> {
-        let key = self.queues.solo(pool).head()?;
+    /// Takes the first run of a user in a pool that waits to run alone. The user's next turn is the last one.
+    pub(crate) fn take_alone(&mut self, pool: PoolId, uid: u32) -> Option<TaskRun> {
+        let key = self.queues.solo(pool).head_of(uid)?;
         self.queues.unlink_solo(&mut self.table, key);
+        self.queues.solo_turn_over(pool, uid);
         Some(self.taken(key, Phase::Solo))
     }
 
@@ -136,14 +172,15 @@ impl Jobs {
     pub(crate) fn before(&self, turn: &Turn, run: TaskRun) -> QueuedBefore {
         let key = self.table.open(run);
         let solo =
-            self.queues.solo(self.table.batch(key).pool).walk(&self.table.slab).take(WHY_COUNT_MAX as usize);
+            self.queues.solo(self.table.batch(key).pool).walk(&self.table).take(WHY_COUNT_MAX as usize);
         let alone = solo.filter(|key| !self.table[*key].is_part()).count() as u64;
         QueuedBefore { alone, ..self.queues.before(&self.table, ageing(turn), key) }
     }
 
     /// Counts the jobs before one that waits to run alone, up to `WHY_COUNT_MAX`.
     pub(crate) fn before_alone(&self, run: TaskRun) -> u64 {
-        IntrusiveList::before(&self.table.slab, self.table.open(run), WHY_COUNT_MAX)
+        let key = self.table.open(run);
+        self.queues.solo(self.table.batch(key).pool).before(&self.table, key, WHY_COUNT_MAX)
     }
 
     /// Whether the next task of a run needs a descriptor of the daemon's own.

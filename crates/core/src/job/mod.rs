@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `state`, `entry`, `table`, `batch`, `number_index`, `list` | the states of a job, and where it is stored |
 //! | `admit`, `grant`, `files` | which jobs are admitted, with which policy and which files |
-//! | `queues`, `queue`, `backlog`, `level`, `turns`, `candidate` | which job is next |
+//! | `queues`, `queue`, `backlog`, `level`, `turns`, `solo_queue`, `candidate` | which job is next |
 //! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
 //! | `ending`, `unbegun`, `announce`, `kept`, `evictions`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
@@ -40,6 +40,7 @@ mod queue;
 mod queues;
 mod retry;
 mod run;
+mod solo_queue;
 mod state;
 mod table;
 #[cfg(test)]
@@ -53,6 +54,7 @@ use bulkhead_proto::ids::{JobId, PoolId};
 
 pub(crate) use attempt::truncate;
 pub(crate) use batch::Batch;
+pub(crate) use candidate::Candidate;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use files::{check_files, pinned_bytes};
@@ -96,11 +98,11 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// No jobs, and an empty queue for each of `pools` pools.
-    pub(crate) fn new(pools: usize) -> Self {
+    /// No jobs, and an empty queue for each pool; `held_max` has for each the most workers that one user may hold.
+    pub(crate) fn new(held_max: impl IntoIterator<Item = Option<u16>>) -> Self {
         Self {
             table: JobTable::default(),
-            queues: Queues::new(pools),
+            queues: Queues::new(held_max),
             kept: KeptJobs::default(),
             attachments: AttachmentTable::default(),
             part_sets: PartSets::default(),

@@ -36,6 +36,8 @@ pub(crate) struct PoolQueue {
     order: BTreeMap<(u32, TurnNumber), u32>,
     /// Workers of the pool that users hold; users that hold none are not in it.
     held: BTreeMap<u32, u32>,
+    /// Users who hold so many workers are given no idle one; `None`: however many they hold.
+    held_max: Option<u32>,
     counter: TurnCounter,
     round: Option<Round>,
     parked: BTreeSet<ClientId>,
@@ -44,6 +46,11 @@ pub(crate) struct PoolQueue {
 }
 
 impl PoolQueue {
+    /// An empty queue. Users who hold `held_max` workers are given no idle one.
+    pub(crate) fn new(held_max: Option<u32>) -> Self {
+        Self { held_max, ..Self::default() }
+    }
+
     /// Queued jobs.
     pub(crate) fn length(&self) -> u64 {
         self.length
@@ -113,6 +120,11 @@ impl PoolQueue {
         if let Some((_, turn)) = self.users.get(&uid).and_then(|user| user.turn) {
             self.move_user(uid, (held, turn));
         }
+    }
+
+    /// The users who have a job here whose client is not parked.
+    pub(crate) fn users_with_jobs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.order.values().copied()
     }
 
     /// Moves a user who is in line.
@@ -191,7 +203,9 @@ impl PoolQueue {
     ) -> Option<Key> {
         let mut round = Round::of(self.round.take(), search, &mut self.counter);
         let (limit, mut looks, mut is_open) = (round.limit(), 0, false);
-        while let Some(((held, _), uid)) = self.next_user(limit) {
+        // A task ahead is for a worker that its user holds already.
+        let held_max = self.held_max.filter(|_| search == Search::Idle).unwrap_or(u32::MAX);
+        while let Some(((held, _), uid)) = self.next_user(limit, held_max) {
             if looks >= LOOKS_MAX {
                 is_open = true;
                 break;
@@ -222,11 +236,37 @@ impl PoolQueue {
         None
     }
 
-    /// Of users who are to be looked at in this round, the first of those who hold the fewest workers.
-    fn next_user(&self, limit: TurnNumber) -> Option<((u32, TurnNumber), u32)> {
+    /// Takes the first job of one user for which `judge` answers `Take`, within some looks. No user loses a turn.
+    pub(crate) fn take_of(
+        &mut self,
+        uid: u32,
+        jobs: &mut JobTable,
+        ageing: Ageing,
+        judge: &mut Judge<'_>,
+    ) -> Option<Key> {
+        let user = self.users.get_mut(&uid)?;
+        let mut looks = 0;
+        while looks < LOOKS_MAX {
+            let turns = (Search::Idle, &mut self.counter);
+            match user.take(jobs, ageing, turns, (USER_LOOKS_MAX, &mut looks), judge) {
+                Picked::Job(key) => {
+                    self.count_out(true);
+                    self.line_up(uid);
+                    return Some(key);
+                }
+                Picked::Unfinished => {}
+                Picked::Nothing | Picked::Stopped => return None,
+            }
+        }
+        None
+    }
+
+    /// Of users who are to be looked at in this round and hold fewer than `held_max` workers, the first of those who hold the
+    /// fewest.
+    fn next_user(&self, limit: TurnNumber, held_max: u32) -> Option<((u32, TurnNumber), u32)> {
         let mut from = (0, TurnNumber::FIRST);
         loop {
-            let (&place, &uid) = self.order.range(from..).next()?;
+            let (&place, &uid) = self.order.range(from..).next().filter(|(place, _)| place.0 < held_max)?;
             if place.1 < limit {
                 return Some((place, uid));
             }

@@ -1,4 +1,4 @@
-//! The queues of all pools, and for each pool the list of jobs that wait to run alone.
+//! The queues of all pools, and for each pool the jobs that wait to run alone.
 //!
 //! A job or part is queued in the pool that runs its kind. Each queue is fair by itself, see `queue.rs`; admission is
 //! bounded over all queues together, and a client is parked in all of them at once.
@@ -10,8 +10,9 @@ use bulkhead_proto::ids::{ClientId, PoolId};
 
 use crate::job::backlog::Ageing;
 use crate::job::level::{Judge, Side};
-use crate::job::list::{IntrusiveList, Key};
+use crate::job::list::Key;
 use crate::job::queue::PoolQueue;
+use crate::job::solo_queue::SoloQueue;
 use crate::job::state::Phase;
 use crate::job::table::JobTable;
 use crate::job::turns::Search;
@@ -22,16 +23,15 @@ pub(crate) struct Queues {
     /// One for each pool, by its number; at least one.
     list: Vec<PoolQueue>,
     /// For each pool, the jobs that wait to run alone.
-    solo: Vec<IntrusiveList>,
+    solo: Vec<SoloQueue>,
 }
 
 impl Queues {
-    /// An empty queue for each of `pools` pools.
-    pub(crate) fn new(pools: usize) -> Self {
-        Self {
-            list: (0..pools).map(|_| PoolQueue::default()).collect(),
-            solo: vec![IntrusiveList::default(); pools],
-        }
+    /// An empty queue for each pool; `held_max` has for each the most workers that one user may hold.
+    pub(crate) fn new(held_max: impl IntoIterator<Item = Option<u16>>) -> Self {
+        let list: Vec<PoolQueue> =
+            held_max.into_iter().map(|most| PoolQueue::new(most.map(u32::from))).collect();
+        Self { solo: list.iter().map(|_| SoloQueue::default()).collect(), list }
     }
 
     /// Jobs in the queue of one pool.
@@ -59,22 +59,22 @@ impl Queues {
         self.queue_of(jobs, key).unlink(jobs, key);
     }
 
-    /// Puts a job at the end of those of its pool that wait to run alone.
+    /// Puts a job behind those of its user and pool that wait to run alone.
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in a list.
     pub(crate) fn push_back_solo(&mut self, jobs: &mut JobTable, key: Key) {
         assert_alone(jobs, key);
-        self.solo[usize::from(jobs.batch(key).pool.0)].push_back(&mut jobs.slab, key);
+        self.solo[usize::from(jobs.batch(key).pool.0)].push_back(jobs, key);
     }
 
-    /// Puts a job that was given back before those of its pool that wait to run alone.
+    /// Puts a job that was given back before those of its user and pool that wait to run alone.
     ///
     /// # Panics
     /// If it does not wait to run alone, or is in a list.
     pub(crate) fn push_front_solo(&mut self, jobs: &mut JobTable, key: Key) {
         assert_alone(jobs, key);
-        self.solo[usize::from(jobs.batch(key).pool.0)].push_front(&mut jobs.slab, key);
+        self.solo[usize::from(jobs.batch(key).pool.0)].push_front(jobs, key);
     }
 
     /// Takes a job out of those that wait to run alone.
@@ -83,12 +83,33 @@ impl Queues {
     /// If it does not wait to run alone, or is in no list.
     pub(crate) fn unlink_solo(&mut self, jobs: &mut JobTable, key: Key) {
         assert_alone(jobs, key);
-        self.solo[usize::from(jobs.batch(key).pool.0)].unlink(&mut jobs.slab, key);
+        self.solo[usize::from(jobs.batch(key).pool.0)].unlink(jobs, key);
     }
 
     /// The jobs of a pool that wait to run alone.
-    pub(crate) fn solo(&self, pool: PoolId) -> &IntrusiveList {
+    pub(crate) fn solo(&self, pool: PoolId) -> &SoloQueue {
         &self.solo[usize::from(pool.0)]
+    }
+
+    /// A user had a turn among the jobs of a pool that wait to run alone.
+    pub(crate) fn solo_turn_over(&mut self, pool: PoolId, uid: u32) {
+        self.solo[usize::from(pool.0)].turn_over(uid);
+    }
+
+    /// The users who have jobs in the queue of a pool whose clients are not parked.
+    pub(crate) fn users_with_jobs(&self, pool: PoolId) -> impl Iterator<Item = u32> + '_ {
+        self.list[usize::from(pool.0)].users_with_jobs()
+    }
+
+    /// Takes the first job of one user in a pool for which `judge` answers `Take`. The turns of users stay as they are.
+    pub(crate) fn take_of(
+        &mut self,
+        (pool, uid): (PoolId, u32),
+        jobs: &mut JobTable,
+        ageing: Ageing,
+        judge: &mut Judge<'_>,
+    ) -> Option<Key> {
+        self.list[usize::from(pool.0)].take_of(uid, jobs, ageing, judge)
     }
 
     fn queue_of(&mut self, jobs: &JobTable, key: Key) -> &mut PoolQueue {
@@ -150,18 +171,8 @@ impl Queues {
 
     /// Checks the lists of jobs that run alone; returns the jobs in them.
     pub(crate) fn audit_solo(&self, jobs: &JobTable) -> u64 {
-        let mut found = 0;
-        for (pool, list) in self.solo.iter().enumerate() {
-            for key in list.walk(&jobs.slab) {
-                assert_eq!(
-                    usize::from(jobs.batch(key).pool.0),
-                    pool,
-                    "a job waits alone where its kind runs"
-                );
-                found += 1;
-            }
-        }
-        found
+        let of_pool = |(at, queue): (usize, &SoloQueue)| queue.audit(jobs, at);
+        self.solo.iter().enumerate().map(of_pool).sum()
     }
 }
 

@@ -18,6 +18,7 @@ impl Core {
             Alarm::Progress(job) => self.progress_due(job),
             Alarm::Expiry(first, count) => self.expire(first, count),
             Alarm::Vanished(client) => self.vanish(client),
+            Alarm::Lend(pool, uid) => self.workers.lend_due(pool, uid),
             Alarm::Shortage => self.workers.shortage_over(),
             Alarm::Grace => self.grace_over(),
         }

@@ -112,6 +112,7 @@ impl Core {
             let remembered = match alarm {
                 Alarm::Worker(which, id) => self.workers.alarm_ns(*id, *which),
                 Alarm::Progress(job) => self.jobs.subscription_ns(*job),
+                Alarm::Lend(pool, uid) => self.workers.lend_alarm_ns(*pool, *uid),
                 Alarm::Shortage => self.workers.short_until_ns(),
                 Alarm::Backoff(_) | Alarm::Expiry(..) | Alarm::Vanished(_) | Alarm::Grace => Some(*at_ns),
             };

@@ -9,7 +9,7 @@
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{Search, StartedAttempt, TakeChoice, TaskRun};
+use crate::job::{Candidate, Search, StartedAttempt, TakeChoice, TaskRun};
 use crate::machine::Core;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
@@ -18,7 +18,7 @@ impl Core {
     pub(super) fn dispatch(&mut self) {
         self.is_searching = false;
         if self.drain.is_leaving() {
-            return;
+            return self.workers.end_lending(&mut self.turn);
         }
         for pool in self.workers.pool_ids() {
             self.tell_held(pool);
@@ -33,17 +33,19 @@ impl Core {
                 self.deepen(pool, &refilled);
             }
             self.workers.balance(&mut self.turn, pool);
+            self.lend(pool);
         }
     }
 
     /// Offers jobs that have to run alone to workers that have run nothing.
     fn dispatch_alone(&mut self, pool: PoolId) {
-        while let Some(candidate) = self.jobs.first_alone(pool) {
+        while let Some(candidate) = self.first_alone(pool) {
             if self.workers.is_short() && candidate.needs_descriptor() {
                 return;
             }
+            let uid = candidate.uid();
             let Some(worker) = self.workers.fresh(&mut self.turn, pool) else { return };
-            let Some(run) = self.jobs.take_alone(pool) else { return };
+            let Some(run) = self.jobs.take_alone(pool, uid) else { return };
             self.offer(worker, run, ALONE_NS);
         }
     }
@@ -55,6 +57,13 @@ impl Core {
         }
     }
 
+    /// The first job of a pool that has to run alone, of users who may hold one more worker.
+    fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
+        let workers = &self.workers;
+        self.jobs
+            .first_alone(pool, |uid| workers.may_hold_more(pool, uid).then(|| workers.held_by(pool, uid)))
+    }
+
     /// Offers each idle worker one job. Gives the workers that got one, and whether the search goes on in the next turn.
     fn fill_idle(&mut self, pool: PoolId) -> (Vec<WorkerId>, bool) {
         let mut filled = Vec::new();
@@ -63,11 +72,12 @@ impl Core {
             let idle = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle());
             let Some((id, _)) = idle else { continue };
             let mut cost_ns = 0;
+            let workers = &self.workers;
             let found = self.jobs.take(&self.turn, (pool, Search::Idle), 1, |candidate| {
                 if short && candidate.needs_descriptor() || candidate.plan_waits(slots) {
                     return TakeChoice::Skip;
                 }
-                cost_ns = self.workers.cost_ns(candidate.kind(), candidate.is_for_itself());
+                cost_ns = workers.cost_ns(candidate.kind(), candidate.is_for_itself());
                 TakeChoice::Take
             });
             let Some(run) = found else { return (filled, self.jobs.is_search_open(pool)) };
@@ -83,7 +93,7 @@ impl Core {
             return;
         }
         // A spare is ready for a job that has to run alone: do not refill, so that a worker becomes idle for it.
-        let reserved = self.jobs.first_alone(pool).is_some() && self.workers.pool(pool).has_spare();
+        let reserved = self.first_alone(pool).is_some() && self.workers.pool(pool).has_spare();
         let mut open = self.workers.open_ahead(&self.turn, pool);
         open.retain(|id| !reserved || refilled.contains(id));
         while let Some(least) = open.iter().filter_map(|id| self.ring_length(*id)).min() {
@@ -107,9 +117,12 @@ impl Core {
         }
         let (workers, short) = (&self.workers, self.workers.is_short());
         let Some(worker) = workers.get(id) else { return false };
+        let is_shared_out = workers.running_max(pool).is_some();
         let mut cost_ns = 0;
         let found = self.jobs.take(&self.turn, (pool, Search::Ahead), 1, |candidate| {
-            if short && candidate.needs_descriptor() {
+            // A task behind one of another user would be one worker more for its own user, once it is the first.
+            let is_one_more = is_shared_out && !worker.ring().is_all_of(candidate.uid());
+            if is_one_more || short && candidate.needs_descriptor() {
                 return TakeChoice::Skip;
             }
             let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());
@@ -138,7 +151,7 @@ impl Core {
     }
 
     /// Offers one task to a worker.
-    fn offer(&mut self, id: WorkerId, run: TaskRun, cost_ns: u64) {
+    pub(super) fn offer(&mut self, id: WorkerId, run: TaskRun, cost_ns: u64) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
         let begun = self.jobs.start(&mut self.turn, run, id, seq);
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;

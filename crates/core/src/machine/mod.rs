@@ -15,6 +15,7 @@ mod dispatch;
 mod drain;
 mod end;
 mod evict;
+mod lend;
 mod limits;
 mod notices;
 mod parts;
@@ -80,10 +81,12 @@ impl Core {
     pub fn new(mut config: Config, now: Now) -> Self {
         config.slots = config.slots.max(1);
         config.spares = config.spares.max(1);
+        config.running_max = config.running_max.map(|most| most.max(1));
         config.ageing_ms = config.ageing_ms.max(1);
         config.cores = config.cores.max(1);
         for pool in &mut config.pools {
             (pool.slots, pool.spares) = (pool.slots.max(1), pool.spares.max(1));
+            pool.running_max = pool.running_max.map(|most| most.max(1));
         }
         let names: Vec<String> = config.all_pools().map(|pool| pool.name).collect();
         for at in 0..config.kinds.len() {
@@ -93,7 +96,7 @@ impl Core {
             kind.limits = kind.limits.over(config.limits);
         }
         Self {
-            jobs: Jobs::new(1 + config.pools.len()),
+            jobs: Jobs::new(config.all_pools().map(|pool| pool.running_max)),
             clients: Clients::default(),
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
@@ -121,6 +124,8 @@ impl Core {
         }
         // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
         // millisecond, comes after tasks and results.
+        // Before that a lent worker, which is warm too and ends a loan.
+        self.workers.take_in(&mut self.turn);
         self.workers.place_spares(&mut self.turn);
         if !self.drain.is_leaving() {
             self.workers.recycle(&mut self.turn);

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use bulkhead_proto::ids::{ClientId, JobId, WorkerId};
+use bulkhead_proto::ids::{ClientId, JobId, PoolId, WorkerId};
 
 /// Why a worker is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +67,8 @@ pub(crate) enum Alarm {
     Expiry(JobId, u32),
     /// A client vanished and its attached jobs are cancelled.
     Vanished(ClientId),
+    /// A user has waited for so long that a pool may lend a slot.
+    Lend(PoolId, u32),
     /// A descriptor that could not be made is tried again.
     Shortage,
     /// The grace of the drain, or of clients that read their last results, is over.
@@ -79,7 +81,7 @@ impl Alarm {
         match self {
             Self::Worker(WorkerAlarm::Resume | WorkerAlarm::Survival | WorkerAlarm::StopsTold, _) => false,
             Self::Worker(_, _) | Self::Expiry(_, _) | Self::Vanished(_) | Self::Grace => true,
-            Self::Backoff(_) | Self::Progress(_) | Self::Shortage => false,
+            Self::Backoff(_) | Self::Progress(_) | Self::Lend(..) | Self::Shortage => false,
         }
     }
 }

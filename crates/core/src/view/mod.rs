@@ -41,6 +41,8 @@ const INPUT_CHARS: usize = 200;
 
 /// Stuck workers in a status.
 const STUCK_SHOWN: usize = 100;
+/// Workers in lent slots in a status.
+const LENT_SHOWN: usize = 100;
 /// The size of one of them, in bytes, about, at most: the kernel's function names are short.
 const STUCK_BYTES: u64 = 192;
 
@@ -191,6 +193,8 @@ impl<'a> View<'a> {
             worker: id,
             pool: self.workers.pool(worker.pool()).name().to_owned(),
             slot: worker.slot(),
+            lent: self.workers.has_lent_slot(worker),
+            lent_to: self.workers.lent_to(worker).filter(|uid| Owner::User(*uid).may_be_seen_by(peer)),
             pid: worker.pid().filter(|_| is_own),
             state: worker.shown(),
             job: worker.ring().head().filter(|_| is_own).map(|offer| offer.shown()),
@@ -223,6 +227,12 @@ impl<'a> View<'a> {
         stuck.take(STUCK_SHOWN).map(|(id, worker)| self.worker_row(id, worker, peer)).collect()
     }
 
+    /// The first [`LENT_SHOWN`] workers in lent slots.
+    fn lent_rows(&self, peer: Peer) -> Vec<WorkerRow> {
+        let lent = self.workers.pool_ids().flat_map(|pool| self.workers.lent_workers(pool));
+        lent.take(LENT_SHOWN).map(|(id, worker)| self.worker_row(id, worker, peer)).collect()
+    }
+
     /// The processes that cannot be ended and that this client may see.
     fn survivor_rows(&self, peer: Peer) -> Vec<SurvivorRow> {
         let shown = self.workers.survivors().iter().filter(|(_, owner)| owner.may_be_seen_by(peer));
@@ -241,6 +251,9 @@ impl<'a> View<'a> {
             busy: count(WorkerState::Busy),
             spares: count(WorkerState::Spare),
             waiting: self.jobs.queued_in(id),
+            lent: u16::try_from(self.workers.lent_workers(id).count()).unwrap_or(u16::MAX),
+            lend_max: u16::try_from(self.workers.lend_max(id)).unwrap_or(u16::MAX),
+            running_max: self.workers.running_max(id).map(|most| u16::try_from(most).unwrap_or(u16::MAX)),
         }
     }
 
@@ -261,6 +274,7 @@ impl<'a> View<'a> {
             spares: u16::try_from(self.workers.count(WorkerState::Spare)).unwrap_or(u16::MAX),
             pools: self.workers.pool_ids().map(|pool| self.pool_row(pool)).collect(),
             stuck: self.stuck_rows(peer),
+            lent: self.lent_rows(peer),
             survivors: self.survivor_rows(peer),
             clients: u32::try_from(self.clients.count()).unwrap_or(u32::MAX),
             queued: jobs.queued(),
@@ -278,8 +292,9 @@ impl<'a> View<'a> {
         let texts = |pool: &PoolRow| (pool.name.len() + pool.health_reason.len()) as u64;
         let pools: u64 = status.pools.iter().map(|pool| ROW_BYTES + texts(pool)).sum();
         let survivors: u64 = status.survivors.iter().map(|row| 16 + row.survivor.wire_bytes()).sum();
+        let workers = (status.stuck.len() + status.lent.len()) as u64;
         let held: u64 = status.accounts.iter().map(|row| 16 + HOLDING_BYTES * row.holds.len() as u64).sum();
-        let bytes = 512 + STUCK_BYTES * status.stuck.len() as u64 + pools + survivors + held;
+        let bytes = 512 + STUCK_BYTES * workers + pools + survivors + held;
         ViewReply { reply: Reply::Status(Box::new(status)), bytes }
     }
 

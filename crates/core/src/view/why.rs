@@ -10,7 +10,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::client::why::{
     DrainLeft, Holder, LastFailure, Longest, Past, Running, RunningLimits, Unread, Why, WhyEnded, WhyNow,
-    WhyPool,
+    WhyPool, WhyShare,
 };
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
@@ -129,6 +129,7 @@ impl View<'_> {
             for_ms: self.since_ms(begun_ns),
             behind: u32::try_from(behind).unwrap_or(u32::MAX),
             alone: self.jobs.job(run).is_alone(),
+            lent: worker.filter(|worker| self.workers.has_lent_slot(worker)).and_then(|worker| worker.slot()),
             stopped_ms: worker
                 .filter(|worker| !worker.is_killed())
                 .and_then(|worker| worker.stopped_until_ns())
@@ -195,7 +196,27 @@ impl View<'_> {
             health,
             health_reason,
             longest: self.longest(id, peer),
+            share: self.why_share(id, self.jobs.batch(run).uid()),
             drain: self.why_drain(),
+        }
+    }
+
+    /// The workers that a user holds of a pool, and how the user stands with the slots that the pool lends.
+    fn why_share(&self, pool: PoolId, uid: u32) -> WhyShare {
+        let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let of_user = |number: u32| count(number as usize);
+        let held = self.workers.held_by(pool, uid);
+        let due_ns = self.workers.lends_ns(pool, uid);
+        let lend_max = self.workers.lend_max(pool);
+        WhyShare {
+            held: of_user(held),
+            running_max: self.workers.running_max(pool).map(of_user),
+            others_hold_all: held == 0 && self.workers.is_all_held(pool),
+            lend_after_ms: self.turn.config().lend_after_ms,
+            // A pool that lends nothing counts nobody's wait.
+            lends_in_ms: due_ns.map(|at_ns| self.left_ms(at_ns)).or((lend_max == 0).then_some(0)),
+            lent: count(self.workers.lent_workers(pool).count()),
+            lend_max: count(lend_max),
         }
     }
 

@@ -6,6 +6,7 @@
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::ids::PoolId;
 
+use crate::worker::lending::LentSlot;
 use crate::worker::state::{StuckSlot, WorkerDuty};
 use crate::worker::{Worker, Workers};
 
@@ -24,6 +25,27 @@ impl<T: Copy> Workers<T> {
         self.pool_ids().for_each(|pool| self.audit_pool(pool));
     }
 
+    /// A lent slot has a worker of its pool exactly while it is not free, and that worker runs tasks of its user alone.
+    fn audit_lending(&self, id: PoolId) {
+        let lending = &self.pool(id).lending;
+        for place in lending.places.clone() {
+            let slot = lending.at(place).expect("the slot is one of these");
+            let worker = self.in_slot(place).map(|(_, worker)| worker);
+            assert_eq!(worker.is_none(), slot == LentSlot::Free, "lent slot {place} is {slot:?}");
+            let Some(worker) = worker else { continue };
+            assert_eq!((worker.pool, worker.slot().map(|slot| usize::from(slot.0))), (id, Some(place)));
+            let is_stuck = worker.shown() == WorkerState::Stuck;
+            assert_eq!(is_stuck, slot == LentSlot::Jammed, "a lent slot is jammed by a stuck worker");
+            assert!(worker.ring.len() <= 1, "a lent worker has one task at a time");
+            let is_its = |offer: &crate::worker::Offer<T>| slot.user().is_none_or(|uid| offer.uid() == uid);
+            assert!(worker.ring.iter().all(is_its), "a lent worker runs tasks of its user alone");
+        }
+        for uid in lending.waiting() {
+            assert!(!lending.is_lent_to(uid), "user {uid} waits and has a lent slot");
+            assert_eq!(self.held_by(id, uid), 0, "user {uid} waits and holds a worker");
+        }
+    }
+
     fn audit_pool(&self, id: PoolId) {
         let pool = self.pool(id);
         let mut vacant = 0;
@@ -39,6 +61,7 @@ impl<T: Copy> Workers<T> {
             }
         }
         assert_eq!(vacant, pool.vacant);
+        self.audit_lending(id);
         let own = || self.table.values().filter(|worker| worker.pool == id);
         for state in [
             WorkerState::Starting,

@@ -6,11 +6,12 @@
 
 use bulkhead_proto::client::evidence::ProcessSeen;
 use bulkhead_proto::client::record::What;
-use bulkhead_proto::ids::{PoolId, WorkerId};
+use bulkhead_proto::ids::{PoolId, SlotId, WorkerId};
 
 use crate::action::Action;
 use crate::turn::{Turn, WorkerAlarm};
 use crate::worker::entry::LaneState;
+use crate::worker::lending::LentSlot;
 use crate::worker::state::{Proof, StuckSlot, WorkerDuty};
 use crate::worker::{Kill, Worker, Workers};
 
@@ -93,7 +94,12 @@ impl<T: Copy> Workers<T> {
         let (pid, pool, seen) = (worker.pid().unwrap_or(0), worker.pool, seen.cloned());
         let owner = worker.owner();
         let place = slot.map_or(StuckSlot::None, StuckSlot::Slot);
+        let lent = slot.map(|slot| usize::from(slot.0)).filter(|place| !self.places(pool).contains(place));
         self.enter(id, WorkerDuty::Stuck { kill, was_retiring, place, seen: seen.clone() });
+        if let Some(worker) = self.table.get_mut(&id) {
+            worker.note_holder(&mut self.pools[usize::from(pool.0)].held);
+        }
+        lent.inspect(|place| self.pool_mut(pool).lending.enter(*place, LentSlot::Jammed));
         self.replace_stuck(turn, pool);
         turn.record(What::Stuck { worker: id, pid, seen }, owner);
     }
@@ -101,9 +107,11 @@ impl<T: Copy> Workers<T> {
     /// Frees the slots of stuck workers of a pool, the oldest worker's first, for at most as many as the pool has slots.
     pub(super) fn replace_stuck(&mut self, turn: &Turn, pool: PoolId) {
         while self.pool(pool).stuck_replaced < self.pool(pool).size() {
+            let own = self.places(pool);
             let holds_slot = |worker: &Worker<T>| {
+                let is_own = |slot: SlotId| own.contains(&usize::from(slot.0));
                 worker.pool == pool
-                    && matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::Slot(_), .. })
+                    && matches!(worker.state, WorkerDuty::Stuck { place: StuckSlot::Slot(slot), .. } if is_own(slot))
             };
             let Some((&id, worker)) = self.table.iter_mut().find(|(_, worker)| holds_slot(worker)) else {
                 return;
@@ -112,7 +120,6 @@ impl<T: Copy> Workers<T> {
             if let WorkerDuty::Stuck { place, .. } = &mut worker.state {
                 *place = StuckSlot::GivenAway;
             }
-            worker.note_holder(&mut self.pools[usize::from(pool.0)].held);
             self.pool_mut(pool).replace_stuck();
             self.vacate(turn, id, pool, slot);
         }

@@ -1,13 +1,14 @@
 //! How many workers of a pool each user holds.
 //!
 //! A worker with a slot is held by the user of the first task in its ring: it has claimed that task, or claims it next. The
-//! offers behind that task do not count. A stuck worker whose slot was given away is held by nobody. `offer_to`, `settle`,
-//! `replace_stuck` and `remove` keep the count, in constant time for each task; `machine/dispatch.rs` passes changed counts on to the queue.
+//! offers behind that task do not count. A stuck worker is held by nobody. `offer_to`, `settle`, `note_stuck` and `remove` keep
+//! the count, in constant time for each task; `machine/dispatch.rs` passes changed counts on to the queue.
 
 use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::PoolId;
 
+use crate::worker::state::WorkerDuty;
 use crate::worker::{Worker, Workers};
 
 /// The users who hold workers of one pool, and how many each holds: never 0. Sorted by user; no longer than the pool has slots.
@@ -71,7 +72,8 @@ impl HeldWorkers {
 impl<T: Copy> Worker<T> {
     /// The user who holds it, if one does.
     pub(super) fn holder(&self) -> Option<u32> {
-        self.ring.head().filter(|_| self.slot().is_some()).map(|head| head.uid())
+        let has_slot = self.slot().is_some() && !matches!(self.state, WorkerDuty::Stuck { .. });
+        self.ring.head().filter(|_| has_slot).map(|head| head.uid())
     }
 
     /// Its first task or its slot may have changed: counts it for its holder.
@@ -85,6 +87,16 @@ impl<T: Copy> Workers<T> {
     /// How many workers of a pool this user holds: those whose first task is of the user.
     pub(crate) fn held_by(&self, pool: PoolId, uid: u32) -> u32 {
         self.pool(pool).held.of(uid)
+    }
+
+    /// Whether a user may hold one more worker of a pool.
+    pub(crate) fn may_hold_more(&self, pool: PoolId, uid: u32) -> bool {
+        self.running_max(pool).is_none_or(|most| self.held_by(pool, uid) < most)
+    }
+
+    /// Most workers of a pool that one user may hold, if that is bounded.
+    pub(crate) fn running_max(&self, pool: PoolId) -> Option<u32> {
+        self.pool(pool).running_max
     }
 
     /// A user whose count in a pool has changed since this was last asked, and the count.

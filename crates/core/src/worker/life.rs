@@ -25,7 +25,7 @@ impl<T: Copy> Workers<T> {
                 continue;
             }
             if turn.records().is_empty() {
-                let slots = u16::try_from(self.slots.len()).unwrap_or(u16::MAX);
+                let slots = u16::try_from(self.slot_count()).unwrap_or(u16::MAX);
                 turn.record(What::Started { pid: turn.config().pid, slots }, Owner::Service);
             }
             let count = if is_first { missing } else { 1 };
@@ -117,7 +117,7 @@ impl<T: Copy> Workers<T> {
         }
         self.note_came_up(turn, id);
         // Sent for the first worker: a client that waits for the start does not wait for all workers.
-        let slots = self.slots.len();
+        let slots = self.slot_count();
         let filled: usize = self.pools.iter().map(|pool| pool.filled()).sum();
         let up = self.count(WorkerState::Spare) + filled;
         self.say_ready(turn, || format!("taking jobs, {} of {slots} workers up so far", up.min(slots)));
@@ -175,7 +175,9 @@ impl<T: Copy> Workers<T> {
             let before = self.slots[slot].worker;
             assert_eq!(before, Some(id), "worker {id} leaves slot {slot}, which it does not have");
             self.slots[slot] = WorkerSlot { worker: None, vacated: Some((id, turn.now_ns())) };
-            self.pool_mut(pool).free();
+            let is_own = self.places(pool).contains(&slot);
+            let pool = self.pool_mut(pool);
+            if is_own { pool.free() } else { pool.lending.give_back(slot, turn.now_ns()) }
         }
     }
 

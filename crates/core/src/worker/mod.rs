@@ -13,7 +13,9 @@ mod ending;
 mod entry;
 mod head;
 mod held;
+mod lending;
 mod life;
+mod loans;
 mod offer;
 mod pool;
 mod prefetch;
@@ -46,6 +48,7 @@ pub(crate) use values::{Fit, FollowUp, HeadCheck, MetLimit, NewOffer, NowDegrade
 
 use crate::config::Config;
 use crate::turn::Owner;
+use crate::worker::lending::Lending;
 use crate::worker::pool::WorkerSlot;
 use crate::worker::prefetch::PrefetchDepth;
 use crate::worker::shortage::Shortage;
@@ -70,10 +73,12 @@ use crate::worker::shortage::Shortage;
 /// | `stopped`, `program_stop` | workers that a signal stopped; tasks whose program a signal stopped |
 /// | `settle`, `head`, `task_watch` | answers of workers; limits of wall time; limits that need examinations |
 /// | `prefetch`, `balance`, `shortage` | offers ahead, offers taken back, offers that wait for a descriptor |
+/// | `lending`, `loans` | slots beyond the number of a pool, for users who wait while others hold all |
 /// | `restart`, `recycle` | pools whose workers keep dying; replacement of old and grown workers |
 #[derive(Debug)]
 pub(crate) struct Workers<T> {
     table: BTreeMap<WorkerId, Worker<T>>,
+    /// The slots of every pool's own, then those that the pools may lend.
     slots: Vec<WorkerSlot>,
     pools: Vec<Pool>,
     /// By the number of the kind: the pool that runs it.
@@ -91,15 +96,21 @@ pub(crate) struct Workers<T> {
 impl<T: Copy> Workers<T> {
     /// No workers yet.
     pub(crate) fn new(config: &Config) -> Self {
-        let (mut slots, mut pools) = (Vec::new(), Vec::new());
+        let own: usize = config.all_pools().map(|pool| usize::from(pool.slots)).sum();
+        let (mut pools, mut first, mut first_lent) = (Vec::new(), 0, own);
         for size in config.all_pools() {
-            let pool = Pool::new(size, slots.len());
-            slots.extend((0..pool.size()).map(|_| WorkerSlot::default()));
+            // Without a time after which it lends, a pool has no slots to lend.
+            let (lend_max, after_ms) =
+                config.lend_after_ms.map_or((0, 0), |after_ms| (size.lend_max, after_ms));
+            let lending = Lending::new(first_lent, lend_max, after_ms);
+            let pool = Pool::new(size, first, lending);
+            first += pool.size();
+            first_lent = pool.lending.places.end;
             pools.push(pool);
         }
         Self {
             table: BTreeMap::new(),
-            slots,
+            slots: (0..first_lent).map(|_| WorkerSlot::default()).collect(),
             pools,
             pool_of_kind: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             depths: config.kinds.iter().map(|kind| PrefetchDepth::new(kind.ring)).collect(),
@@ -159,12 +170,12 @@ impl<T: Copy> Workers<T> {
         self.pools.iter().map(|pool| pool.count(state)).sum()
     }
 
-    /// Slots of all pools.
+    /// Slots of all pools, without those that they lend.
     pub(crate) fn slot_count(&self) -> usize {
-        self.slots.len()
+        self.pools.iter().map(Pool::size).sum()
     }
 
-    /// The slots of a pool, among all of them.
+    /// The slots of a pool's own, among all of them.
     pub(crate) fn places(&self, pool: PoolId) -> Range<usize> {
         self.pool(pool).places.clone()
     }
@@ -175,7 +186,7 @@ impl<T: Copy> Workers<T> {
         self.table.get(&id).map(|worker| (id, worker))
     }
 
-    /// The workers in the slots of a pool.
+    /// The workers in the slots of a pool's own.
     pub(crate) fn in_slots(&self, pool: PoolId) -> impl Iterator<Item = (WorkerId, &Worker<T>)> {
         self.places(pool).filter_map(|slot| self.in_slot(slot))
     }

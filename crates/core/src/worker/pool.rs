@@ -11,6 +11,7 @@ use bulkhead_proto::ids::WorkerId;
 
 use crate::config::PoolSize;
 use crate::worker::held::HeldWorkers;
+use crate::worker::lending::Lending;
 use crate::worker::prefetch::DepthCap;
 use crate::worker::restart::Restart;
 
@@ -42,13 +43,17 @@ pub(crate) struct Pool {
     pub(super) next_spawn_ns: u64,
     pub(super) restart: Restart,
     pub(super) depth_cap: DepthCap,
+    /// Most workers of it that one user may hold.
+    pub(super) running_max: Option<u32>,
     /// How many of its workers each user holds.
     pub(super) held: HeldWorkers,
+    /// Its slots beyond its number.
+    pub(super) lending: Lending,
 }
 
 impl Pool {
-    /// A pool without workers. Its slots begin at `first`.
-    pub(super) fn new(size: PoolSize, first: usize) -> Self {
+    /// A pool without workers. Its slots begin at `first`, as `lending` says where those that it may lend begin.
+    pub(super) fn new(size: PoolSize, first: usize, lending: Lending) -> Self {
         let slots = usize::from(size.slots);
         Self {
             name: size.name,
@@ -62,6 +67,8 @@ impl Pool {
             restart: Restart::default(),
             depth_cap: DepthCap::default(),
             held: HeldWorkers::default(),
+            running_max: size.running_max.map(u32::from),
+            lending,
         }
     }
 

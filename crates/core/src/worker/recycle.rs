@@ -48,7 +48,7 @@ impl<T: Copy> Workers<T> {
         if limits.iter().all(Option::is_none) {
             return;
         }
-        for slot in 0..self.slots.len() {
+        for slot in 0..self.slot_count() {
             let Some(pool) = self.in_slot(slot).map(|(_, worker)| worker.pool) else { continue };
             let Some(&spare) = self.pool(pool).spares.front() else { continue };
             let idle = self.in_slot(slot).filter(|(_, worker)| worker.is_idle());

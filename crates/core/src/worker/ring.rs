@@ -19,6 +19,8 @@ pub(crate) struct OfferRing<T> {
     offers: VecDeque<Offer<T>>,
     next: Seq,
     ahead_ns: u64,
+    /// How many offers are of another user than the offer before them.
+    changes: usize,
     /// Since when the first of them is the first.
     head_ns: u64,
 }
@@ -26,7 +28,7 @@ pub(crate) struct OfferRing<T> {
 impl<T: Copy> OfferRing<T> {
     /// An empty ring.
     pub(super) fn new() -> Self {
-        Self { offers: VecDeque::new(), next: Seq(1), ahead_ns: 0, head_ns: 0 }
+        Self { offers: VecDeque::new(), next: Seq(1), ahead_ns: 0, changes: 0, head_ns: 0 }
     }
 
     /// The number of offers.
@@ -71,6 +73,16 @@ impl<T: Copy> OfferRing<T> {
             > expected_ns.map_or(AHEAD_NS, |cost_ns| AHEAD_NS.max(2 * cost_ns))
     }
 
+    /// Whether it has offers of several users.
+    pub(crate) fn is_mixed(&self) -> bool {
+        self.changes > 0
+    }
+
+    /// Whether all its offers, if it has any, are of this user.
+    pub(crate) fn is_all_of(&self, uid: u32) -> bool {
+        !self.is_mixed() && self.head().is_none_or(|head| head.uid() == uid)
+    }
+
     /// Whether even the cheapest task has no room.
     pub(crate) fn is_full(&self) -> bool {
         !self.has_room(0)
@@ -97,6 +109,7 @@ impl<T: Copy> OfferRing<T> {
             self.head_ns = now_ns;
         }
         self.ahead_ns += offer.cost_ns;
+        self.changes += usize::from(self.offers.back().is_some_and(|last| last.uid() != offer.uid));
         self.offers.push_back(Offer::new(self.next, offer));
         self.next.0 += 1;
         is_first
@@ -119,6 +132,14 @@ impl<T: Copy> OfferRing<T> {
     pub(super) fn remove(&mut self, seq: Seq, now_ns: u64) -> Option<Offer<T>> {
         let at = self.position(seq)?;
         let offer = self.offers.remove(at)?;
+        if self.changes > 0 {
+            let user = |at: Option<usize>| at.and_then(|at| self.offers.get(at)).map(Offer::uid);
+            let (before, own, behind) = (user(at.checked_sub(1)), Some(offer.uid()), user(Some(at)));
+            let differ = |one: Option<u32>, next: Option<u32>| {
+                usize::from(one.is_some() && next.is_some() && one != next)
+            };
+            self.changes = self.changes + differ(before, behind) - differ(before, own) - differ(own, behind);
+        }
         let left_ns =
             self.ahead_ns.checked_sub(offer.cost_ns).filter(|left_ns| *left_ns == 0 || !self.is_empty());
         self.ahead_ns = left_ns.expect("the work ahead is that of the offers in the ring");
@@ -170,6 +191,16 @@ impl<T: Copy> OfferRing<T> {
         behind.take(count).map(Offer::recall).collect()
     }
 
+    /// Marks the offers of a user behind the first offer as recalled, and gives their seqs. None if the first is the user's.
+    pub(super) fn recall_of(&mut self, uid: u32) -> Vec<Seq> {
+        if !self.is_mixed() || self.head().is_some_and(|head| head.uid() == uid) {
+            return Vec::new();
+        }
+        let own =
+            self.offers.iter_mut().filter(|offer| offer.uid() == uid && !offer.recalled && !offer.claimed);
+        own.map(Offer::recall).collect()
+    }
+
     /// Marks all offers that are not known to have begun as recalled, and gives their seqs.
     pub(super) fn recall_all(&mut self) -> Vec<Seq> {
         self.offers.iter_mut().filter(|offer| !offer.recalled && !offer.claimed).map(Offer::recall).collect()
@@ -184,6 +215,9 @@ impl<T: Copy> OfferRing<T> {
             self.offers.iter().zip(self.offers.iter().skip(1)).all(|(one, next)| one.seq < next.seq);
         assert!(ordered, "offers stand in the order of their seqs");
         assert_eq!(self.ahead_ns, self.offers.iter().map(|offer| offer.cost_ns).sum::<u64>());
+        let pairs = self.offers.iter().zip(self.offers.iter().skip(1));
+        let changes = pairs.filter(|(one, next)| one.uid() != next.uid()).count();
+        assert_eq!(self.changes, changes, "changes of users in a ring are counted");
         if let Some(head) = self.head() {
             assert!(self.next.0 - head.seq.0 <= RING as u64, "no entry of the ring is used twice");
         }

@@ -29,7 +29,7 @@ struct WorkerRoom {
 impl WorkerRoom {
     /// Two pools, every worker of which is spawned and none of which is up: 1 to 3 of the first, 4 and 5 of the second.
     fn new() -> Self {
-        let pools = vec![PoolSize { name: "other".to_owned(), slots: 1, spares: 1 }];
+        let pools = vec![PoolSize { name: "other".to_owned(), ..PoolSize::default() }];
         let config = Config { slots: 2, spares: 1, pools, ..Config::default() };
         let workers = Workers::new(&config);
         let mut turn = Turn::new(config, Now::default());

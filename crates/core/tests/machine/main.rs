@@ -3,6 +3,7 @@
 //!
 //! No test looks inside: each reads the actions, records and replies of a turn.
 
+mod alone_turns;
 mod attachments;
 mod death;
 mod deliver;
@@ -12,6 +13,7 @@ mod grant;
 mod kept;
 mod kept_by_user;
 mod kinds;
+mod lend;
 mod limits;
 mod logs;
 mod own_grace;

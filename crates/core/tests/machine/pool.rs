@@ -17,7 +17,7 @@ use crate::rig::{ADMIN, ALICE, BOB, Rig, SEGV, config, kinds};
 fn two(slots: u16) -> Config {
     let mut kinds = kinds();
     "heavy".clone_into(&mut kinds[1].pool);
-    let pools = vec![PoolSize { name: "heavy".to_owned(), slots: 1, spares: 1 }];
+    let pools = vec![PoolSize { name: "heavy".to_owned(), ..PoolSize::default() }];
     Config { kinds, pools, ..config(slots) }
 }
 

@@ -7,9 +7,9 @@ use crate::client::evidence::{Evidence, TaskProgress};
 use crate::client::outcome::TimeLimit;
 use crate::client::refusal::MetBound;
 use crate::client::view::PoolHealth;
-use crate::client::why::{DrainLeft, LastFailure, Longest, QueuedBefore, Unread, WhyPool};
+use crate::client::why::{DrainLeft, LastFailure, Longest, QueuedBefore, Unread, WhyPool, WhyShare};
 use crate::death::{Death, KillReason};
-use crate::ids::{JobId, WorkerId};
+use crate::ids::{JobId, SlotId, WorkerId};
 
 fn why(now: WhyNow) -> Why {
     let past = Past { crashes_max: 3, ..Past::default() };
@@ -31,6 +31,7 @@ fn pool() -> WhyPool {
         health: PoolHealth::Healthy,
         health_reason: String::new(),
         longest: Some(Longest { job: Some(JobId(5)), worker: WorkerId(3), for_ms: 12_300 }),
+        share: WhyShare::default(),
         drain: None,
     }
 }
@@ -144,6 +145,58 @@ fn a_queued_job_says_what_the_pool_lacks() {
 }
 
 #[test]
+fn a_user_who_holds_no_worker_is_told_when_a_slot_is_lent_and_what_would_help() {
+    let share = WhyShare {
+        others_hold_all: true,
+        lend_after_ms: Some(5000),
+        lends_in_ms: Some(3200),
+        lend_max: 2,
+        ..WhyShare::default()
+    };
+    let said =
+        |share: WhyShare| queued(QueuedBefore::default(), None, WhyPool { share, ..pool() }).to_string();
+    let help = "a greater `lend_max` would help, as would a limit of time for the tasks that run \
+                (`timeout_max_seconds`) or a most of workers for each user (`running_max`).";
+    for (share, text) in [
+        (
+            share,
+            "Its user holds none of them: if that stays so, the pool lends its user a slot in 3.20s."
+                .to_owned(),
+        ),
+        (
+            WhyShare { lends_in_ms: Some(0), ..share },
+            "Its user holds none of them: the pool lends its user a slot as soon as a spare is ready."
+                .to_owned(),
+        ),
+        (
+            WhyShare { lent: 2, ..share },
+            format!(
+                "Its user holds none of them, and the pool has lent as many slots as it may (`lend_max` is 2): {help}"
+            ),
+        ),
+        (
+            WhyShare { lend_max: 0, ..share },
+            format!("Its user holds none of them, and the pool lends no slot (`lend_max` is 0): {help}"),
+        ),
+        (
+            WhyShare { held: 1, running_max: Some(1), others_hold_all: false, ..share },
+            "1 worker runs tasks of its user, who may hold no more: `running_max` is 1.".to_owned(),
+        ),
+    ] {
+        let all = said(share);
+        assert!(all.contains(&text), "{text:?} is not in:\n{all}");
+    }
+    for quiet in [
+        WhyShare { others_hold_all: false, ..share },
+        WhyShare { lend_after_ms: None, ..share },
+        WhyShare { held: 1, running_max: Some(2), others_hold_all: false, ..share },
+    ] {
+        let all = said(quiet);
+        assert!(!all.contains("Its user holds") && !all.contains("running_max"), "{all}");
+    }
+}
+
+#[test]
 fn a_client_that_does_not_read_holds_its_jobs_back() {
     let unread = Unread { bytes: 9, bytes_max: 8, outputs: 1, outputs_max: 16, of_user: None };
     let (what, key) = ("bytes of unread results".to_owned(), Some("keep_bytes_max".to_owned()));
@@ -230,6 +283,7 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
         for_ms: 12_000,
         behind: 0,
         alone: true,
+        lent: None,
         stopped_ms: None,
         program: None,
         drain: None,
@@ -243,6 +297,10 @@ fn a_running_job_says_where_since_when_and_what_is_left() {
             "It may run for another 48.00s of its 1m00s.",
             "An attempt may take at most 2.00s of processor time, 1048576 bytes of memory.",
         ],
+    );
+    assert_says(
+        &why(WhyNow::Running(Running { lent: Some(SlotId(4)), ..running.clone() })),
+        &["It runs in slot 4, which the pool lends to its user: others held all workers of the pool's own."],
     );
     let dying = holder(Some("protocol violation (malformed result)"), true);
     let running = Running { holder: dying, behind: 2, limits: RunningLimits::default(), ..running };

@@ -64,6 +64,7 @@ pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
         let longest = pool.longest.map_or_else(String::new, |longest| format!(": {}", of_longest(longest)));
         said.push(format!("{all}{longest}."));
     }
+    said.extend(share_text(pool));
     if pool.closed > 0 {
         let closed = many(u64::from(pool.closed), "worker", "workers");
         said.push(format!("{closed} cannot be sent a task now: the channel is full or closed."));
@@ -75,6 +76,30 @@ pub(super) fn say_pool(pool: &WhyPool, fresh: bool, said: &mut Vec<String>) {
         said.push(format!("The pool is degraded: {}.", pool.health_reason));
     }
     said.extend(pool.drain.map(drain_text));
+}
+
+/// What keeps the user of the job from having a worker, and what would help.
+fn share_text(pool: &WhyPool) -> Option<String> {
+    const HELP: &str = "a greater `lend_max` would help, as would a limit of time for the tasks that run \
+                        (`timeout_max_seconds`) or a most of workers for each user (`running_max`)";
+    let share = &pool.share;
+    if let Some(most) = share.running_max.filter(|most| share.held >= *most) {
+        let held = many(u64::from(share.held), "worker runs tasks", "workers run tasks");
+        return Some(format!("{held} of its user, who may hold no more: `running_max` is {most}."));
+    }
+    if !share.others_hold_all {
+        return None;
+    }
+    share.lend_after_ms?;
+    let none = "Its user holds none of them";
+    Some(match (share.lends_in_ms?, share.lend_max) {
+        (_, 0) => format!("{none}, and the pool lends no slot (`lend_max` is 0): {HELP}."),
+        (_, most) if share.lent >= most => {
+            format!("{none}, and the pool has lent as many slots as it may (`lend_max` is {most}): {HELP}.")
+        }
+        (0, _) => format!("{none}: the pool lends its user a slot as soon as a spare is ready."),
+        (left, _) => format!("{none}: if that stays so, the pool lends its user a slot in {}.", span(left)),
+    })
 }
 
 pub(super) fn drain_text(drain: DrainLeft) -> String {

@@ -46,7 +46,7 @@ impl Watched {
 
     fn start(&mut self) {
         if let Phase::Solo = self.room.jobs.table[self.run.handle.index].state.phase() {
-            self.room.jobs.take_alone(POOL);
+            self.room.jobs.take_alone(POOL, 1000);
         } else {
             self.room.take();
         }
@@ -216,7 +216,7 @@ fn the_evidence_of_a_job_has_a_bound() {
     let deaths = &mut room.jobs.table[run.handle.index].rare_mut().deaths;
     let death = deaths[0].clone();
     deaths.resize(33, death);
-    let run = room.jobs.take_alone(POOL).unwrap();
+    let run = room.jobs.take_alone(POOL, 1000).unwrap();
     room.start(run);
     room.charge(run);
 }

@@ -47,7 +47,7 @@ impl JobRoom {
             vec![kind("plain", false, false), kind("parted", true, false), kind("logged", false, true)];
         let mut turn = Turn::new(Config { kinds, ..Config::default() }, Now::default());
         turn.begin(Now { mono_ns: 1_000_000_000, wall_us: 1 }, &mut Output::default());
-        Self { turn, jobs: Jobs::new(1) }
+        Self { turn, jobs: Jobs::new([None]) }
     }
 
     /// Takes in so many jobs, detached unless `change` attaches them.
@@ -155,7 +155,7 @@ fn a_room_that_is_driven_well_passes_its_audit() {
     assert!(room.jobs.requeue(&mut room.turn, run, true));
     let run = room.next_running();
     assert_eq!(room.charge(run), None);
-    let alone = room.jobs.take_alone(POOL).unwrap();
+    let alone = room.jobs.take_alone(POOL, 1000).unwrap();
     room.start(alone);
     room.end_as(alone, failed());
     assert_eq!(room.jobs.announced(alone, 0), None);

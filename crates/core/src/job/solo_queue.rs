@@ -1,0 +1,112 @@
+//! The jobs of one pool that wait to run alone, by user: users take turns.
+//!
+//! A job comes here when a death was charged to it. Each needs a worker that has run nothing, so a user whose jobs crash
+//! again and again must not hold up the one retry of another. `queues.rs` drives it; `machine/dispatch.rs` and
+//! `machine/lend.rs` choose the user. A user without jobs here is not in it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::job::list::{IntrusiveList, Key};
+use crate::job::table::JobTable;
+
+/// The jobs of one pool that wait to run alone.
+#[derive(Debug, Default)]
+pub(crate) struct SoloQueue {
+    users: BTreeMap<u32, IntrusiveList>,
+    /// Every user in it, once; the first has the next turn.
+    turns: VecDeque<u32>,
+}
+
+impl SoloQueue {
+    /// The users who have jobs here, in the order of their turns.
+    pub(crate) fn users(&self) -> impl Iterator<Item = u32> + '_ {
+        self.turns.iter().copied()
+    }
+
+    /// The first job of a user.
+    pub(crate) fn head_of(&self, uid: u32) -> Option<Key> {
+        self.users.get(&uid)?.head()
+    }
+
+    /// Puts a job behind those of its user.
+    pub(crate) fn push_back(&mut self, jobs: &mut JobTable, key: Key) {
+        let uid = jobs.batch(key).uid;
+        if !self.users.contains_key(&uid) {
+            self.turns.push_back(uid);
+        }
+        self.users.entry(uid).or_default().push_back(&mut jobs.slab, key);
+    }
+
+    /// Puts a job that was given back before those of its user, whose turn is the next one.
+    pub(crate) fn push_front(&mut self, jobs: &mut JobTable, key: Key) {
+        let uid = jobs.batch(key).uid;
+        self.turns.retain(|other| *other != uid);
+        self.turns.push_front(uid);
+        self.users.entry(uid).or_default().push_front(&mut jobs.slab, key);
+    }
+
+    /// Takes a job out of it.
+    ///
+    /// # Panics
+    /// If it is not in it.
+    pub(crate) fn unlink(&mut self, jobs: &mut JobTable, key: Key) {
+        let uid = jobs.batch(key).uid;
+        let list = self.users.get_mut(&uid).expect("the user of a job that waits alone is in the queue");
+        list.unlink(&mut jobs.slab, key);
+        if list.head().is_none() {
+            self.users.remove(&uid);
+            self.turns.retain(|other| *other != uid);
+        }
+    }
+
+    /// The turn of a user is used up.
+    pub(crate) fn turn_over(&mut self, uid: u32) {
+        if self.users.contains_key(&uid) {
+            self.turns.retain(|other| *other != uid);
+            self.turns.push_back(uid);
+        }
+    }
+
+    /// All jobs in it, those of one user together.
+    pub(crate) fn walk<'a>(&'a self, jobs: &'a JobTable) -> impl Iterator<Item = Key> + 'a {
+        self.users.values().flat_map(|list| list.walk(&jobs.slab))
+    }
+
+    /// Counts the jobs that go before one of them, up to `most`: those of its user before it, and of each other user as many,
+    /// and one more of users whose turn comes first.
+    pub(crate) fn before(&self, jobs: &JobTable, key: Key, most: u64) -> u64 {
+        let uid = jobs.batch(key).uid;
+        let own = IntrusiveList::before(&jobs.slab, key, most);
+        let (mut count, mut is_first) = (own, true);
+        for &other in &self.turns {
+            if other == uid {
+                is_first = false;
+            } else if let Some(list) = self.users.get(&other) {
+                let turns = usize::try_from(own + u64::from(is_first)).unwrap_or(usize::MAX);
+                count += list.walk(&jobs.slab).take(turns).count() as u64;
+            }
+            if count >= most {
+                return most;
+            }
+        }
+        count
+    }
+
+    /// Checks what must always hold; returns the number of jobs.
+    pub(crate) fn audit(&self, jobs: &JobTable, pool: usize) -> u64 {
+        let mut found = 0;
+        for (uid, list) in &self.users {
+            assert!(list.head().is_some(), "a user without jobs is not in the queue");
+            for key in list.walk(&jobs.slab) {
+                let batch = jobs.batch(key);
+                let home = (usize::from(batch.pool.0), batch.uid);
+                assert_eq!(home, (pool, *uid), "a job waits alone where its kind runs, with its user");
+                found += 1;
+            }
+        }
+        let mut turns: Vec<u32> = self.turns.iter().copied().collect();
+        turns.sort_unstable();
+        assert!(turns.iter().eq(self.users.keys()), "each user has one turn");
+        found
+    }
+}
