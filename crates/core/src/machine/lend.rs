@@ -38,6 +38,9 @@ impl Core {
     /// Offers each idle lent worker a task of its user, or asks it to leave.
     fn go_on_lent(&mut self, pool: PoolId) {
         for (id, uid) in self.workers.lent_idle(pool) {
+            if self.workers.recycle_lent(&mut self.turn, id) {
+                continue;
+            }
             let is_fresh = self.workers.get(id).is_some_and(|worker| worker.is_fresh());
             let waits_alone = self.jobs.first_alone_of(pool, uid).is_some();
             let run = match is_fresh {

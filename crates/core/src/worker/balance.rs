@@ -32,12 +32,20 @@ impl<T: Copy> Workers<T> {
         // take-back of an offer that has begun meanwhile fails, which changes nothing.
         for _ in 0..idle {
             let spare = |id: &WorkerId| self.table.get(id).map_or(0, |worker| worker.ring.spare_offers());
-            let richest = holders.iter().map(|(id, _)| (spare(id), *id)).max();
+            let movable = holders.iter().filter(|(id, _)| self.may_move(pool, *id));
+            let richest = movable.map(|(id, _)| (spare(id), *id)).max();
             match richest {
                 Some((count, id)) if count > 0 => self.recall(turn, id, count.div_ceil(2)),
                 _ => return,
             }
         }
+    }
+
+    /// Whether an idle worker may be offered what a worker has ahead: its user may hold one more. Where that is bounded, a ring
+    /// has offers of one user.
+    fn may_move(&self, pool: PoolId, id: WorkerId) -> bool {
+        let head = self.table.get(&id).and_then(|worker| worker.ring.head());
+        head.is_none_or(|head| self.may_hold_more(pool, head.uid()))
     }
 
     fn recall(&mut self, turn: &mut Turn, id: WorkerId, count: usize) {

@@ -190,9 +190,11 @@ impl<T: Copy> Workers<T> {
         spare
     }
 
-    /// Takes back the offers of a user that stand behind tasks of others.
+    /// Takes back the offers of a user that stand behind tasks of others which take longer than work ahead may. Behind such a
+    /// task nothing is offered ahead again.
     pub(crate) fn recall_ahead(&mut self, turn: &mut Turn, pool: PoolId, uid: u32) {
-        for id in self.in_slots(pool).map(|(id, _)| id).collect::<Vec<_>>() {
+        let overdue = self.in_slots(pool).filter(|(_, worker)| worker.ring.is_overdue(turn.now_ns()));
+        for id in overdue.map(|(id, _)| id).collect::<Vec<_>>() {
             let Some(worker) = self.table.get_mut(&id) else { continue };
             for seq in worker.ring.recall_of(uid) {
                 turn.act(Action::TakeBack { worker: id, seq });

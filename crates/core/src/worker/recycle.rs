@@ -61,6 +61,17 @@ impl<T: Copy> Workers<T> {
         }
     }
 
+    /// Asks an idle worker in a lent slot that is due to leave, if a spare is ready: the slot is lent again at once.
+    pub(crate) fn recycle_lent(&mut self, turn: &mut Turn, id: WorkerId) -> bool {
+        let Some(worker) = self.table.get(&id).filter(|worker| self.pool(worker.pool).has_spare()) else {
+            return false;
+        };
+        let Some(why) = why_due(worker, turn) else { return false };
+        turn.record(What::Recycled { worker: id, why }, worker.owner());
+        self.retire(turn, id);
+        true
+    }
+
     /// A worker has ended a task and may have grown: examines its size, if that matters and it is time.
     pub(crate) fn check_size(&mut self, turn: &mut Turn, id: WorkerId) {
         // Asked after each task; most daemons have no such bound.
