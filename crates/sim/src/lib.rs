@@ -16,6 +16,7 @@ mod crowds;
 mod hands;
 mod hear;
 mod inspect;
+mod lending;
 mod logs;
 mod moves;
 pub mod oracle;

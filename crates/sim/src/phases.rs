@@ -48,6 +48,7 @@ impl World {
         report.jobs = self.oracles.ledger.accepted_count();
         report.charges = self.oracles.records.charges;
         report.stuck = self.oracles.records.stuck;
+        report.lent = self.oracles.lending.lent;
         report.passed_over = self.oracles.fairness.most;
         Ok(report)
     }

@@ -63,6 +63,8 @@ pub struct RunReport {
     pub asked: u64,
     /// Those of them that did so by themselves.
     pub heeded: u64,
+    /// Slots that pools lent.
+    pub lent: u64,
     /// Workers that were asked to leave.
     pub retired: u64,
     /// Deaths charged to a job.

@@ -50,6 +50,12 @@ pub enum Sabotage {
     ImpatientWithPrograms,
     /// Core: is not told that kinds have pools of their own.
     WrongPool,
+    /// Core: is told that no pool lends slots.
+    LendNothing,
+    /// Core: is told to lend at once.
+    LendAtOnce,
+    /// Core: is told that users have no shares.
+    NoShares,
     /// Core: lets workers run more than their share of tasks.
     NoRecycling,
     /// Core: loses some replies.
@@ -261,6 +267,12 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
     }
     match sabotage {
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
+        Some(Sabotage::LendNothing) => lend_all(&mut config, |lend_max| *lend_max = 0),
+        Some(Sabotage::LendAtOnce) => config.lend_after_ms = config.lend_after_ms.map(|_| 0),
+        Some(Sabotage::NoShares) => {
+            config.running_max = None;
+            config.pools.iter_mut().for_each(|pool| pool.running_max = None);
+        }
         Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,
         Some(Sabotage::ImpatientWithPrograms) => {
             config.program_stopped_ms = config.program_stopped_ms.map(|limit_ms| limit_ms / 2);
@@ -270,6 +282,11 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         _ => {}
     }
     config
+}
+
+fn lend_all(config: &mut Config, change: impl Fn(&mut u16)) {
+    change(&mut config.lend_max);
+    config.pools.iter_mut().for_each(|pool| change(&mut pool.lend_max));
 }
 
 /// Makes the first part of every part.

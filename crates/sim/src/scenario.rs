@@ -8,6 +8,7 @@ use bulkhead_proto::kind::Kind;
 
 use crate::clock::{MS, S};
 use crate::crowds::{self, Crowd};
+use crate::lending;
 use crate::logs;
 use crate::pools::{self, Down};
 use crate::programs;
@@ -155,6 +156,7 @@ impl Scenario {
             forget: rng.chance(700),
         };
         scenario.down = pools::split(seed, profile, &mut scenario.config);
+        lending::lend(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
         scenario.programs = programs::stop(seed, profile, &mut scenario.config);
         scenario.crowd = crowds::gather(seed, profile, &mut scenario.config);

@@ -35,6 +35,9 @@ macro_rules! bites {
 bites! {
     a_proof_before_the_death: EarlyProof by "exclusive";
     remains_the_wrong_way_round: WrongRemains by "blame";
+    slots_that_are_not_lent: LendNothing by "lending";
+    slots_that_are_lent_too_early: LendAtOnce by "lending";
+    shares_that_do_not_hold: NoShares by "lending";
     lost_reports: LoseReports by "ends";
     a_take_back_that_was_lost: FalseTakeBack by "exclusive";
     replies_sent_twice: TwiceTold by "replies";

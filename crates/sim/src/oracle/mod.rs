@@ -7,7 +7,7 @@
 //! - `limits`: a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
 //! - `expiry`: jobs that expire, and jobs of clients that left, end at their time
-//! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour
+//! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour; `lending`: who holds no worker waits no longer behind others than until a slot may be lent
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most; `records`: they count up without a gap
@@ -23,6 +23,7 @@ pub mod fairness;
 pub mod files;
 pub mod job;
 pub mod ledger;
+pub mod lending;
 pub mod limits;
 pub mod logs;
 pub mod outputs;
@@ -49,7 +50,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
 
 use crate::report::Verdict;
-use crate::scenario::Scenario;
+use crate::scenario::{Profile, Scenario};
 use crate::worker::FakeWorker;
 
 /// All oracles.
@@ -86,6 +87,8 @@ pub struct Oracles {
     pub users: users::UserOracle,
     /// `accounts`.
     pub accounts: accounts::AccountOracle,
+    /// `lending`.
+    pub lending: lending::LendingOracle,
 }
 
 impl Oracles {
@@ -108,6 +111,7 @@ impl Oracles {
             logs: logs::LogOracle::new(&scenario.config),
             users: users::UserOracle::default(),
             accounts: accounts::AccountOracle::new(&scenario.config),
+            lending: lending::LendingOracle::new(&scenario.config, is_sure_of_waits(scenario)),
         }
     }
 
@@ -125,6 +129,7 @@ impl Oracles {
         self.users.told(event);
         self.accounts.told(event);
         self.fairness.told(event);
+        self.lending.told(event);
         self.unwanted.told(event);
         self.overdue.told(now, event);
         self.expiry.told(now, event);
@@ -188,6 +193,7 @@ impl Oracles {
         self.programs.decided(now, out, &self.ledger)?;
         self.programs.turn_over(now, &self.pool, &self.ledger, workers)?;
         self.logs.turn_over(now, &self.ledger)?;
+        self.lending.decided(now, out, &self.pool, &self.ledger)?;
         self.unwanted.turn_over();
         self.overdue.turn_over(now, &self.ledger, workers)?;
         self.expiry.turn_over(now, &self.ledger)?;
@@ -242,6 +248,12 @@ impl Oracles {
         self.replies.answered(client, tag, reply);
         Ok(())
     }
+}
+
+/// Whether a job that waits does so for a worker alone: no client reads slowly, no descriptor is short, and no bound is tiny.
+fn is_sure_of_waits(scenario: &Scenario) -> bool {
+    let faults = &scenario.faults;
+    faults.slow_reader == 0 && faults.shortage == 0 && scenario.profile != Profile::Starved
 }
 
 /// The worker of an action that concerns the oracle `unwanted`.

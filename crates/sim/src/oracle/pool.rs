@@ -42,6 +42,8 @@ struct KnownWorker {
 pub struct PoolOracle {
     /// Slots and spares of each pool.
     sizes: Vec<(u16, u16)>,
+    /// How many slots each pool may lend.
+    lend_max: Vec<u16>,
     rings: Vec<u16>,
     /// Which pool runs a kind.
     homes: Vec<PoolId>,
@@ -55,6 +57,7 @@ impl PoolOracle {
     pub fn new(config: &Config) -> Self {
         Self {
             sizes: config.all_pools().map(|pool| (pool.slots, pool.spares)).collect(),
+            lend_max: config.all_pools().map(|pool| pool.lend_max).collect(),
             homes: config.kinds.iter().map(|kind| config.pool_of(kind)).collect(),
             rings: config.kinds.iter().map(|kind| kind.ring).collect(),
             recycle_tasks: config.recycle_tasks,
@@ -68,16 +71,38 @@ impl PoolOracle {
         self.workers.get(&worker).is_none_or(|known| known.killed)
     }
 
+    /// Whether the core has asked a worker to leave.
+    pub fn is_retired(&self, worker: WorkerId) -> bool {
+        self.workers.get(&worker).is_none_or(|known| known.retired)
+    }
+
     /// The pool of a worker, while it lives.
     pub fn pool_of(&self, worker: WorkerId) -> Option<PoolId> {
         self.workers.get(&worker).map(|known| known.pool)
     }
 
     /// The first slot of a pool, and how many it has.
-    fn places(&self, pool: PoolId) -> (u16, u16) {
+    pub fn places(&self, pool: PoolId) -> (u16, u16) {
         let at = usize::from(pool.0);
         let first = self.sizes.iter().take(at).map(|(slots, _)| slots).sum();
         (first, self.sizes.get(at).map_or(0, |(slots, _)| *slots))
+    }
+
+    /// The first slot that a pool may lend, and how many it may: they stand behind the slots of all pools.
+    pub fn lent_places(&self, pool: PoolId) -> (u16, u16) {
+        let at = usize::from(pool.0);
+        let own: u16 = self.sizes.iter().map(|(slots, _)| slots).sum();
+        let before: u16 = self.lend_max.iter().take(at).sum();
+        (own + before, self.lend_max.get(at).copied().unwrap_or(0))
+    }
+
+    /// The workers of a pool that have a slot, with the slot and whether they can be at work.
+    pub fn placed(&self, pool: PoolId) -> impl Iterator<Item = (WorkerId, SlotId, bool)> + '_ {
+        let own = self.workers.iter().filter(move |(_, known)| known.pool == pool && !known.retired);
+        own.filter_map(|(id, known)| {
+            let is_closed = known.killed || known.stuck || known.hung_up || known.suspended;
+            Some((*id, known.slot?, !is_closed))
+        })
     }
 
     /// Whether it was recorded that a worker is stuck.
@@ -128,9 +153,12 @@ impl PoolOracle {
     /// A worker is placed where none may be.
     pub fn recorded(&mut self, record: &Record) -> Verdict {
         match &record.what {
-            What::Placed { worker, slot, .. } => {
+            What::Placed { worker, slot, .. }
+            | What::TakenIn { worker, slot, .. }
+            | What::Lent { worker, slot, .. } => {
                 let pool = self.pool_of(*worker).unwrap_or_default();
-                let (first, size) = self.places(pool);
+                let is_lent = matches!(record.what, What::Lent { .. });
+                let (first, size) = if is_lent { self.lent_places(pool) } else { self.places(pool) };
                 if slot.0 < first || slot.0 >= first + size {
                     return broken(
                         "pool",
@@ -178,7 +206,7 @@ impl PoolOracle {
     }
 
     /// Whether a spare of this pool is ready.
-    fn has_spare(&self, pool: PoolId) -> bool {
+    pub fn has_spare(&self, pool: PoolId) -> bool {
         self.workers.values().filter(|known| known.pool == pool).any(|known| {
             let closed = known.killed || known.retired || known.hung_up || known.suspended;
             known.ready && !closed && known.slot.is_none()
@@ -250,7 +278,7 @@ impl PoolOracle {
             }
         }
         for (pool, (warm, (slots, spares))) in warm.into_iter().zip(&self.sizes).enumerate() {
-            let most = usize::from(*slots) + usize::from(*spares);
+            let most = usize::from(*slots) + usize::from(*spares) + usize::from(self.lend_max[pool]);
             if warm > most {
                 return broken("pool", format!("{warm} workers of pool {pool} live, not {most}"));
             }
