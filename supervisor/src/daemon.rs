@@ -13,6 +13,7 @@ use bulkhead_core::Core;
 use bulkhead_sys::outer::OuterProcess;
 use bulkhead_sys::signals::{self, Signals};
 use bulkhead_sys::spawner::Spawner;
+use bulkhead_sys::{process, task_limit};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Registry};
 
@@ -27,6 +28,7 @@ use crate::shell_ledger::ShellLedger;
 use crate::spawn::WorkerTemplate;
 use crate::spin_before_sleep::SpinBeforeSleep;
 use crate::turn::{self, EventLoop};
+use crate::worker_budget;
 use crate::worker_table::WorkerTable;
 
 /// Runs the daemon until the core decides to exit.
@@ -53,6 +55,10 @@ pub(crate) fn assemble(mut settings: Settings, outer: Option<OuterProcess>) -> R
     }
     let descriptors = setup::prepare_process()?;
     let budget = settings.share_descriptors(descriptors)?;
+    worker_budget::check_tasks(task_limit::of_own_cgroups(), &settings.core)?;
+    if let Some(warning) = worker_budget::memory_warning(process::machine_memory_bytes(), &settings.core) {
+        log::warn!("{warning}");
+    }
     let (instance, boot_root, listener) = setup::claim_instance(&settings)?;
     let poll = Poll::new().context("cannot make the loop's poll")?;
     let registry = || poll.registry().try_clone().context("cannot share the loop's poll");

@@ -84,6 +84,7 @@ mod socket_place;
 mod spawn;
 mod spin_before_sleep;
 mod turn;
+mod worker_budget;
 mod worker_process;
 mod worker_table;
 

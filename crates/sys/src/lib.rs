@@ -61,6 +61,7 @@ pub mod spawn;
 pub mod spawner;
 pub mod stops;
 mod strays;
+pub mod task_limit;
 #[cfg(test)]
 mod testing;
 pub mod tree;
