@@ -13,6 +13,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
+use bulkhead_proto::limits::PRIORITY_MAX;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::crowds::FIRST_HOSTILE;
@@ -86,6 +87,10 @@ pub enum Sabotage {
     LeakScratches,
     /// Core: takes every client for an administrator.
     AllAdmins,
+    /// Core: is told priorities that have the right order within a client and a wrong one between two.
+    PrioritiesApart,
+    /// Core: takes all clients for one user.
+    AllOneUser,
     /// Core: never drops a log.
     LeakLogs,
     /// Core: drops a log twice.
@@ -326,6 +331,17 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
                 && submit.inputs.len() == 1
             {
                 submit.kind = "no-such-kind".to_owned();
+            }
+        }),
+        Some(Sabotage::PrioritiesApart) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientSaid { client, request: Request::Submit(submit), .. } = event {
+                let half = if client.0.is_multiple_of(2) { 0 } else { PRIORITY_MAX / 2 + 1 };
+                submit.policy.priority = half + submit.policy.priority / 2;
+            }
+        }),
+        Some(Sabotage::AllOneUser) => batch.iter_mut().for_each(|event| {
+            if let Event::ClientConnected { peer, .. } = event {
+                peer.uid = 1000;
             }
         }),
         Some(Sabotage::AllAdmins) => batch.iter_mut().for_each(|event| {

@@ -57,6 +57,8 @@ bites! {
     bounds_without_shares: NoShares by "accounts";
     shares_of_connections: SharesOfConnections by "accounts";
     small_users_refused: RefuseSmall by "accounts";
+    priorities_within_one_connection: PrioritiesApart by "levels";
+    users_who_are_not_told_apart: AllOneUser by "fewest";
     lost_replies: LoseReplies by "replies";
     ends_that_are_not_told: LoseEnds by "replies";
     nobody_is_blamed: NoBlame by "blame";

@@ -7,7 +7,7 @@
 //! - `limits`: a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
 //! - `expiry`: jobs that expire, and jobs of clients that left, end at their time
-//! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour; `lending`: who holds no worker waits no longer behind others than until a slot may be lent
+//! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour; `lending`: who holds no worker waits no longer behind others than until a slot may be lent; `fewest`, `levels`: an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most; `records`: they count up without a gap
@@ -37,6 +37,7 @@ pub mod quiet;
 pub mod receipts;
 pub mod records;
 pub mod replies;
+pub mod turns;
 pub mod unwanted;
 pub mod users;
 pub mod verdicts;
@@ -71,6 +72,8 @@ pub struct Oracles {
     pub outputs: outputs::OutputOracle,
     /// `fairness`.
     pub fairness: fairness::FairnessOracle,
+    /// `levels`, `fewest`.
+    pub turns: turns::TurnOracle,
     /// `programs`.
     pub programs: programs::ProgramOracle,
     /// `expiry`.
@@ -103,6 +106,7 @@ impl Oracles {
             quiet: quiet::QuietOracle::default(),
             outputs: outputs::OutputOracle::default(),
             fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),
+            turns: turns::TurnOracle::new(scenario),
             programs: programs::ProgramOracle::new(&scenario.config),
             expiry: expiry::ExpiryOracle::new(&scenario.config),
             overdue: overdue::OverdueOracle::new(&scenario.config),
@@ -130,6 +134,7 @@ impl Oracles {
         self.accounts.told(event);
         self.fairness.told(event);
         self.lending.told(event);
+        self.turns.told(event);
         self.unwanted.told(event);
         self.overdue.told(now, event);
         self.expiry.told(now, event);
@@ -152,6 +157,7 @@ impl Oracles {
                 for (id, job) in self.ledger.jobs.range(*first..) {
                     self.expiry.begins(now, *id, job);
                 }
+                self.turns.accepted(*client, submit, *first, *count);
             }
             let submit =
                 |client, tag| self.replies.submit(client, tag).map(|(uid, submit)| (uid, submit.clone()));
@@ -183,6 +189,7 @@ impl Oracles {
             if let Action::Offer { worker, seq, task } = action {
                 self.ledger.offered(now, *worker, *seq, task, workers.get(worker))?;
                 self.fairness.offered(task.job)?;
+                self.turns.offered(now, (*worker, *seq), task, &self.ledger, &self.pool)?;
             }
             if let Action::DropOutput { output } = action {
                 self.outputs.dropped(*output)?;
