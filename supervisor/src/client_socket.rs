@@ -2,10 +2,12 @@
 //!
 //! A client can attach a descriptor whose last close blocks for an hour, and closing a socket closes the descriptors
 //! in its queue. So a socket with something in its queue is closed by the background closer, and keeps its share
-//! of its user's account until then. Owned by `connection.rs`.
+//! of its user's account until then. Owned by `connection.rs`, and by `unread_descriptors.rs` once the
+//! connection has ended.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use bulkhead_core::account::AccountId;
 use bulkhead_sys::untrusted::{self, SocketRead, UntrustedFd};
@@ -41,6 +43,16 @@ impl ClientSocket {
         self.inner.as_ref().expect(INNER).1.account()
     }
 
+    /// Shuts it down in both directions, and drops what lies in its own queue: its client can send nothing more, and
+    /// reads what was sent, and then the end.
+    pub(crate) fn keep(mut self) -> KeptSocket {
+        let kept = Arc::new(self.inner.take().expect(INNER));
+        if !untrusted::hang_up(kept.0.as_fd(), &mut [0; LAST_READ_BYTES]) {
+            self.closer.close(CloseOwner::User(self.uid), LeftQueue(Arc::clone(&kept)));
+        }
+        KeptSocket(kept)
+    }
+
     /// Reads bytes, see [`untrusted::read`].
     ///
     /// # Errors
@@ -71,6 +83,28 @@ impl Drop for ClientSocket {
         {
             self.closer.close(CloseOwner::User(self.uid), inner);
         }
+    }
+}
+
+/// A socket that is shut down and open still, because its client has not read all that was sent. It keeps its
+/// share. Its own queue is empty, or the background closer holds it too, so its drop never blocks.
+#[derive(Debug)]
+pub(crate) struct KeptSocket(Arc<(UnixStream, HeldShare)>);
+
+impl AsFd for KeptSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
+}
+
+/// What a client sent on such a socket with descriptors, the last ones of which may be its own end: while that lies
+/// here, the client's end is never closed. The drop receives and closes it, and can block.
+#[derive(Debug)]
+struct LeftQueue(Arc<(UnixStream, HeldShare)>);
+
+impl Drop for LeftQueue {
+    fn drop(&mut self) {
+        untrusted::discard(self.0.0.as_fd(), &mut [0; LAST_READ_BYTES]);
     }
 }
 

@@ -34,6 +34,7 @@ use crate::reading_turns::{ReadingTurn, SendingTurn};
 use crate::request_share::RequestShare;
 use crate::settings::Settings;
 use crate::shell_ledger::ShellLedger;
+use crate::unread_descriptors::UnreadDescriptors;
 
 /// How long a client may take to send its hello, and to read its goodbye.
 const HANDSHAKE_TIMEOUT_NS: u64 = 10_000_000_000;
@@ -81,6 +82,7 @@ pub(crate) struct ClientTable {
     shortage_logged: bool,
     shortages: RateLimit,
     partial_frames: PartialFrames,
+    unread_descriptors: UnreadDescriptors,
     /// Clients whose sockets may have bytes to read.
     readable: UserTurns,
     /// Clients with queued replies that their sockets may take.
@@ -105,6 +107,7 @@ impl ClientTable {
     ) -> Result<Self> {
         let closer = BackgroundCloser::default();
         let mut listener = UnixListener::from_std(listener);
+        let unread_registry = registry.try_clone().context("cannot share the loop's poll")?;
         registry
             .register(&mut listener, PollSource::Listener.token(), Interest::READABLE)
             .context("cannot watch the listening socket")?;
@@ -124,6 +127,7 @@ impl ClientTable {
             shortage_logged: false,
             shortages: RateLimit::default(),
             partial_frames: PartialFrames::new(ledger.clone()),
+            unread_descriptors: UnreadDescriptors::new(unread_registry, ledger.clone()),
             readable: UserTurns::default(),
             unflushed: UserTurns::default(),
             delayed: Vec::new(),
@@ -146,9 +150,12 @@ impl ClientTable {
                 connection.mark_readable(ready.ending);
                 self.readable.add(connection.uid(), client);
             }
-            if connection.has_unsent() {
+            let is_read = self.unread_descriptors.recheck(client, connection.socket().as_fd());
+            if connection.has_unsent() || is_read {
                 self.unflushed.add(connection.uid(), client);
             }
+        } else if self.unread_descriptors.close_if_read(client) {
+            self.acceptable = true;
         }
     }
 
@@ -159,7 +166,7 @@ impl ClientTable {
 
     /// Whether a flush would send something now.
     pub(crate) fn is_sending(&self) -> bool {
-        !self.unflushed.is_empty()
+        !self.unflushed.is_empty() || self.unread_descriptors.may_have_next()
     }
 
     /// Whether there is work left for the next turn, so that the loop must not sleep.
@@ -245,7 +252,7 @@ impl ClientTable {
             }
         };
         let mut socket = ClientSocket::new(stream, permit, peer.uid, self.closer.clone());
-        // Writable events are of interest only while replies are queued, see `watch`.
+        // Writable events are of interest only now and then, see `watch`.
         let token = PollSource::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {
             if rate_limit::may_log(LineAbout::Client(peer.uid), now_ns) {
@@ -322,8 +329,9 @@ impl ClientTable {
         self.end_delays();
         let mut turn = SendingTurn::whole();
         let (mut gone, mut full) = (Vec::new(), Vec::new());
+        let unread = &mut self.unread_descriptors;
         while !turn.is_used()
-            && let Some(client) = self.unflushed.take_next()
+            && let Some(client) = unread.next_waiting().or_else(|| self.unflushed.take_next())
         {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
             if expecting && connection.take_may_delay() {
@@ -331,7 +339,9 @@ impl ClientTable {
                 continue;
             }
             let mut left = turn.share();
-            let is_there = connection.flush(&mut left, events) && watch(&self.registry, client, connection);
+            let mut gate = unread.gate(client, connection.account());
+            let is_open = connection.flush(&mut left, &mut gate, events);
+            let is_there = is_open && watch(&self.registry, client, connection, unread.is_unread(client));
             turn.take(left);
             if !is_there {
                 gone.push(client);
@@ -434,20 +444,23 @@ impl ClientTable {
 
     fn remove(&mut self, gone: &[ClientId]) {
         for client in gone {
-            if let Some(mut connection) = self.connections.remove(client) {
+            if let Some(connection) = self.connections.remove(client) {
                 self.partial_frames.note(*client, connection.account(), 0);
-                // Closing the socket would do the same, but maybe later.
-                drop(self.registry.deregister(connection.socket()));
-                // A descriptor is free again, so accepting may succeed.
-                self.acceptable = true;
+                if let Some(mut socket) = self.unread_descriptors.end(*client, connection.into_socket()) {
+                    // Closing the socket would do the same, but maybe later.
+                    drop(self.registry.deregister(socket.stream()));
+                    // A descriptor is free again, so accepting may succeed.
+                    self.acceptable = true;
+                }
             }
         }
     }
 }
 
-/// Registers for writable events exactly while replies are queued. Returns `false` if that failed.
-fn watch(registry: &Registry, client: ClientId, connection: &mut Connection) -> bool {
-    let Some(writable) = connection.take_interest_change() else { return true };
+/// Registers for writable events exactly while replies are queued or descriptors lie `unread`. Returns `false` if that
+/// failed.
+fn watch(registry: &Registry, client: ClientId, connection: &mut Connection, unread: bool) -> bool {
+    let Some(writable) = connection.take_interest_change(unread) else { return true };
     let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
     let watched = registry.reregister(connection.socket(), PollSource::Client(client).token(), interest);
     if let Err(error) = &watched

@@ -33,6 +33,7 @@ use crate::outbox::Outbox;
 use crate::output_store::OutputFile;
 use crate::rate_limit::{self, LineAbout};
 use crate::request_share::RequestShare;
+use crate::unread_descriptors::DescriptorGate;
 
 /// While the outbox holds more bytes than this, the connection is not read.
 const OUTBOX_MARK_BYTES: usize = FRAME_MAX_BYTES;
@@ -135,6 +136,11 @@ impl Connection {
         self.peer
     }
 
+    /// Ends it; what is left is its socket.
+    pub(crate) fn into_socket(self) -> ClientSocket {
+        self.socket
+    }
+
     /// The client's user.
     pub(crate) fn uid(&self) -> u32 {
         self.peer.uid
@@ -166,9 +172,10 @@ impl Connection {
         std::mem::take(&mut self.may_delay)
     }
 
-    /// Whether to register (`Some(true)`) or deregister (`Some(false)`) writable events; `None`: no change.
-    pub(crate) fn take_interest_change(&mut self) -> Option<bool> {
-        let wanted = self.has_unsent();
+    /// Whether to register (`Some(true)`) or deregister (`Some(false)`) writable events; `None`: no change. They are of
+    /// interest while replies are queued, and while descriptors lie `unread`.
+    pub(crate) fn take_interest_change(&mut self, unread: bool) -> Option<bool> {
+        let wanted = self.has_unsent() || unread;
         (std::mem::replace(&mut self.watches_writable, wanted) != wanted).then_some(wanted)
     }
 
@@ -403,10 +410,15 @@ impl Connection {
         }
     }
 
-    /// Sends what the socket takes, about `left` bytes at most, and takes it off `left`. Returns `false` if the
-    /// connection has ended.
-    pub(crate) fn flush(&mut self, left: &mut usize, events: &mut Vec<Event>) -> bool {
-        if let Err(error) = self.outbox.flush(self.socket.as_fd(), left) {
+    /// Sends what the socket takes and `gate` lets pass, about `left` bytes at most, and takes it off `left`. Returns
+    /// `false` if the connection has ended.
+    pub(crate) fn flush(
+        &mut self,
+        left: &mut usize,
+        gate: &mut DescriptorGate<'_>,
+        events: &mut Vec<Event>,
+    ) -> bool {
+        if let Err(error) = self.outbox.flush(self.socket.as_fd(), left, gate) {
             let has_left = matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset);
             if !has_left || self.state.phase() != ConnectionPhase::Open {
                 return self.end(events);

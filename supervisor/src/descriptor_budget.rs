@@ -39,6 +39,8 @@ pub(crate) struct DescriptorBudget {
     pub(crate) files: usize,
     /// Of these, for jobs.
     pub(crate) kept_files: u64,
+    /// Descriptors that were sent to clients and not read. They are not open, and the kernel's limit of them is the same.
+    pub(crate) unread: u64,
 }
 
 impl DescriptorBudget {
@@ -51,6 +53,8 @@ impl DescriptorBudget {
         let (slots, spares, lent) = pools.fold((0, 0, 0), |(slots, spares, lent), pool| {
             (slots + u64::from(pool.slots), spares + u64::from(pool.spares), lent + u64::from(pool.lend_max))
         });
+        // Users who hold little may go an eighth beyond it (`core/account`), and half of the limit is for workers.
+        let unread = (limit / 2 / 9 * 8).min(wanted.unread);
         let limit = limit.min(MOST);
         let set_aside = OWN + PER_MESSAGE + PER_WORKER * (2 * slots + spares + lent);
         let needed = set_aside + with_eighth(LEAST) + LEAST + with_eighth(LEAST_FILES);
@@ -70,6 +74,7 @@ impl DescriptorBudget {
             kept_outputs: wanted.kept_outputs.min(outputs / 2),
             files: usize::try_from(files).unwrap_or(usize::MAX),
             kept_files: wanted.kept_files.min(files - files / 4),
+            unread,
         })
     }
 }
@@ -89,6 +94,7 @@ mod tests {
         kept_outputs: 1024,
         files: usize::MAX,
         kept_files: u64::MAX,
+        unread: u64::MAX,
     };
 
     /// Two pools with these slots and spares together.
@@ -112,6 +118,7 @@ mod tests {
         assert_eq!(with_eighth(clients) + budget.outputs as u64 + with_eighth(files), shared);
         assert!(budget.kept_files < budget.files as u64, "what waits for its close needs room as well");
         assert_eq!(budget.kept_outputs, budget.outputs as u64 / 2);
+        assert_eq!(budget.unread + budget.unread / 8, 504, "half of the limit");
     }
 
     #[test]

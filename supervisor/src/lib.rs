@@ -17,6 +17,9 @@
 //! | | output file of a task (`offer_files.rs`) | event, `status`, notice to waiting clients; jobs with large results wait, others run | every 100 ms |
 //! | | lane, box, process, channel of a worker (`spawn.rs`) | event `worker did not start` | by the restart policy |
 //! | | sweep for strays (`worker_table/reaping.rs`) | logged once; no death is proven, so no job is retried and no slot refilled | every 100 ms |
+//! | descriptors in flight | lane of a worker (`spawn.rs`) | event `worker did not start` with the limit and what fills it | by the restart policy |
+//! | | output file and files of a task (`offer_files.rs`) | as a shortage of descriptors | every 100 ms |
+//! | | reply to a client (`outbox.rs`) | logged once; the reply waits | every 100 ms |
 //! | processes, threads | spawner thread, at the start | the daemon exits with an error | by its service manager |
 //! | | worker process, bootstrap thread | event | by the restart policy |
 //! | | thread that removes a boot folder | logged | with the next folder |
@@ -29,6 +32,7 @@
 //! | | sends no hello | killed after 10 s, event | by the restart policy |
 //! | budgets | queue, its bytes, clients, files of jobs, memory that those pin | refused: `busy` with the limit and when to retry | as jobs end |
 //! | | descriptors of clients that are not closed yet | goodbye `busy`, before anything is received | as they are closed |
+//! | | descriptors of ours that lie unread in clients' sockets (`unread_descriptors.rs`) | nothing: that connection's replies wait | as they are read |
 //! | | stored results, their bytes, their descriptors | event; the oldest are dropped | - |
 //! | reader of the log | slow or gone | dropped lines are counted; no thread waits, not even in a panic | - |
 //!
@@ -84,6 +88,7 @@ mod socket_place;
 mod spawn;
 mod spin_before_sleep;
 mod turn;
+mod unread_descriptors;
 mod worker_budget;
 mod worker_process;
 mod worker_table;

@@ -16,6 +16,7 @@ use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_sys::socket;
 
 use crate::output_store::OutputFile;
+use crate::unread_descriptors::DescriptorGate;
 
 /// Most bytes of one piece; less than a socket takes at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -101,18 +102,33 @@ impl Outbox {
         self.short
     }
 
-    /// Sends what the socket takes until `left` bytes are used up; a send that is begun may be of a whole piece.
+    /// Sends what the socket takes until `left` bytes are used up; a send that is begun may be of a whole piece. A
+    /// descriptor, and what is behind it, is sent only while the gate is open.
     ///
     /// # Errors
     /// The connection has ended.
-    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, left: &mut usize) -> io::Result<()> {
-        self.flush_by(left, |bytes, descriptor| socket::send_with_fd(socket, bytes, descriptor))
+    pub(crate) fn flush(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        left: &mut usize,
+        gate: &mut DescriptorGate<'_>,
+    ) -> io::Result<()> {
+        self.flush_by(left, |bytes, descriptor| {
+            if descriptor.is_some() && !gate.is_open(socket) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let sent = socket::send_with_fd(socket, bytes, descriptor)?;
+            if descriptor.is_some() {
+                gate.count();
+            }
+            Ok(sent)
+        })
     }
 
     fn flush_by(
         &mut self,
         left: &mut usize,
-        send: impl Fn(&[u8], Option<BorrowedFd<'_>>) -> io::Result<usize>,
+        mut send: impl FnMut(&[u8], Option<BorrowedFd<'_>>) -> io::Result<usize>,
     ) -> io::Result<()> {
         self.short = false;
         while let Some(piece) = self.pieces.front_mut().filter(|_| *left > 0) {
@@ -154,10 +170,11 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
+    use bulkhead_core::account::AccountId;
     use bulkhead_proto::client::message::Reply;
     use bulkhead_proto::client::refusal::Refusal;
     use bulkhead_proto::codec;
-    use bulkhead_proto::ids::Tag;
+    use bulkhead_proto::ids::{ClientId, Tag};
 
     use super::*;
 
@@ -190,7 +207,8 @@ mod tests {
             let reply = if tag == 25_000 { rows(tag) } else { pong(tag) };
             outbox.push(&reply, None).unwrap();
         }
-        outbox.flush(ours.as_fd(), &mut all()).unwrap();
+        let mut unread = crate::unread_descriptors::for_tests(16);
+        outbox.flush(ours.as_fd(), &mut all(), &mut unread.gate(ClientId(1), AccountId::SERVICE)).unwrap();
         assert!(outbox.waiting_bytes() > 0, "the socket's own buffer is smaller than that");
         let mut frames = frame::Frames::default();
         let mut expected = 0;
@@ -202,7 +220,9 @@ mod tests {
                 assert_eq!(codec::decode::<ReplyFrame>(bytes).unwrap().tag, Tag(expected));
                 expected += 1;
             }
-            outbox.flush(ours.as_fd(), &mut all()).unwrap();
+            outbox
+                .flush(ours.as_fd(), &mut all(), &mut unread.gate(ClientId(1), AccountId::SERVICE))
+                .unwrap();
         }
         assert_eq!(outbox.waiting_bytes(), 0);
     }

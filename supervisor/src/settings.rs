@@ -165,6 +165,7 @@ impl Settings {
             kept_outputs: self.core.keep_outputs_max,
             files: usize::MAX,
             kept_files: self.core.files_max,
+            unread: u64::MAX,
         };
         let budget = DescriptorBudget::share(limit, self.core.all_pools(), &wanted)?;
         if budget.clients < wanted.clients {

@@ -47,6 +47,7 @@ impl ShellLedger {
                 (Resource::Connections, budget.clients as u64),
                 (Resource::Descriptors, budget.files as u64),
                 (Resource::PartialBytes, UNFINISHED_MAX_BYTES as u64),
+                (Resource::UnreadDescriptors, budget.unread),
             ],
         ))
     }

@@ -91,7 +91,20 @@ pub fn hang_up(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
     false
 }
 
-/// The same for a `SOCK_SEQPACKET` socket, where an empty frame looks like the end and can carry descriptors.
+/// Receives all that is queued in a stream that was shut down, and closes the descriptors attached to it, which can
+/// block.
+pub fn discard(socket: BorrowedFd<'_>, buffer: &mut [u8]) {
+    loop {
+        // Descriptors that are not received are closed by the kernel before the call returns.
+        match message::receive(socket, buffer, None) {
+            Ok(received) if received.bytes > 0 => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionReset) => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// As [`hang_up`], for a `SOCK_SEQPACKET` socket, where an empty frame looks like the end and can carry descriptors.
 pub fn hang_up_frames(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> bool {
     if !hang_up(socket, buffer) {
         return false;

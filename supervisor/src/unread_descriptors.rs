@@ -1,0 +1,233 @@
+//! Descriptors that lie unread in the sockets of clients: counted by user, and bounded.
+//!
+//! The kernel counts each descriptor that was sent and not received against the sender's user, the daemon's. At
+//! RLIMIT_NOFILE of them every further one fails with ETOOMANYREFS, whoever it is for: outputs of other clients, files of
+//! tasks, the lanes of new workers. So at most [`EACH_MAX`] lie unread on one connection, and all users together have half
+//! of that limit, by the shares of the ledger; the other half stays for the lanes, and for what jobs send.
+//!
+//! A descriptor counts from its send until the send queue of its connection was empty once (`sys/send_queue.rs`). The
+//! poll reports the read that empties it as an edge for writing, so nothing is asked again and again.
+//!
+//! A close of our end takes nothing out of a client's queue. So a connection that ends with descriptors unread is shut down
+//! and kept here, counted as a connection of its user, until they are read or its client has closed its end. Driven by
+//! `client_table.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use bulkhead_core::account::{AccountId, Resource};
+use bulkhead_proto::ids::ClientId;
+use bulkhead_sys::send_queue;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
+
+use crate::client_socket::{ClientSocket, KeptSocket};
+use crate::poll_source::PollSource;
+use crate::shell_ledger::{HeldShare, ShellLedger};
+
+/// Most descriptors that lie unread on one connection.
+const EACH_MAX: u64 = 16;
+
+/// All that lies unread, the connections that wait until less does, and the connections that ended before.
+///
+/// | a reply with a descriptor finds | it goes |
+/// |---|---|
+/// | room on its connection and for its user | at once |
+/// | [`EACH_MAX`] unread on its connection | when its client has read all that was sent, and what is behind it goes then |
+/// | no room for its user | when something of a user was read, in the turn of its user, and in that of its connection |
+/// | a connection that ends | never |
+#[derive(Debug)]
+pub(crate) struct UnreadDescriptors {
+    registry: Registry,
+    ledger: ShellLedger,
+    /// What each connection was sent and has not read, kept ones included.
+    counts: BTreeMap<ClientId, HeldShare>,
+    /// Connections with a reply for which their user has no room.
+    lines: WaitingLines,
+    /// Something was read since [`Self::next_waiting`] last found nobody.
+    has_freed: bool,
+    /// Connections that have ended with descriptors unread.
+    kept: BTreeMap<ClientId, KeptSocket>,
+}
+
+impl UnreadDescriptors {
+    /// Counts nothing yet.
+    pub(crate) fn new(registry: Registry, ledger: ShellLedger) -> Self {
+        Self {
+            registry,
+            ledger,
+            counts: BTreeMap::new(),
+            lines: WaitingLines::default(),
+            has_freed: false,
+            kept: BTreeMap::new(),
+        }
+    }
+
+    /// The gate through which the descriptors of one connection pass.
+    pub(crate) fn gate(&mut self, client: ClientId, account: AccountId) -> DescriptorGate<'_> {
+        DescriptorGate { table: self, client, account }
+    }
+
+    /// Whether descriptors lie unread on a connection, so that its writable events are of interest.
+    pub(crate) fn is_unread(&self, client: ClientId) -> bool {
+        self.counts.contains_key(&client)
+    }
+
+    /// Uncounts the descriptors of a connection if all that was sent on it was received. Returns `true` if so.
+    pub(crate) fn recheck(&mut self, client: ClientId, socket: BorrowedFd<'_>) -> bool {
+        // The call fails on no connected socket; if it did, this descriptor could never be uncounted.
+        if !self.is_unread(client) || !send_queue::is_empty(socket).unwrap_or(true) {
+            return false;
+        }
+        self.uncount(client);
+        true
+    }
+
+    fn uncount(&mut self, client: ClientId) {
+        self.has_freed |= self.counts.remove(&client).is_some();
+    }
+
+    /// Whether one more may lie unread at this user.
+    fn has_room(&self, account: AccountId) -> bool {
+        self.ledger.room(account, Resource::UnreadDescriptors).left() > 0
+    }
+
+    /// Whether something was read while connections waited, so that one of them may go now.
+    pub(crate) fn may_have_next(&self) -> bool {
+        self.has_freed && !self.lines.lines.is_empty()
+    }
+
+    /// The next connection whose reply may go now, by turns of the users and of the connections of each. It goes to the
+    /// end of its line if it is sent not all of its replies.
+    pub(crate) fn next_waiting(&mut self) -> Option<ClientId> {
+        if !self.has_freed {
+            return None;
+        }
+        let Self { lines, ledger, .. } = self;
+        let next = lines.take_next(|account| ledger.room(account, Resource::UnreadDescriptors).left() > 0);
+        self.has_freed = next.is_some();
+        next
+    }
+
+    /// A connection has ended. Gives its socket back if nothing lies unread there; else keeps it, shut down.
+    pub(crate) fn end(&mut self, client: ClientId, socket: ClientSocket) -> Option<ClientSocket> {
+        self.lines.leave(client, socket.account());
+        if !self.is_unread(client) || self.recheck(client, socket.as_fd()) {
+            return Some(socket);
+        }
+        let kept = socket.keep();
+        // A change of interest reports once what is the case already, so no edge is lost before it.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = PollSource::Client(client).token();
+        match self.registry.reregister(&mut SourceFd(&kept.as_fd().as_raw_fd()), token, interest) {
+            Ok(()) => drop(self.kept.insert(client, kept)),
+            Err(error) => {
+                log::error!(
+                    "cannot wait until a client has read its descriptors client={client} error={error}"
+                );
+                self.uncount(client);
+            }
+        }
+        None
+    }
+
+    /// Closes the connection of a client that has ended, once nothing lies unread there. Returns `true` if so.
+    pub(crate) fn close_if_read(&mut self, client: ClientId) -> bool {
+        let Some(kept) = self.kept.remove(&client) else { return false };
+        if send_queue::is_empty(kept.as_fd()).unwrap_or(true) {
+            self.uncount(client);
+            // The background closer may hold the socket still, and the poll with it.
+            drop(self.registry.deregister(&mut SourceFd(&kept.as_fd().as_raw_fd())));
+            return true;
+        }
+        self.kept.insert(client, kept);
+        false
+    }
+}
+
+/// Lets the descriptors of one connection pass, one by one.
+#[derive(Debug)]
+pub(crate) struct DescriptorGate<'a> {
+    table: &'a mut UnreadDescriptors,
+    client: ClientId,
+    account: AccountId,
+}
+
+impl DescriptorGate<'_> {
+    /// Whether a descriptor may be sent on this socket now. If not, [`UnreadDescriptors::next_waiting`] names the
+    /// connection when it may, or the poll reports that its client has read all.
+    pub(crate) fn is_open(&mut self, socket: BorrowedFd<'_>) -> bool {
+        let Self { table, client, account } = self;
+        let is_full = table.counts.get(client).is_some_and(|own| own.count() >= EACH_MAX);
+        if is_full && !table.recheck(*client, socket) {
+            return false;
+        }
+        // The poll may not have reported yet that its own are read.
+        let is_open = table.has_room(*account) || table.recheck(*client, socket) && table.has_room(*account);
+        if !is_open {
+            table.lines.join(*client, *account);
+        }
+        is_open
+    }
+
+    /// A descriptor was sent.
+    pub(crate) fn count(&mut self) {
+        let UnreadDescriptors { ledger, counts, .. } = &mut *self.table;
+        let none = || ledger.hold(self.account, Resource::UnreadDescriptors, 0);
+        let held = counts.entry(self.client).or_insert_with(none);
+        held.set(ledger, held.count() + 1);
+    }
+}
+
+/// Connections that wait, a line for each user.
+#[derive(Debug, Default)]
+struct WaitingLines {
+    lines: BTreeMap<AccountId, WaitingLine>,
+    /// Whose turn it was last.
+    last: Option<AccountId>,
+}
+
+#[derive(Debug)]
+struct WaitingLine {
+    clients: BTreeSet<ClientId>,
+    /// Whose turn it was last.
+    last: ClientId,
+}
+
+impl WaitingLines {
+    fn join(&mut self, client: ClientId, account: AccountId) {
+        let line =
+            self.lines.entry(account).or_insert(WaitingLine { clients: BTreeSet::new(), last: ClientId(0) });
+        line.clients.insert(client);
+    }
+
+    fn leave(&mut self, client: ClientId, account: AccountId) {
+        if let Some(line) = self.lines.get_mut(&account) {
+            line.clients.remove(&client);
+            if line.clients.is_empty() {
+                self.lines.remove(&account);
+            }
+        }
+    }
+
+    /// Takes the next connection out, of the next user for whom `has_room` is true.
+    fn take_next(&mut self, has_room: impl Fn(AccountId) -> bool) -> Option<ClientId> {
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut users = self.lines.range((after, Bound::Unbounded)).chain(&self.lines);
+        let (account, line) = users.find(|(account, _)| has_room(**account))?;
+        let after = (Bound::Excluded(line.last), Bound::Unbounded);
+        let (account, client) = (*account, *line.clients.range(after).chain(&line.clients).next()?);
+        self.last = Some(account);
+        if let Some(line) = self.lines.get_mut(&account) {
+            line.last = client;
+        }
+        self.leave(client, account);
+        Some(client)
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::for_tests;
