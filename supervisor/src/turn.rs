@@ -274,6 +274,8 @@ fn line_about(what: &What, user: Option<u32>) -> Option<LineAbout> {
             What::Spawned { .. }
             | What::Ready { .. }
             | What::Placed { .. }
+            | What::Lent { .. }
+            | What::TakenIn { .. }
             | What::WorkerGone { .. }
             | What::Killing { .. }
             | What::Died { .. }

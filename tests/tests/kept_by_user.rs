@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
-use bulkhead_proto::client::refusal::Refusal;
+use bulkhead_proto::client::refusal::{Refusal, RefusedJobs};
 use bulkhead_proto::ids::JobId;
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::limits::{BATCH_MAX, DEATHS_KEPT};
@@ -163,7 +163,8 @@ fn retries_leave_the_queue_open_for_others() {
     let reply = alice.call(Request::Retry { jobs: cancelled });
     let Reply::Changed { count, refused } = reply else { panic!("{reply:?}") };
     assert_eq!(count, 750, "her share");
-    let busy = refused.iter().find(|refusal| matches!(refusal, Refusal::Busy { limit: 750, .. }));
+    let mut refusals = refused.iter().flat_map(RefusedJobs::refusals);
+    let busy = refusals.find(|refusal| matches!(refusal, Refusal::Busy { limit: 750, .. }));
     assert!(busy.is_some_and(|busy| busy.to_string().contains("queued jobs")), "{:?}", refused.first());
     bob.submit("noop", &["y"]);
     assert_eq!(bob.status().queued, 751);

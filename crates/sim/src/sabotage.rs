@@ -55,8 +55,8 @@ pub enum Sabotage {
     LendNothing,
     /// Core: is told to lend at once.
     LendAtOnce,
-    /// Core: is told that users have no shares.
-    NoShares,
+    /// Core: is told that users have no hard shares.
+    NoHardShares,
     /// Core: lets workers run more than their share of tasks.
     NoRecycling,
     /// Core: loses some replies.
@@ -274,7 +274,7 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
         Some(Sabotage::NoRecycling) => config.recycle_tasks = None,
         Some(Sabotage::LendNothing) => lend_all(&mut config, |lend_max| *lend_max = 0),
         Some(Sabotage::LendAtOnce) => config.lend_after_ms = config.lend_after_ms.map(|_| 0),
-        Some(Sabotage::NoShares) => {
+        Some(Sabotage::NoHardShares) => {
             config.running_max = None;
             config.pools.iter_mut().for_each(|pool| pool.running_max = None);
         }

@@ -37,7 +37,7 @@ bites! {
     remains_the_wrong_way_round: WrongRemains by "blame";
     slots_that_are_not_lent: LendNothing by "lending";
     slots_that_are_lent_too_early: LendAtOnce by "lending";
-    shares_that_do_not_hold: NoShares by "lending";
+    shares_that_do_not_hold: NoHardShares by "lending";
     lost_reports: LoseReports by "ends";
     a_take_back_that_was_lost: FalseTakeBack by "exclusive";
     replies_sent_twice: TwiceTold by "replies";
