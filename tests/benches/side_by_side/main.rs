@@ -13,6 +13,7 @@ mod figures;
 mod idle;
 mod latency;
 mod layout;
+mod neighbours;
 mod noop;
 mod payload;
 mod peers;
@@ -31,11 +32,16 @@ struct Section {
     run: fn(&mut Figures),
 }
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     Section { name: "noop", what: "no-op jobs, submitted one by one, results checked", run: noop::run },
     Section { name: "latency", what: "one job at a time", run: latency::run },
     Section { name: "recovery", what: "kill -9 in mid-job to the retried job's answer", run: recovery::run },
     Section { name: "queue", what: "a million queued jobs, and a flooding neighbour", run: queue::run },
+    Section {
+        name: "neighbours",
+        what: "a neighbour's ping beside 3000 hostile connections",
+        run: neighbours::run,
+    },
     Section { name: "payload", what: "64 MiB in, 64 MiB out, checksums of both", run: payload::run },
     Section { name: "factorial", what: "8 x 200,000! and 200 x 20,000!", run: factorial::run },
     Section { name: "transform", what: "a 1080p clip, 96 frames", run: transform::run },
@@ -48,6 +54,7 @@ fn main() {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "echo" => return layout::echo(),
+            "attack" => return neighbours::attacker::attack(&arguments.collect::<Vec<_>>()),
             "bare" => return ceiling::bare(&arguments.collect::<Vec<_>>()),
             "--modules" => peers::look_in(arguments.next().expect("--modules wants a folder")),
             "--json" => json = Some(PathBuf::from(arguments.next().expect("--json wants a file"))),
