@@ -202,6 +202,19 @@ fn several_users_who_read_nothing_leave_room_for_others() {
     assert_goes_on(&daemon);
 }
 
+/// Takes so many results, and what comes before them.
+fn take_results(wire: &mut Wire, count: usize) {
+    let mut ended = Vec::new();
+    while ended.len() < count {
+        match wire.next_reply().expect("the daemon goes on").reply {
+            Reply::Ended(some) => ended.extend(some),
+            Reply::Accepted { refused: None, .. } => {}
+            other => panic!("unexpected reply: {other:?}"),
+        }
+    }
+    assert!(ended.iter().all(|end| end.outcome == Outcome::Done));
+}
+
 /// The results come all, and in order, as soon as they are read.
 #[test]
 fn who_reads_again_gets_everything() {
@@ -211,20 +224,31 @@ fn who_reads_again_gets_everything() {
     std::thread::scope(|scope| {
         for mut wire in wires {
             scope.spawn(move || {
-                let mut ended = Vec::new();
-                while ended.len() < JOBS {
-                    match wire.next_reply().expect("the daemon goes on").reply {
-                        Reply::Ended(some) => ended.extend(some),
-                        Reply::Accepted { refused: None, .. } => {}
-                        other => panic!("unexpected reply: {other:?}"),
-                    }
-                }
-                assert!(ended.iter().all(|end| end.outcome == Outcome::Done));
+                take_results(&mut wire, JOBS);
                 assert!(matches!(wire.call(Request::Ping), Reply::Pong { .. }), "and what is behind it");
             });
         }
     });
     assert_goes_on(&daemon);
+}
+
+/// Nothing else is asked of the connection that reads, so the kernel alone says that it has read.
+#[test]
+fn what_one_connection_reads_makes_room_for_another() {
+    or_skip!(can_be_counted());
+    let user = or_skip!(OrdinaryUser::in_group(60_166, GROUP));
+    let daemon = daemon_of(&user);
+    let mut wires: Vec<_> = (0..USER_MAX / EACH_MAX).map(|_| connect_as(&daemon, ALICE).welcome()).collect();
+    for wire in &mut wires {
+        wire.ask(Request::Submit(large(EACH_MAX)));
+    }
+    settle(&daemon, &wires, USER_MAX);
+    let mut waits = [connect_as(&daemon, ALICE).welcome()];
+    waits[0].ask(Request::Submit(large(1)));
+    settle(&daemon, &waits, 0);
+    assert_eq!(sum(&waits), 0, "her share is used");
+    take_results(&mut wires[0], EACH_MAX);
+    take_results(&mut waits[0], 1);
 }
 
 #[test]
