@@ -7,7 +7,7 @@
 //! delays only further closes of the same owner, and an interval timer interrupts it where a signal can end it
 //! (`sys/interrupt_timer.rs`).
 //!
-//! A descriptor counts against its quota or budget until it is closed, and new workers wait while too many lanes do
+//! A descriptor counts for its user, or against its budget, until it is closed, and new workers wait while too many lanes do
 //! (`spawn.rs`); this bounds the queues. Used by `client_socket.rs`, `client_files.rs`, `output_store.rs`,
 //! `deferred_close.rs`.
 

@@ -242,7 +242,7 @@ impl ClientTable {
         self.last += 1;
         let client = ClientId(self.last);
         let admitted = untrusted::set_inline_oob(stream.as_fd()).and_then(|()| self.access.check(&stream));
-        let (peer, permit, verdict) = match admitted {
+        let (peer, held, verdict) = match admitted {
             Ok(admitted) => admitted,
             Err(error) => {
                 if rate_limit::may_log(LineAbout::Unknown, now_ns) {
@@ -251,7 +251,7 @@ impl ClientTable {
                 return;
             }
         };
-        let mut socket = ClientSocket::new(stream, permit, peer.uid, self.closer.clone());
+        let mut socket = ClientSocket::new(stream, held, peer.uid, self.closer.clone());
         // Writable events are of interest only now and then, see `watch`.
         let token = PollSource::Client(client).token();
         if let Err(error) = self.registry.register(socket.stream(), token, Interest::READABLE) {

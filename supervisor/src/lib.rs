@@ -24,7 +24,7 @@
 //! | | worker process, bootstrap thread | event | by the restart policy |
 //! | | thread that removes a boot folder | logged | with the next folder |
 //! | | thread that removes copies of dead workers | logged | at the next death of a worker |
-//! | | background closer's thread | logged once; descriptors keep their permits until closed | every 100 ms |
+//! | | background closer's thread | logged once; descriptors count for their users until closed | every 100 ms |
 //! | disk space, permission | boot folder full or read-only | event; the worker sends its reason on its lane | by the restart policy |
 //! | | boot folder or its parents removed | nothing: they are created again | - |
 //! | | lock, state folder, at the start | the daemon exits with an error | - |
