@@ -13,6 +13,11 @@ pub const DECODE_MAX_BYTES: usize = 2 * FRAME_MAX_BYTES;
 /// Most memory that the daemon uses for incomplete frames of all clients together, in bytes. Above it, the daemon
 /// closes a connection.
 pub const UNFINISHED_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
+/// Most memory that replies take up which clients do not read, all together, in bytes. Above it, the daemon closes a
+/// connection of the user who holds most.
+pub const UNREAD_MAX_BYTES: usize = 64 * FRAME_MAX_BYTES;
+/// Unread replies of one connection that are not counted, in bytes.
+pub const UNREAD_ALLOWANCE_BYTES: usize = 4 << 10;
 /// Most jobs in one submit, ids in one request, rows in one reply.
 pub const BATCH_MAX: usize = 4096;
 
@@ -113,5 +118,25 @@ const _: () = assert!(
 const _: () = assert!(DECODE_MAX_BYTES > FRAME_MAX_BYTES + BATCH_MAX * 64, "a full batch decodes");
 const _: () =
     assert!(WAITS_MAX - WAITS_MAX / 4 >= 4 * BATCH_MAX as u64, "one user's share has room for whole batches");
+/// About the memory of one wait, in bytes.
+const WAIT_BYTES: usize = 64;
+/// Replies that one turn may add to what is unread before the bound is looked at again, in bytes.
+const REPLIES_OF_A_TURN_BYTES: usize = 16 << 20;
+/// The daemon itself, with 4096 connections that do nothing, in bytes.
+const IDLE_BYTES: usize = 48 << 20;
+const _: () = assert!(
+    UNFINISHED_MAX_BYTES
+        + UNREAD_MAX_BYTES
+        + 4096 * UNREAD_ALLOWANCE_BYTES
+        + REPLIES_OF_A_TURN_BYTES
+        + WAITS_MAX as usize * WAIT_BYTES
+        + IDLE_BYTES
+        <= 256 << 20,
+    "no flood of clients takes more memory than that, beside the jobs and results that the configuration allows"
+);
+const _: () = assert!(
+    UNFINISHED_MAX_BYTES >= 32 * FRAME_MAX_BYTES && UNREAD_MAX_BYTES >= 32 * FRAME_MAX_BYTES,
+    "frames of many honest clients are under way at once"
+);
 const _: () = assert!(RING.is_power_of_two() && RING <= BATCH_MAX);
 const _: () = assert!(TEXT_MAX_BYTES <= INLINE_MAX_BYTES, "a failure's text fits a box entry");

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use bulkhead_core::UserTurns;
 use bulkhead_core::account::Resource;
 use bulkhead_core::event::Event;
 use bulkhead_proto::client::frame::Hello;
+use bulkhead_proto::client::message::ReplyFrame;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::Status;
 use bulkhead_proto::ids::ClientId;
@@ -24,10 +26,11 @@ use mio::{Interest, Registry};
 
 use crate::access_control::AccessControl;
 use crate::background_closer::BackgroundCloser;
+use crate::client_bytes::ClientBytes;
 use crate::client_files::ClientFileStore;
 use crate::client_socket::ClientSocket;
 use crate::connection::Connection;
-use crate::partial_frames::PartialFrames;
+use crate::output_store::OutputFile;
 use crate::poll_source::PollSource;
 use crate::rate_limit::{self, LineAbout, RateLimit};
 use crate::reading_turns::{ReadingTurn, SendingTurn};
@@ -45,7 +48,8 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// Connections dropped in one turn because their time is over.
 const DROPS_PER_TURN: usize = 64;
 /// Size of the buffer that all reads share.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
+const _: () = assert!(READ_BYTES * 4096 <= UNFINISHED_MAX_BYTES, "requests that wait for their turn fit");
 
 /// What the poll reports about a client's socket.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +85,8 @@ pub(crate) struct ClientTable {
     /// Whether the shortage was logged, so that its end is logged too.
     shortage_logged: bool,
     shortages: RateLimit,
-    partial_frames: PartialFrames,
+    partial_frames: ClientBytes,
+    unread: ClientBytes,
     unread_descriptors: UnreadDescriptors,
     /// Clients whose sockets may have bytes to read.
     readable: UserTurns,
@@ -126,7 +131,8 @@ impl ClientTable {
             retry_ns: None,
             shortage_logged: false,
             shortages: RateLimit::default(),
-            partial_frames: PartialFrames::new(ledger.clone()),
+            partial_frames: ClientBytes::new(ledger.clone(), Resource::PartialBytes),
+            unread: ClientBytes::new(ledger.clone(), Resource::UnreadBytes),
             unread_descriptors: UnreadDescriptors::new(unread_registry, ledger.clone()),
             readable: UserTurns::default(),
             unflushed: UserTurns::default(),
@@ -191,8 +197,16 @@ impl ClientTable {
         None
     }
 
-    /// The connection of a client to which a reply will be sent.
-    pub(crate) fn recipient(&mut self, client: ClientId) -> Option<&mut Connection> {
+    /// Queues a reply, and the descriptor that goes with it.
+    pub(crate) fn reply(&mut self, client: ClientId, frame: &ReplyFrame, descriptor: Option<Rc<OutputFile>>) {
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        connection.reply(frame, descriptor);
+        self.unread.note(client, connection.account(), connection.unread_bytes());
+        self.unflushed.add(connection.uid(), client);
+    }
+
+    /// The connection of a client to which a flush will send something.
+    fn recipient(&mut self, client: ClientId) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(&client)?;
         self.unflushed.add(connection.uid(), client);
         Some(connection)
@@ -282,6 +296,10 @@ impl ClientTable {
             && let Some(client) = self.readable.take_next()
         {
             let Some(connection) = self.connections.get_mut(&client) else { continue };
+            // The flush that sends some of it brings the connection back here.
+            if connection.is_unread() && self.unread.is_half_full(connection.account()) {
+                continue;
+            }
             let mut share = RequestShare::whole();
             if !connection.read(&mut self.buffer, &mut share, &mut self.files, events) {
                 gone.push(client);
@@ -343,6 +361,7 @@ impl ClientTable {
             let is_open = connection.flush(&mut left, &mut gate, events);
             let is_there = is_open && watch(&self.registry, client, connection, unread.is_unread(client));
             turn.take(left);
+            self.unread.note(client, connection.account(), connection.unread_bytes());
             if !is_there {
                 gone.push(client);
             } else if connection.is_short() {
@@ -357,6 +376,17 @@ impl ClientTable {
         full.into_iter().for_each(|(uid, client)| self.unflushed.add(uid, client));
         self.note_starved();
         self.remove(&gone);
+        self.enforce_unread_limit(events);
+    }
+
+    /// Ends connections until the memory for unread replies is within its limit.
+    fn enforce_unread_limit(&mut self, events: &mut Vec<Event>) {
+        while let Some(client) = self.unread.client_to_drop() {
+            let Some(connection) = self.connections.get_mut(&client) else { return };
+            connection.cut_off(events);
+            log_misbehaviour(clock::monotonic_ns(), client, connection);
+            self.remove(&[client]);
+        }
     }
 
     /// Replies that were held back are sent by the flush that follows.
@@ -446,6 +476,7 @@ impl ClientTable {
         for client in gone {
             if let Some(connection) = self.connections.remove(client) {
                 self.partial_frames.note(*client, connection.account(), 0);
+                self.unread.note(*client, connection.account(), 0);
                 if let Some(mut socket) = self.unread_descriptors.end(*client, connection.into_socket()) {
                     // Closing the socket would do the same, but maybe later.
                     drop(self.registry.deregister(socket.stream()));

@@ -22,7 +22,7 @@ use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::codec;
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{ClientId, Tag};
-use bulkhead_proto::limits::FRAME_MAX_BYTES;
+use bulkhead_proto::limits::{FRAME_MAX_BYTES, UNREAD_ALLOWANCE_BYTES, UNREAD_MAX_BYTES};
 use bulkhead_sys::clock;
 use bulkhead_sys::untrusted::SocketRead;
 use mio::net::UnixStream;
@@ -442,6 +442,27 @@ impl Connection {
     /// Whether sending waits for kernel resources, whose return the poll does not report.
     pub(crate) fn is_short(&self) -> bool {
         self.outbox.is_short()
+    }
+
+    /// Whether it goes on once its client has read more.
+    pub(crate) fn is_unread(&self) -> bool {
+        self.state.phase() == ConnectionPhase::Open && self.has_unsent()
+    }
+
+    /// Bytes of replies that wait for the client to read, unless they are few.
+    pub(crate) fn unread_bytes(&self) -> usize {
+        let held = self.outbox.held_bytes();
+        if held > UNREAD_ALLOWANCE_BYTES { held } else { 0 }
+    }
+
+    /// Ends the connection at once: its user's clients do not read.
+    pub(crate) fn cut_off(&mut self, events: &mut Vec<Event>) {
+        let unread = self.outbox.waiting_bytes();
+        self.end(events);
+        self.complaint = Some(format!(
+            "it left {unread} bytes of replies unread, the most of the user with the most; all clients together may leave \
+             {UNREAD_MAX_BYTES}"
+        ));
     }
 
     /// Whether the outbox holds unsent bytes.

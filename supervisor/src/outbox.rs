@@ -96,6 +96,11 @@ impl Outbox {
         self.waiting_bytes
     }
 
+    /// The bytes that it holds: a piece is freed when all of it was sent.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.waiting_bytes + self.pieces.front().map_or(0, |piece| piece.sent)
+    }
+
     /// Whether the last flush failed because the kernel lacked memory, or because too many of our descriptors are in
     /// flight (ETOOMANYREFS). The socket is writable then, so the poll does not report when to retry.
     pub(crate) fn is_short(&self) -> bool {

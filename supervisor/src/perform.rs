@@ -108,9 +108,7 @@ impl Performer {
             self.clients.add_accounts(client, status);
         }
         let descriptor = output.and_then(|output| self.outputs.get(output));
-        if let Some(connection) = self.clients.recipient(client) {
-            connection.reply(&ReplyFrame { tag, reply }, descriptor);
-        }
+        self.clients.reply(client, &ReplyFrame { tag, reply }, descriptor);
     }
 
     fn request_cancel(&mut self, worker: WorkerId, seq: Seq) {
@@ -140,9 +138,7 @@ impl Performer {
         if let Reply::Logs { is_there, .. } = &mut reply {
             *is_there = file.is_some();
         }
-        if let Some(connection) = self.clients.recipient(client) {
-            connection.reply(&ReplyFrame { tag, reply }, file);
-        }
+        self.clients.reply(client, &ReplyFrame { tag, reply }, file);
     }
 
     fn take_back(&mut self, worker: WorkerId, seq: Seq, events: &mut Vec<Event>) {

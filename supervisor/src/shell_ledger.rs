@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bulkhead_core::account::{AccountId, Charges, Ledger, Resource, Room};
-use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
+use bulkhead_proto::limits::{UNFINISHED_MAX_BYTES, UNREAD_MAX_BYTES};
 
 use crate::descriptor_budget::DescriptorBudget;
 use crate::settings::Settings;
@@ -48,6 +48,7 @@ impl ShellLedger {
                 (Resource::Descriptors, budget.files as u64),
                 (Resource::PartialBytes, UNFINISHED_MAX_BYTES as u64),
                 (Resource::UnreadDescriptors, budget.unread),
+                (Resource::UnreadBytes, UNREAD_MAX_BYTES as u64),
             ],
         ))
     }
@@ -87,6 +88,12 @@ impl ShellLedger {
     pub(crate) fn excess(&self, resource: Resource) -> Option<AccountId> {
         let ledger = self.posted();
         (ledger.held_by_all(resource) > ledger.bound(resource)).then(|| ledger.largest(resource)).flatten()
+    }
+
+    /// Whether an account holds more than half of what one may hold of a resource.
+    pub(crate) fn is_half_full(&self, account: AccountId, resource: Resource) -> bool {
+        let ledger = self.posted();
+        ledger.held(account, resource) > ledger.share(account, resource) / 2
     }
 
     /// Lets `look` read the ledger.

@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use bulkhead_proto::client::message::{Reply, Request, Walk};
 use bulkhead_proto::ids::{JobId, Tag};
+use bulkhead_proto::limits::UNREAD_MAX_BYTES;
 use bulkhead_sys::hostile_peer;
 use bulkhead_tests::daemon::{Daemon, Setup, send_signal};
 use bulkhead_tests::or_skip;
@@ -60,6 +61,36 @@ fn take_all(wire: &mut Wire) -> Vec<JobId> {
         }
     }
     jobs
+}
+
+fn resident_bytes(daemon: &Daemon) -> u64 {
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", daemon.pid())).unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+/// 300 connections of one user ask for 600 MB of lists and read none of it.
+#[test]
+fn what_all_connections_of_a_user_leave_unread_is_bounded() {
+    or_skip!(may_become_others());
+    bulkhead_sys::process::raise_descriptor_limit().unwrap();
+    let daemon = system_daemon();
+    let mut bob = connect_as(&daemon, BOB);
+    let mut alice = connect_as(&daemon, ALICE);
+    alice.submit("noop", &["x"; 4096]);
+    let before = resident_bytes(&daemon);
+    let lists = || Request::Jobs { state: None, walk: Walk::Up(JobId(0)), limit: 4096 };
+    let asked: Vec<u8> = (1..=20).flat_map(|tag| frame(tag, lists())).collect();
+    let mut crowd: Vec<Wire> = (0..300).map(|_| connect_as(&daemon, ALICE)).collect();
+    crowd.iter_mut().for_each(|wire| wire.send(&asked));
+    // A turn takes five lists at most: after so many turns all of the crowd would have been served until it was full.
+    for _ in 0..800 {
+        bob.submit("noop", &["x"]);
+    }
+    let grown = resident_bytes(&daemon).saturating_sub(before);
+    assert!(grown < (UNREAD_MAX_BYTES + (32 << 20)) as u64, "it grew by {} MiB", grown >> 20);
+    // Who reads is told all that was asked.
+    let answered = |wire: &mut Wire| (1..=20).all(|tag| wire.next_reply().unwrap().tag == Tag(tag));
+    assert!(crowd.iter_mut().take(20).all(answered));
 }
 
 #[test]

@@ -109,6 +109,7 @@ impl Resource {
                 | Self::Records
                 | Self::Deaths
                 | Self::PartialBytes
+                | Self::UnreadBytes
         )
     }
 
