@@ -24,6 +24,9 @@ pub const BATCH_MAX: usize = 4096;
 /// Most ends that all clients together may wait for by request; a user of several gets three quarters.
 pub const WAITS_MAX: u64 = 1 << 18;
 
+/// Most `events` requests that go on, of all clients together; a user of several gets three quarters.
+pub const READERS_MAX: u64 = 1024;
+
 /// Largest payload that travels inside a frame, a task message or a box entry, in bytes.
 pub const INLINE_MAX_BYTES: usize = 4096;
 /// Largest output that a worker may write into an output descriptor, in bytes.

@@ -170,10 +170,11 @@ impl Clients {
     }
 
     /// Takes the letters and batches of a client whose connection is over. [`Clients::vanish`] must follow.
-    pub(crate) fn hang_up(&mut self, id: ClientId) -> Option<HungUp> {
+    pub(crate) fn hang_up(&mut self, turn: &mut Turn, id: ClientId) -> Option<HungUp> {
         let client = self.connected(id)?;
         let letters = std::mem::take(&mut client.letters);
-        client.readers.clear();
+        let readers = std::mem::take(&mut client.readers).len() as u64;
+        turn.release(client.account, Resource::Readers, readers);
         // Results without a receipt stay kept, and nobody can report them any more.
         client.sent = SentEnds::default();
         let hung_up = HungUp { uid: client.peer.uid, letters, batches: client.batches().collect() };

@@ -67,6 +67,7 @@ impl Clients {
         if let Some(client) = self.connected(id) {
             client.credit = whole_credit(turn);
             self.mark(id);
+            self.read_soon(id);
         }
     }
 

@@ -25,12 +25,14 @@ use bulkhead_proto::ids::{ClientId, Tag};
 use crate::client::Clients;
 use crate::client::sight::{is_shown, record_for};
 use crate::event::Peer;
-use crate::turn::{RecentRecords, Turn};
+use crate::turn::{RecentRecords, Resource, Turn};
 
 /// Most records in one reply.
 const PAGE: usize = 256;
 /// About the bytes of one record in a frame, beside its texts and backtraces.
 const RECORD_BYTES: u64 = 160;
+/// Replies with records in one turn, of all readers; the last client's may pass it by its credit.
+const PAGES: usize = 64;
 /// Most readers of one client.
 const READERS_MAX: usize = 16;
 
@@ -99,7 +101,7 @@ impl Clients {
     /// If the client has `READERS_MAX` readers.
     pub(crate) fn read_records(
         &mut self,
-        turn: &Turn,
+        turn: &mut Turn,
         (id, tag): (ClientId, Tag),
         after: u64,
         follow: bool,
@@ -110,24 +112,54 @@ impl Clients {
             return Err(Refusal::Busy { what, limit, share_of: None, key: None, retry_after_ms: 1000 });
         }
         client.readers.push(RecordReader::new(turn.records(), client.peer, tag, after, follow));
+        turn.charge(client.account(), Resource::Readers, 1);
         self.readers.insert(id);
+        self.read_soon(id);
         Ok(())
     }
 
-    /// Sends every reader the records that its client has credit for.
+    /// Sends readers the records that their clients have credit for, [`PAGES`] replies in a turn: users take turns, then
+    /// each user's clients.
     pub(crate) fn follow_all(&mut self, turn: &mut Turn) {
         if self.readers.is_empty() {
             return turn.records_mut().forget_counts();
         }
-        for id in self.readers.clone() {
-            self.follow(turn, id);
+        let next = turn.records().next_index();
+        if std::mem::replace(&mut self.followed, next) != next {
+            for id in self.readers.clone() {
+                self.read_soon(id);
+            }
+        }
+        let mut pages = PAGES;
+        while pages > 0
+            && let Some(id) = self.reading.take_next()
+        {
+            pages -= 1;
+            self.follow(turn, id, &mut pages);
         }
     }
 
-    fn follow(&mut self, turn: &mut Turn, id: ClientId) {
+    /// Whether readers are left that a turn had no room for.
+    pub(crate) fn has_readers_left(&self) -> bool {
+        !self.reading.is_empty()
+    }
+
+    /// Puts a client in line for the records that its readers were not sent.
+    pub(super) fn read_soon(&mut self, id: ClientId) {
+        if let Some(client) = self.see(id).filter(|client| !client.readers.is_empty()) {
+            let uid = client.peer.uid;
+            self.reading.add(uid, id);
+        }
+    }
+
+    /// Sends the readers of one client what it has credit for, and takes the replies after the first off `pages`.
+    fn follow(&mut self, turn: &mut Turn, id: ClientId, pages: &mut usize) {
         let Some(client) = self.connected(id) else { return };
-        let mut readers = std::mem::take(&mut client.readers);
-        readers.retain_mut(|reader| self.read_on(turn, id, reader));
+        let (mut readers, account) = (std::mem::take(&mut client.readers), client.account());
+        let (count, mut sent) = (readers.len(), 0);
+        readers.retain_mut(|reader| self.read_on(turn, id, reader, &mut sent));
+        *pages = pages.saturating_sub(sent.saturating_sub(1));
+        turn.release(account, Resource::Readers, (count - readers.len()) as u64);
         let Some(client) = self.connected(id) else { return };
         if readers.is_empty() {
             self.readers.remove(&id);
@@ -136,8 +168,15 @@ impl Clients {
         }
     }
 
-    /// Sends one reader what it has credit for. `false`: its request has been answered to its end.
-    fn read_on(&mut self, turn: &mut Turn, id: ClientId, reader: &mut RecordReader) -> bool {
+    /// Sends one reader what it has credit for, and adds the replies to `sent`. `false`: its request has been answered to
+    /// its end.
+    fn read_on(
+        &mut self,
+        turn: &mut Turn,
+        id: ClientId,
+        reader: &mut RecordReader,
+        sent: &mut usize,
+    ) -> bool {
         loop {
             let Some(client) = self.connected(id) else { return false };
             if client.credit <= 0 {
@@ -167,6 +206,7 @@ impl Clients {
             let is_last = caught_up && !reader.follow;
             if !records.is_empty() || missed > 0 || !reader.begun || is_last {
                 reader.begun = true;
+                *sent += 1;
                 let reply = Reply::Events { records, missed, caught_up };
                 self.reply(turn, (id, reader.tag), reply, bytes, None);
             }

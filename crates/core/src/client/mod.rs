@@ -44,6 +44,10 @@ pub(crate) struct Clients {
     ready: UserTurns,
     /// Clients with readers of records.
     readers: BTreeSet<ClientId>,
+    /// Those whose readers have records to be sent, in the order of their turns.
+    reading: UserTurns,
+    /// The number after the last record of which all readers were told to be sent.
+    followed: u64,
 }
 
 impl Clients {
@@ -75,7 +79,8 @@ impl Clients {
     pub(crate) fn holdings(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
         self.map.values().flat_map(|client| {
             let waits = (client.account(), Resource::Waits, client.asked_waits());
-            [(client.account(), Resource::Connections, 1), waits]
+            let readers = (client.account(), Resource::Readers, client.readers.len() as u64);
+            [(client.account(), Resource::Connections, 1), waits, readers]
         })
     }
 

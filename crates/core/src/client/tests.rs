@@ -45,7 +45,7 @@ impl ClientRoom {
     }
 
     fn vanish(&mut self) {
-        self.clients.hang_up(ALICE);
+        self.clients.hang_up(&mut self.turn, ALICE);
         self.clients.vanish(&mut self.turn, ALICE);
     }
 }
@@ -59,7 +59,7 @@ fn letter(own: bool) -> Letter {
 fn a_client_is_remembered_while_it_has_attached_jobs() {
     let mut room = ClientRoom::with_batch();
     assert!(room.clients.post(ALICE, letter(true)));
-    let hung_up = room.clients.hang_up(ALICE).unwrap();
+    let hung_up = room.clients.hang_up(&mut room.turn, ALICE).unwrap();
     assert_eq!((hung_up.letters.len(), hung_up.batches), (1, vec![(JOB, 2)]));
     room.clients.vanish(&mut room.turn, ALICE);
     assert!(room.clients.vanishes_ns(ALICE).is_some() && !room.clients.post(ALICE, letter(true)));

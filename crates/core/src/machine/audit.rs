@@ -10,7 +10,7 @@ use crate::machine::settle::held_by;
 use crate::turn::{Alarm, Resource};
 
 /// What rooms tell of what they hold (`holdings`), and charge.
-const AUDITED: [Resource; 13] = [
+const AUDITED: [Resource; 14] = [
     Resource::Connections,
     Resource::Jobs,
     Resource::Queue,
@@ -18,6 +18,7 @@ const AUDITED: [Resource; 13] = [
     Resource::Files,
     Resource::FileBytes,
     Resource::Waits,
+    Resource::Readers,
     Resource::UnreadResults,
     Resource::Kept,
     Resource::KeptBytes,

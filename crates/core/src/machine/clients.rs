@@ -23,7 +23,7 @@ impl Core {
 
     /// A connection is over. Its attached jobs live on until the alarm `Vanished`.
     pub(super) fn client_gone(&mut self, id: ClientId) {
-        let Some(gone) = self.clients.hang_up(id) else { return };
+        let Some(gone) = self.clients.hang_up(&mut self.turn, id) else { return };
         for (first, count) in gone.batches {
             self.jobs.detach(first, count);
         }

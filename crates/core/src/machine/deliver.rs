@@ -55,9 +55,10 @@ impl Core {
         again.into_iter().for_each(|id| self.clients.stay_ready(id));
     }
 
-    /// When letters that a turn had no room for are to be sent: at once.
+    /// When letters and records that a turn had no room for are to be sent: at once.
     pub(super) fn letters_due_ns(&self) -> Option<u64> {
-        (self.clients.ready() > 0).then(|| self.turn.now_ns())
+        let is_left = self.clients.ready() > 0 || self.clients.has_readers_left();
+        is_left.then(|| self.turn.now_ns())
     }
 
     /// Opens so many letters of a client at most; gives how many there were, and their bytes.

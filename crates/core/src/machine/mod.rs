@@ -26,7 +26,7 @@ mod submit;
 mod survivors;
 mod workers;
 
-use bulkhead_proto::limits::{DEATHS_KEPT, WAITS_MAX};
+use bulkhead_proto::limits::{DEATHS_KEPT, READERS_MAX, WAITS_MAX};
 
 use crate::account::{Ledger, Resource};
 use crate::action::Output;
@@ -50,6 +50,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Files, config.files_max),
         (Resource::FileBytes, config.files_bytes_max),
         (Resource::Waits, WAITS_MAX),
+        (Resource::Readers, READERS_MAX),
         (Resource::UnreadResults, config.keep_bytes_max),
         (Resource::Kept, config.keep_jobs_max),
         (Resource::KeptBytes, config.keep_bytes_max),

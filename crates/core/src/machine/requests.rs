@@ -13,14 +13,14 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use bulkhead_proto::limits::BATCH_MAX;
 
 use crate::action::Action;
-use crate::client::{Letter, LetterReason};
+use crate::client::{Client, Letter, LetterReason};
 use crate::event::{Attached, Peer};
 use crate::job::TaskRun;
 use crate::machine::Core;
 use crate::turn::Resource;
 use crate::view::{View, ViewReply};
 
-/// When a client that may wait for no more jobs should try again.
+/// When a client that may wait for no more jobs, or read no more records, should try again.
 const WAIT_RETRY_MS: u64 = 1000;
 /// Most bytes of a number in a reply.
 const UNKNOWN_BYTES: u64 = 9;
@@ -74,7 +74,12 @@ impl Core {
     }
 
     fn read_records(&mut self, id: ClientId, tag: Tag, after: u64, follow: bool) {
-        if let Err(refusal) = self.clients.read_records(&self.turn, (id, tag), after, follow) {
+        let Some(account) = self.clients.see(id).map(Client::account) else { return };
+        let room = self.room(account, Resource::Readers);
+        if room.left() == 0 {
+            return self.refuse(id, tag, room.refusal(Resource::Readers, WAIT_RETRY_MS));
+        }
+        if let Err(refusal) = self.clients.read_records(&mut self.turn, (id, tag), after, follow) {
             self.refuse(id, tag, refusal);
         }
     }

@@ -4,14 +4,14 @@
 
 use bulkhead_core::config::{Config, Users};
 use bulkhead_core::event::{Event, Leftover, TaskResult};
-use bulkhead_proto::client::message::{Reply, Request};
+use bulkhead_proto::client::message::{Reply, Request, Submit};
 use bulkhead_proto::client::outcome::{JobOutput, Outcome};
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, OutputId, Tag};
 use bulkhead_proto::job::{JobState, OutputMode, Payload, Policy};
 use bulkhead_proto::kind::Kind;
-use bulkhead_proto::limits::WAITS_MAX;
+use bulkhead_proto::limits::{READERS_MAX, WAITS_MAX};
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config, exit_code};
 
@@ -295,6 +295,43 @@ fn readers_of_one_client_are_bounded() {
     }
     let reply = rig.answer(ALICE, Request::Events { after: 0, follow: true });
     assert!(matches!(reply, Reply::Refused(Refusal::Busy { .. })));
+}
+
+/// One user gets three quarters of all readers over however many connections, and a turn sends a bounded number of pages,
+/// by user first.
+#[test]
+fn readers_of_one_user_are_bounded_and_take_turns() {
+    const PAGES: usize = 64;
+    let mut rig = Rig::new(1);
+    let share = READERS_MAX - READERS_MAX / 4;
+    let crowd: Vec<ClientId> = (0..share).map(|number| ClientId(100 + number)).collect();
+    let follow = || Request::Events { after: 0, follow: true };
+    for client in &crowd {
+        rig.connect(*client, 1, false);
+        rig.ask(*client, follow());
+    }
+    assert!(matches!(rig.answer(ALICE, follow()), Reply::Refused(Refusal::Busy { .. })));
+    rig.ask(BOB, follow());
+    rig.tell(Event::ClientGone { client: crowd[0] });
+    rig.ask(ALICE, follow());
+    rig.forget_past();
+    for client in [ALICE, BOB] {
+        let inputs = vec![Payload::default()];
+        let submit = Submit { kind: "quick".to_owned(), inputs, ..Submit::default() };
+        let (tag, request) = (Tag(9), Request::Submit(submit));
+        rig.batch.push(Event::ClientSaid { client, tag, request, files: Vec::new() });
+    }
+    let pages = |rig: &Rig, of: Option<ClientId>| {
+        let is_page = |reply: &Reply| matches!(reply, Reply::Events { .. });
+        let of_it = |id| of.is_none_or(|of| of == id);
+        rig.replies.iter().filter(|(id, _, reply, _)| is_page(reply) && of_it(*id)).count()
+    };
+    rig.step();
+    assert!((1..=PAGES).contains(&pages(&rig, None)), "{} pages in a turn", pages(&rig, None));
+    assert_eq!(pages(&rig, Some(BOB)), 1, "a neighbour is told in the first turn");
+    assert!(rig.is_due());
+    rig.turn();
+    assert!(crowd[1..].iter().chain([&ALICE]).all(|client| pages(&rig, Some(*client)) >= 1));
 }
 
 /// However often a client asks for a job, it waits once; its latest request is answered, with one entry.
