@@ -75,8 +75,7 @@ mod tests {
 
     /// Every kind of record, and words that its line must have.
     fn all() -> Vec<(What, &'static str)> {
-        let text = || "two\nlines".to_owned();
-        let death = Death::Signalled { signal: 9, core: false };
+        let (text, death) = (|| "two\nlines".to_owned(), Death::Signalled { signal: 9, core: false });
         let (slot, survivor) = (Some(SlotId(1)), Survivor { pid: 8, uid: Some(0), name: text() });
         let jobs = vec![JobRange { first: J, last: JobId(19) }];
         let violation = KillReason::Violation { violation: Violation::ClaimWord };

@@ -1,11 +1,8 @@
 //! Readers of records: `events`, with and without `--follow`.
 //!
 //! A reader is sent pages of records while its client has credit, and goes on from the last one. What it is shown of
-//! records of other users: `sight.rs`.
-//!
-//! Records are dropped from any place of the ring (`turn/records.rs`), so a gap in the numbers says nothing: the record
-//! may be another user's, or was dropped before the request came. A reader therefore counts the records that its
-//! client may see, and is told of those that it was not sent:
+//! records of other users: `sight.rs`. A gap in the numbers says nothing: the record may be another user's, or was dropped before the request came. A reader
+//! therefore counts the records that its client may see, and is told of those that it was not sent:
 //!
 //! | when | `owed` |
 //! |---|---|
@@ -63,12 +60,12 @@ impl RecordReader {
         };
         let owed = if after < first { seen.left() } else { kept_from(records, peer, next) };
         let is_ahead = next > records.next_index();
-        Self { tag, next, follow, begun: false, owed: owed + dropped, made: seen.made, is_ahead }
+        Self { tag, next, follow, begun: false, owed: owed + dropped, made: seen.made(), is_ahead }
     }
 
     /// Counts the records that were made since the last call.
     fn count_made(&mut self, records: &RecentRecords, peer: Peer) {
-        let made = records.seen_by(peer).made;
+        let made = records.seen_by(peer).made();
         if self.is_ahead {
             // Some may have come before the number that it waits for.
             self.owed = kept_from(records, peer, self.next);
@@ -82,11 +79,11 @@ impl RecordReader {
 /// At most how many of the records that a client may see were dropped behind this one.
 fn dropped_behind(records: &RecentRecords, peer: Peer, index: u64) -> u64 {
     let (seen, last) = (records.seen_by(peer), records.next_index() - 1);
-    if seen.dropped_to <= index {
+    if seen.dropped_to() <= index {
         return 0;
     }
     let kept = records.from(index.saturating_add(1)).count() as u64;
-    seen.dropped.min(last.saturating_sub(index).saturating_sub(kept))
+    seen.dropped().min(last.saturating_sub(index).saturating_sub(kept))
 }
 
 /// How many of the records from this one on are kept and shown to a client.
@@ -122,7 +119,7 @@ impl Clients {
     /// each user's clients.
     pub(crate) fn follow_all(&mut self, turn: &mut Turn) {
         if self.readers.is_empty() {
-            return turn.records_mut().forget_counts();
+            return turn.forget_record_counts();
         }
         let next = turn.records().next_index();
         if std::mem::replace(&mut self.followed, next) != next {

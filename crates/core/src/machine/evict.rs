@@ -62,7 +62,7 @@ impl Core {
     /// Charges the records of the turn, and drops records beyond their bound.
     pub(super) fn evict_records(&mut self) {
         self.post_charges();
-        for (uid, count) in self.turn.records_mut().take_uncharged() {
+        for (uid, count) in self.turn.take_uncharged_records() {
             let account = uid.map_or(AccountId::SERVICE, |uid| self.ledger.open(uid));
             self.ledger.charge(account, Resource::Records, count);
         }
@@ -71,7 +71,7 @@ impl Core {
                 AccountHolder::Service => None,
                 AccountHolder::User(uid) => Some(uid),
             };
-            self.turn.records_mut().drop_oldest(uid);
+            self.turn.drop_oldest_record(uid);
             self.ledger.release(account, Resource::Records, 1);
         }
     }

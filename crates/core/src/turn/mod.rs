@@ -16,6 +16,8 @@ mod tests;
 mod user_turns;
 mod values;
 
+use std::collections::BTreeMap;
+
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{Record, What};
 use bulkhead_proto::client::view::Totals;
@@ -218,9 +220,22 @@ impl Turn {
         &self.records
     }
 
-    /// The kept records, to be charged and dropped.
-    pub(crate) fn records_mut(&mut self) -> &mut RecentRecords {
-        &mut self.records
+    /// How many records were made since the last call, by the user of their account; `None`: by the service's.
+    pub(crate) fn take_uncharged_records(&mut self) -> BTreeMap<Option<u32>, u64> {
+        self.records.take_uncharged()
+    }
+
+    /// Drops the oldest record of a user's account, or of the longest line of the service's.
+    ///
+    /// # Panics
+    /// If the account has none.
+    pub(crate) fn drop_oldest_record(&mut self, uid: Option<u32>) {
+        self.records.drop_oldest(uid);
+    }
+
+    /// Nobody reads records: counts of users who have none are forgotten once there are many.
+    pub(crate) fn forget_record_counts(&mut self) {
+        self.records.forget_counts();
     }
 
     /// An account holds so much more of a resource.

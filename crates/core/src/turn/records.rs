@@ -1,10 +1,9 @@
 //! The last records, for `events`. Each keeps its owner, because the job that it is about may be forgotten before its
 //! records are. A ring waits for no reader.
 //!
-//! Records are dropped at the end of a turn, when there are more than their bound: from the account that holds most,
-//! its oldest first (`machine/evict.rs`). So a flood of one user drops that user's own records, and what is left has
-//! gaps. The service's account has a line of its own for workers that come and go, because a task that dies again and
-//! again makes such records too: of its three lines, the longest goes first.
+//! At the end of a turn, what is beyond their bound is dropped from the account that holds most, the oldest first
+//! (`machine/evict.rs`), so what is left has gaps. The service's account has a line of its own for workers that come and go,
+//! because a task that dies again and again makes such records too: of its three lines, the longest goes first.
 //!
 //! | records | account | line |
 //! |---|---|---|
@@ -13,8 +12,7 @@
 //! | `spawned`, `ready`, `placed` | the service's | workers |
 //! | of administrators, because they are of several users | the service's | administrators |
 //!
-//! What a client may see is counted here, so that a reader can be told exactly how many of those records it missed:
-//! see `client/followers.rs`. A client sees its user's records, the service's, and of each death at least that it was.
+//! What a client may see is counted, so that a reader can be told how many of those it missed (`client/followers.rs`).
 
 use std::collections::BTreeMap;
 
@@ -61,12 +59,10 @@ impl RecordLine {
 /// How many records of some sort were made and dropped since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordCount {
-    /// How many were made.
-    pub(crate) made: u64,
-    /// How many of them were dropped.
-    pub(crate) dropped: u64,
-    /// The index of the last that was dropped, or more.
-    pub(crate) dropped_to: u64,
+    made: u64,
+    dropped: u64,
+    /// The greatest index that was dropped.
+    dropped_to: u64,
 }
 
 impl RecordCount {
@@ -82,6 +78,21 @@ impl RecordCount {
             dropped: self.dropped + other.dropped,
             dropped_to: self.dropped_to.max(other.dropped_to),
         }
+    }
+
+    /// How many were made.
+    pub(crate) fn made(self) -> u64 {
+        self.made
+    }
+
+    /// How many of them were dropped.
+    pub(crate) fn dropped(self) -> u64 {
+        self.dropped
+    }
+
+    /// The greatest index of those that were dropped.
+    pub(crate) fn dropped_to(self) -> u64 {
+        self.dropped_to
     }
 
     /// How many are left.
