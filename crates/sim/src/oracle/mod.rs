@@ -1,8 +1,7 @@
 //! The oracles: what must hold after every step. The names are those that a failure prints:
 //!
 //! - `lost`: an accepted job is known until it was forgotten, evicted or delivered; `outcome`: true, given once
-//! - `exclusive`: no job runs twice at once, by the truth of the boxes
-//! - `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
+//! - `exclusive`: no job runs twice at once, by the truth of the boxes; `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
 //! - `limits`: a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
