@@ -32,6 +32,8 @@ pub enum Move {
     Prove(WorkerId),
     /// The bootstrap thread of a worker that died gives up, late.
     LateBoot(WorkerId),
+    /// A process that a dead worker left has ended.
+    StrayEnds(u32),
     /// A client does something.
     Act(usize),
     /// A client has read all that was sent to it.

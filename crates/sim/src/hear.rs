@@ -75,7 +75,9 @@ impl World {
             remains.iter_mut().for_each(|left| left.claimed = !left.claimed);
         }
         let end = process_end(worker);
-        if worker.is_gone() {
+        let is_gone = worker.is_gone();
+        if is_gone {
+            self.leave_strays(id, batch);
             self.workers.remove(&id);
         }
         let noticed_after_us = if self.rng.chance(500) { Some(self.rng.span(1_000_000)) } else { None };
@@ -129,7 +131,11 @@ impl World {
             },
             _ => TaskResult::Inline(written.payload()),
         };
-        let survivors = written.has_left.then(|| Survivor { pid: 7, uid: Some(0), name: "sudo".to_owned() });
+        let survivors = written.has_left.then(|| Survivor {
+            pid: self.name_survivor(worker),
+            uid: Some(0),
+            name: "sudo".to_owned(),
+        });
         let report =
             Report { result, elapsed_ns: written.elapsed_ns, survivors: survivors.into_iter().collect() };
         batch.push(Event::Finished { worker, seq, report });

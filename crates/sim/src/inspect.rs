@@ -27,6 +27,7 @@ impl World {
         let [Reply::Jobs { rows, more: false, .. }, Reply::Status(status), ..] = answer.as_slice() else {
             return Ok(());
         };
+        self.oracles.listed(rows)?;
         self.oracles.ledger.missing(self.clock.now(), rows, status.totals.evicted)?;
         self.oracles.logs.listed(rows)?;
         let live = rows.iter().filter(|row| row.state != JobState::Ended).count() as u64;

@@ -38,6 +38,7 @@ impl World {
             Move::HangUp(worker) => self.tell(worker, |tells| tells.hung_up = true),
             Move::Prove(worker) => self.prove(worker),
             Move::LateBoot(worker) => self.late_boot(worker),
+            Move::StrayEnds(pid) => self.end_stray(pid),
             Move::Act(client) => self.act(client),
             Move::Flush(client) => self.flush(client),
             Move::SetWall => self.set_wall(),
@@ -69,6 +70,7 @@ impl World {
         }
         worker.life = Life::Up;
         self.tell(id, |tells| tells.boot = Some(Ok(())));
+        self.plan_spare_stop(id);
     }
 
     /// The bootstrap thread of a worker that died gives up after the death.

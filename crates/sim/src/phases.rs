@@ -38,6 +38,8 @@ impl World {
         if !self.exited && !stopping {
             self.rest_beside_a_dead_pool()?;
             self.rest()?;
+            self.replace_all()?;
+            self.fill_rings()?;
             self.settle_accounts()?;
             self.told_back.push(Event::Drain { grace_ms: None });
         }
@@ -49,6 +51,7 @@ impl World {
         report.charges = self.oracles.records.charges;
         report.stuck = self.oracles.records.stuck;
         report.lent = self.oracles.lending.lent;
+        report.deepest = self.oracles.depth.deepest as u64;
         report.passed_over = self.oracles.fairness.most;
         Ok(report)
     }

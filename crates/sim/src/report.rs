@@ -53,6 +53,10 @@ pub struct RunReport {
     pub deaths: u64,
     /// Workers that a signal stopped.
     pub stopped: u64,
+    /// Workers that left processes.
+    pub strays: u64,
+    /// Most tasks that one worker held.
+    pub deepest: u64,
     /// Programs of tasks that a signal stopped.
     pub programs: u64,
     /// Jobs that were timed out for that.

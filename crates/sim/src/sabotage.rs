@@ -153,6 +153,26 @@ pub enum Sabotage {
     SharesOfConnections,
     /// Core: has no room beyond its bounds for who holds little: it refuses small submits.
     RefuseSmall,
+    /// Core: repeats failed attempts too soon.
+    HastyRetries,
+    /// Core: repeats failed attempts too late.
+    PatientRetries,
+    /// Core: keeps ended jobs for longer.
+    LongKeep,
+    /// Core: keeps ended jobs for a shorter time.
+    ShortKeep,
+    /// Core: keeps any number of ended jobs.
+    EndlessKeep,
+    /// Core: shows no list with the newest job that has ended.
+    NewestFirst,
+    /// Core: hears that tasks took hardly any time.
+    HastyDepths,
+    /// Core: is told of smaller rings.
+    ShallowRings,
+    /// Core: hears that processes were left by another worker.
+    StrangeStrays,
+    /// Core: does not hear that a stopped worker goes on.
+    DeafToResumed,
 }
 
 impl Sabotage {
@@ -212,6 +232,7 @@ impl Sabotage {
                 }
             }),
             Self::WrongRecords => records.iter_mut().for_each(|record| record.index += record.index / 3),
+            Self::NewestFirst => slack::hide_newest(actions),
             Self::AskNobody => actions.retain(|action| !matches!(action, Action::Unwant { .. })),
             Self::SettleNothing => actions.retain(|action| !matches!(action, Action::Settle { .. })),
             Self::TellDeaths | Self::HideDeaths | Self::TellPids => {
@@ -310,6 +331,7 @@ pub(crate) fn hide(sabotage: Option<Sabotage>, batch: &mut Vec<Event>) {
     }
     match sabotage {
         Some(Sabotage::DeafToStops) => batch.retain(|event| !matches!(event, Event::Suspended { .. })),
+        Some(Sabotage::DeafToResumed) => batch.retain(|event| !matches!(event, Event::Resumed { .. })),
         Some(Sabotage::DeafToReceipts) => batch.retain(|event| receipt(event).is_none()),
         Some(Sabotage::GreedyReceipts) => batch.iter_mut().for_each(|event| {
             if let Event::ClientSaid { request: Request::Received { through }, .. } = event {

@@ -8,11 +8,13 @@ use bulkhead_proto::kind::Kind;
 
 use crate::clock::{MS, S};
 use crate::crowds::{self, Crowd};
+use crate::deep;
 use crate::lending;
 use crate::logs;
 use crate::pools::{self, Down};
 use crate::programs;
 use crate::rng::SimRng;
+use crate::strays;
 
 /// The sort of faults in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,12 @@ pub struct Scenario {
     pub crowd: Option<Crowd>,
     /// Whether signals stop the programs of tasks.
     pub programs: bool,
+    /// Whether the rings of workers are filled once faults have stopped.
+    pub deep: bool,
+    /// Whether workers leave processes that the daemon may not end.
+    pub strays: bool,
+    /// Whether signals stop spares.
+    pub spare_stops: bool,
     /// Clients at the start.
     pub clients: usize,
     /// Requests of each client.
@@ -146,6 +154,9 @@ impl Scenario {
             logs: false,
             crowd: None,
             programs: false,
+            deep: false,
+            strays: strays::leave(seed),
+            spare_stops: strays::stop_spares(seed),
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
             pause_ns: *rng.pick(pauses(profile)),
@@ -164,6 +175,7 @@ impl Scenario {
             scenario.clients = crowd.connections();
             scenario.acts = scenario.acts.min(crowds::ACTS);
         }
+        scenario.deep = deep::fill(&mut scenario);
         scenario
     }
 }

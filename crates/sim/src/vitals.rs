@@ -152,7 +152,8 @@ impl World {
     pub(crate) fn stop(&mut self, id: WorkerId) {
         let (now_ns, goes_on) = (self.clock.ns(), self.rng.chance(600));
         let after = self.rng.span(15 * S);
-        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let is_over = self.calm && self.scenario.spare_stops;
+        let Some(worker) = self.workers.get_mut(&id).filter(|_| !is_over) else { return };
         if worker.life != Life::Up || worker.vitals.is_still() {
             return;
         }

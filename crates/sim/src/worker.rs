@@ -97,6 +97,8 @@ pub struct FakeWorker {
     pub buried: bool,
     /// Tasks that it has begun.
     pub begun: u64,
+    /// Processes of its tasks that it could not end.
+    pub left: Vec<u32>,
     /// What the kernel shows of it.
     pub vitals: Vitals,
     /// What is to be seen of it.
@@ -122,6 +124,7 @@ impl FakeWorker {
             planned: false,
             buried: false,
             begun: 0,
+            left: Vec::new(),
             vitals: Vitals::default(),
             tells: Tells::default(),
         }

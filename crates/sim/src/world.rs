@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::Core;
 use bulkhead_core::action::{Action, Output};
-use bulkhead_core::event::{Event, Now};
+use bulkhead_core::event::{Event, LeftProcess, Now};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::outcome::{Outcome, TimeLimit};
 use bulkhead_proto::client::record::What;
@@ -61,6 +61,9 @@ pub struct World {
     pub(crate) logs: BTreeSet<LogId>,
     /// What the inspector was answered last.
     pub(crate) answers: Vec<Reply>,
+    /// Processes of dead workers that live on, and how many there ever were.
+    pub(crate) strays: Vec<LeftProcess>,
+    pub(crate) strays_made: u32,
     pub(crate) inspector: ClientId,
     pub(crate) inspections: u32,
     pub(crate) out: Output,
@@ -107,6 +110,8 @@ impl World {
             scratches: BTreeSet::new(),
             logs: BTreeSet::new(),
             answers: Vec::new(),
+            strays: Vec::new(),
+            strays_made: 0,
             inspector: ClientId(u64::MAX),
             inspections: 0,
             out: Output::default(),

@@ -98,5 +98,15 @@ bites! {
     jobs_that_expire_too_late: LateExpiry by "expiry";
     jobs_that_expire_too_early: EarlyExpiry by "outcome";
     jobs_of_clients_that_left: PatientWithVanished by "expiry";
+    attempts_repeated_too_soon: HastyRetries by "backoff";
+    attempts_repeated_too_late: PatientRetries by "backoff";
+    ended_jobs_kept_for_too_long: LongKeep by "kept";
+    ended_jobs_kept_for_too_short: ShortKeep by "lost";
+    more_ended_jobs_than_may_be: EndlessKeep by "kept";
+    the_newest_result_dropped_first: NewestFirst by "kept";
+    more_ahead_than_their_time_allows: HastyDepths by "depth";
+    rings_that_are_not_filled: ShallowRings by "depth";
+    processes_shown_to_strangers: StrangeStrays by "users";
+    a_spare_that_does_not_come_back: DeafToResumed by "pool";
     results_kept_after_their_receipt: DeafToReceipts by "receipts";
 }

@@ -3,6 +3,7 @@
 //! One test for each profile, so that they run side by side. Thousands more: `cargo run -p bulkhead-sim --release
 //! -- --seeds 0..10000`.
 
+use bulkhead_proto::limits::RING;
 use bulkhead_sim::runner::{run, run_kept};
 use bulkhead_sim::scenario::{PROFILES, Profile, Scenario};
 use bulkhead_sim::trace::Keep;
@@ -15,6 +16,7 @@ fn run_profile(profile: Profile) {
         PROFILES.iter().position(|known| *known == profile).expect("every profile is in the list") as u64;
     let (mut jobs, mut stopped, mut limits, mut retired) = (0, 0, 0, 0);
     let (mut asked, mut heeded) = (0, 0);
+    let (mut deepest, mut strays) = (0, 0);
     let (mut programs, mut programs_ended) = (0, 0);
     let (mut parts, mut merges, mut files, mut told, mut logs) = (0, 0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| place + number * PROFILES.len() as u64) {
@@ -34,6 +36,8 @@ fn run_profile(profile: Profile) {
                 files += report.files;
                 told += report.told;
                 logs += report.logs;
+                deepest = deepest.max(report.deepest);
+                strays += report.strays;
             }
             Err(failure) => panic!("{failure}"),
         }
@@ -43,10 +47,13 @@ fn run_profile(profile: Profile) {
     let is_flood = profile == Profile::Flood;
     assert!(is_flood || files > 0 && told > 0, "{files} files, told {told} times");
     assert!(is_flood || logs > SEEDS / 2, "{logs} logs were shown");
+    let is_deep = !matches!(profile, Profile::Flood | Profile::Starved);
+    assert!(!is_deep || deepest == RING as u64, "the deepest ring held {deepest} tasks");
     let is_rough = matches!(profile, Profile::Crashy | Profile::Hostile);
     assert!(!is_rough || heeded > 0 && asked > heeded, "{asked} {heeded}");
     assert!(!is_rough || programs > programs_ended && programs_ended > 0, "{programs} {programs_ended}");
     assert!(!is_rough || stopped > 0 && limits > 0 && retired > 0, "{stopped} {limits} {retired}");
+    assert!(!is_rough || strays > 0, "no worker left a process");
 }
 
 #[test]

@@ -52,6 +52,10 @@ pub struct KnownJob {
     pub revived_ns: u64,
     /// An attempt of it has begun, in any life.
     pub begun: bool,
+    /// When its result was reported in this life, monotonic nanoseconds.
+    pub reported_ns: Option<u64>,
+    /// When the end of this life was recorded, monotonic nanoseconds.
+    pub ended_ns: Option<u64>,
     /// The record of its end was made in this life.
     pub end_recorded: bool,
     /// The offer that is not resolved.
@@ -116,6 +120,8 @@ impl KnownJob {
             end: None,
             revived_ns: 0,
             begun: false,
+            reported_ns: None,
+            ended_ns: None,
             end_recorded: false,
             offer: None,
             offer_life: 0,
@@ -135,6 +141,12 @@ impl KnownJob {
             files: Vec::new(),
             told: None,
         }
+    }
+
+    /// It did not end before that, monotonic nanoseconds.
+    pub fn not_over_ns(&self) -> u64 {
+        let told_ns = self.reported_ns.into_iter().chain(self.ended_ns).max();
+        self.since_ns().max(self.offered_ns).max(told_ns.unwrap_or(0))
     }
 
     /// When this life began, monotonic nanoseconds.
@@ -162,6 +174,7 @@ impl KnownJob {
     pub fn revive(&mut self, now_ns: u64) {
         self.changed_ns = now_ns;
         self.revived_ns = now_ns;
+        (self.reported_ns, self.ended_ns) = (None, None);
         self.life += 1;
         self.before = self.end.take();
         self.end_recorded = false;

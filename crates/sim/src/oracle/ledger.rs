@@ -138,7 +138,7 @@ impl JobOracle {
             Event::TookBack { worker, seq, won: true }
             | Event::OfferFailed { worker, seq, taken: true, .. } => drop(self.resolve(*worker, *seq)),
             Event::Finished { worker, seq, report } => {
-                self.finished(*worker, *seq, report, pool.is_killed(*worker));
+                self.finished(now, *worker, *seq, report, pool.is_killed(*worker));
             }
             Event::Died { worker, remains, .. } => {
                 for left in remains.iter().filter(|left| left.claimed) {
@@ -180,7 +180,7 @@ impl JobOracle {
         Some(task)
     }
 
-    fn finished(&mut self, worker: WorkerId, seq: Seq, report: &Report, killed: bool) {
+    fn finished(&mut self, now: Now, worker: WorkerId, seq: Seq, report: &Report, killed: bool) {
         self.began(worker, seq);
         let Some(task) = self.resolve(worker, seq) else { return };
         let Some((life, cancel)) = self.jobs.get(&task.job).map(|job| (job.life, job.cancel)) else { return };
@@ -200,7 +200,10 @@ impl JobOracle {
                 job.failures.0 += u32::from(!killed && !cancel);
             }
             TaskResult::Planned { output, parts, .. } => job.planned = Some((*output, *parts)),
-            _ => job.reports.push(report.result.clone()),
+            _ => {
+                job.reports.push(report.result.clone());
+                job.reported_ns = Some(now.mono_ns);
+            }
         }
     }
 

@@ -5,8 +5,11 @@
 //! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
 //! - `limits`: a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
 //!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
+//! - `backoff`: a failed attempt, and a pool that cannot spawn, wait for the time that they tell; `kept`: ended jobs are kept for their time
+//!   and within their bounds, and the right ones go first
 //! - `expiry`: jobs that expire, and jobs of clients that left, end at their time
-//! - `pool`: a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour; `lending`: who holds no worker waits no longer behind others than until a slot may be lent; `fewest`, `levels`: an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections
+//! - `depth`: a worker holds no more tasks ahead than their time allows, and up to a whole ring of the shortest
+//! - `pool`: a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour; `lending`: who holds no worker waits no longer behind others than until a slot may be lent; `fewest`, `levels`: an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections
 //! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
 //! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
 //! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most; `records`: they count up without a gap
@@ -15,12 +18,15 @@
 //! They see the events, the output of each turn, and the boxes. They never ask the core.
 
 pub mod accounts;
+pub mod backoff;
 pub mod credit;
+pub mod depth;
 pub mod exclusive;
 pub mod expiry;
 pub mod fairness;
 pub mod files;
 pub mod job;
+pub mod kept;
 pub mod ledger;
 pub mod lending;
 pub mod limits;
@@ -47,10 +53,12 @@ use bulkhead_core::action::{Action, Output};
 use bulkhead_core::event::{Event, Now};
 use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::record::What;
+use bulkhead_proto::client::view::JobRow;
 use bulkhead_proto::ids::{ClientId, OutputId, Tag, WorkerId};
 
 use crate::report::Verdict;
 use crate::scenario::{Profile, Scenario};
+use crate::task::TaskId;
 use crate::worker::FakeWorker;
 
 /// All oracles.
@@ -75,6 +83,12 @@ pub struct Oracles {
     pub turns: turns::TurnOracle,
     /// `programs`.
     pub programs: programs::ProgramOracle,
+    /// `backoff`.
+    pub backoff: backoff::BackoffOracle,
+    /// `kept`.
+    pub kept: kept::KeptOracle,
+    /// `depth`.
+    pub depth: depth::DepthOracle,
     /// `expiry`.
     pub expiry: expiry::ExpiryOracle,
     /// `limits`: what met one is ended.
@@ -107,6 +121,9 @@ impl Oracles {
             fairness: fairness::FairnessOracle::new(scenario.profile, scenario.config.slots),
             turns: turns::TurnOracle::new(scenario),
             programs: programs::ProgramOracle::new(&scenario.config),
+            backoff: backoff::BackoffOracle::new(&scenario.config),
+            kept: kept::KeptOracle::new(&scenario.config),
+            depth: depth::DepthOracle::default(),
             expiry: expiry::ExpiryOracle::new(&scenario.config),
             overdue: overdue::OverdueOracle::new(&scenario.config),
             unwanted: unwanted::UnwantedOracle::default(),
@@ -123,6 +140,7 @@ impl Oracles {
     /// # Errors
     /// A broken promise.
     pub fn told(&mut self, now: Now, event: &Event) -> Verdict {
+        self.depth.told(event, &self.ledger, &self.pool);
         self.pool.told(event);
         self.replies.told(event)?;
         self.ledger.received(self.replies.take_received());
@@ -167,6 +185,7 @@ impl Oracles {
             self.users.made(record);
             self.pool.recorded(record)?;
             self.ledger.recorded(now, &record.what)?;
+            self.backoff.recorded(now, &record.what)?;
             if let What::RetryAsked { job } = &record.what
                 && let Some(known) = self.ledger.jobs.get(job)
             {
@@ -175,6 +194,7 @@ impl Oracles {
         }
         for action in &out.actions {
             self.pool.decided(action)?;
+            self.depth.decided(action, &self.pool)?;
             let target = target(action).and_then(|worker| workers.get(&worker));
             self.unwanted.decided(now, action, &self.pool, target)?;
             self.files.decided(action)?;
@@ -189,6 +209,10 @@ impl Oracles {
                 self.ledger.offered(now, *worker, *seq, task, workers.get(worker))?;
                 self.fairness.offered(task.job)?;
                 self.turns.offered(now, (*worker, *seq), task, &self.ledger, &self.pool)?;
+                self.backoff.offered(now, TaskId::of(task), &self.ledger)?;
+            }
+            if let Action::Spawn { worker, pool } = action {
+                self.backoff.spawned(now, *worker, *pool, &self.ledger)?;
             }
             if let Action::DropOutput { output } = action {
                 self.outputs.dropped(*output)?;
@@ -203,9 +227,20 @@ impl Oracles {
         self.unwanted.turn_over();
         self.overdue.turn_over(now, &self.ledger, workers)?;
         self.expiry.turn_over(now, &self.ledger)?;
+        self.backoff.turn_over(now);
+        self.kept.turn_over(now);
         self.pool.check()?;
         self.files.check()?;
         self.ledger.check()
+    }
+
+    /// All jobs were listed in the last step, before it decided anything.
+    ///
+    /// # Errors
+    /// A broken promise.
+    pub fn listed(&self, rows: &[JobRow]) -> Verdict {
+        self.backoff.listed(rows, &self.ledger)?;
+        self.kept.listed(rows, &self.ledger)
     }
 
     /// A client gets this reply.

@@ -115,6 +115,11 @@ impl PoolOracle {
         self.workers.get(&worker)?.holds.get(&seq).copied()
     }
 
+    /// Offers that a worker holds.
+    pub fn held(&self, worker: WorkerId) -> usize {
+        self.workers.get(&worker).map_or(0, |known| known.holds.len())
+    }
+
     /// Whether a worker is known to be stopped, or its lane hung up.
     pub fn is_deaf(&self, worker: WorkerId) -> bool {
         self.workers.get(&worker).is_none_or(|known| known.suspended || known.hung_up)
@@ -266,7 +271,7 @@ impl PoolOracle {
     /// After each step.
     ///
     /// # Errors
-    /// Two workers share a slot, or too many live.
+    /// Two workers share a slot, too many live, or a slot is free beside a spare.
     pub fn check(&self) -> Verdict {
         let mut places = BTreeMap::new();
         let mut warm = vec![0; self.sizes.len()];
@@ -281,6 +286,15 @@ impl PoolOracle {
             let most = usize::from(*slots) + usize::from(*spares) + usize::from(self.lend_max[pool]);
             if warm > most {
                 return broken("pool", format!("{warm} workers of pool {pool} live, not {most}"));
+            }
+            let pool = PoolId(pool as u16);
+            let placed = self.workers.values().filter(|known| known.pool == pool && !known.retired);
+            let placed = placed.filter(|known| known.slot.is_some()).count();
+            if placed < usize::from(*slots) && self.has_spare(pool) {
+                return broken(
+                    "pool",
+                    format!("{placed} of {slots} slots of pool {pool} are taken, and a spare is ready"),
+                );
             }
         }
         Ok(())

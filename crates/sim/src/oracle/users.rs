@@ -8,10 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_core::action::Action;
-use bulkhead_core::event::{Event, Peer, Remains};
+use bulkhead_core::event::{Event, LeftProcess, Peer, Remains};
 use bulkhead_proto::client::message::{Reply, Request};
 use bulkhead_proto::client::record::{Record, What};
-use bulkhead_proto::client::view::WorkerRow;
+use bulkhead_proto::client::view::{SurvivorRow, WorkerRow};
 use bulkhead_proto::client::why::{Why, WhyNow};
 use bulkhead_proto::ids::{JobId, Seq, WorkerId};
 
@@ -48,6 +48,10 @@ pub struct UserOracle {
     offered: BTreeMap<WorkerId, BTreeSet<u32>>,
     /// The users of offers that are not settled.
     held: BTreeMap<(WorkerId, Seq), u32>,
+    /// The user whose task left processes in a worker, as the worker reported it.
+    left_by: BTreeMap<WorkerId, u32>,
+    /// Who may see a process that a dead worker left, by its process id.
+    strays: BTreeMap<u32, Seers>,
     /// Who may see a death that is to be recorded in this turn.
     deaths: BTreeMap<WorkerId, Seers>,
     /// By the index of a record of a worker: who may see it.
@@ -58,11 +62,28 @@ impl UserOracle {
     /// Follows an event.
     pub fn told(&mut self, event: &Event) {
         match event {
+            Event::LiveOn { left } => self.live_on(left),
+            Event::Finished { worker, seq, report } if !report.survivors.is_empty() => {
+                let uid = self.held.remove(&(*worker, *seq));
+                self.left_by.extend(uid.map(|uid| (*worker, uid)));
+            }
             Event::TookBack { worker, seq, won: true }
             | Event::OfferFailed { worker, seq, taken: true, .. }
             | Event::Finished { worker, seq, .. } => drop(self.held.remove(&(*worker, *seq))),
             Event::Died { worker, remains, .. } => self.died(*worker, remains),
             _ => {}
+        }
+    }
+
+    /// What a dead worker left is of the user whose task it reported to have left it, else of all that the worker was offered.
+    fn live_on(&mut self, left: &[LeftProcess]) {
+        for LeftProcess { survivor, worker } in left {
+            let all = |worker: &WorkerId| Seers::of(self.offered.get(worker).unwrap_or(&BTreeSet::new()));
+            let seers = match worker {
+                None => Seers::Nobody,
+                Some(worker) => self.left_by.get(worker).map_or_else(|| all(worker), |uid| Seers::One(*uid)),
+            };
+            self.strays.entry(survivor.pid).or_insert(seers);
         }
     }
 
@@ -98,7 +119,8 @@ impl UserOracle {
             | What::SuspendedOften { worker, .. }
             | What::Stuck { worker, .. }
             | What::Recycled { worker, .. } => users(worker),
-            What::Spawned { .. } | What::Ready { .. } | What::LivesOn { job: None, .. } => Vec::new(),
+            What::LivesOn { survivor, .. } => self.strays.get(&survivor.pid).copied().into_iter().collect(),
+            What::Spawned { .. } | What::Ready { .. } => Vec::new(),
             _ => return,
         };
         self.records.insert(record.index, seers);
@@ -133,10 +155,11 @@ impl UserOracle {
             }
             Reply::Workers(rows) => self.rows_shown(peer.uid, rows),
             Reply::Status(status) => {
-                match status.accounts.iter().find(|account| account.uid != Some(peer.uid)) {
-                    Some(account) => broken("users", format!("user {} is shown {account:?}", peer.uid)),
-                    None => self.rows_shown(peer.uid, &status.stuck),
+                if let Some(account) = status.accounts.iter().find(|one| one.uid != Some(peer.uid)) {
+                    return broken("users", format!("user {} is shown {account:?}", peer.uid));
                 }
+                self.rows_shown(peer.uid, &status.stuck)?;
+                self.strays_shown(peer.uid, &status.survivors)
             }
             _ => Ok(()),
         }
@@ -148,6 +171,15 @@ impl UserOracle {
         match may_see != is_cut {
             true => Ok(()),
             false => broken("users", format!("user {uid} is shown {record:?}, and may see it: {may_see}")),
+        }
+    }
+
+    fn strays_shown(&self, uid: u32, rows: &[SurvivorRow]) -> Verdict {
+        let is_own =
+            |row: &&SurvivorRow| self.strays.get(&row.survivor.pid).is_some_and(|seers| seers.have(uid));
+        match rows.iter().find(|row| !is_own(row)) {
+            Some(row) => broken("users", format!("user {uid} is shown {row:?}")),
+            None => Ok(()),
         }
     }
 

@@ -73,6 +73,7 @@ impl JobOracle {
         if std::mem::replace(&mut job.end_recorded, true) {
             return broken("outcome", format!("the end of job {id} is recorded twice"));
         }
+        job.ended_ns = Some(now.mono_ns);
         Ok(())
     }
 
@@ -264,7 +265,7 @@ impl JobOracle {
             }
             let done = job.end.as_ref().is_none_or(|end| end.outcome == Outcome::Done);
             let streamed = job.attached && done && (job.received || !job.held);
-            let expired = now.mono_ns >= job.accepted_ns + self.keep_ns;
+            let expired = self.pauses.ran_ns(job.not_over_ns(), now.mono_ns) >= self.keep_ns;
             unexplained += u64::from(!streamed && !expired);
         }
         if unexplained > evicted {
