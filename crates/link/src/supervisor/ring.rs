@@ -426,3 +426,5 @@ mod model;
 mod races;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;
