@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | wall time | task | it was first in its ring for so long | none; `retire_ms` if it began after that |
 //! | no progress | task | its last step forward, its begin and its offer are so long ago | none |
-//! | processor time | task | it used so much | a twentieth of the limit, from 20 ms to 1 s |
+//! | processor time | task | it used so much | a twentieth of the limit, from 20 ms to 1 s; the limit by the number of cores, as it also runs in pauses |
 //! | memory | task | it grew by so much | 250 ms |
 //! | grace | task | it was told to end so long ago, and [`REPORT_NS`] more | none |
 //! | bootstrap | worker | it was spawned so long ago and is not up | none |
@@ -84,6 +84,7 @@ pub struct OverdueOracle {
     bootstrap_ms: u64,
     retire_ms: u64,
     stopped_ms: u64,
+    cores: u64,
     workers: BTreeMap<WorkerId, Watched>,
 }
 
@@ -91,7 +92,8 @@ impl OverdueOracle {
     /// An oracle that knows no worker.
     pub fn new(config: &Config) -> Self {
         let Config { bootstrap_ms, retire_ms, stopped_ms, .. } = *config;
-        Self { bootstrap_ms, retire_ms, stopped_ms, workers: BTreeMap::new() }
+        let cores = u64::from(config.cores);
+        Self { bootstrap_ms, retire_ms, stopped_ms, cores, workers: BTreeMap::new() }
     }
 
     /// Follows an event.
@@ -164,7 +166,7 @@ impl OverdueOracle {
         ledger: &JobOracle,
         workers: &BTreeMap<WorkerId, FakeWorker>,
     ) -> Verdict {
-        let Self { bootstrap_ms, retire_ms, stopped_ms, .. } = *self;
+        let Self { bootstrap_ms, retire_ms, stopped_ms, cores, .. } = *self;
         for (id, known) in &mut self.workers {
             let Some(truth) = workers.get(id) else { continue };
             known.follow(now, ledger, truth);
@@ -180,7 +182,7 @@ impl OverdueOracle {
             let is_met = |(wait, since_ns): &(&AnyLimit, &u64)| ran_ns(**since_ns) >= of_worker(wait) * MS;
             let waits = known.waits.iter().filter(is_met);
             let mut found: BTreeMap<AnyLimit, u64> = waits.map(|(wait, _)| (*wait, 0)).collect();
-            found.extend(known.met_by_task(now, ledger, truth, retire_ms));
+            found.extend(known.met_by_task(now, ledger, truth, (retire_ms, cores)));
             known.met.retain(|limit, _| found.contains_key(limit));
             for (limit, grace_ns) in found {
                 let (since_ns, steps) = known.met.entry(limit).or_insert((now.mono_ns, 0));
@@ -219,7 +221,7 @@ impl Watched {
         now: Now,
         ledger: &JobOracle,
         truth: &FakeWorker,
-        retire_ms: u64,
+        (retire_ms, cores): (u64, u64),
     ) -> BTreeMap<AnyLimit, u64> {
         let mut met = BTreeMap::new();
         let ran_ns = |since_ns: u64| ledger.pauses.ran_ns(since_ns, now.mono_ns);
@@ -255,7 +257,7 @@ impl Watched {
         let before = truth.vitals.offered;
         let is_used_up = |limit_ms: &u64| is_of_time && used.cpu_us - before.cpu_us >= limit_ms * 1000;
         if let Some(limit_ms) = policy.cpu_ms.filter(is_used_up) {
-            met.insert(AnyLimit::Cpu, (limit_ms / 20).clamp(20, 1000) * MS);
+            met.insert(AnyLimit::Cpu, (limit_ms / 20).clamp(20, 1000).max(limit_ms / cores) * MS);
         }
         if policy.memory_bytes.is_some_and(|limit| used.resident_bytes - before.resident_bytes >= limit) {
             met.insert(AnyLimit::Memory, MEMORY_NS);
