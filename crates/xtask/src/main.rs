@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, demo, tests, bench, fuzzing, the check of libraries and the book, so that a fresh machine
+//! `cargo xtask`: set-up, demo, tests, bench, fuzzing, mutations, the check of libraries and the book, so that a fresh machine
 //! needs one command for each.
 //!
 //! It builds with nothing but Rust: it must run before the tools that the daemon's own build needs are there.
@@ -12,6 +12,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod missing;
+mod mutants;
 mod setup;
 #[cfg(test)]
 #[macro_use]
@@ -32,16 +33,20 @@ usage: cargo xtask VERB
   fuzz TARGET [SECONDS]
           run a fuzz target with libFuzzer: frames, lane, ring or config; a minute unless told
   deny    check the libraries by deny.toml, known security faults too, where cargo-deny is installed
+  mutants link | core ROOM | --in-diff [OPTION ...]
+          change the code in small ways and say which change no test notices, where cargo-mutants is installed
   book    build the manual in docs/ as a web site, where mdbook is installed
 
 exit codes: 0 done; 1 it failed, or found a fault; 2 the command line is wrong; 127 the program that it needs
-(cargo-deny, cargo-fuzz, mdbook) is not installed, and it has said how to install it
+(cargo-deny, cargo-fuzz, cargo-mutants, mdbook) is not installed, and it has said how to install it
 ";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (verb, rest) = match arguments.as_slice() {
-        [verb, rest @ ..] if rest.is_empty() || verb == "bench" || verb == "fuzz" => (verb.as_str(), rest),
+        [verb, rest @ ..] if rest.is_empty() || ["bench", "fuzz", "mutants"].contains(&verb.as_str()) => {
+            (verb.as_str(), rest)
+        }
         _ => ("", [].as_slice()),
     };
     let result = match verb {
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(rest),
         "fuzz" => fuzz::run(rest),
         "deny" => deny::run(),
+        "mutants" => mutants::run(rest),
         "book" => book::run(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
