@@ -1,19 +1,4 @@
-//! The oracles: what must hold after every step. The names are those that a failure prints:
-//!
-//! - `lost`: an accepted job is known until it was forgotten, evicted or delivered; `outcome`: true, given once
-//! - `exclusive`: no job runs twice at once, by the truth of the boxes; `blame`: a death is charged to the first claimed job of a worker that we did not end, and to no other
-//! - `budget`: charges and retries stay within the policy; after a charge a job runs alone in a fresh worker
-//! - `limits`: a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`); `unwanted`: a task whose kind gives it time is
-//!   asked to end before its worker is killed for a cancel; `programs`: a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded
-//! - `backoff`: a failed attempt, and a pool that cannot spawn, wait for the time that they tell; `kept`: ended jobs are kept for their time
-//!   and within their bounds, and the right ones go first
-//! - `expiry`: jobs that expire, and jobs of clients that left, end at their time
-//! - `depth`: a worker holds no more tasks ahead than their time allows, and up to a whole ring of the shortest
-//! - `pool`: a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept; `fairness`: a flood does not delay a neighbour; `lending`: who holds no worker waits no longer behind others than until a slot may be lent; `fewest`, `levels`: an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections
-//! - `replies`: each request gets what it was promised, in order, within its client's credit; `users`: only administrators see or change jobs of others, or see what their tasks left in a worker; `receipts`: a held result is kept until its receipt and not beyond
-//! - `parts`: each counts once, the merge comes after all, with what they left; `progress`: true, and never backwards
-//! - `accounts`: nobody who holds little is refused for others, no user gets more than a share; `files`, `outputs`: each is dropped exactly once, not while a worker has it; `logs`: each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most; `records`: they count up without a gap
-//! - `ends`: once faults stop everything ends, a pool whose workers cannot start holding up no other; `quiet`: no turn after turn without cause; `panic`: no assertion
+//! The oracles: what must hold after every step. The table at [`Oracles`] has the names that a failure prints.
 //!
 //! They see the events, the output of each turn, and the boxes. They never ask the core.
 
@@ -62,6 +47,37 @@ use crate::task::TaskId;
 use crate::worker::FakeWorker;
 
 /// All oracles.
+///
+/// | oracle | what must hold after every step |
+/// |---|---|
+/// | `lost` | an accepted job is known until it was forgotten, evicted or delivered |
+/// | `outcome` | true, given once |
+/// | `exclusive` | no job runs twice at once, by the truth of the boxes |
+/// | `blame` | a death is charged to the first claimed job of a worker that we did not end, and to no other |
+/// | `budget` | charges and retries stay within the policy; after a charge a job runs alone in a fresh worker |
+/// | `limits` | a kill for a limit is true, and what met a limit is ended; a timed-out job met its limit, without the time in which nothing ran (`pauses`) |
+/// | `unwanted` | a task whose kind gives it time is asked to end before its worker is killed for a cancel |
+/// | `programs` | a task whose program a signal stopped is ended at its limit and not before, and few stops are recorded |
+/// | `backoff` | a failed attempt, and a pool that cannot spawn, wait for the time that they tell |
+/// | `kept` | ended jobs are kept for their time and within their bounds, and the right ones go first |
+/// | `expiry` | jobs that expire, and jobs of clients that left, end at their time |
+/// | `depth` | a worker holds no more tasks ahead than their time allows, and up to a whole ring of the shortest |
+/// | `pool` | a slot is not free while a spare is ready; a task runs only in the pool of its kind; nothing goes to a stopped worker, or past `recycle_tasks` while a spare is ready; slots, seqs and rings are kept |
+/// | `fairness` | a flood does not delay a neighbour |
+/// | `lending` | who holds no worker waits no longer behind others than until a slot may be lent |
+/// | `fewest`, `levels` | an idle worker goes to the user who holds the fewest, and runs the most urgent job of any of the user's connections |
+/// | `replies` | each request gets what it was promised, in order, within its client's credit |
+/// | `users` | only administrators see or change jobs of others, or see what their tasks left in a worker |
+/// | `receipts` | a held result is kept until its receipt and not beyond |
+/// | `parts` | each counts once, the merge comes after all, with what they left |
+/// | `progress` | true, and never backwards |
+/// | `accounts` | nobody who holds little is refused for others, no user gets more than a share |
+/// | `files`, `outputs` | each is dropped exactly once, not while a worker has it |
+/// | `logs` | each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most |
+/// | `records` | they count up without a gap |
+/// | `ends` | once faults stop everything ends, a pool whose workers cannot start holding up no other |
+/// | `quiet` | no turn after turn without cause |
+/// | `panic` | no assertion |
 pub struct Oracles {
     /// `lost`, `outcome`, `blame`, `budget`.
     pub ledger: ledger::JobOracle,

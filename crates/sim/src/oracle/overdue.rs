@@ -1,19 +1,8 @@
 //! `limits`, the other way round: what met a limit is ended. `limits.rs` judges that nothing is ended that did not.
 //!
 //! After each step it looks at the first task of each worker's ring: when it began by the truth of its box, and what it uses by
-//! the truth of its vitals. A limit that is met at a step is enforced within the time below and [`STEPS_MAX`] further steps,
+//! the truth of its vitals. A limit that is met at a step is enforced within the time of [`AnyLimit`] and [`STEPS_MAX`] further steps,
 //! which the core needs for its examination, its look, and the answers.
-//!
-//! | limit | of | met when | time |
-//! |---|---|---|---|
-//! | wall time | task | it was first in its ring for so long | none; `retire_ms` if it began after that |
-//! | no progress | task | its last step forward, its begin and its offer are so long ago | none |
-//! | processor time | task | it used so much | a twentieth of the limit, from 20 ms to 1 s; the limit by the number of cores, as it also runs in pauses |
-//! | memory | task | it grew by so much | 250 ms |
-//! | grace | task | it was told to end so long ago, and [`REPORT_NS`] more | none |
-//! | bootstrap | worker | it was spawned so long ago and is not up | none |
-//! | leaving | worker | it was asked to leave so long ago | none |
-//! | stopped | worker | a signal stopped it so long ago | none |
 //!
 //! Enforced means: the worker is killed, the task is told to end, or its job has ended. Workers that break the protocol are
 //! left out. It follows events and actions, and never asks the core.
@@ -40,7 +29,18 @@ const MEMORY_NS: u64 = 250 * MS;
 /// How long after its grace a task may take to report.
 const REPORT_NS: u64 = S;
 
-/// A limit.
+/// A limit, and how much time there is to enforce it.
+///
+/// | limit | of | met when | time |
+/// |---|---|---|---|
+/// | wall time | task | it was first in its ring for so long | none; `retire_ms` if it began after that |
+/// | no progress | task | its last step forward, its begin and its offer are so long ago | none |
+/// | processor time | task | it used so much | a twentieth of the limit, from 20 ms to 1 s; the limit by the number of cores, as it also runs in pauses |
+/// | memory | task | it grew by so much | 250 ms |
+/// | grace | task | it was told to end so long ago, and [`REPORT_NS`] more | none |
+/// | bootstrap | worker | it was spawned so long ago and is not up | none |
+/// | leaving | worker | it was asked to leave so long ago | none |
+/// | stopped | worker | a signal stopped it so long ago | none |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum AnyLimit {
     Wall,
