@@ -69,7 +69,7 @@ fn speed_of_a_million_jobs() {
         core.step(Now::default(), &mut batch, &mut out);
         work(&mut out, &mut batch);
     }
-    batch.push(Event::ClientConnected { client: ClientId(1), peer: Peer { uid: 1, admin: false } });
+    batch.push(Event::ClientConnected { client: ClientId(1), peer: Peer { uid: 0, admin: true } });
     core.step(Now::default(), &mut batch, &mut out);
     let before = resident_bytes();
     let frames: Vec<Event> = (0..JOBS / FRAME).map(|tag| say(1, tag as u32, true, FRAME)).collect();
