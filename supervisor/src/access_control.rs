@@ -50,9 +50,8 @@ impl AccessControl {
             Mode::User => (true, own || uid == 0),
             Mode::System => (uid == 0 || self.is_admin(stream)?, !own || uid == 0),
         };
-        let account = self.ledger.open(uid);
-        let full = self.ledger.room(account, Resource::Connections).left() == 0;
-        let held = self.ledger.hold(account, Resource::Connections, 1);
+        let (held, room) = self.ledger.hold_first(uid, Resource::Connections, 1);
+        let full = room.left() == 0;
         let verdict = match (let_in, full) {
             (false, _) => Some(Hello::DENIED),
             (true, true) => Some(Hello::BUSY),

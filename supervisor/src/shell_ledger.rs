@@ -68,11 +68,22 @@ impl ShellLedger {
 
     /// The account of a user. It is closed when it holds nothing after it held something, so the caller holds a
     /// share of it at once; a connection does, as long as it lives.
+    #[cfg(test)]
     pub(crate) fn open(&self, uid: u32) -> AccountId {
         self.posted().open(uid)
     }
 
-    /// How much more of a resource an account may hold.
+    /// Holds so much of a resource for a user who may hold nothing yet, and gives the room that there was. One step: the
+    /// account could be closed between two, when another thread gives back the last that it held.
+    pub(crate) fn hold_first(&self, uid: u32, resource: Resource, count: u64) -> (HeldShare, Room) {
+        let mut ledger = self.posted();
+        let account = ledger.open(uid);
+        let room = ledger.room(account, resource);
+        ledger.charge(account, resource, count);
+        (HeldShare { account, resource, count, returned: Arc::clone(&self.returned) }, room)
+    }
+
+    /// How much more of a resource an account may hold. Something of it is held, so that it is open.
     pub(crate) fn room(&self, account: AccountId, resource: Resource) -> Room {
         self.posted().room(account, resource)
     }
@@ -166,6 +177,24 @@ mod tests {
         assert_eq!(ledger.read(|ledger| ledger.find(7)), None, "who holds nothing has no account");
         drop(his);
         ledger.read(Ledger::audit);
+    }
+
+    /// Each drop in the other thread may close the account, also while the next share is taken.
+    #[test]
+    fn an_account_stays_open_while_its_first_share_is_taken() {
+        let ledger = ledger(8);
+        let (give, taken) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || taken.iter().for_each(drop::<HeldShare>));
+        for _ in 0..20_000 {
+            let (held, _) = ledger.hold_first(7, Resource::Connections, 1);
+            give.send(held).unwrap();
+        }
+        drop(give);
+        other.join().unwrap();
+        assert_eq!(
+            ledger.read(|ledger| (ledger.find(7), ledger.held_by_all(Resource::Connections))),
+            (None, 0)
+        );
     }
 
     #[test]
