@@ -20,7 +20,6 @@ use bulkhead_proto::client::view::Status;
 use bulkhead_proto::ids::ClientId;
 use bulkhead_proto::limits::UNFINISHED_MAX_BYTES;
 use bulkhead_sys::{clock, untrusted};
-use mio::event::Event as Ready;
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry};
 
@@ -37,6 +36,7 @@ use crate::reading_turns::{ReadingTurn, SendingTurn};
 use crate::request_share::RequestShare;
 use crate::settings::Settings;
 use crate::shell_ledger::ShellLedger;
+use crate::socket_watch::{SocketReadiness, watch};
 use crate::unread_descriptors::UnreadDescriptors;
 
 /// How long a client may take to send its hello, and to read its goodbye.
@@ -50,20 +50,6 @@ const DROPS_PER_TURN: usize = 64;
 /// Size of the buffer that all reads share.
 const READ_BYTES: usize = 16 << 10;
 const _: () = assert!(READ_BYTES * 4096 <= UNFINISHED_MAX_BYTES, "requests that wait for their turn fit");
-
-/// What the poll reports about a client's socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SocketReadiness {
-    readable: bool,
-    /// The client has closed its sending side.
-    ending: bool,
-}
-
-impl SocketReadiness {
-    pub(crate) fn of(event: &Ready) -> Self {
-        Self { readable: event.is_readable(), ending: event.is_read_closed() || event.is_error() }
-    }
-}
 
 /// All clients.
 #[derive(Debug)]
@@ -486,20 +472,6 @@ impl ClientTable {
             }
         }
     }
-}
-
-/// Registers for writable events exactly while replies are queued or descriptors lie `unread`. Returns `false` if that
-/// failed.
-fn watch(registry: &Registry, client: ClientId, connection: &mut Connection, unread: bool) -> bool {
-    let Some(writable) = connection.take_interest_change(unread) else { return true };
-    let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-    let watched = registry.reregister(connection.socket(), PollSource::Client(client).token(), interest);
-    if let Err(error) = &watched
-        && rate_limit::may_log(LineAbout::Client(connection.uid()), clock::monotonic_ns())
-    {
-        log::error!("cannot register a client's socket with the poll client={client} error={error}");
-    }
-    watched.is_ok()
 }
 
 /// Logs what a client did wrong, unless the rate limit suppresses it.

@@ -85,6 +85,7 @@ mod settings;
 mod setup;
 mod shell_ledger;
 mod socket_place;
+mod socket_watch;
 mod spawn;
 mod spin_before_sleep;
 mod turn;

@@ -21,10 +21,10 @@ use bulkhead_sys::clock;
 use bulkhead_sys::signals::{self, Signals};
 use mio::{Events, Poll};
 
-use crate::client_table::SocketReadiness;
 use crate::perform::Performer;
 use crate::poll_source::PollSource;
 use crate::rate_limit::{self, LineAbout};
+use crate::socket_watch::SocketReadiness;
 use crate::spin_before_sleep::SpinBeforeSleep;
 
 /// Steps of the core in one turn before descriptors are read again.
