@@ -101,6 +101,11 @@ impl File {
     }
 }
 
+/// How long a user waits while others hold all workers of a pool before it lends one, in seconds.
+fn lend_after_seconds(file: &File) -> u64 {
+    file.lend_after_seconds.unwrap_or(5)
+}
+
 /// All settings.
 #[derive(Debug)]
 pub(crate) struct Settings {

@@ -193,7 +193,7 @@ fn default_in_code(row: &Row) -> Option<String> {
     let group =
         |constant: &str| format!("file.{key}.clone().unwrap_or_else(|| places::{constant}.to_owned())");
     match key.as_str() {
-        "grace_seconds" | "clients_max" => {
+        "grace_seconds" | "clients_max" | "lend_after_seconds" => {
             Some(format!("file.{key}.unwrap_or({})", default.trim_matches('`')))
         }
         "copies_bytes_max" if *default == format!("`{MAX_BYTES_USUAL}`") => {
@@ -225,7 +225,8 @@ fn another(row: &Row, literal: &str) -> String {
 #[test]
 fn the_defaults_are_the_codes_own() {
     let settings = read("supervisor/src/settings.rs");
-    let in_words = ["workers", "worker_program", "socket", "state", "files_max", "files_bytes_max"];
+    let in_words =
+        ["workers", "lend_max", "worker_program", "socket", "state", "files_max", "files_bytes_max"];
     for (row, table) in tables() {
         let key = &row.key;
         let without = outcome(&(table.with)("")).unwrap();

@@ -51,7 +51,7 @@ pub(super) fn core_config(
     let in_ms = |seconds: Option<u64>, default_ms| seconds.map_or(default_ms, |s| s.saturating_mul(1000));
     let limits = file.limits().read("")?;
     let kinds = kinds::table(file, enable_chaos, &limits)?;
-    let lending = pools::Lending::of(file);
+    let lending = pools::LendKeys::of(file);
     let config = Config {
         pid: here.pid,
         seed: here.seed,

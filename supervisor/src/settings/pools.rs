@@ -14,10 +14,7 @@ use bulkhead_proto::limits::{KIND_NAME_MAX_BYTES, WORKERS_MAX};
 use serde::Deserialize;
 
 use super::kinds::is_name;
-use super::{File, Mode};
-
-/// How long a user waits before a slot is lent, unless the file says otherwise.
-const LEND_AFTER_SECONDS: u64 = 5;
+use super::{File, Mode, lend_after_seconds};
 
 /// A table `[pools.NAME]` of the config file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -37,14 +34,14 @@ pub(super) struct OwnPool {
 
 /// Whether pools lend slots to users who wait: only a daemon that serves several users does.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lending {
+pub(super) struct LendKeys {
     after_seconds: Option<u64>,
 }
 
-impl Lending {
+impl LendKeys {
     /// By the mode of the daemon.
     pub(super) fn of(file: &File) -> Self {
-        let after_seconds = file.lend_after_seconds.unwrap_or(LEND_AFTER_SECONDS);
+        let after_seconds = lend_after_seconds(file);
         let is_on = file.mode == Some(Mode::System);
         Self { after_seconds: is_on.then_some(after_seconds) }
     }
@@ -71,7 +68,7 @@ pub(super) fn running_max(key: &str, said: Option<u16>) -> Result<Option<u16>> {
 }
 
 /// The pools other than the default one, sorted by name.
-pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &Lending) -> Result<Vec<PoolSize>> {
+pub(super) fn sizes(file: &File, kinds: &[Kind], lending: &LendKeys) -> Result<Vec<PoolSize>> {
     for kind in kinds {
         let (name, pool) = (&kind.name, &kind.pool);
         ensure!(

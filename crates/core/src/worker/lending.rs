@@ -1,8 +1,7 @@
 //! Lending: the slots that a pool has beyond its number, for users who wait while others hold all workers.
 //!
 //! A user who holds no worker of a pool and has a task there that may run waits; after `lend_after_ms` the pool lends that
-//! user one slot, if each worker in its own slots runs a task. The states of a lent slot; a move that is not in the table is
-//! an assertion:
+//! user one slot, if tasks run in all of its own. A move that is not in this table of lent slots is an assertion:
 //!
 //! | state | its worker | its user | leaves to |
 //! |---|---|---|---|
@@ -10,11 +9,9 @@
 //! | lent | a former spare: idle, busy, or killed and not proven dead | runs one task at a time in it | free (taken in by an own slot of the pool, or nothing of its user may run, or it died), jammed (its worker is stuck) |
 //! | jammed | stuck | none | free (its death is proven) |
 //!
-//! A jammed slot is not given away, so a pool never has more workers than its memory, descriptors and processes were counted
-//! for. A user has at most one lent slot of a pool, and one alarm. A user whose lent worker died goes on waiting as before it
-//! was lent: the next spare is for the retry. Stuck, stopped and missing workers, and a degraded pool, are no reason to lend.
-//!
-//! This file has the slots and the waits of one pool; `loans.rs` moves workers. Only these two files write them.
+//! A jammed slot is not given away: what was counted at the start bounds the workers of a pool. A user has at most one lent
+//! slot of a pool, and one alarm; whose lent worker died goes on waiting as before it was lent, so the next spare is for the
+//! retry. Only this file and `loans.rs`, which moves workers, write what is here.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
