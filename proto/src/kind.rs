@@ -11,7 +11,7 @@ use crate::bound::KindLimits;
 use crate::codec::{Decode, Encode};
 use crate::file::{FileUse, IN, Way};
 use crate::job::OutputMode;
-use crate::limits::FACTORIAL_N_MAX;
+use crate::limits::{EXEC_OUTPUT_MAX_BYTES, FACTORIAL_N_MAX, FACTORIAL_OUTPUT_MAX_BYTES};
 
 /// What the daemon knows of a kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct Kind {
     pub retries_max: Option<u8>,
     /// Where the output goes if the job's policy says [`OutputMode::Inline`].
     pub output: OutputMode,
+    /// The most bytes of one output in memory; `None`: [`crate::limits::OUTPUT_MAX_BYTES`].
+    pub output_max_bytes: Option<u64>,
     /// How long a task may take to end by itself after a cancel, a limit of time or a stop, in milliseconds; then its worker
     /// is killed. 0: the worker is killed at once.
     pub cancel_grace_ms: u32,
@@ -77,6 +79,7 @@ struct Row {
     logs: bool,
     needs: &'static [(&'static str, Way)],
     output: OutputMode,
+    output_max_bytes: Option<u64>,
     cancel_grace_ms: u32,
 }
 
@@ -91,6 +94,7 @@ const ROW: Row = Row {
     logs: false,
     needs: &[],
     output: OutputMode::Inline,
+    output_max_bytes: None,
     cancel_grace_ms: 0,
 };
 
@@ -104,6 +108,7 @@ const BUILTIN: [Row; 6] = [
         name: FACTORIAL,
         usage: "N [decimal|hex|digits|bits|sha256]",
         summary: "n! with GMP, for n up to 10,000,000",
+        output_max_bytes: Some(FACTORIAL_OUTPUT_MAX_BYTES),
         ..ROW
     },
     Row {
@@ -133,6 +138,7 @@ const BUILTIN: [Row; 6] = [
         summary: "runs a program in a folder of its own, its output is the result",
         ring: 1,
         logs: true,
+        output_max_bytes: Some(EXEC_OUTPUT_MAX_BYTES),
         cancel_grace_ms: CANCEL_GRACE_MS,
         ..ROW
     },
@@ -156,6 +162,7 @@ pub fn builtin(enable_chaos: bool) -> Vec<Kind> {
             logs: row.logs,
             needs: row.needs.iter().map(|&(name, way)| FileUse::new(name, way)).collect(),
             output: row.output,
+            output_max_bytes: row.output_max_bytes,
             cancel_grace_ms: row.cancel_grace_ms,
             ..Kind::default()
         })

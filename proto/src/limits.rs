@@ -33,10 +33,14 @@ pub const INLINE_MAX_BYTES: usize = 4096;
 pub const OUTPUT_MAX_BYTES: u64 = 1 << 30;
 /// The key of the bound of all outputs and logs in memory, in the daemon's configuration.
 pub const OUTPUTS_KEY: &str = "outputs_bytes_max";
+/// The least value of that bound: a 64th of it, which every user comes to, has room for a log and an output.
+pub const OUTPUTS_MIN_BYTES: u64 = 128 << 20;
 /// The key of the most bytes of one output of a kind, in the table of that kind.
 pub const KIND_OUTPUT_KEY: &str = "output_max_bytes";
 /// Largest plan of a job that is done in parts, in bytes.
 pub const PLAN_MAX_BYTES: u64 = 64 << 20;
+/// Least value of that key.
+pub const OUTPUT_MIN_BYTES: u64 = 4096;
 /// Most files that may come with one job.
 pub const FILES_MAX: usize = 8;
 /// Longest name of such a file, in bytes.
@@ -107,6 +111,8 @@ const _: () =
     assert!(INLINE_MAX_BYTES + TEXT_MAX_BYTES < TASK_MESSAGE_MAX_BYTES, "one task fits its message");
 const _: () = assert!(TASK_MESSAGE_MAX_BYTES < FRAME_MAX_BYTES);
 const _: () = assert!(EXEC_OUTPUT_MAX_BYTES <= OUTPUT_MAX_BYTES);
+const _: () = assert!(OUTPUTS_MIN_BYTES / 4 * 3 > 2 * RESULTS_MAX_BYTES + OUTPUTS_MIN_BYTES / 16);
+const _: () = assert!(OUTPUTS_MIN_BYTES / 64 > crate::log::LOG_BYTES + OUTPUTS_MIN_BYTES / 256);
 const _: () = assert!(
     DEATHS_KEPT
         * (KIND_NAME_MAX_BYTES

@@ -6,12 +6,14 @@
 //! background closer closes large files, because freeing their memory takes the kernel tens of milliseconds. Driven
 //! by `perform.rs` and `worker_table.rs`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bulkhead_core::event::Event;
 use bulkhead_proto::ids::{LogId, OutputId, ScratchId};
 use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::worker::stage::COUNT_BYTES;
@@ -23,12 +25,40 @@ use crate::background_closer::{BackgroundCloser, CloseOwner};
 /// us.
 const LARGE_BYTES: u64 = 4 << 20;
 
+/// Outputs and logs that nothing holds any more, until the core is told.
+type FreedFiles = Rc<RefCell<Vec<Event>>>;
+
+/// Whoever has one holds the memory of an output or a log: the store, a reply that is not sent, one that is not read.
+/// When the last one is dropped, the core is told that the file is freed.
+#[derive(Debug)]
+pub(crate) struct MemoryHold {
+    /// What the core is told.
+    freed: Event,
+    list: FreedFiles,
+}
+
+impl Drop for MemoryHold {
+    fn drop(&mut self) {
+        self.list.borrow_mut().push(self.freed.clone());
+    }
+}
+
 /// An output descriptor. It counts against the budget until it is closed, in whatever thread.
 #[derive(Debug)]
 pub(crate) struct OutputFile {
     /// The descriptor, and the count of open files that it holds up.
     inner: Option<(OwnedFd, Arc<()>)>,
     closer: BackgroundCloser,
+    /// Set while the core counts it as an output or a log.
+    hold: Option<Rc<MemoryHold>>,
+}
+
+impl OutputFile {
+    /// The hold of its memory, for a copy of its descriptor that outlives it.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> Option<Rc<MemoryHold>> {
+        self.hold.clone()
+    }
 }
 
 impl AsFd for OutputFile {
@@ -57,6 +87,7 @@ pub(crate) struct OutputStore {
     /// Each open file holds a clone, so the number of clones is the number of open files.
     open: Arc<()>,
     open_max: usize,
+    freed: FreedFiles,
     closer: BackgroundCloser,
 }
 
@@ -64,7 +95,8 @@ impl OutputStore {
     /// A store of which at most `open_max` descriptors are ever open.
     pub(crate) fn new(open_max: usize, closer: BackgroundCloser) -> Self {
         let (outputs, scratches) = (BTreeMap::new(), BTreeMap::new());
-        Self { outputs, scratches, logs: BTreeMap::new(), last: 0, open: Arc::new(()), open_max, closer }
+        let (logs, freed) = (BTreeMap::new(), FreedFiles::default());
+        Self { outputs, scratches, logs, last: 0, open: Arc::new(()), open_max, freed, closer }
     }
 
     /// The number of open files.
@@ -108,7 +140,22 @@ impl OutputStore {
             )));
         }
         let inner = Some((make()?, Arc::clone(&self.open)));
-        Ok(OutputFile { inner, closer: self.closer.clone() })
+        Ok(OutputFile { inner, closer: self.closer.clone(), hold: None })
+    }
+
+    /// Adds the events of outputs and logs that were dropped and that no reply holds any more.
+    pub(crate) fn tell_freed(&self, events: &mut Vec<Event>) {
+        events.append(&mut self.freed.borrow_mut());
+    }
+
+    fn hold_of(&self, freed: Event) -> Option<Rc<MemoryHold>> {
+        Some(Rc::new(MemoryHold { freed, list: Rc::clone(&self.freed) }))
+    }
+
+    /// What a stored output counts, in bytes: its size or its memory, whichever is more. It is sealed, so it stays so.
+    pub(crate) fn counted_bytes(&self, output: OutputId) -> u64 {
+        let counted = self.look(output).map(|file| memfd::counted_bytes(file.as_fd()));
+        counted.and_then(Result::ok).unwrap_or(0)
     }
 
     /// Stores a file that a worker wrote and sealed. Returns `None` if it is not sealed or its size is not `bytes`.
@@ -116,12 +163,13 @@ impl OutputStore {
     ///
     /// # Errors
     /// fstat(2) or F_GET_SEALS failed.
-    pub(crate) fn take(&mut self, file: OutputFile, bytes: u64) -> io::Result<Option<OutputId>> {
+    pub(crate) fn take(&mut self, mut file: OutputFile, bytes: u64) -> io::Result<Option<OutputId>> {
         if memfd::sealed_size(file.as_fd())? != Some(bytes) {
             return Ok(None);
         }
         self.last += 1;
         let output = OutputId(self.last);
+        file.hold = self.hold_of(Event::OutputFreed { output });
         self.outputs.insert(output, Rc::new(file));
         Ok(Some(output))
     }
@@ -181,11 +229,12 @@ impl OutputStore {
     /// As [`Self::make`].
     pub(crate) fn begin_log(&mut self, log: LogId) -> io::Result<OwnedFd> {
         let mut writer = None;
-        let reader = self.count(|| {
+        let mut reader = self.count(|| {
             let (ours, reader) = memfd::log_file("bulkhead-log", LOG_BYTES)?;
             writer = Some(ours);
             Ok(reader)
         })?;
+        reader.hold = self.hold_of(Event::LogFreed { log });
         self.logs.insert(log, Rc::new(reader));
         writer.ok_or_else(|| io::Error::other("no log was made"))
     }
@@ -246,6 +295,38 @@ mod tests {
         assert!(store.make().is_ok());
         drop(running);
         assert!(store.make().is_ok());
+    }
+
+    #[test]
+    fn an_output_is_freed_once_neither_the_store_nor_a_reply_holds_it() {
+        let mut store = OutputStore::new(8, BackgroundCloser::default());
+        let freed = |store: &OutputStore| {
+            let mut events = Vec::new();
+            store.tell_freed(&mut events);
+            events.iter().map(|event| format!("{event:?}")).collect::<Vec<_>>()
+        };
+        let written = store.make().unwrap();
+        File::from(written.as_fd().try_clone_to_owned().unwrap()).write_all(&[1; 5000]).unwrap();
+        memfd::seal_output(written.as_fd()).unwrap();
+        let output = store.take(written, 5000).unwrap().unwrap();
+        assert_eq!(store.counted_bytes(output), 8192, "whole pages");
+        let (unsent, other) = (store.get(output).unwrap(), store.get(output).unwrap());
+        let unread = unsent.hold();
+        store.drop_output(output);
+        drop(unsent);
+        assert!(freed(&store).is_empty(), "another reply holds it");
+        drop(other);
+        assert!(freed(&store).is_empty(), "it was sent, and is not read");
+        drop(unread);
+        assert_eq!(freed(&store), ["OutputFreed { output: OutputId(1) }"]);
+        drop(store.begin_log(LogId(3)).unwrap());
+        store.drop_log(LogId(3));
+        assert_eq!(freed(&store), ["LogFreed { log: LogId(3) }"]);
+        drop(store.make().unwrap());
+        store.share(ScratchId(1)).unwrap();
+        store.drop_scratch(ScratchId(1));
+        assert!(freed(&store).is_empty(), "the core knows that by itself");
+        assert_eq!(store.counted_bytes(output), 0);
     }
 
     #[test]

@@ -62,6 +62,8 @@ struct File {
     keep_seconds: Option<u64>,
     keep_jobs_max: Option<u64>,
     keep_bytes_max: Option<u64>,
+    keep_outputs_max: Option<u64>,
+    outputs_bytes_max: Option<u64>,
     files_max: Option<u64>,
     files_bytes_max: Option<u64>,
     copies_bytes_max: Option<u64>,

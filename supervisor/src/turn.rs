@@ -76,6 +76,7 @@ impl EventLoop {
             let leave = self.performer.perform(&mut out.actions, now.mono_ns, batch);
             let expecting = self.spin.is_worth_it(&self.performer.workers, now.mono_ns);
             self.performer.clients.flush(expecting, batch);
+            self.performer.outputs.tell_freed(batch);
             // Records are logged last: the retry of a job whose worker died has been sent by now.
             for record in out.records.drain(..) {
                 log_record(&record, self.core.user_of_record(record.index), now.mono_ns);
@@ -99,6 +100,8 @@ impl EventLoop {
         if batch.is_empty() && self.performer.clients.has_delayed() {
             self.performer.clients.flush(false, batch);
         }
+        // A connection may have ended, or have taken its last reply.
+        self.performer.outputs.tell_freed(batch);
         let busy = busy || self.performer.clients.is_busy();
         let mut timeout =
             if batch.is_empty() && !busy { self.until_deadline() } else { Some(Duration::ZERO) };

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use bulkhead_core::event::{Event, Leftover, Report, TaskResult};
 use bulkhead_link::supervisor::{FailureOutput, FinishedResult, FinishedTask};
 use bulkhead_proto::death::Violation;
-use bulkhead_proto::ids::{PoolId, WorkerId};
+use bulkhead_proto::ids::{OutputId, PoolId, WorkerId};
 use bulkhead_proto::worker::message::Tasks;
 use bulkhead_sys::shortage;
 use bulkhead_sys::tree::{EndedStrays, RemainingStrays};
@@ -246,7 +246,8 @@ fn read_box(
         match result {
             Ok(result) => {
                 let survivors = if last == Some(seq) { std::mem::take(&mut survivors) } else { Vec::new() };
-                let report = Report { result, elapsed_ns, survivors };
+                let output_bytes = output_of(&result).map_or(0, |output| outputs.counted_bytes(output));
+                let report = Report { result, elapsed_ns, output_bytes, survivors };
                 events.push(Event::Finished { worker: worker.id, seq, report });
             }
             Err(violation) => {
@@ -258,6 +259,16 @@ fn read_box(
     events.extend(violation);
     // After the results: a change is about the first task that has none.
     events.extend(worker.program_event());
+}
+
+/// The output that a result brings.
+fn output_of(result: &TaskResult) -> Option<OutputId> {
+    match result {
+        TaskResult::Held { output, .. }
+        | TaskResult::Planned { output, .. }
+        | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } => Some(*output),
+        TaskResult::Inline(_) | TaskResult::Failed { .. } => None,
+    }
 }
 
 /// The output that a failed task left, in the box or in its output file.

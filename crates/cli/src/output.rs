@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bulkhead_client::{JobEnd, ReceivedOutput};
 use bulkhead_views::end::{EndView, ResultLine};
 use serde_json::{Map, Value};
@@ -19,6 +19,7 @@ const WRITE: &str = "cannot write the result";
 fn pieces(output: &ReceivedOutput, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
     match output {
         ReceivedOutput::None => Ok(()),
+        ReceivedOutput::Gone(gone) => bail!("there is no result: {gone}"),
         ReceivedOutput::Inline(bytes) => each(bytes).context(WRITE),
         ReceivedOutput::File(file) => {
             let mut reader = file.reader();
@@ -60,7 +61,8 @@ pub(crate) fn write_json(
     let mut view = view(end);
     view.output_bytes = in_file.unwrap_or(view.output_bytes);
     let mut line = ResultLine::begin(fields, &view, into).context(WRITE)?;
-    if in_file.is_none() && !matches!(end.output, ReceivedOutput::None) {
+    let is_there = !matches!(end.output, ReceivedOutput::None | ReceivedOutput::Gone(_));
+    if in_file.is_none() && is_there {
         line.begin_result().context(WRITE)?;
         pieces(&end.output, |piece| line.piece(piece))?;
     }
@@ -74,6 +76,7 @@ pub(crate) fn view(end: &JobEnd) -> EndView<'_> {
         outcome: &end.outcome,
         attempts: end.attempts,
         output_bytes: end.output.bytes(),
+        output_gone: end.output.gone(),
         survivors: &end.survivors,
     }
 }

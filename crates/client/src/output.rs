@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, Survivor};
+use bulkhead_proto::client::outcome::{self, JobEnded, Outcome, OutputGone, Survivor};
 use bulkhead_proto::ids::JobId;
 
 use crate::error::{Error, ProtocolError};
@@ -37,13 +37,23 @@ pub enum ReceivedOutput {
     Inline(Vec<u8>),
     /// A file, for longer outputs.
     File(ReceivedFile),
+    /// The daemon has dropped it to make room.
+    Gone(OutputGone),
 }
 
 impl ReceivedOutput {
+    /// What the daemon says of an output that it has dropped to make room.
+    pub fn gone(&self) -> Option<OutputGone> {
+        match self {
+            Self::Gone(gone) => Some(*gone),
+            Self::None | Self::Inline(_) | Self::File(_) => None,
+        }
+    }
+
     /// Its size in bytes.
     pub fn bytes(&self) -> u64 {
         match self {
-            Self::None => 0,
+            Self::None | Self::Gone(_) => 0,
             Self::Inline(bytes) => bytes.len() as u64,
             Self::File(file) => file.bytes(),
         }
@@ -102,6 +112,7 @@ impl JobEnd {
         let JobEnded { job, outcome, output, attempts, survivors } = ended;
         let output = match output {
             outcome::JobOutput::None => ReceivedOutput::None,
+            outcome::JobOutput::Gone(gone) => ReceivedOutput::Gone(gone),
             outcome::JobOutput::Inline(payload) => ReceivedOutput::Inline(payload.into()),
             outcome::JobOutput::Descriptor { bytes } => {
                 let file = File::from(descriptor().ok_or(ProtocolError::NoDescriptor(job))?);

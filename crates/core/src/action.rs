@@ -118,12 +118,12 @@ pub enum Action {
         /// The log.
         log: LogId,
     },
-    /// A log is no longer wanted.
+    /// A log is no longer wanted: [`crate::event::Event::LogFreed`] follows when no unread reply holds it.
     DropLog {
         /// Which.
         log: LogId,
     },
-    /// A held output is no longer wanted.
+    /// A held output is no longer wanted: [`crate::event::Event::OutputFreed`] follows when no unread reply holds it.
     DropOutput {
         /// Which.
         output: OutputId,

@@ -57,7 +57,9 @@ pub struct Config {
     pub keep_jobs_max: u64,
     /// Most bytes of their results.
     pub keep_bytes_max: u64,
-    /// Most outputs of theirs in held descriptors.
+    /// Most bytes of memory in outputs and logs, from the offer that they are made for to their last close.
+    pub outputs_bytes_max: u64,
+    /// Most outputs of kept jobs in held descriptors.
     pub keep_outputs_max: u64,
     /// Most logs that are kept; the oldest go first, logs of running jobs never.
     pub keep_logs_max: u64,
@@ -164,6 +166,7 @@ impl Default for Config {
             files_bytes_max: 1 << 30,
             keep_jobs_max: 100_000,
             keep_bytes_max: 256 << 20,
+            outputs_bytes_max: 4 << 30,
             keep_outputs_max: 1024,
             keep_logs_max: 256,
             keep_ms: 3_600_000,

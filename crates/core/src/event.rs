@@ -7,7 +7,7 @@ use bulkhead_proto::client::evidence::{Evidence, ProcessSeen, TaskProgress};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::Survivor;
 use bulkhead_proto::death::{Death, ProgramEnd, Violation};
-use bulkhead_proto::ids::{ClientId, FileId, OutputId, Seq, Tag, WorkerId};
+use bulkhead_proto::ids::{ClientId, FileId, LogId, OutputId, Seq, Tag, WorkerId};
 use bulkhead_proto::job::Payload;
 
 /// The two clocks. The shell reads them once for each turn.
@@ -211,6 +211,17 @@ pub enum Event {
         remains: Vec<Remains>,
     },
 
+    /// An output that the shell was told to drop is closed: neither the shell nor an unread reply holds it any more.
+    OutputFreed {
+        /// Which.
+        output: OutputId,
+    },
+    /// The same of a log.
+    LogFreed {
+        /// Which.
+        log: LogId,
+    },
+
     /// Take no new jobs, end what was accepted, then stop (the first SIGTERM).
     Drain {
         /// How long that may take, in milliseconds.
@@ -256,6 +267,9 @@ pub struct Report {
     pub result: TaskResult,
     /// How long it took, in nanoseconds.
     pub elapsed_ns: u64,
+    /// What the output in [`TaskResult::Held`], [`TaskResult::Planned`] or [`Leftover::Held`] counts, in bytes: its size or
+    /// its memory, whichever is more, once it is sealed. 0 if there is none.
+    pub output_bytes: u64,
     /// Processes of the task that the worker could not end, as the kernel shows them. The worker leaves if there are some.
     pub survivors: Vec<Survivor>,
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::ids::WorkerId;
+use bulkhead_proto::ids::{LogId, OutputId, WorkerId};
 
 use crate::rng::SimRng;
 
@@ -38,6 +38,10 @@ pub enum Move {
     Act(usize),
     /// A client has read all that was sent to it.
     Flush(usize),
+    /// The last reply with an output that was dropped is read.
+    FreeOutput(OutputId),
+    /// The same of a log.
+    FreeLog(LogId),
     /// The wall clock is set.
     SetWall,
     /// The daemon is told to drain or to stop.

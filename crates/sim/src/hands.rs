@@ -239,6 +239,7 @@ impl World {
 
     fn drop_output(&mut self, output: OutputId) -> Verdict {
         if self.sabotage == Some(Sabotage::KeepOutputs) || self.held.remove(&output) {
+            self.output_dropped(output);
             Ok(())
         } else {
             broken("outputs", format!("output {output} was dropped twice, or never held"))

@@ -136,8 +136,13 @@ impl World {
             uid: Some(0),
             name: "sudo".to_owned(),
         });
-        let report =
-            Report { result, elapsed_ns: written.elapsed_ns, survivors: survivors.into_iter().collect() };
+        let output_bytes = written.output_bytes;
+        let report = Report {
+            result,
+            output_bytes,
+            elapsed_ns: written.elapsed_ns,
+            survivors: survivors.into_iter().collect(),
+        };
         batch.push(Event::Finished { worker, seq, report });
     }
 

@@ -21,6 +21,7 @@ mod lending;
 mod logs;
 mod moves;
 pub mod oracle;
+mod outputs;
 mod people;
 mod phases;
 mod pools;

@@ -67,5 +67,6 @@ impl World {
         if self.sabotage != Some(Sabotage::KeepLogs) {
             self.logs.remove(&log);
         }
+        self.log_dropped(log);
     }
 }

@@ -6,6 +6,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use bulkhead_core::action::Task;
+use bulkhead_core::event::Event;
 use bulkhead_proto::death::Death;
 use bulkhead_proto::worker::boxes::ReportStatus;
 
@@ -41,6 +42,8 @@ impl World {
             Move::StrayEnds(pid) => self.end_stray(pid),
             Move::Act(client) => self.act(client),
             Move::Flush(client) => self.flush(client),
+            Move::FreeOutput(output) => self.told_back.push(Event::OutputFreed { output }),
+            Move::FreeLog(log) => self.told_back.push(Event::LogFreed { log }),
             Move::SetWall => self.set_wall(),
             Move::Shutdown => self.shut_down(),
         }
@@ -245,6 +248,9 @@ impl World {
     }
 }
 
+/// With less room than this for its output, in bytes, a task uses half of it.
+const MUCH_ROOM: u64 = 16 << 20;
+
 /// The report of a task that is done; each execution's is different, so that two can be told apart.
 fn done(task: &Task, count: u32, elapsed_ns: u64) -> FakeResult {
     match task.output {
@@ -252,7 +258,11 @@ fn done(task: &Task, count: u32, elapsed_ns: u64) -> FakeResult {
             let parts = Truth::parts(&task.input);
             FakeResult { parts, ..FakeResult::descriptor(16 + 8 * u64::from(parts), elapsed_ns) }
         }
-        OutputMode::Descriptor => FakeResult::descriptor(1_000_000 + u64::from(count), elapsed_ns),
+        OutputMode::Descriptor => {
+            let room = if task.stage == Stage::Whole { task.room.own_bytes } else { task.room.shared_bytes };
+            let bytes = if room < MUCH_ROOM { room / 2 } else { 1_000_000 };
+            FakeResult::descriptor(bytes + u64::from(count), elapsed_ns)
+        }
         OutputMode::Inline | OutputMode::File => {
             let mut bytes = task.input.as_bytes().to_vec();
             bytes.extend_from_slice(&TaskId::of(task).part.to_le_bytes());

@@ -208,6 +208,7 @@ impl World {
         self.oracles.outputs.finish(self.held.len())?;
         self.oracles.files.finish(self.files.len() + self.scratches.len())?;
         self.oracles.logs.finish(self.logs.len())?;
+        self.oracles.memory.finish()?;
         self.wait_for_silence()
     }
 

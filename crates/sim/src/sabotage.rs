@@ -37,6 +37,8 @@ pub enum Sabotage {
     NoKill,
     /// Shell: keeps outputs for ever.
     KeepOutputs,
+    /// Shell: frees no output and no log.
+    NeverFree,
     /// Shell: keeps logs for ever.
     KeepLogs,
     /// Shell: shows more than a worker uses, and none of its progress.
@@ -103,6 +105,8 @@ pub enum Sabotage {
     WrongAttempt,
     /// Core: shows few of the logs that clients wait for.
     HideLogs,
+    /// Core: is told that outputs may take any memory.
+    EndlessOutputs,
     /// Core: is told that there may be any number of logs.
     EndlessLogs,
     /// Core: offers the first part again and again.
@@ -299,6 +303,7 @@ pub(crate) fn told(config: &Config, sabotage: Option<Sabotage>) -> Config {
             config.running_max = None;
             config.pools.iter_mut().for_each(|pool| pool.running_max = None);
         }
+        Some(Sabotage::EndlessOutputs) => config.outputs_bytes_max = u64::MAX / 4,
         Some(Sabotage::EndlessLogs) => config.keep_logs_max = u64::MAX,
         Some(Sabotage::ImpatientWithPrograms) => {
             config.program_stopped_ms = config.program_stopped_ms.map(|limit_ms| limit_ms / 2);

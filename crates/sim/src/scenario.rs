@@ -11,6 +11,7 @@ use crate::crowds::{self, Crowd};
 use crate::deep;
 use crate::lending;
 use crate::logs;
+use crate::outputs;
 use crate::pools::{self, Down};
 use crate::programs;
 use crate::rng::SimRng;
@@ -113,6 +114,8 @@ pub struct Scenario {
     pub logs: bool,
     /// The users, if there are many.
     pub crowd: Option<Crowd>,
+    /// Whether there is little memory for outputs.
+    pub little_memory: bool,
     /// Whether signals stop the programs of tasks.
     pub programs: bool,
     /// Whether the rings of workers are filled once faults have stopped.
@@ -157,6 +160,7 @@ impl Scenario {
             deep: false,
             strays: strays::leave(seed),
             spare_stops: strays::stop_spares(seed),
+            little_memory: false,
             clients: if flood { 2 } else { rng.between(1, 5) as usize },
             acts: if flood { 12 } else { rng.between(5, 40) as u32 },
             pause_ns: *rng.pick(pauses(profile)),
@@ -169,6 +173,7 @@ impl Scenario {
         scenario.down = pools::split(seed, profile, &mut scenario.config);
         lending::lend(seed, profile, &mut scenario.config);
         scenario.logs = logs::keep(seed, &mut scenario.config);
+        scenario.little_memory = outputs::bound(seed, &mut scenario.config);
         scenario.programs = programs::stop(seed, profile, &mut scenario.config);
         scenario.crowd = crowds::gather(seed, profile, &mut scenario.config);
         if let Some(crowd) = scenario.crowd {

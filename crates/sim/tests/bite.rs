@@ -43,6 +43,8 @@ bites! {
     replies_sent_twice: TwiceTold by "replies";
     nobody_is_killed: NoKill by "ends" | "pool";
     outputs_kept_for_ever: KeepOutputs by "outputs";
+    memory_without_a_bound: EndlessOutputs by "memory";
+    memory_that_is_never_freed: NeverFree by "memory" | "ends";
     usage_exaggerated: Exaggerate by "limits";
     stops_that_are_not_told: DeafToStops by "pool";
     stops_of_programs_that_are_not_told: DeafToProgramStops by "programs";

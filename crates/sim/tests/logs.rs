@@ -262,8 +262,12 @@ fn too_many_logs_are_those_of_jobs_that_do_not_run_the_oldest_first() {
     let mut bench = Bench::with_log();
     let second = bench.offer(JobId(2), 1, 2);
     bench.decide(vec![second]).unwrap();
-    let report =
-        Report { result: TaskResult::Inline(Payload::from(vec![7])), elapsed_ns: 1, survivors: Vec::new() };
+    let report = Report {
+        result: TaskResult::Inline(Payload::from(vec![7])),
+        elapsed_ns: 1,
+        output_bytes: 0,
+        survivors: Vec::new(),
+    };
     let finished = |seq| Event::Finished { worker: WORKER, seq: Seq(seq), report: report.clone() };
     bench.tell(finished(1));
     bench.decide(vec![]).expect("that of a running job does not count");

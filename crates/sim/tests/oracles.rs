@@ -105,7 +105,7 @@ impl Bench {
     }
 
     fn finish(&mut self, seq: u64, result: TaskResult) {
-        let report = Report { result, elapsed_ns: 1, survivors: Vec::new() };
+        let report = Report { result, elapsed_ns: 1, output_bytes: 0, survivors: Vec::new() };
         self.tell(Event::Finished { worker: WORKER, seq: Seq(seq), report }).unwrap();
     }
 

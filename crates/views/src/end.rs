@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use bulkhead_proto::client::outcome::{Outcome, Survivor};
+use bulkhead_proto::client::outcome::{Outcome, OutputGone, Survivor};
 use bulkhead_proto::ids::JobId;
 use serde_json::{Map, Value, json};
 
@@ -22,6 +22,8 @@ pub struct EndView<'a> {
     pub attempts: u32,
     /// The length of its output in bytes, wherever the output is.
     pub output_bytes: u64,
+    /// Its output, if the daemon has dropped it to make room.
+    pub output_gone: Option<OutputGone>,
     /// Processes that the daemon could not end.
     pub survivors: &'a [Survivor],
 }
@@ -36,6 +38,9 @@ impl EndView<'_> {
         }
         object.insert("attempts".to_owned(), json!(self.attempts));
         object.insert("output_bytes".to_owned(), json!(self.output_bytes));
+        if let Some(gone) = self.output_gone {
+            object.insert("output_gone".to_owned(), json!(gone));
+        }
         if !self.survivors.is_empty() {
             object.insert("survivors".to_owned(), json!(self.survivors));
         }
@@ -107,7 +112,14 @@ mod tests {
     use super::*;
 
     fn line(fields: Map<String, Value>, outcome: &Outcome, pieces: Option<&[&[u8]]>) -> String {
-        let end = EndView { job: JobId(7), outcome, attempts: 2, output_bytes: 6, survivors: &[] };
+        let end = EndView {
+            job: JobId(7),
+            outcome,
+            attempts: 2,
+            output_bytes: 6,
+            output_gone: None,
+            survivors: &[],
+        };
         let mut out = Vec::new();
         let mut line = ResultLine::begin(fields, &end, &mut out).unwrap();
         if let Some(pieces) = pieces {
@@ -141,8 +153,14 @@ mod tests {
 
     #[test]
     fn a_piece_without_a_result_is_an_error() {
-        let end =
-            EndView { job: JobId(7), outcome: &Outcome::Done, attempts: 1, output_bytes: 0, survivors: &[] };
+        let end = EndView {
+            job: JobId(7),
+            outcome: &Outcome::Done,
+            attempts: 1,
+            output_bytes: 0,
+            output_gone: None,
+            survivors: &[],
+        };
         let mut line = ResultLine::begin(Map::new(), &end, Vec::new()).unwrap();
         assert!(line.piece(b"a").is_err());
     }

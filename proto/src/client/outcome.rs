@@ -11,6 +11,7 @@ use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::ids::JobId;
 use crate::job::Payload;
+use crate::limits::OUTPUTS_KEY;
 use crate::plain::Plain;
 
 /// The one way in which a job ended.
@@ -126,6 +127,49 @@ pub enum JobOutput {
         /// Size in bytes.
         bytes: u64,
     },
+    /// It was in memory and went to make room.
+    Gone(OutputGone),
+}
+
+/// An output that the daemon has dropped to make room; its job is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct OutputGone {
+    /// The size that it had, in bytes.
+    pub bytes: u64,
+    /// Which bound was met.
+    pub bound: OutputBound,
+    /// The value of the bound.
+    pub limit: u64,
+}
+
+impl fmt::Display for OutputGone {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, bound, limit } = self;
+        write!(out, "its output of {bytes} bytes went to make room, {} = {limit}", bound.key())
+    }
+}
+
+/// A bound of outputs that are kept in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputBound {
+    /// Bytes of kept results.
+    KeptBytes,
+    /// Kept outputs.
+    KeptOutputs,
+    /// Bytes of all outputs and logs.
+    AllBytes,
+}
+
+impl OutputBound {
+    /// Its key in the daemon's configuration.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::KeptBytes => "keep_bytes_max",
+            Self::KeptOutputs => "keep_outputs_max",
+            Self::AllBytes => OUTPUTS_KEY,
+        }
+    }
 }
 
 /// A process that a job has left and that the daemon may not signal, because it runs as another user.

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::client::evidence::{Evidence, ProcessSeen};
-use crate::client::outcome::{Outcome, Survivor};
+use crate::client::outcome::{Outcome, OutputGone, Survivor};
 use crate::client::why::Part;
 use crate::codec::{Decode, Encode};
 use crate::death::{Death, Signal};
@@ -58,6 +58,8 @@ pub struct JobDetail {
     pub outcome: Option<Outcome>,
     /// Bytes of its output.
     pub output_bytes: Option<u64>,
+    /// The output that it had until room was needed.
+    pub output_gone: Option<OutputGone>,
     /// When it ended.
     pub ended_us: Option<u64>,
     /// The deaths that ended its attempts, oldest first.
@@ -275,8 +277,10 @@ pub struct Status {
     pub running: u64,
     /// Jobs that have ended and are kept.
     pub kept: u64,
-    /// Bytes of kept results.
+    /// Bytes of their results, outputs in memory included.
     pub kept_bytes: u64,
+    /// The memory in outputs and logs.
+    pub outputs: OutputMemory,
     /// Kept jobs that are quarantined.
     pub quarantined: u64,
     /// Most jobs that may be queued.
@@ -338,6 +342,23 @@ impl AccountRow {
             None => self.holds.push(holding),
         }
     }
+}
+
+/// The memory in outputs and logs, from the offer that they are made for to their last close, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct OutputMemory {
+    /// All of it.
+    pub held: u64,
+    /// What tasks that run may write.
+    pub running: u64,
+    /// Outputs that no client has read yet, and plans of jobs in parts.
+    pub unread: u64,
+    /// Outputs of kept jobs: the oldest go when there is too little room.
+    pub kept: u64,
+    /// Logs.
+    pub logs: u64,
+    /// The bound of all users together (`outputs_bytes_max`).
+    pub max: u64,
 }
 
 /// Counts since the daemon started.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::outcome::{Outcome, TimeLimit};
+use crate::client::outcome::{Outcome, OutputGone, TimeLimit};
 use crate::client::refusal::MetBound;
 use crate::client::view::{JobDeath, Parts, PoolHealth, StoppedProgram};
 use crate::codec::{Decode, Encode};
@@ -46,6 +46,8 @@ pub enum WhyNow {
         unread: Option<Unread>,
         /// Set while it is not offered because no output descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
+        /// Set while it is not offered because there is no room in memory for its output or its log.
+        outputs: Option<OutputWait>,
         /// Time until it expires, if it can expire.
         expires_in_ms: Option<u64>,
         /// The pool that runs its kind.
@@ -64,6 +66,8 @@ pub enum WhyNow {
         before: u64,
         /// Set while it is not offered because no output descriptor could be made: time until the next try.
         shortage_ms: Option<u64>,
+        /// Set while it is not offered because there is no room in memory for its output or its log.
+        outputs: Option<OutputWait>,
         /// The pool that runs its kind.
         pool: WhyPool,
     },
@@ -119,6 +123,21 @@ pub struct Unread {
     /// The bound that the unread results of all clients of its user have met, if they have: then jobs of each client of
     /// that user with unread results wait.
     pub of_user: Option<MetBound>,
+}
+
+/// The memory in outputs and logs that leaves no room for one more, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct OutputWait {
+    /// What the job's user holds.
+    pub held: u64,
+    /// Of that, what tasks that run may still write.
+    pub running: u64,
+    /// What all users hold together.
+    pub held_by_all: u64,
+    /// The most that one user may hold.
+    pub share: u64,
+    /// The most that all users together may hold (`outputs_bytes_max`).
+    pub bound: u64,
 }
 
 /// The state of the pool that runs a waiting job's kind.
@@ -281,6 +300,8 @@ pub struct WhyEnded {
     pub part: Option<Part>,
     /// Who cancelled it, if it was cancelled.
     pub by: Option<Canceller>,
+    /// The output that it had until room was needed.
+    pub gone: Option<OutputGone>,
     /// When it ended.
     pub at_us: u64,
     /// If it has expired: how long it was allowed to wait for its first attempt.

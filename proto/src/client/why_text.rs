@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-use crate::client::outcome::{Outcome, TimeLimit};
+use crate::client::outcome::{Outcome, OutputGone, TimeLimit};
 use crate::client::record_text::Span;
 use crate::client::view::{JobDeath, Parts, StoppedProgram};
 use crate::client::why::{
@@ -18,7 +18,7 @@ use crate::client::why::{
 };
 use crate::death::{Death, Signal};
 use crate::limits::WHY_COUNT_MAX;
-use waiting::{drain_text, say_before, say_pool, shortage, unread_text};
+use waiting::{drain_text, outputs_text, say_before, say_pool, shortage, unread_text};
 
 impl fmt::Display for Why {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +37,7 @@ impl Why {
                 let left = span(*left_ms);
                 said.push(format!("{} failed and is tried again in {left}{then}.", self.name()));
             }
-            WhyNow::Alone { before, shortage_ms, pool } => {
+            WhyNow::Alone { before, shortage_ms, outputs, pool } => {
                 said.push(format!(
                     "{} waits for a worker that has run nothing: a death was charged to it, so it runs alone.",
                     self.name()
@@ -46,6 +46,7 @@ impl Why {
                     said.push(format!("{} for one before it.", counted(*before, "job waits", "jobs wait")));
                 }
                 said.extend(shortage_ms.map(shortage));
+                said.extend(outputs.as_ref().map(outputs_text));
                 say_pool(pool, true, &mut said);
             }
             WhyNow::Parted { parts, unread, shortage_ms, pool } => {
@@ -82,8 +83,17 @@ impl Why {
     }
 
     fn say_queued(&self, said: &mut Vec<String>) {
-        let WhyNow::Queued { waited_ms, before, priority, raised, unread, shortage_ms, expires_in_ms, pool } =
-            &self.now
+        let WhyNow::Queued {
+            waited_ms,
+            before,
+            priority,
+            raised,
+            unread,
+            shortage_ms,
+            outputs,
+            expires_in_ms,
+            pool,
+        } = &self.now
         else {
             return;
         };
@@ -91,6 +101,7 @@ impl Why {
         said.push(format!("{} has been queued for {waited}, with priority {priority}.", self.name()));
         said.extend(unread.as_ref().map(unread_text));
         said.extend(shortage_ms.map(shortage));
+        said.extend(outputs.as_ref().map(outputs_text));
         say_before(before, said);
         if *raised > 0 {
             said.push(format!("Waiting has raised its priority by {raised} against jobs of its client."));
@@ -125,6 +136,9 @@ impl Why {
         if let (Outcome::TimedOut { .. }, Some(part)) = (&end.how, end.part) {
             said.push(format!("That was {part}."));
         }
+        said.extend(end.gone.map(|OutputGone { bytes, bound, limit }| {
+            format!("Its output of {bytes} bytes went to make room: {} is {limit}.", bound.key())
+        }));
         said.extend(
             end.holder
                 .as_ref()

@@ -9,7 +9,10 @@ use bulkhead_proto::bound::KindLimits;
 use bulkhead_proto::file::{self, FileUse, Way};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::kind::{self, Kind};
-use bulkhead_proto::limits::{CANCEL_GRACE_MAX_MS, KIND_NAME_MAX_BYTES, RING, TEXT_MAX_BYTES};
+use bulkhead_proto::limits::{
+    CANCEL_GRACE_MAX_MS, KIND_NAME_MAX_BYTES, KIND_OUTPUT_KEY, OUTPUT_MAX_BYTES, OUTPUT_MIN_BYTES, RING,
+    TEXT_MAX_BYTES,
+};
 use serde::Deserialize;
 
 use super::bounds::{self, LimitKeys};
@@ -35,6 +38,8 @@ pub(super) struct OwnKind {
     files_out: Option<Vec<String>>,
     /// The output mode of a job that does not set it.
     output: Option<OutputSetting>,
+    /// The most bytes of one output in memory.
+    output_max_bytes: Option<u64>,
     /// `crashes_max` of a job that does not set it.
     crashes_max: Option<u8>,
     /// `retries_max` of a job that does not set it.
@@ -105,8 +110,8 @@ impl OwnKind {
         ] {
             ensure!(
                 !is_said,
-                "kinds.{name}.{key}: {name:?} is built in, so that only pool, limits, crashes_max, retries_max and \
-                 cancel_grace_ms can be set"
+                "kinds.{name}.{key}: {name:?} is built in, so that only pool, limits, output_max_bytes, \
+                 crashes_max, retries_max and cancel_grace_ms can be set"
             );
         }
         Ok(())
@@ -183,6 +188,14 @@ impl OwnKind {
             "{table}cancel_grace_ms = {} is not from 0 to {CANCEL_GRACE_MAX_MS}",
             kind.cancel_grace_ms
         );
+        let output_max = self.output_max_bytes.or(kind.output_max_bytes);
+        if let Some(bytes) = output_max {
+            ensure!(
+                (OUTPUT_MIN_BYTES..=OUTPUT_MAX_BYTES).contains(&bytes),
+                "{table}{KIND_OUTPUT_KEY} = {bytes} is not from {OUTPUT_MIN_BYTES} to {OUTPUT_MAX_BYTES}"
+            );
+        }
+        kind.output_max_bytes = output_max;
         (kind.crashes_max, kind.retries_max) = (self.crashes_max, self.retries_max);
         kind.pool = self.pool.clone().unwrap_or_default();
         Ok(())
@@ -205,6 +218,21 @@ mod tests {
         let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
         let limits = file.limits().read("").map_err(|error| error.to_string())?;
         table(&file, false, &limits).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_kind_says_how_long_its_outputs_become() {
+        let read_one = |text: &str| Ok::<_, String>(read(text)?.pop().unwrap().output_max_bytes);
+        assert_eq!(read_one("[kinds.square]\n"), Ok(None));
+        assert_eq!(read_one("[kinds.square]\noutput_max_bytes = 4096\n"), Ok(Some(4096)));
+        let error = read_one("[kinds.square]\noutput_max_bytes = 4095\n").unwrap_err();
+        assert!(
+            error.contains("kinds.square.output_max_bytes = 4095 is not from 4096 to 1073741824"),
+            "{error}"
+        );
+        let kinds = read("[kinds.factorial]\noutput_max_bytes = 1000000\n").unwrap();
+        let factorial = kinds.iter().find(|kind| kind.name == "factorial").unwrap();
+        assert_eq!(factorial.output_max_bytes, Some(1_000_000));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::num::NonZero;
 
 use anyhow::{Context, Result, ensure};
 use bulkhead_core::config::Config;
-use bulkhead_proto::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, WORKERS_MAX};
+use bulkhead_proto::limits::{INLINE_MAX_BYTES, LIMIT_MAX_MS, OUTPUTS_MIN_BYTES, WORKERS_MAX};
 
 use super::bounds::LIMIT_MAX_SECONDS;
 use super::{File, kinds, pools};
@@ -79,6 +79,10 @@ pub(super) fn core_config(
         recycle_resident_bytes: file.recycle_resident_bytes.or(defaults.recycle_resident_bytes),
         keep_jobs_max: file.keep_jobs_max.unwrap_or(defaults.keep_jobs_max),
         keep_bytes_max: file.keep_bytes_max.unwrap_or(defaults.keep_bytes_max),
+        keep_outputs_max: file.keep_outputs_max.unwrap_or(defaults.keep_outputs_max),
+        outputs_bytes_max: file
+            .outputs_bytes_max
+            .unwrap_or_else(|| (here.memory_bytes / 4).max(OUTPUTS_MIN_BYTES)),
         // Lowered later to the descriptor budget, which is not known yet.
         files_max: file.files_max.unwrap_or(u64::MAX),
         files_bytes_max: file.files_bytes_max.unwrap_or(here.memory_bytes / 4),
@@ -128,11 +132,13 @@ fn check_ranges(file: &File) -> Result<()> {
     let wide = 1..=u64::MAX;
     // With less, an input of the allowed size would never fit, and its client would retry for ever.
     let input = INLINE_MAX_BYTES as u64..=u64::MAX;
+    let outputs = OUTPUTS_MIN_BYTES..=u64::MAX;
     for (key, value, range) in [
         ("clients_max", file.clients_max, &wide),
         ("queue_max", file.queue_max, &wide),
         ("queue_bytes_max", file.queue_bytes_max, &input),
         ("lend_after_seconds", file.lend_after_seconds, &seconds),
+        ("outputs_bytes_max", file.outputs_bytes_max, &outputs),
         ("stuck_after_seconds", file.stuck_after_seconds, &seconds),
         ("stopped_seconds", file.stopped_seconds, &seconds),
         ("program_stopped_seconds", file.program_stopped_seconds, &seconds),
@@ -169,8 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn files_may_pin_a_quarter_of_the_memory_unless_told_otherwise() {
+    fn files_and_outputs_may_take_a_quarter_of_the_memory_each_unless_told_otherwise() {
         assert_eq!(read("").unwrap().files_bytes_max, 1 << 20);
+        assert_eq!(read("").unwrap().outputs_bytes_max, 128 << 20, "and no less than is needed");
+        let config = read("outputs_bytes_max = 199999999\nkeep_outputs_max = 3").unwrap();
+        assert_eq!((config.outputs_bytes_max, config.keep_outputs_max), (199_999_999, 3));
         let config = read("files_max = 5\nfiles_bytes_max = 7").unwrap();
         assert_eq!((config.files_max, config.files_bytes_max), (5, 7));
     }
@@ -186,6 +195,7 @@ mod tests {
             ("clients_max = 0", "clients_max = 0 is not from 1"),
             ("queue_max = 0", "queue_max = 0 is not from 1 to 18446744073709551615"),
             ("queue_bytes_max = 4095", "queue_bytes_max = 4095 is not from 4096 to"),
+            ("outputs_bytes_max = 1", "outputs_bytes_max = 1 is not from 134217728 to"),
             ("stuck_after_seconds = 0", "stuck_after_seconds = 0 is not from 1 to 2592000"),
             ("lend_after_seconds = 0", "lend_after_seconds = 0 is not from 1 to 2592000"),
             ("stopped_seconds = 0", "stopped_seconds = 0 is not from 1 to 2592000"),

@@ -68,6 +68,7 @@ fn describe(detail: &JobDetail, symbol_cache: &mut SymbolCache) -> Vec<String> {
         format!("parts     {done} done, {running} running, of {total}")
     }));
     lines.extend(detail.output_bytes.map(|bytes| format!("output    {bytes} bytes")));
+    lines.extend(detail.output_gone.map(|gone| format!("output    {gone}")));
     lines.push(format!("attempts  {}, {} crashes charged", row.attempts, row.crashes));
     lines.push(format!("policy    {}", policy(detail)));
     for one in &detail.deaths {
@@ -147,6 +148,7 @@ mod tests {
             parts: Some(Parts { done: 12, running: 2, total: 100 }),
             outcome: Some(Outcome::Crashed { crashes: 1, last: "SIGKILL".to_owned() }),
             output_bytes: None,
+            output_gone: None,
             ended_us: Some(1_000_412),
             deaths: vec![JobDeath {
                 at_us: 1_000_400,

@@ -1,7 +1,8 @@
 //! `bulkhead result`: the result of a job that has ended, to stdout or into a file.
 //!
 //! For a program that failed it prints the output that the program had written. If the job did not end `done`, a line
-//! on stderr and the exit code say how it ended; a file is written for done jobs only.
+//! on stderr and the exit code say how it ended; a file is written for done jobs only. A line also says if the daemon has
+//! dropped the output to make room.
 
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -47,10 +48,18 @@ impl Args {
             crashed.note(&end);
             crashed.tell(&mut client, true);
         }
+        let gone = end.output.gone();
+        if let Some(gone) = gone
+            && !global.quiet
+        {
+            say(format_args!("bulkhead: job {}: {gone}", end.job));
+        }
         let mut out = StdoutWriter::new();
         if global.json && self.output.is_none() {
             output::write_json(Map::new(), &end, None, out.writer())?;
-        } else if end.outcome == Outcome::Done || (self.output.is_none() && end.output.bytes() > 0) {
+        } else if gone.is_none() && end.outcome == Outcome::Done
+            || (self.output.is_none() && end.output.bytes() > 0)
+        {
             match &self.output {
                 None => output::write_line(&end.output, out.writer())?,
                 Some(path) => {
@@ -62,6 +71,11 @@ impl Args {
             }
         }
         out.flush()?;
-        Ok(exit::of(&end.outcome))
+        // The job is done, and what was asked for is not there.
+        if gone.is_some() && end.outcome == Outcome::Done {
+            Ok(exit::FAILED)
+        } else {
+            Ok(exit::of(&end.outcome))
+        }
     }
 }

@@ -44,7 +44,7 @@ impl Args {
 }
 
 fn describe(status: &Status, now_us: u64) -> Vec<String> {
-    let Status { totals, .. } = status;
+    let Status { totals, outputs, .. } = status;
     let up = duration::rough(now_us.saturating_sub(status.started_us));
     let durability = if status.durable {
         "durable: accepted jobs outlive the daemon"
@@ -61,6 +61,10 @@ fn describe(status: &Status, now_us: u64) -> Vec<String> {
         format!(
             "kept      {} ended jobs with {} bytes of results, {} of them quarantined",
             status.kept, status.kept_bytes, status.quarantined
+        ),
+        format!(
+            "memory    {} bytes of outputs and logs (of {} at most): {} for tasks that run, {} unread, {} kept, {} in logs",
+            outputs.held, outputs.max, outputs.running, outputs.unread, outputs.kept, outputs.logs
         ),
         format!("clients   {}", status.clients),
         format!(
@@ -177,7 +181,7 @@ fn health(pool: &PoolRow) -> String {
 mod tests {
     use bulkhead_proto::client::evidence::ProcessSeen;
     use bulkhead_proto::client::outcome::Survivor;
-    use bulkhead_proto::client::view::{PoolHealth, Totals};
+    use bulkhead_proto::client::view::{OutputMemory, PoolHealth, Totals};
     use bulkhead_proto::ids::{JobId, SlotId, WorkerId};
 
     use super::*;
@@ -255,6 +259,7 @@ mod tests {
             running: 2,
             kept: 3,
             kept_bytes: 12,
+            outputs: OutputMemory { held: 60, running: 10, unread: 20, kept: 5, logs: 25, max: 100 },
             quarantined: 1,
             queue_max: 1_000_000,
             shortage: "no output descriptor: 64 are open".to_owned(),
@@ -287,6 +292,7 @@ mod tests {
             "5 queued (of 1000000 at most)",
             "accepted  10:",
             "short     jobs with large results wait: no output descriptor: 64 are open",
+            "memory    60 bytes of outputs and logs (of 100 at most): 10 for tasks that run, 20 unread, 5 kept, 25 in logs",
             "4 deaths",
             "account   user 1001: 3 of 3 connections (clients_max), 30 of 75 queued jobs (queue_max)",
             "account   2 accounts more: --json has 1",

@@ -269,16 +269,26 @@ impl Ledger {
     pub fn room(&self, account: AccountId, resource: Resource) -> Room {
         let (own, share, bound) =
             (self.held(account, resource), self.share(account, resource), self.bound(resource));
-        // Whatever the others hold: only those who hold as little use up what small accounts have.
-        let beyond = (bound / BEYOND_PART).saturating_sub(self.of_small[resource as usize]);
-        let of_small = (bound / SMALL_PART).saturating_sub(own).min(beyond);
         let of_share = share.saturating_sub(own);
-        let of_all = bound.saturating_sub(self.held_by_all(resource)).max(of_small);
+        let of_all = self.left_of_all(account, resource, 0);
         if of_share <= of_all {
             Room { left: of_share, limit: share, bound }
         } else {
             Room { left: of_all, limit: bound, bound }
         }
+    }
+
+    /// How much all together may still take if this account takes it, once `back` of what they hold is given back.
+    ///
+    /// # Panics
+    /// If it is not open.
+    pub fn left_of_all(&self, account: AccountId, resource: Resource, back: u64) -> u64 {
+        let (own, bound) = (self.held(account, resource), self.bound(resource));
+        let all = self.held_by_all(resource).saturating_sub(back);
+        // Whatever the others hold: only those who hold as little use up what small accounts have.
+        let beyond = (bound / BEYOND_PART).saturating_sub(self.of_small[resource as usize]);
+        let of_small = (bound / SMALL_PART).saturating_sub(own).min(beyond);
+        bound.saturating_sub(all).max(of_small)
     }
 
     /// The account that holds most of what can be evicted; of equal ones the last.

@@ -39,7 +39,8 @@ impl Jobs {
         self.mark_untold(key);
         let untold = self.weigh_untold(key);
         self.kept.add_untold(untold.bytes);
-        self.table.charges.charge(self.table.batch(key).account, Resource::UnreadResults, untold.bytes);
+        let bytes = untold.bytes + self.output_bytes_of(key);
+        self.table.charges.charge(self.table.batch(key).account, Resource::UnreadResults, bytes);
         Some(untold)
     }
 

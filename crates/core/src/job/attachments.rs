@@ -13,14 +13,16 @@ use std::rc::Rc;
 use bulkhead_proto::file::FileUse;
 use bulkhead_proto::ids::{FileId, OutputId, ScratchId};
 use bulkhead_proto::job::OutputMode;
+use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 
 use crate::action::{Action, TaskFile};
 use crate::event::Attached;
-use crate::job::Jobs;
 use crate::job::files::pinned_bytes;
 use crate::job::list::Key;
 use crate::job::run::{TaskRun, Ticket};
+use crate::job::state::TaskKind;
+use crate::job::{Jobs, OutputGrant};
 use crate::turn::{AccountId, Resource, Turn, count_down};
 
 /// The number of one job's attachments; never used again.
@@ -36,8 +38,22 @@ struct Attachments {
     /// The output that all tasks of the job share, once a task was offered with it.
     scratch: Option<ScratchId>,
     plan: Option<OutputId>,
+    room: JobRoom,
     /// How many hold them: the job until its end, and each offer that carries them.
     users: u32,
+}
+
+/// The memory that is promised to a job that is done in parts.
+#[derive(Clone, Copy, Debug, Default)]
+struct JobRoom {
+    /// Whose it is, if any is promised.
+    account: Option<AccountId>,
+    /// All of it, in bytes.
+    bytes: u64,
+    /// Of that, for the shared output.
+    shared_bytes: u64,
+    /// Of that, for the plan, until it is there.
+    plan_bytes: u64,
 }
 
 /// The attachments of all jobs.
@@ -49,6 +65,18 @@ pub(crate) struct AttachmentTable {
 }
 
 impl AttachmentTable {
+    /// Whether a shared output was begun, whether there is room for the packed results of the parts, and the bytes that are
+    /// promised.
+    pub(super) fn room_of(&self, id: Option<AttachmentsId>) -> (bool, bool, u64) {
+        let Some(found) = id.and_then(|id| self.held.get(&id)) else { return (false, false, 0) };
+        (found.scratch.is_some(), found.room.account.is_some(), found.room.bytes)
+    }
+
+    /// Bytes of memory that are promised to jobs, by account, for the audit.
+    pub(super) fn promised(&self) -> impl Iterator<Item = (AccountId, u64)> + '_ {
+        self.held.values().filter_map(|held| Some((held.room.account?, held.room.bytes)))
+    }
+
     fn get_mut(&mut self, id: AttachmentsId) -> &mut Attachments {
         self.held.get_mut(&id).expect("attachments that a job or an offer has are held")
     }
@@ -83,8 +111,18 @@ impl AttachmentTable {
     ) -> AttachmentsId {
         self.last += 1;
         let id = AttachmentsId(self.last);
-        self.held
-            .insert(id, Attachments { account, files, pinned_bytes, scratch: None, plan: None, users: 1 });
+        self.held.insert(
+            id,
+            Attachments {
+                account,
+                files,
+                pinned_bytes,
+                scratch: None,
+                plan: None,
+                room: JobRoom::default(),
+                users: 1,
+            },
+        );
         id
     }
 
@@ -112,16 +150,27 @@ impl AttachmentTable {
     }
 }
 
+/// The room of a task that is its whole job.
+fn whole(grant: &OutputGrant) -> OutputRoom {
+    OutputRoom { own_bytes: grant.own_bytes(), shared_bytes: 0 }
+}
+
 impl Jobs {
-    /// Adds an offer as a holder of its job's attachments, and lists the files that go with it.
+    /// Adds an offer as a holder of its job's attachments, and lists the files that go with it. Returns also how long its
+    /// outputs may become.
     ///
     /// # Panics
     /// If the job's attachments are closed.
-    pub(super) fn attach(&mut self, job: Key, stage: Stage) -> (Option<AttachmentsId>, Vec<TaskFile>) {
+    pub(super) fn attach(
+        &mut self,
+        job: Key,
+        stage: Stage,
+        grant: &OutputGrant,
+    ) -> (Option<AttachmentsId>, Vec<TaskFile>, OutputRoom) {
         let (account, output) = (self.table.batch(job).account, self.table.batch(job).policy.output);
         let id = match self.table[job].attachments() {
             Some(id) => id,
-            None if stage == Stage::Whole => return (None, Vec::new()),
+            None if stage == Stage::Whole => return (None, Vec::new(), whole(grant)),
             // A job that is done in parts has a plan, even if no file came with it.
             None => {
                 let id = self.attachments.open(account, Vec::new(), 0);
@@ -138,8 +187,18 @@ impl Jobs {
         let client = |(file, name): &(FileId, FileUse)| TaskFile::Client { file: *file, name: name.clone() };
         let mut files: Vec<TaskFile> = attachments.files.iter().map(client).collect();
         if stage == Stage::Whole {
-            return (Some(id), files);
+            return (Some(id), files, whole(grant));
         }
+        let account = self.table.batch(job).account;
+        self.outputs.grant(&mut self.table.charges, account, grant.job_bytes);
+        attachments.room.account = Some(account);
+        attachments.room.bytes += grant.job_bytes;
+        attachments.room.shared_bytes += grant.shared_bytes();
+        if stage == Stage::Plan {
+            attachments.room.plan_bytes += grant.own_bytes();
+        }
+        let JobRoom { shared_bytes, plan_bytes: own_bytes, .. } = attachments.room;
+        let room = OutputRoom { own_bytes, shared_bytes };
         files.extend(attachments.plan.map(|output| TaskFile::Plan { output }));
         if output == OutputMode::Descriptor {
             let scratch = *attachments.scratch.get_or_insert(next);
@@ -149,7 +208,7 @@ impl Jobs {
         if let (Stage::Merge { .. }, Some(results)) = (stage, results) {
             files.push(TaskFile::Results { results });
         }
-        (Some(id), files)
+        (Some(id), files, room)
     }
 
     /// Keeps the plan of a job for its parts and its merge.
@@ -159,8 +218,31 @@ impl Jobs {
     pub(super) fn keep_plan(&mut self, turn: &mut Turn, job: Key, plan: OutputId) {
         let attachments = self.table[job].attachments().and_then(|id| self.attachments.held.get_mut(&id));
         let attachments = attachments.expect("a job at its plan holds its attachments");
-        if let Some(old) = attachments.plan.replace(plan) {
-            turn.act(Action::DropOutput { output: old });
+        let bytes = std::mem::take(&mut attachments.room.plan_bytes);
+        attachments.room.bytes -= bytes;
+        let (old, account) = (attachments.plan.replace(plan), attachments.room.account);
+        if let Some(account) = account {
+            self.outputs.ungrant(&mut self.table.charges, account, bytes);
+        }
+        if let Some(old) = old {
+            self.drop_output(turn, old);
+        }
+    }
+
+    /// The plan task of a job is to be run again: its job gives back the room for what it writes, because it waits behind
+    /// jobs that may need it.
+    pub(super) fn give_back_plan_room(&mut self, turn: &mut Turn, job: Key) {
+        if self.table[job].task_kind != TaskKind::Plan {
+            return;
+        }
+        let Some(id) = self.table[job].attachments() else { return };
+        let attachments = self.attachments.get_mut(id);
+        let (room, scratch) = (std::mem::take(&mut attachments.room), attachments.scratch.take());
+        if let Some(account) = room.account {
+            self.outputs.ungrant(&mut self.table.charges, account, room.bytes);
+        }
+        if let Some(scratch) = scratch {
+            turn.act(Action::DropScratch { scratch });
         }
     }
 
@@ -170,17 +252,26 @@ impl Jobs {
     /// # Panics
     /// If the offer has attachments that are not held: it was settled before.
     pub(crate) fn take_scratch(&mut self, ticket: Ticket) {
-        if let Some(id) = ticket.attachments {
-            self.attachments.get_mut(id).scratch = None;
+        let Some(id) = ticket.attachments else { return };
+        let attachments = self.attachments.get_mut(id);
+        attachments.scratch = None;
+        let bytes = std::mem::take(&mut attachments.room.shared_bytes);
+        attachments.room.bytes -= bytes;
+        if let Some(account) = attachments.room.account {
+            self.outputs.ungrant(&mut self.table.charges, account, bytes);
         }
     }
 
-    /// An offer is settled, or its worker's death is proven: it holds its attachments no more.
+    /// An offer is settled, or its worker's death is proven: it holds its attachments no more, and its output has no room.
     ///
     /// # Panics
     /// If the attachments had no holder left.
     pub(crate) fn unload(&mut self, turn: &mut Turn, ticket: Ticket) {
         self.release(turn, ticket.attachments);
+        self.outputs.ungrant(&mut self.table.charges, ticket.account, ticket.granted);
+        if ticket.has_log {
+            self.outputs.rest_log(ticket.account);
+        }
     }
 
     /// Removes one holder of attachments, a job or an offer; the last one's files are dropped.
@@ -200,8 +291,11 @@ impl Jobs {
         for (file, _) in attachments.files {
             turn.act(Action::DropFile { file });
         }
+        if let Some(account) = attachments.room.account {
+            self.outputs.ungrant(&mut self.table.charges, account, attachments.room.bytes);
+        }
         if let Some(output) = attachments.plan {
-            turn.act(Action::DropOutput { output });
+            self.drop_output(turn, output);
         }
         if let Some(scratch) = attachments.scratch {
             turn.act(Action::DropScratch { scratch });

@@ -17,19 +17,19 @@ use bulkhead_proto::client::why::Part;
 use bulkhead_proto::ids::{Fence, JobId, Seq, WorkerId};
 use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::TEXT_MAX_BYTES;
-use bulkhead_proto::worker::message::OutputRoom;
 use bulkhead_proto::worker::stage::Stage;
 
-use crate::action::{Action, Task};
+use crate::action::Task;
 use crate::event::Leftover;
 use crate::job::list::Key;
 use crate::job::run::{TaskRun, Ticket};
 use crate::job::state::{EntryState, Phase, TaskKind};
-use crate::job::{Jobs, OfferRef, ProvenDeath, StartedAttempt};
+use crate::job::{Jobs, OfferRef, OutputGrant, ProvenDeath, StartedAttempt};
 use crate::turn::{Alarm, AlarmSlot, Counter, Owner, TaskLimits, Turn, count_down, doubled};
 
 impl Jobs {
-    /// Begins an attempt: the task is offered to this worker as `seq`. [`Jobs::begin_log`] makes its log.
+    /// Begins an attempt: the task is offered to this worker as `seq`, with this room in memory. [`Jobs::begin_log`] makes
+    /// its log.
     ///
     /// # Panics
     /// If [`Jobs::take`] or [`Jobs::take_alone`] did not take it out of its list, or it runs already.
@@ -37,8 +37,8 @@ impl Jobs {
         &mut self,
         turn: &mut Turn,
         run: TaskRun,
-        worker: WorkerId,
-        seq: Seq,
+        (worker, seq): (WorkerId, Seq),
+        grant: OutputGrant,
     ) -> StartedAttempt {
         let key = self.table.open(run);
         let now_ns = turn.now_ns();
@@ -66,7 +66,8 @@ impl Jobs {
             );
         }
         self.note_turn(key, now_ns);
-        let (attachments, files) = self.attach(own, stage);
+        let account = self.take_room(key, &grant);
+        let (attachments, files, room) = self.attach(own, stage, &grant);
         let task = Task {
             job: shown,
             fence,
@@ -74,12 +75,14 @@ impl Jobs {
             memory_bytes: limits.memory_bytes,
             grace_ms,
             output: output_of(stage, output),
-            room: OutputRoom::LARGEST,
+            room,
             stage,
             files,
             input,
         };
-        StartedAttempt { task, ticket: Ticket { handle: run.handle, attachments }, limits, uid, client, pool }
+        let (granted, has_log) = (grant.offer_bytes, grant.has_log);
+        let ticket = Ticket { handle: run.handle, attachments, account, granted, has_log };
+        StartedAttempt { task, ticket, limits, uid, client, pool }
     }
 
     /// Which task of its job this is, in the terms of the worker protocol.
@@ -116,6 +119,8 @@ impl Jobs {
         let expires_ns = self.table.batch(key).expiry.at_ns();
         let job = &mut self.table[key];
         assert_eq!(job.state.phase(), Phase::Running, "job {} is given back by a worker", job.id);
+        self.give_back_plan_room(turn, key);
+        let job = &mut self.table[key];
         if begun {
             let rare = job.rare_mut();
             rare.lost_ns = Some(now_ns);
@@ -169,8 +174,9 @@ impl Jobs {
     pub(crate) fn back_off(&mut self, turn: &mut Turn, run: TaskRun, message: String, left: Leftover) {
         assert!(self.may_retry(run), "job {} has no retry left", run.first());
         let key = self.table.open(run);
+        self.give_back_plan_room(turn, key);
         if let Leftover::Held { output, .. } = left {
-            turn.act(Action::DropOutput { output });
+            self.drop_output(turn, output);
         }
         // Jitter keeps jobs that failed together from coming back together.
         let (first_ms, most_ms) = (turn.config().backoff_min_ms, turn.config().backoff_max_ms);
@@ -221,6 +227,7 @@ impl Jobs {
         dead: &ProvenDeath<'_>,
     ) -> Option<Outcome> {
         let key = self.table.open(run);
+        self.give_back_plan_room(turn, key);
         let batch = self.table.batch(key);
         let (crashes_max, uid) = (batch.policy.crash_budget(), batch.uid);
         let job = &mut self.table[key];

@@ -28,7 +28,9 @@ impl Jobs {
         self.audit_table();
         self.audit_entries(turn);
         self.audit_parts();
-        self.audit_attachments(tickets);
+        let tickets: Vec<Ticket> = tickets.collect();
+        self.audit_outputs(&tickets);
+        self.audit_attachments(tickets.into_iter());
         self.logs.audit(&self.table);
         self.kept.audit(&self.table);
         self.deaths.audit();
@@ -74,7 +76,11 @@ impl Jobs {
                 (account, Resource::Jobs, 1),
                 (account, Resource::Queue, waiting),
                 (account, Resource::QueueBytes, waiting * job.input.as_bytes().len() as u64),
-                (account, Resource::UnreadResults, u64::from(untold) * job.kept_bytes()),
+                (
+                    account,
+                    Resource::UnreadResults,
+                    u64::from(untold) * (job.kept_bytes() + self.output_bytes_of(key as u32)),
+                ),
             ]
         });
         let deaths = self.deaths.counts().map(|(account, held)| (account, Resource::Deaths, held));
@@ -167,6 +173,21 @@ impl Jobs {
         }
         let there = self.table.slab.iter().filter(|(_, job)| job.is_part()).count() as u64;
         assert_eq!(there, live, "every part has a job that waits for it");
+    }
+
+    /// What is promised to outputs is promised to an offer or a job.
+    fn audit_outputs(&self, tickets: &[Ticket]) {
+        let of_offers = tickets.iter().map(|ticket| (ticket.account, ticket.granted));
+        let mut promised = BTreeMap::<AccountId, u64>::new();
+        for (account, bytes) in of_offers.chain(self.attachments.promised()).filter(|(_, bytes)| *bytes > 0) {
+            *promised.entry(account).or_default() += bytes;
+        }
+        self.outputs.audit(&promised);
+    }
+
+    /// What each account holds of memory in outputs and logs.
+    pub(crate) fn output_bytes_by_account(&self) -> BTreeMap<AccountId, u64> {
+        self.outputs.charged()
     }
 
     /// Attachments are held by jobs that have not ended and by offers, and by nothing else.

@@ -64,7 +64,7 @@ impl Batch {
         self.uid
     }
 
-    /// The account of that user.
+    /// The account of that user. It is open as long as the batch has jobs.
     pub(crate) fn account(&self) -> AccountId {
         self.account
     }

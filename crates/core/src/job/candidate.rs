@@ -7,23 +7,28 @@ use bulkhead_proto::client::why::QueuedBefore;
 use bulkhead_proto::ids::{ClientId, KindId, PoolId};
 use bulkhead_proto::limits::WHY_COUNT_MAX;
 
-use crate::job::Jobs;
+use crate::job::attachments::AttachmentTable;
 use crate::job::backlog::Ageing;
+use crate::job::held_outputs::HeldOutputs;
 use crate::job::level::TakeChoice;
 use crate::job::list::Key;
+use crate::job::output_need::output_need;
 use crate::job::part_set::PartSets;
 use crate::job::parts::plan_waits;
 use crate::job::run::TaskRun;
 use crate::job::state::{Phase, TaskKind};
 use crate::job::table::JobTable;
 use crate::job::turns::Search;
-use crate::turn::{TaskLimits, Turn, ms};
+use crate::job::{Jobs, OutputNeed, OutputSums};
+use crate::turn::{AccountId, TaskLimits, Turn, ms};
 
 /// A waiting run, as the machine judges it.
 #[derive(Clone, Copy)]
 pub(crate) struct Candidate<'a> {
     table: &'a JobTable,
     part_sets: &'a PartSets,
+    attachments: &'a AttachmentTable,
+    outputs: &'a HeldOutputs,
     key: Key,
 }
 
@@ -47,6 +52,16 @@ impl Candidate<'_> {
     /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self) -> bool {
         self.table.needs_descriptor(self.key)
+    }
+
+    /// What its next task needs in memory for an output or a log.
+    pub(crate) fn output_need(&self, turn: &Turn) -> OutputNeed {
+        output_need((self.table, self.part_sets, self.attachments), turn, self.key)
+    }
+
+    /// What of the outputs and logs of an account, and of all, can be had back.
+    pub(crate) fn output_sums(&self, account: AccountId) -> (OutputSums, OutputSums) {
+        self.outputs.sums(account)
     }
 
     /// Whether nothing may share a ring with it: a watched task is measured by its worker's figures, and files behind
@@ -81,8 +96,9 @@ impl Jobs {
         mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
     ) -> Option<TaskRun> {
         assert!(at_most > 0, "a run has a task");
-        let part_sets = &self.part_sets;
-        let mut judge = |table: &JobTable, key| judge(&Candidate { table, part_sets, key });
+        let (part_sets, attachments, outputs) = (&self.part_sets, &self.attachments, &self.outputs);
+        let mut judge =
+            |table: &JobTable, key| judge(&Candidate { table, part_sets, attachments, outputs, key });
         let key = self.queues.take(pool, &mut self.table, (ageing(turn), search), &mut judge)?;
         Some(self.taken(key, Phase::Queued))
     }
@@ -105,8 +121,10 @@ impl Jobs {
         (pool, uid): (PoolId, u32),
         mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
     ) -> Option<TaskRun> {
-        let part_sets = &self.part_sets;
-        let mut judge = |table: &JobTable, key| judge(&Candidate { table, part_sets, key });
+        let (part_sets, attachments, outputs) = (&self.part_sets, &self.attachments, &self.outputs);
+        let mut judge = |table: &JobTable, key| {
+            judge(&Candidate { table, part_sets, attachments, outputs, key })
+        };
         let key = self.queues.take_of((pool, uid), &mut self.table, ageing(turn), &mut judge)?;
         Some(self.taken(key, Phase::Queued))
     }
@@ -116,14 +134,16 @@ impl Jobs {
         self.queues.users_with_jobs(pool).chain(self.queues.solo(pool).users())
     }
 
-    /// The first run of a pool that waits to run alone, of users for whom `held` has a number: who holds the fewest workers goes
-    /// first, among equals by turns.
+    /// The first run of a pool that waits to run alone, of users for whom `held` has a number and whose first one `fits`
+    /// lets pass: who holds the fewest workers goes first, among equals by turns.
     pub(crate) fn first_alone(
         &self,
         pool: PoolId,
         held: impl Fn(u32) -> Option<u32>,
+        fits: impl Fn(&Candidate<'_>) -> bool,
     ) -> Option<Candidate<'_>> {
         let users = self.queues.solo(pool).users().filter_map(|uid| Some((held(uid)?, uid)));
+        let users = users.filter(|(_, uid)| self.first_alone_of(pool, *uid).is_some_and(|first| fits(&first)));
         let (_, uid) = users.min_by_key(|(count, _)| *count)?;
         self.first_alone_of(pool, uid)
     }
@@ -131,7 +151,8 @@ impl Jobs {
     /// The first run of a user in a pool that waits to run alone.
     pub(crate) fn first_alone_of(&self, pool: PoolId, uid: u32) -> Option<Candidate<'_>> {
         let key = self.queues.solo(pool).head_of(uid)?;
-        Some(Candidate { table: &self.table, part_sets: &self.part_sets, key })
+        let (table, part_sets) = (&self.table, &self.part_sets);
+        Some(Candidate { table, part_sets, attachments: &self.attachments, outputs: &self.outputs, key })
     }
 
     /// Takes the first run of a user in a pool that waits to run alone. The user's next turn is the last one.

@@ -10,7 +10,6 @@ use bulkhead_proto::client::why::{Canceller, Part};
 use bulkhead_proto::ids::OutputId;
 use bulkhead_proto::job::Payload;
 
-use crate::action::Action;
 use crate::event::Leftover;
 use crate::job::batches::batch_gone;
 use crate::job::entry::Job;
@@ -77,6 +76,7 @@ impl Jobs {
         let end = End {
             outcome,
             left,
+            gone: None,
             at_us,
             at_ns,
             holder,
@@ -102,7 +102,7 @@ impl Jobs {
     pub(crate) fn forget(&mut self, turn: &mut Turn, run: TaskRun) -> Released {
         let (job, released) = self.leave_table(turn, run);
         if let Some(output) = job.held() {
-            turn.act(Action::DropOutput { output });
+            self.drop_output(turn, output);
         }
         released
     }
@@ -138,7 +138,7 @@ impl Jobs {
             None => (Outcome::Lost { reason: String::new() }, JobOutput::None),
             Some(end) => {
                 let output = match &end.left {
-                    Leftover::Nothing => JobOutput::None,
+                    Leftover::Nothing => end.gone.map_or(JobOutput::None, JobOutput::Gone),
                     Leftover::Inline(payload) => JobOutput::Inline(payload.clone()),
                     Leftover::Held { bytes, .. } => JobOutput::Descriptor { bytes: *bytes },
                 };
@@ -191,7 +191,7 @@ fn ended_of(job: Job) -> JobEnded {
     let survivors = job.rare.map(|rare| rare.survivors).unwrap_or_default();
     let EntryState::Ended(end) = job.state else { unreachable!("only ended jobs leave the table") };
     let output = match end.left {
-        Leftover::Nothing => JobOutput::None,
+        Leftover::Nothing => end.gone.map_or(JobOutput::None, JobOutput::Gone),
         Leftover::Inline(payload) => JobOutput::Inline(payload),
         Leftover::Held { bytes, .. } => JobOutput::Descriptor { bytes },
     };

@@ -1,8 +1,8 @@
 //! Ended jobs that are kept for `wait`, `result` and `job`, within the bounds of the configuration.
 //!
 //! Three retentions. *Untold*: an attached job whose client has not read its end; no bound drops it, its client's
-//! next jobs wait instead. *Kept*: dropped by age, number, bytes and held outputs. *Quarantine*: crashed jobs, dropped
-//! by number alone.
+//! next jobs wait instead. *Kept*: dropped by age, number and bytes; their outputs in memory go before them and alone
+//! (`held_outputs.rs`). *Quarantine*: crashed jobs, dropped by number alone.
 //!
 //! Each account has a list of its own of either, the oldest first: at a bound the machine drops the oldest of the account
 //! that holds most (`machine/evict.rs`). By age, the oldest of all goes: `heads` has the first of each list in that order.
@@ -10,7 +10,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bulkhead_proto::client::outcome::Outcome;
-use bulkhead_proto::ids::OutputId;
 
 use crate::job::list::{IntrusiveList, Key};
 use crate::job::run::TaskRun;
@@ -41,8 +40,6 @@ pub(crate) struct KeptJobs {
     heads: BTreeSet<(u64, AccountId)>,
     pub(super) count: u64,
     bytes: u64,
-    /// Jobs by their held outputs, the oldest first: descriptors have a bound of their own.
-    outputs: BTreeMap<OutputId, Key>,
     quarantined: u64,
     /// Bytes of untold ends.
     untold_bytes: u64,
@@ -125,10 +122,7 @@ impl Jobs {
             kept.bytes += bytes;
             self.table.charges.charge(account, Resource::Kept, 1);
             self.table.charges.charge(account, Resource::KeptBytes, bytes);
-            if let Some(output) = self.table[key].held() {
-                let other = kept.outputs.insert(output, key);
-                assert!(other.is_none(), "output {output} is held for one job");
-            }
+            self.keep_output(key);
         }
     }
 
@@ -147,10 +141,15 @@ impl Jobs {
                 let untold = self.weigh_untold(key);
                 self.kept.remove_untold(untold.bytes);
                 let account = self.table.batch(key).account;
-                self.table.charges.release(account, Resource::UnreadResults, untold.bytes);
+                let bytes = untold.bytes + self.output_bytes_of(key);
+                self.table.charges.release(account, Resource::UnreadResults, bytes);
                 return Some(untold);
             }
-            Retention::Quarantine | Retention::Kept => self.take_from_list(key, retention),
+            Retention::Quarantine => self.take_from_list(key, retention),
+            Retention::Kept => {
+                self.take_from_list(key, retention);
+                self.unkeep_output(key);
+            }
         }
         None
     }
@@ -177,10 +176,6 @@ impl Jobs {
             count_down(&mut kept.bytes, bytes, "bytes of kept jobs");
             self.table.charges.release(account, Resource::Kept, 1);
             self.table.charges.release(account, Resource::KeptBytes, bytes);
-            if let Some(output) = self.table[key].held() {
-                let was_held = kept.outputs.remove(&output);
-                assert_eq!(was_held, Some(key), "output {output} is held for one job");
-            }
         }
         if of.is_empty() {
             kept.of.remove(&account);
@@ -192,13 +187,6 @@ impl Jobs {
         let (ended_ns, account) = *self.kept.heads.first()?;
         let key = self.kept.of.get(&account)?.list.head()?;
         (aged_ns(turn, ended_ns) <= turn.now_ns()).then(|| self.table.run(key))
-    }
-
-    /// The job with the oldest held output, if there are too many of them.
-    pub(crate) fn too_many_outputs(&self, turn: &Turn) -> Option<TaskRun> {
-        let outputs = &self.kept.outputs;
-        let (_, key) = outputs.first_key_value()?;
-        (outputs.len() as u64 > turn.config().keep_outputs_max).then(|| self.table.run(*key))
     }
 
     /// The job that an account drops first at this bound.
@@ -226,15 +214,16 @@ impl Jobs {
             let rows = of
                 .list
                 .walk(&self.table.slab)
-                .flat_map(|key| [(Resource::Kept, 1), (Resource::KeptBytes, self.table[key].kept_bytes())]);
+                .flat_map(|key| [(Resource::Kept, 1), (Resource::KeptBytes, self.table[key].kept_bytes() + self.output_bytes_of(key))]);
             let quarantined = of.quarantine.walk(&self.table.slab).map(|_| (Resource::Quarantined, 1));
             rows.chain(quarantined).map(|(resource, held)| (*account, resource, held))
         })
     }
 
-    /// Bytes of all ended jobs outside quarantine.
+    /// Bytes of all ended jobs outside quarantine, and of their outputs.
     pub(crate) fn kept_bytes(&self) -> u64 {
-        self.kept.bytes + self.kept.untold_bytes
+        let outputs = self.all_outputs();
+        self.kept.bytes + self.kept.untold_bytes + outputs.kept + outputs.unread()
     }
 
     /// Quarantined jobs.

@@ -3,15 +3,16 @@
 //!
 //! A job has the log of its latest attempt, from the offer of that attempt until the job is forgotten. Logs of running jobs
 //! stay: there are at most as many as workers. Of the others, beyond `keep_logs_max`, the account that holds most drops
-//! its oldest (`machine/evict.rs`); so a log is charged to its account while its job does not run. A client that may see a job may read its
+//! its oldest (`machine/evict.rs`), and so it does where there is too little memory (`machine/outputs.rs`); so a log is charged to its account while its job does not run. A client that may see a job may read its
 //! log. A client that follows is sent the log of each attempt as it begins; it learns of the end by waiting for the
 //! job.
 
 use std::collections::BTreeMap;
 
 use bulkhead_proto::ids::{ClientId, LogId, Tag};
+use bulkhead_proto::limits::OUTPUTS_KEY;
 
-use crate::action::{Action, TaskFile};
+use crate::action::TaskFile;
 use crate::job::Jobs;
 use crate::job::list::Key;
 use crate::job::run::TaskRun;
@@ -27,14 +28,13 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Drops a log.
+    /// Forgets a log.
     ///
     /// # Panics
     /// If it is not held.
-    pub(super) fn forget(&mut self, turn: &mut Turn, account: AccountId, log: LogId) {
+    pub(super) fn forget(&mut self, account: AccountId, log: LogId) {
         let was_held = self.of.remove(&(account, log)).is_some();
         assert!(was_held, "log {log} of a job is held");
-        turn.act(Action::DropLog { log });
     }
 
     /// Checks what must always hold.
@@ -64,7 +64,9 @@ impl Jobs {
         self.drop_log(turn, key);
         self.logs.last += 1;
         let log = LogId(self.logs.last);
-        self.logs.of.insert((self.table.batch(key).account, log), key);
+        let account = self.table.batch(key).account;
+        self.logs.of.insert((account, log), key);
+        self.outputs.add_log(&mut self.table.charges, account, log);
         let rare = self.table[key].rare_mut();
         rare.log = Some(log);
         rare.log_dropped = false;
@@ -78,7 +80,8 @@ impl Jobs {
         if self.table[key].state.phase() != Phase::Running {
             self.table.charges.release(account, Resource::Logs, 1);
         }
-        self.logs.forget(turn, account, log);
+        self.logs.forget(account, log);
+        self.outputs.drop_log(turn, log);
     }
 
     /// Drops the oldest log of an account whose job does not run; returns the account's user.
@@ -86,13 +89,22 @@ impl Jobs {
     /// # Panics
     /// If there is none.
     pub(crate) fn evict_log(&mut self, turn: &mut Turn, account: AccountId) -> u32 {
-        let idle = |key: &&Key| self.table[**key].state.phase() != Phase::Running;
+        let key = self.oldest_idle_log(account).expect("an account that holds logs has an idle one");
+        self.evict_log_of(turn, key);
+        self.table.batch(key).uid
+    }
+
+    /// The job of the oldest log of an account that does not run.
+    pub(super) fn oldest_idle_log(&self, account: AccountId) -> Option<Key> {
         let mut held = self.logs.of.range((account, LogId(0))..=(account, LogId(u64::MAX)));
-        let (_, key) = held.find(|(_, key)| idle(key)).expect("an account that holds logs has an idle one");
-        let key = *key;
+        let idle = held.find(|(_, key)| self.table[**key].state.phase() != Phase::Running);
+        idle.map(|(_, key)| *key)
+    }
+
+    /// Drops the log of a job to make room.
+    pub(super) fn evict_log_of(&mut self, turn: &mut Turn, key: Key) {
         self.drop_log(turn, key);
         self.table[key].rare_mut().log_dropped = true;
-        self.table.batch(key).uid
     }
 
     /// The logs of jobs that do not run, each with its account.
@@ -115,7 +127,10 @@ impl Jobs {
         let was_dropped = job.rare.as_ref().is_some_and(|rare| rare.log_dropped);
         Some(match job.end() {
             _ if was_dropped => {
-                format!("its log went to make room, at most {} are kept", turn.config().keep_logs_max)
+                let (logs, bytes) = (turn.config().keep_logs_max, turn.config().outputs_bytes_max);
+                format!(
+                    "its log went to make room: {logs} logs are kept, and {bytes} bytes of logs and outputs ({OUTPUTS_KEY})"
+                )
             }
             Some(_) => "it never ran".to_owned(),
             None => "it has not run yet: --follow waits for it".to_owned(),

@@ -11,6 +11,7 @@
 //! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
 //! | `ending`, `unbegun`, `announce`, `kept`, `evictions`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
+//! | `output_need`, `held_outputs` | outputs and logs in memory: what a task needs, what is held, what goes first |
 //! | `attachments`, `logs`, `progress`, `deaths` | files, logs, progress subscriptions and evidence of a job |
 
 mod admit;
@@ -28,11 +29,13 @@ mod entry;
 mod evictions;
 mod files;
 mod grant;
+mod held_outputs;
 mod kept;
 mod level;
 mod list;
 mod logs;
 mod number_index;
+mod output_need;
 mod part_set;
 mod parts;
 mod progress;
@@ -59,7 +62,9 @@ pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use files::{check_files, pinned_bytes};
 pub(crate) use grant::{grant, missing_file};
+pub(crate) use held_outputs::OutputSums;
 pub(crate) use level::TakeChoice;
+pub(crate) use output_need::{OutputGrant, OutputNeed};
 pub(crate) use progress::ProgressLook;
 pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
@@ -72,6 +77,7 @@ use crate::event::Peer;
 use crate::job::attachments::AttachmentTable;
 use crate::job::deaths::RecentDeaths;
 use crate::job::evictions::EvictionNotes;
+use crate::job::held_outputs::HeldOutputs;
 use crate::job::kept::KeptJobs;
 use crate::job::logs::Logs;
 use crate::job::part_set::{FIRST_PART, PartSets};
@@ -88,6 +94,7 @@ pub(crate) struct Jobs {
     table: JobTable,
     queues: Queues,
     kept: KeptJobs,
+    outputs: HeldOutputs,
     attachments: AttachmentTable,
     part_sets: PartSets,
     logs: Logs,
@@ -104,6 +111,7 @@ impl Jobs {
             table: JobTable::default(),
             queues: Queues::new(held_max),
             kept: KeptJobs::default(),
+            outputs: HeldOutputs::default(),
             attachments: AttachmentTable::default(),
             part_sets: PartSets::default(),
             logs: Logs::default(),

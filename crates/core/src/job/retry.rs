@@ -8,7 +8,6 @@ use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::Fence;
 
-use crate::action::Action;
 use crate::job::batches::batch_gone;
 use crate::job::list::Key;
 use crate::job::run::TaskRun;
@@ -34,7 +33,7 @@ impl Jobs {
         turn.uncount_end(&outcome, 1);
         let untold = self.stop_keeping(key);
         if let Some(output) = self.table[key].held() {
-            turn.act(Action::DropOutput { output });
+            self.drop_output(turn, output);
         }
         // `alone` stays: what killed its workers before may do so again, whatever its budget says now.
         let batch = self.rebatch_for_retry(turn, key);

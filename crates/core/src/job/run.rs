@@ -9,6 +9,7 @@ use bulkhead_proto::ids::JobId;
 use crate::job::attachments::AttachmentsId;
 use crate::job::list::Key;
 use crate::job::part_set::FIRST_PART;
+use crate::turn::AccountId;
 
 /// The place of a run in the tables of this room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +45,16 @@ impl TaskRun {
     }
 }
 
-/// What the ring keeps of an offer for this room: the handle of the task, and the attachments that the offer holds.
+/// What the ring keeps of an offer for this room: the handle of the task, the attachments that the offer holds, and the
+/// memory that is promised to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
     pub(super) handle: Handle,
     pub(super) attachments: Option<AttachmentsId>,
+    /// Whose memory its output and its log are. While nothing is promised, it may have been closed.
+    pub(super) account: AccountId,
+    /// Room for its output, in bytes.
+    pub(super) granted: u64,
+    /// Whether a log goes with it.
+    pub(super) has_log: bool,
 }

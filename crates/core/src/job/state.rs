@@ -11,7 +11,7 @@
 //!
 //! Any other way is an assertion in `JobTable::enter`. A part of a job goes the same ways: see `part_set.rs`.
 
-use bulkhead_proto::client::outcome::Outcome;
+use bulkhead_proto::client::outcome::{Outcome, OutputGone};
 use bulkhead_proto::client::why::{Canceller, Part};
 use bulkhead_proto::ids::{Seq, WorkerId};
 use bulkhead_proto::job::JobState;
@@ -135,6 +135,8 @@ pub(crate) struct End {
     pub(super) outcome: Outcome,
     /// The result of a job that is done, or the output of one that failed.
     pub(super) left: Leftover,
+    /// The output that it had until room was needed.
+    pub(super) gone: Option<OutputGone>,
     pub(super) at_us: u64,
     pub(super) at_ns: u64,
     /// The offer that was with a worker when the job ended. Until it is settled or the worker's death is proven, the
@@ -160,6 +162,11 @@ impl End {
     /// The result of a job that is done, or the output of one that failed.
     pub(crate) fn left(&self) -> &Leftover {
         &self.left
+    }
+
+    /// The output that it had until room was needed.
+    pub(crate) fn gone(&self) -> Option<OutputGone> {
+        self.gone
     }
 
     /// Wall time of it, microseconds since 1970.

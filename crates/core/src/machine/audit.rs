@@ -49,6 +49,16 @@ impl Core {
         self.ledger.audit();
         let queued = self.jobs.queued() + self.jobs.retrying();
         assert_eq!(self.ledger.held_by_all(Resource::Queue), queued, "queued jobs are in the ledger");
+        let charged = self.jobs.output_bytes_by_account();
+        let held = self.ledger.held_by_all(Resource::OutputBytes);
+        assert_eq!(held, charged.values().sum::<u64>(), "outputs and logs are in the ledger");
+        for (account, bytes) in charged {
+            assert_eq!(
+                self.ledger.held(account, Resource::OutputBytes),
+                bytes,
+                "each in the account of its user"
+            );
+        }
         let records = self.turn.records().count();
         assert_eq!(self.ledger.held_by_all(Resource::Records), records, "records are in the ledger");
         self.turn.records().audit();

@@ -11,7 +11,6 @@ use bulkhead_proto::client::message::Reply;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::ids::{ClientId, JobId, Tag};
 
-use crate::action::Action;
 use crate::client::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 use crate::job::TaskRun;
 use crate::machine::Core;
@@ -100,7 +99,7 @@ impl Core {
             self.relieve(released);
             self.clients.tell(&mut self.turn, (id, (tag, false)), ended, output, envelopes);
             if let Some(output) = output {
-                self.turn.act(Action::DropOutput { output });
+                self.jobs.drop_output(&mut self.turn, output);
             }
         } else {
             let (ended, output) = self.jobs.copy_end(run);

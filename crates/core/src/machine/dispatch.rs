@@ -9,8 +9,9 @@
 use bulkhead_proto::ids::{ClientId, PoolId, WorkerId};
 
 use crate::action::Action;
-use crate::job::{Candidate, Search, StartedAttempt, TakeChoice, TaskRun};
+use crate::job::{Candidate, OutputGrant, Search, StartedAttempt, TakeChoice, TaskRun};
 use crate::machine::Core;
+use crate::machine::outputs::has_room;
 use crate::worker::{ALONE_NS, Fit, NewOffer};
 
 impl Core {
@@ -20,6 +21,7 @@ impl Core {
         if self.drain.is_leaving() {
             return self.workers.end_lending(&mut self.turn);
         }
+        self.post_charges();
         for pool in self.workers.pool_ids() {
             self.tell_held(pool);
             self.dispatch_alone(pool);
@@ -40,9 +42,6 @@ impl Core {
     /// Offers jobs that have to run alone to workers that have run nothing.
     fn dispatch_alone(&mut self, pool: PoolId) {
         while let Some(candidate) = self.first_alone(pool) {
-            if self.workers.is_short() && candidate.needs_descriptor() {
-                return;
-            }
             let uid = candidate.uid();
             let Some(worker) = self.workers.fresh(&mut self.turn, pool) else { return };
             let Some(run) = self.jobs.take_alone(pool, uid) else { return };
@@ -57,11 +56,15 @@ impl Core {
         }
     }
 
-    /// The first job of a pool that has to run alone, of users who may hold one more worker.
+    /// The first job of a pool that has to run alone and has the descriptors and the memory that it needs, of users who may
+    /// hold one more worker.
     fn first_alone(&self, pool: PoolId) -> Option<Candidate<'_>> {
-        let workers = &self.workers;
-        self.jobs
-            .first_alone(pool, |uid| workers.may_hold_more(pool, uid).then(|| workers.held_by(pool, uid)))
+        let (workers, short) = (&self.workers, self.workers.is_short());
+        self.jobs.first_alone(
+            pool,
+            |uid| workers.may_hold_more(pool, uid).then(|| workers.held_by(pool, uid)),
+            |first| !(short && first.needs_descriptor()) && has_room(&self.ledger, &self.turn, first),
+        )
     }
 
     /// Offers each idle worker one job. Gives the workers that got one, and whether the search goes on in the next turn.
@@ -72,9 +75,12 @@ impl Core {
             let idle = self.workers.in_slot(slot).filter(|(_, worker)| worker.is_idle());
             let Some((id, _)) = idle else { continue };
             let mut cost_ns = 0;
-            let workers = &self.workers;
-            let found = self.jobs.take(&self.turn, (pool, Search::Idle), 1, |candidate| {
-                if short && candidate.needs_descriptor() || candidate.plan_waits(slots) {
+            let (workers, ledger, turn) = (&self.workers, &self.ledger, &self.turn);
+            let found = self.jobs.take(turn, (pool, Search::Idle), 1, |candidate| {
+                if short && candidate.needs_descriptor()
+                    || candidate.plan_waits(slots)
+                    || !has_room(ledger, turn, candidate)
+                {
                     return TakeChoice::Skip;
                 }
                 cost_ns = workers.cost_ns(candidate.kind(), candidate.is_for_itself());
@@ -116,13 +122,15 @@ impl Core {
             return false;
         }
         let (workers, short) = (&self.workers, self.workers.is_short());
+        let (ledger, turn) = (&self.ledger, &self.turn);
         let Some(worker) = workers.get(id) else { return false };
         let is_shared_out = workers.running_max(pool).is_some();
         let mut cost_ns = 0;
-        let found = self.jobs.take(&self.turn, (pool, Search::Ahead), 1, |candidate| {
+        let found = self.jobs.take(turn, (pool, Search::Ahead), 1, |candidate| {
             // A task behind one of another user would be one worker more for its own user, once it is the first.
             let is_one_more = is_shared_out && !worker.ring().is_all_of(candidate.uid());
-            if is_one_more || short && candidate.needs_descriptor() {
+            let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
+            if is_one_more || is_short {
                 return TakeChoice::Skip;
             }
             let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());
@@ -153,7 +161,8 @@ impl Core {
     /// Offers one task to a worker.
     pub(super) fn offer(&mut self, id: WorkerId, run: TaskRun, cost_ns: u64) {
         let seq = self.workers.next_seq(id).expect("a task is handed to a worker that is there");
-        let begun = self.jobs.start(&mut self.turn, run, id, seq);
+        let grant = self.grant_for(run).expect("a task was taken that has room");
+        let begun = self.jobs.start(&mut self.turn, run, (id, seq), grant);
         let StartedAttempt { mut task, ticket, limits, uid, client, pool } = begun;
         let grace_ms = task.grace_ms;
         let offer = NewOffer {
@@ -174,6 +183,10 @@ impl Core {
         }
         self.cap_depth(pool, uid, client);
         task.files.extend(self.jobs.begin_log(&mut self.turn, run));
+        if grant != OutputGrant::default() {
+            // The next candidate is judged by what is left.
+            self.post_charges();
+        }
         self.turn.act(Action::Offer { worker: id, seq, task });
         self.show_log(run);
     }

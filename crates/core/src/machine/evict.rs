@@ -20,9 +20,6 @@ impl Core {
             let Some(run) = self.jobs.too_old(&self.turn) else { break };
             self.forget(run);
         }
-        while let Some(run) = self.jobs.too_many_outputs(&self.turn) {
-            self.evict_job(run, Resource::KeptOutputs);
-        }
         for resource in [Resource::Quarantined, Resource::Kept, Resource::KeptBytes] {
             self.post_charges();
             while let Some(account) = self.ledger.largest_of_too_much(resource) {

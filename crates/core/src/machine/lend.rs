@@ -8,6 +8,7 @@ use bulkhead_proto::ids::PoolId;
 
 use crate::job::{TakeChoice, TaskRun};
 use crate::machine::Core;
+use crate::machine::outputs::has_room;
 use crate::worker::ALONE_NS;
 
 impl Core {
@@ -58,15 +59,21 @@ impl Core {
 
     /// Takes a task of a user that has to run alone.
     fn take_alone_of(&mut self, pool: PoolId, uid: u32) -> Option<TaskRun> {
-        let needs_descriptor = self.jobs.first_alone_of(pool, uid)?.needs_descriptor();
-        if self.workers.is_short() && needs_descriptor { None } else { self.jobs.take_alone(pool, uid) }
+        let first = self.jobs.first_alone_of(pool, uid)?;
+        let is_short = self.workers.is_short() && first.needs_descriptor();
+        if is_short || !has_room(&self.ledger, &self.turn, &first) {
+            return None;
+        }
+        self.jobs.take_alone(pool, uid)
     }
 
     /// Takes a task of a user from the queue.
     fn take_of(&mut self, pool: PoolId, uid: u32) -> Option<TaskRun> {
         let (slots, short) = (self.workers.pool(pool).size(), self.workers.is_short());
-        self.jobs.take_of(&self.turn, (pool, uid), |candidate| {
-            match short && candidate.needs_descriptor() || candidate.plan_waits(slots) {
+        let (ledger, turn) = (&self.ledger, &self.turn);
+        self.jobs.take_of(turn, (pool, uid), |candidate| {
+            let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
+            match is_short || candidate.plan_waits(slots) {
                 true => TakeChoice::Skip,
                 false => TakeChoice::Take,
             }

@@ -18,6 +18,7 @@ mod evict;
 mod lend;
 mod limits;
 mod notices;
+mod outputs;
 mod parts;
 mod progress;
 mod requests;
@@ -55,6 +56,7 @@ fn ledger_of(config: &Config) -> Ledger {
         (Resource::Kept, config.keep_jobs_max),
         (Resource::KeptBytes, config.keep_bytes_max),
         (Resource::KeptOutputs, config.keep_outputs_max),
+        (Resource::OutputBytes, config.outputs_bytes_max),
         (Resource::Quarantined, config.quarantine_max),
         (Resource::Logs, config.keep_logs_max),
         (Resource::Records, config.records_max.max(1) as u64),
@@ -123,6 +125,7 @@ impl Core {
         while let Some(alarm) = self.turn.due() {
             self.ring(alarm);
         }
+        self.jobs.nothing_leaves();
         // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
         // millisecond, comes after tasks and results.
         // Before that a lent worker, which is warm too and ends a loan.
@@ -133,6 +136,7 @@ impl Core {
         }
         self.dispatch();
         self.deliver();
+        self.evict_outputs();
         self.evict();
         self.unpark_read();
         // After the last offer of the turn, for each may bring a log.
@@ -215,6 +219,8 @@ impl Core {
             Event::Died { worker, end, evidence, noticed_after_us, remains } => {
                 self.died(worker, end, noticed_after_us, &remains, evidence);
             }
+            Event::OutputFreed { output } => self.jobs.output_freed(output),
+            Event::LogFreed { log } => self.jobs.log_freed(log),
             Event::Drain { grace_ms } => self.begin_drain(grace_ms),
             Event::Stop => self.stop(),
         }

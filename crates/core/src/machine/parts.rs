@@ -8,7 +8,6 @@ use bulkhead_proto::death::{Death, ProgramEnd};
 use bulkhead_proto::ids::PoolId;
 use bulkhead_proto::limits::PARTS_MAX;
 
-use crate::action::Action;
 use crate::event::{Leftover, TaskResult};
 use crate::job::{Doing, ProvenDeath, TaskKind, TaskRun, truncate};
 use crate::machine::Core;
@@ -43,7 +42,7 @@ impl Core {
             }
             // The shell checks the form of a report against its task, so these do not occur.
             (_, TaskResult::Held { output, .. } | TaskResult::Planned { output, .. }) => {
-                self.turn.act(Action::DropOutput { output });
+                self.jobs.drop_output(&mut self.turn, output);
                 let message = "its task brought an output that was not asked for".to_owned();
                 self.task_failed(run, message, None, Leftover::Nothing);
             }
@@ -88,7 +87,7 @@ impl Core {
     /// Drops the output of a task that failed or timed out and is one of several of its job.
     fn let_go(&mut self, output: Leftover) -> Leftover {
         if let Leftover::Held { output, .. } = output {
-            self.turn.act(Action::DropOutput { output });
+            self.jobs.drop_output(&mut self.turn, output);
         }
         Leftover::Nothing
     }

@@ -54,7 +54,10 @@ impl Core {
                 self.show(id, tag, |view| Ok(view.jobs(peer, state, walk, limit)))
             }
             Request::Job { job } => self.show(id, tag, |view| view.job(peer, job)),
-            Request::Why { job } => self.show(id, tag, |view| view.why(peer, job)),
+            Request::Why { job } => {
+                let outputs = self.jobs.find_visible(peer, job).and_then(|run| self.output_wait(run));
+                self.show(id, tag, |view| view.why(peer, job, outputs));
+            }
             Request::Deaths { limit } => self.show(id, tag, |view| Ok(view.deaths(peer, limit))),
             Request::Workers => self.show(id, tag, |view| Ok(view.workers(peer))),
             Request::Status => self.show(id, tag, |view| Ok(view.status(peer))),

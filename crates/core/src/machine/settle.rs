@@ -26,11 +26,7 @@ impl Core {
 
     /// A worker has finished an offer: its entry is DONE.
     pub(super) fn finished(&mut self, id: WorkerId, seq: Seq, report: Report) {
-        if let TaskResult::Held { .. } = report.result
-            && let Some(offer) = self.workers.offer(id, seq)
-        {
-            self.jobs.take_scratch(offer.ticket());
-        }
+        self.take_output(id, seq, &report);
         let Some(settled) = self.settle(id, seq) else {
             return self.drop_stale(report.result);
         };
@@ -61,7 +57,7 @@ impl Core {
         | TaskResult::Planned { output, .. }
         | TaskResult::Failed { output: Leftover::Held { output, .. }, .. } = result
         {
-            self.turn.act(Action::DropOutput { output });
+            self.jobs.drop_output(&mut self.turn, output);
         }
     }
 

@@ -10,7 +10,8 @@ use bulkhead_proto::client::message::{Reply, Walk};
 use bulkhead_proto::client::outcome::{Outcome, Survivor};
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::{
-    DeathRow, JobDetail, JobRow, PoolRow, Status, StoppedProgram, SurvivorRow, WorkerRow, WorkerState,
+    DeathRow, JobDetail, JobRow, OutputMemory, PoolRow, Status, StoppedProgram, SurvivorRow, WorkerRow,
+    WorkerState,
 };
 use bulkhead_proto::exec::Program;
 use bulkhead_proto::ids::{JobId, PoolId, WorkerId};
@@ -159,6 +160,7 @@ impl<'a> View<'a> {
                 Leftover::Inline(payload) => Some(payload.as_bytes().len() as u64),
                 Leftover::Held { bytes, .. } => Some(*bytes),
             }),
+            output_gone: end.and_then(|end| end.gone()),
             ended_us: end.map(|end| end.at_us()),
             deaths: job.deaths().to_vec(),
             survivors: job.survivors().to_vec(),
@@ -262,6 +264,7 @@ impl<'a> View<'a> {
         let (health, health_reason) = self.workers.health();
         let jobs = self.jobs;
         let (accounts, accounts_left_out) = self.ledger.rows(peer);
+        let outputs = jobs.all_outputs();
         let status = Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: self.turn.config().pid,
@@ -282,6 +285,14 @@ impl<'a> View<'a> {
             running: jobs.running(),
             kept: jobs.ended(),
             kept_bytes: jobs.kept_bytes(),
+            outputs: OutputMemory {
+                held: outputs.held,
+                running: outputs.granted,
+                unread: outputs.unread(),
+                kept: outputs.kept,
+                logs: outputs.logs(),
+                max: self.turn.config().outputs_bytes_max,
+            },
             quarantined: jobs.quarantined(),
             queue_max: self.turn.config().queue_max,
             shortage: self.workers.what_is_short().to_owned(),

@@ -9,8 +9,8 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::client::refusal::Refusal;
 use bulkhead_proto::client::view::WorkerState;
 use bulkhead_proto::client::why::{
-    DrainLeft, Holder, LastFailure, Longest, Past, Running, RunningLimits, Unread, Why, WhyEnded, WhyNow,
-    WhyPool, WhyShare,
+    DrainLeft, Holder, LastFailure, Longest, OutputWait, Past, Running, RunningLimits, Unread, Why, WhyEnded,
+    WhyNow, WhyPool, WhyShare,
 };
 use bulkhead_proto::death::KillReason;
 use bulkhead_proto::ids::{ClientId, JobId, PoolId, Seq, WorkerId};
@@ -28,23 +28,31 @@ const OTHERS_KILL: &str = "it ran a job of another user";
 
 impl View<'_> {
     /// Answers `why`.
-    pub(crate) fn why(&self, peer: Peer, job: JobId) -> Result<ViewReply, Refusal> {
-        let why = self.why_of(self.jobs.visible(peer, job)?, peer);
+    ///
+    /// `outputs` is what the job's output waits for, if it does.
+    pub(crate) fn why(
+        &self,
+        peer: Peer,
+        job: JobId,
+        outputs: Option<OutputWait>,
+    ) -> Result<ViewReply, Refusal> {
+        let why = self.why_of(self.jobs.visible(peer, job)?, peer, outputs);
         let bytes = WHY_BYTES + DEATH_BYTES * why.past.deaths.len() as u64;
         Ok(ViewReply { reply: Reply::Why(Box::new(why)), bytes })
     }
 
-    fn why_of(&self, run: TaskRun, peer: Peer) -> Why {
+    fn why_of(&self, run: TaskRun, peer: Peer, outputs: Option<OutputWait>) -> Why {
         let job = self.jobs.job(run);
         let now = match job.doing() {
             Doing::Parted => self.why_parted(run, peer),
-            Doing::Queued => self.why_queued(run, peer),
+            Doing::Queued => self.why_queued(run, peer, outputs),
             Doing::Backoff { until_ns } => {
                 WhyNow::Backoff { left_ms: self.left_ms(until_ns), alone: job.is_alone() }
             }
             Doing::Alone => WhyNow::Alone {
                 before: self.jobs.before_alone(run),
                 shortage_ms: self.why_shortage(run),
+                outputs,
                 pool: self.why_pool(run, peer),
             },
             Doing::Running { worker, seq, since_ns } => self.why_running(run, (worker, seq), since_ns, peer),
@@ -61,6 +69,7 @@ impl View<'_> {
             how: end.outcome().clone(),
             part: end.part(),
             by: end.by(),
+            gone: end.gone(),
             at_us: end.at_us(),
             expires_ms: policy.expires_ms.filter(|_| *end.outcome() == Outcome::Expired),
             holder: end.holder().and_then(|(worker, seq)| self.holder(worker, seq, peer)),
@@ -87,7 +96,7 @@ impl View<'_> {
     }
 
     /// The jobs before it are counted by the rules by which the queue takes jobs.
-    fn why_queued(&self, run: TaskRun, peer: Peer) -> WhyNow {
+    fn why_queued(&self, run: TaskRun, peer: Peer, outputs: Option<OutputWait>) -> WhyNow {
         let batch = self.jobs.batch(run);
         let waited_ms = self.since_ms(batch.since_ns());
         let has_begun = !self.jobs.job(run).never_began();
@@ -98,6 +107,7 @@ impl View<'_> {
             raised: waited_ms / self.turn.config().ageing_ms,
             unread: self.unread(batch.client()),
             shortage_ms: self.why_shortage(run),
+            outputs,
             expires_in_ms: batch.expires_ns().filter(|_| !has_begun).map(|at_ns| self.left_ms(at_ns)),
             pool: self.why_pool(run, peer),
         }

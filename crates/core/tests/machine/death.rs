@@ -282,6 +282,7 @@ fn answers_of_the_dead_and_of_strangers_are_counted_and_dropped() {
     let report = || bulkhead_core::event::Report {
         result: bulkhead_core::event::TaskResult::Held { output: bulkhead_proto::ids::OutputId(9), bytes: 1 },
         elapsed_ns: 1,
+        output_bytes: 0,
         survivors: Vec::new(),
     };
     rig.tell(Event::Finished { worker: WorkerId(999), seq, report: report() });

@@ -109,7 +109,12 @@ fn ends_of_one_turn_share_a_reply() {
     rig.forget_past();
     for number in 0..2 {
         let (worker, seq) = rig.holder(JobId(first.0 + number)).unwrap();
-        let report = bulkhead_core::event::Report { result: large(), elapsed_ns: 1, survivors: Vec::new() };
+        let report = bulkhead_core::event::Report {
+            result: large(),
+            elapsed_ns: 1,
+            output_bytes: 0,
+            survivors: Vec::new(),
+        };
         rig.batch.push(Event::Finished { worker, seq, report });
     }
     rig.turn();

@@ -109,7 +109,7 @@ fn the_oldest_logs_make_room_and_that_is_said() {
         rig.finish(*job);
     }
     assert_eq!(rig.logs_dropped, [LogId(1), LogId(2)]);
-    assert!(refusal(&mut rig, ALICE, jobs[0], false).contains("make room, at most 2 are kept"));
+    assert!(refusal(&mut rig, ALICE, jobs[0], false).contains("make room: 2 logs are kept"));
     ask(&mut rig, ALICE, jobs[2], false);
     assert_eq!(rig.logs_shown.len(), 1);
     assert_eq!(

@@ -16,6 +16,7 @@ mod kinds;
 mod lend;
 mod limits;
 mod logs;
+mod outputs;
 mod own_grace;
 mod part_ends;
 mod part_turns;

@@ -104,7 +104,12 @@ fn ten_thousand_parts_are_no_burden() {
     rig.tell(Event::Finished {
         worker,
         seq,
-        report: bulkhead_core::event::Report { result: planned, elapsed_ns: 1, survivors: Vec::new() },
+        report: bulkhead_core::event::Report {
+            result: planned,
+            elapsed_ns: 1,
+            output_bytes: 0,
+            survivors: Vec::new(),
+        },
     });
     let mut done = 0;
     while let Some((worker, seq, task)) = rig.task(job, |_| true) {

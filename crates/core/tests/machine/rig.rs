@@ -63,6 +63,8 @@ pub(crate) struct Rig {
     pub(crate) come_up: bool,
     /// Whether take-backs and looks are answered by themselves.
     pub(crate) answer: bool,
+    /// Whether what is dropped is freed at once: no reply holds it.
+    pub(crate) free: bool,
     pub(crate) tag: u32,
 }
 
@@ -126,6 +128,7 @@ impl Rig {
             exited: false,
             come_up: true,
             answer: true,
+            free: true,
             tag: 100,
         }
     }
@@ -200,7 +203,12 @@ impl Rig {
             Action::Kill { worker, why } => drop(self.killed.insert(worker, why)),
             Action::Unwant { worker, seq } => self.asked.push((worker, seq)),
             Action::Retire { worker } => self.retired.push(worker),
-            Action::DropOutput { output } => self.dropped.push(output),
+            Action::DropOutput { output } => {
+                self.dropped.push(output);
+                if self.free {
+                    self.batch.push(Event::OutputFreed { output });
+                }
+            }
             Action::Examine { worker } => {
                 self.examined += 1;
                 if self.answer && self.workers.contains_key(&worker) {
@@ -211,7 +219,12 @@ impl Rig {
             Action::DropFile { file } => self.let_go.push(file),
             Action::DropScratch { scratch } => self.scratches_dropped.push(scratch),
             Action::ShowLog { client, reply, log, .. } => self.logs_shown.push((client, reply, log)),
-            Action::DropLog { log } => self.logs_dropped.push(log),
+            Action::DropLog { log } => {
+                self.logs_dropped.push(log);
+                if self.free {
+                    self.batch.push(Event::LogFreed { log });
+                }
+            }
             Action::Ready { status } => self.ready.push(status),
             Action::Exit => self.exited = true,
             Action::TakeBack { .. } | Action::Settle { .. } | Action::Close { .. } => {}
@@ -283,7 +296,7 @@ impl Rig {
         self.tell(Event::Finished {
             worker,
             seq,
-            report: Report { result, elapsed_ns, survivors: Vec::new() },
+            report: Report { result, elapsed_ns, output_bytes: 0, survivors: Vec::new() },
         });
     }
 

@@ -220,7 +220,7 @@ fn a_process_that_lives_on_is_shown_to_the_user_whose_job_left_it() {
     rig.workers.get_mut(&worker).expect("it lives").clear();
     let result =
         TaskResult::Failed { message: "no".to_owned(), program: exit_code(3), output: Leftover::Nothing };
-    let report = Report { result, elapsed_ns: 1000, survivors: vec![survivor(7)] };
+    let report = Report { result, elapsed_ns: 1000, output_bytes: 0, survivors: vec![survivor(7)] };
     rig.tell(Event::Finished { worker, seq, report });
     // Before the daemon names it, so that its owner cannot be asked of the job.
     assert_eq!(rig.change(ALICE, Request::Forget { jobs: vec![job] }).0, 1);

@@ -45,6 +45,7 @@ fn work(out: &mut Output, batch: &mut Vec<Event>) -> usize {
                 let report = Report {
                     result: TaskResult::Inline(Payload::default()),
                     elapsed_ns: 1000,
+                    output_bytes: 0,
                     survivors: Vec::new(),
                 };
                 batch.push(Event::Finished { worker, seq, report });

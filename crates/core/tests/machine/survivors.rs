@@ -23,7 +23,7 @@ fn fail_and_leave(rig: &mut Rig, job: JobId, pid: u32) -> WorkerId {
     rig.workers.get_mut(&worker).expect("it lives").retain(|held| held.seq != seq);
     let result =
         TaskResult::Failed { message: "no".to_owned(), program: exit_code(3), output: Leftover::Nothing };
-    let report = Report { result, elapsed_ns: 1000, survivors: vec![survivor(pid)] };
+    let report = Report { result, elapsed_ns: 1000, output_bytes: 0, survivors: vec![survivor(pid)] };
     rig.tell(Event::Finished { worker, seq, report });
     worker
 }

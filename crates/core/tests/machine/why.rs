@@ -66,7 +66,9 @@ fn a_charged_job_says_what_it_waits_for_and_each_death() {
     rig.crash(guilty);
     rig.crash(guilty);
     let why = rig.why(ALICE, guilty);
-    let WhyNow::Alone { before: 0, shortage_ms: None, pool } = &why.now else { panic!("{why:?}") };
+    let WhyNow::Alone { before: 0, shortage_ms: None, outputs: None, pool } = &why.now else {
+        panic!("{why:?}")
+    };
     assert_eq!((pool.spares, pool.busy + pool.idle, pool.next_spawn_ms), (0, 0, Some(2)));
     assert_eq!((why.past.crashes, why.past.crashes_max, why.past.deaths.len()), (2, 3, 2));
     // A second one waits behind it.

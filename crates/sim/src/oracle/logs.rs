@@ -73,6 +73,8 @@ pub struct LogOracle {
     /// Whether each kind keeps logs.
     keeps: Vec<bool>,
     max: usize,
+    /// Whether logs also go because there is little memory: `memory` judges how much is held.
+    little_memory: bool,
     turn: u64,
     last: LogId,
     held: BTreeMap<LogId, HeldLog>,
@@ -98,7 +100,9 @@ impl LogOracle {
     /// No log yet.
     pub fn new(config: &Config) -> Self {
         let keeps = config.kinds.iter().map(|kind| kind.logs && !kind.plans).collect();
-        Self { keeps, max: usize::try_from(config.keep_logs_max).unwrap_or(usize::MAX), ..Self::default() }
+        let little_memory = config.outputs_bytes_max < Config::default().outputs_bytes_max;
+        let max = usize::try_from(config.keep_logs_max).unwrap_or(usize::MAX);
+        Self { keeps, max, little_memory, ..Self::default() }
     }
 
     /// Follows an event.
@@ -376,6 +380,7 @@ impl LogOracle {
         let before = self.turn.saturating_sub(1);
         for dropped in self.unexplained.extract_if(.., |dropped| dropped.turn < before) {
             let wrong = !dropped.too_many || dropped.older.is_some() || dropped.greater.is_some();
+            let wrong = wrong && !self.little_memory;
             if there.contains(&dropped.job) && wrong {
                 let log = dropped.log;
                 return broken("logs", format!("log {log} is let go, and its job is there: {dropped:?}"));

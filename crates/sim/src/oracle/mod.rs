@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lending;
 pub mod limits;
 pub mod logs;
+pub mod memory;
 pub mod outputs;
 pub mod overdue;
 pub mod parts;
@@ -71,6 +72,7 @@ use crate::worker::FakeWorker;
 /// | `receipts` | a held result is kept until its receipt and not beyond |
 /// | `parts` | each counts once, the merge comes after all, with what they left |
 /// | `progress` | true, and never backwards |
+/// | `memory` | no user has more memory in outputs and logs than a share |
 /// | `accounts` | nobody who holds little is refused for others, no user gets more than a share |
 /// | `files`, `outputs` | each is dropped exactly once, not while a worker has it |
 /// | `logs` | each is shown to its owner and administrators alone, and goes once, with its job or attempt or as the oldest of the user who has most |
@@ -115,6 +117,8 @@ pub struct Oracles {
     pub files: files::FileOracle,
     /// `logs`.
     pub logs: logs::LogOracle,
+    /// `memory`.
+    pub memory: memory::MemoryOracle,
     /// `users`.
     pub users: users::UserOracle,
     /// `accounts`.
@@ -145,6 +149,7 @@ impl Oracles {
             unwanted: unwanted::UnwantedOracle::default(),
             files: files::FileOracle::new(&scenario.config),
             logs: logs::LogOracle::new(&scenario.config),
+            memory: memory::MemoryOracle::new(&scenario.config),
             users: users::UserOracle::default(),
             accounts: accounts::AccountOracle::new(&scenario.config),
             lending: lending::LendingOracle::new(&scenario.config, is_sure_of_waits(scenario)),
@@ -163,6 +168,7 @@ impl Oracles {
         self.outputs.told(event);
         self.files.told(event);
         self.logs.told(event);
+        self.memory.told(event);
         self.users.told(event);
         self.accounts.told(event);
         self.fairness.told(event);
@@ -234,6 +240,10 @@ impl Oracles {
                 self.outputs.dropped(*output)?;
             }
             self.logs.decided(now, action, &self.ledger)?;
+            self.memory.decided(action, |task| {
+                let known = self.ledger.task(TaskId::own(task.job));
+                known.map_or(0, |job| job.uid)
+            })?;
             self.users.decided(action, &self.ledger);
         }
         self.programs.decided(now, out, &self.ledger)?;
@@ -247,6 +257,7 @@ impl Oracles {
         self.kept.turn_over(now);
         self.pool.check()?;
         self.files.check()?;
+        self.memory.check()?;
         self.ledger.check()
     }
 

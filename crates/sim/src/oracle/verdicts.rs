@@ -154,7 +154,7 @@ impl JobOracle {
         }
         let Some(end) = &mut job.end else { return Ok(()) };
         match &end.output {
-            Some(before) if *before != shown => {
+            Some(before) if *before != shown && !has_gone(before, &shown) => {
                 broken("outcome", format!("job {id} had the output {before:?}, and now {shown:?}"))
             }
             _ => {
@@ -331,6 +331,14 @@ fn is_sound(
     }
 }
 
+/// Whether an output that was there is gone since, to make room.
+fn has_gone(before: &(JobOutput, Option<OutputId>), shown: &(JobOutput, Option<OutputId>)) -> bool {
+    match (&before.0, &shown.0) {
+        (JobOutput::Descriptor { bytes }, JobOutput::Gone(gone)) => *bytes == gone.bytes,
+        _ => false,
+    }
+}
+
 fn is_same(report: &TaskResult, shown: &(JobOutput, Option<OutputId>)) -> bool {
     match (report, shown) {
         (TaskResult::Inline(one), (JobOutput::Inline(other), None))
@@ -340,6 +348,11 @@ fn is_same(report: &TaskResult, shown: &(JobOutput, Option<OutputId>)) -> bool {
         (TaskResult::Held { output, bytes }, (JobOutput::Descriptor { bytes: shown }, Some(attached))) => {
             output == attached && bytes == shown
         }
+        // It went to make room.
+        (
+            TaskResult::Held { bytes, .. } | TaskResult::Failed { output: Leftover::Held { bytes, .. }, .. },
+            (JobOutput::Gone(gone), None),
+        ) => *bytes == gone.bytes,
         (TaskResult::Failed { output: Leftover::Nothing, .. }, (JobOutput::None, None)) => true,
         (
             TaskResult::Failed { output: Leftover::Held { output, bytes }, .. },

@@ -44,6 +44,7 @@ fn queued(before: QueuedBefore, unread: Option<Unread>, pool: WhyPool) -> Why {
         raised: 372,
         unread,
         shortage_ms: None,
+        outputs: None,
         expires_in_ms: Some(500),
         pool,
     })
@@ -54,6 +55,7 @@ fn ended(how: Outcome, by: Option<Canceller>) -> Why {
         how,
         part: None,
         by,
+        gone: None,
         at_us: 9,
         expires_ms: Some(500),
         holder: None,
@@ -252,8 +254,12 @@ fn a_job_that_is_tried_again_says_for_what_and_what_was_before() {
         evidence: Evidence::default(),
         ..death.clone()
     };
-    let mut job =
-        why(WhyNow::Alone { before: 1, shortage_ms: Some(80), pool: WhyPool { spares: 0, ..pool() } });
+    let mut job = why(WhyNow::Alone {
+        before: 1,
+        shortage_ms: Some(80),
+        outputs: None,
+        pool: WhyPool { spares: 0, ..pool() },
+    });
     job.past = Past { deaths: vec![death, killed], crashes: 1, ..job.past };
     assert_says(
         &job,

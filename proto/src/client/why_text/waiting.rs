@@ -5,8 +5,9 @@
 
 use super::{counted, many, span};
 use crate::client::view::PoolHealth;
-use crate::client::why::{DrainLeft, Longest, QueuedBefore, Unread, WhyPool};
+use crate::client::why::{DrainLeft, Longest, OutputWait, QueuedBefore, Unread, WhyPool};
 use crate::kind::DEFAULT_POOL;
+use crate::limits::OUTPUTS_KEY;
 
 /// The jobs that go before it in the queue.
 pub(super) fn say_before(before: &QueuedBefore, said: &mut Vec<String>) {
@@ -153,6 +154,16 @@ pub(super) fn unread_text(unread: &Unread) -> String {
     };
     format!(
         "It waits because its client does not read its results: {held}; its jobs start again when it reads."
+    )
+}
+
+/// The memory in outputs and logs that leaves no room for one more.
+pub(super) fn outputs_text(wait: &OutputWait) -> String {
+    let OutputWait { held, running, held_by_all, share, bound } = wait;
+    format!(
+        "It waits for room in memory for its output or its log: its user's take {held} of {share} bytes, {running} of them \
+         for tasks that run, and those of all users {held_by_all} of {bound} ({OUTPUTS_KEY}). Results that are read or \
+         forgotten give room."
     )
 }
 

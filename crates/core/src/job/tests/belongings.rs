@@ -76,7 +76,7 @@ fn each_file_of_a_job_has_a_name() {
 #[should_panic(expected = "log 9 of a job is held")]
 fn a_log_is_forgotten_once() {
     let mut room = JobRoom::new();
-    room.jobs.logs.forget(&mut room.turn, AccountId::SERVICE, LogId(9));
+    room.jobs.logs.forget(AccountId::SERVICE, LogId(9));
 }
 
 #[test]

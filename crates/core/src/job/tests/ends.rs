@@ -171,7 +171,10 @@ fn bytes_of_untold_ends_are_counted() {
 fn an_output_is_held_for_one_job() {
     let mut room = JobRoom::new();
     for _ in 0..2 {
-        let run = room.queued();
+        room.queued();
+        let run = room.take();
+        let ticket = room.start(run).ticket;
+        room.jobs.hold_output(ticket, OutputId(7), 1);
         let left = Leftover::Held { output: OutputId(7), bytes: 1 };
         room.jobs.end(&mut room.turn, run, failed(), left, EndedBy::Itself);
         room.jobs.announced(run, 0);

@@ -88,7 +88,7 @@ impl JobRoom {
     }
 
     fn start(&mut self, run: TaskRun) -> StartedAttempt {
-        self.jobs.start(&mut self.turn, run, WORKER, Seq(1))
+        self.jobs.start(&mut self.turn, run, (WORKER, Seq(1)), OutputGrant::default())
     }
 
     /// The first job of the queue, with a worker.

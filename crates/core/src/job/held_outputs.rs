@@ -1,0 +1,388 @@
+//! Outputs and logs in memory, and whose they are: counted from the offer that they are made for to their last close.
+//!
+//! | what the shell makes | counts as | from | until |
+//! |---|---|---|---|
+//! | the output of a task, its plan too | the room that the task was told | its offer | the offer is settled, or its worker's death is proven |
+//! | the output that the tasks of a job share | its room | the first offer with it | it is the result, or the job has ended and no offer holds it |
+//! | the packed results of the parts of a job | the most that there may be | the plan's offer | the job has ended and no offer holds them |
+//! | an output that its worker has sealed | its size or its memory, whichever is more | the report | `Event::OutputFreed` |
+//! | the log of an attempt | [`LOG_BYTES`] | its offer | `Event::LogFreed` |
+//!
+//! The shell says that an output is freed when it has dropped it and no reply holds it any more, so one that a client does
+//! not read counts on. The ledger has the sums by account (`Resource::OutputBytes`); here is what of them can be had back.
+//! An output of a kept job is dropped when room is needed, the oldest of the account first, and its job stays. This file
+//! decides nothing: `machine/outputs.rs` asks how much there is, and says of whom something goes.
+
+use std::collections::BTreeMap;
+
+use bulkhead_proto::client::outcome::OutputGone;
+use bulkhead_proto::ids::{LogId, OutputId};
+use bulkhead_proto::log::LOG_BYTES;
+
+use crate::action::Action;
+use crate::event::Leftover;
+use crate::job::list::Key;
+use crate::job::run::Ticket;
+use crate::job::{Jobs, OutputGrant};
+use crate::turn::{AccountId, Charges, Resource, Turn, count_down};
+
+/// The least that an output counts, in bytes: an empty one takes memory in the kernel too.
+const LEAST_BYTES: u64 = 4096;
+
+/// A file that counts, and whose it is.
+#[derive(Clone, Copy, Debug)]
+struct CountedFile {
+    account: AccountId,
+    bytes: u64,
+    /// In which turn the shell was told to drop it.
+    dropped: Option<u64>,
+}
+
+/// What of the memory in outputs and logs can be had back, for one account or for all, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OutputSums {
+    /// All that counts.
+    pub(crate) held: u64,
+    /// The room of tasks that are with workers.
+    pub(crate) granted: u64,
+    /// Outputs of kept jobs.
+    pub(crate) kept: u64,
+    /// Logs, of jobs that run too.
+    logs: u64,
+    /// Logs of attempts that are with workers.
+    running_logs: u64,
+    /// Dropped in this turn: most of it is free when the next one begins.
+    pub(crate) leaving: u64,
+}
+
+impl OutputSums {
+    /// Logs of all jobs.
+    pub(crate) fn logs(&self) -> u64 {
+        self.logs
+    }
+
+    /// Outputs that clients have not read, and plans.
+    pub(crate) fn unread(&self) -> u64 {
+        self.held - self.granted - self.kept - self.logs - self.leaving
+    }
+
+    /// Logs of jobs that do not run.
+    pub(crate) fn idle_logs(&self) -> u64 {
+        self.logs.saturating_sub(self.running_logs)
+    }
+
+    /// What is free or can be dropped.
+    pub(crate) fn evictable(&self) -> u64 {
+        self.kept + self.idle_logs() + self.leaving
+    }
+}
+
+/// All outputs and logs.
+#[derive(Debug, Default)]
+pub(crate) struct HeldOutputs {
+    outputs: BTreeMap<OutputId, CountedFile>,
+    logs: BTreeMap<LogId, CountedFile>,
+    /// Outputs of kept jobs, by account, the oldest first.
+    kept: BTreeMap<AccountId, BTreeMap<OutputId, Key>>,
+    of: BTreeMap<AccountId, OutputSums>,
+    all: OutputSums,
+    /// Counts the turns, for what is leaving.
+    turn: u64,
+    /// Accounts that may hold more than before since [`Jobs::grown_accounts`] was asked.
+    grown: Vec<AccountId>,
+}
+
+impl HeldOutputs {
+    fn sum(&mut self, account: AccountId, change: impl Fn(&mut OutputSums)) {
+        change(&mut self.all);
+        let own = self.of.entry(account).or_default();
+        change(own);
+        if *own == OutputSums::default() {
+            self.of.remove(&account);
+        }
+    }
+
+    fn grow(&mut self, charges: &mut Charges, account: AccountId, bytes: u64) {
+        charges.charge(account, Resource::OutputBytes, bytes);
+        self.sum(account, |sums| sums.held += bytes);
+        if self.grown.last() != Some(&account) {
+            self.grown.push(account);
+        }
+    }
+
+    /// Room is promised to a task or a job.
+    pub(super) fn grant(&mut self, charges: &mut Charges, account: AccountId, bytes: u64) {
+        if bytes > 0 {
+            self.grow(charges, account, bytes);
+            self.sum(account, |sums| sums.granted += bytes);
+        }
+    }
+
+    /// The room is not needed any more.
+    ///
+    /// # Panics
+    /// If so much was not promised.
+    pub(super) fn ungrant(&mut self, charges: &mut Charges, account: AccountId, bytes: u64) {
+        if bytes > 0 {
+            charges.release(account, Resource::OutputBytes, bytes);
+            self.sum(account, |sums| {
+                count_down(&mut sums.granted, bytes, "room for outputs");
+                count_down(&mut sums.held, bytes, "memory for outputs");
+            });
+        }
+    }
+
+    /// A log is made for an attempt.
+    pub(super) fn add_log(&mut self, charges: &mut Charges, account: AccountId, log: LogId) {
+        self.grow(charges, account, LOG_BYTES);
+        self.logs.insert(log, CountedFile { account, bytes: LOG_BYTES, dropped: None });
+        self.sum(account, |sums| {
+            sums.logs += LOG_BYTES;
+            sums.running_logs += LOG_BYTES;
+        });
+    }
+
+    /// The attempt of a log is with no worker any more.
+    ///
+    /// # Panics
+    /// If it was not.
+    pub(super) fn rest_log(&mut self, account: AccountId) {
+        self.sum(account, |sums| count_down(&mut sums.running_logs, LOG_BYTES, "bytes of running logs"));
+    }
+
+    /// Tells the shell to drop a log. It counts until the shell says that it is freed.
+    ///
+    /// # Panics
+    /// If it was not made, or dropped before.
+    pub(super) fn drop_log(&mut self, turn: &mut Turn, log: LogId) {
+        let found = self.logs.get_mut(&log).filter(|file| file.dropped.is_none());
+        let file = found.expect("a log that is dropped is held");
+        file.dropped = Some(self.turn);
+        let (account, bytes) = (file.account, file.bytes);
+        self.sum(account, |sums| {
+            count_down(&mut sums.logs, bytes, "bytes of logs");
+            sums.leaving += bytes;
+        });
+        turn.act(Action::DropLog { log });
+    }
+
+    /// What can be had back of one account, and of all.
+    pub(super) fn sums(&self, account: AccountId) -> (OutputSums, OutputSums) {
+        (self.of.get(&account).copied().unwrap_or_default(), self.all)
+    }
+
+    /// The account that has most outputs and logs to be dropped.
+    fn largest(&self) -> Option<AccountId> {
+        let idle = |sums: &OutputSums| sums.kept + sums.idle_logs();
+        let (account, sums) = self.of.iter().max_by_key(|(_, sums)| idle(sums))?;
+        (idle(sums) > 0).then_some(*account)
+    }
+
+    /// Checks what must always hold; `promised` is the room that offers and jobs have, by account.
+    pub(super) fn audit(&self, promised: &BTreeMap<AccountId, u64>) {
+        for (account, sums) in &self.of {
+            let room = promised.get(account).copied().unwrap_or(0);
+            assert_eq!(sums.granted, room, "the room of an account is that of its offers and jobs");
+        }
+        assert!(promised.keys().all(|account| self.of.contains_key(account)), "all room is counted");
+        let (mut all, mut kept) = (OutputSums::default(), 0);
+        for sums in self.of.values() {
+            all.held += sums.held;
+            all.granted += sums.granted;
+            all.kept += sums.kept;
+            all.logs += sums.logs;
+            all.running_logs += sums.running_logs;
+            all.leaving += sums.leaving;
+        }
+        assert_eq!(all, self.all, "what all have is the sum of what each has");
+        for (account, outputs) in &self.kept {
+            assert!(!outputs.is_empty(), "an account without kept outputs has no list");
+            for output in outputs.keys() {
+                let file = self.outputs[output];
+                assert!(file.account == *account && file.dropped.is_none(), "a kept output is held");
+                kept += file.bytes;
+            }
+        }
+        assert_eq!(kept, self.all.kept, "bytes of kept outputs are counted");
+        let logs: u64 = self.logs.values().filter(|log| log.dropped.is_none()).map(|log| log.bytes).sum();
+        assert_eq!(logs, self.all.logs, "bytes of logs are counted");
+    }
+
+    /// What each account is charged with, for the audit.
+    pub(super) fn charged(&self) -> BTreeMap<AccountId, u64> {
+        let mut charged = BTreeMap::new();
+        let files = self.outputs.values().chain(self.logs.values()).map(|file| (file.account, file.bytes));
+        for (account, bytes) in files.chain(self.of.iter().map(|(account, sums)| (*account, sums.granted))) {
+            *charged.entry(account).or_default() += bytes;
+        }
+        charged.retain(|_, bytes| *bytes > 0);
+        charged
+    }
+}
+
+impl Jobs {
+    /// Counts what an offer needs: the caller has found that there is room.
+    pub(super) fn take_room(&mut self, key: Key, grant: &OutputGrant) -> AccountId {
+        let account = self.table.batch(key).account;
+        self.outputs.grant(&mut self.table.charges, account, grant.offer_bytes);
+        account
+    }
+
+    /// A worker has reported an output for one of its offers. It counts for the offer's account.
+    ///
+    /// # Panics
+    /// If another has the same number.
+    pub(crate) fn hold_output(&mut self, ticket: Ticket, output: OutputId, bytes: u64) {
+        let (account, bytes) = (ticket.account, bytes.max(LEAST_BYTES));
+        self.outputs.grow(&mut self.table.charges, account, bytes);
+        let file = CountedFile { account, bytes, dropped: None };
+        let other = self.outputs.outputs.insert(output, file);
+        assert!(other.is_none(), "output {output} is held for one job");
+    }
+
+    /// Tells the shell to drop an output. It counts until the shell says that it is freed.
+    pub(crate) fn drop_output(&mut self, turn: &mut Turn, output: OutputId) {
+        if let Some(file) = self.outputs.outputs.get_mut(&output).filter(|file| file.dropped.is_none()) {
+            file.dropped = Some(self.outputs.turn);
+            let (account, bytes) = (file.account, file.bytes);
+            self.outputs.sum(account, |sums| sums.leaving += bytes);
+        }
+        turn.act(Action::DropOutput { output });
+    }
+
+    /// The shell has closed an output for the last time. One that came with a stale report was never counted.
+    pub(crate) fn output_freed(&mut self, output: OutputId) {
+        if let Some(file) = self.outputs.outputs.remove(&output) {
+            self.file_freed(file);
+        }
+    }
+
+    /// The shell has closed a log for the last time.
+    pub(crate) fn log_freed(&mut self, log: LogId) {
+        if let Some(file) = self.outputs.logs.remove(&log) {
+            self.file_freed(file);
+        }
+    }
+
+    fn file_freed(&mut self, file: CountedFile) {
+        assert!(file.dropped.is_some(), "the shell frees what it was told to drop");
+        self.table.charges.release(file.account, Resource::OutputBytes, file.bytes);
+        let is_leaving = file.dropped == Some(self.outputs.turn);
+        self.outputs.sum(file.account, |sums| {
+            count_down(&mut sums.held, file.bytes, "memory for outputs");
+            count_down(&mut sums.leaving, if is_leaving { file.bytes } else { 0 }, "bytes that leave");
+        });
+    }
+
+    /// All events of a turn were heard: what was dropped before and is not freed is held by replies.
+    pub(crate) fn nothing_leaves(&mut self) {
+        self.outputs.turn += 1;
+        if self.outputs.all.leaving == 0 {
+            return;
+        }
+        self.outputs.all.leaving = 0;
+        self.outputs.of.values_mut().for_each(|sums| sums.leaving = 0);
+    }
+
+    /// What can be had back of one account, and of all.
+    pub(crate) fn output_sums(&self, account: AccountId) -> (OutputSums, OutputSums) {
+        self.outputs.sums(account)
+    }
+
+    /// What of the memory of all is for what.
+    pub(crate) fn all_outputs(&self) -> OutputSums {
+        self.outputs.all
+    }
+
+    /// Accounts that may hold more than when this was last asked.
+    pub(crate) fn grown_accounts(&mut self) -> Vec<AccountId> {
+        std::mem::take(&mut self.outputs.grown)
+    }
+
+    /// The account that has most outputs and logs to be dropped.
+    pub(crate) fn largest_evictable(&self) -> Option<AccountId> {
+        self.outputs.largest()
+    }
+
+    /// What the output of an ended job counts, in bytes.
+    pub(super) fn output_bytes_of(&self, key: Key) -> u64 {
+        let file = self.table[key].held().and_then(|output| self.outputs.outputs.get(&output));
+        file.map_or(0, |file| file.bytes)
+    }
+
+    /// The output of a job that is kept now can be dropped when room is needed.
+    ///
+    /// # Panics
+    /// If another job has the same.
+    pub(super) fn keep_output(&mut self, key: Key) {
+        let Some(output) = self.table[key].held() else { return };
+        let file = self.outputs.outputs[&output];
+        let other = self.outputs.kept.entry(file.account).or_default().insert(output, key);
+        assert!(other.is_none(), "output {output} is held for one job");
+        self.table.charges.charge(file.account, Resource::KeptOutputs, 1);
+        self.table.charges.charge(file.account, Resource::KeptBytes, file.bytes);
+        self.outputs.sum(file.account, |sums| sums.kept += file.bytes);
+    }
+
+    /// The output of a job that is kept no more.
+    ///
+    /// # Panics
+    /// If it was not kept.
+    pub(super) fn unkeep_output(&mut self, key: Key) {
+        let Some(output) = self.table[key].held() else { return };
+        let file = self.outputs.outputs[&output];
+        let own = self.outputs.kept.get_mut(&file.account).expect("a kept output is in its account's list");
+        let was_held = own.remove(&output);
+        assert_eq!(was_held, Some(key), "output {output} is held for one job");
+        if own.is_empty() {
+            self.outputs.kept.remove(&file.account);
+        }
+        self.table.charges.release(file.account, Resource::KeptOutputs, 1);
+        self.table.charges.release(file.account, Resource::KeptBytes, file.bytes);
+        self.outputs
+            .sum(file.account, |sums| count_down(&mut sums.kept, file.bytes, "bytes of kept outputs"));
+    }
+
+    /// Drops the oldest output or log of an account that no worker and no client waits for. Its job stays; `gone` says
+    /// what its client is told. `false`: there is none.
+    pub(crate) fn evict_oldest_file(
+        &mut self,
+        turn: &mut Turn,
+        account: AccountId,
+        gone: impl Fn(u64) -> OutputGone,
+    ) -> bool {
+        let output = self.outputs.kept.get(&account).and_then(BTreeMap::first_key_value);
+        let output = output.map(|(_, key)| *key);
+        let log = self.oldest_idle_log(account);
+        let ended_ns = |key: Key| self.table[key].end().map_or(u64::MAX, |end| end.at_ns);
+        match (output, log) {
+            (Some(output), Some(log)) if ended_ns(log) < ended_ns(output) => self.evict_log_of(turn, log),
+            (Some(output), _) => self.evict_output(turn, output, gone),
+            (None, Some(log)) => self.evict_log_of(turn, log),
+            (None, None) => return false,
+        }
+        true
+    }
+
+    /// Drops the oldest output of an account. `false`: it has none that is kept.
+    pub(crate) fn evict_oldest_output(
+        &mut self,
+        turn: &mut Turn,
+        account: AccountId,
+        gone: impl Fn(u64) -> OutputGone,
+    ) -> bool {
+        let oldest = self.outputs.kept.get(&account).and_then(BTreeMap::first_key_value);
+        let Some(key) = oldest.map(|(_, key)| *key) else { return false };
+        self.evict_output(turn, key, gone);
+        true
+    }
+
+    fn evict_output(&mut self, turn: &mut Turn, key: Key, gone: impl Fn(u64) -> OutputGone) {
+        self.unkeep_output(key);
+        let Some(end) = self.table[key].end_mut() else { return };
+        if let Leftover::Held { output, bytes } = std::mem::replace(&mut end.left, Leftover::Nothing) {
+            end.gone = Some(gone(bytes));
+            self.drop_output(turn, output);
+        }
+    }
+}

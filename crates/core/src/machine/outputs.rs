@@ -1,0 +1,186 @@
+//! Room in memory for outputs and logs: how much a task is told, who waits, and what goes when there is too much.
+//!
+//! All outputs and logs of an account count (`job/held_outputs.rs`), those that a task may still write by the room that it
+//! was told. So no user ever takes more than a share of `outputs_bytes_max`, whatever its tasks write.
+//!
+//! | a task that needs an output or a log finds | and |
+//! |---|---|
+//! | room for its largest output | is told that; if no other task of its user writes one, the oldest kept outputs and logs go where they stand in the way |
+//! | less, because of what its user's clients have not read, and a [`LEAST_OF_SHARE`] | is told what there is: a longer output fails |
+//! | less, because of what others hold, and a [`LEAST_OF_ALL`] | the same |
+//! | less, because of tasks of its user that run, or less than that | waits (`why` says so) |
+//!
+//! Of what is over a bound of kept outputs, the oldest of the account that has most goes. Driven by `dispatch.rs`, which
+//! asks for each candidate, and by the end of each turn.
+
+use bulkhead_proto::client::outcome::{OutputBound, OutputGone};
+use bulkhead_proto::client::why::OutputWait;
+use bulkhead_proto::ids::{Seq, WorkerId};
+
+use crate::account::{AccountHolder, Ledger};
+use crate::event::{Leftover, Report, TaskResult};
+use crate::job::{Candidate, OutputGrant, OutputNeed, OutputSums, TaskRun};
+use crate::machine::Core;
+use crate::turn::{AccountId, Counter, Resource, Turn};
+
+/// With less than this part of the bound left of a user's share, no output of that user is begun that may need more...
+const LEAST_OF_SHARE: u64 = 16;
+/// ...and with less than this part left of what all have. A user who holds little always comes to more (`account/`).
+const LEAST_OF_ALL: u64 = 256;
+
+/// What an account has of the memory for outputs, in bytes, once what can be dropped for it is dropped.
+#[derive(Clone, Copy, Debug)]
+struct OutputsLeft {
+    /// With the room of tasks that run.
+    now: u64,
+    /// Of its share, without the room of its own tasks that run.
+    of_share: u64,
+    /// The same of the bound of all.
+    of_all: u64,
+}
+
+/// Whether there is room for the next task of a candidate.
+pub(super) fn has_room(ledger: &Ledger, turn: &Turn, candidate: &Candidate<'_>) -> bool {
+    let need = candidate.output_need(turn);
+    need.is_nothing() || grant(ledger, &need, candidate.output_sums(need.account)).is_some()
+}
+
+/// The room that a task gets, or `None`: it waits.
+fn grant(ledger: &Ledger, need: &OutputNeed, (own, all): (OutputSums, OutputSums)) -> Option<OutputGrant> {
+    if need.is_nothing() {
+        return Some(need.grant(0, 0));
+    }
+    let left = left(ledger, need.account, (own, all));
+    let (wanted, taken) = (need.own_max + need.shared_max, need.fixed + need.promised);
+    let (of_share, of_all) = (left.of_share.checked_sub(taken)?, left.of_all.checked_sub(taken)?);
+    let bound = ledger.bound(Resource::OutputBytes);
+    let is_enough =
+        of_share >= wanted.min(bound / LEAST_OF_SHARE) && of_all >= wanted.min(bound / LEAST_OF_ALL);
+    let room = wanted.min(of_share).min(of_all);
+    if !is_enough || room + need.fixed > left.now {
+        return None;
+    }
+    // A plan is short beside what its job writes.
+    let own_bytes = if need.shared_max == 0 { room } else { need.own_max.min(room / 4) };
+    Some(need.grant(own_bytes, need.shared_max.min(room - own_bytes)))
+}
+
+fn left(ledger: &Ledger, account: AccountId, (own, all): (OutputSums, OutputSums)) -> OutputsLeft {
+    let resource = Resource::OutputBytes;
+    let (held, share) = (ledger.held(account, resource), ledger.share(account, resource));
+    let of_share = |back: u64| share.saturating_sub(held.saturating_sub(back));
+    let of_all = |back: u64| ledger.left_of_all(account, resource, back);
+    let (back, back_of_all) = (own.evictable(), all.evictable());
+    // Most outputs are far shorter than their room: what is kept goes for a user's first one alone.
+    let (back_now, back_now_of_all) =
+        if own.granted == 0 { (back, back_of_all) } else { (own.leaving, all.leaving) };
+    OutputsLeft {
+        now: of_share(back_now).min(of_all(back_now_of_all)),
+        of_share: of_share(back + own.granted),
+        of_all: of_all(back_of_all + own.granted),
+    }
+}
+
+impl Core {
+    /// The room for the next task of a run; `None`: it waits.
+    pub(super) fn grant_for(&mut self, run: TaskRun) -> Option<OutputGrant> {
+        let need = self.jobs.output_need(&self.turn, run);
+        if need.is_nothing() {
+            return Some(OutputGrant::default());
+        }
+        self.post_charges();
+        grant(&self.ledger, &need, self.jobs.output_sums(need.account))
+    }
+
+    /// What a waiting job's output waits for, if it does.
+    pub(super) fn output_wait(&mut self, run: TaskRun) -> Option<OutputWait> {
+        if self.jobs.job(run).end().is_some() || self.grant_for(run).is_some() {
+            return None;
+        }
+        let account = self.jobs.batch(run).account();
+        let (own, _) = self.jobs.output_sums(account);
+        Some(OutputWait {
+            held: self.ledger.held(account, Resource::OutputBytes),
+            running: own.granted,
+            held_by_all: self.ledger.held_by_all(Resource::OutputBytes),
+            share: self.ledger.share(account, Resource::OutputBytes),
+            bound: self.ledger.bound(Resource::OutputBytes),
+        })
+    }
+
+    /// A report has brought an output: it counts with its size now, and the room of a shared one is given back.
+    pub(super) fn take_output(&mut self, id: WorkerId, seq: Seq, report: &Report) {
+        let (output, bytes) = match &report.result {
+            TaskResult::Held { output, bytes }
+            | TaskResult::Planned { output, bytes, .. }
+            | TaskResult::Failed { output: Leftover::Held { output, bytes }, .. } => (*output, *bytes),
+            TaskResult::Inline(_) | TaskResult::Failed { .. } => return,
+        };
+        let Some(ticket) = self.workers.offer(id, seq).map(|offer| offer.ticket()) else { return };
+        self.jobs.hold_output(ticket, output, bytes.max(report.output_bytes));
+        if matches!(report.result, TaskResult::Held { .. }) {
+            self.jobs.take_scratch(ticket);
+        }
+    }
+
+    /// Drops kept outputs, and logs, while there is too much.
+    pub(super) fn evict_outputs(&mut self) {
+        self.post_charges();
+        for account in self.jobs.grown_accounts() {
+            while self.is_over_share(account) && self.evict_file(account) {}
+        }
+        while self.is_over_all()
+            && let Some(account) = self.jobs.largest_evictable()
+            && self.evict_file(account)
+        {}
+        for (resource, bound) in
+            [(Resource::KeptBytes, OutputBound::KeptBytes), (Resource::KeptOutputs, OutputBound::KeptOutputs)]
+        {
+            while let Some(account) = self.ledger.largest_of_too_much(resource)
+                && self.evict_output(account, resource, bound)
+            {}
+        }
+    }
+
+    /// Whether an account has more than its share, without what it has just dropped.
+    fn is_over_share(&self, account: AccountId) -> bool {
+        let (own, _) = self.jobs.output_sums(account);
+        // It may have given everything back in this turn; then it is closed.
+        let is_open = own != OutputSums::default();
+        is_open
+            && self.ledger.held(account, Resource::OutputBytes) - own.leaving
+                > self.ledger.share(account, Resource::OutputBytes)
+    }
+
+    /// Whether all together have more than users who hold little may have on top.
+    fn is_over_all(&self) -> bool {
+        let (_, all) = self.jobs.output_sums(AccountId::SERVICE);
+        let bound = self.ledger.bound(Resource::OutputBytes);
+        self.ledger.held_by_all(Resource::OutputBytes) - all.leaving > bound.saturating_add(bound / 8)
+    }
+
+    fn evict_file(&mut self, account: AccountId) -> bool {
+        let limit = self.ledger.share(account, Resource::OutputBytes);
+        let gone = |bytes| OutputGone { bytes, bound: OutputBound::AllBytes, limit };
+        let found = self.jobs.evict_oldest_file(&mut self.turn, account, gone);
+        self.note_evicted(account, Resource::OutputBytes, found)
+    }
+
+    fn evict_output(&mut self, account: AccountId, resource: Resource, bound: OutputBound) -> bool {
+        let limit = self.ledger.bound(resource);
+        let gone = |bytes| OutputGone { bytes, bound, limit };
+        let found = self.jobs.evict_oldest_output(&mut self.turn, account, gone);
+        self.note_evicted(account, resource, found)
+    }
+
+    fn note_evicted(&mut self, account: AccountId, met: Resource, found: bool) -> bool {
+        if let AccountHolder::User(uid) = self.ledger.holder(account)
+            && found
+        {
+            self.turn.count(Counter::Evicted, 1);
+            self.jobs.note_evicted(uid, met.name(), 1);
+        }
+        self.post_charges();
+        found
+    }
+}
