@@ -3,9 +3,9 @@
 //! After each result the worker checks whether the supervisor sleeps, and rings if it does. So when the worker waits
 //! for its channel and its lane, it has nothing left to report. It exits when the channel or the lane is closed, or
 //! after a task that panicked or left processes which it may not end. The limit of file size is 1 GiB, that of outputs in
-//! memory. While a task has an output in memory, it is what that output has room for, so that a write past the checks of
-//! `task_files/checked_file.rs` fails too. While a task writes a client's file, it is lifted: then only the disk limits
-//! the file. Driven by `lib.rs`.
+//! memory. While a task has an output in memory, it is what that output has room for, and no less than a log, so that a write
+//! past the checks of `task_files/checked_file.rs` fails too. While a task writes a client's file, it is lifted: then only the
+//! disk limits the file. Driven by `lib.rs`.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use bulkhead_jobs::TaskFailure;
 use bulkhead_link::worker::{Channel, WorkerRing};
 use bulkhead_proto::codec;
 use bulkhead_proto::limits::OUTPUT_MAX_BYTES;
+use bulkhead_proto::log::LOG_BYTES;
 use bulkhead_proto::worker::message::{LaneUp, TaskMessage};
 use bulkhead_sys::lane::Lane;
 use bulkhead_sys::memory_limit::MemoryLimit;
@@ -134,7 +135,8 @@ impl Runtime {
         let file_max = match files.room_bytes() {
             // The client's disk limits this file.
             _ if files.writes_a_clients() => None,
-            room => Some(room.unwrap_or(OUTPUT_MAX_BYTES)),
+            // The log of the task, which is no longer, is a file too.
+            room => Some(room.map_or(OUTPUT_MAX_BYTES, |bytes| bytes.max(LOG_BYTES))),
         };
         let is_usual = file_max == Some(OUTPUT_MAX_BYTES);
         if !is_usual {

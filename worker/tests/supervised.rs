@@ -160,10 +160,10 @@ fn while_a_task_has_an_output_no_file_of_its_worker_becomes_longer_than_its_room
     assert_eq!(inline(&played.run(NOOP, "x")), b"x");
     assert_eq!(longest(), 1 << 30);
     let (task, _output) = played.offer_with_output(SLEEP, "3000");
-    let room = OutputRoom { own_bytes: 12_345, shared_bytes: 0 };
+    let room = OutputRoom { own_bytes: 2_345_678, shared_bytes: 0 };
     played.send(&[TaskMessage { room, ..task }]);
     let begun = Instant::now();
-    while longest() != 12_345 {
+    while longest() != 2_345_678 {
         assert!(begun.elapsed() < PATIENCE, "{} bytes", longest());
         std::thread::yield_now();
     }
