@@ -118,13 +118,14 @@ impl Outbox {
         left: &mut usize,
         gate: &mut DescriptorGate<'_>,
     ) -> io::Result<()> {
-        self.flush_by(left, |bytes, descriptor| {
-            if descriptor.is_some() && !gate.is_open(socket) {
+        self.flush_by(left, |bytes, file| {
+            if file.is_some() && !gate.is_open(socket) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            let sent = socket::send_with_fd(socket, bytes, descriptor)?;
-            if descriptor.is_some() {
-                gate.count();
+            let sent = socket::send_with_fd(socket, bytes, file.map(|file| file.as_fd()))?;
+            if let Some(file) = file {
+                // Until it is read, its memory counts too.
+                gate.count(file.hold());
             }
             Ok(sent)
         })
@@ -133,13 +134,13 @@ impl Outbox {
     fn flush_by(
         &mut self,
         left: &mut usize,
-        mut send: impl FnMut(&[u8], Option<BorrowedFd<'_>>) -> io::Result<usize>,
+        mut send: impl FnMut(&[u8], Option<&OutputFile>) -> io::Result<usize>,
     ) -> io::Result<()> {
         self.short = false;
         while let Some(piece) = self.pieces.front_mut().filter(|_| *left > 0) {
-            let descriptor = if piece.sent == 0 { piece.descriptor.as_ref() } else { None };
+            let descriptor = if piece.sent == 0 { piece.descriptor.as_deref() } else { None };
             let rest = &piece.bytes[piece.sent..];
-            match send(rest, descriptor.map(|held| held.as_fd())) {
+            match send(rest, descriptor) {
                 Ok(count) => {
                     piece.sent += count;
                     self.waiting_bytes -= count;
@@ -254,7 +255,7 @@ mod tests {
                 }
                 // The socket takes so much that one byte is left.
                 let most = Cell::new(outbox.waiting_bytes() - 1);
-                let take = |bytes: &[u8], _: Option<BorrowedFd<'_>>| {
+                let take = |bytes: &[u8], _: Option<&OutputFile>| {
                     let count = bytes.len().min(most.get()).min(100_000);
                     most.set(most.get() - count);
                     sent.set(sent.get() + count);

@@ -55,7 +55,6 @@ pub(crate) struct OutputFile {
 
 impl OutputFile {
     /// The hold of its memory, for a copy of its descriptor that outlives it.
-    #[cfg(test)]
     pub(crate) fn hold(&self) -> Option<Rc<MemoryHold>> {
         self.hold.clone()
     }

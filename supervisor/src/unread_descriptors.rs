@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
 
 use bulkhead_core::account::{AccountId, Resource};
 use bulkhead_proto::ids::ClientId;
@@ -23,6 +24,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use crate::client_socket::{ClientSocket, KeptSocket};
+use crate::output_store::MemoryHold;
 use crate::poll_source::PollSource;
 use crate::shell_ledger::{HeldShare, ShellLedger};
 
@@ -43,6 +45,8 @@ pub(crate) struct UnreadDescriptors {
     ledger: ShellLedger,
     /// What each connection was sent and has not read, kept ones included.
     counts: BTreeMap<ClientId, HeldShare>,
+    /// The memory behind these descriptors, which counts until then too.
+    memory: BTreeMap<ClientId, Vec<Rc<MemoryHold>>>,
     /// Connections with a reply for which their user has no room.
     lines: WaitingLines,
     /// Something was read since [`Self::next_waiting`] last found nobody.
@@ -58,6 +62,7 @@ impl UnreadDescriptors {
             registry,
             ledger,
             counts: BTreeMap::new(),
+            memory: BTreeMap::new(),
             lines: WaitingLines::default(),
             has_freed: false,
             kept: BTreeMap::new(),
@@ -86,6 +91,7 @@ impl UnreadDescriptors {
 
     fn uncount(&mut self, client: ClientId) {
         self.has_freed |= self.counts.remove(&client).is_some();
+        self.memory.remove(&client);
     }
 
     /// Whether one more may lie unread at this user.
@@ -172,8 +178,11 @@ impl DescriptorGate<'_> {
     }
 
     /// A descriptor was sent.
-    pub(crate) fn count(&mut self) {
-        let UnreadDescriptors { ledger, counts, .. } = &mut *self.table;
+    pub(crate) fn count(&mut self, memory: Option<Rc<MemoryHold>>) {
+        let UnreadDescriptors { ledger, counts, memory: held_memory, .. } = &mut *self.table;
+        if let Some(memory) = memory {
+            held_memory.entry(self.client).or_default().push(memory);
+        }
         let none = || ledger.hold(self.account, Resource::UnreadDescriptors, 0);
         let held = counts.entry(self.client).or_insert_with(none);
         held.set(ledger, held.count() + 1);

@@ -52,7 +52,7 @@ impl Pair {
         if is_open {
             let null = File::open("/dev/null").unwrap();
             send_with_fd(self.ours.as_fd(), b"x", Some(null.as_fd())).unwrap();
-            gate.count();
+            gate.count(None);
         }
         is_open
     }

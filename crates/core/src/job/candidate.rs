@@ -122,9 +122,8 @@ impl Jobs {
         mut judge: impl FnMut(&Candidate<'_>) -> TakeChoice,
     ) -> Option<TaskRun> {
         let (part_sets, attachments, outputs) = (&self.part_sets, &self.attachments, &self.outputs);
-        let mut judge = |table: &JobTable, key| {
-            judge(&Candidate { table, part_sets, attachments, outputs, key })
-        };
+        let mut judge =
+            |table: &JobTable, key| judge(&Candidate { table, part_sets, attachments, outputs, key });
         let key = self.queues.take_of((pool, uid), &mut self.table, ageing(turn), &mut judge)?;
         Some(self.taken(key, Phase::Queued))
     }
@@ -143,7 +142,8 @@ impl Jobs {
         fits: impl Fn(&Candidate<'_>) -> bool,
     ) -> Option<Candidate<'_>> {
         let users = self.queues.solo(pool).users().filter_map(|uid| Some((held(uid)?, uid)));
-        let users = users.filter(|(_, uid)| self.first_alone_of(pool, *uid).is_some_and(|first| fits(&first)));
+        let users =
+            users.filter(|(_, uid)| self.first_alone_of(pool, *uid).is_some_and(|first| fits(&first)));
         let (_, uid) = users.min_by_key(|(count, _)| *count)?;
         self.first_alone_of(pool, uid)
     }

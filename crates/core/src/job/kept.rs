@@ -211,10 +211,12 @@ impl Jobs {
     /// What each account keeps, a row for each job and resource.
     pub(super) fn kept_by_account(&self) -> impl Iterator<Item = (AccountId, Resource, u64)> + '_ {
         self.kept.of.iter().flat_map(|(account, of)| {
-            let rows = of
-                .list
-                .walk(&self.table.slab)
-                .flat_map(|key| [(Resource::Kept, 1), (Resource::KeptBytes, self.table[key].kept_bytes() + self.output_bytes_of(key))]);
+            let rows = of.list.walk(&self.table.slab).flat_map(|key| {
+                [
+                    (Resource::Kept, 1),
+                    (Resource::KeptBytes, self.table[key].kept_bytes() + self.output_bytes_of(key)),
+                ]
+            });
             let quarantined = of.quarantine.walk(&self.table.slab).map(|_| (Resource::Quarantined, 1));
             rows.chain(quarantined).map(|(resource, held)| (*account, resource, held))
         })
