@@ -216,7 +216,8 @@ fn a_user_sees_its_own_account_and_an_administrator_all() {
     let all = status(&mut Wire::connect(&daemon.socket())).accounts;
     let uids: Vec<_> = all.iter().filter_map(|account| account.uid).collect();
     assert_eq!(uids, [0, ALICE, BOB], "one's own first, then by how full they are");
-    assert_eq!(row(&all[1], "queued jobs").held, queued.held);
+    // A worker that came up meanwhile may have taken one.
+    assert!((1..=queued.held).contains(&row(&all[1], "queued jobs").held), "{all:?}");
     let refused = match alice.call(Request::Submit(submit("noop", &["x"; 40], false))) {
         Reply::Accepted { refused: Some(refusal), .. } | Reply::Refused(refusal) => refusal.to_string(),
         reply => panic!("not refused: {reply:?}"),
