@@ -150,10 +150,7 @@ impl RecentRecords {
 
     /// The count that a record is in, beside that of all.
     fn count_of(&mut self, what: &What, owner: Owner) -> &mut RecordCount {
-        match what {
-            What::Died { .. } => &mut self.deaths,
-            _ => self.of.entry(owner).or_default(),
-        }
+        if matches!(what, What::Died { .. }) { &mut self.deaths } else { self.of.entry(owner).or_default() }
     }
 
     /// How many records were made since the last call, by the user of their account; `None`: by the service's.
