@@ -225,8 +225,16 @@ fn another(row: &Row, literal: &str) -> String {
 #[test]
 fn the_defaults_are_the_codes_own() {
     let settings = read("supervisor/src/settings.rs");
-    let in_words =
-        ["workers", "lend_max", "worker_program", "socket", "state", "files_max", "files_bytes_max"];
+    let in_words = [
+        "workers",
+        "lend_max",
+        "worker_program",
+        "socket",
+        "state",
+        "files_max",
+        "files_bytes_max",
+        "outputs_bytes_max",
+    ];
     for (row, table) in tables() {
         let key = &row.key;
         let without = outcome(&(table.with)("")).unwrap();

@@ -21,6 +21,7 @@ use bulkhead_proto::log::LOG_BYTES;
 
 use crate::action::Action;
 use crate::event::Leftover;
+use crate::job::OutputSums;
 use crate::job::list::Key;
 use crate::job::run::Ticket;
 use crate::job::{Jobs, OutputGrant};
@@ -36,45 +37,6 @@ struct CountedFile {
     bytes: u64,
     /// In which turn the shell was told to drop it.
     dropped: Option<u64>,
-}
-
-/// What of the memory in outputs and logs can be had back, for one account or for all, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OutputSums {
-    /// All that counts.
-    pub(crate) held: u64,
-    /// The room of tasks that are with workers.
-    pub(crate) granted: u64,
-    /// Outputs of kept jobs.
-    pub(crate) kept: u64,
-    /// Logs, of jobs that run too.
-    logs: u64,
-    /// Logs of attempts that are with workers.
-    running_logs: u64,
-    /// Dropped in this turn: most of it is free when the next one begins.
-    pub(crate) leaving: u64,
-}
-
-impl OutputSums {
-    /// Logs of all jobs.
-    pub(crate) fn logs(&self) -> u64 {
-        self.logs
-    }
-
-    /// Outputs that clients have not read, and plans.
-    pub(crate) fn unread(&self) -> u64 {
-        self.held - self.granted - self.kept - self.logs - self.leaving
-    }
-
-    /// Logs of jobs that do not run.
-    pub(crate) fn idle_logs(&self) -> u64 {
-        self.logs.saturating_sub(self.running_logs)
-    }
-
-    /// What is free or can be dropped.
-    pub(crate) fn evictable(&self) -> u64 {
-        self.kept + self.idle_logs() + self.leaving
-    }
 }
 
 /// All outputs and logs.

@@ -62,15 +62,15 @@ pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use files::{check_files, pinned_bytes};
 pub(crate) use grant::{grant, missing_file};
-pub(crate) use held_outputs::OutputSums;
 pub(crate) use level::TakeChoice;
-pub(crate) use output_need::{OutputGrant, OutputNeed};
+pub(crate) use output_need::OutputGrant;
 pub(crate) use progress::ProgressLook;
 pub(crate) use run::{TaskRun, Ticket};
 pub(crate) use state::{Doing, TaskKind};
 pub(crate) use turns::Search;
 pub(crate) use values::{
-    Admission, BatchGone, EndNotice, OfferRef, ProvenDeath, Released, StartedAttempt, Untold,
+    Admission, BatchGone, EndNotice, OfferRef, OutputNeed, OutputSums, ProvenDeath, Released, StartedAttempt,
+    Untold,
 };
 
 use crate::event::Peer;

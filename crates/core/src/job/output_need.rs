@@ -9,38 +9,19 @@ use bulkhead_proto::job::OutputMode;
 use bulkhead_proto::limits::{OUTPUT_MAX_BYTES, PARTS_MAX, PLAN_MAX_BYTES, RESULTS_MAX_BYTES};
 use bulkhead_proto::log::LOG_BYTES;
 
-use crate::job::Jobs;
 use crate::job::attachments::AttachmentTable;
 use crate::job::list::Key;
 use crate::job::part_set::{PartSets, part_of};
 use crate::job::run::TaskRun;
 use crate::job::state::TaskKind;
 use crate::job::table::JobTable;
-use crate::turn::{AccountId, Turn};
+use crate::job::{Jobs, OutputNeed};
+use crate::turn::Turn;
 
 /// Most bytes of the packed results of one job's parts: the results, and an offset for each.
 const PACKED_MAX_BYTES: u64 = RESULTS_MAX_BYTES + 16 * PARTS_MAX as u64;
 /// What a worker's copy of a log counts, so that its account stays open as long as the worker has the offer.
 const LOG_COPY_BYTES: u64 = 4096;
-
-/// What a task needs in memory, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutputNeed {
-    /// Whose memory it is.
-    pub(crate) account: AccountId,
-    /// The most that an output of its own may take; 0 if it has none.
-    pub(crate) own_max: u64,
-    /// The most that the shared output may take, if the task is the first that has it; else 0.
-    pub(crate) shared_max: u64,
-    /// What it takes in any case: a log, room for the results of parts.
-    pub(crate) fixed: u64,
-    /// What its job has of it already: it is not given back while the task waits.
-    pub(crate) promised: u64,
-    /// Of `fixed`, what counts for its job instead of its offer.
-    fixed_of_job: u64,
-    is_plan: bool,
-    has_log: bool,
-}
 
 impl OutputNeed {
     /// Whether it needs nothing.

@@ -1,8 +1,6 @@
 //! Plain values that this room takes and returns.
 //!
 //! None of them is part of the room's state, and no change of one changes the room.
-//!
-//! None of them is part of the room's state; nothing can be changed through one.
 
 use bulkhead_proto::client::evidence::Evidence;
 use bulkhead_proto::client::message::Submit;
@@ -91,4 +89,57 @@ pub(crate) struct ProvenDeath<'a> {
     pub(crate) pid: u32,
     pub(crate) death: &'a Death,
     pub(crate) evidence: &'a Evidence,
+}
+
+/// What a task needs in memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutputNeed {
+    /// Whose memory it is.
+    pub(crate) account: AccountId,
+    /// The most that an output of its own may take; 0 if it has none.
+    pub(crate) own_max: u64,
+    /// The most that the shared output may take, if the task is the first that has it; else 0.
+    pub(crate) shared_max: u64,
+    /// What it takes in any case: a log, room for the results of parts.
+    pub(crate) fixed: u64,
+    /// What its job has of it already: it is not given back while the task waits.
+    pub(crate) promised: u64,
+    /// Of `fixed`, what counts for its job instead of its offer.
+    pub(crate) fixed_of_job: u64,
+    pub(crate) is_plan: bool,
+    pub(crate) has_log: bool,
+}
+
+/// What of the memory in outputs and logs can be had back, for one account or for all, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OutputSums {
+    /// All that counts.
+    pub(crate) held: u64,
+    /// The room of tasks that are with workers.
+    pub(crate) granted: u64,
+    /// Outputs of kept jobs.
+    pub(crate) kept: u64,
+    /// Logs, of jobs that run too.
+    pub(crate) logs: u64,
+    /// Logs of attempts that are with workers.
+    pub(crate) running_logs: u64,
+    /// Dropped in this turn: most of it is free when the next one begins.
+    pub(crate) leaving: u64,
+}
+
+impl OutputSums {
+    /// Outputs that clients have not read, and plans.
+    pub(crate) fn unread(&self) -> u64 {
+        self.held - self.granted - self.kept - self.logs - self.leaving
+    }
+
+    /// Logs of jobs that do not run.
+    pub(crate) fn idle_logs(&self) -> u64 {
+        self.logs.saturating_sub(self.running_logs)
+    }
+
+    /// What is free or can be dropped.
+    pub(crate) fn evictable(&self) -> u64 {
+        self.kept + self.idle_logs() + self.leaving
+    }
 }

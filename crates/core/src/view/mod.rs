@@ -290,7 +290,7 @@ impl<'a> View<'a> {
                 running: outputs.granted,
                 unread: outputs.unread(),
                 kept: outputs.kept,
-                logs: outputs.logs(),
+                logs: outputs.logs,
                 max: self.turn.config().outputs_bytes_max,
             },
             quarantined: jobs.quarantined(),

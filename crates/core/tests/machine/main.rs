@@ -42,5 +42,6 @@ mod survivors;
 mod task_watch;
 mod turns;
 mod unbegun;
+mod waits;
 mod why;
 mod why_waiting;

@@ -27,7 +27,7 @@ const FILE_BYTES: &str = "bytes of memory in files that come with jobs";
 
 /// A file that the core was told of and has not dropped.
 #[derive(Clone, Copy, Debug)]
-struct HeldFile {
+struct ChargedFile {
     uid: u32,
     client: ClientId,
     tag: Tag,
@@ -40,7 +40,7 @@ pub struct AccountOracle {
     bounds: [(&'static str, u64); 4],
     /// Whether one user gets all.
     one: bool,
-    files: BTreeMap<FileId, HeldFile>,
+    files: BTreeMap<FileId, ChargedFile>,
     /// Files that were dropped in the turn that was decided last: a refused submit's are dropped before it is answered.
     dropped: Vec<FileId>,
     uids: BTreeMap<ClientId, u32>,
@@ -73,7 +73,7 @@ impl AccountOracle {
             Event::ClientSaid { client, tag, files, .. } => {
                 let uid = self.uids.get(client).copied().unwrap_or_default();
                 for Attached { file, pinned_bytes } in files {
-                    let held = HeldFile { uid, client: *client, tag: *tag, bytes: *pinned_bytes };
+                    let held = ChargedFile { uid, client: *client, tag: *tag, bytes: *pinned_bytes };
                     self.files.insert(*file, held);
                 }
             }
@@ -155,7 +155,7 @@ impl AccountOracle {
                 if what == JOBS { 1 } else { next }
             }
             None => {
-                let of_file = |file: &HeldFile| if what == FILES { 1 } else { file.bytes };
+                let of_file = |file: &ChargedFile| if what == FILES { 1 } else { file.bytes };
                 for file in self.files.values() {
                     *held.entry(file.uid).or_default() += of_file(file);
                 }

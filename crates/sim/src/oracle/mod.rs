@@ -247,9 +247,14 @@ impl Oracles {
             self.users.decided(action, &self.ledger);
         }
         self.programs.decided(now, out, &self.ledger)?;
+        self.lending.decided(now, out, &self.pool, &self.ledger)?;
+        self.turn_over(now, workers)
+    }
+
+    /// Everything that one turn decided was heard.
+    fn turn_over(&mut self, now: Now, workers: &BTreeMap<WorkerId, FakeWorker>) -> Verdict {
         self.programs.turn_over(now, &self.pool, &self.ledger, workers)?;
         self.logs.turn_over(now, &self.ledger)?;
-        self.lending.decided(now, out, &self.pool, &self.ledger)?;
         self.unwanted.turn_over();
         self.overdue.turn_over(now, &self.ledger, workers)?;
         self.expiry.turn_over(now, &self.ledger)?;
