@@ -3,7 +3,7 @@
 //!
 //! It judges lists of all jobs, each of which shows what the steps before have left. Only jobs whose end is known to the step
 //! and that no client is still to be told of are judged: those that are not attached, or were run again. Which of two jobs goes
-//! first is [`goes_first`], and nothing else knows it. It never asks the core.
+//! first is `goes_first`, and nothing else knows it. It never asks the core.
 
 use std::collections::BTreeSet;
 

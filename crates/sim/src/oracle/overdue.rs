@@ -1,7 +1,7 @@
 //! `limits`, the other way round: what met a limit is ended. `limits.rs` judges that nothing is ended that did not.
 //!
 //! After each step it looks at the first task of each worker's ring: when it began by the truth of its box, and what it uses by
-//! the truth of its vitals. A limit that is met at a step is enforced within the time of [`AnyLimit`] and [`STEPS_MAX`] further steps,
+//! the truth of its vitals. A limit that is met at a step is enforced within the time of `AnyLimit` and `STEPS_MAX` further steps,
 //! which the core needs for its examination, its look, and the answers.
 //!
 //! Enforced means: the worker is killed, the task is told to end, or its job has ended. Workers that break the protocol are
