@@ -5,6 +5,7 @@
 
 use bulkhead_proto::ids::PoolId;
 use bulkhead_proto::kind::{DEFAULT_POOL, Kind};
+use bulkhead_proto::limits::{EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES};
 
 pub use bulkhead_proto::bound::{Bound, KindLimits};
 
@@ -136,6 +137,15 @@ impl Config {
             running_max: self.running_max,
         };
         std::iter::once(default).chain(self.pools.iter().cloned())
+    }
+
+    /// The longest output in memory of a kind that does not say: so much that all workers of its pool can write one for
+    /// one user at a time, from [`EXEC_OUTPUT_MAX_BYTES`] to [`OUTPUT_MAX_BYTES`].
+    pub fn usual_output_max(&self, pool: PoolId) -> u64 {
+        let slots = self.all_pools().nth(usize::from(pool.0)).map_or(1, |pool| pool.slots.max(1));
+        let all = self.outputs_bytes_max;
+        let share = if self.users == Users::One { all } else { all - all / 4 };
+        (share / u64::from(slots)).clamp(EXEC_OUTPUT_MAX_BYTES, OUTPUT_MAX_BYTES)
     }
 
     /// The pool that runs a kind: the default one if the kind names none, or one that does not exist.

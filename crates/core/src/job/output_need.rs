@@ -1,7 +1,7 @@
 //! What the next task of a job needs in memory: an output of its own, one that the tasks of its job share, a log.
 //!
 //! The machine compares an [`OutputNeed`] with what its account has left, and gives an [`OutputGrant`] back with the offer.
-//! The largest output of a kind is its `output_max_bytes`, else that of the protocol. A job that is done in parts needs room
+//! The largest output of a kind is its `output_max_bytes`, which each kind has (`Config::usual_output_max`). A job that is done in parts needs room
 //! for its plan, for the shared output and for the packed results of its parts before its plan is offered, so that it can
 //! go on once it has begun.
 

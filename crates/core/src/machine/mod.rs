@@ -94,7 +94,9 @@ impl Core {
         let names: Vec<String> = config.all_pools().map(|pool| pool.name).collect();
         for at in 0..config.kinds.len() {
             let pool = config.pool_of(&config.kinds[at]);
+            let usual = config.usual_output_max(pool);
             let kind = &mut config.kinds[at];
+            kind.output_max_bytes.get_or_insert(usual);
             kind.pool.clone_from(&names[usize::from(pool.0)]);
             kind.limits = kind.limits.over(config.limits);
         }

@@ -101,9 +101,18 @@ fn a_job_without_room_waits_for_the_last_close_of_another_and_why_says_so() {
     finish(&mut rig, jobs[3], 5, MIB);
 }
 
+/// Else a user's tasks would run one after the other where memory is short.
+#[test]
+fn a_kind_that_does_not_say_leaves_room_for_all_workers_of_its_pool() {
+    let mut rig = rig(|config| config.kinds[0].output_max_bytes = None);
+    let jobs = [0; 3].map(|_| submit(&mut rig, ALICE));
+    assert!(jobs.iter().all(|job| rig.holder(*job).is_some()));
+    assert_eq!(room(&rig, jobs[0]), 64 * MIB);
+}
+
 #[test]
 fn with_less_left_a_task_is_told_what_there_is_or_waits() {
-    let mut rig = rig(|config| config.kinds[0].output_max_bytes = None);
+    let mut rig = rig(|config| config.kinds[0].output_max_bytes = Some(1 << 30));
     let attached = rig.submit_as(ALICE, "quick", 1, large(), true);
     assert_eq!(room(&rig, attached), 192 * MIB, "all of the share");
     let next = submit(&mut rig, ALICE);
