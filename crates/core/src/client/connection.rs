@@ -218,15 +218,15 @@ impl Clients {
         }
     }
 
-    /// Forgets a client that has vanished for `vanished_ms`; returns its batches: the first job of each, and the
+    /// Forgets a client that has vanished for `vanished_ms`; returns its user and its batches: the first job of each, and the
     /// count.
     ///
     /// # Panics
     /// If it has not vanished, or was forgotten before: its alarm is cancelled then.
-    pub(crate) fn remove_vanished(&mut self, turn: &mut Turn, id: ClientId) -> Vec<(JobId, u32)> {
+    pub(crate) fn remove_vanished(&mut self, turn: &mut Turn, id: ClientId) -> (u32, Vec<(JobId, u32)>) {
         let client = self.remove(turn, id).expect("a client that vanished is forgotten once");
         assert!(!client.is_connected(), "client {id} vanished before it is forgotten");
-        client.batches().collect()
+        (client.peer.uid, client.batches().collect())
     }
 
     /// Forgets a client, and gives its place among its user's back.

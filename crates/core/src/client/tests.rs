@@ -128,7 +128,7 @@ fn a_connected_client_is_not_forgotten() {
 fn a_client_is_forgotten_once() {
     let mut room = ClientRoom::with_batch();
     room.vanish();
-    assert_eq!(room.clients.remove_vanished(&mut room.turn, ALICE), [(JOB, 2)]);
+    assert_eq!(room.clients.remove_vanished(&mut room.turn, ALICE).1, [(JOB, 2)]);
     room.clients.remove_vanished(&mut room.turn, ALICE);
 }
 

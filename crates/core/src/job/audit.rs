@@ -34,6 +34,7 @@ impl Jobs {
         self.logs.audit(&self.table);
         self.kept.audit(&self.table);
         self.deaths.audit();
+        self.due.audit();
         assert!(self.unbegun.is_empty(), "jobs that ended before they began are recorded in the same turn");
         let count_all = |phase| self.table.count(phase) + self.table.count_parts(phase);
         assert_eq!(

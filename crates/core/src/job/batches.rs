@@ -7,50 +7,42 @@ use bulkhead_proto::ids::JobId;
 
 use crate::job::batch::Batch;
 use crate::job::list::Key;
-use crate::job::run::TaskRun;
-use crate::job::state::Phase;
+use crate::job::table::JobTable;
 use crate::job::{BatchGone, Jobs};
 use crate::turn::{Alarm, Turn};
 
 impl Jobs {
-    /// The jobs of a batch that have expired: still queued, and without an attempt.
-    pub(crate) fn expired(&self, turn: &Turn, first: JobId, count: u32) -> Vec<TaskRun> {
-        let of_batch =
-            (first.0..first.0 + u64::from(count)).filter_map(|number| self.table.find(JobId(number)));
-        let is_over = |key: &Key| {
-            let at_ns = self.table.batch(*key).expiry.at_ns();
-            let job = &self.table[*key];
-            at_ns.is_some_and(|at_ns| at_ns <= turn.now_ns())
-                && job.never_began()
-                && job.state.phase() == Phase::Queued
-        };
-        of_batch.filter(is_over).map(|key| self.table.run(key)).collect()
-    }
-
     /// Detaches an attached batch whose client is gone: its jobs live on for a while.
     ///
     /// # Panics
     /// If the batch is in no client's list, or was detached before.
     pub(crate) fn detach(&mut self, first: JobId, count: u32) {
-        let key = self.watched_jobs(first, count).next();
+        let key = self.jobs_from(first, first, count).find(|key| self.table.batch(*key).watched);
         let key = key.expect("a batch that its client keeps a note of has a job");
         let batch = self.table[key].batch;
         let was_attached = std::mem::replace(&mut self.table.batches[batch as usize].attached, false);
         assert!(was_attached, "the batch of job {first} is detached once");
     }
 
-    /// The jobs of a batch in a client's list that have not ended.
-    pub(crate) fn of_watched_batch(&self, first: JobId, count: u32) -> Vec<TaskRun> {
-        let unended = self.watched_jobs(first, count).filter(|key| self.table[*key].end().is_none());
-        unended.map(|key| self.table.run(key)).collect()
+    /// The jobs of a batch that are still in it, from this number on.
+    pub(super) fn jobs_from(&self, next: JobId, first: JobId, count: u32) -> impl Iterator<Item = Key> + '_ {
+        let end = JobId(first.0 + u64::from(count));
+        // Gaps are skipped: of a batch of thousands one job may be left.
+        let mut next = next;
+        let of_batch = std::iter::from_fn(move || {
+            let (number, key) = self.table.next_from(next).filter(|(number, _)| *number < end)?;
+            next = JobId(number.0 + 1);
+            Some(key)
+        });
+        of_batch.filter(move |key| self.table.batch(*key).first == first)
     }
+}
 
-    fn watched_jobs(&self, first: JobId, count: u32) -> impl Iterator<Item = Key> + '_ {
-        let numbers = first.0..first.0 + u64::from(count);
-        numbers.filter_map(|number| self.table.find(JobId(number))).filter(move |key| {
-            let batch = self.table.batch(*key);
-            batch.watched && batch.first == first
-        })
+impl JobTable {
+    /// Whether the time that a job may wait for its first attempt is over, and it had none.
+    pub(super) fn has_expired(&self, turn: &Turn, key: Key) -> bool {
+        let at_ns = self.batch(key).expiry.at_ns();
+        at_ns.is_some_and(|at_ns| at_ns <= turn.now_ns()) && self[key].never_began()
     }
 }
 

@@ -49,6 +49,11 @@ impl Candidate<'_> {
         self.table.batch(self.key).uid
     }
 
+    /// Whether it has expired, and ends once the line comes to it (`due_ends.rs`).
+    pub(crate) fn has_expired(&self, turn: &Turn) -> bool {
+        self.table.has_expired(turn, self.key)
+    }
+
     /// Whether its next task needs a descriptor of the daemon's own: an output, a log, a plan, results.
     pub(crate) fn needs_descriptor(&self) -> bool {
         self.table.needs_descriptor(self.key)

@@ -10,7 +10,7 @@
 //! | `queues`, `queue`, `backlog`, `level`, `turns`, `solo_queue`, `candidate` | which job is next |
 //! | `attempt` | from an offer to the end of the attempt |
 //! | `part_set`, `parts` | jobs that are done in parts |
-//! | `ending`, `unbegun`, `announce`, `kept`, `evictions`, `retry`, `batches` | outcomes, who is told, how long they are kept, what follows |
+//! | `ending`, `unbegun`, `announce`, `kept`, `evictions`, `retry`, `batches`, `due_ends` | outcomes, who is told, how long they are kept, what follows |
 //! | `output_need`, `held_outputs` | outputs and logs in memory: what a task needs, what is held, what goes first |
 //! | `attachments`, `logs`, `progress`, `deaths` | files, logs, progress subscriptions and evidence of a job |
 
@@ -24,6 +24,7 @@ mod batch;
 mod batches;
 mod candidate;
 mod deaths;
+mod due_ends;
 mod ending;
 mod entry;
 mod evictions;
@@ -58,6 +59,7 @@ use bulkhead_proto::ids::{JobId, PoolId};
 pub(crate) use attempt::truncate;
 pub(crate) use batch::Batch;
 pub(crate) use candidate::Candidate;
+pub(crate) use due_ends::DueReason;
 pub(crate) use ending::EndedBy;
 pub(crate) use entry::Job;
 pub(crate) use files::{check_files, pinned_bytes};
@@ -76,6 +78,7 @@ pub(crate) use values::{
 use crate::event::Peer;
 use crate::job::attachments::AttachmentTable;
 use crate::job::deaths::RecentDeaths;
+use crate::job::due_ends::DueEnds;
 use crate::job::evictions::EvictionNotes;
 use crate::job::held_outputs::HeldOutputs;
 use crate::job::kept::KeptJobs;
@@ -102,6 +105,7 @@ pub(crate) struct Jobs {
     deaths: RecentDeaths,
     progress: Subscriptions,
     unbegun: UnbegunEnds,
+    due: DueEnds,
 }
 
 impl Jobs {
@@ -119,6 +123,7 @@ impl Jobs {
             deaths: RecentDeaths::default(),
             progress: Subscriptions::default(),
             unbegun: UnbegunEnds::default(),
+            due: DueEnds::default(),
         }
     }
 

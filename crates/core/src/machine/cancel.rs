@@ -1,14 +1,20 @@
 //! A cancelled job: first its outcome, then the take-back of its offer or the end of its task.
 //!
 //! A client cancels it, or does not come back in time; `requests.rs` and the alarm `Vanished` call the methods here.
+//!
+//! A user's jobs may all lose their clients, or expire, at one moment. A turn looks at [`LOOKS`] of them, of all users by turns
+//! (`job/due_ends.rs`); if more are left, the next turn begins at once.
 
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::why::Canceller;
 use bulkhead_proto::ids::ClientId;
 
 use crate::event::Leftover;
-use crate::job::{Doing, EndedBy, TaskRun};
+use crate::job::{Doing, DueReason, EndedBy, TaskRun};
 use crate::machine::Core;
+
+/// Jobs that one turn looks at, and ends. The last user's may pass it.
+const LOOKS: usize = 1024;
 
 impl Core {
     /// Cancels a job. Its offer is taken back, or its task is told to end if it has begun. A job that met a limit of time
@@ -25,12 +31,25 @@ impl Core {
         }
     }
 
-    /// A client did not come back in time: its attached jobs are cancelled.
+    /// A client did not come back in time: its attached jobs are cancelled from now on.
     pub(super) fn vanish(&mut self, id: ClientId) {
+        let (uid, batches) = self.clients.remove_vanished(&mut self.turn, id);
+        self.jobs.end_soon(uid, DueReason::Vanished, batches);
+    }
+
+    /// Cancels jobs whose clients did not come back, and ends those that have expired: as many as a turn has room for.
+    pub(super) fn end_due(&mut self) {
         let after_ms = self.turn.config().vanished_ms;
-        for (first, count) in self.clients.remove_vanished(&mut self.turn, id) {
-            for run in self.jobs.of_watched_batch(first, count) {
-                self.cancel_job(run, Canceller::Vanished { after_ms });
+        let mut looks = 0;
+        while looks < LOOKS
+            && let Some(due) = self.jobs.next_due(&self.turn)
+        {
+            looks += due.looks;
+            for run in due.runs {
+                match due.reason {
+                    DueReason::Vanished => self.cancel_job(run, Canceller::Vanished { after_ms }),
+                    DueReason::Expired => self.end_task(run, Outcome::Expired, Leftover::Nothing),
+                }
             }
         }
     }

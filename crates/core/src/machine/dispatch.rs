@@ -79,6 +79,7 @@ impl Core {
             let found = self.jobs.take(turn, (pool, Search::Idle), 1, |candidate| {
                 if short && candidate.needs_descriptor()
                     || candidate.plan_waits(slots)
+                    || candidate.has_expired(turn)
                     || !has_room(ledger, turn, candidate)
                 {
                     return TakeChoice::Skip;
@@ -130,7 +131,7 @@ impl Core {
             // A task behind one of another user would be one worker more for its own user, once it is the first.
             let is_one_more = is_shared_out && !worker.ring().is_all_of(candidate.uid());
             let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
-            if is_one_more || is_short {
+            if is_one_more || is_short || candidate.has_expired(turn) {
                 return TakeChoice::Skip;
             }
             let (kind, is_for_itself) = (candidate.kind(), candidate.is_for_itself());

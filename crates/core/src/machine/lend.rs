@@ -73,7 +73,7 @@ impl Core {
         let (ledger, turn) = (&self.ledger, &self.turn);
         self.jobs.take_of(turn, (pool, uid), |candidate| {
             let is_short = short && candidate.needs_descriptor() || !has_room(ledger, turn, candidate);
-            match is_short || candidate.plan_waits(slots) {
+            match is_short || candidate.plan_waits(slots) || candidate.has_expired(turn) {
                 true => TakeChoice::Skip,
                 false => TakeChoice::Take,
             }

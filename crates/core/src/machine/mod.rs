@@ -124,9 +124,8 @@ impl Core {
         for event in batch.drain(..) {
             self.hear(event);
         }
-        while let Some(alarm) = self.turn.due() {
-            self.ring(alarm);
-        }
+        self.ring_due();
+        self.end_due();
         self.jobs.nothing_leaves();
         // In this order: a spare that takes a slot can be given a task at once, and a spawn, which blocks for about a
         // millisecond, comes after tasks and results.
@@ -181,7 +180,7 @@ impl Core {
         let next_spawns = next_spawns.map(|pool| self.workers.next_spawn_ns(pool, self.drain.is_leaving()));
         let alone = [
             self.letters_due_ns(),
-            self.is_searching.then_some(self.turn.now_ns()),
+            (self.is_searching || self.jobs.has_due()).then_some(self.turn.now_ns()),
             self.turn.next_alarm_ns(),
             self.turn.latest_ns(),
             self.jobs.next_eviction_ns(&self.turn),

@@ -1,11 +1,11 @@
 //! Jobs that end before they begin: one record for each cause and user in a turn, with their count and their numbers.
 
-use bulkhead_core::event::Event;
+use bulkhead_core::event::{Event, Report, TaskResult};
 use bulkhead_proto::client::message::Request;
 use bulkhead_proto::client::outcome::Outcome;
 use bulkhead_proto::client::record::{JobRange, What};
-use bulkhead_proto::ids::JobId;
-use bulkhead_proto::job::Policy;
+use bulkhead_proto::ids::{ClientId, JobId};
+use bulkhead_proto::job::{Payload, Policy};
 use bulkhead_proto::limits::JOB_RANGES_MAX;
 
 use crate::rig::{ALICE, BOB, Rig, SEGV};
@@ -138,4 +138,74 @@ fn a_job_that_comes_back_unbegun_after_its_expiry_expires() {
         What::EndedQueued { outcome: Outcome::Expired, gone_ms: None, count: 1, jobs }
     };
     assert_eq!(told(&rig), [ended(returned), ended(lost)]);
+}
+
+/// How many jobs one turn ended that had not begun, of all users and of Bob, whose one job has this number.
+fn ended_in_a_step(rig: &mut Rig, bobs: JobId) -> (u64, bool) {
+    rig.records.clear();
+    rig.step();
+    let of = |what: &What| match what {
+        What::EndedQueued { count, jobs, .. } => (*count, jobs.contains(&range(bobs, 1))),
+        _ => (0, false),
+    };
+    told(rig).iter().map(of).fold((0, false), |all, one| (all.0 + one.0, all.1 | one.1))
+}
+
+/// Steps until nothing is due; no turn ends more than a bounded number of jobs, and the first one Bob's.
+fn end_in_many_turns(rig: &mut Rig, jobs: u64, bobs: JobId) {
+    const MOST: u64 = 1024 + 64;
+    let (mut all, mut steps) = (0, 0);
+    loop {
+        let (ended, has_bobs) = ended_in_a_step(rig, bobs);
+        assert!(ended <= MOST, "{ended} jobs in a turn");
+        assert_eq!(has_bobs, steps == 0, "a neighbour's job ends in the first turn: {:?}", rig.records);
+        (all, steps) = (all + ended, steps + 1);
+        if rig.batch.is_empty() && !rig.is_due() {
+            break;
+        }
+    }
+    assert_eq!(all, jobs, "after {steps} turns");
+}
+
+/// Hundreds of clients do not come back at one moment: a turn cancels a bounded number of their jobs, by user first.
+#[test]
+fn the_jobs_of_many_clients_that_are_gone_are_cancelled_over_several_turns() {
+    const CROWD: u64 = 300;
+    const EACH: usize = 10;
+    let mut rig = Rig::new(1);
+    let running = rig.submit_as(ALICE, "foreign", 1, Policy::default(), false);
+    rig.claim(running);
+    let mut gone = Vec::new();
+    for client in (0..CROWD).map(|number| ClientId(100 + number)) {
+        rig.connect(client, 1, false);
+        rig.submit_as(client, "foreign", EACH, Policy::default(), true);
+        gone.push(Event::ClientGone { client });
+    }
+    let bobs = rig.submit_as(BOB, "foreign", 1, Policy::default(), true);
+    rig.batch.extend(gone);
+    rig.tell(Event::ClientGone { client: BOB });
+    rig.sleep(29_999);
+    rig.pass(1);
+    end_in_many_turns(&mut rig, CROWD * EACH as u64 + 1, bobs);
+}
+
+/// A client chooses when its jobs expire, so all may at one moment: a turn ends a bounded number, and none of them is offered
+/// before its end.
+#[test]
+fn many_jobs_that_expire_at_once_end_over_several_turns_and_none_begins() {
+    const JOBS: usize = 3000;
+    let mut rig = Rig::new(1);
+    let running = rig.submit_as(ALICE, "foreign", 1, Policy::default(), false);
+    rig.claim(running);
+    rig.submit_as(ALICE, "foreign", JOBS, expires(1000), false);
+    let bobs = rig.submit_as(BOB, "foreign", 1, expires(1000), false);
+    rig.sleep(999);
+    rig.pass(1);
+    let (worker, seq) = rig.holder(running).expect("it is offered");
+    let result = TaskResult::Inline(Payload::default());
+    let report = Report { result, elapsed_ns: 1, output_bytes: 0, survivors: Vec::new() };
+    rig.workers.get_mut(&worker).expect("it lives").clear();
+    rig.batch.push(Event::Finished { worker, seq, report });
+    end_in_many_turns(&mut rig, JOBS as u64 + 1, bobs);
+    assert!(rig.workers.values().all(Vec::is_empty), "what has expired is not offered");
 }
