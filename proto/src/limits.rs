@@ -24,7 +24,7 @@ pub const BATCH_MAX: usize = 4096;
 /// Most ends that all clients together may wait for by request; a user of several gets three quarters.
 pub const WAITS_MAX: u64 = 1 << 18;
 
-/// Most `events` requests that go on, of all clients together; a user of several gets three quarters.
+/// Most `events` and `logs` requests that go on, of all clients together; a user of several gets three quarters.
 pub const READERS_MAX: u64 = 1024;
 
 /// Largest payload that travels inside a frame, a task message or a box entry, in bytes.

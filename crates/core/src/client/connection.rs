@@ -61,6 +61,8 @@ pub(crate) struct Client {
     /// Its attached batches, by the number of their first job.
     pub(super) batches: BTreeMap<JobId, AttachedBatch>,
     pub(super) readers: Vec<RecordReader>,
+    /// Jobs whose logs it follows, each with the request that is answered.
+    pub(super) logs: BTreeMap<JobId, Tag>,
     /// Ends that it was sent and has not reported as received.
     pub(super) sent: SentEnds,
     /// The pools of which it was told that they are degraded.
@@ -88,6 +90,7 @@ impl Client {
             untold_outputs: 0,
             batches: BTreeMap::new(),
             readers: Vec::new(),
+            logs: BTreeMap::new(),
             sent: SentEnds::default(),
             told_degraded: Vec::new(),
             presence: Presence::Connected,
@@ -173,7 +176,8 @@ impl Clients {
     pub(crate) fn hang_up(&mut self, turn: &mut Turn, id: ClientId) -> Option<HungUp> {
         let client = self.connected(id)?;
         let letters = std::mem::take(&mut client.letters);
-        let readers = std::mem::take(&mut client.readers).len() as u64;
+        let readers =
+            (std::mem::take(&mut client.readers).len() + std::mem::take(&mut client.logs).len()) as u64;
         turn.release(client.account, Resource::Readers, readers);
         // Results without a receipt stay kept, and nobody can report them any more.
         client.sent = SentEnds::default();

@@ -11,11 +11,13 @@
 //! | `receipts` | ends that were sent and that their client may report as received |
 //! | `followers` | readers of records |
 //! | `sight` | who sees what of another user's |
+//! | `log_readers` | the jobs whose logs clients follow |
 //! | `waits` | the jobs whose ends clients asked for |
 
 mod connection;
 mod credit;
 mod followers;
+mod log_readers;
 mod mail;
 mod receipts;
 mod sight;
@@ -80,7 +82,8 @@ impl Clients {
         self.map.values().flat_map(|client| {
             let waits = (client.account(), Resource::Waits, client.asked_waits());
             let readers = (client.account(), Resource::Readers, client.readers.len() as u64);
-            [(client.account(), Resource::Connections, 1), waits, readers]
+            let logs = (client.account(), Resource::Readers, client.logs.len() as u64);
+            [(client.account(), Resource::Connections, 1), waits, readers, logs]
         })
     }
 

@@ -12,7 +12,7 @@ use bulkhead_proto::job::Payload;
 
 use crate::event::Leftover;
 use crate::job::batches::batch_gone;
-use crate::job::entry::Job;
+use crate::job::entry::{Job, RareFields};
 use crate::job::list::Key;
 use crate::job::run::TaskRun;
 use crate::job::state::{End, EntryState, Phase, Retention};
@@ -89,10 +89,13 @@ impl Jobs {
         self.table.enter(key, EntryState::Ended(Box::new(end)));
         let job = &mut self.table[key];
         let attachments = job.attachments();
-        let waiters = job.rare.as_mut().map(|rare| std::mem::take(&mut rare.waiters)).unwrap_or_default();
+        let take = |rare: &mut Box<RareFields>| {
+            (std::mem::take(&mut rare.waiters), std::mem::take(&mut rare.followers))
+        };
+        let (waiters, followers) = job.rare.as_mut().map(take).unwrap_or_default();
         self.release(turn, attachments);
         let batch = self.table.batch(key);
-        EndNotice { waiters, attached: batch.attached.then_some((batch.client, batch.tag)) }
+        EndNotice { waiters, attached: batch.attached.then_some((batch.client, batch.tag)), followers }
     }
 
     /// Removes an ended job, and drops its held output and its log.

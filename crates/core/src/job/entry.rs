@@ -37,7 +37,7 @@ pub(crate) struct RareFields {
     /// Whether that log was dropped to make room.
     pub(super) log_dropped: bool,
     /// Clients that are sent the log of each attempt as it begins.
-    pub(super) followers: Vec<(ClientId, Tag)>,
+    pub(super) followers: Vec<ClientId>,
     /// Clients that wait for its end. With a request: it submitted the job, which was run again before it was told.
     pub(super) waiters: Vec<(ClientId, Option<Tag>)>,
     /// Processes of its last attempt that could not be ended.

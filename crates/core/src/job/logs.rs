@@ -4,12 +4,12 @@
 //! A job has the log of its latest attempt, from the offer of that attempt until the job is forgotten. Logs of running jobs
 //! stay: there are at most as many as workers. Of the others, beyond `keep_logs_max`, the account that holds most drops
 //! its oldest (`machine/evict.rs`), and so it does where there is too little memory (`machine/outputs.rs`); so a log is charged to its account while its job does not run. A client that may see a job may read its
-//! log. A client that follows is sent the log of each attempt as it begins; it learns of the end by waiting for the
-//! job.
+//! log. A client that follows is sent the log of each attempt as it begins, until the job ends, which it learns by waiting for
+//! the job (`client/log_readers.rs`).
 
 use std::collections::BTreeMap;
 
-use bulkhead_proto::ids::{ClientId, LogId, Tag};
+use bulkhead_proto::ids::{ClientId, LogId};
 use bulkhead_proto::limits::OUTPUTS_KEY;
 
 use crate::action::TaskFile;
@@ -137,25 +137,28 @@ impl Jobs {
         })
     }
 
-    /// Adds a client that is sent the log of each attempt of a job as it begins, unless the job has ended. Clients
-    /// that are not connected by `is_there` are dropped from the list, and each client is in it once.
-    pub(crate) fn follow_log(
+    /// Adds a client that is sent the log of each attempt of a job as it begins, and is not among them. `is_there` says whether
+    /// a client is connected: each time the list has doubled, clients that are not connected are dropped from it.
+    ///
+    /// # Panics
+    /// If the job has ended.
+    pub(crate) fn add_follower(
         &mut self,
         run: TaskRun,
-        reader: (ClientId, Tag),
+        follower: ClientId,
         is_there: impl Fn(ClientId) -> bool,
     ) {
         let key = self.table.open(run);
-        if self.table[key].end().is_some() {
-            return;
-        }
+        assert!(self.table[key].end().is_none(), "job {} has no further attempt", run.first());
         let followers = &mut self.table[key].rare_mut().followers;
-        followers.retain(|(follower, _)| *follower != reader.0 && is_there(*follower));
-        followers.push(reader);
+        followers.push(follower);
+        if followers.len() >= 8 && followers.len().is_power_of_two() {
+            followers.retain(|follower| is_there(*follower));
+        }
     }
 
     /// Clients that are sent the log of each attempt of a job as it begins.
-    pub(crate) fn log_followers(&self, run: TaskRun) -> Vec<(ClientId, Tag)> {
+    pub(crate) fn log_followers(&self, run: TaskRun) -> Vec<ClientId> {
         self.job(run).rare.as_ref().map(|rare| rare.followers.clone()).unwrap_or_default()
     }
 }

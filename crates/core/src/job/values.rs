@@ -80,6 +80,8 @@ pub(crate) struct EndNotice {
     pub(crate) waiters: Vec<(ClientId, Option<Tag>)>,
     /// The client that the job is attached to.
     pub(crate) attached: Option<(ClientId, Tag)>,
+    /// Clients that follow its log no more.
+    pub(crate) followers: Vec<ClientId>,
 }
 
 /// A proven death, as evidence.

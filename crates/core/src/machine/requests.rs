@@ -164,17 +164,39 @@ impl Core {
         if let Some(why) = self.jobs.why_no_log(&self.turn, run, follow) {
             return self.refuse(id, tag, Refusal::NoLog { job, why });
         }
-        if follow {
-            let clients = &self.clients;
-            self.jobs.follow_log(run, (id, tag), |reader| clients.is_connected(reader));
+        if follow
+            && self.jobs.job(run).end().is_none()
+            && let Err(refusal) = self.follow_log(id, tag, run)
+        {
+            return self.refuse(id, tag, refusal);
         }
         self.give_log(id, tag, run);
     }
 
+    /// A client follows the log of a job that has not ended.
+    fn follow_log(&mut self, id: ClientId, tag: Tag, run: TaskRun) -> Result<(), Refusal> {
+        let job = run.first();
+        if self.clients.log_request(id, job).is_none()
+            && let Some(account) = self.clients.see(id).map(Client::account)
+        {
+            let room = self.room(account, Resource::Readers);
+            if room.left() == 0 {
+                return Err(room.refusal(Resource::Readers, WAIT_RETRY_MS));
+            }
+        }
+        if self.clients.follow_log(&mut self.turn, (id, tag), job) {
+            let clients = &self.clients;
+            self.jobs.add_follower(run, id, |follower| clients.is_connected(follower));
+        }
+        Ok(())
+    }
+
     /// An attempt was offered: clients that follow its job get its log.
     pub(super) fn show_log(&mut self, run: TaskRun) {
-        for (id, tag) in self.jobs.log_followers(run) {
-            self.give_log(id, tag, run);
+        for id in self.jobs.log_followers(run) {
+            if let Some(tag) = self.clients.log_request(id, run.first()) {
+                self.give_log(id, tag, run);
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use bulkhead_proto::client::record::What;
 use bulkhead_proto::ids::{ClientId, JobId, LogId};
 use bulkhead_proto::job::Policy;
 use bulkhead_proto::kind::Kind;
+use bulkhead_proto::limits::READERS_MAX;
 
 use crate::rig::{ADMIN, ALICE, BOB, Rig, config};
 
@@ -156,4 +157,49 @@ fn an_offer_that_never_began_leaves_no_log_while_its_job_waits() {
     rig.tell(Event::Suspended { worker, signal: 19 });
     assert_eq!((offered(&rig, job), rig.logs_dropped.as_slice()), (None, &[log][..]));
     assert!(refusal(&mut rig, ALICE, job, false).contains("has not run yet"));
+}
+
+/// One user follows at most three quarters of all that may be followed, over however many jobs and connections. What was
+/// followed is given back when its job ends or its client is gone.
+#[test]
+fn followers_of_logs_are_bounded_by_user() {
+    let mut rig = rig(10);
+    let share = READERS_MAX - READERS_MAX / 4;
+    let policy = || Policy { retries_max: Some(1), ..Policy::default() };
+    let first = rig.submit_as(ALICE, "talks", share as usize + 2, policy(), false);
+    let job = |number: u64| JobId(first.0 + number);
+    let second = ClientId(100);
+    rig.connect(second, 1, false);
+    for number in 0..share {
+        ask(&mut rig, if number % 2 == 0 { ALICE } else { second }, job(number), true);
+    }
+    let refused = refusal(&mut rig, ALICE, job(share), true);
+    assert!(refused.contains("running events and logs requests"), "{refused}");
+    rig.forget_past();
+    ask(&mut rig, ALICE, job(0), true);
+    ask(&mut rig, ADMIN, job(share), true);
+    assert!(rig.replies.is_empty(), "it follows already, and others have theirs: {:?}", rig.replies);
+    rig.finish(job(0));
+    ask(&mut rig, ALICE, job(share), true);
+    assert!(rig.replies.is_empty(), "one that has ended is followed no more: {:?}", rig.replies);
+    assert!(refusal(&mut rig, ALICE, job(share + 1), true).contains("requests"));
+    rig.tell(Event::ClientGone { client: second });
+    rig.forget_past();
+    ask(&mut rig, ALICE, job(share + 1), true);
+    assert!(rig.replies.is_empty(), "{:?}", rig.replies);
+}
+
+/// A client that followed a job was told of its end: a retry by somebody sends it nothing that it has not asked for.
+#[test]
+fn a_retry_is_not_followed_by_those_who_followed_before() {
+    let mut rig = rig(10);
+    let job = submit(&mut rig, 0);
+    ask(&mut rig, ALICE, job, true);
+    rig.fail(job);
+    rig.logs_shown.clear();
+    assert_eq!(rig.change(ADMIN, Request::Retry { jobs: vec![job] }).0, 1);
+    assert!(offered(&rig, job).is_some());
+    assert_eq!(rig.logs_shown, []);
+    ask(&mut rig, ALICE, job, true);
+    assert_eq!(rig.logs_shown.len(), 1);
 }

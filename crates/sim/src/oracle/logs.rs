@@ -65,6 +65,8 @@ struct Follower {
     tags: BTreeSet<Tag>,
     /// Whether the job surely had not ended when it asked, so that one does count.
     sure: bool,
+    /// In which life of the job it asked: it follows until the job ends.
+    life: u32,
 }
 
 /// Every log, and the clients that ask for it.
@@ -183,17 +185,23 @@ impl LogOracle {
         for (client, tag) in asked.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.follow(now, client, tag, job, ledger);
         }
-        let sure = self.followers.get(&job).into_iter().flatten().filter(|(_, follower)| follower.sure);
+        let life = ledger.lives(job);
+        let is_owed = |follower: &Follower| follower.sure && follower.life == life;
+        let sure = self.followers.get(&job).into_iter().flatten().filter(|(_, follower)| is_owed(follower));
         self.owed.extend(sure.map(|(client, _)| (*client, *log)));
         Ok(())
     }
 
     /// A client has asked to follow a job, and was not refused.
     fn follow(&mut self, now: Now, client: ClientId, tag: Tag, job: JobId, ledger: &JobOracle) {
+        let life = ledger.lives(job);
         let follower = self.followers.entry(job).or_default().entry(client).or_default();
+        if follower.life != life {
+            *follower = Follower { life, ..Follower::default() };
+        }
         // In the turn of the job's end or retry the request may have come while it had ended: then the client does not follow.
         if ledger.jobs.get(&job).is_some_and(|job| job.end.is_none() && job.changed_ns != now.mono_ns) {
-            *follower = Follower { tags: BTreeSet::new(), sure: true };
+            *follower = Follower { tags: BTreeSet::new(), sure: true, life };
         }
         follower.tags.insert(tag);
     }
