@@ -40,6 +40,7 @@ impl Core {
         self.jobs.audit(&self.turn, offers.map(|offer| offer.ticket()), &held);
         self.workers.audit();
         self.audit_ledger();
+        self.audit_parked();
         self.audit_offers();
         self.audit_alarms();
     }

@@ -33,6 +33,7 @@ impl Core {
         }
         // Its jobs rested for its unread replies, which are gone.
         self.jobs.park(gone.uid, id, false);
+        self.parked.change();
         self.clients.vanish(&mut self.turn, id);
     }
 }

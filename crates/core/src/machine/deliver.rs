@@ -1,6 +1,6 @@
 //! Delivery of results to clients, within their credit: a letter names a job, and its end becomes a reply.
 //!
-//! A client that does not read stops its own next jobs and nothing else: they rest (`park_unread`) until it reads.
+//! A client that does not read stops its own next jobs and nothing else: they rest (`parked.rs`) until it reads.
 //! The end of a held job is copied into its reply, and its result is kept until `received`.
 //!
 //! A turn opens [`LETTERS`] letters, or sends [`LETTER_BYTES`], of all clients together: users take turns, then each
@@ -14,7 +14,7 @@ use bulkhead_proto::ids::{ClientId, JobId, Tag};
 use crate::client::{ENTRY_BYTES, Envelopes, Letter, LetterReason, bytes_of};
 use crate::job::TaskRun;
 use crate::machine::Core;
-use crate::turn::{Counter, Resource};
+use crate::turn::Counter;
 
 /// The bound of results that a client was sent and has not reported, for people.
 const UNRECEIVED: &str = "results that one client has not received";
@@ -155,41 +155,5 @@ impl Core {
         let (ended, output) = self.jobs.copy_end(run);
         let bytes = bytes_of(&ended);
         self.clients.reply(&mut self.turn, (id, tag), Reply::Ended(vec![ended]), bytes, output);
-    }
-
-    /// Lets a client's jobs rest while too much waits for it to read.
-    fn park_unread(&mut self, id: ClientId) {
-        if let Some((uid, true)) = self.is_unread(id) {
-            self.jobs.park(uid, id, true);
-        }
-    }
-
-    /// Lets the jobs of parked clients go on once little enough is unread: they may have read, their results may have been
-    /// taken or dropped by others, or the unread results of their user may be below their bound again.
-    pub(super) fn unpark_read(&mut self) {
-        let parked: Vec<ClientId> = self.jobs.parked_clients().collect();
-        let mut read = Vec::new();
-        for id in parked {
-            if let Some((uid, false)) = self.is_unread(id) {
-                read.push((uid, id));
-            }
-        }
-        if read.is_empty() {
-            return;
-        }
-        for (uid, id) in read {
-            self.jobs.park(uid, id, false);
-        }
-        self.dispatch();
-    }
-
-    /// A connected client's user, and whether too much waits for it to read.
-    fn is_unread(&mut self, id: ClientId) -> Option<(u32, bool)> {
-        let account = self.clients.see(id)?.account();
-        let room = self.room(account, Resource::UnreadResults);
-        let of_user = (room.left() == 0).then(|| room.met(Resource::UnreadResults));
-        let unread = self.clients.unread(&self.turn, id, of_user)?;
-        let too_much = unread.bytes > unread.bytes_max || unread.outputs >= unread.outputs_max;
-        Some((self.clients.see(id)?.peer().uid, too_much))
     }
 }

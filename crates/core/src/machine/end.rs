@@ -64,6 +64,7 @@ impl Core {
     /// Tells the room of clients which unread ends and batches are gone.
     pub(super) fn relieve(&mut self, released: Released) {
         if let Some(untold) = released.untold {
+            self.parked.change();
             self.clients.remove_untold(untold.client, untold.bytes, untold.outputs);
         }
         if let Some(gone) = released.batch {

@@ -19,6 +19,7 @@ mod lend;
 mod limits;
 mod notices;
 mod outputs;
+mod parked;
 mod parts;
 mod progress;
 mod requests;
@@ -36,6 +37,7 @@ use crate::config::Config;
 use crate::event::{Event, Now};
 use crate::job::{Jobs, Ticket};
 use crate::machine::drain::Drain;
+use crate::machine::parked::ParkedLine;
 use crate::turn::{Owner, Turn};
 use crate::worker::Workers;
 
@@ -74,6 +76,7 @@ pub struct Core {
     clients: Clients,
     ledger: Ledger,
     drain: Drain,
+    parked: ParkedLine,
     /// A search for idle workers was longer than one take: the next turn begins at once.
     is_searching: bool,
 }
@@ -106,6 +109,7 @@ impl Core {
             workers: Workers::new(&config),
             ledger: ledger_of(&config),
             drain: Drain::default(),
+            parked: ParkedLine::default(),
             is_searching: false,
             turn: Turn::new(config, now),
         }
@@ -180,12 +184,17 @@ impl Core {
         let next_spawns = next_spawns.map(|pool| self.workers.next_spawn_ns(pool, self.drain.is_leaving()));
         let alone = [
             self.letters_due_ns(),
-            (self.is_searching || self.jobs.has_due()).then_some(self.turn.now_ns()),
+            self.is_more_to_do().then_some(self.turn.now_ns()),
             self.turn.next_alarm_ns(),
             self.turn.latest_ns(),
             self.jobs.next_eviction_ns(&self.turn),
         ];
         alone.into_iter().chain(next_spawns).flatten().min()
+    }
+
+    /// Whether the last turn had no room for all: the next one begins at once.
+    fn is_more_to_do(&self) -> bool {
+        self.is_searching || self.jobs.has_due() || self.parked.has_due()
     }
 
     fn hear(&mut self, event: Event) {
